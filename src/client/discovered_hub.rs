@@ -1,9 +1,9 @@
-//! Finds a hub on the local network. If a secret is set and `SLM_MESH_HOST` is not, a session browses and joins a hub
-//! that proves the secret. The session saves which hub it joined, so that commands and hooks use the same hub without
-//! a second of browsing.
+//! Finds a hub on the local network. If a secret is set and `SLM_MESH_HOST` is not, a session searches the network and
+//! joins a hub that proves that it knows the secret. The session saves which hub it has joined, so that commands and
+//! hooks can use the same hub without searching for a second.
 //!
-//! **Invariant:** a response is only an address to try. Only a hub that has proven the secret is saved. A process
-//! whose sessions joined a hub never leaves that hub for a mesh of its own.
+//! **Invariant:** a response is only an address to try. Only a hub that has proven that it knows the secret is saved. A
+//! process whose sessions have joined a hub never leaves that hub for a mesh of its own.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::discovery::{DiscoveredService, ServiceKind, browse};
@@ -16,12 +16,13 @@ use serde_json::{Value, json};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-/// How long we collect responses.
+/// How long a search collects responses.
 const BROWSE_TIME: Duration = Duration::from_secs(1);
-/// How long hubs may take to prove the secret. We ask all of them at once, so a slow hub does not delay the others.
+/// How long hubs may take to prove that they know the secret. All hubs are asked at once, so a slow hub does not delay
+/// the others.
 const PROOF_TIME: Duration = Duration::from_secs(2);
 
-/// A hub that has proven the secret.
+/// A hub that has proven that it knows the secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveredHub {
     /// The hub's name on the network.
@@ -32,29 +33,29 @@ pub struct DiscoveredHub {
     pub port: u16,
 }
 
-/// The relation of this machine to the hub that it last joined.
+/// Whether this machine uses the hub that it last joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Membership {
-    /// The hub was found.
+    /// The last search found the hub.
     Joined,
-    /// The last search did not find the hub, which may be restarting.
+    /// The last search did not find the hub. The hub may be restarting.
     Missed,
-    /// The hub is gone. Its name is kept, because a known hub is preferred.
+    /// This machine no longer uses the hub. The hub's name is kept, because a later search prefers a known hub.
     Left,
 }
 
-/// When to leave a joined hub that can't be found.
+/// When to leave a joined hub that a search did not find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeavePolicy {
     /// Never, because a session of this process uses the hub.
     Never,
-    /// When the hub was not found twice in a row. Other processes may be using it.
+    /// After two searches in a row have not found the hub, because other processes may still be using it.
     AfterSecondMiss,
     /// At once.
     Immediately,
 }
 
-/// Whether the settings leave the choice of the hub to discovery.
+/// Whether the settings leave it to discovery which hub to use.
 pub fn is_enabled(settings: &Settings) -> bool {
     !settings.is_set("SLM_MESH_HOST")
         && settings.text(SECRET).len() >= SECRET_MIN
@@ -68,11 +69,11 @@ pub fn joined_hub(places: &DataDir) -> Option<DiscoveredHub> {
     (membership != Membership::Left).then_some(hub)
 }
 
-/// Browses before a session's first connection, and after each failed connection, because the hub may have moved. A
-/// process that `has_joined` stays with its hub.
+/// Searches before a session's first connection and after each failed connection, because the hub may have moved. A
+/// process that `has_joined` a hub keeps using that hub.
 pub fn look_for_session(has_joined: bool) {
     let Ok(places) = DataDir::find() else { return };
-    // The next connection attempt reports wrong settings.
+    // Wrong settings are ignored here, because the next connection attempt reports them.
     let Some(settings) = Settings::load(&places).ok().filter(is_enabled) else { return };
     let before = joined_hub(&places);
     let policy = if has_joined { LeavePolicy::Never } else { LeavePolicy::AfterSecondMiss };
@@ -85,10 +86,11 @@ pub fn look_for_session(has_joined: bool) {
     }
 }
 
-/// Joins the best hub that proves the secret: the known hub, or else the first by name. Saves the result.
+/// Joins a hub that proves that it knows the secret: the known hub if it does, or otherwise the first by name. Saves
+/// the result.
 ///
 /// # Errors
-/// When the data directory can't be written.
+/// If the data directory can't be written.
 pub fn join_best(
     places: &DataDir,
     settings: &Settings,
@@ -107,7 +109,7 @@ pub fn join_best(
     Ok(best)
 }
 
-/// Notes that the joined hub was not found, and leaves the hub if the policy says so.
+/// Records that a search did not find the joined hub, and leaves the hub if the policy says so.
 fn note_miss(places: &DataDir, policy: LeavePolicy) -> Result<(), Error> {
     match load(places) {
         None | Some((_, Membership::Left)) => Ok(()),
@@ -142,7 +144,7 @@ fn save(places: &DataDir, hub: &DiscoveredHub, membership: Membership) -> Result
     places.write(&places.hub(), &value.to_string())
 }
 
-/// Returns the hubs that prove the secret in time.
+/// Returns the hubs that prove in time that they know the secret.
 fn proven_hubs(hubs: Vec<DiscoveredService>, settings: &Settings) -> Vec<DiscoveredHub> {
     let (sender, receiver) = channel();
     let mut n_asked = 0;
@@ -151,7 +153,7 @@ fn proven_hubs(hubs: Vec<DiscoveredService>, settings: &Settings) -> Vec<Discove
         let ask = move || {
             let hub = DiscoveredHub { name: hub.name, address: hub.address.ip().to_string(), port: hub.ws_port };
             let is_proven = proves_secret(&settings, &hub.address, hub.port) == Some(true);
-            // If the hub was too slow, nobody waits for the result any more.
+            // If the hub was too slow, nobody is waiting for the result any more.
             let _ = sender.send(is_proven.then_some(hub));
         };
         n_asked += usize::from(std::thread::Builder::new().stack_size(256 * 1024).spawn(ask).is_ok());
@@ -187,7 +189,7 @@ impl DiscoveredHub {
     }
 }
 
-/// Extends the error of a failed connection: the hub was discovered, and what the user can do.
+/// Adds to the error of a failed connection that the hub was discovered, and what the user can do.
 pub fn unreachable(name: &str, error: &Error) -> Error {
     let text = format!(
         "{}; it was found on the local network as {name}, and each new session looks for it again; run slm-mesh hubs to \

@@ -1,5 +1,5 @@
-//! Several hubs of one mesh, one of which leads. Connects to the leader, and asks the other hubs when the leader
-//! falls silent.
+//! Several hubs that share a mesh. One of them leads. Connects to the leader, and asks the other hubs when the leader
+//! does not answer.
 
 use super::last_leader::LastLeader;
 use super::leader_search::{LeaderSearch, leader_hint};
@@ -12,16 +12,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a search may take. It is longer than the usual lease, so that the search finds the hub that takes over.
-/// It is less than the five seconds after which every verb ends.
+/// How long a search may take. This is longer than the usual lease, so that the search finds a hub that takes over, and
+/// less than the five seconds after which every command ends.
 pub const SEARCH_MAX: Duration = Duration::from_millis(4500);
-/// How long the other hubs may take to say whether one of them leads instead of a silent hub.
+/// How long the other hubs may take to say whether one of them leads, when the leader does not answer.
 const SECOND_OPINION_MAX: Duration = Duration::from_secs(1);
 
 /// A hub that may lead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Candidate {
-    /// The broker of this machine, which is one of several hubs.
+    /// This machine's broker, which is one of several hubs.
     ThisMachine,
     /// Another machine.
     Hub(HubAddress),
@@ -36,7 +36,7 @@ impl Candidate {
         }
     }
 
-    /// Whether the candidate is reached through ssh, which takes longer.
+    /// Whether the candidate is reached through ssh, which takes longer than a direct connection.
     pub fn is_behind_ssh(&self) -> bool {
         self.hub().is_some_and(|hub| !hub.is_network())
     }
@@ -57,29 +57,29 @@ pub struct HubGroup {
     candidates: Vec<Candidate>,
     settings: Settings,
     places: DataDir,
-    /// The note about the last leader, on a guest. A hub asks its own broker instead, which knows better.
+    /// On a guest, the saved address of the last leader. A hub asks its own broker instead, which knows better.
     last_leader: Option<LastLeader>,
 }
 
 impl HubGroup {
-    /// The hubs that a guest's settings name.
+    /// The hubs that a guest's settings list.
     pub fn of_guest(hubs: Vec<HubAddress>, settings: Settings, places: &DataDir) -> HubGroup {
         let last_leader = Some(LastLeader::of(places, &hubs));
         let candidates = hubs.into_iter().map(Candidate::Hub).collect();
         HubGroup { candidates, settings, places: places.clone(), last_leader }
     }
 
-    /// The broker of this machine, which names the hub that leads.
+    /// This machine's broker, which knows the address of the hub that leads.
     pub fn of_hub(settings: Settings, places: &DataDir) -> HubGroup {
         HubGroup { candidates: vec![Candidate::ThisMachine], settings, places: places.clone(), last_leader: None }
     }
 
-    /// The hubs to ask, without hubs that were only named by others.
+    /// The hubs to ask. Hubs that are known only because other hubs named them are not included.
     pub fn candidates(&self) -> &[Candidate] {
         &self.candidates
     }
 
-    /// The settings with the secret and the ports.
+    /// The settings, which contain the secret and the ports.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -89,7 +89,7 @@ impl HubGroup {
         !self.settings.text(SECRET).is_empty()
     }
 
-    /// The only hub, unless another one led last.
+    /// The only hub; `None` if there are several, or if another hub led last.
     pub fn only_hub(&self) -> Option<&HubAddress> {
         match &self.candidates[..] {
             [Candidate::Hub(hub)] if self.last_leader.as_ref().is_none_or(|note| note.read().is_none()) => Some(hub),
@@ -97,8 +97,8 @@ impl HubGroup {
         }
     }
 
-    /// Notes the answer of a standby. The next connection tries the hub that the standby names, and checks that it
-    /// leads.
+    /// Records what a standby answered. The next connection tries the hub that the standby named, and checks that this
+    /// hub leads.
     pub fn note_standby(&self, refusal: &Error) {
         let Some(note) = &self.last_leader else { return };
         let only = match &self.candidates[..] {
@@ -110,10 +110,10 @@ impl HubGroup {
         }
     }
 
-    /// Connects to the hub that leads, and remembers it.
+    /// Connects to the hub that leads, and saves which hub that is.
     ///
     /// # Errors
-    /// When no hub leads; the text names all hubs with the cause for each.
+    /// If no hub leads; the error lists all hubs, each with its cause.
     pub fn find_leader(self: &Arc<Self>, limit: Duration) -> Result<(Candidate, Client), Error> {
         let first = self.last_leader.as_ref().and_then(LastLeader::read).map(Candidate::Hub);
         let (leader, mut client) = LeaderSearch::new(self, first).run(limit)?;
@@ -129,12 +129,12 @@ impl HubGroup {
         let Some(note) = &self.last_leader else { return };
         match leader.hub() {
             Some(hub) if self.candidates != [leader.clone()] => note.write(hub),
-            // For a single hub that leads, there is nothing to remember.
+            // If there is only one hub and it leads, there is nothing to save.
             _ => note.forget(),
         }
     }
 
-    /// Whether another hub leads by now. This is asked while the present leader is silent.
+    /// Whether another hub leads now. A client asks this while its leader does not answer.
     pub fn has_other_leader(self: &Arc<Self>, silent: &HubAddress) -> bool {
         let found = LeaderSearch::new(self, None).without(silent).run(SECOND_OPINION_MAX);
         found.is_ok_and(|(leader, _)| {
@@ -143,10 +143,10 @@ impl HubGroup {
         })
     }
 
-    /// Connects to one of the hubs, even if it does not lead.
+    /// Connects to one of the hubs, even if this hub does not lead.
     ///
     /// # Errors
-    /// When the hub can't be reached.
+    /// If the hub can't be reached.
     pub fn connect_to(self: &Arc<Self>, candidate: &Candidate) -> Result<Client, Error> {
         match candidate {
             Candidate::ThisMachine => Client::connect_to_own(&self.places),
@@ -154,8 +154,8 @@ impl HubGroup {
         }
     }
 
-    /// Whether a standby's hint means this hub: the machine has the same name, and the port for sessions is the same.
-    /// The port does not matter behind ssh.
+    /// Whether a standby's hint means this hub: the host and the port for sessions are the same. The port does not
+    /// matter for a hub that is reached through ssh.
     pub fn is_named_by(&self, hub: &HubAddress, hint: &HubAddress) -> bool {
         let is_same_port = remote::session_port(hub, &self.settings) == remote::session_port(hint, &self.settings);
         hub.host().eq_ignore_ascii_case(hint.host()) && (!hub.is_network() || is_same_port)

@@ -1,23 +1,22 @@
-//! Remembers on a guest which of the hubs leads, for all its sessions, verbs and hooks. Each of them tries that hub
-//! first.
+//! On a guest, saves which of the hubs leads. All sessions, commands and hooks of the guest try that hub first.
 //!
-//! **Invariant:** the note is only an address to try. A hub at this address still proves the secret, and says whether
-//! it leads.
+//! **Invariant:** the saved address is only an address to try. The hub at this address must still prove that it knows
+//! the secret, and must say whether it leads.
 
 use crate::sys::data_dir::DataDir;
 use crate::sys::hub_list::HubAddress;
 use std::fs;
 
-/// The note in the data directory of a guest that lists these hubs.
+/// The file, in the data directory of a guest, that contains the address of the last leader.
 #[derive(Debug, Clone)]
 pub struct LastLeader {
     places: DataDir,
-    /// The hubs as the settings name them. A note about other hubs is ignored.
+    /// The hubs that the settings list. If the file was written for other hubs, it is ignored.
     listed: String,
 }
 
 impl LastLeader {
-    /// The note for these hubs.
+    /// The file for these hubs.
     pub fn of(places: &DataDir, hubs: &[HubAddress]) -> LastLeader {
         let listed = hubs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         LastLeader { places: places.clone(), listed }
@@ -30,7 +29,7 @@ impl LastLeader {
         HubAddress::parse(leader).ok().filter(|_| listed == self.listed)
     }
 
-    /// Notes which hub leads. Without the note, the next search takes longer.
+    /// Saves which hub leads. If this fails, the next search only takes longer.
     pub fn write(&self, leader: &HubAddress) {
         if self.read().as_ref() != Some(leader) {
             let text = format!("{}\n{leader}\n", self.listed);
@@ -38,9 +37,9 @@ impl LastLeader {
         }
     }
 
-    /// Removes the note, because it is wrong.
+    /// Removes the file, because its address is wrong.
     pub fn forget(&self) {
-        // The note may not exist.
+        // The file may not exist.
         let _ = fs::remove_file(self.places.leader());
     }
 }

@@ -1,8 +1,8 @@
-//! Finds the leader among several hubs. It asks one hub, and the next one as soon as that takes too long, fails, or
-//! stands by.
+//! Finds the leader among several hubs. A search asks one hub first. It asks the next hub as soon as the first takes
+//! too long, fails, or says that it is a standby.
 //!
-//! **Invariant:** a dead hub delays the others only by a moment, and a false hint does not delay them at all. Each
-//! hub is asked once at a time, and a search always ends.
+//! **Invariant:** a dead hub delays a search only slightly, and a wrong hint does not delay it at all. No hub is asked
+//! twice at the same time, and a search always ends.
 
 use super::Client;
 use super::hub_group::{Candidate, HubGroup};
@@ -13,49 +13,49 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// How long a hub behind ssh may take, because a login takes time.
+/// How long a hub that is reached through ssh may take. The limit is long because a login takes time.
 const SSH_MAX: Duration = Duration::from_secs(30);
-/// How long a hub may take before the next one is asked as well.
+/// How long to wait for a hub's answer before the next hub is asked too.
 const NEXT_AFTER: Duration = Duration::from_millis(150);
 const NEXT_AFTER_SSH: Duration = Duration::from_secs(1);
-/// When to ask a hub again that could not be asked.
+/// How long to wait before a hub that could not be asked is asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// When to ask a hub again that stands by. The pauses are short at first and then longer, because all guests of a
-/// dead hub ask at the same time.
+/// How long to wait before a standby is asked again. The pauses grow, because all guests of a dead hub ask at the same
+/// time.
 const STANDBY_PAUSE_MIN: Duration = Duration::from_millis(100);
 const STANDBY_PAUSE_MAX: Duration = Duration::from_millis(500);
-/// How many hubs may be asked because another hub named them.
+/// How many hubs a search may add because another hub named them.
 const HINTS_MAX: usize = 4;
 const STACK_BYTES: usize = 256 * 1024;
 
-/// The progress of the question to one candidate.
+/// How far the question to one candidate has come.
 #[derive(Debug)]
 enum Progress {
-    /// The candidate was not asked yet.
+    /// The candidate has not been asked yet.
     Waiting,
     /// The candidate has not answered yet.
     Asked,
-    /// The candidate stands by. It is asked again until it leads.
+    /// The candidate is a standby. The search asks it again until it leads.
     StandsBy(Error),
-    /// The candidate could not be asked at this time.
+    /// The candidate could not be asked, at this time and for this reason.
     Failed(Instant, Error),
 }
 
 type Answer = (Candidate, Result<Client, Error>);
 
-/// A search.
+/// A search for the leader.
 pub struct LeaderSearch<'a> {
     group: &'a Arc<HubGroup>,
     /// The candidates, in the order in which they are asked.
     candidates: Vec<(Candidate, Progress)>,
     n_hints: usize,
-    /// A silent hub, which is not asked even if another hub names it.
+    /// A hub that does not answer, and that is not asked even if another hub names it.
     silent: Option<HubAddress>,
     answers: (Sender<Answer>, Receiver<Answer>),
 }
 
 impl<'a> LeaderSearch<'a> {
-    /// A search among the hubs of a group that begins with this hub.
+    /// A search among the hubs of a group, which asks `first` before the others.
     pub fn new(group: &'a Arc<HubGroup>, first: Option<Candidate>) -> LeaderSearch<'a> {
         let others = group.candidates().iter().filter(|candidate| first.as_ref() != Some(candidate)).cloned();
         let others: Vec<Candidate> = others.collect();
@@ -63,18 +63,19 @@ impl<'a> LeaderSearch<'a> {
         LeaderSearch { group, candidates, n_hints: 0, silent: None, answers: channel() }
     }
 
-    /// Leaves out a hub that is silent.
+    /// Excludes a hub that does not answer.
     pub fn without(mut self, silent: &HubAddress) -> LeaderSearch<'a> {
         self.candidates.retain(|(candidate, _)| *candidate != Candidate::Hub(silent.clone()));
         self.silent = Some(silent.clone());
         self
     }
 
-    /// Asks until a hub leads; returns the connection to it. While hubs stand by and none leads, it asks them again,
-    /// because one of them may be about to take over.
+    /// Asks hubs until one of them leads, and returns a connection to that hub. While there are standbys and no leader,
+    /// the search asks the standbys again, because one of them may be about to take over.
     ///
     /// # Errors
-    /// `Standby` when no hub leads, `Gone` when none answers. The text names all hubs with the cause for each.
+    /// `Standby` if hubs answer but none leads, and `Gone` if none answers. The error lists all hubs, each with its
+    /// cause.
     pub fn run(mut self, limit: Duration) -> Result<(Candidate, Client), Error> {
         let began = Instant::now();
         let mut next_at = began;
@@ -95,13 +96,13 @@ impl<'a> LeaderSearch<'a> {
                     self.note_failure(&candidate, error);
                     next_at = Instant::now();
                 }
-                // It is time to ask the next candidate.
+                // No answer has arrived, and it is time to ask the next candidate.
                 Err(_) => {}
             }
         }
     }
 
-    /// Asks the next candidate that is due; returns how long it may take before another one is asked.
+    /// Asks the next candidate that is due. Returns how long that candidate may take before another one is asked.
     fn ask_next(&mut self, now: Instant, next_at: Instant) -> Option<Duration> {
         let is_due = |progress: &Progress| match progress {
             Progress::Waiting => now >= next_at,
@@ -125,7 +126,7 @@ impl<'a> LeaderSearch<'a> {
         }
     }
 
-    /// Makes the hub that a standby names the next candidate.
+    /// Puts the hub that a standby named at the front of the candidates to ask next.
     fn add_hint(&mut self, error: &Error) {
         let Some(hint) = leader_hint(error) else { return };
         let is_hint = |hub: &HubAddress| self.group.is_named_by(hub, &hint);
@@ -149,7 +150,7 @@ impl<'a> LeaderSearch<'a> {
             .any(|(candidate, progress)| candidate.is_behind_ssh() && matches!(progress, Progress::Asked))
     }
 
-    /// When the next candidate is asked, if no answer arrives before.
+    /// When to ask the next candidate if no answer arrives before then.
     fn next_question(&self, next_at: Instant) -> Instant {
         let due = self.candidates.iter().filter_map(|(_, progress)| match progress {
             Progress::Waiting => Some(next_at),
@@ -159,7 +160,7 @@ impl<'a> LeaderSearch<'a> {
         due.min().unwrap_or_else(|| Instant::now() + SSH_MAX)
     }
 
-    /// The error that says why no hub was found.
+    /// The error that says why no leader was found.
     fn failure(&self) -> Error {
         let causes: Vec<String> = self.candidates.iter().map(|(hub, progress)| progress.cause(hub)).collect();
         let causes = causes.join("; ");
@@ -182,8 +183,8 @@ impl Progress {
         }
     }
 
-    /// The first clause of a hub's error: the thing and the cause. The cure for a single hub is not the cure for
-    /// several hubs.
+    /// The first clause of a hub's error, which says what failed and why. The cure is left out, because the cure for a
+    /// single hub does not fit several hubs.
     fn cause(&self, hub: &Candidate) -> String {
         match self {
             Progress::Failed(_, error) => error.text.split("; ").next().unwrap_or_default().to_owned(),
@@ -201,20 +202,20 @@ impl Progress {
     }
 }
 
-/// The hub that a standby names as the leader.
+/// The hub that a standby named as the leader.
 pub fn leader_hint(error: &Error) -> Option<HubAddress> {
     let data = error.data.as_ref().filter(|_| error.kind == ErrorKind::Standby)?;
     HubAddress::parse(data["leader"].as_str()?).ok().filter(HubAddress::is_network)
 }
 
-/// Asks a candidate on a separate thread, so that a silent candidate delays no other. It asks a standby again while
-/// the search lasts.
+/// Asks a candidate on a separate thread, so that a silent candidate does not delay the others. A standby is asked
+/// again and again until the search ends.
 fn ask(group: &Arc<HubGroup>, candidate: &Candidate, answers: &Sender<Answer>) -> Result<(), Error> {
     let (group, candidate, answers) = (Arc::clone(group), candidate.clone(), answers.clone());
     let ask = move || {
         let mut client = match group.connect_to(&candidate) {
             Ok(client) => client,
-            // Nobody receives this any more if another hub leads.
+            // If another hub leads, nobody receives this answer any more.
             Err(error) => return drop(answers.send((candidate, Err(error)))),
         };
         let mut pause = STANDBY_PAUSE_MIN;
@@ -238,7 +239,7 @@ fn ask(group: &Arc<HubGroup>, candidate: &Candidate, answers: &Sender<Answer>) -
     spawned.map(drop).map_err(|error| Error::new(ErrorKind::Gone, format!("no thread can be started ({error})")))
 }
 
-/// Closes a connection that nobody needs, and reaps its ssh.
+/// Closes a connection that nobody needs, and reaps its ssh process.
 fn end_unwanted(connected: Result<Client, Error>) {
     if let Ok(mut client) = connected
         && let Some(mut ssh) = client.broker_child.take()

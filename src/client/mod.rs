@@ -1,6 +1,6 @@
-//! A blocking connection to a broker: to the broker on this machine, which the client can start, or to a hub.
+//! A blocking connection to a broker. This is either the broker on this machine, which the client can start, or a hub.
 //!
-//! **Invariant:** a call whose response was lost is repeated only if that does no harm.
+//! **Invariant:** a call whose response was lost is repeated only if repeating does no harm.
 
 pub mod discovered_hub;
 mod hub_group;
@@ -30,12 +30,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use stream::BrokerStream;
 
-/// How long a broker on this machine may be silent before a call sends it a ping. Together with [`PING_WITHIN`] this
-/// is less than the five seconds after which every verb ends.
+/// How long a broker on this machine may be silent before the client sends a ping. Together with [`PING_WITHIN`], this
+/// is less than the five seconds after which every command ends.
 pub const QUIET_MAX: Duration = Duration::from_millis(2000);
 /// How long the broker may take to answer the ping.
 pub const PING_WITHIN: Duration = Duration::from_millis(2400);
-/// How long the broker may take to accept a connection, or a part of a long line.
+/// How long the broker may take to accept a connection, or to accept a part of a long line.
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(4000);
 
 /// A connection to a broker.
@@ -44,34 +44,34 @@ pub struct Client {
     stream: BrokerStream,
     /// Where the broker runs.
     server: Server,
-    /// The caller's limit for [`Client::receive`].
+    /// The limit that the caller has set for [`Client::receive`].
     receive_timeout: Option<Duration>,
     lines: LineBuffer,
     last_id: u64,
-    /// The process that this client started and must reap: a broker, or ssh.
+    /// A process that this client started and must reap: a broker, or ssh.
     pub broker_child: Option<Child>,
-    /// The name of the other side, for messages to people.
+    /// What to call the broker in messages to people.
     pub server_name: String,
-    /// The hubs among which the client looks for the leader, if this hub stands by.
+    /// The hubs among which the client searches for the leader if this hub is a standby.
     group: Option<Arc<HubGroup>>,
 }
 
 /// Where a broker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Server {
-    /// On this machine, with its process id, if the broker is in our PID namespace.
+    /// On this machine. The process id is known if the broker is in our PID namespace.
     Local(Option<i64>),
-    /// On another machine. The connection detects by itself when the other side is gone.
+    /// On another machine. The connection itself detects when the other side is gone.
     Remote,
-    /// On another machine, over a process that carries the lines. A child process may inherit that connection.
+    /// On another machine, through a process that forwards the lines. A child process may inherit such a connection.
     Carried,
 }
 
 impl Client {
-    /// Connects to a running broker. If it is a hub that stands by, connects to the leader instead.
+    /// Connects to a running broker. If that broker is a standby, connects to the leader instead.
     ///
     /// # Errors
-    /// `NotFound` or `ConnectionRefused` when no broker runs.
+    /// `NotFound` or `ConnectionRefused` if no broker runs.
     pub fn connect(places: &DataDir) -> io::Result<Client> {
         let other = |error: Error| io::Error::other(error.text);
         match Route::find(places).map_err(other)? {
@@ -81,10 +81,10 @@ impl Client {
         }
     }
 
-    /// Connects to a running broker; the error says in a sentence why that failed.
+    /// Connects to a running broker. If that fails, the error explains why in a sentence.
     ///
     /// # Errors
-    /// `NotFound` when no broker runs.
+    /// `NotFound` if no broker runs.
     pub fn connect_to_running(places: &DataDir) -> Result<Client, Error> {
         match Route::find(places)? {
             Route::ThisMachine => Client::connect_to_own(places),
@@ -93,10 +93,10 @@ impl Client {
         }
     }
 
-    /// Connects to the running broker of this machine, even if it stands by.
+    /// Connects to the running broker of this machine, even if it is a standby.
     ///
     /// # Errors
-    /// `NotFound` when no broker runs.
+    /// `NotFound` if no broker runs.
     pub fn connect_to_own(places: &DataDir) -> Result<Client, Error> {
         Client::connect_local(places).map_err(|error| match is_absent(&error) {
             true => Error::not_found("no broker is running"),
@@ -128,7 +128,7 @@ impl Client {
         }
     }
 
-    /// The process id of a broker on this machine, as the kernel reports it.
+    /// The process id of the broker, if it is on this machine, as the kernel reports it.
     pub fn broker_pid(&self) -> Option<i64> {
         match self.server {
             Server::Local(pid) => pid,
@@ -136,12 +136,12 @@ impl Client {
         }
     }
 
-    /// Takes the process that carries this connection, so that a child process may inherit it.
+    /// Returns the process that forwards this connection's lines, so that a child process can inherit the connection.
     pub fn take_carrier(&mut self) -> Option<Child> {
         self.broker_child.take_if(|_| self.server == Server::Carried)
     }
 
-    /// The process id of the program that listens on the socket of this directory, as the kernel reports it.
+    /// The process id of the program that listens on the data directory's socket, as the kernel reports it.
     pub fn listener_pid(places: &DataDir) -> Option<i64> {
         Client::connect_local(places).ok()?.broker_pid()
     }
@@ -154,11 +154,11 @@ impl Client {
         }
     }
 
-    /// Connects to the broker; starts a broker if none is running. If it is a hub that stands by, connects to the
+    /// Connects to the broker, and starts a broker if none is running. If the broker is a standby, connects to the
     /// leader instead.
     ///
     /// # Errors
-    /// When no broker can be started; the text comes from the broker.
+    /// If no broker can be started; the text comes from the broker.
     pub fn connect_or_start(places: &DataDir) -> Result<Client, Error> {
         match Route::find(places)? {
             Route::ThisMachine => Client::connect_to_own_or_start(places),
@@ -167,10 +167,10 @@ impl Client {
         }
     }
 
-    /// Connects to the broker of this machine, even if it stands by; starts it if it is not running.
+    /// Connects to the broker of this machine, even if it is a standby. Starts the broker if it is not running.
     ///
     /// # Errors
-    /// When the broker can't be started; the text comes from the broker.
+    /// If the broker can't be started; the text comes from the broker.
     pub fn connect_to_own_or_start(places: &DataDir) -> Result<Client, Error> {
         match Client::connect_local(places) {
             Ok(client) => Ok(client),
@@ -179,12 +179,12 @@ impl Client {
         }
     }
 
-    /// Sends a request and waits for its response; drops pushes that arrive before the response. The wait has no
-    /// limit as long as the broker answers pings. If the hub stands by, the call is sent to the leader, because a
-    /// standby has certainly not run it.
+    /// Sends a request and waits for its response. Drops notifications that arrive before the response. The wait has no
+    /// limit as long as the broker answers pings. If the hub is a standby, the call is sent to the leader, because a
+    /// standby has certainly not run the call.
     ///
     /// # Errors
-    /// The broker's error, `Gone` when the connection broke, or `TimedOut` when the broker is stuck.
+    /// The broker's error, `Gone` if the connection broke, or `TimedOut` if the broker is stuck.
     pub fn call(&mut self, method: &str, params: &Value) -> Result<Value, Error> {
         let mut result = self.call_once(method, params);
         if result.as_ref().is_err_and(|error| error.kind == ErrorKind::Standby) && self.server != Server::Carried {
@@ -197,7 +197,7 @@ impl Client {
         }
     }
 
-    /// Returns this connection, or a connection to the leader if this hub stands by.
+    /// Returns this connection, or a connection to the leader if this hub is a standby.
     fn or_leader(mut self, group: Arc<HubGroup>) -> Result<Client, Error> {
         self.group = Some(group);
         match self.call_once("ping", &json!({})) {
@@ -206,7 +206,7 @@ impl Client {
         }
     }
 
-    /// Replaces this connection by a connection to the leader.
+    /// Replaces this connection with a connection to the leader.
     fn move_to_leader(&mut self) -> Result<(), Error> {
         let Some(group) = self.group.clone() else { return Ok(()) };
         let timeout = self.receive_timeout;
@@ -216,8 +216,9 @@ impl Client {
         self.set_receive_timeout(timeout).map_err(|error| self.call_failed(&error))
     }
 
-    /// Makes the agent above this process a peer, after the broker refused a call because it knows no session of that
-    /// agent. Only this process knows the directory and the repository. Returns true if the call may be repeated.
+    /// Makes the agent above this process a peer. This is needed if the broker has refused a call because it knows no
+    /// session of that agent: only this process knows the directory and the repository. Returns true if the call may be
+    /// repeated.
     fn begin_session(&mut self, refusal: &Error) -> bool {
         let fact = |name: &str| refusal.data.as_ref().and_then(|data| data[name].as_str());
         let (Some(agent), Some(short_name)) = (fact("agent"), fact("shortName")) else { return false };
@@ -230,7 +231,7 @@ impl Client {
         refusal.kind == ErrorKind::Ambiguous && self.call_once("session.begin", &session).is_ok()
     }
 
-    /// Sends a request only on this connection, even if the hub stands by.
+    /// Sends a request only on this connection, even if the hub is a standby.
     ///
     /// # Errors
     /// The errors of [`Client::call`], and `Standby`.
@@ -248,11 +249,11 @@ impl Client {
         }
     }
 
-    /// Waits for the next message, and sends a ping to a broker on this machine that is silent. A limit that the
-    /// caller has set takes precedence.
+    /// Waits for the next message. If the broker is on this machine and silent, sends it a ping. If the caller has set
+    /// a limit, that limit is used instead.
     ///
     /// # Errors
-    /// `Gone` when the connection broke, or `TimedOut` when the broker is stuck.
+    /// `Gone` if the connection broke, or `TimedOut` if the broker is stuck.
     pub fn receive_from_living(&mut self) -> Result<RpcMessage, Error> {
         if !matches!(self.server, Server::Local(_)) || self.receive_timeout.is_some() {
             return self.receive().map_err(|error| self.call_failed(&error));
@@ -275,7 +276,7 @@ impl Client {
     /// Sends a line.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// If the connection is gone.
     pub fn send(&mut self, line: &str) -> io::Result<()> {
         self.stream.write_all(line.as_bytes())
     }
@@ -283,7 +284,7 @@ impl Client {
     /// Waits for the next message, and answers pings.
     ///
     /// # Errors
-    /// When the connection is gone, or after the timeout of [`Client::set_receive_timeout`] (`WouldBlock`).
+    /// If the connection is gone. `WouldBlock` after the timeout of [`Client::set_receive_timeout`].
     pub fn receive(&mut self) -> io::Result<RpcMessage> {
         let mut buffer = [0; 16 * 1024];
         loop {
@@ -308,7 +309,8 @@ impl Client {
         }
     }
 
-    /// Remembers which hub leads, if this hub says that it stands by. The next connection goes to the leader.
+    /// If this message says that the hub is a standby, remembers which hub leads. The next connection goes to the
+    /// leader.
     fn note_standby(&self, message: &RpcMessage) {
         if let (Some(group), RpcMessage::Response { result: Err(error), .. }) = (&self.group, message) {
             let refusal = rpc::decode_error(error);
@@ -324,10 +326,10 @@ impl Client {
         self.send(&origin).map_err(|error| self.connection_lost(&error))
     }
 
-    /// Returns the next message if it has arrived.
+    /// Returns the next message if one has arrived.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// If the connection is gone.
     pub fn try_receive(&mut self) -> io::Result<Option<RpcMessage>> {
         self.stream.set_nonblocking(true)?;
         let found = self.receive();
@@ -342,13 +344,13 @@ impl Client {
     /// Sets how long [`Client::receive`] waits; `None` waits for ever.
     ///
     /// # Errors
-    /// When the socket is gone.
+    /// If the socket is gone.
     pub fn set_receive_timeout(&mut self, time: Option<Duration>) -> io::Result<()> {
         self.receive_timeout = time;
         self.stream.set_read_timeout(time.map(|time| time.max(Duration::from_millis(1))))
     }
 
-    /// The error of a call whose connection failed, or that took longer than its caller allows.
+    /// The error of a call whose connection failed, or that took longer than the caller allows.
     fn call_failed(&self, error: &io::Error) -> Error {
         if is_timeout(error) {
             let name = &self.server_name;
@@ -366,7 +368,7 @@ impl Client {
     /// Returns a second handle, for writing from another thread.
     ///
     /// # Errors
-    /// When the process has no free file descriptor.
+    /// If the process has no free file descriptor.
     pub fn clone_writer(&self) -> io::Result<BrokerStream> {
         let writer = self.stream.another()?;
         let limit = if matches!(self.server, Server::Local(_)) { ACCEPTS_WITHIN } else { Duration::from_secs(10) };
@@ -386,17 +388,17 @@ pub fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory)
 }
 
-/// Whether another connection may help, because this one broke or its hub stands by.
+/// Whether another connection may help, because this connection broke or its hub is a standby.
 pub fn is_connection_lost(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Gone | ErrorKind::Standby)
 }
 
-/// Whether the time limit of a socket is over.
+/// Whether a read or write of a socket reached its time limit.
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-/// The error for a broker that runs but does not answer.
+/// The error for a broker that is running but does not answer.
 fn stuck(pid: Option<i64>) -> Error {
     let text = match pid {
         Some(pid) => format!(
@@ -418,7 +420,7 @@ fn unreachable(places: &DataDir, error: &io::Error) -> Error {
     Error::new(ErrorKind::Gone, text)
 }
 
-/// The process that holds the lock of the only broker, as the kernel reports it.
+/// The process that holds the lock of this data directory's broker, as the kernel reports it.
 pub fn broker_lock_holder(places: &DataDir) -> Option<i64> {
     let file = File::open(places.broker_lock()).ok()?;
     file_lock::holder(&file)

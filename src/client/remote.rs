@@ -1,5 +1,5 @@
-//! Finds out where the broker is, and connects to it if it is on another machine: over a WebSocket or through
-//! ssh. Both give a socket that carries lines.
+//! Finds out where the broker is. If the broker is on another machine, connects to it over a WebSocket or through ssh.
+//! Both kinds of connection carry lines.
 
 use super::discovered_hub::{self, DiscoveredHub};
 use super::hub_group::{Candidate, HubGroup, SEARCH_MAX};
@@ -21,37 +21,38 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// An attempt that fails after this time means a silent hub. A hub that refuses does so sooner.
+/// If an attempt fails after this time, the hub counts as silent. A hub that refuses the connection does so sooner.
 const SILENT_AFTER: Duration = Duration::from_millis(500);
-/// How long a hub that was reached may take to say whether it leads.
+/// How long a hub may take, once it is connected, to say whether it leads.
 const ROLE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long hooks avoid a silent hub, because hooks cannot wait.
+/// For how long hooks do not try a silent hub again, because hooks cannot wait.
 const SILENT_MARK_AGE: Duration = Duration::from_secs(30);
 
-/// The broker to which the settings lead.
+/// The broker that the settings determine.
 pub enum Route {
-    /// To the broker of this machine.
+    /// The broker of this machine.
     ThisMachine,
-    /// The broker of this machine, which is one of several hubs, or else the leader of these hubs.
+    /// The broker of this machine, which is one of several hubs, or the leader if another hub leads.
     OwnHub(Arc<HubGroup>),
-    /// To another machine.
+    /// A broker on another machine.
     Remote(RemoteTarget),
 }
 
-/// The other machines, one of which is the hub.
+/// The hubs on other machines, one of which leads.
 pub struct RemoteTarget {
     group: Arc<HubGroup>,
-    /// The name under which the hub was discovered; `None` if the settings name it.
+    /// The name under which the hub was discovered; `None` if the settings list the hub.
     discovered_as: Option<String>,
 }
 
 impl Route {
-    /// The route that the settings determine.
+    /// Finds the route that the settings determine.
     ///
     /// # Errors
-    /// When the settings are wrong.
+    /// If the settings are wrong.
     pub fn find(places: &DataDir) -> Result<Route, Error> {
-        // Most machines have no hub, so the settings are not read if none of these variables or files exists.
+        // Most machines use no hub, so the settings are not read if none of these variables is set and there is no
+        // settings file.
         let is_set = |name: &str| std::env::var_os(name).is_some();
         if ![HOST, SECRET, STORE].into_iter().any(is_set) && !places.config().exists() {
             return Ok(Route::ThisMachine);
@@ -78,26 +79,27 @@ impl Route {
     }
 }
 
-/// Whether the broker is or may be on another machine.
+/// Whether the broker is, or may be, on another machine.
 ///
 /// # Errors
-/// When the settings are wrong.
+/// If the settings are wrong.
 pub fn is_remote(places: &DataDir) -> Result<bool, Error> {
     Ok(matches!(Route::find(places)?, Route::Remote(_)))
 }
 
-/// Connects to the leader and describes this machine to it. Marks hubs that do not respond.
+/// Connects to the leader, and tells the leader where the connection comes from. Hubs that do not respond are marked as
+/// silent.
 ///
 /// # Errors
-/// When no hub can be reached, or all of them reject us; the text says which.
+/// If no hub can be reached, or all hubs reject us; the error says which.
 pub fn connect(target: &RemoteTarget, places: &DataDir) -> Result<Client, Error> {
     let began = Instant::now();
     let connected = target.connect();
     match &connected {
-        // There is rarely a mark to remove.
+        // Usually the mark does not exist.
         Ok(_) => drop(std::fs::remove_file(places.silent())),
         Err(error) if error.kind == ErrorKind::Gone && began.elapsed() >= SILENT_AFTER => {
-            // If the mark can't be written, the next hook waits as well.
+            // If the mark can't be written, the next hook tries the silent hub again.
             let _ = places.prepare().and_then(|()| places.write(&places.silent(), ""));
         }
         Err(_) => {}
@@ -105,7 +107,7 @@ pub fn connect(target: &RemoteTarget, places: &DataDir) -> Result<Client, Error>
     connected
 }
 
-/// What a hub says about its role.
+/// Which role a hub says it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HubRole {
     /// The hub leads and serves guests.
@@ -113,18 +115,18 @@ pub enum HubRole {
         /// The hub's version of slm-mesh.
         version: String,
     },
-    /// The hub stands by and names another hub.
+    /// The hub is a standby.
     StandsBy {
-        /// The hub that leads, if the standby knows one.
+        /// The hub that leads, if the standby knows it.
         leader: Option<String>,
     },
 }
 
-/// The answer of one hub.
+/// What one hub answered.
 pub struct HubAnswer {
-    /// The hub as the settings name it.
+    /// The hub as the settings list it.
     pub hub: String,
-    /// The role of the hub, or why the hub can't be asked.
+    /// The role of the hub, or the reason why the hub can't be asked.
     pub role: Result<HubRole, Error>,
     /// How long the answer took.
     pub took: Duration,
@@ -163,10 +165,10 @@ impl RemoteTarget {
     }
 }
 
-/// Connects to one hub, even if it does not lead.
+/// Connects to one hub, even if this hub does not lead.
 ///
 /// # Errors
-/// When the hub can't be reached or rejects us.
+/// If the hub can't be reached or rejects us.
 pub fn connect_to_hub(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<Client, Error> {
     let has_others = group.candidates().len() > 1;
     let mut client = match hub {
@@ -193,7 +195,7 @@ pub fn connect_to_hub(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<Client,
 fn ask_role(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<HubRole, Error> {
     let mut client = connect_to_hub(group, hub)?;
     client.set_receive_timeout(Some(ROLE_TIMEOUT)).map_err(|error| client.connection_lost(&error))?;
-    // Only a hub that leads answers a ping.
+    // Only the leader answers a ping.
     let asked = client.call_once("ping", &json!({}));
     match asked.and_then(|_| client.call_once("status", &json!({}))) {
         Ok(status) => Ok(HubRole::Leads { version: status["version"].as_str().unwrap_or("?").to_owned() }),
@@ -213,19 +215,19 @@ pub fn session_port(hub: &HubAddress, settings: &Settings) -> u16 {
     }
 }
 
-/// Whether the hub did not respond a moment ago, so that a hook need not try. Commands ignore the mark, because they
-/// can wait, and they remove it when they succeed.
+/// Whether the hub recently did not respond, so that a hook should not try it. Commands can wait, so they try the hub
+/// in any case, and remove the mark if they succeed.
 pub fn is_marked_silent(places: &DataDir) -> bool {
     let at = std::fs::metadata(places.silent()).and_then(|meta| meta.modified());
     at.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SILENT_MARK_AGE))
 }
 
-/// Connects in a way that outlives this process as long as a child process holds the socket. The broker of this
-/// machine gives such a socket. To another machine, a process carries the lines, and it ends when nobody holds its
-/// socket any more.
+/// Connects in such a way that the connection lasts as long as a child process holds the socket, even after this
+/// process has ended. The broker of this machine provides such a socket itself. For another machine, a process forwards
+/// the lines; it ends when nobody holds its socket any more.
 ///
 /// # Errors
-/// When there is no broker. The carrier itself reports why it can't reach the hub.
+/// If there is no broker. The forwarding process itself reports why it can't reach the hub.
 pub fn connect_for_child(places: &DataDir) -> Result<Client, Error> {
     match Route::find(places)? {
         Route::ThisMachine => Client::connect_or_start(places),
@@ -238,7 +240,7 @@ pub fn connect_for_child(places: &DataDir) -> Result<Client, Error> {
     }
 }
 
-/// Starts a process that carries lines to the hub that the settings name, or to this hub.
+/// Starts a process that forwards lines to this hub, or to the hub that the settings determine.
 fn start_carrier(group: &Arc<HubGroup>, hub: Option<&HubAddress>) -> Result<Client, Error> {
     let failed = |error: std::io::Error| Error::new(ErrorKind::Gone, format!("cannot start slm-mesh pipe ({error})"));
     let (ours, input) = UnixStream::pair().map_err(failed)?;
@@ -248,16 +250,16 @@ fn start_carrier(group: &Arc<HubGroup>, hub: Option<&HubAddress>) -> Result<Clie
     if let Some(hub) = hub {
         command.env(HOST, hub.to_string()).env("SLM_MESH_ROLE", "client");
     }
-    // The terminal's Ctrl-C is meant for the command that holds the socket, not for the carrier.
+    // Ctrl-C in the terminal is meant for the command that holds the socket, not for the forwarding process.
     let child = command.process_group(0).spawn().map_err(failed)?;
     let mut client = Client::from_stream(BrokerStream::Socket(ours), Some(child));
     (client.server, client.group) = (Server::Carried, Some(Arc::clone(group)));
     Ok(client)
 }
 
-/// Describes where this connection comes from: the machine, the user, and our parent processes. The hub uses the
-/// processes to find the session that a shell or hook belongs to. On one machine the broker asks the kernel; a hub
-/// trusts the description, because we know the secret.
+/// Describes where this connection comes from: the machine, the user, and our parent processes. The hub uses these
+/// processes to find the session to which a shell or hook belongs. A broker on the same machine would ask the kernel. A
+/// hub trusts the description, because we know the secret.
 pub fn describe_origin() -> Value {
     let ancestors: Vec<Value> = process::ancestors(i64::from(std::process::id()))
         .iter()

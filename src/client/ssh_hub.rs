@@ -1,4 +1,4 @@
-//! Connects to a hub through ssh, which runs `slm-mesh pipe` there.
+//! Connects to a hub through ssh, which runs `slm-mesh pipe` on the hub.
 
 use super::Client;
 use super::stream::BrokerStream;
@@ -14,10 +14,10 @@ use std::time::Duration;
 /// How long ssh and the hub may take for the first response.
 const SSH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Runs `slm-mesh pipe` on the hub through ssh. If there are other hubs, ssh detects a dead hub sooner.
+/// Runs `slm-mesh pipe` on the hub through ssh. If there are other hubs, ssh is told to detect a dead hub sooner.
 ///
 /// # Errors
-/// When ssh fails or the hub does not answer; the text has the last line that ssh printed.
+/// If ssh fails or the hub does not answer; the error contains the last line that ssh printed.
 pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Client, Error> {
     let failed = |why: &str| {
         let text = format!("the hub behind ssh://{target} can't be reached: {why}; try ssh {target} slm-mesh status");
@@ -26,7 +26,7 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
     let pair = UnixStream::pair().and_then(|(ours, theirs)| Ok((ours, theirs.try_clone()?, theirs)));
     let (ours, input, output) = pair.map_err(|error| failed(&error.to_string()))?;
     let mut command = Command::new("ssh");
-    // Nobody can type a password here, and ssh must notice a dead network.
+    // Nobody can type a password here, and ssh must detect a dead network.
     let alive_interval = if has_others { "ServerAliveInterval=1" } else { "ServerAliveInterval=5" };
     command.args(["-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", alive_interval]);
     command.args(["-o", "ServerAliveCountMax=2"]);
@@ -42,12 +42,12 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
     let mut client = Client::from_stream(BrokerStream::Socket(ours), Some(child));
     let ready = client.set_receive_timeout(Some(SSH_TIMEOUT)).map_err(|error| client.connection_lost(&error));
     let answer = ready.and_then(|()| client.call_once("ping", &json!({})));
-    // A hub that stands by has answered, too.
+    // The answer of a standby also shows that the hub can be reached.
     match answer.or_else(|error| if error.kind == ErrorKind::Standby { Ok(Value::Null) } else { Err(error) }) {
         Ok(_) => {
             client.set_receive_timeout(None).map_err(|error| client.connection_lost(&error))?;
             if let Some(stderr) = stderr {
-                // Later messages of ssh go to our own standard error.
+                // Everything that ssh prints later goes to our own standard error.
                 std::thread::spawn(move || {
                     BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| sys::print_error(&line))
                 });
@@ -57,7 +57,7 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
         Err(_) => {
             let mut messages = String::new();
             if let (Some(mut stderr), Some(child)) = (stderr, client.broker_child.as_mut()) {
-                // ssh has ended, or is killed here. Its last message is the reason.
+                // ssh has ended, or is killed here. Its last message is the reason for the failure.
                 let _ = child.kill().and_then(|()| child.wait());
                 let _ = stderr.by_ref().take(4096).read_to_string(&mut messages);
             }

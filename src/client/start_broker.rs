@@ -15,12 +15,12 @@ use std::time::Duration;
 /// How long a client waits for another client that is starting the broker.
 const STARTS_WITHIN: Duration = Duration::from_millis(4000);
 
-/// Starts a broker while it holds the start lock. When twenty clients come at once, one of them starts the broker,
-/// and the others find it after they get the lock.
+/// Starts a broker while holding the start lock. If twenty clients come at once, one of them starts the broker, and the
+/// others find the broker once they get the lock.
 pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
     places.prepare()?;
-    // Without the lock, two clients may each start a broker, and one of these brokers ends at once. That is better
-    // than waiting for a client that was stopped while it held the lock.
+    // If the lock can't be had, two clients may each start a broker, and one of these brokers ends at once. That is
+    // better than waiting for a client that was stopped while it held the lock.
     let _lock = LockWait::begin(places.open_lock(&places.start_lock())?)
         .for_time(STARTS_WITHIN)
         .map_err(|error| places.error("can't be locked (does its file system support locks?)", &error))?;
@@ -30,7 +30,7 @@ pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
         Err(error) => return Err(unreachable(places, &error)),
     }
     let (child, pid) = match spawn_broker(places) {
-        // Meanwhile another program started a broker without taking this lock.
+        // Another program has meanwhile started a broker without taking this lock.
         Err(error) if error.kind == ErrorKind::Refused => return Client::connect_local(places).map_err(|_| error),
         started => started?,
     };
@@ -43,7 +43,7 @@ pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
 fn spawn_broker(places: &DataDir) -> Result<(Child, u32), Error> {
     let log = File::options().create(true).append(true).mode(0o600).open(places.log());
     let log = log.map_err(|error| places.error("can't be written", &error))?;
-    // Other users may be able to read the log of an older version; the directory is private in any case.
+    // The log of an older version may be readable by other users. The directory is private in any case.
     let _ = log.set_permissions(Permissions::from_mode(0o600));
     let spawned = Command::new(sys::own_path())
         .args(["start", "--json", "--as-daemon"])
@@ -56,7 +56,7 @@ fn spawn_broker(places: &DataDir) -> Result<(Child, u32), Error> {
         spawned.map_err(|error| Error::new(ErrorKind::Gone, format!("the broker can't be started ({error})")))?;
     let mut report = String::new();
     if let Some(out) = child.stdout.take() {
-        // An empty report means that the broker ended without a report, which is handled below.
+        // An empty report means that the broker ended without reporting, and the code below handles that.
         let _ = BufReader::new(out).take(64 * 1024).read_line(&mut report);
     }
     let report: Value = serde_json::from_str(&report).unwrap_or(Value::Null);
@@ -66,7 +66,7 @@ fn spawn_broker(places: &DataDir) -> Result<(Child, u32), Error> {
     if report["ok"] == json!(true) {
         return Ok((child, report["data"]["pid"].as_u64().unwrap_or(0) as u32));
     }
-    // The broker ends now, and its exit status adds nothing to the report.
+    // The broker is ending, and its exit status adds nothing to the report.
     let _ = child.wait();
     let why = report["error"].as_str().map(str::to_owned);
     let kind = report["kind"].as_str().map_or(ErrorKind::Gone, ErrorKind::from_word);

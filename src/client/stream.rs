@@ -10,17 +10,17 @@ use std::time::Duration;
 /// A stream of lines.
 #[derive(Debug)]
 pub enum BrokerStream {
-    /// To the broker of this machine, or to a process that carries the lines.
+    /// A stream to the broker of this machine, or to a process that forwards the lines.
     Socket(UnixStream),
-    /// To a hub.
+    /// A stream to a hub.
     Hub(GuestStream),
 }
 
 impl BrokerStream {
-    /// Another handle of the same stream, for another thread.
+    /// Returns another handle of the same stream, for another thread.
     ///
     /// # Errors
-    /// When the process is out of file descriptors.
+    /// If the process is out of file descriptors.
     pub fn another(&self) -> io::Result<BrokerStream> {
         match self {
             BrokerStream::Socket(socket) => socket.try_clone().map(BrokerStream::Socket),
@@ -31,7 +31,7 @@ impl BrokerStream {
     /// Sets how long a read waits; `None` waits for ever.
     ///
     /// # Errors
-    /// When the socket is gone.
+    /// If the socket is gone.
     pub fn set_read_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         match self {
             BrokerStream::Socket(socket) => socket.set_read_timeout(timeout),
@@ -42,10 +42,10 @@ impl BrokerStream {
         }
     }
 
-    /// Limits how long a write waits. A hub's stream has a limit of its own.
+    /// Limits how long a write waits. A stream to a hub has a limit of its own.
     ///
     /// # Errors
-    /// When the socket is gone.
+    /// If the socket is gone.
     pub fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
         match self {
             BrokerStream::Socket(socket) => socket.set_write_timeout(Some(timeout)),
@@ -53,10 +53,10 @@ impl BrokerStream {
         }
     }
 
-    /// Lets reads fail with `WouldBlock` instead of waiting, or wait again.
+    /// Sets whether a read that would have to wait fails with `WouldBlock` instead.
     ///
     /// # Errors
-    /// When the socket is gone.
+    /// If the socket is gone.
     pub fn set_nonblocking(&mut self, nonblocking: bool) -> io::Result<()> {
         match self {
             BrokerStream::Socket(socket) => socket.set_nonblocking(nonblocking),
@@ -67,10 +67,10 @@ impl BrokerStream {
         }
     }
 
-    /// Ends one or both directions.
+    /// Ends one or both directions of the stream.
     ///
     /// # Errors
-    /// When the socket has ended already.
+    /// If the socket has already ended.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         match self {
             BrokerStream::Socket(socket) => socket.shutdown(how),

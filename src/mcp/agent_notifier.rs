@@ -1,6 +1,7 @@
-//! Wakes this session's client, so that it begins a turn, if the user has allowed that.
+//! Wakes this session's client and makes it begin a turn, if the user has allowed that.
 //!
-//! **Invariant:** the text is a fixed sentence of the mesh, and the token of the session's socket stays in memory.
+//! **Invariant:** the text is one of the mesh's fixed sentences, and the token for the session's socket stays in
+//! memory.
 
 use crate::known_agents::Agent;
 use crate::known_agents::wakeup_means::Means;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// How long the client may take to accept the sentence.
 const NOTIFY_MAX: Duration = Duration::from_secs(10);
-/// How often we check whether the agent's command has ended.
+/// How often to check whether the agent's command has ended.
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
 /// A way to wake one session of an agent.
@@ -29,25 +30,25 @@ pub struct AgentNotifier {
     route: NotifyRoute,
 }
 
-/// The receiver of the sentence.
+/// Where the sentence is sent.
 #[derive(Debug, Clone)]
 enum NotifyRoute {
-    /// A Unix socket of the session, and the token that must be sent first. Current versions of the agent accept the
+    /// The session's Unix socket, and the token that must be sent first. Current versions of the agent accept the
     /// `user` line.
     Socket { path: String, token: String },
-    /// A command of the agent, with the session's key.
+    /// One of the agent's commands, and the session's key.
     Command { program: &'static str, arguments: &'static [&'static str], variable: &'static str, session: String },
 }
 
 impl AgentNotifier {
-    /// The way to wake a session of this agent; `None` if there is none, or if the user has not allowed it.
+    /// Finds a way to wake a session of this agent; `None` if there is none, or if the user has not allowed wakeups.
     pub fn find(agent: &Agent, session: &str, settings: &Settings) -> Option<AgentNotifier> {
         let var = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
         let route = |means: &Means| match *means {
             Means::SessionSocket { socket, token } => {
                 Some(NotifyRoute::Socket { path: var(socket)?, token: var(token)? })
             }
-            // Without a key, no session is known to wake.
+            // Without a key, it is not known which session to wake.
             Means::Command { program, arguments, variable } if !session.is_empty() => {
                 Some(NotifyRoute::Command { program, arguments, variable, session: session.to_owned() })
             }
@@ -65,10 +66,10 @@ impl AgentNotifier {
         self.channel
     }
 
-    /// Gives the client the sentence that begins a turn.
+    /// Sends the sentence to the client, which makes the client begin a turn.
     ///
     /// # Errors
-    /// When the client does not accept it: a sentence that says why.
+    /// If the client does not accept the sentence; the error says why.
     pub fn notify(&self, text: &str) -> Result<(), String> {
         match &self.route {
             NotifyRoute::Socket { path, token } => {
@@ -93,14 +94,14 @@ fn write_to_inbox(socket: &str, token: &str, text: &str) -> std::io::Result<()> 
     stream.write_all(lines.as_bytes())
 }
 
-/// The agent's program, as it runs here. An agent may hide most of its environment from its MCP servers. Without
-/// `variable`, the command would look for the session elsewhere. The program may also be missing on PATH. The kernel
-/// knows both from the process that started this one.
+/// The command that runs the agent's program. Without `variable`, the program would look for the session in the wrong
+/// place, but an agent may hide most of its environment from its MCP servers. The program may also be missing on PATH.
+/// The kernel knows both facts about the process that started this one.
 #[cfg(target_os = "linux")]
 fn parent_command(program: &str, variable: &str) -> Command {
     let parent = PathBuf::from(format!("/proc/{}", std::os::unix::process::parent_id()));
     let is_agent = |path: &PathBuf| path.file_name().is_some_and(|name| name == program) && path.exists();
-    // If another program is between the agent and us, PATH must be enough.
+    // If our parent process is not the agent, the program must be on PATH.
     let Some(path) = std::fs::read_link(parent.join("exe")).ok().filter(is_agent) else {
         return Command::new(program);
     };
@@ -133,7 +134,7 @@ fn run_briefly(program: &str, command: &mut Command) -> Result<(), String> {
 }
 
 fn give_up_on(program: &str, child: &mut Child) -> String {
-    // If the command has ended by itself meanwhile, there is nothing left to end.
+    // If the command has ended meanwhile, there is nothing left to kill.
     let _ = child.kill().and_then(|()| child.wait());
     format!("{program} did not end in {} s", NOTIFY_MAX.as_secs())
 }

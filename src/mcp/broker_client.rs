@@ -1,7 +1,7 @@
-//! The session's connection to the broker: sends calls, receives answers, and reconnects when the broker is lost.
+//! The session's connection to the broker: sends calls, receives answers, and reconnects when the connection is lost.
 //!
-//! **Invariant:** a message counts as read only after the result that contains it was output completely. A cancelled
-//! call marks nothing as read.
+//! **Invariant:** a message counts as read only after the result that contains it has been written completely. A
+//! cancelled call marks nothing as read.
 
 mod reader_thread;
 mod state;
@@ -22,12 +22,12 @@ use std::time::{Duration, Instant};
 
 /// Maximum number of calls in progress. Further calls are refused.
 const CALLS_MAX: usize = 64;
-/// How long calls may still take after the client has closed its end. Clients kill a server after 2 s.
+/// How much longer calls may take after the client has closed its end. Clients kill a server after 2 s.
 const CLOSE_MAX: Duration = Duration::from_millis(1500);
 /// The stack size of a thread that only waits and writes.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// The connection, as the thread that reads requests uses it.
+/// The part of the connection that the thread reading requests uses.
 #[derive(Debug)]
 pub struct BrokerClient {
     shared: Arc<SharedState>,
@@ -37,24 +37,25 @@ pub struct BrokerClient {
 }
 
 impl BrokerClient {
-    /// Not connected, and without a thread yet, because some clients start servers only to look at them.
+    /// A connection that is not open yet and has no thread yet, because some clients start servers only to look at
+    /// them.
     pub fn new(out: Arc<StdoutWriter>) -> BrokerClient {
         BrokerClient { shared: Arc::default(), thread: None, is_detached: false, out }
     }
 
-    /// A client that never looks for a broker, so its calls wait for ever.
+    /// A client that never looks for a broker, so calls wait for ever.
     pub fn detached(out: Arc<StdoutWriter>) -> BrokerClient {
         BrokerClient { is_detached: true, ..BrokerClient::new(out) }
     }
 
-    /// Starts the thread when the client sends its first message. The session's age counts from now.
+    /// Starts the reader thread when the client sends its first message. The session's age counts from then on.
     pub fn note_client_spoke(&mut self) {
         if self.thread.is_some() || self.is_detached {
             return;
         }
         self.shared.lock().client_spoke_at = Some(Instant::now());
         let (shared, out) = (Arc::clone(&self.shared), Arc::clone(&self.out));
-        // Without this thread, calls to a stuck broker wait; everything else works.
+        // If this thread can't be started, calls to a stuck broker wait without a limit, and everything else works.
         let _ = std::thread::Builder::new()
             .stack_size(STACK_BYTES)
             .spawn(move || stuck_broker_watch::watch_calls(&shared, &out));
@@ -62,7 +63,7 @@ impl BrokerClient {
         self.thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || reader.run_until_closed()).ok();
     }
 
-    /// Notes the name that the client gave first.
+    /// Records the name that the client gave for itself first.
     pub fn note_client_name(&self, name: Option<String>) {
         let mut state = self.shared.lock();
         if state.client.name.is_none() {
@@ -70,12 +71,12 @@ impl BrokerClient {
         }
     }
 
-    /// Sets the agent, whatever the client says about itself.
+    /// Sets the agent, regardless of what the client says about itself.
     pub fn choose_agent(&self, name: Option<String>) {
         self.shared.lock().client.chosen = name;
     }
 
-    /// Sends a call to the broker, now or as soon as a broker is connected.
+    /// Sends a call to the broker, either now or as soon as a broker is connected.
     pub fn submit(&self, call: PendingCall) {
         let mut state = self.shared.lock();
         if state.calls.len() >= CALLS_MAX {
@@ -92,8 +93,8 @@ impl BrokerClient {
             state.attach_for(request);
         }
         if wants_progress {
-            // The reader waits on the socket without a limit. The answer to this ping wakes it, so that it learns
-            // when the first progress report is due.
+            // The reader thread waits on the socket without a limit. The answer to this ping wakes the thread, which
+            // then sees when the first progress report is due.
             state.send(&rpc::request(&json!(0), "ping", &json!({})));
         }
         if state.is_watch_idle {
@@ -106,7 +107,7 @@ impl BrokerClient {
     /// Drops a call whose answer the client no longer wants.
     pub fn cancel(&self, id: &Value) {
         let mut state = self.shared.lock();
-        // The oldest call, if a client has used an id twice.
+        // If a client has used an id twice, this drops the oldest call with that id.
         let named = state.calls.iter().filter(|(_, call)| call.target.id == *id).map(|(request, _)| *request);
         let Some(request) = named.min() else { return };
         if let Some(batch) = state.calls.remove(&request).and_then(|call| call.target.batch) {
@@ -116,7 +117,8 @@ impl BrokerClient {
         state.send(&rpc::notification("cancel", &json!({ "id": request })));
     }
 
-    /// Ends the session cleanly: drops the calls that only wait, gives the other calls a moment, and detaches.
+    /// Ends the session cleanly: drops the calls that only wait for something, gives the other calls a moment, and
+    /// detaches.
     pub fn close(&mut self) {
         let until = Instant::now() + CLOSE_MAX;
         let mut state = self.shared.lock();
@@ -126,8 +128,8 @@ impl BrokerClient {
             .wait_while(state, until, |state| !state.calls.is_empty() || state.is_answering || state.is_attaching);
         state.is_closing = true;
         state.send(&rpc::notification("detach", &json!({})));
-        // The broker ends the connection after it has read the detach. If this process ended earlier and left lines
-        // unread, the system could drop the detach on its way to a hub.
+        // The broker ends the connection once it has read the detach. If this process ended before that and left lines
+        // unread, the operating system could discard the detach on its way to a hub.
         let is_sent = state.socket.as_ref().is_some_and(|socket| socket.shutdown(Shutdown::Write).is_ok());
         self.shared.changed.notify_all();
         if is_sent {

@@ -1,5 +1,5 @@
-//! Finds the folder in which a relative path begins: the working directory, or the only root that the client names.
-//! Some clients start this session in the home folder or in `/` for every workspace.
+//! Finds the folder to which relative paths refer: the working directory, or the client's root if the client names
+//! exactly one. Some clients start this session in the home folder or in `/`, whatever the workspace.
 
 use crate::base::error::Error;
 use crate::sys::path_normalization;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 /// The id of our request for the client's roots.
 const REQUEST_ID: &str = "slm-mesh-roots";
 
-/// The client's workspace folders, as far as the client names them.
+/// The client's workspace folders, if the client names them.
 #[derive(Debug, Default)]
 pub struct ClientRoots {
     is_supported: bool,
@@ -17,7 +17,7 @@ pub struct ClientRoots {
 }
 
 impl ClientRoots {
-    /// Notes from `initialize` whether the client can name its roots.
+    /// Records, from `initialize`, whether the client can list its roots.
     pub fn note_capabilities(&mut self, params: &Map<String, Value>) {
         self.is_supported = params.get("capabilities").is_some_and(|capabilities| capabilities["roots"].is_object());
     }
@@ -28,7 +28,7 @@ impl ClientRoots {
         is_needed.then(|| rpc::request(&json!(REQUEST_ID), "roots/list", &json!({})))
     }
 
-    /// Handles the answer to the request.
+    /// Handles the answer to our request.
     pub fn note_response(&mut self, id: &Value, result: &Result<Value, Value>) {
         let Some(rows) = result.as_ref().ok().filter(|_| *id == json!(REQUEST_ID)) else { return };
         let rows = rows["roots"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -36,10 +36,10 @@ impl ClientRoots {
             rows.iter().filter_map(|row| row["uri"].as_str()).filter_map(path_normalization::from_uri).collect();
     }
 
-    /// Makes the paths of a call absolute and normal, because only this process knows the working directory.
+    /// Makes the paths in a call absolute and normalises them, because only this process knows the working directory.
     ///
     /// # Errors
-    /// When a path is relative and nothing tells the folder.
+    /// If a path is relative and the folder to which it refers is not known.
     pub fn resolve_paths(&self, arguments: &mut Map<String, Value>) -> Result<(), Error> {
         let root = match self.roots.as_slice() {
             [root] => Some(root.as_str()),

@@ -1,16 +1,16 @@
-//! Parses what sloppy clients send, if it can mean only one thing. Also finds the id of a call that can't be parsed,
-//! so that its client gets an answer instead of waiting for its own timeout.
+//! Parses malformed input from clients if it can mean only one thing. Also finds the id of a call that can't be parsed,
+//! so that the client gets an answer instead of waiting for its own timeout.
 
 use super::ProtocolError;
 use crate::wire::rpc::{self, InvalidMessage};
 use serde_json::{Map, Value, json};
 
-/// U+FEFF in UTF-8. Editors and Windows shells write it before the first line.
+/// U+FEFF in UTF-8. Editors and Windows shells write this character before the first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// The replacement for half a character: U+FFFD, as JavaScript's own encoder writes it.
+/// What replaces half a character: U+FFFD, as JavaScript's own encoder writes it.
 const REPLACEMENT: &str = "\\ufffd";
 
-/// A line without a byte order mark.
+/// The line without a byte order mark.
 pub fn without_byte_order_mark(line: &[u8]) -> &[u8] {
     line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line)
 }
@@ -18,7 +18,7 @@ pub fn without_byte_order_mark(line: &[u8]) -> &[u8] {
 /// Parses a line. Half an emoji (a lone surrogate) becomes U+FFFD, and an id such as `5.0` becomes `5`.
 ///
 /// # Errors
-/// When the line is not JSON. The error has the call's id if it can be found.
+/// If the line is not JSON. The error contains the call's id if the id can be found.
 pub fn parse(line: &[u8]) -> Result<Value, InvalidMessage> {
     let bad = |text: String| InvalidMessage { id: find_id(line), code: rpc::PARSE_ERROR, text };
     let text = std::str::from_utf8(line).map_err(|_| bad("the line is not UTF-8".into()))?;
@@ -34,7 +34,8 @@ pub fn parse(line: &[u8]) -> Result<Value, InvalidMessage> {
     Ok(value)
 }
 
-/// The arguments of a tool call: an object, or JSON text of an object. `null`, `""` and `[]` mean no arguments.
+/// The arguments of a tool call: an object, or a text that contains a JSON object. `null`, `""` and `[]` mean no
+/// arguments.
 pub fn tool_arguments(given: Option<Value>) -> Result<Map<String, Value>, ProtocolError> {
     let given = match given {
         Some(Value::String(text)) if text.trim().is_empty() => None,
@@ -56,7 +57,7 @@ fn make_id_whole(message: &mut Value) {
     }
 }
 
-/// Replaces each `\uD83D` without its other half in JSON text; `None` if there is none.
+/// Replaces each `\uD83D` that lacks its other half in a JSON text; `None` if there is none.
 fn replace_lone_surrogates(text: &str) -> Option<String> {
     let mut repaired = String::with_capacity(text.len());
     let mut rest = text;
@@ -64,7 +65,7 @@ fn replace_lone_surrogates(text: &str) -> Option<String> {
     while let Some(at) = rest.find('\\') {
         let (before, escape) = rest.split_at(at);
         repaired.push_str(before);
-        // An escape has two bytes or six. `get` returns `None` in the middle of a character.
+        // An escape is two or six bytes long. `get` returns `None` in the middle of a character.
         let length = match (surrogate(escape), escape.get(6..).and_then(surrogate)) {
             (Some(Surrogate::High), Some(Surrogate::Low)) => 12,
             (Some(_), _) => {
@@ -82,13 +83,13 @@ fn replace_lone_surrogates(text: &str) -> Option<String> {
     is_changed.then_some(repaired)
 }
 
-/// One half of a character that UTF-16 writes as two.
+/// One half of a character that UTF-16 writes as two code units.
 enum Surrogate {
     High,
     Low,
 }
 
-/// The surrogate that the escape at the start of this text means.
+/// The surrogate that the escape at the start of this text stands for.
 fn surrogate(text: &str) -> Option<Surrogate> {
     let digits = text.strip_prefix("\\u")?.get(..4).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
     match u16::from_str_radix(digits, 16).ok()? {
@@ -98,7 +99,7 @@ fn surrogate(text: &str) -> Option<Surrogate> {
     }
 }
 
-/// The `id` of the outermost object in a line that is not JSON or that is only the beginning of JSON.
+/// The `id` of the outermost object in a line that is not JSON, or that is only the beginning of a JSON text.
 pub fn find_id(line: &[u8]) -> Option<Value> {
     let mut depth = 0usize;
     let mut at = 0;
@@ -125,7 +126,7 @@ pub fn find_id(line: &[u8]) -> Option<Value> {
     None
 }
 
-/// The position at which the string that begins here ends.
+/// The position where the string that begins at `start` ends.
 fn string_end(line: &[u8], start: usize) -> Option<usize> {
     let mut is_escaped = false;
     let length = line[start + 1..].iter().position(|byte| {

@@ -1,9 +1,9 @@
 //! MCP over stdio: the server that an agent starts as `slm-mesh mcp`.
 //!
-//! There are two threads. This thread reads requests and answers those that need no broker. The thread of the broker
-//! client writes the broker's answers. Waiting calls wait in the broker, so they block nothing here.
+//! There are two threads. This thread reads requests and answers those that need no broker. The broker client's thread
+//! writes the broker's answers. Waiting calls wait in the broker, so they block nothing here.
 //!
-//! **Invariant:** standard output carries only complete protocol lines.
+//! **Invariant:** only complete protocol lines are written to standard output.
 
 mod agent_notifier;
 mod broker_client;
@@ -25,11 +25,10 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use stdout_writer::StdoutWriter;
 
-/// Runs a session until its client closes standard input. `agent` is the client's agent, if the command line names
-/// it.
+/// Runs a session until its client closes standard input. `agent` is the client's agent, if the command line names one.
 ///
 /// # Errors
-/// When standard input can't be read.
+/// If standard input can't be read.
 pub fn serve_stdio(legacy_only: bool, agent: Option<String>) -> io::Result<()> {
     let out = Arc::new(StdoutWriter::default());
     let broker = BrokerClient::new(Arc::clone(&out));
@@ -50,8 +49,8 @@ pub fn serve_stdio(legacy_only: bool, agent: Option<String>) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns what a session without a broker writes when these pieces arrive on standard input. The session accepts
-/// calls but never answers them. Tests use it to feed arbitrary bytes.
+/// Returns what a session without a broker writes when these pieces arrive on standard input. The session accepts calls
+/// but never answers them. Tests use this function to feed arbitrary bytes to the session.
 #[doc(hidden)]
 pub fn replay_detached<'a>(legacy_only: bool, input: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let out = Arc::new(StdoutWriter::keeping());
@@ -60,7 +59,7 @@ pub fn replay_detached<'a>(legacy_only: bool, input: impl Iterator<Item = &'a [u
     out.take_kept()
 }
 
-/// A mistake of the client. It becomes a protocol error, not a tool's result.
+/// A mistake of the client, which is reported as a protocol error and not as a tool's result.
 #[derive(Debug)]
 struct ProtocolError {
     code: i64,
@@ -78,8 +77,8 @@ impl ProtocolError {
         self
     }
 
-    /// The answer to a request with this id. If the id can't be read, the field is left out, because MCP's schema
-    /// does not allow null there.
+    /// The answer to a request with this id. If the id can't be read, the field is left out, because MCP's schema does
+    /// not allow null there.
     fn to_response(&self, id: Option<&Value>) -> Value {
         let mut response = json!({ "jsonrpc": "2.0" });
         if let Some(id) = id {

@@ -1,5 +1,5 @@
-//! Reads what a peer said last, from the transcript that its agent keeps. The broker knows only the path; the client
-//! that shows the text reads the file.
+//! Reads what was said last in a peer's session, from the transcript that the peer's agent keeps. The broker knows only
+//! the path. The client that shows the text reads the file.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::untrusted_text;
@@ -11,9 +11,9 @@ use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// How many passages of each speaker an agent sees.
+/// How many passages of each speaker an agent may see.
 const SHOWN: usize = 3;
-/// How many characters of a passage an agent sees.
+/// How many characters of a passage an agent may see.
 const SHOWN_CHARS: usize = 400;
 
 /// Which passages a reader wants.
@@ -23,11 +23,11 @@ pub struct PassageFilter<'a> {
     pub per_speaker: usize,
     /// Maximum number of passages in total.
     pub total: usize,
-    /// Only passages that contain this text, in upper or lower case.
+    /// If set, only passages that contain this text, in upper or lower case.
     pub grep: Option<&'a str>,
 }
 
-/// A passage, and its time as the agent wrote it.
+/// A passage, and its time in the form that the agent wrote.
 #[derive(Debug)]
 pub struct DatedPassage {
     /// The time in the transcript; empty if the transcript has none.
@@ -36,7 +36,7 @@ pub struct DatedPassage {
     pub passage: Passage,
 }
 
-/// The last passages of a transcript, oldest first, and whether there are earlier ones.
+/// The last passages of a transcript, oldest first.
 #[derive(Debug)]
 pub struct LastPassages {
     /// The passages.
@@ -48,7 +48,7 @@ pub struct LastPassages {
 /// Reads what was said last in a peer's session. `answer` is the broker's answer with the details of that peer.
 ///
 /// # Errors
-/// When transcripts are switched off, when the session has none that can be read, or when the format is not known.
+/// If transcripts are switched off, if the session has no readable transcript, or if the format is not known.
 pub fn last_passages(answer: &Value, filter: &PassageFilter) -> Result<LastPassages, Error> {
     let refused = |text: String| Error::new(ErrorKind::Refused, text);
     let is_on = DataDir::find().and_then(|places| Settings::load(&places))?.reads_transcripts();
@@ -76,13 +76,13 @@ fn read(path: &Path, passage: fn(&Value) -> Option<Passage>, filter: &PassageFil
             found.clear();
             ids.clear();
         }
-        // A line that is cut off or not JSON has no passage.
+        // A line that is cut off, or that is not JSON, contains no passage.
         let line = serde_json::from_slice(line).unwrap_or(Value::Null);
         let Some(passage) = passage(&line) else { return true };
         if grep.as_ref().is_some_and(|grep| !passage.text.to_lowercase().contains(grep)) {
             return true;
         }
-        // An agent may write a message again when it has grown. The newest version is complete.
+        // An agent may write a message again after adding text. The newest version is complete.
         let id = line["id"].as_str().unwrap_or("").to_owned();
         if count(&found, passage.speaker) < filter.per_speaker && (id.is_empty() || !ids.contains(&id)) {
             let at = line["timestamp"].as_str().unwrap_or("").chars().take(40).collect();
@@ -96,7 +96,7 @@ fn read(path: &Path, passage: fn(&Value) -> Option<Passage>, filter: &PassageFil
     Ok(LastPassages { passages: found, more })
 }
 
-/// Replaces the path of another peer's transcript, in the broker's answer, by the passages that an agent may see.
+/// In the broker's answer, replaces the path of another peer's transcript with the passages that an agent may see.
 pub(super) fn add_last_words(answer: &mut Value) {
     let filter = PassageFilter { per_speaker: SHOWN, total: 2 * SHOWN, grep: None };
     let transcript = match last_passages(answer, &filter) {

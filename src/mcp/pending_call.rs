@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// How often a waiting call reports progress, if its client wants reports.
 pub const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-/// How often a call is repeated after its broker went away.
+/// How often a call is sent again after its broker went away.
 const TRIES_MAX: u32 = 3;
 
 /// Where the answer to a request goes, and in which form.
@@ -31,7 +31,7 @@ pub struct ReplyTarget {
 }
 
 impl ReplyTarget {
-    /// Writes a tool's result; returns whether all of it was written.
+    /// Writes a tool's result. Returns whether the whole result was written.
     pub fn reply(&self, out: &StdoutWriter, result: Result<Value, Error>) -> bool {
         let result = tool_result(result, self.version);
         match &self.batch {
@@ -55,20 +55,20 @@ struct Gathered {
 }
 
 impl BatchReply {
-    /// A batch with this many requests.
+    /// A batch of this many requests.
     pub fn new(n_wanted: usize, out: Arc<StdoutWriter>) -> BatchReply {
         BatchReply { gathered: Mutex::new(Gathered { n_wanted, answers: Vec::new() }), out }
     }
 
-    /// Adds an answer. The last answer sends all of them. Returns true only if the whole line was written, because the
-    /// client has not yet seen an answer that still waits for other answers.
+    /// Adds an answer. When the last answer is added, all answers are sent. Returns true only if the whole line was
+    /// written, because until then the client has seen none of the answers.
     pub fn add(&self, answer: Value) -> bool {
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         gathered.answers.push(answer);
         self.send_if_complete(&mut gathered)
     }
 
-    /// Expects one answer less, because a call was cancelled.
+    /// Reduces the number of expected answers by one, because a call was cancelled.
     pub fn expect_one_less(&self) {
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         gathered.n_wanted -= 1;
@@ -93,65 +93,65 @@ pub struct ProgressReports {
 /// A tool call in progress.
 #[derive(Debug, Clone)]
 pub struct PendingCall {
-    /// The target of the answer.
+    /// Where the answer goes.
     pub target: ReplyTarget,
     /// The operation that the call runs.
     pub op: &'static Op,
     /// The operation's arguments.
     pub arguments: Map<String, Value>,
-    /// The client's key for one of its threads; empty if the client has none.
+    /// The client's key for the thread that made the call; empty if the client has no threads.
     pub thread: String,
     /// The progress reports that the client wants.
     pub progress: Option<ProgressReports>,
     /// When the call arrived.
     pub began: Instant,
-    /// How often the call was repeated.
+    /// How often the call has been sent again.
     pub tries: u32,
     /// Whether a broker may have read the call.
     pub was_sent: bool,
 }
 
 impl PendingCall {
-    /// A call whose arguments the operation has checked.
+    /// A call whose arguments have been checked against the operation.
     pub fn new(target: ReplyTarget, op: &'static Op, mut arguments: Map<String, Value>, thread: String) -> PendingCall {
         if takes_idempotency_key(op) && !arguments.contains_key("key") {
-            // With a key, a call can be sent again after a lost connection without being executed twice.
+            // With a key, the call can be sent again after a lost connection and still run only once.
             arguments.insert("key".into(), json!(format!("auto-{:032x}", sys::random_u128())));
         }
         if reads_in_parts(op) {
-            // A tool's result is bounded, so a long value comes in parts.
+            // A tool's result has a maximum size, so a long value is returned in parts.
             arguments.entry("from").or_insert(json!(0));
         }
         PendingCall { target, op, arguments, thread, progress: None, began: Instant::now(), tries: 0, was_sent: false }
     }
 
-    /// Reports progress with the client's token while the call waits.
+    /// Lets the call report progress, with the client's token, while it waits.
     pub fn report_progress(&mut self, token: Value) {
         self.progress = Some(ProgressReports { token, next_at: self.began + PROGRESS_EVERY, n_sent: 0 });
     }
 
-    /// The report that is due now.
+    /// The report that is due now; `None` if none is due.
     pub fn due_report(&mut self, now: Instant) -> Option<String> {
         let seconds = self.began.elapsed().as_secs();
         let reports = self.progress.as_mut().filter(|reports| reports.next_at <= now)?;
         (reports.next_at, reports.n_sent) = (now + PROGRESS_EVERY, reports.n_sent + 1);
-        // Progress must grow with each report.
+        // MCP demands that progress grows with each report.
         let progress = seconds.max(reports.n_sent);
         let params = json!({ "progressToken": reports.token, "progress": progress, "message": "waiting" });
         Some(rpc::notification("notifications/progress", &params))
     }
 
-    /// Whether the call may wait in the broker for something to come.
+    /// Whether the call may wait in the broker for something to happen.
     pub fn may_wait(&self) -> bool {
         self.arguments.get("waitSeconds").is_some_and(|seconds| *seconds != json!(0))
     }
 
-    /// The request for the broker, acting as this peer.
+    /// The request to the broker, which acts as this peer.
     pub fn to_line(&self, request: u64, peer: &str) -> String {
         let mut params = self.arguments.clone();
         params.insert("as".into(), json!(peer));
         if let Some(seconds) = params.get("waitSeconds").and_then(Value::as_u64).filter(|_| self.was_sent) {
-            // If a lost connection cut the wait short, the wait continues for its remaining time.
+            // If a lost connection interrupted the wait, the call waits only for the time that remains.
             params.insert("waitSeconds".into(), json!(seconds.saturating_sub(self.began.elapsed().as_secs())));
         }
         rpc::request(&json!(request), self.op.name, &Value::Object(params))
@@ -169,19 +169,18 @@ fn declares(op: &Op, argument: &str) -> bool {
     op.args.iter().any(|arg| arg.name == argument)
 }
 
-/// Whether the operation has an idempotency key. The key of an entry in the shared state is something else, and it is
-/// required.
+/// Whether the operation has an idempotency key. The required `key` of an entry in the shared state is not one.
 fn takes_idempotency_key(op: &Op) -> bool {
     op.args.iter().any(|arg| arg.name == "key" && !arg.required)
 }
 
-/// Whether the operation returns a part of a value, beginning at a position.
+/// Whether the operation returns a value in parts, each beginning at a given position.
 fn reads_in_parts(op: &Op) -> bool {
     op.args.iter().any(|arg| arg.name == "from" && matches!(arg.kind, ArgKind::Int { .. }))
 }
 
-/// The ids of the messages in an inbox answer, as `inbox.mark_read` of the broker expects them. A list of sent
-/// messages marks none of them as read, not even one that went to its own sender.
+/// The ids of the messages in an inbox answer, in the form that the broker's `inbox.mark_read` expects. A list of sent
+/// messages marks none of them as read, not even a message that the sender sent to itself.
 pub fn shown_items(value: &Value) -> Vec<String> {
     let is_open = |row: &&Value| row["receipt"] == json!("accepted") || row["receipt"] == json!("offered");
     let is_unread = |row: &&Value| is_open(row) && row.get("toName").is_none();
@@ -193,8 +192,8 @@ pub fn shown_items(value: &Value) -> Vec<String> {
     rows.iter().filter(is_unread).map(item).collect()
 }
 
-/// A tool's result in MCP's form. It is only text, because clients treat all other forms differently. Words of peers
-/// are inside JSON strings, in which the model sees every character.
+/// A tool's result in MCP's form. The result is only text, because clients differ in how they treat all other forms.
+/// Words of peers are inside JSON strings, where the model sees every character.
 pub fn tool_result(result: Result<Value, Error>, version: ProtocolVersion) -> Value {
     let (value, is_error) = match result {
         Ok(value) => (value, false),

@@ -1,4 +1,4 @@
-//! The revisions of MCP that this server supports. Each message decides which one applies: requests of 2026-07-28
+//! The revisions of MCP that this server supports. Each message shows which revision applies: requests of 2026-07-28
 //! state their version, and older clients begin with `initialize`.
 
 use super::{ProtocolError, server_info};
@@ -15,11 +15,11 @@ const UNSUPPORTED_VERSION: i64 = -32022;
 /// The revisions of MCP, oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub enum ProtocolVersion {
-    /// The first revision with stdio as it is today.
+    /// The first revision in which stdio works as it does today.
     V2024_11_05,
-    /// The only revision with JSON-RPC batches. It added annotations of tools.
+    /// The only revision with JSON-RPC batches. It also added annotations to tools.
     V2025_03_26,
-    /// The revision that added titles and `_meta` of tools.
+    /// The revision that added titles and `_meta` to tools.
     V2025_06_18,
     /// The last revision in which a session begins with `initialize`.
     V2025_11_25,
@@ -46,12 +46,12 @@ impl ProtocolVersion {
         }
     }
 
-    /// Whether each request of this revision is independent of earlier ones.
+    /// Whether each request of this revision is independent of all earlier requests.
     pub fn is_modern(self) -> bool {
         self == MODERN
     }
 
-    /// A result with the fields that this revision demands in each result.
+    /// Adds to a result the fields that this revision requires in every result.
     pub fn complete_result(self, mut result: Value) -> Value {
         if self.is_modern() {
             result["resultType"] = json!("complete");
@@ -60,7 +60,7 @@ impl ProtocolVersion {
         result
     }
 
-    /// A tool's definition without the fields that this revision does not know.
+    /// Removes from a tool's definition the fields that this revision does not know.
     pub fn fit_tool(self, mut tool: Value) -> Value {
         if let Some(map) = tool.as_object_mut() {
             if self < V2025_06_18 {
@@ -75,7 +75,7 @@ impl ProtocolVersion {
     }
 }
 
-/// The agreement between client and server so far.
+/// What the client and the server have agreed on so far.
 #[derive(Debug)]
 pub struct Negotiation {
     legacy_only: bool,
@@ -83,7 +83,7 @@ pub struct Negotiation {
 }
 
 impl Negotiation {
-    /// A negotiation without an agreement yet; `legacy_only` switches the modern revision off.
+    /// A negotiation without an agreement so far. `legacy_only` switches the modern revision off.
     pub fn new(legacy_only: bool) -> Negotiation {
         Negotiation { legacy_only, agreed: None }
     }
@@ -91,7 +91,7 @@ impl Negotiation {
     /// The revision of one request.
     ///
     /// # Errors
-    /// When the request states an unsupported version, or states none before any `initialize`.
+    /// If the request states an unsupported version, or states none although no `initialize` came before.
     pub fn version_of(&self, method: &str, params: &Map<String, Value>) -> Result<ProtocolVersion, ProtocolError> {
         let meta = params.get("_meta").and_then(Value::as_object);
         let version = meta.and_then(|meta| meta.get(VERSION));
@@ -119,7 +119,8 @@ impl Negotiation {
         }
     }
 
-    /// Agrees on a version after `initialize`: the version that the client wants, or else the latest one.
+    /// Agrees on a version after `initialize`: the version that the client asks for if it is supported, or otherwise
+    /// the latest one.
     pub fn agree(&mut self, params: &Map<String, Value>) -> ProtocolVersion {
         let wanted = params.get("protocolVersion").and_then(Value::as_str);
         let version = WITH_HANDSHAKE.into_iter().find(|version| Some(version.name()) == wanted);

@@ -1,4 +1,4 @@
-//! How this session describes itself when it attaches: its agent, the agent's own session key, and the project.
+//! How this session describes itself when it attaches: the agent, the agent's own session key, and the project.
 
 use crate::known_agents::{self, Agent};
 use crate::sys::data_dir::DataDir;
@@ -11,16 +11,16 @@ const KEY_MAX: usize = 128;
 /// Maximum length of the name of an agent that slm-mesh does not know, in characters.
 const NAME_MAX: usize = 40;
 
-/// What is known about the client's name.
+/// What is known about the client's identity.
 #[derive(Debug, Clone, Default)]
 pub struct ClientIdentity {
-    /// The agent that the command line names (`mcp --agent NAME`). It overrides all other signs.
+    /// The agent that the command line names (`mcp --agent NAME`). This agent overrides all other signs.
     pub chosen: Option<String>,
-    /// The name that the client gave first.
+    /// The name that the client gave for itself first.
     pub name: Option<String>,
 }
 
-/// The agent of a client, found by the client's name, or else by the environment or the process tree.
+/// The client's agent, found by the client's name, or otherwise by the environment or the process tree.
 pub fn agent_of(client: &ClientIdentity) -> Option<&'static Agent> {
     if let Some(chosen) = &client.chosen {
         return known_agents::by_id(chosen).or_else(|| known_agents::by_kind(chosen));
@@ -30,14 +30,14 @@ pub fn agent_of(client: &ClientIdentity) -> Option<&'static Agent> {
         .or_else(process::agent_above)
 }
 
-/// The agent's own key for this session. A variable counts only under the agent that sets it, because a client that
-/// another agent started inherits that agent's variables.
+/// The agent's own key for this session. An environment variable counts only under the agent that sets it, because a
+/// client that another agent started inherits that other agent's variables.
 fn session_key(agent: &Agent) -> Option<String> {
     let name = agent.identity.session_variable?;
     std::env::var(name).ok().filter(|key| !key.is_empty() && key.len() <= KEY_MAX)
 }
 
-/// The name of an agent for which slm-mesh has no file.
+/// The name of an agent that slm-mesh does not know.
 pub fn own_name(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c.to_ascii_lowercase() } else { '-' };
     let name: String = name.chars().map(plain).take(NAME_MAX).collect();
@@ -45,7 +45,7 @@ pub fn own_name(name: &str) -> String {
     if name.is_empty() { "unknown".to_owned() } else { name.to_owned() }
 }
 
-/// The parameters of `attach`. `thread` is the client's key for one of its threads, and `id` the peer that this
+/// The parameters of `attach`. `thread` is the client's key for one of its threads, and `id` is the peer that this
 /// session was before.
 pub fn attach_params(thread: &str, id: Option<&String>, client: &ClientIdentity) -> Value {
     let agent = agent_of(client);
@@ -53,7 +53,8 @@ pub fn attach_params(thread: &str, id: Option<&String>, client: &ClientIdentity)
     let dir = std::env::current_dir().unwrap_or_default();
     let git = git::facts(&dir);
     let session = Some(thread.to_owned()).filter(|key| !key.is_empty()).or_else(|| session_key(agent?));
-    // The settings were valid when the session connected. If one is wrong by now, the session keeps its name.
+    // The settings were valid when the session connected. If a setting has become wrong since then, the session keeps
+    // its name.
     let settings = DataDir::find().and_then(|data_dir| Settings::load(&data_dir));
     let name = settings.map(|settings| settings.text("SLM_MESH_NAME").to_owned());
     json!({

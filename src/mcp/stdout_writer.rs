@@ -1,16 +1,16 @@
-//! Standard output. It carries only complete protocol lines.
+//! Standard output, to which only complete protocol lines are written.
 
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 
-/// Writes one complete line at a time. For tests, it keeps the lines instead.
+/// Writes one complete line at a time. In tests, keeps the lines instead of writing them.
 #[derive(Debug, Default)]
 pub struct StdoutWriter {
     kept: Mutex<Option<Vec<u8>>>,
 }
 
 impl StdoutWriter {
-    /// A writer that keeps all lines.
+    /// A writer that keeps all lines instead of writing them.
     pub fn keeping() -> StdoutWriter {
         StdoutWriter { kept: Mutex::new(Some(Vec::new())) }
     }
@@ -20,8 +20,8 @@ impl StdoutWriter {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
     }
 
-    /// Writes a line; returns whether all of it was written. A client that is gone also closes standard input, which
-    /// ends the session, so an error needs no other handling.
+    /// Writes a line. Returns whether the whole line was written. Errors need no other handling, because a client that
+    /// is gone also closes standard input, and that ends the session.
     pub fn write_line(&self, line: &str) -> bool {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = kept.as_mut() {

@@ -17,37 +17,38 @@ use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A client that only looks at its servers is gone after this time. A session that stays longer becomes a peer.
+/// A client that starts servers only to look at them ends within this time. A session that lasts longer becomes a peer.
 const APPEARS_AFTER: Duration = Duration::from_secs(2);
 /// Minimum pause between attempts to find a broker.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The time that a newer client needs to start its own broker after it has stopped the old one.
+/// How long a newer client needs to start its own broker after it has stopped the old one.
 const REPLACED_PAUSE: Duration = Duration::from_millis(500);
-/// How often a session checks whether somebody has started a stopped broker again.
+/// How often a session checks whether somebody has restarted a broker that was stopped.
 const STOPPED_PAUSE: Duration = Duration::from_secs(5);
-/// Attempts to connect before calls fail because no broker answers. Their pauses add up to a third of a second.
+/// How many attempts to connect may fail before calls fail because no broker answers. The pauses between the attempts
+/// add up to a third of a second.
 const MISSES_MAX: u32 = 5;
-/// If an attempt takes longer than this, the network is broken rather than a broker just ending, so calls fail at
-/// once.
+/// If an attempt takes longer than this, the cause is a broken network rather than a broker that is just ending, so
+/// calls fail at once.
 const MISS_MAX: Duration = Duration::from_millis(500);
-/// How long a hub that ceased to lead may take to refuse the calls that are with it.
+/// How long a hub that has ceased to lead may take to refuse the calls that it has received.
 const REFUSES_WITHIN: Duration = Duration::from_millis(200);
 
-/// The thread that waits for the broker.
+/// The thread that connects to the broker and reads its answers.
 pub struct ReaderThread {
     pub shared: Arc<SharedState>,
     out: Arc<StdoutWriter>,
-    /// The peer ids that this session had before, by thread. The session resumes them.
+    /// The peer ids that this session had before, by thread of the client. The session resumes these peers.
     known_peers: HashMap<String, String>,
     /// The broker process that this process started.
     child: Option<Child>,
     pause: Duration,
-    /// Whether the user stopped the broker. Then only a call starts it again.
+    /// Whether the user has stopped the broker. If so, only a call starts the broker again.
     is_dormant: bool,
-    /// Attempts in a row that found no living broker.
+    /// How many attempts in a row have found no broker that is alive.
     n_misses: u32,
-    /// At that moment the hub ceased to lead. The connection stays open only until the hub has refused all calls.
+    /// When the hub ceased to lead. The connection stays open only until the hub has refused all calls.
     deposed_at: Option<Instant>,
 }
 
@@ -76,7 +77,7 @@ impl ReaderThread {
                     self.read_answers(client);
                     self.on_connection_lost(&broker_name);
                 }
-                // The broker was ending when we connected, so the next broker comes soon.
+                // The broker was ending when the client connected, so the next broker can be expected soon.
                 Err(error)
                     if is_connection_lost(&error) && self.n_misses < MISSES_MAX && began.elapsed() < MISS_MAX =>
                 {
@@ -93,7 +94,8 @@ impl ReaderThread {
         }
     }
 
-    /// Sleeps until a call waits, or the session is old enough to be a peer; returns false when the session ends.
+    /// Sleeps until there is a call to send, or until the session is old enough to become a peer. Returns false when
+    /// the session ends.
     fn wait_for_need(&self) -> bool {
         let mut state = self.shared.lock();
         let since = Instant::now();
@@ -103,7 +105,7 @@ impl ReaderThread {
             }
             let appears_at = state.client_spoke_at.unwrap_or(since) + APPEARS_AFTER;
             let until = appears_at.max(since + self.pause);
-            // A call does not wait for the end of a pause, because an agent waits for its answer.
+            // A call does not wait for the end of a pause, because an agent is waiting for the answer.
             if !state.queue.is_empty() || Instant::now() >= until {
                 return true;
             }
@@ -114,7 +116,7 @@ impl ReaderThread {
     /// Connects to the broker, starts a broker if necessary, and attaches.
     fn connect(&mut self) -> Result<Client, Error> {
         if let Some(child) = &mut self.child {
-            // If this process started the broker, the broker stays a zombie after its end, until this process reaps it.
+            // If this process started the broker, the broker's process stays a zombie until this process reaps it.
             let _ = child.try_wait();
         }
         let data_dir = DataDir::find()?;
@@ -134,7 +136,7 @@ impl ReaderThread {
         Ok(client)
     }
 
-    /// Attaches the threads that were attached before, and the threads of waiting calls.
+    /// Attaches the client's threads that were attached before, and the threads whose calls are waiting.
     fn attach_all(&mut self, client: &mut Client) -> Result<(), Error> {
         let mut state = self.shared.lock();
         if state.is_closing {
@@ -196,13 +198,13 @@ impl ReaderThread {
         }
     }
 
-    /// Reconnects after a newer broker has replaced the old one. A broker that the user stopped stays stopped.
+    /// Reconnects if a newer broker is replacing the old one. A broker that the user stopped stays stopped.
     fn on_shutdown(&mut self, params: &Map<String, Value>) {
         self.is_dormant = params.get("reason") != Some(&json!("making_room"));
         self.pause = if self.is_dormant { STOPPED_PAUSE } else { REPLACED_PAUSE };
     }
 
-    /// Handles the answer to an `attach` that was sent during the connection.
+    /// Handles the answer to an `attach` that was sent after the connection was made.
     fn on_attached(&mut self, thread: String, result: Result<Value, Value>) {
         match result {
             Ok(value) => {
@@ -216,8 +218,8 @@ impl ReaderThread {
         }
     }
 
-    /// Notes which peer a thread is. The broker may have retired the peer that this session was before its client
-    /// named a thread.
+    /// Records which peer represents a thread of the client. If the session was already a peer before its client named
+    /// a thread, the broker may have retired that peer.
     fn note_attached(&mut self, thread: String, answer: &Value) {
         let retired = answer["retired"].as_str();
         self.known_peers.retain(|_, id| Some(id.as_str()) != retired);
@@ -251,7 +253,7 @@ impl ReaderThread {
         self.shared.changed.notify_all();
     }
 
-    /// Remembers which peer this session is, because the session may have declined a name that it had taken over.
+    /// Records which peer this session is now, because the session may have declined a name that it had taken over.
     fn note_own_id(&mut self, call: &PendingCall, result: &Result<Value, Error>) {
         let Some(id) = result.as_ref().ok().and_then(|answer| answer["you"]["id"].as_str()) else { return };
         if self.known_peers.get(&call.thread).is_some_and(|known| known != id) {
@@ -260,24 +262,25 @@ impl ReaderThread {
         }
     }
 
-    /// Writes an answer, and reports the messages in it as read.
+    /// Writes an answer, and reports the messages in the answer as read.
     fn write_answer(&mut self, call: &PendingCall, result: Result<Value, Error>) {
         let shown = result.as_ref().map(shown_items).unwrap_or_default();
         self.note_own_id(call, &result);
         let announcer = result.as_ref().ok().and_then(|answer| answer["actedAs"]["id"].as_str().map(str::to_owned));
-        // Both happen under one lock, because the client's next call may come at once and must find its mail read.
+        // The answer and the report are written under one lock, because the client's next call may come at once and
+        // must find the mail marked as read.
         let locked = (!shown.is_empty()).then(|| self.shared.lock());
         let is_whole = call.target.reply(&self.out, result);
         let mut state = locked.unwrap_or_else(|| self.shared.lock());
         if is_whole && !shown.is_empty() {
             let peer = announcer.or_else(|| state.peers.get(&call.thread).cloned());
-            // If the broker is gone, it offers the messages again, because nothing proves that they were read.
+            // If the broker is gone, the messages are offered again later, because nothing proves that they were read.
             state.send(&rpc::notification("inbox.mark_read", &json!({ "as": peer, "items": shown })));
         }
         state.is_answering = false;
     }
 
-    /// Writes the progress reports that are due; returns the time until the next one.
+    /// Writes the progress reports that are due. Returns the time until the next report is due.
     fn report_progress(&self) -> Option<Duration> {
         let now = Instant::now();
         let mut state = self.shared.lock();
@@ -288,7 +291,7 @@ impl ReaderThread {
         reports.map(|reports| reports.next_at.saturating_duration_since(now)).min()
     }
 
-    /// Handles a lost broker: calls that may be repeated wait for the next broker, and the others fail.
+    /// Handles the loss of the broker. Calls that may be repeated wait for the next broker, and all other calls fail.
     fn on_connection_lost(&self, broker_name: &str) {
         let mut state = self.shared.lock();
         state.socket = None;
@@ -308,7 +311,7 @@ impl ReaderThread {
             }
         }
         drop(state);
-        // A session that is closing waits for the end of the connection.
+        // A session that is closing waits until the connection has ended.
         self.shared.changed.notify_all();
         for call in failed {
             let text = format!(
@@ -318,7 +321,7 @@ impl ReaderThread {
         }
     }
 
-    /// Fails all calls that wait for a broker, because none can be reached.
+    /// Fails all calls that wait for a broker, because no broker can be reached.
     fn fail_queued(&self, error: &Error) {
         let mut state = self.shared.lock();
         let queue = std::mem::take(&mut state.queue);

@@ -1,5 +1,5 @@
-//! The state that the two threads of a session share: calls in progress, the socket, and the peers that the session
-//! acts for.
+//! The state that the two threads of a session share: calls in progress, the socket, and the peers for which the
+//! session acts.
 
 use super::super::agent_notifier::AgentNotifier;
 use super::super::pending_call::PendingCall;
@@ -13,12 +13,12 @@ use std::io::Write;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// The state, with signals for changes of it.
+/// The state, and signals that announce changes.
 #[derive(Debug, Default)]
 pub struct SharedState {
     state: Mutex<ClientState>,
     pub changed: Condvar,
-    /// Signals that a call went out while the watch for stuck brokers was idle.
+    /// Signals that a call was sent while the watch for stuck brokers was idle.
     pub call_sent: Condvar,
 }
 
@@ -27,13 +27,13 @@ impl SharedState {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a change, at most until this time.
+    /// Waits for a change, but not beyond the time `until`.
     pub fn wait_until<'a>(&self, state: MutexGuard<'a, ClientState>, until: Instant) -> MutexGuard<'a, ClientState> {
         let time = until.saturating_duration_since(Instant::now());
         self.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Waits while the condition is true, at most until this time.
+    /// Waits while the condition is true, but not beyond the time `until`.
     pub fn wait_while<'a>(
         &self,
         mut state: MutexGuard<'a, ClientState>,
@@ -52,32 +52,32 @@ impl SharedState {
 pub struct ClientState {
     /// Calls that no broker has received yet, oldest first.
     pub queue: VecDeque<u64>,
-    /// All calls without an answer, by the number of their request to the broker.
+    /// All unanswered calls, by the number of the request to the broker.
     pub calls: HashMap<u64, PendingCall>,
     last_request: u64,
     /// The stream to the broker, for writing; `None` while no broker is connected.
     pub socket: Option<BrokerStream>,
-    /// The peer id of each attached thread of the client. The name of the thread is empty if the client has no
-    /// threads.
+    /// The peer id of each attached thread of the client. If the client has no threads, the name of the only thread is
+    /// empty.
     pub peers: HashMap<String, String>,
-    /// Threads whose `attach` has no answer yet, by request number.
+    /// Threads whose `attach` has not been answered yet, by request number.
     pub attaching: HashMap<u64, String>,
-    /// Requests that wait in the broker for a reason to wake the client.
+    /// Unanswered requests for a reason to wake the client.
     pub wakeups: HashMap<u64, WakeupWait>,
     /// When the last message from the broker arrived.
     pub heard_at: Option<Instant>,
-    /// The error for calls if the broker stops answering; `None` for a broker on another machine, because that
-    /// connection detects it by itself.
+    /// The error that calls get if the broker stops answering. `None` for a broker on another machine, because that
+    /// connection itself detects a lost broker.
     pub stuck_error: Option<Error>,
-    /// Whether the watch for stuck brokers sleeps, because no call waits for an answer.
+    /// Whether the watch for stuck brokers is asleep, because no call is waiting for an answer.
     pub is_watch_idle: bool,
     /// What the client has said about itself so far.
     pub client: ClientIdentity,
     pub client_spoke_at: Option<Instant>,
     pub is_closing: bool,
-    /// Whether a new connection is attaching. If the session ends now, it must detach again.
+    /// Whether a new connection is attaching. If the session ends now, it must detach that connection.
     pub is_attaching: bool,
-    /// Whether an answer is being written. The process must not end before it is complete.
+    /// Whether an answer is being written. The process must not end before the answer is complete.
     pub is_answering: bool,
 }
 
@@ -89,18 +89,18 @@ pub struct WakeupWait {
 }
 
 impl ClientState {
-    /// The number for a new request.
+    /// Returns the number for a new request.
     pub fn next_request(&mut self) -> u64 {
         self.last_request += 1;
         self.last_request
     }
 
-    /// Writes a line to the broker; returns whether the broker can read it.
+    /// Writes a line to the broker. Returns whether the broker can receive the line.
     pub fn send(&mut self, line: &str) -> bool {
         self.socket.as_mut().is_some_and(|socket| socket.write_all(line.as_bytes()).is_ok())
     }
 
-    /// Sends a call if its thread is attached; returns false if the call has to wait.
+    /// Sends a call if its thread is attached. Returns false if the call has to wait.
     pub fn send_call(&mut self, request: u64) -> bool {
         let Some(call) = self.calls.get(&request) else { return true };
         let Some(peer) = self.peers.get(&call.thread) else { return false };
@@ -112,20 +112,20 @@ impl ClientState {
         is_sent
     }
 
-    /// Queues a call again that a hub has refused without running it. Other requests of this connection end with
-    /// it.
+    /// Puts a call that a hub has refused without running it back into the queue. Any other kind of request is dropped,
+    /// because it ends with its connection.
     pub fn take_back(&mut self, request: u64) {
         if self.calls.contains_key(&request) {
             self.queue.push_back(request);
         }
     }
 
-    /// Whether the broker still has a call to answer.
+    /// Whether the broker still has to answer a call.
     pub fn has_calls_in_flight(&self) -> bool {
         self.calls.keys().any(|request| !self.queue.contains(request))
     }
 
-    /// Attaches a thread of the client that this connection does not know yet.
+    /// Attaches the client's thread that made this call, if this connection does not know the thread yet.
     pub fn attach_for(&mut self, request: u64) {
         let thread = self.calls.get(&request).map(|call| call.thread.clone()).unwrap_or_default();
         if self.socket.is_none() || self.attaching.values().any(|attaching| *attaching == thread) {
@@ -138,7 +138,7 @@ impl ClientState {
         }
     }
 
-    /// Sends the calls whose thread is attached by now, and attaches the next thread.
+    /// Sends the queued calls whose threads are attached now, and attaches the next thread.
     pub fn send_queued(&mut self) {
         for request in std::mem::take(&mut self.queue) {
             if !self.send_call(request) {

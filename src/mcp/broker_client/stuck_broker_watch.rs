@@ -1,7 +1,8 @@
 //! Detects a broker that no longer answers, so that waiting calls fail with an error message instead of waiting for
 //! ever.
 //!
-//! **Invariant:** its thread wakes only while a call waits for an answer, at most once in [`QUIET_MAX`].
+//! **Invariant:** the thread wakes up only while a call is waiting for an answer, and no more often than once in
+//! [`QUIET_MAX`].
 
 use super::super::pending_call::PendingCall;
 use super::super::stdout_writer::StdoutWriter;
@@ -13,7 +14,7 @@ use std::net::Shutdown;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Watches the calls of a session until it closes.
+/// Watches the calls of a session until the session closes.
 pub fn watch_calls(shared: &Arc<SharedState>, out: &Arc<StdoutWriter>) {
     let mut asked_at: Option<Instant> = None;
     let mut state = shared.lock();
@@ -31,7 +32,7 @@ pub fn watch_calls(shared: &Arc<SharedState>, out: &Arc<StdoutWriter>) {
         if left > Duration::ZERO {
             state = shared.call_sent.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         } else if asked_at.is_none() {
-            // The time is taken before the ping, because the answer may arrive before `send` returns.
+            // The time is taken before the ping is sent, because the answer may arrive before `send` returns.
             asked_at = Some(Instant::now());
             state.send(&rpc::request(&json!(0), "ping", &json!({})));
         } else {
@@ -46,8 +47,8 @@ pub fn watch_calls(shared: &Arc<SharedState>, out: &Arc<StdoutWriter>) {
 }
 
 impl ClientState {
-    /// Since when a broker on this machine has been silent, while a call waits for its answer or for its session to be
-    /// attached.
+    /// Since when a broker on this machine has been silent; `None` unless a call waits for its answer or for its
+    /// session to be attached.
     fn quiet_since(&self) -> Option<Instant> {
         self.socket.as_ref().filter(|_| self.stuck_error.is_some())?;
         let oldest = self.calls.values().map(|call| call.began).min()?;
@@ -58,7 +59,8 @@ impl ClientState {
     fn give_up(&mut self) -> Vec<PendingCall> {
         self.queue.clear();
         if let Some(socket) = self.socket.take() {
-            // The end of the stream wakes the reader. If the socket is closed already, that has woken it.
+            // The end of the stream wakes the reader thread. If the socket was already closed, that has woken the
+            // thread.
             let _ = socket.shutdown(Shutdown::Both);
         }
         self.calls.drain().map(|(_, call)| call).collect()

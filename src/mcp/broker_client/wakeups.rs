@@ -1,4 +1,4 @@
-//! Waits in the broker for mail that may wake the client, and then wakes the client.
+//! Asks the broker for mail that may wake the client, and then wakes the client.
 //!
 //! **Invariant:** a separate thread wakes the client, so that no answer is delayed.
 
@@ -14,11 +14,11 @@ use crate::wire::rpc;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Maximum number of characters that are sent to the broker of the reason for a failed wakeup.
+/// Maximum number of characters of the reason for a failed wakeup that are sent to the broker.
 const REASON_MAX: usize = 100;
 
 impl ClientState {
-    /// Waits for a reason to wake this thread of the client, if the client can be woken.
+    /// Asks the broker for a reason to wake this thread of the client, if the client can be woken.
     pub fn wait_for_wakeup(&mut self, thread: &str) {
         let settings = DataDir::find().and_then(|data_dir| Settings::load(&data_dir)).unwrap_or_default();
         let agent = agent_of(&self.client);
@@ -34,7 +34,7 @@ impl ClientState {
 }
 
 impl ReaderThread {
-    /// Wakes the client if the broker sent a sentence, reports the result, and waits again.
+    /// If the broker sent a sentence, wakes the client with it and reports the result. Then asks the broker again.
     pub fn notify_agent(&self, wait: WakeupWait, answer: Value) {
         if answer["over"] == json!(true) || answer.is_null() {
             return;
@@ -53,7 +53,7 @@ impl ReaderThread {
             }
             state.wait_for_wakeup(&wait.thread);
         };
-        // Without a thread the client is not woken, and the mail waits in the mailbox.
+        // If no thread can be started, the client is not woken, and the mail waits in the mailbox.
         let _ = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(notify);
     }
 }
