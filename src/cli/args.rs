@@ -1,4 +1,4 @@
-//! Parses a command line. Verbs and flags come from the table of operations and from `flags.rs`.
+//! Parses a command line. The verbs and flags are defined in the table of operations and in `flags.rs`.
 
 pub use super::parsed_command::{CliCommand, ParsedCommand};
 
@@ -22,7 +22,7 @@ use std::io::Read;
 /// Parses a command line.
 ///
 /// # Errors
-/// For an unknown verb or flag, or for a wrong value. The error names what is accepted.
+/// If a verb or flag is unknown, or a value is wrong. The error says what is accepted.
 pub fn parse(argv: Vec<OsString>) -> Result<ParsedCommand, Error> {
     let mut words = argv;
     if words.first().is_some_and(|word| word == "complete") {
@@ -58,8 +58,8 @@ pub fn parse(argv: Vec<OsString>) -> Result<ParsedCommand, Error> {
     }
 }
 
-/// The next word, if it begins with `-` but cannot be a flag, because its first characters are not a flag's name:
-/// `-5`, `-> done`, `- buy milk`.
+/// The next word, if it begins with `-` but cannot be a flag, because what follows the `-` is not a flag's name: `-5`,
+/// `-> done`, `- buy milk`.
 fn dashed_value(parser: &mut Parser) -> Option<String> {
     let mut rest = parser.try_raw_args()?;
     let word = rest.peek()?.to_str()?.to_owned();
@@ -73,15 +73,15 @@ fn dashed_value(parser: &mut Parser) -> Option<String> {
     Some(word)
 }
 
-/// The words and flags of a command line whose verb is not known yet.
+/// The words and flags of a command line while its verb is not known yet.
 struct CommandParser {
     parsed: ParsedCommand,
     words: Vec<String>,
-    /// Flags that belong to the verb: name and value.
+    /// The flags that belong to the verb, each with its name and value.
     flags: Vec<(String, Option<String>)>,
 }
 
-/// Maximum time that `hubs` waits, in seconds. No hub needs longer to answer.
+/// Maximum time that `hubs` may wait, in seconds. No hub needs longer to answer.
 const HUBS_SECONDS_MAX: i64 = 60;
 
 impl CommandParser {
@@ -96,7 +96,7 @@ impl CommandParser {
                 let value = match flags::takes_value(&name) {
                     Some(true) => Some(utf8(rest.value().map_err(lexopt_error)?)?),
                     Some(false) => None,
-                    // The error about an unknown flag names the verb, which may come later.
+                    // The error about an unknown flag should name the verb, and the verb may come later.
                     None => rest.optional_value().map(utf8).transpose()?,
                 };
                 self.flags.push((name, value));
@@ -124,15 +124,15 @@ impl CommandParser {
         Ok(self.parsed)
     }
 
-    /// The agent that the user names for a session or a hook.
+    /// The agent that the user specifies for a session or a hook.
     fn take_agent(&mut self) -> Result<Option<String>, Error> {
         let Some(name) = self.take_value("agent") else { return Ok(None) };
         untrusted_text::check_name(&name).map_err(|want| Error::usage("--agent", want))?;
         Ok(Some(name.to_lowercase()))
     }
 
-    /// The command of a verb that is not an operation. It takes its words and flags, and any other word or flag is an
-    /// error.
+    /// Builds the command of a verb that is not an operation. Takes the words and flags of that verb, and reports any
+    /// other word or flag as an error.
     fn plain_command(&mut self, verb: &str) -> Result<Option<CliCommand>, Error> {
         Ok(Some(match verb {
             "" if self.words.is_empty() => match self.flags.first() {
@@ -192,7 +192,7 @@ impl CommandParser {
         self.flags.remove(at).1
     }
 
-    /// A setting with one flag that switches it on and another flag that switches it off.
+    /// The user's choice between two flags, of which one switches something on and the other switches it off.
     fn take_choice(&mut self, on: &str, off: &str) -> Result<Option<bool>, Error> {
         match (self.take_switch(on), self.take_switch(off)) {
             (true, true) => Err(usage_error(&format!("setup: --{on} and --{off} contradict each other"))),
@@ -205,19 +205,19 @@ impl CommandParser {
         while let Some(file) = self.take_value("file") {
             options.files.push(file);
         }
-        // An unknown flag is the first mistake to report.
+        // If there is also an unknown flag, that mistake is reported first.
         if self.parsed.command_line.is_empty() && self.flags.is_empty() && !self.parsed.follow {
             return Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("shield"))));
         }
         Ok(options)
     }
 
-    /// How long `hubs` waits for answers.
+    /// How long `hubs` waits for answers, in seconds.
     fn take_hubs_seconds(&mut self) -> Result<u64, Error> {
         Ok(self.take_number("hubs", "wait", HUBS_SECONDS_MAX)?.unwrap_or(1))
     }
 
-    /// The number after a flag of a verb, at least 1.
+    /// The number after a verb's flag, which must be at least 1.
     fn take_number(&mut self, verb: &str, flag: &str, max: i64) -> Result<Option<u64>, Error> {
         let Some(word) = self.take_value(flag) else { return Ok(None) };
         let number = word_value(ArgKind::Int { min: 1, max }, flag, word)?;
@@ -232,7 +232,7 @@ impl CommandParser {
         let grep = self.take_value("grep");
         let mut words = self.words.drain(1..self.words.len().min(2));
         match words.next() {
-            // An unknown flag is the first mistake to report.
+            // If there is also an unknown flag, that mistake is reported first.
             None if self.flags.is_empty() && !self.parsed.follow => {
                 Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("transcript"))))
             }
@@ -265,7 +265,7 @@ impl CommandParser {
         Ok(self.parsed)
     }
 
-    /// Checks the arguments as the broker does, so that a mistake is reported at once and without a broker.
+    /// Checks the arguments as the broker does, so that a mistake is reported at once and even without a broker.
     fn check(&self, row: &CliOperation, verb: &str) -> Result<(), Error> {
         let op = row.op;
         let mut checked = self.parsed.args.clone();
@@ -280,7 +280,7 @@ impl CommandParser {
         op.check(checked).map(|_| ()).map_err(|error| on_command_line(op, error))
     }
 
-    /// Finds the verb, which has one word or two.
+    /// Finds the verb, which is one word or two words.
     fn find_verb(&self) -> Result<&'static str, Error> {
         let two = self.words.iter().take(2).cloned().collect::<Vec<_>>().join(" ");
         let one = self.words.first().cloned().unwrap_or_default();
@@ -374,13 +374,13 @@ impl CommandParser {
     }
 }
 
-/// Whether an argument is a list of files that the verb takes as words.
+/// Whether an argument is a list of files that users give as plain words.
 pub fn is_file_list(arg: &Arg) -> bool {
     arg.role == ArgRole::Path && arg.place == CliPlace::Rest
 }
 
-/// The value of the remaining words: a list or one text, depending on the argument. A lone `-` reads the text from
-/// standard input.
+/// Makes the remaining words into a value: a list or a single text, depending on the argument. If the only word is `-`,
+/// the text is read from standard input.
 fn words_value(arg: &Arg, words: Vec<String>) -> Result<Value, Error> {
     if let ArgKind::Texts { .. } = arg.kind {
         return Ok(json!(words));
@@ -395,7 +395,7 @@ fn words_value(arg: &Arg, words: Vec<String>) -> Result<Value, Error> {
     Ok(json!(text.strip_suffix('\n').unwrap_or(&text)))
 }
 
-/// The verb of a command line that has a command after `--`. The verb is the first word that is neither a flag nor a
+/// The verb of a command line that contains `--` and a command. The verb is the first word that is neither a flag nor a
 /// flag's value.
 fn command_verb(words: &[OsString]) -> Option<&'static str> {
     let mut words = words.iter();
@@ -412,7 +412,7 @@ fn command_verb(words: &[OsString]) -> Option<&'static str> {
     None
 }
 
-/// Rewrites an error so that it names the argument as on the command line: `--ttl` for `ttlMinutes`, `KEY` for `key`.
+/// Changes an error so that it names the argument as users write it: `--ttl` for `ttlMinutes`, `KEY` for `key`.
 pub fn on_command_line(op: &Op, error: Error) -> Error {
     let named = error.data.as_ref().and_then(|data| data["argument"].as_str()).map(str::to_owned);
     let Some(named) = named.filter(|named| error.text.starts_with(&format!("{named}:"))) else { return error };
@@ -448,7 +448,7 @@ fn acting_peer(peer: String) -> Result<String, Error> {
     if peer.is_empty() { Err(usage_error("--as: want the name or the id of a peer, got \"\"")) } else { Ok(peer) }
 }
 
-/// Rewords an error of the lexopt crate.
+/// Words an error of the lexopt crate as we word our own errors.
 fn lexopt_error(error: lexopt::Error) -> Error {
     usage_error(&match error {
         lexopt::Error::MissingValue { option: Some(option) } => format!("{option}: want a value"),

@@ -10,8 +10,8 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// Removes files that a crash left behind. It stops no process, because it cannot prove that a process belongs to a
-/// dead mesh.
+/// Removes the files that a crash left behind. Stops no process, because `clean` cannot prove that a process belongs to
+/// a dead mesh.
 pub fn clean(json: bool) -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     if let Some(pid) = typescript_broker::find(&places) {
@@ -20,12 +20,12 @@ pub fn clean(json: bool) -> Result<u8, Error> {
     let mut found: Vec<PathBuf> = list_files(&places.peers()).into_iter().filter(|path| is_dead_socket(path)).collect();
     let n_sockets = found.len();
     let lock = places.open_lock(&places.broker_lock());
-    // While this process holds the lock, no broker runs, so files that point to a broker are stale.
+    // While this process holds the lock, no broker is running, so files that point to a broker are stale.
     if let Ok(file) = &lock
         && file.try_lock().is_ok()
     {
         let left = [places.socket(), places.pid(), places.port()];
-        // Files that name a living process may belong to a busy broker of another kind.
+        // Files that name a living process may belong to the broker of the older TypeScript program.
         let left = left.into_iter().filter(|_| !typescript_broker::may_live(&places));
         found.extend(left.filter(|path| path.symlink_metadata().is_ok()));
         found.extend(list_files(&places.dir).into_iter().filter(|path| is_temporary(path)));
@@ -34,7 +34,7 @@ pub fn clean(json: bool) -> Result<u8, Error> {
         fs::remove_file(path).map_err(|error| places.error("contains a file that cannot be removed", &error))?;
     }
     let mut names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
-    // Copies and notes last an hour, but a user who cleans up wants to remove them now.
+    // Copies and notes would be removed after an hour, but a user who cleans up wants them removed now.
     let is_removed = HeldFiles::remove_all(&places);
     if is_removed.map_err(|error| places.error("contains copies that cannot be removed", &error))? {
         names.push(places.held_files().display().to_string());
@@ -60,10 +60,10 @@ fn is_dead_socket(path: &Path) -> bool {
     is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
-/// The copies of databases that hubs give to each other. A crash leaves one behind.
+/// The copies of databases that hubs pass to each other. A crash may leave such a copy behind.
 const COPIES: [&str; 2] = ["broker.db.copy", "broker.db.fetched"];
 
-/// Whether a file has a temporary name that a crash left behind, such as `broker.new1234`.
+/// Whether a file has a temporary name, such as `broker.new1234`, and so was left behind by a crash.
 fn is_temporary(path: &Path) -> bool {
     if path.file_name().is_some_and(|name| COPIES.iter().any(|copy| name == *copy)) {
         return true;

@@ -1,7 +1,7 @@
-//! `complete`: prints the words that may come next on a command line. The completion scripts of the shells call it
-//! each time the user presses Tab.
+//! `complete`: prints the words that may come next on a command line. The shells' completion scripts run this verb each
+//! time the user presses Tab.
 //!
-//! **Invariant:** it never starts a broker, and it answers quickly or not at all.
+//! **Invariant:** `complete` never starts a broker, and it answers quickly or not at all.
 
 use super::args::is_file_list;
 use super::flags::{self, FLAGS};
@@ -14,15 +14,15 @@ use crate::known_agents::AGENTS;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// How long the broker may take to answer a press of Tab.
+/// How long the broker may take to answer when the user presses Tab.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
-/// The groups to which a message can go, in addition to single peers.
+/// The groups to which users can send messages, in addition to single peers.
 const GROUPS: &[&str] = &["all", "directory", "human", "repo"];
 
-/// A word that may come next, and its meaning, which may be empty.
+/// A word that may come next, with a description, which may be empty.
 type Candidate = (String, String);
 
-/// Prints the candidates for the last word, one per line: the word, a tab, and its meaning.
+/// Prints the candidates for the last word, one per line: the word, a tab, and the description.
 pub fn print_candidates(words: &[String]) -> Result<u8, Error> {
     let (typed, before) = words.split_last().map_or(("", words), |(last, before)| (last.as_str(), before));
     for (word, about) in candidates(before, typed) {
@@ -52,7 +52,7 @@ fn candidates(before: &[String], typed: &str) -> Vec<Candidate> {
     found
 }
 
-/// The words without flags and their values.
+/// The words that are neither flags nor values of flags.
 fn plain_words(before: &[String]) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = before.iter();
@@ -74,7 +74,8 @@ fn find_verb(words: &[&str]) -> Option<&'static str> {
     find(&two).or_else(|| find(words.first()?))
 }
 
-/// The next word of a verb: the first words of all verbs, or the second words of the verbs with this first word.
+/// The next word of a verb: the first words of all verbs, or, after a first word, the second words of the verbs that
+/// begin with it.
 fn verb_words(words: &[&str]) -> Vec<Candidate> {
     let typed = words.iter().map(|word| format!("{word} ")).collect::<String>();
     let mut found: Vec<Candidate> = Vec::new();
@@ -153,7 +154,7 @@ fn locked_files() -> Vec<Candidate> {
     list("lock.query", &json!({}), "locks", |row| (render::relative(&text(&row["filePath"])), text(&row["holder"])))
 }
 
-/// The rows of a list from the running broker; empty if no broker runs or it is slow.
+/// The rows of a list from the running broker; empty if no broker is running or if the broker is slow.
 fn list(method: &str, params: &Value, name: &str, to_candidate: fn(&Value) -> Candidate) -> Vec<Candidate> {
     let answer = || {
         let (places, settings) = load_environment().ok()?;
@@ -167,7 +168,7 @@ fn list(method: &str, params: &Value, name: &str, to_candidate: fn(&Value) -> Ca
     answer[name].as_array().into_iter().flatten().map(to_candidate).collect()
 }
 
-/// A text from a peer, on one line and harmless for a terminal.
+/// A text from a peer, on one line and without characters that could harm a terminal.
 fn text(value: &Value) -> String {
     render::plain(value.as_str().unwrap_or(""))
 }

@@ -1,11 +1,11 @@
-//! The verbs and flags of the command line: those of the operations, and a table of all others. The parser, the help,
-//! the man page, the README's tables and the completions all use this file.
+//! The verbs and flags of the command line: those that operations define, and tables of all others. The parser, the
+//! help, the man page, the README's tables and the completions all use this file.
 
 use super::operations;
 use crate::core::op::ArgKind;
 use crate::core::{Arg, CliPlace, OPS};
 
-/// Verbs that are not operations: the name, the words after it, and a sentence for the help.
+/// Verbs that are not operations: the name, the words after the name, and a sentence for the help.
 pub const VERBS: &[(&str, &str, &str)] = &[
     (
         "start",
@@ -62,13 +62,13 @@ pub const VERBS: &[(&str, &str, &str)] = &[
 pub struct CliFlag {
     /// The flag's name, without dashes.
     pub name: &'static str,
-    /// Other names of the flag. A single letter has one dash.
+    /// Other names of the flag. A single letter is written with one dash.
     pub also: &'static [&'static str],
     /// The placeholder for the flag's value in usage lines; empty for a switch.
     pub value: &'static str,
-    /// The verbs that accept the flag; empty means all verbs.
+    /// The verbs that accept the flag. If the list is empty, all verbs accept the flag.
     pub verbs: &'static [&'static str],
-    /// One line for help and man page.
+    /// One line for the help and the man page.
     pub help: &'static str,
 }
 
@@ -76,7 +76,7 @@ const fn flag(name: &'static str, verbs: &'static [&'static str], help: &'static
     CliFlag { name, also: &[], value: "", verbs, help }
 }
 
-/// All flags that are not arguments of an operation, in the order of the documentation.
+/// All flags that are not arguments of an operation, in the order in which the documentation lists them.
 pub const FLAGS: &[CliFlag] = &[
     flag("json", &[], "Print the answer as one line of JSON"),
     CliFlag {
@@ -131,11 +131,11 @@ pub const FLAGS: &[CliFlag] = &[
 /// A flag as the documentation shows it.
 #[derive(Debug, Clone)]
 pub struct FlagHelp {
-    /// The flag's name with dashes: `--ttl`.
+    /// The flag's name, with dashes: `--ttl`.
     pub name: String,
-    /// The flag's name with the placeholder of its value: `--ttl M`.
+    /// The flag's name and the placeholder for its value: `--ttl M`.
     pub usage: String,
-    /// One line: what the flag does, what it accepts, and its other names.
+    /// One line that says what the flag does, what it accepts, and which other names it has.
     pub help: String,
 }
 
@@ -157,27 +157,27 @@ impl CliFlag {
     }
 }
 
-/// A flag's name with its dashes: one dash for a letter, two dashes for a word.
+/// A flag's name with dashes: one dash for a letter, two dashes for a word.
 pub fn with_dashes(name: &str) -> String {
     format!("{}{name}", if name.len() == 1 { "-" } else { "--" })
 }
 
-/// The flag of an operation's argument: `--ttl`.
+/// The name of the flag for an operation's argument: `--ttl`.
 pub fn flag_name(arg: &Arg) -> String {
     format!("--{}", arg.short.map_or_else(|| arg.flag(), str::to_owned))
 }
 
-/// The arguments of the operation of a verb; empty for other verbs.
+/// The arguments of a verb's operation; empty if the verb is not an operation.
 pub fn verb_args(verb: &str) -> &'static [Arg] {
     operations::of_verb(verb).map(|row| row.op.args).unwrap_or_default()
 }
 
-/// The flags that every verb takes.
+/// The flags that every verb accepts.
 pub fn common_flags() -> Vec<FlagHelp> {
     FLAGS.iter().filter(|flag| flag.verbs.is_empty()).map(CliFlag::help).collect()
 }
 
-/// The flags of a verb, without the common ones.
+/// The flags of a verb, without the flags that every verb accepts.
 pub fn verb_flags(verb: &str) -> Vec<FlagHelp> {
     let own = verb_args(verb).iter().filter(|arg| arg.place == CliPlace::Flag).map(arg_help);
     own.chain(FLAGS.iter().filter(|flag| flag.verbs.contains(&verb)).map(CliFlag::help)).collect()
@@ -189,7 +189,7 @@ fn arg_help(arg: &Arg) -> FlagHelp {
     let also = if arg.short.is_some() { format!("; also --{}", arg.flag()) } else { String::new() };
     let want = match arg.kind {
         ArgKind::Flag => also.trim_start_matches("; ").to_owned(),
-        // The usage line shows these words already.
+        // The usage line already shows these words.
         ArgKind::Choice(_) => also.trim_start_matches("; ").to_owned(),
         ArgKind::Texts { .. } => format!("comma-separated{also}"),
         kind => kind.want() + &also,
@@ -224,7 +224,7 @@ pub fn takes_value(name: &str) -> Option<bool> {
     arg.map(|arg| !matches!(arg.kind, ArgKind::Flag)).or(other)
 }
 
-/// All verbs in the order of the documentation.
+/// All verbs, in the order in which the documentation lists them.
 pub fn all_verbs() -> impl Iterator<Item = &'static str> {
     OPS.iter().filter_map(|op| op.verb).chain(VERBS.iter().map(|(verb, ..)| *verb))
 }
@@ -250,14 +250,15 @@ pub fn usage_line(verb: &str) -> String {
     parts.join(" ")
 }
 
-/// The known word that is closest to a misspelt one, if at most two letters differ.
+/// The known word that is closest to a misspelt word, if they differ by at most two letters.
 pub fn closest_word<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let reach = if word.chars().count() < 5 { 1 } else { 2 };
     let near = known.map(|known| (edit_distance(&word.to_lowercase(), known), known)).filter(|(far, _)| *far <= reach);
     near.min().map(|(_, known)| known)
 }
 
-/// The Damerau-Levenshtein distance: how many letters to add, remove, change, or swap with a neighbour.
+/// The Damerau-Levenshtein distance: how many times a letter must be added, removed, changed, or swapped with its
+/// neighbour.
 fn edit_distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(40).collect(), b.chars().collect());
     let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];

@@ -1,5 +1,5 @@
-//! Verbs that keep running: `inbox --follow`, `log --follow`, `events --follow` and `state watch`. Each of them makes
-//! a series of bounded waits, so that a lost broker costs a moment but no event.
+//! The verbs that keep running: `inbox --follow`, `log --follow`, `events --follow` and `state watch`. Each verb waits
+//! many times for a limited time, so that the loss of the broker causes a short delay but loses no event.
 //!
 //! **Invariant:** these verbs never restart a broker that somebody stopped.
 
@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 
 /// The length of one wait.
 const WAIT_SECONDS: i64 = 300;
-/// How long to retry after a crash of the broker.
+/// How long to try to reconnect after the broker has crashed.
 const RETRY_TIME: Duration = Duration::from_secs(30);
-/// How often to check whether a stopped broker is back.
+/// How often to check whether a broker that was stopped is running again.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Prints rows as they arrive, until the user interrupts or the reader of the output goes away.
+/// Prints rows as they arrive, until the user interrupts the verb or nobody reads the output any more.
 pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> Result<u8, Error> {
     let op = row.op;
     let (places, settings) = load_environment()?;
@@ -55,7 +55,7 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
             return Ok(0);
         }
         match stream {
-            // A look leaves the mail unread, so the next look must begin after it.
+            // This answer left the mail unread, so the next call must continue after it.
             RowStream::Messages if answer["look"] == json!(true) => {
                 params.insert("after".into(), answer["next"].clone());
             }
@@ -82,7 +82,7 @@ fn print_rows(stream: RowStream, answer: &Value, parsed: &ParsedCommand) -> Resu
     Ok(true)
 }
 
-/// Prints an entry of the shared state and every change to it.
+/// Prints an entry of the shared state, and then every change to the entry.
 pub fn watch_state(parsed: &ParsedCommand) -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     let mut client = ReconnectingClient::new(places)?;
@@ -131,12 +131,12 @@ fn print_entry(parsed: &ParsedCommand, key: &Value, entry: &Value) -> Result<boo
     }
 }
 
-/// A connection that reconnects when it breaks.
+/// A connection that is made again when it breaks.
 struct ReconnectingClient {
     places: DataDir,
     client: Client,
     n_requests: u64,
-    /// When to stop waiting for a stopped broker to come back; never if `None`.
+    /// When to stop waiting for a stopped broker to come back. `None` means to wait for ever.
     deadline: Option<Instant>,
 }
 
@@ -146,7 +146,7 @@ impl ReconnectingClient {
         Ok(ReconnectingClient { places, client, n_requests: 0, deadline: None })
     }
 
-    /// Calls a method, and calls it again after each lost connection.
+    /// Calls a method, and repeats the call each time the connection is lost.
     fn call(&mut self, method: &str, params: &Map<String, Value>) -> Result<Value, Error> {
         let began = Instant::now();
         let params = Value::Object(params.clone());
@@ -162,10 +162,10 @@ impl ReconnectingClient {
         }
     }
 
-    /// Calls a method once. `None` means that the broker is shutting down.
+    /// Calls a method once. Returns `None` if the broker is shutting down.
     fn try_call(&mut self, method: &str, params: &Value) -> Result<Option<Value>, Error> {
         self.n_requests += 1;
-        // The id is a text, because the client numbers its own requests.
+        // The id is a string, because the client uses numbers for its own requests.
         let request_id = json!(format!("line-{}", self.n_requests));
         let gone = |error: std::io::Error| {
             Error::new(ErrorKind::Gone, format!("the connection to the broker broke ({error})"))
@@ -182,7 +182,7 @@ impl ReconnectingClient {
         }
     }
 
-    /// Waits until another program that needs a broker has started one.
+    /// Waits until another program that needs a broker starts one.
     fn await_broker(&mut self) -> Result<(), Error> {
         crate::sys::print_error("slm-mesh: the broker was stopped; waiting for the next one");
         while self.deadline.is_none_or(|deadline| Instant::now() < deadline) {

@@ -1,7 +1,7 @@
 //! `guard`: git hooks that refuse a commit, a merge or a push of files that another peer has locked.
 //!
-//! **Invariant:** if the mesh is down or slow, every commit passes. An earlier git hook still runs after the check,
-//! under its own name, and none of it is lost.
+//! **Invariant:** if the mesh is down or slow, every commit passes. A hook that existed before still runs after the
+//! check, complete and under its own name.
 
 mod commit_check;
 mod git_hook;
@@ -28,7 +28,7 @@ pub fn run_guard(words: &[String], json: bool) -> Result<u8, Error> {
         ["install"] => install(None, json),
         ["install", dir] => install(Some(Path::new(dir)), json),
         ["remove"] => remove(json),
-        // The arguments that git passes to its hooks are not needed.
+        // Git passes arguments to its hooks, which the check does not need.
         ["check", hook, ..] => Ok(commit_check::check_locks(hook)),
         _ => Err(Error::new(ErrorKind::Usage, "usage: slm-mesh guard install [DIR] | remove")),
     }
@@ -70,7 +70,7 @@ fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
     fs::create_dir_all(&dir.path).map_err(|error| cant_write(&dir.path, &error))?;
     let program = if sharing == Sharing::Tracked { Program::InPath } else { Program::Here(crate::sys::own_path()) };
     let files: Vec<GitHook> = HOOKS.iter().map(|hook| GitHook::new(&dir, hook)).collect();
-    // Refuse before the first change.
+    // If any hook can't be extended, refuse before changing the first one.
     files.iter().try_for_each(|file| file.check_installable(sharing))?;
     for file in &files {
         notes.extend(file.install(&program).map_err(|error| cant_write(&file.path, &error))?);
@@ -82,7 +82,7 @@ fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
     print_line(&if json { value.to_string() } else { lines.join("\n") })
 }
 
-/// Why the guard does not change hooks that other repositories or users share.
+/// The error that explains why the guard does not change hooks that other repositories or users share.
 fn refusal(dir: &HooksDir, sharing: Sharing) -> Error {
     let shown = dir.path.display();
     let why = match sharing {
@@ -115,7 +115,7 @@ fn remove(json: bool) -> Result<u8, Error> {
     print_line(&if json { value.to_string() } else { lines.join("\n") })
 }
 
-/// Checks that a guard that was installed in this repository still works. Returns `None` if no guard was ever
+/// Checks that a guard that was installed in this repository still works. Returns `None` if no guard has been
 /// installed.
 pub fn check_installed() -> Option<Check> {
     let dir = HooksDir::find().ok()?;

@@ -1,9 +1,9 @@
 //! The topics of `slm-mesh help TOPIC`, for facts that do not fit into the help of a verb.
 //!
-//! **Invariant:** a line that begins with two spaces and `$` is a command. The indented lines below it are its
-//! output, in which `…` stands for text that varies. `tests/examples.rs` runs all of them.
+//! **Invariant:** a line that begins with two spaces and `$` is a command. The indented lines below the command are its
+//! output, in which `…` stands for text that varies. `tests/examples.rs` runs all these commands.
 
-/// The topics in the order of the overview: name, subject, text.
+/// The topics, in the order of the overview: name, subject, text.
 pub const TOPICS: &[(&str, &str, &str)] = &[
     ("agents", "Connecting agents, and what they see", include_str!("help_topics/agents.txt")),
     ("locks", "Locking files, waiting in line, running a command under a lock", include_str!("help_topics/locks.txt")),
@@ -22,7 +22,7 @@ pub const TOPICS: &[(&str, &str, &str)] = &[
     ("completions", "Completions for bash, zsh and fish", include_str!("help_topics/completions.txt")),
 ];
 
-/// The text of a topic, without the parts made from tables.
+/// The text of a topic, without the parts that are generated from tables.
 pub fn text(topic: &str) -> Option<&'static str> {
     TOPICS.iter().find(|(name, ..)| *name == topic).map(|(.., text)| *text)
 }

@@ -1,5 +1,5 @@
-//! `hubs`: lists the hubs that answer on the local network. Also the hidden verb `announce`, which announces a hub on
-//! the local network.
+//! `hubs`: lists the hubs that answer on the local network. Also contains the hidden verb `announce`, which announces a
+//! hub on the local network.
 
 use super::{load_environment, print_line, render};
 use crate::base::error::{Error, ErrorKind};
@@ -10,8 +10,8 @@ use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Lists the hubs that answer within this many seconds. The proof of the secret is a fact; everything else is only a
-/// claim of the hub.
+/// Lists the hubs that answer within this many seconds. Whether a hub has proven the secret is certain. Everything else
+/// is only what the hub claims.
 pub fn list_hubs(seconds: u64, json: bool) -> Result<u8, Error> {
     let (places, settings) = load_environment()?;
     if !settings.discovers() {
@@ -49,13 +49,13 @@ pub fn list_hubs(seconds: u64, json: bool) -> Result<u8, Error> {
     })
 }
 
-/// Whether a hub proves the shared secret; `None` if it cannot be asked or no secret is set.
+/// Whether a hub proves that it knows the shared secret; `None` if the hub cannot be asked or no secret is set.
 fn prove(hub: &DiscoveredService, settings: &Settings) -> Option<bool> {
     let is_hub = matches!(hub.kind, ServiceKind::Hub) && hub.ws_port > 0;
     is_hub.then(|| discovered_hub::proves_secret(settings, &hub.address.ip().to_string(), hub.ws_port)).flatten()
 }
 
-/// What to check when no hub answered.
+/// What the user should check if no hub answered.
 fn no_answer_text() -> &'static str {
     if addresses::local_addresses().is_empty() {
         return "No hub answered: this machine is not connected to a network.";
@@ -102,7 +102,7 @@ fn row(hub: &DiscoveredService, proven: Option<bool>) -> Vec<String> {
     ]
 }
 
-/// Announces a hub as described by these words, until standard input ends.
+/// Announces the hub that these words describe, until standard input ends.
 pub fn announce(words: &[String]) -> Result<u8, Error> {
     let orders =
         Announcement::from_args(words).map_err(|why| Error::new(ErrorKind::Usage, format!("announce: {why}")))?;

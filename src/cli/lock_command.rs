@@ -1,10 +1,10 @@
-//! `lock FILE… -- COMMAND`: holds a lock while a command runs, forwards signals to the command, and returns its exit
-//! status.
+//! `lock FILE… -- COMMAND`: holds a lock while a command runs, forwards signals to the command, and returns the
+//! command's exit status.
 //!
-//! **Invariant:** the lock lives as long as the command and its children, even if this process is killed. The lock
-//! ends with our connection to the broker, and the command inherits that connection. In two cases the lock ends with
-//! this process: the command closes the descriptors that it inherits, or the broker was replaced meanwhile, because
-//! only this process connects to the new broker.
+//! **Invariant:** the lock lasts as long as the command and its children, even if this process is killed. This is
+//! because the lock ends with our connection to the broker, and the command inherits that connection. In two cases the
+//! lock ends together with this process: if the command closes the descriptors that it inherits, or if the broker was
+//! replaced meanwhile, because only this process connects to the new broker.
 
 use super::args::ParsedCommand;
 use super::operations::CliOperation;
@@ -23,16 +23,16 @@ use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-/// How often to check the connection between renewals, and how often to retry after a failure.
+/// How often to check the connection between renewals, and how often to try again after a failure.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// How long we wait until a hub knows that the command has ended.
+/// How long to wait until a hub knows that the command has ended.
 const CARRIER_TIMEOUT: Duration = Duration::from_millis(500);
 /// The shell's exit status for a command that was not found.
 const NOT_FOUND: u8 = 127;
-/// The shell's exit status for a command that was found and can't be run.
+/// The shell's exit status for a command that was found but can't be run.
 const NOT_RUNNABLE: u8 = 126;
 
-/// Runs a command under a lock and returns the command's exit status.
+/// Runs a command while holding a lock, and returns the command's exit status.
 pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Error> {
     let (places, settings) = load_environment()?;
     let mut params = call_params(row, parsed, &settings);
@@ -52,7 +52,7 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     let Some((program, words)) = parsed.command_line.split_first() else { return Ok(0) };
     let mut command = Command::new(program);
     command.args(words).env("SLM_MESH_LOCK_TOKEN", granted["token"].to_string());
-    // The end of this process closes the connection. This releases the lock, unless a child of the command still
+    // When this process ends, the connection is closed. That releases the lock, unless a child of the command still
     // holds the connection.
     let running = match ForegroundCommand::spawn(&mut command, client.as_fd()) {
         Ok(running) => running,
@@ -76,7 +76,7 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)) as u8)
 }
 
-/// Says why a command was not run, and returns the exit status that a shell would give.
+/// Reports why a command was not run, and returns the exit status that a shell would return.
 pub(super) fn report_not_run(program: &OsStr, error: &io::Error) -> u8 {
     let program = program.to_string_lossy();
     if error.kind() == io::ErrorKind::NotFound {
@@ -87,19 +87,19 @@ pub(super) fn report_not_run(program: &OsStr, error: &io::Error) -> u8 {
     NOT_RUNNABLE
 }
 
-/// Waits a moment until the hub has seen the end of the connection, so that the next command of a script finds the
-/// lock free.
+/// Waits for a moment until the hub has noticed the end of the connection, so that the next command of a script finds
+/// that the lock is free.
 fn wait_for_carrier(mut carrier: Child) {
     let (sender, ended) = channel();
     std::thread::spawn(move || {
         let _ = carrier.wait();
         drop(sender);
     });
-    // If the command left a child behind, the child keeps the connection and the lock.
+    // If the command left a child behind, the child keeps the connection, and so the lock.
     let _: Result<(), RecvTimeoutError> = ended.recv_timeout(CARRIER_TIMEOUT);
 }
 
-/// Renews the lock until the command ends, also across a restart of the broker.
+/// Renews the lock until the command ends, even if the broker is restarted meanwhile.
 fn renew_until_ended(
     mut client: Client,
     places: &DataDir,
@@ -111,7 +111,7 @@ fn renew_until_ended(
     let mut wait = interval;
     let mut stands_by = false;
     loop {
-        // The loss of the broker must be noticed at once, because the lock ends soon without a connection.
+        // The loss of the broker must be noticed at once, because without a connection the lock ends soon.
         let pause = wait.min(CHECK_INTERVAL);
         match ended.recv_timeout(pause) {
             Err(RecvTimeoutError::Timeout) => {}
@@ -120,7 +120,7 @@ fn renew_until_ended(
         wait = wait.saturating_sub(pause);
         let is_lost = std::mem::take(&mut stands_by) || is_connection_lost(&mut client);
         if is_lost {
-            // The command does not inherit this connection, so no carrier is needed.
+            // The command does not inherit this connection, so no forwarding process is needed.
             match Client::connect_or_start(places) {
                 Ok(new) => client = new,
                 Err(_) => {
@@ -142,7 +142,7 @@ fn renew_until_ended(
     }
 }
 
-/// Whether the connection has ended. Waits for only a moment.
+/// Whether the connection has ended. Waits only for a moment.
 fn is_connection_lost(client: &mut Client) -> bool {
     if client.set_receive_timeout(Some(Duration::from_millis(1))).is_err() {
         return true;

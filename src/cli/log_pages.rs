@@ -1,13 +1,13 @@
-//! Collects the pages of the log. The broker answers in small steps, so that a long search delays nobody.
+//! Collects the pages of the log. The broker searches in small steps, so that a long search delays nobody.
 
 use crate::base::error::Error;
 use serde_json::{Map, Value, json};
 
-/// The number of messages if the user gives none.
+/// The number of messages to show if the user gives no number.
 const LIMIT: u64 = 50;
 
-/// Requests pages until there are enough messages or no more of them. Returns them as one answer, oldest first. Its
-/// `next` is the end of the log at the time of the first page.
+/// Requests pages until there are enough messages or no more messages. Returns the messages as one answer, oldest
+/// first. The field `next` of the answer is the end of the log at the time of the first page.
 pub fn collect(
     params: &Map<String, Value>,
     mut call: impl FnMut(&Map<String, Value>) -> Result<Value, Error>,
@@ -41,7 +41,7 @@ pub fn collect(
     }
 }
 
-/// Joins two pages. Both may contain copies of the same message.
+/// Joins two pages, which may both contain copies of the same message.
 fn join(mut older: Vec<Value>, newer: Vec<Value>) -> Vec<Value> {
     let mut newer = newer.into_iter();
     if let Some(last) = older.last_mut()

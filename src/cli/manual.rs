@@ -1,5 +1,4 @@
-//! Generates documentation from the tables of verbs, flags and settings: help, man page, and the tables of the
-//! README.
+//! Generates the help, the man page and the README's tables from the tables of verbs, flags and settings.
 
 use super::args::is_file_list;
 use super::flags::{self, VERBS, placeholder, usage_line};
@@ -87,7 +86,7 @@ fn print_verb_help(topic: &str) -> Result<u8, Error> {
         text.push_str(&format!("slm-mesh {}\n  {about}\n", usage_line(verb)));
         let args = flags::verb_args(verb);
         let is_word = |place: CliPlace| place == CliPlace::Positional || place == CliPlace::Rest;
-        // A broadcast always goes to everyone.
+        // A broadcast always goes to everyone, so it has no recipient.
         for arg in args.iter().filter(|arg| is_word(arg.place) && (verb, arg.name) != ("broadcast", "to")) {
             let want = if is_file_list(arg) { format!("at most {}", limits::PATHS_MAX) } else { arg.kind.want() };
             text.push_str(&help_row(&placeholder(arg), &format!("{} ({want})", arg.help)));
@@ -114,7 +113,7 @@ fn print_verb_help(topic: &str) -> Result<u8, Error> {
     print_line(text.trim_end())
 }
 
-/// A flag or an argument with its help. A long name gets a separate line.
+/// The row of a flag or an argument in the help. A long name gets a line of its own.
 fn help_row(name: &str, about: &str) -> String {
     const WIDTH: usize = 16;
     let gap = if name.chars().count() > WIDTH { format!("\n    {:WIDTH$}", "") } else { String::new() };
@@ -144,7 +143,7 @@ fn method_list() -> String {
     rows.map(|(name, args, summary)| format!("{name}{}\n    {summary}\n", arg_names(args))).collect()
 }
 
-/// The tables between the markers in the README.
+/// The tables that go between the markers in the README.
 pub fn readme_tables() -> String {
     let mut text = String::from("| tool | what it does |\n| --- | --- |\n");
     for tool in TOOLS {

@@ -1,5 +1,5 @@
-//! The command line: takes arguments, returns an exit status. Most verbs come from an operation, and each other verb
-//! has its own file.
+//! The command line: takes arguments and returns an exit status. Most verbs are operations. Each other verb has its own
+//! file.
 
 pub mod args;
 pub mod clean;
@@ -40,7 +40,7 @@ use std::io::{self, IsTerminal, Write};
 
 /// Runs the program and returns its exit status.
 pub fn main(argv: Vec<std::ffi::OsString>) -> u8 {
-    // If the arguments contain --json, an error in them is printed as JSON, too.
+    // If the arguments contain --json, an error about the arguments is printed as JSON too.
     let json = argv.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     let parsed = match args::parse(argv) {
         Ok(parsed) => parsed,
@@ -101,7 +101,7 @@ fn run_other_command(parsed: &ParsedCommand) -> Result<u8, Error> {
     }
 }
 
-/// Serves MCP. If the mesh fails, the session stays up and reports the error in its answers.
+/// Serves MCP. If the mesh fails, the session goes on and reports the error in its answers.
 fn serve_mcp(legacy: bool, agent: Option<String>) -> Result<u8, Error> {
     crate::mcp::serve_stdio(legacy, agent)
         .map_err(|error| Error::new(ErrorKind::Internal, format!("cannot read standard input ({error})")))?;
@@ -117,7 +117,7 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
     let mut call = |params: &Map<String, Value>| {
         let params = Value::Object(params.clone());
         match client.call(op.name, &params) {
-            // The broker stopped at this moment. The next broker can answer.
+            // The broker has just stopped, and the next broker can answer the call.
             Err(error) if client::is_connection_lost(&error) && (op.repeatable || op.idempotency_key().is_some()) => {
                 client = Client::connect_or_start(&places)?;
                 client.call(op.name, &params)
@@ -142,7 +142,7 @@ pub fn connect_to_running(places: &DataDir) -> Result<Client, Error> {
     Client::connect_to_running(places).map_err(|error| explain_absence(places, error))
 }
 
-/// Adds to the error of a connection why no broker is running, and what to do.
+/// Adds to a connection's error why no broker is running, and what to do about that.
 fn explain_absence(places: &DataDir, error: Error) -> Error {
     match error.kind {
         ErrorKind::NotFound => match typescript_broker::find(places) {
@@ -158,11 +158,11 @@ fn no_broker() -> Error {
     Error::new(ErrorKind::Gone, text)
 }
 
-/// Reports messages as read, after they were printed.
+/// Reports messages as read, after they have been printed.
 fn mark_read(client: &mut Client, params: &Value, answer: &Value) {
     let items = crate::mcp::shown_items(answer);
     if !items.is_empty() && answer["look"] != json!(true) {
-        // If the broker is gone, the next one offers the messages again, so nothing is lost.
+        // If the broker is gone, the next broker offers the messages again, so nothing is lost.
         let _ = client.call("inbox.mark_read", &json!({ "items": items, "as": params["as"] }));
     }
 }
@@ -174,7 +174,7 @@ pub fn load_environment() -> Result<(DataDir, Settings), Error> {
     Ok((places, settings))
 }
 
-/// The parameters of a call: the arguments, the acting peer, and facts that only the caller's directory shows.
+/// The parameters of a call: the arguments, the acting peer, and facts that depend on the caller's directory.
 pub fn call_params(row: &CliOperation, parsed: &ParsedCommand, settings: &Settings) -> Map<String, Value> {
     let mut params = parsed.args.clone();
     for arg in row.op.args.iter().filter(|arg| arg.role == ArgRole::Path) {
@@ -191,7 +191,7 @@ pub fn call_params(row: &CliOperation, parsed: &ParsedCommand, settings: &Settin
     params.extend(actor_params(settings));
     if let Some(name) = &parsed.acting {
         params.insert("as".into(), json!(name));
-        // Looking at another peer's mail must not mark it as read, unless the user asks for that.
+        // A look at another peer's mailbox must not mark the mail as read, unless the user asks for that.
         if row.op.args.iter().any(|arg| arg.name == "take") {
             params.entry("take").or_insert(json!(false));
         }
@@ -215,7 +215,7 @@ pub fn call_params(row: &CliOperation, parsed: &ParsedCommand, settings: &Settin
     params
 }
 
-/// Parameters of every call: the version of this program, and the peer or session that the settings name.
+/// The parameters that every call has: the version of this program, and the peer or session that the settings specify.
 fn actor_params(settings: &Settings) -> Map<String, Value> {
     let named = Some(settings.text("SLM_MESH_PEER")).filter(|name| !name.is_empty());
     let mut params = Map::from_iter([("v".to_owned(), json!(env!("CARGO_PKG_VERSION")))]);
@@ -225,7 +225,7 @@ fn actor_params(settings: &Settings) -> Map<String, Value> {
     params
 }
 
-/// Prints a line and returns exit status 0, even if nobody reads the output any more.
+/// Prints a line. Returns exit status 0 even if nobody reads the output any more.
 pub fn print_line(line: &str) -> Result<u8, Error> {
     try_print_line(line).map(|_| 0)
 }
@@ -241,7 +241,7 @@ pub fn try_print_line(line: &str) -> Result<bool, Error> {
 }
 
 fn report_error(error: &Error, json: bool) -> u8 {
-    // If even this cannot be printed, the exit status still reports the failure.
+    // If the error itself cannot be printed, the exit status still reports the failure.
     let _ = if json { print_line(&render::json_line(&error.to_value())).map(|_| ()) } else { Ok(()) };
     if !json {
         crate::sys::print_error(&format!("slm-mesh: {}", render::plain(&error.text)));

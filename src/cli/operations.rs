@@ -1,32 +1,32 @@
-//! How the command line handles each operation with a verb: what it prints for people, whether it may start a broker,
-//! and what it adds to the typed arguments.
+//! How the command line handles each operation that has a verb: what it prints for people, whether it may start a
+//! broker, and what it adds to the arguments that the user typed.
 //!
-//! **Invariant:** every operation with a verb has one row here, and no other code in `cli` depends on an operation's
-//! name. A test enforces both.
+//! **Invariant:** every operation that has a verb has one row here, and no other code in `cli` depends on an
+//! operation's name. A test enforces both rules.
 
 use super::args::ParsedCommand;
 use super::render;
 use crate::core::{Op, channels, journal, locks, mail, peers, shared_state, status};
 use serde_json::Value;
 
-/// A result as a person sees it.
+/// A result in the form that people see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rendered {
     /// Text for standard output.
     Text(String),
-    /// The requested thing does not exist. The sentence goes to standard error, so that a script does not mistake it
-    /// for a value.
+    /// The sentence that says that the requested thing does not exist. It goes to standard error, so that a script does
+    /// not mistake the sentence for a value.
     NotFound(String),
 }
 
-/// The rows of an operation that can wait (`--wait`) and follow (`--follow`).
+/// The kinds of rows for which a verb can wait (`--wait`) and which it can follow (`--follow`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowStream {
     /// Messages, which are reported as read after they are printed.
     Messages,
-    /// Events, which continue after a sequence number.
+    /// Events. A call can continue after a sequence number.
     Events,
-    /// The log, which comes in pages and continues after a sequence number.
+    /// Messages in the log, which arrives in pages. A call can continue after a sequence number.
     Log,
 }
 
@@ -50,14 +50,14 @@ impl RowStream {
     }
 }
 
-/// When a call includes the caller's directory and repository.
+/// When a call sends the caller's directory and repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendLocation {
     /// Never.
     Never,
     /// With every call.
     Always,
-    /// Only if the call is about less than the whole machine, because asking git takes time.
+    /// Only if the call is about less than the whole machine, because finding the repository takes time.
     WithSmallScope,
 }
 
@@ -70,13 +70,13 @@ pub struct CliOperation {
     pub render: fn(&Value, &ParsedCommand) -> Rendered,
     /// Whether the verb starts a broker if none is running.
     pub starts_broker: bool,
-    /// Whether the verb needs at least one file, although the operation accepts a file in either of two arguments.
+    /// Whether the verb needs at least one file, although the operation would accept a file in either of two arguments.
     pub needs_file: bool,
-    /// When the verb sends the caller's directory and repository.
+    /// When a call sends the caller's directory and repository.
     pub location: SendLocation,
-    /// Whether the answer leaves out an agent that calls the verb from its shell.
+    /// If an agent runs the verb in its shell, whether the answer leaves that agent out.
     pub excludes_caller: bool,
-    /// The rows that the verb can wait for and follow.
+    /// The rows for which the verb can wait and which it can follow.
     pub stream: Option<RowStream>,
 }
 
@@ -92,7 +92,7 @@ const fn row(op: &'static Op, render: fn(&Value, &ParsedCommand) -> Rendered) ->
     }
 }
 
-/// All operations with a verb, in the order of the documentation.
+/// All operations that have a verb, in the order in which the documentation lists them.
 pub const CLI_OPERATIONS: &[CliOperation] = &[
     CliOperation { location: SendLocation::WithSmallScope, excludes_caller: true, ..row(&peers::PEERS, render::peers) },
     row(&peers::WHOAMI, render::whoami),
@@ -117,11 +117,11 @@ pub const CLI_OPERATIONS: &[CliOperation] = &[
     row(&locks::QUERY, render::locks),
     CliOperation { stream: Some(RowStream::Events), ..row(&journal::READ, render::events) },
     row(&journal::EMIT, render::event_emitted),
-    // A question about the status must not change the status.
+    // Asking for the status must not change the status, so this starts no broker.
     CliOperation { starts_broker: false, ..row(&status::STATUS, render::mesh_status) },
 ];
 
-/// The operation of a verb. `broadcast` is a form of `send`.
+/// The operation of a verb. The verb `broadcast` is a form of `send`.
 pub fn of_verb(verb: &str) -> Option<&'static CliOperation> {
     let verb = if verb == "broadcast" { "send" } else { verb };
     CLI_OPERATIONS.iter().find(|row| row.op.verb == Some(verb))

@@ -12,14 +12,14 @@ use std::ffi::OsString;
 /// What to do.
 #[derive(Debug, Clone)]
 pub enum CliCommand {
-    /// No arguments: an MCP session, or a greeting on a terminal.
+    /// There are no arguments: serve MCP, or show a greeting on a terminal.
     Bare,
-    /// Serve MCP; `legacy` refuses the revision of 2026-07-28.
+    /// Serve MCP. `legacy` refuses the revision of 2026-07-28.
     #[allow(missing_docs)]
     Mcp {
         /// Whether to refuse the revision of 2026-07-28.
         legacy: bool,
-        /// The agent that the client is, whatever it says about itself.
+        /// The agent that runs the session, regardless of what the client says about itself.
         agent: Option<String>,
     },
     /// Run the broker in the foreground or the background.
@@ -30,7 +30,7 @@ pub enum CliCommand {
         /// Whether to end the broker's process if it does not stop by itself.
         force: bool,
     },
-    /// Remove what a crash left behind.
+    /// Remove the files that a crash left behind.
     Clean,
     /// Answer an agent's hook.
     Hook {
@@ -38,38 +38,38 @@ pub enum CliCommand {
         dialect: String,
         /// Whether to wait for a reason to wake the agent.
         wake: bool,
-        /// The agent that runs the hook, if it is another one.
+        /// The agent that runs the hook, if it differs from the agent of the dialect.
         agent: Option<String>,
     },
-    /// Carry lines between ssh and the broker.
+    /// Forward lines between ssh and the broker.
     Pipe,
     /// Print a new secret.
     Secret,
     /// Change the agents' settings.
     Setup(SetupOptions),
-    /// Check the broker and the agents; with an agent's name, prove its hooks.
+    /// Check the broker and the agents. With an agent's name, prove that the agent's hooks work.
     Doctor(Option<String>),
     /// Install, remove or run the git hooks.
     Guard(Vec<String>),
-    /// List the hubs on the local network after this many seconds.
+    /// Collect answers for this many seconds, and list the hubs on the local network.
     Hubs(u64),
-    /// Announce a hub on the local network; these are the command's arguments.
+    /// Announce a hub on the local network, as described by these arguments.
     Announce(Vec<String>),
-    /// Print the words that may follow these, for a shell's completion.
+    /// Print the words that may follow these words, for a shell's completion.
     Complete(Vec<String>),
     /// Print the version.
     Version,
     /// Print help on a topic.
     Help(String),
-    /// Show what a command changed in a locked file, and put the former content back.
+    /// Show what a command changed in a locked file, and restore the content from before the change.
     RestoreFile(RestoreOptions),
-    /// Run a command that cannot write the files that others hold.
+    /// Run a command that cannot write the files that other peers hold.
     Shield(ShieldOptions),
-    /// Print a state entry and its changes.
+    /// Print a state entry, and then its changes.
     WatchState,
-    /// Show the live view; with true, print one line per event instead.
+    /// Show the live view. If true, print one line per event instead.
     WatchMesh(bool),
-    /// Open the page in a browser; with true, only print its link.
+    /// Open the page in a browser. If true, only print the link.
     Web(bool),
     /// Print what was said last in a peer's session.
     Transcript(TranscriptOptions),
@@ -95,7 +95,7 @@ pub struct ParsedCommand {
 }
 
 impl ParsedCommand {
-    /// A command line whose verb is not known yet.
+    /// A command line for which the verb is not known yet.
     pub(super) fn new(command_line: Vec<OsString>) -> ParsedCommand {
         let command = CliCommand::Bare;
         ParsedCommand { command, args: Map::new(), json: false, acting: None, follow: false, command_line }

@@ -1,4 +1,4 @@
-//! Renders answers for people: aligned tables, relative times, colour only on a terminal.
+//! Renders answers for people: with aligned tables, with relative times, and with colour only on a terminal.
 //!
 //! **Invariant:** text from other agents reaches a terminal only through [`plain`].
 
@@ -15,7 +15,7 @@ use crate::sys;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 
-/// Prints an answer. Returns the exit status, and whether somebody still reads the output.
+/// Prints an answer. Returns the exit status, and whether anybody still reads the output.
 pub fn print_answer(row: &CliOperation, answer: &Value, parsed: &ParsedCommand) -> Result<(u8, bool), Error> {
     let rendered = (row.render)(answer, parsed);
     let mut is_read = true;
@@ -37,7 +37,7 @@ pub fn print_answer(row: &CliOperation, answer: &Value, parsed: &ParsedCommand) 
     Ok((status, is_read))
 }
 
-/// Lines about other things that an answer mentions: unread mail, and a name that a session took over.
+/// Lines about what an answer mentions besides its subject: unread mail, and a name that the session took over.
 fn unread_note(answer: &Value) -> String {
     let mail = &answer["mail"];
     let note =
@@ -92,7 +92,7 @@ pub fn event_emitted(answer: &Value, _: &ParsedCommand) -> Rendered {
 /// Renders one event on one line.
 pub fn event(row: &Value) -> String {
     let payload = row["payload"].as_object().cloned().unwrap_or_default();
-    // The line already names the author, and ids do not help a reader.
+    // The line already names the author, and ids do not help people.
     let hidden = ["peerId", "messageId", "fromPeer", "lockedBy", "unlockedBy"];
     let fact = |(name, value): (&String, &Value)| match name.as_str() {
         "filePath" => format!("{name}={}", relative(&word(value))),
@@ -116,7 +116,7 @@ pub fn peers(value: &Value, _: &ParsedCommand) -> Rendered {
         let text = "No other peers are online. An agent appears with its first mesh tool call, or two seconds after it starts.";
         return Rendered::Text(text.into());
     }
-    // With a single machine, this column is left out.
+    // If all peers are on one machine, this column is left out.
     const HOST: usize = 2;
     let own_host = sys::host();
     let has_other_hosts = rows.iter().any(|row| row["host"].as_str().is_some_and(|host| host != own_host));
@@ -125,7 +125,7 @@ pub fn peers(value: &Value, _: &ParsedCommand) -> Rendered {
         let state = match row["status"].as_str() {
             Some("active") if idle < 60 => "active".into(),
             Some("active") => format!("idle {}", time::span(idle * 1000)),
-            // The broker counts the idle time, because another machine's clock may be wrong.
+            // The idle time comes from the broker, because the clock of another machine may be wrong.
             Some("away" | "offline") => format!("offline {}", time::span(idle * 1000)),
             other => other.unwrap_or("").to_owned(),
         };
@@ -149,7 +149,7 @@ pub fn peers(value: &Value, _: &ParsedCommand) -> Rendered {
 pub fn state_entry(value: &Value, parsed: &ParsedCommand) -> Rendered {
     let entry = &value["entry"];
     match entry["value"].as_str() {
-        // A script gets only the value.
+        // If the output is not a terminal, a script reads it and needs only the value.
         Some(value) if !std::io::stdout().is_terminal() => Rendered::Text(value.to_owned()),
         Some(value) => Rendered::Text(format!("{} = {}", word(&entry["key"]), plain_lines(value))),
         None => Rendered::NotFound(format!("Key \"{}\" not found", word(&parsed.args["key"]))),
@@ -205,7 +205,7 @@ pub fn locks(value: &Value, _: &ParsedCommand) -> Rendered {
     Rendered::Text(table(&["FILE", "LOCKED BY", "LEFT", "WAITING", "REASON"], cells.collect()) + &next_page(value))
 }
 
-/// How to get the next page of a list that did not fit into one answer.
+/// Says how to get the next page of a list that did not fit into one answer.
 fn next_page(value: &Value) -> String {
     let Some(next) = value["next"].as_str() else { return String::new() };
     let n_left = value["remaining"].as_i64().map(|n| format!("{n} more")).unwrap_or_else(|| "there are more".into());
@@ -259,7 +259,7 @@ pub fn status_text(value: &Value) -> String {
     .join("\n")
 }
 
-/// The status lines of the hubs that stand in for each other, and of etcd.
+/// The status lines of the hubs that share the mesh, and of etcd.
 fn hub_lines(hubs: &Value) -> Vec<String> {
     if !hubs.is_object() {
         return Vec::new();
@@ -324,7 +324,7 @@ fn rows<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     value[name].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Aligns cells in columns below their headings.
+/// Aligns cells in columns below the headings.
 pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let head: Vec<String> = head.iter().map(|word| (*word).to_owned()).collect();
     let all: Vec<&Vec<String>> = std::iter::once(&head).chain(&rows).collect();
@@ -339,12 +339,12 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// One line of text from others that can neither steer a terminal nor hide anything.
+/// Reduces a text from others to one line that can neither control a terminal nor hide anything.
 pub fn plain(text: &str) -> String {
     untrusted_text::line(text)
 }
 
-/// An answer as JSON. No character in it can steer a terminal or hide anything.
+/// An answer as JSON, in which no character can control a terminal or hide anything.
 pub fn json_line(value: &Value) -> String {
     untrusted_text::visible_json(&value.to_string())
 }

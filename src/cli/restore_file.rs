@@ -1,4 +1,4 @@
-//! `lock restore FILE`: shows what a command changed in a locked file, and puts the former content back.
+//! `lock restore FILE`: shows what a command changed in a locked file, and restores the content from before the change.
 
 use super::{load_environment, print_line, render};
 use crate::agents::held_files::HeldFiles;
@@ -13,13 +13,13 @@ use std::io::{self, BufRead, IsTerminal, Write};
 pub struct RestoreOptions {
     /// The file.
     pub file: String,
-    /// Put the content back without asking.
+    /// Whether to restore the content without asking.
     pub yes: bool,
-    /// Replace the file even if it has changed again since then.
+    /// Whether to replace the file even if it has changed again since then.
     pub force: bool,
 }
 
-/// Shows the difference, and puts the former content back if the user wants that.
+/// Shows the difference, and restores the content from before the change if the user agrees.
 pub fn restore_file(options: &RestoreOptions, json: bool) -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     let held = HeldFiles::new(&places);
@@ -46,7 +46,7 @@ pub fn restore_file(options: &RestoreOptions, json: bool) -> Result<u8, Error> {
     })
 }
 
-/// Asks the user on the terminal.
+/// Asks the user for confirmation on the terminal.
 fn ask(point: &RestorePoint) -> Result<bool, Error> {
     let cannot = |error: io::Error| Error::new(ErrorKind::Storage, format!("cannot ask on the terminal ({error})"));
     let question = if point.removes() { "Remove the file, as before? [y/N] " } else { "Put this content back? [y/N] " };

@@ -16,21 +16,21 @@ use serde_json::{Value, json};
 /// The options of `setup`.
 #[derive(Debug, Clone, Default)]
 pub struct SetupOptions {
-    /// The agents by name; empty means the installed ones.
+    /// The names of the agents. If the list is empty, the installed agents are meant.
     pub agents: Vec<String>,
     /// Whether to show the changes without making them.
     pub dry: bool,
-    /// Whether to remove instead of install.
+    /// Whether to remove our entries instead of adding them.
     pub remove: bool,
-    /// Whether to change the project's files instead of the user's.
+    /// Whether to change the project's files instead of the user's files.
     pub project: bool,
-    /// Whether messages may wake these agents from now on; `None` keeps the setting.
+    /// Whether messages may wake these agents from now on. `None` keeps the setting as it is.
     pub wake: Option<bool>,
-    /// Whether shell commands of these agents run in a shield from now on; `None` keeps the setting.
+    /// Whether the shell commands of these agents run in a shield from now on. `None` keeps the setting as it is.
     pub shield: Option<bool>,
 }
 
-/// Connects or disconnects agents. Returns 1 if the user must still do something.
+/// Connects or disconnects agents. Returns 1 if the user still has to do something.
 pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
     let mut environment = Environment::find(options.project, options.dry)?;
     let agents = environment.agents(&options.agents)?;
@@ -82,7 +82,7 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
     Ok(u8::from(is_open))
 }
 
-/// Saves the settings that list agents; returns whether any of them changed.
+/// Saves the settings that list agents. Returns whether any list changed.
 fn save_lists(options: &SetupOptions, environment: &mut Environment, chosen: &[&Agent]) -> Result<bool, Error> {
     if options.shield == Some(true) {
         shield_trial::try_shield(&environment.program)
@@ -92,14 +92,14 @@ fn save_lists(options: &SetupOptions, environment: &mut Environment, chosen: &[&
     let shield =
         AgentList { setting: SHIELD, choice: options.shield, able: shieldable(), flag: "--shield", done: "shielded" };
     if options.shield == Some(false) && !options.dry {
-        // Sessions of agents that keep the shield raise it again.
+        // Sessions whose agents still use the shield turn their shield on again.
         SessionShield::lower_all(&DataDir::find()?);
     }
     let is_waking_changed = wake.save(options, chosen, &mut environment.wake)?;
     Ok(shield.save(options, chosen, &mut environment.shield)? || is_waking_changed)
 }
 
-/// A setting that lists agents, and the user's choice for it.
+/// A setting that lists agents, and what the user chose for it.
 struct AgentList {
     setting: &'static str,
     choice: Option<bool>,
@@ -109,7 +109,7 @@ struct AgentList {
 }
 
 impl AgentList {
-    /// Adds the chosen agents to the list, or removes them from it.
+    /// Adds the chosen agents to the list, or removes them from the list.
     fn save(&self, options: &SetupOptions, chosen: &[&Agent], list: &mut Vec<String>) -> Result<bool, Error> {
         let Some(on) = self.choice.or(options.remove.then_some(false)) else { return Ok(false) };
         let agents: Vec<&str> = chosen.iter().map(|agent| agent.id).filter(|id| self.able.contains(id)).collect();
@@ -140,7 +140,7 @@ fn format_step(step: &SetupStep) -> String {
     text
 }
 
-/// Checks everything, or proves an agent's hooks. Returns 1 if something is wrong.
+/// Checks everything, or tests the hooks of one agent. Returns 1 if something is wrong.
 pub fn doctor(prove: Option<&str>, json: bool) -> Result<u8, Error> {
     if let Some(agent) = prove {
         return prove_hooks(agent, json);
@@ -188,7 +188,7 @@ fn prove_hooks(agent: &str, json: bool) -> Result<u8, Error> {
     let mut environment = Environment::find(false, false)?;
     let agent = environment.agents(&[agent.to_owned()])?[0];
     let (user, project) = (agent.files.user, agent.files.project);
-    // Some agents have hooks only in a project.
+    // Some agents have hooks only in projects.
     environment.is_project = user.hooks.is_none() && user.own_file.is_none() && project.hooks.is_some();
     let proofs = prove::prove(&environment, agent)?;
     let is_whole = proofs.iter().all(|proof| proof.why.is_none());

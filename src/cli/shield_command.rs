@@ -1,6 +1,7 @@
 //! `shield -- COMMAND`: runs a command that cannot write the files that other peers have locked in this work tree.
 //!
-//! **Invariant:** the command replaces this process, so its exit status, its signals and its terminal are its own.
+//! **Invariant:** the command replaces this process, so the caller sees the command's own exit status, signals and
+//! terminal.
 
 use super::load_environment;
 use super::lock_command::report_not_run;
@@ -18,9 +19,9 @@ use std::time::Duration;
 /// The options of `shield`.
 #[derive(Debug, Clone, Default)]
 pub struct ShieldOptions {
-    /// More files that the command must not write.
+    /// Further files that the command must not write.
     pub files: Vec<String>,
-    /// Whether to run the command even if the system allows no shield.
+    /// Whether to run the command even if the system can't create a shield.
     pub is_optional: bool,
 }
 
@@ -48,7 +49,7 @@ fn enter(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<std::ffi
     })
 }
 
-/// The files and folders that others hold in this work tree. Without a broker, nobody holds any.
+/// The files and folders that other peers hold in this work tree. If no broker is running, nobody holds a file.
 fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<PathBuf>, Error> {
     let (places, settings) = load_environment()?;
     let mut client = match Client::connect_to_running(&places) {
@@ -56,7 +57,7 @@ fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec
         client => client?,
     };
     if options.is_optional {
-        // An agent waits for this command, as it waits for a hook, so the time is limited.
+        // An agent waits for this command as it waits for a hook, so the time is limited.
         let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
         client.set_receive_timeout(Some(budget)).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;
     }

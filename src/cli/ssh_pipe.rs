@@ -1,4 +1,5 @@
-//! `pipe`: carries the lines of a session to this machine's broker. Another machine runs it here through ssh.
+//! `pipe`: forwards lines between standard input and output and this machine's broker. Another machine runs `pipe` here
+//! through ssh.
 
 use super::load_environment;
 use crate::base::error::{Error, ErrorKind};
@@ -8,11 +9,12 @@ use serde_json::json;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 
-/// Connects standard input and output to this machine's broker, and starts a broker if none runs.
+/// Connects standard input and output to this machine's broker, and starts a broker if none is running.
 pub fn carry_lines() -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     let is_carrier = remote::is_remote(&places)?;
-    // A guest behind ssh looks for the leader by itself, and has its own way there.
+    // If a guest runs this through ssh, the guest itself searches for the leader, so this process connects only to this
+    // machine's broker.
     let client =
         if is_carrier { Client::connect_or_start(&places)? } else { Client::connect_to_own_or_start(&places)? };
     let failed =
@@ -20,11 +22,11 @@ pub fn carry_lines() -> Result<u8, Error> {
     let mut to_broker = client.clone_writer().map_err(failed)?;
     let mut from_broker = to_broker.another().map_err(failed)?;
     std::thread::spawn(move || {
-        // The end of one direction closes the other, so that each side learns that its peer is gone.
+        // When one direction ends, the other is closed too, so that each side learns that the other is gone.
         let end = copy_unbuffered(&mut io::stdin().lock(), &mut to_broker);
         if is_carrier && end.is_ok() {
-            // On this machine nobody needs the connection any more. Without this line, the hub would assume a network
-            // failure and keep the locks for a while.
+            // Nobody on the other machine needs the connection any more. Without this line, the hub would assume a
+            // network failure and keep the locks for a while.
             let _ = to_broker.write_all(rpc::notification("detach", &json!({})).as_bytes());
         }
         let _ = to_broker.shutdown(Shutdown::Write);
@@ -33,7 +35,7 @@ pub fn carry_lines() -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Copies like `io::copy`, but flushes after each read, because the other side waits for every line.
+/// Copies like `io::copy`, but flushes after each read, because the other side waits for every single line.
 fn copy_unbuffered(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
     let mut buffer = [0; 16 << 10];
     loop {

@@ -1,4 +1,4 @@
-//! `start` and `stop`, and the greeting on a terminal.
+//! `start` and `stop`, and the greeting that a terminal shows.
 
 use super::{connect_to_running, explain_absence, load_environment, print_line, render};
 use crate::base::error::{Error, ErrorKind};
@@ -16,11 +16,11 @@ use std::time::Duration;
 /// How long a clean shutdown may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs the broker in the foreground or the background. It replaces a broker that runs with other settings.
-/// With a change of the log, it stops the broker that runs, and changes to which log its database belongs.
+/// Runs the broker in the foreground or the background. A running broker with other settings is stopped and replaced.
+/// If there is a `log_change`, a running broker is stopped, and the database is made to join or leave the log.
 ///
 /// # Errors
-/// When the settings are wrong, or the broker can't be started or replaced.
+/// If the settings are wrong, or the broker can't be started or replaced.
 pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json: bool) -> Result<u8, Error> {
     if !detach {
         daemonize::leave_starter();
@@ -70,7 +70,7 @@ pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json:
     Ok(0)
 }
 
-/// Stops a running broker whose settings differ from the current ones.
+/// Stops the running broker if its settings differ from the current settings.
 fn stop_if_settings_differ(places: &DataDir, settings: &Settings) -> Result<(), Error> {
     let Ok(mut client) = Client::connect_to_own(places) else { return Ok(()) };
     let info = client.call("broker.info", &json!({}))?;
@@ -80,7 +80,7 @@ fn stop_if_settings_differ(places: &DataDir, settings: &Settings) -> Result<(), 
     stop_and_wait(places, &mut client).map(|_| ())
 }
 
-/// Stops the broker. With `force`, it ends a broker that does not stop by itself.
+/// Stops the broker. With `force`, ends a broker that does not stop by itself.
 pub fn stop(force: bool, json: bool) -> Result<u8, Error> {
     let places = DataDir::find()?;
     let stopped = connect_to_stop(&places).and_then(|mut client| stop_and_wait(&places, &mut client));
@@ -93,7 +93,8 @@ pub fn stop(force: bool, json: bool) -> Result<u8, Error> {
     if json { print_line(&line.to_string()) } else { print_line(&format!("Broker (PID {pid}) {how}.")) }
 }
 
-/// Connects to the broker that `stop` means: on one of several hubs to its own, also if another one leads.
+/// Connects to the broker that `stop` is to stop. On one of several hubs, this is the hub's own broker, even if another
+/// hub leads.
 fn connect_to_stop(places: &DataDir) -> Result<Client, Error> {
     if remote::is_remote(places)? {
         return connect_to_running(places);
@@ -101,8 +102,8 @@ fn connect_to_stop(places: &DataDir) -> Result<Client, Error> {
     Client::connect_to_own(places).map_err(|error| explain_absence(places, error))
 }
 
-/// Ends the process that holds the lock of the one broker, and returns its process id. `why` is the error of
-/// the try to stop it, which stands if no process holds the lock.
+/// Ends the process that holds the lock of this data directory's broker, and returns the id of that process. `why` is
+/// the error of the earlier attempt to stop the broker, which is returned if no process holds the lock.
 fn end_by_force(places: &DataDir, why: Error) -> Result<i64, Error> {
     let Some(pid) = client::broker_lock_holder(places).or_else(|| Client::listener_pid(places)) else {
         return Err(why);
@@ -112,7 +113,7 @@ fn end_by_force(places: &DataDir, why: Error) -> Result<i64, Error> {
     Ok(pid)
 }
 
-/// Asks the broker to stop, waits until it has released its lock, and returns its process id.
+/// Asks the broker to stop, waits until the broker has released its lock, and returns the id of its process.
 fn stop_and_wait(places: &DataDir, client: &mut Client) -> Result<Value, Error> {
     let pid = client.call("broker.stop", &json!({}))?["pid"].clone();
     client.set_receive_timeout(Some(STOP_TIMEOUT)).map_err(|_| not_stopped(&pid))?;
@@ -121,7 +122,7 @@ fn stop_and_wait(places: &DataDir, client: &mut Client) -> Result<Value, Error> 
     Ok(pid)
 }
 
-/// Waits until an ending broker has released its lock.
+/// Waits until a broker that is ending has released its lock.
 fn await_lock(places: &DataDir, pid: impl Display) -> Result<(), Error> {
     let wait = LockWait::begin(places.open_lock(&places.broker_lock())?);
     let locked = wait.for_time(STOP_TIMEOUT).map_err(|error| places.error("can't be locked", &error))?;
@@ -136,7 +137,7 @@ fn not_stopped(pid: impl Display) -> Error {
     Error::new(ErrorKind::TimedOut, text)
 }
 
-/// Greets a person who types `slm-mesh` alone: starts the broker, shows its status and what to do next.
+/// Greets a person who types just `slm-mesh`: starts the broker, and shows its status and what to do next.
 pub fn greet(json: bool) -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     let mut client = Client::connect_or_start(&places)?;

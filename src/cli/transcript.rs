@@ -1,4 +1,4 @@
-//! `transcript`: prints what was said last in a peer's session, from the transcript that its agent keeps.
+//! `transcript`: prints what was said last in a peer's session, from the transcript that the peer's agent keeps.
 
 use super::{actor_params, load_environment, print_line, render};
 use crate::base::error::Error;
@@ -9,11 +9,11 @@ use crate::mcp::peer_transcript::{DatedPassage, LastPassages, PassageFilter, las
 use crate::sys::file_tail::READ_MAX;
 use serde_json::{Value, json};
 
-/// The number of passages if the user gives none.
+/// The number of passages to print if the user gives no number.
 pub const LAST_DEFAULT: usize = 20;
-/// Maximum number of passages that the user may ask for.
+/// Maximum number of passages for which the user can ask.
 pub const LAST_MAX: i64 = 1000;
-/// How many characters of one passage are printed.
+/// Maximum number of characters that are printed of one passage.
 const PASSAGE_CHARS: usize = 4000;
 
 /// Which passages of a transcript to print.
@@ -23,7 +23,7 @@ pub struct TranscriptOptions {
     pub peer: String,
     /// The number of passages.
     pub last: usize,
-    /// Only passages with this text.
+    /// If set, only passages that contain this text.
     pub grep: Option<String>,
 }
 

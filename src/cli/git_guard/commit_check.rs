@@ -1,4 +1,4 @@
-//! Checks which files a commit, a merge or a push changes, and whether other peers hold them.
+//! Finds the files that a commit, a merge or a push changes, and checks whether other peers hold them.
 
 use super::hooks_dir::path_of;
 use super::run_git;
@@ -15,12 +15,12 @@ use std::time::Duration;
 
 /// How long the mesh may delay a commit.
 const BUDGET: Duration = Duration::from_millis(500);
-/// How many locks a refusal names.
+/// Maximum number of locks that a refusal names.
 const NAMED_MAX: usize = 10;
-/// The files of a commit or a merge: those that it adds to the branch.
+/// The arguments with which git lists the files that a commit or a merge adds to the branch.
 const STAGED: &[&str] = &["diff", "--cached", "--name-only", "-z", "--no-renames"];
 
-/// Runs as a hook. Returns 1 to refuse; if anything fails, the commit passes.
+/// Runs as a git hook. Returns 1 to refuse the commit. If anything fails, the commit passes.
 pub fn check_locks(hook: &str) -> u8 {
     match conflicting_locks(hook) {
         Ok(locks) if !locks.is_empty() => {
@@ -51,12 +51,12 @@ fn report_refusal(locks: &[Value]) {
     );
 }
 
-/// Other peers' locks on the files of a commit or a push.
+/// The locks that other peers hold on the files of a commit or a push.
 fn conflicting_locks(hook: &str) -> Result<Vec<Value>, Error> {
     let top = path_of(run_git(Path::new("."), &["rev-parse", "--show-toplevel"])?);
     let names = if hook == "pre-push" { pushed_files()? } else { run_git(Path::new("."), STAGED)? };
-    // The name of a file may be blank or begin with a line break, so only an empty name is skipped. A name that is
-    // not UTF-8 is converted in the same way when its file is locked.
+    // A file name may be blank or begin with a line break, so only empty names are skipped. A name that is not UTF-8 is
+    // converted in the same way as when the file was locked.
     let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
     let root = top.to_string_lossy();
     let mut files: Vec<String> = names.map(|name| format!("{root}/{}", String::from_utf8_lossy(name))).collect();
@@ -79,8 +79,8 @@ fn conflicting_locks(hook: &str) -> Result<Vec<Value>, Error> {
     Ok(found)
 }
 
-/// The locks that concern the caller. If the caller may be one of several sessions, the locks of these sessions are
-/// left out.
+/// The locks that stop the caller. If the caller may be any of several sessions, the locks of these sessions are left
+/// out.
 fn locks_of_others(client: &mut Client, params: &Map<String, Value>) -> Result<Vec<Value>, Error> {
     let mut check = |params: &Map<String, Value>| {
         let value = client.call("lock.check", &Value::Object(params.clone()))?;
@@ -98,10 +98,10 @@ fn locks_of_others(client: &mut Client, params: &Map<String, Value>) -> Result<V
     Ok(locks.filter(|lock| !candidates.contains(&lock["lockedBy"])).collect())
 }
 
-/// The files of a push. Git gives one line per ref to the hook: `local-ref local-id remote-ref remote-id`.
+/// The files of a push. Git passes one line per ref to the hook: `local-ref local-id remote-ref remote-id`.
 fn pushed_files() -> Result<Vec<u8>, Error> {
     let mut text = Vec::new();
-    // If the input cannot be read, nothing is checked and the push passes.
+    // If the input cannot be read, nothing is checked, and the push passes.
     let _ = std::io::stdin().lock().take(1 << 20).read_to_end(&mut text);
     let mut files = Vec::new();
     for line in String::from_utf8_lossy(&text).lines() {
@@ -113,7 +113,7 @@ fn pushed_files() -> Result<Vec<u8>, Error> {
         }
         let range = format!("{remote}..{local}");
         let changed = ["diff", "--name-only", "-z", "--no-renames", &range];
-        // If the remote commit is not in this clone, all new commits are checked instead.
+        // If this clone does not have the remote commit, all new commits are checked instead.
         let known = if is_nothing(remote) { None } else { run_git(Path::new("."), &changed).ok() };
         files.extend(known.map_or_else(|| files_of_new_commits(local), Ok)?);
         files.push(0);
@@ -121,18 +121,18 @@ fn pushed_files() -> Result<Vec<u8>, Error> {
     Ok(files)
 }
 
-/// The files that commits change, for all commits that no remote has yet.
+/// The files that are changed by commits that no remote has yet.
 fn files_of_new_commits(local: &str) -> Result<Vec<u8>, Error> {
     let commits = run_git(Path::new("."), &["rev-list", local, "--not", "--remotes"])?;
     let failed = |error: std::io::Error| Error::new(ErrorKind::Usage, format!("cannot run git diff-tree ({error})"));
-    // `git log` would put line breaks between the names, and a name may begin with a line break.
+    // `git log` would separate the names with line breaks, and a name may itself begin with a line break.
     let mut git = Command::new("git");
     git.args(["diff-tree", "--stdin", "-r", "-c", "--root", "--no-commit-id", "--name-only", "-z", "--no-renames"]);
     let mut git = git.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
     let input = git.stdin.take();
     let writing = std::thread::spawn(move || input.map(|mut input| input.write_all(&commits)));
     let out = git.wait_with_output().map_err(failed)?;
-    // If writing fails, git's own exit status shows it.
+    // If the write fails, git's exit status shows that.
     let _ = writing.join();
     if out.status.success() { Ok(out.stdout) } else { Err(Error::new(ErrorKind::Usage, "git diff-tree failed")) }
 }

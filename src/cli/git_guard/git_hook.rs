@@ -1,7 +1,7 @@
 //! One git hook: adds the guard before an existing hook, and removes the guard again.
 //!
-//! The guard's lines are inserted into a shell script, so that the script keeps its name, its arguments and its
-//! standard input. Any other hook is moved aside, and our script runs it.
+//! If the hook is a shell script, the guard's lines are inserted into it, so that the script keeps its name, its
+//! arguments and its standard input. Any other hook is moved aside, and our script runs it.
 
 use super::hooks_dir::{HooksDir, Sharing};
 use crate::base::error::{Error, ErrorKind};
@@ -9,53 +9,53 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// The first and the last line that the guard adds.
+/// The first and the last of the lines that the guard adds.
 const BEGIN: &str =
     "# slm-mesh guard: refuses what another agent has locked; slm-mesh guard remove takes these lines out.";
 const END: &str = "# end of slm-mesh guard";
-/// The suffix of the copy of an earlier hook, and the name of the directory in which an earlier hook keeps its own
-/// name.
+/// The suffix of the copy of an earlier hook. Also the name of the directory in which a hook that was moved aside keeps
+/// its name.
 const BEFORE: &str = "before-slm-mesh";
-/// The suffixes that pre-commit and lefthook give to an existing hook.
+/// The suffixes with which pre-commit and lefthook rename an existing hook.
 const RENAMED: &[&str] = &["legacy", "old"];
-/// Shells in which the guard's lines work.
+/// Shells that can run the guard's lines.
 const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh", "ksh"];
 
-/// How the guard's lines name this program.
+/// How the guard's lines refer to this program.
 pub enum Program {
-    /// By this path.
+    /// By the path of the program on this machine.
     Here(PathBuf),
-    /// By its name, because other machines use the hook, too.
+    /// By the program's name, because the hook is also used on other machines.
     InPath,
 }
 
-/// One git hook in its directory.
+/// One git hook in its hooks directory.
 pub struct GitHook {
     /// The name of the hook.
     pub hook: &'static str,
     /// The file that git runs.
     pub path: PathBuf,
-    /// The directory for a hook that was moved aside, as a path from the hooks directory.
+    /// The directory for a hook that was moved aside, relative to the hooks directory.
     aside: &'static str,
 }
 
-/// The present content of a hook file.
+/// What a hook file contains at present.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Found {
     Nothing,
     /// A hook without the guard.
     Unguarded,
-    /// A shell script with the guard's lines. The value is the script without these lines.
+    /// A shell script that contains the guard's lines. The value is the script without these lines.
     Inline(Vec<u8>),
-    /// Our script, which runs the hook that was moved aside, if any.
+    /// Our own script. It runs the hook that was moved aside, if there is one.
     Ours,
 }
 
 impl GitHook {
-    /// The hook of this name.
+    /// The hook with this name.
     pub fn new(dir: &HooksDir, hook: &'static str) -> GitHook {
-        // A hook that finds its project from its own place must still find it. But we create no directory in a work
-        // tree except among its hooks.
+        // A hook that finds its project relative to its own place must still find it. However, in a work tree, a
+        // directory may be created only among the hooks.
         let is_usual = dir.path.parent() == Some(&dir.common);
         let aside = if is_usual { "../before-slm-mesh" } else { "before-slm-mesh" };
         GitHook { hook, path: dir.path.join(hook), aside }
@@ -64,7 +64,7 @@ impl GitHook {
     /// Refuses a hook that can't be guarded for everybody who uses it.
     ///
     /// # Errors
-    /// When git tracks the hook, and the hook is not a shell script.
+    /// If git tracks the hook and the hook is not a shell script.
     pub fn check_installable(&self, sharing: Sharing) -> Result<(), Error> {
         let is_tracked = sharing == Sharing::Tracked;
         let is_theirs = find_in(&self.path) == Found::Unguarded;
@@ -79,12 +79,12 @@ impl GitHook {
         Ok(())
     }
 
-    /// Adds the guard to the hook; returns what the user should know.
+    /// Adds the guard to the hook. Returns what the user should know.
     ///
     /// # Errors
-    /// When a file can't be written.
+    /// If a file can't be written.
     pub fn install(&self, program: &Program) -> io::Result<Option<String>> {
-        // If a hook manager has renamed our hook, the manager would run the renamed hook as an old one.
+        // If a hook manager has renamed our hook, the manager would run it as the user's earlier hook.
         for renamed in self.renamed() {
             self.remove_from(&renamed)?;
         }
@@ -103,7 +103,7 @@ impl GitHook {
         if let Some(at) = insertion_point(&self.path, &text) {
             let mode = fs::metadata(&self.path)?.permissions().mode();
             if matches!(program, Program::Here(_)) {
-                // A hook manager may overwrite the file later. Then this copy still contains the user's hook.
+                // If a hook manager overwrites the file later, this copy still contains the user's hook.
                 write_hook(&self.kept(), &text, mode)?;
             }
             let with = [&text[..at], lines.as_bytes(), &text[at..]].concat();
@@ -115,17 +115,17 @@ impl GitHook {
         Ok(note)
     }
 
-    /// Removes the guard; returns whether there was one.
+    /// Removes the guard. Returns whether there was one.
     ///
     /// # Errors
-    /// When a file can't be written.
+    /// If a file can't be written.
     pub fn remove(&self) -> io::Result<bool> {
         let mut removed = false;
         for path in std::iter::once(self.path.clone()).chain(self.renamed()) {
             removed |= self.remove_from(&path)?;
         }
         let kept = self.kept();
-        // A hook manager may have written the same hook again.
+        // A hook manager may have written a hook that is identical to the copy.
         if !removed && kept.exists() && read_hook(&kept) == read_hook(&self.path) {
             fs::remove_file(&kept)?;
         }
@@ -137,7 +137,8 @@ impl GitHook {
         match find_in(path) {
             Found::Nothing | Found::Unguarded => return Ok(false),
             Found::Inline(text) => {
-                // If the user has changed the hook since then, the changed hook stays and the copy is removed.
+                // If the user has changed the hook since the guard was installed, the changed hook stays and the copy
+                // is removed.
                 write_hook(path, &text, fs::metadata(path)?.permissions().mode())?;
                 remove_if_there(&kept)?;
             }
@@ -147,7 +148,7 @@ impl GitHook {
         let link = self.aside_path();
         remove_if_there(&link)?;
         if let Some(dir) = link.parent() {
-            // The directory may still contain another hook.
+            // The directory may still contain other hooks.
             let _ = fs::remove_dir(dir);
         }
         Ok(true)
@@ -156,12 +157,12 @@ impl GitHook {
     /// Whether git runs the guard before this hook.
     pub fn is_guarded(&self) -> bool {
         let has_guard = |path: &Path| matches!(find_in(path), Found::Inline(_) | Found::Ours) && is_executable(path);
-        // pre-commit runs an existing hook before its own.
+        // pre-commit runs an existing hook before its own hook.
         let runs_legacy = || find_bytes(&read_hook(&self.path), b"pre-commit").is_some() && is_executable(&self.path);
         has_guard(&self.path) || runs_legacy() && has_guard(&self.with_suffix("legacy"))
     }
 
-    /// The program that the guard's lines call, if the program is missing.
+    /// The program that the guard's lines run, if that program no longer exists.
     pub fn missing_program(&self) -> Option<String> {
         let text = String::from_utf8_lossy(&read_hook(&self.path)).into_owned();
         let lines = text.split(BEGIN).nth(1)?;
@@ -176,7 +177,7 @@ impl GitHook {
         std::iter::once(self.kept()).filter(|path| path.symlink_metadata().is_ok()).chain(older).collect()
     }
 
-    /// Renames the kept copy if it differs from the present hook, so that neither of them is lost.
+    /// If an older copy differs from the present hook, renames the copy, so that both are kept.
     fn set_older_apart(&self, text: &[u8]) -> io::Result<Option<String>> {
         let kept = self.kept();
         if kept.symlink_metadata().is_err() || read_hook(&kept) == text {
@@ -208,7 +209,7 @@ impl GitHook {
         self.path.with_file_name(self.aside).join(self.hook)
     }
 
-    /// Gives the hook that was moved aside its own name, because some hooks act according to their name.
+    /// Links the hook that was moved aside under its own name, because some hooks behave according to their name.
     fn link_aside(&self) -> io::Result<()> {
         let link = self.aside_path();
         let Some(dir) = link.parent() else { return Ok(()) };
@@ -219,7 +220,7 @@ impl GitHook {
         symlink(back.join(format!("{}.{BEFORE}", self.hook)), &link)
     }
 
-    /// A script that asks the mesh, and then runs the earlier hook.
+    /// A script that asks the mesh, and then runs the hook that was there before.
     fn script(&self, lines: &str) -> String {
         let (aside, hook) = (self.aside, self.hook);
         format!(
@@ -228,8 +229,8 @@ impl GitHook {
     }
 }
 
-/// The lines that ask the mesh. The rest of the hook still finds its name, its arguments and its standard input as
-/// git gave them.
+/// The lines that ask the mesh. After these lines, the hook still has its name, its arguments and its standard input as
+/// git passed them.
 fn guard_lines(program: &Program, hook: &str) -> String {
     let (is_missing, program) = match program {
         Program::Here(path) => {
@@ -240,7 +241,7 @@ fn guard_lines(program: &Program, hook: &str) -> String {
     };
     let check = format!("{program} guard check {hook} \"$@\"");
     let lines = if hook == "pre-push" {
-        // A push gives its refs on standard input, and both the guard and the hook must read them.
+        // Git passes the refs of a push on standard input, which both the guard and the hook must read.
         format!(
             "slm_mesh_refs=$(cat)\nif [ -n \"$slm_mesh_refs\" ]; then\n    \
              {is_missing} || printf '%s\\n' \"$slm_mesh_refs\" | {check} || exit 1\n    \
@@ -265,8 +266,8 @@ fn find_in(path: &Path) -> Found {
     if is_ours { Found::Ours } else { Found::Inline(bare) }
 }
 
-/// The position of the guard's lines in a hook: after the first line of an executable shell script. A script in another
-/// language has no such position.
+/// The position for the guard's lines in a hook. In an executable shell script, this is after the first line. A script
+/// in another language has no such position.
 fn insertion_point(path: &Path, text: &[u8]) -> Option<usize> {
     let is_file = path.symlink_metadata().is_ok_and(|meta| meta.is_file());
     if !is_file || !is_executable(path) {
@@ -287,14 +288,15 @@ fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// Writes a hook completely or not at all. If the file has a second name, its content stays the same under that name.
+/// Writes a hook completely or not at all. If the file also has another name (a hard link), the content under that name
+/// does not change.
 fn write_hook(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
     let new = PathBuf::from(format!("{}.new-slm-mesh", path.display()));
     let written = fs::write(&new, text)
         .and_then(|()| fs::set_permissions(&new, fs::Permissions::from_mode(mode & 0o7777)))
         .and_then(|()| fs::rename(&new, path));
     if written.is_err() {
-        // The error of the write is more important.
+        // The error of the write is more important than an error of the removal.
         let _ = fs::remove_file(&new);
     }
     written

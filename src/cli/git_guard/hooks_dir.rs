@@ -1,5 +1,5 @@
-//! Finds the directory of this work tree's git hooks, which other repositories or users share it, and where a guard
-//! was installed.
+//! Finds the directory of this work tree's git hooks, finds out which other repositories or users share it, and records
+//! where a guard was installed.
 
 use super::run_git;
 use crate::base::error::{Error, ErrorKind};
@@ -10,11 +10,11 @@ use std::{fs, io};
 
 /// The directory of the git hooks of a work tree.
 pub struct HooksDir {
-    /// The directory, without symlinks if it exists.
+    /// The directory. Symlinks in the path are resolved if the directory exists.
     pub path: PathBuf,
     /// The root of the work tree.
     top: PathBuf,
-    /// The git directory that all work trees share.
+    /// The git directory that all work trees of the repository share.
     pub common: PathBuf,
 }
 
@@ -23,20 +23,20 @@ pub struct HooksDir {
 pub enum Sharing {
     /// Only this repository, and only for this user.
     Private,
-    /// All repositories of this user, because the path of the hooks is set outside of this repository.
+    /// All repositories of this user, because the directory of the hooks is set outside this repository.
     AllRepositories,
-    /// Everybody who works on the project.
+    /// Everybody who works on the project, because git tracks the hooks.
     Tracked,
 }
 
 impl HooksDir {
-    /// Asks git for the directory, because git knows linked work trees and all scopes of `core.hooksPath`.
+    /// Asks git for the directory, because git takes linked work trees and all scopes of `core.hooksPath` into account.
     ///
     /// # Errors
-    /// When git is not installed, or no work tree is here.
+    /// If git is not installed, or the working directory is not in a work tree.
     pub fn find() -> Result<HooksDir, Error> {
         let top = path_of(run_git(Path::new("."), &["rev-parse", "--show-toplevel"])?);
-        // A relative `core.hooksPath` begins at the root of the work tree, because git runs the hooks there.
+        // A relative `core.hooksPath` is relative to the root of the work tree, because git runs the hooks there.
         let path = top.join(path_of(run_git(&top, &["rev-parse", "--git-path", "hooks"])?));
         let common = top.join(path_of(run_git(&top, &["rev-parse", "--git-common-dir"])?));
         if top.as_os_str().is_empty() {
@@ -46,7 +46,7 @@ impl HooksDir {
         Ok(HooksDir { path: real(path), top, common: real(common) })
     }
 
-    /// Whether a path that a user typed is this directory.
+    /// Whether a path that a user typed names this directory.
     pub fn is_at(&self, named: &Path) -> bool {
         named.canonicalize().is_ok_and(|named| named == self.path) || named == self.path
     }
@@ -57,25 +57,25 @@ impl HooksDir {
             let words = [&["config"], scope, &["--get", "core.hooksPath"]].concat();
             run_git(&self.top, &words).ok()
         };
-        // Old versions of git can't name the scope of a value.
+        // Old versions of git can't show the scope of a value.
         let effective = value(&[]);
         if effective.is_some() && value(&["--worktree"]) != effective && value(&["--local"]) != effective {
             return Sharing::AllRepositories;
         }
-        // Inside a git directory, `ls-files` would list the files of the work tree.
+        // In a git directory, `ls-files` would list the files of the work tree, so this checks first.
         let is_in_work_tree = run_git(&self.path, &["rev-parse", "--is-inside-work-tree"]);
         if is_in_work_tree.is_ok_and(|answer| answer.starts_with(b"false")) {
             return Sharing::Private;
         }
-        // The hooks may be tracked by another repository than this one.
+        // The hooks may be tracked by a different repository.
         match run_git(&self.path, &["ls-files", "-z"]) {
             Ok(files) if !files.is_empty() => Sharing::Tracked,
             _ => Sharing::Private,
         }
     }
 
-    /// The file that records where guards were installed. The hooks themselves lose this fact when somebody rewrites
-    /// them.
+    /// The file that records where guards were installed. The hooks themselves do not show this any more after somebody
+    /// rewrites them.
     pub fn record_path(&self) -> PathBuf {
         self.common.join("slm-mesh-guard")
     }
@@ -87,10 +87,10 @@ impl HooksDir {
         lines.map(|line| PathBuf::from(OsStr::from_bytes(line))).collect()
     }
 
-    /// Records that a guard is installed here.
+    /// Records that a guard is installed in this directory.
     ///
     /// # Errors
-    /// When the file can't be written.
+    /// If the file can't be written.
     pub fn record(&self) -> io::Result<()> {
         let mut known = self.recorded();
         if !known.contains(&self.path) {
@@ -102,7 +102,7 @@ impl HooksDir {
     /// Removes this directory from the record.
     ///
     /// # Errors
-    /// When the file can't be written.
+    /// If the file can't be written.
     pub fn forget(&self) -> io::Result<()> {
         let known: Vec<PathBuf> = self.recorded().into_iter().filter(|path| *path != self.path).collect();
         match fs::remove_file(self.record_path()) {
@@ -118,7 +118,7 @@ impl HooksDir {
     }
 }
 
-/// A path that git printed on a separate line.
+/// The path in git's output, without the line break at the end.
 pub fn path_of(mut line: Vec<u8>) -> PathBuf {
     if line.last() == Some(&b'\n') {
         line.pop();

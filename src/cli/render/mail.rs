@@ -70,7 +70,7 @@ pub fn log(value: &Value, _: &ParsedCommand) -> Rendered {
         text.push("No messages.".into());
     }
     if value["more"] == json!(true) {
-        // Older messages come first, and the newest message is last.
+        // Messages are listed from the oldest to the newest.
         match value["before"].as_i64() {
             Some(before) => text.insert(0, dim(&format!("there may be older messages: --before {before}"))),
             None => text.push(dim(&format!("there may be newer messages: --after {}", value["next"]))),
@@ -79,9 +79,9 @@ pub fn log(value: &Value, _: &ParsedCommand) -> Rendered {
     Rendered::Text(text.join("\n"))
 }
 
-/// Renders one message of the log: its sender, its recipient, its receipt, and its text.
+/// Renders one message of the log: the sender, the recipient, the receipt and the text.
 pub fn log_message(row: &Value) -> String {
-    // The sender of mail over the old HTTP API may have any name, even one that looks like this line.
+    // A sender that used the old HTTP API may have any name, even one that imitates this line.
     let name = |field: &str| untrusted_text::shown_name(row[field].as_str().unwrap_or(""));
     let (from, group) = (name("fromName"), row["group"].as_str().map(untrusted_text::shown_name));
     let to = match (row["copies"].as_i64(), &group) {
@@ -135,7 +135,7 @@ pub fn channels(value: &Value, _: &ParsedCommand) -> Rendered {
     Rendered::Text(table(&["CHANNEL", "JOINED", "UNREAD", "MEMBERS"], cells.collect()) + &next_page(value))
 }
 
-/// The members of a channel, some of them by name.
+/// Lists members of a channel by name, and counts the rest.
 fn members(channel: &Value) -> String {
     let named = rows(channel, "members");
     let shown: Vec<String> = named.iter().map(|name| untrusted_text::shown_name(name.as_str().unwrap_or(""))).collect();

@@ -1,12 +1,12 @@
-//! Messages as conversations: a message and its replies are one row, which opens as one text. Also the texts of a
-//! search and of a mailbox.
+//! Groups messages into conversations: a message and its replies share one row, which opens as one text. Also makes the
+//! texts that show a search or a mailbox.
 
 use super::draw;
 use super::model::{WatchModel, WatchedMessage, word};
 use crate::base::time;
 use serde_json::Value;
 
-/// A message and its known replies, oldest first. There is always at least one message.
+/// A message and its known replies, oldest first. A conversation has at least one message.
 #[derive(Debug, Clone)]
 pub struct Conversation<'a> {
     /// The id of the first message.
@@ -26,26 +26,26 @@ impl<'a> Conversation<'a> {
         &self.messages[0].key
     }
 
-    /// Whether the first message is known.
+    /// Whether the first message of the conversation is known.
     pub fn has_beginning(&self) -> bool {
         self.messages[0].id() == self.id
     }
 }
 
 impl WatchedMessage {
-    /// The public id of the message, or its key while the id is unknown.
+    /// The public id of the message, or the message's key while the id is unknown.
     fn id(&self) -> &str {
         self.row.as_ref().and_then(|row| row["id"].as_str()).unwrap_or(&self.key)
     }
 
-    /// The id of the first message of the conversation.
+    /// The id of the first message in this message's conversation.
     fn conversation(&self) -> &str {
         self.row.as_ref().and_then(|row| row["thread"].as_str()).unwrap_or_else(|| self.id())
     }
 }
 
 impl WatchModel {
-    /// The conversations of peers whose project passes the filter, the latest first.
+    /// The conversations between peers whose project passes the filter, latest first.
     pub fn shown_conversations(&self) -> Vec<Conversation<'_>> {
         let mut found: Vec<Conversation<'_>> = Vec::new();
         for mail in &self.mail {
@@ -89,8 +89,8 @@ pub fn rows_text(rows: &[Value]) -> String {
     rows.iter().map(text).collect::<Vec<_>>().join("\n\n\n")
 }
 
-/// A mailbox as its owner sees it: unread messages first, the oldest at the top, and then read messages, the newest
-/// at the top.
+/// A mailbox as its owner sees it: unread messages first, from the oldest to the newest, and then read messages, from
+/// the newest to the oldest.
 pub fn mailbox_text(answer: &Value) -> String {
     let rows = answer["messages"].as_array().cloned().unwrap_or_default();
     let is_unread = |row: &Value| ["accepted", "offered"].contains(&word(&row["receipt"]));

@@ -1,6 +1,6 @@
-//! Draws the model as styled lines of text for a screen of a given size at a given time.
+//! Draws the model as lines of styled text, for a screen of a given size at a given time.
 //!
-//! **Invariant:** no line is wider than the screen, and there is one line for each of its rows.
+//! **Invariant:** no line is wider than the screen, and there is exactly one line for each row of the screen.
 
 use super::conversations::Conversation;
 use super::model::{InputMode, InputPrompt, PANES, Pane, WatchModel, WatchedMessage, word};
@@ -8,7 +8,7 @@ use super::screen_text::{cell, cut, cut_front, tame, width, wrap};
 use crate::base::time;
 use serde_json::Value;
 
-/// The look of a piece of a line.
+/// The look of a piece of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextStyle {
     /// The terminal's default.
@@ -17,18 +17,18 @@ pub enum TextStyle {
     Bold,
     /// Secondary text.
     Dim,
-    /// Text that needs attention or that is about somebody waiting.
+    /// Text that needs attention, or text about somebody who is waiting.
     Warn,
     /// The selected row.
     Selected,
 }
 
-/// A line as pieces of text, each with its style.
+/// A line that consists of pieces of text, each with its style.
 pub type StyledLine = Vec<(TextStyle, String)>;
 
-/// With fewer rows than this, the focused pane takes the whole screen.
+/// On a screen with fewer rows than this, the focused pane fills the whole screen.
 const ROWS_FOR_ALL: usize = 14;
-/// From this many columns on, a row shows all its cells.
+/// On a screen with at least this many columns, rows show all their cells.
 const WIDE: usize = 64;
 
 const HELP: &str = "\
@@ -65,7 +65,7 @@ pub fn draw_screen(model: &WatchModel, columns: usize, rows: usize, now: i64) ->
     lines.into_iter().map(|line| cut_to_width(line, columns)).collect()
 }
 
-/// The help text, opened over the panes.
+/// The help text, which is shown over the panes.
 pub fn help_text() -> InputMode {
     InputMode::Open { title: "Keys".into(), body: HELP.into(), scroll: 0 }
 }
@@ -109,7 +109,7 @@ fn footer(model: &WatchModel, columns: usize) -> StyledLine {
                 InputPrompt::Search => " messages with: ".to_owned(),
                 InputPrompt::Write(to) => format!(" to {}: ", cut(&model.name(to), 20)),
             };
-            // The end of the text is shown, because that is where people type.
+            // If the text is too long, its end is shown, because that is where people type.
             let room = columns.saturating_sub(width(&ask) + 1);
             vec![
                 (TextStyle::Bold, ask),
@@ -134,8 +134,8 @@ fn footer(model: &WatchModel, columns: usize) -> StyledLine {
     }
 }
 
-/// Divides the rows among the panes, including their titles. A pane with little to show gets all the rows that it
-/// needs, and events get the rest.
+/// Divides the rows of the screen among the panes and their titles. A pane with little to show gets as many rows as it
+/// needs, and the events get the rest.
 fn divide_rows(model: &WatchModel, n_rows: usize) -> Vec<(Pane, usize)> {
     if n_rows + 2 < ROWS_FOR_ALL {
         return vec![(model.pane, n_rows)];
@@ -189,7 +189,7 @@ fn draw_pane(model: &WatchModel, pane: Pane, columns: usize, n_rows: usize, now:
     lines
 }
 
-/// The width of the widest cell, at most `max`.
+/// The width of the widest cell, but no more than `max`.
 fn column_width<'a>(cells: impl Iterator<Item = &'a String>, max: usize) -> usize {
     cells.map(|cell| width(cell)).max().unwrap_or(0).min(max)
 }
@@ -221,7 +221,7 @@ fn draw_peers(model: &WatchModel, columns: usize, now: i64) -> Vec<StyledLine> {
     (0..rows.len()).map(row).collect()
 }
 
-/// The peer's project directory and branch: `api@main`.
+/// The peer's project directory and branch, as in `api@main`.
 fn project_and_branch(row: &Value) -> String {
     let project = word(&row["projectPath"]).trim_end_matches('/');
     let project = tame(project.rsplit('/').next().unwrap_or(""));
@@ -240,7 +240,7 @@ fn state(row: &Value, passed: i64) -> (TextStyle, String) {
     }
 }
 
-/// A time span in whole minutes, hours or days, because a screen that changes every second is restless.
+/// A time span in whole minutes, hours or days. A screen on which seconds count up would be restless.
 fn short_span(ms: i64) -> String {
     match ms / 60_000 {
         minutes @ 0..90 => format!("{minutes} min"),
@@ -278,7 +278,7 @@ fn draw_locks(model: &WatchModel, columns: usize, now: i64) -> Vec<StyledLine> {
     (0..rows.len()).map(row).collect()
 }
 
-/// A path in short form: relative to the holder's project, or beginning with the name of its project.
+/// A path in short form: relative to the holder's project, or beginning with the name of the project that contains it.
 fn short_path(model: &WatchModel, holder: &str, path: &Value) -> String {
     let path = word(path);
     let inside = |root: &str| {
@@ -316,7 +316,7 @@ fn draw_messages(model: &WatchModel, columns: usize, now: i64) -> Vec<StyledLine
     rows.iter().zip(&ways).map(row).collect()
 }
 
-/// The sender and the recipient: `a → b`.
+/// The sender and the recipient, as in `a → b`.
 pub fn route(model: &WatchModel, mail: &WatchedMessage) -> String {
     let to = if mail.group.is_some() { tame(&mail.to) } else { model.name(&mail.to) };
     format!("{} → {to}", model.name(&mail.from))
@@ -333,7 +333,7 @@ pub fn receipt_label(mail: &WatchedMessage) -> (TextStyle, String) {
     }
 }
 
-/// The receipt of each copy of a group message, one per line. Empty if somebody else sent the message.
+/// The receipt of each copy of a group message, one per line; empty if somebody other than the user sent the message.
 pub fn copy_receipts(model: &WatchModel, mail: &WatchedMessage) -> String {
     let mut lines: Vec<String> =
         mail.copies.iter().map(|(to, receipt)| format!("{:<24} {}", model.name(to), tame(receipt))).collect();
@@ -351,7 +351,7 @@ fn excerpt(mail: &WatchedMessage) -> String {
         "text" | "" => String::new(),
         other => format!("{}: ", tame(other)),
     };
-    // More characters cannot fit on a line, so the rest is not cleaned.
+    // A line has no room for more characters, so the rest is not looked at.
     kind + &tame(&word(&row["payload"]).chars().take(400).collect::<String>())
 }
 
@@ -375,7 +375,7 @@ fn draw_events(model: &WatchModel, columns: usize, now: i64) -> Vec<StyledLine> 
     rows.iter().zip(&whos).map(row).collect()
 }
 
-/// The details of an event beyond its type and its author.
+/// The details of an event, other than its type and its author.
 fn event_details(model: &WatchModel, row: &Value) -> String {
     let (payload, by) = (&row["payload"], word(&row["emittedBy"]));
     let with = |text: String, more: &Value| match more.as_str().filter(|more| !more.is_empty()) {
@@ -418,7 +418,7 @@ fn draw_open_text(title: &str, body: &str, scroll: usize, columns: usize, n_rows
     lines
 }
 
-/// How far a text can scroll on this screen.
+/// How many lines a text can be scrolled on a screen of this size.
 pub fn max_scroll(body: &str, columns: usize, rows: usize) -> usize {
     wrap(body, columns.saturating_sub(4)).len().saturating_sub(rows.saturating_sub(3))
 }

@@ -1,4 +1,4 @@
-//! Draws a small scene at several screen sizes, and presses keys in it.
+//! Draws a small scene on screens of several sizes, and presses keys in the scene.
 
 use super::draw::{StyledLine, draw_screen};
 use super::key_actions::{self, UserAction, handle_key};

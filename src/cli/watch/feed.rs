@@ -1,5 +1,5 @@
-//! The view's connection to the broker. It delivers every event once and in order, and the answers to requests, even
-//! if the connection breaks in between.
+//! The view's connection to the broker. It delivers every event exactly once and in order, and the answers to requests,
+//! even if the connection breaks meanwhile.
 //!
 //! **Invariant:** the view never restarts a broker that somebody stopped.
 
@@ -10,31 +10,31 @@ use crate::wire::rpc::{self, RpcMessage};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
-/// Maximum number of events in one answer while the view catches up.
+/// Maximum number of events per answer while the view catches up.
 const PAGE: i64 = 200;
 
-/// The purpose of a request, so that its answer reaches the right place.
+/// What a request is for, which decides where its answer goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchRequest {
     /// The peers that are online.
     Peers,
-    /// All peers, online or offline, for their names.
+    /// All peers, online or offline, to learn their names.
     Names,
-    /// The hubs that stand in for each other.
+    /// The hubs that share the mesh.
     Hubs,
     /// The active locks.
     Locks,
-    /// The user's own peer, for its number of unread messages.
+    /// The user's own peer, to learn its number of unread messages.
     Me,
     /// Messages sent to the user.
     Mine,
     /// Messages that the user sent.
     Sent,
-    /// What all peers wrote to each other recently.
+    /// Recent messages between all peers.
     Log,
-    /// The messages of the conversation with this id, which is open.
+    /// The messages of the open conversation, which has this id.
     Conversation(String),
-    /// Messages that contain these words, and the messages that earlier steps found, newest first.
+    /// Messages that contain these words. Also holds the messages that earlier steps of the search found, newest first.
     Search(String, Vec<Value>),
     /// The mailbox of the peer with this name.
     Mailbox(String),
@@ -46,7 +46,7 @@ pub enum WatchRequest {
     Nothing,
 }
 
-/// An event, an answer, or the loss of the connection.
+/// What the connection delivers: an event, an answer, or its own loss.
 #[derive(Debug)]
 pub enum FeedUpdate {
     /// An event.
@@ -57,27 +57,27 @@ pub enum FeedUpdate {
     Lost(String),
 }
 
-/// A request without an answer yet. A long list arrives in several pages, and is delivered as a whole.
+/// A request that has not been answered yet. A long list arrives in several pages and is delivered as a whole.
 #[derive(Debug)]
 struct OpenRequest {
     asked: WatchRequest,
     method: String,
     params: Value,
-    /// The rows of the pages so far.
+    /// The rows of the pages that have arrived so far.
     rows: Vec<Value>,
 }
 
 /// The lists that arrive in pages.
 const LISTS: [&str; 2] = ["peers", "locks"];
 
-/// The connection, with the requests that have no answer yet.
+/// The connection, and the requests that have not been answered yet.
 #[derive(Debug)]
 pub struct Feed {
     places: DataDir,
-    /// The parameters of every request.
+    /// The parameters that every request has.
     common: Map<String, Value>,
     client: Option<Client>,
-    /// The sequence number of the last event that was delivered; `None` before the first.
+    /// The sequence number of the last event that was delivered; `None` before the first event.
     cursor: Option<i64>,
     /// How many past events the first connection loads.
     n_old: i64,
@@ -91,7 +91,7 @@ impl Feed {
     /// Connects, and starts a broker if none is running.
     ///
     /// # Errors
-    /// When no broker can be reached or started.
+    /// If no broker can be reached or started.
     pub fn new(places: DataDir, common: Map<String, Value>, n_old: i64) -> Result<Feed, Error> {
         let client = Client::connect_or_start(&places)?;
         let mut feed = Feed {
@@ -114,7 +114,7 @@ impl Feed {
         self.client.as_ref()
     }
 
-    /// Sends a request and waits for its answer. Everything else that arrives is kept for later.
+    /// Sends a request and waits for its answer. Anything else that arrives meanwhile is kept for later.
     ///
     /// # Errors
     /// The broker's error, or `Gone`.
@@ -128,7 +128,7 @@ impl Feed {
         value
     }
 
-    /// Sends a request; the answer arrives as [`FeedUpdate::Answer`].
+    /// Sends a request. The answer arrives later, as [`FeedUpdate::Answer`].
     pub fn request(&mut self, asked: WatchRequest, method: &str, params: Value) {
         self.send(OpenRequest { asked, method: method.to_owned(), params, rows: Vec::new() });
     }
@@ -146,12 +146,12 @@ impl Feed {
         }
     }
 
-    /// Whether a request of this kind still waits for its answer.
+    /// Whether a request of this kind is still waiting for its answer.
     pub fn is_waiting_for(&self, asked: &WatchRequest) -> bool {
         self.open.values().any(|open| open.asked == *asked)
     }
 
-    /// Everything that has arrived since the last call. With `wait`, it blocks until something arrives.
+    /// Everything that has arrived since the last call. With `wait`, blocks until something arrives.
     pub fn poll(&mut self, wait: bool) -> Vec<FeedUpdate> {
         let mut waits = wait && self.updates.is_empty();
         while let Some(client) = &mut self.client {
@@ -166,14 +166,14 @@ impl Feed {
         std::mem::take(&mut self.updates)
     }
 
-    /// Tries once to reconnect; returns whether the view is connected.
+    /// Makes one attempt to reconnect. Returns whether the view is connected.
     pub fn reconnect(&mut self) -> bool {
         let found = match self.was_stopped {
             true => Client::connect(&self.places).map_err(|error| match client::is_absent(&error) {
                 true => None,
                 false => Some(error.to_string()),
             }),
-            // The broker crashed, so this starts a new one, but only once: if this fails, it would fail again.
+            // The broker crashed, so this starts a new one. There is only one attempt, because another would fail too.
             false => Client::connect_or_start(&self.places).map_err(|error| Some(error.text)),
         };
         self.was_stopped = true;
@@ -188,14 +188,14 @@ impl Feed {
         self.client.is_some()
     }
 
-    /// Subscribes to events and reads the missed events.
+    /// Subscribes to events, and reads the events that were missed.
     fn subscribe_and_catch_up(&mut self, mut client: Client) -> Result<(), Error> {
-        // Events that are pushed during the catch-up come after the older ones.
+        // Events that are pushed during the catch-up are delivered after the older events.
         let mut pushed = Vec::new();
         let all = json!({ "types": ["*"] });
         let stands = self.call_on(&mut client, "events.subscribe", all, &mut pushed)?["seq"].as_i64();
         if self.cursor.is_some_and(|cursor| stands.is_some_and(|stands| cursor > stands)) {
-            // The broker has another database, whose sequence numbers begin again.
+            // The broker has a different database, in which the sequence numbers start again.
             self.cursor = None;
         }
         if self.cursor.is_none() && self.n_old == 0 {
@@ -239,7 +239,7 @@ impl Feed {
                 RpcMessage::Response { id, result } if id == wanted => {
                     return result.map_err(|error| rpc::decode_error(&error));
                 }
-                // Pushed events are kept until all events before them are known.
+                // Pushed events are kept until all earlier events are known.
                 RpcMessage::Notification { method, params } if method == "event" => pushed.push(Value::Object(params)),
                 _ => {}
             }
@@ -276,7 +276,7 @@ impl Feed {
         }
     }
 
-    /// Requests the next page, or delivers the answer with the rows of all pages.
+    /// Requests the next page. If there is none, delivers the answer with the rows of all pages.
     fn handle_answer(&mut self, mut open: OpenRequest, result: Result<Value, Error>) {
         let result = result.map(|mut value| {
             let list = LISTS.into_iter().find(|list| value[*list].is_array());
@@ -295,7 +295,7 @@ impl Feed {
         }
     }
 
-    /// Delivers an event, unless it was delivered before.
+    /// Delivers an event, unless the event was delivered before.
     fn handle_event(&mut self, row: Value) {
         let seq = row["seq"].as_i64();
         if seq > self.cursor {

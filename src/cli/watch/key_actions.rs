@@ -1,4 +1,4 @@
-//! The effects of keys: each key changes the model, or requests an action outside of the model.
+//! What keys do: each key changes the model, or requests an action that the model cannot perform.
 
 use super::conversations::conversation_text;
 use super::draw;
@@ -10,7 +10,7 @@ use serde_json::Value;
 /// The placeholder for a text that has not arrived yet.
 pub const LOADING: &str = "…";
 
-/// An action that a key requests and that the model cannot do itself.
+/// An action that a key requests and that the model cannot perform itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserAction {
     /// Quit the view.
@@ -22,20 +22,20 @@ pub enum UserAction {
     /// Send a message.
     #[allow(missing_docs)]
     Send { to: String, text: String },
-    /// Release a lock: only the grant that was on the screen.
+    /// Release a lock, but only the grant that the screen showed.
     #[allow(missing_docs)]
     Release { path: String, token: i64 },
-    /// Report that the user has opened these messages. The rows are included.
+    /// Report that the user has opened these messages, given as rows.
     Opened(Vec<Value>),
     /// Get the messages of this conversation.
     Fetch(String),
     /// Search for messages with these words.
     Search(String),
-    /// Look at the mailbox of this peer.
+    /// Show the mailbox of this peer.
     LookAtMailbox(String),
 }
 
-/// Handles one key. The size of the screen limits scrolling.
+/// Handles one key. The size of the screen limits how far a text can scroll.
 pub fn handle_key(model: &mut WatchModel, key: Key, size: (usize, usize)) -> Option<UserAction> {
     model.note.clear();
     match key {
@@ -88,7 +88,7 @@ fn handle_key_in_panes(model: &mut WatchModel, key: Key, size: (usize, usize)) -
         Key::PageUp => move_selection(model, -(size.1 as i64 / 3)),
         Key::PageDown => move_selection(model, size.1 as i64 / 3),
         Key::Home => model.selected[model.pane as usize] = None,
-        // If nothing is open, Escape removes the filter.
+        // If nothing is open, Escape clears the filter.
         Key::Escape => model.filter.clear(),
         _ => {}
     }
@@ -99,7 +99,7 @@ fn move_selection(model: &mut WatchModel, by: i64) {
     let keys = model.row_keys(model.pane);
     let last = keys.len().saturating_sub(1) as i64;
     let place = (model.selected_row(model.pane) as i64 + by).clamp(0, last) as usize;
-    // No stored key means the first row, so that the selection follows the newest entry.
+    // If the first row is selected, no key is stored, so that the selection stays on the newest entry.
     model.selected[model.pane as usize] = keys.get(place).cloned().filter(|_| place > 0);
 }
 
@@ -176,7 +176,7 @@ fn ask_to_release(model: &mut WatchModel) {
     }
 }
 
-/// Opens the selected row of the focused pane over the panes.
+/// Opens the selected row of the focused pane, as a text over the panes.
 pub fn open_selected(model: &mut WatchModel) -> Option<UserAction> {
     let place = model.selected_row(model.pane);
     let (mut action, mut found) = (None, None);
@@ -205,18 +205,17 @@ pub fn open_selected(model: &mut WatchModel) -> Option<UserAction> {
     action
 }
 
-/// Shows an opened conversation again after more of it has arrived. Returns those of its messages that were sent to
-/// the user.
+/// Updates an open conversation after more of it has arrived. Returns those of its messages that were sent to the user.
 pub fn show_more(model: &mut WatchModel, id: &str) -> Option<UserAction> {
     let is_open = matches!(&model.mode, InputMode::Open { body, .. } if body.contains(LOADING));
     let is_selected = model.pane == Pane::Mail
         && model.shown_conversations().get(model.selected_row(Pane::Mail)).is_some_and(|one| one.id == id);
-    // A message that is still missing now no longer exists.
+    // If a message is still missing now, it no longer exists.
     let shown = (is_open && is_selected).then(|| open_selected(model)).flatten();
     shown.filter(|action| matches!(action, UserAction::Opened(_)))
 }
 
-/// Formats a row as one line per field: name, then value.
+/// Formats a row as one line per field: the name, then the value.
 fn format_fields(row: &Value) -> String {
     let shown = |value: &Value| match value {
         Value::String(text) => text.clone(),

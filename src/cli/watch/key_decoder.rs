@@ -1,4 +1,4 @@
-//! Decodes keyboard bytes into keys. An escape sequence may arrive in pieces, for example over ssh.
+//! Decodes the bytes from a keyboard into keys. An escape sequence may arrive in pieces, for example through ssh.
 
 /// A key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Key {
     Home,
     /// Return.
     Enter,
-    /// Escape alone.
+    /// Escape by itself.
     Escape,
     /// Backspace.
     Erase,
@@ -35,14 +35,14 @@ pub enum Key {
     Clear,
 }
 
-/// A decoder, with the bytes of a key that is not complete yet.
+/// A decoder, which keeps the bytes of a key that is not complete yet.
 #[derive(Debug, Default)]
 pub struct KeyDecoder {
     bytes: Vec<u8>,
 }
 
 impl KeyDecoder {
-    /// Adds bytes and returns the keys that are complete.
+    /// Adds bytes, and returns the keys that are now complete.
     pub fn decode(&mut self, bytes: &[u8]) -> Vec<Key> {
         self.bytes.extend_from_slice(bytes);
         let mut keys = Vec::new();
@@ -58,15 +58,15 @@ impl KeyDecoder {
         !self.bytes.is_empty()
     }
 
-    /// Ends the wait for the rest of a key. A lone escape byte is the Escape key.
+    /// Stops waiting for the rest of a key. A lone escape byte is the Escape key.
     pub fn finish(&mut self) -> Option<Key> {
         let was = std::mem::take(&mut self.bytes);
         (was == [0x1b]).then_some(Key::Escape)
     }
 }
 
-/// The first key and its length in bytes. Returns `None` while the key is incomplete. For unknown bytes, the key in
-/// the result is `None`.
+/// The first key and its length in bytes; `None` while the key is incomplete. If the bytes are unknown, the key in the
+/// result is `None`.
 fn decode_first(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
     let key = match bytes.first()? {
         0x1b => return decode_escape(bytes),

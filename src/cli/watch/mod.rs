@@ -1,4 +1,4 @@
-//! `watch`: a live view of peers, locks, messages and events that is redrawn as events arrive. For pipes, it prints
+//! `watch`: a live view of peers, locks, messages and events, redrawn as events arrive. If the output is a pipe, prints
 //! one line per event instead.
 //!
 //! The view controls the terminal with rustix's termios and a dozen escape sequences, because four panes and an input
@@ -29,15 +29,15 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// How many past events the first screen shows.
+/// How many past events the view shows at first.
 const N_OLD: i64 = 50;
 /// How many messages a search shows.
 const SEARCH_MAX: usize = 50;
 /// Minimum time between two redraws. An event should appear within 100 ms.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(80);
-/// Minimum time between two requests of an outdated list.
+/// Minimum time between two requests for the same outdated list.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(250);
-/// How often to request what no event reports: idle times and waiting peers.
+/// How often to request facts that no event reports: idle times and waiting peers.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// How often to redraw ages and leases.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
@@ -46,11 +46,11 @@ const RECONNECT_INTERVAL: Duration = Duration::from_millis(500);
 /// How long to wait for the rest of an escape sequence, which ssh may split.
 const KEY_TIMEOUT: Duration = Duration::from_millis(60);
 
-/// Runs the view. If the terminal cannot show a view, it prints one line per event.
+/// Runs the view. If the terminal cannot show it, prints one line per event instead.
 pub fn watch(parsed: &ParsedCommand, plain: bool) -> Result<u8, Error> {
     let (places, settings) = load_environment()?;
     let plain = plain || parsed.json || !terminal::is_capable();
-    // Lists are requested without a peer, so that watching does not count as activity of the user's peer.
+    // Lists are requested without naming a peer, so that watching does not count as activity of the user's peer.
     let common = Map::from_iter([("v".to_owned(), json!(env!("CARGO_PKG_VERSION")))]);
     let mut feed = Feed::new(places, common, if plain { 0 } else { N_OLD })?;
     if plain {
@@ -59,7 +59,7 @@ pub fn watch(parsed: &ParsedCommand, plain: bool) -> Result<u8, Error> {
     let named = Some(settings.text("SLM_MESH_PEER").to_owned()).filter(|name| !name.is_empty());
     let who = match parsed.acting.clone().or(named) {
         Some(name) => json!({ "as": name }),
-        // Even in an agent's shell, the reader of a screen is a person.
+        // Even in an agent's shell, whoever reads the screen is a person.
         None => match feed.call("whoami", json!({})) {
             Ok(found) if found["kind"] == json!("human") => json!({ "as": found["you"]["id"] }),
             Err(error) if error.kind != ErrorKind::Ambiguous => return Err(error),
@@ -108,13 +108,13 @@ fn print_events(mut feed: Feed, is_json: bool) -> Result<u8, Error> {
     }
 }
 
-/// The view: connection, model, terminal and timers.
+/// The view, with its connection, model, terminal and timers.
 struct WatchScreen {
     feed: Feed,
     model: WatchModel,
     terminal: Terminal,
     colour: bool,
-    /// The lines on the screen.
+    /// The lines that the screen shows now.
     painted: Vec<String>,
     keys: KeyDecoder,
     /// Whether the screen may be out of date.
@@ -201,7 +201,7 @@ impl WatchScreen {
                     | WatchRequest::Release(_),
                     Err(error),
                 ) => self.model.note = error.text,
-                // A list whose request failed is requested again later.
+                // If the request for a list failed, the list is requested again later.
                 _ => {}
             },
         }
@@ -247,7 +247,7 @@ impl WatchScreen {
         }
     }
 
-    /// Asks for the next step of a search, because the broker searches in small steps.
+    /// Requests the next step of a search, because the broker searches in small steps.
     fn search(&mut self, words: String, found: Vec<Value>, before: Option<i64>) {
         let mut params = self.as_user(json!({ "search": words, "limit": SEARCH_MAX - found.len() }));
         if let Some(before) = before {
@@ -257,7 +257,7 @@ impl WatchScreen {
         self.feed.request(WatchRequest::Search(words, found), "log", params);
     }
 
-    /// Collects the messages of one step. Then continues the search or shows the result.
+    /// Collects the messages that one step found. Then continues the search or shows the result.
     fn search_on(&mut self, words: String, mut found: Vec<Value>, answer: &Value) {
         found.extend(answer["messages"].as_array().into_iter().flatten().rev().cloned());
         let next = answer["before"].as_i64().filter(|_| answer["more"] == json!(true));
@@ -292,12 +292,12 @@ impl WatchScreen {
             self.model.offline = None;
             self.model.stale = model::StaleLists { peers: true, locks: true, mail: true, names: true };
         }
-        // A newly started broker may have written to the screen.
+        // A broker that was just started may have written to the screen.
         self.painted.clear();
         self.is_outdated = true;
     }
 
-    /// Requests outdated lists, each not too often and with one request at a time.
+    /// Requests the lists that are outdated. Each list is requested only so often, and has at most one open request.
     fn request_stale_lists(&mut self) {
         if self.feed.client().is_none() {
             return;
@@ -317,7 +317,7 @@ impl WatchScreen {
                 (WatchRequest::Mine, "inbox", list("all")),
                 (WatchRequest::Sent, "inbox", list("sent")),
             ],
-            // Another hub that leads means another connection, after which all lists are outdated.
+            // If another hub leads, the connection is a new one, and all lists are outdated after that.
             vec![(WatchRequest::Names, "peers", whole), (WatchRequest::Hubs, "hub.status", json!({}))],
         ];
         for (n, list) in lists.into_iter().enumerate() {
@@ -356,12 +356,12 @@ impl WatchScreen {
         let stale = self.model.stale;
         let stale = [stale.peers, stale.locks, stale.mail, stale.names];
         let lists = stale.iter().zip(self.requested_at).filter(|(stale, _)| **stale);
-        // The answer to an open request ends the wait.
+        // If a request is still open, its answer ends the wait.
         let lists = lists.map(|(_, at)| after(at, REQUEST_INTERVAL).max(Duration::from_millis(20)));
         lists.chain([pause]).min().unwrap_or(pause)
     }
 
-    /// Writes the lines that differ from those on the screen.
+    /// Writes the lines that differ from what the screen shows.
     fn redraw_if_due(&mut self) -> io::Result<()> {
         let is_due = self
             .drawn_at
@@ -386,12 +386,13 @@ impl WatchScreen {
         if out.is_empty() {
             return Ok(());
         }
-        // Synchronized output: terminals that support it show the whole change at once, and others ignore it.
+        // Synchronized output: a terminal that supports it shows the whole change at once. Other terminals ignore the
+        // sequence.
         self.terminal.write(&format!("\u{1b}[?2026h{out}\u{1b}[0m\u{1b}[?2026l"))
     }
 }
 
-/// A line with its escape codes. The selected line is highlighted over the whole width.
+/// A line with escape codes. The selected line is highlighted across the full width.
 fn to_escape_codes(line: &StyledLine, columns: usize, colour: bool) -> String {
     let mut out = String::new();
     for (style, text) in line {

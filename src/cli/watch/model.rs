@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// How many messages and events are kept for scrolling back.
 const KEPT: usize = 200;
-/// How many names of peers are kept.
+/// How many peers' names are kept.
 const NAMES_MAX: usize = 4096;
 
 /// The parts of the screen, from top to bottom.
@@ -25,13 +25,13 @@ pub enum Pane {
     Events,
 }
 
-/// All panes, in their order.
+/// All panes, from top to bottom.
 pub const PANES: [Pane; 4] = [Pane::Peers, Pane::Locks, Pane::Mail, Pane::Events];
 
 /// A message to one peer or to a group.
 #[derive(Debug, Clone)]
 pub struct WatchedMessage {
-    /// The message's id, or for a group message a key that all copies share.
+    /// The message's id. For a group message, a key that all copies have in common.
     pub key: String,
     /// The sender's id.
     pub from: String,
@@ -39,20 +39,20 @@ pub struct WatchedMessage {
     pub to: String,
     /// The number of recipients, if the message went to a group.
     pub group: Option<i64>,
-    /// The known receipts of the copies that the user sent to a group, by recipient id.
+    /// The known receipts of the copies of a group message that the user sent, by recipient id.
     pub copies: BTreeMap<String, String>,
     /// When the message was sent, in ms.
     pub at: i64,
     /// The receipt of the message.
     pub receipt: String,
-    /// The row of the message with its text, once an answer contained it.
+    /// The row of the message, including the text, if an answer has contained it.
     pub row: Option<Value>,
-    /// The user's own copy, if the user is a recipient.
+    /// The user's own copy of the message, if the user is a recipient.
     pub own: Option<Value>,
 }
 
 impl WatchedMessage {
-    /// The number of copies known to be read.
+    /// The number of copies that are known to be read.
     pub fn n_read(&self) -> usize {
         let counts = self.row.as_ref().map(|row| &row["receipts"]).filter(|counts| counts.is_object());
         if let Some(counts) = counts.filter(|_| self.copies.is_empty()) {
@@ -62,7 +62,7 @@ impl WatchedMessage {
     }
 }
 
-/// The question in the input line at the bottom.
+/// What the input line at the bottom asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InputPrompt {
     /// Which project to show.
@@ -73,7 +73,7 @@ pub enum InputPrompt {
     Search,
 }
 
-/// The present meaning of the keys.
+/// What the keys mean at present.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InputMode {
     /// Move between panes and rows.
@@ -81,7 +81,7 @@ pub enum InputMode {
     /// Edit the input line.
     #[allow(missing_docs)]
     Type { prompt: InputPrompt, text: String },
-    /// Confirm the release of a lock. `own` tells whether the user holds it.
+    /// Confirm the release of a lock. `own` says whether the user holds the lock.
     #[allow(missing_docs)]
     Confirm { path: String, holder: String, own: bool, token: i64 },
     /// Show a text over the panes.
@@ -94,9 +94,9 @@ pub enum InputMode {
 pub struct WatchModel {
     /// The id and the name of the user's peer.
     pub me: (String, String),
-    /// Rows of `peers`.
+    /// The rows of the answer of `peers`.
     pub peers: Vec<Value>,
-    /// Rows of `lock.query`.
+    /// The rows of the answer of `lock.query`.
     pub locks: Vec<Value>,
     /// Newest first.
     pub mail: VecDeque<WatchedMessage>,
@@ -104,23 +104,23 @@ pub struct WatchModel {
     pub events: VecDeque<Value>,
     /// The user's unread messages.
     pub unread: i64,
-    /// The hub that leads and how many stand by, if several share the mesh.
+    /// The hub that leads, and the number of standbys, if several hubs share the mesh.
     pub hubs: Option<(String, usize)>,
-    /// When the rows of peers and locks arrived, ms. Idle times and leases count from then.
+    /// When the rows of peers and locks arrived, in ms. Idle times and leases are counted from then on.
     pub received_at: (i64, i64),
     /// The text that a project's path must contain.
     pub filter: String,
-    /// The focused pane.
+    /// The pane that has the focus.
     pub pane: Pane,
-    /// The key of the selected row of each pane. `None` means the first row, even if another row becomes first.
+    /// The key of the selected row of each pane. `None` means the first row, even when another row becomes the first.
     pub selected: [Option<String>; 4],
-    /// The present meaning of the keys.
+    /// What the keys mean at present.
     pub mode: InputMode,
-    /// The result of the user's last action.
+    /// What the user's last action resulted in.
     pub note: String,
-    /// Why no broker is connected; `None` if one is.
+    /// Why no broker is connected; `None` if a broker is connected.
     pub offline: Option<String>,
-    /// Lists that events have made outdated.
+    /// Lists that are outdated because of events.
     pub stale: StaleLists,
     names: HashMap<String, String>,
     projects: HashMap<String, String>,
@@ -175,7 +175,7 @@ impl WatchModel {
                 self.learn_name(word(&payload["peerId"]), word(&payload["name"]), payload["projectPath"].as_str());
                 self.stale.peers = true;
             }
-            // The peer that left may have waited for a lock.
+            // The peer that left may have been waiting for a lock.
             "peer_left" => (self.stale.peers, self.stale.locks) = (true, true),
             "peer_updated" => self.stale.peers = true,
             _ => {}
@@ -213,7 +213,7 @@ impl WatchModel {
         let id = word(&payload["messageId"]);
         self.stale.peers = true;
         self.stale.mail = true;
-        // An acknowledged message was also read, so its receipt stays.
+        // A message that was acknowledged has also been read, so its receipt is kept.
         let mail = self.mail.iter_mut().find(|mail| mail.key == id && mail.receipt != "acked");
         if let Some(mail) = mail {
             mail.receipt = "read".into();
@@ -234,13 +234,13 @@ impl WatchModel {
         self.peers.sort_by_key(|row| word(&row["name"]).to_lowercase());
     }
 
-    /// Notes which hub leads.
+    /// Records which hub leads.
     pub fn set_hubs(&mut self, status: &Value) {
         let standbys = status["standbys"].as_array().map_or(0, Vec::len);
         self.hubs = status["leader"].as_str().map(|leader| (leader.to_owned(), standbys));
     }
 
-    /// Collects the names from an answer of `peers` that includes offline peers.
+    /// Collects names from an answer of `peers` that includes offline peers.
     pub fn learn_names(&mut self, value: &Value) {
         for row in rows(value, "peers") {
             self.learn_name(word(&row["id"]), word(&row["name"]), row["projectPath"].as_str());
@@ -256,10 +256,10 @@ impl WatchModel {
         }
     }
 
-    /// Applies an answer of `log`, or of `inbox`: messages that the user received or sent.
+    /// Applies an answer of `log`, or an answer of `inbox` with messages that the user received or sent.
     pub fn add_messages(&mut self, value: &Value) {
         let rows = rows(value, "messages");
-        // The rows of a group message are its copies. They become one line.
+        // In answers, each copy of a group message is a row. The view shows them as one line.
         for row in rows {
             self.learn_name(word(&row["fromPeer"]), word(&row["fromName"]), None);
             if row["toName"].is_string() {
@@ -268,7 +268,7 @@ impl WatchModel {
             let key = row_key(&row);
             let group = row["group"].as_str();
             let own = Some(row.clone()).filter(|row| word(&row["toPeer"]) == self.me.0);
-            // A row of the log covers all copies of a message. In other answers, each row is one copy.
+            // In the log, one row covers all copies of a message. In other answers, each row is one copy.
             let is_copy = group.is_some() && row["toName"].is_string() && row["copies"].is_null();
             let copy = is_copy.then(|| (word(&row["toPeer"]).to_owned(), word(&row["receipt"]).to_owned()));
             if let Some(known) = self.mail.iter_mut().find(|mail| mail.key == key) {
@@ -305,7 +305,7 @@ impl WatchModel {
         }
     }
 
-    /// A peer's name, or the beginning of its id if the name is unknown.
+    /// A peer's name. If the name is unknown, the beginning of the peer's id.
     pub fn name(&self, id: &str) -> String {
         match self.names.get(id) {
             Some(name) => tame(name),
@@ -322,7 +322,7 @@ impl WatchModel {
         path.to_lowercase().contains(&self.filter.to_lowercase())
     }
 
-    /// The directory of a peer's project, if known.
+    /// The directory of a peer's project, if it is known.
     pub fn project(&self, id: &str) -> Option<&str> {
         self.projects.get(id).map(String::as_str)
     }
@@ -337,7 +337,7 @@ impl WatchModel {
         self.peers.iter().filter(|row| self.matches_filter(word(&row["projectPath"]))).collect()
     }
 
-    /// The locks inside the projects that pass the filter, or held by their peers.
+    /// The locks that are inside projects that pass the filter, or that peers of these projects hold.
     pub fn shown_locks(&self) -> Vec<&Value> {
         let fits =
             |row: &&Value| self.matches_filter(word(&row["filePath"])) || self.is_peer_shown(word(&row["lockedBy"]));
@@ -349,7 +349,7 @@ impl WatchModel {
         self.filter.is_empty() || self.is_peer_shown(&mail.from) || self.is_peer_shown(&mail.to)
     }
 
-    /// The events about the projects that pass the filter, or about their peers.
+    /// The events about projects that pass the filter, or about peers of these projects.
     pub fn shown_events(&self) -> Vec<&Value> {
         let fits = |row: &&Value| {
             let payload = &row["payload"];
@@ -370,13 +370,13 @@ impl WatchModel {
         }
     }
 
-    /// The position of a pane's selected row; the first row if the selected one is gone.
+    /// The position of a pane's selected row. If that row is gone, the position of the first row.
     pub fn selected_row(&self, pane: Pane) -> usize {
         let selected = &self.selected[pane as usize];
         selected.as_ref().and_then(|key| self.row_keys(pane).iter().position(|other| other == key)).unwrap_or(0)
     }
 
-    /// Whether time alone changes anything on the screen.
+    /// Whether the screen changes with time even if nothing happens.
     pub fn changes_with_time(&self) -> bool {
         !self.peers.is_empty() || !self.locks.is_empty() || !self.mail.is_empty() || !self.events.is_empty()
     }

@@ -1,13 +1,13 @@
-//! Turns text from other peers into screen cells: harmless, of known width, and short enough.
+//! Turns text from other peers into text for the screen: harmless, of known width, and short enough.
 //!
-//! **Invariant:** text from others reaches a line only through [`tame`].
+//! **Invariant:** text from others reaches a line of the screen only through [`tame`].
 
 use crate::cli::render;
 
-/// How many combining marks a letter may carry. More marks would cover the neighbouring lines.
+/// How many combining marks a letter may have. More marks would cover the neighbouring lines.
 const MARKS_MAX: usize = 2;
 
-/// Reduces text to one line without control characters and without marks that change its direction.
+/// Reduces a text to one line without control characters and without characters that change the text's direction.
 pub fn tame(text: &str) -> String {
     let mut n_marks = 0;
     let fits = |c: &char| {
@@ -17,7 +17,7 @@ pub fn tame(text: &str) -> String {
     render::plain(text).chars().filter(fits).collect()
 }
 
-/// The number of columns of a character. The table is short, because terminals disagree about other characters.
+/// How many columns a character takes. The table is short, because terminals disagree about other characters.
 fn width_of(c: char) -> usize {
     match c as u32 {
         0x300..=0x36f | 0x483..=0x489 | 0x591..=0x5bd | 0x610..=0x61a | 0x64b..=0x65f => 0,
@@ -32,12 +32,12 @@ fn width_of(c: char) -> usize {
     }
 }
 
-/// The number of columns of a text.
+/// How many columns a text takes.
 pub fn width(text: &str) -> usize {
     text.chars().map(width_of).sum()
 }
 
-/// Cuts text to at most `max` columns and marks the cut with `…`.
+/// Cuts a text to at most `max` columns, and marks the cut with `…`.
 pub fn cut(text: &str, max: usize) -> String {
     if width(text) <= max {
         return text.to_owned();
@@ -53,7 +53,7 @@ pub fn cut(text: &str, max: usize) -> String {
     if max == 0 { String::new() } else { kept + "…" }
 }
 
-/// Cuts the beginning of a text, for example of a path, whose end matters more.
+/// Cuts off the beginning of a text, such as a path, whose end matters more.
 pub fn cut_front(text: &str, max: usize) -> String {
     if width(text) <= max {
         return text.to_owned();
@@ -62,14 +62,14 @@ pub fn cut_front(text: &str, max: usize) -> String {
     cut(&turned, max).chars().rev().collect()
 }
 
-/// Cuts or pads text to exactly this many columns.
+/// Cuts or pads a text to exactly this many columns.
 pub fn cell(text: &str, columns: usize) -> String {
     let text = cut(text, columns);
     let n_missing = columns - width(&text);
     text + &" ".repeat(n_missing)
 }
 
-/// Breaks text into lines of at most this many columns, at spaces where possible.
+/// Breaks a text into lines of at most this many columns, at spaces where possible.
 pub fn wrap(text: &str, columns: usize) -> Vec<String> {
     let columns = columns.max(2);
     let mut lines = Vec::new();
