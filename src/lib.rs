@@ -1,25 +1,24 @@
-//! slm-mesh is one small program through which coding agents find each other, exchange messages, share state, and
-//! avoid overwriting each other's files. Read the modules in this order:
+//! slm-mesh is one small program through which coding agents find each other, exchange messages, share state, and avoid
+//! overwriting each other's files. Read the modules in this order:
 //!
 //! - [`base`]: the types and limits that every module shares
 //! - [`mod@core`]: the rules, as functions of (request, time, store), and the table of operations
-//! - [`store`]: the only SQL
+//! - [`store`]: the only code that contains SQL
 //! - [`wire`]: lines and messages in buffers
 //! - [`remote`]: the same lines between machines, authenticated and encrypted
 //! - [`replication`]: the log in etcd that several hubs share
 //! - [`broker`]: the poll loop, the HTTP thread, and the frozen HTTP routes
 //! - [`client`]: a blocking connection, which starts the broker if none is running
 //! - [`mcp`]: MCP over stdio, derived from the operations
-//! - [`discovery`]: hubs announce themselves on the local network, and sessions find them
+//! - [`discovery`]: announces hubs on the local network, and finds them for sessions
 //! - [`known_agents`]: facts about each coding agent, one file per agent
-//! - [`shell_writes`]: which files a shell command line would write, found from its text
-//! - [`agents`]: answers the hooks of agents, and sets up their files
+//! - [`shell_writes`]: finds the files that a shell command line would write, from its text
+//! - [`agents`]: answers the hooks of agents, and sets up their settings files
 //! - [`cli`]: verbs, help, man page and completions, derived from the operations
 //! - [`sys`]: time, randomness, environment, files and processes
-//!
-//! **Invariant:** imports go only in the direction `cli → agents, mcp → client, broker → remote → wire → core → store
-//! → base`. `broker` and `client` do not import each other, and `discovery` does not import the mesh. `core`, `store`
-//! and `wire` use no clock, socket, thread or randomness. tests/tidy checks all of this.
+//! **Invariant:** imports go only in the direction `cli → agents, mcp → client, broker → remote → wire → core → store →
+//! base`. `broker` and `client` do not import each other, and `discovery` does not import the mesh. `core`, `store` and
+//! `wire` use no clock, socket, thread or randomness. tests/tidy checks all of this.
 
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]

@@ -2,27 +2,27 @@
 
 use super::syntax::{Part, Word};
 
-/// Maximum number of words to which one word may expand.
+/// Maximum number of words into which one word may expand.
 const WORDS_MAX: usize = 256;
 
-/// An element of a word: one special character, or a part without special braces.
+/// An element of a word: a single special character, or a part in which braces are not special.
 #[derive(Clone)]
 enum Atom {
     Live(char),
     Part(Part),
 }
 
-/// A longer word with braces is not expanded, because that takes time in proportion to the square of its length.
+/// A longer word with braces is not expanded, because the time grows with the square of its length.
 const LENGTH_MAX: usize = 1024;
 
-/// The number of characters outside of quotes, if there are braces among them.
+/// The number of characters outside quotes, if there are braces among them; otherwise 0.
 pub(super) fn live_length(word: &Word) -> usize {
     let has_braces = word.0.iter().any(|part| matches!(part, Part::Bare(text) if text.contains('{')));
     let length = |part: &Part| if let Part::Bare(text) = part { text.len() } else { 1 };
     if has_braces { word.0.iter().map(length).sum() } else { 0 }
 }
 
-/// The words to which a word's braces expand; `None` if there are too many.
+/// The words into which the braces of a word expand; `None` if there are too many.
 pub(super) fn expand(word: &Word) -> Option<Vec<Word>> {
     match live_length(word) {
         0 => return Some(vec![word.clone()]),
@@ -53,7 +53,7 @@ fn word_of(atoms: &[Atom]) -> Word {
     word
 }
 
-/// Expands the first group of braces, and then the resulting words.
+/// Expands the first group of braces, and then the words that result.
 fn collect(atoms: &[Atom], words: &mut Vec<Vec<Atom>>, depth: usize) -> Option<()> {
     if depth > 16 || words.len() >= WORDS_MAX {
         return None;
@@ -76,7 +76,7 @@ fn collect(atoms: &[Atom], words: &mut Vec<Vec<Atom>>, depth: usize) -> Option<(
     Some(())
 }
 
-/// The alternatives of the group that starts here, and its length; `None` if it is not a group.
+/// The alternatives of the group that starts here, and the length of the group; `None` if this is not a group.
 fn choices(atoms: &[Atom]) -> Option<(Vec<Vec<Atom>>, usize)> {
     let mut depth = 0;
     let mut commas = vec![0];

@@ -6,7 +6,7 @@ use super::syntax::{AssignedValue, Assignment, Part, Word};
 use std::rc::Rc;
 
 impl Evaluator<'_> {
-    /// Runs a builtin, if the name is one.
+    /// Runs a builtin, if there is one with this name.
     pub(super) fn builtin(
         &mut self,
         name: &str,
@@ -78,7 +78,7 @@ impl Evaluator<'_> {
         let to = match (operands.next(), operands.next()) {
             (None, _) => self.variable_text(state, "HOME"),
             (Some(Field::Known(path)), None) if path == "-" => state.previous_directory.clone(),
-            // With `CDPATH`, a relative path would mean another folder, but agents don't set it.
+            // If `CDPATH` were set, a relative path could mean another folder, but agents do not set it.
             (Some(Field::Known(path)), None) => self.resolve(state, path),
             _ => None,
         };
@@ -86,7 +86,7 @@ impl Evaluator<'_> {
         StreamText::empty()
     }
 
-    /// Runs `export` and similar builtins, whose arguments are assignments and therefore not split.
+    /// Runs `export` and similar builtins. Their arguments are assignments, so these are not split into words.
     pub(super) fn declare(&mut self, state: &mut State, words: &[Word]) {
         let exports = words.iter().any(|word| matches!(word.as_literal().as_deref(), Some("export" | "-x" | "-gx")));
         let keeps = words.iter().any(|word| matches!(word.as_literal().as_deref(), Some("export" | "readonly" | "-x")));
@@ -131,7 +131,7 @@ fn is_printf_to_variable(arguments: &[Field]) -> bool {
     arguments.first().and_then(Field::text) == Some("-v")
 }
 
-/// The output of a command that writes no files; `None` for any other command.
+/// The output of a command that writes no file; `None` for any other command.
 fn printed(name: &str, arguments: &[Field], state: &State, input: &StreamText) -> Option<StreamText> {
     let words: Option<Vec<&str>> = arguments.iter().map(Field::text).collect();
     let text = match name {
@@ -156,7 +156,7 @@ fn printed(name: &str, arguments: &[Field], state: &State, input: &StreamText) -
             _ => None,
         },
         "ls" => match words {
-            // An operand with a dot is assumed to be a file, and `ls` prints its name on a line.
+            // An operand with a dot is assumed to be a file. For a file, `ls` prints the name on a line.
             Some(words)
                 if !words.is_empty()
                     && words.iter().all(|word| *word == "-1" || !word.starts_with('-') && word.contains('.')) =>
@@ -188,7 +188,7 @@ fn echoed(words: &[&str]) -> Option<String> {
     Some(text + end)
 }
 
-/// A text with common escapes resolved; `None` if it contains other escapes.
+/// A text with the common escapes resolved; `None` if the text contains other escapes.
 fn unescaped(text: &str) -> Option<String> {
     let mut out = String::new();
     let mut chars = text.chars();
@@ -208,7 +208,7 @@ fn unescaped(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// The output of `printf` for a format whose only directive is `%s`.
+/// The output of `printf`, if the only directive in the format is `%s`.
 fn formatted(words: &[&str]) -> Option<String> {
     let words = words.strip_prefix(&["--"]).unwrap_or(words);
     let (format, values) = words.split_first()?;

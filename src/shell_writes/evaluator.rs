@@ -1,4 +1,4 @@
-//! Walks through the commands of a script and notes which files they write.
+//! Walks through the commands of a script, and notes which files they write.
 
 use super::parser::Parser;
 use super::shell_state::{Field, State, Value};
@@ -9,11 +9,11 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
-/// The steps that every command line may take. A longer command line gets more.
+/// How many steps every command line may take. A longer command line may take more.
 const STEPS_MIN: usize = 16_000;
 /// Maximum nesting depth of scripts, functions and commands.
 const DEPTH_MAX: usize = 30;
-/// Maximum number of folders that one command line may list.
+/// Maximum number of folders that may be listed for one command line.
 const LISTINGS_MAX: usize = 2000;
 
 /// The input or output of a command.
@@ -41,9 +41,9 @@ impl StreamText {
 
 /// The result of a command.
 pub(super) struct RunResult {
-    /// Its output.
+    /// This is the whole text.
     pub output: StreamText,
-    /// Whether the script ends here, as after `exit`.
+    /// The text is the content of this file.
     pub ends: bool,
 }
 
@@ -66,11 +66,11 @@ pub(super) struct Evaluator<'a> {
     steps: usize,
     pub(super) listings: usize,
     depth: usize,
-    /// A cache of the state of paths, because most commands name a file more than once.
+    /// A cache of what is at each path, because most commands name a file more than once.
     pub(super) found: RefCell<HashMap<String, Option<bool>>>,
-    /// A cache of the entries of folders.
+    /// A cache of what is in each folder.
     pub(super) listed: HashMap<String, Option<Rc<Vec<Entry>>>>,
-    /// Whether the output of the current command is needed.
+    /// Whether anything reads the output of the current command.
     pub(super) output_is_read: bool,
 }
 
@@ -98,19 +98,19 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    /// Runs the whole script.
+    /// Runs the whole script, and returns what it writes.
     pub(super) fn written_files(mut self, script: &str) -> Vec<ShellWrite> {
         let directory = Some(self.directory.clone()).filter(|directory| directory.starts_with('/'));
         let mut state = State::default();
         state.directory = directory;
         self.run_script(script, &mut state, &StreamText::Unknown);
         let mut writes: Vec<ShellWrite> = self.writes.into_iter().collect();
-        // This compares bytes, because comparing paths part by part takes ten times as long.
+        // Comparing bytes is ten times as fast as comparing the components of paths.
         writes.sort_unstable_by(|a, b| a.path().as_os_str().cmp(b.path().as_os_str()).then_with(|| a.cmp(b)));
         writes
     }
 
-    /// Takes steps from the budget. Returns false if too few steps are left, and then nothing else runs.
+    /// Takes steps from the budget. If too few are left, returns false, and nothing else runs.
     pub(super) fn spend(&mut self, steps: usize) -> bool {
         let has_enough = self.steps >= steps;
         self.steps = self.steps.saturating_sub(steps);
@@ -125,7 +125,7 @@ impl<'a> Evaluator<'a> {
         (self.environment)(name)
     }
 
-    /// The state of a subshell.
+    /// A copy of the state, for a subshell.
     pub(super) fn copy(&mut self, state: &State) -> State {
         self.spend(1 + state.size() / 4);
         state.clone()
@@ -202,8 +202,8 @@ impl<'a> Evaluator<'a> {
             match joint {
                 Joint::And => output = joined(output, self.run(command, state, input).output),
                 Joint::Or => {
-                    // A failed command has changed nothing. After `cd a || exit`, the script continues only if `cd`
-                    // succeeded.
+                    // If the first command failed, it changed nothing. After `cd a || exit`, the script continues only
+                    // if `cd` succeeded.
                     let mut failed = self.copy(&before);
                     let other = self.run(command, &mut failed, input);
                     if !other.ends {
@@ -283,13 +283,13 @@ impl<'a> Evaluator<'a> {
         RunResult::printed(StreamText::Unknown)
     }
 
-    /// The variables of a condition that consists only of `read`, and the character that separates its lines.
+    /// If a condition consists only of `read`, the variables that it sets, and the character that separates the lines.
     fn read_names(&mut self, condition: &Command) -> Option<(Vec<String>, char)> {
         let simple = match condition {
             Command::Simple(simple) => simple,
             Command::Sequence(commands) => match commands.as_slice() {
                 [Command::Simple(simple)] => simple,
-                // `read line || [ -n "$line" ]` also accepts a last line without an end.
+                // `read line || [ -n "$line" ]` also accepts a last line that has no line end.
                 [Command::AndOr(first, _)] => return self.read_names(first),
                 _ => return None,
             },
@@ -373,7 +373,7 @@ impl<'a> Evaluator<'a> {
         if simple.assignments.is_empty() {
             return self.call(state, &fields, &input);
         }
-        // The assignments apply only to this command and its children.
+        // The assignments apply only to this command and to its children.
         let mut inner = self.copy(state);
         for assignment in &simple.assignments {
             self.assign(&mut inner, assignment);
@@ -385,7 +385,7 @@ impl<'a> Evaluator<'a> {
         outcome
     }
 
-    /// Runs a function, a builtin or a program with its arguments.
+    /// Runs a function, a builtin or a program, with its arguments.
     pub(super) fn call(&mut self, state: &mut State, fields: &[Field], input: &StreamText) -> RunResult {
         let Some((Field::Known(name), arguments)) = fields.split_first() else {
             return RunResult::printed(StreamText::Unknown);
@@ -438,7 +438,7 @@ impl<'a> Evaluator<'a> {
         for redirect in redirects {
             match redirect {
                 Redirect::Write(word) => {
-                    // A wildcard in the target of a redirection is never intended.
+                    // Nobody uses a wildcard in the target of a redirection on purpose.
                     if let Some(path) = self.text_of(state, word) {
                         self.write(state, &path);
                     }
@@ -461,7 +461,7 @@ impl<'a> Evaluator<'a> {
     }
 }
 
-/// Sets the variables of `read` from a line.
+/// Sets the variables of `read`, from a line.
 pub(super) fn set_read(state: &mut State, names: &[String], line: Option<&str>) {
     match (names, line) {
         ([name], Some(line)) => state.set(name, Value::Text(line.trim().to_owned())),
@@ -469,7 +469,7 @@ pub(super) fn set_read(state: &mut State, names: &[String], line: Option<&str>) 
     }
 }
 
-/// Whether a stage of a pipeline reads file names from its input.
+/// Whether a stage of a pipeline reads file names from its standard input.
 fn reads_names(stage: &Command) -> bool {
     match stage {
         Command::Simple(simple) => {

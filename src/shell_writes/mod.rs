@@ -1,11 +1,12 @@
-//! Finds the files that a shell command line would write. It uses only the text of the command and the names of
-//! files, and runs nothing.
+//! Finds the files that a shell command line would write, from the text of the command and the names of files. Runs
+//! nothing.
 //!
-//! The parser knows POSIX sh and bash. The commands that agents use have their rules in `commands`. A write is skipped
-//! if the text does not show it: a wrong file would deny a harmless command, which is worse than a missed write.
+//! The parser knows POSIX sh and bash. The module `commands` has rules for the commands that agents use. A write that
+//! the text does not clearly show is left out, because a wrong file would deny a harmless command, which is worse than
+//! a missed write.
 //!
-//! A parser crate was not worth its size. The best maintained one with a suitable licence, `brush-parser` 0.4, adds
-//! 76 crates and 170 KiB, and the content of words would still have to be parsed here.
+//! No parser crate was worth its size. The best maintained crate with a suitable licence, `brush-parser` 0.4, adds 76
+//! crates and 170 KiB, and the inside of words would still have to be parsed here.
 
 mod braces;
 mod builtins;
@@ -25,18 +26,18 @@ pub use real_file_tree::Disk;
 
 use std::path::{Path, PathBuf};
 
-/// A longer command is not parsed. It exceeds the length of an argument on Linux, and parsing it would delay the
+/// Longer commands are not parsed. They exceed the length of an argument on Linux, and parsing them would delay the
 /// agent too much.
 const COMMAND_MAX: usize = 128 << 10;
 
-/// A write of a command line.
+/// What a command line writes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ShellWrite {
     /// One file, which is written, replaced, moved or removed.
     File(PathBuf),
-    /// Everything below this folder: the folder is removed or moved.
+    /// Everything below this folder, because the folder is removed or moved.
     Folder(PathBuf),
-    /// Some files below this folder, which are not known in advance.
+    /// Some files below this folder. Which ones is not known in advance.
     Maybe(MaybeWritten),
 }
 
@@ -50,21 +51,21 @@ impl ShellWrite {
     }
 }
 
-/// Files that a command may write, such as those of a formatter or of `git reset --hard`.
+/// Files that a command might write, such as those of a formatter or of `git reset --hard`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MaybeWritten {
-    /// The folder that contains all of them.
+    /// The folder that contains all these files.
     pub folder: PathBuf,
-    /// The possible endings of their names. If the list is empty, names may have any ending.
+    /// The endings that the file names may have. If the list is empty, any ending is possible.
     pub endings: Vec<String>,
-    /// The condition about git's index.
+    /// Whether it matters that git tracks a file.
     pub tracking: Tracking,
 }
 
-/// Whether a command writes a file only if git tracks it.
+/// Whether a command writes a file only if git tracks it, or only if git does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tracking {
-    /// Git is not asked.
+    /// It does not matter whether git tracks a file.
     Any,
     /// Only files that git tracks.
     Tracked,
@@ -83,19 +84,19 @@ pub struct Entry {
     pub is_link: bool,
 }
 
-/// The file tree that a command would see: names for wildcards, and the text of patches.
+/// The file tree that a command would see. Provides names for wildcards, and the text of patches.
 pub trait FileTree {
     /// Whether a path is a folder; `None` if the path does not exist.
     fn is_folder(&self, path: &str) -> Option<bool>;
-    /// The entries of a folder; `None` if the folder can't be read or has too many.
+    /// The entries of a folder; `None` if the folder can't be read or has too many entries.
     fn entries(&self, folder: &str) -> Option<Vec<Entry>>;
-    /// The beginning of a regular file that the command reads as a patch.
+    /// The beginning of a regular file, which the command reads as a patch.
     fn patch_text(&self, path: &str) -> Option<String>;
 }
 
-/// The files that a command would write if it ran in this directory.
+/// What a command would write if it ran in this directory.
 ///
-/// `environment` returns the variables with which the shell starts, if they are certain.
+/// `environment` returns the values of the variables that the shell starts with, if they are certain.
 pub fn written_files(
     command: &str,
     directory: &str,

@@ -1,23 +1,23 @@
-//! Parses the grammar of POSIX sh and its extensions in bash, by recursive descent.
+//! Parses the grammar of POSIX sh and bash's extensions, by recursive descent.
 //!
-//! The parser keeps only what matters for written files, so it skips `[[ … ]]` and arithmetic. It reads one line of
-//! commands at a time, because a shell runs the lines before a syntax error.
+//! The parser keeps only what matters for finding written files, so it skips `[[ … ]]` and arithmetic. It parses one
+//! line of commands at a time, because a shell runs the lines that come before a syntax error.
 
 use super::redirections::PendingDocument;
 use super::syntax::{AssignedValue, Assignment, Command, Joint, Simple, Word};
 use std::rc::Rc;
 
-/// Commands nested deeper than this are a syntax error, so that no input exhausts the stack.
+/// Commands that are nested deeper than this count as a syntax error, so that no input can exhaust the stack.
 pub(super) const DEPTH_MAX: usize = 40;
 
-/// The text is not a shell script that this parser understands.
+/// The error for a text that is not a shell script, or not one that this parser understands.
 #[derive(Debug, PartialEq)]
 pub(super) struct SyntaxError;
 
 /// The result of the parser's functions.
 pub(super) type Parsed<T> = Result<T, SyntaxError>;
 
-/// A script and the position of the parser.
+/// A script, and the parser's position in it.
 pub(super) struct Parser {
     pub(super) text: Vec<char>,
     pub(super) at: usize,
@@ -76,7 +76,7 @@ impl Parser {
         is_here
     }
 
-    /// Runs a rule one level deeper.
+    /// Runs a rule one nesting level deeper.
     pub(super) fn nested<T>(&mut self, rule: impl FnOnce(&mut Parser) -> Parsed<T>) -> Parsed<T> {
         if self.depth >= DEPTH_MAX {
             return Err(SyntaxError);
@@ -103,7 +103,7 @@ impl Parser {
         }
     }
 
-    /// Skips blanks and ends of lines, and reads the here-documents after them.
+    /// Skips blanks and line ends, and reads the here-documents that follow a line end.
     pub(super) fn skip_blank_lines(&mut self) -> Parsed<()> {
         loop {
             self.skip_blanks();
@@ -115,7 +115,7 @@ impl Parser {
         }
     }
 
-    /// A script in backquotes, at the same depth as this one.
+    /// Parses a script in backquotes, at the same nesting depth as this script.
     pub(super) fn inner_script(&self, script: &str) -> Parsed<Command> {
         let mut inner = Parser::new(script);
         inner.depth = self.depth;
@@ -123,7 +123,7 @@ impl Parser {
         if inner.is_at_end() { Ok(commands) } else { Err(SyntaxError) }
     }
 
-    /// Commands up to a reserved word in `until`, or to `)`, or to the end.
+    /// Parses commands up to a reserved word in `until`, to `)`, or to the end.
     pub(super) fn list(&mut self, until: &[&str]) -> Parsed<Command> {
         self.nested(|parser| {
             let mut commands = Vec::new();
@@ -204,7 +204,7 @@ impl Parser {
         Ok(if stages.len() == 1 { stages.remove(0) } else { Command::Pipeline(stages) })
     }
 
-    /// Whether one of these reserved words is next.
+    /// Whether the next word is one of these reserved words.
     fn is_reserved(&self, words: &[&str]) -> bool {
         words.iter().any(|word| {
             let behind = self.peek_at(word.chars().count());
@@ -319,7 +319,7 @@ impl Parser {
         if self.starts_with("((") {
             self.skip_arithmetic()?;
             self.skip_separator()?;
-            // The counter has no known value, so the loop is parsed as a loop over an unknown word.
+            // The value of the counter is not known, so this is parsed as a loop over an unknown word.
             let body = Box::new(self.do_group()?);
             return Ok(Command::While(Box::new(Command::Sequence(Vec::new())), body));
         }
@@ -395,7 +395,7 @@ impl Parser {
         Ok(Command::Function(name, Rc::new(body)))
     }
 
-    /// Words up to the end of the command.
+    /// Parses words up to the end of the command.
     fn words(&mut self) -> Parsed<Vec<Word>> {
         let mut words = Vec::new();
         loop {

@@ -1,23 +1,23 @@
-//! The files of this machine, read within limits.
+//! The files on this machine, read within limits.
 
 use super::{Entry, FileTree};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// A folder with more entries is not listed.
+/// Folders with more entries are not listed.
 const ENTRIES_MAX: usize = 10_000;
-/// The bytes that are read of a patch file.
+/// Maximum number of bytes that are read from a patch file.
 const PATCH_MAX: u64 = 1 << 20;
 
-/// The files of this machine. Patch files are read only below one folder.
+/// The files on this machine. Patch files are read only if they are below one folder.
 #[derive(Debug)]
 pub struct Disk {
     patches_below: Option<PathBuf>,
 }
 
 impl Disk {
-    /// Patch files may be read below this directory.
+    /// A file tree in which patch files below this directory may be read.
     pub fn new(directory: &Path) -> Disk {
         Disk { patches_below: fs::canonicalize(directory).ok() }
     }
@@ -25,7 +25,7 @@ impl Disk {
 
 impl FileTree for Disk {
     fn is_folder(&self, path: &str) -> Option<bool> {
-        // A broken link counts as a file, because a command replaces it.
+        // A broken link counts as a file, because a command would replace it.
         fs::metadata(path).or_else(|_| fs::symlink_metadata(path)).ok().map(|found| found.is_dir())
     }
 
@@ -34,7 +34,7 @@ impl FileTree for Disk {
         for entry in fs::read_dir(folder).ok()? {
             let entry = entry.ok()?;
             let kind = entry.file_type().ok()?;
-            // A command line is text, so it can't name a file whose name is not valid UTF-8.
+            // A command line is text, so it can't contain a file name that is not valid UTF-8.
             let Ok(name) = entry.file_name().into_string() else { continue };
             let is_folder = kind.is_dir() || kind.is_symlink() && entry.path().is_dir();
             entries.push(Entry { name, is_folder, is_link: kind.is_symlink() });
@@ -47,7 +47,7 @@ impl FileTree for Disk {
 
     fn patch_text(&self, path: &str) -> Option<String> {
         let real = fs::canonicalize(path).ok()?;
-        // A device or a FIFO may block, or reading may change it.
+        // A device or a FIFO might block, and reading might change it.
         let is_allowed = real.starts_with(self.patches_below.as_ref()?) && real.metadata().ok()?.is_file();
         if !is_allowed {
             return None;

@@ -14,13 +14,13 @@ pub(super) struct PendingDocument {
 }
 
 impl Parser {
-    /// Reads the here-documents of the line that has just ended.
+    /// Reads the bodies of the here-documents of the line that has just ended.
     pub(super) fn take_documents(&mut self) -> Parsed<()> {
         for document in std::mem::take(&mut self.pending) {
             let mut body = String::new();
             loop {
                 if self.is_at_end() {
-                    // In bash, the end of the script also ends the document.
+                    // In bash, the end of the script also ends the here-document.
                     break;
                 }
                 let start = self.at;
@@ -38,13 +38,13 @@ impl Parser {
             }
             self.at = self.at.min(self.text.len());
             let word = if document.is_literal { Word::literal(body) } else { self.nested(|_| document_word(&body))? };
-            // Each document is pending once, so its body is set once.
+            // Each here-document is pending only once, so its body is set only once.
             let _ = document.body.set(word);
         }
         Ok(())
     }
 
-    /// The redirection that starts here, if one does.
+    /// The redirection that starts here; `None` if none does.
     pub(super) fn redirect(&mut self) -> Parsed<Option<Redirect>> {
         let start = self.at;
         while self.peek().is_some_and(|c| c.is_ascii_digit()) {
@@ -57,7 +57,7 @@ impl Parser {
             return Ok(None);
         }
         if from.is_empty() && matches!(self.peek_at(1), Some('(')) && self.peek() != Some('&') {
-            // Process substitution is a word.
+            // Process substitution is parsed as a word.
             return Ok(None);
         }
         if self.accept("<<<") {

@@ -1,4 +1,4 @@
-//! The state of a shell at one point of a script: its directory, variables and functions.
+//! The state of a shell at one point in a script: its directory, variables and functions.
 
 use super::syntax::Command;
 use std::collections::HashMap;
@@ -69,7 +69,7 @@ impl State {
         Rc::make_mut(&mut self.variables).insert(name.to_owned(), Variable { value, is_exported });
     }
 
-    /// Marks a variable for child processes.
+    /// Exports a variable to child processes.
     pub(super) fn export(&mut self, name: &str) {
         if let Some(variable) = Rc::make_mut(&mut self.variables).get_mut(name) {
             variable.is_exported = true;
@@ -86,7 +86,7 @@ impl State {
         Rc::make_mut(&mut self.functions).insert(name.to_owned(), body);
     }
 
-    /// The number of variables, which is the cost of a copy.
+    /// The number of variables, which shows what a copy of the state costs.
     pub(super) fn size(&self) -> usize {
         self.variables.len() + self.functions.len() + self.arguments.len()
     }
@@ -101,7 +101,7 @@ impl State {
         }
     }
 
-    /// Marks everything as unknown that differs between the two states, because either may apply.
+    /// Marks everything that differs between the two states as unknown, because either state may apply.
     pub(super) fn merge(&mut self, other: &State) {
         if self.directory != other.directory {
             self.directory = None;

@@ -1,4 +1,4 @@
-//! The syntax tree of a shell script, with the parts that matter for the files that the script writes.
+//! The syntax tree of a shell script, reduced to what matters for finding the files that the script writes.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ pub(super) struct Word(pub Vec<Part>);
 /// A piece of a word.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Part {
-    /// Text without quotes, in which braces, `~` and wildcards are special.
+    /// Text outside quotes, where braces, `~` and wildcards are special.
     Bare(String),
     /// Literal text.
     Quoted(String),
@@ -30,13 +30,13 @@ pub(super) enum Part {
         /// Whether the substitution is in double quotes.
         quoted: bool,
     },
-    /// `<(script)` or `>(script)`: a path below /dev.
+    /// `<(script)` or `>(script)`, which expands to a path below /dev.
     Process(Rc<Command>),
-    /// An expansion that is not evaluated, such as arithmetic.
+    /// An expansion that this module does not evaluate, such as arithmetic.
     Unknown,
 }
 
-/// The operation of `${name…}` on the value of the variable.
+/// What `${name…}` does with the value of the variable.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Expansion {
     /// The plain value.
@@ -62,17 +62,17 @@ pub(super) enum Command {
     Simple(Simple),
     /// Commands one after the other.
     Sequence(Vec<Command>),
-    /// `a && b || c`: the first command, and the other commands with the operators before them.
+    /// `a && b || c`: the first command, and each other command with the operator before it.
     AndOr(Box<Command>, Vec<(Joint, Command)>),
     /// `a | b | c`.
     Pipeline(Vec<Command>),
     /// `( a )`, or a command in the background.
     Subshell(Box<Command>),
-    /// `if`: conditions with their bodies, and the `else` branch.
+    /// `if`: the conditions, each with its body, and the `else` branch.
     If(Vec<(Command, Command)>, Option<Box<Command>>),
     /// `while` and `until`.
     While(Box<Command>, Box<Command>),
-    /// `for name in words`. Without words, it uses the positional parameters.
+    /// `for name in words`. Without words, the loop uses the positional parameters.
     For { name: String, words: Option<Vec<Word>>, body: Box<Command> },
     /// `case word in`: the patterns and the body of each arm.
     Case(Word, Vec<(Vec<Word>, Command)>),
@@ -125,14 +125,14 @@ pub(super) enum AssignedValue {
 /// A redirection.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Redirect {
-    /// Any operator that opens a file to write.
+    /// Any operator that opens a file for writing.
     Write(Word),
-    /// `< file` of standard input.
+    /// `< file`, which replaces standard input.
     Read(Word),
-    /// `<< end`. The body is set after the parser has passed the line.
+    /// `<< end`. The body is set once the parser has reached the end of the line.
     HereDocument(Rc<OnceCell<Word>>),
     /// `<<< word`.
     HereString(Word),
-    /// `2>&1`, `<&3` and the like: no file.
+    /// `2>&1`, `<&3` and the like, which open no file.
     Descriptor,
 }

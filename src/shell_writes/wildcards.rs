@@ -9,11 +9,11 @@ pub(super) enum Sign {
     Any,
     /// `?`.
     One,
-    /// `[…]`: whether it excludes the ranges, and the ranges.
+    /// `[…]`: whether the ranges are excluded, and the ranges.
     Set(bool, Vec<(char, char)>),
 }
 
-/// Parses a pattern. Only the characters marked `true` can be wildcards.
+/// Parses a pattern. Only characters that are marked `true` can be wildcards.
 pub(super) fn pattern(text: &[(char, bool)]) -> Vec<Sign> {
     let mut signs = Vec::new();
     let mut at = 0;
@@ -54,7 +54,7 @@ fn set(text: &[(char, bool)]) -> Option<(Sign, usize)> {
         let (c, _) = *text.get(at)?;
         match c {
             ']' if at > start => return Some((Sign::Set(excludes, ranges), at + 1)),
-            // No file name contains a slash. `[:class:]` is not supported.
+            // No file name contains a slash, and `[:class:]` is not supported.
             '/' | '[' => return None,
             _ => {}
         }
@@ -65,16 +65,16 @@ fn set(text: &[(char, bool)]) -> Option<(Sign, usize)> {
     }
 }
 
-/// Whether a text matches a pattern, in time proportional to the product of their lengths.
+/// Whether a text matches a pattern. The time is proportional to the product of their lengths.
 pub(super) fn text_fits(text: &str, signs: &[Sign]) -> bool {
-    // Most names differ at the end, as `*.rs` and `a.py` do.
+    // Most names differ from the pattern at the end, as `a.py` differs from `*.rs`, so the end is compared first.
     if let Some(Sign::Literal(last)) = signs.last()
         && !text.ends_with(*last)
     {
         return false;
     }
     let (mut rest, mut s) = (text.chars(), 0);
-    // The rest of the pattern after the last `*`, and where the text for that rest may begin.
+    // The rest of the pattern after the last `*`, and the position in the text from which that rest is tried.
     let mut star = None;
     loop {
         if let Some(Sign::Any) = signs.get(s) {

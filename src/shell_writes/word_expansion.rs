@@ -1,4 +1,4 @@
-//! Expands words as the shell does: braces, `~`, variables, command output, splitting, wildcards.
+//! Expands words as the shell does: braces, `~`, variables, command output, word splitting, wildcards.
 
 use super::braces;
 use super::evaluator::{Evaluator, StreamText};
@@ -6,16 +6,16 @@ use super::shell_state::{Field, State, Value};
 use super::syntax::{Expansion, Part, Word};
 use super::wildcards::{self, Sign};
 
-/// A longer value counts as unknown, so that repeated doubling does not exhaust the memory.
+/// Longer values count as unknown, so that repeated doubling cannot exhaust the memory.
 const VALUE_MAX: usize = 64 * 1024;
-/// A pattern that matches more files counts as unknown.
+/// A pattern that matches more files than this counts as unknown.
 const MATCHES_MAX: usize = 1000;
 
 /// Builds the fields of a word.
 #[derive(Default)]
 struct FieldBuilder {
     done: Vec<Field>,
-    /// The characters of the current field, each with a flag for whether it can be a wildcard.
+    /// The characters of the current field, each with a flag that says whether it can be a wildcard.
     text: Vec<(char, bool)>,
     /// Whether a field has begun, even if it is still empty.
     is_open: bool,
@@ -36,7 +36,7 @@ impl FieldBuilder {
         self.is_open |= !text.is_empty();
     }
 
-    /// Adds a value without quotes, which is split at blanks.
+    /// Adds an unquoted value, which is split at blanks.
     fn push_split(&mut self, text: &str) {
         for (n, piece) in text.split([' ', '\t', '\n']).enumerate() {
             if n > 0 {
@@ -74,7 +74,7 @@ impl FieldBuilder {
 }
 
 impl Evaluator<'_> {
-    /// The fields to which words expand.
+    /// The fields into which words expand.
     pub(super) fn fields(&mut self, state: &mut State, words: &[Word]) -> Vec<Field> {
         let mut fields = Vec::new();
         for word in words {
@@ -147,7 +147,7 @@ impl Evaluator<'_> {
             Part::Process(script) => {
                 let mut inner = self.copy(state);
                 self.run(script, &mut inner, &StreamText::Unknown);
-                // The command gets a path below /dev.
+                // The command gets a path below /dev as its argument.
                 fields.push_quoted("/dev/fd/63");
             }
             Part::Unknown => fields.push_unknown(true),
@@ -197,7 +197,7 @@ impl Evaluator<'_> {
         let value = self.variable_text(state, name);
         match change {
             Expansion::Plain => value,
-            // Nobody knows whether an unknown variable is set.
+            // It is not known whether an unknown variable is set.
             Expansion::Default(_) => value.filter(|value| !value.is_empty()),
             Expansion::CutStart { pattern, longest } => {
                 let (signs, value) = (self.pattern_of(state, pattern)?, value?);
@@ -220,7 +220,7 @@ impl Evaluator<'_> {
         .filter(|value| value.len() <= VALUE_MAX)
     }
 
-    /// The first position for which `is_right` is true, searched from the start or from the end of the value.
+    /// The first position for which `is_right` returns true. The search begins at the start or at the end of the value.
     fn cut_where(&mut self, value: &str, from_end: bool, is_right: impl Fn(usize) -> bool) -> Option<usize> {
         let mut places: Vec<usize> = value.char_indices().map(|(at, _)| at).chain([value.len()]).collect();
         if !self.spend(places.len() - 1) {
@@ -239,7 +239,7 @@ impl Evaluator<'_> {
         is_known.then(|| wildcards::pattern(&fields.text))
     }
 
-    /// A word as one field, without wildcards expanded.
+    /// A word as one field, in which wildcards are not expanded.
     fn joined(&mut self, state: &mut State, word: &Word) -> FieldBuilder {
         let mut fields = FieldBuilder::default();
         for (n, part) in word.0.iter().enumerate() {
@@ -257,7 +257,7 @@ impl Evaluator<'_> {
         fields
     }
 
-    /// The text of a word that is not split, such as a value or a here-document.
+    /// The text of a word that the shell does not split, such as a value or a here-document.
     pub(super) fn text_of(&mut self, state: &mut State, word: &Word) -> Option<String> {
         if !self.spend(1 + word.0.len()) {
             return None;
@@ -269,13 +269,13 @@ impl Evaluator<'_> {
         (is_known && affordable && text.len() <= VALUE_MAX.max(self.script_length())).then_some(text)
     }
 
-    /// Whether a word, as a pattern of `case`, matches a text; `None` if that is unknown.
+    /// Whether a word matches a text, as a pattern of `case` does; `None` if that is unknown.
     pub(super) fn word_fits(&mut self, state: &mut State, word: &Word, text: &str) -> Option<bool> {
         let signs = self.pattern_of(state, word)?;
         Some(wildcards::text_fits(text, &signs))
     }
 
-    /// Adds the files that match a pattern. A pattern without a match stays as text, as in sh and bash, because
+    /// Adds the files that match a pattern. A pattern that matches nothing stays as it is, as in sh and bash, because
     /// `app/[id]/page.tsx` is a common file name.
     fn push_matches(&mut self, state: &State, pattern: &[(char, bool)], into: &mut Vec<Field>) {
         match self.matches(state, pattern) {
@@ -321,7 +321,7 @@ impl Evaluator<'_> {
             found = next;
         }
         found.sort();
-        // A name that was listed in its folder exists.
+        // A name that a listing of its folder contains certainly exists.
         if !is_listed {
             found.retain(|path| self.exists(&if is_rooted { path.clone() } else { [&root, "/", path].concat() }));
         }

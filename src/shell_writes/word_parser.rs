@@ -10,7 +10,7 @@ impl Word {
         Word(vec![Part::Quoted(text)])
     }
 
-    /// The text of a word without expansions.
+    /// The text of a word, if the word contains no expansions.
     pub(super) fn as_literal(&self) -> Option<String> {
         let text = |part: &Part| match part {
             Part::Bare(text) | Part::Quoted(text) => Some(text.clone()),
@@ -40,7 +40,7 @@ fn ends_word(c: char) -> bool {
 }
 
 impl Parser {
-    /// The word that starts here, if one does.
+    /// The word that starts here; `None` if none does.
     pub(super) fn word(&mut self) -> Parsed<Option<Word>> {
         let mut word = Word::default();
         let start = self.at;
@@ -146,7 +146,7 @@ impl Parser {
         char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER)
     }
 
-    /// The content of double quotes, or of a here-document without an end sign.
+    /// Parses the content of double quotes, or of a here-document, which has no end sign.
     pub(super) fn double_quoted(&mut self, word: &mut Word, end: Option<char>) -> Parsed<()> {
         loop {
             let Some(c) = self.peek() else { return if end.is_none() { Ok(()) } else { Err(SyntaxError) } };
@@ -219,7 +219,7 @@ impl Parser {
         self.text[start..self.at].iter().collect()
     }
 
-    /// The content of `${…}` and its end.
+    /// Parses the content of `${…}`, up to and including the closing brace.
     fn braced_variable(&mut self, quoted: bool) -> Parsed<Part> {
         let is_length = self.peek() == Some('#') && self.peek_at(1) != Some('}');
         let name = if is_length { String::new() } else { self.variable_name() };
@@ -270,7 +270,7 @@ impl Parser {
         Ok(Expansion::Unknown)
     }
 
-    /// A word inside `${…}`, up to the end of the word.
+    /// Parses a word inside `${…}`, up to the end of the word.
     fn braced_word(&mut self, word: &mut Word, quoted: bool) -> Parsed<()> {
         if !quoted {
             return self.word_parts(word, |c| c == '}');

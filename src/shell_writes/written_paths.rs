@@ -6,27 +6,27 @@ use super::{Entry, MaybeWritten, ShellWrite, Tracking};
 use crate::base::paths;
 use std::rc::Rc;
 
-/// A file cannot have a longer path.
+/// The path of a file cannot be longer than this.
 const PATH_MAX: usize = 4096;
-/// The steps that it costs to look up a file and to note it.
+/// How many steps it takes to look up a file and to note it.
 const WRITE_STEPS: usize = 8;
 
 impl Evaluator<'_> {
-    /// Makes a path absolute and normal, without a slash at its end.
+    /// Makes a path absolute and normalises it, without a slash at the end.
     pub(super) fn resolve(&self, state: &State, path: &str) -> Option<String> {
         let is_normal = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
         let absolute = match &state.directory {
             _ if path.starts_with('/') => path.to_owned(),
             directory => [directory.as_ref()?.trim_end_matches('/'), "/", path].concat(),
         };
-        // The directory is in normal form already.
+        // The directory is already in normal form.
         let normal = if is_normal { absolute } else { paths::normal(&absolute) };
         let plain = normal.trim_end_matches('/');
         let is_path = !path.is_empty() && plain.len() <= PATH_MAX && !plain.contains(['\n', '\0']);
         is_path.then(|| if plain.is_empty() { "/".to_owned() } else { plain.to_owned() })
     }
 
-    /// Notes a file that is written, if its path is known.
+    /// Notes that a file is written, if the path of the file is known.
     pub(super) fn write(&mut self, state: &State, path: &str) {
         if path.ends_with('/') || !self.spend(WRITE_STEPS) {
             return;
@@ -37,7 +37,8 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Notes a folder that is removed or moved, with everything below it. If the path is a file, notes the file.
+    /// Notes that a folder is removed or moved, with everything below it. If the path is a file, notes the file
+    /// instead.
     pub(super) fn write_all(&mut self, state: &State, path: &str) {
         let Some(resolved) = self.resolve(state, path).filter(|_| self.spend(WRITE_STEPS)) else { return };
         if self.is_folder(&resolved) == Some(true) {
@@ -49,7 +50,7 @@ impl Evaluator<'_> {
 
     fn note(&mut self, path: &str, kind: fn(std::path::PathBuf) -> ShellWrite) {
         let is_device = ["/dev/", "/proc/", "/sys/"].iter().any(|folder| path.starts_with(folder));
-        // Locks would treat the name of such a file as a pattern.
+        // A lock would treat the name of such a file as a pattern.
         if !is_device && path != "/" && !path.contains(['*', '?']) {
             self.writes.insert(kind(path.into()));
         }
@@ -66,7 +67,7 @@ impl Evaluator<'_> {
         if self.made_folders.contains(path) { Some(true) } else { self.look_at(path) }
     }
 
-    /// The state of a path in the file tree.
+    /// What is at a path in the file tree.
     fn look_at(&self, path: &str) -> Option<bool> {
         *self.found.borrow_mut().entry(path.to_owned()).or_insert_with(|| self.files.is_folder(path))
     }
@@ -104,7 +105,7 @@ impl Evaluator<'_> {
         self.files.patch_text(path)
     }
 
-    /// The closest folder that contains this name, beginning with this folder and going upwards.
+    /// The closest folder that contains an entry with this name. The search starts in `directory` and goes upwards.
     pub(super) fn folder_with(&mut self, directory: &str, name: &str) -> Option<String> {
         let mut folder = directory.to_owned();
         loop {

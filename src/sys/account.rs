@@ -1,4 +1,5 @@
-//! The account of this user: name, home directory, and whether `sudo` kept another user's home.
+//! The account of the user who runs this program: name, home directory, and whether `sudo` has kept another user's
+//! home.
 
 use crate::base::error::{Error, ErrorKind};
 use std::fs;
@@ -12,7 +13,7 @@ struct Account {
     home: PathBuf,
 }
 
-/// This user's entry in the account file, which even a statically linked program can read.
+/// This user's entry in the account file. Even a statically linked program can read that file.
 #[cfg(not(target_os = "macos"))]
 fn own_account() -> Option<Account> {
     let uid = uid().to_string();
@@ -22,14 +23,14 @@ fn own_account() -> Option<Account> {
     Some(Account { name: row[0].to_owned(), home: PathBuf::from(row.get(5).copied().unwrap_or_default()) })
 }
 
-/// This user's entry in the account database. On macOS, the file contains only the system's accounts.
+/// This user's entry in the account database. On macOS, the account file contains only the system's accounts.
 #[cfg(target_os = "macos")]
 fn own_account() -> Option<Account> {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten()?;
     Some(Account { name: user.name, home: user.dir })
 }
 
-/// The user's name, from the account database, because MCP clients remove most of the environment.
+/// The user's name. It comes from the account database, because MCP clients remove most of the environment.
 pub fn user() -> String {
     own_account()
         .map(|account| account.name)
@@ -38,7 +39,7 @@ pub fn user() -> String {
         .unwrap_or_else(|| "user".into())
 }
 
-/// The user's home directory: `HOME`, or the directory in the account if a client has removed `HOME`.
+/// The user's home directory: `HOME`, or the directory in the account database if a client has removed `HOME`.
 pub fn home() -> Option<PathBuf> {
     let named = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
     named.or_else(|| own_account().map(|account| account.home).filter(|home| home.is_absolute()))
@@ -49,10 +50,11 @@ pub fn uid() -> u32 {
     rustix::process::getuid().as_raw()
 }
 
-/// Refuses a home directory that `sudo` left in root's environment. Files of root in it would lock its owner out.
+/// Refuses a home directory that `sudo` has left in root's environment. Files that root creates there would be
+/// inaccessible to the owner of the home.
 ///
 /// # Errors
-/// When root runs this under `sudo` with the home of another user.
+/// If root runs this program through `sudo` and `HOME` is the home of another user.
 pub fn refuse_borrowed_home(home: &Path) -> Result<(), Error> {
     let is_sudo = uid() == 0 && std::env::var_os("SUDO_UID").is_some_and(|id| id != "0");
     let Some(owner) = fs::metadata(home).ok().filter(|meta| is_sudo && meta.uid() != 0) else { return Ok(()) };

@@ -1,16 +1,16 @@
-//! The address of the broker: on this machine, or on a hub over the network or behind ssh.
+//! The address of the broker, which is on this machine, or on a hub that is reached over the network or through ssh.
 
 use super::hub_list::{HubAddress, parse_hubs};
 use super::settings::{LINKS, SECRET, Settings};
 use crate::base::error::{Error, ErrorKind};
 use std::net::UdpSocket;
 
-/// Minimum length of a secret, in characters. A shorter secret is refused.
+/// Minimum length of a secret, in characters. Shorter secrets are refused.
 pub const SECRET_MIN: usize = 8;
-/// The characters of a good secret. A shorter secret causes a warning.
+/// How many characters a good secret has. Shorter secrets cause a warning.
 pub const SECRET_GOOD: usize = 16;
 
-/// The address of the broker.
+/// Where the broker is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// On this machine.
@@ -20,7 +20,7 @@ pub enum Endpoint {
         /// Whether other machines can reach that address.
         hub: bool,
     },
-    /// On one of the hubs that the setting names.
+    /// On one of the hubs that the setting lists.
     Hubs(Vec<HubAddress>),
     /// On a hub that was discovered on the local network and has proven that it knows the secret.
     DiscoveredHub {
@@ -34,10 +34,10 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Finds the endpoint in the settings.
+    /// Finds out from the settings where the broker is.
     ///
     /// # Errors
-    /// When the settings contradict each other, or the secret is missing or too short.
+    /// If the settings contradict each other, or the secret is missing or too short.
     pub fn find(settings: &Settings) -> Result<Endpoint, Error> {
         let setting = settings.text("SLM_MESH_HOST").trim();
         let role = settings.text("SLM_MESH_ROLE");
@@ -61,14 +61,14 @@ impl Endpoint {
     }
 }
 
-/// The endpoint for a setting that names one machine: this machine or a hub.
+/// The endpoint for a setting that contains a single address: this machine or a hub.
 fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
     let is_loopback = host.is_loopback();
     if role == "client" && host.is_wildcard() {
         let text = format!("SLM_MESH_ROLE: client wants SLM_MESH_HOST to name the hub, and it is {host}");
         return Err(Error::new(ErrorKind::Usage, text));
     }
-    // A client whose hub has a loopback address reaches the hub through a tunnel.
+    // If the role is `client`, a loopback address is a tunnel to a hub, and not this machine.
     let is_local = role != "client" && (is_loopback || host.is_wildcard() || role == "broker" || is_own(host));
     if !is_local {
         return Ok(Endpoint::Hubs(vec![host.clone()]));
@@ -80,12 +80,12 @@ fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
     Ok(Endpoint::Local { bind: host.host().to_owned(), hub: !is_loopback })
 }
 
-/// Whether this is an address of this machine. It is if this machine can bind the address.
+/// Whether this machine has this address, which it does if it can bind the address.
 fn is_own(hub: &HubAddress) -> bool {
     hub.ip().is_some_and(|address| UdpSocket::bind((address, 0)).is_ok())
 }
 
-/// Refuses a list of hubs on a machine that is one of them, because the machine would be hub and guest.
+/// Refuses a list of hubs on a machine that is one of these hubs, because the machine would be both hub and guest.
 fn refuse_own_address(hubs: &[HubAddress], role: &str) -> Result<(), Error> {
     if role == "broker" && hubs.len() > 1 {
         let text = "SLM_MESH_ROLE: broker wants SLM_MESH_HOST to be an address of this machine, and it is a list of hubs; \
@@ -104,13 +104,13 @@ fn refuse_own_address(hubs: &[HubAddress], role: &str) -> Result<(), Error> {
     }
 }
 
-/// Maximum number of links of one broker.
+/// Maximum number of other meshes to which one broker can be linked.
 const LINKS_MAX: usize = 8;
 
 /// The addresses of other meshes, without a trailing slash.
 ///
 /// # Errors
-/// For the first text that is not an address.
+/// If a text is not an address; the error names the first such text.
 pub fn links(settings: &Settings) -> Result<Vec<String>, Error> {
     let mut urls: Vec<String> = Vec::new();
     for url in settings.several(LINKS) {

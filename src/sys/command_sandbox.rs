@@ -1,9 +1,10 @@
-//! Makes files read-only for this process and for the processes that it will start, but for no others.
+//! Makes files read-only for this process and for the processes that it starts, but not for any other process.
 //!
-//! `command_sandbox/linux.rs` (a mount namespace) and `command_sandbox/macos.rs` (a sandbox profile) offer the same
+//! `command_sandbox/linux.rs` (a mount namespace) and `command_sandbox/macos.rs` (a sandbox profile) provide the same
 //! function.
 //!
-//! **Invariant:** no file is created or changed, and the protection ends with these processes.
+//! **Invariant:** setting up the protection creates and changes no file, and the protection ends together with these
+//! processes.
 
 #[cfg(target_os = "linux")]
 #[path = "command_sandbox/linux.rs"]
@@ -15,7 +16,7 @@ mod platform;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 pub use platform::protect;
 
-/// On other systems, only an administrator could do this.
+/// On other systems, only an administrator could set up such a protection.
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 pub fn protect(_files: &[std::path::PathBuf]) -> std::io::Result<Vec<std::ffi::OsString>> {
     Err(std::io::ErrorKind::Unsupported.into())

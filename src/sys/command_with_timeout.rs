@@ -1,7 +1,7 @@
-//! Runs a command in the background: it gets some bytes on standard input and has limited time.
+//! Runs a command in the background, with some bytes on standard input and a time limit.
 //!
-//! **Invariant:** the command blocks only the thread that runs it. When its time is over, the command and everything
-//! in its process group is killed.
+//! **Invariant:** the command blocks only the thread that runs it. When the time limit is reached, the command and all
+//! processes in its process group are killed.
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -11,14 +11,14 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often the command is checked.
+/// How often to check whether the command has ended.
 const POLL_EVERY: Duration = Duration::from_millis(10);
 
-/// Runs a command until it ends, its time is over, or somebody cancels it.
+/// Runs a command until it ends, until the time limit is reached, or until somebody cancels it.
 ///
 /// # Errors
-/// When the command cannot be started, fails, or takes too long: a sentence that says so, without the command's
-/// arguments.
+/// If the command cannot be started, fails, or takes too long. The error is a sentence, which does not contain the
+/// command's arguments.
 pub fn run_bounded(command: &mut Command, input: &[u8], limit: Duration, cancel: &AtomicBool) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let quiet = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -43,15 +43,15 @@ pub fn run_bounded(command: &mut Command, input: &[u8], limit: Duration, cancel:
     }
 }
 
-/// The input that the command has not read yet.
+/// The part of the input that the command has not read yet.
 struct InputPipe<'a> {
-    /// `None` once everything is written, or the command has closed its input.
+    /// `None` once everything has been written, or once the command has closed its standard input.
     pipe: Option<ChildStdin>,
     rest: &'a [u8],
 }
 
 impl InputPipe<'_> {
-    /// Writes what the pipe accepts without waiting.
+    /// Writes as much as the pipe accepts without waiting.
     fn write_some(&mut self) {
         while let Some(pipe) = &mut self.pipe {
             match pipe.write(self.rest) {
@@ -74,7 +74,7 @@ fn without_waiting(pipe: ChildStdin) -> io::Result<ChildStdin> {
 
 /// Kills a command and its process group.
 fn end(child: &mut Child) {
-    // If the command has ended by itself meanwhile, there is nothing left to kill.
+    // If the command has ended meanwhile, there is nothing left to kill.
     let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
     let _ = child.kill().and_then(|()| child.wait());
 }

@@ -1,33 +1,33 @@
-//! Removes what a process inherited from its starter and must not keep when it outlives the starter: open files, the
-//! working directory, limits, priority.
+//! Drops what this process inherited from the process that started it, and must not keep when it outlives that process:
+//! open files, the working directory, limits, priority.
 
 use std::fs;
 
-/// Where the system lists the open files of this process.
+/// Where the system lists this process's open files.
 #[cfg(target_os = "linux")]
 const OWN_FILES: &str = "/proc/self/fd";
-/// Where the system lists the open files of this process.
+/// Where the system lists this process's open files.
 #[cfg(not(target_os = "linux"))]
 const OWN_FILES: &str = "/dev/fd";
 
-/// Drops what the process inherited from the process that started it: closes every file descriptor above standard
+/// Drops what this process inherited from the process that started it: closes every file descriptor above standard
 /// error, and resets the working directory, the umask, the soft limits and the priority.
 ///
-/// Otherwise a lock that the starter holds on an inherited file would last as long as this process, and a program that
-/// reads an inherited pipe to its end would wait just as long. Call this before opening anything.
+/// Without this, a lock that the other process holds on an inherited file would last as long as this process, and a
+/// program that reads an inherited pipe to its end would wait just as long. Call this function before opening anything.
 pub fn leave_starter() {
     close_inherited_files();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    // If this fails, the starter's directory can't be unmounted while the process runs.
+    // If this fails, the inherited working directory can't be unmounted while this process runs.
     let _ = std::env::set_current_dir("/");
     raise_soft_limits();
-    // Only root may lower a nice value again. A process with a higher value still works.
+    // Only root may lower a nice value again. This process works with a higher value too.
     let _ = rustix::process::setpriority_process(None, 0);
 }
 
-/// Leaves the terminal and the session of the starter, as a daemon does.
+/// Leaves the inherited terminal and session, as a daemon does.
 pub fn leave_session() {
-    // This fails only for the leader of a process group, and a spawned child is none.
+    // This fails only for the leader of a process group, which a spawned child is not.
     let _ = rustix::process::setsid();
 }
 
@@ -36,17 +36,18 @@ fn close_inherited_files() {
         fs::read_dir(OWN_FILES).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
     let numbers = names.iter().filter_map(|name| name.to_str()?.parse::<i32>().ok());
     for number in numbers.filter(|number| *number > 2) {
-        // The list also contains the descriptor of the list itself, which is closed by now.
+        // The list also contains the descriptor with which the list itself was read, which is already closed.
         let _ = nix::unistd::close(number);
     }
 }
 
-/// A limit that the starter set for itself (`ulimit -f`, `ulimit -t`) would end the process in the middle of a write.
+/// A limit that the other process set for itself (`ulimit -f`, `ulimit -t`) would kill this process in the middle of a
+/// write.
 fn raise_soft_limits() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     for resource in [Resource::Fsize, Resource::Cpu, Resource::Data, Resource::As, Resource::Nofile] {
         let maximum = getrlimit(resource).maximum;
-        // If the system refuses, the process runs under the limit of its starter.
+        // If the system refuses, this process runs with the inherited limit.
         let _ = setrlimit(resource, Rlimit { current: maximum, maximum });
     }
 }

@@ -1,4 +1,4 @@
-//! The data directory: its place, and the names of the files in it.
+//! The data directory: where it is, and the names of the files in it.
 
 use crate::base::error::{Error, ErrorKind};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// The name of the socket.
 const SOCKET: &str = "mesh.sock";
-/// Maximum length of the path of a Unix socket, in bytes: macOS's `sun_path` without its final zero.
+/// Maximum length of a Unix socket's path, in bytes: the size of macOS's `sun_path` without the final zero.
 const SOCKET_PATH_MAX: usize = 103;
 
 /// A data directory. Each data directory has its own mesh.
@@ -20,11 +20,11 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Finds the data directory: `SLM_MESH_DATA_DIR`, or else `.slm-mesh` in the home directory. No other variable
-    /// counts, because MCP clients remove most of the environment.
+    /// Finds the data directory: `SLM_MESH_DATA_DIR` if it is set, or otherwise `.slm-mesh` in the home directory. No
+    /// other variable is used, because MCP clients remove most of the environment.
     ///
     /// # Errors
-    /// When neither is known, when the path is relative, or when the directory belongs to another user.
+    /// If neither is known, if the path is relative, or if the directory belongs to another user.
     pub fn find() -> Result<DataDir, Error> {
         let dir = match std::env::var_os("SLM_MESH_DATA_DIR").filter(|dir| !dir.is_empty()) {
             Some(dir) => require_absolute(PathBuf::from(dir))?,
@@ -45,7 +45,8 @@ impl DataDir {
         Ok(places)
     }
 
-    /// Refuses a directory of another user, because that user could read all messages and answer in our name.
+    /// Refuses a directory that belongs to another user, because that user could read all messages and answer in our
+    /// name.
     fn refuse_foreign(&self) -> Result<(), Error> {
         match fs::metadata(&self.dir) {
             Ok(meta) if meta.uid() != super::uid() => {
@@ -60,41 +61,41 @@ impl DataDir {
         }
     }
 
-    /// A file whose time shows when a hub last failed to answer.
+    /// A file whose modification time shows when a hub last failed to answer.
     pub fn silent(&self) -> PathBuf {
         self.dir.join("hub.silent")
     }
 
-    /// The file with the hub that was discovered on the local network.
+    /// The file that stores which hub was discovered on the local network.
     pub fn hub(&self) -> PathBuf {
         self.dir.join("hub")
     }
 
-    /// The file with the hub that led last, on a guest with several hubs.
+    /// The file that stores, on a guest with several hubs, which hub led last.
     pub fn leader(&self) -> PathBuf {
         self.dir.join("leader")
     }
 
-    /// The socket to which sessions and verbs connect: in the data directory, or in a short directory that is
-    /// derived from it if the system can't take a path that long.
+    /// The socket to which sessions and verbs connect. It is in the data directory. If the system does not support a
+    /// path of that length, it is in a short directory whose name is derived from the data directory.
     pub fn socket(&self) -> PathBuf {
         self.runtime_dir().unwrap_or_else(|| self.dir.clone()).join(SOCKET)
     }
 
-    /// The directory for the socket of a data directory whose path is too long.
+    /// The directory for the socket if the path of the data directory is too long.
     fn runtime_dir(&self) -> Option<PathBuf> {
         if self.dir.as_os_str().len() + 1 + SOCKET.len() <= SOCKET_PATH_MAX {
             return None;
         }
-        // Two names of one directory must lead to the same socket.
+        // Two paths to the same directory must lead to the same socket.
         let dir = fs::canonicalize(&self.dir).unwrap_or_else(|_| self.dir.clone());
         let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         let hash = dir.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, mix);
         Some(PathBuf::from(format!("/tmp/slm-mesh-{}-{hash:016x}", super::uid())))
     }
 
-    /// Creates the directory for the socket of a long path. Everybody may write beside it, so a directory that
-    /// another user created is refused.
+    /// Creates the directory for the socket if the data directory's path is too long. Everybody may create files in the
+    /// parent directory, so a directory that another user created is refused.
     fn prepare_runtime_dir(&self, dir: &Path) -> Result<(), Error> {
         let made = DirBuilder::new().mode(0o700).create(dir);
         if let Err(error) = made.or_else(|error| match error.kind() {
@@ -116,7 +117,7 @@ impl DataDir {
         Err(Error::new(ErrorKind::Refused, text))
     }
 
-    /// The saved clock of the last broker.
+    /// The file in which the last broker saved its clock.
     pub fn clock(&self) -> PathBuf {
         self.dir.join("broker.clock")
     }
@@ -124,19 +125,19 @@ impl DataDir {
     pub fn database(&self) -> PathBuf {
         self.dir.join("broker.db")
     }
-    /// The lock that the only broker holds while it runs.
+    /// The lock that the broker holds while it runs, so that there is only one.
     pub fn broker_lock(&self) -> PathBuf {
         self.dir.join("broker.lock")
     }
-    /// The lock that a client holds while it starts a broker, so that twenty clients start only one.
+    /// The lock that a client holds while it starts a broker, so that twenty clients start only one broker.
     pub fn start_lock(&self) -> PathBuf {
         self.dir.join("start.lock")
     }
-    /// The broker's process id, for existing clients.
+    /// The file with the broker's process id, for clients of slm-mesh 1.x.
     pub fn pid(&self) -> PathBuf {
         self.dir.join("broker.pid")
     }
-    /// The HTTP port, for existing clients.
+    /// The file with the HTTP port, for clients of slm-mesh 1.x.
     pub fn port(&self) -> PathBuf {
         self.dir.join("port")
     }
@@ -148,32 +149,33 @@ impl DataDir {
     pub fn log(&self) -> PathBuf {
         self.dir.join("broker.log")
     }
-    /// The settings that are not in the environment.
+    /// The file with the settings that are not in the environment.
     pub fn config(&self) -> PathBuf {
         self.dir.join("config")
     }
-    /// The folder in which existing clients create the sockets for their pushes.
+    /// The folder in which clients of slm-mesh 1.x create the sockets on which they receive notifications.
     pub fn peers(&self) -> PathBuf {
         self.dir.join("peers")
     }
-    /// The folder in which hooks keep facts about held files for an hour: notes from before a command, copies, and
-    /// overwritten contents.
+    /// The folder in which hooks keep what they know about held files, for an hour: notes from before a command,
+    /// copies, and overwritten contents.
     pub fn held_files(&self) -> PathBuf {
         self.dir.join("held-files")
     }
-    /// The marks of sessions whose shell commands run in a shield.
+    /// The folder with a file for each session whose shell commands need a shield.
     pub fn shields(&self) -> PathBuf {
         self.held_files().join("shields")
     }
-    /// A file that a broker leaves if it found the database damaged. Then the next broker checks the database first.
+    /// A file that a broker leaves behind if it found the database damaged. It makes the next broker check the database
+    /// first.
     pub fn suspect(&self) -> PathBuf {
         self.dir.join("broker.suspect")
     }
 
-    /// Creates the directory for this user alone, or makes an existing directory private.
+    /// Creates the directory so that only this user can read it, or makes an existing directory private.
     ///
     /// # Errors
-    /// When the directory can't be created, read or made private.
+    /// If the directory can't be created, read or made private.
     pub fn prepare(&self) -> Result<(), Error> {
         for dir in [&self.dir, &self.peers()] {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
@@ -190,7 +192,7 @@ impl DataDir {
     /// Opens a lock file.
     ///
     /// # Errors
-    /// When it can't be created.
+    /// If the file can't be created.
     pub fn open_lock(&self, path: &Path) -> Result<File, Error> {
         let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path);
         opened.map_err(|error| self.error("can't be written", &error))
@@ -199,7 +201,7 @@ impl DataDir {
     /// Writes a small file that only this user can read, completely or not at all.
     ///
     /// # Errors
-    /// When the directory can't be written.
+    /// If the directory can't be written.
     pub fn write(&self, path: &Path, text: &str) -> Result<(), Error> {
         let draft = path.with_extension(format!("new{}", std::process::id()));
         let result = (|| {
@@ -208,13 +210,13 @@ impl DataDir {
             fs::rename(&draft, path)
         })();
         result.map_err(|error| {
-            // Only this process knows the draft. If it can't be removed, the error below says why.
+            // Only this process uses the draft. If the draft can't be removed, the error below explains why.
             let _ = fs::remove_file(&draft);
             self.error("can't be written", &error)
         })
     }
 
-    /// The error for a directory that can't be used, with its cure.
+    /// The error that says that the directory can't be used, with the cure.
     pub fn error(&self, what: &str, error: &std::io::Error) -> Error {
         let cure = match error.kind() {
             std::io::ErrorKind::StorageFull => "free some space on its disk",
@@ -227,7 +229,7 @@ impl DataDir {
     }
 }
 
-/// Checks `SLM_MESH_DATA_DIR`. A relative path would mean another mesh in each working directory.
+/// Checks `SLM_MESH_DATA_DIR`. A relative path would mean a different mesh in each working directory.
 fn require_absolute(dir: PathBuf) -> Result<PathBuf, Error> {
     if dir.is_absolute() {
         return Ok(dir);
@@ -243,10 +245,10 @@ fn require_absolute(dir: PathBuf) -> Result<PathBuf, Error> {
     Err(Error::new(ErrorKind::Usage, text))
 }
 
-/// The bearer token. It stays the same across restarts, because some clients read it only once.
+/// The bearer token. The token stays the same when the broker restarts, because some clients read it only once.
 ///
 /// # Errors
-/// When the token can't be written.
+/// If the token can't be written.
 pub fn keep_token(places: &DataDir) -> Result<String, Error> {
     if let Ok(token) = fs::read_to_string(places.token())
         && token.len() == 64

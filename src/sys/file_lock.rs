@@ -1,4 +1,4 @@
-//! Waits for a file lock with a limit, and names the process that holds it.
+//! Waits for a file lock with a time limit, and finds the process that holds a lock.
 
 use std::fs::File;
 use std::io;
@@ -6,28 +6,28 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-/// A wait for a lock, on a separate thread.
+/// A wait for a lock. A separate thread waits.
 #[derive(Debug)]
 pub struct LockWait {
     receiver: Receiver<io::Result<File>>,
 }
 
 impl LockWait {
-    /// Begins to wait. The lock is held once [`LockWait::for_time`] has returned its file.
+    /// Begins to wait. The lock is held once [`LockWait::for_time`] has returned the file.
     pub fn begin(file: File) -> LockWait {
         let (sender, receiver) = channel();
         std::thread::spawn(move || {
             let locked = file.lock().map(|()| file);
-            // If nobody waits any more, dropping the file releases the lock.
+            // If nobody is waiting any more, dropping the file releases the lock.
             let _ = sender.send(locked);
         });
         LockWait { receiver }
     }
 
-    /// Waits for this time; `None` if another process still holds the lock.
+    /// Waits for the lock, at most for this time. Returns `None` if another process still holds the lock after that.
     ///
     /// # Errors
-    /// When the file system does not support locks.
+    /// If the file system does not support locks.
     pub fn for_time(&self, time: Duration) -> io::Result<Option<File>> {
         match self.receiver.recv_timeout(time) {
             Ok(locked) => locked.map(Some),
@@ -37,21 +37,21 @@ impl LockWait {
     }
 }
 
-/// The process that holds a lock on this file, as the kernel reports it. `None` if nobody holds it, if the holder is
-/// in another PID namespace, or if the kernel reports no locks.
+/// The process that holds a lock on this file, as the kernel reports it; `None` if nobody holds a lock, if the holder
+/// is in another PID namespace, or if the kernel does not report locks.
 pub fn holder(file: &File) -> Option<i64> {
     let meta = file.metadata().ok()?;
     let device = device_numbers(meta.dev());
     let wanted = format!("{:02x}:{:02x}:{}", device.0, device.1, meta.ino());
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    // A line is `1: FLOCK ADVISORY WRITE 4711 08:01:1234 0 EOF`. A line with an arrow is about a process that waits
-    // (proc_locks(5)).
+    // A line looks like `1: FLOCK ADVISORY WRITE 4711 08:01:1234 0 EOF`. A line with an arrow describes a process that
+    // is waiting (proc_locks(5)).
     let row = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let mut held = row.filter(|words| words.get(1) == Some(&"FLOCK") && words.get(5) == Some(&wanted.as_str()));
     held.find_map(|words| words.get(4)?.parse::<i64>().ok().filter(|pid| *pid > 0))
 }
 
-/// The major and the minor number of a device.
+/// The major and minor number of a device.
 fn device_numbers(device: u64) -> (u32, u32) {
     // The width of dev_t differs between systems.
     #[allow(clippy::useless_conversion)]

@@ -1,8 +1,8 @@
-//! Reads the last lines of a file that another program names: bounded, without waiting, and only if the file belongs
-//! to this user.
+//! Reads the last lines of a file that another program names. Reads only a limited amount, never waits, and accepts
+//! only a file that belongs to this user.
 //!
-//! **Invariant:** the path is not trusted. A symlink, a pipe, a device or another user's file is refused, before and
-//! after it is opened. At most [`READ_MAX`] bytes are read, however long the file or one of its lines is.
+//! **Invariant:** the path is not trusted. A symlink, a pipe, a device or another user's file is refused, both before
+//! and after it is opened. At most [`READ_MAX`] bytes are read, no matter how long the file or a line of it is.
 
 use super::uid;
 use rustix::fs::OFlags;
@@ -13,16 +13,17 @@ use std::path::Path;
 
 /// Maximum number of bytes to read from the end of a file.
 pub const READ_MAX: u64 = 4 << 20;
-/// A longer line is left out, because parsing it would need many times its length.
+/// Longer lines are left out, because parsing a line takes many times the memory of the line itself.
 const LINE_MAX: usize = 1 << 20;
-/// The bytes of the first attempt, which usually are enough. Each further attempt reads four times as many.
+/// How many bytes the first attempt reads, which is usually enough. Each further attempt reads four times as many.
 const FIRST_READ: u64 = 64 << 10;
 
-/// Reads the last lines of a file. `take` gets the lines, newest first, and returns whether it wants another. When
-/// more of the file is read, `take` starts again, and its flag says so. Returns whether lines were left unread.
+/// Reads the last lines of a file. `take` receives the lines, newest first, and returns whether it wants another line.
+/// If more of the file has to be read, the lines are passed to `take` again from the newest on, and the flag says so.
+/// Returns whether lines were left unread.
 ///
 /// # Errors
-/// When the file is not a plain file of this user, or cannot be read: a sentence that says so.
+/// If the file is not a plain file of this user, or cannot be read. The error is a sentence that says so.
 pub fn read_last_lines(path: &Path, mut take: impl FnMut(&[u8], bool) -> bool) -> Result<bool, String> {
     let mut file = open_own(path)?;
     let failed = |error: io::Error| format!("{} can't be read ({error})", path.display());
@@ -34,7 +35,7 @@ pub fn read_last_lines(path: &Path, mut take: impl FnMut(&[u8], bool) -> bool) -
         let bytes = read_end(&mut file, len, size).map_err(failed)?;
         let mut lines = bytes.split(|byte| *byte == b'\n').collect::<Vec<_>>();
         if !is_whole {
-            // This line begins before the bytes that were read.
+            // This line may begin before the bytes that were read.
             lines.remove(0);
         }
         let mut is_first = true;
@@ -58,8 +59,8 @@ fn read_end(file: &mut File, len: u64, size: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a plain file of this user. It checks the path before it opens the file, because opening can affect a device.
-/// It checks again afterwards, because the path may lead elsewhere by then.
+/// Opens a plain file that belongs to this user. The path is checked before the file is opened, because opening a
+/// device can affect it, and again afterwards, because the path may lead to another file by then.
 fn open_own(path: &Path) -> Result<File, String> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => format!("{} is gone; the agent may have removed it", path.display()),

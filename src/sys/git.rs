@@ -1,5 +1,5 @@
-//! Finds the work tree, branch and repository of a directory in git's files, because starting git would take
-//! milliseconds.
+//! Finds the work tree, the branch and the repository of a directory by reading git's files, because starting git would
+//! take milliseconds.
 
 mod config_file;
 mod remote_url;
@@ -16,15 +16,15 @@ const FILE_MAX: u64 = 64 << 10;
 pub struct GitFacts {
     /// The root of the work tree.
     pub root: Option<String>,
-    /// The branch, or the first digits of the commit if the head is detached.
+    /// The branch. If the head is detached, the first digits of the commit.
     pub branch: Option<String>,
-    /// The identity of the repository, which is the same for all its work trees and clones: the normal form of its
-    /// origin, or else the path of its common git directory.
+    /// The identity of the repository, which is the same for all its work trees and clones: the normal form of the
+    /// origin's URL, or the path of the common git directory if there is no origin.
     pub repo: Option<String>,
 }
 
-/// The beginning of a file; `None` if it can't be read. In a directory that a caller names, the file may be a pipe or a
-/// device, which must neither block this process nor fill its memory.
+/// The beginning of a file; `None` if the file can't be read. A caller may name any directory, in which the file may be
+/// a pipe or a device. Such a file must neither block this process nor fill its memory.
 fn read_beginning(path: &Path) -> Option<String> {
     use rustix::fs::{Mode, OFlags};
     let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()?;
@@ -37,7 +37,7 @@ fn read_beginning(path: &Path) -> Option<String> {
     Some(text)
 }
 
-/// Searches for a work tree from a directory upwards.
+/// Searches for a work tree in a directory and its parents.
 pub fn facts(dir: &Path) -> GitFacts {
     let Some((root, git_dir)) = dir.ancestors().take(64).find_map(|at| Some((at, git_dir(at)?))) else {
         return GitFacts::default();
@@ -62,7 +62,7 @@ pub fn facts(dir: &Path) -> GitFacts {
     }
 }
 
-/// The git directory for the root of a work tree: `.git`, or the directory that a file of that name points to.
+/// The git directory for the root of a work tree: `.git` itself, or the directory to which a file of that name points.
 fn git_dir(root: &Path) -> Option<PathBuf> {
     let dot_git = root.join(".git");
     let meta = std::fs::metadata(&dot_git).ok()?;

@@ -1,36 +1,37 @@
-//! The hubs that `SLM_MESH_HOST` names on a guest: one, or several with commas between them.
+//! The hubs that `SLM_MESH_HOST` lists on a guest: one hub, or several hubs separated by commas.
 
 use crate::base::error::{Error, ErrorKind};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Maximum number of hubs that one guest may list. An etcd cluster serves at most five, and some may have two names.
+/// Maximum number of hubs that one guest may list. An etcd cluster serves at most five hubs, and some hubs may be
+/// listed under two names.
 pub const HUBS_MAX: usize = 8;
 
-/// One hub in the setting.
+/// A hub, as it is written in the setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HubAddress {
-    /// Over the network.
+    /// A hub that is reached over the network.
     Network {
         /// The hub's name or address, without brackets.
         host: String,
-        /// The hub's port for sessions, if the setting names one.
+        /// The hub's port for sessions, if the setting contains one.
         port: Option<u16>,
     },
-    /// Behind ssh.
+    /// A hub that is reached through ssh.
     Ssh {
         /// `[user@]host`.
         target: String,
-        /// The port of ssh, if the setting names one.
+        /// The port of ssh, if the setting contains one.
         port: Option<u16>,
     },
 }
 
 impl HubAddress {
-    /// Reads one element of the setting: `host`, `host:port`, `[IPv6]:port` or `ssh://[user@]host[:port]`.
+    /// Parses one element of the setting: `host`, `host:port`, `[IPv6]:port` or `ssh://[user@]host[:port]`.
     ///
     /// # Errors
-    /// When the text is not such an address.
+    /// If the text is not such an address.
     pub fn parse(text: &str) -> Result<HubAddress, Error> {
         match text.strip_prefix("ssh://") {
             Some(target) => parse_ssh(target.trim_end_matches('/')),
@@ -38,7 +39,7 @@ impl HubAddress {
         }
     }
 
-    /// The name or address of the machine, without a user or a port.
+    /// The name or address of the machine, without user and port.
     pub fn host(&self) -> &str {
         match self {
             HubAddress::Network { host, .. } => host,
@@ -46,7 +47,7 @@ impl HubAddress {
         }
     }
 
-    /// The IP address of the machine; `None` if the setting gives a name.
+    /// The IP address of the machine; `None` if the setting contains a name.
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             HubAddress::Network { host, .. } => host.parse().ok(),
@@ -59,17 +60,17 @@ impl HubAddress {
         self.is_network() && self.host() == "localhost" || self.ip().is_some_and(|address| address.is_loopback())
     }
 
-    /// Whether this means all addresses of this machine, which makes the machine a hub.
+    /// Whether the address means all addresses of this machine, which makes this machine a hub.
     pub fn is_wildcard(&self) -> bool {
         self.ip().is_some_and(|address| address.is_unspecified())
     }
 
-    /// Whether the hub is reached without ssh, and therefore with the shared secret.
+    /// Whether the hub is reached without ssh, and therefore needs the shared secret.
     pub fn is_network(&self) -> bool {
         matches!(self, HubAddress::Network { .. })
     }
 
-    /// Whether both mean the same hub, as far as their spelling shows.
+    /// Whether both mean the same hub, as far as their spelling shows that.
     pub fn is_same(&self, other: &HubAddress) -> bool {
         self.to_string().eq_ignore_ascii_case(&other.to_string())
     }
@@ -96,10 +97,10 @@ impl fmt::Display for HubAddress {
     }
 }
 
-/// Reads the whole setting of a guest.
+/// Parses the whole setting of a guest.
 ///
 /// # Errors
-/// For the first wrong element: what is wrong with it, and what to write instead.
+/// If an element is wrong. The error says what is wrong with the first such element, and what to write instead.
 pub fn parse_hubs(setting: &str) -> Result<Vec<HubAddress>, Error> {
     if setting.contains(char::is_whitespace) {
         let without: String = setting.split_whitespace().collect::<Vec<_>>().join(",").replace(",,", ",");
@@ -165,7 +166,7 @@ fn parse_ssh(target: &str) -> Result<HubAddress, Error> {
         Some((name, port)) if port.parse::<u16>().is_ok() => (name, port.parse().ok()),
         _ => (target, None),
     };
-    // ssh would treat a name that begins with a dash as an option.
+    // ssh would take a name that begins with a dash for an option.
     let is_name = !name.is_empty() && !name.starts_with('-') && !name.contains(char::is_whitespace);
     if is_name && !name.contains("@-") {
         return Ok(HubAddress::Ssh { target: name.to_owned(), port });

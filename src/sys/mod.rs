@@ -1,6 +1,6 @@
 //! The operating system: time, randomness, environment, settings, files and processes.
 //!
-//! **Invariant:** the core never imports this; callers give the core what it needs.
+//! **Invariant:** the core never imports this module. Callers pass to the core what it needs.
 
 mod account;
 pub mod broker_address;
@@ -32,8 +32,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The name of this program.
 const PROGRAM: &str = "slm-mesh";
 
-/// One clock for the life of a broker: the wall time at its start, advanced by the time since boot. So no lease and
-/// no cursor breaks when somebody sets the clock back or a laptop sleeps.
+/// A clock that stays the same for the whole life of a broker: the wall time when the broker started, plus the time
+/// that has passed since then. So leases and cursors are not affected when somebody sets the clock back or a laptop
+/// sleeps.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     base_ms: i64,
@@ -41,18 +42,18 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Starts at the wall time, or at `floor` (the newest time in the store) if it is later.
+    /// Starts at the wall time, or at `floor` (the newest time in the store) if `floor` is later.
     pub fn start(floor: i64) -> Clock {
         Clock { base_ms: wall_ms().max(floor), boot_ms: boot_ms() }
     }
 
-    /// Starts at a given time of the mesh, whatever the wall clock says.
+    /// Starts at a given mesh time, regardless of the wall clock.
     pub fn at(now: i64) -> Clock {
         Clock { base_ms: now, boot_ms: boot_ms() }
     }
 
-    /// Continues the clock of an earlier broker, if the machine has not been booted since: a wall clock that
-    /// was set meanwhile then ends no lease. `None` after a boot, or for a text of another form.
+    /// Continues the clock of an earlier broker if the machine has not been rebooted since then, so that no lease ends
+    /// when somebody has set the wall clock meanwhile. `None` after a reboot, or if the text has another format.
     pub fn resume(saved: &str, floor: i64) -> Option<Clock> {
         let mut words = saved.split_whitespace();
         let boot_id = words.next()?;
@@ -63,27 +64,27 @@ impl Clock {
         is_same_boot.then(|| Clock { base_ms: base.checked_add(now - boot).unwrap_or(floor).max(floor), boot_ms: now })
     }
 
-    /// The text from which [`Clock::resume`] continues; `None` if the system has no id for the boot.
+    /// The text from which [`Clock::resume`] can continue; `None` if the system has no id for the current boot.
     pub fn save(&self) -> Option<String> {
         boot_id().map(|id| format!("{id} {} {}\n", self.base_ms, self.boot_ms))
     }
 
-    /// Milliseconds since the epoch; never goes back.
+    /// Milliseconds since the epoch. This value never goes back.
     pub fn now(&self) -> i64 {
         self.base_ms + (boot_ms() - self.boot_ms)
     }
 }
 
-/// Wall time, in ms.
+/// The wall time, in ms.
 pub fn wall_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
-/// Time since boot, sleep included, in ms.
+/// The time since boot, in ms, including the time during which the machine slept.
 pub fn boot_ms() -> i64 {
     #[cfg(target_os = "linux")]
     let id = rustix::time::ClockId::Boottime;
-    // On macOS, CLOCK_MONOTONIC also counts while the machine sleeps (clock_gettime(3) there).
+    // On macOS, CLOCK_MONOTONIC also advances while the machine sleeps (macOS's clock_gettime(3)).
     #[cfg(not(target_os = "linux"))]
     let id = rustix::time::ClockId::Monotonic;
     let time = rustix::time::clock_gettime(id);
@@ -102,25 +103,25 @@ fn boot_id() -> Option<String> {
     Some(text.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
-/// 128 random bits from the operating system.
+/// Returns 128 random bits from the operating system.
 ///
 /// # Panics
-/// When the operating system provides no randomness, because predictable ids would be a security hole.
+/// If the operating system provides no randomness, because predictable ids would be a security hole.
 pub fn random_u128() -> u128 {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the operating system gives randomness");
     u128::from_ne_bytes(bytes)
 }
 
-/// Writes a message to standard error, a terminal or a log. It removes characters that steer a terminal or hide text,
-/// because the message may contain words of others. If the write fails (a full disk, a closed pipe), the program goes
-/// on, because there is no other place for a report.
+/// Writes a message to standard error, which may be a terminal or a log. Characters that control a terminal or hide
+/// text are removed, because the message may contain text from others. If the write fails (a full disk, a closed pipe),
+/// the program continues, because there is no other place to report to.
 pub fn print_error(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", untrusted_text::lines(line).join("\n"));
 }
 
 /// Whether this process was started with standard output closed. If so, Rust's runtime has opened `/dev/null` as
-/// descriptor 1, so that no other file gets that number. Output is lost.
+/// descriptor 1, so that no other file gets that number, and the output is lost.
 pub fn is_output_closed() -> bool {
     let out = std::io::stdout();
     let (Ok(here), Ok(null)) = (rustix::fs::fstat(&out), rustix::fs::stat("/dev/null")) else { return false };
@@ -134,8 +135,8 @@ pub fn host() -> String {
     if name.is_empty() { "localhost".into() } else { name }
 }
 
-/// The path of this program. If an upgrade replaced or moved the file while the process ran, this is the program of
-/// that name in `PATH`.
+/// The path of this program. If an upgrade has replaced or moved the file while the process was running, this is the
+/// path of the program with the same name in `PATH`.
 pub fn own_path() -> PathBuf {
     let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from(PROGRAM));
     let path = match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
@@ -147,7 +148,7 @@ pub fn own_path() -> PathBuf {
     }
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&folders).map(|folder| folder.join(PROGRAM)).find(|program| program.is_file());
-    // If no program is found, starting it fails with an error that names the path at which it used to be.
+    // If no program is found, starting this path fails with an error that shows where the program used to be.
     found.unwrap_or(path)
 }
 
@@ -168,7 +169,7 @@ mod tests {
         let Some(saved) = Clock::start(0).save() else { return };
         let words: Vec<&str> = saved.split_whitespace().collect();
         for shift in [-86_400_000, 86_400_000] {
-            // As if somebody had set the wall clock by a day since then.
+            // This has the same effect as if somebody had changed the wall clock by a day.
             let base = words[1].parse::<i64>().unwrap() + shift;
             let resumed = Clock::resume(&format!("{} {base} {}", words[0], words[2]), 0).unwrap();
             assert!((0..60_000).contains(&(resumed.now() - base)), "{shift}");

@@ -1,35 +1,37 @@
-//! Normalises paths for locks: one spelling for each file, even for a file that does not exist yet.
+//! Normalises paths for locks, so that each file has one spelling, even a file that does not exist yet.
 //!
-//! **Invariant:** a normalised path is absolute, without `.`, `..` and symlinks. A folder ends in `/`.
+//! **Invariant:** a normalised path is absolute and contains no `.`, no `..` and no symlinks. The path of a folder ends
+//! in `/`.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
-/// Maximum number of symlinks in one path, as on Linux (path_resolution(7)).
+/// Maximum number of symlinks in one path, the same as on Linux (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
-/// Makes a path absolute that a user typed in the working directory.
+/// Makes a path that a user typed absolute. A relative path is relative to the working directory.
 pub fn absolute(path: &str) -> String {
     absolute_in("", path)
 }
 
-/// Makes a path absolute, starting from `dir`, or from this process's working directory if `dir` is empty. A glob is
-/// resolved up to its first pattern.
+/// Makes a path absolute. A relative path is relative to `dir`, or to this process's working directory if `dir` is
+/// empty. In a glob, only the part before the first pattern is resolved.
 pub fn absolute_in(dir: &str, path: &str) -> String {
     let given = without_prefix(path);
     let mut whole = if given.starts_with('/') { given } else { format!("{dir}/{given}") };
     if !whole.starts_with('/') || dir.is_empty() && !without_prefix(path).starts_with('/') {
-        // Agents start their hooks in their own working directory.
+        // Agents start their hooks in the agents' own working directory.
         whole = format!("{}/{whole}", std::env::current_dir().unwrap_or_default().display());
     }
     normal_form(&whole)
 }
 
-/// Makes a path absolute that an agent gave to a session. A relative path begins in the project, or else in `root`.
+/// Makes a path that an agent gave to a session absolute. A relative path is relative to the project, or to `root` if
+/// the working directory is not a project.
 ///
 /// # Errors
-/// When the path is relative and the working directory is not a project. The text says what is wrong, and the cure.
+/// If the path is relative and there is neither a project nor a root. The error says what is wrong, and what to do.
 pub fn resolve(path: &str, root: Option<&str>) -> Result<String, String> {
     let given = without_prefix(path);
     if given.starts_with('/') {
@@ -46,10 +48,10 @@ pub fn resolve(path: &str, root: Option<&str>) -> Result<String, String> {
     Ok(normal_form(&format!("{dir}/{given}")))
 }
 
-/// The working directory, if it can be a project.
+/// The working directory, if it may be a project.
 ///
 /// # Errors
-/// When the directory is gone, or when it is HOME or `/`, where some clients start servers for every workspace.
+/// If the directory is gone, or if it is HOME or `/`, where some clients start servers for every workspace.
 pub fn project_dir() -> Result<PathBuf, &'static str> {
     let Ok(dir) = std::env::current_dir() else { return Err("the folder that this session was started in is gone") };
     let home = std::env::var_os("HOME").map(PathBuf::from).and_then(|home| home.canonicalize().ok());
@@ -113,8 +115,8 @@ fn normal_form(path: &str) -> String {
     text
 }
 
-/// Replaces each symlink in a path by its target, even if the target does not exist yet. After the first pattern, and
-/// after too many links, the path stays as it is.
+/// Replaces each symlink in a path with its target, even if the target does not exist yet. The part after the first
+/// pattern, or after too many symlinks, stays as it is.
 fn without_links(path: &Path) -> PathBuf {
     let mut done = PathBuf::from("/");
     let mut rest: VecDeque<OsString> = path.components().map(|part| part.as_os_str().to_owned()).collect();
@@ -122,7 +124,7 @@ fn without_links(path: &Path) -> PathBuf {
     while let Some(part) = rest.pop_front() {
         match Path::new(&part).components().next() {
             Some(Component::RootDir) => done = PathBuf::from("/"),
-            // The file system resolves `..` after a symlink, so links are resolved first.
+            // The file system resolves `..` after it has followed a symlink, so symlinks are resolved first.
             Some(Component::ParentDir) => {
                 done.pop();
             }
@@ -145,13 +147,14 @@ fn without_links(path: &Path) -> PathBuf {
     done
 }
 
-/// The path as the file system stores it. On a volume that ignores case, or that stores names in another Unicode
-/// form, several spellings open one file. The longest existing part of the path gets the stored spelling.
+/// The path in the spelling that the file system stores. On a volume that ignores case, or that stores names in another
+/// Unicode form, several spellings open the same file. The longest part of the path that exists gets the stored
+/// spelling.
 #[cfg(target_os = "macos")]
 fn stored_spelling(path: &Path) -> PathBuf {
     use rustix::fs::{Mode, OFlags};
     use std::os::unix::ffi::OsStringExt;
-    // O_EVTONLY in <sys/fcntl.h> opens a file only for its name, even without the right to read it.
+    // O_EVTONLY in <sys/fcntl.h>: opens a file only to find its name, even without permission to read the file.
     let flags = OFlags::from_bits_retain(0x8000) | OFlags::CLOEXEC;
     let stored = path.ancestors().find_map(|at| {
         let file = rustix::fs::open(at, flags, Mode::empty()).ok()?;
@@ -159,13 +162,13 @@ fn stored_spelling(path: &Path) -> PathBuf {
         let stored = rustix::fs::getpath(&file).ok()?;
         let rest = path.strip_prefix(at).ok()?;
         let stored = PathBuf::from(OsString::from_vec(stored.into_bytes()));
-        // Joining an empty path would add a slash and turn a file into a folder.
+        // Joining an empty path would add a slash, and so turn the path of a file into that of a folder.
         Some(if rest.as_os_str().is_empty() { stored } else { stored.join(rest) })
     });
     stored.unwrap_or_else(|| path.to_path_buf())
 }
 
-/// On this system a file has one name, the one that the user wrote.
+/// On this system, a file has only the spelling that the user wrote.
 #[cfg(not(target_os = "macos"))]
 fn stored_spelling(path: &Path) -> PathBuf {
     path.to_path_buf()
@@ -176,7 +179,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    /// A new folder, under its real path. It is removed at the end.
+    /// A new folder, under its real path. The folder is removed when this value is dropped.
     struct Folder(PathBuf);
 
     impl Folder {

@@ -1,9 +1,9 @@
-//! Processes as the kernel reports them: which process connected, what its ancestors are, whether it still runs, and an
-//! event when it ends.
+//! Processes as the kernel reports them: which process connected, which ancestors it has, whether it is still running,
+//! and an event when it ends.
 //!
-//! `process/linux.rs` and `process/macos.rs` offer the same few functions.
+//! `process/linux.rs` and `process/macos.rs` provide the same few functions.
 //!
-//! **Invariant:** a process is identified by its number and its start time together, because the kernel reuses
+//! **Invariant:** a process is identified by its number together with its start time, because the kernel reuses
 //! numbers.
 
 mod ancestors;
@@ -29,7 +29,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 pub struct Credentials {
     /// User id.
     pub uid: u32,
-    /// The process id; `None` if the kernel gives none, as for a process in another PID namespace.
+    /// The process id; `None` if the kernel does not report one, as for a process in another PID namespace.
     pub pid: Option<i64>,
 }
 
@@ -37,13 +37,14 @@ pub struct Credentials {
 #[derive(Debug, Clone, PartialEq)]
 struct ProcessInfo {
     parent: i64,
-    /// The start time in the kernel's own unit. It only has to differ between two processes with the same number.
+    /// The start time, in a unit that the kernel chooses. It only has to differ between two processes with the same
+    /// number.
     start: u64,
     /// Whether the process has ended and its parent has not reaped it yet.
     is_zombie: bool,
     /// The command's name, in lower case.
     name: String,
-    /// Whether the process leads its process group on a terminal, as an interactive shell does.
+    /// Whether the process leads its process group and has a terminal, as an interactive shell does.
     leads_terminal: bool,
 }
 
@@ -61,19 +62,19 @@ pub fn start_time(pid: i64) -> Option<u64> {
     platform::process_info(pid).map(|info| info.start)
 }
 
-/// Whether exactly this process still runs. A zombie does not.
+/// Whether exactly this process is still running. A zombie does not count as running.
 pub fn is_alive(pid: i64, start: u64) -> bool {
     platform::process_info(pid).is_some_and(|info| info.start == start && !info.is_zombie)
 }
 
 /// Whether any process of this user has this number.
 pub fn is_in_use(pid: i64) -> bool {
-    // For kill(2), a number below 1 means a group of processes.
+    // To kill(2), a number below 1 means a group of processes.
     let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw);
     pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
 }
 
-/// A process with this number, with its start time.
+/// The process with this number, together with its start time.
 pub fn identify(pid: i64) -> Option<Process> {
     start_time(pid).map(|start| Process { pid, start, wrapper: false, agent: None })
 }
@@ -87,18 +88,18 @@ pub struct ExitWatch {
 }
 
 impl ExitWatch {
-    /// Watches a process; `None` if it has ended already.
+    /// Watches a process; `None` if the process has already ended.
     ///
     /// # Errors
-    /// When this process has no free file descriptor, or the kernel has no such event (Linux before 5.3).
+    /// If this process has no free file descriptor, or if the kernel does not have such an event (Linux before 5.3).
     pub fn new(pid: i64, start: u64) -> io::Result<Option<ExitWatch>> {
         let Some(fd) = platform::open_exit_event(pid)? else { return Ok(None) };
-        // The start time is compared after the descriptor was opened, because only then does the descriptor mean one
-        // process for ever.
+        // The start time is compared after the descriptor is open, because only an open descriptor always means the
+        // same process.
         Ok(is_alive(pid, start).then_some(ExitWatch { pid, start, fd }))
     }
 
-    /// Whether the process has ended. This does not wait.
+    /// Whether the process has ended. Does not wait.
     pub fn has_ended(&self) -> bool {
         !is_alive(self.pid, self.start)
     }
@@ -116,7 +117,7 @@ impl AsRawFd for ExitWatch {
     }
 }
 
-/// The words with which the mesh names the sessions of this kind of agent, if slm-mesh knows it.
+/// The words from which the mesh makes the names of sessions of this kind of agent, if slm-mesh knows the agent.
 pub fn agent_program(kind: &str) -> Option<AgentProgram> {
     known_agents::by_kind(kind).map(Agent::program)
 }

@@ -1,5 +1,5 @@
-//! Reads and writes regular files that another program may replace at any moment. No link is followed, and no pipe or
-//! device blocks this process.
+//! Reads and writes regular files that another program may replace at any moment. Links are not followed, and a pipe or
+//! a device does not block this process.
 
 use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File, Permissions};
@@ -7,8 +7,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// The content of a regular file of at most `max` bytes, and its metadata. `None` if the path leads to anything else,
-/// if the file cannot be read, or if it changed meanwhile.
+/// The content of a regular file of at most `max` bytes, and its metadata; `None` if the path leads to anything else,
+/// if the file cannot be read, or if the file changed during the read.
 pub fn read_regular(path: &Path, max: u64) -> Option<(Vec<u8>, fs::Metadata)> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
@@ -24,10 +24,10 @@ pub fn read_regular(path: &Path, max: u64) -> Option<(Vec<u8>, fs::Metadata)> {
     is_whole.then_some((content, before))
 }
 
-/// Replaces a file, completely or not at all. If the path was a link, the link is replaced and not followed.
+/// Replaces a file, completely or not at all. If the path is a link, the link itself is replaced.
 ///
 /// # Errors
-/// When the folder cannot be written.
+/// If the folder cannot be written.
 pub fn replace_regular(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let draft = path.with_file_name(format!(".{name}.slm-mesh{}", std::process::id()));
@@ -38,7 +38,7 @@ pub fn replace_regular(path: &Path, content: &[u8], mode: u32) -> io::Result<()>
         fs::rename(&draft, path)
     })();
     result.inspect_err(|_| {
-        // Only this process knows the draft file, and the error is about the replacement.
+        // Only this process uses the draft, and the error that matters is the error of the replacement.
         let _ = fs::remove_file(&draft);
     })
 }

@@ -1,5 +1,5 @@
-//! Runs a command in place of this process: the command gets our signals, stops and continues with us, and inherits
-//! one of our file descriptors.
+//! Runs a command in place of this process. The command gets the signals that this process gets, stops and continues
+//! together with this process, and inherits one of our file descriptors.
 //!
 //! **Invariant:** the command gets each signal once, and still ignores the signals that our caller ignores.
 
@@ -17,9 +17,9 @@ use std::process::{Command, ExitStatus};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-/// Signals for the command. Their sender may know only our process.
+/// Signals that are forwarded to the command, because the sender may know only our process.
 const FORWARDED: &[i32] = &[SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGCONT];
-/// If a command stays stopped for longer than this, nobody has continued it together with us.
+/// If a command stays stopped for longer than this, nobody has continued it together with this process.
 const STOP_GRACE: Duration = Duration::from_millis(50);
 
 /// A running command.
@@ -28,7 +28,7 @@ pub struct ForegroundCommand {
     signals: Receiver<Origin>,
 }
 
-/// A change of a command's state, as the kernel reports it.
+/// How a command's state has changed, as the kernel reports it.
 enum CommandChange {
     Ended(ExitStatus),
     Stopped,
@@ -39,15 +39,15 @@ impl ForegroundCommand {
     /// Starts a command, which also inherits `fd`.
     ///
     /// # Errors
-    /// When the command can't be started, or signals can't be watched.
+    /// If the command can't be started, or signals can't be watched.
     pub fn spawn(command: &mut Command, fd: BorrowedFd<'_>) -> io::Result<ForegroundCommand> {
         let ignored = ignored_signals();
         let watched = FORWARDED.iter().filter(|signal| ignored & (1 << (*signal - 1)) == 0);
-        // We watch before we start the command, because a command that ends at once must not be missed.
+        // Signals are watched before the command is started, so that the end of a very short command is not missed.
         let mut signals = SignalsInfo::<WithOrigin>::new(watched.chain(&[SIGCHLD]))?;
         rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
         let spawned = command.spawn();
-        // No other program that we start may keep this file open.
+        // Other programs that this process starts must not keep this file open.
         rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?;
         let pid = Pid::from_child(&spawned?);
         let (sender, receiver) = channel();
@@ -61,10 +61,10 @@ impl ForegroundCommand {
         Ok(ForegroundCommand { pid, signals: receiver })
     }
 
-    /// Waits for the command's end.
+    /// Waits until the command ends.
     ///
     /// # Errors
-    /// When the kernel refuses to wait.
+    /// If the kernel refuses to wait.
     pub fn wait(&self) -> io::Result<ExitStatus> {
         let mut is_stopped = false;
         loop {
@@ -79,7 +79,7 @@ impl ForegroundCommand {
             match self.signals.recv_timeout(timeout) {
                 Ok(origin) => self.forward(&origin),
                 Err(RecvTimeoutError::Timeout) => {
-                    // The shell that controls this job watches only our process.
+                    // The shell that controls this job watches only our own process.
                     is_stopped = false;
                     kill_process(getpid(), Signal::STOP)?;
                 }
@@ -109,30 +109,30 @@ impl ForegroundCommand {
         }
     }
 
-    /// Forwards a signal, unless the command gets it anyway.
+    /// Forwards a signal, unless the command gets the signal in any case.
     fn forward(&self, origin: &Origin) {
         let Some(signal) = Signal::from_named_raw(origin.signal).filter(|_| origin.signal != SIGCHLD) else { return };
-        // A terminal signals its whole foreground group. On macOS, the sender is process 0 then.
+        // A terminal sends a signal to its whole foreground group. On macOS, the sender of such a signal is process 0.
         let sender = origin.process.map_or(0, |process| i64::from(process.pid));
         let command = i64::from(self.pid.as_raw_nonzero().get());
         let is_own = || sender == command || process::ancestors(sender).iter().any(|above| above.pid == command);
-        // If a command signals its own group, it must not get the signal a second time.
+        // If a command sends a signal to its own group, the command must not get the signal twice.
         if sender != 0 && !is_own() {
-            // If the command has just ended, the kernel reports its end next.
+            // If the command has just ended, the kernel reports that next.
             let _ = kill_process(self.pid, signal);
         }
     }
 }
 
-/// Whether the command was stopped as a job. A SIGSTOP does not concern us, because its sender continues only that
-/// process.
+/// Whether the command was stopped by job control. A SIGSTOP does not count, because whoever sent it will continue only
+/// that one process.
 fn is_job_control(status: WaitStatus) -> bool {
     let stops = [Signal::TSTP, Signal::TTIN, Signal::TTOU];
     status.stopping_signal().is_some_and(|signal| stops.iter().any(|stop| stop.as_raw() == signal))
 }
 
-/// The signals that our caller ignores, as bits. A command after nohup must survive SIGHUP, and watching a signal
-/// would end that. macOS has no safe call for it.
+/// The signals that our caller ignores, as bits. A command run under nohup must survive SIGHUP, and it would not if
+/// this process watched SIGHUP. macOS has no safe call for this.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

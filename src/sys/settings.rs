@@ -1,6 +1,6 @@
-//! Settings, from the environment or else from `config` in the data directory.
+//! Settings, which are read from the environment, or from `config` in the data directory if they are not set there.
 //!
-//! One table gives each setting its name, its range, its default and its line in the man page.
+//! One table defines each setting's name, range, default and line in the man page.
 
 use super::data_dir::DataDir;
 use crate::base::error::{Error, ErrorKind};
@@ -11,11 +11,11 @@ use std::io;
 /// The values that a setting accepts.
 #[derive(Debug, Clone, Copy)]
 pub enum SettingRange {
-    /// A whole number from the first to the second.
+    /// A whole number between these two, inclusive.
     Int(i64, i64),
     /// One of these words.
     Words(&'static [&'static str]),
-    /// Any of these words, with commas between them.
+    /// Any number of these words, separated by commas.
     Several(fn() -> Vec<&'static str>),
     /// One of these words, or a command that begins with the absolute path of a program.
     WordsOrCommand(&'static [&'static str]),
@@ -26,23 +26,23 @@ pub enum SettingRange {
 /// One setting.
 #[derive(Debug)]
 pub struct Setting {
-    /// The name in the environment and in the file.
+    /// The name of the environment variable, and of the line in the file.
     pub name: &'static str,
     /// The values that the setting accepts.
     pub range: SettingRange,
-    /// The value if the setting is not set.
+    /// The value that is used if nobody has set the setting.
     pub default: &'static str,
     /// The sentence about the setting in the help.
     pub help: &'static str,
 }
 
-/// The setting that tells on which machine the broker is.
+/// The setting that says on which machine the broker is.
 pub const HOST: &str = "SLM_MESH_HOST";
 /// The shared secret, which must not be shown.
 pub const SECRET: &str = "SLM_MESH_SHARED_SECRET";
-/// The setting with the agents that mail may wake.
+/// The setting that lists the agents that mail may wake.
 pub const WAKE: &str = "SLM_MESH_WAKE";
-/// The setting with the agents whose shell commands run in a shield.
+/// The setting that lists the agents whose shell commands run in a shield.
 pub const SHIELD: &str = "SLM_MESH_SHIELD";
 
 /// The setting that switches discovery on the local network on or off.
@@ -51,23 +51,23 @@ pub const DISCOVERY: &str = "SLM_MESH_DISCOVERY";
 /// The setting with the addresses of the other meshes.
 pub const LINKS: &str = "SLM_MESH_PEER_URL";
 
-/// The setting for the notification of alerts.
+/// The setting that says how people are notified of alerts.
 pub const NOTIFY: &str = "SLM_MESH_NOTIFY";
 
-/// The variable with the session of a shell.
+/// The variable that says to which session a shell belongs.
 pub const SESSION: &str = "SLM_MESH_SESSION";
 
 /// The setting that allows or forbids reading transcripts.
 pub const TRANSCRIPTS: &str = "SLM_MESH_TRANSCRIPTS";
 
-/// The setting with the address of the log that several hubs share.
+/// The setting that contains the address of the log that several hubs share.
 pub const STORE: &str = "SLM_MESH_STORE";
-/// The password of etcd's user, which must not be shown.
+/// The password of the user in etcd, which must not be shown.
 pub const STORE_PASSWORD: &str = "SLM_MESH_STORE_PASSWORD";
 
 const DAY_MS: i64 = 86_400_000;
 
-/// All settings except `SLM_MESH_DATA_DIR`, because the file with the others is in that directory.
+/// All settings except `SLM_MESH_DATA_DIR`, because the settings file is in that directory.
 pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "SLM_MESH_NAME",
@@ -255,7 +255,7 @@ pub const SETTINGS: &[Setting] = &[
     },
 ];
 
-/// The settings in force.
+/// The values of all settings.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     values: HashMap<&'static str, String>,
@@ -265,7 +265,7 @@ impl Settings {
     /// Reads and checks all settings.
     ///
     /// # Errors
-    /// For the first wrong setting: its name, and the values that it accepts.
+    /// If a setting is wrong. The error names the first such setting and the values that it accepts.
     pub fn load(places: &DataDir) -> Result<Settings, Error> {
         let file = read_file(places)?;
         let mut settings = Settings::default();
@@ -330,19 +330,19 @@ impl Settings {
         words.filter(|word| !word.is_empty()).collect()
     }
 
-    /// The settings in which two brokers may differ, as text. Settings of a single session are left out.
+    /// The settings that may make one broker differ from another, as text. Settings of a single session are left out.
     pub fn fingerprint(&self) -> String {
         let of_session =
             ["SLM_MESH_NAME", "SLM_MESH_PEER", SESSION, "SLM_MESH_HOOK_BUDGET_MS", WAKE, SHIELD, TRANSCRIPTS];
         let shared = SETTINGS.iter().filter(|setting| !of_session.contains(&setting.name));
-        // Clients see the fingerprint, so it contains only hashes of the secrets.
+        // Clients can see the fingerprint, so it contains only hashes of the secrets.
         let is_secret = |name| [SECRET, STORE_PASSWORD].contains(&name);
         let value = |name| if is_secret(name) { hash(self.text(name)).to_string() } else { self.text(name).to_owned() };
         shared.map(|setting| format!("{}={}", setting.name, value(setting.name))).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// A hash that differs between two texts. It is comparable only within one build.
+/// A hash of a text, for comparison with other hashes of the same build only.
 fn hash(text: &str) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     std::hash::Hash::hash(text, &mut hasher);
@@ -350,7 +350,7 @@ fn hash(text: &str) -> u64 {
 }
 
 impl Setting {
-    /// The values that the setting accepts, in words.
+    /// Describes the values that the setting accepts.
     pub fn want(&self) -> String {
         match self.range {
             SettingRange::Int(min, max) => format!("a whole number from {min} to {max}"),
@@ -388,7 +388,7 @@ impl Setting {
     }
 }
 
-/// The text of a settings file with one setting changed or removed. All other lines stay as they are.
+/// The text of a settings file after one setting is changed or removed. All other lines stay as they are.
 pub fn with_line(text: &str, name: &str, value: Option<&str>) -> String {
     let is_it = |line: &&str| line.split_once('=').is_some_and(|(known, _)| known.trim() == name);
     let mut lines: Vec<String> = text.lines().filter(|line| !is_it(line)).map(str::to_owned).collect();
@@ -401,7 +401,7 @@ fn read_file(places: &DataDir) -> Result<HashMap<String, String>, Error> {
     let path = places.config();
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        // If the data directory is a file, the first write into it fails with a better error.
+        // If the data directory is a file, the first attempt to write there fails with a better error.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(HashMap::new());
         }

@@ -5,19 +5,19 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// What a wait is for.
+/// What to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SocketEvent {
     /// There is something to read, or the other side has hung up.
     Readable,
-    /// The same, or there is room to write.
+    /// Like `Readable`, or there is room to write.
     ReadableOrWritable,
 }
 
-/// Waits for an event, at most for this time; whether it came.
+/// Waits for an event, at most for this time. Returns whether the event came.
 ///
 /// # Errors
-/// When the system refuses to wait.
+/// If the system refuses to wait.
 pub fn wait_for(socket: &impl AsFd, event: SocketEvent, time: Duration) -> io::Result<bool> {
     let flags = match event {
         SocketEvent::Readable => PollFlags::IN,
@@ -29,7 +29,7 @@ pub fn wait_for(socket: &impl AsFd, event: SocketEvent, time: Duration) -> io::R
         let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
         match poll(&mut [PollFd::new(socket, flags)], Some(&left)) {
             Ok(n) => return Ok(n > 0),
-            // A signal for another part of the program.
+            // A signal interrupted the wait. Another part of the program handles it.
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -1,6 +1,6 @@
-//! The terminal of a person: raw mode, size and keys.
+//! The user's terminal: raw mode, size and keys.
 //!
-//! **Invariant:** the terminal returns to its former state at the end, on a panic and on a signal.
+//! **Invariant:** the terminal is restored to its earlier state at the end, on a panic and on a signal.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
@@ -13,31 +13,31 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
-/// Switches to the alternate screen, without line wrapping and cursor.
+/// Switches to the alternate screen, without line wrapping and without a cursor.
 const ENTER: &str = "\u{1b}[?1049h\u{1b}[?7l\u{1b}[?25l\u{1b}[2J";
 /// Restores the normal screen.
 const LEAVE: &str = "\u{1b}[0m\u{1b}[?25h\u{1b}[?7h\u{1b}[?1049l";
 
-/// The terminal's former state while this program uses it.
+/// The state that the terminal had before this program took it over.
 static WAS: Mutex<Option<Termios>> = Mutex::new(None);
 static HOOK: Once = Once::new();
 
-/// The reasons why a wait ended.
+/// What ended a wait.
 #[derive(Debug, Default)]
 pub struct TerminalEvent {
-    /// Keys, as bytes; empty if there were none.
+    /// The keys that were pressed, as bytes; empty if there were none.
     pub keys: Vec<u8>,
     /// Whether the terminal is gone, so that no more keys will come.
     pub closed: bool,
     /// The other descriptor is readable.
     pub other: bool,
-    /// Whether the screen must be drawn again, because its size changed or another program wrote there.
+    /// Whether the screen must be drawn again, because its size has changed or another program has written to it.
     pub anew: bool,
-    /// The number of the signal that ends the program.
+    /// The number of the signal that tells the program to end.
     pub end: Option<i32>,
 }
 
-/// The terminal, in use by this program until the value is dropped.
+/// The terminal. This program uses it until this value is dropped.
 #[derive(Debug)]
 pub struct Terminal {
     signals: UnixStream,
@@ -49,7 +49,7 @@ impl Terminal {
     /// Takes over the terminal on standard input and output.
     ///
     /// # Errors
-    /// When there is no terminal, or signals can't be watched.
+    /// If there is no terminal, or signals can't be watched.
     pub fn take() -> io::Result<Terminal> {
         let (signals, writer) = UnixStream::pair()?;
         signals.set_nonblocking(true)?;
@@ -63,7 +63,7 @@ impl Terminal {
         HOOK.call_once(|| {
             let tell = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |info| {
-                // Otherwise the message of the panic would be lost with the alternate screen.
+                // Without this, the message of the panic would disappear together with the alternate screen.
                 restore();
                 tell(info);
             }));
@@ -72,17 +72,17 @@ impl Terminal {
         Ok(Terminal { signals, ending, continued })
     }
 
-    /// Columns and rows; 80 by 24 if the terminal does not say.
+    /// The number of columns and rows; 80 by 24 if the terminal does not report them.
     pub fn size(&self) -> (usize, usize) {
         let size = tcgetwinsize(io::stdout()).map_or((0, 0), |size| (size.ws_col, size.ws_row));
         let or = |n: u16, other: usize| if n == 0 { other } else { usize::from(n) };
         (or(size.0, 80), or(size.1, 24))
     }
 
-    /// Waits for keys, a signal, or the other descriptor, at most for the given time.
+    /// Waits for keys, for a signal, or for the other descriptor, at most for the given time.
     ///
     /// # Errors
-    /// When the kernel refuses to wait.
+    /// If the kernel refuses to wait.
     pub fn wait(&mut self, other: Option<BorrowedFd<'_>>, time: Option<Duration>) -> io::Result<TerminalEvent> {
         let input = io::stdin();
         let mut fds = vec![PollFd::new(&input, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
@@ -106,13 +106,13 @@ impl Terminal {
         }
         if has[1] {
             let mut buffer = [0; 64];
-            // The flags tell which signal it was; the bytes only wake the wait.
+            // The flags say which signal arrived. The bytes only end the wait.
             while self.signals.read(&mut buffer).is_ok_and(|n| n == buffer.len()) {}
             woken.anew = true;
         }
         woken.end = Some(self.ending.load(Ordering::Relaxed) as i32).filter(|signal| *signal != 0);
         if self.continued.swap(0, Ordering::Relaxed) != 0 {
-            // The shell may have set its own modes while this program was stopped.
+            // The shell may have changed the modes while this program was stopped.
             enter()?;
             woken.anew = true;
         }
@@ -122,17 +122,18 @@ impl Terminal {
     /// Writes to the terminal.
     ///
     /// # Errors
-    /// When it is gone.
+    /// If the terminal is gone.
     pub fn write(&self, text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes())?;
         out.flush()
     }
 
-    /// Stops this job, as Ctrl-Z does in other programs, and restores the terminal meanwhile.
+    /// Restores the terminal and stops this job, as Ctrl-Z does in other programs. Takes over the terminal again when
+    /// the job continues.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     pub fn suspend(&self) -> io::Result<()> {
         restore();
         rustix::process::kill_current_process_group(Signal::TSTP)?;
@@ -146,7 +147,7 @@ impl Drop for Terminal {
     }
 }
 
-/// Whether standard input and output are a terminal with a movable cursor.
+/// Whether standard input and output are a terminal whose cursor can be moved.
 pub fn is_capable() -> bool {
     use std::io::IsTerminal;
     let term = std::env::var("TERM").unwrap_or_default();
@@ -169,10 +170,10 @@ fn enter() -> io::Result<()> {
     out.flush()
 }
 
-/// Restores the terminal, once.
+/// Restores the terminal, unless that has been done already.
 fn restore() {
     let Some(was) = WAS.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-    // If the terminal is gone, nothing needs to be restored.
+    // If the terminal is gone, there is nothing to restore.
     let mut out = io::stdout();
     let _ = out.write_all(LEAVE.as_bytes()).and_then(|()| out.flush());
     let _ = tcsetattr(io::stdin(), OptionalActions::Now, &was);

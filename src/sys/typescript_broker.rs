@@ -8,12 +8,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long that broker may take to accept a connection.
+/// How long the TypeScript broker may take to accept a connection.
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(300);
 
-/// The process of a TypeScript broker, found by its own files: its database, a living process, and a port that
-/// accepts connections. Our own broker may leave such files as well, but then nothing answers. So call this before a
-/// broker starts, or while none runs.
+/// The process of a TypeScript broker. It is recognised by its database, a process that is alive, and a port that
+/// accepts connections. Our own broker may leave such files too, but while it is not running, nothing accepts
+/// connections. So call this function before a broker is started, or while none is running.
 pub fn find(places: &DataDir) -> Option<i64> {
     let pid = named_process(places)?;
     let port = u16::try_from(number(places.port())?).ok()?;
@@ -21,12 +21,12 @@ pub fn find(places: &DataDir) -> Option<i64> {
     TcpStream::connect_timeout(&address, ACCEPTS_WITHIN).is_ok().then_some(pid)
 }
 
-/// Whether a TypeScript broker may run here: its database exists, and so does the process that its files name.
+/// Whether a TypeScript broker may be running here: its database exists, and the process that its files name is alive.
 pub fn may_live(places: &DataDir) -> bool {
     named_process(places).is_some()
 }
 
-/// The living process that the files name, in a directory with the database of a TypeScript broker.
+/// The living process that the files name, if the directory contains the database of a TypeScript broker.
 fn named_process(places: &DataDir) -> Option<i64> {
     if !places.dir.join("mesh.db").exists() {
         return None;
@@ -38,15 +38,15 @@ fn number(path: PathBuf) -> Option<i64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// Refuses to use a directory in which a TypeScript broker runs.
+/// Refuses to use a directory in which a TypeScript broker is running.
 ///
 /// # Errors
-/// When one runs; the text says how to end it.
+/// If a TypeScript broker is running; the error says how to end it.
 pub fn refuse(places: &DataDir) -> Result<(), Error> {
     find(places).map_or(Ok(()), |pid| Err(error(places, pid)))
 }
 
-/// The error for a directory in which a TypeScript broker runs.
+/// The error that says that a TypeScript broker is running in this directory.
 pub fn error(places: &DataDir, pid: i64) -> Error {
     let text = format!(
         "a broker of another kind (PID {pid}) runs in {}: end it with the program that started it, or with kill {pid}, \

@@ -1,5 +1,5 @@
-//! Connects to a Unix socket within a limit. A process that is stopped accepts no connection, and a connection to its
-//! full queue would wait for ever.
+//! Connects to a Unix socket within a time limit. A process that is stopped does not accept connections, and once its
+//! queue is full, a plain connect would wait for ever.
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect as connect_socket, socket, sockopt};
@@ -8,10 +8,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// Connects within this time, which afterwards also limits each write.
+/// Connects within this time. The same time then limits each write.
 ///
 /// # Errors
-/// `WouldBlock` when nobody accepted in time; `NotFound` or `ConnectionRefused` when nobody listens.
+/// `WouldBlock` if nobody accepted in time, and `NotFound` or `ConnectionRefused` if nobody listens.
 pub fn connect(path: &Path, within: Duration) -> io::Result<UnixStream> {
     let address = SocketAddrUnix::new(path)?;
     let fd = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;

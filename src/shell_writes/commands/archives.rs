@@ -83,7 +83,7 @@ pub(super) fn curl(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `wget -O file`. Without it, `wget` replaces no file.
+/// `wget -O file`. Without this option, `wget` replaces no existing file.
 pub(super) fn wget(run: &mut Run) -> StreamText {
     let options = WGET.parse(run.arguments);
     let names = ["O", "output-document", "o", "output-file", "a", "append-output"];
@@ -92,9 +92,9 @@ pub(super) fn wget(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `tar`: the archive that it creates, or the named members that it unpacks.
+/// `tar`: the archive that it creates, or the members that it unpacks, if they are named.
 pub(super) fn tar(run: &mut Run) -> StreamText {
-    // The letters in the first word may have no dash.
+    // The letters in the first word may be written without a dash.
     let mut arguments = run.arguments.to_vec();
     if let Some(Field::Known(first)) = arguments.first_mut()
         && !first.starts_with('-')
@@ -117,7 +117,7 @@ pub(super) fn tar(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `unzip archive members -d folder`, if it replaces files without asking.
+/// `unzip archive members -d folder`, if the options make it replace files without asking.
 pub(super) fn unzip(run: &mut Run) -> StreamText {
     let options = UNZIP.parse(run.arguments);
     if options.has(&["o"]) && !options.has(&["l", "p", "t", "v", "Z", "n", "j"]) {
@@ -150,7 +150,7 @@ pub(super) fn zip(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `gzip` and similar programs, which replace a file by its compressed form, or the other way round.
+/// `gzip` and similar programs, which replace a file with its compressed form, or the other way round.
 pub(super) fn compress(run: &mut Run) -> StreamText {
     let options = COMPRESS.parse(run.arguments);
     if options.has(&["c", "stdout", "to-stdout", "t", "test", "l", "list"]) {

@@ -12,12 +12,12 @@ const AWK: Spec =
 const YQ: Spec = Spec::new("IopP", &["indent", "output-format", "input-format", "expression", "from-file"]);
 const ED: Spec = Spec::new("ScpuTw", &["cmd"]);
 
-/// `sed -i`, in the GNU form and the BSD form.
+/// `sed -i`, in the form of GNU and in the form of BSD.
 pub(super) fn sed(run: &mut Run) -> StreamText {
     let mut arguments = run.arguments.to_vec();
     let mut suffix = String::new();
-    // In the BSD form, the word after `-i` is the suffix of a copy, often an empty one. GNU sed treats that word as a
-    // script: an empty script does nothing, and a script that begins with a dot is an error.
+    // In the BSD form, the word after `-i` is the suffix for a copy, and this suffix is often empty. GNU sed would take
+    // that word for a script: an empty script does nothing, and a script that begins with a dash is an error.
     let at = arguments.iter().position(|field| matches!(field.text(), Some("-i" | "-Ei" | "-ni" | "-I")));
     if let Some(at) = at
         && let Some(Field::Known(word)) = arguments.get(at + 1)
@@ -46,7 +46,7 @@ pub(super) fn sed(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `perl -i` and `ruby -i`. Without the option, the files that the script on the command line opens to write.
+/// `perl -i` and `ruby -i`. Without `-i`, the files that a script on the command line opens for writing.
 pub(super) fn perl(run: &mut Run) -> StreamText {
     let arguments: Vec<Field> = run.arguments.iter().map(without_digits).collect();
     let options = PERL.parse(&arguments);
@@ -63,7 +63,7 @@ pub(super) fn perl(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `-0777` and `-l012` contain only digits after the letter, so other letters may follow.
+/// `-0777` and `-l012` have only digits after the letter, so more letters may follow the digits.
 fn without_digits(field: &Field) -> Field {
     match field.text() {
         Some(text) if text.starts_with("-0") || text.starts_with("-l") => {
@@ -104,7 +104,7 @@ pub(super) fn yq(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `ed` and similar editors, if their commands are known and write.
+/// `ed` and similar editors, if their commands are known and write the file.
 pub(super) fn ed(run: &mut Run) -> StreamText {
     let options = ED.parse(run.arguments);
     let is_write = |line: &str| {

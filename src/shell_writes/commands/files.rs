@@ -6,7 +6,7 @@ use crate::shell_writes::builtins::last_component;
 use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::shell_state::Field;
 
-/// Maximum number of files in a copied folder. For a larger folder, no files are noted.
+/// Maximum number of files in a folder that is copied. For a larger folder, no files are noted.
 const COPIED_MAX: usize = 2000;
 
 const COPY: Spec = Spec::new("St", &["target-directory", "suffix"]);
@@ -78,7 +78,7 @@ pub(super) fn copy(run: &mut Run) -> StreamText {
     let Some(placement) = placement(run, &options) else { return StreamText::empty() };
     for source in &placement.sources {
         let Some(source) = source.text() else {
-            // One file with an unknown name still replaces the target.
+            // Even if the name of the single source is unknown, the copy replaces the target.
             if *source == Field::Unknown && !placement.is_folder && placement.sources.len() == 1 {
                 run.write(&placement.target);
             }
@@ -98,13 +98,13 @@ pub(super) fn copy(run: &mut Run) -> StreamText {
     StreamText::empty()
 }
 
-/// Whether a source is a file. A source that does not exist yet may become a folder before it is copied.
+/// Whether a source is a file. A source that does not exist yet may be a folder by the time it is copied.
 fn is_file(run: &mut Run, source: &str, is_recursive: bool) -> bool {
     let path = run.evaluator.resolve(run.state, source);
     !is_recursive || path.is_some_and(|path| run.evaluator.exists(&path))
 }
 
-/// Notes the paths to which the files of a folder are copied.
+/// Notes the paths to which the files in a folder are copied.
 fn copy_folder(run: &mut Run, source: &str, placement: &Placement) {
     let is_content = source.ends_with("/.") || source == ".";
     let target = if is_content { Some(placement.target.clone()) } else { placement.path(source) };
@@ -114,7 +114,7 @@ fn copy_folder(run: &mut Run, source: &str, placement: &Placement) {
     }
 }
 
-/// The paths of the files below a folder, relative to the folder; `None` if there are too many.
+/// The paths of the files in and below a folder, relative to the folder; `None` if there are too many.
 pub(super) fn files_below(run: &mut Run, folder: &str) -> Option<Vec<String>> {
     let mut found = Vec::new();
     let mut open = vec![String::new()];
@@ -138,7 +138,7 @@ pub(super) fn files_below(run: &mut Run, folder: &str) -> Option<Vec<String>> {
 pub(super) fn move_files(run: &mut Run) -> StreamText {
     let options = COPY.parse(run.arguments);
     let Some(placement) = placement(run, &options) else {
-        // The target is unknown, but the sources are removed nevertheless.
+        // Even if the target is unknown, the sources are removed.
         if let Some((_, sources)) = options.operands.split_last().filter(|_| !options.has_many) {
             sources.iter().filter_map(Field::text).for_each(|source| run.evaluator.write_all(run.state, source));
         }
@@ -168,7 +168,7 @@ pub(super) fn move_files(run: &mut Run) -> StreamText {
     StreamText::empty()
 }
 
-/// `ln`: a link replaces a file only with the option to force it.
+/// `ln`. A link replaces an existing file only with `-f`.
 pub(super) fn link(run: &mut Run) -> StreamText {
     let options = COPY.parse(run.arguments);
     let forces = options.has(&["f", "force"]);
@@ -250,11 +250,11 @@ pub(super) fn dd(run: &mut Run) -> StreamText {
     StreamText::empty()
 }
 
-/// `sort -o file`. Without the option, it prints the lines that it reads.
+/// `sort -o file`. Without `-o`, `sort` prints the lines that it reads.
 pub(super) fn sort(run: &mut Run) -> StreamText {
     let options = SORT.parse(run.arguments);
     run.write_field(options.value(&["o", "output"]));
-    // The order of file names does not matter here.
+    // If the lines are file names, their order does not matter here.
     let prints_input = options.operands.is_empty() && !options.has(&["z", "zero-terminated", "R"]);
     if prints_input && run.input.text().is_some() { run.input.clone() } else { StreamText::Unknown }
 }
@@ -265,7 +265,7 @@ pub(super) fn uniq(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `rsync` to this machine.
+/// `rsync`, if the target is on this machine.
 pub(super) fn rsync(run: &mut Run) -> StreamText {
     let options = RSYNC.parse(run.arguments);
     let narrows = ["exclude", "include", "filter", "exclude-from", "include-from", "files-from", "existing", "C", "f"];
@@ -281,7 +281,7 @@ pub(super) fn rsync(run: &mut Run) -> StreamText {
             placement.path(source).iter().for_each(|path| run.write(path));
         } else if is_recursive {
             let folder = run.evaluator.resolve(run.state, source).unwrap_or_default();
-            // A folder with a trailing slash means its contents.
+            // A trailing slash after a folder means the contents of the folder.
             let inner = if source.ends_with('/') { String::new() } else { format!("{}/", last_component(source)) };
             let target = placement.target.trim_end_matches('/');
             for path in files_below(run, &folder).unwrap_or_default() {

@@ -1,4 +1,4 @@
-//! `find`: the files that it finds, and its actions on them.
+//! `find`: which files it finds, and what it does with them.
 
 use super::Run;
 use crate::shell_writes::builtins::last_component;
@@ -17,7 +17,7 @@ enum Test {
     Path(Vec<Sign>, bool),
     Kind(String),
     Always(bool),
-    /// A test of dates, sizes and the like.
+    /// A test that is not evaluated, such as a test of dates or sizes.
     Unknown,
     Prune,
     Action(usize),
@@ -26,7 +26,7 @@ enum Test {
     Either(Vec<Test>),
 }
 
-/// An action of `find` on a file.
+/// What `find` does with a file.
 enum Action {
     Print(char),
     Delete,
@@ -34,7 +34,7 @@ enum Action {
     Other,
 }
 
-/// Reads the expression.
+/// Parses the expression.
 struct ExpressionReader<'f> {
     words: std::slice::Iter<'f, Field>,
     actions: Vec<Action>,
@@ -50,7 +50,7 @@ impl<'f> ExpressionReader<'f> {
         self.words.next().map(|field| field.text().unwrap_or("\0"))
     }
 
-    /// Parts separated by `-o`, up to a bracket or the end.
+    /// Parses the parts that are separated by `-o`, up to a bracket or the end.
     fn either(&mut self, depth: usize) -> Option<Test> {
         let mut choices = vec![Vec::new()];
         while let Some(word) = self.peek() {
@@ -115,7 +115,7 @@ impl<'f> ExpressionReader<'f> {
                 self.next()?;
                 Test::Unknown
             }
-            // An unknown test may or may not have a value.
+            // It is not known whether the next word is the value of an unknown test.
             _ => return None,
         })
     }
@@ -144,14 +144,14 @@ struct Visited<'p> {
     kind: char,
 }
 
-/// The result of the expression for a file.
+/// What the expression means for one file.
 #[derive(Default)]
 struct Verdict {
     actions: Vec<usize>,
     is_pruned: bool,
 }
 
-/// Whether a file passes a test. The result is `None` if that is unknown, and then nothing after the test is certain.
+/// Whether a file passes a test; `None` if that is unknown. In that case, everything after the test is uncertain.
 fn passes(test: &Test, file: &Visited, verdict: &mut Verdict) -> Option<bool> {
     let lower = |text: &str, ignores_case: bool| if ignores_case { text.to_lowercase() } else { text.to_owned() };
     match test {
@@ -212,7 +212,7 @@ pub(super) fn find(run: &mut Run) -> StreamText {
     };
     let only_prints = actions.iter().all(|action| matches!(action, Action::Print(_) | Action::Other));
     if only_prints && !run.evaluator.output_is_read {
-        // Most searches only print paths, so they need no walk.
+        // Most searches only print paths, so there is no need to walk through the folders.
         return StreamText::Unknown;
     }
     let mut walk = Walk { test, depths: reader.depths, hits: Vec::new(), n_visited: 0, is_whole: true };

@@ -1,4 +1,4 @@
-//! Formatters and linters: which files they rewrite.
+//! Formatters and linters, and the files that they rewrite.
 
 use super::Run;
 use super::options::{Options, Spec};
@@ -6,14 +6,14 @@ use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::shell_state::Field;
 use crate::shell_writes::{Tracking, wildcards};
 
-/// The files that a formatter rewrites if no file is given.
+/// Which files a formatter rewrites if no file is given.
 #[derive(Clone, Copy, PartialEq)]
 enum Default {
-    /// No files, because the formatter reads standard input or stops.
+    /// No files, because the formatter reads standard input or does nothing.
     Nothing,
     /// Files below the current directory.
     Directory,
-    /// Files below the closest folder with this file.
+    /// The files below the closest folder that contains a file with this name.
     FolderWith(&'static str),
 }
 
@@ -22,9 +22,9 @@ struct Formatter {
     name: &'static str,
     /// The words after the program's name that select this formatter.
     subcommand: &'static [&'static str],
-    /// The formatter writes only with one of these options. If the list is empty, it always writes.
+    /// The formatter writes only if one of these options is given. If the list is empty, the formatter always writes.
     writes: &'static [&'static str],
-    /// With one of these options, the formatter does not write.
+    /// If one of these options is given, the formatter does not write.
     reads: &'static [&'static str],
     values: Spec,
     endings: &'static [&'static str],
@@ -234,11 +234,11 @@ fn note(run: &mut Run, formatter: &Formatter, options: &Options) {
 }
 
 fn is_written(formatter: &Formatter, path: &str) -> bool {
-    // Cargo and go accept packages, not files.
+    // Cargo and go take packages as operands, not files.
     !matches!(formatter.name, "cargo" | "go") || formatter.endings.iter().any(|ending| path.ends_with(ending))
 }
 
-/// Notes the files of a quoted pattern, which the formatter itself expands.
+/// Notes the files that match a quoted pattern, which the formatter expands itself.
 fn note_pattern(run: &mut Run, formatter: &Formatter, pattern: &str) {
     if pattern.starts_with('!') {
         return;

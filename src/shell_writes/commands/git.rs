@@ -1,7 +1,7 @@
 //! `git`: which files of the work tree a command writes.
 //!
-//! A command with paths writes these paths. A command on the whole tree writes the files that differ from git's
-//! index. This module does not read the index, so it notes all files that git tracks.
+//! A command with paths writes these paths. A command on the whole tree writes the files that differ from git's index.
+//! This module does not read the index, so it notes that any file that git tracks may be written.
 
 use super::Run;
 use super::options::{Options, Spec};
@@ -80,7 +80,7 @@ fn dispatch(run: &mut Run, subcommand: &str, arguments: &[Field]) -> StreamText 
         }
         "diff" | "archive" | "bundle" | "show" | "log" => {
             let options = OUTPUT.parse(arguments);
-            // `git diff -O file` reads the file.
+            // `git diff -O file` only reads the file.
             run.write_field(options.value(if subcommand == "archive" { &["o", "output"] } else { &["output"] }));
         }
         "rev-parse" if arguments.iter().any(|field| field.text() == Some("--show-toplevel")) => {
@@ -91,26 +91,26 @@ fn dispatch(run: &mut Run, subcommand: &str, arguments: &[Field]) -> StreamText 
     StreamText::Unknown
 }
 
-/// The root of the work tree around the current directory.
+/// The root of the work tree that contains the current directory.
 fn work_tree(run: &mut Run) -> Option<String> {
     let directory = run.directory()?;
     run.evaluator.folder_with(&directory, ".git")
 }
 
-/// Notes that any file of the work tree may be written.
+/// Notes that any file in the work tree may be written.
 fn whole_tree(run: &mut Run, tracking: Tracking) {
     if let Some(folder) = work_tree(run) {
         run.evaluator.maybe_write(&folder, &[], tracking);
     }
 }
 
-/// Notes paths as git interprets them: files, folders, and patterns.
+/// Notes paths as git interprets them, as files, folders or patterns.
 fn paths(run: &mut Run, operands: &[Field]) {
     for path in operands.iter().filter_map(Field::text) {
         if path.starts_with(":/") || path == ":" {
             whole_tree(run, Tracking::Tracked);
         } else if path.starts_with(':') {
-            // Pathspec magic is rare, so it is not implemented.
+            // Pathspec magic is rare, so it is not supported.
         } else if let Some(start) = path.find(['*', '?']) {
             let folder = path[..start].rfind('/').map_or(".", |at| &path[..at.max(1)]);
             let ending = path[start..].strip_prefix('*').filter(|ending| !ending.contains(['*', '?', '[', '/']));
@@ -134,7 +134,7 @@ fn checkout(run: &mut Run, arguments: &[Field]) {
     }
     let options = CHECKOUT.parse(arguments);
     if options.has(&["b", "B", "orphan"]) {
-        // A new branch that begins at another commit writes the files of that commit.
+        // Switching to a new branch that starts at another commit writes that commit's files.
         if !options.operands.is_empty() && !options.has(&["orphan"]) {
             whole_tree(run, Tracking::Tracked);
         }

@@ -1,4 +1,4 @@
-//! Scripts on the command line: the files that they open to write, if the names are plain literals.
+//! Scripts on the command line: the files that these scripts open for writing, if the names are plain literals.
 
 use super::options::Spec;
 use super::script_tokens::{Language, Token, tokens};
@@ -10,11 +10,11 @@ use std::collections::HashMap;
 const PYTHON: Spec = Spec { short: "cWX", attached: "", long: &["check-hash-based-pycs"], stops: true };
 const NODE: Spec =
     Spec { short: "epr", attached: "", long: &["eval", "print", "require", "import", "input-type"], stops: true };
-/// Maximum number of functions per script whose calls are analysed.
+/// Maximum number of functions in a script whose calls are analysed.
 const FUNCTIONS_MAX: usize = 64;
-/// A longer script is not analysed.
+/// Longer scripts are not analysed.
 const SCRIPT_MAX: usize = 256 * 1024;
-/// Functions, in any language, that write or remove the file in their first argument.
+/// Functions, in any of the languages, that write or remove the file named by their first argument.
 const WRITES_FIRST: &[&str] = &[
     "writeFileSync",
     "appendFileSync",
@@ -69,14 +69,14 @@ pub(super) fn node(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// Scripts of perl and ruby.
+/// Scripts in Perl or Ruby.
 pub(super) fn interpreted(run: &mut Run, scripts: &[String], has_script: bool) -> StreamText {
     let language = if run.name == "perl" { Language::Perl } else { Language::Ruby };
     look_into(run, scripts, language, has_script);
     StreamText::Unknown
 }
 
-/// Analyses scripts, or standard input if there is no other script.
+/// Analyses scripts, or the text on standard input if there is no other script.
 fn look_into(run: &mut Run, scripts: &[String], language: Language, has_script: bool) {
     let input = run.input.text().filter(|_| !has_script).map(str::to_owned);
     for script in scripts.iter().cloned().chain(input) {
@@ -84,7 +84,7 @@ fn look_into(run: &mut Run, scripts: &[String], language: Language, has_script: 
             continue;
         }
         let Some(tokens) = tokens(&script, language) else { continue };
-        // After a change of the directory, relative paths are uncertain, so only absolute paths count.
+        // If the script changes the directory, it is uncertain what relative paths mean, so only absolute paths count.
         let moves = tokens.iter().any(|token| matches!(token, Token::Name(name) if name == "chdir"));
         let snippet = Snippet { bindings: bindings(&tokens), tokens };
         let found = snippet.writes(language);
@@ -107,13 +107,13 @@ struct Written {
 /// The value of a name in a script.
 #[derive(Debug, Clone, Default)]
 struct Binding {
-    /// All values that the name has, one after the other.
+    /// All values that the name has in turn.
     values: Vec<String>,
     is_path: bool,
     is_unknown: bool,
 }
 
-/// A script and the values of its names.
+/// A script, and the values of the names in it.
 struct Snippet {
     tokens: Vec<Token>,
     bindings: HashMap<String, Binding>,
@@ -127,7 +127,7 @@ fn is_sign(token: Option<&Token>, sign: char) -> bool {
     token == Some(&Token::Sign(sign))
 }
 
-/// `Path("a") / "b"` at this position: its text and the index of the token after it.
+/// Parses `Path("a") / "b"` at this position. Returns its text, and the index of the token after it.
 fn path_literal(tokens: &[Token], at: usize) -> Option<(String, usize)> {
     let mut at = at;
     if name(tokens.get(at)) == Some("pathlib") && is_sign(tokens.get(at + 1), '.') {
@@ -146,7 +146,7 @@ fn path_literal(tokens: &[Token], at: usize) -> Option<(String, usize)> {
     Some((text, at))
 }
 
-/// The texts of `["a", "b"]` or `("a", "b")` at this position, and the index of the token after it.
+/// Parses `["a", "b"]` or `("a", "b")` at this position. Returns its texts, and the index of the token after it.
 fn list_literal(tokens: &[Token], at: usize) -> Option<(Vec<String>, usize)> {
     let close = if is_sign(tokens.get(at), '[') { ']' } else { ')' };
     if !is_sign(tokens.get(at), '[') && !is_sign(tokens.get(at), '(') {
@@ -170,7 +170,7 @@ fn list_literal(tokens: &[Token], at: usize) -> Option<(Vec<String>, usize)> {
     }
 }
 
-/// The values of the names in a script.
+/// The values of all names in a script.
 fn bindings(tokens: &[Token]) -> HashMap<String, Binding> {
     let mut found: HashMap<String, Binding> = HashMap::new();
     let mut open = 0_usize;
@@ -213,7 +213,7 @@ fn assignment(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>)
         is_sign(tokens.get(at + 1), '=') || at > 0 && matches!(&tokens[at - 1], Token::Sign('=' | '!' | '<' | '>'));
     let Some(target) = at.checked_sub(1).filter(|_| !is_comparison) else { return };
     let Some(word) = name(tokens.get(target)) else {
-        // `name += value`, or a part of another expression.
+        // This is `name += value`, or a part of another expression.
         target.checked_sub(1).and_then(|n| name(tokens.get(n))).into_iter().for_each(|name| forget(name, found));
         return;
     };
@@ -240,7 +240,7 @@ fn assignment(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>)
     }
 }
 
-/// `for name in […]`, also with `of`.
+/// `for name in […]`, or the same with `of`.
 fn for_names(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) {
     let mut targets = Vec::new();
     for (n, token) in tokens.iter().enumerate().skip(at + 1).take(12) {
@@ -265,7 +265,7 @@ fn for_names(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) 
     targets.iter().for_each(|target| forget(target, found));
 }
 
-/// The parameters of a function. The first parameter has the literals with which the function is called.
+/// The parameters of a function. The values of the first parameter are the literals with which the function is called.
 fn parameters(tokens: &[Token], at: usize, looks_for_calls: bool, found: &mut HashMap<String, Binding>) {
     let Some(function) = name(tokens.get(at + 1)) else { return };
     let Some(end) = tokens.iter().skip(at).take(200).position(|token| *token == Token::Sign(')')).map(|n| n + at)
@@ -303,7 +303,7 @@ fn forget_parameters(tokens: &[Token], at: usize, found: &mut HashMap<String, Bi
 }
 
 impl Snippet {
-    /// The possible paths of an argument, and the position of its end.
+    /// The possible paths that an argument means, and the position where the argument ends.
     fn argument(&self, at: usize) -> Option<(Vec<String>, usize)> {
         let (paths, end) = match self.tokens.get(at)? {
             Token::Text(text) => (vec![text.clone()], at + 1),
@@ -363,7 +363,7 @@ impl Snippet {
         paths.chain(trees.into_iter().map(|path| Written { path, is_tree: true })).collect()
     }
 
-    /// The file that `open(path, "w")` writes.
+    /// The file that `open(path, "w")` opens for writing.
     fn opened(&self, at: usize) -> Vec<String> {
         let Some((paths, end)) = self.argument(at) else { return Vec::new() };
         if is_sign(self.tokens.get(end), ',') && self.is_write_mode(end + 1) { paths } else { Vec::new() }
@@ -377,7 +377,7 @@ impl Snippet {
         }
     }
 
-    /// Both files of `rename(a, b)`, or the second file of `copy(a, b)`.
+    /// Both files of `rename(a, b)`, but only the second file of `copy(a, b)`.
     fn two(&self, at: usize, both: bool) -> Vec<String> {
         let Some((first, end)) = self.argument(at) else { return Vec::new() };
         let Some((second, _)) = self.argument(end + 1).filter(|_| is_sign(self.tokens.get(end), ',')) else {

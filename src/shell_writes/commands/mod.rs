@@ -1,4 +1,4 @@
-//! The programs that agents run, each with a rule that finds the files that it writes.
+//! The programs that agents run. Each program has a rule that finds the files that it writes.
 
 mod archives;
 mod editors;
@@ -19,16 +19,16 @@ use super::shell_state::{Field, State};
 pub(super) struct Run<'r, 'e> {
     evaluator: &'r mut Evaluator<'e>,
     state: &'r mut State,
-    /// The program's name without its folder.
+    /// The program's name, without its folder.
     name: &'r str,
     arguments: &'r [Field],
     input: &'r StreamText,
 }
 
-/// The rule for a program. It notes the files that the program writes, and returns the output.
+/// The rule for a program. A rule notes the files that the program writes, and returns the program's output.
 type Rule = fn(&mut Run) -> StreamText;
 
-/// All rules by the names of their programs.
+/// All rules, each with the names of its programs.
 const RULES: &[(&[&str], Rule)] = &[
     (&["cp", "gcp"], files::copy),
     (&["mv", "gmv"], files::move_files),
@@ -73,7 +73,7 @@ const RULES: &[(&[&str], Rule)] = &[
     (&["yarn", "pnpm", "npm", "bundle"], wrappers::script_runner),
 ];
 
-/// Notes the files that a program writes, and returns its output.
+/// Notes the files that a program writes, and returns the program's output.
 pub(super) fn run_command(
     evaluator: &mut Evaluator,
     state: &mut State,
@@ -92,7 +92,7 @@ pub(super) fn run_command(
 }
 
 impl Run<'_, '_> {
-    /// Notes a file by the path in the command.
+    /// Notes a file, given its path as it appears in the command.
     fn write(&mut self, path: &str) {
         self.evaluator.write(self.state, path);
     }
@@ -104,7 +104,7 @@ impl Run<'_, '_> {
         }
     }
 
-    /// Whether a path in the command is a folder.
+    /// Whether a path that appears in the command is a folder.
     fn is_folder(&self, path: &str) -> bool {
         let resolved = self.evaluator.resolve(self.state, path);
         resolved.is_some_and(|path| self.evaluator.is_folder(&path) == Some(true))
@@ -120,7 +120,7 @@ impl Run<'_, '_> {
         self.state.directory.clone()
     }
 
-    /// The patch on standard input. The content of a file is read only if it is a patch.
+    /// The patch on standard input. If standard input is a file, it is read only if it is a patch.
     fn patch_input(&mut self) -> Option<String> {
         match self.input {
             StreamText::Text(text) => Some(text.clone()),

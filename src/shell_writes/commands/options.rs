@@ -2,23 +2,23 @@
 
 use super::super::shell_state::Field;
 
-/// The options of a program that have a value. All other options are flags.
+/// The options of a program that take a value. All other options are flags.
 pub(super) struct Spec {
-    /// Letters whose value is the rest of the word, or else the next word.
+    /// Letters whose value is the rest of the word, or the next word if there is no rest.
     pub short: &'static str,
-    /// Letters whose value is the rest of the word, if the word has a rest.
+    /// Letters whose value is the rest of the word; without a rest, there is no value.
     pub attached: &'static str,
-    /// Long options whose value is the next word, unless the word contains `=`.
+    /// Long options whose value comes after `=`, or is the next word if there is no `=`.
     pub long: &'static [&'static str],
     /// Whether the first operand ends the options.
     pub stops: bool,
 }
 
 impl Spec {
-    /// Options may be anywhere, and none of them has a value.
+    /// Options may be anywhere, and none of them takes a value.
     pub(super) const FLAGS: Spec = Spec { short: "", attached: "", long: &[], stops: false };
 
-    /// Options may be anywhere, and the listed ones have a value.
+    /// Options may be anywhere, and the listed options take a value.
     pub(super) const fn new(short: &'static str, long: &'static [&'static str]) -> Spec {
         Spec { short, attached: "", long, stops: false }
     }
@@ -78,7 +78,7 @@ pub(super) struct Options {
     given: Vec<(String, Option<Field>)>,
     /// The operands.
     pub operands: Vec<Field>,
-    /// Whether one of the operands may be any number of words, so that the positions of the others are unknown.
+    /// Whether one of the operands may stand for any number of words, which makes the positions of the others unknown.
     pub has_many: bool,
 }
 

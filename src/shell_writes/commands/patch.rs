@@ -1,4 +1,4 @@
-//! Commands that apply patches: the files named in the headers of the patches.
+//! Commands that apply patches. The headers of a patch name the files that it changes.
 
 use super::Run;
 use super::options::Spec;
@@ -9,10 +9,10 @@ const PATCH: Spec = Spec::new(
     "pidorBDFVYzg",
     &["strip", "input", "directory", "output", "reject-file", "prefix", "ifdef", "fuzz", "suffix"],
 );
-/// The prefixes of a path in the language of `apply_patch`.
+/// The beginnings of the lines that name a file in an `apply_patch` patch.
 const MARKS: &[&str] = &["*** Update File: ", "*** Add File: ", "*** Delete File: ", "*** Move to: "];
 
-/// `patch`: its operand, or the files that the patch names.
+/// `patch`: writes its operand, or the files that the patch names.
 pub(super) fn patch(run: &mut Run) -> StreamText {
     let options = PATCH.parse(run.arguments);
     if options.has(&["dry-run", "C", "check"]) {
@@ -20,7 +20,7 @@ pub(super) fn patch(run: &mut Run) -> StreamText {
     }
     let outer = run.state.directory.clone();
     let named = options.value(&["i", "input"]).or(options.operands.get(1));
-    // `patch` opens its input before it changes the directory.
+    // `patch` opens its input before it changes to another directory.
     let text = match named {
         Some(field) if field.text() != Some("-") => {
             let path = field.text().and_then(|path| run.evaluator.resolve(run.state, path));
@@ -43,11 +43,11 @@ pub(super) fn patch(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// Notes the files that a unified diff names. If `strip` is `None`, only the last component of a name is kept, as
-/// `patch` does it.
+/// Notes the files that a unified diff names. If `strip` is `None`, only the last component of each name is kept, as
+/// `patch` does.
 pub(super) fn note_headers(run: &mut Run, text: &str, strip: Option<usize>, reverses: bool) {
     let mut old = None;
-    // How many lines of the hunk are left. Inside a hunk, `--- x` is a removed line.
+    // How many old and new lines of the current hunk are left. Inside a hunk, `--- x` is a removed line.
     let mut n_hunk = (0_usize, 0_usize);
     for line in text.lines() {
         if !run.evaluator.spend(1) {
@@ -71,13 +71,13 @@ pub(super) fn note_headers(run: &mut Run, text: &str, strip: Option<usize>, reve
         } else if let Some(name) =
             ["rename from ", "rename to ", "copy to "].iter().find_map(|mark| line.strip_prefix(mark))
         {
-            // These names have no prefix to strip.
+            // Names in these lines have no prefix to strip.
             run.write(name);
         }
     }
 }
 
-/// The old and the new lines of a hunk, from `1,2 +3,4 @@`.
+/// The number of old and new lines in a hunk, from `1,2 +3,4 @@`.
 fn hunk_lines(header: &str) -> (usize, usize) {
     let mut counts = header.split(" @@").next().unwrap_or("").split(" +").map(|range| {
         let count = range.split_once(',').map_or("1", |(_, count)| count);
@@ -86,7 +86,7 @@ fn hunk_lines(header: &str) -> (usize, usize) {
     (counts.next().unwrap_or(0), counts.next().unwrap_or(0))
 }
 
-/// The name in a header, without the date after it.
+/// The file name in a header, without the date that may follow.
 fn file_name(header: &str) -> &str {
     header.split('\t').next().unwrap_or(header).trim_end()
 }
@@ -98,7 +98,7 @@ fn stripped(name: &str, strip: Option<usize>) -> Option<String> {
     (is_plain && n < parts.len()).then(|| parts[n..].join("/"))
 }
 
-/// The patch language of agents, which names files in lines with a mark.
+/// `apply_patch`: agents' own patch format, in which marked lines name the files.
 pub(super) fn apply_patch(run: &mut Run) -> StreamText {
     let argument = run.arguments.first().and_then(Field::text).map(str::to_owned);
     let Some(text) = argument.or_else(|| run.input.text().map(str::to_owned)) else { return StreamText::Unknown };

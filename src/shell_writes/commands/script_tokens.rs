@@ -1,4 +1,4 @@
-//! Splits a script of Python, JavaScript, Ruby or Perl into tokens, just well enough to find plain literals.
+//! Splits a script in Python, JavaScript, Ruby or Perl into tokens, just well enough to find plain literals.
 
 /// The language of a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) enum Token {
     End,
 }
 
-/// The tokens of a script; `None` if a string literal has no end.
+/// The tokens of a script; `None` if a string literal does not end.
 pub(super) fn tokens(script: &str, language: Language) -> Option<Vec<Token>> {
     let mut reader = TokenReader { text: script.chars().collect(), at: 0, language, open: 0, tokens: Vec::new() };
     while reader.at < reader.text.len() {
@@ -42,7 +42,7 @@ struct TokenReader {
     text: Vec<char>,
     at: usize,
     language: Language,
-    /// The number of open brackets. A line does not end inside brackets.
+    /// The number of brackets that are open. A statement does not end with the line inside brackets.
     open: usize,
     tokens: Vec<Token>,
 }
@@ -102,7 +102,7 @@ impl TokenReader {
         Some(())
     }
 
-    /// Reads what a slash begins: a comment, a regular expression or a division.
+    /// Reads what begins with a slash: a comment, a regular expression or a division.
     fn slash(&mut self) -> Option<()> {
         match self.peek(1) {
             Some('/') => self.skip_line(),
@@ -150,7 +150,7 @@ impl TokenReader {
         Some(())
     }
 
-    /// A string literal in quotes, with its prefix.
+    /// Reads a string literal in quotes that has this prefix.
     fn quoted(&mut self, quote: char, prefix: &str) -> Option<()> {
         let is_triple = self.language == Language::Python && self.peek(1) == Some(quote) && self.peek(2) == Some(quote);
         let width = if is_triple { 3 } else { 1 };

@@ -28,7 +28,7 @@ const STOPS: Spec = Spec {
     long: &["package", "from", "with", "python", "directory", "project", "env-file", "extra", "group"],
     stops: true,
 };
-/// Maximum number of commands that `xargs` may run in one command line.
+/// Maximum number of commands that `xargs` may run within one command line.
 const RUNS_MAX: usize = 500;
 
 /// `sh -c script`, or a script on standard input.
@@ -39,7 +39,7 @@ pub(super) fn shell(run: &mut Run) -> StreamText {
     }
     if options.has(&["c"]) {
         let Some((Field::Known(script), rest)) = options.operands.split_first() else { return StreamText::Unknown };
-        // The first word after the script is `$0`.
+        // The first word after the script becomes `$0`.
         return run_script(run, script, rest.get(1..).unwrap_or_default()).output;
     }
     let reads_input = options.operands.is_empty() || options.has(&["s"]);
@@ -49,12 +49,12 @@ pub(super) fn shell(run: &mut Run) -> StreamText {
     }
 }
 
-/// Runs the words after the options of a program.
+/// Runs the operands of a program as a command.
 fn run_operands(run: &mut Run, operands: &[Field]) -> StreamText {
     if operands.is_empty() { StreamText::Unknown } else { run.run(operands) }
 }
 
-/// `nohup`, `nice` and other programs that only run the command after them.
+/// `nohup`, `nice` and other programs that do nothing but run the command after them.
 pub(super) fn plain(run: &mut Run) -> StreamText {
     let options = PLAIN.parse(run.arguments);
     if run.name == "command" && options.has(&["v", "V"]) {
@@ -103,7 +103,7 @@ pub(super) fn env(run: &mut Run) -> StreamText {
     output
 }
 
-/// `xargs`: the words come from standard input, if that is known.
+/// `xargs`. The words come from standard input, if its text is known.
 pub(super) fn xargs(run: &mut Run) -> StreamText {
     let options = XARGS.parse(run.arguments);
     if options.has(&["a", "arg-file", "d", "delimiter", "E", "L", "max-lines"]) {
@@ -119,11 +119,11 @@ pub(super) fn xargs(run: &mut Run) -> StreamText {
     };
     let Some(text) = run.input.text().map(str::to_owned) else {
         let has_files = place.is_none();
-        // The operands on the command line are known, even if standard input is not.
+        // The operands on the command line are known, even if the text on standard input is not.
         let words = [options.operands.as_slice(), if has_files { &[Field::Many] } else { &[] }].concat();
         return if has_files { run_inner(run, &words) } else { StreamText::Unknown };
     };
-    // Quotes and backslashes are special for xargs, but file names seldom need them.
+    // Quotes and backslashes are special to xargs, but file names rarely contain them.
     if !by_null && text.contains(['\'', '"', '\\']) {
         return StreamText::Unknown;
     }
@@ -144,7 +144,7 @@ pub(super) fn xargs(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// Runs a command that does not read the wrapper's input.
+/// Runs a command that does not read the wrapper's standard input.
 fn run_inner(run: &mut Run, words: &[Field]) -> StreamText {
     let input = StreamText::empty();
     let mut inner = Run { evaluator: run.evaluator, state: run.state, name: run.name, arguments: words, input: &input };
@@ -162,7 +162,7 @@ pub(super) fn package_runner(run: &mut Run) -> StreamText {
     run_package(run, &options.operands[skips..])
 }
 
-/// Runs a program by the name of its package, which may end in a version.
+/// Runs a program by the name of its package, which may end with a version.
 fn run_package(run: &mut Run, operands: &[Field]) -> StreamText {
     let mut words = operands.to_vec();
     if let Some(Field::Known(name)) = words.first_mut() {
@@ -199,8 +199,8 @@ pub(super) fn script_runner(run: &mut Run) -> StreamText {
             let rest = STOPS.parse(rest).operands;
             run_package(run, &rest)
         }
-        // A script of the project may have the name of a program, but yarn and pnpm have no commands with these
-        // names.
+        // yarn and pnpm have no commands of their own with these names. A script of the project could still have such a
+        // name.
         "prettier" | "eslint" | "biome" if matches!(run.name, "yarn" | "pnpm") => run_operands(run, &options.operands),
         _ => StreamText::Unknown,
     }

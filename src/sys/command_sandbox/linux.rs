@@ -1,8 +1,8 @@
-//! A mount namespace in which each file is mounted over itself, read-only. If the user may not create one, it is
-//! created inside a user namespace, in which the user stays the same.
+//! A mount namespace in which each file is mounted over itself, read-only. If the user is not allowed to create a mount
+//! namespace, it is created inside a user namespace, in which the user keeps the same id.
 //!
-//! A program in the namespace cannot write such a file, remove it, or rename another one over it. Only root could
-//! unmount it.
+//! A program in the namespace cannot write to such a file, remove it, or rename another file over it. Only root could
+//! unmount the file.
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -13,19 +13,19 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Makes files and whole folders read-only from now on. Paths without a file and special files are skipped. Returns
-/// the words to put before a command, which is an empty list on Linux.
+/// Makes files and whole folders read-only from now on. Special files, and paths at which there is no file, are
+/// skipped. Returns the words to put before a command; on Linux there are none.
 ///
 /// # Errors
-/// When the system allows no namespace, or a mount fails. Then this process must not start the command as if it were
-/// protected, unless the caller wants that.
+/// If the system allows no namespace, or a mount fails. The caller must not run the command after that as if it were
+/// protected, unless the shield is optional.
 pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
     enter_namespace()?;
     let mut has_folder = false;
     for path in files {
         match fs::metadata(path) {
             Ok(meta) if meta.is_file() => make_read_only(path, MsFlags::empty())?,
-            // File systems that are mounted below a folder must be mounted along.
+            // File systems that are mounted below the folder must be included.
             Ok(meta) if meta.is_dir() => {
                 make_read_only(path, MsFlags::MS_REC)?;
                 has_folder = true;
@@ -34,7 +34,7 @@ pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
         }
     }
     if has_folder && let Ok(directory) = std::env::current_dir() {
-        // The working directory is still the folder below the mount.
+        // The working directory is still the folder that is hidden below the mount.
         std::env::set_current_dir(directory)?;
     }
     Ok(Vec::new())
@@ -43,17 +43,17 @@ pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
 fn enter_namespace() -> io::Result<()> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     match unshare(CloneFlags::CLONE_NEWNS) {
-        // Root of its own user namespace is no real root: it owns no file of another user.
+        // Root in its own user namespace has no real privileges: it does not own the files of other users.
         Err(Errno::EPERM) if uid != 0 => {
             unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
-            // The kernel demands this before it maps a group.
+            // The kernel requires this before a group can be mapped.
             fs::write("/proc/self/setgroups", "deny")?;
             fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
             fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
         }
         result => result?,
     }
-    // Our mounts must not appear outside of the namespace.
+    // Our mounts must not be visible outside the namespace.
     let nothing = None::<&Path>;
     Ok(mount(nothing, Path::new("/"), nothing, MsFlags::MS_REC | MsFlags::MS_SLAVE, nothing)?)
 }
@@ -61,7 +61,7 @@ fn enter_namespace() -> io::Result<()> {
 fn make_read_only(path: &Path, reach: MsFlags) -> io::Result<()> {
     let nothing = None::<&Path>;
     mount(Some(path), path, nothing, MsFlags::MS_BIND | reach, nothing)?;
-    // In a user namespace, nobody may remove a restriction of the file system.
+    // In a user namespace, nobody may remove a restriction that the file system's mount already has.
     let now = rustix::fs::statvfs(path)?.f_flag;
     let kept = [
         (StatVfsMountFlags::NOSUID, MsFlags::MS_NOSUID),

@@ -1,4 +1,4 @@
-//! A sandbox with one rule per file, entered through the system's `sandbox-exec`.
+//! A sandbox with one rule per file, which the system's `sandbox-exec` sets up.
 
 use std::ffi::OsString;
 use std::io;
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 const SANDBOX: &str = "/usr/bin/sandbox-exec";
 
-/// Returns the words to put before a command that must not write these files and whole folders.
+/// Returns the words to put before a command that must not write to these files and folders.
 ///
 /// # Errors
-/// When the system has no sandbox.
+/// If the system has no sandbox.
 pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
     if !Path::new(SANDBOX).exists() {
         return Err(io::ErrorKind::Unsupported.into());
@@ -19,8 +19,8 @@ pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
     Ok([SANDBOX, "-p", &profile].map(OsString::from).into())
 }
 
-/// The rule that denies writing a file, removing it, and renaming another one over it. The sandbox knows only paths
-/// without links.
+/// The rule that denies writing to a file, removing it, and renaming another file over it. The sandbox knows only paths
+/// without symlinks.
 fn rule(path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let reach = if path.is_dir() { "subpath" } else { "literal" };

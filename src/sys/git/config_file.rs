@@ -1,20 +1,20 @@
-//! Reads git's settings files, whose syntax git-config(1) describes. Continued lines are not joined, because URLs do
-//! not need them.
+//! Reads git's settings files, whose syntax is described in git-config(1). Continued lines are not joined, because URLs
+//! do not need them.
 
 /// One setting.
 #[derive(Debug, PartialEq)]
 pub(super) struct ConfigEntry {
     /// The section in lower case, as in `[section "subsection"]`.
     pub(super) section: String,
-    /// The subsection. Case matters in it.
+    /// The subsection, which is case-sensitive.
     pub(super) subsection: String,
-    /// The name in lower case.
+    /// The name, in lower case.
     pub(super) name: String,
-    /// The value, without quotes and comment.
+    /// The value, without quotes and comments.
     pub(super) value: String,
 }
 
-/// The settings in the text of a file, in their order.
+/// The settings in the text of a file, in the order in which they appear.
 pub(super) fn entries(text: &str) -> impl Iterator<Item = ConfigEntry> {
     let (mut section, mut subsection) = (String::new(), String::new());
     text.lines().filter_map(move |line| {
@@ -32,7 +32,7 @@ pub(super) fn entries(text: &str) -> impl Iterator<Item = ConfigEntry> {
     })
 }
 
-/// Splits the text after a bracket: the head of a section up to the closing bracket, and the rest.
+/// Splits the text after an opening bracket into the head of a section, up to the closing bracket, and the rest.
 fn split_head(text: &str) -> Option<(&str, &str)> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     for (at, c) in text.char_indices() {
@@ -47,7 +47,7 @@ fn split_head(text: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// A value without its quotes, its escapes and the comment after it.
+/// The value without quotes, with escapes resolved, and without the comment after it.
 fn unquoted(text: &str) -> String {
     let mut plain = String::new();
     let mut is_quoted = false;

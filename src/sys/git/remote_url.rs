@@ -1,6 +1,6 @@
-//! Finds out whether the remotes of two clones are the same repository. It follows a URL as git does and writes the
-//! result in one spelling. Git replaces the beginning of a URL (`insteadOf`), ssh replaces host names, and a path may
-//! be relative.
+//! Determines whether the remotes of two clones are the same repository, by writing each URL in one normal form. For
+//! this, URLs are resolved as git does: git replaces the beginning of a URL (`insteadOf`), ssh replaces host names, and
+//! a path may be relative.
 
 use super::config_file::entries;
 use super::read_beginning;
@@ -8,15 +8,15 @@ use crate::base::paths;
 use crate::sys::account;
 use std::path::{Path, PathBuf};
 
-/// How many settings files one file may include.
+/// Maximum number of settings files that one file may include.
 const INCLUDES_MAX: usize = 8;
 
-/// The host names that forges offer for ssh where port 22 is blocked, as their documentation says.
+/// The host names under which forges offer ssh for networks that block port 22, according to their documentation.
 const SSH_DOORS: &[(&str, &str)] =
     &[("ssh.github.com", "github.com"), ("altssh.gitlab.com", "gitlab.com"), ("altssh.bitbucket.org", "bitbucket.org")];
 
-/// One spelling for all URLs of one repository: `host/owner/name`, or a path on this machine. `root` is the work
-/// tree, and `config` is the text of its settings file.
+/// The normal form that is the same for all URLs of a repository: `host/owner/name`, or a path on this machine. `root`
+/// is the root of the work tree, and `config` is the text of its settings file.
 pub(super) fn normal_form(url: &str, root: &Path, config: &str) -> String {
     let home = account::home().unwrap_or_default();
     let settings = [user_settings(&home), config.to_owned()].concat();
@@ -29,17 +29,17 @@ fn resolve(url: &str, root: &Path, settings: &str, ssh_settings: impl FnOnce() -
         Location::Host { host, path, ssh } => {
             let host = ssh.map_or(host.clone(), |login| ssh_host(&host, login.user.as_deref(), &ssh_settings()));
             let host = SSH_DOORS.iter().find(|(door, _)| *door == host).map_or(host.as_str(), |(_, host)| *host);
-            // Forges ignore case in names, so no two repositories differ only in case.
+            // Forges ignore case in names, so no two repositories differ only by case.
             format!("{host}/{}", without_ending(path.trim_matches('/')).to_lowercase())
         }
     }
 }
 
-/// The place that a URL names, before ssh's settings apply.
+/// Where a URL leads, before ssh's settings are applied.
 #[derive(Debug, PartialEq)]
 enum Location {
     Path(String),
-    /// On a host; `ssh` says that ssh leads there.
+    /// To a host. `ssh` says that the host is reached through ssh.
     Host {
         host: String,
         path: String,
@@ -47,13 +47,13 @@ enum Location {
     },
 }
 
-/// What a URL says to ssh besides the host.
+/// What a URL tells ssh, other than the host.
 #[derive(Debug, PartialEq)]
 struct SshLogin {
     user: Option<String>,
 }
 
-/// Splits a URL in one of the forms of git-clone(1). Users, passwords and ports are dropped, because they do not
+/// Splits a URL that has one of the forms in git-clone(1). Users, passwords and ports are dropped, because they do not
 /// identify the repository.
 fn split(url: &str) -> Location {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
@@ -70,15 +70,15 @@ fn split(url: &str) -> Location {
     Location::Host { host: host.to_ascii_lowercase(), path: path.to_owned(), ssh }
 }
 
-/// The two parts of `user@host:path`. A colon after a slash belongs to a path.
+/// Splits `user@host:path` into two parts. A colon that comes after a slash belongs to a path.
 fn scp_parts(url: &str) -> Option<(&str, &str)> {
     url.split_once(':').filter(|(host, _)| !host.contains('/'))
 }
 
-/// The path of a repository on this machine. Git accepts `name` for `name.git`, too.
+/// The path of a repository on this machine. Git also accepts `name` for `name.git`.
 fn local(path: &Path) -> String {
     let path = without_ending(path.to_str().unwrap_or_default().trim_end_matches('/')).to_owned();
-    // A path that can't be looked up stays as it is written.
+    // A path that can't be looked up is used as it was written.
     let real = [".git", ""].iter().find_map(|ending| std::fs::canonicalize(format!("{path}{ending}")).ok());
     real.map_or_else(|| paths::normal(&path), |real| without_ending(&real.display().to_string()).to_owned())
 }
@@ -87,7 +87,7 @@ fn without_ending(path: &str) -> &str {
     path.trim_end_matches('/').trim_end_matches(".git").trim_end_matches('/')
 }
 
-/// Replaces the beginning of a URL: the longest one that a setting `url.NEW.insteadOf = OLD` names.
+/// Replaces the beginning of a URL, by the longest `OLD` that matches among the settings `url.NEW.insteadOf = OLD`.
 fn replaced(url: &str, settings: &str) -> String {
     let fits = entries(settings)
         .filter(|entry| entry.section == "url" && entry.name == "insteadof" && url.starts_with(&entry.value));
@@ -97,7 +97,7 @@ fn replaced(url: &str, settings: &str) -> String {
     }
 }
 
-/// The text of git's settings of the user and the machine, including the files that they include.
+/// The text of git's settings for the user and for the machine, including the files that these settings include.
 fn user_settings(home: &Path) -> String {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let xdg = variable("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
@@ -124,7 +124,7 @@ fn user_settings(home: &Path) -> String {
     text
 }
 
-/// The host that ssh connects to for a name, according to the user's `Host` and `Match` blocks (ssh_config(5)).
+/// The host to which ssh connects for a name, according to the user's `Host` and `Match` blocks (ssh_config(5)).
 fn ssh_host(name: &str, user: Option<&str>, settings: &str) -> String {
     let mut applies = false;
     for line in settings.lines() {
@@ -141,7 +141,8 @@ fn ssh_host(name: &str, user: Option<&str>, settings: &str) -> String {
     name.to_owned()
 }
 
-/// Whether a `Host` line applies to a name: at least one of its patterns matches, and none of those with `!` does.
+/// Whether a `Host` line applies to a name. The line applies if at least one of its patterns matches, and no pattern
+/// with `!` matches.
 fn names_host(patterns: &str, name: &str) -> bool {
     let fits = |pattern: &str| fits_pattern(pattern.to_ascii_lowercase().as_bytes(), name.as_bytes());
     let patterns = || patterns.split_whitespace().map(|pattern| pattern.trim_matches('"'));
@@ -149,8 +150,9 @@ fn names_host(patterns: &str, name: &str) -> bool {
     !is_excluded && patterns().filter(|pattern| !pattern.starts_with('!')).any(fits)
 }
 
-/// Whether a `Match` line applies to a name: all its criteria hold. A criterion that only ssh can decide, such as the
-/// result of a command, counts as not met: to run a command from here would surprise the user.
+/// Whether a `Match` line applies to a name. The line applies if all its criteria hold. A criterion that only ssh can
+/// decide, such as the result of a command, counts as not met, because running a command from here would surprise the
+/// user.
 fn matches_host(criteria: &str, name: &str, user: Option<&str>) -> bool {
     let words: Vec<&str> = criteria.split_whitespace().map(|word| word.trim_matches('"')).collect();
     let mut words = words.into_iter();
@@ -159,7 +161,8 @@ fn matches_host(criteria: &str, name: &str, user: Option<&str>) -> bool {
         let (is_negated, word) = word.strip_prefix('!').map_or((false, word), |word| (true, word));
         let holds = match word.to_ascii_lowercase().as_str() {
             "all" => Some(true),
-            // No earlier HostName line applied. ssh uses the first one that does, so it would have been taken already.
+            // No earlier HostName line has applied. ssh uses the first HostName line that applies, so such a line would
+            // have been used already.
             "host" | "originalhost" => words.next().map(|list| names_host(&list.replace(',', " "), name)),
             "user" => words.next().and_then(|list| Some(names_host(&list.replace(',', " "), user?))),
             _ => None,

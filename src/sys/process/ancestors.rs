@@ -1,4 +1,4 @@
-//! The ancestors of a process, and which of them are only wrappers around another program.
+//! The ancestors of a process, and which of them are only wrappers that run another program.
 //!
 //! **Invariant:** remembered facts are used only for a process with the same number, start time, parent and name. The
 //! nearest ancestor is read again in each call.
@@ -10,12 +10,12 @@ use crate::known_agents::{self, Agent};
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// How many ancestors are read.
+/// Maximum number of ancestors that are read.
 const ANCESTORS_MAX: usize = 24;
-/// Processes whose ancestors are remembered. When the memory is full, it is cleared.
+/// Maximum number of processes whose ancestors are remembered. When there are more, all are forgotten.
 const KNOWN_MAX: usize = 256;
 
-/// A process whose ancestors were read.
+/// A process, with the ancestors that were read for it.
 struct KnownProcess {
     info: ProcessInfo,
     /// The arguments of the process, if it is an agent.
@@ -24,8 +24,8 @@ struct KnownProcess {
     chain: Vec<Process>,
 }
 
-/// The chains that were read last, by process number. A verb lives for milliseconds, but its shell and its agent live
-/// for hours, so each verb would read the same files of /proc again.
+/// The chains that were read last, by process number. A verb lives only for milliseconds, but its shell and its agent
+/// live for hours, so without this memory each verb would read the same files in /proc again.
 static KNOWN: LazyLock<Mutex<HashMap<i64, KnownProcess>>> = LazyLock::new(Mutex::default);
 
 /// The ancestors of a process, nearest first.
@@ -48,7 +48,8 @@ pub fn ancestors(pid: i64) -> Vec<Process> {
         fresh.push((Process { pid, start: info.start, wrapper, agent }, info.clone(), arguments));
         None
     });
-    // From the top down, because each chain is the chain of the parent with one process in front.
+    // The loop goes from the topmost ancestor down, because the chain of a process is the chain of its parent with the
+    // process itself in front.
     for (process, info, arguments) in fresh.into_iter().rev() {
         if !rest.first().is_some_and(|parent| is_restart((&process, &arguments), (parent, &above))) {
             rest.insert(0, process);
@@ -63,8 +64,9 @@ pub fn ancestors(pid: i64) -> Vec<Process> {
     rest
 }
 
-/// Whether an agent restarted itself, for example to get more memory: with the same arguments, and with no process in
-/// between. Then both processes are one agent. If the arguments differ, one session started another.
+/// Whether an agent has restarted itself, for example to get more memory. This is the case if parent and child have the
+/// same arguments and no process is between them. Both processes are then one agent. If the arguments differ, one
+/// session has started another.
 fn is_restart(own: (&Process, &[String]), parent: (&Process, &[String])) -> bool {
     own.0.agent.is_some() && own.0.agent == parent.0.agent && own.1 == parent.1
 }
@@ -82,11 +84,11 @@ pub fn walk<T>(pid: i64, mut look: impl FnMut(i64, &ProcessInfo) -> Option<T>) -
     None
 }
 
-/// Whether a process only runs another program: `sh -c`, `npx`, `env`, `timeout`.
+/// Whether a process does nothing but run another program: `sh -c`, `npx`, `env`, `timeout`.
 fn is_wrapper(info: &ProcessInfo, arguments: &[String]) -> bool {
     let runs_one = |word: &String| ["-c", "-lc", "-ic", "-cl"].contains(&word.as_str());
     let is_shell = ["sh", "bash", "dash", "zsh", "fish", "ksh"].contains(&info.name.as_str());
-    // If the arguments can't be read, a shell without a terminal counts as running one command.
+    // If the arguments can't be read, a shell without a terminal is assumed to run a single command.
     let runs_command = if arguments.is_empty() { !info.leads_terminal } else { arguments.iter().skip(1).any(runs_one) };
     let is_npx = |word: &String| word.ends_with("/npx") || word.ends_with("npx-cli.js") || word == "npx";
     let is_runner =
@@ -94,8 +96,8 @@ fn is_wrapper(info: &ProcessInfo, arguments: &[String]) -> bool {
     is_shell && runs_command || is_runner || is_package_runner(info, arguments) || arguments.iter().take(3).any(is_npx)
 }
 
-/// Whether a process runs a program from a package: npx, which names itself `npm exec`; uvx, which becomes `uv tool
-/// uvx`; or the script of our npm package.
+/// Whether a process runs a program from a package: npx, which calls itself `npm exec`; uvx, which turns into `uv tool
+/// uvx`; or the script in our npm package.
 fn is_package_runner(info: &ProcessInfo, arguments: &[String]) -> bool {
     let word = |at: usize| arguments.get(at).map_or("", String::as_str);
     let is_uv = info.name == "uv" && (word(1) == "run" || word(1) == "tool");
@@ -126,7 +128,7 @@ mod tests {
             let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
             assert_eq!(is_wrapper(&named(name, false), &arguments), is_one, "{name} {arguments:?}");
         }
-        // npx replaces all of its arguments by this text.
+        // npx replaces all its arguments with this text.
         assert!(is_wrapper(&named("npm exec slm-me", false), &["npm exec slm-mesh mcp".to_owned(), String::new()]));
         assert!(is_wrapper(&named("bash", false), &[]) && !is_wrapper(&named("bash", true), &[]));
     }

@@ -8,13 +8,13 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
-/// How many arguments of a process are read.
+/// Maximum number of a process's arguments that are read.
 const ARGUMENTS_MAX: usize = 8;
 
 /// Asks the kernel which process connected.
 pub fn peer_credentials(socket: impl AsFd) -> Option<Credentials> {
     use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-    // This does not use rustix, because its type for a process id cannot hold 0, which means a peer in another PID
+    // rustix is not used here, because its type for a process id cannot hold 0, which means a peer in another PID
     // namespace.
     let found = getsockopt(&socket, PeerCredentials).ok()?;
     Some(Credentials { uid: found.uid(), pid: Some(i64::from(found.pid())).filter(|pid| *pid > 0) })
@@ -22,7 +22,7 @@ pub fn peer_credentials(socket: impl AsFd) -> Option<Credentials> {
 
 /// Asks the kernel to end this process when its parent ends.
 pub fn end_with_parent() {
-    // If the kernel refuses, this process ends later, when its wait ends.
+    // If the kernel refuses, this process ends later, when it stops waiting.
     let _ = set_parent_process_death_signal(Some(Signal::TERM));
 }
 
@@ -36,16 +36,16 @@ pub fn open_exit_event(pid: i64) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Ends the process of a descriptor from [`open_exit_event`], even if its number belongs to another process now.
+/// Kills the process of a descriptor from [`open_exit_event`], even if another process has its number by now.
 pub fn kill(_pid: i64, target: &OwnedFd) -> io::Result<()> {
     Ok(pidfd_send_signal(target, Signal::KILL)?)
 }
 
-/// The executable file that a process runs; `None` if the kernel does not say.
+/// The executable file that a process runs; `None` if the kernel does not report it.
 pub fn program(pid: i64) -> Option<Program> {
     let path = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     let name = path.file_name()?.to_string_lossy().into_owned();
-    // If an upgrade replaced the file, the kernel appends this to the name.
+    // If an upgrade has replaced the file, the kernel appends this text to the name.
     let name = name.trim_end_matches(" (deleted)");
     let is_mine = std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == crate::sys::uid());
     Some(Program { is_own: is_mine && name.starts_with("slm-mesh"), shown: path.display().to_string() })
@@ -53,11 +53,13 @@ pub fn program(pid: i64) -> Option<Program> {
 
 /// Facts about a process from /proc.
 pub fn process_info(pid: i64) -> Option<ProcessInfo> {
-    // One read is enough: `read_to_string` would ask for the size and probe for the end, and a verb waits meanwhile.
+    // A single read is enough. `read_to_string` would also ask for the size and look for the end, while a verb is
+    // waiting.
     let mut bytes = [0; 1024];
     let n = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut bytes).ok()?;
     let stat = String::from_utf8_lossy(&bytes[..n]);
-    // The name may contain any character, so the fields are counted from its closing bracket (proc_pid_stat(5)).
+    // The name may contain any character, so fields are counted from the closing bracket after the name
+    // (proc_pid_stat(5)).
     let (head, tail) = stat.rsplit_once(") ")?;
     let fields: Vec<&str> = tail.split(' ').collect();
     let number = |n: usize| fields.get(n).and_then(|field| field.parse::<i64>().ok());
@@ -70,7 +72,7 @@ pub fn process_info(pid: i64) -> Option<ProcessInfo> {
     })
 }
 
-/// The first arguments of a process in lower case, including its program.
+/// The first arguments of a process, in lower case, including its program.
 pub fn arguments(pid: i64) -> Vec<String> {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words = line.split(|byte| *byte == 0).take(ARGUMENTS_MAX);

@@ -1,7 +1,7 @@
 //! Processes on macOS: libproc, `LOCAL_PEERPID` and kqueue.
 //!
-//! Each constant has the name of its header beside it. `make check-macos` type-checks and links this file, but nobody
-//! has run it yet.
+//! The header that defines each constant is named beside it. `make check-macos` type-checks and links this file, but
+//! nobody has run it yet.
 
 use super::{Credentials, ProcessInfo, Program};
 use nix::errno::Errno;
@@ -23,11 +23,11 @@ pub fn peer_credentials(socket: impl AsFd) -> Option<Credentials> {
     Some(Credentials { uid: credentials.uid(), pid })
 }
 
-/// macOS has no such request. The process ends later, when its wait ends.
+/// macOS can't do this. The process ends later, when it stops waiting.
 pub fn end_with_parent() {}
 
-/// A kqueue that becomes readable when a process ends (`EVFILT_PROC` and `NOTE_EXIT` in <sys/event.h>);
-/// `None` if there is no such process.
+/// A kqueue that becomes readable when a process ends (`EVFILT_PROC` and `NOTE_EXIT` in <sys/event.h>); `None` if no
+/// such process exists.
 pub fn open_exit_event(pid: i64) -> io::Result<Option<OwnedFd>> {
     let Some(ident) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else { return Ok(None) };
     let queue = Kqueue::new()?;
@@ -40,15 +40,15 @@ pub fn open_exit_event(pid: i64) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Ends a process. On macOS, nothing prevents another process from getting its number in between.
+/// Kills a process. On macOS, nothing prevents another process from getting the number just before that.
 pub fn kill(pid: i64, _target: &OwnedFd) -> io::Result<()> {
     let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     Ok(rustix::process::kill_process(pid, rustix::process::Signal::KILL)?)
 }
 
-/// The program that a process runs. Its name is known, not its path. The kernel does not report the program of another
-/// user's process.
+/// The program that a process runs. macOS reports the program's name but not its path, and reports nothing about
+/// another user's process.
 pub fn program(pid: i64) -> Option<Program> {
     let name = process_info(pid)?.name;
     let is_own = name.starts_with("slm-mesh") && super::is_in_use(pid);
@@ -68,7 +68,7 @@ pub fn process_info(pid: i64) -> Option<ProcessInfo> {
     })
 }
 
-/// Always empty: only the sysctl `KERN_PROCARGS2` returns arguments, and no crate offers a safe call for it.
+/// Always empty. Only the sysctl `KERN_PROCARGS2` returns arguments, and no crate offers a safe call for it.
 pub fn arguments(_pid: i64) -> Vec<String> {
     Vec::new()
 }
