@@ -1,5 +1,5 @@
 // written by slm-mesh setup; slm-mesh setup {agent} --remove takes it out.
-// Asks the mesh before an edit and shows mail to the model. A mesh that is down stops nothing.
+// Asks the mesh before an edit, and shows mail to the model. If the mesh is down, the agent can still work.
 import { spawn } from "node:child_process"
 
 const program = "{program}"
@@ -13,7 +13,7 @@ const events = {
   end: "SessionEnd",
 }
 
-// One hook: its answer, or nothing.
+// Runs one hook. Returns the answer, or an empty object if there is none.
 function ask(event, session, directory, more) {
   return new Promise((resolve) => {
     let text = ""
@@ -39,8 +39,8 @@ function ask(event, session, directory, more) {
   })
 }
 
-// Waits behind an idle session until the mesh would wake it: the sentence, or nothing. Ends at once
-// where the user did not allow that; a newer wait for the same session ends an older one.
+// Waits in the background of an idle session until the mesh wants to wake it. Returns the sentence for that,
+// or nothing. Ends at once if the user has not allowed wakeups. A newer wait for the same session ends an older one.
 function wake(session, directory) {
   return new Promise((resolve) => {
     let text = ""
@@ -68,30 +68,30 @@ function wake(session, directory) {
 }
 
 export const SlmMesh = async ({ client, directory }) => {
-  // Mail that a hook gave out waits here until it can stand beside the user's or a tool's words. It does
-  // not go into the system prompt, whose words a model takes for its maker's.
+  // Mail from a hook, kept until it can be shown beside a message of the user or the result of a tool. Mail does
+  // not go into the system prompt, because a model would take it for words of its maker.
   const waiting = new Map()
   const greeted = new Set()
-  // What the mesh wants in the environment of a session's shell commands.
+  // The environment variables that the mesh sets for a session's shell commands.
   const environments = new Map()
-  // Sessions that go on because of us, and those whose next prompt is ours.
+  // Sessions that we made continue, and sessions whose next prompt comes from us.
   const continued = new Set()
   const prompted = new Set()
   const hold = (session, answer) => {
     const text = answer.hookSpecificOutput?.additionalContext
     if (text) waiting.set(session, [...(waiting.get(session) ?? []), text])
   }
-  // Puts what waits as a part of its own behind the parts of a message.
+  // Adds the waiting mail to a message, as a separate part at the end.
   const showInMessage = (session, message, parts) => {
     const last = parts?.at(-1)
     if (!last?.id || !waiting.has(session)) return
     const text = waiting.get(session).join("\n\n")
-    // Parts are sorted by their ids.
+    // Parts are sorted by id, so this id comes last.
     const id = `${last.id}_mesh`
     parts.push({ id, sessionID: session, messageID: message?.id ?? last.messageID, type: "text", text, synthetic: true })
     waiting.delete(session)
   }
-  // Puts what waits behind the result of a tool.
+  // Appends the waiting mail to the result of a tool.
   const showInResult = (session, result) => {
     if (!waiting.has(session)) return
     const text = waiting.get(session).join("\n\n")
@@ -106,7 +106,7 @@ export const SlmMesh = async ({ client, directory }) => {
       if (!ours) continued.delete(sessionID)
       const first = !greeted.has(sessionID)
       greeted.add(sessionID)
-      // What a person wrote is nobody's business here; that a person wrote is.
+      // The hook learns that a person wrote a prompt, but not what the prompt says.
       const answer = await ask(first ? "start" : "prompt", sessionID, directory, ours ? {} : { prompt: "" })
       if (answer.env) environments.set(sessionID, answer.env)
       hold(sessionID, answer)
@@ -129,7 +129,8 @@ export const SlmMesh = async ({ client, directory }) => {
       const session = event.properties?.sessionID ?? event.properties?.info?.id
       if (event.type === "session.idle") {
         const answer = await ask("stop", session, directory, { stop_hook_active: continued.has(session) })
-        // A prompt has the user's voice, so it is a fixed sentence; its own hook has the mail.
+        // The model takes a prompt for words of the user, so ours is a fixed sentence. The hook for this prompt shows
+        // the mail.
         const prompt = (text) => {
           prompted.add(session)
           const parts = [{ type: "text", text }]
