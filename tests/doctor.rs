@@ -31,7 +31,7 @@ fn after_setup_all_is_well() {
     home.ok(&["codex", "cursor", "opencode", "gemini", "copilot", "windsurf"]);
     let (status, said) = doctor(&home, &[]);
     assert_eq!(status, 0, "{said}");
-    assert!(said.contains("none runs") && said.contains("All is well."), "{said}");
+    assert!(said.contains("no broker is running") && said.contains("All is well."), "{said}");
     assert!(!home.place.dir.join("mesh.sock").exists(), "doctor starts no broker");
     home.place.ok(&["start", "--detach"]);
     let (status, said) = doctor(&home, &[]);
@@ -71,7 +71,7 @@ fn each_fault_of_an_agent_has_its_cure() {
     let hooks = home.read(".cursor/hooks.json");
     home.write(".cursor/hooks.json", &hooks.replace("/slm-mesh hook", "/gone/slm-mesh hook"));
     let (_, said) = doctor(&home, &[]);
-    assert_eq!(said.matches("which is not a program").count(), 2, "{said}");
+    assert_eq!(said.matches("which is not an executable file").count(), 2, "{said}");
     home.write(".cursor/hooks.json", &hooks.replace("\"stop\"", "\"stopp\""));
     assert!(doctor(&home, &[]).1.contains("no slm-mesh hook for stop"));
     home.write(".cursor/hooks.json", "{");

@@ -394,7 +394,7 @@ fn hooks_that_others_use_are_changed_only_if_they_are_named() {
     let (ok, text) = guard_in(&["install"]);
     assert!(!ok && text.contains("all repositories"), "{text}");
     let (ok, text) = guard_in(&["install", "../shared"]);
-    assert!(ok && text.contains("all your repositories"), "{text}");
+    assert!(ok && text.contains("All your repositories"), "{text}");
     guard(&place, "repo", "remove");
     assert_eq!(snapshot(&place.root.join("shared")), []);
 

@@ -121,7 +121,7 @@ fn a_misspelt_verb_is_met_with_the_one_that_was_meant() {
 #[test]
 fn a_data_directory_without_its_root_is_refused() {
     for (given, cure) in
-        [("mesh", "write the whole path"), ("./mesh", "write the whole path"), ("~/mesh", "$HOME/mesh")]
+        [("mesh", "write the absolute path"), ("./mesh", "write the absolute path"), ("~/mesh", "$HOME/mesh")]
     {
         let place = Place::new().with("SLM_MESH_DATA_DIR", given);
         let said = refused(&place, &["peers"]);
@@ -135,7 +135,7 @@ fn doctor_looks_at_the_mesh_also_where_there_is_no_home() {
     let place = Place::new();
     let out = place.command(&["doctor"]).env_remove("HOME").output().unwrap();
     let said = String::from_utf8(out.stdout).unwrap();
-    assert!(said.contains("broker") && said.contains("none runs"), "{said}");
+    assert!(said.contains("broker") && said.contains("no broker is running"), "{said}");
     assert!(!said.contains("HOME"), "the account has a home directory: {said}");
 }
 

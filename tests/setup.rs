@@ -199,7 +199,7 @@ fn an_agents_own_command_registers_us() {
     home.fake("codex", "exit 0");
     let said = home.ok(&["claude", "codex"]);
     assert_eq!(home.asked("claude"), ["mcp", "add", "slm-mesh", "-s", "user", "--", BIN, "mcp"]);
-    assert!(said.contains("codex mcp add would drop comments") && home.asked("codex").is_empty(), "{said}");
+    assert!(said.contains("codex mcp add would remove the comments") && home.asked("codex").is_empty(), "{said}");
     assert!(home.read(".codex/config.toml").contains("[mcp_servers.slm-mesh]\ncommand = "));
     let hook = &home.value(".claude/settings.json")["hooks"]["Stop"][0]["hooks"][0];
     assert_eq!(*hook, json!({ "type": "command", "command": BIN, "args": ["hook", "claude"], "timeout": 5 }));
@@ -415,7 +415,7 @@ fn a_plugin_and_setup_do_not_do_things_twice() {
     let on = home.read(".claude/settings.json").replace("\"slm-mesh@other\": false", "\"slm-mesh@other\": true");
     home.write(".claude/settings.json", &on);
     let said = home.ok(&["claude", "gemini"]);
-    assert!(said.contains("would do everything twice"), "{said}");
+    assert!(said.contains("everything would happen twice"), "{said}");
     let settings = home.value(".claude/settings.json");
     assert_eq!(settings, json!({ "enabledPlugins": { "slm-mesh@other": true, "slm-mesh-x@y": true } }));
     assert_eq!(home.asked("claude").last().map(String::as_str), Some("user"));

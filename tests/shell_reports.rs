@@ -263,11 +263,11 @@ fn a_holder_hears_of_an_edit_by_a_person_once() {
     assert_eq!(player.run("cat held.txt"), "");
     fs::write(&file, "somebody's edit\n").unwrap();
     let told = player.hook(2, &json!({}));
-    assert!(told.contains("this session's own last edit") && told.contains("held.txt"), "{told}");
+    assert!(told.contains("since its last edit") && told.contains("held.txt"), "{told}");
     assert_eq!(player.hook(2, &json!({})), "", "once");
     fs::write(&file, "another one\n").unwrap();
     let told = player.run("true");
-    assert!(told.contains("this session's own last edit"), "noticed before its next command: {told}");
+    assert!(told.contains("since its last edit"), "noticed before its next command: {told}");
     // What its own commands do to its own files is no news.
     assert_eq!(player.run(&hidden_write("my own")), "");
     assert_eq!(player.edit("held.txt", "my edit\n"), "");
@@ -283,13 +283,13 @@ fn the_holders_own_edit_during_a_command_is_not_blamed_on_the_command() {
     let told = other.run_with("cargo test", || assert_eq!(holder.edit("held.txt", "second\n"), ""));
     assert_eq!(told, "");
     let told = other.run_with("cargo test", || assert_eq!(holder.run(&hidden_write("third")), ""));
-    assert!(told.contains("Their holder ran a command at the same time"), "{told}");
+    assert!(told.contains("by a command that their holder ran at the same time"), "{told}");
     assert_eq!(holder.hook(2, &json!({})), "", "its holder gets no message about its own work");
     let told = other.run(&hidden_write("lost"));
     assert!(told.contains("your command changed"), "{told}");
     let mail = holder.hook(2, &json!({}));
     assert!(mail.contains("> My shell command changed files that you have locked"), "{mail}");
-    assert!(!mail.contains("its own last edit"), "it is not said twice: {mail}");
+    assert!(!mail.contains("since its last edit"), "it is not said twice: {mail}");
 }
 
 #[test]

@@ -10,9 +10,9 @@ use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{EntryShape, HookCommand, HookFile, ServerFile, TimeLimit};
 use serde_json::{Value, json};
 
-/// The time limit of a hook that waits to wake its agent, in seconds: one day.
+/// The time limit, in seconds, of a hook that waits to wake its agent: one day.
 const WAKE_HOOK_SECONDS: i64 = 86_400;
-/// The time limit of a hook that answers at once, in seconds.
+/// The time limit, in seconds, of a hook that answers at once.
 const HOOK_SECONDS: i64 = 5;
 
 /// The entries that slm-mesh should have in one file.
@@ -85,7 +85,10 @@ impl Entries<'_> {
     fn put_server(&self, text: &str, server: &ServerFile) -> Result<String, String> {
         let whole = json_edit::parse(text)?;
         if server.entry == EntryShape::LocalWithList && whole[server.key]["servers"].is_object() {
-            return Err("its servers are under `mcp.servers`, a newer format than this version writes".into());
+            return Err(
+                "it lists its servers under `mcp.servers`, a newer format, which this version of slm-mesh can't write"
+                    .into(),
+            );
         }
         let entry = self.server_entry(server.entry);
         let path = [PathStep::Key(server.key), PathStep::Key(NAME)];

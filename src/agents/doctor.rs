@@ -76,15 +76,19 @@ impl Check {
 pub fn check_mesh() -> Vec<Check> {
     let places = match DataDir::find() {
         Ok(places) => places,
-        Err(error) => return vec![Check::error("data directory", error.text, "set it as the message says")],
+        Err(error) => {
+            return vec![Check::error("data directory", error.text, "correct the setting, as the message says")];
+        }
     };
     let mut checks = vec![check_directory(&places)];
     let settings = Settings::load(&places);
     checks.push(match &settings {
-        Ok(_) => Check::well("settings", "in order"),
-        Err(error) => {
-            Check::error("settings", error.text.clone(), "slm-mesh help settings lists them with their ranges")
-        }
+        Ok(_) => Check::well("settings", "all settings are valid"),
+        Err(error) => Check::error(
+            "settings",
+            error.text.clone(),
+            "slm-mesh help settings lists all settings and the values that they accept",
+        ),
     });
     checks.extend(check_private(&places.token(), "token"));
     match Route::find(&places) {
@@ -111,8 +115,8 @@ fn check_hubs(settings: &Settings) -> Check {
         about,
         match n_hubs {
             0 => "none answers".into(),
-            1 => "1 answers; slm-mesh hubs shows more".to_owned(),
-            n => format!("{n} answer; slm-mesh hubs shows more"),
+            1 => "1 answers; slm-mesh hubs shows it".to_owned(),
+            n => format!("{n} answer; slm-mesh hubs lists them"),
         },
     )
 }
@@ -122,10 +126,10 @@ fn check_directory(places: &DataDir) -> Check {
     let shown = places.dir.display();
     match places.dir.metadata() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Check::well(about, format!("{shown} is not there yet; the first session creates it"))
+            Check::well(about, format!("{shown} does not exist yet; the first session creates it"))
         }
         Err(error) => Check::error(about, format!("{shown} can't be read ({error})"), format!("chmod u+rwx {shown}")),
-        Ok(meta) if !meta.is_dir() => Check::error(about, format!("{shown} is no directory"), "move that file away"),
+        Ok(meta) if !meta.is_dir() => Check::error(about, format!("{shown} is not a directory"), "move that file away"),
         Ok(meta) if meta.uid() != sys::uid() => {
             let cure = "set SLM_MESH_DATA_DIR to a directory of your own";
             Check::error(about, format!("{shown} belongs to another user (uid {})", meta.uid()), cure)
@@ -163,7 +167,7 @@ fn check_private(path: &Path, about: &str) -> Option<Check> {
     let mode = meta.permissions().mode() & 0o777;
     let shown = path.display();
     Some(if mode & 0o077 == 0 {
-        Check::well(about, format!("{shown}, yours alone"))
+        Check::well(about, format!("{shown}, readable only by you"))
     } else {
         Check::error(about, format!("{shown} can be read by others (mode {mode:o})"), format!("chmod 600 {shown}"))
     })
@@ -195,19 +199,23 @@ fn check_broker(places: &DataDir, settings: Option<&Settings>) -> Vec<Check> {
         None => "in another PID namespace or on another machine".into(),
     };
     let (theirs, ours) = (status["version"].as_str().unwrap_or("?"), env!("CARGO_PKG_VERSION"));
-    let running = format!("version {theirs}, {process}, {} here", status["peers"]["active"]);
+    let running = format!("version {theirs}, {process}, {} active peers", status["peers"]["active"]);
     let mut checks = vec![if theirs == ours {
         Check::well(about, running)
     } else {
-        Check::error(about, format!("{running}; this program is {ours}"), "slm-mesh stop; sessions start the new one")
+        Check::error(
+            about,
+            format!("{running}, but this program is version {ours}"),
+            "run slm-mesh stop; sessions then start the new version",
+        )
     }];
     // If several hubs share the mesh, the answers above came from the leading hub, so this machine's broker is asked
     // too.
     let own = Client::connect_to_own(places).ok().and_then(|mut own| own.call("broker.info", &json!({})).ok());
     let info = own.unwrap_or(info);
     if settings.is_some_and(|settings| info["settings"] != json!(settings.fingerprint())) {
-        let found = "the broker runs with other settings";
-        checks.push(Check::error("settings", found, "slm-mesh start --detach replaces it"));
+        let found = "the settings have changed since the broker was started";
+        checks.push(Check::error("settings", found, "run slm-mesh start --detach, which restarts the broker"));
     }
     checks.extend(check_shared_log(&status["hubs"]));
     checks.extend(status["links"].as_array().into_iter().flatten().map(check_link));
@@ -221,27 +229,28 @@ fn check_link(link: &Value) -> Check {
     let about = format!("link {}", line(link["url"].as_str().unwrap_or("")));
     let text = |name: &str| link[name].as_str().map(line);
     if let Some(trouble) = text("trouble") {
-        let cure = "check that it runs and that SLM_MESH_PEER_URL and SLM_MESH_SHARED_SECRET are right; messages wait until then";
+        let cure = "check that the other mesh is running, and that SLM_MESH_PEER_URL and SLM_MESH_SHARED_SECRET are \
+                    right; until then, messages wait";
         return Check::error(&about, trouble, cure);
     }
     if text("heardAt").is_none() {
-        return Check::error(&about, "it was not reached yet", "try again in a moment");
+        return Check::error(&about, "no connection was made yet", "try again in a moment");
     }
     let n_refused = link["refused"].as_u64().unwrap_or(0);
     if n_refused == 0 {
-        return Check::well(&about, format!("it answers, with {} peers", link["peers"]));
+        return Check::well(&about, format!("the other mesh answers and has {} peers", link["peers"]));
     }
     let messages = if n_refused == 1 { "message" } else { "messages" };
     let why = text("lastRefusal").unwrap_or_default();
-    let found = format!("it answers, and refused {n_refused} {messages}, the last one because: {why}");
-    Check::error(&about, found, "slm-mesh inbox --filter sent shows which; their senders were told")
+    let found = format!("the other mesh answers, but it refused {n_refused} {messages}, the last one because: {why}");
+    Check::error(&about, found, "the senders were told; slm-mesh inbox --filter sent shows the refused messages")
 }
 
 /// How to end a broker that does not answer. The text contains a command only if the kernel has identified the process.
 fn cure_of_stuck(client: &Client) -> String {
     match client.broker_pid() {
-        Some(_) => "slm-mesh stop --force; the next session starts a new one".into(),
-        None => "end it where it runs: in its container, or on its machine".into(),
+        Some(_) => "run slm-mesh stop --force; the next session starts a new broker".into(),
+        None => "end the broker where it runs: in its container or on its machine".into(),
     }
 }
 
@@ -254,10 +263,10 @@ fn check_absent_broker(places: &DataDir) -> Check {
     }
     match client::broker_lock_holder(places) {
         Some(pid) => {
-            let found = format!("PID {pid} holds its lock but serves no socket");
-            Check::error(about, found, "try again in a moment; then slm-mesh stop --force ends it")
+            let found = format!("process {pid} holds the broker's lock but serves no socket");
+            Check::error(about, found, "try again in a moment; if nothing changes, run slm-mesh stop --force")
         }
-        None => Check::well(about, "none runs; the next session or verb starts one"),
+        None => Check::well(about, "no broker is running; the next session or verb starts one"),
     }
 }
 
@@ -269,21 +278,24 @@ pub fn check_lock(client: &mut Client, places: &DataDir) -> Check {
     let tried = client.call("lock.lock", &params).and_then(|_| client.call("lock.unlock", &params));
     match tried {
         Ok(_) => Check::well(about, "a lock was taken and released"),
-        Err(error) => {
-            Check::error(about, format!("no lock can be taken and released: {}", error.text), "do as it says")
-        }
+        Err(error) => Check::error(
+            about,
+            format!("no lock can be taken and released: {}", error.text),
+            "do what this message says",
+        ),
     }
 }
 
 /// Checks that HTTP answers on the port in the port file.
 fn check_http(places: &DataDir, port: u16) -> Check {
     let named = std::fs::read_to_string(places.port()).unwrap_or_default();
-    let cure = "slm-mesh stop; the next broker takes a free one of ten ports from SLM_MESH_PORT";
+    let cure = "run slm-mesh stop; the next broker uses SLM_MESH_PORT, or one of the nine ports after it if that is \
+                taken";
     if port == 0 {
         return Check::error("HTTP", "no port was free", cure);
     }
     if named.trim() != port.to_string() {
-        let found = format!("the broker has port {port}, and the file \"port\" says \"{}\"", named.trim());
+        let found = format!("the broker uses port {port}, but the file \"port\" says \"{}\"", named.trim());
         return Check::error("HTTP", found, cure);
     }
     let asked = (|| {
@@ -306,13 +318,20 @@ pub fn check_shield(environment: &Environment) -> Check {
     let about = "shield";
     let agents = environment.shield.join(", ");
     match (try_shield(&environment.program), agents.is_empty()) {
-        (Ok(()), true) => Check::well(about, "a command could not write a protected file; setup --shield uses this"),
-        (Ok(()), false) => Check::well(about, format!("a command could not write a protected file; used for {agents}")),
+        (Ok(()), true) => Check::well(
+            about,
+            "shields work: in a test, a command could not write a protected file; setup --shield switches shields on",
+        ),
+        (Ok(()), false) => Check::well(
+            about,
+            format!("shields work: in a test, a command could not write a protected file; switched on for {agents}"),
+        ),
         (Err(why), true) => Check::well(about, format!("not available here: {why}")),
         (Err(why), false) => {
-            let cure = "let users create user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
-                        kernel.apparmor_restrict_unprivileged_userns), or slm-mesh setup --no-shield";
-            Check::error(about, format!("commands of {agents} run without it: {why}"), cure)
+            let cure = "allow users to create user namespaces (sysctl user.max_user_namespaces, \
+                        kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns), or run \
+                        slm-mesh setup --no-shield";
+            Check::error(about, format!("commands of {agents} run without a shield: {why}"), cure)
         }
     }
 }
@@ -326,7 +345,7 @@ pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Chec
     let mut checks = vec![check_registration(environment, agent, &cure)];
     checks.extend(check_hooks(environment, agent, &cure));
     for switch in environment.switched_off(agent) {
-        let cure = "switch hooks on there, or let mail wait until the agent reads it";
+        let cure = "switch hooks on there; otherwise mail waits until the agent reads it by itself";
         checks.push(Check::error(&format!("{} hooks", agent.id), switch, cure));
     }
     let own = environment.scope(agent).own_file;
@@ -368,7 +387,7 @@ fn check_own_files(about: &str, files: &[(PathBuf, String)], cure: &str) -> Opti
         |(path, text): &&(PathBuf, String)| safe_write::read(path).is_ok_and(|old| old.as_ref() == Some(text));
     let n_current = files.iter().filter(is_current).count();
     if n_current < files.len() {
-        let found = format!("{n_current} of {} match what this version writes", files.len());
+        let found = format!("only {n_current} of {} files are as this version writes them", files.len());
         return Some(Check::error(about, found, cure));
     }
     (!files.is_empty()).then(|| Check::well(about, "there"))
@@ -376,16 +395,18 @@ fn check_own_files(about: &str, files: &[(PathBuf, String)], cure: &str) -> Opti
 
 fn check_registration(environment: &Environment, agent: &Agent, cure: &str) -> Check {
     let about = format!("{} server", agent.id);
-    let Some(server) = environment.scope(agent).server else { return Check::well(&about, "has none at this level") };
+    let Some(server) = environment.scope(agent).server else {
+        return Check::well(&about, "the agent has no MCP servers at this level");
+    };
     let shown = environment.shown(&environment.server_path(agent, &server));
     match environment.registered_program(agent, &server) {
         None => Check::error(&about, format!("{NAME} is not registered in {shown}"), cure),
         Some(_) if server.entry == EntryShape::YamlLine => Check::well(&about, format!("{shown} reads our file")),
         Some(program) if !is_program(Path::new(&program)) => {
-            Check::error(&about, format!("{shown} names {program}, which is not a program"), cure)
+            Check::error(&about, format!("{shown} names {program}, which is not an executable file"), cure)
         }
         Some(program) if !generated_files::is_our_program(&program) => {
-            Check::error(&about, format!("{shown} has another program under our name: {program}"), cure)
+            Check::error(&about, format!("{shown} registers another program under our name: {program}"), cure)
         }
         Some(program) => Check::well(&about, format!("{program}, in {shown}")),
     }
@@ -410,7 +431,9 @@ fn check_hooks(environment: &Environment, agent: &'static Agent, cure: &str) -> 
         _ if !missing.is_empty() => {
             Check::error(&about, format!("{shown} has no slm-mesh hook for {}", missing.join(", ")), cure)
         }
-        Some(program) => Check::error(&about, format!("{shown} names {program}, which is not a program"), cure),
+        Some(program) => {
+            Check::error(&about, format!("{shown} names {program}, which is not an executable file"), cure)
+        }
         None => Check::well(&about, format!("{} in {shown}", found.len())),
     })
 }

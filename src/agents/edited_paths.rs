@@ -20,7 +20,7 @@ const ARGUMENT_FIELDS: &[&str] = &["tool_input", "toolArgs", "toolInput"];
 /// The fields in which agents put their id for a tool call.
 const CALL_FIELDS: &[&str] = &["tool_use_id", "toolUseId", "tool_call_id", "callID"];
 
-/// The fields of its input that a hook needs. All other fields may have any size.
+/// The input fields that a hook needs. All other fields may have any size.
 pub const NEEDED_FIELDS: NeededFields = NeededFields {
     names: &[
         "hook_event_name",

@@ -13,10 +13,18 @@ pub const MARK: &str = "written by slm-mesh setup";
 
 /// The slash commands: name, description and text.
 const SLASH_COMMANDS: &[(&str, &str, &str)] = &[
-    ("mesh-peers", "Show who else works here, and on what", include_str!("skills/mesh-peers.md")),
+    ("mesh-peers", "Show which other agents work here, and on what", include_str!("skills/mesh-peers.md")),
     ("mesh-send", "Send a message to another agent", include_str!("skills/mesh-send.md")),
-    ("mesh-lock", "Lock files before a larger change, or see who holds them", include_str!("skills/mesh-lock.md")),
-    ("mesh-status", "Show the state of the mesh and what waits for you", include_str!("skills/mesh-status.md")),
+    (
+        "mesh-lock",
+        "Lock the files that you are about to change, or see who holds locks",
+        include_str!("skills/mesh-lock.md"),
+    ),
+    (
+        "mesh-status",
+        "Show the state of the mesh, and whether mail is waiting for you",
+        include_str!("skills/mesh-status.md"),
+    ),
     ("mesh-sync", "Catch up on mail, events, locks and shared state", include_str!("skills/mesh-sync.md")),
 ];
 

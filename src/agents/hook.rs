@@ -58,7 +58,7 @@ pub fn answer_hook(agent: &str, name: Option<&str>) -> u8 {
 
 /// Runs one hook with its input. A failure does not stop the agent.
 pub fn run_guarded(agent: &str, run: impl FnOnce(HookAgent, &Value) -> Result<u8, String>) -> u8 {
-    let known = hook_agent(agent).ok_or_else(|| format!("there is no agent {agent} with hooks"));
+    let known = hook_agent(agent).ok_or_else(|| format!("slm-mesh knows no agent called {agent} that has hooks"));
     known.and_then(|agent| run(agent, &read_input()?)).unwrap_or_else(|why| {
         // Agents do not show the standard error of a hook that succeeds, so the error also goes into the log.
         let line = format!("slm-mesh hook {}: {why}", agent.chars().take(40).collect::<String>());
@@ -147,7 +147,7 @@ fn answer_of(
         Err(_) if !work.reports.is_empty() => return Ok(work.show(&Value::Null, "").map(|reply| (reply, None))),
         Err(why) => return Err(why),
     };
-    // If the broker hangs, the agent waits for this long at most.
+    // If the broker hangs, the agent waits at most this long.
     let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
     client.set_receive_timeout(Some(budget)).map_err(|error| error.to_string())?;
     let mut facts = session_facts(agent.agent, &work.hook);
@@ -285,7 +285,7 @@ impl HookWork<'_> {
 /// running.
 fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, String> {
     if remote::is_marked_silent(places) {
-        return Err("the hub did not answer a moment ago; hooks ask it again after half a minute".into());
+        return Err("the hub did not answer a moment ago; hooks try it again after half a minute".into());
     }
     match &work.hook.event {
         // A command that is not known to write a file starts no broker, because without a broker there are no locks.

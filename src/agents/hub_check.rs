@@ -21,7 +21,7 @@ pub fn check_hubs_of_guest(target: &RemoteTarget, places: &DataDir) -> Vec<Check
             Err(error) => Check::error("leader", error.text, "run slm-mesh doctor on the hubs"),
         });
     } else if answers.iter().any(|one| one.role.is_ok()) {
-        checks.push(Check::error("leader", "no hub leads at the moment", "run slm-mesh status on a hub"));
+        checks.push(Check::error("leader", "no hub leads at the moment", "run slm-mesh status on one of the hubs"));
     }
     checks
 }
@@ -34,20 +34,22 @@ fn check_hub(one: &HubAnswer, has_leader: bool) -> Check {
             Check::well(&about, format!("answers in {took} ms; version {version}"))
         }
         Ok(HubRole::Leads { version }) => {
-            let found =
-                format!("answers in {took} ms; version {version}, and this program is {}", env!("CARGO_PKG_VERSION"));
+            let found = format!(
+                "answers in {took} ms; runs version {version}, but this program is version {}",
+                env!("CARGO_PKG_VERSION")
+            );
             Check::error(&about, found, "install the same version on both machines")
         }
         Ok(HubRole::StandsBy { leader: Some(leader) }) => {
-            Check::well(&about, format!("answers in {took} ms; stands by, and {leader} leads"))
+            Check::well(&about, format!("answers in {took} ms; is a standby, and {leader} leads"))
         }
         Ok(HubRole::StandsBy { leader: None }) => {
-            Check::well(&about, format!("answers in {took} ms; stands by, and knows of no hub that leads"))
+            Check::well(&about, format!("answers in {took} ms; is a standby, and knows no hub that leads"))
         }
         Err(error) => {
             let (found, cure) = error.text.split_once("; ").unwrap_or((&error.text, "start the broker there"));
             let cure = match error.kind {
-                ErrorKind::Gone if has_leader => format!("{cure}; another hub leads meanwhile"),
+                ErrorKind::Gone if has_leader => format!("{cure}; meanwhile, another hub leads"),
                 _ => cure.to_owned(),
             };
             Check::error(&about, found, cure)

@@ -23,10 +23,10 @@ fn check(setting: &str, is_macos: bool, is_on_path: impl Fn(&str) -> bool) -> Ch
         return Check::well(about, format!("{program} shows alerts"));
     }
     let cure = match setting {
-        "desktop" => "install libnotify-bin (notify-send), or set SLM_MESH_NOTIFY to a command of yours".to_owned(),
+        "desktop" => "install libnotify-bin (notify-send), or set SLM_MESH_NOTIFY to your own command".to_owned(),
         _ => format!("set {NOTIFY} to the absolute path of an executable program, without shell syntax"),
     };
-    Check::error(about, format!("{NOTIFY} names {program}, which is not a program"), cure)
+    Check::error(about, format!("{NOTIFY} names {program}, which is not an executable file"), cure)
 }
 
 #[cfg(test)]

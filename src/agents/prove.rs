@@ -29,9 +29,9 @@ pub struct Proof {
 
 /// The facts that no hook can show.
 pub const NOT_PROVEN: &[&str] = &[
-    "that the agent runs these hooks: ask it, or its log (Codex: /hooks)",
-    "that its model heeds what it is shown",
-    "that a shell command of the agent writes no locked file: no hook can tell which files it writes",
+    "that the agent runs these hooks (ask the agent, or look at its log; in Codex, type /hooks)",
+    "that the agent's model heeds what the hooks show it",
+    "that no shell command of the agent writes a locked file, because no hook can find all files that a command writes",
 ];
 
 /// A temporary mesh, which ends together with the proof.
@@ -77,8 +77,7 @@ impl Drop for Scratch {
 /// If the agent has no hooks of slm-mesh, or no mesh can be started.
 pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Proof>, Error> {
     let none = || {
-        let text =
-            format!("{}: it has no hooks at this level, so there is nothing to prove; it has only the tools", agent.id);
+        let text = format!("{} has no hooks at this level, only the tools, so there is nothing to prove", agent.id);
         Error::new(ErrorKind::NotFound, text)
     };
     let dialect = hook_agent(agent.id).ok_or_else(none)?.dialect;
@@ -94,7 +93,7 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
         let mut input = (script.input)(event, file);
         (input["cwd"], input["workspace_roots"]) = (json!(work), json!([work]));
         let call = calls.iter().find(|(name, _)| name == event);
-        let (_, call) = call.ok_or_else(|| format!("its file has no slm-mesh hook for {event}"))?;
+        let (_, call) = call.ok_or_else(|| format!("the agent's settings have no slm-mesh hook for {event}"))?;
         run_hook(call, &places, &work, &input)
     };
 
@@ -104,7 +103,11 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
         proofs.push(Proof { claim, why });
     };
     let first = play(script.prompt, &free).map(|output| output.trim().is_empty());
-    add("the first prompt registers the session, and a hook without news prints nothing", first, "it said something");
+    add(
+        "the first prompt registers the session, and a hook that has nothing to report prints nothing",
+        first,
+        "it printed something",
+    );
     let name = scratch.name_of_session(agent)?;
     let send = |scratch: &mut Scratch, text: &str| {
         scratch.ask("send", json!({ "to": name, "message": text, "key": text })).map(|_| ()).map_err(|error| error.text)
@@ -115,30 +118,31 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
     add("mail reaches the model with a prompt", shows(output, "word-before-a-prompt"), "the hook did not show it");
     let output = send(&mut scratch, "word-in-mid-turn").and_then(|()| play(script.tool, &free));
     if dialect.unheard.contains(&HookKind::AfterTool) {
-        let claim = "mail during a turn waits for a prompt, because the agent drops the output of hooks after a tool";
+        let claim = "mail that arrives during a turn waits for a prompt, because the agent drops the output of hooks \
+                     that run after a tool call";
         let next = |output: String| Ok(output.is_empty() && shows(play(script.prompt, &free), "word-in-mid-turn")?);
         let waited = output.and_then(next);
-        add(claim, waited, "the hook delivered the mail, but the agent drops it");
+        add(claim, waited, "the hook delivered the mail, but the agent does not show it");
     } else {
-        let claim = "mail reaches the model during a turn, after a tool";
+        let claim = "mail reaches the model during a turn, after a tool call";
         add(claim, shows(output, "word-in-mid-turn"), "the hook did not show it");
     }
     let locked = scratch.ask("lock.lock", json!({ "filePaths": [held], "reason": "proof-of-a-lock" }));
     let output = locked.map_err(|error| error.text).and_then(|_| play(script.edit, &held));
     let denied = output.map(|output| output.contains("deny") && output.contains("proof-of-a-lock"));
-    add("an edit of a file that somebody else locked is denied, with the reason", denied, "the hook let it pass");
+    add("an edit of a file that somebody else locked is denied, with the reason", denied, "the hook allowed the edit");
     let passed = play(script.edit, &free).map(|output| output.trim().is_empty());
-    add("an edit of a free file passes", passed, "the hook said something");
+    add("an edit of a free file passes", passed, "the hook printed something");
     let locks = scratch.ask("lock.query", json!({})).map_err(|error| error.text);
     let has_both = locks.map(|value| value["locks"].as_array().is_some_and(|locks| locks.len() == 2));
-    add("and locks it for the session", has_both, "no lock was taken");
+    add("and locks the file for the session", has_both, "no lock was taken");
     // Some agents treat the reason to continue as a prompt. In these agents, the hook of that prompt shows the mail.
     let go_on = |output: String| {
         if output.contains(MAIL_CAME) { Ok(output + &play(script.prompt, &free)?) } else { Ok(output) }
     };
     let output = send(&mut scratch, "word-at-the-end").and_then(|()| play(script.stop, &free)).and_then(go_on);
     let claim = "direct mail keeps the agent going once before it stops";
-    add(claim, shows(output, "word-at-the-end"), "the hook let it stop");
+    add(claim, shows(output, "word-at-the-end"), "the hook let the agent stop");
     Ok(proofs)
 }
 
@@ -167,7 +171,7 @@ fn calls_in_file(environment: &Environment, agent: &'static Agent) -> Result<Vec
         return Ok(events.map(call).collect());
     }
     let Some(hooks) = scope.hooks else {
-        return Err(none("it has no hooks at this level, so there is nothing to prove; it has only the tools".into()));
+        return Err(none("it has no hooks at this level, only the tools, so there is nothing to prove".into()));
     };
     let path = environment.path(agent, hooks.path);
     let whole = read_hooks(&path, &hooks).unwrap_or(Value::Null);
@@ -209,13 +213,13 @@ fn run_hook(run: &HookRun, places: &DataDir, work: &Path, input: &Value) -> Resu
         // A hook that does not read its input shows that in its answer.
         let _ = stdin.write_all(input.to_string().as_bytes());
     }
-    let out = child.wait_with_output().map_err(|error| format!("it did not end as it should ({error})"))?;
+    let out = child.wait_with_output().map_err(|error| format!("it did not end normally ({error})"))?;
     if !out.status.success() {
         return Err(format!("it ended with {}", out.status));
     }
     let output = String::from_utf8_lossy(&out.stdout).into_owned();
     match serde_json::from_str::<Value>(&output) {
-        Err(error) if !output.trim().is_empty() => Err(format!("what it printed is not JSON ({error})")),
+        Err(error) if !output.trim().is_empty() => Err(format!("its output is not JSON ({error})")),
         _ => Ok(output),
     }
 }

@@ -61,7 +61,7 @@ pub fn replace(path: &Path, expected: Option<&str>, text: &str) -> Result<bool, 
 /// # Errors
 /// If the file can't be removed; the error says why.
 pub fn remove(path: &Path, root: &Path) -> Result<(), String> {
-    fs::remove_file(path).map_err(|error| format!("it can't be removed ({error}); see who owns its folder"))?;
+    fs::remove_file(path).map_err(|error| format!("it can't be removed ({error}); check who owns its folder"))?;
     let above = path.ancestors().skip(1).take_while(|folder| folder.starts_with(root) && *folder != root);
     for folder in above {
         // A folder that is not empty stays, so its parent folders stay too.
@@ -99,7 +99,7 @@ fn behind_links(path: &Path) -> PathBuf {
 }
 
 fn cant_write(error: &std::io::Error) -> String {
-    format!("it can't be written ({error}); see who owns its folder, and whether its disk is full")
+    format!("it can't be written ({error}); check who owns its folder, and whether the disk is full")
 }
 
 /// Writes the text into a new file beside the file that it will replace.

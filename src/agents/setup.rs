@@ -79,7 +79,8 @@ impl SetupStep {
 /// Sets an agent up.
 pub fn set_up(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep> {
     if let Some(place) = plugin_package::installed(environment, agent) {
-        let why = "the plugin has server, hooks and skills; setup's own entries would do everything twice";
+        let why = "the plugin provides the server, hooks and skills, so with setup's own entries everything would \
+                   happen twice";
         let mut steps = vec![SetupStep::new("plugin", place, SAME).because(why)];
         steps.extend(take_out(environment, agent).into_iter().filter(|step| step.done != SAME));
         return steps;
@@ -148,7 +149,8 @@ fn register(environment: &Environment, agent: &Agent, server: &ServerFile, comma
         return SetupStep::new("server", place, SAME);
     }
     if find_on_path(command.program).is_none() {
-        let why = "a running session rewrites this file, so setup does not edit it, and the command is not on PATH";
+        let why = "setup can't edit this file, because a running session rewrites it, and the agent's own command is \
+                   not on PATH";
         return SetupStep::left("server", place, why.into(), line);
     }
     if environment.is_dry_run {
@@ -389,7 +391,7 @@ fn write_own_file(environment: &Environment, what: &'static str, path: &Path, te
     let written = (|| match safe_write::read(path)? {
         Some(old) if old == text => Ok(SAME),
         Some(old) if !old.contains(generated_files::MARK) => {
-            Err("there is a file of that name that setup did not write".to_owned())
+            Err("a file with this name exists, and setup did not write it".to_owned())
         }
         _ if environment.is_dry_run => Ok("would write"),
         old => Ok(if safe_write::replace(path, old.as_deref(), text)? { "written" } else { SAME }),

@@ -53,7 +53,7 @@ impl Environment {
     pub fn find(is_project: bool, is_dry_run: bool) -> Result<Environment, Error> {
         let usage = |text: String| Error::new(ErrorKind::Usage, text);
         let home = sys::home().ok_or_else(|| {
-            usage("HOME: want the directory in which the agents keep their settings, and it is not set".into())
+            usage("HOME is not set; set it to the directory in which the agents keep their settings".into())
         })?;
         sys::refuse_borrowed_home(&home)?;
         let directory = std::env::current_dir();
@@ -254,13 +254,15 @@ fn own_path() -> Result<String, Error> {
     match path.to_str() {
         Some(text) if path.file_name().is_some_and(|name| name == NAME) => Ok(text.to_owned()),
         Some(text) => {
-            let text =
-                format!("this program is called {text}; setup knows its entries by the name {NAME}, so rename it");
+            let text = format!(
+                "this program is called {text}, but setup recognises its entries by the name {NAME}; rename the program"
+            );
             Err(Error::new(ErrorKind::Usage, text))
         }
-        None => {
-            Err(Error::new(ErrorKind::Usage, format!("{}: want a path in UTF-8; move the program", path.display())))
-        }
+        None => Err(Error::new(
+            ErrorKind::Usage,
+            format!("the path of this program is not UTF-8: {}; move the program", path.display()),
+        )),
     }
 }
 

@@ -21,18 +21,19 @@ pub fn check_shared_log(hubs: &Value) -> Vec<Check> {
     let mut checks = vec![match list("standbys").len() {
         0 => Check::error(
             "hubs",
-            format!("{leader} leads, and no hub stands by"),
+            format!("{leader} leads, and there is no standby"),
             "start slm-mesh with the same SLM_MESH_STORE on another machine, so that a hub can take over",
         ),
-        n => Check::well("hubs", format!("{leader} leads, and {n} stand{} by", if n == 1 { "s" } else { "" })),
+        n => Check::well(
+            "hubs",
+            format!("{leader} leads, and {n} {} ready to take over", if n == 1 { "hub is" } else { "hubs are" }),
+        ),
     }];
     checks.extend(list("standbys").iter().filter_map(check_standby));
     checks.extend(list("members").iter().map(check_member));
-    checks.extend(
-        hubs["trouble"].as_str().map(|why| {
-            Check::error("log in etcd", line(why), "see broker.log on the hub that leads, and etcd's own log")
-        }),
-    );
+    checks.extend(hubs["trouble"].as_str().map(|why| {
+        Check::error("log in etcd", line(why), "read broker.log on the hub that leads, and etcd's own log")
+    }));
     checks
 }
 
@@ -48,12 +49,12 @@ fn check_standby(row: &Value) -> Option<Check> {
 fn check_member(row: &Value) -> Check {
     let about = format!("etcd {}", line(row["url"].as_str().unwrap_or("?")));
     if let Some(why) = row["error"].as_str() {
-        return Check::error(&about, line(why), "start that member, or replace it; two of three must run");
+        return Check::error(&about, line(why), "start that member, or replace it; two of three members must run");
     }
     let alarms: Vec<&str> = row["alarms"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let (size, quota) = (row["bytes"].as_f64().unwrap_or(0.0), row["quotaBytes"].as_f64());
-    let cure_of_size = "compact and defragment etcd (etcdctl compact, etcdctl defrag), and then etcdctl alarm disarm; \
-                        --auto-compaction-retention does it by itself";
+    let cure_of_size = "compact and defragment etcd (etcdctl compact, etcdctl defrag), and then run etcdctl alarm \
+                        disarm; with --auto-compaction-retention, etcd compacts itself";
     match alarms[..] {
         [] => {}
         ["NOSPACE"] => return Check::error(&about, "its quota is full, and it refuses every write", cure_of_size),
@@ -63,7 +64,7 @@ fn check_member(row: &Value) -> Check {
         }
     }
     if quota.is_some_and(|quota| size > quota * QUOTA_SHARE) {
-        return Check::error(&about, format!("{:.0} MB, which is almost its quota", size / 1e6), cure_of_size);
+        return Check::error(&about, format!("{:.0} MB, which is close to its quota", size / 1e6), cure_of_size);
     }
     let latency = row["latencyMs"].as_f64().unwrap_or(0.0);
     let version = line(row["version"].as_str().unwrap_or("?"));
@@ -75,7 +76,8 @@ pub fn check_without_leader(places: &DataDir) -> Option<Check> {
     let mut client = Client::connect_to_own(places).ok()?;
     let status = client.call("hub.status", &json!({})).ok()?;
     let trouble = status["trouble"].as_str()?;
-    let (found, cure) = trouble.split_once("; ").unwrap_or((trouble, "see etcd's own log, and slm-mesh help machines"));
+    let (found, cure) =
+        trouble.split_once("; ").unwrap_or((trouble, "read etcd's own log, and see slm-mesh help machines"));
     Some(Check::error("hubs", format!("no hub leads: {}", line(found)), line(cure)))
 }
 
@@ -110,7 +112,7 @@ mod tests {
             assert!(checks.iter().any(|(ok, text)| !ok && text.contains(word)), "{checks:?}");
         }
         let alone = json!({ "leader": "hub1:7900", "standbys": [], "members": [] });
-        assert!(matches!(&found(&alone)[..], [(false, text)] if text.contains("no hub stands by")));
+        assert!(matches!(&found(&alone)[..], [(false, text)] if text.contains("there is no standby")));
         let late =
             json!({ "leader": "hub1:7900", "standbys": [{ "hub": "hub2:7900", "behind": 5000 }], "members": [] });
         assert!(found(&late).iter().any(|(ok, text)| !ok && text.contains("5000 entries behind")));

@@ -22,7 +22,7 @@ impl LineEnds {
         let document: DocumentMut =
             plain.parse().map_err(|error| format!("it is not valid TOML ({})", cause(&error)))?;
         if is_mixed || document.to_string() != plain {
-            return Err("its lines end in different ways, and an edit would change them".into());
+            return Err("some of its lines end in LF and others in CRLF, and an edit would change that".into());
         }
         Ok((ends, document))
     }
@@ -88,7 +88,7 @@ pub fn put(text: &str, key: &str, program: &str) -> Result<String, String> {
     }
     let new = ends.print(&document);
     let check: DocumentMut = new.parse().map_err(|_| "an edit would make it invalid TOML".to_owned())?;
-    if is_current(&check, key, program) { Ok(new) } else { Err(format!("{key} has a form that can't be edited")) }
+    if is_current(&check, key, program) { Ok(new) } else { Err(format!("{key} has a form that setup can't edit")) }
 }
 
 fn is_current(document: &DocumentMut, key: &str, program: &str) -> bool {

@@ -24,15 +24,15 @@ pub fn put(text: &str, key: &str, file: &str) -> Result<String, String> {
     }
     let is_content = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
     if text.lines().find(is_content).is_some_and(|line| line.starts_with([' ', '-'])) {
-        return Err("it does not begin with a key at the start of a line".into());
+        return Err("its first line does not begin with a key".into());
     }
     for (n, line) in text.lines().enumerate() {
         // An indented line belongs to another key.
         if !line.starts_with(' ') && names_key(line, key) {
-            return Err(format!("line {} of it has \"{key}\" already", n + 1));
+            return Err(format!("its line {} already contains \"{key}\"", n + 1));
         }
         if !is_plain(line) {
-            return Err(format!("line {} of it is in a form that setup does not edit", n + 1));
+            return Err(format!("its line {} has a form that setup can't edit", n + 1));
         }
     }
     let end = if text.is_empty() || text.ends_with('\n') { "" } else { end_of_line(text) };
@@ -42,7 +42,7 @@ pub fn put(text: &str, key: &str, file: &str) -> Result<String, String> {
 /// The text that a user can paste into a file that set-up can't change.
 pub fn to_paste(text: &str, key: &str, file: &str) -> String {
     if text.lines().any(|line| names_key(line, key)) {
-        return format!("add to the list under \"{key}\": {}", json!(file));
+        return format!("add this to the list under \"{key}\": {}", json!(file));
     }
     our_line(key, file)
 }
@@ -133,6 +133,6 @@ mod tests {
             assert!(put(text, "read", "/c.md").is_err(), "{text:?}");
         }
         assert!(put("  model: x\n", "read", "/c.md").is_err(), "a mapping that is indented as a whole");
-        assert_eq!(to_paste("read: [a]\n", "read", "/c.md"), "add to the list under \"read\": \"/c.md\"");
+        assert_eq!(to_paste("read: [a]\n", "read", "/c.md"), "add this to the list under \"read\": \"/c.md\"");
     }
 }

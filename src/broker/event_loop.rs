@@ -166,7 +166,8 @@ impl EventLoop {
         let now = self.clock.now();
         self.context.now = now;
         if self.is_displaced(events) {
-            log("the data directory was removed, replaced or moved; this broker ends, and sessions find the new one");
+            log("the data directory was removed, replaced or moved; this broker ends, and sessions find the new \
+                 broker");
             self.context.lifecycle.request_shutdown(ShutdownReason::Displaced);
             return Ok(());
         }
@@ -335,7 +336,8 @@ impl EventLoop {
         }
         match self.context.commit() {
             TurnEnd::Committed => {}
-            TurnEnd::TakenBack => log("a push could not be recorded; its message counts as not pushed"),
+            TurnEnd::TakenBack => log("it could not be recorded that a message was pushed, so the message counts as \
+                                       not pushed"),
             TurnEnd::Deposed(why) => self.stand_by(&why),
         }
     }

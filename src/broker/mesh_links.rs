@@ -234,7 +234,7 @@ impl MeshLinks {
 
 fn report_unstored(stored: Result<(), Error>) {
     if let Err(error) = stored {
-        log(&format!("a report of a linked mesh could not be stored: {}", error.text));
+        log(&format!("a report from a linked mesh could not be stored: {}", error.text));
     }
 }
 

@@ -43,7 +43,7 @@ type RunMethod = fn(&mut LoopContext, CallerMachine, &Map<String, Value>) -> Res
 pub const BROKER_OPS: &[BrokerMethod] = &[
     BrokerMethod {
         name: "ping",
-        summary: "Answer at once, to show that the broker is alive and that its hub leads",
+        summary: "Answer at once, to prove that the broker is alive and that its hub leads",
         args: &[],
         works_on_standby: false,
         run: ping,
@@ -57,14 +57,14 @@ pub const BROKER_OPS: &[BrokerMethod] = &[
     },
     BrokerMethod {
         name: "broker.stop",
-        summary: "End the broker; refused to a caller on another machine",
+        summary: "End the broker; callers on other machines are refused",
         args: &[],
         works_on_standby: true,
         run: stop,
     },
     BrokerMethod {
         name: "web.open",
-        summary: "Create a code that opens the web page once, within a minute; refused to a caller on another machine",
+        summary: "Create a code that opens the web page once, within a minute; callers on other machines are refused",
         args: &[],
         works_on_standby: false,
         run: open_page,
@@ -78,7 +78,7 @@ pub const BROKER_OPS: &[BrokerMethod] = &[
     },
     BrokerMethod {
         name: "hub.snapshot",
-        summary: "Give another hub a piece of a copy of the database; refused to everybody else",
+        summary: "Give another hub a piece of a copy of the database; all other callers are refused",
         args: SNAPSHOT_ARGS,
         works_on_standby: false,
         run: hub_snapshot,
@@ -143,7 +143,7 @@ fn info(context: &mut LoopContext, _: CallerMachine, _: &Map<String, Value>) -> 
 
 fn stop(context: &mut LoopContext, caller: CallerMachine, _: &Map<String, Value>) -> Result<Value, Error> {
     if caller == CallerMachine::Remote {
-        return Err(Error::new(ErrorKind::Refused, "stop: a broker can be stopped on its own machine only"));
+        return Err(Error::new(ErrorKind::Refused, "stop: a broker can be stopped only on its own machine"));
     }
     context.lifecycle.request_shutdown(ShutdownReason::Stopped);
     Ok(json!({ "ok": true, "pid": std::process::id() }))
@@ -155,8 +155,8 @@ fn open_page(context: &mut LoopContext, caller: CallerMachine, _: &Map<String, V
     let refused = |text: String| Err(Error::new(ErrorKind::Refused, text));
     if caller == CallerMachine::Remote {
         return refused(format!(
-            "web: the hub serves the page to its own machine only: run slm-mesh web --print there, \
-             run ssh -L {port}:127.0.0.1:{port} here, and open the link here"
+            "web: a hub serves the page only to its own machine; run slm-mesh web --print on the hub, run ssh -L \
+             {port}:127.0.0.1:{port} here, and open the link here"
         ));
     }
     if port == 0 {
@@ -165,8 +165,8 @@ fn open_page(context: &mut LoopContext, caller: CallerMachine, _: &Map<String, V
     let is_any = ["0.0.0.0", "::", "localhost"].contains(&host);
     if !is_any && !host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
         return refused(format!(
-            "web: the page is served on 127.0.0.1 only, but this hub listens on {host} only; \
-             set SLM_MESH_HOST to 0.0.0.0 to serve both"
+            "web: the page is served only on 127.0.0.1, but this hub listens only on {host}; set SLM_MESH_HOST to \
+             0.0.0.0, which includes both"
         ));
     }
     context.lifecycle.note_use(context.now);

@@ -208,7 +208,8 @@ impl Notifications {
             && !self.has_failed
         {
             log(&format!(
-                "a person could not be notified of an alert: {why}; check SLM_MESH_NOTIFY. Further failures in a row are not logged"
+                "the user could not be notified of an alert: {why}; check SLM_MESH_NOTIFY. Further failures are not \
+                 logged until a notification succeeds"
             ));
         }
         self.has_failed = result.is_err();

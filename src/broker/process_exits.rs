@@ -38,7 +38,7 @@ impl ProcessExits {
         let watch = if self.watches.len() < WATCHED_MAX {
             ExitWatch::new(process.pid, process.start)
         } else {
-            Err(std::io::Error::other("too many agents are watched already"))
+            Err(std::io::Error::other("too many agent processes are already being watched"))
         };
         let registered = watch.and_then(|watch| {
             let Some(watch) = watch else { return Ok(None) };

@@ -139,7 +139,7 @@ impl CommandParser {
                 None => CliCommand::Bare,
                 Some((flag, _)) => {
                     let flag = flags::with_dashes(flag);
-                    return Err(usage_error(&format!("{flag}: needs a verb; slm-mesh help lists the verbs")));
+                    return Err(usage_error(&format!("{flag} needs a verb; slm-mesh help lists the verbs")));
                 }
             },
             "mcp" => CliCommand::Mcp { legacy: self.take_switch("legacy"), agent: self.take_agent()? },
@@ -452,7 +452,7 @@ fn acting_peer(peer: String) -> Result<String, Error> {
 fn lexopt_error(error: lexopt::Error) -> Error {
     usage_error(&match error {
         lexopt::Error::MissingValue { option: Some(option) } => format!("{option}: want a value"),
-        lexopt::Error::UnexpectedValue { option, value } => format!("{option}: takes no value, got {value:?}"),
+        lexopt::Error::UnexpectedValue { option, value } => format!("{option} takes no value, got {value:?}"),
         other => other.to_string(),
     })
 }

@@ -10,19 +10,20 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     (
         "start",
         "",
-        "Run the broker in the foreground, or with --detach in the background; replaces a running one if the settings changed",
+        "Run the broker in the foreground, or in the background with --detach; replaces a running broker whose \
+         settings differ",
     ),
     ("stop", "", "Stop the broker; open sessions start it again when they need it"),
     ("broadcast", "MESSAGE…", "Send a message to every online peer and to the human"),
     (
         "lock restore",
         "FILE",
-        "Show what a command changed in a file that another peer had locked, and put the former content back",
+        "Show what a command changed in a file that another peer had locked, and restore the previous content",
     ),
     (
         "shield",
         "-- COMMAND…",
-        "Run a command that cannot write the files which other peers have locked in this work tree",
+        "Run a command so that it cannot write the files that other peers have locked in this work tree",
     ),
     (
         "state watch",
@@ -40,7 +41,8 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     (
         "setup",
         "[AGENT…]",
-        "Connect the installed agents, or the named ones: MCP server, hooks and slash commands; or disconnect them",
+        "Connect the installed agents, or the agents that you name (MCP server, hooks, slash commands); or disconnect \
+         them",
     ),
     (
         "doctor",
@@ -51,7 +53,7 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     ("hook", "AGENT", "Answer an agent's hook; agents call this"),
     ("guard", "install|remove", "Make git refuse commits, merges and pushes of files that another peer has locked"),
     ("secret", "", "Generate a secret for SLM_MESH_SHARED_SECRET, which the machines of a mesh share"),
-    ("pipe", "", "Connect standard input and output to the broker; ssh:// addresses run this on the hub"),
+    ("pipe", "", "Connect standard input and output to the broker; for an ssh:// address, ssh runs this on the hub"),
     ("version", "", "Print the version"),
     ("help", "[VERB or TOPIC]", "Show help for a verb or a topic"),
     ("mcp", "", "Serve MCP on standard input and output; agents start this"),
@@ -90,32 +92,43 @@ pub const FLAGS: &[CliFlag] = &[
         also: &["f"],
         ..flag("follow", &["inbox", "log", "events"], "Keep printing new rows as they arrive, until interrupted")
     },
-    CliFlag { value: "TEXT", ..flag("namespace", &["state watch"], "The entry's namespace, default if omitted") },
+    CliFlag { value: "TEXT", ..flag("namespace", &["state watch"], "Namespace of the entry; if omitted, \"default\"") },
     CliFlag {
         value: "S",
         ..flag("wait", &["state watch"], "Stop at the first change; exit with status 4 if there is none in S seconds")
     },
     CliFlag { value: "S", ..flag("wait", &["hubs"], "Collect answers for this many seconds, 1 to 60 (default 1)") },
     CliFlag { value: "N", ..flag("last", &["transcript"], "Show this many prompts and answers, 20 by default") },
-    CliFlag { value: "TEXT", ..flag("grep", &["transcript"], "Only prompts and answers with this text, in any case") },
-    flag("plain", &["watch"], "Print one line per event instead of the live view, as without a terminal"),
+    CliFlag {
+        value: "TEXT",
+        ..flag("grep", &["transcript"], "Show only prompts and answers that contain this text; case does not matter")
+    },
+    flag(
+        "plain",
+        &["watch"],
+        "Print one line per event instead of the live view; this is the default if the output is not a terminal",
+    ),
     flag("print", &["web"], "Print the link without opening a browser"),
-    flag("detach", &["start"], "Run in the background, and return when it is ready"),
+    flag("detach", &["start"], "Run the broker in the background, and return when the broker is ready"),
     flag("new-log", &["start"], "On a hub: begin a new log with this hub's data, because etcd lost the old one"),
-    flag("rejoin", &["start"], "On a hub: put its database aside, and get a copy from the hub that leads"),
+    flag("rejoin", &["start"], "On a hub: put this hub's database aside, and get a copy from the hub that leads"),
     flag("force", &["stop"], "End the broker's process if it does not answer"),
-    flag("yes", &["lock restore"], "Put the content back without asking"),
+    flag("yes", &["lock restore"], "Restore the content without asking"),
     flag("force", &["lock restore"], "Replace the file even if it has changed again"),
     CliFlag { value: "FILE", ..flag("file", &["shield"], "Also protect this file or folder") },
-    flag("if-possible", &["shield"], "Run the command without a shield where the system allows none"),
-    flag("as-daemon", &["start"], "Run in a new process session, as when slm-mesh starts its own broker"),
+    flag("if-possible", &["shield"], "If the system allows no shield, run the command without one"),
+    flag("as-daemon", &["start"], "Run in a new process session, as slm-mesh does when it starts a broker itself"),
     flag("dry-run", &["setup"], "Show what would change without changing anything"),
     flag("remove", &["setup"], "Remove what setup installed"),
-    flag("project", &["setup"], "Change the settings of the project in this directory instead of yours"),
+    flag("project", &["setup"], "Change the settings of the project in this directory instead of your own"),
     flag("wake", &["setup"], "Let direct messages wake idle sessions of these agents"),
-    flag("no-wake", &["setup"], "Stop messages from waking them"),
-    flag("shield", &["setup"], "Run shell commands of these agents in a shield while others hold files there"),
-    flag("no-shield", &["setup"], "Stop that"),
+    flag("no-wake", &["setup"], "Do not let messages wake these agents"),
+    flag(
+        "shield",
+        &["setup"],
+        "Run shell commands of these agents in a shield while others hold files in the work tree",
+    ),
+    flag("no-shield", &["setup"], "Do not run their shell commands in a shield"),
     flag("wake", &["hook"], "Wait in the background for direct messages that may wake the idle agent"),
     CliFlag {
         value: "AGENT",
@@ -123,7 +136,11 @@ pub const FLAGS: &[CliFlag] = &[
     },
     CliFlag {
         value: "NAME",
-        ..flag("agent", &["mcp", "hook"], "Treat the client as this agent, whatever it says about itself")
+        ..flag(
+            "agent",
+            &["mcp", "hook"],
+            "Treat the client as this agent, regardless of what the client says about itself",
+        )
     },
     flag("legacy", &["mcp"], "Refuse the MCP revision 2026-07-28, for clients that need the older handshake"),
 ];

@@ -67,7 +67,7 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
             }
         }
         if std::io::stdout().is_terminal() && answer["gap"] == json!(true) {
-            crate::sys::print_error("slm-mesh: some older events are already deleted");
+            crate::sys::print_error("slm-mesh: some older events have already been deleted");
         }
     }
 }

@@ -37,7 +37,8 @@ pub fn run_guard(words: &[String], json: bool) -> Result<u8, Error> {
 /// Runs git in a directory and returns its output.
 fn run_git<S: AsRef<OsStr>>(dir: &Path, args: &[S]) -> Result<Vec<u8>, Error> {
     let out = Command::new("git").arg("-C").arg(dir).args(args).output();
-    let out = out.map_err(|error| Error::new(ErrorKind::Usage, format!("cannot run git ({error}); guard needs it")))?;
+    let out =
+        out.map_err(|error| Error::new(ErrorKind::Usage, format!("cannot run git ({error}); guard needs git")))?;
     if out.status.success() {
         return Ok(out.stdout);
     }
@@ -47,14 +48,15 @@ fn run_git<S: AsRef<OsStr>>(dir: &Path, args: &[S]) -> Result<Vec<u8>, Error> {
 }
 
 fn cant_write(path: &Path, error: &std::io::Error) -> Error {
-    Error::new(ErrorKind::Storage, format!("{} can't be written ({error}); see who owns it", path.display()))
+    Error::new(ErrorKind::Storage, format!("{} can't be written ({error}); check who owns it", path.display()))
 }
 
 fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
     let dir = HooksDir::find()?;
     let shown = dir.path.display();
     if let Some(named) = named.filter(|named| !dir.is_at(named)) {
-        let text = format!("git runs the hooks in {shown}, not in {}; name that directory", named.display());
+        let text =
+            format!("git runs the hooks in {shown}, not in {}; run slm-mesh guard install {shown}", named.display());
         return Err(Error::new(ErrorKind::Usage, text));
     }
     let sharing = dir.sharing();
@@ -62,9 +64,13 @@ fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
     match sharing {
         Sharing::Private => {}
         Sharing::AllRepositories | Sharing::Tracked if named.is_none() => return Err(refusal(&dir, sharing)),
-        Sharing::AllRepositories => notes.push("These hooks serve all your repositories, and now guard all.".into()),
+        Sharing::AllRepositories => {
+            notes.push("All your repositories share these hooks, so the guard now works in all of them.".into())
+        }
         Sharing::Tracked => notes.push(
-            "git tracks these hooks: once committed, they guard each clone that has slm-mesh in its PATH.".to_owned(),
+            "git tracks these hooks: once you have committed them, the guard works in every clone on a machine that \
+             has slm-mesh in PATH."
+                .to_owned(),
         ),
     }
     fs::create_dir_all(&dir.path).map_err(|error| cant_write(&dir.path, &error))?;
@@ -87,12 +93,12 @@ fn refusal(dir: &HooksDir, sharing: Sharing) -> Error {
     let shown = dir.path.display();
     let why = match sharing {
         Sharing::Tracked => "are tracked by git",
-        Sharing::Private | Sharing::AllRepositories => "serve all repositories",
+        Sharing::Private | Sharing::AllRepositories => "are shared by all repositories",
     };
     let text = format!(
-        "the hooks in {shown} {why}, so guard does not change them by itself; to change them, name them: slm-mesh guard \
-         install {shown}; or add the line: slm-mesh guard check pre-commit || exit 1 (in pre-merge-commit and pre-push \
-         with their names) to your hooks"
+        "the hooks in {shown} {why}, so guard changes them only if you name the directory: slm-mesh guard install \
+         {shown}; or add this line to your pre-commit hook: slm-mesh guard check pre-commit || exit 1 (and to \
+         pre-merge-commit and pre-push, with their names)"
     );
     Error::new(ErrorKind::Usage, text)
 }
@@ -103,7 +109,7 @@ fn remove(json: bool) -> Result<u8, Error> {
     for file in HOOKS.iter().map(|hook| GitHook::new(&dir, hook)) {
         let removed = file.remove().map_err(|error| cant_write(&file.path, &error))?;
         n_removed += usize::from(removed);
-        notes.extend(file.kept_copies().iter().map(|kept| format!("{} is an earlier hook of yours.", kept.display())));
+        notes.extend(file.kept_copies().iter().map(|kept| format!("{} is one of your earlier hooks.", kept.display())));
     }
     dir.forget().map_err(|error| cant_write(&dir.record_path(), &error))?;
     let text = match n_removed {
@@ -126,9 +132,9 @@ pub fn check_installed() -> Option<Check> {
         return None;
     }
     let shown = dir.path.display();
-    let cure = "run slm-mesh guard install in this repository, or guard remove";
+    let cure = "run slm-mesh guard install in this repository, or slm-mesh guard remove";
     if let Some(program) = guarded.iter().find_map(|file| file.missing_program()) {
-        let found = format!("the hooks in {shown} call {program}, which is gone, so the guard is off");
+        let found = format!("the hooks in {shown} run {program}, which no longer exists, so the guard is off");
         return Some(Check::error("git guard", found, cure));
     }
     if off.is_empty() {

@@ -17,7 +17,7 @@ pub const TOPICS: &[(&str, &str, &str)] = &[
     ("scripting", "Exit statuses, JSON, waiting, cursors, Python, HTTP", include_str!("help_topics/scripting.txt")),
     ("broker", "Starting, stopping, checking and backing up the broker", include_str!("help_topics/broker.txt")),
     ("settings", "All settings, with their ranges", ""),
-    ("upgrade", "Coming from slm-mesh 1.x, the TypeScript program", include_str!("help_topics/upgrade.txt")),
+    ("upgrade", "Upgrading from slm-mesh 1.x, the TypeScript program", include_str!("help_topics/upgrade.txt")),
     ("protocol", "The methods of the socket, for writing a client", include_str!("help_topics/protocol.txt")),
     ("completions", "Completions for bash, zsh and fish", include_str!("help_topics/completions.txt")),
 ];

@@ -44,7 +44,7 @@ pub fn list_hubs(seconds: u64, json: bool) -> Result<u8, Error> {
     };
     print_line(&match joined {
         Some(hub) => format!("{list}\nThis machine has joined {}.", render::plain(&hub.name)),
-        None if is_open => format!("{list}\nThis machine has joined none of them."),
+        None if is_open => format!("{list}\nThis machine has joined none of these hubs."),
         None => list,
     })
 }
@@ -60,7 +60,7 @@ fn no_answer_text() -> &'static str {
     if addresses::local_addresses().is_empty() {
         return "No hub answered: this machine is not connected to a network.";
     }
-    "No hub answered: check that a hub runs on this network with SLM_MESH_DISCOVERY on, and that the network and \
+    "No hub answered: check that a hub is running on this network with SLM_MESH_DISCOVERY on, and that the network and \
      the firewalls allow multicast DNS (UDP port 5353)."
 }
 

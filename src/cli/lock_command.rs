@@ -83,7 +83,7 @@ pub(super) fn report_not_run(program: &OsStr, error: &io::Error) -> u8 {
         print_error(&format!("slm-mesh: {program}: command not found"));
         return NOT_FOUND;
     }
-    print_error(&format!("slm-mesh: {program}: cannot run it ({error})"));
+    print_error(&format!("slm-mesh: {program} cannot be run ({error})"));
     NOT_RUNNABLE
 }
 
@@ -133,7 +133,7 @@ fn renew_until_ended(
             match client.call("lock.lock", &renewal) {
                 Err(error) if error.kind == ErrorKind::Standby => stands_by = true,
                 Err(error) if error.kind != ErrorKind::Gone => {
-                    print_error(&format!("slm-mesh: lost the lock while the command is running: {error}"));
+                    print_error(&format!("slm-mesh: the lock was lost while the command is still running: {error}"));
                 }
                 _ => {}
             }

@@ -37,7 +37,8 @@ pub fn print_help(topic: &str) -> Result<u8, Error> {
 /// The files of an agent's plugin as JSON, for people who package the plugin.
 fn plugin_files(agent: &str) -> Result<String, Error> {
     let files = known_agents::by_id(agent).and_then(plugin_package::files_as_json);
-    let files = files.ok_or_else(|| Error::usage("help plugin", format!("want an agent with plugins, got {agent}")))?;
+    let files =
+        files.ok_or_else(|| Error::usage("help plugin", format!("want an agent that has plugins, got {agent}")))?;
     Ok(files.to_string())
 }
 
@@ -55,7 +56,7 @@ fn overview() -> String {
     for (verb, about) in verb_summaries() {
         text.push_str(&format!("  {verb:<14} {about}\n"));
     }
-    text.push_str("\nWithout a verb it serves MCP, or greets you on a terminal.\n");
+    text.push_str("\nWithout a verb, it shows a greeting on a terminal, and otherwise serves MCP.\n");
     text.push_str("Read more with slm-mesh help VERB, man slm-mesh, or slm-mesh help TOPIC:\n\n");
     for (topic, about, _) in TOPICS {
         text.push_str(&format!("  {topic:<14} {about}\n"));
@@ -103,7 +104,7 @@ fn print_verb_help(topic: &str) -> Result<u8, Error> {
         let guess = guess.map(|word| format!("did you mean {word}? ")).unwrap_or_default();
         return Err(Error::new(
             ErrorKind::Usage,
-            format!("no help on {topic}; {guess}slm-mesh help lists verbs and topics"),
+            format!("there is no help on {topic}; {guess}slm-mesh help lists verbs and topics"),
         ));
     }
     text.push_str("Flags of every verb\n");
@@ -122,7 +123,7 @@ fn help_row(name: &str, about: &str) -> String {
 
 fn settings_help() -> String {
     let mut text = String::from(
-        "Set them in the environment, or in the file config in the data directory, one NAME=value per line.\n\n",
+        "Set these in the environment, or in the file config in the data directory, with one NAME=value per line.\n\n",
     );
     text.push_str("SLM_MESH_DATA_DIR\n    The data directory, as an absolute path (default ~/.slm-mesh)\n");
     for setting in SETTINGS {

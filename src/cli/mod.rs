@@ -154,7 +154,7 @@ fn explain_absence(places: &DataDir, error: Error) -> Error {
 }
 
 fn no_broker() -> Error {
-    let text = "no broker is running; start one with slm-mesh start --detach, or use any verb that needs one";
+    let text = "no broker is running; start one with slm-mesh start --detach, or use any verb that starts one";
     Error::new(ErrorKind::Gone, text)
 }
 

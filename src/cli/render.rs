@@ -48,7 +48,11 @@ fn unread_note(answer: &Value) -> String {
 
 /// Renders the answer of `decline`.
 pub fn decline(answer: &Value, _: &ParsedCommand) -> Rendered {
-    Rendered::Text(format!("gave {} back; you are {} now", word(&answer["gaveBack"]), word(&answer["you"]["name"])))
+    Rendered::Text(format!(
+        "gave back the name {}; you are {} now",
+        word(&answer["gaveBack"]),
+        word(&answer["you"]["name"])
+    ))
 }
 
 /// Renders the answer of `whoami`.
@@ -113,7 +117,8 @@ pub fn event(row: &Value) -> String {
 pub fn peers(value: &Value, _: &ParsedCommand) -> Rendered {
     let rows = rows(value, "peers");
     if rows.is_empty() {
-        let text = "No other peers are online. An agent appears with its first mesh tool call, or two seconds after it starts.";
+        let text = "No other peers are online. An agent appears when it first calls a mesh tool, or two seconds after \
+                    it starts.";
         return Rendered::Text(text.into());
     }
     // If all peers are on one machine, this column is left out.

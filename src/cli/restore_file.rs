@@ -29,7 +29,7 @@ pub fn restore_file(options: &RestoreOptions, json: bool) -> Result<u8, Error> {
     let may_ask = !json && io::stdin().is_terminal() && io::stdout().is_terminal();
     if !json {
         print_line(&point.summary(crate::sys::wall_ms()))?;
-        print_line(if difference.is_empty() { "The content is the same now." } else { &difference })?;
+        print_line(if difference.is_empty() { "The file already has this content." } else { &difference })?;
     }
     let is_wanted = options.yes || may_ask && ask(&point)?;
     if is_wanted {
@@ -41,15 +41,19 @@ pub fn restore_file(options: &RestoreOptions, json: bool) -> Result<u8, Error> {
     }
     let file = render::relative(&path);
     print_line(&match is_wanted {
-        true => format!("Put {file} back; slm-mesh lock restore {file} --yes undoes this"),
-        false => format!("Nothing was changed; slm-mesh lock restore {file} --yes puts the former content back"),
+        true => format!("Restored {file}; slm-mesh lock restore {file} --yes undoes this"),
+        false => format!("Nothing was changed; slm-mesh lock restore {file} --yes restores the previous content"),
     })
 }
 
 /// Asks the user for confirmation on the terminal.
 fn ask(point: &RestorePoint) -> Result<bool, Error> {
     let cannot = |error: io::Error| Error::new(ErrorKind::Storage, format!("cannot ask on the terminal ({error})"));
-    let question = if point.removes() { "Remove the file, as before? [y/N] " } else { "Put this content back? [y/N] " };
+    let question = if point.removes() {
+        "The file did not exist before. Remove it? [y/N] "
+    } else {
+        "Put this content back? [y/N] "
+    };
     let mut out = io::stdout().lock();
     out.write_all(question.as_bytes()).and_then(|()| out.flush()).map_err(cannot)?;
     let mut answer = String::new();

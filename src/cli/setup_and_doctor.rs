@@ -60,7 +60,7 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
             print_line(&format_step(step))?;
         }
         for switch in &off {
-            print_line(&format!("  you: {switch}, so no mail comes that way"))?;
+            print_line(&format!("  you: {switch}, so hooks can't show mail"))?;
         }
         if !approve.is_empty() {
             print_line(&format!("  you: {approve}"))?;
@@ -115,7 +115,10 @@ impl AgentList {
         let agents: Vec<&str> = chosen.iter().map(|agent| agent.id).filter(|id| self.able.contains(id)).collect();
         if agents.is_empty() && self.choice == Some(true) {
             let (flag, done, able) = (self.flag, self.done, self.able.join(", "));
-            return Err(Error::new(ErrorKind::Usage, format!("{flag}: none of these can be {done}; only {able} can")));
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("{flag}: none of these agents can be {done}; only {able} can"),
+            ));
         }
         let is_changed = set_agents(self.setting, &agents, on, options.dry)?;
         list.retain(|word| !agents.contains(&word.as_str()));

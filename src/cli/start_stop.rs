@@ -37,7 +37,7 @@ pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json:
         if settings.text(STORE).is_empty() {
             return Err(Error::new(
                 ErrorKind::Usage,
-                format!("start: this is for a hub with {STORE}, which is not set"),
+                format!("start: this flag is for a hub with {STORE}, which is not set"),
             ));
         }
         if let Ok(mut client) = Client::connect_to_own(&places) {
@@ -131,7 +131,7 @@ fn await_lock(places: &DataDir, pid: impl Display) -> Result<(), Error> {
 
 fn not_stopped(pid: impl Display) -> Error {
     let text = format!(
-        "the broker (PID {pid}) did not stop in {} s; slm-mesh stop --force ends it",
+        "the broker (PID {pid}) did not stop within {} s; end it with slm-mesh stop --force",
         STOP_TIMEOUT.as_secs_f32()
     );
     Error::new(ErrorKind::TimedOut, text)

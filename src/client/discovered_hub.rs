@@ -1,6 +1,6 @@
 //! Finds a hub on the local network. If a secret is set and `SLM_MESH_HOST` is not, a session searches the network and
 //! joins a hub that proves that it knows the secret. The session saves which hub it has joined, so that commands and
-//! hooks can use the same hub without searching for a second.
+//! hooks can use the same hub without a search, which takes a second.
 //!
 //! **Invariant:** a response is only an address to try. Only a hub that has proven that it knows the secret is saved. A
 //! process whose sessions have joined a hub never leaves that hub for a mesh of its own.
@@ -192,8 +192,8 @@ impl DiscoveredHub {
 /// Adds to the error of a failed connection that the hub was discovered, and what the user can do.
 pub fn unreachable(name: &str, error: &Error) -> Error {
     let text = format!(
-        "{}; it was found on the local network as {name}, and each new session looks for it again; run slm-mesh hubs to \
-         look now, and to leave it if it is gone",
+        "{}; this hub was found on the local network as {name}, and each new session searches for it again; run \
+         slm-mesh hubs to search now, and to leave the hub if it is gone",
         error.text
     );
     Error::new(ErrorKind::Gone, text)

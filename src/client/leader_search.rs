@@ -171,7 +171,7 @@ impl<'a> LeaderSearch<'a> {
         }
         let are_all_refused = self.candidates.iter().all(|(_, progress)| progress.kind() == Some(ErrorKind::Refused));
         let kind = if are_all_refused { ErrorKind::Refused } else { ErrorKind::Gone };
-        Error::new(kind, format!("no hub answers: {causes}; slm-mesh doctor tries each of them"))
+        Error::new(kind, format!("no hub answers: {causes}; slm-mesh doctor tries each hub"))
     }
 }
 
@@ -189,12 +189,12 @@ impl Progress {
         match self {
             Progress::Failed(_, error) => error.text.split("; ").next().unwrap_or_default().to_owned(),
             Progress::StandsBy(error) => match leader_hint(error) {
-                Some(leader) => format!("{hub} stands by and names {leader}"),
+                Some(leader) => format!("{hub} is a standby and names {leader}"),
                 None => match error.data.as_ref().and_then(|data| data["trouble"].as_str()) {
                     Some(trouble) => {
-                        format!("{hub} stands by, since {}", trouble.split("; ").next().unwrap_or_default())
+                        format!("{hub} is a standby: {}", trouble.split("; ").next().unwrap_or_default())
                     }
-                    None => format!("{hub} stands by"),
+                    None => format!("{hub} is a standby"),
                 },
             },
             Progress::Waiting | Progress::Asked => format!("{hub} does not answer"),

@@ -362,7 +362,10 @@ impl Client {
     }
 
     fn connection_lost(&self, error: &io::Error) -> Error {
-        Error::new(ErrorKind::Gone, format!("{} went away before it answered ({error}); try again", self.server_name))
+        Error::new(
+            ErrorKind::Gone,
+            format!("the connection to {} ended before the answer came ({error}); try again", self.server_name),
+        )
     }
 
     /// Returns a second handle, for writing from another thread.
@@ -406,7 +409,7 @@ fn stuck(pid: Option<i64>) -> Error {
              or end it with slm-mesh stop --force"
         ),
         None => "the broker does not answer, because it is stopped or stuck; it runs in another PID namespace (a \
-                 container), so continue it or end it there"
+                 container), so continue or end it there"
             .into(),
     };
     Error::new(ErrorKind::TimedOut, text)

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, HashMap};
 const CHANNEL: Arg = Arg::new(
     "channel",
     ArgKind::Text { min: 1, max: limits::WORD_MAX },
-    "Name of the channel, with or without its #; quote the # in a shell: '#api'",
+    "Name of the channel, with or without #; in a shell, quote the #: '#api'",
 )
 .required()
 .at(CliPlace::Positional);
@@ -29,7 +29,7 @@ const CHANNEL: Arg = Arg::new(
 /// Joins a channel.
 pub static JOIN: Op = Op {
     name: "channel.join",
-    summary: "Join a channel: you get the messages that are sent to it until you leave it or your session ends",
+    summary: "Join a channel, and get its messages until you leave the channel or your session ends",
     args: &[CHANNEL],
     actor: Auth::Required,
     verb: Some("join"),
@@ -53,7 +53,7 @@ pub static LEAVE: Op = Op {
 /// Lists the channels.
 pub static LIST: Op = Op {
     name: "channel.list",
-    summary: "List the channels with their members, and your unread messages in each",
+    summary: "List the channels, with their members and your unread messages in each",
     args: &[pagination::next_page(limits::WORD_MAX)],
     actor: Auth::Optional,
     verb: Some("channels"),
@@ -77,7 +77,7 @@ fn join(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     }
     if !channels.has_member(&channel, ctx.me()) {
         if channels.count_of(ctx.me()) >= limits::CHANNELS_PER_PEER_MAX {
-            let text = format!("a peer is in at most {} channels; leave one first", limits::CHANNELS_PER_PEER_MAX);
+            let text = format!("a peer can be in at most {} channels; leave one first", limits::CHANNELS_PER_PEER_MAX);
             return Err(Error::new(ErrorKind::Full, text));
         }
         rates.charge(peers, ctx.me(), 1, ctx.now)?;

@@ -82,7 +82,8 @@ pub struct Call {
 }
 
 /// What the caller is told if the rule panicked. The log contains the panic itself.
-const BUG: &str = "a bug in slm-mesh: nothing was changed; broker.log says where, please report it";
+const BUG: &str = "there is a bug in slm-mesh; nothing was changed; please report the bug, with the lines in \
+                   broker.log";
 
 /// Whether two operations are the same.
 fn is(op: &Op, other: &Op) -> bool {
@@ -135,7 +136,7 @@ impl Mesh {
             Outcome::Ready(value) => Ok(value),
             Outcome::Pending(..) => Err(Error::new(
                 ErrorKind::Internal,
-                format!("{} wanted to wait, but this call must be answered at once", op.name),
+                format!("{} would have to wait, but this call must be answered at once", op.name),
             )),
         }
     }

@@ -22,11 +22,12 @@ use crate::store::LockRow;
 use serde_json::{Value, json};
 
 const WORD: ArgKind = ArgKind::Text { min: 0, max: limits::WORD_MAX };
-const SUBAGENT: Arg = Arg::new("subagent", WORD, "The agent's id for the subagent that asks").at(CliPlace::Hidden);
+const SUBAGENT: Arg =
+    Arg::new("subagent", WORD, "The agent's id for the subagent that makes the call").at(CliPlace::Hidden);
 const RUNNING: Arg = Arg::new(
     "running",
     ArgKind::Texts { items: limits::LIST_MAX, max: limits::WORD_MAX },
-    "Ids of background tasks and subagents that still run",
+    "Ids of background tasks and subagents that are still running",
 )
 .at(CliPlace::Hidden);
 /// How long a lock lasts if an edit took it automatically. The next edit renews the lock.
@@ -59,11 +60,11 @@ pub static EDIT: Op = Op {
 /// Returns mail for a hook to show.
 pub static MAIL: Op = Op {
     name: "hook.mail",
-    summary: "Hand unread mail to a hook, once; with `withNeighbours`, also list peers and locks in the repository",
+    summary: "Give unread mail to a hook, once; with `withNeighbours`, also list the peers and locks in the repository",
     args: session_args![
         NAMING;
-        Arg::new("direct", ArgKind::Flag, "Only messages sent to this session alone").at(CliPlace::Hidden),
-        Arg::new("peek", ArgKind::Flag, "Deliver nothing; another hook will deliver it").at(CliPlace::Hidden),
+        Arg::new("direct", ArgKind::Flag, "Only messages that were sent to this session alone").at(CliPlace::Hidden),
+        Arg::new("peek", ArgKind::Flag, "Deliver no mail, because another hook will deliver it").at(CliPlace::Hidden),
         Arg::new("withNeighbours", ArgKind::Flag, "Also list the peers and locks of the repository")
             .at(CliPlace::Hidden),
         Arg::new("withOwnLocks", ArgKind::Flag, "Also list the session's own locks").at(CliPlace::Hidden),
@@ -80,7 +81,7 @@ pub static MAIL: Op = Op {
 /// Ends a turn.
 pub static END: Op = Op {
     name: "hook.turn_end",
-    summary: "End a session's turn and release the locks that its edits took; with `leave`, release all",
+    summary: "End a session's turn, and release the locks that its edits took; with `leave`, release all its locks",
     args: session_args![
         NAMING;
         SUBAGENT,

@@ -27,13 +27,13 @@ const TYPES: Arg = Arg::new(
 /// Reads events.
 pub static READ: Op = Op {
     name: "events.read",
-    summary: "Read events: the latest, or those after a cursor, oldest first",
+    summary: "Read the latest events, or the events after a cursor, oldest first",
     args: &[
         TYPES,
         Arg::new("since", ArgKind::Text { min: 1, max: 64 }, "Only events after this time (ISO 8601)"),
         pagination::limit(200, "Maximum number of events, 50 by default"),
-        pagination::after("Cursor: only events after this sequence number, `seq` from the previous answer"),
-        Arg::wait_seconds("Seconds to wait for an event; every client allows 25").short("wait"),
+        pagination::after("Cursor: only events after this sequence number (`seq` from the previous answer)"),
+        Arg::wait_seconds("Seconds to wait for an event; up to 25 is safe with every client").short("wait"),
     ],
     actor: Auth::Optional,
     verb: Some("events"),
@@ -47,9 +47,13 @@ pub static EMIT: Op = Op {
     name: "events.emit",
     summary: "Publish an event of your own",
     args: &[
-        Arg::new("type", ArgKind::Text { min: 3, max: limits::WORD_MAX }, "Type, with a dot in it: deploy.done")
-            .required()
-            .at(CliPlace::Positional),
+        Arg::new(
+            "type",
+            ArgKind::Text { min: 3, max: limits::WORD_MAX },
+            "Type of the event, which must contain a dot: deploy.done",
+        )
+        .required()
+        .at(CliPlace::Positional),
         Arg::new("payload", ArgKind::Object { max: limits::PAYLOAD_MAX }, "Any JSON object").at(CliPlace::Positional),
     ],
     actor: Auth::Required,
@@ -62,7 +66,7 @@ pub static EMIT: Op = Op {
 /// Subscribes a connection to events, which are then pushed to it.
 pub static SUBSCRIBE: Op = Op {
     name: "events.subscribe",
-    summary: "Choose which events are pushed to this session; answers with the current cursor",
+    summary: "Choose which events are pushed to this session; returns the current cursor",
     args: &[Arg { required: true, ..TYPES }],
     actor: Auth::Optional,
     verb: None,
@@ -144,7 +148,8 @@ fn emit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let name = args.word("type");
     let is_dotted = name.contains('.') && !name.starts_with('.') && !name.ends_with('.');
     if !is_dotted || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        let want = "want a word with a dot inside, such as deploy.done; plain words are the mesh's own";
+        let want = "want a word that contains a dot, such as deploy.done; types without a dot belong to the mesh \
+                    itself";
         return Err(Error::usage("type", want));
     }
     rates.charge(peers, ctx.me(), 10, ctx.now)?;

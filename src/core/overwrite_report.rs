@@ -18,7 +18,7 @@ const FILES_SHOWN: usize = 10;
 /// Reports that a command changed files of other peers.
 pub static CHANGED: Op = Op {
     name: "hook.changed",
-    summary: "Send the holder of files a message that a command of this session changed them in spite of the lock",
+    summary: "Tell the holder of files, in a message, that a command of this session changed them in spite of the lock",
     args: session_args![
         NAMING;
         Arg::new("holder", ArgKind::Text { min: 1, max: limits::WORD_MAX }, "Id of the peer that holds the files")
@@ -61,13 +61,14 @@ fn report_text(args: &Args) -> String {
     let head = if args.flag("isCertain") == Some(true) {
         "My shell command changed files that you have locked:"
     } else {
-        "While my shell command ran, files changed that you have locked. The command, or another one at the same time, changed them:"
+        "While my shell command ran, files that you have locked were changed, by my command or by another one that ran \
+         at the same time:"
     };
     let command = args.text("command").unwrap_or("").lines().next().unwrap_or("");
     let command = untrusted_text::quoted(command, COMMAND_SHOWN);
     let kept = if args.flag("isKept") == Some(true) {
-        "\nThe content from before is kept for an hour. slm-mesh lock restore FILE shows the difference, and puts it \
-         back with --yes."
+        "\nThe previous content is kept for an hour. slm-mesh lock restore FILE shows the difference; with --yes, \
+         it restores that content."
     } else {
         ""
     };

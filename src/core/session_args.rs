@@ -22,10 +22,10 @@ pub(crate) const NAMING: [Arg; 12] = [
     arg("gitBranch", limits::PATH_MAX, "Git branch"),
     arg("repo", limits::PATH_MAX, "Repository id"),
     arg("shortName", limits::WORD_MAX, "What people call the agent; the default name begins with this"),
-    flag("sharedHooks", "Other agents run hooks of this dialect, too"),
-    flag("continues", "The agent said that its session goes on under this key"),
+    flag("sharedHooks", "Other agents also run hooks in this dialect"),
+    flag("continues", "The agent said that its session continues under this key"),
     flag("keyedCalls", "Tool calls of this agent carry the session's key"),
-    flag("mayBeLate", "The hook reports the past, so it may arrive after the end of its session"),
+    flag("mayBeLate", "The hook reports something that has happened, so it may arrive after its session has ended"),
     arg("transcript", limits::PATH_MAX, "Path of the session's transcript; empty means that nobody may read it"),
 ];
 

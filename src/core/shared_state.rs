@@ -19,12 +19,12 @@ const KEY: Arg =
 const NAMESPACE: Arg = Arg::new(
     "namespace",
     ArgKind::Text { min: 1, max: limits::WORD_MAX },
-    "Namespace, default if omitted; use your repository's name for entries about it",
+    "Namespace; if omitted, \"default\"; use your repository's name for entries about that repository",
 );
 const EXPECT: Arg = Arg::new(
     "expect",
     ArgKind::Int { min: 0, max: i64::MAX },
-    "Only if the entry has this version now (compare and set); 0: only if it does not exist",
+    "Change the entry only if it has this version now (compare and set); with 0, only if it does not exist",
 );
 /// Reads an entry.
 pub static GET: Op = Op {
@@ -56,7 +56,7 @@ pub static SET: Op = Op {
         Arg::new(
             "value",
             ArgKind::Text { min: 0, max: limits::VALUE_MAX },
-            "Value to store; every agent can read it, so store no secrets",
+            "Value to store; every agent can read the value, so store no secrets",
         )
         .required()
         .at(CliPlace::Rest),
@@ -82,7 +82,7 @@ pub static LIST: Op = Op {
         Arg::new(
             "after",
             ArgKind::Text { min: 0, max: limits::KEY_MAX },
-            "Only keys that sort after this one, to get the next page",
+            "Only keys that sort after this key, to get the next page",
         )
         .not_in_tool(),
     ],
@@ -153,7 +153,7 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         let mut row = view(&mesh.peers, entry);
         if row.to_string().len() > limits::PAGE_MAX {
             row["value"] = Value::Null;
-            row["note"] = json!("the value is too long for a list; get it by its key");
+            row["note"] = json!("the value is too long for a list; get the entry by its key");
         }
         if n == limits::LIST_MAX || !page.add(row) {
             next = n.checked_sub(1).map(|last| &found[last].key);
@@ -209,7 +209,7 @@ fn last_version(
     if let Some(expect) = expect.filter(|expect| *expect != version) {
         let text = match live {
             Some(entry) => format!(
-                "{key} has version {version} (set by {}), not {expect}; read it again and decide anew",
+                "{key} has version {version} (set by {}), not {expect}; read it again and decide again",
                 peers.name_of(&entry.by)
             ),
             None => format!("{key} does not exist, so it has no version {expect}; set expect to 0 to create it"),

@@ -96,7 +96,7 @@ pub fn announce(announcement: &Announcement) -> Result<(), String> {
     }
     let host = sys::host();
     if host.split('.').any(|label| label.is_empty() || label.len() > LABEL_BYTES_MAX) {
-        return Err(format!("the machine's name \"{host}\" can't be announced"));
+        return Err(format!("the name of this machine, \"{host}\", can't be announced"));
     }
     // Without a network, `Responder::new()` would panic.
     let responder =

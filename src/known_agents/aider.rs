@@ -25,7 +25,8 @@ pub(super) const AGENT: Agent = Agent {
                 runs_hooks: false,
             }),
         },
-        approve: "Aider has neither MCP nor hooks. It is given a description of the verbs; run them yourself or let it run them.",
+        approve: "Aider has neither MCP nor hooks. Aider is given a description of the slm-mesh commands; run them \
+                  yourself, or let Aider run them.",
         ..NO_SETTINGS
     },
     ..Agent::new("aider", "Aider")

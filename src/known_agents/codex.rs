@@ -51,8 +51,8 @@ pub(super) const AGENT: Agent = Agent {
             hooks: Some(HookFile { path: FilePath::Project(".codex/hooks.json"), ..HOOKS }),
             ..NO_FILES
         },
-        approve: "Codex skips new and changed hooks in silence until you approve them: type /hooks in Codex.",
-        why_edited: "codex mcp add would drop comments from the file, so setup edits it",
+        approve: "Codex silently skips new and changed hooks until you approve them: type /hooks in Codex.",
+        why_edited: "codex mcp add would remove the comments in the file, so setup edits the file itself",
         switches: &[
             Switch { file: FilePath::Settings("config.toml"), keys: &["features", "hooks"], off: Off::Flag(false) },
             Switch {

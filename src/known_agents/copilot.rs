@@ -66,7 +66,8 @@ pub(super) const AGENT: Agent = Agent {
             server: edited(&[FilePath::Project(".mcp.json")], "mcpServers", EntryShape::Stdio),
             ..NO_FILES
         },
-        why_edited: "setup edits the file instead of running copilot mcp add, so that every other byte stays",
+        why_edited: "setup edits the file instead of running copilot mcp add, so that everything else in it stays as \
+                     it is",
         switches: &[
             Switch { file: FilePath::Settings("config.json"), keys: &["disableAllHooks"], off: Off::Flag(true) },
             Switch { file: FilePath::Settings("settings.json"), keys: &["disableAllHooks"], off: Off::Flag(true) },

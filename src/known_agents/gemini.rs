@@ -64,8 +64,10 @@ pub(super) const AGENT: Agent = Agent {
             commands: commands(FilePath::Project(".gemini/commands/{name}.toml"), CommandStyle::Toml),
             ..NO_FILES
         },
-        approve: "Gemini CLI starts servers only in trusted folders. It warns once about new hooks of a project, and asks before each mesh tool.",
-        why_edited: "setup edits the file instead of running gemini mcp add, so that every other byte stays",
+        approve: "Gemini CLI starts servers only in trusted folders. It warns once about a project's new hooks, and \
+                  asks before it calls a mesh tool.",
+        why_edited: "setup edits the file instead of running gemini mcp add, so that everything else in it stays as it \
+                     is",
         switches: &[
             Switch { file: SETTINGS, keys: &["hooksConfig", "enabled"], off: Off::Flag(false) },
             Switch { file: SETTINGS, keys: &["hooksConfig", "disabled"], off: Off::ListHasUs },

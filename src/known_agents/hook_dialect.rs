@@ -95,7 +95,7 @@ pub struct ProofScript {
 
 /// The reason for continuing that a hook gives when the mail itself is already in the model's context.
 pub const MAIL_CAME: &str =
-    "slm-mesh: mail came in while you worked. It is in your context; mesh_inbox with filter all shows it, too.";
+    "slm-mesh: mail came in while you worked. It is in your context; mesh_inbox with filter all also shows it.";
 
 /// Claude Code's events, which several agents have copied.
 pub(super) const CLAUDE_EVENTS: &[(&str, HookKind)] = &[
@@ -137,7 +137,7 @@ const CLAUDE_PROOF: ProofScript = ProofScript {
     input: |event, file| named_input(event, "Write", &json!({ "file_path": file, "content": "" })),
 };
 
-/// The input of an event that contains the event's name.
+/// The input of an event, including the event's name.
 pub(super) fn named_input(event: &str, tool: &str, arguments: &Value) -> Value {
     json!({ "session_id": "proof", "hook_event_name": event, "stop_hook_active": false,
             "tool_name": tool, "tool_input": arguments })

@@ -29,7 +29,7 @@ pub(super) const AGENT: Agent = Agent {
             }),
             ..NO_FILES
         },
-        approve: "Pi has neither MCP nor hooks. It reads the skill, and runs the verbs.",
+        approve: "Pi has neither MCP nor hooks. Pi reads the skill, and runs slm-mesh commands.",
         ..NO_SETTINGS
     },
     ..Agent::new("pi", "Pi")

@@ -22,7 +22,7 @@ pub struct Files {
 }
 
 /// What set-up says if the user does not have to approve anything.
-pub(super) const RESTART: &str = "Sessions that run now see it after a restart.";
+pub(super) const RESTART: &str = "Sessions that are already running see the change after a restart.";
 
 /// An agent without settings files.
 pub(super) const NO_SETTINGS: Files = Files {
@@ -54,7 +54,7 @@ pub struct Plugin {
 /// How to see that a plugin is installed and switched on.
 #[derive(Debug, Clone, Copy)]
 pub enum PluginSign {
-    /// This key of this settings file contains `slm-mesh@MARKETPLACE` with the value true.
+    /// This settings file has this key, and `slm-mesh@MARKETPLACE` is true below the key.
     EnabledIn(FilePath, &'static str),
     /// This file exists.
     Exists(FilePath),

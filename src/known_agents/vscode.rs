@@ -55,9 +55,10 @@ pub(super) const AGENT: Agent = Agent {
             ),
             ..NO_FILES
         },
-        approve: "VS Code asks whether you trust the server when the server first starts. VS Code runs the hooks of a project's \
-                  .github/hooks (slm-mesh setup vscode --project) and those in ~/.claude/settings.json.",
-        why_edited: "setup edits the file instead of running code --add-mcp, so that every other byte stays",
+        approve: "VS Code asks whether you trust the server when the server first starts. VS Code runs the hooks in a \
+                  project's .github/hooks (slm-mesh setup vscode --project) and the hooks in ~/.claude/settings.json.",
+        why_edited: "setup edits the file instead of running code --add-mcp, so that everything else in it stays as it \
+                     is",
         switches: &[Switch {
             file: FilePath::Settings("settings.json"),
             keys: &["chat.useHooks"],

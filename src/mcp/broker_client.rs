@@ -63,7 +63,7 @@ impl BrokerClient {
         self.thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || reader.run_until_closed()).ok();
     }
 
-    /// Records the name that the client gave for itself first.
+    /// Records the first name that the client gave for itself.
     pub fn note_client_name(&self, name: Option<String>) {
         let mut state = self.shared.lock();
         if state.client.name.is_none() {
@@ -81,7 +81,7 @@ impl BrokerClient {
         let mut state = self.shared.lock();
         if state.calls.len() >= CALLS_MAX {
             drop(state);
-            let text = format!("{CALLS_MAX} calls are in flight already; wait for one to end");
+            let text = format!("{CALLS_MAX} calls are already in progress; wait for one of them to end");
             call.target.reply(&self.out, Err(Error::new(ErrorKind::Limited, text)));
             return;
         }

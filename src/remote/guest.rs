@@ -71,7 +71,7 @@ impl HubAddress<'_> {
         let (host, port) = (self.host, self.port);
         let text = format!(
             "the hub {host} can't be reached on port {port} ({why}); run slm-mesh doctor on the hub to see whether it \
-             serves other machines and whether its firewall lets port {port} through; slm-mesh help machines has more"
+             serves other machines, and check that its firewall allows port {port}; see also slm-mesh help machines"
         );
         Error::new(ErrorKind::Gone, text)
     }
@@ -103,7 +103,7 @@ impl HubAddress<'_> {
         let (host, port) = (self.host, self.port);
         let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
         let url = format!("ws://{host}:{port}{GUEST_PATH}");
-        let url = url.parse().map_err(|_| self.unreachable(&"this is not the name or address of a machine"))?;
+        let url = url.parse().map_err(|_| self.unreachable(&"this is not the name or the address of a machine"))?;
         let request = ClientRequestBuilder::new(url).with_sub_protocol(SUBPROTOCOL);
         match client_with_config(request, network, Some(websocket_config())) {
             Ok((socket, _)) => Ok(Some(socket)),

@@ -251,7 +251,7 @@ impl Acceptor {
     /// Gives the broker one end of a socket pair, and returns the bridge at the other end.
     fn hand_over(&self, n: usize, socket: AcceptedSocket, address: IpAddr) -> io::Result<Bridge> {
         if self.accepted.len() >= ACCEPTED_MAX {
-            return Err(io::Error::other(format!("this hub serves {ACCEPTED_MAX} connections already")));
+            return Err(io::Error::other(format!("this hub already serves {ACCEPTED_MAX} connections")));
         }
         let role = match socket.framing {
             Framing::Encrypted(_) => AcceptedRole::Session,
@@ -377,10 +377,10 @@ impl Rejections {
         let reasons = [
             ("with a wrong secret", &mut self.wrong_secret),
             ("without a secret", &mut self.no_secret),
-            ("with slm-mesh 0.1.0, which must be updated there", &mut self.outdated),
+            ("with slm-mesh 0.1.0, which must be updated on that machine", &mut self.outdated),
         ];
         let parts =
             reasons.into_iter().filter_map(|(why, failures)| Some(format!("{why}: {}", failures.take_report()?)));
-        Some(format!("rejected in the last minute {}", parts.collect::<Vec<_>>().join("; ")))
+        Some(format!("connections rejected in the last minute: {}", parts.collect::<Vec<_>>().join("; ")))
     }
 }

@@ -42,7 +42,7 @@ impl std::fmt::Display for EntryError {
                  upgrade this hub"
             ),
             EntryError::Foreign => f.write_str(
-                "the log has an entry of another program; give this mesh a prefix of its own in SLM_MESH_STORE",
+                "the log contains an entry that another program wrote; give this mesh its own prefix in SLM_MESH_STORE",
             ),
         }
     }

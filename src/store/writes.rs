@@ -156,7 +156,7 @@ impl Store {
         let mut statements = Vec::with_capacity(decoded.statements.len());
         for sql in &decoded.statements {
             if !VERBS.iter().any(|verb| sql.starts_with(verb)) {
-                return Err(StoreError::Sql(format!("the log has a statement of another program: {sql}")));
+                return Err(StoreError::Sql(format!("the log contains a statement that another program wrote: {sql}")));
             }
             statements.push(self.db.prepare_cached(sql)?);
         }

@@ -59,8 +59,8 @@ pub fn refuse_borrowed_home(home: &Path) -> Result<(), Error> {
     let is_sudo = uid() == 0 && std::env::var_os("SUDO_UID").is_some_and(|id| id != "0");
     let Some(owner) = fs::metadata(home).ok().filter(|meta| is_sudo && meta.uid() != 0) else { return Ok(()) };
     let text = format!(
-        "HOME: {} belongs to another user (uid {}), and this runs as root under sudo: files of root would lock its \
-         owner out; run it without sudo, or with sudo -H for a mesh of root's own",
+        "HOME: {} belongs to another user (uid {}), but slm-mesh runs as root under sudo, and its files there would be \
+         inaccessible to that user; run slm-mesh without sudo, or use sudo -H for a separate mesh of root",
         home.display(),
         owner.uid()
     );

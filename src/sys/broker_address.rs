@@ -65,7 +65,8 @@ impl Endpoint {
 fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
     let is_loopback = host.is_loopback();
     if role == "client" && host.is_wildcard() {
-        let text = format!("SLM_MESH_ROLE: client wants SLM_MESH_HOST to name the hub, and it is {host}");
+        let text =
+            format!("SLM_MESH_ROLE: with client, SLM_MESH_HOST must be the hub's name or address, but it is {host}");
         return Err(Error::new(ErrorKind::Usage, text));
     }
     // If the role is `client`, a loopback address is a tunnel to a hub, and not this machine.
@@ -74,7 +75,9 @@ fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
         return Ok(Endpoint::Hubs(vec![host.clone()]));
     }
     if let HubAddress::Network { port: Some(port), .. } = host {
-        let text = format!("SLM_MESH_HOST: want no port for this machine, got {host}; write SLM_MESH_WS_PORT={port}");
+        let text = format!(
+            "SLM_MESH_HOST: want this machine's address without a port, got {host}; set SLM_MESH_WS_PORT={port} instead"
+        );
         return Err(Error::new(ErrorKind::Usage, text));
     }
     Ok(Endpoint::Local { bind: host.host().to_owned(), hub: !is_loopback })
@@ -88,16 +91,16 @@ fn is_own(hub: &HubAddress) -> bool {
 /// Refuses a list of hubs on a machine that is one of these hubs, because the machine would be both hub and guest.
 fn refuse_own_address(hubs: &[HubAddress], role: &str) -> Result<(), Error> {
     if role == "broker" && hubs.len() > 1 {
-        let text = "SLM_MESH_ROLE: broker wants SLM_MESH_HOST to be an address of this machine, and it is a list of hubs; \
-                    write SLM_MESH_HOST=0.0.0.0 on a hub";
+        let text = "SLM_MESH_ROLE: with broker, SLM_MESH_HOST must be an address of this machine, but it is a list of \
+                    hubs; set SLM_MESH_HOST=0.0.0.0 on a hub";
         return Err(Error::new(ErrorKind::Usage, text));
     }
     match hubs.iter().find(|hub| role != "client" && (hub.is_loopback() || is_own(hub))) {
         None => Ok(()),
         Some(hub) => {
             let text = format!(
-                "SLM_MESH_HOST: {hub} is this machine, and the list names the hubs of a guest; write SLM_MESH_HOST=0.0.0.0 \
-                 on a hub, or SLM_MESH_ROLE=client if a tunnel leads from {hub} to the hub"
+                "SLM_MESH_HOST: {hub} is this machine, but a list of hubs is only for a guest; set \
+                 SLM_MESH_HOST=0.0.0.0 on a hub, or SLM_MESH_ROLE=client if {hub} is a tunnel to the hub"
             );
             Err(Error::new(ErrorKind::Usage, text))
         }
@@ -118,8 +121,8 @@ pub fn links(settings: &Settings) -> Result<Vec<String>, Error> {
         let rest = url.strip_prefix("http://").filter(|rest| !rest.is_empty() && !rest.contains(['/', '@', '?', '#']));
         if rest.is_none_or(|rest| rest.contains(char::is_whitespace)) {
             let text = format!(
-                "{LINKS}: want http://host:port, with commas between several, got {url}; if the traffic must be encrypted, \
-                 use WireGuard or an ssh tunnel"
+                "{LINKS}: want addresses such as http://host:port, separated by commas, got {url}; if the traffic must \
+                 be encrypted, use WireGuard or an ssh tunnel"
             );
             return Err(Error::new(ErrorKind::Usage, text));
         }
@@ -142,8 +145,8 @@ fn check_secret(secret: &str, host: &str) -> Result<(), Error> {
     }
     let is = if secret.is_empty() { "is missing" } else { "is too short to keep strangers out" };
     let text = format!(
-        "SLM_MESH_SHARED_SECRET {is}, and SLM_MESH_HOST={host} involves other machines; run slm-mesh secret for a good \
-         one, and put it into the environment or the config file of the data directory on every machine"
+        "SLM_MESH_SHARED_SECRET {is}, and SLM_MESH_HOST={host} involves other machines; get a good secret from \
+         slm-mesh secret, and put it into the environment, or the file config in the data directory, on every machine"
     );
     Err(Error::new(ErrorKind::Usage, text))
 }

@@ -34,8 +34,8 @@ impl DataDir {
                     home.join(".slm-mesh")
                 }
                 None => {
-                    let text = "neither HOME nor SLM_MESH_DATA_DIR is set, and this user's account has no home directory; \
-                                set one of them, which says where the data directory is";
+                    let text = "neither HOME nor SLM_MESH_DATA_DIR is set, and this user's account has no home \
+                                directory; set SLM_MESH_DATA_DIR to the directory that slm-mesh should use";
                     return Err(Error::new(ErrorKind::Usage, text));
                 }
             },
@@ -109,8 +109,8 @@ impl DataDir {
             return Ok(());
         }
         let text = format!(
-            "{}, the directory for the socket of {}, belongs to another user or is open to others; remove this \
-             directory, or set SLM_MESH_DATA_DIR to a directory with a shorter path",
+            "{}, the directory for the socket of {}, belongs to another user or is open to others; remove it, or set \
+             SLM_MESH_DATA_DIR to a path that is short enough to contain the socket itself",
             dir.display(),
             self.dir.display()
         );
@@ -235,11 +235,10 @@ fn require_absolute(dir: PathBuf) -> Result<PathBuf, Error> {
         return Ok(dir);
     }
     let (cause, cure) = match dir.strip_prefix("~") {
-        Ok(rest) => ("the ~ in it was not expanded", format!("write $HOME/{} or the whole path", rest.display())),
-        Err(_) => (
-            "it would mean another directory, and so another mesh, in each working directory",
-            "write the whole path".into(),
-        ),
+        Ok(rest) => ("the ~ in it was not expanded", format!("write $HOME/{} or the absolute path", rest.display())),
+        Err(_) => {
+            ("a relative path would mean a different mesh in each working directory", "write the absolute path".into())
+        }
     };
     let text = format!("SLM_MESH_DATA_DIR: want an absolute path, got {dir:?}; {cause}: {cure}");
     Err(Error::new(ErrorKind::Usage, text))

@@ -32,7 +32,9 @@ impl LockWait {
         match self.receiver.recv_timeout(time) {
             Ok(locked) => locked.map(Some),
             Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the thread that waited for a lock ended")),
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(io::Error::other("the thread that was waiting for a lock has ended"))
+            }
         }
     }
 }

@@ -70,7 +70,7 @@ impl HubAddress {
         matches!(self, HubAddress::Network { .. })
     }
 
-    /// Whether both mean the same hub, as far as their spelling shows that.
+    /// Whether both mean the same hub, judging by their spelling.
     pub fn is_same(&self, other: &HubAddress) -> bool {
         self.to_string().eq_ignore_ascii_case(&other.to_string())
     }
@@ -110,7 +110,7 @@ pub fn parse_hubs(setting: &str) -> Result<Vec<HubAddress>, Error> {
     for text in setting.split(',') {
         if text.is_empty() {
             return Err(wrong(&format!(
-                "want a hub before and after each comma, got {setting:?}; remove the comma that has none"
+                "want a hub before and after each comma, got {setting:?}; remove the comma that is too many"
             )));
         }
         let hub = HubAddress::parse(text)?;
@@ -125,8 +125,8 @@ pub fn parse_hubs(setting: &str) -> Result<Vec<HubAddress>, Error> {
     let wildcard = hubs.iter().find(|hub| hub.is_wildcard()).filter(|_| hubs.len() > 1);
     if let Some(hub) = wildcard {
         let text = format!(
-            "{hub} makes this machine a hub, and the others make it their guest; write {hub} alone on a hub, and the \
-             names of the hubs on a guest"
+            "{hub} makes this machine a hub, but the other addresses make it a guest; set only {hub} on a hub, and \
+             only the names of the hubs on a guest"
         );
         return Err(wrong(&text));
     }
@@ -136,8 +136,8 @@ pub fn parse_hubs(setting: &str) -> Result<Vec<HubAddress>, Error> {
 fn parse_network(text: &str) -> Result<HubAddress, Error> {
     let want = || {
         wrong(&format!(
-            "want the name or address of a machine, with :port if its port for sessions is not the usual one, an IPv6 \
-             address with a port in brackets, or ssh://[user@]host[:port], got {text:?}"
+            "want HOST, HOST:PORT, [IPV6]:PORT or ssh://[user@]host[:port], where PORT is the hub's port for sessions, \
+             got {text:?}"
         ))
     };
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -217,15 +217,15 @@ mod tests {
             ("a,b,c,d,e,f,g,h,i", "at most 8 hubs, got 9"),
             ("0.0.0.0,hub1", "write 0.0.0.0 alone on a hub"),
             ("hub1,::", "write :: alone on a hub"),
-            ("http://hub", "want the name or address"),
-            ("hub:", "want the name or address"),
-            ("hub:0", "want the name or address"),
-            ("hub:70000", "want the name or address"),
-            ("hub:79:00", "want the name or address"),
-            (":7900", "want the name or address"),
-            ("[hub]:7900", "want the name or address"),
-            ("[::1]7900", "want the name or address"),
-            ("ada@hub", "want the name or address"),
+            ("http://hub", "want HOST, HOST:PORT"),
+            ("hub:", "want HOST, HOST:PORT"),
+            ("hub:0", "want HOST, HOST:PORT"),
+            ("hub:70000", "want HOST, HOST:PORT"),
+            ("hub:79:00", "want HOST, HOST:PORT"),
+            (":7900", "want HOST, HOST:PORT"),
+            ("[hub]:7900", "want HOST, HOST:PORT"),
+            ("[::1]7900", "want HOST, HOST:PORT"),
+            ("ada@hub", "want HOST, HOST:PORT"),
             ("ssh://-oProxyCommand=x", "want ssh://"),
             ("hub1,ssh://", "want ssh://"),
         ] {

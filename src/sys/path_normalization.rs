@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 /// Maximum number of symlinks in one path, the same as on Linux (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
-/// Makes a path that a user typed absolute. A relative path is relative to the working directory.
+/// Turns a path that a user typed into an absolute path. A relative path is relative to the working directory.
 pub fn absolute(path: &str) -> String {
     absolute_in("", path)
 }
@@ -27,8 +27,8 @@ pub fn absolute_in(dir: &str, path: &str) -> String {
     normal_form(&whole)
 }
 
-/// Makes a path that an agent gave to a session absolute. A relative path is relative to the project, or to `root` if
-/// the working directory is not a project.
+/// Turns a path that an agent gave to a session into an absolute path. A relative path is relative to the project, or
+/// to `root` if the working directory is not a project.
 ///
 /// # Errors
 /// If the path is relative and there is neither a project nor a root. The error says what is wrong, and what to do.
@@ -42,7 +42,7 @@ pub fn resolve(path: &str, root: Option<&str>) -> Result<String, String> {
         (Err(_), Some(root)) => root.to_owned(),
         (Err(why), None) => {
             let shown: String = given.chars().take(60).collect();
-            return Err(format!("\"{shown}\" is relative, and {why}; give the whole path, from / on"));
+            return Err(format!("\"{shown}\" is relative, and {why}; give the absolute path, starting with /"));
         }
     };
     Ok(normal_form(&format!("{dir}/{given}")))
@@ -53,7 +53,7 @@ pub fn resolve(path: &str, root: Option<&str>) -> Result<String, String> {
 /// # Errors
 /// If the directory is gone, or if it is HOME or `/`, where some clients start servers for every workspace.
 pub fn project_dir() -> Result<PathBuf, &'static str> {
-    let Ok(dir) = std::env::current_dir() else { return Err("the folder that this session was started in is gone") };
+    let Ok(dir) = std::env::current_dir() else { return Err("the folder in which this session was started is gone") };
     let home = std::env::var_os("HOME").map(PathBuf::from).and_then(|home| home.canonicalize().ok());
     if dir == Path::new("/") {
         return Err("this session was started in /");

@@ -73,45 +73,46 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_NAME",
         range: SettingRange::Text(128),
         default: "",
-        help: "Name of the session; else <agent>-<folder>",
+        help: "Name of the session; by default <agent>-<folder>",
     },
     Setting {
         name: "SLM_MESH_PEER",
         range: SettingRange::Text(128),
         default: "",
-        help: "Peer that verbs act as, like --as",
+        help: "Peer on whose behalf verbs act, like --as",
     },
     Setting {
         name: SESSION,
         range: SettingRange::Text(128),
         default: "",
-        help: "Session of this shell; an agent's hook sets it",
+        help: "Session to which this shell belongs; an agent's hook sets this",
     },
     Setting {
         name: "SLM_MESH_PORT",
         range: SettingRange::Int(1, 65_535),
         default: "7899",
-        help: "HTTP port; if taken, one of the nine after it",
+        help: "HTTP port; if it is taken, one of the nine ports after it is used",
     },
     Setting {
         name: HOST,
         range: SettingRange::Text(2048),
         default: "127.0.0.1",
-        help: "An address of this machine (0.0.0.0 for all): serve other machines as a hub. Another machine's name or \
-               address, with :port if needed, or ssh://[user@]host[:port]: use the hub there; several with commas \
-               between them: use the hub that leads",
+        help: "Where the broker runs. An address of this machine that others can reach (0.0.0.0 for all addresses) \
+               makes this machine a hub. Another machine's name or address (with :port if needed), or \
+               ssh://[user@]host[:port], makes this machine a guest of that hub. If several hubs share the mesh, list \
+               all of them, separated by commas",
     },
     Setting {
         name: SECRET,
         range: SettingRange::Text(1024),
         default: "",
-        help: "Secret that hub and guests share; slm-mesh secret prints a good one",
+        help: "Secret that a hub and its guests share; slm-mesh secret prints a good one",
     },
     Setting {
         name: "SLM_MESH_WS_PORT",
         range: SettingRange::Int(0, 65_535),
         default: "0",
-        help: "Port of the hub for sessions on other machines; 0 = the one after its HTTP port",
+        help: "Port of the hub for sessions on other machines; 0 = the port after its HTTP port",
     },
     Setting {
         name: "SLM_MESH_BEARER",
@@ -123,14 +124,15 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_ROLE",
         range: SettingRange::Words(&["auto", "broker", "client"]),
         default: "auto",
-        help: "broker: serve on SLM_MESH_HOST; client: use the hub there; auto: depends on whether the address is this machine's",
+        help: "broker: serve on the address in SLM_MESH_HOST; client: use the hub at that address; auto: broker if the \
+               address is this machine's, otherwise client",
     },
     Setting {
         name: STORE,
         range: SettingRange::Text(1024),
         default: "",
-        help: "etcds://HOST:2379,HOST:2379/NAME: keep the mesh in etcd, so that several hubs stand in for each other; \
-               etcd://, which has no TLS, is allowed only for an etcd on this machine",
+        help: "etcds://HOST:2379,HOST:2379/NAME: keep the mesh in etcd, so that several hubs can share it and replace \
+               each other; etcd://, which has no TLS, is allowed only for an etcd on this machine",
     },
     Setting {
         name: "SLM_MESH_STORE_CA",
@@ -154,19 +156,19 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_STORE_USER",
         range: SettingRange::Text(128),
         default: "",
-        help: "User of etcd, where its authentication is on",
+        help: "Name of the user in etcd, if etcd's authentication is on",
     },
     Setting {
         name: STORE_PASSWORD,
         range: SettingRange::Text(1024),
         default: "",
-        help: "Password of that user; put it into the config file, which only you can read",
+        help: "Password of that user; put it into the file config, which only you can read",
     },
     Setting {
         name: "SLM_MESH_LEASE",
         range: SettingRange::Int(2, 60),
         default: "3",
-        help: "Seconds without a sign of life from the leading hub until another hub takes over",
+        help: "Seconds after which another hub takes over from a leading hub that is silent",
     },
     Setting {
         name: DISCOVERY,
@@ -178,62 +180,64 @@ pub const SETTINGS: &[Setting] = &[
         name: LINKS,
         range: SettingRange::Text(2048),
         default: "",
-        help: "Other meshes whose peers are listed beside ours, as http://host:7899 with commas between: brokers of \
-               this program, or SuperLocalMemory daemons; they get the secret, if there is one",
+        help: "Addresses of linked meshes, such as http://host:7899, separated by commas; each is a broker of this \
+               program or a SuperLocalMemory daemon, and gets the secret, if there is one",
     },
     Setting {
         name: "SLM_MESH_IDLE_TIMEOUT",
         range: SettingRange::Int(0, 30 * DAY_MS),
         default: "60000",
-        help: "Milliseconds without sessions and calls after which the broker ends; 0 = never",
+        help: "Milliseconds after which a broker without sessions and calls ends; 0 = never",
     },
     Setting {
         name: "SLM_MESH_HEARTBEAT_MS",
         range: SettingRange::Int(100, DAY_MS),
         default: "15000",
-        help: "How often the broker asks a quiet session whether it still answers",
+        help: "How often the broker asks a quiet session whether it still answers, in milliseconds",
     },
     Setting {
         name: "SLM_MESH_STALE_MS",
         range: SettingRange::Int(100, DAY_MS),
         default: "30000",
-        help: "An HTTP peer is stale after this long without a heartbeat",
+        help: "Milliseconds without a heartbeat after which an HTTP peer is stale",
     },
     Setting {
         name: "SLM_MESH_DEAD_MS",
         range: SettingRange::Int(100, 30 * DAY_MS),
         default: "60000",
-        help: "After this long, an HTTP peer without a heartbeat is gone, and a session that does not answer is offline",
+        help: "Milliseconds after which an HTTP peer without a heartbeat is gone, and a session that does not answer \
+               is offline",
     },
     Setting {
         name: "SLM_MESH_LOCK_TTL_MIN",
         range: SettingRange::Int(1, 60),
         default: "10",
-        help: "Minutes that a lock lasts if none are given",
+        help: "Minutes that a lock lasts if its holder gives no number",
     },
     Setting {
         name: "SLM_MESH_RATE",
         range: SettingRange::Int(1, 10_000_000),
         default: "100",
-        help: "Messages that one sender may send in 10 s; the limit for state changes is ten times this number",
+        help: "Number of messages that one sender may send in 10 s; the limit for state changes is ten times as high",
     },
     Setting {
         name: "SLM_MESH_HOOK_BUDGET_MS",
         range: SettingRange::Int(1, 60_000),
         default: "50",
-        help: "Milliseconds that a hook waits for the broker before it lets its agent go on",
+        help: "Milliseconds that a hook waits for the broker before it lets the agent continue",
     },
     Setting {
         name: WAKE,
         range: SettingRange::Several(known_agents::wakeable),
         default: "",
-        help: "Agents whose idle sessions direct mail may wake; setup --wake writes it",
+        help: "Agents whose idle sessions may be woken by direct mail; setup --wake changes this setting",
     },
     Setting {
         name: SHIELD,
         range: SettingRange::Several(known_agents::shieldable),
         default: "",
-        help: "Agents whose shell commands run in a shield while others hold files there; setup --shield writes it",
+        help: "Agents whose shell commands run in a shield while others hold files in the work tree; setup --shield \
+               changes this setting",
     },
     Setting {
         name: NOTIFY,
@@ -245,13 +249,14 @@ pub const SETTINGS: &[Setting] = &[
         name: TRANSCRIPTS,
         range: SettingRange::Words(&["on", "off"]),
         default: "on",
-        help: "off: hooks do not report the paths of transcripts, and transcript and mesh_peers read none",
+        help: "off: hooks do not report the paths of transcripts, and slm-mesh transcript and mesh_peers read no \
+               transcripts",
     },
     Setting {
         name: "SLM_MESH_SYNC",
         range: SettingRange::Words(&["normal", "full"]),
         default: "normal",
-        help: "full also survives a power loss; normal survives any crash of a process",
+        help: "normal: stored data survives the crash of any process; full: it also survives a power loss",
     },
 ];
 
@@ -355,7 +360,7 @@ impl Setting {
         match self.range {
             SettingRange::Int(min, max) => format!("a whole number from {min} to {max}"),
             SettingRange::Words(words) => format!("one of {}", words.join(", ")),
-            SettingRange::Several(words) => format!("any of {}, with commas between them", words().join(", ")),
+            SettingRange::Several(words) => format!("any of {}, separated by commas", words().join(", ")),
             SettingRange::WordsOrCommand(words) => {
                 format!("{}, or a command that begins with the absolute path of a program", words.join(", "))
             }
@@ -416,7 +421,7 @@ fn read_file(places: &DataDir) -> Result<HashMap<String, String>, Error> {
         let named = line.split_once('=').filter(|(name, _)| SETTINGS.iter().any(|setting| setting.name == name.trim()));
         let Some((name, value)) = named else {
             let text =
-                format!("{} line {}: want NAME=value with a setting's name; see slm-mesh(1)", path.display(), n + 1);
+                format!("{} line {}: want NAME=value, where NAME is a setting; see slm-mesh(1)", path.display(), n + 1);
             return Err(Error::new(ErrorKind::Usage, text));
         };
         values.insert(name.trim().to_owned(), value.trim().trim_matches('"').to_owned());

@@ -1,4 +1,4 @@
-//! Waking an idle session: once for what came together, by the best surface, never in a circle.
+//! Waking an idle session: once for what came together, by the best surface, never in a loop.
 
 use crate::script::check;
 

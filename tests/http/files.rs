@@ -127,7 +127,7 @@ fn without_any_port_the_mesh_serves_its_socket() {
     let taken: Vec<_> = (first..first + 10).map(|port| TcpListener::bind(("127.0.0.1", port))).collect();
     let broker = Broker::over(place);
     broker.place.ok(&["state", "set", "k", "v"]);
-    assert!(broker.place.log().contains("no free port"), "{}", broker.place.log());
+    assert!(broker.place.log().contains("HTTP is not served, because no port"), "{}", broker.place.log());
     // A client that reads the file must not connect to port 0.
     assert!(!broker.place.dir.join("port").exists() || text(&broker, "port") != "0");
     drop(taken);

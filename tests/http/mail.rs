@@ -139,5 +139,5 @@ fn a_linked_mesh_cannot_write_to_a_channel_and_is_told_why() {
     let broker = Broker::start();
     let mut http = broker.http();
     let reply = http.post("/mesh/send", &json!({ "to_peer": "#api", "from_peer": "x", "content": "hello" }));
-    assert!(reply.text.contains("a channel belongs to one mesh"), "{}", reply.text);
+    assert!(reply.text.contains("a channel belongs to a single mesh"), "{}", reply.text);
 }

@@ -109,7 +109,7 @@ fn hubs_that_name_each_other_are_an_error_in_time_and_not_a_loop() {
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
     assert!(status == Some(3) && said.contains("no hub leads at the moment"), "{status:?} {said}");
     for (one, other) in [(&first, &second), (&second, &first)] {
-        assert!(said.contains(&format!("{} stands by and names {}", one.address(), other.address())), "{said}");
+        assert!(said.contains(&format!("{} is a standby and names {}", one.address(), other.address())), "{said}");
     }
     assert_eq!(first.n_connections() + second.n_connections(), 2, "each is connected to once");
 }
@@ -272,7 +272,7 @@ fn a_list_that_contradicts_itself_is_refused_with_the_cure() {
         ("hub1,127.0.0.1", "auto", "127.0.0.1 is this machine"),
         ("hub1,[::1]:7900", "auto", "[::1]:7900 is this machine"),
         ("localhost,hub1", "auto", "SLM_MESH_ROLE=client"),
-        ("hub1,hub2", "broker", "write SLM_MESH_HOST=0.0.0.0 on a hub"),
+        ("hub1,hub2", "broker", "set SLM_MESH_HOST=0.0.0.0 on a hub"),
         ("0.0.0.0,hub1", "client", "write 0.0.0.0 alone on a hub"),
         ("0.0.0.0:7900", "auto", "write SLM_MESH_WS_PORT=7900"),
         ("hub1, hub2", "auto", "write hub1,hub2"),
@@ -300,7 +300,7 @@ fn doctor_tries_each_hub_and_says_which_one_leads() {
     };
     let said = doctor(&[&leader.address(), &standby.address()]);
     let (leads, stands_by) =
-        (format!("hub {}", leader.address()), format!("stands by, and {} leads", leader.address()));
+        (format!("hub {}", leader.address()), format!("is a standby, and {} leads", leader.address()));
     assert!(
         said.contains(&leads) && said.contains(&stands_by) && said.contains("a lock was taken and released"),
         "{said}"

@@ -352,7 +352,7 @@ fn wrong_settings_are_refused_in_a_sentence() {
     let (any, secret) = (("SLM_MESH_HOST", "0.0.0.0"), ("SLM_MESH_SHARED_SECRET", SECRET));
     let local = ("SLM_MESH_STORE", "etcd://127.0.0.1:2379/slm");
     for (settings, word) in [
-        (&[local][..], "SLM_MESH_HOST must be an address"),
+        (&[local][..], "set SLM_MESH_HOST to an address of this machine"),
         (&[any, local], "SLM_MESH_SHARED_SECRET is missing"),
         (&[any, secret, ("SLM_MESH_STORE", "etcd://etcd.example:2379/slm")], "unencrypted"),
         (&[any, secret, ("SLM_MESH_STORE", "etcd://127.0.0.1:2379")], "has no name for the mesh"),

@@ -299,7 +299,7 @@ impl Model {
         for (holder, path, is_sure) in self.locks.stolen(request, is_sure, self.now) {
             if holder != HUMAN {
                 let body = format!(
-                    "{} took your lock on {path} away. Do not write there before you hold it again.",
+                    "{} took your lock on {path}. Do not write there before you hold the lock again.",
                     NAMES[HUMAN]
                 );
                 self.mail.add(holder, HUMAN, &body, None, self.now, is_sure);

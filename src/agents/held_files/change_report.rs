@@ -30,20 +30,20 @@ impl ChangeReport {
             (Cause::Command, "your command changed files that another agent has locked:"),
             (
                 Cause::Unsure,
-                "while your command ran, files changed that another agent has locked. Your command or another one at \
-                 the same time changed them:",
+                "while your command ran, files that another agent has locked were changed, by your command or by \
+                 another one that ran at the same time:",
             ),
             (
                 Cause::ProbablyHolder,
-                "while your command ran, files changed that another agent has locked. Their holder ran a command at \
-                 the same time, which probably changed them:",
+                "while your command ran, files that another agent has locked were changed, probably by a command that \
+                 their holder ran at the same time:",
             ),
         ];
         let mut parts: Vec<String> = groups.iter().filter_map(|(cause, head)| self.group(*cause, head)).collect();
         if self.files.iter().any(|file| file.can_restore) {
             parts.push(
                 "The content from before the command is kept for an hour. slm-mesh lock restore FILE shows the \
-                 difference, and puts it back with --yes."
+                 difference; with --yes, it restores that content."
                     .into(),
             );
         }
@@ -100,8 +100,8 @@ pub fn own_news_text(paths: &[String]) -> String {
         lines.push(format!("- and {} more", paths.len() - FILES_SHOWN));
     }
     format!(
-        "slm-mesh: since this session's own last edit, files have changed that it has locked. A person, a program or a \
-         tool without hooks changed them:\n{}",
+        "slm-mesh: files that this session has locked have changed since its last edit. A person, a program or a tool \
+         without hooks changed them:\n{}",
         lines.join("\n")
     )
 }

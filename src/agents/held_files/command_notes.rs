@@ -31,7 +31,7 @@ pub struct ToolRun {
     pub writes: bool,
 }
 
-/// The note that the hook before a call wrote.
+/// The note that a hook wrote before a call.
 #[derive(Debug, Clone, Default)]
 pub struct CommandNote {
     /// The first line of the command; empty for an edit.

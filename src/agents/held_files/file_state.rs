@@ -8,10 +8,10 @@ use std::path::Path;
 
 /// Maximum size of a file whose content is kept and compared, in bytes.
 pub const CONTENT_MAX: u64 = 1 << 20;
-/// On a file system whose timestamps advance with the clock tick, two writes within this time may get the same
-/// timestamp, in ms.
+/// On a file system whose timestamps advance with the clock tick, two writes within this many milliseconds may get the
+/// same timestamp.
 const TICK_MS: i64 = 50;
-/// The same time for a file system whose timestamps count whole seconds, such as FAT, in ms.
+/// The same, in milliseconds, for a file system whose timestamps count whole seconds, such as FAT.
 const COARSE_TICK_MS: i64 = 2_000;
 
 /// What is at a path.

@@ -28,11 +28,11 @@ impl RestorePoint {
         let ago = time::span(now_ms - self.entry.at);
         match &self.entry.command {
             Some(command) => format!(
-                "{path}, locked by {}, was changed {ago} ago while this command ran: {}",
+                "{path}, which {} had locked, changed {ago} ago while this command ran: {}",
                 untrusted_text::shown_name(&self.entry.holder),
                 untrusted_text::quoted(command, 200)
             ),
-            None => format!("{path} was put back {ago} ago by slm-mesh lock restore"),
+            None => format!("{path} was restored {ago} ago by slm-mesh lock restore"),
         }
     }
 
@@ -53,14 +53,16 @@ impl HeldFiles {
         let shown = untrusted_text::shown_path(path);
         let entry = entry.ok_or_else(|| {
             Error::not_found(format!(
-                "no copy of {shown} is kept; when a command changes a file that another peer has locked, a copy of at \
-                 most 1 MiB is kept for an hour"
+                "there is no copy of {shown}; slm-mesh keeps a copy for an hour, and only if a command changed a file \
+                 of at most 1 MiB that another peer had locked"
             ))
         })?;
         let now = FileState::of(Path::new(path));
         match now {
             FileState::Link(_) | FileState::Other => {
-                let text = format!("{shown} is not a regular file now; remove it or move it away, then restore again");
+                let text = format!(
+                    "{shown} is no longer a regular file; remove it or move it away, and then restore the file again"
+                );
                 Err(Error::new(ErrorKind::Refused, text))
             }
             _ => Ok(RestorePoint { entry, now }),
@@ -96,7 +98,8 @@ impl HeldFiles {
         let is_as_left = point.entry.after.compare(&now) == Comparison::Same;
         if now != point.now || !is_as_left && !force {
             let text = format!(
-                "{shown} has changed since that command; look at the difference, and give --force to replace it all the same"
+                "{shown} has changed again since that command; look at the difference, and give --force to replace it \
+                 anyway"
             );
             return Err(Error::new(ErrorKind::Conflict, text));
         }
@@ -105,7 +108,8 @@ impl HeldFiles {
             state => state.small_file().is_some_and(|stamp| self.copies.keep(path, stamp, true)),
         };
         if !is_kept && !force {
-            let text = format!("the present content of {shown} can't be kept; save it elsewhere, or give --force");
+            let text =
+                format!("the present content of {shown} is too large to be kept; save it elsewhere, or give --force");
             return Err(Error::new(ErrorKind::Refused, text));
         }
         self.write_back(point, path).map_err(|error| {

@@ -114,7 +114,7 @@ fn text(request: &httparse::Request, name: &str) -> Result<Option<String>, Refus
 fn length(request: &httparse::Request) -> Result<u64, Refusal> {
     let Some(value) = one(request, "Content-Length")? else { return Ok(0) };
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err(Refusal::Malformed("want a Content-Length of digits"));
+        return Err(Refusal::Malformed("want a Content-Length that consists of digits"));
     }
     // The text consists of digits, so parsing fails only if the number is too large.
     Ok(std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()).unwrap_or(u64::MAX))

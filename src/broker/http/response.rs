@@ -44,7 +44,7 @@ impl Refusal {
             Refusal::BodyUnsized => (411, "want a Content-Length, not a Transfer-Encoding"),
             // Existing clients match this text.
             Refusal::BodyTooLarge => (413, "Request body too large (max 1MB)"),
-            Refusal::HeadTooLarge => (431, "request head too large: want fewer or shorter headers"),
+            Refusal::HeadTooLarge => (431, "the request head is too large; send fewer or shorter headers"),
             Refusal::Method => (501, "unknown method"),
             Refusal::Version => (505, "want HTTP/1.1 or HTTP/1.0"),
             Refusal::Busy => (503, "too many requests at once, try again"),

@@ -32,8 +32,8 @@ impl HubConfig {
         }
         let wrong = |why: String| Error::new(ErrorKind::Usage, format!("{STORE}: {why}"));
         let Some(bind) = bind else {
-            let text = "several hubs serve other machines, so SLM_MESH_HOST must be an address of this machine that \
-                        they reach, such as 0.0.0.0";
+            let text = "a hub must be reachable from other machines; set SLM_MESH_HOST to an address of this machine \
+                        that they can reach, such as 0.0.0.0";
             return Err(wrong(text.into()));
         };
         if !links(settings)?.is_empty() {
@@ -92,7 +92,7 @@ fn client_files(settings: &Settings) -> Result<Option<(&Path, &Path)>, Error> {
             Ok(Some((Path::new(certificate), Path::new(key))))
         }
         _ => {
-            let text = "SLM_MESH_STORE_CERT and SLM_MESH_STORE_KEY belong together; set both or none";
+            let text = "SLM_MESH_STORE_CERT and SLM_MESH_STORE_KEY belong together; set both or neither";
             Err(Error::new(ErrorKind::Usage, text))
         }
     }

@@ -24,27 +24,27 @@ impl DatabaseLogMatch {
         match (end, own) {
             (None, None) => DatabaseLogMatch::NoLog,
             (None, Some(own)) => DatabaseLogMatch::Refused(format!(
-                "etcd has no log under this name, but this hub's database has a log up to entry {}; if etcd lost its \
-                 data, run slm-mesh start --new-log on the hub with the highest entry, and slm-mesh start --rejoin on \
-                 the others",
+                "etcd has no log under this name, but this hub's database belongs to a log and is at entry {}; if etcd \
+                 lost its data, run slm-mesh start --new-log on the hub with the highest entry, and slm-mesh start \
+                 --rejoin on the others",
                 own.index
             )),
             (Some(_), None) if is_expendable => DatabaseLogMatch::NeedsSnapshot,
             (Some(_), None) => DatabaseLogMatch::Refused(
                 "the log in etcd belongs to another mesh, and this hub's database has messages, state or locks of its \
                  own; give this mesh another name in SLM_MESH_STORE, or run slm-mesh start --rejoin, which puts this \
-                 database aside and takes part in the other mesh"
+                 database aside and joins the other mesh"
                     .into(),
             ),
             (Some((log, _)), Some(own)) if log != own.log => DatabaseLogMatch::Refused(
-                "the log in etcd is not the one that this hub's database follows; give this mesh another name in \
-                 SLM_MESH_STORE, or run slm-mesh start --rejoin, which puts this database aside and takes part in the \
-                 other mesh"
+                "this hub's database belongs to a different log than the one in etcd; give this mesh another name in \
+                 SLM_MESH_STORE, or run slm-mesh start --rejoin, which puts this database aside and joins the other \
+                 mesh"
                     .into(),
             ),
             (Some((_, end)), Some(own)) if own.index > end.0 => DatabaseLogMatch::Refused(format!(
-                "this hub's database has entry {}, but the log in etcd ends at {}; if etcd was restored from a backup, \
-                 run slm-mesh start --rejoin on this hub",
+                "this hub's database is at entry {}, but the log in etcd ends at entry {}; if etcd was restored from a \
+                 backup, run slm-mesh start --rejoin on this hub",
                 own.index, end.0
             )),
             (Some(_), Some(_)) => DatabaseLogMatch::SameLog,

@@ -57,7 +57,7 @@ impl<L: ReplicatedLog> Leader<L> {
             }
         }
         if !mesh.commit() {
-            return TurnEnd::Deposed("the turn is in the log, but this machine's disk refused it".into());
+            return TurnEnd::Deposed("the turn is in the log, but this machine could not write it to its disk".into());
         }
         if !self.log.is_leading() {
             return TurnEnd::Deposed("the lease has ended".into());

@@ -139,10 +139,7 @@ fn prepare(
                 remove(&path);
                 database.copy_to(&path).map_err(|error| error.to_string())
             }
-            Ok(_) => {
-                Err("only a hub of this mesh can get a snapshot, and the ticket that this caller sent is not in etcd"
-                    .into())
-            }
+            Ok(_) => Err("only a hub of this mesh can get a snapshot, and the caller's ticket is not in etcd".into()),
             Err(why) => Err(why),
         };
         match &copied {
@@ -153,6 +150,8 @@ fn prepare(
         let _ = done.send(copied);
     };
     let thread = std::thread::Builder::new().name("snapshot".into()).spawn(work);
-    thread.map_err(|error| Error::new(ErrorKind::Internal, format!("no thread can copy the database ({error})")))?;
+    thread.map_err(|error| {
+        Error::new(ErrorKind::Internal, format!("no thread can be started to copy the database ({error})"))
+    })?;
     Ok(prepared)
 }

@@ -229,7 +229,7 @@ impl Follower {
         let installed = snapshot_fetch::install(places, &fetched).map_err(|error| failed(error.to_string()));
         *store = reopen().map_err(|error| failed(error.text))?;
         installed?;
-        log(&format!("this hub has a snapshot of {leader}"));
+        log(&format!("this hub got a snapshot from {leader}"));
         Ok(())
     }
 
@@ -254,7 +254,7 @@ impl Follower {
             report.trouble.replace(text.clone()) != Some(text.clone())
         });
         if is_new {
-            log(&format!("this hub can't follow: {text}"));
+            log(&format!("this hub can't follow the log: {text}"));
         }
         std::thread::sleep(RETRY_AFTER);
     }

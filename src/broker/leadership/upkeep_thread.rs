@@ -70,7 +70,7 @@ impl UpkeepThread {
             }
         };
         if let Err(error) = std::thread::Builder::new().name("upkeep".into()).spawn(run) {
-            log(&format!("the log in etcd is not trimmed: {error}"));
+            log(&format!("the log in etcd could not be trimmed: {error}"));
         }
         UpkeepThread { report, _stop: stop }
     }

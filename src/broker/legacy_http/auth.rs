@@ -23,7 +23,7 @@ pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> 
         };
         let is_own = ["127.0.0.1", "localhost", "::1"].contains(&bare) || hub_name.as_ref().is_some_and(is_hub);
         if !is_own || head.origin.is_some() {
-            return Some(refuse(403, "this address serves programs on this machine, not pages of other origins"));
+            return Some(refuse(403, "this address serves programs on this machine, not web pages from other origins"));
         }
         if head.target == "/health" && head.method == "GET" {
             return Some(health(head, started));

@@ -98,7 +98,7 @@ pub(super) fn start_remote(
     };
     let listener = TcpListener::bind(socket_address(bind, port)).map_err(|error| {
         let text =
-            format!("port {port} for other machines can't be opened ({error}); set SLM_MESH_WS_PORT to a free one");
+            format!("port {port} for other machines can't be opened ({error}); set SLM_MESH_WS_PORT to a free port");
         Error::new(ErrorKind::Refused, text)
     })?;
     let (accepted, inbox) = sync_channel(ARRIVALS_MAX);
@@ -155,7 +155,10 @@ fn bind_http(host: &str, settings: &Settings) -> Option<(TcpListener, u16)> {
             return Some((listener, port));
         }
     }
-    log(&format!("no free port from {first} to {}: HTTP is not served", first.saturating_add(PORTS_TRIED - 1)));
+    log(&format!(
+        "HTTP is not served, because no port from {first} to {} is free",
+        first.saturating_add(PORTS_TRIED - 1)
+    ));
     None
 }
 

@@ -48,14 +48,15 @@ fn refuse_running(places: &DataDir) -> Result<(), Error> {
     let Ok(stream) = UnixStream::connect(places.socket()) else { return Ok(()) };
     let pid = process::peer_credentials(&stream).and_then(|peer| peer.pid);
     let pid = pid.map_or("?".into(), |pid| pid.to_string());
-    Err(Error::new(ErrorKind::Refused, format!("Broker already running (PID {pid}); slm-mesh stop ends it")))
+    Err(Error::new(ErrorKind::Refused, format!("Broker already running (PID {pid}); stop it with slm-mesh stop")))
 }
 
 /// Binds the Unix socket. This process holds the broker lock, so a socket that already exists is stale.
 pub(super) fn bind_socket(places: &DataDir) -> Result<mio::net::UnixListener, Error> {
     let path = places.socket();
     if path.symlink_metadata().is_ok() {
-        fs::remove_file(&path).map_err(|error| places.error("has a stale socket that can't be removed", &error))?;
+        fs::remove_file(&path)
+            .map_err(|error| places.error("contains a stale socket that can't be removed", &error))?;
     }
     let listener = mio::net::UnixListener::bind(&path).map_err(|error| places.error("can't hold a socket", &error))?;
     let private = fs::set_permissions(&path, fs::Permissions::from_mode(0o600));

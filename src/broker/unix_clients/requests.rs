@@ -141,7 +141,7 @@ fn serve_request(
         Some(op) => call_operation(context, token, connection, id, op, params),
         None => {
             let method: String = method.chars().take(METHOD_SHOWN).collect();
-            let text = format!("no method {method}; slm-mesh help protocol lists them");
+            let text = format!("no method {method}; slm-mesh help protocol lists all methods");
             connection.write(&rpc::protocol_error_response(Some(&id), rpc::METHOD_NOT_FOUND, &text));
         }
     }

@@ -111,7 +111,7 @@ impl PageStreams {
     /// Opens a stream with the next flush. If too many pages are open, returns the refusal.
     pub fn open_stream(&mut self, mesh: &mut Mesh, ticket: Ticket) -> Option<HttpResponse> {
         if self.open.len() + self.new.len() >= PAGES_MAX {
-            return Some(super::refuse(503, "too many pages are open; close one"));
+            return Some(super::refuse(503, "too many pages are open; close one of them"));
         }
         mesh.set_observed(true);
         self.new.push(ticket);

@@ -88,7 +88,7 @@ fn decide(auth: &WebAuth, port: u16, head: &Head) -> Option<HttpResponse> {
         ("POST", STREAM | CALL) => {
             let key = head.browser.page_key.as_deref().unwrap_or("");
             if !auth.admits(cookie, key, now) {
-                return Some(refuse(401, "no session: slm-mesh web opens one"));
+                return Some(refuse(401, "there is no session; run slm-mesh web to open one"));
             }
             let is_json = head.browser.content_type.as_deref() == Some("application/json");
             (!is_json).then(|| refuse(415, "want application/json"))
@@ -104,13 +104,13 @@ fn why_foreign(port: u16, head: &Head) -> Option<&'static str> {
     let is_own = head.origin.as_ref().map(|origin| *origin == format!("http://{host}"));
     let site = head.browser.site.as_deref();
     if !head.peer.is_loopback() {
-        return Some("the page is served on its own machine only; from elsewhere: ssh -L");
+        return Some("the page is served only to the broker's machine; from another machine, use ssh -L");
     }
     if !is_named {
-        return Some("the page is served as 127.0.0.1, localhost or [::1] with the broker's port only");
+        return Some("open the page only as 127.0.0.1, localhost or [::1], with the broker's port");
     }
     if is_own == Some(false) || !matches!(site, None | Some("none" | "same-origin")) {
-        return Some("nothing is served to pages of other origins; type the address into the browser");
+        return Some("web pages from other origins get nothing; type the address into the browser");
     }
     let is_proven = is_own == Some(true) || site == Some("same-origin");
     (head.method == "POST" && !is_proven).then_some("want the Origin of the page")
@@ -184,7 +184,10 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
 /// acknowledged. Returns the owner of the mailbox.
 fn look_at_mailbox(mesh: &Mesh, method: &str, owner: &str, params: &mut Map<String, Value>) -> Result<PeerId, Error> {
     if method != INBOX.name || params.contains_key("ack") {
-        return Err(Error::usage("as", "the page can look at the mailboxes of others, but cannot act as them"));
+        return Err(Error::usage(
+            "as",
+            "the page can show the mailboxes of other peers, but cannot act on their behalf",
+        ));
     }
     params.insert("take".into(), json!(false));
     mesh.peers().require_local(mesh.peers().resolve(owner)?)

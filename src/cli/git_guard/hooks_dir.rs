@@ -40,7 +40,10 @@ impl HooksDir {
         let path = top.join(path_of(run_git(&top, &["rev-parse", "--git-path", "hooks"])?));
         let common = top.join(path_of(run_git(&top, &["rev-parse", "--git-common-dir"])?));
         if top.as_os_str().is_empty() {
-            return Err(Error::new(ErrorKind::Usage, "git has no work tree here; run this inside one"));
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "there is no git work tree here; run this command inside a work tree",
+            ));
         }
         let real = |path: PathBuf| path.canonicalize().unwrap_or(path);
         Ok(HooksDir { path: real(path), top, common: real(common) })

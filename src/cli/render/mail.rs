@@ -35,7 +35,7 @@ pub fn inbox(value: &Value, parsed: &ParsedCommand) -> Rendered {
     let is_look = value["look"] == json!(true);
     let n_more = value["remaining"].as_i64().filter(|n| *n > 0);
     if let Some(n) = n_more.filter(|_| !is_look) {
-        text.push(dim(&format!("{n} more: run slm-mesh inbox again")));
+        text.push(dim(&format!("{n} more messages: run slm-mesh inbox again")));
     }
     if value["more"] == json!(true) || is_look && n_more.is_some() {
         text.push(dim(&format!("there are more: --after {}", value["next"])));
@@ -72,8 +72,10 @@ pub fn log(value: &Value, _: &ParsedCommand) -> Rendered {
     if value["more"] == json!(true) {
         // Messages are listed from the oldest to the newest.
         match value["before"].as_i64() {
-            Some(before) => text.insert(0, dim(&format!("there may be older messages: --before {before}"))),
-            None => text.push(dim(&format!("there may be newer messages: --after {}", value["next"]))),
+            Some(before) => {
+                text.insert(0, dim(&format!("there may be older messages; show them with --before {before}")))
+            }
+            None => text.push(dim(&format!("there may be newer messages; show them with --after {}", value["next"]))),
         }
     }
     Rendered::Text(text.join("\n"))
@@ -117,7 +119,7 @@ pub fn channel_left(answer: &Value, _: &ParsedCommand) -> Rendered {
     Rendered::Text(if answer["left"] == json!(true) {
         format!("Left {name}")
     } else {
-        format!("You are not in {name}")
+        format!("You are not a member of {name}")
     })
 }
 

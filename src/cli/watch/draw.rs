@@ -31,20 +31,25 @@ const ROWS_FOR_ALL: usize = 14;
 /// On a screen with at least this many columns, rows show all their cells.
 const WIDE: usize = 64;
 
-const HELP: &str = "\
-Tab  arrows   move between panes and rows; Home goes back to the newest
-Enter         open the selected message, peer, lock or event
-w             write to the peer in the selected row, as yourself
-m             look at the mailbox of the peer in the selected row
-x             release the selected lock, after a question; its holder is notified
-s             search all messages for words
-/             show one project: type part of its path; empty shows all
+const HELP: &str = "Tab  arrows   move between panes and rows; Home goes back to the newest
+Enter         open the \
+                    selected message, peer, lock or event
+w             write to the peer in the selected row, as \
+                    yourself
+m             show the mailbox of the peer in the selected row
+x             release the \
+                    selected lock, after you confirm; the lock's holder is notified
+s             search all messages \
+                    for certain words
+/             show only one project: type a part of its path, or nothing for all \
+                    projects
 q  Ctrl-C     quit
 
-A message and the replies to it are one row, which opens as a conversation.
-Looking changes nothing for the agents; only a message to yourself counts as
-read once you open it. Sent: it waits in the mailbox. Read: it was shown in
-full. Acked: its reader confirmed or answered it.";
+A message and the replies to it are one row, which opens as a \
+                    conversation.
+Looking changes nothing for the agents. Only a message to yourself counts as read \
+                    when you open it. Sent: the message waits in the mailbox. Read: the whole message was shown. \
+                    Acked: the recipient confirmed or answered the message.";
 
 /// Draws the whole screen.
 pub fn draw_screen(model: &WatchModel, columns: usize, rows: usize, now: i64) -> Vec<StyledLine> {
@@ -90,7 +95,7 @@ fn header(model: &WatchModel) -> StyledLine {
     }
     if let Some((leader, n_standbys)) = &model.hubs {
         let style = if *n_standbys == 0 { TextStyle::Warn } else { TextStyle::Dim };
-        line.push((style, format!("  hub {} leads, {n_standbys} in reserve", tame(leader))));
+        line.push((style, format!("  hub {} leads, {n_standbys} on standby", tame(leader))));
     }
     if !model.filter.is_empty() {
         line.push((TextStyle::Bold, format!("  showing {}", tame(&model.filter))));

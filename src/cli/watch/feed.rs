@@ -269,7 +269,7 @@ impl Feed {
                     self.handle_answer(open, result);
                 }
                 if stands_by {
-                    self.disconnect("its hub stands by");
+                    self.disconnect("its hub is a standby");
                 }
             }
             _ => {}

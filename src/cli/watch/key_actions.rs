@@ -74,7 +74,7 @@ fn handle_key_in_panes(model: &mut WatchModel, key: Key, size: (usize, usize)) -
         },
         Key::Char('m') => match selected_peer(model) {
             Some(owner) => return Some(UserAction::LookAtMailbox(owner)),
-            None => model.note = "Select a peer whose mailbox to look at".into(),
+            None => model.note = "Select a peer to see its mailbox".into(),
         },
         Key::Char('s') => model.mode = InputMode::Type { prompt: InputPrompt::Search, text: String::new() },
         Key::Char('x') => ask_to_release(model),
@@ -172,7 +172,7 @@ fn ask_to_release(model: &mut WatchModel) {
                 token: row["token"].as_i64().unwrap_or(0),
             };
         }
-        _ => model.note = "Select a lock to release: press Tab to reach the locks".into(),
+        _ => model.note = "Select a lock to release; press Tab to reach the locks".into(),
     }
 }
 

@@ -123,7 +123,8 @@ impl Mesh {
         }
         let url = link.url.clone();
         if let Some(n_tries) = link.note_unclear(seq, now) {
-            let why = format!("it gave no clear answer in {n_tries} tries; the last one: {why}");
+            let why =
+                format!("the other mesh gave no clear answer in {n_tries} attempts; the last one failed with: {why}");
             return self.settle(n, seq, Some(&why), now);
         }
         // The sender can see in the receipt why the message still waits.
@@ -183,7 +184,7 @@ impl Mesh {
         let draft = Message {
             sender: link.url.as_str().into(),
             body: format!(
-                "This mesh refused your message {id} to {to}, which is not delivered: {}",
+                "This mesh refused your message {id} to {to}, so it was not delivered: {}",
                 quoted(why, REASON_MAX)
             ),
             reply_to: Some(message.seq),

@@ -56,8 +56,9 @@ impl Federation {
         let n = body.chars().count();
         if link.is_superlocalmemory() && n > max {
             let text = format!(
-                "message: {} is on SuperLocalMemory, which takes {SLM_CHARS_MAX} characters, {} of them for the \
-                 recipient's name, and this message has {n}; send it in parts, or put it into a file and say where",
+                "message: {} is on SuperLocalMemory, which accepts at most {SLM_CHARS_MAX} characters, {} of them for \
+                 the recipient's name, but this message has {n}; send it in parts, or put it into a file and send the \
+                 path",
                 peer.row.name,
                 SLM_CHARS_MAX - max
             );

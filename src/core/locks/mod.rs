@@ -40,26 +40,30 @@ const FILES: Arg = Arg::new(
 /// Takes or renews a lock.
 pub static LOCK: Op = Op {
     name: "lock.lock",
-    summary: "Lock files, folders or globs before you edit them, all or none; or renew your locks",
+    summary: "Lock files, folders or globs before you edit them (all of them, or none); or renew your locks",
     args: &[
         FILE,
         FILES,
-        Arg::new("reason", ArgKind::Text { min: 0, max: limits::REASON_MAX }, "Why you need the lock; others see this"),
+        Arg::new(
+            "reason",
+            ArgKind::Text { min: 0, max: limits::REASON_MAX },
+            "Why you need the lock; other peers see this reason",
+        ),
         Arg::new(
             "ttlMinutes",
             ArgKind::Int { min: 1, max: 60 },
-            "Minutes until the lock expires unless renewed, 10 by default",
+            "Minutes until the lock expires, unless it is renewed; 10 by default",
         )
         .short("ttl"),
-        Arg::wait_seconds("Seconds to wait in line if another peer holds it").short("wait"),
+        Arg::wait_seconds("Seconds to wait in line if another peer holds the lock").short("wait"),
         Arg::new(
             "scope",
             ArgKind::Choice(&["machine", "repo"]),
-            "repo: also lock it in other work trees and clones of the repository",
+            "repo: also lock the file in other work trees and clones of the repository",
         ),
         Arg::new("renew", ArgKind::Flag, "Renew a lock that you took with an earlier command").not_in_tool(),
         Arg::new("steal", ArgKind::Flag, "Take the lock from its holder, who is notified; human only").not_in_tool(),
-        Arg::new("command", ArgKind::Text { min: 1, max: 64 }, "Key of the command that owns it alone")
+        Arg::new("command", ArgKind::Text { min: 1, max: 64 }, "Key of the command that alone owns the lock")
             .at(CliPlace::Hidden)
             .not_in_tool(),
         Arg::new("repo", PATH, "Repository id, if not the caller's own").at(CliPlace::Hidden).not_in_tool(),
@@ -79,13 +83,13 @@ pub static UNLOCK: Op = Op {
     args: &[
         FILE,
         FILES,
-        Arg::new("command", ArgKind::Text { min: 1, max: 64 }, "Key of the command that owns it")
+        Arg::new("command", ArgKind::Text { min: 1, max: 64 }, "Key of the command that owns the lock")
             .at(CliPlace::Hidden)
             .not_in_tool(),
         Arg::new(
             "token",
             ArgKind::Int { min: 1, max: i64::MAX },
-            "Release exactly the grant with this token, whoever holds it; human only",
+            "Release only the lock with this token, whoever holds it; human only",
         )
         .at(CliPlace::Hidden)
         .not_in_tool(),
@@ -100,7 +104,7 @@ pub static UNLOCK: Op = Op {
 /// Lists locks.
 pub static QUERY: Op = Op {
     name: "lock.query",
-    summary: "List active locks and the peers waiting for them, or only those covering a file",
+    summary: "List active locks and the peers that wait for them; or only the locks that cover certain files",
     args: &[FILE, FILES, pagination::next_page(pagination::CURSOR_MAX)],
     actor: Auth::Optional,
     verb: Some("lock list"),
@@ -112,7 +116,7 @@ pub static QUERY: Op = Op {
 /// Checks whether other peers have locked files.
 pub static CHECK: Op = Op {
     name: "lock.check",
-    summary: "List other peers' locks on these files, for a git hook that decides about them",
+    summary: "List other peers' locks on these files, for a git hook that refuses locked files",
     args: &[
         Arg::new("files", ArgKind::Texts { items: limits::EDIT_FILES_MAX, max: limits::PATH_MAX }, "Absolute paths")
             .required()

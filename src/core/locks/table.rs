@@ -172,7 +172,7 @@ impl Locks {
         let is_new =
             |path: &&String| !self.locks.iter().any(|lock| lock.path == **path && lock.holder == request.holder);
         if self.locks.len() + request.paths.iter().filter(is_new).count() > limits::LOCKS_MAX {
-            let text = format!("{} locks are in force; lock a folder instead of its files", self.locks.len());
+            let text = format!("there are already {} locks; lock a folder instead of its files", self.locks.len());
             return Err(Error::new(ErrorKind::Full, text));
         }
         let held: Vec<LockRow> = self.locks.iter().filter(|lock| request.is_held_by(lock)).cloned().collect();
@@ -296,8 +296,8 @@ impl Locks {
             format!("{path} is locked by another command of yours ({reason}{left} left); {cure}")
         } else {
             format!(
-                "{path} is locked by {holder} ({reason}{left} left); wait with waitSeconds (--wait 60), or ask it: \
-                 mesh_send to {holder} (slm-mesh send {holder} \"…\")"
+                "{path} is locked by {holder} ({reason}{left} left); wait with waitSeconds (--wait 60), or ask the \
+                 holder: mesh_send to {holder} (slm-mesh send {holder} \"…\")"
             )
         };
         let queue = wait_queue::names_for(peers, lock, &wait_queue::matchers(waiting));

@@ -48,7 +48,7 @@ impl Locks {
         request: &LockRequest,
     ) -> Result<(), Error> {
         if !parts.peers.is_human(ctx.me()) {
-            let text = "steal: only the human may take a lock from its holder; wait, or ask the holder";
+            let text = "steal: only the human may take a lock away from its holder; wait, or ask the holder";
             return Err(Error::new(ErrorKind::Refused, text));
         }
         self.conflicts(parts.peers, request).iter().try_for_each(|lock| self.take_from_holder(parts, ctx, lock))
@@ -65,7 +65,7 @@ impl Locks {
         if !parts.peers.is_human(ctx.me()) {
             return Err(Error::new(
                 ErrorKind::Refused,
-                "token: only the human may release another peer's lock; ask its holder",
+                "token: only the human may release another peer's lock; ask the holder",
             ));
         }
         let Some(lock) = self.locks.iter().find(|lock| lock.token == token && lock.path == path).cloned() else {
@@ -84,7 +84,7 @@ impl Locks {
         self.release(turn, peers, journal, |other| other == lock, "stolen by the human", ctx.now)?;
         if peers.get(&lock.holder).is_some() && lock.holder != ctx.me() {
             let body = format!(
-                "{} took your lock on {} away. Do not write there before you hold it again.",
+                "{} took your lock on {}. Do not write there before you hold the lock again.",
                 peers.name_of(ctx.me()),
                 lock.path
             );
@@ -111,7 +111,7 @@ impl Locks {
             if is_same_party(last, me) && way.len() > 1 {
                 let names: Vec<_> = way.iter().map(|(id, _)| peers.name_of(id)).collect();
                 let text = format!(
-                    "waiting would never end: {} waits for {}; release your locks, or ask {}",
+                    "this wait would never end, because {} waits for {}; release your locks, or ask {}",
                     names[..names.len() - 1].join(" waits for "),
                     peers.name_of(me.0),
                     names[0]

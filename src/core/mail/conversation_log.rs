@@ -26,7 +26,7 @@ const ANSWER_MAX: usize = 128 * 1024;
 /// Reads the log.
 pub static LOG: Op = Op {
     name: "log",
-    summary: "Show what the peers wrote to each other, newest last, with receipts; marks nothing as read",
+    summary: "Show the messages between peers, newest last, with receipts; marks nothing as read",
     args: &[
         Arg::new(
             "with",
@@ -36,13 +36,21 @@ pub static LOG: Op = Op {
         Arg::new("thread", WORD, "Only the message with this id and the replies to it"),
         Arg::new("search", SEARCH, "Only messages that contain all these words, in any order and case"),
         Arg::new("grep", ArgKind::Text { min: 0, max: 1024 }, "Only messages that contain exactly this text"),
-        Arg::new("since", ArgKind::Text { min: 1, max: 64 }, "Only messages since then: 2h, 30m, 1day, or an ISO time"),
-        Arg::new("sameProject", ArgKind::Flag, "Only messages of peers in this repository, or else in this directory")
-            .short("project"),
+        Arg::new(
+            "since",
+            ArgKind::Text { min: 1, max: 64 },
+            "Only messages since this time: how long ago (2h, 30m, 1day), or an ISO time",
+        ),
+        Arg::new(
+            "sameProject",
+            ArgKind::Flag,
+            "Only messages of peers in this repository, or in this directory if it is not in a repository",
+        )
+        .short("project"),
         pagination::limit(10_000, "Maximum number of messages, 50 by default"),
         pagination::before("Only messages before this sequence number, to continue with older messages"),
-        pagination::after("Only messages after this sequence number, the oldest of them first"),
-        Arg::wait_seconds("Seconds to wait for a message after the others").at(CliPlace::Hidden),
+        pagination::after("Only messages after this sequence number, oldest first"),
+        Arg::wait_seconds("Seconds to wait for a newer message").at(CliPlace::Hidden),
         Arg::new("project", PATH, "Directory of the caller").at(CliPlace::Hidden),
         Arg::new("repo", PATH, "Repository of the caller").at(CliPlace::Hidden),
     ],
@@ -103,7 +111,11 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
 /// The sequence number of the last message before a time, which the caller gives as text.
 fn since(store: &Store, text: &str, now: i64) -> Result<i64, Error> {
     let time = time::parse_since(text, now).ok_or_else(|| {
-        Error::usage("since", "want how long ago, such as 2h or 30m, or a time such as 2026-11-22T06:43:36Z")
+        Error::usage(
+            "since",
+            "want a time span before now, such as 2h or 30m, or a time such as \
+             2026-11-22T06:43:36Z",
+        )
     })?;
     Ok(store.message_at(time)?)
 }

@@ -14,17 +14,18 @@ use serde_json::json;
 /// Reads mail.
 pub static INBOX: Op = Op {
     name: "inbox",
-    summary: "Read your messages: unread, oldest first, by default; or all; or sent ones with receipts; or search them",
+    summary: "Read your unread messages, oldest first; or show all messages, or your sent messages with receipts; or \
+              search them",
     args: &[
         Arg::new(
             "filter",
             ArgKind::Choice(&["unread", "all", "sent"]),
-            "unread by default; all includes read messages; sent shows receipts for yours",
+            "unread by default; all includes read messages; sent shows your own messages with their receipts",
         ),
         Arg::new(
             "from",
             ArgKind::Text { min: 1, max: 256 },
-            "Only messages from this peer (with sent: to it), or to this channel (#api)",
+            "Only messages from this peer (with sent: to this peer), or to this channel (#api)",
         ),
         pagination::limit(100, "Maximum number of messages, 20 by default"),
         pagination::after("Only messages after this sequence number"),
@@ -33,8 +34,10 @@ pub static INBOX: Op = Op {
             conversation_log::SEARCH,
             "Find the latest messages, sent or received, that contain all these words; marks nothing as read",
         ),
-        pagination::before("With search: only messages before this sequence number, `before` from the previous answer"),
-        Arg::wait_seconds("Seconds to wait for a message; every client allows 25").short("wait"),
+        pagination::before(
+            "With search: only messages before this sequence number (`before` from the previous answer)",
+        ),
+        Arg::wait_seconds("Seconds to wait for a message; up to 25 is safe with every client").short("wait"),
         Arg::new(
             "ack",
             ArgKind::Texts { items: limits::LIST_MAX, max: limits::WORD_MAX },
@@ -43,7 +46,7 @@ pub static INBOX: Op = Op {
         Arg::new(
             "take",
             ArgKind::Flag,
-            "With --as: mark the mail as read, as its owner does, instead of only looking at it",
+            "With --as: mark the mail as read, as if its owner had read it, instead of only looking at it",
         )
         .not_in_tool(),
     ],

@@ -56,7 +56,9 @@ impl Mail {
         let mut value = json!({ "ok": true, "messages": page.rows, "more": !page.is_complete });
         if let Some(before) = page.cursor.filter(|_| !page.is_complete) {
             value["before"] = json!(before);
-            value["note"] = json!(format!("older messages were not searched yet: search again with `before` {before}"));
+            value["note"] = json!(format!(
+                "older messages have not been searched yet; to go on, search again with `before` {before}"
+            ));
         }
         Ok(Outcome::Ready(value))
     }

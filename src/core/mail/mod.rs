@@ -35,7 +35,7 @@ const WORD: ArgKind = ArgKind::Text { min: 1, max: limits::WORD_MAX };
 /// Sends a message.
 pub static SEND: Op = Op {
     name: "send",
-    summary: "Send a message to a peer, a group or everyone; offline peers get it when they return",
+    summary: "Send a message to a peer, a group or everyone; offline peers get the message when they return",
     args: &[
         Arg::new(
             "to",
@@ -48,7 +48,7 @@ pub static SEND: Op = Op {
             .required()
             .at(CliPlace::Rest),
         Arg::new("type", ArgKind::Choice(MessageType::WORDS), "Message type, text by default; json must be valid JSON"),
-        Arg::new("replyTo", WORD, "Id of the message you answer; this also acknowledges it"),
+        Arg::new("replyTo", WORD, "Id of the message that you answer; this also acknowledges that message"),
         Arg::new("key", WORD, "Idempotency key: a repeated key sends nothing and returns the first receipt")
             .idempotency_key(),
         Arg::new(
@@ -104,7 +104,7 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
 /// The error if no message has this id.
 fn no_message(id: &str) -> Error {
     let id: String = id.chars().take(80).collect();
-    Error::not_found(format!("no message has the id {id}; it may have been removed after 7 days"))
+    Error::not_found(format!("no message has the id {id}; messages are removed after 7 days"))
 }
 
 /// The id of the peer with this name. A text that is not the name of a peer may be the sender of old mail, so it is
@@ -302,7 +302,7 @@ impl Mail {
     ) -> Result<Option<Error>, Error> {
         if self.unread(&turn.store, recipient)? >= limits::MAILBOX_MAX {
             let text = format!(
-                "the mailbox of {} is full ({} unread messages); it must read some first",
+                "the mailbox of {} is full ({} unread messages); the recipient must read some of them first",
                 peers.name_of(recipient),
                 limits::MAILBOX_MAX
             );

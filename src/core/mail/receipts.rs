@@ -150,7 +150,7 @@ impl Mail {
         let is_unread = view == MailView::Unread;
         let at = if is_unread { message.bytes_read as usize } else { 0 };
         let note =
-            if is_unread { "read the inbox again for the next part" } else { "only the first part is shown here" };
+            if is_unread { "read the inbox again to get the next part" } else { "only the first part is shown here" };
         cut_to_part(&mut map, message, at, note);
         Value::Object(map)
     }

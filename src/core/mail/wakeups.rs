@@ -36,7 +36,8 @@ pub static WAIT: Op = Op {
     args: session_args![
         OPTIONAL_NAMING;
         CHANNEL,
-        Arg::new("rank", ArgKind::Int { min: 0, max: 100 }, "Channels of a lower rank are tried first")
+        Arg::new("rank", ArgKind::Int { min: 0, max: 100 }, "Rank of the channel; channels with a lower rank are tried \
+                                                             first")
             .at(CliPlace::Hidden),
         Arg::wait_seconds("Maximum number of seconds to wait").at(CliPlace::Hidden),
     ],
@@ -50,13 +51,14 @@ pub static WAIT: Op = Op {
 /// Reports the result of an attempt.
 pub static REPORT: Op = Op {
     name: "wakeup.report",
-    summary: "Report whether the wakeup was delivered; the messages' receipts record it",
+    summary: "Report whether the wakeup was delivered, which the messages' receipts then show",
     args: &[
         CHANNEL,
-        Arg::new("lastSeq", ArgKind::Int { min: 0, max: i64::MAX }, "`lastSeq` from the answer")
+        Arg::new("lastSeq", ArgKind::Int { min: 0, max: i64::MAX }, "`lastSeq` from the answer to wakeup.wait")
             .required()
             .at(CliPlace::Hidden),
-        Arg::new("failed", ArgKind::Text { min: 0, max: 200 }, "Why it failed, if it failed").at(CliPlace::Hidden),
+        Arg::new("failed", ArgKind::Text { min: 0, max: 200 }, "Why the wakeup failed, if it failed")
+            .at(CliPlace::Hidden),
     ],
     actor: Auth::Required,
     verb: None,

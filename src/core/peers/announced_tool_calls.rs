@@ -29,10 +29,11 @@ pub static ANNOUNCE: Op = Op {
     summary: "Announce the call that a session is about to make, for a client whose calls do not name their session",
     args: session_args![
         NAMING;
-        Arg::new("operation", ArgKind::Text { min: 1, max: limits::WORD_MAX }, "The operation that it will call")
+        Arg::new("operation", ArgKind::Text { min: 1, max: limits::WORD_MAX }, "The operation that the session will \
+                                                                                call")
             .required()
             .at(CliPlace::Hidden),
-        Arg::new("arguments", ArgKind::Object { max: ARGUMENTS_MAX }, "With these arguments")
+        Arg::new("arguments", ArgKind::Object { max: ARGUMENTS_MAX }, "The arguments of the call")
             .at(CliPlace::Hidden),
     ],
     actor: Auth::Hook,
@@ -151,7 +152,7 @@ impl Peers {
         (!others.is_empty()).then(|| {
             let mut view = view;
             view["note"] = json!(format!(
-                "your client has several sessions and does not say which one calls; it may have been {}",
+                "your client has several sessions and does not say which of them makes this call; it may be {}",
                 self.names_of(&others)
             ));
             view

@@ -189,7 +189,9 @@ impl Peers {
                 let is_own = own.contains(&id) || self.has_announced_over(call.conn, &id);
                 is_own.then_some(Some(id)).ok_or_else(|| Error::new(ErrorKind::Refused, text))
             }
-            (None, [_, _, ..]) => Err(Error::usage("as", "this connection speaks for several peers; name one")),
+            (None, [_, _, ..]) => {
+                Err(Error::usage("as", "this connection acts for several peers; say which one with `as`"))
+            }
             (Some(name), []) => self.require_local(self.resolve(name)?).map(Some),
             (None, []) if call.op.actor == Auth::Hook => Ok(None),
             (None, []) if call.op.actor == Auth::Optional && call.ancestors.is_empty() => Ok(None),
@@ -204,7 +206,8 @@ impl Peers {
     fn session_of_shell(&self, call: &Call) -> Result<Option<PeerId>, Error> {
         let Some(named) = &call.shell_session else { return self.session_around(&call.ancestors) };
         let refused = |why: String| {
-            let text = format!("SLM_MESH_SESSION is {named}, {why}; unset it, or say who you act as with --as");
+            let text =
+                format!("SLM_MESH_SESSION is {named}, {why}; unset the variable, or say who you act as with --as");
             Error::new(ErrorKind::Refused, text)
         };
         let Some(peer) = self.get(named).filter(|peer| peer.row.is_session()) else {
@@ -264,7 +267,7 @@ impl Peers {
     pub(super) fn several_callers(&self, ids: &[PeerId]) -> Error {
         let ids: Vec<&PeerId> = ids.iter().collect();
         let names = self.names_of(&ids);
-        candidates_error(format!("several sessions made this call at the same time: {names}; make it again"), &ids)
+        candidates_error(format!("several sessions made this call at the same time: {names}; repeat the call"), &ids)
     }
 
     /// The names of the first few candidates.

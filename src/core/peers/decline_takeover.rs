@@ -37,7 +37,7 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     }
     end_all_waits(turn, waiting, &id);
     if waiting.iter().any(|call| id == call.ctx.me()) {
-        return refused(format!("a call of yours waits as {name}; let it end first, then decline"));
+        return refused(format!("one of your calls is still waiting as {name}; let that call end first, then decline"));
     }
     peers.make_room(turn, mail, locks, ctx.now)?;
     let row = peers.become_new(turn, journal, &id, ctx.now)?;

@@ -158,7 +158,8 @@ pub static PEERS: Op = Op {
         Arg::new(
             "detail",
             ArgKind::Text { min: 1, max: 256 },
-            "Only this peer, by name: what it does, with its last prompts and answers if it runs on your machine",
+            "Show only the peer with this name: what it is doing, and its last prompts and answers if it runs on your \
+             machine",
         )
         .at(CliPlace::Hidden),
         Arg::new("project", PATH, "Directory to compare with, if not the caller's own")
@@ -190,7 +191,7 @@ pub static WHOAMI: Op = Op {
 /// Changes the summary of a peer.
 pub static SUMMARY: Op = Op {
     name: "summary",
-    summary: "Tell the other agents what you are working on, in a line or two",
+    summary: "Tell the other agents in a line or two what you are working on",
     args: &[Arg::new("summary", ArgKind::Units { max: limits::SUMMARY_MAX }, "What you are working on")
         .required()
         .at(CliPlace::Rest)],
@@ -425,7 +426,7 @@ impl Peers {
         match &row.transcript {
             _ if !row.is_session() => json!({ "why": format!("{} is not an agent's session", row.name) }),
             _ if row.host != self.host_of(conn) => {
-                json!({ "why": format!("{} runs on {}; its transcript can only be read there", row.name, row.host) })
+                json!({ "why": format!("{} runs on {}; its transcript can be read only there", row.name, row.host) })
             }
             None => json!({ "why": format!("no hook of {} has reported a transcript", row.name) }),
             Some(path) => json!({ "path": path }),

@@ -22,7 +22,7 @@ impl Peers {
         if self.peers.len() < limits::PEERS_MAX {
             return Ok(());
         }
-        let text = format!("the mesh knows {} peers already; stop some that are not needed", limits::PEERS_MAX);
+        let text = format!("the mesh already has {} peers; end sessions that are not needed", limits::PEERS_MAX);
         Err(Error::new(ErrorKind::Full, text))
     }
 

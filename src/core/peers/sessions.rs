@@ -24,7 +24,7 @@ const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
 /// Attaches a session.
 pub static ATTACH: Op = Op {
     name: "attach",
-    summary: "Attach this connection to the mesh as a peer; answers with the peer's id and name",
+    summary: "Attach this connection to the mesh as a peer; returns the peer's id and name",
     args: &[
         Arg::new("name", WORD, "Preferred name; <agent>-<folder> by default").at(CliPlace::Hidden),
         Arg::new("agent", WORD, "Agent type").required().at(CliPlace::Hidden),
@@ -35,9 +35,9 @@ pub static ATTACH: Op = Op {
         Arg::new("session", WORD, "The agent's own id for this session").at(CliPlace::Hidden),
         Arg::new("id", WORD, "Peer id of an earlier connection, to resume it").at(CliPlace::Hidden),
         Arg::new("pid", ArgKind::Int { min: 0, max: i64::MAX }, "Process id").required().at(CliPlace::Hidden),
-        Arg::new("shortName", WORD, "What people call the agent; the default name begins with this")
+        Arg::new("shortName", WORD, "What people call the agent; the session's default name begins with this word")
             .at(CliPlace::Hidden),
-        Arg::new("knownAgent", ArgKind::Flag, "False if slm-mesh has no file for this agent").at(CliPlace::Hidden),
+        Arg::new("knownAgent", ArgKind::Flag, "False if slm-mesh does not know this agent").at(CliPlace::Hidden),
         Arg::new("script", ArgKind::Flag, "The caller itself is the peer, not its parent agent").at(CliPlace::Hidden),
     ],
     actor: Auth::Optional,
@@ -63,7 +63,7 @@ pub static DETACH: Op = Op {
 /// an agent without MCP becomes a peer with its first verb.
 pub static BEGIN: Op = Op {
     name: "session.begin",
-    summary: "Register the agent that runs the caller as a peer, if it is not one yet",
+    summary: "Register the agent that runs the caller as a peer, unless the agent is a peer already",
     args: &NAMING,
     actor: Auth::Hook,
     verb: None,
@@ -98,7 +98,7 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         return Err(Error::new(ErrorKind::Refused, "attach: use the socket; HTTP requests cannot attach a session"));
     }
     if peers.attached_to(ctx.conn).len() >= limits::PEERS_PER_CONNECTION_MAX {
-        let text = format!("one connection speaks for at most {} peers", limits::PEERS_PER_CONNECTION_MAX);
+        let text = format!("one connection can act for at most {} peers", limits::PEERS_PER_CONNECTION_MAX);
         return Err(Error::new(ErrorKind::Full, text));
     }
     let mut row = session_row(args, peers.host_of(ctx.conn), ctx.now);
@@ -275,7 +275,7 @@ fn takeover_notice(former: &Peer, unread: i64, now: i64) -> String {
         1 => "; its unread message is yours now",
         _ => "; its unread messages are yours now",
     };
-    let cure = "if you are another session, give it back: mesh_inbox with action decline (slm-mesh decline)";
+    let cure = "if you are not that session, give the name back: mesh_inbox with action decline (slm-mesh decline)";
     format!("the name {} was last used {ago} ago by a session{worked}{mail}; {cure}", former.row.name)
 }
 

@@ -315,7 +315,8 @@ impl ReaderThread {
         self.shared.changed.notify_all();
         for call in failed {
             let text = format!(
-                "{broker_name} went away during this call; check whether the call took effect before you try again"
+                "the connection to {broker_name} ended during this call; check whether the call took effect before you \
+                 try again"
             );
             call.target.reply(&self.out, Err(Error::new(ErrorKind::Gone, text)));
         }

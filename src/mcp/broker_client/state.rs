@@ -112,8 +112,8 @@ impl ClientState {
         is_sent
     }
 
-    /// Puts a call that a hub has refused without running it back into the queue. Any other kind of request is dropped,
-    /// because it ends with its connection.
+    /// Puts a refused call back into the queue, because the hub has not run the call. Any other kind of request is
+    /// dropped, because it ends with its connection.
     pub fn take_back(&mut self, request: u64) {
         if self.calls.contains_key(&request) {
             self.queue.push_back(request);

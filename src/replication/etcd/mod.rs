@@ -303,6 +303,6 @@ fn read_key(row: &Value) -> Option<(String, Vec<u8>)> {
 
 fn foreign() -> LogError {
     LogError::Refused(
-        "the prefix has keys of another program; give this mesh a prefix of its own in SLM_MESH_STORE".into(),
+        "another program has keys under this prefix; give this mesh its own prefix in SLM_MESH_STORE".into(),
     )
 }

@@ -37,7 +37,7 @@ pub(super) fn with_tls(config: AgentConfig, tls: &EtcdTls) -> Result<AgentConfig
         Some((chain, key)) => {
             let chain = certificates(chain, "SLM_MESH_STORE_CERT")?;
             let key = PrivateKey::from_pem(key);
-            let key = key.map_err(|error| format!("the file of SLM_MESH_STORE_KEY holds no key: {error}"))?;
+            let key = key.map_err(|error| format!("the file in SLM_MESH_STORE_KEY contains no key: {error}"))?;
             Some(ClientCert::new_with_certs(&chain, key))
         }
         None => None,
@@ -54,12 +54,12 @@ pub(super) fn with_tls(config: AgentConfig, tls: &EtcdTls) -> Result<AgentConfig
 fn certificates(pem: &[u8], setting: &str) -> Result<Vec<ureq::tls::Certificate<'static>>, String> {
     let mut found = Vec::new();
     for item in ureq::tls::parse_pem(pem) {
-        match item.map_err(|error| format!("the file of {setting} can't be read: {error}"))? {
+        match item.map_err(|error| format!("the file in {setting} can't be read: {error}"))? {
             ureq::tls::PemItem::Certificate(certificate) => found.push(certificate),
             _ => {}
         }
     }
-    if found.is_empty() { Err(format!("the file of {setting} holds no certificate")) } else { Ok(found) }
+    if found.is_empty() { Err(format!("the file in {setting} contains no certificate")) } else { Ok(found) }
 }
 
 /// Refuses the address, because it demands encryption and this program was built without TLS.

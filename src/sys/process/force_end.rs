@@ -10,7 +10,7 @@ use crate::base::error::{Error, ErrorKind};
 /// nothing is killed.
 pub fn end_own(pid: i64) -> Result<(), Error> {
     let refused = |why: String| {
-        let text = format!("PID {pid} was not ended, because {why}; see what it is with ps -p {pid}");
+        let text = format!("process {pid} was not killed, because {why}; check it with ps -p {pid}");
         Error::new(ErrorKind::Refused, text)
     };
     let target = platform::open_exit_event(pid).map_err(|error| refused(format!("it can't be opened ({error})")))?;

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
-/// Maximum number of a process's arguments that are read.
+/// Maximum number of arguments that are read from a process.
 const ARGUMENTS_MAX: usize = 8;
 
 /// Asks the kernel which process connected.

@@ -62,7 +62,7 @@ export async function listen() {
       applyFrame(JSON.parse(frame.slice(6)));
       if ($('link').className !== 'live') {
         showState('live', 'Live');
-        const hubs = mesh.hubs ? ` · hub ${flat(mesh.hubs.leader)} leads, ${mesh.hubs.standbys.length} in reserve` : '';
+        const hubs = mesh.hubs ? ` · hub ${flat(mesh.hubs.leader)} leads, ${mesh.hubs.standbys.length} on standby` : '';
         setText($('where'), `on ${flat(mesh.host)} · you are ${flat(mesh.name)}${hubs}`);
         repaintAll();
       }

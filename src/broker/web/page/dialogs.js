@@ -37,14 +37,14 @@ function openDialog(id, act) {
 /** Asks for the text of a message, and sends it. */
 export function openWriteDialog(peer, replyTo) {
   setText($('h-write'), `Write to ${flat(peer.name)}`);
-  setText($('write-note'), peer.status === 'away' ? 'Away: it waits in the mailbox.' : `You write as ${flat(mesh.name)}.`);
+  setText($('write-note'), peer.status === 'away' ? 'Away: the message waits in the mailbox.' : `You write as ${flat(mesh.name)}.`);
   const key = `web-${crypto.randomUUID()}`;
   openDialog('write', async () => {
     const message = $('text').value;
     const sent = await callMesh('send', { to: peer.id, message, key, ...(replyTo && { replyTo }) });
     $('text').value = '';
     const all = sent.recipients ?? [];
-    return all.length === 1 && all[0].here === false ? `Sent to ${flat(peer.name)}, who is away: it waits in the mailbox` : `Sent to ${flat(peer.name)}`;
+    return all.length === 1 && all[0].here === false ? `Sent to ${flat(peer.name)}, who is away: the message waits in the mailbox` : `Sent to ${flat(peer.name)}`;
   });
 }
 

@@ -16,7 +16,7 @@ export async function openMailbox(peer) {
     const [unread, all] = [await look('unread', 100), await look('all', 40)];
     const read = all.messages.filter((row) => ['read', 'acked'].includes(row.receipt)).reverse();
     const n = unread.messages.length + unread.remaining;
-    setText($('mailbox-note'), `${n} unread, oldest first. You look; for ${flat(peer.name)} and the senders nothing changes.`);
+    setText($('mailbox-note'), `${n} unread, oldest first. Looking changes nothing for ${flat(peer.name)} and the senders.`);
     const rest = unread.remaining > 0 ? [el('li', 'dim', `${unread.remaining} more unread`)] : [];
     const title = (text) => el('li', 'caption', text);
     $('mailbox-list').replaceChildren(
