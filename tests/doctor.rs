@@ -48,7 +48,7 @@ fn each_fault_of_the_mesh_has_its_cure() {
     std::fs::write(home.place.dir.join("port"), "1").unwrap();
     let found = errors(&home);
     let cures: Vec<&str> = found.iter().map(|(_, cure)| cure.split(' ').next().unwrap()).collect();
-    assert_eq!(cures, ["chmod", "chmod", "slm-mesh"], "{found:?}");
+    assert_eq!(cures, ["chmod", "chmod", "run"], "{found:?}");
     std::fs::write(home.place.dir.join("config"), "SLM_MESH_RATE=7\n").unwrap();
     assert!(errors(&home).iter().any(|(about, cure)| about == "settings" && cure.contains("start --detach")));
     std::fs::write(home.place.dir.join("config"), "SLM_MESH_RATE=x\n").unwrap();

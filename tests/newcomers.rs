@@ -80,7 +80,7 @@ fn what_is_wrong_is_named_as_it_was_typed() {
         (&["lock", "a.rs", "--ttl", "soon"][..], &["--ttl: want a whole number", "\"soon\""][..]),
         (&["lock", "a.rs", "--ttl="], &["--ttl: want"]),
         (&["lock", "a.rs", "--ttl"], &["--ttl: want a value"]),
-        (&["lock", "a.rs", "--json=1"], &["--json: takes no value", "1"]),
+        (&["lock", "a.rs", "--json=1"], &["--json takes no value", "1"]),
         (&["lock", ""], &["FILE: want"]),
         (&["unlock", "a.rs", ""], &["FILE: want"]),
         (&["state", "set", "", "v"], &["KEY: want"]),
@@ -94,7 +94,7 @@ fn what_is_wrong_is_named_as_it_was_typed() {
         (&["send", "human", "x", "--as", ""], &["--as: want"]),
         (&["broadcast", "x", "--to", "human"], &["broadcast: no flag --to"]),
         (&["broadcast"], &["usage: slm-mesh broadcast MESSAGE"]),
-        (&["-v"], &["-v: needs a verb"]),
+        (&["-v"], &["-v needs a verb"]),
         (&["start", "--follow"], &["unexpected --follow"]),
     ] {
         let said = refused(&place, args);

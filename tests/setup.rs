@@ -319,7 +319,7 @@ fn waking_is_asked_for_and_taken_back_without_a_trace() {
     assert_eq!(home.read(".claude/settings.json"), before);
     assert_eq!(std::fs::read_to_string(&config).unwrap(), "# mine\nSLM_MESH_RATE=50\n");
     let (status, said) = home.setup(&["zed", "--wake"]);
-    assert!(status == 2 && said.contains("none of these can be woken"), "{said}");
+    assert!(status == 2 && said.contains("none of these agents can be woken"), "{said}");
 }
 
 #[test]
