@@ -381,7 +381,7 @@ fn forget(environment: &Environment, records: &mut Records, path: &Path) -> Resu
     if environment.is_dry_run { Ok(()) } else { records.forget(path) }
 }
 
-/// The topmost folder that is kept even if it becomes empty.
+/// The folder at which the removal of empty folders stops. It is kept even if it becomes empty.
 fn top_folder(environment: &Environment, agent: &Agent) -> PathBuf {
     if environment.is_project { environment.directory.clone() } else { environment.settings_directory(agent) }
 }

@@ -352,7 +352,8 @@ impl EventLoop {
     fn close(mut self, reason: ShutdownReason) {
         self.own_files.remove(reason);
         let now = self.clock.now();
-        // If the commit fails because this hub no longer leads, the hub that takes over decides about the turn.
+        // If the commit fails because this hub no longer leads, the hub that takes over decides whether the turn takes
+        // effect.
         let _ = self.context.commit();
         self.clients.announce_shutdown(reason);
         self.http.stop();

@@ -368,7 +368,8 @@ impl LinkThread {
             // The other mesh accepts no messages at all: our secret is wrong, too many requests reach that mesh, or
             // its disk is full.
             401 | 403 | 429 | 503 | 507 => Delivery::Retry(describe_refusal(status, &value)),
-            // Another kind of server may answer at this address, so this does not count as an answer of the mesh.
+            // Another kind of server may answer at this address, so such a reply does not count as an answer from the
+            // mesh.
             _ => Delivery::Unclear(describe_refusal(status, &value)),
         }
     }

@@ -97,8 +97,8 @@ impl HubGroup {
         }
     }
 
-    /// Records what a standby answered. The next connection tries the hub that the standby named, and checks that this
-    /// hub leads.
+    /// Records what a standby answered. The next connection tries the hub that the standby named, and checks that the
+    /// named hub leads.
     pub fn note_standby(&self, refusal: &Error) {
         let Some(note) = &self.last_leader else { return };
         let only = match &self.candidates[..] {

@@ -5,9 +5,9 @@ use crate::base::limits;
 /// The settings of a mesh.
 #[derive(Debug, Clone)]
 pub struct MeshSettings {
-    /// How long an HTTP peer may send no heartbeat before it counts as stale, in ms.
+    /// How long an HTTP peer may go without a heartbeat before it counts as stale, in ms.
     pub stale_ms: i64,
-    /// How long an HTTP peer may send no heartbeat before it counts as gone, in ms.
+    /// How long an HTTP peer may go without a heartbeat before it counts as gone, in ms.
     pub dead_ms: i64,
     /// How long a lock lasts if the caller gives no duration, in minutes.
     pub lock_ttl_min: i64,

@@ -78,7 +78,7 @@ impl Arg {
     pub const fn new(name: &'static str, kind: ArgKind, help: &'static str) -> Arg {
         Arg { name, kind, required: false, help, place: CliPlace::Flag, short: None, tool: true, role: ArgRole::Value }
     }
-    /// Makes the argument for how long a call may wait, in seconds.
+    /// The argument that says how long a call may wait, in seconds.
     pub const fn wait_seconds(help: &'static str) -> Arg {
         Arg::new("waitSeconds", ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, help)
     }

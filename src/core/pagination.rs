@@ -14,22 +14,22 @@ use serde_json::{Value, json};
 /// Maximum length of a cursor, in bytes: a number and a path.
 pub const CURSOR_MAX: usize = limits::PATH_MAX + 21;
 
-/// Makes the argument for the maximum number of rows in an answer.
+/// The argument that limits the number of rows in an answer.
 pub const fn limit(max: i64, help: &'static str) -> Arg {
     Arg::new("limit", ArgKind::Int { min: 1, max }, help)
 }
 
-/// Makes the argument for the sequence number after which the rows begin.
+/// The argument that names the sequence number after which the rows begin.
 pub const fn after(help: &'static str) -> Arg {
     Arg::new("after", ArgKind::Int { min: 0, max: i64::MAX }, help)
 }
 
-/// Makes the argument for the sequence number before which the rows end.
+/// The argument that names the sequence number before which the rows end.
 pub const fn before(help: &'static str) -> Arg {
     Arg::new("before", ArgKind::Int { min: 0, max: i64::MAX }, help)
 }
 
-/// Makes the argument for the cursor of the next page. The cursor has at most `max` bytes.
+/// The argument that names the cursor of the next page. The cursor has at most `max` bytes.
 pub const fn next_page(max: usize) -> Arg {
     Arg::new("after", ArgKind::Text { min: 1, max }, "Where to start: `next` from the previous answer").not_in_tool()
 }

@@ -81,7 +81,7 @@ pub struct HookCall {
 /// The session that `doctor --prove` simulates.
 #[derive(Debug, Clone, Copy)]
 pub struct ProofScript {
-    /// The agent's name for the event of a prompt.
+    /// The agent's name for the event that a prompt triggers.
     pub prompt: &'static str,
     /// The agent's name for the event before an edit.
     pub edit: &'static str,

@@ -58,8 +58,8 @@ pub struct Bridge {
     pair: UnixStream,
     token: Token,
     ready: Readiness,
-    /// Whether the poll reports when the pair accepts bytes. This is so only while `waiting` contains bytes.
-    /// Otherwise each line that the other end reads would wake this thread.
+    /// Whether the poll reports when the pair accepts bytes. The poll does so only while `waiting` contains
+    /// bytes. If it always did, each line that the other end reads would wake this thread.
     watches_room: bool,
     /// Bytes that the pair has not accepted yet.
     waiting: Vec<u8>,

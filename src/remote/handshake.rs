@@ -29,7 +29,7 @@ enum RequestedRole {
     Subscriber,
     /// The client wants to receive pushes, but sent a wrong bearer token.
     RejectedSubscriber,
-    /// The client wants anything else.
+    /// The client wants something else.
     Unknown,
 }
 

@@ -156,7 +156,7 @@ struct Acceptor {
     accepted: HashMap<usize, Bridge>,
     /// Connections that have more work to do even if there is no event.
     unfinished: Vec<usize>,
-    /// When to accept again; `None` if no client is known to wait.
+    /// When to accept again; `None` if no client is known to be waiting.
     accept_at: Option<Instant>,
     rejections: Rejections,
 }

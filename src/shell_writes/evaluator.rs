@@ -202,8 +202,8 @@ impl<'a> Evaluator<'a> {
             match joint {
                 Joint::And => output = joined(output, self.run(command, state, input).output),
                 Joint::Or => {
-                    // If the first command failed, it changed nothing. After `cd a || exit`, the script continues only
-                    // if `cd` succeeded.
+                    // A first command that fails is taken to have changed nothing. For example, after `cd a || exit`
+                    // the script continues only if `cd` succeeded.
                     let mut failed = self.copy(&before);
                     let other = self.run(command, &mut failed, input);
                     if !other.ends {

@@ -36,7 +36,7 @@ pub struct NeededFields {
     pub repeated: &'static [&'static str],
     /// The names of fields whose value may be an object, as JSON inside a string.
     pub embedded: &'static [&'static str],
-    /// The beginnings of lines that are kept even from a long text.
+    /// Lines that begin with one of these texts are kept even if the whole text is too long to keep.
     pub line_starts: &'static [&'static str],
 }
 

@@ -52,7 +52,7 @@ pub struct HttpThread {
 /// Whether clients wait to be accepted. This must be stored, because the poll reports a waiting client only once.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum HttpAcceptState {
-    /// No client is known to wait.
+    /// No client is known to be waiting.
     Idle,
     /// A client may wait.
     Ready,
@@ -252,7 +252,7 @@ impl HttpThread {
         if tries.is_report_due(now)
             && let Some(addresses) = tries.take_report()
         {
-            crate::broker::log(&format!("wrong tokens over HTTP in the last minute: {addresses}"));
+            crate::broker::log(&format!("wrong tokens over HTTP in the last minute came from {addresses}"));
         }
     }
 

@@ -66,8 +66,8 @@ pub struct ClientConnection {
     is_readable: bool,
     /// Whether the socket may accept bytes.
     is_writable: bool,
-    /// Whether the poll reports when the socket accepts bytes again. This is so only while the socket accepts none.
-    /// Otherwise the loop would wake needlessly for each line that the client reads.
+    /// Whether the poll reports when the socket accepts bytes again. The poll does so only while the socket accepts
+    /// none. If it always did, the loop would wake needlessly for each line that the client reads.
     watches_writable: bool,
     /// Whether the client has closed its side. What it sent before must still be read.
     is_half_closed: bool,

@@ -44,7 +44,7 @@ const DROPPED_AT_ONCE: usize = 8;
 /// Whether clients wait to be accepted. This must be stored, because the poll reports a waiting client only once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AcceptState {
-    /// No client is known to wait.
+    /// No client is known to be waiting.
     Idle,
     /// A client may wait.
     Ready,

@@ -71,7 +71,7 @@ impl Origin {
         Origin::Local { pid, ancestors: None }
     }
 
-    /// The origin of a client on another machine, which has not reported anything about itself yet.
+    /// The origin of a client on another machine, if the client has not reported anything about itself yet.
     pub fn remote(address: IpAddr) -> Origin {
         Origin::Remote(RemoteOrigin { host: address.to_string(), ..RemoteOrigin::default() })
     }

@@ -47,8 +47,8 @@ q  Ctrl-C     quit
 
 A message and the replies to it are one row, which opens as a \
                     conversation.
-Looking changes nothing for the agents. Only a message to yourself counts as read \
-                    when you open it. Sent: the message waits in the mailbox. Read: the whole message was shown. \
+Looking at messages here does not mark them as read for the agents. Opening a message marks it as read only \
+                    if it is addressed to you. Sent: the message waits in the mailbox. Marked as read: the whole message was shown. \
                     Acked: the recipient confirmed or answered the message.";
 
 /// Draws the whole screen.

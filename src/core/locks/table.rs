@@ -263,7 +263,7 @@ impl Locks {
     pub(super) fn not_released(&self, peers: &Peers, me: &str, path: &str) -> Error {
         Error::not_found(match self.locks.iter().find(|lock| lock.path == path) {
             Some(lock) if lock.holder == me => {
-                format!("{path} is locked by a running command of yours; the lock ends with that command")
+                format!("{path} is locked by a running command of yours; the lock ends when that command ends")
             }
             Some(lock) => {
                 let name = peers.name_of(&lock.holder);
@@ -292,7 +292,8 @@ impl Locks {
         let text = if lock.holder == request.holder && lock.owner.is_edit() {
             format!("{path} is being edited by another subagent of this session ({left} left); let it finish first")
         } else if lock.holder == request.holder {
-            let cure = if lock.owner.is_shared() { "renew it with --renew" } else { "the lock ends with that command" };
+            let cure =
+                if lock.owner.is_shared() { "renew it with --renew" } else { "the lock ends when that command ends" };
             format!("{path} is locked by another command of yours ({reason}{left} left); {cure}")
         } else {
             format!(

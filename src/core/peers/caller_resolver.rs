@@ -17,14 +17,14 @@
 //! that it sends belongs to another peer, which a hook registered, the peer without a key is removed, unless it has
 //! been used.
 //!
-//! If a hook has a key that no session has, the sessions of its agent process decide:
+//! If a hook has no key, or a key that no session has, the sessions of its agent process decide:
 //!
 //! | the hook's key | the sessions of the process | the hook's session |
 //! | --- | --- | --- |
 //! | none | one | that one |
 //! | new | one, without a key | that one, which gets the key |
 //! | new, and the agent says that its session goes on | one | that one, which gets a further key |
-//! | new | any other | none: a second key is a second session |
+//! | new | any other | none, because a second key means a second session |
 //!
 //! If the environment of a verb names the session of its shell, the verb's ancestor processes decide:
 //!
@@ -206,8 +206,9 @@ impl Peers {
     fn session_of_shell(&self, call: &Call) -> Result<Option<PeerId>, Error> {
         let Some(named) = &call.shell_session else { return self.session_around(&call.ancestors) };
         let refused = |why: String| {
-            let text =
-                format!("SLM_MESH_SESSION is {named}, {why}; unset the variable, or say who you act as with --as");
+            let text = format!(
+                "SLM_MESH_SESSION is {named}, {why}; unset the variable, or use --as to say which peer you act as"
+            );
             Error::new(ErrorKind::Refused, text)
         };
         let Some(peer) = self.get(named).filter(|peer| peer.row.is_session()) else {
@@ -303,8 +304,8 @@ pub(in crate::core) fn nearest(ancestors: &[Process]) -> Option<&Process> {
 /// human, whose mail it would read.
 fn unknown_session(agent: AgentProgram) -> Error {
     let text = format!(
-        "this process runs inside {}, which has no session on the mesh yet; begin one (session.begin), or say who \
-         you act as with --as",
+        "this process runs inside {}, which has no session on the mesh yet; begin one (session.begin), or use \
+         --as to say which peer you act as",
         agent.short_name
     );
     Error::new(ErrorKind::Ambiguous, text).with(json!({ "agent": agent.kind, "shortName": agent.short_name }))

@@ -75,8 +75,10 @@ pub static BEGIN: Op = Op {
 fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let is_it = |process: &&Process| process.agent.is_some_and(|agent| agent.kind == args.word("agent"));
     let Some(process) = ctx.ancestors.iter().find(is_it) else {
-        let text =
-            format!("no process of {} is an ancestor of the caller; say who you act as with --as", args.word("agent"));
+        let text = format!(
+            "no process of {} is an ancestor of the caller; use --as to say which peer you act as",
+            args.word("agent")
+        );
         return Err(Error::new(ErrorKind::Refused, text));
     };
     let id = match only(mesh.peers.sessions_of_process(process).into_iter()).map(|peer| peer.row.id.clone()) {

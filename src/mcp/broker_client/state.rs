@@ -81,7 +81,7 @@ pub struct ClientState {
     pub is_answering: bool,
 }
 
-/// A request that the broker answers once there is a reason to wake one of the client's threads.
+/// A request that the broker answers as soon as there is a reason to wake one of the client's threads.
 #[derive(Debug)]
 pub struct WakeupWait {
     pub thread: String,

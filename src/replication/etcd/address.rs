@@ -31,7 +31,7 @@ impl EtcdAddress {
         let name = name.trim_matches('/');
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
         if name.is_empty() || !name.chars().all(is_plain) {
-            return Err(wrong("has no name for the mesh after the hosts (letters, digits and -_./)"));
+            return Err(wrong("has no mesh name (letters, digits and -_./) after the hosts"));
         }
         let mut members = Vec::new();
         for host in hosts.split(',') {

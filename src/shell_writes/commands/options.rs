@@ -6,7 +6,7 @@ use super::super::shell_state::Field;
 pub(super) struct Spec {
     /// Letters whose value is the rest of the word, or the next word if there is no rest.
     pub short: &'static str,
-    /// Letters whose value is the rest of the word; without a rest, there is no value.
+    /// Letters whose value is the rest of the word. If nothing follows the letter, it has no value.
     pub attached: &'static str,
     /// Long options whose value comes after `=`, or is the next word if there is no `=`.
     pub long: &'static [&'static str],
