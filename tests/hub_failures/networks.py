@@ -31,7 +31,7 @@ def reason_for_loopback(program):
         return "this machine allows no network namespaces"
     # A hub talks to etcd on another machine only over TLS. Both kinds of program refuse an empty file of authorities.
     with tempfile.TemporaryDirectory() as directory:
-        env = environment(SLM_MESH_HOST="127.0.0.1", SLM_MESH_PORT=str(free_ports(1)[0]), SLM_MESH_DATA_DIR=directory,
+        env = environment(SLM_MESH_HOST="0.0.0.0", SLM_MESH_PORT=str(free_ports(1)[0]), SLM_MESH_DATA_DIR=directory,
                           SLM_MESH_STORE="etcds://etcd.invalid/slm", SLM_MESH_STORE_CA="/dev/null")
         said = subprocess.run([program, "start"], env=env, capture_output=True, text=True).stderr
     return "this program was built without TLS" if "without TLS" in said else None

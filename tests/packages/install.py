@@ -191,7 +191,7 @@ def python_client_works(place, python):
 
 def speaks_tls_to_etcd(place, command):
     """Only a program with TLS looks into the file of the authority."""
-    hub = {"SLM_MESH_DATA_DIR": str(place.work / "hub"), "SLM_MESH_HOST": "127.0.0.1",
+    hub = {"SLM_MESH_DATA_DIR": str(place.work / "hub"), "SLM_MESH_HOST": "0.0.0.0",
            "SLM_MESH_SHARED_SECRET": "a secret of several hubs", "SLM_MESH_DISCOVERY": "off",
            "SLM_MESH_STORE": "etcds://etcd.invalid/slm", "SLM_MESH_STORE_CA": str(TOP / "LICENSE")}
     said = place.run(*command, "start", status=2, **hub)
