@@ -307,8 +307,9 @@ class Session(Load):
     def send(self, text):
         return self.tool("mesh_send", to="human", message=text, key=text).get("seq")
 
-    def set(self, entry, value):
-        return self.tool("mesh_state", action="set", key=entry, value=value).get("version")
+    def write(self, turn):
+        """Only compare-and-set. Another write is sent again after a lost connection, so it may take effect twice."""
+        self.write_if(turn)
 
     def set_if(self, entry, value, expected):
         return set_if_outcome(self.tool("mesh_state", action="set", key=entry, value=value, expect=expected))
@@ -366,7 +367,7 @@ class Http(Load):
         pass
 
     def ask(self, path, **body):
-        """The answer of the hub that answered last, or else nothing, and the next one is asked the next time."""
+        """The answer of the hub that answered last. If it gives none, the next call goes to the next hub."""
         try:
             return self.cluster.ask_http(self.hub, path, body, ANSWER_MAX)
         except urllib.error.HTTPError as error:
@@ -379,9 +380,9 @@ class Http(Load):
         return {}
 
     def register(self):
-        """Makes the worker a peer of the mesh, which has to lead by now."""
-        ask = lambda: self.ask("/register", projectPath="/chaos", pid=os.getpid(), name=self.worker)
-        self.id = self.repeat(lambda: ask().get("peerId")).answer
+        """Makes the worker a peer of the mesh."""
+        facts = {"projectPath": "/chaos", "pid": os.getpid(), "name": self.worker}
+        self.id = self.repeat(lambda: self.ask("/register", **facts).get("peerId")).answer
 
     def send(self, text):
         identity = self.ask("/send", fromPeer=self.worker, toPeer="cli", payload=text).get("messageId")
