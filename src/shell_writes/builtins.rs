@@ -1,8 +1,8 @@
 //! Commands that the shell itself runs, and commands that only print text.
 
-use super::evaluator::{Evaluator, RunResult, StreamText, set_read};
+use super::evaluator::{Evaluator, RunResult, StreamText};
 use super::shell_state::{Field, State, Value};
-use super::syntax::{AssignedValue, Assignment, Part, Word};
+use super::syntax::{AssignedValue, Assignment, Command, Part, Word};
 use std::rc::Rc;
 
 impl Evaluator<'_> {
@@ -57,19 +57,28 @@ impl Evaluator<'_> {
                 let words: Option<Vec<&str>> = arguments.iter().map(Field::text).collect();
                 return words.map(|words| self.run_script(&words.join(" "), state, input)).or(Some(unknown()));
             }
-            ":" | "true" | "false" | "test" | "[" | "trap" | "wait" | "sleep" | "mkdir" | "shopt" => {
+            ":" | "true" | "false" | "test" | "[" | "wait" | "sleep" | "mkdir" | "shopt" => {
                 if name == "mkdir" {
                     self.make_folders(state, arguments);
                 }
                 StreamText::empty()
             }
-            "printf" if is_printf_to_variable(arguments) => {
-                arguments.get(1).and_then(Field::text).into_iter().for_each(|name| state.set(name, Value::Unknown));
-                StreamText::empty()
-            }
+            "trap" => self.set_trap(state, arguments),
+            "printf" if is_printf_to_variable(arguments) => print_to_variable(state, arguments),
             name => printed(name, arguments, state, input)?,
         };
         Some(RunResult::printed(output))
+    }
+
+    /// `trap script EXIT`, whose script runs when the shell ends.
+    fn set_trap(&mut self, state: &State, arguments: &[Field]) -> StreamText {
+        if let [Field::Known(script), Field::Known(signal), ..] = arguments
+            && matches!(signal.as_str(), "EXIT" | "0")
+        {
+            let mut inner = self.copy(state);
+            self.run_script(script, &mut inner, &StreamText::Unknown);
+        }
+        StreamText::empty()
     }
 
     fn change_directory(&mut self, state: &mut State, arguments: &[Field]) -> StreamText {
@@ -128,7 +137,40 @@ fn first_line<'i>(builtin: &str, input: &'i StreamText) -> Option<&'i str> {
 }
 
 fn is_printf_to_variable(arguments: &[Field]) -> bool {
-    arguments.first().and_then(Field::text) == Some("-v")
+    arguments.len() > 2 && arguments.first().and_then(Field::text) == Some("-v")
+}
+
+/// Sets the variables of `read` from a line.
+pub(super) fn set_read(state: &mut State, names: &[String], line: Option<&str>) {
+    match (names, line) {
+        ([name], Some(line)) => state.set(name, Value::Text(line.trim().to_owned())),
+        _ => names.iter().for_each(|name| state.set(name, Value::Unknown)),
+    }
+}
+
+fn print_to_variable(state: &mut State, arguments: &[Field]) -> StreamText {
+    let words: Option<Vec<&str>> = arguments.iter().map(Field::text).collect();
+    let value = words.and_then(|words| formatted(&words[2..])).map_or(Value::Unknown, Value::Text);
+    if let Some(name) = arguments.get(1).and_then(Field::text) {
+        state.set(name, value);
+    }
+    StreamText::empty()
+}
+
+/// Whether a command always succeeds, or always fails; `None` if that is unknown.
+pub(super) fn fixed_status(command: &Command) -> Option<bool> {
+    match command {
+        Command::Simple(simple) => match simple.words.as_slice() {
+            [word] => match word.as_literal().as_deref() {
+                Some(":" | "true") => Some(true),
+                Some("false") => Some(false),
+                _ => None,
+            },
+            _ => None,
+        },
+        Command::Sequence(commands) => commands.last().and_then(fixed_status),
+        _ => None,
+    }
 }
 
 /// The output of a command that writes no file; `None` for any other command.

@@ -1,5 +1,6 @@
 //! Walks through the commands of a script, and notes which files they write.
 
+use super::builtins::{fixed_status, set_read};
 use super::parser::Parser;
 use super::shell_state::{Field, State, Value};
 use super::syntax::{AssignedValue, Assignment, Command, Joint, Redirect, Simple, Word};
@@ -198,7 +199,13 @@ impl<'a> Evaluator<'a> {
         if ends {
             return RunResult { output, ends };
         }
+        let mut status = fixed_status(first);
         for (joint, command) in others {
+            // In `false && a || b`, the failure of `false` decides about `b` as well.
+            if status == Some(*joint == Joint::Or) {
+                continue;
+            }
+            status = fixed_status(command);
             match joint {
                 Joint::And => output = joined(output, self.run(command, state, input).output),
                 Joint::Or => {
@@ -251,6 +258,9 @@ impl<'a> Evaluator<'a> {
         let mut ends: Vec<State> = Vec::new();
         for (condition, body) in branches {
             self.run(condition, state, input);
+            if fixed_status(condition) == Some(false) {
+                continue;
+            }
             let mut inner = self.copy(state);
             if !self.run(body, &mut inner, input).ends {
                 ends.push(inner);
@@ -443,10 +453,7 @@ impl<'a> Evaluator<'a> {
                         self.write(state, &path);
                     }
                 }
-                Redirect::Read(word) => {
-                    let path = self.text_of(state, word).and_then(|path| self.resolve(state, &path));
-                    input = path.map_or(StreamText::Unknown, StreamText::File);
-                }
+                Redirect::Read(word) => input = self.read_from(state, word),
                 Redirect::HereString(word) => {
                     input = self.text_of(state, word).map_or(StreamText::Unknown, |text| StreamText::Text(text + "\n"));
                 }
@@ -458,14 +465,6 @@ impl<'a> Evaluator<'a> {
             }
         }
         input
-    }
-}
-
-/// Sets the variables of `read`, from a line.
-pub(super) fn set_read(state: &mut State, names: &[String], line: Option<&str>) {
-    match (names, line) {
-        ([name], Some(line)) => state.set(name, Value::Text(line.trim().to_owned())),
-        _ => names.iter().for_each(|name| state.set(name, Value::Unknown)),
     }
 }
 

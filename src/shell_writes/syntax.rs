@@ -43,6 +43,8 @@ pub(super) enum Expansion {
     Plain,
     /// `${name[@]}` or `$@`: every element as a separate word.
     Every,
+    /// `${name[n]}`: this element.
+    Element(usize),
     /// `${name:-word}` and `${name:=word}`.
     Default(Word),
     /// `${name#pattern}`; `longest` means `##`.

@@ -3,7 +3,7 @@
 use super::braces;
 use super::evaluator::{Evaluator, StreamText};
 use super::shell_state::{Field, State, Value};
-use super::syntax::{Expansion, Part, Word};
+use super::syntax::{Command, Expansion, Part, Word};
 use super::wildcards::{self, Sign};
 
 /// Longer values count as unknown, so that repeated doubling cannot exhaust the memory.
@@ -133,11 +133,7 @@ impl Evaluator<'_> {
                 push_value(value, *quoted, fields);
             }
             Part::Output { script, quoted } => {
-                let mut inner = self.copy(state);
-                let outer = std::mem::replace(&mut self.output_is_read, true);
-                let output = self.run(script, &mut inner, &StreamText::Unknown).output;
-                self.output_is_read = outer;
-                let value = if let StreamText::Text(text) = output {
+                let value = if let StreamText::Text(text) = self.output_of(state, script) {
                     Some(text.trim_end_matches('\n').to_owned())
                 } else {
                     None
@@ -152,6 +148,24 @@ impl Evaluator<'_> {
             }
             Part::Unknown => fields.push_unknown(true),
         }
+    }
+
+    /// The output of a script in a subshell.
+    fn output_of(&mut self, state: &State, script: &Command) -> StreamText {
+        let mut inner = self.copy(state);
+        let outer = std::mem::replace(&mut self.output_is_read, true);
+        let output = self.run(script, &mut inner, &StreamText::Unknown).output;
+        self.output_is_read = outer;
+        output
+    }
+
+    /// The text that a command reads from `< word`.
+    pub(super) fn read_from(&mut self, state: &mut State, word: &Word) -> StreamText {
+        if let [Part::Process(script)] = word.0.as_slice() {
+            return self.output_of(state, script);
+        }
+        let path = self.text_of(state, word).and_then(|path| self.resolve(state, &path));
+        path.map_or(StreamText::Unknown, StreamText::File)
     }
 
     fn push_every(&mut self, state: &State, name: &str, quoted: bool, fields: &mut FieldBuilder) {
@@ -215,6 +229,12 @@ impl Evaluator<'_> {
                 let (value, to) = (value?, self.text_of(state, to)?);
                 Some(if *everywhere { value.replace(&from, &to) } else { value.replacen(&from, &to, 1) })
             }
+            Expansion::Element(n) => match state.variable(name)? {
+                Value::List(list) if !list.iter().take(n + 1).any(|field| *field == Field::Many) => {
+                    list.get(*n)?.text().map(str::to_owned)
+                }
+                _ => value.filter(|_| *n == 0),
+            },
             Expansion::Every | Expansion::Unknown => None,
         }
         .filter(|value| value.len() <= VALUE_MAX)

@@ -224,7 +224,10 @@ impl Parser {
         let is_length = self.peek() == Some('#') && self.peek_at(1) != Some('}');
         let name = if is_length { String::new() } else { self.variable_name() };
         let has_elements = self.accept("[@]") || self.accept("[*]");
+        let element = if has_elements { None } else { self.element_number() };
         let change = match self.peek() {
+            Some('}') if element.is_some() => Expansion::Element(element.unwrap_or_default()),
+            _ if element.is_some() => Expansion::Unknown,
             Some('}') if has_elements || name == "@" => Expansion::Every,
             Some('}') => Expansion::Plain,
             _ if name.is_empty() || has_elements => Expansion::Unknown,
@@ -238,6 +241,15 @@ impl Parser {
         Ok(Part::Variable { name, change, quoted })
     }
 
+    /// The number in `[n]`.
+    fn element_number(&mut self) -> Option<usize> {
+        let rest = self.text.get(self.at..)?.strip_prefix(&['['])?;
+        let n_digits = rest.iter().take_while(|c| c.is_ascii_digit()).count();
+        let number = rest[..n_digits].iter().collect::<String>().parse().ok()?;
+        (rest.get(n_digits) == Some(&']')).then(|| self.at += n_digits + 2)?;
+        Some(number)
+    }
+
     fn expect_brace(&mut self) -> Parsed<()> {
         if self.accept("}") { Ok(()) } else { Err(SyntaxError) }
     }
@@ -248,14 +260,15 @@ impl Parser {
             self.braced_word(&mut operand, quoted)?;
             return Ok(Expansion::Default(operand));
         }
+        // Quotes around the whole expansion do not quote its pattern.
         if self.accept("#") {
             let longest = self.accept("#");
-            self.braced_word(&mut operand, quoted)?;
+            self.braced_word(&mut operand, false)?;
             return Ok(Expansion::CutStart { pattern: operand, longest });
         }
         if self.accept("%") {
             let longest = self.accept("%");
-            self.braced_word(&mut operand, quoted)?;
+            self.braced_word(&mut operand, false)?;
             return Ok(Expansion::CutEnd { pattern: operand, longest });
         }
         if self.accept("/") {

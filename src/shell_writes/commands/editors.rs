@@ -74,7 +74,7 @@ fn without_digits(field: &Field) -> Field {
     }
 }
 
-/// `awk -i inplace`.
+/// `awk -i inplace`, and `print > "file"` in a script on the command line.
 pub(super) fn awk(run: &mut Run) -> StreamText {
     let options = AWK.parse(run.arguments);
     let is_in_place = options.values(&["i", "include"]).any(|field| field.text() == Some("inplace"));
@@ -83,7 +83,53 @@ pub(super) fn awk(run: &mut Run) -> StreamText {
         let files = options.operands.iter().skip(usize::from(!has_script)).filter_map(Field::text);
         files.filter(|word| !word.contains('=')).for_each(|path| run.write(path));
     }
+    if !options.has(&["f", "file", "E"])
+        && let Some(Field::Known(script)) = options.operands.first()
+    {
+        printed_to(script).iter().for_each(|path| run.write(path));
+    }
     StreamText::Unknown
+}
+
+/// The files to which a script of awk prints, if their names are literals.
+fn printed_to(script: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut prints = false;
+    let mut rest = script;
+    while let Some(first) = rest.chars().next() {
+        match first {
+            '"' => {
+                let Some((_, behind)) = awk_literal(rest) else { return found };
+                rest = behind;
+                continue;
+            }
+            '{' | '}' | ';' | '\n' => prints = false,
+            '#' => rest = &rest[rest.find('\n').unwrap_or(rest.len() - 1)..],
+            'p' if rest.starts_with("print") => prints = true,
+            // In a condition, the sign compares.
+            '>' if prints => {
+                let target = rest.trim_start_matches('>').trim_start_matches(' ');
+                let literal = awk_literal(target);
+                let ends = |behind: &str| {
+                    behind.trim_start_matches(' ').starts_with([';', '}', '\n']) || behind.trim().is_empty()
+                };
+                found.extend(literal.filter(|(_, behind)| ends(behind)).map(|(text, _)| text));
+                rest = target;
+                continue;
+            }
+            _ => {}
+        }
+        rest = &rest[first.len_utf8()..];
+    }
+    found
+}
+
+/// The string literal at the beginning of a text, if it has no escapes, and the text behind it.
+fn awk_literal(text: &str) -> Option<(String, &str)> {
+    let inner = text.strip_prefix('"')?;
+    let end = inner.find(['"', '\\'])?;
+    let behind = inner[end..].strip_prefix('"')?;
+    Some((inner[..end].to_owned(), behind))
 }
 
 /// `yq -i`.

@@ -41,13 +41,20 @@ pub(super) fn python(run: &mut Run) -> StreamText {
     let options = PYTHON.parse(run.arguments);
     let scripts: Vec<String> = options.values(&["c"]).filter_map(Field::text).map(str::to_owned).collect();
     let has_file = options.operands.first().is_some_and(|field| field.text() != Some("-"));
-    look_into(run, &scripts, Language::Python, has_file || options.has(&["c", "V", "version", "h"]));
+    // The first argument has the number 1. With `-`, this sign has the number 0.
+    let first = [Field::Unknown];
+    let arguments = [if options.has(&["c"]) { &first[..] } else { &[] }, &options.operands].concat();
+    let has_script = has_file || options.has(&["c", "V", "version", "h"]);
+    look_into(run, &scripts, Language::Python, has_script, &arguments);
     StreamText::Unknown
 }
 
 fn module(run: &mut Run, at: usize) -> StreamText {
     let words = run.arguments[at..].to_vec();
     let Some((Field::Known(name), arguments)) = words.split_first() else { return StreamText::Unknown };
+    if name == "json.tool" {
+        run.write_field(Spec::new("", &["indent"]).parse(arguments).operands.get(1));
+    }
     let mut inner = Run { evaluator: run.evaluator, state: run.state, name, arguments, input: run.input };
     if formatters::is_formatter(&inner) { formatters::format(&mut inner) } else { StreamText::Unknown }
 }
@@ -60,30 +67,26 @@ pub(super) fn node(run: &mut Run) -> StreamText {
     let given = options.values(&["e", "p", "eval", "print"]).chain(evaluated);
     let scripts: Vec<String> = given.filter_map(Field::text).map(str::to_owned).collect();
     let has_file = options.operands.first().is_some_and(|field| field.text() != Some("-"));
-    look_into(
-        run,
-        &scripts,
-        Language::JavaScript,
-        has_file || options.has(&["e", "p", "eval", "print", "v", "version"]),
-    );
+    let has_script = has_file || options.has(&["e", "p", "eval", "print", "v", "version"]);
+    look_into(run, &scripts, Language::JavaScript, has_script, &[]);
     StreamText::Unknown
 }
 
 /// Scripts in Perl or Ruby.
 pub(super) fn interpreted(run: &mut Run, scripts: &[String], has_script: bool) -> StreamText {
     let language = if run.name == "perl" { Language::Perl } else { Language::Ruby };
-    look_into(run, scripts, language, has_script);
+    look_into(run, scripts, language, has_script, &[]);
     StreamText::Unknown
 }
 
-/// Analyses scripts, or the text on standard input if there is no other script.
-fn look_into(run: &mut Run, scripts: &[String], language: Language, has_script: bool) {
+/// Analyses scripts, or the text on standard input if there is no other script. `arguments` are those of the script.
+fn look_into(run: &mut Run, scripts: &[String], language: Language, has_script: bool, arguments: &[Field]) {
     let input = run.input.text().filter(|_| !has_script).map(str::to_owned);
     for script in scripts.iter().cloned().chain(input) {
         if script.len() > SCRIPT_MAX || !run.evaluator.spend(script.len() / 8) {
             continue;
         }
-        let Some(tokens) = tokens(&script, language) else { continue };
+        let Some(tokens) = tokens(&script, language).map(|tokens| with_arguments(tokens, arguments)) else { continue };
         // If the script changes the directory, it is uncertain what relative paths mean, so only absolute paths count.
         let moves = tokens.iter().any(|token| matches!(token, Token::Name(name) if name == "chdir"));
         let snippet = Snippet { bindings: bindings(&tokens), tokens };
@@ -96,6 +99,28 @@ fn look_into(run: &mut Run, scripts: &[String], language: Language, has_script: 
             }
         }
     }
+}
+
+/// The tokens with a literal instead of each `sys.argv[n]` that is known.
+fn with_arguments(tokens: Vec<Token>, arguments: &[Field]) -> Vec<Token> {
+    let argument = |at: usize| {
+        let is_argv = name(tokens.get(at)) == Some("sys")
+            && is_sign(tokens.get(at + 1), '.')
+            && name(tokens.get(at + 2)) == Some("argv")
+            && is_sign(tokens.get(at + 3), '[')
+            && is_sign(tokens.get(at + 5), ']');
+        let number: usize = name(tokens.get(at + 4)).filter(|_| is_argv)?.parse().ok()?;
+        // After a word that may be any number of words, the numbers are unknown.
+        arguments.get(..=number)?.iter().all(|field| *field != Field::Many).then(|| arguments[number].text())?
+    };
+    let mut found = Vec::with_capacity(tokens.len());
+    let mut at = 0;
+    while let Some(token) = tokens.get(at) {
+        let text = argument(at);
+        at += if text.is_some() { 6 } else { 1 };
+        found.push(text.map_or_else(|| token.clone(), |text| Token::Text(text.to_owned())));
+    }
+    found
 }
 
 /// A file that a script writes.
@@ -347,6 +372,9 @@ impl Snippet {
                 }
                 ("rename" | "replace", Some("os")) | ("move", Some("shutil")) => paths.extend(self.two(at + 2, true)),
                 ("copy" | "copy2" | "copyfile", Some("shutil")) => paths.extend(self.two(at + 2, false)),
+                ("input" | "FileInput", Some("fileinput")) if self.has_word_in_call(at + 1, "inplace") => {
+                    paths.extend(self.argument(at + 2).map(|(paths, _)| paths).unwrap_or_default());
+                }
                 ("rmtree", Some("shutil")) => {
                     trees.extend(self.argument(at + 2).map(|(paths, _)| paths).unwrap_or_default())
                 }
@@ -361,6 +389,12 @@ impl Snippet {
         }
         let paths = paths.into_iter().map(|path| Written { path, is_tree: false });
         paths.chain(trees.into_iter().map(|path| Written { path, is_tree: true })).collect()
+    }
+
+    /// Whether a name occurs between the brackets of a call.
+    fn has_word_in_call(&self, at: usize, word: &str) -> bool {
+        let inner = self.tokens.iter().skip(at).take_while(|token| !matches!(token, Token::Sign(')') | Token::End));
+        inner.into_iter().any(|token| name(Some(token)) == Some(word))
     }
 
     /// The file that `open(path, "w")` opens for writing.

@@ -64,6 +64,7 @@ const RULES: &[(&[&str], Rule)] = &[
     (&["env", "genv"], wrappers::env),
     (&["sudo", "doas"], wrappers::sudo),
     (&["timeout", "gtimeout"], wrappers::timeout),
+    (&["flock"], wrappers::flock),
     (
         &["nice", "ionice", "nohup", "setsid", "time", "stdbuf", "command", "builtin", "exec", "caffeinate"],
         wrappers::plain,

@@ -15,6 +15,7 @@ const XARGS: Spec = Spec {
 const SUDO: Spec =
     Spec { short: "ugphCrtTD", attached: "", long: &["user", "group", "prompt", "host", "chdir"], stops: true };
 const ENV: Spec = Spec { short: "uCS", attached: "", long: &["unset", "chdir", "split-string"], stops: true };
+const FLOCK: Spec = Spec { short: "wE", attached: "", long: &["timeout", "wait", "conflict-exit-code"], stops: true };
 const TIMEOUT: Spec = Spec { short: "ks", attached: "", long: &["kill-after", "signal"], stops: true };
 const PLAIN: Spec = Spec {
     short: "ncpoifea",
@@ -44,7 +45,7 @@ pub(super) fn shell(run: &mut Run) -> StreamText {
     }
     let reads_input = options.operands.is_empty() || options.has(&["s"]);
     match run.input.text().filter(|_| reads_input).map(str::to_owned) {
-        Some(script) => run_script(run, &script, &[]).output,
+        Some(script) => run_script(run, &script, &options.operands).output,
         None => StreamText::Unknown,
     }
 }
@@ -73,6 +74,18 @@ pub(super) fn sudo(run: &mut Run) -> StreamText {
     run_operands(run, &options.operands[n..])
 }
 
+/// `flock file command`, and `flock file -c script`.
+pub(super) fn flock(run: &mut Run) -> StreamText {
+    let options = FLOCK.parse(run.arguments);
+    match options.operands.get(1..) {
+        Some([Field::Known(option), Field::Known(script)]) if matches!(option.as_str(), "-c" | "--command") => {
+            run_script(run, script, &[]).output
+        }
+        Some(words) => run_operands(run, words),
+        None => StreamText::Unknown,
+    }
+}
+
 /// `timeout 10 command`.
 pub(super) fn timeout(run: &mut Run) -> StreamText {
     let options = TIMEOUT.parse(run.arguments);
@@ -87,11 +100,14 @@ fn is_assignment(field: &Field) -> bool {
 /// `env name=value command`.
 pub(super) fn env(run: &mut Run) -> StreamText {
     let options = ENV.parse(run.arguments);
-    if options.has(&["S", "split-string", "C", "chdir"]) {
+    if options.has(&["S", "split-string"]) {
         return StreamText::Unknown;
     }
     let n = options.operands.iter().take_while(|field| is_assignment(field)).count();
     let outer = run.state.clone();
+    if let Some(folder) = options.value(&["C", "chdir"]) {
+        run.state.directory = folder.text().and_then(|folder| run.evaluator.resolve(run.state, folder));
+    }
     for field in &options.operands[..n] {
         if let Some((name, value)) = field.text().and_then(|text| text.split_once('=')) {
             run.state.set(name, Value::Text(value.to_owned()));
@@ -106,12 +122,14 @@ pub(super) fn env(run: &mut Run) -> StreamText {
 /// `xargs`. The words come from standard input, if its text is known.
 pub(super) fn xargs(run: &mut Run) -> StreamText {
     let options = XARGS.parse(run.arguments);
-    if options.has(&["a", "arg-file", "d", "delimiter", "E", "L", "max-lines"]) {
+    let delimiter = options.value(&["d", "delimiter"]).map(Field::text);
+    let has_other_delimiter = !matches!(delimiter, None | Some(Some("\\n" | "\n")));
+    if options.has(&["a", "arg-file", "E", "L", "max-lines", "l"]) || has_other_delimiter {
         return StreamText::Unknown;
     }
     let by_null = options.has(&["0", "null"]);
     let place = if options.has(&["i"]) { Some("{}") } else { options.value(&["I", "replace"]).and_then(Field::text) };
-    let by_line = place.is_some();
+    let by_line = place.is_some() || delimiter.is_some();
     let is_separator = |c: char| match (by_null, by_line) {
         (true, _) => c == '\0',
         (false, true) => c == '\n',
@@ -124,14 +142,19 @@ pub(super) fn xargs(run: &mut Run) -> StreamText {
         return if has_files { run_inner(run, &words) } else { StreamText::Unknown };
     };
     // Quotes and backslashes are special to xargs, but file names rarely contain them.
-    if !by_null && text.contains(['\'', '"', '\\']) {
+    if !by_null && delimiter.is_none() && text.contains(['\'', '"', '\\']) {
         return StreamText::Unknown;
     }
     let words: Vec<&str> = text.split(is_separator).map(str::trim).filter(|word| !word.is_empty()).collect();
     let Some(place) = place else {
-        let words = words.iter().map(|word| Field::Known((*word).to_owned()));
-        let words: Vec<Field> = options.operands.iter().cloned().chain(words).collect();
-        return run_inner(run, &words);
+        let n_most = options.value(&["n", "max-args"]).map(|n| n.text().and_then(|n| n.parse().ok()));
+        let Some(n_most) = n_most.unwrap_or(Some(usize::MAX)).filter(|n| *n > 0) else { return StreamText::Unknown };
+        for words in words.chunks(n_most).take(RUNS_MAX) {
+            let words = words.iter().map(|word| Field::Known((*word).to_owned()));
+            let words: Vec<Field> = options.operands.iter().cloned().chain(words).collect();
+            run_inner(run, &words);
+        }
+        return StreamText::Unknown;
     };
     for word in words.iter().take(RUNS_MAX) {
         let replaced = |field: &Field| match field {
