@@ -4,7 +4,8 @@ mod support;
 
 use serde_json::{Value, json};
 use std::fs;
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 use support::{Place, Session, Socket, lives, until};
 
 const CODEX: &str = "codex-mcp-client";
@@ -321,4 +322,36 @@ fn work_trees_are_apart_unless_the_whole_repository_is_meant() {
     let (error, is_error) =
         tree.try_tool("mesh_lock", json!({ "action": "lock", "filePath": "a.rs", "scope": "repo" }));
     assert!(is_error && error["error"].as_str().unwrap().contains("codex-main"), "{error}");
+}
+
+/// `git stash` takes away the work of another agent, if that has changed anything.
+#[test]
+fn git_commands_on_the_whole_tree_are_denied_if_they_change_a_held_file() {
+    let place = Place::new();
+    let git = |words: &[&str]| {
+        let mut git = Command::new("git");
+        git.arg("-C").arg(&place.root).args(["-c", "user.name=a", "-c", "user.email=a@b"]);
+        assert!(git.args(words).status().unwrap().success(), "{words:?}");
+    };
+    fs::write(place.root.join("held.txt"), "one\n").unwrap();
+    git(&["init", "-q"]);
+    git(&["add", "held.txt"]);
+    git(&["commit", "-qm", "One"]);
+    place.ok(&["lock", "held.txt", "--reason", "mine"]);
+    let before = |command: &str| {
+        let input = json!({ "session_id": "one", "hook_event_name": "PreToolUse", "cwd": place.root,
+                            "tool_name": "Bash", "tool_input": { "command": command } });
+        let mut hook = place.command(&["hook", "claude"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        hook.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
+        serde_json::from_slice::<Value>(&hook.wait_with_output().unwrap().stdout).unwrap_or_default()
+    };
+    for command in ["git stash", "git checkout .", "git reset --hard"] {
+        assert_eq!(before(command), Value::Null, "{command}: the file is as it was committed");
+    }
+    fs::write(place.root.join("held.txt"), "two\n").unwrap();
+    for command in ["git stash", "git checkout .", "git reset --hard", "cd . && git restore -s HEAD ."] {
+        let reason = before(command)["hookSpecificOutput"]["permissionDecisionReason"].to_string();
+        assert!(reason.contains("held.txt is locked by") && reason.contains("mine"), "{command}: {reason}");
+    }
+    assert_eq!(before("git stash list && git commit -qm two"), Value::Null);
 }

@@ -8,9 +8,9 @@ use super::export_session_id;
 use super::held_files::change_report::{ChangeReport, own_news_text};
 use super::held_files::{CommandNote, HeldFiles, LockedPath, OwnMoment, ToolRun};
 use super::hook_input::{HookEvent, HookInput, understand};
-use super::hook_text;
 use super::session_shield::SessionShield;
 use super::shell_tool_writes;
+use super::{hook_text, replaced_by_git};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::{time, untrusted_text};
 use crate::client::{Client, remote};
@@ -186,7 +186,10 @@ fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
         HookEvent::Command(commands) => {
             let first = commands.first().and_then(|command| command.lines().find(|line| !line.trim().is_empty()));
             run.command = Some(first.unwrap_or_default().chars().take(COMMAND_LINE_MAX).collect());
-            shell_tool_writes::files(commands, &path_normalization::absolute(&hook.directory))
+            let (named, maybe_written) =
+                shell_tool_writes::writes(commands, &path_normalization::absolute(&hook.directory));
+            run.maybe_written = maybe_written;
+            named
         }
         HookEvent::Edit(files) => files.clone(),
         _ => edited_paths::edited_files(input),
@@ -382,7 +385,17 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
     facts["files"] = json!(work.run.named);
     facts["subagent"] = json!(work.hook.subagent);
     facts["withLocks"] = json!(true);
-    match client.call("hook.edit", &facts) {
+    let answer = client.call("hook.edit", &facts).and_then(|answer| {
+        let held = work.held.protected_paths(&LockedPath::list(&answer["others"]));
+        let replaced = replaced_by_git::replaced(&work.run.maybe_written, &held);
+        if replaced.is_empty() {
+            return Ok(answer);
+        }
+        // This fails, unless the holder has just released the files.
+        facts["files"] = json!(replaced);
+        client.call("hook.edit", &facts)
+    });
+    match answer {
         Err(error) if error.kind == ErrorKind::Held => {
             let text = (work.dialect.deny)(&work.hook.call, &hook_text::denial(&error)).to_string();
             Ok(Some(HookReply { text, shown: Value::Null }))

@@ -20,6 +20,7 @@ pub mod own_tool_calls;
 pub mod per_agent_settings;
 pub mod plugin_package;
 pub mod prove;
+mod replaced_by_git;
 pub mod safe_write;
 pub mod session_shield;
 mod shared_log_check;

@@ -2,7 +2,7 @@
 
 use super::edited_paths;
 use crate::base::limits;
-use crate::shell_writes::{Disk, ShellWrite, written_files};
+use crate::shell_writes::{Disk, MaybeWritten, ShellWrite, written_files};
 use serde_json::Value;
 use std::path::Path;
 
@@ -23,16 +23,22 @@ fn script(command: &Value) -> Option<String> {
     }
 }
 
-/// The files, as lock paths, that these commands would write if they ran in `directory`. A file is left out unless a
-/// command is certain to write it, because a wrong denial is worse than a missed write.
-pub fn files(commands: &[String], directory: &str) -> Vec<String> {
+/// The files, as lock paths, that these commands would write if they ran in `directory`, and the files about which git
+/// can tell whether a command writes them. Other files are left out unless a command is certain to write them, because
+/// a wrong denial is worse than a missed write.
+pub fn writes(commands: &[String], directory: &str) -> (Vec<String>, Vec<MaybeWritten>) {
     let home = |name: &str| (name == "HOME").then(|| std::env::var("HOME").ok()).flatten();
     let disk = Disk::new(Path::new(directory));
     let writes = commands.iter().flat_map(|command| written_files(command, directory, &home, &disk));
-    let path = |write: ShellWrite| match write {
-        ShellWrite::File(path) => Some(path.to_string_lossy().into_owned()),
-        ShellWrite::Folder(path) => Some(format!("{}/", path.to_string_lossy())),
-        ShellWrite::Maybe(_) => None,
-    };
-    writes.filter_map(path).take(limits::EDIT_FILES_MAX).collect()
+    let (mut files, mut maybe_written) = (Vec::new(), Vec::new());
+    for write in writes {
+        match write {
+            ShellWrite::File(path) => files.push(path.to_string_lossy().into_owned()),
+            ShellWrite::Folder(path) => files.push(format!("{}/", path.to_string_lossy())),
+            ShellWrite::Maybe(maybe) if maybe.git_tests.is_empty() => {}
+            ShellWrite::Maybe(maybe) => maybe_written.push(maybe),
+        }
+    }
+    files.truncate(limits::EDIT_FILES_MAX);
+    (files, maybe_written)
 }

@@ -73,6 +73,8 @@ pub(super) struct Evaluator<'a> {
     pub(super) listed: HashMap<String, Option<Rc<Vec<Entry>>>>,
     /// Whether anything reads the output of the current command.
     pub(super) output_is_read: bool,
+    /// Whether a command of git has changed its index, its commits or the work tree.
+    pub(super) git_has_changed: bool,
 }
 
 impl<'a> Evaluator<'a> {
@@ -96,6 +98,7 @@ impl<'a> Evaluator<'a> {
             found: RefCell::default(),
             listed: HashMap::new(),
             output_is_read: false,
+            git_has_changed: false,
         }
     }
 

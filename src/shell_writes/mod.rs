@@ -60,6 +60,27 @@ pub struct MaybeWritten {
     pub endings: Vec<String>,
     /// Whether it matters that git tracks a file.
     pub tracking: Tracking,
+    /// The command certainly writes a file if one of these tests holds for it.
+    pub git_tests: Vec<GitTest>,
+}
+
+/// A test by which git itself tells whether a command writes a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GitTest {
+    /// The file differs from the index.
+    DiffersFromIndex,
+    /// The file differs from this commit.
+    DiffersFrom {
+        /// The commit, as the command names it.
+        commit: String,
+        /// Whether the command removes tracked files that the commit does not have.
+        removes_new: bool,
+    },
+    /// Git does not track the file.
+    IsUntracked {
+        /// Whether this includes ignored files.
+        with_ignored: bool,
+    },
 }
 
 /// Whether a command writes a file only if git tracks it, or only if git does not.

@@ -2,7 +2,7 @@
 
 use super::evaluator::Evaluator;
 use super::shell_state::State;
-use super::{Entry, MaybeWritten, ShellWrite, Tracking};
+use super::{Entry, GitTest, MaybeWritten, ShellWrite, Tracking};
 use crate::base::paths;
 use std::rc::Rc;
 
@@ -58,8 +58,21 @@ impl Evaluator<'_> {
 
     /// Notes that some files below a folder may be written.
     pub(super) fn maybe_write(&mut self, folder: &str, endings: &[&str], tracking: Tracking) {
+        self.maybe_write_by_git(folder, endings, tracking, &[]);
+    }
+
+    /// The same for a command of git, which can tell by these tests which files the command writes.
+    pub(super) fn maybe_write_by_git(
+        &mut self,
+        folder: &str,
+        endings: &[&str],
+        tracking: Tracking,
+        git_tests: &[GitTest],
+    ) {
         let endings = endings.iter().map(|ending| (*ending).to_owned()).collect();
-        self.writes.insert(ShellWrite::Maybe(MaybeWritten { folder: folder.into(), endings, tracking }));
+        // After another command of git, the result of a test may be different.
+        let git_tests = if self.git_has_changed { Vec::new() } else { git_tests.to_vec() };
+        self.writes.insert(ShellWrite::Maybe(MaybeWritten { folder: folder.into(), endings, tracking, git_tests }));
     }
 
     /// Whether an absolute path is a folder; `None` if it does not exist.

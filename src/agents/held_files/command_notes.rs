@@ -7,6 +7,7 @@
 use super::copies::{files_in, make_private_dir};
 use super::file_state::FileState;
 use super::hashed;
+use crate::shell_writes::MaybeWritten;
 use serde_json::{Value, json};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -27,6 +28,8 @@ pub struct ToolRun {
     pub command: Option<String>,
     /// The files that the tool writes, if its input shows them.
     pub named: Vec<String>,
+    /// The files about which git can tell whether the command writes them.
+    pub maybe_written: Vec<MaybeWritten>,
     /// Whether the tool edits files or runs commands. Other tools leave no note.
     pub writes: bool,
 }

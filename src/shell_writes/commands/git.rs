@@ -1,14 +1,15 @@
 //! `git`: which files of the work tree a command writes.
 //!
-//! A command with paths writes these paths. A command on the whole tree writes the files that differ from git's index.
-//! This module does not read the index, so it notes that any file that git tracks may be written.
+//! A command with paths writes these paths. A command on the whole tree writes the files that differ from git's index
+//! or from a commit. This module reads neither, so it notes that any file that git tracks may be written, and the test
+//! by which git can tell whether a file is.
 
 use super::Run;
 use super::options::{Options, Spec};
 use super::patch;
-use crate::shell_writes::Tracking;
 use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::shell_state::Field;
+use crate::shell_writes::{GitTest, Tracking};
 
 const GLOBAL: Spec =
     Spec { short: "Cc", attached: "", long: &["git-dir", "work-tree", "namespace", "exec-path"], stops: true };
@@ -33,7 +34,33 @@ pub(super) fn git(run: &mut Run) -> StreamText {
     let output =
         if options.has(&["git-dir", "namespace"]) { StreamText::Unknown } else { dispatch(run, subcommand, arguments) };
     run.state.directory = outer;
+    run.evaluator.git_has_changed |= !READS.contains(&subcommand.as_str());
     output
+}
+
+/// Subcommands after which git's index and commits are what they were.
+const READS: &[&str] = &[
+    "blame",
+    "branch",
+    "cat-file",
+    "config",
+    "describe",
+    "diff",
+    "fetch",
+    "grep",
+    "log",
+    "ls-files",
+    "remote",
+    "rev-list",
+    "rev-parse",
+    "show",
+    "status",
+    "tag",
+];
+
+/// The test for a command that makes files as they are in a commit.
+fn differs_from(commit: &str, removes_new: bool) -> GitTest {
+    GitTest::DiffersFrom { commit: commit.to_owned(), removes_new }
 }
 
 fn dispatch(run: &mut Run, subcommand: &str, arguments: &[Field]) -> StreamText {
@@ -42,24 +69,36 @@ fn dispatch(run: &mut Run, subcommand: &str, arguments: &[Field]) -> StreamText 
         "switch" => {
             let options = CHECKOUT.parse(arguments);
             if !options.has(&["c", "C", "create"]) || options.operands.len() > 1 {
-                whole_tree(run, Tracking::Tracked);
+                whole_tree(run, Tracking::Tracked, &[]);
             }
         }
         "restore" => {
             let options = RESTORE.parse(arguments);
-            if options.has(&["W", "worktree"]) || !options.has(&["S", "staged"]) {
-                paths(run, &options.operands);
+            let is_staged = options.has(&["S", "staged"]);
+            if options.has(&["W", "worktree"]) || !is_staged {
+                let tests = match options.value(&["s", "source"]) {
+                    Some(source) => source.text().map(|commit| differs_from(commit, true)),
+                    None if is_staged => Some(differs_from("HEAD", true)),
+                    None => Some(GitTest::DiffersFromIndex),
+                };
+                paths(run, &options.operands, tests.as_slice());
             }
         }
-        "reset" if Spec::FLAGS.parse(arguments).has(&["hard", "merge", "keep"]) => {
-            whole_tree(run, Tracking::Tracked);
+        "reset" => {
+            let options = Spec::FLAGS.parse(arguments);
+            let commit = options.operands.first().map_or(Some("HEAD"), Field::text);
+            if options.has(&["hard"]) {
+                whole_tree(run, Tracking::Tracked, commit.map(|commit| differs_from(commit, true)).as_slice());
+            } else if options.has(&["merge", "keep"]) {
+                whole_tree(run, Tracking::Tracked, &[]);
+            }
         }
         "stash" => stash(run, arguments),
         "apply" => apply(run, arguments),
         "am" | "merge" | "rebase" | "pull" | "cherry-pick" | "revert" => {
             let options = MERGE.parse(arguments);
             if !options.has(&["quit", "no-commit-id", "show-current-patch", "n-dry"]) {
-                whole_tree(run, Tracking::Tracked);
+                whole_tree(run, Tracking::Tracked, &[]);
             }
         }
         "clean" => {
@@ -98,28 +137,30 @@ fn work_tree(run: &mut Run) -> Option<String> {
 }
 
 /// Notes that any file in the work tree may be written.
-fn whole_tree(run: &mut Run, tracking: Tracking) {
+fn whole_tree(run: &mut Run, tracking: Tracking, tests: &[GitTest]) {
     if let Some(folder) = work_tree(run) {
-        run.evaluator.maybe_write(&folder, &[], tracking);
+        run.evaluator.maybe_write_by_git(&folder, &[], tracking, tests);
     }
 }
 
 /// Notes paths as git interprets them, as files, folders or patterns.
-fn paths(run: &mut Run, operands: &[Field]) {
+fn paths(run: &mut Run, operands: &[Field], tests: &[GitTest]) {
     for path in operands.iter().filter_map(Field::text) {
-        if path.starts_with(":/") || path == ":" {
-            whole_tree(run, Tracking::Tracked);
+        if path == ":/" || path == ":" {
+            whole_tree(run, Tracking::Tracked, tests);
+        } else if path.starts_with(":/") {
+            whole_tree(run, Tracking::Tracked, &[]);
         } else if path.starts_with(':') {
             // Pathspec magic is rare, so it is not supported.
         } else if let Some(start) = path.find(['*', '?']) {
             let folder = path[..start].rfind('/').map_or(".", |at| &path[..at.max(1)]);
             let ending = path[start..].strip_prefix('*').filter(|ending| !ending.contains(['*', '?', '[', '/']));
             if let (Some(folder), Some(ending)) = (run.evaluator.resolve(run.state, folder), ending) {
-                run.evaluator.maybe_write(&folder, &[ending], Tracking::Tracked);
+                run.evaluator.maybe_write_by_git(&folder, &[ending], Tracking::Tracked, tests);
             }
         } else if run.is_folder(path) {
             if let Some(folder) = run.evaluator.resolve(run.state, path) {
-                run.evaluator.maybe_write(&folder, &[], Tracking::Tracked);
+                run.evaluator.maybe_write_by_git(&folder, &[], Tracking::Tracked, tests);
             }
         } else {
             run.write(path);
@@ -130,20 +171,31 @@ fn paths(run: &mut Run, operands: &[Field]) {
 fn checkout(run: &mut Run, arguments: &[Field]) {
     let behind = arguments.iter().position(|field| field.text() == Some("--"));
     if let Some(at) = behind.filter(|at| at + 1 < arguments.len()) {
-        return paths(run, &arguments[at + 1..]);
+        let commit = CHECKOUT.parse(&arguments[..at]).operands.pop();
+        let test = match &commit {
+            None => Some(GitTest::DiffersFromIndex),
+            Some(commit) => commit.text().map(|commit| differs_from(commit, false)),
+        };
+        return paths(run, &arguments[at + 1..], test.as_slice());
     }
     let options = CHECKOUT.parse(arguments);
+    let is_forced = options.has(&["f", "force"]);
     if options.has(&["b", "B", "orphan"]) {
         // Switching to a new branch that starts at another commit writes that commit's files.
         if !options.operands.is_empty() && !options.has(&["orphan"]) {
-            whole_tree(run, Tracking::Tracked);
+            whole_tree(run, Tracking::Tracked, &[]);
         }
         return;
     }
     if options.has(&["ours", "theirs"]) {
-        return paths(run, &options.operands);
+        return paths(run, &options.operands, &[]);
     }
-    let Some((first, rest)) = options.operands.split_first() else { return };
+    let Some((first, rest)) = options.operands.split_first() else {
+        if is_forced {
+            whole_tree(run, Tracking::Tracked, &[differs_from("HEAD", true)]);
+        }
+        return;
+    };
     let is_path = match first.text() {
         Some("HEAD" | "@" | "-") | None => false,
         Some(path) => {
@@ -152,13 +204,15 @@ fn checkout(run: &mut Run, arguments: &[Field]) {
         }
     };
     if is_path {
-        paths(run, &options.operands);
+        paths(run, &options.operands, &[GitTest::DiffersFromIndex]);
     } else if rest.is_empty() {
-        if first.text() != Some("HEAD") || options.has(&["f", "force"]) {
-            whole_tree(run, Tracking::Tracked);
+        let test = first.text().filter(|_| is_forced).map(|commit| differs_from(commit, true));
+        if first.text() != Some("HEAD") || is_forced {
+            whole_tree(run, Tracking::Tracked, test.as_slice());
         }
     } else {
-        paths(run, rest);
+        let test = first.text().map(|commit| differs_from(commit, false));
+        paths(run, rest, test.as_slice());
     }
 }
 
@@ -169,11 +223,12 @@ fn stash(run: &mut Run, arguments: &[Field]) {
         Some("push" | "save") => {
             let options = STASH.parse(&arguments[1..]);
             if first == Some("push") && !options.operands.is_empty() {
-                paths(run, &options.operands);
+                paths(run, &options.operands, &[differs_from("HEAD", true)]);
             } else {
                 stash_all(run, &options);
             }
         }
+        Some("pop" | "apply" | "branch") => whole_tree(run, Tracking::Tracked, &[]),
         _ => stash_all(run, &STASH.parse(arguments)),
     }
 }
@@ -182,23 +237,25 @@ fn stash_all(run: &mut Run, options: &Options) {
     if options.has(&["S", "staged", "k", "keep-index"]) {
         return;
     }
-    let takes_new = options.has(&["u", "include-untracked", "a", "all"]);
-    whole_tree(run, if takes_new { Tracking::Any } else { Tracking::Tracked });
+    let with_ignored = options.has(&["a", "all"]);
+    let mut tests = vec![differs_from("HEAD", true)];
+    let takes_new = with_ignored || options.has(&["u", "include-untracked"]);
+    tests.extend(takes_new.then_some(GitTest::IsUntracked { with_ignored }));
+    whole_tree(run, if takes_new { Tracking::Any } else { Tracking::Tracked }, &tests);
 }
 
 fn clean(run: &mut Run, options: &Options) {
-    if options.operands.is_empty() {
-        if let Some(directory) = run.directory() {
-            run.evaluator.maybe_write(&directory, &[], Tracking::Untracked);
-        }
-        return;
-    }
-    for path in options.texts() {
-        match run.evaluator.resolve(run.state, path) {
-            Some(folder) if run.is_folder(path) => run.evaluator.maybe_write(&folder, &[], Tracking::Untracked),
-            Some(file) => run.evaluator.maybe_write(&file, &[], Tracking::Untracked),
-            None => {}
-        }
+    let with_ignored = options.has(&["x"]);
+    // Without `-d`, git keeps the files in a folder of which it tracks nothing.
+    let is_certain = options.has(&["d"]) && !options.has(&["X", "e", "exclude"]);
+    let test = is_certain.then_some(GitTest::IsUntracked { with_ignored });
+    let folders: Vec<String> = if options.operands.is_empty() {
+        run.directory().into_iter().collect()
+    } else {
+        options.texts().filter_map(|path| run.evaluator.resolve(run.state, path)).collect()
+    };
+    for folder in folders {
+        run.evaluator.maybe_write_by_git(&folder, &[], Tracking::Untracked, test.as_slice());
     }
 }
 
