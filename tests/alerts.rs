@@ -6,7 +6,7 @@ mod support;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use support::{Place, lives, put_program, until};
 
@@ -56,14 +56,21 @@ fn a_persons_command_gets_the_alert_and_its_words_reach_no_shell() {
     assert_eq!(place.json(&["inbox", "--as", "human"])["messages"][1]["id"], alert["id"]);
 }
 
-/// Claude Code's hook for a session that waits for its user.
+/// Claude Code's hook for a session that waits for its user. It runs twice, as where a plugin has it as well.
 fn waits(place: &Place) {
+    let hooks = [start_waiting(place), start_waiting(place)];
+    for hook in hooks {
+        let out = hook.wait_with_output().unwrap();
+        assert!(out.status.success() && out.stdout.is_empty(), "{out:?}");
+    }
+}
+
+fn start_waiting(place: &Place) -> Child {
     let input = json!({ "session_id": "s", "hook_event_name": "Notification", "notification_type": "permission_prompt",
         "message": "Claude needs your permission to use Bash $(touch owned)", "cwd": place.root });
     let mut hook = place.command(&["hook", "claude"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     hook.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
-    let out = hook.wait_with_output().unwrap();
-    assert!(out.status.success() && out.stdout.is_empty(), "{out:?}");
+    hook
 }
 
 #[test]
@@ -75,6 +82,11 @@ fn an_agent_that_waits_for_its_user_raises_an_alert_if_the_user_wants_any() {
     let text = "waits for you: Claude needs your permission to use Bash $(touch owned)";
     assert_eq!((&alert["payload"], &alert["type"]), (&json!(text), &json!("alert")));
     assert!(alert["fromName"].as_str().unwrap().starts_with("claude"), "{alert}");
+    assert_eq!(
+        place.json(&["inbox", "--as", "human"])["messages"].as_array().unwrap().len(),
+        1,
+        "both hooks tell once"
+    );
     assert!(!place.root.join("owned").exists());
     let quiet = Place::new();
     quiet.ok(&["start", "--detach"]);

@@ -406,6 +406,31 @@ fn the_hook_of_a_sessions_start_hands_its_session_to_the_shell() {
     assert!(said.contains(&format!("SLM_MESH_SESSION is {id}")) && said.contains("has ended"), "{said}");
 }
 
+/// Where a plugin and set-up, or a user and a project, have installed our hooks, an agent runs two for each event.
+#[test]
+fn two_hooks_of_one_event_show_everything_once() {
+    let place = Place::new();
+    place.ok(&["lock", "held.txt", "--reason", "mine"]);
+    let said = |input: &Value| {
+        let both = [told(&place, "claude", input), told(&place, "claude", input)];
+        both.into_iter().filter(|answer| *answer != Value::Null).collect::<Vec<_>>()
+    };
+    let event = |name: &str| with(claude_shape("one", name), json!({ "cwd": place.root }));
+    let greeting = said(&with(event("SessionStart"), json!({ "source": "startup" })));
+    assert!(greeting.len() == 1 && greeting[0].to_string().contains("held.txt is locked by"), "{greeting:?}");
+    let me = place.json(&["peers"])["peers"][0]["name"].as_str().unwrap().to_owned();
+    place.ok(&["send", &me, "hello"]);
+    let mail = said(&with(event("UserPromptSubmit"), json!({ "prompt": "go on" })));
+    assert!(mail.len() == 1 && mail[0].to_string().contains("hello"), "{mail:?}");
+    // What the second hook says here only repeats what is right.
+    let edit = json!({ "tool_name": "Write", "tool_input": { "file_path": place.root.join("held.txt") } });
+    let denials = said(&with(event("PreToolUse"), edit));
+    assert!(denials.iter().all(|answer| answer["hookSpecificOutput"]["permissionDecision"] == "deny"), "{denials:?}");
+    // A later start of the session is another event.
+    let later = said(&with(event("SessionStart"), json!({ "source": "compact" })));
+    assert_eq!(later.len(), 1, "{later:?}");
+}
+
 /// An edit through the server of an editor counts like one with the agent's own tool; reading is free.
 #[test]
 fn an_edit_through_another_mcp_server_is_denied() {

@@ -6,7 +6,7 @@
 use super::edited_paths;
 use super::export_session_id;
 use super::held_files::change_report::{ChangeReport, own_news_text};
-use super::held_files::{CommandNote, HeldFiles, LockedPath, OwnMoment, ToolRun};
+use super::held_files::{CommandNote, HeldFiles, LockedPath, OwnMoment, ToolRun, hashed};
 use super::hook_input::{HookEvent, HookInput, understand};
 use super::session_shield::SessionShield;
 use super::shell_tool_writes;
@@ -218,6 +218,11 @@ impl HookWork<'_> {
         }
     }
 
+    /// Identifies the event among those of a moment, by what the agent told its hook.
+    fn event_key(&self) -> Value {
+        json!(hashed(&self.input.to_string()))
+    }
+
     /// Whether the agent ignores what its hook prints for this event.
     fn is_unheard(&self) -> bool {
         self.dialect.unheard.contains(&self.hook.call.kind)
@@ -315,7 +320,11 @@ pub fn session_facts(agent: &Agent, hook: &HookInput) -> Value {
 /// Notifies the human that an agent is waiting for its user.
 fn alert_user(client: &mut Client, mut facts: Value, why: &str) -> Result<(), Error> {
     facts["peek"] = json!(true);
-    let you = client.call("hook.mail", &facts)?["you"]["id"].clone();
+    let answer = client.call("hook.mail", &facts)?;
+    if answer["repeated"] == json!(true) {
+        return Ok(());
+    }
+    let you = &answer["you"]["id"];
     let text = if why.is_empty() { "waits for you".to_owned() } else { format!("waits for you: {why}") };
     let alert =
         json!({ "as": you, "to": "human", "type": "alert", "message": text, "expiresMinutes": WAIT_ALERT_MINUTES });
@@ -339,7 +348,10 @@ fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Res
             facts["leave"] = json!(true);
             client.call("hook.turn_end", &facts).map(|_| None)
         }
-        HookEvent::Waits(why) => alert_user(client, facts, why).map(|()| None),
+        HookEvent::Waits(why) => {
+            facts["event"] = work.event_key();
+            alert_user(client, facts, why).map(|()| None)
+        }
         HookEvent::SubagentStop => {
             facts["subagent"] = json!(hook.subagent);
             client.call("hook.turn_end", &facts).map(|_| None)
@@ -358,6 +370,7 @@ fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Res
         }
         HookEvent::Start => {
             facts["withNeighbours"] = json!(true);
+            facts["event"] = work.event_key();
             let value = client.call("hook.mail", &facts)?;
             let id = value["you"]["id"].as_str().unwrap_or_default();
             let fields = export_session_id::hand_out(work.dialect.shell_environment, work.input, id);

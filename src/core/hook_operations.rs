@@ -70,6 +70,8 @@ pub static MAIL: Op = Op {
         Arg::new("withOwnLocks", ArgKind::Flag, "Also list the session's own locks").at(CliPlace::Hidden),
         Arg::new("userPrompted", ArgKind::Flag, "The user has just written a prompt in this session")
             .at(CliPlace::Hidden),
+        Arg::new("event", WORD, "Identifies the event; a second hook of the same event gets nothing")
+            .at(CliPlace::Hidden),
     ],
     actor: Auth::Hook,
     verb: None,
@@ -142,6 +144,11 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     if is_late(peers, &id, args) {
         let you = json!({ "id": id.as_str(), "name": peers.name_of(&id) });
         return Ok(Outcome::Ready(json!({ "ok": true, "you": you, "messages": [], "remaining": 0 })));
+    }
+    if args.text("event").is_some_and(|event| mail.is_second_hook(&id, event, ctx.conn, ctx.now)) {
+        let you = json!({ "id": id.as_str(), "name": peers.name_of(&id) });
+        let nothing = json!({ "ok": true, "you": you, "messages": [], "remaining": 0, "repeated": true });
+        return Ok(Outcome::Ready(nothing));
     }
     let take = (args.flag("peek") != Some(true)).then_some(ctx.conn);
     let found = mail.for_hook(turn, journal, &id, direct, take, SHOWN_MAX, ctx.now)?;

@@ -3,6 +3,7 @@
 //! **Invariant:** only this module writes messages and their receipts. A receipt never claims more than is known:
 //! accepted, offered, read, acknowledged or expired.
 
+mod hook_repeats;
 mod person_alerts;
 pub mod conversation_log;
 mod history;
@@ -24,6 +25,7 @@ use crate::base::ids::{ChannelName, PeerId, PublicIds};
 use crate::base::kinds::{MessageState, MessageType};
 use crate::base::limits;
 use crate::store::{Message, MessageFilter, Store};
+use hook_repeats::HookEvents;
 pub use inbox::INBOX;
 pub(super) use inbox::MailView;
 use serde_json::{Value, json};
@@ -175,6 +177,8 @@ pub struct Mail {
     unread: HashMap<PeerId, i64>,
     /// Messages that a hook took a moment ago, each with the time and the connection of the hook.
     recently_delivered: HashMap<i64, (i64, ConnId)>,
+    /// Events of sessions whose hooks called a moment ago.
+    hook_events: HookEvents,
     /// Recent wakeups of sessions.
     wakeups: Vec<WakeupAttempt>,
     /// A version that increases when the receipt of a message with a key changes. Meshes that poll this one are
@@ -188,6 +192,7 @@ impl Mail {
             ids,
             unread: HashMap::new(),
             recently_delivered: HashMap::new(),
+            hook_events: HookEvents::default(),
             wakeups: Vec::new(),
             receipts_version: now,
         }
@@ -412,7 +417,8 @@ impl Mail {
     }
 }
 
-/// How long mail is reserved for the hook that took it. Other hooks of the same event do not get it meanwhile.
+/// How long mail is reserved for the hook that took it. Other hooks of the same event do not get it meanwhile, and
+/// repeat nothing else.
 const HOOK_DELIVERY_MS: i64 = 2_000;
 
 impl Mesh {
