@@ -255,7 +255,8 @@ fn read_scanned<'a>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{MIGRATIONS, Message, migrate};
+    use super::super::Message;
+    use super::super::schema::{MIGRATIONS, migrate};
     use super::*;
     use rusqlite::Connection;
 

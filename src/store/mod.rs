@@ -15,6 +15,7 @@ mod locks;
 mod message_scan;
 mod messages;
 mod peers;
+mod schema;
 mod state;
 mod wakeups;
 mod writes;
@@ -34,24 +35,11 @@ pub use writes::LogPosition;
 
 use changeset::Recorder;
 use columns::{placeholder, write_row};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
+use schema::{MIGRATIONS, migrate};
 use std::collections::HashMap;
 use std::path::Path;
-
-/// The numbered steps that lead from an empty file to the tables of this version. `user_version` says how many of
-/// them have been applied to a file.
-const MIGRATIONS: &[&str] = &[
-    include_str!("migrations/1.sql"),
-    include_str!("migrations/2.sql"),
-    include_str!("migrations/3.sql"),
-    include_str!("migrations/4.sql"),
-    include_str!("migrations/5.sql"),
-    include_str!("migrations/6.sql"),
-    include_str!("migrations/7.sql"),
-    include_str!("migrations/8.sql"),
-    include_str!("migrations/9.sql"),
-    include_str!("migrations/10.sql"),
-];
 
 /// Why a call to the store failed.
 #[derive(Debug)]
@@ -184,6 +172,9 @@ impl Store {
 
     fn prepare(mut db: Connection) -> StoreResult<Store> {
         db.set_prepared_statement_cache_capacity(64);
+        // Without this, SQLite looks at the values of parameters when it considers a partial index, and then it prepares
+        // the statement again for each new value. That was half of the work of a message with an idempotency key.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         // Users may read the database while the broker runs. Reading locks the database for a moment.
         db.busy_timeout(std::time::Duration::from_millis(2000))?;
         db.pragma_update(None, "temp_store", "MEMORY")?;
@@ -370,43 +361,11 @@ impl Store {
     }
 }
 
-fn migrate(db: &mut Connection, migrations: &[&str]) -> StoreResult<()> {
-    let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let newest = migrations.len() as i64;
-    if version > newest {
-        return Err(StoreError::Newer(version, newest));
-    }
-    for (n, sql) in (version + 1..).zip(&migrations[version.max(0) as usize..]) {
-        let step = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        step.execute_batch(sql)?;
-        step.pragma_update(None, "user_version", n)?;
-        step.commit()?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_older_database_is_upgraded_and_a_newer_one_refused() {
-        let file = std::env::temp_dir().join(format!("slm-mesh-migrate-{}.db", std::process::id()));
-        migrate(&mut Connection::open(&file).unwrap(), &MIGRATIONS[..1]).unwrap();
-        let store = Store::open(&file, false).unwrap();
-        let version: i64 = store.db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
-        assert_eq!(version, MIGRATIONS.len() as i64);
-        store.db.pragma_update(None, "user_version", 99).unwrap();
-        drop(store);
-        let refused = Store::open(&file, false).unwrap_err();
-        assert!(matches!(refused, StoreError::Newer(99, _)), "{refused}");
-        for suffix in ["", "-wal", "-shm"] {
-            let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
-        }
-    }
-
     use crate::base::kinds::MessageState;
-    use rusqlite::params;
+    use rusqlite::{StatementStatus, params};
 
     fn message(sender: &str, recipient: &str) -> Message {
         Message { sender: sender.into(), recipient: recipient.into(), body: "text".into(), ..Message::default() }
@@ -481,6 +440,20 @@ mod tests {
         let sql = "SELECT group_concat(id) FROM (SELECT id FROM peer_number ORDER BY id)";
         assert_eq!(store.db.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap(), "both,reader");
         assert_eq!(store.unread_senders("reader", 9).unwrap(), ["both"]);
+    }
+
+    #[test]
+    fn a_statement_is_not_prepared_again_for_another_value() {
+        let mut store = Store::memory().unwrap();
+        for key in ["a", "b"] {
+            store.add_message(&mut Message { key: Some(key.into()), ..message("ada", "bob") }).unwrap();
+        }
+        // The index of this column has only some of the rows.
+        let mut query = store.db.prepare("SELECT seq FROM message WHERE sender = ?1 AND key = ?2").unwrap();
+        for (key, seq) in [("a", 1), ("b", 2)] {
+            assert_eq!(query.query_row(params![1, key], |row| row.get::<_, i64>("seq")).unwrap(), seq);
+        }
+        assert_eq!(query.get_status(StatementStatus::RePrepare), 0);
     }
 
     #[test]
