@@ -16,6 +16,7 @@
 //! - [`agents`]: answers the hooks of agents, and sets up their settings files
 //! - [`cli`]: verbs, help, man page and completions, derived from the operations
 //! - [`sys`]: time, randomness, environment, files and processes
+//!
 //! **Invariant:** imports go only in the direction `cli → agents, mcp → client, broker → remote → wire → core → store →
 //! base`. `broker` and `client` do not import each other, and `discovery` does not import the mesh. `core`, `store` and
 //! `wire` use no clock, socket, thread or randomness. tests/tidy checks all of this.

@@ -54,9 +54,9 @@ pub(super) fn with_tls(config: AgentConfig, tls: &EtcdTls) -> Result<AgentConfig
 fn certificates(pem: &[u8], setting: &str) -> Result<Vec<ureq::tls::Certificate<'static>>, String> {
     let mut found = Vec::new();
     for item in ureq::tls::parse_pem(pem) {
-        match item.map_err(|error| format!("the file in {setting} can't be read: {error}"))? {
-            ureq::tls::PemItem::Certificate(certificate) => found.push(certificate),
-            _ => {}
+        let item = item.map_err(|error| format!("the file in {setting} can't be read: {error}"))?;
+        if let ureq::tls::PemItem::Certificate(certificate) = item {
+            found.push(certificate);
         }
     }
     if found.is_empty() { Err(format!("the file in {setting} contains no certificate")) } else { Ok(found) }
