@@ -2,7 +2,7 @@
 # make test        run all tests
 # make sim SEED=7 STEPS=100000   run the simulator on one seed, or on SEEDS=… seeds; print TRACE=… lines on failure
 # make sim-breaks  break the core on purpose and check that the simulator notices (needs python3)
-# make test-agents run real coding agents from npm with a model on loopback (needs root, node, python3)
+# make test-agents run real coding agents from npm and PyPI with a model on loopback (needs root, node, python3.12)
 # make test-machines run hubs, guests and strangers in network namespaces (needs root, ip, python3, PyPI)
 # make test-store  strike three hubs and three members of etcd under load for FAULTS_FOR=600 seconds (needs etcd, etcdctl,
 #                  python3; with root, ip and openssl on machines of their own)

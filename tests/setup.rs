@@ -33,8 +33,20 @@ fn bytes(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u32)> {
     tree(dir).into_iter().map(|(path, (bytes, mode, _))| (path, (bytes, mode))).collect()
 }
 
-const EDITED: &[&str] =
-    &["opencode", "cursor", "devin", "windsurf", "zed", "aider", "pi", "vscode", "codex", "copilot", "gemini"];
+const EDITED: &[&str] = &[
+    "opencode",
+    "openhands",
+    "cursor",
+    "devin",
+    "windsurf",
+    "zed",
+    "aider",
+    "pi",
+    "vscode",
+    "codex",
+    "copilot",
+    "gemini",
+];
 
 #[test]
 fn setup_and_remove_leave_no_trace_of_us() {
@@ -227,6 +239,7 @@ fn what_the_user_must_approve_is_said() {
     let home = Home::new();
     assert!(home.ok(&["codex"]).contains("type /hooks"));
     assert!(!home.ok(&["codex"]).contains("type /hooks"), "nothing changed, nothing to approve");
+    assert!(home.ok(&["vibe"]).contains("name slm-mesh in ~/.vibe/config.toml"), "what setup does not edit");
     let (status, said) = home.setup(&["emacs"]);
     assert!(status == 2 && said.contains("claude, codex"), "{said}");
     let (status, said) = Home::new().setup(&[]);

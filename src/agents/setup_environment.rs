@@ -77,10 +77,11 @@ impl Environment {
         ids.iter().map(find).collect()
     }
 
-    /// Whether the agent's program or its settings directory exists.
+    /// Whether an agent that can be set up is installed: its program or its settings directory exists.
     pub fn is_installed(&self, agent: &Agent) -> bool {
-        agent.files.programs.iter().any(|program| find_on_path(program).is_some())
-            || self.settings_directory(agent).is_dir()
+        let has_files = agent.files.user.server.is_some() || agent.files.user.own_file.is_some();
+        let is_on_path = || agent.files.programs.iter().any(|program| find_on_path(program).is_some());
+        has_files && (is_on_path() || self.settings_directory(agent).is_dir())
     }
 
     /// The agent's files at the chosen level: user or project.

@@ -29,5 +29,6 @@ pub(super) const AGENT: Agent = Agent {
                   yourself, or let Aider run them.",
         ..NO_SETTINGS
     },
+    support: Support { version: "0.86.2", set_up: Evidence::Run, ..NO_HOOKS },
     ..Agent::new("aider", "Aider")
 };

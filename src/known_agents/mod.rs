@@ -11,6 +11,7 @@ mod aider;
 mod claude_code;
 mod cline;
 mod codex;
+mod continue_cli;
 mod copilot;
 mod cursor;
 mod devin;
@@ -20,11 +21,13 @@ pub mod hook_dialect;
 mod kilo;
 mod kimi_code;
 mod opencode;
+mod openhands;
 mod pi;
 mod qwen_code;
 pub mod settings_files;
 pub mod support_table;
 pub mod transcript_format;
+mod vibe;
 mod vscode;
 pub mod wakeup_means;
 mod windsurf;
@@ -93,6 +96,9 @@ pub static AGENTS: &[Agent] = &[
     kilo::AGENT,
     kimi_code::AGENT,
     cline::AGENT,
+    openhands::AGENT,
+    continue_cli::AGENT,
+    vibe::AGENT,
     cursor::AGENT,
     vscode::AGENT,
     devin::AGENT,

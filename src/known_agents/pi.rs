@@ -32,5 +32,6 @@ pub(super) const AGENT: Agent = Agent {
         approve: "Pi has neither MCP nor hooks. Pi reads the skill, and runs slm-mesh commands.",
         ..NO_SETTINGS
     },
+    support: Support { version: "0.73.1", set_up: Evidence::Run, ..NO_HOOKS },
     ..Agent::new("pi", "Pi")
 };

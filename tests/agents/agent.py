@@ -2,6 +2,9 @@
 without a person, and with which tools it edits files."""
 
 import json
+import subprocess
+
+from model import Call
 
 
 class Agent:
@@ -19,6 +22,30 @@ class Agent:
     way = ""
     # Whether set-up can keep its shell commands from writing held files.
     has_shield = False
+    # Whether it takes tools from MCP servers. An agent that does not has our verbs only.
+    has_tools = True
+    # Whether a user registers our server by hand, because set-up does not know the agent.
+    is_registered_by_hand = False
+    # What it answers to its questions, one after another, on its standard input.
+    answers = None
+
+    def peer(self):
+        """The name of its first session in a folder named work."""
+        return f"{self.name}-work"
+
+    def programs(self, base):
+        """The folder with its command."""
+        return base / self.name / "node_modules/.bin"
+
+    def is_installed(self, base):
+        """Whether this version is there."""
+        manifest = base / self.name / "node_modules" / self.package / "package.json"
+        return manifest.exists() and json.loads(manifest.read_text())["version"] == self.version
+
+    def install(self, folder):
+        """Brings it from its registry; the last line of the error if that failed."""
+        return last_error(["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--loglevel=error",
+                           f"{self.package}@{self.version}", *self.needs])
 
     def title(self):
         """What the report calls it."""
@@ -57,6 +84,36 @@ class Agent:
     def shell(self, command):
         """The tool call that runs a shell command: a pair of tool and arguments."""
         raise NotImplementedError
+
+    def run(self, command):
+        """What the model answers to have a shell command run."""
+        return Call(*self.shell(command))
+
+
+class PythonAgent(Agent):
+    """The same from PyPI, in a virtual environment with the newest Python that it supports."""
+
+    python = ""
+
+    def programs(self, base):
+        return base / self.name / "venv/bin"
+
+    def is_installed(self, base):
+        name = f"{self.package.replace('-', '_')}-{self.version}.dist-info"
+        return any((base / self.name / "venv/lib").glob(f"python*/site-packages/{name}"))
+
+    def install(self, folder):
+        return (last_error([f"python{self.python}", "-m", "venv", str(folder / "venv")])
+                or last_error([str(folder / "venv/bin/pip"), "install", "--quiet", f"{self.package}=={self.version}"]))
+
+
+def last_error(command):
+    """Runs a command; the last line that it printed if it failed."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return (done.stderr.strip().splitlines() or [f"{command[0]} failed"])[-1] if done.returncode else None
 
 
 def put(path, value):

@@ -27,6 +27,7 @@ class Request:
         back and that another tool calls."""
         names = [tool["name"] for tool in self.tools]
         names += self.deferred() if CALLS_DEFERRED in names else []
+        names += re.findall(r"mcp_slm_mesh\.(mesh_[a-z]+)", self.text) if RUNS_CODE in names else []
         return [name[max(name.rfind("mesh_"), 0):] for name in names]
 
     def deferred(self):
@@ -51,15 +52,20 @@ def strings(value):
 
 # The tool with which a model calls tools that its agent keeps back.
 CALLS_DEFERRED = "tool_call"
+# The tool with which a model runs code that calls the tools of servers.
+RUNS_CODE = "run_typescript"
+SEARCHES = ("tool_search", "ToolSearch", "search_tool_functions")
 
 
 def looked_for(request):
     """Brings our tools before the model where its agent keeps them back until they are looked for."""
-    search = next((tool for tool in request.tools if tool["name"] in ("tool_search", "ToolSearch")), None)
+    search = next((tool for tool in request.tools if tool["name"] in SEARCHES), None)
     if search is None or "mesh_status" in [tool["name"][-11:] for tool in request.tools]:
         return request
     if search.get("type") == "tool_search":
         words = {"query": "mesh peers status inbox send lock state events summary", "limit": 20}
+    elif search["name"] == "search_tool_functions":
+        words = {"mode": "all_connector_capabilities", "connectors": ["mcp_slm_mesh"]}
     else:
         words = {"query": "select:" + ",".join(request.deferred())}
     return (yield Call(search["name"], words))
@@ -86,8 +92,10 @@ class Model(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, log):
+    def __init__(self, log, offers_tools=True):
         super().__init__(("127.0.0.1", 0), Door)
+        # The main loop of an agent that offers its model no tools can't be told from its side errands.
+        self.offers_tools = offers_tools
         self.lock, self.log = threading.Lock(), open(log, "a", buffering=1)
         self.requests, self.play, self.number, self.trouble = [], None, 0, None
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -109,7 +117,7 @@ class Model(http.server.ThreadingHTTPServer):
         """Words or a Call, and a number that makes ids unique."""
         with self.lock:
             self.number += 1
-            main = len(tools) > 3
+            main = len(tools) > 3 or not self.offers_tools
             self.note(n=self.number, path=path, main=main, body=body)
             if not main:
                 return "{}", self.number
@@ -128,6 +136,10 @@ class Model(http.server.ThreadingHTTPServer):
                 if found is None and deferred and any(tool["name"] == CALLS_DEFERRED for tool in tools):
                     answer = Call(CALLS_DEFERRED, {"name": deferred[0], "arguments": answer.arguments})
                     found = {"name": CALLS_DEFERRED}
+                if found is None and any(tool["name"] == RUNS_CODE for tool in tools):
+                    call = f"tools.mcp_slm_mesh.{answer.tool}({json.dumps(answer.arguments)})"
+                    answer = Call(RUNS_CODE, {"code": f"async function main() {{ return await {call}; }}"})
+                    found = {"name": RUNS_CODE}
                 if found is None:
                     self.trouble = f"no tool {answer.tool} among {sorted(tool['name'] for tool in tools)}"
                     answer = "There is no such tool."

@@ -2,7 +2,7 @@
 """Real coding agents, without an account, against a model on loopback: what of the mesh reaches their model, and
 which edits happen, and what wakes an idle session. `make test-agents` runs it; `run.py [AGENT…]` runs some.
 
-Each agent is installed once by npm, at the version in agents.py, into target/agents. It then runs in a network
+Each agent is installed once by npm or pip, at the version in its class, into target/agents. It then runs in a network
 namespace that has loopback alone (hence as root), with an empty environment, a home of its own and dummy keys. Set-up
 connects it as it would a user's. What each was shown, did and said stays in target/agents/run. Exit status: 0 when
 every proof holds."""
@@ -21,6 +21,7 @@ from pathlib import Path
 import agents
 import sessions
 import shell
+import verb_agents
 import wakes
 from model import Call, Model, looked_for
 
@@ -44,7 +45,9 @@ PROOFS = [
     ("one", "hooks and MCP server are one peer, also in the next run"),
 ]
 
-ALL_PROOFS = PROOFS + shell.SHELL + wakes.WAKES + sessions.SESSIONS
+ALL_PROOFS = PROOFS + shell.SHELL + wakes.WAKES + sessions.SESSIONS + verb_agents.VERBS
+# What is proved of an agent without MCP.
+VERB_PROOFS = ["one", "verb"] + [name for name, _ in verb_agents.VERBS]
 
 # Stands in for slm-mesh during a run: keeps what each hook was told and what it said. Mail comes in between the
 # session's first hook and its second, which some agents start at once. As a script of that name it is no more to the
@@ -81,9 +84,9 @@ class Stage:
             path.mkdir(parents=True)
         shutil.copy(program, self.bin / "slm-mesh")
         shutil.copy(program, self.bin / "real/slm-mesh")
-        self.peer = f"{agent.name}-work"
+        self.peer = agent.peer()
         node = Path(shutil.which("node")).resolve().parent
-        self.path = f"{self.bin}:{BASE / agent.name / 'node_modules/.bin'}:{node}:/usr/local/bin:/usr/bin:/bin"
+        self.path = f"{self.bin}:{agent.programs(BASE)}:{node}:/usr/local/bin:/usr/bin:/bin"
         port = model.server_address[1]
         self.env = {"HOME": str(self.home), "PATH": self.path, "LANG": "C.UTF-8", "TERM": "dumb", "USER": "tester",
                     "SHELL": "/bin/sh", **agent.environment(port)}
@@ -109,6 +112,8 @@ class Stage:
         shutil.copy(self.bin / "real/slm-mesh", path)
 
     def setup(self):
+        if self.agent.is_registered_by_hand:
+            return True
         # Also where mail may wake it, a run without a window ends as it does without that. A session that stays
         # would be woken, by the mail that must not keep it going.
         wake = ["--wake"] if self.agent.name in wakes.SURFACE and not self.agent.opens_by_prompt else []
@@ -129,12 +134,14 @@ class Stage:
         self.model.perform(play)
         self.ran += 1
         command = self.agent.command(prompt, self.ran > 1)
+        answers = self.agent.answers
         with open(self.root / f"out-{self.ran}.txt", "wb") as out:
-            child = subprocess.Popen(command, env=self.env, cwd=self.work, stdin=subprocess.DEVNULL, stdout=out,
+            child = subprocess.Popen(command, env=self.env, cwd=self.work, text=True, stdout=out,
+                                     stdin=subprocess.PIPE if answers else subprocess.DEVNULL,
                                      stderr=subprocess.STDOUT, executable=shutil.which(command[0], path=self.path),
                                      start_new_session=True)
             try:
-                child.wait(RUN_SECONDS)
+                child.communicate(answers, RUN_SECONDS)
             except subprocess.TimeoutExpired:
                 os.killpg(child.pid, 9)
                 child.wait()
@@ -151,6 +158,9 @@ class Stage:
                 return True
             time.sleep(0.1)
         return False
+
+    def has_online(self, peer):
+        return any(one["name"] == peer for one in self.mesh("peers")["peers"])
 
     def locks(self):
         return {Path(lock["filePath"]).name: lock["holder"] for lock in self.mesh("lock", "list")["locks"]}
@@ -273,14 +283,18 @@ def shortened(value):
     return value[:200] + "…" if isinstance(value, str) and len(value) > 200 else value
 
 
-def prove(agent, program, inputs):
-    """Runs one agent; its proofs."""
-    proof = Proofs()
+def open_stage(agent, program):
+    """The agent's place, with a model of its own."""
     log = BASE / "run" / f"{agent.name}{agent.way}.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    model = Model(log)
-    stage = Stage(agent, program, model)
+    return Stage(agent, program, Model(log, agent.has_tools))
+
+
+def prove(agent, program, inputs):
+    """Runs one agent; its proofs."""
+    proof, stage = Proofs(), open_stage(agent, program)
+    model = stage.model
     try:
         if not stage.setup():
             return {name: "set-up failed: see setup.txt" for name, _ in PROOFS}
@@ -296,7 +310,7 @@ def prove(agent, program, inputs):
         failed = failed or stage.run("And now?", second_play(stage, proof))
         proof("once", not shown_twice(model.requests), f"twice: {shown_twice(model.requests)}")
         proof("freed", "free.txt" not in stage.locks(), "still locked")
-        kept = [message["payload"] for message in stage.mesh("inbox", "--as", stage.peer)["messages"]]
+        kept = [message["payload"] for message in stage.mesh("inbox", "--as", stage.peer).get("messages", [])]
         shown = any(request.count(LAST) for request in model.requests)
         proof("kept", shown or LAST in kept, "mail counts as read that the model never saw")
         peers = [peer["name"] for peer in stage.mesh("peers", "--all")["peers"] if peer["agentType"] != "human"]
@@ -313,6 +327,24 @@ def prove(agent, program, inputs):
     lacks = agent.lacks if agent.has_shield else {**agent.lacks, "shield": None}
     found = {name: None if name in lacks else proof.found.get(name, why) for name, _ in PROOFS + shell.SHELL}
     return {**found, "tiers": tiers}
+
+
+def prove_verbs(agent, program):
+    """Runs one agent without MCP; its proofs."""
+    proof, stage = Proofs(), open_stage(agent, program)
+    failed = "set-up failed: see setup.txt"
+    try:
+        if stage.setup():
+            failed = stage.run("Look around.", verb_agents.play(stage, proof, shell.say_who))
+            proof("gone", verb_agents.has_left(stage), "it stayed after its process")
+            failed = failed or stage.run("Once more.", verb_agents.play(stage, proof, shell.say_who))
+            peers = [peer["name"] for peer in stage.mesh("peers", "--all")["peers"] if peer["agentType"] != "human"]
+            proof("one", peers == [stage.peer], f"peers: {peers}")
+    finally:
+        stage.end()
+        stage.model.shutdown()
+    why = stage.model.trouble or failed or f"ended after {len(stage.model.requests)} requests"
+    return {name: proof.found.get(name, why) for name in VERB_PROOFS}
 
 
 def prove_shell(stage, proof):
@@ -335,17 +367,10 @@ def prove_shield(stage, proof):
 
 
 def install(agent):
-    """The version that is there, after npm brought it if need be; a reason if it can't."""
+    """Brings the agent from its registry, if need be; a reason if it can't."""
     folder = BASE / agent.name
-    manifest = folder / "node_modules" / agent.package / "package.json"
-    if not manifest.exists() or json.loads(manifest.read_text())["version"] != agent.version:
-        command = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--loglevel=error",
-                   f"{agent.package}@{agent.version}", *agent.needs]
-        folder.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-        if done.returncode:
-            return (done.stderr.strip().splitlines() or ["npm failed"])[-1]
-    return None
+    folder.mkdir(parents=True, exist_ok=True)
+    return None if agent.is_installed(BASE) else agent.install(folder)
 
 
 def table(results):
@@ -382,7 +407,7 @@ IN_SHORT = [
     ("edit denied", ["denied"]),
     ("shell denied", ["shell"]),
     ("shell reported", ["report"]),
-    ("set up by us", ["tools", "one"]),
+    ("set up by us", ["tools", "told", "one"]),
 ]
 
 
@@ -399,6 +424,7 @@ def in_short(results):
     for title, proofs in results.items():
         if not isinstance(proofs, str):
             held = [shows(proofs, names) for _, names in IN_SHORT]
+            held[-1] &= not any(agent.is_registered_by_hand for agent in agents.ALL if agent.title() == title)
             print(f"| {title} | " + " | ".join("yes" if one else "no" for one in held) + " |")
 
 
@@ -422,11 +448,12 @@ def main():
     results = {}
     for agent in chosen:
         title = agent.title()
-        if not (BASE / agent.name / "node_modules/.bin" / agent.program).exists():
+        if not (agent.programs(BASE) / agent.program).exists():
             results[title] = "not installed"
             continue
         began = time.monotonic()
-        results[title] = prove(agent, Path(given.program).resolve(), given.inputs)
+        program = Path(given.program).resolve()
+        results[title] = prove(agent, program, given.inputs) if agent.has_tools else prove_verbs(agent, program)
         tiers = results[title].pop("tiers", {})
         done = "; ".join(f"{name}: {tier}" for name, tier in tiers.items())
         print(f"{title}: {time.monotonic() - began:.0f} s{'; shell ' if done else ''}{done}", flush=True)

@@ -48,12 +48,18 @@ def said(request):
     return "".join([text for text in strings(request.body) if re.search(r"session=[0-9a-f-]*\.", text)][-1:])
 
 
+def say_who(stage, proof):
+    """A play in which a verb says as whom the agent's shell acts; the request that has its words."""
+    request = yield stage.agent.run(f"{stage.bin}/slm-mesh whoami; echo session=$SLM_MESH_SESSION.")
+    proof("verb", f"{stage.peer} (" in said(request), f"whoami did not say {stage.peer}: {said(request)}")
+    return request
+
+
 def play(stage, proof, tiers):
     """One turn with all the commands; what became of each goes into `tiers`."""
     held = stage.work / "held.txt"
     yield
-    request = yield Call(*stage.agent.shell(f"{stage.bin}/slm-mesh whoami; echo session=$SLM_MESH_SESSION."))
-    proof("verb", f"{stage.peer} (" in said(request), f"whoami did not say {stage.peer}: {said(request)}")
+    request = yield from say_who(stage, proof)
     tiers["SLM_MESH_SESSION"] = "set" if re.search(r"session=[0-9a-f-]{36}\.", said(request)) else "unset"
     for name, command in [*PLAIN, HIDDEN] if "shell" not in stage.agent.lacks else []:
         denials = request.count(DENIED)

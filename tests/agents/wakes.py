@@ -127,7 +127,7 @@ class Hall:
 
     def path(self, *agents):
         node = Path(shutil.which("node")).resolve().parent
-        folders = [self.base / agent.name / "node_modules/.bin" for agent in agents]
+        folders = [agent.programs(self.base) for agent in agents]
         return ":".join(map(str, [self.bin, *folders, node, "/usr/local/bin", "/usr/bin", "/bin"]))
 
     def mesh(self, *words):

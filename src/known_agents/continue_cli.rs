@@ -1,0 +1,17 @@
+//! Continue, the command line, as of 1.5.47. It has no hooks that it runs, and set-up does not edit its list of servers.
+
+use super::vocabulary::*;
+
+pub(super) const AGENT: Agent = Agent {
+    identity: Identity {
+        client_names: &["continue-cli-client"],
+        processes: &[ProcessSign::Name("cn"), ProcessSign::ArgumentsHave("/@continuedev/cli/")],
+        ..UNSEEN
+    },
+    files: Files {
+        approve: "Setup does not edit Continue's list of servers: name slm-mesh in ~/.continue/config.yaml, with the argument mcp.",
+        ..NO_SETTINGS
+    },
+    support: Support { version: "1.5.47", set_up: Evidence::No, ..NO_HOOKS },
+    ..Agent::new("continue", "Continue")
+};

@@ -1,0 +1,17 @@
+//! OpenHands, the command line, as of 1.16.0. Where tmux is installed, its shell runs there, so that its verbs are not
+//! below its process.
+
+use super::vocabulary::*;
+
+pub(super) const AGENT: Agent = Agent {
+    identity: Identity { processes: &[ProcessSign::Name("openhands")], ..UNSEEN },
+    files: Files {
+        programs: &["openhands"],
+        directory: &[Directory::Home(".openhands")],
+        user: Scope { server: edited(&[FilePath::Settings("mcp.json")], "mcpServers", EntryShape::Plain), ..NO_FILES },
+        approve: "OpenHands gets the tools only.",
+        ..NO_SETTINGS
+    },
+    support: Support { version: "1.16.0", set_up: Evidence::Run, ..NO_HOOKS },
+    ..Agent::new("openhands", "OpenHands")
+};

@@ -1,0 +1,17 @@
+//! Mistral Vibe, as of 3.0.3. Its MCP client calls itself `mcp`, and its server runs only while a tool is called, so its
+//! processes show who it is. Set-up does not edit its list of servers.
+
+use super::vocabulary::*;
+
+pub(super) const AGENT: Agent = Agent {
+    identity: Identity {
+        processes: &[ProcessSign::Name("vibe"), ProcessSign::Name("vibe-rs"), ProcessSign::Name("vibe-app-server")],
+        ..UNSEEN
+    },
+    files: Files {
+        approve: "Setup does not edit Vibe's list of servers: name slm-mesh in ~/.vibe/config.toml, with the argument mcp.",
+        ..NO_SETTINGS
+    },
+    support: Support { version: "3.0.3", set_up: Evidence::No, ..NO_HOOKS },
+    ..Agent::new("vibe", "Mistral Vibe")
+};
