@@ -3,6 +3,7 @@
 mod support;
 
 use serde_json::{Value, json};
+use slm_mesh::known_agents::AGENTS;
 use std::io::Write;
 use std::process::Stdio;
 use support::Place;
@@ -475,6 +476,20 @@ fn an_edit_through_another_mcp_server_is_denied() {
         let answer = told(&place, agent, &denied).to_string();
         assert!(answer.contains(r#"reason: \"mine\""#) && answer.contains("was not changed"), "{agent}: {answer}");
         assert_eq!(told(&place, agent, &free), Value::Null, "{agent}: it only reads");
+    }
+    // Each agent whose hooks see the tools of other servers.
+    for agent in AGENTS {
+        let Some(dialect) = &agent.dialect else { continue };
+        let call = |tool: &str| {
+            let arguments = json!({ "content": "x", "target_path": held });
+            let mut event = (dialect.proof.input)(dialect.proof.edit, &held);
+            let (name, value) =
+                if event["toolName"].is_string() { ("toolName", "toolArgs") } else { ("tool_name", "tool_input") };
+            (event[name], event[value], event["cwd"]) = (json!(tool), arguments, json!(root));
+            told(&place, agent.id, &event).to_string()
+        };
+        assert!(call("mcp__filesystem__write_file").contains("was not changed"), "{}", agent.id);
+        assert_eq!(call("mcp__filesystem__read_file"), "null", "{}", agent.id);
     }
     assert_eq!(place.json(&["lock", "list"])["locks"].as_array().unwrap().len(), 1, "no lock was taken on the way");
 }

@@ -83,6 +83,41 @@ fn two_subagents_do_not_edit_one_file_at_once() {
     assert!(!is_denied(&edit(&place, "s1", Some("sub-2"))), "a subagent that has ended blocks nobody");
 }
 
+/// Neither many files, nor a path that is too long, nor a strange key hides a locked file.
+#[test]
+fn an_edit_of_a_locked_file_is_denied_whatever_else_is_in_it() {
+    let place = Place::new();
+    place.ok(&["lock", "held.txt", "--reason", "mine"]);
+    let edit = |key: &str, files: &[String]| {
+        let lines: String = files.iter().map(|file| format!("*** Update File: {file}\n@@\n-a\n+b\n")).collect();
+        let patch = format!("*** Begin Patch\n{lines}*** End Patch");
+        hook(&place, "PreToolUse", key, json!({ "tool_name": "apply_patch", "tool_input": { "command": patch } }))
+    };
+    let many: Vec<String> = (0..700).map(|n| format!("z{n}")).chain(["held.txt".to_owned()]).collect();
+    for (what, key, files) in [
+        ("700 other files", "k", &many[..]),
+        ("a path of 5000 bytes", "k", &["x".repeat(5000), "held.txt".into()]),
+        ("a key of 100 characters in 300 bytes", &"\u{20ac}".repeat(100), &["held.txt".into()]),
+        ("a key of a megabyte", &"k".repeat(1 << 20), &["held.txt".into()]),
+        ("no key", "", &["held.txt".into()]),
+    ] {
+        assert!(edit(key, files).contains("was not changed"), "{what}");
+    }
+    // Keys with one beginning are two sessions.
+    let long = "k".repeat(4000);
+    assert_eq!(edit(&format!("{long}1"), &["own.txt".into()]), "");
+    assert!(edit(&format!("{long}2"), &["own.txt".into()]).contains("was not changed"));
+    assert_eq!(edit(&format!("{long}1"), &["own.txt".into()]), "");
+}
+
+#[test]
+fn the_end_of_a_subagent_without_an_id_is_not_the_end_of_the_turn() {
+    let place = Place::new();
+    assert!(!is_denied(&edit(&place, "s1", None)));
+    hook(&place, "SubagentStop", "s1", json!({}));
+    assert!(is_denied(&edit(&place, "s2", None)), "the turn of the session goes on");
+}
+
 /// Runs one hook of Cursor before a tool call, or at a prompt.
 fn cursor_hook(place: &Place, event: &str, conversation: &str, more: Value) {
     let mut input =

@@ -1,6 +1,6 @@
 //! Finds the files that a tool call is about to edit, from the tool's name and its input.
 
-use super::mcp_tool_writes;
+use super::mcp_tool_writes::{self, BASE_FIELDS, PATH_FIELDS};
 use super::own_tool_calls::{MeshCall, mesh_call};
 use crate::known_agents::AGENTS;
 use crate::known_agents::hook_dialect::Dialect;
@@ -22,54 +22,40 @@ const CALL_FIELDS: &[&str] = &["tool_use_id", "toolUseId", "tool_call_id", "call
 
 /// The input fields that a hook needs. All other fields may have any size.
 pub const NEEDED_FIELDS: NeededFields = NeededFields {
-    names: &[
-        "hook_event_name",
-        "hookEventName",
-        "hookName",
-        "session_id",
-        "sessionId",
-        "conversation_id",
-        "agent_id",
-        "agentId",
-        "cwd",
-        "workspace_roots",
-        "stop_hook_active",
-        "stopHookActive",
-        "loop_count",
-        "tool_use_id",
-        "toolUseId",
-        "tool_call_id",
-        "callID",
-        "tool_name",
-        "toolName",
-        "tool_input",
-        "toolArgs",
-        "toolInput",
-        "command",
-        "cmd",
-        "edits",
-        "replacements",
-        "files",
-        "file_path",
-        "filePath",
-        "path",
-        "notebook_path",
-        "target_file",
-        "target_notebook",
-        "absolute_path",
-        "filename",
-        "relative_path",
-        "relativePath",
-        "pathInProject",
-        "path_in_project",
-        "source",
-        "destination",
-        "paths",
-    ],
+    names: &[HOOK_FIELDS, FILE_FIELDS, LIST_FIELDS, PATH_FIELDS, BASE_FIELDS],
     repeated: FILE_FIELDS,
     embedded: ARGUMENT_FIELDS,
     line_starts: &["*** "],
 };
+
+/// The fields that name the event, the session, and the tool with its arguments.
+const HOOK_FIELDS: &[&str] = &[
+    "hook_event_name",
+    "hookEventName",
+    "hookName",
+    "session_id",
+    "sessionId",
+    "conversation_id",
+    "agent_id",
+    "agentId",
+    "cwd",
+    "workspace_roots",
+    "stop_hook_active",
+    "stopHookActive",
+    "loop_count",
+    "tool_use_id",
+    "toolUseId",
+    "tool_call_id",
+    "callID",
+    "tool_name",
+    "toolName",
+    "tool_input",
+    "toolArgs",
+    "toolInput",
+    "command",
+    "cmd",
+    "source",
+];
 
 /// The prefixes of the lines that name a file in an `apply_patch` patch.
 const PATCH_MARKS: &[&str] = &["*** Update File: ", "*** Add File: ", "*** Delete File: ", "*** Move to: "];
@@ -194,7 +180,19 @@ fn from_patch(text: &str, found: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::wire::json_field_scanner::read_object;
     use serde_json::json;
+
+    #[test]
+    fn the_path_of_another_servers_tool_is_read_after_many_long_texts() {
+        let mut arguments = json!({ "Texts": vec!["x".repeat(1 << 20); 4] });
+        let wanted: Vec<String> = PATH_FIELDS.iter().map(|name| format!("/{name}")).collect();
+        PATH_FIELDS.iter().zip(&wanted).for_each(|(name, path)| arguments[name] = json!(path));
+        let input = json!({ "tool_name": "mcp__x__write_file", "tool_input": arguments }).to_string();
+        let found = edited_files(&read_object(&mut input.bytes(), &NEEDED_FIELDS).unwrap());
+        assert!(wanted.iter().all(|path| found.contains(path)), "{found:?}");
+    }
 
     #[test]
     fn the_edits_of_each_agent_are_found() {
@@ -225,7 +223,7 @@ mod tests {
             (json!({ "tool_name": "Read", "tool_input": { "file_path": "/a" } }), vec![]),
             (json!({ "tool_name": "Edit", "tool_input": 5 }), vec![]),
         ] {
-            assert_eq!(super::edited_files(&input), want, "{input}");
+            assert_eq!(edited_files(&input), want, "{input}");
         }
     }
 }

@@ -12,7 +12,8 @@ use super::session_shield::SessionShield;
 use super::shell_tool_writes;
 use super::{hook_text, replaced_by_git};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::{time, untrusted_text};
+use crate::base::ids::session_key;
+use crate::base::{limits, time, untrusted_text};
 use crate::client::{Client, remote};
 use crate::core::mail::wakeups::is_wakeup_sentence;
 use crate::known_agents::hook_dialect::{Dialect, MAIL_CAME};
@@ -312,7 +313,7 @@ pub fn session_facts(agent: &Agent, hook: &HookInput) -> Value {
     json!({
         "shortName": agent.short_name, "sharedHooks": dialect.is_some_and(|dialect| dialect.is_shared),
         "continues": hook.continues, "keyedCalls": agent.identity.has_many_sessions,
-        "agent": agent.kind, "session": hook.session.chars().take(128).collect::<String>(),
+        "agent": agent.kind, "session": session_key(&hook.session),
         "project": hook.directory, "gitRoot": git.root, "gitBranch": git.branch, "repo": git.repo,
     })
 }
@@ -352,6 +353,8 @@ fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Res
             facts["event"] = work.event_key();
             alert_user(client, facts, why).map(|()| None)
         }
+        // The end of a subagent that has no id is not the end of the turn. The subagent's locks end with the turn.
+        HookEvent::SubagentStop if hook.subagent.is_none() => Ok(None),
         HookEvent::SubagentStop => {
             facts["subagent"] = json!(hook.subagent);
             client.call("hook.turn_end", &facts).map(|_| None)
@@ -395,10 +398,9 @@ fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Res
 /// Takes the locks for a tool that writes files, or denies the tool call. If the tool may write further files, also
 /// notes the files that other peers hold.
 fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
-    facts["files"] = json!(work.run.named);
     facts["subagent"] = json!(work.hook.subagent);
     facts["withLocks"] = json!(true);
-    let answer = client.call("hook.edit", &facts).and_then(|answer| {
+    let answer = lock_files(work, client, &mut facts).and_then(|answer| {
         let held = work.held.protected_paths(&LockedPath::list(&answer["others"]));
         let replaced = replaced_by_git::replaced(&work.run.maybe_written, &held);
         if replaced.is_empty() {
@@ -424,6 +426,20 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
             Ok(None)
         }
     }
+}
+
+/// Locks the files that a tool names, as many in one call as the broker takes.
+fn lock_files(work: &HookWork<'_>, client: &mut Client, facts: &mut Value) -> Result<Value, Error> {
+    // A longer path names no file.
+    let named: Vec<&String> = work.run.named.iter().filter(|path| path.len() <= limits::PATH_MAX).collect();
+    let (first, rest) = named.split_at(named.len().min(limits::EDIT_FILES_MAX));
+    facts["files"] = json!(first);
+    let mut answer = client.call("hook.edit", facts)?;
+    for part in rest.chunks(limits::EDIT_FILES_MAX) {
+        facts["files"] = json!(part);
+        answer = client.call("hook.edit", facts)?;
+    }
+    Ok(answer)
 }
 
 /// Makes the agent continue if direct mail waits, or if a command changed a file that another agent has locked.

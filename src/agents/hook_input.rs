@@ -76,7 +76,7 @@ pub fn understand(dialect: &Dialect, input: &Value) -> Option<HookInput> {
         event: event_of(kind, input)?,
         call: HookCall { kind, event },
         session: text(&["session_id", "sessionId", "conversation_id"]).unwrap_or_default(),
-        directory: text(&["cwd"]).or_else(first_root).unwrap_or_default(),
+        directory: text(&["cwd"]).or_else(first_root).filter(|path| path.len() <= limits::PATH_MAX).unwrap_or_default(),
         subagent: text(&["agent_id", "agentId"]).filter(|id| !id.is_empty() && id.len() <= limits::WORD_MAX),
         transcript: text(&["transcript_path", "transcriptPath"]).filter(|path| path.len() <= limits::PATH_MAX),
         continues: kind == HookKind::Start && input["source"].as_str().is_some_and(|source| GOES_ON.contains(&source)),

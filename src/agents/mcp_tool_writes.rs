@@ -41,7 +41,7 @@ const LOOKS_FIRST: &[&str] = &["find", "search"];
 const NO_FILES: &[&str] = &["directory", "folder", "branch", "issue", "memory", "comment", "release", "page", "task"];
 
 /// Names of arguments that contain a path, or a list of paths.
-const PATH_FIELDS: &[&str] = &[
+pub const PATH_FIELDS: &[&str] = &[
     "path",
     "paths",
     "file",
@@ -76,7 +76,7 @@ const PATH_FIELDS: &[&str] = &[
     "uri",
 ];
 /// Names of arguments that contain the folder to which paths are relative.
-const BASE_FIELDS: &[&str] = &["projectPath", "project_path"];
+pub const BASE_FIELDS: &[&str] = &["projectPath", "project_path"];
 /// Names of arguments that show that a tool's paths are not on this machine: a repository on a server, a bucket, a
 /// site.
 const ELSEWHERE: &[&str] = &["owner", "repo", "repository", "branch", "bucket", "host", "url", "project_id"];

@@ -1,6 +1,28 @@
-//! Types for identifiers: the id of a peer, the address of another mesh, the name of a channel.
+//! Types for identifiers: the id of a peer, the address of another mesh, the name of a channel. Also the keys that
+//! agents give to their sessions.
 
-use super::untrusted_text;
+use super::{limits, untrusted_text};
+
+/// Maximum length of an agent's key for a session, in bytes. A longer text may have been cut, so it is no key.
+const SESSION_KEY_MAX: usize = 4096;
+
+/// An agent's key for a session, in a length that the mesh accepts; empty if the text is no key. A hash stands for a
+/// long key, because two keys with the same beginning are two sessions.
+pub fn session_key(key: &str) -> String {
+    if key.len() <= limits::WORD_MAX {
+        key.to_owned()
+    } else if key.len() <= SESSION_KEY_MAX {
+        format!("hash-{:016x}", fnv1a(key))
+    } else {
+        String::new()
+    }
+}
+
+/// The 64-bit FNV-1a hash.
+pub fn fnv1a(text: &str) -> u64 {
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, mix)
+}
 
 /// Defines a type for a text that is only compared, stored and shown.
 macro_rules! text_id {

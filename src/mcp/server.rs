@@ -10,6 +10,7 @@ use super::pending_call::{BatchReply, PendingCall, ReplyTarget, tool_result};
 use super::protocol_version::{self, MODERN, Negotiation, ProtocolVersion};
 use super::stdout_writer::StdoutWriter;
 use super::{ProtocolError, client_name, server_info, truncate};
+use crate::base::ids::session_key;
 use crate::core::mcp_tools;
 use crate::wire::line_splitter::{LINE_MAX, LineBuffer};
 use crate::wire::rpc::{self, InvalidMessage, RpcMessage};
@@ -230,7 +231,7 @@ impl McpServer {
         if let Err(error) = self.roots.resolve_paths(&mut arguments) {
             return Some(Ok(tool_result(Err(error), target.version)));
         }
-        let thread = meta.get("threadId").and_then(Value::as_str).map(|key| truncate(key, 128)).unwrap_or_default();
+        let thread = meta.get("threadId").and_then(Value::as_str).map(session_key).unwrap_or_default();
         let mut call = PendingCall::new(target, op, arguments, thread);
         if let Some(token) = meta.get("progressToken").filter(|token| token.is_string() || token.is_number()) {
             call.report_progress(token.clone());

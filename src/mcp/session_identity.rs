@@ -1,13 +1,12 @@
 //! How this session describes itself when it attaches: the agent, the agent's own session key, and the project.
 
+use crate::base::ids;
 use crate::known_agents::{self, Agent};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::Settings;
 use crate::sys::{git, process};
 use serde_json::{Value, json};
 
-/// Maximum length of a session key that the broker accepts, in bytes.
-const KEY_MAX: usize = 128;
 /// Maximum length of the name of an agent that slm-mesh does not know, in characters.
 const NAME_MAX: usize = 40;
 
@@ -34,7 +33,7 @@ pub fn agent_of(client: &ClientIdentity) -> Option<&'static Agent> {
 /// client that another agent started inherits that other agent's variables.
 fn session_key(agent: &Agent) -> Option<String> {
     let name = agent.identity.session_variable?;
-    std::env::var(name).ok().filter(|key| !key.is_empty() && key.len() <= KEY_MAX)
+    std::env::var(name).ok().map(|key| ids::session_key(&key)).filter(|key| !key.is_empty())
 }
 
 /// The name of an agent that slm-mesh does not know.

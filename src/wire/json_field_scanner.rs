@@ -31,13 +31,20 @@ const REPEATED_MAX: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub struct NeededFields {
     /// The names of fields that are kept even if there is no room for other fields.
-    pub names: &'static [&'static str],
+    pub names: &'static [&'static [&'static str]],
     /// The names of fields that may be repeated. The values of a repeated field become a list.
     pub repeated: &'static [&'static str],
     /// The names of fields whose value may be an object, as JSON inside a string.
     pub embedded: &'static [&'static str],
     /// Lines that begin with one of these texts are kept even if the whole text is too long to keep.
     pub line_starts: &'static [&'static str],
+}
+
+impl NeededFields {
+    /// Whether the caller needs the field with this name.
+    fn has(&self, name: &str) -> bool {
+        self.names.iter().any(|names| names.contains(&name))
+    }
 }
 
 /// Reads an object. Returns `None` if the bytes do not begin with an object.
@@ -99,7 +106,7 @@ impl FieldReader<'_> {
                 if depth == 1 && self.needed.embedded.contains(&name) {
                     return self.read_embedded(name, depth);
                 }
-                let is_needed = self.needed.names.contains(&name);
+                let is_needed = self.needed.has(name);
                 Value::String(self.read_text(is_needed, &mut VecDeque::new()))
             }
             _ => self.read_scalar(),
@@ -133,7 +140,7 @@ impl FieldReader<'_> {
     }
 
     fn keep_member(&mut self, members: &mut Map<String, Value>, name: String, value: Value, depth: usize) {
-        if name.len() > NAME_MAX || self.room.values == 0 && !self.needed.names.contains(&name.as_str()) {
+        if name.len() > NAME_MAX || self.room.values == 0 && !self.needed.has(&name) {
             return;
         }
         self.room.values = self.room.values.saturating_sub(1);
@@ -255,7 +262,7 @@ impl FieldReader<'_> {
             if decoder.is_over {
                 return Value::String(String::from_utf8_lossy(before.make_contiguous()).into_owned());
             }
-            return Value::String(self.read_text(self.needed.names.contains(&name), &mut before));
+            return Value::String(self.read_text(self.needed.has(name), &mut before));
         }
         let (needed, room) = (self.needed, self.room);
         let mut inside = EmbeddedBytes { outer: self, decoder: TextDecoder { ready: before, ..decoder } };
@@ -374,7 +381,7 @@ mod tests {
     use serde_json::json;
 
     const NEEDED: NeededFields = NeededFields {
-        names: &["event", "path", "input"],
+        names: &[&["event", "path"], &["input"]],
         repeated: &["path"],
         embedded: &["input"],
         line_starts: &["*** "],
