@@ -118,6 +118,33 @@ fn the_end_of_a_subagent_without_an_id_is_not_the_end_of_the_turn() {
     assert!(is_denied(&edit(&place, "s2", None)), "the turn of the session goes on");
 }
 
+#[test]
+fn a_guard_that_cannot_know_its_caller_refuses_what_anybody_holds() {
+    let place = Place::new();
+    let repo = place.root.join("repo");
+    let git = |session: &str, args: &[&str]| {
+        let mut git = std::process::Command::new("git");
+        git.args(["-c", "user.name=a", "-c", "user.email=a@example.org", "-C"]).arg(&repo).args(args);
+        git.env("HOME", &place.root).env("SLM_MESH_DATA_DIR", &place.dir).envs(place.env.iter().cloned());
+        let out = git.env("SLM_MESH_SESSION", session).output().unwrap();
+        (out.status.success(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    std::fs::create_dir(&repo).unwrap();
+    assert!(git("", &["init", "-q"]).0);
+    assert!(place.command(&["guard", "install"]).current_dir(&repo).status().unwrap().success());
+    for name in ["held", "free"] {
+        std::fs::write(repo.join(name), "1").unwrap();
+    }
+    place.ok(&["lock", "repo/held", "--as", "human", "--reason", "mine"]);
+    assert!(git("", &["add", "held"]).0);
+    // The variable is left from a session that has ended.
+    let (passed, said) = git("nobody", &["commit", "-qm", "held"]);
+    assert!(!passed && said.contains("mine"), "{said}");
+    assert!(git("", &["rm", "-q", "--cached", "held"]).0 && git("", &["add", "free"]).0);
+    let (passed, said) = git("nobody", &["commit", "-qm", "free"]);
+    assert!(passed, "{said}");
+}
+
 /// Runs one hook of Cursor before a tool call, or at a prompt.
 fn cursor_hook(place: &Place, event: &str, conversation: &str, more: Value) {
     let mut input =

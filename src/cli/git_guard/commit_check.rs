@@ -80,20 +80,21 @@ fn conflicting_locks(hook: &str) -> Result<Vec<Value>, Error> {
 }
 
 /// The locks that stop the caller. If the caller may be any of several sessions, the locks of these sessions are left
-/// out.
+/// out. If nothing shows who calls, no lock is left out.
 fn locks_of_others(client: &mut Client, params: &Map<String, Value>) -> Result<Vec<Value>, Error> {
     let mut check = |params: &Map<String, Value>| {
         let value = client.call("lock.check", &Value::Object(params.clone()))?;
         Ok::<_, Error>(value["locks"].as_array().cloned().unwrap_or_default())
     };
+    let is_doubt = |kind| matches!(kind, ErrorKind::Ambiguous | ErrorKind::Refused | ErrorKind::NotFound);
     let error = match check(params) {
-        Err(error) if error.kind == ErrorKind::Ambiguous => error,
+        Err(error) if is_doubt(error.kind) => error,
         result => return result,
     };
     let candidates: Vec<Value> =
         error.data.as_ref().and_then(|data| data["candidates"].as_array()).cloned().unwrap_or_default();
     let mut params = params.clone();
-    params.insert("as".into(), candidates.first().cloned().unwrap_or_else(|| json!("human")));
+    params.extend([("as".to_owned(), json!("human")), ("unknownCaller".to_owned(), json!(true))]);
     let locks = check(&params)?.into_iter();
     Ok(locks.filter(|lock| !candidates.contains(&lock["lockedBy"])).collect())
 }
