@@ -130,6 +130,24 @@ fn a_session_known_by_its_process_stays_online_through_a_crash_of_the_broker() {
 }
 
 #[test]
+fn a_verb_of_an_agent_that_we_do_not_know_is_its_own_while_its_server_comes_back() {
+    let place = Place::new();
+    place.ok(&["send", "human", "for the person", "--as", "human"]);
+    // The agent is this process.
+    let mut session = place.session("newcomer", ".");
+    let id = session.tool("mesh_peers", json!({}))["you"]["id"].clone();
+    let pid = session.child.id().to_string();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    // The verb comes first to the next broker.
+    signal("-STOP");
+    crash(&place);
+    assert_eq!(place.json(&["whoami"])["you"]["id"], id);
+    assert!(!place.ok(&["inbox"]).contains("for the person"));
+    signal("-CONT");
+    assert_eq!(session.tool("mesh_peers", json!({}))["you"]["id"], id);
+}
+
+#[test]
 fn an_agent_that_we_do_not_know_is_one_peer_by_the_name_that_its_settings_give() {
     let place = Place::new();
     let mut command = place.command(&["mcp", "--agent", "MyBot"]);

@@ -4,6 +4,7 @@
 
 use super::event_loop::LoopContext;
 use super::log;
+use super::unix_clients::origin::from_mesh;
 use crate::base::process::Process;
 use crate::sys::process::ExitWatch;
 use mio::unix::SourceFd;
@@ -36,7 +37,7 @@ impl ProcessExits {
             return;
         }
         let watch = if self.watches.len() < WATCHED_MAX {
-            ExitWatch::new(process.pid, process.start)
+            ExitWatch::new(process.pid, from_mesh(process).start)
         } else {
             Err(std::io::Error::other("too many agent processes are already being watched"))
         };

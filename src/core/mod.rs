@@ -189,6 +189,13 @@ impl Mesh {
         self.peers.set_process_probe(is_alive);
     }
 
+    /// Notes which agents run the MCP servers that were connected to an earlier broker. `agent_above` finds the agent
+    /// process above the MCP server with a given process id, and `is_known` tells whether slm-mesh knows a type of
+    /// agent.
+    pub fn expect_servers(&mut self, agent_above: impl Fn(i64) -> Option<Process>, is_known: impl Fn(&str) -> bool) {
+        self.peers.expect_servers(agent_above, is_known);
+    }
+
     /// Sets whether observers receive every event and every change of a message's state.
     pub fn set_observed(&mut self, observed: bool) {
         self.journal.set_observed(observed);

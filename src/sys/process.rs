@@ -79,6 +79,12 @@ pub fn identify(pid: i64) -> Option<Process> {
     start_time(pid).map(|start| Process { pid, start, wrapper: false, agent: None })
 }
 
+/// The agent process above an MCP server; `None` if no process of this program has that number.
+pub fn agent_of_server(pid: i64) -> Option<Process> {
+    platform::program(pid).filter(|program| program.is_own)?;
+    ancestors(pid).into_iter().find(|process| !process.wrapper)
+}
+
 /// A file descriptor that becomes readable when a process ends: a pidfd on Linux, a kqueue on macOS.
 #[derive(Debug)]
 pub struct ExitWatch {

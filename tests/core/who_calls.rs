@@ -4,6 +4,7 @@
 mod daemon;
 mod drawn;
 mod ended;
+mod restarts;
 mod shell_session;
 
 use serde_json::{Value, json};
@@ -43,6 +44,8 @@ struct Session {
     above: Vec<Process>,
     /// The connection of its MCP server, once it has one.
     conn: Option<ConnId>,
+    /// The process id of its MCP server, which the broker may expect back.
+    server: Option<i64>,
     /// Whether its hooks say that it went on under this key.
     continues: bool,
 }
@@ -96,6 +99,7 @@ impl World {
             key: format!("key-{pid}"),
             above: vec![process(pid, Some(agent))],
             conn: None,
+            server: None,
             continues: false,
         }
     }
@@ -112,33 +116,23 @@ impl World {
         mesh.take_effects();
     }
 
-    fn restart_broker(&mut self, sessions: &mut [&mut Session]) {
-        let store = self.mesh.take().unwrap().into_store();
-        self.mesh = Some(open(store, self.now));
-        sessions.iter_mut().for_each(|session| session.conn = None);
-    }
-
-    fn call(&mut self, conn: ConnId, op: &str, args: Value, above: &[Process]) -> Result<Value, Error> {
+    /// Sends a call; all that leaves the mesh, and the number of the call.
+    fn send(&mut self, conn: ConnId, op: &str, args: Value, above: &[Process]) -> Result<(Vec<Effect>, Value), Error> {
         self.next += 1;
         self.now += 1;
         let (id, now) = (json!(self.next), self.now);
         let op = core::op(op).unwrap();
         let args = op.check(args.as_object().unwrap().clone())?;
+        let (shell_session, ancestors) = (self.shell_session.clone(), above.to_vec());
         let mesh = self.mesh.as_mut().unwrap();
-        mesh.call(
-            Call {
-                conn,
-                id: id.clone(),
-                op,
-                args,
-                acting: None,
-                shell_session: self.shell_session.clone(),
-                ancestors: above.to_vec(),
-            },
-            now,
-        );
+        mesh.call(Call { conn, id: id.clone(), op, args, acting: None, shell_session, ancestors }, now);
         assert!(mesh.commit());
-        let reply = mesh.take_effects().into_iter().find_map(|effect| match effect {
+        Ok((mesh.take_effects(), id))
+    }
+
+    fn call(&mut self, conn: ConnId, op: &str, args: Value, above: &[Process]) -> Result<Value, Error> {
+        let (effects, id) = self.send(conn, op, args, above)?;
+        let reply = effects.into_iter().find_map(|effect| match effect {
             Effect::Reply { id: of, result, .. } if of == id => Some(result),
             _ => None,
         });
@@ -187,6 +181,7 @@ impl World {
             return id_of(&self.call(conn, "whoami", json!({}), &session.above).unwrap());
         }
         let conn = *session.conn.insert(self.connect(&session.above));
+        session.server = Some(conn as i64);
         let key = session.agent.identity.calls_name_session().then_some(session.key.as_str());
         self.attach(session, conn, key)
     }
@@ -242,7 +237,7 @@ impl World {
                 Road::Verb => {
                     let id = self.verb(session).unwrap();
                     // Below an editor, a shell that nothing else speaks for is a person's.
-                    let is_person = session.agent.identity.hosts_terminals && session.conn.is_none();
+                    let is_person = session.agent.identity.hosts_terminals && session.server.is_none();
                     if is_person {
                         assert_eq!(id, self.human());
                         None

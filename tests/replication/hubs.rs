@@ -202,6 +202,25 @@ fn a_deposed_hub_tells_nothing_and_follows() {
 }
 
 #[test]
+fn a_verb_of_an_agent_that_no_file_describes_is_that_agents_at_a_new_leader_too() {
+    let Some((_cluster, first, second)) = two_hubs("2") else { return };
+    let guest = guest(&[&first, &second]);
+    guest.ok(&["send", "human", "for the person", "--as", "human"]);
+    let mut session = guest.session("newcomer", "api");
+    let id = session.tool("mesh_status", json!({}))["you"]["id"].clone();
+    let pid = session.child.id().to_string();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    // The new leader hears of the verb first.
+    signal("-STOP");
+    kill(&first);
+    assert_eq!(guest.json(&["whoami"])["you"]["id"], id);
+    assert!(!guest.ok(&["inbox"]).contains("for the person"));
+    signal("-CONT");
+    assert_eq!(session.tool("mesh_status", json!({}))["you"]["id"], id);
+    second.ok(&["stop"]);
+}
+
+#[test]
 fn two_meshes_never_mix() {
     if !is_installed() {
         return;

@@ -5,6 +5,7 @@ use super::listeners::wake_loop;
 use crate::base::error::{Error, ErrorKind};
 use crate::broker::leadership::{BrokerRole, HubConfig, HubDatabase, Leader, Leading, StandbyThread};
 use crate::broker::mesh_links::MeshLinks;
+use crate::broker::unix_clients::origin::to_mesh;
 use crate::core::{Mesh, MeshSettings};
 use crate::replication::etcd::EtcdLog;
 use crate::store::Store;
@@ -54,6 +55,8 @@ impl MeshOpener {
             result => result?,
         };
         mesh.set_process_probe(Box::new(sys::process::is_in_use));
+        let agent_above = |pid| sys::process::agent_of_server(pid).map(to_mesh);
+        mesh.expect_servers(agent_above, |kind| sys::process::agent_program(kind).is_some());
         Ok(mesh)
     }
 

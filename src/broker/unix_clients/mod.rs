@@ -7,7 +7,7 @@
 mod connection;
 mod fair_queue;
 mod liveness_checks;
-mod origin;
+pub(in crate::broker) mod origin;
 mod requests;
 mod retired_methods;
 

@@ -2,10 +2,12 @@
 //! kernel reports these facts. A client on another machine reports them itself.
 
 use super::super::methods::CallerMachine;
+use crate::base::ids::fnv1a;
 use crate::base::process::Process;
-use crate::sys::process;
+use crate::sys::{self, process};
 use serde_json::{Map, Value};
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 /// Maximum number of characters that are kept of the name of a host or a user.
 const NAME_MAX: usize = 64;
@@ -45,13 +47,11 @@ impl RemoteOrigin {
             text.chars().filter(|c| !c.is_control() && *c != '@' && *c != '/').take(NAME_MAX).collect()
         };
         let host = name("host");
-        // A process must not be mistaken for a process with the same number on another machine, so the name of the
-        // host becomes part of its identity.
         let salt = fnv1a(&host);
         let parse = |row: &Value| {
-            let start = row[1].as_u64()?.wrapping_add(salt);
             let agent = row[3].as_str().and_then(process::agent_program);
-            Some(Process { pid: row[0].as_i64()?, start, wrapper: row[2].as_bool()?, agent })
+            let own = Process { pid: row[0].as_i64()?, start: row[1].as_u64()?, wrapper: row[2].as_bool()?, agent };
+            Some(salted(own, salt))
         };
         let rows = params.get("ancestors").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let ancestors = rows.iter().take(ANCESTORS_MAX).filter_map(parse).collect();
@@ -59,10 +59,23 @@ impl RemoteOrigin {
     }
 }
 
-/// The 64-bit FNV-1a hash.
-fn fnv1a(text: &str) -> u64 {
-    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, mix)
+/// The salt of this machine.
+static OWN_SALT: LazyLock<u64> = LazyLock::new(|| fnv1a(&sys::host()));
+
+/// A process as the mesh knows it. Its machine is mixed into its start time, so that it is not mistaken for a process
+/// with the same number on another machine. It stays the same process when another hub leads.
+fn salted(process: Process, salt: u64) -> Process {
+    Process { start: process.start.wrapping_add(salt), ..process }
+}
+
+/// A process of this machine as the mesh knows it.
+pub fn to_mesh(process: Process) -> Process {
+    salted(process, *OWN_SALT)
+}
+
+/// A process of this machine as the kernel knows it.
+pub fn from_mesh(process: Process) -> Process {
+    Process { start: process.start.wrapping_sub(*OWN_SALT), ..process }
 }
 
 impl Origin {
@@ -87,7 +100,7 @@ impl Origin {
     /// The process of the client, if the client is on this machine.
     pub fn process(&self) -> Option<Process> {
         match self {
-            Origin::Local { pid, .. } => process::identify(*pid),
+            Origin::Local { pid, .. } => process::identify(*pid).map(to_mesh),
             Origin::Remote(_) => None,
         }
     }
@@ -96,7 +109,9 @@ impl Origin {
     pub fn ancestors(&mut self) -> &[Process] {
         match self {
             Origin::Remote(remote) => &remote.ancestors,
-            Origin::Local { pid, ancestors } => ancestors.get_or_insert_with(|| process::ancestors(*pid)),
+            Origin::Local { pid, ancestors } => {
+                ancestors.get_or_insert_with(|| process::ancestors(*pid).into_iter().map(to_mesh).collect())
+            }
         }
     }
 }

@@ -36,6 +36,8 @@
 //! | goes on | the nearest agent process is another agent's, or there is none although the session's process is known | refused |
 //! | goes on | the processes can't be seen, or the session's process is unknown | that session |
 //!
+//! A session whose MCP server an earlier broker knew counts for its agent process before that server has come back.
+//!
 //! If several sessions match, a caller that would write is refused, while a caller that only reads acts as no peer.
 
 use super::{Peer, Peers};
@@ -153,10 +155,12 @@ impl Peers {
             let process = nearest(ancestors)?;
             let speaks = |peer: &&Peer| peer.row.agent == agent || is_shared_dialect || !peer.is_known_agent;
             let sessions: Vec<&Peer> = self.sessions_of_process(process).into_iter().filter(speaks).collect();
-            let found = match sessions[..] {
+            // An agent that slm-mesh does not know has another type than its hooks.
+            let keyed = sessions.iter().find(|one| !key.is_empty() && one.has_key(key)).copied();
+            let found = keyed.or_else(|| match sessions[..] {
                 [one] if key.is_empty() || continues => Some(one),
                 _ => only(sessions.into_iter().filter(|one| one.row.session_key().is_none())),
-            };
+            });
             found.map(|peer| peer.row.id.clone())
         })
     }
@@ -288,7 +292,8 @@ impl Peers {
     /// person's script, so the other commands below it belong to no session.
     fn sessions_inside(&self, above: &Process) -> Vec<&PeerId> {
         let sessions = self.sessions_of_process(above);
-        let is_agent = above.agent.is_some() || sessions.iter().any(|peer| self.is_attached_from(&peer.row.id, above));
+        let runs_server = |peer: &&Peer| self.is_attached_from(&peer.row.id, above) || peer.ran_server(above);
+        let is_agent = above.agent.is_some() || sessions.iter().any(runs_server);
         let mut ids: Vec<&PeerId> = sessions.into_iter().filter(|_| is_agent).map(|peer| &peer.row.id).collect();
         ids.sort();
         ids

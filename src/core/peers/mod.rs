@@ -52,6 +52,8 @@ pub struct Peer {
     pub offline_since: Option<i64>,
     /// Whether the peer was online when an earlier broker ended, and has not left since.
     pub unconfirmed: bool,
+    /// The agent process above the peer's MCP server, which was connected to an earlier broker and may come back.
+    pub expected_agent: Option<Process>,
     /// Whether the kernel will report the end of the peer's agent process. Until then, the peer is online.
     pub is_watched: bool,
     /// Whether none of the peer's connections answers, because the program has been stopped or hangs.
@@ -80,6 +82,7 @@ impl Peer {
             last_active: now,
             offline_since: None,
             unconfirmed: false,
+            expected_agent: None,
             is_watched: false,
             is_silent: false,
             has_left: false,
@@ -110,6 +113,13 @@ impl Peer {
     /// Whether this process is the peer's agent process, according to its hooks or verbs.
     fn is_run_by(&self, process: &Process) -> bool {
         self.row.process.is_some_and(|known| known.is_same(process))
+    }
+
+    /// Whether the peer's MCP server ran below this process, and may come back. Until it does, nothing else shows that
+    /// a program which slm-mesh does not know is an agent.
+    fn ran_server(&self, process: &Process) -> bool {
+        let is_expected = || self.expected_agent.is_some_and(|above| above.is_same(process));
+        self.connections == 0 && self.row.pid != 0 && (self.is_run_by(process) || is_expected())
     }
 
     /// Whether this is one of the session's keys.

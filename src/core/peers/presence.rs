@@ -176,7 +176,7 @@ impl Peers {
     ) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id) else { return Ok(()) };
         peer.connections += 1;
-        peer.is_silent = false;
+        (peer.is_silent, peer.expected_agent) = (false, None);
         self.come_online(turn, journal, id, now)
     }
 
@@ -318,6 +318,20 @@ impl Peers {
         Ok(())
     }
 
+    /// Notes which agents run the MCP servers that were connected to an earlier broker.
+    pub(in crate::core) fn expect_servers(
+        &mut self,
+        agent_above: impl Fn(i64) -> Option<Process>,
+        is_known: impl Fn(&str) -> bool,
+    ) {
+        for peer in self.peers.iter_mut().filter(|peer| peer.row.is_session() && peer.row.pid != 0) {
+            peer.is_known_agent = is_known(&peer.row.agent);
+            if peer.unconfirmed && peer.row.host == self.settings.host {
+                peer.expected_agent = agent_above(peer.row.pid);
+            }
+        }
+    }
+
     /// Loads the peers from the store, and keeps the facts that exist only in memory.
     pub(in crate::core) fn load(&mut self, turn: &mut Turn, locks: &Locks, now: i64) -> Result<(), Error> {
         let old = self.peers.take();
@@ -344,7 +358,10 @@ impl Peers {
         }
         // A grace period starts again if it was running when the broker died, or if a rollback undid its end.
         for peer in self.peers.iter_mut() {
-            let is_lost = peer.row.is_session() && peer.offline_since.is_none() && peer.row.process.is_none();
+            // On another machine the end of a process is not reported, so it ends no grace period.
+            let is_far_server = peer.row.pid != 0 && peer.row.host != self.settings.host;
+            let has_left = peer.row.process.is_none() || is_far_server;
+            let is_lost = peer.row.is_session() && peer.offline_since.is_none() && has_left;
             if is_lost && locks.has_shared(&peer.row.id) {
                 peer.offline_since = Some(now);
             }

@@ -137,7 +137,9 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         && let Some(one) = peers.attachments.get_mut(ctx.conn)
     {
         one.is_keyed = is_keyed;
-        let agent = one.agent.filter(|process| process.agent.is_some());
+        // If slm-mesh does not know the program, its end may mean nothing. No end is reported from another machine.
+        let is_far_server = one.remote.is_some() && args.flag("script") != Some(true);
+        let agent = one.agent.filter(|process| process.agent.is_some() || is_far_server);
         peers.add_connection(turn, journal, &id, ctx.now)?;
         peers.note_process(turn, journal, &id, agent.as_ref(), ctx)?;
     }
@@ -377,8 +379,8 @@ impl Peers {
     pub(in crate::core) fn sessions_of_process(&self, process: &Process) -> Vec<&Peer> {
         let below = self.attachments.iter().filter(|(_, one)| one.is_below(process));
         let attached: Vec<&PeerId> = below.flat_map(|(_, one)| one.peers()).collect();
-        let belongs =
-            |peer: &&Peer| attached.contains(&&peer.row.id) || peer.connections == 0 && peer.is_run_by(process);
+        let is_detached = |peer: &Peer| peer.connections == 0 && peer.is_run_by(process);
+        let belongs = |peer: &&Peer| attached.contains(&&peer.row.id) || is_detached(peer) || peer.ran_server(process);
         self.peers.iter().filter(belongs).collect()
     }
 }

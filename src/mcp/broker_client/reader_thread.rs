@@ -24,8 +24,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long a newer client needs to start its own broker after it has stopped the old one.
 const REPLACED_PAUSE: Duration = Duration::from_millis(500);
-/// How often a session checks whether somebody has restarted a broker that was stopped.
-const STOPPED_PAUSE: Duration = Duration::from_secs(5);
+/// How often a session checks whether somebody has restarted a broker that was stopped. This is
+/// shorter than the grace period after which a new broker would release the session's locks.
+const STOPPED_PAUSE: Duration = Duration::from_secs(3);
 /// How many attempts to connect may fail before calls fail because no broker answers. The pauses between the attempts
 /// add up to a third of a second.
 const MISSES_MAX: u32 = 5;

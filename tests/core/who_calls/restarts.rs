@@ -1,0 +1,137 @@
+//! Restarts of the broker between any two calls of a session, and agents that only their MCP server shows.
+
+use super::{AGENTS, Session, World, each, open, process};
+use serde_json::{Value, json};
+use slm_mesh::base::error::Error;
+use slm_mesh::base::process::Process;
+use slm_mesh::core::ConnId;
+use slm_mesh::known_agents::by_kind;
+
+/// The name that an agent without a file gives itself.
+const NEWCOMER: &str = "newcomer";
+/// The process id of an MCP server in these tests.
+const SERVER: i64 = 77;
+
+impl World {
+    /// The broker ends, and the next one expects the MCP servers of these sessions back.
+    pub(super) fn restart_broker(&mut self, sessions: &mut [&mut Session]) {
+        let store = self.mesh.take().unwrap().into_store();
+        let mesh = self.mesh.insert(open(store, self.now));
+        sessions.iter_mut().for_each(|session| session.conn = None);
+        let above =
+            |pid| sessions.iter().find(|one| one.server == Some(pid)).and_then(|one| one.above.first().copied());
+        mesh.expect_servers(above, |kind| by_kind(kind).is_some());
+    }
+}
+
+/// A program that no file of ours describes, with its MCP server, on this machine or on another one.
+struct Newcomer {
+    world: World,
+    above: Vec<Process>,
+    is_far: bool,
+    conn: ConnId,
+}
+
+impl Newcomer {
+    fn start(is_far: bool) -> Newcomer {
+        let above = vec![process(500, None), process(3, None)];
+        Newcomer { world: World::new(), above, is_far, conn: 0 }
+    }
+
+    fn connect(&mut self) -> ConnId {
+        let conn = self.world.connect(&self.above);
+        if self.is_far {
+            let now = self.world.now;
+            self.world.mesh.as_mut().unwrap().set_origin(conn, "laptop", "ada", now).unwrap();
+        }
+        conn
+    }
+
+    /// Its server attaches; who it is.
+    fn attach(&mut self) -> String {
+        self.conn = self.connect();
+        let args = json!({ "agent": NEWCOMER, "project": "/p", "pid": SERVER, "knownAgent": false });
+        super::id_of(&self.world.call(self.conn, "attach", args, &self.above).unwrap())
+    }
+
+    /// Who a verb below these processes acts as.
+    fn verb(&mut self, above: &[Process]) -> Result<Value, Error> {
+        let conn = self.connect();
+        let answer = self.world.call(conn, "whoami", json!({}), above)?;
+        let now = self.world.now;
+        self.world.mesh.as_mut().unwrap().on_disconnected(conn, now);
+        Ok(answer)
+    }
+
+    fn restart_broker(&mut self) {
+        self.world.restart_broker(&mut []);
+        let above = self.above[0];
+        let agent_above = |pid| (pid == SERVER).then_some(above);
+        self.world.mesh.as_mut().unwrap().expect_servers(agent_above, |kind| kind != NEWCOMER);
+    }
+}
+
+#[test]
+fn an_agent_that_no_file_describes_is_never_the_person_while_its_server_comes_back() {
+    for is_far in [false, true] {
+        let mut agent = Newcomer::start(is_far);
+        let (id, above) = (agent.attach(), agent.above.clone());
+        agent.restart_broker();
+        let answer = agent.verb(&above).unwrap();
+        assert_eq!((super::id_of(&answer), &answer["kind"]), (id.clone(), &json!("session")), "far: {is_far}");
+        // A person's shell beside it stays the person's.
+        assert_eq!(agent.verb(&above[1..]).unwrap()["kind"], json!("human"));
+        let other = Process { start: 2, ..above[0] };
+        assert_eq!(agent.verb(&[other]).unwrap()["kind"], json!("human"), "another process with that number");
+        assert_eq!(agent.attach(), id);
+        assert_eq!(super::id_of(&agent.verb(&above).unwrap()), id);
+        // Its user switches the server off. From then on nothing shows that the program is an agent.
+        agent.world.call(agent.conn, "detach", json!({}), &above).unwrap();
+        assert_eq!(agent.verb(&above).unwrap()["kind"], json!("human"));
+    }
+}
+
+#[test]
+fn hooks_of_an_agent_that_no_file_describes_are_its_servers_peer_in_any_dialect() {
+    for agent in AGENTS.iter().filter(|agent| agent.dialect.is_some()) {
+        let mut newcomer = Newcomer::start(false);
+        let id = newcomer.attach();
+        let session = Session { above: newcomer.above.clone(), ..newcomer.world.session(agent) };
+        for _ in 0..3 {
+            assert_eq!(newcomer.world.hook(&session), id, "hooks as of {}", agent.id);
+        }
+        newcomer.restart_broker();
+        assert_eq!(newcomer.world.hook(&session), id, "hooks as of {}, before its server comes back", agent.id);
+        assert_eq!(newcomer.attach(), id);
+        newcomer.world.call(newcomer.conn, "lock.lock", json!({ "filePath": "/p/a.rs" }), &[]).unwrap();
+        assert!(newcomer.world.edit(&session, None).is_ok(), "its own lock refuses it");
+        // A second key in its process is a second session.
+        let tab = newcomer.world.tab(&session);
+        assert_ne!(newcomer.world.hook(&tab), id);
+    }
+}
+
+#[test]
+fn a_connection_that_breaks_does_not_make_an_agent_a_person() {
+    let mut agent = Newcomer::start(true);
+    let (id, above) = (agent.attach(), agent.above.clone());
+    let now = agent.world.now;
+    agent.world.mesh.as_mut().unwrap().on_disconnected(agent.conn, now);
+    assert_eq!(super::id_of(&agent.verb(&above).unwrap()), id);
+}
+
+#[test]
+fn a_broker_that_restarts_between_two_calls_of_a_session_changes_nothing() {
+    each(|world, mut session, order| {
+        let mut known = String::new();
+        for road in order.chunks(1) {
+            let id = world.speak(&mut session, road);
+            // An agent may have no hooks, and a verb below an editor may be its user's.
+            if !id.is_empty() {
+                assert!(known.is_empty() || id == known, "{} by {order:?}", session.agent.id);
+                known = id;
+            }
+            world.restart_broker(&mut [&mut session]);
+        }
+    });
+}
