@@ -120,6 +120,8 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     let mut peer = peers.get(&id).cloned().unwrap_or_else(|| Peer::new(row.clone(), ctx.now));
     row.online = peer.row.online;
     match (peer.row.session_key().map(str::to_owned), row.session_key()) {
+        // The keys of the session that had this name are not the keys of the next session.
+        _ if is_takeover => {}
         // A hook has reported the key earlier, while this connection has no key.
         (Some(_), None) => row.kind = peer.row.kind.clone(),
         (Some(old), Some(new)) if old != new => push_older_key(&mut row.older_keys, old),
@@ -299,6 +301,7 @@ impl Peers {
         wanted: &str,
         now: i64,
     ) -> Result<PeerRow, Error> {
+        let is_proven = matches!(former, FormerPeer::Proven(_));
         if let FormerPeer::Proven(id) | FormerPeer::SameName(id) = former
             && let Some(old) = self.get(&id)
         {
@@ -308,7 +311,7 @@ impl Peers {
                 name: old.name,
                 summary: old.summary,
                 transcript: old.transcript,
-                older_keys: old.older_keys,
+                older_keys: if is_proven { old.older_keys } else { Vec::new() },
                 first_seen: old.first_seen,
                 process: old.process,
                 ..row
@@ -333,7 +336,9 @@ impl Peers {
         let notice = match &former {
             FormerPeer::SameName(id) => {
                 let unread = mail.unread(&turn.store, id)?;
-                self.get(id).map(|peer| takeover_notice(peer, unread, now))
+                // A session that shows neither a key nor a process is found by its name in each hook.
+                let is_other = |peer: &&Peer| peer.has_left || peer.row.session_key().is_some();
+                self.get(id).filter(is_other).map(|peer| takeover_notice(peer, unread, now))
             }
             FormerPeer::Proven(_) | FormerPeer::Nobody => None,
         };

@@ -1,6 +1,6 @@
 //! Restarts of the broker between any two calls of a session, and agents that only their MCP server shows.
 
-use super::{AGENTS, Session, World, each, open, process};
+use super::{AGENTS, Road, Session, World, each, open, process};
 use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
 use slm_mesh::base::process::Process;
@@ -134,4 +134,37 @@ fn a_broker_that_restarts_between_two_calls_of_a_session_changes_nothing() {
             world.restart_broker(&mut [&mut session]);
         }
     });
+}
+
+#[test]
+fn a_session_whose_server_takes_over_a_name_is_one_peer_with_its_hooks() {
+    for agent in AGENTS.iter().filter(|agent| agent.dialect.is_some()) {
+        let mut world = World::new();
+        let mut former = world.session(agent);
+        let id = world.speak(&mut former, &[Road::Hook, Road::Server]);
+        former.key.push('+');
+        former.continues = true;
+        assert_eq!(world.hook(&former), id);
+        world.call(former.conn.unwrap(), "detach", json!({}), &[]).unwrap();
+        let mut next = world.session(agent);
+        assert_eq!(world.speak(&mut next, &[Road::Server, Road::Hook, Road::Verb]), id, "{}", agent.id);
+        // The one that had the name comes back in another window, by either of its keys.
+        for key in [&former.key[..], former.key.trim_end_matches('+')] {
+            let window = Session { key: key.to_owned(), ..world.session(agent) };
+            assert_ne!(world.hook(&window), id, "{}: two windows are one peer", agent.id);
+        }
+    }
+}
+
+#[test]
+fn a_session_without_key_and_process_takes_nothing_over_from_itself() {
+    for agent in AGENTS.iter().filter(|agent| agent.dialect.is_some()) {
+        let mut world = World::new();
+        let session = Session { key: String::new(), above: Vec::new(), ..world.session(agent) };
+        let mut args = world.hook_args(&session);
+        args["withNeighbours"] = json!(true);
+        let answers = [(); 2].map(|()| world.call_once("hook.mail", args.clone(), &[]).unwrap());
+        let ids = answers.each_ref().map(super::id_of);
+        assert_eq!((&ids[0], &answers[1]["notice"]), (&ids[1], &Value::Null), "{}", agent.id);
+    }
 }
