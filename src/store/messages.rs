@@ -222,6 +222,11 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
+    /// Whether there is any message from this peer or to it. A peer has a number as long as there is one.
+    pub fn has_messages_of(&self, peer: &str) -> StoreResult<bool> {
+        Ok(self.db.prepare_cached("SELECT 1 FROM peer_number WHERE id = ?1")?.exists([peer])?)
+    }
+
     /// Stores the state of a message: how far it got, through which channel, and when. `was` is its earlier state.
     pub fn put_receipt(&mut self, was: &Message, m: &Message) -> StoreResult<()> {
         update_row!(self.write, "message", {

@@ -226,6 +226,14 @@ impl Mail {
         Ok(n)
     }
 
+    /// Whether there is any message from this peer or to it, read or unread.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub(super) fn has_messages(&self, store: &Store, id: &str) -> Result<bool, Error> {
+        Ok(store.has_messages_of(id)?)
+    }
+
     /// How many unread messages a peer has. Does not store the count. Returns `None` if the database can't be read.
     pub(super) fn waiting_for(&self, store: &Store, id: &str) -> Option<i64> {
         self.unread.get(id).copied().or_else(|| store.count_unread(id).ok())

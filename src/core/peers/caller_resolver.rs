@@ -139,6 +139,16 @@ impl Peers {
         found.map(|peer| peer.row.id.clone())
     }
 
+    /// The sessions of the same agent in the same place, with this default name and a number, that have ended and had
+    /// their time to come back.
+    pub(super) fn ended_alike(&self, row: &PeerRow, name: &str) -> Vec<PeerId> {
+        let has_ended = |peer: &Peer| peer.has_left && peer.offline_since.is_none();
+        let is_same = |peer: &Peer| is_alike(&peer.row, row) && is_numbered(&peer.row.name, name);
+        let is_it = |peer: &&Peer| peer.row.is_session() && is_same(peer) && has_ended(peer);
+        let ended = self.peers.iter().filter(is_it).filter(|peer| !self.may_be_alive(peer, row.pid));
+        ended.map(|peer| peer.row.id.clone()).collect()
+    }
+
     /// Whether a session may still be alive. There are three signs of life: a connection, even a silent one; a
     /// running agent process; or a living process other than `pid` that belonged to the session under an earlier
     /// broker and may reconnect.

@@ -47,6 +47,25 @@ impl Peers {
         Ok(())
     }
 
+    /// Forgets the ended sessions of the same agent in the same place that never had any mail and hold no lock. A
+    /// chosen name is kept, because others know it. Without this, each new session would leave one more peer once two
+    /// of them have ended, because the next one can take over neither of two.
+    pub(super) fn forget_unused(
+        &mut self,
+        turn: &mut Turn,
+        mail: &mut Mail,
+        locks: &Locks,
+        row: &PeerRow,
+        name: &str,
+    ) -> Result<(), Error> {
+        for id in self.ended_alike(row, name) {
+            if !locks.has_any(&id) && !mail.has_messages(&turn.store, &id)? {
+                self.forget(turn, mail, &id)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets a peer, and the count of its unread messages.
     pub(super) fn forget(&mut self, turn: &mut Turn, mail: &mut Mail, id: &str) -> Result<(), Error> {
         turn.store.drop_peer(id)?;

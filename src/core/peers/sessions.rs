@@ -114,6 +114,9 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         SessionEvidence { conn: Some(ctx.conn), row: &row, id, name: &wanted, is_name_chosen: name.is_some() };
     let former = peers.former_peer(&evidence);
     let is_takeover = matches!(former, FormerPeer::SameName(_));
+    if former == FormerPeer::Nobody && name.is_none() {
+        peers.forget_unused(turn, mail, locks, &row, &wanted)?;
+    }
     row = peers.take_identity(turn, mail, locks, row, former, &wanted, ctx.now)?;
     let you = json!({ "id": row.id.as_str(), "name": row.name });
     let id = row.id.clone();
@@ -342,6 +345,9 @@ impl Peers {
             }
             FormerPeer::Proven(_) | FormerPeer::Nobody => None,
         };
+        if former == FormerPeer::Nobody {
+            self.forget_unused(turn, mail, locks, &row, &wanted)?;
+        }
         let row = self.take_identity(turn, mail, locks, row, former, &wanted, now)?;
         turn.store.put_peer(&row)?;
         let id = row.id.clone();

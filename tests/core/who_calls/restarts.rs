@@ -137,6 +137,37 @@ fn a_broker_that_restarts_between_two_calls_of_a_session_changes_nothing() {
 }
 
 #[test]
+fn sessions_that_nobody_wrote_to_leave_no_peers_behind() {
+    for agent in AGENTS.iter().filter(|agent| agent.dialect.is_some()) {
+        let mut world = World::new();
+        for n in 0..20 {
+            // Two at once, so that the next one can't tell which of them it was.
+            let mut both = [world.session(agent), world.session(agent)];
+            let conns = both.each_mut().map(|session| {
+                world.serve(session);
+                world.hook(session);
+                session.conn.unwrap()
+            });
+            for conn in conns {
+                world.call(conn, "detach", json!({}), &[]).unwrap();
+            }
+            world.now += 60_000;
+            let now = world.now;
+            world.mesh.as_mut().unwrap().tick(now);
+            world.settle();
+            if n == 10 {
+                world
+                    .call_once("send", json!({ "to": format!("{}-p", agent.short_name), "message": "hi" }), &[])
+                    .unwrap();
+            }
+        }
+        let peers = world.mesh.as_ref().unwrap().peers().all();
+        let left = peers.iter().filter(|peer| peer.row.is_session()).count();
+        assert!(left <= 4, "{}: {left} peers of ended sessions", agent.id);
+    }
+}
+
+#[test]
 fn a_session_whose_server_takes_over_a_name_is_one_peer_with_its_hooks() {
     for agent in AGENTS.iter().filter(|agent| agent.dialect.is_some()) {
         let mut world = World::new();
