@@ -190,6 +190,8 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     peers.set_turn_active(turn, &id, None);
     if leaves {
         end_all_waits(turn, waiting, &id);
+        // A call that a hook announced may wait on the connection of another session. It gets no lock and no mail now.
+        sessions::end_waits(turn, waiting, |call| id == call.ctx.me());
     }
     // A background task uses the locks of the turn, while a subagent has its own locks.
     let goes_on = |owner: &LockOwner| match owner {

@@ -13,6 +13,7 @@ use crate::core::mail::Mail;
 use crate::core::op::ArgKind;
 use crate::core::session_args::NAMING;
 use crate::core::transaction::{Effect, Turn};
+use crate::core::waiting_calls::{Waiting, WaitingCall};
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::store::PeerRow;
 use serde_json::json;
@@ -172,7 +173,7 @@ fn retire_placeholder(mesh: &mut Mesh, ctx: &CallContext, keyed: &PeerId) -> Res
     if locks.has_any(&id) || mail.unread(&turn.store, &id)? > 0 {
         return Ok(None);
     }
-    end_waits(mesh, ctx.conn, &id);
+    end_waits(&mut mesh.turn, &mut mesh.waiting, |call| call.ctx.conn == ctx.conn && id == call.ctx.me());
     let Mesh { turn, peers, mail, journal, .. } = mesh;
     peers.attachments.detach(ctx.conn, &id);
     peers.forget_process(turn, &id)?;
@@ -232,8 +233,8 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
         if reason != CLEAN_EXIT {
             continue;
         }
-        end_waits(mesh, conn, &id);
-        let Mesh { turn, peers, locks, journal, .. } = mesh;
+        let Mesh { turn, peers, locks, journal, waiting, .. } = mesh;
+        end_waits(turn, waiting, |call| call.ctx.conn == conn && id == call.ctx.me());
         if peers.get(&id).is_some_and(|peer| peer.connections == 0) {
             locks.release(turn, peers, journal, |lock| lock.holder == id && lock.owner.is_shared(), reason, now)?;
         }
@@ -250,13 +251,13 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
 }
 
 /// Ends the waiting calls of a session that ends cleanly.
-fn end_waits(mesh: &mut Mesh, conn: ConnId, id: &str) {
-    for call in mesh.waiting.extract(|call| call.ctx.conn == conn && call.ctx.me() == id) {
+pub(in crate::core) fn end_waits(turn: &mut Turn, waiting: &mut Waiting, ends: impl Fn(&WaitingCall) -> bool) {
+    for call in waiting.extract(ends) {
         let text = "this session left while the call waited; attach again, then repeat the call";
         let result = Err(Error::new(ErrorKind::Refused, text));
-        mesh.turn.push(Effect::Reply { conn, id: call.ctx.id, result });
+        turn.push(Effect::Reply { conn: call.ctx.conn, id: call.ctx.id, result });
     }
-    mesh.turn.dirty.locks = true;
+    turn.dirty.locks = true;
 }
 
 /// The default name of a session: `claude-api` for a Claude Code in …/api. `short_name` is what people call the

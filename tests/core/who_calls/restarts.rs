@@ -188,6 +188,32 @@ fn a_session_whose_server_takes_over_a_name_is_one_peer_with_its_hooks() {
 }
 
 #[test]
+fn a_call_that_waits_for_a_session_that_ends_gets_nothing_more() {
+    let identity = |agent: &&slm_mesh::known_agents::Agent| !agent.identity.calls_name_session();
+    for agent in AGENTS.iter().filter(|agent| agent.dialect.is_some()).filter(identity) {
+        let mut world = World::new();
+        let mut one = world.session(agent);
+        world.speak(&mut one, &[Road::Server, Road::Hook]);
+        let two = world.tab(&one);
+        let ended = world.hook(&two);
+        let person = world.connect(&[]);
+        world.call(person, "lock.lock", json!({ "filePath": "/p/a.rs" }), &[]).unwrap();
+        let arguments = json!({ "filePath": "/p/a.rs", "waitSeconds": 60 });
+        let mut args = world.hook_args(&two);
+        (args["operation"], args["arguments"]) = (json!("lock.lock"), arguments.clone());
+        world.call_once("hook.announce", args, &two.above).unwrap();
+        let (answers, _) = world.send(one.conn.unwrap(), "lock.lock", arguments, &one.above).unwrap();
+        assert!(answers.is_empty(), "it waits: {answers:?}");
+        let mut end = world.hook_args(&two);
+        end["leave"] = json!(true);
+        world.call_once("hook.turn_end", end, &two.above).unwrap();
+        world.call(person, "lock.unlock", json!({ "filePath": "/p/a.rs" }), &[]).unwrap();
+        let locks = world.mesh.as_ref().unwrap().locks().all();
+        assert!(locks.is_empty(), "{}: the session {ended} has ended: {locks:?}", agent.id);
+    }
+}
+
+#[test]
 fn a_session_without_key_and_process_takes_nothing_over_from_itself() {
     for agent in AGENTS.iter().filter(|agent| agent.dialect.is_some()) {
         let mut world = World::new();
