@@ -101,6 +101,10 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let id = session_of_hook(mesh, ctx, args)?;
     let Mesh { turn, peers, locks, journal, waiting, .. } = mesh;
     peers.set_turn_active(turn, &id, Some(ctx.now));
+    if args.text("subagent").is_none() {
+        // The locks belong to this turn again.
+        peers.set_background_tasks(&id, &[]);
+    }
     let row = peers.get(&id).map(|peer| peer.row.clone()).unwrap_or_default();
     let mut files: Vec<String> = args.texts("files").into_iter().map(paths::normal).collect();
     files.sort();
@@ -156,6 +160,7 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         found.iter().map(|message| mail.row(&turn.store, peers, message, MailView::Unread)).collect();
     if args.flag("userPrompted") == Some(true) {
         mail.person_spoke(&id);
+        peers.set_background_tasks(&id, &[]);
     }
     if !direct || !rows.is_empty() {
         // If a hook asks for mail when its session is about to stop, and there is mail, the session continues.
@@ -180,14 +185,19 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let Some(id) = known_session(turn, peers, ctx, args)? else { return Ok(Outcome::Ready(done)) };
     peers.note_transcript(turn, &id, args.text("transcript"))?;
     if let Some(subagent) = args.text("subagent") {
-        let owner = LockOwner::Subagent(subagent.to_owned());
-        let ended = |lock: &LockRow| lock.holder == id && lock.owner == owner;
+        let is_last = peers.end_background_task(&id, subagent);
+        let ends = |owner: &LockOwner| match owner {
+            LockOwner::Subagent(one) => one == subagent,
+            owner => is_last && *owner == LockOwner::Turn,
+        };
+        let ended = |lock: &LockRow| lock.holder == id && ends(&lock.owner);
         locks.release(turn, peers, journal, ended, "the subagent ended", ctx.now)?;
         return Ok(Outcome::Ready(done));
     }
     let leaves = args.flag("leave").unwrap_or(false);
     let running = if leaves { Vec::new() } else { args.texts("running") };
     peers.set_turn_active(turn, &id, None);
+    peers.set_background_tasks(&id, &running);
     if leaves {
         end_all_waits(turn, waiting, &id);
         // A call that a hook announced may wait on the connection of another session. It gets no lock and no mail now.

@@ -60,6 +60,10 @@ pub struct Peer {
     pub is_silent: bool,
     /// Whether the peer has left and has shown no activity since then.
     pub has_left: bool,
+    /// The background tasks and subagents that still ran at the end of the peer's last turn, whose locks they keep.
+    pub background_tasks: Vec<String>,
+    /// Whether the log says that a process outside the peer's agent speaks for the peer.
+    pub is_foreign_hook_reported: bool,
     /// When a hook last showed that the peer is in a turn, in ms.
     pub turn_active_at: Option<i64>,
     /// Whether the agent has said that the session ended, and has not begun it again.
@@ -86,6 +90,8 @@ impl Peer {
             is_watched: false,
             is_silent: false,
             has_left: false,
+            background_tasks: Vec::new(),
+            is_foreign_hook_reported: false,
             turn_active_at: None,
             has_ended: false,
             takeover_notice: None,

@@ -289,6 +289,21 @@ impl Peers {
         }
     }
 
+    /// Notes the background tasks and subagents that keep the locks of a turn that has ended. None means that a turn is
+    /// running, or that nothing keeps its locks.
+    pub(in crate::core) fn set_background_tasks(&mut self, id: &str, running: &[&str]) {
+        if let Some(peer) = self.get_mut(id) {
+            peer.background_tasks = running.iter().map(|task| (*task).to_owned()).collect();
+        }
+    }
+
+    /// Notes that a subagent ended; returns whether it was the last one that kept the locks of the turn.
+    pub(in crate::core) fn end_background_task(&mut self, id: &str, task: &str) -> bool {
+        let Some(peer) = self.get_mut(id).filter(|peer| !peer.background_tasks.is_empty()) else { return false };
+        peer.background_tasks.retain(|running| running != task);
+        peer.background_tasks.is_empty()
+    }
+
     /// Forgets the agent process of a session that has ended. The next session in the same place may take over its
     /// name and mailbox.
     pub(in crate::core) fn forget_process(&mut self, turn: &mut Turn, id: &str) -> Result<(), Error> {

@@ -214,6 +214,32 @@ fn a_call_that_waits_for_a_session_that_ends_gets_nothing_more() {
 }
 
 #[test]
+fn the_locks_of_a_turn_end_with_the_last_subagent_that_outlived_it() {
+    for agent in AGENTS.iter().filter(|agent| agent.dialect.is_some()) {
+        let mut world = World::new();
+        let session = world.session(agent);
+        let end = |world: &mut World, more: Value| {
+            let mut args = world.hook_args(&session);
+            args.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            world.call_once("hook.turn_end", args, &session.above).unwrap();
+        };
+        let n_locks = |world: &World| world.mesh.as_ref().unwrap().locks().all().len();
+        world.edit(&session, None).unwrap();
+        end(&mut world, json!({ "running": ["sub-1", "sub-2"] }));
+        end(&mut world, json!({ "subagent": "sub-1" }));
+        assert_eq!(n_locks(&world), 1, "another one still runs");
+        end(&mut world, json!({ "subagent": "sub-2" }));
+        assert_eq!(n_locks(&world), 0, "{}", agent.id);
+        // A turn that has begun meanwhile keeps its locks.
+        world.edit(&session, None).unwrap();
+        end(&mut world, json!({ "running": ["sub-3"] }));
+        world.edit(&session, None).unwrap();
+        end(&mut world, json!({ "subagent": "sub-3" }));
+        assert_eq!(n_locks(&world), 1, "{}", agent.id);
+    }
+}
+
+#[test]
 fn a_session_without_key_and_process_takes_nothing_over_from_itself() {
     for agent in AGENTS.iter().filter(|agent| agent.dialect.is_some()) {
         let mut world = World::new();
