@@ -231,6 +231,7 @@ fn known_session(turn: &mut Turn, peers: &mut Peers, ctx: &CallContext, args: &A
     };
     let found = peers.session_of_hook(&evidence);
     if let Some(id) = &found {
+        peers.report_foreign_hook(turn, id, &ctx.ancestors);
         peers.add_key(turn, id, evidence.key)?;
     }
     Ok(found)

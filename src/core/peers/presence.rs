@@ -4,7 +4,7 @@ use super::attachments::Attachment;
 use super::caller_resolver::nearest;
 use super::sessions::leave;
 use super::{Peer, Peers};
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::process::Process;
 use crate::core::journal::{Change, Journal};
@@ -208,6 +208,23 @@ impl Peers {
     /// Whether the agent has ended this session. After that, a hook that only reports the past is no sign of life.
     pub(in crate::core) fn has_ended(&self, id: &str) -> bool {
         self.get(id).is_some_and(|peer| peer.has_ended)
+    }
+
+    /// Writes a line into the log if a hook has the key of a session but runs outside the live agent of that session,
+    /// once for each session. Any process of this user may do so.
+    pub(in crate::core) fn report_foreign_hook(&mut self, turn: &mut Turn, id: &str, ancestors: &[Process]) {
+        let Some(caller) = nearest(ancestors) else { return };
+        let is_own = |above: &Process| self.is_attached_from(id, above);
+        let Some(peer) = self.get(id).filter(|peer| peer.is_watched && !peer.is_foreign_hook_reported) else { return };
+        if ancestors.iter().any(|above| peer.is_run_by(above) || is_own(above)) {
+            return;
+        }
+        let own = peer.row.process.map_or(0, |process| process.pid);
+        let text = format!("process {} acts as {}, whose agent is process {own}", caller.pid, peer.row.name);
+        turn.push(Effect::Log(Error::new(ErrorKind::Refused, text)));
+        if let Some(peer) = self.get_mut(id) {
+            peer.is_foreign_hook_reported = true;
+        }
     }
 
     /// Notes the agent process from which a hook or a verb of a session comes, as the kernel reports it. The

@@ -4,7 +4,7 @@ use super::{AGENTS, Road, Session, World, each, open, process};
 use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
 use slm_mesh::base::process::Process;
-use slm_mesh::core::ConnId;
+use slm_mesh::core::{ConnId, Effect};
 use slm_mesh::known_agents::by_kind;
 
 /// The name that an agent without a file gives itself.
@@ -236,6 +236,36 @@ fn the_locks_of_a_turn_end_with_the_last_subagent_that_outlived_it() {
         world.edit(&session, None).unwrap();
         end(&mut world, json!({ "subagent": "sub-3" }));
         assert_eq!(n_locks(&world), 1, "{}", agent.id);
+    }
+}
+
+#[test]
+fn the_log_says_once_that_a_hook_speaks_for_a_session_from_outside() {
+    let reports = |world: &mut World, session: &Session| {
+        let conn = world.connect(&session.above);
+        let args = world.hook_args(session);
+        let (effects, _) = world.send(conn, "hook.mail", args, &session.above).unwrap();
+        let lines = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Log(error) => Some(error.text),
+            _ => None,
+        });
+        lines.collect::<Vec<String>>()
+    };
+    for agent in AGENTS.iter().filter(|agent| agent.dialect.is_some() && !agent.identity.hosts_terminals) {
+        let mut world = World::new();
+        let session = world.session(agent);
+        world.hook(&session);
+        let stranger = Session { above: vec![process(9, None)], ..session.clone() };
+        assert_eq!(reports(&mut world, &session), Vec::<String>::new());
+        let said = reports(&mut world, &stranger);
+        assert!(said.len() == 1 && said[0].starts_with("process 9 acts as "), "{}: {said:?}", agent.id);
+        assert_eq!(reports(&mut world, &stranger), Vec::<String>::new(), "once");
+        // It gets no more than that: the session stays online while its own agent lives.
+        world.mesh.as_mut().unwrap().on_process_exit(&stranger.above[0], 0);
+        world.settle();
+        assert!(
+            world.mesh.as_ref().unwrap().peers().all().iter().any(|peer| peer.row.is_session() && peer.is_online())
+        );
     }
 }
 
