@@ -11,3 +11,4 @@ pub mod paths;
 pub mod process;
 pub mod time;
 pub mod untrusted_text;
+pub mod wildcards;

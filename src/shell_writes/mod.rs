@@ -17,7 +17,6 @@ mod real_file_tree;
 mod redirections;
 mod shell_state;
 mod syntax;
-mod wildcards;
 mod word_expansion;
 mod word_parser;
 mod written_paths;

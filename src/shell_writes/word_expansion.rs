@@ -4,7 +4,7 @@ use super::braces;
 use super::evaluator::{Evaluator, StreamText};
 use super::shell_state::{Field, State, Value};
 use super::syntax::{Command, Expansion, Part, Word};
-use super::wildcards::{self, Sign};
+use crate::base::wildcards::{self, Sign};
 
 /// Longer values count as unknown, so that repeated doubling cannot exhaust the memory.
 const VALUE_MAX: usize = 64 * 1024;

@@ -3,13 +3,19 @@
 
 mod config_file;
 mod remote_url;
+mod settings;
+mod ssh_config;
 
-use config_file::entries;
+use crate::sys::account;
+use config_file::ConfigEntry;
+use remote_url::Remote;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Maximum number of bytes to read from one of git's files.
 const FILE_MAX: u64 = 64 << 10;
+/// Maximum number of origins on this machine to follow, because two repositories can name each other as their origin.
+const CLONES_MAX: usize = 5;
 
 /// Facts about a work tree.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -19,8 +25,17 @@ pub struct GitFacts {
     /// The branch. If the head is detached, the first digits of the commit.
     pub branch: Option<String>,
     /// The identity of the repository, which is the same for all its work trees and clones: the normal form of the
-    /// origin's URL, or the path of the common git directory if there is no origin.
+    /// origin's URL, or the path of the common git directory if there is no origin. If the origin is a repository on
+    /// this machine, the identity is the one of that repository.
     pub repo: Option<String>,
+}
+
+/// A work tree, or a bare repository.
+struct WorkTree {
+    root: PathBuf,
+    git_dir: PathBuf,
+    /// The git directory of all work trees of the repository.
+    common_dir: PathBuf,
 }
 
 /// The beginning of a file; `None` if the file can't be read. A caller may name any directory, in which the file may be
@@ -32,34 +47,72 @@ fn read_beginning(path: &Path) -> Option<String> {
     if !file.metadata().ok()?.is_file() {
         return None;
     }
-    let mut text = String::new();
-    file.take(FILE_MAX).read_to_string(&mut text).ok()?;
-    Some(text)
+    let mut bytes = Vec::new();
+    file.take(FILE_MAX).read_to_end(&mut bytes).ok()?;
+    // The file may contain a name in another encoding than UTF-8. The URL after that name is still needed.
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Searches for a work tree in a directory and its parents.
 pub fn facts(dir: &Path) -> GitFacts {
-    let Some((root, git_dir)) = dir.ancestors().take(64).find_map(|at| Some((at, git_dir(at)?))) else {
+    let Some(tree) = dir.ancestors().take(64).find_map(|at| Some(WorkTree::new(at, git_dir(at)?))) else {
         return GitFacts::default();
     };
-    let head = read_beginning(&git_dir.join("HEAD")).unwrap_or_default();
+    let head = read_beginning(&tree.git_dir.join("HEAD")).unwrap_or_default();
     let branch = match head.trim().strip_prefix("ref: refs/heads/") {
+        // With references in tables, HEAD contains this name for old programs.
+        Some(".invalid") => String::new(),
         Some(branch) => branch.to_owned(),
         None => head.trim().chars().take(12).collect(),
     };
-    let common = match read_beginning(&git_dir.join("commondir")) {
-        Some(path) => git_dir.join(path.trim()),
-        None => git_dir,
-    };
-    let common = common.canonicalize().unwrap_or(common);
-    let config = read_beginning(&common.join("config")).unwrap_or_default();
-    let repo = origin(&config)
-        .map_or_else(|| common.display().to_string(), |url| remote_url::normal_form(&url, root, &config));
     GitFacts {
-        root: Some(root.display().to_string()),
+        root: Some(tree.root.display().to_string()),
         branch: Some(branch).filter(|branch| !branch.is_empty()),
-        repo: Some(repo),
+        repo: Some(tree.identity(&account::home().unwrap_or_default(), CLONES_MAX)),
     }
+}
+
+impl WorkTree {
+    fn new(root: &Path, git_dir: PathBuf) -> WorkTree {
+        let common_dir = match read_beginning(&git_dir.join("commondir")) {
+            Some(path) => git_dir.join(path.trim()),
+            None => git_dir.clone(),
+        };
+        let common_dir = common_dir.canonicalize().unwrap_or(common_dir);
+        WorkTree { root: root.to_owned(), git_dir, common_dir }
+    }
+
+    /// The identity of the repository. At most `clones` origins on this machine are followed.
+    fn identity(&self, home: &Path, clones: usize) -> String {
+        let settings = settings::settings(self, home);
+        let Some(url) = origin(&settings) else { return self.common_dir.display().to_string() };
+        match remote_url::resolve(&url, self.main_root(), &settings, home) {
+            Remote::Host(name) => name,
+            Remote::Path(path) => match clones.checked_sub(1).zip(repository_at(&path)) {
+                Some((clones, original)) => original.identity(home, clones),
+                None => remote_url::path_spelling(&path),
+            },
+        }
+    }
+
+    /// The directory from which a relative URL is resolved. It is the same for all work trees of the repository.
+    fn main_root(&self) -> &Path {
+        match self.common_dir.file_name() {
+            Some(name) if name == ".git" => self.common_dir.parent().unwrap_or(&self.root),
+            _ if self.git_dir.join("commondir").exists() => &self.common_dir,
+            _ => &self.root,
+        }
+    }
+}
+
+/// The repository at a path, with a work tree or bare. Git also accepts `name` for `name.git`.
+fn repository_at(path: &Path) -> Option<WorkTree> {
+    let with_ending = PathBuf::from(format!("{}.git", path.to_str()?.trim_end_matches('/')));
+    [path, &with_ending].into_iter().find_map(|at| {
+        let is_bare = || at.join("HEAD").is_file() && at.join("objects").is_dir();
+        let git_dir = git_dir(at).or_else(|| is_bare().then(|| at.to_owned()))?;
+        Some(WorkTree::new(at, git_dir))
+    })
 }
 
 /// The git directory for the root of a work tree: `.git` itself, or the directory to which a file of that name points.
@@ -73,9 +126,121 @@ fn git_dir(root: &Path) -> Option<PathBuf> {
     Some(root.join(text.strip_prefix("gitdir:")?.trim()))
 }
 
-/// The URL of the remote `origin`.
-fn origin(config: &str) -> Option<String> {
-    let mut entries = entries(config);
-    let url = entries.find(|entry| entry.section == "remote" && entry.subsection == "origin" && entry.name == "url");
-    url.map(|entry| entry.value)
+/// The URL of the remote `origin`, or else of the first remote: `git clone --origin NAME` gives it another name.
+fn origin(settings: &[ConfigEntry]) -> Option<String> {
+    let urls = || settings.iter().filter(|entry| entry.section == "remote" && entry.name == "url");
+    let url = urls().find(|entry| entry.subsection == "origin").or_else(|| urls().next());
+    url.map(|entry| entry.value.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// A home directory with repositories.
+    struct Home(PathBuf);
+
+    impl Home {
+        fn new() -> Home {
+            let path = std::env::temp_dir().join(format!("slm-mesh-git-{:032x}", crate::sys::random_u128()));
+            fs::create_dir(&path).unwrap();
+            Home(path.canonicalize().unwrap())
+        }
+
+        fn write(&self, path: &str, text: &str) {
+            let path = self.0.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        /// A git directory with settings, in which `HOME` is this directory.
+        fn git_dir(&self, path: &str, config: &str) {
+            self.write(&format!("{path}/HEAD"), "ref: refs/heads/main\n");
+            self.write(&format!("{path}/config"), &config.replace("HOME", &self.0.display().to_string()));
+            fs::create_dir_all(self.0.join(path).join("objects")).unwrap();
+        }
+
+        fn identity(&self, folder: &str) -> String {
+            let root = self.0.join(folder);
+            WorkTree::new(&root, git_dir(&root).unwrap()).identity(&self.0, CLONES_MAX)
+        }
+    }
+
+    impl Drop for Home {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_clone_of_a_repository_on_this_machine_is_the_same_repository() {
+        let home = Home::new();
+        let origin = |url: &str| format!("[remote \"origin\"]\n url = {url}\n");
+        home.git_dir("alone/.git", "");
+        for (folder, url) in
+            [("a", "HOME/alone"), ("b", "file://HOME/alone/.git"), ("deep/c", "../../alone/"), ("d", "HOME/a")]
+        {
+            home.git_dir(&format!("{folder}/.git"), &origin(url));
+            assert_eq!(home.identity(folder), home.identity("alone"), "{url}");
+        }
+        home.git_dir("with space/.git", "");
+        home.git_dir("e/.git", &origin("file://HOME/with%20space"));
+        assert_eq!(home.identity("e"), home.identity("with space"));
+
+        // Git prefers a path as it is written to the same path with the ending.
+        home.git_dir("alone.git", &origin("https://example.org/o/r.git"));
+        for (folder, url, want) in [("f", "../alone.git", "example.org/o/r"), ("g", "../alone", "alone")] {
+            home.git_dir(&format!("{folder}/.git"), &origin(url));
+            let want = if want == "alone" { home.identity(want) } else { want.to_owned() };
+            assert_eq!(home.identity(folder), want, "{url}");
+        }
+        home.git_dir("ping/.git", &origin("../pong"));
+        home.git_dir("pong/.git", &origin("../ping"));
+        assert!(!home.identity("ping").is_empty(), "a circle ends");
+    }
+
+    #[test]
+    fn all_work_trees_of_a_repository_have_one_identity() {
+        let home = Home::new();
+        home.git_dir("x/main/.git", "[remote \"origin\"]\n url = ../up.git\n");
+        home.write("x/main/.git/worktrees/w/HEAD", "ref: refs/heads/w\n");
+        home.write("x/main/.git/worktrees/w/commondir", "../..\n");
+        home.write("far/away/w/.git", &format!("gitdir: {}/x/main/.git/worktrees/w\n", home.0.display()));
+        assert_eq!(home.identity("far/away/w"), home.identity("x/main"));
+        assert_eq!(home.identity("x/main"), home.0.join("x/up").display().to_string());
+    }
+
+    #[test]
+    fn an_origin_is_found_wherever_git_finds_it() {
+        let home = Home::new();
+        home.write(".gitconfig", "[includeIf \"gitdir:~/work/\"]\n path = work.conf\n[include]\n path = more\n");
+        home.write("work.conf", "[url \"https://example.org/team/\"]\n insteadOf = ours:\n");
+        home.write("more", "[includeIf \"hasconfig:remote.*.url:two:**\"]\n path = ~/deep/two\n");
+        home.write("deep/two", "[url \"https://example.org/two/\"]\n insteadOf = two:\n[include]\n path = two\n");
+        let bytes = b"\xef\xbb\xbf[remote.origin]\nurl = https://example.org/o/r\n[user]\nname = J\xf6rg\n";
+        home.git_dir("latin/.git", "");
+        fs::write(home.0.join("latin/.git/config"), bytes).unwrap();
+        for (folder, config, want) in [
+            ("upstream", "[remote \"gh\"]\n url = https://example.org/o/r\n[remote \"b\"]\n url = b:\n", "o/r"),
+            ("both", "[remote \"b\"]\n url = b:\n[remote \"origin\"]\n url = git@example.org:o/r\n", "o/r"),
+            ("work/in", "[remote \"origin\"]\n url = ours:r.git\n", "team/r"),
+            ("two", "[remote \"origin\"]\n url = two:r/\n", "two/r"),
+        ] {
+            home.git_dir(&format!("{folder}/.git"), config);
+            assert_eq!(home.identity(folder), format!("example.org/{want}"), "{folder}");
+        }
+        home.git_dir("work-not/.git", "[remote \"origin\"]\n url = ours:r.git\n");
+        assert_eq!(home.identity("work-not"), "ours/r.git".trim_end_matches(".git"));
+        assert_eq!(home.identity("latin"), "example.org/o/r");
+    }
+
+    #[test]
+    fn a_repository_whose_references_are_in_tables_has_no_known_branch() {
+        let home = Home::new();
+        home.git_dir("r/.git", "");
+        assert_eq!(facts(&home.0.join("r")).branch.as_deref(), Some("main"));
+        home.write("r/.git/HEAD", "ref: refs/heads/.invalid\n");
+        assert_eq!(facts(&home.0.join("r")).branch, None);
+    }
 }

@@ -85,7 +85,8 @@ fn without_prefix(path: &str) -> String {
     }
 }
 
-fn percent_decoded(text: &[u8]) -> Vec<u8> {
+/// The bytes of a text in which `%2F` stands for a slash.
+pub(super) fn percent_decoded(text: &[u8]) -> Vec<u8> {
     let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
     let mut bytes = Vec::with_capacity(text.len());
     let mut at = 0;

@@ -1,10 +1,10 @@
 //! `find`: which files it finds, and what it does with them.
 
 use super::Run;
+use crate::base::wildcards::{Sign, live_pattern, text_fits};
 use crate::shell_writes::builtins::last_component;
 use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::shell_state::Field;
-use crate::shell_writes::wildcards::{Sign, live_pattern, text_fits};
 
 /// Maximum number of files and folders that one `find` may visit.
 const VISITED_MAX: usize = 5000;

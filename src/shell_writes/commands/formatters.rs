@@ -2,9 +2,10 @@
 
 use super::Run;
 use super::options::{Options, Spec};
+use crate::base::wildcards;
+use crate::shell_writes::Tracking;
 use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::shell_state::Field;
-use crate::shell_writes::{Tracking, wildcards};
 
 /// Which files a formatter rewrites if no file is given.
 #[derive(Clone, Copy, PartialEq)]

@@ -17,13 +17,19 @@ pub(super) struct ConfigEntry {
 /// The settings in the text of a file, in the order in which they appear.
 pub(super) fn entries(text: &str) -> impl Iterator<Item = ConfigEntry> {
     let (mut section, mut subsection) = (String::new(), String::new());
-    text.lines().filter_map(move |line| {
+    // An editor may have put a byte order mark before the first section.
+    text.trim_start_matches('\u{feff}').lines().filter_map(move |line| {
         let mut line = line.trim();
         if let Some(head) = line.strip_prefix('[') {
             let (head, rest) = split_head(head)?;
-            let (name, sub) = head.split_once(char::is_whitespace).unwrap_or((head, ""));
-            section = name.to_lowercase();
-            subsection = unquoted(sub.trim());
+            (section, subsection) = match head.split_once(char::is_whitespace) {
+                Some((name, sub)) => (name.to_lowercase(), unquoted(sub.trim())),
+                // An old form, in which case does not matter.
+                None => {
+                    let head = head.to_lowercase();
+                    head.split_once('.').map_or_else(|| (head.clone(), String::new()), |(a, b)| (a.into(), b.into()))
+                }
+            };
             line = rest.trim();
         }
         let (name, value) = line.split_once('=')?;

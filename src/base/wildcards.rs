@@ -2,7 +2,7 @@
 
 /// One element of a pattern.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Sign {
+pub enum Sign {
     /// A literal character.
     Literal(char),
     /// `*`.
@@ -14,7 +14,7 @@ pub(super) enum Sign {
 }
 
 /// Parses a pattern. Only characters that are marked `true` can be wildcards.
-pub(super) fn pattern(text: &[(char, bool)]) -> Vec<Sign> {
+pub fn pattern(text: &[(char, bool)]) -> Vec<Sign> {
     let mut signs = Vec::new();
     let mut at = 0;
     while let Some((c, live)) = text.get(at).copied() {
@@ -36,12 +36,12 @@ pub(super) fn pattern(text: &[(char, bool)]) -> Vec<Sign> {
 }
 
 /// Parses a pattern in which every character can be a wildcard.
-pub(super) fn live_pattern(text: &str) -> Vec<Sign> {
+pub fn live_pattern(text: &str) -> Vec<Sign> {
     pattern(&text.chars().map(|c| (c, true)).collect::<Vec<_>>())
 }
 
 /// Whether a text without quotes has wildcards.
-pub(super) fn has_wildcards(text: &str) -> bool {
+pub fn has_wildcards(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 
@@ -66,7 +66,7 @@ fn set(text: &[(char, bool)]) -> Option<(Sign, usize)> {
 }
 
 /// Whether a text matches a pattern. The time is proportional to the product of their lengths.
-pub(super) fn text_fits(text: &str, signs: &[Sign]) -> bool {
+pub fn text_fits(text: &str, signs: &[Sign]) -> bool {
     // Most names differ from the pattern at the end, as `a.py` differs from `*.rs`, so the end is compared first.
     if let Some(Sign::Literal(last)) = signs.last()
         && !text.ends_with(*last)
