@@ -3,6 +3,8 @@
 //! **Invariant:** a normalised path is absolute and contains no `.`, no `..` and no symlinks. The path of a folder ends
 //! in `/`.
 
+mod stored_spelling;
+
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
@@ -108,7 +110,7 @@ pub(super) fn percent_decoded(text: &[u8]) -> Vec<u8> {
 fn normal_form(path: &str) -> String {
     let whole = Path::new(path);
     let is_folder = path.ends_with('/') || whole.is_dir();
-    let resolved = stored_spelling(&without_links(whole));
+    let resolved = stored_spelling::stored_spelling(&without_links(whole));
     let mut text = crate::base::paths::normal(&resolved.to_string_lossy());
     if is_folder && !text.ends_with('/') {
         text.push('/');
@@ -146,33 +148,6 @@ fn without_links(path: &Path) -> PathBuf {
         }
     }
     done
-}
-
-/// The path in the spelling that the file system stores. On a volume that ignores case, or that stores names in another
-/// Unicode form, several spellings open the same file. The longest part of the path that exists gets the stored
-/// spelling.
-#[cfg(target_os = "macos")]
-fn stored_spelling(path: &Path) -> PathBuf {
-    use rustix::fs::{Mode, OFlags};
-    use std::os::unix::ffi::OsStringExt;
-    // O_EVTONLY in <sys/fcntl.h>: opens a file only to find its name, even without permission to read the file.
-    let flags = OFlags::from_bits_retain(0x8000) | OFlags::CLOEXEC;
-    let stored = path.ancestors().find_map(|at| {
-        let file = rustix::fs::open(at, flags, Mode::empty()).ok()?;
-        // F_GETPATH in <sys/fcntl.h>.
-        let stored = rustix::fs::getpath(&file).ok()?;
-        let rest = path.strip_prefix(at).ok()?;
-        let stored = PathBuf::from(OsString::from_vec(stored.into_bytes()));
-        // Joining an empty path would add a slash, and so turn the path of a file into that of a folder.
-        Some(if rest.as_os_str().is_empty() { stored } else { stored.join(rest) })
-    });
-    stored.unwrap_or_else(|| path.to_path_buf())
-}
-
-/// On this system, a file has only the spelling that the user wrote.
-#[cfg(not(target_os = "macos"))]
-fn stored_spelling(path: &Path) -> PathBuf {
-    path.to_path_buf()
 }
 
 #[cfg(test)]

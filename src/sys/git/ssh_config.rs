@@ -37,7 +37,7 @@ impl Search<'_> {
     fn in_file(&mut self, path: impl AsRef<Path>, depth: usize) -> Option<String> {
         self.files_left = self.files_left.checked_sub(1)?;
         let text = read_beginning(&self.folder.join(path))?;
-        // What stands before the first block applies to every host.
+        // Lines before the first block apply to every host.
         let mut applies = true;
         for line in text.lines() {
             let mut words = words(line).into_iter();
