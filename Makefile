@@ -12,6 +12,8 @@
 # make count       count instructions of a verb, calls and a hook beside the last landed values (needs valgrind, python3);
 #                  RECORD=1 writes these values
 # make fuzz        fuzz the decoders: TARGET=lines SECONDS=600, or all of them without TARGET
+# make coverage    run all tests and show which lines of the program they run, by folder (needs python3, LLVM's tools:
+#                  in Debian llvm-22); WORDS="--test mail" runs some tests
 # make audit       check the crates for known vulnerabilities, licenses and sources
 # make check       formatting, lints and documentation
 # make check-macos check types and lints for macOS and link (needs Debian, python3, PyPI); runs nothing
@@ -66,7 +68,7 @@ SECONDS ?= 600
 # What make audit checks. Advisories need access to github.com; without it use CHECKS="licenses bans sources".
 CHECKS ?= advisories licenses bans sources
 
-.PHONY: all demo test sim sim-breaks test-agents test-machines test-store test-packages check bench count fuzz audit kills load fleet install \
+.PHONY: all demo test sim sim-breaks test-agents test-machines test-store test-packages check bench count coverage fuzz audit kills load fleet install \
   uninstall packages deb dist rebuilt program npm wheels check-macos plugins html recording
 
 all:
@@ -123,6 +125,10 @@ bench: all
 
 count: all
 	@python3 tests/bench/count.py --program $(BIN) $(if $(RECORD),--record)
+
+# The tests run for half an hour, and the directory takes 8 GB.
+coverage: target/tools/bin/cargo-llvm-cov
+	@PATH="$(CURDIR)/target/tools/bin:$$PATH" python3 tests/coverage/run.py -- $(WORDS)
 
 kills:
 	SLM_MESH_KILLS=$(N) SLM_MESH_SEED=$(SEED) $(CARGO) test --release --locked --test kills -- --nocapture

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// The program under test.
 pub const BIN: &str = env!("CARGO_BIN_EXE_slm-mesh");
 
+/// The variable that names the file for counters of lines, in a build that counts them.
+const COUNTERS: &str = "LLVM_PROFILE_FILE";
+
 static N: AtomicU32 = AtomicU32::new(0);
 
 /// A mesh of its own.
@@ -37,17 +40,16 @@ impl Place {
         let root = root.canonicalize().unwrap();
         // Below the ports that connections of this machine take for themselves.
         let port = 20_000 + (std::process::id() * 37 + n * 11) % 12_700;
-        Place {
-            dir: root.join("mesh"),
-            env: vec![
-                ("SLM_MESH_PORT".into(), port.to_string()),
-                // The network that the tests run in is nobody's to ask.
-                ("SLM_MESH_DISCOVERY".into(), "off".into()),
-                // What a hook says is tested, not how soon: a busy machine must not silence it.
-                ("SLM_MESH_HOOK_BUDGET_MS".into(), "20000".into()),
-            ],
-            root,
-        }
+        let mut env = vec![
+            ("SLM_MESH_PORT".into(), port.to_string()),
+            // The network that the tests run in is nobody's to ask.
+            ("SLM_MESH_DISCOVERY".into(), "off".into()),
+            // What a hook says is tested, not how soon: a busy machine must not silence it.
+            ("SLM_MESH_HOOK_BUDGET_MS".into(), "20000".into()),
+        ];
+        // Where `make coverage` counts the lines that a process runs.
+        env.extend(std::env::var(COUNTERS).ok().map(|file| (COUNTERS.into(), file)));
+        Place { dir: root.join("mesh"), env, root }
     }
 
     /// The same with one more setting.

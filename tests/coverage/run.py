@@ -1,0 +1,115 @@
+"""Runs all tests and prints which share of the program's lines they ran, by room: `make coverage`.
+
+Most tests run the program itself, and many end it with SIGKILL. So the counters of all processes are in one file that
+each of them maps (%c and %m below), and the tests hand the file's name on to every process. Lines of unit tests do not
+count as lines of the program.
+"""
+
+import argparse
+import collections
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TARGET = ROOT / "target/coverage"
+GOAL = 95
+# How many files to name, those with the most lines that no test ran.
+N_FILES = 40
+
+
+def environment():
+    """The environment of cargo-llvm-cov. Debian names LLVM's tools after their version, which must fit the compiler's."""
+    env = dict(os.environ)
+    version = re.search(r"LLVM version: (\d+)", subprocess.check_output(["rustc", "-vV"], text=True))[1]
+    for variable, tool in [("LLVM_COV", "llvm-cov"), ("LLVM_PROFDATA", "llvm-profdata")]:
+        found = shutil.which(f"{tool}-{version}")
+        if found:
+            env.setdefault(variable, found)
+    # Counters must be movable, so that they can be in a file.
+    flags = "-C llvm-args=-runtime-counter-relocation"
+    env["RUSTFLAGS"] = f"{env.get('RUSTFLAGS', '')} {flags}".strip()
+    env |= {"CARGO_LLVM_COV_TARGET_DIR": str(TARGET), "LLVM_PROFILE_FILE_NAME": "slm-mesh-%m%c.profraw", "CARGO_INCREMENTAL": "0"}
+    return env
+
+
+def run_tests(env, words):
+    """Runs the tests; returns whether all passed."""
+    command = ["cargo", "llvm-cov", "test", "--no-report", "--no-fail-fast", "--locked", *words]
+    passed = subprocess.run(command, cwd=ROOT, env=env).returncode == 0
+    # The announcing process gets no environment and works in /, so its counters land there when root runs the tests.
+    for stray in pathlib.Path("/").glob("default_*.profraw"):
+        stray.unlink()
+    return passed
+
+
+def lines_by_file(report):
+    """For each file below src, its lines with how often they ran, from a report in lcov's format."""
+    files = collections.defaultdict(dict)
+    counts = {}
+    for line in report.splitlines():
+        if line.startswith("SF:"):
+            path = pathlib.Path(line[3:])
+            is_ours = path.is_relative_to(ROOT / "src")
+            counts = files[path.relative_to(ROOT / "src")] if is_ours else {}
+        elif line.startswith("DA:"):
+            number, count = map(int, line[3:].split(",")[:2])
+            counts[number] = counts.get(number, 0) + count
+    return {path: program_lines(path, counts) for path, counts in sorted(files.items())}
+
+
+def program_lines(path, counts):
+    """The lines before the unit tests, which end a file."""
+    text = (ROOT / "src" / path).read_text().split("\n#[cfg(test)]\nmod ")[0]
+    return {number: count for number, count in counts.items() if number <= text.count("\n") + 1}
+
+
+def share(counts):
+    """The lines that ran, in per cent."""
+    return 100 * sum(count > 0 for count in counts) / max(1, len(counts))
+
+
+def show(files):
+    rooms = collections.defaultdict(list)
+    for path, counts in files.items():
+        rooms[path.parts[0] if len(path.parts) > 1 else path.stem].extend(counts.values())
+    print(f"\n{'room':<14}{'lines':>7}{'run':>9}")
+    for room, counts in sorted(rooms.items()):
+        print(f"{room:<14}{len(counts):>7}{share(counts):>8.1f} %{'' if share(counts) >= GOAL else '  below'}")
+    counts = [count for room in rooms.values() for count in room]
+    print(f"{'all':<14}{len(counts):>7}{share(counts):>8.1f} %\n\nThe files with the most lines that did not run:")
+    missed = {path: sorted(number for number, count in counts.items() if not count) for path, counts in files.items()}
+    for path, numbers in sorted(missed.items(), key=lambda row: -len(row[1]))[:N_FILES]:
+        print(f"{len(numbers):>5}  {path}: {spans(numbers)}")
+
+
+def spans(numbers):
+    """Line numbers, with runs of them as FIRST-LAST."""
+    found = []
+    for number in numbers:
+        if found and found[-1][1] == number - 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return " ".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("words", nargs="*", help="which tests to run, in the words of cargo test")
+    options = options.parse_args()
+    env = environment()
+    passed = run_tests(env, options.words)
+    report = subprocess.run(["cargo", "llvm-cov", "report", "--lcov"], cwd=ROOT, env=env, capture_output=True, text=True)
+    if report.returncode:
+        sys.exit(report.stderr)
+    show(lines_by_file(report.stdout))
+    if not passed:
+        sys.exit("some tests failed; the figures are those of the lines that ran")
+
+
+if __name__ == "__main__":
+    main()
