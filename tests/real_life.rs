@@ -120,6 +120,57 @@ fn a_broker_keeps_nothing_of_its_starter() {
     }
 }
 
+/// Runs a program with the signals blocked that end a process or report the end of a child.
+fn with_blocked_signals(place: &Place, args: &[&str]) -> Output {
+    let script = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32)); os.execv(sys.argv[1], sys.argv[1:])";
+    let program = place.command(&[]);
+    let mut command = Command::new("timeout");
+    command.args(["20", "python3", "-c", script, BIN]).args(args).env_clear().stdin(Stdio::null());
+    command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?)))).output().unwrap()
+}
+
+#[test]
+fn signals_that_a_starter_has_blocked_reach_broker_and_lock() {
+    let place = Place::new();
+    let out = with_blocked_signals(&place, &["lock", "a.rs", "--", "sh", "-c", "exit 7"]);
+    assert_eq!(out.status.code(), Some(7), "the end of the command was missed: {}", said(&out));
+    let pid = place.broker_pid().unwrap();
+    signal(pid, "TERM");
+    until("the broker ends", || !lives(pid));
+}
+
+#[test]
+fn a_folder_where_the_socket_should_be_stops_nobody() {
+    let place = Place::new();
+    place.ok(&["peers"]);
+    fs::remove_file(place.dir.join("mesh.sock")).unwrap();
+    fs::create_dir(place.dir.join("mesh.sock")).unwrap();
+    until("the socket is there again", || place.run(&["peers"]).status.success());
+    place.ok(&["stop"]);
+    fs::create_dir(place.dir.join("mesh.sock")).unwrap();
+    place.ok(&["peers"]);
+}
+
+#[test]
+fn a_path_that_is_not_utf8_and_a_folder_that_is_gone_are_no_panic() {
+    use std::os::unix::ffi::OsStrExt;
+    let mut place = Place::new();
+    place.dir = place.root.join(std::ffi::OsStr::from_bytes(b"mesh-\xff"));
+    place.ok(&["peers"]);
+    assert!(said(&place.run(&["doctor"])).contains("a lock was taken and released"));
+    let gone = place.root.join("gone");
+    let script = "cd \"$1\" && rmdir \"$1\" && exec \"$2\" lock \"$3\"";
+    for (file, is_granted) in [("a.rs", false), ("/tmp/a.rs", true)] {
+        fs::create_dir(&gone).unwrap();
+        let mut command = Command::new("sh");
+        let program = place.command(&[]);
+        command.args(["-c", script, "-"]).arg(&gone).args([BIN, file]).env_clear().stdin(Stdio::null());
+        let out = command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?)))).output().unwrap();
+        assert_eq!(out.status.success(), is_granted, "{file}: {}", said(&out));
+        assert!(is_granted || said(&out).contains("is gone"), "{}", said(&out));
+    }
+}
+
 #[test]
 fn of_two_starts_at_once_the_loser_says_so_at_once() {
     for _ in 0..4 {
@@ -144,7 +195,7 @@ fn a_stopped_broker_keeps_nobody_waiting_and_is_ended_by_force() {
     let place = Place::new();
     let (mut session, pid) = session_with_lock(&place, "a.rs");
     signal(pid, "STOP");
-    let verbs: [&[&str]; 12] = [
+    let verbs: [&[&str]; 14] = [
         &["status"],
         &["peers"],
         &["send", "human", "x"],
@@ -157,6 +208,8 @@ fn a_stopped_broker_keeps_nobody_waiting_and_is_ended_by_force() {
         &["stop"],
         &["start", "--detach"],
         &["watch", "--plain"],
+        &["pipe"],
+        &["doctor"],
     ];
     let began = Instant::now();
     let spawn = |args: &&[&str]| place.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -126,7 +126,14 @@ fn check_directory(places: &DataDir) -> Check {
     let shown = places.dir.display();
     match places.dir.metadata() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Check::well(about, format!("{shown} does not exist yet; the first session creates it"))
+            let parent = places.dir.ancestors().find(|at| at.is_dir()).unwrap_or(&places.dir);
+            match try_write(parent) {
+                Ok(()) => Check::well(about, format!("{shown} does not exist yet; the first session can create it")),
+                Err(error) => {
+                    let cure = "set SLM_MESH_DATA_DIR to a directory that you can create";
+                    Check::error(about, format!("{shown} does not exist and can't be created ({error})"), cure)
+                }
+            }
         }
         Err(error) => Check::error(about, format!("{shown} can't be read ({error})"), format!("chmod u+rwx {shown}")),
         Ok(meta) if !meta.is_dir() => Check::error(about, format!("{shown} is not a directory"), "move that file away"),
@@ -179,7 +186,8 @@ fn check_broker(places: &DataDir, settings: Option<&Settings>) -> Vec<Check> {
         Ok(client) => client,
         Err(error) if client::is_absent(&error) => return vec![check_absent_broker(places)],
         Err(error) => {
-            if let Some(check) = check_without_leader(places) {
+            let is_stuck = matches!(error.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock);
+            if let Some(check) = if is_stuck { None } else { check_without_leader(places) } {
                 return vec![check];
             }
             let found = format!("{} can't be reached ({error})", places.socket().display());
@@ -190,13 +198,14 @@ fn check_broker(places: &DataDir, settings: Option<&Settings>) -> Vec<Check> {
         let status = client.call("status", &json!({})).ok()?;
         Some((status, client.call("broker.info", &json!({})).ok()?))
     });
-    let Some((status, info)) = asked else {
-        let found = format!("it accepted the connection but did not answer in {} s", ANSWERS_WITHIN.as_secs());
-        return vec![Check::error(about, found, cure_of_stuck(&client))];
-    };
     let process = match client.broker_pid() {
         Some(pid) => format!("PID {pid}"),
         None => "in another PID namespace or on another machine".into(),
+    };
+    let Some((status, info)) = asked else {
+        let waited = ANSWERS_WITHIN.as_secs();
+        let found = format!("it accepted the connection but did not answer in {waited} s ({process})");
+        return vec![Check::error(about, found, cure_of_stuck(&client))];
     };
     let (theirs, ours) = (status["version"].as_str().unwrap_or("?"), env!("CARGO_PKG_VERSION"));
     let running = format!("version {theirs}, {process}, {} active peers", status["peers"]["active"]);
@@ -274,7 +283,7 @@ fn check_absent_broker(places: &DataDir) -> Check {
 pub fn check_lock(client: &mut Client, places: &DataDir) -> Check {
     let about = "lock";
     let path = places.dir.join(format!("doctor-{}", std::process::id()));
-    let params = json!({ "filePath": path, "as": "human" });
+    let params = json!({ "filePath": path.to_string_lossy(), "as": "human" });
     let tried = client.call("lock.lock", &params).and_then(|_| client.call("lock.unlock", &params));
     match tried {
         Ok(_) => Check::well(about, "a lock was taken and released"),

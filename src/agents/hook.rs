@@ -188,7 +188,7 @@ fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
             let first = commands.first().and_then(|command| command.lines().find(|line| !line.trim().is_empty()));
             run.command = Some(first.unwrap_or_default().chars().take(COMMAND_LINE_MAX).collect());
             let (named, maybe_written) =
-                shell_tool_writes::writes(commands, &path_normalization::absolute(&hook.directory));
+                shell_tool_writes::writes(commands, &path_normalization::absolute_in("", &hook.directory));
             run.maybe_written = maybe_written;
             named
         }

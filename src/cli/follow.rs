@@ -25,7 +25,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> Result<u8, Error> {
     let op = row.op;
     let (places, settings) = load_environment()?;
-    let mut params = call_params(row, parsed, &settings);
+    let mut params = call_params(row, parsed, &settings)?;
     if stream == RowStream::Messages && params.contains_key("search") {
         return Err(Error::usage("--search", "inbox cannot follow a search; use slm-mesh log --search … --follow"));
     }

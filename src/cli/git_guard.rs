@@ -84,7 +84,7 @@ fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
     dir.record().map_err(|error| cant_write(&dir.record_path(), &error))?;
     let text = format!("Guarded: {} in {shown} ask the mesh first.", HOOKS.join(", "));
     let lines: Vec<String> = std::iter::once(text).chain(notes.clone()).collect();
-    let value = json!({ "ok": true, "hooks": dir.path, "notes": notes });
+    let value = json!({ "ok": true, "hooks": dir.path.to_string_lossy(), "notes": notes });
     print_line(&if json { value.to_string() } else { lines.join("\n") })
 }
 

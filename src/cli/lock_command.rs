@@ -35,7 +35,7 @@ const NOT_RUNNABLE: u8 = 126;
 /// Runs a command while holding a lock, and returns the command's exit status.
 pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Error> {
     let (places, settings) = load_environment()?;
-    let mut params = call_params(row, parsed, &settings);
+    let mut params = call_params(row, parsed, &settings)?;
     params.insert("command".into(), json!(format!("{:032x}", crate::sys::random_u128())));
     let minutes =
         params.get("ttlMinutes").and_then(Value::as_i64).unwrap_or_else(|| settings.int("SLM_MESH_LOCK_TTL_MIN"));

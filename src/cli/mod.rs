@@ -112,7 +112,7 @@ fn serve_mcp(legacy: bool, agent: Option<String>) -> Result<u8, Error> {
 fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Error> {
     let op = row.op;
     let (places, settings) = load_environment()?;
-    let params = call_params(row, parsed, &settings);
+    let params = call_params(row, parsed, &settings)?;
     let mut client = if row.starts_broker { Client::connect_or_start(&places)? } else { connect_to_running(&places)? };
     let mut call = |params: &Map<String, Value>| {
         let params = Value::Object(params.clone());
@@ -175,16 +175,23 @@ pub fn load_environment() -> Result<(DataDir, Settings), Error> {
 }
 
 /// The parameters of a call: the arguments, the acting peer, and facts that depend on the caller's directory.
-pub fn call_params(row: &CliOperation, parsed: &ParsedCommand, settings: &Settings) -> Map<String, Value> {
+///
+/// # Errors
+/// If a path is relative and the working directory is gone.
+pub fn call_params(
+    row: &CliOperation,
+    parsed: &ParsedCommand,
+    settings: &Settings,
+) -> Result<Map<String, Value>, Error> {
     let mut params = parsed.args.clone();
     for arg in row.op.args.iter().filter(|arg| arg.role == ArgRole::Path) {
         match params.get_mut(arg.name) {
             Some(Value::Array(list)) => {
                 for item in list {
-                    *item = json!(path_normalization::absolute(item.as_str().unwrap_or("")));
+                    *item = json!(path_normalization::absolute(item.as_str().unwrap_or(""))?);
                 }
             }
-            Some(value) => *value = json!(path_normalization::absolute(value.as_str().unwrap_or(""))),
+            Some(value) => *value = json!(path_normalization::absolute(value.as_str().unwrap_or(""))?),
             None => {}
         }
     }
@@ -212,7 +219,7 @@ pub fn call_params(row: &CliOperation, parsed: &ParsedCommand, settings: &Settin
     if let Some(key) = row.op.idempotency_key().filter(|key| !params.contains_key(key.name)) {
         params.insert(key.name.into(), json!(format!("auto-{:032x}", crate::sys::random_u128())));
     }
-    params
+    Ok(params)
 }
 
 /// The parameters that every call has: the version of this program, and the peer or session that the settings specify.

@@ -23,7 +23,7 @@ pub struct RestoreOptions {
 pub fn restore_file(options: &RestoreOptions, json: bool) -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     let held = HeldFiles::new(&places);
-    let path = path_normalization::absolute(&options.file);
+    let path = path_normalization::absolute(&options.file)?;
     let point = held.restore_point(&path)?;
     let difference = held.difference(&point);
     let may_ask = !json && io::stdin().is_terminal() && io::stdout().is_terminal();

@@ -36,7 +36,8 @@ pub fn run_shielded(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<u
 
 /// Makes the files read-only, if there are any. Returns the words to put before the command.
 fn enter(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<std::ffi::OsString>, Error> {
-    let mut files: Vec<PathBuf> = options.files.iter().map(|file| path_normalization::absolute(file).into()).collect();
+    let named = options.files.iter().map(|file| path_normalization::absolute(file).map(PathBuf::from));
+    let mut files = named.collect::<Result<Vec<PathBuf>, Error>>()?;
     files.extend(held_by_others(options, parsed)?);
     if files.is_empty() {
         return Ok(Vec::new());

@@ -8,6 +8,11 @@ use crate::wire::rpc;
 use serde_json::json;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+/// How long the broker may take to close the connection, once nothing more comes from this side.
+const CLOSES_WITHIN: Duration = Duration::from_secs(4);
 
 /// Connects standard input and output to this machine's broker, and starts a broker if none is running.
 pub fn carry_lines() -> Result<u8, Error> {
@@ -19,8 +24,11 @@ pub fn carry_lines() -> Result<u8, Error> {
         if is_carrier { Client::connect_or_start(&places)? } else { Client::connect_to_own_or_start(&places)? };
     let failed =
         |error: io::Error| Error::new(ErrorKind::Gone, format!("the connection to the broker broke ({error})"));
+    let stuck = client.stuck_error();
     let mut to_broker = client.clone_writer().map_err(failed)?;
     let mut from_broker = to_broker.another().map_err(failed)?;
+    let (input_ended, ended) = channel();
+    let output_ended = input_ended.clone();
     std::thread::spawn(move || {
         // When one direction ends, the other is closed too, so that each side learns that the other is gone.
         let end = copy_unbuffered(&mut io::stdin().lock(), &mut to_broker);
@@ -30,9 +38,17 @@ pub fn carry_lines() -> Result<u8, Error> {
             let _ = to_broker.write_all(rpc::notification("detach", &json!({})).as_bytes());
         }
         let _ = to_broker.shutdown(Shutdown::Write);
+        // Both fail only when the other direction has ended this function.
+        let _ = input_ended.send(None);
     });
-    copy_unbuffered(&mut from_broker, &mut io::stdout().lock()).map_err(failed)?;
-    Ok(0)
+    std::thread::spawn(move || {
+        let _ = output_ended.send(Some(copy_unbuffered(&mut from_broker, &mut io::stdout().lock())));
+    });
+    let answered = ended.recv().ok().flatten().or_else(|| ended.recv_timeout(CLOSES_WITHIN).ok().flatten());
+    match answered {
+        Some(end) => end.map_err(failed).map(|()| 0),
+        None => Err(stuck.unwrap_or_else(|| failed(io::ErrorKind::TimedOut.into()))),
+    }
 }
 
 /// Copies like `io::copy`, but flushes after each read, because the other side waits for every single line.

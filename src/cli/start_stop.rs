@@ -72,7 +72,12 @@ pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json:
 
 /// Stops the running broker if its settings differ from the current settings.
 fn stop_if_settings_differ(places: &DataDir, settings: &Settings) -> Result<(), Error> {
-    let Ok(mut client) = Client::connect_to_own(places) else { return Ok(()) };
+    let mut client = match Client::connect_to_own(places) {
+        // To try again would take the same time again.
+        Err(error) if error.kind == ErrorKind::TimedOut => return Err(error),
+        Err(_) => return Ok(()),
+        Ok(client) => client,
+    };
     let info = client.call("broker.info", &json!({}))?;
     if info["settings"] == json!(settings.fingerprint()) {
         return Ok(());

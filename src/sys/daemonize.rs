@@ -11,7 +11,8 @@ const OWN_FILES: &str = "/proc/self/fd";
 const OWN_FILES: &str = "/dev/fd";
 
 /// Drops what this process inherited from the process that started it: closes every file descriptor above standard
-/// error, and resets the working directory, the umask, the soft limits and the priority.
+/// error, and resets the working directory, the umask, the soft limits, the priority and the
+/// blocked signals.
 ///
 /// Without this, a lock that the other process holds on an inherited file would last as long as this process, and a
 /// program that reads an inherited pipe to its end would wait just as long. Call this function before opening anything.
@@ -23,6 +24,7 @@ pub fn leave_starter() {
     raise_soft_limits();
     // Only root may lower a nice value again. This process works with a higher value too.
     let _ = rustix::process::setpriority_process(None, 0);
+    super::accept_signals();
 }
 
 /// Leaves the inherited terminal and session, as a daemon does.

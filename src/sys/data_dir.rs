@@ -219,6 +219,9 @@ impl DataDir {
     /// The error that says that the directory can't be used, with the cure.
     pub fn error(&self, what: &str, error: &std::io::Error) -> Error {
         let cure = match error.kind() {
+            _ if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {
+                "raise the limit of open files (ulimit -n)"
+            }
             std::io::ErrorKind::StorageFull => "free some space on its disk",
             std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
                 "make it writable, or set SLM_MESH_DATA_DIR to a writable directory"

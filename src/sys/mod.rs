@@ -113,6 +113,13 @@ pub fn random_u128() -> u128 {
     u128::from_ne_bytes(bytes)
 }
 
+/// Lets this thread, and the threads that it starts, receive signals that were blocked when this process
+/// was started.
+pub fn accept_signals() {
+    // This fails only for a wrong argument.
+    let _ = nix::sys::signal::SigSet::all().thread_unblock();
+}
+
 /// Writes a message to standard error, which may be a terminal or a log. Characters that control a terminal or hide
 /// text are removed, because the message may contain text from others. If the write fails (a full disk, a closed pipe),
 /// the program continues, because there is no other place to report to.

@@ -5,6 +5,7 @@
 
 mod stored_spelling;
 
+use crate::base::error::{Error, ErrorKind};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
@@ -13,8 +14,19 @@ use std::path::{Component, Path, PathBuf};
 const LINKS_MAX: usize = 40;
 
 /// Turns a path that a user typed into an absolute path. A relative path is relative to the working directory.
-pub fn absolute(path: &str) -> String {
-    absolute_in("", path)
+///
+/// # Errors
+/// If the path is relative and the working directory is gone.
+pub fn absolute(path: &str) -> Result<String, Error> {
+    if !without_prefix(path).starts_with('/')
+        && let Err(error) = std::env::current_dir()
+    {
+        let text = format!(
+            "\"{path}\" is relative, and the working directory is gone ({error}); give the absolute path, starting with /"
+        );
+        return Err(Error::new(ErrorKind::Usage, text));
+    }
+    Ok(absolute_in("", path))
 }
 
 /// Makes a path absolute. A relative path is relative to `dir`, or to this process's working directory if `dir` is
@@ -205,11 +217,11 @@ mod tests {
             ("./real//deep/.", "real/deep/"),
             ("app/[id]/page.tsx", "app/[id]/page.tsx"),
         ] {
-            assert_eq!(absolute(&dir.at(given)), dir.at(want), "{given}");
+            assert_eq!(absolute(&dir.at(given)), Ok(dir.at(want)), "{given}");
             assert_eq!(absolute_in(&dir.at(""), given), dir.at(want), "{given} in its folder");
             assert_eq!(resolve(&dir.at(given), None), Ok(dir.at(want)), "{given}");
         }
-        assert!(absolute(&dir.at("loop-a")).contains("loop-"), "a loop ends");
+        assert!(absolute(&dir.at("loop-a")).unwrap().contains("loop-"), "a loop ends");
     }
 
     #[test]
@@ -227,6 +239,6 @@ mod tests {
         let home = std::env::var("HOME").unwrap();
         assert_eq!(without_prefix("~/x"), format!("{home}/x"));
         assert_eq!(without_prefix("~x/y"), "~x/y");
-        assert_eq!(absolute("file:///no/such"), "/no/such");
+        assert_eq!(absolute("file:///no/such"), Ok("/no/such".into()));
     }
 }

@@ -50,6 +50,9 @@ impl ForegroundCommand {
         // Other programs that this process starts must not keep this file open.
         rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?;
         let pid = Pid::from_child(&spawned?);
+        // The command inherits the signals that our caller blocked. This process must receive them: one of them reports
+        // the end of the command.
+        super::accept_signals();
         let (sender, receiver) = channel();
         std::thread::Builder::new().stack_size(64 * 1024).spawn(move || {
             for origin in &mut signals {

@@ -54,9 +54,10 @@ fn refuse_running(places: &DataDir) -> Result<(), Error> {
 /// Binds the Unix socket. This process holds the broker lock, so a socket that already exists is stale.
 pub(super) fn bind_socket(places: &DataDir) -> Result<mio::net::UnixListener, Error> {
     let path = places.socket();
-    if path.symlink_metadata().is_ok() {
-        fs::remove_file(&path)
-            .map_err(|error| places.error("contains a stale socket that can't be removed", &error))?;
+    if let Ok(meta) = path.symlink_metadata() {
+        // If a container mounts the socket and no socket exists, an empty directory is created in its place.
+        let removed = if meta.is_dir() { fs::remove_dir(&path) } else { fs::remove_file(&path) };
+        removed.map_err(|error| places.error("contains a stale socket that can't be removed", &error))?;
     }
     let listener = mio::net::UnixListener::bind(&path).map_err(|error| places.error("can't hold a socket", &error))?;
     let private = fs::set_permissions(&path, fs::Permissions::from_mode(0o600));
