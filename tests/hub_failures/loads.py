@@ -47,6 +47,7 @@ class Load(threading.Thread):
     def __init__(self, cluster, n, recording, stopping):
         super().__init__(daemon=True)
         self.cluster, self.n, self.recording, self.stopping = cluster, n, recording, stopping
+        # Each client writes to a mailbox of its own, since one for all would soon be full.
         self.worker = f"worker-{n}"
         self.turns, self.versions = itertools.count(), {}
         self.longest, self.n_answered, self.has_ended = 0.0, 0, False
@@ -201,7 +202,7 @@ class Lines:
 
     def open(self):
         self.process = subprocess.Popen(
-            self.command, env=self.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            self.command, env=self.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
         )
         self.rest = b""
 
@@ -262,7 +263,7 @@ class Guest(Load):
         return {**answer["result"], "ok": True} if "result" in answer else {**error, "ok": False}
 
     def send(self, text):
-        return self.call("send", to="human", message=text, key=text).get("seq")
+        return self.call("send", to=self.worker, message=text, key=text).get("seq")
 
     def set(self, entry, value):
         return self.call("state.set", key=entry, value=value).get("version")
@@ -305,7 +306,7 @@ class Session(Load):
         return require_effect(json.loads(answer["result"]["content"][0]["text"]))
 
     def send(self, text):
-        return self.tool("mesh_send", to="human", message=text, key=text).get("seq")
+        return self.tool("mesh_send", to=self.worker, message=text, key=text).get("seq")
 
     def write(self, turn):
         """Only compare-and-set. Another write is sent again after a lost connection, so it may take effect twice."""
@@ -336,7 +337,7 @@ class Verbs(Load):
             return {}
 
     def send(self, text):
-        return self.verb("send", "human", text, "--key", text).get("seq")
+        return self.verb("send", self.worker, text, "--key", text).get("seq")
 
     def set(self, entry, value):
         return self.verb("state", "set", entry, value).get("version")
@@ -385,7 +386,7 @@ class Http(Load):
         self.id = self.repeat(lambda: self.ask("/register", **facts).get("peerId")).answer
 
     def send(self, text):
-        identity = self.ask("/send", fromPeer=self.worker, toPeer="cli", payload=text).get("messageId")
+        identity = self.ask("/send", fromPeer=self.worker, toPeer=self.id, payload=text).get("messageId")
         return identity and int(identity.rsplit("-", 1)[1], 16)
 
     def set(self, entry, value):

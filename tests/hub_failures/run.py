@@ -53,7 +53,7 @@ def await_equal(cluster):
 
 
 def strike(cluster, dice, seconds):
-    """Faults in turn and then at random, until the time is over; returns their names."""
+    """Faults in turn and then at random, until the time is over; returns their names and when each began."""
     kinds = list(cluster.faults())
     dice.shuffle(kinds)
     struck, until = [], time.monotonic() + seconds
@@ -65,10 +65,10 @@ def strike(cluster, dice, seconds):
             name = f"hub {cluster.leader()} {name.split(' ', 2)[2]}"
             begin = dict(cluster.faults())[name]
         fault = begin()
+        struck.append((time.monotonic_ns(), name))
         next(fault)
         time.sleep(FAULT_SECONDS)
         next(fault, None)
-        struck.append(name)
         time.sleep(dice.uniform(0.5, 2))
 
 
@@ -154,12 +154,22 @@ def under_load(cluster, options):
     return recording, struck, clients
 
 
+def longest_silence(operations, struck):
+    """The longest time in which no client at all got an answer, and the fault that had begun last before its end."""
+    ends = sorted(one.ended for one in operations)
+    length, end = max((later - earlier, later) for earlier, later in itertools.pairwise(ends))
+    begun = [name for began, name in struck if began < end]
+    return length / 1e9, begun[-1] if begun else "no fault"
+
+
 def report(options, recording, struck, clients):
-    print(f"{len(struck)} faults (seed {options.seed}): {', '.join(struck)}")
+    print(f"{len(struck)} faults (seed {options.seed}): {', '.join(name for _, name in struck)}")
     for kind in dict.fromkeys(LOADS):
         mine = [client for client in clients if isinstance(client, kind)]
         n_answered, longest = sum(client.n_answered for client in mine), max(client.longest for client in mine)
         print(f"{kind.__name__.lower():8}{n_answered:7} answers, the longest wait {longest:.1f} s")
+    seconds, name = longest_silence(recording.operations, struck)
+    print(f"nobody got an answer for {seconds:.1f} s at most ({name})")
 
 
 def main():
