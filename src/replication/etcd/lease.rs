@@ -52,6 +52,11 @@ impl Lease {
         boot_ms() < self.valid_until.load(Ordering::Acquire)
     }
 
+    /// Whether the trusted time of the lease ended more than this many ms ago.
+    pub(super) fn ended_before(&self, ms: i64) -> bool {
+        boot_ms() - ms > self.valid_until.load(Ordering::Acquire)
+    }
+
     /// Revokes the lease. etcd then removes all keys that depend on it.
     pub(super) fn revoke(self, gateway: &mut Gateway) {
         // If the lease can't be revoked, it will expire.

@@ -107,6 +107,13 @@ impl EtcdLog {
         self.gateway.ask("kv/put", &body).map(|_| ())
     }
 
+    /// Whether this hub's lease has been over for half its time, so that another hub leads if it can reach etcd. Clients
+    /// that wait here would find that hub.
+    fn is_replaced(&self) -> bool {
+        let grace = self.settings.lease_seconds as i64 * 1000 / 2;
+        self.leadership.as_ref().is_none_or(|leadership| leadership.lease.ended_before(grace))
+    }
+
     /// Whether etcd still has what this hub reported last.
     pub fn is_present(&self) -> bool {
         self.presence.as_ref().is_some_and(Lease::is_valid)
@@ -214,7 +221,7 @@ impl ReplicatedLog for EtcdLog {
                 Ok(answer) => break Self::explain_failure(&answer, &value),
                 Err(LogError::Refused(why)) if !may_be_stored => return Append::Refused(why),
                 // An earlier attempt may still take effect, so the refusal of this attempt proves nothing.
-                Err(error) if boot_ms() >= give_up => break Append::Unknown(error.to_string()),
+                Err(error) if boot_ms() >= give_up || self.is_replaced() => break Append::Unknown(error.to_string()),
                 Err(_) => may_be_stored = true,
             }
             std::thread::sleep(RETRY_AFTER);
