@@ -56,6 +56,22 @@ fn each_fault_of_the_mesh_has_its_cure() {
 }
 
 #[test]
+fn a_shield_that_the_users_shell_cannot_enter_is_a_fault() {
+    for (shell, agents, is_wrong) in [
+        ("/usr/bin/zsh", "opencode", true),
+        ("/bin/bash", "opencode", false),
+        ("/usr/bin/zsh", "claude,droid", false),
+        ("/usr/bin/zsh", "", false),
+    ] {
+        let mut home = Home::new();
+        home.place = home.place.with("SHELL", shell).with("SLM_MESH_SHIELD", agents);
+        let found = errors(&home);
+        let is_about = |(about, cure): &(String, String)| about == "shield" && cure.contains("SHELL=/bin/bash");
+        assert_eq!(found.iter().any(is_about), is_wrong, "{shell}, {agents}: {found:?}");
+    }
+}
+
+#[test]
 fn each_fault_of_an_agent_has_its_cure() {
     let home = Home::new();
     std::fs::create_dir_all(home.home.join(".cursor")).unwrap();

@@ -332,6 +332,63 @@ fn a_shielded_command_does_what_it_did() {
     }
 }
 
+/// The shell of an agent whose hook sets `BASH_ENV` at a session's start: OpenCode by its plugin, Droid in its process.
+fn bash_env_after_start(place: &Place, agent: &str, users: Option<&str>) -> String {
+    let file = place.root.join(format!("home/{agent}.env"));
+    let input = json!({ "session_id": "s1", "cwd": place.root, "hook_event_name": "SessionStart",
+                        "CLAUDE_ENV_FILE": file });
+    let mut hook = place.command(&["hook", agent]);
+    hook.envs(users.map(|value| ("BASH_ENV", value))).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut hook = hook.spawn().unwrap();
+    hook.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
+    let answer = hook.wait_with_output().unwrap();
+    match serde_json::from_slice::<Value>(&answer.stdout) {
+        Ok(answer) if answer["env"]["BASH_ENV"].is_string() => answer["env"]["BASH_ENV"].as_str().unwrap().to_owned(),
+        _ => {
+            let text = fs::read_to_string(&file).unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix("export BASH_ENV=")).unwrap().to_owned();
+            fs::remove_file(&file).unwrap();
+            line.trim_matches('\'').to_owned()
+        }
+    }
+}
+
+#[test]
+fn bash_enters_the_shield_by_its_own_variable() {
+    let Some(place) = held(&["held.txt"]).map(|place| place.with("SLM_MESH_SHIELD", "opencode,droid")) else { return };
+    let users = place.root.join("home/users.sh");
+    fs::write(&users, "greet() { echo \"hi $1\"; }\n").unwrap();
+    // As bash does, the name is expanded.
+    let users_value = format!("{}/home/$NAME.sh", place.root.display());
+    for (agent, tool) in [("opencode", "bash"), ("droid", "Execute")] {
+        let first = bash_env_after_start(&place, agent, Some(&users_value));
+        // The hook of a later session may get our value instead of the user's.
+        let variable = bash_env_after_start(&place, agent, Some(&first));
+        let before = json!({ "session_id": "s1", "cwd": place.root, "hook_event_name": "PreToolUse", "tool_name": tool,
+                             "tool_use_id": "one", "tool_input": { "command": HIDDEN } });
+        let mut hook = place.command(&["hook", agent]).stdin(Stdio::piped()).spawn().unwrap();
+        hook.stdin.take().unwrap().write_all(before.to_string().as_bytes()).unwrap();
+        assert!(hook.wait().unwrap().success());
+        let run = |value: &str, arguments: &[&str]| {
+            let mut bash = place.program("bash");
+            let out = bash.args(arguments).env("BASH_ENV", value).env("NAME", "users").output().unwrap();
+            (out.status.code(), String::from_utf8(out.stdout).unwrap())
+        };
+        assert!(run(&variable, &["-c", HIDDEN]).1.starts_with('1'), "{agent}: the file was written");
+        assert_eq!(place.text("held.txt"), "as it was\n");
+        fs::write(place.root.join("script.sh"), "echo \"$0 $1\"; exit 4\n").unwrap();
+        for arguments in [
+            &["-c", "echo $BASH_ENV; env | grep -v '^_=' | sort; greet \"$1\" || exit 3", "name", "you"][..],
+            &["-lc", "pwd; exit 5"],
+            &["-c", "bash -c 'greet again'; kill -TERM $$"],
+            &["script.sh", "one"],
+            &["-c", "if then"],
+        ] {
+            assert_eq!(run(&variable, arguments), run(&users_value, arguments), "{agent}: {arguments:?}");
+        }
+    }
+}
+
 #[test]
 fn a_program_that_is_gone_stops_no_command() {
     let Some(place) = held(&["held.txt"]).map(|place| place.with("SLM_MESH_SHIELD", "claude")) else { return };

@@ -16,8 +16,9 @@ use crate::base::untrusted_text::line;
 use crate::client::remote::Route;
 use crate::client::{self, Client};
 use crate::discovery;
-use crate::known_agents::Agent;
+use crate::known_agents::hook_dialect::ShellLines;
 use crate::known_agents::settings_files::EntryShape;
+use crate::known_agents::{Agent, by_id};
 use crate::sys;
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::Settings;
@@ -326,6 +327,19 @@ fn check_http(places: &DataDir, port: u16) -> Check {
 pub fn check_shield(environment: &Environment) -> Check {
     let about = "shield";
     let agents = environment.shield.join(", ");
+    let shell = std::env::var("SHELL").unwrap_or_default();
+    let unshielded = if shell.ends_with("/bash") { Vec::new() } else { agents_with_users_shell(environment) };
+    if !unshielded.is_empty() {
+        let found = format!(
+            "{} runs commands with the shell in $SHELL ({shell}), and the shield needs bash",
+            unshielded.join(", ")
+        );
+        return Check::error(
+            about,
+            found,
+            "start these agents with SHELL=/bin/bash, or run slm-mesh setup --no-shield",
+        );
+    }
     match (try_shield(&environment.program), agents.is_empty()) {
         (Ok(()), true) => Check::well(
             about,
@@ -343,6 +357,13 @@ pub fn check_shield(environment: &Environment) -> Check {
             Check::error(about, format!("commands of {agents} run without a shield: {why}"), cure)
         }
     }
+}
+
+/// The agents for which the user wants a shield, and which run commands with the shell in $SHELL.
+fn agents_with_users_shell(environment: &Environment) -> Vec<&str> {
+    let lines = |id: &str| by_id(id).and_then(|agent| agent.dialect).and_then(|dialect| dialect.shell_lines);
+    let has_users_shell = |id: &&str| matches!(lines(id), Some(ShellLines::BashEnvInUsersShell));
+    environment.shield.iter().map(String::as_str).filter(has_users_shell).collect()
 }
 
 /// Checks an installed agent.

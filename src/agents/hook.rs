@@ -8,7 +8,7 @@ use super::export_session_id;
 use super::held_files::change_report::{ChangeReport, own_news_text};
 use super::held_files::{CommandNote, HeldFiles, LockedPath, OwnMoment, ToolRun, hashed};
 use super::hook_input::{HookEvent, HookInput, understand};
-use super::session_shield::SessionShield;
+use super::session_shield::{BASH_ENV, SessionShield};
 use super::shell_tool_writes;
 use super::{hook_text, replaced_by_git};
 use crate::base::error::{Error, ErrorKind};
@@ -16,7 +16,7 @@ use crate::base::ids::session_key;
 use crate::base::{limits, time, untrusted_text};
 use crate::client::{Client, remote};
 use crate::core::mail::wakeups::is_wakeup_sentence;
-use crate::known_agents::hook_dialect::{Dialect, MAIL_CAME};
+use crate::known_agents::hook_dialect::{Dialect, MAIL_CAME, ShellLines};
 use crate::known_agents::{Agent, by_id};
 use crate::sys::data_dir::DataDir;
 use crate::sys::git;
@@ -25,7 +25,7 @@ use crate::sys::settings::Settings;
 use crate::wire::json_field_scanner;
 use serde_json::{Value, json};
 use std::io::{BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// Maximum size of the log to which hooks append, in bytes. A hook that fails every time must not fill the disk.
@@ -108,6 +108,8 @@ struct HookWork<'a> {
     input: &'a Value,
     run: ToolRun,
     held: HeldFiles,
+    /// The variables that the session's shell commands need for a shield.
+    shell_variables: Vec<(&'static str, String)>,
     /// The note that was written before the tool ran.
     note: Option<CommandNote>,
     /// The files that commands of this session changed in spite of a lock.
@@ -136,10 +138,11 @@ fn answer_of(
         held: HeldFiles::new(&places),
         hook,
         input,
+        shell_variables: Vec::new(),
         note: None,
         reports: Vec::new(),
     };
-    work.prepare_shell();
+    work.shell_variables = work.prepare_shell();
     // The comparison needs only local files, so it is made before the call to the broker, which may be slow or gone.
     work.compare_held_files();
     let mut client = match connect(&places, &work) {
@@ -204,19 +207,23 @@ const COMMAND_LINE_MAX: usize = 500;
 
 impl HookWork<'_> {
     /// Makes the session's shell check before each command whether the command needs a shield. This lasts from the
-    /// start of the session to its end.
-    fn prepare_shell(&self) {
-        let Some(shield) = &self.shield else { return };
-        match &self.hook.event {
-            HookEvent::Start => {
-                let file = self.dialect.shell_lines.and_then(std::env::var_os).map(PathBuf::from);
-                if let (Some(file), Some(program)) = (file, crate::sys::own_path().to_str()) {
-                    shield.prepare_shell(&file, program);
+    /// start of the session to its end. Returns the variables that the shell needs for this.
+    fn prepare_shell(&self) -> Vec<(&'static str, String)> {
+        let Some(shield) = &self.shield else { return Vec::new() };
+        let own_path = crate::sys::own_path();
+        match (&self.hook.event, self.dialect.shell_lines, own_path.to_str()) {
+            (HookEvent::Start, Some(ShellLines::File(name)), Some(program)) => {
+                if let Some(file) = std::env::var_os(name) {
+                    shield.add_line(Path::new(&file), program);
                 }
             }
-            HookEvent::End => shield.lower(),
+            (HookEvent::Start, Some(ShellLines::BashEnv | ShellLines::BashEnvInUsersShell), Some(program)) => {
+                return shield.write_bash_env(program).map(|file| (BASH_ENV, file)).into_iter().collect();
+            }
+            (HookEvent::End, ..) => shield.lower(),
             _ => {}
         }
+        Vec::new()
     }
 
     /// Identifies the event among those of a moment, by what the agent told its hook.
@@ -376,7 +383,8 @@ fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Res
             facts["event"] = work.event_key();
             let value = client.call("hook.mail", &facts)?;
             let id = value["you"]["id"].as_str().unwrap_or_default();
-            let fields = export_session_id::hand_out(work.dialect.shell_environment, work.input, id);
+            let fields =
+                export_session_id::hand_out(work.dialect.shell_environment, work.input, id, &work.shell_variables);
             Ok(work.show_with(&value, &hook_text::beginning(&value), fields))
         }
         HookEvent::Prompt | HookEvent::AfterTool => {

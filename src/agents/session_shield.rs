@@ -3,8 +3,8 @@
 //! Before each command, the agent's shell runs a line that slm-mesh provides. If the session's hook has turned the
 //! shield on by creating a file, this line starts the shell again inside a shield, with the same arguments. So the
 //! agent's permission rules see the command as the model wrote it, and functions, aliases and the working directory
-//! stay the same. A hook that rewrote the command would lose these advantages: Claude Code applies its rules to the new
-//! text, and then `Bash(touch:*)` neither allows nor denies `touch`.
+//! stay the same. A hook that rewrote the command would lose these advantages: Claude Code, Gemini CLI, Codex, Copilot
+//! CLI and Droid apply their rules to the new text, and then a rule about `touch` neither allows nor denies `touch`.
 
 use super::config_entries::shell_quoted;
 use super::held_files::hashed;
@@ -13,22 +13,33 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The variable that names a file, which bash runs before a script.
+pub const BASH_ENV: &str = "BASH_ENV";
+
+/// Files for bash are removed after this time, because nobody knows when the last shell that names one has ended.
+/// A session that is open for longer loses its shield.
+const BASH_ENV_FILE_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The shield of one session.
 #[derive(Debug)]
 pub struct SessionShield {
     /// A file that exists while the session's commands need a shield. The file names the session's peer.
     mark: PathBuf,
+    /// The file that bash runs before each command of the session, if the agent has no such file of its own.
+    bash_env_file: PathBuf,
 }
 
 impl SessionShield {
     /// The shield of the session that has this key.
     pub fn new(places: &DataDir, session: &str) -> SessionShield {
-        SessionShield { mark: places.shields().join(hashed(session)) }
+        let name = hashed(session);
+        SessionShield { mark: places.shields().join(&name), bash_env_file: places.bash_env_files().join(name) }
     }
 
     /// Adds our line to the file of lines that the agent's shell runs before each command.
-    pub fn prepare_shell(&self, file: &Path, program: &str) {
+    pub fn add_line(&self, file: &Path, program: &str) {
         let line = self.line(program);
         let is_there = fs::read_to_string(file).is_ok_and(|text| text.lines().any(|known| known == line));
         if !is_there && let Ok(mut file) = OpenOptions::new().append(true).create(true).open(file) {
@@ -37,14 +48,34 @@ impl SessionShield {
         }
     }
 
+    /// Writes the file that bash runs before each command of the session. Returns the value of `BASH_ENV`, or `None`
+    /// if commands must run without a shield.
+    pub fn write_bash_env(&self, program: &str) -> Option<String> {
+        let folder = self.bash_env_file.parent()?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).ok()?;
+        remove_old(folder);
+        // Programs that the command starts get the user's own value, whose file bash would have run instead of ours.
+        let text = format!(
+            "{}\n{}\n[ -z \"$BASH_ENV\" ] || eval \"[ ! -r \\\"$BASH_ENV\\\" ] || . \\\"$BASH_ENV\\\"\"\n",
+            users_bash_env(folder),
+            self.line(program)
+        );
+        write_private(&self.bash_env_file, &text).ok()?;
+        // Bash expands the value, and agents take it out of its quotes in ways of their own.
+        let path = self.bash_env_file.to_str()?;
+        path.chars().all(|char| char.is_alphanumeric() || "/._-+@, ".contains(char)).then(|| path.to_owned())
+    }
+
     /// The line, which works in bash and zsh. Its variable is not exported, so a child shell that belongs to another
     /// session starts its own shield.
     fn line(&self, program: &str) -> String {
         let (program, mark) = (shell_quoted(program), shell_quoted(&self.mark.to_string_lossy()));
+        let command = "${BASH_EXECUTION_STRING:-$ZSH_EXECUTION_STRING}";
         format!(
-            "[ -n \"$slm_mesh_shielded\" ] || [ ! -x {program} ] || ! {{ read -r slm_mesh_peer < {mark}; }} 2>/dev/null || \
+            "[ -n \"$slm_mesh_shielded\" ] || [ -z \"{command}\" ] || [ ! -x {program} ] || \
+             ! {{ read -r slm_mesh_peer < {mark}; }} 2>/dev/null || \
              exec {program} shield --if-possible --as \"$slm_mesh_peer\" -- \"${{BASH:-zsh}}\" -c \
-             \"slm_mesh_shielded=1; ${{BASH_EXECUTION_STRING:-$ZSH_EXECUTION_STRING}}\" \"$0\" \"$@\""
+             \"slm_mesh_shielded=1; {command}\" \"$0\" \"$@\""
         )
     }
 
@@ -57,8 +88,7 @@ impl SessionShield {
         let folder = self.mark.parent().unwrap_or(&self.mark);
         // If the file can't be written, the command runs without a shield.
         let _ = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.mark);
-        let _ = opened.and_then(|mut file| file.write_all(line.as_bytes()));
+        let _ = write_private(&self.mark, &line);
     }
 
     /// Turns the shield off.
@@ -72,4 +102,31 @@ impl SessionShield {
         // Usually no session has such a file.
         let _ = fs::remove_dir_all(places.shields());
     }
+}
+
+/// The line that gives `BASH_ENV` the value that the user has set. An agent may pass our value on to the hooks of its
+/// next session, whose file then takes the line over.
+fn users_bash_env(folder: &Path) -> String {
+    let unset = || format!("unset {BASH_ENV}");
+    let Some(value) = std::env::var_os(BASH_ENV) else { return unset() };
+    if Path::new(&value).parent() != Some(folder) {
+        return format!("export {BASH_ENV}={}", shell_quoted(&value.to_string_lossy()));
+    }
+    let former = fs::read_to_string(&value).unwrap_or_default();
+    former.lines().next().map_or_else(unset, str::to_owned)
+}
+
+fn remove_old(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let modified = entry.metadata().and_then(|meta| meta.modified());
+        if modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > BASH_ENV_FILE_KEPT)) {
+            // A file that cannot be removed now is tried again next time.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
+    let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file);
+    opened.and_then(|mut file| file.write_all(text.as_bytes()))
 }

@@ -50,7 +50,7 @@ pub(super) const AGENT: Agent = Agent {
                 "hookSpecificOutput": { "hookEventName": "Stop", "additionalContext": text },
             })
         },
-        shell_lines: Some(SHELL_LINES),
+        shell_lines: Some(ShellLines::File(SHELL_LINES)),
         shell_environment: Some(ShellEnvironment::File(SHELL_LINES)),
         is_shared: true,
         ..CLAUDE_SHAPED

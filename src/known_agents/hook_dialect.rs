@@ -20,9 +20,8 @@ pub struct Dialect {
     pub show: fn(&HookCall, &str) -> Value,
     /// Builds the answer that prevents an edit.
     pub deny: fn(&HookCall, &str) -> Value,
-    /// The environment variable that, at the start of a session, contains the path of a file. The agent's bash or zsh
-    /// runs the lines of this file before each command. `None` if the agent has no such file.
-    pub shell_lines: Option<&'static str>,
+    /// How the agent's shell can run lines of ours before each command; `None` if it can't.
+    pub shell_lines: Option<ShellLines>,
     /// Builds the answer that makes the agent continue once instead of stopping.
     pub go_on: fn(&str) -> Value,
     /// How the hook at the start of a session sets environment variables for the session's shell commands.
@@ -44,6 +43,19 @@ pub enum ShellEnvironment {
     File(&'static str),
     /// The hook's answer contains the variables in the field with this name.
     Answer(&'static str),
+}
+
+/// How an agent's shell can run lines of ours before each command.
+#[derive(Debug, Clone, Copy)]
+pub enum ShellLines {
+    /// The hook at a session's start appends them to the file that this variable names. The agent's bash or zsh runs
+    /// this file before each command.
+    File(&'static str),
+    /// The agent runs commands with bash, which first runs the file that `BASH_ENV` names. The hook at a session's
+    /// start sets this variable.
+    BashEnv,
+    /// The same, but the agent runs commands with the shell that `SHELL` names. Another shell than bash runs no file.
+    BashEnvInUsersShell,
 }
 
 /// What happened, independent of the agent's own name for the event.

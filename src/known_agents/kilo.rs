@@ -43,6 +43,6 @@ pub(super) const AGENT: Agent = Agent {
         ..NO_SETTINGS
     },
     wakeups: opencode::AGENT.wakeups,
-    support: Support { wakes_idle: Evidence::Docs, ..Support::run("7.7.7") },
+    support: Support { wakes_idle: Evidence::Docs, ..Support::run("7.7.7").with_shield(Evidence::Run) },
     ..Agent::new("kilo", "Kilo")
 };

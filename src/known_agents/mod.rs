@@ -46,7 +46,7 @@ mod vocabulary {
     pub(super) use super::Agent;
     pub(super) use super::agent_detection::{Identity, ProcessSign, UNSEEN};
     pub(super) use super::hook_dialect::{
-        CLAUDE_SHAPED, Dialect, HookKind, MAIL_CAME, ProofScript, ShellEnvironment, named_input,
+        CLAUDE_SHAPED, Dialect, HookKind, MAIL_CAME, ProofScript, ShellEnvironment, ShellLines, named_input,
     };
     pub(super) use super::settings_files::{
         AgentCommand, CLAUDE_HOOKS, CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile,

@@ -14,6 +14,7 @@ pub(super) const AGENT: Agent = Agent {
     },
     dialect: Some(Dialect {
         edit_tools: &["edit", "write", "multiedit", "applypatch"],
+        shell_lines: Some(ShellLines::BashEnvInUsersShell),
         shell_environment: Some(ShellEnvironment::Answer("env")),
         reason_is_prompt: true,
         ..CLAUDE_SHAPED
@@ -55,6 +56,6 @@ pub(super) const AGENT: Agent = Agent {
         channel: "plugin prompt",
         means: Means::BackgroundHook { answer: HookAnswer::JsonLine, needs: &[] },
     }],
-    support: Support { wakes_idle: Evidence::Run, ..Support::run("1.18.33") },
+    support: Support { wakes_idle: Evidence::Run, ..Support::run("1.18.33").with_shield(Evidence::Run) },
     ..Agent::new("opencode", "OpenCode")
 };

@@ -166,6 +166,10 @@ impl DataDir {
     pub fn shields(&self) -> PathBuf {
         self.held_files().join("shields")
     }
+    /// The folder with the files that bash runs before the commands of sessions with a shield.
+    pub fn bash_env_files(&self) -> PathBuf {
+        self.dir.join("bash-env")
+    }
     /// A file that a broker leaves behind if it found the database damaged. It makes the next broker check the database
     /// first.
     pub fn suspect(&self) -> PathBuf {

@@ -22,6 +22,8 @@ class Agent:
     way = ""
     # Whether set-up can keep its shell commands from writing held files.
     has_shield = False
+    # Whether its run fails when a rule of its own forbids a command.
+    fails_at_rule = False
     # Whether it takes tools from MCP servers. An agent that does not has our verbs only.
     has_tools = True
     # Whether a user registers our server by hand, because set-up does not know the agent.
@@ -89,6 +91,10 @@ class Agent:
         """What the model answers to have a shell command run."""
         return Call(*self.shell(command))
 
+    def forbid(self, home, program):
+        """Writes a rule of the agent's own, by which no shell command may run the program."""
+        raise NotImplementedError
+
 
 class PythonAgent(Agent):
     """The same from PyPI, in a virtual environment with the newest Python that it supports."""
@@ -114,6 +120,13 @@ def last_error(command):
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return (done.stderr.strip().splitlines() or [f"{command[0]} failed"])[-1] if done.returncode else None
+
+
+def change(path, change_settings):
+    """Changes the settings in a JSON file."""
+    settings = json.loads(path.read_text())
+    change_settings(settings)
+    put(path, settings)
 
 
 def put(path, value):

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from agent import Agent, put
+from agent import Agent, change, put
 from windows import Served, Terminal
 
 TOP = Path(__file__).resolve().parents[2]
@@ -65,7 +65,7 @@ class Codex(Agent):
 
 class OpenCode(Agent):
     name, program, package, version = "opencode", "opencode", "opencode-ai", "1.18.33"
-    opens_by_prompt = True
+    opens_by_prompt = has_shield = True
     config = ".config/opencode/opencode.json"
     run = ["run"]
 
@@ -83,7 +83,8 @@ class OpenCode(Agent):
         })
 
     def environment(self, port):
-        return {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1"}
+        # It runs commands with this shell. The shield needs bash.
+        return {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1", "SHELL": "/bin/bash"}
 
     def command(self, prompt, again):
         if again:
@@ -99,6 +100,10 @@ class OpenCode(Agent):
 
     def shell(self, command):
         return "bash", {"command": command, "description": "a test"}
+
+    def forbid(self, home, program):
+        rules = {"bash": {"*": "allow", f"{program} *": "deny"}}
+        change(home / self.config, lambda settings: settings.update(permission=rules))
 
 
 class Gemini(Agent):
@@ -153,6 +158,10 @@ class Claude(Agent):
 
     def shell(self, command):
         return "Bash", {"command": command}
+
+    def forbid(self, home, program):
+        rules = {"deny": [f"Bash({program}:*)"]}
+        change(home / ".claude/settings.json", lambda settings: settings.update(permissions=rules))
 
 
 class ClaudePlugin(Claude):

@@ -1,6 +1,6 @@
 """The agents that followed the first five: Qwen Code, Factory Droid, Kilo, Kimi Code and Cline."""
 
-from agent import Agent, put
+from agent import Agent, change, put
 from first_agents import OpenCode
 
 
@@ -33,6 +33,7 @@ class Qwen(Agent):
 class Droid(Agent):
     name, program, package, version = "droid", "droid", "droid", "0.215.0"
     lacks = {"prompt": "droid exec runs no hook for its prompt"}
+    has_shield = fails_at_rule = True
 
     def settings(self, home, work, port):
         put(home / ".factory/settings.json", {
@@ -60,6 +61,9 @@ class Droid(Agent):
     def shell(self, command):
         return "Execute", {"command": command, "summary": "a test", "riskLevel": "low", "riskLevelReason": "a test"}
 
+    def forbid(self, home, program):
+        change(home / ".factory/settings.json", lambda settings: settings.update(commandDenylist=[program]))
+
 
 class Kilo(OpenCode):
     """Kilo grew out of OpenCode and still has its settings and tools."""
@@ -69,7 +73,8 @@ class Kilo(OpenCode):
     run = ["run", "--auto"]
 
     def environment(self, port):
-        return {"KILO_DISABLE_AUTOUPDATE": "1", "KILO_DISABLE_MODELS_FETCH": "1", "KILO_TELEMETRY_LEVEL": "off"}
+        return {"KILO_DISABLE_AUTOUPDATE": "1", "KILO_DISABLE_MODELS_FETCH": "1", "KILO_TELEMETRY_LEVEL": "off",
+                "SHELL": "/bin/bash"}
 
 
 class Kimi(Agent):

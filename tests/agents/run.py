@@ -362,8 +362,10 @@ def prove_shell(stage, proof):
 def prove_shield(stage, proof):
     """Runs the agent once more, with the shield that set-up can add."""
     proof("shield", stage.connected([str(stage.bin / "slm-mesh"), "setup", stage.agent.name, "--shield"]), "no set-up")
+    stage.agent.forbid(stage.home, "touch")
     failed = stage.run("And in the shield.", shell.shielded_play(stage, proof))
-    proof("shield", "shield" in proof.found and not failed, stage.model.trouble or failed)
+    is_well = "shield" in proof.found and (not failed or stage.agent.fails_at_rule)
+    proof("shield", is_well, stage.model.trouble or failed)
 
 
 def install(agent):

@@ -9,7 +9,8 @@ SHELL = [
     ("verb", "a verb in the agent's shell acts as that session"),
     ("shell", "a shell command that plainly writes a locked file does not run, and the model reads who holds it"),
     ("report", "a command that hid what it wrote is reported to the holder, and to the model where hooks can"),
-    ("shield", "after set-up with --shield, such a command can't write the locked file, and it can write others"),
+    ("shield", "after set-up with --shield, such a command can't write the locked file, and it can write others; the "
+               "agent's own rules apply to the command as the model wrote it"),
 ]
 
 HELD = "as it was\n"
@@ -80,10 +81,13 @@ def play(stage, proof, tiers):
 
 
 def shielded_play(stage, proof):
-    """One turn with a command that hides that it writes the locked file, and a free one."""
-    held, free = stage.work / "held.txt", stage.work / "shielded.txt"
+    """One turn with a command that hides that it writes the locked file, and a free one; and with one that a rule of
+    the agent forbids."""
+    held, free, forbidden = (stage.work / name for name in ("held.txt", "shielded.txt", "forbidden.txt"))
     yield
     yield Call(*stage.agent.shell("sh ./build.sh; echo free > shielded.txt"))
     proof("shield", held.read_text() == HELD, "the locked file was written")
     proof("shield", free.exists() and free.read_text() == "free\n", "the free file was not written")
+    yield Call(*stage.agent.shell("touch forbidden.txt"))
+    proof("shield", not forbidden.exists(), "a rule of the agent did not apply")
     yield "Done."

@@ -99,7 +99,7 @@ fn method_of_store(line: &str) -> Option<&str> {
 #[test]
 fn every_write_of_the_store_goes_through_one_function() {
     // `run` opens and ends transactions; migrations run before anything is recorded.
-    let allowed = [("store/mod.rs", ".execute([])"), ("store/mod.rs", "step.execute_batch(sql)")];
+    let allowed = [("store/mod.rs", ".execute([])"), ("store/schema.rs", "step.execute_batch(sql)")];
     let mut breaches = Vec::new();
     for source in sources(&["src/store"]) {
         let inside = source.inside().unwrap();
