@@ -82,6 +82,11 @@ const COLUMNS: &str = "SELECT seq, (SELECT id FROM peer_number WHERE num = sende
 /// SQL for the number of the peer whose id is the next parameter. It is null for a peer to which no message refers.
 const NUMBER: &str = "(SELECT num FROM peer_number WHERE id = ?)";
 
+/// SQL for the messages of a sender with an idempotency key.
+fn by_key() -> String {
+    format!("{COLUMNS} WHERE sender = {NUMBER} AND key = ? ORDER BY seq")
+}
+
 fn read_row(row: &Row<'_>) -> rusqlite::Result<Message> {
     let (state, kind): (i64, String) = (row.get("state")?, row.get("type")?);
     Ok(Message {
@@ -216,8 +221,7 @@ impl Store {
 
     /// The messages that a sender sent with this idempotency key.
     pub fn messages_by_key(&self, sender: &str, key: &str) -> StoreResult<Vec<Message>> {
-        let mut query =
-            self.db.prepare_cached(&format!("{COLUMNS} WHERE sender = {NUMBER} AND key = ? ORDER BY seq"))?;
+        let mut query = self.db.prepare_cached(&by_key())?;
         let rows = query.query_map([sender, key], read_row)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
@@ -316,5 +320,22 @@ impl Store {
         }
         self.numbers.clear();
         Ok(unread)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::StatementStatus;
+
+    #[test]
+    fn a_statement_is_not_prepared_again_for_another_value() {
+        let mut store = Store::memory().unwrap();
+        for key in ["a", "b", "c"] {
+            let message = Message { sender: "ada".into(), recipient: "bob".into(), ..Message::default() };
+            store.add_message(&mut Message { key: Some(key.into()), ..message }).unwrap();
+            assert_eq!(store.messages_by_key("ada", key).unwrap().len(), 1);
+        }
+        assert_eq!(store.db.prepare_cached(&by_key()).unwrap().get_status(StatementStatus::RePrepare), 0);
     }
 }

@@ -365,7 +365,7 @@ impl Store {
 mod tests {
     use super::*;
     use crate::base::kinds::MessageState;
-    use rusqlite::{StatementStatus, params};
+    use rusqlite::params;
 
     fn message(sender: &str, recipient: &str) -> Message {
         Message { sender: sender.into(), recipient: recipient.into(), body: "text".into(), ..Message::default() }
@@ -440,20 +440,6 @@ mod tests {
         let sql = "SELECT group_concat(id) FROM (SELECT id FROM peer_number ORDER BY id)";
         assert_eq!(store.db.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap(), "both,reader");
         assert_eq!(store.unread_senders("reader", 9).unwrap(), ["both"]);
-    }
-
-    #[test]
-    fn a_statement_is_not_prepared_again_for_another_value() {
-        let mut store = Store::memory().unwrap();
-        for key in ["a", "b"] {
-            store.add_message(&mut Message { key: Some(key.into()), ..message("ada", "bob") }).unwrap();
-        }
-        // The index of this column has only some of the rows.
-        let mut query = store.db.prepare("SELECT seq FROM message WHERE sender = ?1 AND key = ?2").unwrap();
-        for (key, seq) in [("a", 1), ("b", 2)] {
-            assert_eq!(query.query_row(params![1, key], |row| row.get::<_, i64>("seq")).unwrap(), seq);
-        }
-        assert_eq!(query.get_status(StatementStatus::RePrepare), 0);
     }
 
     #[test]
