@@ -126,7 +126,7 @@ bench: all
 count: all
 	@python3 tests/bench/count.py --program $(BIN) $(if $(RECORD),--record)
 
-# The tests run for half an hour, and the directory takes 8 GB.
+# The profiles of all processes are small, but the build of all tests with counters takes a directory of its own.
 coverage: target/tools/bin/cargo-llvm-cov
 	@PATH="$(CURDIR)/target/tools/bin:$$PATH" python3 tests/coverage/run.py -- $(WORDS)
 
