@@ -160,7 +160,7 @@ impl Stage {
                 self.home.fake("claude", &line);
             }
             // The other documents' examples need no agents.
-            _ => self.sessions.clear(),
+            _ => self.sessions.drain(..).for_each(|mut session| assert!(session.close().success())),
         }
     }
 

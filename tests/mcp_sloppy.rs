@@ -153,7 +153,7 @@ fn a_relative_path_in_the_home_folder_wants_a_root() {
     let (value, is_error) = content(&plain.ask(&lock("refused", "src/a.rs")));
     let text = value["error"].as_str().unwrap_or_default();
     assert!(
-        is_error && text.contains("src/a.rs") && text.contains("home folder") && text.contains("whole path"),
+        is_error && text.contains("src/a.rs") && text.contains("home folder") && text.contains("absolute path"),
         "{value}"
     );
     for (n, path) in ["~/my proj/x.rs", &format!("file://{}/my%20proj/y.rs", place.root.display())].iter().enumerate() {

@@ -99,7 +99,7 @@ fn nobody_is_taken_in_who_is_ours_already_or_only_passed_on() {
     // Who points a link at its own broker is told.
     hear(&mut disk, 0, &RemoteRoster::parse(&json!({ "mesh": own, "peers": [row("peer-1", "x")] })).unwrap());
     let state = disk.call(1, &status::STATUS, json!({})).unwrap();
-    assert!(state["links"][0]["trouble"].as_str().unwrap().contains("itself"), "{state}");
+    assert!(state["links"][0]["trouble"].as_str().unwrap().contains("own address"), "{state}");
     assert_eq!(names(&mut disk), [""; 0]);
 }
 
@@ -281,7 +281,7 @@ fn a_message_on_which_the_other_mesh_breaks_down_is_passed_by_and_its_sender_is_
     assert_eq!(deliver(&mut disk, &unclear()), "poison");
     assert_eq!(deliver(&mut disk, &Delivery::Accepted), "third");
     let (word, why) = sent(&mut disk, 0);
-    assert!(word == "refused" && why.contains("4 tries") && why.contains("500"), "{word} {why}");
+    assert!(word == "refused" && why.contains("4 attempts") && why.contains("500"), "{word} {why}");
     let mail = disk.call(1, &mail::INBOX, json!({})).unwrap();
     let report = &mail["messages"][0];
     assert!(report["payload"].as_str().unwrap().contains("not delivered"), "{mail}");
