@@ -26,7 +26,7 @@ _STANDBY_PAUSE = 0.1
 """The pause before the hub that leads is asked, in seconds: another one may be about to lead."""
 
 REPEATABLE = frozenset({
-    "peers", "whoami", "summary", "inbox", "state.get", "state.list", "state.delete", "lock.lock", "lock.unlock",
+    "peers", "whoami", "summary", "inbox", "state.get", "state.list", "lock.lock", "lock.unlock",
     "lock.query", "events.read", "status", "attach", "detach", "inbox.mark_read",
 })
 """Methods that are safe to repeat after a lost answer. `send` is safe, too, because each message has a key."""

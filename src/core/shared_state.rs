@@ -101,7 +101,7 @@ pub static DELETE: Op = Op {
     actor: Auth::Required,
     verb: Some("state delete"),
     tool: Some(("state", Some("delete"))),
-    repeatable: true,
+    repeatable: false,
     run: delete,
 };
 

@@ -159,14 +159,9 @@ impl PendingCall {
 
     /// Whether the call can safely be sent again after a lost connection.
     pub fn may_repeat(&self) -> bool {
-        let is_unconditional_write = declares(self.op, "value") && !self.arguments.contains_key("expect");
-        let is_harmless = self.op.repeatable || takes_idempotency_key(self.op) || is_unconditional_write;
+        let is_harmless = self.op.repeatable || takes_idempotency_key(self.op);
         self.tries < TRIES_MAX && (!self.was_sent || is_harmless)
     }
-}
-
-fn declares(op: &Op, argument: &str) -> bool {
-    op.args.iter().any(|arg| arg.name == argument)
 }
 
 /// Whether the operation has an idempotency key. The required `key` of an entry in the shared state is not one.
