@@ -20,7 +20,7 @@ pub struct Dialect {
     pub show: fn(&HookCall, &str) -> Value,
     /// Builds the answer that prevents an edit.
     pub deny: fn(&HookCall, &str) -> Value,
-    /// How the agent's shell can run lines of ours before each command; `None` if it can't.
+    /// How slm-mesh can add lines that the agent's shell runs before each command; `None` if that is impossible.
     pub shell_lines: Option<ShellLines>,
     /// Builds the answer that makes the agent continue once instead of stopping.
     pub go_on: fn(&str) -> Value,
@@ -45,7 +45,7 @@ pub enum ShellEnvironment {
     Answer(&'static str),
 }
 
-/// How an agent's shell can run lines of ours before each command.
+/// How slm-mesh can add lines that an agent's shell runs before each command.
 #[derive(Debug, Clone, Copy)]
 pub enum ShellLines {
     /// The hook at a session's start appends them to the file that this variable names. The agent's bash or zsh runs

@@ -197,3 +197,23 @@ pub fn tool_result(result: Result<Value, Error>, version: ProtocolVersion) -> Va
     let text = untrusted_text::visible_json(&json_text(&value));
     version.complete_result(json!({ "content": [{ "type": "text", "text": text }], "isError": is_error }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core;
+
+    #[test]
+    fn a_change_that_may_have_taken_effect_is_not_repeated() {
+        for (operation, is_repeated) in
+            [("state.set", false), ("state.delete", false), ("send", true), ("state.get", true), ("lock.lock", true)]
+        {
+            let target = ReplyTarget { id: json!(1), version: ProtocolVersion::V2025_11_25, batch: None };
+            let op = core::op(operation).unwrap();
+            let mut call = PendingCall::new(target, op, Map::new(), String::new());
+            assert!(call.may_repeat(), "no broker has read {operation} yet");
+            call.was_sent = true;
+            assert_eq!(call.may_repeat(), is_repeated, "{operation}");
+        }
+    }
+}

@@ -282,7 +282,7 @@ class Guest(Load):
 
 
 class Session(Load):
-    """An agent's session over MCP. It takes no locks: another session would follow one that is given up."""
+    """An agent's session over MCP. It takes no locks, because a session that replaces it would inherit them."""
 
     takes_locks = False
 

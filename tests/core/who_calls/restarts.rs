@@ -24,7 +24,7 @@ impl World {
     }
 }
 
-/// A program that no file of ours describes, with its MCP server, on this machine or on another one.
+/// A program that slm-mesh does not know, with its MCP server, on this machine or on another machine.
 struct Newcomer {
     world: World,
     above: Vec<Process>,
