@@ -106,10 +106,9 @@ test-machines:
 
 # Members of etcd on other machines want TLS. Without the checker the run says that there is no second opinion.
 test-store: FEATURES = tls
-test-store:
-	$(CARGO) build $(FLAGS) --quiet --bin slm-mesh
+test-store: all
 	-$(CARGO) build --locked --quiet --release --manifest-path $(CHECKER)/Cargo.toml --target-dir target/checker
-	python3 tests/hub_failures/run.py --program $(DEBUG)/slm-mesh --seconds $(FAULTS_FOR) --seed $(SEED) \
+	python3 tests/hub_failures/run.py --program $(BIN) --seconds $(FAULTS_FOR) --seed $(SEED) \
 	  --checker target/checker/release/slm-mesh-linearizability
 
 check:
