@@ -218,7 +218,7 @@ impl Stage {
             said.len() >= example.shown.len().max(1)
         });
         assert!(child.try_wait().unwrap().is_none(), "$ {}\nended by itself", example.command);
-        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
         child.wait().unwrap();
         drop(printed);
         reader.join().unwrap();

@@ -170,12 +170,12 @@ fn the_command_is_else_as_without_a_shield() {
 fn signals_go_to_the_command_itself() {
     let Some(place) = held(&["held.txt"]) else { return };
     let _worker = worker(&place);
-    let script = "trap 'echo stopped; exit 5' INT; echo ready; while :; do sleep 0.05; done";
+    let script = "trap 'echo stopped; exit 5' TERM; echo ready; while :; do sleep 0.05; done";
     let mut command = place.command(&["shield", "--as", "worker", "--", "bash", "-c", script]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "ready");
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
     assert_eq!(lines.next().unwrap().unwrap(), "stopped");
     assert_eq!(child.wait().unwrap().code(), Some(5));
 }

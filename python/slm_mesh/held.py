@@ -134,7 +134,7 @@ class Held:
                 self._note(answer, asked_at)
                 return
             # It is held again, but was not in between, so another peer may have written to the file.
-            self.lost = f"{self.file_path} was lost for a moment: the connection to the broker broke"
+            self.lost = f"{self.file_path} was lost for a moment: the connection to the broker broke off"
             self._mesh._call("lock.unlock", self._which())
 
     def __enter__(self) -> Held:

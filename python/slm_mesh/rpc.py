@@ -139,7 +139,7 @@ class RpcConnection:
                 self._out.sendall(line)
         except OSError as error:
             # The broker ignores an incomplete line, so the call had no effect.
-            self._break(f"the connection to the broker broke ({error})")
+            self._break(f"the connection to the broker was lost ({error})")
             raise NotSent(str(self.lost)) from error
 
     def _advance(self, slot: _Slot, until: float) -> None:
@@ -190,7 +190,7 @@ class RpcConnection:
         except (socket.timeout, BlockingIOError):
             raise TimedOut("") from None
         except OSError as error:
-            self._break(f"the connection to the broker broke ({error})")
+            self._break(f"the connection to the broker was lost ({error})")
             raise ConnectionLost(str(self.lost)) from None
         if not data:
             self._break("the broker closed the connection")

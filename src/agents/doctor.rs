@@ -417,7 +417,7 @@ fn check_own_files(about: &str, files: &[(PathBuf, String)], cure: &str) -> Opti
         |(path, text): &&(PathBuf, String)| safe_write::read(path).is_ok_and(|old| old.as_ref() == Some(text));
     let n_current = files.iter().filter(is_current).count();
     if n_current < files.len() {
-        let found = format!("only {n_current} of {} files are as this version writes them", files.len());
+        let found = format!("only {n_current} of {} files contain what this version writes", files.len());
         return Some(Check::error(about, found, cure));
     }
     (!files.is_empty()).then(|| Check::well(about, "there"))

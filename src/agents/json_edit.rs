@@ -241,7 +241,7 @@ fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
 }
 
-/// The end of the white space and comments that begin at `at`. With `on_line`, only those on the same line count.
+/// The end of the white space and comments that begin at `at`. With `on_line`, stops at the end of the line.
 fn after_trivia(text: &str, at: usize, on_line: bool) -> usize {
     let mut end = at;
     let mut next = at;

@@ -88,7 +88,11 @@ pub fn put(text: &str, key: &str, program: &str) -> Result<String, String> {
     }
     let new = ends.print(&document);
     let check: DocumentMut = new.parse().map_err(|_| "an edit would make it invalid TOML".to_owned())?;
-    if is_current(&check, key, program) { Ok(new) } else { Err(format!("{key} has a form that setup can't edit")) }
+    if is_current(&check, key, program) {
+        Ok(new)
+    } else {
+        Err(format!("{key} is written in a way that setup can't edit"))
+    }
 }
 
 fn is_current(document: &DocumentMut, key: &str, program: &str) -> bool {

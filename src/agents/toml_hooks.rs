@@ -33,7 +33,7 @@ pub fn put(text: &str, events: &[(&str, &str)], line: &str, seconds: i64) -> Res
     let rest = remove(text, |command| is_same_hook(command, line));
     let gap = if rest.is_empty() || rest.ends_with('\n') { "" } else { end };
     let new = format!("{rest}{gap}{ours}");
-    parse(&new).map_err(|_| "the key \"hooks\" in it has a form that setup can't edit".to_owned())?;
+    parse(&new).map_err(|_| "the key \"hooks\" in it is written in a way that setup can't edit".to_owned())?;
     Ok(new)
 }
 

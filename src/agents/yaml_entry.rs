@@ -32,7 +32,7 @@ pub fn put(text: &str, key: &str, file: &str) -> Result<String, String> {
             return Err(format!("its line {} already contains \"{key}\"", n + 1));
         }
         if !is_plain(line) {
-            return Err(format!("its line {} has a form that setup can't edit", n + 1));
+            return Err(format!("its line {} is written in a way that setup can't edit", n + 1));
         }
     }
     let end = if text.is_empty() || text.ends_with('\n') { "" } else { end_of_line(text) };

@@ -5,7 +5,7 @@
 pub mod error;
 pub mod ids;
 pub mod json_text;
-pub mod kinds;
+pub mod stored_enums;
 pub mod limits;
 pub mod paths;
 pub mod process;

@@ -9,7 +9,7 @@ pub fn iso(ms: i64) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 
-/// Converts to the other format that HTTP clients know, UTC without a zone: `2026-11-22 06:43:36`.
+/// Converts to the second time format of the old HTTP API, which is UTC without naming it: `2026-11-22 06:43:36`.
 pub fn sqlite(iso: &str) -> String {
     iso.get(..19).unwrap_or(iso).replace('T', " ")
 }

@@ -6,7 +6,6 @@
 use super::checkpoint_thread::CheckpointThread;
 use super::http_requests::HttpRequests;
 use super::leadership::{BrokerRole, TurnEnd};
-use super::lifecycle::{Lifecycle, ShutdownReason};
 use super::log;
 use super::mesh_links::MeshLinks;
 use super::methods::BrokerInfo;
@@ -14,7 +13,8 @@ use super::notifications::Notifications;
 use super::peer_sockets::PushTargets;
 use super::process_exits::ProcessExits;
 use super::remote_listener::RemoteListener;
-use super::startup::{MeshOpener, OwnFiles, PathState};
+use super::shutdown_decision::{ShutdownDecision, ShutdownReason};
+use super::startup::{MeshOpener, PathState, RuntimeFiles};
 use super::unix_clients::UnixClients;
 use super::web::event_stream::PageStreams;
 use crate::base::error::{Error, ErrorKind};
@@ -71,7 +71,7 @@ pub struct LoopContext {
     /// The time of this turn, in ms.
     pub now: i64,
     /// Decides when the broker ends.
-    pub lifecycle: Lifecycle,
+    pub shutdown: ShutdownDecision,
     /// The open web pages, which show what the other parts do.
     pub pages: PageStreams,
     /// What the broker's own methods report.
@@ -84,12 +84,12 @@ impl LoopContext {
         poll: Poll,
         mesh: Mesh,
         role: BrokerRole,
-        lifecycle: Lifecycle,
+        shutdown: ShutdownDecision,
         pages: PageStreams,
         info: BrokerInfo,
         now: i64,
     ) -> LoopContext {
-        LoopContext { poll, tokens: TokenSource { next: FIRST_CONNECTION }, mesh, role, now, lifecycle, pages, info }
+        LoopContext { poll, tokens: TokenSource { next: FIRST_CONNECTION }, mesh, role, now, shutdown, pages, info }
     }
 
     /// Whether the log entry of this turn is large enough, so that further calls must wait for the next turn.
@@ -110,7 +110,7 @@ pub struct EventLoop {
     /// The clock from which each turn gets its time.
     pub clock: Clock,
     /// The lock, the socket and the other files that make this process the broker of its data directory.
-    pub own_files: OwnFiles,
+    pub runtime_files: RuntimeFiles,
     /// The clients on the Unix socket, and the sessions on other machines.
     pub clients: UnixClients,
     /// The requests that come over HTTP.
@@ -150,7 +150,7 @@ impl EventLoop {
         let mut events = Events::with_capacity(256);
         loop {
             self.run_turn(&mut events)?;
-            if let Some(reason) = self.context.lifecycle.shutdown() {
+            if let Some(reason) = self.context.shutdown.reason() {
                 self.close(reason);
                 return Ok(reason);
             }
@@ -168,7 +168,7 @@ impl EventLoop {
         if self.is_displaced(events) {
             log("the data directory was removed, replaced or moved; this broker ends, and sessions find the new \
                  broker");
-            self.context.lifecycle.request_shutdown(ShutdownReason::Displaced);
+            self.context.shutdown.request(ShutdownReason::Displaced);
             return Ok(());
         }
         self.note_taken_lead();
@@ -198,7 +198,7 @@ impl EventLoop {
         self.checkpoints.run_due(now);
         self.notifications.run_due(&self.context.mesh, now);
         if self.idle_deadline().is_some_and(|at| at <= now) {
-            self.context.lifecycle.request_shutdown(ShutdownReason::Idle);
+            self.context.shutdown.request(ShutdownReason::Idle);
         }
         Ok(())
     }
@@ -207,12 +207,12 @@ impl EventLoop {
     /// grant the same locks. If only the socket is missing, it is created again.
     fn is_displaced(&mut self, events: &Events) -> bool {
         if events.iter().any(|event| event.token() == DIRECTORY) {
-            self.own_files.note_change(self.context.now);
+            self.runtime_files.note_change(self.context.now);
         }
-        if self.own_files.deadline() > self.context.now {
-            return !self.own_files.holds_path();
+        if self.runtime_files.deadline() > self.context.now {
+            return !self.runtime_files.holds_path();
         }
-        match self.own_files.look(self.context.now) {
+        match self.runtime_files.look(self.context.now) {
             PathState::Displaced => true,
             PathState::Ours | PathState::Healed(None) => false,
             PathState::Healed(Some(listener)) => {
@@ -242,7 +242,7 @@ impl EventLoop {
             self.checkpoints.deadline(),
             self.notifications.deadline(),
             self.idle_deadline(),
-            Some(self.own_files.deadline()),
+            Some(self.runtime_files.deadline()),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(Duration::from_millis((next - now).max(0) as u64))
@@ -251,7 +251,7 @@ impl EventLoop {
     fn note_event(&mut self, event: &Event) {
         match event.token() {
             LISTENER => self.clients.note_newcomers(),
-            SIGNALS => self.context.lifecycle.note_signal(),
+            SIGNALS => self.context.shutdown.note_signal(),
             WAKER | DIRECTORY => {}
             Token(token) => {
                 let token = token as u64;
@@ -287,19 +287,19 @@ impl EventLoop {
         }
         self.http.send_responses(is_committed);
         self.clients.flush(&self.context);
-        let LoopContext { mesh, lifecycle, pages, now, .. } = &mut self.context;
+        let LoopContext { mesh, shutdown, pages, now, .. } = &mut self.context;
         if let Some(server) = self.http.server()
             && pages.flush(mesh, server, *now)
         {
             // The time without use begins when the last page closes.
-            lifecycle.note_use(*now);
+            shutdown.note_use(*now);
         }
         self.clients.drop_flushed(&self.context);
         self.confirm_pushes();
     }
 
     fn apply(&mut self, effect: Effect) {
-        let LoopContext { mesh, lifecycle, pages, now, .. } = &mut self.context;
+        let LoopContext { mesh, shutdown, pages, now, .. } = &mut self.context;
         match effect {
             // A call without an id is a notification, whose sender wants no reply.
             Effect::Reply { id, .. } if id.is_null() => {}
@@ -319,7 +319,7 @@ impl EventLoop {
             }
             Effect::Alert(seq) => self.notifications.note_alert(seq, *now),
             Effect::Message(message) => pages.add_message(mesh, &message),
-            Effect::Log(error) => report_failure(lifecycle, &error),
+            Effect::Log(error) => report_failure(shutdown, &error),
             Effect::WatchProcess(process) => self.processes.watch(&mut self.context, process),
         }
     }
@@ -345,12 +345,12 @@ impl EventLoop {
     /// When the broker will end because nobody uses it, in ms; `None` while somebody does.
     fn idle_deadline(&self) -> Option<i64> {
         let is_idle = self.clients.is_empty() && self.context.pages.is_empty() && self.notifications.is_idle();
-        self.context.lifecycle.idle_deadline().filter(|_| is_idle && self.context.mesh.is_idle())
+        self.context.shutdown.idle_deadline().filter(|_| is_idle && self.context.mesh.is_idle())
     }
 
     /// Shuts down cleanly. The socket is removed first, so that a new client finds no broker and starts one.
     fn close(mut self, reason: ShutdownReason) {
-        self.own_files.remove(reason);
+        self.runtime_files.remove(reason);
         let now = self.clock.now();
         // If the commit fails because this hub no longer leads, the hub that takes over decides whether the turn takes
         // effect.
@@ -368,14 +368,14 @@ impl EventLoop {
         // released.
         drop(self.context.mesh);
         self.context.role.leave();
-        self.own_files.release_lock();
+        self.runtime_files.release_lock();
     }
 }
 
 /// Logs an error. If the database is damaged, the broker ends, because only a new broker can replace the database.
-fn report_failure(lifecycle: &mut Lifecycle, error: &Error) {
+fn report_failure(shutdown: &mut ShutdownDecision, error: &Error) {
     log(&error.text);
     if error.kind == ErrorKind::Damaged {
-        lifecycle.request_shutdown(ShutdownReason::Damaged);
+        shutdown.request(ShutdownReason::Damaged);
     }
 }

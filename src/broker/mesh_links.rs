@@ -22,7 +22,7 @@ use ureq::http::StatusCode;
 /// How often a SuperLocalMemory daemon is polled. A broker answers a poll as soon as something changes.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 /// How long a broker may hold a poll before it answers, in seconds. This is less than its HTTP thread allows.
-const HOLD_SECONDS: u64 = super::superlocalmemory::HOLD_SECONDS_MAX;
+const HOLD_SECONDS: u64 = super::superlocalmemory_routes::HOLD_SECONDS_MAX;
 /// How much longer than `HOLD_SECONDS` the answer to a poll may take. While SuperLocalMemory 3.4.48 forwards a
 /// message, it answers no client for 10 s.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);

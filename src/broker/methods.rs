@@ -3,11 +3,11 @@
 
 use super::event_loop::LoopContext;
 use super::leadership::BrokerRole;
-use super::lifecycle::ShutdownReason;
 use super::log;
+use super::shutdown_decision::ShutdownReason;
 use super::web::auth::WebAuth;
 use crate::base::error::{Error, ErrorKind};
-use crate::core::op::{Arg, ArgKind};
+use crate::core::op_definition::{Arg, ArgKind};
 use crate::sys::settings::Settings;
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
@@ -43,7 +43,7 @@ type RunMethod = fn(&mut LoopContext, CallerMachine, &Map<String, Value>) -> Res
 pub const BROKER_OPS: &[BrokerMethod] = &[
     BrokerMethod {
         name: "ping",
-        summary: "Answer at once, to prove that the broker is alive and that its hub leads",
+        summary: "Answer at once; the answer proves that the broker is alive and that its hub is the leader",
         args: &[],
         works_on_standby: false,
         run: ping,
@@ -125,7 +125,7 @@ pub fn works_on_standby(method: &str) -> bool {
 pub fn yield_to_newer(context: &mut LoopContext, version: &str, caller: CallerMachine) {
     if caller == CallerMachine::Local && is_newer(version, env!("CARGO_PKG_VERSION")) {
         log(&format!("ending, because a client with the newer version {version} connected"));
-        context.lifecycle.request_shutdown(ShutdownReason::Replaced);
+        context.shutdown.request(ShutdownReason::Replaced);
     }
 }
 
@@ -145,7 +145,7 @@ fn stop(context: &mut LoopContext, caller: CallerMachine, _: &Map<String, Value>
     if caller == CallerMachine::Remote {
         return Err(Error::new(ErrorKind::Refused, "stop: a broker can be stopped only on its own machine"));
     }
-    context.lifecycle.request_shutdown(ShutdownReason::Stopped);
+    context.shutdown.request(ShutdownReason::Stopped);
     Ok(json!({ "ok": true, "pid": std::process::id() }))
 }
 
@@ -169,7 +169,7 @@ fn open_page(context: &mut LoopContext, caller: CallerMachine, _: &Map<String, V
              0.0.0.0, which includes both"
         ));
     }
-    context.lifecycle.note_use(context.now);
+    context.shutdown.note_use(context.now);
     Ok(json!({ "ok": true, "port": port, "code": context.info.web.new_code(Instant::now()) }))
 }
 

@@ -15,7 +15,7 @@ mod http_requests;
 pub mod legacy_http;
 #[doc(hidden)]
 pub mod leadership;
-mod lifecycle;
+mod shutdown_decision;
 mod mesh_links;
 pub mod methods;
 mod notifications;
@@ -26,7 +26,7 @@ mod remote_listener;
 mod role_changes;
 pub mod startup;
 mod stranger_count;
-mod superlocalmemory;
+mod superlocalmemory_routes;
 mod unix_clients;
 pub mod web;
 mod ws_subscribers;

@@ -10,7 +10,7 @@ use super::event_loop::{LoopContext, TokenSource};
 use super::push_connection::PushConnection;
 use super::ws_subscribers::Subscribers;
 use crate::base::ids::PeerId;
-use crate::base::kinds::EventKind;
+use crate::base::stored_enums::EventKind;
 use crate::base::time;
 use crate::core::Mesh;
 use crate::store::Event;

@@ -77,7 +77,7 @@ impl ProcessExits {
     pub fn serve(&mut self, context: &mut LoopContext) {
         for news in std::mem::take(&mut self.news) {
             context.pages.mark_dirty();
-            context.lifecycle.note_use(context.now);
+            context.shutdown.note_use(context.now);
             match news {
                 ProcessNews::Unwatched(process) => context.mesh.on_unwatched_process(&process, context.now),
                 ProcessNews::Ended(process) => {

@@ -5,9 +5,9 @@
 use super::checkpoint_thread::CheckpointThread;
 use super::event_loop::EventLoop;
 use super::leadership::{BrokerRole, TakenLead, TurnEnd};
-use super::lifecycle::ShutdownReason;
 use super::log;
 use super::process_exits::ProcessExits;
+use super::shutdown_decision::ShutdownReason;
 use crate::base::error::Error;
 use crate::core::Mesh;
 use std::time::Duration;
@@ -48,7 +48,7 @@ impl EventLoop {
                 self.clock = clock;
                 self.context.now = now;
                 let role = self.opener.lead(leader, &mut mesh, now);
-                self.own_files.adopt_database();
+                self.runtime_files.adopt_database();
                 self.replace_mesh(mesh);
                 self.context.role = role;
                 self.clients.join(&mut self.context);
@@ -68,7 +68,7 @@ impl EventLoop {
     /// it is based.
     pub(super) fn stand_by(&mut self, why: &str) {
         log(&format!("this hub goes on standby: {why}"));
-        self.own_files.leave_database();
+        self.runtime_files.leave_database();
         let role = self.opener.open_empty(&self.clock).and_then(|empty| {
             // The thread of the standby opens the database again, so it must be closed here.
             self.replace_mesh(empty);
@@ -97,6 +97,6 @@ impl EventLoop {
     /// Ends this broker, because this machine had an error. The next client starts a new broker.
     fn give_up(&mut self, error: &Error) {
         log(&error.text);
-        self.context.lifecycle.request_shutdown(ShutdownReason::Stopped);
+        self.context.shutdown.request(ShutdownReason::Stopped);
     }
 }

@@ -12,7 +12,7 @@ use super::word_value;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::{limits, untrusted_text};
 use crate::broker::startup::LogChange;
-use crate::core::op::{ArgKind, ArgRole};
+use crate::core::op_definition::{ArgKind, ArgRole};
 use crate::core::{Arg, CliPlace, Op};
 use lexopt::{Arg as LexoptArg, Parser};
 use serde_json::{Value, json};

@@ -8,7 +8,7 @@ use super::flags::{self, FLAGS};
 use super::{actor_params, help_topics, load_environment, manual, print_line, render};
 use crate::base::error::Error;
 use crate::client::Client;
-use crate::core::op::ArgKind;
+use crate::core::op_definition::ArgKind;
 use crate::core::{Arg, CliPlace};
 use crate::known_agents::AGENTS;
 use serde_json::{Value, json};

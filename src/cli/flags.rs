@@ -2,7 +2,7 @@
 //! help, the man page, the README's tables and the completions all use this file.
 
 use super::operations;
-use crate::core::op::ArgKind;
+use crate::core::op_definition::ArgKind;
 use crate::core::{Arg, CliPlace, OPS};
 
 /// Verbs that are not operations: the name, the words after the name, and a sentence for the help.

@@ -168,7 +168,7 @@ impl ReconnectingClient {
         // The id is a string, because the client uses numbers for its own requests.
         let request_id = json!(format!("line-{}", self.n_requests));
         let gone = |error: std::io::Error| {
-            Error::new(ErrorKind::Gone, format!("the connection to the broker broke ({error})"))
+            Error::new(ErrorKind::Gone, format!("the connection to the broker was lost ({error})"))
         };
         self.client.send(&rpc::request(&request_id, method, params)).map_err(gone)?;
         loop {

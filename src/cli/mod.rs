@@ -27,7 +27,7 @@ pub mod web;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
-use crate::core::op::{ArgKind, ArgRole};
+use crate::core::op_definition::{ArgKind, ArgRole};
 use crate::sys::data_dir::DataDir;
 use crate::sys::git;
 use crate::sys::path_normalization;

@@ -103,7 +103,7 @@ pub const CLI_OPERATIONS: &[CliOperation] = &[
     CliOperation {
         location: SendLocation::WithSmallScope,
         stream: Some(RowStream::Log),
-        ..row(&mail::conversation_log::LOG, render::log)
+        ..row(&mail::log_operation::LOG, render::log)
     },
     row(&channels::JOIN, render::channel_joined),
     row(&channels::LEAVE, render::channel_left),

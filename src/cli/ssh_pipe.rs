@@ -23,7 +23,7 @@ pub fn carry_lines() -> Result<u8, Error> {
     let client =
         if is_carrier { Client::connect_or_start(&places)? } else { Client::connect_to_own_or_start(&places)? };
     let failed =
-        |error: io::Error| Error::new(ErrorKind::Gone, format!("the connection to the broker broke ({error})"));
+        |error: io::Error| Error::new(ErrorKind::Gone, format!("the connection to the broker was lost ({error})"));
     let stuck = client.stuck_error();
     let mut to_broker = client.clone_writer().map_err(failed)?;
     let mut from_broker = to_broker.another().map_err(failed)?;

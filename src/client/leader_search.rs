@@ -189,7 +189,7 @@ impl Progress {
         match self {
             Progress::Failed(_, error) => error.text.split("; ").next().unwrap_or_default().to_owned(),
             Progress::StandsBy(error) => match leader_hint(error) {
-                Some(leader) => format!("{hub} is a standby and names {leader}"),
+                Some(leader) => format!("{hub} is a standby, and says that {leader} leads"),
                 None => match error.data.as_ref().and_then(|data| data["trouble"].as_str()) {
                     Some(trouble) => {
                         format!("{hub} is a standby: {}", trouble.split("; ").next().unwrap_or_default())

@@ -15,7 +15,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::sys::data_dir::DataDir;
 use crate::sys::file_lock;
 use crate::sys::git;
-use crate::sys::{self, process, unix_socket};
+use crate::sys::{self, process, unix_connect};
 use crate::wire::line_splitter::LineBuffer;
 use crate::wire::rpc::{self, RpcMessage};
 use hub_group::{HubGroup, SEARCH_MAX};
@@ -105,7 +105,7 @@ impl Client {
     }
 
     fn connect_local(places: &DataDir) -> io::Result<Client> {
-        let stream = unix_socket::connect(&places.socket(), ACCEPTS_WITHIN)?;
+        let stream = unix_connect::connect(&places.socket(), ACCEPTS_WITHIN)?;
         let peer = process::peer_credentials(&stream);
         if peer.is_some_and(|who| who.uid != sys::uid()) {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the socket belongs to another user"));
@@ -249,8 +249,8 @@ impl Client {
         }
     }
 
-    /// Waits for the next message. If the broker is on this machine and silent, sends it a ping. If the caller has set
-    /// a limit, that limit is used instead.
+    /// Waits for the next message. If the broker is on this machine and stays silent, sends a ping to learn whether it
+    /// is stuck. If the caller has set a time limit, waits until that limit and sends no ping.
     ///
     /// # Errors
     /// `Gone` if the connection broke, or `TimedOut` if the broker is stuck.

@@ -4,7 +4,7 @@
 //! **Invariant:** only this module changes the members of a channel, in memory and on disk.
 
 use super::journal::{Change, Journal};
-use super::op::ArgKind;
+use super::op_definition::ArgKind;
 use super::pagination;
 use super::pagination::Page;
 use super::peers::{Peer, Peers};
@@ -12,8 +12,8 @@ use super::transaction::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::{ChannelName, PeerId};
-use crate::base::kinds::PeerKind;
 use crate::base::limits;
+use crate::base::stored_enums::PeerKind;
 use crate::store::ChannelMember;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};

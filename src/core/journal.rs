@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** only this module writes events.
 
-use super::op::ArgKind;
+use super::op_definition::ArgKind;
 use super::pagination::Page;
 use super::peers::Peers;
 use super::transaction::{Effect, Turn};
@@ -11,7 +11,7 @@ use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, p
 use crate::base::error::Error;
 use crate::base::ids::{PeerId, PublicIds};
 use crate::base::json_text::json_text;
-use crate::base::kinds::EventKind;
+use crate::base::stored_enums::EventKind;
 use crate::base::{limits, time};
 use crate::store::{ChannelMember, Event, EventFilter, LockRow, Message, PeerRow, StateEntry};
 use serde_json::{Value, json};

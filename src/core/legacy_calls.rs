@@ -4,7 +4,7 @@
 use super::Mesh;
 use super::locks::request::LockRequest;
 use crate::base::error::Error;
-use crate::base::kinds::LockOwner;
+use crate::base::stored_enums::LockOwner;
 use crate::store::LockRow;
 
 impl Mesh {

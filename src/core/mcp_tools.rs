@@ -1,7 +1,7 @@
 //! The eight MCP tools, made from the operations. There is one tool for each noun, with the action as an argument.
 
 use crate::base::error::Error;
-use crate::core::op::ArgKind;
+use crate::core::op_definition::ArgKind;
 use crate::core::{Args, OPS, Op};
 use serde_json::{Map, Value, json};
 

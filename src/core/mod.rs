@@ -16,8 +16,8 @@ mod legacy_calls;
 pub mod locks;
 pub mod mail;
 pub mod mcp_tools;
-mod mesh_settings;
-pub mod op;
+mod settings;
+pub mod op_definition;
 pub mod overwrite_report;
 pub mod pagination;
 pub mod peers;
@@ -31,8 +31,8 @@ mod turn_end;
 pub mod waiting_calls;
 
 pub use dispatch::{Call, CallContext, Outcome};
-pub use mesh_settings::MeshSettings;
-pub use op::{Arg, Args, Auth, CliPlace, Op};
+pub use op_definition::{Arg, Args, Auth, CliPlace, Op};
+pub use settings::MeshSettings;
 pub use transaction::Effect;
 
 use crate::base::error::Error;
@@ -61,7 +61,7 @@ pub const OPS: &[&Op] = &[
     &peers::SUMMARY,
     &mail::SEND,
     &mail::INBOX,
-    &mail::conversation_log::LOG,
+    &mail::log_operation::LOG,
     &peers::decline_takeover::DECLINE,
     &channels::JOIN,
     &channels::LEAVE,

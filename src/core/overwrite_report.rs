@@ -2,7 +2,7 @@
 //! each holder of a changed file gets a message.
 
 use super::hook_operations::session_of_hook;
-use super::op::ArgKind;
+use super::op_definition::ArgKind;
 use super::session_args::{NAMING, session_args};
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::error::Error;

@@ -6,7 +6,7 @@
 //! between two pages.
 
 use super::Arg;
-use super::op::ArgKind;
+use super::op_definition::ArgKind;
 use crate::base::error::Error;
 use crate::base::limits;
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@
 
 use super::journal::{Change, Journal};
 use super::mail::receipts::part_starts;
-use super::op::ArgKind;
+use super::op_definition::ArgKind;
 use super::pagination::Page;
 use super::peers::Peers;
 use super::transaction::Turn;

@@ -152,7 +152,7 @@ mod tests {
         supervisor
     }
 
-    /// Calls the supervisor with this time until the process has ended.
+    /// Calls the supervisor again and again until the process has ended. The time stays `now_ms`.
     fn supervise_until_gone(supervisor: &mut MdnsSupervisor, now_ms: i64) -> Option<i64> {
         loop {
             let next = supervisor.supervise(now_ms);

@@ -6,7 +6,7 @@ use crate::base::error::Error;
 use crate::base::json_text::json_text;
 use crate::base::untrusted_text;
 use crate::core::Op;
-use crate::core::op::ArgKind;
+use crate::core::op_definition::ArgKind;
 use crate::sys;
 use crate::wire::rpc;
 use serde_json::{Map, Value, json};

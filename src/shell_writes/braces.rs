@@ -1,6 +1,6 @@
 //! Brace expansion: `{a,b}` and `{1..3}`.
 
-use super::syntax::{Part, Word};
+use super::syntax_tree::{Part, Word};
 
 /// Maximum number of words into which one word may expand.
 const WORDS_MAX: usize = 256;

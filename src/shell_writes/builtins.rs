@@ -2,7 +2,7 @@
 
 use super::evaluator::{Evaluator, RunResult, StreamText};
 use super::shell_state::{Field, State, Value};
-use super::syntax::{AssignedValue, Assignment, Command, Part, Word};
+use super::syntax_tree::{AssignedValue, Assignment, Command, Part, Word};
 use std::rc::Rc;
 
 impl Evaluator<'_> {

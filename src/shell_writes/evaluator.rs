@@ -3,7 +3,7 @@
 use super::builtins::{fixed_status, set_read};
 use super::parser::Parser;
 use super::shell_state::{Field, State, Value};
-use super::syntax::{AssignedValue, Assignment, Command, Joint, Redirect, Simple, Word};
+use super::syntax_tree::{AssignedValue, Assignment, Command, Joint, Redirect, Simple, Word};
 use super::{Entry, FileTree, ShellWrite, commands};
 use crate::base::paths;
 use std::cell::RefCell;

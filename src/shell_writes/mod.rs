@@ -16,7 +16,7 @@ mod parser;
 mod real_file_tree;
 mod redirections;
 mod shell_state;
-mod syntax;
+mod syntax_tree;
 mod word_expansion;
 mod word_parser;
 mod written_paths;

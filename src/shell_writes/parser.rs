@@ -4,7 +4,7 @@
 //! line of commands at a time, because a shell runs the lines that come before a syntax error.
 
 use super::redirections::PendingDocument;
-use super::syntax::{AssignedValue, Assignment, Command, Joint, Simple, Word};
+use super::syntax_tree::{AssignedValue, Assignment, Command, Joint, Simple, Word};
 use std::rc::Rc;
 
 /// Commands that are nested deeper than this count as a syntax error, so that no input can exhaust the stack.

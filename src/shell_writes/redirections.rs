@@ -1,7 +1,7 @@
 //! Parses redirections and here-documents.
 
 use super::parser::{Parsed, Parser, SyntaxError};
-use super::syntax::{Redirect, Word};
+use super::syntax_tree::{Redirect, Word};
 use std::cell::OnceCell;
 use std::rc::Rc;
 

@@ -1,6 +1,6 @@
 //! The state of a shell at one point in a script: its directory, variables and functions.
 
-use super::syntax::Command;
+use super::syntax_tree::Command;
 use std::collections::HashMap;
 use std::rc::Rc;
 

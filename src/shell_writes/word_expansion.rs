@@ -3,7 +3,7 @@
 use super::braces;
 use super::evaluator::{Evaluator, StreamText};
 use super::shell_state::{Field, State, Value};
-use super::syntax::{Command, Expansion, Part, Word};
+use super::syntax_tree::{Command, Expansion, Part, Word};
 use crate::base::wildcards::{self, Sign};
 
 /// Longer values count as unknown, so that repeated doubling cannot exhaust the memory.

@@ -1,7 +1,7 @@
 //! Parses words: quotes, expansions and substitutions.
 
 use super::parser::{Parsed, Parser, SyntaxError};
-use super::syntax::{Expansion, Part, Word};
+use super::syntax_tree::{Expansion, Part, Word};
 use std::rc::Rc;
 
 impl Word {

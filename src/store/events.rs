@@ -3,7 +3,7 @@
 use super::columns::{placeholder, write_row};
 use super::{Store, StoreResult};
 use crate::base::ids::PeerId;
-use crate::base::kinds::EventKind;
+use crate::base::stored_enums::EventKind;
 use rusqlite::{OptionalExtension, Row, params};
 
 /// One event.

@@ -4,7 +4,7 @@ use super::columns::{placeholder, write_row};
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
 use crate::base::ids::PeerId;
-use crate::base::kinds::LockOwner;
+use crate::base::stored_enums::LockOwner;
 use rusqlite::{Row, params};
 
 /// One locked path.

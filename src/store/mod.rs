@@ -364,7 +364,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::kinds::MessageState;
+    use crate::base::stored_enums::MessageState;
     use rusqlite::params;
 
     fn message(sender: &str, recipient: &str) -> Message {

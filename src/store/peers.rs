@@ -3,8 +3,8 @@
 use super::columns::{placeholder, write_row};
 use super::{Store, StoreResult};
 use crate::base::ids::{MeshUrl, PeerId};
-use crate::base::kinds::PeerKind;
 use crate::base::process::Process;
+use crate::base::stored_enums::PeerKind;
 use rusqlite::{Row, types::Type};
 
 /// What the database stores about a peer.

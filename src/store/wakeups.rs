@@ -3,7 +3,7 @@
 
 use super::columns::{placeholder, write_row};
 use super::{Store, StoreResult};
-use crate::base::kinds::WakeupOutcome;
+use crate::base::stored_enums::WakeupOutcome;
 
 /// One attempt to wake a session because of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]

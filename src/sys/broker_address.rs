@@ -66,7 +66,7 @@ fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
     let is_loopback = host.is_loopback();
     if role == "client" && host.is_wildcard() {
         let text =
-            format!("SLM_MESH_ROLE: with client, SLM_MESH_HOST must be the hub's name or address, but it is {host}");
+            format!("SLM_MESH_ROLE=client requires that SLM_MESH_HOST is the hub's name or address, but it is {host}");
         return Err(Error::new(ErrorKind::Usage, text));
     }
     // If the role is `client`, a loopback address is a tunnel to a hub, and not this machine.

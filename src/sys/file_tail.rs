@@ -19,8 +19,8 @@ const LINE_MAX: usize = 1 << 20;
 const FIRST_READ: u64 = 64 << 10;
 
 /// Reads the last lines of a file. `take` receives the lines, newest first, and returns whether it wants another line.
-/// If more of the file has to be read, the lines are passed to `take` again from the newest on, and the flag says so.
-/// Returns whether lines were left unread.
+/// If more of the file has to be read, `take` receives the lines again from the newest on, and its second argument is
+/// true for the first of them. Returns whether lines were left unread.
 ///
 /// # Errors
 /// If the file is not a plain file of this user, or cannot be read. The error is a sentence that says so.

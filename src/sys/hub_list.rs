@@ -60,7 +60,8 @@ impl HubAddress {
         self.is_network() && self.host() == "localhost" || self.ip().is_some_and(|address| address.is_loopback())
     }
 
-    /// Whether the address means all addresses of this machine, which makes this machine a hub.
+    /// Whether the address stands for all addresses of this machine. A setting with such an address makes this machine a
+    /// hub.
     pub fn is_wildcard(&self) -> bool {
         self.ip().is_some_and(|address| address.is_unspecified())
     }
@@ -136,8 +137,8 @@ pub fn parse_hubs(setting: &str) -> Result<Vec<HubAddress>, Error> {
 fn parse_network(text: &str) -> Result<HubAddress, Error> {
     let want = || {
         wrong(&format!(
-            "want HOST, HOST:PORT, [IPV6]:PORT or ssh://[user@]host[:port], where PORT is the hub's port for sessions, \
-             got {text:?}"
+            "want HOST, HOST:PORT, [IPV6]:PORT or ssh://[user@]host[:port], got {text:?}; PORT is the hub's port for \
+             sessions"
         ))
     };
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {

@@ -20,7 +20,7 @@ pub mod settings;
 pub mod socket_wait;
 pub mod terminal;
 pub mod typescript_broker;
-pub mod unix_socket;
+pub mod unix_connect;
 
 pub use account::{home, refuse_borrowed_home, uid, user};
 

@@ -79,7 +79,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_PEER",
         range: SettingRange::Text(128),
         default: "",
-        help: "Peer on whose behalf verbs act, like --as",
+        help: "Peer on whose behalf commands act, as with --as",
     },
     Setting {
         name: SESSION,
@@ -406,7 +406,7 @@ fn read_file(places: &DataDir) -> Result<HashMap<String, String>, Error> {
     let path = places.config();
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        // If the data directory is a file, the first attempt to write there fails with a better error.
+        // If the data directory is a file, the first attempt to write there gives a clearer error than this function could.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(HashMap::new());
         }

@@ -11,8 +11,8 @@ use std::time::Duration;
 /// How long the TypeScript broker may take to accept a connection.
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(300);
 
-/// The process of a TypeScript broker. It is recognised by its database, a process that is alive, and a port that
-/// accepts connections. Our own broker may leave such files too, but while it is not running, nothing accepts
+/// The process of a TypeScript broker. Its files name its process and its port; the process must be alive, and the port
+/// must accept connections. Our own broker may leave such files too, but while it is not running, nothing accepts
 /// connections. So call this function before a broker is started, or while none is running.
 pub fn find(places: &DataDir) -> Option<i64> {
     let pid = named_process(places)?;

@@ -10,7 +10,7 @@ use slm_mesh::base::error::ErrorKind;
 use slm_mesh::base::process::{AgentProgram, Process};
 use slm_mesh::broker::http::{Head, Request};
 use slm_mesh::broker::legacy_http;
-use slm_mesh::core::op::ArgKind;
+use slm_mesh::core::op_definition::ArgKind;
 use slm_mesh::core::{self, Arg, Call, ConnId, Effect, Mesh, MeshSettings, OPS, Op};
 use slm_mesh::store::{EventFilter, LockRow, MessageFilter, Store};
 use slm_mesh::wire::line_splitter::LINE_MAX;

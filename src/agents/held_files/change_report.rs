@@ -30,8 +30,8 @@ impl ChangeReport {
             (Cause::Command, "your command changed files that another agent has locked:"),
             (
                 Cause::Unsure,
-                "while your command ran, files that another agent has locked were changed, by your command or by \
-                 another one that ran at the same time:",
+                "your command, or another command that ran at the same time, changed files that another agent has \
+                 locked:",
             ),
             (
                 Cause::ProbablyHolder,

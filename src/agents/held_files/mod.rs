@@ -15,7 +15,7 @@ mod copies;
 mod file_state;
 mod holder_records;
 mod own_file_changes;
-mod restorable_files;
+mod overwrite_records;
 pub mod restore;
 mod watched_files;
 
@@ -27,7 +27,7 @@ pub use watched_files::LockedPath;
 use crate::sys::data_dir::DataDir;
 use command_notes::CommandNotes;
 use copies::{CopyStore, remove_old};
-use restorable_files::Overwrites;
+use overwrite_records::Overwrites;
 use serde_json::Value;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 
 use super::HeldFiles;
 use super::file_state::{CONTENT_MAX, Comparison, FileState};
-use super::restorable_files::Overwrite;
+use super::overwrite_records::Overwrite;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::{time, untrusted_text};
 use crate::sys::regular_file::replace_regular;

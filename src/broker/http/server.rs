@@ -67,7 +67,7 @@ impl HttpThread {
     /// number of open connections.
     ///
     /// # Errors
-    /// When the system refuses a poll.
+    /// When the system can't create a poll instance.
     pub fn new(
         listener: std::net::TcpListener,
         dispatcher: Dispatcher,

@@ -4,7 +4,7 @@ use super::no;
 use crate::base::error::Error;
 use crate::base::limits;
 use crate::core::Op;
-use crate::core::op::ArgKind;
+use crate::core::op_definition::ArgKind;
 use serde_json::{Map, Value};
 
 /// The maximum length of a text that an operation accepts in this argument.

@@ -5,7 +5,7 @@ use super::fields::{Fields, choices_of, max_of};
 use super::{RouteResult, no};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
-use crate::base::kinds::{LockOwner, MessageType, PeerKind};
+use crate::base::stored_enums::{LockOwner, MessageType, PeerKind};
 use crate::base::{limits, paths, time};
 use crate::core::locks::lock_view;
 use crate::core::locks::request::{LockRequest, Repository};

@@ -75,7 +75,7 @@ impl MeshOpener {
     /// When the database can't be opened, or no thread can be started.
     pub fn stand_by(&self) -> Result<BrokerRole, Error> {
         let Some(config) = &self.hub else {
-            return Err(Error::new(ErrorKind::Internal, "a broker without a log can't be a standby"));
+            return Err(Error::new(ErrorKind::Internal, "a broker without a log in etcd can't be a standby"));
         };
         let (store, clock) = database::open_with_clock(&self.places, &self.settings)?;
         let (places, settings) = (self.places.clone(), self.settings.clone());

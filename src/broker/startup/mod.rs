@@ -4,25 +4,25 @@
 mod database;
 mod listeners;
 mod mesh_opener;
-mod own_files;
+mod runtime_files;
 mod single_instance;
 
 pub use database::LogChange;
 pub use mesh_opener::MeshOpener;
-pub use own_files::{OwnFiles, PathState};
+pub use runtime_files::{PathState, RuntimeFiles};
 
 use super::checkpoint_thread::CheckpointThread;
 use super::directory_lookups::DirectoryLookups;
 use super::event_loop::{DIRECTORY, EventLoop, LoopContext, SIGNALS, new_poll};
 use super::http_requests::HttpRequests;
 use super::leadership::HubConfig;
-use super::lifecycle::Lifecycle;
 use super::log;
 use super::methods::BrokerInfo;
 use super::notifications::Notifications;
 use super::peer_sockets::PushTargets;
 use super::process_exits::ProcessExits;
 use super::remote_listener::RemoteListener;
+use super::shutdown_decision::ShutdownDecision;
 use super::unix_clients::UnixClients;
 use super::web::auth::WebAuth;
 use super::web::event_stream::PageStreams;
@@ -73,13 +73,13 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     let (heartbeat_ms, dead_ms) = (settings.int("SLM_MESH_HEARTBEAT_MS"), settings.int("SLM_MESH_DEAD_MS"));
     // A hub on standby has nothing to do until it must take over, so it does not end when it is idle.
     let idle_ms = if opener.hub.is_some() { 0 } else { settings.int("SLM_MESH_IDLE_TIMEOUT") };
-    let lifecycle = watch_signals()
-        .and_then(|pipe| Lifecycle::new(pipe, idle_ms, poll.registry(), SIGNALS, now))
+    let shutdown = watch_signals()
+        .and_then(|pipe| ShutdownDecision::new(pipe, idle_ms, poll.registry(), SIGNALS, now))
         .map_err(|error| places.error("signals can't be watched", &error))?;
-    let (mut own_files, listener) = OwnFiles::create(places, lock, token, port, heartbeat_ms)?;
-    own_files.watch(poll.registry(), DIRECTORY);
+    let (mut runtime_files, listener) = RuntimeFiles::create(places, lock, token, port, heartbeat_ms)?;
+    runtime_files.watch(poll.registry(), DIRECTORY);
     if opener.hub.is_some() {
-        own_files.leave_database();
+        runtime_files.leave_database();
     }
     let clients = UnixClients::new(listener, heartbeat_ms, dead_ms, poll.registry())
         .map_err(|error| places.error("can't watch a socket", &error))?;
@@ -87,7 +87,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     let warning = warning.or_else(|| weak_secret_warning(&settings).filter(|_| is_hub));
     let mut event_loop = EventLoop {
         clock,
-        own_files,
+        runtime_files,
         clients,
         http: HttpRequests::new(server, inbox, DirectoryLookups::new(wake_loop(&waker).into())),
         pushes: PushTargets::new(DirectoryLookups::new(wake_loop(&waker).into())),
@@ -100,7 +100,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
             poll,
             mesh,
             role,
-            lifecycle,
+            shutdown,
             PageStreams::new(waker),
             BrokerInfo::new(settings, web_auth),
             now,

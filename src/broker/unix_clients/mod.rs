@@ -6,20 +6,20 @@
 
 mod connection;
 mod fair_queue;
-mod liveness_checks;
+mod liveness_schedule;
 pub(in crate::broker) mod origin;
 mod requests;
 mod retired_methods;
 
 use super::event_loop::{LISTENER, LoopContext};
-use super::lifecycle::ShutdownReason;
 use super::log;
+use super::shutdown_decision::ShutdownReason;
 use super::stranger_count::StrangerCount;
 use crate::sys::process;
 use crate::wire::rpc;
 use connection::{ClientConnection, READ_MAX, ServiceRank};
 use fair_queue::{HUNG_UP_SHARE, LOGGED_TURN_SHARE, TURN_SHARE};
-use liveness_checks::LivenessChecks;
+use liveness_schedule::LivenessSchedule;
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -61,7 +61,7 @@ pub struct UnixClients {
     /// the others.
     busy: HashSet<u64>,
     /// The times at which sessions are next checked for silence.
-    checks: LivenessChecks,
+    checks: LivenessSchedule,
     /// The buffer into which the input of all clients is read. One buffer for all needs to be cleared only once,
     /// not for every line.
     buffer: Vec<u8>,
@@ -91,7 +91,7 @@ impl UnixClients {
             accept_state: AcceptState::Ready,
             connections: HashMap::new(),
             busy: HashSet::new(),
-            checks: LivenessChecks::new(heartbeat_ms, dead_ms),
+            checks: LivenessSchedule::new(heartbeat_ms, dead_ms),
             buffer: vec![0; READ_MAX],
             turn: 0,
             queue_time: 0,
@@ -211,7 +211,7 @@ impl UnixClients {
         }
         context.mesh.on_disconnected(token, context.now);
         context.pages.mark_dirty();
-        context.lifecycle.note_use(context.now);
+        context.shutdown.note_use(context.now);
         true
     }
 
@@ -384,6 +384,6 @@ impl UnixClients {
 fn detach(token: u64, connection: &mut ClientConnection, context: &mut LoopContext) {
     if !std::mem::replace(&mut connection.is_detached, true) {
         context.mesh.on_disconnected(token, context.now);
-        context.lifecycle.note_use(context.now);
+        context.shutdown.note_use(context.now);
     }
 }

@@ -155,8 +155,8 @@ fn call_operation(
     op: &'static core::Op,
     mut params: Map<String, Value>,
 ) {
-    let LoopContext { mesh, lifecycle, pages, now, .. } = context;
-    lifecycle.note_use(*now);
+    let LoopContext { mesh, shutdown, pages, now, .. } = context;
+    shutdown.note_use(*now);
     pages.mark_dirty();
     let acting = match params.remove("as") {
         None | Some(Value::Null) => None,

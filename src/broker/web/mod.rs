@@ -113,7 +113,7 @@ fn why_foreign(port: u16, head: &Head) -> Option<&'static str> {
         return Some("web pages from other origins get nothing; type the address into the browser");
     }
     let is_proven = is_own == Some(true) || site == Some("same-origin");
-    (head.method == "POST" && !is_proven).then_some("want the Origin of the page")
+    (head.method == "POST" && !is_proven).then_some("the Origin header must name the broker's own page")
 }
 
 /// The value of the cookie with this name.

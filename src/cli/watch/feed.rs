@@ -231,7 +231,7 @@ impl Feed {
         self.n_asked += 1;
         let wanted = json!(format!("watch-{}", self.n_asked));
         let gone = |error: std::io::Error| {
-            Error::new(ErrorKind::Gone, format!("the connection to the broker broke ({error})"))
+            Error::new(ErrorKind::Gone, format!("the connection to the broker was lost ({error})"))
         };
         client.send(&rpc::request(&wanted, method, &self.with_common(params))).map_err(gone)?;
         loop {

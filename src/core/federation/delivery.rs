@@ -9,8 +9,8 @@
 use super::MeshLink;
 use super::roster::plain;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::kinds::MessageState;
 use crate::base::limits;
+use crate::base::stored_enums::MessageState;
 use crate::base::untrusted_text::quoted;
 use crate::core::Mesh;
 use crate::core::journal::Change;

@@ -9,7 +9,7 @@ use super::roster::plain;
 use super::{Federation, MeshLink};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
-use crate::base::kinds::MessageState;
+use crate::base::stored_enums::MessageState;
 use crate::core::Mesh;
 use crate::core::peers::Peers;
 use crate::store::{Message, MessageFilter};

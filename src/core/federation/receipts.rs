@@ -8,8 +8,8 @@
 
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
-use crate::base::kinds::MessageState;
 use crate::base::limits;
+use crate::base::stored_enums::MessageState;
 use crate::core::Mesh;
 use crate::core::journal::Change;
 use crate::store::{Message, MessageFilter};

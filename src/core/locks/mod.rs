@@ -12,7 +12,7 @@ pub use table::Locks;
 
 use super::journal::Journal;
 use super::mail::Mail;
-use super::op::ArgKind;
+use super::op_definition::ArgKind;
 use super::pagination::Page;
 use super::peers::{Peer, Peers};
 use super::transaction::Turn;
@@ -20,8 +20,8 @@ use super::waiting_calls::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, pagination};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
-use crate::base::kinds::LockOwner;
 use crate::base::paths::{self, PathMatcher};
+use crate::base::stored_enums::LockOwner;
 use crate::base::{limits, time};
 use crate::store::LockRow;
 use request::{LockRequest, Repository};

@@ -3,8 +3,8 @@
 
 use super::Locks;
 use crate::base::ids::PeerId;
-use crate::base::kinds::LockOwner;
 use crate::base::paths::PathMatcher;
+use crate::base::stored_enums::LockOwner;
 use crate::core::peers::Peers;
 use crate::store::LockRow;
 

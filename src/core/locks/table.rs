@@ -4,7 +4,7 @@ use super::request::LockRequest;
 use super::{lock_view, wait_queue};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
-use crate::base::kinds::LockOwner;
+use crate::base::stored_enums::LockOwner;
 use crate::base::{limits, paths, time, untrusted_text};
 use crate::core::ConnId;
 use crate::core::journal::{Change, Journal};

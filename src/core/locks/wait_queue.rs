@@ -5,7 +5,7 @@ use super::request::{LockMatcher, LockRequest};
 use super::{Locks, StealParts, lock_view};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
-use crate::base::kinds::{LockOwner, MessageType};
+use crate::base::stored_enums::{LockOwner, MessageType};
 use crate::core::peers::Peers;
 use crate::core::waiting_calls::Waiting;
 use crate::core::{CallContext, Mesh};
@@ -111,7 +111,7 @@ impl Locks {
             if is_same_party(last, me) && way.len() > 1 {
                 let names: Vec<_> = way.iter().map(|(id, _)| peers.name_of(id)).collect();
                 let text = format!(
-                    "this wait would never end, because {} waits for {}; release your locks, or ask {}",
+                    "this wait would never end, because {} waits for {}; release your locks, or ask {} to release its locks",
                     names[..names.len() - 1].join(" waits for "),
                     peers.name_of(me.0),
                     names[0]

@@ -1,13 +1,13 @@
 //! The locks that affect one work tree, for hooks and for the shield.
 
-use super::super::op::ArgKind;
+use super::super::op_definition::ArgKind;
 use super::super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use super::Locks;
 use super::request::{LockRequest, Repository};
 use crate::base::error::Error;
-use crate::base::kinds::LockOwner;
 use crate::base::limits;
 use crate::base::paths::{self, PathMatcher};
+use crate::base::stored_enums::LockOwner;
 use crate::core::peers::Peers;
 use crate::store::LockRow;
 use serde_json::{Value, json};
@@ -39,8 +39,8 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         host: peers.host_of(ctx.conn),
         ..LockRequest::default()
     };
-    // A lock that was taken over the connection of the process itself may belong to any session of the process.
-    // Such a lock blocks none of these sessions, just as it does not block their edits.
+    // A lock that was requested on the process's own connection may belong to any session of the process. Such a lock
+    // blocks none of these sessions, just as it does not block their edits.
     let is_shared =
         |lock: &LockRow| lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder);
     let rows = watched_locks(locks, peers, &request, args.word("project"), is_shared);

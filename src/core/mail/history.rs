@@ -8,7 +8,7 @@ use super::text_filter::TextFilter;
 use super::{Correspondent, Mail};
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
-use crate::base::kinds::MessageState;
+use crate::base::stored_enums::MessageState;
 use crate::core::peers::{Peer, Peers};
 use crate::store::{Message, MessageScan, ScanEnd, ScanSource, ScannedMessage, Store};
 use serde_json::{Map, Value, json};

@@ -1,10 +1,10 @@
 //! The inbox: a peer's unread messages, its history, and its sent messages.
 
-use super::{Correspondent, Mail, conversation_log};
+use super::{Correspondent, Mail, log_operation};
 use crate::base::error::Error;
 use crate::base::ids::{ChannelName, PeerId};
 use crate::base::limits;
-use crate::core::op::ArgKind;
+use crate::core::op_definition::ArgKind;
 use crate::core::pagination::{self, Page};
 use crate::core::waiting_calls::WaitReason;
 use crate::core::{Arg, Args, Auth, CallContext, Mesh, Op, Outcome};
@@ -31,7 +31,7 @@ pub static INBOX: Op = Op {
         pagination::after("Only messages after this sequence number"),
         Arg::new(
             "search",
-            conversation_log::SEARCH,
+            log_operation::SEARCH,
             "Find the latest messages, sent or received, that contain all these words; marks nothing as read",
         ),
         pagination::before(

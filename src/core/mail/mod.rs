@@ -5,7 +5,7 @@
 
 mod hook_repeats;
 mod person_alerts;
-pub mod conversation_log;
+pub mod log_operation;
 mod history;
 mod inbox;
 mod inbox_search;
@@ -16,14 +16,14 @@ pub mod wakeups;
 use super::channels::Channels;
 use super::federation::Federation;
 use super::journal::{Change, Journal};
-use super::op::ArgKind;
+use super::op_definition::ArgKind;
 use super::peers::{Peer, Peers};
 use super::transaction::{Effect, Turn};
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::{ChannelName, PeerId, PublicIds};
-use crate::base::kinds::{MessageState, MessageType};
 use crate::base::limits;
+use crate::base::stored_enums::{MessageState, MessageType};
 use crate::store::{Message, MessageFilter, Store};
 use hook_repeats::HookEvents;
 pub use inbox::INBOX;

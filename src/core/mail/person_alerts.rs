@@ -2,7 +2,7 @@
 //! mesh.
 
 use super::MailView;
-use crate::base::kinds::MessageType;
+use crate::base::stored_enums::MessageType;
 use crate::core::Mesh;
 use crate::core::peers::Peers;
 use crate::store::Message;

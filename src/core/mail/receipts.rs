@@ -2,10 +2,10 @@
 
 use super::{Mail, MailView};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::kinds::MessageState;
+use crate::base::stored_enums::MessageState;
 use crate::base::{limits, time};
 use crate::core::journal::{Change, Journal};
-use crate::core::op::ArgKind;
+use crate::core::op_definition::ArgKind;
 use crate::core::peers::{Peer, Peers};
 use crate::core::transaction::Turn;
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, object};
@@ -186,7 +186,7 @@ impl Mail {
                 map.insert(name.into(), json!(at.map(time::iso)));
             }
             map.insert("channel".into(), json!(reached(message)));
-            // If the store can't be read, the failure is reported elsewhere. Here, only the attempts are left out.
+            // If the store can't be read, the failure is reported elsewhere. This view only lacks the wake-ups.
             if let Ok(Some(wakeups)) = self.wakeups_view(store, message.seq) {
                 map.insert("wakes".into(), wakeups);
             }

@@ -9,10 +9,10 @@
 use super::Mail;
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
-use crate::base::kinds::WakeupOutcome;
+use crate::base::stored_enums::WakeupOutcome;
 use crate::base::{limits, time};
 use crate::core::hook_operations;
-use crate::core::op::ArgKind;
+use crate::core::op_definition::ArgKind;
 use crate::core::peers::Peers;
 use crate::core::session_args::{OPTIONAL_NAMING, session_args};
 use crate::core::transaction::{Effect, Turn};

@@ -9,7 +9,7 @@ use crate::base::ids::PeerId;
 use crate::base::limits;
 use crate::base::process::Process;
 use crate::core::hook_operations::session_of_hook;
-use crate::core::op::{ArgKind, ArgRole};
+use crate::core::op_definition::{ArgKind, ArgRole};
 use crate::core::session_args::{NAMING, session_args};
 use crate::core::{Arg, Args, Auth, Call, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, op};
 use serde_json::{Map, Value, json};
@@ -152,7 +152,7 @@ impl Peers {
         (!others.is_empty()).then(|| {
             let mut view = view;
             view["note"] = json!(format!(
-                "your client has several sessions and does not say which of them makes this call; it may be {}",
+                "your client has several sessions and does not say which of them makes this call; it may be one of these: {}",
                 self.names_of(&others)
             ));
             view

@@ -4,7 +4,7 @@
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
-use crate::base::kinds::PeerKind;
+use crate::base::stored_enums::PeerKind;
 use crate::core::journal::{Change, Journal};
 use crate::core::mail::wakeups::end_all_waits;
 use crate::core::transaction::Turn;

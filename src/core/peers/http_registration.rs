@@ -3,7 +3,7 @@
 use super::{Peer, Peers};
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
-use crate::base::kinds::PeerKind;
+use crate::base::stored_enums::PeerKind;
 use crate::base::untrusted_text;
 use crate::core::Mesh;
 use crate::core::journal::Change;

@@ -6,8 +6,8 @@
 use super::{Peer, Peers};
 use crate::base::error::Error;
 use crate::base::ids::{MeshUrl, PeerId};
-use crate::base::kinds::PeerKind;
 use crate::base::limits;
+use crate::base::stored_enums::PeerKind;
 use crate::base::untrusted_text::plain_name;
 use crate::core::journal::{Change, Journal};
 use crate::core::locks::Locks;

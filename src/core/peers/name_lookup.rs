@@ -4,7 +4,7 @@ use super::super::{ConnId, MeshSettings};
 use super::{Peer, Peers, no_peer};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
-use crate::base::kinds::PeerKind;
+use crate::base::stored_enums::PeerKind;
 use crate::store::PeerRow;
 
 /// Maximum number of peers that an error names if several peers match.

@@ -135,7 +135,7 @@ impl PeerTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::kinds::PeerKind;
+    use crate::base::stored_enums::PeerKind;
     use crate::store::PeerRow;
 
     /// xorshift64, so that a failing seed can be repeated.

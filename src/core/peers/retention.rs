@@ -3,8 +3,8 @@
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
-use crate::base::kinds::PeerKind;
 use crate::base::limits;
+use crate::base::stored_enums::PeerKind;
 use crate::core::Mesh;
 use crate::core::journal::Change;
 use crate::core::locks::Locks;

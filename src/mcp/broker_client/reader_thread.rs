@@ -30,7 +30,7 @@ const STOPPED_PAUSE: Duration = Duration::from_secs(3);
 /// How many attempts to connect may fail before calls fail because no broker answers. The pauses between the attempts
 /// add up to a third of a second.
 const MISSES_MAX: u32 = 5;
-/// If an attempt takes longer than this, the cause is a broken network rather than a broker that is just ending, so
+/// If an attempt takes longer than this, the cause is a broken network rather than a broker that is shutting down, so
 /// calls fail at once.
 const MISS_MAX: Duration = Duration::from_millis(500);
 /// How long a hub that has ceased to lead may take to refuse the calls that it has received.

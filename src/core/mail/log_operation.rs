@@ -8,7 +8,7 @@ use super::text_filter::TextFilter;
 use super::{Correspondent, Mail, MailView, WORD};
 use crate::base::error::Error;
 use crate::base::{limits, time};
-use crate::core::op::ArgKind;
+use crate::core::op_definition::ArgKind;
 use crate::core::pagination;
 use crate::core::peers::Peers;
 use crate::core::waiting_calls::WaitReason;

@@ -5,8 +5,8 @@
 
 use super::{database, single_instance};
 use crate::base::error::Error;
-use crate::broker::lifecycle::ShutdownReason;
 use crate::broker::log;
+use crate::broker::shutdown_decision::ShutdownReason;
 use crate::sys::data_dir::DataDir;
 use mio::net::UnixListener;
 use mio::unix::SourceFd;
@@ -58,7 +58,7 @@ impl DatabaseFiles {
 
 /// The files of a running broker.
 #[derive(Debug)]
-pub struct OwnFiles {
+pub struct RuntimeFiles {
     places: DataDir,
     lock: File,
     lock_id: FileId,
@@ -75,7 +75,7 @@ pub struct OwnFiles {
     look_every: i64,
 }
 
-impl OwnFiles {
+impl RuntimeFiles {
     /// Binds the socket and writes the files by which clients find this broker. `lock` is the lock that makes this
     /// process the only broker. `port` is `None` without HTTP.
     ///
@@ -87,11 +87,11 @@ impl OwnFiles {
         token: String,
         port: Option<u16>,
         look_every: i64,
-    ) -> Result<(OwnFiles, UnixListener), Error> {
+    ) -> Result<(RuntimeFiles, UnixListener), Error> {
         let meta = lock.metadata().map_err(|error| places.error("can't be read", &error))?;
         let listener = single_instance::bind_socket(places)?;
         single_instance::write_files(places, port)?;
-        let own = OwnFiles {
+        let own = RuntimeFiles {
             lock_id: FileId(meta.dev(), meta.ino()),
             database: Some(DatabaseFiles::at(places)),
             socket_id: FileId::at(&places.socket()),

@@ -7,7 +7,7 @@ use std::collections::{BinaryHeap, HashMap};
 /// The checks that are to come, at most one for each connection. When a client sends something, the check of its
 /// connection may happen later. The queue learns this only once the check is the first in it, so that each line
 /// costs nothing here.
-pub struct LivenessChecks {
+pub struct LivenessSchedule {
     /// How long a session may be quiet before it is pinged, in ms.
     pub heartbeat_ms: i64,
     /// How long a session that was pinged may be quiet before it counts as offline, in ms.
@@ -16,10 +16,10 @@ pub struct LivenessChecks {
     queue: BinaryHeap<Reverse<(i64, u64)>>,
 }
 
-impl LivenessChecks {
+impl LivenessSchedule {
     /// Starts without any checks.
-    pub fn new(heartbeat_ms: i64, dead_ms: i64) -> LivenessChecks {
-        LivenessChecks { heartbeat_ms, dead_ms, queue: BinaryHeap::new() }
+    pub fn new(heartbeat_ms: i64, dead_ms: i64) -> LivenessSchedule {
+        LivenessSchedule { heartbeat_ms, dead_ms, queue: BinaryHeap::new() }
     }
 
     /// Adds a check for a session. Does nothing if the session already has one, or if it has been given up.

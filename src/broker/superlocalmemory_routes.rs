@@ -12,7 +12,7 @@ use super::http::{Head, HttpResponse, Request};
 use super::legacy_http::fields::{Fields, max_of};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::{ChannelName, PeerId};
-use crate::base::kinds::MessageType;
+use crate::base::stored_enums::MessageType;
 use crate::base::{limits, time};
 use crate::core::Mesh;
 use crate::core::mail::SEND;

@@ -23,16 +23,16 @@ pub enum ShutdownReason {
 }
 
 /// When the broker was last used, and the reason to end.
-pub struct Lifecycle {
+pub struct ShutdownDecision {
     /// The end of the signal pipe from which the loop reads.
     signals: UnixStream,
     last_use: i64,
     /// After how long without use the broker ends, in ms; `None` if it does not end by itself.
     idle_ms: Option<i64>,
-    shutdown: Option<ShutdownReason>,
+    reason: Option<ShutdownReason>,
 }
 
-impl Lifecycle {
+impl ShutdownDecision {
     /// Registers the signal pipe under `token`. If the idle time is 0, the broker does not end by itself.
     ///
     /// # Errors
@@ -43,9 +43,9 @@ impl Lifecycle {
         registry: &Registry,
         token: Token,
         now: i64,
-    ) -> io::Result<Lifecycle> {
+    ) -> io::Result<ShutdownDecision> {
         registry.register(&mut signals, token, Interest::READABLE)?;
-        Ok(Lifecycle { signals, last_use: now, idle_ms: (idle_ms > 0).then_some(idle_ms), shutdown: None })
+        Ok(ShutdownDecision { signals, last_use: now, idle_ms: (idle_ms > 0).then_some(idle_ms), reason: None })
     }
 
     /// Notes that the broker is being used.
@@ -54,9 +54,9 @@ impl Lifecycle {
     }
 
     /// Ends the event loop after this turn.
-    pub fn request_shutdown(&mut self, reason: ShutdownReason) {
-        if self.shutdown.is_none() || reason == ShutdownReason::Damaged {
-            self.shutdown = Some(reason);
+    pub fn request(&mut self, reason: ShutdownReason) {
+        if self.reason.is_none() || reason == ShutdownReason::Damaged {
+            self.reason = Some(reason);
         }
     }
 
@@ -64,7 +64,7 @@ impl Lifecycle {
     pub fn note_signal(&mut self) {
         // The pipe is emptied, so that a second signal causes an event again.
         let _ = self.signals.read(&mut [0; 16]);
-        self.request_shutdown(ShutdownReason::Stopped);
+        self.request(ShutdownReason::Stopped);
     }
 
     /// When the broker ends if nobody uses it until then, in ms.
@@ -73,7 +73,7 @@ impl Lifecycle {
     }
 
     /// The reason to end, if there is one.
-    pub fn shutdown(&self) -> Option<ShutdownReason> {
-        self.shutdown
+    pub fn reason(&self) -> Option<ShutdownReason> {
+        self.reason
     }
 }
