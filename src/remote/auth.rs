@@ -150,9 +150,9 @@ impl HubHandshake {
 pub enum ContentKind {
     /// The next bytes of the stream of lines.
     Lines = 0,
-    /// A question whether the other side is still there, with a number.
+    /// Asks whether the other side is still there. Contains a [`Heartbeat`](super::liveness::Heartbeat).
     Ping = 1,
-    /// The answer to a ping, with the number of that ping.
+    /// Answers a ping. Contains a [`Heartbeat`](super::liveness::Heartbeat), too.
     Pong = 2,
 }
 

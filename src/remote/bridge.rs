@@ -91,7 +91,7 @@ impl Bridge {
             watches_room: false,
             waiting: Vec::new(),
             is_network_full: false,
-            liveness: Liveness::new(Instant::now()),
+            liveness: Liveness::of_guest(Instant::now()),
         })
     }
 
@@ -158,9 +158,7 @@ impl Bridge {
         match (&mut self.framing, message) {
             (Framing::Encrypted(channel), _) => match encrypted::receive(channel, &mut self.liveness, message, now) {
                 Ok(Received::Lines(lines)) => self.waiting.extend_from_slice(&lines),
-                Ok(Received::Replies(replies)) => {
-                    return replies.into_iter().all(|reply| self.write_message(reply));
-                }
+                Ok(Received::Control(reply)) => return reply.is_none_or(|reply| self.write_message(reply)),
                 Ok(Received::Close) | Err(_) => return false,
             },
             (Framing::Plain(_), Message::Close(_)) => return false,
@@ -264,9 +262,9 @@ impl Bridge {
         if self.liveness.is_dead(now) {
             return false;
         }
-        if let Some(number) = self.liveness.ping_due(now) {
+        if let Some(ping) = self.liveness.ping_due(now) {
             let is_written = match self.framing {
-                Framing::Encrypted(_) => self.write_sealed(ContentKind::Ping, &number.to_be_bytes()),
+                Framing::Encrypted(_) => self.write_sealed(ContentKind::Ping, &ping.to_bytes()),
                 Framing::Plain(_) => self.write_message(Message::Ping(Vec::new().into())),
             };
             return is_written && self.flush().is_some();

@@ -1,7 +1,7 @@
 //! What hubs and guests both do with the messages of an encrypted connection.
 
 use super::auth::{ContentKind, NoiseChannel};
-use super::liveness::Liveness;
+use super::liveness::{Heartbeat, Liveness};
 use snow::Error;
 use std::time::Instant;
 use tungstenite::Message;
@@ -11,8 +11,8 @@ use tungstenite::Message;
 pub enum Received {
     /// The next bytes of the stream of lines.
     Lines(Vec<u8>),
-    /// No lines, but messages that must be sent back.
-    Replies(Vec<Message>),
+    /// No lines, but perhaps a message that must be sent back.
+    Control(Option<Message>),
     /// The end of the connection.
     Close,
 }
@@ -32,23 +32,20 @@ pub fn receive(
         Message::Close(_) => return Ok(Received::Close),
         Message::Text(_) => return Err(Error::Input),
         // A relay can make up the pings and pongs of the WebSocket itself, so they prove nothing.
-        _ => return Ok(Received::Replies(Vec::new())),
+        _ => return Ok(Received::Control(None)),
     };
     match channel.open(sealed)? {
         (ContentKind::Lines, lines) => {
             liveness.note_message(now);
             Ok(Received::Lines(lines))
         }
-        (ContentKind::Ping, number) => {
-            let mut replies = vec![seal(channel, ContentKind::Pong, &number)?];
-            if let Some(number) = liveness.ping_along(now) {
-                replies.push(seal(channel, ContentKind::Ping, &number.to_be_bytes())?);
-            }
-            Ok(Received::Replies(replies))
+        (ContentKind::Ping, content) => {
+            let pong = liveness.answer(Heartbeat::from_bytes(&content).ok_or(Error::Input)?, now);
+            seal(channel, ContentKind::Pong, &pong.to_bytes()).map(|pong| Received::Control(Some(pong)))
         }
-        (ContentKind::Pong, number) => {
-            liveness.note_pong(number.try_into().map(u32::from_be_bytes).map_err(|_| Error::Input)?);
-            Ok(Received::Replies(Vec::new()))
+        (ContentKind::Pong, content) => {
+            liveness.note_pong(Heartbeat::from_bytes(&content).ok_or(Error::Input)?);
+            Ok(Received::Control(None))
         }
     }
 }

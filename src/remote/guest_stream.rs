@@ -63,7 +63,8 @@ impl GuestStream {
         socket.get_mut().end_handshake()?;
         let network = socket.get_ref().network();
         let now = Instant::now();
-        let liveness = if second_opinion.is_some() { Liveness::doubtful(now) } else { Liveness::new(now) };
+        let liveness =
+            if second_opinion.is_some() { Liveness::of_one_of_several_hubs(now) } else { Liveness::of_hub(now) };
         let channel = Box::new(channel);
         let connection = Connection { socket, channel, liveness, second_opinion, lines: Vec::new(), has_ended: false };
         let shared = Arc::new(Shared { network, connection: Mutex::new(connection) });
@@ -191,8 +192,8 @@ impl Connection {
     fn take_message(&mut self, message: &Message, now: Instant) {
         match encrypted::receive(&mut self.channel, &mut self.liveness, message, now) {
             Ok(Received::Lines(lines)) => self.lines.extend_from_slice(&lines),
-            Ok(Received::Replies(replies)) => {
-                for reply in replies {
+            Ok(Received::Control(reply)) => {
+                if let Some(reply) = reply {
                     self.queue(reply);
                 }
                 // What the network does not accept now is sent with the next write.
@@ -252,8 +253,8 @@ impl Connection {
         {
             ask_others(second_opinion, network);
         }
-        if let Some(number) = self.liveness.ping_due(now)
-            && let Ok(ping) = encrypted::seal(&mut self.channel, ContentKind::Ping, &number.to_be_bytes())
+        if let Some(ping) = self.liveness.ping_due(now)
+            && let Ok(ping) = encrypted::seal(&mut self.channel, ContentKind::Ping, &ping.to_bytes())
         {
             self.queue(ping);
             self.has_ended |= self.flush().is_err();

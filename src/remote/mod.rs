@@ -26,12 +26,6 @@ const GUEST_PATH: &str = "/far";
 const SUBPROTOCOL: &str = "slm-mesh.noise.1";
 /// How long a handshake may take, in ms. A longer one is dropped.
 const HANDSHAKE_MS: u64 = 3_000;
-/// How long one side may hear nothing before it sends a ping, in ms. Such pings are frequent enough to survive a
-/// cable that is unplugged for five seconds.
-const PING_MS: u64 = 3_000;
-/// After this much silence, the other side counts as gone, in ms. Within 15 s, a session has also tried once to
-/// reach the hub again, and its users learn that the hub is gone.
-const DEAD_MS: u64 = 10_000;
 
 /// Limits the buffers of a WebSocket. They are small while the connection is idle, and bounded otherwise.
 fn websocket_config() -> WebSocketConfig {
