@@ -27,10 +27,11 @@ const SUBPROTOCOL: &str = "slm-mesh.noise.1";
 /// How long a handshake may take, in ms. A longer one is dropped.
 const HANDSHAKE_MS: u64 = 3_000;
 
-/// Limits the buffers of a WebSocket. They are small while the connection is idle, and bounded otherwise.
+/// Limits the buffers of a WebSocket. They are small while the connection is idle, and bounded otherwise. The crate
+/// fills its whole read buffer with zeros, so each idle connection of a fleet takes up this much memory.
 fn websocket_config() -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(8 << 10)
+        .read_buffer_size(4 << 10)
         .write_buffer_size(16 << 10)
         .max_write_buffer_size(4 << 20)
         .max_message_size(Some(auth::MESSAGE_MAX))

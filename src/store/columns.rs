@@ -1,4 +1,30 @@
-//! Macros that write rows. Each value stands beside the name of its column, so that nobody has to count positions.
+//! Reads and writes rows. Each value stands beside the name of its column, so that nobody has to count positions.
+
+use rusqlite::Row;
+use rusqlite::types::FromSql;
+
+/// Reads the columns of a row by name. Columns that are read in the order of the query are found at once, while
+/// [`Row::get`] compares the names of all columns before the right one: a third of the cost of reading a message.
+pub(super) struct NamedColumns<'row, 'statement> {
+    row: &'row Row<'statement>,
+    /// The position of the column that is probably read next.
+    next: usize,
+}
+
+impl<'row, 'statement> NamedColumns<'row, 'statement> {
+    pub(super) fn of(row: &'row Row<'statement>) -> Self {
+        NamedColumns { row, next: 0 }
+    }
+
+    /// The value in the column of this name.
+    pub(super) fn get<T: FromSql>(&mut self, name: &str) -> rusqlite::Result<T> {
+        let query = self.row.as_ref();
+        let is_next = query.column_name(self.next).is_ok_and(|next| next == name);
+        let at = if is_next { self.next } else { query.column_index(name)? };
+        self.next = at + 1;
+        self.row.get(at)
+    }
+}
 
 /// The placeholder for each column after the first.
 macro_rules! placeholder {
@@ -30,3 +56,23 @@ macro_rules! update_row {
 }
 
 pub(super) use {placeholder, update_row, write_row};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::Connection;
+
+    #[test]
+    fn columns_are_found_by_name_in_whatever_order_they_are_read() {
+        let db = Connection::open_in_memory().unwrap();
+        let read = |row: &Row<'_>| {
+            let mut row = NamedColumns::of(row);
+            let in_order: [i64; 3] = [row.get("a")?, row.get("b")?, row.get("c")?];
+            let again: [i64; 4] = [row.get("c")?, row.get("a")?, row.get("c")?, row.get("B")?];
+            assert!(row.get::<i64>("d").is_err() && row.get::<String>("a").is_err());
+            Ok((in_order, again))
+        };
+        let found = db.query_row("SELECT 1 AS a, 2 AS b, 3 AS c", [], read).unwrap();
+        assert_eq!(found, ([1, 2, 3], [3, 1, 3, 2]));
+    }
+}

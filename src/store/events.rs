@@ -1,6 +1,6 @@
 //! Events, as rows in the database: a stream with ascending sequence numbers.
 
-use super::columns::{placeholder, write_row};
+use super::columns::{NamedColumns, placeholder, write_row};
 use super::{Store, StoreResult};
 use crate::base::ids::PeerId;
 use crate::base::stored_enums::EventKind;
@@ -37,10 +37,11 @@ pub struct EventFilter<'a> {
 const COLUMNS: &str = "SELECT seq, type, by, at, payload FROM event";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Event> {
+    let mut row = NamedColumns::of(row);
     Ok(Event {
         seq: row.get("seq")?,
-        kind: EventKind::from_word(row.get_ref("type")?.as_str()?),
-        by: row.get::<_, String>("by")?.into(),
+        kind: EventKind::from_word(&row.get::<String>("type")?),
+        by: row.get::<String>("by")?.into(),
         at: row.get("at")?,
         payload: row.get("payload")?,
     })

@@ -1,6 +1,6 @@
 //! Messages, as rows in the database. There is one row per recipient, which contains the state of the message.
 
-use super::columns::{placeholder, update_row, write_row};
+use super::columns::{NamedColumns, placeholder, update_row, write_row};
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
 use crate::base::ids::{MeshUrl, PeerId};
@@ -88,21 +88,21 @@ fn by_key() -> String {
 }
 
 fn read_row(row: &Row<'_>) -> rusqlite::Result<Message> {
-    let (state, kind): (i64, String) = (row.get("state")?, row.get("type")?);
+    let mut row = NamedColumns::of(row);
     Ok(Message {
         seq: row.get("seq")?,
-        sender: row.get::<_, String>("sender_id")?.into(),
-        recipient: row.get::<_, String>("recipient_id")?.into(),
+        sender: row.get::<String>("sender_id")?.into(),
+        recipient: row.get::<String>("recipient_id")?.into(),
         group: Some(row.get("recipient_group")?).filter(|group: &String| !group.is_empty()),
-        kind: MessageType::from_word(&kind).ok_or_else(|| unknown_word("type", &kind))?,
+        kind: read_type(&row.get::<String>("type")?)?,
         body: row.get("body")?,
         reply_to: row.get("reply_to")?,
         key: row.get("key")?,
         created: row.get("created")?,
         expires: row.get("expires")?,
-        state: MessageState::from_number(state).ok_or_else(|| unknown_word("state", &state.to_string()))?,
+        state: read_state(row.get("state")?)?,
         channel: row.get("channel")?,
-        mesh: row.get::<_, Option<String>>("mesh_url")?.map(MeshUrl::from),
+        mesh: row.get::<Option<String>>("mesh_url")?.map(MeshUrl::from),
         rejection: row.get("rejection")?,
         bytes_read: row.get("bytes_read")?,
         offered: row.get("offered")?,
@@ -110,6 +110,14 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<Message> {
         acked: row.get("acked")?,
         pushed: row.get("pushed")?,
     })
+}
+
+fn read_type(word: &str) -> rusqlite::Result<MessageType> {
+    MessageType::from_word(word).ok_or_else(|| unknown_word("type", word))
+}
+
+fn read_state(number: i64) -> rusqlite::Result<MessageState> {
+    MessageState::from_number(number).ok_or_else(|| unknown_word("state", &number.to_string()))
 }
 
 impl Store {

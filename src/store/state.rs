@@ -1,7 +1,7 @@
 //! Shared state, as rows in the database. A deleted entry stays for a while as a tombstone, which is a row without
 //! a value. The tombstone keeps the version, so that no compare-and-set mistakes a new entry for the deleted one.
 
-use super::columns::{placeholder, write_row};
+use super::columns::{NamedColumns, placeholder, write_row};
 use super::{Store, StoreResult};
 use crate::base::ids::PeerId;
 use rusqlite::{OptionalExtension, Row, params};
@@ -33,12 +33,13 @@ impl StateEntry {
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<StateEntry> {
+    let mut row = NamedColumns::of(row);
     Ok(StateEntry {
         namespace: row.get("namespace")?,
         key: row.get("key")?,
         value: row.get("value")?,
         version: row.get("version")?,
-        by: row.get::<_, String>("by")?.into(),
+        by: row.get::<String>("by")?.into(),
         updated: row.get("updated")?,
         expires: row.get("expires")?,
     })
