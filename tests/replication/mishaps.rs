@@ -215,7 +215,7 @@ fn a_member_of_etcd_is_replaced_under_the_hubs() {
     let (first, second) = start_both(cluster.hub("slm"), cluster.hub("slm"));
     let replaced = cluster.etcd_leader();
     cluster.replace_member(replaced);
-    first.ok(&["state", "set", "k", "replaced"]);
+    until("the mesh goes on", || first.run(&["state", "set", "k", "replaced"]).status.success());
     // From here on, the new member belongs to every majority.
     cluster.kill((replaced + 1) % 3);
     until("the mesh goes on", || first.run(&["state", "set", "k", "needed"]).status.success());
