@@ -51,7 +51,8 @@ class Cluster:
             command = ["etcd", "--name", f"m{n}", "--data-dir", f"{directory}/etcd{n}", *network.tls_of_member()]
             command += ["--listen-client-urls", clients, "--advertise-client-urls", clients]
             command += ["--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers]
-            command += ["--initial-cluster", everybody]
+            # Before etcd 3.5, this is not the default: a member that comes back interrupts the one that leads.
+            command += ["--initial-cluster", everybody, "--pre-vote"]
             command = network.command_of_member(n, command)
             self.members.append(Process(command, environment(), f"{directory}/etcd{n}.log"))
         self.hubs = []
@@ -101,6 +102,16 @@ class Cluster:
         """The number of the hub that leads, as the hubs' own logs tell it."""
         led = [(line.split()[0], n) for n, hub in enumerate(self.hubs) for line in open(hub.log) if "hub leads" in line]
         return max(led)[1]
+
+    def etcd_leader(self):
+        """The number of the member that leads etcd; None while none does."""
+        ends = [self.network.client_url(n) for n in range(MEMBERS)]
+        command = ["etcdctl", "--endpoints", ",".join(ends), *self.network.tls_of_etcdctl(), "--command-timeout", "1s",
+                   "endpoint", "status", "--write-out", "json"]
+        said = subprocess.run(command, env={**environment(), "ETCDCTL_API": "3"}, capture_output=True).stdout
+        leads = [ends.index(one["Endpoint"]) for one in json.loads(said or "[]")
+                 if one["Status"].get("leader") == one["Status"]["header"]["member_id"]]
+        return leads[0] if leads else None
 
     def faults(self):
         """Each kind of fault as a name and a generator: it strikes, yields, and heals."""

@@ -50,7 +50,8 @@ class Load(threading.Thread):
         # Each client writes to a mailbox of its own, since one for all would soon be full.
         self.worker = f"worker-{n}"
         self.turns, self.versions = itertools.count(), {}
-        self.longest, self.n_answered, self.has_ended = 0.0, 0, False
+        # When each call began that was answered, and when its answer came, in ns.
+        self.waits, self.has_ended = [], False
 
     def run(self):
         dice = random.Random(self.n)
@@ -73,8 +74,7 @@ class Load(threading.Thread):
             ended = time.monotonic_ns()
             if answer is None:
                 time.sleep(REST_SECONDS)
-        self.longest = max(self.longest, (ended - first) / 1e9)
-        self.n_answered += 1
+        self.waits.append((first, ended))
         return Answered(answer, first, began, ended)
 
     def object_name(self, kind):

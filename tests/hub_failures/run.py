@@ -9,6 +9,7 @@ finds a single copy behind all answers, and all databases are equal.
 """
 
 import argparse
+import bisect
 import itertools
 import os
 import random
@@ -20,7 +21,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from typing import NamedTuple
 
 import networks
 import history
@@ -31,6 +33,16 @@ LOADS = [loads.Guest] * 3 + [loads.Session, loads.Verbs, loads.Verbs, loads.Http
 # How long a fault lasts: longer than a lease, so that another hub takes over.
 FAULT_SECONDS = LEASE + 2
 SETTLE_SECONDS = 60
+
+
+class Fault(NamedTuple):
+    """What struck, and when, in ns."""
+
+    name: str
+    kind: str
+    """The same without numbers, but with the role of the hub or the member."""
+    began: int
+    healed: int
 
 
 def rows(path):
@@ -53,7 +65,7 @@ def await_equal(cluster):
 
 
 def strike(cluster, dice, seconds):
-    """Faults in turn and then at random, until the time is over; returns their names and when each began."""
+    """Faults in turn and then at random, until the time is over; returns them."""
     kinds = list(cluster.faults())
     dice.shuffle(kinds)
     struck, until = [], time.monotonic() + seconds
@@ -64,12 +76,21 @@ def strike(cluster, dice, seconds):
         if name.startswith("hub") and dice.random() < 0.7:
             name = f"hub {cluster.leader()} {name.split(' ', 2)[2]}"
             begin = dict(cluster.faults())[name]
-        fault = begin()
-        struck.append((time.monotonic_ns(), name))
+        kind = kind_of(name, cluster)
+        fault, began = begin(), time.monotonic_ns()
         next(fault)
         time.sleep(FAULT_SECONDS)
         next(fault, None)
+        struck.append(Fault(name, kind, began, time.monotonic_ns()))
         time.sleep(dice.uniform(0.5, 2))
+
+
+def kind_of(name, cluster):
+    """The name of a fault, with the role of what it strikes instead of the number."""
+    what, number, how = name.split(" ", 2)
+    if what == "hub":
+        return f"hub that {'leads' if int(number) == cluster.leader() else 'follows'} {how}"
+    return f"etcd's {'leader' if int(number) == cluster.etcd_leader() else 'follower'} {how}"
 
 
 def check(operations, table):
@@ -154,22 +175,39 @@ def under_load(cluster, options):
     return recording, struck, clients
 
 
-def longest_silence(operations, struck):
-    """The longest time in which no client at all got an answer, and the fault that had begun last before its end."""
-    ends = sorted(one.ended for one in operations)
-    length, end = max((later - earlier, later) for earlier, later in itertools.pairwise(ends))
-    begun = [name for began, name in struck if began < end]
-    return length / 1e9, begun[-1] if begun else "no fault"
+def cause(wait, struck):
+    """The fault that was in force when a wait began, or else the first one that began during the wait."""
+    first, ended = wait
+    n = bisect.bisect_right(struck, first, key=lambda fault: fault.began)
+    if n and (first < struck[n - 1].healed or n == len(struck) or ended < struck[n].began):
+        return struck[n - 1].kind
+    return struck[n].kind if struck else "no fault"
 
 
-def report(options, recording, struck, clients):
-    print(f"{len(struck)} faults (seed {options.seed}): {', '.join(name for _, name in struck)}")
-    for kind in dict.fromkeys(LOADS):
-        mine = [client for client in clients if isinstance(client, kind)]
-        n_answered, longest = sum(client.n_answered for client in mine), max(client.longest for client in mine)
-        print(f"{kind.__name__.lower():8}{n_answered:7} answers, the longest wait {longest:.1f} s")
-    seconds, name = longest_silence(recording.operations, struck)
-    print(f"nobody got an answer for {seconds:.1f} s at most ({name})")
+def longest_by_kind(waits, struck):
+    """The longest wait in s that each kind of fault has caused."""
+    longest = defaultdict(float)
+    for wait in waits:
+        kind = cause(wait, struck)
+        longest[kind] = max(longest[kind], (wait[1] - wait[0]) / 1e9)
+    return longest
+
+
+def report(recording, struck, clients, seed):
+    print(f"{len(struck)} faults (seed {seed}): {', '.join(fault.name for fault in struck)}")
+    kinds = list(dict.fromkeys(LOADS))
+    waits = {kind: [wait for one in clients if isinstance(one, kind) for wait in one.waits] for kind in kinds}
+    for kind in kinds:
+        seconds = max((ended - first for first, ended in waits[kind]), default=0) / 1e9
+        print(f"{kind.__name__.lower():8}{len(waits[kind]):7} answers, the longest wait {seconds:.1f} s")
+    silences = list(itertools.pairwise(sorted(one.ended for one in recording.operations)))
+    print(f"nobody got an answer for {max(later - earlier for earlier, later in silences) / 1e9:.1f} s at most")
+    columns = [longest_by_kind(silences, struck), *(longest_by_kind(waits[kind], struck) for kind in kinds)]
+    heads = ["nobody", *(kind.__name__.lower() for kind in kinds)]
+    print(f"{'the longest wait in s, by fault':48}{'faults':>8}" + "".join(f"{head:>9}" for head in heads))
+    n_faults = Counter(fault.kind for fault in struck)
+    for kind in sorted(n_faults, key=columns[0].__getitem__, reverse=True):
+        print(f"{kind:48}{n_faults[kind]:8}" + "".join(f"{column[kind]:9.1f}" for column in columns))
 
 
 def main():
@@ -190,7 +228,7 @@ def main():
         cluster.start()
         recording, struck, clients = under_load(cluster, options)
         found = check(recording.operations, await_equal(cluster))
-        report(options, recording, struck, clients)
+        report(recording, struck, clients, options.seed)
         found += second_opinion(options.checker, recording, directory)
         for fault in found[:20]:
             print(fault)
