@@ -83,8 +83,9 @@ pub trait ReplicatedLog {
     fn lead(&mut self, address: &str) -> Result<Election, LogError>;
 
     /// Whether this hub is certain to lead at this instant. If not, nothing may leave, because another hub may have
-    /// changed the facts on which an answer is based.
-    fn is_leading(&self) -> bool;
+    /// changed the facts on which an answer is based. While the log has not answered for a moment, this is doubtful,
+    /// and the call waits until it is certain, or until another hub can lead.
+    fn still_leads(&self) -> bool;
 
     /// Gives up the lead at once, if the log can be reached.
     fn step_down(&mut self);

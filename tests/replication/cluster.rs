@@ -180,6 +180,12 @@ impl Cluster {
         self.client(name, "etcds", tls, user)
     }
 
+    /// A hub's client with a lease that outlasts the test.
+    pub fn log_with_long_lease(&self, name: &str) -> EtcdLog {
+        let address = EtcdAddress::parse(&format!("etcd://{}/{name}", self.hosts().join(","))).unwrap();
+        EtcdLog::new(EtcdSettings { address, tls: None, user: None, lease_seconds: 60 }).unwrap()
+    }
+
     fn client(
         &self,
         name: &str,

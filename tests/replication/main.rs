@@ -54,7 +54,7 @@ fn one_hub_leads_and_a_deposed_one_stores_nothing() {
     let cluster = Cluster::start();
     let (mut first, mut second) = (cluster.log("slm", None), cluster.log("slm", None));
     let term = won(&mut first, "hub1:7900");
-    assert!(first.is_leading() && !second.is_leading());
+    assert!(first.still_leads() && !second.still_leads());
     assert_eq!(second.lead("hub2:7900"), Ok(Election::Lost("hub1:7900".into())));
     assert_eq!(second.append(Position(1), &entry(term, "not leading")), Append::Deposed);
     assert_eq!(first.append(Position(1), &entry(term, "one")), Append::Stored);
@@ -69,7 +69,7 @@ fn one_hub_leads_and_a_deposed_one_stores_nothing() {
     assert_eq!(texts(&mut other_mesh, 1), [""; 0]);
     // A lease that is longer than the test's wait stays alive by itself.
     std::thread::sleep(Duration::from_secs(LEASE + 1));
-    assert!(first.is_leading());
+    assert!(first.still_leads());
     // The hub hangs for so long that its lease ends.
     let leases = cluster.control(&["get", "slm/leader", "--write-out=json"]).unwrap();
     let lease = leases.split("\"lease\":").nth(1).unwrap().split([',', '}']).next().unwrap();
@@ -78,12 +78,24 @@ fn one_hub_leads_and_a_deposed_one_stores_nothing() {
     let later = won(&mut second, "hub2:7900");
     assert!(later > term, "{later:?} {term:?}");
     assert_eq!(first.append(Position(3), &entry(term, "deposed")), Append::Deposed);
-    assert!(!first.is_leading());
+    assert!(!first.still_leads());
     assert!(first.upkeep().trim(Position(2)).is_err());
     assert_eq!(second.append(Position(3), &entry(later, "three")), Append::Stored);
     // It came in between, so the other entry is never stored there.
     assert_eq!(second.append(Position(3), &entry(later, "another")), Append::Deposed);
     assert_eq!(texts(&mut first, 2), ["two", "three"]);
+}
+
+#[test]
+fn a_hub_that_gives_up_is_replaced_before_its_lease_ends() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let mut first = cluster.log_with_long_lease("slm");
+    let term = won(&mut first, "hub1:7900");
+    drop(first);
+    assert!(take_over(&mut cluster.log("slm", None), "hub2:7900") > term);
 }
 
 #[test]
@@ -209,7 +221,7 @@ fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
     send_for_a_while(&mut hub_store, &mut hub, term);
     cluster.freeze(frozen, false);
     cluster.wait_until_healthy();
-    // The hub is killed: its lease ends, and the other one takes over.
+    // The hub gives up, and the other one takes over.
     drop((hub, hub_store));
     let began = Instant::now();
     term = take_over(&mut standby, "hub2:7900");
@@ -224,7 +236,7 @@ fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
     cluster.kill(1);
     let outcome = send(&mut standby_store, &mut standby, term, Position(121), "unknown");
     assert!(matches!(outcome, Append::Unknown(_)), "{outcome:?}");
-    assert!(!standby.is_leading() && matches!(standby.lead("hub2:7900"), Err(LogError::NoAnswer(_))));
+    assert!(!standby.still_leads() && matches!(standby.lead("hub2:7900"), Err(LogError::NoAnswer(_))));
     cluster.start_member(0);
     cluster.start_member(1);
     cluster.wait_until_healthy();

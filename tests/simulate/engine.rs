@@ -69,12 +69,12 @@ impl ReplicatedLog for MemoryLog {
         Ok(Election::Won(Term(self.term)))
     }
 
-    fn is_leading(&self) -> bool {
+    fn still_leads(&self) -> bool {
         self.engine.0.borrow().leader.as_ref().is_some_and(|(term, _)| *term == self.term)
     }
 
     fn step_down(&mut self) {
-        if self.is_leading() {
+        if self.still_leads() {
             self.engine.0.borrow_mut().leader = None;
         }
     }
@@ -84,7 +84,7 @@ impl ReplicatedLog for MemoryLog {
     }
 
     fn append(&mut self, at: Position, entry: &LogEntry) -> Append {
-        let is_leading = self.is_leading();
+        let is_leading = self.still_leads();
         let mut state = self.engine.0.borrow_mut();
         let bytes = entry.to_bytes();
         if !is_leading || state.entries.get(&at.0).is_some_and(|stored| *stored != bytes) {

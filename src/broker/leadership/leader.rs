@@ -40,7 +40,7 @@ impl<L: ReplicatedLog> Leader<L> {
             }
             // The turn has changed nothing, but another hub may lead by now and have changed what the turn has
             // read.
-            Ok(None) if !self.log.is_leading() => return TurnEnd::Deposed("the lease has ended".into()),
+            Ok(None) if !self.log.still_leads() => return TurnEnd::Deposed("the lease has ended".into()),
             Ok(None) => {}
             Ok(Some(changes)) => {
                 let (log, schema) = (self.id, Store::schema());
@@ -59,7 +59,7 @@ impl<L: ReplicatedLog> Leader<L> {
         if !mesh.commit() {
             return TurnEnd::Deposed("the turn is in the log, but this machine could not write it to its disk".into());
         }
-        if !self.log.is_leading() {
+        if !self.log.still_leads() {
             return TurnEnd::Deposed("the lease has ended".into());
         }
         TurnEnd::Committed

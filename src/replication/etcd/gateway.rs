@@ -54,6 +54,8 @@ pub(super) struct Gateway {
     user: Option<EtcdUser>,
     token: Option<String>,
     agent: ureq::Agent,
+    /// How long one member may take to answer.
+    timeout: Duration,
 }
 
 impl Gateway {
@@ -64,21 +66,40 @@ impl Gateway {
     pub(super) fn new(settings: &EtcdSettings) -> Result<Gateway, String> {
         let members = settings.address.members.clone();
         let config = ureq::Agent::config_builder().max_redirects(0).proxy(None).http_status_as_error(false);
-        let mut config = config.timeout_global(Some(ANSWER_TIMEOUT)).user_agent("slm-mesh");
+        let mut config = config.user_agent("slm-mesh");
         if members.iter().any(|member| member.starts_with("https:")) {
             let tls =
                 settings.tls.as_ref().ok_or("etcds:// needs SLM_MESH_STORE_CA, the certificate of etcd's authority")?;
             config = with_tls(config, tls)?;
         }
         let agent = config.build().into();
-        Ok(Gateway { members, current: 0, user: settings.user.clone(), token: None, agent })
+        Ok(Gateway { members, current: 0, user: settings.user.clone(), token: None, agent, timeout: ANSWER_TIMEOUT })
+    }
+
+    /// The same client, but each member may take this long to answer.
+    pub(super) fn with_timeout(self, timeout: Duration) -> Gateway {
+        Gateway { timeout, ..self }
     }
 
     /// Sends a request to one member after the other, once to each, until a member answers.
     pub(super) fn ask(&mut self, method: &str, body: &Value) -> Result<Value, LogError> {
-        let mut silent = String::new();
+        self.ask_within(method, body, || ANSWER_TIMEOUT)
+    }
+
+    /// Sends a request to one member after the other, once to each, until a member answers or no time is left.
+    pub(super) fn ask_within(
+        &mut self,
+        method: &str,
+        body: &Value,
+        time_left: impl Fn() -> Duration,
+    ) -> Result<Value, LogError> {
+        let mut silent = "no member of etcd has answered in time".to_owned();
         for _ in 0..self.members.len() {
-            match self.ask_current(method, body) {
+            let left = time_left();
+            if left.is_zero() {
+                break;
+            }
+            match self.ask_current(method, body, self.timeout.min(left)) {
                 Reply::Value(value) => return Ok(value),
                 Reply::Refused(_, why) => return Err(LogError::Refused(why)),
                 Reply::Silent(why) => silent = why,
@@ -96,7 +117,7 @@ impl Gateway {
     /// Sends a request to one member only.
     pub(super) fn ask_member(&mut self, n: usize, method: &str, body: &Value) -> Result<Value, LogError> {
         let current = std::mem::replace(&mut self.current, n);
-        let reply = self.ask_current(method, body);
+        let reply = self.ask_current(method, body, self.timeout);
         self.current = current;
         match reply {
             Reply::Value(value) => Ok(value),
@@ -105,15 +126,15 @@ impl Gateway {
         }
     }
 
-    fn ask_current(&mut self, method: &str, body: &Value) -> Reply {
+    fn ask_current(&mut self, method: &str, body: &Value, timeout: Duration) -> Reply {
         if let Err(refused) = self.log_in() {
             return refused;
         }
-        match self.post(method, body) {
+        match self.post(method, body, timeout) {
             // The token has expired, or the member has been restarted.
             Reply::Refused(UNAUTHENTICATED, _) if self.user.is_some() => {
                 self.token = None;
-                self.log_in().map_or_else(|refused| refused, |()| self.post(method, body))
+                self.log_in().map_or_else(|refused| refused, |()| self.post(method, body, timeout))
             }
             reply => reply,
         }
@@ -122,17 +143,19 @@ impl Gateway {
     /// Gets a token for this hub's user account, if it has one and has no token yet.
     fn log_in(&mut self) -> Result<(), Reply> {
         let Some(user) = self.user.as_ref().filter(|_| self.token.is_none()) else { return Ok(()) };
-        match self.post("auth/authenticate", &json!({ "name": user.name, "password": user.password })) {
+        let credentials = json!({ "name": user.name, "password": user.password });
+        match self.post("auth/authenticate", &credentials, ANSWER_TIMEOUT) {
             Reply::Value(answer) => self.token = answer["token"].as_str().map(str::to_owned),
             refused => return Err(refused),
         }
         Ok(())
     }
 
-    fn post(&self, method: &str, body: &Value) -> Reply {
+    fn post(&self, method: &str, body: &Value, timeout: Duration) -> Reply {
         let member = &self.members[self.current];
         let silent = |why: String| Reply::Silent(format!("etcd at {member} does not answer: {why}"));
-        let answer = self.request(member, method).send(body.to_string());
+        let request = self.request(member, method).config().timeout_global(Some(timeout)).build();
+        let answer = request.send(body.to_string());
         let mut answer = match answer {
             Ok(answer) => answer,
             Err(error) => return silent(error.to_string()),
@@ -163,7 +186,7 @@ impl Gateway {
             return;
         }
         let request = self.request(&member, "watch").header("Grpc-Metadata-hasleader", "true");
-        let request = request.config().timeout_global(None).timeout_connect(Some(ANSWER_TIMEOUT));
+        let request = request.config().timeout_connect(Some(ANSWER_TIMEOUT));
         let request =
             request.timeout_recv_response(Some(ANSWER_TIMEOUT)).timeout_recv_body(Some(WATCH_TIMEOUT)).build();
         let Ok(answer) = request.send(range.to_string()) else { return };

@@ -1,98 +1,186 @@
 //! An etcd lease. A separate thread renews the lease, so that it does not expire during a long turn of the broker.
 
-use super::gateway::{Gateway, number};
+use super::gateway::{ANSWER_TIMEOUT, Gateway, number};
 use crate::replication::LogError;
 use crate::sys::boot_ms;
 use serde_json::{Value, json};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long to wait before the lease is renewed again, if a request to renew it got no answer.
+/// How long to wait before a request that got no answer is repeated.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How much of the lease we rely on, in percent. The clocks of two machines may run at different speeds.
 const TRUSTED_PERCENT: i64 = 90;
+/// How long after the end of a lease etcd has certainly removed the keys that depend on it, in ms.
+const REMOVED_WITHIN_MS: i64 = 200;
+/// How many members can be asked to renew the lease before it ends. One member that hangs must not end it.
+const RENEWALS_IN_A_LEASE: u32 = 5;
+/// How long a lease that is no longer needed is revoked again and again, in multiples of its time.
+const REVOKED_FOR_LEASES: i64 = 3;
 
-/// A lease. When it is dropped, its thread ends, and the lease will expire unless it has been revoked.
+/// A lease. When it is dropped, its thread revokes it, so that nobody needs to wait until it expires.
 pub(super) struct Lease {
     /// The id of the lease, in the form that the JSON gateway uses.
     pub(super) id: String,
-    /// Until when the lease is certain to last, in ms since boot.
-    valid_until: Arc<AtomicI64>,
-    /// When this sender is dropped, the thread wakes up and ends.
-    _stop: Sender<()>,
+    ttl_ms: i64,
+    validity: Arc<Validity>,
+    /// When this sender is dropped, the thread revokes the lease and ends.
+    revoked: Sender<()>,
 }
 
 impl Lease {
-    /// Requests a lease of this many seconds. A thread with its own client, `keeper`, renews the lease.
-    pub(super) fn grant(gateway: &mut Gateway, keeper: Gateway, seconds: u64) -> Result<Lease, LogError> {
+    /// Requests a lease of this many seconds. A thread with its own client, `gateway_of_keeper`, renews the lease.
+    pub(super) fn grant(gateway: &mut Gateway, gateway_of_keeper: Gateway, seconds: u64) -> Result<Lease, LogError> {
         let asked = boot_ms();
         let granted = gateway.ask("lease/grant", &json!({ "TTL": seconds }))?;
-        let id = number(&granted["ID"]).to_string();
-        let valid_until = Arc::new(AtomicI64::new(trusted_until(asked, &granted)));
-        let (stop, stopped) = channel();
-        let thread_until = valid_until.clone();
-        let thread_id = id.clone();
-        let every = Duration::from_secs(seconds) / 3;
-        let keep = move || {
-            keep_alive(keeper, &thread_id, &thread_until, every, &|wait| {
-                stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout)
-            })
-        };
+        let (id, ttl) = (number(&granted["ID"]).to_string(), Duration::from_secs(seconds));
+        let validity = Arc::new(Validity::default());
+        validity.set(trusted_until(asked, &granted));
+        let (revoked, stopped) = channel();
+        let gateway = gateway_of_keeper.with_timeout(ANSWER_TIMEOUT.min(ttl / RENEWALS_IN_A_LEASE));
+        let keeper = Keeper { gateway, id: id.clone(), ttl, validity: Arc::clone(&validity) };
         std::thread::Builder::new()
             .name("lease".into())
-            .spawn(keep)
+            .spawn(move || keeper.run(&stopped))
             .map_err(|error| LogError::Refused(format!("no thread can be started: {error}")))?;
-        Ok(Lease { id, valid_until, _stop: stop })
+        Ok(Lease { id, ttl_ms: ttl.as_millis() as i64, validity, revoked })
     }
 
     /// Whether the lease is certain to last at this instant.
     pub(super) fn is_valid(&self) -> bool {
-        boot_ms() < self.valid_until.load(Ordering::Acquire)
+        self.validity.until().is_some_and(|until| boot_ms() < until)
     }
 
-    /// Whether the trusted time of the lease ended more than this many ms ago.
-    pub(super) fn ended_before(&self, ms: i64) -> bool {
-        boot_ms() - ms > self.valid_until.load(Ordering::Acquire)
+    /// Whether the lease is certain to last. While this is doubtful, because etcd has not answered for a moment, waits
+    /// for the next answer.
+    pub(super) fn confirm(&self) -> bool {
+        let mut until = self.validity.until();
+        loop {
+            let left = self.left(*until);
+            if left.is_zero() {
+                return false;
+            }
+            if until.is_some_and(|until| boot_ms() < until) {
+                return true;
+            }
+            until = self.validity.changed.wait_timeout(until, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
-    /// Revokes the lease. etcd then removes all keys that depend on it.
+    /// How long until nobody can believe in this lease any more, because etcd has removed the keys that depend on it.
+    pub(super) fn time_left(&self) -> Duration {
+        self.left(*self.validity.until())
+    }
+
+    fn left(&self, trusted_until: Option<i64>) -> Duration {
+        let untrusted = self.ttl_ms * (100 - TRUSTED_PERCENT) / 100;
+        let gone_at = trusted_until.map_or(0, |until| until + untrusted + REMOVED_WITHIN_MS);
+        Duration::from_millis((gone_at - boot_ms()).max(0) as u64)
+    }
+
+    /// Revokes the lease and waits for the answer. etcd then removes all keys that depend on it.
     pub(super) fn revoke(self, gateway: &mut Gateway) {
-        // If the lease can't be revoked, it will expire.
-        let _ = gateway.ask("lease/revoke", &json!({ "ID": self.id }));
+        if gateway.ask("lease/revoke", &json!({ "ID": self.id })).is_ok() {
+            // The thread may have ended already.
+            let _ = self.revoked.send(());
+        }
     }
 }
 
-/// Until when we rely on the lease after an answer. The time counts from the request, because the answer may have
-/// taken long.
-fn trusted_until(asked: i64, answer: &Value) -> i64 {
-    let seconds = number(&answer["TTL"]) as i64;
-    asked + seconds * 1000 * TRUSTED_PERCENT / 100
+/// Until when a lease is certain to last, in ms since boot; `None` if the lease no longer exists.
+#[derive(Default)]
+struct Validity {
+    until: Mutex<Option<i64>>,
+    changed: Condvar,
 }
 
-/// Renews the lease repeatedly, until the lease no longer exists or `wait` returns false.
-fn keep_alive(
-    mut gateway: Gateway,
-    id: &str,
-    valid_until: &AtomicI64,
-    every: Duration,
-    wait: &dyn Fn(Duration) -> bool,
-) {
-    let mut pause = every;
-    while wait(pause) {
-        let asked = boot_ms();
-        pause = match gateway.ask("lease/keepalive", &json!({ "ID": id })) {
-            Ok(answer) if number(&answer["result"]["TTL"]) == 0 => {
-                // The lease has expired while this machine was asleep or could not reach etcd.
-                valid_until.store(0, Ordering::Release);
-                return;
+impl Validity {
+    fn until(&self) -> MutexGuard<'_, Option<i64>> {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, until: Option<i64>) {
+        *self.until() = until;
+        self.changed.notify_all();
+    }
+}
+
+/// Until when we rely on the lease after an answer; `None` if etcd does not know the lease. The time counts from the
+/// request, because the answer may have taken long.
+fn trusted_until(asked: i64, answer: &Value) -> Option<i64> {
+    let seconds = number(&answer["TTL"]) as i64;
+    (seconds > 0).then(|| asked + seconds * 1000 * TRUSTED_PERCENT / 100)
+}
+
+/// The work of a lease's thread.
+struct Keeper {
+    gateway: Gateway,
+    id: String,
+    ttl: Duration,
+    validity: Arc<Validity>,
+}
+
+impl Keeper {
+    /// Renews the lease repeatedly, until it no longer exists or is no longer needed.
+    fn run(mut self, stopped: &Receiver<()>) {
+        let mut pause = self.ttl / 3;
+        loop {
+            match stopped.recv_timeout(pause) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.revoke(),
+                Ok(()) => return,
             }
-            Ok(answer) => {
-                valid_until.store(trusted_until(asked, &answer["result"]), Ordering::Release);
-                every
-            }
-            Err(_) => RETRY_AFTER,
-        };
+            let asked = boot_ms();
+            pause = match self.gateway.ask("lease/keepalive", &json!({ "ID": self.id })) {
+                Ok(answer) => {
+                    let until = trusted_until(asked, &answer["result"]);
+                    self.validity.set(until);
+                    if until.is_none() {
+                        // The lease has expired while this machine was asleep or could not reach etcd.
+                        return;
+                    }
+                    self.ttl / 3
+                }
+                Err(_) => RETRY_AFTER,
+            };
+        }
+    }
+
+    /// Revokes the lease. A hub that gives up its lead cannot reach etcd at first, and would leave the other hubs
+    /// without a leader until the lease expires, which etcd delays when it elects a leader of its own.
+    fn revoke(&mut self) {
+        let give_up = boot_ms() + REVOKED_FOR_LEASES * self.ttl.as_millis() as i64;
+        let request = json!({ "ID": self.id });
+        while matches!(self.gateway.ask("lease/revoke", &request), Err(LogError::NoAnswer(_))) && boot_ms() < give_up {
+            std::thread::sleep(RETRY_AFTER);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(trusted_until: Option<i64>) -> Lease {
+        let validity = Arc::new(Validity::default());
+        validity.set(trusted_until);
+        Lease { id: "7".into(), ttl_ms: 2000, validity, revoked: channel().0 }
+    }
+
+    #[test]
+    fn a_doubtful_lease_is_confirmed_by_its_renewal_and_lost_without_one() {
+        let renewed = lease(Some(boot_ms() - 1));
+        let validity = Arc::clone(&renewed.validity);
+        let etcd = std::thread::spawn(move || validity.set(Some(boot_ms() + 60_000)));
+        assert!(renewed.confirm() && renewed.is_valid());
+        etcd.join().unwrap();
+
+        let silent = lease(Some(boot_ms() - 1));
+        assert!(!silent.is_valid() && !silent.time_left().is_zero(), "no other hub can lead yet");
+        assert!(!silent.confirm() && silent.time_left().is_zero());
+
+        let gone = lease(None);
+        assert!(!gone.confirm() && gone.time_left().is_zero());
     }
 }

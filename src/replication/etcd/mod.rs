@@ -107,13 +107,6 @@ impl EtcdLog {
         self.gateway.ask("kv/put", &body).map(|_| ())
     }
 
-    /// Whether this hub's lease has been over for half its time, so that another hub leads if it can reach etcd. Clients
-    /// that wait here would find that hub.
-    fn is_replaced(&self) -> bool {
-        let grace = self.settings.lease_seconds as i64 * 1000 / 2;
-        self.leadership.as_ref().is_none_or(|leadership| leadership.lease.ended_before(grace))
-    }
-
     /// Whether etcd still has what this hub reported last.
     pub fn is_present(&self) -> bool {
         self.presence.as_ref().is_some_and(Lease::is_valid)
@@ -188,8 +181,8 @@ impl ReplicatedLog for EtcdLog {
         Ok(Election::Won(Term(term)))
     }
 
-    fn is_leading(&self) -> bool {
-        self.leadership.as_ref().is_some_and(|leadership| leadership.lease.is_valid())
+    fn still_leads(&self) -> bool {
+        self.leadership.as_ref().is_some_and(|leadership| leadership.lease.confirm())
     }
 
     fn step_down(&mut self) {
@@ -206,28 +199,30 @@ impl ReplicatedLog for EtcdLog {
     }
 
     fn append(&mut self, at: Position, entry: &LogEntry) -> Append {
-        let Some(term) = self.leadership.as_ref().map(|leadership| leadership.term) else { return Append::Deposed };
+        let Some(Leadership { term, lease }) = &self.leadership else { return Append::Deposed };
         let (key, value) = (encode(&self.entry_key(at)), encode_bytes(&entry.to_bytes()));
         let body = json!({
-            "compare": [leads(&self.settings.address.prefix, term), { "key": key, "target": "VERSION", "result": "EQUAL", "version": "0" }],
+            "compare": [leads(&self.settings.address.prefix, *term), { "key": key, "target": "VERSION", "result": "EQUAL", "version": "0" }],
             "success": [{ "request_put": { "key": key, "value": value } }],
             "failure": [{ "request_range": { "key": key } }],
         });
         let give_up = boot_ms() + (UNKNOWN_AFTER_LEASES * self.settings.lease_seconds * 1000) as i64;
         let mut may_be_stored = false;
         let outcome = loop {
-            match self.gateway.ask("kv/txn", &body) {
+            // Once another hub can lead, clients that wait here would find that hub.
+            match self.gateway.ask_within("kv/txn", &body, || lease.time_left()) {
                 Ok(answer) if answer["succeeded"] == true => return Append::Stored,
                 Ok(answer) => break Self::explain_failure(&answer, &value),
                 Err(LogError::Refused(why)) if !may_be_stored => return Append::Refused(why),
                 // An earlier attempt may still take effect, so the refusal of this attempt proves nothing.
-                Err(error) if boot_ms() >= give_up || self.is_replaced() => break Append::Unknown(error.to_string()),
+                Err(error) if boot_ms() >= give_up || lease.time_left().is_zero() => {
+                    break Append::Unknown(error.to_string());
+                }
                 Err(_) => may_be_stored = true,
             }
             std::thread::sleep(RETRY_AFTER);
         };
         if outcome != Append::Stored {
-            // The lease is not revoked. The `leader` key may still depend on it, or etcd may not answer.
             self.leadership = None;
         }
         outcome
