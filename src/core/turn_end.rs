@@ -5,6 +5,9 @@ use crate::base::error::Error;
 use crate::base::limits;
 use crate::store::{Changeset, Checkpointer, LogPosition, Store};
 
+/// The name in the `meta` table under which [`Mesh::write_time`] stores the time.
+const TIME: &str = "time";
+
 impl Mesh {
     /// Commits the turn. Returns whether this succeeded. If it failed, only the error leaves the turn, and memory
     /// agrees with the database again.
@@ -23,6 +26,13 @@ impl Mesh {
     /// When the database can't be written. In this case, call [`Mesh::take_back`].
     pub fn seal(&mut self, position: LogPosition) -> Result<Option<Changeset>, Error> {
         self.turn.seal(position)
+    }
+
+    /// Writes the time, so that this turn gets an entry in the log in any case. From a new entry, the other hubs learn
+    /// what the clock of the mesh shows.
+    pub fn write_time(&mut self, now: i64) {
+        let written = self.in_savepoint(|mesh| Ok(mesh.turn.store.set_meta(TIME, &now.to_string())?));
+        self.turn.log_error(written);
     }
 
     /// The size of the changes that this turn has recorded for the log so far, in bytes.

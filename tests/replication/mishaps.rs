@@ -104,6 +104,27 @@ fn people_and_time_go_on_when_all_hubs_were_down_and_one_is_back() {
 }
 
 #[test]
+fn a_hub_whose_clock_is_wrong_joins_an_idle_mesh_and_leads_without_ending_its_locks() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let (first, mut second) = (cluster.hub("slm"), cluster.hub("slm"));
+    second.env.extend(fast_clock());
+    start(&first);
+    first.ok(&["lock", "/work/a.rs", "--ttl", "30"]);
+    let idle_at = hub_status(&first)["position"].as_u64();
+    start(&second);
+    // The mesh is idle, so the entry that tells the time is the only new one.
+    until("the hub has heard of the time", || hub_status(&second)["position"].as_u64() > idle_at);
+    kill(&first);
+    until("the other hub leads", || hub_status(&second)["role"] == "leads");
+    let locks = second.ok(&["lock", "list"]);
+    assert!(locks.contains("/work/a.rs"), "half an hour is not over: {locks}");
+    second.ok(&["stop"]);
+}
+
+#[test]
 fn entries_are_small_and_a_long_log_is_trimmed() {
     if !is_installed() {
         return;
@@ -134,7 +155,7 @@ fn entries_are_small_and_a_long_log_is_trimmed() {
     let (mut last, entry) = entries.last().unwrap().clone();
     let progress = Arc::new(LogProgress::default());
     progress.note(last, 0);
-    let thread = UpkeepThread::start(log.upkeep(), "hub:7900".into(), Arc::clone(&progress));
+    let thread = UpkeepThread::start(log.upkeep(), "hub:7900".into(), Arc::clone(&progress), Box::new(|| {}));
     until("the log is trimmed", || {
         last = last.next();
         assert_eq!(log.append(last, &LogEntry { term, ..entry.clone() }), Append::Stored);

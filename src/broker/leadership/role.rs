@@ -36,12 +36,18 @@ pub struct Leading {
 
 impl Leading {
     /// Begins to lead after a standby has taken over. Copies of the database for other hubs are written into
-    /// `directory`.
-    pub fn begin(leader: Leader<EtcdLog>, config: &HubConfig, directory: &Path, now: i64) -> Leading {
+    /// `directory`. `wake` makes the loop begin a turn.
+    pub fn begin(
+        leader: Leader<EtcdLog>,
+        config: &HubConfig,
+        directory: &Path,
+        now: i64,
+        wake: Box<dyn Fn() + Send + Sync>,
+    ) -> Leading {
         let progress = Arc::new(LogProgress::default());
         progress.note(leader.position(), 0);
         let upkeep = leader.log().upkeep();
-        let upkeep_thread = UpkeepThread::start(upkeep.clone(), config.address.clone(), Arc::clone(&progress));
+        let upkeep_thread = UpkeepThread::start(upkeep.clone(), config.address.clone(), Arc::clone(&progress), wake);
         let (snapshots, address) = (SnapshotSource::new(directory), config.address.clone());
         Leading { leader, progress, upkeep, upkeep_thread, snapshots, address, since: now }
     }
@@ -72,6 +78,9 @@ impl Leading {
     }
 
     fn commit(&mut self, mesh: &mut Mesh, now: i64) -> TurnEnd {
+        if self.progress.take_wish_for_time() {
+            mesh.write_time(now);
+        }
         let n_bytes = mesh.recorded_size();
         let end = self.leader.commit_turn(mesh, now);
         if end == TurnEnd::Committed {

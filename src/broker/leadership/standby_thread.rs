@@ -88,6 +88,7 @@ impl StandbyThread {
             stopping: Arc::clone(&stopping),
             follows_log: false,
             is_level: false,
+            knows_time: false,
             reported: None,
         };
         let run = move || follower.run(Standby::new(log), &taken_to, &wake);
@@ -147,6 +148,8 @@ struct Follower {
     /// Whether this hub has ever had the whole log. Later entries are new, so their times show the clock of the
     /// mesh.
     is_level: bool,
+    /// Whether the clock is that of the mesh, and not that of this machine.
+    knows_time: bool,
     /// The position that this hub last reported, and when.
     reported: Option<(u64, Instant)>,
 }
@@ -194,8 +197,7 @@ impl Follower {
         loop {
             match standby.follow(&mut self.database.store) {
                 Ok(None) => break,
-                Ok(Some((_, now))) if self.is_level => self.database.clock = Clock::at(now),
-                Ok(Some(_)) => {}
+                Ok(Some((_, now))) => self.note_time(now),
                 Err(StandbyError::Log(LogError::Trimmed(_))) => self.fetch_snapshot(standby, leader.as_deref())?,
                 Err(error) => return Err(error),
             }
@@ -212,6 +214,14 @@ impl Follower {
             self.update(|report| report.trouble = None);
         }
         Ok(leader.is_none())
+    }
+
+    /// Sets the clock by an entry that the leader has stored at this time.
+    fn note_time(&mut self, now: i64) {
+        // An entry that was late on its way says too little, so after the first one only a later time counts.
+        if self.is_level && (!self.knows_time || now > self.database.clock.now()) {
+            (self.database.clock, self.knows_time) = (Clock::at(now), true);
+        }
     }
 
     /// Replaces the database by a copy of the leader's database.

@@ -2,9 +2,9 @@
 
 use crate::broker::log;
 use crate::replication::Position;
-use crate::replication::etcd::{EtcdUpkeep, MemberHealth};
+use crate::replication::etcd::{EtcdUpkeep, HubPosition, MemberHealth};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,11 +29,12 @@ pub struct ClusterReport {
     pub trouble: Option<String>,
 }
 
-/// How far the leader has got. The loop writes this, and the thread reads it.
+/// What the loop and the thread tell each other: how far the leader has got, and whether a hub needs the time.
 #[derive(Debug, Default)]
 pub struct LogProgress {
     position: AtomicU64,
     bytes: AtomicU64,
+    is_time_wanted: AtomicBool,
 }
 
 impl LogProgress {
@@ -47,6 +48,12 @@ impl LogProgress {
         self.bytes.fetch_add(n_bytes as u64, Ordering::Relaxed);
         self.position.store(position.0, Ordering::Release);
     }
+
+    /// Whether a hub has joined since the last call. Until it finds an entry that is new, it knows only the time of its
+    /// own machine.
+    pub fn take_wish_for_time(&self) -> bool {
+        self.is_time_wanted.swap(false, Ordering::AcqRel)
+    }
 }
 
 /// The event loop's handle of the thread. When the handle is dropped, the thread ends, and nobody waits for its
@@ -57,12 +64,19 @@ pub struct UpkeepThread {
 }
 
 impl UpkeepThread {
-    /// Starts the thread of the hub at this address. If the thread can't be started, a log line says so, and the
-    /// log is not trimmed.
-    pub fn start(upkeep: EtcdUpkeep, address: String, progress: Arc<LogProgress>) -> UpkeepThread {
+    /// Starts the thread of the hub at this address. `wake` is called when the loop should look at
+    /// [`LogProgress::take_wish_for_time`]. If the thread can't be started, a log line says so, and the log is not
+    /// trimmed.
+    pub fn start(
+        upkeep: EtcdUpkeep,
+        address: String,
+        progress: Arc<LogProgress>,
+        wake: Box<dyn Fn() + Send + Sync>,
+    ) -> UpkeepThread {
         let report = Arc::new(Mutex::new(ClusterReport::default()));
         let (stop, stopped) = channel();
-        let mut keeper = Keeper { upkeep, address, progress, report: Arc::clone(&report), samples: VecDeque::new() };
+        let (samples, standbys) = (VecDeque::new(), Vec::new());
+        let mut keeper = Keeper { upkeep, address, progress, wake, report: Arc::clone(&report), samples, standbys };
         let run = move || {
             keeper.look();
             while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
@@ -94,7 +108,10 @@ struct Keeper {
     upkeep: EtcdUpkeep,
     address: String,
     progress: Arc<LogProgress>,
+    wake: Box<dyn Fn() + Send + Sync>,
     report: Arc<Mutex<ClusterReport>>,
+    /// The hubs on standby in the last check.
+    standbys: Vec<HubPosition>,
     /// The samples, oldest first. Entries before the first sample have been trimmed.
     samples: VecDeque<Sample>,
 }
@@ -107,9 +124,10 @@ impl Keeper {
         self.samples.push_back(Sample { at: now, position, bytes });
         let mut report = ClusterReport { members: self.upkeep.members(), ..ClusterReport::default() };
         match self.upkeep.positions() {
-            Ok(positions) => {
-                report.standbys = positions.into_iter().map(|(hub, at)| (hub, at.0)).collect();
-                report.standbys.retain(|(hub, _)| *hub != self.address);
+            Ok(mut standbys) => {
+                standbys.retain(|standby| standby.hub != self.address);
+                report.standbys = standbys.iter().map(|standby| (standby.hub.clone(), standby.at.0)).collect();
+                self.note_standbys(standbys);
                 if let Err(error) = self.trim(&report.standbys, now, bytes) {
                     report.trouble = Some(error);
                 }
@@ -117,6 +135,17 @@ impl Keeper {
             Err(error) => report.trouble = Some(error.to_string()),
         }
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
+    }
+
+    /// Asks for an entry with the time if a hub has joined. Otherwise that hub could take over an idle mesh with the time
+    /// of its own machine.
+    fn note_standbys(&mut self, standbys: Vec<HubPosition>) {
+        let is_known = |standby: &HubPosition| self.standbys.iter().any(|known| known.lease == standby.lease);
+        if !standbys.iter().all(is_known) {
+            self.progress.is_time_wanted.store(true, Ordering::Release);
+            (self.wake)();
+        }
+        self.standbys = standbys;
     }
 
     fn trim(&mut self, standbys: &[(String, u64)], now: Instant, bytes: u64) -> Result<(), String> {

@@ -90,7 +90,7 @@ impl MeshOpener {
     /// The role of a hub that has begun to lead.
     pub fn lead(&self, leader: Leader<EtcdLog>, mesh: &mut Mesh, now: i64) -> BrokerRole {
         let Some(config) = &self.hub else { return BrokerRole::Alone };
-        let leading = Leading::begin(leader, config, &self.places.dir, now);
+        let leading = Leading::begin(leader, config, &self.places.dir, now, wake_loop(&self.waker));
         mesh.set_hub_status(leading.describe());
         BrokerRole::Leads(Box::new(leading))
     }

@@ -15,7 +15,7 @@ mod upkeep;
 pub use address::EtcdAddress;
 pub use gateway::EtcdUser;
 pub use tls::EtcdTls;
-pub use upkeep::{EtcdUpkeep, MemberHealth, MemberState};
+pub use upkeep::{EtcdUpkeep, HubPosition, MemberHealth, MemberState};
 
 use super::{Append, Election, LogEntry, LogError, Position, ReplicatedLog, Term};
 use crate::sys::boot_ms;

@@ -16,6 +16,17 @@ pub struct EtcdUpkeep {
     term: Option<Term>,
 }
 
+/// How far a running hub has followed the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HubPosition {
+    /// The name of the hub.
+    pub hub: String,
+    /// The last entry on the hub's disk.
+    pub at: Position,
+    /// Which lease the report depends on. A hub that is started again has another lease.
+    pub lease: String,
+}
+
 /// The state of one member of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberHealth {
@@ -55,18 +66,19 @@ impl EtcdLog {
 }
 
 impl EtcdUpkeep {
-    /// The positions that the running hubs have reported, by the name of the hub.
+    /// What the running hubs have reported, by the name of the hub.
     ///
     /// # Errors
     /// When etcd does not answer.
-    pub fn positions(&mut self) -> Result<Vec<(String, Position)>, LogError> {
+    pub fn positions(&mut self) -> Result<Vec<HubPosition>, LogError> {
         let prefix = format!("{}at/", self.prefix);
         let body = json!({ "key": encode(&prefix), "range_end": encode_bytes(&end_of_prefix(&prefix)) });
         let answer = self.gateway.ask("kv/range", &body)?;
         let read = |row: &Value| {
             let (key, value) = read_key(row)?;
-            let at = std::str::from_utf8(&value).ok()?.parse().ok()?;
-            Some((key.strip_prefix(&prefix)?.to_owned(), Position(at)))
+            let at = Position(std::str::from_utf8(&value).ok()?.parse().ok()?);
+            let lease = row["lease"].as_str().unwrap_or("").to_owned();
+            Some(HubPosition { hub: key.strip_prefix(&prefix)?.to_owned(), at, lease })
         };
         let rows = answer["kvs"].as_array().map_or(&[][..], Vec::as_slice);
         rows.iter().map(|row| read(row).ok_or_else(foreign)).collect()
