@@ -181,7 +181,8 @@ pub const SETTINGS: &[Setting] = &[
         range: SettingRange::Text(2048),
         default: "",
         help: "Addresses of linked meshes, such as http://host:7899, separated by commas; each is a broker of this \
-               program or a SuperLocalMemory daemon, and gets the secret, if there is one",
+               program or a SuperLocalMemory daemon, and gets the secret, if there is one; not together with \
+               SLM_MESH_STORE",
     },
     Setting {
         name: "SLM_MESH_IDLE_TIMEOUT",
