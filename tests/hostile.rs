@@ -213,7 +213,8 @@ fn hooks_fail_nobody_over_what_they_are_told() {
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         let mut said = String::new();
         child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-        assert!(child.wait().unwrap().success() && said.is_empty(), "{input:.60}: {said}");
+        let is_no_verdict = said.is_empty() || said.starts_with("{\"systemMessage\":");
+        assert!(child.wait().unwrap().success() && is_no_verdict, "{input:.60}: {said}");
     }
     stage.check();
 }

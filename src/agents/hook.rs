@@ -1,13 +1,14 @@
 //! `slm-mesh hook AGENT`: reads the input of one hook and prints one answer, within a time limit.
 //!
-//! **Invariant:** a mesh that is down, slow or wrong never stops an agent's work. A hook that has nothing useful to say
-//! prints nothing and succeeds.
+//! **Invariant:** a mesh that is down, slow or wrong never stops an agent's work. A hook always succeeds, and prints
+//! nothing unless it has something useful to say.
 
 use super::edited_paths;
 use super::export_session_id;
 use super::held_files::change_report::{ChangeReport, own_news_text};
 use super::held_files::{CommandNote, HeldFiles, LockedPath, OwnMoment, ToolRun, hashed};
 use super::hook_input::{HookEvent, HookInput, understand};
+use super::hook_stdin::read_input;
 use super::session_shield::{BASH_ENV, SessionShield};
 use super::shell_tool_writes;
 use super::{hook_text, replaced_by_git};
@@ -22,9 +23,8 @@ use crate::sys::data_dir::DataDir;
 use crate::sys::git;
 use crate::sys::path_normalization;
 use crate::sys::settings::Settings;
-use crate::wire::json_field_scanner;
 use serde_json::{Value, json};
-use std::io::{BufReader, Read, Write};
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -60,7 +60,11 @@ pub fn answer_hook(agent: &str, name: Option<&str>) -> u8 {
 /// Runs one hook with its input. A failure does not stop the agent.
 pub fn run_guarded(agent: &str, run: impl FnOnce(HookAgent, &Value) -> Result<u8, String>) -> u8 {
     let known = hook_agent(agent).ok_or_else(|| format!("slm-mesh knows no agent called {agent} that has hooks"));
-    known.and_then(|agent| run(agent, &read_input()?)).unwrap_or_else(|why| {
+    let run = |agent: HookAgent| {
+        let input = read_input().inspect_err(|why| warn_user(agent.dialect, why))?;
+        run(agent, &input)
+    };
+    known.and_then(run).unwrap_or_else(|why| {
         // Agents do not show the standard error of a hook that succeeds, so the error also goes into the log.
         let line = format!("slm-mesh hook {}: {why}", agent.chars().take(40).collect::<String>());
         crate::sys::print_error(&line);
@@ -80,16 +84,12 @@ fn append_to_log(line: &str) {
     }
 }
 
-/// Reads the input of the hook. There is no limit on the size, because a tool's arguments may contain whole files.
-fn read_input() -> Result<Value, String> {
-    let stdin = BufReader::with_capacity(1 << 16, std::io::stdin().lock());
-    let mut failure = None;
-    let mut bytes = stdin.bytes().map_while(|byte| byte.map_err(|error| failure = Some(error)).ok());
-    let input = json_field_scanner::read_object(&mut bytes, &edited_paths::NEEDED_FIELDS);
-    input.ok_or_else(|| match failure {
-        Some(error) => format!("standard input can't be read ({error})"),
-        None => "the input is not a JSON object".into(),
-    })
+/// Tells the user that a hook could not check anything.
+fn warn_user(dialect: &Dialect, why: &str) {
+    if let Some(warn) = dialect.warn {
+        // If the agent is gone, nobody needs the warning.
+        let _ = print(&warn(&format!("slm-mesh: a hook could not check whether a file is locked: {why}")).to_string());
+    }
 }
 
 /// The output of a hook, and the mail that counts as read once the output is printed.

@@ -12,6 +12,7 @@ pub mod held_files;
 pub mod hook;
 mod hub_check;
 pub mod hook_input;
+mod hook_stdin;
 pub mod hook_text;
 pub mod json_edit;
 mod mcp_tool_writes;

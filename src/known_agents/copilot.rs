@@ -25,6 +25,7 @@ pub(super) const AGENT: Agent = Agent {
         unnamed_event,
         edit_tools: &["edit", "create", "strreplaceeditor", "applypatch"],
         show: |_, text| json!({ "additionalContext": text }),
+        warn: None,
         deny: |_, reason| json!({ "permissionDecision": "deny", "permissionDecisionReason": reason }),
         reason_is_prompt: true,
         proof: ProofScript {

@@ -41,6 +41,7 @@ pub(super) const AGENT: Agent = Agent {
             HookKind::Prompt => json!({ "continue": true, "additional_context": text }),
             _ => json!({ "additional_context": text }),
         },
+        warn: None,
         deny: |_, reason| json!({ "permission": "deny", "user_message": reason, "agent_message": reason }),
         go_on: |reason| json!({ "followup_message": reason }),
         shell_environment: Some(ShellEnvironment::Answer("env")),

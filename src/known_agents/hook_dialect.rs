@@ -18,6 +18,8 @@ pub struct Dialect {
     pub unheard: &'static [HookKind],
     /// Builds the answer that shows a text to the model.
     pub show: fn(&HookCall, &str) -> Value,
+    /// Builds the answer that shows a text to the user; `None` if the agent has no such answer.
+    pub warn: Option<fn(&str) -> Value>,
     /// Builds the answer that prevents an edit.
     pub deny: fn(&HookCall, &str) -> Value,
     /// How slm-mesh can add lines that the agent's shell runs before each command; `None` if that is impossible.
@@ -132,6 +134,7 @@ pub(super) const CLAUDE_SHAPED: Dialect = Dialect {
     shell_tools: &["bash", "shell", "exec", "runshellcommand", "runterminalcommand", "runinterminal", "execute"],
     unheard: &[],
     show: show_in_hook_output,
+    warn: Some(|text| json!({ "systemMessage": text })),
     deny: deny_in_hook_output,
     shell_lines: None,
     go_on: block,

@@ -16,6 +16,7 @@ pub(super) const AGENT: Agent = Agent {
         edit_tools: &["write", "edit"],
         unheard: &[HookKind::Start, HookKind::AfterTool],
         show: |_, text| json!({ "message": text }),
+        warn: None,
         go_on: |reason| json!({ "hookSpecificOutput": { "permissionDecision": "deny", "permissionDecisionReason": reason } }),
         proof: ProofScript {
             input: |event, file| named_input(event, "Write", &json!({ "path": file, "content": "" })),

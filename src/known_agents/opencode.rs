@@ -14,6 +14,7 @@ pub(super) const AGENT: Agent = Agent {
     },
     dialect: Some(Dialect {
         edit_tools: &["edit", "write", "multiedit", "applypatch"],
+        warn: None,
         shell_lines: Some(ShellLines::BashEnvInUsersShell),
         shell_environment: Some(ShellEnvironment::Answer("env")),
         reason_is_prompt: true,

@@ -1,10 +1,12 @@
-//! Reads the short fields of a JSON object of any size. The object may also contain a byte order mark, unpaired
-//! surrogates, texts of many megabytes, deep nesting or repeated names, and its end may be missing.
+//! Reads the short fields of a JSON object of any size. The object may be UTF-16, and other bytes may stand before it.
+//! The object may also contain unpaired surrogates, texts of many megabytes, deep nesting or repeated names, and its
+//! end may be missing.
 //!
 //! **Invariant:** memory is bounded. Values that are too long, too deep or too many are skipped. The fields that
 //! the caller needs are the last to be skipped.
 
 use super::text_excerpt::KeptText;
+use super::utf8_bytes::utf8_bytes;
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
 
@@ -47,18 +49,14 @@ impl NeededFields {
     }
 }
 
-/// Reads an object. Returns `None` if the bytes do not begin with an object.
+/// Reads the first object, and skips what stands before it, such as a byte order mark. Returns `None` if there is no
+/// object.
 pub fn read_object(bytes: &mut dyn Iterator<Item = u8>, needed: &NeededFields) -> Option<Value> {
     let room = Room { texts: TEXTS_MAX, reserve: RESERVE, values: VALUES_MAX };
-    let mut reader = FieldReader { bytes, next: None, needed: *needed, room };
-    if reader.peek() == Some(0xef) {
-        // Skips the byte order mark of UTF-8.
-        (0..3).for_each(|_| {
-            reader.take();
-        });
-    }
-    reader.skip_space();
-    (reader.peek() == Some(b'{')).then(|| reader.read_value("", 0))
+    let mut bytes = utf8_bytes(bytes);
+    let brace = bytes.find(|byte| *byte == b'{')?;
+    let mut reader = FieldReader { bytes: &mut *bytes, next: Some(brace), needed: *needed, room };
+    Some(reader.read_value("", 0))
 }
 
 /// How much room is left for values.
@@ -301,6 +299,13 @@ struct TextDecoder {
 
 impl TextDecoder {
     fn next_byte(&mut self, reader: &mut FieldReader) -> Option<u8> {
+        // Nearly all bytes stand for themselves, and a tool's arguments may have a hundred million of them.
+        if self.ready.is_empty() && self.half.is_none() && !self.is_over {
+            let plain = reader.peek().filter(|byte| !matches!(byte, b'"' | b'\\'));
+            if plain.is_some() {
+                return reader.take();
+            }
+        }
         while self.ready.is_empty() && !self.is_over {
             self.decode(reader);
         }
@@ -415,6 +420,8 @@ mod tests {
             format!(r#"{{"input":{{{}{path}"#, (0..100_000).map(|n| format!(r#""k{n}":0,"#)).collect::<String>()),
             format!(r#"{{"input":{{"n":NaN,"u":undefined,"h":"\uZZ","c":"{}{path}"#, "\u{1}\","),
             r#"{"input":{"path":"/a"#.to_owned(),
+            format!("\0\0\0{{\0\"input\":{{{path}\0"),
+            format!("a hook says this first\n[{{\"input\":{{{path}"),
         ];
         for text in cases {
             let value = read(text.as_bytes()).unwrap();
@@ -447,7 +454,7 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_none() {
-        for text in ["", " ", "[]", "5", "\"{\"", "x{}", "\u{feff}"] {
+        for text in ["", " ", "[]", "5", "\"[\"", "x", "\u{feff}"] {
             assert_eq!(read(text.as_bytes()), None, "{text:?}");
         }
         for text in ["{", "{\"", "{\"a", "{\"a\"", "{\"a\":", "{\"a\":\"\\", "{\"a\":\"\\u12", "{]", "{,,:}"] {

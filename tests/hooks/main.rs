@@ -1,5 +1,7 @@
 //! Hooks as agents run them: one process an event, JSON in, the agent's own dialect out.
 
+mod input;
+#[path = "../support/mod.rs"]
 mod support;
 
 use serde_json::{Value, json};
@@ -244,21 +246,6 @@ fn fifty_files_of_one_patch_are_one_call() {
 }
 
 #[test]
-fn bad_input_is_answered_with_silence() {
-    let place = Place::new();
-    let long = vec![b'['; 10 << 20];
-    let inputs: [&[u8]; 8] =
-        [b"", b"{", b"[]", b"\xff\xfe", b"null", b"{\"hook_event_name\":\"Nope\"}", b"{\"hook_event_name\":7}", &long];
-    place.ok(&["peers"]);
-    for agent in ["claude", "codex", "copilot", "gemini", "qwen", "cursor", "vscode", "devin", "nobody"] {
-        for input in inputs {
-            assert_eq!(hook(&place, agent, input), "", "{agent}: {:?}", &input[..input.len().min(40)]);
-        }
-        assert!(place.log().contains(&format!("slm-mesh hook {agent}: ")), "the log says what came: {}", place.log());
-    }
-}
-
-#[test]
 fn a_mesh_that_is_down_stops_nobody() {
     let place = Place::new().with("SLM_MESH_RATE", "nonsense");
     let edit =
@@ -317,43 +304,6 @@ fn a_shell_command_that_writes_a_held_file_is_denied() {
     ] {
         let answer = told(&place, agent, &input).to_string();
         assert_eq!(answer.contains("deny") && answer.contains("mine"), writes, "{input}: {answer}");
-    }
-}
-
-#[test]
-fn the_edit_of_a_locked_file_is_denied_whatever_else_the_input_holds() {
-    let place = Place::new();
-    place.ok(&["lock", "held.txt", "--reason", "mine"]);
-    let held = place.root.join("held.txt").display().to_string();
-    let start = format!(r#"{{"hook_event_name":"PreToolUse","session_id":"s","cwd":"{}","#, place.root.display());
-    let edit = |arguments: &str| format!(r#"{start}"tool_name":"Edit","tool_input":{{{arguments}"#);
-    let path = format!(r#""file_path":"{held}""#);
-    let text = "z".repeat(5 << 20);
-    let inputs = [
-        edit(&format!(r#"{path},"new_string":"half \\ud83d emoji"}}}}"#)).replace("\\\\", "\\"),
-        edit(&format!(r#""new_string":"\\ude00 \\ud83d\\ud83d","old_string":"\\uZZ",{path}}}}}"#))
-            .replace("\\\\", "\\"),
-        edit(&format!(r#""content":"{text}",{path}}}}}"#)),
-        edit(&format!(r#"{path},"content":"{text}"}}}}"#)),
-        format!("\u{feff}{}", edit(&format!("{path}}}}}"))),
-        edit(&format!(r#""deep":{}{},{path}}}}}"#, "[".repeat(100_000), "]".repeat(100_000))),
-        edit(&format!(r#""file_path":"/tmp/free",{path}}}}}"#)),
-        edit(&format!(r#"{path},"file_path":"/tmp/free"}}}}"#)),
-        edit(&format!("{path}}},\"tool_input\":{{}}}}")),
-        edit(&format!(r#""n":NaN,{path}}}}}"#)),
-        edit(&path),
-        format!(r#"{start}"tool_response":"{text}","tool_name":"Edit","tool_input":{{{path}}}}}"#),
-        json!({ "hook_event_name": "PreToolUse", "session_id": "s", "tool_name": "apply_patch", "tool_input": {
-            "command": format!("*** Begin Patch\n*** Update File: a\n{}*** Update File: {held}\n*** End Patch",
-                "+ line\n".repeat(500_000)) } })
-        .to_string(),
-    ];
-    for input in &inputs {
-        let denied = hook(&place, "claude", input.as_bytes());
-        assert!(denied.contains("\"deny\"") && denied.contains("held.txt is locked by"), "{input:.300}: {denied}");
-    }
-    for free in [edit(r#""file_path":"/tmp/free"}}"#), edit(&format!(r#""content":"{held}"}}}}"#)), "[1]".into()] {
-        assert_eq!(hook(&place, "claude", free.as_bytes()), "", "{free:.300}");
     }
 }
 

@@ -1,0 +1,43 @@
+//! Reads the input of a hook from standard input. The size has no limit, because a tool's arguments may contain whole
+//! files. But a hook does not wait for an input that never comes.
+
+use super::edited_paths::NEEDED_FIELDS;
+use crate::sys::socket_wait::{SocketEvent, wait_for};
+use crate::wire::json_field_scanner::read_object;
+use serde_json::Value;
+use std::io::{self, BufReader, ErrorKind, Read, StdinLock};
+use std::time::Duration;
+
+/// How long a hook waits for more input. Agents end our hooks after five seconds, and then nobody reads what went wrong.
+const MORE_WITHIN: Duration = Duration::from_secs(3);
+
+/// How many bytes to read at once.
+const BUFFER_SIZE: usize = 1 << 16;
+
+/// Standard input, which fails if no more input comes in time.
+struct TimedStdin(StdinLock<'static>);
+
+impl Read for TimedStdin {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // The lock has a smaller buffer of its own, which a read of this size leaves empty.
+        if wait_for(&self.0, SocketEvent::Readable, MORE_WITHIN)? {
+            return self.0.read(buffer);
+        }
+        Err(io::Error::new(ErrorKind::TimedOut, format!("nothing came for {} s", MORE_WITHIN.as_secs())))
+    }
+}
+
+/// Reads the input of a hook.
+///
+/// # Errors
+/// If the input contains no JSON object; the error says why.
+pub fn read_input() -> Result<Value, String> {
+    let stdin = BufReader::with_capacity(BUFFER_SIZE, TimedStdin(io::stdin().lock()));
+    let mut failure = None;
+    let mut bytes = stdin.bytes().map_while(|byte| byte.map_err(|error| failure = Some(error)).ok());
+    let input = read_object(&mut bytes, &NEEDED_FIELDS);
+    input.ok_or_else(|| match failure {
+        Some(error) => format!("standard input can't be read ({error})"),
+        None => "the input is not a JSON object".into(),
+    })
+}
