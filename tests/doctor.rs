@@ -87,11 +87,57 @@ fn each_fault_of_an_agent_has_its_cure() {
     let hooks = home.read(".cursor/hooks.json");
     home.write(".cursor/hooks.json", &hooks.replace("/slm-mesh hook", "/gone/slm-mesh hook"));
     let (_, said) = doctor(&home, &[]);
-    assert_eq!(said.matches("which is not an executable file").count(), 2, "{said}");
+    assert!(said.contains("/gone/slm-mesh mcp, but it can't be run"), "{said}");
+    assert!(said.contains("/gone/slm-mesh, which is not an executable file"), "{said}");
     home.write(".cursor/hooks.json", &hooks.replace("\"stop\"", "\"stopp\""));
     assert!(doctor(&home, &[]).1.contains("no slm-mesh hook for stop"));
     home.write(".cursor/hooks.json", "{");
     assert!(doctor(&home, &[]).1.contains("can't be read reliably"));
+}
+
+#[test]
+fn doctor_starts_what_an_agent_would_start() {
+    let home = Home::new();
+    home.ok(&["cursor", "codex"]);
+    let own = support::BIN;
+    let answer = r#"{"jsonrpc":"2.0","id":1,"result":{"serverInfo":{"name":"slm-mesh","version":"0.0.1"}}}"#;
+    home.fake("slm-mesh", &format!("[ \"$1\" = mcp ] || exit 3; echo '{answer}'; cat >/dev/null"));
+    let fake = home.bin.join("slm-mesh").display().to_string();
+    for (file, old, new, about, found) in [
+        (".cursor/mcp.json", "\"mcp\"", "\"slm-mesh\"", "cursor server", "does not answer as an MCP server"),
+        (".codex/config.toml", "\"mcp\"", "\"slm-mesh\"", "codex server", "does not answer as an MCP server"),
+        (".cursor/mcp.json", own, &fake, "cursor server", "it is version 0.0.1"),
+        (".codex/config.toml", own, &fake, "codex server", "it is version 0.0.1"),
+        (".cursor/hooks.json", own, &fake, "cursor hooks", "ended with exit status: 3"),
+        (".codex/hooks.json", own, &fake, "codex hooks", "ended with exit status: 3"),
+    ] {
+        let good = home.read(file);
+        let bad = good.replace(old, new);
+        assert_ne!(bad, good);
+        home.write(file, &bad);
+        let (_, said) = doctor(&home, &[]);
+        let wrong: Vec<&str> = said.lines().filter(|line| line.contains("WRONG")).collect();
+        assert!(wrong.len() == 1 && wrong[0].contains(about) && wrong[0].contains(found), "{file}: {said}");
+        home.write(file, &good);
+    }
+    home.write(".cursor/mcp.json", &home.read(".cursor/mcp.json").replace(own, "slm-mesh"));
+    home.fake("slm-mesh", &format!("exec '{own}' \"$@\""));
+    assert_eq!(errors(&home), [], "a name on PATH is what the agent starts, too");
+    assert!(!home.place.dir.join("mesh.sock").exists(), "no trial reaches the user's mesh");
+}
+
+#[test]
+fn files_that_root_has_left_behind_are_found() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let home = Home::new();
+    home.place.ok(&["start", "--detach"]);
+    if std::fs::metadata(&home.place.dir).unwrap().uid() != 0 {
+        eprintln!("skipped: owners: only root can give a file away");
+        return;
+    }
+    chown(home.place.dir.join("broker.clock"), Some(12345), None).unwrap();
+    let found = errors(&home);
+    assert!(found.len() == 1 && found[0].0 == "owners" && found[0].1.starts_with("sudo chown -R 0 "), "{found:?}");
 }
 
 #[test]

@@ -4,9 +4,11 @@
 //! leaves no files behind, and starts no broker.
 
 use super::config_entries::hook_program;
+use super::data_dir_check::check_data_dir;
 use super::generated_files::NAME;
 use super::hub_check::check_hubs_of_guest;
 use super::notification_check::check_notifications;
+use super::prove::calls_in_file;
 use super::setup_environment::{EditedFile, Environment, is_program, read_hooks};
 use super::shared_log_check::{check_shared_log, check_without_leader};
 use super::shield_trial::try_shield;
@@ -19,22 +21,17 @@ use crate::discovery;
 use crate::known_agents::hook_dialect::ShellLines;
 use crate::known_agents::settings_files::EntryShape;
 use crate::known_agents::{Agent, by_id};
-use crate::sys;
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::Settings;
 use crate::sys::typescript_broker;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long the broker may take to answer before doctor reports it as hung.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
-
-/// How many bytes the write test writes: more than the free rest of a disk block, so that the disk must have room.
-const WRITE_BYTES: usize = 64 * 1024;
 
 /// How long to wait for hubs to answer.
 const HUBS_WITHIN: Duration = Duration::from_millis(300);
@@ -81,7 +78,7 @@ pub fn check_mesh() -> Vec<Check> {
             return vec![Check::error("data directory", error.text, "correct the setting, as the message says")];
         }
     };
-    let mut checks = vec![check_directory(&places)];
+    let mut checks = check_data_dir(&places);
     let settings = Settings::load(&places);
     checks.push(match &settings {
         Ok(_) => Check::well("settings", "all settings are valid"),
@@ -91,7 +88,6 @@ pub fn check_mesh() -> Vec<Check> {
             "slm-mesh help settings lists all settings and the values that they accept",
         ),
     });
-    checks.extend(check_private(&places.token(), "token"));
     match Route::find(&places) {
         Ok(Route::Remote(target)) => checks.extend(check_hubs_of_guest(&target, &places)),
         _ => checks.extend(check_broker(&places, settings.as_ref().ok())),
@@ -120,65 +116,6 @@ fn check_hubs(settings: &Settings) -> Check {
             n => format!("{n} answer; slm-mesh hubs lists them"),
         },
     )
-}
-
-fn check_directory(places: &DataDir) -> Check {
-    let about = "data directory";
-    let shown = places.dir.display();
-    match places.dir.metadata() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let parent = places.dir.ancestors().find(|at| at.is_dir()).unwrap_or(&places.dir);
-            match try_write(parent) {
-                Ok(()) => Check::well(about, format!("{shown} does not exist yet; the first session can create it")),
-                Err(error) => {
-                    let cure = "set SLM_MESH_DATA_DIR to a directory that you can create";
-                    Check::error(about, format!("{shown} does not exist and can't be created ({error})"), cure)
-                }
-            }
-        }
-        Err(error) => Check::error(about, format!("{shown} can't be read ({error})"), format!("chmod u+rwx {shown}")),
-        Ok(meta) if !meta.is_dir() => Check::error(about, format!("{shown} is not a directory"), "move that file away"),
-        Ok(meta) if meta.uid() != sys::uid() => {
-            let cure = "set SLM_MESH_DATA_DIR to a directory of your own";
-            Check::error(about, format!("{shown} belongs to another user (uid {})", meta.uid()), cure)
-        }
-        Ok(meta) if meta.mode() & 0o077 != 0 => {
-            let found = format!("{shown} is open to others (mode {:o})", meta.mode() & 0o777);
-            Check::error(about, found, format!("chmod 700 {shown}"))
-        }
-        Ok(_) => match try_write(&places.dir) {
-            Ok(()) => Check::well(about, format!("{shown} is private; a file can be written")),
-            Err(error) => {
-                let cure = match error.kind() {
-                    std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                        "free some space on its disk".into()
-                    }
-                    _ => format!("make {shown} writable, or set SLM_MESH_DATA_DIR to a writable directory"),
-                };
-                Check::error(about, format!("no file can be written in {shown} ({error})"), cure)
-            }
-        },
-    }
-}
-
-/// Writes a file to the disk and removes it.
-fn try_write(dir: &Path) -> std::io::Result<()> {
-    let path = dir.join(format!("doctor.new{}", std::process::id()));
-    let mut file = std::fs::File::options().create_new(true).write(true).mode(0o600).open(&path)?;
-    let written = file.write_all(&[b'x'; WRITE_BYTES]).and_then(|()| file.sync_all());
-    std::fs::remove_file(&path)?;
-    written
-}
-
-fn check_private(path: &Path, about: &str) -> Option<Check> {
-    let meta = path.metadata().ok()?;
-    let mode = meta.permissions().mode() & 0o777;
-    let shown = path.display();
-    Some(if mode & 0o077 == 0 {
-        Check::well(about, format!("{shown}, readable only by you"))
-    } else {
-        Check::error(about, format!("{shown} can be read by others (mode {mode:o})"), format!("chmod 600 {shown}"))
-    })
 }
 
 fn check_broker(places: &DataDir, settings: Option<&Settings>) -> Vec<Check> {
@@ -429,16 +366,19 @@ fn check_registration(environment: &Environment, agent: &Agent, cure: &str) -> C
         return Check::well(&about, "the agent has no MCP servers at this level");
     };
     let shown = environment.shown(&environment.server_path(agent, &server));
-    match environment.registered_program(agent, &server) {
-        None => Check::error(&about, format!("{NAME} is not registered in {shown}"), cure),
-        Some(_) if server.entry == EntryShape::YamlLine => Check::well(&about, format!("{shown} reads our file")),
-        Some(program) if !is_program(Path::new(&program)) => {
-            Check::error(&about, format!("{shown} names {program}, which is not an executable file"), cure)
-        }
-        Some(program) if !generated_files::is_our_program(&program) => {
-            Check::error(&about, format!("{shown} registers another program under our name: {program}"), cure)
-        }
-        Some(program) => Check::well(&about, format!("{program}, in {shown}")),
+    if server.entry == EntryShape::YamlLine && environment.registered_program(agent, &server).is_some() {
+        return Check::well(&about, format!("{shown} reads our file"));
+    }
+    let Some(server) = environment.registered_server(agent, &server) else {
+        return Check::error(&about, format!("{NAME} is not registered in {shown}"), cure);
+    };
+    let line = server.command_line();
+    if !generated_files::is_our_program(&server.program) {
+        return Check::error(&about, format!("{shown} registers another program under our name: {line}"), cure);
+    }
+    match server.try_start() {
+        Ok(()) => Check::well(&about, format!("{line}, in {shown}, starts and answers")),
+        Err(why) => Check::error(&about, format!("{shown} registers {line}, but {why}"), cure),
     }
 }
 
@@ -464,6 +404,22 @@ fn check_hooks(environment: &Environment, agent: &'static Agent, cure: &str) -> 
         Some(program) => {
             Check::error(&about, format!("{shown} names {program}, which is not an executable file"), cure)
         }
-        None => Check::well(&about, format!("{} in {shown}", found.len())),
+        None => match try_hooks(environment, agent) {
+            Ok(()) => Check::well(&about, format!("{} in {shown}; they run", found.len())),
+            Err(why) => Check::error(&about, format!("a hook in {shown} fails: {why}"), cure),
+        },
     })
+}
+
+/// Runs each of our hooks in the agent's settings.
+fn try_hooks(environment: &Environment, agent: &'static Agent) -> Result<(), String> {
+    let calls = calls_in_file(environment, agent).map_err(|error| error.text)?;
+    let mut tried = Vec::new();
+    for (_, call) in calls {
+        if !tried.contains(&call) {
+            call.try_run()?;
+            tried.push(call);
+        }
+    }
+    Ok(())
 }

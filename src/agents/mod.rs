@@ -4,6 +4,7 @@
 //! [`crate::known_agents`].
 
 pub mod config_entries;
+mod data_dir_check;
 pub mod doctor;
 pub mod edited_paths;
 mod export_session_id;
@@ -21,6 +22,7 @@ pub mod own_tool_calls;
 pub mod per_agent_settings;
 pub mod plugin_package;
 pub mod prove;
+mod registered_server;
 mod replaced_by_git;
 pub mod safe_write;
 pub mod session_shield;

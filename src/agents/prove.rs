@@ -12,11 +12,17 @@ use crate::client::Client;
 use crate::known_agents::Agent;
 use crate::known_agents::hook_dialect::{HookKind, MAIL_CAME};
 use crate::sys;
+use crate::sys::command_with_timeout::run_bounded;
 use crate::sys::data_dir::DataDir;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+/// How long a hook may take if it has nothing to do. Agents end our hooks after this time.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// One claim, and whether it holds.
 #[derive(Debug, Clone)]
@@ -147,15 +153,42 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
 }
 
 /// How to run a hook.
-enum HookRun {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum HookRun {
     /// A program with arguments.
     Program(PathBuf, Vec<String>),
     /// A line for a shell.
     ShellLine(String),
 }
 
+impl HookRun {
+    /// The command with which the agent runs the hook.
+    fn command(&self) -> Command {
+        match self {
+            HookRun::Program(program, args) => {
+                let mut command = Command::new(program);
+                command.args(args);
+                command
+            }
+            HookRun::ShellLine(line) => {
+                let mut command = Command::new("sh");
+                command.args(["-c", line]);
+                command
+            }
+        }
+    }
+
+    /// Runs the hook with an input that concerns no event, so that the hook does nothing.
+    ///
+    /// # Errors
+    /// If the hook can't be run, fails or takes too long; the error says why.
+    pub(super) fn try_run(&self) -> Result<(), String> {
+        run_bounded(&mut self.command(), b"{}", ENDS_WITHIN, &AtomicBool::new(false))
+    }
+}
+
 /// Our hooks in the agent's settings, each with its event.
-fn calls_in_file(environment: &Environment, agent: &'static Agent) -> Result<Vec<(String, HookRun)>, Error> {
+pub(super) fn calls_in_file(environment: &Environment, agent: &'static Agent) -> Result<Vec<(String, HookRun)>, Error> {
     let none = |why: String| Error::new(ErrorKind::NotFound, format!("{}: {why}", agent.id));
     let scope = environment.scope(agent);
     let level = if environment.is_project { " --project" } else { "" };
@@ -192,18 +225,7 @@ fn calls_in_file(environment: &Environment, agent: &'static Agent) -> Result<Vec
 
 /// Runs a hook as the agent would. Returns its output.
 fn run_hook(run: &HookRun, places: &DataDir, work: &Path, input: &Value) -> Result<String, String> {
-    let mut command = match run {
-        HookRun::Program(program, args) => {
-            let mut command = Command::new(program);
-            command.args(args);
-            command
-        }
-        HookRun::ShellLine(line) => {
-            let mut command = Command::new("sh");
-            command.args(["-c", line]);
-            command
-        }
-    };
+    let mut command = run.command();
     command.env("SLM_MESH_DATA_DIR", &places.dir).current_dir(work);
     // The proof checks what a hook prints. How fast the hook is on a busy machine does not matter here.
     command.env("SLM_MESH_HOOK_BUDGET_MS", "20000");

@@ -2,6 +2,7 @@
 
 use super::config_entries::{self, Entries};
 use super::generated_files::{self, NAME};
+use super::registered_server::RegisteredServer;
 use super::{json_edit, safe_write, toml_entry, toml_hooks, yaml_entry};
 use crate::base::error::{Error, ErrorKind};
 use crate::known_agents::settings_files::{
@@ -179,6 +180,17 @@ impl Environment {
             EntryShape::YamlLine => Some(self.own_file(agent)).filter(|file| yaml_entry::has(&text, server.key, file)),
             _ => config_entries::registered_program(&json_edit::parse(&text).ok()?, server),
         }
+    }
+
+    /// What an agent starts as our server; `None` if its settings name no server of ours, or only refer to our file.
+    pub fn registered_server(&self, agent: &Agent, server: &ServerFile) -> Option<RegisteredServer> {
+        let text = safe_write::read(&self.server_path(agent, server)).ok()??;
+        let entry = match server.entry {
+            EntryShape::TomlTable => toml_entry::entry_as_json(&text, server.key)?,
+            EntryShape::YamlLine => return None,
+            _ => json_edit::parse(&text).ok()?[server.key][NAME].clone(),
+        };
+        RegisteredServer::parse(&entry)
     }
 
     /// The files that set-up edits for an agent.

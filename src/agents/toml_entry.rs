@@ -3,6 +3,8 @@
 //! **Invariant:** a file is not changed if `toml_edit` would not reproduce it byte for byte.
 
 use super::generated_files::{NAME, is_our_program};
+use serde_json::json;
+use std::collections::HashMap;
 use toml_edit::{Array, Decor, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
 
 /// The line ends of a file. They are kept separately, because `toml_edit` always prints line feeds and adds one at the
@@ -50,6 +52,20 @@ fn command_of(entry: &dyn TableLike) -> Option<String> {
 pub fn registered_program(text: &str, key: &str) -> Option<String> {
     let document: DocumentMut = text.parse().ok()?;
     command_of(entry_of(&document, key)?)
+}
+
+/// The entry under our name in a TOML text, in the form that JSON settings files use.
+pub fn entry_as_json(text: &str, key: &str) -> Option<serde_json::Value> {
+    let document: DocumentMut = text.parse().ok()?;
+    let entry = entry_of(&document, key)?;
+    let args = entry.get("args").and_then(Item::as_array).into_iter().flatten();
+    let variables = entry.get("env").and_then(Item::as_table_like);
+    let variables = variables.into_iter().flat_map(TableLike::iter);
+    Some(json!({
+        "command": command_of(entry),
+        "args": args.filter_map(Value::as_str).collect::<Vec<_>>(),
+        "env": variables.filter_map(|(name, value)| Some((name, value.as_str()?))).collect::<HashMap<_, _>>(),
+    }))
 }
 
 /// The boolean at a path of keys; `None` if there is no boolean.

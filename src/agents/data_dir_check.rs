@@ -1,0 +1,113 @@
+//! Checks the data directory for `doctor`: whether it can be written, and who owns and can read its files.
+
+use super::doctor::Check;
+use crate::sys;
+use crate::sys::data_dir::DataDir;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// How many bytes the write test writes: more than the free rest of a disk block, so that the disk must have room.
+const WRITE_BYTES: usize = 64 * 1024;
+
+/// Maximum number of files whose owners are checked.
+const FILES_MAX: usize = 10_000;
+
+/// Checks the data directory, and the files in it.
+pub fn check_data_dir(places: &DataDir) -> Vec<Check> {
+    let checks = [Some(check_directory(places)), check_owners(places), check_private(&places.token(), "token")];
+    checks.into_iter().flatten().collect()
+}
+
+fn check_directory(places: &DataDir) -> Check {
+    let about = "data directory";
+    let shown = places.dir.display();
+    match places.dir.metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let parent = places.dir.ancestors().find(|at| at.is_dir()).unwrap_or(&places.dir);
+            match try_write(parent) {
+                Ok(()) => Check::well(about, format!("{shown} does not exist yet; the first session can create it")),
+                Err(error) => {
+                    let cure = "set SLM_MESH_DATA_DIR to a directory that you can create";
+                    Check::error(about, format!("{shown} does not exist and can't be created ({error})"), cure)
+                }
+            }
+        }
+        Err(error) => Check::error(about, format!("{shown} can't be read ({error})"), format!("chmod u+rwx {shown}")),
+        Ok(meta) if !meta.is_dir() => Check::error(about, format!("{shown} is not a directory"), "move that file away"),
+        Ok(meta) if meta.uid() != sys::uid() => {
+            let cure = "set SLM_MESH_DATA_DIR to a directory of your own";
+            Check::error(about, format!("{shown} belongs to another user (uid {})", meta.uid()), cure)
+        }
+        Ok(meta) if meta.mode() & 0o077 != 0 => {
+            let found = format!("{shown} is open to others (mode {:o})", meta.mode() & 0o777);
+            Check::error(about, found, format!("chmod 700 {shown}"))
+        }
+        Ok(_) => match try_write(&places.dir) {
+            Ok(()) => Check::well(about, format!("{shown} is private; a file can be written")),
+            Err(error) => {
+                let cure = match error.kind() {
+                    std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                        "free some space on its disk".into()
+                    }
+                    _ => format!("make {shown} writable, or set SLM_MESH_DATA_DIR to a writable directory"),
+                };
+                Check::error(about, format!("no file can be written in {shown} ({error})"), cure)
+            }
+        },
+    }
+}
+
+/// Writes a file to the disk and removes it.
+fn try_write(dir: &Path) -> std::io::Result<()> {
+    let path = dir.join(format!("doctor.new{}", std::process::id()));
+    let mut file = fs::File::options().create_new(true).write(true).mode(0o600).open(&path)?;
+    let written = file.write_all(&[b'x'; WRITE_BYTES]).and_then(|()| file.sync_all());
+    fs::remove_file(&path)?;
+    written
+}
+
+fn check_private(path: &Path, about: &str) -> Option<Check> {
+    let meta = path.metadata().ok()?;
+    let mode = meta.permissions().mode() & 0o777;
+    let shown = path.display();
+    Some(if mode & 0o077 == 0 {
+        Check::well(about, format!("{shown}, readable only by you"))
+    } else {
+        Check::error(about, format!("{shown} can be read by others (mode {mode:o})"), format!("chmod 600 {shown}"))
+    })
+}
+
+/// Looks for files of another user, such as those that a program under sudo leaves. The broker could not write them.
+/// Returns `None` if there is no directory yet.
+fn check_owners(places: &DataDir) -> Option<Check> {
+    let about = "owners";
+    let shown = places.dir.display();
+    let files = files_below(&places.dir).ok()?;
+    let is_foreign = |file: &&PathBuf| file.symlink_metadata().is_ok_and(|meta| meta.uid() != sys::uid());
+    let foreign: Vec<&PathBuf> = files.iter().filter(is_foreign).collect();
+    Some(match foreign.first() {
+        None => Check::well(about, format!("all {} files in {shown} are yours", files.len())),
+        Some(first) => {
+            let found =
+                format!("{} files in {shown} belong to another user, such as {}", foreign.len(), first.display());
+            Check::error(about, found, format!("sudo chown -R {} {shown}", sys::uid()))
+        }
+    })
+}
+
+/// The files and folders below a folder. A folder that can't be read counts as empty, unless it is the first one.
+fn files_below(root: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let names = |folder: &Path| Ok(fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect());
+    let mut found: Vec<PathBuf> = names(root)?;
+    let mut n_read = 0;
+    while n_read < found.len() && found.len() < FILES_MAX {
+        if found[n_read].symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
+            let inside: std::io::Result<Vec<PathBuf>> = names(&found[n_read]);
+            found.extend(inside.unwrap_or_default());
+        }
+        n_read += 1;
+    }
+    Ok(found)
+}
