@@ -105,16 +105,23 @@ fn refusal(dir: &HooksDir, sharing: Sharing) -> Error {
 
 fn remove(json: bool) -> Result<u8, Error> {
     let dir = HooksDir::find()?;
-    let (mut n_removed, mut notes) = (0, Vec::new());
-    for file in HOOKS.iter().map(|hook| GitHook::new(&dir, hook)) {
-        let removed = file.remove().map_err(|error| cant_write(&file.path, &error))?;
-        n_removed += usize::from(removed);
-        notes.extend(file.kept_copies().iter().map(|kept| format!("{} is one of your earlier hooks.", kept.display())));
+    let (mut n_removed, mut places, mut notes) = (0, Vec::new(), Vec::new());
+    for dir in dir.abandoned().into_iter().chain([dir]) {
+        let n_before = n_removed;
+        for file in HOOKS.iter().map(|hook| GitHook::new(&dir, hook)) {
+            let removed = file.remove().map_err(|error| cant_write(&file.path, &error))?;
+            n_removed += usize::from(removed);
+            let kept = file.kept_copies();
+            notes.extend(kept.iter().map(|kept| format!("{} is one of your earlier hooks.", kept.display())));
+        }
+        if n_removed > n_before {
+            places.push(dir.path.display().to_string());
+        }
+        dir.forget().map_err(|error| cant_write(&dir.record_path(), &error))?;
     }
-    dir.forget().map_err(|error| cant_write(&dir.record_path(), &error))?;
     let text = match n_removed {
         0 => "There was no guard here.".into(),
-        _ => format!("Removed from {}.", dir.path.display()),
+        _ => format!("Removed from {}.", places.join(" and ")),
     };
     let lines: Vec<String> = std::iter::once(text).chain(notes.clone()).collect();
     let value = json!({ "ok": true, "removed": n_removed, "notes": notes });

@@ -35,7 +35,11 @@ impl HooksDir {
     /// # Errors
     /// If git is not installed, or the working directory is not in a work tree.
     pub fn find() -> Result<HooksDir, Error> {
-        let top = path_of(run_git(Path::new("."), &["rev-parse", "--show-toplevel"])?);
+        HooksDir::of_work_tree(Path::new("."))
+    }
+
+    fn of_work_tree(inside: &Path) -> Result<HooksDir, Error> {
+        let top = path_of(run_git(inside, &["rev-parse", "--show-toplevel"])?);
         // A relative `core.hooksPath` is relative to the root of the work tree, because git runs the hooks there.
         let path = top.join(path_of(run_git(&top, &["rev-parse", "--git-path", "hooks"])?));
         let common = top.join(path_of(run_git(&top, &["rev-parse", "--git-common-dir"])?));
@@ -45,7 +49,6 @@ impl HooksDir {
                 "there is no git work tree here; run this command inside a work tree",
             ));
         }
-        let real = |path: PathBuf| path.canonicalize().unwrap_or(path);
         Ok(HooksDir { path: real(path), top, common: real(common) })
     }
 
@@ -87,7 +90,19 @@ impl HooksDir {
     pub fn recorded(&self) -> Vec<PathBuf> {
         let bytes = fs::read(self.record_path()).unwrap_or_default();
         let lines = bytes.split(|byte| *byte == 0).filter(|line| !line.is_empty());
-        lines.map(|line| PathBuf::from(OsStr::from_bytes(line))).collect()
+        lines.map(|line| real(PathBuf::from(OsStr::from_bytes(line)))).collect()
+    }
+
+    /// The directories in which a guard was installed, and which no work tree of this repository uses any more, for
+    /// example because a hook manager has set `core.hooksPath`.
+    pub fn abandoned(&self) -> Vec<HooksDir> {
+        let list = run_git(&self.top, &["worktree", "list", "--porcelain"]).unwrap_or_default();
+        let trees = list.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"worktree "));
+        let in_use = trees.filter_map(|tree| HooksDir::of_work_tree(Path::new(OsStr::from_bytes(tree))).ok());
+        let in_use: Vec<PathBuf> = in_use.map(|dir| dir.path).collect();
+        let is_abandoned = |path: &PathBuf| *path != self.path && !in_use.contains(path);
+        let with = |path| HooksDir { path, top: self.top.clone(), common: self.common.clone() };
+        self.recorded().into_iter().filter(is_abandoned).map(with).collect()
     }
 
     /// Records that a guard is installed in this directory.
@@ -95,9 +110,10 @@ impl HooksDir {
     /// # Errors
     /// If the file can't be written.
     pub fn record(&self) -> io::Result<()> {
-        let mut known = self.recorded();
-        if !known.contains(&self.path) {
-            known.push(self.path.clone());
+        // The directory may not have existed when git named it.
+        let (mut known, path) = (self.recorded(), real(self.path.clone()));
+        if !known.contains(&path) {
+            known.push(path);
         }
         self.write_record(&known)
     }
@@ -119,6 +135,11 @@ impl HooksDir {
         let paths: Vec<&[u8]> = known.iter().map(|path| path.as_os_str().as_bytes()).collect();
         fs::write(self.record_path(), paths.join(&0))
     }
+}
+
+/// The path without symlinks, if there is such a directory.
+fn real(path: PathBuf) -> PathBuf {
+    path.canonicalize().unwrap_or(path)
 }
 
 /// The path in git's output, without the line break at the end.
