@@ -28,7 +28,7 @@ pub(super) fn resolve(url: &str, root: &Path, settings: &[ConfigEntry], home: &P
         Location::Host { host, path, ssh } => {
             let host = match ssh {
                 Some(login) => ssh_config::host_name(&host, login.user.as_deref(), home),
-                None => host,
+                None => host.to_ascii_lowercase(),
             };
             let host = SSH_DOORS.iter().find(|(door, _)| *door == host).map_or(host.as_str(), |(_, host)| *host);
             // Forges ignore case in names, so no two repositories differ only by case.
@@ -82,7 +82,7 @@ fn on_host(host: &str, path: &str, is_ssh: bool) -> Location {
     };
     let user = login.and_then(|login| login.trim_start_matches('[').split(':').next()).map(str::to_owned);
     let ssh = is_ssh.then_some(SshLogin { user });
-    Location::Host { host: host.to_ascii_lowercase(), path: path.to_owned(), ssh }
+    Location::Host { host: host.to_owned(), path: path.to_owned(), ssh }
 }
 
 /// Splits `user@host:path` into two parts. A colon that comes after a slash belongs to a path, and a colon in brackets

@@ -19,7 +19,7 @@ pub(super) fn host_name(name: &str, user: Option<&str>, home: &Path) -> String {
     let own = Search { name, user, home, folder: &home.join(".ssh"), files_left: FILES_MAX }.in_file("config", 0);
     let of_machine =
         || Search { name, user, home, folder: Path::new("/etc/ssh"), files_left: FILES_MAX }.in_file("ssh_config", 0);
-    own.or_else(of_machine).unwrap_or_else(|| name.to_owned())
+    own.or_else(of_machine).unwrap_or_else(|| name.to_owned()).to_ascii_lowercase()
 }
 
 /// A search for the `HostName` of a name.
@@ -61,7 +61,7 @@ impl Search<'_> {
 
     /// The value of a `HostName` line, in which `%h` is the name.
     fn expanded(&self, value: &str) -> String {
-        value.replace("%h", self.name).replace("%%", "%").to_ascii_lowercase()
+        value.replace("%h", self.name).replace("%%", "%")
     }
 
     /// The files that an `Include` line names, in lexical order.
@@ -121,12 +121,12 @@ fn words(line: &str) -> Vec<String> {
 }
 
 /// Whether a `Host` line applies to a name. The line applies if at least one of its patterns matches, and no pattern
-/// with `!` matches.
+/// with `!` matches. Case matters.
 fn names_host(patterns: impl IntoIterator<Item = impl AsRef<str>>, name: &str) -> bool {
     let mut applies = false;
     for given in patterns {
-        let given = given.as_ref().to_ascii_lowercase();
-        let (is_negated, given) = given.strip_prefix('!').map_or((false, &*given), |given| (true, given));
+        let given = given.as_ref();
+        let (is_negated, given) = given.strip_prefix('!').map_or((false, given), |given| (true, given));
         // ssh takes brackets literally.
         let signs = pattern(&given.chars().map(|c| (c, c != '[')).collect::<Vec<_>>());
         if text_fits(name, &signs) {
@@ -139,7 +139,8 @@ fn names_host(patterns: impl IntoIterator<Item = impl AsRef<str>>, name: &str) -
     applies
 }
 
-/// Whether a `Match` line applies to a name. The line applies if all its criteria hold. A criterion that only ssh can
+/// Whether a `Match` line applies to a name. The line applies if all its criteria hold. Unlike in a `Host` line, the
+/// case of host names does not matter. A criterion that only ssh can
 /// decide, such as the result of a command, counts as not met, because running a command from here would surprise the
 /// user.
 fn matches_host(criteria: impl IntoIterator<Item = String>, name: &str, user: Option<&str>) -> bool {
@@ -152,7 +153,10 @@ fn matches_host(criteria: impl IntoIterator<Item = String>, name: &str, user: Op
             "all" => Some(true),
             // No earlier HostName line has applied. ssh uses the first HostName line that applies, so such a line would
             // have been used already.
-            "host" | "originalhost" => lists(name),
+            "host" | "originalhost" => {
+                let list = words.next().map(|list| list.to_ascii_lowercase());
+                list.map(|list| names_host(list.split(','), &name.to_ascii_lowercase()))
+            }
             "user" => user.and_then(lists),
             "localuser" => lists(&account::user()),
             _ => None,
@@ -196,6 +200,8 @@ mod tests {
         ] {
             assert_eq!(found(&[("config", config)], name), host, "{name}");
         }
+        let config = "Host work\n HostName no.example\nMatch host WORK\n HostName Yes.example";
+        assert_eq!(found(&[("config", config)], "Work"), "yes.example", "case matters in Host, not in Match");
         let config = "Match host work exec \"true # = \"\n HostName no.example\nMatch originalhost work\n HostName yes";
         assert_eq!(found(&[("config", config)], "work"), "yes");
     }
