@@ -70,17 +70,29 @@ fn json_file(dice: &mut Dice) -> String {
     format!("{}{body}{}", dice.one(&["", "// mine\n", "/* mine\n */\n"]), dice.one(&["\n", "", "\n\n", "\n// end"]))
 }
 
+/// A text in which lines look like ours.
+const LIKE_OURS: &str = "\"\"\"\n[[hooks]]\ncommand = '/x/slm-mesh hook kimi'\n[mcp_servers.slm-mesh]\n\"\"\"";
+
 fn toml_file(dice: &mut Dice) -> String {
     let mut text = String::from(dice.one(&["", "# mine\n", "\n"]));
     let servers = dice.below(6);
+    let hooks = dice.below(6);
+    text.push_str(["hooks = [{ event = 'Stop', command = 'x' }]\n", "hooks = [] # none\n", ""][hooks.min(2)]);
     match servers {
         0 => text.push_str("mcp_servers = { a = { command = \"x\" } } # inline\n"),
         1 => text.push_str("mcp_servers.a.command = 'x'\n"),
         _ => {}
     }
     for i in 0..dice.below(4) {
-        let value =
-            dice.one(&["1", "\"a # b\"", "[1, 2,\n  3, # three\n]", "'''\nlong\n'''", "{ a = 1 }", "2026-01-01"]);
+        let value = dice.one(&[
+            "1",
+            "\"a # b\"",
+            "[1, 2,\n  3, # three\n]",
+            "'''\nlong\n'''",
+            "{ a = 1 }",
+            "2026-01-01",
+            LIKE_OURS,
+        ]);
         let _ = writeln!(
             text,
             "{}k{i}{}{value}{}",
@@ -96,6 +108,7 @@ fn toml_file(dice: &mut Dice) -> String {
     }
     match servers {
         2 => text.push_str("[mcp_servers] # here\n"),
+        _ if hooks == 2 => text.push_str("[[ hooks ]] # mine\nevent = 'Stop'\ncommand = 'y'\n\n# next\n[[ hooks ]]\n"),
         3 => text.push_str("\n[mcp_servers.other]\ncommand = \"x\"\n\n# below\n[mcp_servers.other.env]\nA = 'b'\n"),
         _ => {}
     }
@@ -171,6 +184,36 @@ fn generated_files_come_back_byte_for_byte() {
     }
     assert!(n_left.iter().all(|n| *n <= LEFT_MAX), "left alone: {n_left:?} of {N_FILES} in each format");
     assert_eq!(leftovers(&project), paths.len(), "nothing else stays");
+}
+
+#[test]
+fn generated_files_with_hooks_in_toml_come_back_byte_for_byte() {
+    let home = Home::new();
+    let mut n_left = 0;
+    for seed in 0..N_FILES {
+        let mut dice = Dice(seed as u64);
+        let text = toml_file(&mut dice);
+        let text = dressed(&mut dice, text);
+        let path = home.write(".kimi-code/config.toml", &text);
+        let (_, said) = home.setup(&["kimi"]);
+        let with = fs::read_to_string(&path).unwrap();
+        n_left += usize::from(with == text);
+        assert!(
+            with == text || with.contains("slm-mesh hook kimi") && is_valid(&path),
+            "{text}\nbecame\n{with}\n{said}"
+        );
+        // Somebody writes below our hooks, so that the text of before no longer helps.
+        let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
+        let gap = |text: &str| if text.is_empty() || text.ends_with('\n') { "" } else { end };
+        let is_edited = seed % 2 == 0 && with != text;
+        if is_edited {
+            fs::write(&path, format!("{with}{}# later\n", gap(&with))).unwrap();
+        }
+        let (_, said) = home.setup(&["kimi", "--remove"]);
+        let wanted = if is_edited { format!("{text}{}# later\n", gap(&text)) } else { text };
+        assert_eq!(fs::read_to_string(&path).unwrap(), wanted, "{seed}: {with:?}: {said}");
+    }
+    assert!(n_left <= LEFT_MAX, "left alone: {n_left} of {N_FILES}");
 }
 
 fn leftovers(folder: &Path) -> usize {

@@ -206,7 +206,7 @@ impl Entries<'_> {
             };
         }
         if self.toml_hooks().is_some() {
-            return Ok(toml_hooks::remove(text, |command| self.is_our_hook(&json!({ "command": command }))));
+            return toml_hooks::remove(text, |command| self.is_our_hook(&json!({ "command": command })));
         }
         let whole = json_edit::parse(text)?;
         let mut text = text.to_owned();

@@ -32,6 +32,7 @@ pub mod setup_environment;
 pub mod setup_records;
 pub mod shell_tool_writes;
 pub mod shield_trial;
+mod toml_document;
 pub mod toml_entry;
 mod toml_hooks;
 pub mod wake_hook;

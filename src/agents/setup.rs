@@ -277,18 +277,21 @@ fn new_record(known: Option<FileRecord>, entries: &Entries, old: Option<&String>
     let before = match (&known, old) {
         (Some(known), Some(old)) if known.after == *old => known.before.clone(),
         (_, None) => None,
-        (known, Some(old)) => text_without_us(known.as_ref(), entries, old),
+        // If our entries can't be removed, the whole text is kept.
+        (known, Some(old)) => text_without_us(known.as_ref(), entries, old).unwrap_or_else(|_| Some(old.clone())),
     };
     FileRecord { before, after: new.to_owned(), agents }
 }
 
-/// The text without our entries; `None` if nothing would be left but what set-up wrote when it created the file. If our
-/// entries can't be removed, the whole text.
-fn text_without_us(known: Option<&FileRecord>, entries: &Entries, text: &str) -> Option<String> {
+/// The text without our entries; `None` if nothing would be left but what set-up wrote when it created the file.
+///
+/// # Errors
+/// If our entries can't be removed safely; the error says why.
+fn text_without_us(known: Option<&FileRecord>, entries: &Entries, text: &str) -> Result<Option<String>, String> {
     let shape = known.and_then(shape_of);
-    let Ok(bare) = entries.remove_from(text, shape.as_ref()) else { return Some(text.to_owned()) };
+    let bare = entries.remove_from(text, shape.as_ref())?;
     let was_new = known.is_none_or(|record| record.before.is_none());
-    (bare == text || !was_new || !entries.is_frame(&bare)).then_some(bare)
+    Ok((bare == text || !was_new || !entries.is_frame(&bare)).then_some(bare))
 }
 
 /// The JSON value of the text from before set-up. An empty text counts as an empty object.
@@ -337,7 +340,7 @@ fn restore_file_once(
     }
     let left = match &known {
         Some(known) if known.after == text => known.before.clone(),
-        known => text_without_us(known.as_ref(), entries, &text),
+        known => text_without_us(known.as_ref(), entries, &text)?,
     };
     if left.as_ref() == Some(&text) {
         forget(environment, &mut records, path)?;

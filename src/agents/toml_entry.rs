@@ -1,44 +1,10 @@
 //! Our server's table in a TOML file. `toml_edit` keeps comments, order and layout.
-//!
-//! **Invariant:** a file is not changed if `toml_edit` would not reproduce it byte for byte.
 
 use super::generated_files::{NAME, is_our_program};
+use super::toml_document::TomlFile;
 use serde_json::json;
 use std::collections::HashMap;
-use toml_edit::{Array, Decor, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
-
-/// The line ends of a file. They are kept separately, because `toml_edit` always prints line feeds and adds one at the
-/// end.
-struct LineEnds {
-    is_crlf: bool,
-}
-
-impl LineEnds {
-    fn parse(text: &str) -> Result<(LineEnds, DocumentMut), String> {
-        let ends = LineEnds { is_crlf: text.contains("\r\n") };
-        let mut plain = if ends.is_crlf { text.replace("\r\n", "\n") } else { text.to_owned() };
-        let is_mixed = ends.is_crlf && plain.replace('\n', "\r\n") != text;
-        if !plain.is_empty() && !plain.ends_with('\n') {
-            plain.push('\n');
-        }
-        let document: DocumentMut =
-            plain.parse().map_err(|error| format!("it is not valid TOML ({})", cause(&error)))?;
-        if is_mixed || document.to_string() != plain {
-            return Err("some of its lines end in LF and others in CRLF, and an edit would change that".into());
-        }
-        Ok((ends, document))
-    }
-
-    fn print(&self, document: &DocumentMut) -> String {
-        let text = document.to_string();
-        if self.is_crlf { text.replace('\n', "\r\n") } else { text }
-    }
-}
-
-/// The cause in a parser's error. The cause is the last line, and the lines before it show the position.
-fn cause(error: &toml_edit::TomlError) -> String {
-    error.message().trim().replace('\n', " ")
-}
+use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
 
 fn entry_of<'a>(document: &'a DocumentMut, key: &str) -> Option<&'a dyn TableLike> {
     document.get(key)?.as_table_like()?.get(NAME)?.as_table_like()
@@ -88,27 +54,24 @@ fn arguments() -> Array {
 /// # Errors
 /// If the file can't be changed safely; the error says why.
 pub fn put(text: &str, key: &str, program: &str) -> Result<String, String> {
-    let (ends, mut document) = LineEnds::parse(text)?;
-    if is_current(&document, key, program) {
+    let mut file = TomlFile::parse(text)?;
+    let document = &file.document;
+    if is_current(document, key, program) {
         return Ok(text.to_owned());
     }
     if document.get(key).is_some_and(|servers| servers.as_table_like().is_none()) {
         return Err(format!("{key} is not a table"));
     }
-    let is_ours = entry_of(&document, key).and_then(command_of).is_some_and(|command| is_our_program(&command));
+    let is_ours = entry_of(document, key).and_then(command_of).is_some_and(|command| is_our_program(&command));
     if is_ours {
-        update(&mut document, key, program);
+        update(&mut file.document, key, program);
     } else {
-        take_out(&mut document, key);
-        insert(&mut document, key, program);
+        take_out(&mut file, key);
+        insert(&mut file, key, program);
     }
-    let new = ends.print(&document);
+    let new = file.print();
     let check: DocumentMut = new.parse().map_err(|_| "an edit would make it invalid TOML".to_owned())?;
-    if is_current(&check, key, program) {
-        Ok(new)
-    } else {
-        Err(format!("{key} is written in a way that setup can't edit"))
-    }
+    if is_current(&check, key, program) { Ok(new) } else { Err(format!("{key} has a form that setup can't edit")) }
 }
 
 fn is_current(document: &DocumentMut, key: &str, program: &str) -> bool {
@@ -138,30 +101,21 @@ fn update(document: &mut DocumentMut, key: &str, program: &str) {
     }
 }
 
-fn insert(document: &mut DocumentMut, key: &str, program: &str) {
-    let is_inline = document.get(key).is_some_and(Item::is_inline_table);
-    if is_inline {
+fn insert(file: &mut TomlFile<'_>, key: &str, program: &str) {
+    if let Some(servers) = file.document.get_mut(key).and_then(Item::as_inline_table_mut) {
         let mut entry = InlineTable::new();
         entry.insert("command", program.into());
         entry.insert("args", arguments().into());
-        if let Some(servers) = document.get_mut(key).and_then(Item::as_inline_table_mut) {
-            servers.insert(NAME, entry.into());
-        }
+        servers.insert(NAME, entry.into());
         return;
     }
     let mut entry = Table::new();
     entry.insert("command", value(program));
     entry.insert("args", value(arguments()));
-    // Our table goes to the end of the file, after any comments there.
-    let mut last = 0;
-    each_table(document.as_table_mut(), &mut |table| last = last.max(table.position().unwrap_or(0)));
-    entry.set_position(Some(last + 1));
-    let trailing = document.trailing().as_str().unwrap_or("").to_owned();
-    let is_first = document.as_table().is_empty() && trailing.trim().is_empty();
-    let gap = if is_first { "" } else { "\n" };
-    entry.decor_mut().set_prefix(format!("{trailing}{gap}"));
-    document.set_trailing("");
-    let servers = document.as_table_mut().entry(key).or_insert_with(|| {
+    let (position, prefix) = file.make_room_at_end();
+    entry.set_position(Some(position));
+    entry.decor_mut().set_prefix(prefix);
+    let servers = file.document.as_table_mut().entry(key).or_insert_with(|| {
         let mut servers = Table::new();
         servers.set_implicit(true);
         Item::Table(servers)
@@ -180,12 +134,13 @@ pub fn remove(text: &str, key: &str) -> Result<String, String> {
     if !is_ours(text) {
         return Ok(text.to_owned());
     }
-    let (ends, mut document) = LineEnds::parse(text)?;
-    take_out(&mut document, key);
-    Ok(ends.print(&document))
+    let mut file = TomlFile::parse(text)?;
+    take_out(&mut file, key);
+    Ok(file.print())
 }
 
-fn take_out(document: &mut DocumentMut, key: &str) {
+fn take_out(file: &mut TomlFile<'_>, key: &str) {
+    let document = &mut file.document;
     let Some(servers) = document.get_mut(key).and_then(Item::as_table_like_mut) else { return };
     let removed = servers.remove(NAME);
     let is_empty = servers.is_empty();
@@ -193,57 +148,7 @@ fn take_out(document: &mut DocumentMut, key: &str) {
         document.remove(key);
     }
     if let Some(Item::Table(table)) = removed {
-        let comments = prefix_of(table.decor());
-        // Set-up added the blank line before our table.
-        let comments = comments.strip_suffix('\n').unwrap_or(&comments);
-        give_back(document, comments, table.position());
-    }
-}
-
-fn prefix_of(decor: &Decor) -> String {
-    decor.prefix().and_then(|prefix| prefix.as_str()).unwrap_or("").to_owned()
-}
-
-/// Moves comments to the first table after a position, or to the end of the file if no table follows.
-fn give_back(document: &mut DocumentMut, comments: &str, position: Option<isize>) {
-    if comments.is_empty() {
-        return;
-    }
-    let is_behind = |table: &Table| table.position() > position && table.position().is_some();
-    let mut next: Option<isize> = None;
-    each_table(document.as_table_mut(), &mut |table| {
-        if is_behind(table) && !table.is_implicit() && next.is_none_or(|next| table.position() < Some(next)) {
-            next = table.position();
-        }
-    });
-    if next.is_none() {
-        let trailing = document.trailing().as_str().unwrap_or("").to_owned();
-        document.set_trailing(format!("{comments}{trailing}"));
-        return;
-    }
-    each_table(document.as_table_mut(), &mut |table| {
-        if table.position() == next {
-            let own = prefix_of(table.decor());
-            table.decor_mut().set_prefix(format!("{comments}{own}"));
-        }
-    });
-}
-
-fn each_table(table: &mut Table, act: &mut impl FnMut(&mut Table)) {
-    for (_, item) in table.iter_mut() {
-        match item {
-            Item::Table(inner) => {
-                act(inner);
-                each_table(inner, act);
-            }
-            Item::ArrayOfTables(list) => {
-                for inner in list.iter_mut() {
-                    act(inner);
-                    each_table(inner, act);
-                }
-            }
-            _ => {}
-        }
+        file.keep_comments_of(&table);
     }
 }
 
@@ -298,6 +203,12 @@ mod tests {
             put("model = 1\n# end\n", KEY, "/bin/slm-mesh").unwrap() + "\n# wiki\n[mcp_servers.pw]\ncommand = 'x'\n";
         let without = "model = 1\n# end\n\n# wiki\n[mcp_servers.pw]\ncommand = 'x'\n";
         assert_eq!(remove(&with, KEY).unwrap(), without);
+        let noted =
+            with.replace("[mcp_servers.slm-mesh]", "# ours\n[mcp_servers.slm-mesh]").replace("\n\n# wiki", "\n# wiki");
+        assert_eq!(
+            remove(&noted, KEY).unwrap(),
+            "model = 1\n# end\n\n# ours\n# wiki\n[mcp_servers.pw]\ncommand = 'x'\n"
+        );
         let commented = "[mcp_servers.slm-mesh]\ncommand = '/old/slm-mesh' # ours\nenabled = false\n";
         let with = put(commented, KEY, "/bin/slm-mesh").unwrap();
         assert_eq!(
@@ -308,7 +219,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_kept_is_left_alone() {
-        for text in ["a = 1\r\nb = 2\n", "a = \n", "mcp_servers = 3\n"] {
+        for text in ["a = \n", "mcp_servers = 3\n", "[[mcp_servers]]\n"] {
             assert!(put(text, KEY, "/bin/slm-mesh").is_err(), "{text:?}");
         }
     }

@@ -1,40 +1,29 @@
 //! Our hooks in a TOML file. Each hook is a table in the list `hooks`, with an event, a command and a time limit.
-//!
-//! **Invariant:** all other bytes of the file stay as they are. Our tables are appended, and a comment line before each
-//! table marks it as ours.
+//! `toml_edit` keeps comments, order and layout.
 
+use super::toml_document::TomlFile;
 use serde_json::{Value, json};
-use toml_edit::DocumentMut;
+use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, value};
 
-/// The header line of each table in the list.
-const HEAD: &str = "[[hooks]]";
+/// The list that contains the hooks.
+const LIST: &str = "hooks";
 
 /// Appends a table for each event to a text. Replaces those of our tables that have another command or time limit.
 ///
 /// # Errors
-/// If the text is not valid TOML, or would become invalid with our tables.
+/// If the text is not valid TOML, or its list of hooks is no list.
 pub fn put(text: &str, events: &[(&str, &str)], line: &str, seconds: i64) -> Result<String, String> {
-    let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
-    let table = |event: &str| {
-        let lines = [
-            String::new(),
-            HEAD.to_owned(),
-            format!("event = {}", json!(event)),
-            format!("command = {}", json!(line)),
-            format!("timeout = {seconds}"),
-        ];
-        lines.iter().flat_map(|line| [line, end]).collect::<String>()
-    };
-    let ours: String = events.iter().map(|(event, _)| table(event)).collect();
-    if text.ends_with(&ours) {
+    let mut file = TomlFile::parse(text)?;
+    let is_ours = |command: &str| is_same_hook(command, line);
+    let wanted: Vec<_> = events.iter().map(|(event, _)| (Some(*event), Some(line), Some(seconds))).collect();
+    let ours = |table: &&dyn TableLike| text_of(*table, "command").is_some_and(is_ours);
+    let found: Vec<_> = tables(&file.document).into_iter().filter(ours).map(facts).collect();
+    if found == wanted {
         return Ok(text.to_owned());
     }
-    parse(text)?;
-    let rest = remove(text, |command| is_same_hook(command, line));
-    let gap = if rest.is_empty() || rest.ends_with('\n') { "" } else { end };
-    let new = format!("{rest}{gap}{ours}");
-    parse(&new).map_err(|_| "the key \"hooks\" in it is written in a way that setup can't edit".to_owned())?;
-    Ok(new)
+    take_out(&mut file, is_ours);
+    events.iter().try_for_each(|(event, _)| insert(&mut file, event, line, seconds))?;
+    Ok(file.print())
 }
 
 /// Whether two lines run the same agent's hook; the path of the program is ignored.
@@ -43,51 +32,88 @@ fn is_same_hook(a: &str, b: &str) -> bool {
     words(a) == words(b)
 }
 
-/// Removes each table for whose command `is_ours` returns true.
-pub fn remove(text: &str, is_ours: impl Fn(&str) -> bool) -> String {
-    let mut kept: Vec<&str> = Vec::new();
-    let mut lines = text.split_inclusive('\n').peekable();
-    while let Some(line) = lines.next() {
-        if line.trim() != HEAD {
-            kept.push(line);
-            continue;
+fn text_of<'a>(table: &'a dyn TableLike, name: &str) -> Option<&'a str> {
+    table.get(name)?.as_str()
+}
+
+/// The event, the command and the time limit of a hook.
+fn facts(table: &dyn TableLike) -> (Option<&str>, Option<&str>, Option<i64>) {
+    (text_of(table, "event"), text_of(table, "command"), table.get("timeout").and_then(Item::as_integer))
+}
+
+/// The hooks in a file, which may be tables or lie in one line.
+fn tables(document: &DocumentMut) -> Vec<&dyn TableLike> {
+    match document.get(LIST) {
+        Some(Item::ArrayOfTables(list)) => list.iter().map(|table| table as &dyn TableLike).collect(),
+        Some(item) => {
+            let list = item.as_array().into_iter().flatten();
+            list.filter_map(|hook| hook.as_inline_table()).map(|table| table as &dyn TableLike).collect()
         }
-        let mut table = vec![line];
-        while let Some(next) = lines.next_if(|next| !is_table_end(next)) {
-            table.push(next);
-        }
-        if !table.iter().filter_map(|line| command_of(line)).any(|command| is_ours(&command)) {
-            kept.extend(table);
-        } else if kept.last().is_some_and(|line| line.trim().is_empty()) {
-            kept.pop();
-        }
+        None => Vec::new(),
     }
-    kept.concat()
 }
 
-fn is_table_end(line: &str) -> bool {
-    let line = line.trim();
-    line.is_empty() || line.starts_with('[') || line.starts_with('#')
+fn insert(file: &mut TomlFile<'_>, event: &str, line: &str, seconds: i64) -> Result<(), String> {
+    if let Some(list) = file.document.get_mut(LIST).and_then(Item::as_array_mut) {
+        if list.iter().any(|hook| !hook.is_inline_table()) {
+            return Err(format!("the list \"{LIST}\" in it contains something else than hooks"));
+        }
+        list.push(InlineTable::from_iter([
+            ("event", event.into()),
+            ("command", line.into()),
+            ("timeout", toml_edit::Value::from(seconds)),
+        ]));
+        return Ok(());
+    }
+    let mut hook = Table::new();
+    hook.insert("event", value(event));
+    hook.insert("command", value(line));
+    hook.insert("timeout", value(seconds));
+    let (position, prefix) = file.make_room_at_end();
+    hook.set_position(Some(position));
+    hook.decor_mut().set_prefix(prefix);
+    let list = file.document.entry(LIST).or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
+    let list = list.as_array_of_tables_mut().ok_or_else(|| format!("the key \"{LIST}\" in it is not a list"))?;
+    list.push(hook);
+    Ok(())
 }
 
-/// The command in a line `command = …`.
-fn command_of(line: &str) -> Option<String> {
-    let document: DocumentMut = line.trim().parse().ok()?;
-    document.get("command")?.as_str().map(str::to_owned)
+/// Removes each table for whose command `is_ours` returns true.
+///
+/// # Errors
+/// If the file can't be changed safely; the error says why.
+pub fn remove(text: &str, is_ours: impl Fn(&str) -> bool) -> Result<String, String> {
+    let mut file = TomlFile::parse(text)?;
+    take_out(&mut file, is_ours);
+    Ok(file.print())
 }
 
-fn parse(text: &str) -> Result<DocumentMut, String> {
-    text.parse().map_err(|error: toml_edit::TomlError| format!("it is not valid TOML ({})", error.message().trim()))
+fn take_out(file: &mut TomlFile<'_>, is_ours: impl Fn(&str) -> bool) {
+    let is_ours = |table: &dyn TableLike| text_of(table, "command").is_some_and(&is_ours);
+    if let Some(list) = file.document.get_mut(LIST).and_then(Item::as_array_mut) {
+        return list.retain(|hook| !hook.as_inline_table().is_some_and(|table| is_ours(table)));
+    }
+    let list = file.document.get(LIST).and_then(Item::as_array_of_tables);
+    let places = list.into_iter().flat_map(|list| list.iter().enumerate()).filter(|(_, table)| is_ours(*table));
+    let places: Vec<usize> = places.map(|(n, _)| n).collect();
+    // The comments before the first of our tables move behind the last one, so the last one goes first.
+    for n in places.into_iter().rev() {
+        let Some(list) = file.document.get_mut(LIST).and_then(Item::as_array_of_tables_mut) else { return };
+        let removed = list.remove(n);
+        if list.is_empty() {
+            file.document.remove(LIST);
+        }
+        file.keep_comments_of(&removed);
+    }
 }
 
 /// The hooks in a text, in the form that JSON settings files use: an object `hooks` that lists the hooks of each event.
 pub fn as_json(text: &str) -> Option<Value> {
-    let document = parse(text).ok()?;
-    let mut found = json!({ "hooks": {} });
-    for table in document.get("hooks").and_then(|hooks| hooks.as_array_of_tables()).into_iter().flatten() {
-        let word = |name: &str| table.get(name).and_then(|item| item.as_str());
-        let (Some(event), Some(command)) = (word("event"), word("command")) else { continue };
-        let list = &mut found["hooks"][event];
+    let document: DocumentMut = text.parse().ok()?;
+    let mut found = json!({ LIST: {} });
+    for table in tables(&document) {
+        let (Some(event), Some(command), _) = facts(table) else { continue };
+        let list = &mut found[LIST][event];
         if list.is_null() {
             *list = json!([]);
         }
@@ -115,13 +141,17 @@ mod tests {
             "a = 1\r\n[b]\r\nc = 2\r\n",
             "[[hooks]]\nevent = \"Stop\"\ncommand = \"theirs\"\n\n# the end\n",
             "[[hooks]]\ncommand = 'x slm-mesh'\n[b]\n",
+            "[[ hooks ]] # mine\nevent = 'A'\n[b]\n[[ hooks ]]\nevent = 'B'\n",
+            "a = '''\n\n[[hooks]]\nevent = \"Stop\"\ncommand = \"/x/slm-mesh hook kimi\"\n'''\n",
+            "hooks = [] # none yet\n",
+            "hooks = [{ event = 'Stop', command = 'theirs' }]\n[b]\n",
         ] {
             let with = put(text, EVENTS, LINE, 5).unwrap();
             let hooks = as_json(&with).unwrap();
             let stops = hooks["hooks"]["Stop"].as_array().unwrap();
             assert_eq!(stops.last().unwrap()["command"], json!(LINE), "{with}");
             assert_eq!(put(&with, EVENTS, LINE, 5).unwrap(), with);
-            assert_eq!(remove(&with, is_ours), text, "by way of {with}");
+            assert_eq!(remove(&with, is_ours).unwrap(), text, "by way of {with}");
             let moved = put(&with, EVENTS, "/new/slm-mesh hook kimi", 5).unwrap();
             assert_eq!(moved, with.replace("/bin", "/new"));
         }
@@ -129,14 +159,21 @@ mod tests {
 
     #[test]
     fn what_cannot_be_kept_is_left_alone() {
-        for text in ["a = \n", "hooks = []\n", "hooks = 3\n"] {
+        for text in ["a = \n", "[hooks]\n", "hooks = 3\n", "hooks = [3]\n"] {
             assert!(put(text, EVENTS, LINE, 5).is_err(), "{text:?}");
         }
     }
 
     #[test]
+    fn what_a_person_changed_in_our_tables_is_no_reason_to_leave_them() {
+        let with = put("# top\na = 1\n", EVENTS, LINE, 5).unwrap();
+        let changed = with.replace("[[hooks]]", "[[ hooks ]] # the mesh").replace("timeout = 5", "timeout = 60 # slow");
+        assert_eq!(remove(&changed, is_ours).unwrap(), "# top\na = 1\n");
+    }
+
+    #[test]
     fn hooks_that_a_person_wrote_behind_ours_stay() {
         let with = put("a = 1\n", EVENTS, LINE, 5).unwrap() + "[[hooks]]\nevent = \"Stop\"\ncommand = \"mine\"\n";
-        assert_eq!(remove(&with, is_ours), "a = 1\n[[hooks]]\nevent = \"Stop\"\ncommand = \"mine\"\n");
+        assert_eq!(remove(&with, is_ours).unwrap(), "a = 1\n[[hooks]]\nevent = \"Stop\"\ncommand = \"mine\"\n");
     }
 }
