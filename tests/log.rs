@@ -211,6 +211,8 @@ fn a_channel_is_a_conversation_of_its_members_and_a_thread_is_one_in_it() {
     place.ok(&["send", "#api", "fine", "--reply-to", ids[1].as_str().unwrap(), "--as", "human"]);
     let rows = log(&place, &["--with", "#api"]);
     assert_eq!(texts(&rows), ["who takes the parser?", "I do", "fine"]);
+    let shown = place.ok(&["log", "--as", "human", "--with", "#api"]);
+    assert!(shown.contains("ann → #api (2 peers)  [") && shown.contains("bob → #api (2 peers)  ["), "{shown}");
     let root = &rows["messages"][0]["id"];
     assert!(rows["messages"].as_array().unwrap()[1..].iter().all(|row| row["thread"] == *root), "{rows}");
     let text = place.ok(&["channels", "--as", "human"]);

@@ -42,7 +42,7 @@ fn message(row: &Value) -> String {
     let (quoted, is_all) = untrusted_text::quoted_lines(row["payload"].as_str().unwrap_or(""), BODY_MAX);
     let whole = is_all && row.get("part").is_none();
     let group =
-        row["group"].as_str().map(|group| format!(" to {}", untrusted_text::shown_name(group))).unwrap_or_default();
+        row["group"].as_str().map(|group| format!(" to {}", untrusted_text::shown_group(group))).unwrap_or_default();
     let answers =
         row["replyTo"].as_str().map(|id| format!(", answers {}", untrusted_text::shown_name(id))).unwrap_or_default();
     let cut = if whole { "" } else { "\n(cut here; mesh_inbox with filter all shows the whole message)" };

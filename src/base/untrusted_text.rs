@@ -146,6 +146,14 @@ pub fn shown_name(name: &str) -> String {
     name.chars().map(plain).take(SHOWN_NAME_MAX).collect()
 }
 
+/// A group in the form that people and models see: one word, which begins with `#` only if the group is a channel.
+pub fn shown_group(group: &str) -> String {
+    match group.strip_prefix('#') {
+        Some(channel) => format!("#{}", shown_name(channel)),
+        None => shown_name(group),
+    }
+}
+
 /// A path in the form that people and models see. The path is quoted if any of its characters could make it look
 /// like a sentence.
 pub fn shown_path(path: &str) -> String {
@@ -205,7 +213,8 @@ mod tests {
                 assert!(is_clean(&word) && !word[1..word.len() - 1].contains(looks_like_quote), "{text:?}");
                 let (block, _) = quoted_lines(&text, usize::MAX);
                 assert!(block.split('\n').all(|line| line.starts_with("> ") && is_clean(line)), "{text:?}");
-                assert!(!shown_name(&text).contains([' ', '"', '(', ',']), "{text:?}");
+                assert!(!shown_name(&text).contains([' ', '"', '(', ',', '#']), "{text:?}");
+                assert!(!shown_group(&text).contains([' ', '"', '(', ',']), "{text:?}");
                 assert_eq!(check_name(&plain_name(&text)), Ok(()), "{text:?}");
             }
         }

@@ -382,6 +382,18 @@ fn two_hooks_of_one_event_show_everything_once() {
     assert_eq!(later.len(), 1, "{later:?}");
 }
 
+/// An agent answers to the channel that it reads, so the name must be right.
+#[test]
+fn mail_to_a_channel_names_the_channel() {
+    let place = Place::new();
+    let mut session = place.session("claude-code", ".");
+    told(&place, "claude", &at(&place, claude_shape("one", "SessionStart")));
+    session.tool("mesh_inbox", json!({ "action": "join", "channel": "#api" }));
+    place.ok(&["send", "#api", "v2 is out", "--as", "human"]);
+    let mail = told(&place, "claude", &at(&place, claude_shape("one", "UserPromptSubmit"))).to_string();
+    assert!(mail.contains(" to #api, ") && mail.contains("> v2 is out"), "{mail}");
+}
+
 /// An edit through the server of an editor counts like one with the agent's own tool; reading is free.
 #[test]
 fn an_edit_through_another_mcp_server_is_denied() {

@@ -85,7 +85,7 @@ pub fn log(value: &Value, _: &ParsedCommand) -> Rendered {
 pub fn log_message(row: &Value) -> String {
     // A sender that used the old HTTP API may have any name, even one that imitates this line.
     let name = |field: &str| untrusted_text::shown_name(row[field].as_str().unwrap_or(""));
-    let (from, group) = (name("fromName"), row["group"].as_str().map(untrusted_text::shown_name));
+    let (from, group) = (name("fromName"), row["group"].as_str().map(untrusted_text::shown_group));
     let to = match (row["copies"].as_i64(), &group) {
         (Some(n), Some(group)) => format!("{group} ({n} peers)"),
         _ => name("toName"),
