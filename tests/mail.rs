@@ -390,7 +390,8 @@ fn a_person_who_looks_at_an_agents_mail_takes_nothing() {
     let mut one = peer(&place, "one");
     let mut reader = place.session(CODEX, "api");
     reader.tool("mesh_status", json!({}));
-    let long = "long ".repeat(3_500);
+    // An answer to an agent would have no room for it.
+    let long = "long ".repeat(13_000);
     for text in ["first", &long] {
         ok(&mut one, "send", json!({ "to": "codex-api", "message": text }));
     }

@@ -11,6 +11,9 @@ use crate::base::error::Error;
 use crate::base::limits;
 use serde_json::{Value, json};
 
+/// Maximum size of the rows in an answer that people read, in bytes. Two of the longest messages fit.
+pub const PAGE_FOR_PEOPLE_MAX: usize = 128 * 1024;
+
 /// Maximum length of a cursor, in bytes: a number and a path.
 pub const CURSOR_MAX: usize = limits::PATH_MAX + 21;
 
@@ -35,19 +38,32 @@ pub const fn next_page(max: usize) -> Arg {
 }
 
 /// The rows of one answer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Page {
     rows: Vec<Value>,
     size: usize,
+    size_max: usize,
+}
+
+impl Default for Page {
+    /// A page that fits into a tool result.
+    fn default() -> Page {
+        Page { rows: Vec::new(), size: 0, size_max: limits::PAGE_MAX }
+    }
 }
 
 impl Page {
+    /// A page for a person, who has no tool result that it must fit into.
+    pub fn for_people() -> Page {
+        Page { size_max: PAGE_FOR_PEOPLE_MAX, ..Page::default() }
+    }
+
     /// Adds a row if the row fits. Returns whether it was added. The first row always fits, so that each page makes
     /// progress.
     #[must_use]
     pub fn add(&mut self, row: Value) -> bool {
         self.size += row.to_string().len();
-        let fits = self.rows.is_empty() || self.size <= limits::PAGE_MAX;
+        let fits = self.rows.is_empty() || self.size <= self.size_max;
         if fits {
             self.rows.push(row);
         }

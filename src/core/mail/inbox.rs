@@ -128,7 +128,7 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     }
     let mut more = found.len() as i64 > limit;
     found.truncate(limit as usize);
-    let (mut page, mut n_whole) = (Page::default(), 0);
+    let (mut page, mut n_whole) = (if is_look { Page::for_people() } else { Page::default() }, 0);
     for message in &found {
         let to_row = if is_look { Mail::whole_row } else { Mail::row };
         let row = to_row(mail, &turn.store, peers, message, view);

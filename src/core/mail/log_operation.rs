@@ -20,9 +20,6 @@ const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
 /// The argument for the words of a search, which are limited in bytes.
 pub(super) const SEARCH: ArgKind = ArgKind::Text { min: 0, max: 1024 };
 
-/// Maximum size of one answer, in bytes. To get more, a client calls again.
-const ANSWER_MAX: usize = 128 * 1024;
-
 /// Reads the log.
 pub static LOG: Op = Op {
     name: "log",
@@ -92,7 +89,7 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     };
     let limit = args.int("limit").unwrap_or(50) as usize;
     let to_row = |message: &Message| mail.whole_row(store, peers, message, MailView::Sent);
-    let page = mail.history(store, &scan, &mut filter, limit, ANSWER_MAX, to_row)?;
+    let page = mail.history(store, &scan, &mut filter, limit, pagination::PAGE_FOR_PEOPLE_MAX, to_row)?;
     let next = page.cursor.filter(|_| !scan.newest && !page.is_complete).unwrap_or(last);
     if page.rows.is_empty()
         && page.is_complete
