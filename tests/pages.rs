@@ -88,3 +88,46 @@ fn the_output_says_how_to_see_the_rest() {
     assert_eq!(out.status.code(), Some(2), "{out:?}");
     assert!(String::from_utf8_lossy(&out.stderr).contains("--after"), "{out:?}");
 }
+
+/// The texts that an answer of the inbox shows, and the hint above or below them.
+fn texts_and_hint(said: &str) -> (Vec<&str>, &str) {
+    let texts = said.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+    (texts, said.lines().find(|line| line.starts_with("there are")).unwrap_or(""))
+}
+
+#[test]
+fn a_mailbox_that_is_longer_than_an_answer_says_how_to_see_the_rest() {
+    let place = Place::new();
+    place.ok(&["start", "--detach"]);
+    let mut sockets = ["ann", "bob"].map(|name| {
+        let mut socket = place.socket();
+        socket.call("attach", json!({ "name": name, "agent": "codex", "project": "/p", "pid": 1 }));
+        socket.call("channel.join", json!({ "channel": "api" }));
+        socket
+    });
+    for n in 1..=4 {
+        sockets[0].call("send", json!({ "to": "#api", "message": format!("message {n}") }));
+    }
+    let inbox = |args: &[&str]| place.ok(&[&["inbox", "--as", "bob", "--limit", "2"], args].concat());
+    // What is unread begins with the oldest message, and so do the further pages.
+    for (args, texts, hint) in [
+        (&[][..], ["message 1", "message 2"], "there are more: --after 2"),
+        (&["--after", "2"], ["message 3", "message 4"], ""),
+        // A history ends with the newest one.
+        (
+            &["--filter", "all"],
+            ["message 3", "message 4"],
+            "there are older messages; show them with --after 0, oldest first",
+        ),
+        (&["--filter", "all", "--after", "0"], ["message 1", "message 2"], "there are more: --after 2"),
+        (
+            &["--filter", "all", "--from", "#api"],
+            ["message 3", "message 4"],
+            "there are older messages; show them with --before 3",
+        ),
+        (&["--filter", "all", "--from", "#api", "--before", "3"], ["message 1", "message 2"], ""),
+    ] {
+        let said = inbox(args);
+        assert_eq!(texts_and_hint(&said), (texts.to_vec(), hint), "{args:?}: {said}");
+    }
+}

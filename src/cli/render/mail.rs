@@ -32,15 +32,31 @@ pub fn inbox(value: &Value, parsed: &ParsedCommand) -> Rendered {
         return Rendered::Text("No messages.".into());
     }
     let mut text: Vec<String> = rows.iter().map(message).collect();
-    let is_look = value["look"] == json!(true);
-    let n_more = value["remaining"].as_i64().filter(|n| *n > 0);
-    if let Some(n) = n_more.filter(|_| !is_look) {
-        text.push(dim(&format!("{n} more messages: run slm-mesh inbox again")));
-    }
-    if value["more"] == json!(true) || is_look && n_more.is_some() {
-        text.push(dim(&format!("there are more: --after {}", value["next"])));
+    let has_more = value["more"] == json!(true);
+    // When somebody reads the mail, the next call shows the next messages. When somebody only looks, it needs a cursor.
+    match (older_messages_flag(value, parsed), value["remaining"].as_i64()) {
+        // Messages are listed from the oldest to the newest.
+        (Some(flag), _) if has_more => {
+            text.insert(0, dim(&format!("there are older messages; show them with {flag}")));
+        }
+        _ if has_more => text.push(dim(&format!("there are more: --after {}", value["next"]))),
+        (_, Some(n)) if n > 0 && value["look"].is_null() => {
+            text.push(dim(&format!("{n} more messages: run slm-mesh inbox again")));
+        }
+        _ => {}
     }
     Rendered::Text(text.join("\n"))
+}
+
+/// The flag that shows messages older than those in an answer of the inbox; `None` if the answer begins with the oldest.
+fn older_messages_flag(value: &Value, parsed: &ParsedCommand) -> Option<String> {
+    let is_history = parsed.args.get("filter").is_some_and(|filter| *filter != "unread");
+    match value["before"].as_i64() {
+        Some(before) => Some(format!("--before {before}")),
+        // Without a cursor, a history ends with the newest message.
+        None if is_history && !parsed.args.contains_key("after") => Some("--after 0, oldest first".into()),
+        None => None,
+    }
 }
 
 /// Renders one message.

@@ -157,7 +157,7 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         value["next"] = json!(next);
     }
     if is_look {
-        (value["look"], value["next"]) = (json!(true), json!(next));
+        (value["look"], value["next"], value["more"]) = (json!(true), json!(next), json!(more));
     }
     Ok(Outcome::Ready(value))
 }
