@@ -390,8 +390,9 @@ pub fn relative(path: &str) -> String {
         .map_or_else(|| path.to_owned(), str::to_owned)
 }
 
+/// A time for people. The Z says that it is UTC, and `--since` accepts it as it stands.
 fn clock(iso: &Value) -> String {
-    time::sqlite(iso.as_str().unwrap_or(""))
+    iso.as_str().map_or_else(String::new, |iso| time::sqlite(iso) + "Z")
 }
 
 fn ago(iso: &Value) -> String {
