@@ -31,25 +31,8 @@ const ROWS_FOR_ALL: usize = 14;
 /// On a screen with at least this many columns, rows show all their cells.
 const WIDE: usize = 64;
 
-const HELP: &str = "Tab  arrows   move between panes and rows; Home goes back to the newest
-Enter         open the \
-                    selected message, peer, lock or event
-w             write to the peer in the selected row, as \
-                    yourself
-m             show the mailbox of the peer in the selected row
-x             release the \
-                    selected lock, after you confirm; the lock's holder is notified
-s             search all messages \
-                    for certain words
-/             show only one project: type a part of its path, or nothing for all \
-                    projects
-q  Ctrl-C     quit
-
-A message and the replies to it are one row, which opens as a \
-                    conversation.
-Looking at messages here does not mark them as read for the agents. Opening a message marks it as read only \
-                    if it is addressed to you. Sent: the message waits in the mailbox. Marked as read: the whole message was shown. \
-                    Acked: the recipient confirmed or answered the message.";
+/// What the keys do, and what the receipts mean. A screen of 80 columns shows each line unbroken.
+const HELP: &str = include_str!("keys.txt");
 
 /// Draws the whole screen.
 pub fn draw_screen(model: &WatchModel, columns: usize, rows: usize, now: i64) -> Vec<StyledLine> {

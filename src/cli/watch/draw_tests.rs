@@ -157,6 +157,12 @@ fn the_head_names_the_hub_that_leads() {
 }
 
 #[test]
+fn no_line_of_the_keys_breaks_on_80_columns() {
+    let InputMode::Open { body, .. } = super::draw::help_text() else { panic!("the keys are not a text") };
+    assert_eq!(super::screen_text::wrap(&body, 80 - 4), body.lines().collect::<Vec<_>>());
+}
+
+#[test]
 fn no_line_is_wider_than_the_screen_and_none_is_missing() {
     for (columns, rows) in [(80, 24), (40, 10), (200, 60), (1, 1), (2, 3), (20, 14), (64, 15), (300, 5)] {
         for pane in super::model::PANES {

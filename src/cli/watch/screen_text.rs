@@ -80,7 +80,12 @@ pub fn wrap(text: &str, columns: usize) -> Vec<String> {
                 lines.push(std::mem::take(&mut open).trim_end().to_owned());
             }
             for c in word.chars() {
-                if width(&open) + width_of(c) > columns {
+                let is_full = width(&open) + width_of(c) > columns;
+                // A space at the end of a full line needs no room.
+                if is_full && c == ' ' {
+                    continue;
+                }
+                if is_full {
                     lines.push(std::mem::take(&mut open));
                 }
                 open.push(c);
@@ -108,6 +113,7 @@ mod tests {
         assert_eq!(cut("日本語", 5), "日本…");
         assert_eq!(cut_front("/a/long/path.rs", 8), "…path.rs");
         assert_eq!(wrap("one two three", 8), ["one two", "three"]);
+        assert_eq!(wrap("one two ", 3), ["one", "two"], "no line begins with the space of a full one");
         assert_eq!(wrap("abcdefghij\n\nx", 4), ["abcd", "efgh", "ij", "", "x"]);
     }
 
