@@ -6,6 +6,9 @@ use super::model::{WatchModel, WatchedMessage, word};
 use crate::base::time;
 use serde_json::Value;
 
+/// What separates messages in a text.
+const GAP: &str = "\n\n\n";
+
 /// A message and its known replies, oldest first. A conversation has at least one message.
 #[derive(Debug, Clone)]
 pub struct Conversation<'a> {
@@ -75,32 +78,38 @@ pub fn conversation_text(model: &WatchModel, conversation: &Conversation<'_>) ->
         format!("{head}\n\n{body}{}", draw::copy_receipts(model, mail))
     };
     let texts: Vec<String> = conversation.messages.iter().map(text).collect();
-    texts.join("\n\n\n")
+    texts.join(GAP)
 }
 
 /// The text of the messages in an answer, in the order of the answer.
 pub fn rows_text(rows: &[Value]) -> String {
-    let text = |row: &Value| {
-        let to = row["group"].as_str().or(row["toName"].as_str()).map(|to| format!(" → {to}")).unwrap_or_default();
-        let at = time::parse(word(&row["createdAt"])).unwrap_or(0);
-        let head = format!("{}{to}\n{} UTC, {}", word(&row["fromName"]), clock(at), word(&row["receipt"]));
-        format!("{head}\n\n{}", word(&row["payload"]))
-    };
-    rows.iter().map(text).collect::<Vec<_>>().join("\n\n\n")
+    rows.iter().map(row_text).collect::<Vec<_>>().join(GAP)
+}
+
+fn row_text(row: &Value) -> String {
+    let to = row["group"].as_str().or(row["toName"].as_str()).map(|to| format!(" → {to}")).unwrap_or_default();
+    let at = time::parse(word(&row["createdAt"])).unwrap_or(0);
+    let head = format!("{}{to}\n{} UTC, {}", word(&row["fromName"]), clock(at), word(&row["receipt"]));
+    format!("{head}\n\n{}", word(&row["payload"]))
 }
 
 /// A mailbox as its owner sees it: unread messages first, from the oldest to the newest, and then read messages, from
-/// the newest to the oldest.
-pub fn mailbox_text(answer: &Value) -> String {
-    let rows = answer["messages"].as_array().cloned().unwrap_or_default();
-    let is_unread = |row: &Value| ["accepted", "offered"].contains(&word(&row["receipt"]));
-    let (unread, mut read): (Vec<Value>, Vec<Value>) = rows.into_iter().partition(is_unread);
-    read.reverse();
-    let part = |title: &str, rows: &[Value]| match rows {
-        [] => format!("{title}: none"),
-        rows => format!("{title}\n\n{}", rows_text(rows)),
+/// the newest to the oldest. The two answers contain the owner's unread messages and the latest ones of all.
+pub fn mailbox_text(name: &str, unread: &Value, all: &Value) -> String {
+    let is_read = |row: &&Value| !["accepted", "offered"].contains(&word(&row["receipt"]));
+    let unread_rows = unread["messages"].as_array().cloned().unwrap_or_default();
+    let read_rows: Vec<Value> =
+        all["messages"].as_array().into_iter().flatten().rev().filter(is_read).cloned().collect();
+    let n_more = unread["remaining"].as_i64().filter(|n| *n > 0);
+    let more_unread = n_more.map(|n| format!("and {n} more: slm-mesh inbox --as {name} --after {}", unread["next"]));
+    let is_older = all["more"] == Value::Bool(true);
+    let older = is_older.then(|| format!("and older ones: slm-mesh inbox --as {name} --filter all --after 0"));
+    let part = |title: &str, rows: &[Value], more: Option<String>| {
+        let texts: Vec<String> = rows.iter().map(row_text).chain(more).collect();
+        if texts.is_empty() { format!("{title}: none") } else { format!("{title}\n\n{}", texts.join(GAP)) }
     };
-    format!("{}\n\n\n{}", part("UNREAD, oldest first", &unread), part("READ, newest first", &read))
+    let unread = part("UNREAD, oldest first", &unread_rows, more_unread);
+    format!("{unread}{GAP}{}", part("READ, newest first", &read_rows, older))
 }
 
 fn clock(at: i64) -> String {

@@ -1,5 +1,6 @@
 //! Draws a small scene on screens of several sizes, and presses keys in the scene.
 
+use super::conversations::mailbox_text;
 use super::draw::{StyledLine, draw_screen};
 use super::key_actions::{self, UserAction, handle_key};
 use super::key_decoder::Key;
@@ -307,11 +308,24 @@ fn words_are_searched_and_a_mailbox_is_only_looked_at() {
     assert_eq!(keys(&mut model, &[Key::Char('s'), Key::Enter]), None, "no words search nothing");
     assert_eq!(keys(&mut model, &[Key::Char('m')]), Some(UserAction::LookAtMailbox("claude-api".into())));
     let row = |id: &str, receipt: &str| json!({ "fromName": id, "payload": "\u{1b}[2Jx", "receipt": receipt });
-    let rows = [row("p-one", "read"), row("p-two", "acked"), row("p-three", "offered"), row("p-four", "accepted")];
-    let text = super::conversations::mailbox_text(&json!({ "messages": rows }));
-    let places = ["UNREAD", "p-three", "p-four", "\nREAD,", "p-two", "p-one"].map(|word| text.find(word).expect(word));
-    assert!(places.is_sorted(), "{text}");
-    assert!(super::conversations::mailbox_text(&json!({})).starts_with("UNREAD, oldest first: none"));
+    let unread =
+        json!({ "messages": [row("p-three", "offered"), row("p-four", "accepted")], "remaining": 5, "next": 4 });
+    let latest = [row("p-one", "read"), row("p-two", "acked"), row("p-nine", "accepted")];
+    let text = mailbox_text("ann", &unread, &json!({ "messages": latest, "more": true }));
+    let words = [
+        "UNREAD",
+        "p-three",
+        "p-four",
+        "and 5 more: slm-mesh inbox --as ann --after 4",
+        "\nREAD,",
+        "p-two",
+        "p-one",
+        "and older ones: slm-mesh inbox --as ann --filter all --after 0",
+    ];
+    assert!(words.map(|word| text.find(word).expect(word)).is_sorted(), "{text}");
+    assert!(!text.contains("p-nine"), "what is unread is not among the rest: {text}");
+    let none = "UNREAD, oldest first: none\n\n\nREAD, newest first: none";
+    assert_eq!(mailbox_text("ann", &json!({}), &json!({})), none);
 }
 
 #[test]

@@ -36,8 +36,10 @@ pub enum WatchRequest {
     Conversation(String),
     /// Messages that contain these words. Also holds the messages that earlier steps of the search found, newest first.
     Search(String, Vec<Value>),
-    /// The mailbox of the peer with this name.
-    Mailbox(String),
+    /// The unread messages of the peer with this id, whose mailbox is to be shown.
+    Unread(String),
+    /// The latest messages of the peer with this name. Also holds the answer with the peer's unread messages.
+    Mailbox(String, Value),
     /// Send a message to this peer.
     Send(String),
     /// Release the lock on this path.

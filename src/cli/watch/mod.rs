@@ -33,6 +33,8 @@ use std::time::{Duration, Instant};
 const N_OLD: i64 = 50;
 /// How many messages a search shows.
 const SEARCH_MAX: usize = 50;
+/// How many unread messages of a mailbox the view shows, and how many others.
+const MAILBOX_MAX: usize = 60;
 /// Minimum time between two redraws. An event should appear within 100 ms.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(80);
 /// Minimum time between two requests for the same outdated list.
@@ -190,13 +192,19 @@ impl WatchScreen {
                     }
                 }
                 (WatchRequest::Search(words, found), Ok(value)) => self.search_on(words, found, &value),
-                (WatchRequest::Mailbox(name), Ok(value)) => {
-                    self.open_text(format!("Mailbox of {name}"), conversations::mailbox_text(&value));
+                (WatchRequest::Unread(owner), Ok(unread)) => {
+                    let asked = WatchRequest::Mailbox(self.model.name(&owner), unread);
+                    self.feed.request(asked, "inbox", look_at_mailbox(&owner, "all"));
+                }
+                (WatchRequest::Mailbox(name, unread), Ok(all)) => {
+                    let text = conversations::mailbox_text(&name, &unread, &all);
+                    self.open_text(format!("Mailbox of {name}"), text);
                 }
                 (
                     WatchRequest::Conversation(_)
                     | WatchRequest::Search(..)
-                    | WatchRequest::Mailbox(_)
+                    | WatchRequest::Unread(_)
+                    | WatchRequest::Mailbox(..)
                     | WatchRequest::Send(_)
                     | WatchRequest::Release(_),
                     Err(error),
@@ -230,8 +238,8 @@ impl WatchScreen {
             }
             Some(UserAction::Search(words)) => self.search(words, Vec::new(), None),
             Some(UserAction::LookAtMailbox(owner)) => {
-                let params = json!({ "as": owner, "filter": "all", "take": false, "limit": 60 });
-                self.feed.request(WatchRequest::Mailbox(self.model.name(&owner)), "inbox", params);
+                let params = look_at_mailbox(&owner, "unread");
+                self.feed.request(WatchRequest::Unread(owner), "inbox", params);
             }
             Some(UserAction::Quit) | None => {}
         }
@@ -390,6 +398,11 @@ impl WatchScreen {
         // sequence.
         self.terminal.write(&format!("\u{1b}[?2026h{out}\u{1b}[0m\u{1b}[?2026l"))
     }
+}
+
+/// The parameters of a request that looks at a peer's mail without taking it.
+fn look_at_mailbox(owner: &str, filter: &str) -> Value {
+    json!({ "as": owner, "filter": filter, "take": false, "limit": MAILBOX_MAX })
 }
 
 /// A line with escape codes. The selected line is highlighted across the full width.
