@@ -385,6 +385,7 @@ fn event_details(model: &WatchModel, row: &Value) -> String {
             format!("{} = {value}", tame(word(&payload["key"])))
         }
         "state_deleted" => tame(word(&payload["key"])),
+        "channel_joined" | "channel_left" => tame(word(&payload["channel"])),
         _ => {
             let fact = |(name, value): (&String, &Value)| {
                 format!("{name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))

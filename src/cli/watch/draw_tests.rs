@@ -270,6 +270,21 @@ fn a_message_to_a_group_opens_with_the_receipt_of_each_copy() {
 }
 
 #[test]
+fn the_receipts_of_a_broadcast_count_all_copies_also_beside_the_users_own() {
+    let mut model = WatchModel::new("h", "ada");
+    let copy = json!({ "id": "m1", "seq": 1, "fromPeer": "dan", "fromName": "dan", "toPeer": "h", "receipt": "read",
+        "group": "all", "type": "text", "payload": "tests are red", "createdAt": "2026-01-01T12:00:00.000Z" });
+    let mut of_log = copy.clone();
+    of_log["toName"] = json!("ada");
+    (of_log["copies"], of_log["receipts"]) = (json!(3), json!({ "read": 2, "accepted": 1 }));
+    for row in [of_log, copy] {
+        model.add_messages(&json!({ "messages": [row] }));
+        let lines = shown(&model, 80, 24).join("\n");
+        assert!(lines.contains("dan → all  2/3 read   tests are red"), "{lines}");
+    }
+}
+
+#[test]
 fn the_user_reads_every_message_and_takes_only_their_own() {
     let mut model = scene();
     let action = keys(&mut model, &[Key::Back, Key::Back, Key::Enter]);

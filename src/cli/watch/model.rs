@@ -276,7 +276,10 @@ impl WatchModel {
                 known.group = known.group.max(row["copies"].as_i64());
                 known.receipt = word(&row["receipt"]).to_owned();
                 known.own = own.or_else(|| known.own.take());
-                if known.row.as_ref().is_none_or(|old| row["seq"].as_i64() <= old["seq"].as_i64()) {
+                let is_earlier = |old: &Value| row["seq"].as_i64() <= old["seq"].as_i64();
+                // Only a row of the log has the receipts of all copies.
+                let keeps_receipts = |old: &Value| old["receipts"].is_null() || !row["receipts"].is_null();
+                if known.row.as_ref().is_none_or(|old| is_earlier(old) && keeps_receipts(old)) {
                     known.row = Some(row);
                 }
                 continue;
