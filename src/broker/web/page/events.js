@@ -1,6 +1,6 @@
 // The section of events.
 
-import { $, bdi, clock, el, setText, showEmpty, still, sync } from '/page/dom.js';
+import { $, bdi, clockDay, el, setText, showEmpty, still, sync } from '/page/dom.js';
 import { pathOf } from '/page/locks.js';
 import { fits, mesh, project } from '/page/mesh.js';
 import { addSection } from '/page/paint.js';
@@ -16,7 +16,7 @@ function paintEvents() {
   });
   const rows = found.slice(-SHOWN_MAX).reverse();
   sync($('event-list'), rows, (event) => event.seq, (event) => {
-    const line = el('div', 'line', clock(event.createdAt), bdi('type', event.type), bdi('name', event.emittedByName), bdi('less', factsOf(event)));
+    const line = el('div', 'line', clockDay(event.createdAt), bdi('type', event.type), bdi('name', event.emittedByName), bdi('less', factsOf(event)));
     return el('li', '', line);
   }, still);
   setText($('n-events'), '');

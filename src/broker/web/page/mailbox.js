@@ -17,12 +17,13 @@ export async function openMailbox(peer) {
     const read = all.messages.filter((row) => ['read', 'acked'].includes(row.receipt)).reverse();
     const n = unread.messages.length + unread.remaining;
     setText($('mailbox-note'), `${n} unread, oldest first. Looking changes nothing for ${flat(peer.name)} and the senders.`);
-    const rest = unread.remaining > 0 ? [el('li', 'dim', `${unread.remaining} more unread`)] : [];
-    const title = (text) => el('li', 'caption', text);
+    const show = (rows) => rows.map((row) => foundRow({ ...row, toName: peer.name }, false));
+    const note = (css, text) => el('li', css, text);
     $('mailbox-list').replaceChildren(
-      ...unread.messages.map((row) => foundRow({ ...row, toName: peer.name }, false)), ...rest,
-      ...(read.length ? [title('Read, newest first')] : []),
-      ...read.map((row) => foundRow({ ...row, toName: peer.name }, false)),
+      ...show(unread.messages),
+      ...(unread.remaining > 0 ? [note('dim', `${unread.remaining} more unread`)] : []),
+      ...(read.length ? [note('caption', 'Read, newest first'), ...show(read)] : []),
+      ...(all.more ? [note('dim', `There are older messages: slm-mesh inbox --as ${flat(peer.name)} --filter all --after 0`)] : []),
     );
   } catch (error) {
     setText($('mailbox-note'), error.message);

@@ -58,7 +58,7 @@ export function applyFrame(frame) {
 /** The sections that a frame changes. */
 function changedSections(frame) {
   const found = [];
-  if (frame.peers || frame.left) found.push('agents', 'locks');
+  if (frame.peers || frame.left) found.push('agents', 'locks', 'messages');
   if (frame.locks || frame.freed) found.push('locks');
   if (frame.messages) found.push('messages', 'lanes');
   if (frame.events) found.push('events', 'locks', 'state');

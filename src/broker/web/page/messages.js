@@ -1,6 +1,6 @@
 // The section of messages: conversations with their replies folded, receipts and texts.
 
-import { $, always, bdi, button, clock, el, flat, setText, showEmpty, sync, tame } from '/page/dom.js';
+import { $, always, bdi, button, clock, clockDay, el, flat, setText, showEmpty, sync, tame } from '/page/dom.js';
 import { callMesh } from '/page/connection.js';
 import { openWriteDialog, showNotice } from '/page/dialogs.js';
 import { fits, mesh, project } from '/page/mesh.js';
@@ -17,7 +17,8 @@ export const shownMessages = () => [...mesh.messages.values()].filter((row) =>
 function paintMessages() {
   const list = threadsOf(talksOf(shownMessages())).sort((a, b) => b.seq - a.seq).slice(0, SHOWN_MAX);
   sync($('message-list'), list, (thread) => thread.key, makeThread, always(fillThread));
-  const unread = [...mesh.messages.values()].filter(isForMe).length;
+  // The page may not have all of the messages that wait.
+  const unread = mesh.peers.get(mesh.me)?.unread ?? 0;
   setText($('n-messages'), unread ? `${unread} for you` : '');
   showEmpty('messages', list.length);
   $('more-messages').hidden = $('span').parentElement.hidden = list.length === 0;
@@ -82,7 +83,7 @@ function makeTalk(talk, tag) {
   const parts = { steps: el('span', 'steps'), body: el('div'), each: el('details', 'less'), acts: el('span', 'end') };
   parts.list = el('ul', 'each');
   parts.each.append(el('summary', '', parts.steps), parts.list);
-  const line = routeLine(row, clock(row.createdAt));
+  const line = routeLine(row, clockDay(row.createdAt));
   line.append(parts.each, parts.acts);
   cell.append(line, parts.body);
   return Object.assign(cell, { parts });

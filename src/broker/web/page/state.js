@@ -1,6 +1,6 @@
 // The section of shared state, with the history of each entry.
 
-import { $, always, bdi, clock, el, flat, setText, showEmpty, sync, tame } from '/page/dom.js';
+import { $, always, bdi, clockDay, el, flat, setText, showEmpty, sync, tame } from '/page/dom.js';
 import { fits, mesh } from '/page/mesh.js';
 import { addSection } from '/page/paint.js';
 
@@ -23,14 +23,14 @@ function paintState() {
     if (cell.print === print) return;
     cell.print = print;
     const { facts, value, list, past: details, sum } = cell.parts;
-    facts.replaceChildren(`version ${row.version} by `, bdi('', row.updatedByName), ' ', clock(row.updatedAt));
+    facts.replaceChildren(`version ${row.version} by `, bdi('', row.updatedByName), ' ', clockDay(row.updatedAt));
     setText(value, row.gone ? 'deleted' : valueOf(row));
     value.classList.toggle('dim', Boolean(row.gone));
     details.hidden = past.length < 2;
     setText(sum, `History: ${past.length} changes`);
     list.replaceChildren(...past.map((event) => {
       const said = event.type === 'state_deleted' ? 'deleted' : flat(valueOf(event.payload));
-      return el('li', '', clock(event.createdAt), ` ${event.payload.version}. `, bdi('name', event.emittedByName), ' ', bdi('', said));
+      return el('li', '', clockDay(event.createdAt), ` ${event.payload.version}. `, bdi('name', event.emittedByName), ' ', bdi('', said));
     }));
   }));
   setText($('n-state'), String(mesh.entries.size));
