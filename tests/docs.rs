@@ -4,7 +4,7 @@ mod support;
 
 use std::path::Path;
 use std::process::Command;
-use support::{Place, project};
+use support::{BIN, Place, project};
 
 fn help(topic: &[&str]) -> String {
     let args: Vec<&str> = ["help"].iter().chain(topic).copied().collect();
@@ -78,6 +78,24 @@ fn help_names_only_topics_that_exist() {
             assert!(is_made || Place::new().run(&["help", word]).status.success(), "slm-mesh help {word}");
         }
     }
+}
+
+#[test]
+fn the_help_becomes_pages_that_load_nothing() {
+    let Ok(made) = Command::new("python3").arg(project().join(".ci/package/html")).args(["--program", BIN]).output()
+    else {
+        eprintln!("skipped: the_help_becomes_pages_that_load_nothing: there is no python3");
+        return;
+    };
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let topics = slm_mesh::cli::help_topics::TOPICS.iter().map(|(topic, ..)| *topic);
+    for name in topics.chain(["index"]) {
+        let page = read(&format!("target/html/{name}.html"));
+        assert!(page.contains("<pre>") && !page.contains("<script") && !page.contains("src="), "{name}");
+    }
+    let page = read("target/html/locks.html");
+    assert!(page.contains("<p>A lock gives one peer some files for a limited time. Another peer that"), "prose flows");
+    assert!(page.contains("\n  $ slm-mesh lock list\n  FILE         LOCKED BY"), "an example stays as it is");
 }
 
 #[test]
