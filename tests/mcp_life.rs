@@ -4,11 +4,13 @@ mod stdio;
 mod support;
 
 use serde_json::json;
+use std::fs;
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use stdio::{Bare, call, content, initialize, request, until_waiting};
-use support::{Place, lives, until};
+use support::{BIN, Place, Session, lives, until};
 
 /// Clients kill a server that takes longer to go.
 const GOES_WITHIN: Duration = Duration::from_secs(2);
@@ -151,6 +153,28 @@ fn a_stopped_broker_comes_back_with_the_next_call() {
     place.ok(&["stop"]);
     let (value, is_error) = session.call(2, "mesh_state", json!({ "action": "get", "key": "k" }));
     assert!(!is_error && value["entry"]["value"] == json!("v"), "{value}");
+}
+
+/// As npm does it: the new version gets the old one's name, and the folder of the old one goes.
+#[test]
+fn a_session_whose_program_was_upgraded_starts_the_new_broker() {
+    let place = Place::new();
+    let at = |path: &str| place.root.join(path);
+    ["old", "new", "bin"].map(|folder| fs::create_dir(at(folder)).unwrap());
+    fs::copy(BIN, at("old/slm-mesh")).unwrap();
+    fs::hard_link(at("old/slm-mesh"), at("new/slm-mesh")).unwrap();
+    symlink(at("old/slm-mesh"), at("bin/slm-mesh")).unwrap();
+    let mut command = Command::new(at("bin/slm-mesh"));
+    let environment = place.command(&[]);
+    command.env_clear().envs(environment.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut session = Session::start(command.current_dir(&place.root), "codex-mcp-client");
+    session.tool("mesh_state", json!({ "action": "set", "key": "k", "value": "v" }));
+    fs::remove_dir_all(at("old")).unwrap();
+    fs::remove_file(at("bin/slm-mesh")).unwrap();
+    symlink(at("new/slm-mesh"), at("bin/slm-mesh")).unwrap();
+    place.ok(&["stop"]);
+    let entry = session.tool("mesh_state", json!({ "action": "get", "key": "k" }));
+    assert_eq!(entry["entry"]["value"], json!("v"));
 }
 
 #[test]

@@ -45,15 +45,18 @@ fn spawn_broker(places: &DataDir) -> Result<(Child, u32), Error> {
     let log = log.map_err(|error| places.error("can't be written", &error))?;
     // The log of an older version may be readable by other users. The directory is private in any case.
     let _ = log.set_permissions(Permissions::from_mode(0o600));
-    let spawned = Command::new(sys::own_path())
+    let program = sys::own_path();
+    let spawned = Command::new(&program)
         .args(["start", "--json", "--as-daemon"])
         .env("SLM_MESH_DATA_DIR", &places.dir)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn();
-    let mut child =
-        spawned.map_err(|error| Error::new(ErrorKind::Gone, format!("the broker can't be started ({error})")))?;
+    let mut child = spawned.map_err(|error| {
+        let text = format!("the broker can't be started: {} can't be run ({error})", program.display());
+        Error::new(ErrorKind::Gone, text)
+    })?;
     let mut report = String::new();
     if let Some(out) = child.stdout.take() {
         // An empty report means that the broker ended without reporting, and the code below handles that.

@@ -143,7 +143,7 @@ pub fn host() -> String {
 }
 
 /// The path of this program. If an upgrade has replaced or moved the file while the process was running, this is the
-/// path of the program with the same name in `PATH`.
+/// path by which somebody started the process, or of the program with the same name in `PATH`.
 pub fn own_path() -> PathBuf {
     let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from(PROGRAM));
     let path = match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
@@ -153,10 +153,13 @@ pub fn own_path() -> PathBuf {
     if path.is_file() {
         return path;
     }
+    // Agents start the program by a path that their settings name, and a package manager keeps that path up to date.
+    let started_as = std::env::args_os().next().map(PathBuf::from);
+    let started_as = started_as.filter(|path| path.is_absolute() && path.file_name() == Some(PROGRAM.as_ref()));
     let folders = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&folders).map(|folder| folder.join(PROGRAM)).find(|program| program.is_file());
+    let in_path = std::env::split_paths(&folders).map(|folder| folder.join(PROGRAM));
     // If no program is found, starting this path fails with an error that shows where the program used to be.
-    found.unwrap_or(path)
+    started_as.into_iter().chain(in_path).find(|program| program.is_file()).unwrap_or(path)
 }
 
 #[cfg(test)]
