@@ -52,7 +52,9 @@ fn each_fault_of_the_mesh_has_its_cure() {
     std::fs::write(home.place.dir.join("config"), "SLM_MESH_RATE=7\n").unwrap();
     assert!(errors(&home).iter().any(|(about, cure)| about == "settings" && cure.contains("start --detach")));
     std::fs::write(home.place.dir.join("config"), "SLM_MESH_RATE=x\n").unwrap();
-    assert!(errors(&home).iter().any(|(about, cure)| about == "settings" && cure.contains("help settings")));
+    let found = errors(&home);
+    assert!(found.iter().any(|(about, cure)| about == "settings" && cure.contains("help settings")), "{found:?}");
+    assert!(!found.iter().any(|(about, _)| about == "broker"), "one fault has one cure: {found:?}");
 }
 
 #[test]

@@ -427,6 +427,9 @@ fn a_plugin_and_setup_do_not_do_things_twice() {
     assert!(home.read(".claude/settings.json").contains("hook"), "{}", home.read(".claude/settings.json"));
     let on = home.read(".claude/settings.json").replace("\"slm-mesh@other\": false", "\"slm-mesh@other\": true");
     home.write(".claude/settings.json", &on);
+    let doctor = || String::from_utf8(home.run(&["doctor"]).stdout).unwrap();
+    let said = doctor();
+    assert!(said.contains("setup has added the server and the hooks and the slash commands as well"), "{said}");
     let said = home.ok(&["claude", "gemini"]);
     assert!(said.contains("everything would happen twice"), "{said}");
     let settings = home.value(".claude/settings.json");
@@ -435,6 +438,8 @@ fn a_plugin_and_setup_do_not_do_things_twice() {
     assert!(!home.home.join(".claude.json").exists(), "the plugin has the server");
     assert!(!home.home.join(".gemini/settings.json").exists(), "the extension has the server");
     assert!(!home.home.join(".claude/commands/mesh-send.md").exists(), "the plugin has skills");
+    let said = doctor();
+    assert!(said.contains("it provides the server, the hooks and the skills"), "{said}");
 }
 
 #[test]

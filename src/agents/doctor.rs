@@ -88,9 +88,11 @@ pub fn check_mesh() -> Vec<Check> {
             "slm-mesh help settings lists all settings and the values that they accept",
         ),
     });
-    match Route::find(&places) {
-        Ok(Route::Remote(target)) => checks.extend(check_hubs_of_guest(&target, &places)),
-        _ => checks.extend(check_broker(&places, settings.as_ref().ok())),
+    match (Route::find(&places), &settings) {
+        (Ok(Route::Remote(target)), _) => checks.extend(check_hubs_of_guest(&target, &places)),
+        (_, Ok(settings)) => checks.extend(check_broker(&places, settings)),
+        // With a wrong setting, no client looks for a broker.
+        (_, Err(_)) => {}
     }
     if let Ok(settings) = settings {
         checks.push(check_notifications(&settings));
@@ -118,7 +120,7 @@ fn check_hubs(settings: &Settings) -> Check {
     )
 }
 
-fn check_broker(places: &DataDir, settings: Option<&Settings>) -> Vec<Check> {
+fn check_broker(places: &DataDir, settings: &Settings) -> Vec<Check> {
     let about = "broker";
     let mut client = match Client::connect(places) {
         Ok(client) => client,
@@ -160,7 +162,7 @@ fn check_broker(places: &DataDir, settings: Option<&Settings>) -> Vec<Check> {
     // too.
     let own = Client::connect_to_own(places).ok().and_then(|mut own| own.call("broker.info", &json!({})).ok());
     let info = own.unwrap_or(info);
-    if settings.is_some_and(|settings| info["settings"] != json!(settings.fingerprint())) {
+    if info["settings"] != json!(settings.fingerprint()) {
         let found = "the settings have changed since the broker was started";
         checks.push(Check::error("settings", found, "run slm-mesh start --detach, which restarts the broker"));
     }
@@ -337,22 +339,24 @@ fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, c
         read_hooks(&path, &hooks)
             .is_some_and(|whole| !environment.entries(agent, "", &file).hooks_in(&whole, &hooks).is_empty())
     });
-    match (server.is_some(), has_hooks) {
-        (false, false) => Check::well(
-            &about,
-            format!("installed, according to {place}; it provides the server, the hooks and the skills"),
-        ),
-        (server, _) => {
-            let twice = if server { "the server" } else { "the hooks" };
-            Check::error(&about, format!("installed, according to {place}, but setup has added {twice} as well"), cure)
-        }
+    let has_commands = environment.command_files(agent).iter().any(is_current);
+    let doubled = [(server.is_some(), "the server"), (has_hooks, "the hooks"), (has_commands, "the slash commands")];
+    let doubled: Vec<&str> = doubled.iter().filter(|(is_doubled, _)| *is_doubled).map(|(_, what)| *what).collect();
+    if doubled.is_empty() {
+        let found = format!("installed, according to {place}; it provides the server, the hooks and the skills");
+        return Check::well(&about, found);
     }
+    let found = format!("installed, according to {place}, but setup has added {} as well", doubled.join(" and "));
+    Check::error(&about, found, cure)
+}
+
+/// Whether a file has the text that this version writes.
+fn is_current((path, text): &(PathBuf, String)) -> bool {
+    safe_write::read(path).is_ok_and(|old| old.as_ref() == Some(text))
 }
 
 fn check_own_files(about: &str, files: &[(PathBuf, String)], cure: &str) -> Option<Check> {
-    let is_current =
-        |(path, text): &&(PathBuf, String)| safe_write::read(path).is_ok_and(|old| old.as_ref() == Some(text));
-    let n_current = files.iter().filter(is_current).count();
+    let n_current = files.iter().filter(|file| is_current(file)).count();
     if n_current < files.len() {
         let found = format!("only {n_current} of {} files contain what this version writes", files.len());
         return Some(Check::error(about, found, cure));
