@@ -128,6 +128,7 @@ fn bad_input_is_named_and_search_text_is_never_an_error() {
         (&["log", "--since", "2"], "--since"),
         (&["log", "--limit", "0"], "--limit: want a whole number from 1 to 10000"),
         (&["log", "--thread", "x"], "no message has the id x"),
+        (&["log", "--with", "nobody"], "no peer is called nobody"),
         (&["log", "words"], "log: unexpected words"),
         (&["log", "--follw"], "no flag --follw"),
         (&["inbox", "--search", "x", "--follow"], "slm-mesh log --search"),

@@ -29,7 +29,7 @@ fn a_person_sees_every_message_and_takes_none() {
         person log since=1m -> ok messages=[]
         person log since='99999999999999 days' -> usage since
         person log since=yesterday -> usage 2h
-        person log with=nobody -> ok messages=[]
+        person log with=nobody -> not_found
         person log thread=nonsense -> not_found nonsense
         b inbox -> ok messages.0.payload='the schema changed' ~again
         a inbox filter=sent -> ok messages.0.receipt=offered

@@ -13,7 +13,7 @@ use crate::core::pagination;
 use crate::core::peers::Peers;
 use crate::core::waiting_calls::WaitReason;
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
-use crate::store::{Message, MessageScan, Store};
+use crate::store::{Message, MessageFilter, MessageScan, Store};
 use serde_json::json;
 
 const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
@@ -62,7 +62,7 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let Mesh { turn, peers, mail, .. } = mesh;
     let store = &turn.store;
     let visible = VisibleMail::of(peers, ctx.me());
-    let with = args.text("with").map(|name| Correspondent::named(peers, "with", name)).transpose()?;
+    let with = args.text("with").map(|name| correspondent(store, peers, name)).transpose()?;
     let mut filter = HistoryFilter::new(TextFilter::new(args.text("search"), args.text("grep")));
     filter.and_visible(peers, visible.clone());
     match &with {
@@ -103,6 +103,24 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
         value["before"] = json!(page.cursor);
     }
     Ok(Outcome::Ready(value))
+}
+
+/// The peer or channel that `with` names. If no peer has that name, an old message must be from or to it. Otherwise the
+/// name is misspelt, and an empty log would hide that.
+fn correspondent(store: &Store, peers: &Peers, name: &str) -> Result<Correspondent, Error> {
+    let found = Correspondent::named(peers, "with", name)?;
+    match found.peer() {
+        Some(id) if peers.get(id).is_none() && !has_messages(store, id)? => {
+            peers.resolve(name).map(Correspondent::Peer)
+        }
+        _ => Ok(found),
+    }
+}
+
+/// Whether there are messages from or to the peer with this id.
+fn has_messages(store: &Store, id: &str) -> Result<bool, Error> {
+    let first = |from, to| store.messages(&MessageFilter { from, to, limit: 1, ..MessageFilter::default() });
+    Ok(!first(Some(id), None)?.is_empty() || !first(None, Some(id))?.is_empty())
 }
 
 /// The sequence number of the last message before a time, which the caller gives as text.
