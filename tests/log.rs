@@ -187,6 +187,8 @@ fn a_search_in_a_hundred_thousand_messages_finds_all_and_delays_nobody() {
     let want: Vec<String> = (1..=5).map(|n| format!("rare needle {}", n * 20_000)).collect();
     assert_eq!(texts(&found), want);
     assert_eq!(found["more"], json!(false));
+    let found = place.json(&["inbox", "--as", "human", "--search", "needle"]);
+    assert_eq!((texts(&found), &found["more"]), (want.iter().map(String::as_str).collect(), &json!(false)));
     // One call goes through a part only, so that a search holds nobody up.
     let page = place.socket().call("log", json!({ "search": "needle", "as": "human" }));
     assert_eq!((texts(&page["result"]), &page["result"]["more"]), (vec!["rare needle 100000"], &json!(true)));

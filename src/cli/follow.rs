@@ -4,8 +4,9 @@
 //! **Invariant:** these verbs never restart a broker that somebody stopped.
 
 use super::args::{ParsedCommand, on_command_line};
+use super::log_pages::{self, SearchedList};
 use super::operations::{CliOperation, RowStream};
-use super::{call_params, load_environment, log_pages, mark_read, render, try_print_line};
+use super::{call_params, load_environment, mark_read, render, try_print_line};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
 use crate::sys::data_dir::DataDir;
@@ -39,7 +40,8 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
     }
     if stream == RowStream::Log && !params.contains_key("after") {
         let call = |params: &Map<String, Value>| client.call(op.name, params);
-        let answer = log_pages::collect(&params, call).map_err(|error| on_command_line(op, error))?;
+        let answer =
+            log_pages::collect(SearchedList::Log, &params, call).map_err(|error| on_command_line(op, error))?;
         if !print_rows(stream, &answer, parsed)? {
             return Ok(0);
         }

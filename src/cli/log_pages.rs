@@ -1,20 +1,38 @@
-//! Collects the pages of the log. The broker searches in small steps, so that a long search delays nobody.
+//! Collects the pages of the log, or of a search in the inbox. The broker searches in small steps, so that a long search
+//! delays nobody.
 
 use crate::base::error::Error;
 use serde_json::{Map, Value, json};
 
-/// The number of messages to show if the user gives no number.
-const LIMIT: u64 = 50;
+/// A list that the broker searches in steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SearchedList {
+    /// The log. With a cursor to continue after, its pages go forward.
+    Log,
+    /// The messages of one peer. The pages go back in any case.
+    Inbox,
+}
+
+impl SearchedList {
+    /// The number of messages to show if the user gives no number.
+    fn limit(self) -> u64 {
+        match self {
+            SearchedList::Log => 50,
+            SearchedList::Inbox => 20,
+        }
+    }
+}
 
 /// Requests pages until there are enough messages or no more messages. Returns the messages as one answer, oldest
 /// first. The field `next` of the answer is the end of the log at the time of the first page.
 pub fn collect(
+    list: SearchedList,
     params: &Map<String, Value>,
     mut call: impl FnMut(&Map<String, Value>) -> Result<Value, Error>,
 ) -> Result<Value, Error> {
     let mut params = params.clone();
-    let is_forward = params.contains_key("after");
-    let limit = params.get("limit").and_then(Value::as_u64).unwrap_or(LIMIT) as usize;
+    let is_forward = list == SearchedList::Log && params.contains_key("after");
+    let limit = params.get("limit").and_then(Value::as_u64).unwrap_or(list.limit()) as usize;
     let mut rows: Vec<Value> = Vec::new();
     let mut stands = None;
     loop {
@@ -31,7 +49,7 @@ pub fn collect(
         };
         let first = stands.get_or_insert_with(|| answer["next"].clone());
         if rows.len() >= limit || answer["more"] != json!(true) || cursor.is_null() {
-            if !is_forward {
+            if !is_forward && !first.is_null() {
                 answer["next"] = first.clone();
             }
             answer["messages"] = json!(rows);
@@ -98,10 +116,10 @@ mod tests {
         let seqs = |answer: &Value| -> Vec<i64> {
             answer["messages"].as_array().unwrap().iter().map(|row| row["seq"].as_i64().unwrap()).collect()
         };
-        let answer = collect(&Map::from_iter([("limit".to_owned(), json!(9))]), page).unwrap();
+        let answer = collect(SearchedList::Log, &Map::from_iter([("limit".to_owned(), json!(9))]), page).unwrap();
         assert_eq!(seqs(&answer), [1, 2, 3, 4, 5, 6]);
         assert_eq!((&answer["more"], &answer["next"]), (&json!(false), &json!(6)));
-        let answer = collect(&Map::from_iter([("limit".to_owned(), json!(2))]), page).unwrap();
+        let answer = collect(SearchedList::Log, &Map::from_iter([("limit".to_owned(), json!(2))]), page).unwrap();
         assert_eq!((seqs(&answer), &answer["more"]), (vec![5, 6], &json!(true)));
     }
 

@@ -34,6 +34,7 @@ use crate::sys::path_normalization;
 use crate::sys::settings::{SESSION, Settings};
 use crate::sys::typescript_broker;
 use args::{CliCommand, ParsedCommand};
+use log_pages::SearchedList;
 use operations::{CliOperation, RowStream, SendLocation};
 use serde_json::{Map, Value, json};
 use std::io::{self, IsTerminal, Write};
@@ -126,7 +127,10 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
         }
     };
     let answer = match row.stream {
-        Some(RowStream::Log) => log_pages::collect(&params, call),
+        Some(RowStream::Log) => log_pages::collect(SearchedList::Log, &params, call),
+        Some(RowStream::Messages) if params.contains_key("search") => {
+            log_pages::collect(SearchedList::Inbox, &params, call)
+        }
         _ => call(&params),
     };
     let answer = answer.map_err(|error| args::on_command_line(op, error))?;
