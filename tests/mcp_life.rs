@@ -160,7 +160,7 @@ fn a_stopped_broker_comes_back_with_the_next_call() {
 fn a_session_whose_program_was_upgraded_starts_the_new_broker() {
     let place = Place::new();
     let at = |path: &str| place.root.join(path);
-    ["old", "new", "bin"].map(|folder| fs::create_dir(at(folder)).unwrap());
+    ["old", "new", "bin"].iter().for_each(|folder| fs::create_dir(at(folder)).unwrap());
     fs::copy(BIN, at("old/slm-mesh")).unwrap();
     fs::hard_link(at("old/slm-mesh"), at("new/slm-mesh")).unwrap();
     symlink(at("old/slm-mesh"), at("bin/slm-mesh")).unwrap();
