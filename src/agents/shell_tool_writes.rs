@@ -27,9 +27,9 @@ fn script(command: &Value) -> Option<String> {
 /// can tell whether a command writes them. Other files are left out unless a command is certain to write them, because
 /// a wrong denial is worse than a missed write.
 pub fn writes(commands: &[String], directory: &str) -> (Vec<String>, Vec<MaybeWritten>) {
-    let home = |name: &str| (name == "HOME").then(|| std::env::var("HOME").ok()).flatten();
+    let inherited = |name: &str| matches!(name, "HOME" | "PATH").then(|| std::env::var(name).ok()).flatten();
     let disk = Disk::new(Path::new(directory));
-    let writes = commands.iter().flat_map(|command| written_files(command, directory, &home, &disk));
+    let writes = commands.iter().flat_map(|command| written_files(command, directory, &inherited, &disk));
     let (mut files, mut maybe_written) = (Vec::new(), Vec::new());
     for write in writes {
         match write {

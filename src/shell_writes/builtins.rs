@@ -1,6 +1,6 @@
 //! Commands that the shell itself runs, and commands that only print text.
 
-use super::evaluator::{Evaluator, RunResult, StreamText};
+use super::evaluator::{Ending, Evaluator, RunResult, StreamText};
 use super::shell_state::{Field, State, Value};
 use super::syntax_tree::{AssignedValue, Assignment, Command, Part, Word};
 use std::rc::Rc;
@@ -26,17 +26,23 @@ impl Evaluator<'_> {
                 StreamText::Unknown
             }
             "exit" | "return" | "break" | "continue" | "logout" => {
-                return Some(RunResult { output: StreamText::empty(), ends: true });
+                return Some(RunResult { output: StreamText::empty(), ending: Some(ending(name)) });
             }
             "unset" => {
                 arguments.iter().filter_map(Field::text).for_each(|name| state.set(name, Value::Unknown));
                 StreamText::empty()
             }
             "set" => {
-                let is_new = arguments.iter().position(|field| field.text() == Some("--"));
-                if let Some(at) = is_new {
-                    state.arguments = Rc::new(arguments[at + 1..].to_vec());
-                }
+                set_options(state, arguments);
+                StreamText::empty()
+            }
+            "setopt" | "unsetopt" => {
+                let names = arguments.iter().filter_map(Field::text);
+                names.for_each(|option| state.options.set_name(option, name == "setopt"));
+                StreamText::empty()
+            }
+            "alias" => {
+                define_aliases(state, arguments);
                 StreamText::empty()
             }
             "shift" => {
@@ -49,8 +55,7 @@ impl Evaluator<'_> {
                 StreamText::empty()
             }
             "read" | "mapfile" | "readarray" => {
-                let names = arguments.iter().filter_map(Field::text).filter(|word| !word.starts_with('-'));
-                set_read(state, &names.map(str::to_owned).collect::<Vec<_>>(), first_line(name, input));
+                read_variables(name, arguments, state, input);
                 StreamText::empty()
             }
             "eval" => {
@@ -88,7 +93,7 @@ impl Evaluator<'_> {
             (None, _) => self.variable_text(state, "HOME"),
             (Some(Field::Known(path)), None) if path == "-" => state.previous_directory.clone(),
             // If `CDPATH` were set, a relative path could mean another folder, but agents do not set it.
-            (Some(Field::Known(path)), None) => self.resolve(state, path),
+            (Some(Field::Known(path)), None) => self.resolve_for_cd(state, path),
             _ => None,
         };
         state.previous_directory = std::mem::replace(&mut state.directory, to);
@@ -132,6 +137,64 @@ fn unknown() -> RunResult {
     RunResult::printed(StreamText::Unknown)
 }
 
+fn ending(builtin: &str) -> Ending {
+    match builtin {
+        "continue" => Ending::Round,
+        "break" => Ending::Loop,
+        "return" => Ending::Function,
+        _ => Ending::Shell,
+    }
+}
+
+/// Runs `set`, which changes options and positional parameters.
+fn set_options(state: &mut State, arguments: &[Field]) {
+    let mut rest = arguments.iter();
+    while let Some(field) = rest.next() {
+        let Some(word) = field.text().filter(|word| word.len() > 1 && word.starts_with(['-', '+'])) else {
+            state.arguments = Rc::new(std::iter::once(field).chain(rest).cloned().collect());
+            return;
+        };
+        let value = word.starts_with('-');
+        if word == "--" {
+            state.arguments = Rc::new(rest.cloned().collect());
+            return;
+        }
+        for letter in word.chars().skip(1) {
+            match letter {
+                'o' => {
+                    rest.next().and_then(Field::text).into_iter().for_each(|name| state.options.set_name(name, value))
+                }
+                letter => state.options.set_letter(letter, value),
+            }
+        }
+    }
+}
+
+/// Makes the names of aliases unknown, because only some shells expand aliases in scripts.
+fn define_aliases(state: &mut State, arguments: &[Field]) {
+    for (name, _) in arguments.iter().filter_map(|field| field.text()?.split_once('=')) {
+        state.define(name, Rc::new(Command::Sequence(Vec::new())));
+    }
+}
+
+/// Runs `read` or `mapfile`, which set variables from the lines of the input.
+fn read_variables(builtin: &str, arguments: &[Field], state: &mut State, input: &StreamText) {
+    let names = arguments.iter().filter_map(Field::text).filter(|word| !word.starts_with('-'));
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    match (names.as_slice(), input.text()) {
+        ([array], Some(text)) if builtin != "read" && arguments.iter().all(is_name_or_t) => {
+            let lines = text.lines().map(|line| Field::Known(line.to_owned()));
+            state.set(array, Value::List(lines.collect()));
+        }
+        _ => set_read(state, &names, first_line(builtin, input)),
+    }
+}
+
+/// Whether an argument of `mapfile` is `-t` or the name of the array.
+fn is_name_or_t(field: &Field) -> bool {
+    field.text().is_some_and(|word| word == "-t" || !word.starts_with('-'))
+}
+
 fn first_line<'i>(builtin: &str, input: &'i StreamText) -> Option<&'i str> {
     input.text().filter(|_| builtin == "read").and_then(|text| text.lines().next())
 }
@@ -155,22 +218,6 @@ fn print_to_variable(state: &mut State, arguments: &[Field]) -> StreamText {
         state.set(name, value);
     }
     StreamText::empty()
-}
-
-/// Whether a command always succeeds, or always fails; `None` if that is unknown.
-pub(super) fn fixed_status(command: &Command) -> Option<bool> {
-    match command {
-        Command::Simple(simple) => match simple.words.as_slice() {
-            [word] => match word.as_literal().as_deref() {
-                Some(":" | "true") => Some(true),
-                Some("false") => Some(false),
-                _ => None,
-            },
-            _ => None,
-        },
-        Command::Sequence(commands) => commands.last().and_then(fixed_status),
-        _ => None,
-    }
 }
 
 /// The output of a command that writes no file; `None` for any other command.

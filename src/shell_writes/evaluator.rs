@@ -1,9 +1,8 @@
 //! Walks through the commands of a script, and notes which files they write.
 
-use super::builtins::{fixed_status, set_read};
 use super::parser::Parser;
-use super::shell_state::{Field, State, Value};
-use super::syntax_tree::{AssignedValue, Assignment, Command, Joint, Redirect, Simple, Word};
+use super::shell_state::{Field, Shell, State, Value};
+use super::syntax_tree::{AssignedValue, Assignment, Command, Redirect, Simple, Word};
 use super::{Entry, FileTree, ShellWrite, commands};
 use crate::base::paths;
 use std::cell::RefCell;
@@ -40,18 +39,31 @@ impl StreamText {
     }
 }
 
+/// What a command leaves, after which the commands behind it do not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// This round of the loop (`continue`).
+    Round,
+    /// The loop (`break`).
+    Loop,
+    /// The function (`return`).
+    Function,
+    /// The shell (`exit`).
+    Shell,
+}
+
 /// The result of a command.
 pub(super) struct RunResult {
-    /// This is the whole text.
+    /// What the command prints.
     pub output: StreamText,
-    /// The text is the content of this file.
-    pub ends: bool,
+    /// What the command certainly leaves; `None` if the script continues.
+    pub ending: Option<Ending>,
 }
 
 impl RunResult {
     /// The result of a command after which the script continues.
     pub(super) fn printed(output: StreamText) -> RunResult {
-        RunResult { output, ends: false }
+        RunResult { output, ending: None }
     }
 }
 
@@ -73,6 +85,8 @@ pub(super) struct Evaluator<'a> {
     pub(super) listed: HashMap<String, Option<Rc<Vec<Entry>>>>,
     /// Whether anything reads the output of the current command.
     pub(super) output_is_read: bool,
+    /// Whether a program has run, which may have created files.
+    pub(super) has_run_program: bool,
     /// Whether a command of git has changed its index, its commits or the work tree.
     pub(super) git_has_changed: bool,
 }
@@ -98,6 +112,7 @@ impl<'a> Evaluator<'a> {
             found: RefCell::default(),
             listed: HashMap::new(),
             output_is_read: false,
+            has_run_program: false,
             git_has_changed: false,
         }
     }
@@ -146,7 +161,7 @@ impl<'a> Evaluator<'a> {
         while let Ok(Some(line)) = parser.next_line() {
             let outcome = self.run(&line, state, input);
             output = joined(output, outcome.output);
-            if outcome.ends {
+            if outcome.ending.is_some() {
                 break;
             }
         }
@@ -183,202 +198,27 @@ impl<'a> Evaluator<'a> {
                 state.define(name, body.clone());
                 RunResult::printed(StreamText::empty())
             }
-            Command::Redirected(body, redirects) => {
-                let input = self.redirected(redirects, state, input);
-                self.run(body, state, &input)
-            }
-        }
-    }
-
-    fn run_and_or(
-        &mut self,
-        first: &Command,
-        others: &[(Joint, Command)],
-        state: &mut State,
-        input: &StreamText,
-    ) -> RunResult {
-        let before = self.copy(state);
-        let RunResult { mut output, ends } = self.run(first, state, input);
-        if ends {
-            return RunResult { output, ends };
-        }
-        let mut status = fixed_status(first);
-        for (joint, command) in others {
-            // In `false && a || b`, the failure of `false` decides about `b` as well.
-            if status == Some(*joint == Joint::Or) {
-                continue;
-            }
-            status = fixed_status(command);
-            match joint {
-                Joint::And => output = joined(output, self.run(command, state, input).output),
-                Joint::Or => {
-                    // A first command that fails is taken to have changed nothing. For example, after `cd a || exit`
-                    // the script continues only if `cd` succeeded.
-                    let mut failed = self.copy(&before);
-                    let other = self.run(command, &mut failed, input);
-                    if !other.ends {
-                        state.merge(&failed);
-                    }
-                    output = if output == other.output { output } else { StreamText::Unknown };
-                }
-            }
-        }
-        RunResult::printed(output)
-    }
-
-    fn run_pipeline(&mut self, stages: &[Command], state: &mut State, input: &StreamText) -> RunResult {
-        let outer = self.output_is_read;
-        let mut between = input.clone();
-        for (n, stage) in stages.iter().enumerate() {
-            let mut inner = self.copy(state);
-            let is_last = n + 1 == stages.len();
-            self.output_is_read = if is_last { outer } else { stages[n + 1..].iter().any(reads_names) };
-            between = self.run(stage, &mut inner, &between).output;
-        }
-        self.output_is_read = outer;
-        RunResult::printed(between)
-    }
-
-    fn run_sequence(&mut self, commands: &[Command], state: &mut State, input: &StreamText) -> RunResult {
-        let mut output = StreamText::empty();
-        for command in commands {
-            let outcome = self.run(command, state, input);
-            output = joined(output, outcome.output);
-            if outcome.ends {
-                return RunResult { output, ends: true };
-            }
-        }
-        RunResult::printed(output)
-    }
-
-    fn run_if(
-        &mut self,
-        branches: &[(Command, Command)],
-        otherwise: Option<&Command>,
-        state: &mut State,
-        input: &StreamText,
-    ) -> RunResult {
-        let mut ends: Vec<State> = Vec::new();
-        for (condition, body) in branches {
-            self.run(condition, state, input);
-            if fixed_status(condition) == Some(false) {
-                continue;
-            }
-            let mut inner = self.copy(state);
-            if !self.run(body, &mut inner, input).ends {
-                ends.push(inner);
-            }
-        }
-        let is_over = otherwise.is_some_and(|body| self.run(body, state, input).ends);
-        if is_over {
-            let Some(first) = ends.pop() else { return RunResult { output: StreamText::Unknown, ends: true } };
-            *state = first;
-        }
-        ends.iter().for_each(|end| state.merge(end));
-        RunResult::printed(StreamText::Unknown)
-    }
-
-    fn run_while(&mut self, condition: &Command, body: &Command, state: &mut State, input: &StreamText) -> RunResult {
-        let mut inner = self.copy(state);
-        if let (Some((names, separator)), StreamText::Text(text)) = (self.read_names(condition), input) {
-            for line in text.split(separator).filter(|line| !line.is_empty()) {
-                if !self.spend(1) {
-                    break;
-                }
-                set_read(&mut inner, &names, Some(line));
-                self.run(body, &mut inner, &StreamText::Unknown);
-            }
-        } else {
-            self.run(condition, &mut inner, &StreamText::Unknown);
-            self.run(body, &mut inner, &StreamText::Unknown);
-        }
-        state.merge(&inner);
-        RunResult::printed(StreamText::Unknown)
-    }
-
-    /// If a condition consists only of `read`, the variables that it sets, and the character that separates the lines.
-    fn read_names(&mut self, condition: &Command) -> Option<(Vec<String>, char)> {
-        let simple = match condition {
-            Command::Simple(simple) => simple,
-            Command::Sequence(commands) => match commands.as_slice() {
-                [Command::Simple(simple)] => simple,
-                // `read line || [ -n "$line" ]` also accepts a last line that has no line end.
-                [Command::AndOr(first, _)] => return self.read_names(first),
-                _ => return None,
+            Command::Redirected(body, redirects) => match self.redirected(redirects, state, input) {
+                Some(input) => self.run(body, state, &input),
+                None => RunResult::printed(StreamText::empty()),
             },
-            Command::AndOr(first, _) => return self.read_names(first),
-            _ => return None,
-        };
-        let words: Vec<String> = simple.words.iter().map(Word::as_literal).collect::<Option<_>>()?;
-        let (_, rest) = words.split_first().filter(|(first, _)| *first == "read")?;
-        let is_by_null = rest.iter().any(|word| word == "-d" || word == "-rd");
-        let names = rest.iter().filter(|word| !word.starts_with('-') && !word.is_empty());
-        Some((names.cloned().collect(), if is_by_null { '\0' } else { '\n' }))
-    }
-
-    fn run_for(
-        &mut self,
-        name: &str,
-        words: Option<&[Word]>,
-        body: &Command,
-        state: &mut State,
-        input: &StreamText,
-    ) -> RunResult {
-        let fields = match words {
-            Some(words) => self.fields(state, words),
-            None => state.arguments.as_ref().clone(),
-        };
-        for field in fields {
-            if !self.spend(1) {
-                break;
-            }
-            let value = field.text().map_or(Value::Unknown, |text| Value::Text(text.to_owned()));
-            state.set(name, value);
-            self.run(body, state, input);
+            Command::Not(inner) => self.run(inner, state, input),
+            Command::Condition(_) => RunResult::printed(StreamText::empty()),
         }
-        RunResult::printed(StreamText::Unknown)
-    }
-
-    fn run_case(
-        &mut self,
-        subject: &Word,
-        arms: &[(Vec<Word>, Command)],
-        state: &mut State,
-        input: &StreamText,
-    ) -> RunResult {
-        let subject = self.text_of(state, subject);
-        let before = self.copy(state);
-        for (patterns, body) in arms {
-            let mut inner = self.copy(&before);
-            let fits: Vec<Option<bool>> = match &subject {
-                Some(text) => patterns.iter().map(|pattern| self.word_fits(&mut inner, pattern, text)).collect(),
-                None => vec![None],
-            };
-            if fits.iter().all(|fits| *fits == Some(false)) {
-                continue;
-            }
-            let is_certain = fits.contains(&Some(true));
-            let is_over = self.run(body, &mut inner, input).ends;
-            if is_certain {
-                *state = inner;
-                return RunResult { output: StreamText::Unknown, ends: is_over };
-            }
-            if !is_over {
-                state.merge(&inner);
-            }
-        }
-        RunResult::printed(StreamText::Unknown)
     }
 
     fn run_simple(&mut self, simple: &Simple, state: &mut State, input: &StreamText) -> RunResult {
         let name = simple.words.first().and_then(Word::as_literal);
         if matches!(name.as_deref(), Some("export" | "declare" | "local" | "readonly" | "typeset")) {
-            self.declare(state, &simple.words);
-            self.redirected(&simple.redirects, state, input);
+            if self.redirected(&simple.redirects, state, input).is_some() {
+                self.declare(state, &simple.words);
+            }
             return RunResult::printed(StreamText::empty());
         }
         let fields = self.fields(state, &simple.words);
-        let input = self.redirected(&simple.redirects, state, input);
+        let Some(input) = self.redirected(&simple.redirects, state, input) else {
+            return RunResult::printed(StreamText::empty());
+        };
         if fields.is_empty() {
             simple.assignments.iter().for_each(|assignment| self.assign(state, assignment));
             return RunResult::printed(StreamText::empty());
@@ -408,9 +248,9 @@ impl<'a> Evaluator<'a> {
         }
         if let Some(body) = state.function(name) {
             let outer = std::mem::replace(&mut state.arguments, arguments.to_vec().into());
-            let output = self.run(&body, state, input).output;
+            let RunResult { output, ending } = self.run(&body, state, input);
             state.arguments = outer;
-            return RunResult::printed(output);
+            return RunResult { output, ending: ending.filter(|ending| *ending == Ending::Shell) };
         }
         if let Some(outcome) = self.builtin(name, arguments, state, input) {
             return outcome;
@@ -418,7 +258,8 @@ impl<'a> Evaluator<'a> {
         self.depth += 1;
         let output = commands::run_command(self, state, name, arguments, input);
         self.depth -= 1;
-        RunResult::printed(output)
+        let replaces_shell = name == "exec" && !arguments.is_empty();
+        RunResult { output, ending: replaces_shell.then_some(Ending::Shell) }
     }
 
     pub(super) fn assign(&mut self, state: &mut State, assignment: &Assignment) {
@@ -444,15 +285,19 @@ impl<'a> Evaluator<'a> {
         state.set(&assignment.name, value);
     }
 
-    /// Records the files that the redirections write, and returns the standard input of the command.
-    fn redirected(&mut self, redirects: &[Redirect], state: &mut State, input: &StreamText) -> StreamText {
+    /// Records the files that the redirections write, and returns the standard input of the command; `None` if a
+    /// redirection fails, so that the command does not run.
+    fn redirected(&mut self, redirects: &[Redirect], state: &mut State, input: &StreamText) -> Option<StreamText> {
         self.spend(input.text().map_or(0, |text| text.len() / 64));
         let mut input = input.clone();
         for redirect in redirects {
             match redirect {
-                Redirect::Write(word) => {
-                    // Nobody uses a wildcard in the target of a redirection on purpose.
-                    if let Some(path) = self.text_of(state, word) {
+                Redirect::Create(word) | Redirect::Write(word) => {
+                    let keeps = state.options.no_clobber && matches!(redirect, Redirect::Create(_));
+                    for path in self.redirect_targets(state, word) {
+                        if keeps && self.is_regular_file(state, &path) {
+                            return None;
+                        }
                         self.write(state, &path);
                     }
                 }
@@ -467,21 +312,23 @@ impl<'a> Evaluator<'a> {
                 Redirect::Descriptor => {}
             }
         }
-        input
+        Some(input)
     }
-}
 
-/// Whether a stage of a pipeline reads file names from its standard input.
-fn reads_names(stage: &Command) -> bool {
-    match stage {
-        Command::Simple(simple) => {
-            matches!(simple.words.first().and_then(Word::as_literal).as_deref(), Some("xargs" | "gxargs"))
+    /// The files that a redirection to a word opens.
+    fn redirect_targets(&mut self, state: &mut State, word: &Word) -> Vec<String> {
+        if state.shell == Shell::Posix {
+            return self.text_of(state, word).into_iter().collect();
         }
-        _ => true,
+        let fields = self.fields(state, std::slice::from_ref(word));
+        // Bash refuses a target that expands to several words, while zsh opens each of them.
+        let is_allowed = fields.len() == 1 || state.shell == Shell::Zsh;
+        fields.iter().filter(|_| is_allowed).filter_map(Field::text).map(str::to_owned).collect()
     }
 }
 
-fn joined(first: StreamText, second: StreamText) -> StreamText {
+/// The output of two commands, one after the other.
+pub(super) fn joined(first: StreamText, second: StreamText) -> StreamText {
     match (first, second) {
         (StreamText::Text(first), second) if first.is_empty() => second,
         (StreamText::Text(first), StreamText::Text(second)) => StreamText::Text(first + &second),

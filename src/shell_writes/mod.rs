@@ -11,6 +11,8 @@
 mod braces;
 mod builtins;
 mod commands;
+mod conditions;
+mod control_flow;
 mod evaluator;
 mod parser;
 mod real_file_tree;
@@ -108,6 +110,8 @@ pub struct Entry {
 pub trait FileTree {
     /// Whether a path is a folder; `None` if the path does not exist.
     fn is_folder(&self, path: &str) -> Option<bool>;
+    /// Whether a path is a symbolic link.
+    fn is_link(&self, path: &str) -> bool;
     /// The entries of a folder; `None` if the folder can't be read or has too many entries.
     fn entries(&self, folder: &str) -> Option<Vec<Entry>>;
     /// The beginning of a regular file, which the command reads as a patch.

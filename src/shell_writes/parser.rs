@@ -1,6 +1,6 @@
 //! Parses the grammar of POSIX sh and bash's extensions, by recursive descent.
 //!
-//! The parser keeps only what matters for finding written files, so it skips `[[ … ]]` and arithmetic. It parses one
+//! The parser keeps only what matters for finding written files, so it skips arithmetic. It parses one
 //! line of commands at a time, because a shell runs the lines that come before a syntax error.
 
 use super::redirections::PendingDocument;
@@ -182,11 +182,17 @@ impl Parser {
 
     fn pipeline(&mut self) -> Parsed<Command> {
         self.skip_blanks();
-        while self.accept_reserved("!") || self.accept_reserved("time") {
-            self.skip_blanks();
-            if self.accept_reserved("-p") {
+        let mut is_negated = false;
+        loop {
+            if self.accept_reserved("!") {
+                is_negated = !is_negated;
+            } else if self.accept_reserved("time") {
                 self.skip_blanks();
+                self.accept_reserved("-p");
+            } else {
+                break;
             }
+            self.skip_blanks();
         }
         let mut stages = vec![self.nested(Parser::command)?];
         loop {
@@ -201,7 +207,8 @@ impl Parser {
             self.skip_blank_lines()?;
             stages.push(self.nested(Parser::command)?);
         }
-        Ok(if stages.len() == 1 { stages.remove(0) } else { Command::Pipeline(stages) })
+        let pipeline = if stages.len() == 1 { stages.remove(0) } else { Command::Pipeline(stages) };
+        Ok(if is_negated { Command::Not(Box::new(pipeline)) } else { pipeline })
     }
 
     /// Whether the next word is one of these reserved words.
@@ -251,18 +258,23 @@ impl Parser {
             return Ok(Some(body));
         }
         if self.accept_reserved("[[") {
-            return self.skip_condition().map(|()| Some(Command::Sequence(Vec::new())));
+            return self.condition_words().map(|words| Some(Command::Condition(words)));
         }
         if self.accept_reserved("if") {
             return self.if_command().map(Some);
         }
-        if self.accept_reserved("while") || self.accept_reserved("until") {
-            let condition = self.list(&["do"])?;
-            let body = self.do_group()?;
-            return Ok(Some(Command::While(Box::new(condition), Box::new(body))));
+        let is_until = self.accept_reserved("until");
+        if is_until || self.accept_reserved("while") {
+            let condition = Box::new(self.list(&["do"])?);
+            let condition = if is_until { Box::new(Command::Not(condition)) } else { condition };
+            return Ok(Some(Command::While(condition, Box::new(self.do_group()?))));
         }
-        if self.accept_reserved("for") || self.accept_reserved("select") {
+        if self.accept_reserved("for") {
             return self.for_command().map(Some);
+        }
+        if self.accept_reserved("select") {
+            // The body runs when a person chooses something.
+            return self.for_command().map(|_| Some(Command::Sequence(Vec::new())));
         }
         if self.accept_reserved("case") {
             return self.case_command().map(Some);

@@ -29,6 +29,10 @@ impl FileTree for Disk {
         fs::metadata(path).or_else(|_| fs::symlink_metadata(path)).ok().map(|found| found.is_dir())
     }
 
+    fn is_link(&self, path: &str) -> bool {
+        fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
+    }
+
     fn entries(&self, folder: &str) -> Option<Vec<Entry>> {
         let mut entries = Vec::new();
         for entry in fs::read_dir(folder).ok()? {

@@ -69,11 +69,13 @@ impl Parser {
         if self.accept(">&") || self.accept("<&") {
             let word = self.target()?;
             let is_number = word.as_literal().is_some_and(|text| text.chars().all(|c| c.is_ascii_digit() || c == '-'));
-            return Ok(Some(if is_number || !from.is_empty() { Redirect::Descriptor } else { Redirect::Write(word) }));
+            return Ok(Some(if is_number || !from.is_empty() { Redirect::Descriptor } else { Redirect::Create(word) }));
         }
-        let writes = ["&>>", "&>", ">>", ">|", "<>", ">"].iter().any(|sign| self.accept(sign));
-        if writes {
+        if ["&>>", ">>", ">|", "<>"].iter().any(|sign| self.accept(sign)) {
             return Ok(Some(Redirect::Write(self.target()?)));
+        }
+        if self.accept("&>") || self.accept(">") {
+            return Ok(Some(Redirect::Create(self.target()?)));
         }
         self.accept("<");
         Ok(Some(Redirect::Read(self.target()?)))

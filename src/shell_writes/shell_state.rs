@@ -42,6 +42,47 @@ pub(super) struct Variable {
     pub is_exported: bool,
 }
 
+/// The shell that runs a script.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Shell {
+    /// bash, or the shell of an agent, which is assumed to be bash.
+    #[default]
+    Bash,
+    /// zsh.
+    Zsh,
+    /// `sh` and other shells, which may lack the extensions of bash.
+    Posix,
+}
+
+/// The options of `set`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct ShellOptions {
+    /// Whether `>` fails if the file exists (`set -C`).
+    pub no_clobber: bool,
+    /// Whether wildcards are literal (`set -f`).
+    pub no_glob: bool,
+}
+
+impl ShellOptions {
+    /// Sets an option by its letter.
+    pub(super) fn set_letter(&mut self, letter: char, value: bool) {
+        match letter {
+            'C' => self.no_clobber = value,
+            'f' => self.no_glob = value,
+            _ => {}
+        }
+    }
+
+    /// Sets an option by its name. Zsh allows underscores in the name.
+    pub(super) fn set_name(&mut self, name: &str, value: bool) {
+        match name.replace('_', "").to_ascii_lowercase().as_str() {
+            "noclobber" => self.no_clobber = value,
+            "noglob" => self.no_glob = value,
+            _ => {}
+        }
+    }
+}
+
 /// The state of one shell.
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
@@ -52,6 +93,12 @@ pub(super) struct State {
     /// The directory stack of `pushd`.
     pub directories: Vec<Option<String>>,
     variables: Rc<HashMap<String, Variable>>,
+    /// The shell.
+    pub shell: Shell,
+    /// The options that are set.
+    pub options: ShellOptions,
+    /// `$0`, if it is known.
+    pub name: Option<String>,
     /// `$1` and the following parameters.
     pub arguments: Rc<Vec<Field>>,
     functions: Rc<HashMap<String, Rc<Command>>>,
@@ -91,10 +138,16 @@ impl State {
         self.variables.len() + self.functions.len() + self.arguments.len()
     }
 
+    /// Removes all exported variables, as `env -i` does for the child.
+    pub(super) fn forget_exported(&mut self) {
+        Rc::make_mut(&mut self.variables).retain(|_, variable| !variable.is_exported);
+    }
+
     /// The initial state of a child shell.
-    pub(super) fn child(&self) -> State {
+    pub(super) fn child(&self, shell: Shell) -> State {
         let exported = self.variables.iter().filter(|(_, variable)| variable.is_exported);
         State {
+            shell,
             directory: self.directory.clone(),
             variables: Rc::new(exported.map(|(name, variable)| (name.clone(), variable.clone())).collect()),
             ..State::default()
@@ -111,6 +164,11 @@ impl State {
         }
         if self.directories != other.directories {
             self.directories.clear();
+        }
+        if self.options != other.options {
+            // A command that may fail is assumed to fail.
+            self.options.no_clobber |= other.options.no_clobber;
+            self.options.no_glob |= other.options.no_glob;
         }
         if self.arguments != other.arguments {
             self.arguments = Rc::new(vec![Field::Many]);

@@ -72,7 +72,7 @@ pub(super) enum Command {
     Subshell(Box<Command>),
     /// `if`: the conditions, each with its body, and the `else` branch.
     If(Vec<(Command, Command)>, Option<Box<Command>>),
-    /// `while` and `until`.
+    /// `while`. `until a` is parsed as `while ! a`.
     While(Box<Command>, Box<Command>),
     /// `for name in words`. Without words, the loop uses the positional parameters.
     For { name: String, words: Option<Vec<Word>>, body: Box<Command> },
@@ -82,6 +82,10 @@ pub(super) enum Command {
     Function(String, Rc<Command>),
     /// A compound command with redirections.
     Redirected(Box<Command>, Vec<Redirect>),
+    /// `! a`, which succeeds if the command fails.
+    Not(Box<Command>),
+    /// `[[ words ]]`.
+    Condition(Vec<Word>),
 }
 
 /// The operator between two commands of a list.
@@ -91,6 +95,17 @@ pub(super) enum Joint {
     And,
     /// `||`: the second runs if the first fails.
     Or,
+}
+
+impl Joint {
+    /// Whether two joined commands succeed, given whether each of them does; `None` if that is unknown.
+    pub(super) fn status(self, first: Option<bool>, second: Option<bool>) -> Option<bool> {
+        let decisive = self == Joint::Or;
+        if first == Some(decisive) || second == Some(decisive) {
+            return Some(decisive);
+        }
+        first.and(second).map(|_| !decisive)
+    }
 }
 
 /// A simple command.
@@ -127,7 +142,9 @@ pub(super) enum AssignedValue {
 /// A redirection.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Redirect {
-    /// Any operator that opens a file for writing.
+    /// `>` and similar operators, which do not replace an existing file after `set -o noclobber`.
+    Create(Word),
+    /// `>>` and other operators that open a file for writing even if it exists.
     Write(Word),
     /// `< file`, which replaces standard input.
     Read(Word),

@@ -2,7 +2,7 @@
 
 use super::braces;
 use super::evaluator::{Evaluator, StreamText};
-use super::shell_state::{Field, State, Value};
+use super::shell_state::{Field, Shell, State, Value};
 use super::syntax_tree::{Command, Expansion, Part, Word};
 use crate::base::wildcards::{self, Sign};
 
@@ -83,6 +83,8 @@ impl Evaluator<'_> {
             }
             let n_braced = braces::live_length(word);
             match braces::expand(word).filter(|_| self.spend(n_braced * n_braced / 256)) {
+                // Some shells take braces literally.
+                Some(words) if words.len() > 1 && state.shell == Shell::Posix => fields.push(Field::Many),
                 Some(words) => words.iter().for_each(|word| self.expand_word(state, word, &mut fields)),
                 None => fields.push(Field::Many),
             }
@@ -103,8 +105,8 @@ impl Evaluator<'_> {
         let mut patterns = patterns.into_iter().peekable();
         for (n, field) in fields.done.into_iter().enumerate() {
             match patterns.next_if(|(at, _)| *at == n) {
-                Some((_, pattern)) => self.push_matches(state, &pattern, into),
-                None => into.push(field),
+                Some((_, pattern)) if !state.options.no_glob => self.push_matches(state, &pattern, into),
+                _ => into.push(field),
             }
         }
     }
@@ -130,7 +132,7 @@ impl Evaluator<'_> {
             Part::Variable { name, change: Expansion::Every, quoted } => self.push_every(state, name, *quoted, fields),
             Part::Variable { name, change, quoted } => {
                 let value = self.changed_value(state, name, change);
-                push_value(value, *quoted, fields);
+                push_value(value, *quoted || state.shell == Shell::Zsh, has_own_separator(state), fields);
             }
             Part::Output { script, quoted } => {
                 let value = if let StreamText::Text(text) = self.output_of(state, script) {
@@ -138,7 +140,7 @@ impl Evaluator<'_> {
                 } else {
                     None
                 };
-                push_value(value, *quoted, fields);
+                push_value(value, *quoted, has_own_separator(state), fields);
             }
             Part::Process(script) => {
                 let mut inner = self.copy(state);
@@ -190,6 +192,9 @@ impl Evaluator<'_> {
 
     /// The text of a variable, if the script or the environment defines it.
     pub(super) fn variable_text(&self, state: &State, name: &str) -> Option<String> {
+        if name == "0" {
+            return state.name.clone();
+        }
         if let Ok(n) = name.parse::<usize>() {
             let is_certain = !state.arguments.iter().take(n).any(|field| *field == Field::Many);
             let field = state.arguments.get(n.checked_sub(1)?).filter(|_| is_certain)?;
@@ -266,7 +271,7 @@ impl Evaluator<'_> {
             match part {
                 Part::Bare(text) if n == 0 && text.starts_with('~') => self.push_home(state, text, &mut fields),
                 Part::Variable { name, change, .. } if *change != Expansion::Every => {
-                    push_value(self.changed_value(state, name, change), true, &mut fields);
+                    push_value(self.changed_value(state, name, change), true, false, &mut fields);
                 }
                 Part::Output { script, .. } => {
                     self.push_part(state, &Part::Output { script: script.clone(), quoted: true }, &mut fields);
@@ -349,9 +354,15 @@ impl Evaluator<'_> {
     }
 }
 
-fn push_value(value: Option<String>, quoted: bool, fields: &mut FieldBuilder) {
+/// Whether the script sets `IFS`, so that it is unknown where values are split.
+fn has_own_separator(state: &State) -> bool {
+    state.variable("IFS").is_some()
+}
+
+fn push_value(value: Option<String>, quoted: bool, is_split_unknown: bool, fields: &mut FieldBuilder) {
     match value {
         Some(text) if quoted => fields.push_quoted(&text),
+        Some(_) if is_split_unknown => fields.push_unknown(false),
         Some(text) => fields.push_split(&text),
         None => fields.push_unknown(quoted),
     }

@@ -342,19 +342,21 @@ impl Parser {
         }
     }
 
-    /// Skips the rest of `[[ … ]]`.
-    pub(super) fn skip_condition(&mut self) -> Parsed<()> {
+    /// Parses the rest of `[[ … ]]`.
+    pub(super) fn condition_words(&mut self) -> Parsed<Vec<Word>> {
+        let mut words = Vec::new();
         loop {
             self.skip_blank_lines()?;
             if self.accept("]]") {
-                return Ok(());
+                return Ok(words);
             }
-            let mut skipped = Word::default();
+            let mut word = Word::default();
             let start = self.at;
-            self.nested(|parser| parser.word_parts(&mut skipped, |c| c.is_ascii_whitespace()))?;
+            self.nested(|parser| parser.word_parts(&mut word, |c| c.is_ascii_whitespace()))?;
             if self.at == start {
                 return Err(SyntaxError);
             }
+            words.push(word);
         }
     }
 }

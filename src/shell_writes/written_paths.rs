@@ -8,22 +8,59 @@ use std::rc::Rc;
 
 /// The path of a file cannot be longer than this.
 const PATH_MAX: usize = 4096;
+/// A path in which `..` occurs more often is not resolved.
+const PARENTS_MAX: usize = 8;
 /// How many steps it takes to look up a file and to note it.
 const WRITE_STEPS: usize = 8;
 
 impl Evaluator<'_> {
-    /// Makes a path absolute and normalises it, without a slash at the end.
+    /// Makes a path absolute and normalises it, without a slash at the end. `None` if the path is unknown, or if `..`
+    /// follows a symbolic link, because then the kernel goes to the folder above the link's target.
     pub(super) fn resolve(&self, state: &State, path: &str) -> Option<String> {
-        let is_normal = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
-        let absolute = match &state.directory {
-            _ if path.starts_with('/') => path.to_owned(),
-            directory => [directory.as_ref()?.trim_end_matches('/'), "/", path].concat(),
-        };
-        // The directory is already in normal form.
-        let normal = if is_normal { absolute } else { paths::normal(&absolute) };
-        let plain = normal.trim_end_matches('/');
-        let is_path = !path.is_empty() && plain.len() <= PATH_MAX && !plain.contains(['\n', '\0']);
-        is_path.then(|| if plain.is_empty() { "/".to_owned() } else { plain.to_owned() })
+        let absolute = absolute(state, path)?;
+        (!self.leaves_link(&absolute)).then(|| normal(path, absolute)).flatten()
+    }
+
+    /// Makes a path absolute as `cd` does, for which `..` after a symbolic link is the folder that contains the link.
+    pub(super) fn resolve_for_cd(&self, state: &State, path: &str) -> Option<String> {
+        normal(path, absolute(state, path)?)
+    }
+
+    fn leaves_link(&self, path: &str) -> bool {
+        if !path.contains("..") {
+            return false;
+        }
+        let mut above: Vec<&str> = Vec::new();
+        let mut n_parents = 0;
+        for part in path.split('/') {
+            match part {
+                "" | "." => {}
+                ".." => {
+                    n_parents += 1;
+                    if n_parents > PARENTS_MAX || self.files.is_link(&format!("/{}", above.join("/"))) {
+                        return true;
+                    }
+                    above.pop();
+                }
+                part => above.push(part),
+            }
+        }
+        false
+    }
+
+    /// Whether a path is a regular file.
+    pub(super) fn is_regular_file(&mut self, state: &State, path: &str) -> bool {
+        let path = self.resolve(state, path).filter(|path| !is_device(path));
+        path.is_some_and(|path| self.exists(&path) && self.is_folder(&path) == Some(false))
+    }
+
+    /// Notes that a name gets a new file or none, as by `mv` and `rm`. If the name is a symbolic link, the link's
+    /// target stays as it is.
+    pub(super) fn replace(&mut self, state: &State, path: &str) {
+        let is_link = self.resolve(state, path).is_some_and(|path| self.spend(1) && self.files.is_link(&path));
+        if !is_link {
+            self.write(state, path);
+        }
     }
 
     /// Notes that a file is written, if the path of the file is known.
@@ -41,7 +78,9 @@ impl Evaluator<'_> {
     /// instead.
     pub(super) fn write_all(&mut self, state: &State, path: &str) {
         let Some(resolved) = self.resolve(state, path).filter(|_| self.spend(WRITE_STEPS)) else { return };
-        if self.is_folder(&resolved) == Some(true) {
+        if self.files.is_link(&resolved) {
+            // Only the link is removed.
+        } else if self.is_folder(&resolved) == Some(true) {
             self.note(&resolved, ShellWrite::Folder);
         } else {
             self.write(state, path.trim_end_matches('/'));
@@ -49,9 +88,8 @@ impl Evaluator<'_> {
     }
 
     fn note(&mut self, path: &str, kind: fn(std::path::PathBuf) -> ShellWrite) {
-        let is_device = ["/dev/", "/proc/", "/sys/"].iter().any(|folder| path.starts_with(folder));
         // A lock would treat the name of such a file as a pattern.
-        if !is_device && path != "/" && !path.contains(['*', '?']) {
+        if !is_device(path) && path != "/" && !path.contains(['*', '?']) {
             self.writes.insert(kind(path.into()));
         }
     }
@@ -131,4 +169,26 @@ impl Evaluator<'_> {
             folder.truncate(folder.rfind('/').filter(|at| *at > 0)?);
         }
     }
+}
+
+/// A path as an absolute path, not yet normalised.
+fn absolute(state: &State, path: &str) -> Option<String> {
+    match &state.directory {
+        _ if path.starts_with('/') => Some(path.to_owned()),
+        directory => Some([directory.as_ref()?.trim_end_matches('/'), "/", path].concat()),
+    }
+}
+
+/// The normal form of the absolute form of a path, without a slash at the end.
+fn normal(path: &str, absolute: String) -> Option<String> {
+    // The directory is already in normal form.
+    let is_normal = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    let normal = if is_normal { absolute } else { paths::normal(&absolute) };
+    let plain = normal.trim_end_matches('/');
+    let is_path = !path.is_empty() && plain.len() <= PATH_MAX && !plain.contains(['\n', '\0']);
+    is_path.then(|| if plain.is_empty() { "/".to_owned() } else { plain.to_owned() })
+}
+
+fn is_device(path: &str) -> bool {
+    ["/dev/", "/proc/", "/sys/"].iter().any(|folder| path.starts_with(folder))
 }

@@ -29,6 +29,11 @@ impl FileTree for EndlessTree {
         (!name.starts_with('n')).then(|| name.is_empty() || name.starts_with('d'))
     }
 
+    fn is_link(&self, _: &str) -> bool {
+        self.look();
+        false
+    }
+
     fn entries(&self, _: &str) -> Option<Vec<Entry>> {
         self.look();
         let entry = |name: &str| Entry { name: name.to_owned(), is_folder: name == "d", is_link: false };

@@ -3,8 +3,10 @@
 //! A file that is reported and not written would deny a harmless command: there must be none. Of the
 //! writes that the text tells, most must be found.
 
+mod branches;
 mod corpus;
 mod forms;
+mod links;
 mod tree;
 
 use corpus::{Case, Truth};
@@ -15,7 +17,11 @@ use std::collections::BTreeSet;
 const CAUGHT_MIN: f64 = 0.9;
 
 fn environment(name: &str) -> Option<String> {
-    (name == "HOME").then(|| "/home/dev".to_owned())
+    match name {
+        "HOME" => Some("/home/dev".to_owned()),
+        "PATH" => Some("/usr/bin".to_owned()),
+        _ => None,
+    }
 }
 
 /// What the program reports of a command, in the words of the corpus.

@@ -31,6 +31,10 @@ pub fn tree() -> Tree {
 }
 
 impl FileTree for Tree {
+    fn is_link(&self, _: &str) -> bool {
+        false
+    }
+
     fn is_folder(&self, path: &str) -> Option<bool> {
         let path = path.trim_end_matches('/');
         if self.folders.contains_key(path) {

@@ -1,11 +1,14 @@
 //! Programs that edit files in place.
 
-use super::Run;
+use super::awk_script::AwkScript;
 use super::options::Spec;
+use super::sed_script;
+use super::{Run, run_script};
 use crate::shell_writes::evaluator::StreamText;
-use crate::shell_writes::shell_state::Field;
+use crate::shell_writes::shell_state::{Field, Shell};
 
 const SED: Spec = Spec { short: "efl", attached: "i", long: &["expression", "file", "line-length"], stops: false };
+const SD: Spec = Spec::new("nf", &["max-replacements", "flags"]);
 const PERL: Spec = Spec { short: "eE", attached: "iMmIFCxVdDT", long: &[], stops: true };
 const AWK: Spec =
     Spec { short: "ivfFEl", attached: "", long: &["include", "assign", "file", "field-separator"], stops: true };
@@ -27,21 +30,41 @@ pub(super) fn sed(run: &mut Run) -> StreamText {
         arguments.remove(at + 1);
     }
     let options = SED.parse(&arguments);
+    let has_script = options.has(&["e", "f", "expression", "file"]);
+    let scripts: Vec<&str> = if has_script {
+        options.values(&["e", "expression"]).filter_map(Field::text).collect()
+    } else {
+        options.operands.first().and_then(Field::text).into_iter().collect()
+    };
+    let named = sed_script::written_files(&scripts.join("\n")).filter(|_| !options.has(&["sandbox"]));
+    named.iter().flatten().for_each(|path| run.write(path));
     if !options.has(&["i", "I", "in-place"]) {
         return StreamText::Unknown;
     }
     if let Some(Field::Known(word)) = options.value(&["i", "in-place"]) {
         suffix = word.clone();
     }
-    let has_script = options.has(&["e", "f", "expression", "file"]);
     if options.has_many && !has_script && options.operands.first() == Some(&Field::Many) {
         return StreamText::Unknown;
     }
     for path in options.operands.iter().skip(usize::from(!has_script)).filter_map(Field::text) {
-        run.write(path);
+        if options.has(&["follow-symlinks"]) {
+            run.write(path);
+        } else {
+            run.replace(path);
+        }
         if !suffix.is_empty() && !suffix.contains(['*', '/']) {
             run.write(&format!("{path}{suffix}"));
         }
+    }
+    StreamText::Unknown
+}
+
+/// `sd old new files`, which edits the files in place.
+pub(super) fn sd(run: &mut Run) -> StreamText {
+    let options = SD.parse(run.arguments);
+    if !options.has(&["p", "preview", "help", "version", "h", "V"]) {
+        options.operands.iter().skip(2).filter_map(Field::text).for_each(|path| run.replace(path));
     }
     StreamText::Unknown
 }
@@ -57,7 +80,7 @@ pub(super) fn perl(run: &mut Run) -> StreamText {
     }
     let suffix = options.value(&["i"]).and_then(Field::text).filter(|suffix| !suffix.contains(['*', '/']));
     for path in options.operands.iter().skip(usize::from(!has_script)).filter_map(Field::text) {
-        run.write(path);
+        run.replace(path);
         suffix.iter().for_each(|suffix| run.write(&format!("{path}{suffix}")));
     }
     StreamText::Unknown
@@ -86,50 +109,16 @@ pub(super) fn awk(run: &mut Run) -> StreamText {
     if !options.has(&["f", "file", "E"])
         && let Some(Field::Known(script)) = options.operands.first()
     {
-        printed_to(script).iter().for_each(|path| run.write(path));
+        let assigned: Vec<(&str, &str)> =
+            options.values(&["v", "assign"]).filter_map(|field| field.text()?.split_once('=')).collect();
+        let script = AwkScript { script, assigned: &assigned };
+        let (files, commands) = script.outputs();
+        files.iter().for_each(|path| run.write(path));
+        commands.iter().for_each(|command| {
+            run_script(run, Shell::Posix, command, &[]);
+        });
     }
     StreamText::Unknown
-}
-
-/// The files to which a script of awk prints, if their names are literals.
-fn printed_to(script: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut prints = false;
-    let mut rest = script;
-    while let Some(first) = rest.chars().next() {
-        match first {
-            '"' => {
-                let Some((_, behind)) = awk_literal(rest) else { return found };
-                rest = behind;
-                continue;
-            }
-            '{' | '}' | ';' | '\n' => prints = false,
-            '#' => rest = &rest[rest.find('\n').unwrap_or(rest.len() - 1)..],
-            'p' if rest.starts_with("print") => prints = true,
-            // In a condition, the sign compares.
-            '>' if prints => {
-                let target = rest.trim_start_matches('>').trim_start_matches(' ');
-                let literal = awk_literal(target);
-                let ends = |behind: &str| {
-                    behind.trim_start_matches(' ').starts_with([';', '}', '\n']) || behind.trim().is_empty()
-                };
-                found.extend(literal.filter(|(_, behind)| ends(behind)).map(|(text, _)| text));
-                rest = target;
-                continue;
-            }
-            _ => {}
-        }
-        rest = &rest[first.len_utf8()..];
-    }
-    found
-}
-
-/// The string literal at the beginning of a text, if it has no escapes, and the text behind it.
-fn awk_literal(text: &str) -> Option<(String, &str)> {
-    let inner = text.strip_prefix('"')?;
-    let end = inner.find(['"', '\\'])?;
-    let behind = inner[end..].strip_prefix('"')?;
-    Some((inner[..end].to_owned(), behind))
 }
 
 /// `yq -i`.
@@ -157,11 +146,29 @@ pub(super) fn ed(run: &mut Run) -> StreamText {
         let line = line.trim().trim_start_matches([':', '%']);
         matches!(line, "w" | "wq" | "x" | "w!" | "wq!" | "wqa" | "wa" | "xa" | "update" | "wq|q")
     };
+    let input = run.input.text().map(|text| if run.name == "ed" { ed_commands(text) } else { text.to_owned() });
     let commands = options.values(&["c", "cmd"]).filter_map(Field::text);
     let plus = options.texts().filter_map(|word| word.strip_prefix('+'));
-    let given: Vec<&str> = commands.chain(plus).chain(run.input.text()).collect();
+    let given: Vec<&str> = commands.chain(plus).chain(input.as_deref()).collect();
     if given.iter().flat_map(|text| text.split(['\n', '|'])).any(is_write) {
         options.texts().filter(|word| !word.starts_with('+')).for_each(|path| run.write(path));
     }
     StreamText::Unknown
+}
+
+/// The commands in a script of `ed`, without the lines of text that follow `a`, `i` and `c`.
+fn ed_commands(script: &str) -> String {
+    let mut commands = String::new();
+    let mut is_text = false;
+    for line in script.lines() {
+        if is_text {
+            is_text = line != ".";
+            continue;
+        }
+        commands.push_str(line);
+        commands.push('\n');
+        let command = line.trim_start_matches(|c: char| c.is_ascii_digit() || "$.,+- %".contains(c));
+        is_text = matches!(command, "a" | "i" | "c");
+    }
+    commands
 }

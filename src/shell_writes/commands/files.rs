@@ -9,6 +9,8 @@ use crate::shell_writes::shell_state::Field;
 /// Maximum number of files in a folder that is copied. For a larger folder, no files are noted.
 const COPIED_MAX: usize = 2000;
 
+const SHUFFLE: Spec = Spec::new("eino", &["input-range", "head-count", "output", "random-source"]);
+const XXD: Spec = Spec::new("clsogn", &["cols", "len", "seek", "name"]);
 const COPY: Spec = Spec::new("St", &["target-directory", "suffix"]);
 const INSTALL: Spec = Spec::new("gmoSt", &["target-directory", "suffix", "group", "mode", "owner", "strip-program"]);
 const TOUCH: Spec = Spec::new("drtA", &["date", "reference", "time"]);
@@ -37,6 +39,8 @@ struct Placement {
     sources: Vec<Field>,
     target: String,
     is_folder: bool,
+    /// Whether the folders of a source are also created in the target (`cp --parents`).
+    keeps_parents: bool,
 }
 
 impl Placement {
@@ -46,6 +50,7 @@ impl Placement {
         if !self.is_folder {
             return Some(self.target.clone());
         }
+        let name = if self.keeps_parents { source } else { name };
         let is_name = !matches!(name, "" | "." | "..");
         is_name.then(|| format!("{}/{name}", self.target.trim_end_matches('/')))
     }
@@ -54,19 +59,23 @@ impl Placement {
 fn placement(run: &Run, options: &Options) -> Option<Placement> {
     if let Some(folder) = options.value(&["t", "target-directory"]) {
         let target = folder.text()?.to_owned();
-        return Some(Placement { sources: options.operands.clone(), target, is_folder: true });
+        return Some(Placement { sources: options.operands.clone(), target, is_folder: true, keeps_parents: false });
     }
     let (target, sources) = options.operands.split_last()?;
     let target = target.text()?.to_owned();
     let is_many = sources.len() > 1 || sources.contains(&Field::Many);
     let is_folder =
         !options.has(&["T", "no-target-directory"]) && (target.ends_with('/') || is_many || run.is_folder(&target));
-    (!sources.is_empty()).then(|| Placement { sources: sources.to_vec(), target, is_folder })
+    let keeps_parents = options.has(&["parents"]);
+    (!sources.is_empty()).then(|| Placement { sources: sources.to_vec(), target, is_folder, keeps_parents })
 }
 
-/// Whether a program may replace an existing file.
+/// Whether a program replaces an existing file. With `-u`, the dates of the files decide. With `-i`, the user decides.
 fn may_replace(run: &mut Run, path: &str, options: &Options) -> bool {
-    let is_careful = options.has(&["n", "no-clobber"]);
+    let overriding: &[&str] =
+        if run.name == "mv" { &["i", "interactive", "f", "force"] } else { &["i", "interactive"] };
+    let asks = matches!(options.last(overriding), Some("i" | "interactive"));
+    let is_careful = asks || options.has(&["n", "no-clobber", "u", "update"]);
     let path = run.evaluator.resolve(run.state, path);
     !is_careful || !path.is_some_and(|path| run.evaluator.exists(&path))
 }
@@ -155,13 +164,14 @@ pub(super) fn move_files(run: &mut Run) -> StreamText {
         if !may_replace(run, &path, &options) {
             continue;
         }
-        if run.is_folder(source) {
+        let is_link = run.evaluator.resolve(run.state, source).is_some_and(|path| run.evaluator.files.is_link(&path));
+        if run.is_folder(source) && !is_link {
             let folder = run.evaluator.resolve(run.state, source).unwrap_or_default();
             for inner in files_below(run, &folder).unwrap_or_default() {
                 run.write(&format!("{path}/{inner}"));
             }
         } else {
-            run.write(&path);
+            run.replace(&path);
         }
         run.evaluator.write_all(run.state, source);
     }
@@ -171,9 +181,11 @@ pub(super) fn move_files(run: &mut Run) -> StreamText {
 /// `ln`. A link replaces an existing file only with `-f`.
 pub(super) fn link(run: &mut Run) -> StreamText {
     let options = COPY.parse(run.arguments);
-    let forces = options.has(&["f", "force"]);
+    let forces = options.has(&["f", "force"]) && !options.has(&["i", "interactive"]);
     let placement = match options.operands.as_slice() {
-        [target] => Some(Placement { sources: vec![target.clone()], target: ".".into(), is_folder: true }),
+        [target] => {
+            Some(Placement { sources: vec![target.clone()], target: ".".into(), is_folder: true, keeps_parents: false })
+        }
         _ => placement(run, &options),
     };
     let Some(mut placement) = placement else { return StreamText::empty() };
@@ -184,7 +196,7 @@ pub(super) fn link(run: &mut Run) -> StreamText {
         let Some(path) = placement.path(source) else { continue };
         let is_free = run.evaluator.resolve(run.state, &path).is_some_and(|path| !run.evaluator.exists(&path));
         if forces || is_free {
-            run.write(&path);
+            run.replace(&path);
         }
     }
     StreamText::empty()
@@ -199,7 +211,7 @@ pub(super) fn install(run: &mut Run) -> StreamText {
     let Some(placement) = placement(run, &options) else { return StreamText::empty() };
     for source in placement.sources.iter().filter_map(Field::text) {
         if let Some(path) = placement.path(source) {
-            run.write(&path);
+            run.replace(&path);
         }
     }
     StreamText::empty()
@@ -208,6 +220,9 @@ pub(super) fn install(run: &mut Run) -> StreamText {
 /// `rm` and other programs that remove files.
 pub(super) fn remove(run: &mut Run) -> StreamText {
     let options = Spec::FLAGS.parse(run.arguments);
+    if matches!(options.last(&["i", "interactive", "f", "force"]), Some("i" | "interactive")) {
+        return StreamText::empty();
+    }
     let removes_folders = options.has(&["r", "R", "recursive"]) || matches!(run.name, "trash" | "trash-put" | "rimraf");
     for path in options.texts() {
         // `rm` refuses `.` and `..`.
@@ -217,7 +232,7 @@ pub(super) fn remove(run: &mut Run) -> StreamText {
         if removes_folders {
             run.evaluator.write_all(run.state, path);
         } else {
-            run.write(path);
+            run.replace(path);
         }
     }
     StreamText::empty()
@@ -259,6 +274,18 @@ pub(super) fn sort(run: &mut Run) -> StreamText {
     if prints_input && run.input.text().is_some() { run.input.clone() } else { StreamText::Unknown }
 }
 
+/// `shuf -o file`.
+pub(super) fn shuffle(run: &mut Run) -> StreamText {
+    run.write_field(SHUFFLE.parse(run.arguments).value(&["o", "output"]));
+    StreamText::Unknown
+}
+
+/// `xxd input output`.
+pub(super) fn xxd(run: &mut Run) -> StreamText {
+    run.write_field(XXD.parse(run.arguments).operands.get(1));
+    StreamText::Unknown
+}
+
 /// `uniq input output`.
 pub(super) fn uniq(run: &mut Run) -> StreamText {
     run.write_field(UNIQ.parse(run.arguments).operands.get(1));
@@ -269,7 +296,8 @@ pub(super) fn uniq(run: &mut Run) -> StreamText {
 pub(super) fn rsync(run: &mut Run) -> StreamText {
     let options = RSYNC.parse(run.arguments);
     let narrows = ["exclude", "include", "filter", "exclude-from", "include-from", "files-from", "existing", "C", "f"];
-    let is_trial = options.has(&["n", "dry-run", "list-only", "ignore-existing"]) || options.has(&narrows);
+    let is_trial =
+        options.has(&["n", "dry-run", "list-only", "ignore-existing", "u", "update"]) || options.has(&narrows);
     let is_remote = |text: &str| text.split('/').next().is_some_and(|host| host.contains(':'));
     if is_trial || options.texts().any(is_remote) {
         return StreamText::Unknown;

@@ -38,6 +38,7 @@ enum Action {
 struct ExpressionReader<'f> {
     words: std::slice::Iter<'f, Field>,
     actions: Vec<Action>,
+    outputs: Vec<String>,
     depths: (usize, usize),
 }
 
@@ -102,10 +103,17 @@ impl<'f> ExpressionReader<'f> {
             "-print" => self.action(Action::Print('\n')),
             "-print0" => self.action(Action::Print('\0')),
             "-delete" => self.action(Action::Delete),
-            "-exec" => self.run_action()?,
-            "-execdir" | "-ok" | "-okdir" => {
+            // With `-execdir`, the command runs in the folder of the file and gets the name of the file.
+            "-exec" | "-execdir" => self.run_action()?,
+            "-ok" | "-okdir" => {
                 self.run_action()?;
                 self.action(Action::Other)
+            }
+            "-fprint" | "-fprint0" | "-fls" => self.print_action()?,
+            "-fprintf" => {
+                let action = self.print_action()?;
+                self.next()?;
+                action
             }
             "-ls" | "-quit" => self.action(Action::Other),
             "-empty" | "-executable" | "-readable" | "-writable" | "-nouser" | "-nogroup" => Test::Unknown,
@@ -123,6 +131,13 @@ impl<'f> ExpressionReader<'f> {
     fn action(&mut self, action: Action) -> Test {
         self.actions.push(action);
         Test::Action(self.actions.len() - 1)
+    }
+
+    /// An action that prints into a file. `find` creates the file even if it finds nothing.
+    fn print_action(&mut self) -> Option<Test> {
+        let file = self.next()?.to_owned();
+        self.outputs.push(file);
+        Some(self.action(Action::Other))
     }
 
     fn run_action(&mut self) -> Option<Test> {
@@ -199,10 +214,16 @@ pub(super) fn find(run: &mut Run) -> StreamText {
     let rest = &run.arguments[options..];
     let n_roots = rest.iter().position(is_expression).unwrap_or(rest.len());
     let roots = if n_roots == 0 { vec![Field::Known(".".into())] } else { rest[..n_roots].to_vec() };
-    let mut reader = ExpressionReader { words: rest[n_roots..].iter(), actions: Vec::new(), depths: (0, usize::MAX) };
+    let mut reader = ExpressionReader {
+        words: rest[n_roots..].iter(),
+        actions: Vec::new(),
+        outputs: Vec::new(),
+        depths: (0, usize::MAX),
+    };
     let Some(test) = reader.either(0).filter(|_| reader.words.as_slice().is_empty()) else {
         return StreamText::Unknown;
     };
+    reader.outputs.iter().for_each(|path| run.write(path));
     let mut actions = reader.actions;
     let test = if actions.is_empty() {
         actions.push(Action::Print('\n'));
@@ -290,7 +311,7 @@ fn act(run: &mut Run, actions: &[Action], walk: Walk) -> StreamText {
                     printed.push_str(path);
                     printed.push(*end);
                 }
-                Action::Delete => run.write(path),
+                Action::Delete => run.replace(path),
                 Action::Run { together: true, .. } => together[*n].push(Field::Known(path.clone())),
                 Action::Run { words, .. } => {
                     let words: Vec<Field> = words.iter().map(|word| replaced(word, path)).collect();

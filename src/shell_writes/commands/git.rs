@@ -18,8 +18,12 @@ const RESTORE: Spec = Spec::new("s", &["source", "conflict", "pathspec-from-file
 const STASH: Spec = Spec::new("m", &["message"]);
 const APPLY: Spec = Spec::new("pC", &["directory", "exclude", "include", "whitespace"]);
 const MERGE: Spec = Spec::new("msXF", &["strategy", "strategy-option", "message", "onto", "exec"]);
+const MERGE_FILE: Spec = Spec::new("L", &["marker-size", "diff-algorithm"]);
 const CLEAN: Spec = Spec::new("e", &["exclude"]);
 const OUTPUT: Spec = Spec::new("oO", &["output", "output-directory"]);
+
+/// The options with which git asks for each change. An agent gives no answer.
+const INTERACTIVE: &[&str] = &["p", "patch"];
 
 /// `git`.
 pub(super) fn git(run: &mut Run) -> StreamText {
@@ -72,18 +76,7 @@ fn dispatch(run: &mut Run, subcommand: &str, arguments: &[Field]) -> StreamText 
                 whole_tree(run, Tracking::Tracked, &[]);
             }
         }
-        "restore" => {
-            let options = RESTORE.parse(arguments);
-            let is_staged = options.has(&["S", "staged"]);
-            if options.has(&["W", "worktree"]) || !is_staged {
-                let tests = match options.value(&["s", "source"]) {
-                    Some(source) => source.text().map(|commit| differs_from(commit, true)),
-                    None if is_staged => Some(differs_from("HEAD", true)),
-                    None => Some(GitTest::DiffersFromIndex),
-                };
-                paths(run, &options.operands, tests.as_slice());
-            }
-        }
+        "restore" => restore(run, arguments),
         "reset" => {
             let options = Spec::FLAGS.parse(arguments);
             let commit = options.operands.first().map_or(Some("HEAD"), Field::text);
@@ -99,6 +92,12 @@ fn dispatch(run: &mut Run, subcommand: &str, arguments: &[Field]) -> StreamText 
             let options = MERGE.parse(arguments);
             if !options.has(&["quit", "no-commit-id", "show-current-patch", "n-dry"]) {
                 whole_tree(run, Tracking::Tracked, &[]);
+            }
+        }
+        "merge-file" => {
+            let options = MERGE_FILE.parse(arguments);
+            if !options.has(&["p", "stdout"]) {
+                run.write_field(options.operands.first());
             }
         }
         "clean" => {
@@ -163,12 +162,15 @@ fn paths(run: &mut Run, operands: &[Field], tests: &[GitTest]) {
                 run.evaluator.maybe_write_by_git(&folder, &[], Tracking::Tracked, tests);
             }
         } else {
-            run.write(path);
+            run.replace(path);
         }
     }
 }
 
 fn checkout(run: &mut Run, arguments: &[Field]) {
+    if CHECKOUT.parse(arguments).has(INTERACTIVE) {
+        return;
+    }
     let behind = arguments.iter().position(|field| field.text() == Some("--"));
     if let Some(at) = behind.filter(|at| at + 1 < arguments.len()) {
         let commit = CHECKOUT.parse(&arguments[..at]).operands.pop();
@@ -214,6 +216,20 @@ fn checkout(run: &mut Run, arguments: &[Field]) {
         let test = first.text().map(|commit| differs_from(commit, false));
         paths(run, rest, test.as_slice());
     }
+}
+
+fn restore(run: &mut Run, arguments: &[Field]) {
+    let options = RESTORE.parse(arguments);
+    let is_staged = options.has(&["S", "staged"]);
+    if options.has(INTERACTIVE) || is_staged && !options.has(&["W", "worktree"]) {
+        return;
+    }
+    let tests = match options.value(&["s", "source"]) {
+        Some(source) => source.text().map(|commit| differs_from(commit, true)),
+        None if is_staged => Some(differs_from("HEAD", true)),
+        None => Some(GitTest::DiffersFromIndex),
+    };
+    paths(run, &options.operands, tests.as_slice());
 }
 
 fn stash(run: &mut Run, arguments: &[Field]) {

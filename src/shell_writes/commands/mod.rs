@@ -1,6 +1,7 @@
 //! The programs that agents run. Each program has a rule that finds the files that it writes.
 
 mod archives;
+mod awk_script;
 mod editors;
 mod files;
 mod find;
@@ -10,10 +11,11 @@ mod inline_scripts;
 mod options;
 mod patch;
 mod script_tokens;
+mod sed_script;
 mod wrappers;
 
-use super::evaluator::{Evaluator, RunResult, StreamText};
-use super::shell_state::{Field, State};
+use super::evaluator::{Evaluator, StreamText};
+use super::shell_state::{Field, Shell, State};
 
 /// A program about to run.
 pub(super) struct Run<'r, 'e> {
@@ -37,9 +39,11 @@ const RULES: &[(&[&str], Rule)] = &[
     (&["rm", "grm", "unlink", "shred", "trash", "trash-put", "rimraf", "del"], files::remove),
     (&["touch", "gtouch"], files::touch),
     (&["truncate"], files::truncate),
-    (&["tee", "sponge"], files::tee),
+    (&["tee", "gtee", "sponge"], files::tee),
     (&["dd"], files::dd),
     (&["sort", "gsort"], files::sort),
+    (&["shuf", "gshuf"], files::shuffle),
+    (&["xxd"], files::xxd),
     (&["uniq"], files::uniq),
     (&["rsync"], files::rsync),
     (&["curl"], archives::curl),
@@ -49,26 +53,26 @@ const RULES: &[(&[&str], Rule)] = &[
     (&["zip"], archives::zip),
     (&["gzip", "gunzip", "bzip2", "bunzip2", "xz", "unxz", "zstd"], archives::compress),
     (&["sed", "gsed"], editors::sed),
+    (&["sd"], editors::sd),
     (&["perl", "ruby"], editors::perl),
-    (&["awk", "gawk"], editors::awk),
+    (&["awk", "gawk", "mawk", "nawk"], editors::awk),
     (&["yq"], editors::yq),
     (&["ed", "ex", "vi", "vim", "nvim"], editors::ed),
     (&["python", "python3", "python2", "pypy3"], inline_scripts::python),
-    (&["node", "nodejs", "bun", "deno"], inline_scripts::node),
+    (&["node", "nodejs", "bun", "deno", "tsx"], inline_scripts::node),
     (&["git"], git::git),
     (&["patch", "gpatch"], patch::patch),
     (&["apply_patch", "applypatch"], patch::apply_patch),
     (&["find", "gfind"], find::find),
     (&["xargs", "gxargs"], wrappers::xargs),
-    (&["sh", "bash", "zsh", "dash", "ksh", "ash"], wrappers::shell),
+    (&["sh", "bash", "zsh", "dash", "ksh", "ash", "fish"], wrappers::shell),
     (&["env", "genv"], wrappers::env),
     (&["sudo", "doas"], wrappers::sudo),
     (&["timeout", "gtimeout"], wrappers::timeout),
     (&["flock"], wrappers::flock),
-    (
-        &["nice", "ionice", "nohup", "setsid", "time", "stdbuf", "command", "builtin", "exec", "caffeinate"],
-        wrappers::plain,
-    ),
+    (&["time", "gtime"], wrappers::time),
+    (&["busybox", "toybox"], wrappers::applet),
+    (&["su", "runuser"], wrappers::switch_user),
     (&["npx", "bunx", "uvx", "pipx", "pnpx"], wrappers::package_runner),
     (&["uv", "poetry", "pipenv", "pdm", "rye", "hatch", "conda"], wrappers::environment_runner),
     (&["yarn", "pnpm", "npm", "bundle"], wrappers::script_runner),
@@ -85,17 +89,27 @@ pub(super) fn run_command(
     let name = name.rsplit('/').next().unwrap_or(name);
     let plain = name.strip_prefix("python3.").map_or(name, |_| "python3");
     let mut run = Run { evaluator, state, name: plain, arguments, input };
-    if formatters::is_formatter(&run) {
-        return formatters::format(&mut run);
-    }
     let rule = RULES.iter().find(|(names, _)| names.contains(&plain)).map(|(_, rule)| rule);
-    rule.map_or(StreamText::Unknown, |rule| rule(&mut run))
+    let output = if formatters::is_formatter(&run) {
+        formatters::format(&mut run)
+    } else if let Some(options) = wrappers::plain_wrapper(plain) {
+        wrappers::plain(&mut run, options)
+    } else {
+        rule.map_or(StreamText::Unknown, |rule| rule(&mut run))
+    };
+    evaluator.has_run_program = true;
+    output
 }
 
 impl Run<'_, '_> {
     /// Notes a file, given its path as it appears in the command.
     fn write(&mut self, path: &str) {
         self.evaluator.write(self.state, path);
+    }
+
+    /// Notes that a name gets a new file or none.
+    fn replace(&mut self, path: &str) {
+        self.evaluator.replace(self.state, path);
     }
 
     /// Notes a file, if its path is known.
@@ -131,9 +145,12 @@ impl Run<'_, '_> {
     }
 }
 
-/// Runs a script in a separate shell.
-fn run_script(run: &mut Run, script: &str, arguments: &[Field]) -> RunResult {
-    let mut inner = run.state.child();
-    inner.arguments = arguments.to_vec().into();
-    run.evaluator.run_script(script, &mut inner, run.input)
+/// Runs a script in a separate shell, and returns its output. The first of the words is `$0`.
+fn run_script(run: &mut Run, shell: Shell, script: &str, words: &[Field]) -> StreamText {
+    let mut inner = run.state.child(shell);
+    if let Some((name, arguments)) = words.split_first() {
+        inner.name = name.text().map(str::to_owned);
+        inner.arguments = arguments.to_vec().into();
+    }
+    run.evaluator.run_script(script, &mut inner, run.input).output
 }

@@ -88,6 +88,11 @@ impl Options {
         self.given.iter().any(|(name, _)| names.contains(&name.as_str()))
     }
 
+    /// The last of these options that is given.
+    pub(super) fn last(&self, names: &[&str]) -> Option<&str> {
+        self.given.iter().rev().map(|(name, _)| name.as_str()).find(|name| names.contains(name))
+    }
+
     /// The value of the last of these options.
     pub(super) fn value(&self, names: &[&str]) -> Option<&Field> {
         self.given.iter().rev().find(|(name, _)| names.contains(&name.as_str())).and_then(|(_, value)| value.as_ref())

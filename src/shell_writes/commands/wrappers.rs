@@ -3,7 +3,7 @@
 use super::options::Spec;
 use super::{Run, run_script};
 use crate::shell_writes::evaluator::StreamText;
-use crate::shell_writes::shell_state::{Field, Value};
+use crate::shell_writes::shell_state::{Field, Shell, Value};
 
 const SHELL: Spec = Spec { short: "oO", attached: "", long: &["rcfile", "init-file"], stops: true };
 const XARGS: Spec = Spec {
@@ -17,12 +17,36 @@ const SUDO: Spec =
 const ENV: Spec = Spec { short: "uCS", attached: "", long: &["unset", "chdir", "split-string"], stops: true };
 const FLOCK: Spec = Spec { short: "wE", attached: "", long: &["timeout", "wait", "conflict-exit-code"], stops: true };
 const TIMEOUT: Spec = Spec { short: "ks", attached: "", long: &["kill-after", "signal"], stops: true };
-const PLAIN: Spec = Spec {
-    short: "ncpoifea",
+const TIME: Spec = Spec { short: "fo", attached: "", long: &["format", "output"], stops: true };
+const SWITCH_USER: Spec = Spec {
+    short: "cgGsuw",
     attached: "",
-    long: &["adjustment", "class", "classdata", "output", "format"],
-    stops: true,
+    long: &["command", "group", "supp-group", "shell", "user", "whitelist-environment"],
+    stops: false,
 };
+
+const fn plain_options(short: &'static str, long: &'static [&'static str]) -> Spec {
+    Spec { short, attached: "", long, stops: true }
+}
+
+/// Programs that do nothing but run the command after them, with their options.
+const PLAIN: &[(&str, Spec)] = &[
+    ("nice", plain_options("n", &["adjustment"])),
+    ("ionice", plain_options("ncpPu", &["class", "classdata", "pid"])),
+    ("stdbuf", plain_options("ioe", &["input", "output", "error"])),
+    ("nohup", plain_options("", &[])),
+    ("setsid", plain_options("", &[])),
+    ("command", plain_options("", &[])),
+    ("builtin", plain_options("", &[])),
+    ("exec", plain_options("a", &[])),
+    ("caffeinate", plain_options("tw", &[])),
+    ("chronic", plain_options("", &[])),
+    ("coproc", plain_options("", &[])),
+    ("unbuffer", plain_options("", &[])),
+    ("fakeroot", plain_options("lsib", &["lib", "faked"])),
+    ("xvfb-run", plain_options("ensfp", &["auth-file", "server-num", "server-args", "error-file"])),
+    ("strace", plain_options("oeabEIOPpsSuX", &["output", "trace"])),
+];
 const STOPS: Spec = Spec {
     short: "p",
     attached: "",
@@ -39,15 +63,25 @@ pub(super) fn shell(run: &mut Run) -> StreamText {
         return StreamText::Unknown;
     }
     if options.has(&["c"]) {
-        let Some((Field::Known(script), rest)) = options.operands.split_first() else { return StreamText::Unknown };
-        // The first word after the script becomes `$0`.
-        return run_script(run, script, rest.get(1..).unwrap_or_default()).output;
+        let Some((Field::Known(script), words)) = options.operands.split_first() else { return StreamText::Unknown };
+        return run_shell(run, script, words);
     }
     let reads_input = options.operands.is_empty() || options.has(&["s"]);
     match run.input.text().filter(|_| reads_input).map(str::to_owned) {
-        Some(script) => run_script(run, &script, &options.operands).output,
+        Some(script) => run_shell(run, &script, &[&[Field::Unknown], options.operands.as_slice()].concat()),
         None => StreamText::Unknown,
     }
+}
+
+fn run_shell(run: &mut Run, script: &str, words: &[Field]) -> StreamText {
+    let shell = match run.name {
+        "bash" => Shell::Bash,
+        "zsh" => Shell::Zsh,
+        // Fish has other quoting rules for backslashes.
+        "fish" if script.contains('\\') => return StreamText::Unknown,
+        _ => Shell::Posix,
+    };
+    run_script(run, shell, script, words)
 }
 
 /// Runs the operands of a program as a command.
@@ -55,13 +89,49 @@ fn run_operands(run: &mut Run, operands: &[Field]) -> StreamText {
     if operands.is_empty() { StreamText::Unknown } else { run.run(operands) }
 }
 
-/// `nohup`, `nice` and other programs that do nothing but run the command after them.
-pub(super) fn plain(run: &mut Run) -> StreamText {
-    let options = PLAIN.parse(run.arguments);
+/// The options of a program that does nothing but run the command after them; `None` for any other program.
+pub(super) fn plain_wrapper(name: &str) -> Option<&'static Spec> {
+    PLAIN.iter().find(|(plain, _)| *plain == name).map(|(_, options)| options)
+}
+
+/// Runs the command behind `nohup`, `nice` and similar programs.
+pub(super) fn plain(run: &mut Run, options: &Spec) -> StreamText {
+    let options = options.parse(run.arguments);
+    if run.name == "strace" {
+        run.write_field(options.value(&["o", "output"]));
+    }
     if run.name == "command" && options.has(&["v", "V"]) {
         return StreamText::Unknown;
     }
     run_operands(run, &options.operands)
+}
+
+/// `/usr/bin/time -o file command`.
+pub(super) fn time(run: &mut Run) -> StreamText {
+    let options = TIME.parse(run.arguments);
+    run.write_field(options.value(&["o", "output"]));
+    run_operands(run, &options.operands)
+}
+
+/// `busybox sed …`.
+pub(super) fn applet(run: &mut Run) -> StreamText {
+    run_operands(run, run.arguments)
+}
+
+/// `su -c script`, and `runuser -u user command`.
+pub(super) fn switch_user(run: &mut Run) -> StreamText {
+    let options = SWITCH_USER.parse(run.arguments);
+    if options.has(&["l", "login"]) || options.operands.iter().any(|field| field.text() == Some("-")) {
+        return StreamText::Unknown;
+    }
+    match options.value(&["c", "command"]) {
+        Some(Field::Known(script)) => run_script(run, Shell::Posix, script, &[]),
+        None if run.name == "runuser" && options.has(&["u", "user"]) => {
+            let stopping = Spec { stops: true, ..SWITCH_USER }.parse(run.arguments);
+            run_operands(run, &stopping.operands)
+        }
+        _ => StreamText::Unknown,
+    }
 }
 
 /// `sudo`.
@@ -79,7 +149,7 @@ pub(super) fn flock(run: &mut Run) -> StreamText {
     let options = FLOCK.parse(run.arguments);
     match options.operands.get(1..) {
         Some([Field::Known(option), Field::Known(script)]) if matches!(option.as_str(), "-c" | "--command") => {
-            run_script(run, script, &[]).output
+            run_script(run, Shell::Posix, script, &[])
         }
         Some(words) => run_operands(run, words),
         None => StreamText::Unknown,
@@ -103,18 +173,27 @@ pub(super) fn env(run: &mut Run) -> StreamText {
     if options.has(&["S", "split-string"]) {
         return StreamText::Unknown;
     }
-    let n = options.operands.iter().take_while(|field| is_assignment(field)).count();
+    // `env -` means `env -i`.
+    let is_dash = options.operands.first().and_then(Field::text) == Some("-");
+    let words = &options.operands[usize::from(is_dash)..];
+    let n = words.iter().take_while(|field| is_assignment(field)).count();
     let outer = run.state.clone();
+    if is_dash || options.has(&["i", "ignore-environment"]) {
+        run.state.forget_exported();
+    }
+    for name in options.values(&["u", "unset"]).filter_map(Field::text) {
+        run.state.set(name, Value::Unknown);
+    }
     if let Some(folder) = options.value(&["C", "chdir"]) {
         run.state.directory = folder.text().and_then(|folder| run.evaluator.resolve(run.state, folder));
     }
-    for field in &options.operands[..n] {
+    for field in &words[..n] {
         if let Some((name, value)) = field.text().and_then(|text| text.split_once('=')) {
             run.state.set(name, Value::Text(value.to_owned()));
             run.state.export(name);
         }
     }
-    let output = run_operands(run, &options.operands[n..]);
+    let output = run_operands(run, &words[n..]);
     *run.state = outer;
     output
 }

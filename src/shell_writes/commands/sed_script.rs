@@ -1,0 +1,162 @@
+//! Scripts of sed: the files that they write with `w`.
+
+use std::iter::Peekable;
+use std::str::Chars;
+
+/// Commands that take a text, a file or a label up to the end of the line.
+const TAKES_LINE: &[char] = &['a', 'i', 'c', 'r', 'R', ':', '#'];
+/// Commands without arguments.
+const IS_WHOLE: &[char] = &['}', '=', 'd', 'D', 'g', 'G', 'h', 'H', 'n', 'N', 'p', 'P', 'x', 'z', 'F'];
+
+/// The files that a script writes, whatever its input. `None` if the script is not understood.
+pub(super) fn written_files(script: &str) -> Option<Vec<String>> {
+    let mut reader = ScriptReader { rest: script.chars().peekable() };
+    let mut found = Vec::new();
+    while reader.skip(|c| c.is_whitespace() || c == ';') {
+        found.extend(reader.command()?);
+    }
+    Some(found)
+}
+
+/// Reads one command after the other.
+struct ScriptReader<'s> {
+    rest: Peekable<Chars<'s>>,
+}
+
+impl ScriptReader<'_> {
+    /// Skips characters. Returns whether more text follows.
+    fn skip(&mut self, is_skipped: impl Fn(char) -> bool) -> bool {
+        while self.rest.next_if(|c| is_skipped(*c)).is_some() {}
+        self.rest.peek().is_some()
+    }
+
+    /// Reads a command with its address. Returns the file that the command writes, if it writes one.
+    fn command(&mut self) -> Option<Option<String>> {
+        self.address()?;
+        if self.rest.next_if_eq(&',').is_some() {
+            self.skip(|c| c == ' ' || c == '+' || c == '~');
+            self.address()?;
+        }
+        self.skip(|c| c == ' ' || c == '\t' || c == '!');
+        match self.rest.next()? {
+            'w' | 'W' => Some(Some(self.file())),
+            's' => {
+                self.two_parts()?;
+                self.skip(|c| "gpiImM".contains(c) || c.is_ascii_digit());
+                match self.rest.next_if_eq(&'w') {
+                    Some(_) => Some(Some(self.file())),
+                    None => self.is_at_end().then_some(None),
+                }
+            }
+            'y' => {
+                self.two_parts()?;
+                self.is_at_end().then_some(None)
+            }
+            'b' | 't' | 'T' | 'q' | 'Q' | 'l' | 'L' => {
+                self.skip(|c| c != ';' && c != '\n' && c != '}');
+                Some(None)
+            }
+            c if TAKES_LINE.contains(&c) => {
+                self.line();
+                Some(None)
+            }
+            '{' => Some(None),
+            c if IS_WHOLE.contains(&c) => self.is_at_end().then_some(None),
+            _ => None,
+        }
+    }
+
+    /// Whether a command may end here.
+    fn is_at_end(&mut self) -> bool {
+        self.rest.peek().is_none_or(|c| c.is_whitespace() || ";}#".contains(*c))
+    }
+
+    /// Skips a line number, `$` or a regular expression, if one is next.
+    fn address(&mut self) -> Option<()> {
+        match self.rest.peek() {
+            Some('/') => {
+                self.rest.next();
+                self.part('/')?;
+            }
+            Some('\\') => {
+                self.rest.next();
+                let delimiter = self.rest.next()?;
+                self.part(delimiter)?;
+            }
+            Some('$') => {
+                self.rest.next();
+            }
+            _ => {}
+        }
+        self.skip(|c| c.is_ascii_digit() || c == '~' || c == 'I' || c == 'M' || c == ' ');
+        Some(())
+    }
+
+    /// Skips the two parts of `s/a/b/`.
+    fn two_parts(&mut self) -> Option<()> {
+        let delimiter = self.rest.next().filter(|c| *c != '\n' && *c != '\\')?;
+        self.part(delimiter)?;
+        self.part(delimiter)
+    }
+
+    /// Skips a part up to its delimiter.
+    fn part(&mut self, delimiter: char) -> Option<()> {
+        loop {
+            match self.rest.next()? {
+                '\\' => {
+                    self.rest.next()?;
+                }
+                c if c == delimiter => return Some(()),
+                _ => {}
+            }
+        }
+    }
+
+    /// The rest of the line. A line that ends in a backslash continues in the next line.
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        while let Some(c) = self.rest.next_if(|c| *c != '\n') {
+            line.push(c);
+            if c == '\\' {
+                line.extend(self.rest.next());
+            }
+        }
+        line
+    }
+
+    /// The name of a file, which is the rest of the line.
+    fn file(&mut self) -> String {
+        self.line().trim_start().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::written_files;
+
+    #[test]
+    fn a_script_names_the_files_that_it_writes() {
+        for (script, want) in [
+            ("w a", Some("a")),
+            ("/x/w a b", Some("a b")),
+            ("/x/,$ !w a", Some("a")),
+            ("s/a/b/w c", Some("c")),
+            ("s|a|/w b|gpw c\n1,3W d", Some("c d")),
+            ("s/a/\\/w b/; y/w/v/; 1d;$!N;P;D", Some("")),
+            ("s/[/]w a/b/", None),
+            ("\\,w a,w b", Some("b")),
+            ("/w a/{s/x/y/;p;}; 2q; b end; :end", Some("")),
+            ("a w x\\\nw y\nw z", Some("z")),
+            ("a\\\nw x\ni w", Some("")),
+            ("0~3w a", Some("a")),
+            ("1,+2w a", Some("a")),
+            ("# w a\nr w b", Some("")),
+            ("s/a", None),
+            ("e date > a", None),
+            ("?", None),
+        ] {
+            let found = written_files(script).map(|files| files.join(" "));
+            assert_eq!(found.as_deref(), want, "{script:?}");
+        }
+    }
+}

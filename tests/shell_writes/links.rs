@@ -1,0 +1,42 @@
+//! Symbolic links: a command that replaces or removes a link leaves the link's target as it is.
+
+use slm_mesh::shell_writes::{Disk, ShellWrite, written_files};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+/// A folder with the file `held`, a link to it, and a link to the folder `real/dir`.
+fn folder() -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("slm-mesh-links-{}", std::process::id()));
+    fs::create_dir_all(folder.join("real/dir")).unwrap();
+    ["held", "a", "up", "real/up", "real/dir/in"].iter().for_each(|name| fs::write(folder.join(name), "1").unwrap());
+    symlink("held", folder.join("link")).unwrap();
+    symlink("real/dir", folder.join("linkdir")).unwrap();
+    fs::canonicalize(folder).unwrap()
+}
+
+#[test]
+fn only_a_write_through_a_link_writes_its_target() {
+    let folder = folder();
+    let directory = folder.to_str().unwrap();
+    for (command, want) in [
+        ("echo > link; cp a link; tee link", "link"),
+        ("rm link; unlink link", ""),
+        ("mv link b", "b"),
+        ("mv a link", "a"),
+        ("ln -sf a link; install a link", ""),
+        ("sed -i s/a/b/ link; perl -pi -e s/a/b/ link", ""),
+        ("sed -i --follow-symlinks s/a/b/ link", "link"),
+        ("rm -rf linkdir", ""),
+        ("rm linkdir/in", "linkdir/in"),
+        // The kernel goes to the folder above the link's target, but the shell to the one that contains the link.
+        ("rm linkdir/../up; cd linkdir; rm ../up", ""),
+        ("cd linkdir/..; rm up", "up"),
+    ] {
+        let writes = written_files(command, directory, &|_| None, &Disk::new(&folder));
+        let names =
+            writes.iter().map(ShellWrite::path).map(|path| path.strip_prefix(directory).unwrap().to_str().unwrap());
+        assert_eq!(names.collect::<Vec<_>>().join(" "), want, "{command}");
+    }
+    fs::remove_dir_all(folder).unwrap();
+}
