@@ -301,6 +301,7 @@ fn completions_of_bash_complete() {
     let mut agent = place.session("codex-mcp-client", "api");
     agent.tool("mesh_status", json!({}));
     place.ok(&["--as", "human", "lock", "held.rs"]);
+    place.ok(&["--as", "human", "state", "set", "build", "ok"]);
     for (words, wanted) in [
         ("lo", &["lock"][..]),
         ("setup --", &["--dry-run", "--remove", "--project"]),
@@ -317,6 +318,8 @@ fn completions_of_bash_complete() {
         ("--as co", &["codex-api"]),
         ("inbox --from co", &["codex-api"]),
         ("unlock ''", &["held.rs"]),
+        ("state get ''", &["build"]),
+        ("hook claude --agent co", &["codex", "copilot"]),
     ] {
         let found = complete(words);
         assert!(wanted.iter().all(|word| found.contains(&(*word).to_owned())), "{words}: {found:?}");

@@ -347,6 +347,13 @@ fn the_files_that_the_agents_read_are_written() {
         ("GEMINI_CLI_HOME", "gemini", ".gemini/settings.json"),
         ("COPILOT_HOME", "copilot", "mcp-config.json"),
         ("OPENCODE_CONFIG_DIR", "opencode", "opencode.json"),
+        ("KILO_CONFIG_DIR", "kilo", "kilo.json"),
+        ("KIMI_CODE_HOME", "kimi", "config.toml"),
+        ("CLINE_DIR", "cline", "data/settings/cline_mcp_settings.json"),
+        ("QWEN_HOME", "qwen", "settings.json"),
+        ("FACTORY_HOME_OVERRIDE", "droid", ".factory/mcp.json"),
+        ("OPENHANDS_PERSISTENCE_DIR", "openhands", "mcp.json"),
+        ("PI_CODING_AGENT_DIR", "pi", "skills/slm-mesh/SKILL.md"),
     ] {
         let run = |args: &[&str]| {
             let mut command = home.place.command(args);

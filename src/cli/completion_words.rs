@@ -96,7 +96,8 @@ fn flag_values(verb: &str, name: &str) -> Vec<Candidate> {
     }
     match FLAGS.iter().find(|flag| flag.is(name) && (flag.verbs.is_empty() || flag.verbs.contains(&verb))) {
         Some(flag) if flag.value == "PEER" => peers(),
-        Some(flag) if flag.value == "AGENT" => agents(),
+        // `--agent` also accepts the name of an agent that slm-mesh does not know.
+        Some(flag) if flag.value == "AGENT" || flag.name == "agent" => agents(),
         _ => Vec::new(),
     }
 }
@@ -132,6 +133,7 @@ fn arg_values(arg: &Arg) -> Vec<Candidate> {
         }
         _ if ["from", "with"].contains(&arg.name) => peers().into_iter().chain(channels()).collect(),
         _ if arg.name == "channel" => channels(),
+        _ if arg.name == "key" && arg.place == CliPlace::Positional => state_keys(),
         _ => Vec::new(),
     }
 }
@@ -148,6 +150,10 @@ fn peers() -> Vec<Candidate> {
 
 fn channels() -> Vec<Candidate> {
     list("channel.list", &json!({}), "channels", |row| (text(&row["name"]), format!("{} members", row["count"])))
+}
+
+fn state_keys() -> Vec<Candidate> {
+    list("state.list", &json!({}), "entries", |row| (text(&row["key"]), String::new()))
 }
 
 fn locked_files() -> Vec<Candidate> {

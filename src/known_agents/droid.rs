@@ -24,7 +24,7 @@ pub(super) const AGENT: Agent = Agent {
     }),
     files: Files {
         programs: &["droid"],
-        directory: &[Directory::Home(".factory")],
+        directory: &[Directory::Variable("FACTORY_HOME_OVERRIDE", ".factory"), Directory::Home(".factory")],
         user: Scope {
             server: edited(&[FilePath::Settings("mcp.json")], "mcpServers", EntryShape::Stdio),
             hooks: Some(CLAUDE_HOOKS),

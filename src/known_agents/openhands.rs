@@ -7,7 +7,7 @@ pub(super) const AGENT: Agent = Agent {
     identity: Identity { processes: &[ProcessSign::Name("openhands")], ..UNSEEN },
     files: Files {
         programs: &["openhands"],
-        directory: &[Directory::Home(".openhands")],
+        directory: &[Directory::Variable("OPENHANDS_PERSISTENCE_DIR", ""), Directory::Home(".openhands")],
         user: Scope { server: edited(&[FilePath::Settings("mcp.json")], "mcpServers", EntryShape::Plain), ..NO_FILES },
         approve: "OpenHands gets the tools only.",
         ..NO_SETTINGS

@@ -12,7 +12,7 @@ pub(super) const AGENT: Agent = Agent {
     },
     files: Files {
         programs: &["pi"],
-        directory: &[Directory::Home(".pi/agent")],
+        directory: &[Directory::Variable("PI_CODING_AGENT_DIR", ""), Directory::Home(".pi/agent")],
         user: Scope {
             own_file: Some(OwnFile {
                 path: FilePath::Settings("skills/slm-mesh/SKILL.md"),

@@ -22,7 +22,7 @@ pub(super) const AGENT: Agent = Agent {
     }),
     files: Files {
         programs: &["qwen"],
-        directory: &[Directory::Home(".qwen")],
+        directory: &[Directory::Variable("QWEN_HOME", ""), Directory::Home(".qwen")],
         user: Scope {
             server: edited(&[FilePath::Settings("settings.json")], "mcpServers", EntryShape::Plain),
             hooks: Some(HOOKS),
