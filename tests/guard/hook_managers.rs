@@ -52,6 +52,31 @@ fn a_manager_that_runs_the_hook_it_found_keeps_the_guard() {
     assert!(!hooks.join("pre-commit.before-slm-mesh").exists());
 }
 
+#[test]
+fn a_manager_that_keeps_the_hook_it_found_for_later_does_not_keep_the_guard() {
+    let Some(place) = repository() else { return };
+    let hooks = place.root.join("repo/.git/hooks");
+    for mine in ["#!/usr/bin/awk -f\nBEGIN { print \"mine\" }\n", "#!/bin/sh\necho mine\n"] {
+        std::fs::create_dir_all(hooks.join("old-hooks")).unwrap();
+        put_program(&hooks.join("pre-commit"), mine.as_bytes());
+        guard(&place, "repo", "install");
+        // As overcommit does it, whose hooks are Ruby scripts.
+        let theirs = b"#!/usr/bin/awk -f\nBEGIN { print \"theirs\" }\n";
+        std::fs::rename(hooks.join("pre-commit"), hooks.join("old-hooks/pre-commit")).unwrap();
+        put_program(&hooks.join("pre-commit"), theirs);
+        assert!(doctor_on_guard(&place, "repo").contains("the guard is off"));
+        guard(&place, "repo", "install");
+        assert!(doctor_on_guard(&place, "repo").contains("on, in"));
+        guard(&place, "repo", "remove");
+        assert_eq!(std::fs::read(hooks.join("pre-commit")).unwrap(), theirs);
+        assert_eq!(std::fs::read_to_string(hooks.join("old-hooks/pre-commit")).unwrap(), mine);
+        let mut names: Vec<PathBuf> = snapshot(&hooks).into_iter().map(|(path, ..)| path).collect();
+        names.retain(|path| !path.to_str().unwrap().ends_with(".sample"));
+        assert_eq!(names, ["old-hooks", "old-hooks/pre-commit", "pre-commit"].map(|name| hooks.join(name)));
+        std::fs::remove_dir_all(&hooks).unwrap();
+    }
+}
+
 /// A manager of git hooks: its program, and a configuration whose pre-commit hook runs `echo ran >> ../seen`.
 struct HookManager {
     program: &'static str,

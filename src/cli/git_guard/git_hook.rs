@@ -18,6 +18,8 @@ const END: &str = "# end of slm-mesh guard";
 const BEFORE: &str = "before-slm-mesh";
 /// The suffixes with which pre-commit and lefthook rename an existing hook.
 const RENAMED: &[&str] = &["legacy", "old"];
+/// The directory to which overcommit moves existing hooks.
+const MOVED: &str = "old-hooks";
 /// Shells that can run the guard's lines.
 const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh", "ksh"];
 
@@ -84,7 +86,7 @@ impl GitHook {
     /// # Errors
     /// If a file can't be written.
     pub fn install(&self, program: &Program) -> io::Result<Option<String>> {
-        // If a hook manager has renamed our hook, the manager would run it as the user's earlier hook.
+        // If a hook manager has renamed our hook, the manager would run it or restore it as the user's earlier hook.
         for renamed in self.renamed() {
             self.remove_from(&renamed)?;
         }
@@ -201,8 +203,10 @@ impl GitHook {
         self.with_suffix(BEFORE)
     }
 
+    /// Where a hook manager may have put our hook.
     fn renamed(&self) -> impl Iterator<Item = PathBuf> {
-        RENAMED.iter().map(|suffix| self.with_suffix(suffix))
+        let moved = self.path.with_file_name(MOVED).join(self.hook);
+        RENAMED.iter().map(|suffix| self.with_suffix(suffix)).chain([moved])
     }
 
     fn aside_path(&self) -> PathBuf {
