@@ -83,7 +83,7 @@ impl Drop for Scratch {
 /// If the agent has no hooks of slm-mesh, or no mesh can be started.
 pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Proof>, Error> {
     let none = || {
-        let text = format!("{} has no hooks at this level, only the tools, so there is nothing to prove", agent.id);
+        let text = format!("{} has no hooks in these settings, only the tools, so there is nothing to prove", agent.id);
         Error::new(ErrorKind::NotFound, text)
     };
     let dialect = hook_agent(agent.id).ok_or_else(none)?.dialect;
@@ -204,7 +204,7 @@ pub(super) fn calls_in_file(environment: &Environment, agent: &'static Agent) ->
         return Ok(events.map(call).collect());
     }
     let Some(hooks) = scope.hooks else {
-        return Err(none("it has no hooks at this level, only the tools, so there is nothing to prove".into()));
+        return Err(none("it has no hooks in these settings, only the tools, so there is nothing to prove".into()));
     };
     let path = environment.path(agent, hooks.path);
     let whole = read_hooks(&path, &hooks).unwrap_or(Value::Null);

@@ -41,7 +41,7 @@ fn facts(table: &dyn TableLike) -> (Option<&str>, Option<&str>, Option<i64>) {
     (text_of(table, "event"), text_of(table, "command"), table.get("timeout").and_then(Item::as_integer))
 }
 
-/// The hooks in a file, which may be tables or lie in one line.
+/// The hooks in a file. They may be written as tables, or as a list in one line.
 fn tables(document: &DocumentMut) -> Vec<&dyn TableLike> {
     match document.get(LIST) {
         Some(Item::ArrayOfTables(list)) => list.iter().map(|table| table as &dyn TableLike).collect(),

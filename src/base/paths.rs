@@ -397,7 +397,7 @@ mod tests {
         }
     }
 
-    /// All texts over these letters up to this length.
+    /// All texts that consist of these letters, up to this length.
     fn texts(letters: &[u8], length: usize) -> Vec<Vec<u8>> {
         let mut all = vec![Vec::new()];
         let mut from = 0;

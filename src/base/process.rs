@@ -7,8 +7,8 @@ pub struct Process {
     pub pid: i64,
     /// The start time of the process, in the kernel's own unit.
     pub start: u64,
-    /// Whether the process only runs another program. Examples are `npx`, and a shell that runs one command between
-    /// an agent and its tool.
+    /// Whether the process only runs another program. Examples are `npx`, and a shell that an agent starts only
+    /// to run one command.
     pub wrapper: bool,
     /// The agent to which this program belongs, if slm-mesh knows the agent and the agent starts each shell below
     /// this process.

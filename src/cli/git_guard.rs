@@ -97,8 +97,8 @@ fn refusal(dir: &HooksDir, sharing: Sharing) -> Error {
     };
     let text = format!(
         "the hooks in {shown} {why}, so guard changes them only if you name the directory: slm-mesh guard install \
-         {shown}; or add this line to your pre-commit hook: slm-mesh guard check pre-commit || exit 1 (and to \
-         pre-merge-commit and pre-push, with their names)"
+         {shown}; or add this line to your pre-commit hook: slm-mesh guard check pre-commit || exit 1 (and \
+         likewise to pre-merge-commit and pre-push, with that hook's name instead of pre-commit)"
     );
     Error::new(ErrorKind::Usage, text)
 }

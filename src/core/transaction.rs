@@ -136,7 +136,7 @@ impl Turn {
         Ok(self.store.seal(position)?)
     }
 
-    /// Rolls the turn back. This error replaces every answer of the turn, and nothing else leaves.
+    /// Rolls the turn back. This error replaces every answer of the turn, and nothing else is sent.
     pub(super) fn take_back(&mut self, error: &Error) {
         self.store.rollback();
         self.effects.retain_mut(|effect| match effect {

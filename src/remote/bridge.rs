@@ -69,7 +69,8 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    /// Makes a bridge for a WebSocket whose other side has proven the secret. Registers the pair under this token.
+    /// Makes a bridge for a WebSocket whose other side has proven that it knows the secret. Registers the socket pair
+    /// under this token.
     ///
     /// # Errors
     /// When the pair can't be registered in the poll.

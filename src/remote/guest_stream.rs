@@ -51,7 +51,7 @@ struct Connection {
 }
 
 impl GuestStream {
-    /// Makes a stream over a connection whose hub has proven the secret.
+    /// Makes a stream over a connection whose hub has proven that it knows the secret.
     ///
     /// # Errors
     /// When the socket is gone.

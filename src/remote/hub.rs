@@ -44,7 +44,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// What a connection was accepted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcceptedRole {
-    /// A session or a command of slm-mesh, which has proven the secret.
+    /// A session or a command of slm-mesh, which has proven that it knows the secret.
     Session,
     /// A push client of slm-mesh 1.3, which has a valid bearer token.
     PushSubscriber,

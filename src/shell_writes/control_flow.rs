@@ -85,7 +85,7 @@ impl Evaluator<'_> {
         state: &mut State,
         input: &StreamText,
     ) -> RunResult {
-        // The states after the branches that may run, and the branch that runs if none of these does.
+        // `ends` are the states after the branches that may run. `last` is the branch that runs if none of them does.
         let mut ends: Vec<State> = Vec::new();
         let mut last = otherwise;
         let mut is_certain = true;

@@ -21,7 +21,7 @@ impl Evaluator<'_> {
         (!self.leaves_link(&absolute)).then(|| normal(path, absolute)).flatten()
     }
 
-    /// Makes a path absolute as `cd` does, for which `..` after a symbolic link is the folder that contains the link.
+    /// Makes a path absolute the way `cd` does: `..` after a symbolic link means the folder that contains the link.
     pub(super) fn resolve_for_cd(&self, state: &State, path: &str) -> Option<String> {
         normal(path, absolute(state, path)?)
     }

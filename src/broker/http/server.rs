@@ -23,7 +23,7 @@ const WAKER: Token = Token(1);
 const FIRST_ID: usize = 2;
 /// How many connections are accepted before the open ones get a turn.
 const ACCEPT_MAX: usize = 64;
-/// The pause after accepting failed. Probably no file descriptor is free, and no event will report when one is.
+/// How long to pause after a failed accept. Probably no file descriptor is free, and no event will report when one is.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// How long connections that have not shown a valid token are served in one turn.
 const STRANGERS_SHARE: Duration = Duration::from_millis(1);

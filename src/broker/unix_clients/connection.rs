@@ -82,8 +82,8 @@ pub struct ClientConnection {
     tag: QueueTag,
     /// The turn in which the client was last served, or connected.
     last_turn: u64,
-    /// Whether the client has sent something or has proven the secret. Before that, it is unknown what the client
-    /// wants.
+    /// Whether the client has sent something or has proven that it knows the secret. Before that, it is unknown what
+    /// the client wants.
     has_spoken: bool,
 }
 
@@ -263,7 +263,7 @@ impl ClientConnection {
         is_silent || now - self.last_heard >= IDLE_MS && self.is_flushed()
     }
 
-    /// Whether the client has sent something or has proven the secret.
+    /// Whether the client has sent something or has proven that it knows the secret.
     pub fn has_spoken(&self) -> bool {
         self.has_spoken
     }

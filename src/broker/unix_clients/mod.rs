@@ -33,7 +33,7 @@ use std::time::Instant;
 
 /// Maximum number of clients at once, including sessions on other machines.
 const CLIENTS_MAX: usize = 12_000;
-/// The pause after accepting failed.
+/// How long to pause after a failed accept, in ms.
 const ACCEPT_RETRY_MS: i64 = 100;
 /// If a client has not been served for this many turns, it is served, whatever its position in the queue.
 const OVERDUE_TURNS: u64 = 64;

@@ -180,7 +180,8 @@ impl PageStreams {
         self.open.push((ticket, is_closed));
     }
 
-    /// The changes since the last frame. If there is a new page, the rows must be compared now.
+    /// The changes since the last frame. If a page in a browser has just connected, the rows must be
+    /// compared now.
     fn next_frame(&mut self, mesh: &mut Mesh, has_new: bool, now: i64) -> Arc<[u8]> {
         let mut parts = vec![
             ("events", std::mem::take(&mut self.next.events)),

@@ -47,7 +47,7 @@ impl AwkScript<'_> {
         (files, commands)
     }
 
-    /// The value of a literal or a variable at the beginning of a text, if the statement ends behind it.
+    /// The value of a literal or a variable at the beginning of a text, if the statement ends right after it.
     fn whole_value(&self, text: &str) -> Option<String> {
         let (value, behind) = literal(text).or_else(|| self.variable(text))?;
         let behind = behind.trim_start_matches(' ');
