@@ -243,6 +243,42 @@ fn snippets_write_what_they_name() {
         ("node -e 'fs.writeFileSync(`${x}.js`, 1)'", &[]),
         ("perl -e 'open(my $f, \">\", \"a\"); print $f 1'", &["a"]),
         ("ruby -e \"File.write('a', 1)\"", &["a"]),
+        ("ruby -e \"FileUtils.mv 'a', 'b'; File.delete('c')\"", &["a", "b", "c"]),
+        ("perl -e 'unlink \"a\" or die; rename(\"b\", \"c\")'", &["a", "b", "c"]),
+        (
+            "php -r 'file_put_contents(\"a\", 1); $f = fopen(\"b\", \"w\"); fopen(\"c\", \"r\"); unlink(\"$d\");'",
+            &["a", "b"],
+        ),
+        (
+            "node -e 'require(\"fs\").unlink(\"a\", f); fs.openSync(\"b\", \"w\"); fs.openSync(\"c\", \"r\")'",
+            &["a", "b"],
+        ),
+        ("python3 -c \"Path('a').rename('b'); 'x'.replace('c', 'd')\"", &["a", "b"]),
+    ]);
+}
+
+#[test]
+fn snippets_run_commands() {
+    check(&[
+        ("python3 -c \"import os; os.system('rm a')\"", &["a"]),
+        ("python3 -c \"subprocess.run(['rm', 'a']); subprocess.check_call('rm b', shell=True)\"", &["a", "b"]),
+        ("python3 -c \"subprocess.run('rm a'); subprocess.run(['rm', 'b'], cwd='src')\"", &[]),
+        ("node -e 'execSync(\"rm a\"); spawnSync(\"rm\", [\"b\"]); /x/.exec(\"rm c\")'", &["a", "b"]),
+        ("perl -e 'system(\"echo > a\")'; ruby -e 'system \"rm b\"'", &["a", "b"]),
+        ("python3 -c \"os.chdir('src'); os.system('rm a')\"", &[]),
+    ]);
+}
+
+#[test]
+fn code_that_never_runs_writes_nothing() {
+    check(&[
+        ("python3 - <<'E'\ndef save():\n    open('a', 'w')\nprint(1)\nE", &[]),
+        ("python3 - <<'E'\ndef save():\n    open('a', 'w')\nsave()\nE", &["a"]),
+        ("python3 - <<'E'\nif False:\n    open('a', 'w')\nopen('b', 'w')\nE", &["b"]),
+        ("node -e 'function f() { fs.rmSync(\"a\") } fs.rmSync(\"b\")'", &["b"]),
+        ("python3 - <<'E'\nif not os.path.exists('foo.py'):\n    open('foo.py', 'w')\nE", &[]),
+        ("python3 - <<'E'\nif not Path('new.py').exists():\n    Path('new.py').touch()\nE", &["new.py"]),
+        ("node -e 'if (!fs.existsSync(\"foo.py\")) fs.writeFileSync(\"foo.py\", 1)'", &[]),
     ]);
 }
 

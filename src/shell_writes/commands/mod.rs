@@ -11,7 +11,10 @@ mod inline_scripts;
 mod options;
 mod patch;
 mod script_tokens;
+mod script_variables;
+mod script_writes;
 mod sed_script;
+mod uncalled_code;
 mod wrappers;
 
 use super::evaluator::{Evaluator, StreamText};
@@ -60,6 +63,7 @@ const RULES: &[(&[&str], Rule)] = &[
     (&["ed", "ex", "vi", "vim", "nvim"], editors::ed),
     (&["python", "python3", "python2", "pypy3"], inline_scripts::python),
     (&["node", "nodejs", "bun", "deno", "tsx"], inline_scripts::node),
+    (&["php"], inline_scripts::php),
     (&["git"], git::git),
     (&["patch", "gpatch"], patch::patch),
     (&["apply_patch", "applypatch"], patch::apply_patch),

@@ -1,4 +1,4 @@
-//! Splits a script in Python, JavaScript, Ruby or Perl into tokens, just well enough to find plain literals.
+//! Splits a script in Python, JavaScript, Ruby, Perl or PHP into tokens, just well enough to find plain literals.
 
 /// The language of a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub(super) enum Language {
     Ruby,
     /// Perl.
     Perl,
+    /// PHP.
+    Php,
 }
 
 /// A token.
@@ -64,7 +66,7 @@ impl TokenReader {
             c if c.is_whitespace() => self.at += 1,
             '\\' if self.peek(1) == Some('\n') => self.at += 2,
             '#' if self.language != Language::JavaScript => self.skip_line(),
-            '/' if self.language == Language::JavaScript => self.slash()?,
+            '/' if matches!(self.language, Language::JavaScript | Language::Php) => self.slash()?,
             '\'' | '"' => self.quoted(c, "")?,
             '`' if self.language == Language::JavaScript => self.quoted(c, "")?,
             c if c.is_alphanumeric() || c == '_' || c == '$' => self.name()?,
@@ -183,6 +185,7 @@ impl TokenReader {
                     is_computed = true
                 }
                 '$' | '@' if quote == '"' && self.language == Language::Perl => is_computed = true,
+                '$' if quote == '"' && self.language == Language::Php => is_computed = true,
                 c => text.push(c),
             }
             self.at += 1;

@@ -1,0 +1,203 @@
+//! The values of the variables in a script, if they are plain literals.
+
+use super::script_tokens::Token;
+use std::collections::HashMap;
+
+/// Maximum number of functions in a script whose calls are analysed.
+const FUNCTIONS_MAX: usize = 64;
+
+/// The value of a name in a script.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Binding {
+    /// All values that the name has in turn.
+    pub values: Vec<String>,
+    /// Whether the values are objects of `pathlib`.
+    pub is_path: bool,
+    /// Whether the name may also have other values.
+    pub is_unknown: bool,
+}
+
+/// The text of a name.
+pub(super) fn name(token: Option<&Token>) -> Option<&str> {
+    if let Some(Token::Name(name)) = token { Some(name) } else { None }
+}
+
+/// Whether a token is this sign.
+pub(super) fn is_sign(token: Option<&Token>, sign: char) -> bool {
+    token == Some(&Token::Sign(sign))
+}
+
+/// Parses `Path("a") / "b"` at this position. Returns its text, and the index of the token after it.
+pub(super) fn path_literal(tokens: &[Token], at: usize) -> Option<(String, usize)> {
+    let mut at = at;
+    if name(tokens.get(at)) == Some("pathlib") && is_sign(tokens.get(at + 1), '.') {
+        at += 2;
+    }
+    let is_path = name(tokens.get(at)) == Some("Path") && is_sign(tokens.get(at + 1), '(');
+    let (Some(Token::Text(text)), true) = (tokens.get(at + 2), is_path && is_sign(tokens.get(at + 3), ')')) else {
+        return None;
+    };
+    let mut text = text.clone();
+    at += 4;
+    while let (true, Some(Token::Text(part))) = (is_sign(tokens.get(at), '/'), tokens.get(at + 1)) {
+        text = format!("{text}/{part}");
+        at += 2;
+    }
+    Some((text, at))
+}
+
+/// Parses `["a", "b"]` or `("a", "b")` at this position. Returns its texts, and the index of the token after it.
+pub(super) fn list_literal(tokens: &[Token], at: usize) -> Option<(Vec<String>, usize)> {
+    let close = if is_sign(tokens.get(at), '[') { ']' } else { ')' };
+    if !is_sign(tokens.get(at), '[') && !is_sign(tokens.get(at), '(') {
+        return None;
+    }
+    let mut values = Vec::new();
+    let mut at = at + 1;
+    loop {
+        match tokens.get(at)? {
+            Token::Text(text) => values.push(text.clone()),
+            Token::Sign(sign) if *sign == close => return Some((values, at + 1)),
+            Token::End => {}
+            _ => return None,
+        }
+        at += 1;
+        match tokens.get(at)? {
+            Token::Sign(',') => at += 1,
+            Token::Sign(sign) if *sign == close => {}
+            _ => return None,
+        }
+    }
+}
+
+/// The values of all names in a script.
+pub(super) fn bindings(tokens: &[Token]) -> HashMap<String, Binding> {
+    let mut found: HashMap<String, Binding> = HashMap::new();
+    let mut open = 0_usize;
+    let mut n_functions = 0;
+    for (at, token) in tokens.iter().enumerate() {
+        match token {
+            Token::Sign('(' | '[') => open += 1,
+            Token::Sign(')' | ']') => open = open.saturating_sub(1),
+            Token::Sign('=') => {
+                if is_sign(tokens.get(at + 1), '>') {
+                    forget_parameters(tokens, at, &mut found);
+                } else if open == 0 {
+                    assignment(tokens, at, &mut found);
+                }
+            }
+            Token::Name(word) => match word.as_str() {
+                "for" => for_names(tokens, at, &mut found),
+                "as" | "lambda" | "catch" => {
+                    name(tokens.get(at + 1)).into_iter().for_each(|name| forget(name, &mut found));
+                }
+                "def" | "function" => {
+                    n_functions += 1;
+                    parameters(tokens, at, n_functions <= FUNCTIONS_MAX, &mut found);
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    found
+}
+
+fn forget(name: &str, found: &mut HashMap<String, Binding>) {
+    found.entry(name.to_owned()).or_default().is_unknown = true;
+}
+
+/// `name = value`.
+fn assignment(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) {
+    let is_comparison =
+        is_sign(tokens.get(at + 1), '=') || at > 0 && matches!(&tokens[at - 1], Token::Sign('=' | '!' | '<' | '>'));
+    let Some(target) = at.checked_sub(1).filter(|_| !is_comparison) else { return };
+    let Some(word) = name(tokens.get(target)) else {
+        // This is `name += value`, or a part of another expression.
+        target.checked_sub(1).and_then(|n| name(tokens.get(n))).into_iter().for_each(|name| forget(name, found));
+        return;
+    };
+    // `a, b = …`
+    let mut before = target;
+    while before >= 2 && is_sign(tokens.get(before - 1), ',') {
+        before -= 2;
+        name(tokens.get(before)).into_iter().for_each(|name| forget(name, found));
+    }
+    if target > 0 && is_sign(tokens.get(target - 1), '.') {
+        return;
+    }
+    let binding = found.entry(word.to_owned()).or_default();
+    let ends = |at: usize| matches!(tokens.get(at), Some(Token::End | Token::Sign('}')) | None);
+    let is_tuple = before != target;
+    match (tokens.get(at + 1), path_literal(tokens, at + 1), list_literal(tokens, at + 1)) {
+        (Some(Token::Text(text)), _, _) if ends(at + 2) && !is_tuple => binding.values.push(text.clone()),
+        (_, Some((text, end)), _) if ends(end) && !is_tuple => {
+            binding.values.push(text);
+            binding.is_path = true;
+        }
+        (_, _, Some((texts, end))) if ends(end) && !is_tuple => binding.values.extend(texts),
+        _ => binding.is_unknown = true,
+    }
+}
+
+/// `for name in […]`, or the same with `of`.
+fn for_names(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) {
+    let mut targets = Vec::new();
+    for (n, token) in tokens.iter().enumerate().skip(at + 1).take(12) {
+        match token {
+            Token::Name(word) if word == "in" || word == "of" => {
+                let list = list_literal(tokens, n + 1).map(|(values, _)| values);
+                let list = list.or_else(|| {
+                    let binding = found.get(name(tokens.get(n + 1))?)?;
+                    (!binding.is_unknown && binding.values.len() > 1).then(|| binding.values.clone())
+                });
+                match (targets.as_slice(), list) {
+                    ([target], Some(values)) => found.entry(String::clone(target)).or_default().values.extend(values),
+                    _ => targets.iter().for_each(|target| forget(target, found)),
+                }
+                return;
+            }
+            Token::Name(word) if !matches!(word.as_str(), "const" | "let" | "var") => targets.push(word.clone()),
+            Token::End => break,
+            _ => {}
+        }
+    }
+    targets.iter().for_each(|target| forget(target, found));
+}
+
+/// The parameters of a function. The values of the first parameter are the literals with which the function is called.
+fn parameters(tokens: &[Token], at: usize, looks_for_calls: bool, found: &mut HashMap<String, Binding>) {
+    let Some(function) = name(tokens.get(at + 1)) else { return };
+    let Some(end) = tokens.iter().skip(at).take(200).position(|token| *token == Token::Sign(')')).map(|n| n + at)
+    else {
+        return;
+    };
+    let names: Vec<&str> = tokens[(at + 2).min(end)..end].iter().filter_map(|token| name(Some(token))).collect();
+    let Some((first, rest)) = names.split_first() else { return };
+    rest.iter().for_each(|name| forget(name, found));
+    let near = if looks_for_calls { tokens } else { &[] };
+    let calls = near
+        .windows(3)
+        .enumerate()
+        .filter(|(n, window)| *n != at + 1 && name(window.first()) == Some(function) && is_sign(window.get(1), '('));
+    for (n, window) in calls {
+        let is_whole = matches!(tokens.get(n + 3), Some(Token::Sign(',' | ')')));
+        if let (Token::Text(text), true) = (&window[2], is_whole) {
+            found.entry((*first).to_owned()).or_default().values.push(text.clone());
+        }
+    }
+    if !found.contains_key(*first) {
+        forget(first, found);
+    }
+}
+
+/// `name => …` and `(a, b) => …`.
+fn forget_parameters(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) {
+    for token in tokens[..at].iter().rev().take(20) {
+        match token {
+            Token::Name(name) => forget(name, found),
+            Token::Sign(')' | ',' | '{' | '}') => {}
+            _ => return,
+        }
+    }
+}
