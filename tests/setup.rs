@@ -403,7 +403,14 @@ fn hooks_that_the_user_switched_off_are_reported() {
     let home = Home::new();
     home.write(".gemini/settings.json", "{ \"hooksConfig\": { \"enabled\": false } } // mine\n");
     home.write(".codex/config.toml", "[features]\nhooks = false\n");
-    let said = home.ok(&["gemini", "codex"]);
+    home.write("../project/.qwen/settings.json", "{ \"disableAllHooks\": true }\n");
+    home.write("../project/.vscode/settings.json", "{ \"chat.useHooks\": false, }\n");
+    let said = home.ok(&["gemini", "codex", "qwen", "vscode"]);
+    for (file, key) in [("qwen", "disableAllHooks"), ("vscode", "chat.useHooks")] {
+        let line =
+            format!("{key} in {}/.{file}/settings.json switches hooks off", home.place.root.join("project").display());
+        assert!(said.contains(&line), "{line}: {said}");
+    }
     assert!(said.contains("hooksConfig.enabled in ~/.gemini/settings.json switches hooks off"), "{said}");
     assert!(said.contains("features.hooks in ~/.codex/config.toml switches hooks off"), "{said}");
 }

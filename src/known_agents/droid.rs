@@ -35,7 +35,10 @@ pub(super) const AGENT: Agent = Agent {
             hooks: Some(HookFile { path: FilePath::Project(".factory/settings.json"), ..CLAUDE_HOOKS }),
             ..NO_FILES
         },
-        switches: &[Switch { file: SETTINGS, keys: &["enableHooks"], off: Off::Flag(false) }],
+        switches: &[
+            Switch { file: SETTINGS, keys: &["enableHooks"], off: Off::Flag(false) },
+            Switch { file: FilePath::Project(".factory/settings.json"), keys: &["enableHooks"], off: Off::Flag(false) },
+        ],
         ..NO_SETTINGS
     },
     // `droid exec` does not run the hook for its prompt.

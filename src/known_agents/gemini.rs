@@ -4,6 +4,7 @@ use super::vocabulary::*;
 use serde_json::{Value, json};
 
 const SETTINGS: FilePath = FilePath::Settings("settings.json");
+const PROJECT_SETTINGS: FilePath = FilePath::Project(".gemini/settings.json");
 
 const HOOKS: HookFile = HookFile {
     path: SETTINGS,
@@ -59,8 +60,8 @@ pub(super) const AGENT: Agent = Agent {
             ..NO_FILES
         },
         project: Scope {
-            server: edited(&[FilePath::Project(".gemini/settings.json")], "mcpServers", EntryShape::Plain),
-            hooks: Some(HookFile { path: FilePath::Project(".gemini/settings.json"), ..HOOKS }),
+            server: edited(&[PROJECT_SETTINGS], "mcpServers", EntryShape::Plain),
+            hooks: Some(HookFile { path: PROJECT_SETTINGS, ..HOOKS }),
             commands: commands(FilePath::Project(".gemini/commands/{name}.toml"), CommandStyle::Toml),
             ..NO_FILES
         },
@@ -71,6 +72,8 @@ pub(super) const AGENT: Agent = Agent {
         switches: &[
             Switch { file: SETTINGS, keys: &["hooksConfig", "enabled"], off: Off::Flag(false) },
             Switch { file: SETTINGS, keys: &["hooksConfig", "disabled"], off: Off::ListHasUs },
+            Switch { file: PROJECT_SETTINGS, keys: &["hooksConfig", "enabled"], off: Off::Flag(false) },
+            Switch { file: PROJECT_SETTINGS, keys: &["hooksConfig", "disabled"], off: Off::ListHasUs },
             Switch { file: SETTINGS, keys: &["tools", "enableHooks"], off: Off::Flag(false) },
             Switch { file: SETTINGS, keys: &["hooks", "disabled"], off: Off::ListHasUs },
         ],

@@ -33,11 +33,10 @@ pub(super) const AGENT: Agent = Agent {
             hooks: Some(HookFile { path: FilePath::Project(".qwen/settings.json"), ..HOOKS }),
             ..NO_FILES
         },
-        switches: &[Switch {
-            file: FilePath::Settings("settings.json"),
-            keys: &["disableAllHooks"],
-            off: Off::Flag(true),
-        }],
+        switches: &[
+            Switch { file: FilePath::Settings("settings.json"), keys: &["disableAllHooks"], off: Off::Flag(true) },
+            Switch { file: FilePath::Project(".qwen/settings.json"), keys: &["disableAllHooks"], off: Off::Flag(true) },
+        ],
         ..NO_SETTINGS
     },
     transcript: Some(TranscriptFormat { passage: read_passage }),

@@ -59,11 +59,14 @@ pub(super) const AGENT: Agent = Agent {
                   project's .github/hooks (slm-mesh setup vscode --project) and the hooks in ~/.claude/settings.json.",
         why_edited: "setup edits the file instead of running code --add-mcp, so that everything else in it stays as it \
                      is",
-        switches: &[Switch {
-            file: FilePath::Settings("settings.json"),
-            keys: &["chat.useHooks"],
-            off: Off::Flag(false),
-        }],
+        switches: &[
+            Switch { file: FilePath::Settings("settings.json"), keys: &["chat.useHooks"], off: Off::Flag(false) },
+            Switch {
+                file: FilePath::Project(".vscode/settings.json"),
+                keys: &["chat.useHooks"],
+                off: Off::Flag(false),
+            },
+        ],
         ..NO_SETTINGS
     },
     support: Support::documented(),
