@@ -77,7 +77,11 @@ await page.locator('#mailbox-list li').first().waitFor();
 const mailbox = await page.locator('#mailbox').innerText();
 await shot('mailbox');
 await page.keyboard.press('Escape');
-await step({ folded, whole, mailbox });
+await page.getByRole('button', { name: /^Show all of the message from codex/ }).click();
+await page.getByText('The whole conversation').waitFor();
+const long = await page.locator('#found-list .text').innerText();
+await page.locator('#found-close').click();
+await step({ folded, whole, mailbox, long });
 
 // A reload needs no second link; another browser has no session.
 await page.reload();

@@ -125,6 +125,8 @@ fn a_person_opens_the_link_and_looks_writes_and_releases() {
 
 /// The person finds the answer to a message below it and by a search, and takes nothing from the agent's mailbox.
 fn reads_the_conversation(broker: &Broker, person: &mut Person, codex: &mut Session, answered: &Value, name: &Value) {
+    let long = json!({ "to": "human", "message": format!("A {}end", "long ".repeat(5_000)) });
+    codex.tool("mesh_send", long);
     let answer = json!({ "to": "human", "message": "I read the page from you", "replyTo": answered });
     codex.tool("mesh_send", answer);
     let to_agent = json!({ "to": name, "message": "another <b>one</b>", "as": "human" });
@@ -140,6 +142,7 @@ fn reads_the_conversation(broker: &Broker, person: &mut Person, codex: &mut Sess
         word(&seen["mailbox"]).contains("1 unread") && word(&seen["mailbox"]).contains("another <b>one</b>"),
         "{seen}"
     );
+    assert!(word(&seen["long"]).trim_end().ends_with("long end"), "a long message can be read to its end");
     let got = codex.tool("mesh_inbox", json!({}));
     assert_eq!(got["messages"][0]["payload"], json!("another <b>one</b>"));
     assert!(got["messages"][0].get("again").is_none(), "the look has not offered it: {got}");

@@ -5,6 +5,7 @@ import { callMesh } from '/page/connection.js';
 import { openWriteDialog, showNotice } from '/page/dialogs.js';
 import { fits, mesh, project } from '/page/mesh.js';
 import { addSection } from '/page/paint.js';
+import { showConversation } from '/page/search.js';
 
 const SHOWN_MAX = 120;
 const STAGES = ['accepted', 'offered', 'read', 'acked'];
@@ -143,7 +144,10 @@ function fillText(body, acts, own) {
   if (!own) return;
   const isMine = own.toPeer === mesh.me && own.fromPeer !== mesh.me;
   const shown = textBox(own);
-  if (own.parts > 1) shown.append(`\n… the first of ${own.parts} parts: slm-mesh inbox${isMine ? '' : ` --as ${flat(own.toName)} --filter all`} shows all`);
+  if (own.parts > 1) {
+    shown.append('\n…');
+    acts.append(button('Show all', `Show all of the message from ${flat(own.fromName)}`, () => showConversation(own.id)));
+  }
   if (!isMine) return body.append(shown);
   acts.append(button('Reply', `Reply to ${flat(own.fromName)}`, () => openWriteDialog({ id: own.fromPeer, name: own.fromName }, own.id)));
   if (!isForMe(own)) return body.append(shown);

@@ -29,11 +29,16 @@ async function search(words) {
   show(`${more ? `The latest ${n}` : n} with “${flat(words)}”`, found, true);
 }
 
-/** Shows one conversation, oldest first. */
+/** Shows a message and the replies to it, oldest first. */
 async function openThread(id) {
   running += 1;
   const page = await callMesh('log', { thread: id, after: 0, limit: 100 });
   show(page.more ? 'The beginning of this conversation' : 'The whole conversation', page.messages, false);
+}
+
+/** Shows the conversation of a message above the list, where its text is whole. */
+export function showConversation(id) {
+  openThread(id).then(() => $('found').scrollIntoView({ block: 'nearest' })).catch(failed);
 }
 
 function show(title, rows, canOpen) {
@@ -48,7 +53,7 @@ export function foundRow(row, canOpen) {
   const receipts = row.receipts ? Object.entries(row.receipts).map(([word, n]) => `${n} ${word}`).join(', ') : row.receipt;
   line.append(el('span', 'dim less', flat(receipts)));
   if (canOpen) {
-    const open = () => openThread(row.thread ?? row.id).catch(failed);
+    const open = () => showConversation(row.thread ?? row.id);
     line.append(el('span', 'end', button('Conversation', `The conversation of the message from ${flat(row.fromName)}`, open)));
   }
   return el('li', row.thread && !canOpen ? 'reply' : '', line, textBox(row));
