@@ -41,6 +41,20 @@ impl WatchedMessage {
         self.row.as_ref().and_then(|row| row["id"].as_str()).unwrap_or(&self.key)
     }
 
+    /// Whether the whole text is known, and not only a part of it.
+    pub fn is_whole(&self) -> bool {
+        self.row.as_ref().is_some_and(|row| row["parts"].is_null())
+    }
+
+    /// The user's own copy, to report that the user has read what the view shows of it: a part, or the whole text.
+    pub fn own_as_shown(&self) -> Option<Value> {
+        let mut own = self.own.clone()?;
+        if self.is_whole() {
+            own.as_object_mut()?.shift_remove("upto");
+        }
+        Some(own)
+    }
+
     /// The id of the first message in this message's conversation.
     fn conversation(&self) -> &str {
         self.row.as_ref().and_then(|row| row["thread"].as_str()).unwrap_or_else(|| self.id())
@@ -70,8 +84,8 @@ pub fn conversation_text(model: &WatchModel, conversation: &Conversation<'_>) ->
         let head = format!("{}\n{} UTC, {}", draw::route(model, mail), clock(mail.at), draw::receipt_label(mail).1);
         let body = match &mail.row {
             Some(row) => {
-                let note = "\n\n(only the first part is shown here; run slm-mesh inbox for the rest)";
-                word(&row["payload"]).to_owned() + if row["parts"].is_i64() { note } else { "" }
+                let rest = if row["parts"].is_i64() { super::key_actions::LOADING } else { "" };
+                word(&row["payload"]).to_owned() + rest
             }
             None => super::key_actions::LOADING.to_owned(),
         };

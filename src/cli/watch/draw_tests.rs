@@ -285,6 +285,33 @@ fn the_receipts_of_a_broadcast_count_all_copies_also_beside_the_users_own() {
 }
 
 #[test]
+fn a_long_message_opens_whole_and_is_then_read_whole() {
+    let mut model = WatchModel::new("h", "ada");
+    let row = |text: &str| {
+        json!({ "id": "m1", "seq": 1, "fromPeer": "dan", "fromName": "dan", "toPeer": "h", "receipt": "accepted",
+            "type": "text", "payload": text, "createdAt": "2026-01-01T12:00:00.000Z" })
+    };
+    let mut part = row("the beginning");
+    (part["part"], part["parts"], part["upto"]) = (json!(1), json!(2), json!(13));
+    model.add_messages(&json!({ "messages": [part] }));
+    model.pane = Pane::Mail;
+    assert!(matches!(keys(&mut model, &[Key::Enter]), Some(UserAction::Fetch(_))), "the rest is asked for");
+    assert!(shown(&model, 80, 24).join("\n").contains("the beginning…"));
+    keys(&mut model, &[Key::Escape]);
+    // The log has the whole text, the inbox a part of it.
+    for rows in [[row("the beginning and the end"), part.clone()], [part, row("the beginning and the end")]] {
+        model.add_messages(&json!({ "messages": rows }));
+        let Some(UserAction::Opened(read)) = keys(&mut model, &[Key::Enter]) else {
+            panic!("it does not count as read")
+        };
+        let lines = shown(&model, 80, 24).join("\n");
+        assert!(lines.contains("the beginning and the end"), "{lines}");
+        assert!(read.iter().all(|row| row["upto"].is_null()), "{read:?}");
+        keys(&mut model, &[Key::Escape]);
+    }
+}
+
+#[test]
 fn the_user_reads_every_message_and_takes_only_their_own() {
     let mut model = scene();
     let action = keys(&mut model, &[Key::Back, Key::Back, Key::Enter]);

@@ -186,8 +186,8 @@ pub fn open_selected(model: &mut WatchModel) -> Option<UserAction> {
         Pane::Events => found = model.shown_events().get(place).map(|row| ("Event", format_fields(row))),
         Pane::Mail => {
             if let Some(one) = model.shown_conversations().get(place) {
-                let own: Vec<Value> = one.messages.iter().filter_map(|mail| mail.own.clone()).collect();
-                let is_whole = one.has_beginning() && one.messages.iter().all(|mail| mail.row.is_some());
+                let own: Vec<Value> = one.messages.iter().filter_map(|mail| mail.own_as_shown()).collect();
+                let is_whole = one.has_beginning() && one.messages.iter().all(|mail| mail.is_whole());
                 action = match is_whole {
                     true => {
                         Some(UserAction::Opened(own)).filter(|_| one.messages.iter().any(|mail| mail.own.is_some()))

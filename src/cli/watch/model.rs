@@ -277,9 +277,11 @@ impl WatchModel {
                 known.receipt = word(&row["receipt"]).to_owned();
                 known.own = own.or_else(|| known.own.take());
                 let is_earlier = |old: &Value| row["seq"].as_i64() <= old["seq"].as_i64();
-                // Only a row of the log has the receipts of all copies.
-                let keeps_receipts = |old: &Value| old["receipts"].is_null() || !row["receipts"].is_null();
-                if known.row.as_ref().is_none_or(|old| is_earlier(old) && keeps_receipts(old)) {
+                // Only a row of the log has the receipts of all copies, and the whole of a long text.
+                let loses_receipts = |old: &Value| row["receipts"].is_null() && !old["receipts"].is_null();
+                let loses_text = |old: &Value| row["parts"].is_i64() && old["parts"].is_null();
+                let is_better = |old: &Value| is_earlier(old) && !loses_receipts(old) && !loses_text(old);
+                if known.row.as_ref().is_none_or(is_better) {
                     known.row = Some(row);
                 }
                 continue;
