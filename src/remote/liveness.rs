@@ -19,13 +19,15 @@ const PING_AFTER_OF_HUB: Duration = Duration::from_secs(6);
 /// How often the hub's pongs contain a question, at most. A guest that pings all the time can't make the hub remember
 /// many questions.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// After this long without a sign of life, a hub counts as gone. A cable may be unplugged for five seconds, and then
-/// it takes up to two seconds until TCP sends again. Within 15 s, a session has also tried once to reach the hub again,
-/// and its users learn that the hub is gone.
+/// How long after its last message, or after the last question that it answered, a hub counts as gone. A cable may be
+/// unplugged for five seconds, and then it takes up to two seconds until TCP sends again. Within 15 s, a session has
+/// also tried once to reach the hub again, and its users learn that the hub is gone.
 const HUB_DEAD_AFTER: Duration = Duration::from_secs(12);
-/// After this long without a sign of life, a guest counts as gone. What the hub knows of a guest may be as old as two
-/// pings, because the guest answers only with its next ping.
-const GUEST_DEAD_AFTER: Duration = Duration::from_secs(16);
+/// How long after its last message a guest counts as gone. The hub looks once a second, so it notices within 15 s.
+const GUEST_DEAD_AFTER_MESSAGE: Duration = Duration::from_secs(13);
+/// How long after the last question that it answered a guest counts as gone. The guest answers only with its next
+/// ping, so the question of a guest that is there may be as old as two pings.
+const GUEST_DEAD_AFTER_QUESTION: Duration = Duration::from_secs(16);
 /// If a ping has had no answer for this long, a guest with several hubs asks the other hubs, and repeats this until
 /// the answer comes. Together with the time before the ping, this is 3 s. Within this time, the other hubs also
 /// notice that a hub has lost power.
@@ -65,7 +67,10 @@ pub struct Liveness {
     /// The question of the other side that the next ping answers; 0 if there is none.
     owed: u32,
     ping_after: Duration,
-    dead_after: Duration,
+    dead_after_message: Duration,
+    dead_after_question: Duration,
+    /// When the other side counts as gone, unless it gives a sign of life.
+    dead_at: Instant,
     /// Whether a pong contains a question.
     asks_in_pongs: bool,
     /// When a doubtful silence was last reported; `None` if such silences are not reported.
@@ -82,7 +87,9 @@ impl Liveness {
             unanswered: VecDeque::new(),
             owed: 0,
             ping_after: PING_AFTER,
-            dead_after: HUB_DEAD_AFTER,
+            dead_after_message: HUB_DEAD_AFTER,
+            dead_after_question: HUB_DEAD_AFTER,
+            dead_at: now + HUB_DEAD_AFTER,
             asks_in_pongs: false,
             doubted_at: None,
         }
@@ -96,13 +103,20 @@ impl Liveness {
 
     /// What a hub knows of a guest. Begins with the assumption that the guest is there now.
     pub fn of_guest(now: Instant) -> Liveness {
-        let (ping_after, dead_after) = (PING_AFTER_OF_HUB, GUEST_DEAD_AFTER);
-        Liveness { ping_after, dead_after, asks_in_pongs: true, ..Liveness::of_hub(now) }
+        Liveness {
+            ping_after: PING_AFTER_OF_HUB,
+            dead_after_message: GUEST_DEAD_AFTER_MESSAGE,
+            dead_after_question: GUEST_DEAD_AFTER_QUESTION,
+            dead_at: now + GUEST_DEAD_AFTER_MESSAGE,
+            asks_in_pongs: true,
+            ..Liveness::of_hub(now)
+        }
     }
 
     /// Notes a message that can only come from the other side.
     pub fn note_message(&mut self, now: Instant) {
         self.alive_at = now;
+        self.dead_at = self.dead_at.max(now + self.dead_after_message);
     }
 
     /// Notes a ping, and returns the pong.
@@ -122,14 +136,16 @@ impl Liveness {
 
     fn note_answer(&mut self, number: u32) {
         if let Some(at) = self.unanswered.iter().position(|(asked, _)| *asked == number) {
-            self.alive_at = self.alive_at.max(self.unanswered[at].1);
+            let asked_at = self.unanswered[at].1;
+            self.alive_at = self.alive_at.max(asked_at);
+            self.dead_at = self.dead_at.max(asked_at + self.dead_after_question);
             self.unanswered.drain(..=at);
         }
     }
 
     /// Whether the other side has been silent for too long.
     pub fn is_dead(&self, now: Instant) -> bool {
-        now >= self.alive_at + self.dead_after
+        now >= self.dead_at
     }
 
     /// Returns the next ping, if one is due.
@@ -141,7 +157,7 @@ impl Liveness {
     fn ask(&mut self, now: Instant) -> u32 {
         self.last_number = self.last_number.checked_add(1).unwrap_or(1);
         self.asked_at = now;
-        self.unanswered.retain(|(_, asked_at)| now < *asked_at + self.dead_after);
+        self.unanswered.retain(|(_, asked_at)| now < *asked_at + self.dead_after_question);
         self.unanswered.push_back((self.last_number, now));
         self.last_number
     }
@@ -169,7 +185,7 @@ impl Liveness {
     /// The next time at which [`Liveness::is_dead`], [`Liveness::ping_due`] or [`Liveness::doubt_due`] may return
     /// something else.
     pub fn deadline(&self) -> Instant {
-        let deadline = self.next_ping().min(self.alive_at + self.dead_after);
+        let deadline = self.next_ping().min(self.dead_at);
         self.next_doubt().map_or(deadline, |at| deadline.min(at))
     }
 }
@@ -247,6 +263,15 @@ mod tests {
             let end = after(start, cut + 15_000);
             assert!(pair.hub.is_dead(end) && pair.guest.is_dead(end), "cut at {cut} ms");
         }
+    }
+
+    #[test]
+    fn a_guest_that_falls_silent_after_a_message_is_given_up_within_fourteen_seconds() {
+        let start = Instant::now();
+        let mut guest = Liveness::of_guest(start);
+        guest.answer(Heartbeat { question: 1, answer: 0 }, after(start, 4000));
+        guest.note_message(after(start, 5000));
+        assert!(!guest.is_dead(after(start, 17_999)) && guest.is_dead(after(start, 18_000)));
     }
 
     #[test]
