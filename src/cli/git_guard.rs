@@ -140,8 +140,8 @@ pub fn check_installed() -> Option<Check> {
     }
     let shown = dir.path.display();
     let cure = "run slm-mesh guard install in this repository, or slm-mesh guard remove";
-    if let Some(program) = guarded.iter().find_map(|file| file.missing_program()) {
-        let found = format!("the hooks in {shown} run {program}, which no longer exists, so the guard is off");
+    if let Some(program) = guarded.iter().find_map(|file| file.broken_program()) {
+        let found = format!("the hooks in {shown} run {program}, so the guard is off");
         return Some(Check::error("git guard", found, cure));
     }
     if off.is_empty() {

@@ -380,6 +380,10 @@ fn doctor_reports_every_way_in_which_a_guard_is_lost() {
     let text = std::fs::read_to_string(hooks.join("pre-commit")).unwrap();
     std::fs::write(hooks.join("pre-commit"), text.replace(support::BIN, "/gone/slm-mesh")).unwrap();
     assert!(doctor_on_guard(&place, "repo").contains("/gone/slm-mesh"), "the program moved");
+    put_program(&place.root.join("broken"), b"#!/bin/sh\nexit 127\n");
+    let broken = place.root.join("broken").display().to_string();
+    std::fs::write(hooks.join("pre-commit"), text.replace(support::BIN, &broken)).unwrap();
+    assert!(doctor_on_guard(&place, "repo").contains("exit status: 127"), "the program does not run");
     guard(&place, "repo", "remove");
     assert_eq!(doctor_on_guard(&place, "repo"), "");
 }

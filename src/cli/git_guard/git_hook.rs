@@ -5,8 +5,12 @@
 
 use super::hooks_dir::{HooksDir, Sharing};
 use crate::base::error::{Error, ErrorKind};
+use crate::sys::command_with_timeout::run_bounded;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 use std::{fs, io};
 
 /// The first and the last of the lines that the guard adds.
@@ -22,6 +26,9 @@ const RENAMED: &[&str] = &["legacy", "old"];
 const MOVED: &str = "old-hooks";
 /// Shells that can run the guard's lines.
 const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh", "ksh"];
+
+/// How long the program may take to print its version.
+const RUNS_WITHIN: Duration = Duration::from_secs(5);
 
 /// How the guard's lines refer to this program.
 pub enum Program {
@@ -164,12 +171,18 @@ impl GitHook {
         has_guard(&self.path) || runs_legacy() && has_guard(&self.with_suffix("legacy"))
     }
 
-    /// The program that the guard's lines run, if that program no longer exists.
-    pub fn missing_program(&self) -> Option<String> {
+    /// Tries the program that the guard's lines run. Returns the program and what is wrong with it.
+    pub fn broken_program(&self) -> Option<String> {
         let text = String::from_utf8_lossy(&read_hook(&self.path)).into_owned();
         let lines = text.split(BEGIN).nth(1)?;
-        let program = lines.split("[ ! -x '").nth(1)?.split("' ] ||").next()?.replace("'\\''", "'");
-        (!is_executable(Path::new(&program))).then_some(program)
+        let path = lines.split("[ ! -x '").nth(1).and_then(|rest| rest.split("' ] ||").next());
+        // A hook that git tracks finds the program on PATH.
+        let program = path.map_or_else(|| "slm-mesh".to_owned(), |path| path.replace("'\\''", "'"));
+        if path.is_some() && !is_executable(Path::new(&program)) {
+            return Some(format!("{program}, which no longer exists"));
+        }
+        let tried = run_bounded(Command::new(&program).arg("--version"), b"", RUNS_WITHIN, &AtomicBool::new(false));
+        tried.err().map(|why| format!("{program}, but {why}"))
     }
 
     /// The copies of earlier hooks that still exist.
