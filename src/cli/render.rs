@@ -4,7 +4,7 @@
 
 mod mail;
 
-pub use mail::{channel_joined, channel_left, channels, inbox, log, log_message, message, message_sent};
+pub use mail::{channel_joined, channel_left, channels, inbox, log, log_message, message, message_sent, receipt};
 
 use super::args::ParsedCommand;
 use super::operations::{CliOperation, Rendered};

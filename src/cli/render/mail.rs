@@ -106,11 +106,7 @@ pub fn log_message(row: &Value) -> String {
         (Some(n), Some(group)) => format!("{group} ({n} peers)"),
         _ => name("toName"),
     };
-    let counts = row["receipts"].as_object();
-    let receipt = match counts.filter(|counts| counts.len() > 1) {
-        Some(counts) => counts.iter().map(|(word, n)| format!("{n} {}", plain(word))).collect::<Vec<_>>().join(", "),
-        None => word(&row["receipt"]),
-    };
+    let receipt = receipt(row);
     let mut notes = Vec::new();
     if row["type"] != json!("text") {
         notes.push(word(&row["type"]));
@@ -121,6 +117,15 @@ pub fn log_message(row: &Value) -> String {
     let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
     let head = format!("{}  {from} → {to}  [{receipt}]{notes}  {}", clock(&row["createdAt"]), dim(&word(&row["id"])));
     format!("{}\n  {}", bold(&head), word_lines(&row["payload"]).replace('\n', "\n  "))
+}
+
+/// How far a message got. If the copies of a message to a group got differently far, how many got how far.
+pub fn receipt(row: &Value) -> String {
+    let counts = row["receipts"].as_object();
+    match counts.filter(|counts| counts.len() > 1) {
+        Some(counts) => counts.iter().map(|(word, n)| format!("{n} {}", plain(word))).collect::<Vec<_>>().join(", "),
+        None => word(&row["receipt"]),
+    }
 }
 
 /// Renders the answer of `join`.

@@ -4,6 +4,7 @@
 use super::draw;
 use super::model::{WatchModel, WatchedMessage, word};
 use crate::base::time;
+use crate::cli::render;
 use serde_json::Value;
 
 /// What separates messages in a text.
@@ -103,7 +104,7 @@ pub fn rows_text(rows: &[Value]) -> String {
 fn row_text(row: &Value) -> String {
     let to = row["group"].as_str().or(row["toName"].as_str()).map(|to| format!(" → {to}")).unwrap_or_default();
     let at = time::parse(word(&row["createdAt"])).unwrap_or(0);
-    let head = format!("{}{to}\n{} UTC, {}", word(&row["fromName"]), clock(at), word(&row["receipt"]));
+    let head = format!("{}{to}\n{} UTC, {}", word(&row["fromName"]), clock(at), render::receipt(row));
     format!("{head}\n\n{}", word(&row["payload"]))
 }
 

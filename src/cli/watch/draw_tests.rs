@@ -350,6 +350,10 @@ fn words_are_searched_and_a_mailbox_is_only_looked_at() {
     assert_eq!(keys(&mut model, &[Key::Char('s'), Key::Enter]), None, "no words search nothing");
     assert_eq!(keys(&mut model, &[Key::Char('m')]), Some(UserAction::LookAtMailbox("claude-api".into())));
     let row = |id: &str, receipt: &str| json!({ "fromName": id, "payload": "\u{1b}[2Jx", "receipt": receipt });
+    let mut group = row("p-group", "read");
+    (group["group"], group["receipts"]) = (json!("#api"), json!({ "read": 2, "accepted": 1 }));
+    let text = super::conversations::rows_text(&[group]);
+    assert!(text.starts_with("p-group → #api\n") && text.contains(" UTC, 2 read, 1 accepted\n"), "{text}");
     let unread =
         json!({ "messages": [row("p-three", "offered"), row("p-four", "accepted")], "remaining": 5, "next": 4 });
     let latest = [row("p-one", "read"), row("p-two", "acked"), row("p-nine", "accepted")];
