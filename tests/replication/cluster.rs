@@ -139,6 +139,13 @@ impl Cluster {
         if out.status.success() { Ok(text) } else { Err(text) }
     }
 
+    /// Ends the lease on which this key depends.
+    pub fn revoke_lease_of(&self, key: &str) {
+        let found = self.control(&["get", key, "--write-out=json"]).unwrap();
+        let lease: u64 = found.split("\"lease\":").nth(1).unwrap().split([',', '}']).next().unwrap().parse().unwrap();
+        self.control(&["lease", "revoke", &format!("{lease:x}")]).unwrap();
+    }
+
     pub fn kill(&mut self, n: usize) {
         let mut process = self.members[n].process.take().unwrap();
         process.kill().unwrap();

@@ -71,10 +71,7 @@ fn one_hub_leads_and_a_deposed_one_stores_nothing() {
     std::thread::sleep(Duration::from_secs(LEASE + 1));
     assert!(first.still_leads());
     // The hub hangs for so long that its lease ends.
-    let leases = cluster.control(&["get", "slm/leader", "--write-out=json"]).unwrap();
-    let lease = leases.split("\"lease\":").nth(1).unwrap().split([',', '}']).next().unwrap();
-    let lease = format!("{:x}", lease.parse::<u64>().unwrap());
-    cluster.control(&["lease", "revoke", &lease]).unwrap();
+    cluster.revoke_lease_of("slm/leader");
     let later = won(&mut second, "hub2:7900");
     assert!(later > term, "{later:?} {term:?}");
     assert_eq!(first.append(Position(3), &entry(term, "deposed")), Append::Deposed);
@@ -96,6 +93,22 @@ fn a_hub_that_gives_up_is_replaced_before_its_lease_ends() {
     let term = won(&mut first, "hub1:7900");
     drop(first);
     assert!(take_over(&mut cluster.log("slm", None), "hub2:7900") > term);
+}
+
+#[test]
+fn a_hub_learns_at_once_that_etcd_has_removed_its_lead() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let mut hub = cluster.log_with_long_lease("slm");
+    won(&mut hub, "hub1:7900");
+    let until = Instant::now() + Duration::from_secs(4 * LEASE);
+    cluster.revoke_lease_of("slm/leader");
+    while hub.still_leads() {
+        assert!(Instant::now() < until, "a lease of a minute is trusted until its next renewal");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]

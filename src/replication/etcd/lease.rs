@@ -4,7 +4,7 @@ use super::gateway::{ANSWER_TIMEOUT, Gateway, number};
 use crate::replication::LogError;
 use crate::sys::boot_ms;
 use serde_json::{Value, json};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,8 +25,17 @@ pub(super) struct Lease {
     pub(super) id: String,
     ttl_ms: i64,
     validity: Arc<Validity>,
-    /// When this sender is dropped, the thread revokes the lease and ends.
-    revoked: Sender<()>,
+    thread: Sender<KeeperCall>,
+}
+
+/// What the thread of a lease is asked to do.
+enum KeeperCall {
+    /// Renew the lease now.
+    Renew,
+    /// Revoke the lease and end.
+    Revoke,
+    /// End, because the lease has been revoked.
+    End,
 }
 
 impl Lease {
@@ -37,14 +46,14 @@ impl Lease {
         let (id, ttl) = (number(&granted["ID"]).to_string(), Duration::from_secs(seconds));
         let validity = Arc::new(Validity::default());
         validity.set(trusted_until(asked, &granted));
-        let (revoked, stopped) = channel();
+        let (thread, calls) = channel();
         let gateway = gateway_of_keeper.with_timeout(ANSWER_TIMEOUT.min(ttl / RENEWALS_IN_A_LEASE));
         let keeper = Keeper { gateway, id: id.clone(), ttl, validity: Arc::clone(&validity) };
         std::thread::Builder::new()
             .name("lease".into())
-            .spawn(move || keeper.run(&stopped))
+            .spawn(move || keeper.run(&calls))
             .map_err(|error| LogError::Refused(format!("no thread can be started: {error}")))?;
-        Ok(Lease { id, ttl_ms: ttl.as_millis() as i64, validity, revoked })
+        Ok(Lease { id, ttl_ms: ttl.as_millis() as i64, validity, thread })
     }
 
     /// Whether the lease is certain to last at this instant.
@@ -79,12 +88,26 @@ impl Lease {
         Duration::from_millis((gone_at - boot_ms()).max(0) as u64)
     }
 
+    /// Returns a function that makes the thread renew the lease now, so that it finds out whether etcd still knows the
+    /// lease. The function returns false once the thread has ended.
+    pub(super) fn checker(&self) -> impl Fn() -> bool + Send + 'static {
+        let thread = self.thread.clone();
+        move || thread.send(KeeperCall::Renew).is_ok()
+    }
+
     /// Revokes the lease and waits for the answer. etcd then removes all keys that depend on it.
     pub(super) fn revoke(self, gateway: &mut Gateway) {
         if gateway.ask("lease/revoke", &json!({ "ID": self.id })).is_ok() {
             // The thread may have ended already.
-            let _ = self.revoked.send(());
+            let _ = self.thread.send(KeeperCall::End);
         }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // If the thread has ended, there is nothing to revoke.
+        let _ = self.thread.send(KeeperCall::Revoke);
     }
 }
 
@@ -123,13 +146,13 @@ struct Keeper {
 
 impl Keeper {
     /// Renews the lease repeatedly, until it no longer exists or is no longer needed.
-    fn run(mut self, stopped: &Receiver<()>) {
+    fn run(mut self, calls: &Receiver<KeeperCall>) {
         let mut pause = self.ttl / 3;
         loop {
-            match stopped.recv_timeout(pause) {
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return self.revoke(),
-                Ok(()) => return,
+            match calls.recv_timeout(pause) {
+                Ok(KeeperCall::Renew) | Err(_) => {}
+                Ok(KeeperCall::Revoke) => return self.revoke(),
+                Ok(KeeperCall::End) => return,
             }
             let asked = boot_ms();
             pause = match self.gateway.ask("lease/keepalive", &json!({ "ID": self.id })) {
@@ -165,7 +188,7 @@ mod tests {
     fn lease(trusted_until: Option<i64>) -> Lease {
         let validity = Arc::new(Validity::default());
         validity.set(trusted_until);
-        Lease { id: "7".into(), ttl_ms: 2000, validity, revoked: channel().0 }
+        Lease { id: "7".into(), ttl_ms: 2000, validity, thread: channel().0 }
     }
 
     #[test]

@@ -128,6 +128,20 @@ impl EtcdLog {
         if stored.as_str() == Some(entry) { Append::Stored } else { Append::Deposed }
     }
 
+    /// Checks the lease of the leader whenever the leader's key changes. etcd may remove the key too early: a member that
+    /// led etcd, hung and goes on takes all leases for expired (etcd issues 12528 and 15247).
+    fn watch_lead(&self, lease: &Lease) {
+        let (mut gateway, key, check) = (self.gateway.clone(), self.key("leader"), lease.checker());
+        let watch = move || {
+            while check() {
+                gateway.watch(&key, &check);
+                std::thread::sleep(WATCH_AGAIN_AFTER);
+            }
+        };
+        // Without the thread, the next renewal finds out.
+        let _ = std::thread::Builder::new().name("lead".into()).spawn(watch);
+    }
+
     fn watch(&self) -> Receiver<()> {
         let (ring, news) = sync_channel(1);
         let mut gateway = self.gateway.clone();
@@ -177,6 +191,7 @@ impl ReplicatedLog for EtcdLog {
             lease.revoke(&mut self.gateway);
             return leader.map(Election::Lost).ok_or_else(foreign);
         };
+        self.watch_lead(&lease);
         self.leadership = Some(Leadership { term: Term(term), lease });
         Ok(Election::Won(Term(term)))
     }
@@ -200,6 +215,11 @@ impl ReplicatedLog for EtcdLog {
 
     fn append(&mut self, at: Position, entry: &LogEntry) -> Append {
         let Some(Leadership { term, lease }) = &self.leadership else { return Append::Deposed };
+        if lease.time_left().is_zero() {
+            // etcd has removed the lead by now, so it would not store the entry.
+            self.leadership = None;
+            return Append::Deposed;
+        }
         let (key, value) = (encode(&self.entry_key(at)), encode_bytes(&entry.to_bytes()));
         let body = json!({
             "compare": [leads(&self.settings.address.prefix, *term), { "key": key, "target": "VERSION", "result": "EQUAL", "version": "0" }],
