@@ -239,7 +239,7 @@ fn what_the_user_must_approve_is_said() {
     let home = Home::new();
     assert!(home.ok(&["codex"]).contains("type /hooks"));
     assert!(!home.ok(&["codex"]).contains("type /hooks"), "nothing changed, nothing to approve");
-    assert!(home.ok(&["vibe"]).contains("name slm-mesh in ~/.vibe/config.toml"), "what setup does not edit");
+    assert!(home.ok(&["vibe"]).contains("add slm-mesh to ~/.vibe/config.toml"), "what setup does not edit");
     let (status, said) = home.setup(&["emacs"]);
     assert!(status == 2 && said.contains("claude, codex"), "{said}");
     let (status, said) = Home::new().setup(&[]);
