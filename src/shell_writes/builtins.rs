@@ -96,6 +96,10 @@ impl Evaluator<'_> {
             (Some(Field::Known(path)), None) => self.resolve_for_cd(state, path),
             _ => None,
         };
+        state.has_cd_failed = to.as_ref().is_some_and(|to| self.is_missing(to));
+        if state.has_cd_failed {
+            return StreamText::empty();
+        }
         state.previous_directory = std::mem::replace(&mut state.directory, to);
         StreamText::empty()
     }

@@ -3,7 +3,7 @@
 use super::ShellWrite;
 use super::evaluator::Evaluator;
 use super::shell_state::State;
-use super::syntax_tree::{Command, Word};
+use super::syntax_tree::{Command, Joint, Word};
 use crate::base::wildcards::has_wildcards;
 use std::path::Path;
 
@@ -17,8 +17,9 @@ impl Evaluator<'_> {
             Command::Simple(simple) => {
                 let (name, words) = simple.words.split_first()?;
                 match name.as_literal()?.as_str() {
-                    ":" | "true" if words.is_empty() => Some(true),
-                    "false" if words.is_empty() => Some(false),
+                    ":" | "true" | "echo" | "printf" => Some(true),
+                    "false" => Some(false),
+                    "cd" => state.has_cd_failed.then_some(false),
                     "test" => self.test_words(words, state),
                     "[" => {
                         let (end, words) = words.split_last()?;
@@ -43,17 +44,27 @@ impl Evaluator<'_> {
         let mut inner = self.copy(state);
         let texts: Option<Vec<String>> = words.iter().map(|word| self.text_of(&mut inner, word)).collect();
         let texts = texts?;
-        let mut texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let n_negations = texts.iter().take_while(|text| **text == "!").count();
-        texts.drain(..n_negations);
-        let result = match texts.as_slice() {
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let mut result = Some(false);
+        for choice in texts.split(|text| matches!(*text, "||" | "-o")) {
+            let mut all = Some(true);
+            for part in choice.split(|text| matches!(*text, "&&" | "-a")) {
+                all = Joint::And.status(all, self.simple_test(part, state));
+            }
+            result = Joint::Or.status(result, all);
+        }
+        result
+    }
+
+    fn simple_test(&mut self, texts: &[&str], state: &State) -> Option<bool> {
+        match texts {
+            ["!", rest @ ..] => self.simple_test(rest, state).map(|passes| !passes),
             [test, operand] => self.unary_test(test, operand, state),
             // In `[[ … ]]`, the right side is a pattern.
             [left, "=" | "==", right] if !has_wildcards(right) => Some(left == right),
             [left, "!=", right] if !has_wildcards(right) => Some(left != right),
             _ => None,
-        };
-        result.map(|result| result == (n_negations % 2 == 0))
+        }
     }
 
     fn unary_test(&mut self, test: &str, operand: &str, state: &State) -> Option<bool> {
@@ -64,14 +75,24 @@ impl Evaluator<'_> {
         }
         let path = self.resolve(state, operand).filter(|path| !self.is_touched(path))?;
         let found = if self.exists(&path) { self.is_folder(&path) } else { None };
+        let is_link = self.files.is_link(&path);
         match (test, found) {
-            _ if self.files.is_link(&path) => None,
+            ("-h" | "-L", _) => (is_link || !self.has_run_program).then_some(is_link),
+            _ if is_link => None,
             ("-e" | "-f" | "-d" | "-s" | "-r" | "-w" | "-x", None) => (!self.has_run_program).then_some(false),
             ("-e", Some(_)) => Some(true),
             ("-f", Some(is_folder)) => Some(!is_folder),
             ("-d", Some(is_folder)) => Some(is_folder),
+            ("-s", Some(false)) => Some(self.files.has_content(&path)),
             _ => None,
         }
+    }
+
+    /// Whether nothing is at a path, and the script cannot have created anything there.
+    pub(super) fn is_missing(&mut self, path: &str) -> bool {
+        let is_made = self.has_run_program || self.is_touched(path);
+        let is_inside = |made: &String| Path::new(path).starts_with(made);
+        !is_made && !self.made_folders.iter().any(is_inside) && !self.exists(path)
     }
 
     /// Whether the script itself may have created, changed or removed a path before.

@@ -71,11 +71,18 @@ impl Evaluator<'_> {
         for command in commands {
             let outcome = self.run(command, state, input);
             output = joined(output, outcome.output);
-            if outcome.ending.is_some() {
-                return RunResult { output, ending: outcome.ending };
+            let ending = outcome.ending.or_else(|| self.error_ending(command, state));
+            if ending.is_some() {
+                return RunResult { output, ending };
             }
         }
         RunResult::printed(output)
+    }
+
+    /// The end of the shell after a command that certainly fails, if `set -e` is on.
+    pub(super) fn error_ending(&mut self, command: &Command, state: &State) -> Option<Ending> {
+        let counts = matches!(command, Command::Simple(_) | Command::Condition(_)) && state.options.exits_on_error;
+        (counts && self.status(command, state) == Some(false)).then_some(Ending::Shell)
     }
 
     pub(super) fn run_if(

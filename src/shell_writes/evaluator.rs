@@ -161,7 +161,7 @@ impl<'a> Evaluator<'a> {
         while let Ok(Some(line)) = parser.next_line() {
             let outcome = self.run(&line, state, input);
             output = joined(output, outcome.output);
-            if outcome.ending.is_some() {
+            if outcome.ending.or_else(|| self.error_ending(&line, state)).is_some() {
                 break;
             }
         }

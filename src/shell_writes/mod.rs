@@ -112,6 +112,8 @@ pub trait FileTree {
     fn is_folder(&self, path: &str) -> Option<bool>;
     /// Whether a path is a symbolic link.
     fn is_link(&self, path: &str) -> bool;
+    /// Whether a path is a file that is not empty.
+    fn has_content(&self, path: &str) -> bool;
     /// The entries of a folder; `None` if the folder can't be read or has too many entries.
     fn entries(&self, folder: &str) -> Option<Vec<Entry>>;
     /// The beginning of a regular file, which the command reads as a patch.

@@ -33,6 +33,10 @@ impl FileTree for Disk {
         fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
     }
 
+    fn has_content(&self, path: &str) -> bool {
+        fs::metadata(path).is_ok_and(|found| found.len() > 0)
+    }
+
     fn entries(&self, folder: &str) -> Option<Vec<Entry>> {
         let mut entries = Vec::new();
         for entry in fs::read_dir(folder).ok()? {

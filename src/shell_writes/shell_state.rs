@@ -61,6 +61,8 @@ pub(super) struct ShellOptions {
     pub no_clobber: bool,
     /// Whether wildcards are literal (`set -f`).
     pub no_glob: bool,
+    /// Whether the shell ends when a command fails (`set -e`).
+    pub exits_on_error: bool,
 }
 
 impl ShellOptions {
@@ -69,6 +71,7 @@ impl ShellOptions {
         match letter {
             'C' => self.no_clobber = value,
             'f' => self.no_glob = value,
+            'e' => self.exits_on_error = value,
             _ => {}
         }
     }
@@ -78,6 +81,7 @@ impl ShellOptions {
         match name.replace('_', "").to_ascii_lowercase().as_str() {
             "noclobber" => self.no_clobber = value,
             "noglob" => self.no_glob = value,
+            "errexit" => self.exits_on_error = value,
             _ => {}
         }
     }
@@ -88,6 +92,8 @@ impl ShellOptions {
 pub(super) struct State {
     /// The current directory, absolute; `None` if it is unknown.
     pub directory: Option<String>,
+    /// Whether the last `cd` certainly failed.
+    pub has_cd_failed: bool,
     /// The directory before the last `cd`.
     pub previous_directory: Option<String>,
     /// The directory stack of `pushd`.
@@ -169,6 +175,7 @@ impl State {
             // A command that may fail is assumed to fail.
             self.options.no_clobber |= other.options.no_clobber;
             self.options.no_glob |= other.options.no_glob;
+            self.options.exits_on_error |= other.options.exits_on_error;
         }
         if self.arguments != other.arguments {
             self.arguments = Rc::new(vec![Field::Many]);

@@ -202,6 +202,7 @@ fn programs_write() {
         ("find src -name '*.rs' -exec sed -i s/a/b/ {} +", &["src/lib.rs", "src/main.rs"]),
         ("find src -name 'l*.rs' | xargs sed -i s/a/b/", &["src/lib.rs"]),
         ("find src -name 'l*.rs' -mtime -1 -delete", &[]),
+        ("find src -name 'l*.rs' -exec grep -q x {} \\; -exec rm {} \\; -delete", &[]),
         (
             "find src -name 'l*.rs' -execdir rm {} \\; ; find . -name x -fprint a -fprintf b %p",
             &["a", "b", "src/lib.rs"],
@@ -214,7 +215,7 @@ fn programs_write() {
 fn snippets_write_what_they_name() {
     check(&[
         ("python3 -c \"open('a.py','w').write('x')\"", &["a.py"]),
-        ("python3 -c \"print(open('a.py').read())\"", &[]),
+        ("python3 -c \"print(open('a.py').read()); open('b.py', 'x')\"", &[]),
         ("python3 - <<'E'\np = 'a.py'\ns = open(p).read()\nwith open(p, 'w') as f:\n    f.write(s)\nE", &["a.py"]),
         (
             "python3 <<'E'\nfrom pathlib import Path\np = Path('src') / 'a.py'\np.write_text('x')\nPath(\"b\").unlink()\nE",

@@ -44,6 +44,10 @@ impl FileTree for Tree {
         self.folders.get(folder)?.get(name).copied()
     }
 
+    fn has_content(&self, _: &str) -> bool {
+        true
+    }
+
     fn entries(&self, folder: &str) -> Option<Vec<Entry>> {
         let normal = slm_mesh::base::paths::normal(folder);
         let entries = self.folders.get(normal.trim_end_matches('/'))?;

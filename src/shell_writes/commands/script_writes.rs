@@ -267,10 +267,11 @@ impl Snippet {
         if is_sign(self.tokens.get(end), ',') && self.is_write_mode(end + 1) { paths } else { Vec::new() }
     }
 
+    /// Whether an argument is a mode in which an existing file is written. With `x`, a file that exists is an error.
     fn is_write_mode(&self, at: usize) -> bool {
         let is_named = name(self.tokens.get(at)) == Some("mode") && is_sign(self.tokens.get(at + 1), '=');
         match self.tokens.get(if is_named { at + 2 } else { at }) {
-            Some(Token::Text(mode)) => mode.len() <= 4 && mode.contains(['w', 'a', 'x', '+']),
+            Some(Token::Text(mode)) => mode.len() <= 4 && mode.contains(['w', 'a', '+']) && !mode.contains('x'),
             _ => false,
         }
     }
