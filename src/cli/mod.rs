@@ -28,6 +28,7 @@ pub mod web;
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
 use crate::core::op_definition::{ArgKind, ArgRole};
+use crate::known_agents::agent_detection;
 use crate::sys::data_dir::DataDir;
 use crate::sys::git;
 use crate::sys::path_normalization;
@@ -231,8 +232,11 @@ fn actor_params(settings: &Settings) -> Map<String, Value> {
     let named = Some(settings.text("SLM_MESH_PEER")).filter(|name| !name.is_empty());
     let mut params = Map::from_iter([("v".to_owned(), json!(env!("CARGO_PKG_VERSION")))]);
     let session = Some(settings.text(SESSION)).filter(|id| named.is_none() && !id.is_empty());
-    params.extend(named.map(|name| ("as".to_owned(), json!(name))));
+    params.extend(named.as_ref().map(|name| ("as".to_owned(), json!(name))));
+    let agent = std::env::var(agent_detection::AGENT_VARIABLE).ok();
+    let agent = agent.filter(|_| named.is_none() && session.is_none()).and_then(|name| agent_detection::kind_of(&name));
     params.extend(session.map(|id| ("shellSession".to_owned(), json!(id))));
+    params.extend(agent.map(|kind| ("shellAgent".to_owned(), json!(kind))));
     params
 }
 

@@ -77,6 +77,8 @@ pub struct Call {
     pub acting: Option<String>,
     /// The session to which the caller's shell belongs, if the shell's environment names one.
     pub shell_session: Option<String>,
+    /// The agent in whose shell the caller says that it runs, if the shell's environment names one.
+    pub shell_agent: Option<String>,
     /// The caller's ancestor processes, nearest first, if the transport could verify them.
     pub ancestors: Vec<Process>,
 }

@@ -1,6 +1,19 @@
 //! How to detect which agent started a process: by the name of its MCP client, by environment variables, and by the
 //! names of processes.
 
+/// The variable in which several agents name themselves to their shell commands, whether slm-mesh knows them or not.
+pub const AGENT_VARIABLE: &str = "AI_AGENT";
+
+/// The type of the sessions of an agent that names itself so; `None` if the text is no name. A version may follow the
+/// name.
+pub fn kind_of(name: &str) -> Option<String> {
+    let name = name.trim().to_ascii_lowercase();
+    let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(name.len());
+    let kind = name[..end].trim_matches('-');
+    let is_name = kind.starts_with(|c: char| c.is_ascii_alphabetic()) && kind.len() <= 40;
+    (is_name && kind != "true").then(|| kind.to_owned())
+}
+
 /// The signs by which one agent is recognised.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity {
@@ -96,3 +109,25 @@ pub(super) const UNSEEN: Identity = Identity {
     has_many_sessions: false,
     hosts_terminals: false,
 };
+
+#[cfg(test)]
+mod tests {
+    use super::kind_of;
+
+    #[test]
+    fn an_agent_names_its_kind_with_or_without_a_version() {
+        for (name, want) in [
+            ("goose", Some("goose")),
+            (" Open-Interpreter ", Some("open-interpreter")),
+            ("amp/1.2", Some("amp")),
+            ("kilo_code@7", Some("kilo")),
+            ("1", None),
+            ("true", None),
+            ("", None),
+            ("\u{1b}[31m", None),
+        ] {
+            assert_eq!(kind_of(name).as_deref(), want, "{name:?}");
+        }
+        assert_eq!(kind_of(&"x".repeat(1 << 20)), None);
+    }
+}

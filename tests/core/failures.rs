@@ -117,6 +117,7 @@ impl Disk {
                 args,
                 acting: acting.map(str::to_owned),
                 shell_session: None,
+                shell_agent: None,
                 ancestors: Vec::new(),
             },
             self.now,

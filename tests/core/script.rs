@@ -90,7 +90,16 @@ impl Script {
         };
         let now = self.now;
         self.mesh().call(
-            Call { conn, id: id.clone(), op, args, acting: None, shell_session: None, ancestors: Vec::new() },
+            Call {
+                conn,
+                id: id.clone(),
+                op,
+                args,
+                acting: None,
+                shell_session: None,
+                shell_agent: None,
+                ancestors: Vec::new(),
+            },
             now,
         );
         let mut own = None;

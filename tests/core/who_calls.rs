@@ -5,6 +5,7 @@ mod daemon;
 mod drawn;
 mod ended;
 mod restarts;
+mod shell_agent;
 mod shell_session;
 
 use serde_json::{Value, json};
@@ -58,6 +59,8 @@ struct World {
     project: String,
     /// The session that the environment of the next calls names.
     shell_session: Option<String>,
+    /// The agent that the environment of the next calls names.
+    shell_agent: Option<String>,
 }
 
 fn open(store: Store, now: i64) -> Mesh {
@@ -88,6 +91,7 @@ impl World {
             next: 100,
             project: "/p".into(),
             shell_session: None,
+            shell_agent: None,
         }
     }
 
@@ -123,9 +127,10 @@ impl World {
         let (id, now) = (json!(self.next), self.now);
         let op = core::op(op).unwrap();
         let args = op.check(args.as_object().unwrap().clone())?;
-        let (shell_session, ancestors) = (self.shell_session.clone(), above.to_vec());
+        let (shell_session, shell_agent) = (self.shell_session.clone(), self.shell_agent.clone());
+        let ancestors = above.to_vec();
         let mesh = self.mesh.as_mut().unwrap();
-        mesh.call(Call { conn, id: id.clone(), op, args, acting: None, shell_session, ancestors }, now);
+        mesh.call(Call { conn, id: id.clone(), op, args, acting: None, shell_session, shell_agent, ancestors }, now);
         assert!(mesh.commit());
         Ok((mesh.take_effects(), id))
     }

@@ -175,7 +175,16 @@ impl World {
         let n_before = self.mesh.take_effects().len();
         assert_eq!(n_before, 0, "something left between two turns");
         self.mesh.call(
-            Call { conn, id: json!(self.next), op, args, acting, shell_session: None, ancestors: chain },
+            Call {
+                conn,
+                id: json!(self.next),
+                op,
+                args,
+                acting,
+                shell_session: None,
+                shell_agent: None,
+                ancestors: chain,
+            },
             self.now,
         );
         let outs = self.mesh.take_effects();

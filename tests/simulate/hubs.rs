@@ -156,8 +156,8 @@ fn leading(engine: &Engine, file: &str) -> (Mesh, Leader<MemoryLog>) {
 fn set_entry(mesh: &mut Mesh, leader: &mut Leader<MemoryLog>, value: &str) -> (TurnEnd, Vec<String>) {
     let op = core::op("state.set").expect("an operation");
     let args = op.check(core::object(json!({ "key": "k", "value": value }))).expect("good arguments");
-    let (acting, shell_session, ancestors) = (None, None, Vec::new());
-    mesh.call(Call { conn: 7, id: json!(1), op, args, acting, shell_session, ancestors }, 2000);
+    let (acting, shell_session, shell_agent, ancestors) = (None, None, None, Vec::new());
+    mesh.call(Call { conn: 7, id: json!(1), op, args, acting, shell_session, shell_agent, ancestors }, 2000);
     let end = leader.commit_turn(mesh, 2000);
     let answers = mesh.take_effects().into_iter().filter_map(|effect| match effect {
         Effect::Reply { result, .. } => Some(result.map_or_else(|error| error.text, |value| value.to_string())),

@@ -23,7 +23,10 @@ impl World {
             self.count("calls that may wait");
             self.model.may_have_acked(ask);
         }
-        self.mesh().call(Call { conn, id, op, args, acting, shell_session: None, ancestors: Vec::new() }, now);
+        self.mesh().call(
+            Call { conn, id, op, args, acting, shell_session: None, shell_agent: None, ancestors: Vec::new() },
+            now,
+        );
     }
 
     /// One turn with these calls.

@@ -262,7 +262,16 @@ impl World {
         let (conn, now) = (self.watcher, self.now());
         let op = core::op(op).expect("an operation");
         let args = op.check(core::object(args)).expect("good arguments");
-        let call = Call { conn, id: json!(0), op, args, acting: None, shell_session: None, ancestors: Vec::new() };
+        let call = Call {
+            conn,
+            id: json!(0),
+            op,
+            args,
+            acting: None,
+            shell_session: None,
+            shell_agent: None,
+            ancestors: Vec::new(),
+        };
         self.mesh().call(call, now);
         assert!(self.commit());
         let reply = self.mesh().take_effects().into_iter().find_map(|out| match out {

@@ -169,6 +169,10 @@ fn call_operation(
         Some(Value::String(id)) if !id.is_empty() => Some(id.chars().take(AS_MAX).collect()),
         _ => None,
     };
+    let shell_agent = match params.remove("shellAgent") {
+        Some(Value::String(name)) if !name.is_empty() && name.len() <= AS_MAX => Some(name),
+        _ => None,
+    };
     // If the caller must be identified, its ancestors are looked up in the process tree, because there a caller
     // can't pretend to be another peer.
     let is_known = acting.is_some() || mesh.is_attached(token);
@@ -187,7 +191,7 @@ fn call_operation(
     let may_be_inside = !is_known && must_be_known && !is_attach;
     let ancestors = if is_hook || may_be_inside { connection.origin.ancestors().to_vec() } else { Vec::new() };
     match op.check(params) {
-        Ok(args) => mesh.call(Call { conn: token, id, op, args, acting, shell_session, ancestors }, *now),
+        Ok(args) => mesh.call(Call { conn: token, id, op, args, acting, shell_session, shell_agent, ancestors }, *now),
         Err(error) => connection.write(&rpc::error_response(&id, &error)),
     }
 }

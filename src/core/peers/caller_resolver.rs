@@ -36,6 +36,9 @@
 //! | goes on | the nearest agent process is another agent's, or there is none although the session's process is known | refused |
 //! | goes on | the processes can't be seen, or the session's process is unknown | that session |
 //!
+//! If no session is found around a verb and its environment names an agent (`AI_AGENT`), the verb acts as the session of
+//! that agent that the nearest process has. If there is none, the verb is refused, and begins one.
+//!
 //! A session whose MCP server an earlier broker knew counts for its agent process before that server has come back.
 //!
 //! If several sessions match, a caller that would write is refused, while a caller that only reads acts as no peer.
@@ -43,7 +46,7 @@
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
-use crate::base::process::{AgentProgram, Process};
+use crate::base::process::Process;
 use crate::core::{Auth, Call, ConnId};
 use crate::store::PeerRow;
 use serde_json::json;
@@ -211,7 +214,11 @@ impl Peers {
             (None, []) if call.op.actor == Auth::Optional && call.ancestors.is_empty() => Ok(None),
             // Any caller may read a list, even if it is unclear to which session the caller belongs.
             (None, []) if call.op.actor == Auth::Optional => Ok(self.session_of_shell(call).ok().flatten()),
-            (None, []) => self.session_of_shell(call).map(|id| Some(id.unwrap_or_else(|| self.human_at(call.conn)))),
+            (None, []) => {
+                let session = self.session_of_shell(call)?;
+                let session = session.map_or_else(|| self.session_of_named_agent(call), |id| Ok(Some(id)))?;
+                Ok(Some(session.unwrap_or_else(|| self.human_at(call.conn))))
+            }
         }
     }
 
@@ -245,6 +252,23 @@ impl Peers {
         }
     }
 
+    /// The session of the agent that the environment of the caller's shell names; `None` if it names none.
+    ///
+    /// # Errors
+    /// When this agent has no session yet, because an agent must not act as the human.
+    fn session_of_named_agent(&self, call: &Call) -> Result<Option<PeerId>, Error> {
+        let Some(agent) = &call.shell_agent else { return Ok(None) };
+        for above in &call.ancestors {
+            let sessions = self.sessions_of_process(above).into_iter().filter(|peer| peer.row.agent == *agent);
+            match &sessions.map(|peer| &peer.row.id).collect::<Vec<_>>()[..] {
+                [] => {}
+                [id] => return Ok(Some((*id).clone())),
+                ids => return Err(self.several_sessions(ids)),
+            }
+        }
+        Err(unknown_session(agent, agent))
+    }
+
     /// Whether the mesh knows the agent process of a session.
     fn has_known_process(&self, peer: &Peer) -> bool {
         peer.row.process.is_some() || self.attachments.of_peer(&peer.row.id).any(|one| one.agent.is_some())
@@ -263,7 +287,7 @@ impl Peers {
         for above in ancestors {
             let ids = self.sessions_inside(above);
             match (&ids[..], above.agent) {
-                ([], Some(agent)) => return Err(unknown_session(agent)),
+                ([], Some(agent)) => return Err(unknown_session(agent.kind, agent.short_name)),
                 ([], None) => continue,
                 ([id], _) => return Ok(Some((*id).clone())),
                 _ => return Err(self.several_sessions(&ids)),
@@ -317,13 +341,12 @@ pub(in crate::core) fn nearest(ancestors: &[Process]) -> Option<&Process> {
 
 /// The error if a caller runs inside an agent whose session is not known yet. Such a caller must not act as the
 /// human, whose mail it would read.
-fn unknown_session(agent: AgentProgram) -> Error {
+fn unknown_session(kind: &str, short_name: &str) -> Error {
     let text = format!(
-        "this process runs inside {}, which has no session on the mesh yet; begin one (session.begin), or use \
-         --as to say which peer you act as",
-        agent.short_name
+        "this process runs inside {short_name}, which has no session on the mesh yet; begin one (session.begin), or \
+         use --as to say which peer you act as"
     );
-    Error::new(ErrorKind::Ambiguous, text).with(json!({ "agent": agent.kind, "shortName": agent.short_name }))
+    Error::new(ErrorKind::Ambiguous, text).with(json!({ "agent": kind, "shortName": short_name }))
 }
 
 fn candidates_error(text: String, ids: &[&PeerId]) -> Error {

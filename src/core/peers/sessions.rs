@@ -1,6 +1,6 @@
 //! Sessions: how an agent's session attaches over its connection, returns to its former peer, and leaves.
 
-use super::caller_resolver::{FormerPeer, SessionEvidence, only};
+use super::caller_resolver::{FormerPeer, SessionEvidence, nearest, only};
 use super::name_lookup::is_reserved;
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
@@ -75,7 +75,9 @@ pub static BEGIN: Op = Op {
 
 fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let is_it = |process: &&Process| process.agent.is_some_and(|agent| agent.kind == args.word("agent"));
-    let Some(process) = ctx.ancestors.iter().find(is_it) else {
+    // The process of an agent that slm-mesh does not know is the nearest one, unless a known agent is nearer.
+    let nearest_unknown = || nearest(&ctx.ancestors).filter(|process| process.agent.is_none());
+    let Some(process) = ctx.ancestors.iter().find(is_it).or_else(nearest_unknown) else {
         let text = format!(
             "no process of {} is an ancestor of the caller; use --as to say which peer you act as",
             args.word("agent")
