@@ -9,7 +9,7 @@ use slm_mesh::agents::config_entries::Entries;
 use slm_mesh::agents::generated_files::NAME;
 use slm_mesh::agents::json_edit;
 use slm_mesh::known_agents::AGENTS;
-use slm_mesh::known_agents::settings_files::Scope;
+use slm_mesh::known_agents::settings_files::{HookCommand, Scope};
 
 const PROGRAM: &str = "/opt/a b/slm-mesh";
 
@@ -41,7 +41,8 @@ pub fn check(data: &[u8]) {
     let text = spelt_out(choices.0);
     let Ok(with) = entries.put_into(&text) else { return };
     assert_eq!(entries.put_into(&with).as_ref(), Ok(&with), "a second time: {text:?}");
-    let is_json = entries.server.is_none_or(|server| server.entry.is_json());
+    let is_json = entries.server.is_none_or(|server| server.entry.is_json())
+        && entries.hooks.is_none_or(|hooks| hooks.command != HookCommand::TomlLine);
     let was_blank = text.trim().is_empty() || is_json && json_edit::is_blank(&text);
     if is_json {
         let (old, new) = (json_edit::parse(&text).unwrap_or(Value::Null), json_edit::parse(&with));
@@ -136,6 +137,10 @@ const WORDS: &[&str] = &[
     ",\n",
     "# c\n",
     "[mcp_servers]\n",
+    "[[hooks]]\n",
+    "command = \"/x/slm-mesh hook kimi\"\n",
+    "hooks = []\n",
+    "\"\"\"",
 ];
 
 fn spelt_out(bytes: &[u8]) -> String {
