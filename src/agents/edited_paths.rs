@@ -14,6 +14,8 @@ const FILE_FIELDS: &[&str] =
 const LIST_FIELDS: &[&str] = &["edits", "replacements", "files"];
 /// Commands of a text editor tool that do not write to a file.
 const READ_COMMANDS: &[&str] = &["view", "undo_edit"];
+/// The fields in which tools that run commands name the directory of the command.
+pub const DIRECTORY_FIELDS: &[&str] = &["workdir", "working_directory", "dir_path", "directory", "cwd"];
 /// The fields in which agents put a tool's arguments.
 const ARGUMENT_FIELDS: &[&str] = &["tool_input", "toolArgs", "toolInput"];
 
@@ -22,7 +24,7 @@ const CALL_FIELDS: &[&str] = &["tool_use_id", "toolUseId", "tool_call_id", "call
 
 /// The input fields that a hook needs. All other fields may have any size.
 pub const NEEDED_FIELDS: NeededFields = NeededFields {
-    names: &[HOOK_FIELDS, FILE_FIELDS, LIST_FIELDS, PATH_FIELDS, BASE_FIELDS],
+    names: &[HOOK_FIELDS, FILE_FIELDS, LIST_FIELDS, PATH_FIELDS, BASE_FIELDS, DIRECTORY_FIELDS],
     repeated: FILE_FIELDS,
     embedded: ARGUMENT_FIELDS,
     line_starts: &["*** "],

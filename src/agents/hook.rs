@@ -190,8 +190,10 @@ fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
         HookEvent::Command(commands) => {
             let first = commands.first().and_then(|command| command.lines().find(|line| !line.trim().is_empty()));
             run.command = Some(first.unwrap_or_default().chars().take(COMMAND_LINE_MAX).collect());
-            let (named, maybe_written) =
-                shell_tool_writes::writes(commands, &path_normalization::absolute_in("", &hook.directory));
+            let session_directory = path_normalization::absolute_in("", &hook.directory);
+            let directory = shell_tool_writes::directory(input)
+                .map_or(session_directory.clone(), |given| path_normalization::absolute_in(&session_directory, &given));
+            let (named, maybe_written) = shell_tool_writes::writes(commands, &directory);
             run.maybe_written = maybe_written;
             named
         }

@@ -13,6 +13,13 @@ pub fn commands(input: &Value) -> Vec<String> {
     words.filter_map(script).collect()
 }
 
+/// The directory in which a tool call is about to run its commands, if the call names one.
+pub fn directory(input: &Value) -> Option<String> {
+    let arguments = edited_paths::shell_arguments(input)?;
+    let given = edited_paths::DIRECTORY_FIELDS.iter().find_map(|field| arguments.get(*field)?.as_str());
+    given.filter(|path| !path.is_empty() && path.len() <= limits::PATH_MAX).map(str::to_owned)
+}
+
 /// The text of a command. The agent may give a command as a script, or as a program with arguments.
 fn script(command: &Value) -> Option<String> {
     let quoted = |word: &Value| word.as_str().map(|word| format!("'{}'", word.replace('\'', "'\\''")));
@@ -41,4 +48,28 @@ pub fn writes(commands: &[String], directory: &str) -> (Vec<String>, Vec<MaybeWr
     }
     files.truncate(limits::EDIT_FILES_MAX);
     (files, maybe_written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::json_field_scanner::read_object;
+    use serde_json::json;
+
+    #[test]
+    fn a_call_may_name_the_directory_of_its_command() {
+        for (input, want) in [
+            (
+                json!({ "tool_name": "run_shell_command", "tool_input": { "command": "ls", "dir_path": "src" } }),
+                Some("src"),
+            ),
+            (json!({ "tool_name": "bash", "tool_input": { "command": "ls", "workdir": "/w/src" } }), Some("/w/src")),
+            (json!({ "tool_name": "Shell", "tool_input": { "command": "ls", "working_directory": "" } }), None),
+            (json!({ "tool_name": "Bash", "tool_input": { "command": "ls", "cwd": 5 }, "cwd": "/w" }), None),
+            (json!({ "tool_name": "Read", "tool_input": { "directory": "src" } }), None),
+        ] {
+            let read = read_object(&mut input.to_string().bytes(), &edited_paths::NEEDED_FIELDS).unwrap();
+            assert_eq!(directory(&read).as_deref(), want, "{input}");
+        }
+    }
 }
