@@ -92,7 +92,7 @@ pub const FLAGS: &[CliFlag] = &[
         also: &["f"],
         ..flag("follow", &["inbox", "log", "events"], "Keep printing new rows as they arrive, until interrupted")
     },
-    CliFlag { value: "TEXT", ..flag("namespace", &["state watch"], "Namespace of the entry; if omitted, \"default\"") },
+    CliFlag { value: "NAME", ..flag("namespace", &["state watch"], "Namespace of the entry; if omitted, \"default\"") },
     CliFlag {
         value: "S",
         ..flag("wait", &["state watch"], "Stop at the first change; exit with status 4 if there is none in S seconds")
@@ -220,6 +220,9 @@ fn arg_help(arg: &Arg) -> FlagHelp {
 
 /// The placeholder for an argument's value in a usage line.
 pub fn placeholder(arg: &Arg) -> String {
+    if let Some(word) = arg.placeholder {
+        return word.into();
+    }
     match (arg.kind, arg.place) {
         (ArgKind::Texts { .. }, CliPlace::Rest) => "FILE…".into(),
         (_, CliPlace::Rest) => format!("{}…", arg.name.to_uppercase()),
@@ -311,6 +314,13 @@ mod tests {
                 assert_eq!(takes_value(name), Some(!flag.value.is_empty()), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn usage_lines_say_what_a_value_is() {
+        let usage = "log [--with PEER] [--thread ID] [--search WORDS] [--grep TEXT] [--since TIME] [--project] ";
+        assert!(usage_line("log").starts_with(usage), "{}", usage_line("log"));
+        assert!(usage_line("peers").contains("[--after CURSOR]"), "{}", usage_line("peers"));
     }
 
     #[test]

@@ -22,7 +22,8 @@ const TYPES: Arg = Arg::new(
     "types",
     ArgKind::Texts { items: limits::LIST_MAX, max: limits::WORD_MAX },
     "Event types, such as file_locked or deploy.done; empty or * means all",
-);
+)
+.placeholder("TYPE");
 
 /// Reads events.
 pub static READ: Op = Op {
@@ -30,7 +31,8 @@ pub static READ: Op = Op {
     summary: "Read the latest events, or the events after a cursor, oldest first",
     args: &[
         TYPES,
-        Arg::new("since", ArgKind::Text { min: 1, max: 64 }, "Only events after this time (ISO 8601)"),
+        Arg::new("since", ArgKind::Text { min: 1, max: 64 }, "Only events after this time (ISO 8601)")
+            .placeholder("TIME"),
         pagination::limit(200, "Maximum number of events, 50 by default"),
         pagination::after("Cursor: only events after this sequence number (`seq` from the previous answer)"),
         Arg::wait_seconds("Seconds to wait for an event; up to 25 is safe with every client").short("wait"),

@@ -67,6 +67,8 @@ pub struct Arg {
     pub place: CliPlace,
     /// A shorter flag for the command line, without dashes.
     pub short: Option<&'static str>,
+    /// The word for the value in usage lines, such as `PEER`; `None` if the kind says enough.
+    pub placeholder: Option<&'static str>,
     /// Whether the MCP tool has this argument. Arguments that no tool has are for people and hooks.
     pub tool: bool,
     /// What the argument means to clients, beyond its value.
@@ -76,7 +78,17 @@ pub struct Arg {
 impl Arg {
     /// Makes an optional argument that the command line accepts as a flag.
     pub const fn new(name: &'static str, kind: ArgKind, help: &'static str) -> Arg {
-        Arg { name, kind, required: false, help, place: CliPlace::Flag, short: None, tool: true, role: ArgRole::Value }
+        Arg {
+            name,
+            kind,
+            required: false,
+            help,
+            place: CliPlace::Flag,
+            short: None,
+            placeholder: None,
+            tool: true,
+            role: ArgRole::Value,
+        }
     }
     /// The argument that says how long a call may wait, in seconds.
     pub const fn wait_seconds(help: &'static str) -> Arg {
@@ -95,6 +107,11 @@ impl Arg {
     /// Gives the argument a shorter flag.
     pub const fn short(mut self, flag: &'static str) -> Arg {
         self.short = Some(flag);
+        self
+    }
+    /// Sets the word for the value in usage lines.
+    pub const fn placeholder(mut self, word: &'static str) -> Arg {
+        self.placeholder = Some(word);
         self
     }
     /// Leaves the argument out of the MCP tool.

@@ -34,7 +34,9 @@ pub const fn before(help: &'static str) -> Arg {
 
 /// The argument that names the cursor of the next page. The cursor has at most `max` bytes.
 pub const fn next_page(max: usize) -> Arg {
-    Arg::new("after", ArgKind::Text { min: 1, max }, "Where to start: `next` from the previous answer").not_in_tool()
+    Arg::new("after", ArgKind::Text { min: 1, max }, "Where to start: `next` from the previous answer")
+        .placeholder("CURSOR")
+        .not_in_tool()
 }
 
 /// The rows of one answer.

@@ -20,7 +20,8 @@ const NAMESPACE: Arg = Arg::new(
     "namespace",
     ArgKind::Text { min: 1, max: limits::WORD_MAX },
     "Namespace; if omitted, \"default\"; use your repository's name for entries about that repository",
-);
+)
+.placeholder("NAME");
 const EXPECT: Arg = Arg::new(
     "expect",
     ArgKind::Int { min: 0, max: i64::MAX },
@@ -84,6 +85,7 @@ pub static LIST: Op = Op {
             ArgKind::Text { min: 0, max: limits::KEY_MAX },
             "Only keys that sort after this key, to get the next page",
         )
+        .placeholder("KEY")
         .not_in_tool(),
     ],
     actor: Auth::Optional,

@@ -26,14 +26,16 @@ pub static INBOX: Op = Op {
             "from",
             ArgKind::Text { min: 1, max: 256 },
             "Only messages from this peer (with sent: to this peer), or to this channel (#api)",
-        ),
+        )
+        .placeholder("PEER"),
         pagination::limit(100, "Maximum number of messages, 20 by default"),
         pagination::after("Only messages after this sequence number"),
         Arg::new(
             "search",
             log_operation::SEARCH,
             "Find the latest messages, sent or received, that contain all these words; marks nothing as read",
-        ),
+        )
+        .placeholder("WORDS"),
         pagination::before(
             "With search: only messages before this sequence number (`before` from the previous answer)",
         ),
@@ -42,7 +44,8 @@ pub static INBOX: Op = Op {
             "ack",
             ArgKind::Texts { items: limits::LIST_MAX, max: limits::WORD_MAX },
             "Ids of messages to acknowledge to their senders",
-        ),
+        )
+        .placeholder("ID"),
         Arg::new(
             "take",
             ArgKind::Flag,

@@ -29,15 +29,18 @@ pub static LOG: Op = Op {
             "with",
             ArgKind::Text { min: 1, max: 256 },
             "Only messages from or to this peer, or to this channel (#api)",
-        ),
-        Arg::new("thread", WORD, "Only the message with this id and the replies to it"),
-        Arg::new("search", SEARCH, "Only messages that contain all these words, in any order and case"),
+        )
+        .placeholder("PEER"),
+        Arg::new("thread", WORD, "Only the message with this id and the replies to it").placeholder("ID"),
+        Arg::new("search", SEARCH, "Only messages that contain all these words, in any order and case")
+            .placeholder("WORDS"),
         Arg::new("grep", ArgKind::Text { min: 0, max: 1024 }, "Only messages that contain exactly this text"),
         Arg::new(
             "since",
             ArgKind::Text { min: 1, max: 64 },
             "Only messages since this time: how long ago (2h, 30m, 1day), or an ISO time",
-        ),
+        )
+        .placeholder("TIME"),
         Arg::new(
             "sameProject",
             ArgKind::Flag,

@@ -50,8 +50,10 @@ pub static SEND: Op = Op {
             .required()
             .at(CliPlace::Rest),
         Arg::new("type", ArgKind::Choice(MessageType::WORDS), "Message type, text by default; json must be valid JSON"),
-        Arg::new("replyTo", WORD, "Id of the message that you answer; this also acknowledges that message"),
+        Arg::new("replyTo", WORD, "Id of the message that you answer; this also acknowledges that message")
+            .placeholder("ID"),
         Arg::new("key", WORD, "Idempotency key: a repeated key sends nothing and returns the first receipt")
+            .placeholder("KEY")
             .idempotency_key(),
         Arg::new(
             "expiresMinutes",
