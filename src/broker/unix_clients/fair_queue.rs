@@ -16,7 +16,7 @@ pub const CLIENT_SHARE: Duration = Duration::from_micros(500);
 pub const TURN_SHARE: Duration = Duration::from_millis(1);
 /// Maximum work in one turn for clients that have hung up. These clients are served before all others. Without a
 /// limit, a crowd that leaves at once would delay the others until the last of the crowd has left.
-pub const HUNG_UP_SHARE: Duration = Duration::from_micros(500);
+pub const HUNG_UP_SHARE: Duration = Duration::from_micros(300);
 /// Maximum work in one turn of a hub that leads. Each turn of such a hub waits for etcd for some milliseconds, so
 /// little time would be left for calls if a turn served only a few.
 pub const LOGGED_TURN_SHARE: Duration = Duration::from_millis(4);
