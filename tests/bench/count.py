@@ -1,8 +1,8 @@
 """Counts the instructions of a verb, a tool call, a message and a hook, in their own process and in the broker.
 
 `make count` prints them beside the values of counts.txt, which the last landed change left there; `make count
-RECORD=1` writes that file. Callgrind counts the same on a busy machine as on a quiet one, so a slow-down shows here
-where a clock cannot see it. A different compiler, C library or processor moves every row a little.
+STATIC=1 RECORD=1` writes that file. Callgrind counts the same on a busy machine as on a quiet one, so a slow-down shows
+here where a clock cannot see it. A different compiler, C library or processor moves every row a little.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import tempfile
 import time
 
 LANDED = pathlib.Path(__file__).with_name("counts.txt")
+TITLE = "# Instructions of the static program: own process, broker. `make count STATIC=1 RECORD=1` writes this file."
 PATIENCE_SECONDS = 30
 VALUE = "the API listens on 8080 until the new gateway is deployed; ask claude-api before you change it"
 # Runs before the counted ones: the first of its kind prepares statements, registers a peer or wakes a thread.
@@ -169,7 +170,7 @@ def main():
     print(f"counted in {time.monotonic() - began:.0f} s")
     if arguments.record:
         lines = [f"{name:40} {own:>10} {broker:>10}" for name, (own, broker) in rows.items()]
-        LANDED.write_text("\n".join(["# Instructions: own process, broker. `make count RECORD=1` writes this file.", *lines, ""]))
+        LANDED.write_text("\n".join([TITLE, *lines, ""]))
 
 
 main()
