@@ -174,8 +174,7 @@ fn what_does_not_hold_is_not_proven() {
         "{said}"
     );
     let fake = home.bin.join("slm-mesh");
-    std::fs::write(&fake, "#!/bin/sh\necho deny\n").unwrap();
-    mode(&fake, 0o755);
+    support::put_program(&fake, b"#!/bin/sh\necho deny\n");
     home.write(".codex/hooks.json", &hooks.replace(support::BIN, fake.to_str().unwrap()));
     let (status, said) = doctor(&home, &["--prove", "codex"]);
     assert!(status == 1 && said.contains("not JSON") && !said.contains("  proven  "), "{said}");

@@ -10,7 +10,7 @@ use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use stdio::{Bare, call, content, initialize, request, until_waiting};
-use support::{BIN, Place, Session, lives, until};
+use support::{BIN, Place, Session, lives, put_program, until};
 
 /// Clients kill a server that takes longer to go.
 const GOES_WITHIN: Duration = Duration::from_secs(2);
@@ -161,7 +161,7 @@ fn a_session_whose_program_was_upgraded_starts_the_new_broker() {
     let place = Place::new();
     let at = |path: &str| place.root.join(path);
     ["old", "new", "bin"].iter().for_each(|folder| fs::create_dir(at(folder)).unwrap());
-    fs::copy(BIN, at("old/slm-mesh")).unwrap();
+    put_program(&at("old/slm-mesh"), &fs::read(BIN).unwrap());
     fs::hard_link(at("old/slm-mesh"), at("new/slm-mesh")).unwrap();
     symlink(at("old/slm-mesh"), at("bin/slm-mesh")).unwrap();
     let mut command = Command::new(at("bin/slm-mesh"));

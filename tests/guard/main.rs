@@ -83,8 +83,7 @@ fn a_push_is_refused_and_an_existing_hook_still_runs() {
     good(&place, "repo", &["remote", "add", "origin", "../origin.git"]);
     let hook = place.root.join("repo/.git/hooks/pre-push");
     std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
-    std::fs::write(&hook, "#!/bin/sh\ncat > ../seen\n").unwrap();
-    Command::new("chmod").arg("+x").arg(&hook).status().unwrap();
+    put_program(&hook, b"#!/bin/sh\ncat > ../seen\n");
     let kept = std::fs::read(&hook).unwrap();
 
     guard(&place, "repo", "install");
@@ -149,8 +148,7 @@ fn a_hook_keeps_its_name_its_input_and_its_bytes() {
     std::fs::create_dir_all(&hooks).unwrap();
     let text = "#!/bin/sh\nbasename \"$0\" >> ../seen\nwc -l >> ../seen\n";
     for hook in ["pre-commit", "pre-push"] {
-        std::fs::write(hooks.join(hook), text).unwrap();
-        Command::new("chmod").arg("+x").arg(hooks.join(hook)).status().unwrap();
+        put_program(&hooks.join(hook), text.as_bytes());
     }
     guard(&place, "repo", "install");
     good(&place, "repo", &["push", "-q", "origin", "main"]);
@@ -170,13 +168,12 @@ fn doctor_says_that_a_guard_was_overwritten() {
     let Some(place) = repository() else { return };
     let hook = place.root.join("repo/.git/hooks/pre-commit");
     std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
-    std::fs::write(&hook, "#!/bin/sh\necho mine\n").unwrap();
-    Command::new("chmod").arg("+x").arg(&hook).status().unwrap();
+    put_program(&hook, b"#!/bin/sh\necho mine\n");
     let doctor = || place.command(&["doctor"]).current_dir(place.root.join("repo")).output().unwrap().stdout;
     guard(&place, "repo", "install");
     guard(&place, "repo", "install");
     assert!(String::from_utf8(doctor()).unwrap().contains("on, in "));
-    std::fs::write(&hook, "#!/bin/sh\necho newer\n").unwrap();
+    put_program(&hook, b"#!/bin/sh\necho newer\n");
     let text = String::from_utf8(doctor()).unwrap();
     assert!(text.contains("the guard is off"), "{text}");
     let kept = std::fs::read_to_string(hook.with_extension("before-slm-mesh")).unwrap();
@@ -378,11 +375,11 @@ fn doctor_reports_every_way_in_which_a_guard_is_lost() {
     assert!(doctor_on_guard(&place, "repo").contains("the guard is off"), "git runs other hooks");
     good(&place, "repo", &["config", "--unset", "core.hooksPath"]);
     let text = std::fs::read_to_string(hooks.join("pre-commit")).unwrap();
-    std::fs::write(hooks.join("pre-commit"), text.replace(support::BIN, "/gone/slm-mesh")).unwrap();
+    put_program(&hooks.join("pre-commit"), text.replace(support::BIN, "/gone/slm-mesh").as_bytes());
     assert!(doctor_on_guard(&place, "repo").contains("/gone/slm-mesh"), "the program moved");
     put_program(&place.root.join("broken"), b"#!/bin/sh\nexit 127\n");
     let broken = place.root.join("broken").display().to_string();
-    std::fs::write(hooks.join("pre-commit"), text.replace(support::BIN, &broken)).unwrap();
+    put_program(&hooks.join("pre-commit"), text.replace(support::BIN, &broken).as_bytes());
     assert!(doctor_on_guard(&place, "repo").contains("exit status: 127"), "the program does not run");
     guard(&place, "repo", "remove");
     assert_eq!(doctor_on_guard(&place, "repo"), "");
