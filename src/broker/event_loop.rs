@@ -4,12 +4,12 @@
 //! and flush sends only what is committed.
 
 use super::checkpoint_thread::CheckpointThread;
+use super::desktop_notifications::Notifications;
 use super::http_requests::HttpRequests;
 use super::leadership::{BrokerRole, TurnEnd};
 use super::log;
 use super::mesh_links::MeshLinks;
 use super::methods::BrokerInfo;
-use super::notifications::Notifications;
 use super::peer_sockets::PushTargets;
 use super::process_exits::ProcessExits;
 use super::remote_listener::RemoteListener;

@@ -18,7 +18,7 @@ pub mod leadership;
 mod shutdown_decision;
 mod mesh_links;
 pub mod methods;
-mod notifications;
+mod desktop_notifications;
 mod peer_sockets;
 mod process_exits;
 mod push_connection;

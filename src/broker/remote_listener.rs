@@ -4,7 +4,7 @@ use super::event_loop::LoopContext;
 use super::peer_sockets::PushTargets;
 use super::unix_clients::UnixClients;
 use crate::discovery::mdns_supervisor::MdnsSupervisor;
-use crate::remote::hub::{AcceptedPeer, AcceptedRole, ListenerHandle};
+use crate::remote::hub_listener::{AcceptedPeer, AcceptedRole, ListenerHandle};
 use std::sync::mpsc::Receiver;
 
 /// The listener for other machines. If the broker is not a hub, all fields are empty.

@@ -12,7 +12,7 @@ pub mod dispatch;
 pub mod federation;
 pub mod hook_operations;
 pub mod journal;
-mod legacy_calls;
+mod legacy_http_calls;
 pub mod locks;
 pub mod mail;
 pub mod mcp_tools;

@@ -5,7 +5,7 @@
 
 use super::auth::{HubHandshake, NetworkKey};
 use super::bridge::Framing;
-use super::hub::BearerCheck;
+use super::hub_listener::BearerCheck;
 use super::{GUEST_PATH, SUBPROTOCOL, websocket_config};
 use crate::wire::line_splitter::LineBuffer;
 use mio::net::TcpStream;

@@ -13,7 +13,7 @@ mod encrypted;
 pub mod guest;
 pub mod guest_stream;
 mod handshake;
-pub mod hub;
+pub mod hub_listener;
 mod hub_socket;
 mod liveness;
 

@@ -3,7 +3,7 @@
 
 /// The bytes of a text as UTF-8, without zero bytes, which no text needs. As the first characters of JSON are ASCII,
 /// the zero bytes among the first bytes show the encoding, even if there is no byte order mark.
-pub fn utf8_bytes<'a>(mut bytes: &'a mut dyn Iterator<Item = u8>) -> Box<dyn Iterator<Item = u8> + 'a> {
+pub fn convert_to_utf8<'a>(mut bytes: &'a mut dyn Iterator<Item = u8>) -> Box<dyn Iterator<Item = u8> + 'a> {
     let head: Vec<u8> = (&mut bytes).take(4).collect();
     let to_unit: fn([u8; 2]) -> u16 = match head[..] {
         [0xff, 0xfe, ..] | [1..=255, 0, ..] => u16::from_le_bytes,
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     fn text(bytes: &[u8]) -> String {
-        String::from_utf8(utf8_bytes(&mut bytes.iter().copied()).collect()).unwrap()
+        String::from_utf8(convert_to_utf8(&mut bytes.iter().copied()).collect()).unwrap()
     }
 
     #[test]

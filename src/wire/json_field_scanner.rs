@@ -5,8 +5,8 @@
 //! **Invariant:** memory is bounded. Values that are too long, too deep or too many are skipped. The fields that
 //! the caller needs are the last to be skipped.
 
+use super::convert_to_utf8::convert_to_utf8;
 use super::text_excerpt::KeptText;
-use super::utf8_bytes::utf8_bytes;
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
 
@@ -53,7 +53,7 @@ impl NeededFields {
 /// object.
 pub fn read_object(bytes: &mut dyn Iterator<Item = u8>, needed: &NeededFields) -> Option<Value> {
     let room = Room { texts: TEXTS_MAX, reserve: RESERVE, values: VALUES_MAX };
-    let mut bytes = utf8_bytes(bytes);
+    let mut bytes = convert_to_utf8(bytes);
     let brace = bytes.find(|byte| *byte == b'{')?;
     let mut reader = FieldReader { bytes: &mut *bytes, next: Some(brace), needed: *needed, room };
     Some(reader.read_value("", 0))

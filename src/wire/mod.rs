@@ -6,4 +6,4 @@ pub mod json_field_scanner;
 pub mod line_splitter;
 pub mod rpc;
 mod text_excerpt;
-mod utf8_bytes;
+mod convert_to_utf8;

@@ -3,7 +3,7 @@
 
 use crate::SECRET;
 use serde_json::{Value, json};
-use slm_mesh::remote::hub::{BrokerHooks, ListenerHandle};
+use slm_mesh::remote::hub_listener::{BrokerHooks, ListenerHandle};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -8,7 +8,7 @@ use crate::broker::web::auth::WebAuth;
 use crate::broker::{legacy_http, log, web};
 use crate::discovery::announcer_process::Announcement;
 use crate::discovery::mdns_supervisor::MdnsSupervisor;
-use crate::remote::hub::{BearerCheck, BrokerHooks, ListenerHandle};
+use crate::remote::hub_listener::{BearerCheck, BrokerHooks, ListenerHandle};
 use crate::sys;
 use crate::sys::broker_address::{SECRET_GOOD, SECRET_MIN};
 use crate::sys::settings::{SECRET, Settings};

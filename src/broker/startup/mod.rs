@@ -12,13 +12,13 @@ pub use mesh_opener::MeshOpener;
 pub use runtime_files::{PathState, RuntimeFiles};
 
 use super::checkpoint_thread::CheckpointThread;
+use super::desktop_notifications::Notifications;
 use super::directory_lookups::DirectoryLookups;
 use super::event_loop::{DIRECTORY, EventLoop, LoopContext, SIGNALS, new_poll};
 use super::http_requests::HttpRequests;
 use super::leadership::HubConfig;
 use super::log;
 use super::methods::BrokerInfo;
-use super::notifications::Notifications;
 use super::peer_sockets::PushTargets;
 use super::process_exits::ProcessExits;
 use super::remote_listener::RemoteListener;
