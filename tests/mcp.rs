@@ -308,7 +308,7 @@ fn a_call_that_waits_reports_progress_if_its_client_wants_it() {
     let place = Place::new();
     let mut session = Bare::legacy(&place, "2025-11-25", "p");
     assert!(!session.call(0, "mesh_status", json!({})).1);
-    // The report is in time, too, if the session slept when the call came.
+    // The report is also in time if the session was asleep when the call arrived.
     until("the session sleeps", || sleeps(session.child.id()));
     for (id, token) in [(1, json!("t")), (2, json!(7)), (3, Value::Null)] {
         let mut waits = call(id, "mesh_inbox", json!({ "waitSeconds": 60 }));

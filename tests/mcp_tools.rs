@@ -14,7 +14,7 @@ const RESULT_MAX: usize = 24 * 1024;
 /// Clients cut longer descriptions and instructions.
 const WORDS_MAX: usize = 2048;
 
-/// A tool: its name, title, required arguments, and the part of its schema that each argument must have.
+/// A tool: its name, its title, its required arguments, and what the schema of each argument must contain.
 type Row = (&'static str, &'static str, &'static [&'static str], Value);
 
 /// The tools as existing clients know them, with the arguments that were added since.

@@ -384,7 +384,7 @@ fn doctor_finds_a_full_disk_and_leaves_nothing_behind() {
     }
     place.ok(&["start", "--detach"]);
     let said_well = place.ok(&["doctor"]);
-    assert!(said_well.contains("a file can be written") && said_well.contains("taken and released"), "{said_well}");
+    assert!(said_well.contains("is private and writable") && said_well.contains("taken and released"), "{said_well}");
     assert_eq!(place.json(&["lock", "list"])["locks"], json!([]));
     let _ = fs::write(place.dir.join("ballast"), vec![0; 1 << 20]);
     let out = place.run(&["doctor"]);

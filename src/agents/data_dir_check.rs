@@ -45,7 +45,7 @@ fn check_directory(places: &DataDir) -> Check {
             Check::error(about, found, format!("chmod 700 {shown}"))
         }
         Ok(_) => match try_write(&places.dir) {
-            Ok(()) => Check::well(about, format!("{shown} is private; a file can be written")),
+            Ok(()) => Check::well(about, format!("{shown} is private and writable")),
             Err(error) => {
                 let cure = match error.kind() {
                     std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {

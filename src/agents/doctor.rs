@@ -229,7 +229,7 @@ pub fn check_lock(client: &mut Client, places: &DataDir) -> Check {
         Ok(_) => Check::well(about, "a lock was taken and released"),
         Err(error) => Check::error(
             about,
-            format!("no lock can be taken and released: {}", error.text),
+            format!("a trial lock could not be taken and released: {}", error.text),
             "do what this message says",
         ),
     }
@@ -270,7 +270,7 @@ pub fn check_shield(environment: &Environment) -> Check {
     let unshielded = if shell.ends_with("/bash") { Vec::new() } else { agents_with_users_shell(environment) };
     if !unshielded.is_empty() {
         let found = format!(
-            "{} runs commands with the shell in $SHELL ({shell}), and the shield needs bash",
+            "{} runs commands with the shell in $SHELL ({shell}), but shielded commands need bash",
             unshielded.join(", ")
         );
         return Check::error(

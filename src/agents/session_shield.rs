@@ -61,7 +61,7 @@ impl SessionShield {
             self.line(program)
         );
         write_private(&self.bash_env_file, &text).ok()?;
-        // Bash expands the value, and agents take it out of its quotes in ways of their own.
+        // Bash expands the value, and each agent removes quotes in its own way, so only harmless characters are allowed.
         let path = self.bash_env_file.to_str()?;
         path.chars().all(|char| char.is_alphanumeric() || "/._-+@, ".contains(char)).then(|| path.to_owned())
     }

@@ -87,8 +87,8 @@ pub(super) fn report_not_run(program: &OsStr, error: &io::Error) -> u8 {
     NOT_RUNNABLE
 }
 
-/// Waits for a moment until the hub has noticed the end of the connection, so that the next command of a script finds
-/// that the lock is free.
+/// Gives the hub a moment to notice that the connection has ended, so that the next command of a script finds the lock
+/// free.
 fn wait_for_carrier(mut carrier: Child) {
     let (sender, ended) = channel();
     std::thread::spawn(move || {
@@ -133,7 +133,7 @@ fn renew_until_ended(
             match client.call("lock.lock", &renewal) {
                 Err(error) if error.kind == ErrorKind::Standby => stands_by = true,
                 Err(error) if error.kind != ErrorKind::Gone => {
-                    print_error(&format!("slm-mesh: the lock was lost while the command is still running: {error}"));
+                    print_error(&format!("slm-mesh: the lock was lost, and the command is still running: {error}"));
                 }
                 _ => {}
             }

@@ -40,8 +40,8 @@ pub struct Dialect {
 /// How a hook sets environment variables for the shell commands of its session.
 #[derive(Debug, Clone, Copy)]
 pub enum ShellEnvironment {
-    /// The hook appends lines to a file. The path of the file is in the environment variable, or in the field of the
-    /// hook's input, that has this name.
+    /// The hook appends lines to a file. The file's path is in the environment variable of this name, or in the field
+    /// of this name in the hook's input.
     File(&'static str),
     /// The hook's answer contains the variables in the field with this name.
     Answer(&'static str),

@@ -144,7 +144,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_STORE_CERT",
         range: SettingRange::Text(4096),
         default: "",
-        help: "File with this hub's client certificate for etcd, without a common name (PEM)",
+        help: "PEM file with this hub's client certificate for etcd; the certificate must have no common name",
     },
     Setting {
         name: "SLM_MESH_STORE_KEY",

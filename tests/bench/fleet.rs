@@ -83,7 +83,7 @@ struct Streams {
 }
 
 impl Fleet {
-    /// Connects all of them, each at its time within this span; their ids are those that they had before.
+    /// Connects this many sessions, spread evenly over this span. Each session keeps the id that it had before.
     fn connect(mesh: &Mesh, n_sessions: usize, within: Duration, former: &[String]) -> Fleet {
         let poll = Poll::new().expect("a poll");
         let registry = poll.registry().try_clone().expect("a descriptor");

@@ -115,7 +115,7 @@ fn chat_over_mcp(load: &Load, sessions: &mut [Session]) {
             load.n_calls.fetch_add(2, Ordering::Relaxed);
             pace(&mut next, N_SESSIONS);
         }
-        // The human never reads here, and a mailbox has a bound.
+        // Here nobody reads the person's mailbox, and a full mailbox would refuse messages.
         if load.n_calls.load(Ordering::Relaxed).is_multiple_of(64) {
             sessions[0].ask(&lines[0]);
         }

@@ -140,7 +140,7 @@ impl Client {
         assert_eq!(self.answer(), (status, body.to_string(), false));
     }
 
-    /// Reads a last response, and then the end.
+    /// Reads one last response, after which the server must close the connection.
     #[track_caller]
     pub fn reads_last(&mut self, status: u16, words: &str) {
         let (got, body, close) = self.answer();

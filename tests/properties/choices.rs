@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-/// Bytes, and how many of them are used up. After the end there are zeros.
+/// The bytes that are not used yet. After the last byte, every further choice is zero.
 pub struct Choices<'a>(pub &'a [u8]);
 
 impl<'a> Choices<'a> {

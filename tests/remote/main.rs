@@ -95,7 +95,7 @@ fn idle_strangers_at_the_hub_make_room_for_a_guest() {
     let mut strangers: Vec<TcpStream> = (0..280)
         .map(|_| {
             let mut stream = TcpStream::connect(("127.0.0.1", port(&hub))).unwrap();
-            // It may have made room for the next one already.
+            // The hub may already have closed this connection to make room for a later one.
             let _ = stream.write_all(b"GET /far HTTP/1.1\r\nHost: x\r\n");
             stream
         })

@@ -76,7 +76,7 @@ pub struct Locks {
     grants: Vec<Grant>,
     /// The highest token that anybody was told.
     token: i64,
-    /// The last tokens, and whose they are.
+    /// Recent lock tokens, and the owner of each.
     tokens: BTreeMap<i64, (Who, String)>,
     /// Keys of commands that run on a connection, or perhaps do.
     running: BTreeSet<String>,

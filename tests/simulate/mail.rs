@@ -30,7 +30,7 @@ pub struct Message {
     may: u8,
     /// Somebody was told that it is there.
     sure: bool,
-    /// Which call sent it: what one call sent to one mailbox is in no known order.
+    /// The number of the call that sent it. Messages of one call to one mailbox arrive in no particular order.
     rank: u64,
 }
 
@@ -196,7 +196,7 @@ impl Mail {
         }
     }
 
-    /// A reader reported these as written out, or acknowledged them.
+    /// A reader reported that it has shown these messages, or acknowledged them.
     pub fn seen(&mut self, to: Who, ids: &[String], state: u8) {
         let meant = |message: &&mut Message| message.id.as_ref().is_some_and(|id| ids.contains(id));
         for message in self.boxes[to].iter_mut().chain(&mut self.done[to]).filter(meant) {

@@ -10,7 +10,8 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub(super) struct Attachment {
     peers: Vec<PeerId>,
-    /// Sessions of the same agent process whose announced calls came over this connection.
+    /// Sessions that have made calls over this connection, according to the hooks that announced these calls. All
+    /// of them belong to one agent process.
     pub(super) announcers: Vec<PeerId>,
     /// Whether the connection has attached with a key that the agent gave the session.
     pub(super) is_keyed: bool,
