@@ -351,7 +351,7 @@ pub fn plain(text: &str) -> String {
 
 /// An answer as JSON, in which no character can control a terminal or hide anything.
 pub fn json_line(value: &Value) -> String {
-    untrusted_text::visible_json(&value.to_string())
+    untrusted_text::visible_json(value.to_string())
 }
 
 fn plain_lines(text: &str) -> String {

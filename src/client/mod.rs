@@ -35,6 +35,8 @@ use stream::BrokerStream;
 pub const QUIET_MAX: Duration = Duration::from_millis(2000);
 /// How long the broker may take to answer the ping.
 pub const PING_WITHIN: Duration = Duration::from_millis(2400);
+/// Most answers fit into this many bytes. Longer ones take several reads.
+const READ_BYTES: usize = 4096;
 /// How long the broker may take to accept a connection, or to accept a part of a long line.
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(4000);
 
@@ -286,7 +288,7 @@ impl Client {
     /// # Errors
     /// If the connection is gone. `WouldBlock` after the timeout of [`Client::set_receive_timeout`].
     pub fn receive(&mut self) -> io::Result<RpcMessage> {
-        let mut buffer = [0; 16 * 1024];
+        let mut buffer = [0; READ_BYTES];
         loop {
             while let Some(line) = self.lines.next_line().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))? {
                 match rpc::parse_line(line) {
@@ -346,6 +348,9 @@ impl Client {
     /// # Errors
     /// If the socket is gone.
     pub fn set_receive_timeout(&mut self, time: Option<Duration>) -> io::Result<()> {
+        if self.receive_timeout == time {
+            return Ok(());
+        }
         self.receive_timeout = time;
         self.stream.set_read_timeout(time.map(|time| time.max(Duration::from_millis(1))))
     }

@@ -101,7 +101,7 @@ impl BrokerClient {
             self.shared.call_sent.notify_one();
         }
         drop(state);
-        self.shared.changed.notify_all();
+        self.shared.announce_change();
     }
 
     /// Drops a call whose answer the client no longer wants.
@@ -131,9 +131,10 @@ impl BrokerClient {
         // The broker ends the connection once it has read the detach. If this process ended before that and left lines
         // unread, the operating system could discard the detach on its way to a hub.
         let is_sent = state.socket.as_ref().is_some_and(|socket| socket.shutdown(Shutdown::Write).is_ok());
-        self.shared.changed.notify_all();
+        drop(state);
+        self.shared.announce_change();
         if is_sent {
-            drop(self.shared.wait_while(state, until, |state| state.socket.is_some()));
+            drop(self.shared.wait_while(self.shared.lock(), until, |state| state.socket.is_some()));
         }
     }
 }

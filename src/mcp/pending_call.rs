@@ -194,7 +194,7 @@ pub fn tool_result(result: Result<Value, Error>, version: ProtocolVersion) -> Va
         Ok(value) => (value, false),
         Err(error) => (error.to_value(), true),
     };
-    let text = untrusted_text::visible_json(&json_text(&value));
+    let text = untrusted_text::visible_json(json_text(&value));
     version.complete_result(json!({ "content": [{ "type": "text", "text": text }], "isError": is_error }))
 }
 

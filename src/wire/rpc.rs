@@ -108,24 +108,25 @@ fn is_id(id: &Value) -> bool {
     id.is_string() || id.is_i64() || id.is_u64()
 }
 
-// These functions format the envelope themselves, because `json!` would first copy all of the content.
+// These functions format the envelope themselves, because `json!` would first copy all of the content. `concat`
+// reserves the memory for the whole line at once, unlike `format!`.
 
 /// Formats a request as a line.
 pub fn request(id: &Value, method: &str, params: &Value) -> String {
     let (id, method, params) = (json_text(id), json_text(&Value::from(method)), json_text(params));
-    format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":{method},\"params\":{params}}}\n")
+    ["{\"jsonrpc\":\"2.0\",\"id\":", &id, ",\"method\":", &method, ",\"params\":", &params, "}\n"].concat()
 }
 
 /// Formats a notification as a line.
 pub fn notification(method: &str, params: &Value) -> String {
     let (method, params) = (json_text(&Value::from(method)), json_text(params));
-    format!("{{\"jsonrpc\":\"2.0\",\"method\":{method},\"params\":{params}}}\n")
+    ["{\"jsonrpc\":\"2.0\",\"method\":", &method, ",\"params\":", &params, "}\n"].concat()
 }
 
 /// Formats a result as a line.
 pub fn response(id: &Value, result: &Value) -> String {
     let (id, result) = (json_text(id), json_text(result));
-    format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}\n")
+    ["{\"jsonrpc\":\"2.0\",\"id\":", &id, ",\"result\":", &result, "}\n"].concat()
 }
 
 /// Formats a JSON-RPC error as a line. JSON-RPC demands a null id if the id is unknown.

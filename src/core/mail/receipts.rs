@@ -285,6 +285,10 @@ fn cut_to_part(map: &mut Map<String, Value>, message: &Message, at: usize, note:
 /// Where the parts of a payload start. Each part has at most `limits::PART_MAX` bytes after it is escaped.
 pub(crate) fn part_starts(body: &str) -> Vec<usize> {
     let (mut starts, mut size) = (vec![0], 0);
+    // An escape such as \u0007 takes six bytes.
+    if body.len() * 6 <= limits::PART_MAX {
+        return starts;
+    }
     for (at, c) in body.char_indices() {
         let cost = match c {
             '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,

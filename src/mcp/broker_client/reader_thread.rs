@@ -131,7 +131,7 @@ impl ReaderThread {
         self.child = client.broker_child.take().or(self.child.take());
         let attached = self.attach_all(&mut client);
         self.shared.lock().is_attaching = false;
-        self.shared.changed.notify_all();
+        self.shared.announce_change();
         attached?;
         (self.pause, self.is_dormant, self.n_misses) = (Duration::ZERO, false, 0);
         Ok(client)
@@ -251,7 +251,7 @@ impl ReaderThread {
             peer_transcript::add_last_words(answer);
         }
         self.write_answer(&call, result);
-        self.shared.changed.notify_all();
+        self.shared.announce_change();
     }
 
     /// Records which peer this session is now, because the session may have declined a name that it had taken over.
@@ -313,7 +313,7 @@ impl ReaderThread {
         }
         drop(state);
         // A session that is closing waits until the connection has ended.
-        self.shared.changed.notify_all();
+        self.shared.announce_change();
         for call in failed {
             let text = format!(
                 "the connection to {broker_name} ended during this call; check whether the call took effect before you \

@@ -17,7 +17,7 @@ use std::time::Instant;
 #[derive(Debug, Default)]
 pub struct SharedState {
     state: Mutex<ClientState>,
-    pub changed: Condvar,
+    changed: Condvar,
     /// Signals that a call was sent while the watch for stuck brokers was idle.
     pub call_sent: Condvar,
 }
@@ -27,10 +27,25 @@ impl SharedState {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Tells the threads that wait for a change that the state has changed.
+    pub fn announce_change(&self) {
+        // While a broker is connected, nobody waits, and the system call would be wasted.
+        if self.lock().n_waiting > 0 {
+            self.changed.notify_all();
+        }
+    }
+
     /// Waits for a change, but not beyond the time `until`.
-    pub fn wait_until<'a>(&self, state: MutexGuard<'a, ClientState>, until: Instant) -> MutexGuard<'a, ClientState> {
+    pub fn wait_until<'a>(
+        &self,
+        mut state: MutexGuard<'a, ClientState>,
+        until: Instant,
+    ) -> MutexGuard<'a, ClientState> {
         let time = until.saturating_duration_since(Instant::now());
-        self.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
+        state.n_waiting += 1;
+        state = self.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0;
+        state.n_waiting -= 1;
+        state
     }
 
     /// Waits while the condition is true, but not beyond the time `until`.
@@ -74,6 +89,8 @@ pub struct ClientState {
     /// What the client has said about itself so far.
     pub client: ClientIdentity,
     pub client_spoke_at: Option<Instant>,
+    /// How many threads wait for a change.
+    n_waiting: usize,
     pub is_closing: bool,
     /// Whether a new connection is attaching. If the session ends now, it must detach that connection.
     pub is_attaching: bool,
