@@ -4,6 +4,7 @@
 
 pub mod error;
 pub mod ids;
+pub mod json_object;
 pub mod json_text;
 pub mod stored_enums;
 pub mod limits;

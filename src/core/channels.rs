@@ -122,7 +122,7 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let mut value = json!({ "ok": true });
     let last = page.len().checked_sub(1).map(|last| (0, names[last].as_str()));
     pagination::add_cursor(&mut value, total - page.len(), last);
-    value["channels"] = json!(page.into_rows());
+    value["channels"] = Value::Array(page.into_rows());
     Ok(Outcome::Ready(value))
 }
 

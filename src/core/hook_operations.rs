@@ -16,6 +16,7 @@ use super::transaction::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
+use crate::base::json_object::json_object;
 use crate::base::stored_enums::LockOwner;
 use crate::base::{limits, paths};
 use crate::store::LockRow;
@@ -135,8 +136,8 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let mut value = json!({ "ok": true, "you": { "id": id.as_str(), "name": row.name } });
     if args.flag("withLocks") == Some(true) {
         let others = watched_locks(locks, peers, &request, args.word("project"), is_shared);
-        value["others"] = json!(others);
-        value["own"] = json!(own_locks(locks, peers, &id));
+        value["others"] = Value::Array(others);
+        value["own"] = Value::Array(own_locks(locks, peers, &id));
     }
     Ok(Outcome::Ready(value))
 }
@@ -168,11 +169,11 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     }
     let unread = mail.unread(&turn.store, &id)? - rows.len() as i64;
     let you = json!({ "id": id.as_str(), "name": peers.name_of(&id) });
-    let mut value = json!({ "ok": true, "you": you, "remaining": unread });
-    // The macro would copy each message.
-    value["messages"] = Value::Array(rows);
+    let messages = Value::Array(rows);
+    let mut value =
+        json_object([("ok", Value::Bool(true)), ("you", you), ("remaining", unread.into()), ("messages", messages)]);
     if args.flag("withOwnLocks") == Some(true) {
-        value["own"] = json!(own_locks(locks, peers, &id));
+        value["own"] = Value::Array(own_locks(locks, peers, &id));
     }
     if args.flag("withNeighbours") == Some(true) {
         value["notice"] = json!(peers.take_notice(&id));

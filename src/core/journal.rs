@@ -10,6 +10,7 @@ use super::waiting_calls::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, pagination};
 use crate::base::error::Error;
 use crate::base::ids::{PeerId, PublicIds};
+use crate::base::json_object::json_object;
 use crate::base::json_text::json_text;
 use crate::base::stored_enums::EventKind;
 use crate::base::{limits, time};
@@ -142,7 +143,14 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     // A cursor beyond the end belongs to another stream. A cursor before the first kept event means that events in
     // between were removed.
     let gap = args.int("after").is_some_and(|after| after > last || after.saturating_add(1) < first && after < last);
-    Ok(Outcome::Ready(json!({ "ok": true, "events": rows, "seq": seq, "gap": gap, "more": more })))
+    let events = Value::Array(rows);
+    Ok(Outcome::Ready(json_object([
+        ("ok", Value::Bool(true)),
+        ("events", events),
+        ("seq", seq.into()),
+        ("gap", gap.into()),
+        ("more", more.into()),
+    ])))
 }
 
 fn emit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {

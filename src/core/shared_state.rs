@@ -10,6 +10,7 @@ use super::peers::Peers;
 use super::transaction::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::json_object::json_object;
 use crate::base::{limits, time};
 use crate::store::{StateEntry, Store};
 use serde_json::{Value, json};
@@ -109,8 +110,8 @@ pub static DELETE: Op = Op {
 
 fn get(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let entry = live_entry(&mesh.turn.store, namespace(args), args.word("key"), ctx.now)?;
-    let entry = entry.map(|entry| view(&mesh.peers, &entry));
-    let mut value = json!({ "ok": true, "entry": entry });
+    let entry = entry.map_or(Value::Null, |entry| view(&mesh.peers, &entry));
+    let mut value = json_object([("ok", Value::Bool(true)), ("entry", entry)]);
     if let Some(from) = args.int("from") {
         cut_to_part(&mut value, from as usize);
     }
@@ -144,7 +145,8 @@ fn set(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
         // The answer leaves out the value, because the caller knows what it wrote.
         row["value"] = Value::Null;
     }
-    Ok(Outcome::Ready(json!({ "ok": true, "version": entry.version, "entry": row })))
+    let value = json_object([("ok", Value::Bool(true)), ("version", entry.version.into()), ("entry", row)]);
+    Ok(Outcome::Ready(value))
 }
 
 fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
@@ -162,7 +164,7 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
             break;
         }
     }
-    let mut value = json!({ "ok": true, "entries": page.into_rows() });
+    let mut value = json_object([("ok", Value::Bool(true)), ("entries", Value::Array(page.into_rows()))]);
     if let Some(next) = next {
         value["next"] = json!(next);
         value["note"] = json!("there are more entries; narrow the list with `prefix`");

@@ -196,7 +196,7 @@ impl Mesh {
                 "lastRefusal": link.last_rejection,
             }));
         }
-        Ok(json!(rows))
+        Ok(Value::Array(rows))
     }
 }
 

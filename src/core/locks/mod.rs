@@ -20,6 +20,7 @@ use super::waiting_calls::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, pagination};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
+use crate::base::json_object::json_object;
 use crate::base::paths::{self, PathMatcher};
 use crate::base::stored_enums::LockOwner;
 use crate::base::{limits, time};
@@ -259,7 +260,7 @@ fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     let mut value = json!({ "ok": true });
     let last = page.len().checked_sub(1).map(|last| cursor(found[last]));
     pagination::add_cursor(&mut value, found.len() - page.len(), last);
-    value["locks"] = json!(page.into_rows());
+    value["locks"] = Value::Array(page.into_rows());
     Ok(Outcome::Ready(value))
 }
 
@@ -282,7 +283,7 @@ fn check(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     };
     let others = locks.conflicting(peers, &request).filter(|lock| lock.holder != request.holder);
     let rows: Vec<Value> = others.take(limits::LIST_MAX).map(|lock| lock_view(peers, lock, ctx.now)).collect();
-    Ok(Outcome::Ready(json!({ "ok": true, "locks": rows })))
+    Ok(Outcome::Ready(json_object([("ok", Value::Bool(true)), ("locks", Value::Array(rows))])))
 }
 
 /// The answer to a request that was granted.

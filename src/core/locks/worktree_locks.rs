@@ -5,6 +5,7 @@ use super::super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use super::Locks;
 use super::request::{LockRequest, Repository};
 use crate::base::error::Error;
+use crate::base::json_object::json_object;
 use crate::base::limits;
 use crate::base::paths::{self, PathMatcher};
 use crate::base::stored_enums::LockOwner;
@@ -44,7 +45,7 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     let is_shared =
         |lock: &LockRow| lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder);
     let rows = watched_locks(locks, peers, &request, args.word("project"), is_shared);
-    Ok(Outcome::Ready(json!({ "ok": true, "locks": rows })))
+    Ok(Outcome::Ready(json_object([("ok", Value::Bool(true)), ("locks", Value::Array(rows))])))
 }
 
 /// The locks of other peers that affect a work tree, with their paths in this work tree. A hook watches these

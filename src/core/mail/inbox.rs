@@ -3,13 +3,14 @@
 use super::{Correspondent, Mail, log_operation};
 use crate::base::error::Error;
 use crate::base::ids::{ChannelName, PeerId};
+use crate::base::json_object::json_object;
 use crate::base::limits;
 use crate::core::op_definition::ArgKind;
 use crate::core::pagination::{self, Page};
 use crate::core::waiting_calls::WaitReason;
 use crate::core::{Arg, Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::store::MessageFilter;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Reads mail.
 pub static INBOX: Op = Op {
@@ -152,7 +153,7 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         rows.reverse();
     }
     let next = rows.iter().filter_map(|row| row["seq"].as_i64()).max().or(after).unwrap_or(0);
-    let mut value = json!({ "ok": true, "messages": rows });
+    let mut value = json_object([("ok", Value::Bool(true)), ("messages", Value::Array(rows))]);
     if view == MailView::Unread {
         value["remaining"] = json!((mail.unread(&turn.store, me)? - n_whole).max(0));
     } else {

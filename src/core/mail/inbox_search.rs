@@ -7,11 +7,12 @@ use super::history::{self, HistoryFilter};
 use super::text_filter::TextFilter;
 use super::{Correspondent, Mail};
 use crate::base::error::Error;
+use crate::base::json_object::json_object;
 use crate::base::limits;
 use crate::core::peers::Peers;
 use crate::core::{Args, CallContext, Outcome};
 use crate::store::{Message, MessageScan, ScanSource, Store};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::cell::RefCell;
 
 impl Mail {
@@ -53,7 +54,8 @@ impl Mail {
             |message: &Message| self.found_row(store, peers, message, finder.borrow_mut().place_in(&message.body));
         let limit = args.int("limit").unwrap_or(20) as usize;
         let page = self.history(store, &scan, &mut filter, limit, limits::PAGE_MAX, to_row)?;
-        let mut value = json!({ "ok": true, "messages": page.rows, "more": !page.is_complete });
+        let more = Value::Bool(!page.is_complete);
+        let mut value = json_object([("ok", Value::Bool(true)), ("messages", page.rows.into()), ("more", more)]);
         if let Some(before) = page.cursor.filter(|_| !page.is_complete) {
             value["before"] = json!(before);
             value["note"] = json!(format!(

@@ -7,6 +7,7 @@ use super::history::{self, HistoryFilter, VisibleMail};
 use super::text_filter::TextFilter;
 use super::{Correspondent, Mail, MailView, WORD};
 use crate::base::error::Error;
+use crate::base::json_object::json_object;
 use crate::base::{limits, time};
 use crate::core::op_definition::ArgKind;
 use crate::core::pagination;
@@ -14,7 +15,7 @@ use crate::core::peers::Peers;
 use crate::core::waiting_calls::WaitReason;
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::store::{Message, MessageFilter, MessageScan, Store};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
 /// The argument for the words of a search, which are limited in bytes.
@@ -101,7 +102,9 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     {
         return Ok(Outcome::Pending(WaitReason::Messages(next), until));
     }
-    let mut value = json!({ "ok": true, "messages": page.rows, "more": !page.is_complete, "next": next });
+    let (messages, more) = (Value::Array(page.rows), Value::Bool(!page.is_complete));
+    let mut value =
+        json_object([("ok", Value::Bool(true)), ("messages", messages), ("more", more), ("next", next.into())]);
     if scan.newest {
         value["before"] = json!(page.cursor);
     }

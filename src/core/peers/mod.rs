@@ -267,7 +267,7 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     }
     let last = page.len().checked_sub(1).map(|last| cursor(found[last]));
     pagination::add_cursor(&mut value, total - page.len(), last);
-    value["peers"] = json!(page.into_rows());
+    value["peers"] = Value::Array(page.into_rows());
     Ok(Outcome::Ready(value))
 }
 
