@@ -1,4 +1,4 @@
-"""Calls of the Python package, timed: for each number read, so many of them, answered in microseconds."""
+"""Times calls of the Python package: reads numbers, makes that many calls, and prints the microseconds of each."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-//! One call at a time, on each road: verbs, the Unix socket, MCP over stdio, HTTP.
+//! One call at a time, by each way to the broker: verbs (subcommands), the Unix socket, MCP over stdio, HTTP.
 
 use super::figures::{Reach, Table, in_turns};
 pub use super::filled_store::VALUE;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Bytes of a row that a call commits, more or less: its texts, ids and times.
+/// Roughly the bytes of a row that a call commits: its texts, ids and times.
 const ROW: usize = 250;
 
 fn run(command: &mut Command) {
@@ -16,7 +16,7 @@ fn run(command: &mut Command) {
     assert!(status.success(), "{command:?}: {status}");
 }
 
-/// Verbs against a process that ends at once.
+/// Verbs, compared with a process that ends at once.
 pub fn verbs(table: &mut Table) {
     let mesh = Mesh::started();
     let _reader = mesh.attach("reader");
@@ -36,14 +36,14 @@ pub fn verbs(table: &mut Table) {
         run(&mut mesh.command(&["lock", &format!("{file}{taken}")]));
     };
     let samples = in_turns(12, 20, &mut [&mut floor, &mut get, &mut send, &mut lock]);
-    // The locks that pile up, a few hundred, are looked through by each lock call: part of the figure.
+    // Each lock call looks through the few hundred locks that pile up here, so its figure includes that work.
     let reach = Reach::Times(if is_static() { 1.3 } else { 2.2 });
     for (work, samples_of) in ["verb state get", "verb send", "verb lock"].iter().zip(&samples[1..]) {
         table.times(work, samples_of, Some(samples[0].median()), reach);
     }
 }
 
-/// The three calls as the socket takes them.
+/// The three measured calls, as lines for the socket.
 fn three() -> [(&'static str, Vec<u8>); 3] {
     let set = json!({ "key": "port", "value": VALUE });
     let send = json!({ "to": "reader", "message": VALUE });
@@ -54,7 +54,7 @@ fn three() -> [(&'static str, Vec<u8>); 3] {
     ]
 }
 
-/// Calls over the Unix socket against the same bytes through an echo, and a row committed.
+/// Calls over the Unix socket, compared with an echo of the same bytes; for writes, plus the commit of one row.
 pub fn socket(table: &mut Table) {
     let mesh = Mesh::started();
     let _reader = mesh.attach("reader");
@@ -116,7 +116,8 @@ fn post(path: &str, headers: &str, body: &Value) -> Vec<u8> {
         .into_bytes()
 }
 
-/// The old HTTP routes, keep-alive, against tiny_http with the same bytes, and a row committed.
+/// The old HTTP routes over a keep-alive connection, compared with tiny_http and the same bytes; for writes, plus the
+/// commit of one row.
 pub fn http(table: &mut Table) {
     let mesh = Mesh::started();
     let (_server, mut echo) = floor::echo_http();
@@ -147,5 +148,5 @@ pub fn http(table: &mut Table) {
     table.times("HTTP set", &samples[2], Some(samples[3].median() + row), Reach::Times(2.5));
 }
 
-/// The size of an answer that was looked at before.
+/// Drops the size of an answer that was checked before.
 fn ignore(_size: usize) {}

@@ -1,6 +1,6 @@
 """Counts the instructions of a verb, a tool call, a message and a hook, in their own process and in the broker.
 
-`make count` prints them beside the values of counts.txt, which the last landed change left there; `make count
+`make count` prints them beside the values of counts.txt, which the last landed change recorded there; `make count
 STATIC=1 RECORD=1` writes that file. Callgrind counts the same on a busy machine as on a quiet one, so a slow-down shows
 here where a clock cannot see it. A different compiler, C library or processor moves every row a little.
 """
@@ -20,11 +20,11 @@ LANDED = pathlib.Path(__file__).with_name("counts.txt")
 TITLE = "# Instructions of the static program: own process, broker. `make count STATIC=1 RECORD=1` writes this file."
 PATIENCE_SECONDS = 30
 VALUE = "the API listens on 8080 until the new gateway is deployed; ask claude-api before you change it"
-# Runs before the counted ones: the first of its kind prepares statements, registers a peer or wakes a thread.
+# Uncounted runs before the counted ones: the first run prepares statements, registers a peer or wakes a thread.
 N_WARM = 5
-# Processes that are counted, of which the median counts: the broker sometimes tidies up in between.
+# Counted processes. The result is their median, since the broker sometimes tidies up in between.
 N_PROCESSES = 5
-# Calls that are counted, of which the mean counts.
+# Counted calls. The result is their mean.
 N_CALLS = 100
 # A row that grew by less may be chance: the seeds of hash tables differ in each process.
 NOTABLE = 0.03
@@ -67,15 +67,15 @@ class Mesh:
         return collected(done.stderr)
 
     def broker_count(self):
-        """The instructions of the broker's loop since this was asked the last time. Its other threads work when they
-        like."""
+        """The instructions of the broker's loop since the previous call of this method. The broker's other threads are
+        left out, since they run at unpredictable times."""
         self.n_dumps += 1
         subprocess.run(["vgdb", f"--pid={self.broker.pid}", "dump"], check=True, capture_output=True)
         dump = (self.folder / f"broker.out.{self.n_dumps}-01").read_text()
         return int(re.search(r"^totals: (\d+)", dump, re.MULTILINE)[1])
 
     def row_of_process(self, words, stdin=""):
-        """What a verb costs itself and the broker."""
+        """What a verb costs in its own process and in the broker."""
         for _ in range(N_WARM):
             self.run(words, stdin)
         self.broker_count()
@@ -83,7 +83,8 @@ class Mesh:
         return tuple(statistics.median(column) for column in zip(*counts))
 
     def row_of_call(self, name, arguments):
-        """What a tool call costs its session and the broker: longer sessions against shorter ones."""
+        """What a tool call costs in its session and in the broker: the difference between a longer and a shorter
+        session."""
         self.session(name, arguments, N_WARM)
         self.broker_count()
         short = (self.session(name, arguments, N_WARM), self.broker_count())
@@ -141,7 +142,7 @@ def measured(program):
 
 
 def landed():
-    """The rows of the file; none if it is not there yet."""
+    """The rows of counts.txt; none if the file does not exist yet."""
     lines = LANDED.read_text().splitlines() if LANDED.exists() else []
     fields = [line.rsplit(None, 2) for line in lines if line and not line.startswith("#")]
     return {name: (int(own), int(broker)) for name, own, broker in fields}

@@ -10,16 +10,16 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Sessions that hear a broadcast.
+/// Sessions that receive a broadcast.
 const N_HEARERS: usize = 100;
-/// Clients that pipeline, their calls in one write, and how many such writes each is ahead.
+/// Clients that pipeline, the calls in one write, and how many writes each client sends before it reads an answer.
 const N_CLIENTS: usize = 8;
 const N_LINES: usize = 32;
 const N_AHEAD: usize = 2;
-/// Writes of each client in one round, and rounds.
+/// Writes of each client in one round, and the number of rounds.
 const N_WRITES: usize = 40;
 const N_ROUNDS: usize = 5;
-/// The steady load: calls a second, for how long.
+/// The steady load: the time between two calls, and how long the load lasts.
 const PACE: Duration = Duration::from_millis(1);
 const LASTS: Duration = Duration::from_secs(40);
 
@@ -27,7 +27,7 @@ fn set_line(n: usize) -> Vec<u8> {
     request("state.set", &json!({ "key": key(n), "value": VALUE }))
 }
 
-/// From the write of a `send` to its notice on the recipient's socket.
+/// The time from the write of a `send` until its notice arrives on the recipient's socket.
 pub fn push(table: &mut Table) {
     let mesh = Mesh::started();
     let (mut sender, mut reader) = (mesh.attach("sender"), mesh.attach("reader"));
@@ -43,7 +43,7 @@ pub fn push(table: &mut Table) {
     table.times("push, send to arrival", &Samples::new(times), None, Reach::Median(80.0));
 }
 
-/// From the write of a `send` to all until the last of a hundred has its notice.
+/// The time from the write of a `send` to all peers until the last of a hundred has its notice.
 pub fn broadcast(table: &mut Table) {
     let mesh = Mesh::started();
     let mut sender = mesh.attach("sender");
@@ -60,7 +60,7 @@ pub fn broadcast(table: &mut Table) {
     table.times("broadcast to 100, the last", &samples[0], None, Reach::Median(1000.0));
 }
 
-/// Durable writes a second of clients that do not wait for one answer before the next call.
+/// Durable writes per second by clients that do not wait for an answer before they send the next call.
 pub fn writes(table: &mut Table) {
     let mesh = Mesh::started();
     let mut clients: Vec<Line> = (0..N_CLIENTS).map(|n| mesh.attach(&format!("client-{n}"))).collect();
@@ -71,7 +71,7 @@ pub fn writes(table: &mut Table) {
     for _ in 0..N_ROUNDS {
         let scratch = Scratch::new();
         let file = scratch.path.join("bare.db");
-        // The tables are the store's own. After that, SQLite works alone.
+        // The store's code creates the tables; after that, SQLite alone is measured.
         drop(slm_mesh::store::Store::open(&file, false).expect("a store"));
         bare.push(bare_sets_per_second(&file, n_sets, 32));
         let began = Instant::now();
@@ -99,7 +99,7 @@ pub fn writes(table: &mut Table) {
     });
 }
 
-/// A thousand sets a second, sent on time whether the last one was answered or not.
+/// A thousand sets a second, each sent on time, whether the previous one was answered or not.
 pub fn steady(table: &mut Table) {
     let mesh = Mesh::started();
     let mut line = mesh.attach("writer");
@@ -115,7 +115,7 @@ pub fn steady(table: &mut Table) {
             if next - began > LASTS {
                 return;
             }
-            // The reader takes its end as the end of the load.
+            // This fails only if the reader has given up, and then its own panic is what matters.
             let _ = sent.send(Instant::now());
             writer.write_all(line).expect("the broker reads");
         }

@@ -2,8 +2,7 @@
 
 use std::time::Instant;
 
-/// Calls before each batch that nobody counts: the scheduler brings the two processes together, and
-/// caches fill.
+/// Uncounted calls before each batch, in which the scheduler brings the two processes together and caches fill.
 const WARM: usize = 5;
 
 /// Times in microseconds, sorted.
@@ -16,12 +15,12 @@ impl Samples {
         Samples(micros)
     }
 
-    /// The time below which a part of the samples lies.
+    /// The time below which this part of the samples lies.
     pub fn at(&self, part: f64) -> f64 {
         self.0[((self.0.len() - 1) as f64 * part).round() as usize]
     }
 
-    /// Half of the samples lie below.
+    /// The time below which half of the samples lie.
     pub fn median(&self) -> f64 {
         self.at(0.5)
     }
@@ -45,23 +44,23 @@ pub fn in_turns(rounds: usize, batch: usize, works: &mut [&mut dyn FnMut()]) -> 
     times.into_iter().map(Samples::new).collect()
 }
 
-/// Microseconds since then.
+/// Microseconds since `began`.
 pub fn micros_since(began: Instant) -> f64 {
     began.elapsed().as_secs_f64() * 1e6
 }
 
-/// What a row must show.
+/// The target that a row must reach.
 #[derive(Clone, Copy)]
 pub enum Reach {
-    /// At most so many times the floor.
+    /// At most this many times the floor.
     Times(f64),
-    /// A median of at most so many microseconds.
+    /// A median of at most this many microseconds.
     Median(f64),
-    /// A median, and a bound that one call in a hundred may pass.
+    /// A median, and a bound that one call in a hundred may exceed, both in microseconds.
     MedianAndP99(f64, f64),
 }
 
-/// The table as it grows: a row is printed when it is known.
+/// The table. Each row is printed as soon as it is known.
 pub struct Table {
     n_rows: usize,
     missed: Vec<String>,
@@ -75,13 +74,13 @@ pub struct Row {
     pub work: String,
     /// Its figure.
     pub figure: String,
-    /// What one in a hundred passes.
+    /// The time that one call in a hundred exceeds.
     pub p99: String,
     /// The machine's own figure.
     pub floor: String,
-    /// Figure by floor.
+    /// The figure divided by the floor.
     pub ratio: String,
-    /// What was asked for.
+    /// The target.
     pub reach: String,
     /// Whether it was reached.
     pub reached: bool,
@@ -99,7 +98,7 @@ impl Table {
         println!("{}", "-".repeat(110));
     }
 
-    /// Takes over a row that another process of this program made.
+    /// Prints and counts a row that another process of this program made.
     pub fn printed(&mut self, line: &str) {
         println!("{line}");
         self.n_rows += 1;
@@ -141,7 +140,7 @@ impl Table {
         });
     }
 
-    /// Prints what it comes to.
+    /// Prints how many rows reached their targets, and which did not.
     pub fn end(self) {
         let n_reached = self.n_rows - self.missed.len();
         println!("\n{n_reached} of {} reached, in {:.0} s", self.n_rows, self.began.elapsed().as_secs_f64());

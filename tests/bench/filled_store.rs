@@ -1,5 +1,5 @@
-//! Writes rows into the store's own tables without the store: what a bare loop commits, and a mesh of a million rows.
-//! A test fills a few rows, so that a change of the tables is noticed before the next benchmark.
+//! Writes rows into the store's own tables without the store's code: to time a bare loop of commits, and to make a mesh
+//! with a million rows. A test fills a few rows, so that a change of the tables is noticed before the next benchmark.
 
 use rusqlite::{Connection, params};
 use serde_json::json;

@@ -1,5 +1,5 @@
-//! Thousands of sessions on one hub, from other machines: what they cost while they are idle, and what the others
-//! wait while all of them come back at once. `make fleet` prints it.
+//! Thousands of sessions on one hub, from other machines: what they cost while they are idle, and how long callers on
+//! the hub's machine wait while all sessions reconnect at once. `make fleet` prints it.
 //!
 //! One process plays all sessions, over real connections and without a thread for each.
 
@@ -29,16 +29,16 @@ const PER_MACHINE: usize = 5;
 const STORM: Duration = Duration::from_secs(10);
 /// Threads that connect sessions.
 const N_CONNECTORS: usize = 8;
-/// As slm-mesh secret makes them: of others, each process of a guest derives a key slowly.
+/// In the form that `slm-mesh secret` makes: from any other secret, each guest process derives its key slowly.
 const SECRET: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
 /// How long the hub may take until it is idle.
 const SETTLE: Duration = Duration::from_secs(10);
 /// How long the idle hub is watched.
 const IDLE: Duration = Duration::from_secs(30);
-/// How often somebody on the hub's machine calls.
+/// How often a client on the hub's machine makes a call.
 const LOCAL_EVERY: Duration = Duration::from_millis(5);
 
-/// Connects a session, which is the peer that it was before; its stream, and its id.
+/// Connects a session as the peer that it was before, if any, and returns its stream and its id.
 fn attach(mesh: &Mesh, n: usize, former: Option<&str>) -> (GuestStream, String) {
     let port = mesh.http_port() + 1;
     let connected = guest::connect("127.0.0.1", port, SECRET, n as u64, None);
@@ -68,7 +68,7 @@ fn attach(mesh: &Mesh, n: usize, former: Option<&str>) -> (GuestStream, String) 
     (stream, id.to_owned())
 }
 
-/// The sessions that are connected, and the thread that answers the hub's pings for all of them, as sessions do that
+/// The connected sessions, and the thread that answers the hub's pings for all of them, as real sessions do while they
 /// wait for mail.
 struct Fleet {
     ids: Vec<String>,
@@ -77,7 +77,7 @@ struct Fleet {
 }
 
 struct Streams {
-    /// Each session's stream, from when it is attached on.
+    /// Each session's stream, once the session is attached.
     slots: Vec<Mutex<Option<GuestStream>>>,
     done: AtomicBool,
 }
@@ -158,7 +158,7 @@ fn memory(mesh: &Mesh) -> f64 {
     line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") * 1024.0
 }
 
-/// The time for which processors have worked for the hub.
+/// The CPU time that the hub has used.
 fn work(mesh: &Mesh) -> Duration {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", mesh.pid())).expect("Linux tells");
     let times = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok());
@@ -166,7 +166,8 @@ fn work(mesh: &Mesh) -> Duration {
     Duration::from_nanos(nanos.sum())
 }
 
-/// Calls the hub on its own machine at a steady rate until the end; the times, from when each call was due.
+/// Calls the hub from its own machine at a steady rate until `done`, and returns the time of each call, counted from
+/// when it was due.
 fn call_locally(mesh: &Mesh, done: &AtomicBool) -> Samples {
     let mut line = mesh.attach("local");
     let call = request("state.set", &json!({ "key": "port", "value": "8080" }));
@@ -180,7 +181,7 @@ fn call_locally(mesh: &Mesh, done: &AtomicBool) -> Samples {
     Samples::new(times)
 }
 
-/// Does something while the local caller calls; the times of the caller.
+/// Does `work` while the local caller makes its calls, and returns the result and the caller's times.
 fn beside_local_calls<T>(mesh: &Mesh, work: impl FnOnce() -> T) -> (T, Samples) {
     let done = AtomicBool::new(false);
     thread::scope(|threads| {
@@ -215,7 +216,7 @@ fn main() {
     println!("{}, {n_sessions} sessions on {} machines", place::program().display(), n_sessions / PER_MACHINE);
     let alone = memory(&mesh);
     let fleet = Fleet::connect(&mesh, n_sessions, Duration::ZERO, &[]);
-    // What the arrival left to do is done by then.
+    // By then, the hub has done all work that the arrival of the sessions caused.
     thread::sleep(SETTLE);
     let (before, began) = (work(&mesh), Instant::now());
     thread::sleep(IDLE);

@@ -1,5 +1,5 @@
-//! What honest clients notice of a client that costs as much as it can: the p99 of their calls during the
-//! flood, beside the figure when nothing else happens. No honest call may fail.
+//! How much a client that causes as much work as it can slows honest clients: the p99 of their calls during the flood,
+//! beside the p99 when nothing else happens. No honest call may fail.
 
 use super::figures::{Reach, Samples, Table, micros_since};
 use super::place::{Line, Mesh, request};
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Between two calls of the honest client, and its calls in each row.
+/// The pause between two calls of the honest client, and how many calls it makes for each row.
 const PAUSE: Duration = Duration::from_millis(5);
 const N_CALLS: usize = 600;
 /// What one call in a hundred may take during a flood, microseconds.
@@ -23,7 +23,7 @@ const N_HEALTH: usize = 128;
 const N_DEAF: usize = 50;
 /// Peers that the linked mesh lists.
 const N_LISTED: usize = 20_000;
-/// Attaches of the crowd that comes and goes.
+/// Agents that attach and leave again.
 const N_ATTACHES: usize = 8_400;
 
 /// All rows.
@@ -54,7 +54,7 @@ fn glob_queries(table: &mut Table) {
     row(table, "8 clients pipeline lock queries with globs", &mesh, attack);
 }
 
-/// The same from another machine.
+/// The same queries from another machine.
 fn far_queries(table: &mut Table) {
     let mesh = Mesh::hub();
     let line = hold_and_query(&mesh);
@@ -62,7 +62,7 @@ fn far_queries(table: &mut Table) {
     row(table, "a guest pipelines lock queries with globs", &mesh, |done| pipeline(guest, &line.repeat(16), done));
 }
 
-/// Holds many deep paths, and answers with a query that compares each with many globs.
+/// Locks many deep paths, and returns a query that compares each of them with many globs.
 fn hold_and_query(mesh: &Mesh) -> Vec<u8> {
     let mut holder = mesh.attach("holder");
     for n in 0..10 {
@@ -73,7 +73,7 @@ fn hold_and_query(mesh: &Mesh) -> Vec<u8> {
     request("lock.query", &json!({ "filePaths": globs }))
 }
 
-/// Strangers that ask for the health again and again over HTTP, and never read.
+/// Strangers that request `/health` over HTTP again and again, and never read the answers.
 fn health(table: &mut Table) {
     let mesh = Mesh::started();
     let port = mesh.http_port();
@@ -125,7 +125,7 @@ fn deaf_listers(table: &mut Table) {
         }
         while !done.load(Ordering::Relaxed) {
             for stream in &mut streams {
-                // A client that reads nothing is dropped in the end, and then it is no flood any more.
+                // In the end the broker drops a client that reads nothing. From then on its writes fail, which is fine.
                 let _ = stream.write(&ask);
             }
             thread::sleep(PAUSE);
@@ -134,14 +134,14 @@ fn deaf_listers(table: &mut Table) {
     row(table, "50 clients flood peers and do not read", &mesh, attack);
 }
 
-/// A linked mesh that lists twenty thousand peers, and others each time.
+/// A linked mesh that lists twenty thousand peers, different ones each time.
 fn linked_mesh(table: &mut Table) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("a port"));
     thread::spawn(move || {
         for (n, stream) in listener.incoming().enumerate() {
             let Ok(mut stream) = stream else { return };
-            // Its request is of no interest, and a broker that has ended reads no answer.
+            // What the broker asks does not matter, and a broker that has ended reads no answer.
             let _ = stream.read(&mut [0; 4096]);
             let _ = stream.write_all(&roster(n));
         }
@@ -155,7 +155,7 @@ fn linked_mesh(table: &mut Table) {
     row(table, "a linked mesh lists 20,000 peers", &mesh, attack);
 }
 
-/// An answer with the peers of one round; the mark makes the broker ask again at once.
+/// An answer with the peers of one round. Its new mark makes the broker ask again at once.
 fn roster(round: usize) -> Vec<u8> {
     let peer =
         |n: usize| json!({ "peer_id": format!("peer-{round}-{n}"), "session_id": format!("p{n}"), "status": "active" });
@@ -164,7 +164,7 @@ fn roster(round: usize) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
-/// Sends the same bytes without end, and reads what comes.
+/// Sends the same bytes over and over, and reads the answers.
 fn pipeline(mut stream: BrokerStream, bytes: &[u8], done: &AtomicBool) {
     stream.set_nonblocking(true).expect("a socket");
     let (mut heard, mut at) = (vec![0; 64 * 1024], 0);
@@ -174,12 +174,12 @@ fn pipeline(mut stream: BrokerStream, bytes: &[u8], done: &AtomicBool) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(1)),
             Err(_) => return,
         }
-        // What is not here yet is read the next time.
+        // Answers that have not arrived yet are read in a later round.
         while stream.read(&mut heard).is_ok_and(|n| n > 0) {}
     }
 }
 
-/// A row whose honest client writes on the socket.
+/// A row whose honest client sets an entry over the Unix socket.
 fn row(table: &mut Table, work: &str, mesh: &Mesh, attack: impl FnOnce(&AtomicBool) + Send) {
     let mut honest = mesh.attach("honest");
     let set = json!({ "key": "port", "value": "8080" });
@@ -189,7 +189,7 @@ fn row(table: &mut Table, work: &str, mesh: &Mesh, attack: impl FnOnce(&AtomicBo
     row_of(table, work, call, attack);
 }
 
-/// A row: the honest calls while nothing else happens, then the same during the attack.
+/// A row: times the honest calls while nothing else happens, and again during the attack.
 fn row_of(table: &mut Table, work: &str, mut call: impl FnMut(), attack: impl FnOnce(&AtomicBool) + Send) {
     let mut calls = || {
         let time = |_| {

@@ -10,12 +10,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
-/// Another process of this program; ends with this value.
+/// Another process of this program, which is killed when this value is dropped.
 pub struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // A child of our own that ended by itself is as good.
+        // It is fine if the child has already ended by itself.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -29,27 +29,27 @@ fn serve_beside(args: &[&str]) -> (Server, String) {
     (Server(child), word.trim().to_owned())
 }
 
-/// Starts the echo that mio and serde_json make.
+/// Starts the echo server that is made of mio and serde_json.
 pub fn echo(scratch: &Scratch) -> (Server, String) {
     let path = scratch.path.join("echo.sock").display().to_string();
     let (server, _) = serve_beside(&["--echo", &path]);
     (server, path)
 }
 
-/// A connection to that echo which answers every line with `answer`, parsed and printed each time.
+/// A connection on which that echo parses every line, and prints `answer` as its answer.
 pub fn echo_line(path: &str, answer: &[u8]) -> Line {
     let mut line = Line::connect(std::path::Path::new(path));
     assert_eq!(line.ask(answer), b"known\n");
     line
 }
 
-/// Starts tiny_http; its port.
+/// Starts tiny_http, and connects to it.
 pub fn echo_http() -> (Server, Http) {
     let (server, port) = serve_beside(&["--echo-http"]);
     (server, Http::connect(port.parse().expect("a port")))
 }
 
-/// Starts an echo of bytes over TCP; a connection to it.
+/// Starts an echo of bytes over TCP, and connects to it.
 pub fn echo_tcp() -> (Server, TcpStream) {
     let (server, port) = serve_beside(&["--echo-tcp"]);
     let stream = TcpStream::connect(("127.0.0.1", port.parse().expect("a port"))).expect("an echo");
@@ -57,7 +57,7 @@ pub fn echo_tcp() -> (Server, TcpStream) {
     (server, stream)
 }
 
-/// The same bytes back, on one connection.
+/// Sends the same bytes back, on one connection.
 pub fn serve_tcp() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     println!("{}", listener.local_addr().expect("an address").port());
@@ -96,7 +96,7 @@ pub fn serve_echo(path: &str) {
     }
 }
 
-/// One line a read, which is how the callers of this echo behave.
+/// Expects one whole line in each read, since callers of this echo send a line only after the last answer.
 fn serve_line(stream: &mut UnixStream, answer: &mut Option<Value>) {
     let mut buffer = [0; 64 * 1024];
     while let Ok(n) = stream.read(&mut buffer) {
@@ -130,7 +130,7 @@ pub fn serve_http() {
         let mut body = Vec::new();
         request.as_reader().read_to_end(&mut body).expect("a body");
         let n: usize = request.url().trim_start_matches('/').parse().expect("a size");
-        // A caller that went is none of ours.
+        // It is fine if the caller has gone.
         let _ = request.respond(tiny_http::Response::from_data(vec![b'x'; n]));
     }
 }
@@ -143,7 +143,7 @@ pub struct Commits {
 }
 
 impl Commits {
-    /// A new database in WAL mode, synchronous NORMAL, as the broker has it.
+    /// A new database in WAL mode, synchronous NORMAL, like the broker's.
     pub fn new(scratch: &Scratch, name: &str, size: usize) -> Commits {
         let db = Connection::open(scratch.path.join(name)).expect("a database");
         db.pragma_update(None, "journal_mode", "WAL").expect("WAL");

@@ -1,5 +1,5 @@
-//! Every hot operation with a million messages and events behind it, against the same when there are
-//! only as many rows as the answers show.
+//! Each frequent operation on a mesh with a million messages and events, compared with the same operation on a mesh
+//! with just enough rows to fill the answers.
 
 use super::figures::{Reach, Table, in_turns};
 use super::filled_store::{N_PEERS, UNREAD, VALUE, fill, peer};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// Messages and events of the large mesh.
 const MANY: usize = 1_000_000;
-/// And of the small one: every page of an answer is full here, too.
+/// Those of the small mesh: enough to fill every page of an answer here, too.
 const FEW: usize = N_PEERS * 120;
 
 /// A mesh with so many rows, and a connection as one of its peers.
@@ -24,7 +24,8 @@ fn grown(n_rows: usize) -> (Mesh, Line) {
     (mesh, line)
 }
 
-/// The hot operations; `n_rows` says where the middle of the streams is.
+/// The frequent operations. `n_rows` says where the middle of the messages and events is, from which some of them
+/// start.
 fn operations(n_rows: usize) -> Vec<(&'static str, &'static str, Value)> {
     let after = n_rows / 2;
     vec![

@@ -1,4 +1,4 @@
-//! What it costs a shell command that others hold files: the hooks before and after it.
+//! What a shell command costs more if others have locked files: the hooks before and after it, and the shield.
 
 use super::figures::{Reach, Samples, Table, micros_since};
 use super::hooks::run;
@@ -39,7 +39,7 @@ fn timed(samples: &mut Vec<f64>, work: impl FnOnce()) {
     samples.push(micros_since(began));
 }
 
-/// A command in a shield that protects fifty files, against the command alone.
+/// A command in a shield that protects fifty files, compared with the command alone.
 fn shield(table: &mut Table, mesh: &Mesh, folder: &Path) {
     let _worker = mesh.attach("worker");
     let run = |command: &mut Command| assert!(command.current_dir(folder).status().expect("it starts").success());
@@ -53,8 +53,8 @@ fn shield(table: &mut Table, mesh: &Mesh, folder: &Path) {
     table.times("command in a shield, 50 held files", &Samples::new(shielded), Some(alone), reach);
 }
 
-/// The hook before a shell command against that before an edit, and both hooks of a command with fifty held files
-/// in its work tree against those without.
+/// Compares the hook before a shell command with the hook before an edit, and both hooks of a command in a work tree
+/// with fifty locked files with those in a work tree without any.
 pub fn held_files(table: &mut Table) {
     let mesh = Mesh::started();
     let mut holder = mesh.attach("holder");

@@ -8,10 +8,10 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Rounds and runs in each.
+/// Rounds, and runs in each round.
 const ROUNDS: usize = 10;
 const BATCH: usize = 20;
-/// What one hook shows at most.
+/// How many messages one hook shows at most.
 const SHOWN: usize = 10;
 
 /// Runs a hook on an input.
@@ -32,8 +32,7 @@ fn input(session: &str) -> String {
     told.to_string()
 }
 
-/// A hook without mail, and one with twenty messages and more waiting, against a process that ends at
-/// once.
+/// A hook without mail, and one with twenty or more waiting messages, compared with a process that ends at once.
 pub fn hooks(table: &mut Table) {
     let mesh = Mesh::started();
     let mut line = mesh.attach("writer");
@@ -45,7 +44,7 @@ pub fn hooks(table: &mut Table) {
     let mut named =
         peers["result"]["peers"].as_array().expect("peers").iter().filter(|peer| peer["agentType"] == "claude-code");
     let name = named.next_back().expect("the second session")["id"].as_str().expect("an id").to_owned();
-    // Each run takes what it shows; there are twenty left for the last one.
+    // Each run uses up the messages that it shows; twenty are left for the last run.
     for _ in 0..ROUNDS * (BATCH + 5) * SHOWN + 20 {
         line.call("send", &json!({ "to": name, "message": VALUE }));
     }

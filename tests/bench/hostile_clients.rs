@@ -1,4 +1,4 @@
-//! Neighbours without manners: one never reads, two send garbage. They go on until the load ends.
+//! Badly behaved clients: one never reads, two send garbage. They go on until the load ends.
 
 use super::Load;
 use super::place::request;
@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-/// Between two writes of a pest: it is a bad neighbour, and no second load of its own.
+/// The pause between two writes of a pest, so that its writes do not become a second load.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// xorshift64*, the same garbage on every run.
@@ -28,7 +28,7 @@ impl Dice {
         (0..self.below(n_max)).map(|_| self.below(256) as u8).collect()
     }
 
-    /// Bytes, half a request, a line of brackets, or a call that makes no sense.
+    /// Random bytes, part of a request, a line of brackets, or a call that makes no sense.
     fn line(&mut self) -> Vec<u8> {
         let whole = request("state.set", &json!({ "key": self.below(9), "value": [], "no": "such" }));
         match self.below(4) {
@@ -50,14 +50,14 @@ impl Dice {
     }
 }
 
-/// Has every event pushed to it and asks without end, and never reads a byte.
+/// Subscribes to every event and makes calls without end, but never reads a byte.
 pub fn never_read(load: &Load) {
     let connect = || {
         let mut stream = UnixStream::connect(load.mesh.dir().join("mesh.sock")).expect("a socket");
         stream.set_nonblocking(true).expect("a socket");
         let attach = json!({ "agent": "bench", "project": "/deaf", "pid": 1, "name": "deaf" });
         let lines = [request("attach", &attach), request("events.subscribe", &json!({ "types": ["*"] }))].concat();
-        // What it can't say now it says with the next one.
+        // If the broker has already hung up, the next write fails, and another connection is made.
         let _ = stream.write_all(&lines);
         stream
     };
@@ -78,7 +78,7 @@ pub fn never_read(load: &Load) {
     }
 }
 
-/// Sends garbage to the socket; reads now and then, so that the broker goes on taking it.
+/// Sends garbage to the socket; reads now and then, so that the broker keeps accepting it.
 pub fn babble_on_the_socket(load: &Load) {
     let connect = || {
         let stream = UnixStream::connect(load.mesh.dir().join("mesh.sock")).expect("a socket");
@@ -109,7 +109,7 @@ pub fn babble_over_http(load: &Load) {
     let (mut dice, mut open) = (Dice(0xbad), Vec::new());
     while load.goes_on() {
         if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
-            // It may have been shown the door by now: its right.
+            // The broker may have closed the connection by now, which is its right.
             let _ = stream.write_all(&dice.http(&auth));
             open.push(stream);
         }

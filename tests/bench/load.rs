@@ -1,9 +1,9 @@
-//! A crowd for minutes on end: a hundred sessions that chat, a thousand connections that say nothing, a
-//! client that never reads, and one that sends garbage. What the others wait, and what the broker
-//! grows to. `make load MINUTES=10` prints it.
+//! A crowd for minutes on end: a hundred sessions that chat, a thousand connections that say nothing, a client that
+//! never reads, and one that sends garbage. Measures how long other clients wait meanwhile, and how large the broker
+//! grows. `make load MINUTES=10` prints it.
 //!
-//! The others call at a steady rate, so that their times are the broker's and not a queue of their own.
-//! An echo beside them shows what this machine does to any call in the same minutes.
+//! The other clients call at a steady rate, so that their times show the broker's delay and not a queue of their own.
+//! An echo server beside the broker shows how long any call takes on this machine in the same minutes.
 
 #[allow(dead_code)] // each bench uses its part
 mod figures;
@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Sessions that chat: over the socket, on so many threads, and real ones over standard input.
+/// Sessions that chat: peers over the socket, the threads that play them, and real sessions over standard input.
 const N_PEERS: usize = 97;
 const N_THREADS: usize = 4;
 const N_SESSIONS: usize = 3;
@@ -39,13 +39,13 @@ pub struct Load<'a> {
     pub done: AtomicBool,
     /// Calls that were answered.
     pub n_calls: AtomicU64,
-    /// Lines, requests and chunks of the pests, and how often they were shown the door.
+    /// Lines, requests and chunks of the pests, and how often the broker disconnected them.
     pub n_pests: AtomicU64,
     pub n_drops: AtomicU64,
-    /// Who came anew: served, and not served within its patience.
+    /// Newcomers that were served, and those that were not served within `PATIENCE`.
     n_served: AtomicU64,
     n_unserved: AtomicU64,
-    /// Times of the others, by who they are.
+    /// Times of the other clients, by the client's name.
     times: Mutex<Vec<(&'static str, Vec<f64>)>>,
 }
 
@@ -55,8 +55,7 @@ impl Load<'_> {
     }
 }
 
-/// Calls at a steady rate until the end. A call that its forerunner kept waiting counts from when it
-/// was due.
+/// Calls at a steady rate until the end. A call that had to wait for the call before it counts from when it was due.
 fn steadily(load: &Load, name: &'static str, every: Duration, mut call: impl FnMut(usize)) {
     let mut times = Vec::new();
     let mut due = Instant::now();
@@ -74,13 +73,13 @@ fn steadily(load: &Load, name: &'static str, every: Duration, mut call: impl FnM
     load.times.lock().expect("no thread panics with it").push((name, times));
 }
 
-/// Pauses so that each chats every `CHATS_EVERY`, and all of them evenly.
+/// Pauses so that each session chats every `CHATS_EVERY`, and the sessions are spread evenly over that time.
 fn pace(next: &mut Instant, n_chatters: usize) {
     *next += CHATS_EVERY / n_chatters as u32;
     thread::sleep(next.saturating_duration_since(Instant::now()));
 }
 
-/// Some of the peers: each writes to the next one, reads what came, and says that it did.
+/// Plays some of the peers: each writes to the next peer, reads its own mail, and reports that it did.
 fn chat(load: &Load, first: usize, peers: &mut [Line]) {
     let (mut next, n_peers) = (Instant::now(), peers.len());
     while load.goes_on() {
@@ -99,7 +98,7 @@ fn chat(load: &Load, first: usize, peers: &mut [Line]) {
     }
 }
 
-/// The real sessions, in turn.
+/// Lets the real sessions make their calls in turn.
 fn chat_over_mcp(load: &Load, sessions: &mut [Session]) {
     let lines = [
         tool("mesh_send", json!({ "to": "human", "message": WORDS })),
@@ -115,14 +114,15 @@ fn chat_over_mcp(load: &Load, sessions: &mut [Session]) {
             load.n_calls.fetch_add(2, Ordering::Relaxed);
             pace(&mut next, N_SESSIONS);
         }
-        // Here nobody reads the person's mailbox, and a full mailbox would refuse messages.
+        // Only now and then: nobody reads this mailbox, that of the person who owns the machine, and a full mailbox
+        // would refuse messages.
         if load.n_calls.load(Ordering::Relaxed).is_multiple_of(64) {
             sessions[0].ask(&lines[0]);
         }
     }
 }
 
-/// One who comes anew each time, as a verb does. It may wait even to connect.
+/// A client that connects anew for each call, as a verb (subcommand) does. Even connecting may have to wait.
 fn come_anew(load: &Load) {
     let ask = request("state.get", &json!({ "key": "port" }));
     steadily(load, "newcomer, socket", Duration::from_millis(200), |_| {
@@ -156,7 +156,7 @@ fn row(when: &str, load: &Load, since: &mut (Instant, u64)) {
     println!("{when:<26} {:>10} {n_files:>7} {:>11} {rate:>8.0}", size(rss), size(disk));
 }
 
-/// Room for a thousand connections of our own; the broker keeps the limit that it was started with.
+/// Lets this process open thousands of connections; the broker keeps the limit that it was started with.
 fn open_many() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -165,13 +165,13 @@ fn open_many() {
         .expect("up to the hard limit");
 }
 
-/// Says nothing, many times.
+/// Opens many connections that say nothing.
 fn idle(load: &Load, n_idle: usize) -> Vec<UnixStream> {
     let path = load.mesh.dir().join("mesh.sock");
     (0..n_idle).map(|_| UnixStream::connect(&path).expect("a socket")).collect()
 }
 
-/// The others: they were here before the crowd came.
+/// The other clients, which were connected before the crowd came.
 struct Others {
     writer: Line,
     watched: Session,
@@ -220,7 +220,7 @@ fn main() {
     if let [flag, path] = &words[..]
         && flag == "--echo"
     {
-        // This same program again, as the machine's own figure.
+        // This same program again, as the echo that shows the machine's own figure.
         return floor::serve_echo(path);
     }
     let mut numbers = words.iter().filter_map(|word| word.parse::<f64>().ok());

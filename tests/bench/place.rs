@@ -1,5 +1,5 @@
-//! A mesh of its own for each row: a directory on the real disk, a broker, and clients thin enough
-//! not to count.
+//! A mesh of its own for each row: a directory on the real disk, a broker, and clients so thin that they add almost
+//! nothing to the times.
 
 use serde_json::{Value, json};
 use slm_mesh::client::stream::BrokerStream;
@@ -18,22 +18,21 @@ pub fn program() -> PathBuf {
     named.canonicalize().unwrap_or_else(|error| panic!("{}: {error}; build it first", named.display()))
 }
 
-/// Whether no dynamic loader stands before it: no PT_INTERP among the program headers of a 64-bit
-/// ELF file.
+/// Whether the program needs no dynamic loader: it is a 64-bit ELF file without PT_INTERP among its program headers.
 pub fn is_static() -> bool {
     let bytes = std::fs::read(program()).expect("the program can be read");
     let word = |at: usize, n: usize| bytes[at..at + n].iter().rev().fold(0usize, |sum, byte| sum << 8 | *byte as usize);
     bytes.starts_with(b"\x7fELF\x02\x01") && !(0..word(56, 2)).any(|n| word(word(32, 8) + n * word(54, 2), 4) == 3)
 }
 
-/// A directory that ends with this value. Not in the temporary directory, which is often no disk.
+/// A directory that is removed when this value is dropped. It is not in /tmp, which is often kept in memory.
 pub struct Scratch {
-    /// Where.
+    /// Its path.
     pub path: PathBuf,
 }
 
 impl Scratch {
-    /// A new one.
+    /// Creates a directory.
     pub fn new() -> Scratch {
         let n = N.fetch_add(1, Ordering::Relaxed);
         let path = PathBuf::from(format!("/var/tmp/slm-mesh-bench-{}-{n}", std::process::id()));
@@ -44,24 +43,24 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What stays behind is in /var/tmp under our name.
+        // If this fails, the directory stays in /var/tmp, where its name shows that it is ours.
         let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
-/// A mesh and, while it runs, its broker: a child of ours.
+/// A mesh and, while it runs, its broker, which is a child of this process.
 pub struct Mesh {
-    /// Its data directory is `mesh` in here.
+    /// The directory that contains the data directory, `mesh`.
     pub scratch: Scratch,
     broker: Option<Child>,
     port: u16,
-    /// The secret of a hub.
+    /// The secret, if the broker is a hub.
     secret: Option<&'static str>,
     /// The address of a linked mesh, or nothing.
     link: String,
 }
 
-/// What the guests of a hub know.
+/// The secret that the guests of a hub know.
 pub const SECRET: &str = "correct horse battery staple";
 
 impl Mesh {
@@ -71,12 +70,12 @@ impl Mesh {
         Mesh { scratch: Scratch::new(), broker: None, port, secret: None, link: String::new() }
     }
 
-    /// A new mesh with a broker that serves other machines; nothing is announced.
+    /// A new mesh with a broker that serves other machines, but is not announced on the network.
     pub fn hub() -> Mesh {
         Mesh::hub_with(SECRET)
     }
 
-    /// The same with a secret of its own.
+    /// The same with this secret.
     pub fn hub_with(secret: &'static str) -> Mesh {
         let mut mesh = Mesh::new();
         mesh.secret = Some(secret);
@@ -104,8 +103,8 @@ impl Mesh {
         self.scratch.path.join("mesh")
     }
 
-    /// The program with the settings of a bench. No directory is set: that would cost the quick way
-    /// to start a process.
+    /// The program with the settings of a bench. The working directory stays as it is: to change it would rule out the
+    /// quick way to start a process.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program());
         command.args(args).env_clear().env("HOME", &self.scratch.path).env("SLM_MESH_DATA_DIR", self.dir());
@@ -133,9 +132,9 @@ impl Mesh {
         self.broker = Some(broker);
     }
 
-    /// Ends the broker in order, if one of ours runs or a session started one.
+    /// Stops the broker in an orderly way, whether this value or a session started it.
     pub fn stop(&mut self) {
-        // Where no broker is, none is to be stopped.
+        // The verb may fail, since there may be no broker to stop.
         let _ = self.command(&["stop"]).stderr(Stdio::null()).status();
         if let Some(mut broker) = self.broker.take() {
             broker.wait().expect("it ends");
@@ -147,7 +146,7 @@ impl Mesh {
         self.broker.as_ref().expect("it was started").id()
     }
 
-    /// A connection that is no peer.
+    /// A connection that is not a peer.
     pub fn line(&self) -> Line {
         Line::connect(&self.dir().join("mesh.sock"))
     }
@@ -157,7 +156,7 @@ impl Mesh {
         attached(self.line(), name)
     }
 
-    /// The same from another machine, as a session has it: over the WebSocket.
+    /// The same as if from another machine: over the WebSocket, as a session there connects.
     pub fn attach_remote(&self, name: &str) -> Line {
         let port = self.http_port() + 1;
         let stream = slm_mesh::remote::guest::connect("127.0.0.1", port, SECRET, u64::from(port), None);
@@ -167,7 +166,7 @@ impl Mesh {
         attached(line, name)
     }
 
-    /// Where HTTP is served.
+    /// The port on which HTTP is served.
     pub fn http_port(&self) -> u16 {
         let port = std::fs::read_to_string(self.dir().join("port")).expect("a port");
         port.trim().parse().expect("a number")
@@ -191,7 +190,7 @@ impl Mesh {
         session
     }
 
-    /// A keep-alive HTTP connection, and the head of a request that may ask.
+    /// A keep-alive HTTP connection, and the header that authorizes its requests.
     pub fn http(&self) -> (Http, String) {
         let token = std::fs::read_to_string(self.dir().join("broker.token")).expect("a token");
         (Http::connect(self.http_port()), format!("Authorization: Bearer {}\r\n", token.trim()))
@@ -211,7 +210,7 @@ fn attached(mut line: Line, name: &str) -> Line {
     line
 }
 
-/// A request as a line. All have one id: each is answered before the next.
+/// A request as a line. All requests have the same id, since each is answered before the next is sent.
 pub fn request(method: &str, params: &Value) -> Vec<u8> {
     format!("{}\n", json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params })).into_bytes()
 }
@@ -274,7 +273,7 @@ impl Line {
         self.read()
     }
 
-    /// Asks for a result that must not be an error; pushes that come before it are passed over.
+    /// Makes a call that must succeed, and skips pushes that arrive before its result.
     pub fn call(&mut self, method: &str, params: &Value) -> Value {
         self.send(&request(method, params));
         loop {
@@ -286,7 +285,7 @@ impl Line {
         }
     }
 
-    /// Answers the pings that have arrived, as a session does that waits for mail.
+    /// Answers the pings that have arrived, as a session does while it waits for mail.
     pub fn answer_pings(&mut self) {
         self.stream.set_nonblocking(true).expect("a stream can be read without waiting");
         let read = self.stream.read(&mut self.buffer[self.filled..]);
@@ -354,7 +353,7 @@ impl Http {
         Http::connect(self.stream.peer_addr().expect("connected").port())
     }
 
-    /// Asks and waits for the whole answer; its body's size.
+    /// Sends a request, waits for the whole answer, and returns the size of its body.
     pub fn ask(&mut self, request: &[u8]) -> usize {
         self.stream.write_all(request).expect("the server reads");
         let mut filled = 0;

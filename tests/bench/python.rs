@@ -23,7 +23,7 @@ struct Script {
 }
 
 impl Script {
-    /// None where there is no python3.
+    /// Starts the script, if python3 is installed.
     fn start(mesh: &Mesh, words: &[&str]) -> Option<Script> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench/calls.py");
         let mut command = Command::new("python3");
@@ -38,7 +38,7 @@ impl Script {
         Some(Script { child, answers })
     }
 
-    /// Microseconds of each of so many calls.
+    /// Makes `n` calls, and returns the microseconds of each.
     fn times(&mut self, n: usize) -> Vec<f64> {
         let input = self.child.stdin.as_mut().expect("piped");
         writeln!(input, "{n}").expect("the script reads");
@@ -51,7 +51,7 @@ impl Script {
 impl Drop for Script {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
-        // It ends with its input.
+        // The script ends when its input ends.
         let _ = self.child.wait();
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// Remote sessions.
 const N_GUESTS: usize = 500;
-/// How long they are idle, after the work of their arrival is done.
+/// How long the work of their arrival may take, and how long they are idle after that.
 const SETTLES: Duration = Duration::from_secs(3);
 const SILENT: Duration = Duration::from_secs(20);
 /// The kernel counts CPU time in hundredths of a second.

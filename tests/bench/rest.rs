@@ -1,16 +1,17 @@
-//! What a process costs: its start, its memory, its place on disk, its wake-ups.
+//! What a process costs: its start, its memory, its space on disk, its wake-ups.
 
 use super::figures::{Reach, Row, Samples, Table, micros_since, size};
 use super::place::{Line, Mesh, is_static, program, tool};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// Silence after which a broker has nothing left to do: its peers' grace is over, its log is moved.
+/// Silence after which a broker has nothing left to do: its peers' grace is over, and the write-ahead log has moved
+/// into the database.
 const SETTLES: Duration = Duration::from_secs(6);
 /// How long nothing may happen.
 const WATCHED: Duration = Duration::from_secs(10);
 
-/// From spawn to the first tool result, as a client sees it: initialize, then a call.
+/// The time from spawn to the first tool result, as a client sees it: initialize, then a call.
 pub fn session(table: &mut Table) {
     let mut mesh = Mesh::new();
     let line = tool("mesh_state", json!({ "action": "get", "key": "port" }));
@@ -20,7 +21,7 @@ pub fn session(table: &mut Table) {
         session.tool(&line);
         micros_since(began)
     };
-    // The very first one makes the directory and the database: of each mesh there is one.
+    // The very first session of a mesh makes the directory and the database, so each of these gets a new mesh.
     let fresh = (0..8).map(|_| first(&Mesh::new())).collect();
     let (mut cold, mut warm) = (Vec::new(), Vec::new());
     for _ in 0..15 {
@@ -88,7 +89,7 @@ pub fn disk(table: &mut Table) {
     });
 }
 
-/// Times that any thread of a process was switched away from.
+/// How often the threads of a process were switched away from.
 fn switches(pid: u32) -> u64 {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("Linux tells").flatten();
     let texts = tasks.map(|task| std::fs::read_to_string(task.path().join("status")).expect("its status"));
@@ -99,13 +100,13 @@ fn switches(pid: u32) -> u64 {
     counts.sum()
 }
 
-/// A broker that nobody needs, with a session attached that says nothing.
+/// An idle broker, with an attached session that says nothing.
 pub fn idle(table: &mut Table) {
     let mesh = Mesh::started();
     let mut peer = mesh.attach("quiet");
     peer.call("state.set", &json!({ "key": "port", "value": "8080" }));
     std::thread::sleep(SETTLES);
-    // Its heartbeat comes after 15 s: not in this time.
+    // From here on, nothing should wake the broker.
     let before = switches(mesh.pid());
     std::thread::sleep(WATCHED - Duration::from_secs(2));
     let n = switches(mesh.pid()) - before;

@@ -1,4 +1,4 @@
-//! What it costs a hook to tell which files a command line writes.
+//! How long a hook takes to find out which files a command line writes.
 
 use super::figures::{Reach, Table, in_turns};
 use super::place::Scratch;

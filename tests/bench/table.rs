@@ -1,5 +1,5 @@
-//! The table of speed, size and growth: each figure beside the machine's own floor, measured in the
-//! same run. `make bench` prints it; `make bench ROWS="verbs push"` only those rows.
+//! The table of speed, size and growth: each figure beside the machine's own floor, measured in the same run. `make
+//! bench` prints it; `make bench ROWS="verbs push"` prints only those rows.
 //!
 //! Absolute times belong to one machine; the ratios carry over. Work and floor take turns in small
 //! batches, so that what disturbs one disturbs the other.
@@ -29,8 +29,8 @@ use std::process::{Command, Stdio};
 enum On {
     /// Wherever the scheduler puts it.
     AllCpus,
-    /// Caller, broker and floor on one. A call and its answer are two wake-ups; across CPUs they
-    /// cost ten times as much as on one, and the scheduler decides by chance, for each pair anew.
+    /// Caller, broker and floor on one CPU. A call and its answer are two wake-ups. Across CPUs, these cost ten times
+    /// as much as on one CPU, and for each pair of processes the scheduler decides by chance.
     OneCpu,
 }
 
@@ -100,8 +100,8 @@ fn run_group(name: &str, table: &mut Table) {
     run(table);
 }
 
-/// Runs a group as a process that is bound to one CPU, and takes its rows over; false where nothing
-/// binds processes (taskset is of util-linux).
+/// Runs a group as a process that is bound to one CPU, and takes its rows over. Returns false if there is no `taskset`
+/// (of util-linux) to bind it.
 fn run_on_one_cpu(name: &str, table: &mut Table) -> bool {
     let program = std::env::current_exe().expect("this program has a path");
     let mut command = Command::new("taskset");

@@ -1,4 +1,4 @@
-//! Who looks on while fifty agents are at work: how soon an event is seen, and what that costs the broker.
+//! Viewers that look on while fifty agents are at work: how soon they see an event, and what that costs the broker.
 
 use super::figures::{Reach, Row, Samples, Table};
 use super::place::{Line, Mesh, request};
@@ -15,13 +15,13 @@ const N_AGENTS: usize = 50;
 /// Two hundred events a second, for this long.
 const PACE: Duration = Duration::from_millis(5);
 const N_EVENTS: usize = 3000;
-/// What `/proc` counts in a second.
+/// How many ticks `/proc` counts in a second.
 const TICKS: f64 = 100.0;
 
 /// When each event was seen.
 type Seen = JoinHandle<Vec<Instant>>;
 
-/// The rows of a page, of `watch --plain`, and of nobody, which is what the agents alone cost.
+/// The rows of the web page and of `watch --plain`, compared with what the agents cost when nobody looks on.
 pub fn web(table: &mut Table) {
     let (_, alone) = load(|_| None);
     let (page, cost) = load(|mesh| Some(page(mesh)));
@@ -45,8 +45,8 @@ fn row(table: &mut Table, work: &str, cost: f64, floor: Option<f64>, most: f64) 
     });
 }
 
-/// Has the agents work while somebody looks on: from the write of each call to when its event was seen
-/// (nothing if nobody looks), and the part of a core that the broker took.
+/// Lets the agents work while somebody looks on. Returns the times from each call's write until its event was seen
+/// (zero if nobody looks on), and the percentage of a core that the broker used.
 fn load(look: impl Fn(&Mesh) -> Option<Seen>) -> (Samples, f64) {
     let mesh = Mesh::started();
     let mut peers: Vec<Line> = (0..N_AGENTS).map(|n| mesh.attach(&format!("agent-{n}"))).collect();
@@ -74,7 +74,7 @@ fn ticks_of(pid: u32) -> f64 {
     time(11) + time(12)
 }
 
-/// Reads lines, and notes when each event came. They come in order.
+/// Reads lines, and notes when each event came. Events come in order.
 fn note(mut lines: impl BufRead + Send + 'static) -> Seen {
     std::thread::spawn(move || {
         let (mut seen, mut line) = (Vec::with_capacity(N_EVENTS), String::new());
@@ -121,7 +121,7 @@ fn page(mesh: &Mesh) -> Seen {
     note(lines)
 }
 
-/// The terminal's view, as lines. It is there once it shows something.
+/// The terminal's view as lines. The view is ready once it shows something.
 fn watch(mesh: &Mesh) -> Seen {
     let mut child = mesh.command(&["watch", "--plain"]).stdout(Stdio::piped()).spawn().expect("it starts");
     let mut lines = BufReader::new(child.stdout.take().expect("piped"));

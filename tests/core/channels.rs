@@ -1,4 +1,4 @@
-//! Channels: who gets what is sent to one, and until when.
+//! Channels: who gets a message that is sent to a channel, and until when.
 
 use crate::failures::Disk;
 use crate::script::check;

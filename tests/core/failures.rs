@@ -61,7 +61,7 @@ fn a_cursor_from_another_stream_is_told_of_its_gap() {
     );
 }
 
-/// A mesh over a file, which others can hold.
+/// A mesh whose store is a file, which others can lock.
 pub struct Disk {
     pub mesh: Mesh,
     path: std::path::PathBuf,
@@ -76,13 +76,13 @@ impl Disk {
         Disk::open(path, Vec::new(), 1_795_000_000_000)
     }
 
-    /// One that looks at other meshes.
+    /// A mesh that is linked to other meshes.
     pub fn linked(name: &str, links: &[&str]) -> Disk {
         let path = std::env::temp_dir().join(format!("slm-mesh-{name}-{}.db", std::process::id()));
         Disk::open(path, links.iter().map(|url| (*url).to_owned()).collect(), 1_795_000_000_000)
     }
 
-    /// The broker dies and another one begins; these processes of the first's sessions live on.
+    /// The broker dies, and another one starts. `lives` says which processes of the first broker's sessions still run.
     pub fn crash(mut self, lives: fn(i64) -> bool) -> Disk {
         let mut next = Disk::open(std::mem::take(&mut self.path), std::mem::take(&mut self.links), self.now);
         next.mesh.set_process_probe(Box::new(lives));
@@ -141,7 +141,7 @@ impl Disk {
         self.call(conn, &core::locks::LOCK, json!({ "filePath": "/p/x", "ttlMinutes": 60 }))
     }
 
-    /// Somebody else writes to the file meanwhile, so that we can't.
+    /// Somebody else holds the right to write to the file meanwhile, so that the mesh can't write.
     fn refusing(&mut self, during: impl FnOnce(&mut Disk)) {
         let other = rusqlite::Connection::open(&self.path).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -158,7 +158,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // One that crashed left its file to the next.
+        // A mesh that crashed has left its file to the next one.
         for suffix in ["", "-wal", "-shm"].iter().filter(|_| !self.path.as_os_str().is_empty()) {
             let _ = std::fs::remove_file(format!("{}{suffix}", self.path.display()));
         }
@@ -175,7 +175,7 @@ fn a_lock_of_a_session_that_is_gone_falls_though_the_disk_refused_at_that_moment
     assert!(disk.mesh.commit());
     disk.refusing(|disk| disk.pass(5_000));
     disk.lock(2).unwrap_err();
-    // The disk gets its rest, and the session a second grace at most.
+    // The broker pauses before it writes again, and the session gets a second grace period at most.
     for _ in 0..7 {
         disk.pass(1_000);
     }
@@ -194,7 +194,7 @@ fn a_refusing_disk_is_left_in_peace_for_a_while() {
     assert!(disk.mesh.locks().all().is_empty());
 }
 
-/// A rule with a bug, after it wrote.
+/// A rule that writes, and then fails because of a bug.
 static BUG: Op = Op {
     name: "bug",
     summary: "",

@@ -1,4 +1,4 @@
-//! Other meshes beside ours: what they say is merged, doubted and forgotten; what is for them waits.
+//! Links to other meshes: what they report is merged, doubted and forgotten; messages for them wait.
 
 use crate::failures::Disk;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use slm_mesh::core::{journal, mail, peers, peers::sessions, status};
 
 const URL: &str = "http://laptop:7899";
 
-/// A mesh with one session, linked to a laptop's.
+/// A mesh with one session, linked to the mesh of a laptop.
 fn linked(name: &str) -> Disk {
     let mut disk = Disk::linked(name, &[URL, "http://memory:8765"]);
     disk.mesh.on_connected(1);
@@ -17,13 +17,13 @@ fn linked(name: &str) -> Disk {
     disk
 }
 
-/// A row as `GET /mesh/peers` of our own has it.
+/// A row as our own `GET /mesh/peers` returns it.
 fn row(id: &str, name: &str) -> Value {
     json!({ "peer_id": id, "session_id": name, "agent_type": "codex", "status": "active", "project_path": "/p",
             "mesh": "theirs", "machine": "laptop", "registered_at": "2026-01-01T00:00:00+00:00" })
 }
 
-/// What a broker of ours says whose peers are these.
+/// The list that an slm-mesh broker with these peers returns.
 fn ours(rows: &[Value]) -> RemoteRoster {
     RemoteRoster::parse(&json!({ "mesh": "theirs", "mark": 1, "peers": rows })).unwrap()
 }
@@ -47,14 +47,14 @@ fn send_as(disk: &mut Disk, conn: u64, to: &str, text: &str) -> Result<Value, Er
     disk.call(conn, &mail::SEND, json!({ "to": to, "message": text }))
 }
 
-/// The receipt and surface of the newest message that was sent.
+/// The receipt of the newest message that was sent, and what it says about the message's way.
 fn receipt(disk: &mut Disk) -> (String, String) {
     let sent = disk.call(1, &mail::INBOX, json!({ "filter": "sent" })).unwrap();
     let row = sent["messages"].as_array().unwrap().last().unwrap().clone();
     (row["receipt"].as_str().unwrap().to_owned(), row["channel"].as_str().unwrap_or("").to_owned())
 }
 
-/// The receipt of the message with this number among the sent ones, and what it says of its way.
+/// The receipt of the message with this number among the sent ones, and what it says about the message's way.
 fn sent(disk: &mut Disk, n: usize) -> (String, String) {
     let sent = disk.call(1, &mail::INBOX, json!({ "filter": "sent" })).unwrap();
     let row = &sent["messages"][n];
@@ -96,7 +96,7 @@ fn nobody_is_taken_in_who_is_ours_already_or_only_passed_on() {
     hear(&mut disk, 1, &slm(&[echo, bare, row("peer-9", "of a third")]));
     assert_eq!(names(&mut disk), [""; 0]);
     assert_eq!(disk.mesh.peers().get(&me).unwrap().row.kind.word(), "session");
-    // Who points a link at its own broker is told.
+    // If a link points at its own broker, the status says so.
     hear(&mut disk, 0, &RemoteRoster::parse(&json!({ "mesh": own, "peers": [row("peer-1", "x")] })).unwrap());
     let state = disk.call(1, &status::STATUS, json!({})).unwrap();
     assert!(state["links"][0]["trouble"].as_str().unwrap().contains("own address"), "{state}");
@@ -119,7 +119,7 @@ fn what_another_mesh_says_is_bounded_and_can_be_nobody_else() {
     let ids = ["", "x", "a/b", "../../etc", &"y".repeat(65), "a b", "ünïcode"];
     let odd: Vec<Value> = ids.iter().map(|id| row(id, "odd")).collect();
     assert!(RemoteRoster::parse(&json!({ "mesh": "theirs", "peers": odd })).unwrap().peers.is_empty());
-    // Nobody here acts as somebody there, nor reads what is on its way to it.
+    // Nobody here can act as a peer of the other mesh, or read the mail that is on its way to that peer.
     hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api")]));
     disk.mesh.on_connected(7);
     let error = disk.call_as(7, Some("claude-api@laptop"), &mail::INBOX, json!({})).unwrap_err();
@@ -134,7 +134,7 @@ fn a_letter_waits_in_order_until_the_other_side_has_it_and_its_receipt_says_no_m
     send(&mut disk, "codex-web@laptop", "first").unwrap();
     send(&mut disk, "claude-api@laptop", "second").unwrap();
     assert_eq!(receipt(&mut disk).0, "accepted");
-    // The other side is away, for longer than its peers are listed, and this broker dies meanwhile.
+    // The other mesh is away for longer than its peers stay listed, and this broker dies meanwhile.
     let message = disk.mesh.next_forwarded(0, disk.now).unwrap().unwrap();
     assert_eq!((&message.body["content"], &message.body["to_peer"]), (&json!("first"), &json!("peer-2")));
     assert_eq!(message.body["from_name"], json!("near"));
@@ -172,7 +172,8 @@ fn superlocalmemory_gets_what_it_can_take_and_what_its_sessions_can_see() {
         json!({ "peer_id": id, "session_id": id, "agent_type": "claude", "status": "active", "project_path": project,
                 "host": "127.0.0.1", "registered_at": at(since), "last_heartbeat": at(beat) })
     };
-    // Sessions of 3.4.48 register, never beat, and read only what is for their project or for all.
+    // Sessions of SuperLocalMemory 3.4.48 register, never send a heartbeat, and read only what is for their project or
+    // for all.
     let rows = [peer("sees-direct", "/p", -300, -5), peer("deaf-at-p", "/p", -300, -300), peer("deaf", "", -300, -300)];
     let fresh = peer("fresh-one", "/p", -5, -5);
     let roster = RemoteRoster::parse(&json!({ "peers": [rows[0], rows[1], rows[2], fresh] })).unwrap();
@@ -224,7 +225,7 @@ fn letters_for_a_mesh_that_is_away_go_to_no_other_that_lists_the_same_peer() {
     theirs.as_object_mut().unwrap().remove("mesh");
     hear(&mut disk, 1, &RemoteRoster::parse(&json!({ "peers": [theirs] })).unwrap());
     assert_eq!((disk.mesh.next_forwarded(1, disk.now).unwrap(), names(&mut disk).len()), (None, 0));
-    // The same mesh by another address is no other.
+    // The same mesh under another address is not a second mesh.
     hear(&mut disk, 1, &ours(&[row("peer-1", "claude-api")]));
     assert_eq!(names(&mut disk), ["claude-api@laptop"]);
     assert_eq!(disk.mesh.next_forwarded(1, disk.now).unwrap().unwrap().body["content"], json!("for the laptop"));
@@ -277,7 +278,7 @@ fn a_message_on_which_the_other_mesh_breaks_down_is_passed_by_and_its_sender_is_
     let (word, why) = sent(&mut disk, 0);
     assert!(word == "accepted" && why.contains("500"), "the sender sees why it waits: {word} {why}");
     assert_eq!(deliver(&mut disk, &Delivery::Accepted), "second", "it does not wait for the first");
-    // One more try, since the other mesh may have recovered between the two.
+    // The first message is tried once more, since the other mesh may have recovered meanwhile.
     assert_eq!(deliver(&mut disk, &unclear()), "poison");
     assert_eq!(deliver(&mut disk, &Delivery::Accepted), "third");
     let (word, why) = sent(&mut disk, 0);
@@ -308,12 +309,12 @@ fn many_messages_on_which_the_other_mesh_breaks_down_hold_nobody_up() {
 fn an_outage_of_the_other_mesh_rejects_nothing_and_changes_no_order() {
     let texts = ["first", "second", "third"];
     let mut disk = with_messages("outage", &texts);
-    // It is reached, but answers neither messages nor polls, for hours.
+    // The other mesh can be reached, but answers neither messages nor polls for hours.
     for _ in 0..500 {
         disk.pass(30_000);
         assert_eq!(deliver(&mut disk, &unclear()), "first");
     }
-    // Then it answers polls, and takes no message for 50 minutes.
+    // Then it answers polls, but takes no message for 45 minutes.
     for _ in 0..90 {
         poll(&mut disk, 30);
         deliver(&mut disk, &Delivery::Retry("it answered 503".into()));
@@ -334,7 +335,7 @@ fn a_message_alone_is_given_up_only_after_an_hour_of_unclear_answers() {
         minutes += 1;
     }
     assert!((119..=122).contains(&minutes), "{minutes} half minutes");
-    // A sender whose mailbox is full, or that has gone, changes nothing about that.
+    // The report quotes the other mesh's reason in one line, without control characters.
     send(&mut disk, "claude-api@laptop", "to nobody").unwrap();
     assert_eq!(deliver(&mut disk, &Delivery::Rejected("no\u{1b}[2Jsuch\npeer".into())), "to nobody");
     let mail = disk.call(1, &mail::INBOX, json!({})).unwrap();
@@ -358,7 +359,7 @@ fn a_peer_that_is_renamed_there_is_renamed_here_and_keeps_its_id_and_mail() {
     let mut disk = disk.crash(|_| false);
     hear(&mut disk, 0, &ours(&[row("peer-1", "reviewer")]));
     assert_eq!(names_of_linked(&disk), ["reviewer@laptop"]);
-    // Two swap their names: neither ever has the other's.
+    // Two peers swap their names: at no time do both have the same name.
     hear(&mut disk, 0, &ours(&[row("peer-1", "reviewer"), row("peer-2", "tester")]));
     hear(&mut disk, 0, &ours(&[row("peer-1", "tester"), row("peer-2", "reviewer")]));
     assert_eq!(names_of_linked(&disk), ["tester-peer-1@laptop", "reviewer@laptop"]);

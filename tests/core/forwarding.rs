@@ -1,5 +1,5 @@
-//! Messages between two meshes over a network that loses questions, loses answers, and whose brokers die
-//! at any moment: each that was accepted arrives once, in order, and its receipt never says more.
+//! Messages between two meshes whose brokers die at any moment, over a network that loses requests and answers: each
+//! message that was accepted arrives once, in order, and its receipt never claims more than is true.
 
 use crate::failures::Disk;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ const URL: &str = "http://there:7899";
 const SEEDS: std::ops::Range<u64> = 0..30;
 const STEPS: usize = 120;
 
-/// Chance with a seed (SplitMix64).
+/// Random numbers from a seed (SplitMix64).
 struct Dice(u64);
 
 impl Dice {
@@ -74,7 +74,7 @@ impl Pair {
         answer
     }
 
-    /// One HTTP request to the other side, whose answer leaves only after its commit: status and body.
+    /// Makes one HTTP request to the other side, which answers only after its commit. Returns status and body.
     fn answer(&mut self, method: &str, target: &str, body: &Value) -> (u16, Value) {
         let head = Head {
             method: method.into(),
@@ -111,7 +111,7 @@ impl Pair {
         }
     }
 
-    /// A poll, and the questions about receipts that follow from it; or the answers are lost.
+    /// A poll, and the queries about receipts that follow from it. The answers to these may be lost.
     fn learn_receipts(&mut self, is_lost: bool) {
         self.look();
         while let Some(query) = self.here.mesh.next_receipts_query(0) {
@@ -138,7 +138,7 @@ impl Pair {
                 let next = self.here.mesh.next_forwarded(0, self.here.now).unwrap();
                 self.under_way = next.map(|message| (message, None));
             }
-            // It arrives, if it was not lost before.
+            // The message arrives.
             3 => {
                 if let Some((message, None)) = self.under_way.clone() {
                     let answer = self.ask("POST", "/mesh/send", &message.body);
@@ -146,7 +146,7 @@ impl Pair {
                     self.under_way = Some((message, Some(Delivery::Accepted)));
                 }
             }
-            // The answer arrives; or, like the question, it never does.
+            // The answer arrives; if the message was lost, no answer ever does.
             4 => {
                 if let Some((message, answer)) = self.under_way.take() {
                     let passed = answer.unwrap_or(Delivery::Retry("no answer".into()));
@@ -206,7 +206,7 @@ fn each_letter_arrives_once_and_in_order_whatever_the_network_loses_and_whoever_
             let says_too_much = count("forwarded") + count("read") > arrived || count("read") > pair.n_read;
             assert!(!says_too_much, "seed {seed}: a receipt says more than is so");
         }
-        // Then the network is well: everything that was accepted is there.
+        // Then the network works again, and everything that was accepted arrives.
         pair.under_way = None;
         while let Some(message) = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap() {
             pair.ask("POST", "/mesh/send", &message.body);
@@ -235,18 +235,18 @@ fn a_mesh_changes_the_receipts_only_of_messages_that_it_has_accepted() {
     ids.push(own["messageId"].clone());
     let first = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap().unwrap();
     pair.here.mesh.on_delivery(0, first.seq, &Delivery::Accepted, pair.here.now).unwrap();
-    // A hostile mesh says everything about everything, and nonsense.
+    // A hostile mesh sends receipts for all messages, also for those that it never got, and nonsense.
     let mut rows: Vec<Value> = ids.iter().map(|id| json!({ "key": id, "receipt": "acked", "ago": i64::MIN })).collect();
     rows.extend([json!({ "key": ids[0], "receipt": "accepted" }), json!({ "key": 7 }), json!("x"), json!(null)]);
     rows.extend((0..1_000).map(|n| json!({ "key": format!("nobody-{n}"), "receipt": "read", "ago": n })));
     let receipts = RemoteReceipt::parse_all(&json!({ "receipts": rows })).unwrap();
     assert!(receipts.len() <= 100);
-    // Another link of this mesh did not accept these messages either.
+    // Another link did not accept these messages, so its receipts change nothing.
     pair.here.mesh.on_receipts(7, &receipts, pair.here.now).unwrap();
     assert_eq!(pair.receipts(), ["forwarded", "accepted", "accepted"]);
     pair.here.mesh.on_receipts(0, &receipts, pair.here.now).unwrap();
     assert_eq!(pair.receipts(), ["acked", "accepted", "accepted"]);
-    // A receipt never goes back.
+    // A receipt never goes back to an earlier state.
     let back = RemoteReceipt::parse_all(&json!({ "receipts": [{ "key": ids[0], "receipt": "read" }] })).unwrap();
     pair.here.mesh.on_receipts(0, &back, pair.here.now).unwrap();
     assert_eq!(pair.receipts()[0], "acked");
@@ -285,7 +285,7 @@ fn slm_mesh_0_1_0_is_not_asked_for_receipts_and_waits_for_none() {
     pair.here.mesh.on_roster(0, &roster, 0..usize::MAX, pair.here.now).unwrap();
     assert_eq!(pair.here.mesh.next_receipts_query(0), None);
     assert_eq!(pair.receipts(), ["forwarded"]);
-    // After its update it is asked, also about what it accepted before.
+    // After the other mesh is updated, it is asked also about what it accepted before.
     pair.learn_receipts(false);
     assert_eq!(pair.receipts(), ["read"]);
 }
@@ -314,7 +314,7 @@ fn a_letter_that_comes_again_once_its_sender_is_known_is_still_the_same() {
     pair.here.call(1, &mail::SEND, json!({ "to": to.as_str(), "message": "once" })).unwrap();
     let message = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap().unwrap();
     let first = pair.ask("POST", "/mesh/send", &message.body)["id"].clone();
-    // The answer is lost; before the message comes again the other side has looked, too.
+    // The answer is lost. Before the message comes again, the other side has polled this side, too.
     let near = json!({ "peer_id": message.body["from_peer"], "session_id": "near", "mesh": "ours" });
     let roster = RemoteRoster::parse(&json!({ "mesh": "ours", "mark": 1, "peers": [near] })).unwrap();
     pair.there.mesh.on_roster(0, &roster, 0..usize::MAX, pair.there.now).unwrap();

@@ -1,4 +1,4 @@
-//! The log and the search of the inbox: who sees what, threads, and that to look takes nothing.
+//! The log and the search of the inbox: who sees what, threads, and that looking marks nothing as read.
 
 use crate::failures::Disk;
 use crate::script::check;
@@ -157,7 +157,7 @@ fn the_person_at_a_guest_sees_the_traffic_of_that_machine() {
     assert_eq!(texts(&disk.call(5, &LOG, json!({})).unwrap()), ["1 to s2", "2 to s3", "3 to s1"]);
 }
 
-/// Searches that mean something to a query language somewhere.
+/// Searches that would mean something in some query language.
 const HOSTILE: [&str; 14] = [
     "\"",
     "\"unclosed",
@@ -207,7 +207,7 @@ fn a_search_shows_the_part_of_a_long_message_that_has_the_words() {
     let row = &found["messages"][0];
     assert!(row["payload"].as_str().unwrap().contains("NEEDLE"), "{row}");
     assert_eq!((&row["part"], &row["parts"]), (&json!(3), &json!(4)));
-    // A person reads it whole.
+    // A person gets the whole message.
     disk.mesh.on_connected(2);
     assert_eq!(texts(&disk.call(2, &LOG, json!({ "grep": "NEEDLE" })).unwrap()), [body]);
 }

@@ -1,4 +1,4 @@
-//! The language of the tables.
+//! Runs the scripts of these tests.
 
 use serde_json::{Map, Value, json};
 use slm_mesh::core::{self, Args, Call, ConnId, Effect, Mesh, MeshSettings};
@@ -39,7 +39,7 @@ impl Script {
         self.mesh.as_mut().unwrap()
     }
 
-    /// Ends the turn and sorts what leaves by whom it is for.
+    /// Ends the turn, and sorts what it sends by recipient.
     fn end_turn(&mut self) -> Vec<(String, Value, Result<Value, slm_mesh::base::error::Error>)> {
         assert!(self.mesh().commit());
         let names: HashMap<ConnId, String> = self.conns.iter().map(|(name, conn)| (*conn, name.clone())).collect();
@@ -116,7 +116,7 @@ impl Script {
 
     fn pass(&mut self, ms: i64) {
         let until = self.now + ms;
-        // As the loop does: wake at each deadline on the way.
+        // Like the broker's loop, wake at each deadline on the way.
         while let Some(at) = self.mesh().deadline().filter(|at| *at <= until) {
             self.now = at.max(self.now);
             self.tick();

@@ -96,7 +96,7 @@ fn a_human_releases_the_grant_that_was_seen_wherever_it_is_and_no_newer_one() {
     let release = |disk: &mut Disk, conn, path: &str, token| {
         disk.call(conn, &locks::UNLOCK, json!({ "filePath": path, "token": token }))
     };
-    // Whoever looked before another one got it frees nothing of that one's.
+    // A person who saw the lock before another peer got it can't release the other peer's lock.
     release(&mut disk, 3, path, seen).unwrap_err();
     let far = disk.mesh.observed_locks(9, disk.now)[0]["filePath"].as_str().unwrap().to_owned();
     assert_eq!(

@@ -1,5 +1,6 @@
-//! Who calls, as a table: each agent that slm-mesh knows, each road by which a session may become known first, and
-//! each turn that a session may take. Whatever comes first, one session is one peer, and two are two.
+//! Finding out who calls: each agent that slm-mesh knows, each road (hook, MCP server or verb) by which a session may
+//! become known first, and each turn that a session's life may take. Whatever comes first, one session is one peer, and
+//! two sessions are two peers.
 
 mod daemon;
 mod drawn;
@@ -15,7 +16,7 @@ use slm_mesh::core::{self, Call, ConnId, Effect, Mesh, MeshSettings};
 use slm_mesh::known_agents::{AGENTS, Agent};
 use slm_mesh::store::Store;
 
-/// The roads by which a session speaks.
+/// The roads by which a session speaks to the broker. A verb is a subcommand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Road {
     Hook,
@@ -41,13 +42,13 @@ struct Session {
     agent: &'static Agent,
     /// The agent's key for it.
     key: String,
-    /// The processes above what it runs, nearest first.
+    /// The ancestors of the processes that it runs, nearest first.
     above: Vec<Process>,
     /// The connection of its MCP server, once it has one.
     conn: Option<ConnId>,
-    /// The process id of its MCP server, which the broker may expect back.
+    /// The process id of its MCP server, which a restarted broker may expect back.
     server: Option<i64>,
-    /// Whether its hooks say that it went on under this key.
+    /// Whether its hooks say that an earlier session goes on under this key.
     continues: bool,
 }
 
@@ -64,7 +65,7 @@ struct World {
 }
 
 fn open(store: Store, now: i64) -> Mesh {
-    let mut n = now as u128; // another one after each restart
+    let mut n = now as u128; // other ids after each restart
     let random = move || {
         n = n.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645).wrapping_add(12_345);
         n
@@ -73,7 +74,7 @@ fn open(store: Store, now: i64) -> Mesh {
 }
 
 fn process(pid: i64, agent: Option<&'static Agent>) -> Process {
-    // Below an editor's process there are people's own terminals.
+    // An editor's process is no sign of an agent, since people's own terminals run below it, too.
     let agent = agent.filter(|agent| !agent.identity.hosts_terminals).map(Agent::program);
     Process { pid, start: 1, wrapper: false, agent }
 }
@@ -113,14 +114,14 @@ impl World {
         Session { above: of.above.clone(), ..self.session(of.agent) }
     }
 
-    /// Ends a turn that nobody called for.
+    /// Ends a turn without a call.
     fn settle(&mut self) {
         let mesh = self.mesh.as_mut().unwrap();
         assert!(mesh.commit());
         mesh.take_effects();
     }
 
-    /// Sends a call; all that leaves the mesh, and the number of the call.
+    /// Makes a call. Returns all that the mesh sends, and the id of the call.
     fn send(&mut self, conn: ConnId, op: &str, args: Value, above: &[Process]) -> Result<(Vec<Effect>, Value), Error> {
         self.next += 1;
         self.now += 1;
@@ -180,7 +181,7 @@ impl World {
         self.call_once("hook.edit", args, &session.above)
     }
 
-    /// Who a tool call over the session's MCP server acts as.
+    /// Returns the peer that a tool call over the session's MCP server acts as.
     fn serve(&mut self, session: &mut Session) -> String {
         if let Some(conn) = session.conn {
             return id_of(&self.call(conn, "whoami", json!({}), &session.above).unwrap());
@@ -191,7 +192,7 @@ impl World {
         self.attach(session, conn, key)
     }
 
-    /// A connection from below these processes.
+    /// A connection of a process with these ancestors.
     fn connect(&mut self, above: &[Process]) -> ConnId {
         self.next += 1;
         let mesh = self.mesh.as_mut().unwrap();
@@ -200,7 +201,7 @@ impl World {
         self.next
     }
 
-    /// The session attaches over a connection; who it is.
+    /// Attaches the session over a connection. Returns the peer that it is.
     fn attach(&mut self, session: &Session, conn: ConnId, key: Option<&str>) -> String {
         let args = json!({
             "agent": session.agent.kind, "shortName": session.agent.short_name, "project": self.project, "gitRoot": self.project,
@@ -209,7 +210,8 @@ impl World {
         id_of(&self.call(conn, "attach", args, &session.above).unwrap())
     }
 
-    /// Who a verb of the session's shell acts as. A client begins the session that a known agent has not shown yet.
+    /// Returns the peer that a verb in the session's shell acts as. Like the real client, it begins the session if its
+    /// agent is known but the session is not.
     fn verb(&mut self, session: &Session) -> Result<String, Error> {
         let asked = self.call_once("whoami", json!({}), &session.above);
         let answer = match asked {
@@ -231,7 +233,7 @@ impl World {
         mesh.peers().resolve("human").unwrap().to_string()
     }
 
-    /// Speaks by these roads, and returns the one peer that all of them were.
+    /// Speaks by these roads, and returns the one peer that all of them acted as.
     fn speak(&mut self, session: &mut Session, roads: &[Road]) -> String {
         let mut ids: Vec<String> = Vec::new();
         for road in roads {
@@ -241,7 +243,7 @@ impl World {
                 Road::Server => Some(self.serve(session)),
                 Road::Verb => {
                     let id = self.verb(session).unwrap();
-                    // Below an editor, a shell that nothing else speaks for is a person's.
+                    // Below an editor that runs no MCP server, a shell is a person's.
                     let is_person = session.agent.identity.hosts_terminals && session.server.is_none();
                     if is_person {
                         assert_eq!(id, self.human());
@@ -325,7 +327,7 @@ fn two_tabs_of_one_process_are_two_peers() {
         world.edit(&one, None).unwrap();
         assert!(world.edit(&two, None).is_err());
         world.edit(&one, None).unwrap();
-        // Their common shell is either one's: a caller that acts is refused, with both named.
+        // Their common shell may belong to either tab: a call that acts as a peer is refused, and the error names both.
         let error = world.verb(&two).unwrap_err();
         let candidates = error.data.unwrap()["candidates"].clone();
         assert!(candidates.as_array().unwrap().iter().all(|id| *id == json!(first) || *id == json!(second)));
@@ -384,7 +386,7 @@ fn subagents_are_the_peer_of_their_session_and_owners_of_their_own() {
 fn an_agent_that_an_agent_started_is_itself() {
     each(|world, mut inner, order| {
         let folder = world.project.clone();
-        // People start editors, and the same agent twice is two windows.
+        // An editor is not nested, since people start it, and the same agent twice is two windows.
         let is_other = |outer: &&Agent| outer.kind != inner.agent.kind && !inner.agent.identity.hosts_terminals;
         for (n, outer) in AGENTS.iter().filter(is_other).enumerate() {
             world.project = format!("{folder}/{n}");
@@ -404,7 +406,7 @@ fn sessions_come_back_to_their_peers_after_a_restart_of_the_broker() {
         let mut two = world.session(one.agent);
         let (first, second) = (world.speak(&mut one, order), world.speak(&mut two, order));
         world.restart_broker(&mut [&mut one, &mut two]);
-        // In the other order.
+        // Now the second session speaks first.
         assert_eq!(world.hook(&two), second, "{} by {order:?}", one.agent.id);
         assert_eq!(world.hook(&one), first);
         assert_eq!(world.speak(&mut two, order), second);
@@ -474,21 +476,22 @@ fn a_call_that_a_hook_announced_is_that_sessions() {
         let acted_as = |answer: Value| answer["actedAs"]["id"].as_str().map(str::to_owned);
         announce(world, &two, "a");
         assert_eq!(acted_as(summarise(world, "a").unwrap()), Some(second.clone()), "{}", one.agent.id);
-        // Without an announcement the call is the connection's own, and the answer says that it may be another's.
+        // If no hook has announced the call, it counts as the connection's own, and the answer says that it may be
+        // another session's.
         let answer = summarise(world, "a").unwrap();
         assert_eq!(answer["actedAs"]["id"], json!(first));
         assert!(answer["actedAs"]["note"].as_str().unwrap().contains("several sessions"), "{answer}");
-        // Other arguments are another call.
+        // A call with other arguments than the announced ones is another call.
         announce(world, &two, "b");
         assert_eq!(acted_as(summarise(world, "c").unwrap()), Some(first.clone()));
-        // Two sessions that make the same call at the same time: nobody guesses.
+        // If two sessions make the same call at the same time, it is refused, not guessed.
         announce(world, &one, "d");
         announce(world, &two, "d");
         let error = summarise(world, "d").unwrap_err();
         assert_eq!(error.data.unwrap()["candidates"].as_array().unwrap().len(), 2);
         announce(world, &one, "d");
         assert_eq!(summarise(world, "d").unwrap()["actedAs"]["id"], json!(first));
-        // A session that ended calls nothing more.
+        // The announcement of a session that has ended does not count.
         announce(world, &two, "e");
         let mut end = world.hook_args(&two);
         end["leave"] = json!(true);

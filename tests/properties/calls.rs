@@ -1,8 +1,8 @@
 //! Random calls with any arguments, over the socket's table of operations and the old HTTP routes, on
 //! one mesh in memory.
 //!
-//! Nothing panics; what is refused is refused with an error that is the caller's, and leaves the store
-//! as it was; what the mesh has in memory is what the store has.
+//! Nothing panics. A refused call gets an error that blames the caller, and leaves the store as it was. What the mesh
+//! has in memory is what the store has.
 
 use crate::choices::Choices;
 use serde_json::{Map, Value, json};
@@ -101,7 +101,7 @@ struct World {
     spaces: BTreeSet<String>,
 }
 
-/// Each step begins with a byte that says what it is.
+/// The first byte of each step says what the step does.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let mut world = World::new();
@@ -324,7 +324,7 @@ impl World {
 
     fn pass(&mut self, ms: i64) {
         let until = self.now + ms;
-        // As the loop does: wake at each deadline on the way, if there are not too many.
+        // Like the broker's loop, wake at each deadline on the way, if there are not too many.
         for _ in 0..50 {
             let Some(at) = self.mesh.deadline().filter(|at| *at <= until) else { break };
             self.now = at.max(self.now);
@@ -360,7 +360,7 @@ impl World {
     }
 }
 
-/// An error is the caller's, in words; a bug of ours or a failing disk is not to be had by asking.
+/// An error blames the caller, in words: no call may bring up a bug of ours or a failure of the disk.
 fn check_fault(what: &str, error: &slm_mesh::base::error::Error) {
     assert!(!error.text.is_empty(), "{what}: {error:?}");
     assert!(![ErrorKind::Internal, ErrorKind::Storage, ErrorKind::Gone].contains(&error.kind), "{what}: {error:?}");

@@ -1,5 +1,4 @@
-//! Bytes taken apart into choices: what a property is asked about is read from the same bytes by a
-//! test and by a fuzzer.
+//! Turns bytes into choices, so that a test and a fuzzer make the same case from the same bytes.
 #![allow(dead_code)] // each fuzzer uses its part
 
 use serde_json::{Map, Value, json};
@@ -22,7 +21,7 @@ impl<'a> Choices<'a> {
         self.0.is_empty()
     }
 
-    /// What is left, up to a length.
+    /// The bytes that are left, up to this many.
     pub fn bytes(&mut self, max: usize) -> &'a [u8] {
         let (taken, rest) = self.0.split_at(max.min(self.0.len()));
         self.0 = rest;
@@ -33,13 +32,13 @@ impl<'a> Choices<'a> {
         list[self.below(list.len())]
     }
 
-    /// Any text, short.
+    /// Any short text.
     pub fn text(&mut self) -> String {
         let n = self.below(12);
         String::from_utf8_lossy(self.bytes(n)).into_owned()
     }
 
-    /// Any JSON, not deep.
+    /// Any JSON that is not nested deeply.
     pub fn value(&mut self, depth: usize) -> Value {
         match self.below(if depth == 0 { 8 } else { 11 }) {
             0 => Value::Null,
@@ -63,7 +62,7 @@ impl<'a> Choices<'a> {
     }
 }
 
-/// Cuts bytes into pieces whose lengths a seed decides; for seed 0 into one.
+/// Cuts bytes into pieces whose lengths depend on a seed. Seed 0 leaves them in one piece.
 pub fn pieces(bytes: &[u8], seed: u8) -> Vec<&[u8]> {
     if seed == 0 {
         return vec![bytes];

@@ -1,7 +1,7 @@
 //! Settings files of agents: what set-up puts in, it takes out again.
 //!
-//! A text that is changed still has all that it had; putting in again changes nothing; taking out
-//! gives back the bytes of before.
+//! A changed text still has all that it had before. Putting entries in twice changes nothing more, and taking them out
+//! restores the bytes of before.
 
 use crate::choices::Choices;
 use serde_json::Value;
@@ -33,7 +33,7 @@ fn all_entries() -> Vec<Entries<'static>> {
     found
 }
 
-/// First byte: the file; the rest is its text, with signs above ASCII standing for whole words.
+/// The first byte chooses the file. The rest is its text, in which bytes above ASCII stand for whole words.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let all = all_entries();
@@ -47,12 +47,12 @@ pub fn check(data: &[u8]) {
     if is_json {
         let (old, new) = (json_edit::parse(&text).unwrap_or(Value::Null), json_edit::parse(&with));
         let new = new.unwrap_or_else(|why| panic!("{why}: {text:?} became {with:?}"));
-        // Entries that name us are ours to change.
+        // Entries that name slm-mesh may be changed.
         if !was_blank && !text.contains(NAME) {
             assert_kept(&old, &new, &text);
         }
     }
-    // A text that knew us before can't come back.
+    // If the text named slm-mesh before, taking its entries out does not restore it.
     let before = if is_json { json_edit::parse(&text).ok() } else { None };
     let knew_us = text.contains(NAME) || before.as_ref().is_some_and(|value| value.to_string().contains(NAME));
     if was_blank || knew_us || entries.remove_from(&text, before.as_ref()).as_ref() != Ok(&text) {
@@ -60,8 +60,8 @@ pub fn check(data: &[u8]) {
     }
     let shape = before.unwrap_or(Value::Null);
     let without = entries.remove_from(&with, Some(&shape)).unwrap_or_else(|why| panic!("{why}: {with:?}"));
-    // A last line without its end has one now, and brackets around nothing but space hold nothing. Only
-    // the record of the text knows better.
+    // A last line without an end has one now, and brackets that held only space are empty. Only set-up's record of the
+    // old text could restore these.
     let ended = [format!("{text}\n"), format!("{text}\r\n")];
     let is_ended = !is_json && !text.ends_with('\n') && ended.contains(&without);
     let is_same = without == text || is_ended || is_json && squeezed(&without) == squeezed(&text);
@@ -85,7 +85,7 @@ fn squeezed(text: &str) -> String {
     out
 }
 
-/// All that was there is there, but for lists of hooks, which may have grown at their ends.
+/// Checks that all that was there is still there; only lists of hooks may have grown at their ends.
 fn assert_kept(old: &Value, new: &Value, text: &str) {
     match (old, new) {
         (Value::Object(old), Value::Object(new)) => {
@@ -100,7 +100,7 @@ fn assert_kept(old: &Value, new: &Value, text: &str) {
     }
 }
 
-/// Words that chance would not hit upon.
+/// Words that random bytes would hardly ever form.
 const WORDS: &[&str] = &[
     "\"mcpServers\":",
     "\"hooks\":",

@@ -1,13 +1,13 @@
-//! Paths and globs, beside a matcher that is slow and plain.
+//! Paths and globs, compared with a slow and simple matcher.
 //!
-//! Two globs that fit one path overlap; whether they overlap depends neither on their order nor on
-//! how their paths are written.
+//! Two globs that match the same path overlap; whether they overlap depends neither on their order nor on how their
+//! paths are written.
 
 use crate::choices::Choices;
 use slm_mesh::base::paths::{is_pattern, normal, overlap};
 use std::sync::OnceLock;
 
-/// The first byte says how the rest is read: as a few signs, or as any text; half of it is each glob.
+/// The first byte says how the rest is read: as a few characters, or as any text. Each half of the rest is one glob.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let how = choices.byte();
@@ -39,7 +39,7 @@ fn check_any(a: &str, b: &str) {
     }
 }
 
-/// Whether one of them is written as something below the other, which then is a folder and no file.
+/// Whether one path is below the other, which then is a folder and not a file.
 fn one_is_below(a: &str, b: &str) -> bool {
     let is_below = |path: &str, folder: &str| {
         !is_pattern(folder) && path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
@@ -47,7 +47,7 @@ fn one_is_below(a: &str, b: &str) -> bool {
     is_below(a, b) || is_below(b, a)
 }
 
-/// What can be tried out.
+/// What must hold for small globs, for which all paths can be tried out.
 fn check_small(a: &str, b: &str) {
     let (parts_a, parts_b) = (parts(a), parts(b));
     let got = overlap(a, b);

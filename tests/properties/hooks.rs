@@ -1,7 +1,6 @@
-//! What agents tell their hooks, in each dialect, and what is put before a model.
+//! What agents tell their hooks, in each dialect, and what hooks show to a model.
 //!
-//! A hook's input never does more than name an event and files that stand in it; a peer's words stay
-//! in quotes.
+//! A hook's input can only name an event, and files whose names occur in the input. A peer's words stay in quotes.
 
 use crate::choices::Choices;
 use serde_json::{Value, json};
@@ -13,7 +12,7 @@ use slm_mesh::known_agents::hook_dialect::Dialect;
 use slm_mesh::sys::path_normalization;
 use slm_mesh::wire::json_field_scanner::read_object;
 
-/// First byte: the agent; the rest is its input.
+/// The first byte chooses the agent; the rest is its hook's input.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let dialects: Vec<&Dialect> = AGENTS.iter().filter_map(|agent| agent.dialect.as_ref()).collect();
@@ -28,7 +27,7 @@ pub fn check(data: &[u8]) {
     check_answers(dialect, &hook);
 }
 
-/// Any bytes give an object or nothing; a valid object, without repeated names, gives what it means to everybody.
+/// Any bytes give an object or nothing; a valid object without repeated names gives what every JSON parser makes of it.
 fn check_reader(bytes: &[u8]) {
     let read = |bytes: &[u8]| read_object(&mut bytes.iter().copied(), &NEEDED_FIELDS);
     let found = read(bytes);

@@ -1,9 +1,9 @@
-//! What faces bytes from outside, under random bytes: each property is asked about the kept corpus of
-//! its fuzzer (tests/fuzz/corpus), about the captured inputs of real agents, and about mutations of
-//! both, by seed. `make fuzz` looks for more of them.
+//! Feeds random bytes to all code that faces bytes from outside: each property is checked on the kept corpus of its
+//! fuzzer (tests/fuzz/corpus), on the captured inputs of real agents, and on mutations of both, drawn by a seed. `make
+//! fuzz` looks for more inputs.
 //!
-//! A failing input is written to the temporary directory and named; `SLM_MESH_INPUT=file` asks about
-//! that one alone.
+//! A failing input is written to the temporary directory, and its path is printed; `SLM_MESH_INPUT=file` checks that
+//! one alone.
 
 mod calls;
 mod configs;
@@ -20,7 +20,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-/// xorshift64*, as in tests/simulate.rs.
+/// xorshift64*, as in tests/simulate/world.rs.
 struct Dice(u64);
 
 impl Dice {
@@ -44,7 +44,7 @@ fn files(folder: &Path) -> Vec<Vec<u8>> {
     paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// One input made of others: bytes changed, left out, put in, or a piece of another one.
+/// One input made of others: bytes changed, left out or put in, or a piece of another input.
 fn mutated(dice: &mut Dice, inputs: &[Vec<u8>]) -> Vec<u8> {
     let mut input = inputs[dice.below(inputs.len())].clone();
     for _ in 0..=dice.below(4) {
@@ -74,7 +74,7 @@ fn mutated(dice: &mut Dice, inputs: &[Vec<u8>]) -> Vec<u8> {
     input
 }
 
-/// Asks about every kept input and every seed, then about so many mutations of them.
+/// Checks a property on every kept input and every seed, then on `n` mutations of them.
 fn ask(target: &str, seeds: Vec<Vec<u8>>, n: usize, property: fn(&[u8])) {
     if let Some(path) = std::env::var_os("SLM_MESH_INPUT") {
         return property(&fs::read(path).unwrap());
@@ -98,7 +98,7 @@ fn ask(target: &str, seeds: Vec<Vec<u8>>, n: usize, property: fn(&[u8])) {
     }
 }
 
-/// Each input behind a first byte, which says how it is to be read.
+/// Puts a first byte before each input, which says how the input is to be read.
 fn behind(first: impl Fn(usize) -> u8, inputs: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     inputs.into_iter().enumerate().map(|(n, input)| [vec![first(n)], input].concat()).collect()
 }

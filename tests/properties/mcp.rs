@@ -1,8 +1,8 @@
 //! A whole conversation on standard input, in both protocol eras, as far as it goes without a broker.
 //!
-//! However the input is cut, the answers are the same; each is one line that answers one request, in
-//! the form of that request's protocol version. A request that is damaged behind its end, or that a byte
-//! order mark precedes, is still answered under its id.
+//! However the input is cut, the answers are the same; each is one line that answers one request, in the form of that
+//! request's protocol version. A request with garbage after its end, or with a byte order mark before it, is still
+//! answered under its id.
 
 use crate::choices::{Choices, pieces};
 use serde_json::Value;
@@ -31,13 +31,13 @@ pub fn check(data: &[u8]) {
     assert!(answers.len() <= n_asked, "{} answers to {n_asked} lines that want one", answers.len());
 }
 
-/// Lines of one input that are damaged in turn.
+/// How many lines of one input are damaged, one after the other.
 const DAMAGED_MAX: usize = 4;
 
 /// Damages a request; its answer must carry its id.
 fn check_damaged(line: &[u8], legacy: bool) {
     let Ok(RpcMessage::Request { id, .. }) = rpc::parse_line(line) else { return };
-    // With two of them, or one that is escaped, readers may differ on which one counts.
+    // With two ids, or one that is escaped, readers may differ on which id counts.
     if line.windows(4).filter(|bytes| bytes == br#""id""#).count() != 1 {
         return;
     }
@@ -49,7 +49,7 @@ fn check_damaged(line: &[u8], legacy: bool) {
     assert_eq!(String::from_utf8_lossy(&marked), String::from_utf8_lossy(&replay(line, b"\n")));
 }
 
-/// What was answered, the batches taken apart; notifications are not among them.
+/// The answers in the output, with batches taken apart, and without notifications.
 fn answers(output: &[u8]) -> Vec<Value> {
     let text = std::str::from_utf8(output).expect("standard output is UTF-8");
     assert!(text.is_empty() || text.ends_with('\n'), "a line without an end");
@@ -64,7 +64,7 @@ fn answers(output: &[u8]) -> Vec<Value> {
     found
 }
 
-/// What wants an answer: requests with their ids, and what is no message.
+/// What must be answered: requests, and lines that are no message (`None`).
 fn asked(input: &[u8]) -> Vec<Option<RpcMessage>> {
     let mut found = Vec::new();
     let mut lines: Vec<&[u8]> = input.split(|byte| *byte == b'\n').collect();
@@ -72,7 +72,7 @@ fn asked(input: &[u8]) -> Vec<Option<RpcMessage>> {
     for line in lines.iter().filter(|line| !line.trim_ascii().is_empty()) {
         match serde_json::from_slice(line) {
             Ok(Value::Array(batch)) => {
-                // Refused as a whole, or answered one by one.
+                // A batch is refused as a whole, or its messages are answered one by one.
                 found.push(None);
                 found.extend(batch.into_iter().map(|one| rpc::parse_message(one).ok()));
             }

@@ -8,7 +8,7 @@ use slm_mesh::shell_writes::{Entry, FileTree, ShellWrite, written_files};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
-/// Looks at the file tree that one command may cost, beside its length.
+/// How many looks at the file tree one command may cost, whatever its length.
 const LOOKS_MAX: usize = 25_000;
 
 /// A tree without an end: each folder holds two files and a folder.
@@ -60,7 +60,7 @@ fn ask(command: &str) -> Vec<ShellWrite> {
     writes
 }
 
-/// The bytes are a command line, and the name of a file.
+/// Takes the bytes as a command line, and as the name of a file.
 pub fn check(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     for write in ask(&text) {
@@ -75,7 +75,7 @@ pub fn check(data: &[u8]) {
     check_quoted(&text);
 }
 
-/// A redirection to a quoted name writes this file, as far as it can be one.
+/// A redirection to a quoted name writes the file of this name, if there can be such a file.
 fn check_quoted(name: &str) {
     let quoted = format!("echo > '{}'", name.replace('\'', "'\\''"));
     let path = normal(&if name.starts_with('/') { name.to_owned() } else { format!("/work/{name}") });

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Breaks a copy of the program on purpose, in one place after the other, and tells how soon the simulator notices.
 
-Each entry of breaks.json replaces one text in one file. The exit status is 1 if the simulator does not notice a
-break, or if a text no longer occurs exactly once. `make sim-breaks` runs it; `breaks.py NAME…` runs some.
+Each entry of breaks.json replaces one text in one file. The exit status is 1 if the simulator does not notice a break,
+or if a text no longer occurs exactly once. `make sim-breaks` runs it; `breaks.py NAME…` runs only the named breaks.
 SEEDS=20 and STEPS=50000 limit the search."""
 
 import json
@@ -18,8 +18,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CARGO = os.environ.get("CARGO", "cargo")
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
-# Always the same place, so that the next break finds the dependencies built. Cargo names what it builds of the copy
-# like what it builds of the original, so the copy needs a target directory of its own.
+# Always the same place, so that the next break finds the dependencies built. Cargo gives the files that it builds from
+# the copy the same names as those from the original, so the copy needs a target directory of its own.
 TREE = TARGET / "breaks/tree"
 OWN_TARGET = TARGET / "breaks/target"
 SEEDS = os.environ.get("SEEDS", "20")
@@ -29,7 +29,7 @@ STEPS = os.environ.get("STEPS", "50000")
 def copy_tree():
     shutil.rmtree(TREE, ignore_errors=True)
     skipped = shutil.ignore_patterns("target", ".git")
-    # Without the old times: cargo would not rebuild a file that is older than the break before.
+    # Copy without the modification times: cargo would not rebuild a file that is older than the last build.
     shutil.copytree(ROOT, TREE, ignore=skipped, copy_function=shutil.copy)
 
 

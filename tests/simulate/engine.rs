@@ -1,4 +1,4 @@
-//! The engine of the log in memory, with the faults that a real one has.
+//! A log engine in memory, in place of etcd, with the faults that a real one has.
 
 use slm_mesh::replication::{Append, Election, LogEntry, LogError, Position, ReplicatedLog, Term};
 use std::cell::RefCell;
@@ -11,11 +11,11 @@ use std::time::Duration;
 pub enum Fault {
     /// The lease ended a moment ago, so the entry is refused.
     Refused,
-    /// The entry is stored, and nobody says so.
+    /// The entry is stored, but no answer says so.
     UnknownButWritten,
-    /// The entry is lost, and nobody says so.
+    /// The entry is lost, but no answer says so.
     UnknownNotWritten,
-    /// There is no room.
+    /// The log has no room for the entry.
     Full,
 }
 
@@ -27,7 +27,7 @@ struct State {
     fault: Option<Fault>,
 }
 
-/// One engine, as all hubs share it.
+/// One engine, which all hubs share.
 #[derive(Debug, Clone, Default)]
 pub struct Engine(Rc<RefCell<State>>);
 
@@ -40,7 +40,7 @@ impl Engine {
         self.0.borrow_mut().fault = Some(fault);
     }
 
-    /// The lease of the hub that leads ends, and the engine works again.
+    /// Ends the lease of the hub that leads, and lets the engine work without faults again.
     pub fn reset(&self) {
         let mut state = self.0.borrow_mut();
         (state.leader, state.fault) = (None, None);
@@ -54,7 +54,7 @@ pub struct MemoryLog {
     term: u64,
 }
 
-/// Entries that one request reads: few, so that a standby is often in the middle.
+/// Entries that one request reads: few, so that a standby has often read only a part of the log.
 const PAGE: usize = 7;
 
 impl ReplicatedLog for MemoryLog {

@@ -17,7 +17,8 @@ pub struct Seen {
     at: String,
     taken: i64,
     pub payload: String,
-    /// The namespace and key of the entry that it is about, and its payload once that entry is gone.
+    /// The namespace and key of the state entry that the event is about, and the event's payload once that entry is
+    /// gone.
     entry: Option<(String, String)>,
     blanked: String,
 }
@@ -26,9 +27,9 @@ pub struct Seen {
 #[derive(Debug, Default)]
 pub struct Stream {
     kept: VecDeque<Seen>,
-    /// Those of this turn.
+    /// The events of this turn.
     pub fresh: Vec<Seen>,
-    /// The latest that it ever was: what was removed then stays removed when the clock goes back.
+    /// The latest time so far: events that were removed for their age stay removed when the clock goes back.
     pub latest: i64,
 }
 
@@ -56,7 +57,7 @@ impl Stream {
         self.kept.back().map_or(0, |event| event.seq)
     }
 
-    /// The next event came: nothing lies between, and time does not go back.
+    /// Takes the next event: none may be missing before it, and time must not go back.
     pub fn push(&mut self, row: &Value, now: i64) {
         let event = seen(row, now);
         if let Some(last) = self.kept.back() {
@@ -70,18 +71,19 @@ impl Stream {
         }
     }
 
-    /// What a subscriber to these types must have got in this turn.
+    /// The events that a subscriber to these types must have got in this turn.
     pub fn expected(&self, types: &[String]) -> Vec<i64> {
         let wanted = |event: &&Seen| types.iter().any(|kind| kind == "*" || *kind == event.kind);
         self.fresh.iter().filter(wanted).map(|event| event.seq).collect()
     }
 
-    /// An event of this turn, of that type and with that in its payload.
+    /// Whether this turn had an event of this type with this text in its payload.
     pub fn has(&self, kind: &str, part: &str) -> bool {
         self.fresh.iter().any(|event| event.kind == kind && event.payload.contains(part))
     }
 
-    /// Whether an event may have this payload now: the value of an entry that is gone is gone from it, too.
+    /// Whether an event may have this payload now. Once a state entry is deleted, its value is gone from the event,
+    /// too.
     fn may_show(&self, event: &Seen, payload: &str) -> bool {
         let takes_away = |later: &&Seen| {
             later.seq > event.seq
@@ -90,7 +92,7 @@ impl Stream {
                 && later.entry == event.entry
         };
         match self.kept.iter().find(takes_away) {
-            // A call of the same turn may have looked before the entry went.
+            // A call of the same turn may have read the event before the entry was deleted.
             Some(later) if self.fresh.iter().any(|fresh| fresh.seq == later.seq) => {
                 payload == event.blanked || payload == event.payload
             }
@@ -99,7 +101,7 @@ impl Stream {
         }
     }
 
-    /// Somebody read the stream from a cursor.
+    /// Checks what somebody read from the stream after a cursor.
     pub fn read(&self, after: i64, types: &[String], value: &Value, now: i64) {
         let rows = value["events"].as_array().expect("events");
         let gap = value["gap"] == true;

@@ -1,5 +1,5 @@
-//! Three hubs that share a log: one leads, the others repeat what it stores, and take over when it dies, hangs
-//! or is told nothing by the engine.
+//! Three hubs that share a log: one leads; the others repeat what it stores, and take over when it dies, hangs or gets
+//! no answer from the engine.
 
 use crate::engine::{Engine, Fault, MemoryLog};
 use crate::world::Dice;
@@ -21,9 +21,9 @@ struct Hung {
 
 pub struct Hubs {
     engine: Engine,
-    /// SQLite's own databases without a file, one for each hub.
+    /// SQLite databases in memory, one for each hub.
     files: Vec<String>,
-    /// Keep these databases alive.
+    /// Connections that keep these databases alive while no hub has them open.
     _keepers: Vec<Store>,
     leads: usize,
     leader: Option<Leader<MemoryLog>>,
@@ -66,7 +66,7 @@ impl Hubs {
         self.engine.set_fault(if is_written { Fault::UnknownButWritten } else { lost });
     }
 
-    /// The hub that leads dies, or hangs with all that it has not committed. Another one is to lead.
+    /// The hub that leads dies, or hangs with all that it has not committed. Returns the hub that is to lead next.
     pub fn depose(&mut self, dice: &mut Dice, mesh: Mesh) -> usize {
         self.engine.reset();
         let leader = self.leader.take();
@@ -81,7 +81,7 @@ impl Hubs {
         }
     }
 
-    /// What the hubs that don't lead do meanwhile.
+    /// Lets one of the hubs that don't lead do something, and returns what that was.
     pub fn stand_by(&mut self, dice: &mut Dice, now: i64) -> &'static str {
         if self.hung.is_some() && dice.one_in(10) {
             self.wake_up(now);
@@ -101,7 +101,7 @@ impl Hubs {
         "standbys found equal to the leader"
     }
 
-    /// A hub goes on that was deposed while it hung: it has work, and none of it counts.
+    /// A hub that was deposed while it hung goes on. It tries to commit its work, and none of it may count.
     fn wake_up(&mut self, now: i64) {
         let Some(Hung { mut mesh, mut leader, .. }) = self.hung.take() else { return };
         mesh.tick(now);
@@ -124,7 +124,7 @@ fn rows(file: &str) -> Vec<(String, Vec<String>)> {
             Ok(values.collect::<Vec<_>>().join(" "))
         };
         let mut rows: Vec<String> = query.query_map([], read).expect("rows").flatten().collect();
-        // Tables without a number of their own for each row have no order.
+        // Without a row number, a table has no order that both databases must share.
         rows.sort_unstable();
         (name, rows)
     };
@@ -179,7 +179,7 @@ fn an_engine_without_room_costs_the_turn_and_not_the_leadership() {
     assert!(end == TurnEnd::TakenBack && answers[0].contains("the engine is full"), "{end:?} {answers:?}");
     let (end, answers) = set_entry(&mut mesh, &mut leader, "3");
     assert!(end == TurnEnd::Committed && answers[0].contains("\"version\":2"), "{end:?} {answers:?}");
-    // A hub that gives way hands over at once.
+    // A hub that steps down hands over at once.
     drop(mesh.into_store());
     drop(leader.step_down());
     let (mesh, _leader) = leading(&engine, "file:/simulate-full-2?vfs=memdb");

@@ -1,11 +1,11 @@
-//! Who holds which lock: surely, or perhaps, where an answer was lost.
+//! Who holds which lock: for certain, or perhaps if an answer was lost.
 
 use crate::model::{HUMAN, NAMES, Who, minutes};
 use serde_json::Value;
 use slm_mesh::base::limits::{COMMAND_LEASE_MS, GRACE_MS};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What is locked, and which of eight files each stands for.
+/// The paths that calls lock, and which of eight files each path covers, as bits.
 pub const PATHS: [(&str, u16); 9] = [
     ("/p/a", 1),
     ("/p/b", 2),
@@ -24,18 +24,18 @@ struct Grant {
     path: usize,
     who: Who,
     command: String,
-    /// Unknown where the answer was lost; then it is higher than `above`.
+    /// Unknown if the answer was lost; then the token is higher than `above`.
     token: Option<i64>,
     above: i64,
-    /// Until then it holds for sure …
+    /// The lock holds for certain until this time …
     sure: i64,
-    /// … and until then perhaps.
+    /// … and perhaps until this time.
     may: i64,
-    /// Whether a broker that is gone granted it.
+    /// Whether it was granted by an earlier broker, before the last crash.
     old: bool,
 }
 
-/// What a call wants.
+/// What a call asks for.
 #[derive(Debug, Clone)]
 pub struct LockRequest {
     pub paths: Vec<usize>,
@@ -78,11 +78,11 @@ pub struct Locks {
     token: i64,
     /// Recent lock tokens, and the owner of each.
     tokens: BTreeMap<i64, (Who, String)>,
-    /// Keys of commands that run on a connection, or perhaps do.
+    /// Keys of the commands that run on a connection, or may do so.
     running: BTreeSet<String>,
-    /// The same of those of which the answer came.
+    /// Keys of those commands whose answer arrived, so that they run for certain.
     surely_running: BTreeSet<String>,
-    /// When the broker started again with locks of commands that must come back.
+    /// When the broker last started again. Commands whose locks it kept must then reconnect.
     orphans: Option<i64>,
 }
 
@@ -135,7 +135,7 @@ impl Locks {
         }
     }
 
-    /// The answer to such a call was lost: it may have been yes.
+    /// The answer to a lock call was lost, so the lock may have been granted.
     pub fn perhaps_granted(&mut self, request: &LockRequest, now: i64) {
         let until = now + request.ttl;
         for path in &request.paths {
@@ -147,7 +147,7 @@ impl Locks {
                 Some(grant) => {
                     (grant.sure, grant.may) = (grant.sure.min(until), grant.may.max(until));
                     if grant.sure <= now {
-                        // It may have fallen and be granted anew.
+                        // The lease may have ended and the lock been granted anew, with another token.
                         grant.above = grant.token.take().map_or(grant.above, |token| token - 1);
                     }
                 }
@@ -166,7 +166,7 @@ impl Locks {
         self.run(&request.command);
     }
 
-    /// A call was told that somebody else holds it.
+    /// A call was told that somebody else holds what it asked for.
     pub fn refused(&self, request: &LockRequest, lock: &Value, ids: &[Option<String>]) {
         let fits = |grant: &&Grant| {
             request.is_hindered_by(grant)
@@ -177,7 +177,7 @@ impl Locks {
         assert!(self.grants.iter().any(|grant| fits(&grant)), "{request:?} was refused by a lock that fell: {lock}");
     }
 
-    /// Paths were given back, or perhaps were.
+    /// Paths were unlocked, or perhaps were.
     pub fn unlocked(&mut self, request: &LockRequest, is_sure: bool) {
         let meant = |grant: &Grant| {
             grant.who == request.who && grant.command == request.command && request.paths.contains(&grant.path)
@@ -189,7 +189,7 @@ impl Locks {
         }
     }
 
-    /// Paths were not given back, since the caller holds not all of them.
+    /// Paths were not unlocked, since the caller does not hold all of them.
     pub fn not_unlocked(&self, request: &LockRequest, now: i64) {
         let held = |path: &usize| {
             let own =
@@ -199,7 +199,8 @@ impl Locks {
         assert!(!request.paths.iter().all(held), "{request:?} was told that it does not hold what it holds");
     }
 
-    /// The human takes away what is in the way. Tells from whom, what, and whether for sure.
+    /// The human, who is the person that owns the machine, takes away the locks that are in the way. Returns the holder
+    /// and path of each, and whether it was taken away for certain.
     pub fn stolen(&mut self, request: &LockRequest, is_sure: bool, now: i64) -> Vec<(Who, &'static str, bool)> {
         let mut notes = Vec::new();
         for grant in self.grants.iter_mut().filter(|grant| request.is_hindered_by(grant)) {
@@ -212,20 +213,20 @@ impl Locks {
         notes
     }
 
-    /// What a peer itself took falls: it left, or has been gone for too long.
+    /// A peer left, or has been gone for too long: the locks that it took itself end.
     pub fn left(&mut self, who: Who) {
         self.grants.retain(|grant| grant.who != who || !grant.command.is_empty());
     }
 
-    /// What a command took falls with its connection.
+    /// The connection of a command ended, and with it the command's locks.
     pub fn command_ended(&mut self, command: &str) {
         self.running.remove(command);
         self.surely_running.remove(command);
         self.grants.retain(|grant| grant.command != command);
     }
 
-    /// The broker started again: commands have a grace to come back. Whose session was away before
-    /// it crashed keeps what it took, at the longest for a grace again.
+    /// The broker started again: commands have a grace period to reconnect. A session that was away before the crash
+    /// keeps its locks for at most another grace period.
     pub fn crashed(&mut self, now: i64) {
         self.running.clear();
         self.surely_running.clear();
@@ -233,19 +234,19 @@ impl Locks {
         self.grants.iter_mut().for_each(|grant| grant.old = true);
     }
 
-    /// The grace is over of one that was away before the broker started: what it held then falls;
-    /// what a verb took in its name since then may stay.
+    /// A peer was away before the broker started, and its grace period is over: the locks that it held at the start
+    /// end, but locks that a verb (subcommand) has since taken in its name may stay.
     pub fn left_before(&mut self, who: Who) {
         self.grants.retain(|grant| grant.who != who || !grant.command.is_empty() || !grant.old);
         self.doubt(who);
     }
 
-    /// From now on nobody can be sure of what this peer took.
+    /// From now on, it is uncertain which locks of this peer are still held.
     pub fn doubt(&mut self, who: Who) {
         self.grants.iter_mut().filter(|grant| grant.who == who && grant.command.is_empty()).for_each(|g| g.sure = 0);
     }
 
-    /// Time passed. The lock of a command lasts as long as the command runs, or may come back.
+    /// Time passed. The lock of a command lasts as long as the command runs, or may still reconnect.
     pub fn expire(&mut self, now: i64) {
         let has_grace = self.orphans.is_some_and(|since| since + GRACE_MS > now);
         for grant in self.grants.iter_mut().filter(|grant| grant.may <= now && !grant.command.is_empty()) {

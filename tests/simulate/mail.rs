@@ -6,7 +6,7 @@ use slm_mesh::base::limits::{DAY_MS, MAIL_KEPT_MS};
 use slm_mesh::base::time;
 use std::collections::VecDeque;
 
-/// The states that a message can be in, as bits: after a lost answer it may be in several.
+/// The states that a message can be in, as bits: after a lost answer, any of several states is possible.
 pub const ACCEPTED: u8 = 1;
 pub const OFFERED: u8 = 2;
 pub const READ: u8 = 4;
@@ -21,14 +21,14 @@ const DONE_MAX: usize = 40;
 /// A message as its sender and its reader were told of it.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// Known once somebody was told.
+    /// Known once an answer named it.
     id: Option<String>,
     from: Who,
     body: String,
     created: i64,
     expires: Option<i64>,
     may: u8,
-    /// Somebody was told that it is there.
+    /// Whether an answer said that the message is there.
     sure: bool,
     /// The number of the call that sent it. Messages of one call to one mailbox arrive in no particular order.
     rank: u64,
@@ -50,7 +50,7 @@ pub struct Mail {
     done: Vec<VecDeque<Message>>,
     /// Counts the calls.
     pub rank: u64,
-    /// The latest that it ever was: old mail is removed, and a clock that goes back brings none back.
+    /// The latest time so far: old mail is removed, and does not return when the clock goes back.
     latest: i64,
 }
 
@@ -59,21 +59,21 @@ impl Mail {
         Mail { boxes: vec![Vec::new(); NAMES.len()], done: vec![VecDeque::new(); NAMES.len()], rank: 0, latest: 0 }
     }
 
-    /// A message that may be there: its sender heard nothing.
+    /// A message that may be there: its sender got no answer.
     pub fn perhaps(&mut self, to: Who, from: Who, body: &str, expires: Option<i64>, now: i64) {
         if self.boxes[to].iter().chain(&self.done[to]).all(|message| message.body != body) {
             self.add(to, from, body, expires, now, false);
         }
     }
 
-    /// A message that nobody named to its sender, as the note on a lock that was taken away.
+    /// A message whose id was not told to its sender, such as the note about a lock that was taken away.
     pub fn add(&mut self, to: Who, from: Who, body: &str, expires: Option<i64>, now: i64, sure: bool) {
         let body = body.to_owned();
         let rank = self.rank;
         self.boxes[to].push(Message { id: None, from, body, created: now, expires, may: ACCEPTED, sure, rank });
     }
 
-    /// An acknowledged message.
+    /// A sender was told that its message was accepted.
     pub fn accepted(&mut self, to: Who, from: Who, body: &str, expires: Option<i64>, value: &Value, now: i64) {
         let id = value["messageId"].as_str().expect("an id").to_owned();
         let again = value["repeated"] == true;
@@ -112,7 +112,7 @@ impl Mail {
         let id = row["id"].as_str().expect("an id");
         let messages = &mut self.boxes[to];
         let known = messages.iter().position(|message| message.id.as_deref() == Some(id));
-        // Notes on two locks that were taken away may read the same.
+        // Notes about two locks that were taken away may have the same text, so the time must match, too.
         let created = row["createdAt"].as_str().and_then(time::parse);
         let fits = |message: &Message| message.id.is_none() && message.body == body && Some(message.created) == created;
         let certain = |message: &Message| message.sure && fits(message);
@@ -124,7 +124,7 @@ impl Mail {
         place
     }
 
-    /// An inbox answer arrived. Gives the ids of what it showed.
+    /// An inbox answer arrived. Returns the ids of the messages that it showed.
     pub fn inbox(&mut self, to: Who, value: &Value) -> Vec<String> {
         let rows = value["messages"].as_array().expect("messages");
         let mut last = 0;
@@ -146,21 +146,21 @@ impl Mail {
             assert!(seen.contains(&place) || !message.is_surely_unread(self.latest), "left out: {message:?}");
         }
         for place in seen {
-            // A call that still waits may have acknowledged it in the meantime.
+            // A call that is still waiting may have acknowledged the message in the meantime.
             let message = &mut self.boxes[to][place];
             message.may = OFFERED | message.may & ACKED;
         }
         rows.iter().map(|row| row["id"].as_str().expect("an id").to_owned()).collect()
     }
 
-    /// An inbox answer was lost: what it showed may count as offered, and as no more than that.
+    /// An inbox answer was lost: the messages that it showed may count as offered, but not as more than that.
     pub fn inbox_lost(&mut self, to: Who) {
         for message in self.boxes[to].iter_mut().filter(|message| message.may & ACCEPTED != 0) {
             message.may |= OFFERED;
         }
     }
 
-    /// The rows of the old HTTP route, newest first, which marks them as read.
+    /// The old HTTP route returned these rows, newest first, and marked them as read.
     pub fn fetched(&mut self, to: Who, rows: &[Value], limit: usize) {
         let mut last = u64::MAX;
         let mut seen = Vec::new();
@@ -182,7 +182,7 @@ impl Mail {
         self.settle(to);
     }
 
-    /// Something that would make messages read, or acked, whose answer was lost.
+    /// A call lost its answer that may have marked messages as read, or acked.
     pub fn perhaps_seen(&mut self, to: Who, ids: Option<&[String]>, state: u8) {
         let meant = |message: &Message| match (ids, &message.id) {
             (Some(ids), Some(id)) => ids.contains(id),
@@ -238,7 +238,7 @@ impl Mail {
         }
     }
 
-    /// What a sender was told of its own messages.
+    /// Checks what a sender was told about its own messages.
     pub fn receipts(&self, from: Who, rows: &[Value], now: i64) {
         for row in rows {
             let Some(to) = NAMES.iter().position(|name| row["toName"] == *name) else { continue };

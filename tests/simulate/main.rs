@@ -1,8 +1,8 @@
-//! Random sessions, verbs and HTTP clients on one mesh over a real store, by seed: with crashes,
-//! lost answers and connections, slow and silent readers, and clocks that jump. After every step
-//! what arrived is compared with a model that knows requests and answers only.
+//! Random sessions, verbs (subcommands) and HTTP clients on one mesh with a real store, drawn by a seed: with crashes,
+//! lost answers and connections, slow and silent readers, and clocks that jump. After every step, what arrived is
+//! compared with a model that knows only requests and answers.
 //!
-//! `make sim SEED=7 STEPS=100000` runs one seed for so long.
+//! `make sim SEED=7 STEPS=100000` runs one seed for this many steps.
 
 mod breaks;
 mod engine;
@@ -24,12 +24,12 @@ use world::{Disk, World};
 /// Seeds of `make test`, and steps of each.
 const SEEDS: u64 = 40;
 const STEPS: u64 = 600;
-/// Every so many seeds the store is a file, and a crash leaves it as `kill -9` does.
+/// One in this many seeds keeps the store in a file, which a crash leaves as `kill -9` would.
 const FILE_EVERY: u64 = 8;
-/// Every so many seeds three hubs share a log, and one of them leads.
+/// In one of this many seeds, three hubs share a log, and one of them leads.
 const HUBS_EVERY: u64 = 4;
 
-/// What came of a run: a hash of its trace, and how much of each kind happened.
+/// The result of a run: a hash of its trace, and how much of each kind happened.
 struct Run {
     hash: u64,
     counts: BTreeMap<&'static str, u64>,

@@ -1,5 +1,5 @@
-//! What must be true of the mesh, kept apart from it: computed from requests, from the answers and
-//! pushes that arrived, and from nothing else.
+//! What must be true of the mesh, computed without its code: from requests, from the answers and pushes that arrived,
+//! and from nothing else.
 
 use crate::events::Stream;
 use crate::locks::{LockRequest, Locks};
@@ -11,11 +11,11 @@ use slm_mesh::base::limits::GRACE_MS;
 
 /// A peer, by its place in [`NAMES`].
 pub type Who = usize;
-/// Five sessions, the human, and three clients over HTTP.
+/// Five sessions, the human (the person who owns the machine), and three clients over HTTP.
 pub const NAMES: [&str; 9] = ["ann", "bob", "cid", "dot", "eve", "ada", "wes", "wyn", "wil"];
 pub const HUMAN: Who = 5;
 pub const WEB: std::ops::Range<Who> = 6..9;
-/// A client over HTTP is gone after so long without a heartbeat.
+/// A client over HTTP is gone after this time without a heartbeat.
 pub const DEAD_MS: i64 = 60_000;
 pub const STALE_MS: i64 = 30_000;
 
@@ -37,15 +37,16 @@ pub struct Ask {
 pub struct Model {
     pub now: i64,
     pub ids: Vec<Option<String>>,
-    /// Connections that speak for each session and answer.
+    /// How many connections speak for each session and answer.
     connections: Vec<usize>,
-    /// Since when a session is gone, while its grace runs.
+    /// Since when each session is gone, while its grace period runs.
     gone: Vec<Option<i64>>,
-    /// Whether the stream of events said that it is here.
+    /// Whether the stream of events last said that each peer is here.
     told_here: Vec<bool>,
-    /// The broker crashed and it did not come back yet: it has its grace before anybody hears.
+    /// Whether each peer was here when the broker crashed and has not come back yet: nobody is told that it left before
+    /// its grace period ends.
     pardoned: Vec<bool>,
-    /// It was away already when the broker crashed.
+    /// Whether each peer was already away when the broker crashed.
     was_away: Vec<bool>,
     heard: Vec<i64>,
     web_here: Vec<bool>,
@@ -99,7 +100,7 @@ impl Model {
         self.connections[who] > 0 || self.web_here[who]
     }
 
-    /// Whether a message can be addressed to it.
+    /// Whether a message can be addressed to this peer.
     pub fn is_known(&self, who: Who) -> bool {
         who == HUMAN || self.ids[who].is_some()
     }
@@ -109,7 +110,7 @@ impl Model {
         (self.gone[who], self.pardoned[who], self.was_away[who]) = (None, false, false);
     }
 
-    /// A connection that spoke for a session is gone, or silent; `in_order` if it said so.
+    /// A connection that spoke for a session is gone, or silent; `in_order` if it detached first.
     pub fn rise(&mut self, who: Who, in_order: bool) {
         self.connections[who] -= 1;
         if self.connections[who] > 0 {
@@ -124,7 +125,8 @@ impl Model {
     /// The broker crashed, and started again.
     pub fn crash(&mut self) {
         for who in 0..NAMES.len() {
-            // Who was here has its grace to come back; whose grace ran has at most another one.
+            // A peer that was here has a grace period to come back. A peer whose grace period was running has at most
+            // another one.
             self.pardoned[who] = self.connections[who] > 0 || self.pardoned[who];
             self.was_away[who] = !self.pardoned[who];
             if !WEB.contains(&who) && who != HUMAN {
@@ -136,7 +138,7 @@ impl Model {
         self.locks.crashed(self.now);
     }
 
-    /// Time passed: leases end, graces, lives without a heartbeat.
+    /// Time passed: leases and grace periods end, and HTTP clients without a heartbeat are gone.
     pub fn pass(&mut self, now: i64) {
         self.now = now;
         self.mail.expire(now);
@@ -162,13 +164,13 @@ impl Model {
         self.owed.push((kind, part.into()));
     }
 
-    /// What this turn should have pushed went down with the broker.
+    /// The broker crashed, so what this turn should have pushed is lost.
     pub fn forget_turn(&mut self) {
         self.owed.clear();
         self.stream.fresh.clear();
     }
 
-    /// The turn is over, and all that it pushed is there.
+    /// The turn is over, and all that it pushed has arrived.
     pub fn end_turn<'a>(&mut self, pending: impl Iterator<Item = &'a Ask>) {
         for (kind, part) in self.owed.drain(..) {
             assert!(self.stream.has(kind, &part), "no event {kind} with {part} was pushed in its turn");
@@ -196,7 +198,7 @@ impl Model {
         self.stream.fresh.clear();
     }
 
-    /// Nothing that waits could be answered, unless nobody is there to hear it.
+    /// Checks that a call still waits for a reason: it can't be answered yet, or nobody is there to receive the answer.
     fn check_wait(&self, ask: &Ask) {
         assert!(ask.until.is_some_and(|until| until > self.now), "not answered in time: {ask:?}");
         match ask.op {
@@ -212,12 +214,12 @@ impl Model {
         }
     }
 
-    /// Whether somebody is there to hear that its wait is over.
+    /// Whether the caller is there to hear that its wait is over.
     fn is_served(&self, who: Who) -> bool {
         who == HUMAN || self.is_here(who)
     }
 
-    /// Who came first and could have been served must have been.
+    /// Checks that no older call that could have been served still waits.
     pub fn check_fairness<'a>(&self, ask: &Ask, pending: impl Iterator<Item = &'a Ask>) {
         for older in pending.filter(|older| older.op == "lock.lock" && older.id < ask.id && self.is_served(older.who)) {
             let request = LockRequest::new(older.who, &older.args);
@@ -225,7 +227,7 @@ impl Model {
         }
     }
 
-    /// A call that waits for mail has acknowledged other mail before it is answered.
+    /// A call that waits for mail may have acknowledged other mail before its answer comes.
     pub fn may_have_acked(&mut self, ask: &Ask) {
         self.mail.perhaps_seen(ask.who, Some(&texts(&ask.args, "ack")), ACKED);
     }
@@ -291,7 +293,7 @@ impl Model {
         self.locks.granted(&request, rows, self.now);
     }
 
-    /// A human who takes a lock away leaves a note for its holder.
+    /// If the human takes a lock away, the holder gets a note.
     fn steal(&mut self, request: &LockRequest, args: &Value, is_sure: bool) {
         if args["steal"] != true {
             return;
@@ -369,7 +371,7 @@ impl Model {
             ("lock.lock", ErrorKind::Held) if data["lock"].is_object() => {
                 self.locks.refused(&request(), &data["lock"], &self.ids);
             }
-            // Nobody was there to have it.
+            // The error names no lock, so the caller must have been away when it could have had the lock.
             ("lock.lock", ErrorKind::Held) => assert!(!self.is_served(ask.who), "{error} {ask:?}"),
             ("lock.lock", ErrorKind::Refused) if data["cycle"].is_array() => {
                 assert!(self.locks.may_be_held(&request()), "a cycle without a lock: {error}");

@@ -11,7 +11,7 @@ struct StateEntry {
     version: i64,
     expires: Option<i64>,
     touched: i64,
-    /// Writes whose answers were lost: the version may be ahead by so many.
+    /// Writes whose answers were lost: each may have raised the version.
     slack: i64,
 }
 
@@ -19,7 +19,7 @@ struct StateEntry {
 #[derive(Debug, Default)]
 pub struct State {
     entries: BTreeMap<String, StateEntry>,
-    /// The latest that it ever was.
+    /// The latest time so far.
     latest: i64,
 }
 
@@ -95,7 +95,7 @@ impl State {
         }
         assert!(version >= entry.version, "{key} went back: {row} after {entry:?}");
         (entry.value, entry.version) = (row["value"].as_str().map(str::to_owned), version);
-        // When a write of unknown success ends is unknown, too.
+        // If it is unknown whether a write succeeded, it is also unknown when the entry expires.
         entry.expires = None;
         if row["expiresAt"].is_null() {
             (entry.slack, entry.touched) = (0, now);

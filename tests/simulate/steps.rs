@@ -19,7 +19,7 @@ const TYPES: [&str; 8] = [
 const DAY: i64 = 86_400_000;
 
 impl World {
-    /// One step of somebody.
+    /// Lets somebody do one step.
     pub fn one_step(&mut self) {
         self.step += 1;
         self.stand_by();
@@ -49,7 +49,7 @@ impl World {
         }
     }
 
-    /// Long breaks, after which events and mail are removed.
+    /// A subscription, or a long break after which events and mail are removed.
     fn rarely(&mut self) {
         if self.dice.one_in(40) {
             self.agents.iter_mut().for_each(|agent| agent.messages.clear());
@@ -101,7 +101,7 @@ impl World {
         Some(self.ask(conn, who, op, args))
     }
 
-    /// What a session or a verb may want.
+    /// A random call of a session or a verb.
     fn random_call(&mut self, who: Who) -> (&'static str, Value) {
         match self.dice.below(26) {
             0..=5 => ("send", self.random_message(who)),
@@ -194,7 +194,7 @@ impl World {
         args
     }
 
-    /// A verb has a connection of its own, for the human or for a session that it names.
+    /// A verb (subcommand) has a connection of its own, and acts as the human or as a session that it names.
     fn verb(&mut self) {
         let who = if self.dice.below(2) == 0 { HUMAN } else { self.dice.below(HUMAN as u64) as Who };
         if !self.model.is_known(who) {
@@ -223,7 +223,7 @@ impl World {
         self.turn(vec![ask]);
     }
 
-    /// As the human, who is told of all that are here.
+    /// Lists the peers as the human, who sees all that are here.
     fn list_peers(&mut self, conn: u64) {
         let ask = self.ask(conn, HUMAN, "peers", json!({ "scope": "machine" }));
         self.turn(vec![ask]);
@@ -234,7 +234,7 @@ impl World {
         let conns = self.agents[who].conns.clone();
         match (conns.len(), self.dice.below(4)) {
             (0, _) => self.attach(who),
-            // Its new connection is there before the broker knows of the end of the old one.
+            // The session connects anew before the broker learns that its old connection ended.
             (1, 0) if !self.agents[who].mute => self.attach(who),
             (_, 1) if !self.agents[who].mute => {
                 let conn = self.dice.pick(&conns);
@@ -300,7 +300,8 @@ impl World {
         }
     }
 
-    /// `lock FILE -- COMMAND`: takes, renews while it runs, and ends with its connection.
+    /// `lock FILE -- COMMAND`: takes a lock, renews it while the command runs, and gives it up when the connection
+    /// ends.
     fn command(&mut self) {
         if self.commands.len() < 3 && self.dice.one_in(2) {
             let who = if self.dice.one_in(2) { HUMAN } else { self.dice.below(HUMAN as u64) as Who };
@@ -339,7 +340,7 @@ impl World {
         self.turn(vec![ask]);
     }
 
-    /// A program of old, over HTTP.
+    /// A program that was written for slm-mesh 1.x, over HTTP.
     fn web(&mut self) {
         let who = WEB.start + self.dice.below(3) as Who;
         let Some(id) = self.model.ids[who].clone().filter(|_| self.model.is_here(who)) else {

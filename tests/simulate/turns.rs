@@ -1,4 +1,4 @@
-//! A turn, as the broker has it: calls, commit, flush; and what of it arrives.
+//! A turn as in the broker: calls, commit, flush. Some of what it sends does not arrive.
 
 use crate::model::{Ask, HUMAN, NAMES, texts};
 use crate::world::World;
@@ -63,7 +63,7 @@ impl World {
         self.end_turn(Some((ask, value)));
     }
 
-    /// Commit, and only then let out what there is; some of it is lost on its way.
+    /// Commits, and only then sends answers and pushes, some of which are lost on the way.
     pub fn end_turn(&mut self, web: Option<(Ask, Value)>) {
         let committed = self.commit();
         assert!(committed, "{:?}", self.mesh().take_effects());
@@ -114,14 +114,14 @@ impl World {
         }
     }
 
-    /// Who subscribed to a type gets all events of that type, and no other.
+    /// A subscriber to some types gets all events of those types, and no others.
     fn check_pushes(&mut self, pushed: &BTreeMap<u64, Vec<i64>>) {
         for (conn, types) in &self.subscribed {
             let want = self.model.stream.expected(types);
             let got = pushed.get(conn).map_or(&[][..], Vec::as_slice);
             assert!(got == want, "a subscriber to {types:?} got {got:?}, not {want:?}");
         }
-        // What goes to a connection that just ended goes nowhere.
+        // A push to a connection that has just ended reaches nobody, so it does not count.
         let lives = |conn: &u64| self.agents.iter().any(|agent| agent.conns.contains(conn));
         let stranger = pushed.keys().find(|conn| !self.subscribed.contains_key(conn) && lives(conn));
         assert!(stranger.is_none(), "{stranger:?} got events that it did not ask for");

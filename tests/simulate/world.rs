@@ -57,9 +57,9 @@ pub struct Agent {
     pub conns: Vec<u64>,
     /// It hangs: the broker counts it as away.
     pub mute: bool,
-    /// A message of which nobody said whether it was accepted.
+    /// A message that the agent may send again, since the answer to it was lost.
     pub retry: Option<Value>,
-    /// What it has to report as written out.
+    /// Messages that it has yet to report as shown.
     pub show: Vec<String>,
     /// Messages that it could answer.
     pub messages: Vec<String>,
@@ -74,7 +74,7 @@ pub struct Command {
     pub key: String,
 }
 
-/// What the store is in.
+/// Where the store is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disk {
     Memory,
@@ -88,7 +88,7 @@ pub struct World {
     hubs: Option<Hubs>,
     /// The hub that leads next.
     next_hub: usize,
-    /// Keeps a database alive that has no file.
+    /// Keeps a database in memory alive while no broker has it open.
     keeper: Option<Store>,
     dir: PathBuf,
     on_file: bool,
@@ -122,7 +122,7 @@ impl World {
             std::fs::create_dir_all(&dir).expect("a directory for the store");
             dir
         } else {
-            // SQLite's own database without a file, which several connections see.
+            // An SQLite database in memory that several connections can open.
             PathBuf::from(format!("file:/simulate-{run}?vfs=memdb"))
         };
         let clock = Clock { wall: 1_795_000_000_000, boot: 5_000_000, base: 0, started: 0 };
@@ -187,7 +187,7 @@ impl World {
         if self.on_file { self.dir.join(format!("{}.db", self.n_stores)) } else { self.dir.clone() }
     }
 
-    /// What is on the disk; of several hubs, on that of the one which leads now.
+    /// Opens the store on the disk; if there are several hubs, the store of the hub that leads next.
     fn open_store(&mut self) -> Store {
         match &mut self.hubs {
             Some(hubs) => hubs.take_over(self.next_hub),
@@ -195,7 +195,7 @@ impl World {
         }
     }
 
-    /// Ends a turn; returns whether anything of it may leave.
+    /// Ends a turn. Returns whether its answers may be sent.
     pub fn commit(&mut self) -> bool {
         let now = self.now();
         let mesh = self.mesh.as_mut().expect("the broker runs");
@@ -251,7 +251,7 @@ impl World {
             assert!(!rows.is_empty(), "events after {after} are lost: {value}");
             rows.iter().for_each(|row| self.model.stream.push(row, now));
         }
-        // What it had been told before is there as it was.
+        // The events that the watcher was told of before are still there, unchanged.
         let tail = (last - 10).max(0);
         let value = self.raw("events.read", json!({ "after": tail, "limit": 200 }));
         self.model.stream.read(tail, &[], &value, self.model.now);
@@ -368,7 +368,7 @@ impl World {
         panic!("the mesh is due again and again, and time does not pass");
     }
 
-    /// Somebody sets the clock. A running broker does not care; the next one starts with it.
+    /// Somebody sets the clock. A running broker does not notice; the next broker starts with the new time.
     pub fn set_clock(&mut self) {
         let jump = self.dice.pick(&[-HOUR, HOUR, -60_000, 60_000, -24 * HOUR, 20 * HOUR]);
         self.clock.wall += jump;
@@ -376,8 +376,8 @@ impl World {
         self.count(if jump < 0 { "clocks set back" } else { "clocks set ahead" });
     }
 
-    /// The broker is killed: between two turns, in one that was not committed, or after the commit
-    /// and before anything left.
+    /// The broker is killed: between two turns, in a turn that was not committed, or after the commit but before
+    /// anything was sent.
     pub fn crash(&mut self, asks: Vec<Ask>, commits: bool) {
         self.note(format!("crash, with {} calls, committed {commits}", asks.len()));
         self.count(match (asks.is_empty(), commits) {
@@ -417,7 +417,7 @@ impl World {
         }
         self.verbs.clear();
         self.subscribed.clear();
-        // What ran out while nobody looked is seen in the first turn.
+        // The new broker notices in its first turn what expired while none was running.
         let store = self.open_store();
         self.clock.start(store.last_time().expect("a time"));
         self.model.now = self.now();
@@ -427,7 +427,7 @@ impl World {
         self.come_back(commands);
     }
 
-    /// Lets the engine fail as the crash wants it: the turn is in the log, or it is not.
+    /// Lets the log engine fail in a way that fits the crash: the turn is in the log, or it is not.
     fn set_fault(&mut self, is_written: bool) {
         let Some(hubs) = self.hubs.as_ref().filter(|_| self.dice.one_in(2)) else { return };
         hubs.set_fault(&mut self.dice, is_written);
@@ -453,7 +453,7 @@ impl World {
             }
             self.mesh = None;
             for suffix in ["", "-wal", "-shm"] {
-                // A clean end removed some of them.
+                // A clean end may have removed some of them.
                 let _ = std::fs::remove_file(format!("{}{suffix}", old.display()));
             }
         }

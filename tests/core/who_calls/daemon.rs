@@ -1,4 +1,4 @@
-//! A daemon that serves several threads of its agent, and starts an MCP server for each before it names any.
+//! A daemon that serves several threads of its agent, and starts an MCP server for each before it names any thread.
 
 use super::{Session, World, id_of};
 use serde_json::json;
@@ -6,7 +6,7 @@ use slm_mesh::core::ConnId;
 use slm_mesh::known_agents::AGENTS;
 
 impl World {
-    /// An MCP server of the session that knows no key yet; its connection.
+    /// The connection of a new MCP server of the session, which does not know the session's key yet.
     fn server(&mut self, session: &Session) -> ConnId {
         let conn = self.connect(&session.above);
         self.attach(session, conn, None);
@@ -42,7 +42,7 @@ fn two_threads_of_one_daemon_are_two_peers_although_their_servers_came_before_an
             assert_eq!(id_of(&world.call(conn, "whoami", json!({}), &thread.above).unwrap()), *id);
         }
         assert_eq!(world.sessions(), sorted(&ids), "{}", agent.id);
-        // A server whose first peer has mail keeps it: it may be somebody's.
+        // If the peer that a server had at first has mail, that peer stays, since the mail may be meant for somebody.
         let third = world.tab(&one);
         let conn = world.server(&third);
         let placeholder = id_of(&world.call(conn, "whoami", json!({}), &third.above).unwrap());

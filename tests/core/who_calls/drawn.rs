@@ -1,6 +1,6 @@
-//! Windows, tabs, subagents, restarts and names that return, drawn by a seed. After each step a session is still the
-//! peer that it was, and no other one is; mail reaches only its addressee; no file has two owners; no session is refused
-//! by its own lock.
+//! Windows, tabs, subagents, restarts and names that return, drawn by a seed. After each step, a session is still the
+//! peer that it was, and no other session is that peer; mail reaches only its addressee; no file has two owners; no
+//! session is refused by its own lock.
 
 use super::{AGENTS, Session, World, process};
 use serde_json::json;
@@ -23,7 +23,7 @@ impl Draw {
     }
 }
 
-/// A session that lives, and the peer that it is.
+/// A running session, and the peer that it is.
 struct Live {
     session: Session,
     id: String,
@@ -59,7 +59,8 @@ impl Play {
         self.live.push(live);
     }
 
-    /// Shows a session its mail. A fresh one may have the mail of a session that has gone, with its name.
+    /// Shows a session its mail. A fresh session may take over the name of a session that has gone, and with it that
+    /// session's mail.
     fn read(&mut self, live: &mut Live, is_fresh: bool) {
         let args = self.world.hook_args(&live.session);
         let answer = self.world.call_once("hook.mail", args, &live.session.above).unwrap();
@@ -214,7 +215,7 @@ fn sessions_drawn_by_a_seed_stay_who_they_are() {
         let agents = AGENTS.iter().filter(|agent| agent.dialect.is_some()).collect();
         let mut play = Play { world: World::new(), draw: Draw(seed), agents, live: Vec::new(), n_letters: 0 };
         for step in 0..STEPS {
-            // What fails is found again by these two numbers.
+            // These two numbers are enough to repeat a failure.
             eprintln!("seed {seed} step {step}");
             play.step();
             play.check();

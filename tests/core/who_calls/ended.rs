@@ -10,7 +10,8 @@ impl World {
         self.call_once("hook.turn_end", args, &session.above).unwrap();
     }
 
-    /// A hook that reports the past: after a tool, at a stop, a notification.
+    /// A hook that reports something past, and so may be late: after a tool, at the end of a turn, or for a
+    /// notification.
     fn late_hook(&mut self, session: &Session) -> Value {
         let mut args = self.hook_args(session);
         args["mayBeLate"] = json!(true);
@@ -51,7 +52,7 @@ fn a_session_that_begins_again_after_its_end_gets_its_mail() {
         let id = world.hook(&session);
         world.call_once("send", json!({ "to": id, "message": "hello" }), &[]).unwrap();
         world.end(&session);
-        // A prompt, or a resumed session.
+        // A hook that can't be late, as for a prompt or a resumed session, brings the session back.
         assert_eq!(world.hook(&session), id);
         assert_eq!(world.late_hook(&session)["messages"][0]["payload"], json!("hello"), "{}", session.agent.id);
     });
@@ -62,7 +63,7 @@ fn an_older_key_of_a_session_is_known_after_a_restart() {
     each_with_hooks(|world, mut session, _| {
         let id = world.hook(&session);
         let old = session.clone();
-        // Keys are the agent's own texts; one may look like our list of keys.
+        // Keys are the agent's own texts; one may look like the list of keys in our store.
         for key in ["[\"key\",\"other\"]", "[", "a\nb", "newest"] {
             session.key = format!("{key}-{}", old.key);
             session.continues = true;

@@ -1,4 +1,4 @@
-//! Restarts of the broker between any two calls of a session, and agents that only their MCP server shows.
+//! Restarts of the broker between any two calls of a session, and agents that are known only from their MCP server.
 
 use super::{AGENTS, Road, Session, World, each, open, process};
 use serde_json::{Value, json};
@@ -7,13 +7,13 @@ use slm_mesh::base::process::Process;
 use slm_mesh::core::{ConnId, Effect};
 use slm_mesh::known_agents::by_kind;
 
-/// The name that an agent without a file gives itself.
+/// The name that an agent gives itself which slm-mesh does not know.
 const NEWCOMER: &str = "newcomer";
 /// The process id of an MCP server in these tests.
 const SERVER: i64 = 77;
 
 impl World {
-    /// The broker ends, and the next one expects the MCP servers of these sessions back.
+    /// The broker ends, and the next broker expects the MCP servers of these sessions to reconnect.
     pub(super) fn restart_broker(&mut self, sessions: &mut [&mut Session]) {
         let store = self.mesh.take().unwrap().into_store();
         let mesh = self.mesh.insert(open(store, self.now));
@@ -47,14 +47,14 @@ impl Newcomer {
         conn
     }
 
-    /// Its server attaches; who it is.
+    /// Attaches its MCP server. Returns the peer that it is.
     fn attach(&mut self) -> String {
         self.conn = self.connect();
         let args = json!({ "agent": NEWCOMER, "project": "/p", "pid": SERVER, "knownAgent": false });
         super::id_of(&self.world.call(self.conn, "attach", args, &self.above).unwrap())
     }
 
-    /// Who a verb below these processes acts as.
+    /// What a verb (subcommand) below these processes learns about who it acts as.
     fn verb(&mut self, above: &[Process]) -> Result<Value, Error> {
         let conn = self.connect();
         let answer = self.world.call(conn, "whoami", json!({}), above)?;
@@ -126,7 +126,7 @@ fn a_broker_that_restarts_between_two_calls_of_a_session_changes_nothing() {
         let mut known = String::new();
         for road in order.chunks(1) {
             let id = world.speak(&mut session, road);
-            // An agent may have no hooks, and a verb below an editor may be its user's.
+            // There is no id if the agent has no hooks, or if a verb below an editor is its user's.
             if !id.is_empty() {
                 assert!(known.is_empty() || id == known, "{} by {order:?}", session.agent.id);
                 known = id;
@@ -141,7 +141,7 @@ fn sessions_that_nobody_wrote_to_leave_no_peers_behind() {
     for agent in AGENTS.iter().filter(|agent| agent.dialect.is_some()) {
         let mut world = World::new();
         for n in 0..20 {
-            // Two at once, so that the next one can't tell which of them it was.
+            // Two sessions at once, so that the next session can't tell which of them it continues.
             let mut both = [world.session(agent), world.session(agent)];
             let conns = both.each_mut().map(|session| {
                 world.serve(session);
@@ -179,7 +179,7 @@ fn a_session_whose_server_takes_over_a_name_is_one_peer_with_its_hooks() {
         world.call(former.conn.unwrap(), "detach", json!({}), &[]).unwrap();
         let mut next = world.session(agent);
         assert_eq!(world.speak(&mut next, &[Road::Server, Road::Hook, Road::Verb]), id, "{}", agent.id);
-        // The one that had the name comes back in another window, by either of its keys.
+        // The session that had the name before comes back in another window, under either of its keys.
         for key in [&former.key[..], former.key.trim_end_matches('+')] {
             let window = Session { key: key.to_owned(), ..world.session(agent) };
             assert_ne!(world.hook(&window), id, "{}: two windows are one peer", agent.id);
@@ -260,7 +260,7 @@ fn the_log_says_once_that_a_hook_speaks_for_a_session_from_outside() {
         let said = reports(&mut world, &stranger);
         assert!(said.len() == 1 && said[0].starts_with("process 9 acts as "), "{}: {said:?}", agent.id);
         assert_eq!(reports(&mut world, &stranger), Vec::<String>::new(), "once");
-        // It gets no more than that: the session stays online while its own agent lives.
+        // The stranger gets no more than that: when it exits, the session stays online, since its own agent still runs.
         world.mesh.as_mut().unwrap().on_process_exit(&stranger.above[0], 0);
         world.settle();
         assert!(

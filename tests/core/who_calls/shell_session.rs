@@ -31,7 +31,7 @@ fn a_session_in_the_environment_that_is_not_the_callers_is_refused() {
         };
         assert!(refusal(world, &outer, "nobody").contains("no session has that id"));
         assert!(refusal(world, &outer, &world.human()).contains("no session has that id"), "the human is none");
-        // An agent that this one started inherits the variable, and is itself.
+        // An agent that this session started inherits the variable, but acts as itself.
         let mut inner = world.session(AGENTS.iter().find(|agent| agent.id == "codex").unwrap());
         let apart = inner.clone();
         inner.above.extend(outer.above.clone());
