@@ -1,6 +1,6 @@
-//! Words that could end a process: too deep for its stack, too long for its memory, too large for its
-//! numbers, too many for its time. Whatever one client says, the process lives and the others are
-//! answered. (HTTP has the same in tests/http/hostile.rs and tests/http_thread.)
+//! Input that could end a process: too deep for its stack, too long for its memory, too large for its numbers, too many
+//! for its time. Whatever one client says, the process lives and the others are answered. (HTTP has the same in
+//! tests/http/hostile.rs and tests/http_thread.)
 
 mod stdio;
 mod support;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use stdio::{Bare, call, code, request};
 use support::{Place, Socket, lives, until};
 
-/// Deeper than any stack, were it followed.
+/// So deep that a recursive reader would overflow any stack.
 const DEPTH: usize = 100_000;
 
 struct Stage {
@@ -31,7 +31,7 @@ impl Stage {
         Stage { place, pid, neighbour }
     }
 
-    /// The same broker lives, has not stumbled, and serves who was there and who comes.
+    /// Checks that the same broker lives, has not panicked, and serves both old and new connections.
     fn check(&mut self) {
         assert_eq!(self.neighbour.call("ping", json!({}))["result"], json!({}));
         assert_eq!(self.place.socket().call("status", json!({}))["result"]["status"], json!("ok"));
@@ -209,7 +209,7 @@ fn hooks_fail_nobody_over_what_they_are_told() {
     for input in inputs {
         let mut command = stage.place.command(&["hook", "claude"]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        // It stops reading where it has had enough.
+        // The hook may stop reading early, which is no failure.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         let mut said = String::new();
         child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
@@ -226,7 +226,7 @@ fn sixty_four_globs_at_once_against_a_full_table_leave_others_their_turn() {
     session.call(1, "mesh_status", json!({}));
     let mut n_taken = 0;
     for k in 0..64 {
-        // Alike for long, and none of them meets another: the comparison has to look at all of it.
+        // These globs have a long beginning in common, but no two overlap, so a comparison has to look at all of both.
         let paths: Vec<String> =
             (0..64).map(|n| format!("/{}{k}/{}b{n}.rs", "a/".repeat(20), "?a*".repeat(6))).collect();
         let line = call(2 + k, "mesh_lock", json!({ "action": "lock", "filePaths": paths, "ttlMinutes": 60 }));
@@ -239,7 +239,7 @@ fn sixty_four_globs_at_once_against_a_full_table_leave_others_their_turn() {
     stage.check();
 }
 
-/// Makes calls for so long and returns the slowest one.
+/// Makes calls for this long, and returns the time of the slowest one.
 fn slowest_call(neighbour: &mut Socket, lasts: Duration) -> Duration {
     let (began, mut slowest) = (Instant::now(), Duration::ZERO);
     while began.elapsed() < lasts {
@@ -264,10 +264,10 @@ fn lock_queries_with_globs_that_others_pipeline_are_their_own_cost() {
     let mut pipelines: Vec<UnixStream> = (0..8).map(|_| connect(&stage.place)).collect();
     for stream in &mut pipelines {
         stream.set_nonblocking(true).unwrap();
-        // What it can't say now it need not say.
+        // What does not fit into the socket now need not be sent.
         let _ = stream.write(query.as_bytes());
     }
-    // It was more than a second for each call. A busy machine runs this, so the bound is a loose one.
+    // Each call once took more than a second. The bound is loose, because the machine may be busy with other tests.
     let slowest = slowest_call(&mut stage.neighbour, Duration::from_millis(500));
     assert!(slowest < Duration::from_millis(700), "{slowest:?}");
     stage.check();
@@ -289,7 +289,7 @@ fn idle_strangers_leave_room_for_a_newcomer_when_descriptors_run_out() {
     let idle: Vec<UnixStream> = (0..120).map(|_| connect(&place)).collect();
     let asked = Instant::now();
     assert_eq!(place.socket().call("status", json!({}))["result"]["status"], json!("ok"));
-    // It was more than ten seconds: a tenth of a second for each stranger.
+    // This once took more than ten seconds: a tenth of a second for each stranger.
     assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
     assert_eq!(session.call("ping", json!({}))["result"], json!({}), "a session keeps its place");
     drop(idle);

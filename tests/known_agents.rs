@@ -95,7 +95,7 @@ fn an_agent_that_an_interpreter_runs_is_known_by_its_link() {
     assert_eq!(id(&["node", "node", "server.js", "/usr/bin/gemini"]), None);
 }
 
-/// One agent's MCP server, hooks and process carry one type: with two types, a session became two peers.
+/// One agent's MCP server, hooks and process carry one type: with two types, a session would become two peers.
 #[test]
 fn an_agent_has_one_type() {
     for (client, process) in
@@ -126,7 +126,7 @@ fn no_other_code_names_an_agent() {
         names.extend(agent.identity.environment);
         names.extend(agent.identity.session_variable);
     }
-    // They are also what a page of a list ends with, and a word of the shell.
+    // These two names have other meanings, too: the cursor of a list, and a word of the shell.
     names.remove("cursor");
     names.remove("continue");
     let mut files = Vec::new();

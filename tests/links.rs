@@ -315,7 +315,7 @@ fn a_mesh_that_always_lists_new_peers_delays_nobody() {
 
 #[test]
 fn a_message_that_the_other_mesh_never_answers_holds_up_none_and_everybody_is_told() {
-    // It cuts the connection at one text, as a broker does that panics, or a proxy that dislikes it.
+    // The false mesh cuts the connection at one text, like a broker that panics, or a proxy that rejects the text.
     let post = |body: &str| if body.contains("poison") { "" } else { "200 OK\n{\"ok\":true}" }.to_owned();
     let place = Place::new().with("SLM_MESH_PEER_URL", &false_mesh(|_| peers_response(1, 1..2), post));
     let mut session = place.session("codex-mcp-client", "api");

@@ -1,4 +1,5 @@
-//! `lock FILE -- COMMAND`: a lock that lives as long as its command, and a process that hides nothing of it.
+//! `lock FILE -- COMMAND`: a lock that lives as long as its command, and a wrapper process that hides nothing of the
+//! command.
 
 mod support;
 
@@ -109,7 +110,7 @@ fn a_signal_of_the_command_to_its_own_group_is_no_echo() {
     let mut command = place.command(&["lock", "a.rs", "--", "sh", "-c", script]);
     let mut locked = Locked::run(command.process_group(0));
     assert_eq!((locked.line(), locked.line()), ("got".into(), "ready".into()));
-    // Signals are passed on in order, so an echo would come before this one.
+    // Signals are passed on in order, so an earlier signal that was passed on twice would arrive before this one.
     signal("USR1", locked.wrapper.id());
     assert_eq!((locked.line(), locked.status()), (String::new(), Some(6)));
 }

@@ -324,7 +324,7 @@ fn work_trees_are_apart_unless_the_whole_repository_is_meant() {
     assert!(is_error && error["error"].as_str().unwrap().contains("codex-main"), "{error}");
 }
 
-/// `git stash` takes away the work of another agent, if that has changed anything.
+/// `git stash` takes away the work of another agent, if that agent has changed anything.
 #[test]
 fn git_commands_on_the_whole_tree_are_denied_if_they_change_a_held_file() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! The log as people read it: two agents talk, a person looks, follows and searches, and nothing is taken.
+//! The log as people read it: two agents talk, a person looks, follows and searches, and nothing is marked as read.
 
 mod support;
 
@@ -84,9 +84,9 @@ fn a_person_reads_what_two_agents_wrote_and_both_still_get_their_mail() {
     assert_eq!(texts(&log(&place, &["--search", "LEXER where"])), ["where is the Lexer?"]);
     assert_eq!(texts(&log(&place, &["--grep", "lexer"])), [""; 0]);
     assert_eq!(texts(&log(&place, &["--since", "1h", "--limit", "1"])), ["all is well"]);
-    // With --as it is that agent's own.
+    // With --as, the log is that agent's own.
     assert_eq!(texts(&place.json(&["log", "--as", "bob", "--search", "well"])), [""; 0]);
-    // Nobody lost anything by it.
+    // Looking has changed nothing for the recipients.
     let inbox = ann.call("inbox", json!({}));
     assert!(texts(&inbox["result"])[0].starts_with("in src/lex.rs"), "{inbox}");
     assert!(inbox["result"]["messages"][0].get("again").is_none(), "{inbox}");
@@ -189,7 +189,7 @@ fn a_search_in_a_hundred_thousand_messages_finds_all_and_delays_nobody() {
     assert_eq!(found["more"], json!(false));
     let found = place.json(&["inbox", "--as", "human", "--search", "needle"]);
     assert_eq!((texts(&found), &found["more"]), (want.iter().map(String::as_str).collect(), &json!(false)));
-    // One call goes through a part only, so that a search holds nobody up.
+    // One call searches only a part, so that a search holds nobody up.
     let page = place.socket().call("log", json!({ "search": "needle", "as": "human" }));
     assert_eq!((texts(&page["result"]), &page["result"]["more"]), (vec!["rare needle 100000"], &json!(true)));
     assert!(page["result"]["before"].as_i64().unwrap() > 90_000, "{page}");
@@ -221,11 +221,11 @@ fn a_channel_is_a_conversation_of_its_members_and_a_thread_is_one_in_it() {
     let text = place.ok(&["channels", "--as", "human"]);
     assert!(text.contains("#api") && text.contains("ann, bob"), "{text}");
     let table = place.json(&["channels", "--as", "human"]);
-    // The answer has acknowledged the first.
+    // The answer has acknowledged the first message.
     assert_eq!(table["channels"][0]["unread"], json!(1), "{table}");
     let shown = place.ok(&["inbox", "--as", "human"]);
     assert!(shown.contains(&format!("answers {own}")), "{shown}");
-    // What a member of a channel is called cannot be taken for a channel, and the other way round.
+    // A channel's name must be valid.
     for args in [&["send", "--as", "human", "#no such", "x"][..], &["log", "--as", "human", "--with", "#"]] {
         assert_eq!(place.run(args).status.code(), Some(2), "{args:?}");
     }

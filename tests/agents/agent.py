@@ -18,17 +18,17 @@ class Agent:
     # Whether its session begins only with its first prompt. Then no mail can reach it before the second prompt.
     opens_by_prompt = False
 
-    # Tells it from the same agent that is connected in another way.
+    # Distinguishes it from the same agent that is connected in another way.
     way = ""
     # Whether set-up can keep its shell commands from writing held files.
     has_shield = False
     # Whether its run fails when a rule of its own forbids a command.
     fails_at_rule = False
-    # Whether it takes tools from MCP servers. An agent that does not has our verbs only.
+    # Whether it takes tools from MCP servers. An agent that does not can only run our verbs (subcommands).
     has_tools = True
     # Whether a user registers our server by hand, because set-up does not know the agent.
     is_registered_by_hand = False
-    # What it answers to its questions, one after another, on its standard input.
+    # The answers to its questions, one after another, for its standard input.
     answers = None
 
     def peer(self):
@@ -40,12 +40,12 @@ class Agent:
         return base / self.name / "node_modules/.bin"
 
     def is_installed(self, base):
-        """Whether this version is there."""
+        """Whether this version is installed."""
         manifest = base / self.name / "node_modules" / self.package / "package.json"
         return manifest.exists() and json.loads(manifest.read_text())["version"] == self.version
 
     def install(self, folder):
-        """Brings it from its registry; the last line of the error if that failed."""
+        """Installs it from its registry. Returns the last line of the error if that failed."""
         return last_error(["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--loglevel=error",
                            f"{self.package}@{self.version}", *self.needs])
 
@@ -80,7 +80,7 @@ class Agent:
         raise NotImplementedError
 
     def write_in_window(self, path, text):
-        """The same in a window, which may run with another model."""
+        """The same for a window, which may run with another model."""
         return self.write(path, text)
 
     def shell(self, command):
@@ -97,7 +97,7 @@ class Agent:
 
 
 class PythonAgent(Agent):
-    """The same from PyPI, in a virtual environment with the newest Python that it supports."""
+    """An agent from PyPI, in a virtual environment with the newest Python that it supports."""
 
     python = ""
 
@@ -114,7 +114,7 @@ class PythonAgent(Agent):
 
 
 def last_error(command):
-    """Runs a command; the last line that it printed if it failed."""
+    """Runs a command. Returns the last line that it printed if it failed."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -38,7 +38,7 @@ class Codex(Agent):
             file.write(f'[projects."{work}"]\ntrust_level = "trusted"\n')
 
     def window(self, env, work, log, server=None):
-        # With a model that it knows, Codex says that there is a newer one, and waits for an answer.
+        # For a model that it knows, Codex says that there is a newer one, and waits for an answer.
         command = [self.program, "--model", "mock", "--dangerously-bypass-hook-trust",
                    "--dangerously-bypass-approvals-and-sandbox", *(["--remote", server] if server else [])]
         return Terminal(command, env, work, log)
@@ -83,7 +83,7 @@ class OpenCode(Agent):
         })
 
     def environment(self, port):
-        # It runs commands with this shell. The shield needs bash.
+        # OpenCode runs commands with this shell. The shield needs bash.
         return {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1", "SHELL": "/bin/bash"}
 
     def command(self, prompt, again):
@@ -165,7 +165,7 @@ class Claude(Agent):
 
 
 class ClaudePlugin(Claude):
-    """The same, connected by our plugin instead of our set-up."""
+    """Claude Code, connected by our plugin instead of our set-up."""
 
     way = "-plugin"
     has_shield = False

@@ -1,5 +1,6 @@
-"""A model on loopback, as coding agents know it: Anthropic Messages, OpenAI Responses and Chat Completions, and
-Gemini. What it answers is decided by a play; what it was shown is kept, a line a request."""
+"""A mock model on loopback, which speaks the protocols of coding agents: Anthropic Messages, OpenAI Responses and Chat
+Completions, and Gemini. A play (a generator) decides what it answers; each request that it was shown is kept as a
+line."""
 
 import http.server
 import json
@@ -9,7 +10,7 @@ import threading
 
 
 class Call:
-    """A tool that the model asks for: the one of that name, else the first whose name ends so."""
+    """A call of a tool by the model: of the tool of that name, or else of the first tool whose name ends with it."""
 
     def __init__(self, tool, arguments):
         self.tool, self.arguments = tool, arguments
@@ -23,8 +24,8 @@ class Request:
         self.text = "\n".join(strings(body))
 
     def offers(self):
-        """The names of the tools, less what the agent puts before those of a server; also of those that it keeps
-        back and that another tool calls."""
+        """The names of the offered tools, without the prefix that the agent puts before those of a server; also the
+        names of tools that the agent keeps back and another tool calls."""
         names = [tool["name"] for tool in self.tools]
         names += self.deferred() if CALLS_DEFERRED in names else []
         names += re.findall(r"mcp_slm_mesh\.(mesh_[a-z]+)", self.text) if RUNS_CODE in names else []
@@ -58,7 +59,7 @@ SEARCHES = ("tool_search", "ToolSearch", "search_tool_functions")
 
 
 def looked_for(request):
-    """Brings our tools before the model where its agent keeps them back until they are looked for."""
+    """Gets our tools offered to the model if its agent keeps them back until the model searches for them."""
     search = next((tool for tool in request.tools if tool["name"] in SEARCHES), None)
     if search is None or "mesh_status" in [tool["name"][-11:] for tool in request.tools]:
         return request
@@ -72,8 +73,8 @@ def looked_for(request):
 
 
 def by_word(plays):
-    """The play of a model that serves several sessions: each request goes to the first play whose word it has. What a
-    session says after its play is nobody's business."""
+    """The play of a model that serves several sessions: each request goes to the first play whose word it contains.
+    What a session asks after the end of its play does not matter."""
     for play in plays.values():
         next(play)
     answer = None
@@ -87,8 +88,9 @@ def by_word(plays):
 
 
 class Model(http.server.ThreadingHTTPServer):
-    """Answers each request of the main loop with what the play yields, and "Done." once that has ended. A request
-    that offers hardly any tool is a side errand (a title, a summary): it gets a word, and the play does not see it."""
+    """Answers each request of the main loop with what the play yields, and "Done." once the play has ended. A request
+    that offers hardly any tool is a side errand (a title, a summary): it gets a fixed answer, and the play does not see
+    it."""
 
     daemon_threads = True
 
@@ -150,7 +152,7 @@ class Model(http.server.ThreadingHTTPServer):
 
 
 class Door(http.server.BaseHTTPRequestHandler):
-    """The four interfaces: each reads its own tools, and writes its own stream."""
+    """The four protocols: each has its own form of tools, and its own form of stream."""
 
     protocol_version = "HTTP/1.1"
 
@@ -184,7 +186,7 @@ class Door(http.server.BaseHTTPRequestHandler):
         self.send(json.dumps(value).encode(), "application/json")
 
     def stream(self, events):
-        """Server-sent events; one with a type is named so."""
+        """Sends server-sent events. An event with a type is named after the type."""
         lines = []
         for event in events:
             name = f"event: {event['type']}\n" if isinstance(event, dict) and "type" in event else ""
@@ -199,7 +201,7 @@ class Door(http.server.BaseHTTPRequestHandler):
         try:
             self.wfile.write(data)
         except OSError:
-            pass  # an agent that goes has no ear left
+            pass  # the agent has hung up
 
 
 def anthropic(door, path, body):
@@ -228,7 +230,7 @@ def anthropic(door, path, body):
 
 
 def responses(door, path, body):
-    # Tools that were looked for and found are offered from then on.
+    # Tools that the model searched for and found are offered from then on.
     found = [tool for item in body.get("input") or [] for tool in item.get("tools") or []]
     tools = []
     for tool in [*(body.get("tools") or []), *found]:

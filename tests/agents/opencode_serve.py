@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""OpenCode, or an agent that grew out of it, as its window runs it: a server with a session that stays when a turn is over (`opencode run` ends with
-its turn, and nothing can make it go on). Its arguments are the program and the prompts. Writes each prompt into one session; ends once that is idle for good."""
+"""Runs OpenCode, or an agent that grew out of it, as its window does: a server with a session that stays when a turn is
+over (`opencode run` ends with its turn, and nothing can make it go on). Its arguments are the program and the prompts.
+Writes each prompt into one session, and ends once that session stays idle."""
 
 import json
 import subprocess
@@ -45,7 +46,7 @@ def call(address, path, body):
 
 
 def listen(address, last):
-    """Notes when the server last told of something in a session."""
+    """Notes when the server last reported something about a session."""
     with urllib.request.urlopen(address + "/event", timeout=600) as events:
         for line in events:
             if b'"session.' in line or b'"message.' in line:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Real coding agents, without an account, against a model on loopback: what of the mesh reaches their model, and
-which edits happen, and what wakes an idle session. `make test-agents` runs it; `run.py [AGENT…]` runs some.
+"""Real coding agents, without an account, against a model on loopback: checks what of the mesh reaches their model,
+which edits happen, and what wakes an idle session. `make test-agents` runs it; `run.py [AGENT…]` runs only some agents.
 
 Each agent is installed once by npm or pip, at the version in its class, into target/agents. It then runs in a network
-namespace that has loopback alone (hence as root), with an empty environment, a home of its own and dummy keys. Set-up
+namespace that has only loopback (which needs root), with an empty environment, a home of its own and dummy keys. Set-up
 connects it as it would a user's. What each was shown, did and said stays in target/agents/run. Exit status: 0 when
 every proof holds."""
 
@@ -50,8 +50,8 @@ ALL_PROOFS = PROOFS + shell.SHELL + wakes.WAKES + sessions.SESSIONS + verb_agent
 VERB_PROOFS = ["one", "verb"] + [name for name, _ in verb_agents.VERBS]
 
 # Stands in for slm-mesh during a run: keeps what each hook was told and what it said. Mail comes in between the
-# session's first hook and its second, which some agents start at once. As a script of that name it is no more to the
-# broker than the program itself.
+# session's first hook and its second, which some agents start at once. Since it is a script with the program's name,
+# the broker takes it for the program itself.
 STAND_IN = """#!/bin/sh
 if [ "$1" != hook ] || [ $# -gt 2 ]; then exec '{real}' "$@"; fi
 n=$(date +%s%N)
@@ -95,7 +95,7 @@ class Stage:
         agent.settings(self.home, self.work, port)
 
     def mesh(self, *words):
-        """A verb of ours, as the human: its answer."""
+        """Runs one of our verbs as the human (the person who owns the machine). Returns its answer."""
         command = [str(self.bin / "real/slm-mesh"), *words, "--json"]
         done = subprocess.run(command, env=self.env, cwd=self.work, capture_output=True, text=True, timeout=20)
         return json.loads(done.stdout or "null")
@@ -114,8 +114,8 @@ class Stage:
     def setup(self):
         if self.agent.is_registered_by_hand:
             return True
-        # Also where mail may wake it, a run without a window ends as it does without that. A session that stays
-        # would be woken, by the mail that must not keep it going.
+        # Mail may wake the agent in these runs, too: without a window, a run ends all the same. But a session that
+        # stays open would be woken by the very mail that must not keep it going.
         wake = ["--wake"] if self.agent.name in wakes.SURFACE and not self.agent.opens_by_prompt else []
         *first, last = self.agent.connect(str(self.bin / "slm-mesh"))
         return all(self.connected(command) for command in [*first, last + (wake if not self.agent.way else [])])
@@ -130,7 +130,7 @@ class Stage:
         return done.returncode == 0
 
     def run(self, prompt, play):
-        """One run of the agent, to its end; its last line if it failed."""
+        """Runs the agent once, to its end. Returns its last line if it failed."""
         self.model.perform(play)
         self.ran += 1
         command = self.agent.command(prompt, self.ran > 1)
@@ -150,7 +150,7 @@ class Stage:
         return None if child.returncode == 0 else f"exit status {child.returncode}: {said[-1][:200]}"
 
     def has_stopped(self):
-        """Waits for the end of the first turn; whether it came."""
+        """Waits for the end of the first turn. Returns whether it came."""
         end = time.monotonic() + STOPS_SECONDS
         while time.monotonic() < end:
             told = [path for path in self.log.glob("*.in") if '"Stop"' in path.read_text()]
@@ -171,7 +171,7 @@ class Stage:
 
 
 def end_leftovers(home):
-    """Ends what an agent left running in the background: all that has this home."""
+    """Ends what an agent left running in the background: all processes with this home."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if f"HOME={home}" in (folder / "environ").read_text(errors="replace").split("\0"):
@@ -181,13 +181,13 @@ def end_leftovers(home):
 
 
 class Proofs:
-    """What held of the proofs, and why not."""
+    """Which proofs held, and why the others did not."""
 
     def __init__(self):
         self.found = {}
 
     def __call__(self, proof, holds, why=""):
-        """Notes one; what failed once stays failed."""
+        """Notes the result of a proof. A proof that failed once stays failed."""
         if self.found.get(proof, True) is True:
             self.found[proof] = True if holds else why or "no"
 
@@ -200,7 +200,7 @@ def first_play(stage, proof):
     agent, work = stage.agent, stage.work
     request = yield
     if agent.opens_by_prompt:
-        # Once the turn is over: what comes in before would keep it going.
+        # Mail is sent only once the turn is over: mail that comes in earlier would keep the turn going.
         threading.Thread(target=lambda: stage.has_stopped() and stage.mesh("send", stage.peer, PROMPT)).start()
         request = yield "Good day."
     proof("prompt", request.count(PROMPT) > 0, "not in its request")
@@ -224,14 +224,14 @@ def first_play(stage, proof):
     request = yield "The file is written."
     proof("stop", request.count(STOP) > 0, "went on without the mail")
     proof("freed", "free.txt" not in stage.locks(), "still locked")
-    # More mail must not keep it from stopping: it goes on already.
+    # More mail must not keep the agent from stopping, since mail has already made it go on once.
     stage.mesh("send", stage.peer, START)
     yield "I have read it."
     proof("stop", False, "went on a second time")
 
 
 def second_play(stage, proof):
-    """The agent again, in the same folder: the mail that waited."""
+    """A second run in the same folder, which must show the mail that waited."""
     request = yield
     proof("start", request.count(START) > 0, "not in the first request")
     yield from looked_for(request)
@@ -245,13 +245,13 @@ MESH_TOOLS = ["mesh_peers", "mesh_summary", "mesh_send", "mesh_inbox", "mesh_sta
 
 
 def shown_twice(requests):
-    """The words that one request held more often than once."""
+    """The words that a single request contained more than once."""
     return [word for word in WORDS if any(request.count(word) > 1 for request in requests)]
 
 
 def keep_inputs(stage, folder):
-    """Writes what the hooks were told, one file an event, with the places named /work and /home: of edits the one of
-    the held file, of tools ours."""
+    """Writes what the hooks were told, one file for each event, with the folders renamed to /work and /home. Of several
+    edits, it keeps the one of the locked file; of several tools, one of ours."""
     found = {}
     for path in sorted(stage.log.glob("*.in")):
         told = json.loads(path.read_text())
@@ -268,14 +268,14 @@ def keep_inputs(stage, folder):
 
 
 def copilot_event(told):
-    """Copilot does not say what happened."""
+    """The event of an input, recognised by its fields, since Copilot does not name it."""
     fields = {"toolResult": "postToolUse", "toolName": "preToolUse", "prompt": "userPromptSubmitted",
               "stopReason": "agentStop", "source": "sessionStart", "reason": "sessionEnd"}
     return next(event for field, event in fields.items() if field in told)
 
 
 def shortened(value):
-    """The same with long texts cut."""
+    """A value with its long texts cut."""
     if isinstance(value, dict):
         return {key: shortened(one) for key, one in value.items()}
     if isinstance(value, list):
@@ -292,7 +292,7 @@ def open_stage(agent, program):
 
 
 def prove(agent, program, inputs):
-    """Runs one agent; its proofs."""
+    """Runs one agent. Returns its proofs."""
     proof, stage = Proofs(), open_stage(agent, program)
     model = stage.model
     try:
@@ -330,7 +330,7 @@ def prove(agent, program, inputs):
 
 
 def prove_verbs(agent, program):
-    """Runs one agent without MCP; its proofs."""
+    """Runs one agent without MCP. Returns its proofs."""
     proof, stage = Proofs(), open_stage(agent, program)
     failed = "set-up failed: see setup.txt"
     try:
@@ -348,7 +348,7 @@ def prove_verbs(agent, program):
 
 
 def prove_shell(stage, proof):
-    """Runs the agent once more, with shell commands that write the held file; what became of each."""
+    """Runs the agent once more, with shell commands that write the locked file. Returns what became of each."""
     tiers = {}
     shell.prepare(stage)
     stage.mesh("lock", "held.txt", "--reason", "the human rewrites it")
@@ -369,7 +369,7 @@ def prove_shield(stage, proof):
 
 
 def install(agent):
-    """Brings the agent from its registry, if need be; a reason if it can't."""
+    """Installs the agent from its registry, if need be. Returns the reason if that fails."""
     folder = BASE / agent.name
     folder.mkdir(parents=True, exist_ok=True)
     return None if agent.is_installed(BASE) else agent.install(folder)
@@ -397,11 +397,11 @@ def table(results):
 
 
 def word(held):
-    """A proof in the table: one that an agent has nothing for is not held against it."""
+    """A proof's cell in the table: `-` if the proof does not apply to the agent."""
     return "-" if held is None else "yes" if held is True else "no"
 
 
-# What a reader wants to know of an agent, and the proofs that it takes.
+# What a reader wants to know about an agent, and the proofs that show it.
 IN_SHORT = [
     ("mail at prompt", ["start", "prompt"]),
     ("mid-turn", ["tool"]),
@@ -414,7 +414,7 @@ IN_SHORT = [
 
 
 def shows(proofs, names):
-    """Whether each of these proofs holds; an agent must have something for one of them."""
+    """Whether these proofs hold. Proofs that do not apply to the agent are ignored, but at least one must apply."""
     found = [proofs.get(name) for name in names]
     return True in found and all(held in (True, None) for held in found)
 

@@ -27,7 +27,7 @@ WAITS = 40
 
 
 class Pair:
-    """Two sessions in one hall, and what held."""
+    """Two sessions in one hall (one home, project and mesh), and the first thing that did not hold."""
 
     def __init__(self, base, program, name, agents):
         self.hall, self.agents, self.why = Hall(base, program, name), agents, None
@@ -45,13 +45,13 @@ class Pair:
             self.why = why
 
     def write(self, write, name, text):
-        """A play in which an agent writes a file with one of its ways to write; its last request."""
+        """A play in which an agent writes a file with one of its ways to write. Returns its last request."""
         for tool, arguments in write(self.hall.work / name, text):
             request = yield Call(tool, arguments)
         return request
 
     def verb(self, agent, *words):
-        """A play in which an agent runs one of our verbs in its shell; what it printed."""
+        """A play in which an agent runs one of our verbs (subcommands) in its shell. Returns what the verb printed."""
         command = shlex.join([f"{self.hall.bin}/slm-mesh", *words])
         request = yield Call(*agent.shell(f"echo said=$({command} 2>&1)."))
         return re.findall(r"said=([^\n$]*)\.", request.text)[-1:]
@@ -70,7 +70,7 @@ def outer_play(pair, outer, inner, names):
     request = yield from looked_for((yield))
     request = yield from pair.write(outer.write, "mine.txt", "by the outer one")
     pair.proof(pair.holder("mine.txt") == names[0], f"the outer one's file is held by {pair.holder('mine.txt')}")
-    # The shell of Codex has a PATH of its own, and keeps keys back.
+    # The shell of Codex has a PATH of its own, and does not pass on keys.
     found = shutil.which(inner.program, path=pair.env["PATH"])
     settings = [f"{name}={value}" for name, value in {**pair.inner_env, "PATH": pair.env["PATH"]}.items()]
     command = shlex.join(["env", *settings, found, *inner.command(INNER, False)[1:]])
@@ -189,14 +189,15 @@ def two_play(pair, agent, sharing):
 
 
 def prove_verb(pair, sharing, own, other, said):
-    """A verb acts as the session whose shell ran it, or as none of the two; never as the other one."""
+    """A verb acts as the session whose shell ran it, or as neither session; never as the other one."""
     text = said[0] if said else ""
     pair.proof(f"{sharing.names[other]} (" not in text, f"a verb of {sharing.names[own]} acts as the other: {text}")
     pair.proof(sharing.names[own] in text, f"a verb of {sharing.names[own]} says {text}")
 
 
 def open_two(pair, agent, windows):
-    """Opens two sessions in one process, a server behind two windows; what says a prompt to each."""
+    """Opens two sessions in one process, which is a server behind two windows. Returns two functions that say a prompt
+    to one session each."""
     if agent.name == "opencode":
         windows.append(agent.window(pair.env, pair.hall.work, pair.hall.root / "one.txt"))
         second = windows[0].begin()
@@ -206,7 +207,7 @@ def open_two(pair, agent, windows):
     pair.hall.until(DRAWS_SECONDS, lambda: (pair.hall.root / "server.sock").exists())
     for name in ("one.txt", "two.txt"):
         windows.append(agent.window(pair.env, pair.hall.work, pair.hall.root / name, address))
-    # A window takes no words before it has drawn itself.
+    # A window accepts no input before it has drawn itself.
     time.sleep(DRAWS_SECONDS)
     return windows[1].say, windows[2].say
 
@@ -236,7 +237,7 @@ def shared(base, program, agent):
 
 
 def prove(agents, base, program):
-    """What held for each of them; why not."""
+    """For each agent, whether its proofs held, or why not."""
     here = {agent.name: agent for agent in agents}
     found = {}
     for outer, inner in NESTED:

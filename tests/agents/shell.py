@@ -24,14 +24,14 @@ PLAIN = [
     ("here-document", "cat > held.txt <<'EOF'\nchanged\nEOF"),
     ("formatter", "prettier --write held.txt"),
 ]
-# No reading of the command shows that this one writes it.
+# The text of this command does not show that it writes the file.
 HIDDEN = ("script", "sh ./build.sh")
 # Stands in for a formatter, which need not be installed.
 PRETTIER = "#!/bin/sh\nshift\necho changed > \"$1\"\n"
 
 
 def prepare(stage):
-    """A commit to check out, a formatter, and a script that writes."""
+    """Prepares a commit to check out, a formatter, and a script that writes."""
     held = stage.work / "held.txt"
     before = held.read_text()
     held.write_text("as committed\n")
@@ -50,7 +50,8 @@ def said(request):
 
 
 def say_who(stage, proof):
-    """A play in which a verb says as whom the agent's shell acts; the request that has its words."""
+    """A play in which a verb (subcommand) says as whom the agent's shell acts. Returns the request that contains what
+    it said."""
     request = yield stage.agent.run(f"{stage.bin}/slm-mesh whoami; echo session=$SLM_MESH_SESSION.")
     proof("verb", f"{stage.peer} (" in said(request), f"whoami did not say {stage.peer}: {said(request)}")
     return request
@@ -81,8 +82,8 @@ def play(stage, proof, tiers):
 
 
 def shielded_play(stage, proof):
-    """One turn with a command that hides that it writes the locked file, and a free one; and with one that a rule of
-    the agent forbids."""
+    """One turn with a command whose text hides that it writes the locked file and a free file, and with a command that
+    a rule of the agent forbids."""
     held, free, forbidden = (stage.work / name for name in ("held.txt", "shielded.txt", "forbidden.txt"))
     yield
     yield Call(*stage.agent.shell("sh ./build.sh; echo free > shielded.txt"))

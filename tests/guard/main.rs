@@ -58,7 +58,7 @@ fn a_commit_of_a_file_that_an_agent_holds_is_refused() {
     let mut agent = place.session("codex-mcp-client", "repo");
     agent.tool("mesh_lock", serde_json::json!({ "action": "lock", "filePath": "a.txt", "reason": "mine now" }));
     change(&place, "repo", "3");
-    // Inside the agent's own process tree this would be the agent itself; so act as the human.
+    // Below this process, git would count as the agent itself, so act as the human (the person who owns the machine).
     let refused = git_as_human(&place, "repo", &["commit", "-qm", "held"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("codex-repo") && said.contains("mine now"), "{said}");
@@ -71,7 +71,7 @@ fn git_as_human(place: &Place, folder: &str, args: &[&str]) -> Output {
     let as_human = Place { root: place.root.clone(), dir: place.dir.clone(), env: place.env.clone() }
         .with("SLM_MESH_PEER", "human");
     let out = git(&as_human, folder, args);
-    // The directory still belongs to the first handle.
+    // The directory still belongs to `place`, so dropping this copy must not remove it.
     std::mem::forget(as_human);
     out
 }

@@ -1,4 +1,4 @@
-//! Hooks as agents run them: one process an event, JSON in, the agent's own dialect out.
+//! Hooks as agents run them: one process for each event, JSON in, the agent's own dialect out.
 
 mod input;
 #[path = "../support/mod.rs"]
@@ -10,7 +10,7 @@ use std::io::Write;
 use std::process::Stdio;
 use support::Place;
 
-/// Runs one hook; what it printed.
+/// Runs one hook, and returns what it printed.
 fn hook(place: &Place, agent: &str, input: &[u8]) -> String {
     let mut child = place
         .command(&["hook", agent])
@@ -19,7 +19,7 @@ fn hook(place: &Place, agent: &str, input: &[u8]) -> String {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // A hook that has seen enough closes its input: that is no failure.
+    // A hook may close its input once it has read enough, which is no failure.
     let _ = child.stdin.take().unwrap().write_all(input);
     let out = child.wait_with_output().unwrap();
     assert!(out.status.success(), "{agent}: {:?}", out.status);
@@ -179,7 +179,7 @@ fn each_dialect_shows_mail_denies_a_held_file_and_goes_on_once() {
         let continued = ask((dialect.stop)("s1"));
         let reason = (dialect.continued)(&continued).as_str().unwrap_or_default().to_owned();
         let text = if reason.starts_with("slm-mesh: mail came in") {
-            // It takes the reason for a prompt: the mail comes with that.
+            // The agent takes this reason as a prompt, so the mail comes with that prompt.
             (dialect.context)(&ask((dialect.prompt)("s1"))).as_str().unwrap_or_default().to_owned()
         } else {
             reason
@@ -204,7 +204,7 @@ fn an_agent_that_goes_on_already_is_left_alone() {
 fn hooks_and_mcp_server_of_one_session_are_one_peer_also_after_clear() {
     let place = Place::new();
     told(&place, "gemini", &at(&place, claude_shape("g1", "SessionStart")));
-    // The MCP server knows no key; both were started by the same process: this test.
+    // The MCP server knows no session key, but the same process started it and the hook: this test.
     let mut session = place.session("gemini-cli-mcp-client", ".");
     let me = session.tool("mesh_lock", json!({ "action": "lock", "filePath": "a.rs" }));
     let edit = |key: &str| {
@@ -357,7 +357,8 @@ fn the_hook_of_a_sessions_start_hands_its_session_to_the_shell() {
     assert!(said.contains(&format!("SLM_MESH_SESSION is {id}")) && said.contains("has ended"), "{said}");
 }
 
-/// Where a plugin and set-up, or a user and a project, have installed our hooks, an agent runs two for each event.
+/// If both a plugin and set-up, or both a user and a project, have installed our hooks, an agent runs two for each
+/// event.
 #[test]
 fn two_hooks_of_one_event_show_everything_once() {
     let place = Place::new();
@@ -373,7 +374,7 @@ fn two_hooks_of_one_event_show_everything_once() {
     place.ok(&["send", &me, "hello"]);
     let mail = said(&with(event("UserPromptSubmit"), json!({ "prompt": "go on" })));
     assert!(mail.len() == 1 && mail[0].to_string().contains("hello"), "{mail:?}");
-    // What the second hook says here only repeats what is right.
+    // Here both hooks may answer, since the second one only repeats the denial.
     let edit = json!({ "tool_name": "Write", "tool_input": { "file_path": place.root.join("held.txt") } });
     let denials = said(&with(event("PreToolUse"), edit));
     assert!(denials.iter().all(|answer| answer["hookSpecificOutput"]["permissionDecision"] == "deny"), "{denials:?}");
@@ -382,7 +383,7 @@ fn two_hooks_of_one_event_show_everything_once() {
     assert_eq!(later.len(), 1, "{later:?}");
 }
 
-/// An agent answers to the channel that it reads, so the name must be right.
+/// An agent answers to the channel that the text names, so the name must be right.
 #[test]
 fn mail_to_a_channel_names_the_channel() {
     let place = Place::new();

@@ -62,7 +62,7 @@ impl Broker {
         tcp(self.address())
     }
 
-    /// Ends the broker with a signal and waits for its end.
+    /// Sends a signal to the broker, and waits until the broker has ended.
     pub fn end(&mut self, signal: rustix::process::Signal) -> ExitStatus {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
@@ -203,14 +203,14 @@ impl Http {
         self.ok("/events", json!({ "types": [kind] }))["events"].as_array().unwrap().clone()
     }
 
-    /// Checks that the server closed the connection in order.
+    /// Checks that the server closed the connection after its last answer.
     #[track_caller]
     pub fn ends(&mut self) {
         assert_eq!(self.stream.read(&mut [0; 16]).unwrap(), 0, "more than the last answer");
     }
 }
 
-/// Prints that a test was skipped; fails where no test may be skipped.
+/// Prints that a test was skipped, or fails if no test may be skipped.
 pub fn skip(test: &str, why: &str) {
     assert!(std::env::var_os("SLM_MESH_TEST_ALL").is_none(), "{test}: {why}");
     println!("skipped: {test}: {why}");
@@ -236,19 +236,19 @@ pub fn assert_starts(value: &Value, wanted: &str) {
     assert_eq!(got.iter().take(wanted.len()).copied().collect::<Vec<_>>(), wanted, "{value}");
 }
 
-/// `2026-11-22T06:43:36.763Z`.
+/// Checks that a time has the form of `2026-11-22T06:43:36.763Z`.
 #[track_caller]
 pub fn assert_iso(value: &Value) {
     assert_shape(value, "0000-00-00T00:00:00.000Z");
 }
 
-/// `2026-11-22 06:43:36`.
+/// Checks that a time has the form of `2026-11-22 06:43:36`.
 #[track_caller]
 pub fn assert_sqlite(value: &Value) {
     assert_shape(value, "0000-00-00 00:00:00");
 }
 
-/// A UUID, in lower case.
+/// Checks that a text is a UUID in lower case.
 #[track_caller]
 pub fn assert_uuid(value: &Value) {
     let text = word(value);

@@ -73,7 +73,7 @@ fn lengths_that_lie() {
                 kept.push(shout(&broker, format!("POST /send HTTP/1.1\r\n{auth}Content-Length: {length}\r\n\r\nabc")));
             }
         }
-        // The body never comes; the server holds each connection only while it is silent.
+        // The body never comes, and the connections stay open.
         for _ in 0..40 {
             kept.push(shout(&broker, format!("POST /send HTTP/1.1\r\n{auth}Content-Length: 1048576\r\n\r\n")));
         }
@@ -293,7 +293,8 @@ fn a_list_of_events_is_no_larger_either() {
 fn invented_peers_do_not_use_up_the_subscriptions() {
     let broker = Broker::start();
     let mut http = broker.http();
-    // These are more than the mesh has room for. It pushes to known peers only, so it need not keep them.
+    // These are more than the mesh has room for. It pushes only to known peers, so it need not keep subscriptions of
+    // invented ones.
     for n in 0..84 {
         let ask = |n: usize| {
             let body = json!({ "action": "subscribe", "peerId": format!("invented {n}"), "types": ["*"] }).to_string();

@@ -109,7 +109,8 @@ fn a_late_heartbeat_does_not_revive_a_peer_that_unregistered() {
     let mut http = broker.http();
     let bob = named(&mut http, "bob");
     http.ok("/unregister", json!({ "peerId": bob }));
-    // Clients match this text and register again; with ok they would lose their push socket.
+    // Clients match this text and register again; if the answer were `ok`, they would not register again and would lose
+    // their push socket.
     http.refused("/heartbeat", json!({ "peerId": bob }), "Peer not found");
     assert_eq!(listed(&mut http), Vec::<String>::new());
 }
@@ -150,7 +151,7 @@ fn peers_mail_and_locks_outlive_a_crash() {
     let sent = http.ok("/send", json!({ "fromPeer": a, "toPeer": bob, "payload": "m" }));
     broker.end(rustix::process::Signal::KILL);
     broker.again();
-    // Clients read this token before the crash.
+    // The token is the one that clients read before the crash.
     let mut http = broker.http();
     http.ok("/heartbeat", json!({ "peerId": a }));
     let (mut found, mut wanted) = (listed(&mut http), [a.clone(), bob.clone()]);

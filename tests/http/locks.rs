@@ -1,5 +1,5 @@
-//! Locks over HTTP: a file has one holder, however its path is spelt; an owner renews its lock; an
-//! expired lock is gone. Also `since`, which accepts both forms of time.
+//! Locks over HTTP: a file has one holder, however its path is spelt; an owner renews its lock; an expired lock is
+//! gone. Also tests `since`, which accepts both forms of time.
 
 use super::client::*;
 use super::support::until;
@@ -164,6 +164,6 @@ fn a_relative_path_is_one_of_the_project_of_its_peer() {
     assert!(query(&b, "src/x").is_empty(), "the file of another project");
     assert_eq!(query(&b, "../a/src/x"), ["/a/src/x"]);
     assert_eq!(query(&b, "/a/src/x"), ["/a/src/x"]);
-    // Of somebody unknown nobody can tell the project.
+    // The caller is unknown, and so is its project: locks in all projects count.
     assert_eq!(query("nobody", "src/x"), ["/a/src/x"]);
 }

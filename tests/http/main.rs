@@ -1,5 +1,5 @@
-//! The twelve HTTP routes of a real broker, over plain TCP.
-//! **Invariant:** every test has a broker of its own, and waits for conditions only.
+//! The twelve HTTP routes of a real broker, over plain TCP. **Invariant:** every test has a broker of its own, and
+//! waits only for conditions, never for a fixed time.
 #![allow(clippy::unwrap_used)]
 
 mod client;

@@ -16,7 +16,7 @@ struct Ear {
     listener: UnixListener,
 }
 
-/// A connection from the broker to it.
+/// A connection from the broker to a peer's socket.
 struct Line(BufReader<UnixStream>);
 
 impl Ear {

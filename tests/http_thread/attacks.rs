@@ -175,7 +175,7 @@ fn strangers_that_never_read_make_room_for_a_client_with_a_token() {
     for n in 0..40 {
         let mut stranger = mesh.client();
         stranger.0.set_nonblocking(true).unwrap();
-        // It may have made room for the next one already.
+        // The server may already have dropped this connection to make room for the next one.
         let _ = stranger.0.write(ask.as_bytes());
         deaf.push(stranger);
         let mut newcomer = mesh.client();

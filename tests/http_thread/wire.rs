@@ -27,7 +27,7 @@ pub fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A server without a loop, its requests, and how often it woke the loop.
+/// A server without a loop, the requests that it would hand to the loop, and how often it tried to wake the loop.
 pub fn raw(
     limits: Limits,
     gate: Gate,
@@ -149,7 +149,7 @@ impl Client {
         self.ends();
     }
 
-    /// Checks that the server closed the connection in order.
+    /// Checks that the server closed the connection without a reset.
     #[track_caller]
     pub fn ends(&mut self) {
         assert_eq!(self.0.read(&mut [0; 16]).unwrap(), 0);

@@ -51,7 +51,8 @@ class Cluster:
             command = ["etcd", "--name", f"m{n}", "--data-dir", f"{directory}/etcd{n}", *network.tls_of_member()]
             command += ["--listen-client-urls", clients, "--advertise-client-urls", clients]
             command += ["--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers]
-            # Before etcd 3.5, this is not the default: a member that comes back interrupts the one that leads.
+            # Before etcd 3.5, pre-vote is not the default, and a member that comes back would interrupt the one that
+            # leads.
             command += ["--initial-cluster", everybody, "--pre-vote"]
             command = network.command_of_member(n, command)
             self.members.append(Process(command, environment(), f"{directory}/etcd{n}.log"))

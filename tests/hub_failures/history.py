@@ -58,7 +58,7 @@ def faults(operations):
 
 
 def out_of_order(kind, writes):
-    """If one ended before another began, its number is smaller."""
+    """If one write ended before another began, its number must be smaller."""
     by_end = sorted(writes, key=lambda one: one.ended)
     found, highest, n = [], None, 0
     for one in sorted(writes, key=lambda one: one.began):
@@ -72,7 +72,7 @@ def out_of_order(kind, writes):
 
 
 def stale(kind, writes, reads):
-    """A read that began after a write ended sees at least that write."""
+    """A read that began after a write ended must see at least that write."""
     by_end = sorted(writes, key=lambda one: one.ended)
     found, highest, n = [], 0, 0
     for read in sorted(reads, key=lambda one: one.began):

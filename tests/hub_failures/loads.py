@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 # An answer that takes longer belongs to a connection that is given up.
 ANSWER_MAX = 5
-# Entries and locks have new names after so many seconds, because a checker's work grows with the square of what
+# Entries and locks get new names after this many seconds, because a checker's work grows with the square of what
 # happens to one of them.
 OBJECT_SECONDS = 4
 # What a program waits before it tries again, as a user's program would.
@@ -60,7 +60,7 @@ class Load(threading.Thread):
         dice = random.Random(self.n)
         kinds = [self.message, self.message, self.write, self.write_if, self.read] + [self.lock] * self.takes_locks
         while not self.stopping.is_set():
-            # What has begun is brought to its end, so that nothing stays locked.
+            # An operation that has begun is brought to its end, so that nothing stays locked.
             dice.choice(kinds)(f"{self.n}.{next(self.turns)}")
         self.close()
         self.has_ended = True
@@ -86,7 +86,7 @@ class Load(threading.Thread):
     def message(self, turn):
         text = f"message {turn}"
         tries = itertools.count()
-        # Without a key, a text that was not answered may be there, so the next attempt has another text.
+        # Without a key, a message that was not answered may be stored, so the next attempt has another text.
         found = self.repeat(lambda: self.send(text if self.has_keys else f"{text}#{next(tries)}"))
         text = text if self.has_keys else f"{text}#{next(tries) - 1}"
         began = found.first if self.has_keys else found.began

@@ -29,7 +29,8 @@ def reason_for_loopback(program):
         return f"there is no {' and no '.join(missing)}"
     if subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode:
         return "this machine allows no network namespaces"
-    # A hub talks to etcd on another machine only over TLS. Both kinds of program refuse an empty file of authorities.
+    # A hub talks to etcd on another machine only over TLS. With or without TLS, the program refuses an empty file of
+    # authorities.
     with tempfile.TemporaryDirectory() as directory:
         env = environment(SLM_MESH_HOST="0.0.0.0", SLM_MESH_PORT=str(free_ports(1)[0]), SLM_MESH_DATA_DIR=directory,
                           SLM_MESH_STORE="etcds://etcd.invalid/slm", SLM_MESH_STORE_CA="/dev/null")
@@ -119,7 +120,7 @@ class Namespaces:
             run("ip", "link", "set", port, "up")
 
         def cut(n):
-            # The members can't answer this hub, which hears nothing at all and is reachable by its guests.
+            # The members can't answer this hub. It hears nothing at all from them, but its guests can still reach it.
             for member in self.members:
                 member.ip("route", "add", "blackhole", f"{self.hub_address(n)}/32")
             yield
@@ -150,7 +151,8 @@ def free_ports(n):
 
 
 class Loopback:
-    """Everything on one address. A hub's proxies can be cut, so that it is reachable by guests, and without its log."""
+    """Everything on one address. A hub's proxies can be cut, so that its guests can reach it, but it can't reach its
+    log."""
 
     def __init__(self, _):
         self.client_ports, self.peer_ports, self.session_ports = (free_ports(n) for n in (MEMBERS, MEMBERS, HUBS))

@@ -3,9 +3,9 @@
 
     run.py --program PATH [--checker PATH] [--seconds N] [--seed N]
 
-Guests, sessions, verbs and HTTP clients send messages, write and read entries, and take locks; each repeats what was not
-answered. At the end nothing that was acknowledged is lost or doubled, no read was stale, a checker of another author
-finds a single copy behind all answers, and all databases are equal.
+Guests, sessions, verbs and HTTP clients send messages, write and read entries, and take locks; each repeats what was
+not answered. At the end, nothing that was acknowledged is lost or doubled, no read was stale, a checker by another
+author finds that a single copy can have given all answers, and all databases are equal.
 """
 
 import argparse
@@ -222,7 +222,7 @@ def main():
     directory = tempfile.mkdtemp(prefix="slm-mesh-hubs-")
     checker_self_test(options.checker, directory)
     cluster = Cluster(program, directory, network(directory))
-    # What ends this script ends the cluster, too.
+    # A signal that ends this script must end the cluster, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         cluster.start()

@@ -1,4 +1,4 @@
-//! Afterwards: the mesh's own books, read over the socket, against ours.
+//! The audit after a run: compares the mesh's own records, read over the socket, with the ledger of the test.
 
 use crate::ledger::head;
 use crate::support::{Socket, until};
@@ -21,7 +21,7 @@ pub struct Mail {
 pub struct Locks {
     pub n_granted: usize,
     pub top_token: i64,
-    /// Falls by their reason.
+    /// How many locks ended, by reason.
     pub falls: BTreeMap<String, usize>,
     pub n_in_force: usize,
 }
@@ -47,7 +47,7 @@ fn pages(socket: &mut Socket, method: &str, rows: &str, cursor: &str, params: &V
     }
 }
 
-/// Every acknowledged message is in its mailbox as it was sent, and was read if it says so.
+/// Every acknowledged message is in its mailbox as it was sent, and if it is marked as read, its reader has read it.
 pub fn mail(world: &World, socket: &mut Socket) -> Mail {
     let mut mail = Mail::default();
     for peer in &world.peers {
@@ -98,7 +98,7 @@ fn check_mailbox(world: &World, peer: &Peer, found: &mut HashMap<String, Value>,
     breaches.into_iter().for_each(|breach| ledger.breach(breach));
 }
 
-/// Everybody reads what waits; then nothing acknowledged is unread.
+/// Reads all mail that waits for a worker. After that, no acknowledged message may be unread.
 pub fn drain(worker: &mut Worker) {
     while worker.read(false) != Some(0) {}
     let mut ledger = worker.world.ledger();
@@ -114,7 +114,8 @@ pub fn drain(worker: &mut Worker) {
     unread.into_iter().for_each(|breach| ledger.breach(breach));
 }
 
-/// The history of every lock: one holder at a time, tokens that grow, every grant and every fall.
+/// Checks the history of every lock: one holder at a time, tokens that grow, and an event for every grant and every
+/// end.
 pub fn locks(world: &World, socket: &mut Socket) -> Locks {
     let mut locks = Locks::default();
     let ask = json!({ "types": ["file_locked", "file_unlocked"], "limit": 200 });
@@ -170,7 +171,7 @@ pub fn locks(world: &World, socket: &mut Socket) -> Locks {
 /// Every lock in force is one that its holder was told of, or asked for without hearing the answer.
 pub fn in_force(world: &World, socket: &mut Socket) -> usize {
     let mut n_locks = 0;
-    // The lock of a command whose broker was killed falls after a grace.
+    // The lock of a command whose broker was killed ends after a grace period.
     until("every lock in force is accounted for", || {
         let found = ok(socket, "lock.query", json!({}));
         let rows = found["locks"].as_array().unwrap();

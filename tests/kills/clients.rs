@@ -1,4 +1,4 @@
-//! Three ways into the mesh, which all may lose an answer: an MCP session, a verb, HTTP.
+//! Three ways into the mesh, all of which may lose an answer: an MCP session, a verb (subcommand), HTTP.
 
 use crate::support::Place;
 use serde_json::{Value, json};
@@ -15,11 +15,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How a call ended.
 #[derive(Debug)]
 pub enum Got {
-    /// It was done.
+    /// The call succeeded.
     Done(Value),
-    /// It was refused: the word for it, and the sentence.
+    /// The call was refused: the kind of error, and its sentence.
     Refused(String, String),
-    /// Nobody knows.
+    /// The answer was lost, so nobody knows.
     Lost,
 }
 
@@ -41,7 +41,7 @@ pub enum Ask {
     Unlock {
         path: String,
     },
-    /// A command under a lock that falls with it.
+    /// A command under a lock that ends with the command.
     Run {
         path: String,
     },
@@ -56,7 +56,7 @@ pub enum Ask {
 }
 
 impl Ask {
-    /// What it is, in a word.
+    /// Its name in the ledger.
     pub fn name(&self) -> &'static str {
         match self {
             Ask::Who => "who",
@@ -72,18 +72,18 @@ impl Ask {
     }
 }
 
-/// Whoever can ask.
+/// A client that can make calls.
 pub trait Caller: Send {
-    /// Asks.
+    /// Makes a call.
     fn ask(&mut self, ask: &Ask) -> Got;
-    /// Brings a session that was killed back; whether that was needed.
+    /// Restarts a session that was killed. Returns whether that was needed.
     fn revive(&mut self) -> bool {
         false
     }
 }
 
-/// The process of a session while it may be killed: whoever ends it holds the lock, so that its
-/// number is nobody else's.
+/// The process id of a session while it may be killed. Whoever kills the process or waits for its end holds the lock,
+/// so that the id can't belong to another process by then.
 pub type Slot = Mutex<Option<u32>>;
 
 /// An MCP session that is started again when it was killed.
@@ -104,7 +104,7 @@ impl<'a> Mcp<'a> {
         session
     }
 
-    /// Starts the process; false if it was killed before it was ready.
+    /// Starts the process. Returns false if it was killed before it was ready.
     fn start(&mut self) -> bool {
         let dir = self.place.root.join(&self.folder);
         std::fs::create_dir_all(&dir).unwrap();
@@ -126,7 +126,7 @@ impl<'a> Mcp<'a> {
         writeln!(input, "{value}").and_then(|()| input.flush()).is_ok()
     }
 
-    /// Asks and reads on to the answer; `None` if the session died first.
+    /// Makes a request and reads until its answer; `None` if the session died first.
     fn request(&mut self, method: &str, params: &Value) -> Option<Value> {
         self.next += 1;
         if !self.say(&json!({ "jsonrpc": "2.0", "id": self.next, "method": method, "params": params })) {
@@ -177,7 +177,7 @@ impl Caller for Mcp<'_> {
 
     fn revive(&mut self) -> bool {
         let has_ended = |child: &mut Child| child.try_wait().map_or(true, |status| status.is_some());
-        // Checked and reaped under the slot's lock, so that nobody kills a number that is free.
+        // The process is checked and reaped under the slot's lock, so that nobody kills an id that is free again.
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         if self.child.as_mut().is_some_and(|child| !has_ended(child)) {
             return false;
@@ -205,15 +205,15 @@ impl Drop for Mcp<'_> {
     }
 }
 
-/// Verbs, each a process of its own, as one peer.
+/// Verbs (subcommands), each a process of its own, which all act as one peer.
 pub struct Verbs<'a> {
     pub place: &'a Place,
-    /// Whom they act as.
+    /// The peer as which they act.
     pub acting: &'static str,
 }
 
 impl Verbs<'_> {
-    /// Runs a command under a lock; its exit status is passed on.
+    /// Runs a command under a lock. The verb passes on the command's exit status.
     fn run(&self, path: &str) -> Got {
         let out = self.place.run(&["lock", path, "--as", self.acting, "--", "sh", "-c", "exit 7"]);
         match out.status.code() {
@@ -273,7 +273,7 @@ impl<'a> Web<'a> {
         web
     }
 
-    /// A program can't start the broker: it tries where one is said to be.
+    /// Connects to the port in the broker's file, since this program can't start a broker.
     fn connect(&self) -> Option<BufReader<TcpStream>> {
         let port = std::fs::read_to_string(self.place.dir.join("port")).ok()?;
         let stream = TcpStream::connect(("127.0.0.1", port.trim().parse().ok()?)).ok()?;
@@ -338,9 +338,9 @@ impl Caller for Web<'_> {
     }
 }
 
-/// An answer's body as what it says.
+/// How a call ended, according to the body of its answer.
 fn judged(value: Value) -> Got {
-    // A status says `status: ok`.
+    // A success need not have `ok: true`: the status has `status: ok`.
     if value["ok"] != json!(false) {
         return Got::Done(value);
     }

@@ -1,5 +1,5 @@
-//! The ledger that is kept beside the mesh: what was asked, what was acknowledged, what was read. What
-//! does not fit is written down as a breach, and a run with one fails.
+//! The ledger that the test keeps beside the mesh: what was asked, what was acknowledged, what was read. What does not
+//! fit is recorded as a breach, and a run with a breach fails.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -10,29 +10,29 @@ use std::time::Duration;
 pub struct SentMessage {
     /// Its sender saw an `ok`. Without one it may arrive or not.
     pub acked: bool,
-    /// How often its reader had it whole before it, and how often without the mark that it came again.
+    /// How often its reader received it whole, and how often without the mark that it came again.
     pub n_read: u32,
     n_unmarked: u32,
 }
 
-/// A lock that its holder was told of and has not given back.
+/// A lock that its holder was told of and has not unlocked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hold {
     pub holder: String,
     pub token: i64,
 }
 
-/// The part of a text that no other has.
+/// The beginning of a text, which no other text has.
 pub fn head(text: &str) -> &str {
     text.split(':').next().unwrap_or("")
 }
 
-/// Everything known from outside.
+/// Everything that is known from outside the mesh.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// By reader and text.
     pub messages: HashMap<(String, String), SentMessage>,
-    /// Ids under which a reader met a text: one each, else it was sent twice.
+    /// Ids under which a reader received each text. Two ids mean that the text was sent twice.
     ids: HashMap<(String, String), BTreeSet<String>>,
     /// Parts of long messages, by reader and message id.
     parts: HashMap<(String, String), BTreeMap<u64, String>>,
@@ -40,34 +40,34 @@ pub struct Ledger {
     pub grants: HashSet<(String, String, i64)>,
     /// Grants by path, for as long as their holder may count on them.
     pub held: HashMap<String, Hold>,
-    /// A grant was told to a second holder while a first one counted on its own: path, first, second.
+    /// Grants to a second holder while the first one still counted on its own grant: path, first, second.
     pub followed: Vec<(String, Hold, Hold)>,
     /// Who asked for a path without hearing the answer.
     pub unsure: HashSet<(String, String)>,
-    /// Who asked to give a path back, heard or not.
+    /// Who asked to unlock a path, whether the answer arrived or not.
     pub returns: HashSet<(String, String)>,
-    /// Grants whose return was acknowledged: path and token.
+    /// Grants whose unlock was acknowledged: path and token.
     pub freed: HashSet<(String, i64)>,
     /// The highest token that anybody was told.
     pub top_token: i64,
-    /// Versions that a compare-and-set was told it wrote.
+    /// Versions that were acknowledged to a compare-and-set.
     pub versions: BTreeSet<i64>,
-    /// Counters: what was told to be written, and what was asked.
+    /// Counters: the last value whose write was acknowledged, and the last that was asked for.
     pub counters: HashMap<String, (i64, i64)>,
-    /// Fetches over HTTP whose answer was lost: they read for good.
+    /// Fetches over HTTP whose answer was lost. Their messages count as read all the same.
     pub lost_fetches: HashMap<String, u32>,
     /// Calls by who made them: number, lost or refused as gone, the slowest that did not wait.
     pub calls: BTreeMap<&'static str, (u64, u64, Duration)>,
-    /// Refusals by their word.
+    /// Refusals by who was refused, the call and the reason.
     pub refusals: BTreeMap<String, u64>,
-    /// Messages that came again and said so.
+    /// Messages that came again and were marked so.
     pub n_again: u64,
-    /// What must not be.
+    /// What must not have happened.
     pub breaches: Vec<String>,
 }
 
 impl Ledger {
-    /// Something that must not be.
+    /// Records something that must not have happened.
     pub fn breach(&mut self, text: String) {
         if self.breaches.len() < 50 {
             self.breaches.push(text);
@@ -81,7 +81,7 @@ impl Ledger {
         }
     }
 
-    /// Its sender was told that it is in these mailboxes.
+    /// The sender of a text was told that it is in these mailboxes.
     pub fn sent(&mut self, readers: &[String], text: &str) {
         for reader in readers {
             match self.messages.get_mut(&(reader.clone(), text.to_owned())) {
@@ -91,7 +91,7 @@ impl Ledger {
         }
     }
 
-    /// A reader has these messages before it.
+    /// A reader received these messages.
     pub fn read(&mut self, reader: &str, messages: &[Value]) {
         for message in messages {
             let id = message["id"].as_str().unwrap_or_default().to_owned();
@@ -105,7 +105,7 @@ impl Ledger {
             };
             sent.n_read += 1;
             sent.n_unmarked += u32::from(!again);
-            // Two readers of one mailbox may write down the marked one first.
+            // If two workers read one mailbox, the marked copy may be recorded first.
             let n_unmarked = sent.n_unmarked;
             let ids = self.ids.entry(place.clone()).or_default();
             ids.insert(id);
@@ -128,11 +128,11 @@ impl Ledger {
         (parts.len() as u64 == n_parts).then(|| parts.values().map(String::as_str).collect())
     }
 
-    /// A holder was told that it holds a path; `floor` is the highest token that anybody had been told
-    /// when it asked.
+    /// A holder was told that it holds a path; `floor` is the highest token that anybody had been told when the holder
+    /// asked.
     pub fn granted(&mut self, holder: &str, path: &str, token: i64, floor: i64) {
         let grant = (holder.to_owned(), path.to_owned(), token);
-        // An earlier grant of which its holder never heard.
+        // This may be an earlier grant whose answer its holder never got.
         let is_late = self.unsure.remove(&(holder.to_owned(), path.to_owned()));
         let is_new = self.grants.insert(grant);
         if is_new && !is_late && token <= floor {
@@ -146,12 +146,12 @@ impl Ledger {
         self.top_token = self.top_token.max(token);
     }
 
-    /// A holder was told that a path of its is free again.
+    /// A holder was told that it has unlocked a path.
     pub fn returned(&mut self, path: &str, hold: Option<Hold>) {
         self.freed.extend(hold.map(|hold| (path.to_owned(), hold.token)));
     }
 
-    /// Whoever was killed counts on nothing.
+    /// A holder that was killed no longer counts on any lock.
     pub fn died(&mut self, holder: &str) {
         self.held.retain(|_, hold| hold.holder != holder);
     }

@@ -33,11 +33,11 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 fn kill(pid: u32) {
-    // Fails only if it has ended already.
+    // Fails only if the process has ended already.
     let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
 }
 
-/// Whether this is a broker of this place, and not a stranger that got its number.
+/// Whether this is a broker of this place, and not another program that got the broker's process id.
 fn is_broker(place: &Place, pid: u32) -> bool {
     let read = |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
     let ours = format!("SLM_MESH_DATA_DIR={}", place.dir.display());
@@ -45,14 +45,14 @@ fn is_broker(place: &Place, pid: u32) -> bool {
     is_daemon && read("environ").split(|byte| *byte == 0).any(|entry| entry == ours.as_bytes())
 }
 
-/// Brokers that are about to be, too: those that have not yet written who they are.
+/// A broker process, even one that is only starting and has not yet written its process id.
 fn unborn(place: &Place) -> Option<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.find(|pid| is_broker(place, *pid) && lives(*pid))
 }
 
-/// Who kills, and whom it killed last.
+/// The killer, and the process that it killed last.
 struct Killer<'a> {
     place: &'a Place,
     slots: &'a [Slot],
@@ -65,7 +65,7 @@ struct Killer<'a> {
 
 impl Killer<'_> {
     fn strike(&mut self) {
-        // One in ten waits for no more than the first sign of the next broker.
+        // One strike in ten comes as soon as the next broker's process exists.
         let early = self.dice.below(10) == 0;
         let pause = if early { 0 } else { self.dice.below(120) };
         std::thread::sleep(Duration::from_millis(pause));
@@ -106,14 +106,15 @@ impl Killer<'_> {
     }
 }
 
-/// Who a caller is, from its own mouth.
+/// Asks a caller who it is.
 fn who(caller: &mut dyn Caller, is_web: bool) -> Peer {
     let Got::Done(value) = caller.ask(&Ask::Who) else { panic!("it does not answer at the start") };
     let word = |name: &str| value["you"][name].as_str().unwrap_or_default().to_owned();
     Peer { id: word("id"), name: word("name"), is_web }
 }
 
-/// The callers with who they are: sessions, verbs of the human and in a session's shell, HTTP.
+/// The callers and the peers that they are: sessions, verbs (subcommands) of the human, who is the person that owns the
+/// machine, verbs in a session's shell, and HTTP clients.
 fn callers<'a>(place: &'a Place, slots: &'a [Slot]) -> Vec<(&'static str, Peer, Box<dyn Caller + 'a>)> {
     let mut callers: Vec<(&'static str, Peer, Box<dyn Caller + 'a>)> = Vec::new();
     for (n, slot) in slots.iter().enumerate() {
@@ -147,7 +148,7 @@ fn nothing_acknowledged_is_lost_whatever_is_killed() {
         World { place: &place, peers, files, ledger: Mutex::new(Ledger::default()), done: AtomicBool::new(false) };
     let mut workers: Vec<Worker> = Vec::new();
     for (n, (kind, me, caller)) in callers.into_iter().enumerate() {
-        // The shell inside a session leaves the locks to it.
+        // A shell inside a session leaves the locks to that session.
         let is_shell = kind == "verbs" && me.name == SHELL;
         let label = if is_shell { "shell".into() } else { me.name.clone() };
         let dice = Dice::new(seed * 1000 + n as u64);
@@ -198,7 +199,8 @@ fn nothing_acknowledged_is_lost_whatever_is_killed() {
     assert!(!["DAMAGED", "a bug", "panick"].iter().any(|word| log.contains(word)), "{log}");
 }
 
-/// Everybody answers as who it was; the mesh's books fit ours. What it comes to.
+/// Checks that every worker answers as the peer that it was, and that the mesh's records fit the ledger. Returns a
+/// summary.
 fn settle(world: &World, workers: &mut [Worker]) -> String {
     for worker in workers.iter_mut() {
         worker.revive();

@@ -1,4 +1,4 @@
-//! What the callers do all day, and what is written into the ledger about it.
+//! What the callers do during a run, and what the ledger records about it.
 
 use crate::clients::{Ask, Caller, Got};
 use crate::ledger::Ledger;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The compare-and-set that all share.
+/// The key that all workers change by compare-and-set.
 pub const SHARED: &str = "shared";
 
 /// xorshift64*, so that a run can be repeated as far as the machine allows.
@@ -36,11 +36,11 @@ impl Dice {
 pub struct Peer {
     pub id: String,
     pub name: String,
-    /// It reads over HTTP, where a fetch reads for good.
+    /// Whether it reads over HTTP, where a fetch marks messages as read at once.
     pub is_web: bool,
 }
 
-/// What all share.
+/// What all workers share.
 pub struct World<'a> {
     pub place: &'a Place,
     pub peers: Vec<Peer>,
@@ -73,7 +73,7 @@ pub struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    /// Works until all is done.
+    /// Works until the run is over.
     pub fn work(&mut self) {
         while !self.world.done.load(Ordering::SeqCst) {
             self.revive();
@@ -82,7 +82,7 @@ impl Worker<'_> {
         }
     }
 
-    /// A session that was killed comes back as who it was.
+    /// Restarts a session that was killed, which must come back as the same peer.
     pub fn revive(&mut self) {
         if self.caller.revive() {
             self.n_revived += 1;
@@ -104,7 +104,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Asks, and writes down how it went.
+    /// Makes a call, and records in the ledger how it ended.
     fn ask(&mut self, ask: &Ask) -> Got {
         let began = Instant::now();
         let got = self.caller.ask(ask);
@@ -117,7 +117,7 @@ impl Worker<'_> {
         let mut ledger = self.world.ledger();
         ledger.called(self.kind, began.elapsed(), waits, lost);
         if let Got::Refused(word, text) = &got {
-            // The sentence says more than the word, up to where it names names.
+            // The sentence says more than the kind of error, up to the point where it names peers or files.
             let text = text.split([':', ';', '(', '.']).next().unwrap_or("");
             let plain = ["held", "not_found", "conflict"].contains(&word.as_str()) || self.me.is_web;
             let word = if plain { word } else { text };
@@ -126,7 +126,7 @@ impl Worker<'_> {
         got
     }
 
-    /// Whether it is still itself.
+    /// Checks that the worker is still the same peer.
     pub fn check_who(&mut self) {
         if let Got::Done(value) = self.ask(&Ask::Who) {
             let (id, name) = (value["you"]["id"].as_str(), value["you"]["name"].as_str());
@@ -136,7 +136,7 @@ impl Worker<'_> {
         }
     }
 
-    /// It answers by itself, and as who it was.
+    /// Checks that the worker answers again without help, and as the same peer.
     pub fn check_back(&mut self) {
         let began = Instant::now();
         loop {
@@ -173,7 +173,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Reads a page of mail; how many messages it had, if it came.
+    /// Reads a page of mail. Returns how many messages the page had, if it arrived.
     pub fn read(&mut self, wait: bool) -> Option<usize> {
         match self.ask(&Ask::Inbox { wait }) {
             Got::Done(value) => {
@@ -243,7 +243,7 @@ impl Worker<'_> {
         self.check_count();
     }
 
-    /// What it was told to have written is there, or what it wrote later.
+    /// Checks that the entry has the last value whose write was acknowledged, or a later one.
     pub fn check_count(&mut self) {
         let key = format!("n-{}", self.label);
         let Some((told, asked)) = self.world.ledger().counters.get(&key).copied() else { return };

@@ -1,5 +1,5 @@
-"""A cable that is pulled, and one that is long and bad: noticed within 15 seconds on both sides, nothing that was
-acknowledged is lost, and who was cut off comes back by itself as who it was."""
+"""A cable that is pulled, and one that is long and bad: both sides notice within 15 seconds, nothing that was
+acknowledged is lost, and whoever was cut off reconnects without help as the same peer."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from namespaces import until
 from hosts import Exempt, Fault
 
 NOTICED_SECONDS = 15
-# Once more is tried to reach the hub before a call is told that it is away.
+# How long a session tries once more to reach the hub before it tells a call that the hub is away.
 TRIES_SECONDS = 4
 
 
@@ -75,7 +75,7 @@ def a_cable_that_is_pulled(seconds, net):
     if seconds > NOTICED_SECONDS:
         is_noticed(near, far, to_near, pulled)
         assert near.end(wanted)["lock"]["holder"] == "claude-api", "what was locked over there is free after a while"
-    # Who is not cut off goes on.
+    # Sessions that are not cut off go on.
     assert third.host.ok("state", "set", "port", "8080") and near.call("state", action="get", key="port")["entry"]
     time.sleep(max(0, pulled + seconds - time.monotonic()))
     lap.plug_back()
@@ -116,7 +116,7 @@ def a_long_and_bad_cable_is_only_slower(net):
         host.configure(SLM_MESH_HOST=hub.address, SLM_MESH_SHARED_SECRET=net.secret)
     sessions = sessions_on(hub, lap, rack)
     for session in sessions:
-        # Whose first packets were all lost is told that the hub can't be reached.
+        # A session whose first packets were all lost is told that the hub can't be reached, and tries again.
         until("it has reached the hub", session.is_met)
     all_of_it(*sessions)
 

@@ -22,7 +22,7 @@ class Missing(Exception):
 
 
 class Exempt(Missing):
-    """Something that a machine need not have, even where all else is asked for."""
+    """Something that a machine need not have, even if no proof may be skipped."""
 
 
 def faketime():
@@ -87,7 +87,7 @@ class Host(Machine):
         self.go_online()
 
     def plug_in_badly(self, ms, percent, seed):
-        """By a cable on which every frame takes so long, and some are lost."""
+        """Plugs the host in by a cable that delays every frame, and loses some of them."""
         self.ip("link", "del", "lan0")
         far_end = f"far{self.port}"
         wire = Running(self.net.switch.command(sys.executable, HERE / "wire.py", self.port, far_end, ms, percent, seed))
@@ -102,7 +102,7 @@ class Host(Machine):
         self.ip("route", "add", "224.0.0.0/4", "dev", "lan0")
 
     def pull(self):
-        """The cable: nothing is said to either side but that there is no carrier."""
+        """Pulls the cable: both sides learn only that there is no carrier."""
         self.net.switch.ip("link", "set", self.port, "down")
 
     def plug_back(self):
@@ -113,7 +113,7 @@ class Host(Machine):
         (self.dir / "config").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
 
     def knows(self, name, address):
-        """A line of /etc/hosts: ip netns lays the file over the machine's."""
+        """Adds a line to the host's /etc/hosts, which `ip netns` lays over the machine's."""
         self.etc.mkdir(parents=True, exist_ok=True)
         with open(self.etc / "hosts", "a") as file:
             file.write(f"{address} {name}\n")
@@ -123,12 +123,13 @@ class Host(Machine):
         shutil.rmtree(self.etc, ignore_errors=True)
 
     def command(self, *words):
-        """As on a machine of its own, with its host name."""
+        """The command line that runs a command as on a machine of its own, with its host name."""
         start = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', self.host_name]
         return super().command(*start, *words)
 
     def clock_is_off(self, by):
-        """From now on, for all that is started here: the time of day, not the time that passes."""
+        """Makes the clock wrong for all that is started here from now on: the time of day, but not the monotonic
+        clock."""
         self.clock = {"LD_PRELOAD": faketime(), "FAKETIME": by, "FAKETIME_DONT_FAKE_MONOTONIC": "1",
                       "DONT_FAKE_MONOTONIC": "1"}
         told, wanted = int(self.shell("date +%s").stdout) - time.time(), 3600 * int(by.rstrip("h"))
@@ -154,7 +155,7 @@ class Host(Machine):
                               env=self.env(**env), stdin=subprocess.DEVNULL, timeout=PATIENCE_SECONDS)
 
     def start(self, *words, cwd=None, **env):
-        """A verb that is left running."""
+        """Starts a verb (subcommand), and leaves it running."""
         return subprocess.Popen(self.command(self.net.program, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                 text=True, cwd=cwd or self.home, env=self.env(**env), stdin=subprocess.DEVNULL)
 
@@ -164,7 +165,7 @@ class Host(Machine):
         return Session(self, client, where, env)
 
     def clone(self, folder, origin):
-        """What git leaves of a clone, as far as anybody looks."""
+        """Makes a folder with those files of a git clone at which anybody looks."""
         git = self.home / folder / ".git"
         git.mkdir(parents=True)
         (git / "HEAD").write_text("ref: refs/heads/main\n")

@@ -1,5 +1,5 @@
-//! Hubs that stand by, change their mind, or lose their power: mocks in front of one real broker, which stands
-//! for the database that real hubs share.
+//! Hubs that stand by, change their role, or lose their power: mocks in front of one real broker, which stands for the
+//! database that real hubs share.
 
 use crate::SECRET;
 use serde_json::{Value, json};
@@ -14,14 +14,14 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What a mock says of itself.
+/// How a mock behaves.
 #[derive(Clone)]
 pub enum Role {
     /// It passes all lines on to the broker at this socket.
     Leads(PathBuf),
-    /// The same, and it loses all answers.
+    /// It passes all lines on, but loses all answers.
     LosesAnswers(PathBuf),
-    /// It answers each request that this hub leads, or that none is known.
+    /// It answers each request with the address of the hub that leads, or by saying that no leader is known.
     StandsBy(Option<String>),
 }
 
@@ -37,7 +37,7 @@ pub struct FalseHub {
 /// One guest of a mock.
 struct Connection {
     guest: Mutex<UnixStream>,
-    /// Requests without an answer: their methods by their ids.
+    /// The methods of requests that are not answered yet, by id.
     open: Mutex<HashMap<String, String>>,
 }
 
@@ -101,7 +101,7 @@ impl FalseHub {
         connections.iter().any(|connection| connection.open.lock().unwrap().values().any(|open| open == method))
     }
 
-    /// Changes its role, and returns the former one. A hub that ceases to lead refuses the calls that wait.
+    /// Changes its role, and returns the former role. A hub that ceases to lead refuses the calls that wait.
     pub fn become_(&self, role: Role) -> Role {
         let former = std::mem::replace(&mut *self.role.lock().unwrap(), role.clone());
         if let Role::StandsBy(leader) = role {
@@ -161,7 +161,7 @@ impl Connection {
                 let message: Value = serde_json::from_str(&line).unwrap();
                 let is_answer = message["method"].is_null();
                 if is_answer && self.open.lock().unwrap().remove(&message["id"].to_string()).is_none() {
-                    // It was refused when the hub ceased to lead.
+                    // This request was refused when the hub ceased to lead.
                     continue;
                 }
                 if !matches!(*role.lock().unwrap(), Role::LosesAnswers(_)) {
@@ -186,12 +186,12 @@ impl Connection {
     }
 }
 
-/// What a socket in front of a hub does with the bytes.
+/// What a socket in front of a hub does with the bytes that arrive.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Cable {
     /// It carries them to this port.
     To(u16),
-    /// It lost its power: it takes them and says nothing, and nobody learns that it is gone.
+    /// It takes them and sends nothing, like a hub without power: nobody learns that the hub is gone.
     Cut,
 }
 
@@ -213,7 +213,7 @@ impl Front {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Cuts it, or ends its connections and carries new ones elsewhere.
+    /// Cuts the cable, or ends its connections and carries new ones to another port.
     pub fn switch(&self, cable: Cable) {
         *self.cable.lock().unwrap() = cable;
     }
@@ -221,7 +221,7 @@ impl Front {
 
 fn carry(guest: TcpStream, cable: &Arc<Mutex<Cable>>) {
     let Cable::To(port) = *cable.lock().unwrap() else {
-        // It stays open for as long as the test runs.
+        // The connection stays open for as long as the test runs.
         std::mem::forget(guest);
         return;
     };

@@ -1,4 +1,4 @@
-//! The stream of a guest, used as a session uses it: from several threads, without waiting, and to its last word.
+//! The stream of a guest, used as a session uses it: from several threads, without blocking, and until its end.
 
 use crate::false_hubs::{FalseHub, Role};
 use crate::{connect, hub_and_guest, port};
@@ -48,7 +48,7 @@ fn a_read_waits_as_long_as_it_may() {
     let began = Instant::now();
     assert_eq!(stream.read(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
     assert!(began.elapsed() < Duration::from_millis(90));
-    // Another handle has limits of its own, and the end of the connection wakes it.
+    // Another handle has timeouts of its own, and the end of the connection wakes it.
     let mut other = stream.another();
     let waiting = std::thread::spawn(move || other.read(&mut [0; 64]));
     stream.shutdown(Shutdown::Both);

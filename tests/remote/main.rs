@@ -91,7 +91,7 @@ fn a_stranger_without_the_secret_learns_nothing() {
 #[test]
 fn idle_strangers_at_the_hub_make_room_for_a_guest() {
     let (hub, guest) = hub_and_guest();
-    // All from one address, the guest's own, and more than the hub keeps.
+    // All strangers come from one address, which is also the guest's, and they are more than the hub keeps.
     let mut strangers: Vec<TcpStream> = (0..280)
         .map(|_| {
             let mut stream = TcpStream::connect(("127.0.0.1", port(&hub))).unwrap();
@@ -102,7 +102,7 @@ fn idle_strangers_at_the_hub_make_room_for_a_guest() {
         .collect();
     let asked = Instant::now();
     guest.ok(&["status"]);
-    // They would hold their places for five seconds.
+    // Otherwise, the strangers would keep their places for five seconds.
     assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
     strangers[0].set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     assert!(!matches!(strangers[0].read(&mut [0]), Ok(1..)), "the oldest one made room");
@@ -132,7 +132,7 @@ fn ssh_carries_the_same_lines_and_reports_its_errors() {
     let hub = Place::new();
     let bin = hub.root.join("bin");
     std::fs::create_dir_all(&bin).unwrap();
-    // A false ssh that runs the command after `-- TARGET` on this machine.
+    // A false ssh that checks the target and runs the hub's `pipe` on this machine.
     let script = format!(
         "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\n[ \"$2\" = ada@hub ] || {{ echo \"ssh: Could not resolve $2\" >&2; exit 255; }}\n\
          unset SLM_MESH_HOST\nSLM_MESH_DATA_DIR='{}' exec '{}' pipe\n",
@@ -333,7 +333,7 @@ fn hooks_avoid_a_silent_hub_for_a_while() {
     assert_eq!(attempts(), 1);
     hook();
     assert_eq!(attempts(), 0, "nobody waits for it again so soon");
-    // A person's command may wait; its success ends the hooks' pause.
+    // A person's command tries the hub all the same. When one succeeds, the hooks' pause ends.
     assert!(!guest.run(&["peers"]).status.success());
     assert_eq!(attempts(), 1);
     let (hub, _) = hub_and_guest();
@@ -342,7 +342,7 @@ fn hooks_avoid_a_silent_hub_for_a_while() {
     assert!(!guest.dir.join("hub.silent").exists());
 }
 
-/// Starts a false hub on loopback that treats each connection like this.
+/// Starts a false hub on loopback that calls `serve` for each connection.
 fn false_hub(mut serve: impl FnMut(TcpStream) + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -398,7 +398,7 @@ fn the_protocol_of_0_1_0_is_refused_with_a_clear_error() {
     assert!(error.text.contains("runs slm-mesh 0.1.0") && error.text.contains("update slm-mesh"), "{}", error.text);
 }
 
-/// Relays all bytes until it is told to stop; after that it only sends WebSocket pings to the guest.
+/// Relays all bytes until `stopped` is set; after that, it only sends WebSocket pings to the guest.
 fn relay(hub: u16, stopped: std::sync::Arc<std::sync::atomic::AtomicBool>) -> u16 {
     use std::sync::atomic::Ordering::Relaxed;
     false_hub(move |guest| {

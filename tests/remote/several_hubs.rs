@@ -10,13 +10,13 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// What a guest that asked one hub after the other would wait for a dead or silent one.
+/// How long a guest that asked one hub after the other would wait for a dead or silent hub.
 const DEAD_HUB_WAIT: Duration = Duration::from_secs(3);
-/// What the promised times get on top where other tests keep the machine busy. Without the promises, a session waits
-/// ten seconds.
+/// What is added to the promised times because other tests keep the machine busy. If a promise is broken, a session
+/// waits ten seconds.
 const BUSY: Duration = Duration::from_secs(2);
 
-/// A real broker that only its own machine and the mocks reach, and the socket of it.
+/// A real broker that only its own machine and the mocks can reach, and its socket as a mock's role.
 fn broker() -> (Place, Role) {
     let place = Place::new();
     place.ok(&["start", "--detach"]);
@@ -37,7 +37,7 @@ fn dead() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-/// Runs a verb that succeeds; how long it took.
+/// Runs a verb that must succeed, and returns how long it took.
 fn timed(guest: &Place) -> Duration {
     let began = Instant::now();
     guest.ok(&["peers"]);
@@ -76,7 +76,7 @@ fn a_standby_names_the_leader_even_to_a_guest_that_lists_only_the_standby() {
     let n_asked = standby.n_connections();
     assert_eq!(guest.ok(&["state", "get", "port"]).trim(), "8080");
     assert_eq!(standby.n_connections(), n_asked, "the leader is remembered");
-    // The two change places. The note is wrong then, and mends itself.
+    // The two hubs swap roles. The remembered leader is wrong then, and the guest corrects it.
     standby.become_(leader.become_(Role::StandsBy(Some(standby.address()))));
     assert_eq!(guest.ok(&["state", "get", "port"]).trim(), "8080");
     let n_asked = leader.n_connections();
@@ -150,7 +150,7 @@ fn when_all_hubs_are_down_the_error_names_each_with_its_cause() {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert_eq!(said.matches("slm-mesh doctor").count(), 1, "one cure for all: {said}");
-    // One comes back.
+    // One hub comes back.
     gone.switch(Cable::To(hub.port()));
     timed(&guest);
 }
@@ -165,7 +165,7 @@ fn a_session_moves_within_a_second_when_its_hub_ceases_to_lead() {
     let id = own_id(&mut session);
     let waiting = session.ask("tools/call", json!({ "name": "mesh_inbox", "arguments": { "waitSeconds": 60 } }));
     until("the call waits", || first.has_open("inbox"));
-    // First it is deposed before anybody follows, and then the other one leads.
+    // The first hub is deposed before a new leader is known; then the second one leads.
     let leads = first.become_(Role::StandsBy(None));
     second.become_(leads);
     let began = Instant::now();
@@ -196,7 +196,7 @@ fn a_power_cut_under_waiting_calls_and_locks_moves_a_session_within_four_seconds
 
     let began = Instant::now();
     cable.switch(Cable::Cut);
-    // The other hub takes over when the lease of this one is over.
+    // The other hub takes over when the lease of the cut one is over.
     std::thread::sleep(Duration::from_secs(3));
     second.become_(leads);
     until("both calls wait there", || second.has_open("inbox") && second.has_open("lock.lock"));
@@ -341,9 +341,9 @@ fn on_a_hub_that_stands_by_everything_goes_to_the_leader() {
     hub.ok(&["send", "claude-api", "from here", "--as", "human"]);
     assert_eq!(session.tool("mesh_inbox", json!({}))["messages"][0]["payload"], json!("from here"));
     assert!(leader.methods().contains(&"attach".to_owned()) && id.is_string());
-    // The lock is the command's, as on any guest.
+    // The lock lasts as long as the command, as on any guest.
     assert_eq!(hub.run(&["lock", "/p/a.rs", "--", "sh", "-c", "exit 9"]).status.code(), Some(9));
-    // Behind ssh, the guest learns who leads, and goes there in its own way.
+    // A guest that comes over ssh learns which hub leads, and connects to it in its own way.
     let mut pipe = hub.command(&["pipe"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     writeln!(pipe.stdin.as_mut().unwrap(), r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{}}}}"#).unwrap();
     let mut answer = String::new();

@@ -36,7 +36,7 @@ impl Authority {
         self.dir.join(format!("{}.pem", self.name))
     }
 
-    /// Issues a certificate for 127.0.0.1 that is valid for so many days; less than none is over.
+    /// Issues a certificate for 127.0.0.1 that is valid for this many days; a negative number makes it expired.
     pub fn issue(&self, file: &str, subject: &str, days: i32) -> Issued {
         self.issue_for("127.0.0.1", file, subject, days)
     }

@@ -22,7 +22,7 @@ struct Member {
 pub struct Security {
     pub authority: PathBuf,
     pub server: Issued,
-    /// With which etcdctl proves itself.
+    /// The certificate with which etcdctl identifies itself.
     pub client: Issued,
 }
 
@@ -34,7 +34,7 @@ pub struct Cluster {
     members: Vec<Member>,
 }
 
-/// Whether etcd is installed. Without it these tests say so and check nothing.
+/// Whether etcd is installed. If not, these tests say so and check nothing.
 pub fn is_installed() -> bool {
     let answers = |program: &str, word: &str| {
         let status = Command::new(program).arg(word).stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -47,7 +47,7 @@ pub fn is_installed() -> bool {
     found
 }
 
-/// Where members keep their data: in memory where there is room, because a hub gives up its lead if a busy disk delays
+/// Where members keep their data: in memory if there is room, because a hub gives up its lead if a busy disk delays
 /// etcd for longer than the short lease of these tests.
 fn folder_for_etcd() -> PathBuf {
     const ROOM: u64 = 2 << 30;
@@ -71,7 +71,7 @@ impl Cluster {
         static RUNS: AtomicU64 = AtomicU64::new(0);
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         let dir = folder_for_etcd().join(format!("slm-mesh-etcd-{}-{run}", std::process::id()));
-        // All are held at once, so that they differ.
+        // All ports are held at the same time, so that they differ.
         let free: Vec<TcpListener> = (0..2 * MEMBERS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports: Vec<u16> = free.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
         drop(free);
@@ -100,7 +100,7 @@ impl Cluster {
         member.process = Some(etcd.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     }
 
-    /// A new member takes the place of a member that is lost with its data.
+    /// Lets a new member take the place of a member that is lost with its data.
     pub fn replace_member(&mut self, n: usize) {
         self.kill(n);
         std::fs::remove_dir_all(self.dir.join(n.to_string())).unwrap();
@@ -123,7 +123,7 @@ impl Cluster {
         }
     }
 
-    /// Runs etcdctl on the members that run.
+    /// Runs etcdctl against the members that run.
     pub fn control(&self, words: &[&str]) -> Result<String, String> {
         let running = self.members.iter().filter(|member| member.process.is_some());
         let mut endpoints: Vec<String> = running.map(|member| url(member.client)).collect();
@@ -152,7 +152,7 @@ impl Cluster {
         process.wait().unwrap();
     }
 
-    /// Stops a member, which still accepts connections, or lets it go on.
+    /// Freezes a member, whose port still accepts connections, or lets it continue.
     pub fn freeze(&self, n: usize, frozen: bool) {
         let pid = self.members[n].process.as_ref().unwrap().id().to_string();
         let signal = if frozen { "-STOP" } else { "-CONT" };
@@ -167,7 +167,7 @@ impl Cluster {
         self.members.iter().position(|member| line.starts_with(&url(member.client))).unwrap()
     }
 
-    /// How a hub's setting begins.
+    /// The scheme with which a hub's `SLM_MESH_STORE` begins.
     pub fn scheme(&self) -> &'static str {
         if self.security.is_some() { "etcds" } else { "etcd" }
     }
@@ -209,7 +209,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for process in self.members.iter_mut().filter_map(|member| member.process.as_mut()) {
-            // Ends a member that is stopped as well.
+            // This also ends a member that is frozen.
             let _ = process.kill();
             let _ = process.wait();
         }

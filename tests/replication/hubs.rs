@@ -1,4 +1,4 @@
-//! Whole hubs over a real etcd: brokers, verbs and sessions, as their users run them.
+//! Whole hubs over a real etcd: brokers, verbs (subcommands) and sessions, as their users run them.
 
 use crate::cluster::{Cluster, is_installed};
 use crate::support::{BIN, Place, project, until};
@@ -50,7 +50,7 @@ pub fn kill(hub: &Place) {
     assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
 }
 
-/// What the broker of this machine itself says of the hubs.
+/// What this hub's own broker says about the hubs, even if another hub leads.
 pub fn hub_status(hub: &Place) -> Value {
     hub.socket().call("hub.status", json!({}))["result"].clone()
 }
@@ -71,7 +71,7 @@ fn token(text: &str) -> i64 {
     serde_json::from_str::<Value>(text).unwrap()["token"].as_i64().unwrap()
 }
 
-/// Two hubs with a lease of so many seconds, of which the first leads; none where etcd is not installed.
+/// Two hubs with a lease of this many seconds, of which the first leads; none if etcd is not installed.
 fn two_hubs(lease: &str) -> Option<(Cluster, Place, Place)> {
     if !is_installed() {
         return None;
@@ -107,7 +107,7 @@ fn a_mesh_moves_from_one_hub_to_three_and_back_and_loses_nothing() {
         start(hub);
         await_level(hub);
     }
-    // A verb on a hub that stands by works at the one that leads.
+    // A verb on a hub that stands by makes its call at the hub that leads.
     assert_eq!(second.ok(&["state", "get", "begun"]).trim(), "alone");
     second.ok(&["state", "set", "through", "a standby"]);
     let guest = guest(&[&first, &second, &third]);
@@ -147,7 +147,7 @@ fn a_mesh_moves_from_one_hub_to_three_and_back_and_loses_nothing() {
 
 #[test]
 fn a_hub_that_gives_way_is_followed_at_once() {
-    // Nobody here waits for the end of such a lease.
+    // The lease is so long that nobody could wait for its end.
     let Some((_cluster, first, second)) = two_hubs("60") else { return };
     first.ok(&["state", "set", "k", "v"]);
     let mut script = python_script(&second, ANSWERS_ON_A_STANDBY);
@@ -162,7 +162,7 @@ fn a_hub_that_gives_way_is_followed_at_once() {
     second.ok(&["stop"]);
 }
 
-/// A script that uses the mesh, and again when its input ends.
+/// A script that uses the mesh, and uses it again when its input ends.
 const ANSWERS_ON_A_STANDBY: &str = "import sys, slm_mesh
 mesh = slm_mesh.Mesh('script')
 before = mesh.state_get('k').value
@@ -192,7 +192,7 @@ fn a_deposed_hub_tells_nothing_and_follows() {
     let mut waiting = first.socket();
     let id = waiting.ask("state.get", json!({ "key": "k" }));
     signal("-CONT");
-    // It may be refused or cut off, but never answered from the old data.
+    // The request may be refused or cut off, but never answered from the old data.
     let answer = std::iter::from_fn(|| waiting.read()).find(|line| line["id"] == json!(id));
     assert!(answer.as_ref().is_none_or(|line| line["error"]["data"]["kind"] == "standby"), "{answer:?}");
     await_level(&first);
@@ -288,7 +288,7 @@ fn a_standby_that_missed_too_much_gets_a_snapshot_and_a_guest_gets_none() {
     await_level(&second);
     first.ok(&["stop"]);
     assert_eq!(second.ok(&["state", "get", "key19"]).trim(), "v");
-    // Whoever has only the secret has no ticket in etcd.
+    // A stranger with only the secret can't put a ticket into etcd.
     let mut stranger = second.socket();
     let asked = Instant::now();
     let refusal = loop {
@@ -318,7 +318,7 @@ fn the_commands_of_the_readme_set_hubs_and_guests_up() {
     }
     let cluster = Cluster::start();
     let [on_hub, then_on_hub, on_guest] = &commands_of_readme()[..] else { panic!("{:?}", commands_of_readme()) };
-    // The settings come from the README, except where the hosts, the secret and the ports are.
+    // The settings come from the README, except for hosts, ports and the secret.
     let hubs: Vec<Place> = (0..2).map(|_| Place::new()).collect();
     let addresses: Vec<String> = hubs.iter().map(|hub| format!("127.0.0.1:{}", port(hub) + 1)).collect();
     let here = |line: &str| {

@@ -15,7 +15,7 @@ use slm_mesh::replication::{Append, Election, LogEntry, LogError, Position, Repl
 use slm_mesh::store::{Changeset, LogPosition, Message, MessageFilter, Store};
 use std::time::{Duration, Instant};
 
-/// The log of these tests.
+/// The id of the log in these tests.
 const LOG: LogId = LogId(11);
 
 fn won(log: &mut EtcdLog, address: &str) -> Term {
@@ -58,7 +58,7 @@ fn one_hub_leads_and_a_deposed_one_stores_nothing() {
     assert_eq!(second.lead("hub2:7900"), Ok(Election::Lost("hub1:7900".into())));
     assert_eq!(second.append(Position(1), &entry(term, "not leading")), Append::Deposed);
     assert_eq!(first.append(Position(1), &entry(term, "one")), Append::Stored);
-    // An answer was lost, and the hub asks again.
+    // As if the answer was lost, the hub appends the same entry again.
     assert_eq!(first.append(Position(1), &entry(term, "one")), Append::Stored);
     assert_eq!(first.append(Position(2), &entry(term, "two")), Append::Stored);
     assert_eq!(texts(&mut second, 1), ["one", "two"]);
@@ -67,10 +67,10 @@ fn one_hub_leads_and_a_deposed_one_stores_nothing() {
     let mut other_mesh = cluster.log("slm2", None);
     won(&mut other_mesh, "elsewhere:7900");
     assert_eq!(texts(&mut other_mesh, 1), [""; 0]);
-    // A lease that is longer than the test's wait stays alive by itself.
+    // The log renews its lease by itself, so that it outlasts the lease time.
     std::thread::sleep(Duration::from_secs(LEASE + 1));
     assert!(first.still_leads());
-    // The hub hangs for so long that its lease ends.
+    // The lease ends, as if the hub had hung for too long.
     cluster.revoke_lease_of("slm/leader");
     let later = won(&mut second, "hub2:7900");
     assert!(later > term, "{later:?} {term:?}");
@@ -78,7 +78,7 @@ fn one_hub_leads_and_a_deposed_one_stores_nothing() {
     assert!(!first.still_leads());
     assert!(first.upkeep().trim(Position(2)).is_err());
     assert_eq!(second.append(Position(3), &entry(later, "three")), Append::Stored);
-    // It came in between, so the other entry is never stored there.
+    // Another entry already has this position, so this one is never stored there.
     assert_eq!(second.append(Position(3), &entry(later, "another")), Append::Deposed);
     assert_eq!(texts(&mut first, 2), ["two", "three"]);
 }
@@ -138,7 +138,7 @@ fn positions_are_reported_and_the_log_is_trimmed() {
     hub.upkeep().trim(Position(290)).unwrap();
     assert_eq!(texts(&mut standby, 291).len(), 10);
     assert_eq!(standby.follow(Position(290)), Err(LogError::Trimmed(Position(291))));
-    // News wakes a standby that waits.
+    // A new entry wakes a standby that waits.
     standby.wait_for_news(Duration::from_secs(60));
     let waiting = std::thread::spawn(move || {
         while texts(&mut standby, 301).is_empty() {
@@ -174,7 +174,7 @@ fn send(store: &mut Store, log: &mut EtcdLog, term: Term, at: Position, text: &s
     outcome
 }
 
-/// Repeats what the log has; returns the position after it.
+/// Applies the entries of the log, and returns the position after them.
 fn catch_up(store: &mut Store, log: &mut EtcdLog, mut from: Position) -> Position {
     loop {
         let entries = log.follow(from).unwrap();
@@ -202,7 +202,8 @@ fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
     hub_store.start_recording();
     let mut term = won(&mut hub, "hub1:7900");
     let (mut sent, mut at, mut longest) = (Vec::new(), Position(1), Duration::ZERO);
-    // A hub that cannot tell whether an entry was stored leads anew and looks, as its clients wait for an answer.
+    // A hub that cannot tell whether an entry was stored leads anew and looks into the log, since its clients wait for
+    // an answer.
     let mut send_for_a_while = |store: &mut Store, log: &mut EtcdLog, mut term: Term| {
         for _ in 0..30 {
             let text = format!("message {} of {term:?}", at.0);
@@ -245,7 +246,7 @@ fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
     send_for_a_while(&mut standby_store, &mut standby, term);
     assert_eq!(bodies(&standby_store), sent);
     eprintln!("longest append {longest:?}, taken over after {taken_over:?}");
-    // Without a majority nobody can tell, and nobody is told.
+    // Without a majority of members, nobody can tell whether an entry was stored, and no client is told that it was.
     cluster.kill(0);
     cluster.kill(1);
     let outcome = send(&mut standby_store, &mut standby, term, Position(121), "unknown");
@@ -254,7 +255,7 @@ fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
     cluster.start_member(0);
     cluster.start_member(1);
     cluster.wait_until_healthy();
-    // A third hub finds everything that was acknowledged, and perhaps what nobody could tell.
+    // A third hub finds everything that was acknowledged, and perhaps the entry of which nobody could tell.
     let (mut third, mut third_store) = (cluster.log("slm", None), Store::memory().unwrap());
     take_over(&mut third, "hub3:7900");
     catch_up(&mut third_store, &mut third, Position(1));
@@ -284,7 +285,8 @@ fn a_user_of_etcd_is_needed_where_its_authentication_is_on() {
     let term = won(&mut log, "hub1:7900");
     assert_eq!(log.append(Position(1), &entry(term, "one")), Append::Stored);
     assert_eq!(texts(&mut log, 1), ["one"]);
-    // A hub that only follows logs in for its watch, which etcd cancels otherwise. A cancelled watch looks like news.
+    // A hub that only follows the log logs in before it watches, since etcd would cancel the watch otherwise. A
+    // cancelled watch looks like news.
     let mut follows = cluster.log("slm", Some(("mesh", "good")));
     let until = Instant::now() + Duration::from_secs(2);
     let mut n_news = 0;

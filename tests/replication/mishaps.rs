@@ -16,7 +16,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Runs a verb as on a machine of this name, and returns what it printed.
+/// Runs a verb (subcommand) as if on a machine of this name, and returns what it printed.
 fn on(host: &str, place: &Place, args: &[&str]) -> String {
     let verb = place.command(args);
     let mut shell = Command::new("unshare");
@@ -41,7 +41,7 @@ fn has_host_names() -> bool {
     may
 }
 
-/// The settings under which a program's clock is an hour fast; none without libfaketime.
+/// The environment that makes a program's clock an hour fast; empty if libfaketime is not installed.
 fn fast_clock() -> Vec<(String, String)> {
     let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
     let libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
@@ -64,7 +64,7 @@ fn people_and_time_go_on_when_all_hubs_were_down_and_one_is_back() {
     }
     let cluster = Cluster::start();
     let (mut first, second) = (cluster.hub("slm"), cluster.hub("slm"));
-    // Hubs reach each other under their names, so these must lead to this machine.
+    // Hubs reach each other under their host names, so both names must lead to this machine.
     let desk = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     let (desk, rack) = (desk.trim(), "localhost");
     on(desk, &first, &["start", "--detach"]);
@@ -115,7 +115,7 @@ fn a_hub_whose_clock_is_wrong_joins_an_idle_mesh_and_leads_without_ending_its_lo
     first.ok(&["lock", "/work/a.rs", "--ttl", "30"]);
     let idle_at = hub_status(&first)["position"].as_u64();
     start(&second);
-    // The mesh is idle, so the entry that tells the time is the only new one.
+    // The mesh is idle, so the only new entry is the one that records the time.
     until("the hub has heard of the time", || hub_status(&second)["position"].as_u64() > idle_at);
     kill(&first);
     until("the other hub leads", || hub_status(&second)["role"] == "leads");
@@ -151,7 +151,7 @@ fn entries_are_small_and_a_long_log_is_trimmed() {
     let largest = *sizes.iter().max().unwrap();
     assert!((130_000..340_000).contains(&largest), "an entry ends soon after 256 KiB: {sizes:?}");
 
-    // The next leader's thread is told that the log grows by more than etcd should keep.
+    // The upkeep thread of a leader is told that the log has grown beyond what etcd should keep.
     let (mut last, entry) = entries.last().unwrap().clone();
     let progress = Arc::new(LogProgress::default());
     progress.note(last, 0);
@@ -179,7 +179,7 @@ impl Cluster {
         answer.starts_with("HTTP/1.1 200 ")
     }
 
-    /// What etcd's manual says against a full quota.
+    /// Does what etcd's manual recommends when the quota is used up.
     fn compact_and_defragment(&self) {
         let status = self.control(&["endpoint", "status", "--write-out=json"]).unwrap();
         let revision = status.split("\"revision\":").nth(1).unwrap().split(',').next().unwrap();

@@ -53,7 +53,7 @@ fn etcd_and_the_hub_prove_themselves_with_certificates() {
         assert!(error.contains("does not answer"), "{error}");
     }
 
-    // With etcd's authentication on, a common name is a trap over JSON.
+    // If etcd's authentication is on, it refuses JSON requests from a client whose certificate has a common name.
     for words in [&["user", "add", "root:secret"][..], &["user", "grant-role", "root", "root"], &["auth", "enable"]] {
         cluster.control(words).unwrap();
     }
@@ -70,7 +70,7 @@ fn etcd_and_the_hub_prove_themselves_with_certificates() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
-/// A whole hub whose user falls into the trap, and gets out of it.
+/// A whole hub whose user has such a certificate, learns from doctor what is wrong, and uses another one.
 fn doctor_names_the_trap(cluster: &Cluster, authority: &Authority, named: &Issued, unnamed: &Issued) {
     let hub = |issued: &Issued| {
         let place = cluster.hub("secure").with("SLM_MESH_STORE_CA", authority.certificate().to_str().unwrap());

@@ -25,8 +25,8 @@ enum SetOutcome {
     NoAnswer(Versions),
 }
 
-/// The versions that went to writes with an answer. A write without an answer can only have got another one, which
-/// spares the checker most of its search.
+/// The versions that went to writes with an answer. A write without an answer can only have got a version that is not
+/// among them, which spares the checker most of its search.
 type Versions = Rc<BTreeSet<u64>>;
 
 #[derive(Debug, Clone)]
