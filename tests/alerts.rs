@@ -52,11 +52,12 @@ fn a_persons_command_gets_the_alert_and_its_words_reach_no_shell() {
     assert_eq!((&alert["type"], &alert["others"], &alert["more"]), (&json!("alert"), &json!([]), &json!(0)));
     assert_eq!(told(&out.join("words")), "--to\nphone\n;touch\n", "its arguments are the user's own");
     assert!(!place.root.join("owned").exists() && !Path::new("/owned").exists());
-    // It was told, not read.
+    // The notification does not mark the alert as read.
     assert_eq!(place.json(&["inbox", "--as", "human"])["messages"][1]["id"], alert["id"]);
 }
 
-/// Claude Code's hook for a session that waits for its user. It runs twice, as where a plugin has it as well.
+/// Claude Code's hook for a session that waits for its user. It runs twice, as it does if a plugin has installed it as
+/// well.
 fn waits(place: &Place) {
     let hooks = [start_waiting(place), start_waiting(place)];
     for hook in hooks {
@@ -106,7 +107,7 @@ fn alerts_that_were_read_are_not_raised_and_the_others_come_together() {
     let others = first["others"].as_array().unwrap();
     let texts: Vec<&str> = std::iter::once(&first).chain(others).map(|row| row["payload"].as_str().unwrap()).collect();
     assert!(texts.iter().enumerate().all(|(n, text)| *text == format!("alert {n}")), "{texts:?}");
-    // On a slow machine some of them come in the second notification.
+    // On a slow machine, some of the alerts come in the second notification.
     let n_first = texts.len() as i64 + first["more"].as_i64().unwrap();
     assert!(n_first <= 25 && texts.len() <= 20, "{first}");
     if n_first < 24 {

@@ -80,7 +80,7 @@ fn twenty_verbs_at_once_start_one_broker() {
 fn a_detached_start_returns_when_clients_can_connect() {
     let place = Place::new();
     let first = place.json(&["start", "--detach"]);
-    // We do not wait here: that is what start promises.
+    // We need not wait here, since `start` promises that the broker is ready.
     assert_eq!(place.socket().call("ping", json!({}))["result"], json!({}));
     let port = first["data"]["port"].as_u64().unwrap() as u16;
     std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -204,7 +204,8 @@ fn a_killed_broker_loses_nothing_that_was_acknowledged() {
             for round in 1..=6 {
                 until("some writes are acknowledged", || n.load(Ordering::SeqCst) >= round * 20);
                 until("a broker lives", || place.broker_pid().is_some_and(lives));
-                // Only a bug makes the broker end by itself, and the count below would show it.
+                // This fails if the broker has already ended. Only a bug makes it end by itself, and the count below
+                // would show that.
                 let _ = Command::new("kill")
                     .args(["-9", &place.broker_pid().unwrap().to_string()])
                     .stderr(Stdio::null())

@@ -22,14 +22,14 @@ fn start() -> (Place, Socket) {
 /// Held by a test that needs nearly all the files that a process may open.
 static MANY_FILES: Mutex<()> = Mutex::new(());
 
-/// A connection without any manners of its own.
+/// A raw connection, which need not behave.
 fn connect(place: &Place) -> UnixStream {
     let stream = UnixStream::connect(place.dir.join("mesh.sock")).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stream
 }
 
-/// The others are answered: one who was there before, and one who just comes.
+/// Checks that others are answered: a client that was connected before, and one that connects only now.
 fn check_served(place: &Place, neighbour: &mut Socket) {
     assert_eq!(neighbour.call("ping", json!({}))["result"], json!({}));
     let set = neighbour.call("state.set", json!({ "key": "k", "value": "v" }));
@@ -43,7 +43,7 @@ fn a_client_of_one_byte_at_a_time_holds_nobody_up_and_is_answered() {
     let mut slow = connect(&place);
     for byte in b"{\"jsonrpc\":\"2.0\",\"id\":\"slow\",\"method\":\"ping\"}\n" {
         slow.write_all(&[*byte]).unwrap();
-        // Each answer is the proof of a turn of the broker between two bytes.
+        // Each answer proves that the broker has run a turn between two bytes.
         assert_eq!(neighbour.call("ping", json!({}))["result"], json!({}));
     }
     let mut line = String::new();
@@ -57,11 +57,11 @@ fn a_line_over_one_mebibyte_costs_only_its_own_connection() {
     let (place, mut neighbour) = start();
     let mut long = connect(&place);
     let chunk = vec![b'x'; 64 * 1024];
-    // It may be cut off before it has said all of it.
+    // The broker may cut the connection before the whole line is sent.
     let cut = (0..17).find_map(|_| long.write_all(&chunk).err());
     assert!(cut.is_none_or(|error| [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset].contains(&error.kind())));
     let mut said = String::new();
-    // The broker hangs up with bytes of ours unread, which may surface as a reset after its line.
+    // The broker hangs up before it has read all of our bytes, so a reset may follow its line.
     let _ = long.read_to_string(&mut said);
     let answer: Value = serde_json::from_str(said.lines().next().unwrap_or("")).unwrap();
     assert_eq!(answer["error"]["code"], json!(-32600), "{answer}");
@@ -116,7 +116,7 @@ fn a_client_that_asks_and_never_reads_is_not_waited_for() {
     let mut deaf = connect(&place);
     deaf.set_nonblocking(true).unwrap();
     let ask = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\"}\n".repeat(1000);
-    // It asks until the broker takes no more from it: that is how it is slowed.
+    // It asks until the broker reads no more from it, which is how the broker slows it.
     let mut n_refused = 0;
     while n_refused < 3 {
         match deaf.write(&ask) {
@@ -152,7 +152,7 @@ fn a_subscriber_that_never_reads_is_dropped_and_the_others_hear_all() {
         assert_eq!(heard["params"]["payload"]["n"], json!(n), "every event, in order");
     }
     let now = || place.socket().call("status", json!({}))["result"]["connections"].as_i64().unwrap();
-    // The connection that asks counts itself, so one fewer in all is the same number.
+    // The connection that asks counts itself, so the number is the same as before once the deaf one is gone.
     until("the deaf one is dropped", || now() == n_connections);
     check_served(&place, &mut neighbour);
 }
@@ -174,7 +174,7 @@ fn a_subscriber_that_asks_without_end_and_never_reads_is_dropped() {
     check_served(&place, &mut neighbour);
 }
 
-/// Holds the broker still, so that what comes meanwhile comes all at once.
+/// Stops the broker for a while, so that all that comes meanwhile reaches it at once.
 fn hold_still(place: &Place, meanwhile: impl FnOnce()) {
     let pid = place.broker_pid().unwrap().to_string();
     let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
@@ -189,12 +189,13 @@ fn a_client_that_speaks_and_hangs_up_in_one_breath_is_let_go() {
     let mut hasty = place.socket();
     hasty.call("attach", json!({ "name": "hasty", "agent": "codex", "project": "/p", "pid": 1 }));
     hold_still(&place, || {
-        // Notifications, as a session sends them at its end: no answer tells the broker of it.
+        // These are notifications, as a session sends them at its end. They get no answer, so no failed write can show
+        // the broker that the session is gone.
         for (method, params) in [("state.set", json!({ "key": "last", "value": "word" })), ("detach", json!({}))] {
             let line = json!({ "jsonrpc": "2.0", "method": method, "params": params });
             writeln!(hasty.stream, "{line}").unwrap();
         }
-        // Unlike a close, this ends the stream also while another thread of ours forks.
+        // Unlike a close, this ends the stream even if another thread has just forked a child that holds a copy of it.
         hasty.stream.shutdown(Shutdown::Both).unwrap();
     });
     until("its place is free", || neighbour.call("status", json!({}))["result"]["connections"] == json!(1));
@@ -210,7 +211,7 @@ fn who_comes_back_in_the_breath_of_its_end_is_who_it_was() {
         let mut before = place.socket();
         let you = before.call("attach", ask.clone())["result"]["you"].clone();
         assert_eq!(you["name"], json!("one"));
-        // Others come and go, so that nothing hangs on the order of two.
+        // Others connect, too, so that the result does not depend on the order of just two connections.
         let _others: Vec<Socket> = (0..8).map(|_| place.socket()).collect();
         let mut after = None;
         hold_still(&place, || {
@@ -221,7 +222,7 @@ fn who_comes_back_in_the_breath_of_its_end_is_who_it_was() {
         });
         let mut after: Socket = after.unwrap();
         assert_eq!(after.read().unwrap()["result"]["you"], you);
-        // Or a child that another thread forks right now would keep it for a moment.
+        // Otherwise, a child that another thread forks right now would keep the stream open for a moment.
         after.stream.shutdown(Shutdown::Both).unwrap();
     }
     check_served(&place, &mut neighbour);
@@ -236,7 +237,7 @@ fn who_came_and_went_while_the_broker_was_away_leaves_its_seat_free() {
         until("its place is free", || neighbour.call("status", json!({}))["result"]["connections"] == json!(1));
         let mut after = None;
         hold_still(&place, || {
-            // Killed before its attach was heard, as it may be while a broker starts.
+            // This session is killed before the broker reads its attach, which may happen while a broker starts.
             let mut before = place.socket();
             before.ask("attach", ask.clone());
             before.stream.shutdown(Shutdown::Both).unwrap();
@@ -249,7 +250,7 @@ fn who_came_and_went_while_the_broker_was_away_leaves_its_seat_free() {
     check_served(&place, &mut neighbour);
 }
 
-/// A generator of our own: the same senseless lines on every run.
+/// A random generator of our own, which makes the same senseless lines on every run.
 struct Dice(u64);
 
 impl Dice {
@@ -343,7 +344,7 @@ impl Dice {
         for _ in 0..self.roll(5) {
             params.insert(self.argument().into(), self.value(2));
         }
-        // The version of a client from the future would rightly end this broker.
+        // A client of a later version, which `v` can claim to be, would rightly make this broker end.
         params.remove("v");
         match self.roll(8) {
             0 => (0..self.roll(300)).map(|_| self.roll(256) as u8).filter(|byte| *byte != b'\n').collect(),
@@ -374,11 +375,11 @@ fn senseless_lines_never_end_the_broker() {
     for _ in 0..40 {
         let mut mad = connect(&place);
         let drain = mad.try_clone().unwrap();
-        // Somebody reads the answers away, so that the broker goes on taking lines.
+        // A thread reads the answers, so that the broker goes on reading lines.
         let drained = std::thread::spawn(move || BufReader::new(drain).split(b'\n').map_while(Result::ok).count());
         for _ in 0..100 {
             let line = [dice.line(), b"\n".to_vec()].concat();
-            // The broker may have hung up on it by now: its right.
+            // The broker may have hung up by now, which is its right.
             if mad.write_all(&line).is_err() {
                 break;
             }

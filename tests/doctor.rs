@@ -1,4 +1,4 @@
-//! What doctor finds, and what it says to do; and the proof of an agent's hooks.
+//! What doctor finds, what it says to do, and how it proves that an agent's hooks work.
 
 mod support;
 
@@ -11,7 +11,7 @@ fn doctor(home: &Home, args: &[&str]) -> (i32, String) {
     (out.status.code().unwrap(), String::from_utf8(out.stdout).unwrap() + &String::from_utf8_lossy(&out.stderr))
 }
 
-/// What is wrong: what it is about, and the cure.
+/// The errors that doctor reports: what each is about, and its cure.
 fn errors(home: &Home) -> Vec<(String, String)> {
     let (status, said) = doctor(home, &["--json"]);
     let value: Value = serde_json::from_str(&said).unwrap();

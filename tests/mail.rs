@@ -149,7 +149,7 @@ fn an_expired_message_cannot_be_read() {
     ok(&mut one, "send", json!({ "to": "two", "message": "still true" }));
     drop(one);
     place.ok(&["stop"]);
-    // Half an hour passes for the message.
+    // The message expires, as if half an hour had passed.
     let db = Connection::open(place.dir.join("broker.db")).unwrap();
     assert_eq!(db.execute("UPDATE message SET expires = created + 1 WHERE expires IS NOT NULL", []).unwrap(), 1);
     drop(db);
@@ -390,7 +390,7 @@ fn a_person_who_looks_at_an_agents_mail_takes_nothing() {
     let mut one = peer(&place, "one");
     let mut reader = place.session(CODEX, "api");
     reader.tool("mesh_status", json!({}));
-    // An answer to an agent would have no room for it.
+    // This text is too long for one answer to an agent.
     let long = "long ".repeat(13_000);
     for text in ["first", &long] {
         ok(&mut one, "send", json!({ "to": "codex-api", "message": text }));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use stdio::{Bare, LEGACY, MODERN, call, cancel, code, content, initialize, modern, request, until_waiting};
 use support::{Place, until};
 
-/// Clients kill a server that takes longer to go.
+/// Clients kill a server that takes longer to exit.
 const GOES_WITHIN: Duration = Duration::from_secs(2);
 
 /// Sends a ping and reads up to its answer; returns the lines before it.
@@ -49,7 +49,7 @@ fn both_kinds_of_version_share_one_process() {
     let discovered = session.ask(&modern("d", "server/discover", json!({})));
     assert_eq!(discovered["result"]["supportedVersions"], json!([MODERN]));
     assert_eq!(discovered["result"]["capabilities"], json!({ "tools": {} }));
-    // The modern version has neither.
+    // The modern version has neither `ping` nor `initialize`.
     assert_eq!(code(&session.ask(&modern("p", "ping", json!({})))), -32601);
     let hello = modern("i", "initialize", initialize("2025-11-25")["params"].clone());
     assert_eq!(code(&session.ask(&hello)), -32601);
@@ -308,7 +308,7 @@ fn a_call_that_waits_reports_progress_if_its_client_wants_it() {
     let place = Place::new();
     let mut session = Bare::legacy(&place, "2025-11-25", "p");
     assert!(!session.call(0, "mesh_status", json!({})).1);
-    // The report is also in time if the session was asleep when the call arrived.
+    // The progress notification is in time even if the session was asleep when the call arrived.
     until("the session sleeps", || sleeps(session.child.id()));
     for (id, token) in [(1, json!("t")), (2, json!(7)), (3, Value::Null)] {
         let mut waits = call(id, "mesh_inbox", json!({ "waitSeconds": 60 }));

@@ -12,7 +12,7 @@ use std::time::Duration;
 use stdio::{Bare, call, content, initialize, request, until_waiting};
 use support::{BIN, Place, Session, lives, put_program, until};
 
-/// Clients kill a server that takes longer to go.
+/// Clients kill a server that takes longer to exit.
 const GOES_WITHIN: Duration = Duration::from_secs(2);
 
 /// The live processes that belong to the mesh of a test folder.
@@ -155,7 +155,7 @@ fn a_stopped_broker_comes_back_with_the_next_call() {
     assert!(!is_error && value["entry"]["value"] == json!("v"), "{value}");
 }
 
-/// As npm does it: the new version gets the old one's name, and the folder of the old one goes.
+/// As npm does it: the new version gets the name of the old one, and the folder of the old one is removed.
 #[test]
 fn a_session_whose_program_was_upgraded_starts_the_new_broker() {
     let place = Place::new();

@@ -339,7 +339,7 @@ fn a_long_list_of_events_stays_short() {
         after = page["seq"].as_i64().unwrap();
     }
     assert_eq!(found, (0..20).collect::<Vec<i64>>());
-    // An event that alone is too long is mentioned, not shown.
+    // An event that is too long even for an answer of its own is mentioned, but not shown.
     let payload = json!({ "text": "\u{1}".repeat(8_000) });
     let sent = json!({ "action": "emit", "type": "too.long", "payload": payload });
     assert!(short(&mut session, 102, "mesh_events", sent)["seq"].is_number());

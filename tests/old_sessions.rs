@@ -1,5 +1,5 @@
-//! What a session of slm-mesh 0.1.0 is told by a broker of today. It may outlive its own broker, and half of
-//! what it says has other names now.
+//! What a current broker tells a session of slm-mesh 0.1.0. Such a session may outlive its own broker, and half of the
+//! methods that it calls have other names now.
 
 mod support;
 
@@ -32,7 +32,7 @@ fn a_session_that_uses_old_names_is_told_to_restart() {
         assert!(text.starts_with("this broker uses a newer protocol than slm-mesh 0.1.0, in which"), "{text}");
         assert!(text.contains(&format!("in which {method} is called ")), "{text}");
     }
-    // What kept its name still works, so that the session can finish what it does.
+    // The methods that kept their names still work, so that the session can finish what it does.
     assert_eq!(old.call("whoami", json!({}))["result"]["ok"], json!(true));
     assert_eq!(old.call("peers", json!({}))["result"]["ok"], json!(true));
 }

@@ -113,7 +113,7 @@ fn a_mailbox_that_is_longer_than_an_answer_says_how_to_see_the_rest() {
     for (args, texts, hint) in [
         (&[][..], ["message 1", "message 2"], "there are more: --after 2"),
         (&["--after", "2"], ["message 3", "message 4"], ""),
-        // A history ends with the newest one.
+        // A history ends with the newest message.
         (
             &["--filter", "all"],
             ["message 3", "message 4"],

@@ -1,4 +1,5 @@
-//! Who is online by its process: agents that have only hooks, or only verbs, and agents that die.
+//! Peers that count as online while their process runs: agents that have only hooks, or only verbs (subcommands), and
+//! agents that die.
 
 mod support;
 
@@ -7,7 +8,7 @@ use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use support::{Place, until};
 
-/// An agent's process: it runs the shell commands that it is given, one a line. The kernel shows it under the
+/// An agent's process: it runs the shell commands that it is given, one on each line. The kernel shows it under the
 /// agent's own name.
 struct Agent(Child);
 
@@ -15,7 +16,7 @@ impl Agent {
     fn start(place: &Place, name: &str) -> Agent {
         let program = place.root.join("bin").join(name);
         std::fs::create_dir_all(place.root.join("bin")).unwrap();
-        // The read keeps this shell between the commands, so that none of them takes its place.
+        // The loop keeps this shell running, so that it does not replace itself with a command.
         support::put_program(&program, b"#!/bin/sh\nwhile read -r line; do eval \"$line\"; done\n");
         let likeness = place.command(&[]);
         let mut command = Command::new(&program);
@@ -106,7 +107,7 @@ fn an_agent_with_hooks_alone_is_online_while_its_process_lives() {
     until("its lock is free", || place.json(&["lock", "list", "--as", "human"])["locks"] == json!([]));
 }
 
-/// The broker is killed.
+/// Kills the broker.
 fn crash(place: &Place) {
     let pid = place.broker_pid().unwrap();
     Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap();
@@ -123,7 +124,7 @@ fn a_session_known_by_its_process_stays_online_through_a_crash_of_the_broker() {
     crash(&place);
     assert_eq!(status(&place, &holder).as_deref(), Some("active"));
     assert_eq!(place.json(&["lock", "list", "--as", "human"])["locks"][0]["holder"], json!(holder));
-    // One that died with no broker to see it is gone, too.
+    // An agent that died while no broker ran is gone, too.
     crash(&place);
     claude.kill();
     until("it is away", || status(&place, &holder).as_deref() == Some("away"));
@@ -133,12 +134,12 @@ fn a_session_known_by_its_process_stays_online_through_a_crash_of_the_broker() {
 fn a_verb_of_an_agent_that_we_do_not_know_is_its_own_while_its_server_comes_back() {
     let place = Place::new();
     place.ok(&["send", "human", "for the person", "--as", "human"]);
-    // The agent is this process.
+    // This process plays the agent.
     let mut session = place.session("newcomer", ".");
     let id = session.tool("mesh_peers", json!({}))["you"]["id"].clone();
     let pid = session.child.id().to_string();
     let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
-    // The verb comes first to the next broker.
+    // The verb reaches the next broker before the agent's server does.
     signal("-STOP");
     crash(&place);
     assert_eq!(place.json(&["whoami"])["you"]["id"], id);
@@ -178,7 +179,7 @@ fn a_session_that_takes_over_a_name_is_told_so_once() {
     first.close();
     until("it is away", || status(&place, &name).as_deref() == Some("away"));
     place.ok(&["send", &name, "still there?", "--as", "human"]);
-    // Another process of another day: nothing but the name says that it is the same session.
+    // Another process, as if on another day: nothing but the name says that it is the same session.
     let mut next = place.session("claude-code", "shop");
     let told = next.tool("mesh_status", json!({}));
     let notice = told["notice"].as_str().unwrap_or_else(|| panic!("{told}"));
@@ -201,7 +202,7 @@ fn a_session_gives_back_a_name_that_is_not_its_own() {
     place.ok(&["send", &name, "for the first one", "--as", "human"]);
     let mut next = place.session("claude-code", "shop");
     assert!(next.tool("mesh_status", json!({}))["notice"].as_str().unwrap().contains("decline"));
-    // What it locked is locked in the earlier session's name.
+    // What the new session locks is locked in the earlier session's name, so it can't decline while it holds a lock.
     next.tool("mesh_lock", json!({ "action": "lock", "filePath": place.root.join("a.rs") }));
     assert!(next.try_tool("mesh_inbox", json!({ "action": "decline" })).1);
     next.tool("mesh_lock", json!({ "action": "unlock", "filePath": place.root.join("a.rs") }));

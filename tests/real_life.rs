@@ -1,5 +1,5 @@
-//! What people and systems do to a running broker: its directory is removed or replaced, its process is
-//! stopped, its starter holds locks, power fails, clocks are set. No promise breaks by it.
+//! What people and systems do to a running broker: its directory is removed or replaced, its process is stopped, its
+//! starter holds locks, power fails, clocks are set. None of this breaks a promise.
 
 mod support;
 
@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use support::{BIN, Place, lives, until};
 
-/// After this time every verb has ended, also on a busy machine.
+/// After this time every verb (subcommand) has ended, even on a busy machine.
 const ENDS_WITHIN: Duration = Duration::from_secs(8);
 
 fn signal(pid: u32, name: &str) {
@@ -22,7 +22,7 @@ fn said(out: &Output) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr)
 }
 
-/// Locks a file as a session; the session, and the broker's process.
+/// Locks a file as a session. Returns the session and the process id of the broker.
 fn session_with_lock(place: &Place, file: &str) -> (support::Session, u32) {
     let mut session = place.session("codex-mcp-client", "api");
     let path = place.root.join(file);
@@ -120,7 +120,7 @@ fn a_broker_keeps_nothing_of_its_starter() {
     }
 }
 
-/// Runs a program with the signals blocked that end a process or report the end of a child.
+/// Runs a program while all signals are blocked that end a process or report the end of a child.
 fn with_blocked_signals(place: &Place, args: &[&str]) -> Output {
     let script = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32)); os.execv(sys.argv[1], sys.argv[1:])";
     let program = place.command(&[]);
@@ -271,7 +271,7 @@ fn numbers_are_not_given_again_when_power_takes_the_end_of_the_log() {
     assert!(event > last_event, "{event} after {last_event}");
     let message = place.socket().call("send", json!({ "to": "human", "message": "y" }))["result"].clone();
     assert!(message["seq"].as_i64() > last_message["seq"].as_i64(), "{message} after {last_message}");
-    // A clean end leaves no gap.
+    // A clean end leaves no gap in the numbers.
     place.ok(&["stop"]);
     assert_eq!(place.json(&["lock", "next.rs"])["token"].as_i64(), Some(token + 1));
 }
@@ -362,12 +362,12 @@ fn a_broker_of_another_kind_is_recognised_and_left_alone() {
         assert!(!out.status.success() && text.contains("another kind") && text.contains(&own), "{verb:?}: {text}");
     }
     drop(listener);
-    // It is busy or has no HTTP now; its process lives.
+    // Now the other broker does not answer, as if it were busy or had no HTTP, but its process lives.
     place.ok(&["clean"]);
     for name in ["mesh.db", "broker.pid", "port"] {
         assert!(place.dir.join(name).exists(), "{name} is theirs");
     }
-    // The end of this test must not end the process that the file names, which is its own.
+    // The end of this test must not end the process that the file names, which is the test itself.
     fs::remove_file(place.dir.join("broker.pid")).unwrap();
 }
 

@@ -80,7 +80,7 @@ fn sessions_in_one_folder_are_numbered_and_in_another_folder_named_after_it() {
     sessions[1].close();
     let mut back = place.session("claude-code", "api");
     assert_eq!(you(&mut back), (id, "claude-api-2".into()));
-    // A folder of the same name elsewhere never takes up another's mailbox.
+    // A session in a folder of the same name elsewhere never takes over another session's mailbox.
     sessions[3].close();
     let mut elsewhere = place.session("claude-code", "other/api");
     assert_eq!(you(&mut elsewhere).1, "claude-api-4");
@@ -94,7 +94,7 @@ fn a_session_is_called_as_its_settings_say() {
     assert_eq!(you(&mut two).1, "reviewer-2");
 }
 
-/// Runs git with a configuration of its own; false where there is no git.
+/// Runs git with a configuration of its own. Returns false if there is no git.
 fn git(dir: &Path, args: &[&str]) -> bool {
     let mut command = Command::new("git");
     command
@@ -213,7 +213,7 @@ fn a_session_that_ends_in_order_leaves_no_process_and_says_so() {
     assert_eq!(left["payload"]["reason"], json!("clean_exit"));
 }
 
-/// Who a verb of the test's own process acts as; its answer or its error.
+/// The answer or the error of a verb (subcommand) of the test's own process, which says who the verb acts as.
 fn whoami(place: &Place, program: &str, words: &[&str]) -> Value {
     let mut command = Command::new(program);
     let env = place.command(&[]);
@@ -321,7 +321,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // Its end closes the session's input, and so ends that, too.
+        // The agent's end closes the session's input, which ends the session, too.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
@@ -383,7 +383,7 @@ fn a_broker_is_not_idle_while_a_session_is_attached() {
     let mut session = place.session("codex-mcp-client", "api");
     session.tool("mesh_status", json!({}));
     let pid = place.broker_pid().unwrap();
-    // Meanwhile others, with the same patience and nobody to serve, come and go.
+    // Meanwhile, other brokers with the same timeout and without sessions start and end.
     for _ in 0..3 {
         let other = Place::new().with("SLM_MESH_IDLE_TIMEOUT", "250");
         other.ok(&["start", "--detach"]);

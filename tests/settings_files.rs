@@ -134,7 +134,7 @@ fn yaml_file(dice: &mut Dice) -> String {
     text
 }
 
-/// The line ends of some files, and the missing last one of others.
+/// Gives some files other line ends, and takes the last line end away from others.
 fn dressed(dice: &mut Dice, text: String) -> String {
     match dice.below(5) {
         0 => text.replace('\n', "\r\n"),
@@ -143,7 +143,7 @@ fn dressed(dice: &mut Dice, text: String) -> String {
     }
 }
 
-/// What a parser of the format says about a text.
+/// Whether a parser of the format accepts the text.
 fn is_valid(path: &Path) -> bool {
     let text = fs::read_to_string(path).unwrap();
     match path.extension().unwrap().to_str().unwrap() {
@@ -202,7 +202,7 @@ fn generated_files_with_hooks_in_toml_come_back_byte_for_byte() {
             with == text || with.contains("slm-mesh hook kimi") && is_valid(&path),
             "{text}\nbecame\n{with}\n{said}"
         );
-        // Somebody writes below our hooks, so that the text of before no longer helps.
+        // Somebody writes below our hooks, so that the recorded text of before can't simply be put back.
         let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
         let gap = |text: &str| if text.is_empty() || text.ends_with('\n') { "" } else { end };
         let is_edited = seed % 2 == 0 && with != text;

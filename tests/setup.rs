@@ -1,5 +1,5 @@
-//! Set-up on configuration files as people have them, with agents' commands that only write down
-//! what they were asked.
+//! Set-up on configuration files as people have them, with false commands of agents that only record what they were
+//! asked.
 
 mod support;
 
@@ -28,7 +28,7 @@ fn tree(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u32, std::time::SystemTime)> 
     found
 }
 
-/// The same without times.
+/// All files below a folder, without times.
 fn bytes(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u32)> {
     tree(dir).into_iter().map(|(path, (bytes, mode, _))| (path, (bytes, mode))).collect()
 }
@@ -436,7 +436,7 @@ fn a_plugin_and_setup_do_not_do_things_twice() {
     let entry = json!({ "mcpServers": { "slm-mesh": { "command": BIN } } });
     home.fake("claude", &format!("case \"$2\" in add) printf '%s' '{entry}' > \"$HOME/.claude.json\" ;; remove) rm \"$HOME/.claude.json\" ;; esac"));
     home.write(".claude/settings.json", "{\"enabledPlugins\": {\"slm-mesh@other\": false, \"slm-mesh-x@y\": true}}\n");
-    // A plugin that is off, or another one with a longer name, is none.
+    // A plugin that is off, or another plugin with a longer name, does not count as ours.
     home.ok(&["claude"]);
     assert!(home.read(".claude/settings.json").contains("hook"), "{}", home.read(".claude/settings.json"));
     let on = home.read(".claude/settings.json").replace("\"slm-mesh@other\": false", "\"slm-mesh@other\": true");

@@ -19,7 +19,7 @@ const AGENTS: &[(&str, [&str; 4], &str)] = &[
     ("opencode", ["PreToolUse", "PostToolUse", "UserPromptSubmit", "Stop"], "bash"),
 ];
 
-/// An agent whose hooks are played.
+/// An agent whose hooks the test runs.
 struct Player<'a> {
     place: &'a Place,
     agent: &'a str,
@@ -70,7 +70,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Runs a shell command with its hooks; what the agent reads of it.
+    /// Runs a shell command with its hooks. Returns what the agent reads about it.
     fn run(&self, command: &str) -> String {
         self.run_with(command, || {
             Command::new("sh").args(["-c", command]).current_dir(&self.place.root).status().unwrap();
@@ -83,7 +83,7 @@ impl<'a> Player<'a> {
         work();
         let mut call = self.call(command, "call_1");
         if self.agent == "opencode" {
-            // Its plugin does not repeat the arguments.
+            // OpenCode's plugin does not repeat the arguments.
             call.as_object_mut().unwrap().remove("tool_input");
         }
         self.hook(1, &call)
@@ -177,7 +177,7 @@ fn a_file_that_is_removed_made_or_only_touched() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "as it was\n");
     place.ok(&["lock", "restore", "new.txt", "--yes"]);
     assert!(!place.root.join("new.txt").exists(), "there was none before");
-    // The time of the content can be set back; that of the change cannot.
+    // The modification time can be set back, but the change time (ctime) can't.
     let told = player.run("touch -r $(echo dleh | rev).txt r; printf 'as IT was\\n' > $(echo dleh | rev).txt; touch -r r $(echo dleh | rev).txt");
     assert!(told.contains("held.txt"), "{told}");
 }
@@ -268,7 +268,7 @@ fn a_holder_hears_of_an_edit_by_a_person_once() {
     fs::write(&file, "another one\n").unwrap();
     let told = player.run("true");
     assert!(told.contains("since its last edit"), "noticed before its next command: {told}");
-    // What its own commands do to its own files is no news.
+    // What the holder's own commands do to its locked files is not reported.
     assert_eq!(player.run(&hidden_write("my own")), "");
     assert_eq!(player.edit("held.txt", "my edit\n"), "");
     assert_eq!(player.hook(2, &json!({})), "");
@@ -306,7 +306,7 @@ fn parallel_commands_of_one_session_and_a_command_that_failed() {
     fs::write(&file, "lost\n").unwrap();
     let told = player.hook(1, &first);
     assert!(told.contains("held.txt"), "{told}");
-    // The hook after a command that failed may not come: the end of the turn looks.
+    // An agent may run no hook after a command that failed, so the hook at the end of the turn looks, too.
     player.hook(0, &player.call("make c", "call_c"));
     fs::write(&file, "lost again\n").unwrap();
     let told = player.hook(3, &json!({}));
@@ -467,7 +467,7 @@ fn every_lost_update_of_two_agents_is_reported_to_somebody() {
                 player.hook(3, &json!({}));
                 held.iter_mut().filter(|holder| **holder == Some(me)).for_each(|holder| *holder = None);
             }
-            // A write that its text does not tell.
+            // A write that the command's text does not show.
             kind => {
                 let command = disguised_write(kind, file, turn);
                 // Every other time the holder's own command runs meanwhile, and ends before or after this one.

@@ -1,5 +1,5 @@
-//! `shield -- COMMAND` and `setup --shield`: a shell command that cannot write what another agent holds, and is else as
-//! it was.
+//! `shield -- COMMAND` and `setup --shield`: a shell command that cannot write what another agent has locked, and
+//! otherwise behaves as without a shield.
 
 mod support;
 
@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use support::{BIN, Place};
 
-/// A work tree with files, of which the human holds some; `None` where the system allows no shield.
+/// A work tree with files, of which the human (the person who owns the machine) holds some; `None` if the system allows
+/// no shield.
 fn held(locks: &[&str]) -> Option<Place> {
     let place = Place::new();
     let trial = place.run(&["shield", "--file", ".", "--", "true"]);
@@ -93,7 +94,7 @@ fn no_program_writes_a_held_file_and_all_write_a_free_one() {
         assert_eq!(out.status.success(), !wants_file, "{script}: {out:?}");
         fs::remove_file(place.root.join("free2.txt")).ok();
     }
-    // A folder that is held takes no new file either, also for a command that works in it.
+    // A locked folder takes no new file either, not even from a command that works in it.
     for script in ["echo x > dir/two.txt", "rm -rf dir", "cd dir && echo x > one.txt", "cd dir && rm one.txt"] {
         assert!(!place.shielded(script).status.success(), "{script}");
     }
@@ -104,7 +105,7 @@ fn no_program_writes_a_held_file_and_all_write_a_free_one() {
         .unwrap();
     assert!(!inside.status.success(), "{inside:?}");
     assert_eq!(place.text("dir/one.txt"), "as it was\n");
-    // Nothing of it is left.
+    // Nothing of the shield is left.
     fs::write(place.root.join("held.txt"), "by its holder\n").unwrap();
     fs::write(place.root.join("dir/two.txt"), "by its holder\n").unwrap();
 }
@@ -202,7 +203,7 @@ fn a_terminal_stays_a_terminal_and_ctrl_c_works() {
     assert_eq!(child.wait().unwrap().code(), Some(6));
 }
 
-/// A session of Claude Code whose hooks are played.
+/// A session of Claude Code whose hooks the test runs.
 struct Claude<'a> {
     place: &'a Place,
     /// The file with lines that its shell runs before each command.
@@ -302,7 +303,7 @@ fn a_shielded_command_does_what_it_did() {
     let bare = Claude { place: &place, lines: place.root.join("home/none.sh") };
     for shell in ["bash", "zsh"].into_iter().filter(|shell| has_shell(shell)) {
         let shielded = Claude::new(bare.place);
-        // What else the hook adds is there in both.
+        // Both sessions get the other lines that the hook adds.
         let lines = fs::read_to_string(&shielded.lines).unwrap();
         let others: Vec<&str> = lines.lines().filter(|line| !line.contains(" shield ")).collect();
         fs::write(&bare.lines, others.join("\n") + "\n").unwrap();
@@ -358,7 +359,7 @@ fn bash_enters_the_shield_by_its_own_variable() {
     let Some(place) = held(&["held.txt"]).map(|place| place.with("SLM_MESH_SHIELD", "opencode,droid")) else { return };
     let users = place.root.join("home/users.sh");
     fs::write(&users, "greet() { echo \"hi $1\"; }\n").unwrap();
-    // As bash does, the name is expanded.
+    // The variable in this value must be expanded, as bash does.
     let users_value = format!("{}/home/$NAME.sh", place.root.display());
     for (agent, tool) in [("opencode", "bash"), ("droid", "Execute")] {
         let first = bash_env_after_start(&place, agent, Some(&users_value));
@@ -408,7 +409,7 @@ fn a_program_that_is_gone_stops_no_command() {
 fn a_command_that_cannot_be_shielded_runs_as_before() {
     let Some(place) = held(&["held.txt"]) else { return };
     let unshare = ["unshare", "--user", "--map-current-user", "sh", "-c"];
-    // In this namespace no further one may be created.
+    // In this user namespace, no mount namespace may be created.
     let line = |flags: &str| {
         format!(
             "echo 0 > /proc/sys/user/max_mnt_namespaces; exec {BIN} shield --file free.txt {flags} -- sh -c 'echo x > free.txt'"

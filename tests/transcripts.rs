@@ -20,7 +20,7 @@ const AGENTS: &[(&str, &str, &str)] = &[
     ("qwen", "UserPromptSubmit", "transcript_path"),
 ];
 
-/// An agent's hook tells of a prompt and of its transcript. Answers the name of its session.
+/// Runs an agent's hook that reports a prompt and a transcript. Returns the name of the session.
 fn report(place: &Place, agent: &str, transcript: &Path) -> String {
     let (_, event, word) = AGENTS.iter().find(|(id, ..)| *id == agent).unwrap();
     let input = json!({
@@ -86,7 +86,7 @@ fn the_last_words_come_first_to_mind_and_a_text_is_found() {
     assert_eq!(texts(&place.json(&["transcript", &name, "--grep", "TASK 4", "--last", "2"])), ["task 48", "task 49"]);
     let nothing = place.ok(&["transcript", &name, "--grep", "no such words"]);
     assert!(nothing.contains("has no such text"), "{nothing}");
-    // The session goes on, and so does its file.
+    // The session goes on, and its file grows.
     OpenOptions::new().append(true).open(path).unwrap().write_all(said("user", "one more").as_bytes()).unwrap();
     assert_eq!(texts(&place.json(&["transcript", &name, "--last", "1"])), ["one more"]);
     for wrong in [&["transcript"][..], &["transcript", &name, "--last", "0"], &["transcript", &name, "more"]] {
@@ -127,7 +127,7 @@ fn the_broker_keeps_the_path_and_none_of_the_words() {
     let kept: Vec<u8> = files.flat_map(|path| fs::read(path).unwrap()).collect();
     let has = |text: &str| kept.windows(text.len()).any(|bytes| bytes == text.as_bytes());
     assert!(has(path.to_str().unwrap()) && !has("very private words"));
-    // A broker that starts again still knows where it is.
+    // A broker that starts again still knows where the transcript is.
     assert_eq!(texts(&place.json(&["transcript", &name])), ["very private words"]);
 }
 
@@ -170,7 +170,7 @@ fn words_in_a_transcript_steer_no_terminal() {
     assert!(!line.contains(&0x1b) && line.iter().filter(|byte| **byte == b'\n').count() == 1);
 }
 
-/// Looks at a transcript, which must be over soon whatever the file is.
+/// Looks at a transcript, which must not take long, whatever the file is.
 fn look(place: &Place, name: &str) -> (bool, String) {
     let began = Instant::now();
     let out = place.run(&["transcript", name, "--json"]);
@@ -216,7 +216,7 @@ fn a_path_that_leads_elsewhere_is_not_followed() {
     std::os::unix::fs::symlink(&secret, at("link.jsonl")).unwrap();
     assert!(Command::new("mkfifo").arg(at("pipe.jsonl")).status().unwrap().success());
     let _socket = std::os::unix::net::UnixListener::bind(at("socket.jsonl")).unwrap();
-    // A file of another user: root gives one away, everybody else has one to look at.
+    // A file of another user: root can make one, and for everybody else /etc/passwd is one.
     let foreign = at("foreign.jsonl");
     fs::write(&foreign, said("user", "a secret")).unwrap();
     let given = std::os::unix::fs::chown(&foreign, Some(12_345), None).is_ok();

@@ -1,4 +1,4 @@
-//! The command line as people and scripts use it: what each verb prints for both, its exit statuses, and
+//! The command line as people and scripts use it: what each verb (subcommand) prints for both, its exit statuses, and
 //! that text from other peers cannot control a terminal.
 
 mod support;
@@ -259,7 +259,7 @@ fn a_command_under_a_lock_keeps_the_others_out_while_it_runs() {
     let place = Place::new();
     let mut running = Stream::start(&place, &["lock", "a.rs", "--", "sh", "-c", "echo held; exec sleep 60"]);
     assert_eq!(running.line(), "held");
-    // It also keeps out its own user, because a second command is a separate request.
+    // The lock also keeps out the user who runs the command, because a second command is a separate request.
     let refused = place.run(&["lock", "a.rs", "--", "true"]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert_eq!(status(&place, &["unlock", "a.rs"]), 1, "it belongs to the command alone");

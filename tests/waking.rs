@@ -10,7 +10,7 @@ use support::{BIN, Place, lives, put_program, until};
 
 const SENTENCE: &str = "1 unread mesh message from ";
 
-/// The receipt of the last message that the human sent.
+/// How the last message of the human (the person who owns the machine) woke its recipient, according to its receipt.
 fn wakes(place: &Place) -> Value {
     place.json(&["inbox", "--filter", "sent", "--as", "human"])["messages"].as_array().unwrap().last().unwrap()["wakes"]
         .clone()

@@ -1,4 +1,4 @@
-//! Which session a hook speaks for, where one agent process has several, or a session has subagents.
+//! Which session a hook speaks for if one agent process has several, or if a session has subagents.
 
 mod support;
 
@@ -103,7 +103,7 @@ fn an_edit_of_a_locked_file_is_denied_whatever_else_is_in_it() {
     ] {
         assert!(edit(key, files).contains("was not changed"), "{what}");
     }
-    // Keys with one beginning are two sessions.
+    // Two keys with the same long beginning are two sessions.
     let long = "k".repeat(4000);
     assert_eq!(edit(&format!("{long}1"), &["own.txt".into()]), "");
     assert!(edit(&format!("{long}2"), &["own.txt".into()]).contains("was not changed"));

@@ -1,9 +1,9 @@
-"""Agents that have the tools only: OpenHands, Continue and Mistral Vibe. Set-up does not edit the files of the last two,
-so their users register our server by hand."""
+"""Agents that have only our MCP tools: OpenHands, Continue and Mistral Vibe. Set-up does not edit the files of the last
+two, so their users register our server by hand."""
 
 from agent import Agent, PythonAgent, put
 
-# No hooks are written for them, so they have none of what only hooks can do.
+# No hooks are written for them, so nothing works for them that only hooks can do.
 NO_HOOKS = dict.fromkeys(["start", "prompt", "tool", "denied", "edit", "stop", "shell", "report"],
                          "it has the tools only: slm-mesh has no hooks for it")
 

@@ -1,4 +1,5 @@
-"""Agents without MCP: Aider and Pi. They have our verbs only, in their shell, and set-up tells them so in a file."""
+"""Agents without MCP: Aider and Pi. They can only run our verbs (subcommands) in their shell, which set-up describes to
+them in a file."""
 
 import time
 

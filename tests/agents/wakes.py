@@ -18,7 +18,7 @@ WAKES = [
 ]
 SURFACE = {"codex": "agent queue", "opencode": "plugin prompt", "claude": "session inbox"}
 SENTENCE = "unread mesh message"
-# Longer than mail waits for more of it before anybody is rung.
+# Longer than the broker waits for more mail before it rings (wakes) anybody.
 THINKS_SECONDS = 2.5
 BEGINS_SECONDS, WOKEN_SECONDS, AROUND_SECONDS = 60, 60, 150
 FIRST, BUSY, BALL, LAST = (f"{tree}-arrives" for tree in ("willow", "aspen", "beech", "linden"))
@@ -37,7 +37,7 @@ exit $status
 
 
 class Awake:
-    """One agent with a session that stays."""
+    """One agent with a session that stays open."""
 
     def __init__(self, hall, agent):
         self.hall, self.agent, self.peer = hall, agent, f"{agent.name}-work"
@@ -50,7 +50,7 @@ class Awake:
         self.env = {**hall.env, "PATH": hall.path(agent), **agent.environment(port)}
 
     def proof(self, name, holds, why=""):
-        """Notes one; what failed once stays failed."""
+        """Notes the result of a proof. A proof that failed once stays failed."""
         if self.found.get(name, True) is True:
             self.found[name] = True if holds else why or "no"
         return holds
@@ -78,8 +78,8 @@ class Awake:
         request = yield Call("mesh_status", {})
         self.known.set()
         request = yield "Good day."
-        # Before its first ring: soon after one there is none in any case. The model thinks, and the mail waits long
-        # enough to ring for.
+        # This comes before the session's first ring, since soon after a ring there is no other one in any case. While
+        # the model thinks, the mail waits long enough to ring.
         self.hall.mesh("send", self.peer, BUSY)
         time.sleep(THINKS_SECONDS)
         request = yield Call("mesh_status", {})
@@ -101,7 +101,7 @@ class Awake:
         yield "I have read that, too."
 
     def wakes(self, word):
-        """What was tried to wake it over the human's message with this word, as "channel: how"."""
+        """How the broker tried to wake the session for the human's message with this word, as "channel: how"."""
         return self.hall.receipts(word, "human", self.peer)
 
 
@@ -118,7 +118,7 @@ class Hall:
         self.program = self.bin / "real/slm-mesh"
         shutil.copy(program, self.program)
         shutil.copy(program, self.bin / "slm-mesh")
-        # On a machine with more to do, a hook that is given up in a turn would hide what is proved here.
+        # On a busy machine, a hook that runs out of time in a turn would hide what is proved here.
         (self.home / ".slm-mesh").mkdir(mode=0o700)
         (self.home / ".slm-mesh/config").write_text("SLM_MESH_HOOK_BUDGET_MS=1500\n")
         self.env = {"HOME": str(self.home), "LANG": "C.UTF-8", "USER": "tester", "SHELL": "/bin/sh"}
@@ -141,7 +141,7 @@ class Hall:
         done = subprocess.run([str(self.bin / "slm-mesh"), "setup", *names, "--wake"], env=env, cwd=self.work,
                               capture_output=True, text=True, timeout=120)
         (self.root / "setup.txt").write_text(done.stdout + done.stderr)
-        # Only now: what runs set-up is what gets registered.
+        # Only now, since set-up registers the program that runs it.
         (self.bin / "slm-mesh").unlink()
         (self.bin / "slm-mesh").write_text(STAND_IN.format(real=self.program, log=self.log))
         (self.bin / "slm-mesh").chmod(0o755)
@@ -157,7 +157,7 @@ class Hall:
 
     @staticmethod
     def until(seconds, holds):
-        """Waits until it holds; whether it did."""
+        """Waits until the condition holds. Returns whether it did."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if holds():
@@ -167,7 +167,7 @@ class Hall:
 
 
 def woken(one):
-    """Mail to a session in the midst of a turn that a person began; then mail to the same one idle."""
+    """Mail to a session in the midst of a turn that a person began; then mail to the same session while it is idle."""
     one.window.say("Look around.")
     over = one.seen.wait(BEGINS_SECONDS) and one.hall.until(BEGINS_SECONDS, one.has_stopped)
     one.proof("busy", over, "that turn did not end")
@@ -180,7 +180,7 @@ def woken(one):
 
 
 def around(hall, all_):
-    """Each answers who woke it by waking the next one."""
+    """Each session that is woken wakes the next one."""
     for one, after in zip(all_, [*all_[1:], all_[0]]):
         one.after = after.peer
     first, second = all_[0], all_[1]
@@ -201,7 +201,7 @@ def around(hall, all_):
 
 
 def rewoken(one):
-    """Its inbox is gone: a hook in the background wakes it."""
+    """The session's inbox socket is removed, so a hook in the background must wake the session."""
     # Mail that comes in before its turn has ended is shown at the end of that turn, and wakes nobody.
     one.proof("rewake", one.hall.until(BEGINS_SECONDS, one.has_stopped), "its last turn did not end")
     for path in sockets(one.window.child.pid):
@@ -214,7 +214,7 @@ def rewoken(one):
 
 
 def sockets(pid):
-    """The inbox of Claude Code, as the servers below it know it."""
+    """The inbox sockets of Claude Code, according to the environment of the processes below it."""
     for child in Path(f"/proc/{pid}/task").glob("*/children"):
         for below in child.read_text().split():
             env = Path(f"/proc/{below}/environ").read_text().split("\0")
@@ -222,7 +222,7 @@ def sockets(pid):
 
 
 def prove(agents, base, program):
-    """What held for each of them; why not."""
+    """For each agent, whether its proofs held, or why not."""
     agents = [agent for agent in agents if agent.name in SURFACE]
     if not agents:
         return {}

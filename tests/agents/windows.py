@@ -1,5 +1,4 @@
-"""Sessions that stay open when a turn is over, as a person's windows do: a terminal for those that draw one, and
-OpenCode's server."""
+"""Sessions that stay open when a turn is over, as a person's windows do: in a terminal, or in OpenCode's server."""
 
 import json
 import os
@@ -11,7 +10,7 @@ import threading
 import time
 import urllib.request
 
-# What a terminal is asked, and what it says: where its cursor is, what it can do, its colours.
+# What programs ask a terminal, and its answers: where its cursor is, what it can do, its colours.
 ANSWERS = [
     (b"\x1b[6n", b"\x1b[1;1R"),
     (b"\x1b[c", b"\x1b[?62;c"),
@@ -45,7 +44,7 @@ class Terminal:
 
     def say(self, prompt):
         os.write(self.end, prompt.encode())
-        # What comes at once with the words is taken for a line of them.
+        # A return that comes together with the words would be taken for a line break in them.
         time.sleep(1)
         os.write(self.end, b"\r")
 
@@ -72,7 +71,7 @@ class Served:
         self.session = self.begin()
 
     def begin(self):
-        """Begins one more session in the same server; its id."""
+        """Begins one more session in the same server. Returns its id."""
         return self.call("/session", {})["id"]
 
     def call(self, path, body):
@@ -89,7 +88,7 @@ class Served:
 
 
 def end_group(child):
-    """Ends what was started, with all that it started in its own group."""
+    """Ends a process, with all others of its process group."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(child.pid, number)

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Oldest Node that both packages run on.
+/// The oldest Node on which both packages run.
 const NODE_MIN: u32 = 20;
 
 /// The files beside this one.
@@ -18,7 +18,7 @@ pub fn here() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
 }
 
-/// A Python that has what `NAME.txt` pins, all of it, or none and the reason told.
+/// A Python with all packages that `NAME.txt` pins; `None`, with the reason printed, if they can't be installed.
 pub fn python(test: &str, name: &str) -> Option<PathBuf> {
     let wanted = here().join(format!("{name}.txt"));
     let made = once(&format!("python-{name}"), &fs::read_to_string(&wanted).unwrap(), |dir| {
@@ -29,7 +29,8 @@ pub fn python(test: &str, name: &str) -> Option<PathBuf> {
     found(test, made).map(|dir| dir.join("bin/python"))
 }
 
-/// A folder with the JavaScript clients and the scripts that use them, or none and the reason told.
+/// A folder with the JavaScript clients and the scripts that use them; `None`, with the reason printed, if they can't
+/// be installed.
 pub fn node(test: &str) -> Option<PathBuf> {
     node_with(test, "node", &here(), &["scenario.mjs", "node_v1.mjs", "node_v2.mjs", "listen.mjs"])
 }
@@ -63,7 +64,7 @@ fn has_node() -> Result<(), String> {
     }
 }
 
-/// Makes a folder unless it was made before from the same words.
+/// Makes a folder, unless it was made before with the same `wanted`.
 fn once(name: &str, wanted: &str, make: impl FnOnce(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
     fs::create_dir_all(&root).unwrap();
@@ -94,7 +95,7 @@ fn found(test: &str, made: Result<PathBuf, String>) -> Option<PathBuf> {
         Ok(dir) => Some(dir),
         Err(why) => {
             assert!(std::env::var("SLM_MESH_TEST_ALL").as_deref() != Ok("1"), "{test} needs {why}");
-            // Not println!: that the harness keeps to itself when the test passes.
+            // Not println!, because the harness hides its output when the test passes.
             std::io::stderr().write_all(format!("skipped: {test}: {why}\n").as_bytes()).unwrap();
             None
         }

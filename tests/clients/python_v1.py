@@ -26,7 +26,7 @@ class Agent:
         return scenario.read_result(result.content, result.isError)
 
     async def abandon(self, task):
-        # This client tells the server nothing by itself.
+        # This client does not tell the server by itself that a call was given up.
         request_id = self.ids[task]
         task.cancel()
         await asyncio.wait([task])

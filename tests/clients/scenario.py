@@ -1,8 +1,8 @@
 """Two agents at work: what every official client must be able to do through slm-mesh.
 
-A client is anything with `tools()`, `call(name, arguments, on_progress=None)` that answers (value,
-is_error), and `abandon(task, …)` that cancels a call in flight. Nothing here sleeps: where something
-takes its time, a condition is asked for again, or the server itself is made to wait.
+A client is anything with `tools()`, `call(name, arguments, on_progress=None)` that answers (value, is_error), and
+`abandon(task, …)` that cancels a call in flight. Nothing here sleeps: if something takes time, the scenario asks again
+until a condition holds, or makes the server itself wait.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ class Refused(Exception):
 
 
 def read_result(content, is_error):
-    """The JSON in a result and whether it is an error; the text is all there is."""
+    """The JSON in a result, and whether it is an error. A result consists of one text."""
     assert len(content) == 1 and content[0].type == "text", content
     return json.loads(content[0].text), bool(is_error)
 
 
 def mesh_env():
-    """What a client must hand on: SDKs pass a server no variable of their own."""
+    """The variables that a client must pass on, because an SDK does not pass its own environment to a server."""
     return {name: value for name, value in os.environ.items() if name.startswith("SLM_MESH_")}
 
 
@@ -53,8 +53,8 @@ async def ok(client, name, **arguments):
 
 
 async def is_under_way(client):
-    """A task begun before is with the server: calls arrive in the order in which they are written,
-    and the task wrote its own at the latest while the first of these was away."""
+    """Makes sure that the call of an earlier task has reached the server: calls arrive in the order in which they are
+    written, and the task wrote its call at the latest while the first of these two calls was under way."""
     await ok(client, "mesh_status")
     await ok(client, "mesh_status")
 
@@ -68,7 +68,7 @@ async def until(what, ask):
 
 
 async def play(a, b):
-    """The whole of it."""
+    """The whole scenario."""
     names = await find_each_other(a, b)
     await talk(a, b, names)
     await share(a, b)
@@ -137,7 +137,7 @@ async def contend(a, b, names):
     assert is_error and refused["kind"] == "held", refused
     for word in (path, names["alpha"], "refactoring"):
         assert word in refused["error"], (word, refused)
-    # The first sign of life comes after ten seconds; the file is given back only then.
+    # The first progress notification comes after ten seconds; the file is unlocked only then.
     alive = asyncio.Event()
     seen = []
 

@@ -75,7 +75,7 @@ def check_result(schema, method, message):
 
 def check(schema, method, message):
     if isinstance(message, list):
-        # Of a batch, method maps ids to methods.
+        # For a batch, `method` maps ids to methods.
         found = schema.errors("JSONRPCMessage", message)
         return found + [text for one in message for text in check(schema, method.get(str(one.get("id"))), one)]
     found = schema.errors("JSONRPCMessage", message)

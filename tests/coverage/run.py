@@ -1,4 +1,4 @@
-"""Runs all tests and prints which share of the program's lines they ran, by room: `make coverage`.
+"""Runs all tests and prints which share of the program's lines they ran, by folder: `make coverage`.
 
 Most tests run the program itself, and many end it with SIGKILL. So the counters of all processes are in one file that
 each of them maps (%c and %m below), and the tests hand the file's name on to every process. Lines of unit tests do not
@@ -40,7 +40,8 @@ def run_tests(env, words):
     """Runs the tests; returns whether all passed."""
     command = ["cargo", "llvm-cov", "test", "--no-report", "--no-fail-fast", "--locked", *words]
     passed = subprocess.run(command, cwd=ROOT, env=env).returncode == 0
-    # The announcing process gets no environment and works in /, so its counters land there when root runs the tests.
+    # The process that announces a hub by mDNS gets no environment and works in /, so its counters land there when root
+    # runs the tests.
     for stray in pathlib.Path("/").glob("default_*.profraw"):
         stray.unlink()
     return passed

@@ -1,5 +1,5 @@
-//! The main job before a newcomer's eyes: two agents on the real broker, in a directory that is
-//! gone afterwards. Run it with `make demo`.
+//! Shows a newcomer the main job: two agents on a real broker, in a directory that is removed afterwards. Run it with
+//! `make demo`.
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -94,7 +94,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        // What was started here ends here, also when the play broke off.
+        // What was started here ends here, even if the demo broke off.
         let _ = self.command(&["stop"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
         let _ = std::fs::remove_dir_all(&self.root);
     }

@@ -201,7 +201,8 @@ class Session:
         self.is_met()
 
     def is_met(self):
-        """Whether it knows who it is on the mesh; where the hub can't be reached it is told so, and asks again."""
+        """Asks who the session is on the mesh. Returns false if the hub can't be reached, so that the caller asks
+        again."""
         try:
             you = self.call("peers", scope="machine")["you"]
             self.id, self.name = you["id"], you["name"]
@@ -219,7 +220,7 @@ class Session:
         return self.n
 
     def answer(self, n):
-        """The answer to this request; those to others are kept for who asks."""
+        """The answer to this request. Answers to other requests are kept until somebody asks for them."""
         while n not in self.answers:
             line = self.running.line()
             self.answers[line.get("id")] = line
@@ -249,7 +250,7 @@ class Session:
 
 
 class Fault(Exception):
-    """What a call was refused with."""
+    """The error with which a call was refused."""
 
     def __init__(self, value):
         super().__init__(json.dumps(value))

@@ -1,5 +1,5 @@
-"""What the proofs of this directory stand on: machines that are network namespaces, processes that tell lines,
-and patience."""
+"""What the proofs of this directory share: machines that are network namespaces, processes that print lines, and waits
+with a limit."""
 
 import itertools
 import json
@@ -11,7 +11,7 @@ import threading
 import time
 
 PATIENCE_SECONDS = 40
-# An answer whose only record has a name that points to itself: libmdns follows it until its stack ends.
+# An answer whose only record has a name that points to itself: libmdns follows that name until its stack overflows.
 KILLER = "000084000000000100000000" "c00c"
 NUMBERS = itertools.count(1)
 
@@ -31,7 +31,7 @@ class Machine:
         return ["ip", "netns", "exec", self.name, *map(str, words)]
 
     def remove(self):
-        """With all that still runs in it: brokers outlive those who started them."""
+        """Removes the machine with all that still runs in it, since brokers outlive those who started them."""
         pids = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True).stdout
         for pid in pids.split():
             try:
@@ -42,7 +42,7 @@ class Machine:
 
 
 class Running:
-    """A process that tells lines, and ends when its standard input does."""
+    """A process that prints lines, and ends when its standard input does."""
 
     def __init__(self, command, env=None, **how):
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env, **how)

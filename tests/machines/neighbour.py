@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Another machine on the LAN: `browse` tells a line for each service that comes or goes, `publish` announces some,
-`hostile` answers every query with what no answer should be, `send` sends a datagram. All but `send` run until their
-standard input ends."""
+"""Another machine on the LAN: `browse` prints a line for each service that comes or goes, `publish` announces some,
+`hostile` answers every query with malformed packets, `send` sends a datagram. All but `send` run until their standard
+input ends."""
 
 import json
 import socket
@@ -62,7 +62,7 @@ def name(*labels):
 
 
 def hub(n):
-    """The records of a hub whose name and texts are bombs."""
+    """The records of a hub whose name and texts contain hostile bytes."""
     label = (b"\x1b[2J\xff\xfe.\n%d" % n).ljust(63, b"A")
     owner = name(label, b"_slm-mesh", b"_tcp", b"local")
     target = name(b"x" * 63, b"y" * 63, b"local")
@@ -74,7 +74,7 @@ def hub(n):
 
 
 def poison(id):
-    """Packets that no answerer should send: loops, lies about lengths and numbers, and a thousand hubs."""
+    """Packets that nobody should answer with: loops, lies about lengths and numbers, and a thousand hubs."""
     head = struct.pack(">H", id) + b"\x84\x00"
     yield head + bytes.fromhex("0001000000000000c00c")
     yield head + bytes.fromhex("ffffffffffffffff") + b"\xc0\x0c" * 700
@@ -96,7 +96,7 @@ def hostile(address):
         while True:
             query, asker = sock.recvfrom(9000)
             if query[2] & 0x80:
-                continue  # from one who answers: what follows would kill it
+                continue  # an answer, whose sender the packets below would kill
             for packet in poison(int.from_bytes(query[:2], "big")):
                 sock.sendto(packet, asker)
 

@@ -1,5 +1,6 @@
-"""Sessions and verbs on two and three hosts with one hub: what works on one machine works between them, a hub that
-is killed comes back, a hub that is found is joined, and a clock that is wrong on one side is wrong for nobody else."""
+"""Sessions and verbs (subcommands) on two and three hosts with one hub: what works on one machine works between them, a
+hub that is killed comes back, a hub that is found is joined, and a clock that is wrong on one host misleads no
+other."""
 
 import re
 import shlex
@@ -13,7 +14,7 @@ TOP = Path(__file__).resolve().parent.parent.parent
 
 
 def refused(session, n):
-    """What a call was refused with."""
+    """The error with which a call was refused."""
     try:
         value = session.end(n)
     except Fault as fault:
@@ -66,7 +67,7 @@ def values_and_events(near, far, third):
 
 
 def one_file_in_two_clones(near, far, third):
-    """The near and the far one work in clones of one repository, the third does not."""
+    """The near and the far session work in clones of one repository; the third session does not."""
     near_file, far_file = near.where / "src/main.rs", far.where / "src/main.rs"
     near.end(lock(near, near_file, scope="repo"))
     fault = refused(far, lock(far, far_file))
@@ -78,13 +79,13 @@ def one_file_in_two_clones(near, far, third):
     assert "codex-api" in verb.communicate(timeout=PATIENCE_SECONDS)[0]
     near.call("lock", action="unlock", filePath=str(near_file))
     assert far.end(waiting)["lock"]["holder"] == "codex-api"
-    # What the far one holds, a verb on the near one's host waits for, and gets.
+    # A verb on the near session's host waits for the file that the far session has locked, and gets it.
     verb = near.host.start("lock", str(near_file), "--scope", "repo", "--wait", "30", "--as", "human", "--json", cwd=near.where)
     far.call("lock", action="unlock", filePath=str(far_file))
     told = verb.communicate(timeout=PATIENCE_SECONDS)
     assert verb.returncode == 0, told
     near.host.ok("unlock", str(near_file), "--as", "human")
-    # The same path on two machines is two files where no repository says that they are one.
+    # The same path on two machines means two files, unless a repository shows that they are one.
     far.end(lock(far, "/srv/notes.txt"))
     third.end(lock(third, "/srv/notes.txt"))
     for session in [far, third]:
@@ -125,7 +126,7 @@ def what_readme_says_of_two_machines_is_so(net):
     path = net.scratch / "bin"
     path.mkdir()
     (path / "slm-mesh").symlink_to(net.program)
-    # What ssh does, once it is there: it runs the words behind the name on that machine.
+    # A stand-in for ssh, which runs the words behind the host name on that machine.
     words = " ".join(shlex.quote(word) for word in desk.command("env", "-u", "SLM_MESH_HOST", f"HOME={desk.home}"))
     (path / "ssh").write_text(f'#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift 2\nexec {words} "$@"\n')
     (path / "ssh").chmod(0o755)
@@ -133,7 +134,7 @@ def what_readme_says_of_two_machines_is_so(net):
         typed = f"PATH={path}:$PATH; export PATH; " + line.replace("…", secret)
         said = host.shell(typed)
         assert said.returncode == 0, said
-    # And as the text goes on: the settings in the file config, for agents and verbs alike.
+    # As the text goes on to say, the settings can be in the file config, for agents and verbs alike.
     for host, line in zip([desk, lap], lines):
         host.configure(**dict(re.findall(r"(SLM_MESH_\w+)=(\S+)", line.replace("…", secret))))
     near, far = desk.session("claude-code", "api"), lap.session("codex-mcp-client", "api")
@@ -157,7 +158,8 @@ def a_hub_that_is_found_is_joined_if_it_proves_the_secret(net):
     assert lap.ok("state", "get", "port") == "8080", "verbs follow"
     proven = {hub["name"]: hub["proven"] for hub in lap.json("hubs")["hubs"]}
     assert proven == {"root-zoo": True, "root-ape": False}, proven
-    # A second one that proves: who knew one stays, who comes new takes the first by name.
+    # A second hub that can prove that it knows the secret: a guest that already knew a hub stays with it, and a new
+    # guest takes the first hub by name.
     bee = net.hub("bee")
     until("it is announced", lambda: len(lap.json("hubs")["hubs"]) == 3)
     two, rack = lap.session("claude-code", "api"), net.host("rack", SLM_MESH_SHARED_SECRET=net.secret)
@@ -189,7 +191,7 @@ def a_hub_that_is_killed_loses_nothing(net):
 
 
 def send_on_and_on(session, to, meanwhile, n_sent):
-    """Sends numbers, whatever happens; those that were acknowledged."""
+    """Sends numbers, whatever happens. Returns those that were acknowledged."""
     acknowledged = []
     for n in range(n_sent):
         meanwhile(n)
@@ -238,7 +240,8 @@ def the_clock_of_the_hub_may_be_wrong(net):
     hub.ok("start", "--detach")
     guest = net.guest("lap", hub)
     a_minute_is_a_minute(hub.session("claude-code", "api"), guest.session("codex-mcp-client", "lap"), 3600)
-    # The hub's clock is the one that counts: back an hour, what ends in a minute does not end in an hour and one.
+    # The hub's clock is the one that counts. If it is set back by an hour, what ends in a minute must not last an hour
+    # and a minute.
     far = guest.session("claude-code", "api")
     far.end(lock(far, "/srv/left", ttlMinutes=1))
     far.call("state", action="set", key="left", value="1", ttlMinutes=1)
@@ -251,7 +254,7 @@ def the_clock_of_the_hub_may_be_wrong(net):
 
 
 def a_minute_is_a_minute(near, far, hub_is_off):
-    """Whoever looks, and whatever clock is wrong: what is to last a minute lasts one."""
+    """What is to last a minute lasts a minute, whoever looks and whichever clock is wrong."""
     guest, path = far.host, f"/srv/{far.host.host_name}"
     since = far.call("events")["seq"]
     held = far.end(lock(far, path, ttlMinutes=1))

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Machines on a LAN: network namespaces of this machine, joined by cables. Here: hubs are announced in one and found
-in the other, by us and by zeroconf from PyPI; neighbours send what nobody should; what is killed comes back. In the
-files beside this: what hubs and their guests promise. `make test-machines` runs it all (root, ip, python3, PyPI, and
-libfaketime for clocks that are wrong). Exit status: 0 when all holds."""
+"""Machines on a LAN: network namespaces of this machine, joined by cables. This file proves that hubs are announced on
+one machine and found on the other, by us and by zeroconf from PyPI, that malformed packets of neighbours do no harm,
+and that processes that are killed come back. The files beside this prove what hubs and their guests promise. `make
+test-machines` runs it all (root, ip, python3, PyPI, and libfaketime for clocks that are wrong). Exit status: 0 when all
+holds."""
 
 import argparse
 import json
@@ -27,7 +28,7 @@ from hosts import Exempt, Missing, Net
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parent.parent
 IS_ALL = os.environ.get("SLM_MESH_TEST_ALL") == "1"
-# A query that asks for the same name so often that the answer is no packet any more.
+# A query that asks for the same name so often that the answer no longer fits into a packet.
 PANIC = ("0000" "0000" "0258" "0000" "0000" "0000" + "095f736c6d2d6d657368045f746370056c6f63616c00" "000c0001"
          + "c00c000c0001" * 599)
 
@@ -47,7 +48,7 @@ class Lan:
                 machine.ip("addr", "add", f"fd77::{n}/64", "dev", "lan0", "nodad")
                 machine.ip("link", "set", "lan0", "up")
                 machine.ip("route", "add", "224.0.0.0/4", "dev", "lan0")
-            # What a container engine leaves on a machine.
+            # An interface such as a container engine leaves on a machine.
             self.a.ip("link", "add", "docker0", "type", "veth", "peer", "name", "veth9")
             self.a.ip("addr", "add", "172.17.0.1/16", "dev", "docker0")
             self.a.ip("link", "set", "docker0", "up")
@@ -152,7 +153,7 @@ def others_see_us_come_and_go(lan):
             assert came["port"] == 7899 and came["addresses"] == ["10.77.0.1"], came
             assert came["texts"] == {"version": "2.0.0", "wsPort": "7900"}, came
             assert hub.end() == 0
-            # Its records live a minute: only a goodbye takes them away now.
+            # The hub's records live for a minute, so only a goodbye can remove them now.
             other.until(lambda line: line.get("gone") == "desk")
 
 
@@ -219,7 +220,7 @@ PROOFS = [
 
 
 def zeroconf():
-    """A Python that has what zeroconf.txt pins."""
+    """A Python with the packages that zeroconf.txt pins."""
     wanted = (HERE / "zeroconf.txt").read_text()
     venv = Path(os.environ.get("CARGO_TARGET_DIR", TOP / "target")).resolve() / "lan/venv"
     done = venv / "wanted.txt"
@@ -232,7 +233,7 @@ def zeroconf():
 
 
 def can_be_made():
-    """Whether this machine lets us make others; else why not."""
+    """Why this machine lets us make no network namespaces; empty if it does."""
     if not shutil.which("ip"):
         return "there is no ip (iproute2)"
     name = f"slm-mesh-{os.getpid()}-0"
@@ -242,7 +243,7 @@ def can_be_made():
 
 
 def prove(name, proof):
-    """Makes a proof and tells of it; whether nothing is wrong."""
+    """Makes a proof and prints its result. Returns whether nothing is wrong."""
     began = time.monotonic()
     try:
         proof()
@@ -268,7 +269,7 @@ def on_one_lan(asked, proofs, scratch):
 
 
 def on_nets_of_their_own(asked, proofs, scratch):
-    """Proofs about hubs and guests, each on hosts that nobody had before."""
+    """Proofs about hubs and guests, each on new hosts."""
 
     def on_a_net(proof):
         with Net(asked.program.resolve(), scratch) as net:
@@ -286,7 +287,8 @@ def main():
     if why := can_be_made():
         print(f"{'WRONG' if IS_ALL else 'skipped'}: machines on a LAN want root and ip netns: {why}")
         return int(IS_ALL)
-    # What one after the other does, beside what the others do: some of it waits for a minute.
+    # Each row makes its proofs one after the other, and all rows run at the same time, since some proofs wait for a
+    # minute.
     on_nets = on_nets_of_their_own
     rows = [(on_one_lan, PROOFS), (on_nets, remote.PROOFS + strangers.PROOFS + cut.PROOFS),
             (on_nets, cut.LONG), (on_nets, strangers.LONG)]

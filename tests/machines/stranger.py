@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""A stranger on the LAN who has no secret: `flood` does for SECONDS what a hub should stand, on its two ports and from
-all of its addresses, and tells what it was told; `relay` passes a guest's frames on to the hub and does to them what its standard input says."""
+"""A stranger on the LAN who has no secret: `flood` does for SECONDS what a hub should withstand, on the hub's two ports
+and from all of the stranger's addresses, and prints what the hub answered; `relay` passes a guest's frames on to the
+hub, and changes them as its standard input says."""
 
 import base64
 import json
@@ -53,7 +54,7 @@ class Flood:
             try:
                 bad(port)
             except OSError:
-                pass  # cut off: what it is there for
+                pass  # the hub cut the connection, as it should
             time.sleep(PAUSE_SECONDS)
 
     def open(self, port, source=None):
@@ -161,8 +162,8 @@ def frame(text, first=True, last=True):
 
 
 class Relay:
-    """Passes frames of guests on and keeps them. `changes`, `repeats` and `swaps` do that, once, to what a guest says
-    next; `replays` sends what was kept over a connection of its own."""
+    """Passes frames of guests on and keeps them. In the modes `changes`, `repeats` and `swaps`, it does so once to what
+    a guest sends next; in the mode `replays`, it sends what it kept over a connection of its own."""
 
     def __init__(self, hub):
         self.hub, self.mode, self.kept = hub, "passes", []

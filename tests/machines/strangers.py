@@ -1,5 +1,5 @@
-"""A LAN full of strangers without the secret: they learn that they were not let in, cost the hub a bounded memory and
-the log a line a minute, and those who belong to it notice nothing."""
+"""A LAN full of strangers without the secret: they learn only that they were not let in, and cost the hub bounded
+memory and one line of its log each minute, and the hub's guests notice nothing."""
 
 import re
 import sys
@@ -9,9 +9,9 @@ from remote import refused, sessions_on
 from namespaces import KILLER, PATIENCE_SECONDS, Running, run, until
 from hosts import HERE
 
-# Longer than the minute after which the log tells.
+# Longer than the minute after which the log reports them.
 FLOOD_SECONDS = 66
-# What the hub may ever need, flooded: alone it needs 10 MB, as it is built for tests.
+# The most memory that the hub may need during a flood. Without one, it needs 10 MB, as it is built for tests.
 PEAK_BYTES = 48 << 20
 N_SOURCES = 60
 N_GUESTS = 100
@@ -35,7 +35,7 @@ def a_flood_costs_the_hub_little_and_the_others_nothing(net):
             one.call("send", to=other.name, message=f"number {n}")
             assert [message["payload"] for message in other.mail()] == [f"number {n}"]
         if n == 50:
-            # The process that announces dies of a datagram, and nothing else does.
+            # This datagram kills the process that announces the hub by mDNS, and nothing else.
             run(*thug.command(sys.executable, HERE / "neighbour.py", "send", hub.address, KILLER))
         if n % 50 == 0:
             assert "claude-api" in far.host.ok("peers", "--as", "human"), "a verb of a guest gets through"
@@ -71,7 +71,8 @@ def a_relay_can_change_nothing(net):
         until("the connection ends", lambda: "peer_left" in [one["type"] for one in near.call("events")["events"]])
         for n in calls:
             assert refused(far, n)["kind"] == "gone"
-        # Its own way back, as who it was; what was changed did nothing, and what came twice was done once.
+        # The guest reconnects without help, as the same peer. What was changed did nothing, and what came twice was
+        # done once.
         assert far.call("peers", scope="machine")["you"]["id"] == far.id
         entries = near.call("state", action="list", prefix=word)["entries"]
         assert [(one["key"], one["version"]) for one in entries] == done, entries
@@ -92,7 +93,7 @@ def a_wrong_secret_keeps_no_right_one_of_its_machine_out(net):
     hub = net.hub()
     lap = net.guest("lap", hub)
     hub.ok("state", "set", "port", "8080")
-    # More than the door hears at once of one machine in a minute.
+    # After this many wrong secrets in a minute, the hub allows their address fewer pending handshakes.
     for _ in range(24):
         done = lap.run("state", "get", "port", SLM_MESH_SHARED_SECRET="another secret altogether")
         assert done.returncode != 0 and "does not know this secret" in done.stderr, done

@@ -8,8 +8,8 @@ import sys
 import time
 
 PATIENCE_SECONDS = 60
-# An agent: its server has its standard input and output; lines from one pipe are commands for its shell, whose
-# output and exit status go to the other.
+# The program of an agent. Its MCP server inherits its standard input and output. Each line from one pipe is a command
+# for its shell; the command's output and exit status go to the other pipe.
 AGENT = """
 import json, os, subprocess, sys
 os.write(int(sys.argv[2]), b"ready\\n")

@@ -73,7 +73,8 @@ def needs(*names):
             raise Missing(name)
 
 
-# Each way installs, and says with which command an agent starts it and which files were downloaded.
+# Each function below installs slm-mesh in one way, and returns the command with which an agent starts it and the files
+# that were downloaded.
 
 
 def by_npm(place):
@@ -101,7 +102,8 @@ def by_npm_without_scripts(place):
 
 
 def by_npx(place):
-    """As from the registry: npm finds the package for the platform by itself; others are not even there."""
+    """As if from the registry: npm finds the package for the platform by itself; packages for others are not even
+    there."""
     needs("npx")
     place.env["npm_config_registry"] = npm_registry.serve(NPM)
     return ["npx", "--yes", "slm-mesh"], packages(NPM)
@@ -117,7 +119,8 @@ def by_pip(place):
 
 
 def by_pip_from_source(place):
-    """The client alone. Its command says how to get the program, or runs the program that is on PATH."""
+    """The Python client without the program. Its command says how to get the program, or runs the program that is on
+    PATH."""
     needs(*(sorted(TOOLS.glob("setuptools*.whl")) or ["setuptools"]))
     python = place.venv()
     command = [python, "-m", "pip", "install", "--no-index", "--find-links", TOOLS, *WHEELS.glob("*.tar.gz")]

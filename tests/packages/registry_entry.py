@@ -78,7 +78,7 @@ def main():
     entry = json.loads((TOP / "target/plugins/server.json").read_text())
     wrong = check(entry, ENTRY)
     assert wrong is None, f"server.json: {wrong}"
-    # The rules notice what they are for.
+    # The rules must notice what they are meant to refuse.
     for name, value in [("name", "no slash"), ("description", "x" * 101), ("version", "^2.0.0"), ("else", 1),
                         ("packages", [{"registryType": "npm", "identifier": "slm-mesh"}])]:
         assert check({**entry, name: value}, ENTRY), name

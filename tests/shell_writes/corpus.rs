@@ -1,8 +1,8 @@
 //! Reads corpus.txt.
 //!
-//! `$ ` starts a command and `| ` its further lines. Behind it stands the truth, a line for each
-//! write: `w path` is a file, `d path` a folder with all that is in it, `m folder tracking endings`
-//! some files below a folder, and `u words` something that no reader of the text can tell.
+//! `$ ` starts a command and `| ` its further lines. The truth follows, one line for each write: `w path` is a file, `d
+//! path` a folder with all that is in it, `m folder tracking endings` some files below a folder, and `u words`
+//! something that no reader of the text can tell.
 
 use super::tree;
 use std::collections::BTreeSet;
@@ -20,13 +20,13 @@ pub enum Truth {
 
 /// A command with its truth.
 pub struct Case {
-    /// Where it stands.
+    /// Its line in corpus.txt.
     pub line: usize,
     /// The command line, which may have several lines.
     pub command: String,
-    /// What it writes, as far as the text tells.
+    /// What it writes, as far as the text shows.
     pub truths: BTreeSet<Truth>,
-    /// How many of its writes no text tells.
+    /// How many of its writes the text does not show.
     pub n_untold: usize,
 }
 

@@ -1,5 +1,5 @@
-//! An MCP client without manners: it sends exactly the lines that a test gives it, and returns each line
-//! as the program wrote it. `support::Session` adds a handshake and filters notifications.
+//! A bare MCP client: it sends exactly the lines that a test gives it, and returns each line as the program wrote it.
+//! `support::Session` adds a handshake and filters notifications.
 #![allow(dead_code)] // each test program uses its part
 
 use crate::support::Place;
@@ -160,7 +160,7 @@ pub fn content(answer: &Value) -> (Value, bool) {
     (serde_json::from_str(text).unwrap(), answer["result"]["isError"] == json!(true))
 }
 
-/// Waits until so many calls wait in the broker.
+/// Waits until this many calls wait in the broker.
 pub fn until_waiting(session: &mut Bare, n: i64) {
     let mut id = 9000;
     crate::support::until("calls wait in the broker", || {

@@ -1,5 +1,4 @@
-//! A user's home for set-up: settings of agents, and programs that only write down what they were
-//! asked.
+//! A user's home for set-up: settings of agents, and false programs that only record what they were asked.
 
 use super::Place;
 use serde_json::Value;

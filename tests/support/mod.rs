@@ -1,5 +1,5 @@
-//! What the tests of the process share: a mesh of its own in a temporary directory, on free ports,
-//! that ends with the test.
+//! What the tests of the process share: for each test, a mesh of its own in a temporary directory, on free ports, which
+//! ends with the test.
 #![allow(dead_code)] // each test program uses its part
 
 pub mod home;
@@ -31,7 +31,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// A new place; its HTTP port is one that nobody else here uses.
+    /// A new place; its HTTP port is one that no other test uses.
     pub fn new() -> Place {
         let n = N.fetch_add(1, Ordering::Relaxed);
         let root = std::env::temp_dir().join(format!("slm-mesh-test-{}-{n}", std::process::id()));
@@ -42,9 +42,9 @@ impl Place {
         let port = 20_000 + (std::process::id() * 37 + n * 11) % 12_700;
         let mut env = vec![
             ("SLM_MESH_PORT".into(), port.to_string()),
-            // The network that the tests run in is nobody's to ask.
+            // Tests must not search the network on which they run.
             ("SLM_MESH_DISCOVERY".into(), "off".into()),
-            // What a hook says is tested, not how soon: a busy machine must not silence it.
+            // The tests check what a hook says, not how soon it does, so a busy machine must not silence it.
             ("SLM_MESH_HOOK_BUDGET_MS".into(), "20000".into()),
         ];
         // Where `make coverage` counts the lines that a process runs.
@@ -70,12 +70,12 @@ impl Place {
         command
     }
 
-    /// Runs a verb.
+    /// Runs a verb (subcommand).
     pub fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 
-    /// Runs a verb that must succeed; its standard output.
+    /// Runs a verb that must succeed, and returns its standard output.
     pub fn ok(&self, args: &[&str]) -> String {
         let out = self.run(args);
         assert!(
@@ -89,13 +89,13 @@ impl Place {
         String::from_utf8(out.stdout).unwrap()
     }
 
-    /// Runs a verb that must succeed with `--json`; its answer.
+    /// Runs a verb with `--json` that must succeed, and returns its answer.
     pub fn json(&self, args: &[&str]) -> Value {
         let args: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
         serde_json::from_str(&self.ok(&args)).unwrap()
     }
 
-    /// What the detached broker said.
+    /// The log of the detached broker.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("broker.log")).unwrap_or_default()
     }
@@ -140,7 +140,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session of a command of the test's own.
+    /// A session that is started with a command of the test's own.
     pub fn start(command: &mut Command, client: &str) -> Session {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (input, output) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
@@ -165,7 +165,7 @@ impl Session {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
     }
 
-    /// Sends a request without waiting; its id.
+    /// Sends a request without waiting, and returns its id.
     pub fn ask(&mut self, method: &str, params: Value) -> i64 {
         self.next += 1;
         self.send(&json!({ "jsonrpc": "2.0", "id": self.next, "method": method, "params": params }));
@@ -188,14 +188,14 @@ impl Session {
         }
     }
 
-    /// Calls a tool that must succeed; its JSON.
+    /// Calls a tool that must succeed, and returns its JSON.
     pub fn tool(&mut self, name: &str, arguments: Value) -> Value {
         let (value, is_error) = self.try_tool(name, arguments);
         assert!(!is_error, "{name}: {value}");
         value
     }
 
-    /// Calls a tool; its JSON and whether it is an error.
+    /// Calls a tool, and returns its JSON and whether it is an error.
     pub fn try_tool(&mut self, name: &str, arguments: Value) -> (Value, bool) {
         let answer = self.request("tools/call", json!({ "name": name, "arguments": arguments }));
         Session::content(&answer)
@@ -237,7 +237,7 @@ impl Socket {
         Socket { stream, reader, next: 0 }
     }
 
-    /// Sends a request; its id.
+    /// Sends a request, and returns its id.
     pub fn ask(&mut self, method: &str, params: Value) -> i64 {
         self.next += 1;
         let line = json!({ "jsonrpc": "2.0", "id": self.next, "method": method, "params": params });
@@ -250,7 +250,7 @@ impl Socket {
         let mut line = String::new();
         match self.reader.read_line(&mut line) {
             Ok(0) => return None,
-            // The broker dropped what was sent to it.
+            // The broker closed the connection without reading all that was sent to it.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
             read => read.unwrap(),
         };

@@ -1,5 +1,5 @@
-//! The rules of the source tree, checked by reading it: the direction of imports, the one home of each
-//! crate, the length of files and functions, and what must not be committed.
+//! The rules of the source tree, checked by reading it: the direction of imports, the places where each crate may be
+//! used, the length of files and functions, and what must not be committed.
 
 mod parts;
 mod source;
@@ -213,7 +213,7 @@ fn functions(lines: &[String]) -> Vec<(usize, String, usize)> {
         let plain = ["pub ", "pub(crate) ", "pub(super) ", "const "]
             .iter()
             .fold(text, |text, word| text.trim_start_matches(word));
-        // A method that a trait only names has no body.
+        // A method that a trait only declares has no body.
         let Some(rest) = plain.strip_prefix("fn ").filter(|_| !line.ends_with(';')) else { continue };
         let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
         let end = format!("{}}}", " ".repeat(indent));

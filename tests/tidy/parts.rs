@@ -36,8 +36,8 @@ fn each_part_of_the_core_keeps_its_fields_private() {
 /// A file of the store, and for each of its questions the files that may ask it.
 type Part = (&'static str, &'static [(&'static str, &'static [&'static str])]);
 
-/// The questions of each part of the store, and who asks them: paths below `src` with the questions that
-/// they may ask, or all. Beside the owner there are only readers.
+/// The questions of each part of the store, and who asks them: paths below `src` with the questions that they may ask,
+/// or all. Parts other than the owner may only read.
 const STORE_QUESTIONS: &[Part] = &[
     ("peers", &[("core/peers/", &[])]),
     ("locks", &[("core/locks/", &[])]),
@@ -142,7 +142,7 @@ fn public_type(line: &str) -> Option<String> {
     ["struct", "enum", "trait", "type"].contains(&kind).then_some(name)
 }
 
-/// Words of our own for what the field calls otherwise; they must not come back in the names of files.
+/// Private words for things that have common names. They must not come back in the names of files.
 const PRIVATE_WORDS: &[&str] = &[
     "seat", "letter", "wish", "desk", "outlet", "ear", "ears", "far", "lan", "ground", "knock", "porter", "ring",
     "bell", "places", "birth", "pests",

@@ -44,7 +44,7 @@ pub fn files(folders: &[&str]) -> Vec<PathBuf> {
     files_ending(folders, &["rs"])
 }
 
-/// All files in these folders whose names end so.
+/// All files in these folders whose names have one of these endings.
 pub fn files_ending(folders: &[&str], endings: &[&str]) -> Vec<PathBuf> {
     let mut open: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
     let mut found = Vec::new();

@@ -123,7 +123,7 @@ fn a_person_opens_the_link_and_looks_writes_and_releases() {
     assert!(person.child.wait().unwrap().success());
 }
 
-/// The person finds the answer to a message below it and by a search, and takes nothing from the agent's mailbox.
+/// The person finds the answer to a message below it and by a search, and marks nothing in the agent's mailbox as read.
 fn reads_the_conversation(broker: &Broker, person: &mut Person, codex: &mut Session, answered: &Value, name: &Value) {
     let long = json!({ "to": "human", "message": format!("A {}end", "long ".repeat(5_000)) });
     codex.tool("mesh_send", long);
