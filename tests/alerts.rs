@@ -31,7 +31,7 @@ fn told_json(path: &Path) -> Value {
     serde_json::from_str(&told(path)).unwrap()
 }
 
-/// Keeps the input and the arguments of each run, the first in `1`, the second in `2`.
+/// Keeps the input of each run in a file of its own (`1`, `2` and so on), and the arguments of the last run in `words`.
 const KEEP: &str = r#"n=1; while [ -e "$OUT/$n" ]; do n=$((n + 1)); done
 for word in "$@"; do printf '%s\n' "$word"; done > "$OUT/words"
 cat > "$OUT/part"; mv "$OUT/part" "$OUT/$n""#;

@@ -19,7 +19,7 @@ fn start() -> (Place, Socket) {
     (place, socket)
 }
 
-/// Held by a test that needs nearly all the files that a process may open.
+/// A test holds this lock while it needs nearly all the files that a process may open.
 static MANY_FILES: Mutex<()> = Mutex::new(());
 
 /// A raw connection, which need not behave.

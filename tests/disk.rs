@@ -117,7 +117,7 @@ fn any_prefix_of_the_log_opens_and_holds_a_prefix_of_the_writes() {
     }
 }
 
-/// Builds the shim; `None` without a C compiler.
+/// Builds the library of tests/shim.c, which makes the broker's disk fail; `None` without a C compiler.
 fn shim(place: &Place) -> Option<PathBuf> {
     let library = place.root.join("shim.so");
     let source = project().join("tests/shim.c");

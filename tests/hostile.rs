@@ -1,5 +1,5 @@
 //! Input that could end a process: too deep for its stack, too long for its memory, too large for its numbers, too many
-//! for its time. Whatever one client says, the process lives and the others are answered. (HTTP has the same in
+//! for its time. Whatever one client says, the process lives and the others are answered. (For HTTP, see
 //! tests/http/hostile.rs and tests/http_thread.)
 
 mod stdio;

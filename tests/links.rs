@@ -94,7 +94,7 @@ fn meshes_in_a_ring_see_only_their_neighbour() {
     }
     let wants = ["codex-b", "codex-c", "codex-a"];
     until("each sees its neighbour", || places.iter().zip(wants).all(|(place, want)| names(place) == [want]));
-    // Each sends to all: a session receives the messages of its own mesh and of its neighbour, once.
+    // Each session sends to all: a session receives the messages of its own mesh and of its neighbour, once.
     for (session, name) in sessions.iter_mut().zip(["a", "b", "c"]) {
         session.tool("mesh_send", json!({ "to": "all", "message": format!("hello from {name}") }));
     }
@@ -102,7 +102,7 @@ fn meshes_in_a_ring_see_only_their_neighbour() {
         let mail = session.tool("mesh_inbox", json!({ "waitSeconds": 20 }));
         assert_eq!(mail["messages"][0]["payload"], json!(format!("hello from {from}")), "{mail}");
     }
-    // One leaves, and its neighbour notices.
+    // One session leaves, and its neighbour notices.
     sessions.pop();
     until("its neighbour sees that", || names(&places[1]).is_empty());
     for (place, session) in places.iter().zip(&mut sessions) {
@@ -189,7 +189,7 @@ fn a_link_in_both_directions_with_superlocalmemory_survives_a_restart() {
     let place = Place::new()
         .with("SLM_MESH_SHARED_SECRET", SECRET)
         .with("SLM_MESH_PEER_URL", &format!("http://127.0.0.1:{free}"));
-    // Both poll at their start and every 30 s, so each side gets its peer before the other one starts.
+    // Both meshes poll at their start and every 30 s, so each side gets its peer before the other one starts.
     let (database, home) = (place.root.join("slm.db"), place.root.join("home"));
     let theirs = Daemon::start(&python, free, &database, &home, "").register("memory-1", "/srv/api");
     let mut near = place.session("codex-mcp-client", "api");
@@ -205,7 +205,7 @@ fn a_link_in_both_directions_with_superlocalmemory_survives_a_restart() {
     near.tool("mesh_send", json!({ "to": there, "message": "do you remember?" }));
     until("it has the message", || daemon.inbox(&theirs) == ["do you remember?"]);
     until("the receipt says so", || receipts(&mut near) == ["forwarded"]);
-    // Both send at the same moment: the daemon blocks while it forwards, we do not.
+    // Both meshes send at the same moment: the daemon blocks while it forwards, we do not.
     near.tool("mesh_send", json!({ "to": there, "message": "and this?" }));
     let message = json!({ "from_peer": theirs, "to_peer": me, "content": "I do", "type": "text" });
     assert_eq!(daemon.ask("POST", "/mesh/send", &message).unwrap().0, 200);

@@ -53,7 +53,7 @@ fn answers(seen: &[Value]) -> HashMap<String, usize> {
     n_by_id
 }
 
-/// Feeds a recording as the agent did, each line after the answer before it; returns all lines written.
+/// Feeds a recording as the agent did, each line after the previous answer. Returns all lines that the program wrote.
 fn replay(lines: &[Value]) -> Vec<Value> {
     let place = Place::new();
     let mut session = Bare::start(&place, &[], "project");

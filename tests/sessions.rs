@@ -75,7 +75,7 @@ fn sessions_in_one_folder_are_numbered_and_in_another_folder_named_after_it() {
         ["api", "api", "web", "deep/api"].iter().map(|folder| place.session("claude-code", folder)).collect();
     let names: Vec<String> = sessions.iter_mut().map(|session| you(session).1).collect();
     assert_eq!(names, ["claude-api", "claude-api-2", "claude-web", "claude-api-3"]);
-    // The second one leaves and comes back while the others are here.
+    // The second session leaves and comes back while the others are here.
     let (id, _) = you(&mut sessions[1]);
     sessions[1].close();
     let mut back = place.session("claude-code", "api");
@@ -109,7 +109,8 @@ fn git(dir: &Path, args: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// A repository with one commit and a work tree beside it: by git, else the files that git would write.
+/// A repository with one commit, and a work tree beside it: made by git, or without git from the files that git would
+/// write.
 fn repository(place: &Place) -> (PathBuf, PathBuf) {
     let (main, tree) = (place.root.join("main"), place.root.join("tree"));
     fs::create_dir_all(main.join("src")).unwrap();

@@ -57,7 +57,7 @@ impl<'a> Player<'a> {
         String::from_utf8(out.stdout).unwrap().replace("\\n", "\n").replace("\\\"", "\"")
     }
 
-    /// A call of the shell tool, as its hooks see it: with the agent's id for the call where it gives one.
+    /// A call of the shell tool, as its hooks see it: with the agent's id for the call, if it gives one.
     fn call(&self, command: &str, id: &str) -> Value {
         let arguments = match self.agent {
             "codex" => json!({ "command": ["bash", "-lc", command] }),
@@ -449,7 +449,7 @@ fn every_lost_update_of_two_agents_is_reported_to_somebody() {
                 n_denied += usize::from(denied);
                 held[n] = held[n].or(Some(me));
             }
-            // A plain write by the shell: denied or locked as an edit.
+            // A plain write by the shell, which is denied or locked like an edit.
             1 => {
                 let call = player.call(&format!("echo {turn} > {file}"), "plain");
                 if player.hook(0, &call).is_empty() {

@@ -60,7 +60,7 @@ impl InWorkTree for Place {
     }
 }
 
-/// A second peer, for whom the shields are.
+/// A second peer, whose commands run in shields.
 fn worker(place: &Place) -> support::Session {
     let mut session = support::Session::start(place.command(&["mcp"]).env("SLM_MESH_NAME", "worker"), "worker");
     session.tool("mesh_status", json!({}));
@@ -125,7 +125,8 @@ fn git_cannot_bring_another_version_of_a_held_file() {
 fn what_a_shield_does_not_cover() {
     let Some(place) = held(&["later.txt", "held.txt", "*.md"]) else { return };
     let _worker = worker(&place);
-    // A file that is not there yet, another name of a file, a folder above it, and a glob whose files no hook has seen.
+    // A shield does not cover a file that is not there yet, another name of a file, or a glob whose files no hook has
+    // seen.
     fs::hard_link(place.root.join("held.txt"), place.root.join("other.txt")).unwrap();
     fs::write(place.root.join("a.md"), "").unwrap();
     for script in ["echo x > later.txt", "echo x > other.txt", "echo x > a.md"] {
@@ -244,7 +245,7 @@ impl<'a> Claude<'a> {
         (out.status.code(), String::from_utf8(out.stdout).unwrap())
     }
 
-    /// Whether a command that hides what it writes can write the held file.
+    /// Whether a command that hides what it writes can write the locked file.
     fn can_write(&self, shell: &str) -> bool {
         assert_eq!(self.before(HIDDEN), Value::Null, "its text does not tell what it writes");
         let (status, output) = self.shell(shell, HIDDEN);
@@ -268,7 +269,7 @@ fn commands_are_shielded_only_while_others_hold_files_and_the_user_wants_it() {
     let Some(place) = held(&["held.txt"]) else { return };
     assert!(Claude::new(&place).can_write("bash"), "nobody asked for it");
     let settings = || fs::read_to_string(place.dir.join("config")).unwrap_or_default();
-    // Its exit status says that Claude Code is not installed here.
+    // This fails, since Claude Code is not installed here, but it writes the setting.
     place.run(&["setup", "claude", "--shield"]);
     assert_eq!(settings(), "SLM_MESH_SHIELD=claude\n");
     let claude = Claude::new(&place);
@@ -279,7 +280,7 @@ fn commands_are_shielded_only_while_others_hold_files_and_the_user_wants_it() {
     let denied = claude.before("echo x > held.txt");
     assert_eq!(denied["hookSpecificOutput"]["permissionDecision"], "deny", "{denied}");
     place.ok(&["unlock", "held.txt"]);
-    // What the session itself holds is free for it.
+    // The session can write what it has locked itself.
     let edit = json!({ "tool_name": "Write", "tool_input": { "file_path": place.root.join("held.txt") } });
     assert_eq!(claude.hook("PreToolUse", edit), Value::Null);
     place.ok(&["lock", "free.txt"]);

@@ -62,7 +62,7 @@ fn until_waiting(socket: &mut Socket, n: i64) {
 fn kill_broker(place: &Place) {
     let pid = place.broker_pid().unwrap();
     assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
-    // Its threads end one by one; what matters is that it no longer answers.
+    // The broker's threads end one by one; what matters is that the broker no longer answers.
     let answers = || UnixStream::connect(place.dir.join("mesh.sock")).is_ok() && place.broker_pid() == Some(pid);
     until("the broker is dead", || !lives(pid) && !answers());
 }

@@ -176,7 +176,7 @@ fn a_tool_call_belongs_to_the_conversation_whose_hook_announced_it() {
     let first = call("c1", "mesh_summary", json!({ "summary": "one" }))["actedAs"]["id"].clone();
     let second = call("c2", "mesh_summary", json!({ "summary": "two" }))["actedAs"]["id"].clone();
     assert!(first.is_string() && second.is_string() && first != second, "{first} {second}");
-    // Each reads its own mail, and its sender sees that it was read.
+    // Each conversation reads its own mail, and the sender sees that it was read.
     for id in [&second, &first] {
         place.ok(&["send", id.as_str().unwrap(), named(id).as_str().unwrap(), "--as", "human"]);
     }

@@ -20,7 +20,7 @@ class Agent:
 
     # Distinguishes it from the same agent that is connected in another way.
     way = ""
-    # Whether set-up can keep its shell commands from writing held files.
+    # Whether set-up can keep its shell commands from writing locked files.
     has_shield = False
     # Whether its run fails when a rule of its own forbids a command.
     fails_at_rule = False

@@ -49,9 +49,9 @@ ALL_PROOFS = PROOFS + shell.SHELL + wakes.WAKES + sessions.SESSIONS + verb_agent
 # What is proved of an agent without MCP.
 VERB_PROOFS = ["one", "verb"] + [name for name, _ in verb_agents.VERBS]
 
-# Stands in for slm-mesh during a run: keeps what each hook was told and what it said. Mail comes in between the
-# session's first hook and its second, which some agents start at once. Since it is a script with the program's name,
-# the broker takes it for the program itself.
+# Stands in for slm-mesh during a run: keeps what each hook was told and what it said. In the session's second hook, it
+# first sends mail, after the first hook has ended (some agents start both at once). Since it is a script with the
+# program's name, the broker takes it for the program itself.
 STAND_IN = """#!/bin/sh
 if [ "$1" != hook ] || [ $# -gt 2 ]; then exec '{real}' "$@"; fi
 n=$(date +%s%N)
@@ -177,7 +177,7 @@ def end_leftovers(home):
             if f"HOME={home}" in (folder / "environ").read_text(errors="replace").split("\0"):
                 os.kill(int(folder.name), signal.SIGKILL)
         except OSError:
-            pass  # it has ended, or is none of ours
+            pass  # the process has ended, or is not ours
 
 
 class Proofs:
@@ -196,7 +196,7 @@ START, PROMPT, TOOL, STOP, LAST = WORDS = [f"{tree}-arrives" for tree in ("walnu
 
 
 def first_play(stage, proof):
-    """The whole story of a turn: a mesh tool, a held file, a free file, mail at each place."""
+    """The whole story of a turn: a mesh tool, a locked file, a free file, mail at each place."""
     agent, work = stage.agent, stage.work
     request = yield
     if agent.opens_by_prompt:

@@ -1,4 +1,5 @@
-"""Shell commands that write a file which another peer has locked: what each tier does about each of them."""
+"""Shell commands that write a file which another peer has locked: whether each of them is denied, reported or stopped
+by the shield."""
 
 import re
 import subprocess

@@ -141,7 +141,7 @@ class Hall:
         done = subprocess.run([str(self.bin / "slm-mesh"), "setup", *names, "--wake"], env=env, cwd=self.work,
                               capture_output=True, text=True, timeout=120)
         (self.root / "setup.txt").write_text(done.stdout + done.stderr)
-        # Only now, since set-up registers the program that runs it.
+        # The stand-in takes its place only now, since set-up registers the program that runs it.
         (self.bin / "slm-mesh").unlink()
         (self.bin / "slm-mesh").write_text(STAND_IN.format(real=self.program, log=self.log))
         (self.bin / "slm-mesh").chmod(0o755)

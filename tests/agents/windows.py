@@ -36,7 +36,7 @@ class Terminal:
             try:
                 drawn = os.read(self.end, 65536)
             except OSError:
-                return  # it has ended
+                return  # the program has ended
             self.log.write(drawn)
             for question, answer in ANSWERS:
                 if question in drawn:
@@ -44,7 +44,7 @@ class Terminal:
 
     def say(self, prompt):
         os.write(self.end, prompt.encode())
-        # A return that comes together with the words would be taken for a line break in them.
+        # A Return key that comes together with the words would be taken for a line break in them.
         time.sleep(1)
         os.write(self.end, b"\r")
 

@@ -11,7 +11,7 @@ const MANY: usize = 1_000_000;
 /// Those of the small mesh: enough to fill every page of an answer here, too.
 const FEW: usize = N_PEERS * 120;
 
-/// A mesh with so many rows, and a connection as one of its peers.
+/// A mesh with this many rows, and a connection as one of its peers.
 fn grown(n_rows: usize) -> (Mesh, Line) {
     let mut mesh = Mesh::started();
     mesh.stop();

@@ -1,4 +1,4 @@
-//! What a shell command costs more if others have locked files: the hooks before and after it, and the shield.
+//! How much longer a shell command takes if others have locked files: the hooks before and after it, and the shield.
 
 use super::figures::{Reach, Samples, Table, micros_since};
 use super::hooks::run;
@@ -12,7 +12,7 @@ use std::time::Instant;
 const RUNS: usize = 300;
 /// Files that another peer holds.
 const HELD: usize = 50;
-/// What the check of so many files may add, microseconds.
+/// What the check of these files may add, microseconds.
 const ADDED_MAX: f64 = 1_000.0;
 /// What a shield may add to a command, microseconds.
 const SHIELD_MAX: f64 = 3_000.0;

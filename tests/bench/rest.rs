@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// Silence after which a broker has nothing left to do: its peers' grace is over, and the write-ahead log has moved
 /// into the database.
 const SETTLES: Duration = Duration::from_secs(6);
-/// How long nothing may happen.
+/// For how long nothing may wake the broker, and two seconds more.
 const WATCHED: Duration = Duration::from_secs(10);
 
 /// The time from spawn to the first tool result, as a client sees it: initialize, then a call.

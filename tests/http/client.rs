@@ -91,7 +91,7 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        // It fails only if the broker has ended already.
+        // The kill fails only if the broker has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -241,7 +241,7 @@ fn globs_that_cost() {
     survives(&broker, || {
         let mut http = broker.http();
         for (unit, n) in [("*a", 1900), ("/**/a", 780), ("*?", 1900)] {
-            // No two of them overlap, so all of them stay, and the next one is compared with each.
+            // No two of these locks overlap, so all of them stay, and each new one is compared with all of them.
             for k in 0..40 {
                 let path = format!("/x{k}{}", unit.repeat(n));
                 let body = json!({ "action": "lock", "filePath": path, "peerId": format!("holder {k} {unit}") });

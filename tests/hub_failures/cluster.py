@@ -40,7 +40,8 @@ class Process:
 
 
 class Cluster:
-    """The processes. The network says where each of them runs, and how it reaches the others."""
+    """The processes of all members and hubs. The network says where each of them runs, and how it reaches the
+    others."""
 
     def __init__(self, program, directory, network):
         self.program, self.directory, self.network = program, directory, network

@@ -21,7 +21,7 @@ INSIDE = "SLM_MESH_TEST_NETWORK"
 
 
 def reason_for_loopback(program):
-    """Why there are no machines; None if there are."""
+    """Why no machines can be made; None if they can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     missing = [name for name in ("ip", "unshare", "openssl") if not shutil.which(name)]

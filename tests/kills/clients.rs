@@ -23,7 +23,7 @@ pub enum Got {
     Lost,
 }
 
-/// What is asked.
+/// What a caller can ask.
 #[derive(Debug, Clone)]
 pub enum Ask {
     Who,
@@ -199,7 +199,7 @@ impl Drop for Mcp<'_> {
         *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.input = None;
         if let Some(child) = &mut self.child {
-            // It ends by itself when its input does, unless it is dead already.
+            // The session ends by itself when its input does, unless it is dead already.
             let _ = child.wait();
         }
     }

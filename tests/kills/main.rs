@@ -1,7 +1,7 @@
 //! `kill -9` of the broker and of sessions at random instants, under load from sessions, verbs and
 //! HTTP: nothing acknowledged is lost, no lock has two holders, and every session comes back on its own.
 //!
-//! `make kills N=1000 SEED=1` does it a thousand times with the released program.
+//! `make kills N=1000 SEED=1` kills a thousand times, in a release build.
 #![allow(clippy::unwrap_used)]
 
 mod audit;

@@ -39,7 +39,7 @@ pub fn guest(hubs: &[&Place]) -> Place {
         .with("SLM_MESH_SHARED_SECRET", SECRET)
 }
 
-/// The same place without its log.
+/// A hub's place without its log in etcd, so that it is a mesh of its own.
 fn alone(mut hub: Place) -> Place {
     hub.env.retain(|(name, _)| name != "SLM_MESH_STORE");
     hub
@@ -210,7 +210,7 @@ fn a_verb_of_an_agent_that_no_file_describes_is_that_agents_at_a_new_leader_too(
     let id = session.tool("mesh_status", json!({}))["you"]["id"].clone();
     let pid = session.child.id().to_string();
     let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
-    // The new leader hears of the verb first.
+    // The verb must reach the new leader before the session does.
     signal("-STOP");
     kill(&first);
     assert_eq!(guest.json(&["whoami"])["you"]["id"], id);

@@ -124,7 +124,7 @@ fn rows(file: &str) -> Vec<(String, Vec<String>)> {
             Ok(values.collect::<Vec<_>>().join(" "))
         };
         let mut rows: Vec<String> = query.query_map([], read).expect("rows").flatten().collect();
-        // Without a row number, a table has no order that both databases must share.
+        // Two equal databases may return their rows in different orders.
         rows.sort_unstable();
         (name, rows)
     };

@@ -107,7 +107,7 @@ impl Mail {
         assert!((least..=most).contains(&n), "{} has {n} unread, not {least} to {most}: {sure:?}", NAMES[to]);
     }
 
-    /// The place of a message that was shown, which is known from now on.
+    /// The place of a message that was shown. The message's id is known from now on.
     fn place(&mut self, to: Who, row: &Value, body: &str) -> usize {
         let id = row["id"].as_str().expect("an id");
         let messages = &mut self.boxes[to];
@@ -182,7 +182,7 @@ impl Mail {
         self.settle(to);
     }
 
-    /// A call lost its answer that may have marked messages as read, or acked.
+    /// A call may have marked messages as read, or acked, but its answer was lost.
     pub fn perhaps_seen(&mut self, to: Who, ids: Option<&[String]>, state: u8) {
         let meant = |message: &Message| match (ids, &message.id) {
             (Some(ids), Some(id)) => ids.contains(id),

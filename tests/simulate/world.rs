@@ -55,7 +55,7 @@ impl Clock {
 #[derive(Debug, Clone, Default)]
 pub struct Agent {
     pub conns: Vec<u64>,
-    /// It hangs: the broker counts it as away.
+    /// Whether it hangs, so that the broker counts it as away.
     pub mute: bool,
     /// A message that the agent may send again, since the answer to it was lost.
     pub retry: Option<Value>,
@@ -100,7 +100,7 @@ pub struct World {
     pub model: Model,
     pub agents: Vec<Agent>,
     pub commands: Vec<Command>,
-    /// Connections of verbs, which end with their answer.
+    /// Connections of verbs, which end when the verb has its answer.
     pub verbs: BTreeSet<u64>,
     pub pending: BTreeMap<u64, Ask>,
     pub subscribed: BTreeMap<u64, Vec<String>>,
@@ -453,7 +453,7 @@ impl World {
             }
             self.mesh = None;
             for suffix in ["", "-wal", "-shm"] {
-                // A clean end may have removed some of them.
+                // A clean end may have removed some of these files.
                 let _ = std::fs::remove_file(format!("{}{suffix}", old.display()));
             }
         }

@@ -20,7 +20,7 @@ const COUNTERS: &str = "LLVM_PROFILE_FILE";
 
 static N: AtomicU32 = AtomicU32::new(0);
 
-/// A mesh of its own.
+/// A mesh for one test, with a directory of its own.
 pub struct Place {
     /// Parent of everything: removed at the end.
     pub root: PathBuf,
@@ -38,7 +38,7 @@ impl Place {
         let _ = std::fs::remove_dir_all(&root);
         std::fs::create_dir_all(root.join("home")).unwrap();
         let root = root.canonicalize().unwrap();
-        // Below the ports that connections of this machine take for themselves.
+        // Below the range from which the kernel takes ports for outgoing connections.
         let port = 20_000 + (std::process::id() * 37 + n * 11) % 12_700;
         let mut env = vec![
             ("SLM_MESH_PORT".into(), port.to_string()),
@@ -58,7 +58,7 @@ impl Place {
         self
     }
 
-    /// A command of the program, with an environment as clients give it: scrubbed.
+    /// A command of the program, with the sparse environment that MCP clients give it.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(BIN);
         command.args(args).env_clear().env("PATH", std::env::var("PATH").unwrap()).env("HOME", self.root.join("home"));

@@ -88,7 +88,7 @@ fn each_question_to_the_store_is_asked_by_the_part_that_owns_it() {
     check("each question to the store is asked by the part of the core that owns it", &breaches);
 }
 
-/// The name of a method that a line of `src/store` begins, without those of rows.
+/// The name of the method that a line of `src/store` begins, unless it is a method of rows.
 fn method_of_store(line: &str) -> Option<&str> {
     let rest = line.strip_prefix("    pub fn ")?;
     let (name, arguments) = rest.split_once('(')?;
