@@ -193,8 +193,8 @@ impl Entries<'_> {
         hook
     }
 
-    /// Removes our entries from a text. Containers that become empty are removed too, unless the file already contained
-    /// them `before` set-up.
+    /// Removes our entries from a text. Containers that become empty are removed too, except those in `before`, the
+    /// value of the file before set-up.
     ///
     /// # Errors
     /// If the text can't be parsed reliably; the error says why.

@@ -8,7 +8,8 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// How many bytes the write test writes: more than the free rest of a disk block, so that the disk must have room.
+/// How many bytes the write test writes: more than fits into the unused rest of a disk block, so that the test fails if
+/// the disk is full.
 const WRITE_BYTES: usize = 64 * 1024;
 
 /// Maximum number of files whose owners are checked.
@@ -79,8 +80,8 @@ fn check_private(path: &Path, about: &str) -> Option<Check> {
     })
 }
 
-/// Looks for files of another user, such as those that a program under sudo leaves. The broker could not write them.
-/// Returns `None` if there is no directory yet.
+/// Looks for files that belong to another user, because the broker could not write them. A program that was run with
+/// sudo may have left such files. Returns `None` if there is no directory yet.
 fn check_owners(places: &DataDir) -> Option<Check> {
     let about = "owners";
     let shown = places.dir.display();

@@ -91,7 +91,7 @@ pub fn check_mesh() -> Vec<Check> {
     match (Route::find(&places), &settings) {
         (Ok(Route::Remote(target)), _) => checks.extend(check_hubs_of_guest(&target, &places)),
         (_, Ok(settings)) => checks.extend(check_broker(&places, settings)),
-        // With a wrong setting, no client looks for a broker.
+        // With a wrong setting, no client looks for a broker, so none is checked.
         (_, Err(_)) => {}
     }
     if let Ok(settings) = settings {
@@ -173,7 +173,7 @@ fn check_broker(places: &DataDir, settings: &Settings) -> Vec<Check> {
     checks
 }
 
-/// Checks a link to another mesh. The broker polls all its links, so this only reads what the broker found.
+/// Checks a link to another mesh. The broker polls all its links, so this check only reads what the broker found.
 fn check_link(link: &Value) -> Check {
     let about = format!("link {}", line(link["url"].as_str().unwrap_or("")));
     let text = |name: &str| link[name].as_str().map(line);

@@ -147,7 +147,8 @@ fn collect(value: &Value, found: &mut Vec<String>, depth: usize) {
                         found.push(path.clone())
                     }
                     Value::String(text) => from_patch(text, found),
-                    // If a name occurs twice in an object, the agent may use either value.
+                    // This is a name that occurs twice in an object, with a list of its values. The agent may use any
+                    // of them.
                     Value::Array(list) if FILE_FIELDS.contains(&name.as_str()) => {
                         found.extend(list.iter().filter_map(Value::as_str).map(str::to_owned));
                     }

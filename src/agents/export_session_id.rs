@@ -1,6 +1,6 @@
 //! Sets environment variables for a session's shell commands. One of them contains the session's id. Commands such as
 //! `slm-mesh send` in an agent's shell then act as that session, even if one process runs several sessions, or if the
-//! processes cannot be seen.
+//! process tree cannot be inspected.
 
 use super::config_entries::shell_quoted;
 use crate::known_agents::hook_dialect::ShellEnvironment;

@@ -104,7 +104,7 @@ struct HookWork<'a> {
     /// The shield of the session, if the user wants one.
     shield: Option<SessionShield>,
     hook: HookInput,
-    /// The input exactly as the agent wrote it.
+    /// The input as the agent wrote it, without the values that were too long to keep.
     input: &'a Value,
     run: ToolRun,
     held: HeldFiles,
@@ -208,8 +208,8 @@ fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
 const COMMAND_LINE_MAX: usize = 500;
 
 impl HookWork<'_> {
-    /// Makes the session's shell check before each command whether the command needs a shield. This lasts from the
-    /// start of the session to its end. Returns the variables that the shell needs for this.
+    /// From the start of the session to its end, makes the session's shell check before each command whether the
+    /// command needs a shield. Returns the variables that the shell needs for this check.
     fn prepare_shell(&self) -> Vec<(&'static str, String)> {
         let Some(shield) = &self.shield else { return Vec::new() };
         let own_path = crate::sys::own_path();
@@ -228,7 +228,8 @@ impl HookWork<'_> {
         Vec::new()
     }
 
-    /// Identifies the event among those of a moment, by what the agent told its hook.
+    /// Identifies the event by the input of its hook. If two hooks report the same event, the broker answers only one
+    /// of them.
     fn event_key(&self) -> Value {
         json!(hashed(&self.input.to_string()))
     }
@@ -247,7 +248,8 @@ impl HookWork<'_> {
                 self.note = note;
             }
             HookEvent::Prompt => self.compare_leftovers(),
-            // A background command may still be writing. A later hook compares the files when that command has ended.
+            // A background command may still be writing, so a later hook compares the files, when that command has
+            // ended.
             HookEvent::Stop { running, .. } if running.is_empty() => self.compare_leftovers(),
             HookEvent::End => self.compare_leftovers(),
             _ => {}
@@ -267,7 +269,7 @@ impl HookWork<'_> {
         }
     }
 
-    /// The answer that shows the model reports, changes of the session's own files, and mail; `None` if there is
+    /// The answer that shows mail, reports, and changes of the session's own files to the model; `None` if there is
     /// nothing to show.
     fn show(&self, value: &Value, mail: &str) -> Option<HookReply> {
         self.show_with(value, mail, None)
@@ -327,7 +329,7 @@ pub fn session_facts(agent: &Agent, hook: &HookInput) -> Value {
     })
 }
 
-/// Notifies the human that an agent is waiting for its user.
+/// Sends an alert to `human`, the person who uses this machine, because an agent is waiting for its user.
 fn alert_user(client: &mut Client, mut facts: Value, why: &str) -> Result<(), Error> {
     facts["peek"] = json!(true);
     let answer = client.call("hook.mail", &facts)?;
@@ -362,7 +364,8 @@ fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Res
             facts["event"] = work.event_key();
             alert_user(client, facts, why).map(|()| None)
         }
-        // The end of a subagent that has no id is not the end of the turn. The subagent's locks end with the turn.
+        // Without the subagent's id, this call would end the whole turn. So the subagent's locks are kept until the
+        // turn ends.
         HookEvent::SubagentStop if hook.subagent.is_none() => Ok(None),
         HookEvent::SubagentStop => {
             facts["subagent"] = json!(hook.subagent);
@@ -416,7 +419,7 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
         if replaced.is_empty() {
             return Ok(answer);
         }
-        // This fails, unless the holder has just released the files.
+        // This call fails and names the holder, unless the holder has just released the files.
         facts["files"] = json!(replaced);
         client.call("hook.edit", &facts)
     });

@@ -19,7 +19,8 @@ struct TimedStdin(StdinLock<'static>);
 
 impl Read for TimedStdin {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // The lock has a smaller buffer of its own, which a read of this size leaves empty.
+        // `StdinLock` has a smaller buffer of its own. A read of this size bypasses that buffer, so no input is left in
+        // it, where `wait_for` would not see the input.
         if wait_for(&self.0, SocketEvent::Readable, MORE_WITHIN)? {
             return self.0.read(buffer);
         }

@@ -70,7 +70,7 @@ pub fn parse(text: &str) -> Result<Value, String> {
     with_root(text, |root| root.map_or(Value::Null, value_of))
 }
 
-/// Whether a text has no value, but at most white space and comments.
+/// Whether a text contains nothing but white space and comments.
 pub fn is_blank(text: &str) -> bool {
     with_root(text, |root| root.is_none()).unwrap_or(false)
 }
@@ -121,7 +121,8 @@ fn node_of(value: &ast::Value) -> Node {
     Node { range: range_of(value), kind, children }
 }
 
-/// The value at a path. If several members have the same name, the last one is used, as agents do.
+/// The value at a path. If several members have the same name, the last one is used, because agents use the last one
+/// too.
 fn find(text: &str, path: &[PathStep]) -> Option<Node> {
     with_root(text, |root| {
         let mut value = root?;
@@ -313,7 +314,7 @@ fn append_first(text: &str, node: &Node, head: &str, value: &Value) -> String {
     format!("{before}{line}{inner}{head}{new}{line}{outer}{}", &text[end..])
 }
 
-/// Whether a text spans several lines, or is empty and may be spread over several lines.
+/// Whether a text spans several lines, or is at most an empty object, which may be spread over several lines.
 fn spreads_over_lines(text: &str) -> bool {
     let inside = text.trim();
     inside.contains('\n') || inside.len() <= 2

@@ -1,6 +1,8 @@
-//! Asks git which of the files that others hold a command such as `git stash` or `git checkout .` would replace.
+//! Asks git which files a command such as `git stash` or `git checkout .` would replace, among those that other peers
+//! hold.
 //!
-//! **Invariant:** git runs only if others hold files below a folder of such a command, and it only reads.
+//! **Invariant:** git runs only if other peers hold files below a folder that such a command may write, and git only
+//! reads.
 
 use crate::shell_writes::{GitTest, MaybeWritten};
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +11,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// An agent waits at most this long for git. After that, the hook behind the command reports what changed.
+/// An agent waits at most this long for git. After that, the command runs, and the hook after the command reports what
+/// changed.
 const LIMIT: Duration = Duration::from_millis(500);
 
 /// The held files and folders that the command certainly changes.
@@ -49,7 +52,7 @@ fn passing(test: &GitTest, folder: &Path, held: &[&PathBuf]) -> Vec<String> {
         }
     };
     git.arg("--").args(held).env("GIT_OPTIONAL_LOCKS", "0").env("GIT_LITERAL_PATHSPECS", "1");
-    // An agent that a hook of git has started may have these variables.
+    // An agent that a git hook has started may have inherited these variables.
     git.env_remove("GIT_DIR").env_remove("GIT_WORK_TREE").env_remove("GIT_INDEX_FILE");
     let names = output_in_time(git).unwrap_or_default();
     let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
@@ -60,7 +63,7 @@ fn passing(test: &GitTest, folder: &Path, held: &[&PathBuf]) -> Vec<String> {
 fn output_in_time(mut command: Command) -> Option<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     command.stdin(Stdio::null()).stderr(Stdio::null());
-    // A command that takes longer ends by itself, because nobody reads its output then.
+    // A command that takes longer ends by itself: when this process has exited, nobody reads the command's output.
     std::thread::spawn(move || sender.send(command.output()));
     let output = receiver.recv_timeout(LIMIT).ok()?.ok()?;
     output.status.success().then_some(output.stdout)
@@ -71,8 +74,8 @@ mod tests {
     use super::*;
     use crate::shell_writes::{Disk, ShellWrite, written_files};
 
-    /// A work tree in which `dirty` differs from the commit, `staged` also from it but not from the index, `new` is
-    /// in the index alone, and `loose` is untracked.
+    /// A work tree in which `dirty` differs from the commit and the index, `staged` differs from the commit only, `new`
+    /// is in the index only, and `loose` is untracked.
     fn work_tree() -> PathBuf {
         let folder = std::env::temp_dir().join(format!("slm-mesh-git-{:032x}", crate::sys::random_u128()));
         std::fs::create_dir_all(folder.join("src")).unwrap();

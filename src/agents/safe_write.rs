@@ -49,7 +49,7 @@ pub fn replace(path: &Path, expected: Option<&str>, text: &str) -> Result<bool, 
     let is_unchanged = read(path).is_ok_and(|now| now.as_deref() == expected);
     let renamed = if is_unchanged { fs::rename(&draft, &real) } else { fs::remove_file(&draft) };
     renamed.map_err(|error| {
-        // If the draft can't be removed either, the error below says why.
+        // If the draft can't be removed either, the cause is probably the error that is returned below.
         let _ = fs::remove_file(&draft);
         cant_write(&error)
     })?;
@@ -113,7 +113,7 @@ fn write_draft(path: &Path, text: &str, mode: u32) -> Result<PathBuf, String> {
         file.sync_all()
     })();
     result.map_err(|error| {
-        // If the draft can't be removed either, the error below says why.
+        // If the draft can't be removed either, the cause is probably the error that is returned below.
         let _ = fs::remove_file(&draft);
         cant_write(&error)
     })?;

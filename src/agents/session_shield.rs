@@ -18,8 +18,8 @@ use std::time::Duration;
 /// The variable that names a file, which bash runs before a script.
 pub const BASH_ENV: &str = "BASH_ENV";
 
-/// Files for bash are removed after this time, because nobody knows when the last shell that names one has ended.
-/// A session that is open for longer loses its shield.
+/// Files for bash are removed after this time, because nobody knows when the last shell whose `BASH_ENV` names such a
+/// file has ended. A session that is open for longer loses its shield.
 const BASH_ENV_FILE_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The shield of one session.
@@ -54,7 +54,8 @@ impl SessionShield {
         let folder = self.bash_env_file.parent()?;
         DirBuilder::new().recursive(true).mode(0o700).create(folder).ok()?;
         remove_old(folder);
-        // Programs that the command starts get the user's own value, whose file bash would have run instead of ours.
+        // Programs that the command starts get the user's own `BASH_ENV`. Without ours, bash would have run the user's
+        // file, so the last line runs that file.
         let text = format!(
             "{}\n{}\n[ -z \"$BASH_ENV\" ] || eval \"[ ! -r \\\"$BASH_ENV\\\" ] || . \\\"$BASH_ENV\\\"\"\n",
             users_bash_env(folder),
@@ -66,8 +67,8 @@ impl SessionShield {
         path.chars().all(|char| char.is_alphanumeric() || "/._-+@, ".contains(char)).then(|| path.to_owned())
     }
 
-    /// The line, which works in bash and zsh. Its variable is not exported, so a child shell that belongs to another
-    /// session starts its own shield.
+    /// The line that the agent's shell runs, which works in bash and zsh. Its variable is not exported, so a child
+    /// shell that belongs to another session starts its own shield.
     fn line(&self, program: &str) -> String {
         let (program, mark) = (shell_quoted(program), shell_quoted(&self.mark.to_string_lossy()));
         let command = "${BASH_EXECUTION_STRING:-$ZSH_EXECUTION_STRING}";
@@ -105,7 +106,7 @@ impl SessionShield {
 }
 
 /// The line that gives `BASH_ENV` the value that the user has set. An agent may pass our value on to the hooks of its
-/// next session, whose file then takes the line over.
+/// next session. In that case, the line is copied from the file that our value names.
 fn users_bash_env(folder: &Path) -> String {
     let unset = || format!("unset {BASH_ENV}");
     let Some(value) = std::env::var_os(BASH_ENV) else { return unset() };
@@ -120,7 +121,7 @@ fn remove_old(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let modified = entry.metadata().and_then(|meta| meta.modified());
         if modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > BASH_ENV_FILE_KEPT)) {
-            // A file that cannot be removed now is tried again next time.
+            // The next session tries again to remove the file.
             let _ = fs::remove_file(entry.path());
         }
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// How long an agent's own command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
-/// How often set-up tries again if another program changes the file at the same time.
+/// How many attempts set-up makes if another program keeps changing the file.
 const ATTEMPTS: usize = 5;
 
 /// The result of set-up for one file or registration.
@@ -294,7 +294,8 @@ fn text_without_us(known: Option<&FileRecord>, entries: &Entries, text: &str) ->
     Ok((bare == text || !was_new || !entries.is_frame(&bare)).then_some(bare))
 }
 
-/// The JSON value of the text from before set-up. An empty text counts as an empty object.
+/// The JSON value of the text from before set-up. The value of an empty or invalid text is null, which callers treat
+/// like an empty object.
 fn shape_of(record: &FileRecord) -> Option<Value> {
     record.before.as_ref().map(|text| json_edit::parse(text).unwrap_or_default())
 }

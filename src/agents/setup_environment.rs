@@ -105,7 +105,7 @@ impl Environment {
     /// An agent's settings directory.
     pub fn settings_directory(&self, agent: &Agent) -> PathBuf {
         let mut places = agent.files.directory.iter().filter_map(|place| self.directory_at(*place));
-        // Joining an empty path would add a slash to the end.
+        // Joining an empty path adds a slash at the end, which `components` drops.
         places.next().map_or_else(|| self.home.clone(), |path| path.components().collect())
     }
 

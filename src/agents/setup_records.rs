@@ -3,7 +3,7 @@
 //! the program has moved.
 //!
 //! Settings may contain secrets, so the records are in the data directory, which only the user can read. A copy beside
-//! the file could end up in a work tree.
+//! the file could be in a work tree and get committed.
 
 use super::safe_write;
 use crate::sys::data_dir::DataDir;

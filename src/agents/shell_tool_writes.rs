@@ -30,7 +30,7 @@ fn script(command: &Value) -> Option<String> {
     }
 }
 
-/// The files, as lock paths, that these commands would write if they ran in `directory`, and the files about which git
+/// The files, as lock paths, that these commands would write if they ran in `directory`, and the files for which git
 /// can tell whether a command writes them. Other files are left out unless a command is certain to write them, because
 /// a wrong denial is worse than a missed write.
 pub fn writes(commands: &[String], directory: &str) -> (Vec<String>, Vec<MaybeWritten>) {

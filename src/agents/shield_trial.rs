@@ -12,7 +12,7 @@ pub fn try_shield(program: &str) -> Result<(), String> {
     let file = TrialFile::new()?;
     let mut command = Command::new(program);
     command.args(["shield", "--file"]).arg(&file.0).args(["--", "sh", "-c", "echo x > \"$0\""]).arg(&file.0);
-    // Whether the system allows a shield does not depend on the mesh, whose broker may be stuck.
+    // The trial needs no broker, and a broker that is stuck must not delay it.
     command.env("SLM_MESH_DATA_DIR", file.0.with_extension("no-mesh")).env_remove("SLM_MESH_HOST");
     let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{program} can't be run ({error})"))?;
     if fs::metadata(&file.0).map_or(0, |meta| meta.len()) > 0 {

@@ -1,4 +1,4 @@
-//! A TOML file that `toml_edit` changes and that keeps its line ends. Tables are added at the end of the file.
+//! Edits a TOML file with `toml_edit` and keeps the file's line ends. New tables are added at the end of the file.
 //!
 //! **Invariant:** a file is not changed if `toml_edit` would not reproduce it.
 
@@ -31,7 +31,7 @@ impl<'a> TomlFile<'a> {
         Ok(TomlFile { text, document })
     }
 
-    /// The text with the changes. The lines before and after the changes have the ends that they had.
+    /// The text with the changes. The lines before and after the changes keep their line ends.
     pub fn print(&self) -> String {
         let new = self.document.to_string();
         let (old, new): (Vec<&str>, Vec<&str>) =
@@ -45,7 +45,7 @@ impl<'a> TomlFile<'a> {
         let line = |(n, new_line): (usize, &&str)| {
             let same = if n < n_head { old.get(n) } else { old.get((n + old.len()).wrapping_sub(new.len())) };
             match same.filter(|_| n < n_head || n >= new.len() - n_tail) {
-                // The last line of a text may have no end.
+                // The last line of a text may have no line end.
                 Some(same) if same.ends_with('\n') || is_last(n) => (*same).to_owned(),
                 _ => format!("{}{end}", content(new_line)),
             }
@@ -67,7 +67,8 @@ impl<'a> TomlFile<'a> {
     /// Keeps the comments of a table that was removed: moves them to the next table, or to the end of the file.
     pub fn keep_comments_of(&mut self, removed: &Table) {
         let mut comments = prefix_of(removed.decor());
-        // Set-up added the blank line before our table. If a comment stands there, a person wrote it later.
+        // Set-up added the blank line directly before our table, so that line is removed too. If a comment stands there
+        // instead, a person wrote the comment later, and it is kept.
         if comments == "\n" || comments.ends_with("\n\n") {
             comments.pop();
         }

@@ -8,10 +8,10 @@ use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike,
 /// The list that contains the hooks.
 const LIST: &str = "hooks";
 
-/// Appends a table for each event to a text. Replaces those of our tables that have another command or time limit.
+/// Appends a table for each event to a text, and removes our older tables. If the text already has exactly these tables
+/// of ours, it stays unchanged.
 ///
-/// # Errors
-/// If the text is not valid TOML, or its list of hooks is no list.
+/// # Errors If the text is not valid TOML, or its list of hooks is not a list.
 pub fn put(text: &str, events: &[(&str, &str)], line: &str, seconds: i64) -> Result<String, String> {
     let mut file = TomlFile::parse(text)?;
     let is_ours = |command: &str| is_same_hook(command, line);
@@ -56,7 +56,7 @@ fn tables(document: &DocumentMut) -> Vec<&dyn TableLike> {
 fn insert(file: &mut TomlFile<'_>, event: &str, line: &str, seconds: i64) -> Result<(), String> {
     if let Some(list) = file.document.get_mut(LIST).and_then(Item::as_array_mut) {
         if list.iter().any(|hook| !hook.is_inline_table()) {
-            return Err(format!("the list \"{LIST}\" in it contains something else than hooks"));
+            return Err(format!("the list \"{LIST}\" in it contains something other than hooks"));
         }
         list.push(InlineTable::from_iter([
             ("event", event.into()),
@@ -96,7 +96,7 @@ fn take_out(file: &mut TomlFile<'_>, is_ours: impl Fn(&str) -> bool) {
     let list = file.document.get(LIST).and_then(Item::as_array_of_tables);
     let places = list.into_iter().flat_map(|list| list.iter().enumerate()).filter(|(_, table)| is_ours(*table));
     let places: Vec<usize> = places.map(|(n, _)| n).collect();
-    // The comments before the first of our tables move behind the last one, so the last one goes first.
+    // The last of our tables is removed first, so that the comments before the first one move past all of them.
     for n in places.into_iter().rev() {
         let Some(list) = file.document.get_mut(LIST).and_then(Item::as_array_of_tables_mut) else { return };
         let removed = list.remove(n);

@@ -79,7 +79,7 @@ fn say(answer: HookAnswer, sentence: &str) -> u8 {
             status
         }
         HookAnswer::JsonLine => {
-            // If the plugin is gone, the agent cannot be woken.
+            // If the plugin that reads this line is gone, the agent cannot be woken.
             let _ = print(&json!({ "wake": sentence }).to_string());
             0
         }

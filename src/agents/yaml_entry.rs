@@ -56,7 +56,7 @@ fn names_key(line: &str, key: &str) -> bool {
 /// Whether a line is certainly blank, a comment, or a key of a mapping at the top level or below.
 fn is_plain(line: &str) -> bool {
     let line = line.trim_end_matches('\r');
-    // A block like this keeps the line ends at its end, so appending a line after it would change its text.
+    // A block scalar with `+` includes all line ends behind it, so appending a line after it would change its text.
     if line.ends_with("|+") || line.ends_with(">+") {
         return false;
     }

@@ -1,8 +1,8 @@
 //! Notes that the hook before a tool call writes for the hook after the call. Each tool call has one small file.
 //!
 //! The notes are files rather than entries in the broker's memory, for four reasons: the hooks of parallel commands
-//! never share a file, a note survives a restart of the broker, only this machine can inspect its own files, and the
-//! hook after a command can see without a broker that nothing changed.
+//! never share a file, a note survives a restart of the broker, the broker may be on another machine and then cannot
+//! inspect this machine's files, and the hook after a command can see without a broker that nothing changed.
 
 use super::copies::{files_in, make_private_dir};
 use super::file_state::FileState;
@@ -28,7 +28,7 @@ pub struct ToolRun {
     pub command: Option<String>,
     /// The files that the tool writes, if its input shows them.
     pub named: Vec<String>,
-    /// The files about which git can tell whether the command writes them.
+    /// The files for which git can tell whether the command writes them.
     pub maybe_written: Vec<MaybeWritten>,
     /// Whether the tool edits files or runs commands. Other tools leave no note.
     pub writes: bool,
@@ -108,7 +108,7 @@ impl CommandNotes {
         CommandNotes { dir }
     }
 
-    /// Writes a note. If two calls have the same key, the first note is used for both.
+    /// Writes a note. If two calls have the same key, only the note of the first call is written.
     pub fn write(&self, peer: &str, run: &ToolRun, note: &CommandNote) {
         let path = self.dir.join(format!("{}{}", hashed(peer), ending(run)));
         let open = || OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path);
@@ -125,7 +125,7 @@ impl CommandNotes {
         take_note(&path)
     }
 
-    /// Reads and removes the notes of this session's calls for which no hook ran afterwards.
+    /// Reads and removes the notes of those calls of this session after which no hook ran.
     pub fn take_all(&self, session: &str) -> Vec<CommandNote> {
         let middle = format!(".{}.", hashed(session));
         let paths = files_in(&self.dir).filter(|path| file_name(path).contains(&middle));

@@ -73,7 +73,7 @@ impl CopyStore {
     /// Keeps a copy for another hour. Returns whether the copy exists.
     pub fn renew(&self, name: &str) -> bool {
         File::options().write(true).open(self.dir.join(name)).is_ok_and(|file| {
-            // A copy that cannot be renewed is only removed a little earlier.
+            // If this fails, the copy is merely removed a little earlier.
             let _ = file.set_modified(SystemTime::now());
             true
         })

@@ -11,7 +11,7 @@ pub const CONTENT_MAX: u64 = 1 << 20;
 /// On a file system whose timestamps advance with the clock tick, two writes within this many milliseconds may get the
 /// same timestamp.
 const TICK_MS: i64 = 50;
-/// The same, in milliseconds, for a file system whose timestamps count whole seconds, such as FAT.
+/// Like `TICK_MS`, but for a file system whose timestamps have no fractions of a second. FAT's have steps of 2 s.
 const COARSE_TICK_MS: i64 = 2_000;
 
 /// What is at a path.
@@ -27,7 +27,7 @@ pub enum FileState {
     Other,
 }
 
-/// The facts that a `stat` gives about a file.
+/// The facts that `stat` gives about a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileStamp {
     device: u64,

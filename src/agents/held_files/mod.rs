@@ -59,8 +59,8 @@ impl HeldFiles {
         }
     }
 
-    /// Runs before a tool writes. Checks the session's own files. If the tool runs a command, also notes and copies the
-    /// files that other peers hold. `answer` is the broker's answer to `hook.edit`.
+    /// Runs before a tool writes. Checks the files that the session itself holds. If the tool runs a command, also
+    /// notes and copies the files that other peers hold. `answer` is the broker's answer to `hook.edit`.
     pub fn before_tool(&self, answer: &Value, run: &ToolRun) {
         let others = watched_files::LockedPath::list(&answer["others"]);
         let own = watched_files::LockedPath::list(&answer["own"]);
@@ -85,7 +85,7 @@ impl HeldFiles {
         (note, changed)
     }
 
-    /// The changes by commands for which no hook ran afterwards, because the commands failed or were stopped.
+    /// The changes by commands after which no hook ran, because the commands failed or were stopped.
     pub fn after_turn(&self, session: &str) -> Vec<(CommandNote, Vec<ChangedFile>)> {
         let notes = self.notes.take_all(session);
         let with_changes = |note: CommandNote| {
@@ -114,7 +114,7 @@ impl HeldFiles {
     }
 }
 
-/// A short name for a text, which may have any length and contain any characters.
+/// A short file name for a text of any length that may contain any characters.
 pub(super) fn hashed(text: &str) -> String {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);

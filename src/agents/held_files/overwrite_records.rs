@@ -53,7 +53,7 @@ impl Overwrites {
     }
 
     /// Adds an entry. The file name of the entry begins with the time of the change, padded to a fixed number of
-    /// digits.
+    /// digits, so sorting the names sorts the entries by time.
     pub fn add(&self, entry: &Overwrite) {
         let name = format!("{:015}.{}", entry.at, hashed(&entry.path));
         let text = json!({ "path": entry.path, "at": entry.at, "holder": entry.holder, "command": entry.command,

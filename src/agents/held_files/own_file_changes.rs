@@ -65,7 +65,8 @@ impl HeldFiles {
         records.put(HolderRecord { path: path.to_owned(), token, state, hash, by, is_news });
     }
 
-    /// Checks the files that a session holds. Returns the paths of files that somebody else changed, each only once.
+    /// Checks the files that a session holds. Returns the paths of files that somebody else changed. A change that was
+    /// returned once is not returned again.
     pub fn own_news(&self, me: &str, locks: &[LockedPath], moment: &OwnMoment<'_>, session: &str) -> Vec<String> {
         if locks.is_empty() {
             return Vec::new();

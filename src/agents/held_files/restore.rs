@@ -1,4 +1,4 @@
-//! Restores the content of a held file that a command overwrote. The content that this replaces is kept too.
+//! Restores the content of a held file that a command overwrote. The content that a restore replaces is kept too.
 
 use super::HeldFiles;
 use super::file_state::{CONTENT_MAX, Comparison, FileState};
@@ -89,8 +89,8 @@ impl HeldFiles {
     /// Restores the content from before the change. The replaced content is kept as the latest change, so that the
     /// restore can be undone too.
     ///
-    /// # Errors
-    /// If the file has changed again since then, the replaced content cannot be kept, or the file cannot be written.
+    /// # Errors If the file has changed again since that change, the replaced content cannot be kept, or the file
+    /// cannot be written.
     pub fn put_back(&self, point: &RestorePoint, force: bool) -> Result<(), Error> {
         let path = Path::new(&point.entry.path);
         let shown = untrusted_text::shown_path(&point.entry.path);
@@ -139,8 +139,8 @@ impl HeldFiles {
         state.small_file().map_or_else(|| PathBuf::from("/dev/null"), |stamp| self.copies.path(&stamp.name()))
     }
 
-    /// The path of a copy of the current content. diff gets the copy because it would follow a link in place of the
-    /// file.
+    /// The path of a copy of the current content. diff gets the copy because diff would follow a symlink that somebody
+    /// has put in place of the file.
     fn path_of(&self, point: &RestorePoint, state: &FileState) -> PathBuf {
         match state.small_file() {
             Some(stamp) if self.copies.keep(Path::new(&point.entry.path), stamp, true) => self.copy_of(state),
