@@ -4,8 +4,8 @@
 /// The variable in which several agents name themselves to their shell commands, whether slm-mesh knows them or not.
 pub const AGENT_VARIABLE: &str = "AI_AGENT";
 
-/// The type of the sessions of an agent that names itself so; `None` if the text is no name. A version may follow the
-/// name.
+/// The type of the sessions of an agent that gives this name for itself; `None` if the text is not a name. A version
+/// may follow the name.
 pub fn kind_of(name: &str) -> Option<String> {
     let name = name.trim().to_ascii_lowercase();
     let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(name.len());
@@ -22,7 +22,7 @@ pub struct Identity {
     /// Environment variables that only this agent sets for the processes that it starts.
     pub environment: &'static [&'static str],
     /// The variable that contains the key of the agent's session. An agent that runs inside another agent inherits the
-    /// variable, so the variable counts only if the client also has the agent's name.
+    /// variable, so the variable counts only if the MCP client also has the agent's name.
     pub session_variable: Option<&'static str>,
     /// The processes of the agent.
     pub processes: &'static [ProcessSign],

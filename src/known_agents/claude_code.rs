@@ -69,7 +69,8 @@ pub(super) const AGENT: Agent = Agent {
                     remove: &["mcp", "remove", "slm-mesh", "-s", "user"],
                 }),
             }),
-            // Other agents also read the project's file, and would wait for this hook to end.
+            // Only the user's file gets a hook that wakes the agent. Other agents also read the project's file, and
+            // would wait for this hook to end.
             hooks: Some(HookFile { wake_event: Some("Stop"), ..HOOKS }),
             commands: commands(FilePath::Settings("commands/{name}.md"), CommandStyle::MarkdownWithDescription),
             ..NO_FILES

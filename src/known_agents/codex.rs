@@ -8,7 +8,8 @@ const HOOKS: HookFile = HookFile {
     events: &[
         ("SessionStart", ""),
         ("UserPromptSubmit", ""),
-        // An empty pattern matches all tools. Models that have no patch tool apply patches with a shell command.
+        // An empty pattern matches all tools. It is needed because models that have no patch tool apply patches with a
+        // shell command.
         ("PreToolUse", ""),
         ("PostToolUse", ""),
         ("Stop", ""),

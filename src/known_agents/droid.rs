@@ -14,7 +14,7 @@ pub(super) const AGENT: Agent = Agent {
     dialect: Some(Dialect {
         edit_tools: &["create", "edit", "multiedit", "applypatch"],
         shell_lines: Some(ShellLines::BashEnv),
-        // Droid sets these variables in its own process. It runs hooks with sh, which ignores BASH_ENV.
+        // Droid sets these variables in its own process, but runs hooks with sh, which ignores BASH_ENV.
         shell_environment: Some(ShellEnvironment::File("CLAUDE_ENV_FILE")),
         proof: ProofScript {
             input: |event, file| named_input(event, "Create", &json!({ "file_path": file, "content": "" })),

@@ -56,7 +56,8 @@ pub enum ShellLines {
     /// The agent runs commands with bash, which first runs the file that `BASH_ENV` names. The hook at a session's
     /// start sets this variable.
     BashEnv,
-    /// The same, but the agent runs commands with the shell that `SHELL` names. Another shell than bash runs no file.
+    /// Like `BashEnv`, but the agent runs commands with the shell that `SHELL` names. Shells other than bash ignore
+    /// `BASH_ENV`.
     BashEnvInUsersShell,
 }
 
@@ -107,7 +108,7 @@ pub struct ProofScript {
     pub input: fn(&str, &Path) -> Value,
 }
 
-/// The reason for continuing that a hook gives when the mail itself is already in the model's context.
+/// The reason for continuing that a hook gives if the mail itself reaches the model's context in another way.
 pub const MAIL_CAME: &str =
     "slm-mesh: mail came in while you worked. It is in your context; mesh_inbox with filter all also shows it.";
 

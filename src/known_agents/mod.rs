@@ -135,7 +135,8 @@ pub fn by_process(words: &[String]) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.processes.iter().any(|sign| sign.fits(name, &arguments)))
 }
 
-/// The agent that runs every shell below a process. `words` are the name of the process, followed by its arguments.
+/// The agent whose own program a process runs. Every shell below such a process belongs to the agent, so agents in
+/// which people open terminals are left out. `words` are the name of the process, followed by its arguments.
 pub fn by_program(words: &[String]) -> Option<&'static Agent> {
     let (name, arguments) = words.split_first()?;
     let is_it = |agent: &&Agent| agent.identity.processes.iter().any(|sign| sign.is_program(name, arguments));

@@ -1,5 +1,5 @@
-//! OpenHands, the command line, as of 1.16.0. Where tmux is installed, its shell runs there, so that its verbs are not
-//! below its process.
+//! OpenHands, the command line, as of 1.16.0. If tmux is installed, OpenHands runs its shell in tmux, so the slm-mesh
+//! commands in that shell are not below OpenHands' own process.
 
 use super::vocabulary::*;
 

@@ -60,7 +60,7 @@ impl Support {
         Support { version, set_up: Evidence::Run, ..Support::hooks(Evidence::Run) }
     }
 
-    /// The same support, and commands can also run in a shield.
+    /// Adds that commands can also run in a shield, and how we know that.
     pub(super) const fn with_shield(self, shielded: Evidence) -> Support {
         Support { shell: ShellTiers { shielded, ..self.shell }, ..self }
     }

@@ -34,7 +34,8 @@ pub enum Means {
         /// What the answer looks like.
         answer: HookAnswer,
         /// The environment variables that must be set, each with its value if the value matters. Without this
-        /// condition, other agents that run these hooks, and sessions without a window, would wait for the hook to end.
+        /// condition, other agents that run these hooks, and sessions that are not interactive, would wait for the hook
+        /// to end.
         needs: &'static [(&'static str, Option<&'static str>)],
     },
 }

@@ -174,7 +174,8 @@ fn set_options(state: &mut State, arguments: &[Field]) {
     }
 }
 
-/// Makes the names of aliases unknown, because only some shells expand aliases in scripts.
+/// Treats commands with the name of an alias as commands that write nothing, because only some shells expand aliases in
+/// scripts.
 fn define_aliases(state: &mut State, arguments: &[Field]) {
     for (name, _) in arguments.iter().filter_map(|field| field.text()?.split_once('=')) {
         state.define(name, Rc::new(Command::Sequence(Vec::new())));
@@ -301,7 +302,7 @@ fn unescaped(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// The output of `printf`, if the only directive in the format is `%s`.
+/// The output of `printf`, if the format contains no directives except `%s`.
 fn formatted(words: &[&str]) -> Option<String> {
     let words = words.strip_prefix(&["--"]).unwrap_or(words);
     let (format, values) = words.split_first()?;

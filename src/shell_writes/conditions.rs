@@ -39,7 +39,8 @@ impl Evaluator<'_> {
         }
     }
 
-    /// The result of `test` with these arguments. A word that would be split is not understood.
+    /// The result of `test` with these arguments; `None` if it is unknown, for example because a word may expand to
+    /// several words.
     fn test_words(&mut self, words: &[Word], state: &State) -> Option<bool> {
         let mut inner = self.copy(state);
         let texts: Option<Vec<String>> = words.iter().map(|word| self.text_of(&mut inner, word)).collect();

@@ -20,7 +20,7 @@ impl Evaluator<'_> {
         }
         let mut status = self.status(first, state);
         for (joint, command) in others {
-            // In `false && a || b`, the failure of `false` decides about `b` as well.
+            // In `false && a || b`, the failure of `false` also decides that `b` runs.
             if status == Some(*joint == Joint::Or) {
                 continue;
             }
@@ -31,7 +31,7 @@ impl Evaluator<'_> {
                     other.ending
                 }
                 Joint::Or => {
-                    // A first command that fails is taken to have changed nothing. For example, after `cd a || exit`
+                    // A first command that fails is assumed to have changed nothing. For example, after `cd a || exit`
                     // the script continues only if `cd` succeeded.
                     let mut failed = self.copy(&before);
                     let other = self.run(command, &mut failed, input);
@@ -157,7 +157,7 @@ impl Evaluator<'_> {
         RunResult::printed(StreamText::Unknown)
     }
 
-    /// If a condition consists only of `read`, the variables that it sets, and the character that separates the lines.
+    /// The variables that a condition sets if it consists only of `read`, and the character that separates the lines.
     fn read_names(&mut self, condition: &Command) -> Option<(Vec<String>, char)> {
         let simple = match condition {
             Command::Simple(simple) => simple,

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
-/// How many steps every command line may take. A longer command line may take more.
+/// How many steps even the shortest command line may take. A longer command line may take more.
 const STEPS_MIN: usize = 16_000;
 /// Maximum nesting depth of scripts, functions and commands.
 const DEPTH_MAX: usize = 30;
@@ -39,7 +39,7 @@ impl StreamText {
     }
 }
 
-/// What a command leaves, after which the commands behind it do not run.
+/// The part of the script that a command ends. The commands behind it in this part do not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
     /// This round of the loop (`continue`).
@@ -56,7 +56,7 @@ pub(super) enum Ending {
 pub(super) struct RunResult {
     /// What the command prints.
     pub output: StreamText,
-    /// What the command certainly leaves; `None` if the script continues.
+    /// The part of the script that the command certainly ends; `None` if the script continues.
     pub ending: Option<Ending>,
 }
 
@@ -129,7 +129,7 @@ impl<'a> Evaluator<'a> {
         writes
     }
 
-    /// Takes steps from the budget. If too few are left, returns false, and nothing else runs.
+    /// Takes steps from the budget. If too few are left, returns false, and from then on nothing else runs.
     pub(super) fn spend(&mut self, steps: usize) -> bool {
         let has_enough = self.steps >= steps;
         self.steps = self.steps.saturating_sub(steps);

@@ -27,8 +27,8 @@ pub use real_file_tree::Disk;
 
 use std::path::{Path, PathBuf};
 
-/// Longer commands are not parsed. They exceed the length of an argument on Linux, and parsing them would delay the
-/// agent too much.
+/// Longer commands are not parsed. They exceed the maximum length of an argument on Linux, and parsing them would delay
+/// the agent too much.
 const COMMAND_MAX: usize = 128 << 10;
 
 /// What a command line writes.
@@ -61,7 +61,7 @@ pub struct MaybeWritten {
     pub endings: Vec<String>,
     /// Whether it matters that git tracks a file.
     pub tracking: Tracking,
-    /// The command certainly writes a file if one of these tests holds for it.
+    /// The command certainly writes a file if the file passes one of these tests.
     pub git_tests: Vec<GitTest>,
 }
 

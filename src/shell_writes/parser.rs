@@ -87,7 +87,7 @@ impl Parser {
         result
     }
 
-    /// Skips blanks, continued lines and a comment, but not the end of the line.
+    /// Skips blanks, line continuations and a comment, but not the end of the line.
     pub(super) fn skip_blanks(&mut self) {
         loop {
             match self.peek() {
@@ -273,7 +273,7 @@ impl Parser {
             return self.for_command().map(Some);
         }
         if self.accept_reserved("select") {
-            // The body runs when a person chooses something.
+            // The body runs only when a person chooses something, so the body is left out.
             return self.for_command().map(|_| Some(Command::Sequence(Vec::new())));
         }
         if self.accept_reserved("case") {
@@ -331,7 +331,7 @@ impl Parser {
         if self.starts_with("((") {
             self.skip_arithmetic()?;
             self.skip_separator()?;
-            // The value of the counter is not known, so this is parsed as a loop over an unknown word.
+            // The value of the counter is not known, so this is parsed as a `while` loop with an empty condition.
             let body = Box::new(self.do_group()?);
             return Ok(Command::While(Box::new(Command::Sequence(Vec::new())), body));
         }

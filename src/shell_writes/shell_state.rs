@@ -7,7 +7,7 @@ use std::rc::Rc;
 /// A word after expansion.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Field {
-    /// Its text.
+    /// A word with this text.
     Known(String),
     /// A word whose text is unknown until the command runs.
     Unknown,
@@ -139,7 +139,7 @@ impl State {
         Rc::make_mut(&mut self.functions).insert(name.to_owned(), body);
     }
 
-    /// The number of variables, which shows what a copy of the state costs.
+    /// The number of variables, functions and arguments, which shows what a copy of the state costs.
     pub(super) fn size(&self) -> usize {
         self.variables.len() + self.functions.len() + self.arguments.len()
     }
@@ -172,7 +172,7 @@ impl State {
             self.directories.clear();
         }
         if self.options != other.options {
-            // A command that may fail is assumed to fail.
+            // An option that may be set is assumed to be set, because each of these options makes a script write less.
             self.options.no_clobber |= other.options.no_clobber;
             self.options.no_glob |= other.options.no_glob;
             self.options.exits_on_error |= other.options.exits_on_error;

@@ -21,7 +21,7 @@ struct FieldBuilder {
     is_open: bool,
     has_unknown: bool,
     has_bare_unknown: bool,
-    /// Finished fields with wildcards that must be expanded.
+    /// The finished fields with wildcards that must be expanded, each with its position in `done`.
     patterns: Vec<(usize, Vec<(char, bool)>)>,
 }
 
@@ -83,7 +83,7 @@ impl Evaluator<'_> {
             }
             let n_braced = braces::live_length(word);
             match braces::expand(word).filter(|_| self.spend(n_braced * n_braced / 256)) {
-                // Some shells take braces literally.
+                // Some POSIX shells take braces literally, so the words are unknown.
                 Some(words) if words.len() > 1 && state.shell == Shell::Posix => fields.push(Field::Many),
                 Some(words) => words.iter().for_each(|word| self.expand_word(state, word, &mut fields)),
                 None => fields.push(Field::Many),
@@ -216,7 +216,7 @@ impl Evaluator<'_> {
         let value = self.variable_text(state, name);
         match change {
             Expansion::Plain => value,
-            // It is not known whether an unknown variable is set.
+            // An unknown variable may be unset, so it is unknown whether the default applies.
             Expansion::Default(_) => value.filter(|value| !value.is_empty()),
             Expansion::CutStart { pattern, longest } => {
                 let (signs, value) = (self.pattern_of(state, pattern)?, value?);
@@ -346,7 +346,7 @@ impl Evaluator<'_> {
             found = next;
         }
         found.sort();
-        // A name that a listing of its folder contains certainly exists.
+        // Names from the listing of a folder certainly exist. Other names must be looked up.
         if !is_listed {
             found.retain(|path| self.exists(&if is_rooted { path.clone() } else { [&root, "/", path].concat() }));
         }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 /// The path of a file cannot be longer than this.
 const PATH_MAX: usize = 4096;
-/// A path in which `..` occurs more often is not resolved.
+/// A path in which `..` occurs more often than this is not resolved.
 const PARENTS_MAX: usize = 8;
 /// How many steps it takes to look up a file and to note it.
 const WRITE_STEPS: usize = 8;
@@ -54,8 +54,8 @@ impl Evaluator<'_> {
         path.is_some_and(|path| self.exists(&path) && self.is_folder(&path) == Some(false))
     }
 
-    /// Notes that a name gets a new file or none, as by `mv` and `rm`. If the name is a symbolic link, the link's
-    /// target stays as it is.
+    /// Notes that what is at a path is replaced or removed, as by `mv` and `rm`. If that is a symbolic link, the link's
+    /// target does not change, so nothing is noted.
     pub(super) fn replace(&mut self, state: &State, path: &str) {
         let is_link = self.resolve(state, path).is_some_and(|path| self.spend(1) && self.files.is_link(&path));
         if !is_link {
@@ -99,7 +99,7 @@ impl Evaluator<'_> {
         self.maybe_write_by_git(folder, endings, tracking, &[]);
     }
 
-    /// The same for a command of git, which can tell by these tests which files the command writes.
+    /// Like `maybe_write`, but for a git command. By these tests, git can tell which files the command writes.
     pub(super) fn maybe_write_by_git(
         &mut self,
         folder: &str,
@@ -108,7 +108,7 @@ impl Evaluator<'_> {
         git_tests: &[GitTest],
     ) {
         let endings = endings.iter().map(|ending| (*ending).to_owned()).collect();
-        // After another command of git, the result of a test may be different.
+        // If another git command runs before this one, the result of a test may be different then.
         let git_tests = if self.git_has_changed { Vec::new() } else { git_tests.to_vec() };
         self.writes.insert(ShellWrite::Maybe(MaybeWritten { folder: folder.into(), endings, tracking, git_tests }));
     }

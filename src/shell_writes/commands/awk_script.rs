@@ -27,7 +27,7 @@ impl AwkScript<'_> {
                     let call = literal(&rest["system(".len()..]);
                     commands.extend(call.filter(|(_, behind)| behind.starts_with(')')).map(|(text, _)| text));
                 }
-                // In a condition, the sign compares.
+                // Outside a `print` statement, `>` compares.
                 '>' if prints => {
                     let target = rest.trim_start_matches('>').trim_start_matches(' ');
                     files.extend(self.whole_value(target));

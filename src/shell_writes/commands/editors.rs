@@ -20,7 +20,7 @@ pub(super) fn sed(run: &mut Run) -> StreamText {
     let mut arguments = run.arguments.to_vec();
     let mut suffix = String::new();
     // In the BSD form, the word after `-i` is the suffix for a copy, and this suffix is often empty. GNU sed would take
-    // that word for a script: an empty script does nothing, and a script that begins with a dash is an error.
+    // that word for a script: an empty script does nothing, and a script that begins with a dot is an error.
     let at = arguments.iter().position(|field| matches!(field.text(), Some("-i" | "-Ei" | "-ni" | "-I")));
     if let Some(at) = at
         && let Some(Field::Known(word)) = arguments.get(at + 1)

@@ -51,7 +51,7 @@ impl<'f> ExpressionReader<'f> {
         self.words.next().map(|field| field.text().unwrap_or("\0"))
     }
 
-    /// Parses the parts that are separated by `-o`, up to a bracket or the end.
+    /// Parses the parts that are separated by `-o`, up to a closing bracket or the end.
     fn either(&mut self, depth: usize) -> Option<Test> {
         let mut choices = vec![Vec::new()];
         while let Some(word) = self.peek() {
@@ -103,7 +103,8 @@ impl<'f> ExpressionReader<'f> {
             "-print" => self.action(Action::Print('\n')),
             "-print0" => self.action(Action::Print('\0')),
             "-delete" => self.action(Action::Delete),
-            // With `-execdir`, the command runs in the folder of the file and gets the name of the file.
+            // With `-execdir`, the command runs in the folder of the file and gets the name of the file. That is the
+            // same file as with `-exec`, so both are treated alike.
             "-exec" | "-execdir" => self.run_action()?,
             "-ok" | "-okdir" => {
                 self.run_action()?;
@@ -123,7 +124,7 @@ impl<'f> ExpressionReader<'f> {
                 self.next()?;
                 Test::Unknown
             }
-            // It is not known whether the next word is the value of an unknown test.
+            // It is not known whether the next word is the value of an unknown test, so the expression can't be parsed.
             _ => return None,
         })
     }
@@ -235,7 +236,7 @@ pub(super) fn find(run: &mut Run) -> StreamText {
     };
     let only_prints = actions.iter().all(|action| matches!(action, Action::Print(_) | Action::Other));
     if only_prints && !run.evaluator.output_is_read {
-        // Most searches only print paths, so there is no need to walk through the folders.
+        // Nothing reads the paths that this search prints, so there is no need to walk through the folders.
         return StreamText::Unknown;
     }
     let mut walk = Walk { test, depths: reader.depths, hits: Vec::new(), n_visited: 0, is_whole: true };

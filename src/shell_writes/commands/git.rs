@@ -1,8 +1,8 @@
 //! `git`: which files of the work tree a command writes.
 //!
 //! A command with paths writes these paths. A command on the whole tree writes the files that differ from git's index
-//! or from a commit. This module reads neither, so it notes that any file that git tracks may be written, and the test
-//! by which git can tell whether a file is.
+//! or from a commit. This module reads neither, so it notes that any file that git tracks may be written, together with
+//! the test by which git can tell which files are.
 
 use super::Run;
 use super::options::{Options, Spec};
@@ -22,7 +22,7 @@ const MERGE_FILE: Spec = Spec::new("L", &["marker-size", "diff-algorithm"]);
 const CLEAN: Spec = Spec::new("e", &["exclude"]);
 const OUTPUT: Spec = Spec::new("oO", &["output", "output-directory"]);
 
-/// The options with which git asks for each change. An agent gives no answer.
+/// The options with which git asks before each change. An agent does not answer, so git changes nothing.
 const INTERACTIVE: &[&str] = &["p", "patch"];
 
 /// `git`.
@@ -42,7 +42,7 @@ pub(super) fn git(run: &mut Run) -> StreamText {
     output
 }
 
-/// Subcommands after which git's index and commits are what they were.
+/// Subcommands after which a [`GitTest`] is assumed to have the same result as before.
 const READS: &[&str] = &[
     "blame",
     "branch",
@@ -62,7 +62,7 @@ const READS: &[&str] = &[
     "tag",
 ];
 
-/// The test for a command that makes files as they are in a commit.
+/// The test for a command that restores files from a commit.
 fn differs_from(commit: &str, removes_new: bool) -> GitTest {
     GitTest::DiffersFrom { commit: commit.to_owned(), removes_new }
 }
@@ -262,7 +262,7 @@ fn stash_all(run: &mut Run, options: &Options) {
 
 fn clean(run: &mut Run, options: &Options) {
     let with_ignored = options.has(&["x"]);
-    // Without `-d`, git keeps the files in a folder of which it tracks nothing.
+    // Without `-d`, git keeps the files in folders in which it tracks no file.
     let is_certain = options.has(&["d"]) && !options.has(&["X", "e", "exclude"]);
     let test = is_certain.then_some(GitTest::IsUntracked { with_ignored });
     let folders: Vec<String> = if options.operands.is_empty() {

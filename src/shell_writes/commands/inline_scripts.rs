@@ -27,7 +27,8 @@ pub(super) fn python(run: &mut Run) -> StreamText {
     let options = PYTHON.parse(run.arguments);
     let scripts: Vec<String> = options.values(&["c"]).filter_map(Field::text).map(str::to_owned).collect();
     let has_file = options.operands.first().is_some_and(|field| field.text() != Some("-"));
-    // The first argument has the number 1. With `-`, this sign has the number 0.
+    // In `sys.argv`, the first argument of the script has the number 1. The operand `-` has the number 0. With `-c`,
+    // there is no such operand, so `first` takes its place.
     let first = [Field::Unknown];
     let arguments = [if options.has(&["c"]) { &first[..] } else { &[] }, &options.operands].concat();
     let has_script = has_file || options.has(&["c", "V", "version", "h"]);
@@ -74,7 +75,8 @@ pub(super) fn php(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// Analyses scripts, or the text on standard input if there is no other script. `arguments` are those of the script.
+/// Analyses scripts, or the text on standard input if there is no other script. `arguments` are the values of
+/// `sys.argv`.
 fn look_into(run: &mut Run, scripts: &[String], language: Language, has_script: bool, arguments: &[Field]) {
     let input = run.input.text().filter(|_| !has_script).map(str::to_owned);
     for script in scripts.iter().cloned().chain(input) {
@@ -123,7 +125,7 @@ fn with_arguments(tokens: Vec<Token>, arguments: &[Field]) -> Vec<Token> {
             && is_sign(tokens.get(at + 3), '[')
             && is_sign(tokens.get(at + 5), ']');
         let number: usize = name(tokens.get(at + 4)).filter(|_| is_argv)?.parse().ok()?;
-        // After a word that may be any number of words, the numbers are unknown.
+        // After a word that may expand to any number of words, the positions are unknown.
         arguments.get(..=number)?.iter().all(|field| *field != Field::Many).then(|| arguments[number].text())?
     };
     let mut found = Vec::with_capacity(tokens.len());

@@ -111,7 +111,7 @@ impl Run<'_, '_> {
         self.evaluator.write(self.state, path);
     }
 
-    /// Notes that a name gets a new file or none.
+    /// Notes that what is at a path is replaced or removed.
     fn replace(&mut self, path: &str) {
         self.evaluator.replace(self.state, path);
     }

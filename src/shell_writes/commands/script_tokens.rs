@@ -44,7 +44,7 @@ struct TokenReader {
     text: Vec<char>,
     at: usize,
     language: Language,
-    /// The number of brackets that are open. A statement does not end with the line inside brackets.
+    /// The number of brackets that are open. Inside brackets, the end of a line does not end the statement.
     open: usize,
     tokens: Vec<Token>,
 }

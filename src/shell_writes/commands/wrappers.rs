@@ -77,7 +77,7 @@ fn run_shell(run: &mut Run, script: &str, words: &[Field]) -> StreamText {
     let shell = match run.name {
         "bash" => Shell::Bash,
         "zsh" => Shell::Zsh,
-        // Fish has other quoting rules for backslashes.
+        // Fish has other quoting rules for backslashes, so such a script is not parsed.
         "fish" if script.contains('\\') => return StreamText::Unknown,
         _ => Shell::Posix,
     };
@@ -301,8 +301,8 @@ pub(super) fn script_runner(run: &mut Run) -> StreamText {
             let rest = STOPS.parse(rest).operands;
             run_package(run, &rest)
         }
-        // yarn and pnpm have no commands of their own with these names. A script of the project could still have such a
-        // name.
+        // yarn and pnpm have no commands of their own with these names, so they run the program, unless the project has
+        // a script with such a name.
         "prettier" | "eslint" | "biome" if matches!(run.name, "yarn" | "pnpm") => run_operands(run, &options.operands),
         _ => StreamText::Unknown,
     }
