@@ -96,7 +96,8 @@ impl CommandParser {
                 let value = match flags::takes_value(&name) {
                     Some(true) => Some(utf8(rest.value().map_err(lexopt_error)?)?),
                     Some(false) => None,
-                    // The error about an unknown flag should name the verb, and the verb may come later.
+                    // The error about an unknown flag should name the verb, and the verb may come later, so the flag is
+                    // kept until then.
                     None => rest.optional_value().map(utf8).transpose()?,
                 };
                 self.flags.push((name, value));
@@ -379,7 +380,7 @@ pub fn is_file_list(arg: &Arg) -> bool {
     arg.role == ArgRole::Path && arg.place == CliPlace::Rest
 }
 
-/// Makes the remaining words into a value: a list or a single text, depending on the argument. If the only word is `-`,
+/// Turns the remaining words into a value: a list or a single text, depending on the argument. If the only word is `-`,
 /// the text is read from standard input.
 fn words_value(arg: &Arg, words: Vec<String>) -> Result<Value, Error> {
     if let ArgKind::Texts { .. } = arg.kind {
@@ -448,7 +449,7 @@ fn acting_peer(peer: String) -> Result<String, Error> {
     if peer.is_empty() { Err(usage_error("--as: want the name or the id of a peer, got \"\"")) } else { Ok(peer) }
 }
 
-/// Words an error of the lexopt crate as we word our own errors.
+/// Rephrases an error of the lexopt crate in the style of our own errors.
 fn lexopt_error(error: lexopt::Error) -> Error {
     usage_error(&match error {
         lexopt::Error::MissingValue { option: Some(option) } => format!("{option}: want a value"),

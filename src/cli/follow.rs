@@ -1,5 +1,6 @@
 //! The verbs that keep running: `inbox --follow`, `log --follow`, `events --follow` and `state watch`. Each verb waits
-//! many times for a limited time, so that the loss of the broker causes a short delay but loses no event.
+//! again and again, each time for a limited time, so that the loss of the broker causes a short delay but loses no
+//! event.
 //!
 //! **Invariant:** these verbs never restart a broker that somebody stopped.
 

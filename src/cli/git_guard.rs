@@ -28,7 +28,7 @@ pub fn run_guard(words: &[String], json: bool) -> Result<u8, Error> {
         ["install"] => install(None, json),
         ["install", dir] => install(Some(Path::new(dir)), json),
         ["remove"] => remove(json),
-        // Git passes arguments to its hooks, which the check does not need.
+        // The check does not need the arguments that git passes to its hooks.
         ["check", hook, ..] => Ok(commit_check::check_locks(hook)),
         _ => Err(Error::new(ErrorKind::Usage, "usage: slm-mesh guard install [DIR] | remove")),
     }

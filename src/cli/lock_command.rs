@@ -42,7 +42,7 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     let mut client = remote::connect_for_child(&places)?;
     let call = Value::Object(params.clone());
     let granted = match client.call(row.op.name, &call) {
-        // The hub has just ceased to lead.
+        // The hub has just ceased to lead, so the client connects to the next leader.
         Err(error) if error.kind == ErrorKind::Standby => {
             client = remote::connect_for_child(&places)?;
             client.call(row.op.name, &call)?
@@ -87,8 +87,8 @@ pub(super) fn report_not_run(program: &OsStr, error: &io::Error) -> u8 {
     NOT_RUNNABLE
 }
 
-/// Gives the hub a moment to notice that the connection has ended, so that the next command of a script finds the lock
-/// free.
+/// Waits for a moment until the carrier, which is the process that forwards this connection to the hub, has ended. Then
+/// the hub has noticed the end of the connection, and the next command of a script finds the lock free.
 fn wait_for_carrier(mut carrier: Child) {
     let (sender, ended) = channel();
     std::thread::spawn(move || {

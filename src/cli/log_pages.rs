@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 /// A list that the broker searches in steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SearchedList {
-    /// The log. With a cursor to continue after, its pages go forward.
+    /// The log. If the call contains the cursor `after`, the pages go forward, and otherwise they go back.
     Log,
-    /// The messages of one peer. The pages go back in any case.
+    /// The messages of one peer. The pages always go back.
     Inbox,
 }
 
@@ -24,7 +24,7 @@ impl SearchedList {
 }
 
 /// Requests pages until there are enough messages or no more messages. Returns the messages as one answer, oldest
-/// first. The field `next` of the answer is the end of the log at the time of the first page.
+/// first. If the pages go back, the field `next` of the answer is the end of the log at the time of the first page.
 pub fn collect(
     list: SearchedList,
     params: &Map<String, Value>,

@@ -65,8 +65,8 @@ fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
     }
 }
 
-/// Runs any command but a single call or a hook. If this were part of the function above, each call and each hook would
-/// touch 20 KB of stack for the variables of all commands.
+/// Runs any command except a single call or a hook. If this were part of the function above, each call and each hook
+/// would touch 20 KB of stack for the variables of all commands.
 #[inline(never)]
 fn run_other_command(parsed: &ParsedCommand) -> Result<u8, Error> {
     match &parsed.command {
@@ -147,7 +147,7 @@ pub fn connect_to_running(places: &DataDir) -> Result<Client, Error> {
     Client::connect_to_running(places).map_err(|error| explain_absence(places, error))
 }
 
-/// Adds to a connection's error why no broker is running, and what to do about that.
+/// If a connection failed because no broker is running, returns an error that says why, and what to do about that.
 fn explain_absence(places: &DataDir, error: Error) -> Error {
     match error.kind {
         ErrorKind::NotFound => match typescript_broker::find(places) {

@@ -70,11 +70,12 @@ pub struct CliOperation {
     pub render: fn(&Value, &ParsedCommand) -> Rendered,
     /// Whether the verb starts a broker if none is running.
     pub starts_broker: bool,
-    /// Whether the verb needs at least one file, although the operation would accept a file in either of two arguments.
+    /// Whether the verb needs at least one file. The operation accepts files in either of two arguments, so it cannot
+    /// require one of them.
     pub needs_file: bool,
     /// When a call sends the caller's directory and repository.
     pub location: SendLocation,
-    /// If an agent runs the verb in its shell, whether the answer leaves that agent out.
+    /// Whether the answer leaves out the agent in whose shell the verb runs.
     pub excludes_caller: bool,
     /// The rows for which the verb can wait and which it can follow.
     pub stream: Option<RowStream>,

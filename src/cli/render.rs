@@ -96,7 +96,7 @@ pub fn event_emitted(answer: &Value, _: &ParsedCommand) -> Rendered {
 /// Renders one event on one line.
 pub fn event(row: &Value) -> String {
     let payload = row["payload"].as_object().cloned().unwrap_or_default();
-    // The line already names the author, and ids do not help people.
+    // The line already names the author, and ids do not help people, so these facts are left out.
     let hidden = ["peerId", "messageId", "fromPeer", "lockedBy", "unlockedBy"];
     let fact = |(name, value): (&String, &Value)| match name.as_str() {
         "filePath" => format!("{name}={}", relative(&word(value))),
@@ -121,7 +121,7 @@ pub fn peers(value: &Value, _: &ParsedCommand) -> Rendered {
                     it starts.";
         return Rendered::Text(text.into());
     }
-    // If all peers are on one machine, this column is left out.
+    // The position of the column HOST. The column is left out if all peers are on this machine.
     const HOST: usize = 2;
     let own_host = sys::host();
     let has_other_hosts = rows.iter().any(|row| row["host"].as_str().is_some_and(|host| host != own_host));
@@ -390,7 +390,7 @@ pub fn relative(path: &str) -> String {
         .map_or_else(|| path.to_owned(), str::to_owned)
 }
 
-/// A time for people. The Z says that it is UTC, and `--since` accepts it as it stands.
+/// A time for people. The Z says that the time is UTC, and `--since` accepts a time in this form.
 fn clock(iso: &Value) -> String {
     iso.as_str().map_or_else(String::new, |iso| time::sqlite(iso) + "Z")
 }

@@ -15,7 +15,7 @@ pub struct RestoreOptions {
     pub file: String,
     /// Whether to restore the content without asking.
     pub yes: bool,
-    /// Whether to replace the file even if it has changed again since then.
+    /// Whether to replace the file even if it has changed again since the command.
     pub force: bool,
 }
 

@@ -38,7 +38,7 @@ pub fn carry_lines() -> Result<u8, Error> {
             let _ = to_broker.write_all(rpc::notification("detach", &json!({})).as_bytes());
         }
         let _ = to_broker.shutdown(Shutdown::Write);
-        // Both fail only when the other direction has ended this function.
+        // These two lines fail only if the other direction has already ended this function.
         let _ = input_ended.send(None);
     });
     std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! `start` and `stop`, and the greeting that a terminal shows.
+//! `start` and `stop`, and the greeting that slm-mesh shows on a terminal.
 
 use super::{connect_to_running, explain_absence, load_environment, print_line, render};
 use crate::base::error::{Error, ErrorKind};
@@ -17,7 +17,8 @@ use std::time::Duration;
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the broker in the foreground or the background. A running broker with other settings is stopped and replaced.
-/// If there is a `log_change`, a running broker is stopped, and the database is made to join or leave the log.
+/// If there is a `log_change`, a running broker is stopped, and then the database begins a new log or is put aside, so
+/// that the hub gets a copy of the leader's database.
 ///
 /// # Errors
 /// If the settings are wrong, or the broker can't be started or replaced.
@@ -73,7 +74,7 @@ pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json:
 /// Stops the running broker if its settings differ from the current settings.
 fn stop_if_settings_differ(places: &DataDir, settings: &Settings) -> Result<(), Error> {
     let mut client = match Client::connect_to_own(places) {
-        // To try again would take the same time again.
+        // A second attempt would take as long, and would probably fail too.
         Err(error) if error.kind == ErrorKind::TimedOut => return Err(error),
         Err(_) => return Ok(()),
         Ok(client) => client,

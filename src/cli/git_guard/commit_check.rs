@@ -17,7 +17,7 @@ use std::time::Duration;
 const BUDGET: Duration = Duration::from_millis(500);
 /// Maximum number of locks that a refusal names.
 const NAMED_MAX: usize = 10;
-/// The arguments with which git lists the files that a commit or a merge adds to the branch.
+/// The arguments with which git lists the files that a commit or a merge changes.
 const STAGED: &[&str] = &["diff", "--cached", "--name-only", "-z", "--no-renames"];
 
 /// Runs as a git hook. Returns 1 to refuse the commit. If anything fails, the commit passes.

@@ -63,8 +63,9 @@ enum Found {
 impl GitHook {
     /// The hook with this name.
     pub fn new(dir: &HooksDir, hook: &'static str) -> GitHook {
-        // A hook that finds its project relative to its own place must still find it. However, in a work tree, a
-        // directory may be created only among the hooks.
+        // A hook that finds its project relative to its own path must still find the project after it was moved aside,
+        // so the directory for it is beside the hooks directory. But if the hooks are in a work tree, no directory may
+        // be added there except among the hooks.
         let is_usual = dir.path.parent() == Some(&dir.common);
         let aside = if is_usual { "../before-slm-mesh" } else { "before-slm-mesh" };
         GitHook { hook, path: dir.path.join(hook), aside }
@@ -226,7 +227,8 @@ impl GitHook {
         self.path.with_file_name(self.aside).join(self.hook)
     }
 
-    /// Links the hook that was moved aside under its own name, because some hooks behave according to their name.
+    /// Creates a link that has the hook's own name and leads to the hook that was moved aside, because some hooks
+    /// behave according to their name.
     fn link_aside(&self) -> io::Result<()> {
         let link = self.aside_path();
         let Some(dir) = link.parent() else { return Ok(()) };
@@ -284,7 +286,7 @@ fn find_in(path: &Path) -> Found {
 }
 
 /// The position for the guard's lines in a hook. In an executable shell script, this is after the first line. A script
-/// in another language has no such position.
+/// in another language, or one that runs itself again with `exec`, has no such position.
 fn insertion_point(path: &Path, text: &[u8]) -> Option<usize> {
     let is_file = path.symlink_metadata().is_ok_and(|meta| meta.is_file());
     if !is_file || !is_executable(path) {

@@ -63,12 +63,12 @@ impl HooksDir {
             let words = [&["config"], scope, &["--get", "core.hooksPath"]].concat();
             run_git(&self.top, &words).ok()
         };
-        // Old versions of git can't show the scope of a value.
+        // Old versions of git can't show the scope of a value, so the values of all scopes are compared.
         let effective = value(&[]);
         if effective.is_some() && value(&["--worktree"]) != effective && value(&["--local"]) != effective {
             return Sharing::AllRepositories;
         }
-        // In a git directory, `ls-files` would list the files of the work tree, so this checks first.
+        // In a git directory, `ls-files` would list the files of the work tree, so this is checked first.
         let is_in_work_tree = run_git(&self.path, &["rev-parse", "--is-inside-work-tree"]);
         if is_in_work_tree.is_ok_and(|answer| answer.starts_with(b"false")) {
             return Sharing::Private;
@@ -110,7 +110,7 @@ impl HooksDir {
     /// # Errors
     /// If the file can't be written.
     pub fn record(&self) -> io::Result<()> {
-        // The directory may not have existed when git named it.
+        // The directory may not have existed when git named it, so symlinks are resolved again.
         let (mut known, path) = (self.recorded(), real(self.path.clone()));
         if !known.contains(&path) {
             known.push(path);

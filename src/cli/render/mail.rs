@@ -33,7 +33,8 @@ pub fn inbox(value: &Value, parsed: &ParsedCommand) -> Rendered {
     }
     let mut text: Vec<String> = rows.iter().map(message).collect();
     let has_more = value["more"] == json!(true);
-    // When somebody reads the mail, the next call shows the next messages. When somebody only looks, it needs a cursor.
+    // If this call marks the mail as read, the next call shows the next messages. If this call only looks, the next
+    // call needs a cursor.
     match (older_messages_flag(value, parsed), value["remaining"].as_i64()) {
         // Messages are listed from the oldest to the newest.
         (Some(flag), _) if has_more => {
@@ -119,7 +120,8 @@ pub fn log_message(row: &Value) -> String {
     format!("{}\n  {}", bold(&head), word_lines(&row["payload"]).replace('\n', "\n  "))
 }
 
-/// How far a message got. If the copies of a message to a group got differently far, how many got how far.
+/// How far a message got. If the copies of a message to a group have different receipts, the number of copies for each
+/// receipt.
 pub fn receipt(row: &Value) -> String {
     let counts = row["receipts"].as_object();
     match counts.filter(|counts| counts.len() > 1) {

@@ -47,7 +47,8 @@ impl WatchedMessage {
         self.row.as_ref().is_some_and(|row| row["parts"].is_null())
     }
 
-    /// The user's own copy, to report that the user has read what the view shows of it: a part, or the whole text.
+    /// The user's own copy of the message, in the form that reports it as read. If the view shows only a part of the
+    /// message, only that part counts as read.
     pub fn own_as_shown(&self) -> Option<Value> {
         let mut own = self.own.clone()?;
         if self.is_whole() {
@@ -109,7 +110,8 @@ fn row_text(row: &Value) -> String {
 }
 
 /// A mailbox as its owner sees it: unread messages first, from the oldest to the newest, and then read messages, from
-/// the newest to the oldest. The two answers contain the owner's unread messages and the latest ones of all.
+/// the newest to the oldest. The answer `unread` contains the owner's unread messages, and the answer `all` contains
+/// the latest messages, read or not.
 pub fn mailbox_text(name: &str, unread: &Value, all: &Value) -> String {
     let is_read = |row: &&Value| !["accepted", "offered"].contains(&word(&row["receipt"]));
     let unread_rows = unread["messages"].as_array().cloned().unwrap_or_default();

@@ -22,7 +22,7 @@ pub enum UserAction {
     /// Send a message.
     #[allow(missing_docs)]
     Send { to: String, text: String },
-    /// Release a lock, but only the grant that the screen showed.
+    /// Release a lock, but only if it is still the lock that the screen showed.
     #[allow(missing_docs)]
     Release { path: String, token: i64 },
     /// Report that the user has opened these messages, given as rows.
@@ -210,7 +210,7 @@ pub fn show_more(model: &mut WatchModel, id: &str) -> Option<UserAction> {
     let is_open = matches!(&model.mode, InputMode::Open { body, .. } if body.contains(LOADING));
     let is_selected = model.pane == Pane::Mail
         && model.shown_conversations().get(model.selected_row(Pane::Mail)).is_some_and(|one| one.id == id);
-    // If a message is still missing now, it no longer exists.
+    // If a message is still missing now, it no longer exists, so it is not fetched again.
     let shown = (is_open && is_selected).then(|| open_selected(model)).flatten();
     shown.filter(|action| matches!(action, UserAction::Opened(_)))
 }

@@ -305,7 +305,8 @@ impl WatchScreen {
         self.is_outdated = true;
     }
 
-    /// Requests the lists that are outdated. Each list is requested only so often, and has at most one open request.
+    /// Requests the lists that are outdated. Each list is requested at most once per `REQUEST_INTERVAL`, and has at
+    /// most one open request.
     fn request_stale_lists(&mut self) {
         if self.feed.client().is_none() {
             return;
@@ -325,7 +326,8 @@ impl WatchScreen {
                 (WatchRequest::Mine, "inbox", list("all")),
                 (WatchRequest::Sent, "inbox", list("sent")),
             ],
-            // If another hub leads, the connection is a new one, and all lists are outdated after that.
+            // When another hub begins to lead, the view connects to it, and then all lists are outdated. So the hubs
+            // need no timer of their own.
             vec![(WatchRequest::Names, "peers", whole), (WatchRequest::Hubs, "hub.status", json!({}))],
         ];
         for (n, list) in lists.into_iter().enumerate() {

@@ -1,6 +1,7 @@
 //! The state of the view: peers, locks, messages and events, collected from events and answers.
 //!
-//! **Invariant:** the view only looks at messages, so they stay unread for their recipients.
+//! **Invariant:** the view reports only those messages as read that were sent to the user and that the user has opened.
+//! All other messages stay unread for their recipients.
 
 use super::screen_text::tame;
 use crate::base::time;
@@ -116,7 +117,7 @@ pub struct WatchModel {
     pub selected: [Option<String>; 4],
     /// What the keys mean at present.
     pub mode: InputMode,
-    /// What the user's last action resulted in.
+    /// The result of the user's last action.
     pub note: String,
     /// Why no broker is connected; `None` if a broker is connected.
     pub offline: Option<String>,
@@ -259,7 +260,7 @@ impl WatchModel {
     /// Applies an answer of `log`, or an answer of `inbox` with messages that the user received or sent.
     pub fn add_messages(&mut self, value: &Value) {
         let rows = rows(value, "messages");
-        // In answers, each copy of a group message is a row. The view shows them as one line.
+        // In the answers of `inbox`, each copy of a group message is a row. The view shows all copies as one line.
         for row in rows {
             self.learn_name(word(&row["fromPeer"]), word(&row["fromName"]), None);
             if row["toName"].is_string() {
