@@ -98,7 +98,7 @@ fn check_owners(places: &DataDir) -> Option<Check> {
     })
 }
 
-/// The files and folders below a folder. A folder that can't be read counts as empty, unless it is the first one.
+/// The files and folders below a folder. A folder below `root` that can't be read counts as empty.
 fn files_below(root: &Path) -> std::io::Result<Vec<PathBuf>> {
     let names = |folder: &Path| Ok(fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect());
     let mut found: Vec<PathBuf> = names(root)?;

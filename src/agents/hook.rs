@@ -301,8 +301,8 @@ impl HookWork<'_> {
     }
 }
 
-/// Connects to the broker. Only an edit or a prompt may start a broker. Other events matter only if a broker is
-/// running.
+/// Connects to the broker. Only a new session, a prompt, an edit, or a command that is known to write a file may start
+/// a broker. Other events matter only if a broker is running.
 fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, String> {
     if remote::is_marked_silent(places) {
         return Err("the hub did not answer a moment ago; hooks try it again after half a minute".into());
@@ -346,7 +346,7 @@ fn alert_user(client: &mut Client, mut facts: Value, why: &str) -> Result<(), Er
 /// After this many minutes, the alert no longer helps the user.
 const WAIT_ALERT_MINUTES: i64 = 60;
 
-/// Calls the broker for the event, and words the answer in the agent's dialect.
+/// Calls the broker for the event, and puts the answer into the agent's dialect.
 fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
     let hook = &work.hook;
     match &hook.event {
@@ -441,9 +441,9 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
     }
 }
 
-/// Locks the files that a tool names, as many in one call as the broker takes.
+/// Locks the files that a tool names, as many per call as the broker accepts.
 fn lock_files(work: &HookWork<'_>, client: &mut Client, facts: &mut Value) -> Result<Value, Error> {
-    // A longer path names no file.
+    // No file has a longer path.
     let named: Vec<&String> = work.run.named.iter().filter(|path| path.len() <= limits::PATH_MAX).collect();
     let (first, rest) = named.split_at(named.len().min(limits::EDIT_FILES_MAX));
     facts["files"] = json!(first);

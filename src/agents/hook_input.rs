@@ -83,7 +83,7 @@ pub fn understand(dialect: &Dialect, input: &Value) -> Option<HookInput> {
     })
 }
 
-/// At most this many characters are kept of the reason why an agent is waiting.
+/// Maximum number of characters that are kept of the reason why an agent is waiting.
 const WAITS_MAX: usize = 300;
 
 /// The reasons for the start of a session that continues an earlier one.

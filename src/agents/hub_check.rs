@@ -1,4 +1,5 @@
-//! On a guest, checks each hub that the settings name, and checks whether a lock can be taken at the hub that leads.
+//! On a guest, a machine that uses hubs on other machines, checks each hub that the settings name, and checks whether a
+//! lock can be taken at the hub that leads.
 
 use super::doctor::{Check, check_lock};
 use crate::base::error::ErrorKind;

@@ -232,7 +232,7 @@ fn run_hook(run: &HookRun, places: &DataDir, work: &Path, input: &Value) -> Resu
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|error| format!("it can't be run ({error})"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A hook that does not read its input shows that in its answer.
+        // If the hook does not read its input, its answer shows that.
         let _ = stdin.write_all(input.to_string().as_bytes());
     }
     let out = child.wait_with_output().map_err(|error| format!("it did not end normally ({error})"))?;

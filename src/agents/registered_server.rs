@@ -1,4 +1,5 @@
-//! What an agent starts as our server, according to its settings, and a trial start.
+//! The program that an agent starts as our server, according to the agent's settings, and a trial start of this
+//! program.
 
 use super::generated_files::NAME;
 use crate::sys;
@@ -79,7 +80,7 @@ fn ask(child: &mut Child) -> Result<Value, String> {
     // The server ends when its standard input is closed, so the input stays open until the answer is here.
     let mut input = child.stdin.take();
     if let Some(input) = &mut input {
-        // A server that does not read this does not answer it either.
+        // If the server does not read this, it does not answer either, which is noticed below.
         let _ = writeln!(input, "{request}");
     }
     let line = child.stdout.take().map_or(Ok(Vec::new()), first_line)?;

@@ -1,10 +1,11 @@
 //! Runs the shell commands of a session in a shield while other peers hold files in the session's work tree.
 //!
 //! Before each command, the agent's shell runs a line that slm-mesh provides. If the session's hook has turned the
-//! shield on by creating a file, this line starts the shell again inside a shield, with the same arguments. So the
-//! agent's permission rules see the command as the model wrote it, and functions, aliases and the working directory
-//! stay the same. A hook that rewrote the command would lose these advantages: Claude Code, Gemini CLI, Codex, Copilot
-//! CLI and Droid apply their rules to the new text, and then a rule about `touch` neither allows nor denies `touch`.
+//! shield on by creating a file, this line starts the shell again inside a shield, with the same arguments. The command
+//! itself does not change, so the agent's permission rules see the command as the model wrote it, and functions,
+//! aliases and the working directory stay the same. A hook that rewrote the command would lose these advantages: Claude
+//! Code, Gemini CLI, Codex, Copilot CLI and Droid apply their rules to the new text, and then a rule about `touch`
+//! neither allows nor denies `touch`.
 
 use super::config_entries::shell_quoted;
 use super::held_files::hashed;

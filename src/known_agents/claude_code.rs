@@ -43,7 +43,7 @@ pub(super) const AGENT: Agent = Agent {
     },
     dialect: Some(Dialect {
         // Claude Code shows a reason twice, as if the user had written it, so the mail goes into the context instead.
-        // Other agents that run these hooks read only the reason.
+        // Other agents that run these hooks read only the reason, which says how to read the mail.
         go_on: |text| {
             json!({
                 "decision": "block", "reason": MAIL_CAME,

@@ -5,8 +5,8 @@
 pub struct Files {
     /// The agent's programs. The agent counts as installed if one of them is on PATH.
     pub programs: &'static [&'static str],
-    /// The possible places of the agent's settings directory. The first place is used whose environment variable is
-    /// set, or that needs none.
+    /// The possible places of the agent's settings directory. The first place that needs no environment variable, or
+    /// whose variable is set, is used.
     pub directory: &'static [Directory],
     /// The files that apply to all projects of a user.
     pub user: Scope,
@@ -221,8 +221,8 @@ pub enum HookCommand {
     ShellLine,
     /// `command` and `name`: a line for a shell.
     NamedShellLine,
-    /// `bash`: a shell line that also succeeds after slm-mesh was removed. The agent with such entries denies every
-    /// tool call whose hook fails.
+    /// `bash`: a shell line that also succeeds after slm-mesh was removed. An agent with such entries denies every tool
+    /// call whose hook fails.
     BashIfPresent,
     /// TOML: an array of tables. Each table has an `event` and a `command`, which is a line for a shell.
     TomlLine,

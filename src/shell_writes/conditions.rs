@@ -61,7 +61,7 @@ impl Evaluator<'_> {
         match texts {
             ["!", rest @ ..] => self.simple_test(rest, state).map(|passes| !passes),
             [test, operand] => self.unary_test(test, operand, state),
-            // In `[[ … ]]`, the right side is a pattern.
+            // In `[[ … ]]`, the right side is a pattern, so texts with wildcards are not compared.
             [left, "=" | "==", right] if !has_wildcards(right) => Some(left == right),
             [left, "!=", right] if !has_wildcards(right) => Some(left != right),
             _ => None,

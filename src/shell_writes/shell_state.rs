@@ -36,7 +36,7 @@ pub(super) enum Value {
 /// A variable.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Variable {
-    /// Its value.
+    /// The value of the variable.
     pub value: Value,
     /// Whether child processes see the variable.
     pub is_exported: bool,

@@ -99,7 +99,7 @@ impl Evaluator<'_> {
         self.maybe_write_by_git(folder, endings, tracking, &[]);
     }
 
-    /// Like `maybe_write`, but for a git command. By these tests, git can tell which files the command writes.
+    /// Like `maybe_write`, but for a git command. With these tests, git can tell which files the command writes.
     pub(super) fn maybe_write_by_git(
         &mut self,
         folder: &str,
@@ -118,7 +118,7 @@ impl Evaluator<'_> {
         if self.made_folders.contains(path) { Some(true) } else { self.look_at(path) }
     }
 
-    /// What is at a path in the file tree.
+    /// Whether a path in the file tree is a folder; `None` if the path does not exist.
     fn look_at(&self, path: &str) -> Option<bool> {
         *self.found.borrow_mut().entry(path.to_owned()).or_insert_with(|| self.files.is_folder(path))
     }
@@ -181,7 +181,7 @@ fn absolute(state: &State, path: &str) -> Option<String> {
 
 /// The normal form of the absolute form of a path, without a slash at the end.
 fn normal(path: &str, absolute: String) -> Option<String> {
-    // The directory is already in normal form.
+    // The current directory is already in normal form, so only the path itself is checked.
     let is_normal = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
     let normal = if is_normal { absolute } else { paths::normal(&absolute) };
     let plain = normal.trim_end_matches('/');

@@ -26,7 +26,7 @@ const FRESH: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct CopyStore {
     dir: PathBuf,
-    /// The total size of the copies that this process has made or needed, in bytes.
+    /// The total size of the copies that this process has made or reused, in bytes.
     used: Cell<u64>,
     has_room: Cell<bool>,
 }
@@ -37,7 +37,8 @@ impl CopyStore {
         CopyStore { dir, used: Cell::new(0), has_room: Cell::new(false) }
     }
 
-    /// Copies a file that has this stamp, unless a copy exists. Returns whether a copy exists now.
+    /// Copies a file that has this stamp. An existing copy is used again, unless the file `is_recent`, because such a
+    /// file may have changed without a change of its stamp. Returns whether a copy exists now.
     pub fn keep(&self, path: &Path, stamp: &FileStamp, is_recent: bool) -> bool {
         let copy = self.dir.join(stamp.name());
         if self.used.get() + stamp.size > HOOK_BYTES_MAX {

@@ -1,5 +1,5 @@
 //! Records of the files that a peer holds, in the state in which its hooks last saw them. Each peer has one small file
-//! of records, so that the hooks of other peers can tell that peer's edits from their own.
+//! of records, so that the hooks of other peers can tell that peer's edits from the changes by their own commands.
 
 use super::copies::make_private_dir;
 use super::file_state::FileState;

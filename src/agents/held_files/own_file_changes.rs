@@ -13,9 +13,10 @@ use std::path::Path;
 pub enum OwnMoment<'a> {
     /// Before a tool of the session writes. Any change so far was made by another peer or a person.
     BeforeWrite,
-    /// After a tool call that had this note. The session made the change.
+    /// After a tool call that had this note. Any change since the note was made by the session.
     AfterWrite(&'a CommandNote),
-    /// At any other time. Another peer or a person made the change, unless a tool of the session is running.
+    /// At any other time. Any change so far was made by another peer or a person, unless a tool of the session is
+    /// running.
     Between,
 }
 

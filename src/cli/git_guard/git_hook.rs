@@ -20,9 +20,9 @@ const END: &str = "# end of slm-mesh guard";
 /// The suffix of the copy of an earlier hook. Also the name of the directory in which a hook that was moved aside keeps
 /// its name.
 const BEFORE: &str = "before-slm-mesh";
-/// The suffixes with which pre-commit and lefthook rename an existing hook.
+/// The suffixes with which the hook managers pre-commit and lefthook rename an existing hook.
 const RENAMED: &[&str] = &["legacy", "old"];
-/// The directory to which overcommit moves existing hooks.
+/// The directory to which the hook manager overcommit moves existing hooks.
 const MOVED: &str = "old-hooks";
 /// Shells that can run the guard's lines.
 const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh", "ksh"];
@@ -94,7 +94,8 @@ impl GitHook {
     /// # Errors
     /// If a file can't be written.
     pub fn install(&self, program: &Program) -> io::Result<Option<String>> {
-        // If a hook manager has renamed our hook, the manager would run it or restore it as the user's earlier hook.
+        // If a hook manager has renamed our hook, the manager would run it or restore it as the user's earlier hook, so
+        // the guard is removed from it.
         for renamed in self.renamed() {
             self.remove_from(&renamed)?;
         }
@@ -135,7 +136,7 @@ impl GitHook {
             removed |= self.remove_from(&path)?;
         }
         let kept = self.kept();
-        // A hook manager may have written a hook that is identical to the copy.
+        // A hook manager may have written a hook that is identical to the copy, so the copy is no longer needed.
         if !removed && kept.exists() && read_hook(&kept) == read_hook(&self.path) {
             fs::remove_file(&kept)?;
         }
@@ -167,7 +168,7 @@ impl GitHook {
     /// Whether git runs the guard before this hook.
     pub fn is_guarded(&self) -> bool {
         let has_guard = |path: &Path| matches!(find_in(path), Found::Inline(_) | Found::Ours) && is_executable(path);
-        // pre-commit runs an existing hook before its own hook.
+        // The hook manager pre-commit renames an existing hook, and runs it before its own hook.
         let runs_legacy = || find_bytes(&read_hook(&self.path), b"pre-commit").is_some() && is_executable(&self.path);
         has_guard(&self.path) || runs_legacy() && has_guard(&self.with_suffix("legacy"))
     }

@@ -1,5 +1,5 @@
 //! Groups messages into conversations: a message and its replies share one row, which opens as one text. Also makes the
-//! texts that show a search or a mailbox.
+//! texts that show the result of a search, or a mailbox.
 
 use super::draw;
 use super::model::{WatchModel, WatchedMessage, word};

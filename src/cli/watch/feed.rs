@@ -1,5 +1,5 @@
-//! The view's connection to the broker. It delivers every event exactly once and in order, and the answers to requests,
-//! even if the connection breaks meanwhile.
+//! The view's connection to the broker. It delivers every event exactly once and in order, even if the connection
+//! breaks meanwhile, and an answer or an error for every request.
 //!
 //! **Invariant:** the view never restarts a broker that somebody stopped.
 

@@ -1,4 +1,4 @@
-//! Scripts of awk: the files to which they print, and the commands that they run.
+//! awk scripts: the files to which they print, and the commands that they run.
 
 /// A script on the command line, and the variables that the command line sets.
 pub(super) struct AwkScript<'s> {

@@ -156,7 +156,7 @@ pub(super) fn ed(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// The commands in a script of `ed`, without the lines of text that follow `a`, `i` and `c`.
+/// The commands in an `ed` script, without the lines of text that follow `a`, `i` and `c`.
 fn ed_commands(script: &str) -> String {
     let mut commands = String::new();
     let mut is_text = false;

@@ -1,4 +1,4 @@
-//! The programs that agents run. Each program has a rule that finds the files that it writes.
+//! The programs that agents run. Each program has a rule that finds the files that the program writes.
 
 mod archives;
 mod awk_script;

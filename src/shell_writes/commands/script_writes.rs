@@ -84,7 +84,7 @@ const FUNCTIONS: &[(Language, Owner, &[&str], Effect)] = &[
 const FS: &[&str] = &["fs", "fsp", "promises", "fsPromises"];
 /// Functions that tell whether a file exists.
 const EXISTS: &[&str] = &["exists", "isfile", "is_file", "existsSync", "exist", "file_exists"];
-/// The words after which a statement of Perl or Ruby has a condition or an alternative.
+/// The words after which a statement in Perl or Ruby has a condition or an alternative.
 const MODIFIERS: &[&str] = &["or", "and", "if", "unless"];
 
 /// What a script does.
@@ -168,7 +168,7 @@ impl Snippet {
         found
     }
 
-    /// The name of an object before a method. `require("fs")` is called `fs`.
+    /// The name of an object before a method. `require("fs")` counts as `fs`.
     fn owner(&self, at: usize) -> Option<&str> {
         let is_required = || {
             let module = at.checked_sub(1).and_then(|n| self.tokens.get(n));
@@ -181,7 +181,8 @@ impl Snippet {
         }
     }
 
-    /// What a call does. `first` is the position of its first argument, and `call` is the position of its bracket.
+    /// What a call does. `first` is the position of its first argument, and `call` is the position of its opening
+    /// bracket.
     fn effects(&self, effect: Effect, first: usize, call: usize) -> Vec<ScriptWrite> {
         let argument = || self.argument(first).map(|(paths, _)| paths).unwrap_or_default();
         let files = |paths: Vec<String>| paths.into_iter().map(ScriptWrite::File).collect();
@@ -237,7 +238,7 @@ impl Snippet {
             if !is_negated {
                 continue;
             }
-            // The name of a method of Ruby may end with a question mark.
+            // In Ruby, the name of a method may end with a question mark.
             let call = if word == "exist" && is_sign(self.tokens.get(at + 1), '?') { at + 2 } else { at + 1 };
             let first = if is_sign(self.tokens.get(call), '(') { call + 1 } else { call };
             let own = self.argument(first).map(|(paths, _)| paths);

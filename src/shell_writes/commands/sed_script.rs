@@ -1,4 +1,4 @@
-//! Scripts of sed: the files that they write with `w`.
+//! sed scripts: the files that they write with `w`.
 
 use std::iter::Peekable;
 use std::str::Chars;

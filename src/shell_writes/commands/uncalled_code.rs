@@ -4,7 +4,7 @@ use super::script_tokens::{Language, Token};
 use super::script_variables::name;
 use std::collections::HashMap;
 
-/// A script of Python without the bodies of functions that it never names again, and without blocks after `if False`.
+/// A Python script without the bodies of functions that it never names again, and without blocks after `if False`.
 pub(super) fn without_uncalled_blocks(script: &str) -> String {
     let mut kept = String::with_capacity(script.len());
     // The indentation of the block that is being skipped.
