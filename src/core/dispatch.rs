@@ -17,8 +17,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub enum Outcome {
     /// The result of the operation.
     Ready(Value),
-    /// There is no result yet. Run the operation again when something changes for this reason. If nothing changes,
-    /// run it again at this time, in ms.
+    /// There is no result yet. Run the operation again when what the reason names has changed, or else at this time, in
+    /// ms.
     Pending(WaitReason, i64),
 }
 
@@ -83,7 +83,7 @@ pub struct Call {
     pub ancestors: Vec<Process>,
 }
 
-/// What the caller is told if the rule panicked. The log contains the panic itself.
+/// What the caller is told if the code of the operation panicked. The log contains the panic itself.
 const BUG: &str = "there is a bug in slm-mesh; nothing was changed; please report the bug, with the lines in \
                    broker.log";
 
@@ -143,7 +143,8 @@ impl Mesh {
         }
     }
 
-    /// Runs a rule in a savepoint. If the rule fails, its writes and its effects are rolled back together.
+    /// Runs a rule, such as the code of an operation, in a savepoint. If the rule fails, its writes and its effects are
+    /// rolled back together.
     ///
     /// # Errors
     /// When the rule fails, or when it panics, which is an internal error.
@@ -256,7 +257,8 @@ impl Mesh {
         }
     }
 
-    /// Cancels a waiting call, which gets no answer. The call has changed nothing.
+    /// Cancels a waiting call, which gets no answer. While it waited, it has changed nothing that would have to be
+    /// undone.
     pub fn cancel(&mut self, conn: ConnId, id: &Value, now: i64) {
         if self.waiting.cancel(conn, id) {
             self.turn.dirty.locks = true;

@@ -1,7 +1,7 @@
 //! The operations that an agent's hooks call: before an edit, to show mail, and at the end of a turn.
 //!
-//! A hook identifies its session by the key that the agent gave the session. The session's MCP server has another
-//! key, or none. These operations make both of them one peer.
+//! A hook identifies its session by the key that the agent gave the session. The session's MCP server has another key,
+//! or none. These operations make the hook and the MCP server one peer.
 
 use super::locks::request::{LockRequest, Repository};
 use super::locks::worktree_locks::{own_locks, watched_locks};
@@ -103,7 +103,8 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let Mesh { turn, peers, locks, journal, waiting, .. } = mesh;
     peers.set_turn_active(turn, &id, Some(ctx.now));
     if args.text("subagent").is_none() {
-        // The locks belong to this turn again.
+        // The main agent edits, so its locks belong to this turn again: the end of a background task must not release
+        // them.
         peers.set_background_tasks(&id, &[]);
     }
     let row = peers.get(&id).map(|peer| peer.row.clone()).unwrap_or_default();
@@ -203,7 +204,8 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     peers.set_background_tasks(&id, &running);
     if leaves {
         end_all_waits(turn, waiting, &id);
-        // A call that a hook announced may wait on the connection of another session. It gets no lock and no mail now.
+        // A call of this session that a hook announced may wait on the connection of another session. It must no longer
+        // get a lock or mail.
         sessions::end_waits(turn, waiting, |call| id == call.ctx.me());
     }
     // A background task uses the locks of the turn, while a subagent has its own locks.

@@ -214,7 +214,7 @@ pub enum Change<'a> {
     MessageRejected { message: &'a Message, by: String },
     /// An entry of the shared state has a new value.
     StateChanged(&'a StateEntry),
-    /// An entry of the shared state was deleted. `reason` is set if nobody requested this.
+    /// An entry of the shared state was deleted. `reason` is set if nobody requested the deletion.
     StateDeleted { entry: &'a StateEntry, reason: Option<&'a str> },
     /// A lock was granted.
     FileLocked(&'a LockRow),
@@ -394,7 +394,7 @@ impl Journal {
         self.observed = observed;
     }
 
-    /// An event in the form that clients see: first the keys of the old HTTP API, then the payload as JSON.
+    /// An event in the form that clients see, with the keys of the old HTTP API first. The payload is JSON, not a text.
     pub fn view(&self, peers: &Peers, event: &Event) -> Value {
         let payload = serde_json::from_str(&event.payload).unwrap_or(Value::Null);
         json!({

@@ -111,7 +111,7 @@ pub fn definition(tool: &Tool) -> Value {
             "title": tool.title, "readOnlyHint": read_only, "destructiveHint": destructive,
             "idempotentHint": idempotent, "openWorldHint": false,
         },
-        // Claude Code makes a model search for tools, unless the tool says that it is always needed.
+        // In Claude Code, a model must first search for a tool unless the tool says that it is always needed.
         "_meta": { "anthropic/alwaysLoad": true },
     })
 }

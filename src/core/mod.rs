@@ -1,8 +1,9 @@
 //! The rules of the mesh, as functions of a request, the time and the store.
 //!
-//! A [`Mesh`] consists of parts: peers, locks, mail, the journal, state and federation. Only the part itself may
-//! write its memory and its tables, and a rule gets the parts that it needs. [`dispatch`] runs operations.
-//! [`transaction`] holds the open transaction, and the effects that leave after the commit.
+//! A [`Mesh`] consists of parts: peers, locks, mail, the journal, state and federation. Only a part itself may write
+//! its memory and its tables. A rule (the code of an operation) gets the parts that it needs. [`dispatch`] runs
+//! operations. [`transaction`] holds the open transaction, and the effects, such as answers, that leave the core after
+//! the commit.
 //!
 //! **Invariant:** the core uses no clock, socket, thread or random source. The time is an argument, random numbers
 //! come from a function that the caller passes, and the caller takes the effects after the commit.
@@ -119,7 +120,7 @@ pub struct Mesh {
     ticked_at: i64,
     /// When old rows will be removed next, in ms.
     next_prune: i64,
-    /// Timed work such as expiry pauses until this time, because the disk refused a write, in ms.
+    /// If the disk refused a write, timed work such as expiry pauses until this time, in ms.
     retry_after: i64,
 }
 
@@ -130,8 +131,8 @@ impl std::fmt::Debug for Mesh {
 }
 
 impl Mesh {
-    /// Opens a mesh with its store. `random` returns unpredictable numbers. If the store records changes, the
-    /// writes of the opening belong to the first turn.
+    /// Opens a mesh with its store. `random` returns unpredictable numbers. If the store records changes, what this
+    /// function writes is committed with the first turn.
     ///
     /// # Errors
     /// When the store cannot be read or written.

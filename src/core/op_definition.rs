@@ -1,5 +1,5 @@
-//! The definition of an operation. The socket method, the MCP tool and its schema, the verb, its help, the man page
-//! and the README's tables are all derived from this one value.
+//! The definition of an operation. The socket method, the MCP tool and its schema, the verb (the subcommand of the
+//! command line), its help, the man page and the README's tables are all derived from this one value.
 //!
 //! **Invariant:** the rule of an operation sees only [`Args`] that have passed [`Op::check`].
 
@@ -326,7 +326,7 @@ impl Args {
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).and_then(Value::as_str)
     }
-    /// The value of a required text argument. It is not empty, because [`Op::check`] refuses empty texts.
+    /// The value of a required text argument, which [`Op::check`] has found to be present.
     pub fn word(&self, name: &str) -> &str {
         self.text(name).unwrap_or("")
     }

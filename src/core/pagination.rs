@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 /// Maximum size of the rows in an answer that people read, in bytes. Two of the longest messages fit.
 pub const PAGE_FOR_PEOPLE_MAX: usize = 128 * 1024;
 
-/// Maximum length of a cursor, in bytes: a number and a path.
+/// Maximum length of a cursor, in bytes: enough for a number and a path.
 pub const CURSOR_MAX: usize = limits::PATH_MAX + 21;
 
 /// The argument that limits the number of rows in an answer.
@@ -55,7 +55,7 @@ impl Default for Page {
 }
 
 impl Page {
-    /// A page for a person, who has no tool result that it must fit into.
+    /// A page for a person. It need not fit into a tool result.
     pub fn for_people() -> Page {
         Page { size_max: PAGE_FOR_PEOPLE_MAX, ..Page::default() }
     }

@@ -1,5 +1,5 @@
-//! The arguments by which a hook, a verb or a wakeup channel names its session. All operations about a session have
-//! this one list of arguments, so that every hook may send the same facts.
+//! The arguments by which a hook, a subcommand or a wakeup channel names its session. All operations about a session
+//! have this one list of arguments, so that every hook may send the same facts.
 
 use super::op_definition::ArgKind;
 use super::{Arg, CliPlace};

@@ -15,7 +15,7 @@ pub struct MeshSettings {
     pub rate_max: u32,
     /// The name of this machine.
     pub host: String,
-    /// The user who owns the mesh. The peer for the human has this name.
+    /// The name of the user who owns the mesh. The peer that stands for this person has the same name.
     pub user: String,
     /// The version of this program.
     pub version: String,

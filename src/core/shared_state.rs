@@ -247,7 +247,7 @@ pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64
     Ok(())
 }
 
-/// Removes a bounded number of tombstones, whose entries were deleted long ago.
+/// Removes a bounded number of tombstones of entries that were deleted long ago.
 pub(super) fn prune(turn: &mut Turn, now: i64) -> Result<(), Error> {
     turn.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
     Ok(())

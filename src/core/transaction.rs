@@ -1,5 +1,5 @@
-//! What the rules see of a turn of the broker: the open transaction, the effects that leave after the commit, and
-//! the changes that affect waiting calls.
+//! What the rules see of a turn, which is one round of the broker's event loop: the open transaction, the effects (such
+//! as answers) that leave the core after the commit, and the changes that affect waiting calls.
 //!
 //! **Invariant:** nothing leaves before the commit, because `Turn::take_effects` is called only afterwards.
 
@@ -27,7 +27,7 @@ pub enum Effect {
     Log(Error),
     /// A message for a peer that receives pushes on a Unix socket of its own.
     PeerPush { peer: PeerId, seq: i64, from: PeerId, body: String },
-    /// The sequence number of a new alert to the human at this machine.
+    /// The sequence number of a new alert to the person at this machine.
     Alert(i64),
     /// An event, for observers and for peers with push sockets.
     Event(Rc<Event>),
@@ -74,7 +74,7 @@ impl Turn {
         self.effects.push(effect);
     }
 
-    /// Logs the error of a rule if no caller waits for its result.
+    /// Logs the error of a rule for whose result no caller waits.
     pub(super) fn log_error<T>(&mut self, result: Result<T, Error>) {
         if let Err(error) = result {
             self.push(Effect::Log(error));
@@ -125,7 +125,7 @@ impl Turn {
         Err(error)
     }
 
-    /// Ends the writes of the turn and returns its changes, which include the position in the log.
+    /// Ends the writes of the turn and returns its changes, which then include the turn's position in the log.
     ///
     /// # Errors
     /// When the turn was lost, or the database can't be written. In either case, call [`Turn::take_back`] next.

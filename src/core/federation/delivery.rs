@@ -76,7 +76,8 @@ impl MeshLink {
         if doubtful.seq == seq {
             doubtful.n_tries += 1;
         }
-        // While the other mesh does not answer polls either, the failure says nothing about the message.
+        // While the other mesh does not answer polls either, the failure says nothing about the message, so no later
+        // message is tried yet.
         if heard > doubtful.since && doubtful.n_tries >= TRIES_ALONE {
             doubtful.next += 1;
         }

@@ -85,7 +85,8 @@ impl Mesh {
             .any(|waiting| waiting.is_some_and(|n| n > 0))
     }
 
-    /// Whether messages may wait to be forwarded. Returns true only once after each new message.
+    /// Whether messages may wait to be forwarded. Returns true only once after each new message, each attempt to
+    /// deliver one, and each answer to a poll.
     pub fn take_forwarding_due(&mut self) -> bool {
         !self.federation.links.is_empty() && std::mem::take(&mut self.federation.may_forward)
     }
@@ -96,7 +97,8 @@ impl Mesh {
     /// # Errors
     /// When the database can't be read.
     pub fn next_forwarded(&self, n: usize, now: i64) -> Result<Option<ForwardedMessage>, Error> {
-        // Until the linked mesh has answered a poll, it is unknown which messages its peers read.
+        // Until the linked mesh has answered a poll, it is unknown whether its peers read direct messages, so nothing
+        // is sent.
         let link = self.federation.links.get(n).filter(|link| link.last_answer.is_some());
         let Some(link) = link else { return Ok(None) };
         let mut waiting = self.waiting_messages(link, 1, now)?;
@@ -137,8 +139,7 @@ impl Mesh {
             "" => ("broadcast".into(), addressed_to(&to.name) + &message.body),
             project => (format!("project:{project}"), addressed_to(&to.name) + &message.body),
         };
-        // The message that is answered came from the other mesh. The key of this message is its id in the other
-        // mesh.
+        // The message to which this one replies came from the other mesh. Its key here is its id in the other mesh.
         let answered = message.reply_to.map(|seq| self.turn.store.message(seq)).transpose()?.flatten();
         let reply_to = answered.filter(|of| of.sender == message.recipient).and_then(|of| of.key);
         // The JSON contains the remaining time instead of the expiry time, because the clocks of the two machines

@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// A peer of a SuperLocalMemory daemon reads no direct mail if, for this long after its registration, it has sent
-/// no heartbeat. Version 3.4.48 waits at an address to which nobody sends messages. All other peers send a
-/// heartbeat every 25 s.
+/// A peer of a SuperLocalMemory daemon reads no direct mail if, for this long after its registration, it has sent no
+/// heartbeat. In version 3.4.48, such a peer waits for mail at an address to which nobody sends any. All other peers
+/// send a heartbeat every 25 s.
 const BROADCAST_ONLY_MS: i64 = 60_000;
 /// Heartbeats this soon after the registration are ignored.
 const FIRST_HEARTBEAT_MS: i64 = 5_000;
@@ -35,7 +35,7 @@ pub struct RemoteRoster {
 }
 
 impl RemoteRoster {
-    /// Reads the answer of an slm-mesh or a SuperLocalMemory daemon to `GET /mesh/peers`. The answer is not
+    /// Reads the answer of an slm-mesh broker or a SuperLocalMemory daemon to `GET /mesh/peers`. The answer is not
     /// trusted, so rows that do not describe a peer of that mesh are left out, and long texts are cut.
     pub fn parse(value: &Value) -> Option<RemoteRoster> {
         let mesh_id = value["mesh"].as_str().map(|id| plain(id, 64));
@@ -138,9 +138,8 @@ impl Mesh {
             let Mesh { turn, peers, mail, locks, journal, federation, .. } = mesh;
             let mut parts = LinkedParts { turn, mail, locks, journal };
             for seen in roster.peers.get(part.start..end).unwrap_or_default() {
-                // Two kinds of listed peers stay unchanged. This mesh's own peers are listed if the other mesh
-                // shows them to us. Peers of another link stay because their mail goes only to the mesh of that
-                // link.
+                // Two kinds of listed peers stay unchanged: this mesh's own peers, which the other mesh may show to us,
+                // and the peers of another link, because their mail goes only to the mesh of that link.
                 let is_kept = |row: &PeerRow| !row.is_linked() || federation.belongs_elsewhere(row, &url);
                 if peers.get(&seen.id).is_some_and(|peer| is_kept(&peer.row)) {
                     continue;

@@ -48,7 +48,8 @@ pub struct LockRequest {
     pub host: String,
     /// Whether the lock is to cover all work trees of the repository.
     pub all_worktrees: bool,
-    /// Whether to renew a lock that the same holder already has. If false, that lock conflicts with the request.
+    /// Whether a person's request renews a lock that the person already has. If false, that lock conflicts with the
+    /// request. A request of an agent always renews the agent's own lock.
     pub renew: bool,
 }
 

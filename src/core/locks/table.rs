@@ -19,8 +19,8 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub struct Locks {
     pub(super) locks: Vec<LockRow>,
-    /// Commands that may still reconnect, because the broker has restarted or their connection to another machine
-    /// has broken.
+    /// Commands that lost their connection because the broker restarted or the connection to another machine broke.
+    /// They may still reconnect.
     orphans: Vec<Orphan>,
     /// For each connection, the commands whose locks end with the connection.
     commands: HashMap<ConnId, Vec<(PeerId, LockOwner)>>,

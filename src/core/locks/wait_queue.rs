@@ -1,5 +1,5 @@
-//! The queue for locks: which callers wait, whether waiting would cause a deadlock, and how the human takes a lock
-//! from its holder.
+//! The queue for locks: which callers wait, whether waiting would cause a deadlock, and how a person takes a lock from
+//! its holder.
 
 use super::request::{LockMatcher, LockRequest};
 use super::{Locks, StealParts, lock_view};
@@ -40,7 +40,8 @@ pub(super) fn names_for(peers: &Peers, lock: &LockRow, queue: &[LockMatcher]) ->
 }
 
 impl Locks {
-    /// Takes all locks that conflict with a request from their holders, for the human.
+    /// For the person who owns the machine ("the human"), takes from their holders all locks that conflict with a
+    /// request.
     pub(super) fn steal(
         &mut self,
         parts: &mut StealParts,
@@ -54,7 +55,8 @@ impl Locks {
         self.conflicts(parts.peers, request).iter().try_for_each(|lock| self.take_from_holder(parts, ctx, lock))
     }
 
-    /// Takes one grant from its holder, for the human. Returns false if the grant has already ended.
+    /// Takes one grant from its holder, for the person who owns the machine. Returns false if the grant has already
+    /// ended.
     pub(super) fn take_grant(
         &mut self,
         parts: &mut StealParts,

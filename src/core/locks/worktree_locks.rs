@@ -1,4 +1,5 @@
-//! The locks that affect one work tree, for hooks and for the shield.
+//! The locks that affect one work tree, for hooks and for the shield, which stops shell commands from writing to files
+//! that others have locked.
 
 use super::super::op_definition::ArgKind;
 use super::super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};

@@ -1,8 +1,9 @@
 //! Reads the history of messages in bounded steps, for `log` and for a search of the inbox.
 //!
-//! One step takes at most a millisecond of the loop. To get more, a client calls again, and other clients are
-//! served in between. The alternative was to let each verb open the database itself. But guests have no database, a
-//! second reader delays the checkpoints of the write-ahead log, and the rules of visibility would exist twice.
+//! One step takes at most a millisecond of the broker's event loop. To get more, a client calls again, and other
+//! clients are served in between. The alternative was to let each subcommand open the database itself. But guests
+//! (machines that use the broker of another machine) have no database, a second reader delays the checkpoints of the
+//! write-ahead log, and the rules of visibility would exist twice.
 
 use super::text_filter::TextFilter;
 use super::{Correspondent, Mail};
@@ -147,7 +148,8 @@ impl Subthread {
                 break *known;
             }
             path.push(at);
-            // The number of a reply is higher than the number of the message that it answers.
+            // The number of a reply is higher than the number of the message that it answers, so numbers below `top`
+            // are outside the subthread.
             at = match parent {
                 Some(parent) if parent >= self.top => parent,
                 _ => break false,
@@ -164,7 +166,7 @@ impl Subthread {
     }
 }
 
-/// A send that the search found: one message, or all copies that went to the members of a group.
+/// A sent message that the search found: its only copy, or all copies that went to the members of a group.
 #[derive(Debug)]
 struct FoundSend {
     /// The sequence number of the oldest copy.
@@ -183,7 +185,7 @@ impl FoundSend {
         FoundSend { first: message.seq, last: message.seq, copies: vec![message.state], shared }
     }
 
-    /// Adds a message if it is a copy of this send. Returns whether the message was added.
+    /// Adds `message` if it is another copy of the same sent message. Returns whether it was added.
     fn absorb(&mut self, message: &ScannedMessage<'_>) -> bool {
         let is_copy = self.shared.as_ref().is_some_and(|(sender, group, created, body)| {
             (sender, group.as_str(), *created, body.as_str())

@@ -1,5 +1,5 @@
-//! Recognizes two hooks of one event. An agent runs both if our hooks are in two of its settings: a plugin's and
-//! set-up's, or a user's and a project's.
+//! Recognizes two hooks of one event. An agent runs both if our hooks are in two of its settings files: a plugin's and
+//! the one that set-up wrote, or a user's and a project's.
 
 use super::{HOOK_DELIVERY_MS, Mail};
 use crate::base::ids::PeerId;
@@ -10,8 +10,8 @@ use std::collections::HashMap;
 pub(super) type HookEvents = HashMap<(PeerId, String), (i64, ConnId)>;
 
 impl Mail {
-    /// Whether another hook has called for this event of a session. `event` identifies what the agent told its hook,
-    /// so the same words mean another event after a moment.
+    /// Whether another hook has called for this event of a session. `event` identifies what the agent told its hook. A
+    /// later event may have the same text, so only hooks that call within a moment count as hooks of one event.
     pub(in crate::core) fn is_second_hook(&mut self, id: &PeerId, event: &str, conn: ConnId, now: i64) -> bool {
         self.hook_events.retain(|_, (at, _)| now - *at < HOOK_DELIVERY_MS);
         let (_, first) = self.hook_events.entry((id.clone(), event.to_owned())).or_insert((now, conn));

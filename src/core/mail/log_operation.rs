@@ -1,7 +1,7 @@
 //! The log: the messages of all peers, for the owner of the agents to read.
 //!
-//! **Invariant:** reading the log changes no message. A person sees the messages on the person's own machine, and
-//! an agent sees its own messages.
+//! **Invariant:** reading the log changes no message. The user who owns the mesh sees all messages, a person at another
+//! machine sees those of the peers on that machine, and an agent sees its own.
 
 use super::history::{self, HistoryFilter, VisibleMail};
 use super::text_filter::TextFilter;
@@ -18,7 +18,7 @@ use crate::store::{Message, MessageFilter, MessageScan, Store};
 use serde_json::{Value, json};
 
 const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
-/// The argument for the words of a search, which are limited in bytes.
+/// The kind of an argument that gives the words of a search.
 pub(super) const SEARCH: ArgKind = ArgKind::Text { min: 0, max: 1024 };
 
 /// Reads the log.
@@ -80,7 +80,7 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let thread = args.text("thread").map(|id| mail.thread(store, peers, &visible, &mut filter, id)).transpose()?;
     let last = store.counters.message_last;
     let waits = args.int("waitSeconds").is_some_and(|seconds| seconds > 0);
-    // A cursor beyond the end belongs to another database.
+    // A cursor beyond the end belongs to another database, so the end replaces it.
     let from = args.int("after").max(ctx.cursor).or(waits.then_some(last)).map(|after| after.min(last));
     let since = args.text("since").map(|text| since(store, text, ctx.now)).transpose()?.unwrap_or(0);
     let scan = MessageScan {

@@ -1,7 +1,7 @@
 //! Mail: messages to peers, groups and everybody, and the mailboxes in which messages wait.
 //!
 //! **Invariant:** only this module writes messages and their receipts. A receipt never claims more than is known:
-//! accepted, offered, read, acknowledged or expired.
+//! accepted, offered, read, acknowledged, expired, or forwarded to or refused by a linked mesh.
 
 mod hook_repeats;
 mod person_alerts;
@@ -326,7 +326,8 @@ impl Mail {
         Ok(federation.check_forwardable(peers, recipient, body).err())
     }
 
-    /// Notifies the sessions of the recipient. The text of the message stays in the mailbox.
+    /// Notifies the sessions of the recipient. Only a push to an HTTP client contains the text of the message; for all
+    /// other recipients, the text stays in the mailbox.
     fn notify(&self, turn: &mut Turn, peers: &Peers, message: &Message, from: &str, conns: &[ConnId]) {
         let Some(peer) = peers.get(&message.recipient) else { return };
         if peer.row.is_http() {
@@ -374,8 +375,8 @@ impl Mail {
         found.ok_or_else(|| no_message(id))
     }
 
-    /// Unread messages for a hook to show: at most `max`, without those that another hook took a moment ago. If
-    /// `take` is true, the messages are marked as offered, and as taken by this connection.
+    /// Unread messages for a hook to show: at most `max`, without those that another hook took a moment ago. If `take`
+    /// names a connection, the messages are marked as offered, and as taken by this connection.
     #[allow(clippy::too_many_arguments)] // the query, the caller, and the parts that it changes
     pub(super) fn for_hook(
         &mut self,
@@ -427,8 +428,8 @@ impl Mail {
     }
 }
 
-/// How long mail is reserved for the hook that took it. Other hooks of the same event do not get it meanwhile, and
-/// repeat nothing else.
+/// How long mail is reserved for the hook that took it. Meanwhile, other hooks of the same event neither get this mail
+/// nor repeat anything else.
 const HOOK_DELIVERY_MS: i64 = 2_000;
 
 impl Mesh {

@@ -12,7 +12,7 @@ use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, obj
 use crate::store::{Message, MessageFilter, Store};
 use serde_json::{Map, Value, json};
 
-/// Reports messages that the client has output completely.
+/// Reports messages that the client has output, completely or in part.
 pub static MARK_READ: Op = Op {
     name: "inbox.mark_read",
     summary: "Report that the client has output these inbox messages; each item is an id, or id@bytes if only part was output",
@@ -98,7 +98,7 @@ impl Mail {
         Ok(())
     }
 
-    /// Notes that a message was handed to a channel.
+    /// Notes that a message was offered to its recipient through this channel, such as a hook.
     pub(super) fn mark_offered(
         &mut self,
         turn: &mut Turn,
@@ -207,7 +207,7 @@ impl Mail {
     }
 }
 
-/// The channel that received the message, or the linked mesh, with its reason if it refused the message.
+/// The channel through which the message was offered, or the linked mesh, with its reason if it refused the message.
 fn reached(m: &Message) -> Option<String> {
     match (&m.mesh, &m.rejection) {
         (Some(mesh), Some(why)) => Some(format!("{mesh}: {why}")),
@@ -217,8 +217,8 @@ fn reached(m: &Message) -> Option<String> {
 }
 
 impl Mesh {
-    /// A message in the form that the human who observes the mesh sees: sender, recipient, state and text. The user
-    /// of the machine may read all mail between agents.
+    /// A message in the form that a person who observes the mesh sees: sender, recipient, state and text. The user of
+    /// the machine may read all mail between agents.
     pub fn observed_message(&self, message: &Message) -> Value {
         self.mail.row(&self.turn.store, &self.peers, message, MailView::Sent)
     }

@@ -64,7 +64,7 @@ fn announce(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, 
     let session = session_of_hook(mesh, ctx, args)?;
     let name = args.word("operation");
     let called = op(name).filter(|op| op.tool.is_some());
-    let called = called.ok_or_else(|| Error::usage("operation", format!("no tool calls {name}")))?;
+    let called = called.ok_or_else(|| Error::usage("operation", format!("no MCP tool calls the operation {name}")))?;
     let given = args.object("arguments").and_then(Value::as_object).cloned().unwrap_or_default();
     let mut arguments = called.check(given)?.into_map();
     arguments.retain(|name, _| called.args.iter().any(|arg| arg.name == name && arg.role == ArgRole::Value));
@@ -107,7 +107,7 @@ impl Peers {
         let mut sessions: Vec<PeerId> = places.iter().map(|place| self.announced[*place].session.clone()).collect();
         sessions.sort();
         sessions.dedup();
-        // If a session tries the call again, it announces the call again.
+        // All these announcements are dropped, because a session that tries the call again announces it again.
         places.iter().rev().for_each(|place| drop(self.announced.remove(*place)));
         Err(self.several_callers(&sessions))
     }

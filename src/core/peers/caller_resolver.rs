@@ -1,5 +1,6 @@
-//! Identifies callers. Each kind of caller presents its evidence here. The result is one peer, nobody, or an error
-//! that lists the candidates.
+//! Identifies callers: sessions, hooks, tool calls, verbs (the subcommands of `slm-mesh`) and the guard (its git hook).
+//! Each kind of caller presents its evidence here. The result is one peer, nobody, or an error that lists the
+//! candidates.
 //!
 //! This table lists the evidence, the strongest first. The first row for which a caller has evidence decides.
 //!
@@ -11,7 +12,7 @@
 //! | the connection | its session that has no key yet | | its only peer | |
 //! | the agent process | its only session that is not connected | its only session (below) | | the only session of the nearest process that has one |
 //! | the former name | the only session of that name that is gone | the same | | |
-//! | nothing | a new peer | a new peer | refused | the human |
+//! | nothing | a new peer | a new peer | refused | the person at the machine (the human) |
 //!
 //! Some clients name their session only in calls, so the MCP server first attaches without a key. If the first key
 //! that it sends belongs to another peer, which a hook registered, the peer without a key is removed, unless it has
@@ -36,10 +37,12 @@
 //! | goes on | the nearest agent process is another agent's, or there is none although the session's process is known | refused |
 //! | goes on | the processes can't be seen, or the session's process is unknown | that session |
 //!
-//! If no session is found around a verb and its environment names an agent (`AI_AGENT`), the verb acts as the session of
-//! that agent that the nearest process has. If there is none, the verb is refused, and begins one.
+//! If no ancestor process of a verb has a session, and the verb's environment names an agent (`AI_AGENT`), the verb
+//! acts as that agent's session in the nearest process that has one. If there is none, the verb is refused, begins a
+//! session, and tries again.
 //!
-//! A session whose MCP server an earlier broker knew counts for its agent process before that server has come back.
+//! A session whose MCP server was connected to an earlier broker counts as a session of its agent process even before
+//! that server has reconnected.
 //!
 //! If several sessions match, a caller that would write is refused, while a caller that only reads acts as no peer.
 
@@ -142,8 +145,8 @@ impl Peers {
         found.map(|peer| peer.row.id.clone())
     }
 
-    /// The sessions of the same agent in the same place, with this default name and a number, that have ended and had
-    /// their time to come back.
+    /// The sessions of the same agent in the same place, with this default name and a number, that have ended and whose
+    /// time to come back is over.
     pub(super) fn ended_alike(&self, row: &PeerRow, name: &str) -> Vec<PeerId> {
         let has_ended = |peer: &Peer| peer.has_left && peer.offline_since.is_none();
         let is_same = |peer: &Peer| is_alike(&peer.row, row) && is_numbered(&peer.row.name, name);
@@ -168,7 +171,8 @@ impl Peers {
             let process = nearest(ancestors)?;
             let speaks = |peer: &&Peer| peer.row.agent == agent || is_shared_dialect || !peer.is_known_agent;
             let sessions: Vec<&Peer> = self.sessions_of_process(process).into_iter().filter(speaks).collect();
-            // An agent that slm-mesh does not know has another type than its hooks.
+            // If slm-mesh does not know an agent, its type differs from the one that its hooks report, so its session
+            // is found by the key alone.
             let keyed = sessions.iter().find(|one| !key.is_empty() && one.has_key(key)).copied();
             let found = keyed.or_else(|| match sessions[..] {
                 [one] if key.is_empty() || continues => Some(one),
@@ -255,7 +259,7 @@ impl Peers {
     /// The session of the agent that the environment of the caller's shell names; `None` if it names none.
     ///
     /// # Errors
-    /// When this agent has no session yet, because an agent must not act as the human.
+    /// When this agent has no session yet, because an agent must not act as the person at the machine.
     fn session_of_named_agent(&self, call: &Call) -> Result<Option<PeerId>, Error> {
         let Some(agent) = &call.shell_agent else { return Ok(None) };
         for above in &call.ancestors {
@@ -339,8 +343,8 @@ pub(in crate::core) fn nearest(ancestors: &[Process]) -> Option<&Process> {
     ancestors.iter().find(|process| !process.wrapper)
 }
 
-/// The error if a caller runs inside an agent whose session is not known yet. Such a caller must not act as the
-/// human, whose mail it would read.
+/// The error if a caller runs inside an agent whose session is not known yet. Such a caller must not act as the person
+/// at the machine, whose mail it would then read.
 fn unknown_session(kind: &str, short_name: &str) -> Error {
     let text = format!(
         "this process runs inside {short_name}, which has no session on the mesh yet; begin one (session.begin), or \

@@ -116,13 +116,13 @@ impl Peer {
         self.row.is_session() && !self.is_online() && is_lost
     }
 
-    /// Whether this process is the peer's agent process, according to its hooks or verbs.
+    /// Whether this process is the peer's agent process, according to the session's hooks or subcommands.
     fn is_run_by(&self, process: &Process) -> bool {
         self.row.process.is_some_and(|known| known.is_same(process))
     }
 
-    /// Whether the peer's MCP server ran below this process, and may come back. Until it does, nothing else shows that
-    /// a program which slm-mesh does not know is an agent.
+    /// Whether the peer's MCP server ran below this process, and may come back. Until the server does, nothing else
+    /// shows that this process is an agent if slm-mesh does not know its program.
     fn ran_server(&self, process: &Process) -> bool {
         let is_expected = || self.expected_agent.is_some_and(|above| above.is_same(process));
         self.connections == 0 && self.row.pid != 0 && (self.is_run_by(process) || is_expected())
@@ -310,7 +310,7 @@ pub struct Peers {
     has_shared_process: bool,
     /// Tool calls that hooks announced.
     announced: Vec<announced_tool_calls::AnnouncedCall>,
-    /// The peer for the human at this machine.
+    /// The peer that stands for the person at this machine.
     human: PeerId,
     /// A version that increases with every change of this mesh's own peers. Meshes that poll this one are told the
     /// version.
@@ -365,12 +365,12 @@ impl Peers {
         self.get(id).map_or_else(|| id.to_owned(), |peer| peer.row.name.clone())
     }
 
-    /// The peer for the human at this machine.
+    /// The peer that stands for the person at this machine.
     pub fn human(&self) -> &PeerId {
         &self.human
     }
 
-    /// Whether this is the id of a human.
+    /// Whether this is the id of a peer that stands for a person.
     pub fn is_human(&self, id: &str) -> bool {
         self.human == id || self.get(id).is_some_and(|peer| peer.row.kind == PeerKind::Human)
     }

@@ -1,4 +1,4 @@
-//! Finds the peer that a name stands for, and the human behind a connection.
+//! Finds the peer that a name stands for, and the peer that stands for the person behind a connection.
 
 use super::super::{ConnId, MeshSettings};
 use super::{Peer, Peers, no_peer};
@@ -10,7 +10,7 @@ use crate::store::PeerRow;
 /// Maximum number of peers that an error names if several peers match.
 const NAMED_MAX: usize = 8;
 
-/// In the name of a human on another machine, this character precedes the name of the machine.
+/// In the name of the peer that stands for a person on another machine, this character precedes the machine's name.
 const HUMAN_AT: char = '@';
 
 /// Whether a word is reserved. No peer may have a reserved word as its name.
@@ -27,7 +27,7 @@ impl Peers {
         if ["human", "cli"].contains(&name) {
             return Ok(self.human.clone());
         }
-        // The id of a peer in another mesh may be the name of a peer in this mesh.
+        // The id of a peer in another mesh may be the name of a peer in this mesh, so the name takes precedence.
         let is_own = |row: &PeerRow| !row.is_linked();
         let rules: [&dyn Fn(&PeerRow) -> bool; 4] =
             [&|row| row.id == name && is_own(row), &|row| row.name == name, &|row| row.id == name, &|row| {
@@ -64,14 +64,14 @@ impl Peers {
         Ok(id)
     }
 
-    /// The peer for the human behind a connection.
+    /// The peer that stands for the person behind a connection.
     pub(super) fn human_at(&self, conn: ConnId) -> PeerId {
         self.attachments.get(conn).and_then(|one| one.remote.as_ref()).map_or(&self.human, |at| &at.human).clone()
     }
 
     /// The peer for this user on this machine. It is the same peer, whichever hub of the mesh leads. Its name may
-    /// differ: the hub that began the mesh named its own human `ada`, while another hub would name the same human
-    /// `ada@desk`.
+    /// differ: the hub that began the mesh named the person at its own machine `ada`, while another hub would name the
+    /// same person `ada@desk`.
     pub(super) fn human_of(&self, host: &str, user: &str) -> Option<PeerId> {
         let is_number = |rest: &str| rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok());
         let is_it = |peer: &&Peer| {
@@ -84,11 +84,12 @@ impl Peers {
         self.peers.iter().find(is_it).map(|peer| peer.row.id.clone())
     }
 
-    /// Creates the peer for the human at this machine, so that agents can write to the human from the start.
+    /// Creates the peer that stands for the person at this machine, so that agents can write to this person from the
+    /// start.
     pub(in crate::core) fn settle_human(&mut self, turn: &mut super::Turn, now: i64) -> Result<(), Error> {
         let MeshSettings { host, user, .. } = &*self.settings;
-        // If the user has been renamed, this finds the former peer: the only human of this machine whose name does
-        // not end in the name of a machine.
+        // If the user has been renamed, this finds the former peer: the only peer for a person at this machine whose
+        // name does not end in the name of a machine.
         let is_here = |peer: &&Peer| {
             peer.row.kind == PeerKind::Human && peer.row.host == *host && !peer.row.name.contains(HUMAN_AT)
         };

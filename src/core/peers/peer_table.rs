@@ -1,6 +1,6 @@
 //! The table of peers: their order, their ids, and the times at which their state changes without an event.
 //!
-//! **Invariant:** to find a peer, the clients of the old HTTP API, or the next deadline takes no longer with five
+//! **Invariant:** finding a peer, the clients of the old HTTP API, or the next deadline takes no longer with five
 //! thousand peers than with five.
 
 use super::Peer;

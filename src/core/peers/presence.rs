@@ -18,7 +18,7 @@ use crate::store::PeerRow;
 pub(super) struct RemoteMachine {
     /// The name of the machine.
     pub(super) host: String,
-    /// The human at that machine.
+    /// The peer that stands for the person at that machine.
     pub(super) human: PeerId,
 }
 
@@ -28,7 +28,7 @@ impl Mesh {
         self.peers.attachments.open(conn);
     }
 
-    /// Notes that a connection comes from another machine. The human at that machine is a separate peer.
+    /// Notes that a connection comes from another machine. The person at that machine is a separate peer.
     ///
     /// # Errors
     /// When `host` or `user` is empty, or the database can't be written.
@@ -198,7 +198,7 @@ impl Peers {
         self.record(turn, journal, &Change::PeerJoined(&row), id, now)
     }
 
-    /// Notes that a hook or a verb called for a session. This shows that the session has not ended.
+    /// Notes that a hook or a subcommand called for a session. This shows that the session has not ended.
     pub(in crate::core) fn note_return(&mut self, id: &str) {
         if let Some(peer) = self.get_mut(id) {
             (peer.has_left, peer.has_ended) = (false, false);
@@ -210,8 +210,8 @@ impl Peers {
         self.get(id).is_some_and(|peer| peer.has_ended)
     }
 
-    /// Writes a line into the log if a hook has the key of a session but runs outside the live agent of that session,
-    /// once for each session. Any process of this user may do so.
+    /// Writes a line into the log, once per session, if a hook has the key of the session but runs outside the
+    /// session's live agent. The hook is not refused, because any process of this user may act for any session.
     pub(in crate::core) fn report_foreign_hook(&mut self, turn: &mut Turn, id: &str, ancestors: &[Process]) {
         let Some(caller) = nearest(ancestors) else { return };
         let is_own = |above: &Process| self.is_attached_from(id, above);
@@ -227,10 +227,9 @@ impl Peers {
         }
     }
 
-    /// Notes the agent process from which a hook or a verb of a session comes, as the kernel reports it. The
-    /// process is certainly an agent if slm-mesh knows its program, or if a second hook came from it. In that case,
-    /// the session is online from now on while the process lives. A process that starts only one hook proves
-    /// nothing.
+    /// Notes the agent process from which a hook or a subcommand of a session comes, as the kernel reports it. The
+    /// process is certainly an agent if slm-mesh knows its program, or if a second hook came from it. In that case, the
+    /// session is online from now on while the process lives. A process that starts only one hook proves nothing.
     pub(in crate::core) fn note_process(
         &mut self,
         turn: &mut Turn,
@@ -306,8 +305,8 @@ impl Peers {
         }
     }
 
-    /// Notes the background tasks and subagents that keep the locks of a turn that has ended. None means that a turn is
-    /// running, or that nothing keeps its locks.
+    /// Notes the background tasks and subagents that keep the locks of a turn that has ended. An empty list means that
+    /// a turn is running, or that nothing keeps the locks of the last turn.
     pub(in crate::core) fn set_background_tasks(&mut self, id: &str, running: &[&str]) {
         if let Some(peer) = self.get_mut(id) {
             peer.background_tasks = running.iter().map(|task| (*task).to_owned()).collect();
@@ -390,7 +389,8 @@ impl Peers {
         }
         // A grace period starts again if it was running when the broker died, or if a rollback undid its end.
         for peer in self.peers.iter_mut() {
-            // On another machine the end of a process is not reported, so it ends no grace period.
+            // The end of a process on another machine is not reported, so a session there gets a grace period even if
+            // its process is known.
             let is_far_server = peer.row.pid != 0 && peer.row.host != self.settings.host;
             let has_left = peer.row.process.is_none() || is_far_server;
             let is_lost = peer.row.is_session() && peer.offline_since.is_none() && has_left;
@@ -420,8 +420,8 @@ impl Peer {
             last_active: row.last_seen,
             offline_since: was_online.then_some(now),
             unconfirmed: was_online,
-            // The broker may have missed the end of a session that has only hooks. Other sessions will soon show
-            // whether they still run.
+            // A session with an MCP server counts as gone until the server reconnects. A session that has only hooks
+            // may still be running, although the broker may also have missed its end.
             has_left: row.pid != 0,
             ..Peer::new(row, now)
         }

@@ -13,7 +13,7 @@ use crate::core::transaction::Turn;
 use crate::store::PeerRow;
 
 impl Peers {
-    /// Makes room for one more peer. It forgets offline peers that have neither unread mail nor locks.
+    /// Makes room for one more peer, if necessary by forgetting offline peers that have neither unread mail nor locks.
     pub(super) fn make_room(&mut self, turn: &mut Turn, mail: &mut Mail, locks: &Locks, now: i64) -> Result<(), Error> {
         if self.peers.len() < limits::PEERS_MAX {
             return Ok(());
@@ -48,8 +48,8 @@ impl Peers {
     }
 
     /// Forgets the ended sessions of the same agent in the same place that never had any mail and hold no lock. A
-    /// chosen name is kept, because others know it. Without this, each new session would leave one more peer once two
-    /// of them have ended, because the next one can take over neither of two.
+    /// chosen name is kept, because others know it. Without this, as soon as two such sessions have ended, each new
+    /// session would leave one more peer behind, because a new session can take over neither of the two.
     pub(super) fn forget_unused(
         &mut self,
         turn: &mut Turn,

@@ -60,8 +60,8 @@ pub static DETACH: Op = Op {
     run: detach,
 };
 
-/// Registers a peer for the session in which a caller runs, if no MCP server and no hook has done so. In this way,
-/// an agent without MCP becomes a peer with its first verb.
+/// Registers a peer for the session in which a caller runs, if no MCP server and no hook has done so. In this way, an
+/// agent without MCP becomes a peer with its first subcommand.
 pub static BEGIN: Op = Op {
     name: "session.begin",
     summary: "Register the agent that runs the caller as a peer, unless the agent is a peer already",
@@ -126,9 +126,9 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     let mut peer = peers.get(&id).cloned().unwrap_or_else(|| Peer::new(row.clone(), ctx.now));
     row.online = peer.row.online;
     match (peer.row.session_key().map(str::to_owned), row.session_key()) {
-        // The keys of the session that had this name are not the keys of the next session.
+        // A session that takes over only a name does not take over the keys of the earlier session.
         _ if is_takeover => {}
-        // A hook has reported the key earlier, while this connection has no key.
+        // A hook has reported the key earlier, while this connection has no key, so that key stays.
         (Some(_), None) => row.kind = peer.row.kind.clone(),
         (Some(old), Some(new)) if old != new => push_older_key(&mut row.older_keys, old),
         _ => {}
@@ -145,7 +145,8 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         && let Some(one) = peers.attachments.get_mut(ctx.conn)
     {
         one.is_keyed = is_keyed;
-        // If slm-mesh does not know the program, its end may mean nothing. No end is reported from another machine.
+        // The end of a program that slm-mesh does not know may mean nothing, so its process is not noted. The agent
+        // process above a server on another machine is noted in any case, because its end is never reported.
         let is_far_server = one.remote.is_some() && args.flag("script") != Some(true);
         let agent = one.agent.filter(|process| process.agent.is_some() || is_far_server);
         peers.add_connection(turn, journal, &id, ctx.now)?;
@@ -243,7 +244,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
     }
     let Mesh { turn, peers, locks, journal, .. } = mesh;
     if is_cut {
-        // Perhaps only the network failed, while the command still runs.
+        // Perhaps only the network failed, and the command still runs.
         locks.await_commands(conn, now);
         return Ok(());
     }
@@ -342,7 +343,8 @@ impl Peers {
         let notice = match &former {
             FormerPeer::SameName(id) => {
                 let unread = mail.unread(&turn.store, id)?;
-                // A session that shows neither a key nor a process is found by its name in each hook.
+                // Each hook of a session that shows neither a key nor a process finds it by its name, which is not a
+                // takeover.
                 let is_other = |peer: &&Peer| peer.has_left || peer.row.session_key().is_some();
                 self.get(id).filter(is_other).map(|peer| takeover_notice(peer, unread, now))
             }
