@@ -1,7 +1,7 @@
 //! The event loop. It waits, lends the mesh to each part in turn, commits, and flushes.
 //!
-//! **Invariant:** a turn consists of wait, tick, serve, commit and flush, in this order. Only flush sends anything,
-//! and flush sends only what is committed.
+//! **Invariant:** a turn consists of wait, tick, serve, commit and flush, in this order. Only flush sends anything to
+//! clients, and flush sends only what is committed.
 
 use super::checkpoint_thread::CheckpointThread;
 use super::desktop_notifications::Notifications;
@@ -203,8 +203,8 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Whether the path of the data directory no longer leads to this broker. Another broker at that path could
-    /// grant the same locks. If only the socket is missing, it is created again.
+    /// Whether the path of the data directory no longer leads to this broker. Another broker at that path could grant
+    /// the same locks, so this one must end. If only the socket is missing, it is created again.
     fn is_displaced(&mut self, events: &Events) -> bool {
         if events.iter().any(|event| event.token() == DIRECTORY) {
             self.runtime_files.note_change(self.context.now);
@@ -278,7 +278,7 @@ impl EventLoop {
         self.clients.check_liveness(context);
     }
 
-    /// Sends what the turn has produced. Nothing leaves anywhere else.
+    /// Sends what the turn has produced for clients.
     fn flush(&mut self, is_committed: bool) {
         // A peer that has just registered is connected now, so that it does not miss its first push.
         self.pushes.dial(&mut self.context);

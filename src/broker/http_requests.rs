@@ -131,7 +131,7 @@ impl HttpRequests {
         }
     }
 
-    /// Answers all pending requests with an error: this hub does not know whether they took effect.
+    /// Answers all pending requests with an error, which says that this hub does not know whether they took effect.
     pub fn refuse_pending(&mut self) {
         let held = std::mem::take(&mut self.held).into_iter().map(|(pending, _)| pending.ticket);
         let looking = std::mem::take(&mut self.looking).into_iter().map(|(pending, ..)| pending.ticket);

@@ -1,6 +1,6 @@
-//! Exchanges lists of peers and messages with the linked meshes, which are other slm-mesh brokers or
-//! SuperLocalMemory daemons. Each link has two threads. One polls which peers are online in the linked mesh. The
-//! other posts messages and asks for their receipts.
+//! Exchanges lists of peers and messages with the linked meshes, which are other slm-mesh brokers or SuperLocalMemory
+//! daemons. Each link has two threads. One polls the linked mesh for the peers that are online there. The other posts
+//! messages and asks for their receipts.
 //!
 //! **Invariant:** the event loop never waits for another mesh, so two meshes that poll each other at the same time
 //! can't block each other. The secret is sent only to the address that the user configured, and redirects are not
@@ -19,7 +19,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
-/// How often a SuperLocalMemory daemon is polled. A broker answers a poll as soon as something changes.
+/// How often a SuperLocalMemory daemon is polled. An slm-mesh broker needs no such interval, because it answers a poll
+/// only when something changes.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 /// How long a broker may hold a poll before it answers, in seconds. This is less than its HTTP thread allows.
 const HOLD_SECONDS: u64 = super::superlocalmemory_routes::HOLD_SECONDS_MAX;
@@ -287,7 +288,7 @@ impl LinkThread {
         is_sent
     }
 
-    /// Polls repeatedly which peers of the other mesh are online.
+    /// Polls the other mesh repeatedly for its online peers.
     fn poll_roster(&self) {
         let agent = http_agent();
         let (mut marks, mut n_failures, mut n_quick) = (Marks::default(), 0, 0);
@@ -312,8 +313,8 @@ impl LinkThread {
         }
     }
 
-    /// Polls once which peers of the other mesh are online. A broker also answers with marks. The next poll sends
-    /// these marks back and waits until something has changed since then.
+    /// Polls the other mesh once for its online peers. A broker also answers with marks. The next poll sends these
+    /// marks back and waits until something has changed since then.
     fn ask_roster(&self, agent: &ureq::Agent, marks: Marks) -> Result<(RemoteRoster, Marks), String> {
         let (query, timeout) = match marks.roster {
             Some(mark) => {

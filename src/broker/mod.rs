@@ -3,8 +3,8 @@
 //! [`startup`] starts the loop, and `event_loop` runs it. Every other module is a part of the loop, and no part
 //! writes the memory of another. When the loop calls a part, it lends the mesh to this part.
 //!
-//! **Invariant:** a turn consists of wait, tick, serve, commit and flush, in this order. Only flush sends anything,
-//! and flush sends only what is committed.
+//! **Invariant:** a turn consists of wait, tick, serve, commit and flush, in this order. Only flush sends anything to
+//! clients, and flush sends only what is committed.
 
 mod checkpoint_thread;
 mod directory_lookups;

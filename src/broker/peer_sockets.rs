@@ -1,6 +1,6 @@
-//! Pushes to peers that registered over HTTP. A push is one line with a JSON envelope, as existing clients expect,
-//! and lines go only from the broker to the peer. If the peer is on this machine, the broker connects to the Unix
-//! socket that the peer named. A peer on another machine opens a WebSocket instead (clients from version 1.3 on).
+//! Pushes to peers that registered over HTTP. A push is one line with a JSON envelope, as existing clients expect, and
+//! lines go only from the broker to the peer. If the peer is on this machine, the broker connects to the Unix socket
+//! that the peer named. A peer on another machine opens a WebSocket instead (clients of slm-mesh 1.x, from 1.3 on).
 //!
 //! **Invariant:** the broker connects only to sockets of this user, and closes the connection of a peer that does
 //! not read.

@@ -37,8 +37,8 @@ impl EventLoop {
         let TakenLead { mut leader, store, clock } = taken;
         let now = clock.now();
         let opened = self.opener.open(store, &clock).map(|mut mesh| {
-            // Opening a mesh writes to it: the human at this machine, and everything that has expired in the
-            // meantime.
+            // Opening a mesh writes to it: it may add the peer for the person at this machine, and it removes ended
+            // sessions from their channels.
             let end = leader.commit_turn(&mut mesh, now);
             (mesh, end)
         });
@@ -70,7 +70,7 @@ impl EventLoop {
         log(&format!("this hub goes on standby: {why}"));
         self.runtime_files.leave_database();
         let role = self.opener.open_empty(&self.clock).and_then(|empty| {
-            // The thread of the standby opens the database again, so it must be closed here.
+            // The thread of the standby opens the database again, so the database must be closed here.
             self.replace_mesh(empty);
             self.opener.stand_by()
         });
@@ -94,7 +94,7 @@ impl EventLoop {
         self.context.pages.mark_dirty();
     }
 
-    /// Ends this broker, because this machine had an error. The next client starts a new broker.
+    /// Ends this broker because of an error on this machine. The next client starts a new broker.
     fn give_up(&mut self, error: &Error) {
         log(&error.text);
         self.context.shutdown.request(ShutdownReason::Stopped);

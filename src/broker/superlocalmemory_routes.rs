@@ -1,9 +1,9 @@
 //! The routes that a SuperLocalMemory daemon (version 3.4.48) calls on a mesh that it polls: `/mesh/peers`,
 //! `/mesh/send` and `/mesh/status`.
 //!
-//! A linked broker calls the same routes, and gets marks with each answer to a poll. It sends the marks back with
-//! the next poll, which waits until something has changed. At `/mesh/receipts`, it also asks what became of its
-//! messages.
+//! A linked broker calls the same routes, and gets marks (version numbers of what this mesh reports) with each answer
+//! to a poll. It sends the marks back with the next poll, which waits until something has changed. At `/mesh/receipts`,
+//! it also asks what became of its messages.
 //!
 //! **Invariant:** these routes list only peers of this mesh and write only to them, never to peers of linked
 //! meshes. So linked meshes do not echo or relay anything, even in a ring.
@@ -69,8 +69,7 @@ pub fn handler(method: &str, target: &str) -> Option<Handler> {
     }
 }
 
-/// The response to a daemon. A refusal for good has status 200, because after any other status the daemon tries
-/// again.
+/// The response to a daemon. A final refusal has status 200, because after any other status the daemon tries again.
 pub fn to_response(result: Result<Value, Error>) -> HttpResponse {
     let (status, value) = match result {
         Ok(value) => (200, value),
@@ -82,8 +81,8 @@ pub fn to_response(result: Result<Value, Error>) -> HttpResponse {
 }
 
 fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, _: i64) -> Result<Value, Error> {
-    // The request shows the address at which the daemon reaches this machine. A loopback address would mean the
-    // daemon's own machine.
+    // The `Host` header of the request is the address at which the daemon reaches this machine, so the list gives this
+    // address for all peers. A loopback address would mean the daemon's own machine.
     let host = head.host.as_deref().map_or("", |host| host.rsplit_once(':').map_or(host, |(name, _)| name)).to_owned();
     let port = mesh.settings().port;
     let mesh_id = mesh.mesh_id();

@@ -306,8 +306,8 @@ impl<S: HttpStream> HttpConnection<S> {
         self.bodyless = parsed.head.method == "HEAD";
         if let Some(response) = (dispatcher.gate)(&parsed.head) {
             let is_slowed = response.status == 401 && dispatcher.is_slowed(&parsed.head, now);
-            // The rest of the body is not awaited, so the connection must end. Otherwise the rest would be parsed
-            // as a request.
+            // If the body is incomplete, its rest is not awaited, so the connection must end. Otherwise the rest would
+            // be parsed as a request.
             let here = self.input.rest().len() as u64;
             self.close |= parsed.length > here;
             self.input.skip(parsed.length.min(here) as usize);

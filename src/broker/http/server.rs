@@ -100,8 +100,8 @@ impl HttpThread {
     pub fn serve(mut self) {
         let mut events = Events::with_capacity(256);
         while !self.stopping.load(Ordering::Acquire) {
-            // A poll that has failed would fail again. The thread ends, which closes all sockets, and clients
-            // notice that.
+            // A poll that has failed would fail again, so the thread ends. This closes all sockets, which the clients
+            // notice.
             let Ok(now) = self.run_turn(&mut events, None) else { return };
             self.accept(now);
         }

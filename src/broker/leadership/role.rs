@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// The role of this broker in its mesh.
 pub enum BrokerRole {
-    /// The only broker of its mesh, which is stored nowhere but on its disk.
+    /// The only broker of its mesh. The mesh is stored only on this broker's disk.
     Alone,
     /// The hub that leads.
     Leads(Box<Leading>),

@@ -52,11 +52,12 @@ impl SnapshotSource {
         SnapshotSource { path, current: None }
     }
 
-    /// Answers one request for a part of the copy. While the copy is being made, the answer is `{"ok":true}`.
-    /// Afterwards, it contains the size of the copy and the piece that begins at `from`.
+    /// Answers one request for a part of the copy. While the copy is being made or another hub is being served, the
+    /// answer is `{"ok":true}`. Afterwards, the answer contains the size of the copy and the piece that begins at
+    /// `from`.
     ///
     /// # Errors
-    /// When the request does not come from a hub, another hub is being served, or copying fails.
+    /// When the request does not come from a hub, or copying fails.
     pub fn answer(
         &mut self,
         args: &Map<String, Value>,

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long the thread waits for new entries at most.
+/// Maximum time for which the thread waits for new entries.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 /// The pause after an error.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -145,8 +145,8 @@ struct Follower {
     stopping: Arc<AtomicBool>,
     /// Whether the database is known to belong to the log.
     follows_log: bool,
-    /// Whether this hub has ever had the whole log. Later entries are new, so their times show the clock of the
-    /// mesh.
+    /// Whether this hub has ever had the whole log. Entries that arrive later are new, so their times show the clock of
+    /// the mesh.
     is_level: bool,
     /// Whether the clock is that of the mesh, and not that of this machine.
     knows_time: bool,
@@ -208,7 +208,7 @@ impl Follower {
             report.position = position;
             report.level_at = Some(sys::boot_ms());
         });
-        // While no hub leads, what kept this hub from leading is still the trouble.
+        // While no hub leads, the report keeps the trouble that kept this hub from leading.
         if leader.is_some() {
             self.report_position(standby, position)?;
             self.update(|report| report.trouble = None);
@@ -218,7 +218,8 @@ impl Follower {
 
     /// Sets the clock by an entry that the leader has stored at this time.
     fn note_time(&mut self, now: i64) {
-        // An entry that was late on its way says too little, so after the first one only a later time counts.
+        // An entry that was delayed on its way shows a time in the past, so after the first entry, only a time ahead of
+        // the clock counts.
         if self.is_level && (!self.knows_time || now > self.database.clock.now()) {
             (self.database.clock, self.knows_time) = (Clock::at(now), true);
         }
@@ -274,7 +275,7 @@ impl Follower {
     }
 }
 
-/// The clock, unless the log is ahead of it: the mesh's time never goes back.
+/// The clock, set forward if the log is ahead of it, because the mesh's time never goes back.
 fn not_before_log(clock: Clock, store: &Store) -> Clock {
     match store.log_position() {
         Ok(Some(position)) if position.now > clock.now() => Clock::at(position.now),

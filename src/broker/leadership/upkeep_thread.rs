@@ -49,7 +49,7 @@ impl LogProgress {
         self.position.store(position.0, Ordering::Release);
     }
 
-    /// Whether a hub has joined since the last call. Until it finds an entry that is new, it knows only the time of its
+    /// Whether a hub has joined since the last call. Until that hub finds a new entry, it knows only the time of its
     /// own machine.
     pub fn take_wish_for_time(&self) -> bool {
         self.is_time_wanted.swap(false, Ordering::AcqRel)

@@ -319,7 +319,7 @@ fn take_lock(mesh: &mut Mesh, fields: &Fields, file: &str, holder: &str, now: i6
     }
     let grants = mesh.grant(&want, now)?;
     let mut value = lock_view(mesh.peers(), &grants[0], now);
-    // The client gets the path in the form in which it was sent.
+    // The client gets the path back in the form in which it sent the path.
     value["filePath"] = json!(file);
     Ok(json!({ "ok": true, "lock": value }))
 }
@@ -347,7 +347,7 @@ fn events(mesh: &mut Mesh, fields: &Fields, _now: i64) -> RouteResult {
             if types.iter().any(|kind| kind.len() > max) {
                 return Err(no(format!("types: one is too long (max {max} bytes)")));
             }
-            // Only known peers receive pushes, so the subscription of another peer would only use up space.
+            // Only known peers receive pushes, so the subscription of an unknown peer would only use up space.
             if mesh.peers().get(&id).is_some() {
                 mesh.subscribe_peer(&id, types.iter().map(|kind| (*kind).to_owned()).collect());
             }

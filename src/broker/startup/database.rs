@@ -72,7 +72,8 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
         Err(StoreError::Corrupt(why)) => {
             set_aside(places, &why)?;
             let mut store = Store::open(&path, is_synced)?;
-            // The time in milliseconds is higher than any sequence number in the old file.
+            // The new sequence numbers continue from the time in milliseconds, which is higher than any number in the
+            // old file.
             store.raise(sys::wall_ms())?;
             store
         }

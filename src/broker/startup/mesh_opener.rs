@@ -37,8 +37,8 @@ impl MeshOpener {
         Ok((mesh, clock, BrokerRole::Alone))
     }
 
-    /// Opens the mesh that a store contains. If reading it reveals damage, the database is set aside, and a new one
-    /// is opened. A hub that shares a log then begins again on standby.
+    /// Opens the mesh that a store contains. If reading it reveals damage, the database is set aside, and a new one is
+    /// opened. A hub that shares a log fails instead, and its next broker begins on standby.
     ///
     /// # Errors
     /// When the store can't be read or written.

@@ -127,8 +127,8 @@ impl RuntimeFiles {
         }
     }
 
-    /// Notes that the directory has changed. The check of the files is delayed for a moment. Somebody may be
-    /// removing the directory file by file, and a new file in the directory would prevent this.
+    /// Notes that the directory has changed. The check of the files is delayed for a moment. Somebody may be removing
+    /// the directory file by file, and a new file in the directory would prevent the removal.
     pub fn note_change(&mut self, now: i64) {
         if let Some(events) = &self.events {
             // The details do not matter, because the check compares all files. The queue is emptied so that the
@@ -209,7 +209,7 @@ impl RuntimeFiles {
         let log = database::log_path(&self.places);
         let is_own_log = self.database.as_ref().is_some_and(|files| FileId::at(&log) == files.log);
         if self.holds_path() && self.is_database_replaced() && is_own_log {
-            // SQLite would write the log of the old database into the new database.
+            // Otherwise SQLite would write the log of the old database into the new database.
             let _ = fs::remove_file(log);
         }
         drop(self.lock);

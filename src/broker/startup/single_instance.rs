@@ -25,8 +25,8 @@ pub(super) fn lock(places: &DataDir) -> Result<File, Error> {
     let wait = LockWait::begin(file);
     let until = Instant::now() + HANDOVER;
     while Instant::now() < until {
-        // A broker that is starting holds the lock before its socket exists. A broker that is ending removes its
-        // socket before it releases the lock.
+        // A broker that is starting holds the lock before its socket exists. A broker that is ending removes its socket
+        // before it releases the lock. Neither accepts connections, so this function waits for the lock.
         refuse_running(places)?;
         let locked = wait.for_time(LOOK_EVERY);
         if let Some(file) =

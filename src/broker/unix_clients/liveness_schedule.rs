@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 /// The checks that are to come, at most one for each connection. When a client sends something, the check of its
-/// connection may happen later. The queue learns this only once the check is the first in it, so that each line
+/// connection may be postponed. The queue is updated only once this check is the first in it, so that a received line
 /// costs nothing here.
 pub struct LivenessSchedule {
     /// How long a session may be quiet before it is pinged, in ms.

@@ -182,7 +182,7 @@ impl UnixClients {
         }
     }
 
-    /// Adds a session on another machine. It has proven the shared secret.
+    /// Adds a session on another machine. It has proven that it knows the shared secret.
     pub fn add_remote(&mut self, context: &mut LoopContext, stream: UnixStream, address: IpAddr) {
         self.add(context, stream, Origin::remote(address));
     }
@@ -283,7 +283,8 @@ impl UnixClients {
 
     /// Pings silent sessions. In the mesh, sessions that do not answer are marked as offline.
     pub fn check_liveness(&mut self, context: &mut LoopContext) {
-        // A session attaches, or answers again, only with a request, which makes its client busy.
+        // A session attaches, or answers again, only with a request, which makes its client busy. So only busy clients
+        // can need a new check.
         for token in &self.busy {
             if let Some(connection) = self.connections.get_mut(token)
                 // The bridge already pings remote sessions. For a hub with thousands of them, a second ping would

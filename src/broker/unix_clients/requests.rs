@@ -103,7 +103,7 @@ fn serve_notice(
                 call_operation(context, token, connection, Value::Null, op, params);
             } else if let Some(error) = retired(method) {
                 connection.write(&rpc::error_response(&Value::Null, &error));
-                // A guest of that version reports its origin in a way that is no longer understood. Without its
+                // A guest of slm-mesh 0.1.0 reports its origin in a way that is no longer understood. Without its
                 // origin, it would look like a caller on this machine.
                 connection.is_outdated |= method == "far";
             }
@@ -179,9 +179,9 @@ fn call_operation(
     let must_be_known = params.remove("whoami").is_some() || op.actor == Auth::Required;
     let is_attach = std::ptr::eq(op, &ATTACH);
     if is_attach {
-        // For a session, only its ancestors are noted, because a session is not a child of another session. A
-        // script is not the server of an agent: commands that the script starts act as the script, but other
-        // commands of its shell do not.
+        // The ancestors of a session are noted for its connection, but do not identify the caller, because a session is
+        // not a child of another session. A script is not the server of an agent: commands that the script starts act
+        // as the script, but other commands of its shell do not.
         match connection.origin.process().filter(|_| params.get("script") == Some(&Value::Bool(true))) {
             Some(process) => mesh.set_ancestors(token, &[process]),
             None => mesh.set_ancestors(token, connection.origin.ancestors()),

@@ -32,7 +32,7 @@ struct AuthState {
 
 struct PageSession {
     cookie: String,
-    /// The key of the session; `None` after the page has requested it, which works only once.
+    /// The key of the session; `None` until the page has requested it, which works only once.
     key: Option<String>,
     used: Instant,
 }

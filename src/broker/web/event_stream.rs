@@ -180,8 +180,7 @@ impl PageStreams {
         self.open.push((ticket, is_closed));
     }
 
-    /// The changes since the last frame. If a page in a browser has just connected, the rows must be
-    /// compared now.
+    /// The changes since the last frame. If a page has just connected, the rows must be compared now.
     fn next_frame(&mut self, mesh: &mut Mesh, has_new: bool, now: i64) -> Arc<[u8]> {
         let mut parts = vec![
             ("events", std::mem::take(&mut self.next.events)),
@@ -244,8 +243,8 @@ fn format_frame(now: i64, more: &str, parts: Vec<(&str, Vec<String>)>) -> String
     format!("data: {{\"now\":{now}{more}{}}}\n\n", lists.concat())
 }
 
-/// Formats an event as JSON. The payload is copied, because it is already JSON and there may be hundreds of events
-/// a second.
+/// Formats an event as JSON. The payload is copied unparsed, because it is already JSON and there may be hundreds of
+/// events a second.
 fn event_row(mesh: &Mesh, event: &Event) -> String {
     let note = || json!({ "note": "too long to show", "bytes": event.payload.len() }).to_string();
     let payload = if event.payload.len() > SHOWN_MAX { &note() } else { &event.payload };

@@ -48,7 +48,7 @@ pub const STREAM: &str = "/web/events";
 /// The path to which the page posts its calls.
 const CALL: &str = "/web/call";
 
-/// The operations that the page may call. It calls them as the human.
+/// The operations that the page may call. It calls them as the person at this machine.
 const CALLABLE: &[&str] = &["send", "inbox", "inbox.mark_read", "log", "lock.unlock"];
 
 /// This policy allows nothing from other origins, nothing inline, no frames, and no text that is turned into
@@ -141,7 +141,7 @@ fn redeem_code(auth: &WebAuth, head: &Head, code: &str, name: &str) -> HttpRespo
     response
 }
 
-/// Runs an operation for the page, as the human at this machine.
+/// Runs an operation for the page, as the person at this machine.
 pub fn run_call(mesh: &mut Mesh, request: &Request, now: i64) -> HttpResponse {
     if request.head.target != CALL {
         return not_found();

@@ -1,4 +1,4 @@
-// The page: it connects to the broker, and shows the mesh as people think of it.
+// The page: it connects to the broker, and shows agents, messages, locks, state and events.
 
 import '/page/agents.js';
 import '/page/lanes.js';

@@ -4,7 +4,7 @@ import { $, flat, setText, tame } from '/page/dom.js';
 import { applyFrame, mesh } from '/page/mesh.js';
 import { repaintAll } from '/page/paint.js';
 
-/** Calls an operation of the mesh, as the human; or looks at the mailbox of the peer with the id `as`. */
+/** Calls an operation as the person at this machine. With `as`, looks at the mailbox of the peer with this id. */
 export async function callMesh(method, params, as) {
   const answer = await post('/web/call', { method, params, ...(as && { as }) });
   const value = await answer.json();
@@ -19,7 +19,7 @@ function post(path, body, signal) {
   return fetch(path, { ...FETCH_OPTIONS, method: 'POST', headers, body: JSON.stringify(body), signal });
 }
 
-/** Gets the key of the session, which only its first page can. */
+/** Gets the key of the session. The broker gives the key only to the first page that asks for it. */
 async function claimKey() {
   const answer = await fetch('/web/key', { ...FETCH_OPTIONS, method: 'POST' });
   if (!answer.ok) return false;
@@ -37,12 +37,12 @@ export function showState(state, text) {
   }
 }
 
-/** Reads the event stream until it breaks; false if the broker does not admit this page. */
+/** Reads the event stream until it breaks. Returns false if the broker does not admit this page. */
 export async function listen() {
   const stop = new AbortController();
   if (!localStorage.getItem('slm-mesh') && !(await claimKey())) return false;
   let answer = await post('/web/events', {}, stop.signal);
-  // The key may be one of an earlier session.
+  // The stored key may belong to an earlier session.
   if (answer.status === 401 && await claimKey()) answer = await post('/web/events', {}, stop.signal);
   if (answer.status === 401) return false;
   if (!answer.ok) throw new Error((await answer.json()).error);
@@ -50,7 +50,7 @@ export async function listen() {
   let rest = '';
   let timer = 0;
   for (;;) {
-    // The broker sends a sign of life each 20 s. Without one the connection is dead, as after a sleep.
+    // The broker sends a sign of life every 20 s. Without one, the connection is dead, for example after a sleep.
     timer = setTimeout(() => stop.abort(), 50e3);
     const { value, done } = await reader.read();
     clearTimeout(timer);

@@ -1,4 +1,4 @@
-// Notices, and the dialogs in which the human writes a message or releases a lock.
+// Notices, and the dialogs in which the user writes a message or releases a lock.
 
 import { $, flat, setText, tame } from '/page/dom.js';
 import { callMesh } from '/page/connection.js';
@@ -13,7 +13,7 @@ export function showNotice(text) {
   noticeTimer = setTimeout(() => setText($('say'), ''), 6000);
 }
 
-/** Opens a dialog whose main button acts. If that fails, the dialog stays open and shows why. */
+/** Opens a dialog whose main button runs `act`. If `act` fails, the dialog stays open and shows why. */
 function openDialog(id, act) {
   const box = $(id);
   const wrong = $(`${id}-wrong`);

@@ -1,7 +1,7 @@
 // Makes and changes elements of the page.
 //
-// Invariant: text of others becomes text and nothing else. Elements are created by name, texts go in as
-// text nodes, and characters that would mislead a reader (control and direction marks) become signs.
+// Invariant: text that others wrote is shown as text and never becomes markup. Elements are created by name, texts go
+// in as text nodes, and characters that would mislead a reader (control and direction marks) become visible signs.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -11,7 +11,7 @@ const MARKS = {
   0x2066: 'LRI', 0x2067: 'RLI', 0x2068: 'FSI', 0x2069: 'PDI', 0x2028: 'LS', 0x2029: 'PS', 0xfeff: 'BOM',
 };
 
-/** Replaces what cannot be seen with visible signs; line breaks stay. */
+/** Replaces invisible characters with visible signs; line breaks stay. */
 export function tame(text) {
   return String(text ?? '').replace(/[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g, (mark) => {
     const code = mark.codePointAt(0);
@@ -19,7 +19,7 @@ export function tame(text) {
   });
 }
 
-/** The same text on one line. */
+/** Does the same as `tame`, and puts the text on one line. */
 export const flat = (text) => tame(text).replace(/\s+/g, ' ').trim();
 
 /** Makes an element with a class and children; strings become text nodes. */
@@ -101,7 +101,7 @@ export function clock(iso) {
   return made;
 }
 
-/** The same, with the day if that was not today. */
+/** Does the same as `clock`, and adds the day if it is not today. */
 export function clockDay(iso) {
   const made = clock(iso);
   const date = new Date(iso);

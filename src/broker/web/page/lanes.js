@@ -14,7 +14,8 @@ function paintLanes() {
   const width = Math.max(300, box.clientWidth || 300);
   const end = now();
   const all = shownMessages().slice(-MESSAGES_MAX);
-  // Without a choice we go back as far as there are messages, so that few and many fill the picture.
+  // If the user has chosen no time span, the picture goes back to the first message, but at most a day. So it is full,
+  // no matter how few messages there are.
   const length = Number($('span').value) || Math.min(86400e3, Math.max(20e3, (end - at(all[0]?.createdAt)) * 1.02));
   const rows = all.filter((row) => at(row.createdAt) >= end - length);
   const counts = new Map();

@@ -17,7 +17,7 @@ export function clear() {
   });
 }
 
-/** The time of the broker, ms. */
+/** The time of the broker, in ms. */
 export const now = () => Date.now() + mesh.ahead;
 
 /** Applies a frame of the event stream. */

@@ -18,14 +18,14 @@ export const shownMessages = () => [...mesh.messages.values()].filter((row) =>
 function paintMessages() {
   const list = threadsOf(talksOf(shownMessages())).sort((a, b) => b.seq - a.seq).slice(0, SHOWN_MAX);
   sync($('message-list'), list, (thread) => thread.key, makeThread, always(fillThread));
-  // The page may not have all of the messages that wait.
+  // The page may not have all of the messages that wait, so the broker's count is shown.
   const unread = mesh.peers.get(mesh.me)?.unread ?? 0;
   setText($('n-messages'), unread ? `${unread} for you` : '');
   showEmpty('messages', list.length);
   $('more-messages').hidden = $('span').parentElement.hidden = list.length === 0;
 }
 
-/** The sends, each with its copies: one, or several if it went to a group. */
+/** The sent messages, each with its copies: one copy, or several if the message went to a group. */
 function talksOf(rows) {
   const talks = new Map();
   for (const row of rows) {
@@ -75,7 +75,7 @@ function fillThread(cell, thread) {
   flag.hidden = !thread.replies.some((talk) => talk.copies.some(isForMe));
 }
 
-/** Whether a message waits for the human to read it. */
+/** Whether a message waits for the user to read it. */
 const isForMe = (row) => row.toPeer === mesh.me && row.fromPeer !== mesh.me && ['accepted', 'offered'].includes(row.receipt);
 
 function makeTalk(talk, tag) {

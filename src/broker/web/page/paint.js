@@ -1,9 +1,9 @@
 // Decides when each section of the page is painted again.
 
-/** The shortest time between two paintings of a section, ms; the others are painted with every frame. */
+/** The shortest time between two paintings of a section, in ms. All other sections are painted with every frame. */
 const PAUSES = { agents: 200, messages: 90, state: 90, lanes: 1000 };
 
-/** The sections: how each is painted. */
+/** The functions that paint the sections. */
 const painters = {};
 /** The sections that are to be painted. */
 const dirty = new Set();

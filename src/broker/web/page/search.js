@@ -4,12 +4,12 @@ import { $, button, clockDay, el, flat, setText } from '/page/dom.js';
 import { callMesh } from '/page/connection.js';
 import { routeLine, textBox } from '/page/messages.js';
 
-/** Messages that one search shows. */
+/** How many messages one search shows. */
 const FOUND_MAX = 60;
-/** Steps that a search takes by itself; each looks at a thousand messages. */
+/** How many steps a search takes by itself. Each step looks at a thousand messages. */
 const STEPS_MAX = 200;
 
-/** Grows with each search: an older one that is still running stops. */
+/** Grows with each search, so that an older search that is still running notices this and stops. */
 let running = 0;
 
 /** Shows messages that contain all these words, the latest first. */
@@ -36,7 +36,7 @@ async function openThread(id) {
   show(page.more ? 'The beginning of this conversation' : 'The whole conversation', page.messages, false);
 }
 
-/** Shows the conversation of a message above the list, where its text is whole. */
+/** Shows the conversation of a message above the list, with the whole text of each message. */
 export function showConversation(id) {
   openThread(id).then(() => $('found').scrollIntoView({ block: 'nearest' })).catch(failed);
 }
@@ -47,7 +47,7 @@ function show(title, rows, canOpen) {
   $('found-list').replaceChildren(...rows.map((row) => foundRow(row, canOpen)));
 }
 
-/** A message of a list that does not change by itself. */
+/** A row that shows a message, in a list that does not change by itself. */
 export function foundRow(row, canOpen) {
   const line = routeLine(row, clockDay(row.createdAt));
   const receipts = row.receipts ? Object.entries(row.receipts).map(([word, n]) => `${n} ${word}`).join(', ') : row.receipt;
