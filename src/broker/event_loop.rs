@@ -64,7 +64,7 @@ pub struct LoopContext {
     pub poll: Poll,
     /// Makes the tokens of connections.
     pub tokens: TokenSource,
-    /// The rules and their store.
+    /// The mesh: the rules and their store.
     pub mesh: Mesh,
     /// Whether this broker is the only one, leads, or is on standby.
     pub role: BrokerRole,
@@ -74,7 +74,7 @@ pub struct LoopContext {
     pub shutdown: ShutdownDecision,
     /// The open web pages, which show what the other parts do.
     pub pages: PageStreams,
-    /// What the broker's own methods report.
+    /// What the broker's own methods need.
     pub info: BrokerInfo,
 }
 

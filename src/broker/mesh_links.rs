@@ -19,8 +19,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
-/// How often a SuperLocalMemory daemon is polled. An slm-mesh broker needs no such interval, because it answers a poll
-/// only when something changes.
+/// How often a SuperLocalMemory daemon is polled. An slm-mesh broker needs no such interval, because it holds each poll
+/// until something changes.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 /// How long a broker may hold a poll before it answers, in seconds. This is less than its HTTP thread allows.
 const HOLD_SECONDS: u64 = super::superlocalmemory_routes::HOLD_SECONDS_MAX;

@@ -17,8 +17,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub enum Outcome {
     /// The result of the operation.
     Ready(Value),
-    /// There is no result yet. Run the operation again when what the reason names has changed, or else at this time, in
-    /// ms.
+    /// There is no result yet. The call waits for this reason. Run the operation again after a change that concerns the
+    /// reason, and at this time (in ms) at the latest.
     Pending(WaitReason, i64),
 }
 
@@ -121,7 +121,7 @@ impl Mesh {
             .iter()
             .filter(|waiting| waiting.ctx.conn == call.conn && !waits_for_wakeup(waiting.op))
             .count();
-        // Waits for a wakeup do not count, because each peer has at most one of them per channel.
+        // Waits for a wakeup do not count, because each peer has at most one of them per wakeup channel.
         ctx.deadline_reached = n_waiting >= limits::WAITS_MAX && !waits_for_wakeup(call.op);
         self.step(WaitingCall { ctx, op: call.op, args: call.args, reason: None }, None);
         self.resume_waiting(now);

@@ -140,8 +140,8 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         _ => last,
     };
     let first = turn.store.first_event()?.unwrap_or(last + 1);
-    // A cursor beyond the end belongs to another stream. A cursor before the first kept event means that events in
-    // between were removed.
+    // A cursor beyond the end belongs to the stream of another database. A cursor before the first kept event means
+    // that events in between were removed.
     let gap = args.int("after").is_some_and(|after| after > last || after.saturating_add(1) < first && after < last);
     let events = Value::Array(rows);
     Ok(Outcome::Ready(json_object([
@@ -312,8 +312,8 @@ fn state_key(entry: &StateEntry) -> String {
     format!("{} {}{}", entry.namespace.len(), entry.namespace, entry.key)
 }
 
-/// Maximum number of events of one entry whose values are removed in one turn. This takes some ten milliseconds.
-/// Because of the rate limit, a peer needs a quarter of an hour for this many changes.
+/// Maximum number of events per entry from which the value is removed in one turn. Removing this many values takes
+/// about ten milliseconds. Because of the rate limit, a peer needs a quarter of an hour for this many changes.
 const BLANKED_MAX: i64 = 10_000;
 
 /// The stream of events and its subscribers.

@@ -118,7 +118,7 @@ fn peers(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     let excluded = fields.text("excludeId");
     let project = own_project(mesh, fields);
     let root = fields.text("gitRoot").map(str::to_owned);
-    // Existing sessions never send gitRoot. They mean the repository of their directory.
+    // Existing clients never send gitRoot. For them, the scope `repo` means the repository of their own directory.
     let repo = fields.repository.clone();
     let scope = fields.text("scope").unwrap_or("machine");
     let fits = |row: &PeerRow| match scope {

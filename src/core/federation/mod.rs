@@ -22,7 +22,7 @@ pub struct MeshLink {
     pub mesh_id: Option<String>,
     /// When the linked mesh last answered, in ms.
     pub last_answer: Option<i64>,
-    /// Why the linked mesh has not answered since `last_answer`.
+    /// Why the last poll or the last message over this link failed; `None` if it succeeded.
     pub trouble: Option<String>,
     /// The peers of the linked mesh that read only messages to their whole project.
     broadcast_only: Vec<PeerId>,

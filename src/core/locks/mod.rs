@@ -64,7 +64,8 @@ pub static LOCK: Op = Op {
             "repo: also lock the file in other work trees and clones of the repository",
         ),
         Arg::new("renew", ArgKind::Flag, "Renew a lock that you took with an earlier command").not_in_tool(),
-        Arg::new("steal", ArgKind::Flag, "Take the lock from its holder, who is notified; human only").not_in_tool(),
+        Arg::new("steal", ArgKind::Flag, "Take the lock from its holder, who is notified; only the human may do this")
+            .not_in_tool(),
         Arg::new("command", ArgKind::Text { min: 1, max: 64 }, "Key of the command that alone owns the lock")
             .at(CliPlace::Hidden)
             .not_in_tool(),
@@ -91,7 +92,7 @@ pub static UNLOCK: Op = Op {
         Arg::new(
             "token",
             ArgKind::Int { min: 1, max: i64::MAX },
-            "Release only the lock with this token, whoever holds it; human only",
+            "Release only the lock with this token, whoever holds it; only the human may do this",
         )
         .at(CliPlace::Hidden)
         .not_in_tool(),

@@ -1,5 +1,5 @@
-//! Alerts to the person at this machine: messages of the type alert, which reach a person who is not looking at the
-//! mesh.
+//! Alerts to the person at this machine: messages of the type `alert`, which must reach even a person who is not
+//! looking at the mesh.
 
 use super::MailView;
 use crate::base::stored_enums::MessageType;

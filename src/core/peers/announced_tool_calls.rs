@@ -112,7 +112,8 @@ impl Peers {
         Err(self.several_callers(&sessions))
     }
 
-    /// Notes that a session began. If its process has other sessions, it may be unclear which of them makes a call.
+    /// Notes that a session began. If its process already has sessions, it may be unclear from now on which session
+    /// makes a call.
     pub(in crate::core) fn note_new_session(&mut self, process: Option<&Process>) {
         self.has_shared_process |= process.is_some_and(|process| !self.sessions_of_process(process).is_empty());
     }

@@ -145,8 +145,8 @@ impl Peers {
         found.map(|peer| peer.row.id.clone())
     }
 
-    /// The sessions of the same agent in the same place, with this default name and a number, that have ended and whose
-    /// time to come back is over.
+    /// The ended sessions of the same agent in the same place whose time to come back is over, and whose name is this
+    /// default name, with or without a number.
     pub(super) fn ended_alike(&self, row: &PeerRow, name: &str) -> Vec<PeerId> {
         let has_ended = |peer: &Peer| peer.has_left && peer.offline_since.is_none();
         let is_same = |peer: &Peer| is_alike(&peer.row, row) && is_numbered(&peer.row.name, name);
@@ -206,7 +206,7 @@ impl Peers {
             (None, [only]) => Ok(Some(only.clone())),
             (Some(name), [_, ..]) => {
                 let id = self.resolve(name)?;
-                let text = "a session acts only as the peers that it attached";
+                let text = "a session can act only as the peers that it has attached";
                 let is_own = own.contains(&id) || self.has_announced_over(call.conn, &id);
                 is_own.then_some(Some(id)).ok_or_else(|| Error::new(ErrorKind::Refused, text))
             }

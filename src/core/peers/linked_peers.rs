@@ -89,7 +89,8 @@ impl Peers {
                 PeerRow { id: seen.id.clone(), ..PeerRow::default() }
             }
         };
-        // If the time is missing or in the future, the peer must not get a new time with each answer.
+        // If the time is missing or in the future, the peer must not get a new time with each answer, so a known time
+        // is kept.
         let first_seen = match seen.registered {
             at if known.first_seen > 0 && (at <= 0 || at > now) => known.first_seen,
             0 => now,

@@ -50,7 +50,7 @@ pub struct Peer {
     pub last_active: i64,
     /// When the peer lost its last connection, in ms; `None` again after its grace period.
     pub offline_since: Option<i64>,
-    /// Whether the peer was online when an earlier broker ended, and has not left since.
+    /// Whether the peer was online when an earlier broker ended, and has not come online again since.
     pub unconfirmed: bool,
     /// The agent process above the peer's MCP server, which was connected to an earlier broker and may come back.
     pub expected_agent: Option<Process>,
@@ -62,7 +62,7 @@ pub struct Peer {
     pub has_left: bool,
     /// The background tasks and subagents that still ran at the end of the peer's last turn, whose locks they keep.
     pub background_tasks: Vec<String>,
-    /// Whether the log says that a process outside the peer's agent speaks for the peer.
+    /// Whether the log already says that a process outside the peer's agent speaks for the peer.
     pub is_foreign_hook_reported: bool,
     /// When a hook last showed that the peer is in a turn, in ms.
     pub turn_active_at: Option<i64>,

@@ -1,4 +1,4 @@
-//! Finds the peer that a name stands for, and the peer that stands for the person behind a connection.
+//! Finds the peer that has a name, and the peer that stands for the person behind a connection.
 
 use super::super::{ConnId, MeshSettings};
 use super::{Peer, Peers, no_peer};
@@ -88,8 +88,8 @@ impl Peers {
     /// start.
     pub(in crate::core) fn settle_human(&mut self, turn: &mut super::Turn, now: i64) -> Result<(), Error> {
         let MeshSettings { host, user, .. } = &*self.settings;
-        // If the user has been renamed, this finds the former peer: the only peer for a person at this machine whose
-        // name does not end in the name of a machine.
+        // If the user has been renamed, this finds the former peer. Among the peers that stand for persons at this
+        // machine, it is the only one whose name does not end in the name of a machine.
         let is_here = |peer: &&Peer| {
             peer.row.kind == PeerKind::Human && peer.row.host == *host && !peer.row.name.contains(HUMAN_AT)
         };

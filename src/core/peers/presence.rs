@@ -247,7 +247,8 @@ impl Peers {
             return Ok(());
         }
         peer.row.process = Some(*process);
-        // The kernel of this machine can't report the end of a process on another machine.
+        // The kernel of this machine can't report the end of a process on another machine, and the end of a process
+        // that may be no agent means nothing.
         if is_remote || !is_agent {
             let row = peer.row.clone();
             return if is_known { Ok(()) } else { Ok(turn.store.put_peer(&row)?) };

@@ -343,8 +343,8 @@ impl Peers {
         let notice = match &former {
             FormerPeer::SameName(id) => {
                 let unread = mail.unread(&turn.store, id)?;
-                // Each hook of a session that shows neither a key nor a process finds it by its name, which is not a
-                // takeover.
+                // If a session shows neither a key nor a process, each of its hooks finds the session by its name. That
+                // is not a takeover.
                 let is_other = |peer: &&Peer| peer.has_left || peer.row.session_key().is_some();
                 self.get(id).filter(is_other).map(|peer| takeover_notice(peer, unread, now))
             }

@@ -16,7 +16,7 @@ export async function openMailbox(peer) {
     const [unread, all] = [await look('unread', 100), await look('all', 40)];
     const read = all.messages.filter((row) => ['read', 'acked'].includes(row.receipt)).reverse();
     const n = unread.messages.length + unread.remaining;
-    setText($('mailbox-note'), `${n} unread, oldest first. Looking changes nothing for ${flat(peer.name)} and the senders.`);
+    setText($('mailbox-note'), `${n} unread, oldest first. Looking changes nothing for ${flat(peer.name)} or for the senders.`);
     const show = (rows) => rows.map((row) => foundRow({ ...row, toName: peer.name }, false));
     const note = (css, text) => el('li', css, text);
     $('mailbox-list').replaceChildren(
