@@ -208,7 +208,7 @@ impl Follower {
             report.position = position;
             report.level_at = Some(sys::boot_ms());
         });
-        // While no hub leads, the report keeps the trouble that kept this hub from leading.
+        // While no hub leads, the report still contains the trouble that kept this hub from leading.
         if leader.is_some() {
             self.report_position(standby, position)?;
             self.update(|report| report.trouble = None);

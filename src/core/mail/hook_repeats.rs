@@ -1,5 +1,5 @@
-//! Recognizes two hooks of one event. An agent runs both if our hooks are in two of its settings files: a plugin's and
-//! the one that set-up wrote, or a user's and a project's.
+//! Recognizes two hooks of one event. An agent runs both if our hooks are in two places: in a plugin and in the
+//! settings that set-up wrote, or in a user's and a project's settings.
 
 use super::{HOOK_DELIVERY_MS, Mail};
 use crate::base::ids::PeerId;

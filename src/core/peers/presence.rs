@@ -28,7 +28,7 @@ impl Mesh {
         self.peers.attachments.open(conn);
     }
 
-    /// Notes that a connection comes from another machine. The person at that machine is a separate peer.
+    /// Notes that a connection comes from another machine. A separate peer stands for the person at that machine.
     ///
     /// # Errors
     /// When `host` or `user` is empty, or the database can't be written.
@@ -248,7 +248,7 @@ impl Peers {
         }
         peer.row.process = Some(*process);
         // The kernel of this machine can't report the end of a process on another machine, and the end of a process
-        // that may be no agent means nothing.
+        // that may not be an agent means nothing.
         if is_remote || !is_agent {
             let row = peer.row.clone();
             return if is_known { Ok(()) } else { Ok(turn.store.put_peer(&row)?) };
