@@ -60,7 +60,7 @@ const fn codes(kind: ErrorKind, word: &'static str, rpc: i64, http: u16, exit: u
     Codes { kind, word, rpc, http, exit, means }
 }
 
-/// All kinds of errors with their codes, in the order in which the help lists the exit codes.
+/// The kinds of errors that clients see, with their codes, in the order in which the help lists the exit codes.
 pub const CODES: &[Codes] = &[
     codes(ErrorKind::Refused, "refused", 1001, 403, 1, "refused by the rules of the mesh"),
     codes(ErrorKind::Held, "held", 1002, 409, 1, "the file is locked by somebody else"),
@@ -100,7 +100,7 @@ impl ErrorKind {
 pub struct Error {
     /// The kind of the error.
     pub kind: ErrorKind,
-    /// A sentence for people: the thing, the cause, the cure.
+    /// A sentence for people that names the thing, the cause and the cure.
     pub text: String,
     /// Facts for programs, such as the conflicting lock or the current version.
     pub data: Option<Value>,

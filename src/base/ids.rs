@@ -1,13 +1,15 @@
-//! Types for identifiers: the id of a peer, the address of another mesh, the name of a channel. Also the keys that
-//! agents give to their sessions.
+//! Types for identifiers: the id of a peer, the address of another mesh, the name of a channel. Also shortens the keys
+//! that agents give to their sessions.
 
 use super::{limits, untrusted_text};
 
-/// Maximum length of an agent's key for a session, in bytes. A longer text may have been cut, so it is no key.
+/// Maximum length of an agent's key for a session, in bytes. A longer text may have been cut, so it does not count as a
+/// key.
 const SESSION_KEY_MAX: usize = 4096;
 
-/// An agent's key for a session, in a length that the mesh accepts; empty if the text is no key. A hash stands for a
-/// long key, because two keys with the same beginning are two sessions.
+/// Shortens an agent's key for a session to a length that the mesh accepts. Returns an empty text if the key is too
+/// long to be one. A long key is replaced by its hash and not cut, because two keys with the same beginning belong to
+/// two sessions.
 pub fn session_key(key: &str) -> String {
     if key.len() <= limits::WORD_MAX {
         key.to_owned()
@@ -158,7 +160,7 @@ const MESSAGE: u8 = 8;
 const EVENT: u8 = 9;
 
 impl PublicIds {
-    /// Converts with this random number, which is different in each mesh.
+    /// A converter that uses this random number, which is different in each mesh.
     pub fn new(instance: u128) -> PublicIds {
         PublicIds(instance)
     }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 /// The text of a value.
 pub fn json_text(value: &Value) -> String {
-    // An error is impossible: a string takes all bytes, and the keys of a `Value` are strings.
+    // An error is impossible: writing to a string always succeeds, and the keys of a `Value` are strings.
     serde_json::to_string(value).unwrap_or_default()
 }
 

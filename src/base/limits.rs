@@ -1,4 +1,4 @@
-//! All limits that users can meet, each with its reason.
+//! All limits that users can run into, most of them with a reason.
 //!
 //! **Invariant:** no queue, text, list or wait in this program is unbounded.
 
@@ -60,8 +60,8 @@ pub const WAIT_SECONDS_MAX: i64 = 3600;
 pub const PEERS_PER_CONNECTION_MAX: usize = 64;
 /// Maximum number of keys that one session may have. An agent gives its session a new key after each /clear.
 pub const KEYS_PER_SESSION_MAX: usize = 8;
-/// Maximum number of events, messages and entries that one step of housekeeping removes. The limit keeps turns
-/// short.
+/// Maximum number of events, messages and entries that one step of housekeeping removes. The limit keeps each turn of
+/// the broker's loop short.
 pub const PRUNE_STEP: i64 = 500;
 /// How many messages one sender may send within `RATE_WINDOW_MS`, by default.
 pub const RATE_MAX: u32 = 100;
@@ -72,22 +72,22 @@ pub const GRACE_MS: i64 = 5_000;
 /// How long the locks of a session on another machine outlive its connection, because a network may fail for a
 /// moment.
 pub const REMOTE_GRACE_MS: i64 = 30_000;
-/// How much time a lock gets whenever it would expire while its command still runs.
+/// By how much a lock is extended whenever it would expire while its command still runs.
 pub const COMMAND_LEASE_MS: i64 = 600_000;
 /// Maximum number of peers of one linked mesh that this mesh lists.
 pub const LINKED_MAX: usize = 500;
 /// A linked mesh that has not answered for this long (three polls) counts as silent, and its peers as offline.
 pub const LINK_SILENT_MS: i64 = 90_000;
-/// How long timed work waits before its next write after the disk refused one. Without the pause, the loop would
+/// How long timed work waits before it writes again after the disk refused a write. Without the pause, the loop would
 /// spin and the log would fill.
 pub const REST_MS: i64 = 1_000;
 /// Messages that arrive within this time cause one wakeup. A session that is working will have read them by then.
 pub const WAKE_COALESCE_MS: i64 = 1_000;
 /// If no hook of a turn has run for this long, the turn may have been cut off.
 pub const TURN_QUIET_MS: i64 = 2 * 60_000;
-/// If a wakeup has no effect within this time, the next channel is tried.
+/// If a wakeup has no effect within this time, the next way to wake the session is tried.
 pub const WAKE_AGAIN_MS: i64 = 30_000;
-/// The window in which a session is woken at most `WAKES_MAX` times. Wakeups are remembered for as long.
+/// The window in which a session is woken at most `WAKES_MAX` times. The mesh remembers wakeups for this long.
 pub const WAKE_WINDOW_MS: i64 = 3_600_000;
 /// Maximum number of wakeups of one session in the window. Each wakeup starts a turn that somebody pays for.
 pub const WAKES_MAX: usize = 6;
@@ -97,7 +97,8 @@ pub const MAIL_KEPT_MS: i64 = 7 * DAY_MS;
 pub const EVENTS_KEPT_MS: i64 = 2 * DAY_MS;
 /// An offline peer without mail or locks is forgotten after this time.
 pub const AWAY_KEPT_MS: i64 = 30 * DAY_MS;
-/// How often housekeeping runs. It waits for a turn of the loop that has another reason.
+/// How often housekeeping runs. It never wakes the broker: when it is due, it waits for a turn of the broker's loop
+/// that has another reason.
 pub const PRUNE_EVERY_MS: i64 = 10 * 60_000;
 /// One day in milliseconds.
 pub const DAY_MS: i64 = 86_400_000;

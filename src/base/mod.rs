@@ -1,6 +1,6 @@
 //! The types and limits that every module shares: errors, limits, times, paths and processes.
 //!
-//! **Invariant:** this module uses no rule, clock, socket or file.
+//! **Invariant:** this module contains no rules of the mesh, and uses no clock, socket or file.
 
 pub mod error;
 pub mod ids;

@@ -157,8 +157,8 @@ fn components(path: &str) -> Vec<&str> {
     parts
 }
 
-/// Whether the first or the last components of a pattern and a path differ. Most pairs differ there, so that most
-/// paths need not be split.
+/// Whether the first or the last components of a pattern and a path differ. Most pairs differ there, so most paths need
+/// not be split.
 fn ends_differ(parts: &[&str], path: &str, steps: &Cell<u64>) -> bool {
     let differ =
         |(part, name): (&&str, &str)| *part != name && (tell_apart(part, name) || !any_name(part, name, steps));
@@ -179,10 +179,10 @@ fn tell_apart(a: &str, b: &str) -> bool {
     firsts.is_some_and(|(a, b)| a != b)
 }
 
-/// Removes the plain beginning and end of two patterns, up to the first wildcard and after the last one. Returns
-/// `None` if the removed parts differ, as they do for most pairs. The time for this is proportional to the length
-/// of the patterns, while the time for the tables below is proportional to its square. Each request is compared
-/// with all locks.
+/// Removes the plain beginning and end of two patterns, up to the first wildcard and after the last one. Returns `None`
+/// if the removed parts differ, as they do for most pairs. The time for this is proportional to the length of the
+/// patterns, while the time for the tables below is proportional to its square. This matters because each request is
+/// compared with all locks.
 fn without_ends<'a, T>(
     mut a: &'a [T],
     mut b: &'a [T],
@@ -380,8 +380,8 @@ mod tests {
         let matcher = PathMatcher::new(asked.iter().map(String::as_str));
         assert!(folders.iter().any(|path| matcher.overlaps(path)));
         assert_eq!(matcher.steps.get(), 0);
-        // Patterns such as people write stay far below the limit, even with a full table of locks and a few globs
-        // in the request.
+        // Patterns of the kind that people write stay far below the limit, even with a full table of locks and a few
+        // globs in the request.
         let asked = ["/r/src/**/*.rs", "/r/docs/", "/r/tests/*_test.rs"];
         let matcher = PathMatcher::new(asked.into_iter());
         let n_met = (0..4096).filter(|n| matcher.overlaps(&format!("/r/lib/part{}/file{n}.rs", n % 50))).count();
@@ -421,7 +421,8 @@ mod tests {
                 let want = fits_a.iter().zip(fits_b).any(|(a, b)| *a && *b);
                 let text = |p: &[u8]| format!("/{}", String::from_utf8_lossy(p));
                 assert_eq!(overlap(&text(a), &text(b)), want, "{} {}", text(a), text(b));
-                // The same test for whole components. Here, `**` takes the place of `*`.
+                // The same test for whole components. Here, `**` takes the place of `*`, and `*` takes the place of
+                // `?`.
                 let path = |p: &[u8]| p.iter().map(|c| format!("/{}", char::from(*c))).collect::<String>();
                 let path = |p: &[u8]| path(p).replace('*', "**").replace('?', "*");
                 // A plain path with something below it is a folder, not a file.

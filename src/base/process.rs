@@ -10,8 +10,8 @@ pub struct Process {
     /// Whether the process only runs another program. Examples are `npx`, and a shell that an agent starts only
     /// to run one command.
     pub wrapper: bool,
-    /// The agent to which this program belongs, if slm-mesh knows the agent and the agent starts each shell below
-    /// this process.
+    /// The agent to which this program belongs, if slm-mesh knows the agent and if all shells of the agent are
+    /// descendants of this process.
     pub agent: Option<AgentProgram>,
 }
 

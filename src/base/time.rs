@@ -9,14 +9,15 @@ pub fn iso(ms: i64) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 
-/// Converts to the second time format of the old HTTP API, which is UTC without naming it: `2026-11-22 06:43:36`.
+/// Converts an RFC 3339 time to the other format that the old HTTP API uses. It is UTC, too, but does not say so:
+/// `2026-11-22 06:43:36`.
 pub fn sqlite(iso: &str) -> String {
     iso.get(..19).unwrap_or(iso).replace('T', " ")
 }
 
 /// Parses a time in either of the formats that clients use. Returns `None` for any other text.
 pub fn parse(text: &str) -> Option<i64> {
-    // The crate humantime takes any offset after a fraction for +00:00.
+    // The crate humantime treats any offset after a fraction as +00:00, so other offsets are refused here.
     let text = text.trim().trim_end_matches("+00:00");
     if text.contains('+') {
         return None;
@@ -25,8 +26,8 @@ pub fn parse(text: &str) -> Option<i64> {
     Some(time.duration_since(UNIX_EPOCH).ok()?.as_millis() as i64)
 }
 
-/// Parses a point in time. The text has a format that [`parse`] accepts, or it is a duration before `now`: `2h`,
-/// `30m`, `1day 6h`.
+/// Parses a point in time. The text has a format that [`parse`] accepts, or is a duration that is subtracted from
+/// `now`: `2h`, `30m`, `1day 6h`.
 pub fn parse_since(text: &str, now: i64) -> Option<i64> {
     let ago = humantime::parse_duration(text.trim()).ok().and_then(|ago| i64::try_from(ago.as_millis()).ok());
     ago.map(|ago| now.saturating_sub(ago)).or_else(|| parse(text))

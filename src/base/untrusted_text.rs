@@ -60,7 +60,7 @@ fn fate(c: char) -> Fate {
     }
 }
 
-/// Whether a character is shown as a picture only if a variation selector follows.
+/// Whether this may be a character that is shown as a picture only if a variation selector follows it.
 fn takes_picture_selector(c: char) -> bool {
     matches!(c, '\u{203c}'..='\u{3299}' | '\u{1f000}'..='\u{1faff}')
 }

@@ -1,4 +1,4 @@
-//! Shell wildcards: `*`, `?` and brackets, and `**` between slashes.
+//! The wildcards of the shell: `*`, `?` and brackets.
 
 /// One element of a pattern.
 #[derive(Debug, Clone, PartialEq)]
@@ -9,7 +9,7 @@ pub enum Sign {
     Any,
     /// `?`.
     One,
-    /// `[…]`: whether the ranges are excluded, and the ranges.
+    /// `[…]`, as ranges. The flag tells whether the ranges are excluded, as in `[!…]`.
     Set(bool, Vec<(char, char)>),
 }
 
@@ -65,7 +65,7 @@ fn set(text: &[(char, bool)]) -> Option<(Sign, usize)> {
     }
 }
 
-/// Whether a text matches a pattern. The time is proportional to the product of their lengths.
+/// Whether a text matches a pattern. The time is at most proportional to the product of their lengths.
 pub fn text_fits(text: &str, signs: &[Sign]) -> bool {
     // Most names differ from the pattern at the end, as `a.py` differs from `*.rs`, so the end is compared first.
     if let Some(Sign::Literal(last)) = signs.last()

@@ -46,7 +46,7 @@ impl Counters {
     }
 }
 
-/// The file that records up to which values numbers are reserved.
+/// The file that records the highest reserved number of each kind.
 #[derive(Debug)]
 pub(super) struct ReservedNumbers {
     /// The path of the file; `None` for a database in memory, whose numbers are never used again.
@@ -99,8 +99,8 @@ impl ReservedNumbers {
     }
 }
 
-/// Overwrites the reserved numbers in the file. They are one line of fixed length, which is shorter than a sector
-/// of the disk.
+/// Overwrites the reserved numbers in the file. They are one line of fixed length, which is shorter than a sector of
+/// the disk, so that a power failure leaves either the old line or the new one.
 fn write_numbers(path: &Path, upto: [i64; 3], sync: bool) -> io::Result<()> {
     let is_new = !path.exists();
     let mut file = File::options().create(true).truncate(false).write(true).open(path)?;

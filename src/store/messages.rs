@@ -234,7 +234,8 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Whether there is any message from this peer or to it. A peer has a number as long as there is one.
+    /// Whether there is any message from this peer or to it. A peer has a number exactly as long as there is such a
+    /// message.
     pub fn has_messages_of(&self, peer: &str) -> StoreResult<bool> {
         Ok(self.db.prepare_cached("SELECT 1 FROM peer_number WHERE id = ?1")?.exists([peer])?)
     }

@@ -3,8 +3,9 @@
 //!
 //! All changes of rows go through `writes`, so that they can be recorded and applied to another database.
 //!
-//! **Invariant:** a write transaction begins with the first write of a turn and ends in [`Store::commit`]. A turn
-//! that only reads opens no transaction. If a call fails, only the writes of that call are rolled back.
+//! **Invariant:** a write transaction begins with the first write of a turn of the broker's loop and ends in
+//! [`Store::commit`]. A turn that only reads opens no transaction. If a call fails, only the writes of that call are
+//! rolled back.
 
 mod changeset;
 mod channels;
@@ -95,7 +96,8 @@ pub type StoreResult<T> = Result<T, StoreError>;
 enum CallState {
     /// The call has written nothing.
     Clean,
-    /// A write of the call failed, so the state in memory may be ahead of the file.
+    /// The transaction or savepoint for the call's first write could not be opened. The file has nothing to undo, but
+    /// the state in memory may be ahead of the file.
     Refused,
     /// The call opened the turn's transaction. To undo the call, the transaction is rolled back.
     First,
@@ -151,7 +153,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or creates the file. If `full` is true, a commit survives a power failure, too.
+    /// Opens or creates the file. If `full` is true, a commit also survives a power failure.
     pub fn open(path: &Path, full: bool) -> StoreResult<Store> {
         let db = Connection::open(path)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
@@ -172,15 +174,17 @@ impl Store {
 
     fn prepare(mut db: Connection) -> StoreResult<Store> {
         db.set_prepared_statement_cache_capacity(64);
-        // Without this, SQLite looks at the values of parameters when it considers a partial index, and then it prepares
-        // the statement again for each new value. That was half of the work of a message with an idempotency key.
+        // Without this, SQLite looks at the values of parameters when it considers a partial index, and then it
+        // prepares the statement again for each new value. That took half of the time of storing a message with an
+        // idempotency key.
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-        // Users may read the database while the broker runs. Reading locks the database for a moment.
+        // Users may read the database while the broker runs. A reader may lock the database for a moment, so the broker
+        // waits for the lock.
         db.busy_timeout(std::time::Duration::from_millis(2000))?;
         db.pragma_update(None, "temp_store", "MEMORY")?;
         db.pragma_update(None, "journal_size_limit", 16 << 20)?;
-        // The checkpointer can't restart the log while the writer is busy. At 16 MB, the writer copies the rest of
-        // the log and restarts it.
+        // The checkpointer can't restart the log while the writer is busy. So once the log has 16 MB, the writer itself
+        // copies the rest of the log and restarts it.
         db.pragma_update(None, "wal_autocheckpoint", 4000)?;
         migrate(&mut db, MIGRATIONS)?;
         let counters = counters::read_counters(&db)?;
@@ -337,8 +341,8 @@ impl Store {
         MIGRATIONS.len() as u32
     }
 
-    /// Whether a copy of another database may replace this one without a loss. This is so if there are no messages,
-    /// no state and no locks. Peers reconnect by themselves.
+    /// Whether a copy of another database may replace this one without a loss, because there are no messages, no state
+    /// and no locks. Peers do not count, because they reconnect by themselves.
     pub fn is_expendable(&self) -> StoreResult<bool> {
         let sql = "SELECT NOT EXISTS (SELECT 1 FROM message) AND NOT EXISTS (SELECT 1 FROM state)
                    AND NOT EXISTS (SELECT 1 FROM lock)";

@@ -30,14 +30,14 @@ pub struct PeerRow {
     pub repo: Option<String>,
     /// The peer's own summary of its work.
     pub summary: String,
-    /// The path of the agent's transcript of this session, as the agent's hooks report it. Readers must check this
-    /// claim.
+    /// The path of the agent's transcript of this session, as the agent's hooks report it. The path is not trusted:
+    /// whoever opens the file must check it.
     pub transcript: Option<String>,
     /// The machine on which the peer runs.
     pub host: String,
     /// The process id of the peer on that machine.
     pub pid: i64,
-    /// The agent process, if its hooks or verbs registered this session.
+    /// The process of the agent, if hooks of the agent, or commands of slm-mesh in its shell, registered this session.
     pub process: Option<Process>,
     /// When the peer was first seen, in ms.
     pub first_seen: i64,
@@ -100,7 +100,7 @@ fn join_keys(p: &PeerRow) -> String {
     serde_json::json!(all).to_string()
 }
 
-/// Splits such a column into the newest key and the older ones.
+/// Splits a column that `join_keys` wrote into the newest key and the older ones.
 fn split_keys(column: String) -> (String, Vec<String>) {
     let all = Some(&column).filter(|text| text.starts_with('['));
     let mut older: Vec<String> = all.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();

@@ -18,7 +18,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/10.sql"),
 ];
 
-/// Brings a file to the tables of the last of these steps, each in a transaction of its own.
+/// Applies the steps that a file lacks, each in its own transaction.
 ///
 /// # Errors
 /// When the file has the tables of a newer version, or the disk refuses.

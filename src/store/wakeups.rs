@@ -10,7 +10,7 @@ use crate::base::stored_enums::WakeupOutcome;
 pub struct WakeupRow {
     /// When the attempt was made, in ms.
     pub at: i64,
-    /// The channel's name; `None` if no channel was tried.
+    /// The name of the channel through which the session was to be woken; `None` if no channel was tried.
     pub channel: Option<String>,
     /// The result of the attempt.
     pub outcome: WakeupOutcome,
@@ -42,7 +42,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Deletes the attempts whose message was deleted. These are all attempts for messages before the oldest one
+    /// Deletes the attempts whose message was deleted. These are all attempts for messages before the oldest message
     /// that is kept.
     pub fn prune_wakeups(&mut self, limit: i64) -> StoreResult<()> {
         let sql = "SELECT max(seq) FROM (SELECT seq FROM wakeup \

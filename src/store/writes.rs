@@ -1,8 +1,8 @@
 //! The only module that changes rows. It can record the changes of each turn, and apply changes that another
 //! database has recorded.
 //!
-//! **Invariant:** a statement has the same effect on every database that has the same rows. It names the rows to
-//! change by their keys. If `LIMIT` or SQLite's row numbers select the rows, the keys of these rows are looked up
+//! **Invariant:** a statement has the same effect on every database that has the same rows. It names the rows to change
+//! by their keys. If `LIMIT` or SQLite's row numbers select the rows, a separate query looks up the keys of these rows
 //! first.
 
 use super::changeset::{Changeset, Recorder, damaged};
@@ -246,7 +246,7 @@ mod tests {
         }
     }
 
-    /// Two agents work for a while, so that each kind of row is written, changed and removed.
+    /// Does what two agents could do, so that each kind of row is written, changed and removed.
     fn work(store: &mut Store) {
         store.set_meta("name", "value").unwrap();
         for id in ["a", "b", "c"] {
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(standby.counters, leader.counters);
         assert_eq!((standby.log_position().unwrap(), standby.last_time().unwrap()), (Some(AT), 40));
         assert!(rows(&leader).len() > 10, "{:?}", rows(&leader));
-        // The store continues where the leader ended.
+        // The standby's store continues where the leader's store ended.
         let mut next = message("b", "d", 40);
         standby.add_message(&mut next).unwrap();
         assert_eq!((next.seq, standby.count_unread("d").unwrap()), (5, 1));

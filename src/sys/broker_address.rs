@@ -20,7 +20,7 @@ pub enum Endpoint {
         /// Whether other machines can reach that address.
         hub: bool,
     },
-    /// On one of the hubs that the setting lists.
+    /// On one of the hubs that `SLM_MESH_HOST` lists.
     Hubs(Vec<HubAddress>),
     /// On a hub that was discovered on the local network and has proven that it knows the secret.
     DiscoveredHub {
@@ -83,7 +83,7 @@ fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
     Ok(Endpoint::Local { bind: host.host().to_owned(), hub: !is_loopback })
 }
 
-/// Whether this machine has this address, which it does if it can bind the address.
+/// Whether the address belongs to this machine. Only then can this machine bind the address.
 fn is_own(hub: &HubAddress) -> bool {
     hub.ip().is_some_and(|address| UdpSocket::bind((address, 0)).is_ok())
 }

@@ -11,15 +11,14 @@ const OWN_FILES: &str = "/proc/self/fd";
 const OWN_FILES: &str = "/dev/fd";
 
 /// Drops what this process inherited from the process that started it: closes every file descriptor above standard
-/// error, and resets the working directory, the umask, the soft limits, the priority and the
-/// blocked signals.
+/// error, and resets the working directory, the umask, the soft limits, the priority and the blocked signals.
 ///
-/// Without this, a lock that the other process holds on an inherited file would last as long as this process, and a
+/// Without this, a lock that the starting process holds on an inherited file would last as long as this process, and a
 /// program that reads an inherited pipe to its end would wait just as long. Call this function before opening anything.
 pub fn leave_starter() {
     close_inherited_files();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    // If this fails, the inherited working directory can't be unmounted while this process runs.
+    // If this fails, the file system of the inherited working directory can't be unmounted while this process runs.
     let _ = std::env::set_current_dir("/");
     raise_soft_limits();
     // Only root may lower a nice value again. This process works with a higher value too.
@@ -38,13 +37,14 @@ fn close_inherited_files() {
         fs::read_dir(OWN_FILES).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
     let numbers = names.iter().filter_map(|name| name.to_str()?.parse::<i32>().ok());
     for number in numbers.filter(|number| *number > 2) {
-        // The list also contains the descriptor with which the list itself was read, which is already closed.
+        // The list also contains the descriptor with which the list itself was read, which is already closed, so
+        // closing it again fails.
         let _ = nix::unistd::close(number);
     }
 }
 
-/// A limit that the other process set for itself (`ulimit -f`, `ulimit -t`) would kill this process in the middle of a
-/// write.
+/// A limit that the starting process set for itself (`ulimit -f`, `ulimit -t`) would kill this process in the middle of
+/// a write.
 fn raise_soft_limits() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     for resource in [Resource::Fsize, Resource::Cpu, Resource::Data, Resource::As, Resource::Nofile] {

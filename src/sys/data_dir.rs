@@ -76,7 +76,7 @@ impl DataDir {
         self.dir.join("leader")
     }
 
-    /// The socket to which sessions and verbs connect. It is in the data directory. If the system does not support a
+    /// The socket to which sessions and commands connect. It is in the data directory. If the system does not support a
     /// path of that length, it is in a short directory whose name is derived from the data directory.
     pub fn socket(&self) -> PathBuf {
         self.runtime_dir().unwrap_or_else(|| self.dir.clone()).join(SOCKET)
@@ -125,11 +125,11 @@ impl DataDir {
     pub fn database(&self) -> PathBuf {
         self.dir.join("broker.db")
     }
-    /// The lock that the broker holds while it runs, so that there is only one.
+    /// The lock that the broker holds while it runs, so that there is only one broker.
     pub fn broker_lock(&self) -> PathBuf {
         self.dir.join("broker.lock")
     }
-    /// The lock that a client holds while it starts a broker, so that twenty clients start only one broker.
+    /// The lock that a client holds while it starts a broker, so that twenty clients that need a broker start only one.
     pub fn start_lock(&self) -> PathBuf {
         self.dir.join("start.lock")
     }
@@ -162,7 +162,7 @@ impl DataDir {
     pub fn held_files(&self) -> PathBuf {
         self.dir.join("held-files")
     }
-    /// The folder with a file for each session whose shell commands need a shield.
+    /// The folder with a file for each session whose shell commands need a shield, which makes locked files read-only.
     pub fn shields(&self) -> PathBuf {
         self.held_files().join("shields")
     }

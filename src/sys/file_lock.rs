@@ -77,8 +77,8 @@ mod tests {
         assert!(wait.for_time(Duration::from_millis(1)).unwrap().is_none());
         ours.unlock().unwrap();
         let locked = wait.for_time(Duration::from_secs(20)).unwrap().expect("the lock was released");
-        // A closed file is not enough: a process that another test is starting holds a copy of the descriptor until its
-        // exec.
+        // Closing the file is not enough: a process that another test is starting holds a copy of the descriptor until
+        // its exec.
         locked.unlock().unwrap();
         assert_eq!(holder(&File::open(&path).unwrap()), None);
         std::fs::remove_file(&path).unwrap();

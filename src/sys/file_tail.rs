@@ -1,8 +1,9 @@
 //! Reads the last lines of a file that another program names. Reads only a limited amount, never waits, and accepts
 //! only a file that belongs to this user.
 //!
-//! **Invariant:** the path is not trusted. A symlink, a pipe, a device or another user's file is refused, both before
-//! and after it is opened. At most [`READ_MAX`] bytes are read, no matter how long the file or a line of it is.
+//! **Invariant:** the path is not trusted. A symlink, a pipe, a device or another user's file is refused; this is
+//! checked both before and after the file is opened. At most [`READ_MAX`] bytes are read, no matter how long the file
+//! or a line of it is.
 
 use super::uid;
 use rustix::fs::OFlags;

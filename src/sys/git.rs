@@ -34,7 +34,7 @@ pub struct GitFacts {
 struct WorkTree {
     root: PathBuf,
     git_dir: PathBuf,
-    /// The git directory of all work trees of the repository.
+    /// The git directory that all work trees of the repository share.
     common_dir: PathBuf,
 }
 
@@ -60,7 +60,8 @@ pub fn facts(dir: &Path) -> GitFacts {
     };
     let head = read_beginning(&tree.git_dir.join("HEAD")).unwrap_or_default();
     let branch = match head.trim().strip_prefix("ref: refs/heads/") {
-        // With references in tables, HEAD contains this name for old programs.
+        // If a repository stores its references in tables (`reftable`), `HEAD` contains only this placeholder, which is
+        // for old programs.
         Some(".invalid") => String::new(),
         Some(branch) => branch.to_owned(),
         None => head.trim().chars().take(12).collect(),
@@ -126,7 +127,8 @@ fn git_dir(root: &Path) -> Option<PathBuf> {
     Some(root.join(text.strip_prefix("gitdir:")?.trim()))
 }
 
-/// The URL of the remote `origin`, or else of the first remote: `git clone --origin NAME` gives it another name.
+/// The URL of the remote `origin`, or else of the first remote, because `git clone --origin NAME` gives the remote
+/// another name.
 fn origin(settings: &[ConfigEntry]) -> Option<String> {
     let urls = || settings.iter().filter(|entry| entry.section == "remote" && entry.name == "url");
     let url = urls().find(|entry| entry.subsection == "origin").or_else(|| urls().next());
@@ -154,7 +156,7 @@ mod tests {
             fs::write(path, text).unwrap();
         }
 
-        /// A git directory with settings, in which `HOME` is this directory.
+        /// Creates a git directory with these settings, in which `HOME` stands for this home directory.
         fn git_dir(&self, path: &str, config: &str) {
             self.write(&format!("{path}/HEAD"), "ref: refs/heads/main\n");
             self.write(&format!("{path}/config"), &config.replace("HOME", &self.0.display().to_string()));
@@ -188,7 +190,7 @@ mod tests {
         home.git_dir("e/.git", &origin("file://HOME/with%20space"));
         assert_eq!(home.identity("e"), home.identity("with space"));
 
-        // Git prefers a path as it is written to the same path with the ending.
+        // If both paths exist, git prefers the path as it is written to the path with `.git` after it.
         home.git_dir("alone.git", &origin("https://example.org/o/r.git"));
         for (folder, url, want) in [("f", "../alone.git", "example.org/o/r"), ("g", "../alone", "alone")] {
             home.git_dir(&format!("{folder}/.git"), &origin(url));

@@ -111,7 +111,7 @@ pub fn parse_hubs(setting: &str) -> Result<Vec<HubAddress>, Error> {
     for text in setting.split(',') {
         if text.is_empty() {
             return Err(wrong(&format!(
-                "want a hub before and after each comma, got {setting:?}; remove the comma that is too many"
+                "want a hub before and after each comma, got {setting:?}; remove the extra comma"
             )));
         }
         let hub = HubAddress::parse(text)?;
@@ -207,9 +207,9 @@ mod tests {
     #[test]
     fn a_wrong_list_is_refused_with_the_way_to_mend_it() {
         for (setting, want) in [
-            ("a,,b", "remove the comma"),
-            (",a", "remove the comma"),
-            ("a,", "remove the comma"),
+            ("a,,b", "remove the extra comma"),
+            (",a", "remove the extra comma"),
+            ("a,", "remove the extra comma"),
             ("a, b", "write a,b"),
             ("a b", "write a,b"),
             ("a,b,A", "A is listed twice"),

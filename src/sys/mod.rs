@@ -32,8 +32,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The name of this program.
 const PROGRAM: &str = "slm-mesh";
 
-/// A clock that stays the same for the whole life of a broker: the wall time when the broker started, plus the time
-/// that has passed since then. So leases and cursors are not affected when somebody sets the clock back or a laptop
+/// A clock that nobody can set while a broker runs: the wall time when the broker started, plus the time that has
+/// passed since then. Therefore leases and cursors are not affected when somebody sets the clock back or a laptop
 /// sleeps.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
@@ -143,7 +143,7 @@ pub fn host() -> String {
 }
 
 /// The path of this program. If an upgrade has replaced or moved the file while the process was running, this is the
-/// path by which somebody started the process, or of the program with the same name in `PATH`.
+/// path by which somebody started the process, or the path of the program with the same name in `PATH`.
 pub fn own_path() -> PathBuf {
     let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from(PROGRAM));
     let path = match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {

@@ -35,7 +35,7 @@ pub fn absolute_in(dir: &str, path: &str) -> String {
     let given = without_prefix(path);
     let mut whole = if given.starts_with('/') { given } else { format!("{dir}/{given}") };
     if !whole.starts_with('/') || dir.is_empty() && !without_prefix(path).starts_with('/') {
-        // Agents start their hooks in the agents' own working directory.
+        // Agents start their hooks in the agents' own working directory, so a relative path begins there.
         whole = format!("{}/{whole}", std::env::current_dir().unwrap_or_default().display());
     }
     normal_form(&whole)
@@ -99,7 +99,7 @@ fn without_prefix(path: &str) -> String {
     }
 }
 
-/// The bytes of a text in which `%2F` stands for a slash.
+/// The bytes of a text after its `%` escapes are decoded: `%2F` is a slash.
 pub(super) fn percent_decoded(text: &[u8]) -> Vec<u8> {
     let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
     let mut bytes = Vec::with_capacity(text.len());

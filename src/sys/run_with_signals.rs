@@ -1,5 +1,5 @@
-//! Runs a command in place of this process. The command gets the signals that this process gets, stops and continues
-//! together with this process, and inherits one of our file descriptors.
+//! Runs a command as if our caller had started it. The command gets the signals that this process gets, stops and
+//! continues together with this process, and inherits one of our file descriptors.
 //!
 //! **Invariant:** the command gets each signal once, and still ignores the signals that our caller ignores.
 
@@ -19,7 +19,8 @@ use std::time::Duration;
 
 /// Signals that are forwarded to the command, because the sender may know only our process.
 const FORWARDED: &[i32] = &[SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGCONT];
-/// If a command stays stopped for longer than this, nobody has continued it together with this process.
+/// If a command stays stopped for longer than this, nobody has continued it together with this process, so this process
+/// stops, too.
 const STOP_GRACE: Duration = Duration::from_millis(50);
 
 /// A running command.
@@ -82,7 +83,7 @@ impl ForegroundCommand {
             match self.signals.recv_timeout(timeout) {
                 Ok(origin) => self.forward(&origin),
                 Err(RecvTimeoutError::Timeout) => {
-                    // The shell that controls this job watches only our own process.
+                    // The shell that controls this job watches only our own process, so this process must stop, too.
                     is_stopped = false;
                     kill_process(getpid(), Signal::STOP)?;
                 }
@@ -112,7 +113,7 @@ impl ForegroundCommand {
         }
     }
 
-    /// Forwards a signal, unless the command gets the signal in any case.
+    /// Forwards a signal, unless the command gets the signal anyway.
     fn forward(&self, origin: &Origin) {
         let Some(signal) = Signal::from_named_raw(origin.signal).filter(|_| origin.signal != SIGCHLD) else { return };
         // A terminal sends a signal to its whole foreground group. On macOS, the sender of such a signal is process 0.
@@ -135,7 +136,7 @@ fn is_job_control(status: WaitStatus) -> bool {
 }
 
 /// The signals that our caller ignores, as bits. A command run under nohup must survive SIGHUP, and it would not if
-/// this process watched SIGHUP. macOS has no safe call for this.
+/// this process watched SIGHUP. macOS has no safe call that returns them, so there the result is 0.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,4 +1,5 @@
-//! Settings, which are read from the environment, or from `config` in the data directory if they are not set there.
+//! The settings. Each one is read from the environment or, if it is not set there, from the file `config` in the data
+//! directory.
 //!
 //! One table defines each setting's name, range, default and line in the man page.
 

@@ -29,7 +29,7 @@ pub fn wait_for(socket: &impl AsFd, event: SocketEvent, time: Duration) -> io::R
         let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
         match poll(&mut [PollFd::new(socket, flags)], Some(&left)) {
             Ok(n) => return Ok(n > 0),
-            // A signal interrupted the wait. Another part of the program handles it.
+            // A signal interrupted the wait. Another part of the program handles the signal.
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

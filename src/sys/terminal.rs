@@ -29,7 +29,7 @@ pub struct TerminalEvent {
     pub keys: Vec<u8>,
     /// Whether the terminal is gone, so that no more keys will come.
     pub closed: bool,
-    /// The other descriptor is readable.
+    /// Whether the other descriptor that the caller passed is readable.
     pub other: bool,
     /// Whether the screen must be drawn again, because its size has changed or another program has written to it.
     pub anew: bool,
@@ -37,7 +37,7 @@ pub struct TerminalEvent {
     pub end: Option<i32>,
 }
 
-/// The terminal. This program uses it until this value is dropped.
+/// The terminal, which is in raw mode until this value is dropped.
 #[derive(Debug)]
 pub struct Terminal {
     signals: UnixStream,
@@ -129,8 +129,8 @@ impl Terminal {
         out.flush()
     }
 
-    /// Restores the terminal and stops this job, as Ctrl-Z does in other programs. Takes over the terminal again when
-    /// the job continues.
+    /// Restores the terminal and stops this job, as Ctrl-Z does in other programs. When the job continues,
+    /// [`Terminal::wait`] takes over the terminal again.
     ///
     /// # Errors
     /// If the kernel refuses.

@@ -13,7 +13,7 @@ const ACCEPTS_WITHIN: Duration = Duration::from_millis(300);
 
 /// The process of a TypeScript broker. Its files name its process and its port; the process must be alive, and the port
 /// must accept connections. Our own broker may leave such files too, but while it is not running, nothing accepts
-/// connections. So call this function before a broker is started, or while none is running.
+/// connections. Therefore call this function before our broker is started, or while none is running.
 pub fn find(places: &DataDir) -> Option<i64> {
     let pid = named_process(places)?;
     let port = u16::try_from(number(places.port())?).ok()?;

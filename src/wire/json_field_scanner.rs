@@ -245,7 +245,7 @@ impl FieldReader<'_> {
         String::from_utf8_lossy(&kept).into_owned()
     }
 
-    /// Reads a text that may contain an object as JSON.
+    /// Reads a text that may itself be JSON, that is, an object.
     fn read_embedded(&mut self, name: &str, depth: usize) -> Value {
         let mut decoder = TextDecoder::default();
         let mut before = VecDeque::new();
@@ -299,7 +299,8 @@ struct TextDecoder {
 
 impl TextDecoder {
     fn next_byte(&mut self, reader: &mut FieldReader) -> Option<u8> {
-        // Nearly all bytes stand for themselves, and a tool's arguments may have a hundred million of them.
+        // This is the short way for bytes that stand for themselves. Nearly all do, and a tool's arguments may have a
+        // hundred million bytes.
         if self.ready.is_empty() && self.half.is_none() && !self.is_over {
             let plain = reader.peek().filter(|byte| !matches!(byte, b'"' | b'\\'));
             if plain.is_some() {

@@ -1,7 +1,7 @@
 //! Splits a stream of bytes into lines of bounded length.
 
-/// Maximum length of a line on any of our sockets, in bytes. Even if JSON needs six bytes for each byte of its
-/// text, a message of 64 KiB fits.
+/// Maximum length of a line on any of our sockets, in bytes. A message of 64 KiB fits even if JSON needs six bytes for
+/// each byte of its text.
 pub const LINE_MAX: usize = 1 << 20;
 
 /// Received bytes that have not been returned as lines yet.

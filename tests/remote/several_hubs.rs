@@ -279,7 +279,7 @@ fn a_list_that_contradicts_itself_is_refused_with_the_cure() {
         ("0.0.0.0,hub1", "client", "set only 0.0.0.0 on a hub"),
         ("0.0.0.0:7900", "auto", "set SLM_MESH_WS_PORT=7900"),
         ("hub1, hub2", "auto", "write hub1,hub2"),
-        ("hub1,,hub2", "auto", "remove the comma"),
+        ("hub1,,hub2", "auto", "remove the extra comma"),
         ("hub1,HUB1", "auto", "listed twice"),
     ] {
         let place = Place::new().with("SLM_MESH_HOST", hosts).with("SLM_MESH_ROLE", role);

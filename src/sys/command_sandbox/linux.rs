@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 /// skipped. Returns the words to put before a command; on Linux there are none.
 ///
 /// # Errors
-/// If the system allows no namespace, or a mount fails. The caller must not run the command after that as if it were
-/// protected, unless the shield is optional.
+/// If the system allows no namespace, or a mount fails. In that case, the caller must not run the command unprotected,
+/// unless the protection is optional.
 pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
     enter_namespace()?;
     let mut has_folder = false;
@@ -34,7 +34,8 @@ pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
         }
     }
     if has_folder && let Ok(directory) = std::env::current_dir() {
-        // The working directory is still the folder that is hidden below the mount.
+        // The working directory is still the writable folder that is hidden below the mount, so it is entered again by
+        // its path.
         std::env::set_current_dir(directory)?;
     }
     Ok(Vec::new())
@@ -43,7 +44,7 @@ pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
 fn enter_namespace() -> io::Result<()> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     match unshare(CloneFlags::CLONE_NEWNS) {
-        // Root in its own user namespace has no real privileges: it does not own the files of other users.
+        // Root gets the error instead: inside a user namespace, it would lose its power over the files of other users.
         Err(Errno::EPERM) if uid != 0 => {
             unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
             // The kernel requires this before a group can be mapped.
@@ -61,7 +62,8 @@ fn enter_namespace() -> io::Result<()> {
 fn make_read_only(path: &Path, reach: MsFlags) -> io::Result<()> {
     let nothing = None::<&Path>;
     mount(Some(path), path, nothing, MsFlags::MS_BIND | reach, nothing)?;
-    // In a user namespace, nobody may remove a restriction that the file system's mount already has.
+    // In a user namespace, nobody may remove a restriction that the file system's mount already has, so the new mount
+    // keeps these flags.
     let now = rustix::fs::statvfs(path)?.f_flag;
     let kept = [
         (StatVfsMountFlags::NOSUID, MsFlags::MS_NOSUID),

@@ -24,7 +24,7 @@ pub(super) fn entries(text: &str) -> impl Iterator<Item = ConfigEntry> {
             let (head, rest) = split_head(head)?;
             (section, subsection) = match head.split_once(char::is_whitespace) {
                 Some((name, sub)) => (name.to_lowercase(), unquoted(sub.trim())),
-                // An old form, in which case does not matter.
+                // This is an old form that ignores case.
                 None => {
                     let head = head.to_lowercase();
                     head.split_once('.').map_or_else(|| (head.clone(), String::new()), |(a, b)| (a.into(), b.into()))

@@ -41,7 +41,7 @@ pub(super) fn resolve(url: &str, root: &Path, settings: &[ConfigEntry], home: &P
 #[derive(Debug, PartialEq)]
 enum Location {
     Path(String),
-    /// To a host. `ssh` says that the host is reached through ssh.
+    /// To a host. `ssh` is `None` if the host is not reached through ssh.
     Host {
         host: String,
         path: String,
@@ -64,7 +64,7 @@ fn split(url: &str) -> Location {
             None => Location::Path(url.to_owned()),
         };
     };
-    // Git decodes whole URLs only.
+    // Git decodes `%` escapes only in URLs with a scheme.
     let rest = String::from_utf8_lossy(&path_normalization::percent_decoded(rest.as_bytes())).into_owned();
     match (scheme, rest.split_once('/').unwrap_or((&rest, ""))) {
         ("file", _) | (_, ("", _)) => Location::Path(rest.clone()),

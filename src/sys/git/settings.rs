@@ -95,7 +95,7 @@ impl Reader<'_> {
     }
 }
 
-/// Git takes a folder for everything in it.
+/// To git, a pattern that ends in a slash matches everything in that folder.
 fn with_stars(pattern: &str) -> String {
     if pattern.ends_with('/') { format!("{pattern}**") } else { pattern.to_owned() }
 }

@@ -140,9 +140,8 @@ fn names_host(patterns: impl IntoIterator<Item = impl AsRef<str>>, name: &str) -
 }
 
 /// Whether a `Match` line applies to a name. The line applies if all its criteria hold. Unlike in a `Host` line, the
-/// case of host names does not matter. A criterion that only ssh can
-/// decide, such as the result of a command, counts as not met, because running a command from here would surprise the
-/// user.
+/// case of host names does not matter. A criterion that only ssh can decide, such as the result of a command, counts as
+/// not met, because running a command from here would surprise the user.
 fn matches_host(criteria: impl IntoIterator<Item = String>, name: &str, user: Option<&str>) -> bool {
     let mut words = criteria.into_iter();
     let mut is_first = true;
@@ -151,8 +150,8 @@ fn matches_host(criteria: impl IntoIterator<Item = String>, name: &str, user: Op
         let mut lists = |name: &str| words.next().map(|list| names_host(list.split(','), name));
         let holds = match word.to_ascii_lowercase().as_str() {
             "all" => Some(true),
-            // No earlier HostName line has applied. ssh uses the first HostName line that applies, so such a line would
-            // have been used already.
+            // To ssh, `host` means the name after an earlier `HostName` line has replaced it. There was no such line,
+            // because the search would have ended there, so both criteria mean the name as it was given.
             "host" | "originalhost" => {
                 let list = words.next().map(|list| list.to_ascii_lowercase());
                 list.map(|list| names_host(list.split(','), &name.to_ascii_lowercase()))

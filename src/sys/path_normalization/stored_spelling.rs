@@ -24,9 +24,9 @@ pub(super) fn stored_spelling(path: &Path) -> PathBuf {
     stored.unwrap_or_else(|| path.to_path_buf())
 }
 
-/// The path in the spelling that the file system stores. On most volumes under Linux, each spelling is another name. On
-/// volumes of Windows under WSL, on folders of a Mac in a container, and on most USB sticks it is not, and no system
-/// call tells the stored spelling.
+/// The path in the spelling that the file system stores. On most volumes under Linux, each spelling names another file.
+/// On Windows volumes under WSL, on folders of a Mac in a container, and on most USB sticks, several spellings name one
+/// file, and no system call reports the stored spelling.
 #[cfg(not(target_os = "macos"))]
 pub(super) fn stored_spelling(path: &Path) -> PathBuf {
     spelling::stored_in(path, &spelling::System)
@@ -112,7 +112,7 @@ mod tests {
     use std::ffi::OsString;
     use std::path::Path;
 
-    /// Paths below `/`. A volume below `/mnt` takes names for one that `fold` makes equal.
+    /// Paths below `/`. Below `/mnt`, two names open the same file if `fold` makes them equal.
     struct Tree {
         paths: Vec<&'static str>,
         fold: fn(&str) -> String,

@@ -24,8 +24,9 @@ struct KnownProcess {
     chain: Vec<Process>,
 }
 
-/// The chains that were read last, by process number. A verb lives only for milliseconds, but its shell and its agent
-/// live for hours, so without this memory each verb would read the same files in /proc again.
+/// The chains that were read last, by process number. A command of slm-mesh lives only for milliseconds, but its shell
+/// and its agent live for hours, so without this memory the broker would read the same files in /proc again for each
+/// command.
 static KNOWN: LazyLock<Mutex<HashMap<i64, KnownProcess>>> = LazyLock::new(Mutex::default);
 
 /// The ancestors of a process, nearest first.

@@ -23,7 +23,8 @@ pub fn peer_credentials(socket: impl AsFd) -> Option<Credentials> {
     Some(Credentials { uid: credentials.uid(), pid })
 }
 
-/// macOS can't do this. The process ends later, when it stops waiting.
+/// Does nothing, because macOS can't end a process together with its parent. The process ends later, when it stops
+/// waiting.
 pub fn end_with_parent() {}
 
 /// A kqueue that becomes readable when a process ends (`EVFILT_PROC` and `NOTE_EXIT` in <sys/event.h>); `None` if no
@@ -40,7 +41,8 @@ pub fn open_exit_event(pid: i64) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Kills a process. On macOS, nothing prevents another process from getting the number just before that.
+/// Kills the process with this number. On macOS, the process may have ended just before, and another process may have
+/// got its number.
 pub fn kill(pid: i64, _target: &OwnedFd) -> io::Result<()> {
     let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
