@@ -69,7 +69,7 @@ impl HubGroup {
         HubGroup { candidates, settings, places: places.clone(), last_leader }
     }
 
-    /// This machine's broker, which knows the address of the hub that leads.
+    /// A group that consists only of this machine's broker, which knows the address of the hub that leads.
     pub fn of_hub(settings: Settings, places: &DataDir) -> HubGroup {
         HubGroup { candidates: vec![Candidate::ThisMachine], settings, places: places.clone(), last_leader: None }
     }

@@ -37,7 +37,7 @@ impl LastLeader {
         }
     }
 
-    /// Removes the file, because its address is wrong.
+    /// Removes the file, because its address is wrong or not needed.
     pub fn forget(&self) {
         // The file may not exist.
         let _ = fs::remove_file(self.places.leader());

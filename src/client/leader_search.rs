@@ -28,7 +28,7 @@ const STANDBY_PAUSE_MAX: Duration = Duration::from_millis(500);
 const HINTS_MAX: usize = 4;
 const STACK_BYTES: usize = 256 * 1024;
 
-/// How far the question to one candidate has come.
+/// The state of the question to one candidate.
 #[derive(Debug)]
 enum Progress {
     /// The candidate has not been asked yet.

@@ -58,8 +58,8 @@ pub fn lan_interfaces() -> Vec<Interface> {
     known.filter(Interface::is_lan).collect()
 }
 
-/// Returns the addresses at which other machines reach this one, sorted. Link-local IPv6 addresses are included
-/// only if there are no others.
+/// Returns the addresses at which other machines reach this one, sorted. Link-local IPv6 addresses are included only if
+/// there are no other IPv6 addresses.
 pub fn local_addresses() -> Vec<IpAddr> {
     select_reachable(&lan_interfaces())
 }

@@ -264,7 +264,7 @@ mod tests {
         results.take_packet(&hub("desk", 7899, [172, 17, 0, 1]), from("192.168.1.2"), &eth(), Duration::ZERO);
         results.take_packet(&hub("desk", 7899, [172, 17, 0, 1]), from("192.168.1.2"), &eth(), Duration::ZERO);
         let found = results.finish();
-        assert_eq!(found.len(), 1, "it is service once");
+        assert_eq!(found.len(), 1, "both packets are from one service");
         assert_eq!(found[0].address, "192.168.1.2:7899".parse().unwrap());
         assert_eq!(found[0].addresses, [[192, 168, 1, 2], [172, 17, 0, 1]].map(IpAddr::from));
         assert_eq!((found[0].ws_port, found[0].kind), (7900, ServiceKind::Hub));

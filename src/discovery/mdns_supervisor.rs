@@ -119,8 +119,8 @@ impl MdnsSupervisor {
         }
         let mut command = Command::new(&self.program);
         command.args(["announce", "--"]).args(self.announcement.to_args());
-        // The environment could contain a secret. Ctrl-C in the terminal does not reach the process, which ends
-        // when its input ends.
+        // The environment could contain a secret, so it is cleared. Because of its own group, Ctrl-C in the terminal
+        // does not reach the process, which ends when its input ends.
         command.env_clear().current_dir("/").process_group(0);
         match command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
             Ok(child) => (self.child, self.started_ms) = (Some(child), now_ms),

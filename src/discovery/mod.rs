@@ -6,9 +6,9 @@
 //! - [`announcer_process`]: the process that announces a hub
 //! - [`mdns_supervisor`]: starts and restarts the announcing process
 //!
-//! **Invariant:** a response is only a hint until its sender has proven the shared secret. Responses are bounded in
-//! number, size and time, and no response can stop this process. Because a single packet can crash libmdns, libmdns
-//! runs in a separate process, which does not know any secret.
+//! **Invariant:** a response is only a hint until its sender has proven that it knows the shared secret. Responses are
+//! bounded in number, size and time, and no response can stop this process. Because a single packet can crash libmdns,
+//! libmdns runs in a separate process, which does not know any secret.
 
 pub mod addresses;
 pub mod packet;

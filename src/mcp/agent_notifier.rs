@@ -94,9 +94,10 @@ fn write_to_inbox(socket: &str, token: &str, text: &str) -> std::io::Result<()> 
     stream.write_all(lines.as_bytes())
 }
 
-/// The command that runs the agent's program. Without `variable`, the program would look for the session in the wrong
-/// place, but an agent may hide most of its environment from its MCP servers. The program may also be missing on PATH.
-/// The kernel knows both facts about the process that started this one.
+/// The command that runs the agent's program. The program needs the environment variable `variable` to find the
+/// session, but an agent may hide most of its environment from its MCP servers. The program may also be missing on
+/// PATH. The kernel can report both the variable and the program's path, because the agent is the process that started
+/// this one.
 #[cfg(target_os = "linux")]
 fn parent_command(program: &str, variable: &str) -> Command {
     let parent = PathBuf::from(format!("/proc/{}", std::os::unix::process::parent_id()));

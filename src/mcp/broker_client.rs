@@ -27,7 +27,7 @@ const CLOSE_MAX: Duration = Duration::from_millis(1500);
 /// The stack size of a thread that only waits and writes.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// The part of the connection that the thread reading requests uses.
+/// The part of the connection for the thread that reads the client's requests.
 #[derive(Debug)]
 pub struct BrokerClient {
     shared: Arc<SharedState>,
@@ -55,7 +55,7 @@ impl BrokerClient {
         }
         self.shared.lock().client_spoke_at = Some(Instant::now());
         let (shared, out) = (Arc::clone(&self.shared), Arc::clone(&self.out));
-        // If this thread can't be started, calls to a stuck broker wait without a limit, and everything else works.
+        // If this thread can't be started, calls to a stuck broker wait without a limit, but everything else works.
         let _ = std::thread::Builder::new()
             .stack_size(STACK_BYTES)
             .spawn(move || stuck_broker_watch::watch_calls(&shared, &out));

@@ -57,7 +57,7 @@ fn make_id_whole(message: &mut Value) {
     }
 }
 
-/// Replaces each `\uD83D` that lacks its other half in a JSON text; `None` if there is none.
+/// Replaces each escape such as `\uD83D` that lacks its other half; `None` if the JSON text contains no such escape.
 fn replace_lone_surrogates(text: &str) -> Option<String> {
     let mut repaired = String::with_capacity(text.len());
     let mut rest = text;

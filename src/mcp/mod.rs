@@ -1,7 +1,7 @@
 //! MCP over stdio: the server that an agent starts as `slm-mesh mcp`.
 //!
-//! There are two threads. This thread reads requests and answers those that need no broker. The broker client's thread
-//! writes the broker's answers. Waiting calls wait in the broker, so they block nothing here.
+//! The main thread reads requests and answers those that need no broker. The reader thread of the broker client writes
+//! the broker's answers. Waiting calls wait in the broker, so they block nothing here.
 //!
 //! **Invariant:** only complete protocol lines are written to standard output.
 

@@ -82,7 +82,8 @@ fn read(path: &Path, passage: fn(&Value) -> Option<Passage>, filter: &PassageFil
         if grep.as_ref().is_some_and(|grep| !passage.text.to_lowercase().contains(grep)) {
             return true;
         }
-        // An agent may write a message again after adding text. The newest version is complete.
+        // An agent may write a message again after adding text. The newest version is complete, so the older ones are
+        // skipped.
         let id = line["id"].as_str().unwrap_or("").to_owned();
         if count(&found, passage.speaker) < filter.per_speaker && (id.is_empty() || !ids.contains(&id)) {
             let at = line["timestamp"].as_str().unwrap_or("").chars().take(40).collect();

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// How often a waiting call reports progress, if its client wants reports.
 pub const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-/// How often a call is sent again after its broker went away.
+/// Maximum number of times that a call is sent again after its broker went away.
 const TRIES_MAX: u32 = 3;
 
 /// Where the answer to a request goes, and in which form.

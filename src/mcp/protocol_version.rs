@@ -1,5 +1,5 @@
-//! The revisions of MCP that this server supports. Each message shows which revision applies: requests of 2026-07-28
-//! state their version, and older clients begin with `initialize`.
+//! The revisions of MCP that this server supports. Each message shows which revision applies: requests of revision
+//! 2026-07-28 state their version, and older clients begin with `initialize`.
 
 use super::{ProtocolError, server_info};
 use crate::wire::rpc;

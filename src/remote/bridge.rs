@@ -40,8 +40,8 @@ pub enum Framing {
     Plain(LineBuffer),
 }
 
-/// What can be read without blocking. This must be stored, because the poll reports each change only once. A read
-/// that would block wastes a system call.
+/// What can be read without blocking. This must be stored, because the poll reports each change only once. Without this
+/// record, the bridge would try reads that would block, and each such read wastes a system call.
 #[derive(Debug, Clone, Copy)]
 struct Readiness {
     network: bool,

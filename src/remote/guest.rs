@@ -1,5 +1,5 @@
-//! The guest's side of a connection. It connects to a hub, proves the secret, and returns a stream that carries
-//! lines.
+//! The guest's side of a connection. It connects to a hub, proves that it knows the secret, and returns a stream that
+//! carries lines.
 
 use super::auth::{GuestHandshake, NetworkKey, NoiseChannel};
 use super::guest_stream::GuestStream;

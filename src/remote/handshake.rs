@@ -153,15 +153,15 @@ fn await_confirmation(
     }
 }
 
-/// Closes a connection whose client has a wrong secret. The client learns nothing else.
+/// Closes a connection whose client has a wrong secret. The client learns nothing more.
 fn reject(mut socket: WebSocket<TcpStream>) -> Progress {
     // If this fails, the client has already hung up.
     let _ = socket.close(None).and_then(|()| socket.flush());
     Progress::Rejected(Rejection::WrongSecret)
 }
 
-/// Decides what a client wants from the head of its request. A guest requests a path and a subprotocol of its own.
-/// A push client requests another path and sends a bearer token.
+/// Finds out what a client wants by reading the head of its request. A guest requests the path and the subprotocol for
+/// guests. A push client requests another path and sends a bearer token.
 fn upgrade_check(bearer: BearerCheck, role: Arc<OnceLock<RequestedRole>>) -> UpgradeCheck {
     #[expect(clippy::result_large_err, reason = "the type is tungstenite's")]
     let check = move |request: &Request, mut response: Response| {
@@ -184,7 +184,8 @@ fn upgrade_check(bearer: BearerCheck, role: Arc<OnceLock<RequestedRole>>) -> Upg
 fn requested_role(request: &Request, bearer: &BearerCheck) -> RequestedRole {
     let headers = request.headers();
     if headers.contains_key("origin") {
-        // Any web page can open a WebSocket, and then the browser sends the origin of the page.
+        // Any web page can open a WebSocket. The browser then sends the origin of the page, so a request with an origin
+        // is refused.
         return RequestedRole::Unknown;
     }
     if request.uri().path() == GUEST_PATH {

@@ -28,8 +28,8 @@ const ACCEPTED_MAX: usize = 10_000;
 /// handshake replaces the oldest one.
 const PENDING_MAX: usize = 256;
 const PENDING_PER_ADDRESS_MAX: usize = 64;
-/// How many connections the thread accepts before it serves the open ones. With more, some connections would be
-/// dropped before anything is read from them.
+/// How many connections the thread accepts before it serves the open ones. With a larger number, some connections would
+/// be dropped before anything is read from them.
 const ACCEPT_MAX: usize = 32;
 /// If an address has sent this many wrong secrets in a minute, it may have fewer pending handshakes, and each of
 /// them is delayed. This also delays guests at this address that have the right secret.
@@ -312,8 +312,7 @@ impl Acceptor {
         if n_same >= most {
             self.drop_oldest(address, now);
         } else if self.pending.len() >= PENDING_MAX {
-            // The handshake is dropped at the address that has the most, so that a crowd can't displace a single
-            // newcomer.
+            // The address with the most pending handshakes loses one, so that a crowd can't displace a single newcomer.
             let Some(crowded) = self.most_pending() else { return };
             self.drop_oldest(crowded, now);
         }

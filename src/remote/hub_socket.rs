@@ -45,7 +45,7 @@ impl HubSocket {
         self.network.set_write_timeout(Some(left))
     }
 
-    /// When its time limit ends, a blocking socket reports `WouldBlock`. This turns the error into `TimedOut`.
+    /// Turns `WouldBlock`, which a blocking socket reports when its time limit ends, into `TimedOut`.
     fn or_timed_out<T>(&self, result: io::Result<T>) -> io::Result<T> {
         match result {
             Err(error) if error.kind() == ErrorKind::WouldBlock && self.deadline.is_some() => {

@@ -16,12 +16,12 @@ const PING_AFTER_OF_SEVERAL: Duration = Duration::from_secs(2);
 /// How long a hub hears nothing before it pings a guest. This is longer than the guests' times, so that the hub only
 /// pings a guest that has no reason to ping.
 const PING_AFTER_OF_HUB: Duration = Duration::from_secs(6);
-/// How often the hub's pongs contain a question, at most. A guest that pings all the time can't make the hub remember
-/// many questions.
+/// How often the hub's pongs contain a question, at most. Because of this limit, a guest that pings all the time can't
+/// make the hub remember many questions.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// How long after its last message, or after the last question that it answered, a hub counts as gone. A cable may be
-/// unplugged for five seconds, and then it takes up to two seconds until TCP sends again. Within 15 s, a session has
-/// also tried once to reach the hub again, and its users learn that the hub is gone.
+/// unplugged for five seconds, and then it takes up to two seconds until TCP sends again. This leaves a session enough
+/// time to try once more to reach the hub and to tell its users within 15 s that the hub is gone.
 const HUB_DEAD_AFTER: Duration = Duration::from_secs(12);
 /// How long after its last message a guest counts as gone. The hub looks once a second, so it notices within 15 s.
 const GUEST_DEAD_AFTER_MESSAGE: Duration = Duration::from_secs(13);
@@ -215,8 +215,8 @@ mod tests {
             Pair { hub: Liveness::of_hub(start), guest: Liveness::of_guest(start), n_pings: 0, n_hub_pings: 0 }
         }
 
-        /// What both do within `ms`, in steps of 100 ms. While the cable is cut, messages wait in it; they arrive at most
-        /// two seconds after it is plugged in again. Returns which of the two was given up.
+        /// What both do within `ms`, in steps of 100 ms. Messages that are sent while the cable is cut arrive two
+        /// seconds after it is plugged in again. Returns which of the two was given up.
         fn run(&mut self, start: Instant, ms: u64, cut: std::ops::Range<u64>) -> (bool, bool) {
             let (mut to_hub, mut to_guest) = (VecDeque::new(), VecDeque::new());
             for step in (0..ms).step_by(100) {

@@ -22,13 +22,13 @@ use tungstenite::protocol::WebSocketConfig;
 /// The path at which a hub accepts guests. Push clients of slm-mesh 1.3 request `/ws`.
 const GUEST_PATH: &str = "/far";
 /// The WebSocket subprotocol between our own programs. It is also part of each handshake, so that both sides are
-/// certain to use the same one. Version 0.1.0 uses no subprotocol.
+/// certain to use the same protocol. Version 0.1.0 uses no subprotocol.
 const SUBPROTOCOL: &str = "slm-mesh.noise.1";
 /// How long a handshake may take, in ms. A longer one is dropped.
 const HANDSHAKE_MS: u64 = 3_000;
 
 /// Limits the buffers of a WebSocket. They are small while the connection is idle, and bounded otherwise. The crate
-/// fills its whole read buffer with zeros, so each idle connection of a fleet takes up this much memory.
+/// fills its whole read buffer with zeros, so even an idle connection takes up the memory of a whole read buffer.
 fn websocket_config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(4 << 10)

@@ -1,5 +1,5 @@
-//! Encodes one entry of the log as bytes. An entry contains the log and the leader to which it belongs, the mesh's
-//! time, and the changes of the turn.
+//! Encodes one entry of the log as bytes. An entry contains the version of the tables, the id of its log, the term of
+//! its leader, the mesh's time, and the changes of one turn.
 
 use super::Term;
 use crate::base::ids::LogId;
@@ -9,7 +9,7 @@ const FORMAT: u8 = 1;
 /// How many bytes precede the changes: format, schema, log, term and time.
 const HEADER_LEN: usize = 1 + 4 + 16 + 8 + 8;
 
-/// The changes that the leader made in one turn.
+/// The changes that the leader made in one turn of its broker's loop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
     /// The id of the log. It reveals when two meshes use the same prefix.

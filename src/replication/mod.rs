@@ -1,8 +1,8 @@
-//! The log that several hubs share. The leader appends the changes of each turn before anything leaves, and the
-//! other hubs apply them.
+//! The log that several hubs share. The leader appends the changes of each turn of its broker's loop before it sends
+//! any answer, and the other hubs apply these changes.
 //!
-//! [`ReplicatedLog`] is the interface to whatever stores the log. [`etcd`] is one implementation. The simulator has
-//! another one, in memory and with faults.
+//! [`ReplicatedLog`] is the interface to whatever stores the log. [`etcd`] is one implementation. The simulator in
+//! `tests/simulate` has another one, in memory and with faults.
 //!
 //! **Invariant:** each position gets one entry, in order, and only from the hub that leads at that moment. A hub
 //! that has been deposed can't store anything, no matter when its request arrives.
@@ -47,8 +47,8 @@ pub enum Append {
     Refused(String),
     /// The entry was not stored, because this hub no longer leads.
     Deposed,
-    /// It is unknown whether the entry was stored. The hub must stop leading, and must not answer any client. The
-    /// next leader will find out.
+    /// It is unknown whether the entry was stored. The hub must stop leading, and must not answer any client. The next
+    /// leader will find out whether it was stored.
     Unknown(String),
 }
 
@@ -82,9 +82,9 @@ pub trait ReplicatedLog {
     /// When there is no answer. In this case, this hub does not lead.
     fn lead(&mut self, address: &str) -> Result<Election, LogError>;
 
-    /// Whether this hub is certain to lead at this instant. If not, nothing may leave, because another hub may have
-    /// changed the facts on which an answer is based. While the log has not answered for a moment, this is doubtful,
-    /// and the call waits until it is certain, or until another hub can lead.
+    /// Whether this hub is certain to lead at this instant. If not, no answer may be sent, because another hub may have
+    /// changed the facts on which the answer is based. If the log has not answered for a moment, the lead is doubtful,
+    /// and the call waits until the lead is certain, or until another hub can lead.
     fn still_leads(&self) -> bool;
 
     /// Gives up the lead at once, if the log can be reached.

@@ -17,15 +17,16 @@ use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A client that starts servers only to look at them ends within this time. A session that lasts longer becomes a peer.
+/// A client that starts servers only to look at them ends them within this time. A session that lasts longer becomes a
+/// peer.
 const APPEARS_AFTER: Duration = Duration::from_secs(2);
 /// Minimum pause between attempts to find a broker.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long a newer client needs to start its own broker after it has stopped the old one.
 const REPLACED_PAUSE: Duration = Duration::from_millis(500);
-/// How often a session checks whether somebody has restarted a broker that was stopped. This is
-/// shorter than the grace period after which a new broker would release the session's locks.
+/// How often a session checks whether somebody has restarted a broker that was stopped. This is shorter than the grace
+/// period after which a new broker would release the session's locks.
 const STOPPED_PAUSE: Duration = Duration::from_secs(3);
 /// How many attempts to connect may fail before calls fail because no broker answers. The pauses between the attempts
 /// add up to a third of a second.
@@ -40,7 +41,8 @@ const REFUSES_WITHIN: Duration = Duration::from_millis(200);
 pub struct ReaderThread {
     pub shared: Arc<SharedState>,
     out: Arc<StdoutWriter>,
-    /// The peer ids that this session had before, by thread of the client. The session resumes these peers.
+    /// The peer ids that this session had before, by thread of the client. (A thread is a conversation; a Codex server
+    /// has several.) The session resumes these peers.
     known_peers: HashMap<String, String>,
     /// The broker process that this process started.
     child: Option<Child>,

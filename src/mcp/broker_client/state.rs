@@ -1,5 +1,5 @@
-//! The state that the two threads of a session share: calls in progress, the socket, and the peers for which the
-//! session acts.
+//! The state that the threads of a session share: calls in progress, the socket, and the peers for which the session
+//! acts.
 
 use super::super::agent_notifier::AgentNotifier;
 use super::super::pending_call::PendingCall;
@@ -72,8 +72,8 @@ pub struct ClientState {
     last_request: u64,
     /// The stream to the broker, for writing; `None` while no broker is connected.
     pub socket: Option<BrokerStream>,
-    /// The peer id of each attached thread of the client. If the client has no threads, the name of the only thread is
-    /// empty.
+    /// The peer id of each attached thread of the client. A thread is a conversation; a Codex server has several. If
+    /// the client has no threads, the name of the only thread is empty.
     pub peers: HashMap<String, String>,
     /// Threads whose `attach` has not been answered yet, by request number.
     pub attaching: HashMap<u64, String>,

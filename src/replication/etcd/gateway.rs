@@ -13,7 +13,7 @@ use ureq::http::StatusCode;
 /// How long one member may take to answer. A member that was stopped accepts connections but never answers. A
 /// member without a majority answers only after seven seconds.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a watch may bring no news. A member that hangs sends nothing, so a new watch is begun after this time.
+/// How long a watch may stay without news. A member that hangs sends nothing, so a new watch is begun after this time.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum size of an answer, in bytes. etcd itself limits each request to 1.5 MiB.
 const ANSWER_MAX: u64 = 64 << 20;
@@ -180,7 +180,7 @@ impl Gateway {
         let range =
             json!({ "create_request": { "key": encode(prefix), "range_end": encode_bytes(&end_of_prefix(prefix)) } });
         let member = self.members[self.current].clone();
-        // Each watch uses another member, because the last one may have lost contact with the rest of the cluster.
+        // Each watch uses another member, because the previous one may have lost contact with the rest of the cluster.
         self.current = (self.current + 1) % self.members.len();
         if self.log_in().is_err() {
             return;
@@ -237,9 +237,9 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
     }
 }
 
-/// Whether a line of a watch says that the member ended the watch. The connection stays open then.
+/// Whether a line of a watch says that the member ended the watch. The member leaves the connection open.
 fn is_cancelled(line: &[u8]) -> bool {
-    // Lines with entries are long, and are not worth a second look.
+    // Lines with entries are long, so they need not be parsed.
     line.len() < CANCELLATION_MAX && first_value(line)["result"]["canceled"] == true
 }
 

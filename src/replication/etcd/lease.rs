@@ -10,13 +10,13 @@ use std::time::Duration;
 
 /// How long to wait before a request that got no answer is repeated.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// How much of the lease we rely on, in percent. The clocks of two machines may run at different speeds.
+/// How much of the lease we rely on, in percent, because the clocks of two machines may run at different speeds.
 const TRUSTED_PERCENT: i64 = 90;
 /// How long after the end of a lease etcd has certainly removed the keys that depend on it, in ms.
 const REMOVED_WITHIN_MS: i64 = 200;
-/// How many members can be asked to renew the lease before it ends. One member that hangs must not end it.
+/// How many members can be asked to renew the lease before it ends. One member that hangs must not end the lease.
 const RENEWALS_IN_A_LEASE: u32 = 5;
-/// How long a lease that is no longer needed is revoked again and again, in multiples of its time.
+/// How long the thread keeps trying to revoke a lease that is no longer needed, in multiples of the lease time.
 const REVOKED_FOR_LEASES: i64 = 3;
 
 /// A lease. When it is dropped, its thread revokes it, so that nobody needs to wait until it expires.
@@ -77,7 +77,8 @@ impl Lease {
         }
     }
 
-    /// How long until nobody can believe in this lease any more, because etcd has removed the keys that depend on it.
+    /// How long until etcd has certainly removed the keys that depend on this lease, so that no hub can rely on it any
+    /// more.
     pub(super) fn time_left(&self) -> Duration {
         self.left(*self.validity.until())
     }
@@ -170,8 +171,9 @@ impl Keeper {
         }
     }
 
-    /// Revokes the lease. A hub that gives up its lead cannot reach etcd at first, and would leave the other hubs
-    /// without a leader until the lease expires, which etcd delays when it elects a leader of its own.
+    /// Revokes the lease. A hub that gives up its lead often does so because it cannot reach etcd, so this tries again
+    /// and again. Otherwise the other hubs would have no leader until the lease expires, and etcd delays that when it
+    /// elects a new leader of its own.
     fn revoke(&mut self) {
         let give_up = boot_ms() + REVOKED_FOR_LEASES * self.ttl.as_millis() as i64;
         let request = json!({ "ID": self.id });

@@ -61,7 +61,8 @@ pub struct EtcdLog {
     presence: Option<Lease>,
     /// Reports that keys of the mesh have changed; `None` until this hub first waits for changes.
     news: Option<Receiver<()>>,
-    /// How many entries the next request reads. An answer that takes too long is lost, so a slow line gets fewer.
+    /// How many entries the next request reads. An answer that takes too long is lost, so fewer entries are read over a
+    /// slow line.
     page: usize,
 }
 
@@ -112,8 +113,8 @@ impl EtcdLog {
         self.presence.as_ref().is_some_and(Lease::is_valid)
     }
 
-    /// Puts a ticket into etcd. With this ticket, the hub can request a snapshot from the leader, because only hubs
-    /// have access to etcd.
+    /// Puts a ticket into etcd. With this ticket, the hub proves to the leader that it may have a snapshot, because
+    /// only hubs have access to etcd.
     ///
     /// # Errors
     /// When etcd does not answer.
@@ -128,8 +129,8 @@ impl EtcdLog {
         if stored.as_str() == Some(entry) { Append::Stored } else { Append::Deposed }
     }
 
-    /// Checks the lease of the leader whenever the leader's key changes. etcd may remove the key too early: a member that
-    /// led etcd, hung and goes on takes all leases for expired (etcd issues 12528 and 15247).
+    /// Checks the lease of the leader whenever the leader's key changes. etcd may remove the key too early: a member
+    /// that led etcd, hung, and then continues treats all leases as expired (etcd issues 12528 and 15247).
     fn watch_lead(&self, lease: &Lease) {
         let (mut gateway, key, check) = (self.gateway.clone(), self.key("leader"), lease.checker());
         let watch = move || {
@@ -138,7 +139,7 @@ impl EtcdLog {
                 std::thread::sleep(WATCH_AGAIN_AFTER);
             }
         };
-        // Without the thread, the next renewal finds out.
+        // Without the thread, the next renewal finds out that the lease is gone.
         let _ = std::thread::Builder::new().name("lead".into()).spawn(watch);
     }
 
@@ -216,7 +217,7 @@ impl ReplicatedLog for EtcdLog {
     fn append(&mut self, at: Position, entry: &LogEntry) -> Append {
         let Some(Leadership { term, lease }) = &self.leadership else { return Append::Deposed };
         if lease.time_left().is_zero() {
-            // etcd has removed the lead by now, so it would not store the entry.
+            // etcd has removed the leader's key by now, so it would not store the entry.
             self.leadership = None;
             return Append::Deposed;
         }
@@ -229,7 +230,7 @@ impl ReplicatedLog for EtcdLog {
         let give_up = boot_ms() + (UNKNOWN_AFTER_LEASES * self.settings.lease_seconds * 1000) as i64;
         let mut may_be_stored = false;
         let outcome = loop {
-            // Once another hub can lead, clients that wait here would find that hub.
+            // This tries only until another hub can lead, because the clients that wait here can then use that hub.
             match self.gateway.ask_within("kv/txn", &body, || lease.time_left()) {
                 Ok(answer) if answer["succeeded"] == true => return Append::Stored,
                 Ok(answer) => break Self::explain_failure(&answer, &value),

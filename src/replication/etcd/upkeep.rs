@@ -1,4 +1,4 @@
-//! The work that a leading hub does outside its turns. It trims the log, finds out how far the other hubs have
+//! The work that a leading hub does outside its broker's loop. It trims the log, finds out how far the other hubs have
 //! followed the log, and asks the members of the cluster for their state.
 
 use super::gateway::{Gateway, decode, encode, encode_bytes, end_of_prefix, number};
@@ -45,7 +45,7 @@ pub struct MemberState {
     pub latency: Duration,
     /// The size of the member's database on the disk, in bytes.
     pub size: u64,
-    /// Maximum size of the member's database, in bytes; `None` if the member does not report it, which is so before
+    /// Maximum size of the member's database, in bytes; `None` if the member does not report it, as in versions before
     /// etcd 3.6.
     pub quota: Option<u64>,
     /// Whether the member leads the cluster.
