@@ -4,13 +4,13 @@
 # make sim-breaks  break the core on purpose and check that the simulator notices (needs python3)
 # make test-agents run real coding agents from npm and PyPI with a model on loopback (needs root, node, python3.12)
 # make test-machines run hubs, guests and strangers in network namespaces (needs root, ip, python3, PyPI)
-# make test-store  strike three hubs and three members of etcd under load for FAULTS_FOR=600 seconds (needs etcd, etcdctl,
-#                  python3; with root, ip and openssl on machines of their own)
+# make test-store  inject faults into three hubs and three members of etcd under load for FAULTS_FOR=600 seconds (needs
+#                  etcd, etcdctl, python3; with root, ip and openssl, each of them runs on its own machine)
 # make kills       kill -9 broker and sessions of the release build, N=1000 times with SEED=1
 # make load        run 100 sessions, IDLE=1000 silent connections and three hostile clients for MINUTES=10
 # make fleet       run SESSIONS=5000 sessions of other machines on one hub, idle and in a storm of reconnects
-# make count       count instructions of a verb, calls and a hook beside the last landed values (needs valgrind, python3);
-#                  RECORD=1 writes these values
+# make count       count the instructions of a verb, calls and a hook, and show the last landed values beside the counts
+#                  (needs valgrind, python3); RECORD=1 records the new counts
 # make fuzz        fuzz the decoders: TARGET=lines SECONDS=600, or all of them without TARGET
 # make coverage    run all tests and show which lines of the program they run, by folder (needs python3, LLVM's tools:
 #                  in Debian llvm-22); WORDS="--test mail" runs some tests
@@ -29,7 +29,7 @@
 # make test-packages  build all packages and use them as users do (needs root, lintian, debootstrap, node, PyPI);
 #                  PACKAGES= uses those that make packages built
 # STATIC=1         link the C library statically: a verb then starts in two thirds of the time
-# FEATURES=tls     build with TLS to etcd, as the packages are
+# FEATURES=tls     build with TLS to etcd, which the packages have
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -86,7 +86,7 @@ SEEDS ?= 1
 STEPS ?= 100000
 TRACE ?= 50
 
-# How long hubs and members of etcd are struck, seconds.
+# How long faults are injected into hubs and members of etcd, in seconds.
 FAULTS_FOR ?= 600
 CHECKER = tests/hub_failures/linearizability
 
@@ -125,7 +125,7 @@ bench: all
 count: all
 	@python3 tests/bench/count.py --program $(BIN) $(if $(RECORD),--record)
 
-# The profiles of all processes are small, but the build of all tests with counters takes a directory of its own.
+# The profiles of all processes are small, but the build of all tests with counters needs its own directory.
 coverage: target/tools/bin/cargo-llvm-cov
 	@PATH="$(CURDIR)/target/tools/bin:$$PATH" python3 tests/coverage/run.py -- $(WORDS)
 

@@ -21,7 +21,7 @@ const UNRUN: &[(&str, &str)] = &[
     ),
     ("make demo", "it builds; make recording shows what it says"),
     (
-        "make install   # into /usr/local; PREFIX, DESTDIR, and STATIC=1 for verbs that start faster",
+        "make install   # into /usr/local; takes PREFIX and DESTDIR; with STATIC=1, commands start faster",
         "builds; .ci/run runs it",
     ),
     ("pip install ./python", "asks a registry; tests/python.rs installs the package"),

@@ -1,7 +1,7 @@
 """The client of slm-mesh 1.x over HTTP: the same names, arguments, answers and errors.
 
-Every call names the peer that it acts as, and the broker trusts it because of the bearer token.
-:class:`slm_mesh.Mesh` needs neither.
+Every call names the peer that it acts as, and the broker trusts this name because of the bearer token.
+:class:`slm_mesh.Mesh` needs neither the name nor the token.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class SLMMeshClient:
 
     @property
     def mesh(self) -> Mesh:
-        """The same mesh over the Unix socket beside the token file: it needs no token and offers everything new."""
+        """The same mesh, over the Unix socket beside the token file. It needs no token, and offers all features."""
         if self._mesh is None:
             self._mesh = Mesh(data_dir=Path(self._token_path or _default_token_path()).parent)
         return self._mesh
@@ -104,7 +104,7 @@ class SLMMeshClient:
         self, pid: int, project_path: str, agent_type: str = "unknown", name: str = "auto",
         uds_path: Optional[str] = None,
     ) -> Dict[str, Any]:
-        """Registers a peer, whose id is ``peerId`` in the answer. It stays online by its heartbeats."""
+        """Registers a peer, whose id is ``peerId`` in the answer. The peer stays online while it sends heartbeats."""
         body: Dict[str, Any] = {"pid": pid, "projectPath": project_path, "agentType": agent_type, "name": name}
         if uds_path:
             body["udsPath"] = uds_path
@@ -180,11 +180,11 @@ class SLMMeshClient:
         *,
         wait: Optional[float] = 0,
     ) -> Union[Lock, Held]:
-        """Locks a file for a peer. If another peer holds it, the returned lock is empty, and using that in a
-        ``with`` raises :class:`LockedError`. The end of the ``with`` releases the lock. With ``wait`` this
+        """Locks a file for a peer. If another peer holds it, the returned lock is empty, and using that lock in a
+        ``with`` raises :class:`LockedError`. The end of the ``with`` releases the lock. With ``wait``, this
         retries for that many seconds and then raises.
 
-        Without ``peer_id`` it calls :meth:`Mesh.lock`, which waits in line and renews the lock.
+        Without ``peer_id``, this calls :meth:`Mesh.lock`, which waits in line and renews the lock.
         """
         if peer_id is None:
             return self.mesh.lock(file_path, reason=reason, ttl_minutes=ttl_minutes, wait=wait)

@@ -23,7 +23,7 @@ WAIT_MAX = 3600
 """The longest wait in one call, in seconds."""
 _PAUSE_MAX = 5.0
 _STANDBY_PAUSE = 0.1
-"""The pause before the hub that leads is asked, in seconds: another one may be about to lead."""
+"""The pause before the hub that leads is asked, in seconds: another hub may be about to lead."""
 
 REPEATABLE = frozenset({
     "peers", "whoami", "summary", "inbox", "state.get", "state.list", "lock.lock", "lock.unlock",
@@ -71,7 +71,7 @@ class Connection:
             self._connected()
 
     def _reset(self) -> None:
-        """Resets to unconnected, without locks: at the start, and in a child process, which inherits neither."""
+        """Begins without connection and locks: at the start, and in a child process, which inherits neither."""
         self._pid = os.getpid()
         self._link: Optional[RpcConnection] = None
         self._connecting = threading.RLock()
@@ -116,7 +116,7 @@ class Connection:
             try:
                 return self._connected().call(method, params, timeout)
             except Ambiguous as error:
-                # This process runs inside an agent that has shown no session so far.
+                # This process runs inside an agent of which the mesh knows no session so far.
                 if has_begun or "shortName" not in error.facts:
                     raise
                 self._begin_session(error.facts)
@@ -136,7 +136,7 @@ class Connection:
             time.sleep(0.01)
 
     def _go_to(self, leader: Optional[str]) -> None:
-        """Leaves a hub that stands by. The next connection goes to the hub that leads."""
+        """Leaves a hub that is a standby. The next connection goes to the hub that leads."""
         with self._connecting:
             self._leader = leader
             link = self._link
@@ -202,14 +202,14 @@ class Connection:
             raise Unavailable(f"the broker at {path} cannot be reached ({error})") from error
 
     def _open_stream(self, path: Path) -> socket.socket:
-        """Connects to the hub of a guest, to the hub that leads instead of this one, or to the broker here."""
+        """Connects to the hub of a guest, to the hub that leads instead of this one, or to this machine's broker."""
         if endpoint.is_remote(self.data_dir):
             return endpoint.connect_remote(self.data_dir)
         if self._leader is not None:
             try:
                 return endpoint.connect_remote(self.data_dir, self._leader)
             except Unavailable:
-                self._leader = None  # The broker here says who leads by now.
+                self._leader = None  # The broker here now says which hub leads.
         return endpoint.connect_local(path)
 
     @staticmethod

@@ -91,7 +91,7 @@ def _has_joined(directory: Path) -> bool:
 def connect_remote(directory: Path, hub: Optional[str] = None) -> socket.socket:
     """Connects through ``slm-mesh pipe`` and waits until the broker at the other end has answered.
 
-    :param hub: the address of a hub, if it is not the one of the settings.
+    :param hub: the address of a hub, if it is not the hub in the settings.
     :raises Unavailable: with the error message of the program.
     """
     near, far = socket.socketpair()
@@ -116,7 +116,7 @@ def connect_remote(directory: Path, hub: Optional[str] = None) -> socket.socket:
         process.kill()
         said = process.communicate()[1].decode(errors="replace").strip()
         raise Unavailable(said.splitlines()[-1] if said else "the broker on the other machine did not answer")
-    # Reading its output until it ends keeps it from blocking, and reaps the process.
+    # Reading the process's output until the end keeps the process from blocking, and reaps it.
     threading.Thread(target=process.communicate, name="slm-mesh pipe", daemon=True).start()
     return near
 

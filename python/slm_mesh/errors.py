@@ -57,7 +57,7 @@ class Refused(MeshError):
 class LockedError(MeshError):
     """The file is locked by somebody else, or by another command of yours.
 
-    With :meth:`Mesh.lock` it comes at once, or when ``wait`` is over.
+    :meth:`Mesh.lock` raises this at once, or when ``wait`` is over.
     """
 
     kind = "held"
@@ -69,7 +69,7 @@ class LockedError(MeshError):
 
     @property
     def holder(self) -> str:
-        """The name of the peer that holds it."""
+        """The name of the peer that holds the lock."""
         return str(self._lock.get("holder", ""))
 
     @property
@@ -89,7 +89,7 @@ class LockedError(MeshError):
 
     @property
     def queue(self) -> List[str]:
-        """The names of the peers waiting for it."""
+        """The names of the peers that wait for the lock."""
         return [str(name) for name in self.facts.get("queue", [])]
 
 
@@ -144,7 +144,7 @@ class ConnectionLost(Unavailable):
 
 
 class Standby(Unavailable):
-    """This hub stands by, and another one leads or is about to. The call had no effect."""
+    """This hub is a standby, and another hub leads or is about to lead. The call had no effect."""
 
     kind = "standby"
 
@@ -156,7 +156,7 @@ class Standby(Unavailable):
 
 
 class LockLost(MeshError):
-    """A held lock was lost: its lease ended, or the connection broke and another peer took it."""
+    """A held lock was lost: its lease ended, or the connection broke and another peer took the lock."""
 
 
 class EventGap(MeshError):

@@ -1,6 +1,7 @@
-"""What makes the remotes of two clones one: where git itself goes for a URL, in one spelling.
+"""Writes the URL of a remote in one spelling, after resolving it as git does, so that clones can be compared.
 
-The broker compares these spellings with those of the verbs, so the rules are those of ``src/sys/git``.
+The broker compares these spellings with those that slm-mesh itself sends, so the rules are those of
+``src/sys/git``.
 """
 
 from __future__ import annotations

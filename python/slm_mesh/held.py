@@ -58,12 +58,12 @@ class Held:
 
     @property
     def locked_by(self) -> str:
-        """The id of the peer that holds it, which is you."""
+        """The id of the peer that holds the lock, which is you."""
         return self._info.locked_by
 
     @property
     def holder(self) -> str:
-        """The name of the peer that holds it."""
+        """The name of the peer that holds the lock."""
         return self._info.holder
 
     @property
@@ -93,7 +93,7 @@ class Held:
             raise LockLost(f"{self.file_path} was already released")
 
     def release(self) -> None:
-        """Releases the lock. Does nothing if it is already released, or in a child of the process that took it."""
+        """Releases the lock. Does nothing after the release, or in a child of the process that took the lock."""
         if self._pid != os.getpid():
             return
         with self._one_at_a_time:
@@ -133,7 +133,7 @@ class Held:
             if answer["token"] == self.token:
                 self._note(answer, asked_at)
                 return
-            # It is held again, but was not in between, so another peer may have written to the file.
+            # The lock is held again, but it was not held in between, so another peer may have written to the file.
             self.lost = f"{self.file_path} was lost for a moment: the connection to the broker broke off"
             self._mesh._call("lock.unlock", self._which())
 

@@ -1,5 +1,5 @@
-"""The command ``slm-mesh`` of an installation without the program, as from source: runs the program that is installed
-elsewhere.
+"""The command ``slm-mesh`` of an installation without the program, such as an installation from source. It runs a
+program that is installed elsewhere.
 """
 
 import os

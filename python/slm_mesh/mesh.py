@@ -25,8 +25,8 @@ class Mesh(Connection):
     connection breaks, and any thread may use it.
 
     With a ``name`` it is a peer of its own, which others see and can write to, until :meth:`close`.
-    Without one it acts as whoever runs it: inside an agent's shell as that agent, elsewhere as the human;
-    or as the peer named by ``acting`` or ``$SLM_MESH_PEER``.
+    Without a name it acts as the peer named by ``acting`` or ``$SLM_MESH_PEER``, or else as whoever runs it:
+    inside an agent's shell as that agent, elsewhere as the human.
 
     >>> with Mesh(name="builder") as mesh:
     ...     mesh.name
@@ -160,10 +160,11 @@ class Mesh(Connection):
         grep: Optional[str] = None,
         since: Optional[str] = None,
     ) -> List[Mail]:
-        """What was written, the latest last: as the human every message on the mesh, as a peer your own, sent and
-        received. Only messages from or to ``with_peer``; or ``thread``, a message and the replies to it; or those
-        that contain all words of ``search`` or exactly the text ``grep``; ``since`` a time or ``"2h"`` ago. A message
-        to a group comes once, with the number of its ``copies``. Nothing counts as read.
+        """The messages on the mesh, the latest last. The human gets all messages; a peer gets those that it sent or
+        received. ``with_peer`` keeps only messages from or to that peer, ``thread`` only a message and the replies to
+        it, ``search`` only messages with all of these words, ``grep`` only messages with exactly this text, and
+        ``since`` only messages after a time, or within a duration such as ``"2h"``. A message to a group comes once,
+        with the number of its ``copies``. Nothing counts as read.
 
         >>> with Mesh(name="eve") as eve, Mesh(name="dan") as dan:
         ...     sent = eve.send("dan", "the Parser is done")
@@ -199,7 +200,7 @@ class Mesh(Connection):
             found += [mail for mail in page if mail.id in wanted and mail not in found]
             if after is not None and not page:
                 break
-            # The latest page first, because most callers ask soon; then from the start.
+            # The latest page comes first, because most callers ask soon; after it, all pages from the start.
             after = 0 if after is None else page[-1].seq
         return found
 
@@ -305,7 +306,7 @@ class Mesh(Connection):
         if ttl_minutes is not None:
             request["ttlMinutes"] = ttl_minutes
         until = None if wait is None else time.monotonic() + wait
-        # Started before the lock is granted, so that its end is noticed in any case.
+        # This is started before the lock is granted, so that the end of the lock is noticed in any case.
         self._start_keeper()
         while True:
             left = WAIT_MAX if until is None else until - time.monotonic()
@@ -398,7 +399,7 @@ class Mesh(Connection):
         return [self._whole(row) for row in answer["messages"]]
 
     def _whole(self, row: Dict[str, Any]) -> Mail:
-        """A message with all its parts. The broker sends the next part once the last one is marked as read."""
+        """A message with all its parts. The broker sends the next part once the previous one is marked as read."""
         text, starts_whole, again = row["payload"], row.get("part", 1) == 1, row.get("again", False)
         while row.get("part", 1) < row.get("parts", 1):
             self._call("inbox.mark_read", {"items": [f"{row['id']}@{row['upto']}"]})

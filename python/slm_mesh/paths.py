@@ -47,7 +47,7 @@ def _candidates() -> Iterator[str]:
     except metadata.PackageNotFoundError:
         installed = []
     yield from (str(file.locate()) for file in installed if file.name == "slm-mesh")
-    # With --target, pip puts it here and lists it elsewhere.
+    # With --target, pip puts the program here, but lists it at another place.
     yield str(Path(__file__).resolve().parent.parent / "bin" / "slm-mesh")
     yield from (os.path.join(folder, "slm-mesh") for folder in os.get_exec_path())
 

@@ -172,7 +172,7 @@ class RpcConnection:
         try:
             bell.send(b"!")
         except OSError:
-            pass  # It ends, or it rings already.
+            pass  # The connection is ending, or the bell is already full of signals.
 
     def _stop_reading(self) -> None:
         with self._state:

@@ -1,7 +1,7 @@
 """The values that the mesh returns: plain frozen dataclasses.
 
-The first half has the fields that slm-mesh 1.x has, no more and no fewer; the second half, which
-:class:`slm_mesh.Mesh` answers with, adds to them.
+The first half has exactly the fields that slm-mesh 1.x has. The second half, with which :class:`slm_mesh.Mesh`
+answers, adds to them.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class Lock:
         return cls(**_lock_fields(data))
 
     def _release_with(self, give_back: Callable[[], None]) -> Lock:
-        """The same lock, released at the end of a ``with``. Not a field, because it says nothing about the lock."""
+        """The same lock, released at the end of a ``with``. This is no field: it says nothing about the lock."""
         object.__setattr__(self, "_give_back", give_back)
         return self
 
@@ -269,16 +269,16 @@ class Mail(Message):
     """A message with its sender, its recipient and its receipt."""
 
     seq: int = 0
-    """Its sequence number, a cursor for :meth:`Mesh.history`."""
+    """The sequence number of the message, a cursor for :meth:`Mesh.history`."""
     from_name: str = ""
     to_name: str = ""
     receipt: str = ""
-    """``accepted``, ``offered``, ``read``, ``acked``, ``expired``, or on another mesh ``forwarded`` or ``refused``;
-    when it was fetched."""
+    """``accepted``, ``offered``, ``read``, ``acked``, ``expired``, or on another mesh ``forwarded`` or ``refused``,
+    as it was when the message was fetched."""
     group: Optional[str] = None
     reply_to: Optional[str] = None
     thread: Optional[str] = None
-    """The id of the first message of the conversation, where this one is a reply."""
+    """The id of the first message of the conversation, if this message is a reply."""
     again: bool = False
     """Whether it was offered before without being read."""
     whole: bool = True
@@ -286,7 +286,7 @@ class Mail(Message):
     offered_at: Optional[str] = None
     acked_at: Optional[str] = None
     copies: int = 1
-    """How many peers got it, where :meth:`Mesh.log` shows a message to a group once."""
+    """How many peers got the message, if :meth:`Mesh.log` shows a message to a group once."""
 
     @classmethod
     def from_dict(cls, data: Row) -> Mail:

@@ -1,5 +1,5 @@
 'use strict';
-// Puts the program itself in place of the script that runs it, so that a verb does not wait for a start of node.
+// Puts the program itself in place of the script that runs it, so that a command does not wait for node to start.
 //
 // Only npm links a command to the file itself; other package managers write a launcher that calls node with it,
 // and node can't run a program. If anything fails here, the script stays and works.
