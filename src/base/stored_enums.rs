@@ -130,7 +130,7 @@ impl MessageType {
 /// The owner of a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum LockOwner {
-    /// The peer itself. The lock ends when its lease expires, or earlier with the peer's session.
+    /// The peer itself. The lock ends when its lease expires, or earlier, when the peer's session ends.
     #[default]
     Peer,
     /// A turn of an agent. An edit took the lock, and the lock ends with the turn.

@@ -1,4 +1,4 @@
-//! A blocking connection to a broker. This is either the broker on this machine, which the client can start, or a hub.
+//! A blocking connection to a broker. The broker is either on this machine, where the client can start it, or on a hub.
 //!
 //! **Invariant:** a call whose response was lost is repeated only if repeating does no harm.
 

@@ -13,7 +13,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Maximum length of a label, in bytes. The standard allows 63 bytes, but libmdns does not.
+/// Maximum length of a label, in bytes. The standard allows 63 bytes, but libmdns allows only 62.
 const LABEL_BYTES_MAX: usize = 62;
 /// Maximum length of the version, in bytes. Other hubs ignore longer versions.
 const VERSION_BYTES_MAX: usize = 32;

@@ -80,7 +80,7 @@ impl MdnsSupervisor {
         self.child.as_ref().map(Child::id)
     }
 
-    /// Checks a running process. If it announces old addresses, it is replaced.
+    /// Checks a running process. A process that announces old addresses is told to stop, and a new one replaces it.
     fn check_running(&mut self, now_ms: i64) -> Option<i64> {
         let was_asked = self.child.as_ref().is_some_and(|child| child.stdin.is_none());
         if !was_asked && (self.local_addresses)() != self.announcement.addresses {
@@ -119,8 +119,8 @@ impl MdnsSupervisor {
         }
         let mut command = Command::new(&self.program);
         command.args(["announce", "--"]).args(self.announcement.to_args());
-        // The environment could contain a secret, so it is cleared. Because of its own group, Ctrl-C in the terminal
-        // does not reach the process, which ends when its input ends.
+        // The environment could contain a secret, so it is cleared. The process gets its own group, so that Ctrl-C in
+        // the terminal does not reach it. It ends when its input ends.
         command.env_clear().current_dir("/").process_group(0);
         match command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
             Ok(child) => (self.child, self.started_ms) = (Some(child), now_ms),

@@ -73,7 +73,7 @@ impl AgentNotifier {
     pub fn notify(&self, text: &str) -> Result<(), String> {
         match &self.route {
             NotifyRoute::Socket { path, token } => {
-                write_to_inbox(path, token, text).map_err(|error| format!("its socket: {error}"))
+                write_to_inbox(path, token, text).map_err(|error| format!("the session's socket: {error}"))
             }
             NotifyRoute::Command { program, arguments, variable, session } => {
                 let fill = |word: &&str| word.replace("{session}", session).replace("{text}", text);

@@ -33,9 +33,9 @@ struct HubAddress<'a> {
 /// silent.
 pub type SecondOpinion = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// Connects to a hub and proves the secret. Returns the stream for lines. Jitter keeps guests that lost their
-/// connections at the same time from trying again at the same time. With a second opinion, the connection to a
-/// silent hub ends sooner.
+/// Connects to a hub, and proves to the hub that this machine knows the secret. Returns the stream for lines. Jitter
+/// keeps guests that lost their connections at the same time from trying again at the same time. With a second opinion,
+/// the connection to a silent hub ends sooner.
 ///
 /// # Errors
 /// `Gone` when the hub can't be reached, `Refused` when the secrets differ.

@@ -68,7 +68,7 @@ impl std::fmt::Display for LogError {
         match self {
             LogError::NoAnswer(why) | LogError::Refused(why) => f.write_str(why),
             LogError::Trimmed(first) => {
-                write!(f, "the log begins at entry {}, so this hub needs a snapshot of the hub that leads", first.0)
+                write!(f, "the log begins at entry {}, so this hub needs a snapshot from the hub that leads", first.0)
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Counters that the database stores, so that no rows need to be counted: the last sequence numbers, and the
 //! numbers of rows in the tables.
 //!
-//! **Invariant:** no sequence number and no fencing token is used twice, even if a power failure destroys the end
-//! of the write-ahead log. Numbers are reserved in blocks, in a separate file. The file is on the disk before the
+//! **Invariant:** no sequence number and no fencing token is used twice, even if a power failure destroys the end of
+//! the write-ahead log. Numbers are reserved in blocks, in a separate file. The file has reached the disk before the
 //! first number of a block is used.
 
 use super::columns::update_row;

@@ -218,7 +218,7 @@ impl Store {
         Ok(query.query_row([num], |row| row.get::<_, String>(0))?.into())
     }
 
-    /// The highest sequence number of a message before this time. Later messages have higher numbers.
+    /// The highest sequence number of a message before this time; 0 if there is no such message.
     pub fn message_at(&self, time: i64) -> StoreResult<i64> {
         let (mut low, mut high) = (0, self.counters.message_last);
         let mut query = self.db.prepare_cached("SELECT created FROM message WHERE seq >= ?1 ORDER BY seq LIMIT 1")?;

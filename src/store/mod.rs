@@ -45,13 +45,14 @@ use std::path::Path;
 /// Why a call to the store failed.
 #[derive(Debug)]
 pub enum StoreError {
-    /// A newer slm-mesh has written the file. The numbers are the schema version of the file and ours.
+    /// A newer slm-mesh has written the file or a changeset. The numbers are its format and the newest one that we
+    /// know.
     Newer(i64, i64),
     /// The file is damaged, or it is not a database.
     Corrupt(String),
     /// The disk is full.
     Full,
-    /// Any other error that SQLite reports.
+    /// Any other error, such as one that SQLite reports.
     Sql(String),
 }
 

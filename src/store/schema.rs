@@ -21,7 +21,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
 /// Applies the steps that a file lacks, each in its own transaction.
 ///
 /// # Errors
-/// When the file has the tables of a newer version, or the disk refuses.
+/// When the file has the tables of a newer version, or can't be written.
 pub(super) fn migrate(db: &mut Connection, migrations: &[&str]) -> StoreResult<()> {
     let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let newest = migrations.len() as i64;

@@ -5,9 +5,9 @@ use super::settings::{LINKS, SECRET, Settings};
 use crate::base::error::{Error, ErrorKind};
 use std::net::UdpSocket;
 
-/// Minimum length of a secret, in characters. Shorter secrets are refused.
+/// Minimum length of a secret, in bytes. Shorter secrets are refused.
 pub const SECRET_MIN: usize = 8;
-/// How many characters a good secret has. Shorter secrets cause a warning.
+/// How many bytes a good secret has. Shorter secrets cause a warning.
 pub const SECRET_GOOD: usize = 16;
 
 /// Where the broker is.
@@ -145,8 +145,8 @@ fn check_secret(secret: &str, host: &str) -> Result<(), Error> {
     }
     let is = if secret.is_empty() { "is missing" } else { "is too short to keep strangers out" };
     let text = format!(
-        "SLM_MESH_SHARED_SECRET {is}, and SLM_MESH_HOST={host} involves other machines; get a good secret from \
-         slm-mesh secret, and put it into the environment, or the file config in the data directory, on every machine"
+        "SLM_MESH_SHARED_SECRET {is}, and SLM_MESH_HOST={host} involves other machines; run slm-mesh secret \
+         once, and put its output into the environment, or into the file config in the data directory, on every machine"
     );
     Err(Error::new(ErrorKind::Usage, text))
 }

@@ -43,7 +43,7 @@ pub fn run_bounded(command: &mut Command, input: &[u8], limit: Duration, cancel:
     }
 }
 
-/// The part of the input that the command has not read yet.
+/// The part of the input that has not been written to the command yet.
 struct InputPipe<'a> {
     /// `None` once everything has been written, or once the command has closed its standard input.
     pipe: Option<ChildStdin>,
@@ -57,7 +57,7 @@ impl InputPipe<'_> {
             match pipe.write(self.rest) {
                 Ok(n) => self.rest = &self.rest[n..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // A command may leave its input unread.
+                // A command may leave its input unread, so this is no failure.
                 Err(_) => self.pipe = None,
             }
             if self.rest.is_empty() {

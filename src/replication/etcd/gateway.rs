@@ -45,7 +45,7 @@ enum Reply {
     Silent(String),
 }
 
-/// A client of one cluster. Clones of it share its connections.
+/// A client of one cluster. Clones of a client share its connections.
 #[derive(Clone)]
 pub(super) struct Gateway {
     members: Vec<String>,
@@ -140,7 +140,7 @@ impl Gateway {
         }
     }
 
-    /// Gets a token for this hub's user account, if it has one and has no token yet.
+    /// Gets a token for this hub's user account, if this hub has an account and has no token yet.
     fn log_in(&mut self) -> Result<(), Reply> {
         let Some(user) = self.user.as_ref().filter(|_| self.token.is_none()) else { return Ok(()) };
         let credentials = json!({ "name": user.name, "password": user.password });

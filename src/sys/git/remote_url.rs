@@ -72,7 +72,7 @@ fn split(url: &str) -> Location {
     }
 }
 
-/// A place on a host, which may be written with a user and a port.
+/// Parses a place on a host. A user and a port may be written with the host.
 fn on_host(host: &str, path: &str, is_ssh: bool) -> Location {
     let (login, host) = host.rsplit_once('@').map_or((None, host), |(login, host)| (Some(login), host));
     // Brackets stand around an IPv6 address, or around a host with its port.

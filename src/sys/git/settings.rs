@@ -63,7 +63,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Whether the condition of an `includeIf` holds. `onbranch` counts as not met: whether two clones are one
+    /// Whether the condition of an `includeIf` holds. `onbranch` counts as not met, because whether two clones are one
     /// repository must not depend on their branches.
     fn holds(&self, condition: &str, folder: &Path) -> bool {
         match condition.split_once(':') {

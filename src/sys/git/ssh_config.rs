@@ -1,5 +1,5 @@
-//! Finds the host that ssh connects to for a name, in the files of ssh_config(5): `Host` and `Match` blocks, and the
-//! files that they include.
+//! Finds out to which host ssh connects for a name. This is written in the files of ssh_config(5), with `Host` and
+//! `Match` blocks, and in the files that they include.
 
 use crate::base::wildcards::{has_wildcards, live_pattern, pattern, text_fits};
 use crate::sys::account;

@@ -50,7 +50,7 @@ mod spelling {
         fn entries(&self, folder: &Path) -> Vec<(OsString, u64)>;
     }
 
-    /// The system's own files.
+    /// The real file system.
     pub(super) struct System;
 
     impl Names for System {
