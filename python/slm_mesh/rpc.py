@@ -227,7 +227,7 @@ class RpcConnection:
             pause, n_calls = _PAUSE_MIN, self._n_calls
             while self.lost is None:
                 with self._state:
-                    # A thread that has just called will probably call again, and then reads itself.
+                    # A thread that has just called will probably call again, and then reads the socket itself.
                     is_quiet = not self._reading and n_calls == self._n_calls
                     n_calls = self._n_calls
                     if is_quiet:

@@ -1,6 +1,6 @@
-"""The client of slm-mesh 1.x beside the original from PyPI: every method through both, on one broker.
+"""The client of slm-mesh 1.x beside the original from PyPI: calls every method of both, on one broker.
 
-Without the old package in this Python's site-packages only what it promised is checked.
+Without the old package in this Python's site-packages, only what the old package promised is checked.
 """
 
 import dataclasses
@@ -156,7 +156,7 @@ class BesideTheOldClient(MeshTest):
         lines = scenario(package, client, self.port(), str(self.root))
         pid = self.broker_pid()
         self.assertEqual(self.verb("stop")[0], 0)
-        # Without the second file, the numbers would go on.
+        # If the second file stayed, the sequence numbers would continue instead of starting again.
         for file in [*self.dir.glob("broker.db*"), self.dir / "broker.numbers"]:
             file.unlink()
         return [line.replace(f"'pid', {pid}", "'pid', PID") for line in lines]
@@ -182,7 +182,7 @@ class BesideTheOldClient(MeshTest):
             for method, args in reads:
                 self.assertEqual(plain(getattr(new, method)(*args)), plain(getattr(old, method)(*args)), method)
             old.inbox(peer)
-            # Fetching marks messages as read again, so that time may differ by a second.
+            # Fetching marks messages as read again, so the time of that may differ and is not compared.
             both = [reader.inbox(peer, "all") for reader in (old, new)]
             told = [[(message.id, message.payload, message.msg_type) for message in found] for found in both]
             self.assertEqual(told[0], told[1])

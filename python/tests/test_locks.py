@@ -67,7 +67,7 @@ class Locks(MeshTest):
         with Mesh(name="ann") as ann, Mesh(name="bob", timeout=0.2) as bob:
             held = ann.lock("a.py")
             link, call = bob._link, bob._link.call
-            # An answer that never arrives in time, as from a stopped broker.
+            # No answer arrives in time, as from a stopped broker.
             link.call = lambda method, params, timeout: call(method, params, min(timeout, 0.2))
             with self.assertRaises(slm_mesh.TimedOut):
                 bob.lock("a.py", wait=20)
@@ -107,7 +107,7 @@ class Locks(MeshTest):
             before = held.expires_at
 
             def is_renewed():
-                # Make it due; again, in case the lock was taken in this very millisecond.
+                # Makes the renewal due. This is repeated, in case the lock was taken in this very millisecond.
                 with mesh._changed:
                     held._renew_at = time.monotonic()
                     mesh._changed.notify_all()
@@ -265,7 +265,7 @@ class Reconnecting(MeshTest):
 
 
 def lives(pid):
-    """Whether a process is alive. A zombie is not, once its last thread has closed its sockets."""
+    """Whether a process is alive. A zombie is not alive once its last thread has ended."""
     try:
         n_threads = len(os.listdir(f"/proc/{pid}/task"))
         with open(f"/proc/{pid}/stat") as stat:

@@ -1,5 +1,5 @@
-"""Which program the package runs: the user's choice, the one that came with it, or the one on PATH, but never the
-command of another installation that has no program either.
+"""Which program the package runs: the user's choice, the program that came with the package, or the program on
+PATH, but never the command of another installation that has no program either.
 """
 
 import os

@@ -43,7 +43,7 @@ class Far(MeshTest):
         lines = [f"{name}={value}\n" for name, value in self.far.items()]
         (self.dir / "config").write_text("# the office\n" + "".join(lines))
         self.assertEqual(Mesh("script").peers(), [])
-        # A program that this script starts acts as the script, which its own list leaves out.
+        # A program that this script starts acts as the script, and a list of peers leaves out the peer that asks.
         self.assertIn(b"script", self.on_hub("peers", "--all", "--as", "human").stdout)
 
     def test_what_the_program_says_reaches_the_script(self):

@@ -30,7 +30,7 @@ pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
         Err(error) => return Err(unreachable(places, &error)),
     }
     let (child, pid) = match spawn_broker(places) {
-        // Another program has meanwhile started a broker without taking this lock.
+        // In the meantime, another program has started a broker without taking this lock.
         Err(error) if error.kind == ErrorKind::Refused => return Client::connect_local(places).map_err(|_| error),
         started => started?,
     };

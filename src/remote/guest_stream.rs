@@ -177,7 +177,7 @@ impl std::fmt::Debug for GuestStream {
 }
 
 impl Connection {
-    /// Takes what has arrived, as long as there is room for it.
+    /// Receives what has arrived, as long as there is room for it.
     fn receive(&mut self, now: Instant) {
         while self.lines.len() < WAITING_MAX && !self.has_ended {
             match self.socket.read() {

@@ -167,7 +167,7 @@ fn parse_ssh(target: &str) -> Result<HubAddress, Error> {
         Some((name, port)) if port.parse::<u16>().is_ok() => (name, port.parse().ok()),
         _ => (target, None),
     };
-    // ssh would take a name that begins with a dash for an option.
+    // ssh would treat a name that begins with a dash as an option.
     let is_name = !name.is_empty() && !name.starts_with('-') && !name.contains(char::is_whitespace);
     if is_name && !name.contains("@-") {
         return Ok(HubAddress::Ssh { target: name.to_owned(), port });

@@ -53,7 +53,8 @@ impl Clock {
     }
 
     /// Continues the clock of an earlier broker if the machine has not been rebooted since then, so that no lease ends
-    /// when somebody has set the wall clock meanwhile. `None` after a reboot, or if the text has another format.
+    /// because somebody has set the wall clock in the meantime. `None` after a reboot, or if the text has another
+    /// format.
     pub fn resume(saved: &str, floor: i64) -> Option<Clock> {
         let mut words = saved.split_whitespace();
         let boot_id = words.next()?;

@@ -1,4 +1,4 @@
-//! Reads the short fields of a JSON object of any size. The object may be UTF-16, and other bytes may stand before it.
+//! Reads the short fields of a JSON object of any size. The object may be UTF-16, and other bytes may come before it.
 //! The object may also contain unpaired surrogates, texts of many megabytes, deep nesting or repeated names, and its
 //! end may be missing.
 //!
@@ -49,7 +49,7 @@ impl NeededFields {
     }
 }
 
-/// Reads the first object, and skips what stands before it, such as a byte order mark. Returns `None` if there is no
+/// Reads the first object, and skips what comes before it, such as a byte order mark. Returns `None` if there is no
 /// object.
 pub fn read_object(bytes: &mut dyn Iterator<Item = u8>, needed: &NeededFields) -> Option<Value> {
     let room = Room { texts: TEXTS_MAX, reserve: RESERVE, values: VALUES_MAX };

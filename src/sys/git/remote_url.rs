@@ -75,7 +75,7 @@ fn split(url: &str) -> Location {
 /// Parses a place on a host. A user and a port may be written with the host.
 fn on_host(host: &str, path: &str, is_ssh: bool) -> Location {
     let (login, host) = host.rsplit_once('@').map_or((None, host), |(login, host)| (Some(login), host));
-    // Brackets stand around an IPv6 address, or around a host with its port.
+    // Brackets surround an IPv6 address, or a host with its port.
     let host = match host.strip_prefix('[') {
         Some(host) => host.split(']').next().unwrap_or(host),
         None => host.split([':', ']']).next().unwrap_or(host),

@@ -94,7 +94,7 @@ fn names_that_fit(folder: &Path, pattern: &str) -> Vec<PathBuf> {
 }
 
 /// Splits a line into a keyword and its arguments, up to a comment. An argument may be quoted, and an equals sign may
-/// stand after the keyword.
+/// follow the keyword.
 fn words(line: &str) -> Vec<String> {
     let line = line.trim();
     let keyword = line.split(|c: char| c.is_whitespace() || c == '=').next().unwrap_or_default();
