@@ -24,18 +24,18 @@
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod agents;
 pub mod base;
-pub mod core;
-pub mod store;
-pub mod wire;
-pub mod remote;
-pub mod replication;
 pub mod broker;
+pub mod cli;
 pub mod client;
-pub mod mcp;
+pub mod core;
 pub mod discovery;
 pub mod known_agents;
+pub mod mcp;
+pub mod remote;
+pub mod replication;
 pub mod shell_writes;
-pub mod agents;
-pub mod cli;
+pub mod store;
 pub mod sys;
+pub mod wire;

@@ -11,7 +11,7 @@ use super::notification_check::check_notifications;
 use super::prove::calls_in_file;
 use super::setup_environment::{EditedFile, Environment, is_program, read_hooks};
 use super::shared_log_check::{check_shared_log, check_without_leader};
-use super::shield_trial::try_shield;
+use super::shield_support::try_shield;
 use super::{generated_files, plugin_package, safe_write};
 use crate::base::error::Error;
 use crate::base::untrusted_text::line;

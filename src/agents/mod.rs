@@ -3,6 +3,7 @@
 //! **Invariant:** a mesh that is down, slow or wrong never stops an agent's work. Facts about a single agent are in
 //! [`crate::known_agents`].
 
+pub mod agent_list_setting;
 pub mod config_entries;
 mod data_dir_check;
 pub mod doctor;
@@ -11,27 +12,26 @@ mod export_session_id;
 pub mod generated_files;
 pub mod held_files;
 pub mod hook;
-mod hub_check;
 pub mod hook_input;
 mod hook_stdin;
 pub mod hook_text;
+mod hub_check;
 pub mod json_edit;
 mod mcp_tool_writes;
 pub mod notification_check;
 pub mod own_tool_calls;
-pub mod per_agent_settings;
 pub mod plugin_package;
 pub mod prove;
 mod registered_server;
 mod replaced_by_git;
 pub mod safe_write;
 pub mod session_shield;
-mod shared_log_check;
 pub mod setup;
 pub mod setup_environment;
 pub mod setup_records;
+mod shared_log_check;
 pub mod shell_tool_writes;
-pub mod shield_trial;
+pub mod shield_support;
 mod toml_document;
 pub mod toml_entry;
 mod toml_hooks;

@@ -7,25 +7,25 @@
 //! clients, and flush sends only what is committed.
 
 mod checkpoint_thread;
+mod desktop_notifications;
 mod directory_lookups;
 mod event_loop;
 pub mod http;
 mod http_requests;
 #[doc(hidden)]
-pub mod legacy_http;
-#[doc(hidden)]
 pub mod leadership;
-mod shutdown_decision;
+#[doc(hidden)]
+pub mod legacy_http;
+mod log_rate_limit;
 mod mesh_links;
 pub mod methods;
-mod desktop_notifications;
 mod peer_sockets;
 mod process_exits;
 mod push_connection;
 mod remote_listener;
 mod role_changes;
+mod shutdown_decision;
 pub mod startup;
-mod stranger_count;
 mod superlocalmemory_routes;
 mod unix_clients;
 pub mod web;

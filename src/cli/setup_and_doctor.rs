@@ -1,12 +1,12 @@
 //! `setup` and `doctor`: print what they changed or found, for people and for programs.
 
 use super::print_line;
-use crate::agents::per_agent_settings::set_agents;
+use crate::agents::agent_list_setting::set_agents;
 use crate::agents::prove::NOT_PROVEN;
 use crate::agents::session_shield::SessionShield;
 use crate::agents::setup::{self, SetupStep};
 use crate::agents::setup_environment::Environment;
-use crate::agents::{doctor, prove, shield_trial};
+use crate::agents::{doctor, prove, shield_support};
 use crate::base::error::{Error, ErrorKind};
 use crate::known_agents::{AGENTS, Agent, shieldable, wakeable};
 use crate::sys::data_dir::DataDir;
@@ -85,7 +85,7 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
 /// Saves the settings that list agents. Returns whether any list changed.
 fn save_lists(options: &SetupOptions, environment: &mut Environment, chosen: &[&Agent]) -> Result<bool, Error> {
     if options.shield == Some(true) {
-        shield_trial::try_shield(&environment.program)
+        shield_support::try_shield(&environment.program)
             .map_err(|why| Error::new(ErrorKind::Usage, format!("--shield: {why}")))?;
     }
     let wake = AgentList { setting: WAKE, choice: options.wake, able: wakeable(), flag: "--wake", done: "woken" };

@@ -11,10 +11,10 @@
 //! libmdns runs in a separate process, which does not know any secret.
 
 pub mod addresses;
-pub mod packet;
-pub mod browse;
 pub mod announcer_process;
+pub mod browse;
 pub mod mdns_supervisor;
+pub mod packet;
 
 pub use browse::{DiscoveredService, ServiceKind, browse};
 pub use mdns_supervisor::MdnsSupervisor;

@@ -2,8 +2,8 @@
 //!
 //! **Invariant:** this code does no input or output. It only converts between buffers and messages.
 
+mod convert_to_utf8;
 pub mod json_field_scanner;
 pub mod line_splitter;
 pub mod rpc;
 mod text_excerpt;
-mod convert_to_utf8;

@@ -14,8 +14,8 @@ mod command_notes;
 mod copies;
 mod file_state;
 mod holder_records;
-mod own_file_changes;
 mod overwrite_records;
+mod own_file_changes;
 pub mod restore;
 mod watched_files;
 

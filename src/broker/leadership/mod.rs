@@ -7,8 +7,8 @@
 //! The database of a hub is never ahead of the log.
 
 mod config;
-mod leader;
 mod database_log_match;
+mod leader;
 mod role;
 mod snapshot_fetch;
 mod snapshot_source;

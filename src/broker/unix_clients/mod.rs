@@ -13,8 +13,8 @@ mod retired_methods;
 
 use super::event_loop::{LISTENER, LoopContext};
 use super::log;
+use super::log_rate_limit::EventCount;
 use super::shutdown_decision::ShutdownReason;
-use super::stranger_count::StrangerCount;
 use crate::sys::process;
 use crate::wire::rpc;
 use connection::{ClientConnection, READ_MAX, ServiceRank};
@@ -70,7 +70,7 @@ pub struct UnixClients {
     /// The clock of the fair queue: the virtual start time of the last client that was served.
     queue_time: u64,
     /// How many connections of other users were refused.
-    n_refused: StrangerCount,
+    n_refused: EventCount,
 }
 
 impl UnixClients {
@@ -95,7 +95,7 @@ impl UnixClients {
             buffer: vec![0; READ_MAX],
             turn: 0,
             queue_time: 0,
-            n_refused: StrangerCount::default(),
+            n_refused: EventCount::default(),
         })
     }
 

@@ -38,7 +38,7 @@ const FILES: &[PageFile] = &[
     ("/page/mailbox.js", JAVASCRIPT, include_str!("page/mailbox.js")),
     ("/page/lanes.js", JAVASCRIPT, include_str!("page/lanes.js")),
     ("/page/state.js", JAVASCRIPT, include_str!("page/state.js")),
-    ("/page/events.js", JAVASCRIPT, include_str!("page/events.js")),
+    ("/page/events_list.js", JAVASCRIPT, include_str!("page/events_list.js")),
 ];
 
 /// The path that opens the page. A code follows it.

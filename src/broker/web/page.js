@@ -7,7 +7,7 @@ import '/page/messages.js';
 import '/page/search.js';
 import '/page/mailbox.js';
 import '/page/state.js';
-import '/page/events.js';
+import '/page/events_list.js';
 import { $, setText, tame } from '/page/dom.js';
 import { listen, showState } from '/page/connection.js';
 import { openWriteDialog } from '/page/dialogs.js';

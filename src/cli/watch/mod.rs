@@ -6,10 +6,10 @@
 
 mod conversations;
 pub mod draw;
-pub mod key_actions;
 #[cfg(test)]
 mod draw_tests;
 pub mod feed;
+pub mod key_actions;
 pub mod key_decoder;
 pub mod model;
 pub mod screen_text;

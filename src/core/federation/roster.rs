@@ -8,7 +8,7 @@ use crate::base::error::Error;
 use crate::base::ids::{MeshUrl, PeerId};
 use crate::base::{limits, time};
 use crate::core::Mesh;
-use crate::core::peers::linked_peers::LinkedParts;
+use crate::core::peers::peers_of_linked_meshes::LinkedParts;
 use crate::core::peers::{LinkedPeer, Peer, Peers};
 use crate::store::PeerRow;
 use serde_json::{Value, json};

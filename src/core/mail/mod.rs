@@ -3,12 +3,12 @@
 //! **Invariant:** only this module writes messages and their receipts. A receipt never claims more than is known:
 //! accepted, offered, read, acknowledged, expired, or forwarded to or refused by a linked mesh.
 
-mod hook_repeats;
-mod person_alerts;
-pub mod log_operation;
 mod history;
+mod hook_repeats;
 mod inbox;
 mod inbox_search;
+pub mod log_operation;
+mod person_alerts;
 pub mod receipts;
 mod text_filter;
 pub mod wakeups;

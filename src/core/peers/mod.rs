@@ -10,14 +10,14 @@ mod attachments;
 pub(in crate::core) mod caller_resolver;
 pub mod decline_takeover;
 pub mod http_registration;
-pub(in crate::core) mod linked_peers;
 mod name_lookup;
 mod peer_table;
+pub(in crate::core) mod peers_of_linked_meshes;
 mod presence;
 mod retention;
 pub mod sessions;
 
-pub use linked_peers::LinkedPeer;
+pub use peers_of_linked_meshes::LinkedPeer;
 
 use super::journal::{Change, Journal};
 use super::locks::Locks;

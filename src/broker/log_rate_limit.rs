@@ -6,13 +6,13 @@ const REPORT_EVERY_MS: i64 = 60_000;
 
 /// How many events of one kind have happened since the last report.
 #[derive(Debug, Default)]
-pub struct StrangerCount {
+pub struct EventCount {
     n: u64,
     /// When the next report may be written, in ms. The first report is written at once.
     next_report: i64,
 }
 
-impl StrangerCount {
+impl EventCount {
     /// Counts one event.
     pub fn add(&mut self) {
         self.n += 1;
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn the_first_event_is_reported_at_once_and_many_are_one_report() {
-        let mut count = StrangerCount::default();
+        let mut count = EventCount::default();
         assert_eq!((count.report_due(), count.take_report(1000)), (None, None));
         count.add();
         assert_eq!((count.take_report(1000), count.take_report(200_000)), (Some(1), None));
