@@ -94,7 +94,10 @@ fn the_help_becomes_pages_that_load_nothing() {
         assert!(page.contains("<pre>") && !page.contains("<script") && !page.contains("src="), "{name}");
     }
     let page = read("target/html/locks.html");
-    assert!(page.contains("<p>A lock gives one peer some files for a limited time. Another peer that"), "prose flows");
+    assert!(
+        page.contains("<p>A lock gives one peer the sole right to change some files, for a limited"),
+        "prose flows"
+    );
     assert!(page.contains("\n  $ slm-mesh lock list\n  FILE         LOCKED BY"), "an example stays as it is");
 }
 

@@ -96,7 +96,8 @@ fn take_out(file: &mut TomlFile<'_>, is_ours: impl Fn(&str) -> bool) {
     let list = file.document.get(LIST).and_then(Item::as_array_of_tables);
     let places = list.into_iter().flat_map(|list| list.iter().enumerate()).filter(|(_, table)| is_ours(*table));
     let places: Vec<usize> = places.map(|(n, _)| n).collect();
-    // The last of our tables is removed first, so that the comments before the first one move past all of them.
+    // Our tables are removed from last to first, so that the comments above the topmost one end up above what follows
+    // the last one.
     for n in places.into_iter().rev() {
         let Some(list) = file.document.get_mut(LIST).and_then(Item::as_array_of_tables_mut) else { return };
         let removed = list.remove(n);

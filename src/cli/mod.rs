@@ -159,7 +159,7 @@ fn explain_absence(places: &DataDir, error: Error) -> Error {
 }
 
 fn no_broker() -> Error {
-    let text = "no broker is running; start one with slm-mesh start --detach, or use any verb that starts one";
+    let text = "no broker is running; start one with slm-mesh start --detach, or use a command that starts one, such as slm-mesh peers";
     Error::new(ErrorKind::Gone, text)
 }
 

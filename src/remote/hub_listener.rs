@@ -167,7 +167,7 @@ impl Acceptor {
         let mut checked_at = Instant::now();
         while !self.stopping.load(Ordering::Acquire) {
             if self.poll.poll(&mut events, self.timeout()).is_err_and(|e| e.kind() != ErrorKind::Interrupted) {
-                (self.broker.log)("other machines are no longer served: waiting for their connections failed");
+                (self.broker.log)("other machines are no longer served: this hub can't wait for connections any more");
                 return;
             }
             for n in self.ready_connections(&events) {

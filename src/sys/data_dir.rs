@@ -102,7 +102,8 @@ impl DataDir {
             std::io::ErrorKind::AlreadyExists => Ok(()),
             _ => Err(error),
         }) {
-            return Err(self.error(&format!("needs {} for its socket, which can't be created", dir.display()), &error));
+            return Err(self
+                .error(&format!("needs {} for its socket, but this folder can't be created", dir.display()), &error));
         }
         let meta = fs::symlink_metadata(dir).map_err(|error| self.error("can't be read", &error))?;
         if meta.is_dir() && meta.uid() == super::uid() && meta.mode() & 0o077 == 0 {

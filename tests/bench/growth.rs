@@ -6,9 +6,9 @@ use super::filled_store::{N_PEERS, UNREAD, VALUE, fill, peer};
 use super::place::{Line, Mesh, request};
 use serde_json::{Value, json};
 
-/// Messages and events of the large mesh.
+/// How many messages and events the large mesh holds.
 const MANY: usize = 1_000_000;
-/// Those of the small mesh: enough to fill every page of an answer here, too.
+/// How many messages and events the small mesh holds. They are enough to fill a page of every answer.
 const FEW: usize = N_PEERS * 120;
 
 /// A mesh with this many rows, and a connection as one of its peers.

@@ -141,7 +141,7 @@ impl Disk {
         self.call(conn, &core::locks::LOCK, json!({ "filePath": "/p/x", "ttlMinutes": 60 }))
     }
 
-    /// Somebody else holds the right to write to the file meanwhile, so that the mesh can't write.
+    /// While `during` runs, another connection holds the write lock of the database, so the mesh can't write.
     fn refusing(&mut self, during: impl FnOnce(&mut Disk)) {
         let other = rusqlite::Connection::open(&self.path).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();

@@ -4,7 +4,7 @@
 
 use slm_mesh::discovery::packet::parse_response;
 
-/// Parses the packet as a response to the query whose id it has, and as one to another query.
+/// Parses the packet twice: as a response to the query with the same id, and as a response to a different query.
 pub fn check(data: &[u8]) {
     let id = u16::from_be_bytes([data.first().copied().unwrap_or(0), data.get(1).copied().unwrap_or(0)]);
     assert_eq!(parse_response(data, !id), None, "a response to another query");

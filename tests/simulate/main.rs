@@ -21,7 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 use world::{Disk, World};
 
-/// Seeds of `make test`, and steps of each.
+/// How many seeds `make test` runs, and how many steps each seed takes.
 const SEEDS: u64 = 40;
 const STEPS: u64 = 600;
 /// One in this many seeds keeps the store in a file, which a crash leaves as `kill -9` would.

@@ -15,8 +15,8 @@ pub enum TurnEnd {
     Committed,
     /// The turn was rolled back, and its callers get the error. The hub continues to lead.
     TakenBack,
-    /// The hub no longer leads, for this reason. Nothing of the turn may leave, not even an error, because the turn
-    /// may be in the log. The mesh must be dropped, and its store must go to a standby.
+    /// The hub no longer leads, for this reason. Nothing from this turn may be sent, not even an error, because the
+    /// turn may be in the log. The mesh must be dropped, and this hub goes on as a standby with the mesh's store.
     Deposed(String),
 }
 

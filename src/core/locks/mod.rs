@@ -265,7 +265,7 @@ fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     Ok(Outcome::Ready(value))
 }
 
-/// Where a lock stands in a list in the order of the grants.
+/// The position of a lock in a list that is sorted by the time of the grants.
 fn cursor(lock: &LockRow) -> (i64, &str) {
     (lock.token, &lock.path)
 }

@@ -193,7 +193,7 @@ impl Peers {
         own.or_else(other).map(|peer| peer.row.id.clone())
     }
 
-    /// The peer as which a tool call, a verb or the guard acts; `None` for a caller that needs no identity.
+    /// The peer that a tool call, a verb or the guard acts as; `None` for a caller that needs no identity.
     ///
     /// # Errors
     /// When the caller must not act as the named peer, or when several sessions may have made the call.

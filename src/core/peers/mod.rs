@@ -121,8 +121,8 @@ impl Peer {
         self.row.process.is_some_and(|known| known.is_same(process))
     }
 
-    /// Whether the peer's MCP server ran below this process, and may come back. Until the server does, nothing else
-    /// shows that this process is an agent if slm-mesh does not know its program.
+    /// Whether the peer's MCP server was a descendant of this process, and may come back. If slm-mesh does not know the
+    /// program of this process, only this earlier server shows that the process is an agent.
     fn ran_server(&self, process: &Process) -> bool {
         let is_expected = || self.expected_agent.is_some_and(|above| above.is_same(process));
         self.connections == 0 && self.row.pid != 0 && (self.is_run_by(process) || is_expected())

@@ -55,7 +55,7 @@ pub(in crate::core) struct LinkedParts<'a> {
 /// second one is used if another peer already has the first one.
 fn linked_names(seen: &LinkedPeer, label: &str) -> [String; 2] {
     let name = |own: &str| format!("{}@{}", plain_name(own), plain_name(label));
-    // A long name is cut, so that the part of the id still fits.
+    // A long name is cut, to leave room for the first characters of the id.
     let short: String = seen.name.chars().take(ID_NAME_MAX).collect();
     [name(&seen.name), name(&format!("{short}-{:.6}", seen.id))]
 }

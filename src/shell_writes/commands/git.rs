@@ -1,8 +1,8 @@
 //! `git`: which files of the work tree a command writes.
 //!
 //! A command with paths writes these paths. A command on the whole tree writes the files that differ from git's index
-//! or from a commit. This module reads neither, so it notes that any file that git tracks may be written, together with
-//! the test by which git can tell which files are.
+//! or from a commit. This module reads neither, so it notes that any tracked file may be written, together with the test by
+//! which git can tell which ones the command would really write.
 
 use super::Run;
 use super::options::{Options, Spec};

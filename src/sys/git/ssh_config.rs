@@ -150,7 +150,7 @@ fn matches_host(criteria: impl IntoIterator<Item = String>, name: &str, user: Op
         let mut lists = |name: &str| words.next().map(|list| names_host(list.split(','), name));
         let holds = match word.to_ascii_lowercase().as_str() {
             "all" => Some(true),
-            // To ssh, `host` means the name after an earlier `HostName` line has replaced it. There was no such line,
+            // If an earlier `HostName` line has replaced the name, `host` means the new name. Here there was no such line,
             // because the search would have ended there, so both criteria mean the name as it was given.
             "host" | "originalhost" => {
                 let list = words.next().map(|list| list.to_ascii_lowercase());

@@ -148,7 +148,7 @@ struct Attempt<T> {
     operation: T,
 }
 
-/// Whether one copy of an object can have answered like this.
+/// Whether a single copy of the object could have given these answers.
 fn is_linearizable<S: Specification>(attempts: Vec<Attempt<S::Operation>>) -> bool
 where
     S::Operation: Clone,
