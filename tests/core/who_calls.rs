@@ -1,6 +1,5 @@
-//! Finding out who calls: each agent that slm-mesh knows, each road (hook, MCP server or verb) by which a session may
-//! become known first, and each turn that a session's life may take. Whatever comes first, one session is one peer, and
-//! two sessions are two peers.
+//! Who calls: each agent that slm-mesh knows, each road (hook, server or verb) by which a session may become known
+//! first, and each turn that its life may take. Whatever comes first, each session is a peer of its own.
 
 mod daemon;
 mod drawn;

@@ -202,8 +202,7 @@ fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
     hub_store.start_recording();
     let mut term = won(&mut hub, "hub1:7900");
     let (mut sent, mut at, mut longest) = (Vec::new(), Position(1), Duration::ZERO);
-    // A hub that cannot tell whether an entry was stored leads anew and looks into the log, since its clients wait for
-    // an answer.
+    // A hub that cannot tell whether an entry was stored leads anew and looks, since its clients wait for an answer.
     let mut send_for_a_while = |store: &mut Store, log: &mut EtcdLog, mut term: Term| {
         for _ in 0..30 {
             let text = format!("message {} of {term:?}", at.0);
@@ -246,7 +245,7 @@ fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
     send_for_a_while(&mut standby_store, &mut standby, term);
     assert_eq!(bodies(&standby_store), sent);
     eprintln!("longest append {longest:?}, taken over after {taken_over:?}");
-    // Without a majority of members, nobody can tell whether an entry was stored, and no client is told that it was.
+    // Without a majority, nobody can tell whether an entry was stored, and no client is told that it was.
     cluster.kill(0);
     cluster.kill(1);
     let outcome = send(&mut standby_store, &mut standby, term, Position(121), "unknown");
