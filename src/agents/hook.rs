@@ -17,7 +17,7 @@ use crate::base::ids::session_key;
 use crate::base::{limits, time, untrusted_text};
 use crate::client::{Client, remote};
 use crate::core::mail::wakeups::is_wakeup_sentence;
-use crate::known_agents::hook_dialect::{Dialect, MAIL_CAME, ShellLines};
+use crate::known_agents::hook_dialect::{Dialect, FILES_CHANGED, MAIL_CAME, ShellLines};
 use crate::known_agents::{Agent, by_id};
 use crate::sys::data_dir::DataDir;
 use crate::sys::git;
@@ -463,8 +463,11 @@ fn answer_stop(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Re
     let value = client.call("hook.mail", &facts)?;
     let mail = hook_text::mail(&value);
     if dialect.reason_is_prompt {
-        let text = || (dialect.go_on)(MAIL_CAME).to_string();
-        return Ok((!mail.is_empty()).then(|| HookReply { text: text(), shown: Value::Null }));
+        let has_changed = work.reports.iter().any(ChangeReport::blames_session);
+        let reasons = [(has_changed, FILES_CHANGED), (!mail.is_empty(), MAIL_CAME)];
+        let reasons: Vec<&str> = reasons.iter().filter(|(holds, _)| *holds).map(|(_, reason)| *reason).collect();
+        let text = || (dialect.go_on)(&reasons.join(" ")).to_string();
+        return Ok((!reasons.is_empty()).then(|| HookReply { text: text(), shown: Value::Null }));
     }
     let reports = work.reports.iter().map(ChangeReport::text);
     let parts: Vec<String> = reports.chain([mail]).filter(|part| !part.is_empty()).collect();

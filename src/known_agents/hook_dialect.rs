@@ -112,6 +112,11 @@ pub struct ProofScript {
 pub const MAIL_CAME: &str =
     "slm-mesh: mail came in while you worked. It is in your context; mesh_inbox with filter all also shows it.";
 
+/// The reason for continuing that a hook gives if commands of the turn changed files that other agents have locked, and
+/// the hooks after these commands did not run.
+pub const FILES_CHANGED: &str = "slm-mesh: a command of this turn changed files that other agents have locked. mesh_inbox with filter sent shows \
+     which files, in the messages that went to these agents.";
+
 /// Claude Code's events, which several agents have copied.
 pub(super) const CLAUDE_EVENTS: &[(&str, HookKind)] = &[
     ("SessionStart", HookKind::Start),

@@ -1,7 +1,9 @@
 //! What gets past the locks is reported: a shell command that hides what it writes, and an edit by a person.
 //! Each hook runs as the agent runs it, with inputs as captured from it.
 
+#[path = "../support/mod.rs"]
 mod support;
+mod two_agents;
 
 use serde_json::{Value, json};
 use std::fs;
@@ -314,6 +316,26 @@ fn parallel_commands_of_one_session_and_a_command_that_failed() {
     assert!(human_mail(&place).contains("make c"));
 }
 
+/// Some agents treat what the hook at the end of a turn says as a prompt of their user, so it must be words of
+/// slm-mesh alone.
+#[test]
+fn a_command_that_failed_is_reported_to_an_agent_that_takes_the_report_as_a_prompt() {
+    let (place, file) = work_tree();
+    place.ok(&["lock", "held.txt"]);
+    for agent in ["gemini", "copilot"] {
+        let player = Player::new(&place, agent, "s1");
+        let quiet = player.hook(3, &json!({}));
+        assert!(!quiet.contains("changed"), "{agent}: {quiet}");
+        player.hook(0, &player.call("make c", "call_c"));
+        fs::write(&file, format!("lost to {agent}\n")).unwrap();
+        let told = player.hook(3, &json!({}));
+        assert!(told.contains("filter sent") && !told.contains("held.txt"), "{agent}: {told}");
+        let again = player.hook(3, &json!({}));
+        assert!(!again.contains("filter sent"), "{agent}: {again}");
+    }
+    assert_eq!(human_mail(&place).matches("make c").count(), 2);
+}
+
 #[test]
 fn a_folder_covers_the_files_that_its_holders_hooks_have_seen() {
     let (place, _) = work_tree();
@@ -407,94 +429,4 @@ fn a_hook_that_was_stopped_holds_up_no_other() {
         assert_eq!(player.edit("held.txt", "mine again\n"), "");
         assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
     }
-}
-
-/// A few numbers from a seed.
-fn next(seed: &mut u64) -> usize {
-    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    (*seed >> 33) as usize
-}
-
-/// A write in whose text the name of the file stands backwards.
-fn disguised_write(kind: usize, file: &str, turn: usize) -> String {
-    let backwards: String = file.chars().rev().collect();
-    let program = match kind % 2 {
-        0 => "python3 -c 'import sys; open(sys.argv[1][::-1], \"w\").write(sys.argv[2])'",
-        _ => "sh -c 'echo $2 > $(echo $1 | rev)' sh",
-    };
-    format!("{program} {backwards} \"turn {turn}\"")
-}
-
-/// Two agents work in one repository, mostly through the shell. Whenever one of them overwrites what the other has
-/// locked and written, one of them is told.
-#[test]
-fn every_lost_update_of_two_agents_is_reported_to_somebody() {
-    let (place, _) = work_tree();
-    let names: Vec<String> = (0..4).map(|n| format!("f{n}.txt")).collect();
-    let players = [Player::new(&place, "claude", "one"), Player::new(&place, "claude", "two")];
-    let mut seed = 20_261_128;
-    // Who holds each file by an edit of this turn.
-    let mut held: Vec<Option<usize>> = vec![None; names.len()];
-    let (mut n_lost, mut n_denied) = (0, 0);
-    for turn in 0..200 {
-        let me = next(&mut seed) % 2;
-        let (player, n) = (&players[me], next(&mut seed) % names.len());
-        let file = &names[n];
-        let is_others = held[n].is_some_and(|holder| holder != me);
-        // Turns end often, so that no lock of an edit ends by itself on a slow machine.
-        match if turn % 10 == 9 { 2 } else { [0, 0, 1, 3, 4, 5, 6][next(&mut seed) % 7] } {
-            0 => {
-                let denied = player.edit(file, &format!("edit {turn}\n")).contains("deny");
-                assert_eq!(denied, is_others, "turn {turn}");
-                n_denied += usize::from(denied);
-                held[n] = held[n].or(Some(me));
-            }
-            // A plain write by the shell, which is denied or locked like an edit.
-            1 => {
-                let call = player.call(&format!("echo {turn} > {file}"), "plain");
-                if player.hook(0, &call).is_empty() {
-                    assert!(!is_others, "turn {turn}");
-                    fs::write(place.root.join(file), format!("{turn}\n")).unwrap();
-                    player.hook(1, &call);
-                    held[n] = Some(me);
-                } else {
-                    assert!(is_others, "turn {turn}");
-                    n_denied += 1;
-                }
-            }
-            // The turn ends, and with it its locks.
-            2 => {
-                player.hook(3, &json!({}));
-                held.iter_mut().filter(|holder| **holder == Some(me)).for_each(|holder| *holder = None);
-            }
-            // A write that the command's text does not show.
-            kind => {
-                let command = disguised_write(kind, file, turn);
-                // Every other time the holder's own command runs meanwhile, and ends before or after this one.
-                let (other, order) = (&players[1 - me], next(&mut seed) % 4);
-                let meanwhile = other.call("make", "meanwhile");
-                other.hook(2, &json!({}));
-                if order > 1 {
-                    other.hook(0, &meanwhile);
-                }
-                let told = player.run_with(&command, || {
-                    Command::new("sh").args(["-c", &command]).current_dir(&place.root).status().unwrap();
-                    if order == 2 {
-                        other.hook(1, &meanwhile);
-                    }
-                });
-                let mut news = if order == 3 { other.hook(1, &meanwhile) } else { String::new() };
-                news += &other.hook(2, &json!({}));
-                let is_reported = told.contains(&format!("{file}, locked by"));
-                if is_others {
-                    n_lost += 1;
-                    assert!(is_reported, "turn {turn}: {told}");
-                    assert!(order == 2 || news.contains(file.as_str()), "turn {turn}: its holder hears of it: {news}");
-                } else {
-                    assert!(!is_reported, "turn {turn}: nobody else holds it: {told}");
-                }
-            }
-        }
-    }
-    assert!(n_lost > 20 && n_denied > 5, "{n_lost} lost, {n_denied} denied");
 }
