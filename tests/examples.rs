@@ -39,7 +39,7 @@ const UNRUN: &[(&str, &str)] = &[
     ),
     (
         "SLM_MESH_HOST=ssh://hub slm-mesh peers   # or through ssh, with no open port",
-        "wants a second machine; tests/remote.rs plays ssh",
+        "wants a second machine; tests/remote/main.rs plays ssh",
     ),
     (
         "slm-mesh hubs                       # which hubs answer on the local network, and which was joined",

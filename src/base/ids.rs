@@ -21,9 +21,9 @@ pub fn session_key(key: &str) -> String {
 }
 
 /// The 64-bit FNV-1a hash.
-pub fn fnv1a(text: &str) -> u64 {
-    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, mix)
+pub fn fnv1a(bytes: impl AsRef<[u8]>) -> u64 {
+    let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.as_ref().iter().fold(0xcbf2_9ce4_8422_2325, mix)
 }
 
 /// Defines a type for a text that is only compared, stored and shown.

@@ -196,7 +196,7 @@ impl CommandParser {
     /// The user's choice between two flags, of which one switches something on and the other switches it off.
     fn take_choice(&mut self, on: &str, off: &str) -> Result<Option<bool>, Error> {
         match (self.take_switch(on), self.take_switch(off)) {
-            (true, true) => Err(usage_error(&format!("setup: --{on} and --{off} contradict each other"))),
+            (true, true) => Err(usage_error(&format!("--{on} and --{off} contradict each other; give one of them"))),
             (on, off) => Ok((on || off).then_some(on)),
         }
     }

@@ -100,7 +100,10 @@ impl McpServer {
     /// Only revision 2025-03-26 has batches. In all other revisions, an array is not a valid request.
     fn handle_batch(&mut self, batch: Vec<Value>) {
         if batch.is_empty() || !self.negotiation.takes_batches() {
-            let text = "want one JSON object per line; this protocol version has no batches";
+            let text = match batch.is_empty() {
+                true => "the batch is empty; want at least one message",
+                false => "want one JSON object per line; this protocol version has no batches",
+            };
             return self.write(&ProtocolError::new(rpc::INVALID_REQUEST, text).to_response(None));
         }
         let messages: Vec<Result<RpcMessage, InvalidMessage>> = batch.into_iter().map(rpc::parse_message).collect();

@@ -1,6 +1,7 @@
 //! The data directory: where it is, and the names of the files in it.
 
 use crate::base::error::{Error, ErrorKind};
+use crate::base::ids::fnv1a;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -89,8 +90,7 @@ impl DataDir {
         }
         // Two paths to the same directory must lead to the same socket.
         let dir = fs::canonicalize(&self.dir).unwrap_or_else(|_| self.dir.clone());
-        let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        let hash = dir.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, mix);
+        let hash = fnv1a(dir.as_os_str().as_bytes());
         Some(PathBuf::from(format!("/tmp/slm-mesh-{}-{hash:016x}", super::uid())))
     }
 

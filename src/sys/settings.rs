@@ -5,6 +5,7 @@
 
 use super::data_dir::DataDir;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::limits::DAY_MS;
 use crate::known_agents;
 use std::collections::HashMap;
 use std::io;
@@ -65,8 +66,6 @@ pub const TRANSCRIPTS: &str = "SLM_MESH_TRANSCRIPTS";
 pub const STORE: &str = "SLM_MESH_STORE";
 /// The password of the user in etcd, which must not be shown.
 pub const STORE_PASSWORD: &str = "SLM_MESH_STORE_PASSWORD";
-
-const DAY_MS: i64 = 86_400_000;
 
 /// All settings except `SLM_MESH_DATA_DIR`, because the settings file is in that directory.
 pub const SETTINGS: &[Setting] = &[
