@@ -1,8 +1,10 @@
-"""Runs all tests and prints which share of the program's lines they ran, by folder: `make coverage`.
+"""Runs all tests and prints which share of the program's lines they ran, by room: `make coverage`. As root, it also runs
+the tests of several machines (`make test-machines`).
 
 Most tests run the program itself, and many end it with SIGKILL. So the counters of all processes are in one file that
 each of them maps (%c and %m below), and the tests hand the file's name on to every process. Lines of unit tests do not
-count as lines of the program.
+count as lines of the program. Neither do lines of const functions, most of which run in the compiler, where nothing
+counts them.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = ROOT / "target/coverage"
 GOAL = 95
+PROFILE = "slm-mesh-%m%c.profraw"
 # How many files to name, those with the most lines that no test ran.
 N_FILES = 40
 
@@ -32,7 +35,10 @@ def environment():
     # Counters must be movable, so that they can be in a file.
     flags = "-C llvm-args=-runtime-counter-relocation"
     env["RUSTFLAGS"] = f"{env.get('RUSTFLAGS', '')} {flags}".strip()
-    env |= {"CARGO_LLVM_COV_TARGET_DIR": str(TARGET), "LLVM_PROFILE_FILE_NAME": "slm-mesh-%m%c.profraw", "CARGO_INCREMENTAL": "0"}
+    env |= {"CARGO_LLVM_COV_TARGET_DIR": str(TARGET), "LLVM_PROFILE_FILE_NAME": PROFILE, "CARGO_INCREMENTAL": "0"}
+    # LLVM's runtime sets this in the environment of each program that a counted process starts. Some tests compare
+    # environments, so all processes get it.
+    env["__LLVM_PROFILE_RT_INIT_ONCE"] = "__LLVM_PROFILE_RT_INIT_ONCE"
     return env
 
 
@@ -45,6 +51,16 @@ def run_tests(env, words):
     for stray in pathlib.Path("/").glob("default_*.profraw"):
         stray.unlink()
     return passed
+
+
+def run_machines(env):
+    """Runs the tests of several machines with the program that the tests built; returns whether all passed."""
+    if os.geteuid() != 0 or not shutil.which("ip"):
+        print("skipped the tests of several machines, which need root and ip")
+        return True
+    programs = ["--program", TARGET / "debug/slm-mesh", "--announcer", TARGET / "debug/examples/announcer"]
+    env = env | {"LLVM_PROFILE_FILE": str(TARGET / PROFILE)}
+    return subprocess.run([sys.executable, "tests/machines/run.py", *programs], cwd=ROOT, env=env).returncode == 0
 
 
 def lines_by_file(report):
@@ -63,9 +79,17 @@ def lines_by_file(report):
 
 
 def program_lines(path, counts):
-    """The lines before the unit tests, which end a file."""
-    text = (ROOT / "src" / path).read_text().split("\n#[cfg(test)]\nmod ")[0]
-    return {number: count for number, count in counts.items() if number <= text.count("\n") + 1}
+    """The lines before the unit tests, which end a file, without those of const functions."""
+    lines = (ROOT / "src" / path).read_text().split("\n#[cfg(test)]\nmod ")[0].split("\n")
+    skipped, end = set(), None
+    for number, line in enumerate(lines, 1):
+        if end is None and (found := re.match(r"(\s*)(?:pub(?:\([^)]*\))? )?const fn ", line)):
+            end = found[1] + "}"
+        if end is not None:
+            skipped.add(number)
+            # A short function may be one line.
+            end = None if line == end or line.count("{") == line.count("}") > 0 else end
+    return {number: count for number, count in counts.items() if number <= len(lines) and number not in skipped}
 
 
 def share(counts):
@@ -104,6 +128,8 @@ def main():
     options = options.parse_args()
     env = environment()
     passed = run_tests(env, options.words)
+    if not options.words:
+        passed = run_machines(env) and passed
     report = subprocess.run(["cargo", "llvm-cov", "report", "--lcov"], cwd=ROOT, env=env, capture_output=True, text=True)
     if report.returncode:
         sys.exit(report.stderr)

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from namespaces import PATIENCE_SECONDS, Machine, Running, run, until
+from namespaces import COUNTERS, PATIENCE_SECONDS, Machine, Running, run, until
 
 HERE = Path(__file__).resolve().parent
 SECRET = "correct horse battery staple"
@@ -136,7 +136,7 @@ class Host(Machine):
         assert abs(told - wanted) < 60, f"the clock is off by {told} s"
 
     def env(self, **more):
-        return {"PATH": os.environ["PATH"], "HOME": str(self.home), **self.clock, **more}
+        return {"PATH": os.environ["PATH"], "HOME": str(self.home), **COUNTERS, **self.clock, **more}
 
     def run(self, *words, cwd=None, **env):
         return subprocess.run(self.command(self.net.program, *words), capture_output=True, text=True, cwd=cwd or self.home,

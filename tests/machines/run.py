@@ -22,7 +22,7 @@ from pathlib import Path
 import cut
 import remote
 import strangers
-from namespaces import KILLER, PATIENCE_SECONDS, Machine, Running, run, until
+from namespaces import COUNTERS, KILLER, PATIENCE_SECONDS, Machine, Running, run, until
 from hosts import Exempt, Missing, Net
 
 HERE = Path(__file__).resolve().parent
@@ -72,7 +72,8 @@ class Lan:
             machine.remove()
 
     def env(self, **more):
-        return {"PATH": os.environ["PATH"], "HOME": self.scratch, "SLM_MESH_DATA_DIR": f"{self.scratch}/mesh", **more}
+        return {"PATH": os.environ["PATH"], "HOME": self.scratch, "SLM_MESH_DATA_DIR": f"{self.scratch}/mesh", **COUNTERS,
+                **more}
 
     def verb(self, machine, *words, status=0, **env):
         done = subprocess.run(machine.command(self.program, *words), capture_output=True, text=True,

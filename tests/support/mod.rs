@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 /// The program under test.
 pub const BIN: &str = env!("CARGO_BIN_EXE_slm-mesh");
 
-/// The variable that names the file for counters of lines, in a build that counts them.
-const COUNTERS: &str = "LLVM_PROFILE_FILE";
+/// The variables that a process gets in a build that counts lines: the file for the counters, and the mark that LLVM's
+/// runtime would otherwise set in the environment of each program that a counted process starts.
+const COUNTERS: [&str; 2] = ["LLVM_PROFILE_FILE", "__LLVM_PROFILE_RT_INIT_ONCE"];
 
 static N: AtomicU32 = AtomicU32::new(0);
 
@@ -48,7 +49,7 @@ impl Place {
             ("SLM_MESH_HOOK_BUDGET_MS".into(), "20000".into()),
         ];
         // Where `make coverage` counts the lines that a process runs.
-        env.extend(std::env::var(COUNTERS).ok().map(|file| (COUNTERS.into(), file)));
+        env.extend(COUNTERS.iter().filter_map(|name| Some(((*name).into(), std::env::var(name).ok()?))));
         Place { dir: root.join("mesh"), env, root }
     }
 
