@@ -89,7 +89,7 @@ impl ErrorKind {
         matches!(self, ErrorKind::Storage | ErrorKind::Damaged)
     }
 
-    /// Converts the word that came over the wire. An unknown word becomes `Internal`.
+    /// Converts a word that came over the wire to the kind that it stands for. An unknown word becomes `Internal`.
     pub fn from_word(word: &str) -> ErrorKind {
         CODES.iter().find(|row| row.word == word).map_or(ErrorKind::Internal, |row| row.kind)
     }
@@ -112,7 +112,7 @@ impl Error {
         Error { kind, text: text.into(), data: None }
     }
 
-    /// The same error, with facts for programs.
+    /// This error, with facts for programs.
     pub fn with(mut self, data: Value) -> Error {
         self.data = Some(data);
         self

@@ -7,9 +7,9 @@ use super::{limits, untrusted_text};
 /// key.
 const SESSION_KEY_MAX: usize = 4096;
 
-/// Shortens an agent's key for a session to a length that the mesh accepts. Returns an empty text if the key is too
-/// long to be one. A long key is replaced by its hash and not cut, because two keys with the same beginning belong to
-/// two sessions.
+/// Shortens an agent's key for a session to a length that the mesh accepts. Returns an empty text if the given text is
+/// too long to be a key. A long key is replaced by its hash and not cut, because two keys with the same beginning
+/// belong to two sessions.
 pub fn session_key(key: &str) -> String {
     if key.len() <= limits::WORD_MAX {
         key.to_owned()
@@ -116,7 +116,7 @@ impl ChannelName {
     /// The `#` distinguishes the name of a channel from the name of a peer in places where either is allowed.
     const MARK: char = '#';
 
-    /// Whether a text names a channel, in a place where it could also name a peer.
+    /// Whether a text names a channel, in a place where a text could also name a peer.
     pub fn is_meant_by(text: &str) -> bool {
         text.starts_with(ChannelName::MARK)
     }
@@ -124,7 +124,7 @@ impl ChannelName {
     /// The channel that a text names, with or without the `#`. Case does not matter.
     ///
     /// # Errors
-    /// What is wrong with the text, and what is right.
+    /// What is wrong with the text, and what is allowed.
     pub fn parse(text: &str) -> Result<ChannelName, String> {
         let name = text.strip_prefix(ChannelName::MARK).unwrap_or(text);
         if name.is_empty() {

@@ -1,4 +1,4 @@
-//! Formats JSON values as text. `Display` of a value does the same in twice as many instructions.
+//! Formats JSON values as text. Their `Display` gives the same text, but takes twice as many instructions.
 
 use serde_json::Value;
 

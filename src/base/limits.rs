@@ -4,7 +4,7 @@
 
 /// Maximum size of a message's payload, in UTF-8 bytes. Existing HTTP clients rely on this size.
 pub const PAYLOAD_MAX: usize = 64 * 1024;
-/// Maximum size of the value of a state entry, in bytes: the same as for the payload of a message.
+/// Maximum size of the value of a state entry, in bytes. A message's payload has the same limit.
 pub const VALUE_MAX: usize = 64 * 1024;
 /// Maximum length of the key of a state entry, in bytes. This is enough for a path, and short enough for an index.
 pub const KEY_MAX: usize = 512;
@@ -20,8 +20,7 @@ pub const PATH_MAX: usize = 4096;
 pub const PATHS_MAX: usize = 64;
 /// Maximum number of files in one edit. A patch that changes more files is not checked as an edit.
 pub const EDIT_FILES_MAX: usize = 512;
-/// Maximum number of locked files that the hooks of one session watch. Each watched file costs a call of `stat` for
-/// each command.
+/// Maximum number of locked files that the hooks of one session watch. Each command costs one `stat` per watched file.
 pub const WATCHED_FILES_MAX: usize = 256;
 /// Maximum number of locks in force at the same time. Each lock request is compared with all of them.
 pub const LOCKS_MAX: usize = 4096;
@@ -72,7 +71,7 @@ pub const GRACE_MS: i64 = 5_000;
 /// How long the locks of a session on another machine outlive its connection, because a network may fail for a
 /// moment.
 pub const REMOTE_GRACE_MS: i64 = 30_000;
-/// By how much a lock is extended whenever it would expire while its command still runs.
+/// If a lock would expire while its command still runs, the lock is extended by this time.
 pub const COMMAND_LEASE_MS: i64 = 600_000;
 /// Maximum number of peers of one linked mesh that this mesh lists.
 pub const LINKED_MAX: usize = 500;
@@ -81,7 +80,8 @@ pub const LINK_SILENT_MS: i64 = 90_000;
 /// How long timed work waits before it writes again after the disk refused a write. Without the pause, the loop would
 /// spin and the log would fill.
 pub const REST_MS: i64 = 1_000;
-/// Messages that arrive within this time cause one wakeup. A session that is working will have read them by then.
+/// A wakeup waits until no message has arrived for this long, so that several messages cause only one wakeup. A session
+/// that is working will have read them by then.
 pub const WAKE_COALESCE_MS: i64 = 1_000;
 /// If no hook of a turn has run for this long, the turn may have been cut off.
 pub const TURN_QUIET_MS: i64 = 2 * 60_000;

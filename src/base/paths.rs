@@ -38,7 +38,7 @@ pub fn is_same(a: &str, b: &str) -> bool {
 
 /// Whether a path can cover several files: a folder or a glob.
 pub fn is_pattern(path: &str) -> bool {
-    // Both searches are quick, even for the long paths of a full table.
+    // These searches are quick, even for the long paths of a full table of locks.
     path.ends_with('/') || path.as_bytes().contains(&b'*') || path.as_bytes().contains(&b'?')
 }
 
@@ -81,9 +81,9 @@ pub struct PathMatcher<'a> {
     steps: Cell<u64>,
 }
 
-/// How many steps the comparison of one request with all locks may take: about a millisecond. The patterns that
-/// people write need a hundredth of this. A pattern that needs more steps counts as overlapping. Its request is
-/// then refused or waits, and does not hold up other clients.
+/// How many steps the comparison of one request with all locks may take: about a millisecond. The patterns that people
+/// write need a hundredth of this. A pattern that needs more steps counts as overlapping. The request with this pattern
+/// is then refused or waits, and does not hold up other clients.
 const STEPS_MAX: u64 = 200_000;
 /// How many bytes of a path count as one step.
 const BYTES_A_STEP: usize = 16;
@@ -124,8 +124,8 @@ impl<'a> PathMatcher<'a> {
         !self.files.is_empty() && folders.any(|folder| self.files.binary_search(&folder).is_ok())
     }
 
-    /// Whether one of `all` could match the same file as `path`. Returns true as well if the comparison would take
-    /// too many steps.
+    /// Whether one of `all` could match the same file as `path`. Also returns true if the comparison would take too
+    /// many steps.
     fn meets(&self, all: &[Vec<&str>], path: &str) -> bool {
         if all.is_empty() {
             return false;
@@ -180,8 +180,8 @@ fn tell_apart(a: &str, b: &str) -> bool {
 }
 
 /// Removes the plain beginning and end of two patterns, up to the first wildcard and after the last one. Returns `None`
-/// if the removed parts differ, as they do for most pairs. The time for this is proportional to the length of the
-/// patterns, while the time for the tables below is proportional to its square. This matters because each request is
+/// if the removed parts differ, as they do for most pairs. The time for this grows with the length of the patterns,
+/// while the time for the tables below grows with the square of the length. This matters because each request is
 /// compared with all locks.
 fn without_ends<'a, T>(
     mut a: &'a [T],
@@ -221,7 +221,7 @@ fn may_spend(steps: &Cell<u64>, a: usize, b: usize) -> bool {
 fn any_path(a: &[&str], b: &[&str], steps: &Cell<u64>) -> bool {
     let is_any = |part: &&str| *part == "**";
     let Some((a, b)) = without_ends(a, b, is_any, |x, y| any_name(x, y, steps)) else { return false };
-    // With its own wildcard, each list can match whatever is left of the other list.
+    // If both lists contain `**`, each `**` can match whatever is left of the other list.
     if a.iter().any(is_any) && b.iter().any(is_any) {
         return true;
     }
@@ -366,7 +366,7 @@ mod tests {
         ] {
             assert_eq!(overlap(a, b), want, "{a} {b}");
             assert_eq!(overlap(b, a), want, "{b} {a}");
-            // The same pairs, with further paths that match none of them.
+            // The same pairs, among further paths that do not change the result.
             let among = |path| PathMatcher::new(["/other", "/r!/x", "/r0/*.x", "/zoo/"].into_iter().chain(once(path)));
             assert_eq!(among(a).overlaps(b), want, "{a} and others, {b}");
             assert_eq!(among(b).overlaps(a), want, "{b} and others, {a}");

@@ -52,7 +52,7 @@ pub enum MessageState {
     Accepted,
     /// The message was handed to a channel: a tool result, a hook's output or a push.
     Offered,
-    /// The whole result that contains the message was output.
+    /// The result that contains the message has been output completely.
     Read,
     /// The recipient has answered or acknowledged the message.
     Acked,
@@ -142,7 +142,7 @@ pub enum LockOwner {
 }
 
 impl LockOwner {
-    /// Whether the lock ends no later than the peer's session. The lock of a command may outlive the session.
+    /// Whether the lock ends with the peer's session, or earlier. The lock of a command may outlive the session.
     pub fn is_shared(&self) -> bool {
         !matches!(self, LockOwner::Command(_))
     }
@@ -278,7 +278,7 @@ impl EventKind {
         EVENTS.iter().find(|(kind, _)| kind == self).map_or("", |(_, word)| word)
     }
 
-    /// Converts a word. An unknown word is the type of an event that a client published.
+    /// Converts a word to the type that it stands for. An unknown word is the type of an event that a client published.
     pub fn from_word(word: &str) -> EventKind {
         let own = EVENTS.iter().find(|(_, own)| *own == word);
         own.map_or_else(|| EventKind::Custom(word.to_owned()), |(kind, _)| kind.clone())

@@ -9,8 +9,8 @@ pub fn iso(ms: i64) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 
-/// Converts an RFC 3339 time to the other format that the old HTTP API uses. It is UTC, too, but does not say so:
-/// `2026-11-22 06:43:36`.
+/// Converts an RFC 3339 time to the other format that the old HTTP API uses. Times in this format are in UTC as well,
+/// but do not say so: `2026-11-22 06:43:36`.
 pub fn sqlite(iso: &str) -> String {
     iso.get(..19).unwrap_or(iso).replace('T', " ")
 }

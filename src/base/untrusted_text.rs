@@ -60,7 +60,7 @@ fn fate(c: char) -> Fate {
     }
 }
 
-/// Whether this may be a character that is shown as a picture only if a variation selector follows it.
+/// Whether this character may need a variation selector after it to be shown as a picture.
 fn takes_picture_selector(c: char) -> bool {
     matches!(c, '\u{203c}'..='\u{3299}' | '\u{1f000}'..='\u{1faff}')
 }
@@ -191,8 +191,8 @@ mod tests {
     /// Text from others could use these characters to imitate a frame or to end one.
     const FRAME: [&str; 4] = ["", "\"", "> ", "\n"];
 
-    /// All characters of Unicode, a few thousand of them in each text. Each character stands between two copies of
-    /// a frame.
+    /// Texts that together contain all characters of Unicode, a few thousand in each text. Each character stands
+    /// between two copies of a frame.
     fn every_char_in(frame: &str) -> impl Iterator<Item = String> {
         // The planes between these two ranges contain no characters.
         let starts = (0..0x4_0000).chain(0xe_0000..=char::MAX as u32).step_by(0x1000);
