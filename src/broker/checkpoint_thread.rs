@@ -5,12 +5,13 @@ use crate::core::Mesh;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-/// How long after a write the log is copied.
+/// The time from a write to the log until the log is copied.
 const DELAY_MS: i64 = 200;
 
 /// The thread, and when it will work next.
 pub struct CheckpointThread {
-    /// The thread; `None` if no thread could be started. In this case, the writer copies the log itself.
+    /// The thread; `None` if no thread could be started. In this case, SQLite copies the log during a commit, once the
+    /// log is long enough.
     running: Option<(SyncSender<()>, JoinHandle<()>)>,
     /// When the log will be copied, in ms; `None` while the log is empty.
     due: Option<i64>,
@@ -57,7 +58,7 @@ fn spawn(mesh: &Mesh) -> Option<(SyncSender<()>, JoinHandle<()>)> {
     let (work, inbox) = sync_channel(1);
     let copy_on_request = move || {
         while inbox.recv().is_ok() {
-            // If the disk fails here, the next commit will fail as well, and reports the error.
+            // If the disk fails here, the next commit will fail as well and report the error.
             let _ = checkpointer.run();
         }
     };

@@ -1,9 +1,9 @@
 //! Notifies the person at this machine of unread alerts, by a desktop notification or by a command that the user
 //! has set.
 //!
-//! **Invariant:** the event loop never waits for a notification. One thread at a time runs one command for a
-//! limited time. Alerts that arrive meanwhile are combined in the next notification. A peer's words never reach a
-//! shell, or an argument that a program could mistake for an option.
+//! **Invariant:** the event loop never waits for a notification. One thread at a time runs one command for a limited
+//! time. Alerts that arrive during this time are combined in the next notification. A peer's words never reach a shell,
+//! or an argument that a program could mistake for an option.
 
 use super::log;
 use crate::base::untrusted_text;
@@ -202,7 +202,7 @@ impl Notifications {
         self.note_result(result);
     }
 
-    /// Logs a failure, but only the first one in a row.
+    /// Logs a failure, unless the previous notification failed, too.
     fn note_result(&mut self, result: Result<(), String>) {
         if let Err(why) = &result
             && !self.has_failed

@@ -15,7 +15,7 @@ const LOOKUPS_MAX: usize = 16;
 /// The lookups that are running.
 pub struct DirectoryLookups {
     wake: Arc<dyn Fn() + Send + Sync>,
-    /// Each lookup holds a clone of this while it runs, so the number of clones is the number of lookups.
+    /// Each running lookup holds a clone of this, so the number of clones is the number of running lookups.
     running: Arc<()>,
 }
 

@@ -33,14 +33,14 @@ pub const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 /// The pipe into which signal handlers write.
 pub const SIGNALS: Token = Token(2);
-/// The kernel reports changes of the data directory with this token.
+/// Events with this token report changes to the data directory.
 pub const DIRECTORY: Token = Token(3);
 /// The token of the first connection. Smaller numbers are for the tokens above.
 const FIRST_CONNECTION: u64 = 16;
 
-/// If the changes of a turn have this many bytes, a leading hub serves no further calls in this turn. etcd takes 12
-/// ms for 256 KiB, and refuses requests of more than 1.5 MiB. The largest single call needs far less than the
-/// difference.
+/// If the changes of a turn have this many bytes, a leading hub serves no further calls in this turn. etcd takes 12 ms
+/// for 256 KiB, and refuses requests of more than 1.5 MiB. Even if the largest single call comes last, the changes stay
+/// below that limit.
 const ENTRY_BYTES: usize = 256 << 10;
 
 /// Gives each connection a new token.
@@ -92,7 +92,7 @@ impl LoopContext {
         LoopContext { poll, tokens: TokenSource { next: FIRST_CONNECTION }, mesh, role, now, shutdown, pages, info }
     }
 
-    /// Whether the log entry of this turn is large enough, so that further calls must wait for the next turn.
+    /// Whether the log entry of this turn is so large that further calls must wait for the next turn.
     pub fn is_turn_full(&self) -> bool {
         self.role.stores_in_log() && self.mesh.recorded_size() >= ENTRY_BYTES
     }
@@ -267,8 +267,8 @@ impl EventLoop {
         self.clients.serve(context);
         // The end of a process is noted only after the last requests of its sessions have been served.
         self.processes.serve(context);
-        // New clients are first read in the next turn. By then, the poll will have reported all clients that left
-        // before the new ones came.
+        // The loop does not read from new clients until the next turn. By then, the poll will have reported all clients
+        // that left before the new ones came.
         self.clients.accept(context);
         self.remote.admit_arrivals(&mut self.clients, &mut self.pushes, context);
         self.http.serve(context);
@@ -280,7 +280,7 @@ impl EventLoop {
 
     /// Sends what the turn has produced for clients.
     fn flush(&mut self, is_committed: bool) {
-        // A peer that has just registered is connected now, so that it does not miss its first push.
+        // The broker begins to connect to new peers now, so that they do not miss their first push.
         self.pushes.dial(&mut self.context);
         for effect in self.context.mesh.take_effects() {
             self.apply(effect);
@@ -342,7 +342,7 @@ impl EventLoop {
         }
     }
 
-    /// When the broker will end because nobody uses it, in ms; `None` while somebody does.
+    /// When the broker will end because nobody uses it, in ms; `None` while somebody uses it.
     fn idle_deadline(&self) -> Option<i64> {
         let is_idle = self.clients.is_empty() && self.context.pages.is_empty() && self.notifications.is_idle();
         self.context.shutdown.idle_deadline().filter(|_| is_idle && self.context.mesh.is_idle())

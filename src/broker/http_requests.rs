@@ -9,8 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-/// Maximum time for requests in one turn, so that sessions get their share of the turn. A request that was begun is
-/// finished.
+/// Maximum time for requests in one turn, so that sessions get their share of the turn. A request that has begun is
+/// always finished.
 const TURN_SHARE: Duration = Duration::from_millis(1);
 /// Maximum number of requests that wait for changes. Further ones are answered immediately.
 const HELD_MAX: usize = 64;
@@ -41,8 +41,8 @@ impl HttpRequests {
         HttpRequests { server, inbox, held, looking, lookups, responses, has_backlog: false }
     }
 
-    /// Serves the requests that have arrived, for at most the share of a turn. The HTTP thread passes on one
-    /// request of each connection at a time, so that connections take turns.
+    /// Serves the requests that have arrived, for at most `TURN_SHARE`. The HTTP thread passes on one request of each
+    /// connection at a time, so that connections take turns.
     pub fn serve(&mut self, context: &mut LoopContext) {
         let began = Instant::now();
         while began.elapsed() < TURN_SHARE && !context.is_turn_full() {

@@ -24,8 +24,8 @@ use ureq::http::StatusCode;
 const ASK_EVERY: Duration = Duration::from_secs(30);
 /// How long a broker may hold a poll before it answers, in seconds. This is less than its HTTP thread allows.
 const HOLD_SECONDS: u64 = super::superlocalmemory_routes::HOLD_SECONDS_MAX;
-/// How much longer than `HOLD_SECONDS` the answer to a poll may take. While SuperLocalMemory 3.4.48 forwards a
-/// message, it answers no client for 10 s.
+/// How much longer than `HOLD_SECONDS` the answer to a poll may take. While SuperLocalMemory 3.4.48 forwards a message,
+/// it answers no client for 10 s, so a poll during that time may fail. The poll is then repeated.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the answer to a message may take.
 const POST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,9 +69,9 @@ enum Outgoing {
 /// What the last answer to a poll said about changes. The next poll waits until one of these numbers is outdated.
 #[derive(Debug, Default, Clone, Copy)]
 struct Marks {
-    /// The version of the list of peers of the other mesh. A SuperLocalMemory daemon has none.
+    /// The version of the other mesh's list of peers. A SuperLocalMemory daemon gives no such version.
     roster: Option<i64>,
-    /// The version of the receipts of the other mesh. slm-mesh 0.1.0 has none.
+    /// The version of the other mesh's receipts. slm-mesh 0.1.0 gives no such version.
     receipts: Option<i64>,
 }
 
@@ -148,7 +148,7 @@ impl MeshLinks {
         self.has_backlog || self.partial.is_some()
     }
 
-    /// When a message will be tried again, in ms.
+    /// When the next attempt to send a message is due, in ms.
     pub fn deadline(&self) -> Option<i64> {
         let retry_at = |link: &LinkSender| match link.state {
             SendState::RetryAt(at) => Some(at),
@@ -157,8 +157,8 @@ impl MeshLinks {
         self.links.iter().filter_map(retry_at).min()
     }
 
-    /// Passes a few reports on to the mesh. Without this limit, meshes that send reports faster than they are
-    /// processed would keep all clients waiting.
+    /// Passes at most `NEWS_MAX` reports on to the mesh. Without this limit, meshes that send reports faster than they
+    /// are processed would keep all clients waiting.
     pub fn receive_news(&mut self, mesh: &mut Mesh, now: i64) {
         let began = Instant::now();
         for _ in 0..NEWS_MAX {
@@ -184,8 +184,8 @@ impl MeshLinks {
                     mesh.on_delivery(n, seq, &delivery, now)
                 }
                 LinkNews::Receipts(n, receipts) => {
-                    // A failed question does not delay messages, because it does not show whether the other mesh
-                    // accepts messages.
+                    // If a question about receipts fails, messages are not delayed, because the failure does not show
+                    // whether the other mesh accepts messages.
                     self.links[n].state = SendState::Ready;
                     match receipts {
                         Some(receipts) => mesh.on_receipts(n, &receipts, now),
@@ -217,8 +217,8 @@ impl MeshLinks {
         }
     }
 
-    /// Passes the next waiting message of each link to its thread. This happens after the commit, because the
-    /// message then leaves the broker.
+    /// Passes the next waiting message of each link to its thread, which posts it. The turn must already be committed,
+    /// because a posted message can't be taken back.
     pub fn send_waiting(&mut self, mesh: &mut Mesh, now: i64) {
         let has_new = mesh.take_forwarding_due();
         for (n, link) in self.links.iter_mut().enumerate() {
@@ -313,8 +313,8 @@ impl LinkThread {
         }
     }
 
-    /// Polls the other mesh once for its online peers. A broker also answers with marks. The next poll sends these
-    /// marks back and waits until something has changed since then.
+    /// Polls the other mesh once for its online peers. A broker also answers with version numbers, the marks. The next
+    /// poll sends these marks back and waits until something has changed since then.
     fn ask_roster(&self, agent: &ureq::Agent, marks: Marks) -> Result<(RemoteRoster, Marks), String> {
         let (query, timeout) = match marks.roster {
             Some(mark) => {
@@ -418,12 +418,12 @@ fn is_unreachable(error: &ureq::Error) -> bool {
     }
 }
 
-/// Whether an answer gives a reason, as the answers of brokers and of SuperLocalMemory do.
+/// Whether a refusal gives a reason in a form that brokers or SuperLocalMemory use.
 fn says_why(value: &Value) -> bool {
     ["error", "detail"].iter().any(|name| !value[name].is_null())
 }
 
-/// Why the other mesh refused, in its own words if it gave any.
+/// Why the other mesh refused, if possible in its own words.
 fn describe_refusal(status: StatusCode, value: &Value) -> String {
     let words = ["error", "detail"].iter().find_map(|name| value[name].as_str());
     match (words, status.as_u16()) {

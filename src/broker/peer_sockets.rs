@@ -87,7 +87,7 @@ impl PushTargets {
         }
     }
 
-    /// When the broker will try to connect to any peer again, in ms.
+    /// When the broker will next try to connect to a peer, in ms.
     pub fn deadline(&self) -> Option<i64> {
         let retry_at = |socket: &PeerSocket| match socket.state {
             SocketState::RetryAt(at) => Some(at),
@@ -164,8 +164,8 @@ impl PushTargets {
         sent
     }
 
-    /// Takes over the connections that have been established. Then begins to connect to the peers that are new or
-    /// due, except those that listen on a WebSocket.
+    /// Takes over the connections that have been established. Then begins to connect to each peer that is new or whose
+    /// next attempt is due, except the peers that listen on a WebSocket.
     pub fn dial(&mut self, context: &mut LoopContext) {
         let LoopContext { mesh, poll, tokens, now, .. } = context;
         let is_current = |peer: &String, socket: &mut PeerSocket| {

@@ -1,4 +1,4 @@
-//! Watches agent processes. The kernel reports when one of them ends, and then its sessions are gone.
+//! Watches agent processes. When one of them ends, the kernel reports this, and the process's sessions go offline.
 //!
 //! **Invariant:** watching wakes the event loop only when a process ends.
 

@@ -9,8 +9,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// Maximum amount of unsent output, in bytes. If there is more, the client does not read, and its connection is
-/// closed.
+/// Maximum amount of unsent output, in bytes. If there is more, the client does not read, so its connection is closed.
 const OUTPUT_MAX: usize = 1 << 20;
 /// Maximum number of bytes that are read from a client at once, which is enough for a few hellos (the lines in which a
 /// client names the ids for which it listens). Without this limit, a client could send faster than the broker reads,

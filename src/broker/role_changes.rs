@@ -16,8 +16,8 @@ use std::time::Duration;
 const FIRST_ROLE_MAX: Duration = Duration::from_secs(4);
 
 impl EventLoop {
-    /// Waits until a broker that has just started knows its role. If it is going to lead, the process that started
-    /// it then finds a hub that serves clients.
+    /// Waits until a broker that has just started knows its role. Without this wait, the process that started a hub
+    /// could find that the hub does not serve clients yet.
     pub fn settle_role(&mut self) {
         let BrokerRole::StandsBy(thread) = &self.context.role else { return };
         if let Some(taken) = thread.wait_for_role(FIRST_ROLE_MAX) {
@@ -64,8 +64,8 @@ impl EventLoop {
         }
     }
 
-    /// Goes on standby. Nothing of the current turn leaves, because another hub may have changed the facts on which
-    /// it is based.
+    /// Goes on standby. Sends nothing from the current turn, because another hub may have changed the facts on which
+    /// the turn is based.
     pub(super) fn stand_by(&mut self, why: &str) {
         log(&format!("this hub goes on standby: {why}"));
         self.runtime_files.leave_database();

@@ -1,5 +1,5 @@
-//! Decides when the broker ends: on a signal, on request, for a newer version, after a time without use, or when
-//! the path of its data directory no longer leads to it.
+//! Decides when the broker ends: on a signal, on request, for a newer version, after a time without use, or when the
+//! path of its data directory no longer leads to this broker.
 //!
 //! **Invariant:** the first reason to end wins, but damage of the database outranks all other reasons.
 
@@ -27,7 +27,7 @@ pub struct ShutdownDecision {
     /// The end of the signal pipe from which the loop reads.
     signals: UnixStream,
     last_use: i64,
-    /// After how long without use the broker ends, in ms; `None` if it does not end by itself.
+    /// How long the broker must be unused before it ends, in ms; `None` if it does not end by itself.
     idle_ms: Option<i64>,
     reason: Option<ShutdownReason>,
 }

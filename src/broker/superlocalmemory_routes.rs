@@ -122,8 +122,7 @@ impl<'a> Sender<'a> {
         Sender { id, name: fields.word("from_name"), machine: fields.word("from_machine") }
     }
 
-    /// Two names of the sender in this mesh: the present one, and the one that it had before its own mesh listed
-    /// it.
+    /// The sender's names in this mesh: the present one, and the one from before the linked mesh listed the sender.
     fn names(&self, mesh: &Mesh) -> [PeerId; 2] {
         let cut = |id: PeerId| PeerId::from(id.chars().take(limits::WORD_MAX).collect::<String>());
         [
@@ -153,8 +152,8 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
     mesh.charge(&from.budget(mesh, head), 10, now)?;
     let names = from.names(mesh);
     let key = fields.word("key").filter(|key| key.len() <= max_of(&SEND, "key"));
-    // The other mesh sends a message again if the answer was lost. The sender may have become known in between, so
-    // both of its names are checked.
+    // The other mesh sends a message again if the answer was lost. Since the first attempt, the sender may have become
+    // known, so both of its names are checked.
     for known_as in &names {
         if let Some(known) = key.map(|key| mesh.message_with_key(known_as, key)).transpose()?.flatten() {
             return Ok(accepted("peer", known, now));

@@ -1,10 +1,10 @@
 //! One HTTP connection. It reads a request, passes the request to the event loop, sends the response, and continues
 //! with the next request.
 //!
-//! **Invariant:** a connection never blocks, and holds at most one head, one body, one response and one read
-//! buffer. It parses the next request only after the last response has been sent. So responses stay in order, and a
-//! client that does not read its responses can't send more requests. A stream is a response without an end. It is
-//! the last response on its connection, and its unread output is bounded.
+//! **Invariant:** a connection never blocks, and holds at most one head, one body, one response and one read buffer. It
+//! parses the next request only after the previous response has been sent. So responses stay in order, and a client
+//! that does not read its responses can't send more requests. A stream is a response without an end. It is the last
+//! response on its connection, and its unread output is bounded.
 
 pub use super::dispatcher::Dispatcher;
 
@@ -92,7 +92,7 @@ enum Phase {
     Head { began: bool },
     /// Waits for the rest of the body.
     Body { head: Box<Head>, body: Vec<u8>, length: usize },
-    /// Waits until a client with a wrong token may be told so.
+    /// Waits before it refuses a client that sent a wrong token.
     Slowed(Box<HttpResponse>),
     /// Waits for the response from the event loop.
     AwaitingResponse,
@@ -159,10 +159,10 @@ impl<S: HttpStream> HttpConnection<S> {
         self.unsent() > 0 || matches!(self.phase, Phase::Draining { .. })
     }
 
-    /// Since when the connection may be dropped to make room for others; `None` if it must stay. A connection on
-    /// which the gate has never accepted a request may be dropped at any time after its first turn. Such
-    /// connections are dropped first. Any other connection may be dropped only while it is idle and has no unread
-    /// input.
+    /// Since when the connection may be dropped to make room for others; `None` if it must stay. The flag says whether
+    /// the gate has ever accepted a request on this connection. If not, the connection may be dropped at any time after
+    /// its first turn, and is dropped before the others. Otherwise, it may be dropped only while it is idle and has no
+    /// unread input.
     pub fn leaves_since(&self) -> Option<(bool, Instant)> {
         let is_idle = matches!(self.phase, Phase::Head { .. } | Phase::Draining { .. }) && !self.readable;
         let may_leave = if self.trusted { is_idle } else { self.had_turn };
@@ -306,8 +306,8 @@ impl<S: HttpStream> HttpConnection<S> {
         self.bodyless = parsed.head.method == "HEAD";
         if let Some(response) = (dispatcher.gate)(&parsed.head) {
             let is_slowed = response.status == 401 && dispatcher.is_slowed(&parsed.head, now);
-            // If the body is incomplete, its rest is not awaited, so the connection must end. Otherwise the rest would
-            // be parsed as a request.
+            // The server does not wait for the rest of an incomplete body. This rest must not be parsed as a request,
+            // so the connection must end.
             let here = self.input.rest().len() as u64;
             self.close |= parsed.length > here;
             self.input.skip(parsed.length.min(here) as usize);

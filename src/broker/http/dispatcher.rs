@@ -87,7 +87,7 @@ mod tests {
         (Dispatcher::new(requests, Box::new(|| ()), gate, Limits { pipeline_max: 100, ..Limits::default() }), inbox)
     }
 
-    /// A connection on which this many requests with this token arrived, after its first turn.
+    /// A connection that has had its first turn, after this many requests with this token had arrived.
     fn asked(dispatcher: &Dispatcher, peer: &str, token: &str, n: usize, now: Instant) -> HttpConnection<Pipe> {
         let text = format!("GET /peers HTTP/1.1\r\nHost: hub\r\nAuthorization: {token}\r\n\r\n").repeat(n);
         let pipe = Pipe(io::Cursor::new(text.into_bytes()), Vec::new());

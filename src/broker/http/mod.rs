@@ -79,7 +79,7 @@ pub struct Ticket {
 /// A request that was passed to the event loop.
 #[derive(Debug)]
 pub struct PendingRequest {
-    /// Identifies the request, so that the response finds it.
+    /// Identifies the request, so that the response reaches the right client.
     pub ticket: Ticket,
     /// The request.
     pub request: Request,
@@ -102,7 +102,7 @@ pub struct HttpResponse {
 pub(crate) enum ResponsePart {
     /// A whole response.
     Whole(HttpResponse),
-    /// The head of a stream. Its body is the first part of the stream.
+    /// The head of a stream. The body of this response is the first part of the stream.
     StreamStart(HttpResponse, OnDisconnect),
     /// The next bytes of a stream.
     StreamChunk(Arc<[u8]>),
@@ -239,7 +239,7 @@ impl HttpServer {
     }
 
     fn send(&self, ticket: Ticket, part: ResponsePart) {
-        // This fails only if the thread has ended, and then there are no clients.
+        // This fails only if the thread has ended. In this case, there are no clients.
         if self.responses.send((ticket, part)).is_ok() {
             self.wake_thread();
         }

@@ -82,7 +82,7 @@ fn validate(request: &httparse::Request, used: usize, peer: IpAddr) -> Result<Pa
         },
         used,
         length: length(request)?,
-        // In HTTP/1.0, only a special header keeps the connection open, and no client needs that.
+        // In HTTP/1.0, only a special header keeps the connection open. No client needs this, so the connection ends.
         close: old || lists(request, "Connection", "close"),
         expects: !old && lists(request, "Expect", "100-continue"),
     })

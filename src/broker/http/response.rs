@@ -65,7 +65,7 @@ pub fn print_response(response: &HttpResponse, close: bool, bodyless: bool, out:
         return print_response(&Refusal::Unprintable.response(), close, bodyless, out);
     }
     if close {
-        // A response of tiny_http can't have this header, so it is inserted before the empty line.
+        // tiny_http can't write this header, so the header is inserted here, before the empty line.
         out.truncate(out.len() - 2);
         out.extend_from_slice(b"Connection: close\r\n\r\n");
     }

@@ -23,9 +23,10 @@ const WAKER: Token = Token(1);
 const FIRST_ID: usize = 2;
 /// How many connections are accepted before the open ones get a turn.
 const ACCEPT_MAX: usize = 64;
-/// How long to pause after a failed accept. Probably no file descriptor is free, and no event will report when one is.
+/// How long to pause after a failed accept. Probably no file descriptor is free, and no event will report when one
+/// becomes free.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
-/// How long connections that have not shown a valid token are served in one turn.
+/// Maximum time in one turn for connections that have not shown a valid token.
 const STRANGERS_SHARE: Duration = Duration::from_millis(1);
 /// How long sending the last responses may take when the thread stops.
 const STOP_TIMEOUT: Duration = Duration::from_millis(200);
@@ -44,7 +45,7 @@ pub struct HttpThread {
     /// The connections that need a turn even if there is no event.
     ready: BTreeSet<usize>,
     next_id: usize,
-    /// The last connection without a valid token that was served.
+    /// Of the connections without a valid token, the one that was served last.
     last_stranger: usize,
     scratch: Vec<u8>,
 }
@@ -54,11 +55,11 @@ pub struct HttpThread {
 enum HttpAcceptState {
     /// No client is known to be waiting.
     Idle,
-    /// A client may wait.
+    /// A client may be waiting.
     Ready,
-    /// A client may wait, but there is no room for another connection.
+    /// A client may be waiting, but there is no room for another connection.
     Full,
-    /// A client waits, and accepting failed. The next attempt is made at this time.
+    /// A client is waiting, but could not be accepted. The next attempt is made at this time.
     RetryAt(Instant),
 }
 
@@ -196,15 +197,15 @@ impl HttpThread {
         }
     }
 
-    /// Gives a turn to each connection that needs one. Connections with a valid token go first, and so do new
-    /// connections, which may still show one. The time for all others is bounded.
+    /// Gives a turn to each connection that needs one. Connections with a valid token go first, together with new
+    /// connections, which may still show a valid token. The time for all others is bounded.
     fn serve_ready(&mut self, now: Instant) {
         let is_stranger = |id: &usize| self.conns.get(id).is_some_and(HttpConnection::is_stranger);
         let (strangers, known): (Vec<_>, Vec<_>) = std::mem::take(&mut self.ready).into_iter().partition(is_stranger);
         for id in known {
             self.run_connection(id, now);
         }
-        // These connections take turns: each round begins after the connection that was served last.
+        // Connections without a valid token take turns: each round begins after the one that was served last.
         let (served_before, others): (Vec<_>, Vec<_>) = strangers.into_iter().partition(|id| *id <= self.last_stranger);
         let began = Instant::now();
         for id in others.into_iter().chain(served_before) {
@@ -302,7 +303,7 @@ impl HttpThread {
         self.n_open.store(self.conns.len(), Ordering::Relaxed);
     }
 
-    /// Adds a connection, unless too many connections from the same address are trusted and busy.
+    /// Adds a connection. Refuses it if the client's address has too many connections, none of which may be dropped.
     fn admit(&mut self, mut stream: TcpStream, peer: IpAddr, now: Instant) {
         let limits = &self.dispatcher.limits;
         if self.conns.values().filter(|conn| conn.peer() == peer).count() >= limits.per_address_max {
@@ -324,7 +325,7 @@ impl HttpThread {
         self.ready.insert(id);
     }
 
-    /// The connection to drop first: the oldest one without a valid token, or otherwise the one that has been idle
+    /// The connection to drop first: the oldest one without a valid token. If there is none, the one that has been idle
     /// for longest.
     fn first_to_leave(&self, of: impl Fn(&HttpConnection) -> bool) -> Option<usize> {
         let found = self.conns.iter().filter(|(_, conn)| of(conn));

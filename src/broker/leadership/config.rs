@@ -20,8 +20,8 @@ pub struct HubConfig {
 }
 
 impl HubConfig {
-    /// Reads the settings. Returns `None` if the mesh of this hub is only on its own disk. `bind` is the address on
-    /// which the hub serves other machines, if any. `port` is the hub's port for sessions.
+    /// Reads the settings. Returns `None` if this hub shares no log with other hubs. `bind` is the address on which the
+    /// hub serves other machines, if any. `port` is the hub's port for sessions.
     ///
     /// # Errors
     /// When a setting is wrong, or when two settings exclude each other.
@@ -71,8 +71,8 @@ impl HubConfig {
     }
 }
 
-/// The address of this machine in the network of etcd, to which the other hubs belong, too. If etcd has a loopback
-/// address, this is the name of this machine.
+/// This machine's address in the network that it shares with etcd and the other hubs. If etcd has a loopback address,
+/// returns the machine's name instead.
 fn own_address_towards(member: &str) -> String {
     let place = member.split_once("://").map_or(member, |(_, place)| place);
     // Connecting a UDP socket sends nothing. It only makes the system choose an address of this machine.

@@ -1,5 +1,5 @@
-//! The turn of a hub that leads. The changes go first into the log, then into the database. Only then may anything
-//! leave.
+//! The turn of a hub that leads. The changes go first into the log, then into the database. Only then may the hub send
+//! anything.
 
 use super::Standby;
 use crate::base::error::{Error, ErrorKind};
@@ -11,12 +11,12 @@ use crate::store::{LogPosition, Store};
 /// How a leader's turn ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TurnEnd {
-    /// The turn is in the log and in the database, so its answers may leave.
+    /// The turn is in the log and in the database, so its answers may be sent.
     Committed,
     /// The turn was rolled back, and its callers get the error. The hub continues to lead.
     TakenBack,
     /// The hub no longer leads, for this reason. Nothing from this turn may be sent, not even an error, because the
-    /// turn may be in the log. The mesh must be dropped, and this hub goes on as a standby with the mesh's store.
+    /// turn may be in the log. The mesh must be dropped, and this hub goes on standby with the mesh's database.
     Deposed(String),
 }
 
@@ -38,8 +38,7 @@ impl<L: ReplicatedLog> Leader<L> {
                 mesh.take_back(&error);
                 return TurnEnd::TakenBack;
             }
-            // The turn has changed nothing, but another hub may lead by now and have changed what the turn has
-            // read.
+            // The turn has changed nothing. But another hub may lead by now, and may have changed what the turn read.
             Ok(None) if !self.log.still_leads() => return TurnEnd::Deposed("the lease has ended".into()),
             Ok(None) => {}
             Ok(Some(changes)) => {

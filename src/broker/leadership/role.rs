@@ -125,7 +125,7 @@ impl BrokerRole {
         }
     }
 
-    /// Whether each turn must be in the log before anything leaves.
+    /// Whether each turn must be in the log before anything is sent.
     pub fn stores_in_log(&self) -> bool {
         matches!(self, BrokerRole::Leads(_))
     }

@@ -47,7 +47,7 @@ impl SnapshotSource {
     /// Makes a source that writes its copies into the data directory.
     pub fn new(directory: &Path) -> SnapshotSource {
         let path = directory.join(COPY_NAME);
-        // An earlier broker may have been killed while it was sending a copy.
+        // If an earlier broker was killed while it was sending a copy, this copy is still there.
         remove(&path);
         SnapshotSource { path, current: None }
     }
@@ -147,7 +147,7 @@ fn prepare(
             Ok(()) => log(&format!("{hub} gets a snapshot of the database")),
             Err(why) => log(&format!("{hub} gets no snapshot: {why}")),
         }
-        // Meanwhile, the event loop may have stopped waiting for the result.
+        // This fails if the event loop has stopped waiting for the result.
         let _ = done.send(copied);
     };
     let thread = std::thread::Builder::new().name("snapshot".into()).spawn(work);

@@ -5,7 +5,7 @@ use crate::base::ids::LogId;
 use crate::replication::{Election, LogEntry, LogError, Position, ReplicatedLog};
 use crate::store::{Changeset, Store, StoreError};
 
-/// The name in the `meta` table under which the address of the hub that began the log is stored.
+/// The `meta` table stores the address of the hub that began the log under this name.
 const FOUNDER: &str = "log_founder";
 
 /// Why a standby can't continue.
@@ -81,8 +81,8 @@ impl<L: ReplicatedLog> Standby<L> {
         Ok(Some((at, now)))
     }
 
-    /// Tries to become the leader, and then applies the rest of the log. By then, an earlier leader can no longer
-    /// store entries. If there is no log yet, this hub begins one, with the id that `new_log` returns.
+    /// Tries to become the leader, and then applies the rest of the log. Once this hub leads, an earlier leader can no
+    /// longer store entries. If there is no log yet, this hub begins one, with the id that `new_log` returns.
     ///
     /// # Errors
     /// As for [`Standby::follow`]. After an error, this hub does not lead.

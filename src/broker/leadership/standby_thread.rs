@@ -27,7 +27,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// What a hub on standby knows about the log and about other hubs.
 #[derive(Debug, Clone, Default)]
 pub struct StandbyReport {
-    /// The address of the hub that leads, if one does.
+    /// The address of the hub that leads; `None` if no hub is known to lead.
     pub leader: Option<String>,
     /// The number of the last entry in the database of this hub.
     pub position: u64,
@@ -59,7 +59,7 @@ pub struct TakenLead {
     pub clock: Clock,
 }
 
-/// The event loop's handle of the thread.
+/// The event loop's handle to the thread.
 pub struct StandbyThread {
     report: Arc<Mutex<StandbyReport>>,
     taken: Receiver<TakenLead>,
@@ -106,7 +106,7 @@ impl StandbyThread {
         self.taken.try_recv().ok()
     }
 
-    /// Waits until this hub leads or knows why it does not, but at most for this long.
+    /// Waits until this hub leads, or until it knows why it can't lead, but at most for this long.
     pub fn wait_for_role(&self, at_most: Duration) -> Option<TakenLead> {
         let until = Instant::now() + at_most;
         while Instant::now() < until {
@@ -139,16 +139,16 @@ impl Drop for StandbyThread {
 /// What the thread works with.
 struct Follower {
     config: HubConfig,
-    /// The database. Its clock continues from the newest entry that arrived while this hub was watching.
+    /// The database. Its clock continues from the newest entry that arrived after this hub had the whole log.
     database: HubDatabase,
     report: Arc<Mutex<StandbyReport>>,
     stopping: Arc<AtomicBool>,
     /// Whether the database is known to belong to the log.
     follows_log: bool,
-    /// Whether this hub has ever had the whole log. Entries that arrive later are new, so their times show the clock of
-    /// the mesh.
+    /// Whether this hub has ever had the whole log. All entries that arrive after that are new, so their times show the
+    /// clock of the mesh.
     is_level: bool,
-    /// Whether the clock is that of the mesh, and not that of this machine.
+    /// Whether the clock shows the time of the mesh, and not the time of this machine.
     knows_time: bool,
     /// The position that this hub last reported, and when.
     reported: Option<(u64, Instant)>,
@@ -216,7 +216,7 @@ impl Follower {
         Ok(leader.is_none())
     }
 
-    /// Sets the clock by an entry that the leader has stored at this time.
+    /// Sets the clock to `now`, the time at which the leader stored an entry.
     fn note_time(&mut self, now: i64) {
         // An entry that was delayed on its way shows a time in the past, so after the first entry, only a time ahead of
         // the clock counts.
@@ -225,7 +225,7 @@ impl Follower {
         }
     }
 
-    /// Replaces the database by a copy of the leader's database.
+    /// Replaces the database with a copy of the leader's database.
     fn fetch_snapshot(&mut self, standby: &mut Standby<EtcdLog>, leader: Option<&str>) -> Result<(), StandbyError> {
         let failed = |why: String| StandbyError::Log(LogError::Refused(format!("this hub needs a snapshot: {why}")));
         let leader = leader.ok_or_else(|| failed("no hub leads, so none can send a snapshot".into()))?;

@@ -15,7 +15,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const KEEP_FOR: Duration = Duration::from_secs(600);
 /// Maximum number of bytes of entries that are kept. A hub that needs older entries gets a snapshot.
 const KEEP_BYTES: u64 = 64 << 20;
-/// How many hubs must have an entry on their disks before it is trimmed, unless there are too many bytes.
+/// How many hubs must have an entry on their disks before it is trimmed, unless the log exceeds `KEEP_BYTES`.
 const COPIES_MIN: usize = 2;
 
 /// What the thread found in its last check.
@@ -56,8 +56,7 @@ impl LogProgress {
     }
 }
 
-/// The event loop's handle of the thread. When the handle is dropped, the thread ends, and nobody waits for its
-/// end.
+/// The event loop's handle to the thread. When the handle is dropped, the thread ends, and nobody waits for its end.
 pub struct UpkeepThread {
     report: Arc<Mutex<ClusterReport>>,
     _stop: Sender<()>,
@@ -137,8 +136,8 @@ impl Keeper {
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }
 
-    /// Asks for an entry with the time if a hub has joined. Otherwise that hub could take over an idle mesh with the time
-    /// of its own machine.
+    /// Asks for an entry with the time if a hub has joined. Without this entry, that hub could take over an idle mesh
+    /// with the time of its own machine.
     fn note_standbys(&mut self, standbys: Vec<HubPosition>) {
         let is_known = |standby: &HubPosition| self.standbys.iter().any(|known| known.lease == standby.lease);
         if !standbys.iter().all(is_known) {
@@ -160,7 +159,7 @@ impl Keeper {
     }
 }
 
-/// The entry up to which the log may be trimmed, and how many of the samples come before that entry or are at it.
+/// The entry up to which the log may be trimmed, and the number of samples that show this entry or an earlier one.
 fn trim_target(samples: &VecDeque<Sample>, standbys: &[(String, u64)], now: Instant, bytes: u64) -> (u64, usize) {
     // The leader itself has all entries on its disk.
     let mut held: Vec<u64> = standbys.iter().map(|(_, at)| *at).chain([u64::MAX]).collect();

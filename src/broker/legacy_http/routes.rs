@@ -168,9 +168,8 @@ fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     if !kinds.contains(&kind) {
         return Err(no(format!("type: want one of {}", kinds.join(", "))));
     }
-    // All unregistered senders share one budget, so a client gains nothing by inventing senders. If a client names
-    // a session as the sender, this does not use up the session's own budget, which is for calls over the session's
-    // socket.
+    // All unregistered senders share one budget, so a client gains nothing by inventing senders. Messages that name a
+    // session as their sender do not use up the session's own budget, which is for calls over the session's socket.
     let is_known = mesh.peers().get(from).is_some();
     let budget = if is_known { format!("http {from}") } else { "unregistered".into() };
     mesh.charge(&budget, 10, now)?;
@@ -366,7 +365,7 @@ fn unknown_action(action: &str) -> Error {
     no(format!("Unknown action: {}", action.chars().take(60).collect::<String>()))
 }
 
-/// Formats these times without a zone, as the frozen protocol does.
+/// Formats these times as the frozen protocol requires, without a zone.
 fn without_zones(mut row: Value, names: &[&str]) -> Value {
     for name in names {
         if let Some(iso) = row[*name].as_str() {

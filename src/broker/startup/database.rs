@@ -16,14 +16,14 @@ use std::path::{Path, PathBuf};
 pub enum LogChange {
     /// etcd has lost the log, so this database begins a new one.
     BeginNew,
-    /// The log belongs to another mesh, or is an older one. The database is put aside, and this hub gets a copy of
-    /// the leader's database.
+    /// The database can't follow the log in etcd, which is a different log or was restored from an old backup. The
+    /// database is put aside, and this hub gets a copy of the leader's database.
     Rejoin,
 }
 
-/// How the name of a damaged database begins after it was set aside. The time follows.
+/// The beginning of the name that a damaged database gets when it is set aside. The time follows.
 const ASIDE: &str = "broker.db.damaged-";
-/// How the name of a database begins after a hub has put the database aside to join another mesh. The time follows.
+/// The beginning of the name that a database gets when a hub puts it aside to join another mesh. The time follows.
 const LEFT: &str = "broker.db.before-rejoin-";
 /// SQLite forms the names of a database's files by appending these to the name of the database.
 const FILE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
@@ -45,8 +45,8 @@ pub(super) fn open_with_clock(places: &DataDir, settings: &Settings) -> Result<(
     Ok((store, clock))
 }
 
-/// Starts the clock of this broker. If locks are in force, the clock continues from that of the last broker. So a
-/// change of the wall clock in between does not end the lease of a live session.
+/// Starts the clock of this broker. If locks are in force, this clock continues from the clock of the last broker. So a
+/// change of the wall clock between the two brokers does not end the lease of a live session.
 fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Result<Clock, Error> {
     let saved = fs::read_to_string(places.clock()).unwrap_or_default();
     // If the table of locks can't be read, the damage is found when the mesh is opened.

@@ -16,7 +16,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// How long the broker waits after a change of the directory before it checks its files.
+/// How long the broker waits after the directory has changed before it checks its files.
 const SETTLES_MS: i64 = 150;
 
 /// Identifies a file independently of its path, by device and inode.
@@ -62,13 +62,12 @@ pub struct RuntimeFiles {
     places: DataDir,
     lock: File,
     lock_id: FileId,
-    /// The database; `None` while the thread of a standby owns it, because this thread may replace it by a
-    /// snapshot.
+    /// The database; `None` while the thread of a standby owns it, because this thread may replace it with a snapshot.
     database: Option<DatabaseFiles>,
     socket_id: Option<FileId>,
     token: String,
     port: Option<u16>,
-    /// Where the kernel reports changes of the directory; `None` if the system does not report them.
+    /// Where the kernel reports changes to the directory; `None` if the system does not report them.
     events: Option<OwnedFd>,
     /// When the files are next checked, in ms.
     look_at: i64,
@@ -116,7 +115,7 @@ impl RuntimeFiles {
         self.database = Some(DatabaseFiles::at(&self.places));
     }
 
-    /// Makes the poll report changes of the directory under `token`. If the system reports none, the regular check
+    /// Makes the poll report changes to the directory under `token`. If the system reports none, the regular check
     /// finds the changes.
     pub fn watch(&mut self, registry: &Registry, token: Token) {
         self.events = watch_directory(&self.places.dir).ok();
@@ -127,8 +126,9 @@ impl RuntimeFiles {
         }
     }
 
-    /// Notes that the directory has changed. The check of the files is delayed for a moment. Somebody may be removing
-    /// the directory file by file, and a new file in the directory would prevent the removal.
+    /// Notes that the directory has changed. The check of the files is delayed for a moment, because it creates missing
+    /// files again. Somebody may be removing the directory file by file, and a new file in the directory would prevent
+    /// the removal.
     pub fn note_change(&mut self, now: i64) {
         if let Some(events) = &self.events {
             // The details do not matter, because the check compares all files. The queue is emptied so that the
@@ -143,8 +143,8 @@ impl RuntimeFiles {
         self.look_at
     }
 
-    /// Whether the path still leads to this broker's lock. This takes a single system call, so that each turn can
-    /// afford it. The check keeps a broker from granting anything after its directory was removed.
+    /// Whether the path still leads to this broker's lock. This takes only one system call, so each turn can afford it.
+    /// The check keeps a broker from granting anything after its directory was removed.
     pub fn holds_path(&self) -> bool {
         FileId::at(&self.places.broker_lock()) == Some(self.lock_id)
     }
@@ -189,13 +189,13 @@ impl RuntimeFiles {
 
     /// Removes the files by which clients find this broker, if they belong to it.
     pub fn remove(&self, reason: ShutdownReason) {
-        // If a file remains, this is harmless, because no broker answers there.
+        // If the socket remains, this is harmless, because no broker listens on it.
         if FileId::at(&self.places.socket()) == self.socket_id {
             let _ = fs::remove_file(self.places.socket());
         }
         if self.holds_path() && self.has_own_pid() {
             for path in [self.places.pid(), self.places.port()] {
-                // If a file remains, its readers find no broker at that port.
+                // If a file remains, this is harmless, because no broker answers at the port in it.
                 let _ = fs::remove_file(path);
             }
         }
@@ -209,7 +209,7 @@ impl RuntimeFiles {
         let log = database::log_path(&self.places);
         let is_own_log = self.database.as_ref().is_some_and(|files| FileId::at(&log) == files.log);
         if self.holds_path() && self.is_database_replaced() && is_own_log {
-            // Otherwise SQLite would write the log of the old database into the new database.
+            // If the log of the old database remained, SQLite would write it into the new database.
             let _ = fs::remove_file(log);
         }
         drop(self.lock);

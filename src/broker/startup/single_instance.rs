@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// How long a new broker waits for an old one that is ending.
 const HANDOVER: Duration = Duration::from_secs(3);
-/// How often the new broker checks meanwhile whether the old one accepts connections.
+/// How often the new broker checks, during this wait, whether the old one accepts connections.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Takes the lock that makes this process the only broker. Waits briefly for a broker that is ending. Fails at once
@@ -55,7 +55,7 @@ fn refuse_running(places: &DataDir) -> Result<(), Error> {
 pub(super) fn bind_socket(places: &DataDir) -> Result<mio::net::UnixListener, Error> {
     let path = places.socket();
     if let Ok(meta) = path.symlink_metadata() {
-        // If a container mounts the socket and no socket exists, an empty directory is created in its place.
+        // If a container mounts the socket while no socket exists, its runtime creates an empty directory at this path.
         let removed = if meta.is_dir() { fs::remove_dir(&path) } else { fs::remove_file(&path) };
         removed.map_err(|error| places.error("contains a stale socket that can't be removed", &error))?;
     }

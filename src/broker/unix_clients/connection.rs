@@ -34,12 +34,12 @@ enum Responsiveness {
 /// The client's position in the order of service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServiceRank {
-    /// The client has closed its side. It is served first, so that it can reconnect in the same turn and find its
-    /// old peer free.
+    /// The client has closed its side. It is served first. So if the client reconnects in the same turn, its old
+    /// connection no longer acts for its peer.
     HungUp,
-    /// The client has waited for longest. It is served now, so that no client waits for ever.
+    /// The client has waited too long, and longer than all others. It is served now, so that no client waits for ever.
     Overdue,
-    /// When the client is expected to finish, in the virtual time of the fair queue.
+    /// The client waits in the fair queue. The number is the virtual time at which the client is expected to finish.
     Queued(u64),
 }
 
@@ -50,7 +50,7 @@ pub struct ClientConnection {
     pub origin: Origin,
     /// Input that has not been served yet.
     pub input: LineBuffer,
-    /// Whether more lines have been read than are served in one turn.
+    /// Whether the last turn may have left lines that were read but not served.
     pub has_more: bool,
     /// Whether a check for silence has been planned for the client.
     pub has_check: bool,
@@ -67,7 +67,7 @@ pub struct ClientConnection {
     /// Whether the socket may accept bytes.
     is_writable: bool,
     /// Whether the poll reports when the socket accepts bytes again. The poll does so only while the socket accepts
-    /// none. If it always did, the loop would wake needlessly for each line that the client reads.
+    /// none. If the poll always did so, the loop would wake needlessly for each line that the client reads.
     watches_writable: bool,
     /// Whether the client has closed its side. What it sent before must still be read.
     is_half_closed: bool,
@@ -284,7 +284,7 @@ impl ClientConnection {
 
     /// The client's position in the order of service.
     pub fn rank(&self, time: u64) -> ServiceRank {
-        // A client that hung up and left many requests behind is served first only once.
+        // A client that has hung up is served first only once. If it left many requests behind, the rest must queue.
         if self.is_half_closed && !self.has_more {
             ServiceRank::HungUp
         } else {
@@ -322,7 +322,7 @@ impl ClientConnection {
         is_late
     }
 
-    /// When the silence of a session will next matter, in ms.
+    /// When the client must be pinged or given up if it stays silent, in ms; `None` if it has been given up.
     pub fn deadline(&self, heartbeat_ms: i64, dead_ms: i64) -> Option<i64> {
         let patience = match self.liveness {
             Responsiveness::Responsive => heartbeat_ms,

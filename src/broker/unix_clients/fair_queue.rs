@@ -1,14 +1,14 @@
 //! Fair queueing: the order in which clients are served, so that each client pays for its own work. A client that
 //! causes much work waits for the others, and they do not wait for it.
 //!
-//! Each client has a virtual start time, which advances by the work that is done for this client. The next to be
-//! served is the client that is expected to finish first, if it costs as much as it did last time. The queue has a
-//! clock of its own, which shows the virtual start time of the last client that was served. When a client returns
-//! after a pause, it starts from that time, with neither credit nor debt.
+//! Each client has a virtual start time, which advances by the work that is done for this client. The client that is
+//! served next is the one that would finish first if it cost as much as last time. The queue has a clock of its own,
+//! which shows the virtual start time of the last client that was served. When a client returns after a pause, it
+//! starts from that time, with neither credit nor debt.
 
 use std::time::Duration;
 
-/// Maximum work for one client in one turn, before the others get their share. A request that was begun is
+/// Maximum work for one client in one turn, before the others get their share. A request that has begun is always
 /// finished.
 pub const CLIENT_SHARE: Duration = Duration::from_micros(500);
 /// Maximum work for all clients together in one turn. What is left is served in the next turn, after new clients,

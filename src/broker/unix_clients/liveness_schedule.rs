@@ -5,8 +5,8 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 /// The checks that are to come, at most one for each connection. When a client sends something, the check of its
-/// connection may be postponed. The queue is updated only once this check is the first in it, so that a received line
-/// costs nothing here.
+/// connection may be postponed. The queue is updated only when this check has become its first item, so that a received
+/// line costs nothing here.
 pub struct LivenessSchedule {
     /// How long a session may be quiet before it is pinged, in ms.
     pub heartbeat_ms: i64,

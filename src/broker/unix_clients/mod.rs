@@ -35,10 +35,11 @@ use std::time::Instant;
 const CLIENTS_MAX: usize = 12_000;
 /// How long to pause after a failed accept, in ms.
 const ACCEPT_RETRY_MS: i64 = 100;
-/// If a client has not been served for this many turns, it is served, whatever its position in the queue.
+/// If clients have not been served for more than this many turns, the one that has waited longest is served before the
+/// rest, whatever its position in the queue.
 const OVERDUE_TURNS: u64 = 64;
-/// How many connections are dropped when no file descriptor is free. The next client needs some, and so do the
-/// files that the loop opens to serve it.
+/// How many connections are dropped when no file descriptor is free. The next client needs several descriptors: one for
+/// its connection, and others for the files that the loop opens to serve it.
 const DROPPED_AT_ONCE: usize = 8;
 
 /// Whether clients wait to be accepted. This must be stored, because the poll reports a waiting client only once.
@@ -46,9 +47,9 @@ const DROPPED_AT_ONCE: usize = 8;
 enum AcceptState {
     /// No client is known to be waiting.
     Idle,
-    /// A client may wait.
+    /// A client may be waiting.
     Ready,
-    /// A client waits, but there was no room for it. The next attempt is made at this time, in ms.
+    /// A client is waiting, but there was no room for it. The next attempt is made at this time, in ms.
     RetryAt(i64),
 }
 
@@ -74,8 +75,8 @@ pub struct UnixClients {
 }
 
 impl UnixClients {
-    /// Watches a socket that is bound. A quiet session is pinged after `heartbeat_ms`, and counts as offline after
-    /// `dead_ms` without an answer.
+    /// Watches a socket that is already bound. A quiet session is pinged after `heartbeat_ms`, and counts as offline
+    /// after `dead_ms` without an answer.
     ///
     /// # Errors
     /// When the socket can't be registered in the poll.
@@ -112,7 +113,7 @@ impl UnixClients {
         Ok(())
     }
 
-    /// Notes that a client may wait to be accepted.
+    /// Notes that a client may be waiting to be accepted.
     pub fn note_newcomers(&mut self) {
         self.accept_state = AcceptState::Ready;
     }
@@ -161,9 +162,8 @@ impl UnixClients {
                     return;
                 }
                 Err(_) => {
-                    // Most likely no file descriptor is free, and no event will report when one is. So some
-                    // connections are dropped, and accepting continues after the clients of this turn have been
-                    // read.
+                    // Most likely no file descriptor is free, and no event will report when one becomes free. So some
+                    // connections are dropped, and accepting continues in the next turn, after clients have been read.
                     let n_dropped = (0..DROPPED_AT_ONCE).filter(|_| self.drop_idlest(context)).count();
                     if n_dropped > 0 || self.connections.values().any(|conn| conn.is_new(self.turn)) {
                         return;
@@ -380,8 +380,8 @@ impl UnixClients {
     }
 }
 
-/// Tells the mesh that a client has hung up. The connection stays open until the flush. The client may have closed
-/// only its own side, and then it still gets the answers of this turn.
+/// Tells the mesh that a client has hung up. The connection stays open until the flush, because the client may have
+/// closed only its own side. In this case, the client still gets the answers of this turn.
 fn detach(token: u64, connection: &mut ClientConnection, context: &mut LoopContext) {
     if !std::mem::replace(&mut connection.is_detached, true) {
         context.mesh.on_disconnected(token, context.now);

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-/// Maximum number of characters that are kept of the name of a host or a user.
+/// Maximum length of the name of a host or a user, in characters. The rest of a longer name is dropped.
 const NAME_MAX: usize = 64;
 /// Maximum number of ancestor processes that are kept for a client on another machine.
 const ANCESTORS_MAX: usize = 64;
@@ -59,11 +59,11 @@ impl RemoteOrigin {
     }
 }
 
-/// The salt of this machine.
+/// The number that is added to the start times of this machine's processes.
 static OWN_SALT: LazyLock<u64> = LazyLock::new(|| fnv1a(&sys::host()));
 
-/// A process as the mesh knows it. Its machine is mixed into its start time, so that it is not mistaken for a process
-/// with the same number on another machine. It stays the same process when another hub leads.
+/// A process as the mesh knows it. The salt, which depends on the machine, is added to the start time. So the process
+/// is not mistaken for a process with the same id on another machine, and is still recognised when another hub leads.
 fn salted(process: Process, salt: u64) -> Process {
     Process { start: process.start.wrapping_add(salt), ..process }
 }
@@ -84,7 +84,7 @@ impl Origin {
         Origin::Local { pid, ancestors: None }
     }
 
-    /// The origin of a client on another machine, if the client has not reported anything about itself yet.
+    /// The origin of a client on another machine, before the client has reported anything about itself.
     pub fn remote(address: IpAddr) -> Origin {
         Origin::Remote(RemoteOrigin { host: address.to_string(), ..RemoteOrigin::default() })
     }

@@ -31,8 +31,8 @@ pub fn serve(context: &mut LoopContext, token: u64, connection: &mut ClientConne
         if connection.note_heard(context.now) {
             context.mesh.set_unresponsive(token, false, context.now);
         }
-        // If the client has hung up, all of its input is read. It can then reconnect in the same turn and find its
-        // old peer free.
+        // If the client has hung up, all of its input is read. So if the client reconnects in the same turn, its old
+        // connection no longer acts for its peer.
         if !connection.is_half_closed() {
             break;
         }
@@ -86,7 +86,7 @@ fn serve_notice(
     params: Map<String, Value>,
 ) {
     match method {
-        // The mesh will be told the origin when this hub leads.
+        // The mesh learns this origin when this hub begins to lead.
         "origin" if context.role.is_standby() => connection.origin = Origin::Remote(RemoteOrigin::parse(&params)),
         _ if context.role.is_standby() => {}
         "cancel" => context.mesh.cancel(token, params.get("id").unwrap_or(&Value::Null), context.now),
@@ -173,15 +173,15 @@ fn call_operation(
         Some(Value::String(name)) if !name.is_empty() && name.len() <= AS_MAX => Some(name),
         _ => None,
     };
-    // If the caller must be identified, its ancestors are looked up in the process tree, because there a caller
-    // can't pretend to be another peer.
+    // If the caller must be identified, its ancestors are looked up in the process tree, in which a caller can't
+    // pretend to be another peer.
     let is_known = acting.is_some() || mesh.is_attached(token);
     let must_be_known = params.remove("whoami").is_some() || op.actor == Auth::Required;
     let is_attach = std::ptr::eq(op, &ATTACH);
     if is_attach {
         // The ancestors of a session are noted for its connection, but do not identify the caller, because a session is
-        // not a child of another session. A script is not the server of an agent: commands that the script starts act
-        // as the script, but other commands of its shell do not.
+        // not a child of another session. For a script, only its own process is noted: commands that the script starts
+        // act as the script, but other commands of its shell do not.
         match connection.origin.process().filter(|_| params.get("script") == Some(&Value::Bool(true))) {
             Some(process) => mesh.set_ancestors(token, &[process]),
             None => mesh.set_ancestors(token, connection.origin.ancestors()),

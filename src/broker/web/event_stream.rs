@@ -26,9 +26,9 @@ const ROWS_MS: i64 = 500;
 /// The time of a peer's last activity is rounded down to a multiple of this, so that the row does not change all
 /// the time.
 const ACTIVE_MS: i64 = 5_000;
-/// How many past events, messages and state changes a new page gets.
+/// Maximum number of past events, of past messages and of past state changes that a new page gets.
 const N_OLD: i64 = 200;
-/// How many rows of peers, of locks and of entries a page gets.
+/// Maximum number of rows of peers, of locks and of entries that a page gets.
 const ROWS_MAX: usize = 300;
 /// Maximum length of a value or payload that is shown.
 const SHOWN_MAX: usize = 4096;
