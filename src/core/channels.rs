@@ -1,5 +1,5 @@
-//! Channels: named groups that peers join. A message to a channel reaches the mailbox of every member, even of a
-//! member that is offline for a moment. When a session ends, it leaves its channels.
+//! Channels: named groups that peers join. A message to a channel reaches the mailbox of every member, even if the
+//! member is offline for a moment. When a session ends, it leaves its channels.
 //!
 //! **Invariant:** only this module changes the members of a channel, in memory and on disk.
 
@@ -213,7 +213,7 @@ impl Channels {
         Ok(())
     }
 
-    /// Removes a session that has ended from all of its channels.
+    /// Removes an ended session from all of its channels.
     pub(super) fn leave_all(
         &mut self,
         turn: &mut Turn,
@@ -229,7 +229,7 @@ impl Channels {
         joined.iter().try_for_each(|channel| self.remove(turn, peers, journal, channel, id, now))
     }
 
-    /// A channel in the form that its members and other peers see.
+    /// A channel as its members and other peers see it.
     fn view(&self, peers: &Peers, channel: &ChannelName, me: &str, unread: &HashMap<String, i64>) -> Value {
         let members = self.members(channel);
         let names: Vec<String> = members.iter().take(NAMED_MAX).map(|id| peers.name_of(id)).collect();

@@ -17,8 +17,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub enum Outcome {
     /// The result of the operation.
     Ready(Value),
-    /// There is no result yet. The call waits for this reason. Run the operation again after a change that concerns the
-    /// reason, and at this time (in ms) at the latest.
+    /// There is no result yet. The call waits for the given reason. The operation runs again when a change concerns
+    /// this reason, and at the given time (in ms) at the latest.
     Pending(WaitReason, i64),
 }
 
@@ -62,7 +62,7 @@ impl CallContext {
     }
 }
 
-/// A call in the form in which it arrives on a connection.
+/// A call as it arrives on a connection.
 #[derive(Debug)]
 pub struct Call {
     /// The connection on which the call arrived.
@@ -73,11 +73,11 @@ pub struct Call {
     pub op: &'static Op,
     /// The arguments.
     pub args: Args,
-    /// The peer as which the caller wants to act, if the caller names one.
+    /// The peer that the caller wants to act as, if the caller names one.
     pub acting: Option<String>,
     /// The session to which the caller's shell belongs, if the shell's environment names one.
     pub shell_session: Option<String>,
-    /// The agent in whose shell the caller says that it runs, if the shell's environment names one.
+    /// The agent to which the caller's shell belongs, if the shell's environment names one.
     pub shell_agent: Option<String>,
     /// The caller's ancestor processes, nearest first, if the transport could verify them.
     pub ancestors: Vec<Process>,
@@ -121,7 +121,8 @@ impl Mesh {
             .iter()
             .filter(|waiting| waiting.ctx.conn == call.conn && !waits_for_wakeup(waiting.op))
             .count();
-        // Waits for a wakeup do not count, because each peer has at most one of them per wakeup channel.
+        // Calls that wait for a wakeup do not count towards the limit, because each peer has at most one of them per
+        // wakeup channel.
         ctx.deadline_reached = n_waiting >= limits::WAITS_MAX && !waits_for_wakeup(call.op);
         self.step(WaitingCall { ctx, op: call.op, args: call.args, reason: None }, None);
         self.resume_waiting(now);
@@ -191,7 +192,7 @@ impl Mesh {
         self.turn.push(Effect::Reply { conn: call.ctx.conn, id: call.ctx.id, result });
     }
 
-    /// Adds notices for the caller to a result, such as the number of unread messages.
+    /// Adds notices for the caller, such as the number of unread messages, to a result.
     fn with_mail_notice(&mut self, mut value: Value, call: &WaitingCall) -> Value {
         if is(call.op, &receipts::MARK_READ) || is(call.op, &sessions::DETACH) {
             return value;
@@ -257,8 +258,8 @@ impl Mesh {
         }
     }
 
-    /// Cancels a waiting call, which gets no answer. While it waited, it has changed nothing that would have to be
-    /// undone.
+    /// Cancels a waiting call, which gets no answer. The call has changed nothing while it waited, so there is nothing
+    /// to undo.
     pub fn cancel(&mut self, conn: ConnId, id: &Value, now: i64) {
         if self.waiting.cancel(conn, id) {
             self.turn.dirty.locks = true;

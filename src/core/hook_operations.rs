@@ -204,8 +204,8 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     peers.set_background_tasks(&id, &running);
     if leaves {
         end_all_waits(turn, waiting, &id);
-        // A call of this session that a hook announced may wait on the connection of another session. It must no longer
-        // get a lock or mail.
+        // A call of this session that a hook announced may still wait on the connection of another session. Such a call
+        // must no longer get a lock or mail.
         sessions::end_waits(turn, waiting, |call| id == call.ctx.me());
     }
     // A background task uses the locks of the turn, while a subagent has its own locks.

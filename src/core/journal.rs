@@ -312,8 +312,8 @@ fn state_key(entry: &StateEntry) -> String {
     format!("{} {}{}", entry.namespace.len(), entry.namespace, entry.key)
 }
 
-/// Maximum number of events per entry from which the value is removed in one turn. Removing this many values takes
-/// about ten milliseconds. Because of the rate limit, a peer needs a quarter of an hour for this many changes.
+/// In one turn, the value of an entry is removed from at most this many events. Removing this many values takes about
+/// ten milliseconds. Because of the rate limit, a peer needs a quarter of an hour for this many changes.
 const BLANKED_MAX: i64 = 10_000;
 
 /// The stream of events and its subscribers.

@@ -1,7 +1,7 @@
 //! The rules of the mesh, as functions of a request, the time and the store.
 //!
-//! A [`Mesh`] consists of parts: peers, locks, mail, the journal, state and federation. Only a part itself may write
-//! its memory and its tables. A rule (the code of an operation) gets the parts that it needs. [`dispatch`] runs
+//! A [`Mesh`] consists of parts: peers, locks, mail, the journal, state and federation. Each part alone may write its
+//! own memory and its own tables. A rule (the code of an operation) gets the parts that it needs. [`dispatch`] runs
 //! operations. [`transaction`] holds the open transaction, and the effects, such as answers, that leave the core after
 //! the commit.
 //!
@@ -185,7 +185,7 @@ impl Mesh {
     }
 
     /// Sets the function that tells whether a process of this machine is alive. After a restart of the broker, a
-    /// session whose process is alive may reconnect soon.
+    /// session whose process is alive can still reconnect, so no other session takes over its name.
     pub fn set_process_probe(&mut self, is_alive: Box<dyn Fn(i64) -> bool + Send>) {
         self.peers.set_process_probe(is_alive);
     }

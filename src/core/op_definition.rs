@@ -238,7 +238,7 @@ impl ArgKind {
             ArgKind::Flag => text.to_ascii_lowercase().parse::<bool>().ok().map(Value::from),
             ArgKind::Texts { .. } => match serde_json::from_str(text) {
                 Ok(Value::Array(list)) => Some(Value::Array(list)),
-                // A text with a comma or a line break may stand for several items.
+                // A text with a comma or a line break may stand for several items, so it is not converted.
                 _ => (!text.is_empty() && !text.contains([',', '\n'])).then(|| json!([text])),
             },
             ArgKind::Object { .. } => serde_json::from_str(text).ok().filter(Value::is_object),

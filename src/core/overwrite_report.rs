@@ -15,7 +15,7 @@ const COMMAND_SHOWN: usize = 200;
 /// How many files the message names.
 const FILES_SHOWN: usize = 10;
 
-/// Reports that a command changed files of other peers.
+/// Reports that a command changed files that another peer has locked.
 pub static CHANGED: Op = Op {
     name: "hook.changed",
     summary: "Tell the holder of files, in a message, that a command of this session changed them in spite of the lock",

@@ -118,7 +118,8 @@ fn get(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(value))
 }
 
-/// If a value is too long for one result, keeps only one part of it. `next` is where the next part starts.
+/// If a value is too long for one result, keeps only one part of it. In the result, `next` is where the next part
+/// starts.
 fn cut_to_part(value: &mut Value, from: usize) {
     let Some(whole) = value["entry"]["value"].as_str().map(str::to_owned) else { return };
     let starts = part_starts(&whole);
@@ -199,7 +200,8 @@ fn view(peers: &Peers, entry: &StateEntry) -> Value {
     value
 }
 
-/// Checks that the last version of a key is the one that the caller expects, and returns this version.
+/// If the caller expects a version, checks that the key has this version; a key without an entry has version 0. Returns
+/// the last version of the key, even if its entry has been deleted or has expired.
 fn last_version(
     store: &Store,
     peers: &Peers,
@@ -253,7 +255,7 @@ pub(super) fn prune(turn: &mut Turn, now: i64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes the tombstone of an entry. The tombstone keeps the version, so that later versions continue from there.
+/// Makes the tombstone of an entry. The tombstone takes the next version, and later versions continue from it.
 fn deleted(entry: &StateEntry, now: i64) -> StateEntry {
     StateEntry { value: None, version: entry.version + 1, updated: now, expires: None, ..entry.clone() }
 }

@@ -74,7 +74,7 @@ impl Turn {
         self.effects.push(effect);
     }
 
-    /// Logs the error of a rule for whose result no caller waits.
+    /// Logs the error if a rule failed. No caller waits for the result of this rule.
     pub(super) fn log_error<T>(&mut self, result: Result<T, Error>) {
         if let Err(error) = result {
             self.push(Effect::Log(error));
@@ -113,8 +113,8 @@ impl Turn {
     /// Commits the turn.
     ///
     /// # Errors
-    /// When the database can't be written. In this case, the error replaces every answer of the turn, and nothing
-    /// else leaves.
+    /// When the database can't be written. In this case, the error replaces every answer of the turn, and nothing else
+    /// is sent.
     pub(super) fn commit(&mut self) -> Result<(), Error> {
         let error = match (self.broken.take(), self.store.commit()) {
             (None, Ok(_)) => return Ok(()),

@@ -9,8 +9,8 @@ use crate::store::{Changeset, Checkpointer, LogPosition, Store};
 const TIME: &str = "time";
 
 impl Mesh {
-    /// Commits the turn. Returns whether this succeeded. If it failed, only the error leaves the turn, and memory
-    /// agrees with the database again.
+    /// Commits the turn. Returns whether this succeeded. If it failed, the error replaces every answer of the turn, and
+    /// memory agrees with the database again.
     pub fn commit(&mut self) -> bool {
         let committed = self.turn.commit().is_ok();
         if !committed {
@@ -19,8 +19,8 @@ impl Mesh {
         committed
     }
 
-    /// Ends the writes of the turn and returns its changes for the log, in which they will have this position.
-    /// Returns `None` if the turn wrote nothing. Afterwards, call [`Mesh::commit`] or [`Mesh::take_back`].
+    /// Ends the writes of the turn and returns its changes, which will have this position in the log. Returns `None` if
+    /// the turn wrote nothing. Afterwards, call [`Mesh::commit`] or [`Mesh::take_back`].
     ///
     /// # Errors
     /// When the database can't be written. In this case, call [`Mesh::take_back`].
@@ -86,7 +86,7 @@ impl Mesh {
         self.turn.log_error(done);
     }
 
-    /// Returns the checkpointer, which copies the log while the mesh works.
+    /// Returns the checkpointer, which copies the write-ahead log into the database while the mesh works.
     ///
     /// # Errors
     /// When the database file can't be opened a second time.

@@ -91,7 +91,7 @@ impl Waiting {
         self.calls.iter().filter_map(|call| call.ctx.until).min()
     }
 
-    /// The requests for locks that are waiting, in the order in which they arrived.
+    /// The waiting requests for locks, in the order in which they arrived.
     pub(super) fn lock_requests(&self) -> impl Iterator<Item = &LockRequest> {
         self.calls.iter().filter_map(|call| match &call.reason {
             Some(WaitReason::Locks(request)) => Some(request.as_ref()),

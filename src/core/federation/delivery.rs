@@ -1,10 +1,10 @@
 //! What happens to a message that was sent to a linked mesh: it is accepted, it is refused, or the answer stays
 //! unclear.
 //!
-//! **Invariant:** no message blocks the messages behind it for ever, and no message is refused because the other
-//! mesh is down. A message counts as refused only in three cases: the other mesh refuses it; the other mesh gives
-//! no clear answer but meanwhile accepts later messages; or the other mesh gives no clear answer for an hour in
-//! which it answers polls.
+//! **Invariant:** no message blocks the messages behind it for ever, and no message is refused because the other mesh
+//! is down. A message counts as refused only in three cases: the other mesh refuses it; the other mesh gives no clear
+//! answer to it, but gives one to a later message; or the other mesh gives no clear answer for an hour in which it
+//! answers polls.
 
 use super::MeshLink;
 use super::roster::plain;
@@ -16,7 +16,7 @@ use crate::core::Mesh;
 use crate::core::journal::Change;
 use crate::store::Message;
 
-/// How often the oldest message is tried before a later message may overtake it.
+/// How many times the oldest message is tried before a later message may overtake it.
 const TRIES_ALONE: u32 = 3;
 /// How long the other mesh may answer polls while it gives no clear answer to a message. After that, the message is
 /// given up.
@@ -44,9 +44,9 @@ pub(super) struct DoubtfulMessage {
     seq: i64,
     /// When the message was first tried, in ms.
     since: i64,
-    /// How often the message was tried.
+    /// How many times the message was tried.
     n_tries: u32,
-    /// Which of the waiting messages is tried next, as an index; 0 is the oldest message.
+    /// The index of the waiting message that is tried next; 0 is the oldest message.
     next: usize,
     /// Whether the other mesh has given a clear answer to a later message.
     others_pass: bool,
@@ -68,7 +68,7 @@ impl MeshLink {
         self.doubtful.as_ref().is_some_and(|doubtful| doubtful.seq == seq)
     }
 
-    /// Notes an unclear answer. If the message is now given up, returns how often it was tried.
+    /// Notes an unclear answer. If the message is now given up, returns how many times it was tried.
     fn note_unclear(&mut self, seq: i64, now: i64) -> Option<u32> {
         let heard = self.last_answer.unwrap_or(0);
         let fresh = DoubtfulMessage { seq, since: now, n_tries: 0, next: 0, others_pass: false };
@@ -76,8 +76,8 @@ impl MeshLink {
         if doubtful.seq == seq {
             doubtful.n_tries += 1;
         }
-        // While the other mesh does not answer polls either, the failure says nothing about the message, so no later
-        // message is tried yet.
+        // If the other mesh has not answered a poll since the first try, the failure says nothing about the message, so
+        // no later message is tried yet.
         if heard > doubtful.since && doubtful.n_tries >= TRIES_ALONE {
             doubtful.next += 1;
         }

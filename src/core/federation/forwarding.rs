@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 /// Maximum length of a message that a SuperLocalMemory daemon accepts (version 3.4.48), in characters.
 const SLM_CHARS_MAX: usize = 4096;
-/// How many waiting messages of one peer are searched for one that has not expired. This is also how many messages
-/// of a link may be tried while the linked mesh neither accepts nor refuses the oldest one.
+/// To find messages that have not expired, at most this many waiting messages of each peer are read. This is also how
+/// many messages of a link may be tried while the linked mesh neither accepts nor refuses the oldest one.
 const LOOKED_AT_MAX: usize = 20;
 
 /// A message on its way to another mesh.
@@ -30,7 +30,7 @@ pub struct ForwardedMessage {
     pub body: Value,
 }
 
-/// The prefix that a message to a whole project gets if it is meant for one peer.
+/// The prefix that names the recipient, if a message for one peer is sent to that peer's whole project.
 fn addressed_to(name: &str) -> String {
     format!("to {name}: ")
 }
@@ -69,9 +69,9 @@ impl Federation {
 }
 
 impl Mesh {
-    /// Counts a message that is about to be sent over a link. If the link has reached its limit, returns for how
-    /// long it must pause, in ms. In each window, a link carries at most as many messages as the other mesh accepts
-    /// by default, no matter how many peers send them.
+    /// Counts a message that is about to be sent over a link. If the link has reached its limit, returns for how long
+    /// it must pause, in ms. In each window of the rate limit, a link carries at most as many messages as the other
+    /// mesh accepts by default, no matter how many peers send them.
     pub fn forwarding_pause(&mut self, n: usize, now: i64) -> Option<i64> {
         let url = &self.federation.links.get(n)?.url;
         self.rates.spend(&format!("messages to {url}"), 10, now).err()
@@ -85,8 +85,8 @@ impl Mesh {
             .any(|waiting| waiting.is_some_and(|n| n > 0))
     }
 
-    /// Whether messages may wait to be forwarded. Returns true only once after each new message, each attempt to
-    /// deliver one, and each answer to a poll.
+    /// Whether there may be messages to forward. Returns true only once after each new message, each attempt to deliver
+    /// a message, and each answer to a poll.
     pub fn take_forwarding_due(&mut self) -> bool {
         !self.federation.links.is_empty() && std::mem::take(&mut self.federation.may_forward)
     }
@@ -130,7 +130,7 @@ impl Mesh {
         Ok(waiting)
     }
 
-    /// The JSON to post. Some fields are for both kinds of meshes; the others are read only by slm-mesh.
+    /// The JSON to post. Both slm-mesh and SuperLocalMemory read some of its fields; only slm-mesh reads the others.
     fn forwarded_body(&self, link: &MeshLink, message: &Message, now: i64) -> Result<Value, Error> {
         let direct = !link.broadcast_only.contains(&message.recipient);
         let to = self.peers.get(&message.recipient).map(|peer| peer.row.clone()).unwrap_or_default();
@@ -139,7 +139,8 @@ impl Mesh {
             "" => ("broadcast".into(), addressed_to(&to.name) + &message.body),
             project => (format!("project:{project}"), addressed_to(&to.name) + &message.body),
         };
-        // The message to which this one replies came from the other mesh. Its key here is its id in the other mesh.
+        // If this message replies to a message from the other mesh, the JSON names the answered message by its id in
+        // the other mesh. This mesh has stored that id as the answered message's key.
         let answered = message.reply_to.map(|seq| self.turn.store.message(seq)).transpose()?.flatten();
         let reply_to = answered.filter(|of| of.sender == message.recipient).and_then(|of| of.key);
         // The JSON contains the remaining time instead of the expiry time, because the clocks of the two machines
@@ -152,9 +153,8 @@ impl Mesh {
         }))
     }
 
-    /// Handles the answer from a linked mesh to a message of this mesh: acknowledges the answered message and
-    /// returns its sequence number. The other mesh names the answered message by the id that the message has in
-    /// this mesh.
+    /// Handles a reply that a linked mesh sends to a message of this mesh: acknowledges the message that the reply
+    /// answers, and returns that message's sequence number. The reply names the message by its id in this mesh.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -176,7 +176,7 @@ impl Mesh {
         Ok(Some(was.seq))
     }
 
-    /// The sender of a message from a linked mesh. If this is not a known peer of that mesh, the result is a text
+    /// The sender of a message from a linked mesh. If the sender is not a known peer of that mesh, the result is a text
     /// that is not the name of any peer of this mesh.
     pub fn forwarded_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
         if self.peers.get(id).is_some_and(|peer| peer.row.is_linked()) {

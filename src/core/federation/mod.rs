@@ -24,7 +24,7 @@ pub struct MeshLink {
     pub last_answer: Option<i64>,
     /// Why the last poll or the last message over this link failed; `None` if it succeeded.
     pub trouble: Option<String>,
-    /// The peers of the linked mesh that read only messages to their whole project.
+    /// The peers of the linked mesh that read no direct messages, but only messages to their whole project.
     broadcast_only: Vec<PeerId>,
     /// The oldest waiting message, if the linked mesh neither accepts nor refuses it.
     doubtful: Option<DoubtfulMessage>,
@@ -32,7 +32,7 @@ pub struct MeshLink {
     awaited: AwaitedReceipts,
     /// How many messages the linked mesh has refused since this broker started.
     n_rejected: u64,
-    /// Why the linked mesh refused the last of these messages.
+    /// Why the linked mesh last refused a message.
     last_rejection: Option<String>,
 }
 
@@ -50,7 +50,7 @@ pub struct Federation {
     links: Vec<MeshLink>,
     /// When this mesh began to poll, in ms.
     started: i64,
-    /// Whether a message may wait for one of the linked meshes.
+    /// Whether there may be messages to forward.
     may_forward: bool,
 }
 
@@ -75,7 +75,7 @@ impl Federation {
         row.mesh().is_some_and(|mesh| self.link_to(mesh).is_some())
     }
 
-    /// When this link counts as silent unless the linked mesh answers, in ms.
+    /// When this link will count as silent, in ms, unless the linked mesh answers first.
     fn silent_at(&self, link: &MeshLink) -> i64 {
         link.last_answer.unwrap_or(self.started) + limits::LINK_SILENT_MS
     }

@@ -1,7 +1,7 @@
-//! Receipts between meshes. The sender's mesh asks the linked mesh for the receipts of messages that the linked
-//! mesh has accepted. Each answer to a poll says how often receipts have changed in the linked mesh. When this
-//! number changes, the sender's mesh asks for the receipts of its own messages, by their keys. A mesh that sends no
-//! such number (a SuperLocalMemory daemon or slm-mesh 0.1.0) is never asked.
+//! Receipts between meshes. The sender's mesh asks the linked mesh for the receipts of messages that the linked mesh
+//! has accepted. Each answer to a poll contains a number that increases when receipts change in the linked mesh. When
+//! this number changes, the sender's mesh asks for the receipts of its own messages, by their keys. A mesh that sends
+//! no such number (a SuperLocalMemory daemon or slm-mesh 0.1.0) is never asked.
 //!
 //! **Invariant:** a linked mesh changes only the receipts of messages that it has accepted, and a receipt never
 //! returns to an earlier state. The number of awaited receipts is bounded.
@@ -16,11 +16,11 @@ use crate::store::{Message, MessageFilter};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Maximum number of messages per link whose receipts are awaited. Beyond it, the oldest messages stay "forwarded".
+/// Maximum number of messages per link whose receipts are awaited. If there are more, the oldest stay "forwarded".
 const AWAITED_MAX: usize = 1_000;
 /// How many of the newest messages to each peer are read after a restart, to find those whose receipts are awaited.
 const RELOADED_MAX: i64 = 100;
-/// How many bytes of these messages are read at most.
+/// Maximum size of the messages to each peer that are read after a restart, in bytes.
 const RELOADED_BYTES_MAX: usize = 256 * 1024;
 /// The states that are reported to the sender's mesh. The report uses the same words as receipts.
 const TOLD: [MessageState; 3] = [MessageState::Read, MessageState::Acked, MessageState::Expired];
@@ -30,11 +30,11 @@ const TOLD: [MessageState; 3] = [MessageState::Read, MessageState::Acked, Messag
 pub(super) struct AwaitedReceipts {
     /// The senders of the messages, by the messages' sequence numbers.
     messages: BTreeMap<i64, PeerId>,
-    /// The messages about which to ask the other mesh.
+    /// The messages whose receipts the other mesh must be asked for.
     due: BTreeSet<i64>,
-    /// How often receipts have changed, according to the last answer of the other mesh.
+    /// The number that increases when receipts change, from the last answer of the other mesh.
     version: Option<i64>,
-    /// Whether the messages that were sent before this broker started are included.
+    /// Whether the messages that were sent before this broker started have been added.
     is_reloaded: bool,
 }
 
@@ -51,7 +51,8 @@ impl AwaitedReceipts {
         }
     }
 
-    /// Notes how often receipts have changed, according to the other mesh.
+    /// Notes the number that increases when receipts change in the other mesh. If the number has changed, the other
+    /// mesh must be asked about all awaited receipts.
     fn note_version(&mut self, version: Option<i64>) {
         if version.is_some() && version != self.version {
             self.due = self.messages.keys().copied().collect();
@@ -59,7 +60,7 @@ impl AwaitedReceipts {
         self.version = version;
     }
 
-    /// Removes and returns the messages of one sender about which to ask.
+    /// Removes the due messages of one sender, up to a limit, and returns them together with the sender.
     fn take_due(&mut self) -> Option<(PeerId, Vec<i64>)> {
         let Self { messages, due, .. } = self;
         due.retain(|seq| messages.contains_key(seq));
@@ -98,7 +99,7 @@ impl RemoteReceipt {
 }
 
 impl Mesh {
-    /// Notes how often receipts have changed in a linked mesh.
+    /// Notes the number that increases when receipts change in a linked mesh.
     pub(super) fn note_receipts_version(&mut self, n: usize, version: Option<i64>) {
         if let Some(link) = self.federation.links.get_mut(n) {
             link.awaited.is_reloaded = true;
@@ -106,7 +107,7 @@ impl Mesh {
         }
     }
 
-    /// After a restart, finds the messages to these peers that their mesh accepted earlier.
+    /// After a restart, finds the messages that the linked mesh had already accepted for these peers.
     pub(super) fn reload_awaited(&mut self, n: usize, recipients: &[PeerId]) -> Result<(), Error> {
         let Some(link) = self.federation.links.get_mut(n).filter(|link| !link.awaited.is_reloaded) else {
             return Ok(());
@@ -126,12 +127,12 @@ impl Mesh {
         Ok(())
     }
 
-    /// How often receipts have changed in this mesh. Meshes that poll this one are told this number.
+    /// A number that increases when receipts change in this mesh. Meshes that poll this one are told the number.
     pub fn receipts_version(&self) -> i64 {
         self.mail.receipts_version()
     }
 
-    /// The next question about receipts for a linked mesh: the JSON to post.
+    /// The next question to a linked mesh about receipts: the JSON to post.
     pub fn next_receipts_query(&mut self, n: usize) -> Option<Value> {
         let (sender, seqs) = self.federation.links.get_mut(n)?.awaited.take_due()?;
         let keys: Vec<String> = seqs.into_iter().map(|seq| self.ids.message(seq)).collect();

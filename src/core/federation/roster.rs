@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// A peer of a SuperLocalMemory daemon reads no direct mail if, for this long after its registration, it has sent no
-/// heartbeat. In version 3.4.48, such a peer waits for mail at an address to which nobody sends any. All other peers
+/// If a peer of a SuperLocalMemory daemon has sent no heartbeat for this long after its registration, it reads no
+/// direct mail. In version 3.4.48, such a peer waits for mail at an address to which nobody sends any. All other peers
 /// send a heartbeat every 25 s.
 const BROADCAST_ONLY_MS: i64 = 60_000;
 /// Heartbeats this soon after the registration are ignored.
@@ -27,8 +27,8 @@ const FIRST_HEARTBEAT_MS: i64 = 5_000;
 pub struct RemoteRoster {
     /// The id of the linked mesh; `None` for a SuperLocalMemory daemon.
     pub mesh_id: Option<String>,
-    /// How often the linked mesh has changed receipts of messages that other meshes sent to it. Only versions of
-    /// slm-mesh after 0.1.0 report this number.
+    /// A number that increases when the linked mesh changes the receipt of a message from another mesh. Only versions
+    /// of slm-mesh after 0.1.0 report this number.
     pub receipts_version: Option<i64>,
     /// The peers of the linked mesh.
     pub peers: Vec<LinkedPeer>,
@@ -42,7 +42,7 @@ impl RemoteRoster {
         let rows = value["peers"].as_array()?;
         let own = |row: &&Value| row["mesh"].as_str().is_none_or(|of| Some(of) == mesh_id.as_deref());
         let active = |row: &&Value| row["status"].as_str().is_none_or(|status| status == "active");
-        // A daemon lists its own peers twice if another mesh shows these peers to it.
+        // If another mesh shows a daemon's own peers back to the daemon, the daemon lists them twice.
         let mut known = HashSet::new();
         let found = rows.iter().filter(own).filter(active).filter_map(parse_peer);
         let peers = found.filter(|peer| known.insert(peer.id.clone())).take(limits::LINKED_MAX).collect();
@@ -95,8 +95,8 @@ fn reads_broadcasts_only(peer: &LinkedPeer, now: i64) -> bool {
 }
 
 impl Federation {
-    /// Whether a peer belongs to another link that still exists. A peer that is offline may move from one link to
-    /// another if both links lead to the same mesh.
+    /// Whether a peer belongs to another link that still exists. If two links lead to the same mesh, an offline peer of
+    /// one link may move to the other, so it does not count as belonging elsewhere.
     fn belongs_elsewhere(&self, row: &PeerRow, url: &MeshUrl) -> bool {
         let Some(mesh) = row.mesh() else { return false };
         let id = |url: &str| self.link_to(url).and_then(|link| link.mesh_id.as_ref());

@@ -90,7 +90,7 @@ impl LockRequest {
 pub(super) struct LockMatcher<'a> {
     pub(super) request: &'a LockRequest,
     paths: PathMatcher<'a>,
-    /// The same paths, relative to the repository.
+    /// The requested paths, relative to the repository.
     inside: PathMatcher<'a>,
 }
 
@@ -120,7 +120,7 @@ impl<'a> LockMatcher<'a> {
 
 impl LockMatcher<'_> {
     /// Whether the request and a lock overlap only because one work tree is inside another. A folder or glob of the
-    /// outer work tree covers nothing in the inner one, unless its path begins there.
+    /// outer work tree covers nothing in the inner one, unless its path begins inside the inner work tree.
     fn is_in_other_tree(&self, lock: &LockRow) -> bool {
         let (Some(repo), Some(lock_repo), Some(lock_path)) = (&self.request.repo, &lock.repo, &lock.repo_path) else {
             return false;

@@ -306,5 +306,5 @@ impl Locks {
     }
 }
 
-/// The reason if the holder itself released the lock. In this case, the event contains no reason.
+/// The reason that marks a release by the holder itself. The event of such a release contains no reason.
 const UNLOCKED: &str = "unlocked";

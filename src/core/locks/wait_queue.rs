@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 /// How many names of waiting peers a row shows.
 const NAMES_MAX: usize = 8;
 
-/// Somebody who holds or requests a lock: a peer, and the owner of the lock within the peer.
+/// Somebody who holds or requests a lock: a peer, together with the owner of the lock (the peer itself, or a turn, a
+/// subagent or a command of the peer).
 type Party<'a> = (&'a PeerId, &'a LockOwner);
 
 fn party(lock: &LockRow) -> Party<'_> {
@@ -40,8 +41,8 @@ pub(super) fn names_for(peers: &Peers, lock: &LockRow, queue: &[LockMatcher]) ->
 }
 
 impl Locks {
-    /// For the person who owns the machine ("the human"), takes from their holders all locks that conflict with a
-    /// request.
+    /// Ends all locks that conflict with a request, and notifies their holders. Only a person ("the human") may do
+    /// this.
     pub(super) fn steal(
         &mut self,
         parts: &mut StealParts,
@@ -55,8 +56,7 @@ impl Locks {
         self.conflicts(parts.peers, request).iter().try_for_each(|lock| self.take_from_holder(parts, ctx, lock))
     }
 
-    /// Takes one grant from its holder, for the person who owns the machine. Returns false if the grant has already
-    /// ended.
+    /// Takes one grant away from its holder. Only a person may do this. Returns false if the grant has already ended.
     pub(super) fn take_grant(
         &mut self,
         parts: &mut StealParts,

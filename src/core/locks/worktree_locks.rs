@@ -41,8 +41,8 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         host: peers.host_of(ctx.conn),
         ..LockRequest::default()
     };
-    // A lock that was requested on the process's own connection may belong to any session of the process. Such a lock
-    // blocks none of these sessions, just as it does not block their edits.
+    // A lock that was requested over a connection from the caller's agent process may belong to any session of that
+    // process. Such a lock blocks none of these sessions, just as it does not block their edits.
     let is_shared =
         |lock: &LockRow| lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder);
     let rows = watched_locks(locks, peers, &request, args.word("project"), is_shared);

@@ -56,7 +56,7 @@ impl VisibleMail {
     }
 }
 
-/// A test of peers that remembers the result for each peer.
+/// A test that a peer passes or fails. The result for each peer is remembered.
 struct PeerTest<'a> {
     peers: &'a Peers,
     passes: Box<dyn Fn(&Peer) -> bool + 'a>,
@@ -223,7 +223,7 @@ pub(super) struct HistoryPage {
 
 impl Mail {
     /// Makes one step through the history. `to_row` converts a message to a row. The rows have at most `bytes_max`
-    /// bytes in total, but there is at least one row.
+    /// bytes in total, except that the first row always fits.
     pub(super) fn history(
         &self,
         store: &Store,

@@ -111,8 +111,9 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(value))
 }
 
-/// The peer or channel that `with` names. If no peer has that name, an old message must be from or to it. Otherwise the
-/// name is misspelt, and an empty log would hide that.
+/// The peer or channel that `with` names. If no peer has this name now, there must be an old message from or to the
+/// name. If there is none, the call fails, because the name is probably misspelt, and an empty log would hide the
+/// mistake.
 fn correspondent(store: &Store, peers: &Peers, name: &str) -> Result<Correspondent, Error> {
     let found = Correspondent::named(peers, "with", name)?;
     match found.peer() {
@@ -141,8 +142,8 @@ fn since(store: &Store, text: &str, now: i64) -> Result<i64, Error> {
     Ok(store.message_at(time)?)
 }
 
-/// Restricts the filter to messages of peers in the caller's repository or directory, the same peers as in `peers
-/// --scope repo`.
+/// Restricts the filter to messages of peers in the caller's repository or directory. `peers --scope repo` lists the
+/// same peers.
 fn add_project<'a>(filter: &mut HistoryFilter<'a>, peers: &'a Peers, ctx: &CallContext, args: &Args) {
     let me = peers.get(ctx.me()).map(|peer| &peer.row);
     let repo = args.text("repo").map(str::to_owned).or_else(|| me.and_then(|me| me.repo.clone()));

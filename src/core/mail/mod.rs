@@ -179,12 +179,12 @@ pub struct Mail {
     unread: HashMap<PeerId, i64>,
     /// Messages that a hook took a moment ago, each with the time and the connection of the hook.
     recently_delivered: HashMap<i64, (i64, ConnId)>,
-    /// Events of sessions whose hooks called a moment ago.
+    /// Session events that a hook reported a moment ago.
     hook_events: HookEvents,
     /// Recent wakeups of sessions.
     wakeups: Vec<WakeupAttempt>,
-    /// A version that increases when the receipt of a message with a key changes. Meshes that poll this one are
-    /// told the version. The version starts from the current time, so that it is different after a restart.
+    /// A number that increases when the receipt of a message with a key changes. Meshes that poll this one are told the
+    /// number. It starts from the current time, so that it is different after a restart.
     receipts_version: i64,
 }
 
@@ -200,7 +200,7 @@ impl Mail {
         }
     }
 
-    /// The version of the receipts. It increases when a message from a linked mesh is read here.
+    /// A number that increases when a message from a linked mesh is read or acknowledged here, or expires.
     pub fn receipts_version(&self) -> i64 {
         self.receipts_version
     }
@@ -351,7 +351,7 @@ impl Mail {
         }
     }
 
-    /// The message that is answered. A recipient who answers a message thereby acknowledges it.
+    /// The message that a reply answers. If the recipient of a message answers it, the message is also acknowledged.
     fn reply_target(
         &mut self,
         turn: &mut Turn,
@@ -375,8 +375,8 @@ impl Mail {
         found.ok_or_else(|| no_message(id))
     }
 
-    /// Unread messages for a hook to show: at most `max`, without those that another hook took a moment ago. If `take`
-    /// names a connection, the messages are marked as offered, and as taken by this connection.
+    /// At most `max` unread messages for a hook to show. Messages that another hook took a moment ago are left out. If
+    /// `take` names a connection, the messages are marked as offered, and as taken by this connection.
     #[allow(clippy::too_many_arguments)] // the query, the caller, and the parts that it changes
     pub(super) fn for_hook(
         &mut self,
@@ -428,8 +428,8 @@ impl Mail {
     }
 }
 
-/// How long mail is reserved for the hook that took it. Meanwhile, other hooks of the same event neither get this mail
-/// nor repeat anything else.
+/// How long mail is reserved for the hook that took it. During this time, another hook of the same event neither gets
+/// this mail nor repeats anything else, such as an alert.
 const HOOK_DELIVERY_MS: i64 = 2_000;
 
 impl Mesh {
@@ -437,7 +437,7 @@ impl Mesh {
     /// mesh.
     ///
     /// # Errors
-    /// The same as for [`Mail::post`].
+    /// When [`Mail::post`] fails.
     pub fn post(&mut self, draft: Message, recipients: &[PeerId], now: i64) -> Result<Vec<Message>, Error> {
         let Mesh { turn, peers, mail, journal, federation, .. } = self;
         mail.post(turn, peers, journal, federation, draft, recipients, now)

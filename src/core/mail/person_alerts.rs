@@ -8,8 +8,8 @@ use crate::core::peers::Peers;
 use crate::store::Message;
 use serde_json::Value;
 
-/// Whether a message is an alert to the person at this machine. For each machine, a separate peer stands for its
-/// person.
+/// Whether a message is an alert to the person at this machine. Each machine has a separate peer that stands for the
+/// person there.
 pub(super) fn is_alert(peers: &Peers, message: &Message) -> bool {
     message.kind == MessageType::Alert && message.recipient == *peers.human()
 }

@@ -124,8 +124,8 @@ impl Mail {
         message: &Message,
     ) -> Result<(), Error> {
         turn.store.put_receipt(was, message)?;
-        // Messages from linked meshes have keys. If another message has a key, too, the increase only costs the
-        // linked meshes a needless question.
+        // Messages from linked meshes have keys. Other messages may have keys, too; for them, the increase only costs
+        // the linked meshes a needless question.
         if message.key.is_some() && message.state >= MessageState::Read && message.state != was.state {
             self.receipts_version += 1;
         }
@@ -186,7 +186,7 @@ impl Mail {
                 map.insert(name.into(), json!(at.map(time::iso)));
             }
             map.insert("channel".into(), json!(reached(message)));
-            // If the store can't be read, the failure is reported elsewhere. This view only lacks the wake-ups.
+            // If the store can't be read, the failure is reported elsewhere. Here, only the wakeups are left out.
             if let Ok(Some(wakeups)) = self.wakeups_view(store, message.seq) {
                 map.insert("wakes".into(), wakeups);
             }
@@ -207,7 +207,8 @@ impl Mail {
     }
 }
 
-/// The channel through which the message was offered, or the linked mesh, with its reason if it refused the message.
+/// The channel through which the message was offered, or the address of the linked mesh that accepted or refused the
+/// message. The reason for a refusal follows the address.
 fn reached(m: &Message) -> Option<String> {
     match (&m.mesh, &m.rejection) {
         (Some(mesh), Some(why)) => Some(format!("{mesh}: {why}")),
@@ -217,8 +218,8 @@ fn reached(m: &Message) -> Option<String> {
 }
 
 impl Mesh {
-    /// A message in the form that a person who observes the mesh sees: sender, recipient, state and text. The user of
-    /// the machine may read all mail between agents.
+    /// A message as a person who observes the mesh sees it: sender, recipient, state and text. The user of the machine
+    /// may read all mail between agents.
     pub fn observed_message(&self, message: &Message) -> Value {
         self.mail.row(&self.turn.store, &self.peers, message, MailView::Sent)
     }
@@ -266,8 +267,8 @@ impl Mesh {
     }
 }
 
-/// Cuts a payload that is too long for one result to the part that contains byte `at`. `part` and `parts` number
-/// the parts. The reader sends `upto` back to report what it has read.
+/// Cuts a payload that is too long for one result to the part that contains byte `at`. In the result, `part` is the
+/// number of this part, and `parts` is how many there are. The reader sends `upto` back to report what it has read.
 fn cut_to_part(map: &mut Map<String, Value>, message: &Message, at: usize, note: &str) {
     let starts = part_starts(&message.body);
     if starts.len() == 1 {

@@ -20,7 +20,7 @@ impl TextFilter {
     pub(super) fn new(words: Option<&str>, phrase: Option<&str>) -> TextFilter {
         let mut words: Vec<Needle> =
             words.unwrap_or("").split_whitespace().map(|word| Needle::new(to_lower(word))).collect();
-        // The longest word occurs in the fewest texts, so it is searched first.
+        // The longest word probably occurs in the fewest texts, so it is searched first.
         words.sort_by_key(|word| std::cmp::Reverse(word.text.len()));
         let phrase = phrase.filter(|phrase| !phrase.is_empty()).map(|phrase| Needle::new(phrase.to_owned()));
         TextFilter { words, phrase, lowered: String::new() }
@@ -36,8 +36,8 @@ impl TextFilter {
         words.iter().all(|word| word.find_in_any_case(text, lowered).is_some())
     }
 
-    /// Where the first of the words is in a text. The position is approximate if the upper and the lower case of a
-    /// letter differ in length.
+    /// Where the first match of any of the words is in a text. The position is approximate if the upper and the lower
+    /// case of a letter differ in length.
     pub(super) fn place_in(&mut self, text: &str) -> usize {
         let TextFilter { words, lowered, .. } = self;
         lowered.clear();

@@ -189,8 +189,8 @@ impl Mail {
         if newest + limits::WAKE_COALESCE_MS > now {
             return Ok(WakeupTime::At(newest + limits::WAKE_COALESCE_MS));
         }
-        // During a turn, the hooks of the session show its mail. The end of an interrupted turn is not reported, so
-        // a turn counts as over when its hooks have been silent for a while.
+        // A session is not woken during a turn, because its hooks then show its mail. The end of an interrupted turn is
+        // not reported, so a turn counts as over when its hooks have been silent for a while.
         let active = peers.get(id).and_then(|peer| peer.turn_active_at);
         if let Some(last) = active.filter(|last| now - last < limits::TURN_QUIET_MS) {
             return Ok(WakeupTime::At(last + limits::TURN_QUIET_MS));
@@ -212,8 +212,8 @@ impl Mail {
         self.without_circles(turn, id, untried, now)
     }
 
-    /// Leaves out mail that would make two or more agents keep waking each other in a loop. Each agent is woken
-    /// once per loop, and the receipts of the mail that is left out say so.
+    /// Leaves out mail that would make two or more agents keep waking each other in a loop. Each agent is woken once
+    /// per loop. The receipts of the mail that is left out say that it was held back.
     fn without_circles(&self, turn: &mut Turn, id: &str, untried: Vec<Message>, now: i64) -> Result<WakeupTime, Error> {
         let (held, found): (Vec<_>, Vec<_>) = untried.into_iter().partition(|m| self.closes_circle(&m.sender, id));
         for message in &held {
@@ -244,8 +244,8 @@ impl Mail {
         false
     }
 
-    /// Notes that the person typed something into a session. Earlier wakeups then no longer count towards a loop of
-    /// agents that wake each other.
+    /// Notes that the person typed something into a session. From now on, the earlier wakeups of this session no longer
+    /// count towards a loop of agents that wake each other.
     pub(in crate::core) fn person_spoke(&mut self, id: &str) {
         for attempt in self.wakeups.iter_mut().filter(|attempt| attempt.to == id) {
             attempt.from.clear();

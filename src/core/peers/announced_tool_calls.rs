@@ -1,6 +1,7 @@
-//! Tool calls that hooks announced. A client with several sessions in one process may have a single MCP server for
-//! all of them, whose calls do not name their session. But the client runs a hook right before each call, and the
-//! hook names the session. So the next call of the announced kind from the same process belongs to that session.
+//! Tool calls that hooks announced. A client with several sessions in one process may have a single MCP server for all
+//! of them, and the calls of this server do not name their session. But the client runs a hook right before each call,
+//! and the hook names the session. So the next call of the announced kind from the same process belongs to that
+//! session.
 
 use super::Peers;
 use super::caller_resolver::nearest;
@@ -19,8 +20,8 @@ use serde_json::{Map, Value, json};
 const ANNOUNCED_MS: i64 = 60_000;
 /// Maximum number of announced calls that are remembered.
 const ANNOUNCED_MAX: usize = 64;
-/// Maximum size of the arguments of one call, in bytes. A message of the maximum size fits, written as a JSON
-/// string.
+/// Maximum size of the arguments of one call, in bytes. A message of the maximum size fits even when it is written as a
+/// JSON string.
 const ARGUMENTS_MAX: usize = 2 * limits::PAYLOAD_MAX;
 
 /// Announces a tool call.
@@ -135,9 +136,9 @@ impl Peers {
         self.attachments.get(conn).is_some_and(|one| one.announcers.contains(session))
     }
 
-    /// The part of an answer that says as which peer the caller acted, if the client did not name one. This is the
-    /// session that announced the call. Without an announcement, the answer says that another session of the client
-    /// may have made the call.
+    /// The part of an answer that says which peer the caller acted as, if the client did not name one. This is the
+    /// session that announced the call. Without an announcement, the answer says that another session of the client may
+    /// have made the call.
     pub(in crate::core) fn caller_note(&self, conn: ConnId, actor: &PeerId) -> Option<Value> {
         if !self.has_shared_process {
             return None;

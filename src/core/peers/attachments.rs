@@ -114,7 +114,7 @@ impl Attachments {
         ids
     }
 
-    /// Detaches the peers that do not match from all connections.
+    /// Keeps only the peers that match, and detaches all others from their connections.
     pub(super) fn retain(&mut self, fits: impl Fn(&str) -> bool) {
         self.connections.retain(|id, _| fits(id));
         self.by_connection.values_mut().for_each(|one| one.peers.retain(|id| fits(id)));

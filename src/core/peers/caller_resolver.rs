@@ -11,7 +11,7 @@
 //! | a call that a hook announced | | | that hook's session | |
 //! | the connection | its session that has no key yet | | its only peer | |
 //! | the agent process | its only session that is not connected | its only session (below) | | the only session of the nearest process that has one |
-//! | the former name | the only session of that name that is gone | the same | | |
+//! | the former name | the only session of that name that is gone | the only session of that name that is gone | | |
 //! | nothing | a new peer | a new peer | refused | the person at the machine (the human) |
 //!
 //! Some clients name their session only in calls, so the MCP server first attaches without a key. If the first key
@@ -34,12 +34,12 @@
 //! | does not exist, or has ended | any | refused |
 //! | goes on | the nearest agent process is the session's own | that session |
 //! | goes on | a nearer agent, started inside the session, has inherited the variable | the nearer agent's session |
-//! | goes on | the nearest agent process is another agent's, or there is none although the session's process is known | refused |
+//! | goes on | the nearest agent process is another agent's, or none is found although the session's process is known | refused |
 //! | goes on | the processes can't be seen, or the session's process is unknown | that session |
 //!
-//! If no ancestor process of a verb has a session, and the verb's environment names an agent (`AI_AGENT`), the verb
-//! acts as that agent's session in the nearest process that has one. If there is none, the verb is refused, begins a
-//! session, and tries again.
+//! If no ancestor process of a verb is known to be an agent, and the verb's environment names an agent (`AI_AGENT`),
+//! the verb acts as that agent's session in the nearest ancestor process that has such a session. If there is no such
+//! process, the verb is refused, begins a session, and tries again.
 //!
 //! A session whose MCP server was connected to an earlier broker counts as a session of its agent process even before
 //! that server has reconnected.
@@ -125,8 +125,8 @@ impl Peers {
         }
     }
 
-    /// An earlier session of the same agent in the same place, which has ended. A new session takes over the name
-    /// and the mail of such a session.
+    /// An ended session of the same agent in the same place. A new session takes over the name and the mail of such a
+    /// session.
     fn by_former_name(&self, evidence: &SessionEvidence) -> Option<PeerId> {
         let SessionEvidence { row, name, is_name_chosen, .. } = *evidence;
         let is_same =
@@ -137,7 +137,7 @@ impl Peers {
             |peer: &Peer| row.session_key().is_some_and(|key| peer.row.session_key().is_some() && !peer.has_key(key));
         let may_return = |peer: &Peer| peer.has_left || peer.row.process.is_none() && !has_other_key(peer);
         let is_free = |peer: &&Peer| may_return(peer) && !self.may_be_alive(peer, row.pid);
-        // The name is compared first, because each check whether a session is alive goes through all connections.
+        // The name is compared first, because checking whether a session is alive means going through all connections.
         let free = || self.peers.iter().filter(is_same).filter(is_free);
         // A chosen name identifies one peer. But if two sessions with default names have ended, the new session
         // could continue either of them, so it takes over neither name nor mail.
@@ -145,8 +145,8 @@ impl Peers {
         found.map(|peer| peer.row.id.clone())
     }
 
-    /// The ended sessions of the same agent in the same place whose time to come back is over, and whose name is this
-    /// default name, with or without a number.
+    /// The sessions of the same agent in the same place that have ended, whose grace period is over, and whose name is
+    /// this default name, with or without a number.
     pub(super) fn ended_alike(&self, row: &PeerRow, name: &str) -> Vec<PeerId> {
         let has_ended = |peer: &Peer| peer.has_left && peer.offline_since.is_none();
         let is_same = |peer: &Peer| is_alike(&peer.row, row) && is_numbered(&peer.row.name, name);
@@ -155,9 +155,9 @@ impl Peers {
         ended.map(|peer| peer.row.id.clone()).collect()
     }
 
-    /// Whether a session may still be alive. There are three signs of life: a connection, even a silent one; a
-    /// running agent process; or a living process other than `pid` that belonged to the session under an earlier
-    /// broker and may reconnect.
+    /// Whether a session may still be alive. There are three signs of life: a connection, even a silent one; a running
+    /// agent process; and a living process other than `pid` that belonged to the session under an earlier broker and
+    /// may reconnect.
     fn may_be_alive(&self, peer: &Peer, pid: i64) -> bool {
         let is_attached = !self.attachments.connections_of(&peer.row.id).is_empty();
         let is_other = peer.row.host == self.settings.host && peer.row.pid != pid;
@@ -256,7 +256,8 @@ impl Peers {
         }
     }
 
-    /// The session of the agent that the environment of the caller's shell names; `None` if it names none.
+    /// The session of the agent that the environment of the caller's shell names; `None` if the environment names no
+    /// agent.
     ///
     /// # Errors
     /// When this agent has no session yet, because an agent must not act as the person at the machine.

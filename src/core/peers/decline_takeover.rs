@@ -1,5 +1,5 @@
-//! Lets a session give back the name and the mail that it took over from an earlier session. The mesh had assumed
-//! that the two sessions are the same because their names are equal.
+//! Lets a session give back the name and the mail that it took over from an earlier session. Because the two sessions
+//! have the same name, the mesh had taken them for one session.
 
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
@@ -47,7 +47,7 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
 }
 
 impl Peers {
-    /// Makes a session a new peer, so that the peer that it took over is free again.
+    /// Turns a session into a new peer, so that the peer that it took over is free again.
     fn become_new(&mut self, turn: &mut Turn, journal: &Journal, id: &PeerId, now: i64) -> Result<PeerRow, Error> {
         let Some(peer) = self.get(id).cloned() else { return Err(super::no_peer(id)) };
         let own = PeerRow {

@@ -52,7 +52,7 @@ pub struct Peer {
     pub offline_since: Option<i64>,
     /// Whether the peer was online when an earlier broker ended, and has not come online again since.
     pub unconfirmed: bool,
-    /// The agent process above the peer's MCP server, which was connected to an earlier broker and may come back.
+    /// The agent process above the MCP server that the peer had under an earlier broker. The server may come back.
     pub expected_agent: Option<Process>,
     /// Whether the kernel will report the end of the peer's agent process. Until then, the peer is online.
     pub is_watched: bool,
@@ -60,7 +60,8 @@ pub struct Peer {
     pub is_silent: bool,
     /// Whether the peer has left and has shown no activity since then.
     pub has_left: bool,
-    /// The background tasks and subagents that still ran at the end of the peer's last turn, whose locks they keep.
+    /// The background tasks and subagents that still ran at the end of the peer's last turn. They keep the locks of
+    /// that turn.
     pub background_tasks: Vec<String>,
     /// Whether the log already says that a process outside the peer's agent speaks for the peer.
     pub is_foreign_hook_reported: bool,
@@ -192,7 +193,7 @@ pub static PEERS: Op = Op {
     run: list,
 };
 
-/// Tells the caller as which peer it acts.
+/// Tells the caller which peer it acts as.
 pub static WHOAMI: Op = Op {
     name: "whoami",
     summary: "Show who you act as: name, id, and whether you are an agent or the human",
@@ -385,7 +386,7 @@ impl Peers {
         self.peers.touch(id, now);
     }
 
-    /// Whether any peer that is not a linked peer is online.
+    /// Whether any of this mesh's own peers is online.
     pub(super) fn is_anybody_online(&self) -> bool {
         self.peers.iter().any(|peer| !peer.row.is_linked() && peer.is_online())
     }

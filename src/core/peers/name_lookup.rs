@@ -22,7 +22,7 @@ impl Peers {
     /// Finds a peer by its id, its name, or an unambiguous prefix of either.
     ///
     /// # Errors
-    /// When no peer matches, or when several do. In the second case, the error lists them.
+    /// When no peer matches, or when several peers match. If several match, the error lists them.
     pub fn resolve(&self, name: &str) -> Result<PeerId, Error> {
         if ["human", "cli"].contains(&name) {
             return Ok(self.human.clone());

@@ -60,13 +60,13 @@ impl PeerTable {
         }
     }
 
-    /// All peers, for a caller that changes them. The same restrictions apply as for [`PeerTable::get_mut`].
+    /// All peers, for a caller that changes them. The restrictions of [`PeerTable::get_mut`] apply.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
         self.note_all();
         self.peers.iter_mut()
     }
 
-    /// Appends a new peer, or replaces the peer that has the same id. In the second case, the position stays the
+    /// Appends a peer. If the table already has a peer with this id, that peer is replaced, and the position stays the
     /// same.
     pub(super) fn put(&mut self, peer: Peer) {
         if peer.row.is_http() {
@@ -138,7 +138,7 @@ mod tests {
     use crate::base::stored_enums::PeerKind;
     use crate::store::PeerRow;
 
-    /// xorshift64, so that a failing seed can be repeated.
+    /// A random number below `n`, computed by xorshift64, so that a failing run can be repeated from its seed.
     fn below(dice: &mut u64, n: u64) -> u64 {
         *dice ^= *dice << 13;
         *dice ^= *dice >> 7;

@@ -51,8 +51,8 @@ pub(in crate::core) struct LinkedParts<'a> {
     pub(in crate::core) journal: &'a Journal,
 }
 
-/// The two possible names for a linked peer: `claude-api@laptop`, and the same name with a part of the id. The
-/// second one is used if another peer already has the first one.
+/// The two possible names for a linked peer: `claude-api@laptop`, and the same name with a part of the id. The second
+/// name is used if another peer already has the first.
 fn linked_names(seen: &LinkedPeer, label: &str) -> [String; 2] {
     let name = |own: &str| format!("{}@{}", plain_name(own), plain_name(label));
     // A long name is cut, to leave room for the first characters of the id.
@@ -60,8 +60,8 @@ fn linked_names(seen: &LinkedPeer, label: &str) -> [String; 2] {
     [name(&seen.name), name(&format!("{short}-{:.6}", seen.id))]
 }
 
-/// Whether the name that a linked peer has here is derived from its name in its own mesh. If not, the peer is new,
-/// or it was renamed there.
+/// Whether the name that a linked peer has here is derived from its name in its own mesh. If not, the peer is new, or
+/// its own mesh has renamed it.
 fn is_named_after(name: &str, seen: &LinkedPeer, label: &str) -> bool {
     let is_number = |rest: &str| rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok());
     linked_names(seen, label).iter().any(|wanted| name.strip_prefix(wanted.as_str()).is_some_and(is_number))
@@ -89,8 +89,8 @@ impl Peers {
                 PeerRow { id: seen.id.clone(), ..PeerRow::default() }
             }
         };
-        // If the time is missing or in the future, the peer must not get a new time with each answer, so a known time
-        // is kept.
+        // If the time of registration is missing or in the future, a known time is kept. Otherwise the peer would get a
+        // new time with each answer.
         let first_seen = match seen.registered {
             at if known.first_seen > 0 && (at <= 0 || at > now) => known.first_seen,
             0 => now,
@@ -142,7 +142,7 @@ impl Peers {
         Ok(())
     }
 
-    /// The first possible name of a linked peer that no other peer has.
+    /// The first of a linked peer's possible names that no other peer has.
     fn linked_name(&self, seen: &LinkedPeer, label: &str) -> String {
         let [wanted, with_id] = linked_names(seen, label);
         let is_free = self.peers.iter().all(|peer| peer.row.name != wanted || peer.row.id == seen.id);

@@ -53,8 +53,8 @@ impl Mesh {
         Ok(())
     }
 
-    /// Notes that a connection was closed. Other peers learn this at once, but the locks of the connection are kept
-    /// for a short grace period.
+    /// Notes that a connection was closed. Other peers learn this at once, but the locks of its sessions are kept for a
+    /// short grace period.
     pub fn on_disconnected(&mut self, conn: ConnId, now: i64) {
         self.waiting.extract(|call| call.ctx.conn == conn);
         // If a hook disconnects before it confirms that it has shown its mail, the next hook gets this mail.
@@ -128,7 +128,7 @@ impl Mesh {
     }
 }
 
-/// The reason in the event if the agent process of a session has ended.
+/// The reason that an event gives when the agent process of a session has ended.
 const PROCESS_EXIT: &str = "process_exit";
 
 impl Peers {
@@ -229,7 +229,8 @@ impl Peers {
 
     /// Notes the agent process from which a hook or a subcommand of a session comes, as the kernel reports it. The
     /// process is certainly an agent if slm-mesh knows its program, or if a second hook came from it. In that case, the
-    /// session is online from now on while the process lives. A process that starts only one hook proves nothing.
+    /// session counts as online from now on, as long as the process lives. A process that starts only one hook proves
+    /// nothing.
     pub(in crate::core) fn note_process(
         &mut self,
         turn: &mut Turn,
@@ -422,7 +423,7 @@ impl Peer {
             offline_since: was_online.then_some(now),
             unconfirmed: was_online,
             // A session with an MCP server counts as gone until the server reconnects. A session that has only hooks
-            // may still be running, although the broker may also have missed its end.
+            // does not count as gone, because it may still be running, although the broker may have missed its end.
             has_left: row.pid != 0,
             ..Peer::new(row, now)
         }

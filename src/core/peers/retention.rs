@@ -47,9 +47,9 @@ impl Peers {
         Ok(())
     }
 
-    /// Forgets the ended sessions of the same agent in the same place that never had any mail and hold no lock. A
-    /// chosen name is kept, because others know it. Without this, as soon as two such sessions have ended, each new
-    /// session would leave one more peer behind, because a new session can take over neither of the two.
+    /// Forgets the ended sessions of one agent in one place, if they never had any mail and hold no lock. A chosen name
+    /// is kept, because others know it. Without this, as soon as two such sessions have ended, each new session would
+    /// leave one more peer behind, because a new session can take over neither of the two.
     pub(super) fn forget_unused(
         &mut self,
         turn: &mut Turn,

@@ -75,7 +75,7 @@ pub static BEGIN: Op = Op {
 
 fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let is_it = |process: &&Process| process.agent.is_some_and(|agent| agent.kind == args.word("agent"));
-    // The process of an agent that slm-mesh does not know is the nearest one, unless a known agent is nearer.
+    // If slm-mesh does not know the agent, the nearest process counts as the agent, unless it is a known agent.
     let nearest_unknown = || nearest(&ctx.ancestors).filter(|process| process.agent.is_none());
     let Some(process) = ctx.ancestors.iter().find(is_it).or_else(nearest_unknown) else {
         let text = format!(
@@ -128,7 +128,7 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     match (peer.row.session_key().map(str::to_owned), row.session_key()) {
         // A session that takes over only a name does not take over the keys of the earlier session.
         _ if is_takeover => {}
-        // A hook has reported the key earlier, while this connection has no key, so that key stays.
+        // This connection has no key, so the session keeps the key that a hook has reported.
         (Some(_), None) => row.kind = peer.row.kind.clone(),
         (Some(old), Some(new)) if old != new => push_older_key(&mut row.older_keys, old),
         _ => {}
@@ -162,9 +162,9 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     Ok(Outcome::Ready(value))
 }
 
-/// Removes the peer that this connection became before it had a key. This happens if the key belongs to another
-/// peer, which a hook registered, and nobody has used the first peer. Otherwise the first peer would remain as a
-/// further session of the agent, whose mail nobody reads. The client is told to forget the removed peer.
+/// Removes the peer that this connection became before it had a key. This happens if the key belongs to another peer,
+/// which a hook registered, and nobody has used the first peer. Otherwise the first peer would remain as a further
+/// session of the agent, and nobody would read its mail. The client is told to forget the removed peer.
 fn retire_placeholder(mesh: &mut Mesh, ctx: &CallContext, keyed: &PeerId) -> Result<Option<PeerId>, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let is_unused = |peer: &&Peer| {
@@ -199,7 +199,7 @@ fn push_older_key(older: &mut Vec<String>, key: String) {
     }
 }
 
-/// The reason in the event if a session ends cleanly.
+/// The reason that an event gives when a session ends cleanly.
 const CLEAN_EXIT: &str = "clean_exit";
 
 /// Makes the row of a session from the arguments that describe it.
@@ -263,8 +263,7 @@ pub(in crate::core) fn end_waits(turn: &mut Turn, waiting: &mut Waiting, ends: i
     turn.dirty.locks = true;
 }
 
-/// The default name of a session: `claude-api` for a Claude Code in …/api. `short_name` is what people call the
-/// agent.
+/// The default name of a session: `claude-api` for Claude Code in …/api. `short_name` is what people call the agent.
 fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
     let agent = match short_name.filter(|name| !name.is_empty()).unwrap_or(row.agent.as_str()) {
         "unknown" | "" => "agent",
