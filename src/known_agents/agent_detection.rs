@@ -4,8 +4,8 @@
 /// The variable in which several agents name themselves to their shell commands, whether slm-mesh knows them or not.
 pub const AGENT_VARIABLE: &str = "AI_AGENT";
 
-/// The type of the sessions of an agent that gives this name for itself; `None` if the text is not a name. A version
-/// may follow the name.
+/// The type of the sessions of an agent that calls itself by this name. A version may follow the name. `None` if the
+/// text is not a name.
 pub fn kind_of(name: &str) -> Option<String> {
     let name = name.trim().to_ascii_lowercase();
     let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(name.len());
@@ -61,8 +61,8 @@ impl ProcessSign {
         }
     }
 
-    /// Whether a process is the agent's own program. A process whose arguments only mention the program is not: `vim
-    /// /src/codex/main.rs` is not Codex.
+    /// Whether a process runs the agent's own program. It is not enough that the arguments mention the program:
+    /// `vim /src/codex/main.rs` does not run Codex.
     pub fn is_program(&self, name: &str, arguments: &[String]) -> bool {
         let name = program_name(name, arguments);
         if self.fits(name, "") {
@@ -80,8 +80,8 @@ impl ProcessSign {
     }
 }
 
-/// The name of the program that a process runs. Node names its main thread MainThread, even in a program that embeds
-/// Node, so in that case the arguments show the program.
+/// The name of the program that a process runs. If the name is MainThread, the arguments show the program, because Node
+/// gives its main thread this name, even in a program that embeds Node.
 fn program_name<'a>(name: &'a str, arguments: &'a [String]) -> &'a str {
     let first = arguments.first().filter(|_| name == "mainthread");
     first.map_or(name, |path| path.rsplit('/').next().unwrap_or(path))

@@ -107,8 +107,8 @@ pub(super) const AGENT: Agent = Agent {
     },
     transcript: Some(TranscriptFormat { passage: read_passage }),
     wakeups: &[
-        // The documentation promises these variables to hooks and shell commands since 2.1.224. MCP servers get them
-        // too.
+        // Since 2.1.224, the documentation promises that hooks and shell commands get these variables. MCP servers get
+        // them too.
         Wakeup {
             channel: "session inbox",
             means: Means::SessionSocket {

@@ -14,7 +14,8 @@ pub(super) const AGENT: Agent = Agent {
     dialect: Some(Dialect {
         edit_tools: &["create", "edit", "multiedit", "applypatch"],
         shell_lines: Some(ShellLines::BashEnv),
-        // Droid sets these variables in its own process, but runs hooks with sh, which ignores BASH_ENV.
+        // Droid sets the variables from this file in its own process, so hooks get them too. But Droid runs hooks with
+        // sh, which ignores BASH_ENV.
         shell_environment: Some(ShellEnvironment::File("CLAUDE_ENV_FILE")),
         proof: ProofScript {
             input: |event, file| named_input(event, "Create", &json!({ "file_path": file, "content": "" })),
@@ -41,7 +42,7 @@ pub(super) const AGENT: Agent = Agent {
         ],
         ..NO_SETTINGS
     },
-    // `droid exec` does not run the hook for its prompt.
+    // `droid exec` does not run the hook for its prompt, so our tests cannot show mail at a prompt.
     support: Support { mail_at_prompt: Evidence::Docs, ..Support::run("0.215.0").with_shield(Evidence::Run) },
     ..Agent::new("droid", "Factory Droid")
 };

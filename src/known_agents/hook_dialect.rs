@@ -50,8 +50,8 @@ pub enum ShellEnvironment {
 /// How slm-mesh can add lines that an agent's shell runs before each command.
 #[derive(Debug, Clone, Copy)]
 pub enum ShellLines {
-    /// The hook at a session's start appends them to the file that this variable names. The agent's bash or zsh runs
-    /// this file before each command.
+    /// The hook at a session's start appends the lines to the file that this variable names. The agent's bash or zsh
+    /// runs this file before each command.
     File(&'static str),
     /// The agent runs commands with bash, which first runs the file that `BASH_ENV` names. The hook at a session's
     /// start sets this variable.
@@ -108,11 +108,11 @@ pub struct ProofScript {
     pub input: fn(&str, &Path) -> Value,
 }
 
-/// The reason for continuing that a hook gives if the mail itself reaches the model's context in another way.
+/// The reason that a hook gives for continuing if the mail itself reaches the model's context in another way.
 pub const MAIL_CAME: &str =
     "slm-mesh: mail came in while you worked. It is in your context; mesh_inbox with filter all also shows it.";
 
-/// The reason for continuing that a hook gives if commands of the turn changed files that other agents have locked, and
+/// The reason that a hook gives for continuing if commands of the turn changed files that other agents have locked, and
 /// the hooks after these commands did not run.
 pub const FILES_CHANGED: &str = "slm-mesh: a command of this turn changed files that other agents have locked. mesh_inbox with filter sent shows \
      which files, in the messages that went to these agents.";

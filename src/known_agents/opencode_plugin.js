@@ -39,8 +39,8 @@ function ask(event, session, directory, more) {
   })
 }
 
-// Waits in the background of an idle session until the mesh wants to wake it. Returns the sentence for that,
-// or nothing. Ends at once if the user has not allowed wakeups. A newer wait for the same session ends an older one.
+// Waits in the background of an idle session until the mesh wants to wake it. Returns the wakeup sentence, or nothing.
+// Ends at once if the user has not allowed wakeups. A newer wait for the same session ends an older one.
 function wake(session, directory) {
   return new Promise((resolve) => {
     let text = ""
@@ -68,8 +68,8 @@ function wake(session, directory) {
 }
 
 export const SlmMesh = async ({ client, directory }) => {
-  // Mail from a hook, kept until it can be shown beside a message of the user or the result of a tool. Mail does
-  // not go into the system prompt, because a model would take it for words of its maker.
+  // Mail from a hook, kept until it can be shown beside a message of the user or the result of a tool. Mail does not go
+  // into the system prompt, because a model would take the mail for the words of its maker.
   const waiting = new Map()
   const greeted = new Set()
   // The environment variables that the mesh sets for a session's shell commands.

@@ -42,7 +42,7 @@ pub(super) const NO_SETTINGS: Files = Files {
 pub struct Plugin {
     /// The path of the package's manifest.
     pub manifest: &'static str,
-    /// The file of the package that registers servers; `None` if the manifest does.
+    /// The file of the package that registers servers; `None` if the manifest registers them.
     pub server_file: Option<&'static str>,
     /// The placeholder that stands for the package's folder in the package's files.
     pub root: &'static str,
@@ -66,8 +66,8 @@ pub enum PluginSign {
 pub enum Directory {
     /// The directory in an environment variable, and a folder below it (empty for none).
     Variable(&'static str, &'static str),
-    /// A folder below the directory in `XDG_CONFIG_HOME`. As the XDG specification demands, a relative path there is
-    /// ignored.
+    /// A folder below the directory in `XDG_CONFIG_HOME`. As the XDG specification demands, a relative path in this
+    /// variable is ignored.
     Xdg(&'static str),
     /// A folder below the user's home directory.
     Home(&'static str),
@@ -221,8 +221,8 @@ pub enum HookCommand {
     ShellLine,
     /// `command` and `name`: a line for a shell.
     NamedShellLine,
-    /// `bash`: a shell line that also succeeds after slm-mesh was removed. An agent with such entries denies every tool
-    /// call whose hook fails.
+    /// `bash`: a shell line that succeeds even if slm-mesh has been removed. An agent with such entries denies every
+    /// tool call whose hook fails.
     BashIfPresent,
     /// TOML: an array of tables. Each table has an `event` and a `command`, which is a line for a shell.
     TomlLine,

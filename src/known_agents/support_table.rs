@@ -3,7 +3,7 @@
 /// Which features work with an agent, and how we know that.
 #[derive(Debug, Clone, Copy)]
 pub struct Support {
-    /// The version that our tests ran; empty if they ran none.
+    /// The version of the agent that our tests ran; empty if they did not run the agent.
     pub version: &'static str,
     /// Whether mail reaches the model together with a prompt.
     pub mail_at_prompt: Evidence,
@@ -39,11 +39,11 @@ pub struct ShellTiers {
     pub denied: Evidence,
     /// Whether the agent and the holder are told after a command has written a locked file.
     pub reported: Evidence,
-    /// Whether commands can run in a shield while others hold files, if the user has asked for shields.
+    /// Whether commands can run in a shield while other peers hold files, if the user has asked for shields.
     pub shielded: Evidence,
 }
 
-/// An agent that set-up can connect, but that has no hook which can show mail.
+/// An agent that set-up can connect, but whose hooks, if it has any, cannot show mail.
 pub(super) const NO_HOOKS: Support = Support {
     version: "",
     mail_at_prompt: Evidence::No,
@@ -60,7 +60,7 @@ impl Support {
         Support { version, set_up: Evidence::Run, ..Support::hooks(Evidence::Run) }
     }
 
-    /// Adds that commands can also run in a shield, and how we know that.
+    /// States that the agent's commands can also run in a shield. `shielded` is how we know that.
     pub(super) const fn with_shield(self, shielded: Evidence) -> Support {
         Support { shell: ShellTiers { shielded, ..self.shell }, ..self }
     }

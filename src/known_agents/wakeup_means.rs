@@ -12,7 +12,7 @@ pub struct Wakeup {
 /// What makes the agent begin a turn.
 #[derive(Debug, Clone, Copy)]
 pub enum Means {
-    /// Our MCP server writes to the session's Unix socket. The agent passes both variables to our server.
+    /// Our MCP server writes to the session's Unix socket. The agent passes the two variables below to our server.
     SessionSocket {
         /// The variable that contains the path of the socket.
         socket: &'static str,
@@ -43,7 +43,7 @@ pub enum Means {
 /// How a hook in the background makes the agent begin a turn.
 #[derive(Debug, Clone, Copy)]
 pub enum HookAnswer {
-    /// The hook writes the sentence to standard error and exits with this status.
+    /// The hook writes the wakeup sentence to standard error and exits with this status.
     ExitStatus(u8),
     /// The hook prints a line of JSON.
     JsonLine,
