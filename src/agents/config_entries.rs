@@ -97,7 +97,8 @@ impl Entries<'_> {
         let Some(old) = old else { return json_edit::put(text, &path, &entry) };
         let mut text = text.to_owned();
         for (key, value) in entry.as_object().into_iter().flatten() {
-            // The user decides whether the server is enabled and which of its tools are allowed.
+            // The user decides whether the server is enabled and which of its tools are allowed, so existing values
+            // stay.
             let is_users = ["enabled", "tools"].contains(&key.as_str()) && old.contains_key(key);
             if !is_users {
                 text = json_edit::put(&text, &[path[0], path[1], PathStep::Key(key)], value)?;
@@ -126,7 +127,7 @@ impl Entries<'_> {
         if hooks.has_version && json_edit::parse(&text)?.get("version").is_none() {
             text = json_edit::put(&text, &[PathStep::Key("version")], &json!(1))?;
         }
-        // An older version may have written hooks for other events.
+        // An older version may have written hooks for other events. Those hooks are removed.
         let is_kept = |event: &str| hooks.events.iter().any(|(kept, _)| *kept == event);
         text = self.remove_hooks(&text, hooks, None, |event, _| !is_kept(event))?;
         for (event, tools) in hooks.events {
@@ -242,7 +243,8 @@ impl Entries<'_> {
         }
     }
 
-    /// Whether the text, from which our entries were removed, contains only what set-up wrote when it created the file.
+    /// Whether a text from which our entries were removed contains only the frame that set-up wrote around them when it
+    /// created the file.
     pub fn is_frame(&self, text: &str) -> bool {
         let frame = self.remove_from(&self.alone(), None).unwrap_or_default();
         let is_json = self.other_format().is_none() && self.toml_hooks().is_none();

@@ -80,8 +80,8 @@ fn check_private(path: &Path, about: &str) -> Option<Check> {
     })
 }
 
-/// Looks for files that belong to another user, because the broker could not write them. A program that was run with
-/// sudo may have left such files. Returns `None` if there is no directory yet.
+/// Looks for files that belong to another user. The broker could not write such files. A program that was run with sudo
+/// may have left them. Returns `None` if there is no directory yet.
 fn check_owners(places: &DataDir) -> Option<Check> {
     let about = "owners";
     let shown = places.dir.display();

@@ -91,7 +91,7 @@ pub fn check_mesh() -> Vec<Check> {
     match (Route::find(&places), &settings) {
         (Ok(Route::Remote(target)), _) => checks.extend(check_hubs_of_guest(&target, &places)),
         (_, Ok(settings)) => checks.extend(check_broker(&places, settings)),
-        // With a wrong setting, no client looks for a broker, so none is checked.
+        // If a setting is wrong, no client looks for a broker, so doctor does not check the broker.
         (_, Err(_)) => {}
     }
     if let Ok(settings) = settings {

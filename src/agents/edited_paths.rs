@@ -147,8 +147,8 @@ fn collect(value: &Value, found: &mut Vec<String>, depth: usize) {
                         found.push(path.clone())
                     }
                     Value::String(text) => from_patch(text, found),
-                    // This is a name that occurs twice in an object, with a list of its values. The agent may use any
-                    // of them.
+                    // If a name occurs several times in an object, its values are in a list. The agent may use any of
+                    // them.
                     Value::Array(list) if FILE_FIELDS.contains(&name.as_str()) => {
                         found.extend(list.iter().filter_map(Value::as_str).map(str::to_owned));
                     }

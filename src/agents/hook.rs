@@ -112,7 +112,7 @@ struct HookWork<'a> {
     shell_variables: Vec<(&'static str, String)>,
     /// The note that was written before the tool ran.
     note: Option<CommandNote>,
-    /// The files that commands of this session changed in spite of a lock.
+    /// Reports on held files that changed while commands of this session ran.
     reports: Vec<ChangeReport>,
 }
 
@@ -128,7 +128,7 @@ fn answer_of(
     let places = DataDir::find().map_err(|error| error.text)?;
     let settings = Settings::load(&places).map_err(|error| error.text)?;
     if matches!(hook.event, HookEvent::Waits(_)) && !settings.notifies() {
-        // The user wants no notifications, so the mailbox gets no alert.
+        // The user wants no notifications, so no alert is sent.
         return Ok(None);
     }
     let mut work = HookWork {
@@ -143,7 +143,7 @@ fn answer_of(
         reports: Vec::new(),
     };
     work.shell_variables = work.prepare_shell();
-    // The comparison needs only local files, so it is made before the call to the broker, which may be slow or gone.
+    // Comparing files needs no broker, so it comes before the call to the broker, which may be slow or gone.
     work.compare_held_files();
     let mut client = match connect(&places, &work) {
         Ok(Some(client)) => client,
@@ -208,8 +208,8 @@ fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
 const COMMAND_LINE_MAX: usize = 500;
 
 impl HookWork<'_> {
-    /// From the start of the session to its end, makes the session's shell check before each command whether the
-    /// command needs a shield. Returns the variables that the shell needs for this check.
+    /// When the session starts, makes its shell check before each command whether the command needs a shield. When the
+    /// session ends, turns the shield off. Returns the variables that the shell needs for the check.
     fn prepare_shell(&self) -> Vec<(&'static str, String)> {
         let Some(shield) = &self.shield else { return Vec::new() };
         let own_path = crate::sys::own_path();
@@ -239,7 +239,7 @@ impl HookWork<'_> {
         self.dialect.unheard.contains(&self.hook.call.kind)
     }
 
-    /// Compares the files that other peers hold with the note from before a command.
+    /// Compares the state of files that other peers hold with the state that was noted before a command.
     fn compare_held_files(&mut self) {
         match &self.hook.event {
             HookEvent::AfterTool => {
@@ -248,8 +248,7 @@ impl HookWork<'_> {
                 self.note = note;
             }
             HookEvent::Prompt => self.compare_leftovers(),
-            // A background command may still be writing, so a later hook compares the files, when that command has
-            // ended.
+            // Background commands may still write files. If any are running, a later hook compares the files.
             HookEvent::Stop { running, .. } if running.is_empty() => self.compare_leftovers(),
             HookEvent::End => self.compare_leftovers(),
             _ => {}
@@ -262,7 +261,7 @@ impl HookWork<'_> {
         self.held.remove_old();
     }
 
-    /// Notifies the holders of files that commands of this session changed.
+    /// Notifies the holders of files that commands of this session may have changed.
     fn send_reports(&self, client: &mut Client, facts: &Value) {
         for report in &self.reports {
             report.send(&self.held, facts, &mut |params| client.call("hook.changed", params));
@@ -443,7 +442,7 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
 
 /// Locks the files that a tool names, as many per call as the broker accepts.
 fn lock_files(work: &HookWork<'_>, client: &mut Client, facts: &mut Value) -> Result<Value, Error> {
-    // No file has a longer path.
+    // A longer text is not the path of a file.
     let named: Vec<&String> = work.run.named.iter().filter(|path| path.len() <= limits::PATH_MAX).collect();
     let (first, rest) = named.split_at(named.len().min(limits::EDIT_FILES_MAX));
     facts["files"] = json!(first);

@@ -24,8 +24,8 @@ pub enum HookEvent {
     AfterTool,
     /// The agent is about to stop.
     Stop {
-        /// Whether this hook may make the agent continue. It may not if a hook has already done so, or if the user
-        /// stopped the agent.
+        /// Whether this hook may make the agent continue; false if a hook has already done so, or if the user stopped
+        /// the agent.
         can_go_on: bool,
         /// The background tasks and subagents of the session that are still running.
         running: Vec<String>,

@@ -8,7 +8,8 @@ use serde_json::Value;
 use std::io::{self, BufReader, ErrorKind, Read, StdinLock};
 use std::time::Duration;
 
-/// How long a hook waits for more input. Agents end our hooks after five seconds, and then nobody reads what went wrong.
+/// How long a hook waits for more input. Agents end our hooks after five seconds, and then nobody learns what went
+/// wrong.
 const MORE_WITHIN: Duration = Duration::from_secs(3);
 
 /// How many bytes to read at once.
@@ -19,8 +20,8 @@ struct TimedStdin(StdinLock<'static>);
 
 impl Read for TimedStdin {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // `StdinLock` has a smaller buffer of its own. A read of this size bypasses that buffer, so no input is left in
-        // it, where `wait_for` would not see the input.
+        // `StdinLock` has a smaller buffer of its own, and `wait_for` does not see input in that buffer. A read of
+        // `BUFFER_SIZE` bytes bypasses the buffer, so no input stays in it.
         if wait_for(&self.0, SocketEvent::Readable, MORE_WITHIN)? {
             return self.0.read(buffer);
         }

@@ -1,5 +1,5 @@
-//! On a guest, a machine that uses hubs on other machines, checks each hub that the settings name, and checks whether a
-//! lock can be taken at the hub that leads.
+//! Checks each hub that a guest's settings name, and whether the hub that leads grants a lock. A guest is a machine
+//! that uses hubs on other machines.
 
 use super::doctor::{Check, check_lock};
 use crate::base::error::ErrorKind;
@@ -14,7 +14,7 @@ pub fn check_hubs_of_guest(target: &RemoteTarget, places: &DataDir) -> Vec<Check
     let leads = |one: &HubAnswer| matches!(one.role, Ok(HubRole::Leads { .. }));
     let has_leader = answers.iter().any(leads);
     let mut checks: Vec<Check> = answers.iter().map(|one| check_hub(one, has_leader)).collect();
-    // A standby may name a leader that is missing from the settings.
+    // If a standby names a leader that is missing from the settings, the lock is tried too.
     let names_one = |one: &HubAnswer| matches!(one.role, Ok(HubRole::StandsBy { leader: Some(_) }));
     if has_leader || answers.iter().any(names_one) {
         checks.push(match Client::connect_to_running(places) {

@@ -9,7 +9,7 @@ use crate::base::limits;
 use serde_json::Value;
 use std::path::Path;
 
-/// Separators that agents put between a server's name and a tool's name.
+/// The separator that agents put between a server's name and a tool's name.
 const SERVER_MARK: &str = "__";
 
 /// Words in the name of a tool that writes files.
@@ -77,8 +77,8 @@ pub const PATH_FIELDS: &[&str] = &[
 ];
 /// Names of arguments that contain the folder to which paths are relative.
 pub const BASE_FIELDS: &[&str] = &["projectPath", "project_path"];
-/// Names of arguments that show that a tool's paths are not on this machine: a repository on a server, a bucket, a
-/// site.
+/// Names of arguments that show that a tool's paths are not on this machine but, for example, in a repository on a
+/// server, in a bucket or on a site.
 const ELSEWHERE: &[&str] = &["owner", "repo", "repository", "branch", "bucket", "host", "url", "project_id"];
 /// Arguments that make a writing tool only show its changes.
 const DRY_RUNS: &[&str] = &["dryRun", "dry_run"];

@@ -10,7 +10,8 @@ use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{EntryShape, HookFile, PluginSign};
 use serde_json::{Map, Value, json};
 
-/// The script that a plugin starts. It runs the installed slm-mesh, or fetches slm-mesh with npx if none is installed.
+/// The script that a plugin starts. It runs the installed slm-mesh, or fetches slm-mesh with npx if it is not
+/// installed.
 const LAUNCHER: &str = include_str!("plugin_launcher.sh");
 /// The path of the script within the plugin.
 const LAUNCHER_PATH: &str = "bin/slm-mesh";
@@ -35,7 +36,7 @@ pub fn files(agent: &'static Agent) -> Option<Vec<(String, String)>> {
         None => manifest["mcpServers"] = servers["mcpServers"].clone(),
     }
     found.push((plugin.manifest.to_owned(), pretty(&manifest)));
-    // The plugin's entries are in a file of their own, so they cannot conflict with other text.
+    // The entries are added to an empty object, so they cannot conflict with other text.
     found.push(("hooks/hooks.json".into(), entries.put_into("{}\n").unwrap_or_default()));
     let (pattern, style) = plugin.skills;
     let skills = generated_files::plugin_commands(style).into_iter();

@@ -1,5 +1,5 @@
-//! Asks git which files a command such as `git stash` or `git checkout .` would replace, among those that other peers
-//! hold.
+//! Asks git which of the files that other peers hold would be replaced by a command such as `git stash` or
+//! `git checkout .`.
 //!
 //! **Invariant:** git runs only if other peers hold files below a folder that such a command may write, and git only
 //! reads.
@@ -15,7 +15,7 @@ use std::time::Duration;
 /// changed.
 const LIMIT: Duration = Duration::from_millis(500);
 
-/// The held files and folders that the command certainly changes.
+/// The held files, and the files in held folders, that the command certainly changes.
 pub fn replaced(maybe_written: &[MaybeWritten], held: &[PathBuf]) -> Vec<String> {
     let mut found = Vec::new();
     for maybe in maybe_written {
@@ -34,14 +34,14 @@ pub fn replaced(maybe_written: &[MaybeWritten], held: &[PathBuf]) -> Vec<String>
     found
 }
 
-/// The files for which a test holds.
+/// Runs one test with git. Returns the files that pass the test.
 fn passing(test: &GitTest, folder: &Path, held: &[&PathBuf]) -> Vec<String> {
     let folder = if folder.is_dir() { folder } else { folder.parent().unwrap_or(folder) };
     let mut git = Command::new("git");
     git.arg("-C").arg(folder).args(["-c", "core.fsmonitor=false", "-c", "core.quotePath=false"]);
     match test {
         GitTest::DiffersFromIndex => git.args(["diff", "--relative", "--name-only", "-z"]),
-        // The command itself would take such a name for an option.
+        // The agent's command would take such a name for an option, so the test does not apply.
         GitTest::DiffersFrom { commit, .. } if commit.starts_with('-') => return Vec::new(),
         GitTest::DiffersFrom { commit, removes_new } => {
             let filter = if *removes_new { "--diff-filter=ACDMRT" } else { "--diff-filter=CDMRT" };

@@ -26,7 +26,7 @@ const BASH_ENV_FILE_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The shield of one session.
 #[derive(Debug)]
 pub struct SessionShield {
-    /// A file that exists while the session's commands need a shield. The file names the session's peer.
+    /// A file that exists while the session's commands need a shield. The file contains the id of the session's peer.
     mark: PathBuf,
     /// The file that bash runs before each command of the session, if the agent has no such file of its own.
     bash_env_file: PathBuf,
@@ -55,21 +55,21 @@ impl SessionShield {
         let folder = self.bash_env_file.parent()?;
         DirBuilder::new().recursive(true).mode(0o700).create(folder).ok()?;
         remove_old(folder);
-        // Programs that the command starts get the user's own `BASH_ENV`. Without ours, bash would have run the user's
-        // file, so the last line runs that file.
+        // The first line gives the user's own `BASH_ENV` to the programs that the command starts. The last line runs
+        // the user's file, because bash has run our file instead.
         let text = format!(
             "{}\n{}\n[ -z \"$BASH_ENV\" ] || eval \"[ ! -r \\\"$BASH_ENV\\\" ] || . \\\"$BASH_ENV\\\"\"\n",
             users_bash_env(folder),
             self.line(program)
         );
         write_private(&self.bash_env_file, &text).ok()?;
-        // Bash expands the value, and each agent removes quotes in its own way, so only harmless characters are allowed.
+        // Bash expands the value, and each agent removes quotes in its own way, so only harmless characters may occur.
         let path = self.bash_env_file.to_str()?;
         path.chars().all(|char| char.is_alphanumeric() || "/._-+@, ".contains(char)).then(|| path.to_owned())
     }
 
-    /// The line that the agent's shell runs, which works in bash and zsh. Its variable is not exported, so a child
-    /// shell that belongs to another session starts its own shield.
+    /// The line that the agent's shell runs. The line works in bash and zsh. It exports no variable, so a child shell
+    /// that belongs to another session starts its own shield.
     fn line(&self, program: &str) -> String {
         let (program, mark) = (shell_quoted(program), shell_quoted(&self.mark.to_string_lossy()));
         let command = "${BASH_EXECUTION_STRING:-$ZSH_EXECUTION_STRING}";

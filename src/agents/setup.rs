@@ -40,7 +40,7 @@ pub struct SetupStep {
 
 /// The file needed no change.
 pub const SAME: &str = "as it was";
-/// Set-up could not make the change, so the user must.
+/// Set-up could not make the change, so the user must make it.
 pub const LEFT: &str = "left alone";
 /// The entry stays, because another agent uses it.
 const SHARED: &str = "kept";
@@ -238,7 +238,7 @@ fn edit_file(environment: &Environment, file: &EditedFile, entries: &Entries) ->
     SetupStep::left(what, place, "another program keeps changing it".into(), entries.alone())
 }
 
-/// Makes one attempt; `None` if another program changed the file meanwhile.
+/// Makes one attempt; `None` if another program changed the file during the attempt.
 fn edit_file_once(
     environment: &Environment,
     file: &EditedFile,
@@ -322,7 +322,7 @@ fn restore_file(environment: &Environment, file: &EditedFile, entries: &Entries)
     SetupStep::left(what, place, "another program keeps changing it".into(), String::new())
 }
 
-/// Makes one attempt; `None` if another program changed the file meanwhile.
+/// Makes one attempt; `None` if another program changed the file during the attempt.
 fn restore_file_once(
     environment: &Environment,
     file: &EditedFile,

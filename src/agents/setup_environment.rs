@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 /// The environment of one run of set-up or doctor.
 #[derive(Debug, Clone)]
 pub struct Environment {
-    /// The path of our program, by which agents start it.
+    /// The path of our program. Agents use this path to start the program.
     pub program: String,
     /// The user's home.
     pub home: PathBuf,
@@ -78,7 +78,8 @@ impl Environment {
         ids.iter().map(find).collect()
     }
 
-    /// Whether an agent that can be set up is installed: its program or its settings directory exists.
+    /// Whether set-up supports the agent and the agent is installed. An agent is installed if its program or its
+    /// settings directory exists.
     pub fn is_installed(&self, agent: &Agent) -> bool {
         let has_files = agent.files.user.server.is_some() || agent.files.user.own_file.is_some();
         let is_on_path = || agent.files.programs.iter().any(|program| find_on_path(program).is_some());

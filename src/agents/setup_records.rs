@@ -1,6 +1,6 @@
 //! Records each file that set-up has edited: the text without our entries, the text that set-up wrote, and the agents
 //! for which set-up edited the file. With these records, `setup --remove` can restore a file byte for byte, even after
-//! the program has moved.
+//! the slm-mesh program has moved.
 //!
 //! Settings may contain secrets, so the records are in the data directory, which only the user can read. A copy beside
 //! the file could be in a work tree and get committed.

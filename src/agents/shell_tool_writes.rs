@@ -30,9 +30,9 @@ fn script(command: &Value) -> Option<String> {
     }
 }
 
-/// The files, as lock paths, that these commands would write if they ran in `directory`, and the files for which git
-/// can tell whether a command writes them. Other files are left out unless a command is certain to write them, because
-/// a wrong denial is worse than a missed write.
+/// The files that these commands are certain to write if they run in `directory`, as lock paths, and the files for
+/// which git can tell whether a command writes them. All other files that a command might write are left out, because a
+/// wrong denial is worse than a missed write.
 pub fn writes(commands: &[String], directory: &str) -> (Vec<String>, Vec<MaybeWritten>) {
     let inherited = |name: &str| matches!(name, "HOME" | "PATH").then(|| std::env::var(name).ok()).flatten();
     let disk = Disk::new(Path::new(directory));

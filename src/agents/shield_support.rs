@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// Runs, in a shield, a command that tries to write a protected file.
+/// Runs a command in a shield, and lets the command try to write a protected file.
 ///
 /// # Errors
 /// If the write succeeds, or if this system can't create a shield; the error says why.

@@ -53,7 +53,7 @@ impl<'a> TomlFile<'a> {
         new.iter().enumerate().map(line).collect()
     }
 
-    /// The position behind all tables, and the text that must stand before a table there: the comments at the end of
+    /// The position behind all tables, and the text to put before a table at this position: the comments at the end of
     /// the file, and a blank line.
     pub fn make_room_at_end(&mut self) -> (isize, String) {
         let mut last = 0;

@@ -125,7 +125,7 @@ fn insert(file: &mut TomlFile<'_>, key: &str, program: &str) {
     }
 }
 
-/// Removes our table, if its program is ours.
+/// Removes the table under our name if the program in it is ours.
 ///
 /// # Errors
 /// If the file can't be changed safely; the error says why.

@@ -11,7 +11,8 @@ const LIST: &str = "hooks";
 /// Appends a table for each event to a text, and removes our older tables. If the text already has exactly these tables
 /// of ours, it stays unchanged.
 ///
-/// # Errors If the text is not valid TOML, or its list of hooks is not a list.
+/// # Errors
+/// If the text is not valid TOML, or its list of hooks is not a list.
 pub fn put(text: &str, events: &[(&str, &str)], line: &str, seconds: i64) -> Result<String, String> {
     let mut file = TomlFile::parse(text)?;
     let is_ours = |command: &str| is_same_hook(command, line);
@@ -78,7 +79,7 @@ fn insert(file: &mut TomlFile<'_>, event: &str, line: &str, seconds: i64) -> Res
     Ok(())
 }
 
-/// Removes each table for whose command `is_ours` returns true.
+/// Removes each table if `is_ours` returns true for the command in it.
 ///
 /// # Errors
 /// If the file can't be changed safely; the error says why.
@@ -96,8 +97,8 @@ fn take_out(file: &mut TomlFile<'_>, is_ours: impl Fn(&str) -> bool) {
     let list = file.document.get(LIST).and_then(Item::as_array_of_tables);
     let places = list.into_iter().flat_map(|list| list.iter().enumerate()).filter(|(_, table)| is_ours(*table));
     let places: Vec<usize> = places.map(|(n, _)| n).collect();
-    // Our tables are removed from last to first, so that the comments above the topmost one end up above what follows
-    // the last one.
+    // Our tables are removed from last to first, so that the comments above them end up, in the same order, above the
+    // next table that stays.
     for n in places.into_iter().rev() {
         let Some(list) = file.document.get_mut(LIST).and_then(Item::as_array_of_tables_mut) else { return };
         let removed = list.remove(n);

@@ -25,7 +25,7 @@ struct BackgroundWake {
     answer: HookAnswer,
 }
 
-/// Waits until mail may wake the session. For some agents, the exit status is part of the answer.
+/// Waits until mail may wake the session. Returns the exit status, which is part of the answer for some agents.
 pub fn wait_to_wake(agent: &str) -> u8 {
     run_guarded(agent, wait)
 }

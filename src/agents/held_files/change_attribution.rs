@@ -38,8 +38,8 @@ pub struct ChangedFile {
 }
 
 impl HeldFiles {
-    /// The files in a note that have changed since the note was written. Each file is added to the list for `lock
-    /// restore`.
+    /// The files that are in a note and have changed since the note was written. Adds each of them to the list for
+    /// `lock restore`.
     pub(super) fn changed_files(&self, note: &CommandNote, session: &str) -> Vec<ChangedFile> {
         let mut changed = Vec::new();
         for noted in &note.files {

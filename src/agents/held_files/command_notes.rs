@@ -125,7 +125,7 @@ impl CommandNotes {
         take_note(&path)
     }
 
-    /// Reads and removes the notes of those calls of this session after which no hook ran.
+    /// Reads and removes all remaining notes of this session. A note remains if no hook ran after its call.
     pub fn take_all(&self, session: &str) -> Vec<CommandNote> {
         let middle = format!(".{}.", hashed(session));
         let paths = files_in(&self.dir).filter(|path| file_name(path).contains(&middle));

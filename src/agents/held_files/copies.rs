@@ -19,7 +19,7 @@ const HOOK_BYTES_MAX: u64 = 32 << 20;
 const COPIES_BYTES_MAX: u64 = 2 * HOOK_BYTES_MAX;
 /// Maximum number of copies.
 const COPIES_MAX: usize = 2 * limits::WATCHED_FILES_MAX;
-/// A copy that is needed again is renewed, unless its age is below this.
+/// A copy that is needed again is renewed, unless it is younger than this.
 const FRESH: Duration = Duration::from_secs(60);
 
 /// The folder with the copies.
@@ -37,8 +37,8 @@ impl CopyStore {
         CopyStore { dir, used: Cell::new(0), has_room: Cell::new(false) }
     }
 
-    /// Copies a file that has this stamp. An existing copy is used again, unless the file `is_recent`, because such a
-    /// file may have changed without a change of its stamp. Returns whether a copy exists now.
+    /// Copies a file that has this stamp. An existing copy is used again, unless `is_recent` is true: a file that was
+    /// written recently may have changed although its stamp has not. Returns whether a copy exists now.
     pub fn keep(&self, path: &Path, stamp: &FileStamp, is_recent: bool) -> bool {
         let copy = self.dir.join(stamp.name());
         if self.used.get() + stamp.size > HOOK_BYTES_MAX {
@@ -50,7 +50,7 @@ impl CopyStore {
             return is_fresh || self.renew(&stamp.name());
         }
         let Some((content, meta)) = read_regular(path, CONTENT_MAX) else { return false };
-        // In the meantime, somebody may have replaced the folder with a link to another folder.
+        // Somebody may have replaced the file's folder with a link to another folder after the file was locked.
         let is_at_home = path.parent().is_some_and(|folder| folder.canonicalize().is_ok_and(|real| real == folder));
         if FileStamp::of(&meta) != *stamp || !is_at_home {
             return false;

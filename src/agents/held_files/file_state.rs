@@ -11,7 +11,8 @@ pub const CONTENT_MAX: u64 = 1 << 20;
 /// On a file system whose timestamps advance with the clock tick, two writes within this many milliseconds may get the
 /// same timestamp.
 const TICK_MS: i64 = 50;
-/// Like `TICK_MS`, but for a file system whose timestamps have no fractions of a second. FAT's have steps of 2 s.
+/// Like `TICK_MS`, but for a file system whose timestamps have no fractions of a second. The timestamps of FAT advance
+/// in steps of 2 s.
 const COARSE_TICK_MS: i64 = 2_000;
 
 /// What is at a path.

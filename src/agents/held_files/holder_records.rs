@@ -1,5 +1,6 @@
 //! Records of the files that a peer holds, in the state in which its hooks last saw them. Each peer has one small file
-//! of records, so that the hooks of other peers can tell that peer's edits from the changes by their own commands.
+//! of records. From this file, the hooks of another session can tell whether the holder or a command of their own
+//! session changed a held file.
 
 use super::copies::make_private_dir;
 use super::file_state::FileState;
@@ -73,8 +74,8 @@ pub struct HolderRecords {
     was: String,
 }
 
-/// How long to wait for the lock on the file, which another hook normally holds for microseconds. A hook that is
-/// stopped while it holds the lock must not block all others.
+/// How long to wait for the lock on the file. Another hook normally holds this lock for microseconds. A hook that is
+/// stopped while it holds the lock must not block all other hooks.
 const LOCK_WAIT: Duration = Duration::from_millis(200);
 
 /// Locks the file; `None` if another hook keeps its lock for too long.

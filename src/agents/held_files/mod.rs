@@ -85,7 +85,7 @@ impl HeldFiles {
         (note, changed)
     }
 
-    /// The changes by commands after which no hook ran, because the commands failed or were stopped.
+    /// The changes made by commands after which no hook ran, because the commands failed or were stopped.
     pub fn after_turn(&self, session: &str) -> Vec<(CommandNote, Vec<ChangedFile>)> {
         let notes = self.notes.take_all(session);
         let with_changes = |note: CommandNote| {
@@ -114,7 +114,7 @@ impl HeldFiles {
     }
 }
 
-/// A short file name for a text of any length that may contain any characters.
+/// A short file name that stands for a text. The text may have any length and contain any characters.
 pub(super) fn hashed(text: &str) -> String {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);

@@ -1,4 +1,4 @@
-//! The list of held files that commands changed in the last hour, which `lock restore` can restore.
+//! The list of held files that commands changed in the last hour and that `lock restore` can restore.
 
 use super::copies::{files_in, make_private_dir};
 use super::file_state::FileState;
@@ -12,7 +12,7 @@ const ENTRY_MAX: u64 = 64 << 10;
 /// Maximum number of entries. The oldest entries are removed to make room.
 const ENTRIES_MAX: usize = 512;
 
-/// A change of a file that can be undone.
+/// A change to a file, which `lock restore` can undo.
 #[derive(Debug, Clone)]
 pub struct Overwrite {
     /// The path of the file.

@@ -43,10 +43,10 @@ impl RestorePoint {
 }
 
 impl HeldFiles {
-    /// The latest change of a file that can be undone.
+    /// The latest change to a file, if that change can be undone.
     ///
     /// # Errors
-    /// If there is no such change.
+    /// If there is no such change, or if the path is now a link, a folder or a special file.
     pub fn restore_point(&self, path: &str) -> Result<RestorePoint, Error> {
         let entry = self.overwrites.latest(path, self.now);
         let entry = entry.filter(|entry| entry.can_restore(|name| self.copies.path(name).exists()));
@@ -89,8 +89,9 @@ impl HeldFiles {
     /// Restores the content from before the change. The replaced content is kept as the latest change, so that the
     /// restore can be undone too.
     ///
-    /// # Errors If the file has changed again since that change, the replaced content cannot be kept, or the file
-    /// cannot be written.
+    /// # Errors
+    /// If the file has changed again since that change, the replaced content cannot be kept, or the file cannot be
+    /// written.
     pub fn put_back(&self, point: &RestorePoint, force: bool) -> Result<(), Error> {
         let path = Path::new(&point.entry.path);
         let shown = untrusted_text::shown_path(&point.entry.path);
@@ -139,8 +140,8 @@ impl HeldFiles {
         state.small_file().map_or_else(|| PathBuf::from("/dev/null"), |stamp| self.copies.path(&stamp.name()))
     }
 
-    /// The path of a copy of the current content. diff gets the copy because diff would follow a symlink that somebody
-    /// has put in place of the file.
+    /// The path of a copy of the current content, or of the file itself if it cannot be copied. A copy is better,
+    /// because diff would follow a symlink that somebody has put in place of the file.
     fn path_of(&self, point: &RestorePoint, state: &FileState) -> PathBuf {
         match state.small_file() {
             Some(stamp) if self.copies.keep(Path::new(&point.entry.path), stamp, true) => self.copy_of(state),

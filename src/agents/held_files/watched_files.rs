@@ -1,5 +1,5 @@
 //! Finds the files that a hook watches, from the locks in the broker's answer. A lock on a plain path covers one file.
-//! In a locked folder or glob, the hook watches only the files that the holder's hooks have seen.
+//! For a locked folder or glob, the hook watches only the files that the holder's hooks have seen.
 
 use super::HeldFiles;
 use super::command_notes::NotedFile;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// A lock in the answer to a hook.
+/// A lock in the broker's answer to a hook.
 #[derive(Debug, Clone)]
 pub struct LockedPath {
     /// The path, folder or glob that is locked.
@@ -38,8 +38,8 @@ impl LockedPath {
 }
 
 impl HeldFiles {
-    /// The files and folders that the locks cover. For a glob, except one that covers a whole folder, these are the
-    /// files that the holder's hooks have seen.
+    /// The files and folders that the locks cover. For a glob that does not cover a whole folder, these are the
+    /// matching files that the holder's hooks have seen.
     pub fn protected_paths(&self, locks: &[LockedPath]) -> Vec<PathBuf> {
         let mut found = Vec::new();
         for lock in locks {
