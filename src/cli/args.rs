@@ -193,7 +193,7 @@ impl CommandParser {
         self.flags.remove(at).1
     }
 
-    /// The user's choice between two flags, of which one switches something on and the other switches it off.
+    /// The user's choice between a flag that switches something on and a flag that switches it off.
     fn take_choice(&mut self, on: &str, off: &str) -> Result<Option<bool>, Error> {
         match (self.take_switch(on), self.take_switch(off)) {
             (true, true) => Err(usage_error(&format!("--{on} and --{off} contradict each other; give one of them"))),
@@ -206,7 +206,7 @@ impl CommandParser {
         while let Some(file) = self.take_value("file") {
             options.files.push(file);
         }
-        // If there is also an unknown flag, that mistake is reported first.
+        // If an unknown flag is given too, that flag is reported instead of the missing command.
         if self.parsed.command_line.is_empty() && self.flags.is_empty() && !self.parsed.follow {
             return Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("shield"))));
         }
@@ -233,7 +233,7 @@ impl CommandParser {
         let grep = self.take_value("grep");
         let mut words = self.words.drain(1..self.words.len().min(2));
         match words.next() {
-            // If there is also an unknown flag, that mistake is reported first.
+            // If an unknown flag is given too, that flag is reported instead of the missing peer.
             None if self.flags.is_empty() && !self.parsed.follow => {
                 Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("transcript"))))
             }

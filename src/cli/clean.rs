@@ -10,8 +10,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// Removes the files that a crash left behind. Stops no process, because `clean` cannot prove that a process belongs to
-/// a dead mesh.
+/// Removes the files that a crash left behind. Stops no process, because a process may still be needed.
 pub fn clean(json: bool) -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     if let Some(pid) = typescript_broker::find(&places) {
@@ -25,7 +24,7 @@ pub fn clean(json: bool) -> Result<u8, Error> {
         && file.try_lock().is_ok()
     {
         let left = [places.socket(), places.pid(), places.port()];
-        // Files that name a living process may belong to the broker of the older TypeScript program.
+        // If these files name a living process, they may belong to the older TypeScript broker, so they are kept.
         let left = left.into_iter().filter(|_| !typescript_broker::may_live(&places));
         found.extend(left.filter(|path| path.symlink_metadata().is_ok()));
         found.extend(list_files(&places.dir).into_iter().filter(|path| is_temporary(path)));
@@ -34,7 +33,8 @@ pub fn clean(json: bool) -> Result<u8, Error> {
         fs::remove_file(path).map_err(|error| places.error("contains a file that cannot be removed", &error))?;
     }
     let mut names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
-    // Copies and notes would be removed after an hour, but a user who cleans up wants them removed now.
+    // The copies of locked files and the notes about them would be removed after an hour, but a user who cleans up
+    // wants them removed now.
     let is_removed = HeldFiles::remove_all(&places);
     if is_removed.map_err(|error| places.error("contains copies that cannot be removed", &error))? {
         names.push(places.held_files().display().to_string());

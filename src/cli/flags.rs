@@ -1,5 +1,5 @@
-//! The verbs and flags of the command line: those that operations define, and tables of all others. The parser, the
-//! help, the man page, the README's tables and the completions all use this file.
+//! The verbs and flags of the command line. Operations define some of them, and the tables in this file define all
+//! others. The parser, the help, the man page, the README's tables and the completions all use this file.
 
 use super::operations;
 use crate::core::op_definition::ArgKind;
@@ -206,7 +206,7 @@ fn arg_help(arg: &Arg) -> FlagHelp {
     let also = if arg.short.is_some() { format!("; also --{}", arg.flag()) } else { String::new() };
     let want = match arg.kind {
         ArgKind::Flag => also.trim_start_matches("; ").to_owned(),
-        // The usage line already shows these words.
+        // The usage line already lists the possible values.
         ArgKind::Choice(_) => also.trim_start_matches("; ").to_owned(),
         ArgKind::Texts { .. } => format!("comma-separated{also}"),
         kind => kind.want() + &also,

@@ -1,6 +1,6 @@
-//! The verbs that keep running: `inbox --follow`, `log --follow`, `events --follow` and `state watch`. Each verb waits
-//! again and again, each time for a limited time, so that the loss of the broker causes a short delay but loses no
-//! event.
+//! The verbs that keep running: `inbox --follow`, `log --follow`, `events --follow` and `state watch`. Each verb makes
+//! one call after another, and each call waits for a limited time. If the broker crashes, the verb repeats the call, so
+//! the output is delayed but no event is lost.
 //!
 //! **Invariant:** these verbs never restart a broker that somebody stopped.
 
@@ -58,7 +58,7 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
             return Ok(0);
         }
         match stream {
-            // This answer left the mail unread, so the next call must continue after it.
+            // This call did not mark the messages as read, so the next call must start after them.
             RowStream::Messages if answer["look"] == json!(true) => {
                 params.insert("after".into(), answer["next"].clone());
             }

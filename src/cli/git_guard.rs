@@ -1,4 +1,4 @@
-//! `guard`: git hooks that refuse a commit, a merge or a push of files that another peer has locked.
+//! `guard`: git hooks that refuse a commit, a merge or a push that changes a file that another peer has locked.
 //!
 //! **Invariant:** if the mesh is down or slow, every commit passes. A hook that existed before still runs after the
 //! check, complete and under its own name.

@@ -3,8 +3,8 @@
 //!
 //! **Invariant:** the lock lasts as long as the command and its children, even if this process is killed. This is
 //! because the lock ends with our connection to the broker, and the command inherits that connection. In two cases the
-//! lock ends together with this process: if the command closes the descriptors that it inherits, or if the broker was
-//! replaced meanwhile, because only this process connects to the new broker.
+//! lock ends together with this process: if the command closes the descriptors that it inherits, or if the broker is
+//! replaced while the command runs, because only this process connects to the new broker.
 
 use super::args::ParsedCommand;
 use super::operations::CliOperation;
@@ -69,7 +69,7 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
         .map_err(|error| Error::new(ErrorKind::Internal, format!("cannot wait for the command ({error})")))?;
     drop(done);
     if let Some(carrier) = carrier {
-        // If the thread failed, the lock is still held, but only as long as this process runs.
+        // Even if the thread panicked, it has closed its connection, and nothing else matters here.
         let _ = renewing.join();
         wait_for_carrier(carrier);
     }
@@ -99,7 +99,7 @@ fn wait_for_carrier(mut carrier: Child) {
     let _: Result<(), RecvTimeoutError> = ended.recv_timeout(CARRIER_TIMEOUT);
 }
 
-/// Renews the lock until the command ends, even if the broker is restarted meanwhile.
+/// Renews the lock until the command ends, even if the broker restarts.
 fn renew_until_ended(
     mut client: Client,
     places: &DataDir,

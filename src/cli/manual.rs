@@ -87,7 +87,7 @@ fn print_verb_help(topic: &str) -> Result<u8, Error> {
         text.push_str(&format!("slm-mesh {}\n  {about}\n", usage_line(verb)));
         let args = flags::verb_args(verb);
         let is_word = |place: CliPlace| place == CliPlace::Positional || place == CliPlace::Rest;
-        // A broadcast always goes to everyone, so it has no recipient.
+        // A broadcast always goes to everyone, so the user names no recipient.
         for arg in args.iter().filter(|arg| is_word(arg.place) && (verb, arg.name) != ("broadcast", "to")) {
             let want = if is_file_list(arg) { format!("at most {}", limits::PATHS_MAX) } else { arg.kind.want() };
             text.push_str(&help_row(&placeholder(arg), &format!("{} ({want})", arg.help)));

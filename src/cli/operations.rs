@@ -19,7 +19,7 @@ pub enum Rendered {
     NotFound(String),
 }
 
-/// The kinds of rows for which a verb can wait (`--wait`) and which it can follow (`--follow`).
+/// The kinds of rows that a verb can wait for (`--wait`) or follow (`--follow`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowStream {
     /// Messages, which are reported as read after they are printed.
@@ -57,7 +57,7 @@ pub enum SendLocation {
     Never,
     /// With every call.
     Always,
-    /// Only if the call is about less than the whole machine, because finding the repository takes time.
+    /// Only if the call's scope is smaller than the whole machine, because finding the repository takes time.
     WithSmallScope,
 }
 
@@ -71,13 +71,13 @@ pub struct CliOperation {
     /// Whether the verb starts a broker if none is running.
     pub starts_broker: bool,
     /// Whether the verb needs at least one file. The operation accepts files in either of two arguments, so it cannot
-    /// require one of them.
+    /// make either argument mandatory.
     pub needs_file: bool,
     /// When a call sends the caller's directory and repository.
     pub location: SendLocation,
     /// Whether the answer leaves out the agent in whose shell the verb runs.
     pub excludes_caller: bool,
-    /// The rows for which the verb can wait and which it can follow.
+    /// The rows that the verb can wait for or follow.
     pub stream: Option<RowStream>,
 }
 
@@ -118,7 +118,7 @@ pub const CLI_OPERATIONS: &[CliOperation] = &[
     row(&locks::QUERY, render::locks),
     CliOperation { stream: Some(RowStream::Events), ..row(&journal::READ, render::events) },
     row(&journal::EMIT, render::event_emitted),
-    // Asking for the status must not change the status, so this starts no broker.
+    // Asking for the status must not change the status, so the verb starts no broker.
     CliOperation { starts_broker: false, ..row(&status::STATUS, render::mesh_status) },
 ];
 

@@ -14,10 +14,10 @@ use std::ffi::OsString;
 pub enum CliCommand {
     /// There are no arguments: serve MCP, or show a greeting on a terminal.
     Bare,
-    /// Serve MCP. `legacy` refuses the revision of 2026-07-28.
+    /// Serve MCP.
     #[allow(missing_docs)]
     Mcp {
-        /// Whether to refuse the revision of 2026-07-28.
+        /// Whether to refuse the MCP revision 2026-07-28.
         legacy: bool,
         /// The agent that runs the session, regardless of what the client says about itself.
         agent: Option<String>,

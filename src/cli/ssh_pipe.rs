@@ -1,5 +1,5 @@
-//! `pipe`: forwards lines between standard input and output and this machine's broker. Another machine runs `pipe` here
-//! through ssh.
+//! `pipe`: forwards lines from standard input to this machine's broker, and from the broker to standard output. Another
+//! machine runs `pipe` here through ssh.
 
 use super::load_environment;
 use crate::base::error::{Error, ErrorKind};
@@ -30,15 +30,15 @@ pub fn carry_lines() -> Result<u8, Error> {
     let (input_ended, ended) = channel();
     let output_ended = input_ended.clone();
     std::thread::spawn(move || {
-        // When one direction ends, the other is closed too, so that each side learns that the other is gone.
+        // When one direction ends, the other is closed too, so that both sides learn that the connection has ended.
         let end = copy_unbuffered(&mut io::stdin().lock(), &mut to_broker);
         if is_carrier && end.is_ok() {
-            // Nobody on the other machine needs the connection any more. Without this line, the hub would assume a
-            // network failure and keep the locks for a while.
+            // Nobody on the other machine needs the connection any more. Without this notification, the hub would
+            // assume a network failure and keep the locks for a while.
             let _ = to_broker.write_all(rpc::notification("detach", &json!({})).as_bytes());
         }
         let _ = to_broker.shutdown(Shutdown::Write);
-        // These two lines fail only if the other direction has already ended this function.
+        // This line and the line above fail only if the other direction has already ended this function.
         let _ = input_ended.send(None);
     });
     std::thread::spawn(move || {

@@ -17,8 +17,8 @@ use std::time::Duration;
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the broker in the foreground or the background. A running broker with other settings is stopped and replaced.
-/// If there is a `log_change`, a running broker is stopped, and then the database begins a new log or is put aside, so
-/// that the hub gets a copy of the leader's database.
+/// If there is a `log_change`, a running broker is stopped first. Then the database either begins a new log, or is put
+/// aside so that the hub gets a copy of the leader's database.
 ///
 /// # Errors
 /// If the settings are wrong, or the broker can't be started or replaced.
@@ -109,7 +109,7 @@ fn connect_to_stop(places: &DataDir) -> Result<Client, Error> {
 }
 
 /// Ends the process that holds the lock of this data directory's broker, and returns the id of that process. `why` is
-/// the error of the earlier attempt to stop the broker, which is returned if no process holds the lock.
+/// the error of the earlier attempt to stop the broker. If no process holds the lock, `why` is returned.
 fn end_by_force(places: &DataDir, why: Error) -> Result<i64, Error> {
     let Some(pid) = client::broker_lock_holder(places).or_else(|| Client::listener_pid(places)) else {
         return Err(why);

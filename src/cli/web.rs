@@ -1,4 +1,4 @@
-//! `web`: prints a link that opens the page in a browser, but only once.
+//! `web`: prints a link that opens the web page in a browser. The link works only once.
 
 use super::{load_environment, print_line};
 use crate::base::error::{Error, ErrorKind};

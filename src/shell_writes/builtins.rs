@@ -104,7 +104,7 @@ impl Evaluator<'_> {
         StreamText::empty()
     }
 
-    /// Runs `export` and similar builtins. Their arguments are assignments, so these are not split into words.
+    /// Runs `export` and similar builtins. Their arguments are assignments, so the values are not split into words.
     pub(super) fn declare(&mut self, state: &mut State, words: &[Word]) {
         let exports = words.iter().any(|word| matches!(word.as_literal().as_deref(), Some("export" | "-x" | "-gx")));
         let keeps = words.iter().any(|word| matches!(word.as_literal().as_deref(), Some("export" | "readonly" | "-x")));
@@ -174,8 +174,8 @@ fn set_options(state: &mut State, arguments: &[Field]) {
     }
 }
 
-/// Treats commands with the name of an alias as commands that write nothing, because only some shells expand aliases in
-/// scripts.
+/// Treats a command with the name of an alias as a command that writes nothing. Only some shells expand aliases in
+/// scripts, so it is unknown what such a command does.
 fn define_aliases(state: &mut State, arguments: &[Field]) {
     for (name, _) in arguments.iter().filter_map(|field| field.text()?.split_once('=')) {
         state.define(name, Rc::new(Command::Sequence(Vec::new())));

@@ -96,7 +96,7 @@ impl Evaluator<'_> {
         !is_made && !self.made_folders.iter().any(is_inside) && !self.exists(path)
     }
 
-    /// Whether the script itself may have created, changed or removed a path before.
+    /// Whether the script itself may already have created, changed or removed a path.
     fn is_touched(&self, path: &str) -> bool {
         let path = Path::new(path);
         let is_made = self.made_folders.iter().any(|made| Path::new(made).starts_with(path));

@@ -79,7 +79,7 @@ impl Evaluator<'_> {
         RunResult::printed(output)
     }
 
-    /// The end of the shell after a command that certainly fails, if `set -e` is on.
+    /// Returns [`Ending::Shell`] if `set -e` is on and the command certainly fails.
     pub(super) fn error_ending(&mut self, command: &Command, state: &State) -> Option<Ending> {
         let counts = matches!(command, Command::Simple(_) | Command::Condition(_)) && state.options.exits_on_error;
         (counts && self.status(command, state) == Some(false)).then_some(Ending::Shell)
@@ -92,7 +92,7 @@ impl Evaluator<'_> {
         state: &mut State,
         input: &StreamText,
     ) -> RunResult {
-        // `ends` are the states after the branches that may run. `last` is the branch that runs if none of them does.
+        // `ends` are the states after the branches that may run. `last` is the branch that runs if none of these runs.
         let mut ends: Vec<State> = Vec::new();
         let mut last = otherwise;
         let mut is_certain = true;

@@ -39,7 +39,7 @@ impl StreamText {
     }
 }
 
-/// The part of the script that a command ends. The commands after it in this part do not run.
+/// The part of the script that a command ends. The remaining commands of this part do not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
     /// This round of the loop (`continue`).
@@ -87,7 +87,7 @@ pub(super) struct Evaluator<'a> {
     pub(super) output_is_read: bool,
     /// Whether a program has run, which may have created files.
     pub(super) has_run_program: bool,
-    /// Whether a git command has run that may have changed the result of a test by git.
+    /// Whether a git command has run that may have changed the result of a `GitTest`.
     pub(super) git_has_changed: bool,
 }
 

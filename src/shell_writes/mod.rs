@@ -2,8 +2,8 @@
 //! nothing.
 //!
 //! The parser knows POSIX sh and bash. The module `commands` has rules for the commands that agents use. A write that
-//! the text does not clearly show is left out, because a wrong file would deny a harmless command, which is worse than
-//! a missed write.
+//! the text does not clearly show is left out. If a wrong file were reported, a harmless command would be denied, which
+//! is worse than a missed write.
 //!
 //! No parser crate was worth its size. The best maintained crate with a suitable licence, `brush-parser` 0.4, adds 76
 //! crates and 170 KiB, and the inside of words would still have to be parsed here.
@@ -59,13 +59,13 @@ pub struct MaybeWritten {
     pub folder: PathBuf,
     /// The endings that the file names may have. If the list is empty, any ending is possible.
     pub endings: Vec<String>,
-    /// Whether it matters that git tracks a file.
+    /// Whether the files are tracked or untracked, if that matters.
     pub tracking: Tracking,
     /// The command certainly writes a file if the file passes one of these tests.
     pub git_tests: Vec<GitTest>,
 }
 
-/// A test by which git itself tells whether a command writes a file.
+/// A test with which git itself can tell whether a command writes a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GitTest {
     /// The file differs from the index.
@@ -79,12 +79,12 @@ pub enum GitTest {
     },
     /// Git does not track the file.
     IsUntracked {
-        /// Whether this includes ignored files.
+        /// Whether ignored files count too.
         with_ignored: bool,
     },
 }
 
-/// Whether a command writes a file only if git tracks it, or only if git does not.
+/// Whether a command writes only files that git tracks, or only files that git does not track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tracking {
     /// It does not matter whether git tracks a file.

@@ -44,7 +44,7 @@ impl Parser {
         Ok(())
     }
 
-    /// The redirection that starts here; `None` if none does.
+    /// The redirection that starts here; `None` if there is none.
     pub(super) fn redirect(&mut self) -> Parsed<Option<Redirect>> {
         let start = self.at;
         while self.peek().is_some_and(|c| c.is_ascii_digit()) {

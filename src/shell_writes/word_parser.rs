@@ -40,7 +40,7 @@ fn ends_word(c: char) -> bool {
 }
 
 impl Parser {
-    /// The word that starts here; `None` if none does.
+    /// The word that starts here; `None` if there is none.
     pub(super) fn word(&mut self) -> Parsed<Option<Word>> {
         let mut word = Word::default();
         let start = self.at;

@@ -54,8 +54,8 @@ impl Evaluator<'_> {
         path.is_some_and(|path| self.exists(&path) && self.is_folder(&path) == Some(false))
     }
 
-    /// Notes that what is at a path is replaced or removed, as by `mv` and `rm`. If that is a symbolic link, the link's
-    /// target does not change, so nothing is noted.
+    /// Notes that the file at a path is replaced or removed, as by `mv` and `rm`. If the path is a symbolic link, the
+    /// link's target does not change, so nothing is noted.
     pub(super) fn replace(&mut self, state: &State, path: &str) {
         let is_link = self.resolve(state, path).is_some_and(|path| self.spend(1) && self.files.is_link(&path));
         if !is_link {
@@ -88,7 +88,7 @@ impl Evaluator<'_> {
     }
 
     fn note(&mut self, path: &str, kind: fn(std::path::PathBuf) -> ShellWrite) {
-        // A lock would treat the name of such a file as a pattern.
+        // A lock would treat a path with `*` or `?` as a pattern.
         if !is_device(path) && path != "/" && !path.contains(['*', '?']) {
             self.writes.insert(kind(path.into()));
         }
@@ -108,7 +108,7 @@ impl Evaluator<'_> {
         git_tests: &[GitTest],
     ) {
         let endings = endings.iter().map(|ending| (*ending).to_owned()).collect();
-        // If another git command runs before this one, the result of a test may be different then.
+        // An earlier git command of the same script may change the result of a test.
         let git_tests = if self.git_has_changed { Vec::new() } else { git_tests.to_vec() };
         self.writes.insert(ShellWrite::Maybe(MaybeWritten { folder: folder.into(), endings, tracking, git_tests }));
     }
@@ -179,7 +179,7 @@ fn absolute(state: &State, path: &str) -> Option<String> {
     }
 }
 
-/// The normal form of the absolute form of a path, without a slash at the end.
+/// An absolute path in normal form, without a slash at the end. `path` is the same path before it was made absolute.
 fn normal(path: &str, absolute: String) -> Option<String> {
     // The current directory is already in normal form, so only the path itself is checked.
     let is_normal = path.split('/').all(|part| !matches!(part, "" | "." | ".."));

@@ -2,8 +2,8 @@
 //! The object may also contain unpaired surrogates, texts of many megabytes, deep nesting or repeated names, and its
 //! end may be missing.
 //!
-//! **Invariant:** memory is bounded. Values that are too long, too deep or too many are skipped. The fields that
-//! the caller needs are the last to be skipped.
+//! **Invariant:** memory is bounded. Values that are too long or too deeply nested are skipped, and so are values
+//! beyond a maximum number. The fields that the caller needs are the last to be skipped.
 
 use super::convert_to_utf8::convert_to_utf8;
 use super::text_excerpt::KeptText;
@@ -12,15 +12,15 @@ use std::collections::VecDeque;
 
 /// Values at a greater depth are skipped.
 const DEPTH_MAX: usize = 32;
-/// How many bytes of one text are kept. Beyond them, only lines that the caller needs are kept.
+/// How many bytes of one text are kept. Beyond this limit, only lines that the caller needs are kept.
 const TEXT_MAX: usize = 1 << 20;
-/// How many bytes of all texts together are kept. Beyond them, only needed fields are kept.
+/// How many bytes of all texts together are kept. Beyond this limit, only needed fields are kept.
 const TEXTS_MAX: usize = 4 << 20;
 /// How many bytes of needed fields and lines are kept after `TEXTS_MAX` is reached.
 const RESERVE: usize = 4 << 20;
 /// Maximum length of a needed field, or of a needed line in a long text, in bytes. No path is longer.
 pub(super) const SHORT_MAX: usize = 8 << 10;
-/// How many values are kept. Beyond them, only needed fields are kept.
+/// How many values are kept. Beyond this limit, only needed fields are kept.
 const VALUES_MAX: usize = 1 << 16;
 /// A longer name is not the name of a needed field.
 const NAME_MAX: usize = 256;
@@ -36,7 +36,7 @@ pub struct NeededFields {
     pub names: &'static [&'static [&'static str]],
     /// The names of fields that may be repeated. The values of a repeated field become a list.
     pub repeated: &'static [&'static str],
-    /// The names of fields whose value may be an object, as JSON inside a string.
+    /// The names of fields whose value may be a string that contains a JSON object.
     pub embedded: &'static [&'static str],
     /// Lines that begin with one of these texts are kept even if the whole text is too long to keep.
     pub line_starts: &'static [&'static str],
@@ -245,7 +245,7 @@ impl FieldReader<'_> {
         String::from_utf8_lossy(&kept).into_owned()
     }
 
-    /// Reads a text that may itself be JSON, that is, an object.
+    /// Reads a text that may itself contain a JSON object.
     fn read_embedded(&mut self, name: &str, depth: usize) -> Value {
         let mut decoder = TextDecoder::default();
         let mut before = VecDeque::new();
@@ -299,8 +299,8 @@ struct TextDecoder {
 
 impl TextDecoder {
     fn next_byte(&mut self, reader: &mut FieldReader) -> Option<u8> {
-        // This is the short way for bytes that stand for themselves. Nearly all do, and a tool's arguments may have a
-        // hundred million bytes.
+        // This is the short way for bytes that stand for themselves. Nearly all bytes take it, and a tool's arguments
+        // may have a hundred million bytes.
         if self.ready.is_empty() && self.half.is_none() && !self.is_over {
             let plain = reader.peek().filter(|byte| !matches!(byte, b'"' | b'\\'));
             if plain.is_some() {
@@ -369,7 +369,7 @@ impl TextDecoder {
         }
     }
 
-    /// Replaces half a surrogate pair by U+FFFD if the other half is missing.
+    /// Replaces half a surrogate pair with U+FFFD if the other half is missing.
     fn end_half(&mut self) {
         if self.half.take().is_some() {
             self.push(char::REPLACEMENT_CHARACTER);

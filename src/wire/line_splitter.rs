@@ -61,12 +61,12 @@ impl LineBuffer {
         reached
     }
 
-    /// The bytes that have arrived but were not returned yet.
+    /// The bytes that have arrived but have not been returned yet.
     pub fn unread(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
-    /// Whether all bytes that have arrived were returned.
+    /// Whether all bytes that have arrived have been returned.
     pub fn is_empty(&self) -> bool {
         self.start == self.bytes.len()
     }

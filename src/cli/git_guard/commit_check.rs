@@ -126,7 +126,7 @@ fn pushed_files() -> Result<Vec<u8>, Error> {
 fn files_of_new_commits(local: &str) -> Result<Vec<u8>, Error> {
     let commits = run_git(Path::new("."), &["rev-list", local, "--not", "--remotes"])?;
     let failed = |error: std::io::Error| Error::new(ErrorKind::Usage, format!("cannot run git diff-tree ({error})"));
-    // `git log` would separate the names with line breaks, and a name may itself begin with a line break.
+    // `git log` would not do: it separates the names with line breaks, and a name may itself begin with a line break.
     let mut git = Command::new("git");
     git.args(["diff-tree", "--stdin", "-r", "-c", "--root", "--no-commit-id", "--name-only", "-z", "--no-renames"]);
     let mut git = git.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;

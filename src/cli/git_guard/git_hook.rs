@@ -64,14 +64,14 @@ impl GitHook {
     /// The hook with this name.
     pub fn new(dir: &HooksDir, hook: &'static str) -> GitHook {
         // A hook that finds its project relative to its own path must still find the project after it was moved aside,
-        // so the directory for it is beside the hooks directory. But if the hooks are in a work tree, no directory may
-        // be added there except among the hooks.
+        // so the directory for such hooks is beside the hooks directory. But if the hooks are in a work tree, the only
+        // place where a directory may be added is the hooks directory itself.
         let is_usual = dir.path.parent() == Some(&dir.common);
         let aside = if is_usual { "../before-slm-mesh" } else { "before-slm-mesh" };
         GitHook { hook, path: dir.path.join(hook), aside }
     }
 
-    /// Refuses a hook that can't be guarded for everybody who uses it.
+    /// Refuses a shared hook if the guard can't be added for everybody who uses the hook.
     ///
     /// # Errors
     /// If git tracks the hook and the hook is not a shell script.
@@ -94,8 +94,8 @@ impl GitHook {
     /// # Errors
     /// If a file can't be written.
     pub fn install(&self, program: &Program) -> io::Result<Option<String>> {
-        // If a hook manager has renamed our hook, the manager would run it or restore it as the user's earlier hook, so
-        // the guard is removed from it.
+        // If a hook manager has renamed our hook, the manager would run or restore our hook as the user's earlier hook,
+        // so the guard is removed from the renamed file.
         for renamed in self.renamed() {
             self.remove_from(&renamed)?;
         }
@@ -136,7 +136,7 @@ impl GitHook {
             removed |= self.remove_from(&path)?;
         }
         let kept = self.kept();
-        // A hook manager may have written a hook that is identical to the copy, so the copy is no longer needed.
+        // If a hook manager has written a hook that is identical to the copy, the copy is no longer needed.
         if !removed && kept.exists() && read_hook(&kept) == read_hook(&self.path) {
             fs::remove_file(&kept)?;
         }
@@ -168,7 +168,7 @@ impl GitHook {
     /// Whether git runs the guard before this hook.
     pub fn is_guarded(&self) -> bool {
         let has_guard = |path: &Path| matches!(find_in(path), Found::Inline(_) | Found::Ours) && is_executable(path);
-        // The hook manager pre-commit renames an existing hook, and runs it before its own hook.
+        // The hook manager pre-commit renames an existing hook, and runs the renamed hook before its own.
         let runs_legacy = || find_bytes(&read_hook(&self.path), b"pre-commit").is_some() && is_executable(&self.path);
         has_guard(&self.path) || runs_legacy() && has_guard(&self.with_suffix("legacy"))
     }
@@ -194,7 +194,7 @@ impl GitHook {
         std::iter::once(self.kept()).filter(|path| path.symlink_metadata().is_ok()).chain(older).collect()
     }
 
-    /// If an older copy differs from the present hook, renames the copy, so that both are kept.
+    /// If an older copy differs from the present hook, renames the copy, so that a new copy does not overwrite it.
     fn set_older_apart(&self, text: &[u8]) -> io::Result<Option<String>> {
         let kept = self.kept();
         if kept.symlink_metadata().is_err() || read_hook(&kept) == text {
@@ -240,7 +240,7 @@ impl GitHook {
         symlink(back.join(format!("{}.{BEFORE}", self.hook)), &link)
     }
 
-    /// A script that asks the mesh, and then runs the hook that was there before.
+    /// A script that asks the mesh about locks, and then runs the hook that was there before.
     fn script(&self, lines: &str) -> String {
         let (aside, hook) = (self.aside, self.hook);
         format!(
@@ -249,8 +249,8 @@ impl GitHook {
     }
 }
 
-/// The lines that ask the mesh. After these lines, the hook still has its name, its arguments and its standard input as
-/// git passed them.
+/// The lines that ask the mesh about locks. After these lines, the hook still has its name, its arguments and its
+/// standard input as git passed them.
 fn guard_lines(program: &Program, hook: &str) -> String {
     let (is_missing, program) = match program {
         Program::Here(path) => {
@@ -316,7 +316,7 @@ fn write_hook(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
         .and_then(|()| fs::set_permissions(&new, fs::Permissions::from_mode(mode & 0o7777)))
         .and_then(|()| fs::rename(&new, path));
     if written.is_err() {
-        // The error of the write is more important than an error of the removal.
+        // The error of the write matters more, so an error of the removal is ignored.
         let _ = fs::remove_file(&new);
     }
     written

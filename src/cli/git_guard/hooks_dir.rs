@@ -68,7 +68,7 @@ impl HooksDir {
         if effective.is_some() && value(&["--worktree"]) != effective && value(&["--local"]) != effective {
             return Sharing::AllRepositories;
         }
-        // In a git directory, `ls-files` would list the files of the work tree, so this is checked first.
+        // In a git directory, `ls-files` would list the files of the work tree, so that case is checked first.
         let is_in_work_tree = run_git(&self.path, &["rev-parse", "--is-inside-work-tree"]);
         if is_in_work_tree.is_ok_and(|answer| answer.starts_with(b"false")) {
             return Sharing::Private;

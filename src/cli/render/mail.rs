@@ -33,10 +33,10 @@ pub fn inbox(value: &Value, parsed: &ParsedCommand) -> Rendered {
     }
     let mut text: Vec<String> = rows.iter().map(message).collect();
     let has_more = value["more"] == json!(true);
-    // If this call marks the mail as read, the next call shows the next messages. If this call only looks, the next
-    // call needs a cursor.
+    // If this call marks the mail as read, the same call shows the next messages. If this call only looks at the mail,
+    // the next call needs a cursor.
     match (older_messages_flag(value, parsed), value["remaining"].as_i64()) {
-        // Messages are listed from the oldest to the newest.
+        // Messages are listed from the oldest to the newest, so the note about older messages goes first.
         (Some(flag), _) if has_more => {
             text.insert(0, dim(&format!("there are older messages; show them with {flag}")));
         }
@@ -49,12 +49,13 @@ pub fn inbox(value: &Value, parsed: &ParsedCommand) -> Rendered {
     Rendered::Text(text.join("\n"))
 }
 
-/// The flag that shows messages older than those in an answer of the inbox; `None` if the answer begins with the oldest.
+/// The flag that shows messages older than those in an answer of `inbox`; `None` if the answer begins with the oldest
+/// message.
 fn older_messages_flag(value: &Value, parsed: &ParsedCommand) -> Option<String> {
     let is_history = parsed.args.get("filter").is_some_and(|filter| *filter != "unread");
     match value["before"].as_i64() {
         Some(before) => Some(format!("--before {before}")),
-        // Without a cursor, a history ends with the newest message.
+        // Without a cursor, a list with read messages ends with the newest message, so older messages may be missing.
         None if is_history && !parsed.args.contains_key("after") => Some("--after 0, oldest first".into()),
         None => None,
     }
@@ -87,7 +88,7 @@ pub fn log(value: &Value, _: &ParsedCommand) -> Rendered {
         text.push("No messages.".into());
     }
     if value["more"] == json!(true) {
-        // Messages are listed from the oldest to the newest.
+        // Messages are listed from the oldest to the newest, so the note about older messages goes first.
         match value["before"].as_i64() {
             Some(before) => {
                 text.insert(0, dim(&format!("there may be older messages; show them with --before {before}")))
@@ -120,8 +121,8 @@ pub fn log_message(row: &Value) -> String {
     format!("{}\n  {}", bold(&head), word_lines(&row["payload"]).replace('\n', "\n  "))
 }
 
-/// How far a message got. If the copies of a message to a group have different receipts, the number of copies for each
-/// receipt.
+/// How far a message got. If the copies of a group message have different receipts, this is the number of copies with
+/// each receipt.
 pub fn receipt(row: &Value) -> String {
     let counts = row["receipts"].as_object();
     match counts.filter(|counts| counts.len() > 1) {

@@ -47,8 +47,8 @@ impl WatchedMessage {
         self.row.as_ref().is_some_and(|row| row["parts"].is_null())
     }
 
-    /// The user's own copy of the message, in the form that reports it as read. If the view shows only a part of the
-    /// message, only that part counts as read.
+    /// The user's own copy of the message, with which the view reports the message as read. If the view shows only a
+    /// part of the message, only that part counts as read.
     pub fn own_as_shown(&self) -> Option<Value> {
         let mut own = self.own.clone()?;
         if self.is_whole() {
@@ -64,7 +64,7 @@ impl WatchedMessage {
 }
 
 impl WatchModel {
-    /// The conversations between peers whose project passes the filter, latest first.
+    /// The conversations in which a sender or a recipient works on a project that passes the filter, latest first.
     pub fn shown_conversations(&self) -> Vec<Conversation<'_>> {
         let mut found: Vec<Conversation<'_>> = Vec::new();
         for mail in &self.mail {

@@ -228,7 +228,7 @@ fn state(row: &Value, passed: i64) -> (TextStyle, String) {
     }
 }
 
-/// A time span in whole minutes, hours or days. A screen on which seconds count up would be restless.
+/// A time span in whole minutes, hours or days. Numbers that change every second would distract.
 fn short_span(ms: i64) -> String {
     match ms / 60_000 {
         minutes @ 0..90 => format!("{minutes} min"),

@@ -1,5 +1,5 @@
 //! The view's connection to the broker. It delivers every event exactly once and in order, even if the connection
-//! breaks meanwhile, and an answer or an error for every request.
+//! breaks and is made again. It delivers an answer or an error for every request.
 //!
 //! **Invariant:** the view never restarts a broker that somebody stopped.
 
@@ -24,7 +24,7 @@ pub enum WatchRequest {
     Hubs,
     /// The active locks.
     Locks,
-    /// The user's own peer, to learn its number of unread messages.
+    /// The user's own peer, to learn how many unread messages the user has.
     Me,
     /// Messages sent to the user.
     Mine,
@@ -48,7 +48,7 @@ pub enum WatchRequest {
     Nothing,
 }
 
-/// What the connection delivers: an event, an answer, or its own loss.
+/// What the connection delivers: an event, an answer, or the news that the connection broke.
 #[derive(Debug)]
 pub enum FeedUpdate {
     /// An event.
@@ -119,7 +119,7 @@ impl Feed {
     /// Sends a request and waits for its answer. Anything else that arrives meanwhile is kept for later.
     ///
     /// # Errors
-    /// The broker's error, or `Gone`.
+    /// The broker's error, or `Gone` if the connection is lost.
     pub fn call(&mut self, method: &str, params: Value) -> Result<Value, Error> {
         let lost = || Error::new(ErrorKind::Gone, "the connection to the broker is lost; try again");
         let mut client = self.client.take().ok_or_else(lost)?;
@@ -175,7 +175,7 @@ impl Feed {
                 true => None,
                 false => Some(error.to_string()),
             }),
-            // The broker crashed, so this starts a new one. There is only one attempt, because another would fail too.
+            // The broker crashed, so this starts a new one. Only one attempt is made, because a second would fail too.
             false => Client::connect_or_start(&self.places).map_err(|error| Some(error.text)),
         };
         self.was_stopped = true;

@@ -205,7 +205,7 @@ pub fn open_selected(model: &mut WatchModel) -> Option<UserAction> {
     action
 }
 
-/// Updates an open conversation after more of it has arrived. Returns those of its messages that were sent to the user.
+/// Updates an open conversation after more of it has arrived. Returns an action that reports the messages as read.
 pub fn show_more(model: &mut WatchModel, id: &str) -> Option<UserAction> {
     let is_open = matches!(&model.mode, InputMode::Open { body, .. } if body.contains(LOADING));
     let is_selected = model.pane == Pane::Mail

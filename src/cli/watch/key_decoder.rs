@@ -65,8 +65,8 @@ impl KeyDecoder {
     }
 }
 
-/// The first key and its length in bytes; `None` while the key is incomplete. If the bytes are unknown, the key in the
-/// result is `None`.
+/// The first key and its length in bytes; `None` while the key is incomplete. If the bytes stand for no known key, the
+/// key in the result is `None`.
 fn decode_first(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
     let key = match bytes.first()? {
         0x1b => return decode_escape(bytes),

@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 const N_OLD: i64 = 50;
 /// How many messages a search shows.
 const SEARCH_MAX: usize = 50;
-/// How many unread messages of a mailbox the view shows, and how many others.
+/// Maximum number of unread messages, and also of read messages, that the view shows from a mailbox.
 const MAILBOX_MAX: usize = 60;
 /// Minimum time between two redraws. An event should appear within 100 ms.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(80);
@@ -61,7 +61,7 @@ pub fn watch(parsed: &ParsedCommand, plain: bool) -> Result<u8, Error> {
     let named = Some(settings.text("SLM_MESH_PEER").to_owned()).filter(|name| !name.is_empty());
     let who = match parsed.acting.clone().or(named) {
         Some(name) => json!({ "as": name }),
-        // Even in an agent's shell, whoever reads the screen is a person.
+        // Even in an agent's shell, a person reads the screen, so the view acts as a human.
         None => match feed.call("whoami", json!({})) {
             Ok(found) if found["kind"] == json!("human") => json!({ "as": found["you"]["id"] }),
             Err(error) if error.kind != ErrorKind::Ambiguous => return Err(error),
@@ -366,7 +366,8 @@ impl WatchScreen {
         let stale = self.model.stale;
         let stale = [stale.peers, stale.locks, stale.mail, stale.names];
         let lists = stale.iter().zip(self.requested_at).filter(|(stale, _)| **stale);
-        // If a request is still open, its answer ends the wait.
+        // While a request for a list is still open, the list is not requested again, so this waits for at least 20 ms.
+        // The answer ends the wait.
         let lists = lists.map(|(_, at)| after(at, REQUEST_INTERVAL).max(Duration::from_millis(20)));
         lists.chain([pause]).min().unwrap_or(pause)
     }
@@ -402,7 +403,7 @@ impl WatchScreen {
     }
 }
 
-/// The parameters of a request that looks at a peer's mail without taking it.
+/// The parameters of a request that looks at a peer's mail without marking it as read.
 fn look_at_mailbox(owner: &str, filter: &str) -> Value {
     json!({ "as": owner, "filter": filter, "take": false, "limit": MAILBOX_MAX })
 }

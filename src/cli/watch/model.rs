@@ -46,7 +46,7 @@ pub struct WatchedMessage {
     pub at: i64,
     /// The receipt of the message.
     pub receipt: String,
-    /// The row of the message, including the text, if an answer has contained it.
+    /// The row of the message, including the text; `None` until an answer contains the row.
     pub row: Option<Value>,
     /// The user's own copy of the message, if the user is a recipient.
     pub own: Option<Value>,
@@ -214,7 +214,7 @@ impl WatchModel {
         let id = word(&payload["messageId"]);
         self.stale.peers = true;
         self.stale.mail = true;
-        // A message that was acknowledged has also been read, so its receipt is kept.
+        // A message that was acknowledged has also been read, so its receipt stays `acked`.
         let mail = self.mail.iter_mut().find(|mail| mail.key == id && mail.receipt != "acked");
         if let Some(mail) = mail {
             mail.receipt = "read".into();
@@ -278,7 +278,7 @@ impl WatchModel {
                 known.receipt = word(&row["receipt"]).to_owned();
                 known.own = own.or_else(|| known.own.take());
                 let is_earlier = |old: &Value| row["seq"].as_i64() <= old["seq"].as_i64();
-                // Only a row of the log has the receipts of all copies, and the whole of a long text.
+                // Only a row of the log has the receipts of all copies and all of a long text, so it is kept.
                 let loses_receipts = |old: &Value| row["receipts"].is_null() && !old["receipts"].is_null();
                 let loses_text = |old: &Value| row["parts"].is_i64() && old["parts"].is_null();
                 let is_better = |old: &Value| is_earlier(old) && !loses_receipts(old) && !loses_text(old);

@@ -53,7 +53,7 @@ pub fn cut(text: &str, max: usize) -> String {
     if max == 0 { String::new() } else { kept + "…" }
 }
 
-/// Cuts off the beginning of a text, such as a path, whose end matters more.
+/// Cuts off the beginning of a text whose end matters more, such as a path.
 pub fn cut_front(text: &str, max: usize) -> String {
     if width(text) <= max {
         return text.to_owned();
@@ -81,7 +81,7 @@ pub fn wrap(text: &str, columns: usize) -> Vec<String> {
             }
             for c in word.chars() {
                 let is_full = width(&open) + width_of(c) > columns;
-                // A space at the end of a full line needs no room.
+                // A space at the end of a full line is dropped.
                 if is_full && c == ' ' {
                     continue;
                 }

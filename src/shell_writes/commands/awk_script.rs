@@ -8,7 +8,7 @@ pub(super) struct AwkScript<'s> {
 }
 
 impl AwkScript<'_> {
-    /// The files and the commands whose texts are certain.
+    /// The names of the files and the texts of the commands, as far as they are certain.
     pub(super) fn outputs(&self) -> (Vec<String>, Vec<String>) {
         let (mut files, mut commands) = (Vec::new(), Vec::new());
         let mut prints = false;
@@ -64,7 +64,7 @@ impl AwkScript<'_> {
     }
 }
 
-/// The string literal at the beginning of a text, if it has no escapes, and the text behind it.
+/// The string literal at the beginning of a text, if it has no escapes, and the text after it.
 fn literal(text: &str) -> Option<(String, &str)> {
     let inner = text.strip_prefix('"')?;
     let end = inner.find(['"', '\\'])?;

@@ -19,8 +19,9 @@ const ED: Spec = Spec::new("ScpuTw", &["cmd"]);
 pub(super) fn sed(run: &mut Run) -> StreamText {
     let mut arguments = run.arguments.to_vec();
     let mut suffix = String::new();
-    // In the BSD form, the word after `-i` is the suffix for a copy, and this suffix is often empty. GNU sed would take
-    // that word for a script: an empty script does nothing, and a script that begins with a dot is an error.
+    // In the BSD form, the word after `-i` is the suffix for a copy, and this suffix is often empty. GNU sed would
+    // treat that word as a script: an empty script does nothing, and a script that begins with a dot is an error. So a
+    // word that is empty or begins with a dot is assumed to be a suffix.
     let at = arguments.iter().position(|field| matches!(field.text(), Some("-i" | "-Ei" | "-ni" | "-I")));
     if let Some(at) = at
         && let Some(Field::Known(word)) = arguments.get(at + 1)
@@ -86,7 +87,7 @@ pub(super) fn perl(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `-0777` and `-l012` have only digits after the letter, so more letters may follow the digits.
+/// Removes the digits of an option such as `-0777` or `-l012`, because letters after the digits are further options.
 fn without_digits(field: &Field) -> Field {
     match field.text() {
         Some(text) if text.starts_with("-0") || text.starts_with("-l") => {

@@ -1,8 +1,8 @@
 //! `git`: which files of the work tree a command writes.
 //!
 //! A command with paths writes these paths. A command on the whole tree writes the files that differ from git's index
-//! or from a commit. This module reads neither, so it notes that any tracked file may be written, together with the test by
-//! which git can tell which ones the command would really write.
+//! or from a commit. This module reads neither the index nor commits, so it notes that any tracked file may be written.
+//! It adds a test with which git can tell which files the command would really write.
 
 use super::Run;
 use super::options::{Options, Spec};
@@ -142,7 +142,7 @@ fn whole_tree(run: &mut Run, tracking: Tracking, tests: &[GitTest]) {
     }
 }
 
-/// Notes paths as git interprets them, as files, folders or patterns.
+/// Notes paths, which git interprets as files, folders or patterns.
 fn paths(run: &mut Run, operands: &[Field], tests: &[GitTest]) {
     for path in operands.iter().filter_map(Field::text) {
         if path == ":/" || path == ":" {

@@ -116,7 +116,7 @@ fn exists(run: &mut Run, path: &str) -> bool {
     path.is_some_and(|path| run.evaluator.exists(&path))
 }
 
-/// The tokens with a literal instead of each `sys.argv[n]` that is known.
+/// The tokens, with a literal in place of each `sys.argv[n]` whose value is known.
 fn with_arguments(tokens: Vec<Token>, arguments: &[Field]) -> Vec<Token> {
     let argument = |at: usize| {
         let is_argv = name(tokens.get(at)) == Some("sys")

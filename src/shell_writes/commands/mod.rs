@@ -111,7 +111,7 @@ impl Run<'_, '_> {
         self.evaluator.write(self.state, path);
     }
 
-    /// Notes that what is at a path is replaced or removed.
+    /// Notes that the file at a path is replaced or removed.
     fn replace(&mut self, path: &str) {
         self.evaluator.replace(self.state, path);
     }

@@ -47,7 +47,7 @@ pub(super) fn patch(run: &mut Run) -> StreamText {
 /// `patch` does.
 pub(super) fn note_headers(run: &mut Run, text: &str, strip: Option<usize>, reverses: bool) {
     let mut old = None;
-    // How many old and new lines of the current hunk are left. Inside a hunk, `--- x` is a removed line.
+    // How many old and new lines of the current hunk are left. Inside a hunk, `--- x` is a removed line, not a header.
     let mut n_hunk = (0_usize, 0_usize);
     for line in text.lines() {
         if !run.evaluator.spend(1) {

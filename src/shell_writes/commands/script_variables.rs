@@ -9,9 +9,9 @@ const FUNCTIONS_MAX: usize = 64;
 /// The value of a name in a script.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Binding {
-    /// All values that the name has in turn.
+    /// All values that the name has, one after the other.
     pub values: Vec<String>,
-    /// Whether the values are objects of `pathlib`.
+    /// Whether the values are `pathlib` objects.
     pub is_path: bool,
     /// Whether the name may also have other values.
     pub is_unknown: bool,

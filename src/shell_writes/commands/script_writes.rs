@@ -21,14 +21,14 @@ enum Effect {
     Runs,
 }
 
-/// Where a function belongs.
+/// The module, class or object to which a function belongs.
 #[derive(Debug, Clone, Copy)]
 enum Owner {
     /// The function is called without an owner.
     Free,
-    /// The function is called as a method of one of these.
+    /// The function is called with one of these names before the dot.
     Of(&'static [&'static str]),
-    /// The name of the function is enough.
+    /// The owner does not matter, because the name of the function is enough.
     Any,
 }
 
@@ -84,7 +84,7 @@ const FUNCTIONS: &[(Language, Owner, &[&str], Effect)] = &[
 const FS: &[&str] = &["fs", "fsp", "promises", "fsPromises"];
 /// Functions that tell whether a file exists.
 const EXISTS: &[&str] = &["exists", "isfile", "is_file", "existsSync", "exist", "file_exists"];
-/// The words after which a statement in Perl or Ruby has a condition or an alternative.
+/// The words that begin a condition or an alternative after a statement in Perl or Ruby.
 const MODIFIERS: &[&str] = &["or", "and", "if", "unless"];
 
 /// What a script does.
@@ -108,7 +108,7 @@ pub(super) struct Snippet {
 }
 
 impl Snippet {
-    /// The possible paths that an argument means, and the position where the argument ends.
+    /// The paths that an argument may mean, and the position where the argument ends.
     fn argument(&self, at: usize) -> Option<(Vec<String>, usize)> {
         let (paths, end) = match self.tokens.get(at)? {
             Token::Text(text) => (vec![text.clone()], at + 1),
@@ -168,7 +168,7 @@ impl Snippet {
         found
     }
 
-    /// The name of an object before a method. `require("fs")` counts as `fs`.
+    /// The name of the object whose method is called. `require("fs")` counts as `fs`.
     fn owner(&self, at: usize) -> Option<&str> {
         let is_required = || {
             let module = at.checked_sub(1).and_then(|n| self.tokens.get(n));
@@ -214,7 +214,7 @@ impl Snippet {
             }
             // `system("rm", "a")`
             Some(Token::Sign(',')) if matches!(self.language, Perl | Ruby) => None,
-            // Without a shell, Python takes the text for the name of a program.
+            // Without a shell, Python treats the text as the name of a program.
             _ if self.language == Python && name(self.tokens.get(call.saturating_sub(3))) == Some("subprocess") => {
                 self.has_word_in_call(call, "shell").then(|| ScriptWrite::Command(text.clone()))
             }
@@ -268,7 +268,7 @@ impl Snippet {
         if is_sign(self.tokens.get(end), ',') && self.is_write_mode(end + 1) { paths } else { Vec::new() }
     }
 
-    /// Whether an argument is a mode in which an existing file is written. With `x`, a file that exists is an error.
+    /// Whether an argument is a mode that writes to an existing file. With `x`, opening an existing file is an error.
     fn is_write_mode(&self, at: usize) -> bool {
         let is_named = name(self.tokens.get(at)) == Some("mode") && is_sign(self.tokens.get(at + 1), '=');
         match self.tokens.get(if is_named { at + 2 } else { at }) {

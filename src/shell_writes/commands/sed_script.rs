@@ -99,7 +99,7 @@ impl ScriptReader<'_> {
         self.part(delimiter)
     }
 
-    /// Skips a part up to its delimiter.
+    /// Skips a part and the delimiter after it.
     fn part(&mut self, delimiter: char) -> Option<()> {
         loop {
             match self.rest.next()? {

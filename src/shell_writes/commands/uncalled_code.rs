@@ -1,4 +1,4 @@
-//! Removes the code of a script that certainly does not run.
+//! Removes from a script the code that certainly does not run.
 
 use super::script_tokens::{Language, Token};
 use super::script_variables::name;
@@ -71,7 +71,7 @@ pub(super) fn without_uncalled_functions(tokens: Vec<Token>, language: Language)
     kept
 }
 
-/// The position behind the first pair of braces.
+/// The position after the first pair of braces.
 fn end_of_body(tokens: &[Token], at: usize) -> Option<usize> {
     let mut open = 0_usize;
     for (n, token) in tokens.iter().enumerate().skip(at) {

@@ -77,7 +77,7 @@ fn run_shell(run: &mut Run, script: &str, words: &[Field]) -> StreamText {
     let shell = match run.name {
         "bash" => Shell::Bash,
         "zsh" => Shell::Zsh,
-        // Fish has other quoting rules for backslashes, so such a script is not parsed.
+        // Fish has other quoting rules for backslashes, so a fish script with a backslash is not parsed.
         "fish" if script.contains('\\') => return StreamText::Unknown,
         _ => Shell::Posix,
     };
@@ -94,7 +94,7 @@ pub(super) fn plain_wrapper(name: &str) -> Option<&'static Spec> {
     PLAIN.iter().find(|(plain, _)| *plain == name).map(|(_, options)| options)
 }
 
-/// Runs the command behind `nohup`, `nice` and similar programs.
+/// Runs the command after `nohup`, `nice` and similar programs.
 pub(super) fn plain(run: &mut Run, options: &Spec) -> StreamText {
     let options = options.parse(run.arguments);
     if run.name == "strace" {
@@ -216,11 +216,11 @@ pub(super) fn xargs(run: &mut Run) -> StreamText {
     };
     let Some(text) = run.input.text().map(str::to_owned) else {
         let has_files = place.is_none();
-        // The operands on the command line are known, even if the text on standard input is not.
+        // The operands on the command line are known, even though the text on standard input is unknown.
         let words = [options.operands.as_slice(), if has_files { &[Field::Many] } else { &[] }].concat();
         return if has_files { run_inner(run, &words) } else { StreamText::Unknown };
     };
-    // Quotes and backslashes are special to xargs, but file names rarely contain them.
+    // Quotes and backslashes are special to xargs, but rare in file names, so they are not interpreted here.
     if !by_null && delimiter.is_none() && text.contains(['\'', '"', '\\']) {
         return StreamText::Unknown;
     }
