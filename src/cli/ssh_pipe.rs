@@ -18,8 +18,8 @@ const CLOSES_WITHIN: Duration = Duration::from_secs(4);
 pub fn carry_lines() -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     let is_carrier = remote::is_remote(&places)?;
-    // If a guest runs this through ssh, the guest itself searches for the leader, so this process connects only to this
-    // machine's broker.
+    // If a guest runs `pipe` through ssh, the guest itself searches for the leader, so this process connects only to
+    // this machine's broker.
     let client =
         if is_carrier { Client::connect_or_start(&places)? } else { Client::connect_to_own_or_start(&places)? };
     let failed =

@@ -99,8 +99,8 @@ pub fn stop(force: bool, json: bool) -> Result<u8, Error> {
     if json { print_line(&line.to_string()) } else { print_line(&format!("Broker (PID {pid}) {how}.")) }
 }
 
-/// Connects to the broker that `stop` is to stop. On one of several hubs, this is the hub's own broker, even if another
-/// hub leads.
+/// Connects to the broker that `stop` should stop. If this machine is one of several hubs, that is its own broker, even
+/// if another hub leads.
 fn connect_to_stop(places: &DataDir) -> Result<Client, Error> {
     if remote::is_remote(places)? {
         return connect_to_running(places);

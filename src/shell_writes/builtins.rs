@@ -175,7 +175,7 @@ fn set_options(state: &mut State, arguments: &[Field]) {
 }
 
 /// Treats a command with the name of an alias as a command that writes nothing. Only some shells expand aliases in
-/// scripts, so it is unknown what such a command does.
+/// scripts, so it is unknown what the command does.
 fn define_aliases(state: &mut State, arguments: &[Field]) {
     for (name, _) in arguments.iter().filter_map(|field| field.text()?.split_once('=')) {
         state.define(name, Rc::new(Command::Sequence(Vec::new())));

@@ -52,7 +52,7 @@ impl ShellWrite {
     }
 }
 
-/// Files that a command might write, such as those of a formatter or of `git reset --hard`.
+/// Files that a command such as a formatter or `git reset --hard` might write.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MaybeWritten {
     /// The folder that contains all these files.

@@ -10,7 +10,7 @@ const ENTRIES_MAX: usize = 10_000;
 /// Maximum number of bytes that are read from a patch file.
 const PATCH_MAX: u64 = 1 << 20;
 
-/// The files on this machine. Patch files are read only if they are below one folder.
+/// The files on this machine. Patch files are read only if they are below `patches_below`.
 #[derive(Debug)]
 pub struct Disk {
     patches_below: Option<PathBuf>,

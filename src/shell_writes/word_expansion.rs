@@ -300,7 +300,7 @@ impl Evaluator<'_> {
         Some(wildcards::text_fits(text, &signs))
     }
 
-    /// Adds the files that match a pattern. A pattern that matches nothing stays as it is, as in sh and bash, because
+    /// Adds the files that match a pattern. A pattern that matches nothing stays unchanged, as in sh and bash, because
     /// `app/[id]/page.tsx` is a common file name.
     fn push_matches(&mut self, state: &State, pattern: &[(char, bool)], into: &mut Vec<Field>) {
         match self.matches(state, pattern) {

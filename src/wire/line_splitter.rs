@@ -52,7 +52,7 @@ impl LineBuffer {
         Ok(Some(line.strip_suffix(b"\r").unwrap_or(line)))
     }
 
-    /// Skips what has arrived of a line that is too long. Returns whether the end of this line was reached.
+    /// Of a line that is too long, skips the bytes that have arrived. Returns whether the end of this line was reached.
     pub fn skip_line(&mut self) -> bool {
         let end = self.bytes[self.start..].iter().position(|byte| *byte == b'\n');
         let reached = end.is_some();

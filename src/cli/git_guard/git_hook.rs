@@ -17,8 +17,7 @@ use std::{fs, io};
 const BEGIN: &str =
     "# slm-mesh guard: refuses what another agent has locked; slm-mesh guard remove takes these lines out.";
 const END: &str = "# end of slm-mesh guard";
-/// The suffix of the copy of an earlier hook. Also the name of the directory in which a hook that was moved aside keeps
-/// its name.
+/// The suffix of the copy of an earlier hook. Also the name of the directory with links to hooks that were moved aside.
 const BEFORE: &str = "before-slm-mesh";
 /// The suffixes with which the hook managers pre-commit and lefthook rename an existing hook.
 const RENAMED: &[&str] = &["legacy", "old"];
@@ -64,7 +63,7 @@ impl GitHook {
     /// The hook with this name.
     pub fn new(dir: &HooksDir, hook: &'static str) -> GitHook {
         // A hook that finds its project relative to its own path must still find the project after it was moved aside,
-        // so the directory for such hooks is beside the hooks directory. But if the hooks are in a work tree, the only
+        // so the directory for moved hooks is beside the hooks directory. But if the hooks are in a work tree, the only
         // place where a directory may be added is the hooks directory itself.
         let is_usual = dir.path.parent() == Some(&dir.common);
         let aside = if is_usual { "../before-slm-mesh" } else { "before-slm-mesh" };

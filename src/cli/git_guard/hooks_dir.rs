@@ -80,8 +80,8 @@ impl HooksDir {
         }
     }
 
-    /// The file that records where guards were installed. The hooks themselves do not show this any more after somebody
-    /// rewrites them.
+    /// The file that records where guards were installed. If somebody rewrites the hooks, the hooks themselves no
+    /// longer show this.
     pub fn record_path(&self) -> PathBuf {
         self.common.join("slm-mesh-guard")
     }

@@ -116,7 +116,7 @@ impl Feed {
         self.client.as_ref()
     }
 
-    /// Sends a request and waits for its answer. Anything else that arrives meanwhile is kept for later.
+    /// Sends a request and waits for its answer. Anything else that arrives during the wait is kept for later.
     ///
     /// # Errors
     /// The broker's error, or `Gone` if the connection is lost.
@@ -197,7 +197,7 @@ impl Feed {
         let all = json!({ "types": ["*"] });
         let stands = self.call_on(&mut client, "events.subscribe", all, &mut pushed)?["seq"].as_i64();
         if self.cursor.is_some_and(|cursor| stands.is_some_and(|stands| cursor > stands)) {
-            // The broker has a different database, in which the sequence numbers start again.
+            // The broker has a different database with its own sequence numbers, so the old cursor is useless.
             self.cursor = None;
         }
         if self.cursor.is_none() && self.n_old == 0 {

@@ -150,7 +150,7 @@ pub(super) fn zip(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `gzip` and similar programs, which replace a file with its compressed form, or the other way round.
+/// `gzip` and similar programs, which replace a file with its compressed form, or a compressed file with its content.
 pub(super) fn compress(run: &mut Run) -> StreamText {
     let options = COMPRESS.parse(run.arguments);
     if options.has(&["c", "stdout", "to-stdout", "t", "test", "l", "list"]) {

@@ -108,7 +108,7 @@ pub(super) fn copy(run: &mut Run) -> StreamText {
     StreamText::empty()
 }
 
-/// Whether a source is a file. A source that does not exist yet may be a folder by the time it is copied.
+/// Whether a source is certainly copied as one file. With `-r`, a source that does not exist yet may become a folder.
 fn is_file(run: &mut Run, source: &str, is_recursive: bool) -> bool {
     let path = run.evaluator.resolve(run.state, source);
     !is_recursive || path.is_some_and(|path| run.evaluator.exists(&path))

@@ -148,7 +148,7 @@ impl<'f> ExpressionReader<'f> {
             let ends_together = field.text() == Some("+") && words.last() == Some(&Field::Known("{}".into()));
             if field.text() == Some(";") || ends_together {
                 let action = self.action(Action::Run { words, together: ends_together });
-                // A command that runs once for each file is also a test, which passes if the command succeeds.
+                // A command that runs per file is also a test. It passes if the command succeeds, which is unknown.
                 return Some(if ends_together { action } else { Test::All(vec![action, Test::Unknown]) });
             }
             words.push(field.clone());

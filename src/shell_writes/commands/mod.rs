@@ -139,7 +139,7 @@ impl Run<'_, '_> {
         self.state.directory.clone()
     }
 
-    /// The patch on standard input. If standard input is a file, it is read only if it is a patch.
+    /// The patch on standard input. If standard input is a file, the beginning of the file is read.
     fn patch_input(&mut self) -> Option<String> {
         match self.input {
             StreamText::Text(text) => Some(text.clone()),

@@ -140,7 +140,7 @@ fn assignment(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>)
     }
 }
 
-/// `for name in […]`, or the same with `of`.
+/// `for name in […]` and `for name of […]`.
 fn for_names(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) {
     let mut targets = Vec::new();
     for (n, token) in tokens.iter().enumerate().skip(at + 1).take(12) {

@@ -112,7 +112,7 @@ impl ScriptReader<'_> {
         }
     }
 
-    /// The rest of the line. A line that ends in a backslash continues in the next line.
+    /// The rest of the line. A line that ends in a backslash continues on the next line.
     fn line(&mut self) -> String {
         let mut line = String::new();
         while let Some(c) = self.rest.next_if(|c| *c != '\n') {

@@ -301,8 +301,8 @@ pub(super) fn script_runner(run: &mut Run) -> StreamText {
             let rest = STOPS.parse(rest).operands;
             run_package(run, &rest)
         }
-        // yarn and pnpm have no commands of their own with these names, so they run the program, unless the project has
-        // a script with such a name.
+        // yarn and pnpm have no commands of their own with these names, so they run the program of that name, unless
+        // the project has a script of that name.
         "prettier" | "eslint" | "biome" if matches!(run.name, "yarn" | "pnpm") => run_operands(run, &options.operands),
         _ => StreamText::Unknown,
     }
