@@ -4,8 +4,8 @@ use rusqlite::Row;
 use rusqlite::types::FromSql;
 
 /// Reads the columns of a row by name. Columns that are read in the order of the query are found at once, while
-/// [`Row::get`] compares the names of all columns before the right one, which made up a third of the cost of reading a
-/// message.
+/// [`Row::get`] first compares the names of all columns before the right one. These comparisons made up a third of the
+/// cost of reading a message.
 pub(super) struct NamedColumns<'row, 'statement> {
     row: &'row Row<'statement>,
     /// The position of the column that is probably read next.
@@ -34,7 +34,7 @@ macro_rules! placeholder {
     };
 }
 
-/// Runs `INSERT INTO table(columns) VALUES (values)`. The first words are an argument: `INSERT` or `INSERT OR REPLACE`.
+/// Runs `INSERT INTO table(columns) VALUES (values)`. An argument chooses between `INSERT` and `INSERT OR REPLACE`.
 macro_rules! write_row {
     ($store:expr, $verb:literal, $table:literal, { $first:literal: $value:expr $(, $column:literal: $more:expr)* $(,)? }) => {
         $store.write(

@@ -49,7 +49,7 @@ impl Counters {
 /// The file that records the highest reserved number of each kind.
 #[derive(Debug)]
 pub(super) struct ReservedNumbers {
-    /// The path of the file; `None` for a database in memory, whose numbers are never used again.
+    /// The path of the file; `None` for a database in memory, because no later database continues its numbers.
     path: Option<PathBuf>,
     upto: [i64; 3],
 }

@@ -125,7 +125,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Replaces the payload of an event by a payload that does not contain the value of the entry.
+    /// Replaces the payload of an event with a payload that does not contain the value of the entry.
     pub fn blank_state_event(&mut self, seq: i64, payload: &str) -> StoreResult<()> {
         self.write("UPDATE event SET payload = ?2, state_key = NULL WHERE seq = ?1", params![seq, payload])?;
         Ok(())

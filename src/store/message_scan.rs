@@ -1,4 +1,4 @@
-//! Scans messages in bounded steps: those of one peer, those of a channel, a conversation, or all messages.
+//! Scans messages in steps of limited size: the messages of a peer, of a channel or of a conversation, or all messages.
 //!
 //! There is no index of words. With SQLite's FTS5, sending a text of 200 bytes took three times as long when we
 //! measured it. Without an index, a scan of 100,000 such texts takes a tenth of a second on a busy machine.
@@ -136,7 +136,7 @@ impl Store {
                 vec![
                     part(format!("INDEXED BY message_unread WHERE recipient = {number} AND state < 2")),
                     part(format!("INDEXED BY message_box WHERE recipient = {number} AND state >= 2")),
-                    // A message that a peer sent to itself is found in the mailbox of the peer.
+                    // A message that a peer sent to itself is found in the mailbox of the peer, so it is left out here.
                     part(format!("INDEXED BY message_sent WHERE sender = {number} AND recipient != sender")),
                 ]
             }
@@ -181,8 +181,8 @@ impl Store {
         }
     }
 
-    /// The copies of a message that were sent with it to a group. Copies have consecutive sequence numbers. A reply
-    /// to any copy belongs to the conversation of the first one.
+    /// The first and the last copy of this message. A message to a group has one copy for each recipient, and the
+    /// copies have consecutive sequence numbers. A reply to any copy belongs to the conversation of the first copy.
     fn copies_around(&self, seq: i64) -> StoreResult<Copies> {
         let facts = "SELECT seq, sender, recipient_group, created FROM message";
         let read = |row: &Row<'_>| {

@@ -1,4 +1,5 @@
-//! Messages, as rows in the database. There is one row per recipient, which contains the state of the message.
+//! Messages, as rows in the database. There is one row per recipient. It contains the state of the message for that
+//! recipient.
 
 use super::columns::{NamedColumns, placeholder, update_row, write_row};
 use super::peers::unknown_word;
@@ -33,7 +34,7 @@ pub struct Message {
     pub expires: Option<i64>,
     /// The state of the message.
     pub state: MessageState,
-    /// The channel that carried the message last.
+    /// The delivery channel through which the message was offered, such as a hook or a push.
     pub channel: Option<String>,
     /// The linked mesh that accepted or refused the message.
     pub mesh: Option<MeshUrl>,
@@ -70,7 +71,7 @@ pub struct MessageFilter<'a> {
     pub newest: bool,
     /// Maximum number of messages to read.
     pub limit: i64,
-    /// Stop after the texts have this many bytes in total; 0 means no limit.
+    /// Read no more messages once the texts have more than this many bytes in total; 0 means no limit.
     pub bytes: usize,
 }
 
@@ -240,7 +241,8 @@ impl Store {
         Ok(self.db.prepare_cached("SELECT 1 FROM peer_number WHERE id = ?1")?.exists([peer])?)
     }
 
-    /// Stores the state of a message: how far it got, through which channel, and when. `was` is its earlier state.
+    /// Stores the state of a message: how far it got, through which channel, and when. `was` is the message before the
+    /// change.
     pub fn put_receipt(&mut self, was: &Message, m: &Message) -> StoreResult<()> {
         update_row!(self.write, "message", {
             "state": m.state.number(),

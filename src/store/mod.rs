@@ -1,5 +1,5 @@
-//! The only module that uses SQL. It has one SQLite file and one writer, and offers queries in the terms of the
-//! mesh.
+//! The only module that uses SQL. It has one SQLite file and one writer, and its functions read and write what the mesh
+//! deals with, such as messages and locks.
 //!
 //! All changes of rows go through `writes`, so that they can be recorded and applied to another database.
 //!
@@ -97,8 +97,8 @@ pub type StoreResult<T> = Result<T, StoreError>;
 enum CallState {
     /// The call has written nothing.
     Clean,
-    /// The transaction or savepoint for the call's first write could not be opened. The file has nothing to undo, but
-    /// the state in memory may be ahead of the file.
+    /// The transaction or savepoint for the call's first write could not be opened. Nothing in the file needs to be
+    /// undone, but the state in memory may be ahead of the file.
     Refused,
     /// The call opened the turn's transaction. To undo the call, the transaction is rolled back.
     First,
@@ -119,8 +119,8 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Copies the log. The writer can restart the log only once all of it was copied, so changes that arrive
-    /// meanwhile are copied as well.
+    /// Copies the log. The writer can restart the log only once all of it has been copied, so changes that arrive
+    /// during the copying are copied, too.
     pub fn run(&self) -> StoreResult<()> {
         for _ in 0..4 {
             let sql = "PRAGMA wal_checkpoint(PASSIVE)";
@@ -175,8 +175,8 @@ impl Store {
 
     fn prepare(mut db: Connection) -> StoreResult<Store> {
         db.set_prepared_statement_cache_capacity(64);
-        // Without this, SQLite looks at the values of parameters when it considers a partial index, and then it
-        // prepares the statement again for each new value. That took half of the time of storing a message with an
+        // Without this, SQLite looks at the values of parameters when it considers a partial index, and then prepares
+        // the statement again for each new value. That took half of the time needed to store a message with an
         // idempotency key.
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         // Users may read the database while the broker runs. A reader may lock the database for a moment, so the broker
@@ -331,7 +331,8 @@ impl Store {
         Ok(())
     }
 
-    /// Whether the table contains a lock, which is in force now or was in force when the last broker ended.
+    /// Whether the table of locks contains a lock. Such a lock is in force now, or was in force when the last broker
+    /// ended.
     pub fn has_locks(&self) -> StoreResult<bool> {
         Ok(self.db.query_row("SELECT EXISTS (SELECT 1 FROM lock)", [], |row| row.get(0))?)
     }
@@ -342,8 +343,8 @@ impl Store {
         MIGRATIONS.len() as u32
     }
 
-    /// Whether a copy of another database may replace this one without a loss, because there are no messages, no state
-    /// and no locks. Peers do not count, because they reconnect by themselves.
+    /// Whether a copy of another database may replace this database without any loss, because this database contains no
+    /// messages, no state and no locks. Peers do not count, because they reconnect by themselves.
     pub fn is_expendable(&self) -> StoreResult<bool> {
         let sql = "SELECT NOT EXISTS (SELECT 1 FROM message) AND NOT EXISTS (SELECT 1 FROM state)
                    AND NOT EXISTS (SELECT 1 FROM lock)";

@@ -88,9 +88,9 @@ impl PeerRow {
     }
 }
 
-/// Joins the keys of a session for one column. The column contains the newest key alone, or all keys as a JSON
-/// array, oldest first. Nearly all sessions have one key, and their column looks as it did in versions that allowed
-/// only one.
+/// Joins the keys of a session for one column. The column contains the newest key alone, or all keys as a JSON array,
+/// oldest first. Nearly all sessions have one key, so their column looks the same as in versions that allowed only one
+/// key.
 fn join_keys(p: &PeerRow) -> String {
     let key = p.session_key().unwrap_or("");
     if p.older_keys.is_empty() && !key.starts_with('[') {

@@ -1,4 +1,4 @@
-//! The tables of the database: the steps that lead to them, and the upgrade of an older file.
+//! The steps that create the tables of the database and upgrade the tables of an older file.
 
 use super::{StoreError, StoreResult};
 use rusqlite::{Connection, TransactionBehavior};

@@ -23,7 +23,7 @@ pub struct LogPosition {
     pub log: LogId,
     /// The index of the last entry that the database contains.
     pub index: u64,
-    /// The mesh's clock in that entry, in ms.
+    /// The time of the mesh's clock that the entry contains, in ms.
     pub now: i64,
 }
 

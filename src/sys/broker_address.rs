@@ -113,7 +113,8 @@ const LINKS_MAX: usize = 8;
 /// The addresses of other meshes, without a trailing slash.
 ///
 /// # Errors
-/// If a text is not an address; the error names the first such text.
+/// If an element of the setting is not an address (the error names the first such element), or if there are too many
+/// addresses.
 pub fn links(settings: &Settings) -> Result<Vec<String>, Error> {
     let mut urls: Vec<String> = Vec::new();
     for url in settings.several(LINKS) {

@@ -57,7 +57,7 @@ impl InputPipe<'_> {
             match pipe.write(self.rest) {
                 Ok(n) => self.rest = &self.rest[n..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // A command may leave its input unread, so this is no failure.
+                // A command need not read all its input, so a failed write does not count as a failure.
                 Err(_) => self.pipe = None,
             }
             if self.rest.is_empty() {
@@ -74,7 +74,7 @@ fn without_waiting(pipe: ChildStdin) -> io::Result<ChildStdin> {
 
 /// Kills a command and its process group.
 fn end(child: &mut Child) {
-    // If the command has ended meanwhile, there is nothing left to kill.
+    // If the command has already ended, there is nothing left to kill.
     let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
     let _ = child.kill().and_then(|()| child.wait());
 }

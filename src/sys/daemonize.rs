@@ -1,4 +1,4 @@
-//! Drops what this process inherited from the process that started it, and must not keep when it outlives that process:
+//! Drops what this process inherited from the process that started it but must not keep after that process has ended:
 //! open files, the working directory, limits, priority.
 
 use std::fs;
@@ -37,14 +37,14 @@ fn close_inherited_files() {
         fs::read_dir(OWN_FILES).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
     let numbers = names.iter().filter_map(|name| name.to_str()?.parse::<i32>().ok());
     for number in numbers.filter(|number| *number > 2) {
-        // The list also contains the descriptor with which the list itself was read, which is already closed, so
+        // The list also contains the descriptor through which the list was read. That descriptor is already closed, so
         // closing it again fails.
         let _ = nix::unistd::close(number);
     }
 }
 
-/// A limit that the starting process set for itself (`ulimit -f`, `ulimit -t`) would kill this process in the middle of
-/// a write.
+/// Raises the soft limits to the hard limits. Otherwise, a limit that the starting process set for itself (`ulimit -f`,
+/// `ulimit -t`) could kill this process in the middle of a write.
 fn raise_soft_limits() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     for resource in [Resource::Fsize, Resource::Cpu, Resource::Data, Resource::As, Resource::Nofile] {

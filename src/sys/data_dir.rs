@@ -77,8 +77,8 @@ impl DataDir {
         self.dir.join("leader")
     }
 
-    /// The socket to which sessions and commands connect. It is in the data directory. If the system does not support a
-    /// path of that length, it is in a short directory whose name is derived from the data directory.
+    /// The socket to which sessions and commands connect. It is in the data directory. If its path would be too long
+    /// there, it is in a directory below `/tmp` whose name is derived from the path of the data directory.
     pub fn socket(&self) -> PathBuf {
         self.runtime_dir().unwrap_or_else(|| self.dir.clone()).join(SOCKET)
     }
@@ -158,8 +158,8 @@ impl DataDir {
     pub fn peers(&self) -> PathBuf {
         self.dir.join("peers")
     }
-    /// The folder in which hooks keep what they know about held files, for an hour: notes from before a command,
-    /// copies, and overwritten contents.
+    /// The folder in which hooks keep, for an hour, what they know about held (locked) files: notes that they made
+    /// before a command, copies, and overwritten contents.
     pub fn held_files(&self) -> PathBuf {
         self.dir.join("held-files")
     }
@@ -167,7 +167,7 @@ impl DataDir {
     pub fn shields(&self) -> PathBuf {
         self.held_files().join("shields")
     }
-    /// The folder with the files that bash runs before the commands of sessions with a shield.
+    /// The folder with the files that bash runs before each command of a session that has a shield.
     pub fn bash_env_files(&self) -> PathBuf {
         self.dir.join("bash-env")
     }
@@ -221,7 +221,7 @@ impl DataDir {
         })
     }
 
-    /// The error that says that the directory can't be used, with the cure.
+    /// The error that says that the directory can't be used, and what to do about it.
     pub fn error(&self, what: &str, error: &std::io::Error) -> Error {
         let cure = match error.kind() {
             _ if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {

@@ -3,7 +3,7 @@
 //!
 //! **Invariant:** the path is not trusted. A symlink, a pipe, a device or another user's file is refused; this is
 //! checked both before and after the file is opened. At most [`READ_MAX`] bytes are read, no matter how long the file
-//! or a line of it is.
+//! or one of its lines is.
 
 use super::uid;
 use rustix::fs::OFlags;
@@ -20,8 +20,8 @@ const LINE_MAX: usize = 1 << 20;
 const FIRST_READ: u64 = 64 << 10;
 
 /// Reads the last lines of a file. `take` receives the lines, newest first, and returns whether it wants another line.
-/// If more of the file has to be read, `take` receives the lines again from the newest on, and its second argument is
-/// true for the first of them. Returns whether lines were left unread.
+/// If more of the file has to be read, `take` receives the lines again, from the newest on. The second argument of
+/// `take` is true for the first line each time, so that `take` can start over. Returns whether lines were left unread.
 ///
 /// # Errors
 /// If the file is not a plain file of this user, or cannot be read. The error is a sentence that says so.

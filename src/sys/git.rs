@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// Maximum number of bytes to read from one of git's files.
 const FILE_MAX: u64 = 64 << 10;
-/// Maximum number of origins on this machine to follow, because two repositories can name each other as their origin.
+/// Maximum number of origins on this machine to follow. Without a limit, the search would never end if two repositories
+/// named each other as their origin.
 const CLONES_MAX: usize = 5;
 
 /// Facts about a work tree.
@@ -26,7 +27,7 @@ pub struct GitFacts {
     pub branch: Option<String>,
     /// The identity of the repository, which is the same for all its work trees and clones: the normal form of the
     /// origin's URL, or the path of the common git directory if there is no origin. If the origin is a repository on
-    /// this machine, the identity is the one of that repository.
+    /// this machine, the clone has the identity of that repository.
     pub repo: Option<String>,
 }
 
@@ -38,8 +39,8 @@ struct WorkTree {
     common_dir: PathBuf,
 }
 
-/// The beginning of a file; `None` if the file can't be read. A caller may name any directory, in which the file may be
-/// a pipe or a device. Such a file must neither block this process nor fill its memory.
+/// The beginning of a file; `None` if the file can't be read. A caller may name any directory, and the file in it may
+/// be a pipe or a device. Such a file must neither block this process nor fill its memory.
 fn read_beginning(path: &Path) -> Option<String> {
     use rustix::fs::{Mode, OFlags};
     let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()?;
@@ -49,7 +50,7 @@ fn read_beginning(path: &Path) -> Option<String> {
     }
     let mut bytes = Vec::new();
     file.take(FILE_MAX).read_to_end(&mut bytes).ok()?;
-    // The file may contain a name in another encoding than UTF-8. The URL after that name is still needed.
+    // The file may contain a name that is not UTF-8. The URL after that name is still needed.
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -106,7 +107,7 @@ impl WorkTree {
     }
 }
 
-/// The repository at a path, with a work tree or bare. Git also accepts `name` for `name.git`.
+/// The repository at a path. It may have a work tree or be bare. Git also accepts `name` for `name.git`.
 fn repository_at(path: &Path) -> Option<WorkTree> {
     let with_ending = PathBuf::from(format!("{}.git", path.to_str()?.trim_end_matches('/')));
     [path, &with_ending].into_iter().find_map(|at| {
@@ -190,7 +191,8 @@ mod tests {
         home.git_dir("e/.git", &origin("file://HOME/with%20space"));
         assert_eq!(home.identity("e"), home.identity("with space"));
 
-        // If both paths exist, git prefers the path as it is written to the path with `.git` after it.
+        // Now both `alone` and `alone.git` exist. Git takes the path exactly as the URL spells it, and does not add
+        // `.git`.
         home.git_dir("alone.git", &origin("https://example.org/o/r.git"));
         for (folder, url, want) in [("f", "../alone.git", "example.org/o/r"), ("g", "../alone", "alone")] {
             home.git_dir(&format!("{folder}/.git"), &origin(url));

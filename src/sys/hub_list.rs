@@ -71,7 +71,7 @@ impl HubAddress {
         matches!(self, HubAddress::Network { .. })
     }
 
-    /// Whether both mean the same hub, judging by their spelling.
+    /// Whether both addresses mean the same hub, as far as their spelling shows.
     pub fn is_same(&self, other: &HubAddress) -> bool {
         self.to_string().eq_ignore_ascii_case(&other.to_string())
     }

@@ -47,7 +47,7 @@ impl Clock {
         Clock { base_ms: wall_ms().max(floor), boot_ms: boot_ms() }
     }
 
-    /// Starts at a given mesh time, regardless of the wall clock.
+    /// Starts at a given time of the mesh's clock, regardless of the wall clock.
     pub fn at(now: i64) -> Clock {
         Clock { base_ms: now, boot_ms: boot_ms() }
     }

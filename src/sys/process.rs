@@ -97,7 +97,8 @@ impl ExitWatch {
     /// Watches a process; `None` if the process has already ended.
     ///
     /// # Errors
-    /// If this process has no free file descriptor, or if the kernel does not have such an event (Linux before 5.3).
+    /// If this process has no free file descriptor, or if the kernel can't report the end of a process in this way
+    /// (Linux before 5.3).
     pub fn new(pid: i64, start: u64) -> io::Result<Option<ExitWatch>> {
         let Some(fd) = platform::open_exit_event(pid)? else { return Ok(None) };
         // The start time is compared after the descriptor is open, because only an open descriptor always means the
@@ -123,7 +124,7 @@ impl AsRawFd for ExitWatch {
     }
 }
 
-/// The words from which the mesh makes the names of sessions of this kind of agent, if slm-mesh knows the agent.
+/// How the mesh names the sessions of this kind of agent; `None` if slm-mesh does not know the agent.
 pub fn agent_program(kind: &str) -> Option<AgentProgram> {
     known_agents::by_kind(kind).map(Agent::program)
 }

@@ -1,4 +1,4 @@
-//! Runs a command as if our caller had started it. The command gets the signals that this process gets, stops and
+//! Runs a command as if our caller had started it. The command gets the same signals as this process. It stops and
 //! continues together with this process, and inherits one of our file descriptors.
 //!
 //! **Invariant:** the command gets each signal once, and still ignores the signals that our caller ignores.
@@ -51,8 +51,8 @@ impl ForegroundCommand {
         // Other programs that this process starts must not keep this file open.
         rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?;
         let pid = Pid::from_child(&spawned?);
-        // The command inherits the signals that our caller blocked. This process must receive them: one of them reports
-        // the end of the command.
+        // The command has inherited the signals that our caller blocked. This process unblocks them for itself, because
+        // it must receive the signal that reports the end of the command.
         super::accept_signals();
         let (sender, receiver) = channel();
         std::thread::Builder::new().stack_size(64 * 1024).spawn(move || {
@@ -122,7 +122,7 @@ impl ForegroundCommand {
         let is_own = || sender == command || process::ancestors(sender).iter().any(|above| above.pid == command);
         // If a command sends a signal to its own group, the command must not get the signal twice.
         if sender != 0 && !is_own() {
-            // If the command has just ended, the kernel reports that next.
+            // If this fails because the command has just ended, the kernel reports that end next.
             let _ = kill_process(self.pid, signal);
         }
     }
@@ -135,8 +135,8 @@ fn is_job_control(status: WaitStatus) -> bool {
     status.stopping_signal().is_some_and(|signal| stops.iter().any(|stop| stop.as_raw() == signal))
 }
 
-/// The signals that our caller ignores, as bits. A command run under nohup must survive SIGHUP, and it would not if
-/// this process watched SIGHUP. macOS has no safe call that returns them, so there the result is 0.
+/// The signals that our caller ignores, as bits. A command run under nohup must survive SIGHUP, but if this process
+/// watched SIGHUP, that signal would end the command. On macOS, no safe call returns these signals, so the result is 0.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -348,7 +348,7 @@ impl Settings {
     }
 }
 
-/// A hash of a text, for comparison with other hashes of the same build only.
+/// A hash of a text. It can be compared only with hashes that the same build has made.
 fn hash(text: &str) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     std::hash::Hash::hash(text, &mut hasher);

@@ -25,7 +25,7 @@ pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
     for path in files {
         match fs::metadata(path) {
             Ok(meta) if meta.is_file() => make_read_only(path, MsFlags::empty())?,
-            // File systems that are mounted below the folder must be included.
+            // The new mount must include the file systems that are mounted below the folder.
             Ok(meta) if meta.is_dir() => {
                 make_read_only(path, MsFlags::MS_REC)?;
                 has_folder = true;
@@ -34,8 +34,8 @@ pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
         }
     }
     if has_folder && let Ok(directory) = std::env::current_dir() {
-        // The working directory is still the writable folder that is hidden below the mount, so it is entered again by
-        // its path.
+        // The working directory may still be a writable folder that a new mount hides. Entering it again by its path
+        // leads into the mount.
         std::env::set_current_dir(directory)?;
     }
     Ok(Vec::new())
@@ -62,8 +62,8 @@ fn enter_namespace() -> io::Result<()> {
 fn make_read_only(path: &Path, reach: MsFlags) -> io::Result<()> {
     let nothing = None::<&Path>;
     mount(Some(path), path, nothing, MsFlags::MS_BIND | reach, nothing)?;
-    // In a user namespace, nobody may remove a restriction that the file system's mount already has, so the new mount
-    // keeps these flags.
+    // In a user namespace, nobody may remove the restrictions that the file system's mount already has, so the new
+    // mount keeps them.
     let now = rustix::fs::statvfs(path)?.f_flag;
     let kept = [
         (StatVfsMountFlags::NOSUID, MsFlags::MS_NOSUID),

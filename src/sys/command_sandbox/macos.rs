@@ -1,4 +1,4 @@
-//! A sandbox with one rule per file, which the system's `sandbox-exec` sets up.
+//! A sandbox that the system's `sandbox-exec` sets up, with one rule per file.
 
 use std::ffi::OsString;
 use std::io;

@@ -24,7 +24,7 @@ pub(super) fn entries(text: &str) -> impl Iterator<Item = ConfigEntry> {
             let (head, rest) = split_head(head)?;
             (section, subsection) = match head.split_once(char::is_whitespace) {
                 Some((name, sub)) => (name.to_lowercase(), unquoted(sub.trim())),
-                // This is an old form that ignores case.
+                // `[section.subsection]` is an old form that ignores case.
                 None => {
                     let head = head.to_lowercase();
                     head.split_once('.').map_or_else(|| (head.clone(), String::new()), |(a, b)| (a.into(), b.into()))
@@ -38,7 +38,7 @@ pub(super) fn entries(text: &str) -> impl Iterator<Item = ConfigEntry> {
     })
 }
 
-/// Splits the text after an opening bracket into the head of a section, up to the closing bracket, and the rest.
+/// Splits the text after an opening bracket at the closing bracket, into the head of a section and the rest.
 fn split_head(text: &str) -> Option<(&str, &str)> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     for (at, c) in text.char_indices() {

@@ -1,6 +1,6 @@
 //! Determines whether the remotes of two clones are the same repository, by writing each URL in one normal form. For
-//! this, URLs are resolved as git does: git replaces the beginning of a URL (`insteadOf`), ssh replaces host names, and
-//! a path may be relative.
+//! this, URLs are resolved as git resolves them: git replaces the beginning of a URL (`insteadOf`), ssh replaces host
+//! names, and a path may be relative.
 
 use super::config_file::ConfigEntry;
 use super::ssh_config;
@@ -105,8 +105,8 @@ fn without_ending(path: &str) -> &str {
     path.trim_end_matches('/').trim_end_matches(".git").trim_end_matches('/')
 }
 
-/// Replaces the beginning of a URL, by the longest `OLD` that matches among the settings `url.NEW.insteadOf = OLD`. If
-/// several settings have the same `OLD`, the first one counts.
+/// Replaces the beginning of a URL as the settings `url.NEW.insteadOf = OLD` demand. The longest matching `OLD` counts.
+/// If several settings have that `OLD`, the first of them counts.
 fn replaced(url: &str, settings: &[ConfigEntry]) -> String {
     let is_rule = |entry: &&ConfigEntry| entry.section == "url" && entry.name == "insteadof";
     let fitting = settings.iter().filter(is_rule).filter(|entry| url.starts_with(&entry.value));

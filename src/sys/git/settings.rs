@@ -1,12 +1,12 @@
-//! Git's settings of the machine, the user and one repository, with the files that they include, in the order in
-//! which git reads them.
+//! Reads git's settings of the machine, the user and one repository, and the files that these settings include, in the
+//! same order as git.
 
 use super::config_file::{ConfigEntry, entries};
 use super::{WorkTree, read_beginning};
 use crate::base::paths;
 use std::path::{Path, PathBuf};
 
-/// How deep files may include each other, as in git.
+/// Maximum depth of nested includes, the same as in git.
 const DEPTH_MAX: usize = 10;
 /// Maximum number of files to read. A file that includes itself twice would otherwise be read 2^10 times.
 const FILES_MAX: usize = 64;
@@ -63,8 +63,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Whether the condition of an `includeIf` holds. `onbranch` counts as not met, because whether two clones are one
-    /// repository must not depend on their branches.
+    /// Whether the condition of an `includeIf` holds. `onbranch` never counts as met, because the identity of a
+    /// repository must not depend on the branch of a clone.
     fn holds(&self, condition: &str, folder: &Path) -> bool {
         match condition.split_once(':') {
             Some(("gitdir", pattern)) => self.is_git_dir(pattern, folder, str::to_owned),
@@ -78,7 +78,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Whether a pattern matches the git directory, as it is written or without symlinks.
+    /// Whether a pattern matches the path of the git directory, either as the path is written or after its symlinks are
+    /// resolved.
     fn is_git_dir(&self, pattern: &str, folder: &Path, spelling: fn(&str) -> String) -> bool {
         let below = |folder: &Path, rest: &str| format!("{}/{rest}", folder.display());
         let whole = match pattern.split_once('/') {

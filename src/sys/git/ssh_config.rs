@@ -1,20 +1,20 @@
-//! Finds out to which host ssh connects for a name. This is written in the files of ssh_config(5), with `Host` and
-//! `Match` blocks, and in the files that they include.
+//! Finds out to which host ssh connects when it is given a name. The answer is in the files that ssh_config(5)
+//! describes, which contain `Host` and `Match` blocks, and in the files that they include.
 
 use crate::base::wildcards::{has_wildcards, live_pattern, pattern, text_fits};
 use crate::sys::account;
 use crate::sys::git::read_beginning;
 use std::path::{Path, PathBuf};
 
-/// How deep files may include each other, as in ssh.
+/// Maximum depth of nested includes, the same as in ssh.
 const DEPTH_MAX: usize = 16;
 /// Maximum number of files to read for one name. A file that includes itself twice would otherwise be read 2^16 times.
 const FILES_MAX: usize = 64;
 /// Maximum number of names to compare with the wildcards of one `Include`.
 const NAMES_MAX: usize = 1_000;
 
-/// The host that ssh connects to for a name: the first `HostName` that applies, in the user's files or else in those
-/// of the machine.
+/// The host that ssh connects to for a name: the first `HostName` that applies, in the user's files or else in the
+/// machine's files.
 pub(super) fn host_name(name: &str, user: Option<&str>, home: &Path) -> String {
     let own = Search { name, user, home, folder: &home.join(".ssh"), files_left: FILES_MAX }.in_file("config", 0);
     let of_machine =
@@ -150,8 +150,8 @@ fn matches_host(criteria: impl IntoIterator<Item = String>, name: &str, user: Op
         let mut lists = |name: &str| words.next().map(|list| names_host(list.split(','), name));
         let holds = match word.to_ascii_lowercase().as_str() {
             "all" => Some(true),
-            // If an earlier `HostName` line has replaced the name, `host` means the new name. Here there was no such line,
-            // because the search would have ended there, so both criteria mean the name as it was given.
+            // In ssh, `host` means the new name once a `HostName` line has replaced the name. This search ends at such
+            // a line, so here both criteria mean the name as it was given.
             "host" | "originalhost" => {
                 let list = words.next().map(|list| list.to_ascii_lowercase());
                 list.map(|list| names_host(list.split(','), &name.to_ascii_lowercase()))

@@ -24,9 +24,9 @@ pub(super) fn stored_spelling(path: &Path) -> PathBuf {
     stored.unwrap_or_else(|| path.to_path_buf())
 }
 
-/// The path in the spelling that the file system stores. On most volumes under Linux, each spelling names another file.
-/// On Windows volumes under WSL, on folders of a Mac in a container, and on most USB sticks, several spellings name one
-/// file, and no system call reports the stored spelling.
+/// The path in the spelling that the file system stores. On most volumes under Linux, each spelling names a different
+/// file. On Windows volumes under WSL, in a Mac's folders that are mounted in a container, and on most USB sticks,
+/// several spellings name one file, and no system call reports the stored spelling.
 #[cfg(not(target_os = "macos"))]
 pub(super) fn stored_spelling(path: &Path) -> PathBuf {
     spelling::stored_in(path, &spelling::System)
@@ -83,7 +83,7 @@ mod spelling {
         parts.iter().collect()
     }
 
-    /// The name with the case of its letters exchanged; `None` if it has no plain letters.
+    /// The name with upper and lower case swapped; `None` if the name has no ASCII letters.
     fn in_other_case(name: &OsStr) -> Option<OsString> {
         let other =
             |byte: u8| if byte.is_ascii_lowercase() { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() };

@@ -1,4 +1,4 @@
-//! Kills a process, after proving that it is a slm-mesh of this user.
+//! Kills a process, after proving that it runs slm-mesh as this user.
 
 use super::platform;
 use crate::base::error::{Error, ErrorKind};

@@ -53,8 +53,8 @@ pub fn program(pid: i64) -> Option<Program> {
 
 /// Facts about a process from /proc.
 pub fn process_info(pid: i64) -> Option<ProcessInfo> {
-    // A single read is enough. `read_to_string` would also ask for the size and look for the end, while the caller of
-    // the broker is waiting.
+    // A single read is enough. `read_to_string` would also ask for the size and look for the end of the file, and the
+    // broker's caller would have to wait for that.
     let mut bytes = [0; 1024];
     let n = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut bytes).ok()?;
     let stat = String::from_utf8_lossy(&bytes[..n]);
