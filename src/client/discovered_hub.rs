@@ -1,6 +1,6 @@
-//! Finds a hub on the local network. If a secret is set and `SLM_MESH_HOST` is not, a session searches the network and
-//! joins a hub that proves that it knows the secret. The session saves which hub it has joined, so that commands and
-//! hooks can use the same hub without a search, which takes a second.
+//! Finds a hub on the local network. If a secret is set and `SLM_MESH_HOST` is not set, a session searches the network
+//! and joins a hub that proves that it knows the secret. The session saves which hub it has joined, so that commands
+//! and hooks can use the same hub without a search, which takes a second.
 //!
 //! **Invariant:** a response is only an address to try. Only a hub that has proven that it knows the secret is saved. A
 //! process whose sessions have joined a hub never leaves that hub for a mesh of its own.
@@ -69,8 +69,8 @@ pub fn joined_hub(places: &DataDir) -> Option<DiscoveredHub> {
     (membership != Membership::Left).then_some(hub)
 }
 
-/// Searches before a session's first connection and after each failed connection, because the hub may have moved. A
-/// process that `has_joined` a hub keeps using that hub.
+/// Searches for a hub before a session's first connection and after each failed connection, because the hub may have
+/// moved. A process that `has_joined` a hub keeps using that hub.
 pub fn look_for_session(has_joined: bool) {
     let Ok(places) = DataDir::find() else { return };
     // Wrong settings are ignored here, because the next connection attempt reports them.
@@ -86,8 +86,8 @@ pub fn look_for_session(has_joined: bool) {
     }
 }
 
-/// Joins a hub that proves that it knows the secret: the known hub if it does, or otherwise the first by name. Saves
-/// the result.
+/// Joins a hub that proves that it knows the secret. If several hubs prove this, prefers the known hub, and then the
+/// first by name. Saves the result.
 ///
 /// # Errors
 /// If the data directory can't be written.
@@ -189,7 +189,8 @@ impl DiscoveredHub {
     }
 }
 
-/// Adds to the error of a failed connection that the hub was discovered, and what the user can do.
+/// Extends the error of a failed connection. The new error also says that the hub was discovered, and what the user can
+/// do.
 pub fn unreachable(name: &str, error: &Error) -> Error {
     let text = format!(
         "{}; this hub was found on the local network as {name}, and each new session searches for it again; run \

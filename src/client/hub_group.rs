@@ -1,5 +1,5 @@
-//! Several hubs that share a mesh. One of them leads. Connects to the leader, and asks the other hubs when the leader
-//! does not answer.
+//! A group of hubs that share a mesh, one of which leads. Connects to the leader, and asks the other hubs when the
+//! leader does not answer.
 
 use super::last_leader::LastLeader;
 use super::leader_search::{LeaderSearch, leader_hint};

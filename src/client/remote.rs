@@ -21,7 +21,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// If an attempt fails after this time, the hub counts as silent. A hub that refuses the connection does so sooner.
+/// If an attempt fails after taking at least this long, the hub counts as silent. A hub that refuses the connection
+/// does so sooner.
 const SILENT_AFTER: Duration = Duration::from_millis(500);
 /// How long a hub may take, once it is connected, to say whether it leads.
 const ROLE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -91,7 +92,7 @@ pub fn is_remote(places: &DataDir) -> Result<bool, Error> {
 /// silent.
 ///
 /// # Errors
-/// If no hub can be reached, or all hubs reject us; the error says which.
+/// If no hub can be reached, if all hubs reject us, or if no hub leads; the error says which of these is the case.
 pub fn connect(target: &RemoteTarget, places: &DataDir) -> Result<Client, Error> {
     let began = Instant::now();
     let connected = target.connect();
@@ -258,8 +259,8 @@ fn start_carrier(group: &Arc<HubGroup>, hub: Option<&HubAddress>) -> Result<Clie
 }
 
 /// Describes where this connection comes from: the machine, the user, and our parent processes. The hub uses these
-/// processes to find the session to which a shell or hook belongs. A broker on the same machine would ask the kernel. A
-/// hub trusts the description, because we know the secret.
+/// processes to find the session to which a shell or hook belongs. A broker on the same machine asks the kernel
+/// instead. A hub trusts the description, because we know the secret.
 pub fn describe_origin() -> Value {
     let ancestors: Vec<Value> = process::ancestors(i64::from(std::process::id()))
         .iter()

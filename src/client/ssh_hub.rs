@@ -36,7 +36,7 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
     command.args(["--", target, "slm-mesh", "pipe"]);
     command.stdin(Stdio::from(OwnedFd::from(input))).stdout(Stdio::from(OwnedFd::from(output))).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| failed(&format!("ssh can't be run ({error})")))?;
-    // Dropping the command closes our copies of its pipe ends, so that the stream ends when ssh does.
+    // Dropping the command closes our copies of its pipe ends, so that the stream ends when ssh ends.
     drop(command);
     let stderr = child.stderr.take();
     let mut client = Client::from_stream(BrokerStream::Socket(ours), Some(child));

@@ -19,8 +19,8 @@ const STARTS_WITHIN: Duration = Duration::from_millis(4000);
 /// others find the broker once they get the lock.
 pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
     places.prepare()?;
-    // If the lock can't be had in time, two clients may each start a broker, and one of these brokers ends at once.
-    // That is better than waiting for a client that was stopped while it held the lock.
+    // If the lock can't be obtained in time, two clients may each start a broker, and one of these brokers ends at
+    // once. That is better than waiting for a client that was stopped while it held the lock.
     let _lock = LockWait::begin(places.open_lock(&places.start_lock())?)
         .for_time(STARTS_WITHIN)
         .map_err(|error| places.error("can't be locked (does its file system support locks?)", &error))?;

@@ -7,7 +7,7 @@ const VIRTUAL_PREFIXES: &[&str] = &[
     "docker", "br-", "veth", "virbr", "vnet", "lxc", "lxd", "cni", "podman", "flannel", "cali", "vmnet", "awdl", "llw",
 ];
 
-/// Maximum number of addresses. With more of them, other machines would not reach this one any better.
+/// Maximum number of addresses. More addresses would not make this machine any easier to reach.
 const ADDRESSES_MAX: usize = 16;
 
 /// One address of an interface.

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 /// Maximum number of hubs. No LAN has more hubs, so a larger number would be an attack.
 const HUBS_MAX: usize = 64;
-/// Maximum number of hubs at one address. A machine may run the hubs of several users, but must not displace those
-/// of other machines.
+/// Maximum number of hubs at one address. A machine may run the hubs of several users, but they must not displace the
+/// hubs of other machines.
 const HUBS_PER_ADDRESS_MAX: usize = 8;
 /// How many addresses are tried for each hub.
 const ADDRESSES_MAX: usize = 8;
@@ -22,7 +22,7 @@ const PACKETS_PER_SECOND_MAX: u32 = 256;
 const PACKET_BYTES_MAX: usize = 9000;
 /// How many sockets are opened: at most one for each address of this machine.
 const SOCKETS_MAX: usize = 32;
-/// How many queries are sent. A packet may be lost, and a busy responder drops some.
+/// How many queries are sent. A packet may be lost, and a busy responder drops some packets.
 const QUERIES: u32 = 3;
 
 const PORT: u16 = 5353;

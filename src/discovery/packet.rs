@@ -1,7 +1,7 @@
 //! Multicast DNS packets. Builds our query, and parses the responses of strangers.
 //!
 //! **Invariant:** parsing takes bounded time and memory, whatever the bytes are. A pointer in a name must lead
-//! backward, and the number of records is limited. A malformed packet has no result.
+//! backward, and the number of records is limited. A malformed packet yields no result.
 
 use std::net::IpAddr;
 

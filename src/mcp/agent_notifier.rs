@@ -1,6 +1,6 @@
 //! Wakes this session's client and makes it begin a turn, if the user has allowed that.
 //!
-//! **Invariant:** the text is one of the mesh's fixed sentences, and the token for the session's socket stays in
+//! **Invariant:** the text is one of the mesh's fixed sentences, and the token for the session's socket is kept only in
 //! memory.
 
 use crate::known_agents::Agent;
@@ -33,8 +33,8 @@ pub struct AgentNotifier {
 /// Where the sentence is sent.
 #[derive(Debug, Clone)]
 enum NotifyRoute {
-    /// The session's Unix socket, and the token that must be sent first. Current versions of the agent accept the
-    /// `user` line.
+    /// The session's Unix socket, and the token that must be sent first. The sentence follows as a message of the type
+    /// `user`, which current versions of the agent accept.
     Socket { path: String, token: String },
     /// One of the agent's commands, and the session's key.
     Command { program: &'static str, arguments: &'static [&'static str], variable: &'static str, session: String },
@@ -95,7 +95,7 @@ fn write_to_inbox(socket: &str, token: &str, text: &str) -> std::io::Result<()> 
 }
 
 /// The command that runs the agent's program. The program needs the environment variable `variable` to find the
-/// session, but an agent may hide most of its environment from its MCP servers. The program may also be missing on
+/// session, but an agent may hide most of its environment from its MCP servers. The program may also be missing from
 /// PATH. The kernel can report both the variable and the program's path, because the agent is the process that started
 /// this one.
 #[cfg(target_os = "linux")]
@@ -135,7 +135,7 @@ fn run_briefly(program: &str, command: &mut Command) -> Result<(), String> {
 }
 
 fn give_up_on(program: &str, child: &mut Child) -> String {
-    // If the command has ended meanwhile, there is nothing left to kill.
+    // If the command has already ended, there is nothing left to kill.
     let _ = child.kill().and_then(|()| child.wait());
     format!("{program} did not end in {} s", NOTIFY_MAX.as_secs())
 }

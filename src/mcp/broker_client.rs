@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 /// Maximum number of calls in progress. Further calls are refused.
 const CALLS_MAX: usize = 64;
-/// How much longer calls may take after the client has closed its end. Clients kill a server after 2 s.
+/// How much longer calls may take after the client has closed standard input. Clients kill a server after 2 s.
 const CLOSE_MAX: Duration = Duration::from_millis(1500);
 /// The stack size of a thread that only waits and writes.
 const STACK_BYTES: usize = 256 * 1024;
@@ -37,8 +37,8 @@ pub struct BrokerClient {
 }
 
 impl BrokerClient {
-    /// A connection that is not open yet and has no thread yet, because some clients start servers only to look at
-    /// them.
+    /// A connection that is not open yet and has no thread yet, because some clients start a server only to see what it
+    /// offers.
     pub fn new(out: Arc<StdoutWriter>) -> BrokerClient {
         BrokerClient { shared: Arc::default(), thread: None, is_detached: false, out }
     }
@@ -63,7 +63,7 @@ impl BrokerClient {
         self.thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || reader.run_until_closed()).ok();
     }
 
-    /// Records the first name that the client gave for itself.
+    /// Records the name that the client gives itself. Only the first such name counts.
     pub fn note_client_name(&self, name: Option<String>) {
         let mut state = self.shared.lock();
         if state.client.name.is_none() {
@@ -117,8 +117,8 @@ impl BrokerClient {
         state.send(&rpc::notification("cancel", &json!({ "id": request })));
     }
 
-    /// Ends the session cleanly: drops the calls that only wait for something, gives the other calls a moment, and
-    /// detaches.
+    /// Ends the session cleanly: drops the calls that only wait for something, gives the other calls a moment to
+    /// finish, and detaches.
     pub fn close(&mut self) {
         let until = Instant::now() + CLOSE_MAX;
         let mut state = self.shared.lock();

@@ -1,5 +1,5 @@
 //! Finds the folder to which relative paths refer: the working directory, or the client's root if the client names
-//! exactly one. Some clients start this session in the home folder or in `/`, whatever the workspace.
+//! exactly one. Some clients start this session in the home folder or in `/`, regardless of the workspace.
 
 use crate::base::error::Error;
 use crate::sys::path_normalization;

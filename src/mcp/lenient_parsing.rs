@@ -65,7 +65,8 @@ fn replace_lone_surrogates(text: &str) -> Option<String> {
     while let Some(at) = rest.find('\\') {
         let (before, escape) = rest.split_at(at);
         repaired.push_str(before);
-        // An escape is two or six bytes long. `get` returns `None` in the middle of a character.
+        // The escape of a surrogate is six bytes long, so its other half begins at byte 6. If that is in the middle of
+        // a character, `get` returns `None`.
         let length = match (surrogate(escape), escape.get(6..).and_then(surrogate)) {
             (Some(Surrogate::High), Some(Surrogate::Low)) => 12,
             (Some(_), _) => {

@@ -23,7 +23,7 @@ pub struct PassageFilter<'a> {
     pub per_speaker: usize,
     /// Maximum number of passages in total.
     pub total: usize,
-    /// If set, only passages that contain this text, in upper or lower case.
+    /// If set, only passages that contain this text. Case does not matter.
     pub grep: Option<&'a str>,
 }
 

@@ -146,7 +146,7 @@ impl PendingCall {
         self.arguments.get("waitSeconds").is_some_and(|seconds| *seconds != json!(0))
     }
 
-    /// The request to the broker, which acts as this peer.
+    /// The line that sends this call to the broker as a request of this peer.
     pub fn to_line(&self, request: u64, peer: &str) -> String {
         let mut params = self.arguments.clone();
         params.insert("as".into(), json!(peer));
@@ -164,7 +164,8 @@ impl PendingCall {
     }
 }
 
-/// Whether the operation has an idempotency key. The required `key` of an entry in the shared state is not one.
+/// Whether the operation takes an idempotency key. The required `key` of an entry in the shared state is not an
+/// idempotency key.
 fn takes_idempotency_key(op: &Op) -> bool {
     op.args.iter().any(|arg| arg.name == "key" && !arg.required)
 }

@@ -1,5 +1,5 @@
-//! The revisions of MCP that this server supports. Each message shows which revision applies: requests of revision
-//! 2026-07-28 state their version, and older clients begin with `initialize`.
+//! The revisions of MCP that this server supports. The client's messages show which revision applies: requests of
+//! revision 2026-07-28 state their version, and clients of older revisions begin with `initialize`.
 
 use super::{ProtocolError, server_info};
 use crate::wire::rpc;
@@ -83,7 +83,7 @@ pub struct Negotiation {
 }
 
 impl Negotiation {
-    /// A negotiation without an agreement so far. `legacy_only` switches the modern revision off.
+    /// A negotiation in which nothing has been agreed on yet. `legacy_only` switches the modern revision off.
     pub fn new(legacy_only: bool) -> Negotiation {
         Negotiation { legacy_only, agreed: None }
     }
@@ -91,7 +91,7 @@ impl Negotiation {
     /// The revision of one request.
     ///
     /// # Errors
-    /// If the request states an unsupported version, or states none although no `initialize` came before.
+    /// If the request states an unsupported version, or if it states none and no `initialize` came before.
     pub fn version_of(&self, method: &str, params: &Map<String, Value>) -> Result<ProtocolVersion, ProtocolError> {
         let meta = params.get("_meta").and_then(Value::as_object);
         let version = meta.and_then(|meta| meta.get(VERSION));

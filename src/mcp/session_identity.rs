@@ -15,7 +15,7 @@ const NAME_MAX: usize = 40;
 pub struct ClientIdentity {
     /// The agent that the command line names (`mcp --agent NAME`). This agent overrides all other signs.
     pub chosen: Option<String>,
-    /// The name that the client gave for itself first.
+    /// The first name that the client gave itself.
     pub name: Option<String>,
 }
 
@@ -29,8 +29,8 @@ pub fn agent_of(client: &ClientIdentity) -> Option<&'static Agent> {
         .or_else(process::agent_above)
 }
 
-/// The agent's own key for this session. An environment variable counts only under the agent that sets it, because a
-/// client that another agent started inherits that other agent's variables.
+/// The agent's own key for this session. An environment variable counts only if the client is the agent that sets it,
+/// because a client that another agent started inherits that other agent's variables.
 fn session_key(agent: &Agent) -> Option<String> {
     let name = agent.identity.session_variable?;
     std::env::var(name).ok().map(|key| ids::session_key(&key)).filter(|key| !key.is_empty())

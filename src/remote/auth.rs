@@ -5,9 +5,9 @@
 //! 2. hub → guest: an ephemeral key, authenticated with the secret and with both ephemeral keys
 //! 3. guest → hub: an empty message under the new keys, so that a recording of message 1 is useless
 //!
-//! The hub answers only if message 1 proves the secret, so a stranger receives nothing with which guesses can be
-//! tested. But a false hub that receives message 1 can test guesses. For this reason, a secret that a person has
-//! made up is stretched first.
+//! The hub answers only if message 1 proves that the guest knows the secret, so a stranger receives nothing with which
+//! guesses of the secret can be tested. But a false hub that receives message 1 can test guesses. For this reason, a
+//! secret that a person has made up is stretched first.
 //!
 //! **Invariant:** if a message was changed, repeated, reordered or left out, it can't be decrypted, and the
 //! connection ends. Nobody can decrypt a recording of a connection, not even with the secret.
@@ -28,11 +28,11 @@ const TAG_LEN: usize = 16;
 /// Maximum size of a handshake message, in bytes.
 const HANDSHAKE_MAX: usize = 96;
 const KEY_LEN: usize = 32;
-/// The block size of SHA-256. HMAC replaces a longer key by its hash.
+/// The block size of SHA-256. HMAC replaces a longer key with its hash.
 const BLOCK_LEN: usize = 64;
 /// How many hex digits a secret from `slm-mesh secret` has. They are 128 bits, which can't be guessed.
 const GENERATED_LEN: usize = 32;
-/// In how many rounds a secret that a person has made up is stretched. Each process of a guest, even a hook, needs
+/// Number of rounds for stretching a secret that a person has made up. Each process of a guest, even a hook, needs
 /// about 10 ms for this. With 65,536 rounds, it would need 175 ms.
 const STRETCH_ROUNDS: u32 = 1 << 12;
 
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn the_stretching_is_pbkdf2() {
-        // The test vectors for SHA-256 from draft-josefsson-scrypt-kdf and other sources.
+        // Well-known results of PBKDF2-HMAC-SHA256 for the inputs in RFC 6070.
         for (rounds, want) in [(1, 0x120f_b6cf_u32), (2, 0xae4d_0c95), (4096, 0xc5e4_78d5)] {
             assert_eq!(stretch(b"password", b"salt", rounds).unwrap()[..4], want.to_be_bytes());
         }

@@ -87,7 +87,7 @@ impl Bridge {
             framing,
             pair,
             token,
-            // Bytes that have already arrived will not cause an event.
+            // Bytes that have already arrived will not cause an event, so both sides count as readable at first.
             ready: Readiness { network: true, pair: true, pair_closed: false },
             watches_room: false,
             waiting: Vec::new(),
@@ -203,7 +203,7 @@ impl Bridge {
             match self.pair.read(&mut buffer) {
                 Ok(0) => return BridgeStatus::Closed,
                 Ok(n) => {
-                    // After a short read, the next bytes will cause a new event.
+                    // After a short read, nothing is left to read, and the next bytes will cause a new event.
                     self.ready.pair = n == buffer.len();
                     if !self.write_lines(&buffer[..n]) {
                         return BridgeStatus::Closed;

@@ -54,7 +54,7 @@ pub fn connect(
         if let Some(socket) = hub.upgrade(network)? {
             break socket;
         }
-        // A hub that has no room hangs up at once.
+        // A hub that has no room hangs up at once, so the guest tries again after a pause.
         let Some(pause) = pauses.next().filter(|_| began.elapsed() < Duration::from_millis(HANDSHAKE_MS)) else {
             return Err(hub.unreachable(
                 &"it closed the connection: it is busy, or this machine has failed to authenticate too often",

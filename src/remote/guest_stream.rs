@@ -273,8 +273,8 @@ impl Drop for Connection {
     }
 }
 
-/// Ends a connection if the other hubs say that another hub leads. A thread asks the other hubs, because this hub
-/// may just be slow, and its lines must not be held up meanwhile.
+/// Ends a connection if the other hubs say that another hub leads. A thread asks the other hubs, because this hub may
+/// just be slow, and its lines must not be held up while the others are asked.
 fn ask_others(second_opinion: &SecondOpinion, network: &Arc<TcpStream>) {
     let (second_opinion, network) = (Arc::clone(second_opinion), Arc::clone(network));
     let ask = move || {
@@ -283,6 +283,6 @@ fn ask_others(second_opinion: &SecondOpinion, network: &Arc<TcpStream>) {
             let _ = network.shutdown(Shutdown::Both);
         }
     };
-    // Without the thread, the guest gives up the hub once the hub has been silent for too long.
+    // If no thread can be started, the connection ends only once the hub has been silent for too long.
     let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(ask);
 }

@@ -1,5 +1,5 @@
-//! The hub's side of a connection until it is accepted or rejected: first the upgrade to a WebSocket, then the
-//! proof of the secret.
+//! The hub's side of a connection until it is accepted or rejected: first the upgrade to a WebSocket, then the proof
+//! that the client knows the secret.
 //!
 //! **Invariant:** a client that does not know the secret learns only that it was not accepted.
 
@@ -60,7 +60,7 @@ enum Stage {
     AwaitingConfirmation(WebSocket<TcpStream>, HubHandshake),
 }
 
-/// A connection whose client has not proven the secret yet.
+/// A connection whose client has not yet proven that it knows the secret.
 pub struct PendingHandshake {
     stage: Stage,
     /// What the client wants. This is set when the head of the request is read.

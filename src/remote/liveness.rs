@@ -13,20 +13,22 @@ use std::time::{Duration, Instant};
 const PING_AFTER: Duration = Duration::from_secs(4);
 /// How long a guest with several hubs hears nothing before it pings.
 const PING_AFTER_OF_SEVERAL: Duration = Duration::from_secs(2);
-/// How long a hub hears nothing before it pings a guest. This is longer than the guests' times, so that the hub only
-/// pings a guest that has no reason to ping.
+/// How long a hub hears nothing before it pings a guest. This is longer than the guests' times, so that the hub pings
+/// only a guest that sends no pings because it keeps hearing from the hub.
 const PING_AFTER_OF_HUB: Duration = Duration::from_secs(6);
 /// How often the hub's pongs contain a question, at most. Because of this limit, a guest that pings all the time can't
 /// make the hub remember many questions.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// How long after its last message, or after the last question that it answered, a hub counts as gone. A cable may be
-/// unplugged for five seconds, and then it takes up to two seconds until TCP sends again. This leaves a session enough
-/// time to try once more to reach the hub and to tell its users within 15 s that the hub is gone.
+/// A hub counts as gone this long after its last message or the last question that it answered, whichever came later. A
+/// cable may be unplugged for five seconds, and then it takes up to two seconds until TCP sends again. This limit
+/// leaves a session enough time to try once more to reach the hub and to tell its users within 15 s that the hub is
+/// gone.
 const HUB_DEAD_AFTER: Duration = Duration::from_secs(12);
-/// How long after its last message a guest counts as gone. The hub looks once a second, so it notices within 15 s.
+/// A guest counts as gone this long after its last message. The hub checks once a second, so it notices within 15 s.
 const GUEST_DEAD_AFTER_MESSAGE: Duration = Duration::from_secs(13);
-/// How long after the last question that it answered a guest counts as gone. The guest answers only with its next
-/// ping, so the question of a guest that is there may be as old as two pings.
+/// A guest counts as gone this long after the last question that it answered, but not before the limit above has
+/// passed. A guest answers a question only with its next ping, so even while the guest is there, the last question that
+/// it answered may have been sent two pings ago.
 const GUEST_DEAD_AFTER_QUESTION: Duration = Duration::from_secs(16);
 /// If a ping has had no answer for this long, a guest with several hubs asks the other hubs, and repeats this until
 /// the answer comes. Together with the time before the ping, this is 3 s. Within this time, the other hubs also
@@ -202,7 +204,7 @@ mod tests {
         Heartbeat { question: 0, answer }
     }
 
-    /// A guest and its hub, and how many messages they sent.
+    /// What a guest knows of its hub, what the hub knows of the guest, and how many pings each of them sent.
     struct Pair {
         hub: Liveness,
         guest: Liveness,
@@ -215,8 +217,9 @@ mod tests {
             Pair { hub: Liveness::of_hub(start), guest: Liveness::of_guest(start), n_pings: 0, n_hub_pings: 0 }
         }
 
-        /// What both do within `ms`, in steps of 100 ms. Messages that are sent while the cable is cut arrive two
-        /// seconds after it is plugged in again. Returns which of the two was given up.
+        /// Lets both sides run for `ms` milliseconds, in steps of 100 ms. Messages that are sent while the cable is cut
+        /// arrive two seconds after it is plugged in again. Returns whether the hub was given up, and whether the guest
+        /// was given up.
         fn run(&mut self, start: Instant, ms: u64, cut: std::ops::Range<u64>) -> (bool, bool) {
             let (mut to_hub, mut to_guest) = (VecDeque::new(), VecDeque::new());
             for step in (0..ms).step_by(100) {
@@ -236,7 +239,7 @@ mod tests {
                     self.n_pings += 1;
                     to_hub.push_back(ping);
                 }
-                // A hub looks once a second.
+                // A hub checks once a second.
                 if step % 1000 == 0 && self.guest.ping_due(now).is_some() {
                     self.n_hub_pings += 1;
                 }

@@ -3,8 +3,8 @@
 //! On the hub, a `bridge` connects the WebSocket with one end of a local socket pair, so that the broker's loop
 //! reads and writes lines as for a local client. A guest reads and writes the lines on a `guest_stream`.
 //!
-//! **Invariant:** no byte from a client that has not proven the secret reaches the broker. The secret never leaves
-//! the machine. If a message was changed, repeated, reordered or left out, the connection ends.
+//! **Invariant:** no byte reaches the broker from a client that has not proven that it knows the secret. The secret
+//! never leaves the machine. If a message was changed, repeated, reordered or left out, the connection ends.
 
 mod auth;
 pub mod auth_failures;

@@ -99,8 +99,8 @@ pub trait ReplicatedLog {
     /// Stores an entry at a position. Only the leader may call this. Repeating the call does no harm.
     fn append(&mut self, at: Position, entry: &LogEntry) -> Append;
 
-    /// The entries from a position on, in order and without gaps. The result may end before the last entry. After
-    /// [`ReplicatedLog::lead`] was won, nothing that earlier leaders have stored is missing.
+    /// The entries from a position on, in order and without gaps. The result may end before the last entry. Once
+    /// [`ReplicatedLog::lead`] has returned [`Election::Won`], no entry that an earlier leader stored is missing.
     ///
     /// # Errors
     /// When there is no answer, or an entry can't be read.

@@ -17,8 +17,8 @@ use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A client that starts servers only to look at them ends them within this time. A session that lasts longer becomes a
-/// peer.
+/// A client that starts a server only to see what it offers ends the server within this time. A session that lasts
+/// longer becomes a peer.
 const APPEARS_AFTER: Duration = Duration::from_secs(2);
 /// Minimum pause between attempts to find a broker.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
@@ -256,7 +256,8 @@ impl ReaderThread {
         self.shared.announce_change();
     }
 
-    /// Records which peer this session is now, because the session may have declined a name that it had taken over.
+    /// Records which peer this session is now. A session that declines a name that it had taken over becomes another
+    /// peer.
     fn note_own_id(&mut self, call: &PendingCall, result: &Result<Value, Error>) {
         let Some(id) = result.as_ref().ok().and_then(|answer| answer["you"]["id"].as_str()) else { return };
         if self.known_peers.get(&call.thread).is_some_and(|known| known != id) {
@@ -314,7 +315,7 @@ impl ReaderThread {
             }
         }
         drop(state);
-        // A session that is closing waits until the connection has ended.
+        // A session that is closing is waiting for the connection to end.
         self.shared.announce_change();
         for call in failed {
             let text = format!(

@@ -59,8 +59,8 @@ impl ClientState {
     fn give_up(&mut self) -> Vec<PendingCall> {
         self.queue.clear();
         if let Some(socket) = self.socket.take() {
-            // The end of the stream wakes the reader thread. If the socket was already closed, that has woken the
-            // thread.
+            // The end of the stream wakes the reader thread. If the socket was closed before, the thread has already
+            // been woken.
             let _ = socket.shutdown(Shutdown::Both);
         }
         self.calls.drain().map(|(_, call)| call).collect()

@@ -14,7 +14,7 @@ use crate::wire::rpc;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Maximum number of characters of the reason for a failed wakeup that are sent to the broker.
+/// Maximum length, in characters, of the reason that the broker is given for a failed wakeup.
 const REASON_MAX: usize = 100;
 
 impl ClientState {

@@ -12,7 +12,7 @@ use std::time::Duration;
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How much of the lease we rely on, in percent, because the clocks of two machines may run at different speeds.
 const TRUSTED_PERCENT: i64 = 90;
-/// How long after the end of a lease etcd has certainly removed the keys that depend on it, in ms.
+/// How soon after the end of a lease etcd is certain to have removed the keys that depend on the lease, in ms.
 const REMOVED_WITHIN_MS: i64 = 200;
 /// How many members can be asked to renew the lease before it ends. One member that hangs must not end the lease.
 const RENEWALS_IN_A_LEASE: u32 = 5;
@@ -89,8 +89,8 @@ impl Lease {
         Duration::from_millis((gone_at - boot_ms()).max(0) as u64)
     }
 
-    /// Returns a function that makes the thread renew the lease now, so that it finds out whether etcd still knows the
-    /// lease. The function returns false once the thread has ended.
+    /// Returns a function that makes the thread renew the lease now, so that the thread finds out whether etcd still
+    /// knows the lease. The function returns false once the thread has ended.
     pub(super) fn checker(&self) -> impl Fn() -> bool + Send + 'static {
         let thread = self.thread.clone();
         move || thread.send(KeeperCall::Renew).is_ok()
@@ -172,8 +172,8 @@ impl Keeper {
     }
 
     /// Revokes the lease. A hub that gives up its lead often does so because it cannot reach etcd, so this tries again
-    /// and again. Otherwise the other hubs would have no leader until the lease expires, and etcd delays that when it
-    /// elects a new leader of its own.
+    /// and again. Otherwise the other hubs would have no leader until the lease expires, and etcd delays the expiry
+    /// when it elects a new leader of its own.
     fn revoke(&mut self) {
         let give_up = boot_ms() + REVOKED_FOR_LEASES * self.ttl.as_millis() as i64;
         let request = json!({ "ID": self.id });

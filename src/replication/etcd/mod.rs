@@ -43,7 +43,8 @@ pub struct EtcdSettings {
     pub tls: Option<EtcdTls>,
     /// The user account in etcd, if etcd's authentication is on.
     pub user: Option<EtcdUser>,
-    /// After how many seconds without a sign of life another hub may take over. etcd allows no fewer than 2.
+    /// After how many seconds without a sign of life from the leader another hub may take over. etcd allows no fewer
+    /// than 2.
     pub lease_seconds: u64,
 }
 

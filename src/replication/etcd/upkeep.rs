@@ -7,7 +7,7 @@ use crate::replication::{LogError, Position, Term};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// A second client of the log. It belongs to another thread than the client that appends.
+/// A second client of the log. It is used by a different thread than the client that appends.
 #[derive(Clone)]
 pub struct EtcdUpkeep {
     gateway: Gateway,
