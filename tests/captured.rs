@@ -72,7 +72,7 @@ fn each_captured_event_is_understood() {
     }
 }
 
-/// Kimi Code drops what the hooks at a session's start and after a tool say: mail waits for a prompt, or the stop.
+/// Kimi Code drops what the hooks at a session's start and after a tool say, so mail waits for a prompt or the stop.
 #[test]
 fn mail_waits_where_an_agent_drops_the_answer() {
     let place = Place::new();

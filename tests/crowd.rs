@@ -152,7 +152,8 @@ fn a_subscriber_that_never_reads_is_dropped_and_the_others_hear_all() {
         assert_eq!(heard["params"]["payload"]["n"], json!(n), "every event, in order");
     }
     let now = || place.socket().call("status", json!({}))["result"]["connections"].as_i64().unwrap();
-    // The connection that asks counts itself, so the number is the same as before once the deaf one is gone.
+    // The new connection that asks is counted as well, so once the deaf client is gone, the number is the same as
+    // before.
     until("the deaf one is dropped", || now() == n_connections);
     check_served(&place, &mut neighbour);
 }
@@ -222,7 +223,7 @@ fn who_comes_back_in_the_breath_of_its_end_is_who_it_was() {
         });
         let mut after: Socket = after.unwrap();
         assert_eq!(after.read().unwrap()["result"]["you"], you);
-        // Otherwise, a child that another thread forks right now would keep the stream open for a moment.
+        // A drop would not end the stream at once if another thread has just forked a child that holds a copy of it.
         after.stream.shutdown(Shutdown::Both).unwrap();
     }
     check_served(&place, &mut neighbour);

@@ -31,7 +31,7 @@ fn revived(dir: &Path) -> Place {
     place
 }
 
-/// All values of the counting keys that a mesh holds.
+/// The values of all numbered keys that a mesh holds.
 fn counted(place: &Place) -> Vec<i64> {
     let mut found = Vec::new();
     let mut after = String::new();

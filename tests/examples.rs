@@ -238,7 +238,7 @@ fn fits(shown: &[&str], said: &[&str]) -> bool {
     }
 }
 
-/// Reduces runs of spaces to one, because the width of a column depends on its content.
+/// Reduces runs of spaces to one space, because the width of a column depends on its content.
 fn spaced(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -288,7 +288,7 @@ fn every_example_runs_as_written() {
 #[test]
 fn every_document_shows_how_it_is_done() {
     for (name, text) in documents() {
-        // The topic settings is generated from a table and has no examples.
+        // The topic `settings` is generated from a table and has no examples.
         assert!(name == "settings" || !examples(&text).is_empty(), "{name} has no example");
     }
 }

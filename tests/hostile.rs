@@ -40,7 +40,7 @@ impl Stage {
     }
 }
 
-/// A connection that says any bytes and reads one answer for each line.
+/// A connection that sends any bytes and reads one answer for each line.
 struct Mad(BufReader<UnixStream>);
 
 impl Mad {
@@ -58,7 +58,7 @@ impl Mad {
     }
 }
 
-/// Values that are nested too deep, whole and cut off.
+/// Values that are nested too deep: some are whole, some are cut off.
 fn deep() -> Vec<String> {
     let nest = |open: &str, close: &str| format!("{}0{}", open.repeat(DEPTH), close.repeat(DEPTH));
     vec![nest("[", "]"), "[".repeat(DEPTH), nest("{\"a\":", "}"), "{\"a\":".repeat(DEPTH), nest("[{\"a\":", "}]")]
@@ -226,7 +226,7 @@ fn sixty_four_globs_at_once_against_a_full_table_leave_others_their_turn() {
     session.call(1, "mesh_status", json!({}));
     let mut n_taken = 0;
     for k in 0..64 {
-        // These globs have a long beginning in common, but no two overlap, so a comparison has to look at all of both.
+        // These globs begin with the same long path, but no two overlap, so each comparison reads both to the end.
         let paths: Vec<String> =
             (0..64).map(|n| format!("/{}{k}/{}b{n}.rs", "a/".repeat(20), "?a*".repeat(6))).collect();
         let line = call(2 + k, "mesh_lock", json!({ "action": "lock", "filePaths": paths, "ttlMinutes": 60 }));

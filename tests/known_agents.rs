@@ -79,7 +79,8 @@ fn processes_show_their_agent() {
     assert_eq!(kind(&["bash", "-c", "make"]), None);
 }
 
-/// npm and pip put a link of the agent's own name into PATH: the interpreter shows that, and not the file behind it.
+/// npm and pip put a link with the agent's own name into PATH. The interpreter's arguments show the link, not the file
+/// behind it.
 #[test]
 fn an_agent_that_an_interpreter_runs_is_known_by_its_link() {
     let id = |words: &[&str]| {

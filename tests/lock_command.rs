@@ -130,7 +130,7 @@ fn a_command_started_with_nohup_survives_a_hangup() {
 
 #[test]
 fn a_killed_wrapper_leaves_the_lock_to_the_command_that_still_runs() {
-    // The broker asks quiet sessions whether they live, and nobody answers for this one any more.
+    // The broker asks quiet sessions whether they live, and nobody answers for the wrapper once it is killed.
     let place = Place::new().with("SLM_MESH_HEARTBEAT_MS", "100").with("SLM_MESH_DEAD_MS", "100");
     let mut locked = Locked::start(&place, "a.rs", "echo $$; exec sleep 60");
     let command = locked.pid();

@@ -1,5 +1,5 @@
-//! Messages and events across processes: waiting mail, messages that are offered again, receipts, and that
-//! no waiting call misses what it waits for.
+//! Messages and events across processes: waiting mail, messages that are offered again, and receipts. No waiting call
+//! misses what it waits for.
 
 mod support;
 

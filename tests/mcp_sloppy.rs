@@ -1,4 +1,4 @@
-//! Clients that are sloppy: what can mean only one thing is taken, and everything else is answered
+//! Clients that are sloppy: what can mean only one thing is accepted, and everything else is answered
 //! under the call's id.
 
 mod stdio;

@@ -109,7 +109,7 @@ fn a_mailbox_that_is_longer_than_an_answer_says_how_to_see_the_rest() {
         sockets[0].call("send", json!({ "to": "#api", "message": format!("message {n}") }));
     }
     let inbox = |args: &[&str]| place.ok(&[&["inbox", "--as", "bob", "--limit", "2"], args].concat());
-    // What is unread begins with the oldest message, and so do the further pages.
+    // Unread messages come oldest first, on the later pages as well.
     for (args, texts, hint) in [
         (&[][..], ["message 1", "message 2"], "there are more: --after 2"),
         (&["--after", "2"], ["message 3", "message 4"], ""),

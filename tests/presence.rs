@@ -202,13 +202,13 @@ fn a_session_gives_back_a_name_that_is_not_its_own() {
     place.ok(&["send", &name, "for the first one", "--as", "human"]);
     let mut next = place.session("claude-code", "shop");
     assert!(next.tool("mesh_status", json!({}))["notice"].as_str().unwrap().contains("decline"));
-    // What the new session locks is locked in the earlier session's name, so it can't decline while it holds a lock.
+    // The new session takes locks in the earlier session's name, so it can't give up that name while it holds one.
     next.tool("mesh_lock", json!({ "action": "lock", "filePath": place.root.join("a.rs") }));
     assert!(next.try_tool("mesh_inbox", json!({ "action": "decline" })).1);
     next.tool("mesh_lock", json!({ "action": "unlock", "filePath": place.root.join("a.rs") }));
     let own = next.tool("mesh_inbox", json!({ "action": "decline" }));
     assert_eq!((&own["gaveBack"], &own["you"]["name"]), (&json!(name), &json!(format!("{name}-2"))));
-    // The mail stays with the name, for the session that comes back; and the next calls are the new peer's.
+    // The mail stays with the name, for the session that comes back, and the next calls act as the new peer.
     assert_eq!(next.tool("mesh_inbox", json!({}))["messages"], json!([]));
     assert_eq!(next.tool("mesh_peers", json!({}))["you"]["name"], own["you"]["name"]);
     assert_eq!(status(&place, &name).as_deref(), Some("away"));

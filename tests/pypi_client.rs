@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use support::Place;
 
-/// Has the client do everything at a broker, with the token in this file.
+/// Checks every method of the client against a real broker, with the token in this file.
 fn passes(python: &Path, place: &Place, token: &Path) {
     let started = place.json(&["start", "--detach"]);
     let port = started["data"]["port"].to_string();

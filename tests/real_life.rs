@@ -120,7 +120,7 @@ fn a_broker_keeps_nothing_of_its_starter() {
     }
 }
 
-/// Runs a program while all signals are blocked that end a process or report the end of a child.
+/// Runs a program with the signals 1 to 31 blocked, including those that end a process or report the end of a child.
 fn with_blocked_signals(place: &Place, args: &[&str]) -> Output {
     let script = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32)); os.execv(sys.argv[1], sys.argv[1:])";
     let program = place.command(&[]);
@@ -271,7 +271,7 @@ fn numbers_are_not_given_again_when_power_takes_the_end_of_the_log() {
     assert!(event > last_event, "{event} after {last_event}");
     let message = place.socket().call("send", json!({ "to": "human", "message": "y" }))["result"].clone();
     assert!(message["seq"].as_i64() > last_message["seq"].as_i64(), "{message} after {last_message}");
-    // A clean end leaves no gap in the numbers.
+    // After a clean end, the tokens go on without a gap.
     place.ok(&["stop"]);
     assert_eq!(place.json(&["lock", "next.rs"])["token"].as_i64(), Some(token + 1));
 }
@@ -285,7 +285,7 @@ fn a_clock_that_was_set_while_no_broker_ran_ends_no_lease() {
         let pid = place.broker_pid().unwrap();
         signal(pid, "KILL");
         until("it is dead", || !lives(pid));
-        // Setting the clock by a day leaves all stored times a day behind or ahead.
+        // If the clock is set forward or back by a day, all stored times are a day behind or ahead.
         let db = Connection::open(place.dir.join("broker.db")).unwrap();
         db.execute_batch(&format!("UPDATE lock SET expires = expires - {day}; UPDATE event SET at = at - {day}"))
             .unwrap();
@@ -409,7 +409,7 @@ fn one_repository_is_one_however_its_origin_is_written() {
         std::fs::write(root.join(".git/config"), format!("[remote \"origin\"]\n url = {origin}\n")).unwrap();
         root
     };
-    // Each in a folder of its own, so that a relative path leads to another place.
+    // Each clone is in a folder of its own, so that a relative path leads to another place.
     let first = clone("x/one", "https://example.org/o/r");
     let up = clone("x/up-one", "../up.git");
     for (n, (beside, origin, is_same)) in [

@@ -372,7 +372,7 @@ fn a_newer_client_gets_room_and_sessions_move_over() {
     let answer = newer.call("state.get", json!({ "key": "k", "v": "99.0.0" }));
     assert_eq!(answer["result"]["entry"]["value"], json!("kept"), "it is answered before the broker goes");
     until("the older broker makes room", || !lives(pid));
-    // Here no newer program starts a newer broker, so the session brings back the one that it knows.
+    // No newer program starts a broker here, so the session starts a broker of its own version again.
     assert_eq!(you(&mut session), me);
     let kept = session.tool("mesh_state", json!({ "action": "get", "key": "k" }));
     assert_eq!(kept["entry"]["value"], json!("kept"));

@@ -202,7 +202,7 @@ fn generated_files_with_hooks_in_toml_come_back_byte_for_byte() {
             with == text || with.contains("slm-mesh hook kimi") && is_valid(&path),
             "{text}\nbecame\n{with}\n{said}"
         );
-        // Somebody writes below our hooks, so that the recorded text of before can't simply be put back.
+        // Somebody writes below our hooks, so set-up can't simply put back the text that it recorded.
         let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
         let gap = |text: &str| if text.is_empty() || text.ends_with('\n') { "" } else { end };
         let is_edited = seed % 2 == 0 && with != text;

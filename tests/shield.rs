@@ -105,7 +105,7 @@ fn no_program_writes_a_held_file_and_all_write_a_free_one() {
         .unwrap();
     assert!(!inside.status.success(), "{inside:?}");
     assert_eq!(place.text("dir/one.txt"), "as it was\n");
-    // Nothing of the shield is left.
+    // The shield has left nothing behind.
     fs::write(place.root.join("held.txt"), "by its holder\n").unwrap();
     fs::write(place.root.join("dir/two.txt"), "by its holder\n").unwrap();
 }
@@ -133,7 +133,7 @@ fn what_a_shield_does_not_cover() {
         let out = place.shielded(script);
         assert!(out.status.success(), "{script}: {out:?}");
     }
-    // A link is followed to the file that it means, and no file is created for the shield.
+    // A shield protects the file that a link points to. It does not create a file that is missing.
     std::os::unix::fs::symlink("free.txt", place.root.join("link.txt")).unwrap();
     let script = "echo x > free.txt";
     let out = place.run(&["shield", "--file", "link.txt", "--file", "nothing.txt", "--", "bash", "-c", script]);
@@ -360,7 +360,7 @@ fn bash_enters_the_shield_by_its_own_variable() {
     let Some(place) = held(&["held.txt"]).map(|place| place.with("SLM_MESH_SHIELD", "opencode,droid")) else { return };
     let users = place.root.join("home/users.sh");
     fs::write(&users, "greet() { echo \"hi $1\"; }\n").unwrap();
-    // The variable in this value must be expanded, as bash does.
+    // The variable in this value must be expanded, as bash expands it.
     let users_value = format!("{}/home/$NAME.sh", place.root.display());
     for (agent, tool) in [("opencode", "bash"), ("droid", "Execute")] {
         let first = bash_env_after_start(&place, agent, Some(&users_value));

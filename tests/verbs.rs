@@ -1,5 +1,5 @@
-//! The command line as people and scripts use it: what each verb (subcommand) prints for both, its exit statuses, and
-//! that text from other peers cannot control a terminal.
+//! The command line as people and scripts use it: what each verb (subcommand) prints for both, and its exit statuses.
+//! Text from other peers cannot control a terminal.
 
 mod support;
 
@@ -119,7 +119,7 @@ fn each_verb_speaks_to_people_and_to_programs() {
         }
         assert!(!text.contains('\u{1b}'), "{args:?}: colour where there is no terminal: {text:?}");
         match args[..] {
-            // These can be done only once, so restore what they undid before the second run.
+            // These can be done only once, so before the second run, undo what they did.
             ["unlock", file] => drop(place.ok(&["lock", file, "--as", "human"])),
             ["stop"] => drop(place.ok(&["start", "--detach"])),
             _ => {}
@@ -265,7 +265,7 @@ fn a_command_under_a_lock_keeps_the_others_out_while_it_runs() {
     assert_eq!(status(&place, &["unlock", "a.rs"]), 1, "it belongs to the command alone");
     let mut waiting = Stream::start(&place, &["lock", "a.rs", "--wait", "30", "--", "echo", "mine"]);
     until_waiting(&mut place.socket(), 1);
-    // When the holder ends, even by a signal, the next one gets the lock.
+    // When the holder ends, even by a signal, the next in line gets the lock.
     assert!(Command::new("kill").arg(running.child.id().to_string()).status().unwrap().success());
     assert_eq!(waiting.line(), "mine");
     assert!(waiting.child.wait().unwrap().success());
@@ -287,7 +287,7 @@ fn a_command_under_a_lock_holds_it_over_a_killed_broker() {
         assert_eq!(held["token"].to_string(), token.trim());
         assert_eq!(status(&place, &["lock", "a.rs"]), 1);
     }
-    // The new connection owns the lock again, so the lock ends with the command and not by its lease.
+    // The new connection owns the lock again, so the lock ends with the command and not when its lease expires.
     writeln!(child.stdin.take().unwrap(), "end").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(3));
     assert_eq!(place.json(&["lock", "list"])["locks"], json!([]));

@@ -1,4 +1,4 @@
-//! One call at a time, by each way to the broker: verbs (subcommands), the Unix socket, MCP over stdio, HTTP.
+//! One call at a time, on each of the ways to the broker: verbs (subcommands), the Unix socket, MCP over stdio, HTTP.
 
 use super::figures::{Reach, Table, in_turns};
 pub use super::filled_store::VALUE;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Roughly the bytes of a row that a call commits: its texts, ids and times.
+/// Roughly how many bytes a call commits in one row: texts, ids and times.
 const ROW: usize = 250;
 
 fn run(command: &mut Command) {

@@ -1,8 +1,9 @@
-//! Samples and the table that they end in.
+//! Samples, and the table that shows them.
 
 use std::time::Instant;
 
-/// Uncounted calls before each batch, in which the scheduler brings the two processes together and caches fill.
+/// Calls before each batch that are not counted. During these, the scheduler brings the two processes together and
+/// caches fill.
 const WARM: usize = 5;
 
 /// Times in microseconds, sorted.

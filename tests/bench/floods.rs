@@ -1,5 +1,5 @@
-//! How much a client that causes as much work as it can slows honest clients: the p99 of their calls during the flood,
-//! beside the p99 when nothing else happens. No honest call may fail.
+//! How much honest clients are slowed by a client that causes as much work as it can: the p99 of their calls during the
+//! flood, beside the p99 when nothing else happens. No honest call may fail.
 
 use super::figures::{Reach, Samples, Table, micros_since};
 use super::place::{Line, Mesh, request};
@@ -155,7 +155,7 @@ fn linked_mesh(table: &mut Table) {
     row(table, "a linked mesh lists 20,000 peers", &mesh, attack);
 }
 
-/// An answer with the peers of one round. Its new mark makes the broker ask again at once.
+/// An answer with the peers of one round. The new value of `mark` makes the broker ask again at once.
 fn roster(round: usize) -> Vec<u8> {
     let peer =
         |n: usize| json!({ "peer_id": format!("peer-{round}-{n}"), "session_id": format!("p{n}"), "status": "active" });

@@ -36,7 +36,7 @@ pub fn echo(scratch: &Scratch) -> (Server, String) {
     (server, path)
 }
 
-/// A connection on which that echo parses every line, and prints `answer` as its answer.
+/// A connection to that echo, which parses every line and answers each with `answer`.
 pub fn echo_line(path: &str, answer: &[u8]) -> Line {
     let mut line = Line::connect(std::path::Path::new(path));
     assert_eq!(line.ask(answer), b"known\n");
@@ -71,7 +71,7 @@ pub fn serve_tcp() {
     }
 }
 
-/// The echo: a poll loop that parses each line and prints the connection's answer.
+/// The echo: a poll loop that parses each line, and answers by serializing the first line of the connection.
 pub fn serve_echo(path: &str) {
     let mut poll = Poll::new().expect("a poll");
     let mut listener = UnixListener::bind(path).expect("the echo's socket");

@@ -24,8 +24,7 @@ fn grown(n_rows: usize) -> (Mesh, Line) {
     (mesh, line)
 }
 
-/// The frequent operations. `n_rows` says where the middle of the messages and events is, from which some of them
-/// start.
+/// The frequent operations, some of which start in the middle of the messages and events, at half of `n_rows`.
 fn operations(n_rows: usize) -> Vec<(&'static str, &'static str, Value)> {
     let after = n_rows / 2;
     vec![

@@ -53,8 +53,8 @@ fn shield(table: &mut Table, mesh: &Mesh, folder: &Path) {
     table.times("command in a shield, 50 held files", &Samples::new(shielded), Some(alone), reach);
 }
 
-/// Compares the hook before a shell command with the hook before an edit, and both hooks of a command in a work tree
-/// with fifty locked files with those in a work tree without any.
+/// Measures both hooks of a shell command in a work tree with fifty locked files and in one without any. The hooks
+/// before the command are compared with the hook before an edit.
 pub fn held_files(table: &mut Table) {
     let mesh = Mesh::started();
     let mut holder = mesh.attach("holder");

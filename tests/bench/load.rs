@@ -55,7 +55,8 @@ impl Load<'_> {
     }
 }
 
-/// Calls at a steady rate until the end. A call that had to wait for the call before it counts from when it was due.
+/// Calls at a steady rate until the end. If a call was held up by the call before it, its time counts from when it was
+/// due.
 fn steadily(load: &Load, name: &'static str, every: Duration, mut call: impl FnMut(usize)) {
     let mut times = Vec::new();
     let mut due = Instant::now();
@@ -79,7 +80,7 @@ fn pace(next: &mut Instant, n_chatters: usize) {
     thread::sleep(next.saturating_duration_since(Instant::now()));
 }
 
-/// Plays some of the peers: each writes to the next peer, reads its own mail, and reports that it did.
+/// Plays some of the peers: each writes to the next peer, reads its own mail, and marks the messages as read.
 fn chat(load: &Load, first: usize, peers: &mut [Line]) {
     let (mut next, n_peers) = (Instant::now(), peers.len());
     while load.goes_on() {
@@ -114,8 +115,8 @@ fn chat_over_mcp(load: &Load, sessions: &mut [Session]) {
             load.n_calls.fetch_add(2, Ordering::Relaxed);
             pace(&mut next, N_SESSIONS);
         }
-        // Only now and then: nobody reads this mailbox, that of the person who owns the machine, and a full mailbox
-        // would refuse messages.
+        // Only now and then, because nobody reads this mailbox, which belongs to the person who owns the machine: a
+        // full mailbox would refuse messages.
         if load.n_calls.load(Ordering::Relaxed).is_multiple_of(64) {
             sessions[0].ask(&lines[0]);
         }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 static N: AtomicU32 = AtomicU32::new(0);
 
-/// The program that is measured: `SLM_MESH_BIN`, else the one that cargo built beside this.
+/// The measured program: `SLM_MESH_BIN`, or else the program that cargo built together with this one.
 pub fn program() -> PathBuf {
     let named = std::env::var_os("SLM_MESH_BIN").map_or_else(|| env!("CARGO_BIN_EXE_slm-mesh").into(), PathBuf::from);
     named.canonicalize().unwrap_or_else(|error| panic!("{}: {error}; build it first", named.display()))
@@ -75,7 +75,7 @@ impl Mesh {
         Mesh::hub_with(SECRET)
     }
 
-    /// The same with this secret.
+    /// A new mesh like that of `hub`, with this secret.
     pub fn hub_with(secret: &'static str) -> Mesh {
         let mut mesh = Mesh::new();
         mesh.secret = Some(secret);
@@ -156,7 +156,7 @@ impl Mesh {
         attached(self.line(), name)
     }
 
-    /// The same as if from another machine: over the WebSocket, as a session there connects.
+    /// A peer with this name, connected as if from another machine: over the WebSocket.
     pub fn attach_remote(&self, name: &str) -> Line {
         let port = self.http_port() + 1;
         let stream = slm_mesh::remote::guest::connect("127.0.0.1", port, SECRET, u64::from(port), None);

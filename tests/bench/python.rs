@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-/// Batches, and calls in each; the first ones of a batch are not counted.
+/// Batches, the calls that are counted in each, and the calls before them that are not counted.
 const ROUNDS: usize = 30;
 const BATCH: usize = 80;
 const WARM: usize = 5;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// Remote sessions.
 const N_GUESTS: usize = 500;
-/// How long the work of their arrival may take, and how long they are idle after that.
+/// How long the hub may work on the arrival of the sessions, and how long they are idle after that.
 const SETTLES: Duration = Duration::from_secs(3);
 const SILENT: Duration = Duration::from_secs(20);
 /// The kernel counts CPU time in hundredths of a second.
@@ -23,7 +23,8 @@ const TICKS_PER_SECOND: f64 = 100.0;
 const N_STRANGERS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A call and a push over the WebSocket, compared with the same on this machine and the same bytes over TCP.
+/// A call and a push over the WebSocket, compared with a call and a push on this machine, and with the same bytes over
+/// TCP.
 pub fn far(table: &mut Table) {
     let mesh = Mesh::hub();
     let (mut near, mut far) = (mesh.attach("near"), mesh.attach_remote("far"));

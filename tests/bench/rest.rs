@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// Silence after which a broker has nothing left to do: its peers' grace is over, and the write-ahead log has moved
 /// into the database.
 const SETTLES: Duration = Duration::from_secs(6);
-/// For how long nothing may wake the broker, and two seconds more.
+/// Two seconds more than the time in which nothing may wake the broker.
 const WATCHED: Duration = Duration::from_secs(10);
 
 /// The time from spawn to the first tool result, as a client sees it: initialize, then a call.
@@ -34,7 +34,7 @@ pub fn session(table: &mut Table) {
     table.times("session, warm", &Samples::new(warm), None, Reach::Median(4_000.0));
 }
 
-/// Resident and proportional bytes of a process: exact, where `VmRSS` may lag by a few pages.
+/// Resident and proportional bytes of a process: exact, whereas `VmRSS` may lag by a few pages.
 pub fn memory_of(pid: u32) -> (f64, f64) {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("Linux tells");
     let bytes = |name: &str| {
@@ -89,7 +89,7 @@ pub fn disk(table: &mut Table) {
     });
 }
 
-/// How often the threads of a process were switched away from.
+/// How many context switches the threads of a process have had.
 fn switches(pid: u32) -> u64 {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("Linux tells").flatten();
     let texts = tasks.map(|task| std::fs::read_to_string(task.path().join("status")).expect("its status"));

@@ -29,8 +29,8 @@ use std::process::{Command, Stdio};
 enum On {
     /// Wherever the scheduler puts it.
     AllCpus,
-    /// Caller, broker and floor on one CPU. A call and its answer are two wake-ups. Across CPUs, these cost ten times
-    /// as much as on one CPU, and for each pair of processes the scheduler decides by chance.
+    /// Caller, broker and floor on one CPU. A call and its answer are two wake-ups, which cost ten times as much
+    /// between two CPUs as on one, and the scheduler decides by chance whether two processes share a CPU.
     OneCpu,
 }
 
@@ -100,8 +100,8 @@ fn run_group(name: &str, table: &mut Table) {
     run(table);
 }
 
-/// Runs a group as a process that is bound to one CPU, and takes its rows over. Returns false if there is no `taskset`
-/// (of util-linux) to bind it.
+/// Runs a group as a process that is bound to one CPU, and adds its rows to the table. Returns false if there is no
+/// `taskset` (of util-linux) to bind it.
 fn run_on_one_cpu(name: &str, table: &mut Table) -> bool {
     let program = std::env::current_exe().expect("this program has a path");
     let mut command = Command::new("taskset");

@@ -121,7 +121,7 @@ fn page(mesh: &Mesh) -> Seen {
     note(lines)
 }
 
-/// The terminal's view as lines. The view is ready once it shows something.
+/// `watch --plain`, which prints the terminal's view as lines. It is ready once it shows something.
 fn watch(mesh: &Mesh) -> Seen {
     let mut child = mesh.command(&["watch", "--plain"]).stdout(Stdio::piped()).spawn().expect("it starts");
     let mut lines = BufReader::new(child.stdout.take().expect("piped"));

@@ -47,14 +47,14 @@ fn send_as(disk: &mut Disk, conn: u64, to: &str, text: &str) -> Result<Value, Er
     disk.call(conn, &mail::SEND, json!({ "to": to, "message": text }))
 }
 
-/// The receipt of the newest message that was sent, and what it says about the message's way.
+/// The receipt of the newest sent message, and the channel or linked mesh that it names.
 fn receipt(disk: &mut Disk) -> (String, String) {
     let sent = disk.call(1, &mail::INBOX, json!({ "filter": "sent" })).unwrap();
     let row = sent["messages"].as_array().unwrap().last().unwrap().clone();
     (row["receipt"].as_str().unwrap().to_owned(), row["channel"].as_str().unwrap_or("").to_owned())
 }
 
-/// The receipt of the message with this number among the sent ones, and what it says about the message's way.
+/// The receipt of the sent message with this number, and the channel or linked mesh that it names.
 fn sent(disk: &mut Disk, n: usize) -> (String, String) {
     let sent = disk.call(1, &mail::INBOX, json!({ "filter": "sent" })).unwrap();
     let row = &sent["messages"][n];
@@ -87,7 +87,7 @@ fn nobody_is_taken_in_who_is_ours_already_or_only_passed_on() {
     let mut disk = linked("echo");
     let me = disk.mesh.peers().resolve("near").unwrap();
     let own = disk.mesh.mesh_id();
-    // SuperLocalMemory shows us ourselves, and what it learnt from a third mesh.
+    // SuperLocalMemory also lists our own peer, and a peer that it learnt from a third mesh.
     let mut echo = row(&me, "near");
     echo["mesh"] = json!(own);
     let mut bare = row(&me, "near");
@@ -241,7 +241,7 @@ fn an_id_of_another_mesh_takes_no_name_of_ours() {
     assert_eq!(disk.mesh.peers().resolve("claude-api@laptop").unwrap(), "near");
 }
 
-/// Hands the link its next message, and the answer to it; returns the text of the message.
+/// Takes the link's next message, and reports this result of its delivery. Returns the message's text.
 fn deliver(disk: &mut Disk, delivery: &Delivery) -> String {
     let message = disk.mesh.next_forwarded(0, disk.now).unwrap().unwrap();
     disk.mesh.on_delivery(0, message.seq, delivery, disk.now).unwrap();
@@ -355,7 +355,7 @@ fn a_peer_that_is_renamed_there_is_renamed_here_and_keeps_its_id_and_mail() {
     assert_eq!(texts, ["before", "after"]);
     let updates = disk.call(1, &journal::READ, json!({ "types": ["peer_updated"] })).unwrap();
     assert_eq!(updates["events"][0]["payload"]["name"], json!("reviewer@laptop"), "{updates}");
-    // The same answer again, and a restart, rename nobody.
+    // Neither the same answer again nor a restart renames anybody.
     let mut disk = disk.crash(|_| false);
     hear(&mut disk, 0, &ours(&[row("peer-1", "reviewer")]));
     assert_eq!(names_of_linked(&disk), ["reviewer@laptop"]);

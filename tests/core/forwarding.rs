@@ -36,7 +36,7 @@ struct Pair {
     /// A message that left, and the answer to it once there is one.
     under_way: Option<(ForwardedMessage, Option<Delivery>)>,
     n_sent: usize,
-    /// How many of them were read there.
+    /// How many of the sent messages were read there.
     n_read: usize,
 }
 
@@ -111,7 +111,7 @@ impl Pair {
         }
     }
 
-    /// A poll, and the queries about receipts that follow from it. The answers to these may be lost.
+    /// A poll, and the queries about receipts that follow from it. The answers to these queries may be lost.
     fn learn_receipts(&mut self, is_lost: bool) {
         self.look();
         while let Some(query) = self.here.mesh.next_receipts_query(0) {
@@ -146,7 +146,7 @@ impl Pair {
                     self.under_way = Some((message, Some(Delivery::Accepted)));
                 }
             }
-            // The answer arrives; if the message was lost, no answer ever does.
+            // The answer arrives. A message that was lost gets no answer.
             4 => {
                 if let Some((message, answer)) = self.under_way.take() {
                     let passed = answer.unwrap_or(Delivery::Retry("no answer".into()));
@@ -235,7 +235,7 @@ fn a_mesh_changes_the_receipts_only_of_messages_that_it_has_accepted() {
     ids.push(own["messageId"].clone());
     let first = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap().unwrap();
     pair.here.mesh.on_delivery(0, first.seq, &Delivery::Accepted, pair.here.now).unwrap();
-    // A hostile mesh sends receipts for all messages, also for those that it never got, and nonsense.
+    // A hostile mesh sends nonsense, and receipts for all messages, even for those that it never got.
     let mut rows: Vec<Value> = ids.iter().map(|id| json!({ "key": id, "receipt": "acked", "ago": i64::MIN })).collect();
     rows.extend([json!({ "key": ids[0], "receipt": "accepted" }), json!({ "key": 7 }), json!("x"), json!(null)]);
     rows.extend((0..1_000).map(|n| json!({ "key": format!("nobody-{n}"), "receipt": "read", "ago": n })));
@@ -285,7 +285,7 @@ fn slm_mesh_0_1_0_is_not_asked_for_receipts_and_waits_for_none() {
     pair.here.mesh.on_roster(0, &roster, 0..usize::MAX, pair.here.now).unwrap();
     assert_eq!(pair.here.mesh.next_receipts_query(0), None);
     assert_eq!(pair.receipts(), ["forwarded"]);
-    // After the other mesh is updated, it is asked also about what it accepted before.
+    // Once the other mesh is updated, this mesh asks it even about messages that it accepted before.
     pair.learn_receipts(false);
     assert_eq!(pair.receipts(), ["read"]);
 }
@@ -314,7 +314,7 @@ fn a_letter_that_comes_again_once_its_sender_is_known_is_still_the_same() {
     pair.here.call(1, &mail::SEND, json!({ "to": to.as_str(), "message": "once" })).unwrap();
     let message = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap().unwrap();
     let first = pair.ask("POST", "/mesh/send", &message.body)["id"].clone();
-    // The answer is lost. Before the message comes again, the other side has polled this side, too.
+    // The answer is lost. Before the message comes again, the other side has polled this one.
     let near = json!({ "peer_id": message.body["from_peer"], "session_id": "near", "mesh": "ours" });
     let roster = RemoteRoster::parse(&json!({ "mesh": "ours", "mark": 1, "peers": [near] })).unwrap();
     pair.there.mesh.on_roster(0, &roster, 0..usize::MAX, pair.there.now).unwrap();

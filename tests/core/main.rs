@@ -1,9 +1,9 @@
-//! Tests the rules of the mesh by scripts of calls, which say what must come of each call. No process, no clock, no
+//! Tests the rules of the mesh by scripts of calls, which say what each call must lead to. No process, no clock, no
 //! file.
 //!
 //! A line is `WHO OP key=value … -> WANT …`, or `+TIME` to let time pass, or `WHO joins`, `WHO connects` (a hook or
 //! verb), `WHO leaves`, `crash`. A want is `ok`, `waits`, or an error's kind; then `path=value` compares a field of the
-//! answer, and a quoted text must occur in it. `! WHO WANT…` checks what has come to somebody since the last such line.
+//! answer, and a quoted text must occur in it. `! WHO WANT…` checks what WHO has received since the last such line.
 
 mod channels;
 mod failures;

@@ -11,7 +11,7 @@ pub struct Script {
     now: i64,
     conns: HashMap<String, ConnId>,
     next: u64,
-    /// Answers to calls that waited, and notices, by who got them.
+    /// Answers to calls that waited, and notices, grouped by recipient.
     came: HashMap<String, Vec<Value>>,
     /// Values kept by `as=$name` for later lines.
     kept: HashMap<String, String>,

@@ -1,4 +1,4 @@
-//! Peers on two machines: paths mean files of their own machine, a repository is the same on both.
+//! Peers on two machines: a path means a file on the peer's own machine, but a repository is the same on both.
 
 use crate::failures::Disk;
 use serde_json::{Value, json};

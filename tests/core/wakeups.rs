@@ -1,10 +1,10 @@
-//! Waking an idle session: once for all mail that comes together, by the best way that there is, never in a loop.
+//! Waking an idle session: once for all mail that comes together, in the best way available, never in a loop.
 
 use crate::script::check;
 
 const INBOX: &str = "wakeup.wait channel='claude inbox' waitSeconds=3600";
 
-/// Runs a script in which `WAKES` stands for a wait on Claude's inbox socket, and `RANG` for the report that it woke.
+/// Runs a script in which `WAKES` stands for a wait on Claude's inbox socket, and `RANG` for the report on the wake-up.
 fn run(script: &str) {
     check(&script.replace("WAKES", INBOX).replace("RANG", "wakeup.report channel='claude inbox'"));
 }

@@ -1,5 +1,5 @@
 //! Who calls: each agent that slm-mesh knows, each road (hook, server or verb) by which a session may become known
-//! first, and each turn that its life may take. Whatever comes first, each session is a peer of its own.
+//! first, and whatever may happen to it later. Whatever comes first, each session is a peer of its own.
 
 mod daemon;
 mod drawn;
@@ -200,7 +200,7 @@ impl World {
         self.next
     }
 
-    /// Attaches the session over a connection. Returns the peer that it is.
+    /// Attaches the session over a connection. Returns the id of its peer.
     fn attach(&mut self, session: &Session, conn: ConnId, key: Option<&str>) -> String {
         let args = json!({
             "agent": session.agent.kind, "shortName": session.agent.short_name, "project": self.project, "gitRoot": self.project,
@@ -271,7 +271,7 @@ fn each(scenario: impl Fn(&mut World, Session, &[Road])) {
     }
 }
 
-/// The same for agents with hooks, which tell the key of each session.
+/// Like `each`, but only for agents with hooks, which tell the key of each session.
 fn each_with_hooks(scenario: impl Fn(&mut World, Session, &[Road])) {
     each(|world, session, order| {
         if session.agent.dialect.is_some() {
@@ -385,7 +385,7 @@ fn subagents_are_the_peer_of_their_session_and_owners_of_their_own() {
 fn an_agent_that_an_agent_started_is_itself() {
     each(|world, mut inner, order| {
         let folder = world.project.clone();
-        // An editor is not nested, since people start it, and the same agent twice is two windows.
+        // Left out: editors, which only people start; and the same agent twice, which means two windows.
         let is_other = |outer: &&Agent| outer.kind != inner.agent.kind && !inner.agent.identity.hosts_terminals;
         for (n, outer) in AGENTS.iter().filter(is_other).enumerate() {
             world.project = format!("{folder}/{n}");

@@ -58,7 +58,8 @@ fn a_commit_of_a_file_that_an_agent_holds_is_refused() {
     let mut agent = place.session("codex-mcp-client", "repo");
     agent.tool("mesh_lock", serde_json::json!({ "action": "lock", "filePath": "a.txt", "reason": "mine now" }));
     change(&place, "repo", "3");
-    // Below this process, git would count as the agent itself, so act as the human (the person who owns the machine).
+    // Below this process, git would count as the agent itself, so the test runs it as the human (the person who owns
+    // the machine).
     let refused = git_as_human(&place, "repo", &["commit", "-qm", "held"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("codex-repo") && said.contains("mine now"), "{said}");

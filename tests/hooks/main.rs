@@ -270,7 +270,7 @@ fn a_peers_words_stay_in_their_quotes() {
 #[test]
 fn the_next_session_in_a_folder_has_the_name_and_the_mail_of_the_last() {
     let place = Place::new();
-    // A shell that runs a file stands for the agent: its hooks are all of it that the mesh ever sees.
+    // A shell that runs a file of hooks stands for the agent: the mesh sees nothing of the agent but these hooks.
     let session = |key: &str, events: &[&str]| {
         let mut lines = String::new();
         for event in events {
@@ -330,7 +330,8 @@ fn what_peers_write_stays_in_its_quotes() {
     }
 }
 
-/// Claude Code reads a file of variables before each shell command; OpenCode's plugin sets them from the answer.
+/// Claude Code reads a file of variables before each shell command; OpenCode's plugin takes them from the hook's
+/// answer.
 #[test]
 fn the_hook_of_a_sessions_start_hands_its_session_to_the_shell() {
     let place = Place::new();
@@ -357,8 +358,8 @@ fn the_hook_of_a_sessions_start_hands_its_session_to_the_shell() {
     assert!(said.contains(&format!("SLM_MESH_SESSION is {id}")) && said.contains("has ended"), "{said}");
 }
 
-/// If both a plugin and set-up, or both a user and a project, have installed our hooks, an agent runs two for each
-/// event.
+/// If both a plugin and set-up, or both a user and a project, have installed our hooks, an agent runs two of them for
+/// each event.
 #[test]
 fn two_hooks_of_one_event_show_everything_once() {
     let place = Place::new();

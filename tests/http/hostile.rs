@@ -153,8 +153,8 @@ fn connections_that_reset() {
         for _ in 0..20 {
             let burst: Vec<TcpStream> = (0..64).map(|_| shout(&broker, "GET /health HTTP/1.1\r\n\r\n")).collect();
             for stream in burst {
-                // Closing with an unread answer sends a reset. A connection that was dropped to
-                // make room for others has none.
+                // Closing a connection with an unread answer sends a reset. There is no answer on a connection that was
+                // dropped to make room for others.
                 let _ = stream.peek(&mut [0]);
             }
         }
@@ -293,8 +293,8 @@ fn a_list_of_events_is_no_larger_either() {
 fn invented_peers_do_not_use_up_the_subscriptions() {
     let broker = Broker::start();
     let mut http = broker.http();
-    // These are more than the mesh has room for. It pushes only to known peers, so it need not keep subscriptions of
-    // invented ones.
+    // These are more subscriptions than the mesh has room for. It pushes only to known peers, so it need not keep those
+    // of invented peers.
     for n in 0..84 {
         let ask = |n: usize| {
             let body = json!({ "action": "subscribe", "peerId": format!("invented {n}"), "types": ["*"] }).to_string();

@@ -23,7 +23,7 @@ fn a_silent_peer_is_stale_and_a_heartbeat_revives_it() {
     until("it is stale", || listed(&mut http).is_empty());
     let peers = http.get("/status").body["peers"].clone();
     assert_eq!(json!([peers["active"], peers["stale"], peers["total"]]), json!([0, 1, 1]));
-    // A stale peer is not gone: it still gets mail, also broadcasts.
+    // A stale peer is not gone: it still gets mail, including broadcasts.
     http.ok("/send", json!({ "fromPeer": "cli", "toPeer": id, "payload": "x" }));
     until("a heartbeat revives it", || {
         http.ok("/heartbeat", json!({ "peerId": id }));

@@ -120,7 +120,7 @@ fn since_works_in_either_form() {
     let first = set("first");
     until("the clock goes on", || set("second") > first);
     set("third");
-    // The lock counts from when it was taken, not from its renewal: after the first entry, before the third.
+    // `lockedAt` says when the lock was taken, not when it was renewed: after the first entry, before the third.
     let taken = word(&locks(&mut http)[0]["lockedAt"]);
     let seconds = taken[..19].replace('T', " ");
     let mut count = |since: &str| {

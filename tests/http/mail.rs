@@ -1,4 +1,4 @@
-//! Mail over HTTP: fetching marks messages as read, and `delivered` is true only once it happened.
+//! Mail over HTTP: fetching marks messages as read, and `delivered` is true only after the delivery.
 
 use super::client::*;
 use serde_json::{Value, json};

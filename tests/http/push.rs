@@ -231,7 +231,7 @@ fn a_new_connection_starts_with_a_whole_envelope() {
     let ear = Ear::new(&broker, "a.sock");
     let a = ear.peer(&mut http);
     let deaf = ear.accept();
-    // This is more than the socket holds, so it is full in the middle of an envelope.
+    // This is more than the socket holds, so the socket is full in the middle of an envelope.
     for _ in 0..10 {
         http.ok("/send", json!({ "fromPeer": "cli", "toPeer": a, "payload": "x".repeat(60_000) }));
     }

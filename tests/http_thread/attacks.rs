@@ -109,8 +109,8 @@ fn a_flood_of_requests_is_held_back() {
 
 #[test]
 fn a_busy_pipeline_leaves_others_their_turn() {
-    // The gate refuses all requests, so only the HTTP thread works. The gate records their order, and holds
-    // the thread until both clients have sent.
+    // The gate refuses all requests, so only the HTTP thread works. The gate records their order, and blocks the thread
+    // until both clients have sent theirs.
     let (release, released) = channel();
     let (note, seen) = channel();
     let gate: Gate = Box::new(move |head| {

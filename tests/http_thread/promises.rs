@@ -30,7 +30,7 @@ fn close_is_honoured_and_announced() {
         client.send(text);
         client.reads_last(200, "/a");
     }
-    // The response to a HEAD has no body; the refusal after it has one.
+    // The response to a HEAD has no body, but the refusal that follows has a body.
     let mut client = mesh.client();
     client.send("HEAD /abc HTTP/1.1\r\n\r\nnonsense\r\n\r\n");
     assert!(client.head().contains("\r\nContent-Length: 4\r\n"));
@@ -88,7 +88,7 @@ fn a_body_of_one_mebibyte_is_accepted_and_no_more() {
 #[test]
 fn the_gate_decides_before_the_body() {
     let mesh = start(Limits::default(), token_gate());
-    // The gate comes before the size: a refused client learns nothing about the limit.
+    // The gate decides before the size is checked: a refused client learns nothing about the limit.
     let mut client = mesh.client();
     client.send("POST / HTTP/1.1\r\nContent-Length: 100000000\r\n\r\n");
     client.reads_last(401, "false");

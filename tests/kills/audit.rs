@@ -168,7 +168,7 @@ pub fn locks(world: &World, socket: &mut Socket) -> Locks {
     locks
 }
 
-/// Every lock in force is one that its holder was told of, or asked for without hearing the answer.
+/// The ledger accounts for every lock in force: the holder was told of it, or asked for it and heard no answer.
 pub fn in_force(world: &World, socket: &mut Socket) -> usize {
     let mut n_locks = 0;
     // The lock of a command whose broker was killed ends after a grace period.

@@ -83,10 +83,10 @@ pub trait Caller: Send {
 }
 
 /// The process id of a session while it may be killed. Whoever kills the process or waits for its end holds the lock,
-/// so that the id can't belong to another process by then.
+/// so that nobody kills another process that has since got the id.
 pub type Slot = Mutex<Option<u32>>;
 
-/// An MCP session that is started again when it was killed.
+/// An MCP session that is started again after it was killed.
 pub struct Mcp<'a> {
     place: &'a Place,
     folder: String,
@@ -199,7 +199,7 @@ impl Drop for Mcp<'_> {
         *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.input = None;
         if let Some(child) = &mut self.child {
-            // The session ends by itself when its input does, unless it is dead already.
+            // The session ends by itself when its input ends, unless it is dead already.
             let _ = child.wait();
         }
     }
@@ -208,7 +208,7 @@ impl Drop for Mcp<'_> {
 /// Verbs (subcommands), each a process of its own, which all act as one peer.
 pub struct Verbs<'a> {
     pub place: &'a Place,
-    /// The peer as which they act.
+    /// The peer that they act as.
     pub acting: &'static str,
 }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 /// A text on its way to one reader.
 #[derive(Debug, Default)]
 pub struct SentMessage {
-    /// Its sender saw an `ok`. Without one it may arrive or not.
+    /// Whether its sender saw an `ok`. If not, the text may or may not arrive.
     pub acked: bool,
-    /// How often its reader received it whole, and how often without the mark that it came again.
+    /// How often its reader received the whole text, and how often it came without the mark `again`.
     pub n_read: u32,
     n_unmarked: u32,
 }
@@ -56,11 +56,12 @@ pub struct Ledger {
     pub counters: HashMap<String, (i64, i64)>,
     /// Fetches over HTTP whose answer was lost. Their messages count as read all the same.
     pub lost_fetches: HashMap<String, u32>,
-    /// Calls by who made them: number, lost or refused as gone, the slowest that did not wait.
+    /// For each kind of caller: its calls, those lost or refused as gone, and the longest time of a call that did not
+    /// wait.
     pub calls: BTreeMap<&'static str, (u64, u64, Duration)>,
     /// Refusals by who was refused, the call and the reason.
     pub refusals: BTreeMap<String, u64>,
-    /// Messages that came again and were marked so.
+    /// Messages that came with the mark `again`.
     pub n_again: u64,
     /// What must not have happened.
     pub breaches: Vec<String>,

@@ -26,7 +26,7 @@ const N_FILES: usize = 6;
 /// The session in whose shell verbs run.
 const SHELL: &str = "codex-s0";
 
-/// A number from the environment, for longer runs and to repeat one.
+/// A number from the environment, for longer runs, or to repeat a run.
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name)
         .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: want a number, got {text}")))
@@ -113,8 +113,8 @@ fn who(caller: &mut dyn Caller, is_web: bool) -> Peer {
     Peer { id: word("id"), name: word("name"), is_web }
 }
 
-/// The callers and the peers that they are: sessions, verbs (subcommands) of the human, who is the person that owns the
-/// machine, verbs in a session's shell, and HTTP clients.
+/// The callers, each with its peer: sessions; verbs (subcommands) of the human, the person who owns the machine; verbs
+/// in a session's shell; HTTP clients.
 fn callers<'a>(place: &'a Place, slots: &'a [Slot]) -> Vec<(&'static str, Peer, Box<dyn Caller + 'a>)> {
     let mut callers: Vec<(&'static str, Peer, Box<dyn Caller + 'a>)> = Vec::new();
     for (n, slot) in slots.iter().enumerate() {

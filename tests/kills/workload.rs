@@ -117,7 +117,7 @@ impl Worker<'_> {
         let mut ledger = self.world.ledger();
         ledger.called(self.kind, began.elapsed(), waits, lost);
         if let Got::Refused(word, text) = &got {
-            // The sentence says more than the kind of error, up to the point where it names peers or files.
+            // The sentence says more than the kind of error does, but its end may name peers or files and is cut off.
             let text = text.split([':', ';', '(', '.']).next().unwrap_or("");
             let plain = ["held", "not_found", "conflict"].contains(&word.as_str()) || self.me.is_web;
             let word = if plain { word } else { text };

@@ -1,4 +1,4 @@
-//! Stands in for a hub: keeps the process alive that announces the hub by mDNS, and prints each new process id.
+//! Stands in for a hub: keeps alive the process that announces the hub by mDNS, and prints each new process id.
 
 use slm_mesh::discovery::MdnsSupervisor;
 use slm_mesh::discovery::announcer_process::Announcement;

@@ -1,7 +1,7 @@
 //! Settings files of agents: what set-up puts in, it takes out again.
 //!
 //! A changed text still has all that it had before. Putting entries in twice changes nothing more, and taking them out
-//! restores the bytes of before.
+//! restores the original bytes.
 
 use crate::choices::Choices;
 use serde_json::Value;
@@ -52,7 +52,7 @@ pub fn check(data: &[u8]) {
             assert_kept(&old, &new, &text);
         }
     }
-    // If the text named slm-mesh before, taking its entries out does not restore it.
+    // If the text named slm-mesh before, taking our entries out does not restore it.
     let before = if is_json { json_edit::parse(&text).ok() } else { None };
     let knew_us = text.contains(NAME) || before.as_ref().is_some_and(|value| value.to_string().contains(NAME));
     if was_blank || knew_us || entries.remove_from(&text, before.as_ref()).as_ref() != Ok(&text) {

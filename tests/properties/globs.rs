@@ -39,7 +39,7 @@ fn check_any(a: &str, b: &str) {
     }
 }
 
-/// Whether one path is below the other, which then is a folder and not a file.
+/// Whether one path is below the other, so that the other is a folder and not a file.
 fn one_is_below(a: &str, b: &str) -> bool {
     let is_below = |path: &str, folder: &str| {
         !is_pattern(folder) && path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
@@ -100,7 +100,7 @@ fn fits_name(name: &[u8], pattern: &[u8]) -> bool {
     }
 }
 
-/// Whether two lists of patterns have a path in common, by trying all ways.
+/// Whether some path matches both lists of patterns. Tries all ways.
 fn meet(a: &[&str], b: &[&str]) -> bool {
     match (a, b) {
         ([], []) => true,

@@ -1,9 +1,9 @@
 //! Feeds random bytes to all code that faces bytes from outside: each property is checked on the kept corpus of its
-//! fuzzer (tests/fuzz/corpus), on the captured inputs of real agents, and on mutations of both, drawn by a seed. `make
-//! fuzz` looks for more inputs.
+//! fuzzer (tests/fuzz/corpus), on the captured inputs of real agents, and on random mutations of both. `make fuzz`
+//! looks for more inputs.
 //!
-//! A failing input is written to the temporary directory, and its path is printed; `SLM_MESH_INPUT=file` checks that
-//! one alone.
+//! A failing input is written to the temporary directory, and its path is printed; `SLM_MESH_INPUT=file` checks only
+//! that input.
 
 mod calls;
 mod configs;

@@ -11,7 +11,7 @@ use slm_mesh::wire::rpc::{self, RpcMessage};
 
 const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
-/// The first byte says how the input is cut; its highest bit is `--legacy`.
+/// The first byte says how the input is cut; its highest bit stands for `--legacy`.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let how = choices.byte();

@@ -1,4 +1,4 @@
-//! Hubs that stand by, change their role, or lose their power: mocks in front of one real broker, which stands for the
+//! Hubs that stand by, change their role, or lose power: mocks in front of one real broker, which stands for the
 //! database that real hubs share.
 
 use crate::SECRET;

@@ -91,7 +91,7 @@ fn a_stranger_without_the_secret_learns_nothing() {
 #[test]
 fn idle_strangers_at_the_hub_make_room_for_a_guest() {
     let (hub, guest) = hub_and_guest();
-    // All strangers come from one address, which is also the guest's, and they are more than the hub keeps.
+    // All strangers come from the guest's own address, and there are more of them than the hub keeps.
     let mut strangers: Vec<TcpStream> = (0..280)
         .map(|_| {
             let mut stream = TcpStream::connect(("127.0.0.1", port(&hub))).unwrap();
@@ -307,7 +307,7 @@ fn a_slow_false_hub_delays_nobody() {
     let out = guest.run(&["peers"]);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.code() == Some(3) && said.contains("can't be reached"), "{:?} {said}", out.status);
-    // If only each read had a limit, the client would complain of the 64th byte instead.
+    // If the limit applied only to each single read, the client would complain of the 64th byte instead.
     assert!(!said.contains("ttack"), "{said}");
 }
 
@@ -333,7 +333,7 @@ fn hooks_avoid_a_silent_hub_for_a_while() {
     assert_eq!(attempts(), 1);
     hook();
     assert_eq!(attempts(), 0, "nobody waits for it again so soon");
-    // A person's command tries the hub all the same. When one succeeds, the hooks' pause ends.
+    // A person's command tries the hub all the same. When such a command succeeds, the hooks' pause ends.
     assert!(!guest.run(&["peers"]).status.success());
     assert_eq!(attempts(), 1);
     let (hub, _) = hub_and_guest();

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How long a guest that asked one hub after the other would wait for a dead or silent hub.
 const DEAD_HUB_WAIT: Duration = Duration::from_secs(3);
-/// What is added to the promised times because other tests keep the machine busy. If a promise is broken, a session
-/// waits ten seconds.
+/// What is added to the promised times because other tests keep the machine busy. A broken promise still shows, since a
+/// session then waits ten seconds.
 const BUSY: Duration = Duration::from_secs(2);
 
 /// A real broker that only its own machine and the mocks can reach, and its socket as a mock's role.
@@ -196,7 +196,7 @@ fn a_power_cut_under_waiting_calls_and_locks_moves_a_session_within_four_seconds
 
     let began = Instant::now();
     cable.switch(Cable::Cut);
-    // The other hub takes over when the lease of the cut one is over.
+    // Once the lease of the hub that was cut off has ended, the other hub takes over.
     std::thread::sleep(Duration::from_secs(3));
     second.become_(leads);
     until("both calls wait there", || second.has_open("inbox") && second.has_open("lock.lock"));
@@ -313,7 +313,7 @@ fn doctor_tries_each_hub_and_says_which_one_leads() {
     assert!(said.contains("(Connection refused") && said.contains("run slm-mesh doctor on the hub"), "{said}");
 }
 
-/// A Unix socket in the place of a broker that is one of several hubs and stands by.
+/// Opens a Unix socket like that of a broker that is one of several hubs and stands by.
 fn standby_on_this_machine(place: &Place, leader: String) {
     std::fs::create_dir_all(&place.dir).unwrap();
     let listener = std::os::unix::net::UnixListener::bind(place.dir.join("mesh.sock")).unwrap();

@@ -66,7 +66,7 @@ impl Cluster {
         Cluster::start_with(None, &[])
     }
 
-    /// The same, with TLS or further words on the command lines.
+    /// Does what `start` does, with TLS or further words on the command lines.
     pub fn start_with(security: Option<Security>, options: &[&'static str]) -> Cluster {
         static RUNS: AtomicU64 = AtomicU64::new(0);
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
@@ -182,7 +182,7 @@ impl Cluster {
         self.client(name, "etcd", None, user).unwrap()
     }
 
-    /// The same, with TLS.
+    /// A client like that of `log`, with TLS.
     pub fn secure_log(&self, name: &str, tls: Option<EtcdTls>, user: Option<(&str, &str)>) -> Result<EtcdLog, String> {
         self.client(name, "etcds", tls, user)
     }

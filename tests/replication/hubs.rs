@@ -25,7 +25,7 @@ impl Cluster {
     }
 }
 
-/// The HTTP port that the settings of this place name; its port for sessions is the next one.
+/// The HTTP port in the settings of this place; its port for sessions is the next one.
 fn port(place: &Place) -> u16 {
     place.env.iter().find(|(name, _)| name == "SLM_MESH_PORT").unwrap().1.parse().unwrap()
 }
@@ -229,7 +229,7 @@ fn two_meshes_never_mix() {
     let (first, stranger) = (cluster.hub("slm"), alone(cluster.hub("slm")));
     start(&first);
     first.ok(&["state", "set", "mesh", "first"]);
-    // This machine had a mesh of its own before it became a hub of another one.
+    // This machine had a mesh of its own before it became a hub of another mesh.
     stranger.ok(&["state", "set", "mesh", "other"]);
     let mut stranger = stranger;
     stranger.env.push(("SLM_MESH_STORE".into(), cluster.setting("slm")));

@@ -58,7 +58,7 @@ fn one_hub_leads_and_a_deposed_one_stores_nothing() {
     assert_eq!(second.lead("hub2:7900"), Ok(Election::Lost("hub1:7900".into())));
     assert_eq!(second.append(Position(1), &entry(term, "not leading")), Append::Deposed);
     assert_eq!(first.append(Position(1), &entry(term, "one")), Append::Stored);
-    // As if the answer was lost, the hub appends the same entry again.
+    // The hub appends the same entry again, as it does when the answer was lost.
     assert_eq!(first.append(Position(1), &entry(term, "one")), Append::Stored);
     assert_eq!(first.append(Position(2), &entry(term, "two")), Append::Stored);
     assert_eq!(texts(&mut second, 1), ["one", "two"]);
@@ -202,7 +202,7 @@ fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
     hub_store.start_recording();
     let mut term = won(&mut hub, "hub1:7900");
     let (mut sent, mut at, mut longest) = (Vec::new(), Position(1), Duration::ZERO);
-    // A hub that cannot tell whether an entry was stored leads anew and looks, since its clients wait for an answer.
+    // A hub that cannot tell whether an entry was stored leads anew and reads the log, since its clients wait.
     let mut send_for_a_while = |store: &mut Store, log: &mut EtcdLog, mut term: Term| {
         for _ in 0..30 {
             let text = format!("message {} of {term:?}", at.0);
@@ -254,7 +254,7 @@ fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
     cluster.start_member(0);
     cluster.start_member(1);
     cluster.wait_until_healthy();
-    // A third hub finds everything that was acknowledged, and perhaps the entry of which nobody could tell.
+    // A third hub finds everything that was acknowledged, and perhaps also the entry whose fate was unknown.
     let (mut third, mut third_store) = (cluster.log("slm", None), Store::memory().unwrap());
     take_over(&mut third, "hub3:7900");
     catch_up(&mut third_store, &mut third, Position(1));

@@ -77,7 +77,7 @@ fn people_and_time_go_on_when_all_hubs_were_down_and_one_is_back() {
     let of_first = people(&[(desk, &first), (rack, &second), ("laptop", &guest)]);
     assert!(of_first[0] != of_first[1] && of_first[1] != of_first[2], "{of_first:?}");
 
-    // The second hub misses the time in which the first one has a clock that is an hour fast.
+    // The second hub is down while the first one has a clock that is an hour fast.
     second.ok(&["stop"]);
     first.ok(&["stop"]);
     let clock = fast_clock();
@@ -256,7 +256,7 @@ fn a_hub_with_older_tables_neither_follows_nor_leads() {
     start(&hub);
     hub.ok(&["state", "set", "k", "v"]);
     hub.ok(&["stop"]);
-    // A hub that was upgraded before this one leads, and uses its new tables.
+    // A hub that has already been upgraded leads, and uses its new tables.
     let mut newer = cluster.log("slm", None);
     let Ok(Election::Won(term)) = newer.lead("newer:7900") else { panic!() };
     let (last, entry) = newer.last().unwrap().unwrap();

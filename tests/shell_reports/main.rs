@@ -1,5 +1,5 @@
-//! What gets past the locks is reported: a shell command that hides what it writes, and an edit by a person.
-//! Each hook runs as the agent runs it, with inputs as captured from it.
+//! What gets past the locks is reported: a shell command that hides what it writes, and an edit by a person. Each hook
+//! runs as the agent runs it, with inputs that were captured from this agent.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -316,8 +316,8 @@ fn parallel_commands_of_one_session_and_a_command_that_failed() {
     assert!(human_mail(&place).contains("make c"));
 }
 
-/// Some agents treat what the hook at the end of a turn says as a prompt of their user, so it must be words of
-/// slm-mesh alone.
+/// Some agents treat the text of the hook at the end of a turn as a prompt from their user, so it must contain only
+/// slm-mesh's own words.
 #[test]
 fn a_command_that_failed_is_reported_to_an_agent_that_takes_the_report_as_a_prompt() {
     let (place, file) = work_tree();

@@ -11,7 +11,7 @@ fn next(seed: &mut u64) -> usize {
     (*seed >> 33) as usize
 }
 
-/// A write in whose text the name of the file stands backwards.
+/// A command that writes a file whose name it spells backwards.
 fn disguised_write(kind: usize, file: &str, turn: usize) -> String {
     let backwards: String = file.chars().rev().collect();
     let program = match kind % 2 {
@@ -21,8 +21,8 @@ fn disguised_write(kind: usize, file: &str, turn: usize) -> String {
     format!("{program} {backwards} \"turn {turn}\"")
 }
 
-/// Two agents work in one repository, mostly through the shell. Whenever one of them overwrites what the other has
-/// locked and written, one of them is told.
+/// Two agents work in one repository, mostly through the shell. Whenever one agent overwrites what the other has locked
+/// and written, at least one of them is told.
 #[test]
 fn every_lost_update_of_two_agents_is_reported_to_somebody() {
     let (place, _) = work_tree();
@@ -66,7 +66,7 @@ fn every_lost_update_of_two_agents_is_reported_to_somebody() {
             // A write that the command's text does not show.
             kind => {
                 let command = disguised_write(kind, file, turn);
-                // Every other time the holder's own command runs meanwhile, and ends before or after this one.
+                // In half of these cases, a command of the other agent also runs, and ends before or after this one.
                 let (other, order) = (&players[1 - me], next(&mut seed) % 4);
                 let meanwhile = other.call("make", "meanwhile");
                 other.hook(2, &json!({}));

@@ -1,7 +1,7 @@
 //! Which files real command lines of coding agents write: a corpus with the truth marked by hand.
 //!
-//! A file that is reported but not written would deny a harmless command, so there must be none. Of the writes that the
-//! text shows, most must be found.
+//! No file may be reported that is not written, because such a report would block a harmless command. Of the writes
+//! that the text shows, most must be found.
 
 mod branches;
 mod corpus;
@@ -13,7 +13,7 @@ use corpus::{Case, Truth};
 use slm_mesh::shell_writes::{ShellWrite, written_files};
 use std::collections::BTreeSet;
 
-/// The share of the writes shown by the text that must be found.
+/// Of the writes that the text shows, at least this share must be found.
 const CAUGHT_MIN: f64 = 0.9;
 
 fn environment(name: &str) -> Option<String> {

@@ -1,4 +1,4 @@
-//! The files that the commands of the corpus find.
+//! The file tree in which the commands of the corpus run.
 
 use slm_mesh::shell_writes::{Entry, FileTree};
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Checks that the breaks that `make sim-breaks` makes on purpose (breaks.json) still fit the source.
+//! Checks that the deliberate bugs of `make sim-breaks` (breaks.json) still fit the source.
 
 use serde_json::Value;
 use std::path::Path;

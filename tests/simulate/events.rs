@@ -5,7 +5,7 @@ use slm_mesh::base::limits::EVENTS_KEPT_MS;
 use slm_mesh::base::time;
 use std::collections::VecDeque;
 
-/// Events that are remembered.
+/// How many events are remembered.
 const KEPT: usize = 4000;
 
 /// One event, as it was pushed.

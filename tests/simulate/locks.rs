@@ -177,7 +177,7 @@ impl Locks {
         assert!(self.grants.iter().any(|grant| fits(&grant)), "{request:?} was refused by a lock that fell: {lock}");
     }
 
-    /// Paths were unlocked, or perhaps were.
+    /// Paths were unlocked, for certain or perhaps.
     pub fn unlocked(&mut self, request: &LockRequest, is_sure: bool) {
         let meant = |grant: &Grant| {
             grant.who == request.who && grant.command == request.command && request.paths.contains(&grant.path)

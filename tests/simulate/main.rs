@@ -1,4 +1,4 @@
-//! Random sessions, verbs (subcommands) and HTTP clients on one mesh with a real store, drawn by a seed: with crashes,
+//! Random sessions, verbs (subcommands) and HTTP clients on one mesh with a real store, chosen by a seed: with crashes,
 //! lost answers and connections, slow and silent readers, and clocks that jump. After every step, what arrived is
 //! compared with a model that knows only requests and answers.
 //!
@@ -24,7 +24,7 @@ use world::{Disk, World};
 /// How many seeds `make test` runs, and how many steps each seed takes.
 const SEEDS: u64 = 40;
 const STEPS: u64 = 600;
-/// One in this many seeds keeps the store in a file, which a crash leaves as `kill -9` would.
+/// One in this many seeds keeps the store in a file, and a crash leaves this file as `kill -9` would leave it.
 const FILE_EVERY: u64 = 8;
 /// In one of this many seeds, three hubs share a log, and one of them leads.
 const HUBS_EVERY: u64 = 4;

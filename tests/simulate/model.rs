@@ -37,14 +37,14 @@ pub struct Ask {
 pub struct Model {
     pub now: i64,
     pub ids: Vec<Option<String>>,
-    /// How many connections speak for each session and answer.
+    /// How many connections speak for each session, without those that have fallen silent.
     connections: Vec<usize>,
-    /// Since when each session is gone, while its grace period runs.
+    /// Since when each session has been gone, while its grace period runs.
     gone: Vec<Option<i64>>,
     /// Whether the stream of events last said that each peer is here.
     told_here: Vec<bool>,
-    /// Whether each peer was here when the broker crashed and has not come back yet: nobody is told that it left before
-    /// its grace period ends.
+    /// Whether each peer was here when the broker crashed, and has not come back yet: until its grace period ends,
+    /// nobody is told that it left.
     pardoned: Vec<bool>,
     /// Whether each peer was already away when the broker crashed.
     was_away: Vec<bool>,

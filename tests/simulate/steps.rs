@@ -250,7 +250,7 @@ impl World {
         }
     }
 
-    /// A session takes its place, by its name or by the id that it had.
+    /// A session attaches, by its name or by the id that it had.
     pub fn attach(&mut self, who: Who) {
         let conn = self.connect();
         let mut args = json!({ "agent": "test", "project": "/p", "pid": 1, "name": NAMES[who] });

@@ -346,7 +346,7 @@ impl World {
         self.end_turn(None);
     }
 
-    /// Time passes, and the loop wakes when something is due; or late, since the machine slept.
+    /// Time passes, and the loop wakes when something is due, or late if the machine slept.
     pub fn pass(&mut self, ms: i64) {
         let until = self.clock.boot + ms;
         let late = self.dice.one_in(6);

@@ -1,5 +1,5 @@
-//! What the tests of the process share: for each test, a mesh of its own in a temporary directory, on free ports, which
-//! ends with the test.
+//! What the tests of the real program share: for each test, a mesh of its own in a temporary directory, on free ports,
+//! which ends with the test.
 #![allow(dead_code)] // each test program uses its part
 
 pub mod home;
@@ -45,7 +45,7 @@ impl Place {
             ("SLM_MESH_PORT".into(), port.to_string()),
             // Tests must not search the network on which they run.
             ("SLM_MESH_DISCOVERY".into(), "off".into()),
-            // The tests check what a hook says, not how soon it does, so a busy machine must not silence it.
+            // The tests check what a hook says, not how soon it answers, so a busy machine must not silence it.
             ("SLM_MESH_HOOK_BUDGET_MS".into(), "20000".into()),
         ];
         // Where `make coverage` counts the lines that a process runs.
@@ -53,7 +53,7 @@ impl Place {
         Place { dir: root.join("mesh"), env, root }
     }
 
-    /// The same with one more setting.
+    /// This place with one more setting.
     pub fn with(mut self, name: &str, value: &str) -> Place {
         self.env.push((name.into(), value.into()));
         self
@@ -270,8 +270,8 @@ impl Socket {
     }
 }
 
-/// Makes a program that a test runs. Another process writes it: a file that this one has open for writing
-/// can't be run as long as a child that another thread has just forked holds it, too.
+/// Makes a program that a test runs. Another process writes it: if this one did, a child that another thread forks
+/// right then would hold the file open, and a file that is open for writing can't be run.
 pub fn put_program(path: &Path, text: &[u8]) {
     let mut shell = Command::new("sh");
     shell.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(path).stdin(Stdio::piped());
@@ -289,7 +289,7 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Whether a process lives. A zombie does not, once the last of its threads has let go of its files.
+/// Whether a process lives. A zombie counts as dead, unless other threads of it still run and hold its files.
 pub fn lives(pid: u32) -> bool {
     let is_zombie = || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));
     let n_threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);

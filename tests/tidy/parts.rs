@@ -21,7 +21,7 @@ fn each_part_of_the_core_keeps_its_fields_private() {
         let source = Source::read(root(), &root().join("src").join(path));
         let start = format!("pub struct {name} {{");
         let begin = source.lines.iter().position(|line| *line == start).unwrap_or_else(|| panic!("{path}: no {name}"));
-        // Beside a `mod.rs`, `pub(super)` means the part itself.
+        // In a file beside a `mod.rs`, `pub(super)` means: visible only in this part.
         let is_own_file = !path.ends_with("mod.rs") && path.matches('/').count() > 1;
         for line in source.lines[begin + 1..].iter().take_while(|line| *line != "}") {
             let field = line.trim_start();

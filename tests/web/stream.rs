@@ -79,7 +79,7 @@ fn a_page_that_does_not_read_is_dropped_and_others_stay() {
     let (mut slow, mut quick) = (page.listen(&broker), page.listen(&broker));
     let mut socket = broker.place.socket();
     let value = "x".repeat(4000);
-    // This is more than the page's buffer and the kernel's hold together.
+    // This is more than the buffers of the page and of the kernel hold together.
     for n in 0..4000 {
         socket.ask("state.set", json!({ "as": "human", "key": "k", "value": value }));
         socket.read();
@@ -87,7 +87,7 @@ fn a_page_that_does_not_read_is_dropped_and_others_stay() {
             quick.until("events", |row| row["payload"]["version"] == json!(n + 1));
         }
     }
-    // Frames under way arrive, then the stream ends before the last change.
+    // The slow page gets the frames that are under way; then its stream ends, before the last change.
     let mut heard = 0;
     while let Some(frame) = slow.frame() {
         let rows = frame["events"].as_array().cloned().unwrap_or_default();

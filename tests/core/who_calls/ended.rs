@@ -10,7 +10,7 @@ impl World {
         self.call_once("hook.turn_end", args, &session.above).unwrap();
     }
 
-    /// A hook that reports something past, and so may be late: after a tool, at the end of a turn, or for a
+    /// A hook that reports what has already happened, and so may be late: after a tool, at the end of a turn, or for a
     /// notification.
     fn late_hook(&mut self, session: &Session) -> Value {
         let mut args = self.hook_args(session);
@@ -52,7 +52,7 @@ fn a_session_that_begins_again_after_its_end_gets_its_mail() {
         let id = world.hook(&session);
         world.call_once("send", json!({ "to": id, "message": "hello" }), &[]).unwrap();
         world.end(&session);
-        // A hook that can't be late, as for a prompt or a resumed session, brings the session back.
+        // A hook that can't be late, such as the one for a prompt or a resumed session, brings the session back.
         assert_eq!(world.hook(&session), id);
         assert_eq!(world.late_hook(&session)["messages"][0]["payload"], json!("hello"), "{}", session.agent.id);
     });

@@ -7,7 +7,7 @@ use slm_mesh::base::process::Process;
 use slm_mesh::core::{ConnId, Effect};
 use slm_mesh::known_agents::by_kind;
 
-/// The name that an agent gives itself which slm-mesh does not know.
+/// The name that an agent unknown to slm-mesh gives itself.
 const NEWCOMER: &str = "newcomer";
 /// The process id of an MCP server in these tests.
 const SERVER: i64 = 77;
@@ -47,14 +47,14 @@ impl Newcomer {
         conn
     }
 
-    /// Attaches its MCP server. Returns the peer that it is.
+    /// Attaches its MCP server. Returns the id of its peer.
     fn attach(&mut self) -> String {
         self.conn = self.connect();
         let args = json!({ "agent": NEWCOMER, "project": "/p", "pid": SERVER, "knownAgent": false });
         super::id_of(&self.world.call(self.conn, "attach", args, &self.above).unwrap())
     }
 
-    /// What a verb (subcommand) below these processes learns about who it acts as.
+    /// Asks which peer a verb (subcommand) below these processes acts as.
     fn verb(&mut self, above: &[Process]) -> Result<Value, Error> {
         let conn = self.connect();
         let answer = self.world.call(conn, "whoami", json!({}), above)?;
@@ -79,7 +79,7 @@ fn an_agent_that_no_file_describes_is_never_the_person_while_its_server_comes_ba
         agent.restart_broker();
         let answer = agent.verb(&above).unwrap();
         assert_eq!((super::id_of(&answer), &answer["kind"]), (id.clone(), &json!("session")), "far: {is_far}");
-        // A person's shell beside it stays the person's.
+        // A verb in a person's shell beside the agent still acts as the person.
         assert_eq!(agent.verb(&above[1..]).unwrap()["kind"], json!("human"));
         let other = Process { start: 2, ..above[0] };
         assert_eq!(agent.verb(&[other]).unwrap()["kind"], json!("human"), "another process with that number");
@@ -230,7 +230,7 @@ fn the_locks_of_a_turn_end_with_the_last_subagent_that_outlived_it() {
         assert_eq!(n_locks(&world), 1, "another one still runs");
         end(&mut world, json!({ "subagent": "sub-2" }));
         assert_eq!(n_locks(&world), 0, "{}", agent.id);
-        // A turn that has begun meanwhile keeps its locks.
+        // If the next turn begins before the last subagent ends, that turn keeps its locks.
         world.edit(&session, None).unwrap();
         end(&mut world, json!({ "running": ["sub-3"] }));
         world.edit(&session, None).unwrap();
@@ -260,7 +260,7 @@ fn the_log_says_once_that_a_hook_speaks_for_a_session_from_outside() {
         let said = reports(&mut world, &stranger);
         assert!(said.len() == 1 && said[0].starts_with("process 9 acts as "), "{}: {said:?}", agent.id);
         assert_eq!(reports(&mut world, &stranger), Vec::<String>::new(), "once");
-        // The stranger gets no more than that: when it exits, the session stays online, since its own agent still runs.
+        // The stranger's exit does not count: the session stays online, since its own agent still runs.
         world.mesh.as_mut().unwrap().on_process_exit(&stranger.above[0], 0);
         world.settle();
         assert!(

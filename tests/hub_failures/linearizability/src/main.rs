@@ -1,8 +1,8 @@
 //! Reads the history that `make test-store` recorded, and asks the checker of todc-utils whether a single copy of each
-//! object can have shown it. Exit status: 0 when it can, 1 when not, 2 for a file that can't be read.
+//! object can have shown it. Exit status: 0 if so, 1 if not, 2 for a file that can't be read.
 //!
 //! Each line is one attempt: object, begin, end, and the words of the operation, with tabs in between. An attempt
-//! without an answer has no end: it took place at any time since its begin, or never.
+//! without an answer has no end: it took place at any time after its beginning, or never.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
@@ -69,7 +69,7 @@ impl Specification for Entry {
     }
 }
 
-/// A lock: who holds it, if anybody does, the last token that is known, and whether that is the holder's token.
+/// A lock: its holder, if any; the last known token; and whether this token is the holder's.
 struct Lock;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -156,7 +156,7 @@ where
     let mut actions = Vec::new();
     for (process, attempt) in attempts.into_iter().enumerate() {
         actions.push((attempt.began, 0, process, Action::Call(attempt.operation.clone())));
-        // At the same instant, beginnings come first: then the two may have taken place in any order.
+        // At the same instant, beginnings come before ends: then the two attempts may have taken place in any order.
         actions.push((attempt.ended.unwrap_or(u64::MAX), 1, process, Action::Response(attempt.operation)));
     }
     actions.sort_by_key(|(at, rank, process, _)| (*at, *rank, *process));
