@@ -113,9 +113,9 @@ fn check_hubs(settings: &Settings) -> Check {
     Check::well(
         about,
         match n_hubs {
-            0 => "none answers".into(),
-            1 => "1 answers; slm-mesh hubs shows it".to_owned(),
-            n => format!("{n} answer; slm-mesh hubs lists them"),
+            0 => "no hub answers".into(),
+            1 => "1 hub answers; slm-mesh hubs shows it".to_owned(),
+            n => format!("{n} hubs answer; slm-mesh hubs lists them"),
         },
     )
 }
@@ -238,8 +238,8 @@ pub fn check_lock(client: &mut Client, places: &DataDir) -> Check {
 /// Checks that HTTP answers on the port in the port file.
 fn check_http(places: &DataDir, port: u16) -> Check {
     let named = std::fs::read_to_string(places.port()).unwrap_or_default();
-    let cure = "run slm-mesh stop; the next broker uses SLM_MESH_PORT, or one of the nine ports after it if that is \
-                taken";
+    let cure = "run slm-mesh stop; the next broker uses SLM_MESH_PORT, or one of the nine ports after it if that \
+                port is taken";
     if port == 0 {
         return Check::error("HTTP", "no port was free", cure);
     }
@@ -343,7 +343,8 @@ fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, c
     let doubled = [(server.is_some(), "the server"), (has_hooks, "the hooks"), (has_commands, "the slash commands")];
     let doubled: Vec<&str> = doubled.iter().filter(|(is_doubled, _)| *is_doubled).map(|(_, what)| *what).collect();
     if doubled.is_empty() {
-        let found = format!("installed, according to {place}; it provides the server, the hooks and the skills");
+        let found =
+            format!("installed, according to {place}; the plugin provides the server, the hooks and the skills");
         return Check::well(&about, found);
     }
     let found = format!("installed, according to {place}, but setup has added {} as well", doubled.join(" and "));
@@ -367,7 +368,7 @@ fn check_own_files(about: &str, files: &[(PathBuf, String)], cure: &str) -> Opti
 fn check_registration(environment: &Environment, agent: &Agent, cure: &str) -> Check {
     let about = format!("{} server", agent.id);
     let Some(server) = environment.scope(agent).server else {
-        return Check::well(&about, "the agent has no MCP servers at this level");
+        return Check::well(&about, "the agent keeps no MCP servers in these settings");
     };
     let shown = environment.shown(&environment.server_path(agent, &server));
     if server.entry == EntryShape::YamlLine && environment.registered_program(agent, &server).is_some() {

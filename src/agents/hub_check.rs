@@ -50,7 +50,7 @@ fn check_hub(one: &HubAnswer, has_leader: bool) -> Check {
         Err(error) => {
             let (found, cure) = error.text.split_once("; ").unwrap_or((&error.text, "start the broker there"));
             let cure = match error.kind {
-                ErrorKind::Gone if has_leader => format!("{cure}; meanwhile, another hub leads"),
+                ErrorKind::Gone if has_leader => format!("{cure}; until then, another hub leads"),
                 _ => cure.to_owned(),
             };
             Check::error(&about, found, cure)

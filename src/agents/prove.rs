@@ -141,13 +141,13 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
     add("an edit of a free file passes", passed, "the hook printed something");
     let locks = scratch.ask("lock.query", json!({})).map_err(|error| error.text);
     let has_both = locks.map(|value| value["locks"].as_array().is_some_and(|locks| locks.len() == 2));
-    add("and locks the file for the session", has_both, "no lock was taken");
+    add("an edit of a free file locks the file for the session", has_both, "no lock was taken");
     // Some agents treat the reason to continue as a prompt. In these agents, the hook of that prompt shows the mail.
     let go_on = |output: String| {
         if output.contains(MAIL_CAME) { Ok(output + &play(script.prompt, &free)?) } else { Ok(output) }
     };
     let output = send(&mut scratch, "word-at-the-end").and_then(|()| play(script.stop, &free)).and_then(go_on);
-    let claim = "direct mail keeps the agent going once before it stops";
+    let claim = "direct mail makes the agent continue once before the agent stops";
     add(claim, shows(output, "word-at-the-end"), "the hook let the agent stop");
     Ok(proofs)
 }

@@ -71,7 +71,7 @@ pub const BROKER_OPS: &[BrokerMethod] = &[
     },
     BrokerMethod {
         name: "hub.status",
-        summary: "Show which hub leads, how far the other hubs are, and the state of etcd",
+        summary: "Show which hub leads, how far behind the other hubs are, and the state of etcd",
         args: &[],
         works_on_standby: true,
         run: hub_status,
@@ -87,7 +87,8 @@ pub const BROKER_OPS: &[BrokerMethod] = &[
 
 const SNAPSHOT_ARGS: &[Arg] = &[
     Arg::new("hub", ArgKind::Text { min: 1, max: 300 }, "The address of the hub that requests the copy").required(),
-    Arg::new("ticket", ArgKind::Text { min: 1, max: 300 }, "The ticket that this hub put into etcd").required(),
+    Arg::new("ticket", ArgKind::Text { min: 1, max: 300 }, "The ticket that the requesting hub put into etcd")
+        .required(),
     Arg::new("from", ArgKind::Int { min: 0, max: i64::MAX }, "The byte at which the piece begins"),
 ];
 

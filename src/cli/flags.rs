@@ -10,7 +10,7 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     (
         "start",
         "",
-        "Run the broker in the foreground, or in the background with --detach; replaces a running broker whose \
+        "Run the broker in the foreground, or in the background with --detach; this replaces a running broker whose \
          settings differ",
     ),
     ("stop", "", "Stop the broker; open sessions start it again when they need it"),
@@ -36,8 +36,8 @@ pub const VERBS: &[(&str, &str, &str)] = &[
         "PEER",
         "Show the last prompts and answers of a peer's session on this machine, without disturbing the session",
     ),
-    ("web", "", "Open the live view in a browser on this machine; prints a link that works once"),
-    ("clean", "", "Remove files that a crash left in the data directory; stops no process"),
+    ("web", "", "Open the live view in a browser on this machine, and print a link that works once"),
+    ("clean", "", "Remove files that a crash left in the data directory, without stopping any process"),
     (
         "setup",
         "[AGENT…]",
@@ -49,7 +49,11 @@ pub const VERBS: &[(&str, &str, &str)] = &[
         "",
         "Check the broker and the agents' settings and say how to fix each problem; or test an agent's hooks",
     ),
-    ("hubs", "", "List the hubs that answer on the local network, and whether each proves the shared secret"),
+    (
+        "hubs",
+        "",
+        "List the hubs that answer on the local network, and whether each proves that it knows the shared secret",
+    ),
     ("hook", "AGENT", "Answer an agent's hook; agents call this"),
     ("guard", "install|remove", "Make git refuse commits, merges and pushes of files that another peer has locked"),
     ("secret", "", "Generate a secret for SLM_MESH_SHARED_SECRET, which the machines of a mesh share"),
@@ -120,19 +124,19 @@ pub const FLAGS: &[CliFlag] = &[
     flag("as-daemon", &["start"], "Run in a new process session, as slm-mesh does when it starts a broker itself"),
     flag("dry-run", &["setup"], "Show what would change without changing anything"),
     flag("remove", &["setup"], "Remove what setup installed"),
-    flag("project", &["setup"], "Change the settings of the project in this directory instead of your own"),
+    flag("project", &["setup"], "Change the settings of the project in this directory, not your own settings"),
     flag("wake", &["setup"], "Let direct messages wake idle sessions of these agents"),
     flag("no-wake", &["setup"], "Do not let messages wake these agents"),
     flag(
         "shield",
         &["setup"],
-        "Run shell commands of these agents in a shield while others hold files in the work tree",
+        "Run shell commands of these agents in a shield while other peers hold files in the work tree",
     ),
-    flag("no-shield", &["setup"], "Do not run their shell commands in a shield"),
+    flag("no-shield", &["setup"], "Do not run shell commands of these agents in a shield"),
     flag("wake", &["hook"], "Wait in the background for direct messages that may wake the idle agent"),
     CliFlag {
         value: "AGENT",
-        ..flag("prove", &["doctor"], "Send test messages and locks through this agent's hooks, in a separate mesh")
+        ..flag("prove", &["doctor"], "Test this agent's hooks with messages and locks, in a separate mesh")
     },
     CliFlag {
         value: "NAME",

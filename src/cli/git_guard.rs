@@ -82,7 +82,7 @@ fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
         notes.extend(file.install(&program).map_err(|error| cant_write(&file.path, &error))?);
     }
     dir.record().map_err(|error| cant_write(&dir.record_path(), &error))?;
-    let text = format!("Guarded: {} in {shown} ask the mesh first.", HOOKS.join(", "));
+    let text = format!("Guarded: {} in {shown} now ask the mesh before git continues.", HOOKS.join(", "));
     let lines: Vec<String> = std::iter::once(text).chain(notes.clone()).collect();
     let value = json!({ "ok": true, "hooks": dir.path.to_string_lossy(), "notes": notes });
     print_line(&if json { value.to_string() } else { lines.join("\n") })
@@ -112,7 +112,9 @@ fn remove(json: bool) -> Result<u8, Error> {
             let removed = file.remove().map_err(|error| cant_write(&file.path, &error))?;
             n_removed += usize::from(removed);
             let kept = file.kept_copies();
-            notes.extend(kept.iter().map(|kept| format!("{} is one of your earlier hooks.", kept.display())));
+            notes.extend(
+                kept.iter().map(|kept| format!("{} is one of your earlier hooks, and was kept.", kept.display())),
+            );
         }
         if n_removed > n_before {
             places.push(dir.path.display().to_string());

@@ -117,7 +117,7 @@ impl AgentList {
             let (flag, done, able) = (self.flag, self.done, self.able.join(", "));
             return Err(Error::new(
                 ErrorKind::Usage,
-                format!("{flag}: none of these agents can be {done}; only {able} can"),
+                format!("{flag}: none of these agents can be {done}; name one of {able}"),
             ));
         }
         let is_changed = set_agents(self.setting, &agents, on, options.dry)?;

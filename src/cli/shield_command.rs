@@ -43,9 +43,7 @@ fn enter(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<std::ffi
         return Ok(Vec::new());
     }
     command_sandbox::protect(&files).map_err(|error| {
-        let text = format!(
-            "this system allows no shield ({error}); run the command without a shield, or use --if-possible, which runs it anyway"
-        );
+        let text = format!("this system allows no shield ({error}); add --if-possible to run the command without one");
         Error::new(ErrorKind::Usage, text)
     })
 }

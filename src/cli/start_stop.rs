@@ -38,7 +38,7 @@ pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json:
         if settings.text(STORE).is_empty() {
             return Err(Error::new(
                 ErrorKind::Usage,
-                format!("start: this flag is for a hub with {STORE}, which is not set"),
+                format!("start: --new-log and --rejoin need {STORE}, which is not set; set it, or omit the flag"),
             ));
         }
         if let Ok(mut client) = Client::connect_to_own(&places) {

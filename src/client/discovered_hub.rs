@@ -193,8 +193,8 @@ impl DiscoveredHub {
 /// do.
 pub fn unreachable(name: &str, error: &Error) -> Error {
     let text = format!(
-        "{}; this hub was found on the local network as {name}, and each new session searches for it again; run \
-         slm-mesh hubs to search now, and to leave the hub if it is gone",
+        "{}; this hub was found on the local network as {name}, and each new session searches for it again; \
+         run slm-mesh hubs, which searches now and leaves this hub if it is gone",
         error.text
     );
     Error::new(ErrorKind::Gone, text)

@@ -48,7 +48,7 @@ pub static EDIT: Op = Op {
         Arg::new("files", ArgKind::Texts { items: limits::EDIT_FILES_MAX, max: limits::PATH_MAX }, "Absolute paths")
             .required()
             .at(CliPlace::Hidden),
-        Arg::new("withLocks", ArgKind::Flag, "Also list the locks of others in this work tree, and the session's own")
+        Arg::new("withLocks", ArgKind::Flag, "Also list the locks of this session and of others in this work tree")
             .at(CliPlace::Hidden),
     ],
     actor: Auth::Hook,

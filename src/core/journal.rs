@@ -69,7 +69,7 @@ pub static EMIT: Op = Op {
 /// Subscribes a connection to events, which are then pushed to it.
 pub static SUBSCRIBE: Op = Op {
     name: "events.subscribe",
-    summary: "Choose which events are pushed to this session; returns the current cursor",
+    summary: "Choose which events are pushed to this session, and return the current cursor",
     args: &[Arg { required: true, ..TYPES }],
     actor: Auth::Optional,
     verb: None,

@@ -25,8 +25,9 @@ pub const TOOLS: &[Tool] = &[
     Tool {
         noun: "peers",
         title: "List Mesh Peers",
-        about: "List the other coding agents on the mesh: name, project, branch, current work and locks. Pass a name \
-                from here to mesh_send. With `detail` and a name, you also see that agent's last prompts and answers.",
+        about: "List the other coding agents on the mesh: name, project, branch, current work and locks. Pass one of \
+                these names to mesh_send. With `detail` and a name, you also see that agent's last prompts and \
+                answers.",
         default: None,
         hints: [true, false, true],
     },

@@ -118,7 +118,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_BEARER",
         range: SettingRange::Words(&["on", "off"]),
         default: "on",
-        help: "on: a hub accepts the secret itself as a bearer token over HTTP, which older clients send",
+        help: "on: a hub accepts older clients, which send the secret itself as a bearer token over HTTP",
     },
     Setting {
         name: "SLM_MESH_ROLE",
@@ -138,7 +138,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_STORE_CA",
         range: SettingRange::Text(4096),
         default: "",
-        help: "File with the certificate of etcd's authority (PEM)",
+        help: "PEM file with the certificate of the authority that signed etcd's certificates",
     },
     Setting {
         name: "SLM_MESH_STORE_CERT",
@@ -150,7 +150,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_STORE_KEY",
         range: SettingRange::Text(4096),
         default: "",
-        help: "File with the key of that certificate (PEM)",
+        help: "PEM file with the key of the certificate in SLM_MESH_STORE_CERT",
     },
     Setting {
         name: "SLM_MESH_STORE_USER",
@@ -162,7 +162,7 @@ pub const SETTINGS: &[Setting] = &[
         name: STORE_PASSWORD,
         range: SettingRange::Text(1024),
         default: "",
-        help: "Password of that user; put it into the file config, which only you can read",
+        help: "Password of the user in SLM_MESH_STORE_USER; put it into the file config, which only you can read",
     },
     Setting {
         name: "SLM_MESH_LEASE",
@@ -194,7 +194,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_HEARTBEAT_MS",
         range: SettingRange::Int(100, DAY_MS),
         default: "15000",
-        help: "How often the broker asks a quiet session whether it still answers, in milliseconds",
+        help: "How often, in milliseconds, the broker asks a quiet session whether it still answers",
     },
     Setting {
         name: "SLM_MESH_STALE_MS",
@@ -213,7 +213,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_LOCK_TTL_MIN",
         range: SettingRange::Int(1, 60),
         default: "10",
-        help: "Minutes that a lock lasts if its holder gives no number",
+        help: "Minutes that a lock lasts if the request does not say how long",
     },
     Setting {
         name: "SLM_MESH_RATE",
@@ -237,14 +237,15 @@ pub const SETTINGS: &[Setting] = &[
         name: SHIELD,
         range: SettingRange::Several(known_agents::shieldable),
         default: "",
-        help: "Agents whose shell commands run in a shield while others hold files in the work tree; setup --shield \
-               changes this setting",
+        help: "Agents whose shell commands run in a shield while other peers hold files in the work tree; setup \
+               --shield changes this setting",
     },
     Setting {
         name: NOTIFY,
         range: SettingRange::WordsOrCommand(&["off", "desktop"]),
         default: "off",
-        help: "How the broker notifies you of an unread alert: desktop, or a command that runs without a shell and gets the alert as JSON on standard input",
+        help: "How the broker notifies you of an unread alert: desktop, or a command that runs without a shell and \
+               gets the alert as JSON on standard input",
     },
     Setting {
         name: TRANSCRIPTS,

@@ -111,7 +111,7 @@ def where_nobody_is_nobody_is_found(lan):
     assert "no address" in lan.verb(lan.alone, "announce", "desk", 7899, 7900, "2.0.0", status=3)
     assert "can't be used" in lan.verb(lan.alone, "announce", "desk", 7899, 7900, "2.0.0", "10.77.0.1", status=3)
     assert "expected" in lan.verb(lan.alone, "announce", "desk", status=2)
-    assert "none answers" in lan.verb(lan.b, "doctor")
+    assert "no hub answers" in lan.verb(lan.b, "doctor")
     assert "not searched" in lan.verb(lan.b, "doctor", SLM_MESH_DISCOVERY="off")
 
 
@@ -128,7 +128,7 @@ def a_hub_is_found_with_its_facts(lan):
         table = lan.verb(lan.b, "hubs")
         assert "desk" in table and "10.77.0.1:7899" in table and "not proven" in table, table
         assert lan.hubs(lan.a)[0]["name"] == "desk", "the hub's own machine finds it"
-        assert "1 answers" in lan.verb(lan.b, "doctor")
+        assert "1 hub answers" in lan.verb(lan.b, "doctor")
         assert hub.end() == 0
     assert lan.hubs(lan.b) == []
 

@@ -42,7 +42,7 @@ const FILES: Arg = Arg::new(
 /// Takes or renews a lock.
 pub static LOCK: Op = Op {
     name: "lock.lock",
-    summary: "Lock files, folders or globs before you edit them (all of them, or none); or renew your locks",
+    summary: "Lock files, folders or globs before you edit them (either all are locked, or none); or renew your locks",
     args: &[
         FILE,
         FILES,
@@ -126,7 +126,7 @@ pub static CHECK: Op = Op {
             .at(CliPlace::Hidden),
         Arg::new("repo", PATH, "Repository id").at(CliPlace::Hidden),
         Arg::new("gitRoot", PATH, "Root of the git work tree").at(CliPlace::Hidden),
-        Arg::new("unknownCaller", ArgKind::Flag, "Nobody knows who calls, so no lock is the caller's own")
+        Arg::new("unknownCaller", ArgKind::Flag, "The caller is unknown, so no lock counts as the caller's own")
             .at(CliPlace::Hidden),
     ],
     actor: Auth::Required,

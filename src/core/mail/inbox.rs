@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 pub static INBOX: Op = Op {
     name: "inbox",
     summary: "Read your unread messages, oldest first; or show all messages, or your sent messages with receipts; or \
-              search them",
+              search your messages",
     args: &[
         Arg::new(
             "filter",
@@ -34,7 +34,7 @@ pub static INBOX: Op = Op {
         Arg::new(
             "search",
             log_operation::SEARCH,
-            "Find the latest messages, sent or received, that contain all these words; marks nothing as read",
+            "Find the latest messages, sent or received, that contain all these words, without marking them as read",
         )
         .placeholder("WORDS"),
         pagination::before(

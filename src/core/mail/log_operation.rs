@@ -24,7 +24,7 @@ pub(super) const SEARCH: ArgKind = ArgKind::Text { min: 0, max: 1024 };
 /// Reads the log.
 pub static LOG: Op = Op {
     name: "log",
-    summary: "Show the messages between peers, newest last, with receipts; marks nothing as read",
+    summary: "Show the messages between peers, newest last, with receipts, without marking them as read",
     args: &[
         Arg::new(
             "with",

@@ -303,7 +303,7 @@ impl Peers {
 
     /// The error if a shell may belong to any of these sessions.
     fn several_sessions(&self, ids: &[&PeerId]) -> Error {
-        let text = format!("this shell belongs to several sessions: {}; say which with --as", self.names_of(ids));
+        let text = format!("this shell belongs to several sessions: {}; say which one with --as", self.names_of(ids));
         candidates_error(text, ids)
     }
 

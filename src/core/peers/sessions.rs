@@ -25,7 +25,7 @@ const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
 /// Attaches a session.
 pub static ATTACH: Op = Op {
     name: "attach",
-    summary: "Attach this connection to the mesh as a peer; returns the peer's id and name",
+    summary: "Attach this connection to the mesh as a peer, and return the peer's id and name",
     args: &[
         Arg::new("name", WORD, "Preferred name; <agent>-<folder> by default").at(CliPlace::Hidden),
         Arg::new("agent", WORD, "Agent type").required().at(CliPlace::Hidden),
@@ -34,7 +34,7 @@ pub static ATTACH: Op = Op {
         Arg::new("gitBranch", PATH, "Git branch").at(CliPlace::Hidden),
         Arg::new("repo", PATH, "Repository id").at(CliPlace::Hidden),
         Arg::new("session", WORD, "The agent's own id for this session").at(CliPlace::Hidden),
-        Arg::new("id", WORD, "Peer id of an earlier connection, to resume it").at(CliPlace::Hidden),
+        Arg::new("id", WORD, "Peer id from an earlier connection, to continue as that peer").at(CliPlace::Hidden),
         Arg::new("pid", ArgKind::Int { min: 0, max: i64::MAX }, "Process id").required().at(CliPlace::Hidden),
         Arg::new("shortName", WORD, "What people call the agent; the session's default name begins with this word")
             .at(CliPlace::Hidden),
