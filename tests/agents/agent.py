@@ -87,7 +87,7 @@ class Agent:
         """The tool call that runs a shell command: a pair of tool and arguments."""
         raise NotImplementedError
 
-    def run(self, command):
+    def run_command(self, command):
         """What the model answers to have a shell command run."""
         return Call(*self.shell(command))
 

@@ -53,7 +53,7 @@ def said(request):
 def say_who(stage, proof):
     """A play in which a verb (subcommand) says as whom the agent's shell acts. Returns the request that contains what
     it said."""
-    request = yield stage.agent.run(f"{stage.bin}/slm-mesh whoami; echo session=$SLM_MESH_SESSION.")
+    request = yield stage.agent.run_command(f"{stage.bin}/slm-mesh whoami; echo session=$SLM_MESH_SESSION.")
     proof("verb", f"{stage.peer} (" in said(request), f"whoami did not say {stage.peer}: {said(request)}")
     return request
 

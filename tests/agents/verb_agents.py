@@ -52,7 +52,7 @@ class Aider(PythonAgent):
                 "--no-pretty", "--no-stream", "--no-analytics", "--no-check-update", "--no-show-model-warnings",
                 "--no-show-release-notes", "--map-tokens", "0"]
 
-    def run(self, command):
+    def run_command(self, command):
         return f"I look around.\n\n```bash\n{command}\n```\n"
 
 
@@ -66,7 +66,7 @@ def play(stage, proof, say_who):
     request = yield from say_who(stage, proof)
     stage.mesh("send", "human", HUMANS)
     stage.mesh("send", stage.peer, OWN)
-    request = yield stage.agent.run(f"{stage.bin}/slm-mesh lock held.txt; {stage.bin}/slm-mesh inbox")
+    request = yield stage.agent.run_command(f"{stage.bin}/slm-mesh lock held.txt; {stage.bin}/slm-mesh inbox")
     proof("mailbox", request.count(OWN) > 0, "its own mail was not shown")
     proof("mailbox", request.count(HUMANS) == 0, "the human's mail was shown")
     proof("gone", stage.has_online(stage.peer), "it is not online")
