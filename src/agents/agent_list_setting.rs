@@ -25,8 +25,14 @@ pub fn set_agents(setting: &str, agents: &[&str], on: bool, dry: bool) -> Result
     let value = Some(words.join(",")).filter(|value| !value.is_empty());
     let text = settings::with_line(&text, setting, value.as_deref());
     if text.is_empty() {
-        // The settings file contained nothing but this setting.
-        std::fs::remove_file(places.config()).map_err(|error| places.error("can't be written", &error))?;
+        // The settings file contained nothing but this setting, or the list came from the environment and there is no
+        // file.
+        match std::fs::remove_file(places.config()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(places.error("can't be written", &error));
+            }
+            _ => {}
+        }
     } else {
         places.write(&places.config(), &text)?;
     }

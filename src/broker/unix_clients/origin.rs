@@ -60,7 +60,7 @@ impl RemoteOrigin {
 }
 
 /// The number that is added to the start times of this machine's processes.
-static OWN_SALT: LazyLock<u64> = LazyLock::new(|| fnv1a(&sys::host()));
+static OWN_SALT: LazyLock<u64> = LazyLock::new(|| fnv1a(sys::host()));
 
 /// A process as the mesh knows it. The salt, which depends on the machine, is added to the start time. So the process
 /// is not mistaken for a process with the same id on another machine, and is still recognised when another hub leads.

@@ -17,6 +17,9 @@ use std::time::Duration;
 const BUDGET: Duration = Duration::from_millis(500);
 /// Maximum number of locks that a refusal names.
 const NAMED_MAX: usize = 10;
+/// Maximum length of the list of refs that git passes for a push, in bytes. A mirror of a large repository pushes some
+/// hundred thousand refs, of about 150 bytes each.
+const REFS_BYTES_MAX: u64 = 64 << 20;
 /// The arguments with which git lists the files that a commit or a merge changes.
 const STAGED: &[&str] = &["diff", "--cached", "--name-only", "-z", "--no-renames"];
 
@@ -102,8 +105,12 @@ fn locks_of_others(client: &mut Client, params: &Map<String, Value>) -> Result<V
 /// The files of a push. Git passes one line per ref to the hook: `local-ref local-id remote-ref remote-id`.
 fn pushed_files() -> Result<Vec<u8>, Error> {
     let mut text = Vec::new();
-    // If the input cannot be read, nothing is checked, and the push passes.
-    let _ = std::io::stdin().lock().take(1 << 20).read_to_end(&mut text);
+    let failed = |why: &str| Error::new(ErrorKind::Usage, format!("the list of pushed refs {why}"));
+    match std::io::stdin().lock().take(REFS_BYTES_MAX + 1).read_to_end(&mut text) {
+        Ok(n) if n as u64 <= REFS_BYTES_MAX => {}
+        Ok(_) => return Err(failed("is longer than 64 MiB")),
+        Err(error) => return Err(failed(&format!("cannot be read ({error})"))),
+    }
     let mut files = Vec::new();
     for line in String::from_utf8_lossy(&text).lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
