@@ -264,7 +264,7 @@ fn lock_queries_with_globs_that_others_pipeline_are_their_own_cost() {
     let mut pipelines: Vec<UnixStream> = (0..8).map(|_| connect(&stage.place)).collect();
     for stream in &mut pipelines {
         stream.set_nonblocking(true).unwrap();
-        // What does not fit into the socket now need not be sent.
+        // Bytes that do not fit into the socket's buffer at once need not be sent.
         let _ = stream.write(query.as_bytes());
     }
     // Each call once took more than a second. The bound is loose, because the machine may be busy with other tests.

@@ -10,7 +10,7 @@ use support::{Place, Socket};
 const N_PEERS: usize = 300;
 const N_LOCKS: usize = 700;
 
-/// Attaches the peers; the first of them take the locks.
+/// Attaches the peers; the first few of them take the locks.
 fn crowd(place: &Place) -> Vec<Socket> {
     let mut sockets = Vec::new();
     for n in 0..N_PEERS {

@@ -92,7 +92,7 @@ fn check_owners(places: &DataDir) -> Option<Check> {
         None => Check::well(about, format!("all {} files in {shown} are yours", files.len())),
         Some(first) => {
             let found =
-                format!("{} files in {shown} belong to another user, such as {}", foreign.len(), first.display());
+                format!("{} files in {shown}, such as {}, belong to another user", foreign.len(), first.display());
             Check::error(about, found, format!("sudo chown -R {} {shown}", sys::uid()))
         }
     })

@@ -37,7 +37,7 @@ pub struct Proof {
 pub const NOT_PROVEN: &[&str] = &[
     "that the agent runs these hooks (ask the agent, or look at its log; in Codex, type /hooks)",
     "that the agent's model heeds what the hooks show it",
-    "that no shell command of the agent writes a locked file, because no hook can find all files that a command writes",
+    "that no shell command of the agent writes a locked file (no hook can find all files that a command writes)",
 ];
 
 /// A temporary mesh, which ends together with the proof.

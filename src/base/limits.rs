@@ -71,7 +71,7 @@ pub const GRACE_MS: i64 = 5_000;
 /// How long the locks of a session on another machine outlive its connection, because a network may fail for a
 /// moment.
 pub const REMOTE_GRACE_MS: i64 = 30_000;
-/// If a lock would expire while its command still runs, the lock is extended by this time.
+/// If a lock would expire while its command still runs, the lock is extended by this many milliseconds.
 pub const COMMAND_LEASE_MS: i64 = 600_000;
 /// Maximum number of peers of one linked mesh that this mesh lists.
 pub const LINKED_MAX: usize = 500;

@@ -67,7 +67,7 @@ impl ShutdownDecision {
         self.request(ShutdownReason::Stopped);
     }
 
-    /// When the broker ends if nobody uses it until then, in ms.
+    /// The time at which the broker ends if nobody uses it before then, in ms.
     pub fn idle_deadline(&self) -> Option<i64> {
         self.idle_ms.map(|idle_ms| self.last_use + idle_ms)
     }

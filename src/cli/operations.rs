@@ -24,9 +24,9 @@ pub enum Rendered {
 pub enum RowStream {
     /// Messages, which are reported as read after they are printed.
     Messages,
-    /// Events. A call can continue after a sequence number.
+    /// Events. A call can ask for those after a given sequence number.
     Events,
-    /// Messages in the log, which arrives in pages. A call can continue after a sequence number.
+    /// Messages in the log, which arrives in pages. A call can ask for those after a given sequence number.
     Log,
 }
 

@@ -76,7 +76,7 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
             print_line(&format!("Mail may wake idle sessions of: {}", named(&environment.wake)))?;
         }
         if options.shield.is_some() {
-            print_line(&format!("Shell commands run in a shield for: {}", named(&environment.shield)))?;
+            print_line(&format!("Agents whose shell commands run in a shield: {}", named(&environment.shield)))?;
         }
     }
     Ok(u8::from(is_open))

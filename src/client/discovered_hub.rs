@@ -49,7 +49,8 @@ enum Membership {
 pub enum LeavePolicy {
     /// Never, because a session of this process uses the hub.
     Never,
-    /// After two searches in a row have not found the hub, because other processes may still be using it.
+    /// After two searches in a row have missed the hub. One miss is not enough, because other processes may still be
+    /// using the hub.
     AfterSecondMiss,
     /// At once.
     Immediately,

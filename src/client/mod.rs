@@ -414,7 +414,7 @@ fn stuck(pid: Option<i64>) -> Error {
              or end it with slm-mesh stop --force"
         ),
         None => "the broker does not answer, because it is stopped or stuck; it runs in another PID namespace (a \
-                 container), so continue or end it there"
+                 container), so resume it or end it there"
             .into(),
     };
     Error::new(ErrorKind::TimedOut, text)

@@ -25,7 +25,10 @@ pub(crate) const NAMING: [Arg; 12] = [
     flag("sharedHooks", "Other agents also run hooks in this dialect"),
     flag("continues", "The agent said that its session continues under this key"),
     flag("keyedCalls", "Tool calls of this agent carry the session's key"),
-    flag("mayBeLate", "The hook reports something that has happened, so it may arrive after its session has ended"),
+    flag(
+        "mayBeLate",
+        "The hook reports something that has already happened, so its report may arrive after the session has ended",
+    ),
     arg("transcript", limits::PATH_MAX, "Path of the session's transcript; empty means that nobody may read it"),
 ];
 

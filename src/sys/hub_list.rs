@@ -98,7 +98,7 @@ impl fmt::Display for HubAddress {
     }
 }
 
-/// Parses the whole setting of a guest.
+/// Parses a guest's setting that lists its hubs.
 ///
 /// # Errors
 /// If an element is wrong. The error says what is wrong with the first such element, and what to write instead.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// The pause between two calls of the honest client, and how many calls it makes for each row.
 const PAUSE: Duration = Duration::from_millis(5);
 const N_CALLS: usize = 600;
-/// What one call in a hundred may take during a flood, microseconds.
+/// Limit for the 99th percentile of the times of calls during a flood, in microseconds.
 const MOST: f64 = 5_000.0;
 /// Connections of each flood.
 const N_GLOBBERS: usize = 8;

@@ -384,7 +384,7 @@ fn two_hooks_of_one_event_show_everything_once() {
     assert_eq!(later.len(), 1, "{later:?}");
 }
 
-/// An agent answers to the channel that the text names, so the name must be right.
+/// An agent sends its answer to the channel that the text names, so the name must be right.
 #[test]
 fn mail_to_a_channel_names_the_channel() {
     let place = Place::new();

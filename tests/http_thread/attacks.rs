@@ -109,7 +109,7 @@ fn a_flood_of_requests_is_held_back() {
 
 #[test]
 fn a_busy_pipeline_leaves_others_their_turn() {
-    // The gate refuses all requests, so only the HTTP thread works. The gate records their order, and blocks the thread
+    // The gate refuses all requests, so only the HTTP thread has work to do. The gate records their order, and blocks the thread
     // until both clients have sent theirs.
     let (release, released) = channel();
     let (note, seen) = channel();

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub enum Got {
     /// The call succeeded.
     Done(Value),
-    /// The call was refused: the kind of error, and its sentence.
+    /// The call was refused: the kind of error, and its message.
     Refused(String, String),
     /// The answer was lost, so nobody knows.
     Lost,

@@ -143,7 +143,7 @@ impl Snippet {
             let is_method = at > 0 && is_sign(self.tokens.get(at - 1), '.');
             let owner = if is_method && at >= 2 { self.owner(at - 2) } else { None };
             let has_call = is_sign(self.tokens.get(at + 1), '(');
-            // In Perl and Ruby, a call needs no brackets.
+            // In Perl and Ruby, a call needs no parentheses.
             if !has_call && !matches!(self.language, Perl | Ruby) {
                 continue;
             }
