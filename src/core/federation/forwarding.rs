@@ -79,7 +79,7 @@ impl Mesh {
 
     /// Whether a message waits for any link. While a message waits, the broker keeps running.
     pub fn has_mail_to_forward(&self) -> bool {
-        let linked = self.peers.all().iter().filter(|peer| self.federation.reaches(&peer.row));
+        let linked = self.peers.linked().filter(|peer| self.federation.reaches(&peer.row));
         linked
             .map(|peer| self.mail.waiting_for(&self.turn.store, &peer.row.id))
             .any(|waiting| waiting.is_some_and(|n| n > 0))
@@ -116,7 +116,7 @@ impl Mesh {
     fn waiting_messages(&self, link: &MeshLink, max: usize, now: i64) -> Result<Vec<Message>, Error> {
         let store = &self.turn.store;
         let mut waiting: Vec<Message> = Vec::new();
-        for peer in self.peers.all().iter().filter(|peer| peer.row.mesh() == Some(&link.url)) {
+        for peer in self.peers.linked().filter(|peer| peer.row.mesh() == Some(&link.url)) {
             if self.mail.waiting_for(store, &peer.row.id) == Some(0) {
                 continue;
             }

@@ -106,7 +106,7 @@ impl Federation {
 
     /// When the next linked mesh will count as silent, in ms.
     pub(in crate::core) fn deadline(&self, peers: &Peers) -> Option<i64> {
-        let online = peers.all().iter().filter(|peer| peer.row.online).filter_map(|peer| peer.row.mesh());
+        let online = peers.linked().filter(|peer| peer.row.online).filter_map(|peer| peer.row.mesh());
         // A mesh that the settings no longer name counts as silent at once.
         online.map(|mesh| self.link_to(mesh).map_or(0, |link| self.silent_at(link))).min()
     }
@@ -182,7 +182,7 @@ impl Mesh {
     pub(in crate::core) fn links_view(&self, now: i64) -> Result<Value, Error> {
         let mut rows = Vec::new();
         for link in self.federation.links() {
-            let theirs = self.peers.all().iter().filter(|peer| peer.row.mesh() == Some(&link.url));
+            let theirs = self.peers.linked().filter(|peer| peer.row.mesh() == Some(&link.url));
             let (mut waiting, mut online) = (0, 0);
             for peer in theirs {
                 waiting += self.turn.store.count_unread(&peer.row.id)?;

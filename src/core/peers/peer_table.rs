@@ -1,7 +1,7 @@
 //! The table of peers: their order, their ids, and the times at which their state changes without an event.
 //!
-//! **Invariant:** finding a peer, the clients of the old HTTP API, or the next deadline takes no longer with five
-//! thousand peers than with five.
+//! **Invariant:** finding a peer, the clients of the old HTTP API, the peers of linked meshes, or the next deadline takes
+//! no longer with five thousand other peers than with five.
 
 use super::Peer;
 use crate::base::ids::PeerId;
@@ -17,6 +17,8 @@ pub(super) struct PeerTable {
     positions: HashMap<PeerId, usize>,
     /// The clients of the old HTTP API.
     http_clients: BTreeSet<PeerId>,
+    /// The peers of linked meshes.
+    linked: BTreeSet<PeerId>,
     /// The deadlines of peers, in ms. If a peer's deadline has changed, its old entry is dropped once that entry
     /// comes first.
     deadlines: BTreeSet<(i64, PeerId)>,
@@ -43,8 +45,15 @@ impl PeerTable {
         self.http_clients.iter().filter_map(|id| self.get(id))
     }
 
+    /// The peers of linked meshes, oldest first.
+    pub(super) fn linked(&self) -> impl Iterator<Item = &Peer> {
+        let mut positions: Vec<usize> = self.linked.iter().filter_map(|id| self.positions.get(id).copied()).collect();
+        positions.sort_unstable();
+        positions.into_iter().map(|n| &self.peers[n])
+    }
+
     /// The peer with this id, for a caller that changes it. The caller must not change the id, or whether the peer
-    /// is a client of the old HTTP API.
+    /// is a client of the old HTTP API or belongs to a linked mesh.
     pub(super) fn get_mut(&mut self, id: &str) -> Option<&mut Peer> {
         let n = *self.positions.get(id)?;
         if self.changed.last() != Some(&n) {
@@ -69,10 +78,13 @@ impl PeerTable {
     /// Appends a peer. If the table already has a peer with this id, that peer is replaced, and the position stays the
     /// same.
     pub(super) fn put(&mut self, peer: Peer) {
-        if peer.row.is_http() {
-            self.http_clients.insert(peer.row.id.clone());
-        } else {
-            self.http_clients.remove(&peer.row.id);
+        for (kind, belongs) in [(&mut self.http_clients, peer.row.is_http()), (&mut self.linked, peer.row.is_linked())]
+        {
+            if belongs {
+                kind.insert(peer.row.id.clone());
+            } else {
+                kind.remove(&peer.row.id);
+            }
         }
         match self.get_mut(&peer.row.id) {
             Some(known) => *known = peer,
@@ -89,6 +101,7 @@ impl PeerTable {
         if let Some(n) = self.positions.remove(id) {
             self.peers.remove(n);
             self.http_clients.remove(id);
+            self.linked.remove(id);
             self.positions.values_mut().filter(|position| **position > n).for_each(|position| *position -= 1);
             self.note_all();
         }
@@ -135,6 +148,7 @@ impl PeerTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::ids::MeshUrl;
     use crate::base::stored_enums::PeerKind;
     use crate::store::PeerRow;
 
@@ -147,8 +161,11 @@ mod tests {
     }
 
     fn peer(n: u64) -> Peer {
-        let kind =
-            if n.is_multiple_of(3) { PeerKind::Http { push_socket: None } } else { PeerKind::Session { key: None } };
+        let kind = match n % 4 {
+            0 => PeerKind::Http { push_socket: None },
+            1 => PeerKind::Linked { mesh: MeshUrl::from("http://desk:7899") },
+            _ => PeerKind::Session { key: None },
+        };
         Peer::new(PeerRow { id: format!("peer-{n}").into(), kind, ..PeerRow::default() }, 0)
     }
 
@@ -176,6 +193,9 @@ mod tests {
                 assert_eq!(found, table.iter().map(|peer| peer.row.id.as_str()).find(|known| *known == id), "{seed}");
                 let n_http = table.iter().filter(|peer| peer.row.is_http()).count();
                 assert_eq!(table.http_clients().count(), n_http, "seed {seed}, step {now}");
+                let linked = table.linked().map(|peer| peer.row.id.clone());
+                let expected = table.iter().filter(|peer| peer.row.is_linked()).map(|peer| peer.row.id.clone());
+                assert!(linked.eq(expected), "seed {seed}, step {now}");
                 let deadlines: Vec<i64> = table.iter().filter_map(|peer| peer.deadline(&settings)).collect();
                 assert_eq!(table.deadline(&settings), deadlines.iter().min().copied(), "seed {seed}, step {now}");
                 let until = deadlines.iter().min().unwrap_or(&0) + below(&mut dice, 30) as i64;

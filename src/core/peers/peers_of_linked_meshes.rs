@@ -121,6 +121,11 @@ impl Peers {
         journal.record(turn, self, &change, &row.id, now)
     }
 
+    /// The peers of linked meshes, oldest first.
+    pub(in crate::core) fn linked(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.linked()
+    }
+
     /// Marks matching linked peers as offline.
     pub(in crate::core) fn mark_missing(
         &mut self,
@@ -131,7 +136,7 @@ impl Peers {
         now: i64,
     ) -> Result<(), Error> {
         let missed = |peer: &&Peer| peer.row.online && peer.row.mesh().is_some_and(|mesh| is_missing(peer, mesh));
-        let missing: Vec<PeerId> = self.peers.iter().filter(missed).map(|peer| peer.row.id.clone()).collect();
+        let missing: Vec<PeerId> = self.peers.linked().filter(missed).map(|peer| peer.row.id.clone()).collect();
         for id in missing {
             let Some(peer) = self.get_mut(&id) else { continue };
             (peer.row.online, peer.row.last_seen) = (false, now);
@@ -152,7 +157,7 @@ impl Peers {
     /// Whether there is room for one more linked peer. If the limit is reached, an offline linked peer without
     /// unread mail is removed to make room. If there is no such peer, there is no room.
     fn has_room_for_linked(&mut self, turn: &mut Turn, mail: &mut Mail) -> Result<bool, Error> {
-        let linked: Vec<&Peer> = self.peers.iter().filter(|peer| peer.row.is_linked()).collect();
+        let linked: Vec<&Peer> = self.peers.linked().collect();
         if linked.len() < 2 * limits::LINKED_MAX {
             return Ok(true);
         }
