@@ -107,7 +107,7 @@ impl Peers {
         let by_id = id.and_then(|id| self.get(id)).filter(|peer| peer.row.is_session());
         let by_key = || {
             let key = row.session_key()?;
-            sessions().find(|peer| peer.row.agent == row.agent && peer.has_key(key))
+            sessions().find(|peer| peer.has_key(key) && peer.row.agent == row.agent)
         };
         let by_connection = || {
             let mut attached = own?.peers().iter().filter_map(|id| self.get(id));
@@ -115,9 +115,10 @@ impl Peers {
         };
         let by_process = || {
             let process = own.and_then(|own| own.agent)?;
-            let detached = sessions().filter(|peer| peer.connections == 0 && is_alike(&peer.row, row));
+            // Numbers are compared before texts, because this looks at all peers.
+            let detached = sessions().filter(|peer| peer.connections == 0 && peer.is_run_by(&process));
             // If a process has several sessions, nothing shows which of them attaches.
-            only(detached.filter(|peer| peer.is_run_by(&process)))
+            only(detached.filter(|peer| is_alike(&peer.row, row)))
         };
         match by_id.or_else(by_key).or_else(by_connection).or_else(by_process) {
             Some(peer) => FormerPeer::Proven(peer.row.id.clone()),
@@ -130,7 +131,7 @@ impl Peers {
     fn by_former_name(&self, evidence: &SessionEvidence) -> Option<PeerId> {
         let SessionEvidence { row, name, is_name_chosen, .. } = *evidence;
         let is_same =
-            |peer: &&Peer| peer.row.is_session() && is_alike(&peer.row, row) && is_numbered(&peer.row.name, name);
+            |peer: &&Peer| peer.row.is_session() && is_numbered(&peer.row.name, name) && is_alike(&peer.row, row);
         // A session that only its hooks have registered may still be working under its own key, until a hook
         // reports its end.
         let has_other_key =
@@ -149,8 +150,8 @@ impl Peers {
     /// this default name, with or without a number.
     pub(super) fn ended_alike(&self, row: &PeerRow, name: &str) -> Vec<PeerId> {
         let has_ended = |peer: &Peer| peer.has_left && peer.offline_since.is_none();
-        let is_same = |peer: &Peer| is_alike(&peer.row, row) && is_numbered(&peer.row.name, name);
-        let is_it = |peer: &&Peer| peer.row.is_session() && is_same(peer) && has_ended(peer);
+        let is_same = |peer: &Peer| is_numbered(&peer.row.name, name) && is_alike(&peer.row, row);
+        let is_it = |peer: &&Peer| peer.row.is_session() && has_ended(peer) && is_same(peer);
         let ended = self.peers.iter().filter(is_it).filter(|peer| !self.may_be_alive(peer, row.pid));
         ended.map(|peer| peer.row.id.clone()).collect()
     }
