@@ -262,11 +262,14 @@ def responses(door, path, body):
 
 
 def completions(door, path, body):
-    tools = [{"name": tool["function"]["name"]} for tool in body.get("tools") or [] if "function" in tool]
+    functions = [tool["function"] for tool in body.get("tools") or [] if "function" in tool]
+    tools = [{"name": one["name"], "required": one.get("parameters", {}).get("required", [])} for one in functions]
     answer, n = door.server.answer(path, body, tools)
     if isinstance(answer, Call):
+        # OpenHands wants the model to judge each call.
+        judged = {"security_risk": "LOW"} if "security_risk" in answer.offered.get("required", []) else {}
         call = {"index": 0, "id": f"call_{n}", "type": "function",
-                "function": {"name": answer.offered["name"], "arguments": json.dumps(answer.arguments)}}
+                "function": {"name": answer.offered["name"], "arguments": json.dumps({**judged, **answer.arguments})}}
         said, reason = {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
     else:
         said, reason = {"role": "assistant", "content": answer}, "stop"

@@ -61,7 +61,7 @@ class OpenHands(PythonAgent):
         return [("file_editor", {"command": "create", "path": str(path), "file_text": text})]
 
     def shell(self, command):
-        return "terminal", {"command": command, "security_risk": "LOW"}
+        return "terminal", {"command": command}
 
 
 class Vibe(PythonAgent):
