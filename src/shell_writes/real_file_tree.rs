@@ -1,7 +1,8 @@
 //! The files on this machine, read within limits.
 
 use super::{Entry, FileTree};
-use std::fs::{self, File};
+use std::cell::RefCell;
+use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -14,23 +15,36 @@ const PATCH_MAX: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct Disk {
     patches_below: Option<PathBuf>,
+    /// The path that was looked up last, and what is there. Several questions in a row are about one path, and each
+    /// look at the disk is a system call.
+    last_lookup: RefCell<(String, Option<Metadata>)>,
 }
 
 impl Disk {
     /// A file tree in which patch files below this directory may be read.
     pub fn new(directory: &Path) -> Disk {
-        Disk { patches_below: fs::canonicalize(directory).ok() }
+        Disk { patches_below: fs::canonicalize(directory).ok(), last_lookup: RefCell::default() }
+    }
+
+    /// What is at a path. A link is not followed.
+    fn lookup(&self, path: &str) -> Option<Metadata> {
+        let mut last = self.last_lookup.borrow_mut();
+        if last.0 != path {
+            *last = (path.to_owned(), fs::symlink_metadata(path).ok());
+        }
+        last.1.clone()
     }
 }
 
 impl FileTree for Disk {
     fn is_folder(&self, path: &str) -> Option<bool> {
+        let found = self.lookup(path)?;
         // A broken link counts as a file, because a command would replace it.
-        fs::metadata(path).or_else(|_| fs::symlink_metadata(path)).ok().map(|found| found.is_dir())
+        Some(if found.is_symlink() { fs::metadata(path).is_ok_and(|end| end.is_dir()) } else { found.is_dir() })
     }
 
     fn is_link(&self, path: &str) -> bool {
-        fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
+        self.lookup(path).is_some_and(|found| found.is_symlink())
     }
 
     fn has_content(&self, path: &str) -> bool {
