@@ -8,8 +8,8 @@ use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike,
 /// The list that contains the hooks.
 const LIST: &str = "hooks";
 
-/// Appends a table for each event to a text, and removes our older tables. If the text already has exactly these tables
-/// of ours, it stays unchanged.
+/// Appends a table for each event to a text, and removes our older tables. If our tables in the text are already exactly
+/// these, the text stays unchanged.
 ///
 /// # Errors
 /// If the text is not valid TOML, or its list of hooks is not a list.

@@ -251,8 +251,8 @@ def shown_twice(requests):
 
 
 def keep_inputs(stage, folder):
-    """Writes what the hooks were told, one file for each event, with the folders renamed to /work and /home. Of several
-    edits, it keeps the one of the locked file; of several tools, one of ours."""
+    """Writes what the hooks were told, one file for each event, with the folders renamed to /work and /home. If there
+    are several edits, it keeps the edit of the locked file; if there are several tools, a tool of slm-mesh."""
     found = {}
     for path in sorted(stage.log.glob("*.in")):
         told = json.loads(path.read_text())

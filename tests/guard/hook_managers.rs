@@ -160,6 +160,6 @@ fn real_hook_managers_and_the_guard_get_along() {
         assert_eq!(std::fs::read_to_string(place.root.join("seen")).unwrap(), "ran\nran\nran\n", "{tool}");
         guard(&place, "repo", "remove");
         manager.install(&alone);
-        assert_eq!(hooks(&place), hooks(&alone), "{tool}: nothing of the guard stays");
+        assert_eq!(hooks(&place), hooks(&alone), "{tool}: the guard left something behind");
     }
 }

@@ -59,7 +59,7 @@ pub struct Ledger {
     /// For each kind of caller: its calls, those lost or refused as gone, and the longest time of a call that did not
     /// wait.
     pub calls: BTreeMap<&'static str, (u64, u64, Duration)>,
-    /// Refusals by who was refused, the call and the reason.
+    /// How many calls were refused, by caller, call and reason.
     pub refusals: BTreeMap<String, u64>,
     /// Messages that came with the mark `again`.
     pub n_again: u64,
