@@ -5,10 +5,11 @@
 
 use super::auth::{ContentKind, NoiseChannel};
 use super::encrypted::{self, Received};
+use super::guest_socket::GuestSocket;
 use super::liveness::Liveness;
 use crate::wire::line_splitter::LineBuffer;
 use mio::event::Event;
-use mio::net::{TcpStream, UnixStream};
+use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Instant;
@@ -52,7 +53,7 @@ struct Readiness {
 
 /// Carries lines between a WebSocket and a socket pair.
 pub struct Bridge {
-    socket: WebSocket<TcpStream>,
+    socket: WebSocket<GuestSocket>,
     framing: Framing,
     /// The bridge's end of the pair.
     pair: UnixStream,
@@ -75,7 +76,7 @@ impl Bridge {
     /// # Errors
     /// When the pair can't be registered in the poll.
     pub fn new(
-        socket: WebSocket<TcpStream>,
+        socket: WebSocket<GuestSocket>,
         framing: Framing,
         mut pair: UnixStream,
         registry: &Registry,
@@ -103,6 +104,7 @@ impl Bridge {
             self.ready.pair_closed |= event.is_read_closed();
         } else {
             self.ready.network |= event.is_readable() || event.is_read_closed() || event.is_error();
+            self.socket.get_mut().note_event(event.is_read_closed() || event.is_error());
         }
     }
 
@@ -222,6 +224,7 @@ impl Bridge {
 
     /// Sends bytes from the pair as messages. Returns false if this fails.
     fn write_lines(&mut self, bytes: &[u8]) -> bool {
+        self.liveness.note_sent(Instant::now());
         match &mut self.framing {
             Framing::Encrypted(_) => self.write_sealed(ContentKind::Lines, bytes),
             Framing::Plain(lines) => {

@@ -10,7 +10,7 @@ use super::auth::{ContentKind, NoiseChannel};
 use super::encrypted::{self, Received};
 use super::guest::SecondOpinion;
 use super::hub_socket::HubSocket;
-use super::liveness::Liveness;
+use super::liveness::{Liveness, PING_AFTER_LINES};
 use crate::sys::socket_wait::{SocketEvent, wait_for};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -108,7 +108,8 @@ impl Shared {
 impl Read for GuestStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let timeout = if self.is_nonblocking { Some(Duration::ZERO) } else { self.read_timeout };
-        let end = timeout.map(|timeout| Instant::now() + timeout);
+        let began = Instant::now();
+        let end = timeout.map(|timeout| began + timeout);
         loop {
             let now = Instant::now();
             let check_at = {
@@ -121,7 +122,12 @@ impl Read for GuestStream {
                 if connection.has_ended {
                     return Ok(0);
                 }
-                connection.liveness.deadline()
+                // Another thread may write lines while this one waits, and a ping may then be due sooner. Lines often
+                // follow those that were read last; after a silence, whoever writes lines sends a ping with them.
+                match began + PING_AFTER_LINES {
+                    at if at > now => at.min(connection.liveness.deadline()),
+                    _ => connection.liveness.deadline(),
+                }
             };
             if end.is_some_and(|end| now >= end) {
                 return Err(ErrorKind::WouldBlock.into());
@@ -217,9 +223,14 @@ impl Connection {
         if self.has_ended {
             return Err(ErrorKind::BrokenPipe.into());
         }
+        let ping = self.liveness.note_sent_after_silence(Instant::now());
         for content in bytes.chunks(CONTENT_MAX) {
             let sealed = encrypted::seal(&mut self.channel, ContentKind::Lines, content).map_err(io::Error::other)?;
             self.queue(sealed);
+        }
+        if let Some(ping) = ping {
+            let sealed = encrypted::seal(&mut self.channel, ContentKind::Ping, &ping.to_bytes());
+            self.queue(sealed.map_err(io::Error::other)?);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 
 use super::auth::{HubHandshake, NetworkKey};
 use super::bridge::Framing;
+use super::guest_socket::GuestSocket;
 use super::hub_listener::BearerCheck;
 use super::{GUEST_PATH, SUBPROTOCOL, websocket_config};
 use crate::wire::line_splitter::LineBuffer;
@@ -47,7 +48,7 @@ pub enum Rejection {
 /// A connection that was accepted.
 pub struct AcceptedSocket {
     /// The WebSocket of the connection.
-    pub socket: WebSocket<TcpStream>,
+    pub socket: WebSocket<GuestSocket>,
     /// How lines are put into the messages of the WebSocket.
     pub framing: Framing,
 }
@@ -55,9 +56,9 @@ pub struct AcceptedSocket {
 type UpgradeCheck = Box<dyn FnOnce(&Request, Response) -> Result<Response, ErrorResponse> + Send>;
 
 enum Stage {
-    Upgrading(MidHandshake<ServerHandshake<TcpStream, UpgradeCheck>>),
-    AwaitingHello(WebSocket<TcpStream>),
-    AwaitingConfirmation(WebSocket<TcpStream>, HubHandshake),
+    Upgrading(MidHandshake<ServerHandshake<GuestSocket, UpgradeCheck>>),
+    AwaitingHello(WebSocket<GuestSocket>),
+    AwaitingConfirmation(WebSocket<GuestSocket>, HubHandshake),
 }
 
 /// A connection whose client has not yet proven that it knows the secret.
@@ -83,8 +84,9 @@ impl PendingHandshake {
     pub fn start(stream: TcpStream, bearer: BearerCheck) -> PendingHandshake {
         let role = Arc::new(OnceLock::new());
         let check = upgrade_check(bearer, Arc::clone(&role));
+        let socket = GuestSocket::new(stream);
         PendingHandshake {
-            stage: Stage::Upgrading(ServerHandshake::start(stream, check, Some(websocket_config()))),
+            stage: Stage::Upgrading(ServerHandshake::start(socket, check, Some(websocket_config()))),
             role,
         }
     }
@@ -119,7 +121,7 @@ fn rejection(role: Option<&RequestedRole>) -> Rejection {
     }
 }
 
-fn await_hello(mut socket: WebSocket<TcpStream>, role: Arc<OnceLock<RequestedRole>>, key: &NetworkKey) -> Progress {
+fn await_hello(mut socket: WebSocket<GuestSocket>, role: Arc<OnceLock<RequestedRole>>, key: &NetworkKey) -> Progress {
     match read_message(&mut socket) {
         Ok(Some(first)) => match HubHandshake::reply(key, &first) {
             Ok((handshake, reply)) => {
@@ -136,7 +138,7 @@ fn await_hello(mut socket: WebSocket<TcpStream>, role: Arc<OnceLock<RequestedRol
 }
 
 fn await_confirmation(
-    mut socket: WebSocket<TcpStream>,
+    mut socket: WebSocket<GuestSocket>,
     handshake: HubHandshake,
     role: Arc<OnceLock<RequestedRole>>,
 ) -> Progress {
@@ -154,7 +156,7 @@ fn await_confirmation(
 }
 
 /// Closes a connection whose client has a wrong secret. The client learns nothing more.
-fn reject(mut socket: WebSocket<TcpStream>) -> Progress {
+fn reject(mut socket: WebSocket<GuestSocket>) -> Progress {
     // If this fails, the client has already hung up.
     let _ = socket.close(None).and_then(|()| socket.flush());
     Progress::Rejected(Rejection::WrongSecret)
@@ -210,7 +212,7 @@ fn refuse(status: StatusCode, reason: &str) -> ErrorResponse {
 }
 
 /// Reads the next message, if it has arrived. Anything that does not belong to a handshake is an error.
-fn read_message(socket: &mut WebSocket<TcpStream>) -> Result<Option<Vec<u8>>, ()> {
+fn read_message(socket: &mut WebSocket<GuestSocket>) -> Result<Option<Vec<u8>>, ()> {
     match socket.read() {
         Ok(Message::Binary(message)) if message.len() <= 1024 => Ok(Some(message.to_vec())),
         Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(None),
@@ -218,7 +220,7 @@ fn read_message(socket: &mut WebSocket<TcpStream>) -> Result<Option<Vec<u8>>, ()
     }
 }
 
-fn send_message(socket: &mut WebSocket<TcpStream>, message: Vec<u8>) -> bool {
+fn send_message(socket: &mut WebSocket<GuestSocket>, message: Vec<u8>) -> bool {
     match socket.send(Message::binary(message)) {
         Ok(()) => true,
         Err(Error::Io(error)) => error.kind() == ErrorKind::WouldBlock,

@@ -11,6 +11,7 @@ pub mod auth_failures;
 mod bridge;
 mod encrypted;
 pub mod guest;
+mod guest_socket;
 pub mod guest_stream;
 mod handshake;
 pub mod hub_listener;

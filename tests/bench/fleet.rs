@@ -68,8 +68,8 @@ fn attach(mesh: &Mesh, n: usize, former: Option<&str>) -> (GuestStream, String) 
     (stream, id.to_owned())
 }
 
-/// The connected sessions, and the thread that answers the hub's pings for all of them, as real sessions do while they
-/// wait for mail.
+/// The connected sessions, and the thread that sends the pings of all of them and answers the hub's, as real sessions do
+/// while they wait for mail.
 struct Fleet {
     ids: Vec<String>,
     shared: Arc<Streams>,
@@ -128,12 +128,26 @@ impl Drop for Fleet {
 impl Streams {
     fn keep(&self, mut poll: Poll) {
         let mut events = Events::with_capacity(1024);
+        let (mut next, mut looked_at) = (0, Instant::now());
         while !self.done.load(Ordering::Relaxed) {
             poll.poll(&mut events, Some(Duration::from_millis(50))).expect("it can wait");
             for Token(n) in events.iter().map(mio::event::Event::token) {
-                let mut slot = self.slots[n].lock().expect("no thread panicked");
-                drain(slot.as_mut().expect("it is attached"));
+                self.serve(n);
             }
+            // A session that waits for mail also wakes when its next ping is due.
+            let n_due = (self.slots.len() as f64 * looked_at.elapsed().as_secs_f64()) as usize;
+            for _ in 0..n_due {
+                next = (next + 1) % self.slots.len();
+                self.serve(next);
+                looked_at = Instant::now();
+            }
+        }
+    }
+
+    /// Reads what has arrived for a session, and sends its ping if one is due.
+    fn serve(&self, n: usize) {
+        if let Some(stream) = self.slots[n].lock().expect("no thread panicked").as_mut() {
+            drain(stream);
         }
     }
 }

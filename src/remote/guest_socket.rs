@@ -1,0 +1,81 @@
+//! The network socket of a guest, at the hub. It spares the reads that would find nothing.
+
+use mio::net::TcpStream;
+use std::io::{self, ErrorKind, Read, Write};
+
+/// A socket to a guest. It never blocks.
+#[derive(Debug)]
+pub struct GuestSocket {
+    network: TcpStream,
+    /// Whether an event has been noted, so that an event will report the next bytes, too.
+    awaits_event: bool,
+    /// Whether the guest sends no more bytes. No event follows then.
+    has_ended: bool,
+    /// Whether the last read found less than it could have taken, so that nothing is left to read.
+    is_empty: bool,
+}
+
+impl GuestSocket {
+    /// Makes a socket that tries each read until an event is noted.
+    pub fn new(network: TcpStream) -> GuestSocket {
+        GuestSocket { network, awaits_event: false, has_ended: false, is_empty: false }
+    }
+
+    /// Notes an event of the poll, and whether it says that the guest sends no more bytes.
+    pub fn note_event(&mut self, is_read_closed: bool) {
+        self.is_empty = false;
+        self.awaits_event = true;
+        self.has_ended |= is_read_closed;
+    }
+}
+
+impl Read for GuestSocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.is_empty && self.awaits_event && !self.has_ended {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let n = self.network.read(buffer)?;
+        self.is_empty = n < buffer.len();
+        Ok(n)
+    }
+}
+
+impl Write for GuestSocket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.network.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_short_read_spares_the_next_one_until_an_event_and_never_hides_the_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut guest = std::net::TcpStream::connect(listener.local_addr().expect("an address")).expect("the listener");
+        let hub = listener.accept().expect("the guest").0;
+        // A blocking socket waits for the bytes, so a spared read is the only one that can fail.
+        hub.set_nonblocking(false).expect("a socket");
+        let mut socket = GuestSocket::new(TcpStream::from_std(hub));
+        socket.note_event(false);
+        let mut buffer = [0; 8];
+        guest.write_all(b"ping").expect("the hub's socket");
+        assert_eq!(socket.read(&mut buffer).expect("bytes"), 4);
+        guest.write_all(b"12345678").expect("the hub's socket");
+        assert_eq!(socket.read(&mut buffer).expect_err("it is spared").kind(), ErrorKind::WouldBlock);
+        socket.note_event(false);
+        assert_eq!(socket.read(&mut buffer).expect("bytes"), 8);
+        guest.write_all(b"bye").expect("the hub's socket");
+        drop(guest);
+        // One event reports both the last bytes and the end.
+        socket.note_event(true);
+        assert_eq!(socket.read(&mut buffer).expect("bytes"), 3);
+        assert_eq!(socket.read(&mut buffer).expect("the end"), 0);
+    }
+}
