@@ -2,6 +2,8 @@
 //! disk.
 
 use crate::core::Mesh;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -15,12 +17,15 @@ pub struct CheckpointThread {
     running: Option<(SyncSender<()>, JoinHandle<()>)>,
     /// When the log will be copied, in ms; `None` while the log is empty.
     due: Option<i64>,
+    /// Whether the thread has just copied most of a long log, and the loop should copy the rest.
+    is_rest_due: Arc<AtomicBool>,
 }
 
 impl CheckpointThread {
     /// Starts the thread.
     pub fn start(mesh: &Mesh) -> CheckpointThread {
-        CheckpointThread { running: spawn(mesh), due: None }
+        let is_rest_due = Arc::default();
+        CheckpointThread { running: spawn(mesh, Arc::clone(&is_rest_due)), due: None, is_rest_due }
     }
 
     /// Notes that the log is no longer empty.
@@ -33,8 +38,12 @@ impl CheckpointThread {
         self.due
     }
 
-    /// Tells the thread to copy the log, if it is time.
-    pub fn run_due(&mut self, now: i64) {
+    /// Tells the thread to copy the log, if it is time. After the thread has copied most of a long log, copies the rest
+    /// here. The caller has sent its replies, so only calls that arrive meanwhile wait.
+    pub fn run_due(&mut self, mesh: &mut Mesh, now: i64) {
+        if self.is_rest_due.swap(false, Ordering::Relaxed) {
+            mesh.copy_rest_of_log();
+        }
         if self.due.is_some_and(|at| at <= now) {
             self.due = None;
             // If the channel is full, the thread is already working. Its current run or the next one copies these
@@ -53,13 +62,14 @@ impl CheckpointThread {
     }
 }
 
-fn spawn(mesh: &Mesh) -> Option<(SyncSender<()>, JoinHandle<()>)> {
+fn spawn(mesh: &Mesh, is_rest_due: Arc<AtomicBool>) -> Option<(SyncSender<()>, JoinHandle<()>)> {
     let checkpointer = mesh.checkpointer().ok()?;
     let (work, inbox) = sync_channel(1);
     let copy_on_request = move || {
         while inbox.recv().is_ok() {
             // If the disk fails here, the next commit will fail as well and report the error.
-            let _ = checkpointer.run();
+            let is_long = checkpointer.run().unwrap_or(false);
+            is_rest_due.store(is_long, Ordering::Relaxed);
         }
     };
     let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(copy_on_request).ok()?;

@@ -195,7 +195,7 @@ impl EventLoop {
         if is_committed {
             self.links.send_waiting(&mut self.context.mesh, now);
         }
-        self.checkpoints.run_due(now);
+        self.checkpoints.run_due(&mut self.context.mesh, now);
         self.notifications.run_due(&self.context.mesh, now);
         if self.idle_deadline().is_some_and(|at| at <= now) {
             self.context.shutdown.request(ShutdownReason::Idle);

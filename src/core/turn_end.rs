@@ -86,6 +86,12 @@ impl Mesh {
         self.turn.log_error(done);
     }
 
+    /// Copies what the checkpointer has just left of a long write-ahead log. An error need not be reported, because the
+    /// log stays complete; if the disk fails, the next commit reports it.
+    pub fn copy_rest_of_log(&mut self) {
+        let _ = self.turn.store.copy_rest_of_log();
+    }
+
     /// Returns the checkpointer, which copies the write-ahead log into the database while the mesh works.
     ///
     /// # Errors

@@ -120,18 +120,31 @@ impl Checkpointer {
     }
 
     /// Copies the log. The writer can restart the log only once all of it has been copied, so changes that arrive
-    /// during the copying are copied, too.
-    pub fn run(&self) -> StoreResult<()> {
+    /// during the copying are copied, too. Returns whether the log is long and the writer should copy the last of it,
+    /// because the writer adds changes faster than this thread copies them.
+    pub fn run(&self) -> StoreResult<bool> {
+        let mut pages = 0;
         for _ in 0..4 {
-            let sql = "PRAGMA wal_checkpoint(PASSIVE)";
-            let (log, moved) = self.0.query_row(sql, [], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))?;
+            let (log, moved) = copy_log(&self.0)?;
+            pages = log;
             if log == moved {
                 break;
             }
         }
-        Ok(())
+        Ok(pages >= LONG_LOG_PAGES)
     }
 }
+
+/// Copies the log into the database without waiting for readers. Returns the pages in the log, and how many of them are
+/// in the database now.
+fn copy_log(db: &Connection) -> StoreResult<(i64, i64)> {
+    Ok(db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?)
+}
+
+/// From this length on, in pages of 4 KiB, the writer copies the last of the log after a run of the checkpointer.
+const LONG_LOG_PAGES: i64 = 3000;
+/// From this length on, in pages of 4 KiB, a commit copies the log, however much of it is left to copy.
+const LONGEST_LOG_PAGES: i64 = 5500;
 
 /// The database of one mesh.
 #[derive(Debug)]
@@ -184,9 +197,7 @@ impl Store {
         db.busy_timeout(std::time::Duration::from_millis(2000))?;
         db.pragma_update(None, "temp_store", "MEMORY")?;
         db.pragma_update(None, "journal_size_limit", 16 << 20)?;
-        // The checkpointer can't restart the log while the writer is busy. So once the log has 16 MB, the writer itself
-        // copies the rest of the log and restarts it.
-        db.pragma_update(None, "wal_autocheckpoint", 4000)?;
+        db.pragma_update(None, "wal_autocheckpoint", LONGEST_LOG_PAGES)?;
         migrate(&mut db, MIGRATIONS)?;
         let counters = counters::read_counters(&db)?;
         Ok(Store {
@@ -305,9 +316,15 @@ impl Store {
     /// Copies the log into the database file without waiting for readers, and gives unused numbers back. Call this
     /// before the store is closed.
     pub fn checkpoint(&mut self) -> StoreResult<()> {
-        self.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        copy_log(&self.db)?;
         let counters = self.counters_stored;
         self.reserved.as_mut().map_or(Ok(()), |reserved| reserved.give_back(&counters))
+    }
+
+    /// Copies what the checkpointer has just left of a long log, so that the next commit restarts the log. Little is
+    /// left then, so this takes a fraction of the time that SQLite would need within some later commit.
+    pub fn copy_rest_of_log(&mut self) -> StoreResult<()> {
+        copy_log(&self.db).map(|_| ())
     }
 
     /// The sizes of the database and of its write-ahead log, in bytes.
