@@ -103,6 +103,32 @@ fn a_push_is_refused_and_an_existing_hook_still_runs() {
 }
 
 #[test]
+fn the_last_of_many_pushed_refs_is_checked_and_too_many_are_said() {
+    let Some(place) = repository() else { return };
+    let mut agent = place.session("codex-mcp-client", "repo");
+    agent.tool("mesh_lock", serde_json::json!({ "action": "lock", "filePath": "a.txt" }));
+    let nothing = "0".repeat(40);
+    let deleted = format!("(delete) {nothing} refs/heads/some-branch {nothing}\n");
+    let head = String::from_utf8(git(&place, "repo", &["rev-parse", "HEAD"]).stdout).unwrap();
+    let new = format!("refs/heads/main {} refs/heads/main {nothing}\n", head.trim());
+    let check = |refs: String| {
+        let file = place.root.join("refs");
+        std::fs::write(&file, refs).unwrap();
+        let mut command = place.command(&["guard", "check", "pre-push"]);
+        command.current_dir(place.root.join("repo")).env("SLM_MESH_PEER", "human");
+        let out = command.stdin(std::fs::File::open(&file).unwrap()).output().unwrap();
+        (out.status.success(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+
+    let (is_passed, said) = check(deleted.repeat((3 << 20) / deleted.len()) + &new);
+    assert!(!is_passed && said.contains("a.txt by codex-repo"), "{said}");
+
+    let (is_passed, said) = check(deleted.repeat((65 << 20) / deleted.len()) + &new);
+    assert!(is_passed && said.contains("locks were not checked") && said.contains("64 MiB"), "{said}");
+    agent.close();
+}
+
+#[test]
 fn linked_work_trees_and_hooks_path_are_guarded_too() {
     let Some(place) = repository() else { return };
     good(&place, "repo", &["worktree", "add", "-q", "../tree", "-b", "other"]);
