@@ -111,6 +111,24 @@ fn no_program_writes_a_held_file_and_all_write_a_free_one() {
 }
 
 #[test]
+fn file_systems_inside_a_held_folder_are_covered_too() {
+    let Some(place) = held(&["dir/"]) else { return };
+    let _worker = worker(&place);
+    fs::create_dir_all(place.root.join("dir/a b/c")).unwrap();
+    // The mounts are seen only by this shell and by the shield that it starts.
+    let script = "
+        mount -t tmpfs -o nosuid,noexec none 'dir/a b' && mkdir 'dir/a b/c' && mount -t tmpfs none 'dir/a b/c' || exit 9
+        echo x > 'dir/a b/before' || exit 8
+        \"$0\" shield --as worker -- sh -c \"echo x > 'dir/a b/x'; echo x > 'dir/a b/c/x'; echo x > free.txt\"
+        ls 'dir/a b' 'dir/a b/c'";
+    let by = if rustix::process::geteuid().is_root() { "-m" } else { "-Urm" };
+    let out = place.program("unshare").args([by, "sh", "-c", script, BIN]).output();
+    let Ok(out) = out.inspect_err(|error| eprintln!("skipped: unshare: {error}")) else { return };
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "dir/a b:\nbefore\nc\n\ndir/a b/c:\n", "{out:?}");
+    assert_eq!(place.text("free.txt"), "x\n");
+}
+
+#[test]
 fn git_cannot_bring_another_version_of_a_held_file() {
     let Some(place) = held(&["held.txt"]) else { return };
     let _worker = worker(&place);

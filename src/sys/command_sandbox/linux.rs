@@ -11,6 +11,7 @@ use rustix::fs::StatVfsMountFlags;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// Makes files and whole folders read-only from now on. Special files, and paths at which there is no file, are
@@ -28,6 +29,7 @@ pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
             // The new mount must include the file systems that are mounted below the folder.
             Ok(meta) if meta.is_dir() => {
                 make_read_only(path, MsFlags::MS_REC)?;
+                make_read_only_below(path)?;
                 has_folder = true;
             }
             _ => {}
@@ -60,8 +62,30 @@ fn enter_namespace() -> io::Result<()> {
 }
 
 fn make_read_only(path: &Path, reach: MsFlags) -> io::Result<()> {
-    let nothing = None::<&Path>;
-    mount(Some(path), path, nothing, MsFlags::MS_BIND | reach, nothing)?;
+    mount(Some(path), path, None::<&Path>, MsFlags::MS_BIND | reach, None::<&Path>)?;
+    remount_read_only(path)
+}
+
+/// Makes the file systems that are mounted below a folder read-only. The kernel applies a remount to one mount alone.
+fn make_read_only_below(folder: &Path) -> io::Result<()> {
+    let folder = fs::canonicalize(folder)?;
+    for path in mounts(&fs::read("/proc/self/mountinfo")?) {
+        if path == folder || !path.starts_with(&folder) {
+            continue;
+        }
+        match remount_read_only(&path) {
+            // Another mount hides this one, or the command may not enter it either (a file system of another user).
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
+                let is_hidden = fs::metadata(&path).is_err();
+                is_hidden.then_some(()).ok_or(error)?;
+            }
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+fn remount_read_only(path: &Path) -> io::Result<()> {
     // In a user namespace, nobody may remove the restrictions that the file system's mount already has, so the new
     // mount keeps them.
     let now = rustix::fs::statvfs(path)?.f_flag;
@@ -74,5 +98,40 @@ fn make_read_only(path: &Path, reach: MsFlags) -> io::Result<()> {
         .iter()
         .filter(|(flag, _)| now.contains(*flag))
         .fold(MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY, |flags, (_, flag)| flags | *flag);
-    Ok(mount(nothing, path, nothing, flags, nothing)?)
+    Ok(mount(None::<&Path>, path, None::<&Path>, flags, None::<&Path>)?)
+}
+
+/// The paths of all mounts, from the content of `/proc/self/mountinfo` (proc_pid_mountinfo(5)): each line's fifth field
+/// is the path, in which a backslash and three octal digits stand for a space, tab, line break or backslash.
+fn mounts(mountinfo: &[u8]) -> Vec<PathBuf> {
+    let fields = mountinfo.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    let unescaped = |field: &[u8]| {
+        let mut path = Vec::new();
+        let mut rest = field;
+        while let [byte, after @ ..] = rest {
+            rest = after;
+            match (byte, after) {
+                (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                    path.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                    rest = after;
+                }
+                _ => path.push(*byte),
+            }
+        }
+        PathBuf::from(OsString::from_vec(path))
+    };
+    fields.map(unescaped).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_paths_of_mounts_may_contain_any_byte() {
+        let mountinfo = b"22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
+            30 22 0:25 / /a\\040b\\134c\\012\xff rw - tmpfs none rw\n\n31 22 0:26 / /d\\04 rw - tmpfs none rw\n";
+        let expected = [b"/".as_slice(), b"/a b\\c\n\xff", b"/d\\04"];
+        assert_eq!(mounts(mountinfo), expected.map(|path| PathBuf::from(OsString::from_vec(path.to_vec()))));
+    }
 }
