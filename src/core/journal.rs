@@ -312,9 +312,8 @@ fn state_key(entry: &StateEntry) -> String {
     format!("{} {}{}", entry.namespace.len(), entry.namespace, entry.key)
 }
 
-/// In one turn, the value of an entry is removed from at most this many events. Removing this many values takes about
-/// ten milliseconds. Because of the rate limit, a peer needs a quarter of an hour for this many changes.
-const BLANKED_MAX: i64 = 10_000;
+/// At once, the value of an entry is removed from at most this many events, which takes about two milliseconds.
+const BLANKED_MAX: i64 = 2_000;
 
 /// The stream of events and its subscribers.
 #[derive(Debug)]
@@ -364,17 +363,20 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes the values of a deleted or expired entry from the events that show them.
+    /// Removes the values of a deleted or expired entry from the events that show them. Returns false if there were too
+    /// many events, so that another call must remove the rest.
     ///
     /// # Errors
     /// When the database can't be written.
-    pub(super) fn forget_values(turn: &mut Turn, entry: &StateEntry) -> Result<(), Error> {
-        for (seq, payload) in turn.store.state_events(&state_key(entry), BLANKED_MAX)? {
+    pub(super) fn forget_values(turn: &mut Turn, entry: &StateEntry) -> Result<bool, Error> {
+        let events = turn.store.state_events(&state_key(entry), BLANKED_MAX)?;
+        let are_all = events.len() < BLANKED_MAX as usize;
+        for (seq, payload) in events {
             let mut payload: Value = serde_json::from_str(&payload).unwrap_or(Value::Null);
             payload["value"] = Value::Null;
             turn.store.blank_state_event(seq, &payload.to_string())?;
         }
-        Ok(())
+        Ok(are_all)
     }
 
     /// Removes a bounded number of old events. Returns how many were removed.

@@ -120,6 +120,8 @@ pub struct Mesh {
     ticked_at: i64,
     /// When old rows will be removed next, in ms.
     next_prune: i64,
+    /// The values of all entries that were deleted before this time are gone from the events, in ms.
+    values_forgotten_since: i64,
     /// If the disk refused a write, timed work such as expiry pauses until this time, in ms.
     retry_after: i64,
 }
@@ -174,6 +176,7 @@ impl Mesh {
             started: now,
             ticked_at: now,
             next_prune: now,
+            values_forgotten_since: 0,
             retry_after: 0,
         })
     }

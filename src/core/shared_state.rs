@@ -249,10 +249,22 @@ pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64
     Ok(())
 }
 
-/// Removes a bounded number of tombstones of entries that were deleted long ago.
-pub(super) fn prune(turn: &mut Turn, now: i64) -> Result<(), Error> {
+/// Removes a bounded number of tombstones of entries that were deleted long ago, and values of entries that were deleted
+/// from `since` on from events that still show them. An entry that changed thousands of times leaves more such events
+/// than its deletion may take the time for. Returns the time from which the next call must look, and whether more is
+/// left to do now.
+pub(super) fn prune(turn: &mut Turn, since: i64, now: i64) -> Result<(i64, bool), Error> {
     turn.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
-    Ok(())
+    let deleted = turn.store.deleted_entries(since, limits::PRUNE_STEP)?;
+    for entry in &deleted {
+        if !Journal::forget_values(turn, entry)? {
+            return Ok((entry.updated, true));
+        }
+    }
+    let last = deleted.last().map_or(since, |entry| entry.updated);
+    // If all of them were deleted at the same time, the next call must get beyond that time.
+    let is_full = deleted.len() == limits::PRUNE_STEP as usize;
+    Ok((if is_full && last == since { last + 1 } else { last }, is_full))
 }
 
 /// Makes the tombstone of an entry. The tombstone takes the next version, and later versions continue from it.
@@ -263,7 +275,9 @@ fn deleted(entry: &StateEntry, now: i64) -> StateEntry {
 /// Replaces an entry by its tombstone, and removes the values of the entry from the events.
 fn put_deleted(turn: &mut Turn, gone: &StateEntry) -> Result<(), Error> {
     turn.store.put_entry(gone)?;
-    Journal::forget_values(turn, gone)
+    // What is left in the events is removed in `prune`.
+    Journal::forget_values(turn, gone)?;
+    Ok(())
 }
 
 impl Mesh {

@@ -61,10 +61,12 @@ impl Mesh {
         let Mesh { turn, peers, locks, mail, .. } = self;
         let n = Journal::prune(turn, now)?;
         let more_mail = mail.prune(turn, now)?;
-        if n == limits::PRUNE_STEP as usize || more_mail {
+        let (forgotten_since, more_values) = shared_state::prune(turn, self.values_forgotten_since, now)?;
+        if n == limits::PRUNE_STEP as usize || more_mail || more_values {
             self.next_prune = now + 1000;
         }
-        shared_state::prune(turn, now)?;
-        peers.forget_old(turn, mail, locks, now)
+        peers.forget_old(turn, mail, locks, now)?;
+        self.values_forgotten_since = forgotten_since;
+        Ok(())
     }
 }

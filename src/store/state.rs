@@ -105,6 +105,14 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
+    /// The entries that were deleted at `since` or later, in the order of their deletion.
+    pub fn deleted_entries(&self, since: i64, limit: i64) -> StoreResult<Vec<StateEntry>> {
+        let sql = "SELECT * FROM state WHERE value IS NULL AND updated >= ?1 ORDER BY updated LIMIT ?2";
+        let mut query = self.db.prepare_cached(sql)?;
+        let rows = query.query_map([since, limit], read)?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
     /// Removes deleted entries that were last changed before `before`. Returns how many were removed.
     pub fn prune_entries(&mut self, before: i64, limit: i64) -> StoreResult<usize> {
         let sql = "SELECT namespace, key FROM state WHERE value IS NULL AND updated < ?1 LIMIT ?2";

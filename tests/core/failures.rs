@@ -194,6 +194,34 @@ fn a_refusing_disk_is_left_in_peace_for_a_while() {
     assert!(disk.mesh.locks().all().is_empty());
 }
 
+#[test]
+fn every_value_of_a_deleted_entry_leaves_the_events_even_if_the_broker_dies_first() {
+    let mut disk = Disk::new("values");
+    disk.join(1, "a");
+    let set = |disk: &mut Disk, key: &str, value: &str| {
+        // Slowly enough for the rate limit.
+        disk.now += 100;
+        disk.call(1, &core::shared_state::SET, json!({ "key": key, "value": value })).unwrap();
+    };
+    for n in 0..4_100 {
+        set(&mut disk, "token", &format!("secret-{n}"));
+    }
+    set(&mut disk, "port", "kept");
+    let shown = |disk: &Disk, value: &str| -> i64 {
+        let db = rusqlite::Connection::open(&disk.path).unwrap();
+        let sql = "SELECT count(*) FROM event WHERE payload LIKE '%' || ?1 || '%'";
+        db.query_row(sql, [value], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(shown(&disk, "secret-"), 4_100);
+    disk.call(1, &core::shared_state::DELETE, json!({ "key": "token" })).unwrap();
+    assert!(shown(&disk, "secret-") <= 2_100, "the newest values are gone at once");
+    let mut disk = disk.crash(|_| false);
+    for _ in 0..5 {
+        disk.pass(1_000);
+    }
+    assert_eq!((shown(&disk, "secret-"), shown(&disk, "kept")), (0, 1));
+}
+
 /// A rule that writes, and then fails because of a bug.
 static BUG: Op = Op {
     name: "bug",
