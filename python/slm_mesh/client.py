@@ -23,6 +23,8 @@ __all__ = ["SLMMeshClient", "SLMMeshError"]
 
 _NO_TOKEN_FOR = frozenset({"/health"})
 _RETRY_SECONDS = 0.25
+# Ignores the proxies that the environment names: they can't reach this machine's broker, and must not see the token.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def _default_token_path() -> Path:
@@ -73,7 +75,7 @@ class SLMMeshClient:
         url = self._base_url + path
         request = urllib.request.Request(url, data=data, headers=headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+            with _OPENER.open(request, timeout=self.timeout) as answer:
                 found = json.loads(answer.read().decode("utf-8"))
         except urllib.error.HTTPError as error:
             raise self._refusal(error) from error

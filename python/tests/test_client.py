@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import os
 import re
+import socket
 import sys
 import sysconfig
 import unittest
@@ -223,8 +224,8 @@ class BesideTheOldClient(MeshTest):
         for answer in answers:
             found = []
             for package in (OLD, slm_mesh):
-                with mock.patch("urllib.request.urlopen") as urlopen:
-                    urlopen.return_value.__enter__.return_value.read.return_value = answer
+                with mock.patch("urllib.request.OpenerDirector.open") as opened:
+                    opened.return_value.__enter__.return_value.read.return_value = answer
                     found.append(plain(package.SLMMeshClient(port=1, token_path="/nonexistent").peers()))
             self.assertEqual(found[0], found[1])
 
@@ -266,6 +267,17 @@ class Ours(MeshTest):
             SLMMeshClient(port=self.port(), token_path="/nonexistent").status()
         with self.assertRaises(slm_mesh.Unavailable):
             SLMMeshClient(port=1).health()
+
+    def test_a_proxy_in_the_environment_gets_no_token(self):
+        client = self.client()
+        with socket.create_server(("127.0.0.1", 0)) as proxy:
+            address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+            names = [name for word in ("http", "https", "all") for name in (f"{word}_proxy", f"{word.upper()}_PROXY")]
+            with mock.patch.dict(os.environ, {name: address for name in names}):
+                self.assertEqual(client.status().pid, self.broker_pid())
+            proxy.setblocking(False)
+            with self.assertRaises(BlockingIOError, msg="something connected to the proxy"):
+                proxy.accept()
 
 
 if __name__ == "__main__":
