@@ -36,7 +36,6 @@ pub(super) fn stored_spelling(path: &Path) -> PathBuf {
 mod spelling {
     use std::ffi::{OsStr, OsString};
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    use std::os::unix::fs::{DirEntryExt, MetadataExt};
     use std::path::{Path, PathBuf};
 
     /// Maximum number of entries to read from a folder. In a larger folder, a name stays as it was written.
@@ -51,14 +50,18 @@ mod spelling {
     }
 
     /// The real file system.
+    #[cfg(not(target_os = "macos"))]
     pub(super) struct System;
 
+    #[cfg(not(target_os = "macos"))]
     impl Names for System {
         fn id(&self, path: &Path) -> Option<(u64, u64)> {
+            use std::os::unix::fs::MetadataExt;
             std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
         }
 
         fn entries(&self, folder: &Path) -> Vec<(OsString, u64)> {
+            use std::os::unix::fs::DirEntryExt;
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().take(ENTRIES_MAX);
             entries.map(|entry| (entry.file_name(), entry.ino())).collect()
         }
