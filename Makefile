@@ -17,6 +17,7 @@
 # make audit       check the crates for known vulnerabilities, licenses and sources
 # make check       formatting, lints and documentation
 # make check-macos check types and lints for macOS and link (needs Debian, python3, PyPI); runs nothing
+# make check-aarch64  build for aarch64 Linux and run the core of the tests with qemu (needs the same)
 # make install     install into $(DESTDIR)$(PREFIX)
 # make deb         build a Debian package in target/deb (needs dpkg-dev, python3)
 # make dist        build a source archive in target/dist with all crates, which compiles without a network
@@ -69,7 +70,7 @@ SECONDS ?= 600
 CHECKS ?= advisories licenses bans sources
 
 .PHONY: all demo test sim sim-breaks test-agents test-machines test-store test-packages check bench count coverage fuzz audit kills load fleet install \
-  uninstall packages deb dist rebuilt program npm wheels check-macos plugins html recording
+  uninstall packages deb dist rebuilt program npm wheels check-macos check-aarch64 plugins html recording
 
 all:
 	$(BUILD)
@@ -118,6 +119,9 @@ check:
 
 check-macos:
 	.ci/macos
+
+check-aarch64:
+	.ci/aarch64
 
 bench: all
 	@SLM_MESH_BIN=$(CURDIR)/$(BIN) $(CARGO) bench --locked --quiet --bench table -- $(ROWS)
