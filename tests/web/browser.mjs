@@ -95,6 +95,10 @@ await stranger.goto(link);
 await stranger.getByText('used before').waitFor();
 await step({ outside, used: stranger.url() });
 
+// Rows that are scrolled away in a list leave no blank space below the page.
+await page.locator('#message-list').getByText('row 40', { exact: true }).waitFor();
+const blank = await page.evaluate(() => document.documentElement.scrollHeight - document.body.offsetHeight);
+
 // Nothing is cut off on a phone, and the page is accessible.
 await page.setViewportSize({ width: 360, height: 740 });
 const wide = await page.evaluate(() => document.documentElement.scrollWidth);
@@ -114,6 +118,6 @@ for (const [colorScheme, width] of [['light', 1280], ['dark', 360]]) {
   const { violations } = await judged.evaluate('axe.run()');
   faults.push(...violations.map((fault) => `${colorScheme}: ${fault.help}: ${fault.nodes[0].html}`));
 }
-await step({ wide, trouble: strict, foreign, faults });
+await step({ blank, wide, trouble: strict, foreign, faults });
 await browser.close();
 process.exit(0);

@@ -118,6 +118,7 @@ fn a_person_opens_the_link_and_looks_writes_and_releases() {
 
     let seen = person.sees();
     assert_eq!((&seen["trouble"], &seen["foreign"], &seen["faults"]), (&json!([]), &json!([]), &json!([])));
+    assert_eq!(seen["blank"], json!(0), "the page ends with its last section");
     assert_eq!(seen["wide"], json!(360), "a phone shows all of its width");
     person.goes_on();
     assert!(person.child.wait().unwrap().success());
@@ -146,5 +147,8 @@ fn reads_the_conversation(broker: &Broker, person: &mut Person, codex: &mut Sess
     let got = codex.tool("mesh_inbox", json!({}));
     assert_eq!(got["messages"][0]["payload"], json!("another <b>one</b>"));
     assert!(got["messages"][0].get("again").is_none(), "the look has not offered it: {got}");
+    for n in 1..=40 {
+        broker.place.socket().call("send", json!({ "to": name, "message": format!("row {n}"), "as": "human" }));
+    }
     person.goes_on();
 }

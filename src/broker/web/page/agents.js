@@ -58,12 +58,12 @@ const makeGroup = (css, tag, list) => () => {
 };
 
 function makePeer(row) {
-  const cell = el('li');
+  const cell = el('li', 'peer');
   const parts = { dot: el('span', 'dot'), state: el('span', 'dim less'), mail: button('', '', () => openMailbox(cell.row)), what: el('p', 'what') };
   parts.dot.setAttribute('aria-hidden', 'true');
   parts.what.dir = 'auto';
   const end = el('span', 'end', parts.mail, button('Write', `Write to ${flat(row.name)}`, () => openWriteDialog(cell.row)));
-  cell.append(el('div', 'line', parts.dot, bdi('name', row.name), bdi('dim less', row.agentType), parts.state, end), parts.what);
+  cell.append(el('div', 'line', parts.dot, bdi('name', row.name), bdi('dim less', row.agentType), parts.state), parts.what, end);
   return Object.assign(cell, { parts });
 }
 
