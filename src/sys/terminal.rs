@@ -154,6 +154,12 @@ pub fn is_capable() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal() && !term.is_empty() && term != "dumb"
 }
 
+/// The number of columns of the terminal on standard output; `None` if the output goes elsewhere.
+pub fn columns() -> Option<usize> {
+    let size = tcgetwinsize(io::stdout()).ok()?;
+    Some(if size.ws_col == 0 { 80 } else { usize::from(size.ws_col) })
+}
+
 /// Whether the user wants colours.
 pub fn has_colour() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())

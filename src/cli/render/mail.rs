@@ -4,6 +4,8 @@ use super::super::args::ParsedCommand;
 use super::super::operations::Rendered;
 use super::{bold, clock, dim, next_page, plain, rows, table, word, word_lines};
 use crate::base::untrusted_text;
+use crate::cli::watch::screen_text::{width, wrap_words};
+use crate::sys::terminal::columns;
 use serde_json::{Value, json};
 
 /// Renders the answer of `send` and `broadcast`.
@@ -67,17 +69,59 @@ pub fn message(row: &Value) -> String {
         Some(to) => format!("to {}  [{}]", plain(to), word(&row["receipt"])),
         None => format!("from {}", word(&row["fromName"])),
     };
-    let mut notes = Vec::new();
-    if row["type"] != json!("text") {
-        notes.push(word(&row["type"]));
-    }
-    notes.extend(row["group"].as_str().map(|group| format!("to {}", plain(group))));
-    notes.extend(row["replyTo"].as_str().map(|id| format!("answers {}", plain(id))));
-    notes.extend((row["again"] == json!(true)).then(|| "again".to_owned()));
-    notes.extend(row["part"].as_i64().map(|part| format!("part {part} of {}", row["parts"])));
-    let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
-    let body = word_lines(&row["payload"]).replace('\n', "\n  ");
-    format!("{}\n  {body}", bold(&format!("{}  {head}{notes}  {}", clock(&row["createdAt"]), dim(&word(&row["id"])))))
+    let notes: Vec<String> = [
+        (row["type"] != json!("text")).then(|| word(&row["type"])),
+        row["group"].as_str().map(|group| format!("to {}", plain(group))),
+        (row["again"] == json!(true)).then(|| "again".to_owned()),
+        part(row),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    laid_out(row, &format!("{}  {head}", clock(&row["createdAt"])), &notes, columns())
+}
+
+/// Which part of a long message this is.
+fn part(row: &Value) -> Option<String> {
+    row["part"].as_i64().map(|part| format!("part {part} of {}", row["parts"]))
+}
+
+/// Lays out a message: the line about it, with its id and the message that it answers, and then its text. If this line
+/// is too long for the terminal, the ids get a line of their own. A terminal gets the text broken at spaces.
+fn laid_out(row: &Value, head: &str, notes: &[String], columns: Option<usize>) -> String {
+    let (id, text) = (word(&row["id"]), word_lines(&row["payload"]));
+    let answers = answered(row, &id, columns.is_some());
+    let with_notes = |notes: &[String]| match notes {
+        [] => head.to_owned(),
+        _ => format!("{head} ({})", notes.join(", ")),
+    };
+    let broken = |text: &str| match columns {
+        Some(columns) => wrap_words(text, columns.saturating_sub(2)),
+        None => text.lines().map(str::to_owned).collect(),
+    };
+    let whole = with_notes(&[notes, answers.as_slice()].concat());
+    let mut lines = if columns.is_some_and(|columns| width(&whole) + 2 + width(&id) > columns) {
+        let ids = [&[id], answers.as_slice()].concat().join(", ");
+        let ids = broken(&ids).into_iter().map(|line| dim(&format!("  {line}")));
+        std::iter::once(bold(&with_notes(notes))).chain(ids).collect()
+    } else {
+        vec![bold(&format!("{whole}  {}", dim(&id)))]
+    };
+    lines.extend(broken(&text).into_iter().map(|line| format!("  {line}")));
+    lines.join("\n")
+}
+
+/// Which message a message answers, and to which conversation both belong. A person who reads along finds an id by its
+/// last digits, if it differs from the message's own id in nothing else.
+fn answered(row: &Value, own: &str, is_short: bool) -> Option<String> {
+    let shown = |id: &str| match (id.rsplit_once('-'), own.rsplit_once('-')) {
+        (Some((mesh, digits)), Some((own, _))) if is_short && mesh == own => format!("…{}", plain(digits)),
+        _ => plain(id),
+    };
+    let (answered, thread) = (row["replyTo"].as_str()?, row["thread"].as_str());
+    let conversation = thread.filter(|thread| *thread != answered);
+    let conversation = conversation.map_or_else(String::new, |id| format!(" in conversation {}", shown(id)));
+    Some(format!("answers {}{conversation}", shown(answered)))
 }
 
 /// Renders the answer of `log`, and of a search in the inbox.
@@ -108,17 +152,16 @@ pub fn log_message(row: &Value) -> String {
         (Some(n), Some(group)) => format!("{group} ({n} peers)"),
         _ => name("toName"),
     };
-    let receipt = receipt(row);
-    let mut notes = Vec::new();
-    if row["type"] != json!("text") {
-        notes.push(word(&row["type"]));
-    }
-    notes.extend(group.filter(|_| row["copies"].is_null()).map(|group| format!("to {group}")));
-    notes.extend(row["replyTo"].as_str().map(|id| format!("answers {}", plain(id))));
-    notes.extend(row["part"].as_i64().map(|part| format!("part {part} of {}", row["parts"])));
-    let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
-    let head = format!("{}  {from} → {to}  [{receipt}]{notes}  {}", clock(&row["createdAt"]), dim(&word(&row["id"])));
-    format!("{}\n  {}", bold(&head), word_lines(&row["payload"]).replace('\n', "\n  "))
+    let notes: Vec<String> = [
+        (row["type"] != json!("text")).then(|| word(&row["type"])),
+        group.filter(|_| row["copies"].is_null()).map(|group| format!("to {group}")),
+        part(row),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let head = format!("{}  {from} → {to}  [{}]", clock(&row["createdAt"]), receipt(row));
+    laid_out(row, &head, &notes, columns())
 }
 
 /// How far a message got. If the copies of a group message have different receipts, this is the number of copies with
@@ -168,4 +211,36 @@ fn members(channel: &Value) -> String {
     let n_more = channel["count"].as_i64().unwrap_or(0) - shown.len() as i64;
     let more = if n_more > 0 { format!(" and {n_more} more") } else { String::new() };
     shown.join(", ") + &more
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row whose ids end in these digits.
+    fn laid_out_in(columns: Option<usize>, answered: &str) -> String {
+        let id = |end: &str| format!("24a819d0-55b5-4a7c-8a83-0000000000{end}");
+        let row = json!({ "id": id("17"), "payload": "one two three four\nfive", "replyTo": id(answered), "thread": id("12") });
+        let text = laid_out(&row, "12:00Z  ann → bob  [read]", &["alert".into()], columns);
+        text.replace("\u{1b}[0m", "").replace("\u{1b}[1m", "").replace("\u{1b}[2m", "")
+    }
+
+    #[test]
+    fn a_message_fits_the_terminal_and_a_pipe_gets_whole_ids() {
+        let id = |end: &str| format!("24a819d0-55b5-4a7c-8a83-0000000000{end}");
+        let piped = format!(
+            "12:00Z  ann → bob  [read] (alert, answers {} in conversation {})  {}\n  one two three four\n  five",
+            id("15"),
+            id("12"),
+            id("17")
+        );
+        assert_eq!(laid_out_in(None, "15"), piped);
+        let in_80 = "12:00Z  ann → bob  [read] (alert)\n  24a819d0-55b5-4a7c-8a83-000000000017, answers …000000000012\n  \
+                     one two three four\n  five";
+        assert_eq!(laid_out_in(Some(80), "12"), in_80);
+        assert!(
+            laid_out_in(Some(120), "12").starts_with("12:00Z  ann → bob  [read] (alert, answers …000000000012)  24a8")
+        );
+        assert!(laid_out_in(Some(12), "12").ends_with("\n  one two\n  three four\n  five"));
+    }
 }

@@ -69,6 +69,23 @@ pub fn cell(text: &str, columns: usize) -> String {
     text + &" ".repeat(n_missing)
 }
 
+/// Breaks a text at spaces into lines of at most this many columns. A longer word stays whole, so that a path or a link
+/// can be copied.
+pub fn wrap_words(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let mut open = String::new();
+        for word in line.split_inclusive(' ') {
+            if !open.trim_end().is_empty() && width(&open) + width(word.trim_end()) > columns {
+                lines.push(std::mem::take(&mut open).trim_end().to_owned());
+            }
+            open.push_str(word);
+        }
+        lines.push(open.trim_end().to_owned());
+    }
+    lines
+}
+
 /// Breaks a text into lines of at most this many columns, at spaces where possible.
 pub fn wrap(text: &str, columns: usize) -> Vec<String> {
     let columns = columns.max(2);
@@ -115,6 +132,10 @@ mod tests {
         assert_eq!(wrap("one two three", 8), ["one two", "three"]);
         assert_eq!(wrap("one two ", 3), ["one", "two"], "no line begins with the space of a full one");
         assert_eq!(wrap("abcdefghij\n\nx", 4), ["abcd", "efgh", "ij", "", "x"]);
+        assert_eq!(
+            wrap_words("see /a/long/path.rs and\n\n  b 日本語", 8),
+            ["see", "/a/long/path.rs", "and", "", "  b", "日本語"]
+        );
     }
 
     #[test]
