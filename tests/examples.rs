@@ -46,6 +46,7 @@ const UNRUN: &[(&str, &str)] = &[
         "asks the network; tests/machines has one",
     ),
     ("systemctl --user enable --now slm-mesh", "wants systemd; make test-packages has it look at the unit"),
+    ("launchctl bootstrap gui/$(id -u) ~/Library/LaunchAgents/slm-mesh.plist", "wants macOS"),
 ];
 
 struct Example {

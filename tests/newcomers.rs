@@ -326,3 +326,12 @@ fn completions_of_bash_complete() {
     }
     assert!(place.ok(&["help", "completions"]).contains("help completions bash >"));
 }
+
+#[test]
+fn launchd_starts_this_program() {
+    let list = Place::new().ok(&["help", "launchd"]);
+    let start = format!("<string>{BIN}</string>\n    <string>start</string>");
+    assert!(list.starts_with("<?xml ") && list.contains(&start), "{list}");
+    // The name of the file in `help machines` is the label, as launchd wants it.
+    assert!(list.contains("<key>Label</key>\n  <string>slm-mesh</string>"), "{list}");
+}

@@ -257,7 +257,10 @@ pub fn is_program(path: &Path) -> bool {
 
 /// The path of this program. A path on PATH is preferred, because such a path stays valid when a package manager
 /// replaces the installed version.
-fn own_path() -> Result<String, Error> {
+///
+/// # Errors
+/// If the program has another name, or if its path is unknown or not UTF-8.
+pub fn own_path() -> Result<String, Error> {
     let own = std::env::current_exe();
     let own = own.map_err(|error| {
         Error::new(ErrorKind::Internal, format!("the path of this program can't be found ({error})"))

@@ -4,7 +4,7 @@ use super::args::is_file_list;
 use super::flags::{self, VERBS, placeholder, usage_line};
 use super::help_topics::{self, TOPICS};
 use super::print_line;
-use crate::agents::plugin_package;
+use crate::agents::{plugin_package, setup_environment};
 use crate::base::error;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
@@ -25,6 +25,7 @@ pub fn print_help(topic: &str) -> Result<u8, Error> {
         "completions bash" => include_str!("completions/slm-mesh.bash").to_owned(),
         "completions zsh" => include_str!("completions/_slm-mesh").to_owned(),
         "completions fish" => include_str!("completions/slm-mesh.fish").to_owned(),
+        "launchd" => launchd_agent(&setup_environment::own_path()?),
         _ if topic.starts_with("plugin ") => plugin_files(&topic["plugin ".len()..])?,
         _ => match help_topics::text(topic) {
             Some(text) => text.to_owned(),
@@ -32,6 +33,12 @@ pub fn print_help(topic: &str) -> Result<u8, Error> {
         },
     };
     print_line(text.trim_end())
+}
+
+/// The property list with which launchd starts the broker, for a hub on macOS.
+fn launchd_agent(program: &str) -> String {
+    let escaped = program.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    include_str!("launchd.plist").replace("@PROGRAM@", &escaped)
 }
 
 /// The files of an agent's plugin as JSON, for people who package the plugin.
