@@ -34,7 +34,7 @@ fn the_readme_has_a_row_for_each_agent() {
 #[test]
 fn each_agent_has_a_file_in_the_list() {
     let helpers = [
-        "agent_detection.rs",
+        "agent_signs.rs",
         "hook_dialect.rs",
         "mod.rs",
         "settings_files.rs",

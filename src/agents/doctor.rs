@@ -12,7 +12,7 @@ use super::prove::calls_in_file;
 use super::setup_environment::{EditedFile, Environment, is_program, read_hooks};
 use super::shared_log_check::{check_shared_log, check_without_leader};
 use super::shield_support::try_shield;
-use super::{generated_files, plugin_package, safe_write};
+use super::{generated_files, marketplace_plugin, safe_write};
 use crate::base::error::Error;
 use crate::base::untrusted_text::line;
 use crate::client::remote::Route;
@@ -308,7 +308,7 @@ fn agents_with_users_shell(environment: &Environment) -> Vec<&str> {
 /// Checks an installed agent.
 pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Check> {
     let cure = format!("slm-mesh setup {}{}", agent.id, if environment.is_project { " --project" } else { "" });
-    if let Some(place) = plugin_package::installed(environment, agent) {
+    if let Some(place) = marketplace_plugin::installed(environment, agent) {
         return vec![check_plugin(environment, agent, &place, &cure)];
     }
     let mut checks = vec![check_registration(environment, agent, &cure)];

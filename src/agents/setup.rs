@@ -8,7 +8,7 @@ use super::config_entries::{Entries, shell_quoted};
 use super::generated_files::{self, is_our_program};
 use super::setup_environment::{EditedFile, Environment, find_on_path, read_json};
 use super::setup_records::{FileRecord, Records};
-use super::{json_edit, plugin_package, safe_write};
+use super::{json_edit, marketplace_plugin, safe_write};
 use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{AgentCommand, ServerFile, Writer};
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ impl SetupStep {
 
 /// Sets an agent up.
 pub fn set_up(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep> {
-    if let Some(place) = plugin_package::installed(environment, agent) {
+    if let Some(place) = marketplace_plugin::installed(environment, agent) {
         let why = "the plugin provides the server, hooks and skills, so with setup's own entries everything would \
                    happen twice";
         let mut steps = vec![SetupStep::new("plugin", place, SAME).because(why)];

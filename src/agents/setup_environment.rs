@@ -2,7 +2,7 @@
 
 use super::config_entries::{self, Entries};
 use super::generated_files::{self, NAME};
-use super::registered_server::RegisteredServer;
+use super::server_trial_start::RegisteredServer;
 use super::{json_edit, safe_write, toml_entry, toml_hooks, yaml_entry};
 use crate::base::error::{Error, ErrorKind};
 use crate::known_agents::settings_files::{

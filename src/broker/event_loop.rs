@@ -3,9 +3,9 @@
 //! **Invariant:** a turn consists of wait, tick, serve, commit and flush, in this order. Only flush sends anything to
 //! clients, and flush sends only what is committed.
 
+use super::answer_http_requests::HttpRequests;
 use super::checkpoint_thread::CheckpointThread;
 use super::desktop_notifications::Notifications;
-use super::http_requests::HttpRequests;
 use super::leadership::{BrokerRole, TurnEnd};
 use super::log;
 use super::mesh_links::MeshLinks;

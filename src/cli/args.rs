@@ -3,7 +3,7 @@
 pub use super::parsed_command::{CliCommand, ParsedCommand};
 
 use super::flags::{self, FLAGS};
-use super::operations::{self, CliOperation};
+use super::operation_table::{self, CliOperation};
 use super::restore_file::RestoreOptions;
 use super::setup_and_doctor::SetupOptions;
 use super::shield_command::ShieldOptions;
@@ -253,7 +253,7 @@ impl CommandParser {
         if verb == "lock restore" {
             return self.lock_restore();
         }
-        let Some(row) = operations::of_verb(verb) else { return Err(unknown_verb(verb)) };
+        let Some(row) = operation_table::of_verb(verb) else { return Err(unknown_verb(verb)) };
         self.parsed.command = CliCommand::Operation(row);
         if verb == "broadcast" {
             self.parsed.args.insert("to".into(), json!("all"));

@@ -1,7 +1,7 @@
 //! The verbs and flags of the command line. Operations define some of them, and the tables in this file define all
 //! others. The parser, the help, the man page, the README's tables and the completions all use this file.
 
-use super::operations;
+use super::operation_table;
 use crate::core::op_definition::ArgKind;
 use crate::core::{Arg, CliPlace, OPS};
 
@@ -190,7 +190,7 @@ pub fn flag_name(arg: &Arg) -> String {
 
 /// The arguments of a verb's operation; empty if the verb is not an operation.
 pub fn verb_args(verb: &str) -> &'static [Arg] {
-    operations::of_verb(verb).map(|row| row.op.args).unwrap_or_default()
+    operation_table::of_verb(verb).map(|row| row.op.args).unwrap_or_default()
 }
 
 /// The flags that every verb accepts.

@@ -6,7 +6,7 @@
 
 use super::args::{ParsedCommand, on_command_line};
 use super::log_pages::{self, SearchedList};
-use super::operations::{CliOperation, RowStream};
+use super::operation_table::{CliOperation, RowStream};
 use super::{call_params, load_environment, mark_read, render, try_print_line};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};

@@ -7,7 +7,7 @@
 //! replaced while the command runs, because only this process connects to the new broker.
 
 use super::args::ParsedCommand;
-use super::operations::CliOperation;
+use super::operation_table::CliOperation;
 use super::{call_params, load_environment};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{Client, remote};

@@ -12,7 +12,7 @@ pub mod hub_discovery;
 pub mod lock_command;
 mod log_pages;
 pub mod manual;
-pub mod operations;
+pub mod operation_table;
 mod parsed_command;
 pub mod render;
 pub mod restore_file;
@@ -28,7 +28,7 @@ pub mod web;
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
 use crate::core::op_definition::{ArgKind, ArgRole};
-use crate::known_agents::agent_detection;
+use crate::known_agents::agent_signs;
 use crate::sys::data_dir::DataDir;
 use crate::sys::git;
 use crate::sys::path_normalization;
@@ -36,7 +36,7 @@ use crate::sys::settings::{SESSION, Settings};
 use crate::sys::typescript_broker;
 use args::{CliCommand, ParsedCommand};
 use log_pages::SearchedList;
-use operations::{CliOperation, RowStream, SendLocation};
+use operation_table::{CliOperation, RowStream, SendLocation};
 use serde_json::{Map, Value, json};
 use std::io::{self, IsTerminal, Write};
 
@@ -233,8 +233,8 @@ fn actor_params(settings: &Settings) -> Map<String, Value> {
     let mut params = Map::from_iter([("v".to_owned(), json!(env!("CARGO_PKG_VERSION")))]);
     let session = Some(settings.text(SESSION)).filter(|id| named.is_none() && !id.is_empty());
     params.extend(named.as_ref().map(|name| ("as".to_owned(), json!(name))));
-    let agent = std::env::var(agent_detection::AGENT_VARIABLE).ok();
-    let agent = agent.filter(|_| named.is_none() && session.is_none()).and_then(|name| agent_detection::kind_of(&name));
+    let agent = std::env::var(agent_signs::AGENT_VARIABLE).ok();
+    let agent = agent.filter(|_| named.is_none() && session.is_none()).and_then(|name| agent_signs::kind_of(&name));
     params.extend(session.map(|id| ("shellSession".to_owned(), json!(id))));
     params.extend(agent.map(|kind| ("shellAgent".to_owned(), json!(kind))));
     params

@@ -1,6 +1,6 @@
 //! A parsed command line: the command and its arguments.
 
-use super::operations::CliOperation;
+use super::operation_table::CliOperation;
 use super::restore_file::RestoreOptions;
 use super::setup_and_doctor::SetupOptions;
 use super::shield_command::ShieldOptions;

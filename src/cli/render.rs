@@ -7,7 +7,7 @@ mod mail;
 pub use mail::{channel_joined, channel_left, channels, inbox, log, log_message, message, message_sent, receipt};
 
 use super::args::ParsedCommand;
-use super::operations::{CliOperation, Rendered};
+use super::operation_table::{CliOperation, Rendered};
 use super::try_print_line;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::{time, untrusted_text};

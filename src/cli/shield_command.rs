@@ -9,7 +9,7 @@ use super::parsed_command::ParsedCommand;
 use crate::agents::held_files::{HeldFiles, LockedPath};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::Client;
-use crate::sys::{command_sandbox, git, path_normalization};
+use crate::sys::{git, path_normalization, read_only_sandbox};
 use serde_json::json;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ fn enter(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<std::ffi
     if files.is_empty() {
         return Ok(Vec::new());
     }
-    command_sandbox::protect(&files).map_err(|error| {
+    read_only_sandbox::protect(&files).map_err(|error| {
         let text = format!("this system allows no shield ({error}); add --if-possible to run the command without one");
         Error::new(ErrorKind::Usage, text)
     })

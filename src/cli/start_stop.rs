@@ -4,8 +4,8 @@ use super::{connect_to_running, explain_absence, load_environment, print_line, r
 use crate::base::error::{Error, ErrorKind};
 use crate::broker::startup::{self, AfterReady, LogChange};
 use crate::client::{self, Client, remote};
-use crate::sys::daemonize;
 use crate::sys::data_dir::DataDir;
+use crate::sys::drop_inherited_state;
 use crate::sys::file_lock::LockWait;
 use crate::sys::process;
 use crate::sys::settings::{STORE, Settings};
@@ -24,10 +24,10 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// If the settings are wrong, or the broker can't be started or replaced.
 pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json: bool) -> Result<u8, Error> {
     if !detach {
-        daemonize::leave_starter();
+        drop_inherited_state::leave_starter();
     }
     if as_daemon {
-        daemonize::leave_session();
+        drop_inherited_state::leave_session();
     }
     let (places, settings) = load_environment()?;
     if !as_daemon {

@@ -7,7 +7,7 @@
 
 use crate::base::error::{Error, ErrorKind};
 use crate::discovery::{DiscoveredService, ServiceKind, browse};
-use crate::remote::guest;
+use crate::remote::connect_to_hub;
 use crate::sys::broker_address::{Endpoint, SECRET_MIN};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{SECRET, Settings};
@@ -176,7 +176,7 @@ pub fn proves_secret(settings: &Settings, address: &str, port: u16) -> Option<bo
     if secret.is_empty() {
         return None;
     }
-    match guest::connect(address, port, secret, sys::random_u128() as u64, None) {
+    match connect_to_hub::connect(address, port, secret, sys::random_u128() as u64, None) {
         Ok(_) => Some(true),
         Err(error) if error.kind == ErrorKind::Refused => Some(false),
         Err(_) => None,

@@ -7,7 +7,7 @@ use super::leader_search::leader_hint;
 use super::stream::BrokerStream;
 use super::{Client, Server, ssh_hub};
 use crate::base::error::{Error, ErrorKind};
-use crate::remote::guest::{self, SecondOpinion};
+use crate::remote::connect_to_hub::{self, SecondOpinion};
 use crate::sys::broker_address::Endpoint;
 use crate::sys::data_dir::DataDir;
 use crate::sys::hub_list::HubAddress;
@@ -182,7 +182,7 @@ pub fn connect_to_hub(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<Client,
             });
             let jitter = sys::random_u128() as u64;
             let port = session_port(hub, settings);
-            let stream = guest::connect(host, port, settings.text(SECRET), jitter, second_opinion)?;
+            let stream = connect_to_hub::connect(host, port, settings.text(SECRET), jitter, second_opinion)?;
             Client::from_stream(BrokerStream::Hub(stream), None)
         }
     };

@@ -18,7 +18,7 @@ use crate::base::error::Error;
 use crate::base::ids::PeerId;
 use crate::base::json_object::json_object;
 use crate::base::stored_enums::LockOwner;
-use crate::base::{limits, paths};
+use crate::base::{limits, path_overlap};
 use crate::store::LockRow;
 use serde_json::{Value, json};
 
@@ -108,7 +108,7 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         peers.set_background_tasks(&id, &[]);
     }
     let row = peers.get(&id).map(|peer| peer.row.clone()).unwrap_or_default();
-    let mut files: Vec<String> = args.texts("files").into_iter().map(paths::normal).collect();
+    let mut files: Vec<String> = args.texts("files").into_iter().map(path_overlap::normal).collect();
     files.sort();
     files.dedup();
     let text = |name, own: Option<String>| args.text(name).map(str::to_owned).or(own);

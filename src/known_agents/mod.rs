@@ -6,7 +6,7 @@
 //! **Invariant:** these files contain only facts. Other code loops over [`AGENTS`] to find a fact, and never names an
 //! agent.
 
-pub mod agent_detection;
+pub mod agent_signs;
 mod aider;
 mod claude_code;
 mod cline;
@@ -34,7 +34,7 @@ mod windsurf;
 mod zed;
 
 use crate::base::process::AgentProgram;
-use agent_detection::{Identity, UNSEEN};
+use agent_signs::{Identity, UNSEEN};
 use hook_dialect::Dialect;
 use settings_files::{Files, NO_SETTINGS};
 use support_table::Support;
@@ -44,7 +44,7 @@ use wakeup_means::Wakeup;
 /// The types and functions that an agent's file uses to state its facts.
 mod vocabulary {
     pub(super) use super::Agent;
-    pub(super) use super::agent_detection::{Identity, ProcessSign, UNSEEN};
+    pub(super) use super::agent_signs::{Identity, ProcessSign, UNSEEN};
     pub(super) use super::hook_dialect::{
         CLAUDE_SHAPED, Dialect, HookKind, MAIL_CAME, ProofScript, ShellEnvironment, ShellLines, named_input,
     };

@@ -7,10 +7,10 @@
 //! **Invariant:** nobody waits while holding the lock, so one thread can write while another one waits for lines.
 
 use super::auth::{ContentKind, NoiseChannel};
+use super::connect_to_hub::SecondOpinion;
 use super::encrypted::{self, Received};
-use super::guest::SecondOpinion;
-use super::hub_socket::HubSocket;
 use super::liveness::{Liveness, PING_AFTER_LINES};
+use super::socket_to_hub::HubSocket;
 use crate::sys::socket_wait::{SocketEvent, wait_for};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -10,12 +10,12 @@ mod auth;
 pub mod auth_failures;
 mod bridge;
 mod encrypted;
-pub mod guest;
-mod guest_socket;
+pub mod connect_to_hub;
+mod socket_to_guest;
 pub mod guest_stream;
 mod handshake;
 pub mod hub_listener;
-mod hub_socket;
+mod socket_to_hub;
 mod liveness;
 
 use tungstenite::protocol::WebSocketConfig;

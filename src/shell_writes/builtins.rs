@@ -268,7 +268,7 @@ fn printed(name: &str, arguments: &[Field], state: &State, input: &StreamText) -
 fn file_stream(state: &State, path: &str) -> StreamText {
     match &state.directory {
         _ if path.starts_with('/') => StreamText::File(path.to_owned()),
-        Some(directory) => StreamText::File(crate::base::paths::normal(&format!("{directory}/{path}"))),
+        Some(directory) => StreamText::File(crate::base::path_overlap::normal(&format!("{directory}/{path}"))),
         None => StreamText::Unknown,
     }
 }

@@ -4,7 +4,7 @@ use super::ShellWrite;
 use super::evaluator::Evaluator;
 use super::shell_state::State;
 use super::syntax_tree::{Command, Joint, Word};
-use crate::base::wildcards::has_wildcards;
+use crate::base::shell_wildcards::has_wildcards;
 use std::path::Path;
 
 impl Evaluator<'_> {

@@ -4,7 +4,7 @@ use super::parser::Parser;
 use super::shell_state::{Field, Shell, State, Value};
 use super::syntax_tree::{AssignedValue, Assignment, Command, Redirect, Simple, Word};
 use super::{Entry, FileTree, ShellWrite, commands};
-use crate::base::paths;
+use crate::base::path_overlap;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
@@ -102,7 +102,7 @@ impl<'a> Evaluator<'a> {
         Evaluator {
             files,
             environment,
-            directory: paths::normal(directory),
+            directory: path_overlap::normal(directory),
             writes: HashSet::new(),
             made_folders: BTreeSet::new(),
             script_length,

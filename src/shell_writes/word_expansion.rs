@@ -4,7 +4,7 @@ use super::braces;
 use super::evaluator::{Evaluator, StreamText};
 use super::shell_state::{Field, Shell, State, Value};
 use super::syntax_tree::{Command, Expansion, Part, Word};
-use crate::base::wildcards::{self, Sign};
+use crate::base::shell_wildcards::{self, Sign};
 
 /// Longer values count as unknown, so that repeated doubling cannot exhaust the memory.
 const VALUE_MAX: usize = 64 * 1024;
@@ -220,17 +220,18 @@ impl Evaluator<'_> {
             Expansion::Default(_) => value.filter(|value| !value.is_empty()),
             Expansion::CutStart { pattern, longest } => {
                 let (signs, value) = (self.pattern_of(state, pattern)?, value?);
-                let fitting = self.cut_where(&value, *longest, |at| wildcards::text_fits(&value[..at], &signs));
+                let fitting = self.cut_where(&value, *longest, |at| shell_wildcards::text_fits(&value[..at], &signs));
                 Some(value[fitting.unwrap_or(0)..].to_owned())
             }
             Expansion::CutEnd { pattern, longest } => {
                 let (signs, value) = (self.pattern_of(state, pattern)?, value?);
-                let fitting = self.cut_where(&value, !*longest, |at| wildcards::text_fits(&value[at..], &signs));
+                let fitting = self.cut_where(&value, !*longest, |at| shell_wildcards::text_fits(&value[at..], &signs));
                 Some(value[..fitting.unwrap_or(value.len())].to_owned())
             }
             Expansion::Replace { from, to, everywhere } => {
-                let from =
-                    self.text_of(state, from).filter(|from| !from.is_empty() && !wildcards::has_wildcards(from))?;
+                let from = self
+                    .text_of(state, from)
+                    .filter(|from| !from.is_empty() && !shell_wildcards::has_wildcards(from))?;
                 let (value, to) = (value?, self.text_of(state, to)?);
                 Some(if *everywhere { value.replace(&from, &to) } else { value.replacen(&from, &to, 1) })
             }
@@ -261,7 +262,7 @@ impl Evaluator<'_> {
     fn pattern_of(&mut self, state: &mut State, word: &Word) -> Option<Vec<Sign>> {
         let fields = self.joined(state, word);
         let is_known = !fields.has_unknown && !fields.has_bare_unknown && fields.text.len() <= 256;
-        is_known.then(|| wildcards::pattern(&fields.text))
+        is_known.then(|| shell_wildcards::pattern(&fields.text))
     }
 
     /// A word as one field, in which wildcards are not expanded.
@@ -297,7 +298,7 @@ impl Evaluator<'_> {
     /// Whether a word matches a text, as a pattern of `case` does; `None` if that is unknown.
     pub(super) fn word_fits(&mut self, state: &mut State, word: &Word, text: &str) -> Option<bool> {
         let signs = self.pattern_of(state, word)?;
-        Some(wildcards::text_fits(text, &signs))
+        Some(shell_wildcards::text_fits(text, &signs))
     }
 
     /// Adds the files that match a pattern. A pattern that matches nothing stays unchanged, as in sh and bash, because
@@ -319,7 +320,7 @@ impl Evaluator<'_> {
         let mut is_listed = true;
         for (n, component) in components.iter().enumerate() {
             let is_last = n + 1 == components.len();
-            let signs = wildcards::pattern(component);
+            let signs = shell_wildcards::pattern(component);
             is_listed = !signs.iter().all(|sign| matches!(sign, Sign::Literal(_)));
             let name: String = component.iter().map(|(c, _)| c).collect();
             let end = if is_last { "" } else { "/" };
@@ -335,7 +336,7 @@ impl Evaluator<'_> {
                 }
                 for entry in self.list_folder(&folder)?.iter() {
                     let is_hidden = entry.name.starts_with('.') && !name.starts_with('.');
-                    if !is_hidden && (is_last || entry.is_folder) && wildcards::text_fits(&entry.name, &signs) {
+                    if !is_hidden && (is_last || entry.is_folder) && shell_wildcards::text_fits(&entry.name, &signs) {
                         next.push([&prefix, &entry.name, end].concat());
                     }
                 }

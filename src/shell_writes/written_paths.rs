@@ -3,7 +3,7 @@
 use super::evaluator::Evaluator;
 use super::shell_state::State;
 use super::{Entry, GitTest, MaybeWritten, ShellWrite, Tracking};
-use crate::base::paths;
+use crate::base::path_overlap;
 use std::rc::Rc;
 
 /// The path of a file cannot be longer than this.
@@ -183,7 +183,7 @@ fn absolute(state: &State, path: &str) -> Option<String> {
 fn normal(path: &str, absolute: String) -> Option<String> {
     // The current directory is already in normal form, so only the path itself is checked.
     let is_normal = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
-    let normal = if is_normal { absolute } else { paths::normal(&absolute) };
+    let normal = if is_normal { absolute } else { path_overlap::normal(&absolute) };
     let plain = normal.trim_end_matches('/');
     let is_path = !path.is_empty() && plain.len() <= PATH_MAX && !plain.contains(['\n', '\0']);
     is_path.then(|| if plain.is_empty() { "/".to_owned() } else { plain.to_owned() })

@@ -1,6 +1,6 @@
 //! The members of channels, as rows in the database.
 
-use super::columns::{placeholder, write_row};
+use super::named_columns::{placeholder, write_row};
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
 use crate::base::ids::{ChannelName, PeerId};

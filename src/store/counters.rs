@@ -5,7 +5,7 @@
 //! the write-ahead log. Numbers are reserved in blocks, in a separate file. The file has reached the disk before the
 //! first number of a block is used.
 
-use super::columns::update_row;
+use super::named_columns::update_row;
 use super::{Store, StoreError, StoreResult};
 use rusqlite::Connection;
 use std::fs::File;

@@ -1,6 +1,6 @@
 //! Events, as rows in the database: a stream with ascending sequence numbers.
 
-use super::columns::{NamedColumns, placeholder, write_row};
+use super::named_columns::{NamedColumns, placeholder, write_row};
 use super::{Store, StoreResult};
 use crate::base::ids::PeerId;
 use crate::base::stored_enums::EventKind;

@@ -1,6 +1,6 @@
 //! Locks, as rows in the database. Each locked path is one row. The paths of one grant share a fencing token.
 
-use super::columns::{placeholder, write_row};
+use super::named_columns::{placeholder, write_row};
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
 use crate::base::ids::PeerId;

@@ -1,7 +1,7 @@
 //! Messages, as rows in the database. There is one row per recipient. It contains the state of the message for that
 //! recipient.
 
-use super::columns::{NamedColumns, placeholder, update_row, write_row};
+use super::named_columns::{NamedColumns, placeholder, update_row, write_row};
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
 use crate::base::ids::{MeshUrl, PeerId};

@@ -9,7 +9,7 @@
 
 mod changeset;
 mod channels;
-mod columns;
+mod named_columns;
 mod counters;
 mod events;
 mod locks;
@@ -35,7 +35,7 @@ pub use wakeups::WakeupRow;
 pub use writes::LogPosition;
 
 use changeset::Recorder;
-use columns::{placeholder, write_row};
+use named_columns::{placeholder, write_row};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 use schema::{MIGRATIONS, migrate};

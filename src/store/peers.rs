@@ -1,6 +1,6 @@
 //! Peers, as rows in the database: all peers that the mesh knows, online or offline.
 
-use super::columns::{placeholder, write_row};
+use super::named_columns::{placeholder, write_row};
 use super::{Store, StoreResult};
 use crate::base::ids::{MeshUrl, PeerId};
 use crate::base::process::Process;

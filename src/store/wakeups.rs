@@ -1,7 +1,7 @@
 //! Attempts to wake sessions, as rows in the database. An attempt is part of a message's receipt and is kept as
 //! long as the message.
 
-use super::columns::{placeholder, write_row};
+use super::named_columns::{placeholder, write_row};
 use super::{Store, StoreResult};
 use crate::base::stored_enums::WakeupOutcome;
 

@@ -4,9 +4,9 @@
 
 mod account;
 pub mod broker_address;
-pub mod command_sandbox;
+pub mod read_only_sandbox;
 pub mod command_with_timeout;
-pub mod daemonize;
+pub mod drop_inherited_state;
 pub mod data_dir;
 pub mod file_lock;
 pub mod file_tail;

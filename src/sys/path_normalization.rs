@@ -123,7 +123,7 @@ fn normal_form(path: &str) -> String {
     let whole = Path::new(path);
     let is_folder = path.ends_with('/') || whole.is_dir();
     let resolved = stored_spelling::stored_spelling(&without_links(whole));
-    let mut text = crate::base::paths::normal(&resolved.to_string_lossy());
+    let mut text = crate::base::path_overlap::normal(&resolved.to_string_lossy());
     if is_folder && !text.ends_with('/') {
         text.push('/');
     }
@@ -144,7 +144,7 @@ fn without_links(path: &Path) -> PathBuf {
                 done.pop();
             }
             Some(Component::Normal(_)) => {
-                is_pattern |= crate::base::paths::is_pattern(&part.to_string_lossy());
+                is_pattern |= crate::base::path_overlap::is_pattern(&part.to_string_lossy());
                 let next = done.join(&part);
                 match std::fs::read_link(&next).ok().filter(|_| !is_pattern && n_links < LINKS_MAX) {
                     Some(target) => {

@@ -13,7 +13,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use place::{Mesh, request};
 use serde_json::{Value, json};
-use slm_mesh::remote::guest;
+use slm_mesh::remote::connect_to_hub;
 use slm_mesh::remote::guest_stream::GuestStream;
 use slm_mesh::wire::line_splitter::LineBuffer;
 use std::io::{ErrorKind, Read, Write};
@@ -41,7 +41,7 @@ const LOCAL_EVERY: Duration = Duration::from_millis(5);
 /// Connects a session as the peer that it was before, if any, and returns its stream and its id.
 fn attach(mesh: &Mesh, n: usize, former: Option<&str>) -> (GuestStream, String) {
     let port = mesh.http_port() + 1;
-    let connected = guest::connect("127.0.0.1", port, SECRET, n as u64, None);
+    let connected = connect_to_hub::connect("127.0.0.1", port, SECRET, n as u64, None);
     let mut stream = connected.unwrap_or_else(|error| panic!("session {n}: {}", error.text));
     let origin = json!({ "host": format!("machine-{}", n / PER_MACHINE), "user": "fleet", "ancestors": [] });
     let origin = json!({ "jsonrpc": "2.0", "method": "origin", "params": origin });

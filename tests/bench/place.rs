@@ -159,7 +159,7 @@ impl Mesh {
     /// A peer with this name, connected as if from another machine: over the WebSocket.
     pub fn attach_remote(&self, name: &str) -> Line {
         let port = self.http_port() + 1;
-        let stream = slm_mesh::remote::guest::connect("127.0.0.1", port, SECRET, u64::from(port), None);
+        let stream = slm_mesh::remote::connect_to_hub::connect("127.0.0.1", port, SECRET, u64::from(port), None);
         let mut line = Line::over(BrokerStream::Hub(stream.unwrap_or_else(|error| panic!("{}", error.text))));
         let whence = json!({ "host": "elsewhere", "user": "bench", "ancestors": [] });
         line.send(format!("{}\n", json!({ "jsonrpc": "2.0", "method": "origin", "params": whence })).as_bytes());

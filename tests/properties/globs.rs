@@ -4,7 +4,7 @@
 //! paths are written.
 
 use crate::choices::Choices;
-use slm_mesh::base::paths::{is_pattern, normal, overlap};
+use slm_mesh::base::path_overlap::{is_pattern, normal, overlap};
 use std::sync::OnceLock;
 
 /// The first byte says how the rest is read: as a few characters, or as any text. Each half of the rest is one glob.

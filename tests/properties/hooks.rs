@@ -47,7 +47,7 @@ fn check_files(input: &Value, hook: &HookInput, files: &[String]) {
         assert!(texts.iter().any(|text| text.contains(file.as_str())), "{file:?} stands nowhere in the input");
         let whole = path_normalization::absolute_in(&hook.directory, file);
         assert!(whole.starts_with('/'), "{file:?} in {:?} became {whole:?}", hook.directory);
-        assert_eq!(slm_mesh::base::paths::normal(&whole), whole, "{file:?} in {:?}", hook.directory);
+        assert_eq!(slm_mesh::base::path_overlap::normal(&whole), whole, "{file:?} in {:?}", hook.directory);
     }
 }
 

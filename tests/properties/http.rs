@@ -3,7 +3,7 @@
 //! The same requests come out of the bytes however they are cut, and a reader can frame each response.
 
 use crate::choices::{Choices, pieces};
-use slm_mesh::broker::http::connection::{Dispatcher, HttpConnection, HttpStream, Next, READ_MAX};
+use slm_mesh::broker::http::connection::{HttpConnection, HttpStream, Next, READ_MAX, SharedHttpState};
 use slm_mesh::broker::http::{Gate, Head, HttpResponse, Limits, PendingRequest, Request};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
@@ -79,17 +79,17 @@ pub fn check(data: &[u8]) {
     }
 }
 
-fn dispatcher() -> (Dispatcher, Receiver<PendingRequest>) {
+fn http_state() -> (SharedHttpState, Receiver<PendingRequest>) {
     let (requests, inbox) = sync_channel(4);
     let gate: Gate = Box::new(|_: &Head| None);
-    (Dispatcher::new(requests, Box::new(|| ()), gate, limits()), inbox)
+    (SharedHttpState::new(requests, Box::new(|| ()), gate, limits()), inbox)
 }
 
 fn run(pieces: &[&[u8]], takes: usize) -> Outcome {
-    let (dispatcher, inbox) = dispatcher();
+    let (http_state, inbox) = http_state();
     let now = Instant::now();
     let script = Script { here: Vec::new(), at: 0, ended: false, said: Vec::new(), takes };
-    let mut conn = HttpConnection::new(script, IpAddr::V4(Ipv4Addr::LOCALHOST), 7, now, &dispatcher.limits);
+    let mut conn = HttpConnection::new(script, IpAddr::V4(Ipv4Addr::LOCALHOST), 7, now, &http_state.limits);
     let mut scratch = vec![0; READ_MAX];
     let mut requests = Vec::new();
     let last: &[u8] = b"";
@@ -98,12 +98,12 @@ fn run(pieces: &[&[u8]], takes: usize) -> Outcome {
         conn.stream().ended = n == pieces.len();
         conn.note_readable();
         loop {
-            let next = conn.run_turn(&dispatcher, &mut scratch, now);
+            let next = conn.run_turn(&http_state, &mut scratch, now);
             match inbox.try_recv() {
                 Ok(job) => {
                     let body = format!("{{\"n\":{}}}", requests.len()).into_bytes();
                     requests.push(job.request);
-                    conn.deliver(job.ticket, &HttpResponse::json(200, body), &dispatcher.limits, now);
+                    conn.deliver(job.ticket, &HttpResponse::json(200, body), &http_state.limits, now);
                 }
                 Err(_) if next == Next::Again => {}
                 Err(_) if next == Next::Close => return Outcome { requests, said: conn.stream().said.clone() },

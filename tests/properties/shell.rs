@@ -3,7 +3,7 @@
 //! A path is absolute and normal; a command costs a bounded number of looks at the file tree; and a
 //! file whose name is quoted is found under this name.
 
-use slm_mesh::base::paths::normal;
+use slm_mesh::base::path_overlap::normal;
 use slm_mesh::shell_writes::{Entry, FileTree, ShellWrite, written_files};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};

@@ -7,7 +7,7 @@ use crate::support::{BIN, Place, until};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use slm_mesh::broker::leadership::{LogProgress, UpkeepThread};
+use slm_mesh::broker::leadership::{LogProgress, LogTrimThread};
 use slm_mesh::replication::{Append, Election, LogEntry, LogError, Position, ReplicatedLog};
 use slm_mesh::store::Store;
 use std::io::{Read, Write};
@@ -155,7 +155,7 @@ fn entries_are_small_and_a_long_log_is_trimmed() {
     let (mut last, entry) = entries.last().unwrap().clone();
     let progress = Arc::new(LogProgress::default());
     progress.note(last, 0);
-    let thread = UpkeepThread::start(log.upkeep(), "hub:7900".into(), Arc::clone(&progress), Box::new(|| {}));
+    let thread = LogTrimThread::start(log.upkeep(), "hub:7900".into(), Arc::clone(&progress), Box::new(|| {}));
     until("the log is trimmed", || {
         last = last.next();
         assert_eq!(log.append(last, &LogEntry { term, ..entry.clone() }), Append::Stored);

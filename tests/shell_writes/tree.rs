@@ -49,7 +49,7 @@ impl FileTree for Tree {
     }
 
     fn entries(&self, folder: &str) -> Option<Vec<Entry>> {
-        let normal = slm_mesh::base::paths::normal(folder);
+        let normal = slm_mesh::base::path_overlap::normal(folder);
         let entries = self.folders.get(normal.trim_end_matches('/'))?;
         Some(
             entries

@@ -3,7 +3,7 @@
 use super::HeldFiles;
 use super::command_notes::{CommandNote, NotedFile};
 use super::file_state::{CONTENT_MAX, Comparison, FileState};
-use super::holder_records::{RecordedBy, read_records};
+use super::last_seen_states::{RecordedBy, read_records};
 use super::overwrite_records::Overwrite;
 use crate::sys::regular_file::read_regular;
 use std::path::Path;

@@ -13,15 +13,15 @@ pub mod change_report;
 mod command_notes;
 mod copies;
 mod file_state;
-mod holder_records;
+mod last_seen_states;
 mod overwrite_records;
-mod own_file_changes;
+mod changes_by_others;
 pub mod restore;
 mod watched_files;
 
 pub use change_attribution::{Cause, ChangedFile};
+pub use changes_by_others::OwnMoment;
 pub use command_notes::{CommandNote, ToolRun};
-pub use own_file_changes::OwnMoment;
 pub use watched_files::LockedPath;
 
 use crate::sys::data_dir::DataDir;

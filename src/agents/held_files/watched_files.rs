@@ -4,8 +4,8 @@
 use super::HeldFiles;
 use super::command_notes::NotedFile;
 use super::file_state::FileState;
-use super::holder_records::{HolderRecord, read_records};
-use crate::base::{limits, paths};
+use super::last_seen_states::{HolderRecord, read_records};
+use crate::base::{limits, path_overlap};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -44,12 +44,12 @@ impl HeldFiles {
         let mut found = Vec::new();
         for lock in locks {
             let folder = lock.path.strip_suffix("/**").or_else(|| lock.path.strip_suffix('/')).unwrap_or(&lock.path);
-            if !paths::is_pattern(folder) {
+            if !path_overlap::is_pattern(folder) {
                 found.push(PathBuf::from(folder));
                 continue;
             }
             let records = read_records(&self.records, &lock.holder);
-            let meant = records.iter().filter(|record| paths::overlap(&record.path, &lock.path));
+            let meant = records.iter().filter(|record| path_overlap::overlap(&record.path, &lock.path));
             found.extend(meant.map(|record| PathBuf::from(&record.path)));
         }
         found
@@ -61,9 +61,9 @@ impl HeldFiles {
         let mut known: HashMap<&str, Vec<HolderRecord>> = HashMap::new();
         for lock in locks {
             let state = FileState::of(Path::new(&lock.path));
-            if paths::is_pattern(&lock.path) || state == FileState::Other {
+            if path_overlap::is_pattern(&lock.path) || state == FileState::Other {
                 let records = known.entry(&lock.holder).or_insert_with(|| read_records(&self.records, &lock.holder));
-                for record in records.iter().filter(|record| paths::overlap(&record.path, &lock.path)) {
+                for record in records.iter().filter(|record| path_overlap::overlap(&record.path, &lock.path)) {
                     self.note_file(&mut noted, lock, &record.path, FileState::of(Path::new(&record.path)));
                 }
             } else {

@@ -6,11 +6,11 @@
 //! that does not read its responses can't send more requests. A stream is a response without an end. It is the last
 //! response on its connection, and its unread output is bounded.
 
-pub use super::dispatcher::Dispatcher;
+pub use super::shared_http_state::SharedHttpState;
 
-use super::dispatcher::SLOWED;
 use super::request_head::{HeadStatus, ParsedHead, parse_head};
 use super::response::{CONTINUE, Refusal, print_response, print_stream};
+use super::shared_http_state::SLOWED;
 use super::{Head, HttpResponse, Limits, OnDisconnect, PendingRequest, Request, Ticket};
 use mio::net::TcpStream;
 use std::io::{self, ErrorKind, Read, Write};
@@ -242,7 +242,7 @@ impl<S: HttpStream> HttpConnection<S> {
     }
 
     /// Reads, parses and sends as much as one turn allows: `READ_MAX` bytes and `pipeline_max` requests.
-    pub fn run_turn(&mut self, dispatcher: &Dispatcher, scratch: &mut [u8], now: Instant) -> Next {
+    pub fn run_turn(&mut self, http_state: &SharedHttpState, scratch: &mut [u8], now: Instant) -> Next {
         self.had_turn = true;
         let mut budget = READ_MAX.min(scratch.len());
         let mut n_answered = 0;
@@ -255,22 +255,22 @@ impl<S: HttpStream> HttpConnection<S> {
             }
             if let Phase::Streaming { behind: behind @ true } = &mut self.phase {
                 *behind = false;
-                self.deadline = after(now, dispatcher.limits.beat_ms);
+                self.deadline = after(now, http_state.limits.beat_ms);
             }
-            if n_answered >= dispatcher.limits.pipeline_max {
+            if n_answered >= http_state.limits.pipeline_max {
                 return Next::Again;
             }
             if matches!(self.phase, Phase::Responding) {
                 n_answered += 1;
-                self.end_response(&dispatcher.limits, now);
-            } else if !self.parse_input(dispatcher, now) {
+                self.end_response(&http_state.limits, now);
+            } else if !self.parse_input(http_state, now) {
                 if !self.readable {
                     return Next::Wait;
                 }
                 if budget == 0 {
                     return Next::Again;
                 }
-                match self.read(&mut scratch[..budget], &dispatcher.limits, now) {
+                match self.read(&mut scratch[..budget], &http_state.limits, now) {
                     Ok(n) => budget -= n,
                     Err(_) => return Next::Close,
                 }
@@ -279,19 +279,19 @@ impl<S: HttpStream> HttpConnection<S> {
     }
 
     /// Parses the input. Returns false if more bytes are needed.
-    fn parse_input(&mut self, dispatcher: &Dispatcher, now: Instant) -> bool {
+    fn parse_input(&mut self, http_state: &SharedHttpState, now: Instant) -> bool {
         match &mut self.phase {
-            Phase::Head { began: true } => match parse_head(self.input.rest(), self.peer, &dispatcher.limits) {
+            Phase::Head { began: true } => match parse_head(self.input.rest(), self.peer, &http_state.limits) {
                 HeadStatus::Partial => return false,
-                HeadStatus::Complete(parsed) => self.begin_request(parsed, dispatcher, now),
-                HeadStatus::Refused(refusal) => self.refuse(refusal, &dispatcher.limits, now),
+                HeadStatus::Complete(parsed) => self.begin_request(parsed, http_state, now),
+                HeadStatus::Refused(refusal) => self.refuse(refusal, &http_state.limits, now),
             },
             Phase::Body { body, length, .. } => {
                 self.input.move_to(body, *length - body.len());
                 if body.len() < *length {
                     return false;
                 }
-                self.hand_over(dispatcher, now);
+                self.hand_over(http_state, now);
             }
             Phase::Head { began: false } | Phase::Streaming { .. } | Phase::Draining { .. } => return false,
             Phase::AwaitingResponse | Phase::Slowed(_) | Phase::Responding => return false, // the function is not called in these phases
@@ -300,12 +300,12 @@ impl<S: HttpStream> HttpConnection<S> {
     }
 
     /// Asks the gate and checks the limits. Then the connection waits for the body.
-    fn begin_request(&mut self, parsed: ParsedHead, dispatcher: &Dispatcher, now: Instant) {
+    fn begin_request(&mut self, parsed: ParsedHead, http_state: &SharedHttpState, now: Instant) {
         self.input.skip(parsed.used);
         self.close = parsed.close;
         self.bodyless = parsed.head.method == "HEAD";
-        if let Some(response) = (dispatcher.gate)(&parsed.head) {
-            let is_slowed = response.status == 401 && dispatcher.is_slowed(&parsed.head, now);
+        if let Some(response) = (http_state.gate)(&parsed.head) {
+            let is_slowed = response.status == 401 && http_state.is_slowed(&parsed.head, now);
             // The server does not wait for the rest of an incomplete body. This rest must not be parsed as a request,
             // so the connection must end.
             let here = self.input.rest().len() as u64;
@@ -316,12 +316,12 @@ impl<S: HttpStream> HttpConnection<S> {
                 self.phase = Phase::Slowed(Box::new(response));
                 return;
             }
-            return self.respond(&response, &dispatcher.limits, now);
+            return self.respond(&response, &http_state.limits, now);
         }
         self.trusted = true;
         let length = match usize::try_from(parsed.length) {
-            Ok(length) if length <= dispatcher.limits.body_max => length,
-            _ => return self.refuse(Refusal::BodyTooLarge, &dispatcher.limits, now),
+            Ok(length) if length <= http_state.limits.body_max => length,
+            _ => return self.refuse(Refusal::BodyTooLarge, &http_state.limits, now),
         };
         if parsed.expects && self.input.rest().len() < length {
             self.output.extend_from_slice(CONTINUE);
@@ -331,16 +331,16 @@ impl<S: HttpStream> HttpConnection<S> {
     }
 
     /// Passes the complete request to the event loop.
-    fn hand_over(&mut self, dispatcher: &Dispatcher, now: Instant) {
+    fn hand_over(&mut self, http_state: &SharedHttpState, now: Instant) {
         let Phase::Body { head, body, .. } = std::mem::replace(&mut self.phase, Phase::AwaitingResponse) else {
             return; // the function is called only in that phase
         };
         self.deadline = None;
         let request = Request { head: *head, body };
-        match dispatcher.requests.try_send(PendingRequest { ticket: self.ticket, request }) {
-            Ok(()) => (dispatcher.wake)(),
-            Err(TrySendError::Full(_)) => self.respond(&Refusal::Busy.response(), &dispatcher.limits, now),
-            Err(TrySendError::Disconnected(_)) => self.refuse(Refusal::Stopping, &dispatcher.limits, now),
+        match http_state.requests.try_send(PendingRequest { ticket: self.ticket, request }) {
+            Ok(()) => (http_state.wake)(),
+            Err(TrySendError::Full(_)) => self.respond(&Refusal::Busy.response(), &http_state.limits, now),
+            Err(TrySendError::Disconnected(_)) => self.refuse(Refusal::Stopping, &http_state.limits, now),
         }
     }
 

@@ -8,7 +8,7 @@
 
 #[doc(hidden)]
 pub mod connection;
-mod dispatcher;
+mod shared_http_state;
 mod request_head;
 mod response;
 mod server;
@@ -215,9 +215,9 @@ impl HttpServer {
         let (responses, inbox) = channel();
         let stopping = Arc::new(AtomicBool::new(false));
         let n_open = Arc::new(AtomicUsize::new(0));
-        let dispatcher = connection::Dispatcher::new(requests, wake, gate, limits);
+        let http_state = connection::SharedHttpState::new(requests, wake, gate, limits);
         let shared = (stopping.clone(), n_open.clone());
-        let (thread, waker) = server::HttpThread::new(listener, dispatcher, inbox, shared)?;
+        let (thread, waker) = server::HttpThread::new(listener, http_state, inbox, shared)?;
         let handle = std::thread::Builder::new().name("http".into()).spawn(move || thread.serve())?;
         Ok(HttpServer { responses, waker, stopping, n_open, thread: Some(handle) })
     }

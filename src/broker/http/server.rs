@@ -3,7 +3,7 @@
 //! **Invariant:** the thread sleeps only until an event or the next deadline. An error in the turn of a connection,
 //! even a panic, ends only that connection.
 
-use super::connection::{Dispatcher, HttpConnection, Next, READ_MAX};
+use super::connection::{HttpConnection, Next, READ_MAX, SharedHttpState};
 use super::{ResponsePart, Ticket};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
@@ -37,7 +37,7 @@ pub struct HttpThread {
     /// The listener; `None` when the thread is stopping.
     listener: Option<TcpListener>,
     accept_state: HttpAcceptState,
-    dispatcher: Dispatcher,
+    http_state: SharedHttpState,
     inbox: Receiver<(Ticket, ResponsePart)>,
     stopping: Arc<AtomicBool>,
     n_open: Arc<AtomicUsize>,
@@ -71,7 +71,7 @@ impl HttpThread {
     /// When the system can't create a poll instance.
     pub fn new(
         listener: std::net::TcpListener,
-        dispatcher: Dispatcher,
+        http_state: SharedHttpState,
         inbox: Receiver<(Ticket, ResponsePart)>,
         shared: (Arc<AtomicBool>, Arc<AtomicUsize>),
     ) -> io::Result<(HttpThread, Arc<Waker>)> {
@@ -84,7 +84,7 @@ impl HttpThread {
             poll,
             listener: Some(listener),
             accept_state: HttpAcceptState::Ready, // clients may have arrived before the thread started
-            dispatcher,
+            http_state,
             inbox,
             stopping: shared.0,
             n_open: shared.1,
@@ -158,7 +158,7 @@ impl HttpThread {
             _ => None,
         };
         let deadlines = self.conns.values().filter_map(HttpConnection::deadline);
-        let nearest = deadlines.chain(retry).chain(end).chain(self.dispatcher.tries.borrow().report_due()).min()?;
+        let nearest = deadlines.chain(retry).chain(end).chain(self.http_state.tries.borrow().report_due()).min()?;
         Some(nearest.saturating_duration_since(Instant::now()))
     }
 
@@ -182,14 +182,14 @@ impl HttpThread {
 
     fn deliver(&mut self, now: Instant) {
         while let Ok((ticket, part)) = self.inbox.try_recv() {
-            self.apply(ticket.conn, |conn, dispatcher, _| {
+            self.apply(ticket.conn, |conn, http_state, _| {
                 match part {
-                    ResponsePart::Whole(response) => conn.deliver(ticket, &response, &dispatcher.limits, now),
+                    ResponsePart::Whole(response) => conn.deliver(ticket, &response, &http_state.limits, now),
                     ResponsePart::StreamStart(head, on_disconnect) => {
-                        conn.start_stream(ticket, &head, on_disconnect, &dispatcher.limits, now)
+                        conn.start_stream(ticket, &head, on_disconnect, &http_state.limits, now)
                     }
                     ResponsePart::StreamChunk(bytes) => {
-                        return conn.send_chunk(ticket, &bytes, &dispatcher.limits, now);
+                        return conn.send_chunk(ticket, &bytes, &http_state.limits, now);
                     }
                 }
                 Next::Again
@@ -219,23 +219,23 @@ impl HttpThread {
     }
 
     fn run_connection(&mut self, id: usize, now: Instant) {
-        self.apply(id, |conn, dispatcher, scratch| conn.run_turn(dispatcher, scratch, now));
+        self.apply(id, |conn, http_state, scratch| conn.run_turn(http_state, scratch, now));
     }
 
     fn expire(&mut self, now: Instant) {
         let late = |conn: &HttpConnection| conn.deadline().is_some_and(|deadline| deadline <= now);
         let late = self.conns.iter().filter(|(_, conn)| late(conn)).map(|(id, _)| *id);
         for id in late.collect::<Vec<_>>() {
-            self.apply(id, |conn, dispatcher, _| conn.expire(&dispatcher.limits, now));
+            self.apply(id, |conn, http_state, _| conn.expire(&http_state.limits, now));
         }
     }
 
     /// Runs an action on a connection, and then does what the connection needs next.
-    fn apply(&mut self, id: usize, act: impl FnOnce(&mut HttpConnection, &Dispatcher, &mut [u8]) -> Next) {
+    fn apply(&mut self, id: usize, act: impl FnOnce(&mut HttpConnection, &SharedHttpState, &mut [u8]) -> Next) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let (dispatcher, scratch) = (&self.dispatcher, &mut self.scratch);
+        let (http_state, scratch) = (&self.http_state, &mut self.scratch);
         // After a panic, the connection is dropped, so that its broken state is never used.
-        let next = catch_unwind(AssertUnwindSafe(|| act(conn, dispatcher, scratch)));
+        let next = catch_unwind(AssertUnwindSafe(|| act(conn, http_state, scratch)));
         match next.unwrap_or(Next::Close) {
             Next::Wait => {}
             Next::Again => {
@@ -249,7 +249,7 @@ impl HttpThread {
 
     /// Logs which addresses have sent wrong tokens, at most once a minute.
     fn log_wrong_tokens(&self, now: Instant) {
-        let mut tries = self.dispatcher.tries.borrow_mut();
+        let mut tries = self.http_state.tries.borrow_mut();
         if tries.is_report_due(now)
             && let Some(addresses) = tries.take_report()
         {
@@ -259,7 +259,7 @@ impl HttpThread {
 
     /// Closes the connections with the most unread output, until the total is within the limit.
     fn drop_slowest(&mut self) {
-        while self.conns.values().map(HttpConnection::unsent).sum::<usize>() > self.dispatcher.limits.out_max {
+        while self.conns.values().map(HttpConnection::unsent).sum::<usize>() > self.http_state.limits.out_max {
             let most = self.conns.iter().max_by_key(|(_, conn)| conn.unsent());
             let Some((&id, _)) = most else { return };
             self.conns.remove(&id);
@@ -273,7 +273,7 @@ impl HttpThread {
             _ => self.accept_state = HttpAcceptState::Ready,
         }
         for _ in 0..ACCEPT_MAX {
-            let full = self.conns.len() >= self.dispatcher.limits.connections_max;
+            let full = self.conns.len() >= self.http_state.limits.connections_max;
             let leaving = if full { self.first_to_leave(|_| true) } else { None };
             if full && leaving.is_none() {
                 self.accept_state = HttpAcceptState::Full;
@@ -305,7 +305,7 @@ impl HttpThread {
 
     /// Adds a connection. Refuses it if the client's address has too many connections, none of which may be dropped.
     fn admit(&mut self, mut stream: TcpStream, peer: IpAddr, now: Instant) {
-        let limits = &self.dispatcher.limits;
+        let limits = &self.http_state.limits;
         if self.conns.values().filter(|conn| conn.peer() == peer).count() >= limits.per_address_max {
             let leaving = self.first_to_leave(|conn| conn.peer() == peer);
             if leaving.is_none() {
@@ -321,7 +321,7 @@ impl HttpThread {
             return;
         }
         self.next_id += 1;
-        self.conns.insert(id, HttpConnection::new(stream, peer, id, now, &self.dispatcher.limits));
+        self.conns.insert(id, HttpConnection::new(stream, peer, id, now, &self.http_state.limits));
         self.ready.insert(id);
     }
 

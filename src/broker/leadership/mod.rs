@@ -14,12 +14,12 @@ mod snapshot_fetch;
 mod snapshot_source;
 mod standby;
 mod standby_thread;
-mod upkeep_thread;
+mod log_trim_thread;
 
 pub use config::HubConfig;
 pub use database_log_match::DatabaseLogMatch;
 pub use leader::{Leader, TurnEnd};
+pub use log_trim_thread::{LogProgress, LogTrimThread};
 pub use role::{BrokerRole, Leading};
 pub use standby::{Standby, StandbyError, TakeOver};
 pub use standby_thread::{HubDatabase, StandbyReport, StandbyThread, TakenLead};
-pub use upkeep_thread::{LogProgress, UpkeepThread};

@@ -1,7 +1,7 @@
 //! The role of this broker: the only broker of its mesh, the hub that leads, or a hub on standby.
 
+use super::log_trim_thread::{LogProgress, LogTrimThread};
 use super::snapshot_source::SnapshotSource;
-use super::upkeep_thread::{LogProgress, UpkeepThread};
 use super::{HubConfig, Leader, StandbyThread, TurnEnd};
 use crate::base::error::{Error, ErrorKind};
 use crate::core::Mesh;
@@ -26,7 +26,7 @@ pub struct Leading {
     leader: Leader<EtcdLog>,
     progress: Arc<LogProgress>,
     upkeep: EtcdUpkeep,
-    upkeep_thread: UpkeepThread,
+    log_trim_thread: LogTrimThread,
     snapshots: SnapshotSource,
     /// The address at which guests reach this hub.
     address: String,
@@ -47,15 +47,15 @@ impl Leading {
         let progress = Arc::new(LogProgress::default());
         progress.note(leader.position(), 0);
         let upkeep = leader.log().upkeep();
-        let upkeep_thread = UpkeepThread::start(upkeep.clone(), config.address.clone(), Arc::clone(&progress), wake);
+        let log_trim_thread = LogTrimThread::start(upkeep.clone(), config.address.clone(), Arc::clone(&progress), wake);
         let (snapshots, address) = (SnapshotSource::new(directory), config.address.clone());
-        Leading { leader, progress, upkeep, upkeep_thread, snapshots, address, since: now }
+        Leading { leader, progress, upkeep, log_trim_thread, snapshots, address, since: now }
     }
 
     /// Returns a function that describes the hubs and the members of etcd at a given time.
     pub fn describe(&self) -> Box<dyn Fn(i64) -> Value + Send> {
         let (address, since) = (self.address.clone(), self.since);
-        let (progress, cluster) = (Arc::clone(&self.progress), self.upkeep_thread.reporter());
+        let (progress, cluster) = (Arc::clone(&self.progress), self.log_trim_thread.reporter());
         Box::new(move |now| {
             let (cluster, last) = (cluster(), progress.position());
             let standby =

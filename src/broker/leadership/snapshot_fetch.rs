@@ -1,7 +1,7 @@
 //! Fetches a copy of the leader's database, for a standby whose own database is too old to follow the log.
 
 use super::HubConfig;
-use crate::remote::guest;
+use crate::remote::connect_to_hub;
 use crate::remote::guest_stream::GuestStream;
 use crate::sys;
 use crate::sys::data_dir::DataDir;
@@ -40,7 +40,7 @@ pub fn fetch(
     let (host, port) = leader.rsplit_once(':').ok_or_else(|| format!("{leader} is not the address of a hub"))?;
     let port = port.parse().map_err(|_| format!("{leader} is not the address of a hub"))?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let stream = guest::connect(host, port, &config.secret, sys::random_u128() as u64, None);
+    let stream = connect_to_hub::connect(host, port, &config.secret, sys::random_u128() as u64, None);
     let stream = stream.map_err(|error| error.text)?;
     let mut leader = LeaderConnection::new(stream)?;
     let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&path).map_err(failed)?;

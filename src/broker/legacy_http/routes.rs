@@ -6,7 +6,7 @@ use super::{RouteResult, no};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::stored_enums::{LockOwner, MessageType, PeerKind};
-use crate::base::{limits, paths, time};
+use crate::base::{limits, path_overlap, time};
 use crate::core::locks::lock_view;
 use crate::core::locks::request::{LockRequest, Repository};
 use crate::core::peers::Peer;
@@ -122,7 +122,9 @@ fn peers(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     let repo = fields.repository.clone();
     let scope = fields.text("scope").unwrap_or("machine");
     let fits = |row: &PeerRow| match scope {
-        "directory" => project.as_ref().is_none_or(|dir| paths::normal(dir) == paths::normal(&row.project)),
+        "directory" => {
+            project.as_ref().is_none_or(|dir| path_overlap::normal(dir) == path_overlap::normal(&row.project))
+        }
         "repo" if root.is_some() => row.git_root == root,
         "repo" => repo.is_none() || row.repo == repo,
         _ => true,
@@ -290,9 +292,9 @@ fn lock(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
 fn absolute(mesh: &Mesh, file: &str, holder: &str) -> String {
     match mesh.peers().get(holder) {
         Some(peer) if !file.starts_with('/') && peer.row.project.starts_with('/') => {
-            paths::normal(&format!("{}/{file}", peer.row.project))
+            path_overlap::normal(&format!("{}/{file}", peer.row.project))
         }
-        _ => paths::normal(file),
+        _ => path_overlap::normal(file),
     }
 }
 

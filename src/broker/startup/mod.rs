@@ -11,11 +11,11 @@ pub use database::LogChange;
 pub use mesh_opener::MeshOpener;
 pub use runtime_files::{PathState, RuntimeFiles};
 
+use super::answer_http_requests::HttpRequests;
 use super::checkpoint_thread::CheckpointThread;
 use super::desktop_notifications::Notifications;
 use super::directory_lookups::DirectoryLookups;
 use super::event_loop::{DIRECTORY, EventLoop, LoopContext, SIGNALS, new_poll};
-use super::http_requests::HttpRequests;
 use super::leadership::HubConfig;
 use super::log;
 use super::methods::BrokerInfo;

@@ -30,7 +30,7 @@ const FILES: &[PageFile] = &[
     ("/page/dialogs.js", JAVASCRIPT, include_str!("page/dialogs.js")),
     ("/page/dom.js", JAVASCRIPT, include_str!("page/dom.js")),
     ("/page/mesh.js", JAVASCRIPT, include_str!("page/mesh.js")),
-    ("/page/paint.js", JAVASCRIPT, include_str!("page/paint.js")),
+    ("/page/repaint_schedule.js", JAVASCRIPT, include_str!("page/repaint_schedule.js")),
     ("/page/agents.js", JAVASCRIPT, include_str!("page/agents.js")),
     ("/page/locks.js", JAVASCRIPT, include_str!("page/locks.js")),
     ("/page/messages.js", JAVASCRIPT, include_str!("page/messages.js")),

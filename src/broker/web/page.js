@@ -12,7 +12,7 @@ import { $, setText, tame } from '/page/dom.js';
 import { listen, showState } from '/page/connection.js';
 import { openWriteDialog } from '/page/dialogs.js';
 import { clear } from '/page/mesh.js';
-import { repaint, repaintAll } from '/page/paint.js';
+import { repaint, repaintAll } from '/page/repaint_schedule.js';
 
 async function main() {
   if (location.hash === '#used') {

@@ -1,7 +1,7 @@
 //! Renders messages and channels for people.
 
 use super::super::args::ParsedCommand;
-use super::super::operations::Rendered;
+use super::super::operation_table::Rendered;
 use super::{bold, clock, dim, next_page, plain, rows, table, word, word_lines};
 use crate::base::untrusted_text;
 use crate::cli::watch::screen_text::{width, wrap_words};

@@ -5,7 +5,7 @@
 
 pub mod request;
 mod table;
-mod wait_queue;
+mod deadlock_and_steal;
 pub mod worktree_locks;
 
 pub use table::Locks;
@@ -21,7 +21,7 @@ use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, paginatio
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::json_object::json_object;
-use crate::base::paths::{self, PathMatcher};
+use crate::base::path_overlap::{self, PathMatcher};
 use crate::base::stored_enums::LockOwner;
 use crate::base::{limits, time};
 use crate::store::LockRow;
@@ -138,7 +138,7 @@ pub static CHECK: Op = Op {
 
 fn requested_paths(args: &Args) -> Vec<String> {
     let mut found: Vec<String> =
-        args.text("filePath").into_iter().chain(args.texts("filePaths")).map(paths::normal).collect();
+        args.text("filePath").into_iter().chain(args.texts("filePaths")).map(path_overlap::normal).collect();
     found.sort();
     found.dedup();
     found
@@ -192,7 +192,7 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
     let paths = required_paths(args)?;
     if ctx.until.is_none() {
         // Each pattern costs extra, because it is compared with all locks.
-        let n_patterns = paths.iter().filter(|path| paths::is_pattern(path)).count();
+        let n_patterns = paths.iter().filter(|path| path_overlap::is_pattern(path)).count();
         rates.charge(peers, ctx.me(), 1 + n_patterns as u32, ctx.now)?;
     }
     let me = peers.get(ctx.me()).map(|peer| peer.row.clone()).unwrap_or_default();
@@ -250,10 +250,10 @@ fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         let after = pagination::parse_cursor(after)?;
         found.retain(|lock| cursor(lock) > after);
     }
-    let (mut page, queue) = (Page::default(), wait_queue::matchers(waiting));
+    let (mut page, queue) = (Page::default(), deadlock_and_steal::matchers(waiting));
     for lock in &found {
         let mut row = lock_view(peers, lock, ctx.now);
-        row["queue"] = json!(wait_queue::names_for(peers, lock, &queue));
+        row["queue"] = json!(deadlock_and_steal::names_for(peers, lock, &queue));
         if !page.add(row) {
             break;
         }
@@ -275,7 +275,7 @@ fn check(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     let text = |name| args.text(name).map(str::to_owned);
     let is_unknown = args.flag("unknownCaller") == Some(true);
     let request = LockRequest {
-        paths: args.texts("files").into_iter().map(paths::normal).collect(),
+        paths: args.texts("files").into_iter().map(path_overlap::normal).collect(),
         holder: if is_unknown { PeerId::default() } else { ctx.my_id() },
         repo: Repository::new(text("repo"), text("gitRoot")),
         host: peers.host_of(ctx.conn),

@@ -3,7 +3,7 @@
 
 use super::Locks;
 use crate::base::ids::PeerId;
-use crate::base::paths::PathMatcher;
+use crate::base::path_overlap::PathMatcher;
 use crate::base::stored_enums::LockOwner;
 use crate::core::peers::Peers;
 use crate::store::LockRow;

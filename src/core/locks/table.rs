@@ -1,11 +1,11 @@
 //! The table of the locks in force. It grants, renews, releases and expires locks.
 
 use super::request::LockRequest;
-use super::{lock_view, wait_queue};
+use super::{deadlock_and_steal, lock_view};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::stored_enums::LockOwner;
-use crate::base::{limits, paths, time, untrusted_text};
+use crate::base::{limits, path_overlap, time, untrusted_text};
 use crate::core::ConnId;
 use crate::core::journal::{Change, Journal};
 use crate::core::peers::Peers;
@@ -210,7 +210,7 @@ impl Locks {
     ) -> Result<bool, Error> {
         let n_before = self.locks.len();
         let same = |lock: &LockRow| lock.owner == *owner || lock.owner.is_shared() && owner.is_shared();
-        let is_it = |lock: &LockRow| paths::is_same(&lock.path, path) && lock.holder == holder && same(lock);
+        let is_it = |lock: &LockRow| path_overlap::is_same(&lock.path, path) && lock.holder == holder && same(lock);
         self.release(turn, peers, journal, is_it, UNLOCKED, now)?;
         Ok(self.locks.len() < n_before)
     }
@@ -301,7 +301,7 @@ impl Locks {
                  holder: mesh_send to {holder} (slm-mesh send {holder} \"…\")"
             )
         };
-        let queue = wait_queue::names_for(peers, lock, &wait_queue::matchers(waiting));
+        let queue = deadlock_and_steal::names_for(peers, lock, &deadlock_and_steal::matchers(waiting));
         Error::new(ErrorKind::Held, text).with(json!({ "lock": lock_view(peers, lock, now), "queue": queue }))
     }
 }

@@ -8,7 +8,7 @@ use super::request::{LockRequest, Repository};
 use crate::base::error::Error;
 use crate::base::json_object::json_object;
 use crate::base::limits;
-use crate::base::paths::{self, PathMatcher};
+use crate::base::path_overlap::{self, PathMatcher};
 use crate::base::stored_enums::LockOwner;
 use crate::core::peers::Peers;
 use crate::store::LockRow;
@@ -89,5 +89,5 @@ fn short_view(peers: &Peers, lock: &LockRow, path: &str) -> Value {
 
 /// Whether a lock may cover a file of a work tree.
 fn is_below(path: &str, root: &str, matcher: &PathMatcher<'_>) -> bool {
-    if paths::is_pattern(path) { matcher.overlaps(path) } else { path.starts_with(root) }
+    if path_overlap::is_pattern(path) { matcher.overlaps(path) } else { path.starts_with(root) }
 }

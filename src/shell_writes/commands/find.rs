@@ -1,7 +1,7 @@
 //! `find`: which files it finds, and what it does with them.
 
 use super::Run;
-use crate::base::wildcards::{Sign, live_pattern, text_fits};
+use crate::base::shell_wildcards::{Sign, live_pattern, text_fits};
 use crate::shell_writes::builtins::last_component;
 use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::shell_state::Field;

@@ -2,7 +2,7 @@
 
 use super::Run;
 use super::options::{Options, Spec};
-use crate::base::wildcards;
+use crate::base::shell_wildcards;
 use crate::shell_writes::Tracking;
 use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::shell_state::Field;
@@ -222,7 +222,7 @@ fn note(run: &mut Run, formatter: &Formatter, options: &Options) {
     }
     for operand in options.texts() {
         let operand = operand.strip_suffix("/...").unwrap_or(operand);
-        if wildcards::has_wildcards(operand) && !operand.contains('[') {
+        if shell_wildcards::has_wildcards(operand) && !operand.contains('[') {
             note_pattern(run, formatter, operand);
         } else if run.is_folder(operand) {
             if let Some(folder) = run.evaluator.resolve(run.state, operand) {

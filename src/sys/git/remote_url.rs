@@ -4,7 +4,7 @@
 
 use super::config_file::ConfigEntry;
 use super::ssh_config;
-use crate::base::paths;
+use crate::base::path_overlap;
 use crate::sys::path_normalization;
 use std::path::{Path, PathBuf};
 
@@ -98,7 +98,7 @@ pub(super) fn path_spelling(path: &Path) -> String {
     let path = without_ending(path.to_str().unwrap_or_default().trim_end_matches('/')).to_owned();
     // A path that can't be looked up is used as it was written.
     let real = [".git", ""].iter().find_map(|ending| std::fs::canonicalize(format!("{path}{ending}")).ok());
-    real.map_or_else(|| paths::normal(&path), |real| without_ending(&real.display().to_string()).to_owned())
+    real.map_or_else(|| path_overlap::normal(&path), |real| without_ending(&real.display().to_string()).to_owned())
 }
 
 fn without_ending(path: &str) -> &str {

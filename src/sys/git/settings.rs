@@ -3,7 +3,7 @@
 
 use super::config_file::{ConfigEntry, entries};
 use super::{WorkTree, read_beginning};
-use crate::base::paths;
+use crate::base::path_overlap;
 use std::path::{Path, PathBuf};
 
 /// Maximum depth of nested includes, the same as in git.
@@ -103,5 +103,5 @@ fn with_stars(pattern: &str) -> String {
 
 /// Whether a text matches a pattern with `*`, `?` and `**`.
 fn fits(pattern: &str, text: &str) -> bool {
-    if paths::is_pattern(pattern) { paths::overlap(pattern, text) } else { pattern == text }
+    if path_overlap::is_pattern(pattern) { path_overlap::overlap(pattern, text) } else { pattern == text }
 }

@@ -1,7 +1,7 @@
 //! Finds out to which host ssh connects when it is given a name. The answer is in the files that ssh_config(5)
 //! describes, which contain `Host` and `Match` blocks, and in the files that they include.
 
-use crate::base::wildcards::{has_wildcards, live_pattern, pattern, text_fits};
+use crate::base::shell_wildcards::{has_wildcards, live_pattern, pattern, text_fits};
 use crate::sys::account;
 use crate::sys::git::read_beginning;
 use std::path::{Path, PathBuf};

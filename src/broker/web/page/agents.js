@@ -4,7 +4,7 @@ import { $, always, bdi, button, el, flat, lastPart, setText, showEmpty, span, s
 import { openWriteDialog } from '/page/dialogs.js';
 import { openMailbox } from '/page/mailbox.js';
 import { fits, mesh, now } from '/page/mesh.js';
-import { addSection } from '/page/paint.js';
+import { addSection } from '/page/repaint_schedule.js';
 
 function paintAgents() {
   const rows = [...mesh.peers.values()].filter((row) => row.kind !== 'human' &&

@@ -2,7 +2,7 @@
 
 import { $, flat, setText, tame } from '/page/dom.js';
 import { applyFrame, mesh } from '/page/mesh.js';
-import { repaintAll } from '/page/paint.js';
+import { repaintAll } from '/page/repaint_schedule.js';
 
 /** Calls an operation as the person at this machine. With `as`, looks at the mailbox of the peer with this id. */
 export async function callMesh(method, params, as) {

@@ -3,7 +3,7 @@
 import { $, bdi, clockDay, el, setText, showEmpty, still, sync } from '/page/dom.js';
 import { pathOf } from '/page/locks.js';
 import { fits, mesh, project } from '/page/mesh.js';
-import { addSection } from '/page/paint.js';
+import { addSection } from '/page/repaint_schedule.js';
 import { valueOf } from '/page/state.js';
 
 const SHOWN_MAX = 120;

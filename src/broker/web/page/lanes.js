@@ -3,7 +3,7 @@
 import { $, at, flat, span, svg } from '/page/dom.js';
 import { now } from '/page/mesh.js';
 import { shownMessages } from '/page/messages.js';
-import { addSection } from '/page/paint.js';
+import { addSection } from '/page/repaint_schedule.js';
 
 const LANES_MAX = 14;
 const MESSAGES_MAX = 300;

@@ -3,7 +3,7 @@
 import { $, always, at, bdi, button, el, flat, lastPart, setText, showEmpty, span, sync, tame } from '/page/dom.js';
 import { openReleaseDialog } from '/page/dialogs.js';
 import { fits, mesh, now, project } from '/page/mesh.js';
-import { addSection } from '/page/paint.js';
+import { addSection } from '/page/repaint_schedule.js';
 
 /** Folder and name of a path; a path in its holder's project begins with the project's name. */
 export function pathOf(path, holder) {

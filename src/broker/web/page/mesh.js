@@ -2,7 +2,7 @@
 
 import { $, flat } from '/page/dom.js';
 import { showNotice } from '/page/dialogs.js';
-import { repaint, repaintAll } from '/page/paint.js';
+import { repaint, repaintAll } from '/page/repaint_schedule.js';
 
 /** How many rows the page keeps. */
 const KEPT = { messages: 400, events: 300, history: 20 };

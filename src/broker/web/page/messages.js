@@ -4,7 +4,7 @@ import { $, always, bdi, button, clock, clockDay, el, flat, setText, showEmpty, 
 import { callMesh } from '/page/connection.js';
 import { openWriteDialog, showNotice } from '/page/dialogs.js';
 import { fits, mesh, project } from '/page/mesh.js';
-import { addSection } from '/page/paint.js';
+import { addSection } from '/page/repaint_schedule.js';
 import { showConversation } from '/page/search.js';
 
 const SHOWN_MAX = 120;

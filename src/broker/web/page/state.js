@@ -2,7 +2,7 @@
 
 import { $, always, bdi, clockDay, el, flat, setText, showEmpty, sync, tame } from '/page/dom.js';
 import { fits, mesh } from '/page/mesh.js';
-import { addSection } from '/page/paint.js';
+import { addSection } from '/page/repaint_schedule.js';
 
 function paintState() {
   const rows = [...mesh.entries].filter(([, row]) => fits(row.key, row.namespace, row.value, row.updatedByName));

@@ -1,16 +1,16 @@
 //! Makes files read-only for this process and for the processes that it starts, but not for any other process.
 //!
-//! `command_sandbox/linux.rs` (a mount namespace) and `command_sandbox/macos.rs` (a sandbox profile) provide the same
+//! `read_only_sandbox/linux.rs` (a mount namespace) and `read_only_sandbox/macos.rs` (a sandbox profile) provide the same
 //! function.
 //!
 //! **Invariant:** setting up the protection creates and changes no file, and the protection ends together with these
 //! processes.
 
 #[cfg(target_os = "linux")]
-#[path = "command_sandbox/linux.rs"]
+#[path = "read_only_sandbox/linux.rs"]
 mod platform;
 #[cfg(target_os = "macos")]
-#[path = "command_sandbox/macos.rs"]
+#[path = "read_only_sandbox/macos.rs"]
 mod platform;
 
 #[cfg(any(target_os = "linux", target_os = "macos"))]

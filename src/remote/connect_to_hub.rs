@@ -3,7 +3,7 @@
 
 use super::auth::{GuestHandshake, NetworkKey, NoiseChannel};
 use super::guest_stream::GuestStream;
-use super::hub_socket::HubSocket;
+use super::socket_to_hub::HubSocket;
 use super::{GUEST_PATH, HANDSHAKE_MS, SUBPROTOCOL, websocket_config};
 use crate::base::error::{Error, ErrorKind};
 use std::io;

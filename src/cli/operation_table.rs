@@ -137,7 +137,7 @@ mod tests {
     fn every_operation_with_a_verb_has_one_rendering() {
         for op in OPS.iter().filter(|op| op.verb.is_some()) {
             let n_rows = CLI_OPERATIONS.iter().filter(|row| row.op.name == op.name).count();
-            assert_eq!(n_rows, 1, "{} needs a row in src/cli/operations.rs", op.name);
+            assert_eq!(n_rows, 1, "{} needs a row in src/cli/operation_table.rs", op.name);
         }
         for row in CLI_OPERATIONS {
             assert!(row.op.verb.is_some(), "{} has a rendering, but no verb prints it", row.op.name);

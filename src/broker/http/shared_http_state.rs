@@ -14,7 +14,7 @@ const TRIES_FREE: u32 = 20;
 pub(super) const SLOWED: Duration = Duration::from_secs(1);
 
 /// The queue of requests, and the rules for requests.
-pub struct Dispatcher {
+pub struct SharedHttpState {
     /// The queue of complete requests.
     pub requests: SyncSender<PendingRequest>,
     /// Wakes the event loop, so that it reads the queue.
@@ -27,15 +27,15 @@ pub struct Dispatcher {
     pub tries: RefCell<AuthFailures>,
 }
 
-impl Dispatcher {
-    /// Makes a dispatcher that has counted no wrong tokens.
+impl SharedHttpState {
+    /// Makes a http_state that has counted no wrong tokens.
     pub fn new(
         requests: SyncSender<PendingRequest>,
         wake: Box<dyn Fn() + Send>,
         gate: Gate,
         limits: Limits,
-    ) -> Dispatcher {
-        Dispatcher { requests, wake, gate, limits, tries: RefCell::default() }
+    ) -> SharedHttpState {
+        SharedHttpState { requests, wake, gate, limits, tries: RefCell::default() }
     }
 
     /// Counts a wrong token from another machine. Returns whether the refusal must be delayed. A client with the
@@ -79,20 +79,23 @@ mod tests {
         }
     }
 
-    fn new_dispatcher() -> (Dispatcher, Receiver<PendingRequest>) {
+    fn new_state() -> (SharedHttpState, Receiver<PendingRequest>) {
         let (requests, inbox) = sync_channel(4);
         let gate: Gate = Box::new(|head| {
             (head.authorization.as_deref() != Some("right")).then(|| HttpResponse::json(401, b"no".to_vec()))
         });
-        (Dispatcher::new(requests, Box::new(|| ()), gate, Limits { pipeline_max: 100, ..Limits::default() }), inbox)
+        (
+            SharedHttpState::new(requests, Box::new(|| ()), gate, Limits { pipeline_max: 100, ..Limits::default() }),
+            inbox,
+        )
     }
 
     /// A connection that has had its first turn, after this many requests with this token had arrived.
-    fn asked(dispatcher: &Dispatcher, peer: &str, token: &str, n: usize, now: Instant) -> HttpConnection<Pipe> {
+    fn asked(http_state: &SharedHttpState, peer: &str, token: &str, n: usize, now: Instant) -> HttpConnection<Pipe> {
         let text = format!("GET /peers HTTP/1.1\r\nHost: hub\r\nAuthorization: {token}\r\n\r\n").repeat(n);
         let pipe = Pipe(io::Cursor::new(text.into_bytes()), Vec::new());
-        let mut conn = HttpConnection::new(pipe, peer.parse().unwrap(), 1, now, &dispatcher.limits);
-        conn.run_turn(dispatcher, &mut vec![0; READ_MAX], now);
+        let mut conn = HttpConnection::new(pipe, peer.parse().unwrap(), 1, now, &http_state.limits);
+        conn.run_turn(http_state, &mut vec![0; READ_MAX], now);
         conn
     }
 
@@ -102,21 +105,21 @@ mod tests {
 
     #[test]
     fn a_client_with_many_wrong_tokens_waits_and_nobody_else_does() {
-        let ((dispatcher, inbox), now) = (new_dispatcher(), Instant::now());
-        let mut wrong = asked(&dispatcher, "10.0.0.7", "wrong", 22, now);
+        let ((http_state, inbox), now) = (new_state(), Instant::now());
+        let mut wrong = asked(&http_state, "10.0.0.7", "wrong", 22, now);
         assert_eq!((n_responses(&mut wrong), wrong.deadline()), (20, Some(now + SLOWED)));
         assert!(wrong.leaves_since().is_some(), "it makes room for others");
-        assert_eq!(wrong.expire(&dispatcher.limits, now + SLOWED), Next::Again);
-        wrong.run_turn(&dispatcher, &mut vec![0; READ_MAX], now + SLOWED);
+        assert_eq!(wrong.expire(&http_state.limits, now + SLOWED), Next::Again);
+        wrong.run_turn(&http_state, &mut vec![0; READ_MAX], now + SLOWED);
         assert_eq!((n_responses(&mut wrong), wrong.deadline()), (21, Some(now + 2 * SLOWED)));
         // Clients with the right token at the same address, clients at another address, and programs on this
         // machine are not delayed.
-        asked(&dispatcher, "10.0.0.7", "right", 1, now);
+        asked(&http_state, "10.0.0.7", "right", 1, now);
         assert!(inbox.try_recv().is_ok());
-        assert_eq!(n_responses(&mut asked(&dispatcher, "10.0.0.8", "wrong", 20, now)), 20);
+        assert_eq!(n_responses(&mut asked(&http_state, "10.0.0.8", "wrong", 20, now)), 20);
         for own in ["127.0.0.1", "::1"] {
-            assert_eq!(n_responses(&mut asked(&dispatcher, own, "wrong", 90, now)), 90);
+            assert_eq!(n_responses(&mut asked(&http_state, own, "wrong", 90, now)), 90);
         }
-        assert_eq!(dispatcher.tries.borrow_mut().take_report().as_deref(), Some("10.0.0.7 (22), 10.0.0.8 (20)"));
+        assert_eq!(http_state.tries.borrow_mut().take_report().as_deref(), Some("10.0.0.7 (22), 10.0.0.8 (20)"));
     }
 }

@@ -57,12 +57,12 @@ impl LogProgress {
 }
 
 /// The event loop's handle to the thread. When the handle is dropped, the thread ends, and nobody waits for its end.
-pub struct UpkeepThread {
+pub struct LogTrimThread {
     report: Arc<Mutex<ClusterReport>>,
     _stop: Sender<()>,
 }
 
-impl UpkeepThread {
+impl LogTrimThread {
     /// Starts the thread of the hub at this address. `wake` is called when the loop should look at
     /// [`LogProgress::take_wish_for_time`]. If the thread can't be started, a log line says so, and the log is not
     /// trimmed.
@@ -71,7 +71,7 @@ impl UpkeepThread {
         address: String,
         progress: Arc<LogProgress>,
         wake: Box<dyn Fn() + Send + Sync>,
-    ) -> UpkeepThread {
+    ) -> LogTrimThread {
         let report = Arc::new(Mutex::new(ClusterReport::default()));
         let (stop, stopped) = channel();
         let (samples, standbys) = (VecDeque::new(), Vec::new());
@@ -85,7 +85,7 @@ impl UpkeepThread {
         if let Err(error) = std::thread::Builder::new().name("upkeep".into()).spawn(run) {
             log(&format!("the log in etcd could not be trimmed: {error}"));
         }
-        UpkeepThread { report, _stop: stop }
+        LogTrimThread { report, _stop: stop }
     }
 
     /// Returns a function that returns what the thread found in its last check.

@@ -2,10 +2,10 @@
 //! session's last edit.
 
 use super::file_state::{Comparison, FileState, content_hash};
-use super::holder_records::{HolderRecord, HolderRecords, RecordedBy};
+use super::last_seen_states::{HolderRecord, HolderRecords, RecordedBy};
 use super::watched_files::LockedPath;
 use super::{ChangedFile, CommandNote, HeldFiles};
-use crate::base::{limits, paths};
+use crate::base::{limits, path_overlap};
 use std::path::Path;
 
 /// When a hook looks at the session's own files.
@@ -27,13 +27,13 @@ impl HeldFiles {
     pub(super) fn look_at_own(&self, me: &str, locks: &[LockedPath], moment: &OwnMoment<'_>) {
         let Some(mut records) = HolderRecords::open(&self.records, me, true) else { return };
         let locks = &locks[..locks.len().min(limits::WATCHED_FILES_MAX)];
-        for lock in locks.iter().filter(|lock| !paths::is_pattern(&lock.path)) {
+        for lock in locks.iter().filter(|lock| !path_overlap::is_pattern(&lock.path)) {
             self.look_at_file(&mut records, &lock.path, Some(lock.token), moment);
         }
-        let is_pattern = |lock: &&LockedPath| paths::is_pattern(&lock.path);
+        let is_pattern = |lock: &&LockedPath| path_overlap::is_pattern(&lock.path);
         let patterns: Vec<&LockedPath> = locks.iter().filter(is_pattern).collect();
         let is_plain = |path: &str| locks.iter().any(|lock| lock.path == path);
-        let below = |path: &str| !is_plain(path) && patterns.iter().any(|lock| paths::overlap(path, &lock.path));
+        let below = |path: &str| !is_plain(path) && patterns.iter().any(|lock| path_overlap::overlap(path, &lock.path));
         let known: Vec<String> = records.records.iter().map(|record| record.path.clone()).collect();
         for path in known.iter().filter(|path| below(path)) {
             self.look_at_file(&mut records, path, None, moment);
@@ -80,7 +80,7 @@ impl HeldFiles {
         let mut news = Vec::new();
         for record in records.records.iter_mut().filter(|record| record.is_news) {
             record.is_news = false;
-            if locks.iter().any(|lock| paths::overlap(&lock.path, &record.path)) {
+            if locks.iter().any(|lock| path_overlap::overlap(&lock.path, &record.path)) {
                 news.push(record.path.clone());
             }
         }
