@@ -62,7 +62,7 @@ fn no_two_agents_are_mixed_up() {
             assert_eq!(by_environment(|known| known == *name).unwrap().id, agent.id, "{name}");
         }
         if let Some(name) = agent.identity.session_variable {
-            assert!(!agent.identity.client_names.is_empty(), "{name} counts only with a client's name");
+            assert!(!agent.identity.client_names.is_empty(), "{name} is used only with a client's name");
         }
     }
 }

@@ -124,9 +124,9 @@ fn bad_input_is_named_and_search_text_is_never_an_error() {
     let place = Place::new();
     place.ok(&["start", "--detach"]);
     for (args, want) in [
-        (&["log", "--since", "yesterday"][..], "--since: want a time span before now, such as 2h"),
+        (&["log", "--since", "yesterday"][..], "--since: expected a time span before now, such as 2h"),
         (&["log", "--since", "2"], "--since"),
-        (&["log", "--limit", "0"], "--limit: want a whole number from 1 to 10000"),
+        (&["log", "--limit", "0"], "--limit: expected a whole number from 1 to 10000"),
         (&["log", "--thread", "x"], "no message has the id x"),
         (&["log", "--with", "nobody"], "no peer is called nobody"),
         (&["log", "words"], "log: unexpected words"),

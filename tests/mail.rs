@@ -424,7 +424,7 @@ fn names_are_short_and_plain() {
         let answer =
             place.socket().call("attach", json!({ "name": name, "agent": "codex", "project": "/p", "pid": 1 }));
         let text = answer["error"]["message"].as_str().unwrap();
-        assert!(text.starts_with("name: want ") && !text.contains(name), "{text}");
+        assert!(text.starts_with("name: expected ") && !text.contains(name), "{text}");
     }
     let strange = json!({ "agent": "x\u{2028}y", "project": "/\u{3164}\u{202e}", "pid": 1 });
     let named = place.socket().call("attach", strange)["result"]["you"]["name"].as_str().unwrap().to_owned();

@@ -85,7 +85,7 @@ fn a_session_ends_with_its_input_though_calls_wait() {
         "{:?}",
         session.seen
     );
-    // No call waits any more, and the session has left the queue for the lock.
+    // No call is waiting any more, and the session has left the queue for the lock.
     until_waiting(&mut holder, 0);
     assert_processes(&place, vec![place.broker_pid().unwrap(), holder.child.id()]);
 }

@@ -45,7 +45,7 @@ fn an_argument_that_is_no_text_is_named() {
     let odd = OsStr::from_bytes(b"bad\xff");
     let out = place.command(&["lock"]).arg(odd).output().unwrap();
     assert_eq!(out.status.code(), Some(2), "{out:?}");
-    assert_eq!(String::from_utf8_lossy(&out.stderr), "slm-mesh: \"bad\\xFF\": want UTF-8\n");
+    assert_eq!(String::from_utf8_lossy(&out.stderr), "slm-mesh: \"bad\\xFF\": expected UTF-8\n");
     for words in [[odd, OsStr::new("--json")], [OsStr::new("--json"), odd]] {
         let out = place.command(&["state", "set", "k"]).args(words).output().unwrap();
         let error: Value = serde_json::from_slice(&out.stdout).unwrap();
@@ -77,21 +77,21 @@ fn a_negative_number_is_a_value_and_other_dashes_get_their_cure() {
 fn what_is_wrong_is_named_as_it_was_typed() {
     let place = Place::new();
     for (args, words) in [
-        (&["lock", "a.rs", "--ttl", "soon"][..], &["--ttl: want a whole number", "\"soon\""][..]),
-        (&["lock", "a.rs", "--ttl="], &["--ttl: want"]),
-        (&["lock", "a.rs", "--ttl"], &["--ttl: want a value"]),
+        (&["lock", "a.rs", "--ttl", "soon"][..], &["--ttl: expected a whole number", "\"soon\""][..]),
+        (&["lock", "a.rs", "--ttl="], &["--ttl: expected"]),
+        (&["lock", "a.rs", "--ttl"], &["--ttl: expected a value"]),
         (&["lock", "a.rs", "--json=1"], &["--json takes no value", "1"]),
-        (&["lock", ""], &["FILE: want"]),
-        (&["unlock", "a.rs", ""], &["FILE: want"]),
-        (&["state", "set", "", "v"], &["KEY: want"]),
-        (&["state", "watch", "k", "--wait", "x"], &["--wait: want"]),
+        (&["lock", ""], &["FILE: expected"]),
+        (&["unlock", "a.rs", ""], &["FILE: expected"]),
+        (&["state", "set", "", "v"], &["KEY: expected"]),
+        (&["state", "watch", "k", "--wait", "x"], &["--wait: expected"]),
         (&["state", "watch", "k", "--ttl", "3"], &["no flag --ttl", "--wait"]),
-        (&["send", "human", ""], &["MESSAGE: want"]),
-        (&["events", "--since", "yesterday"], &["--since: want a time"]),
-        (&["events", "emit", "a.b", "{"], &["PAYLOAD: want a JSON object"]),
+        (&["send", "human", ""], &["MESSAGE: expected"]),
+        (&["events", "--since", "yesterday"], &["--since: expected a time"]),
+        (&["events", "emit", "a.b", "{"], &["PAYLOAD: expected a JSON object"]),
         (&["peers", "-x"], &["no flag -x", "--scope"]),
         (&["peers", "--shout=loud"], &["no flag --shout"]),
-        (&["send", "human", "x", "--as", ""], &["--as: want"]),
+        (&["send", "human", "x", "--as", ""], &["--as: expected"]),
         (&["broadcast", "x", "--to", "human"], &["broadcast: no flag --to"]),
         (&["broadcast"], &["usage: slm-mesh broadcast MESSAGE"]),
         (&["-v"], &["-v needs a verb"]),
@@ -156,7 +156,7 @@ fn an_unknown_argument_of_a_tool_is_answered_with_those_that_it_takes() {
         let (error, is_error) = agent.try_tool(tool, given.clone());
         let said = error["error"].as_str().unwrap();
         assert!(is_error && said.contains(tool), "{given}: {said}");
-        assert!(given["action"].as_str().is_none_or(|action| said.contains(&format!("action {action}"))), "{said}");
+        assert!(given["action"].as_str().is_none_or(|action| said.contains(&format!("action `{action}`"))), "{said}");
         let offered = tools["result"]["tools"].as_array().unwrap().iter().find(|known| known["name"] == tool).unwrap();
         let listed = said.split(" takes ").nth(1).unwrap_or_else(|| panic!("{said}"));
         for name in listed.split(", ").filter(|name| *name != "no arguments") {

@@ -89,7 +89,7 @@ fn the_output_says_how_to_see_the_rest() {
     assert!(String::from_utf8_lossy(&out.stderr).contains("--after"), "{out:?}");
 }
 
-/// The texts that an answer of the inbox shows, and the hint above or below them.
+/// The texts that `inbox` shows, and the hint above or below them.
 fn texts_and_hint(said: &str) -> (Vec<&str>, &str) {
     let texts = said.lines().filter_map(|line| line.strip_prefix("  ")).collect();
     (texts, said.lines().find(|line| line.starts_with("there are")).unwrap_or(""))

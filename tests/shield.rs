@@ -346,7 +346,7 @@ fn a_shielded_command_does_what_it_did() {
         ] {
             assert_eq!(shielded.shell(shell, command), bare.shell(shell, command), "{shell}: {command}");
         }
-        // Another shell that the command starts has no shield of its own, and cannot write either.
+        // Another shell that the command starts has no shield of its own, but it cannot write the file, either.
         let (_, output) = shielded.shell(shell, "bash -c 'f=$(echo dleh | rev); echo x > $f.txt'; cat held.txt");
         assert_eq!(output.lines().next(), Some("as it was"));
     }

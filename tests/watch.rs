@@ -55,7 +55,7 @@ impl Screen<'_> {
         until(&format!("the screen does not show {what:?} any more"), || !self.text().contains(what));
     }
 
-    /// Types keys by name, or a text.
+    /// Presses keys by name, or types text.
     fn press(&self, keys: &[&str]) {
         self.tmux(&[&["send-keys"], keys].concat());
     }

@@ -100,7 +100,7 @@ def absolute(path: StrPath) -> str:
     """
     text = os.fspath(path)
     if not text:
-        raise UsageError("file_path: want a path, got an empty text")
+        raise UsageError("file_path: expected a path, got an empty string")
     given = Path(os.getcwd(), text.rstrip("/") or "/")
     is_folder = text.endswith("/") or given.is_dir()
     found = str(given)

@@ -1,4 +1,4 @@
-//! Settings with lists of agents: the agents that mail may wake, and the agents whose shell commands run in a shield.
+//! Settings that list agents: which agents may be woken by mail, and whose shell commands run in a shield.
 
 use crate::base::error::Error;
 use crate::sys::data_dir::DataDir;

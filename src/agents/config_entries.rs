@@ -22,7 +22,7 @@ pub struct Entries<'a> {
     pub agent: &'static Agent,
     /// The path of our program.
     pub program: &'a str,
-    /// The path of the file that set-up writes as a whole for this agent. The agent's YAML settings refer to this path.
+    /// The path of the file that `setup` writes as a whole for this agent. The agent's YAML settings refer to it.
     pub own_file: &'a str,
     /// The server's entry, if it belongs in this file.
     pub server: Option<ServerFile>,
@@ -53,7 +53,7 @@ impl Entries<'_> {
         format!("{} hook {}", shell_quoted(self.program), self.agent.id)
     }
 
-    /// Adds our entries to a text.
+    /// Adds our entries to the text of a file.
     ///
     /// # Errors
     /// If our entries can't be added safely; the error says why.
@@ -194,7 +194,7 @@ impl Entries<'_> {
         hook
     }
 
-    /// Removes our entries from a text. Containers that become empty are removed too, except those in `before`, the
+    /// Removes our entries from a file. Containers that become empty are removed too, except those in `before`, the
     /// value of the file before set-up.
     ///
     /// # Errors
@@ -228,12 +228,12 @@ impl Entries<'_> {
         Ok(text)
     }
 
-    /// A text that contains our entries and nothing else.
+    /// The text of a file that contains our entries and nothing else.
     pub fn alone(&self) -> String {
         self.put_into("").unwrap_or_default()
     }
 
-    /// The text that a user can paste into a file that set-up can't change.
+    /// The text that a user can paste into a file that `setup` can't change.
     pub fn to_paste(&self, text: &str) -> String {
         match self.server {
             Some(server) if server.entry == EntryShape::YamlLine => {
@@ -243,8 +243,8 @@ impl Entries<'_> {
         }
     }
 
-    /// Whether a text from which our entries were removed contains only the frame that set-up wrote around them when it
-    /// created the file.
+    /// Whether a file from which our entries were removed contains only the frame that `setup` wrote around them when
+    /// it created the file.
     pub fn is_frame(&self, text: &str) -> bool {
         let frame = self.remove_from(&self.alone(), None).unwrap_or_default();
         let is_json = self.other_format().is_none() && self.toml_hooks().is_none();

@@ -328,7 +328,7 @@ pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Chec
     checks
 }
 
-/// Checks that set-up has not registered what the plugin registers already.
+/// Checks that `setup` has not registered what the plugin registers already.
 fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, cure: &str) -> Check {
     let about = format!("{} plugin", agent.id);
     let scope = environment.scope(agent);

@@ -1,5 +1,5 @@
-//! Files that set-up writes as a whole: slash commands, a plugin, a page of conventions. Each file says that set-up
-//! wrote it, and set-up changes or removes only files that say so.
+//! Files that `setup` writes as a whole: slash commands, a plugin, a page of conventions. Each file says that `setup`
+//! wrote it, and `setup` changes or removes only files that say so.
 
 use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{CommandStyle, OwnFile};
@@ -33,7 +33,7 @@ pub fn slash_commands(style: CommandStyle) -> Vec<(&'static str, String)> {
     commands(style, Some(MARK))
 }
 
-/// The slash commands for a plugin. Their files do not say that set-up wrote them, so set-up does not remove them.
+/// The slash commands for a plugin. Their files do not say that `setup` wrote them, so `setup` does not remove them.
 pub fn plugin_commands(style: CommandStyle) -> Vec<(&'static str, String)> {
     commands(style, None)
 }
@@ -55,7 +55,7 @@ fn commands(style: CommandStyle, mark: Option<&str>) -> Vec<(&'static str, Strin
     SLASH_COMMANDS.iter().map(file).collect()
 }
 
-/// The text of a file that set-up writes as a whole.
+/// The text of a file that `setup` writes as a whole.
 pub fn own_file_text(own: &OwnFile, agent: &Agent, program: &str) -> String {
     own.text.replace("\"{program}\"", &json!(program).to_string()).replace("{agent}", agent.id)
 }

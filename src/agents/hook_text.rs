@@ -45,7 +45,7 @@ fn message(row: &Value) -> String {
         row["group"].as_str().map(|group| format!(" to {}", untrusted_text::shown_group(group))).unwrap_or_default();
     let answers =
         row["replyTo"].as_str().map(|id| format!(", answers {}", untrusted_text::shown_name(id))).unwrap_or_default();
-    let cut = if whole { "" } else { "\n(cut here; mesh_inbox with filter all shows the whole message)" };
+    let cut = if whole { "" } else { "\n(cut here; mesh_inbox with filter `all` shows the whole message)" };
     let from = untrusted_text::shown_name(row["fromName"].as_str().unwrap_or("?"));
     format!(
         "From {from}{group}, {}, id {}{answers}:\n{quoted}{cut}",

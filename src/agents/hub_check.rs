@@ -45,7 +45,7 @@ fn check_hub(one: &HubAnswer, has_leader: bool) -> Check {
             Check::well(&about, format!("answers in {took} ms; is a standby, and {leader} leads"))
         }
         Ok(HubRole::StandsBy { leader: None }) => {
-            Check::well(&about, format!("answers in {took} ms; is a standby, and knows no hub that leads"))
+            Check::well(&about, format!("answers in {took} ms; is a standby, and does not know which hub leads"))
         }
         Err(error) => {
             let (found, cure) = error.text.split_once("; ").unwrap_or((&error.text, "start the broker there"));

@@ -4,7 +4,7 @@
 //! `jsonc-parser` finds the positions. Its own editor is not used, because it spreads a one-line object over several
 //! lines, and that could not be undone.
 //!
-//! **Invariant:** a text that was valid stays valid.
+//! **Invariant:** valid JSON stays valid.
 
 use jsonc_parser::ast;
 use jsonc_parser::common::Ranged;
@@ -70,7 +70,7 @@ pub fn parse(text: &str) -> Result<Value, String> {
     with_root(text, |root| root.map_or(Value::Null, value_of))
 }
 
-/// Whether a text contains nothing but white space and comments.
+/// Whether `text` contains nothing but white space and comments.
 pub fn is_blank(text: &str) -> bool {
     with_root(text, |root| root.is_none()).unwrap_or(false)
 }

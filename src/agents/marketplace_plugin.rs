@@ -1,7 +1,7 @@
-//! Builds the files of a plugin for an agent's marketplace, from the same facts as the entries that set-up writes. Also
-//! detects whether the user has installed the plugin.
+//! Builds the files of a plugin for an agent's marketplace, from the same facts as the entries that `setup` writes.
+//! Also detects whether the user has installed the plugin.
 //!
-//! **Invariant:** set-up does not repeat the work of an installed plugin.
+//! **Invariant:** `setup` does not repeat the work of an installed plugin.
 
 use super::config_entries::Entries;
 use super::generated_files::{self, NAME};

@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 
 /// How long an agent's own command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
-/// How many attempts set-up makes if another program keeps changing the file.
+/// How many attempts `setup` makes if another program keeps changing the file.
 const ATTEMPTS: usize = 5;
 
-/// The result of set-up for one file or registration.
+/// The result of `setup` for one file or registration.
 #[derive(Debug, Clone, Default)]
 pub struct SetupStep {
     /// What the step sets up: the server, hooks, commands.
@@ -268,7 +268,7 @@ fn edit_file_once(
     Ok(safe_write::replace(path, old.as_deref(), &new)?.then(|| step("written").because(why)))
 }
 
-/// The record to keep for a file that set-up is about to write.
+/// The record to keep for a file that `setup` is about to write.
 fn new_record(known: Option<FileRecord>, entries: &Entries, old: Option<&String>, new: &str) -> FileRecord {
     let mut agents = known.as_ref().map(|record| record.agents.clone()).unwrap_or_default();
     if !agents.iter().any(|id| id == entries.agent.id) {
@@ -283,7 +283,7 @@ fn new_record(known: Option<FileRecord>, entries: &Entries, old: Option<&String>
     FileRecord { before, after: new.to_owned(), agents }
 }
 
-/// The text without our entries; `None` if nothing would be left but what set-up wrote when it created the file.
+/// The text without our entries; `None` if nothing would be left but what `setup` wrote when it created the file.
 ///
 /// # Errors
 /// If our entries can't be removed safely; the error says why.

@@ -1,4 +1,4 @@
-//! The environment in which set-up works: the user's home directory, the project, and the installed agents.
+//! The environment in which `setup` works: the user's home directory, the project, and the installed agents.
 
 use super::config_entries::{self, Entries};
 use super::generated_files::{self, NAME};
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// The environment of one run of set-up or doctor.
+/// The environment of one run of `setup` or `doctor`.
 #[derive(Debug, Clone)]
 pub struct Environment {
     /// The path of our program. Agents use this path to start the program.
@@ -29,7 +29,7 @@ pub struct Environment {
     pub is_project: bool,
     /// Whether this is a dry run.
     pub is_dry_run: bool,
-    /// The ids of the agents that mail may wake.
+    /// The ids of the agents that may be woken by mail.
     pub wake: Vec<String>,
     /// The ids of the agents whose shell commands run in a shield.
     pub shield: Vec<String>,
@@ -70,7 +70,7 @@ impl Environment {
     pub fn agents(&self, ids: &[String]) -> Result<Vec<&'static Agent>, Error> {
         let known = || AGENTS.iter().map(|agent| agent.id).collect::<Vec<_>>().join(", ");
         let find = |id: &String| {
-            by_id(id).ok_or_else(|| Error::usage("agent", format!("want one of {}, got \"{id}\"", known())))
+            by_id(id).ok_or_else(|| Error::usage("agent", format!("expected one of {}, got \"{id}\"", known())))
         };
         if ids.is_empty() {
             return Ok(AGENTS.iter().filter(|agent| self.is_installed(agent)).collect());
@@ -78,7 +78,7 @@ impl Environment {
         ids.iter().map(find).collect()
     }
 
-    /// Whether set-up supports the agent and the agent is installed. An agent is installed if its program or its
+    /// Whether `setup` supports the agent and the agent is installed. An agent is installed if its program or its
     /// settings directory exists.
     pub fn is_installed(&self, agent: &Agent) -> bool {
         let has_files = agent.files.user.server.is_some() || agent.files.user.own_file.is_some();
@@ -145,7 +145,7 @@ impl Environment {
         }
     }
 
-    /// The path of the file that set-up writes as a whole for an agent; empty if there is none.
+    /// The path of the file that `setup` writes as a whole for an agent; empty if there is none.
     pub fn own_file(&self, agent: &Agent) -> String {
         let own = self.scope(agent).own_file;
         own.map_or_else(String::new, |own| self.path(agent, own.path).display().to_string())
@@ -194,7 +194,7 @@ impl Environment {
         RegisteredServer::parse(&entry)
     }
 
-    /// The files that set-up edits for an agent.
+    /// The files that `setup` edits for an agent.
     pub fn edited_files(&self, agent: &Agent) -> Vec<EditedFile> {
         let scope = self.scope(agent);
         let server = scope.server.filter(|server| matches!(server.writer, Writer::Us));

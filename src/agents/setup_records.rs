@@ -1,5 +1,5 @@
-//! Records each file that set-up has edited: the text without our entries, the text that set-up wrote, and the agents
-//! for which set-up edited the file. With these records, `setup --remove` can restore a file byte for byte, even after
+//! Records each file that `setup` has edited: the text without our entries, the text that `setup` wrote, and the agents
+//! for which `setup` edited the file. With these records, `setup --remove` can restore a file byte for byte, even after
 //! the slm-mesh program has moved.
 //!
 //! Settings may contain secrets, so the records are in the data directory, which only the user can read. A copy beside
@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 pub struct FileRecord {
     /// The text without our entries; `None` if there was no file.
     pub before: Option<String>,
-    /// The text that set-up wrote.
+    /// The text that `setup` wrote.
     pub after: String,
-    /// The ids of the agents for which set-up edited the file.
+    /// The ids of the agents for which `setup` edited the file.
     pub agents: Vec<String>,
 }
 

@@ -12,7 +12,7 @@ pub(super) struct TomlFile<'a> {
 }
 
 impl<'a> TomlFile<'a> {
-    /// Parses a text.
+    /// Parses the text of a file.
     ///
     /// # Errors
     /// If the text is not valid, or an edit would change other bytes; the error says why.

@@ -8,7 +8,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike,
 /// The list that contains the hooks.
 const LIST: &str = "hooks";
 
-/// Appends a table for each event to a text, and removes our older tables. If our tables in the text are already exactly
+/// Appends a table for each event to a file, and removes our older tables. If our tables in it are already exactly
 /// these, the text stays unchanged.
 ///
 /// # Errors
@@ -109,7 +109,7 @@ fn take_out(file: &mut TomlFile<'_>, is_ours: impl Fn(&str) -> bool) {
     }
 }
 
-/// The hooks in a text, in the form that JSON settings files use: an object `hooks` that lists the hooks of each event.
+/// The hooks in a file, in the form that JSON settings files use: an object `hooks` that lists the hooks of each event.
 pub fn as_json(text: &str) -> Option<Value> {
     let document: DocumentMut = text.parse().ok()?;
     let mut found = json!({ LIST: {} });

@@ -39,7 +39,7 @@ pub fn put(text: &str, key: &str, file: &str) -> Result<String, String> {
     Ok(format!("{text}{end}{ours}{}", end_of_line(text)))
 }
 
-/// The text that a user can paste into a file that set-up can't change.
+/// The text that a user can paste into a file that `setup` can't change.
 pub fn to_paste(text: &str, key: &str, file: &str) -> String {
     if text.lines().any(|line| names_key(line, key)) {
         return format!("add this to the list under \"{key}\": {}", json!(file));

@@ -118,7 +118,7 @@ impl Error {
         self
     }
 
-    /// Makes an error about a wrong argument. The text has the form `name: want …`.
+    /// Makes an error about a wrong argument. The text has the form `name: expected …`.
     pub fn usage(name: &str, want: impl std::fmt::Display) -> Error {
         Error::new(ErrorKind::Usage, format!("{name}: {want}")).with(json!({ "argument": name }))
     }

@@ -26,7 +26,7 @@ pub fn fnv1a(bytes: impl AsRef<[u8]>) -> u64 {
     bytes.as_ref().iter().fold(0xcbf2_9ce4_8422_2325, mix)
 }
 
-/// Defines a type for a text that is only compared, stored and shown.
+/// Defines a type for a string that is only compared, stored and shown.
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -116,19 +116,19 @@ impl ChannelName {
     /// The `#` distinguishes the name of a channel from the name of a peer in places where either is allowed.
     const MARK: char = '#';
 
-    /// Whether a text names a channel, in a place where a text could also name a peer.
+    /// Whether a string names a channel, in a place where a string could also name a peer.
     pub fn is_meant_by(text: &str) -> bool {
         text.starts_with(ChannelName::MARK)
     }
 
-    /// The channel that a text names, with or without the `#`. Case does not matter.
+    /// The channel that a string names, with or without the `#`. Case does not matter.
     ///
     /// # Errors
     /// What is wrong with the text, and what is allowed.
     pub fn parse(text: &str) -> Result<ChannelName, String> {
         let name = text.strip_prefix(ChannelName::MARK).unwrap_or(text);
         if name.is_empty() {
-            return Err("want the name of a channel, such as #api".into());
+            return Err("expected the name of a channel, such as #api".into());
         }
         untrusted_text::check_name(name)?;
         Ok(ChannelName(format!("{}{}", ChannelName::MARK, name.to_lowercase())))

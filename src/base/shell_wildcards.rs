@@ -40,7 +40,7 @@ pub fn live_pattern(text: &str) -> Vec<Sign> {
     pattern(&text.chars().map(|c| (c, true)).collect::<Vec<_>>())
 }
 
-/// Whether a text without quotes has wildcards.
+/// Whether a string without quotes has wildcards.
 pub fn has_wildcards(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
@@ -65,7 +65,7 @@ fn set(text: &[(char, bool)]) -> Option<(Sign, usize)> {
     }
 }
 
-/// Whether a text matches a pattern. The time is at most proportional to the product of their lengths.
+/// Whether a string matches a pattern. The time is at most proportional to the product of their lengths.
 pub fn text_fits(text: &str, signs: &[Sign]) -> bool {
     // Most names differ from the pattern at the end, as `a.py` differs from `*.rs`, so the end is compared first.
     if let Some(Sign::Literal(last)) = signs.last()

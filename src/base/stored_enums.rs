@@ -172,7 +172,7 @@ impl LockOwner {
         }
     }
 
-    /// Converts a text from the database.
+    /// Converts a string from the database.
     pub fn from_text(text: &str) -> Option<LockOwner> {
         match text {
             "peer" => Some(LockOwner::Peer),
@@ -209,7 +209,7 @@ impl WakeupOutcome {
         }
     }
 
-    /// Converts a text from the database.
+    /// Converts a string from the database.
     pub fn from_text(text: &str) -> WakeupOutcome {
         match text {
             "rang" => WakeupOutcome::Sent,

@@ -65,7 +65,7 @@ fn takes_picture_selector(c: char) -> bool {
     matches!(c, '\u{203c}'..='\u{3299}' | '\u{1f000}'..='\u{1faff}')
 }
 
-/// Makes one line from a text. The line can't steer a terminal and hides nothing.
+/// Makes one line from a string. The line can't steer a terminal and hides nothing.
 pub fn line(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
@@ -80,21 +80,21 @@ pub fn line(text: &str) -> String {
     clean
 }
 
-/// Splits a text into clean lines, whichever characters end the lines.
+/// Splits a string into clean lines, whichever characters end the lines.
 pub fn lines(text: &str) -> Vec<String> {
     let text = text.replace("\r\n", "\n");
     let text = text.strip_suffix(is_line_break).unwrap_or(&text);
     text.split(is_line_break).map(line).collect()
 }
 
-/// Cuts a text after `max` characters and puts `> ` before each line. Also returns whether the text is complete.
+/// Cuts a string after `max` characters and puts `> ` before each line. Also returns whether the string is complete.
 pub fn quoted_lines(text: &str, max: usize) -> (String, bool) {
     let shown = first_chars(text, max);
     let quoted: Vec<String> = lines(shown).iter().map(|line| format!("> {line}")).collect();
     (quoted.join("\n"), shown.len() == text.len())
 }
 
-/// Puts a text in double quotes on one line, and cuts it after `max` characters. No quote inside the text can end
+/// Puts a string in double quotes on one line, and cuts it after `max` characters. No quote inside the string can end
 /// the quotation.
 pub fn quoted(text: &str, max: usize) -> String {
     let shown = first_chars(text, max);
@@ -102,7 +102,7 @@ pub fn quoted(text: &str, max: usize) -> String {
     format!("\"{}{cut}\"", line(shown).replace(looks_like_quote, "'"))
 }
 
-/// The first characters of a text. The rest of the text is not read.
+/// The first characters of a string. The rest of the string is not read.
 fn first_chars(text: &str, max: usize) -> &str {
     text.char_indices().nth(max).map_or(text, |(end, _)| &text[..end])
 }
@@ -125,10 +125,10 @@ fn is_name_char(c: char) -> bool {
 pub fn check_name(name: &str) -> Result<(), String> {
     let n = name.chars().count();
     if n > NAME_MAX {
-        return Err(format!("want at most {NAME_MAX} characters, got {n}"));
+        return Err(format!("expected at most {NAME_MAX} characters, got {n}"));
     }
     match name.chars().find(|c| !is_name_char(*c)) {
-        Some(c) => Err(format!("want only letters, digits, '.', '_' and '-', got {}", escaped_char(c))),
+        Some(c) => Err(format!("expected only letters, digits, '.', '_' and '-', got {}", escaped_char(c))),
         None => Ok(()),
     }
 }
@@ -252,7 +252,7 @@ mod tests {
         for name in ["a b", "a\nb", "a\u{2028}", "a\u{200b}b", "a\u{3164}", "\"", "x@y", "a:b", &"x".repeat(41)] {
             assert!(check_name(name).is_err(), "{name:?}");
         }
-        assert_eq!(check_name("a b").unwrap_err(), "want only letters, digits, '.', '_' and '-', got U+0020");
+        assert_eq!(check_name("a b").unwrap_err(), "expected only letters, digits, '.', '_' and '-', got U+0020");
         assert_eq!(plain_name("my agent: \u{1b}[1m"), "my-agent---[1m".replace('[', "-"));
     }
 }

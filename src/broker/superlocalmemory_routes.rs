@@ -142,7 +142,8 @@ impl<'a> Sender<'a> {
 }
 
 fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value, Error> {
-    let to = fields.word("to_peer").or(fields.word("to")).ok_or_else(|| Error::usage("to_peer", "want a peer's id"))?;
+    let to =
+        fields.word("to_peer").or(fields.word("to")).ok_or_else(|| Error::usage("to_peer", "expected a peer's id"))?;
     let content = fields.word("content").ok_or_else(|| Error::usage("content", "missing"))?;
     let max = max_of(&SEND, "message");
     if content.len() > max {

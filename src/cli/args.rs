@@ -35,7 +35,7 @@ pub fn parse(argv: Vec<OsString>) -> Result<ParsedCommand, Error> {
     {
         command_line = words.split_off(at).split_off(1);
         if command_line.is_empty() {
-            return Err(usage_error(&format!("{verb}: want a command after --")));
+            return Err(usage_error(&format!("{verb}: expected a command after --")));
         }
     }
     let mut parser = CommandParser { parsed: ParsedCommand::new(command_line), words: Vec::new(), flags: Vec::new() };
@@ -224,7 +224,7 @@ impl CommandParser {
         let number = word_value(ArgKind::Int { min: 1, max }, flag, word)?;
         match number.as_u64().filter(|n| (1..=max as u64).contains(n)) {
             Some(n) => Ok(Some(n)),
-            None => Err(usage_error(&format!("{verb}: --{flag}: want a whole number from 1 to {max}"))),
+            None => Err(usage_error(&format!("{verb}: --{flag}: expected a whole number from 1 to {max}"))),
         }
     }
 
@@ -276,7 +276,7 @@ impl CommandParser {
             return Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line(verb))));
         }
         if files.as_ref().and_then(Value::as_array).is_some_and(|files| files.contains(&json!(""))) {
-            return Err(Error::usage("FILE", "want a file, a folder or a glob, got \"\""));
+            return Err(Error::usage("FILE", "expected a file, a folder or a glob, got \"\""));
         }
         op.check(checked).map(|_| ()).map_err(|error| on_command_line(op, error))
     }
@@ -289,7 +289,7 @@ impl CommandParser {
         match find(&two).filter(|_| self.words.len() > 1).or_else(|| find(&one)) {
             Some(verb) => Ok(verb),
             None if one == "state" => {
-                Err(usage_error("state: want get, set, list, delete or watch; see slm-mesh help state"))
+                Err(usage_error("state: expected get, set, list, delete or watch; see slm-mesh help state"))
             }
             None => Err(unknown_verb(&one)),
         }
@@ -347,7 +347,7 @@ impl CommandParser {
                 json!(all)
             }
             (kind, Some(word)) => word_value(kind, &shown, word)?,
-            (_, None) => return Err(usage_error(&format!("{shown}: want a value"))),
+            (_, None) => return Err(usage_error(&format!("{shown}: expected a value"))),
         };
         self.parsed.args.insert(arg.name.into(), value);
         Ok(())
@@ -446,13 +446,13 @@ fn unknown_verb(typed: &str) -> Error {
 }
 
 fn acting_peer(peer: String) -> Result<String, Error> {
-    if peer.is_empty() { Err(usage_error("--as: want the name or the id of a peer, got \"\"")) } else { Ok(peer) }
+    if peer.is_empty() { Err(usage_error("--as: expected the name or the id of a peer, got \"\"")) } else { Ok(peer) }
 }
 
 /// Rephrases an error of the lexopt crate in the style of our own errors.
 fn lexopt_error(error: lexopt::Error) -> Error {
     usage_error(&match error {
-        lexopt::Error::MissingValue { option: Some(option) } => format!("{option}: want a value"),
+        lexopt::Error::MissingValue { option: Some(option) } => format!("{option}: expected a value"),
         lexopt::Error::UnexpectedValue { option, value } => format!("{option} takes no value, got {value:?}"),
         other => other.to_string(),
     })
@@ -463,5 +463,5 @@ fn usage_error(text: &str) -> Error {
 }
 
 fn utf8(word: OsString) -> Result<String, Error> {
-    word.into_string().map_err(|word| usage_error(&format!("{word:?}: want UTF-8")))
+    word.into_string().map_err(|word| usage_error(&format!("{word:?}: expected UTF-8")))
 }

@@ -174,7 +174,7 @@ fn list(method: &str, params: &Value, name: &str, to_candidate: fn(&Value) -> Ca
     answer[name].as_array().into_iter().flatten().map(to_candidate).collect()
 }
 
-/// A text from a peer, on one line and without characters that could harm a terminal.
+/// A string from a peer, on one line and without characters that could harm a terminal.
 fn text(value: &Value) -> String {
     render::plain(value.as_str().unwrap_or(""))
 }

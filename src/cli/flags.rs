@@ -115,7 +115,7 @@ pub const FLAGS: &[CliFlag] = &[
     flag("print", &["web"], "Print the link without opening a browser"),
     flag("detach", &["start"], "Run the broker in the background, and return when the broker is ready"),
     flag("new-log", &["start"], "On a hub: begin a new log with this hub's data, because etcd lost the old one"),
-    flag("rejoin", &["start"], "On a hub: put this hub's database aside, and get a copy from the hub that leads"),
+    flag("rejoin", &["start"], "On a hub: set this hub's database aside, and get a copy from the hub that leads"),
     flag("force", &["stop"], "End the broker's process if it does not answer"),
     flag("yes", &["lock restore"], "Restore the content without asking"),
     flag("force", &["lock restore"], "Replace the file even if it has changed again"),

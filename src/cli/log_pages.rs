@@ -7,9 +7,10 @@ use serde_json::{Map, Value, json};
 /// A list that the broker searches in steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SearchedList {
-    /// The log. If the call contains the cursor `after`, the pages go forward, and otherwise they go back.
+    /// The log. If the call contains the cursor `after`, each page is newer than the page before it. Otherwise, each
+    /// page is older.
     Log,
-    /// The messages of one peer. The pages always go back.
+    /// The messages of one peer. Each page is older than the page before it.
     Inbox,
 }
 
@@ -24,7 +25,8 @@ impl SearchedList {
 }
 
 /// Requests pages until there are enough messages or no more messages. Returns the messages as one answer, oldest
-/// first. If the pages go back, the field `next` of the answer is the end of the log at the time of the first page.
+/// first. If each page is older than the page before it, the field `next` of the answer is the end of the log at the
+/// time of the first page.
 pub fn collect(
     list: SearchedList,
     params: &Map<String, Value>,

@@ -45,7 +45,7 @@ fn launchd_agent(program: &str) -> String {
 fn plugin_files(agent: &str) -> Result<String, Error> {
     let files = known_agents::by_id(agent).and_then(marketplace_plugin::files_as_json);
     let files =
-        files.ok_or_else(|| Error::usage("help plugin", format!("want an agent that has plugins, got {agent}")))?;
+        files.ok_or_else(|| Error::usage("help plugin", format!("expected an agent that has plugins, got {agent}")))?;
     Ok(files.to_string())
 }
 
@@ -130,7 +130,7 @@ fn help_row(name: &str, about: &str) -> String {
 
 fn settings_help() -> String {
     let mut text = String::from(
-        "Set these in the environment, or in the file config in the data directory, with one NAME=value per line.\n\n",
+        "Set these in the environment, or in the `config` file in the data directory, one NAME=value per line.\n\n",
     );
     text.push_str("SLM_MESH_DATA_DIR\n    The data directory, as an absolute path (default ~/.slm-mesh)\n");
     for setting in SETTINGS {

@@ -270,10 +270,9 @@ pub fn word_value(kind: ArgKind, name: &str, word: String) -> Result<Value, Erro
         ArgKind::Int { .. } => word
             .parse::<i64>()
             .map(Value::from)
-            .map_err(|_| Error::usage(name, format!("want {}, got \"{word}\"", kind.want()))),
-        ArgKind::Object { .. } => {
-            serde_json::from_str(&word).map_err(|error| Error::usage(name, format!("want {}: {error}", kind.want())))
-        }
+            .map_err(|_| Error::usage(name, format!("expected {}, got \"{word}\"", kind.want()))),
+        ArgKind::Object { .. } => serde_json::from_str(&word)
+            .map_err(|error| Error::usage(name, format!("expected {}: {error}", kind.want()))),
         _ => Ok(Value::String(word)),
     }
 }

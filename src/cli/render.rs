@@ -344,7 +344,7 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Reduces a text from others to one line that can neither control a terminal nor hide anything.
+/// Reduces a string from others to one line that can neither control a terminal nor hide anything.
 pub fn plain(text: &str) -> String {
     untrusted_text::line(text)
 }

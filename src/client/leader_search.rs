@@ -28,7 +28,7 @@ const STANDBY_PAUSE_MAX: Duration = Duration::from_millis(500);
 const HINTS_MAX: usize = 4;
 const STACK_BYTES: usize = 256 * 1024;
 
-/// The state of the question to one candidate.
+/// What the search knows about one candidate.
 #[derive(Debug)]
 enum Progress {
     /// The candidate has not been asked yet.
@@ -37,7 +37,7 @@ enum Progress {
     Asked,
     /// The candidate is a standby. The search asks it again until it leads.
     StandsBy(Error),
-    /// The candidate could not be asked, at this time and for this reason.
+    /// The candidate could not be asked. The fields say when that was, and why.
     Failed(Instant, Error),
 }
 

@@ -98,8 +98,8 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let types: Vec<&str> = if args.texts("types").contains(&"*") { Vec::new() } else { args.texts("types") };
     let since = match args.text("since") {
         Some(text) => {
-            let time =
-                time::parse(text).ok_or_else(|| Error::usage("since", "want a time such as 2026-11-22T06:43:36Z"))?;
+            let time = time::parse(text)
+                .ok_or_else(|| Error::usage("since", "expected a time such as 2026-11-22T06:43:36Z"))?;
             Some(turn.store.event_at(time)?)
         }
         None => None,
@@ -158,7 +158,7 @@ fn emit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let name = args.word("type");
     let is_dotted = name.contains('.') && !name.starts_with('.') && !name.ends_with('.');
     if !is_dotted || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        let want = "want a word that contains a dot, such as deploy.done; types without a dot belong to the mesh \
+        let want = "expected a word that contains a dot, such as deploy.done; types without a dot belong to the mesh \
                     itself";
         return Err(Error::usage("type", want));
     }
@@ -307,7 +307,7 @@ fn state_payload(entry: &StateEntry) -> Value {
     payload
 }
 
-/// A text that identifies an entry by its namespace and its key.
+/// A string that identifies an entry by its namespace and its key.
 fn state_key(entry: &StateEntry) -> String {
     format!("{} {}{}", entry.namespace.len(), entry.namespace, entry.key)
 }
@@ -396,7 +396,7 @@ impl Journal {
         self.observed = observed;
     }
 
-    /// An event in the form that clients see, with the keys of the old HTTP API first. The payload is JSON, not a text.
+    /// An event in the form that clients see, with the keys of the old HTTP API first. The payload is JSON, not text.
     pub fn view(&self, peers: &Peers, event: &Event) -> Value {
         let payload = serde_json::from_str(&event.payload).unwrap_or(Value::Null);
         json!({

@@ -166,13 +166,13 @@ fn pick(tool: &Tool, given: &Map<String, Value>) -> Result<(&'static Op, Args), 
     let want = || ArgKind::Choice(&[]).want() + &words.join(", ");
     let action = match given.get("action").filter(|value| !value.is_null()) {
         Some(Value::String(text)) => text.as_str(),
-        Some(_) => return Err(Error::usage("action", format!("want {}", want()))),
-        None => tool.default.ok_or_else(|| Error::usage("action", format!("missing; want {}", want())))?,
+        Some(_) => return Err(Error::usage("action", format!("expected {}", want()))),
+        None => tool.default.ok_or_else(|| Error::usage("action", format!("missing; expected {}", want())))?,
     };
     let found = ops.iter().find(|(_, word)| *word == Some(action));
     let Some((op, _)) = found else {
         let got: String = action.chars().take(40).collect();
-        return Err(Error::usage("action", format!("want {}, got \"{got}\"", want())));
+        return Err(Error::usage("action", format!("expected {}, got \"{got}\"", want())));
     };
     let rest: Map<String, Value> =
         given.iter().filter(|(name, _)| *name != "action").map(|(n, v)| (n.clone(), v.clone())).collect();
@@ -186,7 +186,7 @@ fn refuse_unknown(tool: &Tool, op: &Op, given: &Map<String, Value>) -> Result<()
     let known: Vec<&str> = op.args.iter().filter(|arg| arg.tool).map(|arg| arg.name).collect();
     let unknown = given.iter().find(|(name, value)| !value.is_null() && !known.contains(&name.as_str()));
     let Some((unknown, _)) = unknown else { return Ok(()) };
-    let action = op.tool.and_then(|(_, action)| action).map(|action| format!(" with action {action}"));
+    let action = op.tool.and_then(|(_, action)| action).map(|action| format!(" with action `{action}`"));
     let action = action.unwrap_or_default();
     let takes = if known.is_empty() { "no arguments".into() } else { known.join(", ") };
     let unknown: String = unknown.chars().take(40).collect();

@@ -202,7 +202,7 @@ impl Op {
         }
         for arg in self.args.iter().filter(|arg| arg.required) {
             if given.get(arg.name).is_none_or(Value::is_null) {
-                return Err(Error::usage(arg.name, format!("missing; want {}", arg.kind.want())));
+                return Err(Error::usage(arg.name, format!("missing; expected {}", arg.kind.want())));
             }
         }
         given.retain(|_, value| !value.is_null());
@@ -228,7 +228,7 @@ impl ArgKind {
         }
     }
 
-    /// Converts a text to a value of this kind, if it is certain what the text means. Models write `"5"` for 5,
+    /// Converts a string to a value of this kind, if it is certain what the string means. Models write `"5"` for 5,
     /// `"true"` for true, and a list or an object as JSON text.
     fn coerce(&self, value: &mut Value) {
         let Value::String(text) = &*value else { return };
@@ -238,7 +238,7 @@ impl ArgKind {
             ArgKind::Flag => text.to_ascii_lowercase().parse::<bool>().ok().map(Value::from),
             ArgKind::Texts { .. } => match serde_json::from_str(text) {
                 Ok(Value::Array(list)) => Some(Value::Array(list)),
-                // A text with a comma or a line break may stand for several items, so it is not converted.
+                // A string with a comma or a line break may stand for several items, so it is not converted.
                 _ => (!text.is_empty() && !text.contains([',', '\n'])).then(|| json!([text])),
             },
             ArgKind::Object { .. } => serde_json::from_str(text).ok().filter(Value::is_object),
@@ -270,12 +270,12 @@ impl ArgKind {
         }
         let got = match value {
             Value::String(text) if text.chars().count() <= 40 => format!("\"{text}\""),
-            Value::String(text) => format!("a text of {} bytes", text.len()),
+            Value::String(text) => format!("text of {} bytes", text.len()),
             Value::Array(list) => format!("a list of {}", list.len()),
             Value::Object(_) => "an object".into(),
             other => other.to_string(),
         };
-        Err(Error::usage(name, format!("want {}, got {got}", self.want())))
+        Err(Error::usage(name, format!("expected {}, got {got}", self.want())))
     }
 
     /// The JSON Schema for values of this kind.
@@ -322,7 +322,7 @@ impl Args {
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
-    /// The value of a text argument, if the caller gave one.
+    /// The value of a string argument, if the caller gave one.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).and_then(Value::as_str)
     }

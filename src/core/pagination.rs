@@ -1,7 +1,7 @@
 //! Splits lists that are too long for one answer into pages: the arguments that choose a page, the rows that fit
 //! into it, and the cursor at which the next page begins.
 //!
-//! A cursor consists of a number that ascends from row to row, and of a text that distinguishes rows with the same
+//! A cursor consists of a number that ascends from row to row, and of a string that distinguishes rows with the same
 //! number. Both are part of the row itself. So no row is missed or repeated if other rows appear or disappear
 //! between two pages.
 
@@ -102,5 +102,5 @@ pub fn add_cursor(value: &mut Value, n_left: usize, last: Option<(i64, &str)>) {
 /// When the text is not a cursor.
 pub fn parse_cursor(cursor: &str) -> Result<(i64, &str), Error> {
     let parts = cursor.split_once(' ').and_then(|(number, text)| Some((number.parse().ok()?, text)));
-    parts.ok_or_else(|| Error::usage("after", "want the value of `next` from the previous answer"))
+    parts.ok_or_else(|| Error::usage("after", "expected the value of `next` from the previous answer"))
 }

@@ -21,7 +21,7 @@ pub enum Effect {
     WatchProcess(Process),
     /// The answer to a call.
     Reply { conn: ConnId, id: Value, result: Result<Value, Error> },
-    /// A message to a connection that is not the answer to a call.
+    /// A message to a connection, other than the answer to a call.
     Notification { conn: ConnId, method: &'static str, params: Value },
     /// A failure for the log, because no caller waits for the result.
     Log(Error),

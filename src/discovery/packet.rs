@@ -314,7 +314,7 @@ pub(super) mod tests {
         let packet = builder.record(b"\x04dESK\x09_SLM-mesh\x04_tcp\x05LOCAL\x00", TXT, 60, texts).done();
         let told = services(&packet);
         assert_eq!((told[0].name.as_str(), told[0].port, told[0].version.as_str()), ("Desk", 7899, "1.2.3"));
-        assert_eq!(told[0].ws_port, None, "the first of two equal keys counts");
+        assert_eq!(told[0].ws_port, None, "the first of two equal keys wins");
     }
 
     #[test]

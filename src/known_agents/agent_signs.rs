@@ -22,7 +22,7 @@ pub struct Identity {
     /// Environment variables that only this agent sets for the processes that it starts.
     pub environment: &'static [&'static str],
     /// The variable that contains the key of the agent's session. An agent that runs inside another agent inherits the
-    /// variable, so the variable counts only if the MCP client also has the agent's name.
+    /// variable, so the variable is used only if the MCP client also has the agent's name.
     pub session_variable: Option<&'static str>,
     /// The processes of the agent.
     pub processes: &'static [ProcessSign],

@@ -16,9 +16,9 @@ pub struct Dialect {
     pub shell_tools: &'static [&'static str],
     /// Events for which the agent does not show the hook's answer to its model. Mail stays unread at these events.
     pub unheard: &'static [HookKind],
-    /// Builds the answer that shows a text to the model.
+    /// Builds the answer that shows text to the model.
     pub show: fn(&HookCall, &str) -> Value,
-    /// Builds the answer that shows a text to the user; `None` if the agent has no such answer.
+    /// Builds the answer that shows text to the user; `None` if the agent has no such answer.
     pub warn: Option<fn(&str) -> Value>,
     /// Builds the answer that prevents an edit.
     pub deny: fn(&HookCall, &str) -> Value,
@@ -110,12 +110,12 @@ pub struct ProofScript {
 
 /// The reason that a hook gives for continuing if the mail itself reaches the model's context in another way.
 pub const MAIL_CAME: &str =
-    "slm-mesh: mail came in while you worked. It is in your context; mesh_inbox with filter all also shows it.";
+    "slm-mesh: mail came in while you worked. It is in your context; mesh_inbox with filter `all` also shows it.";
 
-/// The reason that a hook gives for continuing if commands of the turn changed files that other agents have locked, and
+/// The reason that a hook gives for continuing if commands in the turn changed files that other agents have locked, and
 /// the hooks after these commands did not run.
-pub const FILES_CHANGED: &str = "slm-mesh: a command of this turn changed files that other agents have locked. mesh_inbox with filter sent shows \
-     which files, in the messages that went to these agents.";
+pub const FILES_CHANGED: &str = "slm-mesh: a command in this turn changed files that other agents have locked. \
+     The messages to these agents say which files; mesh_inbox with filter `sent` shows these messages.";
 
 /// Claude Code's events, which several agents have copied.
 pub(super) const CLAUDE_EVENTS: &[(&str, HookKind)] = &[

@@ -73,7 +73,7 @@ pub struct Agent {
     pub identity: Identity,
     /// The format of the agent's hooks; `None` if none of the agent's hooks can show mail.
     pub dialect: Option<Dialect>,
-    /// The files that set-up changes.
+    /// The files that `setup` changes.
     pub files: Files,
     /// How the agent writes transcripts; `None` if its hooks do not give the path of the transcript, or if the format
     /// is not known.
@@ -143,7 +143,7 @@ pub fn by_program(words: &[String]) -> Option<&'static Agent> {
     AGENTS.iter().filter(|agent| !agent.identity.hosts_terminals).find(is_it)
 }
 
-/// The ids of the agents that mail can wake.
+/// The ids of the agents that can be woken by mail.
 pub fn wakeable() -> Vec<&'static str> {
     AGENTS.iter().filter(|agent| !agent.wakeups.is_empty()).map(|agent| agent.id).collect()
 }

@@ -1,6 +1,6 @@
 //! Where an agent keeps its settings files, and what our entries in these files look like.
 
-/// The files that set-up changes for one agent.
+/// The files that `setup` changes for one agent.
 #[derive(Debug, Clone, Copy)]
 pub struct Files {
     /// The agent's programs. The agent counts as installed if one of them is on PATH.
@@ -14,7 +14,7 @@ pub struct Files {
     pub project: Scope,
     /// What the user must do after set-up, such as approving the server.
     pub approve: &'static str,
-    /// Why set-up edits the file itself, although the agent has a command for that.
+    /// Why `setup` edits the file itself, although the agent has a command for that.
     pub why_edited: &'static str,
     /// The settings by which the user can switch hooks off.
     pub switches: &'static [Switch],
@@ -22,7 +22,7 @@ pub struct Files {
     pub plugin: Option<Plugin>,
 }
 
-/// What set-up says if the user does not have to approve anything.
+/// What `setup` says if the user does not have to approve anything.
 pub(super) const RESTART: &str = "Sessions that are already running see the change after a restart.";
 
 /// An agent without settings files.
@@ -106,7 +106,7 @@ pub enum FilePath {
     Project(&'static str),
 }
 
-/// The files that set-up changes, either for a user or for a project.
+/// The files that `setup` changes, either for a user or for a project.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope {
     /// The file that registers MCP servers.
@@ -115,7 +115,7 @@ pub struct Scope {
     pub hooks: Option<HookFile>,
     /// Slash commands, or skills.
     pub commands: Option<CommandFiles>,
-    /// A file that set-up writes as a whole.
+    /// A file that `setup` writes as a whole.
     pub own_file: Option<OwnFile>,
 }
 
@@ -261,7 +261,7 @@ pub enum CommandStyle {
     Toml,
 }
 
-/// A file that set-up writes as a whole.
+/// A file that `setup` writes as a whole.
 #[derive(Debug, Clone, Copy)]
 pub struct OwnFile {
     /// The file.
@@ -279,7 +279,7 @@ impl EntryShape {
     }
 }
 
-/// A file in which set-up itself registers our server.
+/// A file in which `setup` itself registers our server.
 pub(super) const fn edited(paths: &'static [FilePath], key: &'static str, entry: EntryShape) -> Option<ServerFile> {
     Some(ServerFile { paths, key, entry, writer: Writer::Us })
 }

@@ -43,7 +43,7 @@ pub struct ShellTiers {
     pub shielded: Evidence,
 }
 
-/// An agent that set-up can connect, but whose hooks, if it has any, cannot show mail.
+/// An agent that `setup` can connect, but whose hooks, if it has any, cannot show mail.
 pub(super) const NO_HOOKS: Support = Support {
     version: "",
     mail_at_prompt: Evidence::No,

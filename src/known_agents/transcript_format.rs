@@ -18,7 +18,7 @@ pub enum Speaker {
     Agent,
 }
 
-/// A text that the user or the agent said in a session.
+/// Something that the user or the agent said in a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passage {
     /// Who said the text.
@@ -32,7 +32,7 @@ pub(super) fn passage(speaker: Speaker, text: String) -> Option<Passage> {
     (!text.trim().is_empty()).then_some(Passage { speaker, text })
 }
 
-/// The text of a message. The content is either a text or a list of parts; thoughts and tool calls are left out.
+/// The text of a message. The content is either a string or a list of parts; thoughts and tool calls are left out.
 pub(super) fn text_of(content: &Value) -> String {
     let is_text = |part: &&Value| {
         let kind = part["type"].as_str().unwrap_or("text");

@@ -63,7 +63,7 @@ impl BrokerClient {
         self.thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || reader.run_until_closed()).ok();
     }
 
-    /// Records the name that the client gives itself. Only the first such name counts.
+    /// Records the name that the client gives itself. Only the first such name is used.
     pub fn note_client_name(&self, name: Option<String>) {
         let mut state = self.shared.lock();
         if state.client.name.is_none() {

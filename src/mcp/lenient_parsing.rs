@@ -34,7 +34,7 @@ pub fn parse(line: &[u8]) -> Result<Value, InvalidMessage> {
     Ok(value)
 }
 
-/// The arguments of a tool call: an object, or a text that contains a JSON object. `null`, `""` and `[]` mean no
+/// The arguments of a tool call: an object, or a string that contains a JSON object. `null`, `""` and `[]` mean no
 /// arguments.
 pub fn tool_arguments(given: Option<Value>) -> Result<Map<String, Value>, ProtocolError> {
     let given = match given {
@@ -46,7 +46,7 @@ pub fn tool_arguments(given: Option<Value>) -> Result<Map<String, Value>, Protoc
         None | Some(Value::Null) => Ok(Map::new()),
         Some(Value::Object(arguments)) => Ok(arguments),
         Some(Value::Array(list)) if list.is_empty() => Ok(Map::new()),
-        Some(_) => Err(ProtocolError::new(rpc::INVALID_PARAMS, "arguments: want an object")),
+        Some(_) => Err(ProtocolError::new(rpc::INVALID_PARAMS, "arguments: expected an object")),
     }
 }
 

@@ -116,7 +116,7 @@ pub(super) fn add_last_words(answer: &mut Value) {
     answer["transcript"] = transcript;
 }
 
-/// The first characters of a text, without invisible characters.
+/// The first characters of a string, without invisible characters.
 fn shortened(text: &str) -> String {
     let text = untrusted_text::lines(text).join("\n");
     let end = text.char_indices().nth(SHOWN_CHARS).map(|(end, _)| end);

@@ -189,7 +189,7 @@ pub fn shown_items(value: &Value) -> Vec<String> {
 }
 
 /// A tool's result in MCP's form. The result is only text, because clients differ in how they treat all other forms.
-/// Words of peers are inside JSON strings, where the model sees every character.
+/// Whatever peers wrote is inside JSON strings, where the model sees every character.
 pub fn tool_result(result: Result<Value, Error>, version: ProtocolVersion) -> Value {
     let (value, is_error) = match result {
         Ok(value) => (value, false),

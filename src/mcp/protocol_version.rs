@@ -112,7 +112,7 @@ impl Negotiation {
                 let error = ProtocolError::new(UNSUPPORTED_VERSION, "Unsupported protocol version");
                 Err(error.with_data(json!({ "supported": [MODERN.name()], "requested": version })))
             }
-            Some(_) => Err(ProtocolError::new(rpc::INVALID_PARAMS, format!("_meta: {VERSION}: want a string"))),
+            Some(_) => Err(ProtocolError::new(rpc::INVALID_PARAMS, format!("_meta: {VERSION}: expected a string"))),
             None if method == "initialize" || method == "ping" => Ok(self.agreed.unwrap_or(LATEST_WITH_HANDSHAKE)),
             None if method == "server/discover" => Err(missing(VERSION)),
             None => self.agreed.ok_or_else(|| missing(VERSION)),

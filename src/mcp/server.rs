@@ -101,8 +101,8 @@ impl McpServer {
     fn handle_batch(&mut self, batch: Vec<Value>) {
         if batch.is_empty() || !self.negotiation.takes_batches() {
             let text = match batch.is_empty() {
-                true => "the batch is empty; want at least one message",
-                false => "want one JSON object per line; this protocol version has no batches",
+                true => "the batch is empty; expected at least one message",
+                false => "expected one JSON object per line; this protocol version has no batches",
             };
             return self.write(&ProtocolError::new(rpc::INVALID_REQUEST, text).to_response(None));
         }
@@ -211,7 +211,7 @@ impl McpServer {
             _ => Map::new(),
         };
         let Some(Value::String(name)) = params.remove("name") else {
-            return Some(Err(ProtocolError::new(rpc::INVALID_PARAMS, "name: want the name of a tool")));
+            return Some(Err(ProtocolError::new(rpc::INVALID_PARAMS, "name: expected the name of a tool")));
         };
         let arguments = match lenient_parsing::tool_arguments(params.remove("arguments")) {
             Ok(arguments) => arguments,
@@ -247,7 +247,7 @@ impl McpServer {
     /// then sends nothing until the client cancels it.
     fn listen(&self, id: &Value, params: &Map<String, Value>) -> Option<Result<Value, ProtocolError>> {
         if !params.get("notifications").is_some_and(Value::is_object) {
-            return Some(Err(ProtocolError::new(rpc::INVALID_PARAMS, "notifications: want an object")));
+            return Some(Err(ProtocolError::new(rpc::INVALID_PARAMS, "notifications: expected an object")));
         }
         let acknowledged = json!({ "_meta": { "io.modelcontextprotocol/subscriptionId": id }, "notifications": {} });
         self.out.write_line(&rpc::notification("notifications/subscriptions/acknowledged", &acknowledged));

@@ -29,7 +29,7 @@ pub fn agent_of(client: &ClientIdentity) -> Option<&'static Agent> {
         .or_else(process::agent_above)
 }
 
-/// The agent's own key for this session. An environment variable counts only if the client is the agent that sets it,
+/// The agent's own key for this session. An environment variable is used only if the client is the agent that sets it,
 /// because a client that another agent started inherits that other agent's variables.
 fn session_key(agent: &Agent) -> Option<String> {
     let name = agent.identity.session_variable?;

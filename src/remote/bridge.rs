@@ -17,7 +17,7 @@ use tungstenite::{Error, Message, WebSocket};
 
 /// How many bytes may wait for the socket pair before the bridge stops reading from the network.
 const WAITING_MAX: usize = 256 << 10;
-/// How many messages and how many reads one turn handles, so that other bridges get a turn.
+/// How many messages a bridge carries, and how often it reads, before the other bridges of the thread are served.
 const TURN_MAX: usize = 32;
 /// Maximum number of bytes that are read from the socket pair at once. They fit into one message.
 const READ_LEN: usize = 16 << 10;

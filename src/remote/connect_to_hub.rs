@@ -116,7 +116,7 @@ impl HubAddress<'_> {
             Err(HandshakeError::Failure(tungstenite::Error::Protocol(
                 ProtocolError::SecWebSocketSubProtocolError(SubProtocolError::NoSubProtocol),
             ))) => Err(self.outdated()),
-            Err(error) => Err(self.unreachable(&format!("it is not a slm-mesh hub: {error}"))),
+            Err(error) => Err(self.unreachable(&format!("it is not an slm-mesh hub: {error}"))),
         }
     }
 

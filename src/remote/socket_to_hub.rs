@@ -21,7 +21,7 @@ impl HubSocket {
         HubSocket { network: Arc::new(network), deadline: Some(deadline) }
     }
 
-    /// The TCP socket, to wait for events and to shut it down.
+    /// The TCP socket. The loop waits for its events, and can shut it down.
     pub fn network(&self) -> Arc<TcpStream> {
         Arc::clone(&self.network)
     }

@@ -282,7 +282,7 @@ fn echoed(words: &[&str]) -> Option<String> {
     Some(text + end)
 }
 
-/// A text with the common escapes resolved; `None` if the text contains other escapes.
+/// A string with the common escapes resolved; `None` if the string contains other escapes.
 fn unescaped(text: &str) -> Option<String> {
     let mut out = String::new();
     let mut chars = text.chars();

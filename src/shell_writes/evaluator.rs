@@ -85,7 +85,7 @@ pub(super) struct Evaluator<'a> {
     pub(super) listed: HashMap<String, Option<Rc<Vec<Entry>>>>,
     /// Whether anything reads the output of the current command.
     pub(super) output_is_read: bool,
-    /// Whether a program has run, which may have created files.
+    /// Whether the command has run a program so far. Such a program may have created files.
     pub(super) has_run_program: bool,
     /// Whether a git command has run that may have changed the result of a `GitTest`.
     pub(super) git_has_changed: bool,

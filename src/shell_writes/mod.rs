@@ -79,7 +79,7 @@ pub enum GitTest {
     },
     /// Git does not track the file.
     IsUntracked {
-        /// Whether ignored files count too.
+        /// Whether this includes files that git ignores.
         with_ignored: bool,
     },
 }

@@ -25,7 +25,7 @@ impl Field {
 /// The value of a variable.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
-    /// A text.
+    /// A string.
     Text(String),
     /// An array.
     List(Vec<Field>),

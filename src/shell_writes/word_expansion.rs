@@ -295,7 +295,7 @@ impl Evaluator<'_> {
         (is_known && affordable && text.len() <= VALUE_MAX.max(self.script_length())).then_some(text)
     }
 
-    /// Whether a word matches a text, as a pattern of `case` does; `None` if that is unknown.
+    /// Whether a word matches a string, as a pattern of `case` does; `None` if that is unknown.
     pub(super) fn word_fits(&mut self, state: &mut State, word: &Word, text: &str) -> Option<bool> {
         let signs = self.pattern_of(state, word)?;
         Some(shell_wildcards::text_fits(text, &signs))

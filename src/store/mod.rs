@@ -45,8 +45,8 @@ use std::path::Path;
 /// Why a call to the store failed.
 #[derive(Debug)]
 pub enum StoreError {
-    /// A newer slm-mesh has written the file or a changeset. The numbers are its format and the newest one that we
-    /// know.
+    /// A newer slm-mesh has written the database or a changeset. The first number is the format that it used, and the
+    /// second number is the newest format that this slm-mesh knows.
     Newer(i64, i64),
     /// The file is damaged, or it is not a database.
     Corrupt(String),
@@ -361,7 +361,7 @@ impl Store {
     }
 
     /// Whether a copy of another database may replace this database without any loss, because this database contains no
-    /// messages, no state and no locks. Peers do not count, because they reconnect by themselves.
+    /// messages, no state and no locks. Peers are allowed, because they reconnect by themselves.
     pub fn is_expendable(&self) -> StoreResult<bool> {
         let sql = "SELECT NOT EXISTS (SELECT 1 FROM message) AND NOT EXISTS (SELECT 1 FROM state)
                    AND NOT EXISTS (SELECT 1 FROM lock)";

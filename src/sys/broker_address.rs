@@ -76,7 +76,8 @@ fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
     }
     if let HubAddress::Network { port: Some(port), .. } = host {
         let text = format!(
-            "SLM_MESH_HOST: want this machine's address without a port, got {host}; set SLM_MESH_WS_PORT={port} instead"
+            "SLM_MESH_HOST: expected this machine's address without a port, got {host}; set \
+             SLM_MESH_WS_PORT={port} instead"
         );
         return Err(Error::new(ErrorKind::Usage, text));
     }
@@ -122,8 +123,8 @@ pub fn links(settings: &Settings) -> Result<Vec<String>, Error> {
         let rest = url.strip_prefix("http://").filter(|rest| !rest.is_empty() && !rest.contains(['/', '@', '?', '#']));
         if rest.is_none_or(|rest| rest.contains(char::is_whitespace)) {
             let text = format!(
-                "{LINKS}: want addresses such as http://host:port, separated by commas, got {url}; if the traffic must \
-                 be encrypted, use WireGuard or an ssh tunnel"
+                "{LINKS}: expected addresses such as http://host:port, separated by commas, got {url}; if the traffic \
+                 must be encrypted, use WireGuard or an ssh tunnel"
             );
             return Err(Error::new(ErrorKind::Usage, text));
         }
@@ -147,7 +148,8 @@ fn check_secret(secret: &str, host: &str) -> Result<(), Error> {
     let is = if secret.is_empty() { "is missing" } else { "is too short to keep strangers out" };
     let text = format!(
         "SLM_MESH_SHARED_SECRET {is}, and SLM_MESH_HOST={host} involves other machines; run slm-mesh secret \
-         once, and put its output into the environment, or into the file config in the data directory, on every machine"
+         once, and put its output into the environment, or into the `config` file in the data directory, on every \
+         machine"
     );
     Err(Error::new(ErrorKind::Usage, text))
 }

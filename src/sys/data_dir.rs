@@ -248,7 +248,7 @@ fn require_absolute(dir: PathBuf) -> Result<PathBuf, Error> {
             ("a relative path would mean a different mesh in each working directory", "write the absolute path".into())
         }
     };
-    let text = format!("SLM_MESH_DATA_DIR: want an absolute path, got {dir:?}; {cause}: {cure}");
+    let text = format!("SLM_MESH_DATA_DIR: expected an absolute path, got {dir:?}; {cause}: {cure}");
     Err(Error::new(ErrorKind::Usage, text))
 }
 

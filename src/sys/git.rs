@@ -84,8 +84,8 @@ impl WorkTree {
         WorkTree { root: root.to_owned(), git_dir, common_dir }
     }
 
-    /// The identity of the repository. If the origin is itself a clone on this machine, the origin of that
-    /// clone counts, and so on, at most `clones` times.
+    /// The identity of the repository. If the origin is itself a clone on this machine, that clone's
+    /// origin is used instead, and so on, at most `clones` times.
     fn identity(&self, home: &Path, clones: usize) -> String {
         let settings = settings::settings(self, home);
         let Some(url) = origin(&settings) else { return self.common_dir.display().to_string() };

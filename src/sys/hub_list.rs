@@ -105,13 +105,13 @@ impl fmt::Display for HubAddress {
 pub fn parse_hubs(setting: &str) -> Result<Vec<HubAddress>, Error> {
     if setting.contains(char::is_whitespace) {
         let without: String = setting.split_whitespace().collect::<Vec<_>>().join(",").replace(",,", ",");
-        return Err(wrong(&format!("want no spaces, got {setting:?}; write {without}")));
+        return Err(wrong(&format!("expected no spaces, got {setting:?}; write {without}")));
     }
     let mut hubs: Vec<HubAddress> = Vec::new();
     for text in setting.split(',') {
         if text.is_empty() {
             return Err(wrong(&format!(
-                "want a hub before and after each comma, got {setting:?}; remove the extra comma"
+                "expected a hub before and after each comma, got {setting:?}; remove the extra comma"
             )));
         }
         let hub = HubAddress::parse(text)?;
@@ -121,7 +121,7 @@ pub fn parse_hubs(setting: &str) -> Result<Vec<HubAddress>, Error> {
         hubs.push(hub);
     }
     if hubs.len() > HUBS_MAX {
-        return Err(wrong(&format!("want at most {HUBS_MAX} hubs, got {}", hubs.len())));
+        return Err(wrong(&format!("expected at most {HUBS_MAX} hubs, got {}", hubs.len())));
     }
     let wildcard = hubs.iter().find(|hub| hub.is_wildcard()).filter(|_| hubs.len() > 1);
     if let Some(hub) = wildcard {
@@ -137,8 +137,8 @@ pub fn parse_hubs(setting: &str) -> Result<Vec<HubAddress>, Error> {
 fn parse_network(text: &str) -> Result<HubAddress, Error> {
     let want = || {
         wrong(&format!(
-            "want HOST, HOST:PORT, [IPV6]:PORT or ssh://[user@]host[:port], got {text:?}; PORT is the hub's port for \
-             sessions"
+            "expected HOST, HOST:PORT, [IPV6]:PORT or ssh://[user@]host[:port], got {text:?}; PORT is the hub's port \
+             for sessions"
         ))
     };
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -172,7 +172,7 @@ fn parse_ssh(target: &str) -> Result<HubAddress, Error> {
     if is_name && !name.contains("@-") {
         return Ok(HubAddress::Ssh { target: name.to_owned(), port });
     }
-    Err(wrong(&format!("want ssh://[user@]host[:port], got ssh://{target}")))
+    Err(wrong(&format!("expected ssh://[user@]host[:port], got ssh://{target}")))
 }
 
 fn wrong(what: &str) -> Error {
@@ -218,17 +218,17 @@ mod tests {
             ("a,b,c,d,e,f,g,h,i", "at most 8 hubs, got 9"),
             ("0.0.0.0,hub1", "set only 0.0.0.0 on a hub"),
             ("hub1,::", "set only :: on a hub"),
-            ("http://hub", "want HOST, HOST:PORT"),
-            ("hub:", "want HOST, HOST:PORT"),
-            ("hub:0", "want HOST, HOST:PORT"),
-            ("hub:70000", "want HOST, HOST:PORT"),
-            ("hub:79:00", "want HOST, HOST:PORT"),
-            (":7900", "want HOST, HOST:PORT"),
-            ("[hub]:7900", "want HOST, HOST:PORT"),
-            ("[::1]7900", "want HOST, HOST:PORT"),
-            ("ada@hub", "want HOST, HOST:PORT"),
-            ("ssh://-oProxyCommand=x", "want ssh://"),
-            ("hub1,ssh://", "want ssh://"),
+            ("http://hub", "expected HOST, HOST:PORT"),
+            ("hub:", "expected HOST, HOST:PORT"),
+            ("hub:0", "expected HOST, HOST:PORT"),
+            ("hub:70000", "expected HOST, HOST:PORT"),
+            ("hub:79:00", "expected HOST, HOST:PORT"),
+            (":7900", "expected HOST, HOST:PORT"),
+            ("[hub]:7900", "expected HOST, HOST:PORT"),
+            ("[::1]7900", "expected HOST, HOST:PORT"),
+            ("ada@hub", "expected HOST, HOST:PORT"),
+            ("ssh://-oProxyCommand=x", "expected ssh://"),
+            ("hub1,ssh://", "expected ssh://"),
         ] {
             let shown = shown(setting);
             assert!(shown.starts_with("SLM_MESH_HOST: ") && shown.contains(want), "{setting}: {shown}");

@@ -99,7 +99,7 @@ fn without_prefix(path: &str) -> String {
     }
 }
 
-/// The bytes of a text after its `%` escapes are decoded: `%2F` is a slash.
+/// The bytes of a string after its `%` escapes are decoded: `%2F` is a slash.
 pub(super) fn percent_decoded(text: &[u8]) -> Vec<u8> {
     let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
     let mut bytes = Vec::with_capacity(text.len());

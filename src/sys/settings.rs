@@ -1,4 +1,4 @@
-//! The settings. Each one is read from the environment or, if it is not set there, from the file `config` in the data
+//! The settings. Each one is read from the environment or, if it is not set there, from the `config` file in the data
 //! directory.
 //!
 //! One table defines each setting's name, range, default and line in the man page.
@@ -42,7 +42,7 @@ pub struct Setting {
 pub const HOST: &str = "SLM_MESH_HOST";
 /// The shared secret, which must not be shown.
 pub const SECRET: &str = "SLM_MESH_SHARED_SECRET";
-/// The setting that lists the agents that mail may wake.
+/// The setting that lists the agents that may be woken by mail.
 pub const WAKE: &str = "SLM_MESH_WAKE";
 /// The setting that lists the agents whose shell commands run in a shield.
 pub const SHIELD: &str = "SLM_MESH_SHIELD";
@@ -162,7 +162,7 @@ pub const SETTINGS: &[Setting] = &[
         name: STORE_PASSWORD,
         range: SettingRange::Text(1024),
         default: "",
-        help: "Password of the user in SLM_MESH_STORE_USER; put it into the file config, which only you can read",
+        help: "Password of the user in SLM_MESH_STORE_USER; put it into the `config` file, which only you can read",
     },
     Setting {
         name: "SLM_MESH_LEASE",
@@ -349,7 +349,7 @@ impl Settings {
     }
 }
 
-/// A hash of a text. It can be compared only with hashes that the same build has made.
+/// A hash of a string. It can be compared only with hashes that the same build has made.
 fn hash(text: &str) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     std::hash::Hash::hash(text, &mut hasher);
@@ -391,7 +391,7 @@ impl Setting {
     }
 
     fn error(&self, got: &str) -> Error {
-        Error::new(ErrorKind::Usage, format!("{}: want {}, got {got}", self.name, self.want()))
+        Error::new(ErrorKind::Usage, format!("{}: expected {}, got {got}", self.name, self.want()))
     }
 }
 
@@ -422,8 +422,11 @@ fn read_file(places: &DataDir) -> Result<HashMap<String, String>, Error> {
         }
         let named = line.split_once('=').filter(|(name, _)| SETTINGS.iter().any(|setting| setting.name == name.trim()));
         let Some((name, value)) = named else {
-            let text =
-                format!("{} line {}: want NAME=value, where NAME is a setting; see slm-mesh(1)", path.display(), n + 1);
+            let text = format!(
+                "{} line {}: expected NAME=value, where NAME is a setting; see slm-mesh(1)",
+                path.display(),
+                n + 1
+            );
             return Err(Error::new(ErrorKind::Usage, text));
         };
         values.insert(name.trim().to_owned(), value.trim().trim_matches('"').to_owned());

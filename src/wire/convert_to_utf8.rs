@@ -1,7 +1,7 @@
 //! Passes text on as UTF-8, whatever its encoding. JSON must be UTF-8 (RFC 8259), but programs on Windows also write
-//! UTF-16, and some programs write zero bytes around a text.
+//! UTF-16, and some programs write zero bytes around their text.
 
-/// The bytes of a text as UTF-8, without zero bytes, which no text needs. Because the first characters of JSON are
+/// The given bytes as UTF-8, without zero bytes, which no text needs. Because the first characters of JSON are
 /// ASCII, the zero bytes among the first bytes show the encoding, even if there is no byte order mark.
 pub fn convert_to_utf8<'a>(mut bytes: &'a mut dyn Iterator<Item = u8>) -> Box<dyn Iterator<Item = u8> + 'a> {
     let head: Vec<u8> = (&mut bytes).take(4).collect();

@@ -229,7 +229,7 @@ impl FieldReader<'_> {
         String::from_utf8_lossy(&name).into_owned()
     }
 
-    /// Reads a text after its opening quote. `before` holds bytes of the text that were read earlier.
+    /// Reads a string after its opening quote. `before` holds bytes of the string that were read earlier.
     fn read_text(&mut self, is_needed: bool, before: &mut VecDeque<u8>) -> String {
         let wanted = if is_needed { SHORT_MAX.min(self.room.reserve) } else { 0 };
         let mut text = KeptText::new(TEXT_MAX.min(self.room.texts).max(wanted), self.room.reserve);
@@ -245,7 +245,7 @@ impl FieldReader<'_> {
         String::from_utf8_lossy(&kept).into_owned()
     }
 
-    /// Reads a text that may itself contain a JSON object.
+    /// Reads a string that may itself contain a JSON object.
     fn read_embedded(&mut self, name: &str, depth: usize) -> Value {
         let mut decoder = TextDecoder::default();
         let mut before = VecDeque::new();
@@ -273,7 +273,7 @@ impl FieldReader<'_> {
     }
 }
 
-/// The bytes of an object inside a text, decoded from the outer JSON.
+/// The bytes of an object inside a string, decoded from the outer JSON.
 struct EmbeddedBytes<'a, 'b> {
     outer: &'a mut FieldReader<'b>,
     decoder: TextDecoder,
@@ -287,7 +287,7 @@ impl Iterator for EmbeddedBytes<'_, '_> {
     }
 }
 
-/// Decodes the escapes of a text one byte at a time.
+/// Decodes the escapes of a string one byte at a time.
 #[derive(Default)]
 struct TextDecoder {
     /// Decoded bytes that have not been read yet.

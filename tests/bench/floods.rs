@@ -179,7 +179,7 @@ fn pipeline(mut stream: BrokerStream, bytes: &[u8], done: &AtomicBool) {
     }
 }
 
-/// A row whose honest client sets an entry over the Unix socket.
+/// A row: times an honest client that sets an entry over the Unix socket, alone and during the attack.
 fn row(table: &mut Table, work: &str, mesh: &Mesh, attack: impl FnOnce(&AtomicBool) + Send) {
     let mut honest = mesh.attach("honest");
     let set = json!({ "key": "port", "value": "8080" });
@@ -189,7 +189,7 @@ fn row(table: &mut Table, work: &str, mesh: &Mesh, attack: impl FnOnce(&AtomicBo
     row_of(table, work, call, attack);
 }
 
-/// A row: times the honest calls while nothing else happens, and again during the attack.
+/// A row: times `call`, which an honest client makes, while nothing else happens, and again during the attack.
 fn row_of(table: &mut Table, work: &str, mut call: impl FnMut(), attack: impl FnOnce(&AtomicBool) + Send) {
     let mut calls = || {
         let time = |_| {

@@ -29,7 +29,7 @@ fn serve_beside(args: &[&str]) -> (Server, String) {
     (Server(child), word.trim().to_owned())
 }
 
-/// Starts the echo server that is made of mio and serde_json.
+/// Starts the echo server that uses mio and serde_json.
 pub fn echo(scratch: &Scratch) -> (Server, String) {
     let path = scratch.path.join("echo.sock").display().to_string();
     let (server, _) = serve_beside(&["--echo", &path]);

@@ -45,7 +45,7 @@ pub struct Load<'a> {
     /// Newcomers that were served, and those that were not served within `PATIENCE`.
     n_served: AtomicU64,
     n_unserved: AtomicU64,
-    /// Times of the other clients, by the client's name.
+    /// The times of each other client, by the client's name.
     times: Mutex<Vec<(&'static str, Vec<f64>)>>,
 }
 

@@ -11,9 +11,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-/// Batches, the calls that are counted in each, and the calls before them that are not counted.
+/// How many batches of calls a row has.
 const ROUNDS: usize = 30;
+/// How many calls of a batch are timed.
 const BATCH: usize = 80;
+/// How many calls come first in a batch, without being timed.
 const WARM: usize = 5;
 
 /// A Python process that calls when it is told to.

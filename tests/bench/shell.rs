@@ -10,7 +10,7 @@ const LONG: usize = 10 * 1024;
 /// Files in the directory.
 const ENTRIES: usize = 50;
 
-/// A text repeated up to the length of a long command line.
+/// A string repeated up to the length of a long command line.
 fn long(text: &str) -> String {
     text.repeat(LONG / text.len() + 1)[..LONG].to_owned()
 }

@@ -115,7 +115,7 @@ fn names_and_numbers_of_channels_are_bounded() {
         assert!(refused.text.contains(wanted), "{name:?}: {refused}");
     }
     let refused = disk.call(1, &mail::SEND, json!({ "to": "#a b", "message": "m" })).unwrap_err();
-    assert!(refused.text.starts_with("to: want only letters"), "{refused}");
+    assert!(refused.text.starts_with("to: expected only letters"), "{refused}");
     for n in 0..64 {
         let name = format!("{}{n}", &longest[2..]);
         disk.call(1, &channels::JOIN, json!({ "channel": name })).unwrap();

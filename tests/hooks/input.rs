@@ -5,7 +5,7 @@ use super::support::Place;
 use serde_json::{Value, json};
 use std::process::Stdio;
 
-/// The agents whose hooks can show their user a text.
+/// The agents whose hooks can show text to their user.
 const WARNED: &[&str] = &["claude", "codex", "gemini", "qwen", "vscode", "devin", "droid"];
 
 #[test]

@@ -396,7 +396,7 @@ fn mail_to_a_channel_names_the_channel() {
     assert!(mail.contains(" to #api, ") && mail.contains("> v2 is out"), "{mail}");
 }
 
-/// An edit through the server of an editor counts like one with the agent's own tool; reading is free.
+/// An edit through the server of an editor is treated like one with the agent's own tool; reading is free.
 #[test]
 fn an_edit_through_another_mcp_server_is_denied() {
     let place = Place::new();

@@ -219,7 +219,7 @@ pub fn skip(test: &str, why: &str) {
 /// The text in a value.
 #[track_caller]
 pub fn word(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("want a text, got {value}")).to_owned()
+    value.as_str().unwrap_or_else(|| panic!("want a string, got {value}")).to_owned()
 }
 
 /// The keys of an object, in their order on the wire.
@@ -248,7 +248,7 @@ pub fn assert_sqlite(value: &Value) {
     assert_shape(value, "0000-00-00 00:00:00");
 }
 
-/// Checks that a text is a UUID in lower case.
+/// Checks that a string is a UUID in lower case.
 #[track_caller]
 pub fn assert_uuid(value: &Value) {
     let text = word(value);

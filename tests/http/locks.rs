@@ -164,6 +164,6 @@ fn a_relative_path_is_one_of_the_project_of_its_peer() {
     assert!(query(&b, "src/x").is_empty(), "the file of another project");
     assert_eq!(query(&b, "../a/src/x"), ["/a/src/x"]);
     assert_eq!(query(&b, "/a/src/x"), ["/a/src/x"]);
-    // The caller is unknown, and so is its project: locks in all projects count.
+    // The caller is unknown, and so is its project, so the locks in all projects are compared.
     assert_eq!(query("nobody", "src/x"), ["/a/src/x"]);
 }

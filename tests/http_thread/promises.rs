@@ -34,7 +34,7 @@ fn close_is_honoured_and_announced() {
     let mut client = mesh.client();
     client.send("HEAD /abc HTTP/1.1\r\n\r\nnonsense\r\n\r\n");
     assert!(client.head().contains("\r\nContent-Length: 4\r\n"));
-    client.reads_last(400, "want an HTTP request");
+    client.reads_last(400, "expected an HTTP request");
     // A client that closes its side still gets its responses.
     let mut client = mesh.client();
     client.send("GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n");

@@ -177,7 +177,8 @@ impl Caller for Mcp<'_> {
 
     fn revive(&mut self) -> bool {
         let has_ended = |child: &mut Child| child.try_wait().map_or(true, |status| status.is_some());
-        // The process is checked and reaped under the slot's lock, so that nobody kills an id that is free again.
+        // The process is checked and reaped under the slot's lock. Otherwise, a kill could hit another process that got
+        // the same id in the meantime.
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         if self.child.as_mut().is_some_and(|child| !has_ended(child)) {
             return false;

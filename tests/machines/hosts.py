@@ -51,7 +51,7 @@ class Net:
         self.switch.remove()
 
     def host(self, name, **settings):
-        """A host with these settings in its file config."""
+        """A host with these settings in its `config` file."""
         host = Host(self, name, len(self.hosts) + 1)
         self.hosts.append(host)
         host.plug_in()

@@ -134,7 +134,7 @@ def what_readme_says_of_two_machines_is_so(net):
         typed = f"PATH={path}:$PATH; export PATH; " + line.replace("…", secret)
         said = host.shell(typed)
         assert said.returncode == 0, said
-    # As the text goes on to say, the settings can be in the file config, for agents and verbs alike.
+    # As the text goes on to say, the settings can be in the `config` file, for agents and verbs alike.
     for host, line in zip([desk, lap], lines):
         host.configure(**dict(re.findall(r"(SLM_MESH_\w+)=(\S+)", line.replace("…", secret))))
     near, far = desk.session("claude-code", "api"), lap.session("codex-mcp-client", "api")

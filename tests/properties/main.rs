@@ -44,7 +44,7 @@ fn files(folder: &Path) -> Vec<Vec<u8>> {
     paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// One input made of others: bytes changed, left out or put in, or a piece of another input.
+/// One input that was built from others: bytes changed, left out or put in, or a piece of another input.
 fn mutated(dice: &mut Dice, inputs: &[Vec<u8>]) -> Vec<u8> {
     let mut input = inputs[dice.below(inputs.len())].clone();
     for _ in 0..=dice.below(4) {

@@ -101,7 +101,7 @@ impl Hubs {
         "standbys found equal to the leader"
     }
 
-    /// A hub that was deposed while it hung wakes up. It tries to commit its work, and none of it may count.
+    /// A hub that was deposed while it hung wakes up. It tries to commit its work, and none of it may take effect.
     fn wake_up(&mut self, now: i64) {
         let Some(Hung { mut mesh, mut leader, .. }) = self.hung.take() else { return };
         mesh.tick(now);

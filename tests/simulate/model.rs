@@ -198,7 +198,8 @@ impl Model {
         self.stream.fresh.clear();
     }
 
-    /// Checks that a call still waits for a reason: it can't be answered yet, or nobody is there to receive the answer.
+    /// Checks that there is a reason why a call is still waiting: it can't be answered yet, or nobody is there to
+    /// receive the answer.
     fn check_wait(&self, ask: &Ask) {
         assert!(ask.until.is_some_and(|until| until > self.now), "not answered in time: {ask:?}");
         match ask.op {

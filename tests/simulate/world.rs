@@ -33,7 +33,7 @@ impl Dice {
     }
 }
 
-/// Wall time, which jumps, and time since boot, which does not; the broker's clock is made of both.
+/// Wall time, which jumps, and time since boot, which does not; the broker's clock uses both.
 #[derive(Debug)]
 struct Clock {
     wall: i64,

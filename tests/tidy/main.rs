@@ -75,8 +75,8 @@ const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 160;
 
-/// The path after each `crate::`. A group `{a, b}` gives one path for each member; of a nested group only
-/// the first word counts.
+/// The path after each `crate::`. A group `{a, b}` gives one path for each member; of a nested group, only
+/// the first word is used.
 fn crate_paths(line: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in line.match_indices("crate::") {

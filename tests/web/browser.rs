@@ -90,7 +90,7 @@ fn a_person_opens_the_link_and_looks_writes_and_releases() {
     let plain = EVIL.replace('\u{202e}', "⟨RLO⟩").replace('\u{202c}', "⟨PDF⟩").replace('\u{1b}', "⟨ESC⟩");
     assert_eq!((word(&seen["text"]), &seen["images"]), (plain, &json!(0)));
     assert!(word(&seen["words"]).contains("<i>key</i>"), "{seen}");
-    until("reading it counts", || {
+    until("it counts as read", || {
         codex.tool("mesh_inbox", json!({ "filter": "sent" }))["messages"][0]["receipt"] == json!("read")
     });
     let file = broker.place.root.join("shop/live.rs");

@@ -114,7 +114,7 @@ impl HeldFiles {
     }
 }
 
-/// A short file name that stands for a text. The text may have any length and contain any characters.
+/// A short file name that stands for a string. The string may have any length and contain any characters.
 pub(super) fn hashed(text: &str) -> String {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);

@@ -47,13 +47,13 @@ pub fn parse_head(bytes: &[u8], peer: IpAddr, limits: &Limits) -> HeadStatus {
         Ok(httparse::Status::Partial) if bytes.len() < limits.head_max => HeadStatus::Partial,
         Ok(_) | Err(httparse::Error::TooManyHeaders) => HeadStatus::Refused(Refusal::HeadTooLarge),
         Err(httparse::Error::Version) => HeadStatus::Refused(Refusal::Version),
-        Err(_) => HeadStatus::Refused(Refusal::Malformed("want an HTTP request")),
+        Err(_) => HeadStatus::Refused(Refusal::Malformed("expected an HTTP request")),
     }
 }
 
 fn validate(request: &httparse::Request, used: usize, peer: IpAddr) -> Result<ParsedHead, Refusal> {
     let (Some(method), Some(target)) = (request.method, request.path) else {
-        return Err(Refusal::Malformed("want a method and a target"));
+        return Err(Refusal::Malformed("expected a method and a target"));
     };
     if !METHODS.contains(&method) {
         return Err(Refusal::Method);
@@ -107,14 +107,14 @@ fn text(request: &httparse::Request, name: &str) -> Result<Option<String>, Refus
     let Some(value) = one(request, name)? else { return Ok(None) };
     match std::str::from_utf8(value) {
         Ok(value) => Ok(Some(value.to_string())),
-        Err(_) => Err(Refusal::Malformed("want headers in UTF-8")),
+        Err(_) => Err(Refusal::Malformed("expected headers in UTF-8")),
     }
 }
 
 fn length(request: &httparse::Request) -> Result<u64, Refusal> {
     let Some(value) = one(request, "Content-Length")? else { return Ok(0) };
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err(Refusal::Malformed("want a Content-Length that consists of digits"));
+        return Err(Refusal::Malformed("expected a Content-Length that consists of digits"));
     }
     // The text consists of digits, so parsing fails only if the number is too large.
     Ok(std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()).unwrap_or(u64::MAX))

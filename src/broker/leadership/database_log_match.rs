@@ -32,14 +32,14 @@ impl DatabaseLogMatch {
             (Some(_), None) if is_expendable => DatabaseLogMatch::NeedsSnapshot,
             (Some(_), None) => DatabaseLogMatch::Refused(
                 "the log in etcd belongs to another mesh, and this hub's database has messages, state or locks of its \
-                 own; give this mesh another name in SLM_MESH_STORE, or run slm-mesh start --rejoin, which puts this \
-                 database aside and joins the other mesh"
+                 own; give this mesh another name in SLM_MESH_STORE, or run slm-mesh start --rejoin, which sets this \
+                 database aside and joins the mesh in etcd"
                     .into(),
             ),
             (Some((log, _)), Some(own)) if log != own.log => DatabaseLogMatch::Refused(
                 "this hub's database belongs to a different log than the one in etcd; give this mesh another name in \
-                 SLM_MESH_STORE, or run slm-mesh start --rejoin, which puts this database aside and joins the other \
-                 mesh"
+                 SLM_MESH_STORE, or run slm-mesh start --rejoin, which sets this database aside and joins the mesh \
+                 in etcd"
                     .into(),
             ),
             (Some((_, end)), Some(own)) if own.index > end.0 => DatabaseLogMatch::Refused(format!(

@@ -66,7 +66,7 @@ impl SnapshotSource {
     ) -> Result<Value, Error> {
         let word = |name: &str| args.get(name).and_then(Value::as_str).filter(|word| word.len() <= WORD_MAX);
         let (Some(hub), Some(ticket)) = (word("hub"), word("ticket")) else {
-            return Err(Error::usage("hub.snapshot", "want hub and ticket"));
+            return Err(Error::usage("hub.snapshot", "expected the fields `hub` and `ticket`"));
         };
         if self.current.as_ref().is_some_and(|copy| copy.ticket != ticket && copy.asked.elapsed() < IDLE_MAX) {
             return Ok(json!({ "ok": true }));

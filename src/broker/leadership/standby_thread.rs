@@ -218,8 +218,8 @@ impl Follower {
 
     /// Sets the clock to `now`, the time at which the leader stored an entry.
     fn note_time(&mut self, now: i64) {
-        // An entry that was delayed on its way shows a time in the past, so after the first entry, only a time ahead of
-        // the clock counts.
+        // An entry that was delayed on its way shows a time in the past. So after the first entry, only a time ahead of
+        // the clock is used.
         if self.is_level && (!self.knows_time || now > self.database.clock.now()) {
             (self.database.clock, self.knows_time) = (Clock::at(now), true);
         }

@@ -23,7 +23,10 @@ pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> 
         };
         let is_own = ["127.0.0.1", "localhost", "::1"].contains(&bare) || hub_name.as_ref().is_some_and(is_hub);
         if !is_own || head.origin.is_some() {
-            return Some(refuse(403, "this address serves programs on this machine, not web pages from other origins"));
+            return Some(refuse(
+                403,
+                "only programs on this machine may use this address, not web pages of other origins",
+            ));
         }
         if head.target == "/health" && head.method == "GET" {
             return Some(health(head, started));
@@ -48,7 +51,7 @@ fn health(head: &Head, started: Instant) -> HttpResponse {
     body(200, &json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION"), "uptime": uptime }))
 }
 
-/// Returns a function that checks whether a text is the token, or the secret if there is one.
+/// Returns a function that checks whether a string is the token, or the secret if there is one.
 pub fn bearer_check(token: String, secret: Option<String>) -> impl Fn(&str) -> bool + Send + Sync {
     let wanted: Vec<String> = [Some(token), secret].into_iter().flatten().collect();
     // The text is compared with both, each time in constant time, so that the time reveals nothing.

@@ -7,7 +7,7 @@ use crate::core::Op;
 use crate::core::op_definition::ArgKind;
 use serde_json::{Map, Value};
 
-/// The maximum length of a text that an operation accepts in this argument.
+/// The maximum length of a string that an operation accepts in this argument.
 pub fn max_of(op: &Op, arg: &str) -> usize {
     match op.args.iter().find(|known| known.name == arg).map(|known| known.kind) {
         Some(ArgKind::Text { max, .. } | ArgKind::Texts { max, .. } | ArgKind::Units { max }) => max,
@@ -37,7 +37,7 @@ impl Fields {
     pub fn text(&self, name: &str) -> Option<&str> {
         self.values.get(name).and_then(Value::as_str)
     }
-    /// A text with at least one character.
+    /// A string with at least one character.
     pub fn word(&self, name: &str) -> Option<&str> {
         self.text(name).filter(|text| !text.is_empty())
     }
@@ -56,7 +56,7 @@ impl Fields {
         let n = self.number("limit").map_or(default, |n| n as i64);
         if n < 0 { limits::ROWS_MAX } else { n.min(limits::ROWS_MAX) }
     }
-    /// A text. It is an error if the text is longer than the operation allows.
+    /// A string. It is an error if the string is longer than the operation allows.
     pub fn bounded(&self, name: &str, op: &Op, arg: &str) -> Result<Option<String>, Error> {
         let max = max_of(op, arg);
         match self.text(name) {
@@ -64,7 +64,7 @@ impl Fields {
             text => Ok(text.map(str::to_owned)),
         }
     }
-    /// A text with at least one character. It is an error if the text is longer than the operation allows.
+    /// A string with at least one character. It is an error if the string is longer than the operation allows.
     pub fn bounded_word(&self, name: &str, op: &Op, arg: &str) -> Result<Option<String>, Error> {
         Ok(self.bounded(name, op, arg)?.filter(|text| !text.is_empty()))
     }

@@ -94,7 +94,7 @@ fn body(status: u16, value: &Value) -> HttpResponse {
     HttpResponse::json(status, value.to_string().into_bytes())
 }
 
-/// Makes an error with a text that existing clients match.
+/// Makes an error whose text existing clients recognise.
 fn no(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::Refused, text)
 }

@@ -18,7 +18,7 @@ use crate::core::{
 use crate::store::{LockRow, Message, MessageFilter, PeerRow};
 use serde_json::{Value, json};
 
-/// The agent types, by the names that existing clients use.
+/// The agent types, under the names that existing clients use.
 const AGENT_TYPES: &[&str] = &["claude-code", "cursor", "aider", "codex", "windsurf", "vscode", "unknown"];
 
 /// A route: a function of the mesh, the fields of the request, and the time.
@@ -86,7 +86,7 @@ fn register(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     fields.bounded("projectPath", &ATTACH, "project")?;
     let agent = fields.text("agentType").unwrap_or("unknown");
     if !AGENT_TYPES.contains(&agent) {
-        return Err(no(format!("agentType: want one of {}", AGENT_TYPES.join(", "))));
+        return Err(no(format!("agentType: expected one of {}", AGENT_TYPES.join(", "))));
     }
     let row = PeerRow {
         name: fields.bounded("name", &ATTACH, "name")?.unwrap_or_else(|| "auto".into()),
@@ -168,7 +168,7 @@ fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     let kind = fields.text("type").unwrap_or("text");
     let kinds = choices_of(&mail::SEND, "type");
     if !kinds.contains(&kind) {
-        return Err(no(format!("type: want one of {}", kinds.join(", "))));
+        return Err(no(format!("type: expected one of {}", kinds.join(", "))));
     }
     // All unregistered senders share one budget, so a client gains nothing by inventing senders. Messages that name a
     // session as their sender do not use up the session's own budget, which is for calls over the session's socket.
@@ -331,7 +331,7 @@ fn events(mesh: &mut Mesh, fields: &Fields, _now: i64) -> RouteResult {
             let types = fields.texts("types").filter(|types| !types.contains(&"*")).unwrap_or_default();
             let since = fields
                 .word("since")
-                .map(|text| time::parse(text).ok_or_else(|| no("since: want a time such as 2026-11-22T06:43:36Z")));
+                .map(|text| time::parse(text).ok_or_else(|| no("since: expected a time such as 2026-11-22T06:43:36Z")));
             let found = mesh.latest_events(&types, since.transpose()?, fields.limit(50))?;
             let rows = found.into_iter().map(|mut event| {
                 // In the frozen format, the payload is a string that contains JSON.

@@ -23,7 +23,7 @@ pub enum LogChange {
 
 /// The beginning of the name that a damaged database gets when it is set aside. The time follows.
 const ASIDE: &str = "broker.db.damaged-";
-/// The beginning of the name that a database gets when a hub puts it aside to join another mesh. The time follows.
+/// The beginning of the name that a database gets when a hub sets it aside to join another mesh. The time follows.
 const LEFT: &str = "broker.db.before-rejoin-";
 /// SQLite forms the names of a database's files by appending these to the name of the database.
 const FILE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
@@ -123,10 +123,10 @@ pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChang
     }
 }
 
-/// Leaves a note that makes the next broker check the whole file before it uses the database. Without the note, the
-/// damage would be found later.
+/// Leaves a note that makes the next broker check the whole file before it uses the database. Without the note,
+/// damage would be found only when somebody reads the damaged part of the file.
 pub(super) fn mark_suspect(places: &DataDir) {
-    // If the note can't be written, the damage is found later.
+    // If the note can't be written, any damage is found later, too.
     let _ = fs::write(places.suspect(), "");
 }
 

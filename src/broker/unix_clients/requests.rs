@@ -162,7 +162,8 @@ fn call_operation(
         None | Some(Value::Null) => None,
         Some(Value::String(name)) if name.len() <= AS_MAX => Some(name),
         Some(_) => {
-            return connection.write(&rpc::error_response(&id, &Error::usage("as", "want the name or id of a peer")));
+            return connection
+                .write(&rpc::error_response(&id, &Error::usage("as", "expected the name or id of a peer")));
         }
     };
     let shell_session = match params.remove("shellSession") {

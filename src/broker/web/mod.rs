@@ -91,7 +91,7 @@ fn decide(auth: &WebAuth, port: u16, head: &Head) -> Option<HttpResponse> {
                 return Some(refuse(401, "there is no session; run slm-mesh web to open one"));
             }
             let is_json = head.browser.content_type.as_deref() == Some("application/json");
-            (!is_json).then(|| refuse(415, "want application/json"))
+            (!is_json).then(|| refuse(415, "expected application/json"))
         }
         _ => Some(not_found()),
     }
@@ -155,11 +155,11 @@ pub fn run_call(mesh: &mut Mesh, request: &Request, now: i64) -> HttpResponse {
 fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error> {
     let mut call: Map<String, Value> = match serde_json::from_slice(body) {
         Ok(Value::Object(call)) => call,
-        _ => return Err(Error::usage("body", "want a JSON object")),
+        _ => return Err(Error::usage("body", "expected a JSON object")),
     };
     let method = call.get("method").and_then(Value::as_str).filter(|method| CALLABLE.contains(method));
     let op = method.and_then(core::op);
-    let op = op.ok_or_else(|| Error::usage("method", format!("want one of {}", CALLABLE.join(", "))))?;
+    let op = op.ok_or_else(|| Error::usage("method", format!("expected one of {}", CALLABLE.join(", "))))?;
     let mut params = core::object(call.remove("params").unwrap_or(Value::Null));
     let actor = match call.get("as").and_then(Value::as_str) {
         None => mesh.peers().resolve("human")?,

@@ -7,7 +7,7 @@ use crate::base::time;
 use crate::cli::render;
 use serde_json::Value;
 
-/// What separates messages in a text.
+/// What separates the messages in the text of a conversation.
 const GAP: &str = "\n\n\n";
 
 /// A message and its known replies, oldest first. A conversation has at least one message.

@@ -407,7 +407,7 @@ fn draw_open_text(title: &str, body: &str, scroll: usize, columns: usize, n_rows
     lines
 }
 
-/// How many lines a text can be scrolled on a screen of this size.
+/// How many lines the text can be scrolled on a screen of this size.
 pub fn max_scroll(body: &str, columns: usize, rows: usize) -> usize {
     wrap(body, columns.saturating_sub(4)).len().saturating_sub(rows.saturating_sub(3))
 }

@@ -159,7 +159,7 @@ fn the_head_names_the_hub_that_leads() {
 
 #[test]
 fn no_line_of_the_keys_breaks_on_80_columns() {
-    let InputMode::Open { body, .. } = super::draw::help_text() else { panic!("the keys are not a text") };
+    let InputMode::Open { body, .. } = super::draw::help_text() else { panic!("the keys are not text") };
     assert_eq!(super::screen_text::wrap(&body, 80 - 4), body.lines().collect::<Vec<_>>());
 }
 

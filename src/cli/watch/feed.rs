@@ -18,13 +18,13 @@ const PAGE: i64 = 200;
 pub enum WatchRequest {
     /// The peers that are online.
     Peers,
-    /// All peers, online or offline, to learn their names.
+    /// All peers, online or offline. The view shows their names.
     Names,
     /// The hubs that share the mesh.
     Hubs,
     /// The active locks.
     Locks,
-    /// The user's own peer, to learn how many unread messages the user has.
+    /// The user's own peer, whose row says how many unread messages the user has.
     Me,
     /// Messages sent to the user.
     Mine,

@@ -35,7 +35,7 @@ pub enum UserAction {
     LookAtMailbox(String),
 }
 
-/// Handles one key. The size of the screen limits how far a text can scroll.
+/// Handles one key. The size of the screen limits how far text can scroll.
 pub fn handle_key(model: &mut WatchModel, key: Key, size: (usize, usize)) -> Option<UserAction> {
     model.note.clear();
     match key {
@@ -176,7 +176,7 @@ fn ask_to_release(model: &mut WatchModel) {
     }
 }
 
-/// Opens the selected row of the focused pane, as a text over the panes.
+/// Opens the selected row of the focused pane, as text over the panes.
 pub fn open_selected(model: &mut WatchModel) -> Option<UserAction> {
     let place = model.selected_row(model.pane);
     let (mut action, mut found) = (None, None);

@@ -277,7 +277,7 @@ impl WatchScreen {
         self.open_text(format!("Messages with {words}: {number}"), conversations::rows_text(&found));
     }
 
-    /// Shows a text over the panes, unless the user is typing.
+    /// Shows text over the panes, unless the user is typing.
     fn open_text(&mut self, title: String, body: String) {
         if self.model.mode == InputMode::Browse {
             self.model.mode = InputMode::Open { title, body, scroll: 0 };

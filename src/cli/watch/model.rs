@@ -85,7 +85,7 @@ pub enum InputMode {
     /// Confirm the release of a lock. `own` says whether the user holds the lock.
     #[allow(missing_docs)]
     Confirm { path: String, holder: String, own: bool, token: i64 },
-    /// Show a text over the panes.
+    /// Show text over the panes.
     #[allow(missing_docs)]
     Open { title: String, body: String, scroll: usize },
 }
@@ -95,9 +95,9 @@ pub enum InputMode {
 pub struct WatchModel {
     /// The id and the name of the user's peer.
     pub me: (String, String),
-    /// The rows of the answer of `peers`.
+    /// The rows that `peers` returned.
     pub peers: Vec<Value>,
-    /// The rows of the answer of `lock.query`.
+    /// The rows that `lock.query` returned.
     pub locks: Vec<Value>,
     /// Newest first.
     pub mail: VecDeque<WatchedMessage>,
@@ -278,7 +278,8 @@ impl WatchModel {
                 known.receipt = word(&row["receipt"]).to_owned();
                 known.own = own.or_else(|| known.own.take());
                 let is_earlier = |old: &Value| row["seq"].as_i64() <= old["seq"].as_i64();
-                // Only a row of the log has the receipts of all copies and all of a long text, so it is kept.
+                // Only a row of the log has the receipts of all copies, and the whole text even if it is long. No other
+                // row replaces such a row.
                 let loses_receipts = |old: &Value| row["receipts"].is_null() && !old["receipts"].is_null();
                 let loses_text = |old: &Value| row["parts"].is_i64() && old["parts"].is_null();
                 let is_better = |old: &Value| is_earlier(old) && !loses_receipts(old) && !loses_text(old);

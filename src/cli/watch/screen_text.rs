@@ -7,7 +7,7 @@ use crate::cli::render;
 /// How many combining marks a letter may have. More marks would cover the neighbouring lines.
 const MARKS_MAX: usize = 2;
 
-/// Reduces a text to one line without control characters and without characters that change the text's direction.
+/// Reduces a string to one line without control characters and without characters that change the text's direction.
 pub fn tame(text: &str) -> String {
     let mut n_marks = 0;
     let fits = |c: &char| {
@@ -32,12 +32,12 @@ fn width_of(c: char) -> usize {
     }
 }
 
-/// How many columns a text takes.
+/// How many columns a string takes.
 pub fn width(text: &str) -> usize {
     text.chars().map(width_of).sum()
 }
 
-/// Cuts a text to at most `max` columns, and marks the cut with `…`.
+/// Cuts a string to at most `max` columns, and marks the cut with `…`.
 pub fn cut(text: &str, max: usize) -> String {
     if width(text) <= max {
         return text.to_owned();
@@ -53,7 +53,7 @@ pub fn cut(text: &str, max: usize) -> String {
     if max == 0 { String::new() } else { kept + "…" }
 }
 
-/// Cuts off the beginning of a text whose end matters more, such as a path.
+/// Cuts off the beginning of a string whose end matters more, such as a path.
 pub fn cut_front(text: &str, max: usize) -> String {
     if width(text) <= max {
         return text.to_owned();
@@ -62,7 +62,7 @@ pub fn cut_front(text: &str, max: usize) -> String {
     cut(&turned, max).chars().rev().collect()
 }
 
-/// Cuts or pads a text to exactly this many columns.
+/// Cuts or pads a string to exactly this many columns.
 pub fn cell(text: &str, columns: usize) -> String {
     let text = cut(text, columns);
     let n_missing = columns - width(&text);
@@ -86,7 +86,7 @@ pub fn wrap_words(text: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-/// Breaks a text into lines of at most this many columns, at spaces where possible.
+/// Breaks a string into lines of at most this many columns, at spaces where possible.
 pub fn wrap(text: &str, columns: usize) -> Vec<String> {
     let columns = columns.max(2);
     let mut lines = Vec::new();

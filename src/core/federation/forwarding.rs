@@ -176,8 +176,8 @@ impl Mesh {
         Ok(Some(was.seq))
     }
 
-    /// The sender of a message from a linked mesh. If the sender is not a known peer of that mesh, the result is a text
-    /// that is not the name of any peer of this mesh.
+    /// The sender of a message from a linked mesh. If the sender is not a known peer of that mesh, the result is a
+    /// string that is not the name of any peer of this mesh.
     pub fn forwarded_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
         if self.peers.get(id).is_some_and(|peer| peer.row.is_linked()) {
             return id.into();

@@ -28,13 +28,13 @@ const TOLD: [MessageState; 3] = [MessageState::Read, MessageState::Acked, Messag
 /// The messages that one linked mesh has accepted and whose receipts are awaited.
 #[derive(Debug, Default)]
 pub(super) struct AwaitedReceipts {
-    /// The senders of the messages, by the messages' sequence numbers.
+    /// The sender of each message, by the message's sequence number.
     messages: BTreeMap<i64, PeerId>,
     /// The messages whose receipts the other mesh must be asked for.
     due: BTreeSet<i64>,
     /// The number that increases when receipts change, from the last answer of the other mesh.
     version: Option<i64>,
-    /// Whether the messages that were sent before this broker started have been added.
+    /// Whether the messages from before the start of this broker have been added.
     is_reloaded: bool,
 }
 

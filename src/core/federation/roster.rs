@@ -68,12 +68,12 @@ fn parse_peer(row: &Value) -> Option<LinkedPeer> {
     })
 }
 
-/// Whether a text can be the id of a peer: a UUID, or the twelve characters that a SuperLocalMemory daemon uses.
+/// Whether a string can be the id of a peer: a UUID, or the twelve characters that a SuperLocalMemory daemon uses.
 fn is_id(id: &str) -> bool {
     (4..=64).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
-/// Reduces a text to one line of at most `max` characters.
+/// Reduces a string to one line of at most `max` characters.
 pub(super) fn plain(text: &str, max: usize) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(max).collect::<String>().trim().to_owned()
 }

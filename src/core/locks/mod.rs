@@ -148,7 +148,7 @@ fn required_paths(args: &Args) -> Result<Vec<String>, Error> {
     let found = requested_paths(args);
     match found.iter().find(|path| !path.starts_with('/')) {
         _ if found.is_empty() => Err(Error::usage("filePath", "missing; give one path here, or several in filePaths")),
-        Some(path) => Err(Error::usage("filePath", format!("want an absolute path, got \"{path}\""))),
+        Some(path) => Err(Error::usage("filePath", format!("expected an absolute path, got \"{path}\""))),
         None => Ok(found),
     }
 }

@@ -1,5 +1,5 @@
 //! Recognizes when two hooks report the same event. An agent runs both if our hooks are in two places: in a plugin and
-//! in the settings that set-up wrote, or in a user's and a project's settings.
+//! in the settings that `setup` wrote, or in a user's and a project's settings.
 
 use super::{HOOK_DELIVERY_MS, Mail};
 use crate::base::ids::PeerId;

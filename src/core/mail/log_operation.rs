@@ -135,7 +135,7 @@ fn since(store: &Store, text: &str, now: i64) -> Result<i64, Error> {
     let time = time::parse_since(text, now).ok_or_else(|| {
         Error::usage(
             "since",
-            "want a time span before now, such as 2h or 30m, or a time such as \
+            "expected a time span before now, such as 2h or 30m, or a time such as \
              2026-11-22T06:43:36Z",
         )
     })?;

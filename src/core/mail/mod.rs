@@ -111,7 +111,7 @@ fn no_message(id: &str) -> Error {
     Error::not_found(format!("no message has the id {id}; messages are removed after 7 days"))
 }
 
-/// The id of the peer with this name. A text that is not the name of a peer may be the sender of old mail, so it is
+/// The id of the peer with this name. A string that is not the name of a peer may be the sender of old mail, so it is
 /// returned unchanged.
 fn peer_or_text(peers: &Peers, name: &str) -> Result<PeerId, Error> {
     peers.resolve(name).or_else(|error| if error.kind == ErrorKind::NotFound { Ok(name.into()) } else { Err(error) })
@@ -270,7 +270,7 @@ impl Mail {
         now: i64,
     ) -> Result<Vec<Message>, Error> {
         if draft.kind == MessageType::Json && serde_json::from_str::<Value>(&draft.body).is_err() {
-            return Err(Error::usage("message", "want valid JSON, because `type` is json"));
+            return Err(Error::usage("message", "expected valid JSON, because `type` is json"));
         }
         let from = peers.name_of(&draft.sender);
         let mut sent = Vec::with_capacity(recipients.len());
@@ -428,7 +428,7 @@ impl Mail {
     }
 }
 
-/// How long mail is reserved for the hook that took it. During this time, another hook of the same event neither gets
+/// How long mail is reserved for the hook that took it. During this time, another hook for the same event neither gets
 /// this mail nor repeats anything else, such as an alert.
 const HOOK_DELIVERY_MS: i64 = 2_000;
 

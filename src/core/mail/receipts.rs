@@ -144,7 +144,7 @@ impl Mail {
         self.ids.message(seq)
     }
 
-    /// A message in the answer of the inbox. A long message is shown in parts that fit into a tool result.
+    /// A message as the inbox shows it: a long message in parts that fit into a tool result.
     pub(in crate::core) fn row(&self, store: &Store, peers: &Peers, message: &Message, view: MailView) -> Value {
         let mut map = object(self.whole_row(store, peers, message, view));
         let is_unread = view == MailView::Unread;
@@ -164,7 +164,7 @@ impl Mail {
         Value::Object(map)
     }
 
-    /// A message in the answer of the inbox, no matter how long it is.
+    /// A message as the inbox shows it, but with its whole text, no matter how long that is.
     pub(super) fn whole_row(&self, store: &Store, peers: &Peers, message: &Message, view: MailView) -> Value {
         let mut map = object(self.old_view(message));
         map.insert("seq".into(), json!(message.seq));

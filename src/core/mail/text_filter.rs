@@ -55,7 +55,7 @@ enum Case {
 /// Characters that are common in most languages and in code, the most common ones first.
 const COMMON: &[u8] = b" etaoinsrhldcumfpgwybvkxjqz";
 
-/// A text to search for. The search looks for its rarest byte first.
+/// A string to search for. The search looks for its rarest byte first.
 #[derive(Debug)]
 struct Needle {
     text: String,
@@ -107,7 +107,7 @@ impl Needle {
     }
 }
 
-/// Converts a text to lower case letter by letter. `str::to_lowercase` converts a Σ at the end of a word differently,
+/// Converts a string to lower case letter by letter. `str::to_lowercase` converts a Σ at the end of a word differently,
 /// so a search word might not match the same letters inside a longer word.
 fn to_lower(text: &str) -> String {
     text.chars().flat_map(char::to_lowercase).collect()

@@ -361,7 +361,7 @@ impl Peers {
         self.peers.get_mut(id)
     }
 
-    /// The name of the peer with this id. A text that is not the id of a peer is returned unchanged.
+    /// The name of the peer with this id. A string that is not the id of a peer is returned unchanged.
     pub fn name_of(&self, id: &str) -> String {
         self.get(id).map_or_else(|| id.to_owned(), |peer| peer.row.name.clone())
     }

@@ -34,7 +34,7 @@ impl Mesh {
     /// When `host` or `user` is empty, or the database can't be written.
     pub fn set_origin(&mut self, conn: ConnId, host: &str, user: &str, now: i64) -> Result<(), Error> {
         if host.is_empty() || user.is_empty() {
-            return Err(Error::usage("origin", "want host and user"));
+            return Err(Error::usage("origin", "expected the fields `host` and `user`"));
         }
         let is_here = host == self.settings.host && user == self.settings.user;
         let name = if is_here { user.to_owned() } else { format!("{user}@{host}") };

@@ -287,7 +287,7 @@ fn takeover_notice(former: &Peer, unread: i64, now: i64) -> String {
         1 => "; its unread message is yours now",
         _ => "; its unread messages are yours now",
     };
-    let cure = "if you are not that session, give the name back: mesh_inbox with action decline (slm-mesh decline)";
+    let cure = "if you are not that session, give the name back: mesh_inbox with action `decline` (slm-mesh decline)";
     format!("the name {} was last used {ago} ago by a session{worked}{mail}; {cure}", former.row.name)
 }
 

@@ -66,7 +66,7 @@ impl EtcdLog {
 }
 
 impl EtcdUpkeep {
-    /// What the running hubs have reported, by the name of the hub.
+    /// The position that each running hub has reported, with the hub's name.
     ///
     /// # Errors
     /// When etcd does not answer.

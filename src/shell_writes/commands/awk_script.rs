@@ -47,14 +47,14 @@ impl AwkScript<'_> {
         (files, commands)
     }
 
-    /// The value of a literal or a variable at the beginning of a text, if the statement ends right after it.
+    /// The value of a literal or a variable at the beginning of `text`, if the statement ends right after it.
     fn whole_value(&self, text: &str) -> Option<String> {
         let (value, behind) = literal(text).or_else(|| self.variable(text))?;
         let behind = behind.trim_start_matches(' ');
         (behind.trim().is_empty() || behind.starts_with([';', '}', '\n'])).then_some(value)
     }
 
-    /// The variable at the beginning of a text, if only the command line sets it.
+    /// The variable at the beginning of `text`, if only the command line sets it.
     fn variable<'t>(&self, text: &'t str) -> Option<(String, &'t str)> {
         let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
         let (name, behind) = text.split_at(end);
@@ -64,7 +64,7 @@ impl AwkScript<'_> {
     }
 }
 
-/// The string literal at the beginning of a text, if it has no escapes, and the text after it.
+/// The string literal at the beginning of `text`, if it has no escapes, and what follows it.
 fn literal(text: &str) -> Option<(String, &str)> {
     let inner = text.strip_prefix('"')?;
     let end = inner.find(['"', '\\'])?;

@@ -3,7 +3,7 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// Commands that take a text, a file or a label up to the end of the line.
+/// Commands whose argument is the rest of the line: text, a file or a label.
 const TAKES_LINE: &[char] = &['a', 'i', 'c', 'r', 'R', ':', '#'];
 /// Commands without arguments.
 const IS_WHOLE: &[char] = &['}', '=', 'd', 'D', 'g', 'G', 'h', 'H', 'n', 'N', 'p', 'P', 'x', 'z', 'F'];

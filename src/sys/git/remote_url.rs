@@ -21,7 +21,7 @@ pub(super) enum Remote {
     Host(String),
 }
 
-/// Where a URL leads. A relative path begins at `root`.
+/// Where a URL leads. A relative path is resolved against `root`.
 pub(super) fn resolve(url: &str, root: &Path, settings: &[ConfigEntry], home: &Path) -> Remote {
     match split(&replaced(url, settings)) {
         Location::Path(path) => Remote::Path(root.join(path)),
@@ -105,8 +105,8 @@ fn without_ending(path: &str) -> &str {
     path.trim_end_matches('/').trim_end_matches(".git").trim_end_matches('/')
 }
 
-/// Replaces the beginning of a URL as the settings `url.NEW.insteadOf = OLD` demand. The longest matching `OLD` counts.
-/// If several settings have that `OLD`, the first of them counts.
+/// Replaces the beginning of a URL as the settings `url.NEW.insteadOf = OLD` demand. The longest matching `OLD` wins.
+/// If several settings have that `OLD`, the first of them wins.
 fn replaced(url: &str, settings: &[ConfigEntry]) -> String {
     let is_rule = |entry: &&ConfigEntry| entry.section == "url" && entry.name == "insteadof";
     let fitting = settings.iter().filter(is_rule).filter(|entry| url.starts_with(&entry.value));

@@ -101,7 +101,7 @@ fn with_stars(pattern: &str) -> String {
     if pattern.ends_with('/') { format!("{pattern}**") } else { pattern.to_owned() }
 }
 
-/// Whether a text matches a pattern with `*`, `?` and `**`.
+/// Whether a string matches a pattern with `*`, `?` and `**`.
 fn fits(pattern: &str, text: &str) -> bool {
     if path_overlap::is_pattern(pattern) { path_overlap::overlap(pattern, text) } else { pattern == text }
 }

@@ -206,18 +206,18 @@ mod tests {
     }
 
     #[test]
-    fn included_files_count_where_they_are_included() {
+    fn included_files_apply_where_they_are_included() {
         let work = "Host work\n HostName included.example\n";
         let late = "Host work\n HostName late.example\n";
         for (why, files) in [
-            ("a relative path begins in ~/.ssh", vec![("config", "Include conf.d/work"), ("conf.d/work", work)]),
+            ("relative paths are below ~/.ssh", vec![("config", "Include conf.d/work"), ("conf.d/work", work)]),
             ("absolute and below ~", vec![("config", "Include ~/.ssh/no HOME/.ssh/w"), ("w", work)]),
             ("wildcards", vec![("config", "include con?.d/*"), ("conf.d/1", work), ("conf.d/2", late)]),
             ("brackets", vec![("config", "Include c/[0-9]*"), ("c/a", late), ("c/10-work", work)]),
             ("no hidden files", vec![("config", "Include c/*"), ("c/.bak", late), ("c/w", work)]),
             ("quotes", vec![("config", "Include \"my work\""), ("my work", work)]),
             ("in a block that applies", vec![("config", "Host w*\n Include w"), ("w", "HostName included.example")]),
-            ("the first value counts", vec![("config", &format!("Include w\n{late}")), ("w", work)]),
+            ("the first value wins", vec![("config", &format!("Include w\n{late}")), ("w", work)]),
             ("in each other", vec![("config", "Include a"), ("a", "Include b\nInclude a"), ("b", work)]),
             (
                 "a block of the included file ends with it",

@@ -260,7 +260,7 @@ fn the_log_says_once_that_a_hook_speaks_for_a_session_from_outside() {
         let said = reports(&mut world, &stranger);
         assert!(said.len() == 1 && said[0].starts_with("process 9 acts as "), "{}: {said:?}", agent.id);
         assert_eq!(reports(&mut world, &stranger), Vec::<String>::new(), "once");
-        // The stranger's exit does not count: the session stays online, since its own agent still runs.
+        // The stranger's exit changes nothing: the session stays online, since its own agent still runs.
         world.mesh.as_mut().unwrap().on_process_exit(&stranger.above[0], 0);
         world.settle();
         assert!(

@@ -1,4 +1,4 @@
-//! Verbs in a shell whose environment names its session: what counts, and what is refused.
+//! Verbs in a shell whose environment names its session: which session is used, and what is refused.
 
 use super::{AGENTS, Session, World, process};
 use serde_json::{Value, json};
