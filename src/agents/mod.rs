@@ -12,6 +12,7 @@ mod export_session_id;
 pub mod generated_files;
 pub mod held_files;
 pub mod hook;
+mod hook_event_handlers;
 pub mod hook_input;
 mod hook_stdin;
 pub mod hook_text;

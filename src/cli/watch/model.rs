@@ -320,15 +320,6 @@ impl WatchModel {
         }
     }
 
-    /// Whether a peer works on a project that passes the filter.
-    fn is_peer_shown(&self, id: &str) -> bool {
-        self.projects.get(id).is_some_and(|project| self.matches_filter(project))
-    }
-
-    fn matches_filter(&self, path: &str) -> bool {
-        path.to_lowercase().contains(&self.filter.to_lowercase())
-    }
-
     /// The directory of a peer's project, if it is known.
     pub fn project(&self, id: &str) -> Option<&str> {
         self.projects.get(id).map(String::as_str)
@@ -337,50 +328,6 @@ impl WatchModel {
     /// The directories of all known projects.
     pub fn projects(&self) -> impl Iterator<Item = &str> {
         self.projects.values().map(String::as_str)
-    }
-
-    /// The peers of the projects that pass the filter.
-    pub fn shown_peers(&self) -> Vec<&Value> {
-        self.peers.iter().filter(|row| self.matches_filter(word(&row["projectPath"]))).collect()
-    }
-
-    /// The locks that are inside projects that pass the filter, or that peers of these projects hold.
-    pub fn shown_locks(&self) -> Vec<&Value> {
-        let fits =
-            |row: &&Value| self.matches_filter(word(&row["filePath"])) || self.is_peer_shown(word(&row["lockedBy"]));
-        self.locks.iter().filter(fits).collect()
-    }
-
-    /// Whether the sender or the recipient of a message passes the filter.
-    pub fn is_mail_shown(&self, mail: &WatchedMessage) -> bool {
-        self.filter.is_empty() || self.is_peer_shown(&mail.from) || self.is_peer_shown(&mail.to)
-    }
-
-    /// The events about projects that pass the filter, or about peers of these projects.
-    pub fn shown_events(&self) -> Vec<&Value> {
-        let fits = |row: &&Value| {
-            let payload = &row["payload"];
-            let ids = [&row["emittedBy"], &payload["peerId"], &payload["toPeer"]];
-            let is_there = payload["filePath"].as_str().is_some_and(|path| self.matches_filter(path));
-            self.filter.is_empty() || is_there || ids.iter().any(|id| self.is_peer_shown(word(id)))
-        };
-        self.events.iter().filter(fits).collect()
-    }
-
-    /// The keys of a pane's rows, from top to bottom.
-    pub fn row_keys(&self, pane: Pane) -> Vec<String> {
-        match pane {
-            Pane::Peers => self.shown_peers().iter().map(|row| word(&row["id"]).to_owned()).collect(),
-            Pane::Locks => self.shown_locks().iter().map(|row| lock_key(row)).collect(),
-            Pane::Mail => self.shown_conversations().iter().map(|one| one.key().to_owned()).collect(),
-            Pane::Events => self.shown_events().iter().map(|row| row["seq"].to_string()).collect(),
-        }
-    }
-
-    /// The position of a pane's selected row. If that row is gone, the position of the first row.
-    pub fn selected_row(&self, pane: Pane) -> usize {
-        let selected = &self.selected[pane as usize];
-        selected.as_ref().and_then(|key| self.row_keys(pane).iter().position(|other| other == key)).unwrap_or(0)
     }
 
     /// Whether the screen changes with time even if nothing happens.
@@ -392,11 +339,6 @@ impl WatchModel {
 /// The text of a JSON string; empty for any other value.
 pub fn word(value: &Value) -> &str {
     value.as_str().unwrap_or("")
-}
-
-/// The key of a lock's row.
-pub fn lock_key(row: &Value) -> String {
-    format!("{} {}", row["token"], word(&row["filePath"]))
 }
 
 fn rows(value: &Value, name: &str) -> Vec<Value> {
@@ -415,11 +357,12 @@ fn row_key(row: &Value) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use serde_json::json;
 
-    fn sent(id: &str, from: &str, to: &str, at: &str) -> Value {
+    /// An event that reports a message.
+    pub fn sent(id: &str, from: &str, to: &str, at: &str) -> Value {
         json!({ "type": "message_received", "seq": 1, "createdAt": at, "emittedBy": from, "emittedByName": from,
             "payload": { "messageId": id, "fromPeer": from, "toPeer": to } })
     }
@@ -456,23 +399,6 @@ mod tests {
         );
         model.add_messages(&json!({ "messages": [row("1", "read"), row("2", "accepted"), row("3", "acked")] }));
         assert_eq!((model.mail.len(), model.mail[0].group, model.mail[0].n_read()), (1, Some(3), 2));
-    }
-
-    #[test]
-    fn a_filter_shows_one_project_with_its_locks_mail_and_events() {
-        let mut model = WatchModel::new("h", "human");
-        let peer = |id: &str, path: &str| json!({ "id": id, "name": id, "projectPath": path });
-        model.set_peers(&json!({ "peers": [peer("b", "/work/web"), peer("a", "/work/API")] }), 0);
-        assert_eq!(model.row_keys(Pane::Peers), ["a", "b"]);
-        let lock = |by: &str, path: &str| json!({ "filePath": path, "lockedBy": by, "holder": by, "token": 1 });
-        model.set_locks(&json!({ "locks": [lock("a", "/tmp/x"), lock("b", "/work/web/y")] }), 0);
-        model.apply_event(sent("m1", "a", "b", "2026-01-01T00:00:00.000Z"));
-        model.apply_event(sent("m2", "b", "h", "2026-01-01T00:00:00.000Z"));
-        model.filter = "api".into();
-        assert_eq!(model.row_keys(Pane::Peers), ["a"]);
-        assert_eq!(model.row_keys(Pane::Locks), ["1 /tmp/x"]);
-        assert_eq!(model.row_keys(Pane::Mail), ["m1"]);
-        assert_eq!(model.shown_events().len(), 1);
     }
 
     #[test]
