@@ -442,7 +442,7 @@ fn a_relay_cannot_keep_a_silent_connection_looking_alive() {
     let began = Instant::now();
     assert_eq!(reader.read(&mut [0; 1]).unwrap(), 0, "the guest gives it up");
     let took = began.elapsed();
-    assert!(took > Duration::from_secs(5) && took < Duration::from_secs(15), "{took:?}");
+    assert!(took > Duration::from_secs(10) && took < Duration::from_secs(20), "{took:?}");
 }
 
 #[test]
