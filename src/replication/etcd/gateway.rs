@@ -221,12 +221,11 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
         // A member that is shutting down cancels its requests.
         (_, Some(CANCELLED)) => Reply::Silent(format!("etcd at {member} is shutting down: {text}")),
         (_, Some(DEADLINE | UNAVAILABLE)) => Reply::Silent(format!("etcd at {member} has no majority: {text}")),
-        (StatusCode::NOT_FOUND, None) => Reply::Refused(
-            0,
-            format!(
-                "{member} has no JSON gateway; start etcd 3.4 or later without --enable-grpc-gateway=false, and not as grpc-proxy"
-            ),
-        ),
+        // Another member may have the gateway, so this is no reason to give up.
+        (StatusCode::NOT_FOUND, None) => Reply::Silent(format!(
+            "{member} has no JSON gateway; start etcd 3.4 or later without --enable-grpc-gateway=false, and not as \
+             grpc-proxy"
+        )),
         (_, Some(EXHAUSTED)) if text.contains("space exceeded") => {
             let text = "etcd is full and refuses every write; compact and defragment it (etcdctl compact, etcdctl \
                         defrag), and then etcdctl alarm disarm";
@@ -277,4 +276,43 @@ pub(super) fn end_of_prefix(prefix: &str) -> Vec<u8> {
 /// Reads a number. The gateway writes numbers as text, and leaves out a number that is zero.
 pub(super) fn number(value: &Value) -> u64 {
     value.as_str().and_then(|text| text.parse().ok()).or_else(|| value.as_u64()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replication::etcd::EtcdAddress;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    /// A member of etcd that answers each request in the same way.
+    fn member(status: &'static str, body: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                // The client sends its request at once.
+                let _ = stream.read(&mut [0; 4096]);
+                let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                let _ = stream.write_all((head + body).as_bytes());
+            }
+        });
+        address
+    }
+
+    fn gateway(members: &[String]) -> Gateway {
+        let address = EtcdAddress::parse(&format!("etcd://{}/slm", members.join(","))).expect("a valid address");
+        Gateway::new(&EtcdSettings { address, tls: None, user: None, lease_seconds: 3 }).expect("no certificates")
+    }
+
+    #[test]
+    fn a_member_without_the_gateway_is_passed_over_and_named_if_none_has_it() {
+        let (without, with) = (member("404 Not Found", "404 page not found\n"), member("200 OK", "{\"kvs\":[]}"));
+        let answer = gateway(&[without.clone(), with]).ask("kv/range", &json!({}));
+        assert_eq!(answer.expect("the second member answers")["kvs"], json!([]));
+        match gateway(&[without]).ask("kv/range", &json!({})) {
+            Err(LogError::NoAnswer(why)) => assert!(why.contains("has no JSON gateway"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
 }
