@@ -36,6 +36,19 @@ fn told(place: &Place, agent: &str, event: &str) -> Value {
 }
 
 #[test]
+fn each_agent_with_captured_events_is_tested() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hooks");
+    // Kimi Code has a test of its own in this file.
+    let is_tested = |name: &String| {
+        let id = name.split('-').next().unwrap();
+        id == "kimi" || NAMES.iter().any(|(agent, _)| *agent == id)
+    };
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let untested: Vec<String> = names.filter(|name| !is_tested(name)).collect();
+    assert!(untested.is_empty(), "add a row to NAMES for {untested:?}");
+}
+
+#[test]
 fn each_captured_event_is_understood() {
     for (agent, [start, prompt, edit, tool, stop, end]) in NAMES {
         let place = Place::new();

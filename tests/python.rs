@@ -119,3 +119,12 @@ fn the_package_offers_every_operation_that_has_a_verb() {
     let missing: Vec<_> = operations.filter(|op| !source.contains(&format!("(\"{}\"", op.name))).collect();
     assert!(missing.is_empty(), "add a method to python/slm_mesh/mesh.py for {missing:?}");
 }
+
+#[test]
+fn the_package_offers_every_argument_of_send() {
+    let source = std::fs::read_to_string(project().join("python/slm_mesh/mesh.py")).unwrap();
+    let op = slm_mesh::core::op("send").unwrap();
+    let missing: Vec<_> =
+        op.args.iter().map(|arg| arg.name).filter(|name| !source.contains(&format!("\"{name}\":"))).collect();
+    assert!(missing.is_empty(), "add {missing:?} to Mesh.send in python/slm_mesh/mesh.py");
+}

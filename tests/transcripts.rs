@@ -20,6 +20,18 @@ const AGENTS: &[(&str, &str, &str)] = &[
     ("qwen", "UserPromptSubmit", "transcript_path"),
 ];
 
+#[test]
+fn each_agent_whose_transcripts_are_read_is_tested() {
+    let tested: Vec<&str> = AGENTS.iter().map(|(id, ..)| *id).collect();
+    let mut read: Vec<&str> = slm_mesh::known_agents::AGENTS
+        .iter()
+        .filter(|agent| agent.transcript.is_some())
+        .map(|agent| agent.id)
+        .collect();
+    read.sort_unstable();
+    assert_eq!(tested, read, "add an example to tests/data/transcripts, and a row to AGENTS in this file");
+}
+
 /// Runs an agent's hook that reports a prompt and a transcript. Returns the name of the session.
 fn report(place: &Place, agent: &str, transcript: &Path) -> String {
     let (_, event, word) = AGENTS.iter().find(|(id, ..)| *id == agent).unwrap();

@@ -133,6 +133,23 @@ fn each_public_type_has_a_name_of_its_own() {
     check("one name means one thing in the whole program", &breaches);
 }
 
+#[test]
+fn every_operation_is_in_the_list() {
+    let list = Source::read(root(), &root().join("src/core/mod.rs")).lines.concat();
+    let mut breaches = Vec::new();
+    for source in sources(&["src"]) {
+        for (n, line) in source.code() {
+            let Some((name, _)) = line.strip_prefix("pub static ").and_then(|rest| rest.split_once(": Op = ")) else {
+                continue;
+            };
+            if !list.contains(&format!("::{name},")) {
+                breaches.push(format!("{}:{n}: {name}", source.path));
+            }
+        }
+    }
+    check("each operation is in OPS in src/core/mod.rs", &breaches);
+}
+
 /// The name of the type that a line makes public, here or to a part of the program.
 fn public_type(line: &str) -> Option<String> {
     let rest = line.trim_start().strip_prefix("pub")?;
