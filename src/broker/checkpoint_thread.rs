@@ -9,6 +9,9 @@ use std::thread::JoinHandle;
 
 /// The time from a write to the log until the log is copied.
 const DELAY_MS: i64 = 200;
+/// After this many commits, the log is copied without waiting for the delay: the log of a busy mesh would otherwise get
+/// so long within the delay that a commit had to copy it. A small commit adds four to eight pages.
+const COMMITS_MAX: u32 = 256;
 
 /// The thread, and when it will work next.
 pub struct CheckpointThread {
@@ -17,6 +20,8 @@ pub struct CheckpointThread {
     running: Option<(SyncSender<()>, JoinHandle<()>)>,
     /// When the log will be copied, in ms; `None` while the log is empty.
     due: Option<i64>,
+    /// The commits since the log was last copied.
+    n_commits: u32,
     /// Whether the thread has just copied most of a long log, and the loop should copy the rest.
     is_rest_due: Arc<AtomicBool>,
 }
@@ -25,12 +30,14 @@ impl CheckpointThread {
     /// Starts the thread.
     pub fn start(mesh: &Mesh) -> CheckpointThread {
         let is_rest_due = Arc::default();
-        CheckpointThread { running: spawn(mesh, Arc::clone(&is_rest_due)), due: None, is_rest_due }
+        CheckpointThread { running: spawn(mesh, Arc::clone(&is_rest_due)), due: None, n_commits: 0, is_rest_due }
     }
 
-    /// Notes that the log is no longer empty.
-    pub fn note_write(&mut self, now: i64) {
-        self.due.get_or_insert(now + DELAY_MS);
+    /// Notes a commit.
+    pub fn note_commit(&mut self, now: i64) {
+        self.n_commits += 1;
+        let delay = if self.n_commits < COMMITS_MAX { DELAY_MS } else { 0 };
+        self.due = Some(self.due.map_or(now + delay, |due| due.min(now + delay)));
     }
 
     /// When the log will be copied, in ms.
@@ -45,7 +52,7 @@ impl CheckpointThread {
             mesh.copy_rest_of_log();
         }
         if self.due.is_some_and(|at| at <= now) {
-            self.due = None;
+            (self.due, self.n_commits) = (None, 0);
             // If the channel is full, the thread is already working. Its current run or the next one copies these
             // changes, too.
             let _ = self.running.as_ref().map(|(work, _)| work.try_send(()));

@@ -189,7 +189,7 @@ impl EventLoop {
             }
         };
         if has_written {
-            self.checkpoints.note_write(now);
+            self.checkpoints.note_commit(now);
         }
         self.flush(is_committed);
         if is_committed {
