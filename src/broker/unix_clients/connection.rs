@@ -282,6 +282,11 @@ impl ClientConnection {
         start
     }
 
+    /// Whether the client is expected to take longer than its share, as it did when it was last served.
+    pub fn is_costly(&self) -> bool {
+        self.tag.is_costly()
+    }
+
     /// The client's position in the order of service.
     pub fn rank(&self, time: u64) -> ServiceRank {
         // A client that has hung up is served first only once. If it left many requests behind, the rest must queue.

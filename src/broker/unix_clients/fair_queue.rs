@@ -49,6 +49,12 @@ impl QueueTag {
         self.start(time) + self.last_cost
     }
 
+    /// Whether the client did so much work when it was last served that an answer to another client should not wait
+    /// for the same amount.
+    pub fn is_costly(self) -> bool {
+        self.last_cost > CLIENT_SHARE.as_micros() as u64
+    }
+
     /// The client's position after this work.
     pub fn after(self, time: u64, work: Duration) -> QueueTag {
         let last_cost = work.as_micros() as u64;
@@ -86,6 +92,14 @@ mod tests {
             }
         }
         longest
+    }
+
+    #[test]
+    fn a_client_is_costly_once_it_has_taken_longer_than_its_share() {
+        let new = QueueTag::default();
+        assert!(!new.is_costly(), "nothing is known of it");
+        let costly = new.after(0, CLIENT_SHARE + Duration::from_micros(1));
+        assert!(costly.is_costly() && !costly.after(0, CLIENT_SHARE).is_costly());
     }
 
     #[test]

@@ -226,11 +226,14 @@ impl UnixClients {
         let (hung_up, others) = order.split_at(n_hung_up);
         for (clients, share) in [(hung_up, HUNG_UP_SHARE), (others, share)] {
             let began = Instant::now();
+            let mut is_answer_waiting = false;
             for (rank, token) in clients {
-                if began.elapsed() >= share {
+                // Answers leave at the end of the turn, so a client that takes long begins a turn of its own.
+                if began.elapsed() >= share || is_answer_waiting && self.is_costly(*token) {
                     break;
                 }
                 self.serve_client(context, *token, *rank);
+                is_answer_waiting |= !self.is_costly(*token);
             }
         }
         for token in &self.busy {
@@ -244,6 +247,10 @@ impl UnixClients {
                 n => log(&format!("refused {n} more connections of another user")),
             }
         }
+    }
+
+    fn is_costly(&self, token: u64) -> bool {
+        self.connections.get(&token).is_some_and(ClientConnection::is_costly)
     }
 
     /// The clients that have sent something, in the order in which they are to be served.
