@@ -150,7 +150,7 @@ fn a_command_that_hangs_holds_nobody_up_and_is_ended() {
         assert!(began.elapsed() < Duration::from_secs(5), "a verb waited {:?}", began.elapsed());
     }
     until("it was ended", || !lives(pid));
-    until("the log says so", || place.log().contains("did not end in 10 s"));
+    until("the log says so", || place.log().contains("did not finish within 10 s"));
 }
 
 #[test]

@@ -199,7 +199,7 @@ fn run_command(program: &str, args: &[&str]) -> Result<(), String> {
         if began.elapsed() > COMMAND_LIMIT {
             // A failure is harmless: the child has already ended.
             let _ = child.kill();
-            return Err(format!("{program} did not end in {} s", COMMAND_LIMIT.as_secs()));
+            return Err(format!("{program} did not finish within {} s", COMMAND_LIMIT.as_secs()));
         }
         std::thread::sleep(Duration::from_millis(20));
     }

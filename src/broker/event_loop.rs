@@ -9,7 +9,7 @@ use super::desktop_notifications::Notifications;
 use super::leadership::{BrokerRole, TurnEnd};
 use super::log;
 use super::mesh_links::MeshLinks;
-use super::methods::BrokerInfo;
+use super::own_methods::BrokerInfo;
 use super::peer_sockets::PushTargets;
 use super::process_exits::ProcessExits;
 use super::remote_listener::RemoteListener;

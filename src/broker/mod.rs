@@ -18,7 +18,7 @@ pub mod leadership;
 pub mod legacy_http;
 mod log_rate_limit;
 mod mesh_links;
-pub mod methods;
+pub mod own_methods;
 mod peer_sockets;
 mod process_exits;
 mod push_connection;

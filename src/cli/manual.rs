@@ -8,7 +8,7 @@ use crate::agents::{marketplace_plugin, setup_environment};
 use crate::base::error;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
-use crate::broker::methods::BROKER_OPS;
+use crate::broker::own_methods::BROKER_OPS;
 use crate::core::mcp_tools::{TOOLS, name};
 use crate::core::{Arg, CliPlace, OPS};
 use crate::known_agents;

@@ -104,7 +104,7 @@ pub const CLI_OPERATIONS: &[CliOperation] = &[
     CliOperation {
         location: SendLocation::WithSmallScope,
         stream: Some(RowStream::Log),
-        ..row(&mail::log_operation::LOG, render::log)
+        ..row(&mail::show_all_messages::LOG, render::log)
     },
     row(&channels::JOIN, render::channel_joined),
     row(&channels::LEAVE, render::channel_left),

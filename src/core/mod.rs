@@ -62,7 +62,7 @@ pub const OPS: &[&Op] = &[
     &peers::SUMMARY,
     &mail::SEND,
     &mail::INBOX,
-    &mail::log_operation::LOG,
+    &mail::show_all_messages::LOG,
     &peers::decline_takeover::DECLINE,
     &channels::JOIN,
     &channels::LEAVE,

@@ -4,7 +4,7 @@
 //! multicast DNS. The responses arrive by unicast.
 
 use super::addresses::{Interface, lan_interfaces};
-use super::packet::{self, ServiceRecord};
+use super::mdns_packet::{self, ServiceRecord};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
@@ -73,7 +73,7 @@ pub fn browse(timeout: Duration) -> Vec<DiscoveredService> {
         if began.elapsed() >= timeout * n_sent / QUERIES {
             n_sent += 1;
             for socket in &sockets {
-                socket.send_query(&packet::build_query(id));
+                socket.send_query(&mdns_packet::build_query(id));
             }
         }
         let until = if n_sent < QUERIES { timeout * n_sent / QUERIES } else { timeout };
@@ -162,7 +162,7 @@ impl DiscoveryResults {
         if !is_response {
             return;
         }
-        for service in packet::parse_response(packet, self.id).unwrap_or_default() {
+        for service in mdns_packet::parse_response(packet, self.id).unwrap_or_default() {
             self.add(service, from);
         }
     }
@@ -233,7 +233,7 @@ fn is_usable(address: &IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::packet::tests::Builder;
+    use super::super::mdns_packet::tests::Builder;
     use super::*;
 
     const ID: u16 = 7;

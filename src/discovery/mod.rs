@@ -1,7 +1,7 @@
 //! Discovery on the local network: hubs announce themselves by multicast DNS, and sessions find them.
 //!
 //! - [`addresses`]: the interfaces of this machine that lead to a LAN
-//! - [`packet`]: builds queries and parses responses
+//! - [`mdns_packet`]: builds queries and parses responses
 //! - [`mod@browse`]: sends queries and collects responses
 //! - [`announcer_process`]: the process that announces a hub
 //! - [`mdns_supervisor`]: starts and restarts the announcing process
@@ -14,7 +14,7 @@ pub mod addresses;
 pub mod announcer_process;
 pub mod browse;
 pub mod mdns_supervisor;
-pub mod packet;
+pub mod mdns_packet;
 
 pub use browse::{DiscoveredService, ServiceKind, browse};
 pub use mdns_supervisor::MdnsSupervisor;

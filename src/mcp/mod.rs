@@ -5,7 +5,7 @@
 //!
 //! **Invariant:** only complete protocol lines are written to standard output.
 
-mod agent_notifier;
+mod agent_waker;
 mod broker_client;
 mod client_roots;
 mod lenient_parsing;

@@ -37,7 +37,7 @@ pub fn run_bounded(command: &mut Command, input: &[u8], limit: Duration, cancel:
             Ok(None) if began.elapsed() < limit => std::thread::sleep(POLL_EVERY),
             _ => {
                 end(&mut child);
-                return Err(format!("{program} did not end in {} s", limit.as_secs()));
+                return Err(format!("{program} did not finish within {} s", limit.as_secs()));
             }
         }
     }
@@ -104,7 +104,7 @@ mod tests {
         let missing = run_bounded(&mut Command::new("/nowhere/at/all"), b"", LATE, &AtomicBool::new(false));
         assert!(missing.unwrap_err().contains("can't be run"));
         let input = vec![b'x'; 1 << 20];
-        assert!(run("sleep 60 & sleep 60", &input, SOON).unwrap_err().contains("did not end"));
+        assert!(run("sleep 60 & sleep 60", &input, SOON).unwrap_err().contains("did not finish within"));
         let cancelled = run_bounded(Command::new("sleep").arg("60"), b"", LATE, &AtomicBool::new(true));
         assert!(cancelled.unwrap_err().contains("was ended"));
     }

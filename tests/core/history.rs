@@ -3,7 +3,7 @@
 use crate::failures::Disk;
 use crate::script::check;
 use serde_json::{Value, json};
-use slm_mesh::core::mail::{self, log_operation::LOG};
+use slm_mesh::core::mail::{self, show_all_messages::LOG};
 use slm_mesh::core::{mcp_tools, peers::sessions};
 use slm_mesh::store::{Message, Store};
 

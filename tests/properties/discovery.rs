@@ -2,7 +2,7 @@
 //!
 //! Any packet is either parsed or dropped, and nothing that comes out exceeds the limits.
 
-use slm_mesh::discovery::packet::parse_response;
+use slm_mesh::discovery::mdns_packet::parse_response;
 
 /// Parses the packet twice: as a response to the query with the same id, and as a response to a different query.
 pub fn check(data: &[u8]) {

@@ -302,7 +302,7 @@ impl Model {
         for (holder, path, is_sure) in self.locks.stolen(request, is_sure, self.now) {
             if holder != HUMAN {
                 let body = format!(
-                    "{} took your lock on {path}. Do not write there before you hold the lock again.",
+                    "{} took your lock on {path}. Do not write there until you hold the lock again.",
                     NAMES[HUMAN]
                 );
                 self.mail.add(holder, HUMAN, &body, None, self.now, is_sure);

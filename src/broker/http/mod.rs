@@ -11,7 +11,7 @@ pub mod connection;
 mod shared_http_state;
 mod request_head;
 mod response;
-mod server;
+mod http_thread;
 
 use std::io;
 use std::net::{IpAddr, TcpListener};
@@ -217,7 +217,7 @@ impl HttpServer {
         let n_open = Arc::new(AtomicUsize::new(0));
         let http_state = connection::SharedHttpState::new(requests, wake, gate, limits);
         let shared = (stopping.clone(), n_open.clone());
-        let (thread, waker) = server::HttpThread::new(listener, http_state, inbox, shared)?;
+        let (thread, waker) = http_thread::HttpThread::new(listener, http_state, inbox, shared)?;
         let handle = std::thread::Builder::new().name("http".into()).spawn(move || thread.serve())?;
         Ok(HttpServer { responses, waker, stopping, n_open, thread: Some(handle) })
     }

@@ -18,7 +18,7 @@ use super::directory_lookups::DirectoryLookups;
 use super::event_loop::{DIRECTORY, EventLoop, LoopContext, SIGNALS, new_poll};
 use super::leadership::HubConfig;
 use super::log;
-use super::methods::BrokerInfo;
+use super::own_methods::BrokerInfo;
 use super::peer_sockets::PushTargets;
 use super::process_exits::ProcessExits;
 use super::remote_listener::RemoteListener;

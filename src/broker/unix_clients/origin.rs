@@ -1,7 +1,7 @@
 //! The machine on which a client runs, and the ancestor processes of the client. For a client on this machine, the
 //! kernel reports these facts. A client on another machine reports them itself.
 
-use super::super::methods::CallerMachine;
+use super::super::own_methods::CallerMachine;
 use crate::base::ids::fnv1a;
 use crate::base::process::Process;
 use crate::sys::{self, process};

@@ -7,7 +7,7 @@ use super::origin::{Origin, RemoteOrigin};
 use super::retired_methods::retired;
 use crate::base::error::Error;
 use crate::broker::event_loop::LoopContext;
-use crate::broker::methods::{run_method, works_on_standby, yield_to_newer};
+use crate::broker::own_methods::{run_method, works_on_standby, yield_to_newer};
 use crate::core::peers::sessions::ATTACH;
 use crate::core::{self, Auth, Call};
 use crate::wire::line_splitter::LINE_MAX;

@@ -37,7 +37,7 @@ const FILES: &[PageFile] = &[
     ("/page/search.js", JAVASCRIPT, include_str!("page/search.js")),
     ("/page/mailbox.js", JAVASCRIPT, include_str!("page/mailbox.js")),
     ("/page/lanes.js", JAVASCRIPT, include_str!("page/lanes.js")),
-    ("/page/state.js", JAVASCRIPT, include_str!("page/state.js")),
+    ("/page/shared_state.js", JAVASCRIPT, include_str!("page/shared_state.js")),
     ("/page/events_list.js", JAVASCRIPT, include_str!("page/events_list.js")),
 ];
 
@@ -128,7 +128,7 @@ fn redeem_code(auth: &WebAuth, head: &Head, code: &str, name: &str) -> HttpRespo
     let is_visit = matches!(browser.mode.as_deref(), None | Some("navigate"))
         && matches!(browser.dest.as_deref(), None | Some("document"));
     if !is_visit {
-        return refuse(403, "open this link in the address bar");
+        return refuse(403, "paste this link into the address bar");
     }
     let cookie = auth.redeem(code, Instant::now());
     let mut response =

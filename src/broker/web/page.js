@@ -6,7 +6,7 @@ import '/page/locks.js';
 import '/page/messages.js';
 import '/page/search.js';
 import '/page/mailbox.js';
-import '/page/state.js';
+import '/page/shared_state.js';
 import '/page/events_list.js';
 import { $, setText, tame } from '/page/dom.js';
 import { listen, showState } from '/page/connection.js';

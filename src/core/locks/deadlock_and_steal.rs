@@ -86,7 +86,7 @@ impl Locks {
         self.release(turn, peers, journal, |other| other == lock, "stolen by the human", ctx.now)?;
         if peers.get(&lock.holder).is_some() && lock.holder != ctx.me() {
             let body = format!(
-                "{} took your lock on {}. Do not write there before you hold the lock again.",
+                "{} took your lock on {}. Do not write there until you hold the lock again.",
                 peers.name_of(ctx.me()),
                 lock.path
             );

@@ -1,6 +1,6 @@
 //! The inbox: a peer's unread messages, its history, and its sent messages.
 
-use super::{Correspondent, Mail, log_operation};
+use super::{Correspondent, Mail, show_all_messages};
 use crate::base::error::Error;
 use crate::base::ids::{ChannelName, PeerId};
 use crate::base::json_object::json_object;
@@ -33,7 +33,7 @@ pub static INBOX: Op = Op {
         pagination::after("Only messages after this sequence number"),
         Arg::new(
             "search",
-            log_operation::SEARCH,
+            show_all_messages::SEARCH,
             "Find the latest messages, sent or received, that contain all these words, without marking them as read",
         )
         .placeholder("WORDS"),

@@ -7,7 +7,7 @@ mod history;
 mod hook_repeats;
 mod inbox;
 mod inbox_search;
-pub mod log_operation;
+pub mod show_all_messages;
 mod person_alerts;
 pub mod receipts;
 mod text_filter;
@@ -364,7 +364,7 @@ impl Mail {
         if message.recipient == ctx.me() {
             self.acknowledge(turn, peers, journal, ctx, id)?;
         } else if message.sender != ctx.me() {
-            return Err(Error::new(ErrorKind::Refused, format!("replyTo: {id} was neither sent by you nor to you")));
+            return Err(Error::new(ErrorKind::Refused, format!("replyTo: {id} was sent neither by you nor to you")));
         }
         Ok(message.seq)
     }

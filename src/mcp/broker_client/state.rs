@@ -1,7 +1,7 @@
 //! The state that the threads of a session share: calls in progress, the socket, and the peers for which the session
 //! acts.
 
-use super::super::agent_notifier::AgentNotifier;
+use super::super::agent_waker::AgentNotifier;
 use super::super::pending_call::PendingCall;
 use super::super::session_identity::{ClientIdentity, attach_params};
 use crate::base::error::Error;

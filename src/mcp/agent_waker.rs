@@ -137,5 +137,5 @@ fn run_briefly(program: &str, command: &mut Command) -> Result<(), String> {
 fn give_up_on(program: &str, child: &mut Child) -> String {
     // If the command has already ended, there is nothing left to kill.
     let _ = child.kill().and_then(|()| child.wait());
-    format!("{program} did not end in {} s", NOTIFY_MAX.as_secs())
+    format!("{program} did not finish within {} s", NOTIFY_MAX.as_secs())
 }
