@@ -21,7 +21,7 @@ use tungstenite::{Error, Message, WebSocket};
 
 /// How many decrypted bytes may wait for a reader before the stream stops reading from the network.
 const WAITING_MAX: usize = 256 << 10;
-/// How many bytes of lines go into one message.
+/// Maximum number of bytes of lines in one message.
 const CONTENT_MAX: usize = 16 << 10;
 /// How long the network may take to accept what is written.
 const WRITE_MAX: Duration = Duration::from_secs(10);

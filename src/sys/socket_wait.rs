@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 pub enum SocketEvent {
     /// There is something to read, or the other side has hung up.
     Readable,
-    /// Like `Readable`, or there is room to write.
+    /// The socket is readable as above, or there is room to write.
     ReadableOrWritable,
 }
 

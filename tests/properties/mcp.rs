@@ -1,7 +1,7 @@
-//! A whole conversation on standard input, in both protocol eras, as far as it goes without a broker.
+//! A whole conversation on standard input, in both protocol eras, as far as no broker is needed.
 //!
-//! However the input is cut, the answers are the same; each is one line that answers one request, in the form of that
-//! request's protocol version. A request with garbage after its end, or with a byte order mark before it, is still
+//! The answers are the same no matter how the input is cut; each is one line that answers one request, in the form of
+//! that request's protocol version. A request with garbage after its end, or with a byte order mark before it, is still
 //! answered under its id.
 
 use crate::choices::{Choices, pieces};

@@ -160,7 +160,7 @@ pub fn content(answer: &Value) -> (Value, bool) {
     (serde_json::from_str(text).unwrap(), answer["result"]["isError"] == json!(true))
 }
 
-/// Waits until this many calls wait in the broker.
+/// Returns once this many calls are waiting in the broker.
 pub fn until_waiting(session: &mut Bare, n: i64) {
     let mut id = 9000;
     crate::support::until("calls wait in the broker", || {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 /// Maximum number of files that one report names. The report only counts further files.
 const FILES_SHOWN: usize = 20;
 
-/// A report on the changes of one command.
+/// A report on the changes that one command made.
 #[derive(Debug, Clone)]
 pub struct ChangeReport {
     /// The first line of the command.

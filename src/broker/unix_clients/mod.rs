@@ -137,7 +137,7 @@ impl UnixClients {
         self.accept_state == AcceptState::Ready || self.busy.iter().any(wants_turn)
     }
 
-    /// When a client must next be checked or served even if there is no event, in ms.
+    /// The time, in ms, at which a client must next be checked or served even if there is no event.
     pub fn deadline(&mut self) -> Option<i64> {
         let retry = match self.accept_state {
             AcceptState::RetryAt(at) => Some(at),

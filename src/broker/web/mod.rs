@@ -97,7 +97,7 @@ fn decide(auth: &WebAuth, port: u16, head: &Head) -> Option<HttpResponse> {
     }
 }
 
-/// Why a request does not come from our own page on this machine; `None` if it does.
+/// Says what shows that a request does not come from our own page on this machine; `None` if it does.
 fn why_foreign(port: u16, head: &Head) -> Option<&'static str> {
     let host = head.host.as_deref().unwrap_or("");
     let is_named = ["127.0.0.1", "localhost", "[::1]"].iter().any(|name| host == format!("{name}:{port}"));

@@ -37,7 +37,7 @@ pub enum Program {
     InPath,
 }
 
-/// One git hook in its hooks directory.
+/// One hook of git, in the directory of hooks.
 pub struct GitHook {
     /// The name of the hook.
     pub hook: &'static str,

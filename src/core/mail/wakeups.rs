@@ -252,7 +252,7 @@ impl Mail {
         }
     }
 
-    /// The attempts to wake the recipient of a message, for the receipt of the message.
+    /// The attempts to wake the recipient of a message. The receipt of the message shows them.
     pub(super) fn wakeups_view(&self, store: &Store, seq: i64) -> Result<Option<Value>, Error> {
         let rows = store.wakeups(seq)?;
         let view = |row: &WakeupRow| {

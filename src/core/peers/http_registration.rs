@@ -84,8 +84,8 @@ impl Mesh {
         match peers.get_mut(id) {
             Some(peer) if peer.row.is_http() => {
                 peer.last_heartbeat = now;
-                // A client that learns that it is gone registers again. If a late heartbeat revived the client
-                // instead, the client would be without its locks and its push socket.
+                // A client registers again when it is told that it counts as gone. If a late heartbeat revived the
+                // client instead, the client would be without its locks and its push socket.
                 peer.row.online
             }
             Some(peer) => peer.is_online(),

@@ -174,7 +174,7 @@ impl Gateway {
         }
     }
 
-    /// Watches all keys with a prefix at one member, and calls `on_news` at each change. Ends when `on_news`
+    /// Asks one member to watch all keys with a prefix, and calls `on_news` on each change. Ends when `on_news`
     /// returns false, or when the member has sent no news for some time.
     pub(super) fn watch(&mut self, prefix: &str, mut on_news: impl FnMut() -> bool) {
         let range =

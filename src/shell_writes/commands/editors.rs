@@ -140,7 +140,7 @@ pub(super) fn yq(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `ed` and similar editors, if their commands are known and write the file.
+/// `ed` and similar editors, if we know their commands and one of them writes the file.
 pub(super) fn ed(run: &mut Run) -> StreamText {
     let options = ED.parse(run.arguments);
     let is_write = |line: &str| {

@@ -25,7 +25,7 @@ enum SetOutcome {
     NoAnswer(Versions),
 }
 
-/// The versions that went to writes with an answer. A write without an answer can only have got a version that is not
+/// The versions of the writes that were answered. A write without an answer can only have got a version that is not
 /// among them, which spares the checker most of its search.
 type Versions = Rc<BTreeSet<u64>>;
 
