@@ -29,18 +29,18 @@ use std::time::Duration;
 
 /// The listener of the Unix socket.
 pub const LISTENER: Token = Token(0);
-/// Another thread wakes the loop with this token after it has put something into a channel.
+/// Other threads wake the loop with this token after they have put something into a channel.
 const WAKER: Token = Token(1);
 /// The pipe into which signal handlers write.
 pub const SIGNALS: Token = Token(2);
 /// Events with this token report changes to the data directory.
 pub const DIRECTORY: Token = Token(3);
-/// The token of the first connection. Smaller numbers are for the tokens above.
+/// The token of the first connection. Smaller numbers are reserved for the tokens above.
 const FIRST_CONNECTION: u64 = 16;
 
-/// If the changes of a turn have this many bytes, a leading hub serves no further calls in this turn. etcd takes 12 ms
-/// for 256 KiB, and refuses requests of more than 1.5 MiB. Even if the largest single call comes last, the changes stay
-/// below that limit.
+/// Once the changes of a turn have this many bytes, a leading hub serves no further calls in this turn. etcd takes 12
+/// ms to store 256 KiB, and refuses requests of more than 1.5 MiB. Even if the largest possible call is served last,
+/// the changes stay below 1.5 MiB.
 const ENTRY_BYTES: usize = 256 << 10;
 
 /// Gives each connection a new token.
@@ -134,7 +134,7 @@ pub struct EventLoop {
 /// Creates the poll, and the waker with which other threads end the poll's wait.
 ///
 /// # Errors
-/// When the system refuses either.
+/// When the poll or the waker can't be created.
 pub fn new_poll() -> io::Result<(Poll, Arc<Waker>)> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -203,8 +203,8 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Whether the path of the data directory no longer leads to this broker. Another broker at that path could grant
-    /// the same locks, so this one must end. If only the socket is missing, it is created again.
+    /// Whether the path of the data directory no longer leads to this broker. If so, this broker must end, because
+    /// another broker at that path could grant the same locks. Missing files, such as the socket, are created again.
     fn is_displaced(&mut self, events: &Events) -> bool {
         if events.iter().any(|event| event.token() == DIRECTORY) {
             self.runtime_files.note_change(self.context.now);
@@ -267,8 +267,8 @@ impl EventLoop {
         self.clients.serve(context);
         // The end of a process is noted only after the last requests of its sessions have been served.
         self.processes.serve(context);
-        // The loop does not read from new clients until the next turn. By then, the poll will have reported all clients
-        // that left before the new ones came.
+        // The loop does not read from new clients until the next turn. By then, the poll will have reported every
+        // client that left before they connected, so a client that reconnects does not meet its own old connection.
         self.clients.accept(context);
         self.remote.admit_arrivals(&mut self.clients, &mut self.pushes, context);
         self.http.serve(context);
@@ -280,7 +280,7 @@ impl EventLoop {
 
     /// Sends what the turn has produced for clients.
     fn flush(&mut self, is_committed: bool) {
-        // The broker begins to connect to new peers now, so that they do not miss their first push.
+        // The broker begins to connect to the sockets of new peers now, so that they do not miss their first push.
         self.pushes.dial(&mut self.context);
         for effect in self.context.mesh.take_effects() {
             self.apply(effect);
@@ -291,7 +291,7 @@ impl EventLoop {
         if let Some(server) = self.http.server()
             && pages.flush(mesh, server, *now)
         {
-            // The time without use begins when the last page closes.
+            // The time without use is counted from the moment at which the last page closes.
             shutdown.note_use(*now);
         }
         self.clients.drop_flushed(&self.context);
@@ -342,7 +342,7 @@ impl EventLoop {
         }
     }
 
-    /// When the broker will end because nobody uses it, in ms; `None` while somebody uses it.
+    /// When the broker will end because it is not used, in ms; `None` while it is used.
     fn idle_deadline(&self) -> Option<i64> {
         let is_idle = self.clients.is_empty() && self.context.pages.is_empty() && self.notifications.is_idle();
         self.context.shutdown.idle_deadline().filter(|_| is_idle && self.context.mesh.is_idle())
@@ -364,8 +364,8 @@ impl EventLoop {
         self.checkpoints.stop();
         self.notifications.stop();
         self.context.mesh.checkpoint();
-        // The lock must be held until after the last write, so the thread of a standby must end before the lock is
-        // released.
+        // The lock must be held until after the last write to the database, so the standby thread must end before the
+        // lock is released.
         drop(self.context.mesh);
         self.context.role.leave();
         self.runtime_files.release_lock();

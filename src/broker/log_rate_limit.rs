@@ -1,5 +1,5 @@
-//! Counts events that unauthenticated clients cause. They are logged in at most one line per minute, so that nobody
-//! can fill the log.
+//! Counts events that unauthenticated clients cause. The count is logged at most once per minute, so that such clients
+//! can't fill the log.
 
 /// Minimum time between two reports, in ms.
 const REPORT_EVERY_MS: i64 = 60_000;

@@ -1,4 +1,4 @@
-//! Exchanges lists of peers and messages with the linked meshes, which are other slm-mesh brokers or SuperLocalMemory
+//! Exchanges messages and lists of peers with the linked meshes, which are other slm-mesh brokers or SuperLocalMemory
 //! daemons. Each link has two threads. One polls the linked mesh for the peers that are online there. The other posts
 //! messages and asks for their receipts.
 //!
@@ -22,10 +22,11 @@ use ureq::http::StatusCode;
 /// How often a SuperLocalMemory daemon is polled. An slm-mesh broker needs no such interval, because it holds each poll
 /// until something changes.
 const ASK_EVERY: Duration = Duration::from_secs(30);
-/// How long a broker may hold a poll before it answers, in seconds. This is less than its HTTP thread allows.
+/// How long a broker may hold a poll before it answers, in seconds. This is less than the broker's HTTP thread allows.
 const HOLD_SECONDS: u64 = super::superlocalmemory_routes::HOLD_SECONDS_MAX;
-/// How much longer than `HOLD_SECONDS` the answer to a poll may take. While SuperLocalMemory 3.4.48 forwards a message,
-/// it answers no client for 10 s, so a poll during that time may fail. The poll is then repeated.
+/// How long the answer to a poll may take, in addition to the time for which the linked mesh may hold the poll. While
+/// SuperLocalMemory 3.4.48 forwards a message, it answers no client for 10 s, so a poll during that time may fail. The
+/// poll is then repeated.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the answer to a message may take.
 const POST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,7 +48,7 @@ const QUICK: Duration = Duration::from_secs(4);
 const NEWS_MAX: usize = 4;
 /// How many peers of a linked mesh are processed between two checks of the time.
 const PEERS_AT_ONCE: usize = 4;
-/// How long reports are processed in one turn.
+/// For how long one turn processes lists of peers. The rest of a list is processed in the next turn.
 const TURN_SHARE: Duration = Duration::from_millis(1);
 
 /// A report from a thread of a link. The first field is the number of the link.
@@ -55,7 +56,7 @@ enum LinkNews {
     Roster(usize, RemoteRoster),
     Unreachable(usize, String),
     Delivery(usize, i64, Delivery),
-    /// The answer to a question about receipts; `None` if there was no answer.
+    /// The answer to a question about receipts; `None` if there was no valid answer.
     Receipts(usize, Option<Vec<RemoteReceipt>>),
 }
 
@@ -66,7 +67,8 @@ enum Outgoing {
     ReceiptsQuery(Value),
 }
 
-/// What the last answer to a poll said about changes. The next poll waits until one of these numbers is outdated.
+/// The version numbers from the last answer to a poll. The other mesh answers the next poll when one of them is
+/// outdated.
 #[derive(Debug, Default, Clone, Copy)]
 struct Marks {
     /// The version of the other mesh's list of peers. A SuperLocalMemory daemon gives no such version.
@@ -117,7 +119,8 @@ struct LinkThread {
 }
 
 impl MeshLinks {
-    /// Starts the threads. They end with the process, even in the middle of a poll.
+    /// Starts the threads. A thread ends when it has a report that nothing receives any more, or with the process, even
+    /// in the middle of a poll.
     pub fn open(urls: &[String], secret: &str, wake: Arc<dyn Fn() + Send + Sync>) -> MeshLinks {
         let (news, inbox) = sync_channel(NEWS_MAX);
         let links = urls.iter().enumerate().map(|(n, url)| {
@@ -382,7 +385,7 @@ impl LinkThread {
         read_answer(request.header("Content-Type", "application/json").send(body.to_string()))
     }
 
-    /// Adds the secret in both forms, because different versions of SuperLocalMemory accept different forms.
+    /// Adds the secret in two headers, because different versions of SuperLocalMemory read different headers.
     fn add_secret<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
         if self.secret.is_empty() {
             return request;
@@ -407,7 +410,7 @@ fn read_answer(
     Ok((answer.status(), serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
 }
 
-/// Whether nothing was reached at this address. In this case, the failure can't be due to the message.
+/// Whether no server was reached at this address. In this case, the failure can't be due to the message.
 fn is_unreachable(error: &ureq::Error) -> bool {
     use ureq::{Error, Timeout};
     match error {

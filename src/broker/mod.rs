@@ -1,7 +1,7 @@
-//! The broker: a poll loop that carries bytes to the mesh and back.
+//! The broker: a poll loop that passes the requests of clients to the mesh, and sends the answers back.
 //!
-//! [`startup`] starts the loop, and `event_loop` runs it. Every other module is a part of the loop, and no part
-//! writes the memory of another. When the loop calls a part, it lends the mesh to this part.
+//! [`startup`] starts the loop, and `event_loop` runs it. The other modules are the parts of the loop. When the loop
+//! calls a part, it lends the mesh to this part.
 //!
 //! **Invariant:** a turn consists of wait, tick, serve, commit and flush, in this order. Only flush sends anything to
 //! clients, and flush sends only what is committed.

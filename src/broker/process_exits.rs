@@ -20,7 +20,7 @@ const WATCHED_MAX: usize = 512;
 #[derive(Debug, Default)]
 pub struct ProcessExits {
     watches: HashMap<u64, (Process, ExitWatch)>,
-    /// What the mesh will be told in the next turn.
+    /// What the mesh has not been told yet.
     news: Vec<ProcessNews>,
 }
 
@@ -83,8 +83,8 @@ impl ProcessExits {
                 ProcessNews::Ended(process) => {
                     context.mesh.on_process_exit(&process, context.now);
                     for (_, (_, watch)) in self.watches.extract_if(|_, (known, _)| known.is_same(&process)) {
-                        // The file descriptor is closed when the watch is dropped, and the poll never reports a
-                        // closed one.
+                        // A failure is harmless, because dropping the watch closes the file descriptor, which also
+                        // removes it from the poll.
                         let _ = context.poll.registry().deregister(&mut SourceFd(&watch.as_raw_fd()));
                     }
                 }

@@ -18,7 +18,7 @@ pub struct RemoteListener {
 }
 
 impl RemoteListener {
-    /// Takes over a listener that has been started. If other machines are to find the hub, also takes over the
+    /// Takes over a listener that has been started. If the hub is announced on the local network, also takes over the
     /// announcing process.
     pub fn new(
         door: ListenerHandle,

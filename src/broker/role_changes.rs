@@ -37,8 +37,8 @@ impl EventLoop {
         let TakenLead { mut leader, store, clock } = taken;
         let now = clock.now();
         let opened = self.opener.open(store, &clock).map(|mut mesh| {
-            // Opening a mesh writes to it: it may add the peer for the person at this machine, and it removes ended
-            // sessions from their channels.
+            // Opening a mesh changes it: the peer for the person at this machine may be added, and ended sessions are
+            // removed from their channels.
             let end = leader.commit_turn(&mut mesh, now);
             (mesh, end)
         });
@@ -70,7 +70,7 @@ impl EventLoop {
         log(&format!("this hub goes on standby: {why}"));
         self.runtime_files.leave_database();
         let role = self.opener.open_empty(&self.clock).and_then(|empty| {
-            // The thread of the standby opens the database again, so the database must be closed here.
+            // The standby thread opens the database again, so the database must be closed here.
             self.replace_mesh(empty);
             self.opener.stand_by()
         });
@@ -78,7 +78,8 @@ impl EventLoop {
             Ok(role) => self.context.role = role,
             Err(error) => return self.give_up(&error),
         }
-        // The sessions of these clients belong to the mesh that is gone. The clients will find the hub that leads.
+        // The sessions of these clients belong to the mesh that was replaced. The clients will reconnect to the hub
+        // that leads.
         self.clients.drop_all(&self.context);
         self.pushes.drop_all();
         self.processes = ProcessExits::default();

@@ -12,7 +12,7 @@ use std::io::{self, Read};
 pub enum ShutdownReason {
     /// A signal or a caller told the broker to end.
     Stopped,
-    /// Nobody used the broker for a while.
+    /// The broker was not used for a while.
     Idle,
     /// A newer client wants to start a broker of its own version.
     Replaced,
@@ -67,7 +67,7 @@ impl ShutdownDecision {
         self.request(ShutdownReason::Stopped);
     }
 
-    /// The time at which the broker ends if nobody uses it before then, in ms.
+    /// The time at which the broker ends if it is not used before then, in ms.
     pub fn idle_deadline(&self) -> Option<i64> {
         self.idle_ms.map(|idle_ms| self.last_use + idle_ms)
     }

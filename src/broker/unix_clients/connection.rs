@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// Maximum number of bytes to read from a client at once.
 pub const READ_MAX: usize = 64 * 1024;
-/// If a client has more unread output than this, no more of its requests are read.
+/// If a client has more unread output than this, in bytes, no more of its requests are read.
 const BACKPRESSURE_AT: usize = 256 * 1024;
 /// Maximum amount of unread output, in bytes. If there is more, the connection is closed, because the client does
 /// not read.
@@ -37,7 +37,7 @@ pub enum ServiceRank {
     /// The client has closed its side. It is served first. So if the client reconnects in the same turn, its old
     /// connection no longer acts for its peer.
     HungUp,
-    /// The client has waited too long, and longer than all others. It is served now, so that no client waits for ever.
+    /// The client has waited too long, and longer than all others. It is served now, so that no client waits forever.
     Overdue,
     /// The client waits in the fair queue. The number is the virtual time at which the client is expected to finish.
     Queued(u64),
@@ -59,7 +59,7 @@ pub struct ClientConnection {
     pub is_bridged: bool,
     /// Whether the mesh knows that the client has hung up.
     pub is_detached: bool,
-    /// Whether the client is a guest of slm-mesh 0.1.0. Such guests are not served.
+    /// Whether the client is a session of slm-mesh 0.1.0 on another machine. Such sessions are not served.
     pub is_outdated: bool,
     /// Whether the socket may have bytes to read. This must be stored, because the poll reports new bytes only
     /// once.
@@ -193,7 +193,7 @@ impl ClientConnection {
         }
         self.watches_writable = !self.is_writable;
         let interest = if self.watches_writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-        // If this failed, no event would report when the socket accepts bytes again.
+        // If this fails, the connection must end, because no event would report when the socket accepts bytes again.
         self.is_closed |= registry.reregister(&mut self.stream, Token(token as usize), interest).is_err();
     }
 
@@ -289,7 +289,8 @@ impl ClientConnection {
 
     /// The client's position in the order of service.
     pub fn rank(&self, time: u64) -> ServiceRank {
-        // A client that has hung up is served first only once. If it left many requests behind, the rest must queue.
+        // A client that has hung up is served first only once. If it left many requests behind, those that remain must
+        // queue.
         if self.is_half_closed && !self.has_more {
             ServiceRank::HungUp
         } else {

@@ -1,5 +1,5 @@
-//! Fair queueing: the order in which clients are served, so that each client pays for its own work. A client that
-//! causes much work waits for the others, and they do not wait for it.
+//! Fair queueing: the order in which clients are served. A client that causes much work waits for the others, but the
+//! others do not wait for it.
 //!
 //! Each client has a virtual start time, which advances by the work that is done for this client. The client that is
 //! served next is the one that would finish first if it cost as much as last time. The queue has a clock of its own,
@@ -14,11 +14,11 @@ pub const CLIENT_SHARE: Duration = Duration::from_micros(500);
 /// Maximum work for all clients together in one turn. What is left is served in the next turn, after new clients,
 /// HTTP and the linked meshes have had their share.
 pub const TURN_SHARE: Duration = Duration::from_millis(1);
-/// Maximum work in one turn for clients that have hung up. These clients are served before all others. Without a
-/// limit, a crowd that leaves at once would delay the others until the last of the crowd has left.
+/// Maximum work in one turn for clients that have hung up. These clients are served before all others. Without a limit,
+/// if many clients hung up at once, all others would have to wait until the last of them has been served.
 pub const HUNG_UP_SHARE: Duration = Duration::from_micros(300);
 /// Maximum work in one turn of a hub that leads. Each turn of such a hub waits for etcd for some milliseconds, so
-/// little time would be left for calls if a turn served only a few.
+/// little time would be left for calls if a turn served only a few of them.
 pub const LOGGED_TURN_SHARE: Duration = Duration::from_millis(4);
 
 /// A client's position in the queue.
@@ -49,8 +49,8 @@ impl QueueTag {
         self.start(time) + self.last_cost
     }
 
-    /// Whether the client did so much work when it was last served that an answer to another client should not wait
-    /// for the same amount.
+    /// Whether the client took longer than its share when it was last served. If so, an answer to another client should
+    /// not have to wait for it.
     pub fn is_costly(self) -> bool {
         self.last_cost > CLIENT_SHARE.as_micros() as u64
     }

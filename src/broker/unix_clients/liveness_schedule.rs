@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 /// The checks that are to come, at most one for each connection. When a client sends something, the check of its
-/// connection may be postponed. The queue is updated only when this check has become its first item, so that a received
+/// connection may be postponed. The queue is updated only when this check has come to its front, so that a received
 /// line costs nothing here.
 pub struct LivenessSchedule {
     /// How long a session may be quiet before it is pinged, in ms.

@@ -35,8 +35,8 @@ use std::time::Instant;
 const CLIENTS_MAX: usize = 12_000;
 /// How long to pause after a failed accept, in ms.
 const ACCEPT_RETRY_MS: i64 = 100;
-/// If clients have not been served for more than this many turns, the one that has waited longest is served before the
-/// rest, whatever its position in the queue.
+/// If clients with input were last served more than this many turns ago, the one that was served longest ago is served
+/// before the others, whatever its position in the queue.
 const OVERDUE_TURNS: u64 = 64;
 /// How many connections are dropped when no file descriptor is free. The next client needs several descriptors: one for
 /// its connection, and others for the files that the loop opens to serve it.
@@ -63,8 +63,8 @@ pub struct UnixClients {
     busy: HashSet<u64>,
     /// The times at which sessions are next checked for silence.
     checks: LivenessSchedule,
-    /// The buffer into which the input of all clients is read. One buffer for all needs to be cleared only once,
-    /// not for every line.
+    /// The buffer into which the input of all clients is read. A shared buffer needs to be zeroed only once, not for
+    /// every read.
     buffer: Vec<u8>,
     /// How many turns there have been.
     turn: u64,
@@ -197,8 +197,9 @@ impl UnixClients {
         }
     }
 
-    /// Makes room by dropping a client that acts for no peer: the one that has been silent for longest. Returns
-    /// false if there is none, because all clients are sessions or have sent something a moment ago.
+    /// Makes room by dropping a client that acts for no peer. A client that has never sent anything goes first, then
+    /// the one that has been silent for longest. Returns false if there is none, because all clients are sessions or
+    /// have sent something a moment ago.
     fn drop_idlest(&mut self, context: &mut LoopContext) -> bool {
         let is_idle = |(token, conn): &(&u64, &ClientConnection)| {
             conn.is_idle(self.turn, context.now) && !context.mesh.is_in_use(**token)
@@ -228,7 +229,8 @@ impl UnixClients {
             let began = Instant::now();
             let mut is_answer_waiting = false;
             for (rank, token) in clients {
-                // Answers leave at the end of the turn, so a client that takes long begins a turn of its own.
+                // Answers are sent at the end of the turn. So once a quick client has been served, clients that are
+                // expected to take long wait for the next turn.
                 if began.elapsed() >= share || is_answer_waiting && self.is_costly(*token) {
                     break;
                 }
@@ -271,11 +273,12 @@ impl UnixClients {
 
     fn serve_client(&mut self, context: &mut LoopContext, token: u64, rank: ServiceRank) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
-        // On a busy machine, the client is not charged for the time in which other programs run.
+        // The CPU time of this thread is measured, so that a client is not charged for the time in which other programs
+        // run.
         let (buffer, began) = (&mut self.buffer, crate::sys::thread_time());
         let served = catch_unwind(AssertUnwindSafe(|| requests::serve(context, token, connection, buffer)));
         let start = connection.note_served(crate::sys::thread_time().saturating_sub(began), self.turn, self.queue_time);
-        // If a client is served out of turn, the clock of the queue does not move.
+        // The clock of the queue does not move for a client that is served before its turn.
         if matches!(rank, ServiceRank::Queued(_)) {
             self.queue_time = start;
         }
@@ -288,14 +291,14 @@ impl UnixClients {
         }
     }
 
-    /// Pings silent sessions. In the mesh, sessions that do not answer are marked as offline.
+    /// Pings silent sessions, and marks sessions that do not answer as offline in the mesh.
     pub fn check_liveness(&mut self, context: &mut LoopContext) {
         // A session attaches, or answers again, only with a request, which makes its client busy. So only busy clients
         // can need a new check.
         for token in &self.busy {
             if let Some(connection) = self.connections.get_mut(token)
-                // The bridge already pings remote sessions. For a hub with thousands of them, a second ping would
-                // cost more than all other work.
+                // The bridge that carries the lines of a remote session already pings the session. For a hub with
+                // thousands of such sessions, a second ping would cost more than all other work.
                 && !connection.is_bridged
                 && context.mesh.is_attached(*token)
             {

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 /// Maximum number of requests of one client that are served in one turn, so that other clients get their share.
 const REQUESTS_MAX: usize = 16;
-/// Maximum length of a name or an id in `as`, in bytes.
+/// Maximum length of `as` and `shellAgent`, in bytes. A longer `shellSession` is cut to this many characters.
 const AS_MAX: usize = 256;
 /// If a method is unknown, the error shows this many characters of its name.
 const METHOD_SHOWN: usize = 60;
@@ -31,8 +31,8 @@ pub fn serve(context: &mut LoopContext, token: u64, connection: &mut ClientConne
         if connection.note_heard(context.now) {
             context.mesh.set_unresponsive(token, false, context.now);
         }
-        // If the client has hung up, all of its input is read. So if the client reconnects in the same turn, its old
-        // connection no longer acts for its peer.
+        // If the client has hung up, all of its input is read now. So if the client reconnects in the same turn, its
+        // old connection no longer acts for its peer.
         if !connection.is_half_closed() {
             break;
         }
@@ -103,8 +103,8 @@ fn serve_notice(
                 call_operation(context, token, connection, Value::Null, op, params);
             } else if let Some(error) = retired(method) {
                 connection.write(&rpc::error_response(&Value::Null, &error));
-                // A guest of slm-mesh 0.1.0 reports its origin in a way that is no longer understood. Without its
-                // origin, it would look like a caller on this machine.
+                // A session of slm-mesh 0.1.0 on another machine reports its origin in a way that is no longer
+                // understood. Without its origin, the session would look like a caller on this machine.
                 connection.is_outdated |= method == "far";
             }
         }
@@ -174,15 +174,15 @@ fn call_operation(
         Some(Value::String(name)) if !name.is_empty() && name.len() <= AS_MAX => Some(name),
         _ => None,
     };
-    // If the caller must be identified, its ancestors are looked up in the process tree, in which a caller can't
-    // pretend to be another peer.
+    // A caller that must be identified, but has neither named a peer nor attached, is identified by its ancestors in
+    // the process tree, which a caller can't fake.
     let is_known = acting.is_some() || mesh.is_attached(token);
     let must_be_known = params.remove("whoami").is_some() || op.actor == Auth::Required;
     let is_attach = std::ptr::eq(op, &ATTACH);
     if is_attach {
-        // The ancestors of a session are noted for its connection, but do not identify the caller, because a session is
-        // not a child of another session. For a script, only its own process is noted: commands that the script starts
-        // act as the script, but other commands of its shell do not.
+        // The ancestors of a session are stored for its connection, but do not identify the caller: a session that is
+        // started inside another session is a peer of its own. For a script, only its own process is stored, so
+        // commands that the script starts act as the script, but other commands of its shell do not.
         match connection.origin.process().filter(|_| params.get("script") == Some(&Value::Bool(true))) {
             Some(process) => mesh.set_ancestors(token, &[process]),
             None => mesh.set_ancestors(token, connection.origin.ancestors()),
