@@ -77,7 +77,7 @@ impl HttpRequests {
         }
     }
 
-    /// Answers the requests whose directory was looked up, or whose lookup took too long.
+    /// Answers the requests for which the lookup of the directory has ended or has taken too long.
     pub fn serve_looking(&mut self, context: &mut LoopContext) {
         for (pending, lookup, until) in std::mem::take(&mut self.looking) {
             match lookup.result() {
@@ -131,7 +131,8 @@ impl HttpRequests {
         }
     }
 
-    /// Answers all pending requests with an error, which says that this hub does not know whether they took effect.
+    /// Answers all pending requests with an error, which says that this hub does not know whether the requests took
+    /// effect.
     pub fn refuse_pending(&mut self) {
         let held = std::mem::take(&mut self.held).into_iter().map(|(pending, _)| pending.ticket);
         let looking = std::mem::take(&mut self.looking).into_iter().map(|(pending, ..)| pending.ticket);
@@ -148,7 +149,7 @@ impl HttpRequests {
         self.has_backlog
     }
 
-    /// When the wait of any request ends next, in ms.
+    /// When the next wait of a request ends, in ms.
     pub fn deadline(&self) -> Option<i64> {
         self.held.iter().map(|(_, until)| *until).chain(self.looking.iter().map(|(.., until)| *until)).min()
     }

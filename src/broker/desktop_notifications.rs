@@ -2,8 +2,8 @@
 //! has set.
 //!
 //! **Invariant:** the event loop never waits for a notification. One thread at a time runs one command for a limited
-//! time. Alerts that arrive during this time are combined in the next notification. A peer's words never reach a shell,
-//! or an argument that a program could mistake for an option.
+//! time. Alerts that arrive during this time are combined in the next notification. A peer's words are never passed to
+//! a shell, or as an argument that a program could mistake for an option.
 
 use super::log;
 use crate::base::untrusted_text;
@@ -38,7 +38,7 @@ const BUS: &str = "DBUS_SESSION_BUS_ADDRESS";
 /// Which program shows notifications.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Notifier {
-    /// The program that belongs to the desktop.
+    /// The notification program of the desktop.
     Desktop,
     /// The command that the user has set: the program and its arguments.
     Command(Vec<String>),
@@ -69,8 +69,8 @@ impl Notifier {
     }
 }
 
-/// The command that belongs to the desktop. A peer's words are only part of an argument, which begins with our own
-/// words.
+/// The command that shows a notification on the desktop. A peer's words are only part of an argument, which begins with
+/// our own words.
 fn desktop_command(alert: &Value, is_macos: bool) -> Command {
     let word = |name: &str| alert[name].as_str().unwrap_or("");
     let title = format!("Alert from {}", untrusted_text::shown_name(word("fromName")));

@@ -1,6 +1,7 @@
-//! Pushes to peers that registered over HTTP. A push is one line with a JSON envelope, as existing clients expect, and
-//! lines go only from the broker to the peer. If the peer is on this machine, the broker connects to the Unix socket
-//! that the peer named. A peer on another machine opens a WebSocket instead (clients of slm-mesh 1.x, from 1.3 on).
+//! Pushes to peers that registered over HTTP. A push is one line with a JSON envelope, as clients of slm-mesh 1.x
+//! expect, and lines go only from the broker to the peer. If the peer is on this machine, the broker connects to the
+//! Unix socket that the peer named. A peer on another machine opens a WebSocket instead (clients of slm-mesh 1.x, from
+//! 1.3 on).
 //!
 //! **Invariant:** the broker connects only to sockets of this user, and closes the connection of a peer that does
 //! not read.
@@ -211,7 +212,7 @@ fn update_of(kind: &EventKind, payload: &Value) -> Option<(&'static str, Value)>
     }
 }
 
-/// A line to push, in the form that existing clients read.
+/// A line to push, in the form that clients of slm-mesh 1.x read.
 fn envelope(kind: &str, payload: &Value, now: i64) -> String {
     json!({ "type": kind, "payload": payload, "timestamp": time::iso(now) }).to_string()
 }

@@ -42,7 +42,7 @@ pub fn hold_ms(request: &Request, marks: Marks) -> Option<i64> {
     let query = request.head.target.strip_prefix("/mesh/peers?").filter(|_| request.head.method == "GET")?;
     let number =
         |name: &str| query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')?.parse().ok());
-    // slm-mesh 0.1.0 does not know the mark for receipts, and does not wait for receipts to change.
+    // slm-mesh 0.1.0 does not send the mark for receipts, so its polls wait only for the list of peers to change.
     let has_news = number("after").is_none_or(|after: i64| after != marks.roster)
         || number("receipts").is_some_and(|after: i64| after != marks.receipts);
     let seconds = number("wait").unwrap_or(0).clamp(0, HOLD_SECONDS_MAX as i64);
@@ -69,7 +69,7 @@ pub fn handler(method: &str, target: &str) -> Option<Handler> {
     }
 }
 
-/// The response to a daemon. A final refusal has status 200, because after any other status the daemon tries again.
+/// The response to a daemon. After any status but 200, the daemon tries again, so a final refusal has status 200.
 pub fn to_response(result: Result<Value, Error>) -> HttpResponse {
     let (status, value) = match result {
         Ok(value) => (200, value),
@@ -122,7 +122,8 @@ impl<'a> Sender<'a> {
         Sender { id, name: fields.word("from_name"), machine: fields.word("from_machine") }
     }
 
-    /// The sender's names in this mesh: the present one, and the one from before the linked mesh listed the sender.
+    /// The sender's names in this mesh: the current one, and the one that it had before the linked mesh listed the
+    /// sender.
     fn names(&self, mesh: &Mesh) -> [PeerId; 2] {
         let cut = |id: PeerId| PeerId::from(id.chars().take(limits::WORD_MAX).collect::<String>());
         [

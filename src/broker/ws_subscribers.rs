@@ -1,5 +1,5 @@
 //! Clients of slm-mesh 1.3 on other machines. They register over HTTP, and receive pushes on a WebSocket. On the
-//! WebSocket, a client sends hellos, each with an id for which it listens, as often as it likes. Clients up to 1.3.1
+//! WebSocket, a client sends any number of hellos, each with an id for which the client listens. Clients up to 1.3.1
 //! use only an id that they chose themselves, which is also the name of the socket that they registered.
 //!
 //! **Invariant:** everything except hellos is ignored, and nothing is answered.

@@ -375,7 +375,7 @@ impl<S: HttpStream> HttpConnection<S> {
         self.deadline = after(now, if began { limits.request_ms } else { limits.idle_ms });
     }
 
-    /// Reads once. An error means that there will be no more input.
+    /// Reads once. After an error, the connection must be closed.
     fn read(&mut self, scratch: &mut [u8], limits: &Limits, now: Instant) -> io::Result<usize> {
         let n = match self.stream.read(scratch) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),

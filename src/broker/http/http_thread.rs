@@ -128,7 +128,7 @@ impl HttpThread {
         }
     }
 
-    /// Waits for events and handles them. Open connections come first, then new ones.
+    /// Waits for events and serves the open connections. New connections are accepted after this turn.
     fn run_turn(&mut self, events: &mut Events, end: Option<Instant>) -> io::Result<Instant> {
         match self.poll.poll(events, self.timeout(end)) {
             Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
@@ -205,7 +205,7 @@ impl HttpThread {
         for id in known {
             self.run_connection(id, now);
         }
-        // Connections without a valid token take turns: each round begins after the one that was served last.
+        // Connections without a valid token are served round-robin, beginning after the one that was served last.
         let (served_before, others): (Vec<_>, Vec<_>) = strangers.into_iter().partition(|id| *id <= self.last_stranger);
         let began = Instant::now();
         for id in others.into_iter().chain(served_before) {

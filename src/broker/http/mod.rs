@@ -40,11 +40,12 @@ pub struct Head {
     pub mesh_secret: Option<String>,
     /// `Cookie`.
     pub cookie: Option<String>,
-    /// The headers that only a browser sends.
+    /// The headers that matter only for requests of the web page.
     pub browser: Box<Browser>,
 }
 
-/// The headers that a browser adds to a request. Scripts in a page can't change the first three.
+/// The headers that matter only for requests of the web page. The browser itself sets the first three, and scripts
+/// can't change them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Browser {
     /// `Sec-Fetch-Site`: how the requesting page is related to this server.
@@ -137,7 +138,7 @@ pub struct Limits {
     pub body_max: usize,
     /// Maximum time from the first byte of a request to the last one, in ms.
     pub request_ms: u64,
-    /// Maximum time in which a client must read its whole response, in ms.
+    /// Maximum time that a client may take to read a whole response, in ms.
     pub answer_ms: u64,
     /// Maximum time between two requests on a connection, in ms.
     pub idle_ms: u64,
@@ -145,8 +146,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Maximum number of connections from one address.
     pub per_address_max: usize,
-    /// Maximum number of requests of one connection that are served before other connections get a turn. They are
-    /// parsed one by one, so that memory never holds more than one of them.
+    /// Maximum number of requests of one connection that are served before other connections get a turn. The requests
+    /// are parsed one by one, so memory never holds more than one of them.
     pub pipeline_max: usize,
     /// Maximum number of bytes in a stream that the client has not read. The connection of a slower client is
     /// closed.
@@ -183,7 +184,7 @@ impl Default for Limits {
         Limits {
             head_max: 8 << 10,
             headers_max: 40,
-            body_max: 1 << 20, // the size that existing clients expect
+            body_max: 1 << 20, // the size that clients of slm-mesh 1.x expect
             request_ms: 5_000,
             answer_ms: 10_000,
             idle_ms: 60_000,
@@ -202,7 +203,7 @@ impl HttpServer {
     /// calls `wake`, which must not block.
     ///
     /// # Errors
-    /// When the system refuses a poll or a thread.
+    /// When no poll or thread can be created.
     pub fn start(
         listener: TcpListener,
         requests: SyncSender<PendingRequest>,

@@ -33,7 +33,7 @@ pub struct ParsedHead {
     pub expects: bool,
 }
 
-/// All methods except CONNECT and TRACE, which are only for proxies.
+/// All standard methods except CONNECT, which is only for proxies, and TRACE, which is only for diagnosis.
 const METHODS: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"];
 
 /// Parses the head at the start of `bytes`.

@@ -42,7 +42,7 @@ impl Refusal {
             Refusal::Malformed(what) => (400, what),
             Refusal::Slow => (408, "request not complete in time"),
             Refusal::BodyUnsized => (411, "expected a Content-Length, not a Transfer-Encoding"),
-            // Existing clients match this text.
+            // Clients of slm-mesh 1.x match this text.
             Refusal::BodyTooLarge => (413, "Request body too large (max 1MB)"),
             Refusal::HeadTooLarge => (431, "the request head is too large; send fewer or shorter headers"),
             Refusal::Method => (501, "unknown method"),

@@ -28,7 +28,7 @@ pub struct SharedHttpState {
 }
 
 impl SharedHttpState {
-    /// Makes a http_state that has counted no wrong tokens.
+    /// Makes a state in which no wrong tokens have been counted.
     pub fn new(
         requests: SyncSender<PendingRequest>,
         wake: Box<dyn Fn() + Send>,

@@ -12,8 +12,8 @@ use std::path::Path;
 #[derive(Clone)]
 pub struct HubConfig {
     etcd: EtcdSettings,
-    /// The address at which guests and other hubs reach this hub, with the port for sessions. It is also the hub's
-    /// name.
+    /// The address at which other hubs and guests (machines that use this hub) reach this hub, with the port for
+    /// sessions. It is also the hub's name.
     pub address: String,
     /// The secret that hubs and guests share.
     pub secret: String,

@@ -19,7 +19,7 @@ pub enum DatabaseLogMatch {
 
 impl DatabaseLogMatch {
     /// Compares the end of the log in etcd with `own`, the database's position in the log to which it belongs.
-    /// `is_expendable` says that a copy of another database may replace this one without a loss.
+    /// `is_expendable` says whether a copy of another database may replace this one without a loss.
     pub fn of(end: Option<(LogId, Position)>, own: Option<LogPosition>, is_expendable: bool) -> DatabaseLogMatch {
         match (end, own) {
             (None, None) => DatabaseLogMatch::NoLog,

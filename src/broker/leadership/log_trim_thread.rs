@@ -1,4 +1,4 @@
-//! The thread of a hub that leads. It trims the log, and checks the other hubs and the members of etcd.
+//! A thread of the hub that leads. It trims the log, and checks the other hubs and the members of etcd.
 
 use crate::broker::log;
 use crate::replication::Position;
@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 /// How often the thread checks the other hubs.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Minimum time for which entries are kept, so that a hub that was away for a moment needs no snapshot.
+/// Minimum time for which entries are kept, unless the log exceeds `KEEP_BYTES`. A hub that was away for a moment
+/// therefore needs no snapshot.
 const KEEP_FOR: Duration = Duration::from_secs(600);
 /// Maximum number of bytes of entries that are kept. A hub that needs older entries gets a snapshot.
 const KEEP_BYTES: u64 = 64 << 20;
@@ -29,7 +30,8 @@ pub struct ClusterReport {
     pub trouble: Option<String>,
 }
 
-/// What the loop and the thread tell each other: how far the leader has got, and whether a hub needs the time.
+/// What the loop and the thread tell each other: how far the leader has got, and whether a new hub must be told the
+/// time of the mesh.
 #[derive(Debug, Default)]
 pub struct LogProgress {
     position: AtomicU64,
@@ -56,7 +58,7 @@ impl LogProgress {
     }
 }
 
-/// The event loop's handle to the thread. When the handle is dropped, the thread ends, and nobody waits for its end.
+/// The event loop's handle to the thread. Dropping the handle ends the thread, but does not wait for its end.
 pub struct LogTrimThread {
     report: Arc<Mutex<ClusterReport>>,
     _stop: Sender<()>,
@@ -64,8 +66,8 @@ pub struct LogTrimThread {
 
 impl LogTrimThread {
     /// Starts the thread of the hub at this address. `wake` is called when the loop should look at
-    /// [`LogProgress::take_wish_for_time`]. If the thread can't be started, a log line says so, and the log is not
-    /// trimmed.
+    /// [`LogProgress::take_wish_for_time`]. If the thread can't be started, the broker's log says so, and the log in
+    /// etcd is not trimmed.
     pub fn start(
         upkeep: EtcdUpkeep,
         address: String,

@@ -1,4 +1,5 @@
-//! Gives a standby a copy of this hub's database, in pieces, over a connection of the kind that guests use.
+//! Gives a standby a copy of this hub's database, in pieces. The standby requests them over a connection of the kind
+//! that guests (machines that use this hub) have.
 //!
 //! Only a hub may have the copy. So a hub must first put a ticket into etcd, to which guests have no access.
 

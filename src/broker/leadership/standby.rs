@@ -5,7 +5,7 @@ use crate::base::ids::LogId;
 use crate::replication::{Election, LogEntry, LogError, Position, ReplicatedLog};
 use crate::store::{Changeset, Store, StoreError};
 
-/// The `meta` table stores the address of the hub that began the log under this name.
+/// The `meta` table stores the address of the hub that began the log under this key.
 const FOUNDER: &str = "log_founder";
 
 /// Why a standby can't continue.
@@ -67,7 +67,8 @@ impl<L: ReplicatedLog> Standby<L> {
         Ok(DatabaseLogMatch::of(end, store.log_position()?, store.is_expendable()?))
     }
 
-    /// Applies the next entries of the log. Returns the position and the time of the last one.
+    /// Applies the next entries of the log. Returns the position and the time of the last one; `None` if there are no
+    /// new entries.
     ///
     /// # Errors
     /// When the log does not answer, an entry can't be read or belongs to another mesh, or this hub's disk fails.

@@ -1,4 +1,4 @@
-//! The thread of a hub on standby. It follows the log with its own database, until the hub leads or the thread is
+//! The thread of a hub on standby. It applies the log to the hub's own database, until the hub leads or the thread is
 //! stopped.
 
 use super::snapshot_fetch;
@@ -106,7 +106,8 @@ impl StandbyThread {
         self.taken.try_recv().ok()
     }
 
-    /// Waits until this hub leads, or until it knows why it can't lead, but at most for this long.
+    /// Waits at most this long until this hub leads, follows another hub that leads, or knows why it can do neither.
+    /// Returns the lead, if this hub has it.
     pub fn wait_for_role(&self, at_most: Duration) -> Option<TakenLead> {
         let until = Instant::now() + at_most;
         while Instant::now() < until {
@@ -275,7 +276,7 @@ impl Follower {
     }
 }
 
-/// The clock, set forward if the log is ahead of it, because the mesh's time never goes back.
+/// The clock, set forward if the log is ahead of it, because the mesh's time must never go back.
 fn not_before_log(clock: Clock, store: &Store) -> Clock {
     match store.log_position() {
         Ok(Some(position)) if position.now > clock.now() => Clock::at(position.now),

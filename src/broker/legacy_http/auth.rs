@@ -40,8 +40,8 @@ pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> 
     })
 }
 
-/// Answers a request that needs no token. The request never reaches the event loop, so strangers can't slow the
-/// loop down.
+/// Answers a request that needs no token. The request never reaches the event loop, so clients without a token can't
+/// slow the loop down.
 fn health(head: &Head, started: Instant) -> HttpResponse {
     // A client on another machine learns only that there is a server.
     if !head.peer.is_loopback() {
@@ -54,7 +54,8 @@ fn health(head: &Head, started: Instant) -> HttpResponse {
 /// Returns a function that checks whether a string is the token, or the secret if there is one.
 pub fn bearer_check(token: String, secret: Option<String>) -> impl Fn(&str) -> bool + Send + Sync {
     let wanted: Vec<String> = [Some(token), secret].into_iter().flatten().collect();
-    // The text is compared with both, each time in constant time, so that the time reveals nothing.
+    // The string is always compared with the token and with the secret, each in constant time, so that the time reveals
+    // nothing.
     move |given| wanted.iter().fold(0, |n, want| n | given.as_bytes().ct_eq(want.as_bytes()).unwrap_u8()) == 1
 }
 

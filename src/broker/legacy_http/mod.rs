@@ -1,5 +1,5 @@
 //! The twelve HTTP routes of slm-mesh 1.x. Their keys, the order of the keys, the ids (strings) and the texts are
-//! frozen, because existing clients match them. Keys may be added, but none may be renamed.
+//! frozen, because the clients of slm-mesh 1.x match them. Keys may be added, but none may be renamed.
 //!
 //! A route runs the operation that corresponds to it. But sometimes the frozen protocol differs from every operation:
 //! it does not count a call towards the caller's rate limit, marks a whole page as read, accepts fractions of a minute,
@@ -56,7 +56,8 @@ pub fn respond(mesh: &mut Mesh, request: &Request, repository: Option<String>, n
     }
 }
 
-/// The directory whose repository a request depends on, if any. The file system of this directory may hang.
+/// The directory that a request names, if the response depends on the repository of this directory. The file system of
+/// the directory may hang.
 pub fn directory(mesh: &Mesh, request: &Request) -> Option<PathBuf> {
     let names_directory = routes::names_directory((request.head.method.as_str(), request.head.target.as_str()))?;
     let Ok(Value::Object(values)) = serde_json::from_slice(&request.body) else { return None };
@@ -94,7 +95,7 @@ fn body(status: u16, value: &Value) -> HttpResponse {
     HttpResponse::json(status, value.to_string().into_bytes())
 }
 
-/// Makes an error whose text existing clients recognise.
+/// Makes an error with a text that clients of slm-mesh 1.x recognise.
 fn no(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::Refused, text)
 }

@@ -18,7 +18,7 @@ use crate::core::{
 use crate::store::{LockRow, Message, MessageFilter, PeerRow};
 use serde_json::{Value, json};
 
-/// The agent types, under the names that existing clients use.
+/// The agent types, under the names that clients of slm-mesh 1.x use.
 const AGENT_TYPES: &[&str] = &["claude-code", "cursor", "aider", "codex", "windsurf", "vscode", "unknown"];
 
 /// A route: a function of the mesh, the fields of the request, and the time.
@@ -42,7 +42,7 @@ pub fn find(route: (&str, &str)) -> Option<Route> {
     })
 }
 
-/// For a route that needs the repository of a directory, the function that finds this directory in a request.
+/// If a route needs the repository of a directory, returns the function that finds this directory in a request.
 pub fn names_directory(route: (&str, &str)) -> Option<fn(&Mesh, &Fields) -> Option<String>> {
     match route {
         ("POST", "/register") => Some(|_, fields| fields.word("projectPath").map(str::to_owned)),
@@ -118,7 +118,8 @@ fn peers(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     let excluded = fields.text("excludeId");
     let project = own_project(mesh, fields);
     let root = fields.text("gitRoot").map(str::to_owned);
-    // Existing clients never send gitRoot. For them, the scope `repo` means the repository of their own directory.
+    // Clients of slm-mesh 1.x never send gitRoot. For them, the scope `repo` means the repository of their own
+    // directory.
     let repo = fields.repository.clone();
     let scope = fields.text("scope").unwrap_or("machine");
     let fits = |row: &PeerRow| match scope {
@@ -196,7 +197,7 @@ fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     Ok(json!({ "ok": true, "messageId": mesh.ids().message(sent[0].seq) }))
 }
 
-/// Cuts the id of a sender to the length that is stored, because existing clients may send any text.
+/// Cuts the id of a sender to the length that is stored, because clients of slm-mesh 1.x may send any text.
 fn shortened(id: &str) -> PeerId {
     id.chars().take(limits::WORD_MAX).collect::<String>().into()
 }
@@ -306,7 +307,7 @@ fn take_lock(mesh: &mut Mesh, fields: &Fields, file: &str, holder: &str, now: i6
         holder: holder.into(),
         owner: LockOwner::Peer,
         reason: fields.bounded("reason", &locks::LOCK, "reason")?.unwrap_or_default(),
-        // Existing clients may send fractions of a minute. Anything from a second to a day is allowed.
+        // Clients of slm-mesh 1.x may send fractions of a minute. The time is limited to between a second and a day.
         ttl_ms: ((minutes * 60_000.0) as i64).clamp(1000, limits::DAY_MS),
         repo: Repository::new(row.repo, row.git_root),
         host: mesh.settings().host.clone(),

@@ -123,10 +123,10 @@ pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChang
     }
 }
 
-/// Leaves a note that makes the next broker check the whole file before it uses the database. Without the note,
-/// damage would be found only when somebody reads the damaged part of the file.
+/// Leaves a note that makes the next broker check the whole file before it uses the database. Without the note, damage
+/// would be found only when the damaged part of the file is read.
 pub(super) fn mark_suspect(places: &DataDir) {
-    // If the note can't be written, any damage is found later, too.
+    // If the note can't be written, any damage is still found, but later.
     let _ = fs::write(places.suspect(), "");
 }
 

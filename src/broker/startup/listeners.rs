@@ -42,7 +42,7 @@ pub(super) struct PortCredentials {
 }
 
 impl PortCredentials {
-    /// Takes the token, and the secret if existing clients and linked meshes may use it.
+    /// Takes the token, and the secret if HTTP clients and linked meshes may use it as a bearer token.
     pub(super) fn new(token: String, settings: &Settings) -> PortCredentials {
         let is_open = settings.text(SECRET).len() >= SECRET_MIN && settings.text("SLM_MESH_BEARER") == "on";
         PortCredentials { token, secret: is_open.then(|| settings.text(SECRET).to_owned()) }

@@ -71,7 +71,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     let (mesh, clock, role) = opener.open_first()?;
     let now = clock.now();
     let (heartbeat_ms, dead_ms) = (settings.int("SLM_MESH_HEARTBEAT_MS"), settings.int("SLM_MESH_DEAD_MS"));
-    // A hub on standby has nothing to do until it must take over, so it does not end when it is idle.
+    // A hub that shares a log does not end when it is idle, because it must be able to take over.
     let idle_ms = if opener.hub.is_some() { 0 } else { settings.int("SLM_MESH_IDLE_TIMEOUT") };
     let shutdown = watch_signals()
         .and_then(|pipe| ShutdownDecision::new(pipe, idle_ms, poll.registry(), SIGNALS, now))
@@ -154,7 +154,7 @@ pub enum AfterReady {
 pub fn say_ready(port: u16, note: Option<String>, after: AfterReady) {
     let line = json!({ "ok": true, "data": { "pid": std::process::id(), "port": port }, "note": note });
     let mut out = io::stdout().lock();
-    // This fails if that process is gone, which is harmless.
+    // This fails if the process that started this broker is gone, which is harmless.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
     if after == AfterReady::CloseOutput
         && let Ok(null) = File::options().write(true).open("/dev/null")

@@ -1,5 +1,5 @@
-//! The files that make this process the broker of its data directory: the lock, the database, the socket, and the
-//! files by which existing clients find it.
+//! The files that make this process the broker of its data directory: the lock, the database, the socket, and the files
+//! by which clients of slm-mesh 1.x find it.
 //!
 //! **Invariant:** the broker removes and replaces only its own files, which it recognises by their inodes.
 
@@ -62,7 +62,7 @@ pub struct RuntimeFiles {
     places: DataDir,
     lock: File,
     lock_id: FileId,
-    /// The database; `None` while the thread of a standby owns it, because this thread may replace it with a snapshot.
+    /// The database; `None` while the standby thread owns it, because this thread may replace it with a snapshot.
     database: Option<DatabaseFiles>,
     socket_id: Option<FileId>,
     token: String,
@@ -105,7 +105,7 @@ impl RuntimeFiles {
         Ok((own, listener))
     }
 
-    /// Leaves the database to the thread of a standby, which may replace it.
+    /// Leaves the database to the standby thread, which may replace it.
     pub fn leave_database(&mut self) {
         self.database = None;
     }
@@ -127,8 +127,8 @@ impl RuntimeFiles {
     }
 
     /// Notes that the directory has changed. The check of the files is delayed for a moment, because it creates missing
-    /// files again. Somebody may be removing the directory file by file, and a new file in the directory would prevent
-    /// the removal.
+    /// files again. The directory may be in the middle of being removed file by file, and a new file in it would
+    /// prevent the removal.
     pub fn note_change(&mut self, now: i64) {
         if let Some(events) = &self.events {
             // The details do not matter, because the check compares all files. The queue is emptied so that the
@@ -143,8 +143,8 @@ impl RuntimeFiles {
         self.look_at
     }
 
-    /// Whether the path still leads to this broker's lock. This takes only one system call, so each turn can afford it.
-    /// The check keeps a broker from granting anything after its directory was removed.
+    /// Whether the path still leads to this broker's lock. The check takes only one system call, so each turn can
+    /// afford it. It keeps a broker from granting anything after its directory was removed.
     pub fn holds_path(&self) -> bool {
         FileId::at(&self.places.broker_lock()) == Some(self.lock_id)
     }
@@ -224,7 +224,8 @@ impl RuntimeFiles {
     }
 }
 
-/// Makes the kernel report files that are removed from a directory, and the removal of the directory itself.
+/// Makes the kernel report files that are removed from a directory or moved into it, and the removal of the directory
+/// itself.
 #[cfg(target_os = "linux")]
 fn watch_directory(dir: &Path) -> std::io::Result<OwnedFd> {
     use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};

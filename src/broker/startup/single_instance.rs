@@ -65,13 +65,13 @@ pub(super) fn bind_socket(places: &DataDir) -> Result<mio::net::UnixListener, Er
     Ok(listener)
 }
 
-/// Writes the files by which existing clients find this broker. `port` is `None` without HTTP.
+/// Writes the files by which clients of slm-mesh 1.x find this broker. `port` is `None` without HTTP.
 pub(super) fn write_files(places: &DataDir, port: Option<u16>) -> Result<(), Error> {
     places.write(&places.pid(), &std::process::id().to_string())?;
     if let Some(port) = port {
         return places.write(&places.port(), &port.to_string());
     }
-    // If the file of an earlier broker stayed, it would send clients to the port of another program.
+    // If the file of an earlier broker stayed, it could send clients to the port of another program.
     let _ = fs::remove_file(places.port());
     Ok(())
 }

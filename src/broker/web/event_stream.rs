@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Maximum number of open pages, because each of them may need a buffer.
+/// Maximum number of open pages. It is limited because each page may need a buffer.
 const PAGES_MAX: usize = 16;
 /// Changes within this time share a frame. A change must be visible within 100 ms.
 const FRAME_MS: i64 = 40;
@@ -30,7 +30,7 @@ const ACTIVE_MS: i64 = 5_000;
 const N_OLD: i64 = 200;
 /// Maximum number of rows of peers, of locks and of entries that a page gets.
 const ROWS_MAX: usize = 300;
-/// Maximum length of a value or payload that is shown.
+/// Maximum length of a value or payload that is shown, in bytes.
 const SHOWN_MAX: usize = 4096;
 
 /// The streams of all open pages.
@@ -180,7 +180,8 @@ impl PageStreams {
         self.open.push((ticket, is_closed));
     }
 
-    /// The changes since the last frame. If a page has just connected, the rows must be compared now.
+    /// The changes since the last frame. If a page has just connected, the rows are compared now, because the first
+    /// frame for that page contains the compared rows.
     fn next_frame(&mut self, mesh: &mut Mesh, has_new: bool, now: i64) -> Arc<[u8]> {
         let mut parts = vec![
             ("events", std::mem::take(&mut self.next.events)),

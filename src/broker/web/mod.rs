@@ -97,7 +97,8 @@ fn decide(auth: &WebAuth, port: u16, head: &Head) -> Option<HttpResponse> {
     }
 }
 
-/// Says what shows that a request does not come from our own page on this machine; `None` if it does.
+/// The reason to refuse a request that does not come from our own page, or from the address bar, on this machine;
+/// `None` if the request is not refused.
 fn why_foreign(port: u16, head: &Head) -> Option<&'static str> {
     let host = head.host.as_deref().unwrap_or("");
     let is_named = ["127.0.0.1", "localhost", "[::1]"].iter().any(|name| host == format!("{name}:{port}"));
@@ -133,7 +134,8 @@ fn redeem_code(auth: &WebAuth, head: &Head, code: &str, name: &str) -> HttpRespo
     let cookie = auth.redeem(code, Instant::now());
     let mut response =
         with_policy(HttpResponse { status: 303, content_type: "text/plain", headers: Vec::new(), body: Vec::new() });
-    // A page that is open stays open, even if somebody opens its link again.
+    // If the code is not valid, the page is opened anyway: it works if the browser still has a session, and otherwise
+    // says what was wrong.
     response.headers.push(("Location", if cookie.is_some() { "/".into() } else { "/#used".into() }));
     if let Some(cookie) = cookie {
         response.headers.push(("Set-Cookie", format!("{name}={cookie}; Path=/; HttpOnly; SameSite=Strict")));

@@ -50,7 +50,8 @@ export async function listen() {
   let rest = '';
   let timer = 0;
   for (;;) {
-    // The broker sends a sign of life every 20 s. Without one, the connection is dead, for example after a sleep.
+    // The broker sends something at least every 20 s. If nothing comes, the connection is dead, for example because the
+    // machine was asleep.
     timer = setTimeout(() => stop.abort(), 50e3);
     const { value, done } = await reader.read();
     clearTimeout(timer);

@@ -1,7 +1,8 @@
 // Makes and changes elements of the page.
 //
-// Invariant: text that others wrote is shown as text and never becomes markup. Elements are created by name, texts go
-// in as text nodes, and characters that would mislead a reader (control and direction marks) become visible signs.
+// Invariant: text that others wrote is shown as text and never becomes markup. Elements are created by name, texts are
+// inserted as text nodes, and characters that would mislead a reader (control and direction marks) become visible
+// signs.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -46,7 +47,7 @@ export function button(label, name, act) {
   return made;
 }
 
-/** Makes a list show these rows. A cell whose row stays keeps its focus. */
+/** Makes a list show these rows. The cell of a row that stays is not replaced, so it keeps its focus. */
 export function sync(list, rows, keyOf, make, fill) {
   const cells = list.cells ?? (list.cells = new Map());
   const wanted = new Set(rows.map(keyOf));
@@ -76,7 +77,7 @@ export function sync(list, rows, keyOf, make, fill) {
 export const still = () => {};
 export const always = (fill) => Object.assign(fill, { always: true });
 
-/** Shows the note of an empty section if it has no rows. */
+/** Shows the note that a section is empty, if the section has no rows. */
 export function showEmpty(name, n) {
   $(`no-${name}`).hidden = n > 0;
 }

@@ -8,14 +8,14 @@ import { addSection } from '/page/repaint_schedule.js';
 const LANES_MAX = 14;
 const MESSAGES_MAX = 300;
 
-/** Draws a lane for each peer that took part; a message goes from its sender's lane to its recipient's. */
+/** Draws a lane for each of the busiest peers, and an arrow for each message, from lane to lane. */
 function paintLanes() {
   const box = $('lanes');
   const width = Math.max(300, box.clientWidth || 300);
   const end = now();
   const all = shownMessages().slice(-MESSAGES_MAX);
-  // If the user has chosen no time span, the picture goes back to the first message, but at most a day. So it is full,
-  // no matter how few messages there are.
+  // If the user has chosen no time span, the picture goes back to the first message, but at most a day. So the messages
+  // fill the picture, however few they are.
   const length = Number($('span').value) || Math.min(86400e3, Math.max(20e3, (end - at(all[0]?.createdAt)) * 1.02));
   const rows = all.filter((row) => at(row.createdAt) >= end - length);
   const counts = new Map();

@@ -1,6 +1,6 @@
 // Decides when each section of the page is painted again.
 
-/** The shortest time between two paintings of a section, in ms. All other sections are painted with every frame. */
+/** The minimum time between two paintings of a section, in ms. The other sections have no minimum. */
 const PAUSES = { agents: 200, messages: 90, state: 90, lanes: 1000 };
 
 /** The functions that paint the sections. */
@@ -17,13 +17,13 @@ export function addSection(name, paint) {
   painters[name] = paint;
 }
 
-/** Has these sections painted again. */
+/** Schedules these sections to be painted again. */
 export function repaint(...names) {
   for (const name of names) dirty.add(name);
   schedule();
 }
 
-/** Has all sections painted again. */
+/** Schedules all sections to be painted again. */
 export function repaintAll() {
   repaint(...Object.keys(painters));
 }

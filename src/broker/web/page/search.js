@@ -1,12 +1,12 @@
-// The search in all messages, and the view of one conversation that it found.
+// The search in all messages, and the view of one conversation.
 
 import { $, button, clockDay, el, flat, setText } from '/page/dom.js';
 import { callMesh } from '/page/connection.js';
 import { routeLine, textBox } from '/page/messages.js';
 
-/** How many messages one search shows. */
+/** Maximum number of messages that one search shows. */
 const FOUND_MAX = 60;
-/** How many steps a search takes by itself. Each step looks at a thousand messages. */
+/** Maximum number of steps of one search. Each step looks at a thousand messages. */
 const STEPS_MAX = 200;
 
 /** Grows with each search, so that an older search that is still running notices this and stops. */
@@ -47,7 +47,7 @@ function show(title, rows, canOpen) {
   $('found-list').replaceChildren(...rows.map((row) => foundRow(row, canOpen)));
 }
 
-/** A row that shows a message, in a list that does not change by itself. */
+/** A row that shows a message, in a list that is not updated. */
 export function foundRow(row, canOpen) {
   const line = routeLine(row, clockDay(row.createdAt));
   const receipts = row.receipts ? Object.entries(row.receipts).map(([word, n]) => `${n} ${word}`).join(', ') : row.receipt;
