@@ -84,7 +84,7 @@ fn append_to_log(line: &str) {
 /// Tells the user that a hook could not check anything.
 fn warn_user(dialect: &Dialect, why: &str) {
     if let Some(warn) = dialect.warn {
-        // If the agent is gone, nobody needs the warning.
+        // If the agent is gone, the warning is not needed.
         let _ = print(&warn(&format!("slm-mesh: a hook could not check whether a file is locked: {why}")).to_string());
     }
 }
@@ -124,7 +124,7 @@ fn answer_of(
         Err(_) if !work.reports.is_empty() => return Ok(work.show(&Value::Null, "").map(|reply| (reply, None))),
         Err(why) => return Err(why),
     };
-    // If the broker hangs, the agent waits at most this long.
+    // If the broker hangs, this limits how long the agent waits.
     let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
     client.set_receive_timeout(Some(budget)).map_err(|error| error.to_string())?;
     let mut facts = session_facts(agent.agent, &work.hook);

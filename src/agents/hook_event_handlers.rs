@@ -14,7 +14,7 @@ use crate::known_agents::hook_dialect::{Dialect, FILES_CHANGED, MAIL_CAME, Shell
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// After this many minutes, an alert that an agent waits no longer helps the user.
+/// An alert that an agent is waiting expires after this many minutes, because it no longer helps the user.
 const WAIT_ALERT_MINUTES: i64 = 60;
 
 /// The output of a hook, and the mail that counts as read once the output is printed.
@@ -42,8 +42,8 @@ pub(super) struct HookWork<'a> {
 }
 
 impl HookWork<'_> {
-    /// When the session starts, makes its shell check before each command whether the command needs a shield. When the
-    /// session ends, turns the shield off. Returns the variables that the shell needs for the check.
+    /// When the session starts, prepares its shell to check, before each command, whether the command needs a shield.
+    /// When the session ends, turns the shield off. Returns the variables that the shell needs for the check.
     pub fn prepare_shell(&self) -> Vec<(&'static str, String)> {
         let Some(shield) = &self.shield else { return Vec::new() };
         let own_path = crate::sys::own_path();
@@ -156,8 +156,8 @@ pub(super) fn ask_broker(
             facts["event"] = work.event_key();
             alert_user(client, facts, why).map(|()| None)
         }
-        // Without the subagent's id, this call would end the whole turn. So the subagent's locks are kept until the
-        // turn ends.
+        // Without the subagent's id, `hook.turn_end` would end the whole turn. So it is not called, and the subagent's
+        // locks are kept until the turn ends.
         HookEvent::SubagentStop if hook.subagent.is_none() => Ok(None),
         HookEvent::SubagentStop => {
             facts["subagent"] = json!(hook.subagent);
@@ -281,7 +281,7 @@ fn answer_stop(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Re
     Ok((!parts.is_empty()).then(|| HookReply { text: text(), shown: shown_mail(&value) }))
 }
 
-/// The receipt for the mail that is shown in an answer.
+/// The arguments of `inbox.mark_read` for the mail that an answer shows.
 fn shown_mail(value: &Value) -> Value {
     json!({ "as": value["you"]["id"], "items": hook_text::shown(value) })
 }

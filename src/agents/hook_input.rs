@@ -86,7 +86,7 @@ pub fn understand(dialect: &Dialect, input: &Value) -> Option<HookInput> {
 /// Maximum number of characters that are kept of the reason why an agent is waiting.
 const WAITS_MAX: usize = 300;
 
-/// The reasons for the start of a session that continues an earlier one.
+/// The values of `source` for a session that continues an earlier one.
 const GOES_ON: &[&str] = &["clear", "resume", "fork", "compact"];
 
 /// The session's background tasks that are still running, as the agent lists them when it stops.

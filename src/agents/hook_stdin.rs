@@ -1,5 +1,5 @@
 //! Reads the input of a hook from standard input. The size has no limit, because a tool's arguments may contain whole
-//! files. But a hook does not wait for an input that never comes.
+//! files. But a hook waits only a limited time for missing input.
 
 use super::edited_paths::NEEDED_FIELDS;
 use crate::sys::socket_wait::{SocketEvent, wait_for};
@@ -8,8 +8,8 @@ use serde_json::Value;
 use std::io::{self, BufReader, ErrorKind, Read, StdinLock};
 use std::time::Duration;
 
-/// How long a hook waits for more input. Agents end our hooks after five seconds, and then nobody learns what went
-/// wrong.
+/// How long a hook waits for more input. Agents end our hooks after five seconds, and then the hook can no longer
+/// report what went wrong.
 const MORE_WITHIN: Duration = Duration::from_secs(3);
 
 /// How many bytes to read at once.

@@ -1,7 +1,7 @@
 //! Writes the texts that a hook shows to a model: mail, peers and locks, as facts of limited length.
 //!
-//! **Invariant:** [`untrusted_text`] quotes a peer's words after the peer's name. All other words are fixed and give no
-//! orders.
+//! **Invariant:** [`untrusted_text`] quotes a peer's words after the peer's name. All other words are fixed, and none
+//! of them are instructions.
 
 use crate::base::error::Error;
 use crate::base::{time, untrusted_text};

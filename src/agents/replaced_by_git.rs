@@ -41,7 +41,7 @@ fn passing(test: &GitTest, folder: &Path, held: &[&PathBuf]) -> Vec<String> {
     git.arg("-C").arg(folder).args(["-c", "core.fsmonitor=false", "-c", "core.quotePath=false"]);
     match test {
         GitTest::DiffersFromIndex => git.args(["diff", "--relative", "--name-only", "-z"]),
-        // The agent's command would take such a name for an option, so the test does not apply.
+        // In the agent's command, git takes a commit that begins with `-` for an option, so the test does not apply.
         GitTest::DiffersFrom { commit, .. } if commit.starts_with('-') => return Vec::new(),
         GitTest::DiffersFrom { commit, removes_new } => {
             let filter = if *removes_new { "--diff-filter=ACDMRT" } else { "--diff-filter=CDMRT" };
@@ -63,7 +63,8 @@ fn passing(test: &GitTest, folder: &Path, held: &[&PathBuf]) -> Vec<String> {
 fn output_in_time(mut command: Command) -> Option<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     command.stdin(Stdio::null()).stderr(Stdio::null());
-    // A command that takes longer ends by itself: when this process has exited, nobody reads the command's output.
+    // A command that takes longer is not killed. It ends soon after this process has exited, because its output is no
+    // longer read.
     std::thread::spawn(move || sender.send(command.output()));
     let output = receiver.recv_timeout(LIMIT).ok()?.ok()?;
     output.status.success().then_some(output.stdout)

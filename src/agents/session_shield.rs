@@ -19,8 +19,8 @@ use std::time::Duration;
 /// The variable that names a file, which bash runs before a script.
 pub const BASH_ENV: &str = "BASH_ENV";
 
-/// Files for bash are removed after this time, because nobody knows when the last shell whose `BASH_ENV` names such a
-/// file has ended. A session that is open for longer loses its shield.
+/// Files for bash are removed after this time, because it is unknown when the last shell that uses such a file has
+/// ended. A session that is open for longer loses its shield.
 const BASH_ENV_FILE_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The shield of one session.
@@ -95,13 +95,13 @@ impl SessionShield {
 
     /// Turns the shield off.
     pub fn lower(&self) {
-        // Usually the file does not exist.
+        // This usually fails, because the file does not exist.
         let _ = fs::remove_file(&self.mark);
     }
 
     /// Turns off the shields of all sessions.
     pub fn lower_all(places: &DataDir) {
-        // Usually no session has such a file.
+        // This usually fails, because no session has such a file.
         let _ = fs::remove_dir_all(places.shields());
     }
 }
@@ -122,7 +122,7 @@ fn remove_old(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let modified = entry.metadata().and_then(|meta| meta.modified());
         if modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > BASH_ENV_FILE_KEPT)) {
-            // The next session tries again to remove the file.
+            // If this fails, the next session tries again.
             let _ = fs::remove_file(entry.path());
         }
     }

@@ -82,7 +82,7 @@ impl HeldFiles {
         match record.map(|record| record.by) {
             Some(RecordedBy::Edit) => None,
             Some(RecordedBy::Command) => Some(Cause::ProbablyHolder),
-            // Another session has already reported this change.
+            // Another session has already reported this change, so a command of either session may have made it.
             Some(RecordedBy::Reported) => Some(Cause::Unsure),
             _ if self.notes.is_other_running(session) => Some(Cause::Unsure),
             _ => Some(Cause::Command),

@@ -1,5 +1,5 @@
-//! Checks the files that a session holds: the session's hooks detect whether somebody else has changed them since the
-//! session's last edit.
+//! Checks the files that a session holds: the session's hooks detect whether anyone else has changed these files since
+//! the session's last edit.
 
 use super::file_state::{Comparison, FileState, content_hash};
 use super::last_seen_states::{HolderRecord, HolderRecords, RecordedBy};
@@ -13,8 +13,8 @@ use std::path::Path;
 pub enum OwnMoment<'a> {
     /// Before a tool of the session writes. Any change so far was made by another peer or a person.
     BeforeWrite,
-    /// After a tool call of the session, with the note about the call. The session itself made every change since the
-    /// call began.
+    /// After a tool call of the session, with the note about the call. Every change since the call began counts as the
+    /// session's own.
     AfterWrite(&'a CommandNote),
     /// At any other time. Any change so far was made by another peer or a person, unless a tool of the session is
     /// running.

@@ -50,7 +50,7 @@ impl CopyStore {
             return is_fresh || self.renew(&stamp.name());
         }
         let Some((content, meta)) = read_regular(path, CONTENT_MAX) else { return false };
-        // Somebody may have replaced the file's folder with a link to another folder after the file was locked.
+        // The file's folder may have been replaced with a link to another folder after the file was locked.
         let is_at_home = path.parent().is_some_and(|folder| folder.canonicalize().is_ok_and(|real| real == folder));
         if FileStamp::of(&meta) != *stamp || !is_at_home {
             return false;
@@ -96,7 +96,7 @@ impl CopyStore {
             if total <= COPIES_BYTES_MAX && n_left <= COPIES_MAX {
                 return;
             }
-            // The next hook tries again to remove the file.
+            // If this fails, the next hook tries again.
             let _ = fs::remove_file(path);
             total -= size;
             n_left -= 1;
@@ -114,7 +114,7 @@ pub fn remove_old(dir: &Path) {
     for path in files_in(dir) {
         let modified = path.symlink_metadata().and_then(|meta| meta.modified());
         if modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEPT)) {
-            // The next hook tries again to remove the file.
+            // If this fails, the next hook tries again.
             let _ = fs::remove_file(path);
         }
     }

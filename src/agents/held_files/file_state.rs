@@ -33,12 +33,12 @@ pub enum FileState {
 pub struct FileStamp {
     device: u64,
     inode: u64,
-    /// Bytes.
+    /// The size, in bytes.
     pub size: u64,
     modified_ns: i64,
     /// The time at which the inode last changed. Programs can set the modification time back, but not this time.
     changed_ns: i64,
-    /// Permissions and kind.
+    /// The permissions and the kind of the file.
     pub mode: u32,
 }
 
@@ -89,7 +89,7 @@ impl FileState {
         now - stamp.changed_ns / 1_000_000 < if is_coarse { COARSE_TICK_MS } else { TICK_MS }
     }
 
-    /// The state as words.
+    /// The state as text.
     pub fn to_text(self) -> String {
         match self {
             FileState::Missing => "missing".into(),
@@ -99,7 +99,7 @@ impl FileState {
         }
     }
 
-    /// Parses a state from words; `None` if they are invalid.
+    /// Parses a state from text; `None` if the text is invalid.
     pub fn from_text(text: &str) -> Option<FileState> {
         match text.split_once(' ') {
             None if text == "missing" => Some(FileState::Missing),
@@ -125,7 +125,8 @@ impl FileStamp {
         }
     }
 
-    /// A name for this state of the file. Different contents never get the same name.
+    /// A name for this state of the file. Different contents get different names, unless the file was written again
+    /// while [`FileState::is_recent`] was true.
     pub fn name(&self) -> String {
         format!("{:x}-{:x}-{:x}-{:x}-{:x}", self.device, self.inode, self.size, self.modified_ns, self.changed_ns)
     }

@@ -1,6 +1,6 @@
-//! Records of the files that a peer holds, in the state in which its hooks last saw them. Each peer has one small file
-//! of records. From this file, the hooks of another session can tell whether the holder or a command of their own
-//! session changed a held file.
+//! Records of the files that a peer holds: the state in which the peer's hooks last saw each of them. Each peer has one
+//! small file of records. From this file, the hooks of another session can tell whether the holder or a command of
+//! their own session changed a held file.
 
 use super::copies::make_private_dir;
 use super::file_state::FileState;
@@ -61,7 +61,7 @@ pub struct HolderRecord {
     pub hash: Option<u64>,
     /// How the file got into this state.
     pub by: RecordedBy,
-    /// Whether somebody else changed the file and the holder has not been told yet.
+    /// Whether anyone else has changed the file, and the holder has not been told yet.
     pub is_news: bool,
 }
 

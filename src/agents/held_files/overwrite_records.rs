@@ -61,10 +61,10 @@ impl Overwrites {
         let mut names: Vec<PathBuf> = files_in(&self.dir).collect();
         names.sort();
         for old in names.iter().take((names.len() + 1).saturating_sub(ENTRIES_MAX)) {
-            // The next hook tries again to remove the entry.
+            // If this fails, the next hook tries again.
             let _ = std::fs::remove_file(old);
         }
-        // Without an entry, nobody can undo the change, but the hook still reports the change.
+        // If this fails, the change can't be undone, but the hook still reports it.
         let _ = make_private_dir(&self.dir)
             && replace_regular(&self.dir.join(name), text.to_string().as_bytes(), 0o600).is_ok();
     }

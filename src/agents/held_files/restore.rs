@@ -90,8 +90,8 @@ impl HeldFiles {
     /// restore can be undone too.
     ///
     /// # Errors
-    /// If the file has changed again since that change, the replaced content cannot be kept, or the file cannot be
-    /// written.
+    /// If the file has changed again since the change to undo, the replaced content cannot be kept, or the file cannot
+    /// be written.
     pub fn put_back(&self, point: &RestorePoint, force: bool) -> Result<(), Error> {
         let path = Path::new(&point.entry.path);
         let shown = untrusted_text::shown_path(&point.entry.path);
@@ -141,7 +141,7 @@ impl HeldFiles {
     }
 
     /// The path of a copy of the current content, or of the file itself if it cannot be copied. A copy is better,
-    /// because diff would follow a symlink that somebody has put in place of the file.
+    /// because diff would follow a symlink that has been put in place of the file.
     fn path_of(&self, point: &RestorePoint, state: &FileState) -> PathBuf {
         match state.small_file() {
             Some(stamp) if self.copies.keep(Path::new(&point.entry.path), stamp, true) => self.copy_of(state),
