@@ -219,7 +219,7 @@ fn check_absent_broker(places: &DataDir) -> Check {
     }
 }
 
-/// Locks a file that nobody edits, and releases the lock.
+/// Locks a file that no agent edits, and releases the lock.
 pub fn check_lock(client: &mut Client, places: &DataDir) -> Check {
     let about = "lock";
     let path = places.dir.join(format!("doctor-{}", std::process::id()));

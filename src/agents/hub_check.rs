@@ -7,8 +7,8 @@ use crate::client::Client;
 use crate::client::remote::{HubAnswer, HubRole, RemoteTarget};
 use crate::sys::data_dir::DataDir;
 
-/// Checks all hubs at once. A hub that does not answer is a fault even if another hub leads, because a silent hub can't
-/// take over.
+/// Checks all hubs at the same time. A hub that does not answer is a fault even if another hub leads, because a silent
+/// hub can't take over.
 pub fn check_hubs_of_guest(target: &RemoteTarget, places: &DataDir) -> Vec<Check> {
     let answers = target.ask_each();
     let leads = |one: &HubAnswer| matches!(one.role, Ok(HubRole::Leads { .. }));

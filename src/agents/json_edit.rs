@@ -314,7 +314,8 @@ fn append_first(text: &str, node: &Node, head: &str, value: &Value) -> String {
     format!("{before}{line}{inner}{head}{new}{line}{outer}{}", &text[end..])
 }
 
-/// Whether new members get lines of their own: the text already has several lines, or it is at most an empty object.
+/// Whether new members get lines of their own, which is so if the text already has several lines or is at most an empty
+/// object.
 fn spreads_over_lines(text: &str) -> bool {
     let inside = text.trim();
     inside.contains('\n') || inside.len() <= 2

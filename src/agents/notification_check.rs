@@ -1,4 +1,4 @@
-//! Checks for anything that would prevent notifications, without showing a notification.
+//! Checks whether notifications can be shown, without showing one.
 
 use super::doctor::Check;
 use super::setup_environment::{find_on_path, is_program};

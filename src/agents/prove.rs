@@ -70,7 +70,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // The broker may have ended already, and nobody needs the files of a proof afterwards.
+        // Failures are harmless: the broker may have ended already, and the files are not needed after the proof.
         let _ = self.client.call("broker.stop", &json!({}));
         while self.client.receive().is_ok() {}
         let _ = std::fs::remove_dir_all(&self.places.dir);
@@ -178,7 +178,7 @@ impl HookRun {
         }
     }
 
-    /// Runs the hook with an input that concerns no event, so that the hook does nothing.
+    /// Runs the hook with an input that names no event, so that the hook does nothing.
     ///
     /// # Errors
     /// If the hook can't be run, fails or takes too long; the error says why.
@@ -232,7 +232,7 @@ fn run_hook(run: &HookRun, places: &DataDir, work: &Path, input: &Value) -> Resu
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|error| format!("it can't be run ({error})"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // If the hook does not read its input, its answer shows that.
+        // A failure is harmless: if the hook does not read its input, its answer shows that.
         let _ = stdin.write_all(input.to_string().as_bytes());
     }
     let out = child.wait_with_output().map_err(|error| format!("it did not end normally ({error})"))?;

@@ -46,7 +46,7 @@ impl RegisteredServer {
     }
 
     /// Starts the server as the agent would, and lets it answer `initialize`. The server ends before it connects to a
-    /// broker, and it gets a data directory that does not exist, so that the user's mesh does not notice it.
+    /// broker, and it gets a data directory that does not exist, so that the trial does not affect the user's mesh.
     ///
     /// # Errors
     /// If the server does not answer as this version of slm-mesh; the error says why.
@@ -58,7 +58,7 @@ impl RegisteredServer {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(|error| format!("it can't be run ({error})"))?;
         let answer = ask(&mut child);
-        // The server may have ended by itself.
+        // This fails if the server has already ended, which is harmless.
         let _ = child.kill().and_then(|()| child.wait());
         let about = &answer?["result"]["serverInfo"];
         match (about["name"].as_str(), about["version"].as_str()) {
@@ -80,14 +80,14 @@ fn ask(child: &mut Child) -> Result<Value, String> {
     // The server ends when its standard input is closed, so the input stays open until the answer is here.
     let mut input = child.stdin.take();
     if let Some(input) = &mut input {
-        // If the server does not read this, it does not answer either, which is noticed below.
+        // A failure is harmless: if the server does not read this, it does not answer either, which is noticed below.
         let _ = writeln!(input, "{request}");
     }
     let line = child.stdout.take().map_or(Ok(Vec::new()), first_line)?;
     serde_json::from_slice(&line).map_err(|_| "it does not answer as an MCP server".into())
 }
 
-/// The first line that a server prints; less than a line if the server ends before the end of its first line.
+/// The first line that a server prints; only a part of it if the server ends before the line is complete.
 fn first_line(mut output: ChildStdout) -> Result<Vec<u8>, String> {
     let until = Instant::now() + ANSWERS_WITHIN;
     let (mut line, mut buffer) = (Vec::new(), [0; 4096]);

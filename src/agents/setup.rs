@@ -283,7 +283,7 @@ fn new_record(known: Option<FileRecord>, entries: &Entries, old: Option<&String>
     FileRecord { before, after: new.to_owned(), agents }
 }
 
-/// The text without our entries; `None` if nothing would be left but what `setup` wrote when it created the file.
+/// The text without our entries; `None` if only the frame would be left that `setup` wrote when it created the file.
 ///
 /// # Errors
 /// If our entries can't be removed safely; the error says why.
@@ -300,7 +300,8 @@ fn shape_of(record: &FileRecord) -> Option<Value> {
     record.before.as_ref().map(|text| json_edit::parse(text).unwrap_or_default())
 }
 
-/// Removes our entries from a file. If nobody has changed the file since set-up, restores the text from before set-up.
+/// Removes our entries from a file. If the file has not been changed since set-up, restores the text from before
+/// set-up.
 fn restore_file(environment: &Environment, file: &EditedFile, entries: &Entries) -> SetupStep {
     let what = contents(entries);
     let place = environment.shown(&file.path);

@@ -173,7 +173,7 @@ impl Environment {
     }
 
     /// The program that an agent's file registers under our name, if there is one. In YAML, the agent's file only
-    /// refers to another file, and that file names the program.
+    /// refers to a file of ours, so the path of that file is returned instead.
     pub fn registered_program(&self, agent: &Agent, server: &ServerFile) -> Option<String> {
         let text = safe_write::read(&self.server_path(agent, server)).ok()??;
         match server.entry {

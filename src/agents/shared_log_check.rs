@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::sys::data_dir::DataDir;
 use serde_json::{Value, json};
 
-/// If a standby is more than this many log entries behind, the standby itself has a problem.
+/// If a standby is more than this many log entries behind, doctor reports a problem with this standby.
 const BEHIND_MAX: u64 = 1000;
 /// If etcd has used more than this share of its quota, it will soon refuse all writes.
 const QUOTA_SHARE: f64 = 0.8;

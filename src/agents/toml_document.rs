@@ -53,8 +53,8 @@ impl<'a> TomlFile<'a> {
         new.iter().enumerate().map(line).collect()
     }
 
-    /// The position behind all tables, and the text to put before a table at this position: the comments at the end of
-    /// the file, and a blank line.
+    /// Prepares to add a table at the end of the file. Returns the position behind all other tables, and the text to
+    /// put before the new table: the comments from the end of the file, which are removed there, and a blank line.
     pub fn make_room_at_end(&mut self) -> (isize, String) {
         let mut last = 0;
         each_table(self.document.as_table_mut(), &mut |table| last = last.max(table.position().unwrap_or(0)));

@@ -81,7 +81,7 @@ fn is_current(document: &DocumentMut, key: &str, program: &str) -> bool {
     is_args && command_of(entry).as_deref() == Some(program)
 }
 
-/// Updates the entries that an older slm-mesh wrote, and keeps what the user added.
+/// Updates the command and the arguments that an older slm-mesh wrote, and keeps what the user added.
 fn update(document: &mut DocumentMut, key: &str, program: &str) {
     let servers = document.get_mut(key).and_then(Item::as_table_like_mut);
     let Some(entry) = servers.and_then(|servers| servers.get_mut(NAME)).and_then(Item::as_table_like_mut) else {

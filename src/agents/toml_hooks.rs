@@ -8,11 +8,11 @@ use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike,
 /// The list that contains the hooks.
 const LIST: &str = "hooks";
 
-/// Appends a table for each event to a file, and removes our older tables. If our tables in it are already exactly
-/// these, the text stays unchanged.
+/// Appends a table for each event to a file, and removes our older tables. If our tables in the file are already
+/// exactly the new ones, the text stays unchanged.
 ///
 /// # Errors
-/// If the text is not valid TOML, or its list of hooks is not a list.
+/// If the text is not valid TOML, or `hooks` in it is not a list of hooks.
 pub fn put(text: &str, events: &[(&str, &str)], line: &str, seconds: i64) -> Result<String, String> {
     let mut file = TomlFile::parse(text)?;
     let is_ours = |command: &str| is_same_hook(command, line);

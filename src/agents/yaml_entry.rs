@@ -13,7 +13,7 @@ fn end_of_line(text: &str) -> &'static str {
     if text.contains("\r\n") { "\r\n" } else { "\n" }
 }
 
-/// Adds a file to the list under `key`.
+/// Adds our line, which names a file under `key`.
 ///
 /// # Errors
 /// If the file can't be changed safely; the error says why.
