@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// Maximum time for requests in one turn, so that sessions get their share of the turn. A request that has begun is
 /// always finished.
 const TURN_SHARE: Duration = Duration::from_millis(1);
-/// Maximum number of requests that wait for changes. Further ones are answered immediately.
+/// Maximum number of requests that wait for changes. Further requests are answered immediately.
 const HELD_MAX: usize = 64;
 /// How long the lookup of a directory may take, in ms. After this time, the repository of the directory counts as
 /// unknown.
@@ -42,7 +42,7 @@ impl HttpRequests {
     }
 
     /// Serves the requests that have arrived, for at most `TURN_SHARE`. The HTTP thread passes on one request of each
-    /// connection at a time, so that connections take turns.
+    /// connection at a time, so no connection can fill the turn alone.
     pub fn serve(&mut self, context: &mut LoopContext) {
         let began = Instant::now();
         while began.elapsed() < TURN_SHARE && !context.is_turn_full() {
@@ -64,7 +64,7 @@ impl HttpRequests {
         self.has_backlog = true;
     }
 
-    /// Answers a request. If the request depends on a directory, it waits until a thread has inspected the
+    /// Answers a request. If the request depends on a directory, the answer waits until a thread has inspected the
     /// directory.
     fn look_or_respond(&mut self, pending: PendingRequest, context: &mut LoopContext) {
         if let Some(refusal) = context.role.refusal() {
@@ -117,7 +117,7 @@ impl HttpRequests {
         });
         self.responses.extend(response.map(|response| (pending.ticket, response)));
         pages.mark_dirty();
-        // Waiting calls are served before the next request, because they arrived earlier.
+        // Calls that wait for a change of the mesh are served before the next request, because they arrived earlier.
         mesh.resume_waiting(now);
     }
 

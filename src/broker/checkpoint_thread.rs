@@ -18,7 +18,7 @@ pub struct CheckpointThread {
     /// The thread; `None` if no thread could be started. In this case, SQLite copies the log during a commit, once the
     /// log is long enough.
     running: Option<(SyncSender<()>, JoinHandle<()>)>,
-    /// When the log will be copied, in ms; `None` while the log is empty.
+    /// When the log will be copied, in ms; `None` if nothing has been written since the last copy.
     due: Option<i64>,
     /// The commits since the log was last copied.
     n_commits: u32,

@@ -20,8 +20,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long an alert waits before its notification, in ms. A person who is following the mail will have read it by
-/// then.
+/// How long an alert waits before its notification, in ms. A person who is following the mail will have read the alert
+/// by then.
 const DELAY_MS: i64 = 1_000;
 /// Minimum time between two notifications, in ms.
 const GAP_MS: i64 = 5_000;
@@ -101,7 +101,7 @@ pub struct Notifications {
     notifier: Option<Notifier>,
     /// The alerts for the next notification, oldest first.
     waiting: Vec<i64>,
-    /// How many further alerts there are.
+    /// How many further alerts the next notification only counts.
     n_more: u64,
     /// When the next notification is due, in ms; `None` if no alert waits.
     due: Option<i64>,

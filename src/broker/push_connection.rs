@@ -13,7 +13,7 @@ use std::path::Path;
 const OUTPUT_MAX: usize = 1 << 20;
 /// Maximum number of bytes that are read from a client at once, which is enough for a few hellos (the lines in which a
 /// client names the ids for which it listens). Without this limit, a client could send faster than the broker reads,
-/// and the event loop would never serve the others.
+/// and the event loop would never serve other clients.
 const INPUT_MAX: usize = 128 << 10;
 
 /// A connection on which lines are pushed.

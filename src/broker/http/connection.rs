@@ -299,7 +299,7 @@ impl<S: HttpStream> HttpConnection<S> {
         true
     }
 
-    /// Asks the gate and checks the limits. Then the connection waits for the body.
+    /// Asks the gate and checks the limits. If the request passes both, the connection then waits for the body.
     fn begin_request(&mut self, parsed: ParsedHead, http_state: &SharedHttpState, now: Instant) {
         self.input.skip(parsed.used);
         self.close = parsed.close;

@@ -1,7 +1,7 @@
 //! Parses the head of a request. The result is a valid head or a refusal.
 //!
-//! **Invariant:** parsing has no side effects. If two readers could disagree about where a head or its body ends,
-//! the head is refused and never interpreted.
+//! **Invariant:** parsing has no side effects. If two parsers could disagree about where a head or its body ends, the
+//! head is refused and never interpreted.
 
 use super::response::Refusal;
 use super::{Browser, Head, Limits};

@@ -113,7 +113,7 @@ struct Keeper {
     report: Arc<Mutex<ClusterReport>>,
     /// The hubs on standby in the last check.
     standbys: Vec<HubPosition>,
-    /// The samples, oldest first. Entries before the first sample have been trimmed.
+    /// The samples, oldest first. A sample is removed when the entries up to it have been trimmed.
     samples: VecDeque<Sample>,
 }
 

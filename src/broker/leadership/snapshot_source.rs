@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 pub const COPY_NAME: &str = "broker.db.copy";
 /// The size of a piece, in bytes. As base64, a piece fits into one line.
 const PIECE: u64 = 384 << 10;
-/// If a hub has requested no piece for this long, another hub may get a copy.
+/// If the hub that is getting a copy has requested no piece for this long, another hub may get one.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Maximum length of a ticket or of the name of a hub, in bytes.
 const WORD_MAX: usize = 300;

@@ -2,9 +2,10 @@
 //! frozen, because the clients of slm-mesh 1.x match them. Keys may be added, but none may be renamed.
 //!
 //! A route runs the operation that corresponds to it. But sometimes the frozen protocol differs from every operation:
-//! it does not count a call towards the caller's rate limit, marks a whole page as read, accepts fractions of a minute,
-//! or returns long rows uncut. In such cases, the route calls the rule behind the operation. Either way, the maximum
-//! sizes and the allowed words come from the declaration of the operation, so the routes have no limits of their own.
+//! it does not count a call towards the caller's rate limit, marks a whole page of messages as read, accepts fractions
+//! of a minute, or returns long rows uncut. In such cases, the route calls the rule behind the operation. Either way,
+//! the maximum sizes and the allowed words come from the declaration of the operation, so the routes have no limits of
+//! their own.
 //!
 //! **Invariant:** only this module knows the old formats. The core does not know them.
 

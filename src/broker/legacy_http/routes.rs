@@ -171,8 +171,9 @@ fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     if !kinds.contains(&kind) {
         return Err(no(format!("type: expected one of {}", kinds.join(", "))));
     }
-    // All unregistered senders share one budget, so a client gains nothing by inventing senders. Messages that name a
-    // session as their sender do not use up the session's own budget, which is for calls over the session's socket.
+    // All unregistered senders share one rate limit, so a client gains nothing by inventing senders. Messages that name
+    // a session as their sender do not count towards the session's own limit, which is for calls over the session's
+    // socket.
     let is_known = mesh.peers().get(from).is_some();
     let budget = if is_known { format!("http {from}") } else { "unregistered".into() };
     mesh.charge(&budget, 10, now)?;

@@ -2,8 +2,8 @@
 //! others do not wait for it.
 //!
 //! Each client has a virtual start time, which advances by the work that is done for this client. The client that is
-//! served next is the one that would finish first if it cost as much as last time. The queue has a clock of its own,
-//! which shows the virtual start time of the last client that was served. When a client returns after a pause, it
+//! served next is the one that would finish first if its work took as long as last time. The queue has a clock of its
+//! own, which shows the virtual start time of the last client that was served. When a client returns after a pause, it
 //! starts from that time, with neither credit nor debt.
 
 use std::time::Duration;

@@ -163,7 +163,8 @@ impl UnixClients {
                 }
                 Err(_) => {
                     // Most likely no file descriptor is free, and no event will report when one becomes free. So some
-                    // connections are dropped, and accepting continues in the next turn, after clients have been read.
+                    // connections are dropped, and accepting continues in the next turn, after the input of clients has
+                    // been read.
                     let n_dropped = (0..DROPPED_AT_ONCE).filter(|_| self.drop_idlest(context)).count();
                     if n_dropped > 0 || self.connections.values().any(|conn| conn.is_new(self.turn)) {
                         return;
@@ -182,7 +183,7 @@ impl UnixClients {
         }
     }
 
-    /// Adds a session on another machine. It has proven that it knows the shared secret.
+    /// Adds a session on another machine, which has already proven that it knows the shared secret.
     pub fn add_remote(&mut self, context: &mut LoopContext, stream: UnixStream, address: IpAddr) {
         self.add(context, stream, Origin::remote(address));
     }
@@ -293,8 +294,8 @@ impl UnixClients {
 
     /// Pings silent sessions, and marks sessions that do not answer as offline in the mesh.
     pub fn check_liveness(&mut self, context: &mut LoopContext) {
-        // A session attaches, or answers again, only with a request, which makes its client busy. So only busy clients
-        // can need a new check.
+        // A client attaches, or answers again after a silence, only by sending a line, which makes the client busy. So
+        // only busy clients can need a new check.
         for token in &self.busy {
             if let Some(connection) = self.connections.get_mut(token)
                 // The bridge that carries the lines of a remote session already pings the session. For a hub with

@@ -38,7 +38,7 @@ function talksOf(rows) {
   return [...talks.values()];
 }
 
-/** The conversations: a first message, if the page has it, and the replies to it, oldest first. */
+/** The conversations, each with its first message, if the page has it, and the replies to it, oldest first. */
 function threadsOf(talks) {
   const threads = new Map();
   for (const talk of talks.sort((a, b) => a.copies[0].seq - b.copies[0].seq)) {
