@@ -1,10 +1,10 @@
-//! What happens to a message that was sent to a linked mesh: it is accepted, it is refused, or the answer stays
-//! unclear.
+//! What happens to a message that was sent to a linked mesh: the other mesh accepts it, refuses it, or gives no clear
+//! answer.
 //!
-//! **Invariant:** no message blocks the messages behind it for ever, and no message is refused because the other mesh
-//! is down. A message counts as refused only in three cases: the other mesh refuses it; the other mesh gives no clear
-//! answer to it, but gives one to a later message; or the other mesh gives no clear answer for an hour in which it
-//! answers polls.
+//! **Invariant:** no message blocks the messages behind it forever, and no message is refused because the other mesh is
+//! down. A message counts as refused only in three cases: the other mesh refuses it; the other mesh gives no clear
+//! answer to it, but gives one to a later message; or the other mesh gives no clear answer to it for an hour, although
+//! it answers polls.
 
 use super::MeshLink;
 use super::roster::plain;
@@ -18,8 +18,8 @@ use crate::store::Message;
 
 /// How many times the oldest message is tried before a later message may overtake it.
 const TRIES_ALONE: u32 = 3;
-/// How long the other mesh may answer polls while it gives no clear answer to a message. After that, the message is
-/// given up.
+/// If the other mesh gives no clear answer to a message for this long, although it answers polls, the message counts as
+/// refused.
 const GIVE_UP_MS: i64 = 3_600_000;
 /// How many characters of the reason for a refusal are kept.
 const REASON_MAX: usize = 200;
@@ -38,7 +38,7 @@ pub enum Delivery {
     Retry(String),
 }
 
-/// The oldest message that waits for a link, if the other mesh neither accepts nor refuses it.
+/// The oldest message that waits for a link, after the other mesh gave no clear answer to it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DoubtfulMessage {
     seq: i64,
@@ -68,7 +68,7 @@ impl MeshLink {
         self.doubtful.as_ref().is_some_and(|doubtful| doubtful.seq == seq)
     }
 
-    /// Notes an unclear answer. If the message is now given up, returns how many times it was tried.
+    /// Notes an unclear answer. If the message must now count as refused, returns how many times it was tried.
     fn note_unclear(&mut self, seq: i64, now: i64) -> Option<u32> {
         let heard = self.last_answer.unwrap_or(0);
         let fresh = DoubtfulMessage { seq, since: now, n_tries: 0, next: 0, others_pass: false };
@@ -137,7 +137,7 @@ impl Mesh {
         })
     }
 
-    /// Stores the final state of a message in its receipt: forwarded, or refused for this reason.
+    /// Stores the final state of a message in its receipt: refused if there is a `rejection`, and forwarded otherwise.
     fn settle(&mut self, n: usize, seq: i64, rejection: Option<&str>, now: i64) -> Result<(), Error> {
         let Some(link) = self.federation.links.get_mut(n) else { return Ok(()) };
         link.note_clear(seq);
@@ -192,8 +192,8 @@ impl Mesh {
             ..Message::default()
         };
         self.turn.log_error::<()>(Err(Error::new(ErrorKind::Refused, text)));
-        // Messages from other meshes are never forwarded, so the sender is a peer of this mesh. The mesh may have
-        // forgotten this peer.
+        // The sender is a peer of this mesh, because messages from other meshes are never forwarded. If this mesh has
+        // forgotten the sender, it sends no report.
         let sender = self.peers.get(&message.sender).filter(|peer| !peer.row.is_linked());
         let Some(sender) = sender.map(|peer| peer.row.id.clone()) else { return };
         let sent = self.in_savepoint(|mesh| mesh.post(draft, &[sender], now));

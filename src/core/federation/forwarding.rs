@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 /// Maximum length of a message that a SuperLocalMemory daemon accepts (version 3.4.48), in characters.
 const SLM_CHARS_MAX: usize = 4096;
-/// To find messages that have not expired, at most this many waiting messages of each peer are read. This is also how
-/// many messages of a link may be tried while the linked mesh neither accepts nor refuses the oldest one.
+/// At most this many waiting messages of each peer are read to find those that have not expired. If the linked mesh
+/// neither accepts nor refuses the oldest message of a link, this is also how many messages may be tried in turn.
 const LOOKED_AT_MAX: usize = 20;
 
 /// A message on its way to another mesh.
@@ -30,7 +30,7 @@ pub struct ForwardedMessage {
     pub body: Value,
 }
 
-/// The prefix that names the recipient, if a message for one peer is sent to that peer's whole project.
+/// The prefix that names the recipient of a message that must be sent to the recipient's whole project.
 fn addressed_to(name: &str) -> String {
     format!("to {name}: ")
 }
@@ -91,8 +91,8 @@ impl Mesh {
         !self.federation.links.is_empty() && std::mem::take(&mut self.federation.may_forward)
     }
 
-    /// The next message for a link. This is the oldest message that waits, or a later one if the linked mesh
-    /// neither accepts nor refuses the oldest.
+    /// The next message for a link: the oldest message that waits, or a later one if the linked mesh neither accepts
+    /// nor refuses the oldest.
     ///
     /// # Errors
     /// When the database can't be read.
@@ -130,7 +130,7 @@ impl Mesh {
         Ok(waiting)
     }
 
-    /// The JSON to post. Both slm-mesh and SuperLocalMemory read some of its fields; only slm-mesh reads the others.
+    /// The JSON to post. An slm-mesh broker reads all of its fields, and a SuperLocalMemory daemon only some.
     fn forwarded_body(&self, link: &MeshLink, message: &Message, now: i64) -> Result<Value, Error> {
         let direct = !link.broadcast_only.contains(&message.recipient);
         let to = self.peers.get(&message.recipient).map(|peer| peer.row.clone()).unwrap_or_default();
@@ -153,8 +153,9 @@ impl Mesh {
         }))
     }
 
-    /// Handles a reply that a linked mesh sends to a message of this mesh: acknowledges the message that the reply
-    /// answers, and returns that message's sequence number. The reply names the message by its id in this mesh.
+    /// Acknowledges the message of this mesh that a reply from a linked mesh answers, and returns that message's
+    /// sequence number. `id` is the id of the answered message in this mesh; `sender` and `recipient` belong to the
+    /// reply.
     ///
     /// # Errors
     /// When the database can't be written.

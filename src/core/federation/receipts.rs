@@ -22,7 +22,7 @@ const AWAITED_MAX: usize = 1_000;
 const RELOADED_MAX: i64 = 100;
 /// Maximum size of the messages to each peer that are read after a restart, in bytes.
 const RELOADED_BYTES_MAX: usize = 256 * 1024;
-/// The states that are reported to the sender's mesh. The report uses the same words as receipts.
+/// The states that are reported to the sender's mesh. A report and a receipt use the same words for these states.
 const TOLD: [MessageState; 3] = [MessageState::Read, MessageState::Acked, MessageState::Expired];
 
 /// The messages that one linked mesh has accepted and whose receipts are awaited.
@@ -32,15 +32,15 @@ pub(super) struct AwaitedReceipts {
     messages: BTreeMap<i64, PeerId>,
     /// The messages whose receipts the other mesh must be asked for.
     due: BTreeSet<i64>,
-    /// The number that increases when receipts change, from the last answer of the other mesh.
+    /// The version of the other mesh's receipts, from the last answer of that mesh. It increases when receipts change.
     version: Option<i64>,
     /// Whether the messages from before the start of this broker have been added.
     is_reloaded: bool,
 }
 
 impl AwaitedReceipts {
-    /// Adds a message that the other mesh accepted. The recipient may have read the message before the answer
-    /// arrived here, so the other mesh is asked about this message in any case.
+    /// Adds a message that the other mesh accepted. The recipient may have read the message before the answer arrived
+    /// here, so the other mesh is asked about the message even if the version of its receipts does not change.
     pub(super) fn add(&mut self, message: &Message) {
         self.messages.insert(message.seq, message.sender.clone());
         if self.version.is_some() {

@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// If a peer of a SuperLocalMemory daemon has sent no heartbeat for this long after its registration, it reads no
-/// direct mail. In version 3.4.48, such a peer waits for mail at an address to which nobody sends any. All other peers
-/// send a heartbeat every 25 s.
+/// If a peer of a SuperLocalMemory daemon has sent no heartbeat for this long after its registration, the peer reads no
+/// direct mail. In version 3.4.48, such a peer waits for mail at an address to which no mail is ever sent, while all
+/// other peers send a heartbeat every 25 s.
 const BROADCAST_ONLY_MS: i64 = 60_000;
 /// Heartbeats this soon after the registration are ignored.
 const FIRST_HEARTBEAT_MS: i64 = 5_000;
@@ -42,7 +42,8 @@ impl RemoteRoster {
         let rows = value["peers"].as_array()?;
         let own = |row: &&Value| row["mesh"].as_str().is_none_or(|of| Some(of) == mesh_id.as_deref());
         let active = |row: &&Value| row["status"].as_str().is_none_or(|status| status == "active");
-        // If another mesh shows a daemon's own peers back to the daemon, the daemon lists them twice.
+        // If another mesh shows a daemon's own peers back to the daemon, the daemon lists them twice, so duplicates are
+        // dropped.
         let mut known = HashSet::new();
         let found = rows.iter().filter(own).filter(active).filter_map(parse_peer);
         let peers = found.filter(|peer| known.insert(peer.id.clone())).take(limits::LINKED_MAX).collect();
@@ -95,8 +96,8 @@ fn reads_broadcasts_only(peer: &LinkedPeer, now: i64) -> bool {
 }
 
 impl Federation {
-    /// Whether a peer belongs to another link that still exists. If two links lead to the same mesh, an offline peer of
-    /// one link may move to the other, so it does not count as belonging elsewhere.
+    /// Whether a peer belongs to another link that still exists. If the other link leads to the same mesh as the link
+    /// to `url`, an offline peer may move between them, so it does not count as belonging elsewhere.
     fn belongs_elsewhere(&self, row: &PeerRow, url: &MeshUrl) -> bool {
         let Some(mesh) = row.mesh() else { return false };
         let id = |url: &str| self.link_to(url).and_then(|link| link.mesh_id.as_ref());
@@ -138,8 +139,8 @@ impl Mesh {
             let Mesh { turn, peers, mail, locks, journal, federation, .. } = mesh;
             let mut parts = LinkedParts { turn, mail, locks, journal };
             for seen in roster.peers.get(part.start..end).unwrap_or_default() {
-                // Two kinds of listed peers stay unchanged: this mesh's own peers, which the other mesh may show to us,
-                // and the peers of another link, because their mail goes only to the mesh of that link.
+                // Two kinds of listed peers stay unchanged: this mesh's own peers, which the other mesh may list as
+                // well, and the peers of another link, because their mail goes only to the mesh of that link.
                 let is_kept = |row: &PeerRow| !row.is_linked() || federation.belongs_elsewhere(row, &url);
                 if peers.get(&seen.id).is_some_and(|peer| is_kept(&peer.row)) {
                     continue;
