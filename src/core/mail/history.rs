@@ -1,8 +1,8 @@
 //! Reads the history of messages in bounded steps, for `log` and for a search of the inbox.
 //!
 //! One step takes at most a millisecond of the broker's event loop. To get more, a client calls again, and other
-//! clients are served in between. The alternative was to let each subcommand open the database itself. But guests
-//! (machines that use the broker of another machine) have no database, a second reader delays the checkpoints of the
+//! clients are served in between. It would be no better if each subcommand opened the database itself: guests (machines
+//! that use the broker of another machine) have no database, a second reader would delay the checkpoints of the
 //! write-ahead log, and the rules of visibility would exist twice.
 
 use super::text_filter::TextFilter;
@@ -22,7 +22,7 @@ pub(super) const STEP_ROWS: i64 = 1_000;
 pub(super) const STEP_BYTES: usize = 512 * 1024;
 /// Maximum number of messages that one step returns. Returning one message costs as much as reading ten.
 const FOUND_MAX: usize = 100;
-/// Maximum number of replies that one step follows towards the beginning of a conversation.
+/// Maximum number of replies that one step follows towards the beginning of their conversations.
 const CLIMB_MAX: usize = 1_000;
 
 /// Which messages a caller may see.
@@ -148,15 +148,15 @@ impl Subthread {
                 break *known;
             }
             path.push(at);
-            // The number of a reply is higher than the number of the message that it answers, so numbers below `top`
-            // are outside the subthread.
+            // The sequence number of a reply is higher than that of the message that it answers, so a message with a
+            // number below `top` is outside the subthread.
             at = match parent {
                 Some(parent) if parent >= self.top => parent,
                 _ => break false,
             };
             self.n_climbed += 1;
             if self.n_climbed > CLIMB_MAX {
-                // The chain of replies is too long to follow, so the message is shown without a check.
+                // This step has followed as many replies as it may, so the message is shown without a check.
                 return Ok(true);
             }
             parent = store.reply_target(at)?;
@@ -166,7 +166,7 @@ impl Subthread {
     }
 }
 
-/// A sent message that the search found: its only copy, or all copies that went to the members of a group.
+/// A message that the search found, as it was sent: its only copy, or all copies that went to the members of a group.
 #[derive(Debug)]
 struct FoundSend {
     /// The sequence number of the oldest copy.
@@ -258,7 +258,7 @@ impl Mail {
     }
 }
 
-/// Searches messages in the direction of the scan.
+/// Finds at most `limit` messages that pass the filter, in the direction of the scan.
 fn find(
     store: &Store,
     scan: &MessageScan<'_>,

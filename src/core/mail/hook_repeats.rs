@@ -1,5 +1,5 @@
-//! Recognizes when two hooks report the same event. An agent runs both if our hooks are in two places: in a plugin and
-//! in the settings that `setup` wrote, or in a user's and a project's settings.
+//! Recognizes when two hooks report the same event. An agent runs two hooks for one event if our hooks are in two
+//! places: in a plugin and in the settings that `setup` wrote, or in a user's and a project's settings.
 
 use super::{HOOK_DELIVERY_MS, Mail};
 use crate::base::ids::PeerId;
@@ -11,7 +11,8 @@ pub(super) type HookEvents = HashMap<(PeerId, String), (i64, ConnId)>;
 
 impl Mail {
     /// Whether another hook has already reported this event of a session. `event` identifies what the agent told its
-    /// hook. A later event may have the same text, so two reports count as one event only if they come within a moment.
+    /// hook. A later event may have the same text, so a report counts as a repetition only if it follows within
+    /// [`HOOK_DELIVERY_MS`].
     pub(in crate::core) fn is_second_hook(&mut self, id: &PeerId, event: &str, conn: ConnId, now: i64) -> bool {
         self.hook_events.retain(|_, (at, _)| now - *at < HOOK_DELIVERY_MS);
         let (_, first) = self.hook_events.entry((id.clone(), event.to_owned())).or_insert((now, conn));

@@ -111,8 +111,8 @@ fn no_message(id: &str) -> Error {
     Error::not_found(format!("no message has the id {id}; messages are removed after 7 days"))
 }
 
-/// The id of the peer with this name. A string that is not the name of a peer may be the sender of old mail, so it is
-/// returned unchanged.
+/// The id of the peer with this name. If no peer has this name, the string is returned unchanged, because it may be the
+/// sender of old mail.
 fn peer_or_text(peers: &Peers, name: &str) -> Result<PeerId, Error> {
     peers.resolve(name).or_else(|error| if error.kind == ErrorKind::NotFound { Ok(name.into()) } else { Err(error) })
 }
@@ -231,17 +231,17 @@ impl Mail {
     /// Whether there is any message from this peer or to it, read or unread.
     ///
     /// # Errors
-    /// When the disk cannot be read.
+    /// When the database can't be read.
     pub(super) fn has_messages(&self, store: &Store, id: &str) -> Result<bool, Error> {
         Ok(store.has_messages_of(id)?)
     }
 
-    /// How many unread messages a peer has. Does not store the count. Returns `None` if the database can't be read.
+    /// Like [`Mail::unread`], but does not cache the count. Returns `None` if the database can't be read.
     pub(super) fn waiting_for(&self, store: &Store, id: &str) -> Option<i64> {
         self.unread.get(id).copied().or_else(|| store.count_unread(id).ok())
     }
 
-    /// The names of the first few senders of unread mail, beginning with the oldest mail.
+    /// The names of the first few senders of a peer's unread mail, beginning with the sender of the oldest message.
     pub(super) fn unread_senders(&self, store: &Store, peers: &Peers, id: &str) -> Result<Vec<String>, Error> {
         let mut names: Vec<String> = Vec::new();
         for sender in store.unread_senders(id, 8)? {
@@ -369,7 +369,7 @@ impl Mail {
         Ok(message.seq)
     }
 
-    /// The message with a public id.
+    /// The message with this public id.
     fn find(&self, store: &Store, id: &str) -> Result<Message, Error> {
         let found = self.ids.message_seq(id).map(|seq| store.message(seq)).transpose()?.flatten();
         found.ok_or_else(|| no_message(id))
@@ -408,7 +408,7 @@ impl Mail {
         self.recently_delivered.retain(|_, (_, by)| *by != conn);
     }
 
-    /// Expires the messages whose time is up.
+    /// Marks a bounded number of unread messages as expired, because their time is up.
     pub(super) fn expire(&mut self, turn: &mut Turn, journal: &Journal, now: i64) -> Result<(), Error> {
         for was in turn.store.expired_messages(now, limits::PRUNE_STEP)? {
             let message = Message { state: MessageState::Expired, ..was.clone() };
@@ -417,7 +417,7 @@ impl Mail {
         Ok(())
     }
 
-    /// Deletes a bounded number of old messages. Returns whether more may be left.
+    /// Deletes a bounded number of old messages. Returns whether any of them was unread.
     pub(super) fn prune(&mut self, turn: &mut Turn, now: i64) -> Result<bool, Error> {
         let unread = turn.store.prune_messages(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
         for recipient in &unread {

@@ -124,8 +124,8 @@ impl Mail {
         message: &Message,
     ) -> Result<(), Error> {
         turn.store.put_receipt(was, message)?;
-        // Messages from linked meshes have keys. Other messages may have keys, too; for them, the increase only costs
-        // the linked meshes a needless question.
+        // Messages from linked meshes have keys. Other messages may have keys, too. For them, the increase is needless,
+        // but it only makes linked meshes ask for receipts once more.
         if message.key.is_some() && message.state >= MessageState::Read && message.state != was.state {
             self.receipts_version += 1;
         }
@@ -144,7 +144,7 @@ impl Mail {
         self.ids.message(seq)
     }
 
-    /// A message as the inbox shows it: a long message in parts that fit into a tool result.
+    /// A message as the inbox shows it. If the message is too long for a tool result, the row contains one part of it.
     pub(in crate::core) fn row(&self, store: &Store, peers: &Peers, message: &Message, view: MailView) -> Value {
         let mut map = object(self.whole_row(store, peers, message, view));
         let is_unread = view == MailView::Unread;
@@ -208,7 +208,7 @@ impl Mail {
 }
 
 /// The channel through which the message was offered, or the address of the linked mesh that accepted or refused the
-/// message. The reason for a refusal follows the address.
+/// message. For a refused message, the reason follows the address.
 fn reached(m: &Message) -> Option<String> {
     match (&m.mesh, &m.rejection) {
         (Some(mesh), Some(why)) => Some(format!("{mesh}: {why}")),
@@ -267,8 +267,9 @@ impl Mesh {
     }
 }
 
-/// Cuts a payload that is too long for one result to the part that contains byte `at`. In the result, `part` is the
-/// number of this part, and `parts` is how many there are. The reader sends `upto` back to report what it has read.
+/// If a payload is too long for one result, keeps only the part that contains byte `at`. In the result, `part` is the
+/// number of this part, `parts` is how many there are, and `upto` is where this part ends. The reader sends `upto` back
+/// to report what it has read.
 fn cut_to_part(map: &mut Map<String, Value>, message: &Message, at: usize, note: &str) {
     let starts = part_starts(&message.body);
     if starts.len() == 1 {
@@ -283,10 +284,10 @@ fn cut_to_part(map: &mut Map<String, Value>, message: &Message, at: usize, note:
     map.insert("note".into(), json!(note));
 }
 
-/// Where the parts of a payload start. Each part has at most `limits::PART_MAX` bytes after it is escaped.
+/// Where the parts of a payload start. Each part has at most `limits::PART_MAX` bytes after escaping.
 pub(crate) fn part_starts(body: &str) -> Vec<usize> {
     let (mut starts, mut size) = (vec![0], 0);
-    // An escape such as \u0007 takes six bytes.
+    // The longest escape, such as \u0007, takes six bytes, so a payload this short always fits into one part.
     if body.len() * 6 <= limits::PART_MAX {
         return starts;
     }

@@ -111,9 +111,8 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(value))
 }
 
-/// The peer or channel that `with` names. If no peer has this name now, there must be an old message from or to the
-/// name. If there is none, the call fails, because the name is probably misspelt, and an empty log would hide the
-/// mistake.
+/// The peer or channel that `with` names. If no peer has this name now, an old message from or to the name must exist.
+/// Otherwise the call fails, because the name is probably misspelt, and an empty log would hide the mistake.
 fn correspondent(store: &Store, peers: &Peers, name: &str) -> Result<Correspondent, Error> {
     let found = Correspondent::named(peers, "with", name)?;
     match found.peer() {
@@ -156,8 +155,8 @@ fn add_project<'a>(filter: &mut HistoryFilter<'a>, peers: &'a Peers, ctx: &CallC
 }
 
 impl Mail {
-    /// The conversation to which a message belongs. If the message is not the first of its conversation, only the
-    /// message and its direct and indirect replies are shown.
+    /// Returns the first message of the conversation to which a message belongs. If the message is a reply, restricts
+    /// the filter to this message and its direct and indirect replies.
     fn thread(
         &self,
         store: &Store,

@@ -70,13 +70,15 @@ impl Needle {
         Needle { rare: rare.map_or(0, |(place, _)| place), text }
     }
 
-    /// Finds a word, which must be in lower case. `lowered` is either empty, or `text` in lower case.
+    /// Finds a word, which must be in lower case. `lowered` caches `text` in lower case, and is empty until it is
+    /// needed.
     fn find_in_any_case(&self, text: &str, lowered: &mut String) -> Option<usize> {
         let found = self.find(text, Case::Ignored);
         if found.is_some() || text.is_ascii() {
             return found;
         }
-        // Two letters outside ASCII become ASCII in lower case, so an ASCII word may match them.
+        // In lower case, two letters outside ASCII (the Kelvin sign and the dotted capital I) begin with an ASCII
+        // letter, so an ASCII word may match them.
         if self.text.is_ascii() && !text.contains(['\u{212a}', '\u{130}']) {
             return None;
         }
@@ -95,7 +97,7 @@ impl Needle {
         let rare = *needle.get(self.rare)?;
         let other = if case == Case::Ignored { rare.to_ascii_uppercase() } else { rare };
         let mut start = 0;
-        // The search for the rare byte must leave room for the bytes before and after it.
+        // The parts of the needle before and after its rare byte must fit into the text as well.
         while let Some(room) = text.get(start + self.rare..(text.len() + self.rare + 1).saturating_sub(needle.len())) {
             start += memchr2(rare, other, room)?;
             if fits(&text[start..start + needle.len()]) {

@@ -2,9 +2,9 @@
 //! anything that makes an agent's client begin a turn. A program that can use a channel waits here until it may
 //! wake the session.
 //!
-//! **Invariant:** a session is woken by a fixed sentence, never by a peer's words. Messages that arrive together
-//! cause one attempt, and the conditions are checked again just before it. The attempts per peer and hour are
-//! limited, and attempts stop when agents would keep waking each other.
+//! **Invariant:** a session is woken by a fixed sentence, never by a peer's words. Messages that arrive together cause
+//! one attempt, and the conditions are checked again just before the attempt. The number of attempts per peer and hour
+//! is limited, and attempts stop when agents would keep waking each other.
 
 use super::Mail;
 use crate::base::error::Error;
@@ -21,7 +21,7 @@ use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::store::{Message, MessageFilter, Store, WakeupRow};
 use serde_json::{Value, json};
 
-/// Maximum number of messages that cause one attempt. The receipt of each of them shows the attempt.
+/// Maximum number of messages that cause one attempt. The receipts of all these messages show the attempt.
 const NOTED_MAX: i64 = 20;
 /// How many senders the wakeup sentence names.
 const NAMED_MAX: usize = 3;
@@ -263,7 +263,8 @@ impl Mail {
     }
 }
 
-/// Whether a better channel, one with a lower rank, is waiting and has not been tried for these messages.
+/// Whether a better channel, that is, one with a lower rank, waits to wake this session and has not been tried yet for
+/// one of the session's unread messages.
 fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Channel) -> bool {
     let untried = |name: &str| {
         let tried = |message: &Message| {
@@ -289,8 +290,8 @@ pub fn is_wakeup_sentence(prompt: &str) -> bool {
     prompt.contains(" unread mesh message") && prompt.contains("; mesh_inbox reads ")
 }
 
-/// A name that can't be read as an instruction. This matters because the sentence appears in place of the user's
-/// words.
+/// The name, or `a peer` if the name could be read as an instruction. This matters because the sentence appears in
+/// place of the user's words.
 fn plain_name(name: &str) -> String {
     let fits = name.len() <= 64 && name.chars().all(|c| c.is_alphanumeric() || "._-@".contains(c));
     if fits { name.to_owned() } else { "a peer".to_owned() }
