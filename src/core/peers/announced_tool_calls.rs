@@ -15,7 +15,7 @@ use crate::core::session_args::{NAMING, session_args};
 use crate::core::{Arg, Args, Auth, Call, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, op};
 use serde_json::{Map, Value, json};
 
-/// How long an announced call may take to arrive, in ms. After this time it counts as not made, because the user
+/// How long an announced call may take to arrive, in ms. After this time, the call counts as not made, because the user
 /// may have refused permission.
 const ANNOUNCED_MS: i64 = 60_000;
 /// Maximum number of announced calls that are remembered.
@@ -119,8 +119,8 @@ impl Peers {
         self.has_shared_process |= process.is_some_and(|process| !self.sessions_of_process(process).is_empty());
     }
 
-    /// Remembers that a call of this session came over this connection. The session's read receipts will come over
-    /// the same connection.
+    /// Remembers that a call of this session came over this connection, because the session's read receipts will come
+    /// over the same connection.
     fn note_announcer(&mut self, conn: ConnId, session: &PeerId) {
         let Some(one) = self.attachments.get_mut(conn) else { return };
         if !one.peers().contains(session) && !one.announcers.contains(session) {
@@ -136,9 +136,9 @@ impl Peers {
         self.attachments.get(conn).is_some_and(|one| one.announcers.contains(session))
     }
 
-    /// The part of an answer that says which peer the caller acted as, if the client did not name one. This is the
-    /// session that announced the call. Without an announcement, the answer says that another session of the client may
-    /// have made the call.
+    /// The part of an answer that tells a client which peer it acted as, if the client did not name one. If a session
+    /// announced the call, the part names this session. Otherwise it names the connection's only peer, and says that
+    /// another session of the client may have made the call.
     pub(in crate::core) fn caller_note(&self, conn: ConnId, actor: &PeerId) -> Option<Value> {
         if !self.has_shared_process {
             return None;

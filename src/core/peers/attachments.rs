@@ -6,7 +6,7 @@ use crate::base::process::Process;
 use crate::core::ConnId;
 use std::collections::HashMap;
 
-/// What belongs to a connection: peers and processes.
+/// What the mesh knows about a connection, such as the peers for which it acts.
 #[derive(Debug, Default)]
 pub(super) struct Attachment {
     peers: Vec<PeerId>,
@@ -56,12 +56,12 @@ impl Attachments {
         self.by_connection.remove(&conn);
     }
 
-    /// What belongs to an open connection.
+    /// The attachment of an open connection.
     pub(super) fn get(&self, conn: ConnId) -> Option<&Attachment> {
         self.by_connection.get(&conn)
     }
 
-    /// What belongs to an open connection, for a caller that changes it.
+    /// The attachment of an open connection, for a caller that changes it.
     pub(super) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Attachment> {
         self.by_connection.get_mut(&conn)
     }

@@ -1,12 +1,12 @@
 //! Identifies callers: sessions, hooks, tool calls, verbs (the subcommands of `slm-mesh`) and the guard (its git hook).
-//! Each kind of caller presents its evidence here. The result is one peer, nobody, or an error that lists the
+//! Each kind of caller presents its evidence here. The result is one peer, no peer, or an error that lists the
 //! candidates.
 //!
 //! This table lists the evidence, the strongest first. The first row for which a caller has evidence decides.
 //!
-//! | evidence | a session attaches | a hook | a tool call | a verb, the guard |
+//! | evidence | a session that attaches | a hook | a tool call | a verb, the guard |
 //! | --- | --- | --- | --- | --- |
-//! | what the mesh handed out | the id of an earlier connection | | | the peer that it names, or the session of its shell (below) |
+//! | an id or a name from the mesh | the id of an earlier connection | | | the peer that it names, or the session of its shell (below) |
 //! | the agent's own key | the session with that key | the session with that key | its connection attached with this key | |
 //! | a call that a hook announced | | | that hook's session | |
 //! | the connection | its session that has no key yet | | its only peer | |
@@ -14,9 +14,9 @@
 //! | the former name | the only session of that name that is gone | the only session of that name that is gone | | |
 //! | nothing | a new peer | a new peer | refused | the person at the machine (the human) |
 //!
-//! Some clients name their session only in calls, so the MCP server first attaches without a key. If the first key
-//! that it sends belongs to another peer, which a hook registered, the peer without a key is removed, unless it has
-//! been used.
+//! Some clients name their session only in calls, so the MCP server first attaches without a key and becomes a peer. If
+//! the first key that the server sends belongs to another peer, which a hook registered, the peer without a key is
+//! removed, unless that peer has been used.
 //!
 //! If a hook has no key, or a key that no session has, the sessions of its agent process decide:
 //!
@@ -41,8 +41,8 @@
 //! the verb acts as that agent's session in the nearest ancestor process that has such a session. If there is no such
 //! process, the verb is refused, begins a session, and tries again.
 //!
-//! A session whose MCP server was connected to an earlier broker counts as a session of its agent process even before
-//! that server has reconnected.
+//! After a restart of the broker, a session counts as a session of its agent process even before the session's MCP
+//! server has reconnected.
 //!
 //! If several sessions match, a caller that would write is refused, while a caller that only reads acts as no peer.
 
@@ -115,7 +115,7 @@ impl Peers {
         };
         let by_process = || {
             let process = own.and_then(|own| own.agent)?;
-            // Numbers are compared before texts, because this looks at all peers.
+            // This looks at all peers, so the numbers, which are faster to compare, are compared before the texts.
             let detached = sessions().filter(|peer| peer.connections == 0 && peer.is_run_by(&process));
             // If a process has several sessions, nothing shows which of them attaches.
             only(detached.filter(|peer| is_alike(&peer.row, row)))
@@ -126,13 +126,13 @@ impl Peers {
         }
     }
 
-    /// An ended session of the same agent in the same place. A new session takes over the name and the mail of such a
-    /// session.
+    /// An ended session of the same agent in the same directory on the same machine. A new session takes over the name
+    /// and the mail of such a session.
     fn by_former_name(&self, evidence: &SessionEvidence) -> Option<PeerId> {
         let SessionEvidence { row, name, is_name_chosen, .. } = *evidence;
         let is_same =
             |peer: &&Peer| peer.row.is_session() && is_numbered(&peer.row.name, name) && is_alike(&peer.row, row);
-        // A session that only its hooks have registered may still be working under its own key, until a hook
+        // A session that has been registered only by its hooks may still be working under its own key, until a hook
         // reports its end.
         let has_other_key =
             |peer: &Peer| row.session_key().is_some_and(|key| peer.row.session_key().is_some() && !peer.has_key(key));
@@ -146,8 +146,8 @@ impl Peers {
         found.map(|peer| peer.row.id.clone())
     }
 
-    /// The sessions of the same agent in the same place that have ended, whose grace period is over, and whose name is
-    /// this default name, with or without a number.
+    /// The sessions of the same agent in the same directory that have ended, whose grace period is over, and whose name
+    /// is this default name, with or without a number.
     pub(super) fn ended_alike(&self, row: &PeerRow, name: &str) -> Vec<PeerId> {
         let has_ended = |peer: &Peer| peer.has_left && peer.offline_since.is_none();
         let is_same = |peer: &Peer| is_numbered(&peer.row.name, name) && is_alike(&peer.row, row);
@@ -156,9 +156,9 @@ impl Peers {
         ended.map(|peer| peer.row.id.clone()).collect()
     }
 
-    /// Whether a session may still be alive. There are three signs of life: a connection, even a silent one; a running
-    /// agent process; and a living process other than `pid` that belonged to the session under an earlier broker and
-    /// may reconnect.
+    /// Whether a session may still be alive. This is so in three cases: the session has a connection, even a silent
+    /// one; its agent process is running; or a process other than `pid` is running that belonged to the session under
+    /// an earlier broker and may reconnect.
     fn may_be_alive(&self, peer: &Peer, pid: i64) -> bool {
         let is_attached = !self.attachments.connections_of(&peer.row.id).is_empty();
         let is_other = peer.row.host == self.settings.host && peer.row.pid != pid;
@@ -172,8 +172,8 @@ impl Peers {
             let process = nearest(ancestors)?;
             let speaks = |peer: &&Peer| peer.row.agent == agent || is_shared_dialect || !peer.is_known_agent;
             let sessions: Vec<&Peer> = self.sessions_of_process(process).into_iter().filter(speaks).collect();
-            // If slm-mesh does not know an agent, its type differs from the one that its hooks report, so its session
-            // is found by the key alone.
+            // For an agent that slm-mesh does not know, the type of the session differs from the type that the hooks
+            // report, so the session is found by the key alone.
             let keyed = sessions.iter().find(|one| !key.is_empty() && one.has_key(key)).copied();
             let found = keyed.or_else(|| match sessions[..] {
                 [one] if key.is_empty() || continues => Some(one),
@@ -183,8 +183,8 @@ impl Peers {
         })
     }
 
-    /// The session of an agent with this key. If several agents share the dialect, the agent is ignored, because
-    /// the dialect does not tell to which of them the session belongs.
+    /// The session of an agent with this key. If several agents share the dialect, a session of another agent may match
+    /// as well, because the dialect does not tell which of these agents runs the hook.
     fn by_key(&self, agent: &str, is_shared_dialect: bool, key: &str) -> Option<PeerId> {
         if key.is_empty() {
             return None;
@@ -328,8 +328,9 @@ impl Peers {
         nearest(ancestors).is_some_and(|process| self.is_attached_from(id, process))
     }
 
-    /// The sessions that may have started a caller below this process. If a process has only run hooks, it may be a
-    /// person's script, so the other commands below it belong to no session.
+    /// The sessions that may have started a caller below this process. If slm-mesh does not know the program of the
+    /// process, and the process has only run hooks, it may be a person's script, so the other commands below it belong
+    /// to no session.
     fn sessions_inside(&self, above: &Process) -> Vec<&PeerId> {
         let sessions = self.sessions_of_process(above);
         let runs_server = |peer: &&Peer| self.is_attached_from(&peer.row.id, above) || peer.ran_server(above);

@@ -1,5 +1,5 @@
-//! Lets a session give back the name and the mail that it took over from an earlier session. Because the two sessions
-//! have the same name, the mesh had taken them for one session.
+//! Lets a session give back the name and the mail that it took over from an earlier session. The mesh took the two
+//! sessions for one, because they have the same default name.
 
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};

@@ -52,9 +52,10 @@ pub struct Peer {
     pub offline_since: Option<i64>,
     /// Whether the peer was online when an earlier broker ended, and has not come online again since.
     pub unconfirmed: bool,
-    /// The agent process above the MCP server that the peer had under an earlier broker. The server may come back.
+    /// The agent process above the MCP server that the peer had under an earlier broker. The server may reconnect.
     pub expected_agent: Option<Process>,
-    /// Whether the kernel will report the end of the peer's agent process. Until then, the peer is online.
+    /// Whether the kernel will report the end of the peer's agent process. Until that report, the peer counts as
+    /// online.
     pub is_watched: bool,
     /// Whether none of the peer's connections answers, because the program has been stopped or hangs.
     pub is_silent: bool,
@@ -63,13 +64,13 @@ pub struct Peer {
     /// The background tasks and subagents that still ran at the end of the peer's last turn. They keep the locks of
     /// that turn.
     pub background_tasks: Vec<String>,
-    /// Whether the log already says that a process outside the peer's agent speaks for the peer.
+    /// Whether the log already says that a process outside the peer's agent acts as the peer.
     pub is_foreign_hook_reported: bool,
     /// When a hook last showed that the peer is in a turn, in ms.
     pub turn_active_at: Option<i64>,
     /// Whether the agent has said that the session ended, and has not begun it again.
     pub has_ended: bool,
-    /// Tells the peer in its next answer that it took over the name and the mail of an earlier session.
+    /// The notice, for the peer's next answer, that the peer took over the name and the mail of an earlier session.
     pub takeover_notice: Option<String>,
     /// Whether the peer took over the name of an earlier session. If so, it may decline the name.
     pub took_over_name: bool,
@@ -122,7 +123,7 @@ impl Peer {
         self.row.process.is_some_and(|known| known.is_same(process))
     }
 
-    /// Whether the peer's MCP server was a descendant of this process, and may come back. If slm-mesh does not know the
+    /// Whether the peer's MCP server was a descendant of this process, and may reconnect. If slm-mesh does not know the
     /// program of this process, only this earlier server shows that the process is an agent.
     fn ran_server(&self, process: &Process) -> bool {
         let is_expected = || self.expected_agent.is_some_and(|above| above.is_same(process));
@@ -424,8 +425,8 @@ impl Peers {
         self.record(turn, journal, &Change::PeerUpdated(&row), id, now)
     }
 
-    /// Stores where a session's agent keeps its transcript, if the hook gives the path. An empty path means that
-    /// nobody may read the transcript.
+    /// Stores where a session's agent keeps its transcript, if the hook gives the path. An empty path means that the
+    /// transcript must not be read, so a stored path is removed.
     pub(super) fn note_transcript(&mut self, turn: &mut Turn, id: &str, path: Option<&str>) -> Result<(), Error> {
         let Some(path) = path else { return Ok(()) };
         let path = Some(path).filter(|path| !path.is_empty()).map(str::to_owned);

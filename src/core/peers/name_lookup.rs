@@ -69,9 +69,9 @@ impl Peers {
         self.attachments.get(conn).and_then(|one| one.remote.as_ref()).map_or(&self.human, |at| &at.human).clone()
     }
 
-    /// The peer for this user on this machine. It is the same peer, whichever hub of the mesh leads. Its name may
-    /// differ: the hub that began the mesh named the person at its own machine `ada`, while another hub would name the
-    /// same person `ada@desk`.
+    /// The peer for this user on this machine. It is the same peer no matter which hub of the mesh leads, but its name
+    /// may differ: the hub that began the mesh named the person at its own machine `ada`, while another hub would name
+    /// the same person `ada@desk`.
     pub(super) fn human_of(&self, host: &str, user: &str) -> Option<PeerId> {
         let is_number = |rest: &str| rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok());
         let is_it = |peer: &&Peer| {
@@ -88,8 +88,8 @@ impl Peers {
     /// start.
     pub(in crate::core) fn settle_human(&mut self, turn: &mut super::Turn, now: i64) -> Result<(), Error> {
         let MeshSettings { host, user, .. } = &*self.settings;
-        // If the user has been renamed, this finds the former peer. Among the peers that stand for persons at this
-        // machine, it is the only one whose name does not end in the name of a machine.
+        // If the user has been renamed, this finds the former peer. Of the peers that stand for persons at this
+        // machine, only this one has a name without the name of a machine.
         let is_here = |peer: &&Peer| {
             peer.row.kind == PeerKind::Human && peer.row.host == *host && !peer.row.name.contains(HUMAN_AT)
         };

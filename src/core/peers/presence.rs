@@ -61,7 +61,8 @@ impl Mesh {
         self.mail.forget_deliveries_to(conn);
         self.journal.unsubscribe(conn);
         let left = self.in_savepoint(|mesh| leave(mesh, conn, "disconnected", now));
-        // Memory decides which peers are online. If the disk fails, the row just stays unchanged.
+        // The state in memory decides which peers are online, so if the disk fails, only the stored row stays out of
+        // date.
         self.turn.log_error(left);
         self.peers.attachments.close(conn);
         self.resume_waiting(now);
@@ -205,7 +206,8 @@ impl Peers {
         }
     }
 
-    /// Whether the agent has ended this session. After that, a hook that only reports the past is no sign of life.
+    /// Whether the agent has ended this session. A late hook, which reports something from before the end, does not
+    /// bring the session back.
     pub(in crate::core) fn has_ended(&self, id: &str) -> bool {
         self.get(id).is_some_and(|peer| peer.has_ended)
     }
@@ -227,10 +229,10 @@ impl Peers {
         }
     }
 
-    /// Notes the agent process from which a hook or a subcommand of a session comes, as the kernel reports it. The
-    /// process is certainly an agent if slm-mesh knows its program, or if a second hook came from it. In that case, the
-    /// session counts as online from now on, as long as the process lives. A process that starts only one hook proves
-    /// nothing.
+    /// Notes the agent process from which a hook or a subcommand of a session comes, as the kernel reports it. If
+    /// slm-mesh knows the program of the process, or if an earlier hook of the session came from the same process, the
+    /// process is certainly an agent, and the session counts as online from now on, as long as the process lives. A
+    /// process of an unknown program that starts only one hook proves nothing.
     pub(in crate::core) fn note_process(
         &mut self,
         turn: &mut Turn,
@@ -259,7 +261,8 @@ impl Peers {
         self.come_online(turn, journal, id, call.now)
     }
 
-    /// Notes that a connection no longer acts for a peer. Without any connection, the peer is offline.
+    /// Notes that a connection no longer acts for a peer. If nothing else shows that the peer is online, it is now
+    /// offline.
     pub(super) fn remove_connection(
         &mut self,
         turn: &mut Turn,
@@ -296,7 +299,7 @@ impl Peers {
         self.get_mut(id).and_then(|peer| peer.takeover_notice.take())
     }
 
-    /// Notes that a session is in a turn at this time, or, with `None`, that its turn has ended.
+    /// Notes when a session was last known to be in a turn; `None` means that its turn has ended.
     pub(in crate::core) fn set_turn_active(&mut self, turn: &mut Turn, id: &PeerId, at: Option<i64>) {
         if let Some(peer) = self.get_mut(id) {
             peer.turn_active_at = at;
@@ -315,15 +318,15 @@ impl Peers {
         }
     }
 
-    /// Notes that a subagent ended; returns whether it was the last one that kept the locks of the turn.
+    /// Notes that a subagent ended. Returns whether it was the last one that kept the locks of the turn.
     pub(in crate::core) fn end_background_task(&mut self, id: &str, task: &str) -> bool {
         let Some(peer) = self.get_mut(id).filter(|peer| !peer.background_tasks.is_empty()) else { return false };
         peer.background_tasks.retain(|running| running != task);
         peer.background_tasks.is_empty()
     }
 
-    /// Forgets the agent process of a session that has ended. The next session in the same place may take over its
-    /// name and mailbox.
+    /// Forgets the agent process of a session that has ended, so that the next session in the same directory may take
+    /// over its name and mailbox.
     pub(in crate::core) fn forget_process(&mut self, turn: &mut Turn, id: &str) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id).filter(|peer| peer.row.process.is_some()) else { return Ok(()) };
         (peer.row.process, peer.is_watched) = (None, false);
@@ -423,7 +426,7 @@ impl Peer {
             offline_since: was_online.then_some(now),
             unconfirmed: was_online,
             // A session with an MCP server counts as gone until the server reconnects. A session that has only hooks
-            // does not count as gone, because it may still be running, although the broker may have missed its end.
+            // does not count as gone, because it may still be running, but the broker may also have missed its end.
             has_left: row.pid != 0,
             ..Peer::new(row, now)
         }

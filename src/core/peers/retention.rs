@@ -47,9 +47,9 @@ impl Peers {
         Ok(())
     }
 
-    /// Forgets the ended sessions of one agent in one place, if they never had any mail and hold no lock. A chosen name
-    /// is kept, because others know it. Without this, as soon as two such sessions have ended, each new session would
-    /// leave one more peer behind, because a new session can take over neither of the two.
+    /// Forgets the ended sessions of one agent in one directory, if they never had any mail and hold no lock. A session
+    /// with a chosen name is kept, because others know the name. Otherwise, once two such sessions have ended, a new
+    /// session could take over neither of them, so each new session would leave one more peer behind.
     pub(super) fn forget_unused(
         &mut self,
         turn: &mut Turn,
@@ -81,8 +81,8 @@ impl Peers {
 }
 
 impl Mesh {
-    /// Marks as gone the peers whose time is up: HTTP clients that send no heartbeat, and sessions whose grace
-    /// period is over.
+    /// Marks the peers whose time is up as gone: HTTP clients that send no heartbeat, and sessions whose grace period
+    /// is over.
     pub(in crate::core) fn expire_peers(&mut self, now: i64) -> Result<(), Error> {
         let Peers { peers, settings, .. } = &mut self.peers;
         let due: Vec<PeerRow> = peers.due(settings, now).into_iter().map(|peer| peer.row.clone()).collect();
@@ -96,7 +96,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// Releases the locks of a session that did not come back in time.
+    /// Ends a session that did not come back in time: releases its locks, and removes it from its channels.
     fn end_grace(&mut self, id: &str, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, locks, channels, journal, .. } = self;
         let Some(peer) = peers.get_mut(id) else { return Ok(()) };

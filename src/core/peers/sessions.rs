@@ -75,7 +75,8 @@ pub static BEGIN: Op = Op {
 
 fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let is_it = |process: &&Process| process.agent.is_some_and(|agent| agent.kind == args.word("agent"));
-    // If slm-mesh does not know the agent, the nearest process counts as the agent, unless it is a known agent.
+    // If slm-mesh does not know the agent, the nearest process counts as the agent, unless it is another agent that
+    // slm-mesh knows.
     let nearest_unknown = || nearest(&ctx.ancestors).filter(|process| process.agent.is_none());
     let Some(process) = ctx.ancestors.iter().find(is_it).or_else(nearest_unknown) else {
         let text = format!(
@@ -162,9 +163,9 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     Ok(Outcome::Ready(value))
 }
 
-/// Removes the peer that this connection became before it had a key. This happens if the key belongs to another peer,
-/// which a hook registered, and nobody has used the first peer. Otherwise the first peer would remain as a further
-/// session of the agent, and nobody would read its mail. The client is told to forget the removed peer.
+/// Removes the peer that this connection became before it had a key, if the peer is unused and the key belongs to
+/// another peer, which a hook registered. Otherwise the unused peer would remain as a second session of the agent, and
+/// its mail would never be read. Returns the removed peer, so that the client can forget it.
 fn retire_placeholder(mesh: &mut Mesh, ctx: &CallContext, keyed: &PeerId) -> Result<Option<PeerId>, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let is_unused = |peer: &&Peer| {
@@ -244,7 +245,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
     }
     let Mesh { turn, peers, locks, journal, .. } = mesh;
     if is_cut {
-        // Perhaps only the network failed, and the command still runs.
+        // If only the network failed, the command still runs and may reconnect.
         locks.await_commands(conn, now);
         return Ok(());
     }
@@ -253,7 +254,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
     locks.release(turn, peers, journal, |lock| ends(&lock.holder, &lock.owner), reason, now)
 }
 
-/// Ends the waiting calls of a session that ends cleanly.
+/// Ends the waiting calls that match, because their session ends cleanly.
 pub(in crate::core) fn end_waits(turn: &mut Turn, waiting: &mut Waiting, ends: impl Fn(&WaitingCall) -> bool) {
     for call in waiting.extract(ends) {
         let text = "this session left while the call waited; attach again, then repeat the call";
@@ -342,8 +343,8 @@ impl Peers {
         let notice = match &former {
             FormerPeer::SameName(id) => {
                 let unread = mail.unread(&turn.store, id)?;
-                // If a session shows neither a key nor a process, each of its hooks finds the session by its name. That
-                // is not a takeover.
+                // Each hook of a session that has neither a key nor a process finds the session by its name, which is
+                // not a takeover.
                 let is_other = |peer: &&Peer| peer.has_left || peer.row.session_key().is_some();
                 self.get(id).filter(is_other).map(|peer| takeover_notice(peer, unread, now))
             }
@@ -365,7 +366,8 @@ impl Peers {
 
     /// The name `wanted`, or the first of `wanted-2`, `wanted-3` and so on that is free.
     pub(super) fn free_name(&self, wanted: &str) -> String {
-        // Many sessions may want the same name, so the names of all peers are looked through only once.
+        // Many sessions may want the same name, so the names of all peers are collected once instead of once per
+        // number.
         let similar = self.peers.iter().map(|peer| peer.row.name.as_str()).filter(|name| name.starts_with(wanted));
         let taken: HashSet<&str> = similar.collect();
         let is_free = |name: &String| !taken.contains(name.as_str()) && !is_reserved(name);
@@ -389,8 +391,8 @@ impl Peers {
         self.attachments.of_peer(id).any(|one| one.is_below(process))
     }
 
-    /// The sessions of one agent process: those with a connection from a descendant of the process, and those that
-    /// only hooks of the process have registered.
+    /// The sessions of one agent process: those with a connection from a descendant of the process, those that only
+    /// hooks or subcommands below the process have registered, and those with an MCP server that may still reconnect.
     pub(in crate::core) fn sessions_of_process(&self, process: &Process) -> Vec<&Peer> {
         let below = self.attachments.iter().filter(|(_, one)| one.is_below(process));
         let attached: Vec<&PeerId> = below.flat_map(|(_, one)| one.peers()).collect();
