@@ -229,7 +229,7 @@ impl Channels {
         joined.iter().try_for_each(|channel| self.remove(turn, peers, journal, channel, id, now))
     }
 
-    /// A channel as its members and other peers see it.
+    /// A channel in the form that clients see. `me` is the peer that asks.
     fn view(&self, peers: &Peers, channel: &ChannelName, me: &str, unread: &HashMap<String, i64>) -> Value {
         let members = self.members(channel);
         let names: Vec<String> = members.iter().take(NAMED_MAX).map(|id| peers.name_of(id)).collect();

@@ -17,8 +17,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub enum Outcome {
     /// The result of the operation.
     Ready(Value),
-    /// There is no result yet. The call waits for the given reason. The operation runs again when a change concerns
-    /// this reason, and at the given time (in ms) at the latest.
+    /// There is no result yet, so the call waits. The operation runs again when a change concerns the reason for the
+    /// wait, and at the given time, in ms, at the latest.
     Pending(WaitReason, i64),
 }
 
@@ -152,7 +152,7 @@ impl Mesh {
     pub fn in_savepoint<T>(&mut self, rule: impl FnOnce(&mut Mesh) -> Result<T, Error>) -> Result<T, Error> {
         let n_effects = self.turn.effect_count();
         self.turn.store.begin_call();
-        // A panic in a rule is a bug. Only the call that ran the rule fails.
+        // A panic in a rule is a bug, but only the call that ran the rule must fail.
         let ruled = catch_unwind(AssertUnwindSafe(|| rule(self)));
         let result = ruled.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, BUG))).and_then(|value| {
             self.turn.store.end_call()?;
@@ -167,8 +167,8 @@ impl Mesh {
         result
     }
 
-    /// Runs a call once. Afterwards the call is answered or waits. `place` is the place that the call had among the
-    /// waiting calls; if it waits again, it keeps this place.
+    /// Runs a call once. Afterwards the call is answered or waits. `place` is the position that the call had among the
+    /// waiting calls, if it has waited before; a call that must wait again returns to this position.
     fn step(&mut self, mut call: WaitingCall, place: Option<usize>) {
         let result = self.in_savepoint(|mesh| match (call.op.run)(mesh, &call.ctx, &call.args)? {
             Outcome::Ready(value) => Ok(Outcome::Ready(mesh.with_mail_notice(value, &call))),
@@ -227,7 +227,7 @@ impl Mesh {
 
     /// Reruns the waiting calls that a change affects, in the order in which they arrived.
     pub fn resume_waiting(&mut self, now: i64) {
-        // The answer to one call may affect other waiting calls, so this repeats until no call is answered.
+        // The answer to one call may affect other waiting calls, so this repeats until no waiting call is affected.
         for _ in 0..=self.waiting.len() {
             let dirty = std::mem::take(&mut self.turn.dirty);
             let mut start = 0;

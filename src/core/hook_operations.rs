@@ -1,7 +1,7 @@
 //! The operations that an agent's hooks call: before an edit, to show mail, and at the end of a turn.
 //!
-//! A hook identifies its session by the key that the agent gave the session. The session's MCP server has another key,
-//! or none. These operations make the hook and the MCP server one peer.
+//! A hook identifies its session by the key that the agent gave the session. The session's MCP server may have another
+//! key, or none, so these operations make sure that the hook and the server act as the same peer.
 
 use super::locks::request::{LockRequest, Repository};
 use super::locks::worktree_locks::{own_locks, watched_locks};
@@ -103,8 +103,8 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let Mesh { turn, peers, locks, journal, waiting, .. } = mesh;
     peers.set_turn_active(turn, &id, Some(ctx.now));
     if args.text("subagent").is_none() {
-        // The main agent edits, so its locks belong to this turn again: the end of a background task must not release
-        // them.
+        // An edit of the main agent shows that a turn is running, so the end of a background task must no longer
+        // release the locks of the turn.
         peers.set_background_tasks(&id, &[]);
     }
     let row = peers.get(&id).map(|peer| peer.row.clone()).unwrap_or_default();
@@ -123,8 +123,8 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         all_worktrees: false,
         renew: true,
     };
-    // If a process has several sessions, a call without a key may come from any of them. So a lock that was taken
-    // over the connection of that process blocks none of its sessions.
+    // If a process has several sessions, a call without a key may come from any of them. So a lock that was taken over
+    // a connection from this process blocks none of its sessions.
     let keyed = args.flag("keyedCalls").unwrap_or(false);
     let is_shared = |lock: &LockRow| {
         !keyed && lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder)

@@ -214,11 +214,11 @@ pub enum Change<'a> {
     MessageRejected { message: &'a Message, by: String },
     /// An entry of the shared state has a new value.
     StateChanged(&'a StateEntry),
-    /// An entry of the shared state was deleted. `reason` is set if nobody requested the deletion.
+    /// An entry of the shared state was deleted. `reason` is set unless a client deleted the entry.
     StateDeleted { entry: &'a StateEntry, reason: Option<&'a str> },
     /// A lock was granted.
     FileLocked(&'a LockRow),
-    /// A lock ended. `reason` is set if the holder did not release the lock.
+    /// A lock ended. `reason` is set unless the holder released the lock.
     FileUnlocked { lock: &'a LockRow, reason: Option<&'a str> },
     /// A client published an event.
     Custom { name: &'a str, payload: Value },
@@ -312,7 +312,7 @@ fn state_key(entry: &StateEntry) -> String {
     format!("{} {}{}", entry.namespace.len(), entry.namespace, entry.key)
 }
 
-/// At once, the value of an entry is removed from at most this many events, which takes about two milliseconds.
+/// Maximum number of events from which one call removes the value of an entry. This many take about two milliseconds.
 const BLANKED_MAX: i64 = 2_000;
 
 /// The stream of events and its subscribers.

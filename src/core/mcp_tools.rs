@@ -16,7 +16,8 @@ pub struct Tool {
     pub about: &'static str,
     /// The default action, for calls that name none.
     pub default: Option<&'static str>,
-    /// The hints readOnly, destructive and idempotent. No tool affects anything outside the mesh.
+    /// The hints readOnly, destructive and idempotent. The hint openWorld is false for every tool, because no tool
+    /// affects anything outside the mesh.
     pub hints: [bool; 3],
 }
 

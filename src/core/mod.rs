@@ -1,9 +1,9 @@
 //! The rules of the mesh, as functions of a request, the time and the store.
 //!
-//! A [`Mesh`] consists of parts: peers, locks, mail, the journal, state and federation. Each part alone may write its
-//! own memory and its own tables. A rule (the code of an operation) gets the parts that it needs. [`dispatch`] runs
-//! operations. [`transaction`] holds the open transaction, and the effects, such as answers, that leave the core after
-//! the commit.
+//! A [`Mesh`] consists of parts: peers, locks, mail, the journal, state and federation. The memory and the tables of a
+//! part are written only by that part. A rule (the code of an operation) gets the parts that it needs. [`dispatch`]
+//! runs operations. [`transaction`] holds the open transaction, and the effects, such as answers, that leave the core
+//! after the commit.
 //!
 //! **Invariant:** the core uses no clock, socket, thread or random source. The time is an argument, random numbers
 //! come from a function that the caller passes, and the caller takes the effects after the commit.
@@ -120,7 +120,7 @@ pub struct Mesh {
     ticked_at: i64,
     /// When old rows will be removed next, in ms.
     next_prune: i64,
-    /// The values of all entries that were deleted before this time are gone from the events, in ms.
+    /// For all entries that were deleted before this time, in ms, the events no longer contain any values.
     values_forgotten_since: i64,
     /// If the disk refused a write, timed work such as expiry pauses until this time, in ms.
     retry_after: i64,
@@ -133,8 +133,8 @@ impl std::fmt::Debug for Mesh {
 }
 
 impl Mesh {
-    /// Opens a mesh with its store. `random` returns unpredictable numbers. If the store records changes, what this
-    /// function writes is committed with the first turn.
+    /// Opens a mesh with its store. `random` returns unpredictable numbers. If the store records its changes, the
+    /// writes of this function are committed with the first turn.
     ///
     /// # Errors
     /// When the store cannot be read or written.

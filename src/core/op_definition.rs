@@ -147,7 +147,7 @@ impl Arg {
 pub enum Auth {
     /// The caller must be a known peer.
     Required,
-    /// Anybody may call. A known peer gets a fuller answer.
+    /// Any caller is accepted. A known peer gets a fuller answer.
     Optional,
     /// The caller is an agent's hook, and the rule itself finds the session.
     Hook,
@@ -167,7 +167,7 @@ pub struct Op {
     pub verb: Option<&'static str>,
     /// The MCP tool and its action, if the operation belongs to a tool.
     pub tool: Option<(&'static str, Option<&'static str>)>,
-    /// Whether a client may repeat a call by itself after it has lost the connection.
+    /// Whether a client that has lost the connection may repeat a call without asking its user.
     pub repeatable: bool,
     /// The function that runs the operation.
     pub run: fn(&mut Mesh, &CallContext, &Args) -> Result<Outcome, Error>,

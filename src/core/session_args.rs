@@ -32,7 +32,7 @@ pub(crate) const NAMING: [Arg; 12] = [
     arg("transcript", limits::PATH_MAX, "Path of the session's transcript; empty means that nobody may read it"),
 ];
 
-/// The arguments of [`NAMING`], but all of them optional. They are for calls whose connection may identify the session.
+/// The arguments of [`NAMING`], but all of them optional, for calls on a connection that may identify the session.
 pub(crate) const OPTIONAL_NAMING: [Arg; 12] = {
     let mut all = NAMING;
     let mut n = 0;

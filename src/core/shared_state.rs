@@ -249,10 +249,10 @@ pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64
     Ok(())
 }
 
-/// Removes a bounded number of tombstones of entries that were deleted long ago, and values of entries that were deleted
-/// from `since` on from events that still show them. An entry that changed thousands of times leaves more such events
-/// than its deletion may take the time for. Returns the time from which the next call must look, and whether more is
-/// left to do now.
+/// Removes a bounded amount of old data: the tombstones of entries that were deleted long ago, and the values that
+/// events still show of entries that were deleted at `since` or later. Such values remain if an entry changed thousands
+/// of times, because its deletion clears only a limited number of events. Returns the `since` for the next call, and
+/// whether more is left to do now.
 pub(super) fn prune(turn: &mut Turn, since: i64, now: i64) -> Result<(i64, bool), Error> {
     turn.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
     let deleted = turn.store.deleted_entries(since, limits::PRUNE_STEP)?;
@@ -262,7 +262,8 @@ pub(super) fn prune(turn: &mut Turn, since: i64, now: i64) -> Result<(i64, bool)
         }
     }
     let last = deleted.last().map_or(since, |entry| entry.updated);
-    // If all of them were deleted at the same time, the next call must get beyond that time.
+    // If all these entries were deleted at `since`, the next call must start later, or it would find the same entries
+    // again.
     let is_full = deleted.len() == limits::PRUNE_STEP as usize;
     Ok((if is_full && last == since { last + 1 } else { last }, is_full))
 }
@@ -275,7 +276,7 @@ fn deleted(entry: &StateEntry, now: i64) -> StateEntry {
 /// Replaces an entry by its tombstone, and removes the values of the entry from the events.
 fn put_deleted(turn: &mut Turn, gone: &StateEntry) -> Result<(), Error> {
     turn.store.put_entry(gone)?;
-    // What is left in the events is removed in `prune`.
+    // If further events still show values of the entry, `prune` removes these values later.
     Journal::forget_values(turn, gone)?;
     Ok(())
 }

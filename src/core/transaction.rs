@@ -74,7 +74,8 @@ impl Turn {
         self.effects.push(effect);
     }
 
-    /// Logs the error if a rule failed. No caller waits for the result of this rule.
+    /// Logs the error of a rule that failed. The error goes to the log because no caller waits for the result of this
+    /// rule.
     pub(super) fn log_error<T>(&mut self, result: Result<T, Error>) {
         if let Err(error) = result {
             self.push(Effect::Log(error));
@@ -100,8 +101,8 @@ impl Turn {
     pub(super) fn undo_call(&mut self) -> bool {
         let wrote = self.store.call_wrote();
         if let Err(error) = self.store.undo_call() {
-            // The state of the database file is uncertain, so the whole turn is given up. The earlier answers of
-            // this turn are no longer true. Instead of them, the commit sends this error.
+            // The state of the database file is uncertain, so the whole turn is given up. The earlier answers of this
+            // turn are no longer true, so the commit replaces them with this error.
             self.store.rollback();
             let error = Error::from(error);
             self.broken = Some(error.clone());

@@ -47,7 +47,8 @@ impl Mesh {
         self.rest();
     }
 
-    /// Makes timed work pause after a rollback, because the same work would only fail again.
+    /// Makes memory agree with the database again after a rollback, and makes timed work pause, because the same work
+    /// would only fail again.
     fn rest(&mut self) {
         self.reload();
         self.retry_after = self.ticked_at + limits::REST_MS;
@@ -86,8 +87,8 @@ impl Mesh {
         self.turn.log_error(done);
     }
 
-    /// Copies what the checkpointer has just left of a long write-ahead log. An error need not be reported, because the
-    /// log stays complete; if the disk fails, the next commit reports it.
+    /// Copies the part of a long write-ahead log that the checkpointer has just left uncopied. An error need not be
+    /// reported, because the log stays complete. If the disk has failed, the next commit reports the error.
     pub fn copy_rest_of_log(&mut self) {
         let _ = self.turn.store.copy_rest_of_log();
     }

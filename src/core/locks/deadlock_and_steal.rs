@@ -12,11 +12,11 @@ use crate::core::{CallContext, Mesh};
 use crate::store::{LockRow, Message};
 use serde_json::{Value, json};
 
-/// How many names of waiting peers a row shows.
+/// Maximum number of waiting peers that the row of a lock names.
 const NAMES_MAX: usize = 8;
 
-/// Somebody who holds or requests a lock: a peer, together with the owner of the lock (the peer itself, or a turn, a
-/// subagent or a command of the peer).
+/// The holder of a lock, or a peer that requests one, together with the owner of the lock (the peer itself, or a turn,
+/// a subagent or a command of the peer).
 type Party<'a> = (&'a PeerId, &'a LockOwner);
 
 fn party(lock: &LockRow) -> Party<'_> {
@@ -56,7 +56,8 @@ impl Locks {
         self.conflicts(parts.peers, request).iter().try_for_each(|lock| self.take_from_holder(parts, ctx, lock))
     }
 
-    /// Takes one grant away from its holder. Only a person may do this. Returns false if the grant has already ended.
+    /// Takes one path of a grant away from its holder. Only a person may do this. Returns false if the lock on this
+    /// path has already ended.
     pub(super) fn take_grant(
         &mut self,
         parts: &mut StealParts,

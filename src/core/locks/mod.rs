@@ -170,8 +170,8 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         locks.refuse_cycle(peers, waiting, &request, &conflicts)?;
         return Ok(Outcome::Pending(WaitReason::Locks(request.into()), until));
     }
-    // A session that has disconnected would not learn that it got the lock, so it does not get the lock yet. It keeps
-    // its place in the queue, because it may return.
+    // A session that has disconnected would not learn that it got the lock, so its request is not granted yet. The
+    // request keeps its place in the queue, because the session may return.
     if ctx.until.is_some() && peers.get(&request.holder).is_some_and(Peer::is_gone) {
         let name = peers.name_of(&request.holder);
         return match until {
@@ -206,8 +206,8 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
         repo: Repository::new(text("repo", me.repo), text("gitRoot", me.git_root)),
         host: peers.host_of(ctx.conn),
         all_worktrees: args.text("scope") == Some("repo"),
-        // Two scripts of one person make two separate requests. But if an agent requests a lock that it already holds,
-        // it renews the lock.
+        // If an agent requests a lock that it already holds, it renews the lock. A person must ask for the renewal,
+        // because two scripts of one person make two separate requests.
         renew: args.flag("renew").unwrap_or(!peers.is_human(ctx.me())),
     })
 }

@@ -48,8 +48,8 @@ pub struct LockRequest {
     pub host: String,
     /// Whether the lock is to cover all work trees of the repository.
     pub all_worktrees: bool,
-    /// Whether a person's request renews a lock that the person already has. If false, that lock conflicts with the
-    /// request. A request of an agent always renews the agent's own lock.
+    /// Whether a person's request renews a lock that the person already holds. If false, that lock conflicts with the
+    /// request. An agent's request always renews the agent's own lock.
     pub renew: bool,
 }
 
@@ -60,7 +60,8 @@ impl LockRequest {
         lock.holder == self.holder && is_own && !lock.owner.excludes(&self.owner)
     }
 
-    /// Makes the lock for one of the paths. It is a renewal of the `old` lock, or a new lock with `token`.
+    /// Makes the lock for one of the paths: a renewal of the `old` lock if there is one, and otherwise a new lock with
+    /// `token`.
     pub(super) fn grant(&self, path: &str, old: Option<&LockRow>, token: i64, now: i64) -> LockRow {
         // An edit may renew a lock that the agent requested explicitly. Such a lock still belongs to the peer, and
         // its lease is not shortened.
@@ -120,7 +121,8 @@ impl<'a> LockMatcher<'a> {
 
 impl LockMatcher<'_> {
     /// Whether the request and a lock overlap only because one work tree is inside another. A folder or glob of the
-    /// outer work tree covers nothing in the inner one, unless its path begins inside the inner work tree.
+    /// outer work tree covers nothing in the inner one, unless the path of the folder or glob begins inside the inner
+    /// one.
     fn is_in_other_tree(&self, lock: &LockRow) -> bool {
         let (Some(repo), Some(lock_repo), Some(lock_path)) = (&self.request.repo, &lock.repo, &lock.repo_path) else {
             return false;
@@ -148,7 +150,7 @@ impl Locks {
         self.conflicting(peers, request).cloned().collect()
     }
 
-    /// The locks that conflict with a request. They are computed one by one as the iterator is read.
+    /// The locks that conflict with a request, found one by one as the iterator advances.
     pub(in crate::core) fn conflicting<'a>(
         &'a self,
         peers: &'a Peers,

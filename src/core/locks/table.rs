@@ -19,8 +19,8 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub struct Locks {
     pub(super) locks: Vec<LockRow>,
-    /// Commands that lost their connection because the broker restarted or the connection to another machine broke.
-    /// They may still reconnect.
+    /// Commands that lost their connection, because the broker restarted or the network to another machine failed. They
+    /// may still reconnect.
     orphans: Vec<Orphan>,
     /// For each connection, the commands whose locks end with the connection.
     commands: HashMap<ConnId, Vec<(PeerId, LockOwner)>>,
@@ -88,8 +88,8 @@ impl Locks {
         [expiry, orphans].into_iter().flatten().min()
     }
 
-    /// Ends the locks that have expired, and the locks of commands that did not reconnect in time. While a command
-    /// keeps its connection open, its lock does not expire, even if nobody renews it.
+    /// Ends the locks that have expired, and the locks of commands that did not reconnect in time. The lock of a
+    /// command does not expire while its connection is open or may still be restored, even if the lock is not renewed.
     pub(in crate::core) fn expire(
         &mut self,
         turn: &mut Turn,

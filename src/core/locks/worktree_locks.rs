@@ -42,7 +42,7 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         ..LockRequest::default()
     };
     // A lock that was requested over a connection from the caller's agent process may belong to any session of that
-    // process. Such a lock blocks none of these sessions, just as it does not block their edits.
+    // process. Such a lock blocks none of these sessions; `hook_operations` makes the same exception for edits.
     let is_shared =
         |lock: &LockRow| lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder);
     let rows = watched_locks(locks, peers, &request, args.word("project"), is_shared);
