@@ -1,4 +1,5 @@
-//! Shared state: small values under keys. Each key has a version, which only increases.
+//! Shared state: small values under keys. Each key has a version, which increases with every change as long as the
+//! entry or its tombstone is kept.
 //!
 //! **Invariant:** only this module writes entries.
 

@@ -201,7 +201,7 @@ impl Recorder {
     }
 }
 
-/// A changeset that is being read. [`DecodedChanges::next_row`] returns one row after the other.
+/// A changeset that is being read, one row after another, by [`DecodedChanges::next_row`].
 pub(super) struct DecodedChanges<'a> {
     /// The SQL of each statement.
     pub(super) statements: Vec<&'a str>,

@@ -49,7 +49,7 @@ impl Store {
         Ok(())
     }
 
-    /// How many unread messages a peer has in each channel. The index of unread messages gives the counts.
+    /// How many unread messages a peer has in each channel. Only the peer's unread messages are read.
     pub fn unread_in_channels(&self, recipient: &str) -> StoreResult<Vec<(String, i64)>> {
         let sql = "SELECT recipient_group, count(*) FROM message INDEXED BY message_unread \
                    WHERE recipient = (SELECT num FROM peer_number WHERE id = ?1) AND state < 2 \

@@ -12,8 +12,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// How many sequence numbers are reserved at once. The broker waits for the disk once per block, that is, once per
-/// this many messages, events or grants.
+/// How many sequence numbers are reserved at once. The broker waits for the disk once per block, that is, once for this
+/// many messages, events or grants.
 const BLOCK: i64 = 4096;
 
 /// The counters in the database. They are written once per turn.
@@ -122,7 +122,7 @@ fn file_error(path: &Path, error: &io::Error) -> StoreError {
 }
 
 impl Store {
-    /// Writes the counters if they have changed since the last write.
+    /// Writes the counters if they have changed since the last commit.
     pub(super) fn write_counters(&mut self) -> StoreResult<()> {
         let c = self.counters;
         if c != self.counters_stored {

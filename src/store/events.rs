@@ -28,7 +28,7 @@ pub struct EventFilter<'a> {
     pub types: &'a [&'a str],
     /// Only events after this sequence number.
     pub after: i64,
-    /// Read the newest events first, instead of the oldest events after `after`.
+    /// Read the newest events first, instead of the oldest ones.
     pub newest: bool,
     /// Read at most this many events.
     pub limit: i64,

@@ -1,7 +1,7 @@
 //! Scans messages in steps of limited size: the messages of a peer, of a channel or of a conversation, or all messages.
 //!
-//! There is no index of words. With SQLite's FTS5, sending a text of 200 bytes took three times as long when we
-//! measured it. Without an index, a scan of 100,000 such texts takes a tenth of a second on a busy machine.
+//! There is no index of words: when we measured it, SQLite's FTS5 tripled the time needed to send a text of 200 bytes.
+//! Without an index, a scan of 100,000 such texts takes a tenth of a second on a busy machine.
 
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
@@ -84,7 +84,7 @@ const STATE: usize = 5;
 const REPLY_TO: usize = 6;
 const BODY: usize = 7;
 
-/// The sequence numbers of the first and the last copy of one send.
+/// The sequence numbers of the first and the last copy of one sent message.
 type Copies = (i64, i64);
 
 impl Store {
@@ -108,8 +108,8 @@ impl Store {
             let (seq, body) = (row.get(SEQ)?, row.get_ref(BODY)?.as_str().map_err(rusqlite::Error::from)?);
             n_rows += 1;
             n_bytes += body.len();
-            // Two parts of the query find a message that a peer sent to itself. If one of them left such messages out,
-            // it could read any number of rows before it found one.
+            // Two parts of the query find a message that a peer sent to itself, so the second row is skipped here. If
+            // one part left such messages out, SQLite might read any number of rows before it found one to return.
             if last == Some(seq) {
                 continue;
             }
@@ -145,7 +145,7 @@ impl Store {
                 ]
             }
             ScanSource::Channel(name) => vec![(
-                // SQLite uses a partial index only if the query repeats the condition of the index.
+                // SQLite uses a partial index only if the query repeats the condition of that index.
                 "INDEXED BY message_channel WHERE recipient_group = ? AND recipient_group >= '#' \
                  AND recipient_group < '$'"
                     .into(),

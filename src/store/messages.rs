@@ -213,7 +213,7 @@ impl Store {
         let mut query = self.db.prepare_cached(&sql)?;
         let mut size = 0;
         let fits = |row: &rusqlite::Result<Message>| {
-            // The first message is always read, however long it is.
+            // The first message is always read, no matter how long it is.
             let fits = size == 0 || filter.bytes == 0 || size <= filter.bytes;
             size += row.as_ref().map_or(0, |message| message.body.len().max(1));
             fits

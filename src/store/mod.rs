@@ -1,5 +1,5 @@
-//! The only module that uses SQL. It has one SQLite file and one writer, and its functions read and write what the mesh
-//! deals with, such as messages and locks.
+//! The only module that uses SQL. There is one SQLite file with one writer, and the functions of this module read and
+//! write the mesh's records in it, such as messages and locks.
 //!
 //! All changes of rows go through `writes`, so that they can be recorded and applied to another database.
 //!
@@ -45,8 +45,8 @@ use std::path::Path;
 /// Why a call to the store failed.
 #[derive(Debug)]
 pub enum StoreError {
-    /// A newer slm-mesh has written the database or a changeset. The first number is the format that it used, and the
-    /// second number is the newest format that this slm-mesh knows.
+    /// A newer slm-mesh has written the database or a changeset. The first number is the format that the newer slm-mesh
+    /// used, and the second number is the newest format that this slm-mesh knows.
     Newer(i64, i64),
     /// The file is damaged, or it is not a database.
     Corrupt(String),
@@ -119,9 +119,9 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Copies the log. The writer can restart the log only once all of it has been copied, so changes that arrive
-    /// during the copying are copied, too. Returns whether the log is long and the writer should copy the last of it,
-    /// because the writer adds changes faster than this thread copies them.
+    /// Copies the log. The writer can restart the log only once all of it has been copied, so this function tries a few
+    /// times to copy what arrives during the copying, too. Returns whether the log is so long that the writer should
+    /// copy the rest itself, because the writer may add changes faster than this thread copies them.
     pub fn run(&self) -> StoreResult<bool> {
         let mut pages = 0;
         for _ in 0..4 {
@@ -135,15 +135,15 @@ impl Checkpointer {
     }
 }
 
-/// Copies the log into the database without waiting for readers. Returns the pages in the log, and how many of them are
-/// in the database now.
+/// Copies the log into the database without waiting for readers. Returns how many pages the log has, and how many of
+/// them are in the database now.
 fn copy_log(db: &Connection) -> StoreResult<(i64, i64)> {
     Ok(db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?)
 }
 
-/// From this length on, in pages of 4 KiB, the writer copies the last of the log after a run of the checkpointer.
+/// From this length on, in pages of 4 KiB, the writer copies the rest of the log after each run of the checkpointer.
 const LONG_LOG_PAGES: i64 = 3000;
-/// From this length on, in pages of 4 KiB, a commit copies the log, however much of it is left to copy.
+/// From this length on, in pages of 4 KiB, a commit copies the log, no matter how much of it is left to copy.
 const LONGEST_LOG_PAGES: i64 = 5500;
 
 /// The database of one mesh.
@@ -152,7 +152,7 @@ pub struct Store {
     db: Connection,
     open: bool,
     call: CallState,
-    /// The stored counters, including uncommitted changes.
+    /// The counters, including changes that are not committed yet.
     pub counters: Counters,
     counters_stored: Counters,
     counters_before_call: Counters,
@@ -175,7 +175,7 @@ impl Store {
         let mut store = Store::prepare(db)?;
         let reserved = ReservedNumbers::open(path)?;
         store.counters.raise_to(reserved.floor());
-        // The row of counters need not be written now, because the file of reserved numbers contains the numbers.
+        // The row of counters need not be written now, because the file of reserved numbers contains these values.
         (store.counters_before_call, store.counters_stored) = (store.counters, store.counters);
         store.reserved = Some(reserved);
         Ok(store)
@@ -188,8 +188,8 @@ impl Store {
 
     fn prepare(mut db: Connection) -> StoreResult<Store> {
         db.set_prepared_statement_cache_capacity(64);
-        // Without this, SQLite looks at the values of parameters when it considers a partial index, and then prepares
-        // the statement again for each new value. That took half of the time needed to store a message with an
+        // Without this setting, SQLite looks at the values of parameters when it considers a partial index, and then
+        // prepares the statement again for each new value. That took half of the time needed to store a message with an
         // idempotency key.
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         // Users may read the database while the broker runs. A reader may lock the database for a moment, so the broker
@@ -321,8 +321,9 @@ impl Store {
         self.reserved.as_mut().map_or(Ok(()), |reserved| reserved.give_back(&counters))
     }
 
-    /// Copies what the checkpointer has just left of a long log, so that the next commit restarts the log. Little is
-    /// left then, so this takes a fraction of the time that SQLite would need within some later commit.
+    /// Copies the part of a long log that the checkpointer has just left uncopied, so that the next commit restarts the
+    /// log. Little is left at that moment, so this takes a fraction of the time that SQLite would need to copy the log
+    /// within a later commit.
     pub fn copy_rest_of_log(&mut self) -> StoreResult<()> {
         copy_log(&self.db).map(|_| ())
     }
@@ -354,8 +355,8 @@ impl Store {
         Ok(self.db.query_row("SELECT EXISTS (SELECT 1 FROM lock)", [], |row| row.get(0))?)
     }
 
-    /// The version of the tables. Each entry of a log carries it, because an older program can't apply changes to
-    /// columns that it does not know.
+    /// The version of the tables. Each entry of a log contains the version, because an older program can't apply
+    /// changes to columns that it does not know.
     pub fn schema() -> u32 {
         MIGRATIONS.len() as u32
     }

@@ -1,4 +1,4 @@
-//! Reads and writes rows. Each value is written beside the name of its column, so that nobody has to count positions.
+//! Reads and writes rows. Each value stands beside the name of its column, so that no positions have to be counted.
 
 use rusqlite::Row;
 use rusqlite::types::FromSql;

@@ -30,8 +30,8 @@ pub struct PeerRow {
     pub repo: Option<String>,
     /// The peer's own summary of its work.
     pub summary: String,
-    /// The path of the agent's transcript of this session, as the agent's hooks report it. The path is not trusted:
-    /// whoever opens the file must check it.
+    /// The path of the agent's transcript of this session, as the agent's hooks report it. The path is not trusted, so
+    /// whoever opens the file must check the path.
     pub transcript: Option<String>,
     /// The machine on which the peer runs.
     pub host: String,

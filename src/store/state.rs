@@ -15,7 +15,7 @@ pub struct StateEntry {
     pub key: String,
     /// The value of the entry, unless the entry was deleted.
     pub value: Option<String>,
-    /// How often the value of this key has changed.
+    /// How many times this key has changed, including deletions.
     pub version: i64,
     /// The peer that changed the entry last.
     pub by: PeerId,

@@ -1,16 +1,16 @@
 //! The only module that changes rows. It can record the changes of each turn, and apply changes that another
 //! database has recorded.
 //!
-//! **Invariant:** a statement has the same effect on every database that has the same rows. It names the rows to change
-//! by their keys. If `LIMIT` or SQLite's row numbers select the rows, a separate query looks up the keys of these rows
-//! first.
+//! **Invariant:** a statement has the same effect on every database that has the same rows, because it names the rows
+//! to change by their keys. To change rows that `LIMIT` or SQLite's row numbers select, a separate query first looks up
+//! their keys.
 
 use super::changeset::{Changeset, Recorder, damaged};
 use super::{CallState, Store, StoreError, StoreResult, counters};
 use crate::base::ids::LogId;
 use rusqlite::ToSql;
 
-/// A recorded statement begins with one of these words. Any other statement does not come from this program.
+/// A recorded statement begins with one of these words. A statement that begins differently comes from another program.
 const VERBS: [&str; 3] = ["INSERT ", "UPDATE ", "DELETE "];
 
 /// The name in the `meta` table under which the log position is stored.
@@ -23,7 +23,7 @@ pub struct LogPosition {
     pub log: LogId,
     /// The index of the last entry that the database contains.
     pub index: u64,
-    /// The time of the mesh's clock that the entry contains, in ms.
+    /// The time that this entry contains, from the clock of the mesh, in ms.
     pub now: i64,
 }
 
