@@ -17,9 +17,9 @@
 //! - [`cli`]: verbs, help, man page and completions, derived from the operations
 //! - [`sys`]: time, randomness, environment, files and processes
 //!
-//! **Invariant:** imports go only in the direction `cli → agents, mcp → client, broker → remote → wire → core → store →
-//! base`. `broker` and `client` do not import each other, and `discovery` does not import the mesh. `core`, `store` and
-//! `wire` use no clock, socket, thread or randomness. tests/tidy checks all of this.
+//! **Invariant:** imports go only in the direction `cli → {agents, mcp} → {client, broker} → remote → wire → core →
+//! store → base`. `broker` and `client` do not import each other, and `discovery` imports only `base` and `sys`.
+//! `core`, `store` and `wire` use no clock, socket, thread or randomness. tests/tidy checks all of this.
 
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]

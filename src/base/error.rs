@@ -1,7 +1,8 @@
-//! The errors of the whole program. One row of a table gives the RPC code, the HTTP status and the exit code of
-//! each kind of error.
+//! The errors of the whole program. A table with one row per kind of error gives the RPC code, the HTTP status and the
+//! exit code of each kind.
 //!
-//! The text of an error names the thing, the cause and the cure. The text is in lower case and has no full stop.
+//! The text of an error says what failed, why it failed, and what to do about it. The text is in lower case and has no
+//! full stop.
 
 use serde_json::{Value, json};
 
@@ -100,7 +101,7 @@ impl ErrorKind {
 pub struct Error {
     /// The kind of the error.
     pub kind: ErrorKind,
-    /// A sentence for people that names the thing, the cause and the cure.
+    /// A sentence for people: what failed, why it failed, and what to do about it.
     pub text: String,
     /// Facts for programs, such as the conflicting lock or the current version.
     pub data: Option<Value>,

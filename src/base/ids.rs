@@ -3,13 +3,13 @@
 
 use super::{limits, untrusted_text};
 
-/// Maximum length of an agent's key for a session, in bytes. A longer text may have been cut, so it does not count as a
-/// key.
+/// Maximum length of an agent's key for a session, in bytes. A longer key may have been truncated before it reached
+/// this program, so it can't identify a session.
 const SESSION_KEY_MAX: usize = 4096;
 
-/// Shortens an agent's key for a session to a length that the mesh accepts. Returns an empty text if the given text is
-/// too long to be a key. A long key is replaced by its hash and not cut, because two keys with the same beginning
-/// belong to two sessions.
+/// Shortens an agent's key for a session to a length that the mesh accepts. A long key is replaced by its hash and not
+/// truncated, because two keys with the same beginning belong to two sessions. Returns an empty string if the key is
+/// longer than `SESSION_KEY_MAX`.
 pub fn session_key(key: &str) -> String {
     if key.len() <= limits::WORD_MAX {
         key.to_owned()
@@ -90,7 +90,7 @@ text_id! {
     MeshUrl
 }
 
-/// The id of the log that several hubs share: a random number. The hub that began the log chose this number.
+/// The id of the log that several hubs share: a random number that was chosen by the hub that created the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogId(pub u128);
 
@@ -121,7 +121,7 @@ impl ChannelName {
         text.starts_with(ChannelName::MARK)
     }
 
-    /// The channel that a string names, with or without the `#`. Case does not matter.
+    /// Parses the name of a channel, with or without the `#`. Case does not matter.
     ///
     /// # Errors
     /// What is wrong with the text, and what is allowed.
@@ -148,9 +148,9 @@ impl std::fmt::Display for ChannelName {
 
 /// Converts the sequence numbers of messages and events to the ids that clients see, and back.
 ///
-/// The ids have the form of UUIDs version 4. The last 48 bits are the sequence number, so the database needs no
-/// index of ids. The other bits are random and different in each mesh, so no mesh mistakes an id of another mesh
-/// for its own.
+/// The ids have the form of UUIDs version 4. The last 48 bits are the sequence number, so the database can find a row
+/// by its id without an index of ids. The other bits are random and different in each mesh, so no mesh mistakes an id
+/// of another mesh for its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PublicIds(u128);
 

@@ -18,7 +18,8 @@ pub const REASON_MAX: usize = 500;
 pub const PATH_MAX: usize = 4096;
 /// Maximum number of paths in one lock call. To lock more files, a client uses a glob.
 pub const PATHS_MAX: usize = 64;
-/// Maximum number of files in one edit. A patch that changes more files is not checked as an edit.
+/// Maximum number of files in one call of a hook or the commit guard. Longer lists take several calls. Of the files
+/// that one shell command or one MCP tool would write, only this many are checked.
 pub const EDIT_FILES_MAX: usize = 512;
 /// Maximum number of locked files that the hooks of one session watch. Each command costs one `stat` per watched file.
 pub const WATCHED_FILES_MAX: usize = 256;
@@ -26,8 +27,8 @@ pub const WATCHED_FILES_MAX: usize = 256;
 pub const LOCKS_MAX: usize = 4096;
 /// Maximum number of items in an argument that is a list, such as types or ids.
 pub const LIST_MAX: usize = 100;
-/// Maximum nesting of a JSON object that is passed on. The answer that contains the object adds a few levels, and
-/// JSON readers stop at 128.
+/// Maximum nesting of a JSON object that the mesh passes on. The answer that contains the object adds a few levels, and
+/// JSON parsers such as serde_json accept at most 128.
 pub const DEPTH_MAX: usize = 64;
 /// Maximum number of rows that one call of an old HTTP route may return.
 pub const ROWS_MAX: i64 = 1000;
@@ -77,19 +78,20 @@ pub const COMMAND_LEASE_MS: i64 = 600_000;
 pub const LINKED_MAX: usize = 500;
 /// A linked mesh that has not answered for this long (three polls) counts as silent, and its peers as offline.
 pub const LINK_SILENT_MS: i64 = 90_000;
-/// How long timed work waits before it writes again after the disk refused a write. Without the pause, the loop would
-/// spin and the log would fill.
+/// How long the work that becomes due with time (expiry and housekeeping) pauses after the disk has refused a write.
+/// Without the pause, the loop would spin and the log would fill.
 pub const REST_MS: i64 = 1_000;
 /// A wakeup waits until no message has arrived for this long, so that several messages cause only one wakeup. A session
 /// that is working will have read them by then.
 pub const WAKE_COALESCE_MS: i64 = 1_000;
-/// If no hook of a turn has run for this long, the turn may have been cut off.
+/// If no hook of an agent's turn has run for this long, the turn counts as over, because the end of an interrupted turn
+/// is not reported.
 pub const TURN_QUIET_MS: i64 = 2 * 60_000;
 /// If a wakeup has no effect within this time, the next way to wake the session is tried.
 pub const WAKE_AGAIN_MS: i64 = 30_000;
 /// The window in which a session is woken at most `WAKES_MAX` times. The mesh remembers wakeups for this long.
 pub const WAKE_WINDOW_MS: i64 = 3_600_000;
-/// Maximum number of wakeups of one session in the window. Each wakeup starts a turn that somebody pays for.
+/// Maximum number of wakeups of one session in the window. Each wakeup starts a turn, which may cost money.
 pub const WAKES_MAX: usize = 6;
 /// How long mail is kept, whether or not it was read.
 pub const MAIL_KEPT_MS: i64 = 7 * DAY_MS;
@@ -97,8 +99,8 @@ pub const MAIL_KEPT_MS: i64 = 7 * DAY_MS;
 pub const EVENTS_KEPT_MS: i64 = 2 * DAY_MS;
 /// An offline peer without mail or locks is forgotten after this time.
 pub const AWAY_KEPT_MS: i64 = 30 * DAY_MS;
-/// How often housekeeping runs. It never wakes the broker: when it is due, it waits for a turn of the broker's loop
-/// that has another reason.
+/// How often housekeeping runs. Housekeeping never wakes the broker: when it is due, it runs in the next turn of the
+/// broker's loop that has another reason.
 pub const PRUNE_EVERY_MS: i64 = 10 * 60_000;
 /// One day in milliseconds.
 pub const DAY_MS: i64 = 86_400_000;

@@ -87,8 +87,8 @@ pub struct PathMatcher<'a> {
 const STEPS_MAX: u64 = 200_000;
 /// How many bytes of a path count as one step.
 const BYTES_A_STEP: usize = 16;
-/// How many steps it takes to compare a pattern with a path, and to compare two names of which at least one is a
-/// pattern.
+/// How many steps it takes to compare a pattern with a path, and to compare two component names if at least one of them
+/// is a pattern.
 const STEPS_A_PAIR: usize = 4;
 const STEPS_A_NAME: usize = 32;
 
@@ -118,7 +118,7 @@ impl<'a> PathMatcher<'a> {
         self.meets(&self.patterns, path) || self.meets(&self.parts, path)
     }
 
-    /// Whether `path` is below one of the plain files. If it is, that file must be a folder.
+    /// Whether `path` is below one of the plain paths. If it is, that plain path must be a folder.
     fn has_folder_of(&self, path: &str) -> bool {
         let mut folders = path.match_indices('/').map(|(at, _)| &path[..at]);
         !self.files.is_empty() && folders.any(|folder| self.files.binary_search(&folder).is_ok())
@@ -179,10 +179,10 @@ fn tell_apart(a: &str, b: &str) -> bool {
     firsts.is_some_and(|(a, b)| a != b)
 }
 
-/// Removes the plain beginning and end of two patterns, up to the first wildcard and after the last one. Returns `None`
-/// if the removed parts differ, as they do for most pairs. The time for this grows with the length of the patterns,
-/// while the time for the tables below grows with the square of the length. This matters because each request is
-/// compared with all locks.
+/// Removes from two patterns everything before the first wildcard and after the last wildcard, as long as both patterns
+/// agree there. Returns `None` if they differ there, as most pairs do. This takes linear time, while the tables in
+/// `any_path` and `any_name` take quadratic time. The difference matters because each request is compared with all
+/// locks.
 fn without_ends<'a, T>(
     mut a: &'a [T],
     mut b: &'a [T],
@@ -210,7 +210,7 @@ fn without_ends<'a, T>(
     Some((a, b))
 }
 
-/// Uses up the steps for a table of this size. Returns false if too few steps are left.
+/// Deducts the steps for a table of this size. Returns false if too few steps are left.
 fn may_spend(steps: &Cell<u64>, a: usize, b: usize) -> bool {
     let left = steps.get().checked_sub((a as u64 + 1) * (b as u64 + 1));
     steps.set(left.unwrap_or(0));

@@ -1,4 +1,4 @@
-//! Processes, as evidence of who makes a call.
+//! Describes processes. The mesh uses them as evidence of which session makes a call.
 
 /// Identifies a process. The process id alone is not enough, because the kernel reuses ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,8 @@ pub struct AgentProgram {
 }
 
 impl Process {
-    /// Whether both are the same process. Process ids are reused, so the start times are compared as well.
+    /// Whether this and the other value identify the same process. Process ids are reused, so the start times are
+    /// compared as well.
     pub fn is_same(&self, other: &Process) -> bool {
         (self.pid, self.start) == (other.pid, other.start)
     }

@@ -50,13 +50,13 @@ pub enum MessageState {
     /// The mesh has committed the message.
     #[default]
     Accepted,
-    /// The message was handed to a channel: a tool result, a hook's output or a push.
+    /// The message was offered to the recipient through a tool result, a hook's output or a push.
     Offered,
     /// The result that contains the message has been output completely.
     Read,
     /// The recipient has answered or acknowledged the message.
     Acked,
-    /// The message expired before anybody read it.
+    /// The message expired before the recipient read it.
     Expired,
     /// The recipient belongs to a linked mesh, which has accepted the message.
     Forwarded,
@@ -152,8 +152,8 @@ impl LockOwner {
         matches!(self, LockOwner::Turn | LockOwner::Subagent(_))
     }
 
-    /// Whether two owners that belong to the same peer exclude each other. Two commands do, and so do two
-    /// subagents.
+    /// Whether two locks of the same peer exclude each other if these are their owners. Two different commands do, and
+    /// so do two different subagents.
     pub fn excludes(&self, other: &LockOwner) -> bool {
         match (self, other) {
             (LockOwner::Command(one), LockOwner::Command(two)) => one != two,
@@ -188,9 +188,9 @@ impl LockOwner {
 /// The result of an attempt to wake a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WakeupOutcome {
-    /// The channel accepted the wakeup.
+    /// The wakeup was sent without an error.
     Sent,
-    /// The channel failed for this reason.
+    /// The wakeup could not be sent, for this reason.
     Failed(String),
     /// No wakeup was sent, because these agents would wake each other again and again.
     HeldBack,

@@ -188,13 +188,13 @@ pub fn visible_json(json: String) -> String {
 mod tests {
     use super::*;
 
-    /// Text from others could use these characters to imitate a frame or to end one.
+    /// Strings that delimit quoted text. Text from others could contain them to imitate a quotation or to end one.
     const FRAME: [&str; 4] = ["", "\"", "> ", "\n"];
 
     /// Texts that together contain all characters of Unicode, a few thousand in each text. Each character stands
-    /// between two copies of a frame.
+    /// between two copies of one of the strings in `FRAME`.
     fn every_char_in(frame: &str) -> impl Iterator<Item = String> {
-        // The planes between these two ranges contain no characters.
+        // Unicode assigns no characters to the planes between these two ranges.
         let starts = (0..0x4_0000).chain(0xe_0000..=char::MAX as u32).step_by(0x1000);
         starts.map(move |start| {
             let chars = (start..start + 0x1000).filter_map(char::from_u32);

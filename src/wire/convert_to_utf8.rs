@@ -1,8 +1,8 @@
-//! Passes text on as UTF-8, whatever its encoding. JSON must be UTF-8 (RFC 8259), but programs on Windows also write
-//! UTF-16, and some programs write zero bytes around their text.
+//! Converts JSON text to UTF-8. JSON must be UTF-8 (RFC 8259), but programs on Windows also write UTF-16, and some
+//! programs write zero bytes around their text.
 
-/// The given bytes as UTF-8, without zero bytes, which no text needs. Because the first characters of JSON are
-/// ASCII, the zero bytes among the first bytes show the encoding, even if there is no byte order mark.
+/// Converts the given bytes to UTF-8, and removes zero bytes, which are never part of the text. JSON begins with ASCII
+/// characters, so the zero bytes among the first bytes show the encoding, even if there is no byte order mark.
 pub fn convert_to_utf8<'a>(mut bytes: &'a mut dyn Iterator<Item = u8>) -> Box<dyn Iterator<Item = u8> + 'a> {
     let head: Vec<u8> = (&mut bytes).take(4).collect();
     let to_unit: fn([u8; 2]) -> u16 = match head[..] {

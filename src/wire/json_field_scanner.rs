@@ -1,9 +1,9 @@
-//! Reads the short fields of a JSON object of any size. The object may be UTF-16, and other bytes may come before it.
-//! The object may also contain unpaired surrogates, texts of many megabytes, deep nesting or repeated names, and its
-//! end may be missing.
+//! Reads the short fields of a JSON object of any size. The object may be encoded in UTF-16, and other bytes may come
+//! before it. The object may also contain unpaired surrogates, texts of many megabytes, deep nesting or repeated names,
+//! and its end may be missing.
 //!
-//! **Invariant:** memory is bounded. Values that are too long or too deeply nested are skipped, and so are values
-//! beyond a maximum number. The fields that the caller needs are the last to be skipped.
+//! **Invariant:** memory is bounded. Values that are too long or too deeply nested are skipped, and so are all values
+//! after a maximum number. The fields that the caller needs are the last to be skipped.
 
 use super::convert_to_utf8::convert_to_utf8;
 use super::text_excerpt::KeptText;
@@ -299,8 +299,8 @@ struct TextDecoder {
 
 impl TextDecoder {
     fn next_byte(&mut self, reader: &mut FieldReader) -> Option<u8> {
-        // This is the short way for bytes that stand for themselves. Nearly all bytes take it, and a tool's arguments
-        // may have a hundred million bytes.
+        // This is the fast path for bytes that are not part of an escape. Nearly all bytes take this path, and the
+        // arguments of a tool may have a hundred million bytes.
         if self.ready.is_empty() && self.half.is_none() && !self.is_over {
             let plain = reader.peek().filter(|byte| !matches!(byte, b'"' | b'\\'));
             if plain.is_some() {

@@ -10,7 +10,7 @@ pub struct LineBuffer {
     bytes: Vec<u8>,
     /// Where the next line starts.
     start: usize,
-    /// Up to here, the bytes contain no line end.
+    /// The bytes from `start` to this position contain no line end.
     searched: usize,
 }
 
@@ -52,7 +52,7 @@ impl LineBuffer {
         Ok(Some(line.strip_suffix(b"\r").unwrap_or(line)))
     }
 
-    /// Of a line that is too long, skips the bytes that have arrived. Returns whether the end of this line was reached.
+    /// Skips the bytes of an overlong line that have arrived so far. Returns whether the end of this line was reached.
     pub fn skip_line(&mut self) -> bool {
         let end = self.bytes[self.start..].iter().position(|byte| *byte == b'\n');
         let reached = end.is_some();

@@ -108,8 +108,8 @@ fn is_id(id: &Value) -> bool {
     id.is_string() || id.is_i64() || id.is_u64()
 }
 
-// These functions format the envelope themselves, because `json!` would first copy all of the content. `concat`
-// reserves the memory for the whole line at once, unlike `format!`.
+// These functions format the JSON-RPC envelope themselves, because `json!` would first copy all of the content.
+// `concat` reserves the memory for the whole line at once, unlike `format!`.
 
 /// Formats a request as a line.
 pub fn request(id: &Value, method: &str, params: &Value) -> String {

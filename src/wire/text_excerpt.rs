@@ -1,4 +1,4 @@
-//! Keeps the beginning of a long text. Of the rest, only the lines that the caller needs are kept. For example, a
+//! Keeps the beginning of a long text, and after the beginning only the lines that the caller needs. For example, a
 //! patch of many megabytes names its files on a few lines.
 
 use super::json_field_scanner::SHORT_MAX;
