@@ -2,8 +2,9 @@
 //! and joins a hub that proves that it knows the secret. The session saves which hub it has joined, so that commands
 //! and hooks can use the same hub without a search, which takes a second.
 //!
-//! **Invariant:** a response is only an address to try. Only a hub that has proven that it knows the secret is saved. A
-//! process whose sessions have joined a hub never leaves that hub for a mesh of its own.
+//! **Invariant:** a response to the search is only an address to try. Only a hub that has proven that it knows the
+//! secret is saved. If the sessions of a process have joined a hub, the process never leaves this hub for a mesh of its
+//! own.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::discovery::{DiscoveredService, ServiceKind, browse};
@@ -18,8 +19,8 @@ use std::time::{Duration, Instant};
 
 /// How long a search collects responses.
 const BROWSE_TIME: Duration = Duration::from_secs(1);
-/// How long hubs may take to prove that they know the secret. All hubs are asked at once, so a slow hub does not delay
-/// the others.
+/// How long hubs may take to prove that they know the secret. All hubs are asked at the same time, so a slow hub does
+/// not delay the others.
 const PROOF_TIME: Duration = Duration::from_secs(2);
 
 /// A hub that has proven that it knows the secret.
@@ -52,11 +53,11 @@ pub enum LeavePolicy {
     /// After two searches in a row have missed the hub. One miss is not enough, because other processes may still be
     /// using the hub.
     AfterSecondMiss,
-    /// At once.
+    /// After the first search that has missed the hub.
     Immediately,
 }
 
-/// Whether the settings leave it to discovery which hub to use.
+/// Whether the settings allow discovery to choose the hub.
 pub fn is_enabled(settings: &Settings) -> bool {
     !settings.is_set("SLM_MESH_HOST")
         && settings.text(SECRET).len() >= SECRET_MIN
@@ -70,8 +71,8 @@ pub fn joined_hub(places: &DataDir) -> Option<DiscoveredHub> {
     (membership != Membership::Left).then_some(hub)
 }
 
-/// Searches for a hub before a session's first connection and after each failed connection, because the hub may have
-/// moved. A process that `has_joined` a hub keeps using that hub.
+/// Searches for a hub on behalf of a session. A session calls this before its first connection, and after each failed
+/// connection, because the hub may have moved. A process that `has_joined` a hub keeps using that hub.
 pub fn look_for_session(has_joined: bool) {
     let Ok(places) = DataDir::find() else { return };
     // Wrong settings are ignored here, because the next connection attempt reports them.
@@ -145,7 +146,7 @@ fn save(places: &DataDir, hub: &DiscoveredHub, membership: Membership) -> Result
     places.write(&places.hub(), &value.to_string())
 }
 
-/// Returns the hubs that prove in time that they know the secret.
+/// Returns the hubs that prove within [`PROOF_TIME`] that they know the secret.
 fn proven_hubs(hubs: Vec<DiscoveredService>, settings: &Settings) -> Vec<DiscoveredHub> {
     let (sender, receiver) = channel();
     let mut n_asked = 0;
@@ -154,7 +155,7 @@ fn proven_hubs(hubs: Vec<DiscoveredService>, settings: &Settings) -> Vec<Discove
         let ask = move || {
             let hub = DiscoveredHub { name: hub.name, address: hub.address.ip().to_string(), port: hub.ws_port };
             let is_proven = proves_secret(&settings, &hub.address, hub.port) == Some(true);
-            // If the hub was too slow, nobody is waiting for the result any more.
+            // If the hub was too slow, the search has ended, and the send fails.
             let _ = sender.send(is_proven.then_some(hub));
         };
         n_asked += usize::from(std::thread::Builder::new().stack_size(256 * 1024).spawn(ask).is_ok());

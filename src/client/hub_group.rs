@@ -1,5 +1,5 @@
-//! A group of hubs that share a mesh, one of which leads. Connects to the leader, and asks the other hubs when the
-//! leader does not answer.
+//! A group of hubs that share a mesh, one of which leads. Connects to the leader. If the leader does not answer, asks
+//! the other hubs.
 
 use super::last_leader::LastLeader;
 use super::leader_search::{LeaderSearch, leader_hint};
@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a search may take. This is longer than the usual lease, so that the search finds a hub that takes over, and
-/// less than the five seconds after which every command ends.
+/// short enough for every command to end within five seconds.
 pub const SEARCH_MAX: Duration = Duration::from_millis(4500);
-/// How long the other hubs may take to say whether one of them leads, when the leader does not answer.
+/// If the leader does not answer, how long the other hubs may take to say whether one of them leads now.
 const SECOND_OPINION_MAX: Duration = Duration::from_secs(1);
 
 /// A hub that may lead.
@@ -57,7 +57,8 @@ pub struct HubGroup {
     candidates: Vec<Candidate>,
     settings: Settings,
     places: DataDir,
-    /// On a guest, the saved address of the last leader. A hub asks its own broker instead, which knows better.
+    /// On a guest, the saved address of the last leader. A machine that is itself a hub does not need it, because its
+    /// own broker knows the leader.
     last_leader: Option<LastLeader>,
 }
 
@@ -84,7 +85,7 @@ impl HubGroup {
         &self.settings
     }
 
-    /// Whether some of the hubs can be asked without ssh.
+    /// Whether a secret is set. Without a secret, hubs can be reached only through ssh.
     pub fn has_secret(&self) -> bool {
         !self.settings.text(SECRET).is_empty()
     }
@@ -97,8 +98,8 @@ impl HubGroup {
         }
     }
 
-    /// Records what a standby answered. The next connection tries the hub that the standby named, and checks that the
-    /// named hub leads.
+    /// Records that a hub answered as a standby. The next connection searches for the leader, beginning with the hub
+    /// that the standby named, if it named one.
     pub fn note_standby(&self, refusal: &Error) {
         let Some(note) = &self.last_leader else { return };
         let only = match &self.candidates[..] {
@@ -134,7 +135,8 @@ impl HubGroup {
         }
     }
 
-    /// Whether another hub leads now. A client asks this while its leader does not answer.
+    /// Whether a hub other than `silent` leads now. A client asks this while the hub to which it is connected does not
+    /// answer.
     pub fn has_other_leader(self: &Arc<Self>, silent: &HubAddress) -> bool {
         let found = LeaderSearch::new(self, None).without(silent).run(SECOND_OPINION_MAX);
         found.is_ok_and(|(leader, _)| {
@@ -154,8 +156,8 @@ impl HubGroup {
         }
     }
 
-    /// Whether a standby's hint means this hub: the host and the port for sessions are the same. The port does not
-    /// matter for a hub that is reached through ssh.
+    /// Whether a standby's `hint` names this hub: the host and the port for sessions are the same. For a hub that is
+    /// reached through ssh, only the host is compared.
     pub fn is_named_by(&self, hub: &HubAddress, hint: &HubAddress) -> bool {
         let is_same_port = remote::session_port(hub, &self.settings) == remote::session_port(hint, &self.settings);
         hub.host().eq_ignore_ascii_case(hint.host()) && (!hub.is_network() || is_same_port)

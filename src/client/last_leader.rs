@@ -1,4 +1,4 @@
-//! On a guest, saves which of the hubs leads. All sessions, commands and hooks of the guest try that hub first.
+//! Saves, on a guest, which of the hubs leads. All sessions, commands and hooks of the guest try that hub first.
 //!
 //! **Invariant:** the saved address is only an address to try. The hub at this address must still prove that it knows
 //! the secret, and must say whether it leads.

@@ -1,5 +1,5 @@
-//! Finds the leader among several hubs. A search asks one hub first. It asks the next hub as soon as the first takes
-//! too long, fails, or says that it is a standby.
+//! Finds the leader among several hubs. A search asks one hub first. If this hub takes too long, fails, or says that it
+//! is a standby, the search asks the next hub.
 //!
 //! **Invariant:** a dead hub delays a search only slightly, and a wrong hint does not delay it at all. No hub is asked
 //! twice at the same time, and a search always ends.
@@ -20,8 +20,8 @@ const NEXT_AFTER: Duration = Duration::from_millis(150);
 const NEXT_AFTER_SSH: Duration = Duration::from_secs(1);
 /// How long to wait before a hub that could not be asked is asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// How long to wait before a standby is asked again. The pauses grow, because all guests of a dead hub ask at the same
-/// time.
+/// How long to wait before a standby is asked again. The pauses grow, because all guests of a hub that has died search
+/// at the same time.
 const STANDBY_PAUSE_MIN: Duration = Duration::from_millis(100);
 const STANDBY_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// How many hubs a search may add because another hub named them.
@@ -49,7 +49,7 @@ pub struct LeaderSearch<'a> {
     /// The candidates, in the order in which they are asked.
     candidates: Vec<(Candidate, Progress)>,
     n_hints: usize,
-    /// A hub that does not answer, and that is not asked even if another hub names it.
+    /// A hub that does not answer. The search does not ask this hub, even if another hub names it.
     silent: Option<HubAddress>,
     answers: (Sender<Answer>, Receiver<Answer>),
 }
@@ -70,8 +70,8 @@ impl<'a> LeaderSearch<'a> {
         self
     }
 
-    /// Asks hubs until one of them leads, and returns a connection to that hub. While there are standbys and no leader,
-    /// the search asks the standbys again, because one of them may be about to take over.
+    /// Asks hubs until one of them leads, and returns a connection to that hub. As long as some hubs are standbys and
+    /// none leads, the search asks the standbys again, because one of them may be about to take over.
     ///
     /// # Errors
     /// `Standby` if hubs answer but none leads, and `Gone` if none answers. The error lists all hubs, each with its
@@ -183,8 +183,8 @@ impl Progress {
         }
     }
 
-    /// The first clause of a hub's error, which says what failed and why. The cure is left out, because the cure for a
-    /// single hub does not fit several hubs.
+    /// What failed at a hub, and why: the first clause of the error. The advice in the other clauses is left out,
+    /// because advice for a single hub does not fit several hubs.
     fn cause(&self, hub: &Candidate) -> String {
         match self {
             Progress::Failed(_, error) => error.text.split("; ").next().unwrap_or_default().to_owned(),
@@ -215,7 +215,7 @@ fn ask(group: &Arc<HubGroup>, candidate: &Candidate, answers: &Sender<Answer>) -
     let ask = move || {
         let mut client = match group.connect_to(&candidate) {
             Ok(client) => client,
-            // If another hub leads, nobody receives this answer any more.
+            // If the search has already found the leader, the send fails, and the answer is not needed.
             Err(error) => return drop(answers.send((candidate, Err(error)))),
         };
         let mut pause = STANDBY_PAUSE_MIN;
@@ -239,7 +239,7 @@ fn ask(group: &Arc<HubGroup>, candidate: &Candidate, answers: &Sender<Answer>) -
     spawned.map(drop).map_err(|error| Error::new(ErrorKind::Gone, format!("no thread can be started ({error})")))
 }
 
-/// Closes a connection that nobody needs, and reaps its ssh process.
+/// Closes a connection that is not needed, and reaps its ssh process.
 fn end_unwanted(connected: Result<Client, Error>) {
     if let Ok(mut client) = connected
         && let Some(mut ssh) = client.broker_child.take()

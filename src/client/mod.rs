@@ -31,13 +31,13 @@ use std::time::Duration;
 use stream::BrokerStream;
 
 /// How long a broker on this machine may be silent before the client sends a ping. Together with [`PING_WITHIN`], this
-/// is less than the five seconds after which every command ends.
+/// is less than five seconds, so that a command ends within five seconds even if the broker is stuck.
 pub const QUIET_MAX: Duration = Duration::from_millis(2000);
 /// How long the broker may take to answer the ping.
 pub const PING_WITHIN: Duration = Duration::from_millis(2400);
 /// Most answers fit into this many bytes. Longer ones take several reads.
 const READ_BYTES: usize = 4096;
-/// How long the broker may take to accept a connection, or to accept a part of a long line.
+/// How long the broker may take to accept a connection, or to read a part of a long line.
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(4000);
 
 /// A connection to a broker.
@@ -130,7 +130,7 @@ impl Client {
         }
     }
 
-    /// The process id of the broker, if it is on this machine, as the kernel reports it.
+    /// The broker's process id, as the kernel reports it, if the broker is on this machine.
     pub fn broker_pid(&self) -> Option<i64> {
         match self.server {
             Server::Local(pid) => pid,
@@ -138,12 +138,13 @@ impl Client {
         }
     }
 
-    /// Returns the process that forwards this connection's lines, so that a child process can inherit the connection.
+    /// Takes the process that forwards the lines of a connection from [`remote::connect_for_child`], if there is such a
+    /// process. The caller must then reap it.
     pub fn take_carrier(&mut self) -> Option<Child> {
         self.broker_child.take_if(|_| self.server == Server::Carried)
     }
 
-    /// The process id of the program that listens on the data directory's socket, as the kernel reports it.
+    /// The process id, as the kernel reports it, of the program that listens on the data directory's socket.
     pub fn listener_pid(places: &DataDir) -> Option<i64> {
         Client::connect_local(places).ok()?.broker_pid()
     }
@@ -218,9 +219,9 @@ impl Client {
         self.set_receive_timeout(timeout).map_err(|error| self.call_failed(&error))
     }
 
-    /// Makes the agent above this process a peer. This is needed if the broker has refused a call because it knows no
-    /// session of that agent: only this process knows the directory and the repository. Returns true if the call may be
-    /// repeated.
+    /// Makes the agent that runs this process a peer. This is needed if the broker has refused a call because it knows
+    /// no session of that agent: only this process knows the directory and the repository. Returns true if the call may
+    /// be repeated.
     fn begin_session(&mut self, refusal: &Error) -> bool {
         let fact = |name: &str| refusal.data.as_ref().and_then(|data| data[name].as_str());
         let (Some(agent), Some(short_name)) = (fact("agent"), fact("shortName")) else { return false };
@@ -251,8 +252,8 @@ impl Client {
         }
     }
 
-    /// Waits for the next message. If the broker is on this machine and stays silent, sends a ping to learn whether it
-    /// is stuck. If the caller has set a time limit, waits until that limit and sends no ping.
+    /// Waits for the next message. If the caller has set a time limit, waits until that limit and sends no ping.
+    /// Otherwise, if the broker is on this machine and stays silent, sends a ping to learn whether the broker is stuck.
     ///
     /// # Errors
     /// `Gone` if the connection broke, or `TimedOut` if the broker is stuck.
@@ -343,7 +344,7 @@ impl Client {
         }
     }
 
-    /// Sets how long [`Client::receive`] waits; `None` waits for ever.
+    /// Sets how long [`Client::receive`] waits. `None` means that there is no limit.
     ///
     /// # Errors
     /// If the socket is gone.
@@ -401,7 +402,7 @@ pub fn is_connection_lost(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Gone | ErrorKind::Standby)
 }
 
-/// Whether a read or write of a socket reached its time limit.
+/// Whether an error means that a read or write of a socket reached its time limit.
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }

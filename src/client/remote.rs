@@ -1,5 +1,5 @@
 //! Finds out where the broker is. If the broker is on another machine, connects to it over a WebSocket or through ssh.
-//! Both kinds of connection carry lines.
+//! Both kinds of connection carry the same lines as a local socket.
 
 use super::discovered_hub::{self, DiscoveredHub};
 use super::hub_group::{Candidate, HubGroup, SEARCH_MAX};
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 const SILENT_AFTER: Duration = Duration::from_millis(500);
 /// How long a hub may take, once it is connected, to say whether it leads.
 const ROLE_TIMEOUT: Duration = Duration::from_secs(3);
-/// For how long hooks do not try a silent hub again, because hooks cannot wait.
+/// How long hooks skip a hub after it was marked as silent, because hooks cannot wait.
 const SILENT_MARK_AGE: Duration = Duration::from_secs(30);
 
 /// The broker that the settings determine.
@@ -88,7 +88,7 @@ pub fn is_remote(places: &DataDir) -> Result<bool, Error> {
     Ok(matches!(Route::find(places)?, Route::Remote(_)))
 }
 
-/// Connects to the leader, and tells the leader where the connection comes from. Hubs that do not respond are marked as
+/// Connects to the leader, and tells the leader where the connection comes from. If no hub responds, marks the hubs as
 /// silent.
 ///
 /// # Errors
@@ -216,16 +216,17 @@ pub fn session_port(hub: &HubAddress, settings: &Settings) -> u16 {
     }
 }
 
-/// Whether the hub recently did not respond, so that a hook should not try it. Commands can wait, so they try the hub
-/// in any case, and remove the mark if they succeed.
+/// Whether the hub recently failed to respond. If so, a hook does not try the hub. Commands can wait, so they try the
+/// hub in any case, and remove the mark if they succeed.
 pub fn is_marked_silent(places: &DataDir) -> bool {
     let at = std::fs::metadata(places.silent()).and_then(|meta| meta.modified());
     at.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SILENT_MARK_AGE))
 }
 
-/// Connects in such a way that the connection lasts as long as a child process holds the socket, even after this
-/// process has ended. The broker of this machine provides such a socket itself. For another machine, a process forwards
-/// the lines; it ends when nobody holds its socket any more.
+/// Returns a connection that a child process can inherit, and that lasts as long as the child holds the socket, even
+/// after this process has ended. The socket of this machine's broker is such a connection. For a broker on another
+/// machine, this function starts a process that forwards the lines, and that ends when no process holds the other end
+/// of its socket any more.
 ///
 /// # Errors
 /// If there is no broker. The forwarding process itself reports why it can't reach the hub.
@@ -258,9 +259,9 @@ fn start_carrier(group: &Arc<HubGroup>, hub: Option<&HubAddress>) -> Result<Clie
     Ok(client)
 }
 
-/// Describes where this connection comes from: the machine, the user, and our parent processes. The hub uses these
-/// processes to find the session to which a shell or hook belongs. A broker on the same machine asks the kernel
-/// instead. A hub trusts the description, because we know the secret.
+/// Describes where this connection comes from: the machine, the user, and our parent processes. The hub uses the parent
+/// processes to find the session to which a shell or hook belongs. (A broker on the same machine asks the kernel
+/// instead.) The hub trusts the description, because we know the secret.
 pub fn describe_origin() -> Value {
     let ancestors: Vec<Value> = process::ancestors(i64::from(std::process::id()))
         .iter()

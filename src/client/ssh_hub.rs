@@ -26,7 +26,7 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
     let pair = UnixStream::pair().and_then(|(ours, theirs)| Ok((ours, theirs.try_clone()?, theirs)));
     let (ours, input, output) = pair.map_err(|error| failed(&error.to_string()))?;
     let mut command = Command::new("ssh");
-    // Nobody can type a password here, and ssh must detect a dead network.
+    // ssh must fail instead of asking for a password, and it must detect a dead network.
     let alive_interval = if has_others { "ServerAliveInterval=1" } else { "ServerAliveInterval=5" };
     command.args(["-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", alive_interval]);
     command.args(["-o", "ServerAliveCountMax=2"]);

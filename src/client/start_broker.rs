@@ -15,8 +15,8 @@ use std::time::Duration;
 /// How long a client waits for another client that is starting the broker.
 const STARTS_WITHIN: Duration = Duration::from_millis(4000);
 
-/// Starts a broker while holding the start lock. If twenty clients come at once, one of them starts the broker, and the
-/// others find the broker once they get the lock.
+/// Starts a broker while holding the start lock. If many clients start at the same time, one of them starts the broker,
+/// and the others find the broker once they get the lock.
 pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
     places.prepare()?;
     // If the lock can't be obtained in time, two clients may each start a broker, and one of these brokers ends at

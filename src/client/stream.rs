@@ -28,7 +28,7 @@ impl BrokerStream {
         }
     }
 
-    /// Sets how long a read waits; `None` waits for ever.
+    /// Sets how long a read waits. `None` means that there is no limit.
     ///
     /// # Errors
     /// If the socket is gone.
@@ -42,7 +42,7 @@ impl BrokerStream {
         }
     }
 
-    /// Limits how long a write waits. A stream to a hub has a limit of its own.
+    /// Limits how long a write to a socket waits. A stream to a hub always has its own limit, so nothing changes there.
     ///
     /// # Errors
     /// If the socket is gone.
