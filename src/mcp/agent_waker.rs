@@ -1,7 +1,7 @@
 //! Wakes this session's client and makes it begin a turn, if the user has allowed that.
 //!
-//! **Invariant:** the text is one of the mesh's fixed sentences, and the token for the session's socket is kept only in
-//! memory.
+//! **Invariant:** a wakeup consists of one of the mesh's fixed sentences, and the token for the session's socket is
+//! kept only in memory.
 
 use crate::known_agents::Agent;
 use crate::known_agents::wakeup_means::Means;
@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long the client may take to accept the sentence.
+/// How long the client may take to accept the sentence of a wakeup.
 const NOTIFY_MAX: Duration = Duration::from_secs(10);
 /// How often to check whether the agent's command has ended.
 const POLL_EVERY: Duration = Duration::from_millis(20);
@@ -66,7 +66,7 @@ impl AgentNotifier {
         self.channel
     }
 
-    /// Sends the sentence to the client, which makes the client begin a turn.
+    /// Sends the sentence to the client, so that the client begins a turn.
     ///
     /// # Errors
     /// If the client does not accept the sentence; the error says why.
@@ -95,9 +95,9 @@ fn write_to_inbox(socket: &str, token: &str, text: &str) -> std::io::Result<()> 
 }
 
 /// The command that runs the agent's program. The program needs the environment variable `variable` to find the
-/// session, but an agent may hide most of its environment from its MCP servers. The program may also be missing from
-/// PATH. The kernel can report both the variable and the program's path, because the agent is the process that started
-/// this one.
+/// session, but an agent may hide most of its environment from its MCP servers, and the program may be missing from
+/// PATH. Because the agent is the process that started this one, `/proc` shows both the variable and the path of the
+/// program.
 #[cfg(target_os = "linux")]
 fn parent_command(program: &str, variable: &str) -> Command {
     let parent = PathBuf::from(format!("/proc/{}", std::os::unix::process::parent_id()));

@@ -27,7 +27,7 @@ const CLOSE_MAX: Duration = Duration::from_millis(1500);
 /// The stack size of a thread that only waits and writes.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// The part of the connection for the thread that reads the client's requests.
+/// The main thread's handle to the connection. The main thread reads the client's requests.
 #[derive(Debug)]
 pub struct BrokerClient {
     shared: Arc<SharedState>,
@@ -37,18 +37,19 @@ pub struct BrokerClient {
 }
 
 impl BrokerClient {
-    /// A connection that is not open yet and has no thread yet, because some clients start a server only to see what it
-    /// offers.
+    /// A connection that is not open yet and has no thread yet, because some clients start a server only to list its
+    /// tools.
     pub fn new(out: Arc<StdoutWriter>) -> BrokerClient {
         BrokerClient { shared: Arc::default(), thread: None, is_detached: false, out }
     }
 
-    /// A client that never looks for a broker, so calls wait for ever.
+    /// A client that never looks for a broker. Its calls are never answered.
     pub fn detached(out: Arc<StdoutWriter>) -> BrokerClient {
         BrokerClient { is_detached: true, ..BrokerClient::new(out) }
     }
 
-    /// Starts the reader thread when the client sends its first message. The session's age counts from then on.
+    /// Starts the threads of the connection when the client sends its first message. The age of the session is counted
+    /// from this moment.
     pub fn note_client_spoke(&mut self) {
         if self.thread.is_some() || self.is_detached {
             return;
@@ -93,8 +94,8 @@ impl BrokerClient {
             state.attach_for(request);
         }
         if wants_progress {
-            // The reader thread waits on the socket without a limit. The answer to this ping wakes the thread, which
-            // then sees when the first progress report is due.
+            // The reader thread waits on the socket without a limit. The answer to this ping wakes the reader thread,
+            // which then sees when the first progress report is due.
             state.send(&rpc::request(&json!(0), "ping", &json!({})));
         }
         if state.is_watch_idle {

@@ -22,7 +22,8 @@ impl ClientRoots {
         self.is_supported = params.get("capabilities").is_some_and(|capabilities| capabilities["roots"].is_object());
     }
 
-    /// The request for the roots; `None` if the client has no roots, or if the working directory is a project.
+    /// The request for the roots; `None` if the client can't list its roots, or if the working directory is a project,
+    /// so that the roots are not needed.
     pub fn request(&self) -> Option<String> {
         let is_needed = self.is_supported && path_normalization::project_dir().is_err();
         is_needed.then(|| rpc::request(&json!(REQUEST_ID), "roots/list", &json!({})))

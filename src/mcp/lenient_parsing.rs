@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 /// U+FEFF in UTF-8. Editors and Windows shells write this character before the first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// What replaces half a character: U+FFFD, as JavaScript's own encoder writes it.
+/// The replacement for half a character: an escaped U+FFFD, which JavaScript's own encoder also writes.
 const REPLACEMENT: &str = "\\ufffd";
 
 /// The line without a byte order mark.
@@ -65,8 +65,8 @@ fn replace_lone_surrogates(text: &str) -> Option<String> {
     while let Some(at) = rest.find('\\') {
         let (before, escape) = rest.split_at(at);
         repaired.push_str(before);
-        // The escape of a surrogate is six bytes long, so its other half begins at byte 6. If that is in the middle of
-        // a character, `get` returns `None`.
+        // The escape of a surrogate is six bytes long, so the other half of the pair must begin at byte 6. If byte 6 is
+        // in the middle of a character, `get` returns `None`.
         let length = match (surrogate(escape), escape.get(6..).and_then(surrogate)) {
             (Some(Surrogate::High), Some(Surrogate::Low)) => 12,
             (Some(_), _) => {

@@ -1,5 +1,5 @@
 //! Reads what was said last in a peer's session, from the transcript that the peer's agent keeps. The broker knows only
-//! the path. The client that shows the text reads the file.
+//! the path of the transcript, so the client that shows the text reads the file.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::untrusted_text;
@@ -97,7 +97,7 @@ fn read(path: &Path, passage: fn(&Value) -> Option<Passage>, filter: &PassageFil
     Ok(LastPassages { passages: found, more })
 }
 
-/// In the broker's answer, replaces the path of another peer's transcript with the passages that an agent may see.
+/// Replaces, in the broker's answer, the path of another peer's transcript with the passages that an agent may see.
 pub(super) fn add_last_words(answer: &mut Value) {
     let filter = PassageFilter { per_speaker: SHOWN, total: 2 * SHOWN, grep: None };
     let transcript = match last_passages(answer, &filter) {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// How often a waiting call reports progress, if its client wants reports.
 pub const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-/// Maximum number of times that a call is sent again after its broker went away.
+/// Maximum number of times that a call is sent again after the connection was lost.
 const TRIES_MAX: u32 = 3;
 
 /// Where the answer to a request goes, and in which form.
@@ -125,7 +125,7 @@ impl PendingCall {
         PendingCall { target, op, arguments, thread, progress: None, began: Instant::now(), tries: 0, was_sent: false }
     }
 
-    /// Lets the call report progress, with the client's token, while it waits.
+    /// Makes the call report progress under the client's token while the call waits.
     pub fn report_progress(&mut self, token: Value) {
         self.progress = Some(ProgressReports { token, next_at: self.began + PROGRESS_EVERY, n_sent: 0 });
     }
@@ -146,7 +146,7 @@ impl PendingCall {
         self.arguments.get("waitSeconds").is_some_and(|seconds| *seconds != json!(0))
     }
 
-    /// The line that sends this call to the broker as a request of this peer.
+    /// The line that sends this call to the broker as the request with this number, on behalf of `peer`.
     pub fn to_line(&self, request: u64, peer: &str) -> String {
         let mut params = self.arguments.clone();
         params.insert("as".into(), json!(peer));

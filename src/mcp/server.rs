@@ -52,7 +52,7 @@ impl McpServer {
         }
     }
 
-    /// Handles the complete lines in these bytes from standard input, and keeps the rest for later.
+    /// Handles the complete lines in these bytes from standard input, and keeps an incomplete last line for later.
     pub fn receive(&mut self, bytes: &[u8]) {
         let mut lines = std::mem::take(&mut self.lines);
         lines.push(bytes);

@@ -1,4 +1,4 @@
-//! How this session describes itself when it attaches: the agent, the agent's own session key, and the project.
+//! Describes this session to the broker when it attaches: the agent, the agent's own session key, and the project.
 
 use crate::base::ids;
 use crate::known_agents::{self, Agent};
@@ -13,7 +13,8 @@ const NAME_MAX: usize = 40;
 /// What is known about the client's identity.
 #[derive(Debug, Clone, Default)]
 pub struct ClientIdentity {
-    /// The agent that the command line names (`mcp --agent NAME`). This agent overrides all other signs.
+    /// The agent that the command line names (`mcp --agent NAME`). It takes precedence over the client's name, the
+    /// environment and the process tree.
     pub chosen: Option<String>,
     /// The first name that the client gave itself.
     pub name: Option<String>,

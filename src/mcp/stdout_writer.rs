@@ -20,8 +20,8 @@ impl StdoutWriter {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
     }
 
-    /// Writes a line. Returns whether the whole line was written. Errors need no other handling, because a client that
-    /// is gone also closes standard input, and that ends the session.
+    /// Writes a line. Returns whether the whole line was written. A caller may ignore a failed write: if the client is
+    /// gone, standard input ends too, and that ends the session.
     pub fn write_line(&self, line: &str) -> bool {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = kept.as_mut() {

@@ -17,19 +17,19 @@ use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A client that starts a server only to see what it offers ends the server within this time. A session that lasts
-/// longer becomes a peer.
+/// A client that starts a server only to list its tools ends the server within this time. A session that lasts longer
+/// becomes a peer.
 const APPEARS_AFTER: Duration = Duration::from_secs(2);
 /// Minimum pause between attempts to find a broker.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How long a newer client needs to start its own broker after it has stopped the old one.
+/// How long a client of a newer version needs to start its own broker after it has stopped the old one.
 const REPLACED_PAUSE: Duration = Duration::from_millis(500);
-/// How often a session checks whether somebody has restarted a broker that was stopped. This is shorter than the grace
+/// After a broker was stopped, how often a session checks whether a broker runs again. This is shorter than the grace
 /// period after which a new broker would release the session's locks.
 const STOPPED_PAUSE: Duration = Duration::from_secs(3);
-/// How many attempts to connect may fail before calls fail because no broker answers. The pauses between the attempts
-/// add up to a third of a second.
+/// How many attempts to connect may fail before the waiting calls fail. The pauses between the attempts add up to a
+/// third of a second.
 const MISSES_MAX: u32 = 5;
 /// If an attempt takes longer than this, the cause is a broken network rather than a broker that is shutting down, so
 /// calls fail at once.
@@ -80,7 +80,7 @@ impl ReaderThread {
                     self.read_answers(client);
                     self.on_connection_lost(&broker_name);
                 }
-                // The broker was ending when the client connected, so the next broker can be expected soon.
+                // The broker was ending when this thread connected, so the next broker can be expected soon.
                 Err(error)
                     if is_connection_lost(&error) && self.n_misses < MISSES_MAX && began.elapsed() < MISS_MAX =>
                 {
@@ -119,7 +119,8 @@ impl ReaderThread {
     /// Connects to the broker, starts a broker if necessary, and attaches.
     fn connect(&mut self) -> Result<Client, Error> {
         if let Some(child) = &mut self.child {
-            // If this process started the broker, the broker's process stays a zombie until this process reaps it.
+            // If this process started the previous broker and that broker has ended, it stays a zombie until this
+            // process reaps it.
             let _ = child.try_wait();
         }
         let data_dir = DataDir::find()?;
@@ -201,7 +202,8 @@ impl ReaderThread {
         }
     }
 
-    /// Reconnects if a newer broker is replacing the old one. A broker that the user stopped stays stopped.
+    /// Decides, when the broker shuts down, how soon to reconnect. If a newer broker replaces the old one, this thread
+    /// reconnects soon. If the user stopped the broker, only a call starts it again.
     fn on_shutdown(&mut self, params: &Map<String, Value>) {
         self.is_dormant = params.get("reason") != Some(&json!("making_room"));
         self.pause = if self.is_dormant { STOPPED_PAUSE } else { REPLACED_PAUSE };
@@ -271,8 +273,8 @@ impl ReaderThread {
         let shown = result.as_ref().map(shown_items).unwrap_or_default();
         self.note_own_id(call, &result);
         let announcer = result.as_ref().ok().and_then(|answer| answer["actedAs"]["id"].as_str().map(str::to_owned));
-        // The answer and the report are written under one lock, because the client's next call may come at once and
-        // must find the mail marked as read.
+        // The answer and the report are written under one lock, because the client may send its next call immediately,
+        // and that call must find the mail marked as read.
         let locked = (!shown.is_empty()).then(|| self.shared.lock());
         let is_whole = call.target.reply(&self.out, result);
         let mut state = locked.unwrap_or_else(|| self.shared.lock());

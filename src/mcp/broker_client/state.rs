@@ -29,7 +29,7 @@ impl SharedState {
 
     /// Tells the threads that wait for a change that the state has changed.
     pub fn announce_change(&self) {
-        // While a broker is connected, nobody waits, and the system call would be wasted.
+        // While a broker is connected, no thread waits for changes, and the system call would be wasted.
         if self.lock().n_waiting > 0 {
             self.changed.notify_all();
         }
@@ -77,12 +77,12 @@ pub struct ClientState {
     pub peers: HashMap<String, String>,
     /// Threads whose `attach` has not been answered yet, by request number.
     pub attaching: HashMap<u64, String>,
-    /// Unanswered requests for a reason to wake the client.
+    /// Unanswered `wakeup.wait` requests, by request number.
     pub wakeups: HashMap<u64, WakeupWait>,
     /// When the last message from the broker arrived.
     pub heard_at: Option<Instant>,
-    /// The error that calls get if the broker stops answering. `None` for a broker on another machine, because that
-    /// connection itself detects a lost broker.
+    /// The error that calls get if the broker stops answering. `None` for a broker on another machine, because a
+    /// connection to another machine itself detects a lost broker.
     pub stuck_error: Option<Error>,
     /// Whether the watch for stuck brokers is asleep, because no call is waiting for an answer.
     pub is_watch_idle: bool,
@@ -129,8 +129,8 @@ impl ClientState {
         is_sent
     }
 
-    /// Puts a refused call back into the queue, because the hub has not run the call. Any other kind of request is
-    /// dropped, because it ends with its connection.
+    /// Puts a call that a standby refused back into the queue, because the hub has not run the call. If `request` is
+    /// not a call, it is dropped, because such requests end with their connection.
     pub fn take_back(&mut self, request: u64) {
         if self.calls.contains_key(&request) {
             self.queue.push_back(request);

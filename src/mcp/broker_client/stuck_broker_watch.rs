@@ -1,5 +1,5 @@
-//! Detects a broker that no longer answers, so that waiting calls fail with an error message instead of waiting for
-//! ever.
+//! Detects a broker that no longer answers, so that waiting calls fail with an error message instead of waiting
+//! indefinitely.
 //!
 //! **Invariant:** the thread wakes up only while a call is waiting for an answer, and no more often than once in
 //! [`QUIET_MAX`].
@@ -47,8 +47,8 @@ pub fn watch_calls(shared: &Arc<SharedState>, out: &Arc<StdoutWriter>) {
 }
 
 impl ClientState {
-    /// Since when a broker on this machine has been silent; `None` unless a call waits for its answer or for its
-    /// session to be attached.
+    /// The time of the broker's last message, or the start of the oldest waiting call if that is later. `None` if no
+    /// call is waiting, or if no broker on this machine is connected.
     fn quiet_since(&self) -> Option<Instant> {
         self.socket.as_ref().filter(|_| self.stuck_error.is_some())?;
         let oldest = self.calls.values().map(|call| call.began).min()?;

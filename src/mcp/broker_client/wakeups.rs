@@ -1,4 +1,4 @@
-//! Asks the broker for mail that may wake the client, and then wakes the client.
+//! Asks the broker to report mail that may wake the client, and wakes the client when such mail arrives.
 //!
 //! **Invariant:** a separate thread wakes the client, so that no answer is delayed.
 
@@ -18,7 +18,8 @@ use std::sync::Arc;
 const REASON_MAX: usize = 100;
 
 impl ClientState {
-    /// Asks the broker for a reason to wake this thread of the client, if the client can be woken.
+    /// Sends a request that the broker answers as soon as there is a reason to wake this thread of the client. Does
+    /// nothing if the client can't be woken.
     pub fn wait_for_wakeup(&mut self, thread: &str) {
         let settings = DataDir::find().and_then(|data_dir| Settings::load(&data_dir)).unwrap_or_default();
         let agent = agent_of(&self.client);
