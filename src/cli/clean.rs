@@ -24,7 +24,7 @@ pub fn clean(json: bool) -> Result<u8, Error> {
         && file.try_lock().is_ok()
     {
         let left = [places.socket(), places.pid(), places.port()];
-        // If these files name a living process, they may belong to the older TypeScript broker, so they are kept.
+        // If these files name a running process, they may belong to the older TypeScript broker, so they are kept.
         let left = left.into_iter().filter(|_| !typescript_broker::may_live(&places));
         found.extend(left.filter(|path| path.symlink_metadata().is_ok()));
         found.extend(list_files(&places.dir).into_iter().filter(|path| is_temporary(path)));
@@ -33,8 +33,8 @@ pub fn clean(json: bool) -> Result<u8, Error> {
         fs::remove_file(path).map_err(|error| places.error("contains a file that cannot be removed", &error))?;
     }
     let mut names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
-    // The copies of locked files and the notes about them would be removed after an hour, but a user who cleans up
-    // wants them removed now.
+    // The copies of locked files and the records about them would be removed after an hour anyway, but a user who
+    // cleans up wants them removed now.
     let is_removed = HeldFiles::remove_all(&places);
     if is_removed.map_err(|error| places.error("contains copies that cannot be removed", &error))? {
         names.push(places.held_files().display().to_string());
@@ -60,7 +60,7 @@ fn is_dead_socket(path: &Path) -> bool {
     is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
-/// The copies of databases that hubs pass to each other. A crash may leave such a copy behind.
+/// Copies of the database that hubs pass to each other. A crash may leave such a copy behind.
 const COPIES: [&str; 2] = ["broker.db.copy", "broker.db.fetched"];
 
 /// Whether a file has a temporary name, such as `broker.new1234`, and so was left behind by a crash.

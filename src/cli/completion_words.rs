@@ -74,8 +74,8 @@ fn find_verb(words: &[&str]) -> Option<&'static str> {
     find(&two).or_else(|| find(words.first()?))
 }
 
-/// The words that may come next in a verb: the first words of all verbs, or, after a first word, the second words of
-/// the verbs that begin with that word.
+/// The words that may come next in a verb. If nothing was typed yet, these are the first words of all verbs. After a
+/// first word, these are the second words of the verbs that begin with that word.
 fn verb_words(words: &[&str]) -> Vec<Candidate> {
     let typed = words.iter().map(|word| format!("{word} ")).collect::<String>();
     let mut found: Vec<Candidate> = Vec::new();

@@ -2,7 +2,7 @@
 //! one call after another, and each call waits for a limited time. If the broker crashes, the verb repeats the call, so
 //! the output is delayed but no event is lost.
 //!
-//! **Invariant:** these verbs never restart a broker that somebody stopped.
+//! **Invariant:** these verbs never restart a broker that was stopped on purpose.
 
 use super::args::{ParsedCommand, on_command_line};
 use super::log_pages::{self, SearchedList};
@@ -23,7 +23,7 @@ const RETRY_TIME: Duration = Duration::from_secs(30);
 /// How often to check whether a broker that was stopped is running again.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Prints rows as they arrive, until the user interrupts the verb or nobody reads the output any more.
+/// Prints rows as they arrive, until the user interrupts the verb or the reader closes the output.
 pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> Result<u8, Error> {
     let op = row.op;
     let (places, settings) = load_environment()?;
@@ -75,7 +75,7 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
     }
 }
 
-/// Prints the rows of an answer. Returns whether somebody still reads the output.
+/// Prints the rows of an answer. Returns whether the output is still open.
 fn print_rows(stream: RowStream, answer: &Value, parsed: &ParsedCommand) -> Result<bool, Error> {
     for row in stream.rows(answer) {
         if !try_print_line(&if parsed.json { render::json_line(row) } else { stream.render_row(row) })? {
@@ -122,7 +122,7 @@ pub fn watch_state(parsed: &ParsedCommand) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Prints an entry. Returns whether somebody still reads the output.
+/// Prints an entry. Returns whether the output is still open.
 fn print_entry(parsed: &ParsedCommand, key: &Value, entry: &Value) -> Result<bool, Error> {
     if parsed.json {
         return try_print_line(&render::json_line(entry));
@@ -134,12 +134,12 @@ fn print_entry(parsed: &ParsedCommand, key: &Value, entry: &Value) -> Result<boo
     }
 }
 
-/// A connection that is made again when it breaks.
+/// A connection to the broker that is re-established when it breaks.
 struct ReconnectingClient {
     places: DataDir,
     client: Client,
     n_requests: u64,
-    /// When to stop waiting for a stopped broker to come back. `None` means to wait for ever.
+    /// When to stop waiting for a stopped broker to come back. `None` means that there is no limit.
     deadline: Option<Instant>,
 }
 

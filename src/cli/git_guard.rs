@@ -1,7 +1,7 @@
 //! `guard`: git hooks that refuse a commit, a merge or a push that changes a file that another peer has locked.
 //!
-//! **Invariant:** if the mesh is down or slow, every commit passes. A hook that existed before still runs after the
-//! check, complete and under its own name.
+//! **Invariant:** if the mesh is down or slow, every commit passes. A hook that existed before the guard was installed
+//! still runs in full after the check, and under its own name.
 
 mod commit_check;
 mod git_hook;

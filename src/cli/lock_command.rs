@@ -87,15 +87,16 @@ pub(super) fn report_not_run(program: &OsStr, error: &io::Error) -> u8 {
     NOT_RUNNABLE
 }
 
-/// Waits for a moment until the carrier, which is the process that forwards this connection to the hub, has ended. Then
-/// the hub has noticed the end of the connection, and the next command of a script finds the lock free.
+/// Waits briefly until the carrier has ended. (The carrier is the process that forwards this connection to the hub.)
+/// Then the hub knows that the connection has ended, and the next command of a script finds the lock free.
 fn wait_for_carrier(mut carrier: Child) {
     let (sender, ended) = channel();
     std::thread::spawn(move || {
         let _ = carrier.wait();
         drop(sender);
     });
-    // If the command left a child behind, the child keeps the connection, and so the lock.
+    // If the command left a child behind, the child keeps the connection open and so keeps the lock. The carrier then
+    // does not end in time.
     let _: Result<(), RecvTimeoutError> = ended.recv_timeout(CARRIER_TIMEOUT);
 }
 
@@ -142,7 +143,7 @@ fn renew_until_ended(
     }
 }
 
-/// Whether the connection has ended. Waits only for a moment.
+/// Whether the connection has ended. The check takes only a moment.
 fn is_connection_lost(client: &mut Client) -> bool {
     if client.set_receive_timeout(Some(Duration::from_millis(1))).is_err() {
         return true;

@@ -1,5 +1,5 @@
 //! Collects the pages of the log, or of a search in the inbox. The broker searches in small steps, so that a long
-//! search delays nobody.
+//! search does not delay other clients.
 
 use crate::base::error::Error;
 use serde_json::{Map, Value, json};

@@ -240,12 +240,12 @@ fn actor_params(settings: &Settings) -> Map<String, Value> {
     params
 }
 
-/// Prints a line. Returns exit status 0 even if nobody reads the output any more.
+/// Prints a line. Returns exit status 0, even if the reader has closed the output.
 pub fn print_line(line: &str) -> Result<u8, Error> {
     try_print_line(line).map(|_| 0)
 }
 
-/// Prints a line. Returns whether somebody may still read the output.
+/// Prints a line. Returns whether the output is still open.
 pub fn try_print_line(line: &str) -> Result<bool, Error> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{line}").and_then(|()| out.flush()) {

@@ -24,9 +24,9 @@ pub enum Rendered {
 pub enum RowStream {
     /// Messages, which are reported as read after they are printed.
     Messages,
-    /// Events. A call can ask for those after a given sequence number.
+    /// Events. A call can ask for the events after a given sequence number.
     Events,
-    /// Messages in the log, which arrives in pages. A call can ask for those after a given sequence number.
+    /// Messages of the log, which arrive in pages. A call can ask for the messages after a given sequence number.
     Log,
 }
 
@@ -75,7 +75,7 @@ pub struct CliOperation {
     pub needs_file: bool,
     /// When a call sends the caller's directory and repository.
     pub location: SendLocation,
-    /// Whether the answer leaves out the agent in whose shell the verb runs.
+    /// Whether the answer leaves out the agent that runs the verb in its shell.
     pub excludes_caller: bool,
     /// The rows that the verb can wait for or follow.
     pub stream: Option<RowStream>,

@@ -63,7 +63,7 @@ pub enum CliCommand {
     Help(String),
     /// Show what a command changed in a locked file, and restore the content from before the change.
     RestoreFile(RestoreOptions),
-    /// Run a command that cannot write the files that other peers hold.
+    /// Run a command so that it cannot write the files that other peers have locked.
     Shield(ShieldOptions),
     /// Print a state entry, and then its changes.
     WatchState,

@@ -15,7 +15,7 @@ use crate::sys;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 
-/// Prints an answer. Returns the exit status, and whether anybody still reads the output.
+/// Prints an answer. Returns the exit status, and whether the output is still open.
 pub fn print_answer(row: &CliOperation, answer: &Value, parsed: &ParsedCommand) -> Result<(u8, bool), Error> {
     let rendered = (row.render)(answer, parsed);
     let mut is_read = true;
@@ -37,7 +37,7 @@ pub fn print_answer(row: &CliOperation, answer: &Value, parsed: &ParsedCommand) 
     Ok((status, is_read))
 }
 
-/// Lines about what an answer mentions besides its subject: unread mail, and a name that the session took over.
+/// The lines that follow an answer: a note about unread mail, and a note about a name that the session took over.
 fn unread_note(answer: &Value) -> String {
     let mail = &answer["mail"];
     let note =
@@ -96,7 +96,7 @@ pub fn event_emitted(answer: &Value, _: &ParsedCommand) -> Rendered {
 /// Renders one event on one line.
 pub fn event(row: &Value) -> String {
     let payload = row["payload"].as_object().cloned().unwrap_or_default();
-    // The line already names the author, and ids do not help people, so these facts are left out.
+    // Leaves out the author, which the line already names, and ids, which do not help people.
     let hidden = ["peerId", "messageId", "fromPeer", "lockedBy", "unlockedBy"];
     let fact = |(name, value): (&String, &Value)| match name.as_str() {
         "filePath" => format!("{name}={}", relative(&word(value))),

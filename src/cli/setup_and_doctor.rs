@@ -92,7 +92,8 @@ fn save_lists(options: &SetupOptions, environment: &mut Environment, chosen: &[&
     let shield =
         AgentList { setting: SHIELD, choice: options.shield, able: shieldable(), flag: "--shield", done: "shielded" };
     if options.shield == Some(false) && !options.dry {
-        // This turns off all shields, but a session whose agent still uses the shield turns its own on again.
+        // This turns off the shields of all sessions. A session whose agent still uses the shield turns its own shield
+        // on again.
         SessionShield::lower_all(&DataDir::find()?);
     }
     let is_waking_changed = wake.save(options, chosen, &mut environment.wake)?;
@@ -191,7 +192,7 @@ fn prove_hooks(agent: &str, json: bool) -> Result<u8, Error> {
     let mut environment = Environment::find(false, false)?;
     let agent = environment.agents(&[agent.to_owned()])?[0];
     let (user, project) = (agent.files.user, agent.files.project);
-    // Some agents have hooks only in projects, so for them, the project's hooks are tested.
+    // Some agents have hooks only in projects. For these agents, the project's hooks are tested.
     environment.is_project = user.hooks.is_none() && user.own_file.is_none() && project.hooks.is_some();
     let proofs = prove::prove(&environment, agent)?;
     let is_whole = proofs.iter().all(|proof| proof.why.is_none());

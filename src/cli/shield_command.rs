@@ -48,7 +48,7 @@ fn enter(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<std::ffi
     })
 }
 
-/// The files and folders that other peers hold in this work tree. If no broker is running, nobody holds a file.
+/// The files and folders that other peers have locked in this work tree. If no broker is running, nothing is locked.
 fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<PathBuf>, Error> {
     let (places, settings) = load_environment()?;
     let mut client = match Client::connect_to_running(&places) {
@@ -56,7 +56,8 @@ fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec
         client => client?,
     };
     if options.is_optional {
-        // An agent waits for this command as it waits for a hook, so the time is limited.
+        // An agent's shell passes `--if-possible`, and the agent waits for this command as it waits for a hook, so the
+        // time is limited.
         let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
         client.set_receive_timeout(Some(budget)).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;
     }

@@ -1,5 +1,6 @@
-//! `pipe`: forwards lines from standard input to this machine's broker, and from the broker to standard output. Another
-//! machine runs `pipe` here through ssh.
+//! `pipe`: forwards lines from standard input to the broker, and from the broker to standard output. Another machine
+//! runs `pipe` here through ssh to reach this machine's broker. On a guest, `lock … --` runs `pipe` to reach the hub
+//! through a socket that the command can inherit.
 
 use super::load_environment;
 use crate::base::error::{Error, ErrorKind};
@@ -11,15 +12,15 @@ use std::net::Shutdown;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-/// How long the broker may take to close the connection, once nothing more comes from this side.
+/// How long the broker may take to close the connection after standard input has ended.
 const CLOSES_WITHIN: Duration = Duration::from_secs(4);
 
-/// Connects standard input and output to this machine's broker, and starts a broker if none is running.
+/// Connects standard input and output to the broker. If the broker is on this machine and is not running, starts it.
 pub fn carry_lines() -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     let is_carrier = remote::is_remote(&places)?;
-    // If a guest runs `pipe` through ssh, the guest itself searches for the leader, so this process connects only to
-    // this machine's broker.
+    // If `pipe` runs on a hub, a guest runs it through ssh. The guest itself searches for the leader, so this process
+    // connects only to this machine's broker.
     let client =
         if is_carrier { Client::connect_or_start(&places)? } else { Client::connect_to_own_or_start(&places)? };
     let failed =
@@ -30,11 +31,12 @@ pub fn carry_lines() -> Result<u8, Error> {
     let (input_ended, ended) = channel();
     let output_ended = input_ended.clone();
     std::thread::spawn(move || {
-        // When one direction ends, the other is closed too, so that both sides learn that the connection has ended.
+        // When one direction ends, the other direction is closed too, so that both sides learn that the connection has
+        // ended.
         let end = copy_unbuffered(&mut io::stdin().lock(), &mut to_broker);
         if is_carrier && end.is_ok() {
-            // Nobody on the other machine needs the connection any more. Without this notification, the hub would
-            // assume a network failure and keep the locks for a while.
+            // No process holds the other end of standard input any more, so the connection is not needed. Without this
+            // notification, the hub would assume a network failure and keep the locks for a while.
             let _ = to_broker.write_all(rpc::notification("detach", &json!({})).as_bytes());
         }
         let _ = to_broker.shutdown(Shutdown::Write);
@@ -51,7 +53,7 @@ pub fn carry_lines() -> Result<u8, Error> {
     }
 }
 
-/// Copies like `io::copy`, but flushes after each read, because the other side waits for every single line.
+/// Copies like `io::copy`, but flushes after each read, because the receiver waits for each line.
 fn copy_unbuffered(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
     let mut buffer = [0; 16 << 10];
     loop {

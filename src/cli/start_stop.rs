@@ -17,8 +17,8 @@ use std::time::Duration;
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the broker in the foreground or the background. A running broker with other settings is stopped and replaced.
-/// If there is a `log_change`, a running broker is stopped first. Then the database either begins a new log, or is put
-/// aside so that the hub gets a copy of the leader's database.
+/// If a `log_change` is given, any running broker is stopped first. Then the database either begins a new log, or is
+/// set aside so that the hub gets a copy of the leader's database.
 ///
 /// # Errors
 /// If the settings are wrong, or the broker can't be started or replaced.
@@ -74,7 +74,7 @@ pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json:
 /// Stops the running broker if its settings differ from the current settings.
 fn stop_if_settings_differ(places: &DataDir, settings: &Settings) -> Result<(), Error> {
     let mut client = match Client::connect_to_own(places) {
-        // A second attempt would take as long, and would probably fail too.
+        // The broker did not answer in time. A second attempt would take as long, and would probably fail too.
         Err(error) if error.kind == ErrorKind::TimedOut => return Err(error),
         Err(_) => return Ok(()),
         Ok(client) => client,
@@ -99,8 +99,8 @@ pub fn stop(force: bool, json: bool) -> Result<u8, Error> {
     if json { print_line(&line.to_string()) } else { print_line(&format!("Broker (PID {pid}) {how}.")) }
 }
 
-/// Connects to the broker that `stop` should stop. If this machine is one of several hubs, that is its own broker, even
-/// if another hub leads.
+/// Connects to the broker that `stop` should stop. If this machine is one of several hubs, this is the machine's own
+/// broker, even if another hub leads.
 fn connect_to_stop(places: &DataDir) -> Result<Client, Error> {
     if remote::is_remote(places)? {
         return connect_to_running(places);

@@ -13,12 +13,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// How long the mesh may delay a commit.
+/// How long the broker may take to answer each call. After that, the commit passes.
 const BUDGET: Duration = Duration::from_millis(500);
 /// Maximum number of locks that a refusal names.
 const NAMED_MAX: usize = 10;
-/// Maximum length of the list of refs that git passes for a push, in bytes. A mirror of a large repository pushes some
-/// hundred thousand refs, of about 150 bytes each.
+/// Maximum length of the list of refs that git passes for a push, in bytes. A mirror of a large repository pushes
+/// several hundred thousand refs, of about 150 bytes each.
 const REFS_BYTES_MAX: u64 = 64 << 20;
 /// The arguments with which git lists the files that a commit or a merge changes.
 const STAGED: &[&str] = &["diff", "--cached", "--name-only", "-z", "--no-renames"];
@@ -82,8 +82,8 @@ fn conflicting_locks(hook: &str) -> Result<Vec<Value>, Error> {
     Ok(found)
 }
 
-/// The locks that stop the caller. If the caller may be any of several sessions, the locks of these sessions are left
-/// out. If nothing shows who calls, no lock is left out.
+/// The locks that stop the caller. If several sessions could be the caller, the locks of all these sessions are left
+/// out. If nothing shows who the caller is, no lock is left out.
 fn locks_of_others(client: &mut Client, params: &Map<String, Value>) -> Result<Vec<Value>, Error> {
     let mut check = |params: &Map<String, Value>| {
         let value = client.call("lock.check", &Value::Object(params.clone()))?;
@@ -140,7 +140,7 @@ fn files_of_new_commits(local: &str) -> Result<Vec<u8>, Error> {
     let input = git.stdin.take();
     let writing = std::thread::spawn(move || input.map(|mut input| input.write_all(&commits)));
     let out = git.wait_with_output().map_err(failed)?;
-    // If the write fails, git's exit status shows that.
+    // If the write fails, the exit status of git shows the failure.
     let _ = writing.join();
     if out.status.success() { Ok(out.stdout) } else { Err(Error::new(ErrorKind::Usage, "git diff-tree failed")) }
 }

@@ -62,9 +62,9 @@ enum Found {
 impl GitHook {
     /// The hook with this name.
     pub fn new(dir: &HooksDir, hook: &'static str) -> GitHook {
-        // A hook that finds its project relative to its own path must still find the project after it was moved aside,
-        // so the directory for moved hooks is beside the hooks directory. But if the hooks are in a work tree, the only
-        // place where a directory may be added is the hooks directory itself.
+        // A hook that was moved aside may look for its project relative to its own path. So the directory for moved
+        // hooks is beside the hooks directory, at the same depth. If git runs hooks from another place, such as a work
+        // tree, a directory may be added only inside the hooks directory itself.
         let is_usual = dir.path.parent() == Some(&dir.common);
         let aside = if is_usual { "../before-slm-mesh" } else { "before-slm-mesh" };
         GitHook { hook, path: dir.path.join(hook), aside }
@@ -93,8 +93,8 @@ impl GitHook {
     /// # Errors
     /// If a file can't be written.
     pub fn install(&self, program: &Program) -> io::Result<Option<String>> {
-        // If a hook manager has renamed our hook, the manager would run or restore our hook as the user's earlier hook,
-        // so the guard is removed from the renamed file.
+        // If a hook manager has renamed our hook, the manager takes it for a hook of the user, which it runs or later
+        // restores. So the guard is removed from the renamed file.
         for renamed in self.renamed() {
             self.remove_from(&renamed)?;
         }
@@ -147,8 +147,8 @@ impl GitHook {
         match find_in(path) {
             Found::Nothing | Found::Unguarded => return Ok(false),
             Found::Inline(text) => {
-                // If the user has changed the hook since the guard was installed, the changed hook stays and the copy
-                // is removed.
+                // The hook may have changed since the guard was installed, so it is kept as it is now, and the copy is
+                // removed.
                 write_hook(path, &text, fs::metadata(path)?.permissions().mode())?;
                 remove_if_there(&kept)?;
             }
@@ -172,7 +172,7 @@ impl GitHook {
         has_guard(&self.path) || runs_legacy() && has_guard(&self.with_suffix("legacy"))
     }
 
-    /// Tries the program that the guard's lines run. Returns the program and what is wrong with it.
+    /// Tries the program that the guard's lines run. If the program can't be run, returns the program and the reason.
     pub fn broken_program(&self) -> Option<String> {
         let text = String::from_utf8_lossy(&read_hook(&self.path)).into_owned();
         let lines = text.split(BEGIN).nth(1)?;
@@ -193,7 +193,8 @@ impl GitHook {
         std::iter::once(self.kept()).filter(|path| path.symlink_metadata().is_ok()).chain(older).collect()
     }
 
-    /// If an older copy differs from the present hook, renames the copy, so that a new copy does not overwrite it.
+    /// If the existing copy of an earlier hook differs from the present hook, renames this copy, so that a new copy
+    /// does not overwrite it.
     fn set_older_apart(&self, text: &[u8]) -> io::Result<Option<String>> {
         let kept = self.kept();
         if kept.symlink_metadata().is_err() || read_hook(&kept) == text {
@@ -227,8 +228,8 @@ impl GitHook {
         self.path.with_file_name(self.aside).join(self.hook)
     }
 
-    /// Creates a link that has the hook's own name and leads to the hook that was moved aside, because some hooks
-    /// behave according to their name.
+    /// Creates a link that leads to the hook that was moved aside and that has the hook's own name, because some hooks
+    /// check the name under which they run.
     fn link_aside(&self) -> io::Result<()> {
         let link = self.aside_path();
         let Some(dir) = link.parent() else { return Ok(()) };
@@ -248,8 +249,8 @@ impl GitHook {
     }
 }
 
-/// The lines that ask the mesh about locks. After these lines, the hook still has its name, its arguments and its
-/// standard input as git passed them.
+/// The lines that ask the mesh about locks. These lines leave the hook's name, its arguments and its standard input as
+/// git passed them.
 fn guard_lines(program: &Program, hook: &str) -> String {
     let (is_missing, program) = match program {
         Program::Here(path) => {

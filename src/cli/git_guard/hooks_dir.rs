@@ -80,8 +80,8 @@ impl HooksDir {
         }
     }
 
-    /// The file that records where guards were installed. If somebody rewrites the hooks, the hooks themselves no
-    /// longer show this.
+    /// The file that records where guards were installed. If another program rewrites the hooks, they no longer contain
+    /// the guard, and only this file shows that it was installed.
     pub fn record_path(&self) -> PathBuf {
         self.common.join("slm-mesh-guard")
     }

@@ -35,8 +35,8 @@ pub fn inbox(value: &Value, parsed: &ParsedCommand) -> Rendered {
     }
     let mut text: Vec<String> = rows.iter().map(message).collect();
     let has_more = value["more"] == json!(true);
-    // If this call marks the mail as read, the same call shows the next messages. If this call only looks at the mail,
-    // the next call needs a cursor.
+    // If this call marks the mail as read, running it again shows the next messages. If this call only looks at the
+    // mail, the next call needs a cursor.
     match (older_messages_flag(value, parsed), value["remaining"].as_i64()) {
         // Messages are listed from the oldest to the newest, so the note about older messages goes first.
         (Some(flag), _) if has_more => {
@@ -86,8 +86,9 @@ fn part(row: &Value) -> Option<String> {
     row["part"].as_i64().map(|part| format!("part {part} of {}", row["parts"]))
 }
 
-/// Lays out a message: the line about it, with its id and the message that it answers, and then its text. If this line
-/// is too long for the terminal, the ids get a line of their own. A terminal gets the text broken at spaces.
+/// Formats a message as lines: first the head line, with the message's id and the message that it answers, and then the
+/// text. If the head line is too long for the terminal, the ids get a line of their own. For a terminal, the text is
+/// also broken at spaces.
 fn laid_out(row: &Value, head: &str, notes: &[String], columns: Option<usize>) -> String {
     let (id, text) = (word(&row["id"]), word_lines(&row["payload"]));
     let answers = answered(row, &id, columns.is_some());
@@ -111,8 +112,9 @@ fn laid_out(row: &Value, head: &str, notes: &[String], columns: Option<usize>) -
     lines.join("\n")
 }
 
-/// Which message a message answers, and to which conversation both belong. A person who reads along finds an id by its
-/// last digits, if it differs from the message's own id in nothing else.
+/// Says which message this message answers, and to which conversation it belongs. If `is_short` is set, an id that
+/// differs from the message's own id `own` only in its last digits is shortened to these digits, by which a person can
+/// still find the message.
 fn answered(row: &Value, own: &str, is_short: bool) -> Option<String> {
     let shown = |id: &str| match (id.rsplit_once('-'), own.rsplit_once('-')) {
         (Some((mesh, digits)), Some((own, _))) if is_short && mesh == own => format!("…{}", plain(digits)),
@@ -164,7 +166,7 @@ pub fn log_message(row: &Value) -> String {
     laid_out(row, &head, &notes, columns())
 }
 
-/// How far a message got. If the copies of a group message have different receipts, this is the number of copies with
+/// How far a message got. If the copies of a group message have different receipts, the text says how many copies have
 /// each receipt.
 pub fn receipt(row: &Value) -> String {
     let counts = row["receipts"].as_object();
@@ -204,7 +206,7 @@ pub fn channels(value: &Value, _: &ParsedCommand) -> Rendered {
     Rendered::Text(table(&["CHANNEL", "JOINED", "UNREAD", "MEMBERS"], cells.collect()) + &next_page(value))
 }
 
-/// Lists members of a channel by name, and counts the rest.
+/// Lists members of a channel by name, and says how many more there are.
 fn members(channel: &Value) -> String {
     let named = rows(channel, "members");
     let shown: Vec<String> = named.iter().map(|name| untrusted_text::shown_name(name.as_str().unwrap_or(""))).collect();
@@ -217,7 +219,7 @@ fn members(channel: &Value) -> String {
 mod tests {
     use super::*;
 
-    /// A row whose ids end in these digits.
+    /// A laid-out message that answers the message whose id ends in these digits, without escape codes.
     fn laid_out_in(columns: Option<usize>, answered: &str) -> String {
         let id = |end: &str| format!("24a819d0-55b5-4a7c-8a83-0000000000{end}");
         let row = json!({ "id": id("17"), "payload": "one two three four\nfive", "replyTo": id(answered), "thread": id("12") });

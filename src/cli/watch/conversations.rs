@@ -1,5 +1,5 @@
-//! Groups messages into conversations: a message and its replies share one row, which opens as one text. Also makes the
-//! texts that show the result of a search, or a mailbox.
+//! Groups messages into conversations: a message and its replies share one row, which opens as one text. Also formats
+//! search results and mailboxes as text.
 
 use super::draw;
 use super::model::{WatchModel, WatchedMessage, word};
@@ -47,8 +47,8 @@ impl WatchedMessage {
         self.row.as_ref().is_some_and(|row| row["parts"].is_null())
     }
 
-    /// The user's own copy of the message, with which the view reports the message as read. If the view shows only a
-    /// part of the message, only that part counts as read.
+    /// The user's own copy of the message. The view uses this copy to report the message as read. If the view shows
+    /// only a part of the message, only that part counts as read.
     pub fn own_as_shown(&self) -> Option<Value> {
         let mut own = self.own.clone()?;
         if self.is_whole() {

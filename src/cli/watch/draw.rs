@@ -17,7 +17,7 @@ pub enum TextStyle {
     Bold,
     /// Secondary text.
     Dim,
-    /// Text that needs attention, or text about somebody who is waiting.
+    /// Text that needs attention, or that says who is waiting.
     Warn,
     /// The selected row.
     Selected,
@@ -321,7 +321,7 @@ pub fn receipt_label(mail: &WatchedMessage) -> (TextStyle, String) {
     }
 }
 
-/// The receipt of each copy of a group message, one per line; empty if somebody other than the user sent the message.
+/// The receipt of each copy of a group message, one per line; empty if the user did not send the message.
 pub fn copy_receipts(model: &WatchModel, mail: &WatchedMessage) -> String {
     let mut lines: Vec<String> =
         mail.copies.iter().map(|(to, receipt)| format!("{:<24} {}", model.name(to), tame(receipt))).collect();
@@ -339,7 +339,7 @@ fn excerpt(mail: &WatchedMessage) -> String {
         "text" | "" => String::new(),
         other => format!("{}: ", tame(other)),
     };
-    // A line has no room for more characters, so the rest is not looked at.
+    // A line has no room for more characters, so the end of the text is not processed.
     kind + &tame(&word(&row["payload"]).chars().take(400).collect::<String>())
 }
 

@@ -1,7 +1,7 @@
 //! The view's connection to the broker. It delivers every event exactly once and in order, even if the connection
-//! breaks and is made again. It delivers an answer or an error for every request.
+//! breaks and is re-established. It delivers an answer or an error for every request.
 //!
-//! **Invariant:** the view never restarts a broker that somebody stopped.
+//! **Invariant:** the view never restarts a broker that was stopped on purpose.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
@@ -175,7 +175,8 @@ impl Feed {
                 true => None,
                 false => Some(error.to_string()),
             }),
-            // The broker crashed, so this starts a new one. Only one attempt is made, because a second would fail too.
+            // The broker crashed, so this starts a new one. Only one attempt is made, because a second attempt would
+            // fail too.
             false => Client::connect_or_start(&self.places).map_err(|error| Some(error.text)),
         };
         self.was_stopped = true;

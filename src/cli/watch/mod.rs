@@ -62,7 +62,7 @@ pub fn watch(parsed: &ParsedCommand, plain: bool) -> Result<u8, Error> {
     let named = Some(settings.text("SLM_MESH_PEER").to_owned()).filter(|name| !name.is_empty());
     let who = match parsed.acting.clone().or(named) {
         Some(name) => json!({ "as": name }),
-        // Even in an agent's shell, a person reads the screen, so the view acts as a human.
+        // The reader of the screen is a person, even in an agent's shell, so the view acts as a human.
         None => match feed.call("whoami", json!({})) {
             Ok(found) if found["kind"] == json!("human") => json!({ "as": found["you"]["id"] }),
             Err(error) if error.kind != ErrorKind::Ambiguous => return Err(error),
@@ -89,7 +89,7 @@ pub fn watch(parsed: &ParsedCommand, plain: bool) -> Result<u8, Error> {
     view.run_until_quit().map_err(|error| Error::new(ErrorKind::Internal, format!("the terminal failed ({error})")))
 }
 
-/// Prints one line per event until nobody reads the output any more.
+/// Prints one line per event until the reader closes the output.
 fn print_events(mut feed: Feed, is_json: bool) -> Result<u8, Error> {
     loop {
         for update in feed.poll(true) {
@@ -327,8 +327,8 @@ impl WatchScreen {
                 (WatchRequest::Mine, "inbox", list("all")),
                 (WatchRequest::Sent, "inbox", list("sent")),
             ],
-            // When another hub begins to lead, the view connects to it, and then all lists are outdated. So the hubs
-            // need no timer of their own.
+            // When another hub begins to lead, the view reconnects, and all lists are outdated. So the list of hubs
+            // needs no timer of its own.
             vec![(WatchRequest::Names, "peers", whole), (WatchRequest::Hubs, "hub.status", json!({}))],
         ];
         for (n, list) in lists.into_iter().enumerate() {
@@ -367,8 +367,8 @@ impl WatchScreen {
         let stale = self.model.stale;
         let stale = [stale.peers, stale.locks, stale.mail, stale.names];
         let lists = stale.iter().zip(self.requested_at).filter(|(stale, _)| **stale);
-        // While a request for a list is still open, the list is not requested again, so this waits for at least 20 ms.
-        // The answer ends the wait.
+        // While a request for a list is still open, the list is not requested again, although it is due. So this waits
+        // for at least 20 ms, unless the answer ends the wait earlier.
         let lists = lists.map(|(_, at)| after(at, REQUEST_INTERVAL).max(Duration::from_millis(20)));
         lists.chain([pause]).min().unwrap_or(pause)
     }

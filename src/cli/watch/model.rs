@@ -278,8 +278,8 @@ impl WatchModel {
                 known.receipt = word(&row["receipt"]).to_owned();
                 known.own = own.or_else(|| known.own.take());
                 let is_earlier = |old: &Value| row["seq"].as_i64() <= old["seq"].as_i64();
-                // Only a row of the log has the receipts of all copies, and the whole text even if it is long. No other
-                // row replaces such a row.
+                // Only a row of the log has the receipts of all copies, and the whole text of a long message. A row
+                // that lacks either of these does not replace a row that has it.
                 let loses_receipts = |old: &Value| row["receipts"].is_null() && !old["receipts"].is_null();
                 let loses_text = |old: &Value| row["parts"].is_i64() && old["parts"].is_null();
                 let is_better = |old: &Value| is_earlier(old) && !loses_receipts(old) && !loses_text(old);

@@ -1,4 +1,4 @@
-//! The rows that the panes show: those of the projects that pass the user's filter, and the row that is selected.
+//! The rows that the panes show: the rows of the projects that pass the user's filter. Also finds the selected row.
 
 use super::model::{Pane, WatchModel, WatchedMessage, word};
 use serde_json::Value;
