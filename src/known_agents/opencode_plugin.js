@@ -69,12 +69,12 @@ function wake(session, directory) {
 
 export const SlmMesh = async ({ client, directory }) => {
   // Mail from a hook, kept until it can be shown beside a message of the user or the result of a tool. Mail does not go
-  // into the system prompt, because a model would take the mail for the words of its maker.
+  // into the system prompt, because a model would treat it there as instructions from the agent's developers.
   const waiting = new Map()
   const greeted = new Set()
   // The environment variables that the mesh sets for a session's shell commands.
   const environments = new Map()
-  // Sessions that we made continue, and sessions whose next prompt comes from us.
+  // Sessions that this plugin made continue after a stop, and sessions whose next prompt comes from this plugin.
   const continued = new Set()
   const prompted = new Set()
   const hold = (session, answer) => {
@@ -129,8 +129,8 @@ export const SlmMesh = async ({ client, directory }) => {
       const session = event.properties?.sessionID ?? event.properties?.info?.id
       if (event.type === "session.idle") {
         const answer = await ask("stop", session, directory, { stop_hook_active: continued.has(session) })
-        // The model takes a prompt for words of the user, so ours is a fixed sentence. The hook for this prompt shows
-        // the mail.
+        // The model treats a prompt as the user's words, so the prompt of this plugin is a fixed sentence. The hook for
+        // this prompt then shows the mail.
         const prompt = (text) => {
           prompted.add(session)
           const parts = [{ type: "text", text }]

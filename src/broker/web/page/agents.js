@@ -1,4 +1,4 @@
-// The section of agents, grouped by machine, then by project and branch.
+// The section of agents, grouped by machine, and then by project and branch.
 
 import { $, always, bdi, button, el, flat, lastPart, setText, showEmpty, span, sync, tame } from '/page/dom.js';
 import { openWriteDialog } from '/page/dialogs.js';

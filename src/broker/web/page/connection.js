@@ -50,8 +50,8 @@ export async function listen() {
   let rest = '';
   let timer = 0;
   for (;;) {
-    // The broker sends something at least every 20 s. If nothing comes, the connection is dead, for example because the
-    // machine was asleep.
+    // The broker sends a keep-alive every 20 s. If none arrives for 50 s, the connection is dead, for example because
+    // the computer slept.
     timer = setTimeout(() => stop.abort(), 50e3);
     const { value, done } = await reader.read();
     clearTimeout(timer);

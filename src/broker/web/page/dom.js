@@ -1,8 +1,7 @@
 // Makes and changes elements of the page.
 //
-// Invariant: text that others wrote is shown as text and never becomes markup. Elements are created by name, texts are
-// inserted as text nodes, and characters that would mislead a reader (control and direction marks) become visible
-// signs.
+// Invariant: text that others wrote is shown as text and never becomes markup. Elements are created by name, texts go
+// in as text nodes, and characters that would mislead a reader (control and direction marks) become visible signs.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -20,7 +19,7 @@ export function tame(text) {
   });
 }
 
-/** Does the same as `tame`, and puts the text on one line. */
+/** Replaces invisible characters as `tame` does, and puts the text on one line. */
 export const flat = (text) => tame(text).replace(/\s+/g, ' ').trim();
 
 /** Makes an element with a class and children; strings become text nodes. */
@@ -47,7 +46,7 @@ export function button(label, name, act) {
   return made;
 }
 
-/** Makes a list show these rows. The cell of a row that stays is not replaced, so it keeps its focus. */
+/** Makes a list show these rows. If a row is still in the list, its cell is kept, and so is the focus in that cell. */
 export function sync(list, rows, keyOf, make, fill) {
   const cells = list.cells ?? (list.cells = new Map());
   const wanted = new Set(rows.map(keyOf));
@@ -77,7 +76,7 @@ export function sync(list, rows, keyOf, make, fill) {
 export const still = () => {};
 export const always = (fill) => Object.assign(fill, { always: true });
 
-/** Shows the note that a section is empty, if the section has no rows. */
+/** Shows the note that a section is empty, if it has no rows. */
 export function showEmpty(name, n) {
   $(`no-${name}`).hidden = n > 0;
 }
@@ -102,7 +101,7 @@ export function clock(iso) {
   return made;
 }
 
-/** Does the same as `clock`, and adds the day if it is not today. */
+/** Makes an element that shows the time of day, and also the day if that is not today. */
 export function clockDay(iso) {
   const made = clock(iso);
   const date = new Date(iso);
@@ -112,7 +111,7 @@ export function clockDay(iso) {
   return made;
 }
 
-/** A length of time in words. */
+/** A duration as text, such as `5 min`. */
 export function span(ms) {
   if (ms < 90e3) return `${Math.max(0, Math.round(ms / 1e3))} s`;
   if (ms < 90 * 60e3) return `${Math.round(ms / 60e3)} min`;

@@ -1,4 +1,4 @@
-// The picture of who talks to whom.
+// The picture that shows which peers have exchanged messages, and when.
 
 import { $, at, flat, span, svg } from '/page/dom.js';
 import { now } from '/page/mesh.js';
@@ -8,14 +8,14 @@ import { addSection } from '/page/repaint_schedule.js';
 const LANES_MAX = 14;
 const MESSAGES_MAX = 300;
 
-/** Draws a lane for each of the busiest peers, and an arrow for each message, from lane to lane. */
+/** Draws a lane for each of the busiest peers, and an arrow for each message, from the sender's to the recipient's. */
 function paintLanes() {
   const box = $('lanes');
   const width = Math.max(300, box.clientWidth || 300);
   const end = now();
   const all = shownMessages().slice(-MESSAGES_MAX);
-  // If the user has chosen no time span, the picture goes back to the first message, but at most a day. So the messages
-  // fill the picture, however few they are.
+  // If the user has not chosen a time span, the picture begins with the first message, but at most a day ago. So the
+  // messages fill the picture, even if there are only a few.
   const length = Number($('span').value) || Math.min(86400e3, Math.max(20e3, (end - at(all[0]?.createdAt)) * 1.02));
   const rows = all.filter((row) => at(row.createdAt) >= end - length);
   const counts = new Map();

@@ -1,4 +1,4 @@
-// The mailbox of one agent, as that agent sees it. Looking at it marks nothing as read.
+// The mailbox of one agent, as that agent sees it. Opening the mailbox here marks nothing as read.
 
 import { $, el, flat, setText } from '/page/dom.js';
 import { callMesh } from '/page/connection.js';

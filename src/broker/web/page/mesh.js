@@ -1,4 +1,4 @@
-// What the page knows of the mesh: the frames of the event stream, applied one after the other.
+// The state of the mesh as far as the page knows it. Each frame of the event stream updates this state.
 
 import { $, flat } from '/page/dom.js';
 import { showNotice } from '/page/dialogs.js';
@@ -9,7 +9,7 @@ const KEPT = { messages: 400, events: 300, history: 20 };
 
 export const mesh = {};
 
-/** Forgets everything. */
+/** Resets the state. */
 export function clear() {
   Object.assign(mesh, {
     me: '', name: '', host: '', hubs: null, ahead: 0, seq: 0, more: {},
@@ -65,7 +65,7 @@ function changedSections(frame) {
   return found;
 }
 
-/** Applies an event to locks and state, without waiting for the rows. */
+/** Applies an event to the locks and the shared state, before a frame brings the rows that have changed. */
 function applyEvent(event) {
   const facts = event.payload ?? {};
   const key = `${facts.token} ${facts.filePath}`;
@@ -81,7 +81,7 @@ function applyEvent(event) {
   }
 }
 
-/** Adds a change of an entry to its history. */
+/** Adds a change to the history of the entry. */
 function addToHistory(event) {
   const name = `${event.payload.namespace} ${event.payload.key}`;
   const list = mesh.history.get(name) ?? [];
@@ -97,5 +97,5 @@ export const fits = (...words) => {
   const wanted = $('filter').value.trim().toLowerCase();
   return !wanted || words.some((word) => String(word ?? '').toLowerCase().includes(wanted));
 };
-/** The project of a peer. */
+/** The directory of a peer's project. */
 export const project = (id) => mesh.peers.get(id)?.projectPath;

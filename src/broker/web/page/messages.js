@@ -18,7 +18,7 @@ export const shownMessages = () => [...mesh.messages.values()].filter((row) =>
 function paintMessages() {
   const list = threadsOf(talksOf(shownMessages())).sort((a, b) => b.seq - a.seq).slice(0, SHOWN_MAX);
   sync($('message-list'), list, (thread) => thread.key, makeThread, always(fillThread));
-  // The page may not have all of the messages that wait, so the broker's count is shown.
+  // The page may not have all unread messages, so it shows the broker's count of them.
   const unread = mesh.peers.get(mesh.me)?.unread ?? 0;
   setText($('n-messages'), unread ? `${unread} for you` : '');
   showEmpty('messages', list.length);
@@ -38,7 +38,7 @@ function talksOf(rows) {
   return [...talks.values()];
 }
 
-/** The conversations, each with its first message, if the page has it, and the replies to it, oldest first. */
+/** The conversations. Each has its first message, if the page has that message, and the replies, oldest first. */
 function threadsOf(talks) {
   const threads = new Map();
   for (const talk of talks.sort((a, b) => a.copies[0].seq - b.copies[0].seq)) {
@@ -90,7 +90,7 @@ function makeTalk(talk, tag) {
   return Object.assign(cell, { parts });
 }
 
-/** When, from whom and to whom: the first line of a message. */
+/** The first line of a message: the time, the sender and the recipient. */
 export function routeLine(row, time) {
   const to = row.group ? (row.group === 'all' ? 'everyone' : row.group) : row.toName;
   const arrow = el('span', 'arrow', '→');

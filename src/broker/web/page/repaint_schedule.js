@@ -1,18 +1,18 @@
 // Decides when each section of the page is painted again.
 
-/** The minimum time between two paintings of a section, in ms. The other sections have no minimum. */
+/** The shortest time between two paintings of a section, in ms. The other sections are painted in the next frame. */
 const PAUSES = { agents: 200, messages: 90, state: 90, lanes: 1000 };
 
 /** The functions that paint the sections. */
 const painters = {};
-/** The sections that are to be painted. */
+/** The sections that have changed and must be painted again. */
 const dirty = new Set();
-/** When each section was painted last. */
+/** When each section was last painted. */
 const painted = {};
 let isScheduled = false;
 let timer = 0;
 
-/** Adds a section. */
+/** Adds a section, and the function that paints it. */
 export function addSection(name, paint) {
   painters[name] = paint;
 }

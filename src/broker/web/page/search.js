@@ -1,15 +1,15 @@
-// The search in all messages, and the view of one conversation.
+// The search in all messages, and the view of one conversation. Both appear above the list of messages.
 
 import { $, button, clockDay, el, flat, setText } from '/page/dom.js';
 import { callMesh } from '/page/connection.js';
 import { routeLine, textBox } from '/page/messages.js';
 
-/** Maximum number of messages that one search shows. */
+/** How many messages one search shows. */
 const FOUND_MAX = 60;
-/** Maximum number of steps of one search. Each step looks at a thousand messages. */
+/** Maximum number of steps that a search takes. In each step, the broker looks at a thousand messages. */
 const STEPS_MAX = 200;
 
-/** Grows with each search, so that an older search that is still running notices this and stops. */
+/** Grows whenever something else is to be shown, so that an older search that is still running stops. */
 let running = 0;
 
 /** Shows messages that contain all these words, the latest first. */
@@ -47,7 +47,7 @@ function show(title, rows, canOpen) {
   $('found-list').replaceChildren(...rows.map((row) => foundRow(row, canOpen)));
 }
 
-/** A row that shows a message, in a list that is not updated. */
+/** A row that shows a message, in a list that does not change by itself. */
 export function foundRow(row, canOpen) {
   const line = routeLine(row, clockDay(row.createdAt));
   const receipts = row.receipts ? Object.entries(row.receipts).map(([word, n]) => `${n} ${word}`).join(', ') : row.receipt;
