@@ -13,7 +13,7 @@ struct Account {
     home: PathBuf,
 }
 
-/// This user's entry in the account file. Even a statically linked program can read that file.
+/// This user's entry in `/etc/passwd`, which even a statically linked program can read.
 #[cfg(not(target_os = "macos"))]
 fn own_account() -> Option<Account> {
     let uid = uid().to_string();
@@ -23,7 +23,7 @@ fn own_account() -> Option<Account> {
     Some(Account { name: row[0].to_owned(), home: PathBuf::from(row.get(5).copied().unwrap_or_default()) })
 }
 
-/// This user's entry in the account database. On macOS, the account file contains only the system's accounts.
+/// This user's entry in the account database. On macOS, `/etc/passwd` contains only the system's accounts.
 #[cfg(target_os = "macos")]
 fn own_account() -> Option<Account> {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten()?;

@@ -84,12 +84,13 @@ fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
     Ok(Endpoint::Local { bind: host.host().to_owned(), hub: !is_loopback })
 }
 
-/// Whether the address belongs to this machine. Only then can this machine bind the address.
+/// Whether the address belongs to this machine, which is the case if a socket can be bound to it.
 fn is_own(hub: &HubAddress) -> bool {
     hub.ip().is_some_and(|address| UdpSocket::bind((address, 0)).is_ok())
 }
 
-/// Refuses a list of hubs on a machine that is one of these hubs, because the machine would be both hub and guest.
+/// Refuses a list of hubs if this machine is one of them or has the role `broker`, because it would be both hub and
+/// guest.
 fn refuse_own_address(hubs: &[HubAddress], role: &str) -> Result<(), Error> {
     if role == "broker" && hubs.len() > 1 {
         let text = "SLM_MESH_ROLE: with broker, SLM_MESH_HOST must be an address of this machine, but it is a list of \

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 /// How often to check whether the command has ended.
 const POLL_EVERY: Duration = Duration::from_millis(10);
 
-/// Runs a command until it ends, until the time limit is reached, or until somebody cancels it.
+/// Runs a command until it ends, the time limit is reached, or `cancel` becomes true.
 ///
 /// # Errors
-/// If the command cannot be started, fails, or takes too long. The error is a sentence, which does not contain the
-/// command's arguments.
+/// If the command cannot be started, fails, takes too long or is cancelled. The error is a sentence that does not
+/// contain the command's arguments.
 pub fn run_bounded(command: &mut Command, input: &[u8], limit: Duration, cancel: &AtomicBool) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let quiet = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());

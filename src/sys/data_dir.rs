@@ -94,8 +94,8 @@ impl DataDir {
         Some(PathBuf::from(format!("/tmp/slm-mesh-{}-{hash:016x}", super::uid())))
     }
 
-    /// Creates the directory for the socket if the data directory's path is too long. Everybody may create files in the
-    /// parent directory, so a directory that another user created is refused.
+    /// Creates the directory below `/tmp` for the socket. Everybody may create files in `/tmp`, so a directory that
+    /// another user created is refused.
     fn prepare_runtime_dir(&self, dir: &Path) -> Result<(), Error> {
         let made = DirBuilder::new().mode(0o700).create(dir);
         if let Err(error) = made.or_else(|error| match error.kind() {
@@ -163,7 +163,8 @@ impl DataDir {
     pub fn held_files(&self) -> PathBuf {
         self.dir.join("held-files")
     }
-    /// The folder with a file for each session whose shell commands need a shield, which makes locked files read-only.
+    /// The folder with one file for each session whose shell commands need a shield, a sandbox in which locked files
+    /// are read-only.
     pub fn shields(&self) -> PathBuf {
         self.held_files().join("shields")
     }
@@ -171,8 +172,8 @@ impl DataDir {
     pub fn bash_env_files(&self) -> PathBuf {
         self.dir.join("bash-env")
     }
-    /// A file that a broker leaves behind if it found the database damaged. It makes the next broker check the database
-    /// first.
+    /// A file that a broker leaves behind if it found the database damaged, so that the next broker checks the database
+    /// before it uses it.
     pub fn suspect(&self) -> PathBuf {
         self.dir.join("broker.suspect")
     }

@@ -1,5 +1,5 @@
-//! Drops what this process inherited from the process that started it but must not keep after that process has ended:
-//! open files, the working directory, limits, priority.
+//! Drops the inherited state that a process must not keep after the process that started it has ended: open files, the
+//! working directory, limits, priority.
 
 use std::fs;
 
@@ -21,7 +21,7 @@ pub fn leave_starter() {
     // If this fails, the file system of the inherited working directory can't be unmounted while this process runs.
     let _ = std::env::set_current_dir("/");
     raise_soft_limits();
-    // Only root may lower a nice value again. This process works with a higher value too.
+    // Only root may lower a nice value. If this fails, the process keeps the higher value, and works with it, too.
     let _ = rustix::process::setpriority_process(None, 0);
     super::accept_signals();
 }

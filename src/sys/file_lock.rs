@@ -39,15 +39,15 @@ impl LockWait {
     }
 }
 
-/// The process that holds a lock on this file, as the kernel reports it; `None` if nobody holds a lock, if the holder
-/// is in another PID namespace, or if the kernel does not report locks.
+/// The process that holds a lock on this file, as the kernel reports it; `None` if no process holds a lock, if the
+/// holder is in another PID namespace, or if the kernel does not report locks.
 pub fn holder(file: &File) -> Option<i64> {
     let meta = file.metadata().ok()?;
     let device = device_numbers(meta.dev());
     let wanted = format!("{:02x}:{:02x}:{}", device.0, device.1, meta.ino());
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    // A line looks like `1: FLOCK ADVISORY WRITE 4711 08:01:1234 0 EOF`. A line with an arrow describes a process that
-    // is waiting (proc_locks(5)).
+    // A line looks like `1: FLOCK ADVISORY WRITE 4711 08:01:1234 0 EOF`. If the process is waiting for the lock, an
+    // arrow precedes `FLOCK` (proc_locks(5)).
     let row = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let mut held = row.filter(|words| words.get(1) == Some(&"FLOCK") && words.get(5) == Some(&wanted.as_str()));
     held.find_map(|words| words.get(4)?.parse::<i64>().ok().filter(|pid| *pid > 0))

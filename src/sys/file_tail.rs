@@ -14,14 +14,14 @@ use std::path::Path;
 
 /// Maximum number of bytes to read from the end of a file.
 pub const READ_MAX: u64 = 4 << 20;
-/// Longer lines are left out, because parsing a line takes many times the memory of the line itself.
+/// Maximum length of a line, in bytes. A longer line is skipped, because parsing it takes many times its own memory.
 const LINE_MAX: usize = 1 << 20;
 /// How many bytes the first attempt reads, which is usually enough. Each further attempt reads four times as many.
 const FIRST_READ: u64 = 64 << 10;
 
 /// Reads the last lines of a file. `take` receives the lines, newest first, and returns whether it wants another line.
-/// If more of the file has to be read, `take` receives the lines again, from the newest on. The second argument of
-/// `take` is true for the first line each time, so that `take` can start over. Returns whether lines were left unread.
+/// If more of the file has to be read, `take` receives all lines again, beginning with the newest. The second argument
+/// of `take` is true for the newest line, so that `take` can start over. Returns whether lines were left unread.
 ///
 /// # Errors
 /// If the file is not a plain file of this user, or cannot be read. The error is a sentence that says so.

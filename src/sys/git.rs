@@ -39,8 +39,8 @@ struct WorkTree {
     common_dir: PathBuf,
 }
 
-/// The beginning of a file; `None` if the file can't be read. A caller may name any directory, and the file in it may
-/// be a pipe or a device. Such a file must neither block this process nor fill its memory.
+/// The beginning of a file; `None` if the file can't be read. Because a caller may name any directory, the file may be
+/// a pipe or a device, which must neither block this process nor fill its memory.
 fn read_beginning(path: &Path) -> Option<String> {
     use rustix::fs::{Mode, OFlags};
     let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()?;
@@ -50,7 +50,7 @@ fn read_beginning(path: &Path) -> Option<String> {
     }
     let mut bytes = Vec::new();
     file.take(FILE_MAX).read_to_end(&mut bytes).ok()?;
-    // The file may contain a name that is not UTF-8. The URL after that name is still needed.
+    // The file may contain a name that is not UTF-8, but the URL after that name is still needed.
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -61,8 +61,8 @@ pub fn facts(dir: &Path) -> GitFacts {
     };
     let head = read_beginning(&tree.git_dir.join("HEAD")).unwrap_or_default();
     let branch = match head.trim().strip_prefix("ref: refs/heads/") {
-        // If a repository stores its references in tables (`reftable`), `HEAD` contains only this placeholder, which is
-        // for old programs.
+        // If a repository stores its references in tables (`reftable`), `HEAD` contains only this placeholder, for
+        // programs that do not know the format.
         Some(".invalid") => String::new(),
         Some(branch) => branch.to_owned(),
         None => head.trim().chars().take(12).collect(),
@@ -84,8 +84,8 @@ impl WorkTree {
         WorkTree { root: root.to_owned(), git_dir, common_dir }
     }
 
-    /// The identity of the repository. If the origin is itself a clone on this machine, that clone's
-    /// origin is used instead, and so on, at most `clones` times.
+    /// The identity of the repository. If the origin is itself a clone on this machine, that clone's origin is used
+    /// instead, and so on, at most `clones` times.
     fn identity(&self, home: &Path, clones: usize) -> String {
         let settings = settings::settings(self, home);
         let Some(url) = origin(&settings) else { return self.common_dir.display().to_string() };
@@ -98,7 +98,7 @@ impl WorkTree {
         }
     }
 
-    /// The directory from which a relative URL is resolved. It is the same for all work trees of the repository.
+    /// The directory against which a relative URL is resolved. It is the same for all work trees of the repository.
     fn main_root(&self) -> &Path {
         match self.common_dir.file_name() {
             Some(name) if name == ".git" => self.common_dir.parent().unwrap_or(&self.root),

@@ -32,9 +32,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The name of this program.
 const PROGRAM: &str = "slm-mesh";
 
-/// A clock that nobody can set while a broker runs: the wall time when the broker started, plus the time that has
-/// passed since then. Therefore leases and cursors are not affected when somebody sets the clock back or a laptop
-/// sleeps.
+/// The clock of the mesh: the wall time when the broker started, plus the time that has passed since then, even while
+/// the machine slept. Setting the wall clock does not affect it, so leases and cursors stay valid.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     base_ms: i64,
@@ -114,8 +113,7 @@ pub fn random_u128() -> u128 {
     u128::from_ne_bytes(bytes)
 }
 
-/// Lets this thread, and the threads that it starts, receive signals that were blocked when this process
-/// was started.
+/// Lets this thread, and the threads that it starts, receive signals that were blocked when this process was started.
 pub fn accept_signals() {
     // This fails only for a wrong argument.
     let _ = nix::sys::signal::SigSet::all().thread_unblock();
@@ -154,7 +152,8 @@ pub fn own_path() -> PathBuf {
     if path.is_file() {
         return path;
     }
-    // Agents start the program by a path that their settings name, and a package manager keeps that path up to date.
+    // Agents start the program by a path that their settings name. A package manager keeps that path up to date, so it
+    // is tried before `PATH`.
     let started_as = std::env::args_os().next().map(PathBuf::from);
     let started_as = started_as.filter(|path| path.is_absolute() && path.file_name() == Some(PROGRAM.as_ref()));
     let folders = std::env::var_os("PATH").unwrap_or_default();

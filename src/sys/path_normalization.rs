@@ -30,7 +30,7 @@ pub fn absolute(path: &str) -> Result<String, Error> {
 }
 
 /// Makes a path absolute. A relative path is relative to `dir`, or to this process's working directory if `dir` is
-/// empty. In a glob, only the part before the first pattern is resolved.
+/// empty. In a glob, symlinks are resolved only before the first component with a wildcard.
 pub fn absolute_in(dir: &str, path: &str) -> String {
     let given = without_prefix(path);
     let mut whole = if given.starts_with('/') { given } else { format!("{dir}/{given}") };
@@ -130,8 +130,8 @@ fn normal_form(path: &str) -> String {
     text
 }
 
-/// Replaces each symlink in a path with its target, even if the target does not exist yet. The part after the first
-/// pattern, or after too many symlinks, stays as it is.
+/// Replaces each symlink in a path with its target, even if the target does not exist yet. From the first component
+/// with a wildcard on, or after too many symlinks, symlinks stay as they are.
 fn without_links(path: &Path) -> PathBuf {
     let mut done = PathBuf::from("/");
     let mut rest: VecDeque<OsString> = path.components().map(|part| part.as_os_str().to_owned()).collect();

@@ -51,7 +51,7 @@ struct ProcessInfo {
 /// The program that a process runs.
 #[derive(Debug)]
 struct Program {
-    /// Whether the process runs this program, as this user.
+    /// Whether the program is slm-mesh and runs as this user.
     is_own: bool,
     /// The program's name, for people.
     shown: String,
@@ -79,7 +79,8 @@ pub fn identify(pid: i64) -> Option<Process> {
     start_time(pid).map(|start| Process { pid, start, wrapper: false, agent: None })
 }
 
-/// The agent process above an MCP server; `None` if no process of this program has that number.
+/// The agent above an MCP server: its nearest ancestor that is not a wrapper. `None` if the number does not belong to
+/// an slm-mesh process of this user.
 pub fn agent_of_server(pid: i64) -> Option<Process> {
     platform::program(pid).filter(|program| program.is_own)?;
     ancestors(pid).into_iter().find(|process| !process.wrapper)
@@ -124,7 +125,7 @@ impl AsRawFd for ExitWatch {
     }
 }
 
-/// How the mesh names the sessions of this kind of agent; `None` if slm-mesh does not know the agent.
+/// How the mesh names the sessions of this type; `None` if they belong to no agent that slm-mesh knows.
 pub fn agent_program(kind: &str) -> Option<AgentProgram> {
     known_agents::by_kind(kind).map(Agent::program)
 }

@@ -19,8 +19,8 @@ use std::time::Duration;
 
 /// Signals that are forwarded to the command, because the sender may know only our process.
 const FORWARDED: &[i32] = &[SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGCONT];
-/// If a command stays stopped for longer than this, nobody has continued it together with this process, so this process
-/// stops, too.
+/// How long a command may stay stopped before this process stops, too. A command that is continued together with this
+/// process is reported as continued within this time.
 const STOP_GRACE: Duration = Duration::from_millis(50);
 
 /// A running command.
@@ -135,8 +135,9 @@ fn is_job_control(status: WaitStatus) -> bool {
     status.stopping_signal().is_some_and(|signal| stops.iter().any(|stop| stop.as_raw() == signal))
 }
 
-/// The signals that our caller ignores, as bits. A command run under nohup must survive SIGHUP, but if this process
-/// watched SIGHUP, that signal would end the command. On macOS, no safe call returns these signals, so the result is 0.
+/// The signals that our caller ignores, as bits. These signals are not watched: a command run under nohup must survive
+/// SIGHUP, but if this process watched SIGHUP, the command would no longer ignore it. On macOS, no safe call returns
+/// these signals, so the result is 0.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

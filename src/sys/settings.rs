@@ -32,7 +32,7 @@ pub struct Setting {
     pub name: &'static str,
     /// The values that the setting accepts.
     pub range: SettingRange,
-    /// The value that is used if nobody has set the setting.
+    /// The value that is used if the setting is not set.
     pub default: &'static str,
     /// The sentence about the setting in the help.
     pub help: &'static str,

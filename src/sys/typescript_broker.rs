@@ -11,9 +11,9 @@ use std::time::Duration;
 /// How long the TypeScript broker may take to accept a connection.
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(300);
 
-/// The process of a TypeScript broker. Its files name its process and its port; the process must be alive, and the port
-/// must accept connections. Our own broker may leave such files too, but while it is not running, nothing accepts
-/// connections. Therefore call this function before our broker is started, or while none is running.
+/// The process of a TypeScript broker: the process that its files name must be alive, and the port that they name must
+/// accept connections. Our own broker writes the same files, so call this function only while our broker is not
+/// running, because only then does its port accept no connections.
 pub fn find(places: &DataDir) -> Option<i64> {
     let pid = named_process(places)?;
     let port = u16::try_from(number(places.port())?).ok()?;

@@ -1,5 +1,5 @@
-//! Connects to a Unix socket within a time limit. A process that is stopped does not accept connections, and once its
-//! queue is full, a plain connect would wait for ever.
+//! Connects to a Unix socket within a time limit. A stopped process does not accept connections, so once its queue is
+//! full, a plain connect would wait forever.
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect as connect_socket, socket, sockopt};
@@ -11,7 +11,8 @@ use std::time::Duration;
 /// Connects within this time. The same time then limits each write.
 ///
 /// # Errors
-/// `WouldBlock` if nobody accepted in time, and `NotFound` or `ConnectionRefused` if nobody listens.
+/// `WouldBlock` if the connection was not accepted in time, and `NotFound` or `ConnectionRefused` if no process
+/// listens.
 pub fn connect(path: &Path, within: Duration) -> io::Result<UnixStream> {
     let address = SocketAddrUnix::new(path)?;
     let fd = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;

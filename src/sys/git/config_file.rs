@@ -1,5 +1,5 @@
-//! Reads git's settings files, whose syntax is described in git-config(1). Continued lines are not joined, because URLs
-//! do not need them.
+//! Reads git's settings files, whose syntax is described in git-config(1). A line that ends in a backslash is not
+//! joined with the next line, because no URL needs this.
 
 /// One setting.
 #[derive(Debug, PartialEq)]

@@ -8,20 +8,21 @@ use crate::base::path_overlap;
 use crate::sys::path_normalization;
 use std::path::{Path, PathBuf};
 
-/// The host names under which forges offer ssh for networks that block port 22, according to their documentation.
+/// Forges offer ssh under the first host name for networks that block port 22, according to their documentation. The
+/// second is their usual host name.
 const SSH_DOORS: &[(&str, &str)] =
     &[("ssh.github.com", "github.com"), ("altssh.gitlab.com", "gitlab.com"), ("altssh.bitbucket.org", "bitbucket.org")];
 
-/// Where a URL leads, in the normal form that is the same for all URLs of a repository.
+/// Where a URL leads.
 #[derive(Debug, PartialEq)]
 pub(super) enum Remote {
-    /// A path on this machine, as it is written.
+    /// A path on this machine. [`path_spelling`] turns it into its normal form.
     Path(PathBuf),
-    /// `host/owner/name`.
+    /// `host/owner/name`, in the normal form that is the same for all URLs of a repository.
     Host(String),
 }
 
-/// Where a URL leads. A relative path is resolved against `root`.
+/// Finds out where a URL leads. A relative path is resolved against `root`.
 pub(super) fn resolve(url: &str, root: &Path, settings: &[ConfigEntry], home: &Path) -> Remote {
     match split(&replaced(url, settings)) {
         Location::Path(path) => Remote::Path(root.join(path)),
@@ -55,8 +56,8 @@ struct SshLogin {
     user: Option<String>,
 }
 
-/// Splits a URL that has one of the forms in git-clone(1). Users, passwords and ports are dropped, because they do not
-/// identify the repository.
+/// Splits a URL that has one of the forms in git-clone(1). Passwords and ports are dropped, because they do not
+/// identify the repository. A user is kept only because ssh's settings may depend on it.
 fn split(url: &str) -> Location {
     let Some((scheme, rest)) = url.split_once("://") else {
         return match scp_parts(url) {
@@ -72,7 +73,7 @@ fn split(url: &str) -> Location {
     }
 }
 
-/// Parses a place on a host. A user and a port may be written with the host.
+/// Parses the host part of a URL, which may also contain a user and a port.
 fn on_host(host: &str, path: &str, is_ssh: bool) -> Location {
     let (login, host) = host.rsplit_once('@').map_or((None, host), |(login, host)| (Some(login), host));
     // Brackets surround an IPv6 address, or a host with its port.
@@ -96,7 +97,7 @@ fn scp_parts(url: &str) -> Option<(&str, &str)> {
 /// The normal form of a path at which no repository can be found. Git also accepts `name` for `name.git`.
 pub(super) fn path_spelling(path: &Path) -> String {
     let path = without_ending(path.to_str().unwrap_or_default().trim_end_matches('/')).to_owned();
-    // A path that can't be looked up is used as it was written.
+    // If the path can't be looked up, only its text is normalised.
     let real = [".git", ""].iter().find_map(|ending| std::fs::canonicalize(format!("{path}{ending}")).ok());
     real.map_or_else(|| path_overlap::normal(&path), |real| without_ending(&real.display().to_string()).to_owned())
 }
@@ -105,8 +106,8 @@ fn without_ending(path: &str) -> &str {
     path.trim_end_matches('/').trim_end_matches(".git").trim_end_matches('/')
 }
 
-/// Replaces the beginning of a URL as the settings `url.NEW.insteadOf = OLD` demand. The longest matching `OLD` wins.
-/// If several settings have that `OLD`, the first of them wins.
+/// Replaces the beginning of a URL as the settings `url.NEW.insteadOf = OLD` say. The longest matching `OLD` wins. If
+/// several settings have that `OLD`, the first of them wins.
 fn replaced(url: &str, settings: &[ConfigEntry]) -> String {
     let is_rule = |entry: &&ConfigEntry| entry.section == "url" && entry.name == "insteadof";
     let fitting = settings.iter().filter(is_rule).filter(|entry| url.starts_with(&entry.value));

@@ -1,5 +1,5 @@
-//! Finds out to which host ssh connects when it is given a name. The answer is in the files that ssh_config(5)
-//! describes, which contain `Host` and `Match` blocks, and in the files that they include.
+//! Finds the host to which ssh connects for a name, by reading the files that ssh_config(5) describes, which contain
+//! `Host` and `Match` blocks, and the files that they include.
 
 use crate::base::shell_wildcards::{has_wildcards, live_pattern, pattern, text_fits};
 use crate::sys::account;
@@ -28,7 +28,7 @@ struct Search<'a> {
     /// The user that the URL names.
     user: Option<&'a str>,
     home: &'a Path,
-    /// Where relative paths begin.
+    /// The folder against which relative paths are resolved.
     folder: &'a Path,
     files_left: usize,
 }
@@ -59,7 +59,7 @@ impl Search<'_> {
         None
     }
 
-    /// The value of a `HostName` line, in which `%h` is the name.
+    /// The value of a `HostName` line, with the name in place of `%h`.
     fn expanded(&self, value: &str) -> String {
         value.replace("%h", self.name).replace("%%", "%")
     }

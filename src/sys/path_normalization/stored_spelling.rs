@@ -71,7 +71,8 @@ mod spelling {
         let mut parts: Vec<OsString> = path.iter().map(OsStr::to_owned).collect();
         let n_existing = path.ancestors().find(|at| names.id(at).is_some()).map_or(0, |at| at.iter().count());
         let mut ignores_case = true;
-        // The loop begins at the end of the path, because the volume that ignores case may begin at any folder.
+        // The loop goes from the end of the path up, because a volume that ignores case may be mounted below folders
+        // that do not. Once a name turns out to distinguish case, the folders above it are assumed to do so, too.
         for n in (1..n_existing).rev() {
             let folder: PathBuf = parts[..n].iter().collect();
             // A name without letters does not show whether the volume ignores case.
@@ -94,7 +95,7 @@ mod spelling {
         (bytes != name.as_bytes()).then(|| OsString::from_vec(bytes))
     }
 
-    /// The entry of a folder that a name opens.
+    /// The stored name of the entry that a name opens in a folder.
     fn stored_name(folder: &Path, name: &OsStr, names: &impl Names) -> OsString {
         let entries = names.entries(folder);
         if entries.len() >= ENTRIES_MAX || entries.iter().any(|(entry, _)| entry == name) {

@@ -1,7 +1,7 @@
 //! Processes on macOS: libproc, `LOCAL_PEERPID` and kqueue.
 //!
-//! The header that defines each constant is named beside it. `make check-macos` type-checks and links this file, but
-//! nobody has run it yet.
+//! The header that defines each constant is named beside it. `make check-macos` type-checks and links this file, but it
+//! has not been run yet.
 
 use super::{Credentials, ProcessInfo, Program};
 use nix::errno::Errno;
@@ -23,8 +23,8 @@ pub fn peer_credentials(socket: impl AsFd) -> Option<Credentials> {
     Some(Credentials { uid: credentials.uid(), pid })
 }
 
-/// Does nothing, because macOS can't end a process together with its parent. The process ends later, when it stops
-/// waiting.
+/// Does nothing, because macOS can't end a process together with its parent. The process ends only after its current
+/// wait.
 pub fn end_with_parent() {}
 
 /// A kqueue that becomes readable when a process ends (`EVFILT_PROC` and `NOTE_EXIT` in <sys/event.h>); `None` if no

@@ -66,7 +66,8 @@ fn make_read_only(path: &Path, reach: MsFlags) -> io::Result<()> {
     remount_read_only(path)
 }
 
-/// Makes the file systems that are mounted below a folder read-only. The kernel applies a remount to one mount alone.
+/// Makes the file systems that are mounted below a folder read-only, each in a separate call, because the kernel
+/// applies a remount to a single mount.
 fn make_read_only_below(folder: &Path) -> io::Result<()> {
     let folder = fs::canonicalize(folder)?;
     for path in mounts(&fs::read("/proc/self/mountinfo")?) {
@@ -74,7 +75,8 @@ fn make_read_only_below(folder: &Path) -> io::Result<()> {
             continue;
         }
         match remount_read_only(&path) {
-            // Another mount hides this one, or the command may not enter it either (a file system of another user).
+            // Either another mount hides this one, or it is a file system of another user, which the command may not
+            // enter either.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
                 let is_hidden = fs::metadata(&path).is_err();
                 is_hidden.then_some(()).ok_or(error)?;
@@ -86,7 +88,7 @@ fn make_read_only_below(folder: &Path) -> io::Result<()> {
 }
 
 fn remount_read_only(path: &Path) -> io::Result<()> {
-    // In a user namespace, nobody may remove the restrictions that the file system's mount already has, so the new
+    // In a user namespace, no process may remove the restrictions that the file system's mount already has, so the new
     // mount keeps them.
     let now = rustix::fs::statvfs(path)?.f_flag;
     let kept = [
