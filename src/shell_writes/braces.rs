@@ -5,24 +5,26 @@ use super::syntax_tree::{Part, Word};
 /// Maximum number of words into which one word may expand.
 const WORDS_MAX: usize = 256;
 
-/// An element of a word: a single special character, or a part in which braces are not special.
+/// An element of a word: a character outside quotes, or a part in which braces are not special.
 #[derive(Clone)]
 enum Atom {
     Live(char),
     Part(Part),
 }
 
-/// A longer word with braces is not expanded, because the time grows with the square of its length.
+/// Maximum length of a word with braces. A longer word is not expanded, because the time grows with the square of the
+/// length.
 const LENGTH_MAX: usize = 1024;
 
-/// The number of characters outside quotes, if there are braces among them; otherwise 0.
+/// The length of a word, where each quoted part and each expansion counts as 1; 0 if there are no braces outside
+/// quotes.
 pub(super) fn live_length(word: &Word) -> usize {
     let has_braces = word.0.iter().any(|part| matches!(part, Part::Bare(text) if text.contains('{')));
     let length = |part: &Part| if let Part::Bare(text) = part { text.len() } else { 1 };
     if has_braces { word.0.iter().map(length).sum() } else { 0 }
 }
 
-/// The words into which the braces of a word expand; `None` if there are too many.
+/// The words into which the braces of a word expand; `None` if the word is too long, or if there are too many words.
 pub(super) fn expand(word: &Word) -> Option<Vec<Word>> {
     match live_length(word) {
         0 => return Some(vec![word.clone()]),
@@ -101,7 +103,7 @@ fn choices(atoms: &[Atom]) -> Option<(Vec<Vec<Atom>>, usize)> {
     Some((commas.windows(2).map(|pair| atoms[pair[0] + 1..pair[1]].to_vec()).collect(), end + 1))
 }
 
-/// `1..3` or `a..c`.
+/// The words of a sequence such as `1..3` or `a..c`.
 fn sequence(atoms: &[Atom]) -> Option<Vec<Vec<Atom>>> {
     let text: String =
         atoms.iter().map(|atom| if let Atom::Live(c) = atom { Some(*c) } else { None }).collect::<Option<_>>()?;

@@ -75,7 +75,7 @@ impl Evaluator<'_> {
         Some(RunResult::printed(output))
     }
 
-    /// `trap script EXIT`, whose script runs when the shell ends.
+    /// Notes what the script of `trap script EXIT` writes. The shell runs this script when it ends.
     fn set_trap(&mut self, state: &State, arguments: &[Field]) -> StreamText {
         if let [Field::Known(script), Field::Known(signal), ..] = arguments
             && matches!(signal.as_str(), "EXIT" | "0")
@@ -174,8 +174,8 @@ fn set_options(state: &mut State, arguments: &[Field]) {
     }
 }
 
-/// Treats a command with the name of an alias as a command that writes nothing. Only some shells expand aliases in
-/// scripts, so it is unknown what the command does.
+/// Defines each alias as a function that writes nothing. Only some shells expand aliases in scripts, so it is unknown
+/// what a command with the name of an alias does.
 fn define_aliases(state: &mut State, arguments: &[Field]) {
     for (name, _) in arguments.iter().filter_map(|field| field.text()?.split_once('=')) {
         state.define(name, Rc::new(Command::Sequence(Vec::new())));
@@ -225,7 +225,7 @@ fn print_to_variable(state: &mut State, arguments: &[Field]) -> StreamText {
     StreamText::empty()
 }
 
-/// The output of a command that writes no file; `None` for any other command.
+/// The output of a command that only prints, such as `echo`; `None` for any other command.
 fn printed(name: &str, arguments: &[Field], state: &State, input: &StreamText) -> Option<StreamText> {
     let words: Option<Vec<&str>> = arguments.iter().map(Field::text).collect();
     let text = match name {
@@ -250,7 +250,7 @@ fn printed(name: &str, arguments: &[Field], state: &State, input: &StreamText) -
             _ => None,
         },
         "ls" => match words {
-            // An operand with a dot is assumed to be a file. For a file, `ls` prints the name on a line.
+            // An operand with a dot is assumed to be a file. `ls` prints the name of a file on a line of its own.
             Some(words)
                 if !words.is_empty()
                     && words.iter().all(|word| *word == "-1" || !word.starts_with('-') && word.contains('.')) =>

@@ -20,7 +20,8 @@ impl Evaluator<'_> {
         }
         let mut status = self.status(first, state);
         for (joint, command) in others {
-            // In `false && a || b`, the failure of `false` also decides that `b` runs.
+            // A command that is skipped does not change the status: in `false && a || b`, `b` runs because `false`
+            // failed.
             if status == Some(*joint == Joint::Or) {
                 continue;
             }
@@ -31,8 +32,9 @@ impl Evaluator<'_> {
                     other.ending
                 }
                 Joint::Or => {
-                    // A first command that fails is assumed to have changed nothing. For example, after `cd a || exit`
-                    // the script continues only if `cd` succeeded.
+                    // A command that fails is assumed to have changed nothing, so the command after `||` starts with
+                    // the state from before. After `cd a || exit`, the script continues only if `cd` succeeded, so only
+                    // that state is kept.
                     let mut failed = self.copy(&before);
                     let other = self.run(command, &mut failed, input);
                     if status.is_some() {

@@ -85,14 +85,14 @@ pub(super) struct Evaluator<'a> {
     pub(super) listed: HashMap<String, Option<Rc<Vec<Entry>>>>,
     /// Whether anything reads the output of the current command.
     pub(super) output_is_read: bool,
-    /// Whether the command has run a program so far. Such a program may have created files.
+    /// Whether the command line has run a program so far, which may have created files.
     pub(super) has_run_program: bool,
     /// Whether a git command has run that may have changed the result of a `GitTest`.
     pub(super) git_has_changed: bool,
 }
 
 impl<'a> Evaluator<'a> {
-    /// Creates the evaluator before the first command.
+    /// Creates an evaluator for one command line.
     pub(super) fn new(
         script_length: usize,
         directory: &str,

@@ -2,8 +2,8 @@
 //! nothing.
 //!
 //! The parser knows POSIX sh and bash. The module `commands` has rules for the commands that agents use. A write that
-//! the text does not clearly show is left out. If a wrong file were reported, a harmless command would be denied, which
-//! is worse than a missed write.
+//! the text does not clearly show is left out, because a wrong report would deny a harmless command, which is worse
+//! than a missed write.
 //!
 //! No parser crate was worth its size. The best maintained crate with a suitable licence, `brush-parser` 0.4, adds 76
 //! crates and 170 KiB, and the inside of words would still have to be parsed here.
@@ -27,8 +27,8 @@ pub use real_file_tree::Disk;
 
 use std::path::{Path, PathBuf};
 
-/// Longer commands are not parsed. They exceed the maximum length of an argument on Linux, and parsing them would delay
-/// the agent too much.
+/// Maximum length of a command, in bytes. A longer command exceeds the maximum length of an argument on Linux. It is
+/// not parsed, because that would delay the agent too much.
 const COMMAND_MAX: usize = 128 << 10;
 
 /// What a command line writes.
@@ -38,7 +38,7 @@ pub enum ShellWrite {
     File(PathBuf),
     /// Everything below this folder, because the folder is removed or moved.
     Folder(PathBuf),
-    /// Some files below this folder. Which ones is not known in advance.
+    /// Some files below this folder. Which of them is not known in advance.
     Maybe(MaybeWritten),
 }
 

@@ -1,7 +1,7 @@
 //! Parses the grammar of POSIX sh and bash's extensions, by recursive descent.
 //!
-//! The parser keeps only what matters for finding written files, so it skips arithmetic. It parses one
-//! line of commands at a time, because a shell runs the lines that come before a syntax error.
+//! The parser keeps only what matters for finding written files, so it skips arithmetic. It parses one line of commands
+//! at a time, because a shell runs the lines that come before a syntax error.
 
 use super::redirections::PendingDocument;
 use super::syntax_tree::{AssignedValue, Assignment, Command, Joint, Simple, Word};

@@ -6,7 +6,7 @@ use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Folders with more entries are not listed.
+/// Maximum number of entries in a folder. A larger folder is not listed.
 const ENTRIES_MAX: usize = 10_000;
 /// Maximum number of bytes that are read from a patch file.
 const PATCH_MAX: u64 = 1 << 20;
@@ -15,8 +15,8 @@ const PATCH_MAX: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct Disk {
     patches_below: Option<PathBuf>,
-    /// The path that was looked up last, and what is there. Several questions in a row are about one path, and each
-    /// look at the disk is a system call.
+    /// The path that was looked up last, and what is there. Several lookups in a row often concern the same path, and
+    /// each lookup on the disk is a system call.
     last_lookup: RefCell<(String, Option<Metadata>)>,
 }
 

@@ -6,9 +6,10 @@ use super::shell_state::{Field, Shell, State, Value};
 use super::syntax_tree::{Command, Expansion, Part, Word};
 use crate::base::shell_wildcards::{self, Sign};
 
-/// Longer values count as unknown, so that repeated doubling cannot exhaust the memory.
+/// Maximum length of a value, in bytes. A longer value counts as unknown, so that repeated doubling cannot exhaust the
+/// memory.
 const VALUE_MAX: usize = 64 * 1024;
-/// A pattern that matches more files than this counts as unknown.
+/// Maximum number of files that a pattern may match. The result of a pattern that matches more files counts as unknown.
 const MATCHES_MAX: usize = 1000;
 
 /// Builds the fields of a word.
@@ -246,7 +247,8 @@ impl Evaluator<'_> {
         .filter(|value| value.len() <= VALUE_MAX)
     }
 
-    /// The first position for which `is_right` returns true. The search begins at the start or at the end of the value.
+    /// The first position for which `is_right` returns true, searched from the start of the value or, if `from_end` is
+    /// true, from its end.
     fn cut_where(&mut self, value: &str, from_end: bool, is_right: impl Fn(usize) -> bool) -> Option<usize> {
         let mut places: Vec<usize> = value.char_indices().map(|(at, _)| at).chain([value.len()]).collect();
         if !self.spend(places.len() - 1) {
@@ -258,7 +260,7 @@ impl Evaluator<'_> {
         places.into_iter().find(|at| is_right(*at))
     }
 
-    /// The pattern of a word, unless it is too long.
+    /// The pattern that a word stands for; `None` if it is unknown or too long.
     fn pattern_of(&mut self, state: &mut State, word: &Word) -> Option<Vec<Sign>> {
         let fields = self.joined(state, word);
         let is_known = !fields.has_unknown && !fields.has_bare_unknown && fields.text.len() <= 256;
@@ -283,7 +285,7 @@ impl Evaluator<'_> {
         fields
     }
 
-    /// The text of a word that the shell does not split, such as a value or a here-document.
+    /// The text of a word that the shell does not split, such as a value or a here-document; `None` if it is unknown.
     pub(super) fn text_of(&mut self, state: &mut State, word: &Word) -> Option<String> {
         if !self.spend(1 + word.0.len()) {
             return None;

@@ -6,7 +6,7 @@ use super::{Entry, GitTest, MaybeWritten, ShellWrite, Tracking};
 use crate::base::path_overlap;
 use std::rc::Rc;
 
-/// The path of a file cannot be longer than this.
+/// Maximum length of a path, in bytes.
 const PATH_MAX: usize = 4096;
 /// A path in which `..` occurs more often than this is not resolved.
 const PARENTS_MAX: usize = 8;
@@ -88,7 +88,7 @@ impl Evaluator<'_> {
     }
 
     fn note(&mut self, path: &str, kind: fn(std::path::PathBuf) -> ShellWrite) {
-        // A lock would treat a path with `*` or `?` as a pattern.
+        // A lock would treat a path with `*` or `?` as a pattern, so such a path is not noted.
         if !is_device(path) && path != "/" && !path.contains(['*', '?']) {
             self.writes.insert(kind(path.into()));
         }

@@ -8,7 +8,7 @@ pub(super) struct AwkScript<'s> {
 }
 
 impl AwkScript<'_> {
-    /// The names of the files and the texts of the commands, as far as they are certain.
+    /// The files to which the script prints, and the commands that it runs, as far as they are certain.
     pub(super) fn outputs(&self) -> (Vec<String>, Vec<String>) {
         let (mut files, mut commands) = (Vec::new(), Vec::new());
         let mut prints = false;
@@ -54,7 +54,8 @@ impl AwkScript<'_> {
         (behind.trim().is_empty() || behind.starts_with([';', '}', '\n'])).then_some(value)
     }
 
-    /// The variable at the beginning of `text`, if only the command line sets it.
+    /// The value that the command line gives to the variable at the beginning of `text`, and what follows the variable.
+    /// `None` if the script names the variable anywhere else, because it may change the value there.
     fn variable<'t>(&self, text: &'t str) -> Option<(String, &'t str)> {
         let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
         let (name, behind) = text.split_at(end);

@@ -270,7 +270,7 @@ pub(super) fn dd(run: &mut Run) -> StreamText {
 pub(super) fn sort(run: &mut Run) -> StreamText {
     let options = SORT.parse(run.arguments);
     run.write_field(options.value(&["o", "output"]));
-    // If the lines are file names, their order does not matter here.
+    // The output matters only as a list of file names, and their order does not matter, so the input is returned.
     let prints_input = options.operands.is_empty() && !options.has(&["z", "zero-terminated", "R"]);
     if prints_input && run.input.text().is_some() { run.input.clone() } else { StreamText::Unknown }
 }

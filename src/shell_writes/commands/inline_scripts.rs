@@ -13,7 +13,7 @@ const PYTHON: Spec = Spec { short: "cWX", attached: "", long: &["check-hash-base
 const NODE: Spec =
     Spec { short: "epr", attached: "", long: &["eval", "print", "require", "import", "input-type"], stops: true };
 const PHP: Spec = Spec { short: "rcdfBRFEtSz", attached: "", long: &[], stops: true };
-/// Longer scripts are not analysed.
+/// Maximum length of a script, in bytes. A longer script is not analysed.
 const SCRIPT_MAX: usize = 256 * 1024;
 
 /// `python -c script`, `python - <<END`, and `python -m black`.
@@ -27,8 +27,8 @@ pub(super) fn python(run: &mut Run) -> StreamText {
     let options = PYTHON.parse(run.arguments);
     let scripts: Vec<String> = options.values(&["c"]).filter_map(Field::text).map(str::to_owned).collect();
     let has_file = options.operands.first().is_some_and(|field| field.text() != Some("-"));
-    // In `sys.argv`, the first argument of the script has the number 1. The operand `-` has the number 0. With `-c`,
-    // there is no such operand, so `first` takes its place.
+    // `sys.argv[0]` is the operand `-`, and the arguments of the script follow it. With `-c`, there is no such operand,
+    // so `first` takes its place.
     let first = [Field::Unknown];
     let arguments = [if options.has(&["c"]) { &first[..] } else { &[] }, &options.operands].concat();
     let has_script = has_file || options.has(&["c", "V", "version", "h"]);
@@ -86,8 +86,8 @@ fn look_into(run: &mut Run, scripts: &[String], language: Language, has_script: 
         let script = if language == Language::Python { without_uncalled_blocks(&script) } else { script };
         let Some(tokens) = tokens(&script, language) else { continue };
         let tokens = without_uncalled_functions(with_arguments(tokens, arguments), language);
-        // If the script changes the directory, the meaning of relative paths is uncertain, so only
-        // absolute paths are used.
+        // If the script changes the directory, the meaning of relative paths is uncertain, so only absolute paths are
+        // used.
         let moves = tokens.iter().any(|token| matches!(token, Token::Name(name) if name == "chdir"));
         let snippet = Snippet { bindings: bindings(&tokens), tokens, language };
         let created_if_missing = snippet.created_if_missing();

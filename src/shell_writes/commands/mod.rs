@@ -106,7 +106,7 @@ pub(super) fn run_command(
 }
 
 impl Run<'_, '_> {
-    /// Notes a file, given its path as it appears in the command.
+    /// Notes that a file is written, given its path as it appears in the command.
     fn write(&mut self, path: &str) {
         self.evaluator.write(self.state, path);
     }
@@ -116,7 +116,7 @@ impl Run<'_, '_> {
         self.evaluator.replace(self.state, path);
     }
 
-    /// Notes a file, if its path is known.
+    /// Notes that a file is written, if its path is known.
     fn write_field(&mut self, field: Option<&Field>) {
         if let Some(path) = field.and_then(Field::text) {
             self.write(path);
@@ -149,7 +149,8 @@ impl Run<'_, '_> {
     }
 }
 
-/// Runs a script in a separate shell, and returns its output. The first of the words is `$0`.
+/// Runs a script in a separate shell, and returns its output. The first of `words` is `$0`, and the others are the
+/// arguments of the script.
 fn run_script(run: &mut Run, shell: Shell, script: &str, words: &[Field]) -> StreamText {
     let mut inner = run.state.child(shell);
     if let Some((name, arguments)) = words.split_first() {

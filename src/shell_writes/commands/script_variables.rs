@@ -3,7 +3,7 @@
 use super::script_tokens::Token;
 use std::collections::HashMap;
 
-/// Maximum number of functions in a script whose calls are analysed.
+/// Maximum number of functions in a script for which calls are looked up.
 const FUNCTIONS_MAX: usize = 64;
 
 /// The value of a name in a script.
@@ -17,7 +17,7 @@ pub(super) struct Binding {
     pub is_unknown: bool,
 }
 
-/// The text of a name.
+/// The text of a token, if it is a name.
 pub(super) fn name(token: Option<&Token>) -> Option<&str> {
     if let Some(Token::Name(name)) = token { Some(name) } else { None }
 }
@@ -27,7 +27,8 @@ pub(super) fn is_sign(token: Option<&Token>, sign: char) -> bool {
     token == Some(&Token::Sign(sign))
 }
 
-/// Parses `Path("a") / "b"` at this position. Returns its text, and the index of the token after it.
+/// Parses an expression such as `Path("a") / "b"` at this position. Returns its text, and the index of the token after
+/// it.
 pub(super) fn path_literal(tokens: &[Token], at: usize) -> Option<(String, usize)> {
     let mut at = at;
     if name(tokens.get(at)) == Some("pathlib") && is_sign(tokens.get(at + 1), '.') {
@@ -46,7 +47,8 @@ pub(super) fn path_literal(tokens: &[Token], at: usize) -> Option<(String, usize
     Some((text, at))
 }
 
-/// Parses `["a", "b"]` or `("a", "b")` at this position. Returns its texts, and the index of the token after it.
+/// Parses a list such as `["a", "b"]` or `("a", "b")` at this position. Returns its texts, and the index of the token
+/// after it.
 pub(super) fn list_literal(tokens: &[Token], at: usize) -> Option<(Vec<String>, usize)> {
     let close = if is_sign(tokens.get(at), '[') { ']' } else { ')' };
     if !is_sign(tokens.get(at), '[') && !is_sign(tokens.get(at), '(') {
@@ -107,13 +109,13 @@ fn forget(name: &str, found: &mut HashMap<String, Binding>) {
     found.entry(name.to_owned()).or_default().is_unknown = true;
 }
 
-/// `name = value`.
+/// Notes the value in `name = value`, whose `=` is at this position.
 fn assignment(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) {
     let is_comparison =
         is_sign(tokens.get(at + 1), '=') || at > 0 && matches!(&tokens[at - 1], Token::Sign('=' | '!' | '<' | '>'));
     let Some(target) = at.checked_sub(1).filter(|_| !is_comparison) else { return };
     let Some(word) = name(tokens.get(target)) else {
-        // This is `name += value`, or a part of another expression.
+        // This is `name += value`, or a part of another expression, so the value of the name is unknown.
         target.checked_sub(1).and_then(|n| name(tokens.get(n))).into_iter().for_each(|name| forget(name, found));
         return;
     };
@@ -140,7 +142,7 @@ fn assignment(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>)
     }
 }
 
-/// `for name in […]` and `for name of […]`.
+/// Notes the values of the name in `for name in […]` and `for name of […]`.
 fn for_names(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) {
     let mut targets = Vec::new();
     for (n, token) in tokens.iter().enumerate().skip(at + 1).take(12) {
@@ -165,7 +167,8 @@ fn for_names(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) 
     targets.iter().for_each(|target| forget(target, found));
 }
 
-/// The parameters of a function. The values of the first parameter are the literals with which the function is called.
+/// Notes the values of a function's parameters. The values of the first parameter are the literals with which the
+/// function is called. The values of the other parameters are unknown.
 fn parameters(tokens: &[Token], at: usize, looks_for_calls: bool, found: &mut HashMap<String, Binding>) {
     let Some(function) = name(tokens.get(at + 1)) else { return };
     let Some(end) = tokens.iter().skip(at).take(200).position(|token| *token == Token::Sign(')')).map(|n| n + at)
@@ -191,7 +194,7 @@ fn parameters(tokens: &[Token], at: usize, looks_for_calls: bool, found: &mut Ha
     }
 }
 
-/// `name => …` and `(a, b) => …`.
+/// Marks the parameters of `name => …` and `(a, b) => …` as unknown.
 fn forget_parameters(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) {
     for token in tokens[..at].iter().rev().take(20) {
         match token {

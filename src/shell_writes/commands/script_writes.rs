@@ -196,7 +196,7 @@ impl Snippet {
         }
     }
 
-    /// The command that a call runs in the current directory.
+    /// The command that a call runs; `None` if the command is uncertain, or if the call runs it in another directory.
     fn command(&self, first: usize, call: usize) -> Option<ScriptWrite> {
         if self.has_word_in_call(call, "cwd") || self.has_word_in_call(call, "chdir") {
             return None;
@@ -212,7 +212,7 @@ impl Snippet {
                 let (words, _) = list_literal(&self.tokens, first + 2)?;
                 Some(ScriptWrite::Program([vec![text.clone()], words].concat()))
             }
-            // `system("rm", "a")`
+            // `system("rm", "a")` runs a program without a shell. Its arguments are not evaluated.
             Some(Token::Sign(',')) if matches!(self.language, Perl | Ruby) => None,
             // Without a shell, Python treats the text as the name of a program.
             _ if self.language == Python && name(self.tokens.get(call.saturating_sub(3))) == Some("subprocess") => {

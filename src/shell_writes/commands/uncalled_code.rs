@@ -4,7 +4,7 @@ use super::script_tokens::{Language, Token};
 use super::script_variables::name;
 use std::collections::HashMap;
 
-/// A Python script without the bodies of functions that it never names again, and without blocks after `if False`.
+/// A Python script without the functions that it names only in their definitions, and without blocks after `if False`.
 pub(super) fn without_uncalled_blocks(script: &str) -> String {
     let mut kept = String::with_capacity(script.len());
     // The indentation of the block that is being skipped.
@@ -47,7 +47,7 @@ fn counts<'w>(words: impl Iterator<Item = &'w str>) -> HashMap<&'w str, usize> {
     counts
 }
 
-/// The tokens without the bodies of functions that the script never names again, if braces enclose the bodies.
+/// The tokens without the functions that the script names only in their definitions, if braces enclose the bodies.
 pub(super) fn without_uncalled_functions(tokens: Vec<Token>, language: Language) -> Vec<Token> {
     let keyword = match language {
         Language::JavaScript | Language::Php => "function",
@@ -71,7 +71,7 @@ pub(super) fn without_uncalled_functions(tokens: Vec<Token>, language: Language)
     kept
 }
 
-/// The position after the first pair of braces.
+/// The position after the first pair of braces from `at` on.
 fn end_of_body(tokens: &[Token], at: usize) -> Option<usize> {
     let mut open = 0_usize;
     for (n, token) in tokens.iter().enumerate().skip(at) {

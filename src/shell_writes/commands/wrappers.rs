@@ -220,7 +220,7 @@ pub(super) fn xargs(run: &mut Run) -> StreamText {
         let words = [options.operands.as_slice(), if has_files { &[Field::Many] } else { &[] }].concat();
         return if has_files { run_inner(run, &words) } else { StreamText::Unknown };
     };
-    // Quotes and backslashes are special to xargs, but rare in file names, so they are not interpreted here.
+    // Quotes and backslashes are special to xargs, but rare in file names. A text with one of them counts as unknown.
     if !by_null && delimiter.is_none() && text.contains(['\'', '"', '\\']) {
         return StreamText::Unknown;
     }
@@ -246,7 +246,7 @@ pub(super) fn xargs(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// Runs a command that does not read the wrapper's standard input.
+/// Runs a command for `xargs`, with empty standard input, because `xargs` itself reads the input.
 fn run_inner(run: &mut Run, words: &[Field]) -> StreamText {
     let input = StreamText::empty();
     let mut inner = Run { evaluator: run.evaluator, state: run.state, name: run.name, arguments: words, input: &input };
