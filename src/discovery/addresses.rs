@@ -24,7 +24,8 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// Whether another address is on the same link. The network prefix decides this.
+    /// Whether another address is on the same link. The network prefix decides this, except that a link-local IPv6
+    /// address is always on the link of another IPv6 address.
     pub fn is_on_link(&self, other: IpAddr) -> bool {
         match (self.address, other.to_canonical()) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {

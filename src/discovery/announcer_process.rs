@@ -1,9 +1,9 @@
-//! The process that announces a hub by multicast DNS. Its command is `slm-mesh announce`, and only the broker
-//! starts it.
+//! The process that announces a hub by multicast DNS. Its command is `slm-mesh announce`, and only the broker starts
+//! it.
 //!
 //! **Invariant:** the process has no secret, and after a crash it only needs to be restarted. A single packet can
-//! overflow the stack of libmdns (librespot-org/libmdns issue 56), and another packet makes a thread of libmdns
-//! panic. A panic in any thread ends the process, so that the broker notices.
+//! overflow the stack of libmdns (librespot-org/libmdns issue 56), and another packet makes a thread of libmdns panic.
+//! A panic in any thread ends the process, so that the broker notices.
 
 use super::{SERVICE, addresses};
 use crate::sys;
@@ -88,7 +88,8 @@ impl Announcement {
 /// When there is no network, or another program does not share the port.
 pub fn announce(announcement: &Announcement) -> Result<(), String> {
     exit_on_panic();
-    // For libmdns, an empty list means all addresses, including those of containers.
+    // The list that libmdns gets must not be empty, because libmdns would then announce all addresses, even those of
+    // containers.
     let addresses =
         if announcement.addresses.is_empty() { addresses::local_addresses() } else { announcement.addresses.clone() };
     if addresses.is_empty() {
@@ -98,7 +99,7 @@ pub fn announce(announcement: &Announcement) -> Result<(), String> {
     if host.split('.').any(|label| label.is_empty() || label.len() > LABEL_BYTES_MAX) {
         return Err(format!("the name of this machine, \"{host}\", can't be announced"));
     }
-    // Without a network, `Responder::new()` would panic.
+    // `Responder::new()` is not used, because it panics if there is no network.
     let responder =
         Responder::new_with_ip_list(addresses).map_err(|error| format!("multicast DNS can't be used ({error})"))?;
     let texts = [format!("version={}", announcement.version), format!("wsPort={}", announcement.ws_port)];

@@ -119,7 +119,7 @@ impl QuerySocket {
         };
         let socket = UdpSocket::bind(own).ok()?;
         socket.set_nonblocking(true).ok()?;
-        // Responders may ignore packets with a smaller hop limit, because such packets may come from another link
+        // Responders may ignore packets with a hop limit below 255, because such packets may come from another link
         // (RFC 6762, section 11).
         match interface.address {
             IpAddr::V4(own) => {
@@ -167,7 +167,7 @@ impl DiscoveryResults {
         }
     }
 
-    /// Adds a service. Each name counts once per source address, so that nobody can change what another machine has
+    /// Adds a service. Each name counts once per source address, so that no machine can change what another machine has
     /// sent.
     fn add(&mut self, service: ServiceRecord, from: SocketAddr) {
         let of_one = self.found.iter().filter(|(found, _)| found.address.ip() == from.ip());

@@ -1,11 +1,11 @@
-//! Multicast DNS packets. Builds our query, and parses the responses of strangers.
+//! Multicast DNS packets. Builds our query, and parses responses, which any machine may have sent.
 //!
 //! **Invariant:** parsing takes bounded time and memory, whatever the bytes are. A pointer in a name must lead
 //! backward, and the number of records is limited. A malformed packet yields no result.
 
 use std::net::IpAddr;
 
-/// How many pointers one name may follow. RFC 1035, section 4.1.4, sets no limit, but honest names need few.
+/// How many pointers one name may follow. RFC 1035, section 4.1.4, sets no limit, but real names need few.
 const HOPS_MAX: usize = 16;
 /// Maximum length of a name, in bytes, without the empty label at its end (RFC 1035, section 2.3.4).
 const NAME_BYTES_MAX: usize = 254;
@@ -202,8 +202,8 @@ impl<'a> PacketReader<'a> {
 
     fn name(&mut self) -> Option<EncodedName> {
         let mut name = EncodedName::new();
-        // Where the current sequence of labels starts. A pointer must lead to a position before it, so that
-        // pointers can't form a cycle.
+        // `floor` is where the current sequence of labels starts. A pointer must lead to a position before `floor`, so
+        // that pointers can't form a cycle.
         let (mut at, mut floor, mut after_pointer) = (self.at, self.at, None);
         let mut n_hops = 0;
         loop {

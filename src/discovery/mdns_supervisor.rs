@@ -1,8 +1,8 @@
 //! Starts the process that announces a hub, and restarts it after a crash. The pause before a restart grows, so
 //! that an attacker who crashes the process again and again gains little.
 //!
-//! **Invariant:** nothing here blocks. [`MdnsSupervisor::supervise`] does what is due, and returns when it must
-//! next be called.
+//! **Invariant:** nothing here blocks. [`MdnsSupervisor::supervise`] does what is due, and returns the time at which it
+//! must be called again.
 
 use super::addresses;
 use super::announcer_process::Announcement;
@@ -52,7 +52,8 @@ impl MdnsSupervisor {
         }
     }
 
-    /// Does what is due. Returns when to call this again, or `None` once the process has been stopped.
+    /// Does what is due. Returns the time at which this must be called again, or `None` once the process has been
+    /// stopped.
     pub fn supervise(&mut self, now_ms: i64) -> Option<i64> {
         if let Some(child) = &mut self.child {
             match child.try_wait() {
@@ -69,7 +70,7 @@ impl MdnsSupervisor {
         Some(if self.child.is_some() { now_ms + CHECK_MS } else { self.due_ms })
     }
 
-    /// Tells the process to send its goodbye and end. Nobody needs to wait for its end.
+    /// Tells the process to send its goodbye and end. The caller need not wait for its end.
     pub fn stop(&mut self) {
         self.is_stopped = true;
         self.ask_to_stop();

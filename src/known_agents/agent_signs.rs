@@ -1,11 +1,12 @@
 //! How to detect which agent started a process: by the name of its MCP client, by environment variables, and by the
 //! names of processes.
 
-/// The variable in which several agents name themselves to their shell commands, whether slm-mesh knows them or not.
+/// The environment variable in which several agents, including some that slm-mesh does not know, tell their shell
+/// commands which agent runs them.
 pub const AGENT_VARIABLE: &str = "AI_AGENT";
 
-/// The type of the sessions of an agent that calls itself by this name. A version may follow the name. `None` if the
-/// text is not a name.
+/// The session type of an agent that calls itself by this name. A version may follow the name. `None` if the text is
+/// not a name.
 pub fn kind_of(name: &str) -> Option<String> {
     let name = name.trim().to_ascii_lowercase();
     let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(name.len());

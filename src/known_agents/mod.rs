@@ -135,7 +135,7 @@ pub fn by_process(words: &[String]) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.processes.iter().any(|sign| sign.fits(name, &arguments)))
 }
 
-/// The agent whose own program a process runs. Every shell below such a process belongs to the agent, so agents in
+/// The agent whose own program a process runs. Every shell below such a process counts as the agent's, so agents in
 /// which people open terminals are left out. `words` are the name of the process, followed by its arguments.
 pub fn by_program(words: &[String]) -> Option<&'static Agent> {
     let (name, arguments) = words.split_first()?;

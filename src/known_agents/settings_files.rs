@@ -5,8 +5,8 @@
 pub struct Files {
     /// The agent's programs. The agent counts as installed if one of them is on PATH.
     pub programs: &'static [&'static str],
-    /// The possible places of the agent's settings directory. The first place that needs no environment variable, or
-    /// whose variable is set, is used.
+    /// The possible places of the agent's settings directory. The first one is used, but a place whose environment
+    /// variable is not set is skipped.
     pub directory: &'static [Directory],
     /// The files that apply to all projects of a user.
     pub user: Scope,

@@ -3,7 +3,7 @@
 /// A way to wake a session.
 #[derive(Debug, Clone, Copy)]
 pub struct Wakeup {
-    /// The name of this way in the receipts of messages.
+    /// The name of this wakeup in the receipts of messages.
     pub channel: &'static str,
     /// What makes the agent begin a turn.
     pub means: Means,
