@@ -5,12 +5,12 @@
 //! 2. hub → guest: an ephemeral key, authenticated with the secret and with both ephemeral keys
 //! 3. guest → hub: an empty message under the new keys, so that a recording of message 1 is useless
 //!
-//! The hub answers only if message 1 proves that the guest knows the secret, so a stranger receives nothing with which
-//! guesses of the secret can be tested. But a false hub that receives message 1 can test guesses. For this reason, a
-//! secret that a person has made up is stretched first.
+//! The hub answers only if message 1 proves that the guest knows the secret, so a client without the secret receives
+//! nothing with which it could test guesses of the secret. A false hub, however, can test guesses with the message 1
+//! that it receives. For this reason, a secret that a person has made up is stretched first.
 //!
-//! **Invariant:** if a message was changed, repeated, reordered or left out, it can't be decrypted, and the
-//! connection ends. Nobody can decrypt a recording of a connection, not even with the secret.
+//! **Invariant:** if a message was changed, repeated, reordered or left out, decryption fails, and the connection ends.
+//! Nobody can decrypt a recording of a connection, not even with the secret.
 
 use super::SUBPROTOCOL;
 use snow::params::HashChoice;
@@ -284,7 +284,7 @@ mod tests {
                 messages[at].truncate(length);
             }
             _ => {
-                // Here, the message was encrypted with another key.
+                // Here, the message was encrypted with another connection's key.
                 let (mut stranger, _) = connected();
                 messages[at] = stranger.seal(ContentKind::Lines, b"false\n").unwrap();
             }

@@ -1,5 +1,5 @@
 //! Counts failed authentications by address, and reports them at most once a minute. If each failure were logged,
-//! strangers could fill the log.
+//! clients without the secret could fill the log.
 //!
 //! **Invariant:** memory and reports stay bounded, no matter how many addresses try.
 

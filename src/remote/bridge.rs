@@ -1,7 +1,7 @@
 //! The bridge between a WebSocket to another machine and the lines on a local socket pair.
 //!
-//! **Invariant:** the bridge reads from one side only as fast as the other side accepts bytes. A slow side takes up
-//! a bounded buffer and blocks nobody.
+//! **Invariant:** the bridge reads from one side only as fast as the other side accepts bytes. A slow side takes up a
+//! bounded buffer and does not block other connections.
 
 use super::auth::{ContentKind, NoiseChannel};
 use super::encrypted::{self, Received};

@@ -29,13 +29,13 @@ struct HubAddress<'a> {
     port: u16,
 }
 
-/// Asks the other hubs of the mesh whether one of them leads now. It is called while the hub of this connection is
-/// silent.
+/// Asks the other hubs of the mesh whether one of them leads now. This is called while the hub of the connection does
+/// not answer.
 pub type SecondOpinion = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Connects to a hub, and proves to the hub that this machine knows the secret. Returns the stream for lines. Jitter
-/// keeps guests that lost their connections at the same time from trying again at the same time. With a second opinion,
-/// the connection to a silent hub ends sooner.
+/// keeps guests that lost their connections at the same time from trying again at the same time. If there is a second
+/// opinion, the connection to a hub that does not answer ends sooner.
 ///
 /// # Errors
 /// `Gone` when the hub can't be reached, `Refused` when the secrets differ.

@@ -31,7 +31,7 @@ pub fn receive(
         Message::Binary(sealed) => sealed,
         Message::Close(_) => return Ok(Received::Close),
         Message::Text(_) => return Err(Error::Input),
-        // A relay can make up the pings and pongs of the WebSocket itself, so they prove nothing.
+        // The WebSocket's own pings and pongs are not encrypted. A relay could make them up, so they prove nothing.
         _ => return Ok(Received::Control(None)),
     };
     match channel.open(sealed)? {

@@ -1,10 +1,10 @@
 //! The guest's end of a connection. It is a stream of lines, like a socket. It encrypts what is written, decrypts
 //! what arrives, and ends when the hub has been silent for too long.
 //!
-//! The stream has no thread of its own. While somebody waits for lines, the stream answers the hub's pings and
-//! sends pings to the hub.
+//! The stream has no thread of its own. While a thread waits for lines, the stream answers the hub's pings and sends
+//! pings to the hub.
 //!
-//! **Invariant:** nobody waits while holding the lock, so one thread can write while another one waits for lines.
+//! **Invariant:** no thread waits while it holds the lock, so one thread can write while another one waits for lines.
 
 use super::auth::{ContentKind, NoiseChannel};
 use super::connect_to_hub::SecondOpinion;
@@ -29,7 +29,7 @@ const WRITE_MAX: Duration = Duration::from_secs(10);
 /// A handle of the connection. The connection ends when the last handle is dropped.
 pub struct GuestStream {
     shared: Arc<Shared>,
-    /// How long a read may wait; `None` if it may wait for ever.
+    /// How long a read may wait; `None` if there is no limit.
     read_timeout: Option<Duration>,
     /// Whether reads never wait.
     is_nonblocking: bool,
@@ -77,7 +77,7 @@ impl GuestStream {
         GuestStream { shared: Arc::clone(&self.shared), read_timeout: None, is_nonblocking: false }
     }
 
-    /// Sets how long a read waits before it fails with `WouldBlock`. With `None`, it waits for ever.
+    /// Sets how long a read waits before it fails with `WouldBlock`. With `None`, there is no limit.
     pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
         self.read_timeout = timeout;
     }
@@ -122,8 +122,9 @@ impl Read for GuestStream {
                 if connection.has_ended {
                     return Ok(0);
                 }
-                // Another thread may write lines while this one waits, and a ping may then be due sooner. Lines often
-                // follow those that were read last; after a silence, whoever writes lines sends a ping with them.
+                // If another thread writes lines while this one waits, a ping may be due sooner than the deadline says
+                // now. Lines are often written soon after others were read, so the deadline is computed again after
+                // `PING_AFTER_LINES`. Lines that are written later carry a ping themselves if one is due.
                 match began + PING_AFTER_LINES {
                     at if at > now => at.min(connection.liveness.deadline()),
                     _ => connection.liveness.deadline(),
@@ -284,8 +285,8 @@ impl Drop for Connection {
     }
 }
 
-/// Ends a connection if the other hubs say that another hub leads. A thread asks the other hubs, because this hub may
-/// just be slow, and its lines must not be held up while the others are asked.
+/// Ends a connection if the other hubs say that another hub leads. A separate thread asks them, because the hub of this
+/// connection may just be slow, and its lines must not be delayed in the meantime.
 fn ask_others(second_opinion: &SecondOpinion, network: &Arc<TcpStream>) {
     let (second_opinion, network) = (Arc::clone(second_opinion), Arc::clone(network));
     let ask = move || {

@@ -25,14 +25,14 @@ const WAKER: Token = Token(1);
 /// Maximum number of accepted connections at the same time.
 const ACCEPTED_MAX: usize = 10_000;
 /// Maximum number of pending handshakes at the same time, in total and from one address. If there are more, a new
-/// handshake replaces the oldest one.
+/// handshake replaces an older one.
 const PENDING_MAX: usize = 256;
 const PENDING_PER_ADDRESS_MAX: usize = 64;
 /// How many connections the thread accepts before it serves the open ones. With a larger number, some connections would
 /// be dropped before anything is read from them.
 const ACCEPT_MAX: usize = 32;
-/// If an address has sent this many wrong secrets in a minute, it may have fewer pending handshakes, and each of
-/// them is delayed. This also delays guests at this address that have the right secret.
+/// If an address has sent this many wrong secrets in a minute, it may have fewer pending handshakes, and each of them
+/// is delayed. This also delays guests at this address that have the right secret.
 const WRONG_SECRETS_MAX: u32 = 20;
 const PENDING_PER_SUSPECT_MAX: usize = 4;
 const SUSPECT_DELAY: Duration = Duration::from_secs(1);
@@ -305,14 +305,15 @@ impl Acceptor {
         let is_suspect = self.rejections.wrong_secret.count_of(address) >= WRONG_SECRETS_MAX;
         let most = if is_suspect { PENDING_PER_SUSPECT_MAX } else { PENDING_PER_ADDRESS_MAX };
         if is_suspect && n_same >= most {
-            // The new connection is dropped, not an older one. Otherwise no connection of this address would ever
-            // be served.
+            // The new connection is dropped, not an older one. Otherwise no connection of this address would ever be
+            // served.
             return self.rejections.note(Rejection::NoSecret, address, now);
         }
         if n_same >= most {
             self.drop_oldest(address, now);
         } else if self.pending.len() >= PENDING_MAX {
-            // The address with the most pending handshakes loses one, so that a crowd can't displace a single newcomer.
+            // The address with the most pending handshakes loses one, so that it can't displace the only handshake of
+            // another address.
             let Some(crowded) = self.most_pending() else { return };
             self.drop_oldest(crowded, now);
         }

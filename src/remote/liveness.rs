@@ -1,7 +1,7 @@
 //! Detects whether the other side of a connection is still there.
 //!
-//! **Invariant:** an answer proves only that the other side was there when the question was sent. So a relay that
-//! delays answers can't make a dead side look alive.
+//! **Invariant:** an answer is a sign of life for the time at which its question was sent, not for the time at which
+//! the answer arrives. So a relay that delays answers can't make a dead side look alive.
 //!
 //! A guest pings its hub. The hub's pong contains a question of its own, which the guest answers with its next ping.
 //! So an idle connection costs the hub one message in and one message out per ping.
@@ -9,29 +9,30 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How long a guest hears nothing before it pings its only hub. A hub with 5,000 idle guests then answers 500 pings a
-/// second, which costs about 1 % of a core.
+/// How long a guest receives nothing before it pings its only hub. A hub with 5,000 idle guests then answers 500 pings
+/// a second, which costs about 1 % of a core.
 const PING_AFTER: Duration = Duration::from_secs(10);
-/// How long a guest with several hubs hears nothing before it pings. It must find the next leader within 4 s.
+/// How long a guest with several hubs receives nothing before it pings. The guest must find the next leader within 4 s.
 const PING_AFTER_OF_SEVERAL: Duration = Duration::from_secs(2);
-/// How long a hub hears nothing before it pings a guest. This is longer than the guests' times, so that the hub pings
-/// only a guest that sends no pings because it keeps hearing from the hub.
+/// How long a hub receives nothing from a guest before it pings the guest. This is longer than the guests' times, so
+/// that the hub pings only a guest that sends no pings because it keeps receiving something from the hub.
 const PING_AFTER_OF_HUB: Duration = Duration::from_secs(11);
-/// How long after its lines a side pings, if it has heard nothing since. So whoever waits for an answer soon learns
-/// that the other side is gone.
+/// How long after sending lines a side sends a ping, if it has received nothing since. So a side that waits for an
+/// answer soon learns that the other side is gone.
 pub const PING_AFTER_LINES: Duration = Duration::from_secs(2);
-/// How often the hub's pongs contain a question, at most. Because of this limit, a guest that pings all the time can't
-/// make the hub remember many questions.
+/// Minimum time between two pongs of a hub that contain a question. Because of this limit, a guest that pings all the
+/// time can't make the hub remember many questions.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// A side counts as gone if it has not answered a ping for this long. A cable may be unplugged for five seconds, and
-/// then it takes up to two seconds until TCP sends again. Together with the time before the ping, this leaves a session
-/// that has made a call enough time to try once more to reach the hub and to tell its users within 15 s that the hub is
-/// gone.
+/// How long a side may take to answer a ping before it counts as gone. This allows for a cable that is unplugged for
+/// five seconds, after which TCP needs up to two seconds to send again. Even together with the time before the ping, it
+/// is short enough that a session that has made a call can try once more to reach the hub, and can tell its users
+/// within 15 s that the hub is gone.
 const PONG_WITHIN: Duration = Duration::from_secs(8);
-/// A guest answers the question in a pong only with its next ping. So even while the guest is there, the last question
-/// that it answered may have been sent two pings ago.
+/// How long after its last sign of life a guest counts as gone. A guest answers the question in a pong only with its
+/// next ping. So even while the guest is there, the last question that it answered may have been sent two pings ago.
 const GUEST_DEAD_AFTER: Duration = Duration::from_secs(28);
-/// Nothing is heard from a hub for longer than this, although pings are sent, only if this side did not run meanwhile.
+/// How long after its last sign of life a hub counts as gone. If this side sends pings, `PONG_WITHIN` ends by then
+/// anyway, so this limit matters only if this side did not run for a while.
 const HUB_DEAD_AFTER: Duration = Duration::from_secs(18);
 /// If a ping has had no answer for this long, a guest with several hubs asks the other hubs, and repeats this until
 /// the answer comes. Together with the time before the ping, this is 3 s. Within this time, the other hubs also
@@ -65,7 +66,7 @@ impl Heartbeat {
 struct Question {
     number: u32,
     asked_at: Instant,
-    /// Whether a ping contains the question. The other side answers a ping at once.
+    /// Whether a ping contains the question, so that the other side answers at once.
     in_ping: bool,
 }
 
@@ -78,15 +79,16 @@ pub struct Liveness {
     /// When this side sent its first lines after the last sign of life; `None` if it has sent none since.
     unheard_since: Option<Instant>,
     last_number: u32,
-    /// Oldest first.
+    /// The questions without an answer, oldest first.
     unanswered: VecDeque<Question>,
     /// The question of the other side that the next ping answers; 0 if there is none.
     owed: u32,
     ping_after: Duration,
     dead_after: Duration,
-    /// Whether a pong contains a question.
+    /// Whether this side asks questions in its pongs.
     asks_in_pongs: bool,
-    /// When a doubtful silence was last reported; `None` if such silences are not reported.
+    /// When [`Liveness::doubt_due`] last returned true, or when the connection began; `None` if there are no other
+    /// hubs.
     doubted_at: Option<Instant>,
 }
 
@@ -178,8 +180,8 @@ impl Liveness {
         (now >= self.next_ping()).then(|| self.ping(now))
     }
 
-    /// Notes that this side sends lines. Returns a ping to send with them, if nothing was heard for a while, because the
-    /// thread that sends pings may now be asleep for longer than the lines can wait.
+    /// Notes that this side sends lines. If nothing was received for a while, returns a ping to send with the lines,
+    /// because the thread that sends pings may be asleep until long after a ping is due.
     pub fn note_sent_after_silence(&mut self, now: Instant) -> Option<Heartbeat> {
         self.note_sent(now);
         (now >= self.alive_at.max(self.asked_at) + PING_AFTER_LINES).then(|| self.ping(now))
@@ -204,8 +206,8 @@ impl Liveness {
         self.unheard_since.map_or(idle, |sent_at| idle.min(sent_at.max(self.asked_at) + PING_AFTER_LINES))
     }
 
-    /// Whether a ping has been without an answer for so long that the other hubs should be asked. Returns true at
-    /// most once a second.
+    /// Whether a ping has been without an answer for so long that the other hubs should be asked. Returns true at most
+    /// once a second.
     pub fn doubt_due(&mut self, now: Instant) -> bool {
         let is_due = self.next_doubt().is_some_and(|at| now >= at);
         if is_due {
@@ -255,7 +257,7 @@ mod tests {
         /// arrive two seconds after it is plugged in again. Returns whether the hub was given up, and whether the guest
         /// was given up.
         fn run(&mut self, start: Instant, ms: u64, cut: std::ops::Range<u64>) -> (bool, bool) {
-            // What is under way: a ping, or else a pong.
+            // The messages under way, each with whether it is a ping.
             let (mut to_hub, mut to_guest) = (VecDeque::new(), VecDeque::new());
             for step in (0..ms).step_by(100) {
                 let now = after(start, step);
@@ -371,7 +373,7 @@ mod tests {
         assert!(!hub.is_dead(after(start, 17_999)) && hub.is_dead(after(start, 18_000)));
         hub.note_pong(pong(1));
         assert!(!hub.is_dead(after(start, 27_999)));
-        // The machine of the guest slept.
+        // This time passes without a ping, as when the machine of the guest sleeps.
         assert!(hub.is_dead(after(start, 28_000)));
     }
 

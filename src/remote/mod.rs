@@ -28,8 +28,8 @@ const SUBPROTOCOL: &str = "slm-mesh.noise.1";
 /// How long a handshake may take, in ms. A longer one is dropped.
 const HANDSHAKE_MS: u64 = 3_000;
 
-/// Limits the buffers of a WebSocket. They are small while the connection is idle, and bounded otherwise. The crate
-/// fills its whole read buffer with zeros, so even an idle connection takes up the memory of a whole read buffer.
+/// Limits the buffers of a WebSocket. The read buffer is small, because the crate fills it with zeros, so that all of
+/// it takes up memory even while the connection is idle. The write buffer and the messages are bounded, too.
 fn websocket_config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(4 << 10)

@@ -1,4 +1,4 @@
-//! The network socket of a guest, at the hub. It spares the reads that would find nothing.
+//! The network socket of a guest, at the hub. It skips reads that would find nothing.
 
 use mio::net::TcpStream;
 use std::io::{self, ErrorKind, Read, Write};
@@ -7,16 +7,17 @@ use std::io::{self, ErrorKind, Read, Write};
 #[derive(Debug)]
 pub struct GuestSocket {
     network: TcpStream,
-    /// Whether an event has been noted, so that an event will report the next bytes, too.
+    /// Whether the poll has reported an event of this socket. Only then is the poll certain to report the next bytes,
+    /// too.
     awaits_event: bool,
-    /// Whether the guest sends no more bytes. No event follows then.
+    /// Whether the guest sends no more bytes. In that case, no further event follows.
     has_ended: bool,
     /// Whether the last read found less than it could have taken, so that nothing is left to read.
     is_empty: bool,
 }
 
 impl GuestSocket {
-    /// Makes a socket that tries each read until an event is noted.
+    /// Makes a socket that performs each read until the first event is noted.
     pub fn new(network: TcpStream) -> GuestSocket {
         GuestSocket { network, awaits_event: false, has_ended: false, is_empty: false }
     }
@@ -60,7 +61,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let mut guest = std::net::TcpStream::connect(listener.local_addr().expect("an address")).expect("the listener");
         let hub = listener.accept().expect("the guest").0;
-        // A blocking socket waits for the bytes, so a spared read is the only one that can fail.
+        // A blocking socket waits for the bytes, so only a read that is skipped can fail.
         hub.set_nonblocking(false).expect("a socket");
         let mut socket = GuestSocket::new(TcpStream::from_std(hub));
         socket.note_event(false);

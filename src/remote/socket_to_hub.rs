@@ -21,12 +21,12 @@ impl HubSocket {
         HubSocket { network: Arc::new(network), deadline: Some(deadline) }
     }
 
-    /// The TCP socket. The loop waits for its events, and can shut it down.
+    /// The TCP socket. The stream waits for its events, and can shut it down.
     pub fn network(&self) -> Arc<TcpStream> {
         Arc::clone(&self.network)
     }
 
-    /// From now on, no read or write may block.
+    /// Ends the time limit of the handshake. From now on, no read or write blocks.
     ///
     /// # Errors
     /// When the socket is gone.

@@ -14,7 +14,7 @@ pub use entry::{EntryError, LogEntry};
 
 use std::time::Duration;
 
-/// Numbers the periods in which one hub leads. A later leader has a higher number.
+/// The number of a period in which one hub leads. A later leader has a higher number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Term(pub u64);
 
@@ -48,7 +48,7 @@ pub enum Append {
     /// The entry was not stored, because this hub no longer leads.
     Deposed,
     /// It is unknown whether the entry was stored. The hub must stop leading, and must not answer any client. The next
-    /// leader will find out whether it was stored.
+    /// leader will find out whether the entry was stored.
     Unknown(String),
 }
 

@@ -10,14 +10,14 @@ use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;
 use ureq::http::StatusCode;
 
-/// How long one member may take to answer. A member that was stopped accepts connections but never answers. A
+/// How long one member may take to answer. A member whose process is stopped accepts connections but never answers. A
 /// member without a majority answers only after seven seconds.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a watch may stay without news. A member that hangs sends nothing, so a new watch is begun after this time.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum size of an answer, in bytes. etcd itself limits each request to 1.5 MiB.
 const ANSWER_MAX: u64 = 64 << 20;
-/// Maximum length of a line by which a member ends a watch, in bytes.
+/// Maximum length of the line with which a member ends a watch, in bytes.
 const CANCELLATION_MAX: usize = 1024;
 
 /// The gRPC status codes that matter here.
@@ -180,7 +180,8 @@ impl Gateway {
         let range =
             json!({ "create_request": { "key": encode(prefix), "range_end": encode_bytes(&end_of_prefix(prefix)) } });
         let member = self.members[self.current].clone();
-        // Each watch uses another member, because the previous one may have lost contact with the rest of the cluster.
+        // Each watch uses another member, because the member of the previous watch may have lost contact with the
+        // others.
         self.current = (self.current + 1) % self.members.len();
         if self.log_in().is_err() {
             return;
@@ -236,13 +237,14 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
     }
 }
 
-/// Whether a line of a watch says that the member ended the watch. The member leaves the connection open.
+/// Whether a line of a watch says that the member ended the watch. The member then leaves the connection open, so only
+/// this line shows it.
 fn is_cancelled(line: &[u8]) -> bool {
     // Lines with entries are long, so they need not be parsed.
     line.len() < CANCELLATION_MAX && first_value(line)["result"]["canceled"] == true
 }
 
-/// The first line of an answer. The answer of a streaming method has several lines.
+/// The JSON value in the first line of an answer. The answer of a streaming method has several lines.
 fn first_value(bytes: &[u8]) -> Value {
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or(bytes);
     serde_json::from_slice(line).unwrap_or(Value::Null)
@@ -266,7 +268,7 @@ pub(super) fn decode(value: &Value) -> Option<Vec<u8>> {
 /// The first key after all keys that begin with this prefix.
 pub(super) fn end_of_prefix(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
-    // A prefix is ASCII and ends in a slash, so its last byte can be increased.
+    // A prefix is ASCII, so its last byte can be increased.
     if let Some(last) = end.last_mut() {
         *last += 1;
     }

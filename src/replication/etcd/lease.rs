@@ -14,12 +14,13 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 const TRUSTED_PERCENT: i64 = 90;
 /// How soon after the end of a lease etcd is certain to have removed the keys that depend on the lease, in ms.
 const REMOVED_WITHIN_MS: i64 = 200;
-/// How many members can be asked to renew the lease before it ends. One member that hangs must not end the lease.
+/// How many members can be asked to renew the lease before it ends, so that one member that hangs does not end the
+/// lease.
 const RENEWALS_IN_A_LEASE: u32 = 5;
 /// How long the thread keeps trying to revoke a lease that is no longer needed, in multiples of the lease time.
 const REVOKED_FOR_LEASES: i64 = 3;
 
-/// A lease. When it is dropped, its thread revokes it, so that nobody needs to wait until it expires.
+/// A lease. When it is dropped, its thread revokes it, so that the other hubs need not wait until it expires.
 pub(super) struct Lease {
     /// The id of the lease, in the form that the JSON gateway uses.
     pub(super) id: String,
@@ -112,7 +113,7 @@ impl Drop for Lease {
     }
 }
 
-/// Until when a lease is certain to last, in ms since boot; `None` if the lease no longer exists.
+/// The time until which a lease is certain to last, in ms since boot; `None` if the lease no longer exists.
 #[derive(Default)]
 struct Validity {
     until: Mutex<Option<i64>>,
@@ -130,8 +131,8 @@ impl Validity {
     }
 }
 
-/// Until when we rely on the lease after an answer; `None` if etcd does not know the lease. The time counts from the
-/// request, because the answer may have taken long.
+/// The time until which we rely on the lease after an answer; `None` if etcd does not know the lease. The time counts
+/// from the request, because the answer may have taken long.
 fn trusted_until(asked: i64, answer: &Value) -> Option<i64> {
     let seconds = number(&answer["TTL"]) as i64;
     (seconds > 0).then(|| asked + seconds * 1000 * TRUSTED_PERCENT / 100)

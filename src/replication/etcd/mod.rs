@@ -236,7 +236,8 @@ impl ReplicatedLog for EtcdLog {
                 Ok(answer) if answer["succeeded"] == true => return Append::Stored,
                 Ok(answer) => break Self::explain_failure(&answer, &value),
                 Err(LogError::Refused(why)) if !may_be_stored => return Append::Refused(why),
-                // An earlier attempt may still take effect, so the refusal of this attempt proves nothing.
+                // An earlier attempt may still take effect, even if this attempt was refused, so the outcome is
+                // unknown.
                 Err(error) if boot_ms() >= give_up || lease.time_left().is_zero() => {
                     break Append::Unknown(error.to_string());
                 }

@@ -62,7 +62,7 @@ fn certificates(pem: &[u8], setting: &str) -> Result<Vec<ureq::tls::Certificate<
     if found.is_empty() { Err(format!("the file in {setting} contains no certificate")) } else { Ok(found) }
 }
 
-/// Refuses the address, because it demands encryption and this program was built without TLS.
+/// Refuses the address, because it requires encryption and this program was built without TLS.
 #[cfg(not(feature = "tls"))]
 pub(super) fn with_tls(_: AgentConfig, _: &EtcdTls) -> Result<AgentConfig, String> {
     Err("this slm-mesh was built without TLS, so it can't use etcds://; install a package, or use make install FEATURES=tls"

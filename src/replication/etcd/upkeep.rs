@@ -23,7 +23,7 @@ pub struct HubPosition {
     pub hub: String,
     /// The last entry on the hub's disk.
     pub at: Position,
-    /// Which lease the report depends on. A hub that is started again has another lease.
+    /// The lease on which the report depends. A hub that is started again has another lease.
     pub lease: String,
 }
 
