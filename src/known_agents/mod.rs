@@ -123,7 +123,7 @@ pub fn by_client_name(name: &str) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.client_names.contains(&name))
 }
 
-/// The agent whose environment variable is set. `has` tells whether a variable is set.
+/// The first agent that has one of its environment variables set. `has` tells whether a variable is set.
 pub fn by_environment(has: impl Fn(&str) -> bool) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.environment.iter().any(|name| has(name)))
 }

@@ -55,7 +55,8 @@ pub(super) const NO_HOOKS: Support = Support {
 };
 
 impl Support {
-    /// An agent for which everything works except waking, as `make test-agents` has shown with this version.
+    /// An agent for which everything works except waking and shields, as `make test-agents` has shown with this
+    /// version.
     pub(super) const fn run(version: &'static str) -> Support {
         Support { version, set_up: Evidence::Run, ..Support::hooks(Evidence::Run) }
     }
@@ -65,7 +66,7 @@ impl Support {
         Support { shell: ShellTiers { shielded, ..self.shell }, ..self }
     }
 
-    /// An agent for which everything should work except waking, according to its documentation.
+    /// An agent for which everything should work except waking and shields, according to its documentation.
     pub(super) const fn documented() -> Support {
         Support::hooks(Evidence::Docs)
     }

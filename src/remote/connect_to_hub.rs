@@ -15,8 +15,7 @@ use tungstenite::error::{ProtocolError, SubProtocolError};
 use tungstenite::handshake::HandshakeError;
 use tungstenite::{Message, WebSocket};
 
-/// How long to pause before each further attempt, if the hub has too many handshakes, in ms. Random jitter is
-/// added.
+/// How long to pause before each further attempt, in ms, if the hub has too many handshakes. Random jitter is added.
 const RETRY_PAUSES_MS: &[u64] = &[20, 50, 100, 200, 400];
 /// How long connecting to one address may take, in ms.
 const CONNECT_MS: u64 = 3_000;

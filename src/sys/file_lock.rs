@@ -18,7 +18,7 @@ impl LockWait {
         let (sender, receiver) = channel();
         std::thread::spawn(move || {
             let locked = file.lock().map(|()| file);
-            // If nobody is waiting any more, dropping the file releases the lock.
+            // If the `LockWait` is gone, dropping the file releases the lock.
             let _ = sender.send(locked);
         });
         LockWait { receiver }

@@ -52,8 +52,7 @@ impl Clock {
     }
 
     /// Continues the clock of an earlier broker if the machine has not been rebooted since then, so that no lease ends
-    /// because somebody has set the wall clock in the meantime. `None` after a reboot, or if the text has another
-    /// format.
+    /// because the wall clock was set in the meantime. `None` after a reboot, or if the text has another format.
     pub fn resume(saved: &str, floor: i64) -> Option<Clock> {
         let mut words = saved.split_whitespace();
         let boot_id = words.next()?;
@@ -142,7 +141,7 @@ pub fn host() -> String {
 }
 
 /// The path of this program. If an upgrade has replaced or moved the file while the process was running, this is the
-/// path by which somebody started the process, or the path of the program with the same name in `PATH`.
+/// path by which the process was started, or the path of the program with the same name in `PATH`.
 pub fn own_path() -> PathBuf {
     let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from(PROGRAM));
     let path = match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {

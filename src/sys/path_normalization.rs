@@ -65,7 +65,7 @@ pub fn resolve(path: &str, root: Option<&str>) -> Result<String, String> {
 /// The working directory, if it may be a project.
 ///
 /// # Errors
-/// If the directory is gone, or if it is HOME or `/`, where some clients start servers for every workspace.
+/// If the directory is gone, or if it is HOME or `/`, in which some clients start the servers of all workspaces.
 pub fn project_dir() -> Result<PathBuf, &'static str> {
     let Ok(dir) = std::env::current_dir() else { return Err("the folder in which this session was started is gone") };
     let home = std::env::var_os("HOME").map(PathBuf::from).and_then(|home| home.canonicalize().ok());
@@ -99,7 +99,7 @@ fn without_prefix(path: &str) -> String {
     }
 }
 
-/// The bytes of a string after its `%` escapes are decoded: `%2F` is a slash.
+/// The bytes of a string with its `%` escapes decoded: `%2F` becomes a slash.
 pub(super) fn percent_decoded(text: &[u8]) -> Vec<u8> {
     let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
     let mut bytes = Vec::with_capacity(text.len());

@@ -53,7 +53,7 @@ struct ProcessInfo {
 struct Program {
     /// Whether the program is slm-mesh and runs as this user.
     is_own: bool,
-    /// The program's name, for people.
+    /// The program's name or path, for messages.
     shown: String,
 }
 
@@ -102,8 +102,8 @@ impl ExitWatch {
     /// (Linux before 5.3).
     pub fn new(pid: i64, start: u64) -> io::Result<Option<ExitWatch>> {
         let Some(fd) = platform::open_exit_event(pid)? else { return Ok(None) };
-        // The start time is compared after the descriptor is open, because only an open descriptor always means the
-        // same process.
+        // The start time is compared after the descriptor is open, because until then, the kernel may give the number
+        // to another process.
         Ok(is_alive(pid, start).then_some(ExitWatch { pid, start, fd }))
     }
 

@@ -120,7 +120,8 @@ impl ForegroundCommand {
         let sender = origin.process.map_or(0, |process| i64::from(process.pid));
         let command = i64::from(self.pid.as_raw_nonzero().get());
         let is_own = || sender == command || process::ancestors(sender).iter().any(|above| above.pid == command);
-        // If a command sends a signal to its own group, the command must not get the signal twice.
+        // A signal that the command sends to its own group also reaches this process. The command must not get it
+        // twice.
         if sender != 0 && !is_own() {
             // If this fails because the command has just ended, the kernel reports that end next.
             let _ = kill_process(self.pid, signal);
@@ -128,8 +129,8 @@ impl ForegroundCommand {
     }
 }
 
-/// Whether the command was stopped by job control. A SIGSTOP does not count, because whoever sent it will continue only
-/// that one process.
+/// Whether the command was stopped by job control. A SIGSTOP does not count, because its sender will continue only that
+/// one process.
 fn is_job_control(status: WaitStatus) -> bool {
     let stops = [Signal::TSTP, Signal::TTIN, Signal::TTOU];
     status.stopping_signal().is_some_and(|signal| stops.iter().any(|stop| stop.as_raw() == signal))

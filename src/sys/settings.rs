@@ -296,7 +296,7 @@ impl Settings {
         self.values.get(name).map_or_else(default, String::as_str)
     }
 
-    /// Whether somebody has set the setting.
+    /// Whether the environment or the file sets the setting.
     pub fn is_set(&self, name: &str) -> bool {
         self.values.contains_key(name)
     }

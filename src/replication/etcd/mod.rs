@@ -63,7 +63,7 @@ pub struct EtcdLog {
     /// Reports that keys of the mesh have changed; `None` until this hub first waits for changes.
     news: Option<Receiver<()>>,
     /// How many entries the next request reads. An answer that takes too long is lost, so fewer entries are read over a
-    /// slow line.
+    /// slow connection.
     page: usize,
 }
 

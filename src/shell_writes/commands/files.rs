@@ -70,8 +70,8 @@ fn placement(run: &Run, options: &Options) -> Option<Placement> {
     (!sources.is_empty()).then(|| Placement { sources: sources.to_vec(), target, is_folder, keeps_parents })
 }
 
-/// Whether a program certainly writes to this path. If a file already exists at the path, `-n` keeps that file, `-u`
-/// compares the dates of the files, and `-i` asks the user.
+/// Whether a program certainly writes to this path. If a file already exists there, this is uncertain with some
+/// options: `-n` keeps that file, `-u` compares the dates of the files, and `-i` asks the user.
 fn may_replace(run: &mut Run, path: &str, options: &Options) -> bool {
     let overriding: &[&str] =
         if run.name == "mv" { &["i", "interactive", "f", "force"] } else { &["i", "interactive"] };

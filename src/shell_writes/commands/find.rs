@@ -124,7 +124,8 @@ impl<'f> ExpressionReader<'f> {
                 self.next()?;
                 Test::Unknown
             }
-            // It is not known whether the next word is the value of an unknown test, so the expression can't be parsed.
+            // After an unknown test, the next word may be the value of that test or another test, so the expression
+            // can't be parsed.
             _ => return None,
         })
     }

@@ -59,7 +59,7 @@ pub(super) fn node(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// Scripts in Perl or Ruby.
+/// Analyses scripts in Perl or Ruby.
 pub(super) fn interpreted(run: &mut Run, scripts: &[String], has_script: bool) -> StreamText {
     let language = if run.name == "perl" { Language::Perl } else { Language::Ruby };
     look_into(run, scripts, language, has_script, &[]);

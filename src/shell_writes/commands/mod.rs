@@ -30,7 +30,8 @@ pub(super) struct Run<'r, 'e> {
     input: &'r StreamText,
 }
 
-/// The rule for a program. A rule notes the files that the program writes, and returns the program's output.
+/// The rule for a program. A rule notes the files that the program writes, and returns the program's output. The
+/// comment on each rule shows the forms of the command that the rule understands.
 type Rule = fn(&mut Run) -> StreamText;
 
 /// All rules, each with the names of its programs.

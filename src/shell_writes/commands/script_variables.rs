@@ -6,7 +6,7 @@ use std::collections::HashMap;
 /// Maximum number of functions in a script for which calls are looked up.
 const FUNCTIONS_MAX: usize = 64;
 
-/// The value of a name in a script.
+/// The values of a name in a script.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Binding {
     /// All values that the name has, one after the other.

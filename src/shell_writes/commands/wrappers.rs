@@ -29,7 +29,7 @@ const fn plain_options(short: &'static str, long: &'static [&'static str]) -> Sp
     Spec { short, attached: "", long, stops: true }
 }
 
-/// Programs that do nothing but run the command after them, with their options.
+/// Programs that do nothing but run the command after them, each with its options that take a value.
 const PLAIN: &[(&str, Spec)] = &[
     ("nice", plain_options("n", &["adjustment"])),
     ("ionice", plain_options("ncpPu", &["class", "classdata", "pid"])),

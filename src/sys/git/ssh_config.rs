@@ -151,7 +151,7 @@ fn matches_host(criteria: impl IntoIterator<Item = String>, name: &str, user: Op
         let holds = match word.to_ascii_lowercase().as_str() {
             "all" => Some(true),
             // In ssh, `host` means the new name once a `HostName` line has replaced the name. This search ends at such
-            // a line, so here both criteria mean the name as it was given.
+            // a line, so here `host` and `originalhost` both mean the name as it was given.
             "host" | "originalhost" => {
                 let list = words.next().map(|list| list.to_ascii_lowercase());
                 list.map(|list| names_host(list.split(','), &name.to_ascii_lowercase()))
