@@ -16,19 +16,19 @@
 #                  in Debian llvm-22); WORDS="--test mail" runs some tests
 # make audit       check the crates for known vulnerabilities, licenses and sources
 # make check       formatting, lints and documentation
-# make check-macos check types and lints for macOS and link (needs Debian, python3, PyPI); runs nothing
-# make check-aarch64  build for aarch64 Linux and run the core of the tests with qemu (needs the same)
+# make check-macos check types and lints for macOS, and link, but run nothing (needs Debian, python3, PyPI)
+# make check-aarch64  build for aarch64 Linux and run the core of the tests with qemu (needs Debian, python3, PyPI)
 # make install     install into $(DESTDIR)$(PREFIX)
 # make deb         build a Debian package in target/deb (needs dpkg-dev, python3)
 # make dist        build a source archive in target/dist with all crates, which compiles without a network
 # make npm         build the npm packages in target/npm, for the platforms in target/programs (needs python3)
-# make wheels      build the Python packages in target/wheels, likewise (needs python3, 3.11 or newer)
+# make wheels      build the Python packages in target/wheels, for the same platforms (needs python3, 3.11 or newer)
 # make plugins     write target/plugins: a Claude Code plugin, a Gemini extension, skills, server.json, .mcpb bundles
 # make html        turn the help topics into plain pages in target/html (needs python3)
-# make recording   record the demo anew for the README (needs python3)
+# make recording   record the demo again for the README (needs python3)
 # make packages    build all packages, and the Debian package once more from the source archive (needs root)
 # make test-packages  build all packages and use them as users do (needs root, lintian, debootstrap, node, PyPI);
-#                  PACKAGES= uses those that make packages built
+#                  with PACKAGES= it builds none, and uses those that are there
 # STATIC=1         link the C library statically: a verb then starts in two thirds of the time
 # FEATURES=tls     build with TLS to etcd, which the packages have
 
@@ -105,7 +105,8 @@ test-machines:
 	$(CARGO) build $(FLAGS) --quiet --bin slm-mesh --example announcer
 	python3 tests/machines/run.py --program $(DEBUG)/slm-mesh --announcer $(DEBUG)/examples/announcer
 
-# Members of etcd on other machines want TLS. Without the checker the run says that there is no second opinion.
+# A hub talks to etcd on another machine only over TLS. If the checker can't be built, the run says that there is no
+# second opinion.
 test-store: FEATURES = tls
 test-store: all
 	-$(CARGO) build --locked --quiet --release --manifest-path $(CHECKER)/Cargo.toml --target-dir target/checker
@@ -129,7 +130,7 @@ bench: all
 count: all
 	@python3 tests/bench/count.py --program $(BIN) $(if $(RECORD),--record)
 
-# The profiles of all processes are small, but the build of all tests with counters needs its own directory.
+# The tests are built with counters in a directory of their own, target/coverage.
 coverage: target/tools/bin/cargo-llvm-cov
 	@PATH="$(CURDIR)/target/tools/bin:$$PATH" python3 tests/coverage/run.py -- $(WORDS)
 

@@ -18,8 +18,8 @@ CARGO_TOML = (TOP / "Cargo.toml").read_text(encoding="utf-8")
 VERSION = re.search(r'^version = "(.*)"', CARGO_TOML, re.MULTILINE).group(1)
 DESCRIPTION = re.search(r'^description = "(.*)"', CARGO_TOML, re.MULTILINE).group(1)
 LICENSE = re.search(r'^license = "(.*)"', CARGO_TOML, re.MULTILINE).group(1)
-# The name in the MCP registry, which both packages must state to prove that they belong to the entry. The registry lets
-# an owner publish below their own name; make OWNER=… names another one.
+# The name in the MCP registry, which both packages must state to prove that they belong to the entry. In the registry,
+# owners may publish only below their own names; make OWNER=… sets another owner.
 REGISTRY_NAME = f"io.github.{os.environ.get('OWNER') or 'slm-mesh'}/slm-mesh"
 DATE = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
 
@@ -37,9 +37,9 @@ class Platform(NamedTuple):
     target: str
     """As rustc names it."""
     magic: bytes
-    """How its programs begin."""
+    """The bytes with which its programs begin."""
     processor: "tuple[int, bytes]"
-    """Where the header of a program names the processor, and how."""
+    """The offset at which the header of a program names the processor, and the bytes there."""
     tags: str
     """As PyPI names it. A static program runs with any C library, so it fits the oldest that pip knows of; on macOS
     it fits the oldest release for which Rust links programs."""
@@ -74,13 +74,13 @@ def check(platform, program, file):
         sys.exit(f"{file}: this is no program for {platform.name}")
     if platform.magic == b"\x7fELF" and 3 in segments(program):
         sys.exit(f"{file}: this program is not static; build it with .ci/package/program")
-    # A program of another platform can't be asked; a stale one betrays itself by not containing the version.
+    # A program of another platform can't be run to print its version, but it must contain the version as text.
     if VERSION.encode() not in program:
         sys.exit(f"{file}: this program is not of version {VERSION}")
 
 
 def segments(program):
-    """The types of the segments of an ELF program; 3 names a dynamic linker."""
+    """The types of the segments of an ELF program. A segment of type 3 names the dynamic linker."""
     start, size, count = struct.unpack_from("<Q14xHH", program, 32)
     return [struct.unpack_from("<I", program, start + n * size)[0] for n in range(count)]
 
@@ -90,7 +90,7 @@ def licence():
 
 
 def copyright_notices(platform, program):
-    """Whose code is in a program, under which licences, with their texts."""
+    """The copyright file: whose code is in a program, and the texts of its licences."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([TOP / ".ci/package/papers", folder, platform.target], check=True, cwd=TOP)
         text = (Path(folder) / "copyright").read_text(encoding="utf-8")
@@ -99,7 +99,7 @@ def copyright_notices(platform, program):
 
 
 def write_tar(path, files):
-    """Writes a .tar.gz of (name, mode, content): sorted, owned by nobody, of one date."""
+    """Writes a .tar.gz of (name, mode, content). The files are sorted, belong to root, and have one date."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, mode, content in sorted(files):
