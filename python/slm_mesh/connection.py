@@ -23,7 +23,7 @@ WAIT_MAX = 3600
 """The longest wait in one call, in seconds."""
 _PAUSE_MAX = 5.0
 _STANDBY_PAUSE = 0.1
-"""The pause before the hub that leads is asked, in seconds: another hub may be about to lead."""
+"""The pause before a call is repeated at the hub that leads, in seconds: another hub may be about to lead."""
 
 REPEATABLE = frozenset({
     "peers", "whoami", "summary", "inbox", "state.get", "state.list", "lock.lock", "lock.unlock",
@@ -56,7 +56,7 @@ class Connection:
             cwd = Path.cwd()
             self._attach_params = {
                 "name": name, "agent": agent, "project": str(cwd), "pid": os.getpid(),
-                # Child processes of this process act as this peer; other programs of its shell do not.
+                # Child processes of this process act as this peer, but other programs in the same shell do not.
                 "script": True,
                 **paths.git_facts(cwd),
             }
@@ -116,7 +116,7 @@ class Connection:
             try:
                 return self._connected().call(method, params, timeout)
             except Ambiguous as error:
-                # This process runs inside an agent of which the mesh knows no session so far.
+                # This process runs inside an agent, and the mesh knows no session of this agent yet, so begin one.
                 if has_begun or "shortName" not in error.facts:
                     raise
                 self._begin_session(error.facts)
@@ -209,7 +209,7 @@ class Connection:
             try:
                 return endpoint.connect_remote(self.data_dir, self._leader)
             except Unavailable:
-                self._leader = None  # The broker here now says which hub leads.
+                self._leader = None  # Ask the broker of this machine which hub leads now.
         return endpoint.connect_local(path)
 
     @staticmethod

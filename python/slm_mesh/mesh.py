@@ -111,8 +111,8 @@ class Mesh(Connection):
         return found
 
     def wait_for_message(self, wait: Optional[float] = None, *, from_peer: Optional[str] = None) -> Mail:
-        """The oldest unread message. Waits for one if there is none, at most ``wait`` seconds (None: for
-        ever). It counts as read when this returns.
+        """The oldest unread message. If there is none, waits for one for at most ``wait`` seconds (None:
+        forever). It counts as read when this returns.
 
         :raises TimedOut: no message arrived.
         """
@@ -123,7 +123,7 @@ class Mesh(Connection):
 
     def messages(self, wait: Optional[float] = None, *, from_peer: Optional[str] = None) -> Iterator[Mail]:
         """The unread messages, then new ones as they arrive, until none arrives for ``wait`` seconds. Each
-        counts as read when the next one is requested; one on which the loop breaks is offered again.
+        counts as read when the next one is requested. If the loop breaks, its last message is offered again.
 
         >>> with Mesh(name="sorter") as mesh:
         ...     sent = mesh.send("sorter", "to myself")
@@ -285,7 +285,7 @@ class Mesh(Connection):
     ) -> Held:
         """Locks a file, a folder (``src/``), a glob (``src/**``), or several at once, all or nothing.
 
-        If another peer holds it, this waits in line for ``wait`` seconds (None: for ever). The lock is
+        If another peer holds it, this waits in line for ``wait`` seconds (None: forever). The lock is
         renewed while it is held. It is released at the end of the ``with``, also on an error, or by
         ``release()``, at the latest when this process ends. Two locks of one script exclude each other.
 
@@ -323,7 +323,7 @@ class Mesh(Connection):
                 # The lock may have been granted at this moment, and nobody would release it.
                 self._notify("lock.unlock", {"filePaths": request["filePaths"], "command": request["command"]})
                 raise
-            # The lease starts when the lock is granted: after a wait, that is at most now.
+            # The lease starts when the lock is granted. If the call waited, this time is unknown, but it is not after now.
             held = Held(self, request, answer, time.monotonic() if left > 0 else asked_at)
             with self._changed:
                 self._held.append(held)

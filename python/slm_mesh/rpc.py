@@ -172,7 +172,7 @@ class RpcConnection:
         try:
             bell.send(b"!")
         except OSError:
-            pass  # The connection is ending, or the bell is already full of signals.
+            pass  # The connection is ending, or the socket is full, so the thread will wake up in any case.
 
     def _stop_reading(self) -> None:
         with self._state:

@@ -1,7 +1,7 @@
 """The values that the mesh returns: plain frozen dataclasses.
 
-The first half has exactly the fields that slm-mesh 1.x has. The second half, with which :class:`slm_mesh.Mesh`
-answers, adds to them.
+The first half has exactly the fields that slm-mesh 1.x has. The second half, which :class:`slm_mesh.Mesh`
+returns, adds more fields.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class Lock:
         return cls(**_lock_fields(data))
 
     def _release_with(self, give_back: Callable[[], None]) -> Lock:
-        """The same lock, released at the end of a ``with``. This is no field: it says nothing about the lock."""
+        """Lets the end of a ``with`` call ``give_back``, which is no field, because it says nothing about the lock."""
         object.__setattr__(self, "_give_back", give_back)
         return self
 

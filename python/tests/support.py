@@ -91,7 +91,7 @@ class Background(threading.Thread):
     def run(self):
         try:
             self.result = self.work()
-        except Exception as error:  # handed to whoever asks
+        except Exception as error:  # raised again by get()
             self.error = error
 
     def get(self):

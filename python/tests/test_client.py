@@ -69,7 +69,7 @@ class Notes:
 
 
 def scenario(package, client, port, folder):
-    """Calls every method, with success and with refusal, and leaves nothing behind."""
+    """Calls every method, both with arguments that succeed and with arguments that are refused, and cleans up."""
     notes = Notes()
 
     def ask(method, *args, **kwargs):
@@ -183,7 +183,7 @@ class BesideTheOldClient(MeshTest):
             for method, args in reads:
                 self.assertEqual(plain(getattr(new, method)(*args)), plain(getattr(old, method)(*args)), method)
             old.inbox(peer)
-            # Fetching marks messages as read again, so the time of that may differ and is not compared.
+            # Each fetch marks messages as read again, so the time of reading may differ, and is not compared.
             both = [reader.inbox(peer, "all") for reader in (old, new)]
             told = [[(message.id, message.payload, message.msg_type) for message in found] for found in both]
             self.assertEqual(told[0], told[1])

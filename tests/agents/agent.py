@@ -18,11 +18,11 @@ class Agent:
     # Whether its session begins only with its first prompt. Then no mail can reach it before the second prompt.
     opens_by_prompt = False
 
-    # Distinguishes it from the same agent that is connected in another way.
+    # Part of the title, if the same agent is also tested with another way of connecting it.
     way = ""
     # Whether set-up can keep its shell commands from writing locked files.
     has_shield = False
-    # Whether its run fails when a rule of its own forbids a command.
+    # Whether its run ends with an error when one of the agent's own rules forbids a command.
     fails_at_rule = False
     # Whether it takes tools from MCP servers. An agent that does not can only run our verbs (subcommands).
     has_tools = True
@@ -80,7 +80,7 @@ class Agent:
         raise NotImplementedError
 
     def write_in_window(self, path, text):
-        """The same for a window, which may run with another model."""
+        """Like `write`, but for an agent in a window, which may run with another model."""
         return self.write(path, text)
 
     def shell(self, command):
@@ -92,7 +92,7 @@ class Agent:
         return Call(*self.shell(command))
 
     def forbid(self, home, program):
-        """Writes a rule of the agent's own, by which no shell command may run the program."""
+        """Writes a rule into the agent's settings that forbids shell commands that run the program."""
         raise NotImplementedError
 
 

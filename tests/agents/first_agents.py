@@ -38,13 +38,13 @@ class Codex(Agent):
             file.write(f'[projects."{work}"]\ntrust_level = "trusted"\n')
 
     def window(self, env, work, log, server=None):
-        # For a model that it knows, Codex says that there is a newer one, and waits for an answer.
+        # The name of a model that Codex does not know, since for a known one it recommends a newer model and waits.
         command = [self.program, "--model", "mock", "--dangerously-bypass-hook-trust",
                    "--dangerously-bypass-approvals-and-sandbox", *(["--remote", server] if server else [])]
         return Terminal(command, env, work, log)
 
     def server(self, folder):
-        """The process that several windows share: its command, and its address for the windows."""
+        """The command of a server that several windows share, and the address that the windows connect to."""
         address = f"unix://{folder}/server.sock"
         return [self.program, "--dangerously-bypass-hook-trust", "app-server", "--listen", address], address
 
@@ -55,7 +55,7 @@ class Codex(Agent):
         return [("apply_patch", {"input": patch})]
 
     def write_in_window(self, path, text):
-        # Codex offers the tool for patches only to models that it knows.
+        # Codex offers its patch tool only to models that it knows, so the patch goes through the shell.
         [(tool, arguments)] = self.write(path, text)
         return [self.shell(f"{tool} <<'EOF'\n{arguments['input']}EOF")]
 

@@ -1,5 +1,5 @@
 """A mock model on loopback, which speaks the protocols of coding agents: Anthropic Messages, OpenAI Responses and Chat
-Completions, and Gemini. A play (a generator) decides what it answers; each request that it was shown is kept as a
+Completions, and Gemini. A generator, called a play here, decides what it answers. Each request is logged as a
 line."""
 
 import http.server
@@ -24,15 +24,15 @@ class Request:
         self.text = "\n".join(strings(body))
 
     def offers(self):
-        """The names of the offered tools, without the prefix that the agent puts before those of a server; also the
-        names of tools that the agent keeps back and another tool calls."""
+        """The names of the offered tools, without the prefix that an agent adds to the names of a server's tools. If the
+        agent does not list our tools but lets the model call them through another tool, also their names."""
         names = [tool["name"] for tool in self.tools]
         names += self.deferred() if CALLS_DEFERRED in names else []
         names += re.findall(r"mcp_slm_mesh\.(mesh_[a-z]+)", self.text) if RUNS_CODE in names else []
         return [name[max(name.rfind("mesh_"), 0):] for name in names]
 
     def deferred(self):
-        """The full names of our tools, as the agent tells its model."""
+        """The full names of our tools that occur anywhere in the request."""
         return sorted(set(re.findall(r"[\w-]*slm-mesh_+mesh_[a-z]+", self.text)))
 
     def count(self, word):
@@ -40,7 +40,7 @@ class Request:
 
 
 def strings(value):
-    """All strings in a JSON value; those that are JSON themselves are taken as they stand."""
+    """All strings in a JSON value. A string that contains JSON is not parsed."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -51,7 +51,7 @@ def strings(value):
             yield from strings(one)
 
 
-# The tool with which a model calls tools that its agent keeps back.
+# The tool with which a model calls tools that its agent does not list.
 CALLS_DEFERRED = "tool_call"
 # The tool with which a model runs code that calls the tools of servers.
 RUNS_CODE = "run_typescript"
@@ -59,7 +59,7 @@ SEARCHES = ("tool_search", "ToolSearch", "search_tool_functions")
 
 
 def looked_for(request):
-    """Gets our tools offered to the model if its agent keeps them back until the model searches for them."""
+    """Searches for our tools, if the agent lists them only after the model has searched for them."""
     search = next((tool for tool in request.tools if tool["name"] in SEARCHES), None)
     if search is None or "mesh_status" in [tool["name"][-11:] for tool in request.tools]:
         return request
@@ -89,14 +89,14 @@ def by_word(plays):
 
 class Model(http.server.ThreadingHTTPServer):
     """Answers each request of the main loop with what the play yields, and "Done." once the play has ended. A request
-    that offers hardly any tool is a side errand (a title, a summary): it gets a fixed answer, and the play does not see
-    it."""
+    that offers at most three tools is not part of the main loop, but asks for a title or a summary: it gets a fixed
+    answer, and the play does not see it."""
 
     daemon_threads = True
 
     def __init__(self, log, offers_tools=True):
         super().__init__(("127.0.0.1", 0), Door)
-        # The main loop of an agent that offers its model no tools can't be told from its side errands.
+        # If an agent offers its model no tools, all of its requests count as requests of the main loop.
         self.offers_tools = offers_tools
         self.lock, self.log = threading.Lock(), open(log, "a", buffering=1)
         self.requests, self.play, self.number, self.trouble = [], None, 0, None
@@ -104,7 +104,7 @@ class Model(http.server.ThreadingHTTPServer):
 
     def handle_error(self, request, client_address):
         if not isinstance(sys.exc_info()[1], OSError):
-            super().handle_error(request, client_address)  # else an agent was ended in the middle of a request
+            super().handle_error(request, client_address)  # an OSError means that the agent ended during a request
 
     def perform(self, play):
         """Sets the play for the next run: a generator that takes requests and yields answers."""
@@ -116,7 +116,7 @@ class Model(http.server.ThreadingHTTPServer):
         self.log.write(json.dumps(facts) + "\n")
 
     def answer(self, path, body, tools):
-        """Words or a Call, and a number that makes ids unique."""
+        """The answer, which is a text or a Call, and a number that makes ids unique."""
         with self.lock:
             self.number += 1
             main = len(tools) > 3 or not self.offers_tools

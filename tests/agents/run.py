@@ -49,8 +49,8 @@ ALL_PROOFS = PROOFS + shell.SHELL + wakes.WAKES + sessions.SESSIONS + verb_agent
 # What is proved of an agent without MCP.
 VERB_PROOFS = ["one", "verb"] + [name for name, _ in verb_agents.VERBS]
 
-# Stands in for slm-mesh during a run: keeps what each hook was told and what it said. In the session's second hook, it
-# first sends mail, after the first hook has ended (some agents start both at once). Since it is a script with the
+# Replaces slm-mesh during a run, and keeps the input and output of each hook. Before the session's second hook, it
+# sends mail, after the first hook has ended (some agents start both at once). Since it is a script with the
 # program's name, the broker takes it for the program itself.
 STAND_IN = """#!/bin/sh
 if [ "$1" != hook ] || [ $# -gt 2 ]; then exec '{real}' "$@"; fi
@@ -114,8 +114,8 @@ class Stage:
     def setup(self):
         if self.agent.is_registered_by_hand:
             return True
-        # Mail may wake the agent in these runs, too: without a window, a run ends all the same. But a session that
-        # stays open would be woken by the very mail that must not keep it going.
+        # With --wake, mail may wake the agent in these runs, too. A run without a window ends all the same. A session
+        # that stays open is set up without it, since the last mail of the play would begin another turn.
         wake = ["--wake"] if self.agent.name in wakes.SURFACE and not self.agent.opens_by_prompt else []
         *first, last = self.agent.connect(str(self.bin / "slm-mesh"))
         return all(self.connected(command) for command in [*first, last + (wake if not self.agent.way else [])])
@@ -150,7 +150,7 @@ class Stage:
         return None if child.returncode == 0 else f"exit status {child.returncode}: {said[-1][:200]}"
 
     def has_stopped(self):
-        """Waits for the end of the first turn. Returns whether it came."""
+        """Waits until the first turn has ended. Returns whether it did."""
         end = time.monotonic() + STOPS_SECONDS
         while time.monotonic() < end:
             told = [path for path in self.log.glob("*.in") if '"Stop"' in path.read_text()]
@@ -232,7 +232,7 @@ def first_play(stage, proof):
 
 
 def second_play(stage, proof):
-    """A second run in the same folder, which must show the mail that waited."""
+    """The play of a second run in the same folder, which must show the mail that the first run left unread."""
     request = yield
     proof("start", request.count(START) > 0, "not in the first request")
     yield from looked_for(request)

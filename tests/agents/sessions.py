@@ -107,7 +107,7 @@ def inner_play(pair, inner, names):
 
 
 def nested(base, program, outer, inner):
-    """What did not hold, if anything, with an agent that another one starts."""
+    """Runs an agent that another agent starts. Returns the first thing that did not hold, if any."""
     pair = Pair(base, program, f"nested-{outer.name}-{inner.name}", list(dict.fromkeys([outer, inner])))
     pair.has_ended = threading.Event()
     pair.inner_env = inner.environment(pair.model.server_address[1])
@@ -213,7 +213,7 @@ def open_two(pair, agent, windows):
 
 
 def shared(base, program, agent):
-    """What did not hold, if anything, with two sessions in one process."""
+    """Runs two sessions in one process. Returns the first thing that did not hold, if any."""
     pair, sharing, windows = Pair(base, program, f"shared-{agent.name}", [agent]), Sharing(), []
     try:
         if not pair.hall.setup([agent]):

@@ -46,13 +46,13 @@ def prepare(stage):
 
 
 def said(request):
-    """What the shell printed about its session, among all the words of a request."""
+    """The last text in a request that contains `session=`, which is what the shell printed about its session."""
     return "".join([text for text in strings(request.body) if re.search(r"session=[0-9a-f-]*\.", text)][-1:])
 
 
 def say_who(stage, proof):
-    """A play in which a verb (subcommand) says as whom the agent's shell acts. Returns the request that contains what
-    it said."""
+    """A play in which a verb (subcommand) in the agent's shell prints which peer it acts as. Returns the request with
+    its output."""
     request = yield stage.agent.run_command(f"{stage.bin}/slm-mesh whoami; echo session=$SLM_MESH_SESSION.")
     proof("verb", f"{stage.peer} (" in said(request), f"whoami did not say {stage.peer}: {said(request)}")
     return request

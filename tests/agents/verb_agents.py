@@ -11,7 +11,7 @@ VERBS = [
     ("gone", "after its first verb the agent is online until its process ends, and so are its locks"),
 ]
 OWN, HUMANS = "hazel-for-the-agent", "rowan-for-the-human"
-# Longer than locks stay after the end of their session.
+# Longer than the time for which locks are kept after their session has ended.
 LEAVES_SECONDS = 15
 
 
@@ -37,7 +37,7 @@ class Pi(Agent):
 
 
 class Aider(PythonAgent):
-    """Aider's model can only propose a command: its user says yes, twice, and then something more."""
+    """Aider's model can only propose a command. Its user confirms twice, and then types the next prompt."""
 
     name, program, package, version, python = "aider", "aider", "aider-chat", "0.86.2", "3.11"
     has_tools = False

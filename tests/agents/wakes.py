@@ -23,7 +23,7 @@ THINKS_SECONDS = 2.5
 BEGINS_SECONDS, WOKEN_SECONDS, AROUND_SECONDS = 60, 60, 150
 FIRST, BUSY, BALL, LAST = (f"{tree}-arrives" for tree in ("willow", "aspen", "beech", "linden"))
 
-# Stands in for slm-mesh: keeps what each hook was told and, once it has ended, what it said.
+# Replaces slm-mesh, and keeps the input of each hook and, once the hook has ended, its output.
 STAND_IN = """#!/bin/sh
 if [ "$1" != hook ] || [ $# -gt 2 ]; then exec '{real}' "$@"; fi
 it='{log}'/$2-$(date +%s%N)
@@ -64,7 +64,7 @@ class Awake:
         return self.known.wait(BEGINS_SECONDS) and self.hall.until(BEGINS_SECONDS, self.has_stopped)
 
     def has_stopped(self):
-        """Whether its last hook was the one that let it stop. A notification comes later, while it is idle."""
+        """Whether its last hook, apart from notifications, was a stop hook without output, so that the turn has ended."""
         told = sorted(self.hall.log.glob(f"{self.agent.name}-*.in"))
         told = [path for path in told if '"Notification"' not in path.read_text()]
         if not told or '"Stop"' not in told[-1].read_text():
@@ -78,8 +78,8 @@ class Awake:
         request = yield Call("mesh_status", {})
         self.known.set()
         request = yield "Good day."
-        # This comes before the session's first ring, since soon after a ring there is no other one in any case. While
-        # the model thinks, the mail waits long enough to ring.
+        # This mail must not ring (wake the session), although it waits long enough while the model thinks. It is sent
+        # before the session's first ring, because soon after a ring the broker rings no session again in any case.
         self.hall.mesh("send", self.peer, BUSY)
         time.sleep(THINKS_SECONDS)
         request = yield Call("mesh_status", {})
@@ -118,7 +118,7 @@ class Hall:
         self.program = self.bin / "real/slm-mesh"
         shutil.copy(program, self.program)
         shutil.copy(program, self.bin / "slm-mesh")
-        # On a busy machine, a hook that runs out of time in a turn would hide what is proved here.
+        # Longer than the default, so that hooks do not run out of time on a busy machine.
         (self.home / ".slm-mesh").mkdir(mode=0o700)
         (self.home / ".slm-mesh/config").write_text("SLM_MESH_HOOK_BUDGET_MS=1500\n")
         self.env = {"HOME": str(self.home), "LANG": "C.UTF-8", "USER": "tester", "SHELL": "/bin/sh"}
@@ -141,7 +141,7 @@ class Hall:
         done = subprocess.run([str(self.bin / "slm-mesh"), "setup", *names, "--wake"], env=env, cwd=self.work,
                               capture_output=True, text=True, timeout=120)
         (self.root / "setup.txt").write_text(done.stdout + done.stderr)
-        # The stand-in takes its place only now, since set-up registers the program that runs it.
+        # The stand-in replaces the program only after set-up, because set-up registers the program by which it is run.
         (self.bin / "slm-mesh").unlink()
         (self.bin / "slm-mesh").write_text(STAND_IN.format(real=self.program, log=self.log))
         (self.bin / "slm-mesh").chmod(0o755)
