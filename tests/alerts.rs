@@ -21,7 +21,7 @@ fn place_with(script: &str, arguments: &str) -> (Place, PathBuf) {
     (place.with("SLM_MESH_NOTIFY", setting.trim_end()), out)
 }
 
-/// What a file says, once it is there.
+/// Waits until a file exists, and returns its content.
 fn told(path: &Path) -> String {
     until(&format!("{} is written", path.display()), || path.exists());
     std::fs::read_to_string(path).unwrap()

@@ -85,7 +85,8 @@ fn each_captured_event_is_understood() {
     }
 }
 
-/// Kimi Code drops what the hooks at a session's start and after a tool say, so mail waits for a prompt or the stop.
+/// Kimi Code ignores the output of the hooks at a session's start and after a tool. So mail is shown only with a
+/// prompt, or when the agent stops.
 #[test]
 fn mail_waits_where_an_agent_drops_the_answer() {
     let place = Place::new();

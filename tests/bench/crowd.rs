@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Sessions that receive a broadcast.
 const N_HEARERS: usize = 100;
-/// Clients that pipeline, the calls in one write, and how many writes each client sends before it reads an answer.
+/// For clients that pipeline: their number, the number of calls in one write, and the number of writes that each client
+/// sends before it reads an answer.
 const N_CLIENTS: usize = 8;
 const N_LINES: usize = 32;
 const N_AHEAD: usize = 2;

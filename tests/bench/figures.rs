@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-/// Calls before each batch that are not counted. During these, the scheduler brings the two processes together and
-/// caches fill.
+/// The number of calls before each batch that are not timed. During these calls, the caches fill, and the scheduler
+/// places the two processes.
 const WARM: usize = 5;
 
 /// Times in microseconds, sorted.

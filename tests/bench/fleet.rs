@@ -68,7 +68,7 @@ fn attach(mesh: &Mesh, n: usize, former: Option<&str>) -> (GuestStream, String) 
     (stream, id.to_owned())
 }
 
-/// The connected sessions, and the thread that sends the pings of all of them and answers the hub's, as real sessions do
+/// The connected sessions, and the thread that sends their pings and answers the pings of the hub, as real sessions do
 /// while they wait for mail.
 struct Fleet {
     ids: Vec<String>,

@@ -113,7 +113,7 @@ fn attaches(table: &mut Table) {
     row(table, "8,400 attaches", &mesh, attack);
 }
 
-/// Clients that list peers without end and do not read.
+/// Clients that request the list of peers again and again, and do not read the answers.
 fn deaf_listers(table: &mut Table) {
     let mesh = Mesh::started();
     let peers: Vec<Line> = (0..N_DEAF).map(|n| mesh.attach(&format!("lister-{n}"))).collect();

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-/// The pause between two writes of a pest, so that its writes do not become a second load.
+/// The pause between two writes of a hostile client, so that it adds little to the load that is measured.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// xorshift64*, the same garbage on every run.

@@ -1,6 +1,6 @@
-//! A crowd for minutes on end: a hundred sessions that chat, a thousand connections that say nothing, a client that
-//! never reads, and one that sends garbage. Measures how long other clients wait meanwhile, and how large the broker
-//! grows. `make load MINUTES=10` prints it.
+//! A load that lasts for minutes: a hundred sessions that chat, a thousand silent connections, a client that never
+//! reads, and two that send garbage. Measures how long other clients wait meanwhile, and how large the broker and its
+//! database become. `make load MINUTES=10` prints it.
 //!
 //! The other clients call at a steady rate, so that their times show the broker's delay and not a queue of their own.
 //! An echo server beside the broker shows how long any call takes on this machine in the same minutes.
@@ -39,7 +39,7 @@ pub struct Load<'a> {
     pub done: AtomicBool,
     /// Calls that were answered.
     pub n_calls: AtomicU64,
-    /// Lines, requests and chunks of the pests, and how often the broker disconnected them.
+    /// The number of writes by hostile clients, and how often the broker disconnected these clients.
     pub n_pests: AtomicU64,
     pub n_drops: AtomicU64,
     /// Newcomers that were served, and those that were not served within `PATIENCE`.
@@ -115,7 +115,7 @@ fn chat_over_mcp(load: &Load, sessions: &mut [Session]) {
             load.n_calls.fetch_add(2, Ordering::Relaxed);
             pace(&mut next, N_SESSIONS);
         }
-        // Only now and then, because nobody reads this mailbox, which belongs to the person who owns the machine: a
+        // Only now and then, because nobody reads the mailbox of the human (the person who owns the machine), and a
         // full mailbox would refuse messages.
         if load.n_calls.load(Ordering::Relaxed).is_multiple_of(64) {
             sessions[0].ask(&lines[0]);
@@ -221,7 +221,7 @@ fn main() {
     if let [flag, path] = &words[..]
         && flag == "--echo"
     {
-        // This same program again, as the echo that shows the machine's own figure.
+        // This process is the echo server, which this program starts to measure the machine itself.
         return floor::serve_echo(path);
     }
     let mut numbers = words.iter().filter_map(|word| word.parse::<f64>().ok());

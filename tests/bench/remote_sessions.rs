@@ -17,7 +17,7 @@ const N_GUESTS: usize = 500;
 /// How long the hub may work on the arrival of the sessions, and how long they are idle after that.
 const SETTLES: Duration = Duration::from_secs(3);
 const SILENT: Duration = Duration::from_secs(20);
-/// The kernel counts CPU time in hundredths of a second.
+/// `/proc` counts CPU time in ticks of a hundredth of a second.
 const TICKS_PER_SECOND: f64 = 100.0;
 /// Strangers, and how long each pauses between connections, so that they do not use up the CPU themselves.
 const N_STRANGERS: usize = 8;
@@ -61,7 +61,7 @@ pub fn far(table: &mut Table) {
     table.times("far push, send to arrival", &Samples::new(fars), Some(floor), Reach::Times(1.0));
 }
 
-/// Drops an answer that was checked before.
+/// Gives all measured closures the same type. The answer was checked before.
 fn ignore(_answer: &[u8]) {}
 
 /// The CPU seconds that a process has used.

@@ -5,10 +5,10 @@ use super::place::{Line, Mesh, is_static, program, tool};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// Silence after which a broker has nothing left to do: its peers' grace is over, and the write-ahead log has moved
-/// into the database.
+/// The time without calls after which a broker has nothing left to do: the grace periods of its peers are over, and the
+/// write-ahead log has been moved into the database.
 const SETTLES: Duration = Duration::from_secs(6);
-/// Two seconds more than the time in which nothing may wake the broker.
+/// The time in which nothing may wake the broker, plus two seconds.
 const WATCHED: Duration = Duration::from_secs(10);
 
 /// The time from spawn to the first tool result, as a client sees it: initialize, then a call.

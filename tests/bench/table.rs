@@ -68,7 +68,7 @@ fn main() {
     let mut wanted = Vec::new();
     while let Some(word) = words.next() {
         match word.as_str() {
-            // This same program again, as the server that a floor is measured against.
+            // This process is a server that this program starts to measure a floor.
             "--echo" => return floor::serve_echo(&words.next().expect("--echo PATH")),
             "--echo-http" => return floor::serve_http(),
             "--echo-tcp" => return floor::serve_tcp(),

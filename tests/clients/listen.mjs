@@ -1,5 +1,5 @@
-// A client of slm-mesh 1.3, as far as it listens: node listen.mjs URL SECRET. A line on standard input
-// is an id with which to say hello; what comes is printed as it came.
+// The push connection of a client of slm-mesh 1.3: node listen.mjs URL SECRET. A line on standard input is sent as it
+// is if it is JSON; otherwise, it is the peer id of a hello. Each message that arrives is printed unchanged.
 import { createInterface } from "node:readline";
 import WebSocket from "ws";
 

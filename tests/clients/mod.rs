@@ -35,7 +35,8 @@ pub fn node(test: &str) -> Option<PathBuf> {
     node_with(test, "node", &here(), &["scenario.mjs", "node_v1.mjs", "node_v2.mjs", "listen.mjs"])
 }
 
-/// A folder with the packages that `from/package.json` asks for, and with copies of these scripts in `from`.
+/// A folder with the packages that `from/package.json` lists, and with copies of these scripts from `from`; `None`,
+/// with the reason printed, if the packages can't be installed.
 pub fn node_with(test: &str, name: &str, from: &Path, scripts: &[&str]) -> Option<PathBuf> {
     let mut wanted = fs::read_to_string(from.join("package.json")).unwrap();
     for script in scripts {

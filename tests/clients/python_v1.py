@@ -26,7 +26,7 @@ class Agent:
         return scenario.read_result(result.content, result.isError)
 
     async def abandon(self, task):
-        # This client does not tell the server by itself that a call was given up.
+        # This client does not notify the server by itself when a call is cancelled.
         request_id = self.ids[task]
         task.cancel()
         await asyncio.wait([task])

@@ -10,7 +10,7 @@ import process from "node:process";
 const TOOLS = ["peers", "summary", "send", "inbox", "state", "lock", "events", "status"].map((noun) => `mesh_${noun}`);
 const LIMIT_MS = 60_000;
 
-/** What a client must hand on: SDKs pass a server no variable of their own. */
+/** The variables that a client must pass on, because an SDK does not pass its own environment to a server. */
 export function meshEnv() {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => name.startsWith("SLM_MESH_")));
 }
@@ -22,14 +22,14 @@ export function folder(name) {
   return path;
 }
 
-/** What an agent makes of a tool's result: the text is all there is. */
+/** The JSON in a result, and whether it is an error. A result consists of one text. */
 export function readResult(result) {
   assert.equal(result.content.length, 1);
   assert.equal(result.content[0].type, "text");
   return { value: JSON.parse(result.content[0].text), isError: result.isError === true };
 }
 
-/** Runs the scenario; it ends in time or fails. */
+/** Runs the scenario, which fails if it takes too long. */
 export async function run(start) {
   const timer = setTimeout(() => {
     console.error("not done in time");
@@ -119,7 +119,7 @@ async function contend(a, b, names) {
   for (const word of [filePath, names.alpha, "refactoring"]) {
     assert.ok(refused.value.error.includes(word), refused.value.error);
   }
-  // The first sign of life comes after ten seconds; the file is given back only then.
+  // The first progress notification comes after ten seconds; the file is unlocked only then.
   let granted;
   const progress = await new Promise((alive, failed) => {
     granted = b.call("mesh_lock", { action: "lock", filePath, waitSeconds: 50 }, { onprogress: alive });
@@ -150,7 +150,7 @@ async function cancel(a, b, names) {
   const control = new AbortController();
   const waiting = b.call("mesh_inbox", { waitSeconds: 50 }, { signal: control.signal });
   const given_up = assert.rejects(waiting);
-  // Calls arrive in the order in which they are written: after these, the other one waits.
+  // Calls arrive in the order in which they are written. So once these are answered, the first call waits in the broker.
   await ok(b, "mesh_status");
   await ok(b, "mesh_status");
   control.abort("changed my mind");

@@ -41,7 +41,7 @@ def folder(name):
 
 
 def run(main):
-    """Runs a scenario; it ends in time or fails."""
+    """Runs a scenario, which fails if it takes too long."""
     asyncio.run(asyncio.wait_for(main(sys.argv[1:]), LIMIT_SECONDS))
     print("passed")
 

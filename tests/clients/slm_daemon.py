@@ -20,5 +20,5 @@ app = FastAPI()
 app.include_router(router)
 app.state.config = None
 app.state.mesh_broker = MeshBroker(db)
-app.state.mesh_broker.start_cleanup()  # polls whoever SLM_MESH_PEER_URL names
+app.state.mesh_broker.start_cleanup()  # also polls the mesh at SLM_MESH_PEER_URL
 uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")

@@ -1,7 +1,7 @@
 """Checks lines that a server wrote against the schema of their protocol version.
 
-validate.py FOLDER-OF-SCHEMAS < lines; each line is {"version", "method", "message"}, method being the
-one of the request that the message answers, or null. Says what is wrong, or "checked N".
+validate.py FOLDER-OF-SCHEMAS < lines; each line is {"version", "method", "message"}. The method is that of the request
+which the message answers, or null if it answers none. Prints what is wrong, or "checked N".
 """
 
 import json
@@ -39,7 +39,7 @@ class Schema:
         return [f"{name}: {'/'.join(map(str, error.absolute_path))}: {error.message[:300]}" for error in found]
 
     def notification(self, method):
-        """The definition whose method is this one."""
+        """The name of the definition of the notification with this method."""
         def says(definition):
             return definition.get("properties", {}).get("method", {}).get("const") == method
 
