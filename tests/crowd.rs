@@ -1,4 +1,4 @@
-//! Slow, greedy, silent and senseless neighbours: whatever one client does, the others are answered.
+//! Clients that are slow, greedy or silent, or that send nonsense: whatever one client does, the others are answered.
 
 mod support;
 
@@ -116,7 +116,7 @@ fn a_client_that_asks_and_never_reads_is_not_waited_for() {
     let mut deaf = connect(&place);
     deaf.set_nonblocking(true).unwrap();
     let ask = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\"}\n".repeat(1000);
-    // It asks until the broker reads no more from it, which is how the broker slows it.
+    // The broker slows this client by no longer reading from it. The client writes until this has happened three times.
     let mut n_refused = 0;
     while n_refused < 3 {
         match deaf.write(&ask) {
@@ -152,8 +152,8 @@ fn a_subscriber_that_never_reads_is_dropped_and_the_others_hear_all() {
         assert_eq!(heard["params"]["payload"]["n"], json!(n), "every event, in order");
     }
     let now = || place.socket().call("status", json!({}))["result"]["connections"].as_i64().unwrap();
-    // The new connection that asks is counted as well, so once the deaf client is gone, the number is the same as
-    // before.
+    // The count includes the new connection that asks for it. So it is the old one again once the deaf client has been
+    // dropped.
     until("the deaf one is dropped", || now() == n_connections);
     check_served(&place, &mut neighbour);
 }

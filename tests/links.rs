@@ -67,7 +67,7 @@ fn two_meshes_exchange_peers_and_messages_and_lose_none_in_a_crash() {
     assert_eq!(claude.tool("mesh_inbox", json!({ "waitSeconds": 20 }))["messages"][0]["payload"], json!("here"));
     until("the answer acknowledges", || receipts(&mut claude) == ["acked"]);
 
-    // Kill the other broker; nobody starts a new one until later.
+    // Kill the other broker. No new one is started until later.
     let dead = b.broker_pid().unwrap();
     drop(codex);
     std::process::Command::new("kill").args(["-9", &dead.to_string()]).status().unwrap();

@@ -1,5 +1,5 @@
-//! `lock FILE -- COMMAND`: a lock that lives as long as its command, and a wrapper process that hides nothing of the
-//! command.
+//! `lock FILE -- COMMAND`: the lock lasts as long as the command, and the wrapper process passes on signals, the
+//! terminal and the exit status.
 
 mod support;
 

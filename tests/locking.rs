@@ -274,7 +274,7 @@ fn a_lock_falls_after_its_session_was_killed_unless_that_comes_back() {
     let (mut dies, mut returns) = (session(&place, "dies"), session(&place, "returns"));
     returns.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/kept" }));
     dies.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/lost" }));
-    // The session that returns dies first, so its grace period would end first.
+    // The session that returns is killed first. So if its lock still ended with a grace period, it would end first.
     returns.child.kill().unwrap();
     returns.child.wait().unwrap();
     let mut returned = session(&place, "returns");

@@ -155,7 +155,7 @@ fn a_stopped_broker_comes_back_with_the_next_call() {
     assert!(!is_error && value["entry"]["value"] == json!("v"), "{value}");
 }
 
-/// As npm does it: the new version gets the name of the old one, and the folder of the old one is removed.
+/// The upgrade is done as npm does it: the link to the program is replaced, and the old version's folder is removed.
 #[test]
 fn a_session_whose_program_was_upgraded_starts_the_new_broker() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! Lists that need several pages: no row is missing and none comes twice, even if others come and go
+//! Lists that need several pages: no row is missing or comes twice, even if rows are added or removed
 //! between two pages.
 
 mod support;

@@ -179,7 +179,7 @@ fn a_session_that_takes_over_a_name_is_told_so_once() {
     first.close();
     until("it is away", || status(&place, &name).as_deref() == Some("away"));
     place.ok(&["send", &name, "still there?", "--as", "human"]);
-    // Another process, as if on another day: nothing but the name says that it is the same session.
+    // A session in another process, as if on another day. Only the name shows that it continues the first one.
     let mut next = place.session("claude-code", "shop");
     let told = next.tool("mesh_status", json!({}));
     let notice = told["notice"].as_str().unwrap_or_else(|| panic!("{told}"));

@@ -285,7 +285,7 @@ fn a_clock_that_was_set_while_no_broker_ran_ends_no_lease() {
         let pid = place.broker_pid().unwrap();
         signal(pid, "KILL");
         until("it is dead", || !lives(pid));
-        // If the clock is set forward or back by a day, all stored times are a day behind or ahead.
+        // Shifts all stored times, which has the same effect as setting the clock by a day in the other direction.
         let db = Connection::open(place.dir.join("broker.db")).unwrap();
         db.execute_batch(&format!("UPDATE lock SET expires = expires - {day}; UPDATE event SET at = at - {day}"))
             .unwrap();

@@ -1,5 +1,5 @@
-//! Sessions across processes: who a session is, whom it sees, who the shell around it is, and what
-//! the others learn when it stops, dies or comes back.
+//! Sessions across processes: which peer a session is, which peers it sees, which peer a verb in its shell acts as, and
+//! what the others learn when it stops, dies or comes back.
 
 mod support;
 
@@ -11,7 +11,7 @@ use support::{BIN, Place, Session, Socket, lives, until};
 
 const CODEX: &str = "codex-mcp-client";
 
-/// Who a session is: its id and name. Asking makes it appear.
+/// The id and name of a session. This call makes the session a peer, if it is none yet.
 fn you(session: &mut Session) -> (String, String) {
     let you = session.tool("mesh_status", json!({}))["you"].clone();
     (you["id"].as_str().unwrap().to_owned(), you["name"].as_str().unwrap().to_owned())
@@ -154,7 +154,7 @@ fn scopes_show_the_machine_the_directory_and_the_repository() {
         peers["peers"].as_array().unwrap().iter().find(|peer| peer["name"] == json!(name)).unwrap()["gitBranch"].clone()
     };
     assert_eq!(branch("codex-tree"), json!("side"));
-    // The same from a shell in the subfolder, where nobody is attached.
+    // A verb that a person runs in the subfolder lists all four sessions.
     let out = place
         .command(&["peers", "--scope", "repo", "--as", "human", "--json"])
         .current_dir(place.root.join("main/src"))
@@ -252,7 +252,8 @@ fn a_verb_acts_as_the_session_of_the_process_above_it() {
     assert_eq!(whoami(&place, BIN, &["whoami", "--json"])["you"]["id"], json!(id));
 }
 
-/// Passes lines on to its session and brings the answers back; `run` runs a verb instead.
+/// A shell script that plays an agent. It passes each line on to its session and prints the answer, but for the line
+/// `run` it runs a verb.
 const AGENT_SCRIPT: &str = r#"
 cd "$1"
 mkfifo in out
@@ -269,7 +270,7 @@ done
 #[test]
 fn two_agents_of_one_user_are_told_apart_by_their_processes() {
     let place = Place::new();
-    // An agent: it starts the session and, later, a shell command, both as its own children.
+    // The agent starts both the session and, later, a shell command as its own children.
     let script = place.root.join("agent.sh");
     fs::write(&script, AGENT_SCRIPT).unwrap();
     let mut agents: Vec<Agent> = ["one", "two"].iter().map(|folder| Agent::start(&place, &script, folder)).collect();
@@ -372,7 +373,7 @@ fn a_newer_client_gets_room_and_sessions_move_over() {
     let answer = newer.call("state.get", json!({ "key": "k", "v": "99.0.0" }));
     assert_eq!(answer["result"]["entry"]["value"], json!("kept"), "it is answered before the broker goes");
     until("the older broker makes room", || !lives(pid));
-    // No newer program starts a broker here, so the session starts a broker of its own version again.
+    // In this test, no newer program starts a broker, so the session starts one of its own version again.
     assert_eq!(you(&mut session), me);
     let kept = session.tool("mesh_state", json!({ "action": "get", "key": "k" }));
     assert_eq!(kept["entry"]["value"], json!("kept"));

@@ -198,7 +198,7 @@ fn nobody_waits_where_the_user_did_not_allow_it_or_another_agent_runs_the_hook()
     let mut once = once.stdin(Stdio::piped()).spawn().unwrap();
     once.stdin.take().unwrap().write_all(br#"{"session_id":"s1","hook_event_name":"Stop"}"#).unwrap();
     assert!(once.wait().unwrap().success(), "a run without a window, which would not end before its hook");
-    // A newer wait replaces an older one, which then ends. The newer one ends with the session.
+    // A second hook that waits replaces the first one, which ends. The second one ends with the session.
     let mut first = waiter(&place, "claude", "s1");
     until("the session is known", || !name_of(&place, "claude-code").is_empty());
     let mut second = waiter(&place, "claude", "s1");

@@ -1,4 +1,4 @@
-//! Links to other meshes: what they report is merged, doubted and forgotten; messages for them wait.
+//! Links to other meshes: how their reports are merged, checked and forgotten, and how messages for them wait.
 
 use crate::failures::Disk;
 use serde_json::{Value, json};
@@ -119,7 +119,7 @@ fn what_another_mesh_says_is_bounded_and_can_be_nobody_else() {
     let ids = ["", "x", "a/b", "../../etc", &"y".repeat(65), "a b", "ünïcode"];
     let odd: Vec<Value> = ids.iter().map(|id| row(id, "odd")).collect();
     assert!(RemoteRoster::parse(&json!({ "mesh": "theirs", "peers": odd })).unwrap().peers.is_empty());
-    // Nobody here can act as a peer of the other mesh, or read the mail that is on its way to that peer.
+    // No client of this mesh can act as a peer of the other mesh, or read the mail that is on its way to that peer.
     hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api")]));
     disk.mesh.on_connected(7);
     let error = disk.call_as(7, Some("claude-api@laptop"), &mail::INBOX, json!({})).unwrap_err();
@@ -172,8 +172,8 @@ fn superlocalmemory_gets_what_it_can_take_and_what_its_sessions_can_see() {
         json!({ "peer_id": id, "session_id": id, "agent_type": "claude", "status": "active", "project_path": project,
                 "host": "127.0.0.1", "registered_at": at(since), "last_heartbeat": at(beat) })
     };
-    // Sessions of SuperLocalMemory 3.4.48 register, never send a heartbeat, and read only what is for their project or
-    // for all.
+    // A session of SuperLocalMemory 3.4.48 registers, never sends a heartbeat, and reads only messages to its project
+    // or to all.
     let rows = [peer("sees-direct", "/p", -300, -5), peer("deaf-at-p", "/p", -300, -300), peer("deaf", "", -300, -300)];
     let fresh = peer("fresh-one", "/p", -5, -5);
     let roster = RemoteRoster::parse(&json!({ "peers": [rows[0], rows[1], rows[2], fresh] })).unwrap();

@@ -36,7 +36,7 @@ struct Pair {
     /// A message that left, and the answer to it once there is one.
     under_way: Option<(ForwardedMessage, Option<Delivery>)>,
     n_sent: usize,
-    /// How many of the sent messages were read there.
+    /// How many of the sent messages were read on the other side.
     n_read: usize,
 }
 

@@ -1,5 +1,5 @@
-//! Tests the rules of the mesh by scripts of calls, which say what each call must lead to. No process, no clock, no
-//! file.
+//! Tests the rules of the mesh with scripts: lists of calls and their expected results. The tests need no process, no
+//! clock and no file.
 //!
 //! A line is `WHO OP key=value … -> WANT …`, or `+TIME` to let time pass, or `WHO joins`, `WHO connects` (a hook or
 //! verb), `WHO leaves`, `crash`. A want is `ok`, `waits`, or an error's kind; then `path=value` compares a field of the

@@ -5,7 +5,7 @@ use slm_mesh::core::{self, Args, Call, ConnId, Effect, Mesh, MeshSettings};
 use slm_mesh::store::Store;
 use std::collections::HashMap;
 
-/// A mesh, and who is on it.
+/// A mesh and its clients.
 pub struct Script {
     mesh: Option<Mesh>,
     now: i64,
@@ -28,7 +28,7 @@ fn open(store: Store, now: i64) -> Mesh {
 }
 
 impl Script {
-    /// A mesh without anybody.
+    /// A mesh without peers.
     pub fn new() -> Script {
         let now = 1_795_000_000_000;
         let mesh = Some(open(Store::memory().unwrap(), now));

@@ -1,5 +1,5 @@
-//! Who calls: each agent that slm-mesh knows, each road (hook, server or verb) by which a session may become known
-//! first, and whatever may happen to it later. Whatever comes first, each session is a peer of its own.
+//! Which session makes a call. Tests each agent that slm-mesh knows, each road (hook, server or verb) by which its
+//! session may speak first, and what may happen to the session later. In each case, every session is one peer.
 
 mod daemon;
 mod drawn;
@@ -73,7 +73,7 @@ fn open(store: Store, now: i64) -> Mesh {
 }
 
 fn process(pid: i64, agent: Option<&'static Agent>) -> Process {
-    // An editor's process is no sign of an agent, since people's own terminals run below it, too.
+    // An editor's process does not show that an agent runs below it, since people's own terminals run there, too.
     let agent = agent.filter(|agent| !agent.identity.hosts_terminals).map(Agent::program);
     Process { pid, start: 1, wrapper: false, agent }
 }
@@ -385,7 +385,7 @@ fn subagents_are_the_peer_of_their_session_and_owners_of_their_own() {
 fn an_agent_that_an_agent_started_is_itself() {
     each(|world, mut inner, order| {
         let folder = world.project.clone();
-        // Left out: editors, which only people start; and the same agent twice, which means two windows.
+        // Leaves out editors, because only people start them, and the same agent twice, because that means two windows.
         let is_other = |outer: &&Agent| outer.kind != inner.agent.kind && !inner.agent.identity.hosts_terminals;
         for (n, outer) in AGENTS.iter().filter(is_other).enumerate() {
             world.project = format!("{folder}/{n}");
@@ -475,15 +475,15 @@ fn a_call_that_a_hook_announced_is_that_sessions() {
         let acted_as = |answer: Value| answer["actedAs"]["id"].as_str().map(str::to_owned);
         announce(world, &two, "a");
         assert_eq!(acted_as(summarise(world, "a").unwrap()), Some(second.clone()), "{}", one.agent.id);
-        // If no hook has announced the call, it counts as the connection's own, and the answer says that it may be
-        // another session's.
+        // If no hook has announced a call, the call acts as the peer of the connection, and the answer says that it may
+        // be another session's.
         let answer = summarise(world, "a").unwrap();
         assert_eq!(answer["actedAs"]["id"], json!(first));
         assert!(answer["actedAs"]["note"].as_str().unwrap().contains("several sessions"), "{answer}");
         // A call with other arguments than the announced ones is another call.
         announce(world, &two, "b");
         assert_eq!(acted_as(summarise(world, "c").unwrap()), Some(first.clone()));
-        // If two sessions make the same call at the same time, it is refused, not guessed.
+        // If two sessions announce the same call at the same time, it is refused, since its caller is unknown.
         announce(world, &one, "d");
         announce(world, &two, "d");
         let error = summarise(world, "d").unwrap_err();

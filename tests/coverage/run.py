@@ -1,8 +1,9 @@
-"""Runs all tests and prints which share of the program's lines they ran, by room: `make coverage`. As root, it also runs
-the tests of several machines (`make test-machines`).
+"""Runs all tests, and prints the share of lines that they ran for each folder or file directly below src.
 
-Most tests run the program itself, and many end it with SIGKILL. So the counters of all processes are in one file that
-each of them maps (%c and %m below), and the tests hand the file's name on to every process. Lines of unit tests do not
+`make coverage` runs this. As root, it also runs the tests of several machines (`make test-machines`).
+
+Most tests run the program itself, and many end it with SIGKILL. So all processes keep their counters
+in one file that each of them maps (%c and %m below), and the tests pass the file's name to every process. Lines of unit tests do not
 count as lines of the program. Neither do lines of const functions, most of which run in the compiler, where nothing
 counts them.
 """
@@ -20,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = ROOT / "target/coverage"
 GOAL = 95
 PROFILE = "slm-mesh-%m%c.profraw"
-# How many files to name, those with the most lines that no test ran.
+# The number of files to list. They are those with the most lines that no test ran.
 N_FILES = 40
 
 
@@ -32,7 +33,7 @@ def environment():
         found = shutil.which(f"{tool}-{version}")
         if found:
             env.setdefault(variable, found)
-    # Counters must be movable, so that they can be in a file.
+    # Lets the counters be in a mapped file, because %c works only if they can be relocated.
     flags = "-C llvm-args=-runtime-counter-relocation"
     env["RUSTFLAGS"] = f"{env.get('RUSTFLAGS', '')} {flags}".strip()
     env |= {"CARGO_LLVM_COV_TARGET_DIR": str(TARGET), "LLVM_PROFILE_FILE_NAME": PROFILE, "CARGO_INCREMENTAL": "0"}

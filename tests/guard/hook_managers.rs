@@ -1,4 +1,4 @@
-//! Programs that write git hooks of their own: what they and the guard do to each other's hooks.
+//! Programs that install their own git hooks, and the guard: neither may break the hooks of the other.
 
 use super::support::{Place, put_program};
 use super::{change, doctor_on_guard, good, guard, repository, snapshot};
@@ -60,7 +60,7 @@ fn a_manager_that_keeps_the_hook_it_found_for_later_does_not_keep_the_guard() {
         std::fs::create_dir_all(hooks.join("old-hooks")).unwrap();
         put_program(&hooks.join("pre-commit"), mine.as_bytes());
         guard(&place, "repo", "install");
-        // As overcommit does it, whose hooks are Ruby scripts.
+        // As overcommit does it. Its hooks are Ruby scripts, so the hook here is no shell script either.
         let theirs = b"#!/usr/bin/awk -f\nBEGIN { print \"theirs\" }\n";
         std::fs::rename(hooks.join("pre-commit"), hooks.join("old-hooks/pre-commit")).unwrap();
         put_program(&hooks.join("pre-commit"), theirs);

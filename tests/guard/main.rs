@@ -292,10 +292,10 @@ fn files_with_odd_names_are_checked_as_well() {
         let name = std::ffi::OsStr::from_bytes(name);
         good(&place, "repo", &["checkout", "-qb", &format!("b{n}"), "main"]);
         if std::fs::write(place.root.join("repo").join(name), "1").is_err() {
-            continue; // macOS takes no name that is not UTF-8
+            continue; // macOS accepts only names in UTF-8
         }
         good(&place, "repo", &["add", "."]);
-        // A name that is not UTF-8 can't be locked by itself, only with its folder.
+        // A file whose name is not valid UTF-8 can be locked only with its whole folder.
         let file = place.root.join("repo").join(name.to_str().unwrap_or(""));
         let mut lock = place.command(&["lock", "--as", "human"]);
         assert!(lock.arg(&file).status().unwrap().success(), "{name:?}");
@@ -311,7 +311,7 @@ fn files_with_odd_names_are_checked_as_well() {
     }
 }
 
-/// Every file below a directory: its name, mode and content, or where a link leads.
+/// Every file below a directory: its name, mode and content, or the target of a link.
 fn snapshot(dir: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::PermissionsExt;

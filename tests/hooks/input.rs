@@ -1,4 +1,4 @@
-//! What agents write to a hook's standard input: whole, odd, endless or nothing at all.
+//! What agents write to a hook's standard input: complete or odd JSON, input without an end, or nothing at all.
 
 use super::hook;
 use super::support::Place;

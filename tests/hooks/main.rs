@@ -179,7 +179,7 @@ fn each_dialect_shows_mail_denies_a_held_file_and_goes_on_once() {
         let continued = ask((dialect.stop)("s1"));
         let reason = (dialect.continued)(&continued).as_str().unwrap_or_default().to_owned();
         let text = if reason.starts_with("slm-mesh: mail came in") {
-            // The agent takes this reason as a prompt, so the mail comes with that prompt.
+            // The agent uses this reason as a prompt, so the mail comes with the hook for this prompt.
             (dialect.context)(&ask((dialect.prompt)("s1"))).as_str().unwrap_or_default().to_owned()
         } else {
             reason
@@ -270,7 +270,7 @@ fn a_peers_words_stay_in_their_quotes() {
 #[test]
 fn the_next_session_in_a_folder_has_the_name_and_the_mail_of_the_last() {
     let place = Place::new();
-    // A shell that runs a file of hooks stands for the agent: the mesh sees nothing of the agent but these hooks.
+    // A shell that runs a file of hooks takes the place of the agent, so the mesh knows the agent only by its hooks.
     let session = |key: &str, events: &[&str]| {
         let mut lines = String::new();
         for event in events {
@@ -396,7 +396,7 @@ fn mail_to_a_channel_names_the_channel() {
     assert!(mail.contains(" to #api, ") && mail.contains("> v2 is out"), "{mail}");
 }
 
-/// An edit through the server of an editor is treated like one with the agent's own tool; reading is free.
+/// An edit through another MCP server is denied like an edit with the agent's own tool; reading is allowed.
 #[test]
 fn an_edit_through_another_mcp_server_is_denied() {
     let place = Place::new();

@@ -1,5 +1,5 @@
-//! Attacks of hostile clients, while others are served. **Invariant:** every attack ends with a probe,
-//! or with no connection left.
+//! Attacks of hostile clients, while others are served. **Invariant:** at the end of each test, another client is still
+//! served, or no connection is left.
 
 use super::wire::*;
 use slm_mesh::broker::http::*;
@@ -109,8 +109,8 @@ fn a_flood_of_requests_is_held_back() {
 
 #[test]
 fn a_busy_pipeline_leaves_others_their_turn() {
-    // The gate refuses all requests, so only the HTTP thread has work to do. The gate records their order, and blocks the thread
-    // until both clients have sent theirs.
+    // The gate refuses all requests, so only the HTTP thread has work to do. The gate records the order of the
+    // requests, and blocks the thread until both clients have sent theirs.
     let (release, released) = channel();
     let (note, seen) = channel();
     let gate: Gate = Box::new(move |head| {

@@ -1,5 +1,5 @@
-//! What the server promises to well-behaved clients. **Invariant:** a test waits for nothing but a timeout
-//! that it tests.
+//! What the server promises to well-behaved clients. **Invariant:** no test waits for a fixed time, except for a
+//! timeout that it tests.
 
 use super::wire::*;
 use slm_mesh::broker::http::*;
@@ -80,7 +80,7 @@ fn a_body_of_one_mebibyte_is_accepted_and_no_more() {
     client.0.peek(&mut [0]).unwrap();
     for piece in (body + "x").as_bytes().chunks(100_000) {
         client.send(piece);
-        mesh.is_well(); // so that the server has read the piece before
+        mesh.is_well(); // once this is answered, the server has read the piece
     }
     client.reads_last(413, r#"{"ok":false,"error":"Request body too large (max 1MB)"}"#);
 }
@@ -92,7 +92,7 @@ fn the_gate_decides_before_the_body() {
     let mut client = mesh.client();
     client.send("POST / HTTP/1.1\r\nContent-Length: 100000000\r\n\r\n");
     client.reads_last(401, "false");
-    // The connection stays open if no part of the body is missing.
+    // A refused request does not end the connection if its whole body has arrived.
     let mut client = mesh.client();
     client.get("/", 401, "{\"ok\":false}");
     client.send("POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc");

@@ -52,7 +52,7 @@ class Cluster:
             command = ["etcd", "--name", f"m{n}", "--data-dir", f"{directory}/etcd{n}", *network.tls_of_member()]
             command += ["--listen-client-urls", clients, "--advertise-client-urls", clients]
             command += ["--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers]
-            # Before etcd 3.5, pre-vote is not the default, and a member that comes back would interrupt the one that
+            # Before etcd 3.5, pre-vote is off by default, and a member that returns would depose the member that
             # leads.
             command += ["--initial-cluster", everybody, "--pre-vote"]
             command = network.command_of_member(n, command)
@@ -101,7 +101,7 @@ class Cluster:
             return json.loads(answer.read())
 
     def leader(self):
-        """The number of the hub that leads, as the hubs' own logs tell it."""
+        """The number of the hub that leads: the one whose log was the last to say so."""
         led = [(line.split()[0], n) for n, hub in enumerate(self.hubs) for line in open(hub.log) if "hub leads" in line]
         return max(led)[1]
 
@@ -116,7 +116,7 @@ class Cluster:
         return leads[0] if leads else None
 
     def faults(self):
-        """Each kind of fault as a name and a generator: it strikes, yields, and heals."""
+        """Each kind of fault: its name, and a generator that causes the fault, yields, and ends the fault."""
 
         def killed(process):
             process.kill()

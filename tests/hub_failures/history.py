@@ -10,7 +10,7 @@ from collections import defaultdict
 
 
 class Operation:
-    """One write or read: its kind, its begin and its end, and the number in its answer."""
+    """One write or read: its kind, its start and end times, and the number in its answer."""
 
     __slots__ = ("kind", "what", "began", "ended", "number")
 
@@ -25,12 +25,12 @@ class Recording:
         self.operations, self.attempts, self.guard = [], [], threading.Lock()
 
     def number(self, kind, what, began, ended, number):
-        """A write or read that was answered with a number."""
+        """Records a write or read that was answered with a number."""
         with self.guard:
             self.operations.append(Operation(kind, what, began, ended, number))
 
     def attempt(self, name, began, outcome, *words):
-        """An attempt on an entry or a lock, which ends now if it has an outcome. For the second opinion."""
+        """Records an attempt on an entry or a lock for the second checker. An attempt with an outcome ends now."""
         ended = "-" if outcome is None else time.monotonic_ns()
         with self.guard:
             self.attempts.append("\t".join(map(str, (name, began, ended, *words))))
@@ -58,7 +58,7 @@ def faults(operations):
 
 
 def out_of_order(kind, writes):
-    """If one write ended before another began, its number must be smaller."""
+    """Checks that each write that ended before another one began has the smaller number."""
     by_end = sorted(writes, key=lambda one: one.ended)
     found, highest, n = [], None, 0
     for one in sorted(writes, key=lambda one: one.began):
@@ -72,7 +72,7 @@ def out_of_order(kind, writes):
 
 
 def stale(kind, writes, reads):
-    """A read that began after a write ended must see at least that write."""
+    """Checks that each read saw at least all writes that had ended before the read began."""
     by_end = sorted(writes, key=lambda one: one.ended)
     found, highest, n = [], 0, 0
     for read in sorted(reads, key=lambda one: one.began):
@@ -85,7 +85,7 @@ def stale(kind, writes, reads):
 
 
 def self_test():
-    """The check must find what it looks for."""
+    """Checks that `faults` finds each kind of breach, and none in a good history."""
     good = [Operation("message", "a", 0, 1, 1), Operation("message", "b", 2, 3, 2), Operation("read message", "", 4, 5, 2)]
     assert faults(good) == []
     for bad in (

@@ -13,12 +13,12 @@ import time
 import urllib.error
 from typing import NamedTuple
 
-# An answer that takes longer belongs to a connection that is given up.
+# The longest wait for an answer, in seconds. After it, the client gives the connection up.
 ANSWER_MAX = 5
 # Entries and locks get new names after this many seconds, because a checker's work grows with the square of what
 # happens to one of them.
 OBJECT_SECONDS = 4
-# What a program waits before it tries again, as a user's program would.
+# The pause before a client tries again, like the pause of a user's program.
 REST_SECONDS = 0.05
 # The kinds of errors that say that nothing was stored.
 WITHOUT_EFFECT = ("standby", "storage")
@@ -33,18 +33,18 @@ class Answered(NamedTuple):
     first: int
     """When the first attempt began, in ns."""
     began: int
-    """When the attempt began that was answered."""
+    """When the answered attempt began."""
     ended: int
 
 
 class Load(threading.Thread):
-    """One client. A subclass says how its calls reach the mesh: each returns None if there was no answer, so that
-    nobody knows what became of it."""
+    """One client. A subclass says how its calls reach the mesh: each returns None if there was no answer. Then
+    it is unknown whether the call took effect."""
 
     takes_locks = True
     has_keys = True
-    # Whether the program itself sends a release again after a lost connection. The second one then finds nothing to
-    # release, so this answer does not tell what the first one did.
+    # Whether the program under test repeats an unlock after a lost connection. If the first unlock took effect, the
+    # second one is answered with "not-mine". So this answer does not show that the client held no lock.
     repeats_releases = False
 
     def __init__(self, cluster, n, recording, stopping):
@@ -53,7 +53,7 @@ class Load(threading.Thread):
         # Each client writes to a mailbox of its own, since one for all would soon be full.
         self.worker = f"worker-{n}"
         self.turns, self.versions = itertools.count(), {}
-        # When each call began that was answered, and when its answer came, in ns.
+        # The times at which each answered call began and ended, in ns.
         self.waits, self.has_ended = [], False
 
     def run(self):
@@ -129,7 +129,7 @@ class Load(threading.Thread):
         def attempt():
             began = time.monotonic_ns()
             found = self.get(entry)
-            # A read without an answer tells nothing.
+            # A read without an answer shows nothing, so it is not recorded.
             if found is not None:
                 self.recording.attempt(entry, began, found, "get", *found)
             return found
@@ -151,7 +151,8 @@ class Load(threading.Thread):
         word, token = found.answer
         if word == "held":
             return
-        # An attempt without an answer may have taken the lock, and later ones renewed it.
+        # An attempt without an answer may have taken the lock, which the later ones only renewed. So the token may be
+        # as old as the first attempt.
         self.recording.number("token", f"{path} {turn}", found.first, found.ended, token)
 
         def attempt_release():
@@ -165,7 +166,7 @@ class Load(threading.Thread):
 
 
 def require_effect(answer):
-    """The answer, unless it says that nothing was stored."""
+    """Returns the answer, or raises NotDone if it says that nothing was stored."""
     if answer.get("kind") in WITHOUT_EFFECT:
         raise NotDone
     return answer

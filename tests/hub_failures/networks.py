@@ -29,8 +29,8 @@ def reason_for_loopback(program):
         return f"there is no {' and no '.join(missing)}"
     if subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode:
         return "this machine allows no network namespaces"
-    # A hub talks to etcd on another machine only over TLS. With or without TLS, the program refuses an empty file of
-    # authorities.
+    # A hub talks to etcd on another machine only over TLS. The program refuses the empty file of authorities in any
+    # case, and its error shows whether it was built with TLS.
     with tempfile.TemporaryDirectory() as directory:
         env = environment(SLM_MESH_HOST="0.0.0.0", SLM_MESH_PORT=str(free_ports(1)[0]), SLM_MESH_DATA_DIR=directory,
                           SLM_MESH_STORE="etcds://etcd.invalid/slm", SLM_MESH_STORE_CA="/dev/null")

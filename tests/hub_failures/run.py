@@ -36,11 +36,11 @@ SETTLE_SECONDS = 60
 
 
 class Fault(NamedTuple):
-    """What struck, and when, in ns."""
+    """A fault that was injected, and the times at which it began and ended, in ns."""
 
     name: str
     kind: str
-    """The same without numbers, but with the role of the hub or the member."""
+    """The name without numbers, but with the role of the hub or the member."""
     began: int
     healed: int
 
@@ -53,7 +53,7 @@ def rows(path):
 
 
 def await_equal(cluster):
-    """Waits until all hubs have the same rows; returns those."""
+    """Waits until all hubs have the same rows, and returns these rows."""
     until = time.monotonic() + SETTLE_SECONDS
     while True:
         tables = [rows(f"{cluster.directory}/hub{n}/broker.db") for n in range(HUBS)]
@@ -65,14 +65,14 @@ def await_equal(cluster):
 
 
 def strike(cluster, dice, seconds):
-    """Faults in turn and then at random, until the time is over; returns them."""
+    """Injects each kind of fault once, and then random ones, until the time is over. Returns these faults."""
     kinds = list(cluster.faults())
     dice.shuffle(kinds)
     struck, until = [], time.monotonic() + seconds
     for name, begin in itertools.chain(kinds, iter(lambda: dice.choice(kinds), None)):
         if time.monotonic() >= until:
             return struck
-        # The hub that leads is the one whose loss matters most.
+        # A fault of the hub that leads matters most, so most faults of hubs are moved to this hub.
         if name.startswith("hub") and dice.random() < 0.7:
             name = f"hub {cluster.leader()} {name.split(' ', 2)[2]}"
             begin = dict(cluster.faults())[name]
@@ -86,7 +86,7 @@ def strike(cluster, dice, seconds):
 
 
 def kind_of(name, cluster):
-    """The name of a fault, with the role of what it strikes instead of the number."""
+    """The name of a fault, with the role of the affected hub or member in place of the number."""
     what, number, how = name.split(" ", 2)
     if what == "hub":
         return f"hub that {'leads' if int(number) == cluster.leader() else 'follows'} {how}"
@@ -97,7 +97,8 @@ def check(operations, table):
     """Compares what was acknowledged with what is stored."""
     found = history.faults(operations)
     bodies = table["message"]
-    # A text that was sent under a key is the key, too, so that its row has it twice.
+    # A message that was sent with a key has its text as the key. So the row contains the text twice, and a set counts
+    # it once.
     stored = Counter(word for row in bodies for word in set(row.split("'")) if word.startswith("message "))
     found += [f"{one.what} was acknowledged and is lost" for one in operations
               if one.kind == "message" and one.what not in stored]
@@ -118,7 +119,7 @@ def second_opinion(checker, recording, directory):
 
 
 def checker_self_test(checker, directory):
-    """The checker must find what it looks for: a stale read, and a lock with two holders."""
+    """Checks that the checker finds a stale read and a lock with two holders, and accepts good histories."""
     if not checker or not os.path.exists(checker):
         return
     path = f"{directory}/known"
@@ -145,7 +146,7 @@ def arguments():
 
 
 def choose_network(program):
-    """Machines if there can be any: they need a network of their own, in which this script starts again."""
+    """Machines in network namespaces, if possible. For these, this script starts again in a namespace of its own."""
     if os.environ.get(networks.INSIDE):
         print("hubs and members are machines of their own, with TLS between them", flush=True)
         return networks.Namespaces
@@ -158,7 +159,7 @@ def choose_network(program):
 
 
 def under_load(cluster, options):
-    """Runs the load and the faults; returns what was seen, what struck, and the clients."""
+    """Runs the load and injects the faults. Returns the recording, the faults and the clients."""
     recording, stopping = history.Recording(), threading.Event()
     clients = [kind(cluster, n, recording, stopping) for n, kind in enumerate(LOADS)]
     for client in clients:

@@ -12,7 +12,7 @@ pub struct Mail {
     pub n_acked: usize,
     pub n_read: usize,
     pub n_waiting: usize,
-    /// Read over HTTP by a fetch whose answer was lost.
+    /// Marked as read by an HTTP fetch, but the answer with the messages was lost.
     pub n_fetched_away: usize,
 }
 
@@ -47,7 +47,7 @@ fn pages(socket: &mut Socket, method: &str, rows: &str, cursor: &str, params: &V
     }
 }
 
-/// Every acknowledged message is in its mailbox as it was sent, and if it is marked as read, its reader has read it.
+/// Checks that every acknowledged message is in its mailbox, unchanged, and that a message marked as read was read.
 pub fn mail(world: &World, socket: &mut Socket) -> Mail {
     let mut mail = Mail::default();
     for peer in &world.peers {
@@ -168,7 +168,8 @@ pub fn locks(world: &World, socket: &mut Socket) -> Locks {
     locks
 }
 
-/// The ledger accounts for every lock in force: the holder was told of it, or asked for it and heard no answer.
+/// Checks that the ledger accounts for every lock in force: its holder was told of the lock, or requested the lock and
+/// got no answer.
 pub fn in_force(world: &World, socket: &mut Socket) -> usize {
     let mut n_locks = 0;
     // The lock of a command whose broker was killed ends after a grace period.
@@ -188,7 +189,7 @@ pub fn in_force(world: &World, socket: &mut Socket) -> usize {
     n_locks
 }
 
-/// The shared entry has at least the highest version that anybody was told.
+/// Checks that the version of the shared entry is not below the highest version that a client was told.
 pub fn versions(world: &World, socket: &mut Socket) {
     let entry = ok(socket, "state.get", json!({ "key": SHARED }));
     let found = entry["entry"]["version"].as_i64().unwrap_or(0);

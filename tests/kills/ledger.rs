@@ -42,9 +42,9 @@ pub struct Ledger {
     pub held: HashMap<String, Hold>,
     /// Grants to a second holder while the first one still counted on its own grant: path, first, second.
     pub followed: Vec<(String, Hold, Hold)>,
-    /// Who asked for a path without hearing the answer.
+    /// Lock requests whose answers were lost: the caller and the path.
     pub unsure: HashSet<(String, String)>,
-    /// Who asked to unlock a path, whether the answer arrived or not.
+    /// Unlock requests, whether the answer arrived or not: the caller and the path.
     pub returns: HashSet<(String, String)>,
     /// Grants whose unlock was acknowledged: path and token.
     pub freed: HashSet<(String, i64)>,
@@ -133,7 +133,7 @@ impl Ledger {
     /// asked.
     pub fn granted(&mut self, holder: &str, path: &str, token: i64, floor: i64) {
         let grant = (holder.to_owned(), path.to_owned(), token);
-        // This may be an earlier grant whose answer its holder never got.
+        // The lock may have been granted by an earlier call whose answer was lost.
         let is_late = self.unsure.remove(&(holder.to_owned(), path.to_owned()));
         let is_new = self.grants.insert(grant);
         if is_new && !is_late && token <= floor {

@@ -45,7 +45,7 @@ fn is_broker(place: &Place, pid: u32) -> bool {
     is_daemon && read("environ").split(|byte| *byte == 0).any(|entry| entry == ours.as_bytes())
 }
 
-/// A broker process, even one that is only starting and has not yet written its process id.
+/// The broker process, even if it is still starting and has not written its process id yet.
 fn unborn(place: &Place) -> Option<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -65,7 +65,7 @@ struct Killer<'a> {
 
 impl Killer<'_> {
     fn strike(&mut self) {
-        // One strike in ten comes as soon as the next broker's process exists.
+        // One kill in ten comes as soon as the process of the next broker exists.
         let early = self.dice.below(10) == 0;
         let pause = if early { 0 } else { self.dice.below(120) };
         std::thread::sleep(Duration::from_millis(pause));

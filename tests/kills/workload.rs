@@ -36,7 +36,7 @@ impl Dice {
 pub struct Peer {
     pub id: String,
     pub name: String,
-    /// Whether it reads over HTTP, where a fetch marks messages as read at once.
+    /// Whether this peer reads over HTTP, where a fetch marks messages as read at once.
     pub is_web: bool,
 }
 
@@ -59,12 +59,12 @@ impl World<'_> {
 pub struct Worker<'a> {
     pub world: &'a World<'a>,
     pub me: Peer,
-    /// What its texts and keys begin with.
+    /// The prefix of the worker's texts and keys.
     pub label: String,
     pub kind: &'static str,
     pub caller: Box<dyn Caller + 'a>,
     pub dice: Dice,
-    /// Whether it takes locks of its own.
+    /// Whether this worker takes locks itself.
     pub locks: bool,
     pub n_sent: u64,
     pub n_set: i64,

@@ -1,4 +1,4 @@
-"""A cable that is pulled, and one that is long and bad: both sides notice within 15 seconds, nothing that was
+"""A cable that is pulled, and a slow one that loses packets: both sides notice within 15 seconds, nothing that was
 acknowledged is lost, and whoever was cut off reconnects without help as the same peer."""
 
 import threading
@@ -10,12 +10,12 @@ from namespaces import until
 from hosts import Exempt, Fault
 
 NOTICED_SECONDS = 15
-# How long a session tries once more to reach the hub before it tells a call that the hub is away.
+# How long a session retries to reach the hub before a call fails because the hub is away.
 TRIES_SECONDS = 4
 
 
 class Sender(threading.Thread):
-    """Sends numbers one after the other, whatever comes of it."""
+    """Sends numbers, one after the other, and goes on when a call fails."""
 
     def __init__(self, session, to):
         super().__init__(daemon=True)

@@ -22,7 +22,7 @@ class Missing(Exception):
 
 
 class Exempt(Missing):
-    """Something that a machine need not have, even if no proof may be skipped."""
+    """A missing thing that lets a proof be skipped even if SLM_MESH_TEST_ALL=1 forbids to skip proofs."""
 
 
 def faketime():
@@ -87,7 +87,7 @@ class Host(Machine):
         self.go_online()
 
     def plug_in_badly(self, ms, percent, seed):
-        """Plugs the host in by a cable that delays every frame, and loses some of them."""
+        """Plugs the host in with a cable that delays every frame and loses some frames."""
         self.ip("link", "del", "lan0")
         far_end = f"far{self.port}"
         wire = Running(self.net.switch.command(sys.executable, HERE / "wire.py", self.port, far_end, ms, percent, seed))
@@ -165,7 +165,7 @@ class Host(Machine):
         return Session(self, client, where, env)
 
     def clone(self, folder, origin):
-        """Makes a folder with those files of a git clone at which anybody looks."""
+        """Makes a folder with only those files of a git clone that slm-mesh reads."""
         git = self.home / folder / ".git"
         git.mkdir(parents=True)
         (git / "HEAD").write_text("ref: refs/heads/main\n")

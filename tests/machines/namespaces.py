@@ -11,7 +11,7 @@ import threading
 import time
 
 PATIENCE_SECONDS = 40
-# What a program needs that counts the lines it runs (`make coverage`).
+# The variables for a program that counts the lines that it runs (`make coverage`).
 COUNTERS = {name: value for name, value in os.environ.items() if "LLVM_PROFILE" in name}
 # An answer whose only record has a name that points to itself: libmdns follows that name until its stack overflows.
 KILLER = "000084000000000100000000" "c00c"

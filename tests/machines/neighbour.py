@@ -96,7 +96,7 @@ def hostile(address):
         while True:
             query, asker = sock.recvfrom(9000)
             if query[2] & 0x80:
-                continue  # an answer, whose sender the packets below would kill
+                continue  # this is no query, and the packets below would kill the announcer that sent it
             for packet in poison(int.from_bytes(query[:2], "big")):
                 sock.sendto(packet, asker)
 

@@ -126,7 +126,7 @@ def what_readme_says_of_two_machines_is_so(net):
     path = net.scratch / "bin"
     path.mkdir()
     (path / "slm-mesh").symlink_to(net.program)
-    # A stand-in for ssh, which runs the words behind the host name on that machine.
+    # This replacement for ssh runs the words after the host name on that machine.
     words = " ".join(shlex.quote(word) for word in desk.command("env", "-u", "SLM_MESH_HOST", f"HOME={desk.home}"))
     (path / "ssh").write_text(f'#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift 2\nexec {words} "$@"\n')
     (path / "ssh").chmod(0o755)
@@ -134,7 +134,7 @@ def what_readme_says_of_two_machines_is_so(net):
         typed = f"PATH={path}:$PATH; export PATH; " + line.replace("…", secret)
         said = host.shell(typed)
         assert said.returncode == 0, said
-    # As the text goes on to say, the settings can be in the `config` file, for agents and verbs alike.
+    # The README also says that the settings can be in the `config` file, for both agents and verbs.
     for host, line in zip([desk, lap], lines):
         host.configure(**dict(re.findall(r"(SLM_MESH_\w+)=(\S+)", line.replace("…", secret))))
     near, far = desk.session("claude-code", "api"), lap.session("codex-mcp-client", "api")
@@ -158,8 +158,8 @@ def a_hub_that_is_found_is_joined_if_it_proves_the_secret(net):
     assert lap.ok("state", "get", "port") == "8080", "verbs follow"
     proven = {hub["name"]: hub["proven"] for hub in lap.json("hubs")["hubs"]}
     assert proven == {"root-zoo": True, "root-ape": False}, proven
-    # A second hub that can prove that it knows the secret: a guest that already knew a hub stays with it, and a new
-    # guest takes the first hub by name.
+    # Now a second hub knows the secret. A guest that has already joined a hub stays with that hub, and a new guest
+    # joins the hub whose name sorts first.
     bee = net.hub("bee")
     until("it is announced", lambda: len(lap.json("hubs")["hubs"]) == 3)
     two, rack = lap.session("claude-code", "api"), net.host("rack", SLM_MESH_SHARED_SECRET=net.secret)
@@ -191,7 +191,7 @@ def a_hub_that_is_killed_loses_nothing(net):
 
 
 def send_on_and_on(session, to, meanwhile, n_sent):
-    """Sends numbers, whatever happens. Returns those that were acknowledged."""
+    """Sends numbers, even if some calls fail. Returns the acknowledged texts."""
     acknowledged = []
     for n in range(n_sent):
         meanwhile(n)
@@ -240,8 +240,8 @@ def the_clock_of_the_hub_may_be_wrong(net):
     hub.ok("start", "--detach")
     guest = net.guest("lap", hub)
     a_minute_is_a_minute(hub.session("claude-code", "api"), guest.session("codex-mcp-client", "lap"), 3600)
-    # The hub's clock is the one that counts. If it is set back by an hour, what ends in a minute must not last an hour
-    # and a minute.
+    # Only the hub's clock counts. If it is set back by an hour, a lock that ends in a minute must not last an hour and
+    # a minute.
     far = guest.session("claude-code", "api")
     far.end(lock(far, "/srv/left", ttlMinutes=1))
     far.call("state", action="set", key="left", value="1", ttlMinutes=1)
@@ -254,7 +254,7 @@ def the_clock_of_the_hub_may_be_wrong(net):
 
 
 def a_minute_is_a_minute(near, far, hub_is_off):
-    """What is to last a minute lasts a minute, whoever looks and whichever clock is wrong."""
+    """A lock, an entry and a message that last a minute do so on every machine, whichever clock is wrong."""
     guest, path = far.host, f"/srv/{far.host.host_name}"
     since = far.call("events")["seq"]
     held = far.end(lock(far, path, ttlMinutes=1))

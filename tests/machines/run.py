@@ -48,7 +48,7 @@ class Lan:
                 machine.ip("addr", "add", f"fd77::{n}/64", "dev", "lan0", "nodad")
                 machine.ip("link", "set", "lan0", "up")
                 machine.ip("route", "add", "224.0.0.0/4", "dev", "lan0")
-            # An interface such as a container engine leaves on a machine.
+            # An interface like those that container engines create.
             self.a.ip("link", "add", "docker0", "type", "veth", "peer", "name", "veth9")
             self.a.ip("addr", "add", "172.17.0.1/16", "dev", "docker0")
             self.a.ip("link", "set", "docker0", "up")
@@ -234,7 +234,7 @@ def zeroconf():
 
 
 def can_be_made():
-    """Why this machine lets us make no network namespaces; empty if it does."""
+    """Why no network namespaces can be made on this machine; empty if they can."""
     if not shutil.which("ip"):
         return "there is no ip (iproute2)"
     name = f"slm-mesh-{os.getpid()}-0"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""A stranger on the LAN who has no secret: `flood` does for SECONDS what a hub should withstand, on the hub's two ports
-and from all of the stranger's addresses, and prints what the hub answered; `relay` passes a guest's frames on to the
-hub, and changes them as its standard input says."""
+"""A machine on the LAN that does not know the secret. `flood` attacks the hub for SECONDS, on both of its ports and
+from all addresses of this machine, and prints the hub's answers. `relay` passes a guest's frames on to the hub, and
+changes them as the lines on its standard input say."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ HTTP, SESSIONS = 7899, 7900
 UPGRADE = ("GET {} HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{}\r\n")
 NOISE = "Sec-WebSocket-Protocol: slm-mesh.noise.1\r\n"
-# WebSocket's opcodes of the messages between our own programs, and of ping.
+# The WebSocket opcodes of the messages between slm-mesh programs, and of pings.
 BINARY, PING = 2, 9
 PAUSE_SECONDS = 0.02
 
@@ -27,7 +27,7 @@ def say(**facts):
 
 
 class Flood:
-    """Threads that each do one bad thing again and again, a bounded number of times a second."""
+    """Threads that each repeat one attack, with a pause after each time."""
 
     def __init__(self, hub, seconds, *sources):
         self.hub, self.end, self.sources = hub, time.monotonic() + float(seconds), sources
@@ -162,8 +162,8 @@ def frame(text, first=True, last=True):
 
 
 class Relay:
-    """Passes frames of guests on and keeps them. In the modes `changes`, `repeats` and `swaps`, it does so once to what
-    a guest sends next; in the mode `replays`, it sends what it kept over a connection of its own."""
+    """Passes on the frames of guests, and keeps them. The modes `changes`, `repeats` and `swaps` change or repeat the
+    next frame, or swap the next two, once. The mode `replays` sends the kept frames over another connection."""
 
     def __init__(self, hub):
         self.hub, self.mode, self.kept = hub, "passes", []

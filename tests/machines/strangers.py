@@ -35,7 +35,7 @@ def a_flood_costs_the_hub_little_and_the_others_nothing(net):
             one.call("send", to=other.name, message=f"number {n}")
             assert [message["payload"] for message in other.mail()] == [f"number {n}"]
         if n == 50:
-            # This datagram kills the process that announces the hub by mDNS, and nothing else.
+            # This datagram kills only the process that announces the hub by mDNS.
             run(*thug.command(sys.executable, HERE / "neighbour.py", "send", hub.address, KILLER))
         if n % 50 == 0:
             assert "claude-api" in far.host.ok("peers", "--as", "human"), "a verb of a guest gets through"

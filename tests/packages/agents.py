@@ -78,7 +78,7 @@ class Agent:
         return line
 
     def end(self):
-        """Ends as an agent does that closes its server's input, and waits for the server."""
+        """Ends the agent, which closes its server's input and waits until the server has ended."""
         self.process.stdin.close()
         os.close(self.shell_input)
         status = self.process.wait(PATIENCE_SECONDS)
@@ -88,7 +88,7 @@ class Agent:
 
 def prove(command, env, folder):
     """Two agents exchange a message, a verb in an agent's shell acts as that agent, and doctor finds nothing wrong.
-    Returns the seconds from the start to the first result of a tool, of the first agent and of the second."""
+    Returns how many seconds each agent needed from its start to its first tool result."""
     ann, bob = (Agent(name, command, env, folder) for name in ("ann", "bob"))
     ann.tool("mesh_send", {"to": "bob", "message": "the schema changed"})
     assert "the schema changed" in bob.tool("mesh_inbox", {})

@@ -2,7 +2,7 @@
 """Installs what `make npm wheels deb` packed, each way into a clean folder and home, and lets agents use it. Prints a
 table of seconds and bytes. Called by the script `run` in namespaces of its own, without a network, as root.
 
-    install.py TOOLS [WAY…]      TOOLS has uv and setuptools, as far as PyPI gave them"""
+    install.py TOOLS [WAY…]      TOOLS contains uv and setuptools, if they could be downloaded"""
 
 import os
 import shutil
@@ -193,7 +193,7 @@ def python_client_works(place, python):
 
 
 def speaks_tls_to_etcd(place, command):
-    """Only a program with TLS looks into the file of the authority."""
+    """Checks that the program has TLS: only then does it read the file of the authority."""
     hub = {"SLM_MESH_DATA_DIR": str(place.work / "hub"), "SLM_MESH_HOST": "0.0.0.0",
            "SLM_MESH_SHARED_SECRET": "a secret of several hubs", "SLM_MESH_DISCOVERY": "off",
            "SLM_MESH_STORE": "etcds://etcd.invalid/slm", "SLM_MESH_STORE_CA": str(TOP / "LICENSE")}

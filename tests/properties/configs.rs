@@ -47,7 +47,7 @@ pub fn check(data: &[u8]) {
     if is_json {
         let (old, new) = (json_edit::parse(&text).unwrap_or(Value::Null), json_edit::parse(&with));
         let new = new.unwrap_or_else(|why| panic!("{why}: {text:?} became {with:?}"));
-        // Entries that name slm-mesh may be changed.
+        // If the text names slm-mesh, set-up may change or remove its entries.
         if !was_blank && !text.contains(NAME) {
             assert_kept(&old, &new, &text);
         }

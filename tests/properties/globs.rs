@@ -100,7 +100,7 @@ fn fits_name(name: &[u8], pattern: &[u8]) -> bool {
     }
 }
 
-/// Whether some path matches both lists of patterns. Tries all ways.
+/// Whether some path matches both lists of patterns. Tries all possibilities.
 fn meet(a: &[&str], b: &[&str]) -> bool {
     match (a, b) {
         ([], []) => true,

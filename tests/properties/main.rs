@@ -1,4 +1,4 @@
-//! Feeds random bytes to all code that faces bytes from outside: each property is checked on the kept corpus of its
+//! Feeds random bytes to all code that reads untrusted bytes: each property is checked on the kept corpus of its
 //! fuzzer (tests/fuzz/corpus), on the captured inputs of real agents, and on random mutations of both. `make fuzz`
 //! looks for more inputs.
 //!

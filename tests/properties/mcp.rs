@@ -1,4 +1,4 @@
-//! A whole conversation on standard input, in both protocol eras, as far as no broker is needed.
+//! A whole conversation on standard input, in the legacy and the modern protocol, without a broker.
 //!
 //! The answers are the same no matter how the input is cut; each is one line that answers one request, in the form of
 //! that request's protocol version. A request with garbage after its end, or with a byte order mark before it, is still

@@ -152,7 +152,7 @@ impl Connection {
         }
     }
 
-    /// Passes what the broker says on to the guest.
+    /// Passes the lines of the broker on to the guest.
     fn connect(self: Arc<Connection>, socket: PathBuf, role: Arc<Mutex<Role>>) -> UnixStream {
         let broker = UnixStream::connect(socket).unwrap();
         let lines = BufReader::new(broker.try_clone().unwrap()).lines();
@@ -191,7 +191,7 @@ impl Connection {
 pub enum Cable {
     /// It carries them to this port.
     To(u16),
-    /// It takes them and sends nothing, like a hub without power: nobody learns that the hub is gone.
+    /// It takes them and sends nothing, like a hub without power, so no guest learns that the hub is gone.
     Cut,
 }
 

@@ -343,7 +343,7 @@ fn on_a_hub_that_stands_by_everything_goes_to_the_leader() {
     assert!(leader.methods().contains(&"attach".to_owned()) && id.is_string());
     // The lock lasts as long as the command, as on any guest.
     assert_eq!(hub.run(&["lock", "/p/a.rs", "--", "sh", "-c", "exit 9"]).status.code(), Some(9));
-    // A guest that comes over ssh learns which hub leads, and connects to it in its own way.
+    // A guest that connects by ssh to a standby learns which hub leads, and then connects to the leader itself.
     let mut pipe = hub.command(&["pipe"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     writeln!(pipe.stdin.as_mut().unwrap(), r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{}}}}"#).unwrap();
     let mut answer = String::new();

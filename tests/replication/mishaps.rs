@@ -1,5 +1,5 @@
-//! What happens to hubs over the years: all of them were down, a clock is wrong, etcd is full or loses a member, the log
-//! is too long, and somebody upgrades one hub before the other.
+//! Mishaps of several hubs: all of them were down, a clock is wrong, etcd is full or loses a member, the log is too
+//! long, or one hub is upgraded before the other.
 
 use crate::cluster::{Cluster, is_installed};
 use crate::hubs::{await_level, guest, hub_status, kill, start, start_both};

@@ -55,7 +55,7 @@ impl<'a> Player<'a> {
         child.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
         let out = child.wait_with_output().unwrap();
         assert_eq!(String::from_utf8_lossy(&out.stderr), "", "{}", self.agent);
-        // Only the words: each dialect escapes and wraps them in its own way.
+        // Undoes the escapes of JSON, so that the tests can look for the same words in all dialects.
         String::from_utf8(out.stdout).unwrap().replace("\\n", "\n").replace("\\\"", "\"")
     }
 
@@ -410,7 +410,7 @@ fn what_is_kept_ends_after_an_hour_and_is_bounded() {
     for entry in folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap().flatten()) {
         fs::File::options().write(true).open(entry.path()).unwrap().set_modified(long_ago).unwrap();
     }
-    // Another session's prompt cleans up.
+    // The hook at another session's prompt removes old files.
     Player::new(&place, "codex", "s2");
     let left: usize = folders.iter().map(|folder| fs::read_dir(folder).unwrap().count()).sum();
     assert_eq!(left, 0);

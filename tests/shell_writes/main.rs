@@ -1,7 +1,7 @@
 //! Which files real command lines of coding agents write: a corpus with the truth marked by hand.
 //!
-//! No file may be reported that is not written, because such a report would block a harmless command. Of the writes
-//! that the text shows, most must be found.
+//! A file may be reported only if it is written, because a wrong report would block a harmless command. Most of the
+//! writes that the text shows must be found.
 
 mod branches;
 mod corpus;

@@ -18,8 +18,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CARGO = os.environ.get("CARGO", "cargo")
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
-# Always the same place, so that the next break finds the dependencies built. Cargo gives the files that it builds from
-# the copy the same names as those from the original, so the copy needs a target directory of its own.
+# The copy is always in the same place, so that the dependencies are built only once. It needs a target directory of its
+# own, because cargo gives the files that it builds from the copy the same names as those from the original.
 TREE = TARGET / "breaks/tree"
 OWN_TARGET = TARGET / "breaks/target"
 SEEDS = os.environ.get("SEEDS", "20")

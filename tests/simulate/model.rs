@@ -110,7 +110,7 @@ impl Model {
         (self.gone[who], self.pardoned[who], self.was_away[who]) = (None, false, false);
     }
 
-    /// A connection that spoke for a session is gone, or silent; `in_order` if it detached first.
+    /// A connection that spoke for a session is gone, or silent. `in_order` means that it detached first.
     pub fn rise(&mut self, who: Who, in_order: bool) {
         self.connections[who] -= 1;
         if self.connections[who] > 0 {

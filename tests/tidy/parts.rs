@@ -1,5 +1,5 @@
-//! The walls between the parts of the program: who asks the store, whose fields are private, and names that
-//! mean one thing.
+//! The boundaries between the parts of the program: which files may call which methods of the store, which fields are
+//! private, and that each name means one thing.
 
 use crate::source::{Source, check, files_ending, root, sources};
 use std::collections::BTreeMap;
@@ -33,11 +33,11 @@ fn each_part_of_the_core_keeps_its_fields_private() {
     check("other parts use methods, not fields", &breaches);
 }
 
-/// A file of the store, and for each of its questions the files that may ask it.
+/// A part of the store, and the paths that may use it, each with the methods that it may call.
 type Part = (&'static str, &'static [(&'static str, &'static [&'static str])]);
 
-/// The questions of each part of the store, and who asks them: paths below `src` with the questions that they may ask,
-/// or all. Parts other than the owner may only read.
+/// Who may call the methods of each part of the store: paths below `src`, each with the methods that it may call. An
+/// empty list stands for all methods, and marks the owner of the part. The other paths may only read.
 const STORE_QUESTIONS: &[Part] = &[
     ("peers", &[("core/peers/", &[])]),
     ("locks", &[("core/locks/", &[])]),

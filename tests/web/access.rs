@@ -1,4 +1,5 @@
-//! Which requests may use the page: one link once, one browser, one origin, this machine.
+//! Which requests may use the page: a link works once and for one browser, and requests must come from the page's own
+//! origin and from this machine.
 
 use super::client::*;
 use super::page::*;
@@ -102,7 +103,7 @@ fn a_page_of_another_origin_gets_nothing() {
     let own = page.headers();
     let others = [
         ("evil.example".to_owned(), "http://evil.example".to_owned()),
-        // Somebody else's name that was bound to our address.
+        // Another host name that an attacker has bound to our address.
         (format!("evil.example:{port}"), format!("http://evil.example:{port}")),
         ("127.0.0.1".to_owned(), "http://127.0.0.1".to_owned()),
         (format!("127.0.0.1:{}", port + 1), format!("http://127.0.0.1:{}", port + 1)),

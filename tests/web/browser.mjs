@@ -38,7 +38,7 @@ await step({
   words: await page.locator('#events').innerText(),
 });
 
-// A lock appears without a reload, and is released after a question.
+// A lock appears without a reload, and is released once the human has confirmed it.
 await page.getByRole('button', { name: /^Release .*live\.rs$/ }).waitFor();
 await shot('light');
 await page.getByRole('button', { name: /^Release .*live\.rs$/ }).click();

@@ -42,7 +42,7 @@ fn two_threads_of_one_daemon_are_two_peers_although_their_servers_came_before_an
             assert_eq!(id_of(&world.call(conn, "whoami", json!({}), &thread.above).unwrap()), *id);
         }
         assert_eq!(world.sessions(), sorted(&ids), "{}", agent.id);
-        // If the peer that a server had at first has mail, that peer stays, since the mail may be meant for somebody.
+        // A server's first peer normally disappears once the key is known. A peer with mail stays, so no mail is lost.
         let third = world.tab(&one);
         let conn = world.server(&third);
         let placeholder = id_of(&world.call(conn, "whoami", json!({}), &third.above).unwrap());

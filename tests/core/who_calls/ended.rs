@@ -25,7 +25,7 @@ impl World {
 
 #[test]
 fn a_late_hook_brings_no_ended_session_back_and_takes_none_of_its_mail() {
-    // In a container or on a machine whose processes are hidden, a hook shows no process.
+    // In a container, or on a machine that hides processes, a hook does not know the processes above it.
     for is_hidden in [false, true] {
         each_with_hooks(|world, mut session, _| {
             if is_hidden {
