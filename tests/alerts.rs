@@ -56,8 +56,8 @@ fn a_persons_command_gets_the_alert_and_its_words_reach_no_shell() {
     assert_eq!(place.json(&["inbox", "--as", "human"])["messages"][1]["id"], alert["id"]);
 }
 
-/// Claude Code's hook for a session that waits for its user. It runs twice, as it does if a plugin has installed it as
-/// well.
+/// Runs Claude Code's hook for a session that waits for its user. Runs it twice, as happens if both a plugin and set-up
+/// have installed it.
 fn waits(place: &Place) {
     let hooks = [start_waiting(place), start_waiting(place)];
     for hook in hooks {

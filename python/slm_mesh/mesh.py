@@ -323,7 +323,7 @@ class Mesh(Connection):
                 # The lock may have been granted at this moment, and nobody would release it.
                 self._notify("lock.unlock", {"filePaths": request["filePaths"], "command": request["command"]})
                 raise
-            # The lease starts when the lock is granted. If the call waited, this time is unknown, but it is not after now.
+            # The lease starts when the lock is granted. If the call waited, that is at the latest now.
             held = Held(self, request, answer, time.monotonic() if left > 0 else asked_at)
             with self._changed:
                 self._held.append(held)

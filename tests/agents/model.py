@@ -24,8 +24,8 @@ class Request:
         self.text = "\n".join(strings(body))
 
     def offers(self):
-        """The names of the offered tools, without the prefix that an agent adds to the names of a server's tools. If the
-        agent does not list our tools but lets the model call them through another tool, also their names."""
+        """The names of the offered tools, without the prefix that an agent adds to the tools of a server. If the agent
+        does not list our tools but lets the model call them through another tool, also their names."""
         names = [tool["name"] for tool in self.tools]
         names += self.deferred() if CALLS_DEFERRED in names else []
         names += re.findall(r"mcp_slm_mesh\.(mesh_[a-z]+)", self.text) if RUNS_CODE in names else []

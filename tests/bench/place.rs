@@ -103,8 +103,8 @@ impl Mesh {
         self.scratch.path.join("mesh")
     }
 
-    /// The program with the settings of a bench. Does not set a working directory, because std then can't start a process
-    /// in the quickest way.
+    /// The program with the settings of a bench. Does not set a working directory, because std could not start a
+    /// process in the quickest way then.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program());
         command.args(args).env_clear().env("HOME", &self.scratch.path).env("SLM_MESH_DATA_DIR", self.dir());

@@ -150,7 +150,7 @@ async function cancel(a, b, names) {
   const control = new AbortController();
   const waiting = b.call("mesh_inbox", { waitSeconds: 50 }, { signal: control.signal });
   const given_up = assert.rejects(waiting);
-  // Calls arrive in the order in which they are written. So once these are answered, the first call waits in the broker.
+  // Calls arrive in the order in which they are written. So once these are answered, the first call is waiting.
   await ok(b, "mesh_status");
   await ok(b, "mesh_status");
   control.abort("changed my mind");

@@ -82,7 +82,7 @@ impl Disk {
         Disk::open(path, links.iter().map(|url| (*url).to_owned()).collect(), 1_795_000_000_000)
     }
 
-    /// The broker dies, and another one starts. `lives` says which processes of the first broker's sessions still run.
+    /// Kills the broker, and starts another one. `lives` says which processes of the first broker's sessions still run.
     pub fn crash(mut self, lives: fn(i64) -> bool) -> Disk {
         let mut next = Disk::open(std::mem::take(&mut self.path), std::mem::take(&mut self.links), self.now);
         next.mesh.set_process_probe(Box::new(lives));
@@ -141,7 +141,7 @@ impl Disk {
         self.call(conn, &core::locks::LOCK, json!({ "filePath": "/p/x", "ttlMinutes": 60 }))
     }
 
-    /// While `during` runs, another connection holds the write lock of the database, so the mesh can't write.
+    /// Runs `during` while another connection holds the write lock of the database, so that the mesh can't write.
     fn refusing(&mut self, during: impl FnOnce(&mut Disk)) {
         let other = rusqlite::Connection::open(&self.path).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();

@@ -262,7 +262,7 @@ fn with_messages(name: &str, texts: &[&str]) -> Disk {
     disk
 }
 
-/// The other mesh answers a poll after some seconds.
+/// Lets some seconds pass, and then lets the other mesh answer a poll.
 fn poll(disk: &mut Disk, seconds: i64) {
     disk.pass(seconds * 1000);
     hear(disk, 0, &ours(&[row("peer-1", "claude-api")]));

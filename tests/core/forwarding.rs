@@ -100,7 +100,7 @@ impl Pair {
         assert!(self.here.mesh.commit());
     }
 
-    /// The recipient reads its oldest unread messages.
+    /// Lets the recipient read its oldest unread messages.
     fn read_there(&mut self) {
         let mail = self.there.call(1, &mail::INBOX, json!({ "limit": 3 })).unwrap();
         let rows = mail["messages"].as_array().unwrap();
@@ -111,7 +111,8 @@ impl Pair {
         }
     }
 
-    /// A poll, and the queries about receipts that follow from it. The answers to these queries may be lost.
+    /// Polls the other side, and then asks for the receipts that have changed. `is_lost` says that the receipts are
+    /// lost on the way.
     fn learn_receipts(&mut self, is_lost: bool) {
         self.look();
         while let Some(query) = self.here.mesh.next_receipts_query(0) {

@@ -2,8 +2,8 @@
 
 `make coverage` runs this. As root, it also runs the tests of several machines (`make test-machines`).
 
-Most tests run the program itself, and many end it with SIGKILL. So all processes keep their counters
-in one file that each of them maps (%c and %m below), and the tests pass the file's name to every process. Lines of unit tests do not
+Most tests run the program itself, and many end it with SIGKILL. So all processes keep their counters in one file that
+each of them maps (%c and %m below), and the tests pass the file's name to every process. Lines of unit tests do not
 count as lines of the program. Neither do lines of const functions, most of which run in the compiler, where nothing
 counts them.
 """

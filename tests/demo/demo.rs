@@ -171,7 +171,7 @@ fn contend_for_a_file(claude: &mut Agent, codex: &mut Agent) {
     assert_eq!(granted["token"].as_i64(), mine["token"].as_i64().map(|token| token + 1));
 }
 
-/// The agent ends: it closes the session's input, and the session ends by itself.
+/// Ends an agent: closes the session's input, and waits until the session has ended by itself.
 fn leave(agent: Agent) {
     let Agent { mut child, input, .. } = agent;
     drop(input);

@@ -75,14 +75,14 @@ impl Ledger {
         }
     }
 
-    /// A text is about to leave for these readers.
+    /// Records that a text is about to be sent to these readers.
     pub fn sending(&mut self, readers: &[String], text: &str) {
         for reader in readers {
             self.messages.insert((reader.clone(), text.to_owned()), SentMessage::default());
         }
     }
 
-    /// The sender of a text was told that it is in these mailboxes.
+    /// Records that the sender of a text was told that the text is in these mailboxes.
     pub fn sent(&mut self, readers: &[String], text: &str) {
         for reader in readers {
             match self.messages.get_mut(&(reader.clone(), text.to_owned())) {
@@ -92,7 +92,7 @@ impl Ledger {
         }
     }
 
-    /// A reader received these messages.
+    /// Records that a reader received these messages.
     pub fn read(&mut self, reader: &str, messages: &[Value]) {
         for message in messages {
             let id = message["id"].as_str().unwrap_or_default().to_owned();
@@ -129,8 +129,8 @@ impl Ledger {
         (parts.len() as u64 == n_parts).then(|| parts.values().map(String::as_str).collect())
     }
 
-    /// A holder was told that it holds a path; `floor` is the highest token that anybody had been told when the holder
-    /// asked.
+    /// Records that a holder was told that it holds a path. `floor` is the highest token that any caller knew when the
+    /// holder made the request.
     pub fn granted(&mut self, holder: &str, path: &str, token: i64, floor: i64) {
         let grant = (holder.to_owned(), path.to_owned(), token);
         // The lock may have been granted by an earlier call whose answer was lost.
@@ -147,17 +147,17 @@ impl Ledger {
         self.top_token = self.top_token.max(token);
     }
 
-    /// A holder was told that it has unlocked a path.
+    /// Records that a holder was told that it has unlocked a path.
     pub fn returned(&mut self, path: &str, hold: Option<Hold>) {
         self.freed.extend(hold.map(|hold| (path.to_owned(), hold.token)));
     }
 
-    /// A holder that was killed no longer counts on any lock.
+    /// Forgets the locks of a holder that was killed.
     pub fn died(&mut self, holder: &str) {
         self.held.retain(|_, hold| hold.holder != holder);
     }
 
-    /// A call is over.
+    /// Records that a call has ended.
     pub fn called(&mut self, who: &'static str, took: Duration, waited: bool, lost: bool) {
         let (n_calls, n_lost, slowest) = self.calls.entry(who).or_default();
         *n_calls += 1;

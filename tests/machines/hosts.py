@@ -22,7 +22,7 @@ class Missing(Exception):
 
 
 class Exempt(Missing):
-    """A missing thing that lets a proof be skipped even if SLM_MESH_TEST_ALL=1 forbids to skip proofs."""
+    """A missing thing for which a proof may be skipped even with SLM_MESH_TEST_ALL=1."""
 
 
 def faketime():

@@ -57,7 +57,7 @@ impl Stream {
         self.kept.back().map_or(0, |event| event.seq)
     }
 
-    /// Takes the next event: none may be missing before it, and time must not go back.
+    /// Records the next event. Checks that none is missing before it, and that time does not go back.
     pub fn push(&mut self, row: &Value, now: i64) {
         let event = seen(row, now);
         if let Some(last) = self.kept.back() {

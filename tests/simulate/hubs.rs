@@ -12,7 +12,7 @@ use slm_mesh::store::Store;
 
 const HUBS: usize = 3;
 
-/// A hub that was deposed while it hung, and does not know it.
+/// A hub that was deposed while it hung, and has not noticed this yet.
 struct Hung {
     hub: usize,
     mesh: Mesh,
@@ -42,7 +42,7 @@ impl Hubs {
         Store::open(self.files[hub].as_ref(), false).expect("a store")
     }
 
-    /// Another hub takes over, or the same one after a restart.
+    /// Lets this hub take over, or lead again after a restart. Returns its store.
     pub fn take_over(&mut self, hub: usize) -> Store {
         let mut store = self.store(hub);
         let taken = Standby::new(self.engine.log()).take_over(&mut store, &format!("hub{hub}"), || LogId(7));
@@ -66,7 +66,7 @@ impl Hubs {
         self.engine.set_fault(if is_written { Fault::UnknownButWritten } else { lost });
     }
 
-    /// The hub that leads dies, or hangs with all that it has not committed. Returns the hub that is to lead next.
+    /// Lets the hub that leads die, or hang with all that it has not committed. Returns the hub that is to lead next.
     pub fn depose(&mut self, dice: &mut Dice, mesh: Mesh) -> usize {
         self.engine.reset();
         let leader = self.leader.take();
@@ -101,7 +101,7 @@ impl Hubs {
         "standbys found equal to the leader"
     }
 
-    /// A hub that was deposed while it hung wakes up. It tries to commit its work, and none of it may take effect.
+    /// Wakes up a hub that was deposed while it hung. It tries to commit its work, none of which may take effect.
     fn wake_up(&mut self, now: i64) {
         let Some(Hung { mut mesh, mut leader, .. }) = self.hung.take() else { return };
         mesh.tick(now);

@@ -24,7 +24,7 @@ struct Grant {
     path: usize,
     who: Who,
     command: String,
-    /// Unknown if the answer was lost; then the token is higher than `above`.
+    /// `None` if the answer was lost. In this case, the token is higher than `above`.
     token: Option<i64>,
     above: i64,
     /// The lock holds for certain until this time …
@@ -92,7 +92,7 @@ impl Locks {
         self.grants.iter().any(|grant| request.is_hindered_by(grant))
     }
 
-    /// A call was told that it holds what it asked for.
+    /// Checks and records an answer that granted a request.
     pub fn granted(&mut self, request: &LockRequest, rows: &[Value], now: i64) {
         if let Some(other) = self.grants.iter().find(|grant| request.is_hindered_by(grant) && grant.sure > now) {
             panic!("two hold a lock: {request:?} was granted, and there is {other:?}, known to {}", NAMES[other.who]);
@@ -135,7 +135,7 @@ impl Locks {
         }
     }
 
-    /// The answer to a lock call was lost, so the lock may have been granted.
+    /// Records that the answer to a lock call was lost, so that the lock may have been granted.
     pub fn perhaps_granted(&mut self, request: &LockRequest, now: i64) {
         let until = now + request.ttl;
         for path in &request.paths {
@@ -166,7 +166,7 @@ impl Locks {
         self.run(&request.command);
     }
 
-    /// A call was told that somebody else holds what it asked for.
+    /// Checks an answer that refused a request because of this lock.
     pub fn refused(&self, request: &LockRequest, lock: &Value, ids: &[Option<String>]) {
         let fits = |grant: &&Grant| {
             request.is_hindered_by(grant)
@@ -177,7 +177,7 @@ impl Locks {
         assert!(self.grants.iter().any(|grant| fits(&grant)), "{request:?} was refused by a lock that fell: {lock}");
     }
 
-    /// Paths were unlocked, for certain or perhaps.
+    /// Records that paths were unlocked, or perhaps unlocked if the answer was lost.
     pub fn unlocked(&mut self, request: &LockRequest, is_sure: bool) {
         let meant = |grant: &Grant| {
             grant.who == request.who && grant.command == request.command && request.paths.contains(&grant.path)
@@ -189,7 +189,7 @@ impl Locks {
         }
     }
 
-    /// Paths were not unlocked, since the caller does not hold all of them.
+    /// Checks an answer that refused to unlock paths because the caller does not hold all of them.
     pub fn not_unlocked(&self, request: &LockRequest, now: i64) {
         let held = |path: &usize| {
             let own =
@@ -199,8 +199,8 @@ impl Locks {
         assert!(!request.paths.iter().all(held), "{request:?} was told that it does not hold what it holds");
     }
 
-    /// The human, who is the person that owns the machine, takes away the locks that are in the way. Returns the holder
-    /// and path of each, and whether it was taken away for certain.
+    /// Records that the human (the person who owns the machine) takes away the locks that are in the way of a request.
+    /// Returns the holder and path of each, and whether it was taken away for certain.
     pub fn stolen(&mut self, request: &LockRequest, is_sure: bool, now: i64) -> Vec<(Who, &'static str, bool)> {
         let mut notes = Vec::new();
         for grant in self.grants.iter_mut().filter(|grant| request.is_hindered_by(grant)) {
@@ -213,20 +213,20 @@ impl Locks {
         notes
     }
 
-    /// A peer left, or has been gone for too long: the locks that it took itself end.
+    /// Ends the locks that a peer took itself, since the peer left, or has been gone for too long.
     pub fn left(&mut self, who: Who) {
         self.grants.retain(|grant| grant.who != who || !grant.command.is_empty());
     }
 
-    /// The connection of a command ended, and with it the command's locks.
+    /// Ends the locks of a command whose connection ended.
     pub fn command_ended(&mut self, command: &str) {
         self.running.remove(command);
         self.surely_running.remove(command);
         self.grants.retain(|grant| grant.command != command);
     }
 
-    /// The broker started again: commands have a grace period to reconnect. A session that was away before the crash
-    /// keeps its locks for at most another grace period.
+    /// Records that the broker started again. Commands have a grace period to reconnect, and a session that was away
+    /// before the crash keeps its locks for at most another grace period.
     pub fn crashed(&mut self, now: i64) {
         self.running.clear();
         self.surely_running.clear();
@@ -234,19 +234,20 @@ impl Locks {
         self.grants.iter_mut().for_each(|grant| grant.old = true);
     }
 
-    /// A peer was away before the broker started, and its grace period is over: the locks that it held at the start
-    /// end, but locks that a verb (subcommand) has since taken in its name may stay.
+    /// Records that the grace period of a peer is over that was away before the broker started. The locks that it held
+    /// at the start end, but locks that a verb (subcommand) has since taken in its name may stay.
     pub fn left_before(&mut self, who: Who) {
         self.grants.retain(|grant| grant.who != who || !grant.command.is_empty() || !grant.old);
         self.doubt(who);
     }
 
-    /// From now on, it is uncertain which locks of this peer are still held.
+    /// Records that it is uncertain which locks of this peer are still held.
     pub fn doubt(&mut self, who: Who) {
         self.grants.iter_mut().filter(|grant| grant.who == who && grant.command.is_empty()).for_each(|g| g.sure = 0);
     }
 
-    /// Time passed. The lock of a command lasts as long as the command runs, or may still reconnect.
+    /// Ends the locks whose time is over. The lock of a command lasts as long as the command runs, or may still
+    /// reconnect.
     pub fn expire(&mut self, now: i64) {
         let has_grace = self.orphans.is_some_and(|since| since + GRACE_MS > now);
         for grant in self.grants.iter_mut().filter(|grant| grant.may <= now && !grant.command.is_empty()) {
@@ -264,7 +265,7 @@ impl Locks {
         }
     }
 
-    /// Somebody read the list of all locks.
+    /// Checks the list of all locks as a caller read it.
     pub fn listed(&mut self, rows: &[Value], now: i64) {
         let mut seen = Vec::new();
         for row in rows {

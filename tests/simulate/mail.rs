@@ -21,7 +21,7 @@ const DONE_MAX: usize = 40;
 /// A message as its sender and its reader were told of it.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// Known once an answer named it.
+    /// The id, once an answer has named it.
     id: Option<String>,
     from: Who,
     body: String,
@@ -59,21 +59,21 @@ impl Mail {
         Mail { boxes: vec![Vec::new(); NAMES.len()], done: vec![VecDeque::new(); NAMES.len()], rank: 0, latest: 0 }
     }
 
-    /// A message that may be there: its sender got no answer.
+    /// Records a message that may be there, because its sender got no answer.
     pub fn perhaps(&mut self, to: Who, from: Who, body: &str, expires: Option<i64>, now: i64) {
         if self.boxes[to].iter().chain(&self.done[to]).all(|message| message.body != body) {
             self.add(to, from, body, expires, now, false);
         }
     }
 
-    /// A message whose id was not told to its sender, such as the note about a lock that was taken away.
+    /// Records a message whose sender was not told its id, such as the note about a lock that was taken away.
     pub fn add(&mut self, to: Who, from: Who, body: &str, expires: Option<i64>, now: i64, sure: bool) {
         let body = body.to_owned();
         let rank = self.rank;
         self.boxes[to].push(Message { id: None, from, body, created: now, expires, may: ACCEPTED, sure, rank });
     }
 
-    /// A sender was told that its message was accepted.
+    /// Records that a sender was told that its message was accepted.
     pub fn accepted(&mut self, to: Who, from: Who, body: &str, expires: Option<i64>, value: &Value, now: i64) {
         let id = value["messageId"].as_str().expect("an id").to_owned();
         let again = value["repeated"] == true;
@@ -99,7 +99,7 @@ impl Mail {
         (least as i64, most as i64)
     }
 
-    /// Whether a count of unread messages can be true.
+    /// Checks that a count of unread messages can be true.
     pub fn check_count(&self, to: Who, n: i64) {
         let (least, most) = self.unread(to);
         let sure: Vec<&Message> =
@@ -107,7 +107,7 @@ impl Mail {
         assert!((least..=most).contains(&n), "{} has {n} unread, not {least} to {most}: {sure:?}", NAMES[to]);
     }
 
-    /// The place of a message that was shown. The message's id is known from now on.
+    /// Returns the place of a message that was shown, and records the message's id.
     fn place(&mut self, to: Who, row: &Value, body: &str) -> usize {
         let id = row["id"].as_str().expect("an id");
         let messages = &mut self.boxes[to];
@@ -124,7 +124,7 @@ impl Mail {
         place
     }
 
-    /// An inbox answer arrived. Returns the ids of the messages that it showed.
+    /// Checks and records an answer with mail. Returns the ids of the messages that it showed.
     pub fn inbox(&mut self, to: Who, value: &Value) -> Vec<String> {
         let rows = value["messages"].as_array().expect("messages");
         let mut last = 0;
@@ -153,14 +153,14 @@ impl Mail {
         rows.iter().map(|row| row["id"].as_str().expect("an id").to_owned()).collect()
     }
 
-    /// An inbox answer was lost: the messages that it showed may count as offered, but not as more than that.
+    /// Records that an answer with mail was lost. The messages in it may count as offered, but not as read.
     pub fn inbox_lost(&mut self, to: Who) {
         for message in self.boxes[to].iter_mut().filter(|message| message.may & ACCEPTED != 0) {
             message.may |= OFFERED;
         }
     }
 
-    /// The old HTTP route returned these rows, newest first, and marked them as read.
+    /// Checks and records these rows, which the old HTTP route returned, newest first, and marked as read.
     pub fn fetched(&mut self, to: Who, rows: &[Value], limit: usize) {
         let mut last = u64::MAX;
         let mut seen = Vec::new();
@@ -182,7 +182,7 @@ impl Mail {
         self.settle(to);
     }
 
-    /// A call may have marked messages as read, or acked, but its answer was lost.
+    /// Records that a call may have marked messages as read, or acked, because its answer was lost.
     pub fn perhaps_seen(&mut self, to: Who, ids: Option<&[String]>, state: u8) {
         let meant = |message: &Message| match (ids, &message.id) {
             (Some(ids), Some(id)) => ids.contains(id),
@@ -196,7 +196,7 @@ impl Mail {
         }
     }
 
-    /// A reader reported that it has shown these messages, or acknowledged them.
+    /// Records that a reader reported these messages as shown, or acknowledged them.
     pub fn seen(&mut self, to: Who, ids: &[String], state: u8) {
         let meant = |message: &&mut Message| message.id.as_ref().is_some_and(|id| ids.contains(id));
         for message in self.boxes[to].iter_mut().chain(&mut self.done[to]).filter(meant) {
@@ -209,7 +209,7 @@ impl Mail {
         self.settle(to);
     }
 
-    /// Time passed.
+    /// Expires messages, and removes old ones.
     pub fn expire(&mut self, now: i64) {
         self.latest = self.latest.max(now);
         for to in 0..NAMES.len() {

@@ -110,7 +110,7 @@ impl Model {
         (self.gone[who], self.pardoned[who], self.was_away[who]) = (None, false, false);
     }
 
-    /// A connection that spoke for a session is gone, or silent. `in_order` means that it detached first.
+    /// Records that a connection of a session is gone, or silent. `in_order` means that it detached first.
     pub fn rise(&mut self, who: Who, in_order: bool) {
         self.connections[who] -= 1;
         if self.connections[who] > 0 {
@@ -122,7 +122,7 @@ impl Model {
         }
     }
 
-    /// The broker crashed, and started again.
+    /// Records that the broker crashed and started again.
     pub fn crash(&mut self) {
         for who in 0..NAMES.len() {
             // A peer that was here has a grace period to come back. A peer whose grace period was running has at most
@@ -138,7 +138,7 @@ impl Model {
         self.locks.crashed(self.now);
     }
 
-    /// Time passed: leases and grace periods end, and HTTP clients without a heartbeat are gone.
+    /// Records the new time: leases and grace periods end, and HTTP clients without a heartbeat are gone.
     pub fn pass(&mut self, now: i64) {
         self.now = now;
         self.mail.expire(now);
@@ -164,13 +164,13 @@ impl Model {
         self.owed.push((kind, part.into()));
     }
 
-    /// The broker crashed, so what this turn should have pushed is lost.
+    /// Forgets what this turn should have pushed, since it was lost in a crash.
     pub fn forget_turn(&mut self) {
         self.owed.clear();
         self.stream.fresh.clear();
     }
 
-    /// The turn is over, and all that it pushed has arrived.
+    /// Checks that the turn pushed all that it had to push, and that each call that still waits has a reason to.
     pub fn end_turn<'a>(&mut self, pending: impl Iterator<Item = &'a Ask>) {
         for (kind, part) in self.owed.drain(..) {
             assert!(self.stream.has(kind, &part), "no event {kind} with {part} was pushed in its turn");
@@ -228,12 +228,12 @@ impl Model {
         }
     }
 
-    /// A call that waits for mail may have acknowledged other mail before its answer comes.
+    /// Records that a call that waits for mail may have acknowledged other mail before its answer comes.
     pub fn may_have_acked(&mut self, ask: &Ask) {
         self.mail.perhaps_seen(ask.who, Some(&texts(&ask.args, "ack")), ACKED);
     }
 
-    /// An answer arrived.
+    /// Checks and records an answer.
     pub fn learn(&mut self, ask: &Ask, result: &Result<Value, Error>) {
         self.mail.rank += 1;
         match result {
@@ -294,7 +294,7 @@ impl Model {
         self.locks.granted(&request, rows, self.now);
     }
 
-    /// If the human takes a lock away, the holder gets a note.
+    /// Records the locks that the human takes away, and the notes that their holders get.
     fn steal(&mut self, request: &LockRequest, args: &Value, is_sure: bool) {
         if args["steal"] != true {
             return;
@@ -386,7 +386,7 @@ impl Model {
         }
     }
 
-    /// The answer was lost on its way: what it would have said may be true.
+    /// Records that an answer was lost, so that the call may have taken effect.
     pub fn lost(&mut self, ask: &Ask) {
         self.mail.rank += 1;
         let (from, args, now) = (ask.who, &ask.args, self.now);
@@ -424,7 +424,7 @@ impl Model {
         }
     }
 
-    /// An answer of the old HTTP API arrived.
+    /// Checks and records an answer of the old HTTP API.
     pub fn learn_web(&mut self, ask: &Ask, value: &Value) {
         self.mail.rank += 1;
         let (who, args, now) = (ask.who, &ask.args, self.now);

@@ -11,7 +11,7 @@ struct StateEntry {
     version: i64,
     expires: Option<i64>,
     touched: i64,
-    /// Writes whose answers were lost: each may have raised the version.
+    /// The number of writes whose answers were lost. Each of them may have raised the version.
     slack: i64,
 }
 
@@ -28,13 +28,13 @@ impl State {
         self.entries.entry(key.to_owned()).or_default()
     }
 
-    /// The version that a compare-and-set would have to name, where it is known.
+    /// The version that a compare-and-set has to name to succeed, as far as it is known.
     pub fn version(&mut self, key: &str) -> i64 {
         let entry = self.entry(key);
         if entry.value.is_some() { entry.version } else { 0 }
     }
 
-    /// A write was acknowledged.
+    /// Checks and records a write that was acknowledged.
     pub fn set(&mut self, key: &str, args: &Value, version: i64, now: i64) {
         let latest = self.latest;
         let entry = self.entry(key);
@@ -52,14 +52,14 @@ impl State {
             StateEntry { value: args["value"].as_str().map(str::to_owned), version, expires, touched: now, slack: 0 };
     }
 
-    /// A write was refused because of its version.
+    /// Checks a write that was refused because of its version.
     pub fn conflict(&mut self, key: &str, args: &Value) {
         let entry = self.entry(key);
         let living = if entry.value.is_some() { entry.version } else { 0 };
         assert!(entry.slack > 0 || args["expect"].as_i64() != Some(living), "refused: {args} on {entry:?}");
     }
 
-    /// An entry was removed, or there was none.
+    /// Checks and records that an entry was removed, or that there was none.
     pub fn deleted(&mut self, key: &str, deleted: bool, now: i64) {
         let entry = self.entry(key);
         if entry.slack == 0 {
@@ -73,14 +73,14 @@ impl State {
         }
     }
 
-    /// Nobody knows whether a write happened.
+    /// Records a write whose answer was lost.
     pub fn lost(&mut self, key: &str, now: i64) {
         let entry = self.entry(key);
         entry.slack += 1;
         entry.touched = now;
     }
 
-    /// An entry was read.
+    /// Checks and records what a read returned.
     pub fn got(&mut self, key: &str, row: &Value, now: i64) {
         let entry = self.entry(key);
         if row.is_null() {
@@ -102,7 +102,7 @@ impl State {
         }
     }
 
-    /// Time passed.
+    /// Removes the entries whose time is over.
     pub fn expire(&mut self, now: i64) {
         self.latest = self.latest.max(now);
         for entry in self.entries.values_mut() {

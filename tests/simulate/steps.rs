@@ -49,7 +49,7 @@ impl World {
         }
     }
 
-    /// A subscription, or a long break after which events and mail are removed.
+    /// Adds a subscription, or lets so much time pass that events and mail are removed.
     fn rarely(&mut self) {
         if self.dice.one_in(40) {
             self.agents.iter_mut().for_each(|agent| agent.messages.clear());
@@ -69,7 +69,7 @@ impl World {
         self.crash(asks, commits);
     }
 
-    /// One to three calls of sessions in one turn.
+    /// Lets sessions make one to three calls in one turn.
     fn sessions_call(&mut self) {
         let asks = self.some_calls();
         if !asks.is_empty() {
@@ -194,7 +194,7 @@ impl World {
         args
     }
 
-    /// A verb (subcommand) has a connection of its own, and acts as the human or as a session that it names.
+    /// Runs a verb (subcommand), which has its own connection, and acts as the human or as a session that it names.
     fn verb(&mut self) {
         let who = if self.dice.below(2) == 0 { HUMAN } else { self.dice.below(HUMAN as u64) as Who };
         if !self.model.is_known(who) {
@@ -234,7 +234,7 @@ impl World {
         let conns = self.agents[who].conns.clone();
         match (conns.len(), self.dice.below(4)) {
             (0, _) => self.attach(who),
-            // The session connects anew before the broker learns that its old connection ended.
+            // The session connects again before the broker learns that its old connection ended.
             (1, 0) if !self.agents[who].mute => self.attach(who),
             (_, 1) if !self.agents[who].mute => {
                 let conn = self.dice.pick(&conns);
@@ -250,7 +250,7 @@ impl World {
         }
     }
 
-    /// A session attaches, by its name or by the id that it had.
+    /// Attaches a session, by its name or by its former id.
     pub fn attach(&mut self, who: Who) {
         let conn = self.connect();
         let mut args = json!({ "agent": "test", "project": "/p", "pid": 1, "name": NAMES[who] });
@@ -300,8 +300,8 @@ impl World {
         }
     }
 
-    /// `lock FILE -- COMMAND`: takes a lock, renews it while the command runs, and gives it up when the connection
-    /// ends.
+    /// Does what `lock FILE -- COMMAND` does: takes a lock, renews it while the command runs, and gives it up when the
+    /// connection ends.
     fn command(&mut self) {
         if self.commands.len() < 3 && self.dice.one_in(2) {
             let who = if self.dice.one_in(2) { HUMAN } else { self.dice.below(HUMAN as u64) as Who };
@@ -340,7 +340,7 @@ impl World {
         self.turn(vec![ask]);
     }
 
-    /// A program that was written for slm-mesh 1.x, over HTTP.
+    /// Lets a program that was written for slm-mesh 1.x make a call over HTTP.
     fn web(&mut self) {
         let who = WEB.start + self.dice.below(3) as Who;
         let Some(id) = self.model.ids[who].clone().filter(|_| self.model.is_here(who)) else {

@@ -29,7 +29,7 @@ impl World {
         );
     }
 
-    /// One turn with these calls.
+    /// Runs one turn with these calls.
     pub fn turn(&mut self, asks: Vec<Ask>) {
         for ask in asks {
             self.hand_over(&ask);
@@ -38,7 +38,7 @@ impl World {
         self.end_turn(None);
     }
 
-    /// One turn with a request over HTTP.
+    /// Runs one turn with a request over HTTP.
     pub fn web_turn(&mut self, ask: Ask) {
         let now = self.now();
         self.note(format!("{} {} {}", NAMES[ask.who], ask.op, ask.args));
@@ -114,7 +114,7 @@ impl World {
         }
     }
 
-    /// A subscriber to some types gets all events of those types, and no others.
+    /// Checks that each subscriber got all events of its types, and no others.
     fn check_pushes(&mut self, pushed: &BTreeMap<u64, Vec<i64>>) {
         for (conn, types) in &self.subscribed {
             let want = self.model.stream.expected(types);

@@ -214,7 +214,7 @@ impl World {
         }
     }
 
-    /// Starts a broker on what is on the disk.
+    /// Starts a broker with this store.
     fn start(&mut self, store: Store) {
         self.clock.start(store.last_time().expect("a time"));
         let now = self.now();
@@ -234,7 +234,7 @@ impl World {
         self.watch();
     }
 
-    /// The watcher hears of every event; after a crash it reads what it missed.
+    /// Connects the watcher, to which every event is pushed. After a crash, it first reads the events that it missed.
     fn watch(&mut self) {
         self.next += 1;
         self.watcher = self.next;
@@ -295,7 +295,7 @@ impl World {
         Ask { id: self.next, conn, who, op, args, until }
     }
 
-    /// A connection is gone; the broker learns of it in a turn of its own.
+    /// Ends a connection. The broker notices this in a turn of its own.
     pub fn hang_up(&mut self, conn: u64) {
         self.note(format!("connection {conn} is gone"));
         self.count("connections lost");
@@ -321,7 +321,7 @@ impl World {
         self.end_turn(None);
     }
 
-    /// A session hangs, or answers again.
+    /// Makes a session hang, or answer again.
     pub fn mute(&mut self, who: Who, mute: bool) {
         let [conn] = self.agents[who].conns[..] else { return };
         self.agents[who].mute = mute;
@@ -346,7 +346,7 @@ impl World {
         self.end_turn(None);
     }
 
-    /// Time passes, and the loop wakes when something is due, or late if the machine slept.
+    /// Lets time pass. The loop wakes when something is due, or late if the machine slept.
     pub fn pass(&mut self, ms: i64) {
         let until = self.clock.boot + ms;
         let late = self.dice.one_in(6);
@@ -368,7 +368,7 @@ impl World {
         panic!("the mesh is due again and again, and time does not pass");
     }
 
-    /// Somebody sets the clock. A running broker does not notice; the next broker starts with the new time.
+    /// Sets the clock. A running broker does not notice this, but the next broker starts with the new time.
     pub fn set_clock(&mut self) {
         let jump = self.dice.pick(&[-HOUR, HOUR, -60_000, 60_000, -24 * HOUR, 20 * HOUR]);
         self.clock.wall += jump;
@@ -376,8 +376,8 @@ impl World {
         self.count(if jump < 0 { "clocks set back" } else { "clocks set ahead" });
     }
 
-    /// The broker is killed: between two turns, in a turn that was not committed, or after the commit but before
-    /// anything was sent.
+    /// Kills the broker between two turns, in a turn that was not committed, or after the commit but before anything
+    /// was sent, and starts it again.
     pub fn crash(&mut self, asks: Vec<Ask>, commits: bool) {
         self.note(format!("crash, with {} calls, committed {commits}", asks.len()));
         self.count(match (asks.is_empty(), commits) {
@@ -427,7 +427,7 @@ impl World {
         self.come_back(commands);
     }
 
-    /// Lets the log engine fail in a way that fits the crash: the turn is in the log, or it is not.
+    /// Lets the log engine fail in a way that fits the crash: with the turn in the log, or without it.
     fn set_fault(&mut self, is_written: bool) {
         let Some(hubs) = self.hubs.as_ref().filter(|_| self.dice.one_in(2)) else { return };
         hubs.set_fault(&mut self.dice, is_written);
@@ -436,7 +436,7 @@ impl World {
         }
     }
 
-    /// Takes the broker away as `kill -9` does: what was not committed is gone.
+    /// Ends the broker as `kill -9` does, so that what was not committed is lost.
     fn kill(&mut self) {
         if let (Some(hubs), Some(mesh)) = (&mut self.hubs, self.mesh.take()) {
             self.next_hub = hubs.depose(&mut self.dice, mesh);

@@ -132,7 +132,7 @@ impl Play {
         }
     }
 
-    /// A window is killed, with all of its tabs.
+    /// Kills a window with all of its tabs.
     fn kill_window(&mut self) {
         let Some(n) = self.some() else { return };
         let killed = self.live[n].session.above[0];
@@ -145,7 +145,7 @@ impl Play {
         self.world.settle();
     }
 
-    /// A session goes on under another key.
+    /// Lets a session go on under another key.
     fn clear(&mut self) {
         let Some(n) = self.some() else { return };
         if self.tabs_of(self.live[n].session.above[0].pid) > 1 {
@@ -165,7 +165,7 @@ impl Play {
         self.world.settle();
     }
 
-    /// A session or one of its subagents edits a file.
+    /// Lets a session or one of its subagents edit a file.
     fn edit(&mut self) {
         let Some(n) = self.some() else { return };
         let subagent = (self.draw.below(3) == 0).then(|| format!("sub-{}", self.draw.below(2)));

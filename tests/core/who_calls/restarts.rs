@@ -13,7 +13,7 @@ const NEWCOMER: &str = "newcomer";
 const SERVER: i64 = 77;
 
 impl World {
-    /// The broker ends, and the next broker expects the MCP servers of these sessions to reconnect.
+    /// Ends the broker, and starts one that expects the MCP servers of these sessions to reconnect.
     pub(super) fn restart_broker(&mut self, sessions: &mut [&mut Session]) {
         let store = self.mesh.take().unwrap().into_store();
         let mesh = self.mesh.insert(open(store, self.now));
