@@ -56,5 +56,6 @@ mod tests {
         for suffix in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
         }
+        let _ = std::fs::remove_file(file.with_extension("numbers"));
     }
 }

@@ -158,10 +158,14 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // A mesh that crashed has left its file to the next one.
-        for suffix in ["", "-wal", "-shm"].iter().filter(|_| !self.path.as_os_str().is_empty()) {
+        // A mesh that crashed has left its files to the next one.
+        if self.path.as_os_str().is_empty() {
+            return;
+        }
+        for suffix in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{suffix}", self.path.display()));
         }
+        let _ = std::fs::remove_file(self.path.with_extension("numbers"));
     }
 }
 
