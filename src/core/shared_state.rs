@@ -255,7 +255,8 @@ pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64
 /// of times, because its deletion clears only a limited number of events. Returns the `since` for the next call, and
 /// whether more is left to do now.
 pub(super) fn prune(turn: &mut Turn, since: i64, now: i64) -> Result<(i64, bool), Error> {
-    turn.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
+    let n_pruned = turn.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
+    let has_more = n_pruned == limits::PRUNE_STEP as usize;
     let deleted = turn.store.deleted_entries(since, limits::PRUNE_STEP)?;
     for entry in &deleted {
         if !Journal::forget_values(turn, entry)? {
@@ -266,7 +267,7 @@ pub(super) fn prune(turn: &mut Turn, since: i64, now: i64) -> Result<(i64, bool)
     // If all these entries were deleted at `since`, the next call must start later, or it would find the same entries
     // again.
     let is_full = deleted.len() == limits::PRUNE_STEP as usize;
-    Ok((if is_full && last == since { last + 1 } else { last }, is_full))
+    Ok((if is_full && last == since { last + 1 } else { last }, is_full || has_more))
 }
 
 /// Makes the tombstone of an entry. The tombstone takes the next version, and later versions continue from it.

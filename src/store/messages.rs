@@ -293,9 +293,9 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Deletes at most `limit` messages that are older than `before`. Returns the recipient of each deleted message
-    /// that was unread.
-    pub fn prune_messages(&mut self, before: i64, limit: i64) -> StoreResult<Vec<String>> {
+    /// Deletes at most `limit` messages that are older than `before`. Returns how many were deleted, and the recipient of
+    /// each deleted message that was unread.
+    pub fn prune_messages(&mut self, before: i64, limit: i64) -> StoreResult<(usize, Vec<String>)> {
         let sql = "SELECT seq, sender, recipient, state, (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id FROM message \
                    WHERE created < ?1 ORDER BY seq LIMIT ?2";
         let oldest: Option<i64> = self
@@ -304,7 +304,7 @@ impl Store {
             .query_row([], |row| row.get(0))
             .optional()?;
         if oldest.is_none_or(|created| created >= before) {
-            return Ok(Vec::new());
+            return Ok((0, Vec::new()));
         }
         let read = |row: &Row<'_>| {
             let peers: [i64; 2] = [row.get("sender")?, row.get("recipient")?];
@@ -313,6 +313,7 @@ impl Store {
         let mut query = self.db.prepare_cached(sql)?;
         let old: Vec<_> = query.query_map([before, limit], read)?.collect::<rusqlite::Result<_>>()?;
         drop(query);
+        let n_deleted = old.len();
         let (mut unread, mut named) = (Vec::new(), BTreeSet::new());
         for (seq, peers, state, recipient) in old {
             self.write("DELETE FROM message WHERE seq = ?1", &[&seq])?;
@@ -330,7 +331,7 @@ impl Store {
             self.write(sql, &[&num])?;
         }
         self.numbers.clear();
-        Ok(unread)
+        Ok((n_deleted, unread))
     }
 }
 

@@ -459,7 +459,7 @@ mod tests {
         for (sender, created) in [("old", 1), ("both", 2), ("both", 9)] {
             store.add_message(&mut Message { created, ..message(sender, "reader") }).unwrap();
         }
-        assert_eq!(store.prune_messages(5, 100).unwrap(), ["reader", "reader"]);
+        assert_eq!(store.prune_messages(5, 100).unwrap(), (2, vec!["reader".to_owned(), "reader".to_owned()]));
         store.commit().unwrap();
         let sql = "SELECT group_concat(id) FROM (SELECT id FROM peer_number ORDER BY id)";
         assert_eq!(store.db.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap(), "both,reader");

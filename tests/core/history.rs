@@ -3,6 +3,7 @@
 use crate::failures::Disk;
 use crate::script::check;
 use serde_json::{Value, json};
+use slm_mesh::base::stored_enums::MessageState;
 use slm_mesh::core::mail::{self, show_all_messages::LOG};
 use slm_mesh::core::{mcp_tools, peers::sessions};
 use slm_mesh::store::{Message, Store};
@@ -236,6 +237,22 @@ fn one_call_looks_at_a_bounded_number_of_messages_and_says_where_to_go_on() {
     }
     assert_eq!(found, ["rare 4000", "rare 3000", "rare 2000", "rare 1000", "rare 0"]);
     assert_eq!(n_calls, 5);
+}
+
+#[test]
+fn old_mail_goes_within_seconds_however_much_of_it_was_read() {
+    let path = std::env::temp_dir().join(format!("slm-mesh-old-mail-{}.db", std::process::id()));
+    let mut store = Store::open(&path, false).unwrap();
+    for created in 0..1_800 {
+        let (sender, recipient, state) = ("x".into(), "y".into(), MessageState::Read);
+        store.add_message(&mut Message { sender, recipient, state, created, ..Message::default() }).unwrap();
+    }
+    store.commit().unwrap();
+    drop(store);
+    let mut disk = Disk::new("old-mail");
+    disk.mesh.on_connected(1);
+    (0..4).for_each(|_| disk.pass(1_000));
+    assert_eq!(texts(&disk.call(1, &LOG, json!({})).unwrap()), [""; 0]);
 }
 
 #[test]

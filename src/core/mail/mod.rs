@@ -417,14 +417,14 @@ impl Mail {
         Ok(())
     }
 
-    /// Deletes a bounded number of old messages. Returns whether any of them was unread.
+    /// Deletes a bounded number of old messages. Returns whether more may be left to delete.
     pub(super) fn prune(&mut self, turn: &mut Turn, now: i64) -> Result<bool, Error> {
-        let unread = turn.store.prune_messages(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
+        let (n_deleted, unread) = turn.store.prune_messages(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
         for recipient in &unread {
             self.unread.remove(recipient.as_str());
         }
         turn.store.prune_wakeups(limits::PRUNE_STEP)?;
-        Ok(!unread.is_empty())
+        Ok(n_deleted == limits::PRUNE_STEP as usize)
     }
 }
 
