@@ -13,7 +13,7 @@ const FILE_FIELDS: &[&str] =
 /// The fields in which tools list several edits.
 const LIST_FIELDS: &[&str] = &["edits", "replacements", "files"];
 /// Commands of a text editor tool that do not write to a file.
-const READ_COMMANDS: &[&str] = &["view", "undo_edit"];
+const READ_COMMANDS: &[&str] = &["view"];
 /// The fields in which tools that run commands name the directory of the command.
 pub const DIRECTORY_FIELDS: &[&str] = &["workdir", "working_directory", "dir_path", "directory", "cwd"];
 /// The fields in which agents put a tool's arguments.
@@ -218,6 +218,10 @@ mod tests {
                 vec!["/p", "/q"],
             ),
             (json!({ "tool_name": "str_replace_editor", "tool_input": { "command": "view", "path": "/v" } }), vec![]),
+            (
+                json!({ "tool_name": "str_replace_editor", "tool_input": { "command": "undo_edit", "path": "/v" } }),
+                vec!["/v"],
+            ),
             (json!({ "tool_name": "Bash", "tool_input": { "command": "rm /a", "path": "/a" } }), vec![]),
             (
                 json!({ "tool_name": "exec_command", "tool_input": { "cmd": format!("apply_patch <<'EOF'\n{patch}\nEOF"), "path": "no" } }),

@@ -104,7 +104,6 @@ pub fn written_files(tool: &str, arguments: &Value) -> Vec<String> {
     }
     found.sort();
     found.dedup();
-    found.truncate(limits::EDIT_FILES_MAX);
     found
 }
 

@@ -46,7 +46,6 @@ pub fn writes(commands: &[String], directory: &str) -> (Vec<String>, Vec<MaybeWr
             ShellWrite::Maybe(maybe) => maybe_written.push(maybe),
         }
     }
-    files.truncate(limits::EDIT_FILES_MAX);
     (files, maybe_written)
 }
 
@@ -55,6 +54,13 @@ mod tests {
     use super::*;
     use crate::wire::json_field_scanner::read_object;
     use serde_json::json;
+
+    #[test]
+    fn a_command_that_writes_many_files_names_all_of_them() {
+        let files: Vec<String> = (0..limits::EDIT_FILES_MAX + 90).map(|n| format!("f{n}")).collect();
+        let (found, _) = writes(&[format!("touch {}", files.join(" "))], "/w");
+        assert_eq!(found.len(), files.len());
+    }
 
     #[test]
     fn a_call_may_name_the_directory_of_its_command() {

@@ -18,8 +18,7 @@ pub const REASON_MAX: usize = 500;
 pub const PATH_MAX: usize = 4096;
 /// Maximum number of paths in one lock call. To lock more files, a client uses a glob.
 pub const PATHS_MAX: usize = 64;
-/// Maximum number of files in one call of a hook or the commit guard. Longer lists take several calls. Of the files
-/// that one shell command or one MCP tool would write, only this many are checked.
+/// Maximum number of files in one call of a hook or the commit guard. Longer lists take several calls.
 pub const EDIT_FILES_MAX: usize = 512;
 /// Maximum number of locked files that the hooks of one session watch. Each command costs one `stat` per watched file.
 pub const WATCHED_FILES_MAX: usize = 256;

@@ -13,7 +13,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Maximum size of a records file, in bytes. Hooks do not write longer files, so a longer file is not a records file.
 const RECORDS_SIZE_MAX: u64 = 4 << 20;
@@ -120,10 +120,13 @@ impl HolderRecords {
         self.records.drain(..n_too_many);
     }
 
-    /// Writes the records if they changed.
+    /// Writes the records if they changed. Otherwise only notes that they are in use, because a file of records that
+    /// nobody has used for an hour is removed.
     pub fn save(mut self) {
         let text = text(&self.records);
         if text == self.was {
+            // If this fails, the worst case is that the holder's next look at a file counts as its first.
+            let _ = self.file.set_modified(SystemTime::now());
             return;
         }
         // If the write fails, the holder gets fewer reports, but its work is not stopped.
@@ -154,4 +157,28 @@ fn parse(bytes: &[u8]) -> Vec<HolderRecord> {
         })
     };
     rows.into_iter().filter_map(record).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::copies::{KEPT, remove_old};
+    use super::*;
+
+    #[test]
+    fn records_that_are_in_use_are_kept_even_if_they_do_not_change() {
+        let dir = std::env::temp_dir().join(format!("slm-mesh-records-{:032x}", crate::sys::random_u128()));
+        let age = |peer: &str| {
+            let file = File::options().write(true).open(path_of(&dir, peer)).unwrap();
+            file.set_modified(SystemTime::now() - 2 * KEPT).unwrap();
+        };
+        for peer in ["used", "forgotten"] {
+            HolderRecords::open(&dir, peer, true).unwrap().save();
+            age(peer);
+        }
+        HolderRecords::open(&dir, "used", false).unwrap().save();
+        remove_old(&dir);
+        assert!(HolderRecords::open(&dir, "used", false).is_some());
+        assert!(HolderRecords::open(&dir, "forgotten", false).is_none());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }
