@@ -2,6 +2,8 @@
 //! that agents give to their sessions.
 
 use super::{limits, untrusted_text};
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// Maximum length of an agent's key for a session, in bytes. A longer key may have been truncated before it reached
 /// this program, so it can't identify a session.
@@ -24,6 +26,32 @@ pub fn session_key(key: &str) -> String {
 pub fn fnv1a(bytes: impl AsRef<[u8]>) -> u64 {
     let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     bytes.as_ref().iter().fold(0xcbf2_9ce4_8422_2325, mix)
+}
+
+/// A map whose keys are numbers that this program counts up itself, such as the ids of connections. Such keys need no
+/// hash that resists an attacker, so this map uses one that takes a few instructions.
+pub type CountedMap<V> = HashMap<u64, V, BuildHasherDefault<CountedHasher>>;
+/// A set of numbers that this program counts up itself. See [`CountedMap`].
+pub type CountedSet = HashSet<u64, BuildHasherDefault<CountedHasher>>;
+
+/// The hasher of a [`CountedMap`].
+#[derive(Debug, Default)]
+pub struct CountedHasher(u64);
+
+impl Hasher for CountedHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    /// Multiplies by 2^64 divided by the golden ratio, so that consecutive numbers differ in their highest and in their
+    /// lowest bits, which are the ones that the map uses.
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Defines a type for a string that is only compared, stored and shown.

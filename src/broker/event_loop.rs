@@ -25,7 +25,7 @@ use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The listener of the Unix socket.
 pub const LISTENER: Token = Token(0);
@@ -109,6 +109,8 @@ pub struct EventLoop {
     pub context: LoopContext,
     /// The clock from which each turn gets its time.
     pub clock: Clock,
+    /// When the turn got its time. Reading this clock takes no system call, in contrast to the other.
+    pub turn_began: Instant,
     /// The lock, the socket and the other files that make this process the broker of its data directory.
     pub runtime_files: RuntimeFiles,
     /// The clients on the Unix socket, and the sessions on other machines.
@@ -163,12 +165,9 @@ impl EventLoop {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             result => result?,
         }
-        let now = self.clock.now();
-        self.context.now = now;
+        (self.context.now, self.turn_began) = (self.clock.now(), Instant::now());
         if self.is_displaced(events) {
-            log("the data directory was removed, replaced or moved; this broker ends, and sessions find the new \
-                 broker");
-            self.context.shutdown.request(ShutdownReason::Displaced);
+            self.end_displaced();
             return Ok(());
         }
         self.note_taken_lead();
@@ -180,6 +179,12 @@ impl EventLoop {
         }
         self.serve_parts();
         let has_written = self.context.mesh.has_written();
+        // Nothing is granted after the directory was removed. The commit changes only the removed database, and no
+        // client gets an answer.
+        if has_written && !self.runtime_files.holds_path() {
+            self.end_displaced();
+            return Ok(());
+        }
         let is_committed = match self.context.commit() {
             TurnEnd::Committed => true,
             TurnEnd::TakenBack => false,
@@ -203,14 +208,22 @@ impl EventLoop {
         Ok(())
     }
 
+    fn end_displaced(&mut self) {
+        log("the data directory was removed, replaced or moved; this broker ends, and sessions find the new broker");
+        self.context.shutdown.request(ShutdownReason::Displaced);
+    }
+
     /// Whether the path of the data directory no longer leads to this broker. If so, this broker must end, because
     /// another broker at that path could grant the same locks. Missing files, such as the socket, are created again.
     fn is_displaced(&mut self, events: &Events) -> bool {
         if events.iter().any(|event| event.token() == DIRECTORY) {
             self.runtime_files.note_change(self.context.now);
+            if !self.runtime_files.holds_path() {
+                return true;
+            }
         }
         if self.runtime_files.deadline() > self.context.now {
-            return !self.runtime_files.holds_path();
+            return false;
         }
         match self.runtime_files.look(self.context.now) {
             PathState::Displaced => true,
@@ -230,7 +243,6 @@ impl EventLoop {
         {
             return Some(Duration::ZERO);
         }
-        let now = self.clock.now();
         let deadlines = [
             self.context.mesh.deadline(),
             self.clients.deadline(),
@@ -245,7 +257,8 @@ impl EventLoop {
             Some(self.runtime_files.deadline()),
         ];
         let next = deadlines.into_iter().flatten().min()?;
-        Some(Duration::from_millis((next - now).max(0) as u64))
+        let left = Duration::from_millis((next - self.context.now).max(0) as u64);
+        Some(left.saturating_sub(self.turn_began.elapsed()))
     }
 
     fn note_event(&mut self, event: &Event) {

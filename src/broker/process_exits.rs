@@ -5,11 +5,11 @@
 use super::event_loop::LoopContext;
 use super::log;
 use super::unix_clients::origin::from_mesh;
+use crate::base::ids::CountedMap;
 use crate::base::process::Process;
 use crate::sys::process::ExitWatch;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
-use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 
 /// Maximum number of watched processes, because each needs a file descriptor. The sessions of further processes are
@@ -19,7 +19,7 @@ const WATCHED_MAX: usize = 512;
 /// The agent processes that are watched.
 #[derive(Debug, Default)]
 pub struct ProcessExits {
-    watches: HashMap<u64, (Process, ExitWatch)>,
+    watches: CountedMap<(Process, ExitWatch)>,
     /// What the mesh has not been told yet.
     news: Vec<ProcessNews>,
 }

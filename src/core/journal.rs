@@ -9,7 +9,7 @@ use super::transaction::{Effect, Turn};
 use super::waiting_calls::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, pagination};
 use crate::base::error::Error;
-use crate::base::ids::{PeerId, PublicIds};
+use crate::base::ids::{CountedMap, PeerId, PublicIds};
 use crate::base::json_object::json_object;
 use crate::base::json_text::json_text;
 use crate::base::stored_enums::EventKind;
@@ -320,7 +320,7 @@ const BLANKED_MAX: i64 = 2_000;
 pub struct Journal {
     ids: PublicIds,
     /// The types of events to which each connection has subscribed.
-    subscriptions: HashMap<ConnId, Vec<String>>,
+    subscriptions: CountedMap<Vec<String>>,
     /// The types of events to which each client of the old HTTP API has subscribed. These clients receive pushes on
     /// sockets of their own.
     peer_subscriptions: HashMap<PeerId, Vec<String>>,
@@ -330,7 +330,7 @@ pub struct Journal {
 
 impl Journal {
     pub(super) fn new(ids: PublicIds) -> Journal {
-        Journal { ids, subscriptions: HashMap::new(), peer_subscriptions: HashMap::new(), observed: false }
+        Journal { ids, subscriptions: CountedMap::default(), peer_subscriptions: HashMap::new(), observed: false }
     }
 
     /// Records a change as an event and pushes the event to its subscribers.

@@ -41,6 +41,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Runs a broker until it ends. Calls `ready` once, as soon as clients can connect. The arguments of `ready` are
 /// the HTTP port (0 without HTTP) and a warning for the user who starts the broker.
@@ -87,6 +88,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     let warning = warning.or_else(|| weak_secret_warning(&settings).filter(|_| is_hub));
     let mut event_loop = EventLoop {
         clock,
+        turn_began: Instant::now(),
         runtime_files,
         clients,
         http: HttpRequests::new(server, inbox, DirectoryLookups::new(wake_loop(&waker).into())),

@@ -143,8 +143,8 @@ impl RuntimeFiles {
         self.look_at
     }
 
-    /// Whether the path still leads to this broker's lock. The check takes only one system call, so each turn can
-    /// afford it. It keeps a broker from granting anything after its directory was removed.
+    /// Whether the path still leads to this broker's lock. The check takes only one system call, so each turn that writes
+    /// can afford it. It keeps a broker from granting anything after its directory was removed.
     pub fn holds_path(&self) -> bool {
         FileId::at(&self.places.broker_lock()) == Some(self.lock_id)
     }

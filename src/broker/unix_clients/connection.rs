@@ -100,7 +100,8 @@ impl ClientConnection {
             is_bridged,
             is_detached: false,
             is_outdated: false,
-            is_readable: true,
+            // The poll reports bytes that arrived before the socket was registered.
+            is_readable: false,
             is_writable: true,
             watches_writable: false,
             is_half_closed: false,

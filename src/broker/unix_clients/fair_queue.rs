@@ -6,6 +6,7 @@
 //! own, which shows the virtual start time of the last client that was served. When a client returns after a pause, it
 //! starts from that time, with neither credit nor debt.
 
+use crate::sys;
 use std::time::Duration;
 
 /// Maximum work for one client in one turn, before the others get their share. A request that has begun is always
@@ -20,6 +21,40 @@ pub const HUNG_UP_SHARE: Duration = Duration::from_micros(300);
 /// Maximum work in one turn of a hub that leads. Each turn of such a hub waits for etcd for some milliseconds, so
 /// little time would be left for calls if a turn served only a few of them.
 pub const LOGGED_TURN_SHARE: Duration = Duration::from_millis(4);
+
+/// If a client was served within this time, the time counts as its work. It may include the time of another program, but
+/// this error is as small as the time.
+const BRIEF: Duration = Duration::from_micros(200);
+
+/// Measures the work for the clients of one turn. A client that is served for long is charged only for the CPU time of
+/// this thread, not for the time in which other programs run. To read the CPU time takes a system call, so it is not
+/// read for clients that are served briefly.
+#[derive(Debug)]
+pub struct WorkMeter {
+    /// The CPU time of this thread, when it was last read.
+    cpu_time: Duration,
+    /// The work for the clients that were served briefly since then.
+    brief_work: Duration,
+}
+
+impl WorkMeter {
+    /// Begins to measure.
+    pub fn start() -> WorkMeter {
+        WorkMeter { cpu_time: sys::thread_time(), brief_work: Duration::ZERO }
+    }
+
+    /// The work for a client that was served in this `time`.
+    pub fn work(&mut self, time: Duration) -> Duration {
+        if time <= BRIEF {
+            self.brief_work += time;
+            return time;
+        }
+        let cpu_time = sys::thread_time();
+        let work = cpu_time.saturating_sub(self.cpu_time + self.brief_work);
+        (self.cpu_time, self.brief_work) = (cpu_time, Duration::ZERO);
+        work
+    }
+}
 
 /// A client's position in the queue.
 #[derive(Debug, Clone, Copy)]

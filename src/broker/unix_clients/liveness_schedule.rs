@@ -1,8 +1,9 @@
 //! Decides when each session is next checked for silence.
 
 use super::connection::ClientConnection;
+use crate::base::ids::CountedMap;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 
 /// The checks that are to come, at most one for each connection. When a client sends something, the check of its
 /// connection may be postponed. The queue is updated only when this check has come to its front, so that a received
@@ -34,7 +35,7 @@ impl LivenessSchedule {
     }
 
     /// When the next check is due, in ms.
-    pub fn next_due(&mut self, connections: &HashMap<u64, ClientConnection>) -> Option<i64> {
+    pub fn next_due(&mut self, connections: &CountedMap<ClientConnection>) -> Option<i64> {
         loop {
             let Reverse((at, token)) = *self.queue.peek()?;
             let connection = connections.get(&token);
@@ -51,7 +52,7 @@ impl LivenessSchedule {
     }
 
     /// Removes the next check, if it is due, and returns its connection.
-    pub fn take_due(&mut self, connections: &HashMap<u64, ClientConnection>, now: i64) -> Option<u64> {
+    pub fn take_due(&mut self, connections: &CountedMap<ClientConnection>, now: i64) -> Option<u64> {
         self.next_due(connections).filter(|at| *at <= now)?;
         self.queue.pop().map(|Reverse((_, token))| token)
     }

@@ -15,17 +15,17 @@ use super::event_loop::{LISTENER, LoopContext};
 use super::log;
 use super::log_rate_limit::EventCount;
 use super::shutdown_decision::ShutdownReason;
+use crate::base::ids::{CountedMap, CountedSet};
 use crate::sys::process;
 use crate::wire::rpc;
 use connection::{ClientConnection, READ_MAX, ServiceRank};
-use fair_queue::{HUNG_UP_SHARE, LOGGED_TURN_SHARE, TURN_SHARE};
+use fair_queue::{HUNG_UP_SHARE, LOGGED_TURN_SHARE, TURN_SHARE, WorkMeter};
 use liveness_schedule::LivenessSchedule;
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use origin::Origin;
 use serde_json::json;
-use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -57,10 +57,10 @@ enum AcceptState {
 pub struct UnixClients {
     listener: UnixListener,
     accept_state: AcceptState,
-    connections: HashMap<u64, ClientConnection>,
+    connections: CountedMap<ClientConnection>,
     /// The clients that have had an event, output or unfinished work since the last flush. A turn does not look at
     /// the others.
-    busy: HashSet<u64>,
+    busy: CountedSet,
     /// The times at which sessions are next checked for silence.
     checks: LivenessSchedule,
     /// The buffer into which the input of all clients is read. A shared buffer needs to be zeroed only once, not for
@@ -90,8 +90,8 @@ impl UnixClients {
         Ok(UnixClients {
             listener,
             accept_state: AcceptState::Ready,
-            connections: HashMap::new(),
-            busy: HashSet::new(),
+            connections: CountedMap::default(),
+            busy: CountedSet::default(),
             checks: LivenessSchedule::new(heartbeat_ms, dead_ms),
             buffer: vec![0; READ_MAX],
             turn: 0,
@@ -222,22 +222,9 @@ impl UnixClients {
     pub fn serve(&mut self, context: &mut LoopContext) {
         self.turn += 1;
         let now = context.now;
-        let share = if context.role.stores_in_log() { LOGGED_TURN_SHARE } else { TURN_SHARE };
         let order = self.service_order();
-        let n_hung_up = order.partition_point(|(rank, _)| *rank == ServiceRank::HungUp);
-        let (hung_up, others) = order.split_at(n_hung_up);
-        for (clients, share) in [(hung_up, HUNG_UP_SHARE), (others, share)] {
-            let began = Instant::now();
-            let mut is_answer_waiting = false;
-            for (rank, token) in clients {
-                // Answers are sent at the end of the turn. So once a quick client has been served, clients that are
-                // expected to take long wait for the next turn.
-                if began.elapsed() >= share || is_answer_waiting && self.is_costly(*token) {
-                    break;
-                }
-                self.serve_client(context, *token, *rank);
-                is_answer_waiting |= !self.is_costly(*token);
-            }
+        if !order.is_empty() {
+            self.serve_in_order(context, &order);
         }
         for token in &self.busy {
             if let Some(connection) = self.connections.get_mut(token).filter(|conn| conn.is_done()) {
@@ -248,6 +235,26 @@ impl UnixClients {
             match n {
                 1 => log("refused a connection of another user"),
                 n => log(&format!("refused {n} more connections of another user")),
+            }
+        }
+    }
+
+    fn serve_in_order(&mut self, context: &mut LoopContext, order: &[(ServiceRank, u64)]) {
+        let share = if context.role.stores_in_log() { LOGGED_TURN_SHARE } else { TURN_SHARE };
+        let n_hung_up = order.partition_point(|(rank, _)| *rank == ServiceRank::HungUp);
+        let (hung_up, others) = order.split_at(n_hung_up);
+        let mut meter = WorkMeter::start();
+        for (clients, share) in [(hung_up, HUNG_UP_SHARE), (others, share)] {
+            let began = Instant::now();
+            let mut is_answer_waiting = false;
+            for (rank, token) in clients {
+                // Answers are sent at the end of the turn. So once a quick client has been served, clients that are
+                // expected to take long wait for the next turn.
+                if began.elapsed() >= share || is_answer_waiting && self.is_costly(*token) {
+                    break;
+                }
+                self.serve_client(context, *token, *rank, &mut meter);
+                is_answer_waiting |= !self.is_costly(*token);
             }
         }
     }
@@ -272,13 +279,11 @@ impl UnixClients {
         order
     }
 
-    fn serve_client(&mut self, context: &mut LoopContext, token: u64, rank: ServiceRank) {
+    fn serve_client(&mut self, context: &mut LoopContext, token: u64, rank: ServiceRank, meter: &mut WorkMeter) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
-        // The CPU time of this thread is measured, so that a client is not charged for the time in which other programs
-        // run.
-        let (buffer, began) = (&mut self.buffer, crate::sys::thread_time());
+        let (buffer, began) = (&mut self.buffer, Instant::now());
         let served = catch_unwind(AssertUnwindSafe(|| requests::serve(context, token, connection, buffer)));
-        let start = connection.note_served(crate::sys::thread_time().saturating_sub(began), self.turn, self.queue_time);
+        let start = connection.note_served(meter.work(began.elapsed()), self.turn, self.queue_time);
         // The clock of the queue does not move for a client that is served before its turn.
         if matches!(rank, ServiceRank::Queued(_)) {
             self.queue_time = start;

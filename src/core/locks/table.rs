@@ -3,7 +3,7 @@
 use super::request::LockRequest;
 use super::{deadlock_and_steal, lock_view};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::PeerId;
+use crate::base::ids::{CountedMap, PeerId};
 use crate::base::stored_enums::LockOwner;
 use crate::base::{limits, path_overlap, time, untrusted_text};
 use crate::core::ConnId;
@@ -13,17 +13,18 @@ use crate::core::transaction::Turn;
 use crate::core::waiting_calls::Waiting;
 use crate::store::LockRow;
 use serde_json::json;
-use std::collections::HashMap;
 
 /// The locks in force.
 #[derive(Debug, Default)]
 pub struct Locks {
     pub(super) locks: Vec<LockRow>,
+    /// No lock expires before this time, in ms. Thanks to it, a turn looks at the locks only when one may have expired.
+    first_expiry: Option<i64>,
     /// Commands that lost their connection, because the broker restarted or the network to another machine failed. They
     /// may still reconnect.
     orphans: Vec<Orphan>,
     /// For each connection, the commands whose locks end with the connection.
-    commands: HashMap<ConnId, Vec<(PeerId, LockOwner)>>,
+    commands: CountedMap<Vec<(PeerId, LockOwner)>>,
 }
 
 /// A command that has lost its connection. Its locks are kept for a while, because the command may reconnect.
@@ -70,6 +71,7 @@ impl Locks {
     /// Loads the locks from the store. The locks of commands get a new grace period.
     pub(in crate::core) fn load(&mut self, turn: &Turn, local_host: &str, now: i64) -> Result<(), Error> {
         self.locks = turn.store.locks()?;
+        self.note_first_expiry();
         self.orphans.clear();
         for lock in self.locks.iter().filter(|lock| !lock.owner.is_shared()) {
             let until = now + grace_ms(lock.host == local_host);
@@ -83,9 +85,13 @@ impl Locks {
 
     /// When the next lock or the next grace period ends, in ms.
     pub(in crate::core) fn deadline(&self) -> Option<i64> {
-        let expiry = self.locks.iter().map(|lock| lock.expires).min();
+        let expiry = self.first_expiry.filter(|_| !self.locks.is_empty());
         let orphans = self.orphans.iter().map(|orphan| orphan.until).min();
         [expiry, orphans].into_iter().flatten().min()
+    }
+
+    fn note_first_expiry(&mut self) {
+        self.first_expiry = self.locks.iter().map(|lock| lock.expires).min();
     }
 
     /// Ends the locks that have expired, and the locks of commands that did not reconnect in time. The lock of a
@@ -97,6 +103,9 @@ impl Locks {
         journal: &Journal,
         now: i64,
     ) -> Result<(), Error> {
+        if self.deadline().is_none_or(|at| at > now) {
+            return Ok(());
+        }
         let running: Vec<(PeerId, LockOwner)> = self.commands.values().flatten().cloned().collect();
         let runs = |lock: &LockRow| running.iter().any(|one| (&one.0, &one.1) == (&lock.holder, &lock.owner));
         let (ended, waiting): (Vec<Orphan>, Vec<Orphan>) =
@@ -111,11 +120,11 @@ impl Locks {
         }
         self.release(turn, peers, journal, |lock| lock.expires <= now, "expired", now)?;
         let is_orphan = |lock: &LockRow| ended.iter().any(|orphan| orphan.owns(lock)) && !runs(lock);
-        if ended.is_empty() {
-            Ok(())
-        } else {
-            self.release(turn, peers, journal, is_orphan, "its command is gone", now)
+        if !ended.is_empty() {
+            self.release(turn, peers, journal, is_orphan, "its command is gone", now)?;
         }
+        self.note_first_expiry();
+        Ok(())
     }
 
     /// Notes that the lock of a command ends with this connection.
@@ -184,6 +193,7 @@ impl Locks {
             let row = request.grant(path, old, token, now);
             turn.store.put_lock(&row)?;
             self.locks.retain(|lock| lock.token != row.token || lock.path != row.path);
+            self.first_expiry = Some(self.first_expiry.map_or(row.expires, |first| first.min(row.expires)));
             self.locks.push(row.clone());
             if old.is_none() {
                 journal.record(turn, peers, &Change::FileLocked(&row), &request.holder, now)?;

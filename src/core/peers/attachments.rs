@@ -1,7 +1,7 @@
 //! Records which connections act for which peers. The record can be searched by connection and by peer.
 
 use super::presence::RemoteMachine;
-use crate::base::ids::PeerId;
+use crate::base::ids::{CountedMap, PeerId};
 use crate::base::process::Process;
 use crate::core::ConnId;
 use std::collections::HashMap;
@@ -40,7 +40,7 @@ impl Attachment {
 /// **Invariant:** `connections` lists a connection under a peer if and only if the connection acts for that peer.
 #[derive(Debug, Default)]
 pub(super) struct Attachments {
-    by_connection: HashMap<ConnId, Attachment>,
+    by_connection: CountedMap<Attachment>,
     connections: HashMap<PeerId, Vec<ConnId>>,
 }
 

@@ -250,6 +250,9 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
         return Ok(());
     }
     let commands = locks.take_commands(conn);
+    if commands.is_empty() {
+        return Ok(());
+    }
     let ends = |holder: &PeerId, owner: &LockOwner| commands.iter().any(|one| (&one.0, &one.1) == (holder, owner));
     locks.release(turn, peers, journal, |lock| ends(&lock.holder, &lock.owner), reason, now)
 }

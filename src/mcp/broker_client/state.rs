@@ -5,6 +5,7 @@ use super::super::agent_waker::AgentNotifier;
 use super::super::pending_call::PendingCall;
 use super::super::session_identity::{ClientIdentity, attach_params};
 use crate::base::error::Error;
+use crate::base::ids::CountedMap;
 use crate::client::stream::BrokerStream;
 use crate::wire::rpc;
 use serde_json::json;
@@ -68,7 +69,7 @@ pub struct ClientState {
     /// Calls that no broker has received yet, oldest first.
     pub queue: VecDeque<u64>,
     /// All unanswered calls, by the number of the request to the broker.
-    pub calls: HashMap<u64, PendingCall>,
+    pub calls: CountedMap<PendingCall>,
     last_request: u64,
     /// The stream to the broker, for writing; `None` while no broker is connected.
     pub socket: Option<BrokerStream>,
@@ -76,9 +77,9 @@ pub struct ClientState {
     /// the client has no threads, the name of the only thread is empty.
     pub peers: HashMap<String, String>,
     /// Threads whose `attach` has not been answered yet, by request number.
-    pub attaching: HashMap<u64, String>,
+    pub attaching: CountedMap<String>,
     /// Unanswered `wakeup.wait` requests, by request number.
-    pub wakeups: HashMap<u64, WakeupWait>,
+    pub wakeups: CountedMap<WakeupWait>,
     /// When the last message from the broker arrived.
     pub heard_at: Option<Instant>,
     /// The error that calls get if the broker stops answering. `None` for a broker on another machine, because a
