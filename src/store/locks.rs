@@ -1,6 +1,6 @@
 //! Locks, as rows in the database. Each locked path is one row. The paths of one grant share a fencing token.
 
-use super::named_columns::{placeholder, write_row};
+use super::named_columns::{placeholder, upsert_row};
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
 use crate::base::ids::PeerId;
@@ -66,9 +66,7 @@ impl Store {
 
     /// Stores a new or a renewed lock.
     pub fn put_lock(&mut self, l: &LockRow) -> StoreResult<()> {
-        write_row!(self, "INSERT OR REPLACE", "lock", {
-            "token": l.token,
-            "path": l.path,
+        upsert_row!(self, "lock", { "token": l.token, "path": l.path }, {
             "holder": l.holder.as_str(),
             "owner": l.owner.to_text(),
             "reason": l.reason,

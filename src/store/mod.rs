@@ -123,15 +123,15 @@ impl Checkpointer {
     /// times to copy what arrives during the copying, too. Returns whether the log is so long that the writer should
     /// copy the rest itself, because the writer may add changes faster than this thread copies them.
     pub fn run(&self) -> StoreResult<bool> {
-        let mut pages = 0;
+        let mut n_pages = 0;
         for _ in 0..4 {
             let (log, moved) = copy_log(&self.0)?;
-            pages = log;
+            n_pages = log;
             if log == moved {
                 break;
             }
         }
-        Ok(pages >= LONG_LOG_PAGES)
+        Ok(n_pages >= pages(&self.0, LONG_LOG_BYTES)?)
     }
 }
 
@@ -141,10 +141,20 @@ fn copy_log(db: &Connection) -> StoreResult<(i64, i64)> {
     Ok(db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?)
 }
 
-/// From this length on, in pages of 4 KiB, the writer copies the rest of the log after each run of the checkpointer.
-const LONG_LOG_PAGES: i64 = 3000;
-/// From this length on, in pages of 4 KiB, a commit copies the log, no matter how much of it is left to copy.
-const LONGEST_LOG_PAGES: i64 = 5500;
+/// How many pages of the database have this many bytes together.
+fn pages(db: &Connection, bytes: i64) -> StoreResult<i64> {
+    let page_bytes: i64 = db.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+    Ok(bytes / page_bytes)
+}
+
+/// The size of the pages of a new database, in bytes. A change writes each page that it touches to the log, so small
+/// pages make it cheaper: with 2 KiB, a message takes a sixth less time than with SQLite's 4 KiB. With 1 KiB, the larger
+/// number of pages costs as much as their size saves.
+const PAGE_BYTES: i64 = 2048;
+/// From this length on, the writer copies the rest of the log after each run of the checkpointer.
+const LONG_LOG_BYTES: i64 = 12 << 20;
+/// From this length on, a commit copies the log, no matter how much of it is left to copy.
+const LONGEST_LOG_BYTES: i64 = 22 << 20;
 
 /// The database of one mesh.
 #[derive(Debug)]
@@ -170,6 +180,7 @@ impl Store {
     /// Opens or creates the file. If `full` is true, a commit also survives a power failure.
     pub fn open(path: &Path, full: bool) -> StoreResult<Store> {
         let db = Connection::open(path)?;
+        db.pragma_update(None, "page_size", PAGE_BYTES)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
         let mut store = Store::prepare(db)?;
@@ -197,7 +208,7 @@ impl Store {
         db.busy_timeout(std::time::Duration::from_millis(2000))?;
         db.pragma_update(None, "temp_store", "MEMORY")?;
         db.pragma_update(None, "journal_size_limit", 16 << 20)?;
-        db.pragma_update(None, "wal_autocheckpoint", LONGEST_LOG_PAGES)?;
+        db.pragma_update(None, "wal_autocheckpoint", pages(&db, LONGEST_LOG_BYTES)?)?;
         migrate(&mut db, MIGRATIONS)?;
         let counters = counters::read_counters(&db)?;
         Ok(Store {

@@ -46,6 +46,22 @@ macro_rules! write_row {
     };
 }
 
+/// Adds a row, or changes the row that has the same key, which is given first. In contrast to `INSERT OR REPLACE`, a
+/// change leaves the row where it is, so that an index is written only if its columns changed.
+macro_rules! upsert_row {
+    ($store:expr, $table:literal, { $key:literal: $is:expr $(, $part:literal: $part_is:expr)* $(,)? },
+     { $first:literal: $value:expr $(, $column:literal: $more:expr)* $(,)? }) => {
+        $store.write(
+            concat!(
+                "INSERT INTO ", $table, "(", $key $(, ",", $part)*, ",", $first $(, ",", $column)*, ") VALUES (?",
+                $(placeholder!($part),)* ",?", $(placeholder!($column),)* ") ON CONFLICT(", $key $(, ",", $part)*,
+                ") DO UPDATE SET ", $first, "=excluded.", $first $(, ",", $column, "=excluded.", $column)*
+            ),
+            rusqlite::params![$is $(, $part_is)*, $value $(, $more)*],
+        )
+    };
+}
+
 /// Runs `UPDATE table SET column = value, … WHERE key = value`.
 macro_rules! update_row {
     ($store:ident.$write:ident, $table:literal, { $first:literal: $value:expr $(, $column:literal: $more:expr)* $(,)? }, $key:literal: $is:expr) => {
@@ -56,7 +72,7 @@ macro_rules! update_row {
     };
 }
 
-pub(super) use {placeholder, update_row, write_row};
+pub(super) use {placeholder, update_row, upsert_row, write_row};
 
 #[cfg(test)]
 mod tests {

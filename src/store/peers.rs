@@ -1,6 +1,6 @@
 //! Peers, as rows in the database: all peers that the mesh knows, online or offline.
 
-use super::named_columns::{placeholder, write_row};
+use super::named_columns::{placeholder, upsert_row};
 use super::{Store, StoreResult};
 use crate::base::ids::{MeshUrl, PeerId};
 use crate::base::process::Process;
@@ -161,8 +161,7 @@ impl Store {
 
     /// Stores a new or a changed peer.
     pub fn put_peer(&mut self, p: &PeerRow) -> StoreResult<()> {
-        write_row!(self, "INSERT OR REPLACE", "peer", {
-            "id": p.id.as_str(),
+        upsert_row!(self, "peer", { "id": p.id.as_str() }, {
             "name": p.name,
             "kind": p.kind.word(),
             "agent": p.agent,

@@ -1,7 +1,7 @@
 //! Shared state, as rows in the database. A deleted entry stays for a while as a tombstone, which is a row without
 //! a value. The tombstone keeps the version, so that no compare-and-set mistakes a new entry for the deleted one.
 
-use super::named_columns::{NamedColumns, placeholder, write_row};
+use super::named_columns::{NamedColumns, placeholder, upsert_row};
 use super::{Store, StoreResult};
 use crate::base::ids::PeerId;
 use rusqlite::{OptionalExtension, Row, params};
@@ -79,9 +79,7 @@ impl Store {
 
     /// Stores an entry.
     pub fn put_entry(&mut self, e: &StateEntry) -> StoreResult<()> {
-        write_row!(self, "INSERT OR REPLACE", "state", {
-            "namespace": e.namespace,
-            "key": e.key,
+        upsert_row!(self, "state", { "namespace": e.namespace, "key": e.key }, {
             "value": e.value,
             "version": e.version,
             "by": e.by.as_str(),
