@@ -11,6 +11,8 @@
 # make fleet       run SESSIONS=5000 sessions of other machines on one hub, idle and in a storm of reconnects
 # make count       count the instructions of a verb, calls and a hook, and show the last landed values beside the counts
 #                  (needs valgrind, python3); RECORD=1 records the new counts
+# make link-order  record which functions a verb, a hook and a session call, so that the linker puts them beside each
+#                  other (needs valgrind, python3)
 # make fuzz        fuzz the decoders: TARGET=lines SECONDS=600, or all of them without TARGET
 # make coverage    run all tests and show which lines of the program they run, by folder (needs python3, LLVM's tools:
 #                  in Debian llvm-22); WORDS="--test mail" runs some tests
@@ -31,6 +33,7 @@
 #                  with PACKAGES= it builds none, and uses those that are there
 # STATIC=1         link the C library statically: a verb then starts in two thirds of the time
 # FEATURES=tls     build with TLS to etcd, which the packages have
+# LINK_ORDER=      for a linker that reads no linker scripts, such as mold: a verb then starts a little later
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -54,12 +57,18 @@ HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 FLAGS = --locked $(addprefix --features ,$(FEATURES))
 DEBUG = $(or $(CARGO_TARGET_DIR),target)/debug
 
+# The linker puts the functions of short-lived processes beside each other.
+LINK_ORDER ?= $(if $(findstring linux,$(HOST)),src/link_order.ld)
+RELEASE = $(CARGO) rustc --release $(FLAGS) --bin slm-mesh
+ORDERED = $(if $(LINK_ORDER),-- -C link-arg=-Wl$(,)-T$(,)$(abspath $(LINK_ORDER)))
+, := ,
+
 ifeq ($(STATIC),1)
 # With --target the flags do not apply to build scripts, which must stay dynamic.
-BUILD = RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" $(CARGO) build --release $(FLAGS) --target $(HOST) --target-dir target/static
+BUILD = RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" $(RELEASE) --target $(HOST) --target-dir target/static $(ORDERED)
 BIN = target/static/$(HOST)/release/slm-mesh
 else
-BUILD = $(CARGO) build --release $(FLAGS)
+BUILD = $(RELEASE) $(ORDERED)
 BIN = target/release/slm-mesh
 endif
 
@@ -69,7 +78,7 @@ SECONDS ?= 600
 # What make audit checks. Advisories need access to github.com; without it use CHECKS="licenses bans sources".
 CHECKS ?= advisories licenses bans sources
 
-.PHONY: all demo test sim sim-breaks test-agents test-machines test-store test-packages check bench count coverage fuzz audit kills load fleet install \
+.PHONY: all demo test sim sim-breaks test-agents test-machines test-store test-packages check bench count link-order coverage fuzz audit kills load fleet install \
   uninstall packages deb dist rebuilt program npm wheels check-macos check-aarch64 plugins html recording
 
 all:
@@ -129,6 +138,10 @@ bench: all
 
 count: all
 	@python3 tests/bench/count.py --program $(BIN) $(if $(RECORD),--record)
+
+link-order:
+	CARGO_PROFILE_RELEASE_STRIP=none $(MAKE) all STATIC=1 FEATURES=tls
+	@python3 tests/bench/link_order.py --program target/static/$(HOST)/release/slm-mesh --output src/link_order.ld
 
 # The tests are built with counters in a directory of their own, target/coverage.
 coverage: target/tools/bin/cargo-llvm-cov

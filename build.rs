@@ -10,6 +10,8 @@ const LINKER_SCRIPT: &str = "GROUP ( libgcc_eh.a libgcc.a )\n";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    // The Makefile passes this file to the linker.
+    println!("cargo::rerun-if-changed=src/link_order.ld");
     let variable = |name: &str| env::var(name).unwrap_or_default();
     let is_gnu_linux =
         variable("CARGO_CFG_TARGET_OS") == "linux" && variable("CARGO_CFG_TARGET_ENV") == "gnu";
