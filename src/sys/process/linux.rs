@@ -57,18 +57,27 @@ pub fn process_info(pid: i64) -> Option<ProcessInfo> {
     // broker's caller would have to wait for that.
     let mut bytes = [0; 1024];
     let n = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut bytes).ok()?;
-    let stat = String::from_utf8_lossy(&bytes[..n]);
-    // The name may contain any character, so fields are counted from the closing bracket after the name
-    // (proc_pid_stat(5)).
-    let (head, tail) = stat.rsplit_once(") ")?;
-    let fields: Vec<&str> = tail.split(' ').collect();
-    let number = |n: usize| fields.get(n).and_then(|field| field.parse::<i64>().ok());
+    parse_stat(pid, &bytes[..n])
+}
+
+/// Reads the line of /proc/PID/stat. The name may contain any character, so fields are counted from the last closing
+/// bracket, which follows the name (proc_pid_stat(5)).
+fn parse_stat(pid: i64, stat: &[u8]) -> Option<ProcessInfo> {
+    let name_start = stat.iter().position(|byte| *byte == b'(')? + 1;
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = stat.get(name_end + 2..)?.split(|byte| *byte == b' ');
+    let state = fields.next()?;
+    let mut number_after = |n_skipped: usize| std::str::from_utf8(fields.nth(n_skipped)?).ok();
+    let parent = number_after(0)?.parse().ok()?;
+    let group: i64 = number_after(0)?.parse().ok()?;
+    let terminal: i64 = number_after(1)?.parse().ok()?;
+    let start = number_after(14)?.trim_end().parse().ok()?;
     Some(ProcessInfo {
-        parent: number(1)?,
-        start: fields.get(19)?.parse().ok()?,
-        is_zombie: matches!(fields[0], "Z" | "X"),
-        name: head.split_once('(')?.1.to_lowercase(),
-        leads_terminal: number(4)? != 0 && number(2)? == pid,
+        parent,
+        start,
+        is_zombie: matches!(state, b"Z" | b"X"),
+        name: String::from_utf8_lossy(stat.get(name_start..name_end)?).to_lowercase(),
+        leads_terminal: terminal != 0 && group == pid,
     })
 }
 
@@ -77,4 +86,20 @@ pub fn arguments(pid: i64) -> Vec<String> {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words = line.split(|byte| *byte == 0).take(ARGUMENTS_MAX);
     words.map(|word| String::from_utf8_lossy(word).to_lowercase()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_of_a_process_follow_its_name_whatever_characters_the_name_has() {
+        let rest = "7 42 9 34816 42 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1000 200 18446744073709551615";
+        for (name, state, want) in [("bash", "S", "bash"), ("a) S 1 (B", "Z", "a) s 1 (b")] {
+            let info = parse_stat(42, format!("42 ({name}) {state} {rest}\n").as_bytes()).unwrap();
+            assert_eq!((info.parent, info.start, info.name.as_str()), (7, 987_654, want));
+            assert_eq!((info.is_zombie, info.leads_terminal), (state == "Z", true));
+        }
+        assert!(parse_stat(42, b"42 (bash) S 7 42").is_none() && parse_stat(42, b"").is_none());
+    }
 }
