@@ -15,10 +15,7 @@ use support::{BIN, Session, project, until};
 
 /// Examples that are not run here, and why.
 const UNRUN: &[(&str, &str)] = &[
-    (
-        "make demo      # builds it and shows two agents at work: real processes, cleaned up afterwards",
-        "builds; .ci/run runs it",
-    ),
+    ("make demo      # build slm-mesh, and show two agents at work as real processes", "builds; .ci/run runs it"),
     ("make demo", "it builds; make recording shows what it says"),
     (
         "make install   # into /usr/local; takes PREFIX and DESTDIR; with STATIC=1, commands start faster",

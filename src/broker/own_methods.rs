@@ -43,7 +43,7 @@ type RunMethod = fn(&mut LoopContext, CallerMachine, &Map<String, Value>) -> Res
 pub const BROKER_OPS: &[BrokerMethod] = &[
     BrokerMethod {
         name: "ping",
-        summary: "Answer at once; the answer proves that the broker is alive and that its hub is the leader",
+        summary: "Answer at once, which proves that the broker is alive and that its hub is the leader",
         args: &[],
         works_on_standby: false,
         run: ping,
@@ -167,7 +167,7 @@ fn open_page(context: &mut LoopContext, caller: CallerMachine, _: &Map<String, V
     if !is_any && !host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
         return refused(format!(
             "web: the page is served only on 127.0.0.1, but this hub listens only on {host}; set SLM_MESH_HOST to \
-             0.0.0.0, which includes both"
+             0.0.0.0, which includes 127.0.0.1"
         ));
     }
     context.shutdown.note_use(context.now);

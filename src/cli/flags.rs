@@ -10,8 +10,8 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     (
         "start",
         "",
-        "Run the broker in the foreground, or in the background with --detach; this replaces a running broker whose \
-         settings differ",
+        "Run the broker in the foreground, or in the background with --detach; a running broker with other settings is \
+         replaced",
     ),
     ("stop", "", "Stop the broker; open sessions start it again when they need it"),
     ("broadcast", "MESSAGE…", "Send a message to every online peer and to the human"),
@@ -96,7 +96,7 @@ pub const FLAGS: &[CliFlag] = &[
         also: &["f"],
         ..flag("follow", &["inbox", "log", "events"], "Keep printing new rows as they arrive, until interrupted")
     },
-    CliFlag { value: "NAME", ..flag("namespace", &["state watch"], "Namespace of the entry; if omitted, \"default\"") },
+    CliFlag { value: "NAME", ..flag("namespace", &["state watch"], "Namespace of the entry, \"default\" if omitted") },
     CliFlag {
         value: "S",
         ..flag("wait", &["state watch"], "Stop at the first change; exit with status 4 if there is none in S seconds")

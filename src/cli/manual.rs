@@ -63,7 +63,7 @@ fn overview() -> String {
     for (verb, about) in verb_summaries() {
         text.push_str(&format!("  {verb:<14} {about}\n"));
     }
-    text.push_str("\nWithout a verb, slm-mesh shows the state of the mesh on a terminal; elsewhere, it serves MCP.\n");
+    text.push_str("\nWithout a verb, slm-mesh serves MCP; on a terminal, it shows the state of the mesh instead.\n");
     text.push_str("Read more with slm-mesh help VERB, man slm-mesh, or slm-mesh help TOPIC:\n\n");
     for (topic, about, _) in TOPICS {
         text.push_str(&format!("  {topic:<14} {about}\n"));

@@ -40,8 +40,9 @@ pub fn print_answer(row: &CliOperation, answer: &Value, parsed: &ParsedCommand) 
 /// The lines that follow an answer: a note about unread mail, and a note about a name that the session took over.
 fn unread_note(answer: &Value) -> String {
     let mail = &answer["mail"];
-    let note =
-        mail["unread"].as_i64().map(|n| dim(&format!("\n{n} unread, from {}: slm-mesh inbox", names(&mail["from"]))));
+    let note = mail["unread"]
+        .as_i64()
+        .map(|n| dim(&format!("\n{n} unread, from {}; run slm-mesh inbox", names(&mail["from"]))));
     let notice = answer["notice"].as_str().map(|notice| dim(&format!("\n{}", untrusted_text::line(notice))));
     notice.unwrap_or_default() + &note.unwrap_or_default()
 }
@@ -214,7 +215,7 @@ pub fn locks(value: &Value, _: &ParsedCommand) -> Rendered {
 fn next_page(value: &Value) -> String {
     let Some(next) = value["next"].as_str() else { return String::new() };
     let n_left = value["remaining"].as_i64().map(|n| format!("{n} more")).unwrap_or_else(|| "there are more".into());
-    dim(&format!("\n{n_left}: --after '{}'", plain(next).replace('\'', "'\\''")))
+    dim(&format!("\n{n_left}; continue with --after '{}'", plain(next).replace('\'', "'\\''")))
 }
 
 /// Renders the answer of `events`.
@@ -271,14 +272,14 @@ fn hub_lines(hubs: &Value) -> Vec<String> {
     }
     let minutes = hubs["leadsForMs"].as_i64().unwrap_or(0) / 60_000;
     let mut lines = vec![format!(
-        "Hub:       {} leads for {}, at entry {}",
+        "Hub:       {} has led for {}, at entry {}",
         word(&hubs["leader"]),
         if minutes < 120 { format!("{minutes}m") } else { format!("{}h", minutes / 60) },
         hubs["position"]
     )];
     lines.extend(rows(hubs, "standbys").iter().map(|row| {
         let behind = match row["behind"].as_i64().unwrap_or(0) {
-            0 => "level".into(),
+            0 => "up to date".into(),
             n => format!("{n} entries behind"),
         };
         format!("Standby:   {}: {behind}", word(&row["hub"]))

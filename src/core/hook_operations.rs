@@ -41,7 +41,7 @@ const SHOWN_MAX: usize = 10;
 /// Locks the files of an edit for the session of the hook.
 pub static EDIT: Op = Op {
     name: "hook.edit",
-    summary: "Lock the files that a session is about to edit, or renew those locks, for two minutes",
+    summary: "For two minutes, lock the files that a session is about to edit, or renew these locks",
     args: session_args![
         NAMING;
         SUBAGENT,
@@ -61,7 +61,8 @@ pub static EDIT: Op = Op {
 /// Returns mail for a hook to show.
 pub static MAIL: Op = Op {
     name: "hook.mail",
-    summary: "Give unread mail to a hook, once; with `withNeighbours`, also list the peers and locks in the repository",
+    summary: "Give a hook unread mail, each message once; with `withNeighbours`, also list the repository's peers and \
+              locks",
     args: session_args![
         NAMING;
         Arg::new("direct", ArgKind::Flag, "Only messages that were sent to this session alone").at(CliPlace::Hidden),

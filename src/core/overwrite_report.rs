@@ -18,7 +18,7 @@ const FILES_SHOWN: usize = 10;
 /// Reports that a command changed files that another peer has locked.
 pub static CHANGED: Op = Op {
     name: "hook.changed",
-    summary: "Tell the holder of files, in a message, that a command of this session changed them in spite of the lock",
+    summary: "Send a message to the holder of locked files that a command of this session has changed",
     args: session_args![
         NAMING;
         Arg::new("holder", ArgKind::Text { min: 1, max: limits::WORD_MAX }, "Id of the peer that holds the files")

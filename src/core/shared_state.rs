@@ -21,7 +21,7 @@ const KEY: Arg =
 const NAMESPACE: Arg = Arg::new(
     "namespace",
     ArgKind::Text { min: 1, max: limits::WORD_MAX },
-    "Namespace; if omitted, \"default\"; use your repository's name for entries about that repository",
+    "Namespace, \"default\" if omitted; for entries about a repository, use the repository's name",
 )
 .placeholder("NAME");
 const EXPECT: Arg = Arg::new(

@@ -42,7 +42,7 @@ const FILES: Arg = Arg::new(
 /// Takes or renews a lock.
 pub static LOCK: Op = Op {
     name: "lock.lock",
-    summary: "Lock files, folders or globs before you edit them (either all are locked, or none); or renew your locks",
+    summary: "Lock files, folders or globs before you edit them, either all or none; or renew your locks",
     args: &[
         FILE,
         FILES,
@@ -107,7 +107,7 @@ pub static UNLOCK: Op = Op {
 /// Lists locks.
 pub static QUERY: Op = Op {
     name: "lock.query",
-    summary: "List active locks and the peers that wait for them; or only the locks that cover certain files",
+    summary: "List active locks and the peers that wait for them, or only the locks on certain files",
     args: &[FILE, FILES, pagination::next_page(pagination::CURSOR_MAX)],
     actor: Auth::Optional,
     verb: Some("lock list"),

@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 /// Reads mail.
 pub static INBOX: Op = Op {
     name: "inbox",
-    summary: "Read your unread messages, oldest first; or show all messages, or your sent messages with receipts; or \
-              search your messages",
+    summary: "Read your unread messages, oldest first; or show all messages, show sent messages with receipts, or \
+              search",
     args: &[
         Arg::new(
             "filter",
@@ -47,12 +47,7 @@ pub static INBOX: Op = Op {
             "Ids of messages to acknowledge to their senders",
         )
         .placeholder("ID"),
-        Arg::new(
-            "take",
-            ArgKind::Flag,
-            "With --as: mark the mail as read, as if its owner had read it, instead of only looking at it",
-        )
-        .not_in_tool(),
+        Arg::new("take", ArgKind::Flag, "With --as: mark the mail as read, as if its owner had read it").not_in_tool(),
     ],
     actor: Auth::Required,
     verb: Some("inbox"),

@@ -51,7 +51,7 @@ pub static ATTACH: Op = Op {
 /// Ends a session cleanly.
 pub static DETACH: Op = Op {
     name: "detach",
-    summary: "Detach cleanly: release locks at once, keep the mailbox",
+    summary: "End the session of this connection: release its locks at once, and keep its mailbox",
     args: &[],
     actor: Auth::Optional,
     verb: None,
@@ -64,7 +64,7 @@ pub static DETACH: Op = Op {
 /// agent without MCP becomes a peer with its first subcommand.
 pub static BEGIN: Op = Op {
     name: "session.begin",
-    summary: "Register the agent that runs the caller as a peer, unless the agent is a peer already",
+    summary: "Register the caller's agent as a peer, unless it is a peer already",
     args: &NAMING,
     actor: Auth::Hook,
     verb: None,
