@@ -108,10 +108,10 @@ fn why_foreign(port: u16, head: &Head) -> Option<&'static str> {
         return Some("the page is served only to the broker's machine; from another machine, use ssh -L");
     }
     if !is_named {
-        return Some("open the page only as 127.0.0.1, localhost or [::1], with the broker's port");
+        return Some("open the page at 127.0.0.1, localhost or [::1], with the broker's port");
     }
     if is_own == Some(false) || !matches!(site, None | Some("none" | "same-origin")) {
-        return Some("web pages from other origins get nothing; type the address into the browser");
+        return Some("requests from other web pages are refused; type the address into the browser");
     }
     let is_proven = is_own == Some(true) || site == Some("same-origin");
     (head.method == "POST" && !is_proven).then_some("the Origin header must name the broker's own page")

@@ -25,7 +25,7 @@ async function main() {
       wait = 250;
       showState('lost', 'The connection broke; trying again');
     } catch (error) {
-      showState('lost', `No broker (${tame(error.message)}); waiting for it`);
+      showState('lost', `No broker (${tame(error.message)}); waiting for one`);
     }
     await new Promise((go) => setTimeout(go, wait));
   }

@@ -118,9 +118,10 @@ pub fn mailbox_text(name: &str, unread: &Value, all: &Value) -> String {
     let read_rows: Vec<Value> =
         all["messages"].as_array().into_iter().flatten().rev().filter(is_read).cloned().collect();
     let n_more = unread["remaining"].as_i64().filter(|n| *n > 0);
-    let more_unread = n_more.map(|n| format!("and {n} more: slm-mesh inbox --as {name} --after {}", unread["next"]));
+    let more_unread =
+        n_more.map(|n| format!("and {n} more; run slm-mesh inbox --as {name} --after {}", unread["next"]));
     let is_older = all["more"] == Value::Bool(true);
-    let older = is_older.then(|| format!("and older ones: slm-mesh inbox --as {name} --filter all --after 0"));
+    let older = is_older.then(|| format!("and older ones; run slm-mesh inbox --as {name} --filter all --after 0"));
     let part = |title: &str, rows: &[Value], more: Option<String>| {
         let texts: Vec<String> = rows.iter().map(row_text).chain(more).collect();
         if texts.is_empty() { format!("{title}: none") } else { format!("{title}\n\n{}", texts.join(GAP)) }

@@ -328,7 +328,7 @@ pub fn copy_receipts(model: &WatchModel, mail: &WatchedMessage) -> String {
     lines.sort_by_key(|line| line.to_lowercase());
     let n_more = mail.group.map_or(0, |n| n as usize).saturating_sub(lines.len());
     if n_more > 0 && !lines.is_empty() {
-        lines.push(format!("and {n_more} more: slm-mesh inbox --filter sent"));
+        lines.push(format!("and {n_more} more; run slm-mesh inbox --filter sent"));
     }
     if lines.is_empty() { String::new() } else { format!("\n\n{}", lines.join("\n")) }
 }

@@ -264,7 +264,7 @@ fn a_message_to_a_group_opens_with_the_receipt_of_each_copy() {
             "  claude-api               read",
             "  codex-api                acked",
             "  gemini-api               expired",
-            "  and 1 more: slm-mesh inbox --filter sent"
+            "  and 1 more; run slm-mesh inbox --filter sent"
         ]
     );
 }
@@ -362,11 +362,11 @@ fn words_are_searched_and_a_mailbox_is_only_looked_at() {
         "UNREAD",
         "p-three",
         "p-four",
-        "and 5 more: slm-mesh inbox --as ann --after 4",
+        "and 5 more; run slm-mesh inbox --as ann --after 4",
         "\nREAD,",
         "p-two",
         "p-one",
-        "and older ones: slm-mesh inbox --as ann --filter all --after 0",
+        "and older ones; run slm-mesh inbox --as ann --filter all --after 0",
     ];
     assert!(words.map(|word| text.find(word).expect(word)).is_sorted(), "{text}");
     assert!(!text.contains("p-nine"), "what is unread is not among the rest: {text}");

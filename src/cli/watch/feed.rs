@@ -144,7 +144,7 @@ impl Feed {
         match sent {
             Some(Ok(())) => {}
             Some(Err(error)) => self.disconnect(&error.to_string()),
-            None => self.disconnect("none is running"),
+            None => self.disconnect("not running"),
         }
     }
 
@@ -272,7 +272,7 @@ impl Feed {
                     self.handle_answer(open, result);
                 }
                 if stands_by {
-                    self.disconnect("its hub is a standby");
+                    self.disconnect("the hub is a standby");
                 }
             }
             _ => {}

@@ -52,7 +52,7 @@ export function openWriteDialog(peer, replyTo) {
 export function openReleaseDialog(row) {
   const own = row.lockedBy === mesh.me;
   setText($('release-path'), tame(row.filePath));
-  setText($('release-note'), own ? 'It is yours.' : `${flat(row.holder)} holds it${row.reason ? `: ${flat(row.reason)}` : ''}. The holder will be told.`);
+  setText($('release-note'), own ? 'You hold this lock.' : `${flat(row.holder)} holds it${row.reason ? `: ${flat(row.reason)}` : ''}. The holder will be notified.`);
   openDialog('release', async () => {
     await callMesh('lock.unlock', { filePath: row.filePath, token: row.token });
     return `Released ${flat(row.filePath)}`;

@@ -23,7 +23,7 @@ export async function openMailbox(peer) {
       ...show(unread.messages),
       ...(unread.remaining > 0 ? [note('dim', `${unread.remaining} more unread`)] : []),
       ...(read.length ? [note('caption', 'Read, newest first'), ...show(read)] : []),
-      ...(all.more ? [note('dim', `There are older messages: slm-mesh inbox --as ${flat(peer.name)} --filter all --after 0`)] : []),
+      ...(all.more ? [note('dim', `There are older messages; run slm-mesh inbox --as ${flat(peer.name)} --filter all --after 0`)] : []),
     );
   } catch (error) {
     setText($('mailbox-note'), error.message);
