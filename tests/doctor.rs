@@ -94,7 +94,7 @@ fn each_fault_of_an_agent_has_its_cure() {
     home.write(".cursor/hooks.json", &hooks.replace("\"stop\"", "\"stopp\""));
     assert!(doctor(&home, &[]).1.contains("no slm-mesh hook for stop"));
     home.write(".cursor/hooks.json", "{");
-    assert!(doctor(&home, &[]).1.contains("can't be read reliably"));
+    assert!(doctor(&home, &[]).1.contains("can't be read, or is not valid"));
 }
 
 #[test]

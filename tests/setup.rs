@@ -376,7 +376,7 @@ fn an_agent_that_shares_a_file_keeps_its_entry() {
     home.ok(&["claude", "copilot", "--project"]);
     let both = std::fs::read_to_string(&file).unwrap();
     let said = home.ok(&["copilot", "--project", "--remove"]);
-    assert!(said.contains("claude uses it too"), "{said}");
+    assert!(said.contains("claude also uses this file"), "{said}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), both);
     home.ok(&["claude", "--project", "--remove"]);
     assert!(!file.exists());

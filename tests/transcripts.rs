@@ -97,7 +97,7 @@ fn the_last_words_come_first_to_mind_and_a_text_is_found() {
     assert_eq!(texts(&place.json(&["transcript", &name])).len(), 20);
     assert_eq!(texts(&place.json(&["transcript", &name, "--grep", "TASK 4", "--last", "2"])), ["task 48", "task 49"]);
     let nothing = place.ok(&["transcript", &name, "--grep", "no such words"]);
-    assert!(nothing.contains("has no such text"), "{nothing}");
+    assert!(nothing.contains("does not contain this text"), "{nothing}");
     // The session goes on, and its file grows.
     OpenOptions::new().append(true).open(path).unwrap().write_all(said("user", "one more").as_bytes()).unwrap();
     assert_eq!(texts(&place.json(&["transcript", &name, "--last", "1"])), ["one more"]);

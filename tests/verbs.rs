@@ -87,7 +87,7 @@ fn each_verb_speaks_to_people_and_to_programs() {
         (&["log", "--grep", "two words"], &["→ codex-api", "[accepted]"], "/messages/0/payload", json!("two words")),
         (&["join", "#api"], &["Joined #api: "], "/channel/count", json!(1)),
         (&["channels"], &["CHANNEL", "#api", "yes"], "/channels/0/joined", json!(true)),
-        (&["send", "#api", "hello"], &["nobody else has joined #api"], "/recipients", json!([])),
+        (&["send", "#api", "hello"], &["no other peer has joined #api"], "/recipients", json!([])),
         (&["leave", "api"], &["#api"], "/channel", json!("#api")),
         (&["state", "set", "port", "8080"], &["port", "8080", "version"], "/entry/value", json!("8080")),
         (&["state", "get", "port"], &["8080"], "/entry/key", json!("port")),

@@ -144,7 +144,7 @@ fn check_broker(places: &DataDir, settings: &Settings) -> Vec<Check> {
     };
     let Some((status, info)) = asked else {
         let waited = ANSWERS_WITHIN.as_secs();
-        let found = format!("it accepted the connection but did not answer in {waited} s ({process})");
+        let found = format!("the broker accepted a connection but did not answer in {waited} s ({process})");
         return vec![Check::error(about, found, cure_of_stuck(&client))];
     };
     let (theirs, ours) = (status["version"].as_str().unwrap_or("?"), env!("CARGO_PKG_VERSION"));
@@ -191,7 +191,8 @@ fn check_link(link: &Value) -> Check {
     }
     let messages = if n_refused == 1 { "message" } else { "messages" };
     let why = text("lastRefusal").unwrap_or_default();
-    let found = format!("the other mesh answers, but it refused {n_refused} {messages}, the last one because: {why}");
+    let found =
+        format!("the other mesh answers, but has refused {n_refused} {messages}; the reason for the last one: {why}");
     Check::error(&about, found, "the senders were told; slm-mesh inbox --filter sent shows the refused messages")
 }
 
@@ -314,7 +315,7 @@ pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Chec
     let mut checks = vec![check_registration(environment, agent, &cure)];
     checks.extend(check_hooks(environment, agent, &cure));
     for switch in environment.switched_off(agent) {
-        let cure = "switch hooks on there; otherwise mail waits until the agent reads it by itself";
+        let cure = "switch hooks on in this file; until then, the agent sees mail only when it calls mesh_inbox";
         checks.push(Check::error(&format!("{} hooks", agent.id), switch, cure));
     }
     let own = environment.scope(agent).own_file;
@@ -359,10 +360,10 @@ fn is_current((path, text): &(PathBuf, String)) -> bool {
 fn check_own_files(about: &str, files: &[(PathBuf, String)], cure: &str) -> Option<Check> {
     let n_current = files.iter().filter(|file| is_current(file)).count();
     if n_current < files.len() {
-        let found = format!("only {n_current} of {} files contain what this version writes", files.len());
+        let found = format!("only {n_current} of {} files are up to date", files.len());
         return Some(Check::error(about, found, cure));
     }
-    (!files.is_empty()).then(|| Check::well(about, "there"))
+    (!files.is_empty()).then(|| Check::well(about, "up to date"))
 }
 
 fn check_registration(environment: &Environment, agent: &Agent, cure: &str) -> Check {
@@ -372,17 +373,17 @@ fn check_registration(environment: &Environment, agent: &Agent, cure: &str) -> C
     };
     let shown = environment.shown(&environment.server_path(agent, &server));
     if server.entry == EntryShape::YamlLine && environment.registered_program(agent, &server).is_some() {
-        return Check::well(&about, format!("{shown} reads our file"));
+        return Check::well(&about, format!("{shown} names the file that setup wrote"));
     }
     let Some(server) = environment.registered_server(agent, &server) else {
         return Check::error(&about, format!("{NAME} is not registered in {shown}"), cure);
     };
     let line = server.command_line();
     if !generated_files::is_our_program(&server.program) {
-        return Check::error(&about, format!("{shown} registers another program under our name: {line}"), cure);
+        return Check::error(&about, format!("{shown} registers another program as slm-mesh: {line}"), cure);
     }
     match server.try_start() {
-        Ok(()) => Check::well(&about, format!("{line}, in {shown}, starts and answers")),
+        Ok(()) => Check::well(&about, format!("{line} starts and answers, as registered in {shown}")),
         Err(why) => Check::error(&about, format!("{shown} registers {line}, but {why}"), cure),
     }
 }
@@ -393,7 +394,7 @@ fn check_hooks(environment: &Environment, agent: &'static Agent, cure: &str) -> 
     let path = environment.path(agent, hooks.path);
     let shown = environment.shown(&path);
     let Some(whole) = read_hooks(&path, &hooks) else {
-        let found = if path.exists() { "can't be read reliably" } else { "is not there" };
+        let found = if path.exists() { "can't be read, or is not valid" } else { "is not there" };
         return Some(Check::error(&about, format!("{shown} {found}"), cure));
     };
     let file = EditedFile { path, server: None, hooks: Some(hooks) };
@@ -410,7 +411,7 @@ fn check_hooks(environment: &Environment, agent: &'static Agent, cure: &str) -> 
             Check::error(&about, format!("{shown} names {program}, which is not an executable file"), cure)
         }
         None => match try_hooks(environment, agent) {
-            Ok(()) => Check::well(&about, format!("{} in {shown}; they run", found.len())),
+            Ok(()) => Check::well(&about, format!("{} found in {shown}; all of them run", found.len())),
             Err(why) => Check::error(&about, format!("a hook in {shown} fails: {why}"), cure),
         },
     })

@@ -184,7 +184,7 @@ const COMMAND_LINE_MAX: usize = 500;
 /// a broker. Other events matter only if a broker is running.
 fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, String> {
     if remote::is_marked_silent(places) {
-        return Err("the hub did not answer a moment ago; hooks try it again after half a minute".into());
+        return Err("the hub did not answer a moment ago; hooks try the hub again after half a minute".into());
     }
     match &work.hook.event {
         // A command that is not known to write a file starts no broker, because without a broker there are no locks.

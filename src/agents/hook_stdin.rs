@@ -25,7 +25,7 @@ impl Read for TimedStdin {
         if wait_for(&self.0, SocketEvent::Readable, MORE_WITHIN)? {
             return self.0.read(buffer);
         }
-        Err(io::Error::new(ErrorKind::TimedOut, format!("nothing came for {} s", MORE_WITHIN.as_secs())))
+        Err(io::Error::new(ErrorKind::TimedOut, format!("no input for {} s", MORE_WITHIN.as_secs())))
     }
 }
 

@@ -20,7 +20,7 @@ fn check(setting: &str, is_macos: bool, is_on_path: impl Fn(&str) -> bool) -> Ch
     };
     let is_there = if program.contains('/') { is_program(Path::new(program)) } else { is_on_path(program) };
     if is_there {
-        return Check::well(about, format!("{program} is installed; doctor does not show an alert to try it"));
+        return Check::well(about, format!("{program} is installed; doctor sends no test notification"));
     }
     let cure = match setting {
         "desktop" => "install libnotify-bin (notify-send), or set SLM_MESH_NOTIFY to your own command".to_owned(),

@@ -4,7 +4,7 @@ if command -v slm-mesh >/dev/null 2>&1; then
   exec slm-mesh "$@"
 fi
 if ! command -v npx >/dev/null 2>&1; then
-  echo "slm-mesh: not installed; npm install -g slm-mesh, or pip install slm-mesh, makes this plugin work" >&2
+  echo "slm-mesh is not installed; install it with npm install -g slm-mesh, or pip install slm-mesh" >&2
   # A hook that fails must not stop the agent.
   [ "$1" = hook ] && exit 0
   exit 127

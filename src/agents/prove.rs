@@ -36,7 +36,7 @@ pub struct Proof {
 /// The facts that no hook can show.
 pub const NOT_PROVEN: &[&str] = &[
     "that the agent runs these hooks (ask the agent, or look at its log; in Codex, type /hooks)",
-    "that the agent's model heeds what the hooks show it",
+    "that the agent's model pays attention to what the hooks show it",
     "that no shell command of the agent writes a locked file (no hook can find all files that a command writes)",
 ];
 
@@ -112,7 +112,7 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
     add(
         "the first prompt registers the session, and a hook that has nothing to report prints nothing",
         first,
-        "it printed something",
+        "the hook printed something",
     );
     let name = scratch.name_of_session(agent)?;
     let send = |scratch: &mut Scratch, text: &str| {
@@ -121,7 +121,11 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
     let shows = |output: Result<String, String>, word: &str| output.map(|output| output.contains(word));
 
     let output = send(&mut scratch, "word-before-a-prompt").and_then(|()| play(script.prompt, &free));
-    add("mail reaches the model with a prompt", shows(output, "word-before-a-prompt"), "the hook did not show it");
+    add(
+        "mail reaches the model with a prompt",
+        shows(output, "word-before-a-prompt"),
+        "the hook did not show the mail",
+    );
     let output = send(&mut scratch, "word-in-mid-turn").and_then(|()| play(script.tool, &free));
     if dialect.unheard.contains(&HookKind::AfterTool) {
         let claim = "mail that arrives during a turn waits for a prompt, because the agent drops the output of hooks \
@@ -131,7 +135,7 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
         add(claim, waited, "the hook delivered the mail, but the agent does not show it");
     } else {
         let claim = "mail reaches the model during a turn, after a tool call";
-        add(claim, shows(output, "word-in-mid-turn"), "the hook did not show it");
+        add(claim, shows(output, "word-in-mid-turn"), "the hook did not show the mail");
     }
     let locked = scratch.ask("lock.lock", json!({ "filePaths": [held], "reason": "proof-of-a-lock" }));
     let output = locked.map_err(|error| error.text).and_then(|_| play(script.edit, &held));
@@ -196,7 +200,7 @@ pub(super) fn calls_in_file(environment: &Environment, agent: &'static Agent) ->
     if let Some(own) = scope.own_file.filter(|own| own.runs_hooks) {
         let path = environment.path(agent, own.path);
         let program = safe_write::read(&path).ok().flatten().and_then(|text| generated_files::plugin_program(&text));
-        let program = program.ok_or_else(|| none(format!("{} is not our plugin; {cure}", path.display())))?;
+        let program = program.ok_or_else(|| none(format!("{} is not slm-mesh's plugin; {cure}", path.display())))?;
         let events = agent.dialect.iter().flat_map(|dialect| dialect.events);
         let arguments = || vec!["hook".to_owned(), agent.id.to_owned()];
         let call =

@@ -375,7 +375,7 @@ fn keep_for_others(
     known: &FileRecord,
 ) -> Result<SetupStep, String> {
     let others: Vec<String> = known.agents.iter().filter(|id| *id != entries.agent.id).cloned().collect();
-    let why = format!("{} uses it too", others.join(", "));
+    let why = format!("{} also uses this file", others.join(", "));
     if !environment.is_dry_run && others.len() < known.agents.len() {
         records.set(&file.path, &FileRecord { agents: others, ..known.clone() })?;
     }

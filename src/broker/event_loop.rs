@@ -349,8 +349,8 @@ impl EventLoop {
         }
         match self.context.commit() {
             TurnEnd::Committed => {}
-            TurnEnd::TakenBack => log("it could not be recorded that a message was pushed, so the message counts as \
-                                       not pushed"),
+            TurnEnd::TakenBack => log("the push of a message could not be recorded, so the message counts as not \
+                                       pushed"),
             TurnEnd::Deposed(why) => self.stand_by(&why),
         }
     }

@@ -434,7 +434,7 @@ fn describe_refusal(status: StatusCode, value: &Value) -> String {
             format!("it refused our secret ({status}): SLM_MESH_SHARED_SECRET must be the same on both sides")
         }
         (Some(words), _) => words.chars().take(200).collect(),
-        (None, 200..300) => "its answer does not come from a mesh".into(),
+        (None, 200..300) => "it does not answer like a mesh".into(),
         (None, _) => format!("it answered {status}"),
     }
 }

@@ -245,7 +245,7 @@ impl CommandParser {
         let verb = self.find_verb()?;
         self.words.drain(..verb.split(' ').count());
         if self.parsed.follow && !FLAGS.iter().any(|flag| flag.is("follow") && flag.verbs.contains(&verb)) {
-            return Err(usage_error(&format!("--follow: {verb} does not follow; use it with inbox, log or events")));
+            return Err(usage_error(&format!("--follow: {verb} has no such flag; use it with inbox, log or events")));
         }
         if verb == "state watch" {
             return self.watch_state();

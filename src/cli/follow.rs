@@ -200,6 +200,6 @@ impl ReconnectingClient {
                 }
             }
         }
-        Err(Error::new(ErrorKind::TimedOut, "the broker was stopped and no other one started in time"))
+        Err(Error::new(ErrorKind::TimedOut, "the broker was stopped, and no other broker was started in time"))
     }
 }

@@ -82,7 +82,7 @@ fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
         notes.extend(file.install(&program).map_err(|error| cant_write(&file.path, &error))?);
     }
     dir.record().map_err(|error| cant_write(&dir.record_path(), &error))?;
-    let text = format!("Guarded: {} in {shown} now ask the mesh before git continues.", HOOKS.join(", "));
+    let text = format!("Guarded: {} in {shown} now check for locks before git continues.", HOOKS.join(", "));
     let lines: Vec<String> = std::iter::once(text).chain(notes.clone()).collect();
     let value = json!({ "ok": true, "hooks": dir.path.to_string_lossy(), "notes": notes });
     print_line(&if json { value.to_string() } else { lines.join("\n") })
@@ -154,7 +154,7 @@ pub fn check_installed() -> Option<Check> {
     let found = if is_moved && guarded.is_empty() {
         format!("git now runs the hooks in {shown}, where no guard is installed, so the guard is off")
     } else {
-        format!("{} in {shown} was rewritten or removed, so the guard is off there", names.join(", "))
+        format!("{} in {shown}: rewritten or removed, so the guard is off there", names.join(", "))
     };
     Some(Check::error("git guard", found, cure))
 }

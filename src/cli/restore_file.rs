@@ -52,7 +52,7 @@ fn ask(point: &RestorePoint) -> Result<bool, Error> {
     let question = if point.removes() {
         "The file did not exist before. Remove it? [y/N] "
     } else {
-        "Put this content back? [y/N] "
+        "Restore the previous content? [y/N] "
     };
     let mut out = io::stdout().lock();
     out.write_all(question.as_bytes()).and_then(|()| out.flush()).map_err(cannot)?;

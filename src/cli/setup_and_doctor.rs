@@ -60,10 +60,10 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
             print_line(&format_step(step))?;
         }
         for switch in &off {
-            print_line(&format!("  you: {switch}, so hooks can't show mail"))?;
+            print_line(&format!("  note: {switch}, so hooks can't show mail"))?;
         }
         if !approve.is_empty() {
-            print_line(&format!("  you: {approve}"))?;
+            print_line(&format!("  note: {approve}"))?;
         }
     }
     if json {
@@ -71,7 +71,7 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
         let answer = json!({ "ok": !is_open, "dryRun": options.dry, "agents": found, "wake": wake, "shield": shield });
         print_line(&answer.to_string())?;
     } else if are_lists_changed {
-        let named = |list: &[String]| if list.is_empty() { "nobody".to_owned() } else { list.join(", ") };
+        let named = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
         if options.wake.is_some() || options.remove {
             print_line(&format!("Mail may wake idle sessions of: {}", named(&environment.wake)))?;
         }

@@ -81,7 +81,10 @@ pub fn look_for_session(has_joined: bool) {
     let policy = if has_joined { LeavePolicy::Never } else { LeavePolicy::AfterSecondMiss };
     match join_best(&places, &settings, browse(BROWSE_TIME), policy) {
         Ok(Some(hub)) if before.as_ref() != Some(&hub) || !has_joined => {
-            print_error(&format!("slm-mesh: joined the hub {} at {}, found on this network", hub.name, hub.address));
+            print_error(&format!(
+                "slm-mesh: joined the hub {} at {}, which was found on the local network",
+                hub.name, hub.address
+            ));
         }
         Ok(_) => {}
         Err(error) => print_error(&format!("slm-mesh: {}", error.text)),

@@ -411,7 +411,7 @@ fn is_timeout(error: &io::Error) -> bool {
 fn stuck(pid: Option<i64>) -> Error {
     let text = match pid {
         Some(pid) => format!(
-            "the broker (PID {pid}) does not answer, because it is stopped or stuck; continue it with kill -CONT {pid}, \
+            "the broker (PID {pid}) does not answer, because it is stopped or stuck; resume it with kill -CONT {pid}, \
              or end it with slm-mesh stop --force"
         ),
         None => "the broker does not answer, because it is stopped or stuck; it runs in another PID namespace (a \

@@ -131,7 +131,7 @@ impl HubAddress<'_> {
     fn wrong_secret(&self) -> Error {
         let text = format!(
             "the hub {} does not know this secret; SLM_MESH_SHARED_SECRET must be the same on both machines; no data \
-             was sent to it",
+             was sent to the hub",
             self.host
         );
         Error::new(ErrorKind::Refused, text)

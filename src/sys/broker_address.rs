@@ -65,8 +65,9 @@ impl Endpoint {
 fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
     let is_loopback = host.is_loopback();
     if role == "client" && host.is_wildcard() {
-        let text =
-            format!("SLM_MESH_ROLE=client requires that SLM_MESH_HOST is the hub's name or address, but it is {host}");
+        let text = format!(
+            "SLM_MESH_HOST={host} names no hub, but SLM_MESH_ROLE=client needs one; set it to the hub's name or address"
+        );
         return Err(Error::new(ErrorKind::Usage, text));
     }
     // If the role is `client`, a loopback address is a tunnel to a hub, and not this machine.
@@ -93,8 +94,8 @@ fn is_own(hub: &HubAddress) -> bool {
 /// guest.
 fn refuse_own_address(hubs: &[HubAddress], role: &str) -> Result<(), Error> {
     if role == "broker" && hubs.len() > 1 {
-        let text = "SLM_MESH_ROLE: with broker, SLM_MESH_HOST must be an address of this machine, but it is a list of \
-                    hubs; set SLM_MESH_HOST=0.0.0.0 on a hub";
+        let text = "SLM_MESH_HOST is a list of hubs, but SLM_MESH_ROLE=broker needs an address of this machine; set \
+                    SLM_MESH_HOST=0.0.0.0 on a hub";
         return Err(Error::new(ErrorKind::Usage, text));
     }
     match hubs.iter().find(|hub| role != "client" && (hub.is_loopback() || is_own(hub))) {
@@ -146,7 +147,7 @@ fn check_secret(secret: &str, host: &str) -> Result<(), Error> {
     if secret.len() >= SECRET_MIN {
         return Ok(());
     }
-    let is = if secret.is_empty() { "is missing" } else { "is too short to keep strangers out" };
+    let is = if secret.is_empty() { "is missing" } else { "is too short to be safe" };
     let text = format!(
         "SLM_MESH_SHARED_SECRET {is}, and SLM_MESH_HOST={host} involves other machines; run slm-mesh secret \
          once, and put its output into the environment, or into the `config` file in the data directory, on every \

@@ -67,7 +67,7 @@ fn a_member_leaves_by_itself_or_with_its_session() {
         person channel.leave channel=ops -> ok left=true
         a channel.list -> ok channels=[]
         a events.read types=[\"channel_left\"] -> ok events.2.payload.channel=#ops
-        a send to=#ops message=four -> ok note='nobody else has joined #ops; the message went to no one'
+        a send to=#ops message=four -> ok note='no other peer has joined #ops, so the message was sent to no one'
         ",
     );
 }

@@ -173,7 +173,7 @@ fn a_file_that_is_removed_made_or_only_touched() {
         assert_eq!(player.run(harmless), "", "{harmless}");
     }
     let told = player.run("rm $(echo dleh | rev).txt; echo n > $(echo wen | rev).txt");
-    assert!(told.contains("held.txt, locked by") && told.contains("(it is gone)"), "{told}");
+    assert!(told.contains("held.txt, locked by") && told.contains("(the file is gone)"), "{told}");
     assert!(told.contains("new.txt"), "{told}");
     place.ok(&["lock", "restore", "held.txt", "--yes"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), "as it was\n");
@@ -227,7 +227,7 @@ fn on_a_terminal_restore_asks() {
         let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(format!("{answer}\n").as_bytes()).unwrap();
         let out = child.wait_with_output().unwrap();
-        assert!(String::from_utf8_lossy(&out.stdout).contains("Put this content back? [y/N]"), "{out:?}");
+        assert!(String::from_utf8_lossy(&out.stdout).contains("Restore the previous content? [y/N]"), "{out:?}");
         assert_eq!(fs::read_to_string(&file).unwrap(), left, "{answer:?}");
     }
 }

@@ -60,7 +60,7 @@ impl ChangeReport {
         let line = |file: &&ChangedFile| {
             let (path, holder) =
                 (untrusted_text::shown_path(&file.path), untrusted_text::shown_name(&file.holder_name));
-            let gone = if file.is_removed { " (it is gone)" } else { "" };
+            let gone = if file.is_removed { " (the file is gone)" } else { "" };
             format!("- {path}, locked by {holder}{gone}")
         };
         let mut lines: Vec<String> = files.iter().take(FILES_SHOWN).map(line).collect();

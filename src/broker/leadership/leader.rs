@@ -56,7 +56,9 @@ impl<L: ReplicatedLog> Leader<L> {
             }
         }
         if !mesh.commit() {
-            return TurnEnd::Deposed("the turn is in the log, but this machine could not write it to its disk".into());
+            return TurnEnd::Deposed(
+                "the turn is in the log, but this machine could not write the turn to its disk".into(),
+            );
         }
         if !self.log.still_leads() {
             return TurnEnd::Deposed("the lease has ended".into());

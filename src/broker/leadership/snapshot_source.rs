@@ -141,7 +141,7 @@ fn prepare(
                 remove(&path);
                 database.copy_to(&path).map_err(|error| error.to_string())
             }
-            Ok(_) => Err("only a hub of this mesh can get a snapshot, and the caller's ticket is not in etcd".into()),
+            Ok(_) => Err("only a hub of this mesh can get a snapshot, but the caller's ticket is not in etcd".into()),
             Err(why) => Err(why),
         };
         match &copied {

@@ -37,7 +37,7 @@ pub(super) fn lock(places: &DataDir) -> Result<File, Error> {
     }
     let process = holder.map_or("another process".into(), |pid| format!("another process (PID {pid})"));
     let text = format!(
-        "{process} holds {} but does not answer; slm-mesh stop --force ends it if it is a broker",
+        "{process} holds {} but does not answer; slm-mesh stop --force ends that process if it is a broker",
         places.broker_lock().display()
     );
     Err(Error::new(ErrorKind::Refused, text))
@@ -61,7 +61,7 @@ pub(super) fn bind_socket(places: &DataDir) -> Result<mio::net::UnixListener, Er
     }
     let listener = mio::net::UnixListener::bind(&path).map_err(|error| places.error("can't hold a socket", &error))?;
     let private = fs::set_permissions(&path, fs::Permissions::from_mode(0o600));
-    private.map_err(|error| places.error("can't hold a private socket", &error))?;
+    private.map_err(|error| places.error("contains a socket that can't be made private", &error))?;
     Ok(listener)
 }
 

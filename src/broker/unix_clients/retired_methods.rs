@@ -18,7 +18,7 @@ const RETIRED: &[(&str, &str)] = &[
 pub fn retired(method: &str) -> Option<Error> {
     let (old, new) = RETIRED.iter().find(|(old, _)| *old == method)?;
     let text = format!(
-        "this broker uses a newer protocol than slm-mesh 0.1.0, in which {old} is called {new}; restart the session"
+        "the method {old} of slm-mesh 0.1.0 is called {new} in the newer protocol of this broker; restart the session"
     );
     Some(Error::new(ErrorKind::Refused, text))
 }

@@ -50,7 +50,8 @@ fn report_refusal(locks: &[Value]) {
         print_error(&format!("  and {} more", locks.len() - NAMED_MAX));
     }
     print_error(
-        "Wait (slm-mesh lock FILE --wait 60), ask the holder (slm-mesh send NAME \"…\"), or bypass with --no-verify.",
+        "Wait (slm-mesh lock FILE --wait 60), ask the holder (slm-mesh send NAME \"…\"), or bypass the check with \
+         --no-verify.",
     );
 }
 

@@ -100,7 +100,7 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let mut value = mail.sent_view(peers, &sent);
     if let Some(group) = group.filter(|_| sent.is_empty()) {
         let absent = if ChannelName::is_meant_by(&group) { "has joined" } else { "is online in" };
-        value["note"] = json!(format!("nobody else {absent} {group}; the message went to no one"));
+        value["note"] = json!(format!("no other peer {absent} {group}, so the message was sent to no one"));
     }
     Ok(Outcome::Ready(value))
 }
@@ -364,7 +364,7 @@ impl Mail {
         if message.recipient == ctx.me() {
             self.acknowledge(turn, peers, journal, ctx, id)?;
         } else if message.sender != ctx.me() {
-            return Err(Error::new(ErrorKind::Refused, format!("replyTo: {id} was sent neither by you nor to you")));
+            return Err(Error::new(ErrorKind::Refused, format!("replyTo: {id} is not a message from you or to you")));
         }
         Ok(message.seq)
     }

@@ -238,16 +238,16 @@ impl Peers {
             Error::new(ErrorKind::Refused, text)
         };
         let Some(peer) = self.get(named).filter(|peer| peer.row.is_session()) else {
-            return Err(refused("and no session has that id".into()));
+            return Err(refused("but no session has that id".into()));
         };
         let id = &peer.row.id;
         if peer.has_left && !peer.is_online() && !peer.unconfirmed {
-            return Err(refused(format!("and {} has ended", peer.row.name)));
+            return Err(refused(format!("but {} has ended", peer.row.name)));
         }
         let is_own = |above: &Process| self.sessions_of_process(above).iter().any(|one| one.row.id == *id);
         let is_agent = |above: &Process| above.agent.is_some() || !self.sessions_inside(above).is_empty();
         let nearest = call.ancestors.iter().find(|above| is_own(above) || is_agent(above));
-        let outside = || Err(refused(format!("and this process is not inside {}", peer.row.name)));
+        let outside = || Err(refused(format!("but this process is not inside {}", peer.row.name)));
         match nearest {
             Some(above) if is_own(above) => Ok(Some(id.clone())),
             Some(_) if call.ancestors.iter().any(is_own) => self.session_around(&call.ancestors),

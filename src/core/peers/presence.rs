@@ -222,7 +222,10 @@ impl Peers {
             return;
         }
         let own = peer.row.process.map_or(0, |process| process.pid);
-        let text = format!("process {} acts as {}, whose agent is process {own}", caller.pid, peer.row.name);
+        let text = format!(
+            "a hook in process {} acts for {}, but the agent of this session is process {own}",
+            caller.pid, peer.row.name
+        );
         turn.push(Effect::Log(Error::new(ErrorKind::Refused, text)));
         if let Some(peer) = self.get_mut(id) {
             peer.is_foreign_hook_reported = true;

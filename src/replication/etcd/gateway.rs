@@ -213,8 +213,8 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
     let text = ["error", "message"].iter().find_map(|name| value[name].as_str()).unwrap_or("");
     // Unlike all others, this refusal is not JSON.
     if status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(bytes).contains("CommonName") {
-        let text = "while its authentication is on, etcd's JSON gateway refuses client certificates that have a common \
-         name (CN); use a certificate without one";
+        let text = "while authentication is on, etcd's JSON gateway refuses client certificates that have a common \
+                    name (CN); use a certificate without one";
         return Reply::Refused(0, text.into());
     }
     match (status, code) {
@@ -233,7 +233,7 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
             Reply::Refused(EXHAUSTED, text.into())
         }
         (_, Some(code)) => Reply::Refused(code, format!("etcd refuses: {text}")),
-        (status, None) => Reply::Silent(format!("{member} answered {status}, which is not etcd's answer")),
+        (status, None) => Reply::Silent(format!("{member} answered {status}, which is not an answer that etcd gives")),
     }
 }
 
