@@ -8,6 +8,7 @@ use super::held_files::{HeldFiles, ToolRun};
 use super::hook_event_handlers::{HookReply, HookWork, ask_broker};
 use super::hook_input::{HookEvent, HookInput, understand};
 use super::hook_stdin::read_input;
+use super::hook_text::MailText;
 use super::session_shield::SessionShield;
 use super::shell_tool_writes;
 use crate::base::ids::session_key;
@@ -121,7 +122,9 @@ fn answer_of(
     let mut client = match connect(&places, &work) {
         Ok(Some(client)) => client,
         Ok(None) => return Ok(None),
-        Err(_) if !work.reports.is_empty() => return Ok(work.show(&Value::Null, "").map(|reply| (reply, None))),
+        Err(_) if !work.reports.is_empty() => {
+            return Ok(work.show(&Value::Null, MailText::default()).map(|reply| (reply, None)));
+        }
         Err(why) => return Err(why),
     };
     // If the broker hangs, this limits how long the agent waits.

@@ -5,8 +5,9 @@ use super::export_session_id;
 use super::held_files::change_report::{ChangeReport, own_news_text};
 use super::held_files::{CommandNote, HeldFiles, LockedPath, OwnMoment, ToolRun, hashed};
 use super::hook_input::{HookEvent, HookInput};
+use super::hook_text::{self, MailText};
+use super::replaced_by_git;
 use super::session_shield::{BASH_ENV, SessionShield};
-use super::{hook_text, replaced_by_git};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
 use crate::client::Client;
@@ -104,12 +105,12 @@ impl HookWork<'_> {
 
     /// The answer that shows mail, reports, and changes of the session's own files to the model; `None` if there is
     /// nothing to show.
-    pub fn show(&self, value: &Value, mail: &str) -> Option<HookReply> {
+    pub fn show(&self, value: &Value, mail: MailText) -> Option<HookReply> {
         self.show_with(value, mail, None)
     }
 
     /// Like [`HookWork::show`], with an extra field that the agent itself reads.
-    fn show_with(&self, value: &Value, mail: &str, field: Option<(&str, Value)>) -> Option<HookReply> {
+    fn show_with(&self, value: &Value, mail: MailText, field: Option<(&str, Value)>) -> Option<HookReply> {
         let locks = LockedPath::list(&value["own"]);
         let edit = CommandNote { named: self.run.named.clone(), ..CommandNote::default() };
         let moment = match &self.note {
@@ -120,7 +121,7 @@ impl HookWork<'_> {
         let me = value["you"]["id"].as_str().unwrap_or_default();
         let news = self.held.own_news(me, &locks, &moment, &self.hook.session);
         let reports = self.reports.iter().map(ChangeReport::text);
-        let parts: Vec<String> = reports.chain([own_news_text(&news), mail.to_owned()]).collect();
+        let parts: Vec<String> = reports.chain([own_news_text(&news), mail.text]).collect();
         let parts: Vec<&str> = parts.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
         if parts.is_empty() && field.is_none() {
             return None;
@@ -130,7 +131,7 @@ impl HookWork<'_> {
         if let Some((name, value)) = field {
             answer[name] = value;
         }
-        Some(HookReply { text: answer.to_string(), shown: shown_mail(value) })
+        Some(HookReply { text: answer.to_string(), shown: read_mail(value, &mail.shown) })
     }
 }
 
@@ -182,7 +183,7 @@ pub(super) fn ask_broker(
             let id = value["you"]["id"].as_str().unwrap_or_default();
             let fields =
                 export_session_id::hand_out(work.dialect.shell_environment, work.input, id, &work.shell_variables);
-            Ok(work.show_with(&value, &hook_text::beginning(&value), fields))
+            Ok(work.show_with(&value, hook_text::beginning(&value), fields))
         }
         HookEvent::Prompt | HookEvent::AfterTool => {
             facts["withOwnLocks"] = json!(true);
@@ -195,7 +196,7 @@ pub(super) fn ask_broker(
             facts["withOwnLocks"] = Value::Null;
             facts["userPrompted"] = Value::Null;
             work.send_reports(client, &facts);
-            Ok(work.show(&value, &hook_text::mail(&value)))
+            Ok(work.show(&value, hook_text::mail(&value)))
         }
     }
 }
@@ -270,18 +271,18 @@ fn answer_stop(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Re
     let mail = hook_text::mail(&value);
     if dialect.reason_is_prompt {
         let has_changed = work.reports.iter().any(ChangeReport::blames_session);
-        let reasons = [(has_changed, FILES_CHANGED), (!mail.is_empty(), MAIL_CAME)];
+        let reasons = [(has_changed, FILES_CHANGED), (!mail.text.is_empty(), MAIL_CAME)];
         let reasons: Vec<&str> = reasons.iter().filter(|(holds, _)| *holds).map(|(_, reason)| *reason).collect();
         let text = || (dialect.go_on)(&reasons.join(" ")).to_string();
         return Ok((!reasons.is_empty()).then(|| HookReply { text: text(), shown: Value::Null }));
     }
     let reports = work.reports.iter().map(ChangeReport::text);
-    let parts: Vec<String> = reports.chain([mail]).filter(|part| !part.is_empty()).collect();
+    let parts: Vec<String> = reports.chain([mail.text]).filter(|part| !part.is_empty()).collect();
     let text = || (dialect.go_on)(&parts.join("\n\n")).to_string();
-    Ok((!parts.is_empty()).then(|| HookReply { text: text(), shown: shown_mail(&value) }))
+    Ok((!parts.is_empty()).then(|| HookReply { text: text(), shown: read_mail(&value, &mail.shown) }))
 }
 
 /// The arguments of `inbox.mark_read` for the mail that an answer shows.
-fn shown_mail(value: &Value) -> Value {
-    json!({ "as": value["you"]["id"], "items": hook_text::shown(value) })
+fn read_mail(value: &Value, shown: &[String]) -> Value {
+    json!({ "as": value["you"]["id"], "items": shown })
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 /// report what went wrong.
 const MORE_WITHIN: Duration = Duration::from_secs(3);
 
-/// How many bytes to read at once.
-const BUFFER_SIZE: usize = 1 << 16;
+/// How many bytes to read at once. A larger buffer would cost a page fault for each of its pages.
+const BUFFER_SIZE: usize = 1 << 14;
 
 /// Standard input, which fails if no more input comes in time.
 struct TimedStdin(StdinLock<'static>);

@@ -1,7 +1,7 @@
 //! Messages, as rows in the database. There is one row per recipient. It contains the state of the message for that
 //! recipient.
 
-use super::named_columns::{NamedColumns, placeholder, update_row, write_row};
+use super::named_columns::{ColumnOrder, NamedColumns, placeholder, update_row, write_row};
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
 use crate::base::ids::{MeshUrl, PeerId};
@@ -89,7 +89,10 @@ fn by_key() -> String {
 }
 
 fn read_row(row: &Row<'_>) -> rusqlite::Result<Message> {
-    let mut row = NamedColumns::of(row);
+    read_columns(NamedColumns::of(row))
+}
+
+fn read_columns(mut row: NamedColumns<'_, '_>) -> rusqlite::Result<Message> {
     Ok(Message {
         seq: row.get("seq")?,
         sender: row.get::<String>("sender_id")?.into(),
@@ -218,7 +221,9 @@ impl Store {
             size += row.as_ref().map_or(0, |message| message.body.len().max(1));
             fits
         };
-        let rows = query.query_map(params_from_iter(values), read_row)?;
+        let mut order = ColumnOrder::default();
+        let read = |row: &Row<'_>| read_columns(NamedColumns::of_one(row, &mut order));
+        let rows = query.query_map(params_from_iter(values), read)?;
         Ok(rows.take_while(fits).collect::<rusqlite::Result<_>>()?)
     }
 

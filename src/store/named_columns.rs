@@ -10,20 +10,50 @@ pub(super) struct NamedColumns<'row, 'statement> {
     row: &'row Row<'statement>,
     /// The position of the column that is probably read next.
     next: usize,
+    /// What was learned from the rows before, and how many columns of this row have been read.
+    order: Option<(&'row mut ColumnOrder, usize)>,
 }
+
+/// The columns of a query in the order in which the first row was read: the name and the position of each. The other
+/// rows are read by the same code, so the address of a name shows that it is the same name, and no texts are compared.
+#[derive(Debug, Default)]
+pub(super) struct ColumnOrder(Vec<(&'static str, usize)>);
 
 impl<'row, 'statement> NamedColumns<'row, 'statement> {
     pub(super) fn of(row: &'row Row<'statement>) -> Self {
-        NamedColumns { row, next: 0 }
+        NamedColumns { row, next: 0, order: None }
+    }
+
+    /// The columns of one of several rows of a query.
+    pub(super) fn of_one(row: &'row Row<'statement>, order: &'row mut ColumnOrder) -> Self {
+        NamedColumns { row, next: 0, order: Some((order, 0)) }
     }
 
     /// The value in the column of this name.
-    pub(super) fn get<T: FromSql>(&mut self, name: &str) -> rusqlite::Result<T> {
+    pub(super) fn get<T: FromSql>(&mut self, name: &'static str) -> rusqlite::Result<T> {
+        let Some((order, n_read)) = &mut self.order else {
+            let at = self.find(name)?;
+            return self.row.get(at);
+        };
+        let n = *n_read;
+        *n_read += 1;
+        if let Some((_, at)) = order.0.get(n).filter(|(known, _)| std::ptr::eq(*known, name)) {
+            return self.row.get(*at);
+        }
+        let at = self.find(name)?;
+        if let Some((order, _)) = &mut self.order {
+            order.0.truncate(n);
+            order.0.push((name, at));
+        }
+        self.row.get(at)
+    }
+
+    fn find(&mut self, name: &str) -> rusqlite::Result<usize> {
         let query = self.row.as_ref();
         let is_next = query.column_name(self.next).is_ok_and(|next| next == name);
         let at = if is_next { self.next } else { query.column_index(name)? };
         self.next = at + 1;
-        self.row.get(at)
+        Ok(at)
     }
 }
 
@@ -91,5 +121,16 @@ mod tests {
         };
         let found = db.query_row("SELECT 1 AS a, 2 AS b, 3 AS c", [], read).unwrap();
         assert_eq!(found, ([1, 2, 3], [3, 1, 3, 2]));
+        let mut order = ColumnOrder::default();
+        let read = |row: &Row<'_>| {
+            let mut row = NamedColumns::of_one(row, &mut order);
+            let a: i64 = row.get("a")?;
+            // The second row has another order of reading than the first and the third.
+            let first = if a == 2 { row.get::<i64>("c")? } else { row.get("b")? };
+            Ok((a, first, row.get::<i64>("c")?))
+        };
+        let mut rows = db.prepare("SELECT 1 AS a, 10 AS b, 7 AS c UNION ALL VALUES (2, 20, 7), (3, 30, 7)").unwrap();
+        let found: Vec<_> = rows.query_map([], read).unwrap().flatten().collect();
+        assert_eq!(found, [(1, 10, 7), (2, 7, 7), (3, 30, 7)]);
     }
 }
