@@ -14,7 +14,7 @@ use support::{Place, Session, until};
 
 const SECRET: &str = "correct horse battery staple";
 
-/// Meshes on this machine; each links to those whose numbers are given.
+/// Starts several meshes on this machine. `links` lists, for each mesh, the numbers of the meshes that it links to.
 fn meshes<const N: usize>(links: [&[usize]; N]) -> [Place; N] {
     let places: Vec<Place> = (0..N).map(|_| Place::new().with("SLM_MESH_SHARED_SECRET", SECRET)).collect();
     let urls: Vec<String> = places.iter().map(url).collect();

@@ -115,7 +115,7 @@ fn check_hubs(settings: &Settings) -> Check {
         match n_hubs {
             0 => "no hub answers".into(),
             1 => "1 hub answers; slm-mesh hubs shows it".to_owned(),
-            n => format!("{n} hubs answer; slm-mesh hubs lists them"),
+            n => format!("{n} hubs answer; list them with slm-mesh hubs"),
         },
     )
 }

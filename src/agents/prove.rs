@@ -109,11 +109,8 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
         proofs.push(Proof { claim, why });
     };
     let first = play(script.prompt, &free).map(|output| output.trim().is_empty());
-    add(
-        "the first prompt registers the session, and a hook that has nothing to report prints nothing",
-        first,
-        "the hook printed something",
-    );
+    let claim = "the first prompt registers the session, and a hook that has nothing to report prints nothing";
+    add(claim, first, "the hook printed something");
     let name = scratch.name_of_session(agent)?;
     let send = |scratch: &mut Scratch, text: &str| {
         scratch.ask("send", json!({ "to": name, "message": text, "key": text })).map(|_| ()).map_err(|error| error.text)
@@ -121,11 +118,8 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
     let shows = |output: Result<String, String>, word: &str| output.map(|output| output.contains(word));
 
     let output = send(&mut scratch, "word-before-a-prompt").and_then(|()| play(script.prompt, &free));
-    add(
-        "mail reaches the model with a prompt",
-        shows(output, "word-before-a-prompt"),
-        "the hook did not show the mail",
-    );
+    let claim = "mail reaches the model with a prompt";
+    add(claim, shows(output, "word-before-a-prompt"), "the hook did not show the mail");
     let output = send(&mut scratch, "word-in-mid-turn").and_then(|()| play(script.tool, &free));
     if dialect.unheard.contains(&HookKind::AfterTool) {
         let claim = "mail that arrives during a turn waits for a prompt, because the agent drops the output of hooks \
@@ -142,10 +136,10 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
     let denied = output.map(|output| output.contains("deny") && output.contains("proof-of-a-lock"));
     add("an edit of a file that somebody else locked is denied, with the reason", denied, "the hook allowed the edit");
     let passed = play(script.edit, &free).map(|output| output.trim().is_empty());
-    add("an edit of a free file passes", passed, "the hook printed something");
+    add("an edit of a file that nobody holds is allowed", passed, "the hook printed something");
     let locks = scratch.ask("lock.query", json!({})).map_err(|error| error.text);
     let has_both = locks.map(|value| value["locks"].as_array().is_some_and(|locks| locks.len() == 2));
-    add("an edit of a free file locks the file for the session", has_both, "no lock was taken");
+    add("an edit of a file that nobody holds locks the file for the session", has_both, "no lock was taken");
     // Some agents treat the reason to continue as a prompt. In these agents, the hook of that prompt shows the mail.
     let go_on = |output: String| {
         if output.contains(MAIL_CAME) { Ok(output + &play(script.prompt, &free)?) } else { Ok(output) }

@@ -91,7 +91,8 @@ impl Environment {
         if self.is_project { agent.files.project } else { agent.files.user }
     }
 
-    /// The directory that an environment variable or the home directory determines; `None` if the variable is not set.
+    /// Returns the directory that an environment variable names, or one below the home directory. `None` if the
+    /// variable is not set.
     fn directory_at(&self, directory: Directory) -> Option<PathBuf> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         match directory {

@@ -193,7 +193,7 @@ mod tests {
             let document: DocumentMut = with.parse().unwrap();
             assert!(is_current(&document, KEY, "/bin/slm-mesh"), "{with}");
             assert!(!with.contains("npx") && !with.contains("url") && !with.contains("env"), "{with}");
-            assert_eq!(remove(text, KEY).unwrap(), text, "it is not ours to take out");
+            assert_eq!(remove(text, KEY).unwrap(), text, "the entry is not ours, so it stays");
         }
     }
 

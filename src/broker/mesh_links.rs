@@ -338,7 +338,7 @@ impl LinkThread {
         Ok((roster, marks))
     }
 
-    /// Posts each message and each question about receipts that the event loop passes on.
+    /// Posts what the event loop passes on: messages, and questions about receipts.
     fn post_messages(&self, outbox: &Receiver<Outgoing>) {
         let agent = http_agent();
         while let Ok(outgoing) = outbox.recv() {

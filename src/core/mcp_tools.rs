@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 /// The texts and hints of a tool. The arguments of a tool come from its operations.
 #[derive(Debug)]
 pub struct Tool {
-    /// The noun of the tool. In MCP, the tool's name has the prefix `mesh_`.
+    /// The tool's name without the prefix `mesh_`: what the tool acts on, such as `lock`.
     pub noun: &'static str,
     /// The title that people see.
     pub title: &'static str,
@@ -62,7 +62,7 @@ pub const TOOLS: &[Tool] = &[
     Tool {
         noun: "state",
         title: "Shared State",
-        about: "Share small values with all agents under keys: decisions, ports, progress. Each entry has a version; \
+        about: "Share small values with all agents, each under a key: decisions, ports, progress. Each entry has a version; \
                 `set` with `expect` changes an entry only if it still has the version that you read. Store no secrets.",
         default: None,
         hints: [false, true, false],

@@ -108,8 +108,9 @@ impl Store {
             let (seq, body) = (row.get(SEQ)?, row.get_ref(BODY)?.as_str().map_err(rusqlite::Error::from)?);
             n_rows += 1;
             n_bytes += body.len();
-            // Two parts of the query find a message that a peer sent to itself, so the second row is skipped here. If
-            // one part left such messages out, SQLite might read any number of rows before it found one to return.
+            // The query has a part for the sender and one for the recipient. Both find a message that a peer sent to
+            // itself, so its second row is skipped here. If one part left such messages out, SQLite might read any
+            // number of rows before it found one to return.
             if last == Some(seq) {
                 continue;
             }

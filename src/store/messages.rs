@@ -298,8 +298,8 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Deletes at most `limit` messages that are older than `before`. Returns how many were deleted, and the recipient of
-    /// each deleted message that was unread.
+    /// Deletes at most `limit` messages that are older than `before`. Returns how many were deleted, and the recipient
+    /// of each deleted message that was unread.
     pub fn prune_messages(&mut self, before: i64, limit: i64) -> StoreResult<(usize, Vec<String>)> {
         let sql = "SELECT seq, sender, recipient, state, (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id FROM message \
                    WHERE created < ?1 ORDER BY seq LIMIT ?2";

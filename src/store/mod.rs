@@ -148,8 +148,8 @@ fn pages(db: &Connection, bytes: i64) -> StoreResult<i64> {
 }
 
 /// The size of the pages of a new database, in bytes. A change writes each page that it touches to the log, so small
-/// pages make it cheaper: with 2 KiB, a message takes a sixth less time than with SQLite's 4 KiB. With 1 KiB, the larger
-/// number of pages costs as much as their size saves.
+/// pages make it cheaper: with 2 KiB, a message takes a sixth less time than with SQLite's 4 KiB. With 1 KiB, the
+/// larger number of pages costs as much as their size saves.
 const PAGE_BYTES: i64 = 2048;
 /// From this length on, the writer copies the rest of the log after each run of the checkpointer.
 const LONG_LOG_BYTES: i64 = 12 << 20;

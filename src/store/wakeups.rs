@@ -1,5 +1,5 @@
-//! Attempts to wake sessions, as rows in the database. An attempt is part of a message's receipt and is kept as
-//! long as the message.
+//! Rows of the database that record each attempt to wake a session. An attempt is part of a message's receipt and is
+//! kept as long as the message.
 
 use super::named_columns::{placeholder, write_row};
 use super::{Store, StoreResult};

@@ -120,8 +120,8 @@ impl HolderRecords {
         self.records.drain(..n_too_many);
     }
 
-    /// Writes the records if they changed. Otherwise only notes that they are in use, because a file of records that
-    /// nobody has used for an hour is removed.
+    /// Writes the records if they changed. If they did not, only renews the time of the file, because the file is removed
+    /// once this time is an hour old.
     pub fn save(mut self) {
         let text = text(&self.records);
         if text == self.was {

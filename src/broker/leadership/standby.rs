@@ -86,7 +86,7 @@ impl<L: ReplicatedLog> Standby<L> {
     /// longer store entries. If there is no log yet, this hub begins one, with the id that `new_log` returns.
     ///
     /// # Errors
-    /// As for [`Standby::follow`]. After an error, this hub does not lead.
+    /// The same as those of [`Standby::follow`]. After an error, this hub does not lead.
     pub fn take_over(
         mut self,
         store: &mut Store,

@@ -331,7 +331,7 @@ fn the_user_reads_every_message_and_takes_only_their_own() {
     };
     let n = model.mail.len();
     model.add_messages(&json!({ "messages": [row(&id, None, 5), row("answer", Some(&id), 7)] }));
-    assert_eq!(key_actions::show_more(&mut model, &id), None, "to look at the mail of others marks nothing");
+    assert_eq!(key_actions::show_more(&mut model, &id), None, "looking at the mail of others marks nothing as read");
     let lines = shown(&model, 80, 24);
     assert_eq!(
         (lines[5].clone(), lines[11].clone(), model.mail.len()),

@@ -49,7 +49,7 @@ pub static SEND: Op = Op {
         Arg::new("message", ArgKind::Text { min: 1, max: limits::PAYLOAD_MAX }, "The message")
             .required()
             .at(CliPlace::Rest),
-        Arg::new("type", ArgKind::Choice(MessageType::WORDS), "Message type, text by default; json must be valid JSON"),
+        Arg::new("type", ArgKind::Choice(MessageType::WORDS), "Type of the message, text by default; a message of type json must be valid JSON"),
         Arg::new("replyTo", WORD, "Id of the message that you answer; this also acknowledges that message")
             .placeholder("ID"),
         Arg::new("key", WORD, "Idempotency key: a repeated key sends nothing and returns the first receipt")

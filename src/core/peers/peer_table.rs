@@ -1,7 +1,7 @@
 //! The table of peers: their order, their ids, and the times at which their state changes without an event.
 //!
-//! **Invariant:** finding a peer, the clients of the old HTTP API, the peers of linked meshes, or the next deadline takes
-//! no longer with five thousand other peers than with five.
+//! **Invariant:** with five thousand peers, it takes no longer than with five to find one peer, the clients of the old
+//! HTTP API, the peers of linked meshes, or the next deadline.
 
 use super::Peer;
 use crate::base::ids::PeerId;

@@ -28,7 +28,7 @@ impl SharedState {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the threads that wait for a change that the state has changed.
+    /// Wakes the threads that wait for a change of the state.
     pub fn announce_change(&self) {
         // While a broker is connected, no thread waits for changes, and the system call would be wasted.
         if self.lock().n_waiting > 0 {

@@ -240,7 +240,7 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
 /// Whether a line of a watch says that the member ended the watch. The member then leaves the connection open, so only
 /// this line shows it.
 fn is_cancelled(line: &[u8]) -> bool {
-    // Lines with entries are long, so they need not be parsed.
+    // A longer line contains entries and does not say this, so the line is not parsed.
     line.len() < CANCELLATION_MAX && first_value(line)["result"]["canceled"] == true
 }
 
