@@ -34,7 +34,9 @@ impl Peers {
         mut row: PeerRow,
         now: i64,
     ) -> Result<PeerRow, Error> {
-        let is_named = !row.name.is_empty() && row.name != AUTO;
+        let is_auto = row.name == AUTO;
+        let is_named = !row.name.is_empty() && !is_auto;
+        row.name = untrusted_text::plain_name(&row.name);
         let same = |peer: &&Peer| {
             !peer.row.online
                 && (&peer.row.name, &peer.row.project, &peer.row.agent) == (&row.name, &row.project, &row.agent)
@@ -47,7 +49,9 @@ impl Peers {
                 self.new_id()
             }
         };
-        row.name = if row.name == AUTO { auto_name(&row.id) } else { untrusted_text::plain_name(&row.name) };
+        if is_auto {
+            row.name = auto_name(&row.id);
+        }
         row.host = self.settings.host.clone();
         (row.first_seen, row.last_seen, row.online) = (now, now, true);
         // The peer counts as new, so it moves behind all older peers.
