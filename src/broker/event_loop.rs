@@ -109,7 +109,7 @@ pub struct EventLoop {
     pub context: LoopContext,
     /// The clock from which each turn gets its time.
     pub clock: Clock,
-    /// When the turn got its time. Reading this clock takes no system call, in contrast to the other.
+    /// When the turn got its time. Unlike `clock`, this clock is read without a system call.
     pub turn_began: Instant,
     /// The lock, the socket and the other files that make this process the broker of its data directory.
     pub runtime_files: RuntimeFiles,

@@ -22,8 +22,7 @@ pub const HUNG_UP_SHARE: Duration = Duration::from_micros(300);
 /// little time would be left for calls if a turn served only a few of them.
 pub const LOGGED_TURN_SHARE: Duration = Duration::from_millis(4);
 
-/// If a client was served within this time, the time counts as its work. It may include the time of another program, but
-/// this error is as small as the time.
+/// If a client was served within this time, the whole time counts as its work, even if another program ran in it.
 const BRIEF: Duration = Duration::from_micros(200);
 
 /// Measures the work for the clients of one turn. A client that is served for long is charged only for the CPU time of
