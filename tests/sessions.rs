@@ -349,6 +349,36 @@ fn calls_in_flight_are_answered_when_the_client_closes_its_end() {
 }
 
 #[test]
+fn sessions_that_are_restarted_while_the_broker_is_busy_keep_their_names_and_ids() {
+    let place = Place::new();
+    place.ok(&["start", "--detach"]);
+    let attach = |n: usize| json!({ "agent": "codex", "project": format!("/p{n}"), "pid": 1 });
+    let mut sessions: Vec<Socket> = (0..100).map(|_| place.socket()).collect();
+    let before: Vec<Value> =
+        sessions.iter_mut().enumerate().map(|(n, socket)| socket.call("attach", attach(n))["result"].clone()).collect();
+    // Until the broker continues, the last requests of the sessions and those of their successors wait for it.
+    let pid = place.broker_pid().unwrap().to_string();
+    let signal = |signal: &str| assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    let stat = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    signal("-STOP");
+    until("the broker is stopped", || stat().contains(") T "));
+    // The broker has more requests to serve than one turn allows, and then notes the ends in the order of the
+    // connections. The session that connected last is the first to return.
+    for session in &mut sessions {
+        (0..20).for_each(|_| _ = session.ask("state.list", json!({})));
+    }
+    drop(sessions);
+    let mut restarted: Vec<Socket> = before.iter().map(|_| place.socket()).collect();
+    for (socket, n) in restarted.iter_mut().zip((0..before.len()).rev()) {
+        socket.ask("attach", attach(n));
+    }
+    signal("-CONT");
+    for (socket, before) in restarted.iter_mut().zip(before.iter().rev()) {
+        assert_eq!(socket.read().unwrap()["result"]["you"], before["you"]);
+    }
+}
+
+#[test]
 fn a_session_acts_only_as_itself() {
     let place = Place::new();
     let mut victim = place.session(CODEX, "api");

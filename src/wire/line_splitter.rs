@@ -12,6 +12,8 @@ pub struct LineBuffer {
     start: usize,
     /// The bytes from `start` to this position contain no line end.
     searched: usize,
+    /// Where the line starts that was returned last.
+    returned: usize,
 }
 
 /// The error for a line that is longer than [`LINE_MAX`].
@@ -48,8 +50,14 @@ impl LineBuffer {
         };
         let start = std::mem::replace(&mut self.start, end + 1);
         self.searched = self.start;
+        self.returned = start;
         let line = &self.bytes[start..end];
         Ok(Some(line.strip_suffix(b"\r").unwrap_or(line)))
+    }
+
+    /// Puts back the line that was returned last, so that it is returned again. After a push, it is too late for this.
+    pub fn put_back_line(&mut self) {
+        (self.start, self.searched) = (self.returned, self.returned);
     }
 
     /// Skips the bytes of an overlong line that have arrived so far. Returns whether the end of this line was reached.
@@ -88,6 +96,19 @@ mod tests {
         }
         assert_eq!(got, ["one", "two", ""]);
         assert!(!lines.is_empty());
+    }
+
+    #[test]
+    fn a_line_that_is_put_back_is_returned_again() {
+        let mut lines = LineBuffer::default();
+        lines.push(b"one\ntwo\nthr");
+        for expected in [Some(&b"one"[..]), Some(b"two")] {
+            assert_eq!(lines.next_line(), Ok(expected));
+            lines.put_back_line();
+            assert_eq!(lines.next_line(), Ok(expected));
+        }
+        assert_eq!(lines.next_line(), Ok(None));
+        assert_eq!(lines.unread(), b"thr");
     }
 
     #[test]

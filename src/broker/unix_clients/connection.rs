@@ -34,7 +34,7 @@ enum Responsiveness {
 /// The client's position in the order of service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServiceRank {
-    /// The client has closed its side. It is served first. So if the client reconnects in the same turn, its old
+    /// The client has closed its side. It is served first, because a session that reconnects waits until its old
     /// connection no longer acts for its peer.
     HungUp,
     /// The client has waited too long, and longer than all others. It is served now, so that no client waits forever.

@@ -222,14 +222,14 @@ impl UnixClients {
     pub fn serve(&mut self, context: &mut LoopContext) {
         self.turn += 1;
         let now = context.now;
-        let order = self.service_order();
-        if !order.is_empty() {
-            self.serve_in_order(context, &order);
-        }
         for token in &self.busy {
             if let Some(connection) = self.connections.get_mut(token).filter(|conn| conn.is_done()) {
                 detach(*token, connection, context);
             }
+        }
+        let order = self.service_order();
+        if !order.is_empty() {
+            self.serve_in_order(context, &order);
         }
         if let Some(n) = self.n_refused.take_report(now) {
             match n {
@@ -244,19 +244,33 @@ impl UnixClients {
         let n_hung_up = order.partition_point(|(rank, _)| *rank == ServiceRank::HungUp);
         let (hung_up, others) = order.split_at(n_hung_up);
         let mut meter = WorkMeter::start();
-        for (clients, share) in [(hung_up, HUNG_UP_SHARE), (others, share)] {
-            let began = Instant::now();
-            let mut is_answer_waiting = false;
-            for (rank, token) in clients {
-                // Answers are sent at the end of the turn. So once a quick client has been served, clients that are
-                // expected to take long wait for the next turn.
-                if began.elapsed() >= share || is_answer_waiting && self.is_costly(*token) {
-                    break;
-                }
-                self.serve_client(context, *token, *rank, &mut meter);
-                is_answer_waiting |= !self.is_costly(*token);
+        let began = Instant::now();
+        for (rank, token) in hung_up {
+            if began.elapsed() >= HUNG_UP_SHARE {
+                break;
             }
+            self.serve_client(context, *token, *rank, false, &mut meter);
         }
+        let may_begin = !self.has_unserved_ends(context);
+        let began = Instant::now();
+        let mut is_answer_waiting = false;
+        for (rank, token) in others {
+            // Answers are sent at the end of the turn. So once a quick client has been served, clients that are
+            // expected to take long wait for the next turn.
+            if began.elapsed() >= share || is_answer_waiting && self.is_costly(*token) {
+                break;
+            }
+            self.serve_client(context, *token, *rank, may_begin, &mut meter);
+            is_answer_waiting |= !self.is_costly(*token);
+        }
+    }
+
+    /// Whether a session has hung up that still acts for its peer, because it has not been served to its end.
+    fn has_unserved_ends(&self, context: &LoopContext) -> bool {
+        self.busy.iter().any(|token| {
+            let is_it = |conn: &ClientConnection| conn.is_half_closed() && conn.wants_turn();
+            self.connections.get(token).is_some_and(is_it) && context.mesh.is_attached(*token)
+        })
     }
 
     fn is_costly(&self, token: u64) -> bool {
@@ -279,10 +293,18 @@ impl UnixClients {
         order
     }
 
-    fn serve_client(&mut self, context: &mut LoopContext, token: u64, rank: ServiceRank, meter: &mut WorkMeter) {
+    /// Serves a client. If `may_begin` is false, requests that may begin a session wait for the next turn.
+    fn serve_client(
+        &mut self,
+        context: &mut LoopContext,
+        token: u64,
+        rank: ServiceRank,
+        may_begin: bool,
+        meter: &mut WorkMeter,
+    ) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
         let (buffer, began) = (&mut self.buffer, Instant::now());
-        let served = catch_unwind(AssertUnwindSafe(|| requests::serve(context, token, connection, buffer)));
+        let served = catch_unwind(AssertUnwindSafe(|| requests::serve(context, token, connection, may_begin, buffer)));
         let start = connection.note_served(meter.work(began.elapsed()), self.turn, self.queue_time);
         // The clock of the queue does not move for a client that is served before its turn.
         if matches!(rank, ServiceRank::Queued(_)) {

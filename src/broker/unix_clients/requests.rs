@@ -22,8 +22,16 @@ const AS_MAX: usize = 256;
 /// If a method is unknown, the error shows this many characters of its name.
 const METHOD_SHOWN: usize = 60;
 
-/// Reads what a client has sent, and serves as much of it as one turn allows.
-pub fn serve(context: &mut LoopContext, token: u64, connection: &mut ClientConnection, buffer: &mut [u8]) {
+/// Reads what a client has sent, and serves as much of it as one turn allows. If `may_begin` is false, a request that
+/// may begin a session waits for the next turn. For such a request, the mesh looks for a session that has ended, so the
+/// ends of earlier sessions must be known first. A session whose own end is to be served does not wait.
+pub fn serve(
+    context: &mut LoopContext,
+    token: u64,
+    connection: &mut ClientConnection,
+    may_begin: bool,
+    buffer: &mut [u8],
+) {
     if connection.is_backpressured() || connection.is_closed() && !connection.has_more {
         return;
     }
@@ -38,6 +46,7 @@ pub fn serve(context: &mut LoopContext, token: u64, connection: &mut ClientConne
         }
     }
     connection.has_more = false;
+    let may_begin = may_begin || connection.is_half_closed() && context.mesh.is_attached(token);
     let began = Instant::now();
     for n_served in 0.. {
         if connection.is_closed() && connection.input.is_empty() {
@@ -57,8 +66,19 @@ pub fn serve(context: &mut LoopContext, token: u64, connection: &mut ClientConne
                 return connection.close();
             }
         };
+        if !may_begin && message.as_ref().is_ok_and(may_begin_session) {
+            connection.input.put_back_line();
+            connection.has_more = true;
+            return;
+        }
         serve_message(context, token, connection, message);
     }
+}
+
+/// Whether this message may begin a session: an attach, or a call of a hook.
+fn may_begin_session(message: &RpcMessage) -> bool {
+    let (RpcMessage::Request { method, .. } | RpcMessage::Notification { method, .. }) = message else { return false };
+    core::op(method).is_some_and(|op| std::ptr::eq(op, &ATTACH) || op.actor == Auth::Hook)
 }
 
 fn serve_message(
