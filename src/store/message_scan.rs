@@ -261,14 +261,14 @@ fn read_scanned<'a>(
 #[cfg(test)]
 mod tests {
     use super::super::Message;
-    use super::super::schema::{MIGRATIONS, migrate};
+    use super::super::schema::upgrade;
     use super::*;
     use rusqlite::{Connection, StatementStatus};
 
     #[test]
     fn replies_of_an_older_database_have_their_conversation() {
         let mut old = Connection::open_in_memory().unwrap();
-        migrate(&mut old, &MIGRATIONS[..8]).unwrap();
+        upgrade(&mut old, 0..8).unwrap();
         // Messages 2 and 3 answer 1; 4 answers 3; 6 answers a message that no longer exists; 7 answers 6.
         for (seq, reply_to) in
             [(1, None), (2, Some(1)), (3, Some(1)), (4, Some(3)), (5, None), (6, Some(0)), (7, Some(6))]

@@ -209,7 +209,7 @@ impl Store {
         db.pragma_update(None, "temp_store", "MEMORY")?;
         db.pragma_update(None, "journal_size_limit", 16 << 20)?;
         db.pragma_update(None, "wal_autocheckpoint", pages(&db, LONGEST_LOG_BYTES)?)?;
-        migrate(&mut db, MIGRATIONS)?;
+        migrate(&mut db)?;
         let counters = counters::read_counters(&db)?;
         Ok(Store {
             db,
@@ -409,7 +409,7 @@ mod tests {
     #[test]
     fn messages_of_an_older_database_are_still_there() {
         let mut old = Connection::open_in_memory().unwrap();
-        migrate(&mut old, &MIGRATIONS[..3]).unwrap();
+        schema::upgrade(&mut old, 0..3).unwrap();
         for (seq, (sender, recipient, state)) in [("7", "b", 2), ("b", "7", 0), ("7", "c", 1)].iter().enumerate() {
             let sql =
                 "INSERT INTO message VALUES (?1,?2,?3,'','text','text',NULL,'k',5,NULL,?4,NULL,0,NULL,NULL,NULL,NULL)";

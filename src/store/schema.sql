@@ -1,0 +1,73 @@
+-- The tables of a new database, as the numbered files in `migrations` would leave them; a test compares the two.
+-- Times are in milliseconds since the epoch. Sequence numbers only grow.
+
+CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+-- The highest numbers given out so far, and how many rows there are.
+CREATE TABLE counters(
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  message_last INTEGER NOT NULL, event_last INTEGER NOT NULL, token_last INTEGER NOT NULL,
+  messages INTEGER NOT NULL, unread INTEGER NOT NULL, events INTEGER NOT NULL);
+INSERT INTO counters VALUES (1, 0, 0, 0, 0, 0, 0);
+
+-- `agent_pid` and `agent_start` together identify the agent process whose hooks or verbs registered a session.
+CREATE TABLE peer(
+  id TEXT PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, agent TEXT NOT NULL,
+  project TEXT NOT NULL, git_root TEXT, git_branch TEXT, repo TEXT, summary TEXT NOT NULL,
+  host TEXT NOT NULL, pid INTEGER NOT NULL, push_socket TEXT, session_key TEXT NOT NULL,
+  first_seen INTEGER NOT NULL, last_seen INTEGER NOT NULL, online INTEGER NOT NULL, mesh_url TEXT,
+  agent_pid INTEGER, agent_start INTEGER, transcript TEXT);
+
+-- Messages refer to their peers by number: in an index, an id of 36 bytes needs ten times as much room, and a commit
+-- writes every page that it changes.
+CREATE TABLE peer_number(num INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
+
+-- `thread` is the first message of the conversation to which a reply belongs; null for a message that is no reply.
+CREATE TABLE message(
+  seq INTEGER PRIMARY KEY, sender INTEGER NOT NULL, recipient INTEGER NOT NULL, recipient_group TEXT NOT NULL,
+  type TEXT NOT NULL, body TEXT NOT NULL, reply_to INTEGER, key TEXT,
+  created INTEGER NOT NULL, expires INTEGER,
+  state INTEGER NOT NULL, channel TEXT, bytes_read INTEGER NOT NULL,
+  offered INTEGER, read INTEGER, acked INTEGER, pushed INTEGER, mesh_url TEXT, rejection TEXT, thread INTEGER);
+
+-- A new message is only in the index of the unread messages, where a hundred recipients share a few pages. It gets into
+-- the indexes of the history when it is read, together with the messages that are read at the same time.
+CREATE INDEX message_unread ON message(recipient) WHERE state < 2;
+CREATE INDEX message_box ON message(recipient) WHERE state >= 2;
+CREATE INDEX message_pair ON message(recipient, sender) WHERE state >= 2;
+CREATE INDEX message_sent ON message(sender);
+CREATE INDEX message_key ON message(sender, key) WHERE key IS NOT NULL;
+CREATE INDEX message_expiry ON message(expires) WHERE expires IS NOT NULL AND state < 2;
+CREATE INDEX message_thread ON message(thread) WHERE thread IS NOT NULL;
+-- The history of one channel. The name of a channel begins with #, so other messages are not in this index.
+CREATE INDEX message_channel ON message(recipient_group) WHERE recipient_group >= '#' AND recipient_group < '$';
+
+-- Attempts to wake a session because of a message: the channel that was used, and the outcome.
+CREATE TABLE wakeup(
+  seq INTEGER NOT NULL, at INTEGER NOT NULL, channel TEXT NOT NULL, outcome TEXT NOT NULL,
+  PRIMARY KEY (seq, at, channel)) WITHOUT ROWID;
+
+-- The members of each channel. A channel exists while it has members.
+CREATE TABLE channel_member(
+  channel TEXT NOT NULL, peer TEXT NOT NULL, joined INTEGER NOT NULL, PRIMARY KEY (channel, peer)) WITHOUT ROWID;
+
+-- The value of a deleted entry is null.
+CREATE TABLE state(
+  namespace TEXT NOT NULL, key TEXT NOT NULL, value TEXT, version INTEGER NOT NULL,
+  by TEXT NOT NULL, updated INTEGER NOT NULL, expires INTEGER, PRIMARY KEY (namespace, key));
+CREATE INDEX state_expiry ON state(expires) WHERE expires IS NOT NULL;
+CREATE INDEX state_gone ON state(updated) WHERE value IS NULL;
+
+-- `owner` is 'peer', 'turn', or 'command:' and the key of a command.
+CREATE TABLE lock(
+  token INTEGER NOT NULL, path TEXT NOT NULL, holder TEXT NOT NULL, owner TEXT NOT NULL,
+  reason TEXT NOT NULL, host TEXT NOT NULL, repo TEXT, repo_path TEXT, all_worktrees INTEGER NOT NULL,
+  granted INTEGER NOT NULL, expires INTEGER NOT NULL, PRIMARY KEY (token, path));
+
+-- `state_key` is the entry of the shared state whose value the event shows, so that the event can be found when the
+-- entry is deleted.
+CREATE TABLE event(
+  seq INTEGER PRIMARY KEY, type TEXT NOT NULL, by TEXT NOT NULL, at INTEGER NOT NULL,
+  payload TEXT NOT NULL, state_key TEXT);
+CREATE INDEX event_type ON event(type);
+CREATE INDEX event_state ON event(state_key) WHERE state_key IS NOT NULL;
