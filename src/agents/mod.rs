@@ -26,7 +26,7 @@ pub mod prove;
 mod server_trial_start;
 mod replaced_by_git;
 pub mod safe_write;
-pub mod session_shield;
+pub mod shield_shell_commands;
 pub mod setup;
 pub mod setup_environment;
 pub mod setup_records;

@@ -3,9 +3,9 @@
 use super::print_line;
 use crate::agents::agent_list_setting::set_agents;
 use crate::agents::prove::NOT_PROVEN;
-use crate::agents::session_shield::SessionShield;
 use crate::agents::setup::{self, SetupStep};
 use crate::agents::setup_environment::Environment;
+use crate::agents::shield_shell_commands::SessionShield;
 use crate::agents::{doctor, prove, shield_support};
 use crate::base::error::{Error, ErrorKind};
 use crate::known_agents::{AGENTS, Agent, shieldable, wakeable};

@@ -1,6 +1,6 @@
 //! The stream of lines to a broker: a Unix socket on this machine, or an encrypted connection to a hub.
 
-use crate::remote::guest_stream::GuestStream;
+use crate::remote::encrypted_stream_to_hub::HubStream;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,7 +13,7 @@ pub enum BrokerStream {
     /// A stream to the broker of this machine, or to a process that forwards the lines.
     Socket(UnixStream),
     /// A stream to a hub.
-    Hub(GuestStream),
+    Hub(HubStream),
 }
 
 impl BrokerStream {

@@ -2,7 +2,7 @@
 //! carries lines.
 
 use super::auth::{GuestHandshake, NetworkKey, NoiseChannel};
-use super::guest_stream::GuestStream;
+use super::encrypted_stream_to_hub::HubStream;
 use super::socket_to_hub::HubSocket;
 use super::{GUEST_PATH, HANDSHAKE_MS, SUBPROTOCOL, websocket_config};
 use crate::base::error::{Error, ErrorKind};
@@ -44,7 +44,7 @@ pub fn connect(
     secret: &str,
     jitter: u64,
     second_opinion: Option<SecondOpinion>,
-) -> Result<GuestStream, Error> {
+) -> Result<HubStream, Error> {
     let hub = HubAddress { host, port };
     let key = NetworkKey::derive(secret).map_err(|error| hub.unreachable(&error))?;
     let (began, mut pauses) = (Instant::now(), RETRY_PAUSES_MS.iter());
@@ -62,7 +62,7 @@ pub fn connect(
         std::thread::sleep(Duration::from_millis(pause / 2 + jitter % pause));
     };
     let (socket, channel) = hub.authenticate(socket, &key)?;
-    GuestStream::new(socket, channel, second_opinion).map_err(|error| hub.unreachable(&error))
+    HubStream::new(socket, channel, second_opinion).map_err(|error| hub.unreachable(&error))
 }
 
 impl HubAddress<'_> {

@@ -1,7 +1,7 @@
 //! Sessions on other machines: the lines of the Unix socket are sent over a WebSocket, encrypted.
 //!
 //! On the hub, a `bridge` connects the WebSocket with one end of a local socket pair, so that the broker's loop
-//! reads and writes lines as for a local client. A guest reads and writes the lines on a `guest_stream`.
+//! reads and writes lines as for a local client. A guest reads and writes the lines on an `encrypted_stream_to_hub`.
 //!
 //! **Invariant:** no byte reaches the broker from a client that has not proven that it knows the secret. The secret
 //! never leaves the machine. If a message was changed, repeated, reordered or left out, the connection ends.
@@ -12,7 +12,7 @@ mod bridge;
 mod encrypted;
 pub mod connect_to_hub;
 mod socket_to_guest;
-pub mod guest_stream;
+pub mod encrypted_stream_to_hub;
 mod handshake;
 pub mod hub_listener;
 mod socket_to_hub;

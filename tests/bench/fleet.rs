@@ -14,7 +14,7 @@ use mio::{Events, Interest, Poll, Token};
 use place::{Mesh, request};
 use serde_json::{Value, json};
 use slm_mesh::remote::connect_to_hub;
-use slm_mesh::remote::guest_stream::GuestStream;
+use slm_mesh::remote::encrypted_stream_to_hub::HubStream;
 use slm_mesh::wire::line_splitter::LineBuffer;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -39,7 +39,7 @@ const IDLE: Duration = Duration::from_secs(30);
 const LOCAL_EVERY: Duration = Duration::from_millis(5);
 
 /// Connects a session as the peer that it was before, if any, and returns its stream and its id.
-fn attach(mesh: &Mesh, n: usize, former: Option<&str>) -> (GuestStream, String) {
+fn attach(mesh: &Mesh, n: usize, former: Option<&str>) -> (HubStream, String) {
     let port = mesh.http_port() + 1;
     let connected = connect_to_hub::connect("127.0.0.1", port, SECRET, n as u64, None);
     let mut stream = connected.unwrap_or_else(|error| panic!("session {n}: {}", error.text));
@@ -78,7 +78,7 @@ struct Fleet {
 
 struct Streams {
     /// Each session's stream, once the session is attached.
-    slots: Vec<Mutex<Option<GuestStream>>>,
+    slots: Vec<Mutex<Option<HubStream>>>,
     done: AtomicBool,
 }
 
@@ -153,7 +153,7 @@ impl Streams {
 }
 
 /// Reads what has arrived.
-fn drain(stream: &mut GuestStream) {
+fn drain(stream: &mut HubStream) {
     let mut buffer = [0; 4096];
     loop {
         match stream.read(&mut buffer) {

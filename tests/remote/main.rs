@@ -3,13 +3,13 @@
 #[path = "../clients/mod.rs"]
 mod clients;
 mod false_hubs;
-mod guest_streams;
+mod streams_to_hub;
 mod several_hubs;
 #[path = "../support/mod.rs"]
 mod support;
 
 use serde_json::{Value, json};
-use slm_mesh::remote::guest_stream::GuestStream;
+use slm_mesh::remote::encrypted_stream_to_hub::HubStream;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -362,7 +362,7 @@ fn accept_noise(stream: TcpStream) -> WebSocket<TcpStream> {
     tungstenite::accept_hdr(stream, answer).unwrap()
 }
 
-fn connect(port: u16) -> Result<GuestStream, slm_mesh::base::error::Error> {
+fn connect(port: u16) -> Result<HubStream, slm_mesh::base::error::Error> {
     slm_mesh::remote::connect_to_hub::connect("127.0.0.1", port, SECRET, 0, None)
 }
 

@@ -2,7 +2,7 @@
 
 use super::HubConfig;
 use crate::remote::connect_to_hub;
-use crate::remote::guest_stream::GuestStream;
+use crate::remote::encrypted_stream_to_hub::HubStream;
 use crate::sys;
 use crate::sys::data_dir::DataDir;
 use crate::wire::line_splitter::LineBuffer;
@@ -83,12 +83,12 @@ pub fn install(places: &DataDir, fetched: &Path) -> io::Result<()> {
 }
 
 struct LeaderConnection {
-    stream: GuestStream,
+    stream: HubStream,
     lines: LineBuffer,
 }
 
 impl LeaderConnection {
-    fn new(mut stream: GuestStream) -> Result<LeaderConnection, String> {
+    fn new(mut stream: HubStream) -> Result<LeaderConnection, String> {
         let origin = rpc::notification("origin", &json!({ "host": sys::host(), "user": sys::user(), "ancestors": [] }));
         stream.set_read_timeout(Some(ANSWER_TIMEOUT));
         stream.write_all(origin.as_bytes()).map_err(|error| error.to_string())?;

@@ -27,7 +27,7 @@ const CONTENT_MAX: usize = 16 << 10;
 const WRITE_MAX: Duration = Duration::from_secs(10);
 
 /// A handle of the connection. The connection ends when the last handle is dropped.
-pub struct GuestStream {
+pub struct HubStream {
     shared: Arc<Shared>,
     /// How long a read may wait; `None` if there is no limit.
     read_timeout: Option<Duration>,
@@ -50,7 +50,7 @@ struct Connection {
     has_ended: bool,
 }
 
-impl GuestStream {
+impl HubStream {
     /// Makes a stream over a connection whose hub has proven that it knows the secret.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl GuestStream {
         mut socket: WebSocket<HubSocket>,
         channel: NoiseChannel,
         second_opinion: Option<SecondOpinion>,
-    ) -> io::Result<GuestStream> {
+    ) -> io::Result<HubStream> {
         socket.get_mut().end_handshake()?;
         let network = socket.get_ref().network();
         let now = Instant::now();
@@ -68,13 +68,13 @@ impl GuestStream {
         let channel = Box::new(channel);
         let connection = Connection { socket, channel, liveness, second_opinion, lines: Vec::new(), has_ended: false };
         let shared = Arc::new(Shared { network, connection: Mutex::new(connection) });
-        Ok(GuestStream { shared, read_timeout: None, is_nonblocking: false })
+        Ok(HubStream { shared, read_timeout: None, is_nonblocking: false })
     }
 
     /// Makes another handle of the same connection, for another thread.
     #[must_use]
-    pub fn another(&self) -> GuestStream {
-        GuestStream { shared: Arc::clone(&self.shared), read_timeout: None, is_nonblocking: false }
+    pub fn another(&self) -> HubStream {
+        HubStream { shared: Arc::clone(&self.shared), read_timeout: None, is_nonblocking: false }
     }
 
     /// Sets how long a read waits before it fails with `WouldBlock`. With `None`, there is no limit.
@@ -105,7 +105,7 @@ impl Shared {
     }
 }
 
-impl Read for GuestStream {
+impl Read for HubStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let timeout = if self.is_nonblocking { Some(Duration::ZERO) } else { self.read_timeout };
         let began = Instant::now();
@@ -139,7 +139,7 @@ impl Read for GuestStream {
     }
 }
 
-impl Write for GuestStream {
+impl Write for HubStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut is_sent = {
             let mut connection = self.shared.lock();
@@ -170,16 +170,16 @@ impl Write for GuestStream {
     }
 }
 
-impl AsFd for GuestStream {
+impl AsFd for HubStream {
     /// The descriptor becomes readable when lines have arrived, but also at other times.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.shared.network.as_fd()
     }
 }
 
-impl std::fmt::Debug for GuestStream {
+impl std::fmt::Debug for HubStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("GuestStream").field(&self.shared.network).finish()
+        f.debug_tuple("HubStream").field(&self.shared.network).finish()
     }
 }
 
