@@ -39,7 +39,7 @@ pub use transaction::Effect;
 use crate::base::error::Error;
 use crate::base::ids::PublicIds;
 use crate::base::process::Process;
-use crate::store::Store;
+use crate::store::{DeletionPosition, Store};
 use channels::Channels;
 use federation::Federation;
 use journal::Journal;
@@ -120,8 +120,8 @@ pub struct Mesh {
     ticked_at: i64,
     /// When old rows will be removed next, in ms.
     next_prune: i64,
-    /// For all entries that were deleted before this time, in ms, the events no longer contain any values.
-    values_forgotten_since: i64,
+    /// For all entries that were deleted up to this position, the events no longer contain any values.
+    values_forgotten_until: DeletionPosition,
     /// If the disk refused a write, timed work such as expiry pauses until this time, in ms.
     retry_after: i64,
 }
@@ -176,7 +176,7 @@ impl Mesh {
             started: now,
             ticked_at: now,
             next_prune: now,
-            values_forgotten_since: 0,
+            values_forgotten_until: DeletionPosition::default(),
             retry_after: 0,
         })
     }

@@ -13,7 +13,7 @@ use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::json_object::json_object;
 use crate::base::{limits, time};
-use crate::store::{StateEntry, Store};
+use crate::store::{DeletionPosition, StateEntry, Store};
 use serde_json::{Value, json};
 
 const KEY: Arg =
@@ -251,23 +251,22 @@ pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64
 }
 
 /// Removes a bounded amount of old data: the tombstones of entries that were deleted long ago, and the values that
-/// events still show of entries that were deleted at `since` or later. Such values remain if an entry changed thousands
-/// of times, because its deletion clears only a limited number of events. Returns the `since` for the next call, and
+/// events still show of entries that were deleted after this position. Such values remain if an entry changed thousands
+/// of times, because its deletion clears only a limited number of events. Returns the position for the next call, and
 /// whether more is left to do now.
-pub(super) fn prune(turn: &mut Turn, since: i64, now: i64) -> Result<(i64, bool), Error> {
+pub(super) fn prune(turn: &mut Turn, after: DeletionPosition, now: i64) -> Result<(DeletionPosition, bool), Error> {
     let n_pruned = turn.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
-    let has_more = n_pruned == limits::PRUNE_STEP as usize;
-    let deleted = turn.store.deleted_entries(since, limits::PRUNE_STEP)?;
-    for entry in &deleted {
+    // More entries may be deleted in this millisecond, so those that have been are left to a later call.
+    let deleted = turn.store.deleted_entries(after, now, limits::PRUNE_STEP)?;
+    let mut last = after;
+    for (position, entry) in &deleted {
         if !Journal::forget_values(turn, entry)? {
-            return Ok((entry.updated, true));
+            return Ok((last, true));
         }
+        last = *position;
     }
-    let last = deleted.last().map_or(since, |entry| entry.updated);
-    // If all these entries were deleted at `since`, the next call must start later, or it would find the same entries
-    // again.
-    let is_full = deleted.len() == limits::PRUNE_STEP as usize;
-    Ok((if is_full && last == since { last + 1 } else { last }, is_full || has_more))
+    let is_full = |n: usize| n == limits::PRUNE_STEP as usize;
+    Ok((last, is_full(n_pruned) || is_full(deleted.len())))
 }
 
 /// Makes the tombstone of an entry. The tombstone takes the next version, and later versions continue from it.

@@ -61,12 +61,12 @@ impl Mesh {
         let Mesh { turn, peers, locks, mail, .. } = self;
         let n = Journal::prune(turn, now)?;
         let more_mail = mail.prune(turn, now)?;
-        let (forgotten_since, more_values) = shared_state::prune(turn, self.values_forgotten_since, now)?;
+        let (forgotten_until, more_values) = shared_state::prune(turn, self.values_forgotten_until, now)?;
         if n == limits::PRUNE_STEP as usize || more_mail || more_values {
             self.next_prune = now + 1000;
         }
         peers.forget_old(turn, mail, locks, now)?;
-        self.values_forgotten_since = forgotten_since;
+        self.values_forgotten_until = forgotten_until;
         Ok(())
     }
 }

@@ -30,7 +30,7 @@ pub use locks::LockRow;
 pub use message_scan::{MessageScan, ScanEnd, ScanSource, ScannedMessage};
 pub use messages::{Message, MessageFilter};
 pub use peers::PeerRow;
-pub use state::StateEntry;
+pub use state::{DeletionPosition, StateEntry};
 pub use wakeups::WakeupRow;
 pub use writes::LogPosition;
 

@@ -25,6 +25,15 @@ pub struct StateEntry {
     pub expires: Option<i64>,
 }
 
+/// A position in the list of the deleted entries. The default is the position before all of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeletionPosition {
+    /// When the entry was deleted, in ms.
+    deleted: i64,
+    /// The number of the entry's row, because several entries may be deleted in the same millisecond.
+    row_number: i64,
+}
+
 impl StateEntry {
     /// Whether the entry is neither deleted nor expired.
     pub fn is_live(&self, now: i64) -> bool {
@@ -103,11 +112,21 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// The entries that were deleted at `since` or later, in the order of their deletion.
-    pub fn deleted_entries(&self, since: i64, limit: i64) -> StoreResult<Vec<StateEntry>> {
-        let sql = "SELECT * FROM state WHERE value IS NULL AND updated >= ?1 ORDER BY updated LIMIT ?2";
+    /// The entries after this position that were deleted before the time `before`, in ms. They are sorted by the time
+    /// of their deletion, and each has its own position.
+    pub fn deleted_entries(
+        &self,
+        after: DeletionPosition,
+        before: i64,
+        limit: i64,
+    ) -> StoreResult<Vec<(DeletionPosition, StateEntry)>> {
+        let sql = "SELECT *, rowid AS row_number FROM state WHERE value IS NULL AND (updated, rowid) > (?1, ?2) \
+                   AND updated < ?3 ORDER BY updated, rowid LIMIT ?4";
         let mut query = self.db.prepare_cached(sql)?;
-        let rows = query.query_map([since, limit], read)?;
+        let rows = query.query_map([after.deleted, after.row_number, before, limit], |row| {
+            let entry = read(row)?;
+            Ok((DeletionPosition { deleted: entry.updated, row_number: row.get("row_number")? }, entry))
+        })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
@@ -122,5 +141,37 @@ impl Store {
             self.write("DELETE FROM state WHERE namespace = ?1 AND key = ?2", params![namespace, key])?;
         }
         Ok(old.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_deleted_entry_is_found_once_even_if_all_were_deleted_at_the_same_time() {
+        let mut store = Store::memory().unwrap();
+        for n in 0..25 {
+            let (key, by) = (n.to_string(), PeerId::from("a"));
+            let deleted = StateEntry {
+                namespace: "n".into(),
+                key,
+                value: None,
+                version: 2,
+                by,
+                updated: 7 + n / 20,
+                expires: None,
+            };
+            store.put_entry(&deleted).unwrap();
+        }
+        let (mut position, mut found) = (DeletionPosition::default(), Vec::new());
+        loop {
+            let page = store.deleted_entries(position, 9, 6).unwrap();
+            let Some((last, _)) = page.last() else { break };
+            position = *last;
+            found.extend(page.into_iter().map(|(_, entry)| entry.key));
+        }
+        assert_eq!(found, (0..25).map(|n| n.to_string()).collect::<Vec<_>>());
+        assert_eq!(store.deleted_entries(DeletionPosition::default(), 8, 100).unwrap().len(), 20);
     }
 }
