@@ -11,8 +11,8 @@
 # make fleet       run SESSIONS=5000 sessions of other machines on one hub, idle and in a storm of reconnects
 # make count       count the instructions of a verb, calls and a hook, and show the last landed values beside the counts
 #                  (needs valgrind, python3); RECORD=1 records the new counts
-# make link-order  record which functions a verb, a hook and a session call, so that the linker puts them beside each
-#                  other (needs valgrind, python3)
+# make link-order  record which functions a verb, a hook, a session and their broker call, so that the linker puts them
+#                  beside each other (needs valgrind, python3)
 # make fuzz        fuzz the decoders: TARGET=lines SECONDS=600, or all of them without TARGET
 # make coverage    run all tests and show which lines of the program they run, by folder (needs python3, LLVM's tools:
 #                  in Debian llvm-22); WORDS="--test mail" runs some tests

@@ -1,10 +1,11 @@
-"""Writes src/link_order.ld, which makes the linker put the functions of short-lived processes beside each other.
+"""Writes src/link_order.ld, which makes the linker put the functions that processes call beside each other.
 
 A verb or a hook lives for less than a millisecond, and each part of the program that it touches costs a page fault when
-it starts and time when it ends. The linker would spread the functions that a verb calls over the whole program.
+it starts and time when it ends. The broker lives longer, but each part that it touches costs memory. The linker would
+spread the functions that a process calls over the whole program.
 
-`make link-order` builds the program with symbols, runs verbs, hooks and a session under callgrind, and writes down the
-functions that they call. Run it after a new compiler, or when `make count` shows more page faults than before. Names
+`make link-order` builds the program with symbols, runs verbs, hooks, a session and their broker under callgrind, and
+writes down the functions that they call. Run it after a new compiler, or when `make count` shows more page faults than before. Names
 that no longer exist do no harm.
 """
 
@@ -17,8 +18,9 @@ import subprocess
 import tempfile
 
 HEAD = """\
-/* The functions that verbs, hooks and sessions call, in the order of their first calls. They are linked beside each
-   other, so that a process which lives for a millisecond has few page faults. `make link-order` writes this file. */
+/* The functions that verbs, hooks, sessions and their broker call. They are linked beside each other, so that a process
+   which lives for a millisecond has few page faults, and the broker needs less memory. `make link-order` writes this
+   file. */
 SECTIONS {
   .text.first : {
 """
@@ -29,7 +31,7 @@ INSERT BEFORE .text;
 """
 VERBS = [
     ["state", "set", "port", "8080"], ["state", "get", "port"], ["send", "human", "done"], ["lock", "src/a.rs"],
-    ["unlock", "src/a.rs"], ["inbox"], ["peers"],
+    ["unlock", "src/a.rs"], ["inbox"], ["peers"], ["status"],
 ]
 HOOKS = [
     {"hook_event_name": "SessionStart", "source": "startup"},
@@ -56,11 +58,13 @@ def session_input():
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
-def called_functions(program, words, stdin, env, folder):
-    """The symbols of the functions that a process calls, in the order in which callgrind lists them."""
-    output = pathlib.Path(folder, "callgrind.out")
-    command = ["valgrind", "--tool=callgrind", "--demangle=no", f"--callgrind-out-file={output}", program, *words]
-    subprocess.run(command, input=stdin, text=True, env=env, cwd=folder, capture_output=True, check=True)
+def under_callgrind(program, words, output):
+    """The command that runs a process under callgrind."""
+    return ["valgrind", "--tool=callgrind", "--demangle=no", f"--callgrind-out-file={output}", program, *words]
+
+
+def functions_in(output):
+    """The symbols of the functions that a process called, in the order in which callgrind lists them."""
     return [line.split("'")[0] for line in re.findall(r"^c?fn=\(\d+\) (.+)$", output.read_text(), re.M)]
 
 
@@ -79,7 +83,8 @@ def section_patterns(symbol, members):
         return [f"*(.text.{name} .text.unlikely.{name})"]
     if symbol in members:
         # Valgrind's processor lacks AVX-512, so the C library chooses other functions there than on most machines.
-        names = dict.fromkeys([members[symbol], re.sub("avx2?", "evex", members[symbol])])
+        other = [re.sub("avx2?|sse2-unaligned", instructions, members[symbol]) for instructions in ("evex", "avx512")]
+        names = dict.fromkeys([members[symbol], *other])
         return [f"*libc.a:{name}(.text .text.*)" for name in names]
     return [f"*(.text.{symbol})"] if re.fullmatch(r"[A-Za-z_][\w.]*", symbol) else []
 
@@ -93,13 +98,28 @@ def main():
     members = libc_members()
     with tempfile.TemporaryDirectory(prefix="slm-mesh-order-") as folder:
         env = {"HOME": folder, "PATH": os.environ["PATH"], "SLM_MESH_PORT": str(20_000 + os.getpid() % 40_000)}
-        subprocess.run([program, "start", "--detach"], env=env, check=True, capture_output=True)
+        output = pathlib.Path(folder, "callgrind.out")
+        broker_output = pathlib.Path(folder, "broker.out")
+        # The observed broker finds a database that another one has filled.
+        subprocess.run([program, "mcp"], input=session_input(), text=True, env=env, cwd=folder, capture_output=True)
+        subprocess.run([program, "stop"], env=env, check=True, capture_output=True)
+        broker = subprocess.Popen(under_callgrind(program, ["start"], broker_output), env=env, cwd=folder,
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while subprocess.run([program, "status"], env=env, capture_output=True).returncode != 0:
+            if broker.poll() is not None:
+                raise SystemExit("the broker ended before it was ready")
         base = {"session_id": "order", "cwd": folder, "tool_use_id": "toolu_01"}
         runs = [(words, "") for words in VERBS]
         runs += [(["hook", "claude"], json.dumps(base | hook)) for hook in HOOKS]
         runs.append((["mcp"], session_input()))
-        symbols = [symbol for words, stdin in runs for symbol in called_functions(program, words, stdin, env, folder)]
+        symbols = []
+        for words, stdin in runs:
+            subprocess.run(under_callgrind(program, words, output), input=stdin, text=True, env=env, cwd=folder,
+                           capture_output=True, check=True)
+            symbols += functions_in(output)
         subprocess.run([program, "stop"], env=env, check=True, capture_output=True)
+        broker.wait()
+        symbols += functions_in(broker_output)
     patterns = dict.fromkeys(pattern for symbol in symbols for pattern in section_patterns(symbol, members))
     lines = "".join(f"    {pattern}\n" for pattern in patterns)
     pathlib.Path(options.output).write_text(HEAD + lines + TAIL)
