@@ -69,6 +69,17 @@ fn a_session_of_a_broker_that_was_killed_keeps_its_name_and_id() {
 }
 
 #[test]
+fn a_session_leaves_no_zombie_of_the_broker_that_it_started() {
+    let place = Place::new();
+    let mut session = place.session(CODEX, "api");
+    you(&mut session);
+    let pid = place.broker_pid().unwrap().to_string();
+    assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+    let process = Path::new("/proc").join(pid);
+    until("the session has reaped the broker", || !process.exists());
+}
+
+#[test]
 fn sessions_in_one_folder_are_numbered_and_in_another_folder_named_after_it() {
     let place = Place::new();
     let mut sessions: Vec<Session> =

@@ -242,7 +242,7 @@ fn ask(group: &Arc<HubGroup>, candidate: &Candidate, answers: &Sender<Answer>) -
 /// Closes a connection that is not needed, and reaps its ssh process.
 fn end_unwanted(connected: Result<Client, Error>) {
     if let Ok(mut client) = connected
-        && let Some(mut ssh) = client.broker_child.take()
+        && let Some(mut ssh) = client.carrier.take()
     {
         // The process may have ended already.
         let _ = ssh.kill().and_then(|()| ssh.wait());

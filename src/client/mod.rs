@@ -50,8 +50,8 @@ pub struct Client {
     receive_timeout: Option<Duration>,
     lines: LineBuffer,
     last_id: u64,
-    /// A process that this client started and must reap: a broker, or ssh.
-    pub broker_child: Option<Child>,
+    /// The process that carries the connection, such as ssh. The owner of the client must reap it.
+    pub carrier: Option<Child>,
     /// What to call the broker in messages to people.
     pub server_name: String,
     /// The hubs among which the client searches for the leader if this hub is a standby.
@@ -124,7 +124,7 @@ impl Client {
             receive_timeout: None,
             lines: LineBuffer::default(),
             last_id: 0,
-            broker_child: child,
+            carrier: child,
             server_name: "the broker".into(),
             group: None,
         }
@@ -141,7 +141,7 @@ impl Client {
     /// Takes the process that forwards the lines of a connection from [`remote::connect_for_child`], if there is such a
     /// process. The caller must then reap it.
     pub fn take_carrier(&mut self) -> Option<Child> {
-        self.broker_child.take_if(|_| self.server == Server::Carried)
+        self.carrier.take_if(|_| self.server == Server::Carried)
     }
 
     /// The process id, as the kernel reports it, of the program that listens on the data directory's socket.
@@ -214,7 +214,7 @@ impl Client {
         let Some(group) = self.group.clone() else { return Ok(()) };
         let timeout = self.receive_timeout;
         let (_, mut leader) = group.find_leader(timeout.unwrap_or(SEARCH_MAX).min(SEARCH_MAX))?;
-        leader.broker_child = leader.broker_child.or(self.broker_child.take());
+        leader.carrier = leader.carrier.or(self.carrier.take());
         *self = leader;
         self.set_receive_timeout(timeout).map_err(|error| self.call_failed(&error))
     }

@@ -5,11 +5,12 @@ use crate::base::error::{Error, ErrorKind};
 use crate::sys;
 use crate::sys::data_dir::DataDir;
 use crate::sys::file_lock::LockWait;
+use crate::sys::process;
 use serde_json::{Value, json};
 use std::fs::{File, Permissions};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// How long a client waits for another client that is starting the broker.
@@ -29,18 +30,16 @@ pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
         Err(error) if is_absent(&error) => {}
         Err(error) => return Err(unreachable(places, &error)),
     }
-    let (child, pid) = match spawn_broker(places) {
+    match spawn_broker(places) {
         // In the meantime, another program has started a broker without taking this lock.
         Err(error) if error.kind == ErrorKind::Refused => return Client::connect_local(places).map_err(|_| error),
         started => started?,
-    };
-    let mut client = Client::connect_local(places).map_err(|error| unreachable(places, &error))?;
-    client.broker_child = (child.id() == pid).then_some(child);
-    Ok(client)
+    }
+    Client::connect_local(places).map_err(|error| unreachable(places, &error))
 }
 
 /// Runs `slm-mesh start` detached, and waits until the broker is ready.
-fn spawn_broker(places: &DataDir) -> Result<(Child, u32), Error> {
+fn spawn_broker(places: &DataDir) -> Result<(), Error> {
     let log = File::options().create(true).append(true).mode(0o600).open(places.log());
     let log = log.map_err(|error| places.error("can't be written", &error))?;
     // The log of an older version may be readable by other users. The directory is private in any case.
@@ -67,7 +66,8 @@ fn spawn_broker(places: &DataDir) -> Result<(Child, u32), Error> {
         sys::print_error(&format!("slm-mesh: {note}"));
     }
     if report["ok"] == json!(true) {
-        return Ok((child, report["data"]["pid"].as_u64().unwrap_or(0) as u32));
+        process::reap_at_end(child);
+        return Ok(());
     }
     // The broker is ending, and its exit status adds nothing to the report.
     let _ = child.wait();

@@ -23,6 +23,7 @@ use crate::base::process::{AgentProgram, Process};
 use crate::known_agents::{self, Agent};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::process::Child;
 
 /// The process at the other end of a Unix socket, as the kernel recorded it.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +56,13 @@ struct Program {
     is_own: bool,
     /// The program's name or path, for messages.
     shown: String,
+}
+
+/// Reaps a child process when it ends. Until then, a small thread waits for it. Without this, the child would remain a
+/// zombie, which looks like a running process to other programs, until this process ends.
+pub fn reap_at_end(mut child: Child) {
+    // If no thread can be started, only the zombie remains.
+    let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || child.wait());
 }
 
 /// The start time of a process; `None` if no such process exists.
@@ -141,7 +149,7 @@ pub fn agent_above() -> Option<&'static Agent> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Child, Command, Stdio};
+    use std::process::{Command, Stdio};
 
     fn sleeper() -> Child {
         Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()

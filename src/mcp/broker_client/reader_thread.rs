@@ -8,12 +8,12 @@ use super::state::SharedState;
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{Client, discovered_hub, is_connection_lost};
 use crate::sys::data_dir::DataDir;
+use crate::sys::process;
 use crate::sys::settings::Settings;
 use crate::wire::rpc::{self, RpcMessage};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::io;
-use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,8 +44,6 @@ pub struct ReaderThread {
     /// The peer ids that this session had before, by thread of the client. (A thread is a conversation; a Codex server
     /// has several.) The session resumes these peers.
     known_peers: HashMap<String, String>,
-    /// The broker process that this process started.
-    child: Option<Child>,
     pause: Duration,
     /// Whether the user has stopped the broker. If so, only a call starts the broker again.
     is_dormant: bool,
@@ -61,7 +59,6 @@ impl ReaderThread {
             shared,
             out,
             known_peers: HashMap::new(),
-            child: None,
             pause: Duration::ZERO,
             is_dormant: false,
             n_misses: 0,
@@ -118,11 +115,6 @@ impl ReaderThread {
 
     /// Connects to the broker, starts a broker if necessary, and attaches.
     fn connect(&mut self) -> Result<Client, Error> {
-        if let Some(child) = &mut self.child {
-            // If this process started the previous broker and that broker has ended, it stays a zombie until this
-            // process reaps it.
-            let _ = child.try_wait();
-        }
         let data_dir = DataDir::find()?;
         Settings::load(&data_dir)?;
         let is_wanted = !self.shared.lock().queue.is_empty();
@@ -131,7 +123,9 @@ impl ReaderThread {
         } else {
             Client::connect_or_start(&data_dir)?
         };
-        self.child = client.broker_child.take().or(self.child.take());
+        if let Some(child) = client.carrier.take() {
+            process::reap_at_end(child);
+        }
         let attached = self.attach_all(&mut client);
         self.shared.lock().is_attaching = false;
         self.shared.announce_change();
