@@ -164,8 +164,12 @@ pub struct Store {
     call: CallState,
     /// The counters, including changes that are not committed yet.
     pub counters: Counters,
-    counters_stored: Counters,
+    counters_committed: Counters,
     counters_before_call: Counters,
+    /// The counters in the database, with the rows that had been added when they were read.
+    counters_stored: Counters,
+    /// Whether the turn has written its counters.
+    has_written_counters: bool,
     /// Caches the numbers of peers. The cache is cleared when a write is rolled back.
     numbers: HashMap<String, i64>,
     /// The numbers that are reserved on the disk; `None` if the database has no file.
@@ -187,7 +191,7 @@ impl Store {
         let reserved = ReservedNumbers::open(path)?;
         store.counters.raise_to(reserved.floor());
         // The row of counters need not be written now, because the file of reserved numbers contains these values.
-        (store.counters_before_call, store.counters_stored) = (store.counters, store.counters);
+        (store.counters_before_call, store.counters_committed) = (store.counters, store.counters);
         store.reserved = Some(reserved);
         Ok(store)
     }
@@ -216,8 +220,10 @@ impl Store {
             open: false,
             call: CallState::Clean,
             counters,
-            counters_stored: counters,
+            counters_committed: counters,
             counters_before_call: counters,
+            counters_stored: counters,
+            has_written_counters: false,
             numbers: HashMap::new(),
             reserved: None,
             recorder: None,
@@ -228,15 +234,6 @@ impl Store {
     /// Opens a checkpointer for the file of this store.
     pub fn checkpointer(&self) -> StoreResult<Checkpointer> {
         Ok(Checkpointer(Connection::open(self.db.path().unwrap_or_default())?))
-    }
-
-    /// Makes all numbers continue above `floor`. This is needed if the file replaces a damaged one, because clients
-    /// still have fencing tokens and cursors from the damaged file.
-    pub fn raise(&mut self, floor: i64) -> StoreResult<()> {
-        self.writing()?;
-        self.counters.raise_to([floor; 3]);
-        self.commit()?;
-        Ok(())
     }
 
     /// Whether SQLite finds the whole file undamaged. The check is slow for a large file.
@@ -306,7 +303,10 @@ impl Store {
         self.run("COMMIT")?;
         self.open = false;
         self.forget_recorded();
-        self.counters_stored = self.counters;
+        self.counters_committed = self.counters;
+        if std::mem::take(&mut self.has_written_counters) {
+            self.counters_stored = self.counters;
+        }
         Ok(true)
     }
 
@@ -319,7 +319,8 @@ impl Store {
         self.open = false;
         self.call = CallState::Clean;
         self.forget_recorded();
-        self.counters = self.counters_stored;
+        self.has_written_counters = false;
+        self.counters = self.counters_committed;
         self.counters_before_call = self.counters;
         self.numbers.clear();
     }
@@ -328,7 +329,7 @@ impl Store {
     /// before the store is closed.
     pub fn checkpoint(&mut self) -> StoreResult<()> {
         copy_log(&self.db)?;
-        let counters = self.counters_stored;
+        let counters = self.counters_committed;
         self.reserved.as_mut().map_or(Ok(()), |reserved| reserved.give_back(&counters))
     }
 

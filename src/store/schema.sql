@@ -3,7 +3,8 @@
 
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
--- The highest numbers given out so far, and how many rows there are.
+-- The highest numbers given out so far, and how many rows there are. Messages and events that were only added since are
+-- not in these numbers.
 CREATE TABLE counters(
   id INTEGER PRIMARY KEY CHECK (id = 1),
   message_last INTEGER NOT NULL, event_last INTEGER NOT NULL, token_last INTEGER NOT NULL,

@@ -146,7 +146,8 @@ impl Store {
         self.run("COMMIT")?;
         self.open = false;
         self.call = CallState::Clean;
-        (self.counters, self.counters_stored, self.counters_before_call) = (counters, counters, counters);
+        (self.counters, self.counters_before_call) = (counters, counters);
+        (self.counters_committed, self.counters_stored) = (counters, counters);
         self.numbers.clear();
         Ok(())
     }

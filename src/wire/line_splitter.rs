@@ -39,7 +39,7 @@ impl LineBuffer {
     /// # Errors
     /// When the line is too long, even if the end of the line has not arrived yet.
     pub fn next_line(&mut self) -> Result<Option<&[u8]>, LineTooLong> {
-        let end = self.bytes[self.searched..].iter().position(|byte| *byte == b'\n').map(|at| self.searched + at);
+        let end = memchr::memchr(b'\n', &self.bytes[self.searched..]).map(|at| self.searched + at);
         let length = end.unwrap_or(self.bytes.len()) - self.start;
         if length > LINE_MAX {
             return Err(LineTooLong);
@@ -62,7 +62,7 @@ impl LineBuffer {
 
     /// Skips the bytes of an overlong line that have arrived so far. Returns whether the end of this line was reached.
     pub fn skip_line(&mut self) -> bool {
-        let end = self.bytes[self.start..].iter().position(|byte| *byte == b'\n');
+        let end = memchr::memchr(b'\n', &self.bytes[self.start..]);
         let reached = end.is_some();
         self.start = end.map_or(self.bytes.len(), |at| self.start + at + 1);
         self.searched = self.start;

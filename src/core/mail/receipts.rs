@@ -2,6 +2,7 @@
 
 use super::{Mail, MailView};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::json_object::json_object;
 use crate::base::stored_enums::MessageState;
 use crate::base::{limits, time};
 use crate::core::journal::{Change, Journal};
@@ -49,23 +50,30 @@ fn mark_read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome,
 impl Mail {
     /// The receipt that a sender gets for a message.
     pub(super) fn sent_view(&self, peers: &Peers, sent: &[Message]) -> Value {
-        let ids: Vec<String> = sent.iter().map(|m| self.ids.message(m.seq)).collect();
         let recipients: Vec<Value> = sent
             .iter()
             .take(limits::LIST_MAX)
             .map(|m| {
                 let online = peers.get(&m.recipient).is_some_and(Peer::is_online);
-                json!({
-                    "id": m.recipient.as_str(), "name": peers.name_of(&m.recipient), "here": online,
-                    "receipt": m.state.word(),
-                })
+                json_object([
+                    ("id", m.recipient.as_str().into()),
+                    ("name", peers.name_of(&m.recipient).into()),
+                    ("here", online.into()),
+                    ("receipt", m.state.word().into()),
+                ])
             })
             .collect();
+        let ok = ("ok", true.into());
+        let recipients = ("recipients", recipients.into());
         match sent {
             [one] if one.group.is_none() => {
-                json!({ "ok": true, "messageId": ids[0], "seq": one.seq, "recipients": recipients })
+                let id = self.ids.message(one.seq);
+                json_object([ok, ("messageId", id.into()), ("seq", one.seq.into()), recipients])
             }
-            _ => json!({ "ok": true, "messageIds": ids, "recipients": recipients }),
+            _ => {
+                let ids: Vec<Value> = sent.iter().map(|m| self.ids.message(m.seq).into()).collect();
+                json_object([ok, ("messageIds", ids.into()), recipients])
+            }
         }
     }
 
