@@ -40,6 +40,20 @@ const READ_BYTES: usize = 4096;
 /// How long the broker may take to accept a connection, or to read a part of a long line.
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(4000);
 
+/// What arrived from a broker.
+#[derive(Debug)]
+pub enum BrokerMessage {
+    /// The result of a call, as JSON text.
+    Result {
+        /// The number of the call.
+        request: u64,
+        /// The text, which has not been parsed.
+        text: String,
+    },
+    /// Any other message, or a result in an unusual form.
+    Other(RpcMessage),
+}
+
 /// A connection to a broker.
 #[derive(Debug)]
 pub struct Client {
@@ -289,16 +303,39 @@ impl Client {
     /// # Errors
     /// If the connection is gone. `WouldBlock` after the timeout of [`Client::set_receive_timeout`].
     pub fn receive(&mut self) -> io::Result<RpcMessage> {
+        self.receive_as(|_| None, |message| message)
+    }
+
+    /// Waits for the next message, and answers pings. Does not parse the results of calls.
+    ///
+    /// # Errors
+    /// Those of [`Client::receive`].
+    pub fn receive_unparsed(&mut self) -> io::Result<BrokerMessage> {
+        let as_text = |line: &[u8]| {
+            rpc::numbered_result(line).map(|(request, text)| BrokerMessage::Result { request, text: text.to_owned() })
+        };
+        self.receive_as(as_text, BrokerMessage::Other)
+    }
+
+    /// Waits for the next message. Parses a line only if `unparsed` returns `None` for it.
+    fn receive_as<T>(
+        &mut self,
+        unparsed: impl Fn(&[u8]) -> Option<T>,
+        parsed: impl Fn(RpcMessage) -> T,
+    ) -> io::Result<T> {
         let mut buffer = [0; READ_BYTES];
         loop {
             while let Some(line) = self.lines.next_line().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))? {
+                if let Some(received) = unparsed(line) {
+                    return Ok(received);
+                }
                 match rpc::parse_line(line) {
                     Ok(RpcMessage::Request { id, method, .. }) if method == "ping" => {
                         self.stream.write_all(rpc::response(&id, &json!({})).as_bytes())?;
                     }
                     Ok(message) => {
                         self.note_standby(&message);
-                        return Ok(message);
+                        return Ok(parsed(message));
                     }
                     Err(_) => return Err(io::ErrorKind::InvalidData.into()),
                 }

@@ -33,15 +33,25 @@ pub struct ReplyTarget {
 impl ReplyTarget {
     /// Writes a tool's result. Returns whether the whole result was written.
     pub fn reply(&self, out: &StdoutWriter, result: Result<Value, Error>) -> bool {
+        let (text, is_error) = result_text(result);
+        self.reply_with_text(out, &text, is_error)
+    }
+
+    /// Writes a result that is still the broker's JSON text. Returns whether the whole result was written.
+    pub fn pass_on(&self, out: &StdoutWriter, json: String) -> bool {
+        self.reply_with_text(out, &untrusted_text::visible_json(json), false)
+    }
+
+    fn reply_with_text(&self, out: &StdoutWriter, text: &str, is_error: bool) -> bool {
         match &self.batch {
             Some(batch) => {
-                let result = tool_result(result, self.version);
+                let result = complete_tool_result(text, is_error, self.version);
                 batch.add(json!({ "jsonrpc": "2.0", "id": self.id, "result": result }))
             }
             None if self.version.is_modern() => {
-                out.write_line(&rpc::response(&self.id, &tool_result(result, self.version)))
+                out.write_line(&rpc::response(&self.id, &complete_tool_result(text, is_error, self.version)))
             }
-            None => out.write_line(&tool_result_line(&self.id, result)),
+            None => out.write_line(&tool_result_line(&self.id, text, is_error)),
         }
     }
 }
@@ -197,17 +207,20 @@ pub fn shown_items(value: &Value) -> Vec<String> {
 /// Whatever peers wrote is inside JSON strings, where the model sees every character.
 pub fn tool_result(result: Result<Value, Error>, version: ProtocolVersion) -> Value {
     let (text, is_error) = result_text(result);
+    complete_tool_result(&text, is_error, version)
+}
+
+fn complete_tool_result(text: &str, is_error: bool, version: ProtocolVersion) -> Value {
     version.complete_result(json!({ "content": [{ "type": "text", "text": text }], "isError": is_error }))
 }
 
 /// The line that answers a tool call in the revisions that add no fields to a result. It equals the line with
 /// [`tool_result`], but is formatted without a copy of the text for each of its layers.
-fn tool_result_line(id: &Value, result: Result<Value, Error>) -> String {
-    let (text, is_error) = result_text(result);
+fn tool_result_line(id: &Value, text: &str, is_error: bool) -> String {
     let id = json_text(id);
     let mut line =
         ["{\"jsonrpc\":\"2.0\",\"id\":", &id, ",\"result\":{\"content\":[{\"type\":\"text\",\"text\":"].concat();
-    push_quoted_json(&mut line, &text);
+    push_quoted_json(&mut line, text);
     line.push_str(if is_error { "}],\"isError\":true}}\n" } else { "}],\"isError\":false}}\n" });
     line
 }
@@ -232,7 +245,8 @@ mod tests {
         let refused = Error::usage("key", "expected a \"text\"");
         for result in [Ok(peers_text), Err(refused)] {
             let value = tool_result(result.clone(), ProtocolVersion::V2025_11_25);
-            assert_eq!(tool_result_line(&json!("a\"1"), result), rpc::response(&json!("a\"1"), &value));
+            let (text, is_error) = result_text(result);
+            assert_eq!(tool_result_line(&json!("a\"1"), &text, is_error), rpc::response(&json!("a\"1"), &value));
         }
     }
 

@@ -56,6 +56,23 @@ pub fn parse_line(line: &[u8]) -> Result<RpcMessage, InvalidMessage> {
     parse_message(value)
 }
 
+/// The number of the request and the text of the result, if the line has the form in which [`response`] formats the
+/// result of a numbered request. A reader that only passes the result on need not parse it. Returns `None` for all other
+/// lines, also for results in another form; [`parse_line`] reads them.
+pub fn numbered_result(line: &[u8]) -> Option<(u64, &str)> {
+    let line = std::str::from_utf8(line).ok()?.strip_prefix("{\"jsonrpc\":\"2.0\",\"id\":")?;
+    let (number, rest) = line.split_at(line.find(',')?);
+    let result = rest.strip_prefix(",\"result\":")?.strip_suffix('}')?;
+    Some((number.parse().ok()?, result))
+}
+
+/// Whether an object in this JSON text may have a field of this name. Returns false only if none has.
+pub fn may_have_field(json: &str, name: &str) -> bool {
+    let json = json.as_bytes();
+    let is_quoted = |at: usize| json[..at].ends_with(b"\"") && json[at + name.len()..].starts_with(b"\"");
+    memchr::memmem::find_iter(json, name).any(is_quoted)
+}
+
 /// Parses one message of a batch.
 ///
 /// # Errors
@@ -180,5 +197,17 @@ mod tests {
         }
         assert_eq!(parse_line(b"\xff").unwrap_err().code, PARSE_ERROR);
         assert_eq!(parse_line(&[b'['; 5000]).unwrap_err().code, PARSE_ERROR);
+    }
+
+    #[test]
+    fn the_result_of_a_numbered_request_can_be_read_as_text() {
+        let result = json!({ "a,\"result\":": [{}], "b": "\"}" });
+        let line = response(&json!(7), &result);
+        assert_eq!(numbered_result(line.trim_end().as_bytes()), Some((7, json_text(&result).as_str())));
+        let refused = error_response(&json!(7), &Error::usage("key", "no,\"result\":{}}"));
+        let renamed = response(&json!("7"), &result);
+        for other in [refused, renamed, request(&json!(7), "ping", &result), "{\"id\":7,\"result\":{}}".into()] {
+            assert_eq!(numbered_result(other.trim_end().as_bytes()), None, "{other}");
+        }
     }
 }

@@ -6,7 +6,8 @@ use super::super::session_identity::attach_params;
 use super::super::stdout_writer::StdoutWriter;
 use super::state::SharedState;
 use crate::base::error::{Error, ErrorKind};
-use crate::client::{Client, discovered_hub, is_connection_lost};
+use crate::base::json_text::json_text;
+use crate::client::{BrokerMessage, Client, discovered_hub, is_connection_lost};
 use crate::sys::data_dir::DataDir;
 use crate::sys::process;
 use crate::sys::settings::Settings;
@@ -180,13 +181,16 @@ impl ReaderThread {
             if client.set_receive_timeout(refuses_within.or(quiet)).is_err() {
                 return;
             }
-            let received = client.receive();
+            let received = client.receive_unparsed();
             if received.is_ok() {
                 self.shared.lock().heard_at = Some(Instant::now());
             }
             match received {
-                Ok(RpcMessage::Response { id, result }) => self.on_answer(id.as_u64().unwrap_or(0), result),
-                Ok(RpcMessage::Notification { method, params }) if method == "shutdown" => {
+                Ok(BrokerMessage::Result { request, text }) => self.on_answer(request, Ok(text)),
+                Ok(BrokerMessage::Other(RpcMessage::Response { id, result })) => {
+                    self.on_answer(id.as_u64().unwrap_or(0), result.map(|value| json_text(&value)));
+                }
+                Ok(BrokerMessage::Other(RpcMessage::Notification { method, params })) if method == "shutdown" => {
                     return self.on_shutdown(&params);
                 }
                 Ok(_) => {}
@@ -225,7 +229,7 @@ impl ReaderThread {
         self.known_peers.insert(thread, peer_id(answer));
     }
 
-    fn on_answer(&mut self, request: u64, result: Result<Value, Value>) {
+    fn on_answer(&mut self, request: u64, result: Result<String, Value>) {
         if result.as_ref().is_err_and(|error| rpc::decode_error(error).kind == ErrorKind::Standby) {
             self.deposed_at.get_or_insert_with(Instant::now);
             return self.shared.lock().take_back(request);
@@ -233,23 +237,33 @@ impl ReaderThread {
         let mut state = self.shared.lock();
         if let Some(thread) = state.attaching.remove(&request) {
             drop(state);
-            return self.on_attached(thread, result);
+            return self.on_attached(thread, result.and_then(|text| parse_result(&text)));
         }
         if let Some(wait) = state.wakeups.remove(&request) {
             drop(state);
-            return self.notify_agent(wait, result.unwrap_or_default());
+            return self.notify_agent(wait, result.and_then(|text| parse_result(&text)).unwrap_or_default());
         }
         let Some(call) = state.calls.remove(&request) else { return };
         state.is_answering = true;
         drop(state);
+        match result {
+            Ok(text) if !concerns_session(&call, &text) => {
+                call.target.pass_on(&self.out, text);
+                self.shared.lock().is_answering = false;
+            }
+            result => self.write_parsed(&call, result.and_then(|text| parse_result(&text))),
+        }
+        self.shared.announce_change();
+    }
+
+    fn write_parsed(&mut self, call: &PendingCall, result: Result<Value, Value>) {
         let mut result = result.map_err(|error| rpc::decode_error(&error));
         if let Ok(answer) = &mut result
             && call.arguments.contains_key("detail")
         {
             peer_transcript::add_last_words(answer);
         }
-        self.write_answer(&call, result);
-        self.shared.announce_change();
+        self.write_answer(call, result);
     }
 
     /// Records which peer this session is now. A session that declines a name that it had taken over becomes another
@@ -336,4 +350,54 @@ impl ReaderThread {
 
 fn peer_id(attached: &Value) -> String {
     attached["you"]["id"].as_str().unwrap_or("").to_owned()
+}
+
+/// Whether the session itself needs a part of this answer: mail, which it reports as read; the peer that the session is
+/// now; or peers, to whose rows it adds their last words. All other answers are passed on without being parsed.
+fn concerns_session(call: &PendingCall, answer: &str) -> bool {
+    call.arguments.contains_key("detail")
+        || rpc::may_have_field(answer, "messages")
+        || rpc::may_have_field(answer, "you")
+}
+
+/// Parses the result of a call. An error is in the form of a JSON-RPC error.
+fn parse_result(text: &str) -> Result<Value, Value> {
+    let refused = |error| json!({ "code": rpc::INTERNAL_ERROR, "message": format!("the answer is not JSON: {error}") });
+    serde_json::from_str(text).map_err(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::pending_call::ReplyTarget;
+    use super::super::super::protocol_version::ProtocolVersion;
+    use super::*;
+    use crate::core;
+
+    /// What the client of a session reads when this result arrives for a call with these arguments.
+    fn written(arguments: &Value, result: &str) -> String {
+        let out = Arc::new(StdoutWriter::keeping());
+        let mut reader = ReaderThread::new(Arc::default(), Arc::clone(&out));
+        let target = ReplyTarget { id: json!(1), version: ProtocolVersion::V2025_11_25, batch: None };
+        let arguments = arguments.as_object().cloned().unwrap_or_default();
+        let call = PendingCall::new(target, core::op("peers").unwrap(), arguments, String::new());
+        reader.shared.lock().calls.insert(7, call);
+        reader.on_answer(7, Ok(result.to_owned()));
+        String::from_utf8(out.take_kept()).unwrap()
+    }
+
+    #[test]
+    fn a_result_that_is_passed_on_looks_like_one_that_was_parsed() {
+        let value = json!({ "ok": true, "value": "\"you\" \u{202e} ä \\ \u{7f}", "n": [1.5, -2, null], "o": {} });
+        let out = StdoutWriter::keeping();
+        ReplyTarget { id: json!(1), version: ProtocolVersion::V2025_11_25, batch: None }.reply(&out, Ok(value.clone()));
+        assert_eq!(written(&json!({}), &json_text(&value)).into_bytes(), out.take_kept());
+    }
+
+    #[test]
+    fn an_answer_that_is_not_json_does_not_break_the_line() {
+        for (arguments, result) in [(json!({}), "{\t\u{1b}"), (json!({ "detail": true }), "{")] {
+            let line = written(&arguments, result);
+            assert!(serde_json::from_str::<Value>(&line).is_ok() && line.ends_with("}\n"), "{line:?}");
+        }
+    }
 }
