@@ -25,10 +25,58 @@ pub fn push_quoted_json(line: &mut String, json: &str) {
     line.push('"');
 }
 
+/// The text of a JSON object, written field by field without a `Value`. That takes a fifth of the instructions.
+#[derive(Debug, Default)]
+pub struct JsonObjectText(String);
+
+impl JsonObjectText {
+    /// Adds a field with a text. The name must contain nothing that JSON escapes.
+    pub fn text(mut self, name: &str, value: &str) -> JsonObjectText {
+        self.begin_field(name);
+        if value.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+            self.0.push_str(&json_text(&Value::from(value)));
+        } else {
+            self.0.push('"');
+            self.0.push_str(value);
+            self.0.push('"');
+        }
+        self
+    }
+
+    /// Adds a field with a number. The name must contain nothing that JSON escapes.
+    pub fn number(mut self, name: &str, value: i64) -> JsonObjectText {
+        self.begin_field(name);
+        self.0.push_str(&value.to_string());
+        self
+    }
+
+    fn begin_field(&mut self, name: &str) {
+        if self.0.is_empty() {
+            self.0.reserve(256);
+        }
+        self.0.push_str(if self.0.is_empty() { "{\"" } else { ",\"" });
+        self.0.push_str(name);
+        self.0.push_str("\":");
+    }
+
+    /// The whole object, which has at least one field.
+    pub fn finish(mut self) -> String {
+        self.0.push('}');
+        self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn an_object_written_field_by_field_equals_the_formatted_value() {
+        let text =
+            JsonObjectText::default().text("a", "ä \u{7} \" \\ \u{1F600}").number("b", -7).text("c", "").finish();
+        assert_eq!(text, json_text(&json!({ "a": "ä \u{7} \" \\ \u{1F600}", "b": -7, "c": "" })));
+    }
 
     #[test]
     fn texts_are_those_of_display_also_inside_a_string() {

@@ -321,7 +321,7 @@ impl EventLoop {
                 Err(error) => rpc::error_response(&id, &error),
             }),
             Effect::Notification { conn, method, params } => {
-                self.clients.send(conn, || rpc::notification(method, &params))
+                self.clients.send(conn, || rpc::notification_with_text(method, &params))
             }
             Effect::PeerPush { peer, seq, from, body } => {
                 self.pushes.push_message(mesh, &peer, seq, &from, &body, *now);

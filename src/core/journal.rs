@@ -353,8 +353,9 @@ impl Journal {
         let seq = turn.store.add_event(&kind, by, now, &payload, state_key.as_deref())?;
         turn.dirty.events = true;
         let event = Event { seq, kind, by: by.into(), at: now, payload };
+        let mut text = None;
         for (conn, _) in self.subscriptions.iter().filter(|(_, types)| wants(types, event.kind.word())) {
-            let params = self.view(peers, &event);
+            let params = text.get_or_insert_with(|| json_text(&self.view(peers, &event))).clone();
             turn.push(Effect::Notification { conn: *conn, method: "event", params });
         }
         if self.observed || peers.has_http_clients() {

@@ -21,8 +21,8 @@ pub enum Effect {
     WatchProcess(Process),
     /// The answer to a call.
     Reply { conn: ConnId, id: Value, result: Result<Value, Error> },
-    /// A message to a connection, other than the answer to a call.
-    Notification { conn: ConnId, method: &'static str, params: Value },
+    /// A message to a connection, other than the answer to a call. The parameters are JSON text.
+    Notification { conn: ConnId, method: &'static str, params: String },
     /// A failure for the log, because no caller waits for the result.
     Log(Error),
     /// A message for a peer that receives pushes on a Unix socket of its own.

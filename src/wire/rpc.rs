@@ -136,8 +136,13 @@ pub fn request(id: &Value, method: &str, params: &Value) -> String {
 
 /// Formats a notification as a line.
 pub fn notification(method: &str, params: &Value) -> String {
-    let (method, params) = (json_text(&Value::from(method)), json_text(params));
-    ["{\"jsonrpc\":\"2.0\",\"method\":", &method, ",\"params\":", &params, "}\n"].concat()
+    notification_with_text(method, &json_text(params))
+}
+
+/// Formats a notification whose parameters are already JSON text.
+pub fn notification_with_text(method: &str, params: &str) -> String {
+    let method = json_text(&Value::from(method));
+    ["{\"jsonrpc\":\"2.0\",\"method\":", &method, ",\"params\":", params, "}\n"].concat()
 }
 
 /// Formats a result as a line.

@@ -49,7 +49,7 @@ impl Script {
                 Effect::Reply { conn, id, result } => replies.push((names[&conn].clone(), id, result)),
                 Effect::Notification { conn, method, params } if conn != 0 => {
                     let list = self.came.entry(names[&conn].clone()).or_default();
-                    list.push(json!({ "method": method, "params": params }));
+                    list.push(json!({ "method": method, "params": parsed(&params) }));
                 }
                 Effect::Notification { params, .. } => panic!("trouble: {params}"),
                 _ => {}
@@ -244,4 +244,8 @@ pub fn check(script: &str) {
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         run.run(line);
     }
+}
+
+fn parsed(json: &str) -> Value {
+    serde_json::from_str(json).expect("JSON")
 }

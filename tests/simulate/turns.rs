@@ -97,10 +97,10 @@ impl World {
                 }
                 Effect::Notification { conn, method: "event", params } if conn == self.watcher => {
                     self.count("events");
-                    self.model.stream.push(&params, self.model.now);
+                    self.model.stream.push(&parsed(&params), self.model.now);
                 }
                 Effect::Notification { conn, method: "event", params } => {
-                    pushed.entry(conn).or_default().push(params["seq"].as_i64().expect("a number"));
+                    pushed.entry(conn).or_default().push(parsed(&params)["seq"].as_i64().expect("a number"));
                 }
                 Effect::Notification { conn: 0, params, .. } => panic!("the mesh complains: {params}"),
                 _ => {}
@@ -195,4 +195,8 @@ impl World {
             self.agents[ask.who].show = shown;
         }
     }
+}
+
+fn parsed(json: &str) -> Value {
+    serde_json::from_str(json).expect("JSON")
 }

@@ -22,6 +22,7 @@ use super::transaction::{Effect, Turn};
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::{ChannelName, PeerId, PublicIds};
+use crate::base::json_text::JsonObjectText;
 use crate::base::limits;
 use crate::base::stored_enums::{MessageState, MessageType};
 use crate::store::{Message, MessageFilter, Store};
@@ -343,10 +344,15 @@ impl Mail {
         }
         let unread = self.unread.get(&message.recipient).copied().unwrap_or(1);
         for conn in conns.iter().copied() {
-            let params = json!({
-                "to": message.recipient.as_str(), "id": self.ids.message(message.seq), "seq": message.seq,
-                "from": message.sender.as_str(), "fromName": from, "type": message.kind.word(), "unread": unread,
-            });
+            let params = JsonObjectText::default()
+                .text("to", &message.recipient)
+                .text("id", &self.ids.message(message.seq))
+                .number("seq", message.seq)
+                .text("from", &message.sender)
+                .text("fromName", from)
+                .text("type", message.kind.word())
+                .number("unread", unread)
+                .finish();
             turn.push(Effect::Notification { conn, method: "message", params });
         }
     }
