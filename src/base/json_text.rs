@@ -1,11 +1,34 @@
 //! Formats JSON values as text. Their `Display` gives the same text, but takes twice as many instructions.
 
 use serde_json::Value;
+use std::io;
 
 /// The text of a value.
 pub fn json_text(value: &Value) -> String {
     // An error is impossible: writing to a string always succeeds, and the keys of a `Value` are strings.
     serde_json::to_string(value).unwrap_or_default()
+}
+
+/// The length of the text of a value, in bytes.
+pub fn json_length(value: &Value) -> usize {
+    let mut length = ByteCounter(0);
+    // An error is impossible, as above.
+    let _ = serde_json::to_writer(&mut length, value);
+    length.0
+}
+
+/// Counts the bytes that are written, and drops them.
+struct ByteCounter(usize);
+
+impl io::Write for ByteCounter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Appends JSON text as a JSON string. JSON text contains no control characters outside its strings, and none unescaped
@@ -88,6 +111,7 @@ mod tests {
         ];
         for value in values {
             assert_eq!(json_text(&value), value.to_string());
+            assert_eq!(json_length(&value), value.to_string().len());
             let mut quoted = String::new();
             push_quoted_json(&mut quoted, &json_text(&value));
             assert_eq!(quoted, json_text(&json!(json_text(&value))));

@@ -4,6 +4,7 @@
 //! **Invariant:** the rule of an operation sees only [`Args`] that have passed [`Op::check`].
 
 use crate::base::error::Error;
+use crate::base::json_text::json_length;
 use crate::base::limits;
 use crate::core::{CallContext, Mesh, Outcome};
 use serde_json::{Map, Value, json};
@@ -261,7 +262,7 @@ impl ArgKind {
                     && list.iter().all(|item| item.as_str().is_some_and(|text| (1..=max).contains(&text.len())))
             }
             (ArgKind::Object { max }, Value::Object(_)) => {
-                is_flat(value, limits::DEPTH_MAX) && value.to_string().len() <= max
+                is_flat(value, limits::DEPTH_MAX) && json_length(value) <= max
             }
             _ => false,
         };

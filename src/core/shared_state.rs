@@ -12,9 +12,13 @@ use super::transaction::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::json_object::json_object;
+use crate::base::json_text::json_length;
 use crate::base::{limits, time};
 use crate::store::{DeletionPosition, StateEntry, Store};
 use serde_json::{Value, json};
+
+/// A value of at most this many bytes fits into an answer, even if JSON takes six bytes for each byte of the entry.
+const SHORT_VALUE_MAX: usize = 2048;
 
 const KEY: Arg =
     Arg::new("key", ArgKind::Text { min: 1, max: limits::KEY_MAX }, "Key").required().at(CliPlace::Positional);
@@ -143,7 +147,7 @@ fn set(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let new = NewEntry { namespace: namespace(args), key: args.word("key"), value: args.word("value"), expires };
     let entry = mesh.set_entry(&new, args.int("expect"), ctx.me(), ctx.now)?;
     let mut row = view(&mesh.peers, &entry);
-    if row.to_string().len() > limits::PAGE_MAX {
+    if new.value.len() > SHORT_VALUE_MAX && json_length(&row) > limits::PAGE_MAX {
         // The answer leaves out the value, because the caller knows what it wrote.
         row["value"] = Value::Null;
     }
@@ -157,7 +161,7 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let (mut page, mut next) = (Page::default(), None);
     for (n, entry) in found.iter().enumerate() {
         let mut row = view(&mesh.peers, entry);
-        if row.to_string().len() > limits::PAGE_MAX {
+        if json_length(&row) > limits::PAGE_MAX {
             row["value"] = Value::Null;
             row["note"] = json!("the value is too long for a list; get the entry by its key");
         }

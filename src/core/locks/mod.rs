@@ -21,6 +21,7 @@ use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, paginatio
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::json_object::json_object;
+use crate::base::json_text::json_length;
 use crate::base::path_overlap::{self, PathMatcher};
 use crate::base::stored_enums::LockOwner;
 use crate::base::{limits, time};
@@ -308,7 +309,7 @@ fn granted_view(peers: &Peers, grants: &[LockRow], now: i64) -> Value {
 fn fitting(rows: &[Value]) -> usize {
     let mut size = 0;
     let fits = |row: &&Value| {
-        size += row.to_string().len();
+        size += json_length(row);
         size <= limits::PAGE_MAX / 2
     };
     rows.iter().take_while(fits).count().max(1)

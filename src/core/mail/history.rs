@@ -9,6 +9,7 @@ use super::text_filter::TextFilter;
 use super::{Correspondent, Mail};
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
+use crate::base::json_text::json_length;
 use crate::base::stored_enums::MessageState;
 use crate::core::peers::{Peer, Peers};
 use crate::store::{Message, MessageScan, ScanEnd, ScanSource, ScannedMessage, Store};
@@ -243,7 +244,7 @@ impl Mail {
                 row["copies"] = json!(send.copies.len());
                 row["receipts"] = send.receipts();
             }
-            size += row.to_string().len();
+            size += json_length(&row);
             if size > bytes_max && n > 0 {
                 let done = &found[n - 1];
                 (cursor, is_complete) = (Some(if scan.newest { done.first } else { done.last }), false);
