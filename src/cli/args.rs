@@ -330,7 +330,7 @@ impl CommandParser {
 
     fn set_flag(&mut self, op: &'static Op, verb: &str, name: &str, value: Option<String>) -> Result<(), Error> {
         let mut args = op.args.iter().filter(|arg| arg.place == CliPlace::Flag);
-        let arg = args.find(|arg| arg.flag() == name || arg.short == Some(name));
+        let arg = args.find(|arg| arg.has_flag(name));
         let Some(arg) = arg else {
             let is_acting = FLAGS.iter().any(|flag| flag.name == "as" && flag.is(name));
             let Some(peer) = value.filter(|_| is_acting) else { return Err(unknown_flag(verb, name)) };

@@ -90,7 +90,7 @@ fn verb_words(words: &[&str]) -> Vec<Candidate> {
 
 /// The possible values of a flag.
 fn flag_values(verb: &str, name: &str) -> Vec<Candidate> {
-    let arg = flags::verb_args(verb).iter().find(|arg| arg.flag() == name || arg.short == Some(name));
+    let arg = flags::verb_args(verb).iter().find(|arg| arg.has_flag(name));
     if let Some(values) = arg.map(arg_values).filter(|values| !values.is_empty()) {
         return values;
     }

@@ -243,7 +243,7 @@ pub fn placeholder(arg: &Arg) -> String {
 pub fn takes_value(name: &str) -> Option<bool> {
     let args = OPS.iter().filter(|op| op.verb.is_some()).flat_map(|op| op.args);
     let mut args = args.filter(|arg| arg.place == CliPlace::Flag);
-    let arg = args.find(|arg| arg.flag() == name || arg.short == Some(name));
+    let arg = args.find(|arg| arg.has_flag(name));
     let other = FLAGS.iter().find(|flag| flag.is(name)).map(|flag| !flag.value.is_empty());
     arg.map(|arg| !matches!(arg.kind, ArgKind::Flag)).or(other)
 }

@@ -141,6 +141,17 @@ impl Arg {
         }
         flag
     }
+
+    /// Whether this is the argument's flag, or its short flag. Each verb asks many arguments, so the flags are compared
+    /// without being formatted.
+    pub fn has_flag(&self, flag: &str) -> bool {
+        let mut rest = flag.bytes();
+        let is_equal = self.name.bytes().all(|byte| {
+            let has_dash = !byte.is_ascii_uppercase() || rest.next() == Some(b'-');
+            has_dash && rest.next() == Some(byte.to_ascii_lowercase())
+        });
+        is_equal && rest.next().is_none() || self.short == Some(flag)
+    }
 }
 
 /// Whether the caller of an operation must be a known peer.
