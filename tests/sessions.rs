@@ -56,6 +56,31 @@ fn a_session_that_comes_back_has_its_name_id_and_unread_mail() {
 }
 
 #[test]
+fn threads_of_one_server_are_peers_of_their_own_and_leave_together() {
+    const THREADS: [&str; 3] = ["th-1", "th-2", "th-3"];
+    let place = Place::new();
+    let mut session = place.session(CODEX, "api");
+    let mut lock_files = || {
+        for thread in THREADS {
+            let arguments = json!({ "action": "lock", "filePath": format!("/work/{thread}") });
+            let params = json!({ "name": "mesh_lock", "arguments": arguments, "_meta": { "threadId": thread } });
+            let answer = session.request("tools/call", params);
+            assert_eq!(answer["result"]["isError"], json!(false), "{thread}: {answer}");
+        }
+    };
+    lock_files();
+    let broker = place.broker_pid().unwrap();
+    assert!(Command::new("kill").args(["-9", &broker.to_string()]).status().unwrap().success());
+    until("the broker is dead", || !lives(broker));
+    lock_files();
+    assert_eq!(place.json(&["lock", "list"])["locks"].as_array().unwrap().len(), THREADS.len());
+    assert!(session.close().success());
+    let read_ends = || place.json(&["events", "--types", "peer_left"])["events"].as_array().unwrap().clone();
+    until("all of them have left", || read_ends().len() == THREADS.len());
+    assert!(read_ends().iter().all(|event| event["payload"]["reason"] == json!("clean_exit")), "{:?}", read_ends());
+}
+
+#[test]
 fn a_session_of_a_broker_that_was_killed_keeps_its_name_and_id() {
     let place = Place::new();
     let (mut one, mut two) = (place.session(CODEX, "api"), place.session(CODEX, "api"));

@@ -46,11 +46,12 @@
 //!
 //! If several sessions match, a caller that would write is refused, while a caller that only reads acts as no peer.
 
+use super::sessions::{ATTACH, DETACH};
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::process::Process;
-use crate::core::{Auth, Call, ConnId};
+use crate::core::{Auth, Call, ConnId, Op};
 use crate::store::PeerRow;
 use serde_json::json;
 
@@ -211,6 +212,8 @@ impl Peers {
                 let is_own = own.contains(&id) || self.has_announced_over(call.conn, &id);
                 is_own.then_some(Some(id)).ok_or_else(|| Error::new(ErrorKind::Refused, text))
             }
+            // A session attaches one peer after another, and detaches all of them.
+            (None, [_, _, ..]) if is_about_connection(call.op) => Ok(None),
             (None, [_, _, ..]) => {
                 Err(Error::usage("as", "this connection acts for several peers; say which one with `as`"))
             }
@@ -348,6 +351,11 @@ pub(in crate::core) fn nearest(ancestors: &[Process]) -> Option<&Process> {
 
 /// The error if a caller runs inside an agent whose session is not known yet. Such a caller must not act as the person
 /// at the machine, whose mail it would then read.
+/// Whether an operation concerns the connection itself, rather than one of the peers for which it speaks.
+fn is_about_connection(op: &Op) -> bool {
+    [&ATTACH, &DETACH].iter().any(|known| std::ptr::eq(op, *known))
+}
+
 fn unknown_session(kind: &str, short_name: &str) -> Error {
     let text = format!(
         "this process runs inside {short_name}, which has no session on the mesh yet; begin one (session.begin), or \
