@@ -132,6 +132,8 @@ fn bad_input_is_named_and_search_text_is_never_an_error() {
         (&["log", "words"], "log: unexpected words"),
         (&["log", "--follw"], "no flag --follw"),
         (&["inbox", "--search", "x", "--follow"], "slm-mesh log --search"),
+        (&["inbox", "--filter", "sent", "--follow"], "use slm-mesh log --follow"),
+        (&["inbox", "--filter", "all", "--from", "#api", "--follow"], "use slm-mesh log --with '#api' --follow"),
     ] {
         let output = place.run(&[args, &["--as", "human"]].concat());
         let error = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -417,6 +417,22 @@ fn a_person_who_looks_at_an_agents_mail_takes_nothing() {
 }
 
 #[test]
+fn a_list_of_all_messages_that_is_followed_prints_each_once() {
+    let place = Place::new();
+    let mut one = peer(&place, "one");
+    let follow_all = ["inbox", "--as", "human", "--filter", "all", "--follow", "--json"];
+    let mut all = place.command(&follow_all).stdout(Stdio::piped()).spawn().unwrap();
+    let mut rows = BufReader::new(all.stdout.take().unwrap()).lines().map(Result::unwrap);
+    for text in ["old", "new"] {
+        ok(&mut one, "send", json!({ "to": "human", "message": text }));
+        let row: Value = serde_json::from_str(&rows.next().unwrap()).unwrap();
+        assert_eq!(row["payload"], json!(text), "each message is printed once");
+    }
+    all.kill().unwrap();
+    all.wait().unwrap();
+}
+
+#[test]
 fn names_are_short_and_plain() {
     let place = Place::new();
     let mut socket = peer(&place, "one");

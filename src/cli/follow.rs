@@ -28,8 +28,8 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
     let op = row.op;
     let (places, settings) = load_environment()?;
     let mut params = call_params(row, parsed, &settings)?;
-    if stream == RowStream::Messages && params.contains_key("search") {
-        return Err(Error::usage("--search", "inbox cannot follow a search; use slm-mesh log --search … --follow"));
+    if stream == RowStream::Messages {
+        check_followable(&params)?;
     }
     let mut client = ReconnectingClient::new(places)?;
     if stream == RowStream::Events && !params.contains_key("after") && !params.contains_key("since") {
@@ -58,11 +58,15 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
             return Ok(0);
         }
         match stream {
-            // This call did not mark the messages as read, so the next call must start after them.
-            RowStream::Messages if answer["look"] == json!(true) => {
-                params.insert("after".into(), answer["next"].clone());
+            RowStream::Messages => {
+                if answer["look"] != json!(true) {
+                    mark_read(&mut client.client, &Value::Object(params.clone()), &answer);
+                }
+                // The messages that are shown stay in such a list, so the next call must start after them.
+                if let Some(next) = answer.get("next") {
+                    params.insert("after".into(), next.clone());
+                }
             }
-            RowStream::Messages => mark_read(&mut client.client, &Value::Object(params.clone()), &answer),
             RowStream::Log => drop(params.insert("after".into(), answer["next"].clone())),
             RowStream::Events => {
                 params.shift_remove("since");
@@ -73,6 +77,25 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
             crate::sys::print_error("slm-mesh: some older events have already been deleted");
         }
     }
+}
+
+/// Refuses the lists of messages for which the broker does not wait: a search, and lists in which rows of other peers
+/// appear.
+fn check_followable(params: &Map<String, Value>) -> Result<(), Error> {
+    let word = |name: &str| params.get(name).and_then(Value::as_str).unwrap_or("");
+    if !word("search").is_empty() {
+        return Err(Error::usage("--search", "inbox cannot follow a search; use slm-mesh log --search … --follow"));
+    }
+    if word("filter") == "sent" {
+        return Err(Error::usage("--filter", "inbox cannot follow sent messages; use slm-mesh log --follow"));
+    }
+    let channel = word("from");
+    if channel.starts_with('#') && !matches!(word("filter"), "" | "unread") {
+        let text =
+            format!("inbox cannot follow all messages of {channel}; use slm-mesh log --with '{channel}' --follow");
+        return Err(Error::usage("--filter", text));
+    }
+    Ok(())
 }
 
 /// Prints the rows of an answer. Returns whether the output is still open.
