@@ -33,11 +33,11 @@ pub fn clean(json: bool) -> Result<u8, Error> {
         fs::remove_file(path).map_err(|error| places.error("contains a file that cannot be removed", &error))?;
     }
     let mut names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
-    // The copies of locked files and the records about them would be removed after an hour anyway, but a user who
-    // cleans up wants them removed now.
-    let is_removed = HeldFiles::remove_all(&places);
+    // The copies would be removed after an hour anyway, but a user who cleans up wants them removed now. The records of
+    // running commands stay, because their hooks need them to report a write to a locked file.
+    let is_removed = HeldFiles::remove_copies(&places);
     if is_removed.map_err(|error| places.error("contains copies that cannot be removed", &error))? {
-        names.push(places.held_files().display().to_string());
+        names.push(places.held_files().join("copies").display().to_string());
     }
     if json {
         return print_line(

@@ -254,7 +254,19 @@ fn links_special_files_and_large_files_are_not_copied() {
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&copies[0].path()), mode(&place.dir.join("held-files/copies"))), (0o600, 0o700));
     place.ok(&["clean"]);
-    assert!(!place.dir.join("held-files").exists(), "clean takes the copies away");
+    assert!(!place.dir.join("held-files/copies").exists(), "clean takes the copies away");
+}
+
+#[test]
+fn a_write_is_reported_although_the_files_of_crashes_are_removed_meanwhile() {
+    let (place, file) = work_tree();
+    let player = Player::new(&place, "claude", "s1");
+    place.ok(&["lock", "held.txt"]);
+    let told = player.run_with(&hidden_write("changed"), || {
+        place.ok(&["clean"]);
+        fs::write(&file, "changed\n").unwrap();
+    });
+    assert!(told.contains("held.txt"), "{told}");
 }
 
 #[test]

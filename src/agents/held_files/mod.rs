@@ -102,12 +102,12 @@ impl HeldFiles {
         }
     }
 
-    /// Removes all files.
+    /// Removes the copies of locked files. Returns whether there were any.
     ///
     /// # Errors
-    /// If a file cannot be removed.
-    pub fn remove_all(places: &DataDir) -> std::io::Result<bool> {
-        match std::fs::remove_dir_all(places.held_files()) {
+    /// If a copy cannot be removed.
+    pub fn remove_copies(places: &DataDir) -> std::io::Result<bool> {
+        match std::fs::remove_dir_all(places.held_files().join("copies")) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
             result => result.map(|()| true),
         }
