@@ -220,3 +220,26 @@ fn leftovers(folder: &Path) -> usize {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.map(|path| if path.is_dir() { leftovers(&path) } else { 1 }).sum()
 }
+
+#[test]
+fn a_symlink_stays_although_setup_created_the_file_behind_it() {
+    let home = Home::new();
+    std::fs::create_dir_all(home.home.join(".codex")).unwrap();
+    std::fs::create_dir_all(home.home.join("dotfiles")).unwrap();
+    let link = home.home.join(".codex/config.toml");
+    std::os::unix::fs::symlink("../dotfiles/config.toml", &link).unwrap();
+    home.ok(&["codex"]);
+    assert!(home.home.join("dotfiles/config.toml").exists());
+    home.ok(&["codex", "--remove"]);
+    assert!(!home.home.join("dotfiles/config.toml").exists() && link.symlink_metadata().is_ok());
+}
+
+#[test]
+fn disconnecting_a_project_keeps_the_lists_of_the_user() {
+    let home = Home::new();
+    home.ok(&["opencode", "--wake"]);
+    let config = std::fs::read_to_string(home.place.dir.join("config")).unwrap();
+    home.ok(&["opencode", "--project", "--remove"]);
+    assert_eq!(std::fs::read_to_string(home.place.dir.join("config")).unwrap(), config);
+    assert!(home.ok(&["opencode", "--remove"]).contains("wake idle sessions of: none"));
+}

@@ -56,12 +56,14 @@ pub fn replace(path: &Path, expected: Option<&str>, text: &str) -> Result<bool, 
     Ok(is_unchanged)
 }
 
-/// Removes a file, and the folders below `root` that become empty.
+/// Removes a file, and the folders below `root` that become empty. If the path is a symlink, removes the file to which it
+/// points, and keeps the symlink.
 ///
 /// # Errors
 /// If the file can't be removed; the error says why.
 pub fn remove(path: &Path, root: &Path) -> Result<(), String> {
-    fs::remove_file(path).map_err(|error| format!("it can't be removed ({error}); check who owns its folder"))?;
+    fs::remove_file(behind_links(path))
+        .map_err(|error| format!("it can't be removed ({error}); check who owns its folder"))?;
     let above = path.ancestors().skip(1).take_while(|folder| folder.starts_with(root) && *folder != root);
     for folder in above {
         // A folder that is not empty stays, so its parent folders stay too.

@@ -75,7 +75,7 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
         if options.wake.is_some() || options.remove {
             print_line(&format!("Mail may wake idle sessions of: {}", named(&environment.wake)))?;
         }
-        if options.shield.is_some() {
+        if options.shield.is_some() || options.remove {
             print_line(&format!("Agents whose shell commands run in a shield: {}", named(&environment.shield)))?;
         }
     }
@@ -112,7 +112,9 @@ struct AgentList {
 impl AgentList {
     /// Adds the chosen agents to the list, or removes them from the list.
     fn save(&self, options: &SetupOptions, chosen: &[&Agent], list: &mut Vec<String>) -> Result<bool, Error> {
-        let Some(on) = self.choice.or(options.remove.then_some(false)) else { return Ok(false) };
+        // The lists belong to the user. To disconnect a project's settings does not change them.
+        let is_disconnected = options.remove && !options.project;
+        let Some(on) = self.choice.or(is_disconnected.then_some(false)) else { return Ok(false) };
         let agents: Vec<&str> = chosen.iter().map(|agent| agent.id).filter(|id| self.able.contains(id)).collect();
         if agents.is_empty() && self.choice == Some(true) {
             let (flag, done, able) = (self.flag, self.done, self.able.join(", "));
