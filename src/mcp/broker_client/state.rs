@@ -11,6 +11,7 @@ use crate::wire::rpc;
 use serde_json::json;
 use std::collections::{HashMap, VecDeque};
 use std::io::Write;
+use std::net::Shutdown;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -113,9 +114,18 @@ impl ClientState {
         self.last_request
     }
 
-    /// Writes a line to the broker. Returns whether the broker can receive the line.
+    /// Writes a line to the broker. Returns whether the broker can receive the line. If not, this ends the connection,
+    /// because a part of the line may have been written, and no other line may follow it. The reader thread then
+    /// connects again.
     pub fn send(&mut self, line: &str) -> bool {
-        self.socket.as_mut().is_some_and(|socket| socket.write_all(line.as_bytes()).is_ok())
+        let Some(socket) = &mut self.socket else { return false };
+        let is_sent = socket.write_all(line.as_bytes()).is_ok();
+        if !is_sent {
+            // A connection that has already ended needs no end.
+            let _ = socket.shutdown(Shutdown::Both);
+            self.socket = None;
+        }
+        is_sent
     }
 
     /// Sends a call if its thread is attached. Returns false if the call has to wait.
@@ -166,5 +176,25 @@ impl ClientState {
         if let Some(request) = self.queue.front().copied() {
             self.attach_for(request);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    #[test]
+    fn nothing_follows_a_line_that_the_broker_did_not_read_whole() {
+        let (ours, mut broker) = UnixStream::pair().unwrap();
+        ours.set_write_timeout(Some(Duration::from_millis(10))).unwrap();
+        let mut state = ClientState { socket: Some(BrokerStream::Socket(ours)), ..ClientState::default() };
+        let long = format!("{}\n", "x".repeat(8 << 20));
+        assert!(!state.send(&long) && !state.send("next\n"));
+        let mut read = Vec::new();
+        broker.read_to_end(&mut read).unwrap();
+        assert!(!read.is_empty() && read.iter().all(|byte| *byte == b'x'), "a part of the line, and then the end");
     }
 }
