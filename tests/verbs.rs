@@ -463,3 +463,25 @@ fn each_verb_and_topic_has_its_help() {
     }
     assert!(!place.dir.exists(), "to read is free");
 }
+
+#[test]
+fn verbs_that_wait_survive_the_death_of_the_broker() {
+    let place = Place::new();
+    place.ok(&["start", "--detach"]);
+    let status = || serde_json::from_slice::<Value>(&place.run(&["status", "--json"]).stdout).unwrap();
+    let n_waiting = || status()["waiting"].as_i64();
+    let verbs = [&["inbox", "--as", "human", "--wait", "60"][..], &["events", "--types", "a.b", "--wait", "60"]];
+    let start = |verb: &&[&str]| place.command(verb).stdout(Stdio::piped()).spawn().unwrap();
+    let waiting: Vec<Child> = verbs.iter().map(start).collect();
+    until("both wait", || n_waiting() == Some(2));
+    let broker = place.broker_pid().unwrap();
+    assert!(Command::new("kill").args(["-9", &broker.to_string()]).status().unwrap().success());
+    until("the broker is dead", || !lives(broker));
+    until("both wait again", || n_waiting() == Some(2));
+    place.ok(&["send", "human", "hello"]);
+    place.ok(&["events", "emit", "a.b", "--as", "human"]);
+    for (verb, child) in verbs.iter().zip(waiting) {
+        let out = child.wait_with_output().unwrap();
+        assert!(out.status.success() && !out.stdout.is_empty(), "{verb:?}: {out:?}");
+    }
+}

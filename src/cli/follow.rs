@@ -7,6 +7,7 @@
 use super::args::{ParsedCommand, on_command_line};
 use super::log_pages::{self, SearchedList};
 use super::operation_table::{CliOperation, RowStream};
+use super::repeated_calls::RetryLimit;
 use super::{call_params, load_environment, mark_read, render, try_print_line};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
@@ -161,6 +162,7 @@ fn print_entry(parsed: &ParsedCommand, key: &Value, entry: &Value) -> Result<boo
 struct ReconnectingClient {
     places: DataDir,
     client: Client,
+    retry_limit: RetryLimit,
     n_requests: u64,
     /// When to stop waiting for a stopped broker to come back. `None` means that there is no limit.
     deadline: Option<Instant>,
@@ -169,19 +171,19 @@ struct ReconnectingClient {
 impl ReconnectingClient {
     fn new(places: DataDir) -> Result<ReconnectingClient, Error> {
         let client = Client::connect_or_start(&places)?;
-        Ok(ReconnectingClient { places, client, n_requests: 0, deadline: None })
+        let retry_limit = RetryLimit::new(RETRY_TIME);
+        Ok(ReconnectingClient { places, client, retry_limit, n_requests: 0, deadline: None })
     }
 
     /// Calls a method, and repeats the call each time the connection is lost.
     fn call(&mut self, method: &str, params: &Map<String, Value>) -> Result<Value, Error> {
-        let began = Instant::now();
         let params = Value::Object(params.clone());
         loop {
             match self.try_call(method, &params) {
                 Ok(Some(answer)) => return Ok(answer),
                 Ok(None) => self.await_broker()?,
-                Err(error) if client::is_connection_lost(&error) && began.elapsed() < RETRY_TIME => {
-                    self.client = Client::connect_or_start(&self.places)?;
+                Err(error) if client::is_connection_lost(&error) => {
+                    self.client = self.retry_limit.reconnect(error, || Client::connect_or_start(&self.places))?;
                 }
                 Err(error) => return Err(error),
             }
@@ -212,15 +214,16 @@ impl ReconnectingClient {
     fn await_broker(&mut self) -> Result<(), Error> {
         crate::sys::print_error("slm-mesh: the broker was stopped; waiting for the next one");
         while self.deadline.is_none_or(|deadline| Instant::now() < deadline) {
-            match Client::connect(&self.places) {
+            match Client::connect_to_running(&self.places) {
                 Ok(client) => {
                     self.client = client;
                     return Ok(());
                 }
-                Err(error) if client::is_absent(&error) => std::thread::sleep(CHECK_INTERVAL),
-                Err(error) => {
-                    return Err(Error::new(ErrorKind::Gone, format!("cannot reach the broker ({error})")));
+                // No broker is running here, or the hub can't be reached.
+                Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Gone | ErrorKind::Standby) => {
+                    std::thread::sleep(CHECK_INTERVAL);
                 }
+                Err(error) => return Err(error),
             }
         }
         Err(Error::new(ErrorKind::TimedOut, "the broker was stopped, and no other broker was started in time"))

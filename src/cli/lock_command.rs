@@ -8,6 +8,7 @@
 
 use super::args::ParsedCommand;
 use super::operation_table::CliOperation;
+use super::repeated_calls::call_repeatedly;
 use super::{call_params, load_environment};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{Client, remote};
@@ -40,15 +41,7 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     let minutes =
         params.get("ttlMinutes").and_then(Value::as_i64).unwrap_or_else(|| settings.int("SLM_MESH_LOCK_TTL_MIN"));
     let mut client = remote::connect_for_child(&places)?;
-    let call = Value::Object(params.clone());
-    let granted = match client.call(row.op.name, &call) {
-        // The hub has just ceased to lead, so the client connects to the next leader.
-        Err(error) if error.kind == ErrorKind::Standby => {
-            client = remote::connect_for_child(&places)?;
-            client.call(row.op.name, &call)?
-        }
-        granted => granted?,
-    };
+    let granted = call_repeatedly(&mut client, || remote::connect_for_child(&places), row.op.name, &params)?;
     let Some((program, words)) = parsed.command_line.split_first() else { return Ok(0) };
     let mut command = Command::new(program);
     command.args(words).env("SLM_MESH_LOCK_TOKEN", granted["token"].to_string());

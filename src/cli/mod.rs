@@ -16,6 +16,7 @@ pub mod operation_table;
 mod parsed_command;
 pub mod render;
 pub mod restore_file;
+mod repeated_calls;
 mod secret;
 pub mod setup_and_doctor;
 pub mod shield_command;
@@ -26,7 +27,7 @@ pub mod watch;
 pub mod web;
 
 use crate::base::error::{Error, ErrorKind};
-use crate::client::{self, Client};
+use crate::client::Client;
 use crate::core::op_definition::{ArgKind, ArgRole};
 use crate::known_agents::agent_signs;
 use crate::sys::data_dir::DataDir;
@@ -37,6 +38,7 @@ use crate::sys::typescript_broker;
 use args::{CliCommand, ParsedCommand};
 use log_pages::SearchedList;
 use operation_table::{CliOperation, RowStream, SendLocation};
+use repeated_calls::call_repeatedly;
 use serde_json::{Map, Value, json};
 use std::io::{self, IsTerminal, Write};
 
@@ -117,15 +119,10 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
     let params = call_params(row, parsed, &settings)?;
     let mut client = if row.starts_broker { Client::connect_or_start(&places)? } else { connect_to_running(&places)? };
     let mut call = |params: &Map<String, Value>| {
-        let params = Value::Object(params.clone());
-        match client.call(op.name, &params) {
-            // The broker has just stopped, and the next broker can answer the call.
-            Err(error) if client::is_connection_lost(&error) && (op.repeatable || op.idempotency_key().is_some()) => {
-                client = Client::connect_or_start(&places)?;
-                client.call(op.name, &params)
-            }
-            result => result,
+        if op.repeatable || op.idempotency_key().is_some() {
+            return call_repeatedly(&mut client, || Client::connect_or_start(&places), op.name, params);
         }
+        client.call(op.name, &Value::Object(params.clone()))
     };
     let answer = match row.stream {
         Some(RowStream::Log) => log_pages::collect(SearchedList::Log, &params, call),

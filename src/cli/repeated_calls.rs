@@ -1,0 +1,102 @@
+//! Repeats the calls of verbs whose connection was lost, for a limited time.
+
+use crate::base::error::Error;
+use crate::client::{self, Client};
+use serde_json::{Map, Value, json};
+use std::time::{Duration, Instant};
+
+/// How long a verb that the user waits for tries to reach a broker after it has lost its connection.
+pub const VERB_RETRY_TIME: Duration = Duration::from_secs(10);
+/// The pause before each attempt to connect. A broker that ends may accept a last connection, so the first attempt waits,
+/// too.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Limits the time for attempts to connect, counted from the loss of a connection.
+#[derive(Debug)]
+pub struct RetryLimit {
+    limit: Duration,
+    connected_at: Instant,
+    lost_at: Option<Instant>,
+}
+
+impl RetryLimit {
+    /// A limit for a connection that has just been made.
+    pub fn new(limit: Duration) -> RetryLimit {
+        RetryLimit { limit, connected_at: Instant::now(), lost_at: None }
+    }
+
+    /// Connects again after a loss.
+    ///
+    /// # Errors
+    /// `lost` if the limit is reached, or another error that makes further attempts useless.
+    pub fn reconnect(
+        &mut self,
+        lost: Error,
+        mut connect: impl FnMut() -> Result<Client, Error>,
+    ) -> Result<Client, Error> {
+        if self.connected_at.elapsed() > self.limit {
+            // The connection has lasted, so the loss is a new one.
+            self.lost_at = None;
+        }
+        let lost_at = *self.lost_at.get_or_insert_with(Instant::now);
+        let mut error = lost;
+        while lost_at.elapsed() < self.limit {
+            std::thread::sleep(PAUSE);
+            match connect() {
+                Ok(client) => {
+                    self.connected_at = Instant::now();
+                    return Ok(client);
+                }
+                Err(again) if client::is_connection_lost(&again) => error = again,
+                Err(other) => return Err(other),
+            }
+        }
+        Err(error)
+    }
+}
+
+/// Calls a method, and repeats the call if the connection is lost. If the call waits, it waits only for the time that
+/// remains.
+///
+/// # Errors
+/// The broker's error, or the error of the last attempt to connect.
+pub fn call_repeatedly(
+    client: &mut Client,
+    connect: impl Fn() -> Result<Client, Error>,
+    method: &str,
+    params: &Map<String, Value>,
+) -> Result<Value, Error> {
+    let (began, mut params) = (Instant::now(), params.clone());
+    let wait = params.get("waitSeconds").and_then(Value::as_u64);
+    let mut limit = RetryLimit::new(VERB_RETRY_TIME);
+    loop {
+        match client.call(method, &Value::Object(params.clone())) {
+            Err(error) if client::is_connection_lost(&error) => *client = limit.reconnect(error, &connect)?,
+            result => return result,
+        }
+        if let Some(seconds) = wait {
+            params.insert("waitSeconds".into(), json!(seconds.saturating_sub(began.elapsed().as_secs())));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::ErrorKind;
+
+    #[test]
+    fn the_limit_counts_from_a_loss_and_not_from_the_beginning_of_a_long_wait() {
+        let hour_ago = Instant::now().checked_sub(Duration::from_secs(3600)).unwrap();
+        for (connected_at, n_attempts) in [(hour_ago, 1), (Instant::now(), 0)] {
+            let mut limit = RetryLimit { limit: VERB_RETRY_TIME, connected_at, lost_at: Some(hour_ago) };
+            let mut n = 0;
+            let refuse = || {
+                n += 1;
+                Err(Error::new(ErrorKind::Refused, "no"))
+            };
+            limit.reconnect(Error::new(ErrorKind::Gone, "lost"), refuse).unwrap_err();
+            assert_eq!(n, n_attempts);
+        }
+    }
+}
