@@ -19,8 +19,8 @@ const WORDS_MAX: usize = 200;
 pub struct MailText {
     /// The text; empty if there is nothing to show.
     pub text: String,
-    /// The ids of the messages in the text. These messages count as read. A truncated message counts too, because the
-    /// text says where to find the rest.
+    /// The messages in the text, in the form that `inbox.mark_read` expects: the id, which counts the message as read, or
+    /// the id and the number of bytes that are shown of a truncated message.
     pub shown: Vec<String>,
 }
 
@@ -30,14 +30,14 @@ pub fn mail(value: &Value) -> MailText {
     let (mut parts, mut shown) = (Vec::new(), Vec::new());
     let (mut size, mut n_hidden) = (0, 0);
     for row in rows {
-        let text = message(row);
+        let (text, item) = message(row);
         size += text.chars().count();
         if size > ALL_MAX && !parts.is_empty() {
             n_hidden += 1;
             continue;
         }
         parts.push(text);
-        shown.extend(row["id"].as_str().map(str::to_owned));
+        shown.push(item);
     }
     let n_more = value["remaining"].as_i64().unwrap_or(0) + n_hidden;
     if parts.is_empty() {
@@ -49,20 +49,26 @@ pub fn mail(value: &Value) -> MailText {
     MailText { text: format!("{head}\n{}{more}", parts.join("\n")), shown }
 }
 
-fn message(row: &Value) -> String {
-    let (quoted, is_all) = untrusted_text::quoted_lines(row["payload"].as_str().unwrap_or(""), BODY_MAX);
+/// The text about one message, and what `inbox.mark_read` expects about it.
+fn message(row: &Value) -> (String, String) {
+    let payload = row["payload"].as_str().unwrap_or("");
+    let n_shown = payload.char_indices().nth(BODY_MAX).map_or(payload.len(), |(at, _)| at);
+    let (quoted, is_all) = untrusted_text::quoted_lines(payload, BODY_MAX);
     let whole = is_all && row.get("part").is_none();
+    let id = row["id"].as_str().unwrap_or("");
+    let item = if whole { id.to_owned() } else { format!("{id}@{n_shown}") };
     let group =
         row["group"].as_str().map(|group| format!(" to {}", untrusted_text::shown_group(group))).unwrap_or_default();
     let answers =
         row["replyTo"].as_str().map(|id| format!(", answers {}", untrusted_text::shown_name(id))).unwrap_or_default();
-    let cut = if whole { "" } else { "\n(cut here; mesh_inbox with filter `all` shows the whole message)" };
+    let cut = if whole { "" } else { "\n(cut here; the message stays unread until mesh_inbox shows it)" };
     let from = untrusted_text::shown_name(row["fromName"].as_str().unwrap_or("?"));
-    format!(
+    let text = format!(
         "From {from}{group}, {}, id {}{answers}:\n{quoted}{cut}",
         untrusted_text::shown_name(row["createdAt"].as_str().unwrap_or("")),
-        untrusted_text::shown_name(row["id"].as_str().unwrap_or(""))
-    )
+        untrusted_text::shown_name(id)
+    );
+    (text, item)
 }
 
 /// The text for a session that begins.

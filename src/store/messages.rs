@@ -65,6 +65,8 @@ pub struct MessageFilter<'a> {
     pub group: Option<&'a str>,
     /// Only messages that were sent to the recipient alone.
     pub direct: bool,
+    /// Only messages of which no part has been shown.
+    pub not_begun: bool,
     /// Only messages after this sequence number.
     pub after: i64,
     /// Read the newest messages first.
@@ -209,6 +211,9 @@ impl Store {
             }
             if filter.direct {
                 sql.push_str(" AND recipient_group = ''");
+            }
+            if filter.not_begun {
+                sql.push_str(" AND bytes_read = 0");
             }
         }
         sql.push_str(if filter.newest { " ORDER BY seq DESC LIMIT ?" } else { " ORDER BY seq LIMIT ?" });

@@ -209,6 +209,7 @@ fn messages(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     let pick = MessageFilter {
         group: None,
         direct: false,
+        not_begun: false,
         to: Some(&id),
         from: fields.word("from"),
         unread: fields.text("filter").unwrap_or("unread") == "unread",

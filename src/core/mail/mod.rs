@@ -395,7 +395,9 @@ impl Mail {
         now: i64,
     ) -> Result<Vec<Message>, Error> {
         let limit = max as i64 * 2;
-        let filter = MessageFilter { to: Some(id), unread: true, direct, limit, ..MessageFilter::default() };
+        // A hook shows the beginning of a long message once. The session reads the rest from its inbox.
+        let filter =
+            MessageFilter { to: Some(id), unread: true, direct, not_begun: true, limit, ..MessageFilter::default() };
         self.recently_delivered.retain(|_, (at, _)| now - *at < HOOK_DELIVERY_MS);
         let mut found = turn.store.messages(&filter)?;
         found.retain(|m| m.expires.is_none_or(|at| at > now) && !self.recently_delivered.contains_key(&m.seq));

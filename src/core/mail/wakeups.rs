@@ -153,10 +153,16 @@ pub(in crate::core) fn end_all_waits(turn: &mut Turn, waiting: &mut Waiting, id:
     end_waits(turn, waiting, |call| call.would_wake(id));
 }
 
-/// Unread messages that were sent to this peer alone.
+/// Unread messages that were sent to this peer alone, and of which the peer has not seen the beginning.
 fn direct_unread(store: &Store, id: &str) -> Result<Vec<Message>, Error> {
-    let filter =
-        MessageFilter { to: Some(id), unread: true, direct: true, limit: NOTED_MAX, ..MessageFilter::default() };
+    let filter = MessageFilter {
+        to: Some(id),
+        unread: true,
+        direct: true,
+        not_begun: true,
+        limit: NOTED_MAX,
+        ..MessageFilter::default()
+    };
     Ok(store.messages(&filter)?)
 }
 
