@@ -31,7 +31,8 @@ const RUNNING: Arg = Arg::new(
     "Ids of background tasks and subagents that are still running",
 )
 .at(CliPlace::Hidden);
-/// How long a lock lasts if an edit took it automatically. The next edit renews the lock.
+/// How long a lock lasts if an edit took it automatically. The next edit of the file renews the lock, and so does each
+/// tool call of the turn.
 const EDIT_MS: i64 = 2 * 60_000;
 /// How long the locks of background work last unless the end of the work is reported earlier.
 const BACKGROUND_MS: i64 = 60 * 60_000;
@@ -164,6 +165,11 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     if args.flag("userPrompted") == Some(true) {
         mail.person_spoke(&id);
         peers.set_background_tasks(&id, &[]);
+    }
+    if !direct && args.flag("userPrompted") != Some(true) {
+        // The session has used a tool, so its turn goes on. To write seldom, this waits for half of the lease.
+        let is_due = |lock: &LockRow| lock.holder == id && lock.owner.is_edit() && lock.expires < ctx.now + EDIT_MS / 2;
+        locks.extend(turn, is_due, ctx.now + EDIT_MS)?;
     }
     if !direct || !rows.is_empty() {
         // If a hook asks for mail when its session is about to stop, and there is mail, the session continues.

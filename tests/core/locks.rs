@@ -176,6 +176,26 @@ fn an_edit_locks_its_files_until_the_turn_ends() {
 }
 
 #[test]
+fn an_edit_stays_locked_while_its_turn_uses_tools_or_has_a_subagent_that_edits() {
+    check(
+        "
+        h connects
+        a joins
+        h hook.edit agent=claude-code shortName=claude session=s1 project=/p files='[\"/p/x\"]' -> ok
+        +70s
+        h hook.mail agent=claude-code shortName=claude session=s1 project=/p -> ok
+        +70s
+        a lock.lock filePath=/p/x -> held 'locked by claude-p'
+        h hook.edit agent=claude-code shortName=claude session=s1 project=/p files='[\"/p/x\"]' subagent=one -> ok
+        h hook.turn_end agent=claude-code shortName=claude session=s1 project=/p subagent=one -> ok
+        a lock.lock filePath=/p/x -> held 'locked by claude-p'
+        h hook.turn_end agent=claude-code shortName=claude session=s1 project=/p -> ok
+        a lock.lock filePath=/p/x -> ok
+    ",
+    );
+}
+
+#[test]
 fn an_agent_is_never_refused_by_its_own_lock_and_what_it_locked_itself_outlives_its_turn() {
     check(
         "

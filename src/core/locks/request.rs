@@ -67,7 +67,12 @@ impl LockRequest {
         // its lease is not shortened.
         let is_edit = self.owner.is_edit();
         let kept = old.filter(|_| is_edit);
-        let owner = kept.filter(|old| !old.owner.is_edit()).map_or(&self.owner, |old| &old.owner);
+        let owner = match kept {
+            Some(old) if !old.owner.is_edit() => &old.owner,
+            // The turn and a subagent, or two subagents, edit this file. The end of one must not free it for others.
+            Some(old) if old.owner != self.owner => &LockOwner::Turn,
+            _ => &self.owner,
+        };
         let old_reason = || old.map(|old| old.reason.clone()).unwrap_or_default();
         LockRow {
             // A renewed lock keeps its token. It is still the same grant, and the holder may have shown the token
