@@ -183,15 +183,18 @@ fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
 /// Reports keep at most this many characters of a command's first line.
 const COMMAND_LINE_MAX: usize = 500;
 
-/// Connects to the broker. Only a new session, a prompt, an edit, or a command that is known to write a file may start
-/// a broker. Other events matter only if a broker is running.
+/// Connects to the broker. Only a new session, a prompt, an edit or a command may start a broker. Other events matter
+/// only if a broker is running.
 fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, String> {
     if remote::is_marked_silent(places) {
         return Err("the hub did not answer a moment ago; hooks try the hub again after half a minute".into());
     }
     match &work.hook.event {
-        // A command that is not known to write a file starts no broker, because without a broker there are no locks.
-        HookEvent::Command(_) if work.run.named.is_empty() => Ok(Client::connect(places).ok()),
+        // A command that is not known to write a file concerns only the locks that exist. They outlast a broker.
+        HookEvent::Command(_) if work.run.named.is_empty() && !places.database().exists() => {
+            Ok(Client::connect(places).ok())
+        }
+        HookEvent::Command(_) if work.run.named.is_empty() => Ok(Client::connect_or_start(places).ok()),
         HookEvent::Start | HookEvent::Prompt | HookEvent::Edit(_) | HookEvent::Command(_) => {
             Client::connect_or_start(places).map(Some).map_err(|error| error.text)
         }

@@ -48,11 +48,13 @@ fn enter(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<std::ffi
     })
 }
 
-/// The files and folders that other peers have locked in this work tree. If no broker is running, nothing is locked.
+/// The files and folders that other peers have locked in this work tree. Locks outlast a broker, so if none is running,
+/// one is started, unless there has never been a mesh.
 fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<PathBuf>, Error> {
     let (places, settings) = load_environment()?;
     let mut client = match Client::connect_to_running(&places) {
-        Err(error) if error.kind == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind == ErrorKind::NotFound && !places.database().exists() => return Ok(Vec::new()),
+        Err(error) if error.kind == ErrorKind::NotFound => Client::connect_or_start(&places)?,
         client => client?,
     };
     if options.is_optional {
