@@ -175,6 +175,22 @@ fn mail_in_a_batch_that_never_left_is_offered_again() {
 }
 
 #[test]
+fn mail_in_a_batch_is_read_wherever_its_call_stands() {
+    let place = Place::new();
+    let mut session = Bare::legacy(&place, "2025-03-26", "p");
+    let name = session.name();
+    let (inbox, status) = (call(1, "mesh_inbox", json!({})), call(2, "mesh_status", json!({})));
+    for batch in [json!([inbox, status]), json!([status, inbox])] {
+        place.ok(&["send", &name, "important"]);
+        session.send(&batch);
+        let answer = session.read().unwrap();
+        assert!(answer.to_string().contains("important"), "{answer}");
+        let (value, _) = content(&session.ask(&inbox));
+        assert_eq!(value["messages"], json!([]), "{value}");
+    }
+}
+
+#[test]
 fn a_malformed_message_gets_an_error_with_the_reason() {
     let place = Place::new();
     let mut session = Bare::legacy(&place, "2025-11-25", "p");

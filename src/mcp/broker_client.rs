@@ -111,8 +111,10 @@ impl BrokerClient {
         // If a client has used an id twice, this drops the oldest call with that id.
         let named = state.calls.iter().filter(|(_, call)| call.target.id == *id).map(|(request, _)| *request);
         let Some(request) = named.min() else { return };
-        if let Some(batch) = state.calls.remove(&request).and_then(|call| call.target.batch) {
-            batch.expect_one_less();
+        if let Some(batch) = state.calls.remove(&request).and_then(|call| call.target.batch)
+            && batch.expect_one_less()
+        {
+            state.send_reports(&batch);
         }
         state.queue.retain(|queued| *queued != request);
         state.send(&rpc::notification("cancel", &json!({ "id": request })));

@@ -67,12 +67,14 @@ pub struct BatchReply {
 struct Gathered {
     n_wanted: usize,
     answers: Vec<Value>,
+    /// Lines that report the mail in the answers as read. They must not leave before the answers.
+    reports: Vec<String>,
 }
 
 impl BatchReply {
     /// A batch of this many requests.
     pub fn new(n_wanted: usize, out: Arc<StdoutWriter>) -> BatchReply {
-        BatchReply { gathered: Mutex::new(Gathered { n_wanted, answers: Vec::new() }), out }
+        BatchReply { gathered: Mutex::new(Gathered { n_wanted, answers: Vec::new(), reports: Vec::new() }), out }
     }
 
     /// Adds an answer. When the last answer is added, all answers are sent. Returns true only if the whole line was
@@ -83,11 +85,22 @@ impl BatchReply {
         self.send_if_complete(&mut gathered)
     }
 
-    /// Reduces the number of expected answers by one, because a call was cancelled.
-    pub fn expect_one_less(&self) {
+    /// Reduces the number of expected answers by one, because a call was cancelled. Returns true if the other answers
+    /// were sent now.
+    pub fn expect_one_less(&self) -> bool {
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         gathered.n_wanted -= 1;
-        self.send_if_complete(&mut gathered);
+        self.send_if_complete(&mut gathered)
+    }
+
+    /// Keeps a line that reports the mail in one of the answers as read.
+    pub fn add_report(&self, line: String) {
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner).reports.push(line);
+    }
+
+    /// The lines that report mail as read. Send them after the answers were sent.
+    pub fn take_reports(&self) -> Vec<String> {
+        std::mem::take(&mut self.gathered.lock().unwrap_or_else(PoisonError::into_inner).reports)
     }
 
     fn send_if_complete(&self, gathered: &mut Gathered) -> bool {

@@ -248,8 +248,9 @@ impl ReaderThread {
         drop(state);
         match result {
             Ok(text) if !concerns_session(&call, &text) => {
-                call.target.pass_on(&self.out, text);
-                self.shared.lock().is_answering = false;
+                let locked = call.target.batch.is_some().then(|| self.shared.lock());
+                let is_whole = call.target.pass_on(&self.out, text);
+                locked.unwrap_or_else(|| self.shared.lock()).end_answer(&call, is_whole, None);
             }
             result => self.write_parsed(&call, result.and_then(|text| parse_result(&text))),
         }
@@ -283,15 +284,13 @@ impl ReaderThread {
         let announcer = result.as_ref().ok().and_then(|answer| answer["actedAs"]["id"].as_str().map(str::to_owned));
         // The answer and the report are written under one lock, because the client may send its next call immediately,
         // and that call must find the mail marked as read.
-        let locked = (!shown.is_empty()).then(|| self.shared.lock());
-        let is_whole = call.target.reply(&self.out, result);
-        let mut state = locked.unwrap_or_else(|| self.shared.lock());
-        if is_whole && !shown.is_empty() {
+        let locked = (!shown.is_empty() || call.target.batch.is_some()).then(|| self.shared.lock());
+        let report = locked.as_ref().filter(|_| !shown.is_empty()).map(|state| {
             let peer = announcer.or_else(|| state.peers.get(&call.thread).cloned());
-            // If the broker is gone, the messages are offered again later, because nothing proves that they were read.
-            state.send(&rpc::notification("inbox.mark_read", &json!({ "as": peer, "items": shown })));
-        }
-        state.is_answering = false;
+            rpc::notification("inbox.mark_read", &json!({ "as": peer, "items": shown }))
+        });
+        let is_whole = call.target.reply(&self.out, result);
+        locked.unwrap_or_else(|| self.shared.lock()).end_answer(call, is_whole, report);
     }
 
     /// Writes the progress reports that are due. Returns the time until the next report is due.

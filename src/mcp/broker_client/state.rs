@@ -2,7 +2,7 @@
 //! acts.
 
 use super::super::agent_waker::AgentNotifier;
-use super::super::pending_call::PendingCall;
+use super::super::pending_call::{BatchReply, PendingCall};
 use super::super::session_identity::{ClientIdentity, attach_params};
 use crate::base::error::Error;
 use crate::base::ids::CountedMap;
@@ -138,6 +138,30 @@ impl ClientState {
             call.was_sent |= is_sent;
         }
         is_sent
+    }
+
+    /// Notes that an answer was written, and sends its report about mail. The answers of a batch leave together, so their
+    /// reports leave together, too. If the broker is gone, the messages are offered again later, because nothing proves
+    /// that they were read.
+    pub fn end_answer(&mut self, call: &PendingCall, is_whole: bool, report: Option<String>) {
+        self.is_answering = false;
+        match (&call.target.batch, report) {
+            (Some(batch), report) => {
+                report.into_iter().for_each(|line| batch.add_report(line));
+                if is_whole {
+                    self.send_reports(batch);
+                }
+            }
+            (None, Some(line)) if is_whole => drop(self.send(&line)),
+            (None, _) => {}
+        }
+    }
+
+    /// Sends the reports about the mail in the answers of a batch that was sent.
+    pub fn send_reports(&mut self, batch: &BatchReply) {
+        for line in batch.take_reports() {
+            self.send(&line);
+        }
     }
 
     /// Puts a call that a standby refused back into the queue, because the hub has not run the call. If `request` is
