@@ -70,6 +70,9 @@ pub static SEND: Op = Op {
     run: send,
 };
 
+/// How many peers a note names at most.
+const NAMES_MAX: usize = 20;
+
 fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, mail, channels, journal, federation, rates, .. } = mesh;
     let key = args.text("key");
@@ -99,7 +102,17 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     };
     let sent = mail.post(turn, peers, journal, federation, draft, &recipients, ctx.now)?;
     let mut value = mail.sent_view(peers, &sent);
-    if let Some(group) = group.filter(|_| sent.is_empty()) {
+    if sent.len() < recipients.len() {
+        let is_missing = |id: &&PeerId| !sent.iter().any(|message| message.recipient == **id);
+        let missing: Vec<String> = recipients.iter().filter(is_missing).map(|id| peers.name_of(id)).collect();
+        let names = missing[..missing.len().min(NAMES_MAX)].join(", ");
+        value["note"] = json!(format!(
+            "{} of {} peers can't take the message now, because their mailbox is full or their mesh can't be reached: \
+             {names}",
+            missing.len(),
+            recipients.len()
+        ));
+    } else if let Some(group) = group.filter(|_| sent.is_empty()) {
         let absent = if ChannelName::is_meant_by(&group) { "has joined" } else { "is online in" };
         value["note"] = json!(format!("no other peer {absent} {group}, so the message was sent to no one"));
     }
