@@ -80,10 +80,11 @@ fn a_message_expires_unread() {
         "
         a joins
         b joins
-        a send to=b message=soon expiresMinutes=1 -> ok
+        a send to=b message=soon expiresMinutes=1 -> ok messageId=$m
         +2m
         b inbox -> ok messages=[]
         b status -> ok ~mail
+        b send to=a message=late replyTo=$m -> ok
         a inbox filter=sent -> ok messages.0.receipt=expired
     ",
     );

@@ -201,7 +201,8 @@ impl Mail {
         let meant = |message: &&mut Message| message.id.as_ref().is_some_and(|id| ids.contains(id));
         for message in self.boxes[to].iter_mut().chain(&mut self.done[to]).filter(meant) {
             match state {
-                ACKED => message.may = ACKED,
+                // A message that has expired stays so.
+                ACKED => message.may = ACKED | message.may & EXPIRED,
                 state if message.may & UNREAD != 0 => message.may = message.may & !UNREAD | state,
                 _ => {}
             }

@@ -90,7 +90,8 @@ impl Mail {
         if was.recipient != ctx.me() {
             return Err(Error::new(ErrorKind::Refused, format!("ack: {id} is not addressed to you")));
         }
-        if was.acked.is_some() {
+        // A message that has expired stays so, even if its recipient finds it among all messages.
+        if was.acked.is_some() || was.state == MessageState::Expired {
             return Ok(());
         }
         let message = Message {
