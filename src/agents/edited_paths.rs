@@ -4,6 +4,7 @@ use super::mcp_tool_writes::{self, BASE_FIELDS, PATH_FIELDS};
 use super::own_tool_calls::{MeshCall, mesh_call};
 use crate::known_agents::AGENTS;
 use crate::known_agents::hook_dialect::Dialect;
+use crate::shell_writes::agent_patch;
 use crate::wire::json_field_scanner::NeededFields;
 use serde_json::Value;
 
@@ -59,9 +60,6 @@ const HOOK_FIELDS: &[&str] = &[
     "source",
 ];
 
-/// The prefixes of the lines that name a file in an `apply_patch` patch.
-const PATCH_MARKS: &[&str] = &["*** Update File: ", "*** Add File: ", "*** Delete File: ", "*** Move to: "];
-
 /// Whether any agent has a tool with this name. All agents' lists are searched, because an agent may run hooks that
 /// were set up for another agent.
 fn is_known(name: &str, list: fn(&Dialect) -> &'static [&'static str]) -> bool {
@@ -110,28 +108,23 @@ pub fn call_key(input: &Value) -> String {
     id.map(str::to_owned).or_else(arguments).unwrap_or_default()
 }
 
-/// The files that a tool call is about to edit; empty if no file is known.
+/// The files that a tool call is about to edit; empty if no file is known, or if the tool runs a command. The files
+/// that a command writes, also those of a patch in its text, depend on the rest of the command, so `shell_tool_writes`
+/// finds them.
 pub fn edited_files(input: &Value) -> Vec<String> {
     let (plain, arguments) = tool_call(input);
     let arguments = &arguments;
-    // A patch names its files in its text. `shell_tool_writes` finds the other files that a command writes.
-    let is_shell = is_known(&plain, |dialect| dialect.shell_tools);
-    if !is_shell && !is_known(&plain, |dialect| dialect.edit_tools) {
+    if is_known(&plain, |dialect| dialect.shell_tools) {
+        return Vec::new();
+    }
+    if !is_known(&plain, |dialect| dialect.edit_tools) {
         return mcp_tool_writes::written_files(tool_name(input), arguments);
     }
     if arguments["command"].as_str().is_some_and(|command| READ_COMMANDS.contains(&command)) {
         return Vec::new();
     }
     let mut found = Vec::new();
-    if is_shell {
-        let words = ["command", "cmd"].iter().filter_map(|field| arguments.get(*field));
-        words.for_each(|words| match words {
-            Value::Array(list) => list.iter().filter_map(Value::as_str).for_each(|word| from_patch(word, &mut found)),
-            word => from_patch(word.as_str().unwrap_or(""), &mut found),
-        });
-    } else {
-        collect(arguments, &mut found, 0);
-    }
+    collect(arguments, &mut found, 0);
     found.sort();
     found.dedup();
     found
@@ -173,12 +166,7 @@ fn collect(value: &Value, found: &mut Vec<String>, depth: usize) {
 }
 
 fn from_patch(text: &str, found: &mut Vec<String>) {
-    if !text.contains("*** Begin Patch") {
-        return;
-    }
-    let marked =
-        |line: &str| PATCH_MARKS.iter().find_map(|mark| line.strip_prefix(mark)).map(|path| path.trim().to_owned());
-    found.extend(text.lines().filter_map(marked).filter(|path| !path.is_empty()));
+    found.extend(agent_patch::paths(text).map(str::to_owned));
 }
 
 #[cfg(test)]
@@ -225,7 +213,12 @@ mod tests {
             (json!({ "tool_name": "Bash", "tool_input": { "command": "rm /a", "path": "/a" } }), vec![]),
             (
                 json!({ "tool_name": "exec_command", "tool_input": { "cmd": format!("apply_patch <<'EOF'\n{patch}\nEOF"), "path": "no" } }),
-                vec!["a.rs", "b/c.rs", "d"],
+                vec![],
+            ),
+            (
+                json!({ "tool_name": "apply_patch", "tool_input": { "command":
+                    "*** Begin Patch\n  *** Update File: a.rs \n+x\n\t*** Move to:b.rs\n*** Add File:c.rs" } }),
+                vec!["a.rs", "b.rs", "c.rs"],
             ),
             (json!({ "tool_name": "Read", "tool_input": { "file_path": "/a" } }), vec![]),
             (json!({ "tool_name": "Edit", "tool_input": 5 }), vec![]),

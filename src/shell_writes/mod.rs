@@ -8,6 +8,7 @@
 //! No parser crate was worth its size. The best maintained crate with a suitable licence, `brush-parser` 0.4, adds 76
 //! crates and 170 KiB, and the inside of words would still have to be parsed here.
 
+pub mod agent_patch;
 mod braces;
 mod builtins;
 mod commands;
@@ -129,6 +130,10 @@ pub fn written_files(
     environment: &dyn Fn(&str) -> Option<String>,
     files: &dyn FileTree,
 ) -> Vec<ShellWrite> {
+    // Some agents apply a patch that a command contains without running the command, so the limit of the system does not
+    // apply to the patch.
+    let shortened = (command.len() > COMMAND_MAX).then(|| agent_patch::without_contents(command));
+    let command = shortened.as_deref().unwrap_or(command);
     if command.len() > COMMAND_MAX {
         return Vec::new();
     }

@@ -38,7 +38,7 @@ pub struct NeededFields {
     pub repeated: &'static [&'static str],
     /// The names of fields whose value may be a string that contains a JSON object.
     pub embedded: &'static [&'static str],
-    /// Lines that begin with one of these texts are kept even if the whole text is too long to keep.
+    /// Lines that begin with one of these texts, after any spaces, are kept even if the whole text is too long to keep.
     pub line_starts: &'static [&'static str],
 }
 

@@ -37,7 +37,8 @@ impl KeptText {
     }
 
     fn end_line(&mut self, line_starts: &[&str]) {
-        let is_needed = line_starts.iter().any(|start| self.line.starts_with(start.as_bytes()));
+        let line = self.line.trim_ascii_start();
+        let is_needed = line_starts.iter().any(|start| line.starts_with(start.as_bytes()));
         if is_needed && self.line.len() <= SHORT_MAX && self.n_lines + self.line.len() < self.lines_max {
             self.n_lines += self.line.len() + 1;
             self.kept.push(b'\n');

@@ -1,6 +1,7 @@
 //! Hooks as agents run them: one process for each event, JSON in, the agent's own dialect out.
 
 mod input;
+mod patches;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -2,6 +2,7 @@
 
 use super::Run;
 use super::options::Spec;
+use crate::shell_writes::agent_patch;
 use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::shell_state::Field;
 
@@ -9,8 +10,6 @@ const PATCH: Spec = Spec::new(
     "pidorBDFVYzg",
     &["strip", "input", "directory", "output", "reject-file", "prefix", "ifdef", "fuzz", "suffix"],
 );
-/// The beginnings of the lines that name a file in an `apply_patch` patch.
-const MARKS: &[&str] = &["*** Update File: ", "*** Add File: ", "*** Delete File: ", "*** Move to: "];
 
 /// `patch`: writes its operand, or the files that the patch names.
 pub(super) fn patch(run: &mut Run) -> StreamText {
@@ -102,9 +101,6 @@ fn stripped(name: &str, strip: Option<usize>) -> Option<String> {
 pub(super) fn apply_patch(run: &mut Run) -> StreamText {
     let argument = run.arguments.first().and_then(Field::text).map(str::to_owned);
     let Some(text) = argument.or_else(|| run.input.text().map(str::to_owned)) else { return StreamText::Unknown };
-    if text.contains("*** Begin Patch") {
-        let paths = text.lines().filter_map(|line| MARKS.iter().find_map(|mark| line.strip_prefix(mark)));
-        paths.for_each(|path| run.write(path.trim()));
-    }
+    agent_patch::paths(&text).for_each(|path| run.write(path));
     StreamText::Unknown
 }
