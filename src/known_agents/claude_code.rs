@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 const SHELL_LINES: &str = "CLAUDE_ENV_FILE";
 
 /// Claude Code's own tools that write files, and all tools of other MCP servers.
-const WRITING_TOOLS: &str = "Edit|Write|MultiEdit|NotebookEdit|Bash|mcp__(?!slm-mesh__).*";
+const WRITING_TOOLS: &str = "Edit|Write|MultiEdit|NotebookEdit|Bash|Monitor|mcp__(?!slm-mesh__).*";
 
 const HOOKS: HookFile = HookFile {
     command: HookCommand::ProgramAndArguments,

@@ -137,7 +137,17 @@ pub(super) const CLAUDE_SHAPED: Dialect = Dialect {
     events: CLAUDE_EVENTS,
     unnamed_event: |_| None,
     edit_tools: &["edit", "write", "multiedit", "notebookedit"],
-    shell_tools: &["bash", "shell", "exec", "runshellcommand", "runterminalcommand", "runinterminal", "execute"],
+    shell_tools: &[
+        "bash",
+        "shell",
+        "exec",
+        "runshellcommand",
+        "runterminalcommand",
+        "runinterminal",
+        "execute",
+        // Runs a command in the background, and reports each line of its output.
+        "monitor",
+    ],
     unheard: &[],
     show: show_in_hook_output,
     warn: Some(|text| json!({ "systemMessage": text })),

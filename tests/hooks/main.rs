@@ -320,6 +320,8 @@ fn a_shell_command_that_writes_a_held_file_is_denied() {
     for (agent, input, writes) in [
         ("claude", before("Bash", json!("cd . && echo hi > src.rs")), true),
         ("codex", before("shell", json!(["bash", "-lc", "sed -i s/x/y/ src.rs"])), true),
+        ("claude", before("Monitor", json!("tail -f log.txt | tee src.rs")), true),
+        ("qwen", before("monitor", json!("tail -f log.txt | tee src.rs")), true),
         ("claude", before("Bash", json!("cat src.rs | grep x > other.rs")), false),
     ] {
         let answer = told(&place, agent, &input).to_string();
