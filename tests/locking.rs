@@ -302,8 +302,8 @@ fn locks_and_their_tokens_outlive_a_killed_broker() {
     assert!(next > before + 1, "no token is given twice: {next} after {before} and the one of /p/b");
 }
 
-#[test]
-fn work_trees_are_apart_unless_the_whole_repository_is_meant() {
+/// A place with two work trees of one repository: `main` and `tree`.
+fn two_work_trees() -> Place {
     let place = Place::new();
     let inner = place.root.join("main/.git/worktrees/tree");
     fs::create_dir_all(&inner).unwrap();
@@ -312,6 +312,21 @@ fn work_trees_are_apart_unless_the_whole_repository_is_meant() {
     fs::write(inner.join("HEAD"), "ref: refs/heads/side\n").unwrap();
     fs::write(inner.join("commondir"), "../..\n").unwrap();
     fs::write(place.root.join("tree/.git"), format!("gitdir: {}\n", inner.display())).unwrap();
+    place
+}
+
+/// The answer of Claude Code's hook before a tool call, in a folder of the place.
+fn before(place: &Place, folder: &str, session: &str, tool: &str, arguments: Value) -> Value {
+    let input = json!({ "session_id": session, "hook_event_name": "PreToolUse", "cwd": place.root.join(folder),
+                        "tool_name": tool, "tool_input": arguments });
+    let mut hook = place.command(&["hook", "claude"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    hook.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
+    serde_json::from_slice::<Value>(&hook.wait_with_output().unwrap().stdout).unwrap_or_default()
+}
+
+#[test]
+fn work_trees_are_apart_unless_the_whole_repository_is_meant() {
+    let place = two_work_trees();
     let (mut main, mut tree) = (session(&place, "main"), session(&place, "tree"));
     main.tool("mesh_lock", json!({ "action": "lock", "filePath": "a.rs" }));
     tree.tool("mesh_lock", json!({ "action": "lock", "filePath": "a.rs" }));
@@ -322,6 +337,40 @@ fn work_trees_are_apart_unless_the_whole_repository_is_meant() {
     let (error, is_error) =
         tree.try_tool("mesh_lock", json!({ "action": "lock", "filePath": "a.rs", "scope": "repo" }));
     assert!(is_error && error["error"].as_str().unwrap().contains("codex-main"), "{error}");
+}
+
+/// The file decides to which repository it belongs, and not the folder in which the caller works.
+#[test]
+fn a_lock_of_the_whole_repository_counts_for_callers_in_any_folder() {
+    let place = two_work_trees();
+    fs::create_dir_all(place.root.join("other/.git")).unwrap();
+    fs::write(place.root.join("other/.git/HEAD"), "ref: refs/heads/main\n").unwrap();
+    let edit = |folder: &str, session: &str, file: &str| {
+        let denied = before(&place, folder, session, "Edit", json!({ "file_path": place.root.join(file) }));
+        let reason = denied["hookSpecificOutput"]["permissionDecisionReason"].as_str().unwrap_or("").to_owned();
+        assert_eq!(reason.contains(" is locked by "), !denied.is_null(), "{denied}");
+        reason
+    };
+    let shell = |folder: &str, command: &str| before(&place, folder, "s1", "Bash", json!({ "command": command }));
+    place.ok(&["lock", "main/b.rs", "--scope", "repo"]);
+    for folder in ["tree", "main", "other", "."] {
+        assert_ne!(edit(folder, "s1", "tree/b.rs"), "", "{folder}: the lock was taken in the folder above");
+        let both = format!("touch {0}/other/free.rs {0}/tree/b.rs", place.root.display());
+        assert_ne!(shell(folder, &both), Value::Null, "{folder}: one of the files belongs to the repository");
+        assert_eq!(edit(folder, "s1", "tree/free.rs"), "", "{folder}");
+    }
+    // The holder's own edit from elsewhere renews the lock, which stays a lock of the whole repository.
+    assert_eq!(edit("main", "holder", "main/c.rs"), "");
+    let holder = place.json(&["lock", "list", "main/c.rs"])["locks"][0]["holder"].as_str().unwrap().to_owned();
+    let main = place.root.join("main");
+    place.ok(&["lock", "main/c.rs", "--scope", "repo", "--as", &holder]);
+    assert_eq!(edit("other", "holder", "main/c.rs"), "");
+    assert_ne!(edit("tree", "s1", "tree/c.rs"), "");
+
+    let refused = place.run(&["lock", "main/d.rs", "loose.rs", "--scope", "repo"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("loose.rs\" is in no known repository"), "{text}");
+    assert_eq!(place.json(&["lock", "list", &main.join("d.rs").display().to_string()])["locks"], json!([]));
 }
 
 /// `git stash` takes away the work of another agent, if that agent has changed anything.
@@ -338,13 +387,7 @@ fn git_commands_on_the_whole_tree_are_denied_if_they_change_a_held_file() {
     git(&["add", "held.txt"]);
     git(&["commit", "-qm", "One"]);
     place.ok(&["lock", "held.txt", "--reason", "mine"]);
-    let before = |command: &str| {
-        let input = json!({ "session_id": "one", "hook_event_name": "PreToolUse", "cwd": place.root,
-                            "tool_name": "Bash", "tool_input": { "command": command } });
-        let mut hook = place.command(&["hook", "claude"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        hook.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
-        serde_json::from_slice::<Value>(&hook.wait_with_output().unwrap().stdout).unwrap_or_default()
-    };
+    let before = |command: &str| before(&place, ".", "one", "Bash", json!({ "command": command }));
     for command in ["git stash", "git checkout .", "git reset --hard"] {
         assert_eq!(before(command), Value::Null, "{command}: the file is as it was committed");
     }

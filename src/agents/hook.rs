@@ -204,7 +204,9 @@ fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, Stri
 
 /// The facts by which the broker finds the session: the agent, the agent's key for the session, and the directory.
 pub fn session_facts(agent: &Agent, hook: &HookInput) -> Value {
-    let git = git::facts(Path::new(&hook.directory));
+    // Locks have paths without symlinks, so the root of the work tree must have none, either.
+    let directory = path_normalization::absolute_in("", &hook.directory);
+    let git = git::facts(Path::new(directory.trim_end_matches('/')));
     let dialect = agent.dialect.as_ref();
     json!({
         "shortName": agent.short_name, "sharedHooks": dialect.is_some_and(|dialect| dialect.is_shared),

@@ -12,6 +12,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
 use crate::client::Client;
 use crate::known_agents::hook_dialect::{Dialect, FILES_CHANGED, MAIL_CAME, ShellLines};
+use crate::sys::git;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -227,7 +228,7 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
             return Ok(answer);
         }
         // This call fails and names the holder, unless the holder has just released the files.
-        facts["files"] = json!(replaced);
+        name_files(&mut facts, &replaced);
         client.call("hook.edit", &facts)
     });
     match answer {
@@ -251,15 +252,21 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
 /// Locks the files that a tool names, as many per call as the broker accepts.
 fn lock_files(work: &HookWork<'_>, client: &mut Client, facts: &mut Value) -> Result<Value, Error> {
     // A longer text is not the path of a file.
-    let named: Vec<&String> = work.run.named.iter().filter(|path| path.len() <= limits::PATH_MAX).collect();
+    let named: Vec<String> = work.run.named.iter().filter(|path| path.len() <= limits::PATH_MAX).cloned().collect();
     let (first, rest) = named.split_at(named.len().min(limits::EDIT_FILES_MAX));
-    facts["files"] = json!(first);
+    name_files(facts, first);
     let mut answer = client.call("hook.edit", facts)?;
     for part in rest.chunks(limits::EDIT_FILES_MAX) {
-        facts["files"] = json!(part);
+        name_files(facts, part);
         answer = client.call("hook.edit", facts)?;
     }
     Ok(answer)
+}
+
+/// Names the files of a call, and their work trees, which may be other work trees than that of the session.
+fn name_files(facts: &mut Value, files: &[String]) {
+    let (roots, repos) = git::work_trees(files.iter().map(String::as_str));
+    (facts["files"], facts["gitRoots"], facts["repos"]) = (json!(files), json!(roots), json!(repos));
 }
 
 /// Makes the agent continue if direct mail waits, or if a command changed a file that another agent has locked.

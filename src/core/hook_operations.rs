@@ -4,8 +4,8 @@
 //! key, or none, so these operations make sure that the hook and the server act as the same peer.
 
 use super::locks::request::{LockRequest, Repository};
-use super::locks::worktree_locks::{own_locks, watched_locks};
-use super::locks::{Locks, lock_view};
+use super::locks::worktree_locks::{WorkPlace, own_locks, watched_locks};
+use super::locks::{GIT_ROOTS, Locks, REPOS, lock_view};
 use super::mail::MailView;
 use super::mail::wakeups::end_all_waits;
 use super::op_definition::ArgKind;
@@ -49,6 +49,8 @@ pub static EDIT: Op = Op {
         Arg::new("files", ArgKind::Texts { items: limits::EDIT_FILES_MAX, max: limits::PATH_MAX }, "Absolute paths")
             .required()
             .at(CliPlace::Hidden),
+        GIT_ROOTS,
+        REPOS,
         Arg::new("withLocks", ArgKind::Flag, "Also list the locks of this session and of others in this work tree")
             .at(CliPlace::Hidden),
     ],
@@ -113,14 +115,13 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let mut files: Vec<String> = args.texts("files").into_iter().map(path_overlap::normal).collect();
     files.sort();
     files.dedup();
-    let text = |name, own: Option<String>| args.text(name).map(str::to_owned).or(own);
     let request = LockRequest {
         paths: files,
         holder: id.clone(),
         owner: args.text("subagent").map_or(LockOwner::Turn, |id| LockOwner::Subagent(id.to_owned())),
         reason: "editing".into(),
         ttl_ms: EDIT_MS,
-        repo: Repository::new(text("repo", row.repo), text("gitRoot", row.git_root)),
+        trees: Repository::of_call(args, &row),
         host: row.host.clone(),
         all_worktrees: false,
         renew: true,
@@ -138,8 +139,14 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     locks.grant(turn, peers, journal, &request, ctx.now)?;
     let mut value = json!({ "ok": true, "you": { "id": id.as_str(), "name": row.name } });
     if args.flag("withLocks") == Some(true) {
-        let others = watched_locks(locks, peers, &request, args.word("project"), is_shared);
-        value["others"] = Value::Array(others);
+        let text = |name, own: Option<String>| args.text(name).map(str::to_owned).or(own);
+        let here = WorkPlace {
+            tree: Repository::new(text("repo", row.repo), text("gitRoot", row.git_root)),
+            project: args.word("project").to_owned(),
+            peer: id.clone(),
+            host: row.host,
+        };
+        value["others"] = Value::Array(watched_locks(locks, peers, &here, is_shared));
         value["own"] = Value::Array(own_locks(locks, peers, &id));
     }
     Ok(Outcome::Ready(value))

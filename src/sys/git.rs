@@ -6,9 +6,11 @@ mod remote_url;
 mod settings;
 mod ssh_config;
 
+use crate::base::limits;
 use crate::sys::account;
 use config_file::ConfigEntry;
 use remote_url::Remote;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -72,6 +74,36 @@ pub fn facts(dir: &Path) -> GitFacts {
         branch: Some(branch).filter(|branch| !branch.is_empty()),
         repo: Some(tree.identity(&account::home().unwrap_or_default(), CLONES_MAX)),
     }
+}
+
+/// The work trees that contain these paths: their roots, and the identities of their repositories in the same order. The
+/// paths are in the normal form of locks, and may be globs.
+pub fn work_trees<'a>(paths: impl Iterator<Item = &'a str>) -> (Vec<String>, Vec<String>) {
+    let home = account::home().unwrap_or_default();
+    let mut roots = HashMap::<&Path, Option<&Path>>::new();
+    let mut found = BTreeMap::new();
+    for path in paths {
+        let fixed = path.split(['*', '?']).next().unwrap_or(path);
+        let folder = Path::new(fixed.rfind('/').map_or("/", |slash| &fixed[..slash.max(1)]));
+        let (mut passed, mut root) = (Vec::new(), None);
+        // Several files often share their folders, so each folder is looked up once.
+        for at in folder.ancestors().take(64) {
+            if let Some(known) = roots.get(at) {
+                root = *known;
+                break;
+            }
+            passed.push(at);
+            if let Some(git_dir) = git_dir(at) {
+                found.insert(at.display().to_string(), WorkTree::new(at, git_dir).identity(&home, CLONES_MAX));
+                root = Some(at);
+                break;
+            }
+        }
+        roots.extend(passed.into_iter().map(|at| (at, root)));
+    }
+    // The broker would refuse a call with an empty or longer text, and no lock would be checked.
+    let fits = |text: &String| (1..=limits::PATH_MAX).contains(&text.len());
+    found.into_iter().filter(|(root, identity)| fits(root) && fits(identity)).unzip()
 }
 
 impl WorkTree {
@@ -214,6 +246,27 @@ mod tests {
         home.write("far/away/w/.git", &format!("gitdir: {}/x/main/.git/worktrees/w\n", home.0.display()));
         assert_eq!(home.identity("far/away/w"), home.identity("x/main"));
         assert_eq!(home.identity("x/main"), home.0.join("x/up").display().to_string());
+    }
+
+    #[test]
+    fn each_path_names_the_innermost_work_tree_that_contains_it() {
+        let home = Home::new();
+        home.git_dir("r/.git", "");
+        home.git_dir("r/sub/.git", "[remote \"origin\"]\n url = https://example.org/sub\n");
+        let at = |path: &str| format!("{}/{path}", home.0.display());
+        let long = format!("[remote \"origin\"]\n url = https://example.org/{}\n", "x".repeat(limits::PATH_MAX));
+        home.git_dir("long/.git", &long);
+        for (paths, roots) in [
+            (&["r/a", "r/new/b", "r/s*/x", "r/"][..], &["r"][..]),
+            (&["r/sub/a", "r/sub/", "r/sub/**"], &["r/sub"]),
+            (&["r/sub/a", "a", "r/a"], &["r", "r/sub"]),
+            (&["a", "**", "long/a"], &[]),
+        ] {
+            let paths: Vec<String> = paths.iter().map(|path| at(path)).chain(["/a".into(), "/*".into()]).collect();
+            let (found, repos) = work_trees(paths.iter().map(String::as_str));
+            assert_eq!(found, roots.iter().map(|root| at(root)).collect::<Vec<_>>(), "{paths:?}");
+            assert_eq!(repos, roots.iter().map(|root| home.identity(root)).collect::<Vec<_>>());
+        }
     }
 
     #[test]

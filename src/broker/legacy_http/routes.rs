@@ -311,7 +311,7 @@ fn take_lock(mesh: &mut Mesh, fields: &Fields, file: &str, holder: &str, now: i6
         reason: fields.bounded("reason", &locks::LOCK, "reason")?.unwrap_or_default(),
         // Clients of slm-mesh 1.x may send fractions of a minute. The time is limited to between a second and a day.
         ttl_ms: ((minutes * 60_000.0) as i64).clamp(1000, limits::DAY_MS),
-        repo: Repository::new(row.repo, row.git_root),
+        trees: Repository::new(row.repo, row.git_root).into_iter().collect(),
         host: mesh.settings().host.clone(),
         all_worktrees: false,
         renew: true,

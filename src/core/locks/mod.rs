@@ -40,6 +40,15 @@ const FILES: Arg = Arg::new(
 .at(CliPlace::Rest)
 .path();
 
+const TREES: ArgKind = ArgKind::Texts { items: limits::EDIT_FILES_MAX, max: limits::PATH_MAX };
+/// The git work trees that contain the paths of a call. The caller's own directory may be elsewhere.
+pub(super) const GIT_ROOTS: Arg =
+    Arg::new("gitRoots", TREES, "Git work trees that contain the paths").at(CliPlace::Hidden).not_in_tool();
+/// The repositories of [`GIT_ROOTS`].
+pub(super) const REPOS: Arg = Arg::new("repos", TREES, "Repository ids of these work trees, in the same order")
+    .at(CliPlace::Hidden)
+    .not_in_tool();
+
 /// Takes or renews a lock.
 pub static LOCK: Op = Op {
     name: "lock.lock",
@@ -72,6 +81,8 @@ pub static LOCK: Op = Op {
             .not_in_tool(),
         Arg::new("repo", PATH, "Repository id, if not the caller's own").at(CliPlace::Hidden).not_in_tool(),
         Arg::new("gitRoot", PATH, "Git work tree, if not the caller's own").at(CliPlace::Hidden).not_in_tool(),
+        GIT_ROOTS,
+        REPOS,
     ],
     actor: Auth::Required,
     verb: Some("lock"),
@@ -197,20 +208,27 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
         rates.charge(peers, ctx.me(), 1 + n_patterns as u32, ctx.now)?;
     }
     let me = peers.get(ctx.me()).map(|peer| peer.row.clone()).unwrap_or_default();
-    let text = |name, own: Option<String>| args.text(name).map(str::to_owned).or(own);
-    Ok(LockRequest {
+    let request = LockRequest {
         paths,
         holder: ctx.my_id(),
         owner: owner_of(args),
         reason: args.text("reason").unwrap_or("").to_owned(),
         ttl_ms: args.int("ttlMinutes").unwrap_or(settings.lock_ttl_min) * 60_000,
-        repo: Repository::new(text("repo", me.repo), text("gitRoot", me.git_root)),
+        trees: Repository::of_call(args, &me),
         host: peers.host_of(ctx.conn),
         all_worktrees: args.text("scope") == Some("repo"),
         // If an agent requests a lock that it already holds, it renews the lock. A person must ask for the renewal,
         // because two scripts of one person make two separate requests.
         renew: args.flag("renew").unwrap_or(!peers.is_human(ctx.me())),
-    })
+    };
+    match request.paths.iter().find(|path| request.tree_of(path).is_none()) {
+        // Without a repository, the lock would protect the file only here, although the caller asked for more.
+        Some(path) if request.all_worktrees => {
+            let why = format!("\"{path}\" is in no known repository; lock it from its own work tree, or without repo");
+            Err(Error::usage("scope", why))
+        }
+        _ => Ok(request),
+    }
 }
 
 fn unlock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
@@ -278,7 +296,7 @@ fn check(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     let request = LockRequest {
         paths: args.texts("files").into_iter().map(path_overlap::normal).collect(),
         holder: if is_unknown { PeerId::default() } else { ctx.my_id() },
-        repo: Repository::new(text("repo"), text("gitRoot")),
+        trees: Repository::new(text("repo"), text("gitRoot")).into_iter().collect(),
         host: peers.host_of(ctx.conn),
         renew: true,
         ..LockRequest::default()

@@ -5,10 +5,11 @@ use super::Locks;
 use crate::base::ids::PeerId;
 use crate::base::path_overlap::PathMatcher;
 use crate::base::stored_enums::LockOwner;
+use crate::core::Args;
 use crate::core::peers::Peers;
-use crate::store::LockRow;
+use crate::store::{LockRow, PeerRow};
 
-/// The repository that contains the requested paths.
+/// A repository, and one of its work trees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repository {
     /// An identity that all work trees of the repository share.
@@ -21,6 +22,18 @@ impl Repository {
     /// Makes a repository, if both its identity and its root are known.
     pub fn new(identity: Option<String>, root: Option<String>) -> Option<Repository> {
         Some(Repository { identity: identity?, root: root? })
+    }
+
+    /// The work trees of a call's paths. A client that does not look up the work tree of each path names only its own,
+    /// or none, if the mesh already knows it from `me`.
+    pub(in crate::core) fn of_call(args: &Args, me: &PeerRow) -> Vec<Repository> {
+        let (roots, identities) = (args.texts("gitRoots"), args.texts("repos"));
+        if args.get("gitRoots").is_some() {
+            let pairs = roots.into_iter().zip(identities);
+            return pairs.map(|(root, id)| Repository { identity: id.to_owned(), root: root.to_owned() }).collect();
+        }
+        let text = |name, own: &Option<String>| args.text(name).map(str::to_owned).or_else(|| own.clone());
+        Repository::new(text("repo", &me.repo), text("gitRoot", &me.git_root)).into_iter().collect()
     }
 
     /// A path relative to the repository, with a leading slash. The repository itself is `/`.
@@ -42,8 +55,8 @@ pub struct LockRequest {
     pub reason: String,
     /// The length of the lease, in ms.
     pub ttl_ms: i64,
-    /// The repository that contains the paths. It helps to find the same file in another work tree.
-    pub repo: Option<Repository>,
+    /// The work trees that may contain the paths. They help to find the same file in another work tree.
+    pub trees: Vec<Repository>,
     /// The machine whose file system contains the paths.
     pub host: String,
     /// Whether the lock is to cover all work trees of the repository.
@@ -60,6 +73,13 @@ impl LockRequest {
         lock.holder == self.holder && is_own && !lock.owner.excludes(&self.owner)
     }
 
+    /// The work tree that contains a path, and the path relative to this work tree. If one work tree is inside another,
+    /// the path belongs to the inner one.
+    pub(super) fn tree_of<'a>(&self, path: &'a str) -> Option<(&Repository, &'a str)> {
+        let trees = self.trees.iter().filter_map(|tree| Some((tree, tree.inside(path)?)));
+        trees.min_by_key(|(_, inside)| inside.len())
+    }
+
     /// Makes the lock for one of the paths: a renewal of the `old` lock if there is one, and otherwise a new lock with
     /// `token`.
     pub(super) fn grant(&self, path: &str, old: Option<&LockRow>, token: i64, now: i64) -> LockRow {
@@ -74,6 +94,11 @@ impl LockRequest {
             _ => &self.owner,
         };
         let old_reason = || old.map(|old| old.reason.clone()).unwrap_or_default();
+        // A request from elsewhere may not know the work tree of a path that an earlier request knew.
+        let (repo, repo_path) = match self.tree_of(path) {
+            Some((tree, inside)) => (Some(tree.identity.clone()), Some(inside.to_owned())),
+            None => old.map(|old| (old.repo.clone(), old.repo_path.clone())).unwrap_or_default(),
+        };
         LockRow {
             // A renewed lock keeps its token. It is still the same grant, and the holder may have shown the token
             // to others.
@@ -83,8 +108,8 @@ impl LockRequest {
             owner: owner.clone(),
             reason: if self.reason.is_empty() { old_reason() } else { self.reason.clone() },
             host: self.host.clone(),
-            repo_path: self.repo.as_ref().and_then(|repo| repo.inside(path)).map(str::to_owned),
-            repo: self.repo.as_ref().map(|repo| repo.identity.clone()),
+            repo_path,
+            repo,
             all_worktrees: self.all_worktrees || old.is_some_and(|old| old.all_worktrees),
             granted: old.map_or(now, |old| old.granted),
             expires: kept.map_or(0, |old| old.expires).max(now + self.ttl_ms),
@@ -95,46 +120,70 @@ impl LockRequest {
 /// A request that is prepared for comparison with many locks.
 pub(super) struct LockMatcher<'a> {
     pub(super) request: &'a LockRequest,
-    paths: PathMatcher<'a>,
-    /// The requested paths, relative to the repository.
+    groups: Vec<PathGroup<'a>>,
+}
+
+/// The requested paths in one work tree, or those outside of all known work trees.
+struct PathGroup<'a> {
+    tree: Option<&'a Repository>,
+    paths: Vec<&'a str>,
+    matcher: PathMatcher<'a>,
+    /// The requested paths, relative to the work tree.
     inside: PathMatcher<'a>,
 }
 
 impl<'a> LockMatcher<'a> {
     pub(super) fn new(request: &'a LockRequest) -> LockMatcher<'a> {
-        let inside = |path| request.repo.as_ref().and_then(|repo| repo.inside(path));
-        LockMatcher {
-            request,
-            paths: PathMatcher::new(request.paths.iter().map(String::as_str)),
-            inside: PathMatcher::new(request.paths.iter().filter_map(|path| inside(path))),
+        let mut found: Vec<(Option<&Repository>, Vec<&str>, Vec<&str>)> = Vec::new();
+        for path in &request.paths {
+            let (tree, inside) = request.tree_of(path).unzip();
+            let known = found.iter().position(|(known, ..)| *known == tree);
+            let at = known.unwrap_or_else(|| {
+                found.push((tree, Vec::new(), Vec::new()));
+                found.len() - 1
+            });
+            found[at].1.push(path);
+            found[at].2.extend(inside);
         }
+        let groups = found.into_iter().map(|(tree, paths, inside)| PathGroup {
+            tree,
+            matcher: PathMatcher::new(paths.iter().copied()),
+            paths,
+            inside: PathMatcher::new(inside.into_iter()),
+        });
+        LockMatcher { request, groups: groups.collect() }
     }
 
     /// Whether the request and a lock share a file.
     pub(super) fn collides(&self, lock: &LockRow) -> bool {
         let same_machine = lock.host == self.request.host;
-        if same_machine && self.paths.overlaps(&lock.path) && !self.is_in_other_tree(lock) {
-            return true;
-        }
         let across = self.request.all_worktrees || lock.all_worktrees || !same_machine;
-        let (Some(repo), Some(lock_repo), Some(path)) = (&self.request.repo, &lock.repo, &lock.repo_path) else {
-            return false;
-        };
-        across && repo.identity == *lock_repo && self.inside.overlaps(path)
+        self.groups.iter().any(|group| {
+            same_machine && group.matcher.overlaps(&lock.path) && !group.is_in_other_tree(lock)
+                || across && group.overlaps_across(lock)
+        })
     }
 }
 
-impl LockMatcher<'_> {
-    /// Whether the request and a lock overlap only because one work tree is inside another. A folder or glob of the
+impl PathGroup<'_> {
+    /// Whether a lock covers one of the paths, or the same file in another work tree of the repository.
+    fn overlaps_across(&self, lock: &LockRow) -> bool {
+        let (Some(tree), Some(lock_repo), Some(path)) = (self.tree, &lock.repo, &lock.repo_path) else {
+            return false;
+        };
+        tree.identity == *lock_repo && self.inside.overlaps(path)
+    }
+
+    /// Whether the paths and a lock overlap only because one work tree is inside another. A folder or glob of the
     /// outer work tree covers nothing in the inner one, unless the path of the folder or glob begins inside the inner
     /// one.
     fn is_in_other_tree(&self, lock: &LockRow) -> bool {
-        let (Some(repo), Some(lock_repo), Some(lock_path)) = (&self.request.repo, &lock.repo, &lock.repo_path) else {
+        let (Some(tree), Some(lock_repo), Some(lock_path)) = (self.tree, &lock.repo, &lock.repo_path) else {
             return false;
         };
-        let own_root = repo.root.trim_end_matches('/');
+        let own_root = tree.root.trim_end_matches('/');
         let Some(lock_root) = lock.path.strip_suffix(lock_path.as_str()) else { return false };
-        if repo.identity != *lock_repo || own_root == lock_root {
+        if tree.identity != *lock_repo || own_root == lock_root {
             return false;
         }
         let is_below = |path: &str, root: &str| path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
@@ -144,8 +193,8 @@ impl LockMatcher<'_> {
             _ => return false,
         };
         let is_lock_inside = is_below(&lock.path, inner);
-        let same_tree = self.request.paths.iter().filter(|path| is_below(path, inner) == is_lock_inside);
-        !PathMatcher::new(same_tree.map(String::as_str)).overlaps(&lock.path)
+        let same_tree = self.paths.iter().filter(|path| is_below(path, inner) == is_lock_inside);
+        !PathMatcher::new(same_tree.copied()).overlaps(&lock.path)
     }
 }
 

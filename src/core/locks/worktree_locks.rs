@@ -4,8 +4,9 @@
 use super::super::op_definition::ArgKind;
 use super::super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use super::Locks;
-use super::request::{LockRequest, Repository};
+use super::request::Repository;
 use crate::base::error::Error;
+use crate::base::ids::PeerId;
 use crate::base::json_object::json_object;
 use crate::base::limits;
 use crate::base::path_overlap::{self, PathMatcher};
@@ -35,44 +36,52 @@ pub static OTHERS: Op = Op {
 fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { peers, locks, .. } = mesh;
     let text = |name| args.text(name).map(str::to_owned);
-    let request = LockRequest {
-        holder: ctx.my_id(),
-        repo: Repository::new(text("repo"), text("gitRoot")),
+    let here = WorkPlace {
+        tree: Repository::new(text("repo"), text("gitRoot")),
+        project: args.word("project").to_owned(),
+        peer: ctx.my_id(),
         host: peers.host_of(ctx.conn),
-        ..LockRequest::default()
     };
     // A lock that was requested over a connection from the caller's agent process may belong to any session of that
     // process. Such a lock blocks none of these sessions; `hook_operations` makes the same exception for edits.
     let is_shared =
         |lock: &LockRow| lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder);
-    let rows = watched_locks(locks, peers, &request, args.word("project"), is_shared);
+    let rows = watched_locks(locks, peers, &here, is_shared);
     Ok(Outcome::Ready(json_object([("ok", Value::Bool(true)), ("locks", Value::Array(rows))])))
 }
 
-/// The locks of other peers that affect a work tree, with their paths in this work tree. A hook watches these
-/// locks.
+/// Where a peer works.
+pub(in crate::core) struct WorkPlace {
+    /// The work tree of the working directory.
+    pub tree: Option<Repository>,
+    /// The working directory.
+    pub project: String,
+    pub peer: PeerId,
+    /// The machine of the peer.
+    pub host: String,
+}
+
+/// The locks of other peers that affect a work tree, with their paths in this work tree.
 pub(in crate::core) fn watched_locks(
     locks: &Locks,
     peers: &Peers,
-    request: &LockRequest,
-    project: &str,
+    here: &WorkPlace,
     is_harmless: impl Fn(&LockRow) -> bool,
 ) -> Vec<Value> {
-    let root = request.repo.as_ref().map_or(project, |repo| repo.root.as_str()).trim_end_matches('/');
+    let root = here.tree.as_ref().map_or(here.project.as_str(), |tree| &tree.root).trim_end_matches('/');
     let below = format!("{root}/");
     let matcher = PathMatcher::new(std::iter::once(below.as_str()));
     let path_here = |lock: &LockRow| {
-        if lock.host == request.host && is_below(&lock.path, &below, &matcher) {
+        if lock.host == here.host && is_below(&lock.path, &below, &matcher) {
             return Some(lock.path.clone());
         }
-        let is_same_repo = request.repo.as_ref().is_some_and(|repo| lock.repo.as_ref() == Some(&repo.identity));
-        let is_across = is_same_repo && (lock.all_worktrees || lock.host != request.host);
+        let is_same_repo = here.tree.as_ref().is_some_and(|tree| lock.repo.as_ref() == Some(&tree.identity));
+        let is_across = is_same_repo && (lock.all_worktrees || lock.host != here.host);
         lock.repo_path.as_ref().filter(|_| is_across).map(|path| format!("{root}{path}"))
     };
-    let is_others = |lock: &&LockRow| lock.holder != request.holder && !is_harmless(lock);
+    let is_others = |lock: &&LockRow| lock.holder != here.peer && !is_harmless(lock);
     let others = locks.all().iter().filter(is_others);
-    let rows = others.filter_map(|lock| Some(short_view(peers, lock, &path_here(lock)?)));
-    rows.take(limits::WATCHED_FILES_MAX).collect()
+    others.filter_map(|lock| Some(short_view(peers, lock, &path_here(lock)?))).take(limits::WATCHED_FILES_MAX).collect()
 }
 
 /// The locks that the session itself holds. Its hooks watch these locks, too.
