@@ -111,6 +111,24 @@ fn no_program_writes_a_held_file_and_all_write_a_free_one() {
 }
 
 #[test]
+fn every_one_of_many_held_files_is_protected() {
+    let Some(place) = held(&["held.txt"]) else { return };
+    // The list of these locks is longer than one answer of the broker.
+    let folder = "n".repeat(100);
+    fs::create_dir(place.root.join(&folder)).unwrap();
+    let files: Vec<String> = (0..640).map(|n| format!("{folder}/{n}.txt")).collect();
+    files.iter().for_each(|file| fs::write(place.root.join(file), "").unwrap());
+    for part in files.chunks(64) {
+        place.ok(&[&["lock"], part.iter().map(String::as_str).collect::<Vec<_>>().as_slice()].concat());
+    }
+    let _worker = worker(&place);
+    let out = place.shielded("for file in n*/*; do (echo x > $file) 2> /dev/null && echo $file is written; done; true");
+    assert!(out.status.success(), "{out:?}");
+    assert_eq!(String::from_utf8_lossy(&out.stdout).lines().next(), None);
+    assert!(place.shielded("echo x > free.txt").status.success());
+}
+
+#[test]
 fn file_systems_inside_a_held_folder_are_covered_too() {
     let Some(place) = held(&["dir/"]) else { return };
     let _worker = worker(&place);

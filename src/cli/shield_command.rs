@@ -66,10 +66,17 @@ fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec
     let directory = std::env::current_dir().unwrap_or_default();
     let git = git::facts(&directory);
     let named = Some(settings.text("SLM_MESH_PEER")).filter(|name| !name.is_empty());
-    let params = json!({
+    let mut params = json!({
         "v": env!("CARGO_PKG_VERSION"), "project": directory.to_string_lossy(), "repo": git.repo, "gitRoot": git.root,
         "as": parsed.acting.as_deref().or(named),
     });
-    let answer = client.call("lock.others", &params)?;
-    Ok(HeldFiles::new(&places).protected_paths(&LockedPath::list(&answer["locks"])))
+    let mut locks = Vec::new();
+    loop {
+        let answer = client.call("lock.others", &params)?;
+        locks.extend(LockedPath::list(&answer["locks"]));
+        if !answer["next"].is_string() {
+            return Ok(HeldFiles::new(&places).protected_paths(&locks));
+        }
+        params["after"] = answer["next"].clone();
+    }
 }

@@ -4,13 +4,14 @@
 use super::super::op_definition::ArgKind;
 use super::super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use super::Locks;
+use super::cursor;
 use super::request::Repository;
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
-use crate::base::json_object::json_object;
 use crate::base::limits;
-use crate::base::path_overlap::{self, PathMatcher};
+use crate::base::path_overlap;
 use crate::base::stored_enums::LockOwner;
+use crate::core::pagination::{self, Page};
 use crate::core::peers::Peers;
 use crate::store::LockRow;
 use serde_json::{Value, json};
@@ -25,6 +26,7 @@ pub static OTHERS: Op = Op {
         Arg::new("project", PATH, "Absolute path of the working directory").required().at(CliPlace::Hidden),
         Arg::new("repo", PATH, "Repository id").at(CliPlace::Hidden),
         Arg::new("gitRoot", PATH, "Root of the git work tree").at(CliPlace::Hidden),
+        pagination::next_page(pagination::CURSOR_MAX).at(CliPlace::Hidden),
     ],
     actor: Auth::Required,
     verb: None,
@@ -46,8 +48,19 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     // process. Such a lock blocks none of these sessions; `hook_operations` makes the same exception for edits.
     let is_shared =
         |lock: &LockRow| lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder);
-    let rows = watched_locks(locks, peers, &here, is_shared);
-    Ok(Outcome::Ready(json_object([("ok", Value::Bool(true)), ("locks", Value::Array(rows))])))
+    let mut found: Vec<(&LockRow, String)> = locks_of_others(locks, &here, is_shared).collect();
+    found.sort_by_key(|(lock, _)| (lock.token, lock.path.as_str()));
+    if let Some(after) = args.text("after") {
+        let after = pagination::parse_cursor(after)?;
+        found.retain(|(lock, _)| cursor(lock) > after);
+    }
+    // A program reads the rows. There may be more of them than fit into one line.
+    let mut page = Page::for_people();
+    let fitting = found.iter().take_while(|(lock, path)| page.add(short_view(peers, lock, path))).count();
+    let mut value = json!({ "ok": true });
+    pagination::add_cursor(&mut value, found.len() - fitting, fitting.checked_sub(1).map(|last| cursor(found[last].0)));
+    value["locks"] = Value::Array(page.into_rows());
+    Ok(Outcome::Ready(value))
 }
 
 /// Where a peer works.
@@ -61,27 +74,35 @@ pub(in crate::core) struct WorkPlace {
     pub host: String,
 }
 
-/// The locks of other peers that affect a work tree, with their paths in this work tree.
+/// The locks of other peers that affect a work tree, for a hook, which watches only some of them.
 pub(in crate::core) fn watched_locks(
     locks: &Locks,
     peers: &Peers,
     here: &WorkPlace,
     is_harmless: impl Fn(&LockRow) -> bool,
 ) -> Vec<Value> {
+    let found = locks_of_others(locks, here, is_harmless);
+    found.take(limits::WATCHED_FILES_MAX).map(|(lock, path)| short_view(peers, lock, &path)).collect()
+}
+
+/// The locks of other peers that affect a work tree, with their paths in this work tree.
+fn locks_of_others<'a>(
+    locks: &'a Locks,
+    here: &'a WorkPlace,
+    is_harmless: impl Fn(&LockRow) -> bool + 'a,
+) -> impl Iterator<Item = (&'a LockRow, String)> {
     let root = here.tree.as_ref().map_or(here.project.as_str(), |tree| &tree.root).trim_end_matches('/');
     let below = format!("{root}/");
-    let matcher = PathMatcher::new(std::iter::once(below.as_str()));
-    let path_here = |lock: &LockRow| {
-        if lock.host == here.host && is_below(&lock.path, &below, &matcher) {
+    let path_here = move |lock: &LockRow| {
+        if lock.host == here.host && is_below(&lock.path, &below) {
             return Some(lock.path.clone());
         }
         let is_same_repo = here.tree.as_ref().is_some_and(|tree| lock.repo.as_ref() == Some(&tree.identity));
         let is_across = is_same_repo && (lock.all_worktrees || lock.host != here.host);
         lock.repo_path.as_ref().filter(|_| is_across).map(|path| format!("{root}{path}"))
     };
-    let is_others = |lock: &&LockRow| lock.holder != here.peer && !is_harmless(lock);
-    let others = locks.all().iter().filter(is_others);
-    others.filter_map(|lock| Some(short_view(peers, lock, &path_here(lock)?))).take(limits::WATCHED_FILES_MAX).collect()
+    let others = locks.all().iter().filter(move |lock| lock.holder != here.peer && !is_harmless(lock));
+    others.filter_map(move |lock| Some((lock, path_here(lock)?)))
 }
 
 /// The locks that the session itself holds. Its hooks watch these locks, too.
@@ -97,6 +118,6 @@ fn short_view(peers: &Peers, lock: &LockRow, path: &str) -> Value {
 }
 
 /// Whether a lock may cover a file of a work tree.
-fn is_below(path: &str, root: &str, matcher: &PathMatcher<'_>) -> bool {
-    if path_overlap::is_pattern(path) { matcher.overlaps(path) } else { path.starts_with(root) }
+fn is_below(path: &str, root: &str) -> bool {
+    if path_overlap::is_pattern(path) { path_overlap::overlap(path, root) } else { path.starts_with(root) }
 }
