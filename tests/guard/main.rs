@@ -128,6 +128,39 @@ fn the_last_of_many_pushed_refs_is_checked_and_too_many_are_said() {
     agent.close();
 }
 
+/// A commit that only names another commit of a submodule changes no file inside the submodule.
+#[test]
+fn a_lock_inside_a_submodule_does_not_stop_a_commit_of_the_submodule() {
+    let Some(place) = repository() else { return };
+    let url = place.root.join("repo").display().to_string();
+    std::fs::create_dir(place.root.join("outer")).unwrap();
+    good(&place, "outer", &["init", "-q", "-b", "main"]);
+    good(&place, "outer", &["-c", "protocol.file.allow=always", "submodule", "add", "-q", &url, "sub"]);
+    std::fs::write(place.root.join("outer/top.txt"), "1").unwrap();
+    good(&place, "outer", &["add", "."]);
+    good(&place, "outer", &["commit", "-qm", "first"]);
+    guard(&place, "outer", "install");
+    change(&place, "outer/sub", "2");
+    good(&place, "outer/sub", &["commit", "-qm", "next"]);
+    good(&place, "outer", &["add", "sub"]);
+
+    let mut agent = place.session("codex-mcp-client", "outer");
+    let lock = |agent: &mut support::Session, what: &str, path: &str| {
+        agent.tool("mesh_lock", serde_json::json!({ "action": what, "filePath": path }));
+    };
+    lock(&mut agent, "lock", "top.txt");
+    lock(&mut agent, "lock", "sub/");
+    let refused = git_as_human(&place, "outer", &["commit", "-qm", "bump"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("outer/sub/ by codex-outer"), "{refused:?}");
+    lock(&mut agent, "unlock", "sub/");
+    lock(&mut agent, "lock", "sub/a.txt");
+    let passed = git_as_human(&place, "outer", &["commit", "-qm", "bump"]);
+    assert!(passed.status.success(), "{passed:?}");
+    std::fs::write(place.root.join("outer/top.txt"), "2").unwrap();
+    let refused = git_as_human(&place, "outer", &["commit", "-qam", "held"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("top.txt by codex-outer"), "{refused:?}");
+}
+
 #[test]
 fn linked_work_trees_and_hooks_path_are_guarded_too() {
     let Some(place) = repository() else { return };

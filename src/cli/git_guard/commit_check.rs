@@ -8,6 +8,7 @@ use crate::cli::{actor_params, load_environment, render};
 use crate::client::Client;
 use crate::sys::{git, print_error};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -21,7 +22,9 @@ const NAMED_MAX: usize = 10;
 /// several hundred thousand refs, of about 150 bytes each.
 const REFS_BYTES_MAX: u64 = 64 << 20;
 /// The arguments with which git lists the files that a commit or a merge changes.
-const STAGED: &[&str] = &["diff", "--cached", "--name-only", "-z", "--no-renames"];
+const STAGED: &[&str] = &["diff", "--cached", "--raw", "-z", "--no-renames"];
+/// The mode of a submodule in git's lists.
+const SUBMODULE: &str = "160000";
 
 /// Runs as a git hook. Returns 1 to refuse the commit. If anything fails, the commit passes.
 pub fn check_locks(hook: &str) -> u8 {
@@ -58,15 +61,10 @@ fn report_refusal(locks: &[Value]) {
 /// The locks that other peers hold on the files of a commit or a push.
 fn conflicting_locks(hook: &str) -> Result<Vec<Value>, Error> {
     let top = path_of(run_git(Path::new("."), &["rev-parse", "--show-toplevel"])?);
-    let names = if hook == "pre-push" { pushed_files()? } else { run_git(Path::new("."), STAGED)? };
-    // A file name may be blank or begin with a line break, so only empty names are skipped. A name that is not UTF-8 is
-    // converted in the same way as when the file was locked.
-    let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let list = if hook == "pre-push" { pushed_files()? } else { run_git(Path::new("."), STAGED)? };
     let root = top.to_string_lossy();
-    let mut files: Vec<String> = names.map(|name| format!("{root}/{}", String::from_utf8_lossy(name))).collect();
-    files.sort();
-    files.dedup();
-    if files.is_empty() {
+    let (files, submodules) = changed_files(&list, &root);
+    if files.is_empty() && submodules.is_empty() {
         return Ok(Vec::new());
     }
     let (places, settings) = load_environment()?;
@@ -80,7 +78,41 @@ fn conflicting_locks(hook: &str) -> Result<Vec<Value>, Error> {
         params.insert("files".into(), json!(part));
         found.extend(locks_of_others(&mut client, &params)?);
     }
+    for part in submodules.chunks(limits::EDIT_FILES_MAX) {
+        params.insert("files".into(), json!(part));
+        // The commit only says which commit of the submodule belongs to it, and changes no file inside the submodule.
+        let is_inside = |lock: &Value| {
+            let path = lock["filePath"].as_str().unwrap_or("");
+            part.iter()
+                .any(|at| path.strip_prefix(at.as_str()).is_some_and(|rest| rest.len() > 1 && rest.starts_with('/')))
+        };
+        found.extend(locks_of_others(&mut client, &params)?.into_iter().filter(|lock| !is_inside(lock)));
+    }
     Ok(found)
+}
+
+/// The files and the submodules in a list of changes that git printed with `--raw -z`: in turn, a line that begins with
+/// colons and the modes, and a name.
+fn changed_files(list: &[u8], root: &str) -> (Vec<String>, Vec<String>) {
+    let (mut files, mut submodules) = (BTreeSet::new(), BTreeSet::new());
+    let mut words = list.split(|byte| *byte == 0);
+    while let Some(facts) = words.next() {
+        // The lists of several refs are joined by an empty word.
+        if facts.is_empty() {
+            continue;
+        }
+        let facts = String::from_utf8_lossy(facts);
+        let modes = facts.trim_start_matches(':');
+        let n_modes = facts.len() - modes.len() + 1;
+        let mut modes = modes.split(' ').take(n_modes).filter(|mode| *mode != "000000").peekable();
+        let is_submodule = modes.peek().is_some() && modes.all(|mode| mode == SUBMODULE);
+        // A name may be blank or begin with a line break. A name that is not UTF-8 is converted in the same way as when
+        // the file was locked.
+        let name = words.next().unwrap_or_default();
+        let found = if is_submodule { &mut submodules } else { &mut files };
+        found.insert(format!("{root}/{}", String::from_utf8_lossy(name)));
+    }
+    (files.into_iter().collect(), submodules.into_iter().collect())
 }
 
 /// The locks that stop the caller. If several sessions could be the caller, the locks of all these sessions are left
@@ -121,7 +153,7 @@ fn pushed_files() -> Result<Vec<u8>, Error> {
             continue;
         }
         let range = format!("{remote}..{local}");
-        let changed = ["diff", "--name-only", "-z", "--no-renames", &range];
+        let changed = ["diff", "--raw", "-z", "--no-renames", &range];
         // If this clone does not have the remote commit, all new commits are checked instead.
         let known = if is_nothing(remote) { None } else { run_git(Path::new("."), &changed).ok() };
         files.extend(known.map_or_else(|| files_of_new_commits(local), Ok)?);
@@ -136,7 +168,7 @@ fn files_of_new_commits(local: &str) -> Result<Vec<u8>, Error> {
     let failed = |error: std::io::Error| Error::new(ErrorKind::Usage, format!("cannot run git diff-tree ({error})"));
     // `git log` would not do: it separates the names with line breaks, and a name may itself begin with a line break.
     let mut git = Command::new("git");
-    git.args(["diff-tree", "--stdin", "-r", "-c", "--root", "--no-commit-id", "--name-only", "-z", "--no-renames"]);
+    git.args(["diff-tree", "--stdin", "-r", "-c", "--root", "--no-commit-id", "--raw", "-z", "--no-renames"]);
     let mut git = git.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
     let input = git.stdin.take();
     let writing = std::thread::spawn(move || input.map(|mut input| input.write_all(&commits)));
