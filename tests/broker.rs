@@ -143,6 +143,23 @@ fn stop_ends_the_broker_and_keeps_what_it_knew() {
     assert_eq!(fs::read_to_string(place.dir.join("broker.token")).unwrap(), token, "existing clients read it once");
 }
 
+/// A waiting client may start the next broker so early that `stop` never gets the lock.
+#[test]
+fn stop_succeeds_if_the_next_broker_takes_the_lock_at_once() {
+    let place = Place::new();
+    place.ok(&["state", "set", "kept", "yes"]);
+    let pid = place.broker_pid().unwrap();
+    let lock = fs::File::options().write(true).open(place.dir.join("broker.lock")).unwrap();
+    let ino = lock.metadata().unwrap().ino();
+    let next = std::thread::spawn(move || lock.lock().map(|()| lock));
+    let waits = |locks: &str| locks.lines().any(|row| row.contains("->") && row.contains(&format!(":{ino} ")));
+    if cfg!(target_os = "linux") {
+        until("the next broker stands in line", || waits(&fs::read_to_string("/proc/locks").unwrap()));
+    }
+    assert!(place.ok(&["stop"]).contains(&pid.to_string()) && !lives(pid));
+    drop(next.join().unwrap().unwrap());
+}
+
 #[test]
 fn a_session_outlives_a_stop_and_its_next_call_starts_the_broker() {
     let place = Place::new();

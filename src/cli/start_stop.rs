@@ -2,6 +2,7 @@
 
 use super::{connect_to_running, explain_absence, load_environment, print_line, render};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::process::Process;
 use crate::broker::startup::{self, AfterReady, LogChange};
 use crate::client::{self, Client, remote};
 use crate::sys::data_dir::DataDir;
@@ -11,10 +12,12 @@ use crate::sys::process;
 use crate::sys::settings::{STORE, Settings};
 use serde_json::{Value, json};
 use std::fmt::Display;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a clean shutdown may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often to look whether a process that is ending is gone.
+const POLL: Duration = Duration::from_millis(20);
 
 /// Runs the broker in the foreground or the background. A running broker with other settings is stopped and replaced.
 /// If a `log_change` is given, any running broker is stopped first. Then the database either begins a new log, or is
@@ -114,25 +117,36 @@ fn end_by_force(places: &DataDir, why: Error) -> Result<i64, Error> {
     let Some(pid) = client::broker_lock_holder(places).or_else(|| Client::listener_pid(places)) else {
         return Err(why);
     };
+    let broker = process::identify(pid);
     process::end_own(pid)?;
-    await_lock(places, pid)?;
+    await_end(places, broker.as_ref(), pid)?;
     Ok(pid)
 }
 
-/// Asks the broker to stop, waits until the broker has released its lock, and returns the id of its process.
+/// Asks the broker to stop, waits until the broker has stopped, and returns the id of its process.
 fn stop_and_wait(places: &DataDir, client: &mut Client) -> Result<Value, Error> {
+    let broker = client.broker_pid().and_then(process::identify);
     let pid = client.call("broker.stop", &json!({}))?["pid"].clone();
     client.set_receive_timeout(Some(STOP_TIMEOUT)).map_err(|_| not_stopped(&pid))?;
     while client.receive().is_ok() {}
-    await_lock(places, &pid)?;
+    await_end(places, broker.as_ref(), &pid)?;
     Ok(pid)
 }
 
-/// Waits until a broker that is ending has released its lock.
-fn await_lock(places: &DataDir, pid: impl Display) -> Result<(), Error> {
+/// Waits until a broker that is ending has released its lock, or until its process is gone: a client that waits for
+/// something may have started the next broker, which takes the lock at once.
+fn await_end(places: &DataDir, broker: Option<&Process>, pid: impl Display) -> Result<(), Error> {
     let wait = LockWait::begin(places.open_lock(&places.broker_lock())?);
-    let locked = wait.for_time(STOP_TIMEOUT).map_err(|error| places.error("can't be locked", &error))?;
-    locked.map(|_| ()).ok_or_else(|| not_stopped(pid))
+    let until = Instant::now() + STOP_TIMEOUT;
+    loop {
+        let locked = wait.for_time(POLL).map_err(|error| places.error("can't be locked", &error))?;
+        if locked.is_some() || broker.is_some_and(|broker| !process::is_alive(broker.pid, broker.start)) {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            return Err(not_stopped(pid));
+        }
+    }
 }
 
 fn not_stopped(pid: impl Display) -> Error {
