@@ -162,6 +162,7 @@ fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
     }
     run.key = edited_paths::call_key(input);
     run.writes = edited_paths::writes(input);
+    let absolute = |file: &String| path_normalization::absolute_in(&hook.directory, file);
     run.named = match &hook.event {
         HookEvent::Command(commands) => {
             let first = commands.first().and_then(|command| command.lines().find(|line| !line.trim().is_empty()));
@@ -173,10 +174,9 @@ fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
             run.maybe_written = maybe_written;
             named
         }
-        HookEvent::Edit(files) => files.clone(),
-        _ => edited_paths::edited_files(input),
+        HookEvent::Edit(files) => files.iter().map(absolute).collect(),
+        _ => edited_paths::edited_files(input).iter().map(absolute).collect(),
     };
-    run.named.iter_mut().for_each(|file| *file = path_normalization::absolute_in(&hook.directory, file));
     run
 }
 

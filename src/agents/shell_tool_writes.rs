@@ -3,6 +3,7 @@
 use super::edited_paths;
 use crate::base::limits;
 use crate::shell_writes::{Disk, MaybeWritten, ShellWrite, written_files};
+use crate::sys::path_normalization;
 use serde_json::Value;
 use std::path::Path;
 
@@ -40,8 +41,11 @@ pub fn writes(commands: &[String], directory: &str) -> (Vec<String>, Vec<MaybeWr
     let (mut files, mut maybe_written) = (Vec::new(), Vec::new());
     for write in writes {
         match write {
-            ShellWrite::File(path) => files.push(path.to_string_lossy().into_owned()),
-            ShellWrite::Folder(path) => files.push(format!("{}/", path.to_string_lossy())),
+            ShellWrite::File(path) => files.push(path_normalization::absolute_in("", &path.to_string_lossy())),
+            ShellWrite::Link(path) => files.push(path_normalization::absolute_link(&path.to_string_lossy())),
+            ShellWrite::Folder(path) => {
+                files.push(path_normalization::absolute_in("", &format!("{}/", path.display())))
+            }
             ShellWrite::Maybe(maybe) if maybe.git_tests.is_empty() => {}
             ShellWrite::Maybe(maybe) => maybe_written.push(maybe),
         }

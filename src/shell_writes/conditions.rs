@@ -102,7 +102,7 @@ impl Evaluator<'_> {
         let is_made = self.made_folders.iter().any(|made| Path::new(made).starts_with(path));
         is_made
             || self.writes.iter().any(|write| match write {
-                ShellWrite::File(written) => written.starts_with(path),
+                ShellWrite::File(written) | ShellWrite::Link(written) => written.starts_with(path),
                 ShellWrite::Folder(folder) => path.starts_with(folder) || folder.starts_with(path),
                 ShellWrite::Maybe(maybe) => path.starts_with(&maybe.folder),
             })

@@ -37,6 +37,8 @@ const COMMAND_MAX: usize = 128 << 10;
 pub enum ShellWrite {
     /// One file, which is written, replaced, moved or removed.
     File(PathBuf),
+    /// A symbolic link, which itself is replaced, moved or removed. Its target does not change.
+    Link(PathBuf),
     /// Everything below this folder, because the folder is removed or moved.
     Folder(PathBuf),
     /// Some files below this folder. Which of them is not known in advance.
@@ -47,7 +49,7 @@ impl ShellWrite {
     /// The file, or the folder.
     pub fn path(&self) -> &Path {
         match self {
-            ShellWrite::File(path) | ShellWrite::Folder(path) => path,
+            ShellWrite::File(path) | ShellWrite::Link(path) | ShellWrite::Folder(path) => path,
             ShellWrite::Maybe(files) => &files.folder,
         }
     }

@@ -55,11 +55,19 @@ impl Evaluator<'_> {
     }
 
     /// Notes that the file at a path is replaced or removed, as by `mv` and `rm`. If the path is a symbolic link, the
-    /// link's target does not change, so nothing is noted.
+    /// link's target does not change, so only the link is noted.
     pub(super) fn replace(&mut self, state: &State, path: &str) {
-        let is_link = self.resolve(state, path).is_some_and(|path| self.spend(1) && self.files.is_link(&path));
-        if !is_link {
-            self.write(state, path);
+        match self.resolve(state, path).filter(|path| self.spend(1) && self.files.is_link(path)) {
+            Some(link) => self.note_link(path, &link),
+            None => self.write(state, path),
+        }
+    }
+
+    /// Notes that a link is replaced or removed. A slash at the end of the path means the link's target, which the
+    /// commands that remove links then refuse.
+    fn note_link(&mut self, path: &str, link: &str) {
+        if !path.ends_with('/') {
+            self.note(link, ShellWrite::Link);
         }
     }
 
@@ -79,7 +87,7 @@ impl Evaluator<'_> {
     pub(super) fn write_all(&mut self, state: &State, path: &str) {
         let Some(resolved) = self.resolve(state, path).filter(|_| self.spend(WRITE_STEPS)) else { return };
         if self.files.is_link(&resolved) {
-            // Only the link is removed.
+            self.note_link(path, &resolved);
         } else if self.is_folder(&resolved) == Some(true) {
             self.note(&resolved, ShellWrite::Folder);
         } else {

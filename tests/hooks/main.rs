@@ -7,7 +7,9 @@ mod support;
 
 use serde_json::{Value, json};
 use slm_mesh::known_agents::AGENTS;
+use std::fs;
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::process::Stdio;
 use support::Place;
 
@@ -312,7 +314,12 @@ fn the_next_session_in_a_folder_has_the_name_and_the_mail_of_the_last() {
 #[test]
 fn a_shell_command_that_writes_a_held_file_is_denied() {
     let place = Place::new();
-    place.ok(&["lock", "src.rs", "--reason", "mine"]);
+    fs::create_dir(place.root.join("dir")).unwrap();
+    fs::write(place.root.join("src.rs"), "").unwrap();
+    for (target, link) in [("../free.rs", "dir/link"), ("dir", "up"), ("src.rs", "link")] {
+        symlink(target, place.root.join(link)).unwrap();
+    }
+    place.ok(&["lock", "src.rs", "dir/", "--reason", "mine"]);
     let before = |tool: &str, command: Value| {
         let call = json!({ "tool_name": tool, "tool_input": { "command": command } });
         at(&place, with(claude_shape("s1", "PreToolUse"), call))
@@ -322,6 +329,10 @@ fn a_shell_command_that_writes_a_held_file_is_denied() {
         ("codex", before("shell", json!(["bash", "-lc", "sed -i s/x/y/ src.rs"])), true),
         ("claude", before("Monitor", json!("tail -f log.txt | tee src.rs")), true),
         ("qwen", before("monitor", json!("tail -f log.txt | tee src.rs")), true),
+        ("claude", before("Bash", json!("rm dir/link")), true),
+        ("claude", before("Bash", json!("echo hi > free.rs; mv free.rs up/link")), true),
+        ("claude", before("Bash", json!("ln -sfn /etc/passwd dir/link")), true),
+        ("claude", before("Bash", json!("rm link")), false),
         ("claude", before("Bash", json!("cat src.rs | grep x > other.rs")), false),
     ] {
         let answer = told(&place, agent, &input).to_string();

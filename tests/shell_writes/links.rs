@@ -1,4 +1,4 @@
-//! Symbolic links: a command that replaces or removes a link leaves the link's target as it is.
+//! Symbolic links: a command that replaces or removes a link writes the link, and leaves the link's target as it is.
 
 use slm_mesh::shell_writes::{Disk, ShellWrite, written_files};
 use std::fs;
@@ -21,21 +21,26 @@ fn only_a_write_through_a_link_writes_its_target() {
     let directory = folder.to_str().unwrap();
     for (command, want) in [
         ("echo > link; cp a link; tee link", "link"),
-        ("rm link; unlink link", ""),
-        ("mv link b", "b"),
-        ("mv a link", "a"),
-        ("ln -sf a link; install a link", ""),
-        ("sed -i s/a/b/ link; perl -pi -e s/a/b/ link", ""),
+        ("rm link; unlink link", "link itself"),
+        ("mv link b", "b link itself"),
+        ("mv a link", "a link itself"),
+        ("ln -sf a link; install a link", "link itself"),
+        ("sed -i s/a/b/ link; perl -pi -e s/a/b/ link", "link itself"),
         ("sed -i --follow-symlinks s/a/b/ link", "link"),
-        ("rm -rf linkdir", ""),
+        ("rm -rf linkdir", "linkdir itself"),
+        ("rm -rf linkdir/; rm linkdir/", ""),
+        ("ln -sfn a linkdir", "linkdir itself"),
         ("rm linkdir/in", "linkdir/in"),
         // The kernel goes to the folder above the link's target, but the shell to the one that contains the link.
         ("rm linkdir/../up; cd linkdir; rm ../up", ""),
         ("cd linkdir/..; rm up", "up"),
     ] {
         let writes = written_files(command, directory, &|_| None, &Disk::new(&folder));
-        let names =
-            writes.iter().map(ShellWrite::path).map(|path| path.strip_prefix(directory).unwrap().to_str().unwrap());
+        let name = |write: &ShellWrite| {
+            let name = write.path().strip_prefix(directory).unwrap().display().to_string();
+            if matches!(write, ShellWrite::Link(_)) { name + " itself" } else { name }
+        };
+        let names = writes.iter().map(name);
         assert_eq!(names.collect::<Vec<_>>().join(" "), want, "{command}");
     }
     fs::remove_dir_all(folder).unwrap();
