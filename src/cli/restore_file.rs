@@ -1,9 +1,11 @@
 //! `lock restore FILE`: shows what a command changed in a locked file, and restores the content from before the change.
 
 use super::{load_environment, print_line, render};
+use crate::agents::config_entries::shell_quoted;
 use crate::agents::held_files::HeldFiles;
 use crate::agents::held_files::restore::RestorePoint;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::untrusted_text;
 use crate::sys::path_normalization;
 use serde_json::json;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -23,8 +25,7 @@ pub struct RestoreOptions {
 pub fn restore_file(options: &RestoreOptions, json: bool) -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     let held = HeldFiles::new(&places);
-    let path = path_normalization::absolute(&options.file)?;
-    let point = held.restore_point(&path)?;
+    let (path, point) = restore_point(&held, &options.file)?;
     let difference = held.difference(&point);
     let may_ask = !json && io::stdin().is_terminal() && io::stdout().is_terminal();
     if !json {
@@ -40,10 +41,24 @@ pub fn restore_file(options: &RestoreOptions, json: bool) -> Result<u8, Error> {
         return print_line(&render::json_line(&answer));
     }
     let file = render::relative(&path);
+    // Without the folder, a name that begins with a dash would look like an option.
+    let word = shell_quoted(&if file.starts_with('-') { format!("./{file}") } else { file });
+    let command = render::plain(&format!("slm-mesh lock restore {word} --yes"));
     print_line(&match is_wanted {
-        true => format!("Restored {file}; slm-mesh lock restore {file} --yes undoes this"),
-        false => format!("Nothing was changed; slm-mesh lock restore {file} --yes restores the previous content"),
+        true => format!("Restored {}; {command} undoes this", untrusted_text::shown_path(&render::relative(&path))),
+        false => format!("Nothing was changed; {command} restores the previous content"),
     })
+}
+
+/// The path of the file, and the change that can be undone. A command may have put a link in the place of the file, so
+/// the path is first taken as it is, and the link's target comes second.
+fn restore_point(held: &HeldFiles, file: &str) -> Result<(String, RestorePoint), Error> {
+    let path = path_normalization::absolute(file)?;
+    let unresolved = path_normalization::absolute_link(file);
+    match held.restore_point(&unresolved) {
+        Err(error) if error.kind == ErrorKind::NotFound => held.restore_point(&path).map(|point| (path, point)),
+        point => point.map(|point| (unresolved, point)),
+    }
 }
 
 /// Asks the user for confirmation on the terminal.

@@ -41,12 +41,14 @@ pub fn absolute_in(dir: &str, path: &str) -> String {
     normal_form(&whole)
 }
 
-/// The path of a symlink itself: only the folders above the symlink are resolved. `path` is absolute.
+/// The absolute path of a symlink itself: only the folders above the symlink are resolved.
 pub fn absolute_link(path: &str) -> String {
-    match path.rsplit_once('/') {
-        Some((folder, name)) => format!("{}{name}", absolute_in("", &format!("{folder}/"))),
-        None => absolute_in("", path),
+    let given = without_prefix(path);
+    let (folder, name) = given.rsplit_once('/').map_or((".", given.as_str()), |(folder, name)| (folder, name));
+    if matches!(name, "" | "." | "..") {
+        return absolute_in("", &given);
     }
+    format!("{}{name}", absolute_in("", &format!("{folder}/")))
 }
 
 /// Turns a path that an agent gave to a session into an absolute path. A relative path is relative to the project, or

@@ -203,9 +203,40 @@ fn restore_refuses_what_changed_since_unless_forced() {
     player.run(&hidden_write("lost"));
     fs::remove_file(&file).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", &file).unwrap();
-    assert!(!run(&["held.txt", "--yes", "--force"]).status.success(), "no link is followed or replaced");
+    let refused = run(&["held.txt", "--yes", "--force"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        text.contains("held.txt is no longer a regular file; remove it"),
+        "no link is followed or replaced: {text}"
+    );
+    fs::remove_file(&file).unwrap();
+    assert!(run(&["held.txt", "--yes", "--force"]).status.success(), "the cure works");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "mended by hand\n");
     for bad in [&["held.txt", "x"][..], &["--yes"], &["held.txt", "--no"]] {
         assert_eq!(run(bad).status.code(), Some(2), "{bad:?}");
+    }
+}
+
+#[test]
+fn restore_names_a_command_that_a_shell_understands() {
+    let (place, _) = work_tree();
+    let player = Player::new(&place, "claude", "s1");
+    for name in ["r file.txt", "-it's.txt"] {
+        let file = place.root.join(name);
+        fs::write(&file, "as it was\n").unwrap();
+        place.ok(&["lock", file.to_str().unwrap()]);
+        player.run_with("true $(echo x)", || fs::write(&file, "lost\n").unwrap());
+        let said = place.ok(&["lock", "restore", file.to_str().unwrap()]);
+        let line = said.lines().last().unwrap();
+        let words = line.split_once("slm-mesh ").unwrap().1.split_once(" restores the previous").unwrap().0;
+        let command = format!("{} {words}", support::BIN);
+        let mut shell = place.command(&[]);
+        let envs: Vec<_> =
+            shell.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
+        shell = Command::new("sh");
+        let out = shell.args(["-c", &command]).env_clear().envs(envs).current_dir(&place.root).output().unwrap();
+        assert!(out.status.success(), "{command}: {out:?}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "as it was\n", "{command}");
     }
 }
 
