@@ -397,4 +397,13 @@ fn git_commands_on_the_whole_tree_are_denied_if_they_change_a_held_file() {
         assert!(reason.contains("held.txt is locked by") && reason.contains("mine"), "{command}: {reason}");
     }
     assert_eq!(before("git stash list && git commit -qm two"), Value::Null);
+    // A command that is denied locks nothing, even if one call of the broker cannot name all of its files.
+    let many: Vec<String> = (0..700).map(|n| format!("a{n}")).collect();
+    for command in ["echo > b.rs; git checkout .".to_owned(), format!("touch {} held.txt", many.join(" "))] {
+        assert_ne!(before(&command), Value::Null, "{command:.40}");
+        let locks = place.json(&["lock", "list"])["locks"].clone();
+        assert_eq!(locks.as_array().unwrap().len(), 1, "{command:.40}: only held.txt is locked");
+    }
+    assert_eq!(before(&format!("touch {}", many.join(" "))), Value::Null);
+    assert_eq!(place.json(&["status"])["locks"]["active"], json!(701));
 }

@@ -221,17 +221,16 @@ fn alert_user(client: &mut Client, mut facts: Value, why: &str) -> Result<(), Er
 fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
     facts["subagent"] = json!(work.hook.subagent);
     facts["withLocks"] = json!(true);
-    let answer = lock_files(work, client, &mut facts).and_then(|answer| {
+    let mut files = work.run.named.clone();
+    if !work.run.maybe_written.is_empty() {
+        name_files(&mut facts, &[]);
+        let answer = client.call("hook.edit", &facts)?;
         let held = work.held.protected_paths(&LockedPath::list(&answer["others"]));
-        let replaced = replaced_by_git::replaced(&work.run.maybe_written, &held);
-        if replaced.is_empty() {
-            return Ok(answer);
-        }
-        // This call fails and names the holder, unless the holder has just released the files.
-        name_files(&mut facts, &replaced);
-        client.call("hook.edit", &facts)
-    });
-    match answer {
+        // With these files, the locks are denied, unless the holder has just released the files. They are requested
+        // together with the others, so that a command that is denied locks nothing.
+        files.extend(replaced_by_git::replaced(&work.run.maybe_written, &held));
+    }
+    match lock_files(&files, client, &mut facts) {
         Err(error) if error.kind == ErrorKind::Held => {
             let text = (work.dialect.deny)(&work.hook.call, &hook_text::denial(&error)).to_string();
             Ok(Some(HookReply { text, shown: Value::Null }))
@@ -249,16 +248,21 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
     }
 }
 
-/// Locks the files that a tool names, as many per call as the broker accepts.
-fn lock_files(work: &HookWork<'_>, client: &mut Client, facts: &mut Value) -> Result<Value, Error> {
+/// Locks files, as many per call as the broker accepts. If several calls are necessary, all files are checked before the
+/// first is locked.
+fn lock_files(files: &[String], client: &mut Client, facts: &mut Value) -> Result<Value, Error> {
     // A longer text is not the path of a file.
-    let named: Vec<String> = work.run.named.iter().filter(|path| path.len() <= limits::PATH_MAX).cloned().collect();
-    let (first, rest) = named.split_at(named.len().min(limits::EDIT_FILES_MAX));
-    name_files(facts, first);
-    let mut answer = client.call("hook.edit", facts)?;
-    for part in rest.chunks(limits::EDIT_FILES_MAX) {
-        name_files(facts, part);
-        answer = client.call("hook.edit", facts)?;
+    let files: Vec<String> = files.iter().filter(|path| path.len() <= limits::PATH_MAX).cloned().collect();
+    let parts: Vec<&[String]> =
+        if files.is_empty() { vec![&[]] } else { files.chunks(limits::EDIT_FILES_MAX).collect() };
+    let passes: &[bool] = if parts.len() > 1 { &[true, false] } else { &[false] };
+    let mut answer = Value::Null;
+    for only_checks in passes {
+        facts["checkOnly"] = json!(only_checks);
+        for part in &parts {
+            name_files(facts, part);
+            answer = client.call("hook.edit", facts)?;
+        }
     }
     Ok(answer)
 }

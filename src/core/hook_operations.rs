@@ -51,6 +51,7 @@ pub static EDIT: Op = Op {
             .at(CliPlace::Hidden),
         GIT_ROOTS,
         REPOS,
+        Arg::new("checkOnly", ArgKind::Flag, "Only check whether the locks would be granted").at(CliPlace::Hidden),
         Arg::new("withLocks", ArgKind::Flag, "Also list the locks of this session and of others in this work tree")
             .at(CliPlace::Hidden),
     ],
@@ -136,7 +137,9 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     if let Some(lock) = refusing {
         return Err(locks.held_error(peers, waiting, lock, &request, ctx.now));
     }
-    locks.grant(turn, peers, journal, &request, ctx.now)?;
+    if args.flag("checkOnly") != Some(true) {
+        locks.grant(turn, peers, journal, &request, ctx.now)?;
+    }
     let mut value = json!({ "ok": true, "you": { "id": id.as_str(), "name": row.name } });
     if args.flag("withLocks") == Some(true) {
         let text = |name, own: Option<String>| args.text(name).map(str::to_owned).or(own);
