@@ -1,6 +1,8 @@
 //! Settings that list agents: which agents may be woken by mail, and whose shell commands run in a shield.
 
-use crate::base::error::Error;
+use super::safe_write;
+use super::setup_lock::SetupLock;
+use crate::base::error::{Error, ErrorKind};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{self, Settings};
 
@@ -10,6 +12,9 @@ use crate::sys::settings::{self, Settings};
 /// If the settings can't be read or written.
 pub fn set_agents(setting: &str, agents: &[&str], on: bool, dry: bool) -> Result<bool, Error> {
     let places = DataDir::find()?;
+    let storage = |why: String| Error::new(ErrorKind::Storage, format!("{}: {why}", places.config().display()));
+    // Two runs at once must not overwrite each other's lists.
+    let _lock = if dry { None } else { Some(SetupLock::take(&places).map_err(storage)?) };
     let mut words = Settings::load(&places)?.several(setting);
     let before = words.clone();
     words.retain(|word| !agents.contains(&word.as_str()));
@@ -21,20 +26,20 @@ pub fn set_agents(setting: &str, agents: &[&str], on: bool, dry: bool) -> Result
         return Ok(words != before);
     }
     places.prepare()?;
-    let text = std::fs::read_to_string(places.config()).unwrap_or_default();
+    let old = safe_write::read(&places.config()).map_err(storage)?;
     let value = Some(words.join(",")).filter(|value| !value.is_empty());
-    let text = settings::with_line(&text, setting, value.as_deref());
-    if text.is_empty() {
-        // The settings file contained nothing but this setting, or the list came from the environment and there is no
-        // file.
-        match std::fs::remove_file(places.config()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(places.error("can't be written", &error));
-            }
-            _ => {}
+    let text = settings::with_line(old.as_deref().unwrap_or(""), setting, value.as_deref());
+    let is_written = match &old {
+        // The list came from the environment, and there is no file.
+        None if text.is_empty() => true,
+        None => places.write(&places.config(), &text).map(|()| true)?,
+        // The settings file contained nothing but this setting. A symlink stays, because the user made it.
+        Some(_) if text.is_empty() && !places.config().is_symlink() => {
+            std::fs::remove_file(places.config()).map_err(|error| places.error("can't be written", &error))?;
+            true
         }
-    } else {
-        places.write(&places.config(), &text)?;
-    }
-    Ok(true)
+        // The file may be a symlink, for example into a repository of settings. Then the file behind it is written.
+        Some(old) => safe_write::replace(&places.config(), Some(old), &text).map_err(storage)?,
+    };
+    if is_written { Ok(true) } else { Err(storage("another program keeps changing it; run setup again".into())) }
 }

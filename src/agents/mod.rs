@@ -29,6 +29,7 @@ pub mod safe_write;
 pub mod shield_shell_commands;
 pub mod setup;
 pub mod setup_environment;
+mod setup_lock;
 pub mod setup_records;
 mod shared_log_check;
 pub mod shell_tool_writes;

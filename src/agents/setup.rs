@@ -246,6 +246,7 @@ fn edit_file_once(
 ) -> Result<Option<SetupStep>, String> {
     let path = &file.path;
     let step = |done| SetupStep::new(contents(entries), environment.shown(path), done);
+    let mut records = load_records(environment)?;
     let old = safe_write::read(path)?;
     let new = entries.put_into(old.as_deref().unwrap_or(""))?;
     let is_same = old.as_deref() == Some(&new);
@@ -255,7 +256,6 @@ fn edit_file_once(
     }
     if !environment.is_dry_run {
         safe_write::may_write(path)?;
-        let mut records = Records::load()?;
         let record = new_record(records.get(path), entries, old.as_ref(), &new);
         if records.get(path).as_ref() != Some(&record) {
             records.set(path, &record)?;
@@ -331,7 +331,7 @@ fn restore_file_once(
 ) -> Result<Option<SetupStep>, String> {
     let path = &file.path;
     let step = |done| SetupStep::new(contents(entries), environment.shown(path), done);
-    let mut records = Records::load()?;
+    let mut records = load_records(environment)?;
     let known = records.get(path);
     let Some(text) = safe_write::read(path)? else {
         forget(environment, &mut records, path)?;
@@ -380,6 +380,11 @@ fn keep_for_others(
         records.set(&file.path, &FileRecord { agents: others, ..known.clone() })?;
     }
     Ok(SetupStep::new(contents(entries), environment.shown(&file.path), SHARED).because(&why))
+}
+
+/// The records, locked unless this is a dry run, which changes nothing.
+fn load_records(environment: &Environment) -> Result<Records, String> {
+    if environment.is_dry_run { Records::load() } else { Records::load_locked() }
 }
 
 fn forget(environment: &Environment, records: &mut Records, path: &Path) -> Result<(), String> {

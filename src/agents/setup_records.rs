@@ -6,6 +6,7 @@
 //! the file could be in a work tree and get committed.
 
 use super::safe_write;
+use super::setup_lock::SetupLock;
 use crate::sys::data_dir::DataDir;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ pub struct FileRecord {
 pub struct Records {
     places: DataDir,
     files: Map<String, Value>,
+    /// Held from reading the records until they are written; `None` if they are only read.
+    lock: Option<SetupLock>,
 }
 
 fn file_of(places: &DataDir) -> PathBuf {
@@ -37,19 +40,33 @@ fn key_of(path: &Path) -> String {
 }
 
 impl Records {
-    /// Reads the records.
+    /// Reads the records in order to show them, or for a dry run.
     ///
     /// # Errors
     /// If there is no data directory, or the records can't be read.
     pub fn load() -> Result<Records, String> {
         let places = DataDir::find().map_err(|error| error.text)?;
+        Records::read(places, None)
+    }
+
+    /// Reads the records in order to change them. Another run of `setup` waits until this value is dropped.
+    ///
+    /// # Errors
+    /// If there is no data directory, or the records can't be locked or read.
+    pub fn load_locked() -> Result<Records, String> {
+        let places = DataDir::find().map_err(|error| error.text)?;
+        let lock = SetupLock::take(&places)?;
+        Records::read(places, Some(lock))
+    }
+
+    fn read(places: DataDir, lock: Option<SetupLock>) -> Result<Records, String> {
         let path = file_of(&places);
         let text = safe_write::read(&path).map_err(|why| format!("{}: {why}", path.display()))?.unwrap_or_default();
         let files = match serde_json::from_str::<Value>(&text) {
             Ok(Value::Object(files)) => files,
             _ => Map::new(),
         };
-        Ok(Records { places, files })
+        Ok(Records { places, files, lock })
     }
 
     /// The record of a file.
@@ -80,11 +97,13 @@ impl Records {
     }
 
     fn save(&self) -> Result<(), String> {
+        if self.lock.is_none() {
+            return Err("the records of setup were read without the lock, so they can't be written".into());
+        }
         let path = file_of(&self.places);
         if self.files.is_empty() {
             std::fs::remove_file(&path).map_err(|error| format!("{} can't be removed ({error})", path.display()))?;
-            // The directory stays if it contains other files.
-            let _ = std::fs::remove_dir(&self.places.dir);
+            // The end of the lock removes the directory if it is empty.
             return Ok(());
         }
         self.places.prepare().map_err(|error| error.text)?;

@@ -1,0 +1,63 @@
+//! The lock that `setup` holds while it edits a file and records the edit. Without this lock, one of two runs at the
+//! same time would overwrite the records of the other, and `--remove` could not restore every byte.
+
+use crate::sys::data_dir::DataDir;
+use crate::sys::file_lock::LockWait;
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long to wait for another run of `setup`. One edit takes milliseconds.
+const WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// The lock, held until it is dropped. Its file is removed then, so that nothing is left after `setup --remove`.
+#[derive(Debug)]
+pub struct SetupLock {
+    path: PathBuf,
+    file: File,
+}
+
+impl SetupLock {
+    /// Waits until no other run of `setup` holds the lock, and takes it.
+    ///
+    /// # Errors
+    /// If the lock can't be created, or another run holds it for too long.
+    pub fn take(places: &DataDir) -> Result<SetupLock, String> {
+        let path = places.dir.join("setup.lock");
+        let end = Instant::now() + WAIT_MAX;
+        while Instant::now() < end {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(&places.dir);
+            made.map_err(|error| places.error("can't be created", &error).text)?;
+            let file = match places.open_lock(&path) {
+                Ok(file) => file,
+                // Another run has just removed the last record, and the directory with it.
+                Err(_) if !places.dir.exists() => continue,
+                Err(error) => return Err(error.text),
+            };
+            let wait = LockWait::begin(file).for_time(end.saturating_duration_since(Instant::now()));
+            let Some(file) = wait.map_err(|error| places.error("can't be locked", &error).text)? else { break };
+            // The run that held the lock before removed its file, and a third run may hold the lock of a new file.
+            if is_at(&file, &path) {
+                return Ok(SetupLock { path, file });
+            }
+        }
+        Err(format!("another slm-mesh setup holds {}; wait until it has ended", path.display()))
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    file.metadata().ok().map(id) == fs::metadata(path).ok().map(id)
+}
+
+impl Drop for SetupLock {
+    fn drop(&mut self) {
+        // If the file stays, the next run locks the same file.
+        let _ = fs::remove_file(&self.path);
+        // The directory stays if it contains other files.
+        let _ = self.path.parent().map(fs::remove_dir);
+        // Closing the file would be too late if a child process still had a copy of the descriptor.
+        let _ = self.file.unlock();
+    }
+}

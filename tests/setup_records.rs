@@ -1,0 +1,79 @@
+//! What `setup` remembers about the files that it has written, so that `--remove` restores all of them, even if several
+//! runs overlap, or the agent's files or folders have changed places since.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use support::home::Home;
+
+/// All files below a folder with their bytes, and all folders, whose path ends with a slash.
+fn everything(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() && !path.is_symlink() {
+            found.extend(everything(&path));
+            found.insert(path.join(""), Vec::new());
+        } else {
+            found.insert(path.clone(), std::fs::read(&path).unwrap());
+        }
+    }
+    found
+}
+
+#[test]
+fn runs_at_the_same_time_lose_no_record() {
+    let home = Home::new();
+    // A record is needed to restore these files: the shape that setup leaves depends on the text of before.
+    let agents = ["gemini", "qwen", "cursor", "windsurf", "droid", "zed"];
+    home.write(".gemini/settings.json", "{\"theme\":\"dark\",\"mcpServers\":{}}");
+    home.write(".qwen/settings.json", "{\"mcpServers\":{}, \"hooks\": {}}");
+    home.write(".cursor/mcp.json", "{ \"mcpServers\" : { } }");
+    home.write(".codeium/windsurf/mcp_config.json", "");
+    home.write(".config/zed/settings.json", "{ }\n\n");
+    let before = everything(&home.home);
+    for flag in [None, Some("--remove")] {
+        std::thread::scope(|scope| {
+            for agent in agents {
+                let args: Vec<&str> = [agent].into_iter().chain(flag).collect();
+                let home = &home;
+                scope.spawn(move || home.ok(&args));
+            }
+        });
+        if flag.is_none() {
+            let text = std::fs::read_to_string(home.place.dir.join("setup.json")).unwrap();
+            let records: serde_json::Value = serde_json::from_str(&text).unwrap();
+            for file in [".gemini/settings.json", ".qwen/settings.json", ".cursor/mcp.json", ".cursor/hooks.json"] {
+                let path = home.home.join(file);
+                assert!(records[path.to_str().unwrap()].is_object(), "{file} in {text}");
+            }
+        }
+    }
+    let after = everything(&home.home);
+    let files = |tree: &BTreeMap<PathBuf, Vec<u8>>| {
+        let text = |(path, bytes): (&PathBuf, &Vec<u8>)| (path.clone(), String::from_utf8_lossy(bytes).into_owned());
+        tree.iter().map(text).filter(|(path, _)| !path.to_string_lossy().ends_with('/')).collect::<Vec<_>>()
+    };
+    assert_eq!(files(&after), files(&before));
+    assert!(!home.place.dir.join("setup.json").exists() && !home.place.dir.join("setup.lock").exists());
+}
+
+#[test]
+fn a_config_behind_a_symlink_keeps_its_link() {
+    let home = Home::new();
+    std::fs::create_dir_all(&home.place.dir).unwrap();
+    let (config, real) = (home.place.dir.join("config"), home.place.root.join("dotfiles-config"));
+    for mine in ["SLM_MESH_RATE=50\n", ""] {
+        std::fs::write(&real, mine).unwrap();
+        let _ = std::fs::remove_file(&config);
+        symlink(&real, &config).unwrap();
+        home.fake("claude", "");
+        home.ok(&["claude", "--wake"]);
+        assert_eq!(std::fs::read_to_string(&real).unwrap(), format!("{mine}SLM_MESH_WAKE=claude\n"));
+        home.ok(&["claude", "--remove"]);
+        assert_eq!(std::fs::read_to_string(&real).unwrap(), mine);
+        assert!(config.is_symlink(), "with {mine:?} in the file");
+    }
+}
