@@ -77,3 +77,69 @@ fn a_config_behind_a_symlink_keeps_its_link() {
         assert!(config.is_symlink(), "with {mine:?} in the file");
     }
 }
+
+#[test]
+fn what_setup_wrote_goes_even_if_the_agent_looks_elsewhere_now() {
+    let home = Home::new();
+    std::fs::create_dir_all(&home.home).unwrap();
+    let before = everything(&home.home);
+    let setup_with = |variable: &str, folder: &str, args: &[&str]| {
+        let mut command = home.place.command(&[&["setup"], args].concat());
+        let out = command.env("PATH", &home.bin).env(variable, home.home.join(folder)).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    };
+    setup_with("CODEX_HOME", "moved/codex", &["codex"]);
+    setup_with("OPENCODE_CONFIG_DIR", "moved/oc", &["opencode"]);
+    assert!(home.read("moved/codex/config.toml").contains("slm-mesh"));
+    assert!(home.home.join("moved/oc/plugin/slm-mesh.js").exists());
+    home.ok(&["--remove"]);
+    assert_eq!(everything(&home.home), before, "no agent is installed, but setup remembers what it wrote");
+
+    // The agent's file of before is no longer the first one in which it looks.
+    let theirs = home.write(".config/opencode/opencode.jsonc", "{\n   \"$schema\": \"s\"\n}\n");
+    let before = everything(&home.home);
+    home.ok(&["opencode"]);
+    let newer = home.write(".config/opencode/opencode.json", "{}\n");
+    home.ok(&["opencode", "--remove"]);
+    assert_eq!(std::fs::read_to_string(&newer).unwrap(), "{}\n");
+    std::fs::remove_file(newer).unwrap();
+    assert_eq!(everything(&home.home), before, "{}", theirs.display());
+    assert!(!home.place.dir.join("setup.json").exists());
+}
+
+#[test]
+fn remove_names_the_projects_that_keep_settings() {
+    let home = Home::new();
+    let project = home.place.root.join("project").canonicalize().unwrap();
+    home.ok(&["claude", "cursor", "--project"]);
+    let said = home.ok(&["--remove"]);
+    let command = format!("cd {} && slm-mesh setup --remove --project", project.display());
+    assert!(said.contains(&command), "{said}");
+    let said = home.ok(&["cursor", "--remove"]);
+    assert!(said.contains("slm-mesh setup cursor --remove --project"), "{said}");
+    let out = home.run(&["setup", "--remove", "--json"]);
+    let answer: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(answer["projects"], serde_json::json!([project]));
+    home.ok(&["--remove", "--project"]);
+    assert_eq!(everything(&project), BTreeMap::new());
+    let (status, said) = home.setup(&["--remove"]);
+    assert!(status == 1 && said.contains("no agent was found"), "{said}");
+}
+
+#[test]
+fn folders_that_setup_created_go_with_its_files() {
+    let home = Home::new();
+    std::fs::create_dir_all(home.home.join(".qwen")).unwrap();
+    let before = everything(&home.home);
+    let agents = ["pi", "cursor", "codex", "opencode", "qwen", "kimi"];
+    home.ok(&agents);
+    home.write(".kimi-code/sessions.json", "theirs");
+    for agent in agents {
+        home.ok(&[agent, "--remove"]);
+    }
+    let mut after = everything(&home.home);
+    after.retain(|path, _| !path.to_string_lossy().contains("kimi"));
+    assert_eq!(after, before);
+    assert_eq!(home.read(".kimi-code/sessions.json"), "theirs");
+    assert!(!home.place.dir.exists(), "nor is there a data directory, because there was none before");
+}

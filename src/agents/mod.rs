@@ -31,6 +31,7 @@ pub mod setup;
 pub mod setup_environment;
 mod setup_lock;
 pub mod setup_records;
+pub mod setup_removal;
 mod shared_log_check;
 pub mod shell_tool_writes;
 pub mod shield_support;

@@ -5,9 +5,10 @@
 //! written only if its text changes, and a dry run writes nothing.
 
 use super::config_entries::{Entries, shell_quoted};
-use super::generated_files::{self, is_our_program};
+use super::generated_files;
 use super::setup_environment::{EditedFile, Environment, find_on_path, read_json};
 use super::setup_records::{FileRecord, Records};
+use super::setup_removal::take_out;
 use super::{json_edit, marketplace_plugin, safe_write};
 use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{AgentCommand, ServerFile, Writer};
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 /// How long an agent's own command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// How many attempts `setup` makes if another program keeps changing the file.
-const ATTEMPTS: usize = 5;
+pub(super) const ATTEMPTS: usize = 5;
 
 /// The result of `setup` for one file or registration.
 #[derive(Debug, Clone, Default)]
@@ -43,18 +44,18 @@ pub const SAME: &str = "as it was";
 /// Set-up could not make the change, so the user must make it.
 pub const LEFT: &str = "left alone";
 /// The entry stays, because another agent uses it.
-const SHARED: &str = "kept";
+pub(super) const SHARED: &str = "kept";
 
 impl SetupStep {
-    fn new(what: &'static str, place: String, done: &'static str) -> SetupStep {
+    pub(super) fn new(what: &'static str, place: String, done: &'static str) -> SetupStep {
         SetupStep { what, place, done, ..SetupStep::default() }
     }
 
-    fn left(what: &'static str, place: String, why: String, paste: String) -> SetupStep {
+    pub(super) fn left(what: &'static str, place: String, why: String, paste: String) -> SetupStep {
         SetupStep { what, place, done: LEFT, why, paste, change: String::new() }
     }
 
-    fn because(mut self, why: &str) -> SetupStep {
+    pub(super) fn because(mut self, why: &str) -> SetupStep {
         why.clone_into(&mut self.why);
         self
     }
@@ -90,7 +91,7 @@ pub fn set_up(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep
     let mut steps = Vec::new();
     if let Some(own) = scope.own_file {
         let text = generated_files::own_file_text(&own, agent, &environment.program);
-        steps.push(write_own_file(environment, "own file", Path::new(&own_file), &text));
+        steps.push(write_own_file(environment, agent, "own file", Path::new(&own_file), &text));
     }
     if let Some((server, command)) = scope.server.and_then(by_agent) {
         steps.push(register(environment, agent, &server, &command));
@@ -99,32 +100,12 @@ pub fn set_up(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep
         steps.push(edit_file(environment, &file, &environment.entries(agent, &own_file, &file)));
     }
     let commands = environment.command_files(agent);
-    let write = |(path, text): &(PathBuf, String)| write_own_file(environment, "commands", path, text);
+    let write = |(path, text): &(PathBuf, String)| write_own_file(environment, agent, "commands", path, text);
     steps.extend(merged(commands.iter().map(write).collect()));
     steps
 }
 
-/// Removes every entry of slm-mesh from an agent's files.
-pub fn take_out(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep> {
-    let scope = environment.scope(agent);
-    let own_file = environment.own_file(agent);
-    let mut steps = Vec::new();
-    if let Some((server, command)) = scope.server.and_then(by_agent) {
-        steps.extend(unregister(environment, agent, &server, &command));
-    }
-    for file in environment.edited_files(agent) {
-        steps.push(restore_file(environment, &file, &environment.entries(agent, &own_file, &file)));
-    }
-    let own = scope.own_file.map(|own| environment.path(agent, own.path));
-    let commands = environment.command_files(agent).into_iter().map(|(path, _)| path);
-    let root = top_folder(environment, agent);
-    steps.extend(merged(
-        own.into_iter().chain(commands).map(|path| remove_own_file(environment, &root, &path)).collect(),
-    ));
-    steps
-}
-
-fn by_agent(server: ServerFile) -> Option<(ServerFile, AgentCommand)> {
+pub(super) fn by_agent(server: ServerFile) -> Option<(ServerFile, AgentCommand)> {
     match server.writer {
         Writer::Agent(command) => Some((server, command)),
         Writer::Us => None,
@@ -167,30 +148,8 @@ fn register(environment: &Environment, agent: &Agent, server: &ServerFile, comma
     }
 }
 
-/// If the server is registered, removes it by running the agent's own command.
-fn unregister(
-    environment: &Environment,
-    agent: &Agent,
-    server: &ServerFile,
-    command: &AgentCommand,
-) -> Option<SetupStep> {
-    environment.registered_program(agent, server).filter(|program| is_our_program(program))?;
-    let line = format!("{} {}", command.program, command.remove.join(" "));
-    if find_on_path(command.program).is_none() {
-        let why = format!("{} is not on PATH, and setup does not edit its file", command.program);
-        return Some(SetupStep::left("server", environment.shown(&environment.server_path(agent, server)), why, line));
-    }
-    if environment.is_dry_run {
-        return Some(SetupStep::new("server", line, "would run"));
-    }
-    Some(match run_command(command.program, command.remove) {
-        Ok(()) => SetupStep::new("server", line, "ran"),
-        Err(why) => SetupStep::left("server", line.clone(), why, line),
-    })
-}
-
 /// Runs an agent's command. If the command fails, the error contains the last line that the command printed.
-fn run_command(program: &str, args: &[&str]) -> Result<(), String> {
+pub(super) fn run_command(program: &str, args: &[&str]) -> Result<(), String> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| format!("{program} can't be run ({error})"))?;
@@ -213,7 +172,7 @@ fn run_command(program: &str, args: &[&str]) -> Result<(), String> {
 }
 
 /// Names the kinds of entries that slm-mesh has in a file.
-fn contents(entries: &Entries) -> &'static str {
+pub(super) fn contents(entries: &Entries) -> &'static str {
     match (entries.server.is_some(), entries.hooks.is_some()) {
         (true, true) => "server, hooks",
         (true, false) => "server",
@@ -256,8 +215,8 @@ fn edit_file_once(
     }
     if !environment.is_dry_run {
         safe_write::may_write(path)?;
-        let record = new_record(records.get(path), entries, old.as_ref(), &new);
-        if records.get(path).as_ref() != Some(&record) {
+        let record = new_record(environment, records.get(path), entries, old.as_ref(), &new);
+        if old.is_none() || records.get(path).as_ref() != Some(&record) {
             records.set(path, &record)?;
         }
     }
@@ -269,25 +228,42 @@ fn edit_file_once(
 }
 
 /// The record to keep for a file that `setup` is about to write.
-fn new_record(known: Option<FileRecord>, entries: &Entries, old: Option<&String>, new: &str) -> FileRecord {
-    let mut agents = known.as_ref().map(|record| record.agents.clone()).unwrap_or_default();
-    if !agents.iter().any(|id| id == entries.agent.id) {
-        agents.push(entries.agent.id.to_owned());
-    }
+fn new_record(
+    environment: &Environment,
+    known: Option<FileRecord>,
+    entries: &Entries,
+    old: Option<&String>,
+    new: &str,
+) -> FileRecord {
+    let agents = with_agent(known.as_ref(), entries.agent);
     let before = match (&known, old) {
         (Some(known), Some(old)) if known.after == *old => known.before.clone(),
         (_, None) => None,
         // If our entries can't be removed, the whole text is kept.
         (known, Some(old)) => text_without_us(known.as_ref(), entries, old).unwrap_or_else(|_| Some(old.clone())),
     };
-    FileRecord { before, after: new.to_owned(), agents }
+    let project = environment.project().map(Path::to_path_buf);
+    FileRecord { before, after: new.to_owned(), agents, project, is_own: false }
+}
+
+/// The agents in a record, and this agent.
+fn with_agent(known: Option<&FileRecord>, agent: &Agent) -> Vec<String> {
+    let mut agents = known.map(|record| record.agents.clone()).unwrap_or_default();
+    if !agents.iter().any(|id| id == agent.id) {
+        agents.push(agent.id.to_owned());
+    }
+    agents
 }
 
 /// The text without our entries; `None` if only the frame would be left that `setup` wrote when it created the file.
 ///
 /// # Errors
 /// If our entries can't be removed safely; the error says why.
-fn text_without_us(known: Option<&FileRecord>, entries: &Entries, text: &str) -> Result<Option<String>, String> {
+pub(super) fn text_without_us(
+    known: Option<&FileRecord>,
+    entries: &Entries,
+    text: &str,
+) -> Result<Option<String>, String> {
     let shape = known.and_then(shape_of);
     let bare = entries.remove_from(text, shape.as_ref())?;
     let was_new = known.is_none_or(|record| record.before.is_none());
@@ -300,111 +276,31 @@ fn shape_of(record: &FileRecord) -> Option<Value> {
     record.before.as_ref().map(|text| json_edit::parse(text).unwrap_or_default())
 }
 
-/// Removes our entries from a file. If the file has not been changed since set-up, restores the text from before
-/// set-up.
-fn restore_file(environment: &Environment, file: &EditedFile, entries: &Entries) -> SetupStep {
-    let what = contents(entries);
-    let place = environment.shown(&file.path);
-    for _ in 0..ATTEMPTS {
-        match restore_file_once(environment, file, entries) {
-            Ok(Some(step)) => return step,
-            Ok(None) => {}
-            Err(why) => {
-                let text = safe_write::read(&file.path).ok().flatten().unwrap_or_default();
-                let names_us = text.contains(generated_files::NAME);
-                return if names_us {
-                    SetupStep::left(what, place, why, String::new())
-                } else {
-                    SetupStep::new(what, place, SAME)
-                };
-            }
-        }
-    }
-    SetupStep::left(what, place, "another program keeps changing it".into(), String::new())
-}
-
-/// Makes one attempt; `None` if another program changed the file during the attempt.
-fn restore_file_once(
-    environment: &Environment,
-    file: &EditedFile,
-    entries: &Entries,
-) -> Result<Option<SetupStep>, String> {
-    let path = &file.path;
-    let step = |done| SetupStep::new(contents(entries), environment.shown(path), done);
-    let mut records = load_records(environment)?;
-    let known = records.get(path);
-    let Some(text) = safe_write::read(path)? else {
-        forget(environment, &mut records, path)?;
-        return Ok(Some(step(SAME)));
-    };
-    if let Some(known) = known.as_ref().filter(|known| known.agents.iter().any(|id| id != entries.agent.id)) {
-        return keep_for_others(environment, &mut records, file, entries, known).map(Some);
-    }
-    let left = match &known {
-        Some(known) if known.after == text => known.before.clone(),
-        known => text_without_us(known.as_ref(), entries, &text)?,
-    };
-    if left.as_ref() == Some(&text) {
-        forget(environment, &mut records, path)?;
-        return Ok(Some(step(SAME)));
-    }
-    if environment.is_dry_run {
-        let done = if left.is_none() { "would delete" } else { "would write" };
-        return Ok(Some(SetupStep { change: changed_lines(&text, &left.unwrap_or_default()), ..step(done) }));
-    }
-    safe_write::may_write(path)?;
-    let done = match left {
-        None if safe_write::read(path)?.as_ref() == Some(&text) => {
-            safe_write::remove(path, &top_folder(environment, entries.agent))?;
-            "deleted"
-        }
-        None => return Ok(None),
-        Some(left) if safe_write::replace(path, Some(&text), &left)? => "taken out",
-        Some(_) => return Ok(None),
-    };
-    records.forget(path)?;
-    Ok(Some(step(done)))
-}
-
-/// Keeps the entries in a file that other agents read too, and records that this agent no longer uses them.
-fn keep_for_others(
-    environment: &Environment,
-    records: &mut Records,
-    file: &EditedFile,
-    entries: &Entries,
-    known: &FileRecord,
-) -> Result<SetupStep, String> {
-    let others: Vec<String> = known.agents.iter().filter(|id| *id != entries.agent.id).cloned().collect();
-    let why = format!("{} also uses this file", others.join(", "));
-    if !environment.is_dry_run && others.len() < known.agents.len() {
-        records.set(&file.path, &FileRecord { agents: others, ..known.clone() })?;
-    }
-    Ok(SetupStep::new(contents(entries), environment.shown(&file.path), SHARED).because(&why))
-}
-
 /// The records, locked unless this is a dry run, which changes nothing.
-fn load_records(environment: &Environment) -> Result<Records, String> {
+pub(super) fn load_records(environment: &Environment) -> Result<Records, String> {
     if environment.is_dry_run { Records::load() } else { Records::load_locked() }
 }
 
-fn forget(environment: &Environment, records: &mut Records, path: &Path) -> Result<(), String> {
-    if environment.is_dry_run { Ok(()) } else { records.forget(path) }
-}
-
-/// The folder at which the removal of empty folders stops. It is kept even if it becomes empty.
-fn top_folder(environment: &Environment, agent: &Agent) -> PathBuf {
-    if environment.is_project { environment.directory.clone() } else { environment.settings_directory(agent) }
-}
-
-fn write_own_file(environment: &Environment, what: &'static str, path: &Path, text: &str) -> SetupStep {
+fn write_own_file(environment: &Environment, agent: &Agent, what: &'static str, path: &Path, text: &str) -> SetupStep {
     let place = environment.shown(path);
-    let written = (|| match safe_write::read(path)? {
-        Some(old) if old == text => Ok(SAME),
-        Some(old) if !old.contains(generated_files::MARK) => {
-            Err("a file with this name exists, and setup did not write it".to_owned())
+    let written = (|| {
+        let mut records = load_records(environment)?;
+        let old = safe_write::read(path)?;
+        if old.as_ref().is_some_and(|old| old != text && !old.contains(generated_files::MARK)) {
+            return Err("a file with this name exists, and setup did not write it".to_owned());
         }
-        _ if environment.is_dry_run => Ok("would write"),
-        old => Ok(if safe_write::replace(path, old.as_deref(), text)? { "written" } else { SAME }),
+        let is_same = old.as_deref() == Some(text);
+        if environment.is_dry_run {
+            return Ok(if is_same { SAME } else { "would write" });
+        }
+        let known = records.get(path);
+        let agents = with_agent(known.as_ref(), agent);
+        let project = environment.project().map(Path::to_path_buf);
+        let record = FileRecord { before: None, after: text.to_owned(), agents, project, is_own: true };
+        if old.is_none() || known.as_ref() != Some(&record) {
+            records.set(path, &record)?;
+        }
+        Ok(if !is_same && safe_write::replace(path, old.as_deref(), text)? { "written" } else { SAME })
     })();
     match written {
         Ok(done) => SetupStep::new(what, place, done),
@@ -412,23 +308,8 @@ fn write_own_file(environment: &Environment, what: &'static str, path: &Path, te
     }
 }
 
-fn remove_own_file(environment: &Environment, root: &Path, path: &Path) -> SetupStep {
-    let place = environment.shown(path);
-    let text = safe_write::read(path).ok().flatten().unwrap_or_default();
-    if !text.contains(generated_files::MARK) {
-        return SetupStep::new("commands", place, SAME);
-    }
-    if environment.is_dry_run {
-        return SetupStep::new("commands", place, "would delete");
-    }
-    match safe_write::remove(path, root) {
-        Ok(()) => SetupStep::new("commands", place, "deleted"),
-        Err(why) => SetupStep::left("commands", place, why, String::new()),
-    }
-}
-
 /// Joins steps with the same result into one.
-fn merged(steps: Vec<SetupStep>) -> Vec<SetupStep> {
+pub(super) fn merged(steps: Vec<SetupStep>) -> Vec<SetupStep> {
     let mut found: Vec<SetupStep> = Vec::new();
     for step in steps {
         match found.iter_mut().find(|known| (known.done, &known.why) == (step.done, &step.why)) {
@@ -440,7 +321,7 @@ fn merged(steps: Vec<SetupStep>) -> Vec<SetupStep> {
 }
 
 /// The lines that differ: everything between the common beginning and the common end of the two texts.
-fn changed_lines(old: &str, new: &str) -> String {
+pub(super) fn changed_lines(old: &str, new: &str) -> String {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
     let head = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
     let tail = old[head..].iter().rev().zip(new[head..].iter().rev()).take_while(|(a, b)| a == b).count();

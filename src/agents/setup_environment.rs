@@ -3,6 +3,7 @@
 use super::config_entries::{self, Entries};
 use super::generated_files::{self, NAME};
 use super::server_trial_start::RegisteredServer;
+use super::setup_records::Records;
 use super::{json_edit, safe_write, toml_entry, toml_hooks, yaml_entry};
 use crate::base::error::{Error, ErrorKind};
 use crate::known_agents::settings_files::{
@@ -76,6 +77,25 @@ impl Environment {
             return Ok(AGENTS.iter().filter(|agent| self.is_installed(agent)).collect());
         }
         ids.iter().map(find).collect()
+    }
+
+    /// The agents with these ids. If there are no ids, the installed agents and those for which a file is recorded:
+    /// an agent's settings directory may have moved since `setup` wrote into it.
+    ///
+    /// # Errors
+    /// If an id is unknown, or the records can't be read.
+    pub fn agents_to_remove(&self, ids: &[String]) -> Result<Vec<&'static Agent>, Error> {
+        if !ids.is_empty() {
+            return self.agents(ids);
+        }
+        let records = Records::load().map_err(|why| Error::new(ErrorKind::Storage, why))?;
+        let is_recorded = |agent: &Agent| !records.files_of(agent.id, self.project()).is_empty();
+        Ok(AGENTS.iter().filter(|agent| self.is_installed(agent) || is_recorded(agent)).collect())
+    }
+
+    /// The project whose files are changed; `None` if the user's files are changed.
+    pub fn project(&self) -> Option<&Path> {
+        self.is_project.then_some(self.directory.as_path())
     }
 
     /// Whether `setup` supports the agent and the agent is installed. An agent is installed if its program or its
@@ -210,6 +230,16 @@ impl Environment {
             }
         }
         found
+    }
+
+    /// A file that `setup` has edited for an agent, at a path at which the agent may no longer look for it. The name of
+    /// the file says which entries belong in it.
+    pub fn recorded_file(&self, agent: &Agent, path: &Path) -> EditedFile {
+        let scope = self.scope(agent);
+        let has_name = |file: FilePath| self.path(agent, file).file_name() == path.file_name();
+        let is_ours = |server: &ServerFile| matches!(server.writer, Writer::Us);
+        let server = scope.server.filter(|server| is_ours(server) && server.paths.iter().any(|file| has_name(*file)));
+        EditedFile { path: path.to_path_buf(), server, hooks: scope.hooks.filter(|hooks| has_name(hooks.path)) }
     }
 
     /// Lists the settings by which the user has switched hooks off.

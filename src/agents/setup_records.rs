@@ -1,6 +1,7 @@
-//! Records each file that `setup` has edited: the text without our entries, the text that `setup` wrote, and the agents
-//! for which `setup` edited the file. With these records, `setup --remove` can restore a file byte for byte, even after
-//! the slm-mesh program has moved.
+//! Records each file that `setup` has written: the text without our entries, the text that `setup` wrote, and the agents
+//! for which `setup` wrote the file. With these records, `setup --remove` finds every file and restores it byte for
+//! byte, even after the slm-mesh program or the agent's settings directory has moved. The folders that `setup` has
+//! created are recorded, too, because an agent counts as installed if its settings directory exists.
 //!
 //! Settings may contain secrets, so the records are in the data directory, which only the user can read. A copy beside
 //! the file could be in a work tree and get committed.
@@ -12,15 +13,22 @@ use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// The record of one file.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct FileRecord {
     /// The text without our entries; `None` if there was no file.
     pub before: Option<String>,
     /// The text that `setup` wrote.
     pub after: String,
-    /// The ids of the agents for which `setup` edited the file.
+    /// The ids of the agents for which `setup` wrote the file.
     pub agents: Vec<String>,
+    /// The project's directory, if `setup --project` wrote the file.
+    pub project: Option<PathBuf>,
+    /// Whether `setup` wrote the whole file, such as a slash command.
+    pub is_own: bool,
 }
+
+/// The key of a record that says that `setup` has created this folder.
+const FOLDER: &str = "folder";
 
 /// All records of this user.
 #[derive(Debug)]
@@ -75,17 +83,73 @@ impl Records {
         let text = |name: &str| record[name].as_str().map(str::to_owned);
         let agents = record["agents"].as_array().into_iter().flatten();
         let agents = agents.filter_map(Value::as_str).map(str::to_owned).collect();
-        Some(FileRecord { before: text("before"), after: text("after")?, agents })
+        let project = text("project").map(PathBuf::from);
+        let is_own = record["own"] == json!(true);
+        Some(FileRecord { before: text("before"), after: text("after")?, agents, project, is_own })
     }
 
-    /// Writes the record of a file.
+    /// All files that are recorded for an agent: those of the user, or those of one project.
+    pub fn files_of(&self, agent: &str, project: Option<&Path>) -> Vec<(PathBuf, FileRecord)> {
+        let all = self.files.keys().map(PathBuf::from).filter_map(|path| self.get(&path).map(|record| (path, record)));
+        let is_theirs = |record: &FileRecord| {
+            record.project.as_deref() == project && record.agents.iter().any(|known| known == agent)
+        };
+        all.filter(|(_, record)| is_theirs(record)).collect()
+    }
+
+    /// The projects in which files are left that `setup --project` wrote for one of these agents.
+    pub fn projects_of(&self, agents: &[&str]) -> Vec<PathBuf> {
+        let all = self.files.keys().filter(|path| Path::new(path).exists());
+        let records = all.filter_map(|path| self.get(Path::new(path)));
+        let theirs = records.filter(|record| record.agents.iter().any(|known| agents.contains(&known.as_str())));
+        let mut found: Vec<PathBuf> = theirs.filter_map(|record| record.project).collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    /// Writes the record of a file that `setup` is about to write, and of the folders that it will create for the file.
     ///
     /// # Errors
-    /// If the record can't be written.
+    /// If the records can't be written.
     pub fn set(&mut self, path: &Path, record: &FileRecord) -> Result<(), String> {
-        let FileRecord { before, after, agents } = record;
-        self.files.insert(key_of(path), json!({ "before": before, "after": after, "agents": agents }));
+        let FileRecord { before, after, agents, project, is_own } = record;
+        let mut value = json!({ "before": before, "after": after, "agents": agents });
+        if let Some(project) = project {
+            value["project"] = json!(key_of(project));
+        }
+        if *is_own {
+            value["own"] = json!(true);
+        }
+        self.files.insert(key_of(path), value);
+        for folder in path.ancestors().skip(1).take_while(|folder| folder.symlink_metadata().is_err()) {
+            self.files.insert(key_of(folder), json!({ FOLDER: true }));
+        }
         self.save()
+    }
+
+    /// Removes the folders that `setup` has created, if they are empty and no recorded file belongs in them.
+    ///
+    /// # Errors
+    /// If the records can't be written.
+    pub fn remove_created_folders(&mut self) -> Result<(), String> {
+        let is_folder = |record: &Value| record[FOLDER] == json!(true);
+        let all = self.files.iter().filter(|(_, record)| is_folder(record)).map(|(path, _)| PathBuf::from(path));
+        let mut folders: Vec<PathBuf> = all.collect();
+        let n_before = folders.len();
+        // Inner folders go first.
+        folders.sort_by_key(|folder| std::cmp::Reverse(folder.components().count()));
+        folders.retain(|folder| {
+            let mut below = self.files.keys().map(Path::new).filter(|path| path.starts_with(folder));
+            let is_needed = below.any(|path| path != folder);
+            if !is_needed {
+                // A folder that is not empty contains files of others, so it is theirs from now on.
+                let _ = std::fs::remove_dir(folder);
+                self.files.shift_remove(&key_of(folder));
+            }
+            is_needed
+        });
+        if folders.len() == n_before { Ok(()) } else { self.save() }
     }
 
     /// Removes the record of a file.
@@ -106,7 +170,7 @@ impl Records {
             // The end of the lock removes the directory if it is empty.
             return Ok(());
         }
-        self.places.prepare().map_err(|error| error.text)?;
+        // The lock has created the directory. `prepare` would also create folders that stay after `--remove`.
         self.places.write(&path, &json!(self.files).to_string()).map_err(|error| error.text)
     }
 }

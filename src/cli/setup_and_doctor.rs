@@ -2,9 +2,12 @@
 
 use super::print_line;
 use crate::agents::agent_list_setting::set_agents;
+use crate::agents::config_entries::shell_quoted;
 use crate::agents::prove::NOT_PROVEN;
 use crate::agents::setup::{self, SetupStep};
 use crate::agents::setup_environment::Environment;
+use crate::agents::setup_records::Records;
+use crate::agents::setup_removal::take_out;
 use crate::agents::shield_shell_commands::SessionShield;
 use crate::agents::{doctor, prove, shield_support};
 use crate::base::error::{Error, ErrorKind};
@@ -12,6 +15,7 @@ use crate::known_agents::{AGENTS, Agent, shieldable, wakeable};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{SHIELD, WAKE};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 /// The options of `setup`.
 #[derive(Debug, Clone, Default)]
@@ -33,15 +37,17 @@ pub struct SetupOptions {
 /// Connects or disconnects agents. Returns 1 if the user still has to do something.
 pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
     let mut environment = Environment::find(options.project, options.dry)?;
-    let agents = environment.agents(&options.agents)?;
+    let find = if options.remove { Environment::agents_to_remove } else { Environment::agents };
+    let agents = find(&environment, &options.agents)?;
+    let projects = if options.remove && !options.project { projects_left(options)? } else { Vec::new() };
     let are_lists_changed = save_lists(options, &mut environment, &agents)?;
-    if agents.is_empty() {
+    if agents.is_empty() && projects.is_empty() {
         let text = "no agent was found on PATH or in the home directory; name one, as in slm-mesh setup claude";
         return Err(Error::new(ErrorKind::NotFound, text));
     }
     let (mut found, mut is_open) = (Vec::new(), false);
     for agent in agents {
-        let take_or_set = if options.remove { setup::take_out } else { setup::set_up };
+        let take_or_set = if options.remove { take_out } else { setup::set_up };
         let steps = take_or_set(&environment, agent);
         let off = if options.remove { Vec::new() } else { environment.switched_off(agent) };
         is_open |= steps.iter().any(SetupStep::is_open);
@@ -66,9 +72,16 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
             print_line(&format!("  note: {approve}"))?;
         }
     }
+    if !json {
+        print_projects_left(options, &projects)?;
+    }
     if json {
         let (wake, shield) = (&environment.wake, &environment.shield);
-        let answer = json!({ "ok": !is_open, "dryRun": options.dry, "agents": found, "wake": wake, "shield": shield });
+        let mut answer =
+            json!({ "ok": !is_open, "dryRun": options.dry, "agents": found, "wake": wake, "shield": shield });
+        if options.remove && !options.project {
+            answer["projects"] = projects.iter().map(|project| project.to_string_lossy()).collect();
+        }
         print_line(&answer.to_string())?;
     } else if are_lists_changed {
         let named = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
@@ -80,6 +93,28 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
         }
     }
     Ok(u8::from(is_open))
+}
+
+/// The projects that still have settings of the chosen agents, or of any agent if none was chosen.
+fn projects_left(options: &SetupOptions) -> Result<Vec<PathBuf>, Error> {
+    let records = Records::load().map_err(|why| Error::new(ErrorKind::Storage, why))?;
+    let chosen = |agent: &&Agent| options.agents.is_empty() || options.agents.iter().any(|id| id == agent.id);
+    let ids: Vec<&str> = AGENTS.iter().filter(chosen).map(|agent| agent.id).collect();
+    Ok(records.projects_of(&ids))
+}
+
+/// Says how to remove the settings of these projects, which `--remove` without `--project` keeps.
+fn print_projects_left(options: &SetupOptions, projects: &[PathBuf]) -> Result<(), Error> {
+    if projects.is_empty() {
+        return Ok(());
+    }
+    print_line("Settings of projects stay. To remove them, run:")?;
+    let names: String = options.agents.iter().map(|id| format!("{id} ")).collect();
+    for project in projects {
+        let folder = shell_quoted(&project.to_string_lossy());
+        print_line(&format!("  cd {folder} && slm-mesh setup {names}--remove --project"))?;
+    }
+    Ok(())
 }
 
 /// Saves the settings that list agents. Returns whether any list changed.

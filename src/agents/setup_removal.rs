@@ -1,0 +1,183 @@
+//! `slm-mesh setup --remove`: removes the entries and files that `setup` wrote, wherever the records say that they are.
+//!
+//! **Invariant:** a file that has not been changed since set-up gets back every byte, and in a changed file only our
+//! entries go.
+
+use super::config_entries::Entries;
+use super::generated_files::{self, is_our_program};
+use super::safe_write;
+use super::setup::{
+    ATTEMPTS, SAME, SHARED, SetupStep, by_agent, changed_lines, contents, load_records, merged, run_command,
+    text_without_us,
+};
+use super::setup_environment::{EditedFile, Environment, find_on_path};
+use super::setup_records::{FileRecord, Records};
+use crate::known_agents::Agent;
+use crate::known_agents::settings_files::{AgentCommand, ServerFile};
+use std::path::{Path, PathBuf};
+
+/// Removes every entry of slm-mesh from an agent's files.
+pub fn take_out(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep> {
+    let scope = environment.scope(agent);
+    let own_file = environment.own_file(agent);
+    let mut steps = Vec::new();
+    if let Some((server, command)) = scope.server.and_then(by_agent) {
+        steps.extend(unregister(environment, agent, &server, &command));
+    }
+    // If the records can't be read, the first step below says why.
+    let records = Records::load().map(|records| records.files_of(agent.id, environment.project())).unwrap_or_default();
+    let (own_records, edited): (Vec<_>, Vec<_>) = records.into_iter().partition(|(_, record)| record.is_own);
+    let mut files = environment.edited_files(agent);
+    for (path, _) in edited {
+        if !files.iter().any(|file| file.path == path) {
+            files.push(environment.recorded_file(agent, &path));
+        }
+    }
+    for file in files {
+        steps.push(restore_file(environment, &file, &environment.entries(agent, &own_file, &file)));
+    }
+    let own = scope.own_file.map(|own| environment.path(agent, own.path));
+    let commands = environment.command_files(agent).into_iter().map(|(path, _)| path);
+    let mut own: Vec<PathBuf> = own.into_iter().chain(commands).collect();
+    own.extend(own_records.into_iter().map(|(path, _)| path).filter(|path| !own.contains(path)).collect::<Vec<_>>());
+    let root = top_folder(environment, agent);
+    steps.extend(merged(own.iter().map(|path| remove_own_file(environment, &root, path)).collect()));
+    if !environment.is_dry_run {
+        // An empty folder that stays is no reason to tell the user that the settings were not removed.
+        let _ = Records::load_locked().and_then(|mut records| records.remove_created_folders());
+    }
+    steps
+}
+
+/// If the server is registered, removes it by running the agent's own command.
+fn unregister(
+    environment: &Environment,
+    agent: &Agent,
+    server: &ServerFile,
+    command: &AgentCommand,
+) -> Option<SetupStep> {
+    environment.registered_program(agent, server).filter(|program| is_our_program(program))?;
+    let line = format!("{} {}", command.program, command.remove.join(" "));
+    if find_on_path(command.program).is_none() {
+        let why = format!("{} is not on PATH, and setup does not edit its file", command.program);
+        return Some(SetupStep::left("server", environment.shown(&environment.server_path(agent, server)), why, line));
+    }
+    if environment.is_dry_run {
+        return Some(SetupStep::new("server", line, "would run"));
+    }
+    Some(match run_command(command.program, command.remove) {
+        Ok(()) => SetupStep::new("server", line, "ran"),
+        Err(why) => SetupStep::left("server", line.clone(), why, line),
+    })
+}
+
+/// Removes our entries from a file. If the file has not been changed since set-up, restores the text from before
+/// set-up.
+fn restore_file(environment: &Environment, file: &EditedFile, entries: &Entries) -> SetupStep {
+    let what = contents(entries);
+    let place = environment.shown(&file.path);
+    for _ in 0..ATTEMPTS {
+        match restore_file_once(environment, file, entries) {
+            Ok(Some(step)) => return step,
+            Ok(None) => {}
+            Err(why) => {
+                let text = safe_write::read(&file.path).ok().flatten().unwrap_or_default();
+                let names_us = text.contains(generated_files::NAME);
+                return if names_us {
+                    SetupStep::left(what, place, why, String::new())
+                } else {
+                    SetupStep::new(what, place, SAME)
+                };
+            }
+        }
+    }
+    SetupStep::left(what, place, "another program keeps changing it".into(), String::new())
+}
+
+/// Makes one attempt; `None` if another program changed the file during the attempt.
+fn restore_file_once(
+    environment: &Environment,
+    file: &EditedFile,
+    entries: &Entries,
+) -> Result<Option<SetupStep>, String> {
+    let path = &file.path;
+    let step = |done| SetupStep::new(contents(entries), environment.shown(path), done);
+    let mut records = load_records(environment)?;
+    let known = records.get(path);
+    let Some(text) = safe_write::read(path)? else {
+        forget(environment, &mut records, path)?;
+        return Ok(Some(step(SAME)));
+    };
+    if let Some(known) = known.as_ref().filter(|known| known.agents.iter().any(|id| id != entries.agent.id)) {
+        return keep_for_others(environment, &mut records, file, entries, known).map(Some);
+    }
+    let left = match &known {
+        Some(known) if known.after == text => known.before.clone(),
+        known => text_without_us(known.as_ref(), entries, &text)?,
+    };
+    if left.as_ref() == Some(&text) {
+        forget(environment, &mut records, path)?;
+        return Ok(Some(step(SAME)));
+    }
+    if environment.is_dry_run {
+        let done = if left.is_none() { "would delete" } else { "would write" };
+        return Ok(Some(SetupStep { change: changed_lines(&text, &left.unwrap_or_default()), ..step(done) }));
+    }
+    safe_write::may_write(path)?;
+    let done = match left {
+        None if safe_write::read(path)?.as_ref() == Some(&text) => {
+            safe_write::remove(path, &top_folder(environment, entries.agent))?;
+            "deleted"
+        }
+        None => return Ok(None),
+        Some(left) if safe_write::replace(path, Some(&text), &left)? => "taken out",
+        Some(_) => return Ok(None),
+    };
+    records.forget(path)?;
+    Ok(Some(step(done)))
+}
+
+/// Keeps the entries in a file that other agents read too, and records that this agent no longer uses them.
+fn keep_for_others(
+    environment: &Environment,
+    records: &mut Records,
+    file: &EditedFile,
+    entries: &Entries,
+    known: &FileRecord,
+) -> Result<SetupStep, String> {
+    let others: Vec<String> = known.agents.iter().filter(|id| *id != entries.agent.id).cloned().collect();
+    let why = format!("{} also uses this file", others.join(", "));
+    if !environment.is_dry_run && others.len() < known.agents.len() {
+        records.set(&file.path, &FileRecord { agents: others, ..known.clone() })?;
+    }
+    Ok(SetupStep::new(contents(entries), environment.shown(&file.path), SHARED).because(&why))
+}
+
+fn forget(environment: &Environment, records: &mut Records, path: &Path) -> Result<(), String> {
+    if environment.is_dry_run { Ok(()) } else { records.forget(path) }
+}
+
+/// The folder at which the removal of empty folders stops. It is kept even if it becomes empty.
+fn top_folder(environment: &Environment, agent: &Agent) -> PathBuf {
+    if environment.is_project { environment.directory.clone() } else { environment.settings_directory(agent) }
+}
+
+fn remove_own_file(environment: &Environment, root: &Path, path: &Path) -> SetupStep {
+    let place = environment.shown(path);
+    let removed = (|| {
+        let mut records = load_records(environment)?;
+        let is_ours = safe_write::read(path).ok().flatten().is_some_and(|text| text.contains(generated_files::MARK));
+        if is_ours && environment.is_dry_run {
+            return Ok("would delete");
+        }
+        if is_ours {
+            safe_write::remove(path, root)?;
+        }
+        forget(environment, &mut records, path)?;
+        Ok(if is_ours { "deleted" } else { SAME })
+    })();
+    match removed {
+        Ok(done) => SetupStep::new("commands", place, done),
+        Err(why) => SetupStep::left("commands", place, why, String::new()),
+    }
+}
