@@ -23,8 +23,23 @@ LINE_MAX = 1 << 20
 _WRITE_WITHIN = 10.0
 _PAUSE_MIN = 0.05
 _PAUSE_MAX = 1.0
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _decode = json.JSONDecoder().decode
+
+
+def _line_of(message: Row) -> bytes:
+    """The line for a message.
+
+    :raises UsageError: the broker could not read the line, so it must not be sent.
+    """
+    try:
+        return (_encode(message) + "\n").encode("utf-8")
+    except UnicodeEncodeError as error:
+        where = repr(error.object[max(0, error.start - 20):error.end + 20])
+        raise UsageError(f"the text {where} is not valid Unicode, so it can't be sent; replace its surrogates "
+                         "(a file name that is not UTF-8 contains such surrogates)") from None
+    except ValueError as error:
+        raise UsageError(f"the call can't be written as JSON ({error}); JSON has no NaN and no infinity") from None
 
 
 class NotSent(Unavailable):
@@ -131,7 +146,7 @@ class RpcConnection:
             pass  # The next read notices the broken connection.
 
     def _write(self, message: Row) -> None:
-        line = (_encode(message) + "\n").encode("utf-8", "surrogatepass")
+        line = _line_of(message)
         if len(line) > LINE_MAX:
             raise UsageError(f"the call is longer than {LINE_MAX} bytes")
         try:
@@ -209,11 +224,20 @@ class RpcConnection:
         method = message.get("method")
         if method is None:
             with self._state:
-                slot = self._slots.get(message.get("id"))
+                n = message.get("id")
+                if n is None and len(self._slots) == 1:
+                    # The broker could not read the line, and so not its id, but only one call waits.
+                    slot = next(iter(self._slots.values()))
+                else:
+                    slot = self._slots.get(n)
                 if slot is not None:
                     slot.answer = message
                 if self._n_waiting:
                     self._state.notify_all()
+            if n is None and slot is None and self._slots:
+                # Without an id it is unknown which of the calls the broker could not read.
+                self._break("the broker could not read one of several calls")
+                raise ConnectionLost(str(self.lost))
         elif method == "ping" and "id" in message:
             self._send({"jsonrpc": "2.0", "id": message["id"], "result": {}})
         elif method == "shutdown":

@@ -1,14 +1,17 @@
 """Peers, messages, state and events, as scripts use them, against a real broker."""
 
 import os
+import socket
 import subprocess
 import threading
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 
 from support import MeshTest
 
 import slm_mesh
-from slm_mesh import Mesh
+from slm_mesh import ConnectionLost, Mesh, UsageError
+from slm_mesh.rpc import RpcConnection
 
 
 class Broker(MeshTest):
@@ -171,6 +174,39 @@ class Messages(MeshTest):
                     ann.send("anton", "x")
             self.assertIn(caught.exception.retry_after, range(1, 11))
             self.assertIsInstance(caught.exception, slm_mesh.SLMMeshError)
+
+
+class UnreadableCalls(MeshTest):
+    def test_what_is_not_json_or_utf_8_is_refused_at_once(self):
+        with Mesh() as mesh:
+            for call in (
+                lambda: mesh.send("human", "a\ud800b"),
+                lambda: mesh.emit("a.b", {"x": float("nan")}),
+                lambda: mesh.emit("a.b", {"x": [float("-inf")]}),
+                lambda: mesh.lock(os.fsdecode(b"caf\xe9.txt")),
+            ):
+                with self.assertRaisesRegex(UsageError, "can't be (sent|written as JSON)"):
+                    call()
+            mesh.send("human", "a\U0001f600b")
+
+    def test_an_error_without_an_id_ends_the_call_that_waits(self):
+        ours, theirs = socket.socketpair()
+        connection = RpcConnection(ours)
+        self.addCleanup(connection.close)
+        error = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"not valid JSON"}}\n'
+        theirs.sendall(error)
+        with self.assertRaisesRegex(UsageError, "not valid JSON"):
+            connection.call("status", {}, 20)
+        with ThreadPoolExecutor(2) as pool:
+            calls = [pool.submit(connection.call, "status", {}, 20) for _ in range(2)]
+            lines = b""
+            while lines.count(b"\n") < 3:
+                lines += theirs.recv(4096)
+            theirs.sendall(error)
+            for call in calls:
+                with self.assertRaisesRegex(ConnectionLost, "could not read one of several calls"):
+                    call.result()
+        theirs.close()
 
 
 class State(MeshTest):
