@@ -204,6 +204,18 @@ fn an_older_entry_of_ours_is_brought_up_to_date_in_its_place() {
 }
 
 #[test]
+fn hooks_in_toml_are_replaced_when_the_program_moves_from_a_path_with_a_blank() {
+    let home = Home::new();
+    let file = home.write(".kimi-code/config.toml", "");
+    home.ok(&["kimi"]);
+    let new = home.read(".kimi-code/config.toml");
+    std::fs::write(&file, new.replace(&format!("\"{BIN} hook"), "\"'/old place/slm-mesh' hook")).unwrap();
+    assert_ne!(home.read(".kimi-code/config.toml"), new);
+    home.ok(&["kimi"]);
+    assert_eq!(home.read(".kimi-code/config.toml"), new);
+}
+
+#[test]
 fn an_agents_own_command_registers_us() {
     let home = Home::new();
     let entry = json!({ "mcpServers": { "slm-mesh": { "command": BIN } } });

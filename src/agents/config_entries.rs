@@ -65,7 +65,8 @@ impl Entries<'_> {
             };
         }
         if let Some(hooks) = self.toml_hooks() {
-            return toml_hooks::put(text, hooks.events, &self.hook_line(), HOOK_SECONDS);
+            let is_ours = |command: &str| self.is_our_hook(&json!({ "command": command }));
+            return toml_hooks::put(text, hooks.events, &self.hook_line(), HOOK_SECONDS, is_ours);
         }
         let mut text = text.to_owned();
         if json_edit::is_blank(&text) {

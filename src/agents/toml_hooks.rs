@@ -8,16 +8,21 @@ use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike,
 /// The list that contains the hooks.
 const LIST: &str = "hooks";
 
-/// Appends a table for each event to a file, and removes our older tables. If our tables in the file are already
-/// exactly the new ones, the text stays unchanged.
+/// Appends a table for each event to a file, and removes our older tables, for whose commands `is_ours` returns true. If
+/// our tables in the file are already exactly the new ones, the text stays unchanged.
 ///
 /// # Errors
 /// If the text is not valid TOML, or `hooks` in it is not a list of hooks.
-pub fn put(text: &str, events: &[(&str, &str)], line: &str, seconds: i64) -> Result<String, String> {
+pub fn put(
+    text: &str,
+    events: &[(&str, &str)],
+    line: &str,
+    seconds: i64,
+    is_ours: impl Fn(&str) -> bool,
+) -> Result<String, String> {
     let mut file = TomlFile::parse(text)?;
-    let is_ours = |command: &str| is_same_hook(command, line);
     let wanted: Vec<_> = events.iter().map(|(event, _)| (Some(*event), Some(line), Some(seconds))).collect();
-    let ours = |table: &&dyn TableLike| text_of(*table, "command").is_some_and(is_ours);
+    let ours = |table: &&dyn TableLike| text_of(*table, "command").is_some_and(&is_ours);
     let found: Vec<_> = tables(&file.document).into_iter().filter(ours).map(facts).collect();
     if found == wanted {
         return Ok(text.to_owned());
@@ -25,12 +30,6 @@ pub fn put(text: &str, events: &[(&str, &str)], line: &str, seconds: i64) -> Res
     take_out(&mut file, is_ours);
     events.iter().try_for_each(|(event, _)| insert(&mut file, event, line, seconds))?;
     Ok(file.print())
-}
-
-/// Whether two lines run the same agent's hook; the path of the program is ignored.
-fn is_same_hook(a: &str, b: &str) -> bool {
-    let words = |line: &str| line.rsplit('/').next().map(str::to_owned);
-    words(a) == words(b)
 }
 
 fn text_of<'a>(table: &'a dyn TableLike, name: &str) -> Option<&'a str> {
@@ -148,13 +147,13 @@ mod tests {
             "hooks = [] # none yet\n",
             "hooks = [{ event = 'Stop', command = 'theirs' }]\n[b]\n",
         ] {
-            let with = put(text, EVENTS, LINE, 5).unwrap();
+            let with = put(text, EVENTS, LINE, 5, is_ours).unwrap();
             let hooks = as_json(&with).unwrap();
             let stops = hooks["hooks"]["Stop"].as_array().unwrap();
             assert_eq!(stops.last().unwrap()["command"], json!(LINE), "{with}");
-            assert_eq!(put(&with, EVENTS, LINE, 5).unwrap(), with);
+            assert_eq!(put(&with, EVENTS, LINE, 5, is_ours).unwrap(), with);
             assert_eq!(remove(&with, is_ours).unwrap(), text, "by way of {with}");
-            let moved = put(&with, EVENTS, "/new/slm-mesh hook kimi", 5).unwrap();
+            let moved = put(&with, EVENTS, "/new/slm-mesh hook kimi", 5, is_ours).unwrap();
             assert_eq!(moved, with.replace("/bin", "/new"));
         }
     }
@@ -162,20 +161,21 @@ mod tests {
     #[test]
     fn what_cannot_be_kept_is_left_alone() {
         for text in ["a = \n", "[hooks]\n", "hooks = 3\n", "hooks = [3]\n"] {
-            assert!(put(text, EVENTS, LINE, 5).is_err(), "{text:?}");
+            assert!(put(text, EVENTS, LINE, 5, is_ours).is_err(), "{text:?}");
         }
     }
 
     #[test]
     fn what_a_person_changed_in_our_tables_is_no_reason_to_leave_them() {
-        let with = put("# top\na = 1\n", EVENTS, LINE, 5).unwrap();
+        let with = put("# top\na = 1\n", EVENTS, LINE, 5, is_ours).unwrap();
         let changed = with.replace("[[hooks]]", "[[ hooks ]] # the mesh").replace("timeout = 5", "timeout = 60 # slow");
         assert_eq!(remove(&changed, is_ours).unwrap(), "# top\na = 1\n");
     }
 
     #[test]
     fn hooks_that_a_person_wrote_behind_ours_stay() {
-        let with = put("a = 1\n", EVENTS, LINE, 5).unwrap() + "[[hooks]]\nevent = \"Stop\"\ncommand = \"mine\"\n";
+        let with =
+            put("a = 1\n", EVENTS, LINE, 5, is_ours).unwrap() + "[[hooks]]\nevent = \"Stop\"\ncommand = \"mine\"\n";
         assert_eq!(remove(&with, is_ours).unwrap(), "a = 1\n[[hooks]]\nevent = \"Stop\"\ncommand = \"mine\"\n");
     }
 }
