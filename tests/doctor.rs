@@ -98,6 +98,17 @@ fn each_fault_of_an_agent_has_its_cure() {
 }
 
 #[test]
+fn a_pipe_in_place_of_a_settings_file_keeps_nobody_waiting() {
+    let home = Home::new();
+    let pipe = home.home.join(".cursor/mcp.json");
+    std::fs::create_dir_all(pipe.parent().unwrap()).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (status, said) = home.setup(&["cursor", "--dry-run"]);
+    assert!(status == 1 && said.contains("it is not a regular file"), "{said}");
+    assert!(errors(&home).iter().any(|(about, _)| about == "cursor server"));
+}
+
+#[test]
 fn doctor_starts_what_an_agent_would_start() {
     let home = Home::new();
     home.ok(&["cursor", "codex"]);

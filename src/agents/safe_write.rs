@@ -5,7 +5,8 @@
 //! is not replaced.
 
 use crate::sys;
-use std::fs::{self, File, OpenOptions, Permissions};
+use crate::sys::regular_file::open_regular;
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -18,8 +19,9 @@ const SIZE_MAX: u64 = 16 << 20;
 /// # Errors
 /// If the file cannot be edited as text; the error says why.
 pub fn read(path: &Path) -> Result<Option<String>, String> {
-    let file = match File::open(path) {
-        Ok(file) => file,
+    let file = match open_regular(path) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Err("it is not a regular file; move it away, or replace it with a file".into()),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("it can't be read ({error})")),
     };

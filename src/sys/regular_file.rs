@@ -1,11 +1,22 @@
-//! Reads and writes regular files that another program may replace at any moment. Links are not followed, and a pipe or
-//! a device does not block this process.
+//! Reads and writes regular files that another program may replace at any moment. A pipe or a device does
+//! not block this process, and only `open_regular` follows links.
 
 use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+/// Opens a regular file for reading, even behind a link; `None` if the path leads to anything else. A pipe does not make
+/// this process wait for a writer that may never come.
+///
+/// # Errors
+/// If the file does not exist or cannot be opened.
+pub fn open_regular(path: &Path) -> io::Result<Option<File>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    Ok(if file.metadata()?.is_file() { Some(file) } else { None })
+}
 
 /// The content of a regular file of at most `max` bytes, and its metadata; `None` if the path leads to anything else,
 /// if the file cannot be read, or if the file changed during the read.
