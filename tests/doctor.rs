@@ -98,6 +98,38 @@ fn each_fault_of_an_agent_has_its_cure() {
 }
 
 #[test]
+fn the_project_in_the_working_directory_is_checked_too() {
+    let home = Home::new();
+    home.ok(&["claude", "cursor", "--project"]);
+    let project = home.place.root.join("project");
+    let (status, said) = doctor(&home, &[]);
+    assert!(status == 0 && said.contains("claude hooks (project)") && said.contains("all of them run"), "{said}");
+    assert!(!said.contains("not tried"), "a file that agents share is checked once: {said}");
+
+    let settings = project.join(".claude/settings.json");
+    let good = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, good.replace("/slm-mesh", "/gone/slm-mesh")).unwrap();
+    let wrong = [("claude hooks (project)".to_owned(), "slm-mesh setup claude --project".to_owned())];
+    assert_eq!(errors(&home), wrong);
+    std::fs::write(&settings, good.replace("\"Stop\"", "\"Stopp\"")).unwrap();
+    assert_eq!(errors(&home), wrong);
+
+    // What somebody else has put into a work tree is never run.
+    let ran = home.place.root.join("ran");
+    home.fake("slm-mesh", &format!("touch '{}'", ran.display()));
+    let fake = home.bin.join("slm-mesh");
+    std::fs::write(&settings, good.replace(support::BIN, fake.to_str().unwrap())).unwrap();
+    for is_remembered in [true, false] {
+        if !is_remembered {
+            std::fs::remove_file(home.place.dir.join("setup.json")).unwrap();
+        }
+        let (status, said) = doctor(&home, &[]);
+        assert!(status == 0 && said.contains("not tried, because setup did not write this text"), "{said}");
+        assert!(!ran.exists() && home.asked("slm-mesh").is_empty(), "{said}");
+    }
+}
+
+#[test]
 fn a_pipe_in_place_of_a_settings_file_keeps_nobody_waiting() {
     let home = Home::new();
     let pipe = home.home.join(".cursor/mcp.json");

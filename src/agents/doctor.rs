@@ -357,7 +357,8 @@ fn is_current((path, text): &(PathBuf, String)) -> bool {
     safe_write::read(path).is_ok_and(|old| old.as_ref() == Some(text))
 }
 
-fn check_own_files(about: &str, files: &[(PathBuf, String)], cure: &str) -> Option<Check> {
+/// Checks that files which `setup` writes as a whole have the text of this version.
+pub(super) fn check_own_files(about: &str, files: &[(PathBuf, String)], cure: &str) -> Option<Check> {
     let n_current = files.iter().filter(|file| is_current(file)).count();
     if n_current < files.len() {
         let found = format!("only {n_current} of {} files are up to date", files.len());

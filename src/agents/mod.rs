@@ -22,6 +22,7 @@ mod mcp_tool_writes;
 pub mod notification_check;
 pub mod own_tool_calls;
 pub mod marketplace_plugin;
+pub mod project_check;
 pub mod prove;
 mod server_trial_start;
 mod replaced_by_git;

@@ -3,6 +3,7 @@
 use super::print_line;
 use crate::agents::agent_list_setting::set_agents;
 use crate::agents::config_entries::shell_quoted;
+use crate::agents::project_check::check_project;
 use crate::agents::prove::NOT_PROVEN;
 use crate::agents::setup::{self, SetupStep};
 use crate::agents::setup_environment::Environment;
@@ -195,6 +196,7 @@ pub fn doctor(prove: Option<&str>, json: bool) -> Result<u8, Error> {
             let here: Vec<_> = AGENTS.iter().filter(|agent| environment.is_installed(agent)).collect();
             checks.push(doctor::check_shield(&environment));
             checks.extend(here.iter().flat_map(|agent| doctor::check_agent(&environment, agent)));
+            checks.extend(check_project(&environment));
             n_here = here.len();
         }
         Err(why) => checks.push(doctor::Check::agents_not_checked(&why)),

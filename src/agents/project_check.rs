@@ -1,0 +1,127 @@
+//! Checks the settings that `setup --project` has written into the working directory, or that somebody else has, and
+//! then committed them.
+//!
+//! **Invariant:** doctor runs what a project's settings name only if `setup` wrote exactly these settings on this
+//! machine. Anything else in a work tree may come from anybody.
+
+use super::config_entries::hook_program;
+use super::doctor::{Check, check_agent, check_own_files};
+use super::generated_files::{self, MARK, NAME};
+use super::safe_write;
+use super::setup_environment::{EditedFile, Environment, find_on_path, is_program, read_hooks};
+use super::setup_records::{FileRecord, Records};
+use crate::known_agents::settings_files::EntryShape;
+use crate::known_agents::{AGENTS, Agent};
+use std::path::{Path, PathBuf};
+
+/// Checks the project in the working directory. Finds nothing if the project has no settings of slm-mesh.
+pub fn check_project(environment: &Environment) -> Vec<Check> {
+    let environment = Environment { is_project: true, ..environment.clone() };
+    let real = |path: &Path| path.canonicalize().ok();
+    if real(&environment.directory) == real(&environment.home) {
+        // There, the files of the project are the files of the user, which are checked anyway.
+        return Vec::new();
+    }
+    // Records that can't be read are like no records: then nothing is run.
+    let records = Records::load().ok();
+    let mut checks = Vec::new();
+    for agent in AGENTS {
+        let recorded = records.as_ref().map(|records| records.files_of(agent.id, environment.project()));
+        let recorded = recorded.unwrap_or_default();
+        checks.extend(if !recorded.is_empty() && are_unchanged(&environment, agent, &recorded) {
+            check_agent(&environment, agent)
+        } else {
+            let is_checked = |path: &Path| records.as_ref().is_some_and(|records| records.get(path).is_some());
+            read_only_checks(&environment, agent, !recorded.is_empty(), is_checked)
+        });
+    }
+    for check in &mut checks {
+        check.about.push_str(" (project)");
+    }
+    checks
+}
+
+/// Whether all files that name programs are as `setup` wrote them.
+fn are_unchanged(environment: &Environment, agent: &Agent, recorded: &[(PathBuf, FileRecord)]) -> bool {
+    let own = environment.scope(agent).own_file.map(|own| environment.path(agent, own.path));
+    let mut files = environment.edited_files(agent).into_iter().map(|file| file.path).chain(own);
+    let text_of = |path: &Path| safe_write::read(path).ok().flatten();
+    files.all(|path| {
+        recorded.iter().any(|(known, record)| *known == path && text_of(&path) == Some(record.after.clone()))
+    })
+}
+
+/// Checks without running anything. If `setup` has not set this agent up here, only entries that exist are checked, and
+/// only in files that are not checked for another agent, which shares them.
+fn read_only_checks(
+    environment: &Environment,
+    agent: &'static Agent,
+    is_set_up: bool,
+    is_checked: impl Fn(&Path) -> bool,
+) -> Vec<Check> {
+    if !is_set_up && environment.edited_files(agent).iter().any(|file| is_checked(&file.path)) {
+        return Vec::new();
+    }
+    let cure = format!("slm-mesh setup {} --project", agent.id);
+    let mut checks: Vec<Check> = check_server(environment, agent, is_set_up, &cure).into_iter().collect();
+    checks.extend(check_hooks(environment, agent, is_set_up, &cure));
+    let own = environment.scope(agent).own_file.map(|own| environment.path(agent, own.path));
+    let text = own.as_deref().and_then(|path| safe_write::read(path).ok().flatten());
+    if let (Some(path), Some(text)) = (own, text.filter(|text| text.contains(MARK)))
+        && let Some(program) = generated_files::plugin_program(&text)
+    {
+        let about = format!("{} own file", agent.id);
+        checks.push(check_program(&about, &environment.shown(&path), &program, &cure));
+    }
+    if is_set_up {
+        checks.extend(check_own_files(&format!("{} commands", agent.id), &environment.command_files(agent), &cure));
+    }
+    checks
+}
+
+fn check_server(environment: &Environment, agent: &Agent, is_set_up: bool, cure: &str) -> Option<Check> {
+    let server = environment.scope(agent).server.filter(|server| server.entry != EntryShape::YamlLine)?;
+    let about = format!("{} server", agent.id);
+    let shown = environment.shown(&environment.server_path(agent, &server));
+    match environment.registered_server(agent, &server) {
+        Some(found) if !generated_files::is_our_program(&found.program) => {
+            let found = format!("{shown} registers another program as slm-mesh: {}", found.command_line());
+            Some(Check::error(&about, found, cure))
+        }
+        Some(found) => Some(check_program(&about, &shown, &found.program, cure)),
+        None => is_set_up.then(|| Check::error(&about, format!("{NAME} is not registered in {shown}"), cure)),
+    }
+}
+
+fn check_hooks(environment: &Environment, agent: &'static Agent, is_set_up: bool, cure: &str) -> Option<Check> {
+    let hooks = environment.scope(agent).hooks?;
+    let about = format!("{} hooks", agent.id);
+    let path = environment.path(agent, hooks.path);
+    let shown = environment.shown(&path);
+    let whole = read_hooks(&path, &hooks).unwrap_or_default();
+    let file = EditedFile { path, server: None, hooks: Some(hooks) };
+    let found = environment.entries(agent, "", &file).hooks_in(&whole, &hooks);
+    if found.is_empty() && !is_set_up {
+        return None;
+    }
+    let has_hook = |event: &str| found.iter().any(|(known, _)| *known == event);
+    let missing: Vec<&str> = hooks.events.iter().map(|(event, _)| *event).filter(|event| !has_hook(event)).collect();
+    if !missing.is_empty() {
+        return Some(Check::error(&about, format!("{shown} has no slm-mesh hook for {}", missing.join(", ")), cure));
+    }
+    let programs: Vec<String> = found.iter().filter_map(|(_, hook)| hook_program(hook)).collect();
+    let wrong = programs.iter().find(|program| !exists(program));
+    Some(check_program(&about, &shown, wrong.or(programs.first())?, cure))
+}
+
+fn exists(program: &str) -> bool {
+    if program.contains('/') { is_program(Path::new(program)) } else { find_on_path(program).is_some() }
+}
+
+fn check_program(about: &str, shown: &str, program: &str, cure: &str) -> Check {
+    if exists(program) {
+        let found = format!("{shown} names {program}; not tried, because setup did not write this text here");
+        return Check::well(about, found);
+    }
+    Check::error(about, format!("{shown} names {program}, which is not an executable file"), cure)
+}
