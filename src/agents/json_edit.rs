@@ -211,26 +211,30 @@ fn remove_child(text: &str, node: &Node, n: usize) -> String {
     let child = &node.children[n];
     let comma = comma_after(text, child.value.end);
     let previous = n.checked_sub(1).map(|n| &node.children[n]);
+    // The user's comments between the value and its comma.
+    let kept = comma.map_or("", |comma| text[child.value.end..comma].trim_matches(is_space));
     let space = &text[..child.start];
     let space = &space[space.trim_end_matches(is_space).len()..];
     let start = match space.rfind('\n') {
         // If the member is alone on its line, the whole line is removed.
-        Some(at) => child.start - space.len() + at - usize::from(space[..at].ends_with('\r')),
+        Some(at) if kept.is_empty() => child.start - space.len() + at - usize::from(space[..at].ends_with('\r')),
         None if comma.is_none() && previous.is_some() => child.start - space.len(),
-        None => child.start,
+        _ => child.start,
     };
     let mut end = comma.map_or(child.value.end, |comma| comma + 1);
     if !space.contains('\n') && comma.is_some() {
         end += text[end..].len() - text[end..].trim_start_matches([' ', '\t']).len();
     }
-    let mut left = format!("{}{}", &text[..start], &text[end..]);
+    // What follows must not become part of a comment that ends with its line.
+    let gap = if kept.rsplit('\n').next().is_some_and(|line| line.contains("//")) { end_of_line(text) } else { "" };
+    let mut left = format!("{}{kept}{gap}{}", &text[..start], &text[end..]);
     // After the last member is removed, the comma after the previous member is no longer needed.
     if comma.is_none()
         && let Some(comma) = previous.and_then(|previous| comma_after(text, previous.value.end))
     {
         left.remove(comma);
     }
-    let inside = node.range.start + 1..node.range.end - 1 - (text.len() - left.len());
+    let inside = node.range.start + 1..node.range.end - 1 + left.len() - text.len();
     if left[inside.clone()].chars().all(is_space) {
         left.replace_range(inside, "");
     }
@@ -293,8 +297,14 @@ fn append(text: &str, node: &Node, key: Option<&str>, value: &Value) -> String {
         Some(last) => {
             let gap = if inside.contains(", ") || inside.contains(": ") { " " } else { "" };
             let head = if gap.is_empty() { head.replace(": ", ":") } else { head };
-            let (before, rest) = text.split_at(last.value.end);
-            format!("{before},{gap}{head}{value}{rest}")
+            let Some(comma) = comma_after(text, last.value.end) else {
+                let (before, rest) = text.split_at(last.value.end);
+                return format!("{before},{gap}{head}{value}{rest}");
+            };
+            // The user's comma, and the comments before it, stay with the user's value.
+            let (before, rest) = text.split_at(comma + 1);
+            let gap = if rest.starts_with(' ') { " " } else { "" };
+            format!("{before}{gap}{head}{value},{rest}")
         }
         None => append_first(text, node, &head, value),
     }
@@ -371,6 +381,8 @@ mod tests {
             "{ // nothing yet\n}\n",
             "{\n  \"mcpServers\": {\n    \"x\": {}, // x, {\n  },\n}",
             "/* a { */ {\"a\": \"//\" /* , */}",
+            "{\"mcpServers\":{\"x\":1/*c*/,/*d*/}}",
+            "{\"mcpServers\": {\"x\": 1 /*c*/, }, }",
         ];
         for text in texts {
             let path = [PathStep::Key("mcpServers"), PathStep::Key("slm-mesh")];
@@ -405,5 +417,14 @@ mod tests {
         let text = "{\n  // keep\n  \"a\": 1, // and this\n  \"b\": 2\n}\n";
         assert_eq!(remove(text, &[PathStep::Key("a")]), "{\n  // keep // and this\n  \"b\": 2\n}\n");
         assert_eq!(remove(text, &[PathStep::Key("b")]), "{\n  // keep\n  \"a\": 1 // and this\n}\n");
+        for (text, left) in [
+            ("{\"a\":1,\"b\":2/*c*/,/*d*/}", "{\"a\":1,/*c*//*d*/}"),
+            ("{\n  \"a\": 1,\n  \"b\": 2 /*c*/,\n  \"d\": 3\n}\n", "{\n  \"a\": 1,\n  /*c*/\n  \"d\": 3\n}\n"),
+            ("{\"a\": 1, \"b\": 2 // c\n, \"d\": 3}", "{\"a\": 1, // c\n\"d\": 3}"),
+            ("{\"b\": 2/*c*/,}", "{/*c*/}"),
+        ] {
+            assert_eq!(remove(text, &[PathStep::Key("b")]), left);
+            assert!(parse(left).is_ok(), "{left}");
+        }
     }
 }
