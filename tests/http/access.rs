@@ -132,7 +132,9 @@ fn pages_of_other_origins_are_refused() {
         }
     }
     let own = format!("Host: 127.0.0.1:{}\r\n", broker.port);
-    for headers in ["", "Host: localhost\r\n", "Host: 127.0.0.1\r\n", "Host: [::1]:7899\r\n", &own] {
+    for headers in
+        ["", "Host: localhost\r\n", "Host: LocalHost:7899\r\n", "Host: 127.0.0.1\r\n", "Host: [::1]:7899\r\n", &own]
+    {
         assert_eq!(http.ask("GET", "/status", headers, b"").status, 200, "{headers}");
     }
 }

@@ -16,12 +16,14 @@ pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> 
     let started = Instant::now();
     Box::new(move |head: &Head| {
         let host = head.host.as_deref().map_or("localhost", without_port);
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        // Host names ignore case.
+        let bare = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
         // Other machines address a hub by its name or by an IP address. A web page can't rebind an IP address.
         let is_hub = |name: &String| {
             bare.parse::<IpAddr>().is_ok() || bare.trim_end_matches(".local").eq_ignore_ascii_case(name)
         };
-        let is_own = ["127.0.0.1", "localhost", "::1"].contains(&bare) || hub_name.as_ref().is_some_and(is_hub);
+        let is_own =
+            ["127.0.0.1", "localhost", "::1"].contains(&bare.as_str()) || hub_name.as_ref().is_some_and(is_hub);
         if !is_own || head.origin.is_some() {
             return Some(refuse(
                 403,

@@ -100,7 +100,8 @@ fn decide(auth: &WebAuth, port: u16, head: &Head) -> Option<HttpResponse> {
 /// The reason to refuse a request that does not come from our own page, or from the address bar, on this machine;
 /// `None` if the request is not refused.
 fn why_foreign(port: u16, head: &Head) -> Option<&'static str> {
-    let host = head.host.as_deref().unwrap_or("");
+    // Host names ignore case.
+    let host = head.host.as_deref().unwrap_or("").to_ascii_lowercase();
     let is_named = ["127.0.0.1", "localhost", "[::1]"].iter().any(|name| host == format!("{name}:{port}"));
     let is_own = head.origin.as_ref().map(|origin| *origin == format!("http://{host}"));
     let site = head.browser.site.as_deref();
