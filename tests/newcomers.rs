@@ -300,7 +300,7 @@ fn completions_of_bash_complete() {
     assert!(complete("send ''").contains(&"all".into()) && place.broker_pid().is_none(), "it starts no broker");
     let mut agent = place.session("codex-mcp-client", "api");
     agent.tool("mesh_status", json!({}));
-    place.ok(&["--as", "human", "lock", "held.rs"]);
+    place.ok(&["--as", "human", "lock", "held.rs", "my file.txt"]);
     place.ok(&["--as", "human", "state", "set", "build", "ok"]);
     for (words, wanted) in [
         ("lo", &["lock"][..]),
@@ -318,6 +318,9 @@ fn completions_of_bash_complete() {
         ("--as co", &["codex-api"]),
         ("inbox --from co", &["codex-api"]),
         ("unlock ''", &["held.rs"]),
+        ("unlock my", &["my\\ file.txt"]),
+        ("unlock 'my\\ f'", &["my\\ file.txt"]),
+        ("unlock '\"my f'", &["my file.txt"]),
         ("state get ''", &["build"]),
         ("hook claude --agent co", &["codex", "copilot"]),
     ] {
