@@ -55,7 +55,11 @@ pub const VERBS: &[(&str, &str, &str)] = &[
         "List the hubs that answer on the local network, and whether each proves that it knows the shared secret",
     ),
     ("hook", "AGENT", "Answer an agent's hook; agents call this"),
-    ("guard", "install|remove", "Make git refuse commits, merges and pushes of files that another peer has locked"),
+    (
+        "guard",
+        "install [DIR]|remove",
+        "Make git refuse commits, merges and pushes of files that another peer has locked",
+    ),
     ("secret", "", "Generate a secret for SLM_MESH_SHARED_SECRET, which the machines of a mesh share"),
     ("pipe", "", "Connect standard input and output to the broker; for an ssh:// address, ssh runs this on the hub"),
     ("version", "", "Print the version"),
