@@ -436,6 +436,11 @@ fn the_older_commands_of_existing_scripts_work() {
     place.ok(&["broadcast", "to all", "--from", "codex-one"]);
     assert_eq!(two.tool("mesh_inbox", json!({}))["messages"][0]["payload"], json!("to all"));
     assert!(place.ok(&["version"]).trim().split('.').count() >= 3);
+    assert_eq!(place.json(&["version"])["version"], json!(place.ok(&["version"]).trim()));
+    assert_eq!(place.json(&["secret"])["secret"].as_str().map(str::len), Some(32));
+    for topic in [&["help"][..], &["help", "send"], &["help", "locks"], &["help", "man"]] {
+        assert_eq!(place.json(topic)["text"], json!(place.ok(topic).trim_end()), "{topic:?}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::args::is_file_list;
 use super::flags::{self, VERBS, placeholder, usage_line};
 use super::help_topics::{self, TOPICS};
-use super::print_line;
+use super::print_text;
 use crate::agents::{marketplace_plugin, setup_environment};
 use crate::base::error;
 use crate::base::error::{Error, ErrorKind};
@@ -15,8 +15,12 @@ use crate::known_agents;
 use crate::sys::settings::SETTINGS;
 
 /// Prints the help for a topic, or the overview if the topic is empty.
-pub fn print_help(topic: &str) -> Result<u8, Error> {
-    let text = match topic {
+pub fn print_help(topic: &str, json: bool) -> Result<u8, Error> {
+    print_text("text", help(topic)?.trim_end(), json)
+}
+
+fn help(topic: &str) -> Result<String, Error> {
+    Ok(match topic {
         "" => overview(),
         "protocol" => format!("{}{}", help_topics::text(topic).unwrap_or_default(), method_list()),
         "settings" => settings_help(),
@@ -29,10 +33,9 @@ pub fn print_help(topic: &str) -> Result<u8, Error> {
         _ if topic.starts_with("plugin ") => plugin_files(&topic["plugin ".len()..])?,
         _ => match help_topics::text(topic) {
             Some(text) => text.to_owned(),
-            None => return print_verb_help(topic),
+            None => verb_help(topic)?,
         },
-    };
-    print_line(text.trim_end())
+    })
 }
 
 /// The property list with which launchd starts the broker, for a hub on macOS.
@@ -87,7 +90,7 @@ fn exit_statuses() -> Vec<(u8, String)> {
     rows
 }
 
-fn print_verb_help(topic: &str) -> Result<u8, Error> {
+fn verb_help(topic: &str) -> Result<String, Error> {
     let fits = |verb: &str| verb == topic || verb.starts_with(&format!("{topic} "));
     let mut text = String::new();
     for (verb, about) in verb_summaries().filter(|(verb, _)| fits(verb)) {
@@ -118,7 +121,7 @@ fn print_verb_help(topic: &str) -> Result<u8, Error> {
     for flag in flags::common_flags() {
         text.push_str(&help_row(&flag.usage, &flag.help));
     }
-    print_line(text.trim_end())
+    Ok(text)
 }
 
 /// The row of a flag or an argument in the help. A long name gets a line of its own.

@@ -88,9 +88,9 @@ fn run_other_command(parsed: &ParsedCommand) -> Result<u8, Error> {
         CliCommand::Complete(words) => completion_words::print_candidates(words),
         CliCommand::Guard(words) => git_guard::run_guard(words, parsed.json),
         CliCommand::Pipe => ssh_pipe::carry_lines(),
-        CliCommand::Secret => secret::print_secret(),
-        CliCommand::Version => print_line(env!("CARGO_PKG_VERSION")),
-        CliCommand::Help(topic) => manual::print_help(topic),
+        CliCommand::Secret => secret::print_secret(parsed.json),
+        CliCommand::Version => print_text("version", env!("CARGO_PKG_VERSION"), parsed.json),
+        CliCommand::Help(topic) => manual::print_help(topic, parsed.json),
         CliCommand::WatchMesh(plain) => watch::watch(parsed, *plain),
         CliCommand::Web(only_print) => web::open_page(*only_print, parsed.json),
         CliCommand::RestoreFile(options) => restore_file::restore_file(options, parsed.json),
@@ -245,6 +245,11 @@ fn actor_params(settings: &Settings) -> Map<String, Value> {
 /// Prints a line. Returns exit status 0, even if the reader has closed the output.
 pub fn print_line(line: &str) -> Result<u8, Error> {
     try_print_line(line).map(|_| 0)
+}
+
+/// Prints a text or, for programs, an object that has the text under this name.
+pub fn print_text(name: &str, text: &str, json: bool) -> Result<u8, Error> {
+    if json { print_line(&json!({ "ok": true, name: text }).to_string()) } else { print_line(text) }
 }
 
 /// Prints a line. Returns whether the output is still open.
