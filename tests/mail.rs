@@ -466,3 +466,17 @@ fn the_value_of_a_deleted_entry_leaves_the_events() {
     ok(&mut one, "state.set", json!({ "key": "k", "value": "again" }));
     assert_eq!(values(&mut one)[3], json!("again"));
 }
+
+#[test]
+fn the_hint_about_unread_mail_names_a_command_that_shows_this_mail() {
+    let place = Place::new();
+    let _one = peer(&place, "codex-api");
+    place.ok(&["--as", "human", "send", "codex-api", "look here"]);
+    let said = place.ok(&["--as", "codex-api", "state", "list"]);
+    let hint = said.split("; run slm-mesh ").nth(1).unwrap_or_else(|| panic!("{said}")).trim();
+    assert_eq!(hint, "inbox --as codex-api");
+    assert!(place.ok(&hint.split(' ').collect::<Vec<_>>()).contains("look here"));
+    place.ok(&["--as", "codex-api", "send", "human", "and here"]);
+    let said = place.ok(&["--as", "human", "state", "list"]);
+    assert!(said.contains("1 unread, from codex-api; run slm-mesh inbox --as human"), "{said}");
+}

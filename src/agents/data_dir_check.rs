@@ -91,8 +91,10 @@ fn check_owners(places: &DataDir) -> Option<Check> {
     Some(match foreign.first() {
         None => Check::well(about, format!("all {} files in {shown} are yours", files.len())),
         Some(first) => {
-            let found =
-                format!("{} files in {shown}, such as {}, belong to another user", foreign.len(), first.display());
+            let found = match foreign.len() {
+                1 => format!("{} belongs to another user", first.display()),
+                n => format!("{n} files in {shown}, such as {}, belong to another user", first.display()),
+            };
             Check::error(about, found, format!("sudo chown -R {} {shown}", sys::uid()))
         }
     })

@@ -1,6 +1,7 @@
 //! Checks the hubs that share a log: which hub leads, which hubs could take over, and whether etcd is healthy.
 
 use super::doctor::Check;
+use crate::base::counted::counted;
 use crate::base::untrusted_text::line;
 use crate::client::Client;
 use crate::sys::data_dir::DataDir;
@@ -42,7 +43,11 @@ fn check_standby(row: &Value) -> Option<Check> {
     (behind > BEHIND_MAX).then(|| {
         let hub = line(row["hub"].as_str().unwrap_or("?"));
         let cure = "run slm-mesh doctor on that machine, and check its disk and its network";
-        Check::error(&format!("hub {hub}"), format!("it is {behind} entries behind"), cure)
+        Check::error(
+            &format!("hub {hub}"),
+            format!("it is {} behind", counted(behind as usize, "entry", "entries")),
+            cure,
+        )
     })
 }
 

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** this module contains no rules of the mesh, and uses no clock, socket or file.
 
+pub mod counted;
 pub mod error;
 pub mod ids;
 pub mod json_object;

@@ -6,6 +6,7 @@
 use super::args::is_file_list;
 use super::flags::{self, FLAGS};
 use super::{actor_params, help_topics, load_environment, manual, print_line, render};
+use crate::base::counted::counted;
 use crate::base::error::Error;
 use crate::client::Client;
 use crate::core::op_definition::ArgKind;
@@ -149,7 +150,9 @@ fn peers() -> Vec<Candidate> {
 }
 
 fn channels() -> Vec<Candidate> {
-    list("channel.list", &json!({}), "channels", |row| (text(&row["name"]), format!("{} members", row["count"])))
+    list("channel.list", &json!({}), "channels", |row| {
+        (text(&row["name"]), counted(row["count"].as_u64().unwrap_or(0) as usize, "member", "members"))
+    })
 }
 
 fn state_keys() -> Vec<Candidate> {

@@ -9,6 +9,8 @@ pub use mail::{channel_joined, channel_left, channels, inbox, log, log_message, 
 use super::args::ParsedCommand;
 use super::operation_table::{CliOperation, Rendered};
 use super::try_print_line;
+use crate::agents::config_entries::shell_quoted;
+use crate::base::counted::counted;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::{time, untrusted_text};
 use crate::sys;
@@ -23,7 +25,7 @@ pub fn print_answer(row: &CliOperation, answer: &Value, parsed: &ParsedCommand) 
         is_read = try_print_line(&json_line(answer))?;
     } else {
         match &rendered {
-            Rendered::Text(text) => is_read = try_print_line(&(text.clone() + &unread_note(answer)))?,
+            Rendered::Text(text) => is_read = try_print_line(&(text.clone() + &unread_note(answer, parsed)))?,
             Rendered::NotFound(sentence) => sys::print_error(sentence),
         }
     }
@@ -38,13 +40,19 @@ pub fn print_answer(row: &CliOperation, answer: &Value, parsed: &ParsedCommand) 
 }
 
 /// The lines that follow an answer: a note about unread mail, and a note about a name that the session took over.
-fn unread_note(answer: &Value) -> String {
+fn unread_note(answer: &Value, parsed: &ParsedCommand) -> String {
     let mail = &answer["mail"];
     let note = mail["unread"]
         .as_i64()
-        .map(|n| dim(&format!("\n{n} unread, from {}; run slm-mesh inbox", names(&mail["from"]))));
+        .map(|n| dim(&format!("\n{n} unread, from {}; run {}", names(&mail["from"]), inbox_command(parsed))));
     let notice = answer["notice"].as_str().map(|notice| dim(&format!("\n{}", untrusted_text::line(notice))));
     notice.unwrap_or_default() + &note.unwrap_or_default()
+}
+
+/// The command that shows the mailbox of the peer as whom the user acts.
+fn inbox_command(parsed: &ParsedCommand) -> String {
+    let acting = parsed.acting.iter().map(|name| format!(" --as {}", shell_quoted(&untrusted_text::line(name))));
+    format!("slm-mesh inbox{}", acting.collect::<String>())
 }
 
 /// Renders the answer of `decline`.
@@ -278,9 +286,9 @@ fn hub_lines(hubs: &Value) -> Vec<String> {
         hubs["position"]
     )];
     lines.extend(rows(hubs, "standbys").iter().map(|row| {
-        let behind = match row["behind"].as_i64().unwrap_or(0) {
+        let behind = match row["behind"].as_u64().unwrap_or(0) {
             0 => "up to date".into(),
-            n => format!("{n} entries behind"),
+            n => format!("{} behind", counted(n as usize, "entry", "entries")),
         };
         format!("Standby:   {}: {behind}", word(&row["hub"]))
     }));
@@ -313,16 +321,17 @@ fn member_line(row: &Value) -> String {
 fn link_line(row: &Value) -> String {
     let trouble = row["trouble"].as_str().map_or(String::new(), |why| format!("; {}", plain(why)));
     let count = |name: &str, word: &str| {
-        row[name].as_i64().filter(|n| *n > 0).map_or(String::new(), |n| format!(", {n} messages {word}"))
+        let n = row[name].as_u64().unwrap_or(0) as usize;
+        if n == 0 { String::new() } else { format!(", {} {word}", counted(n, "message", "messages")) }
     };
     let (waiting, refused) = (count("waiting", "waiting"), count("refused", "refused"));
     let reached =
         row["heardAt"].as_str().map_or("never reached".into(), |_| format!("reached {}", ago(&row["heardAt"])));
     format!(
-        "Link:      {} ({}): {} peers, {reached}{waiting}{refused}{trouble}",
+        "Link:      {} ({}): {}, {reached}{waiting}{refused}{trouble}",
         word(&row["url"]),
         word(&row["kind"]),
-        row["peers"]
+        counted(row["peers"].as_u64().unwrap_or(0) as usize, "peer", "peers")
     )
 }
 

@@ -78,7 +78,7 @@ def play(stage, proof, tiers):
     told = [message["payload"] for message in stage.mesh("inbox", "--filter", "all")["messages"]]
     proof("report", any("held.txt" in text and "build.sh" in text for text in told), "the holder was not told")
     if "tool" not in stage.agent.lacks:
-        proof("report", request.count("changed files that another agent has locked") > 0, "the model was not told")
+        proof("report", request.count("that another agent has locked:") > 0, "the model was not told")
     yield "Done."
 
 

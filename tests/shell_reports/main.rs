@@ -132,7 +132,7 @@ fn each_agent_reads_at_once_what_its_command_did_and_the_holder_gets_a_message()
         place.ok(&["lock", "held.txt", "--reason", "mine"]);
         assert_eq!(player.run("ls > other.txt; echo held.txt"), "", "{agent}: it changed nothing that others hold");
         let told = player.run(&hidden_write("lost"));
-        assert!(told.contains("your command changed files that another agent has locked"), "{agent}: {told}");
+        assert!(told.contains("your command changed a file that another agent has locked"), "{agent}: {told}");
         assert!(told.contains("held.txt, locked by") && told.contains("lock restore"), "{agent}: {told}");
         let mail = human_mail(&place);
         assert!(mail.contains("My shell command changed files that you have locked"), "{agent}: {mail}");
@@ -328,7 +328,7 @@ fn the_holders_own_edit_during_a_command_is_not_blamed_on_the_command() {
     let told = other.run_with("cargo test", || assert_eq!(holder.edit("held.txt", "second\n"), ""));
     assert_eq!(told, "");
     let told = other.run_with("cargo test", || assert_eq!(holder.run(&hidden_write("third")), ""));
-    assert!(told.contains("by a command that their holder ran at the same time"), "{told}");
+    assert!(told.contains("by a command that the holder ran at the same time"), "{told}");
     assert_eq!(holder.hook(2, &json!({})), "", "its holder gets no message about its own work");
     let told = other.run(&hidden_write("lost"));
     assert!(told.contains("your command changed"), "{told}");

@@ -32,16 +32,16 @@ impl ChangeReport {
     /// The text for the agent.
     pub fn text(&self) -> String {
         let groups = [
-            (Cause::Command, "your command changed files that another agent has locked:"),
+            (Cause::Command, "your command changed {files} that another agent has locked:"),
             (
                 Cause::Unsure,
-                "your command, or another command that ran at the same time, changed files that another agent has \
+                "your command, or another command that ran at the same time, changed {files} that another agent has \
                  locked:",
             ),
             (
                 Cause::ProbablyHolder,
-                "while your command ran, files that another agent has locked were changed, probably by a command that \
-                 their holder ran at the same time:",
+                "while your command ran, {files} that another agent has locked changed, probably by a command that \
+                 the holder ran at the same time:",
             ),
         ];
         let mut parts: Vec<String> = groups.iter().filter_map(|(cause, head)| self.group(*cause, head)).collect();
@@ -67,6 +67,7 @@ impl ChangeReport {
         if files.len() > FILES_SHOWN {
             lines.push(format!("- and {} more", files.len() - FILES_SHOWN));
         }
+        let head = head.replace("{files}", if files.len() == 1 { "a file" } else { "files" });
         (!files.is_empty()).then(|| format!("slm-mesh: {head}\n{}", lines.join("\n")))
     }
 

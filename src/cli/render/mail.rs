@@ -3,6 +3,7 @@
 use super::super::args::ParsedCommand;
 use super::super::operation_table::Rendered;
 use super::{bold, clock, dim, next_page, plain, rows, table, word, word_lines};
+use crate::base::counted::counted;
 use crate::base::untrusted_text;
 use crate::cli::watch::screen_text::{width, wrap_words};
 use crate::sys::terminal::columns;
@@ -44,7 +45,8 @@ pub fn inbox(value: &Value, parsed: &ParsedCommand) -> Rendered {
         }
         _ if has_more => text.push(dim(&format!("there are more; continue with --after {}", value["next"]))),
         (_, Some(n)) if n > 0 && value["look"].is_null() => {
-            text.push(dim(&format!("{n} more messages: run slm-mesh inbox again")));
+            let more = counted(n as usize, "more message", "more messages");
+            text.push(dim(&format!("{more}: run {} again", super::inbox_command(parsed))));
         }
         _ => {}
     }
@@ -151,7 +153,7 @@ pub fn log_message(row: &Value) -> String {
     let name = |field: &str| untrusted_text::shown_name(row[field].as_str().unwrap_or(""));
     let (from, group) = (name("fromName"), row["group"].as_str().map(untrusted_text::shown_group));
     let to = match (row["copies"].as_i64(), &group) {
-        (Some(n), Some(group)) => format!("{group} ({n} peers)"),
+        (Some(n), Some(group)) => format!("{group} ({})", counted(n as usize, "peer", "peers")),
         _ => name("toName"),
     };
     let notes: Vec<String> = [
