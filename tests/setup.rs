@@ -251,6 +251,9 @@ fn what_the_user_must_approve_is_said() {
     let home = Home::new();
     assert!(home.ok(&["codex"]).contains("type /hooks"));
     assert!(!home.ok(&["codex"]).contains("type /hooks"), "nothing changed, nothing to approve");
+    home.fake("claude", "");
+    assert!(!home.ok(&["claude"]).contains(".mcp.json"), "a file that only a project has");
+    assert!(home.ok(&["claude", "--project"]).contains("approve the server in .mcp.json"));
     assert!(home.ok(&["vibe"]).contains("add slm-mesh to ~/.vibe/config.toml"), "what setup does not edit");
     let (status, said) = home.setup(&["emacs"]);
     assert!(status == 2 && said.contains("claude, codex"), "{said}");

@@ -166,6 +166,12 @@ impl Environment {
         }
     }
 
+    /// What the user must do after set-up.
+    pub fn approval_note(&self, agent: &Agent) -> &'static str {
+        let in_project = Some(agent.files.approve_in_project).filter(|note| self.is_project && !note.is_empty());
+        in_project.unwrap_or(agent.files.approve)
+    }
+
     /// The path of the file that `setup` writes as a whole for an agent; empty if there is none.
     pub fn own_file(&self, agent: &Agent) -> String {
         let own = self.scope(agent).own_file;

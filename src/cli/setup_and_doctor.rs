@@ -53,7 +53,8 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
         let off = if options.remove { Vec::new() } else { environment.switched_off(agent) };
         is_open |= steps.iter().any(SetupStep::is_open);
         let is_changed = steps.iter().any(|step| step.done != setup::SAME);
-        let approve = if options.remove || !is_changed && !steps.is_empty() { "" } else { agent.files.approve };
+        let approve =
+            if options.remove || !is_changed && !steps.is_empty() { "" } else { environment.approval_note(agent) };
         if json {
             let steps: Vec<Value> = steps.iter().map(SetupStep::to_value).collect();
             found.push(json!({ "agent": agent.id, "steps": steps, "approve": approve, "switchedOff": off }));

@@ -81,8 +81,8 @@ pub(super) const AGENT: Agent = Agent {
             commands: commands(FilePath::Project(".claude/commands/{name}.md"), CommandStyle::MarkdownWithDescription),
             ..NO_FILES
         },
-        approve: "In a project, you must approve the server in .mcp.json in the next session, and hooks run only after \
-                  you trust the folder.",
+        approve_in_project: "You must approve the server in .mcp.json in the next session, and hooks run only after \
+                             you trust the folder.",
         switches: &[
             Switch { file: FilePath::Settings("settings.json"), keys: &["disableAllHooks"], off: Off::Flag(true) },
             Switch {

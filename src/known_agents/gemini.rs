@@ -67,6 +67,7 @@ pub(super) const AGENT: Agent = Agent {
         },
         approve: "Gemini CLI starts servers only in trusted folders. It warns once about a project's new hooks, and \
                   asks before it calls a mesh tool.",
+        approve_in_project: "",
         why_edited: "setup edits the file instead of running gemini mcp add, so that everything else in it stays as it \
                      is",
         switches: &[

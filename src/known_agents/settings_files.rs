@@ -14,6 +14,8 @@ pub struct Files {
     pub project: Scope,
     /// What the user must do after set-up, such as approving the server.
     pub approve: &'static str,
+    /// What the user must do after set-up of a project, if that differs; empty if it does not.
+    pub approve_in_project: &'static str,
     /// Why `setup` edits the file itself, although the agent has a command for that.
     pub why_edited: &'static str,
     /// The settings by which the user can switch hooks off.
@@ -32,6 +34,7 @@ pub(super) const NO_SETTINGS: Files = Files {
     user: NO_FILES,
     project: NO_FILES,
     approve: RESTART,
+    approve_in_project: "",
     why_edited: "",
     switches: &[],
     plugin: None,
