@@ -20,7 +20,8 @@
 # make check       formatting, lints and documentation
 # make check-macos check types and lints for macOS, and link, but run nothing (needs Debian, python3, PyPI)
 # make check-aarch64  build for aarch64 Linux and run the core of the tests with qemu (needs Debian, python3, PyPI)
-# make install     install into $(DESTDIR)$(PREFIX)
+# make install     install into $(DESTDIR)$(PREFIX); builds nothing if the program is there and no source is newer, so
+#                  that root needs no cargo after make
 # make deb         build a Debian package in target/deb (needs dpkg-dev, python3)
 # make dist        build a source archive in target/dist with all crates, which compiles without a network
 # make npm         build the npm packages in target/npm, for the platforms in target/programs (needs python3)
@@ -52,7 +53,8 @@ MINUTES ?= 10
 IDLE ?= 1000
 PACKAGES ?= packages
 SESSIONS ?= 5000
-HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+# To install, root may have no rustc; then a static program that is already there says for which platform it is.
+HOST := $(or $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p'),$(firstword $(notdir $(wildcard target/static/*-*))))
 
 FLAGS = --locked $(addprefix --features ,$(FEATURES))
 DEBUG = $(or $(CARGO_TARGET_DIR),target)/debug
@@ -83,6 +85,12 @@ CHECKS ?= advisories licenses bans sources
 
 all:
 	$(BUILD)
+	@touch -c $(BIN)
+
+# If cargo finds that a newer source changes nothing, it leaves the program as old as it was; hence the touch.
+$(BIN): $(shell find src -type f) build.rs Cargo.toml Cargo.lock
+	$(BUILD)
+	@touch -c $(BIN)
 
 demo:
 	@$(CARGO) build $(FLAGS) --quiet --bin slm-mesh --example demo
@@ -172,7 +180,8 @@ fuzz: target/tools/bin/cargo-fuzz
 audit: target/tools/bin/cargo-deny
 	PATH="$(CURDIR)/target/tools/bin:$$PATH" $(CARGO) deny --locked --config .cargo/deny.toml check $(CHECKS)
 
-install: all
+# Make can't see with which features the program was built.
+install: $(if $(FEATURES),all,$(BIN))
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(UNITDIR) $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR) $(DESTDIR)$(FISHDIR)
 	install -m 755 $(BIN) $(DESTDIR)$(BINDIR)/slm-mesh
 	install -m 644 man/slm-mesh.1 $(DESTDIR)$(MANDIR)/man1/slm-mesh.1
