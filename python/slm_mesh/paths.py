@@ -34,8 +34,8 @@ def program() -> str:
     found = os.environ.get("SLM_MESH_BIN") or next(filter(_is_program, _candidates()), None)
     if not found or _is_launcher(found):
         raise Unavailable(
-            "this Python package has no program for this platform, and PATH has none; build the program with cargo, "
-            "gcc and make install, or set SLM_MESH_BIN to it"
+            "this Python package was installed without the program slm-mesh, as from source, and PATH has none; build "
+            "the program with cargo, gcc and make install, or set SLM_MESH_BIN to it"
         )
     return found
 
