@@ -72,6 +72,37 @@ fn a_command_far_away_keeps_its_lock_while_its_network_or_the_hub_is_gone_for_a_
 }
 
 #[test]
+fn a_command_far_away_has_the_whole_time_to_come_back_after_each_cut() {
+    let mut disk = two("cuts");
+    let path = "/Users/ada/code/api/a.rs";
+    let command = json!({ "filePath": path, "command": "build", "renew": true });
+    disk.call(2, &locks::LOCK, command.clone()).unwrap();
+    let come_back = |disk: &mut Disk, conn: u64| {
+        disk.mesh.on_connected(conn);
+        disk.mesh.set_origin(conn, "laptop", "ada", disk.now).unwrap();
+        disk.call_as(conn, Some("s2"), &locks::LOCK, command.clone()).unwrap();
+    };
+    let is_held =
+        |disk: &mut Disk| disk.call_as(1, Some("s1"), &locks::QUERY, json!({})).unwrap()["locks"] != json!([]);
+    disk.mesh.on_disconnected(2, disk.now);
+    come_back(&mut disk, 3);
+    disk.pass(27_000);
+    disk.mesh.on_disconnected(3, disk.now);
+    disk.pass(25_000);
+    assert!(is_held(&mut disk), "the time since the first cut does not count");
+    // The commands that a restarted hub finds in its database are treated in the same way.
+    let mut disk = disk.crash(|_| false);
+    disk.mesh.on_connected(1);
+    come_back(&mut disk, 4);
+    disk.pass(27_000);
+    disk.mesh.on_disconnected(4, disk.now);
+    disk.pass(25_000);
+    assert!(is_held(&mut disk), "the time since the restart does not count");
+    disk.pass(6_000);
+    assert!(!is_held(&mut disk), "the command is gone for good");
+}
+
+#[test]
 fn each_machine_has_its_own_human_and_says_where_it_is() {
     let mut disk = two("humans");
     disk.mesh.on_connected(3);

@@ -37,8 +37,12 @@ struct Orphan {
 }
 
 impl Orphan {
+    fn is(&self, holder: &str, command: &LockOwner) -> bool {
+        self.holder == holder && self.command == *command
+    }
+
     fn owns(&self, lock: &LockRow) -> bool {
-        lock.holder == self.holder && lock.owner == self.command
+        self.is(&lock.holder, &lock.owner)
     }
 }
 
@@ -127,12 +131,14 @@ impl Locks {
         Ok(())
     }
 
-    /// Notes that the lock of a command ends with this connection.
+    /// Notes that the lock of a command ends with this connection. If the command had lost an earlier connection, it is
+    /// back now, so the end of that grace period no longer concerns it.
     pub(super) fn add_command(&mut self, conn: ConnId, request: &LockRequest) {
         if request.owner.is_shared() {
             return;
         }
         let one = (request.holder.clone(), request.owner.clone());
+        self.orphans.retain(|orphan| !orphan.is(&one.0, &one.1));
         let known = self.commands.entry(conn).or_default();
         if !known.contains(&one) {
             known.push(one);
@@ -155,8 +161,11 @@ impl Locks {
     /// Gives a grace period to the commands on a connection to another machine, because the connection broke.
     pub(in crate::core) fn await_commands(&mut self, conn: ConnId, now: i64) {
         let until = now + grace_ms(false);
-        let lost = self.commands.remove(&conn).unwrap_or_default();
-        self.orphans.extend(lost.into_iter().map(|(holder, command)| Orphan { holder, command, until }));
+        for (holder, command) in self.commands.remove(&conn).unwrap_or_default() {
+            // After a rollback, even a command that runs has a grace period, which would end before this one.
+            self.orphans.retain(|orphan| !orphan.is(&holder, &command));
+            self.orphans.push(Orphan { holder, command, until });
+        }
     }
 
     /// Removes and returns the commands whose locks end with this connection.
