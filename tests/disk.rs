@@ -5,6 +5,7 @@
 mod filled_store;
 mod support;
 
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -223,4 +224,49 @@ fn the_rows_of_the_benchmark_fit_the_tables() {
     bare.ok(&["stop"]);
     assert!(filled_store::bare_sets_per_second(&bare.dir.join("broker.db"), 64, 32) > 0.0);
     assert_eq!(bare.ok(&["state", "get", &filled_store::key(5)]).trim(), filled_store::VALUE);
+}
+
+#[test]
+fn a_restored_backup_uses_no_number_twice() {
+    let place = Place::new();
+    let send = |place: &Place| place.json(&["send", "human", "text"])["seq"].to_string();
+    let lock = |place: &Place| place.json(&["lock", "a.rs"])["token"].as_i64().unwrap();
+    lock(&place);
+    place.ok(&["unlock", "a.rs"]);
+    place.ok(&["stop"]);
+    let backup = place.root.join("backup");
+    copy_database(&place.dir, &backup);
+    let (token, message) = (lock(&place), send(&place));
+    let restored = revived(&backup);
+    assert!(lock(&restored) > token, "a newer token than that of {token} may be in use");
+    assert_ne!(send(&restored), message);
+    assert!(restored.log().contains("broker.numbers is missing"), "{}", restored.log());
+    restored.ok(&["unlock", "a.rs"]);
+    let before = lock(&restored);
+    restored.ok(&["unlock", "a.rs"]);
+    restored.ok(&["stop"]);
+    assert_eq!(lock(&restored), before + 1, "the numbers are reserved again");
+}
+
+#[test]
+fn an_index_that_contradicts_its_table_is_noticed_by_a_query_and_built_anew() {
+    let place = Place::new();
+    place.ok(&["state", "set", "kept", "yes"]);
+    place.ok(&["send", "human", "text"]);
+    place.ok(&["stop"]);
+    // A message disappears from the table while its index is hidden.
+    let change = |sql: &str| {
+        let db = Connection::open(place.dir.join("broker.db")).unwrap();
+        db.execute_batch(&format!("PRAGMA writable_schema = ON; {sql}")).unwrap();
+    };
+    change(
+        "CREATE TABLE hidden AS SELECT * FROM sqlite_master WHERE name = 'message_unread';
+         DELETE FROM sqlite_master WHERE name = 'message_unread'",
+    );
+    change("DELETE FROM message; INSERT INTO sqlite_master SELECT * FROM hidden");
+    change("DROP TABLE hidden");
+    let said = String::from_utf8(place.run(&["inbox"]).stderr).unwrap();
+    assert!(said.contains("the database is damaged") && said.contains("run the command again"), "{said}");
+    place.ok(&["inbox"]);
+    assert_eq!(place.ok(&["state", "get", "kept"]).trim(), "yes", "the tables are sound, so they stay");
 }

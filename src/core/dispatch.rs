@@ -158,10 +158,15 @@ impl Mesh {
             self.turn.store.end_call()?;
             Ok(value)
         });
-        if result.is_err() {
+        if let Err(error) = &result {
             self.turn.drop_effects(n_effects);
             if self.turn.undo_call() {
                 self.reload();
+            }
+            if error.kind == ErrorKind::Damaged {
+                // A caller that only reads must not be the only one who learns of the damage: the broker ends because
+                // of this effect, and the next broker checks the file.
+                self.turn.push(Effect::Log(error.clone()));
             }
         }
         result

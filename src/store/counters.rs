@@ -71,23 +71,26 @@ pub(super) struct ReservedNumbers {
     /// The path of the file; `None` for a database in memory, because no later database continues its numbers.
     path: Option<PathBuf>,
     upto: [i64; 3],
+    /// Whether there was no file when the database was opened.
+    was_missing: bool,
 }
 
 impl ReservedNumbers {
     /// Opens the file that belongs to a database. If the file is missing, nothing is reserved.
     pub(super) fn open(database: &Path) -> StoreResult<ReservedNumbers> {
         if database.to_string_lossy().contains("vfs=memdb") {
-            return Ok(ReservedNumbers { upto: [0; 3], path: None });
+            return Ok(ReservedNumbers { upto: [0; 3], path: None, was_missing: false });
         }
         let path = database.with_extension("numbers");
         let mut text = String::new();
-        match File::open(&path).and_then(|mut file| file.read_to_string(&mut text)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(file_error(&path, &error)),
-            _ => {}
-        }
+        let was_missing = match File::open(&path).and_then(|mut file| file.read_to_string(&mut text)) {
+            Ok(_) => false,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(error) => return Err(file_error(&path, &error)),
+        };
         let mut words = text.split_whitespace();
         let mut number = || words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-        Ok(ReservedNumbers { upto: [number(), number(), number()], path: Some(path) })
+        Ok(ReservedNumbers { upto: [number(), number(), number()], path: Some(path), was_missing })
     }
 
     /// The highest numbers that may have been used.
@@ -141,8 +144,15 @@ fn file_error(path: &Path, error: &io::Error) -> StoreError {
 }
 
 impl Store {
-    /// Makes all numbers continue above `floor`. This is needed if the file replaces a damaged one, because clients
-    /// still have fencing tokens and cursors from the damaged file.
+    /// Whether this database has given out numbers, but the file that reserves them was missing when the database was
+    /// opened. Then this is a copy of an older database, such as a backup, and nobody knows which numbers the newer one
+    /// has given out.
+    pub fn has_lost_reserved_numbers(&self) -> bool {
+        self.reserved.as_ref().is_some_and(|reserved| reserved.was_missing) && self.counters.last() != [0; 3]
+    }
+
+    /// Makes all numbers continue above `floor`. This is needed if the file replaces a damaged or a newer one, because
+    /// clients still have fencing tokens and cursors from that file.
     pub fn raise(&mut self, floor: i64) -> StoreResult<()> {
         self.writing()?;
         self.counters.raise_to([floor; 3]);

@@ -12,6 +12,7 @@ mod channels;
 mod named_columns;
 mod counters;
 mod events;
+mod file_check;
 mod locks;
 mod message_scan;
 mod messages;
@@ -76,8 +77,8 @@ impl std::fmt::Display for StoreError {
             ),
             StoreError::Corrupt(why) => write!(
                 f,
-                "the database is damaged ({why}); stop the broker and start it again: \
-                 the damaged file is then set aside under a dated name"
+                "the database is damaged ({why}); this broker ends, and the next one repairs the file, or sets it aside \
+                 under a dated name: run the command again"
             ),
             StoreError::Full => {
                 f.write_str("the disk that holds the data directory is full; free some space and try again")
@@ -234,12 +235,6 @@ impl Store {
     /// Opens a checkpointer for the file of this store.
     pub fn checkpointer(&self) -> StoreResult<Checkpointer> {
         Ok(Checkpointer(Connection::open(self.db.path().unwrap_or_default())?))
-    }
-
-    /// Whether SQLite finds the whole file undamaged. The check is slow for a large file.
-    pub fn is_sound(&self) -> bool {
-        let word = self.db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
-        word.is_ok_and(|word| word == "ok")
     }
 
     /// Marks the point to which [`Store::undo_call`] returns.

@@ -64,11 +64,22 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
     let is_synced = settings.text("SLM_MESH_SYNC") == "full";
     let path = places.database();
     let opened = Store::open(&path, is_synced).and_then(|store| {
-        let is_sound = !places.suspect().exists() || store.is_sound();
-        if is_sound { Ok(store) } else { Err(StoreError::Corrupt("quick_check found damage".into())) }
+        if places.suspect().exists() {
+            store.check_and_reindex()?;
+            log("the database was checked, because an earlier broker found damage in it; its indexes were built anew");
+        }
+        Ok(store)
     });
     let store = match opened {
-        Ok(store) => store,
+        Ok(mut store) => {
+            if store.has_lost_reserved_numbers() {
+                store.raise(sys::wall_ms())?;
+                log(
+                    "broker.numbers is missing, so broker.db may be a backup: new numbers continue from the present time",
+                );
+            }
+            store
+        }
         Err(StoreError::Corrupt(why)) => {
             set_aside(places, &why)?;
             let mut store = Store::open(&path, is_synced)?;
