@@ -18,7 +18,7 @@ use crate::sys::run_with_signals::ForegroundCommand;
 use serde_json::{Map, Value, json};
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 /// How often to check the connection between renewals, and how often to try again after a failure.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// How long to wait until a hub knows that the command has ended.
+/// How long to wait until a hub knows that the command has ended, on each of the two ways on which it may learn this.
 const CARRIER_TIMEOUT: Duration = Duration::from_millis(500);
 /// The shell's exit status for a command that was not found.
 const NOT_FOUND: u8 = 127;
@@ -61,9 +61,9 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
         .wait()
         .map_err(|error| Error::new(ErrorKind::Internal, format!("cannot wait for the command ({error})")))?;
     drop(done);
+    // Even if the thread panicked, it has closed its connection, and nothing else matters here.
+    let _ = renewing.join();
     if let Some(carrier) = carrier {
-        // Even if the thread panicked, it has closed its connection, and nothing else matters here.
-        let _ = renewing.join();
         wait_for_carrier(carrier);
     }
     Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)) as u8)
@@ -104,6 +104,8 @@ fn renew_until_ended(
     let renewal = Value::Object(params.clone());
     let mut wait = interval;
     let mut stands_by = false;
+    let inherited = client.as_fd().as_raw_fd();
+    let mut has_reconnected = false;
     loop {
         // The loss of the broker must be noticed at once, because without a connection the lock ends soon.
         let pause = wait.min(CHECK_INTERVAL);
@@ -116,7 +118,7 @@ fn renew_until_ended(
         if is_lost {
             // The command does not inherit this connection, so no forwarding process is needed.
             match Client::connect_or_start(places) {
-                Ok(new) => client = new,
+                Ok(new) => (client, has_reconnected) = (new, true),
                 Err(_) => {
                     wait = CHECK_INTERVAL;
                     continue;
@@ -131,8 +133,16 @@ fn renew_until_ended(
                 }
                 _ => {}
             }
+            // The call itself connects to the leader if a hub has ceased to lead.
+            has_reconnected |= client.as_fd().as_raw_fd() != inherited;
             wait = interval;
         }
+    }
+    // A hub keeps the lock for a while after the end of a connection, because the network may have failed. A carrier
+    // tells the hub that the command has ended, but this connection may have none.
+    if has_reconnected && client.set_receive_timeout(Some(CARRIER_TIMEOUT)).is_ok() {
+        // If this fails, the lock ends a little later.
+        let _ = client.call("detach", &json!({}));
     }
 }
 

@@ -462,3 +462,19 @@ fn a_command_on_a_guest_keeps_its_lock_when_its_wrapper_is_killed() {
     assert!(std::process::Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
     until("the lock ends with the command", || !is_held());
 }
+
+#[test]
+fn a_command_on_a_guest_frees_its_lock_at_its_end_even_if_the_hub_was_restarted() {
+    let (hub, guest) = hub_and_guest();
+    let mut command = guest.command(&["lock", "/p/b.rs", "--", "sh", "-c", "echo begun; read -r end"]);
+    let mut wrapper = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    BufReader::new(wrapper.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    let expiry = || hub.json(&["lock", "list"])["locks"][0]["expiresAt"].clone();
+    let granted_until = expiry();
+    hub.ok(&["stop"]);
+    hub.ok(&["start", "--detach"]);
+    until("the command has renewed its lock", || expiry() != granted_until);
+    drop(wrapper.stdin.take());
+    wrapper.wait().unwrap();
+    guest.ok(&["lock", "/p/b.rs", "--", "true"]);
+}
