@@ -33,10 +33,6 @@ pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json:
         drop_inherited_state::leave_session();
     }
     let (places, settings) = load_environment()?;
-    if !as_daemon {
-        startup::own_address(&settings)?;
-        stop_if_settings_differ(&places, &settings)?;
-    }
     if let Some(change) = log_change {
         if settings.text(STORE).is_empty() {
             return Err(Error::new(
@@ -44,6 +40,13 @@ pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json:
                 format!("start: --new-log and --rejoin need {STORE}, which is not set; set it, or omit the flag"),
             ));
         }
+        startup::check_log_change(&settings, change)?;
+    }
+    if !as_daemon {
+        startup::own_address(&settings)?;
+        stop_if_settings_differ(&places, &settings)?;
+    }
+    if let Some(change) = log_change {
         if let Ok(mut client) = Client::connect_to_own(&places) {
             stop_and_wait(&places, &mut client)?;
         }

@@ -15,6 +15,8 @@ const VERBS: [&str; 3] = ["INSERT ", "UPDATE ", "DELETE "];
 
 /// The name in the `meta` table under which the log position is stored.
 const POSITION: &str = "log_position";
+/// The name in the `meta` table that marks a database whose hub joins a log that another hub has begun or will begin.
+const JOINS: &str = "joins_log";
 
 /// How far a database has followed the replicated log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,13 +82,33 @@ impl Store {
         Ok(text.as_deref().and_then(read))
     }
 
-    /// Forgets that this database belongs to a log, so that the database can begin a new one.
+    /// Whether this database must not begin a log, because its hub joins the log of another hub. The mark disappears
+    /// with this database when a copy of the leader's database replaces it.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn joins_log(&self) -> StoreResult<bool> {
+        Ok(self.meta(JOINS)?.is_some())
+    }
+
+    /// Marks this database for [`Store::joins_log`].
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub fn join_log(&mut self) -> StoreResult<()> {
+        self.begin_call();
+        self.set_meta(JOINS, "1")?;
+        self.end_call()?;
+        self.commit().map(|_| ())
+    }
+
+    /// Forgets that this database belongs to a log or joins one, so that the database can begin a new one.
     ///
     /// # Errors
     /// When the database can't be written.
     pub fn leave_log(&mut self) -> StoreResult<()> {
         self.begin_call();
-        self.write("DELETE FROM meta WHERE name = ?1", &[&POSITION])?;
+        self.write("DELETE FROM meta WHERE name IN (?1, ?2)", &[&POSITION, &JOINS])?;
         self.end_call()?;
         self.commit().map(|_| ())
     }

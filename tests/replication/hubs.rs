@@ -40,7 +40,7 @@ pub fn guest(hubs: &[&Place]) -> Place {
 }
 
 /// A hub's place without its log in etcd, so that it is a mesh of its own.
-fn alone(mut hub: Place) -> Place {
+pub fn alone(mut hub: Place) -> Place {
     hub.env.retain(|(name, _)| name != "SLM_MESH_STORE");
     hub
 }

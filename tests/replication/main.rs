@@ -3,6 +3,7 @@
 mod certificates;
 mod cluster;
 mod hubs;
+mod changes_of_log;
 mod mishaps;
 #[path = "../support/mod.rs"]
 mod support;

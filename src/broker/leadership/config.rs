@@ -1,6 +1,7 @@
 //! The settings of a hub that shares a log with other hubs.
 
 use crate::base::error::{Error, ErrorKind};
+use crate::replication::ReplicatedLog;
 use crate::replication::etcd::{EtcdAddress, EtcdLog, EtcdSettings, EtcdTls, EtcdUser};
 use crate::sys;
 use crate::sys::broker_address::links;
@@ -63,6 +64,33 @@ impl HubConfig {
     /// When a certificate can't be used.
     pub fn open_log(&self) -> Result<EtcdLog, Error> {
         EtcdLog::new(self.etcd.clone()).map_err(|why| Error::new(ErrorKind::Usage, format!("{STORE}: {why}")))
+    }
+
+    /// Refuses to begin a new log while etcd has one under this name: the other hubs belong to it, and this hub, which
+    /// would leave it, could neither begin a log nor follow this one.
+    ///
+    /// # Errors
+    /// When there is a log, or when etcd does not say whether there is one.
+    pub fn check_log_is_gone(&self) -> Result<(), Error> {
+        let prefix = &self.etcd.address.prefix;
+        match self.open_log()?.last() {
+            Ok(None) => Ok(()),
+            Ok(Some((last, _))) => Err(Error::new(
+                ErrorKind::Refused,
+                format!(
+                    "start --new-log: etcd has a log under this name, which ends at entry {}, so nothing was changed; \
+                     to use this log, run slm-mesh start without --new-log; to replace it with the mesh of this hub, \
+                     first stop all hubs and remove its keys (etcdctl del --prefix {prefix})",
+                    last.0
+                ),
+            )),
+            Err(error) => Err(Error::new(
+                ErrorKind::Gone,
+                format!(
+                    "start --new-log: it is not known whether etcd has lost the log, so nothing was changed; {error}"
+                ),
+            )),
+        }
     }
 
     /// How long a leader may be silent before another hub takes over, in ms.

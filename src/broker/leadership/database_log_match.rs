@@ -31,9 +31,9 @@ impl DatabaseLogMatch {
             )),
             (Some(_), None) if is_expendable => DatabaseLogMatch::NeedsSnapshot,
             (Some(_), None) => DatabaseLogMatch::Refused(
-                "the log in etcd belongs to another mesh, and this hub's database has messages, state or locks of its \
-                 own; give this mesh another name in SLM_MESH_STORE, or run slm-mesh start --rejoin, which sets this \
-                 database aside and joins the mesh in etcd"
+                "the log in etcd belongs to another mesh, or this hub has run without SLM_MESH_STORE, and its database \
+                 has messages, state or locks of its own; run slm-mesh start --rejoin, which sets this database aside \
+                 and joins the mesh in etcd, or give this mesh another name in SLM_MESH_STORE"
                     .into(),
             ),
             (Some((log, _)), Some(own)) if log != own.log => DatabaseLogMatch::Refused(

@@ -8,6 +8,12 @@ use crate::store::{Changeset, Store, StoreError};
 /// The `meta` table stores the address of the hub that began the log under this key.
 const FOUNDER: &str = "log_founder";
 
+/// Why a hub that was started with --rejoin can't continue if there is no log. If it began the log, this would be an
+/// empty one, and the hub that has the data could no longer begin it.
+const NOTHING_TO_JOIN: &str = "this hub was started with --rejoin, but etcd has no log under this name yet; run slm-mesh \
+                               start --new-log on the hub that has the data, and this hub then follows (to begin an \
+                               empty mesh, run it on this hub)";
+
 /// Why a standby can't continue.
 #[derive(Debug)]
 pub enum StandbyError {
@@ -64,7 +70,10 @@ impl<L: ReplicatedLog> Standby<L> {
     /// When the log does not answer, its last entry can't be read, or this hub's disk fails.
     pub fn match_database(&mut self, store: &Store) -> Result<DatabaseLogMatch, StandbyError> {
         let end = self.log.last()?.map(|(at, entry)| (entry.log, at));
-        Ok(DatabaseLogMatch::of(end, store.log_position()?, store.is_expendable()?))
+        Ok(match DatabaseLogMatch::of(end, store.log_position()?, store.is_expendable()?) {
+            DatabaseLogMatch::NoLog if store.joins_log()? => DatabaseLogMatch::Refused(NOTHING_TO_JOIN.into()),
+            found => found,
+        })
     }
 
     /// Applies the next entries of the log. Returns the position and the time of the last one; `None` if there are no

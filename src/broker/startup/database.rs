@@ -122,15 +122,16 @@ fn move_aside(places: &DataDir, prefix: &str) -> Result<PathBuf, Error> {
 pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChange) -> Result<(), Error> {
     match change {
         LogChange::BeginNew => Ok(open(places, settings)?.leave_log()?),
-        LogChange::Rejoin if places.database().exists() => {
-            let aside = move_aside(places, LEFT)?;
-            log(&format!(
-                "this hub joins the mesh whose log is in etcd; its old database was moved to {}",
-                aside.display()
-            ));
-            Ok(())
+        LogChange::Rejoin => {
+            if places.database().exists() {
+                let aside = move_aside(places, LEFT)?;
+                log(&format!(
+                    "this hub joins the mesh whose log is in etcd; its old database was moved to {}",
+                    aside.display()
+                ));
+            }
+            Ok(open(places, settings)?.join_log()?)
         }
-        LogChange::Rejoin => Ok(()),
     }
 }
 

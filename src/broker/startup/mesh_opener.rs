@@ -4,6 +4,7 @@ use super::database;
 use super::listeners::wake_loop;
 use crate::base::error::{Error, ErrorKind};
 use crate::broker::leadership::{BrokerRole, HubConfig, HubDatabase, Leader, Leading, StandbyThread};
+use crate::broker::log;
 use crate::broker::mesh_links::MeshLinks;
 use crate::broker::unix_clients::origin::to_mesh;
 use crate::core::{Mesh, MeshSettings};
@@ -11,7 +12,7 @@ use crate::replication::etcd::EtcdLog;
 use crate::store::Store;
 use crate::sys::broker_address::links;
 use crate::sys::data_dir::DataDir;
-use crate::sys::settings::{SECRET, Settings};
+use crate::sys::settings::{SECRET, STORE, Settings};
 use crate::sys::{self, Clock};
 use mio::Waker;
 use std::sync::Arc;
@@ -32,7 +33,8 @@ impl MeshOpener {
             let clock = Clock::start(0);
             return Ok((self.open_empty(&clock)?, clock, self.stand_by()?));
         }
-        let (store, clock) = database::open_with_clock(&self.places, &self.settings)?;
+        let (mut store, clock) = database::open_with_clock(&self.places, &self.settings)?;
+        leave_shared_log(&mut store)?;
         let mesh = self.open(store, &clock)?;
         Ok((mesh, clock, BrokerRole::Alone))
     }
@@ -99,6 +101,23 @@ impl MeshOpener {
     pub fn links(&self, mesh: &Mesh) -> MeshLinks {
         MeshLinks::open(&mesh.settings().links, self.settings.text(SECRET), wake_loop(&self.waker).into())
     }
+}
+
+/// Makes a database that belonged to a shared log the database of a mesh of its own. What this broker will store is not
+/// in that log, so if the database still seemed to belong to it, the hub would later follow the log, and its own
+/// changes would be mixed into the shared mesh or lost without a word.
+fn leave_shared_log(store: &mut Store) -> Result<(), Error> {
+    let position = store.log_position()?;
+    if position.is_some() || store.joins_log()? {
+        store.leave_log()?;
+    }
+    let Some(position) = position else { return Ok(()) };
+    log(&format!(
+        "{STORE} is not set, so this hub has left the log of its mesh after entry {} and is a mesh of its own now; to \
+         take part again, set {STORE} and run slm-mesh start --rejoin (see slm-mesh help machines)",
+        position.index
+    ));
+    Ok(())
 }
 
 /// The settings of the mesh. The port of the HTTP listener is part of them.

@@ -1,0 +1,90 @@
+//! Hubs that leave the log of their mesh, begin a new one or join again: no two meshes are mixed, and nobody begins an
+//! empty mesh by accident.
+
+use crate::cluster::{Cluster, is_installed};
+use crate::hubs::{alone, await_level, hub_status, start, start_both};
+use crate::support::{Place, until};
+
+/// Waits until a hub says, with these words, why it neither leads nor follows.
+fn await_trouble(hub: &Place, words: &str) {
+    let has_words = || hub_status(hub)["trouble"].as_str().is_some_and(|why| why.contains(words));
+    until(&format!("the hub says \"{words}\""), has_words);
+}
+
+/// What a verb that must fail says.
+fn refusal(hub: &Place, args: &[&str]) -> String {
+    let out = hub.run(args);
+    assert!(!out.status.success(), "{args:?}");
+    String::from_utf8(out.stderr).unwrap()
+}
+
+#[test]
+fn a_hub_that_was_a_mesh_of_its_own_returns_only_on_request() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let (first, second) = start_both(cluster.hub("slm"), cluster.hub("slm"));
+    let stop_both = |first: &Place, second: &Place| [second, first].iter().for_each(|hub| drop(hub.ok(&["stop"])));
+    let run_alone = |first: Place, key: &str| {
+        let mut first = alone(first);
+        first.ok(&["state", "set", key, "yes"]);
+        first.ok(&["stop"]);
+        first.env.push(("SLM_MESH_STORE".into(), cluster.setting("slm")));
+        first
+    };
+    first.ok(&["state", "set", "shared", "yes"]);
+    stop_both(&first, &second);
+    // For example, a shell without the settings.
+    let first = run_alone(first, "private");
+    assert!(first.log().contains("this hub has left the log of its mesh"), "{}", first.log());
+    start(&first);
+    await_trouble(&first, "this hub has run without SLM_MESH_STORE");
+    start(&second);
+    until("the other hub leads", || hub_status(&second)["role"] == "leads");
+    assert!(second.ok(&["state", "list"]).contains("shared"));
+    refusal(&second, &["state", "get", "private"]);
+    first.ok(&["start", "--detach", "--rejoin"]);
+    await_level(&first);
+
+    // The way back to one hub and from there to several, as the help describes it.
+    stop_both(&first, &second);
+    let first = run_alone(first, "solo");
+    cluster.control(&["del", "--prefix", "slm/"]).unwrap();
+    start(&first);
+    until("the hub leads", || hub_status(&first)["role"] == "leads");
+    start(&second);
+    await_trouble(&second, "different log");
+    second.ok(&["start", "--detach", "--rejoin"]);
+    await_level(&second);
+    first.ok(&["stop"]);
+    for key in ["shared", "solo"] {
+        assert_eq!(second.ok(&["state", "get", key]).trim(), "yes", "{key}");
+    }
+    second.ok(&["stop"]);
+}
+
+#[test]
+fn a_hub_that_rejoins_waits_for_the_hub_with_the_data_and_a_log_begins_once() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let (first, second) = start_both(cluster.hub("slm"), cluster.hub("slm"));
+    first.ok(&["state", "set", "k", "v"]);
+    second.ok(&["stop"]);
+    first.ok(&["stop"]);
+    cluster.control(&["del", "--prefix", "slm/"]).unwrap();
+    // The steps in the wrong order: the hub with the data comes last.
+    second.ok(&["start", "--detach", "--rejoin"]);
+    await_trouble(&second, "run slm-mesh start --new-log on the hub that has the data");
+    first.ok(&["start", "--detach", "--new-log"]);
+    await_level(&second);
+    let leader = first.broker_pid();
+    let said = refusal(&first, &["start", "--detach", "--new-log"]);
+    assert!(said.contains("etcd has a log under this name") && said.contains("del --prefix slm/"), "{said}");
+    assert_eq!((first.broker_pid(), &hub_status(&first)["role"]), (leader, &"leads".into()), "nothing was changed");
+    first.ok(&["stop"]);
+    assert_eq!(second.ok(&["state", "get", "k"]).trim(), "v");
+    second.ok(&["stop"]);
+}
