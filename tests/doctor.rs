@@ -58,6 +58,40 @@ fn each_fault_of_the_mesh_has_its_cure() {
 }
 
 #[test]
+fn a_shell_without_a_hubs_settings_is_not_told_to_cut_its_guests_off() {
+    let mut home = Home::new();
+    let shell = home.place.env.clone();
+    let hub = [("SLM_MESH_HOST", "0.0.0.0"), ("SLM_MESH_SHARED_SECRET", "correct horse battery staple")];
+    home.place.env.extend(hub.map(|(name, value)| (name.into(), value.into())));
+    home.place.ok(&["start", "--detach"]);
+    assert_eq!(errors(&home), []);
+    let (_, said) = doctor(&home, &[]);
+    assert!(said.contains("the broker serves them at 0.0.0.0:"), "{said}");
+    assert!(home.place.ok(&["status"]).contains("other machines are served at 0.0.0.0:"));
+    home.place.env = shell;
+    let (_, said) = doctor(&home, &[]);
+    for words in ["another SLM_MESH_HOST, SLM_MESH_SHARED_SECRET than", "no longer serve other machines", "mesh/config"]
+    {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(!said.contains("start --detach"), "{said}");
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_the_fault_and_no_shield_needs_them() {
+    let mut home = Home::new();
+    home.place = home.place.with("SLM_MESH_HOST", "127.0.0.1:24101");
+    let found = errors(&home);
+    assert!(matches!(&found[..], [(about, _)] if about == "settings"), "{found:?}");
+    assert!(doctor(&home, &[]).1.contains("set SLM_MESH_WS_PORT=24101 instead"));
+    home.place.env.retain(|(name, _)| name != "SLM_MESH_HOST");
+    home.place = home.place.with("SLM_MESH_ROLE", "client");
+    let (_, said) = doctor(&home, &[]);
+    let shield = said.lines().find(|line| line.contains("shield")).unwrap();
+    assert!(!shield.contains("SLM_MESH") && !shield.contains("hub"), "{said}");
+}
+
+#[test]
 fn a_shield_that_the_users_shell_cannot_enter_is_a_fault() {
     for (shell, agents, is_wrong) in [
         ("/usr/bin/zsh", "opencode", true),

@@ -8,12 +8,13 @@ use super::data_dir_check::check_data_dir;
 use super::generated_files::NAME;
 use super::hub_check::check_hubs_of_guest;
 use super::notification_check::check_notifications;
+use super::own_broker_check::OwnBroker;
 use super::prove::calls_in_file;
 use super::setup_environment::{EditedFile, Environment, is_program, read_hooks};
-use super::shared_log_check::{check_shared_log, check_without_leader};
+use super::shared_log_check::check_shared_log;
 use super::shield_support::try_shield;
 use super::{generated_files, marketplace_plugin, safe_write};
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 use crate::base::untrusted_text::line;
 use crate::client::remote::Route;
 use crate::client::{self, Client};
@@ -31,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long the broker may take to answer before doctor reports it as hung.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+pub const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long to wait for hubs to answer.
 const HUBS_WITHIN: Duration = Duration::from_millis(300);
@@ -79,20 +80,20 @@ pub fn check_mesh() -> Vec<Check> {
         }
     };
     let mut checks = check_data_dir(&places);
-    let settings = Settings::load(&places);
-    checks.push(match &settings {
-        Ok(_) => Check::well("settings", "all settings are valid"),
-        Err(error) => Check::error(
+    let (settings, route) = (Settings::load(&places), Route::find(&places));
+    checks.push(match (&settings, &route) {
+        (Ok(_), Ok(_)) => Check::well("settings", "all settings are valid"),
+        (Err(error), _) | (_, Err(error)) => Check::error(
             "settings",
             error.text.clone(),
             "slm-mesh help settings lists all settings and the values that they accept",
         ),
     });
-    match (Route::find(&places), &settings) {
+    match (route, &settings) {
         (Ok(Route::Remote(target)), _) => checks.extend(check_hubs_of_guest(&target, &places)),
-        (_, Ok(settings)) => checks.extend(check_broker(&places, settings)),
+        (Ok(_), Ok(settings)) => checks.extend(check_broker(&places, settings)),
         // If a setting is wrong, no client looks for a broker, so doctor does not check the broker.
-        (_, Err(_)) => {}
+        _ => {}
     }
     if let Ok(settings) = settings {
         checks.push(check_notifications(&settings));
@@ -127,25 +128,21 @@ fn check_broker(places: &DataDir, settings: &Settings) -> Vec<Check> {
         Err(error) if client::is_absent(&error) => return vec![check_absent_broker(places)],
         Err(error) => {
             let is_stuck = matches!(error.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock);
-            if let Some(check) = if is_stuck { None } else { check_without_leader(places) } {
-                return vec![check];
+            let own = if is_stuck { None } else { OwnBroker::ask(places) };
+            if let Some(own) = own {
+                return check_own_standby(&own, places, settings);
             }
             let found = format!("{} can't be reached ({error})", places.socket().display());
             return vec![Check::error(about, found, "check who owns the data directory")];
         }
     };
-    let asked = client.set_receive_timeout(Some(ANSWERS_WITHIN)).ok().and_then(|()| {
-        let status = client.call("status", &json!({})).ok()?;
-        Some((status, client.call("broker.info", &json!({})).ok()?))
-    });
     let process = match client.broker_pid() {
         Some(pid) => format!("PID {pid}"),
         None => "in another PID namespace or on another machine".into(),
     };
-    let Some((status, info)) = asked else {
-        let waited = ANSWERS_WITHIN.as_secs();
-        let found = format!("the broker accepted a connection but did not answer in {waited} s ({process})");
-        return vec![Check::error(about, found, cure_of_stuck(&client))];
+    let status = match ask_status(&mut client, &process, places, settings) {
+        Ok(status) => status,
+        Err(checks) => return checks,
     };
     let (theirs, ours) = (status["version"].as_str().unwrap_or("?"), env!("CARGO_PKG_VERSION"));
     let running = format!("version {theirs}, {process}, {} active peers", status["peers"]["active"]);
@@ -158,18 +155,52 @@ fn check_broker(places: &DataDir, settings: &Settings) -> Vec<Check> {
             "run slm-mesh stop; sessions then start the new version",
         )
     }];
-    // If several hubs share the mesh, the answers above came from the leading hub, so this machine's broker is asked
-    // too.
-    let own = Client::connect_to_own(places).ok().and_then(|mut own| own.call("broker.info", &json!({})).ok());
-    let info = own.unwrap_or(info);
-    if info["settings"] != json!(settings.fingerprint()) {
-        let found = "the settings have changed since the broker was started";
-        checks.push(Check::error("settings", found, "run slm-mesh start --detach, which restarts the broker"));
+    // If several hubs share the mesh, the status came from the leading hub, so this machine's broker is asked too.
+    let own = OwnBroker::ask(places);
+    if let Some(own) = &own {
+        checks.extend(own.check_settings(settings, places));
+        checks.push(own.check_guests());
+        checks.extend(own.check_hub());
     }
     checks.extend(check_shared_log(&status["hubs"]));
     checks.extend(status["links"].as_array().into_iter().flatten().map(check_link));
     checks.push(check_lock(&mut client, places));
-    checks.push(check_http(places, info["port"].as_u64().unwrap_or(0) as u16));
+    checks.extend(own.map(|own| check_http(places, own.http_port())));
+    checks
+}
+
+/// Asks the broker for its status. If it does not show it, returns the checks that say why.
+fn ask_status(client: &mut Client, process: &str, places: &DataDir, settings: &Settings) -> Result<Value, Vec<Check>> {
+    let asked = client
+        .set_receive_timeout(Some(ANSWERS_WITHIN))
+        .map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))
+        .and_then(|()| client.call("status", &json!({})));
+    let about = "broker";
+    asked.map_err(|error| match error.kind {
+        ErrorKind::TimedOut | ErrorKind::Gone => {
+            let waited = ANSWERS_WITHIN.as_secs();
+            let found = format!("the broker accepted a connection but did not answer in {waited} s ({process})");
+            vec![Check::error(about, found, cure_of_stuck(client))]
+        }
+        kind => {
+            // If this program lacks the settings of a hub, it has not asked the hub that leads.
+            let own = if kind == ErrorKind::Standby { OwnBroker::ask(places) } else { None };
+            let found = format!("the broker does not show its status ({process}): {}", error.text);
+            own.map_or_else(
+                || vec![Check::error(about, found, "do what this message says")],
+                |own| check_own_standby(&own, places, settings),
+            )
+        }
+    })
+}
+
+/// Checks this machine's broker, a hub on standby, if no hub leads or this program does not know that it is a hub.
+fn check_own_standby(own: &OwnBroker, places: &DataDir, settings: &Settings) -> Vec<Check> {
+    let mut checks = vec![own.check_standby()];
+    checks.extend(own.check_settings(settings, places));
+    checks.push(own.check_guests());
+    checks.extend(own.check_hub());
+    checks.push(check_http(places, own.http_port()));
     checks
 }
 

@@ -3,9 +3,7 @@
 use super::doctor::Check;
 use crate::base::counted::counted;
 use crate::base::untrusted_text::line;
-use crate::client::Client;
-use crate::sys::data_dir::DataDir;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// If a standby is more than this many log entries behind, doctor reports a problem with this standby.
 const BEHIND_MAX: u64 = 1000;
@@ -76,19 +74,10 @@ fn check_member(row: &Value) -> Check {
     Check::well(&about, format!("version {version}, answers in {latency:.1} ms, {:.1} MB", size / 1e6))
 }
 
-/// Checks this machine's broker when no hub leads.
-pub fn check_without_leader(places: &DataDir) -> Option<Check> {
-    let mut client = Client::connect_to_own(places).ok()?;
-    let status = client.call("hub.status", &json!({})).ok()?;
-    let trouble = status["trouble"].as_str()?;
-    let (found, cure) =
-        trouble.split_once("; ").unwrap_or((trouble, "read etcd's own log, and see slm-mesh help machines"));
-    Some(Check::error("hubs", format!("no hub leads: {}", line(found)), line(cure)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn found(hubs: &Value) -> Vec<(bool, String)> {
         let checks = check_shared_log(hubs).into_iter().map(|check| check.to_value());

@@ -13,7 +13,10 @@ pub fn try_shield(program: &str) -> Result<(), String> {
     let mut command = Command::new(program);
     command.args(["shield", "--file"]).arg(&file.0).args(["--", "sh", "-c", "echo x > \"$0\""]).arg(&file.0);
     // The trial needs no broker, and a broker that is stuck must not delay it.
-    command.env("SLM_MESH_DATA_DIR", file.0.with_extension("no-mesh")).env_remove("SLM_MESH_HOST");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLM_MESH_")) {
+        command.env_remove(name);
+    }
+    command.env("SLM_MESH_DATA_DIR", file.0.with_extension("no-mesh"));
     let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{program} can't be run ({error})"))?;
     if fs::metadata(&file.0).map_or(0, |meta| meta.len()) > 0 {
         return Err("a command in a shield wrote a protected file".into());

@@ -50,7 +50,8 @@ pub const BROKER_OPS: &[BrokerMethod] = &[
     },
     BrokerMethod {
         name: "broker.info",
-        summary: "Show the broker's version, process id, HTTP port, and a fingerprint of its settings",
+        summary: "Show the broker's version, process id, HTTP port, its address for other machines, and a fingerprint of its \
+                  settings",
         args: &[],
         works_on_standby: true,
         run: info,
@@ -138,7 +139,7 @@ fn info(context: &mut LoopContext, _: CallerMachine, _: &Map<String, Value>) -> 
     let settings = context.mesh.settings();
     Ok(json!({
         "ok": true, "version": settings.version, "pid": settings.pid, "port": settings.port,
-        "settings": context.info.settings.fingerprint(),
+        "serves": settings.serves, "settings": context.info.settings.fingerprint(),
     }))
 }
 

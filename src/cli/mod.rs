@@ -33,7 +33,7 @@ use crate::known_agents::agent_signs;
 use crate::sys::data_dir::DataDir;
 use crate::sys::git;
 use crate::sys::path_normalization;
-use crate::sys::settings::{SESSION, Settings};
+use crate::sys::settings::{SESSION, STORE, Settings};
 use crate::sys::typescript_broker;
 use args::{CliCommand, ParsedCommand};
 use log_pages::SearchedList;
@@ -131,12 +131,25 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
         }
         _ => call(&params),
     };
-    let answer = answer.map_err(|error| args::on_command_line(op, error))?;
+    let mut answer = answer.map_err(|error| args::on_command_line(op, error))?;
+    if row.shows_own_hub && settings.is_set(STORE) {
+        add_own_hub(&places, &mut answer);
+    }
     let (status, is_read) = render::print_answer(row, &answer, parsed)?;
     if row.stream == Some(RowStream::Messages) && is_read {
         mark_read(&mut client, &Value::Object(params), &answer);
     }
     Ok(status)
+}
+
+/// Adds the status of this machine's hub, which only its own broker knows if another hub leads.
+fn add_own_hub(places: &DataDir, status: &mut Value) {
+    let own = Client::connect_to_own(places).and_then(|mut own| own.call("hub.status", &json!({})));
+    if let Ok(own) = own.map_err(drop)
+        && own["role"] == "standby"
+    {
+        status["ownHub"] = own;
+    }
 }
 
 /// Connects to the broker only if one is running.

@@ -77,6 +77,9 @@ pub struct CliOperation {
     pub location: SendLocation,
     /// Whether the answer leaves out the agent that runs the verb in its shell.
     pub excludes_caller: bool,
+    /// Whether the answer also shows why this machine's hub takes no part in the mesh, which the hub that leads can't
+    /// know.
+    pub shows_own_hub: bool,
     /// The rows that the verb can wait for or follow.
     pub stream: Option<RowStream>,
 }
@@ -89,6 +92,7 @@ const fn row(op: &'static Op, render: fn(&Value, &ParsedCommand) -> Rendered) ->
         needs_file: false,
         location: SendLocation::Never,
         excludes_caller: false,
+        shows_own_hub: false,
         stream: None,
     }
 }
@@ -119,7 +123,7 @@ pub const CLI_OPERATIONS: &[CliOperation] = &[
     CliOperation { stream: Some(RowStream::Events), ..row(&journal::READ, render::events) },
     row(&journal::EMIT, render::event_emitted),
     // Asking for the status must not change the status, so the verb starts no broker.
-    CliOperation { starts_broker: false, ..row(&status::STATUS, render::mesh_status) },
+    CliOperation { starts_broker: false, shows_own_hub: true, ..row(&status::STATUS, render::mesh_status) },
 ];
 
 /// The operation of a verb. The verb `broadcast` is a form of `send`.

@@ -55,6 +55,11 @@ pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json:
     if detach {
         let mut client = Client::connect_to_own_or_start(&places)?;
         let info = client.call("broker.info", &json!({}))?;
+        let hub = client.call("hub.status", &json!({})).unwrap_or_default();
+        if let Some(trouble) = hub["trouble"].as_str() {
+            let trouble = render::plain(trouble);
+            crate::sys::print_error(&format!("slm-mesh: this hub takes no part in the mesh: {trouble}"));
+        }
         let line = json!({ "ok": true, "data": { "pid": info["pid"], "port": info["port"] } });
         return if json {
             print_line(&line.to_string())

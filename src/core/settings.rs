@@ -23,6 +23,8 @@ pub struct MeshSettings {
     pub pid: u32,
     /// The HTTP port of the broker.
     pub port: u16,
+    /// The address and the port at which other machines reach the broker; `None` if it serves only this machine.
+    pub serves: Option<String>,
     /// The addresses of the linked meshes, which this mesh polls.
     pub links: Vec<String>,
 }
@@ -40,6 +42,7 @@ impl Default for MeshSettings {
             version: "0".into(),
             pid: 1,
             port: 1,
+            serves: None,
             links: Vec::new(),
         }
     }

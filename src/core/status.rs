@@ -52,6 +52,9 @@ impl Mesh {
             "waiting": self.waiting.len(), "connections": self.peers.connection_count(),
             "host": settings.host, "rate": { "messagesPer10s": settings.rate_max },
         });
+        if let Some(serves) = &settings.serves {
+            value["serves"] = json!(serves);
+        }
         if let Some(hubs) = self.hub_status(now) {
             value["hubs"] = hubs;
         }

@@ -61,6 +61,11 @@ impl Endpoint {
     }
 }
 
+/// An address of a machine together with a port.
+pub fn with_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// The endpoint for a setting that contains a single address: this machine or a hub.
 fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
     let is_loopback = host.is_loopback();

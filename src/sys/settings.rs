@@ -339,14 +339,42 @@ impl Settings {
 
     /// The settings that may make one broker differ from another, as text. Settings of a single session are left out.
     pub fn fingerprint(&self) -> String {
-        let of_session =
-            ["SLM_MESH_NAME", "SLM_MESH_PEER", SESSION, "SLM_MESH_HOOK_BUDGET_MS", WAKE, SHIELD, TRANSCRIPTS];
-        let shared = SETTINGS.iter().filter(|setting| !of_session.contains(&setting.name));
         // Clients can see the fingerprint, so it contains only hashes of the secrets.
         let is_secret = |name| [SECRET, STORE_PASSWORD].contains(&name);
         let value = |name| if is_secret(name) { hash(self.text(name)).to_string() } else { self.text(name).to_owned() };
-        shared.map(|setting| format!("{}={}", setting.name, value(setting.name))).collect::<Vec<_>>().join(" ")
+        shared_settings().map(|name| format!("{name}={}", value(name))).collect::<Vec<_>>().join(" ")
     }
+
+    /// The names of the settings whose values differ from those in a fingerprint; none if another version made it.
+    pub fn different_from(&self, fingerprint: &str) -> Vec<&'static str> {
+        let own = self.fingerprint();
+        let (Some(ours), Some(theirs)) = (fingerprint_values(&own), fingerprint_values(fingerprint)) else {
+            return Vec::new();
+        };
+        let differ = ours.into_iter().zip(theirs).filter(|(ours, theirs)| ours != theirs);
+        differ.map(|((name, _), _)| name).collect()
+    }
+}
+
+/// The names of the settings that may make one broker differ from another.
+fn shared_settings() -> impl Iterator<Item = &'static str> {
+    let of_session = ["SLM_MESH_NAME", "SLM_MESH_PEER", SESSION, "SLM_MESH_HOOK_BUDGET_MS", WAKE, SHIELD, TRANSCRIPTS];
+    SETTINGS.iter().map(|setting| setting.name).filter(move |name| !of_session.contains(name))
+}
+
+/// The settings in a fingerprint; `None` if another version made it. A value may contain spaces, so it ends where the
+/// name of the next setting begins.
+fn fingerprint_values(fingerprint: &str) -> Option<Vec<(&'static str, &str)>> {
+    let names: Vec<&'static str> = shared_settings().collect();
+    let (mut rest, mut values) = (fingerprint, Vec::new());
+    for (n, name) in names.iter().enumerate() {
+        rest = rest.strip_prefix(name)?.strip_prefix('=')?;
+        let next = names.get(n + 1).map(|next| format!(" {next}="));
+        let end = next.map_or(Some(rest.len()), |next| rest.find(&next))?;
+        values.push((*name, &rest[..end]));
+        rest = rest[end..].trim_start();
+    }
+    Some(values)
 }
 
 /// A hash of a string. It can be compared only with hashes that the same build has made.

@@ -38,14 +38,28 @@ fn a_hub_that_was_a_mesh_of_its_own_returns_only_on_request() {
     // For example, a shell without the settings.
     let first = run_alone(first, "private");
     assert!(first.log().contains("this hub has left the log of its mesh"), "{}", first.log());
-    start(&first);
-    await_trouble(&first, "this hub has run without SLM_MESH_STORE");
+    let why = "this hub has run without SLM_MESH_STORE";
+    let started = first.run(&["start", "--detach"]);
+    assert!(started.status.success() && String::from_utf8(started.stderr).unwrap().contains(why));
+    await_trouble(&first, why);
     start(&second);
     until("the other hub leads", || hub_status(&second)["role"] == "leads");
     assert!(second.ok(&["state", "list"]).contains("shared"));
+    // A hub that is refused says so, although another hub leads and answers its verbs.
+    for verb in ["status", "doctor"] {
+        let said = String::from_utf8(first.run(&[verb]).stdout).unwrap();
+        assert!(said.contains(why) && said.contains("start --rejoin"), "{verb}: {said}");
+    }
     refusal(&second, &["state", "get", "private"]);
     first.ok(&["start", "--detach", "--rejoin"]);
     await_level(&first);
+    // In a shell without the settings, a healthy standby is no broker that is stuck.
+    let first = alone(first);
+    let said = String::from_utf8(first.run(&["doctor"]).stdout).unwrap();
+    assert!(said.contains("a hub on standby") && said.contains("another SLM_MESH_STORE"), "{said}");
+    assert!(!said.contains("--force") && !said.contains("did not answer"), "{said}");
+    let mut first = first;
+    first.env.push(("SLM_MESH_STORE".into(), cluster.setting("slm")));
 
     // The way back to one hub and from there to several, as the help describes it.
     stop_both(&first, &second);

@@ -4,7 +4,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::replication::ReplicatedLog;
 use crate::replication::etcd::{EtcdAddress, EtcdLog, EtcdSettings, EtcdTls, EtcdUser};
 use crate::sys;
-use crate::sys::broker_address::links;
+use crate::sys::broker_address::{links, with_port};
 use crate::sys::settings::{SECRET, STORE, STORE_PASSWORD, Settings};
 use std::net::UdpSocket;
 use std::path::Path;
@@ -54,7 +54,7 @@ impl HubConfig {
         EtcdLog::new(etcd.clone()).map_err(wrong)?;
         let is_any = ["0.0.0.0", "::"].contains(&bind);
         let host = if is_any { own_address_towards(&etcd.address.members[0]) } else { bind.to_owned() };
-        let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let address = with_port(&host, port);
         Ok(Some(HubConfig { etcd, address, secret: settings.text(SECRET).to_owned() }))
     }
 

@@ -120,11 +120,16 @@ fn leave_shared_log(store: &mut Store) -> Result<(), Error> {
     Ok(())
 }
 
-/// The settings of the mesh. The port of the HTTP listener is part of them.
+/// The settings of the mesh. The port of the HTTP listener is part of them, and so is the address at which other
+/// machines are served.
 ///
 /// # Errors
 /// When the address of a linked mesh is wrong.
-pub(super) fn mesh_settings(settings: &Settings, port: Option<u16>) -> Result<MeshSettings, Error> {
+pub(super) fn mesh_settings(
+    settings: &Settings,
+    port: Option<u16>,
+    serves: Option<String>,
+) -> Result<MeshSettings, Error> {
     Ok(MeshSettings {
         stale_ms: settings.int("SLM_MESH_STALE_MS"),
         dead_ms: settings.int("SLM_MESH_DEAD_MS"),
@@ -135,6 +140,7 @@ pub(super) fn mesh_settings(settings: &Settings, port: Option<u16>) -> Result<Me
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
         port: port.unwrap_or(0),
+        serves,
         links: links(settings)?,
     })
 }

@@ -28,7 +28,7 @@ use super::web::auth::WebAuth;
 use super::web::event_stream::PageStreams;
 use crate::base::error::{Error, ErrorKind};
 use crate::sys;
-use crate::sys::broker_address::Endpoint;
+use crate::sys::broker_address::{self, Endpoint};
 use crate::sys::data_dir::{self, DataDir};
 use crate::sys::settings::{NOTIFY, Settings};
 use crate::sys::typescript_broker;
@@ -62,9 +62,10 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     let remote =
         if is_hub { start_remote(&bind, port, &settings, credentials, &waker)? } else { RemoteListener::default() };
     let hub = HubConfig::find(&settings, is_hub.then_some(&bind), remote.port())?;
+    let serves = is_hub.then(|| broker_address::with_port(&bind, remote.port()));
     let opener = MeshOpener {
         places: places.clone(),
-        mesh_settings: mesh_settings(&settings, port)?,
+        mesh_settings: mesh_settings(&settings, port, serves)?,
         settings: settings.clone(),
         hub,
         waker: Arc::clone(&waker),

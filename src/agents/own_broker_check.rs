@@ -1,0 +1,102 @@
+//! Checks what only this machine's own broker knows, even if another hub leads: its settings, whether it serves other
+//! machines, and why a hub on standby does not follow.
+
+use super::doctor::{ANSWERS_WITHIN, Check};
+use crate::base::untrusted_text::line;
+use crate::client::Client;
+use crate::sys::broker_address::Endpoint;
+use crate::sys::data_dir::DataDir;
+use crate::sys::settings::{STORE, Settings};
+use serde_json::{Value, json};
+
+/// What this machine's own broker says about itself.
+pub struct OwnBroker {
+    /// The process, as the kernel reports it.
+    pid: Option<i64>,
+    /// The answer of `broker.info`.
+    info: Value,
+    /// The answer of `hub.status`.
+    hub: Value,
+}
+
+impl OwnBroker {
+    /// Asks the broker; `None` if it does not answer.
+    pub fn ask(places: &DataDir) -> Option<OwnBroker> {
+        let mut client = Client::connect_to_own(places).ok()?;
+        client.set_receive_timeout(Some(ANSWERS_WITHIN)).ok()?;
+        let info = client.call("broker.info", &json!({})).ok()?;
+        let hub = client.call("hub.status", &json!({})).unwrap_or_default();
+        Some(OwnBroker { pid: client.broker_pid(), info, hub })
+    }
+
+    /// The HTTP port; 0 if the broker serves no HTTP.
+    pub fn http_port(&self) -> u16 {
+        self.info["port"].as_u64().unwrap_or(0) as u16
+    }
+
+    /// Describes a hub on standby, if no other check could ask the hub that leads.
+    pub fn check_standby(&self) -> Check {
+        let version = line(self.info["version"].as_str().unwrap_or("?"));
+        let leader = match self.hub["leader"].as_str() {
+            Some(leader) => format!("{} leads", line(leader)),
+            None => "no hub leads".into(),
+        };
+        let process = self.pid.map(|pid| format!(" (PID {pid})")).unwrap_or_default();
+        Check::well("broker", format!("version {version}{process}, a hub on standby; {leader}"))
+    }
+
+    /// The fault of a hub that can't follow the log in etcd, if it has one. A hub that leads reports its faults in its
+    /// status.
+    pub fn check_hub(&self) -> Option<Check> {
+        let (leader, trouble) = (self.hub["leader"].as_str(), self.hub["trouble"].as_str());
+        let (prefix, why) = match (leader, trouble) {
+            _ if self.hub["role"] != "standby" => return None,
+            (Some(_), None) => return None,
+            (Some(_), Some(why)) => ("it can't take over: ", why),
+            (None, Some(why)) => ("no hub leads: ", why),
+            (None, None) => ("", "no hub leads at the moment; try again, and read broker.log if it stays so"),
+        };
+        let (found, cure) =
+            why.split_once("; ").unwrap_or((why, "read etcd's own log, and see slm-mesh help machines"));
+        Some(Check::error("this hub", format!("{prefix}{}", line(found)), line(cure)))
+    }
+
+    /// Says whether the broker serves other machines, and at which address.
+    pub fn check_guests(&self) -> Check {
+        Check::well(
+            "other machines",
+            match self.info["serves"].as_str() {
+                Some(at) => format!("the broker serves them at {}", line(at)),
+                None => "the broker serves only this machine".into(),
+            },
+        )
+    }
+
+    /// Compares the settings with which the broker was started and those of this program.
+    pub fn check_settings(&self, settings: &Settings, places: &DataDir) -> Option<Check> {
+        let theirs = self.info["settings"].as_str().filter(|theirs| *theirs != settings.fingerprint())?;
+        let names = settings.different_from(theirs);
+        let what = if names.is_empty() { "other settings".into() } else { format!("another {}", names.join(", ")) };
+        let found = format!("the broker was started with {what} than this program has");
+        let config = places.config().display().to_string();
+        let serves = self.info["serves"].as_str().map(line);
+        let would_serve = matches!(Endpoint::find(settings), Ok(Endpoint::Local { hub: true, .. }));
+        let leaves_hubs = names.contains(&STORE) && settings.text(STORE).is_empty();
+        let loss = match serves {
+            Some(at) if !would_serve => format!("no longer serve other machines, which it does at {at}"),
+            _ if leaves_hubs => "leave the hubs with which it shares its mesh".to_owned(),
+            _ => {
+                let cure = format!(
+                    "if the new values are right, run slm-mesh start --detach, which restarts the broker; values in \
+                     {config} reach every shell"
+                );
+                return Some(Check::error("settings", found, cure));
+            }
+        };
+        let cure = format!(
+            "put the broker's values into {config}, where every program finds them; if the broker were restarted from \
+             this shell, it would {loss}"
+        );
+        Some(Check::error("settings", found, cure))
+    }
+}
