@@ -431,7 +431,10 @@ fn describe_refusal(status: StatusCode, value: &Value) -> String {
     let words = ["error", "detail"].iter().find_map(|name| value[name].as_str());
     match (words, status.as_u16()) {
         (_, 401 | 403) => {
-            format!("it refused our secret ({status}): SLM_MESH_SHARED_SECRET must be the same on both sides")
+            format!(
+                "it refused our secret ({status}): SLM_MESH_SHARED_SECRET must be the same on both sides, and the other \
+                 side must not have SLM_MESH_BEARER=off, which refuses links"
+            )
         }
         (Some(words), _) => words.chars().take(200).collect(),
         (None, 200..300) => "it does not answer like a mesh".into(),

@@ -106,7 +106,8 @@ impl HubGroup {
             [Candidate::Hub(hub)] => Some(hub.clone()),
             _ => None,
         };
-        if let Some(leader) = leader_hint(refusal).or(only) {
+        // Without a secret, this machine could not connect to the leader at the address that the standby named.
+        if let Some(leader) = leader_hint(refusal).filter(|_| self.has_secret()).or(only) {
             note.write(&leader);
         }
     }

@@ -165,6 +165,14 @@ impl<'a> LeaderSearch<'a> {
         let causes: Vec<String> = self.candidates.iter().map(|(hub, progress)| progress.cause(hub)).collect();
         let causes = causes.join("; ");
         let has = |kind| self.candidates.iter().any(|(_, progress)| progress.kind() == Some(kind));
+        if let Some(leader) = self.leader_out_of_reach() {
+            let text = format!(
+                "no hub in SLM_MESH_HOST leads: {causes}; this machine has no secret, so it can reach {leader} only \
+                 through ssh: add ssh://{} to SLM_MESH_HOST, or set SLM_MESH_SHARED_SECRET",
+                leader.host()
+            );
+            return Error::new(ErrorKind::Standby, text);
+        }
         if has(ErrorKind::Standby) {
             let text = format!("no hub leads at the moment: {causes}; try again in a moment");
             return Error::new(ErrorKind::Standby, text);
@@ -172,6 +180,22 @@ impl<'a> LeaderSearch<'a> {
         let are_all_refused = self.candidates.iter().all(|(_, progress)| progress.kind() == Some(ErrorKind::Refused));
         let kind = if are_all_refused { ErrorKind::Refused } else { ErrorKind::Gone };
         Error::new(kind, format!("no hub answers: {causes}; slm-mesh doctor tries each hub"))
+    }
+}
+
+impl LeaderSearch<'_> {
+    /// The leader that a standby named, if it is not in the settings and this machine lacks the secret to reach it.
+    fn leader_out_of_reach(&self) -> Option<HubAddress> {
+        let mut hints = self.candidates.iter().filter_map(|(_, progress)| match progress {
+            Progress::StandsBy(error) => leader_hint(error),
+            _ => None,
+        });
+        let is_listed = |hint: &HubAddress| {
+            let mut hubs = self.candidates.iter().filter_map(|(candidate, _)| candidate.hub());
+            hubs.any(|hub| self.group.is_named_by(hub, hint))
+        };
+        let found = hints.find(|hint| !is_listed(hint));
+        found.filter(|_| !self.group.has_secret())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::SECRET;
 use crate::false_hubs::{self, Cable, FalseHub, Front, Role};
-use crate::support::{Place, Session, until};
+use crate::support::{BIN, Place, Session, put_program, until};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -351,6 +351,26 @@ fn on_a_hub_that_stands_by_everything_goes_to_the_leader() {
     assert!(answer.contains("\"standby\"") && answer.contains(&leader.address()), "{answer}");
     drop(pipe.stdin.take());
     pipe.wait().unwrap();
+}
+
+#[test]
+fn a_guest_without_a_secret_learns_how_it_can_reach_the_leader() {
+    let standby = Place::new();
+    standby_on_this_machine(&standby, "hub2:7900".into());
+    let bin = standby.root.join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    let pipe =
+        format!("#!/bin/sh\nunset SLM_MESH_HOST\nSLM_MESH_DATA_DIR='{}' exec '{BIN}' pipe\n", standby.dir.display());
+    put_program(&bin.join("ssh"), pipe.as_bytes());
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let guest = Place::new().with("SLM_MESH_HOST", "ssh://standby").with("PATH", &path);
+    // The first answer must not be remembered as the address to ask.
+    for _ in 0..2 {
+        let (status, said) = fails(&guest);
+        assert_eq!(status, Some(3), "{said}");
+        assert!(said.contains("add ssh://hub2 to SLM_MESH_HOST, or set SLM_MESH_SHARED_SECRET"), "{said}");
+        assert!(!said.contains("does not know this secret"), "{said}");
+    }
 }
 
 fn own_id(session: &mut Session) -> Value {
