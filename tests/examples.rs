@@ -32,10 +32,6 @@ const UNRUN: &[(&str, &str)] = &[
         "wants a second machine; tests/remote.rs plays a guest",
     ),
     (
-        "SLM_MESH_HOST=hub1,hub2 SLM_MESH_SHARED_SECRET=… slm-mesh status",
-        "wants hubs over etcd; tests/replication runs this chapter",
-    ),
-    (
         "SLM_MESH_HOST=ssh://hub slm-mesh peers   # or through ssh, with no open port",
         "wants a second machine; tests/remote/main.rs plays ssh",
     ),

@@ -304,43 +304,52 @@ fn a_standby_that_missed_too_much_gets_a_snapshot_and_a_guest_gets_none() {
     second.ok(&["stop"]);
 }
 
-/// The commands of the README's chapter about several hubs.
-fn commands_of_readme() -> Vec<String> {
+/// The README's chapter about several hubs: its settings files and its commands.
+fn chapter_of_readme() -> (Vec<String>, Vec<String>) {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
     let chapter = text.split("## A mesh that outlives its hub").nth(1).unwrap().split("\n## ").next().unwrap();
-    chapter.lines().filter_map(|line| line.strip_prefix("$ ")).map(str::to_owned).collect()
+    let files = chapter.split("```ini\n").skip(1).map(|block| block.split("```").next().unwrap().to_owned());
+    (files.collect(), chapter.lines().filter_map(|line| line.strip_prefix("$ ")).map(str::to_owned).collect())
 }
 
 #[test]
-fn the_commands_of_the_readme_set_hubs_and_guests_up() {
+fn the_settings_and_commands_of_the_readme_set_hubs_and_guests_up() {
     if !is_installed() {
         return;
     }
     let cluster = Cluster::start();
-    let [on_hub, then_on_hub, on_guest] = &commands_of_readme()[..] else { panic!("{:?}", commands_of_readme()) };
-    // The settings come from the README, except for hosts, ports and the secret.
+    let (files, commands) = chapter_of_readme();
+    let ([of_hub, of_guest], [on_hub, on_guest]) = (&files[..], &commands[..]) else {
+        panic!("{files:?} {commands:?}")
+    };
+    // The settings come from the README, except for hosts, ports, the secret and the certificate of etcd.
+    let authority = "SLM_MESH_STORE_CA=/etc/ssl/etcd-ca.pem\n";
+    assert!(of_hub.contains("etcds://") && of_hub.contains(authority), "etcds:// does not work without it: {of_hub}");
     let hubs: Vec<Place> = (0..2).map(|_| Place::new()).collect();
     let addresses: Vec<String> = hubs.iter().map(|hub| format!("127.0.0.1:{}", port(hub) + 1)).collect();
-    let here = |line: &str| {
-        let line = line.replace("etcds://a:2379,b:2379,c:2379/slm", &cluster.setting("slm"));
-        line.replace("hub1,hub2", &addresses.join(",")).replace('…', "'a secret of several hubs'")
+    let configure = |place: &Place, file: &str| {
+        let file = file.replace("etcds://a:2379,b:2379,c:2379/slm", &cluster.setting("slm")).replace(authority, "");
+        let file = file.replace("hub1,hub2", &addresses.join(",")).replace('…', SECRET);
+        std::fs::create_dir_all(&place.dir).unwrap();
+        std::fs::write(place.dir.join("config"), file).unwrap();
     };
-    let run = |place: &Place, lines: &[&str]| {
-        let line = lines.iter().map(|line| here(line)).collect::<Vec<_>>().join(" && ");
+    let run = |place: &Place, line: &str| {
         let mut shell = Command::new("sh");
         shell.envs(place.env.iter().map(|(name, value)| (name, value)));
         shell.env("SLM_MESH_DATA_DIR", &place.dir).env("PATH", path_with_program());
-        let out = shell.args(["-c", &line]).output().unwrap();
+        let out = shell.args(["-c", line]).output().unwrap();
         let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
         assert!(out.status.success(), "{line}: {said}");
         said
     };
     for hub in &hubs {
-        run(hub, &[on_hub, then_on_hub]);
+        configure(hub, of_hub);
+        run(hub, on_hub);
         await_level_or_lead(hub);
     }
     let guest = Place::new().with("SLM_MESH_ROLE", "client");
-    let said = run(&guest, &[on_guest]);
+    configure(&guest, of_guest);
+    let said = run(&guest, on_guest);
     assert!(said.contains("Hub: ") && said.contains("leads"), "{said}");
     for hub in &hubs {
         hub.ok(&["stop"]);
