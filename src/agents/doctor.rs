@@ -160,9 +160,11 @@ fn check_broker(places: &DataDir, settings: &Settings) -> Vec<Check> {
     if let Some(own) = &own {
         checks.extend(own.check_settings(settings, places));
         checks.push(own.check_guests());
-        checks.extend(own.check_hub());
     }
-    checks.extend(check_shared_log(&status["hubs"]));
+    let own_fault = own.as_ref().and_then(OwnBroker::check_hub);
+    let has_own_fault = own_fault.is_some();
+    checks.extend(own_fault);
+    checks.extend(check_shared_log(&status["hubs"], has_own_fault));
     checks.extend(status["links"].as_array().into_iter().flatten().map(check_link));
     checks.push(check_lock(&mut client, places));
     checks.extend(own.map(|own| check_http(places, own.http_port())));

@@ -10,8 +10,9 @@ const BEHIND_MAX: u64 = 1000;
 /// If etcd has used more than this share of its quota, it will soon refuse all writes.
 const QUOTA_SHARE: f64 = 0.8;
 
-/// Checks what the leading hub reports about the other hubs and about etcd's members.
-pub fn check_shared_log(hubs: &Value) -> Vec<Check> {
+/// Checks what the leading hub reports about the other hubs and about etcd's members. `has_own_fault` says whether this
+/// machine's hub should be a standby, but can't.
+pub fn check_shared_log(hubs: &Value, has_own_fault: bool) -> Vec<Check> {
     if !hubs.is_object() {
         return Vec::new();
     }
@@ -21,7 +22,10 @@ pub fn check_shared_log(hubs: &Value) -> Vec<Check> {
         0 => Check::error(
             "hubs",
             format!("{leader} leads, and there is no standby"),
-            "start slm-mesh with the same SLM_MESH_STORE on another machine, so that a hub can take over",
+            match has_own_fault {
+                true => "cure this hub first, as said above, so that it can take over",
+                false => "start slm-mesh with the same SLM_MESH_STORE on another machine, so that a hub can take over",
+            },
         ),
         n => Check::well(
             "hubs",
@@ -80,7 +84,7 @@ mod tests {
     use serde_json::json;
 
     fn found(hubs: &Value) -> Vec<(bool, String)> {
-        let checks = check_shared_log(hubs).into_iter().map(|check| check.to_value());
+        let checks = check_shared_log(hubs, false).into_iter().map(|check| check.to_value());
         checks.map(|check| (check["ok"] == true, check.to_string())).collect()
     }
 

@@ -49,6 +49,7 @@ fn a_hub_that_was_a_mesh_of_its_own_returns_only_on_request() {
     for verb in ["status", "doctor"] {
         let said = String::from_utf8(first.run(&[verb]).stdout).unwrap();
         assert!(said.contains(why) && said.contains("start --rejoin"), "{verb}: {said}");
+        assert!(!said.contains("SLM_MESH_STORE on another"), "another hub is not what is missing: {said}");
     }
     refusal(&second, &["state", "get", "private"]);
     first.ok(&["start", "--detach", "--rejoin"]);
