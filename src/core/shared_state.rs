@@ -147,7 +147,8 @@ fn set(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let new = NewEntry { namespace: namespace(args), key: args.word("key"), value: args.word("value"), expires };
     let entry = mesh.set_entry(&new, args.int("expect"), ctx.me(), ctx.now)?;
     let mut row = view(&mesh.peers, &entry);
-    if new.value.len() > SHORT_VALUE_MAX && json_length(&row) > limits::PAGE_MAX {
+    let n = new.value.len();
+    if n > limits::PAGE_MAX || n > SHORT_VALUE_MAX && json_length(&row) > limits::PAGE_MAX {
         // The answer leaves out the value, because the caller knows what it wrote.
         row["value"] = Value::Null;
     }
