@@ -373,6 +373,18 @@ fn a_lock_of_the_whole_repository_counts_for_callers_in_any_folder() {
     assert_eq!(place.json(&["lock", "list", &main.join("d.rs").display().to_string()])["locks"], json!([]));
 }
 
+#[test]
+fn a_session_locks_a_file_of_another_repository_in_all_work_trees() {
+    let place = two_work_trees();
+    fs::create_dir_all(place.root.join("other/.git")).unwrap();
+    fs::write(place.root.join("other/.git/HEAD"), "ref: refs/heads/main\n").unwrap();
+    let lock = |file: &str, scope: &str| json!({ "action": "lock", "filePath": place.root.join(file), "scope": scope });
+    let mut elsewhere = session(&place, "other");
+    elsewhere.tool("mesh_lock", lock("main/f.rs", "repo"));
+    let (error, is_error) = session(&place, "tree").try_tool("mesh_lock", lock("tree/f.rs", "machine"));
+    assert!(is_error, "{error}");
+}
+
 /// `git stash` takes away the work of another agent, if that agent has changed anything.
 #[test]
 fn git_commands_on_the_whole_tree_are_denied_if_they_change_a_held_file() {

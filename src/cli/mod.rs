@@ -232,9 +232,7 @@ pub fn call_params(
         }
     }
     if row.op.args.iter().any(|arg| arg.name == "gitRoots") {
-        let paths = params.get("filePaths").and_then(Value::as_array).into_iter().flatten();
-        let (roots, repos) = git::work_trees(paths.filter_map(Value::as_str));
-        params.extend([("gitRoots".to_owned(), json!(roots)), ("repos".to_owned(), json!(repos))]);
+        git::name_work_trees(&mut params);
     }
     if let Some(key) = row.op.idempotency_key().filter(|key| !params.contains_key(key.name)) {
         params.insert(key.name.into(), json!(format!("auto-{:032x}", crate::sys::random_u128())));

@@ -12,6 +12,7 @@ use super::stdout_writer::StdoutWriter;
 use super::{ProtocolError, client_name, server_info, truncate};
 use crate::base::ids::session_key;
 use crate::core::mcp_tools;
+use crate::sys::git;
 use crate::wire::line_splitter::{LINE_MAX, LineBuffer};
 use crate::wire::rpc::{self, InvalidMessage, RpcMessage};
 use serde_json::{Map, Value, json};
@@ -233,6 +234,9 @@ impl McpServer {
         };
         if let Err(error) = self.roots.resolve_paths(&mut arguments) {
             return Some(Ok(tool_result(Err(error), target.version)));
+        }
+        if op.args.iter().any(|arg| arg.name == "gitRoots") {
+            git::name_work_trees(&mut arguments);
         }
         let thread = meta.get("threadId").and_then(Value::as_str).map(session_key).unwrap_or_default();
         let mut call = PendingCall::new(target, op, arguments, thread);

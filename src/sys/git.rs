@@ -10,6 +10,7 @@ use crate::base::limits;
 use crate::sys::account;
 use config_file::ConfigEntry;
 use remote_url::Remote;
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -104,6 +105,14 @@ pub fn work_trees<'a>(paths: impl Iterator<Item = &'a str>) -> (Vec<String>, Vec
     // The broker would refuse a call with an empty or longer text, and no lock would be checked.
     let fits = |text: &String| (1..=limits::PATH_MAX).contains(&text.len());
     found.into_iter().filter(|(root, identity)| fits(root) && fits(identity)).unzip()
+}
+
+/// Adds the work trees of a call's paths to the call.
+pub fn name_work_trees(params: &mut Map<String, Value>) {
+    let one = params.get("filePath").and_then(Value::as_str);
+    let several = params.get("filePaths").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let (roots, repos) = work_trees(several.chain(one));
+    params.extend([("gitRoots".to_owned(), json!(roots)), ("repos".to_owned(), json!(repos))]);
 }
 
 impl WorkTree {

@@ -1,6 +1,8 @@
 //! Hooks as agents run them: one process for each event, JSON in, the agent's own dialect out.
 
 mod input;
+mod long_mail;
+mod outlasting_locks;
 mod patches;
 #[path = "../support/mod.rs"]
 mod support;
@@ -271,25 +273,6 @@ fn a_peers_words_stay_in_their_quotes() {
 }
 
 #[test]
-fn a_message_of_which_a_hook_shows_the_beginning_stays_unread() {
-    let place = Place::new();
-    told(&place, "claude", &at(&place, claude_shape("s1", "SessionStart")));
-    let name = format!("claude-{}", place.root.file_name().unwrap().to_str().unwrap());
-    for length in [2_000, 40_000] {
-        let text = format!("{}the end", "x".repeat(length));
-        place.ok(&["send", &name, &text]);
-        let receipt = || place.json(&["inbox", "--filter", "sent", "--limit", "1"])["messages"][0]["receipt"].clone();
-        let prompt = at(&place, claude_shape("s1", "UserPromptSubmit"));
-        let shown = told(&place, "claude", &prompt).to_string();
-        assert!(shown.contains("xxx") && shown.contains("(cut here") && !shown.contains("the end"), "{shown}");
-        assert_eq!((receipt(), told(&place, "claude", &prompt)), (json!("offered"), Value::Null), "shown once");
-        let inbox = || place.ok(&["inbox", "--as", &name, "--take", "--filter", "unread"]);
-        assert!(std::iter::repeat_with(inbox).take(5).any(|part| part.contains("the end")));
-        assert_eq!(receipt(), json!("read"));
-    }
-}
-
-#[test]
 fn the_next_session_in_a_folder_has_the_name_and_the_mail_of_the_last() {
     let place = Place::new();
     // A shell that runs a file of hooks takes the place of the agent, so the mesh knows the agent only by its hooks.
@@ -338,26 +321,6 @@ fn a_shell_command_that_writes_a_held_file_is_denied() {
         let answer = told(&place, agent, &input).to_string();
         assert_eq!(answer.contains("deny") && answer.contains("mine"), writes, "{input}: {answer}");
     }
-}
-
-#[test]
-fn a_lock_that_outlasts_its_broker_is_respected() {
-    let place = Place::new();
-    let git = |args: &[&str]| {
-        let status = std::process::Command::new("git").args(args).current_dir(&place.root).status().unwrap();
-        assert!(status.success(), "{args:?}");
-    };
-    std::fs::write(place.root.join("src.rs"), "old").unwrap();
-    git(&["init", "-q"]);
-    git(&["add", "src.rs"]);
-    git(&["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]);
-    std::fs::write(place.root.join("src.rs"), "new").unwrap();
-    place.ok(&["lock", "src.rs", "--reason", "mine"]);
-    place.ok(&["stop"]);
-    // The text of this command does not show which files it writes.
-    let call = json!({ "tool_name": "Bash", "tool_input": { "command": "git stash" } });
-    let answer = told(&place, "claude", &at(&place, with(claude_shape("s1", "PreToolUse"), call))).to_string();
-    assert!(answer.contains("deny") && answer.contains("mine"), "{answer}");
 }
 
 #[test]
