@@ -72,11 +72,9 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
     });
     let store = match opened {
         Ok(mut store) => {
-            if store.has_lost_reserved_numbers() {
-                store.raise(sys::wall_ms())?;
-                log(
-                    "broker.numbers is missing, so broker.db may be a backup: new numbers continue from the present time",
-                );
+            // The numbers of several hubs come from their log. A hub that has just fetched a snapshot has no such file.
+            if store.log_position().is_ok_and(|position| position.is_none()) {
+                replace_lost_numbers(&mut store)?;
             }
             store
         }
@@ -97,6 +95,15 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
         let _ = fs::set_permissions(with_suffix(&path, suffix), fs::Permissions::from_mode(0o600));
     }
     Ok(store)
+}
+
+/// If the file of reserved numbers was lost, makes new numbers continue from the time in milliseconds.
+fn replace_lost_numbers(store: &mut Store) -> Result<(), Error> {
+    if store.has_lost_reserved_numbers() {
+        store.raise(sys::wall_ms())?;
+        log("broker.numbers is missing, so broker.db may be a backup: new numbers continue from the present time");
+    }
+    Ok(())
 }
 
 fn set_aside(places: &DataDir, why: &str) -> Result<(), Error> {
@@ -121,7 +128,11 @@ fn move_aside(places: &DataDir, prefix: &str) -> Result<PathBuf, Error> {
 /// Moves the database to another log. The caller must hold the broker lock.
 pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChange) -> Result<(), Error> {
     match change {
-        LogChange::BeginNew => Ok(open(places, settings)?.leave_log()?),
+        LogChange::BeginNew => {
+            let mut store = open(places, settings)?;
+            store.leave_log()?;
+            replace_lost_numbers(&mut store)
+        }
         LogChange::Rejoin => {
             if places.database().exists() {
                 let aside = move_aside(places, LEFT)?;
