@@ -80,8 +80,7 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
     }
 }
 
-/// Refuses the lists of messages for which the broker does not wait: a search, and lists in which rows of other peers
-/// appear.
+/// Refuses the lists for which the broker does not wait: a search, sent messages, and all messages of a channel.
 fn check_followable(params: &Map<String, Value>) -> Result<(), Error> {
     let word = |name: &str| params.get(name).and_then(Value::as_str).unwrap_or("");
     if !word("search").is_empty() {
