@@ -59,6 +59,10 @@ def is_here(session, other):
     return row.get("id") == other.id and row["status"] == "active"
 
 
+def waiting_calls(session):
+    return session.call("status")["waiting"]
+
+
 def a_cable_that_is_pulled(seconds, net):
     hub = net.hub()
     near, far, third = sessions_on(hub, net.guest("lap", hub), net.guest("rack", hub))
@@ -66,7 +70,9 @@ def a_cable_that_is_pulled(seconds, net):
     far.end(lock(far, far.where / file))
     beside = lap.session("claude-code", "beside")
     near.call("send", to="codex-api", message="before")
+    n_waiting = waiting_calls(near)
     waiting = beside.begin("inbox", waitSeconds=90)
+    until("the hub has the call that waits", lambda: waiting_calls(near) > n_waiting)
     lap.pull()
     pulled = time.monotonic()
     near.call("send", to=beside.id, message="into the void")

@@ -32,8 +32,8 @@ const STOPPED_PAUSE: Duration = Duration::from_secs(3);
 /// How many attempts to connect may fail before the waiting calls fail. The pauses between the attempts add up to a
 /// third of a second.
 const MISSES_MAX: u32 = 5;
-/// If an attempt takes longer than this, the cause is a broken network rather than a broker that is shutting down, so
-/// calls fail at once.
+/// If an attempt to reach another machine takes longer than this, the cause is a broken network rather than a broker
+/// that is shutting down, so calls fail at once.
 const MISS_MAX: Duration = Duration::from_millis(500);
 /// How long a hub that has ceased to lead may take to refuse the calls that it has received.
 const REFUSES_WITHIN: Duration = Duration::from_millis(200);
@@ -50,6 +50,8 @@ pub struct ReaderThread {
     is_dormant: bool,
     /// How many attempts in a row have found no broker that is alive.
     n_misses: u32,
+    /// Whether the last attempt reached a broker on this machine, which may since have ended.
+    has_reached_own: bool,
     /// When the hub ceased to lead. The connection stays open only until the hub has refused all calls.
     deposed_at: Option<Instant>,
 }
@@ -63,6 +65,7 @@ impl ReaderThread {
             pause: Duration::ZERO,
             is_dormant: false,
             n_misses: 0,
+            has_reached_own: false,
             deposed_at: None,
         }
     }
@@ -79,9 +82,7 @@ impl ReaderThread {
                     self.on_connection_lost(&broker_name);
                 }
                 // The broker was ending when this thread connected, so the next broker can be expected soon.
-                Err(error)
-                    if is_connection_lost(&error) && self.n_misses < MISSES_MAX && began.elapsed() < MISS_MAX =>
-                {
+                Err(error) if self.expects_next_broker(&error, began.elapsed()) => {
                     self.n_misses += 1;
                     std::thread::sleep(Duration::from_millis(5 << self.n_misses));
                 }
@@ -114,8 +115,15 @@ impl ReaderThread {
         }
     }
 
+    /// Whether to connect again at once after an attempt that failed with this error and took this long. If a broker on
+    /// this machine has ended, the next one can be expected soon, however long the old one had been silent before.
+    fn expects_next_broker(&self, error: &Error, took: Duration) -> bool {
+        is_connection_lost(error) && self.n_misses < MISSES_MAX && (self.has_reached_own || took < MISS_MAX)
+    }
+
     /// Connects to the broker, starts a broker if necessary, and attaches.
     fn connect(&mut self) -> Result<Client, Error> {
+        self.has_reached_own = false;
         let data_dir = DataDir::find()?;
         Settings::load(&data_dir)?;
         let is_wanted = !self.shared.lock().queue.is_empty();
@@ -127,6 +135,7 @@ impl ReaderThread {
         if let Some(child) = client.carrier.take() {
             process::reap_at_end(child);
         }
+        self.has_reached_own = client.stuck_error().is_some();
         let attached = self.attach_all(&mut client);
         self.shared.lock().is_attaching = false;
         self.shared.announce_change();
@@ -390,6 +399,18 @@ mod tests {
         let out = StdoutWriter::keeping();
         ReplyTarget { id: json!(1), version: ProtocolVersion::V2025_11_25, batch: None }.reply(&out, Ok(value.clone()));
         assert_eq!(written(&json!({}), &json_text(&value)).into_bytes(), out.take_kept());
+    }
+
+    #[test]
+    fn a_broker_here_that_was_silent_and_ended_is_followed_by_the_next_one() {
+        let mut reader = ReaderThread::new(Arc::default(), Arc::new(StdoutWriter::keeping()));
+        let (ended, long) = (Error::new(ErrorKind::Gone, "the connection ended"), 4 * MISS_MAX);
+        assert!(!reader.expects_next_broker(&ended, long), "a network that is down");
+        reader.has_reached_own = true;
+        assert!(reader.expects_next_broker(&ended, long));
+        assert!(!reader.expects_next_broker(&Error::new(ErrorKind::TimedOut, "stuck"), long));
+        reader.n_misses = MISSES_MAX;
+        assert!(!reader.expects_next_broker(&ended, long), "not without end");
     }
 
     #[test]
