@@ -136,6 +136,20 @@ impl std::str::FromStr for LogId {
     }
 }
 
+/// The number of a period in which one hub leads. A later leader has a higher number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Term(pub u64);
+
+/// What tells an entry of the log from any other entry that may have been stored at the same position, for example
+/// before etcd was restored from a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EntryStamp {
+    /// The term of the leader that stored the entry.
+    pub term: Term,
+    /// The time of the entry, from the clock of the mesh, in ms. It never decreases from one entry to the next.
+    pub now: i64,
+}
+
 /// The name of a channel, with its `#`, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelName(String);

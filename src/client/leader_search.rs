@@ -174,7 +174,9 @@ impl<'a> LeaderSearch<'a> {
             return Error::new(ErrorKind::Standby, text);
         }
         if has(ErrorKind::Standby) {
-            let text = format!("no hub leads at the moment: {causes}; try again in a moment");
+            let has_trouble = self.candidates.iter().any(|(_, progress)| progress.trouble().is_some());
+            let or_else = if has_trouble { ", or run slm-mesh doctor on that hub" } else { "" };
+            let text = format!("no hub leads at the moment: {causes}; try again in a moment{or_else}");
             return Error::new(ErrorKind::Standby, text);
         }
         let are_all_refused = self.candidates.iter().all(|(_, progress)| progress.kind() == Some(ErrorKind::Refused));
@@ -207,6 +209,14 @@ impl Progress {
         }
     }
 
+    /// Why the hub can't lead; `None` if the hub is not a standby or does not say.
+    fn trouble(&self) -> Option<&str> {
+        match self {
+            Progress::StandsBy(error) => error.data.as_ref()?["trouble"].as_str(),
+            Progress::Waiting | Progress::Asked | Progress::Failed(..) => None,
+        }
+    }
+
     /// What failed at a hub, and why: the first clause of the error. The advice in the other clauses is left out,
     /// because advice for a single hub does not fit several hubs.
     fn cause(&self, hub: &Candidate) -> String {
@@ -214,7 +224,7 @@ impl Progress {
             Progress::Failed(_, error) => error.text.split("; ").next().unwrap_or_default().to_owned(),
             Progress::StandsBy(error) => match leader_hint(error) {
                 Some(leader) => format!("{hub} is a standby, and says that {leader} leads"),
-                None => match error.data.as_ref().and_then(|data| data["trouble"].as_str()) {
+                None => match self.trouble() {
                     Some(trouble) => {
                         format!("{hub} is a standby: {}", trouble.split("; ").next().unwrap_or_default())
                     }

@@ -1,13 +1,12 @@
 //! Encodes one entry of the log as bytes. An entry contains the version of the tables, the id of its log, the term of
-//! its leader, the mesh's time, and the changes of one turn.
+//! its leader, the mesh's time, the stamp of the entry before it, and the changes of one turn.
 
-use super::Term;
-use crate::base::ids::LogId;
+use crate::base::ids::{EntryStamp, LogId, Term};
 
 /// The first byte of an entry.
 const FORMAT: u8 = 1;
-/// How many bytes precede the changes: format, schema, log, term and time.
-const HEADER_LEN: usize = 1 + 4 + 16 + 8 + 8;
+/// How many bytes precede the changes: format, schema, log, term and time, and the term and time of the entry before.
+const HEADER_LEN: usize = 1 + 4 + 16 + 2 * (8 + 8);
 
 /// The changes that the leader made in one turn of its broker's loop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +19,9 @@ pub struct LogEntry {
     pub term: Term,
     /// The mesh's clock in this turn, in ms. The clock of the next leader continues from here.
     pub now: i64,
+    /// The stamp of the entry before this one; all zeros in the first entry. A hub applies this entry only to a database
+    /// whose last entry has this stamp.
+    pub previous: EntryStamp,
     /// The changes, as the store recorded them.
     pub changes: Vec<u8>,
 }
@@ -49,6 +51,11 @@ impl std::fmt::Display for EntryError {
 }
 
 impl LogEntry {
+    /// What tells this entry from any other at its position.
+    pub fn stamp(&self) -> EntryStamp {
+        EntryStamp { term: self.term, now: self.now }
+    }
+
     /// The entry as bytes, which etcd stores.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_LEN + self.changes.len());
@@ -57,6 +64,8 @@ impl LogEntry {
         bytes.extend(self.log.0.to_be_bytes());
         bytes.extend(self.term.0.to_be_bytes());
         bytes.extend(self.now.to_be_bytes());
+        bytes.extend(self.previous.term.0.to_be_bytes());
+        bytes.extend(self.previous.now.to_be_bytes());
         bytes.extend(&self.changes);
         bytes
     }
@@ -73,7 +82,9 @@ impl LogEntry {
         let (schema, rest) = rest.split_first_chunk().ok_or(EntryError::Foreign)?;
         let (log, rest) = rest.split_first_chunk().ok_or(EntryError::Foreign)?;
         let (term, rest) = rest.split_first_chunk().ok_or(EntryError::Foreign)?;
-        let (now, changes) = rest.split_first_chunk().ok_or(EntryError::Foreign)?;
+        let (now, rest) = rest.split_first_chunk().ok_or(EntryError::Foreign)?;
+        let (previous_term, rest) = rest.split_first_chunk().ok_or(EntryError::Foreign)?;
+        let (previous_now, changes) = rest.split_first_chunk().ok_or(EntryError::Foreign)?;
         if *format != FORMAT {
             return Err(EntryError::Foreign);
         }
@@ -82,6 +93,10 @@ impl LogEntry {
             schema: u32::from_be_bytes(*schema),
             term: Term(u64::from_be_bytes(*term)),
             now: i64::from_be_bytes(*now),
+            previous: EntryStamp {
+                term: Term(u64::from_be_bytes(*previous_term)),
+                now: i64::from_be_bytes(*previous_now),
+            },
             changes: changes.to_vec(),
         })
     }
@@ -95,7 +110,8 @@ mod tests {
     fn an_entry_comes_back_as_it_was_and_others_are_refused() {
         for (now, changes) in [(1_795_000_000_000, vec![1, 2, 3]), (-1, vec![]), (i64::MAX, vec![0; 300])] {
             let (log, term) = (LogId(u128::MAX - 3), Term(u64::MAX - 7));
-            let entry = LogEntry { log, schema: 10, term, now, changes };
+            let previous = EntryStamp { term: Term(term.0 - 1), now: now - 1 };
+            let entry = LogEntry { log, schema: 10, term, now, previous, changes };
             assert_eq!(LogEntry::from_bytes(&entry.to_bytes()), Ok(entry));
         }
         let of_no_format = [b'\0'; HEADER_LEN];

@@ -12,11 +12,8 @@ pub mod etcd;
 
 pub use entry::{EntryError, LogEntry};
 
+use crate::base::ids::Term;
 use std::time::Duration;
-
-/// The number of a period in which one hub leads. A later leader has a higher number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Term(pub u64);
 
 /// The position of an entry in the log. The first entry has position 1, and there are no gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

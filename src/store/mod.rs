@@ -382,7 +382,7 @@ impl Store {
             let sql = format!("SELECT {column} FROM {table} ORDER BY seq DESC LIMIT 1");
             self.db.query_row(&sql, [], |row| row.get::<_, i64>(0)).optional()
         };
-        let logged = self.log_position()?.map(|position| position.now);
+        let logged = self.log_position()?.map(|position| position.stamp.now);
         Ok(newest("message", "created")?.max(newest("event", "at")?).max(logged).unwrap_or(0))
     }
 

@@ -7,7 +7,7 @@
 
 use super::changeset::{Changeset, Recorder, damaged};
 use super::{CallState, Store, StoreError, StoreResult, counters};
-use crate::base::ids::LogId;
+use crate::base::ids::{EntryStamp, LogId, Term};
 use rusqlite::ToSql;
 
 /// A recorded statement begins with one of these words. A statement that begins differently comes from another program.
@@ -25,8 +25,8 @@ pub struct LogPosition {
     pub log: LogId,
     /// The index of the last entry that the database contains.
     pub index: u64,
-    /// The time that this entry contains, from the clock of the mesh, in ms.
-    pub now: i64,
+    /// The stamp of that entry.
+    pub stamp: EntryStamp,
 }
 
 impl Store {
@@ -77,7 +77,9 @@ impl Store {
         let read = |text: &str| {
             let mut words = text.split(' ');
             let (index, now) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-            Some(LogPosition { log: words.next()?.parse().ok()?, index, now })
+            let log = words.next()?.parse().ok()?;
+            let term = Term(words.next()?.parse().ok()?);
+            Some(LogPosition { log, index, stamp: EntryStamp { term, now } })
         };
         Ok(text.as_deref().and_then(read))
     }
@@ -136,7 +138,8 @@ impl Store {
             return Ok(None);
         }
         self.begin_call();
-        self.set_meta(POSITION, &format!("{} {} {}", position.index, position.now, position.log))?;
+        let LogPosition { log, index, stamp: EntryStamp { term, now } } = position;
+        self.set_meta(POSITION, &format!("{index} {now} {log} {}", term.0))?;
         self.end_call()?;
         self.write_counters()?;
         self.is_sealed = true;
@@ -204,7 +207,7 @@ mod tests {
     use super::*;
     use crate::base::stored_enums::{EventKind, LockOwner, MessageState, PeerKind, WakeupOutcome};
 
-    const AT: LogPosition = LogPosition { log: LogId(9), index: 7, now: 40 };
+    const AT: LogPosition = LogPosition { log: LogId(9), index: 7, stamp: EntryStamp { term: Term(3), now: 40 } };
 
     /// Every row of every table, each with the name of its table.
     fn rows(store: &Store) -> Vec<String> {

@@ -103,3 +103,47 @@ fn a_hub_that_rejoins_waits_for_the_hub_with_the_data_and_a_log_begins_once() {
     assert_eq!(second.ok(&["state", "get", "k"]).trim(), "v");
     second.ok(&["stop"]);
 }
+
+#[test]
+fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let (first, second) = start_both(cluster.hub("slm"), cluster.hub("slm"));
+    until("the other hub has it all", || hub_status(&second)["position"] == hub_status(&first)["position"]);
+    second.ok(&["stop"]);
+    let backup = hub_status(&first)["position"].as_u64().unwrap();
+    first.ok(&["state", "set", "lost", "yes"]);
+    first.ok(&["stop"]);
+    // What etcd has after it was restored from a backup that was made before the last entries.
+    cluster.control(&["del", &format!("slm/log/{:016x}", backup + 1), "slm/log0"]).unwrap();
+    start(&second);
+    for n in 0..5 {
+        second.ok(&["state", "set", "n", &n.to_string()]);
+    }
+    start(&first);
+    await_trouble(&first, "is not the one that this hub's database contains");
+    second.ok(&["stop"]);
+    until("no hub leads", || hub_status(&first)["leader"].is_null());
+    let said = refusal(&first, &["state", "get", "lost"]);
+    assert!(said.contains("is not the one") && said.contains("run slm-mesh doctor on that hub"), "{said}");
+    let found = String::from_utf8(first.run(&["doctor"]).stdout).unwrap();
+    assert!(found.contains("start --rejoin"), "{found}");
+    start(&second);
+    first.ok(&["start", "--detach", "--rejoin"]);
+    await_level(&first);
+
+    // An etcd that was emptied while both hubs run.
+    cluster.control(&["del", "--prefix", "slm/"]).unwrap();
+    for hub in [&first, &second] {
+        // The hub that led hangs up on everybody when it ceases to lead, so nobody asks it.
+        until("the hub says why it can't lead", || hub.log().contains("etcd has no log under this name"));
+    }
+    second.ok(&["start", "--detach", "--new-log"]);
+    first.ok(&["start", "--detach", "--rejoin"]);
+    await_level(&first);
+    second.ok(&["stop"]);
+    assert_eq!(first.ok(&["state", "get", "n"]).trim(), "4");
+    first.ok(&["stop"]);
+}

@@ -10,9 +10,9 @@ mod support;
 mod tls;
 
 use cluster::{Cluster, LEASE, is_installed};
-use slm_mesh::base::ids::LogId;
+use slm_mesh::base::ids::{EntryStamp, LogId, Term};
 use slm_mesh::replication::etcd::EtcdLog;
-use slm_mesh::replication::{Append, Election, LogEntry, LogError, Position, ReplicatedLog, Term};
+use slm_mesh::replication::{Append, Election, LogEntry, LogError, Position, ReplicatedLog};
 use slm_mesh::store::{Changeset, LogPosition, Message, MessageFilter, Store};
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,8 @@ fn take_over(log: &mut EtcdLog, address: &str) -> Term {
 }
 
 fn entry(term: Term, text: &str) -> LogEntry {
-    LogEntry { log: LOG, schema: Store::schema(), term, now: 7, changes: text.as_bytes().to_vec() }
+    let (log, schema, previous) = (LOG, Store::schema(), EntryStamp::default());
+    LogEntry { log, schema, term, now: 7, previous, changes: text.as_bytes().to_vec() }
 }
 
 fn texts(log: &mut EtcdLog, from: u64) -> Vec<String> {
@@ -165,8 +166,9 @@ fn send(store: &mut Store, log: &mut EtcdLog, term: Term, at: Position, text: &s
     let body = text.into();
     let mut m = Message { sender: "ada".into(), recipient: "bob".into(), body, created: 5, ..Message::default() };
     store.add_message(&mut m).unwrap();
-    let changes = store.seal(LogPosition { log: LOG, index: at.0, now: 5 }).unwrap().unwrap().as_bytes().to_vec();
-    let outcome = log.append(at, &LogEntry { log: LOG, schema: Store::schema(), term, now: 5, changes });
+    let stamp = EntryStamp { term, now: 5 };
+    let changes = store.seal(LogPosition { log: LOG, index: at.0, stamp }).unwrap().unwrap().as_bytes().to_vec();
+    let outcome = log.append(at, &LogEntry { now: 5, changes, ..entry(term, "") });
     if outcome == Append::Stored {
         store.commit().unwrap();
     } else {

@@ -260,7 +260,8 @@ fn a_hub_with_older_tables_neither_follows_nor_leads() {
     let mut newer = cluster.log("slm", None);
     let Ok(Election::Won(term)) = newer.lead("newer:7900") else { panic!() };
     let (last, entry) = newer.last().unwrap().unwrap();
-    let entry = LogEntry { schema: Store::schema() + 1, term, changes: b"of the future".to_vec(), ..entry };
+    let (schema, previous) = (Store::schema() + 1, entry.stamp());
+    let entry = LogEntry { schema, term, previous, changes: b"of the future".to_vec(), ..entry };
     assert_eq!(newer.append(last.next(), &entry), Append::Stored);
     start(&hub);
     let is_refused = || {

@@ -1,6 +1,7 @@
 //! A log engine in memory, in place of etcd, with the faults that a real one has.
 
-use slm_mesh::replication::{Append, Election, LogEntry, LogError, Position, ReplicatedLog, Term};
+use slm_mesh::base::ids::Term;
+use slm_mesh::replication::{Append, Election, LogEntry, LogError, Position, ReplicatedLog};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -38,6 +39,16 @@ impl Engine {
 
     pub fn set_fault(&self, fault: Fault) {
         self.0.borrow_mut().fault = Some(fault);
+    }
+
+    /// The position of the last entry.
+    pub fn end(&self) -> u64 {
+        self.0.borrow().entries.last_key_value().map_or(0, |(at, _)| *at)
+    }
+
+    /// Goes back to a backup that was made when this was the position of the last entry.
+    pub fn restore(&self, end: u64) {
+        self.0.borrow_mut().entries.retain(|at, _| *at <= end);
     }
 
     /// Ends the lease of the hub that leads, and lets the engine work without faults again.

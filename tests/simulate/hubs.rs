@@ -6,7 +6,7 @@ use crate::world::Dice;
 use rusqlite::Connection;
 use serde_json::json;
 use slm_mesh::base::ids::LogId;
-use slm_mesh::broker::leadership::{Leader, Standby, TakeOver, TurnEnd};
+use slm_mesh::broker::leadership::{DatabaseLogMatch, Leader, Standby, TakeOver, TurnEnd};
 use slm_mesh::core::{self, Call, Effect, Mesh, MeshSettings};
 use slm_mesh::store::Store;
 
@@ -184,4 +184,44 @@ fn an_engine_without_room_costs_the_turn_and_not_the_leadership() {
     drop(leader.step_down());
     let (mesh, _leader) = leading(&engine, "file:/simulate-full-2?vfs=memdb");
     assert_eq!(mesh.store().entry("default", "k").unwrap().unwrap().value.as_deref(), Some("3"));
+}
+
+#[test]
+fn an_engine_that_lost_entries_divides_no_mesh() {
+    let files = ["first", "second"].map(|hub| format!("file:/simulate-restored-{hub}?vfs=memdb"));
+    let _keepers = files.each_ref().map(|file| Store::open(file.as_ref(), false).unwrap());
+    let engine = Engine::default();
+    let stand_by = |file: &String| (Standby::new(engine.log()), Store::open(file.as_ref(), false).unwrap());
+    let turns = |file: &str, values: &[&str]| {
+        let (mut mesh, mut leader) = leading(&engine, file);
+        mesh.on_connected(7);
+        for value in values {
+            assert_eq!(set_entry(&mut mesh, &mut leader, value).0, TurnEnd::Committed);
+        }
+        drop(mesh.into_store());
+        drop(leader.step_down());
+    };
+    turns(&files[0], &["a", "b", "c"]);
+    let (mut second, mut store) = stand_by(&files[1]);
+    let end = engine.end();
+    engine.restore(end - 2);
+    while second.follow(&mut store).unwrap().is_some() {}
+    drop(store);
+    // The first hub is ahead of the log now. It must not lead, whether other hubs add nothing, one entry, just as many as
+    // were lost, or more.
+    for value in ["", "x", "y", "z"] {
+        let (mut standby, mut store) = stand_by(&files[0]);
+        let is_refused = !matches!(standby.match_database(&store).unwrap(), DatabaseLogMatch::SameLog);
+        assert!(is_refused || standby.follow(&mut store).is_err(), "after {value:?} it follows another past");
+        let Err((_, error)) = standby.take_over(&mut store, "first", || LogId(8)) else { panic!("it leads") };
+        assert!(error.to_string().contains("start --rejoin"), "{error}");
+        assert_eq!(store.entry("default", "k").unwrap().unwrap().value.as_deref(), Some("c"), "nothing was changed");
+        turns(&files[1], &[value]);
+    }
+    engine.restore(0);
+    for file in &files {
+        let (standby, mut store) = stand_by(file);
+        let Err((_, error)) = standby.take_over(&mut store, "it", || LogId(8)) else { panic!("it begins a new log") };
+        assert!(error.to_string().contains("start --new-log"), "{error}");
+    }
 }

@@ -1,8 +1,10 @@
 //! Decides whether a hub's database belongs to the log that the hub finds in etcd, so that two meshes never mix.
 
-use crate::base::ids::LogId;
-use crate::replication::Position;
 use crate::store::LogPosition;
+
+/// What to do if the log lacks entries that a database contains.
+const REJOIN: &str = "if etcd was restored from a backup, run slm-mesh start --rejoin on this hub, which sets its \
+                      database aside and joins the mesh in etcd";
 
 /// Whether and how a hub's database belongs to the log that the hub finds in etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,9 +20,9 @@ pub enum DatabaseLogMatch {
 }
 
 impl DatabaseLogMatch {
-    /// Compares the end of the log in etcd with `own`, the database's position in the log to which it belongs.
+    /// Compares `end`, the position of the last entry in etcd, with `own`, the database's position in the log to which it belongs.
     /// `is_expendable` says whether a copy of another database may replace this one without a loss.
-    pub fn of(end: Option<(LogId, Position)>, own: Option<LogPosition>, is_expendable: bool) -> DatabaseLogMatch {
+    pub fn of(end: Option<LogPosition>, own: Option<LogPosition>, is_expendable: bool) -> DatabaseLogMatch {
         match (end, own) {
             (None, None) => DatabaseLogMatch::NoLog,
             (None, Some(own)) => DatabaseLogMatch::Refused(format!(
@@ -36,40 +38,50 @@ impl DatabaseLogMatch {
                  and joins the mesh in etcd, or give this mesh another name in SLM_MESH_STORE"
                     .into(),
             ),
-            (Some((log, _)), Some(own)) if log != own.log => DatabaseLogMatch::Refused(
+            (Some(end), Some(own)) if end.log != own.log => DatabaseLogMatch::Refused(
                 "this hub's database belongs to a different log than the one in etcd; give this mesh another name in \
                  SLM_MESH_STORE, or run slm-mesh start --rejoin, which sets this database aside and joins the mesh \
                  in etcd"
                     .into(),
             ),
-            (Some((_, end)), Some(own)) if own.index > end.0 => DatabaseLogMatch::Refused(format!(
-                "this hub's database is at entry {}, but the log in etcd ends at entry {}; if etcd was restored from a \
-                 backup, run slm-mesh start --rejoin on this hub",
-                own.index, end.0
+            (Some(end), Some(own)) if own.index > end.index => DatabaseLogMatch::Refused(format!(
+                "this hub's database is at entry {}, but the log in etcd ends at entry {}; {REJOIN}",
+                own.index, end.index
             )),
+            (Some(end), Some(own)) if own.index == end.index && own.stamp != end.stamp => {
+                DatabaseLogMatch::Refused(diverged(own.index))
+            }
             (Some(_), Some(_)) => DatabaseLogMatch::SameLog,
         }
     }
 }
 
+/// Says that the log has another entry at this position than the one that this hub's database contains.
+pub(super) fn diverged(index: u64) -> String {
+    format!("entry {index} of the log in etcd is not the one that this hub's database contains; {REJOIN}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::ids::{EntryStamp, LogId, Term};
 
     fn at(log: u128, index: u64) -> Option<LogPosition> {
-        Some(LogPosition { log: LogId(log), index, now: 0 })
+        Some(LogPosition { log: LogId(log), index, stamp: EntryStamp { term: Term(index), now: 0 } })
     }
 
     #[test]
     fn a_database_follows_only_its_own_log() {
-        let end = |log, index| Some((LogId(log), Position(index)));
         for is_expendable in [true, false] {
             assert_eq!(DatabaseLogMatch::of(None, None, is_expendable), DatabaseLogMatch::NoLog);
-            assert_eq!(DatabaseLogMatch::of(end(1, 9), at(1, 9), is_expendable), DatabaseLogMatch::SameLog);
-            assert_eq!(DatabaseLogMatch::of(end(1, 9), at(1, 2), is_expendable), DatabaseLogMatch::SameLog);
+            assert_eq!(DatabaseLogMatch::of(at(1, 9), at(1, 9), is_expendable), DatabaseLogMatch::SameLog);
+            assert_eq!(DatabaseLogMatch::of(at(1, 9), at(1, 2), is_expendable), DatabaseLogMatch::SameLog);
         }
-        assert_eq!(DatabaseLogMatch::of(end(1, 9), None, true), DatabaseLogMatch::NeedsSnapshot);
-        for (found, own) in [(end(1, 9), None), (end(1, 9), at(2, 3)), (end(1, 9), at(1, 10)), (None, at(1, 3))] {
+        assert_eq!(DatabaseLogMatch::of(at(1, 9), None, true), DatabaseLogMatch::NeedsSnapshot);
+        let restored = at(1, 9).map(|end| LogPosition { stamp: EntryStamp { now: 1, ..end.stamp }, ..end });
+        let refused =
+            [(at(1, 9), None), (at(1, 9), at(2, 3)), (at(1, 9), at(1, 10)), (None, at(1, 3)), (at(1, 9), restored)];
+        for (found, own) in refused {
             let DatabaseLogMatch::Refused(why) = DatabaseLogMatch::of(found, own, false) else {
                 panic!("{found:?} {own:?}")
             };

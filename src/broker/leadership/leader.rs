@@ -3,9 +3,9 @@
 
 use super::Standby;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::LogId;
+use crate::base::ids::{EntryStamp, LogId, Term};
 use crate::core::Mesh;
-use crate::replication::{Append, LogEntry, Position, ReplicatedLog, Term};
+use crate::replication::{Append, LogEntry, Position, ReplicatedLog};
 use crate::store::{LogPosition, Store};
 
 /// How a leader's turn ended.
@@ -28,12 +28,15 @@ pub struct Leader<L> {
     pub(super) term: Term,
     /// The position that the next entry will have.
     pub(super) next: Position,
+    /// The stamp of the last entry.
+    pub(super) last: EntryStamp,
 }
 
 impl<L: ReplicatedLog> Leader<L> {
     /// Ends a turn: stores its changes in the log, and then commits the database.
     pub fn commit_turn(&mut self, mesh: &mut Mesh, now: i64) -> TurnEnd {
-        match mesh.seal(LogPosition { log: self.id, index: self.next.0, now }) {
+        let stamp = EntryStamp { term: self.term, now };
+        match mesh.seal(LogPosition { log: self.id, index: self.next.0, stamp }) {
             Err(error) => {
                 mesh.take_back(&error);
                 return TurnEnd::TakenBack;
@@ -42,10 +45,11 @@ impl<L: ReplicatedLog> Leader<L> {
             Ok(None) if !self.log.still_leads() => return TurnEnd::Deposed("the lease has ended".into()),
             Ok(None) => {}
             Ok(Some(changes)) => {
-                let (log, schema) = (self.id, Store::schema());
-                let entry = LogEntry { log, schema, term: self.term, now, changes: changes.into_bytes() };
+                let (log, schema, previous) = (self.id, Store::schema(), self.last);
+                let changes = changes.into_bytes();
+                let entry = LogEntry { log, schema, term: self.term, now, previous, changes };
                 match self.log.append(self.next, &entry) {
-                    Append::Stored => self.next = self.next.next(),
+                    Append::Stored => (self.next, self.last) = (self.next.next(), stamp),
                     Append::Refused(why) => {
                         mesh.take_back(&Error::new(ErrorKind::Storage, why));
                         return TurnEnd::TakenBack;

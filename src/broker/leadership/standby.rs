@@ -1,9 +1,10 @@
 //! A hub on standby. It applies the entries that the leader stores, and can take over.
 
+use super::database_log_match::diverged;
 use super::{DatabaseLogMatch, Leader};
 use crate::base::ids::LogId;
 use crate::replication::{Election, LogEntry, LogError, Position, ReplicatedLog};
-use crate::store::{Changeset, Store, StoreError};
+use crate::store::{Changeset, LogPosition, Store, StoreError};
 
 /// The `meta` table stores the address of the hub that began the log under this key.
 const FOUNDER: &str = "log_founder";
@@ -69,7 +70,7 @@ impl<L: ReplicatedLog> Standby<L> {
     /// # Errors
     /// When the log does not answer, its last entry can't be read, or this hub's disk fails.
     pub fn match_database(&mut self, store: &Store) -> Result<DatabaseLogMatch, StandbyError> {
-        let end = self.log.last()?.map(|(at, entry)| (entry.log, at));
+        let end = self.end()?;
         Ok(match DatabaseLogMatch::of(end, store.log_position()?, store.is_expendable()?) {
             DatabaseLogMatch::NoLog if store.joins_log()? => DatabaseLogMatch::Refused(NOTHING_TO_JOIN.into()),
             found => found,
@@ -82,11 +83,20 @@ impl<L: ReplicatedLog> Standby<L> {
     /// # Errors
     /// When the log does not answer, an entry can't be read or belongs to another mesh, or this hub's disk fails.
     pub fn follow(&mut self, store: &mut Store) -> Result<Option<(Position, i64)>, StandbyError> {
-        let entries = self.log.follow(next_position(store)?)?;
+        let own = store.log_position()?;
+        let entries = self.log.follow(Position(own.map_or(0, |own| own.index)).next())?;
         let Some((at, now)) = entries.last().map(|(at, entry)| (*at, entry.now)) else { return Ok(None) };
-        let log = store.log_position()?.map_or(entries[0].1.log, |position| position.log);
-        let changes = entries.into_iter().map(|(_, entry)| checked_changes(entry, log));
-        let changes = changes.collect::<Result<Vec<_>, LogError>>()?;
+        let log = own.map_or(entries[0].1.log, |own| own.log);
+        let mut last = own.map(|own| own.stamp).unwrap_or_default();
+        let mut changes = Vec::with_capacity(entries.len());
+        for (at, entry) in entries {
+            let (previous, stamp) = (entry.previous, entry.stamp());
+            changes.push(checked_changes(entry, log)?);
+            if previous != last {
+                return Err(LogError::Refused(diverged(at.0 - 1)).into());
+            }
+            last = stamp;
+        }
         store.apply(&changes)?;
         Ok(Some((at, now)))
     }
@@ -107,10 +117,12 @@ impl<L: ReplicatedLog> Standby<L> {
             Ok(Election::Lost(leader)) => return Ok(TakeOver::StandsBy(self, leader)),
             Err(error) => return Err((self, error.into())),
         };
-        match self.follow_to_end(store).and_then(|position| Ok((position, begin(store, position, address)?))) {
-            Ok((position, ())) => {
-                let (id, next) = position.map_or_else(|| (new_log(), Position(1)), |(id, last)| (id, last.next()));
-                Ok(TakeOver::Leads(Leader { log: self.log, id, term, next }))
+        match self.follow_to_end(store).and_then(|own| Ok((own, begin(store, own.is_none(), address)?))) {
+            Ok((own, ())) => {
+                let id = own.map_or_else(new_log, |own| own.log);
+                let next = Position(own.map_or(0, |own| own.index)).next();
+                let last = own.map(|own| own.stamp).unwrap_or_default();
+                Ok(TakeOver::Leads(Leader { log: self.log, id, term, next, last }))
             }
             Err(error) => {
                 self.log.step_down();
@@ -119,17 +131,30 @@ impl<L: ReplicatedLog> Standby<L> {
         }
     }
 
-    fn follow_to_end(&mut self, store: &mut Store) -> Result<Option<(LogId, Position)>, StandbyError> {
+    /// Applies the rest of the log, and checks that the database is then exactly at the end of the log: an etcd that
+    /// was emptied or restored from a backup has fewer entries than the database.
+    fn follow_to_end(&mut self, store: &mut Store) -> Result<Option<LogPosition>, StandbyError> {
         while self.follow(store)?.is_some() {}
-        Ok(store.log_position()?.map(|position| (position.log, Position(position.index))))
+        let (end, own) = (self.end()?, store.log_position()?);
+        match DatabaseLogMatch::of(end, own, false) {
+            DatabaseLogMatch::Refused(why) => Err(LogError::Refused(why).into()),
+            DatabaseLogMatch::NoLog | DatabaseLogMatch::SameLog | DatabaseLogMatch::NeedsSnapshot => Ok(own),
+        }
+    }
+
+    /// The position of the last entry of the log; `None` while the log is empty.
+    fn end(&mut self) -> Result<Option<LogPosition>, LogError> {
+        let position =
+            |(at, entry): (Position, LogEntry)| LogPosition { log: entry.log, index: at.0, stamp: entry.stamp() };
+        Ok(self.log.last()?.map(position))
     }
 }
 
-/// Makes the store record its changes. In a new log, this also records a first change, so that the log gets an
+/// Makes the store record its changes. If the log is new, this also records a first change, so that the log gets an
 /// entry at once. Until there is an entry, another hub could begin a log of its own.
-fn begin(store: &mut Store, position: Option<(LogId, Position)>, address: &str) -> Result<(), StandbyError> {
+fn begin(store: &mut Store, is_new: bool, address: &str) -> Result<(), StandbyError> {
     store.start_recording();
-    if position.is_none() {
+    if is_new {
         store.begin_call();
         store.set_meta(FOUNDER, address)?;
         store.end_call()?;
@@ -151,9 +176,4 @@ fn checked_changes(entry: LogEntry, log: LogId) -> Result<Changeset, LogError> {
         return Err(LogError::Refused(text));
     }
     Ok(Changeset::from_bytes(entry.changes))
-}
-
-fn next_position(store: &Store) -> Result<Position, StoreError> {
-    let last = store.log_position()?.map_or(0, |position| position.index);
-    Ok(Position(last).next())
 }

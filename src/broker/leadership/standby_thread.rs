@@ -144,7 +144,8 @@ struct Follower {
     database: HubDatabase,
     report: Arc<Mutex<StandbyReport>>,
     stopping: Arc<AtomicBool>,
-    /// Whether the database is known to belong to the log.
+    /// Whether the database is known to belong to the log. After each error, this is checked again, because etcd may
+    /// have been restored from a backup.
     follows_log: bool,
     /// Whether this hub has ever had the whole log. All entries that arrive after that are new, so their times show the
     /// clock of the mesh.
@@ -257,6 +258,7 @@ impl Follower {
     }
 
     fn note_error(&mut self, error: &StandbyError) {
+        self.follows_log = false;
         let text = error.to_string();
         let is_silent = matches!(error, StandbyError::Log(LogError::NoAnswer(_)));
         let is_new = self.update(|report| {
@@ -279,7 +281,7 @@ impl Follower {
 /// The clock, set forward if the log is ahead of it, because the mesh's time must never go back.
 fn not_before_log(clock: Clock, store: &Store) -> Clock {
     match store.log_position() {
-        Ok(Some(position)) if position.now > clock.now() => Clock::at(position.now),
+        Ok(Some(position)) if position.stamp.now > clock.now() => Clock::at(position.stamp.now),
         _ => clock,
     }
 }

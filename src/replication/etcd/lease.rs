@@ -1,6 +1,6 @@
 //! An etcd lease. A separate thread renews the lease, so that it does not expire during a long turn of the broker.
 
-use super::gateway::{ANSWER_TIMEOUT, Gateway, number};
+use super::gateway::{ANSWER_TIMEOUT, Gateway, encode, number};
 use crate::replication::LogError;
 use crate::sys::boot_ms;
 use serde_json::{Value, json};
@@ -31,8 +31,8 @@ pub(super) struct Lease {
 
 /// What the thread of a lease is asked to do.
 enum KeeperCall {
-    /// Renew the lease now.
-    Renew,
+    /// Renew the lease now, and find out whether this key still depends on it.
+    Check(String),
     /// Revoke the lease and end.
     Revoke,
     /// End, because the lease has been revoked.
@@ -90,11 +90,11 @@ impl Lease {
         Duration::from_millis((gone_at - boot_ms()).max(0) as u64)
     }
 
-    /// Returns a function that makes the thread renew the lease now, so that the thread finds out whether etcd still
-    /// knows the lease. The function returns false once the thread has ended.
-    pub(super) fn checker(&self) -> impl Fn() -> bool + Send + 'static {
+    /// Returns a function that makes the thread find out whether etcd still knows the lease and the key, which depends on
+    /// the lease. If not, the lease counts as ended. The function returns false once the thread has ended.
+    pub(super) fn checker(&self, key: String) -> impl Fn() -> bool + Send + 'static {
         let thread = self.thread.clone();
-        move || thread.send(KeeperCall::Renew).is_ok()
+        move || thread.send(KeeperCall::Check(key.clone())).is_ok()
     }
 
     /// Revokes the lease and waits for the answer. etcd then removes all keys that depend on it.
@@ -150,9 +150,11 @@ impl Keeper {
     /// Renews the lease repeatedly, until it no longer exists or is no longer needed.
     fn run(mut self, calls: &Receiver<KeeperCall>) {
         let mut pause = self.ttl / 3;
+        let mut unchecked = None;
         loop {
             match calls.recv_timeout(pause) {
-                Ok(KeeperCall::Renew) | Err(_) => {}
+                Ok(KeeperCall::Check(key)) => unchecked = Some(key),
+                Err(_) => {}
                 Ok(KeeperCall::Revoke) => return self.revoke(),
                 Ok(KeeperCall::End) => return,
             }
@@ -169,7 +171,23 @@ impl Keeper {
                 }
                 Err(_) => RETRY_AFTER,
             };
+            match unchecked.as_deref().map(|key| self.holds(key)) {
+                None => {}
+                Some(Ok(true)) => unchecked = None,
+                Some(Ok(false)) => {
+                    // Somebody has deleted the key, or etcd was restored from a backup.
+                    self.validity.set(None);
+                    return self.revoke();
+                }
+                Some(Err(_)) => pause = RETRY_AFTER,
+            }
         }
+    }
+
+    /// Whether the key exists and depends on the lease.
+    fn holds(&mut self, key: &str) -> Result<bool, LogError> {
+        let answer = self.gateway.ask("kv/range", &json!({ "key": encode(key), "keys_only": true }))?;
+        Ok(answer["kvs"][0]["lease"].as_str() == Some(&self.id))
     }
 
     /// Revokes the lease. A hub that gives up its lead often does so because it cannot reach etcd, so this tries again

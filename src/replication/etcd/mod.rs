@@ -17,7 +17,8 @@ pub use gateway::EtcdUser;
 pub use tls::EtcdTls;
 pub use upkeep::{EtcdUpkeep, HubPosition, MemberHealth, MemberState};
 
-use super::{Append, Election, LogEntry, LogError, Position, ReplicatedLog, Term};
+use super::{Append, Election, LogEntry, LogError, Position, ReplicatedLog};
+use crate::base::ids::Term;
 use crate::sys::boot_ms;
 use gateway::{Gateway, decode, encode, encode_bytes, end_of_prefix, number};
 use lease::Lease;
@@ -130,10 +131,12 @@ impl EtcdLog {
         if stored.as_str() == Some(entry) { Append::Stored } else { Append::Deposed }
     }
 
-    /// Checks the lease of the leader whenever the leader's key changes. etcd may remove the key too early: a member
-    /// that led etcd, hung, and then continues treats all leases as expired (etcd issues 12528 and 15247).
+    /// Checks the lease of the leader whenever the leader's key changes. The key may disappear before the lease ends: an
+    /// administrator deletes it, or a member that led etcd, hung, and then continues treats all leases as expired (etcd
+    /// issues 12528 and 15247).
     fn watch_lead(&self, lease: &Lease) {
-        let (mut gateway, key, check) = (self.gateway.clone(), self.key("leader"), lease.checker());
+        let (mut gateway, key) = (self.gateway.clone(), self.key("leader"));
+        let check = lease.checker(key.clone());
         let watch = move || {
             while check() {
                 gateway.watch(&key, &check);
