@@ -13,17 +13,17 @@ pub enum ErrorKind {
     Usage,
     /// A peer, a message or a lock does not exist.
     NotFound,
-    /// The name fits more than one thing.
+    /// A name matches several peers, or it is unclear which session makes the call.
     Ambiguous,
     /// The rules do not let this caller make this call.
     Refused,
-    /// A file is locked by somebody else.
+    /// A file is locked by another peer.
     Held,
     /// A compare-and-set did not find the version that the caller expected.
     Conflict,
     /// A sender sent too much in a short time.
     Limited,
-    /// A mailbox or the table of locks is full.
+    /// Something of limited size is full, such as a mailbox or the table of locks.
     Full,
     /// A wait ended because its time was up.
     TimedOut,
@@ -33,14 +33,14 @@ pub enum ErrorKind {
     Damaged,
     /// The broker can't be reached or is stopping.
     Gone,
-    /// This hub is on standby while another hub leads. The call did not run, so the caller may repeat it at the
+    /// This hub is on standby while another hub leads. The call did not run, so the caller may repeat the call at the
     /// other hub.
     Standby,
     /// A bug in slm-mesh; nothing was changed.
     Internal,
 }
 
-/// The codes of one kind of error.
+/// One row of the table: a kind of error, with its codes.
 #[derive(Debug, Clone, Copy)]
 pub struct Codes {
     /// The kind that has these codes.
@@ -49,7 +49,7 @@ pub struct Codes {
     pub word: &'static str,
     /// The JSON-RPC code: a standard code if one fits, otherwise one of our own codes, outside the reserved range.
     pub rpc: i64,
-    /// The HTTP status on routes that are not frozen.
+    /// The HTTP status, except where the old HTTP API prescribes another one.
     pub http: u16,
     /// The exit status of the command line.
     pub exit: u8,

@@ -28,10 +28,10 @@ pub fn fnv1a(bytes: impl AsRef<[u8]>) -> u64 {
     bytes.as_ref().iter().fold(0xcbf2_9ce4_8422_2325, mix)
 }
 
-/// A map whose keys are numbers that this program counts up itself, such as the ids of connections. Such keys need no
-/// hash that resists an attacker, so this map uses one that takes a few instructions.
+/// A map whose keys are consecutive numbers that this program assigns, such as the ids of connections. No attacker can
+/// choose such keys, so the map uses a hash that takes only a few instructions.
 pub type CountedMap<V> = HashMap<u64, V, BuildHasherDefault<CountedHasher>>;
-/// A set of numbers that this program counts up itself. See [`CountedMap`].
+/// A set of consecutive numbers that this program assigns. See [`CountedMap`].
 pub type CountedSet = HashSet<u64, BuildHasherDefault<CountedHasher>>;
 
 /// The hasher of a [`CountedMap`].
@@ -43,8 +43,8 @@ impl Hasher for CountedHasher {
         bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
     }
 
-    /// Multiplies by 2^64 divided by the golden ratio, so that consecutive numbers differ in their highest and in their
-    /// lowest bits, which are the ones that the map uses.
+    /// Multiplies by 2^64 divided by the golden ratio, so that the hashes of consecutive numbers differ in their
+    /// highest and in their lowest bits. The map uses only these bits.
     fn write_u64(&mut self, number: u64) {
         self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
@@ -191,8 +191,8 @@ impl std::fmt::Display for ChannelName {
 /// Converts the sequence numbers of messages and events to the ids that clients see, and back.
 ///
 /// The ids have the form of UUIDs version 4. The last 48 bits are the sequence number, so the database can find a row
-/// by its id without an index of ids. The other bits are random and different in each mesh, so no mesh mistakes an id
-/// of another mesh for its own.
+/// by its id without an index of ids. The other bits are random and different in each mesh, so no mesh mistakes another
+/// mesh's id for one of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PublicIds(u128);
 
@@ -232,8 +232,8 @@ impl PublicIds {
         (self.id(MESSAGE, seq) == id.to_ascii_lowercase()).then_some(seq)
     }
 
-    /// Formats an id digit by digit, because an id is part of almost every answer, and `format!` takes many times as many
-    /// instructions.
+    /// Formats an id digit by digit, because almost every answer contains an id, and `format!` would take many times as
+    /// many instructions.
     fn id(self, family: u8, seq: i64) -> String {
         let bits_of_own = |from: u32| (self.0 >> from) as u64;
         let high = bits_of_own(80) << 16 | 0x4000 | bits_of_own(68) & 0xfff;

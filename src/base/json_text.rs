@@ -1,4 +1,4 @@
-//! Formats JSON values as text. Their `Display` gives the same text, but takes twice as many instructions.
+//! Formats JSON values as text. The `Display` of [`Value`] gives the same text, but takes twice as many instructions.
 
 use serde_json::Value;
 use std::io;
@@ -12,7 +12,7 @@ pub fn json_text(value: &Value) -> String {
 /// The length of the text of a value, in bytes.
 pub fn json_length(value: &Value) -> usize {
     let mut length = ByteCounter(0);
-    // An error is impossible, as above.
+    // An error is impossible, for the same reasons as in `json_text`.
     let _ = serde_json::to_writer(&mut length, value);
     length.0
 }
@@ -32,7 +32,8 @@ impl io::Write for ByteCounter {
 }
 
 /// Appends JSON text as a JSON string. JSON text contains no control characters outside its strings, and none unescaped
-/// inside them. So only quotes and backslashes must be escaped, which takes a fifth of the time of a general string.
+/// inside them. So only quotes and backslashes must be escaped, which takes a fifth of the time that an arbitrary
+/// string takes.
 pub fn push_quoted_json(line: &mut String, json: &str) {
     line.reserve(json.len() + json.len() / 4 + 2);
     line.push('"');
@@ -48,7 +49,7 @@ pub fn push_quoted_json(line: &mut String, json: &str) {
     line.push('"');
 }
 
-/// The text of a JSON object, written field by field without a `Value`. That takes a fifth of the instructions.
+/// The text of a JSON object, written field by field. This takes a fifth of the instructions that a `Value` would take.
 #[derive(Debug, Default)]
 pub struct JsonObjectText(String);
 

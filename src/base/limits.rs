@@ -1,6 +1,6 @@
 //! All limits that users can run into, most of them with a reason.
 //!
-//! **Invariant:** no queue, text, list or wait in this program is unbounded.
+//! **Invariant:** every queue, text, list and wait in this program is bounded.
 
 /// Maximum size of a message's payload, in UTF-8 bytes. Existing HTTP clients rely on this size.
 pub const PAYLOAD_MAX: usize = 64 * 1024;
@@ -41,7 +41,7 @@ pub const PAGE_MAX: usize = 20 * 1024;
 /// Maximum size of the part of a message that one answer shows, in bytes after escaping. Longer messages are shown
 /// in parts.
 pub const PART_MAX: usize = 16 * 1024;
-/// Maximum number of unread messages in one mailbox. A full mailbox refuses further messages and never drops one
+/// Maximum number of unread messages in one mailbox. A full mailbox refuses further messages. It never drops a message
 /// silently.
 pub const MAILBOX_MAX: i64 = 10_000;
 /// Maximum number of known peers, online or offline. To make room, the mesh first forgets offline peers without
@@ -57,7 +57,8 @@ pub const WAIT_SECONDS_MAX: i64 = 3600;
 /// Maximum number of peers for which one connection may act. One Codex server runs many threads, each of which is a
 /// peer.
 pub const PEERS_PER_CONNECTION_MAX: usize = 64;
-/// Maximum number of keys that one session may have. An agent gives its session a new key after each /clear.
+/// Maximum number of older keys that are remembered for one session. An agent gives its session a new key after each
+/// /clear.
 pub const KEYS_PER_SESSION_MAX: usize = 8;
 /// Maximum number of events, messages and entries that one step of housekeeping removes. The limit keeps each turn of
 /// the broker's loop short.
@@ -66,7 +67,7 @@ pub const PRUNE_STEP: i64 = 500;
 pub const RATE_MAX: u32 = 100;
 /// The window in which the messages of a sender are counted.
 pub const RATE_WINDOW_MS: i64 = 10_000;
-/// How long the locks of a local session outlive its socket, so that a restart of the broker loses no lock.
+/// How long the locks of a local session outlive its connection, so that a restart of the broker loses no lock.
 pub const GRACE_MS: i64 = 5_000;
 /// How long the locks of a session on another machine outlive its connection, because a network may fail for a
 /// moment.
@@ -77,16 +78,16 @@ pub const COMMAND_LEASE_MS: i64 = 600_000;
 pub const LINKED_MAX: usize = 500;
 /// A linked mesh that has not answered for this long (three polls) counts as silent, and its peers as offline.
 pub const LINK_SILENT_MS: i64 = 90_000;
-/// How long the work that becomes due with time (expiry and housekeeping) pauses after the disk has refused a write.
-/// Without the pause, the loop would spin and the log would fill.
+/// How long expiry and housekeeping pause after the disk has refused a write. Without the pause, the loop would spin
+/// and the log would fill.
 pub const REST_MS: i64 = 1_000;
 /// A wakeup waits until no message has arrived for this long, so that several messages cause only one wakeup. A session
-/// that is working will have read them by then.
+/// that is working will have read the messages by then.
 pub const WAKE_COALESCE_MS: i64 = 1_000;
 /// If no hook of an agent's turn has run for this long, the turn counts as over, because the end of an interrupted turn
 /// is not reported.
 pub const TURN_QUIET_MS: i64 = 2 * 60_000;
-/// If a wakeup has no effect within this time, the next way to wake the session is tried.
+/// If a wakeup has no effect within this time, the session may be woken through another channel.
 pub const WAKE_AGAIN_MS: i64 = 30_000;
 /// The window in which a session is woken at most `WAKES_MAX` times. The mesh remembers wakeups for this long.
 pub const WAKE_WINDOW_MS: i64 = 3_600_000;
@@ -98,8 +99,8 @@ pub const MAIL_KEPT_MS: i64 = 7 * DAY_MS;
 pub const EVENTS_KEPT_MS: i64 = 2 * DAY_MS;
 /// An offline peer without mail or locks is forgotten after this time.
 pub const AWAY_KEPT_MS: i64 = 30 * DAY_MS;
-/// How often housekeeping runs. Housekeeping never wakes the broker: when it is due, it runs in the next turn of the
-/// broker's loop that has another reason.
+/// How often housekeeping runs. Housekeeping never wakes the broker: when housekeeping is due, it runs as soon as the
+/// broker's loop makes a turn for another reason.
 pub const PRUNE_EVERY_MS: i64 = 10 * 60_000;
 /// One day in milliseconds.
 pub const DAY_MS: i64 = 86_400_000;

@@ -1,14 +1,14 @@
 //! Compares paths for locks: normal form, folders, globs, and whether two paths overlap.
 //!
-//! A path that ends in `/` is a folder and covers everything below it. A path without a slash at its end is a
-//! folder, too, if the other path is below it: `/r/new` may have been locked before the folder existed. `*` and `?`
-//! match within one component, and `**` matches any number of components. Brackets are plain characters, because
-//! people have files such as `app/[id]/page.tsx`.
+//! A path that ends in `/` is a folder and covers everything below it. A path without a slash at its end also counts as
+//! a folder if the path with which it is compared is below it: `/r/new` may have been locked before the folder existed.
+//! `*` and `?` match within one component, and `**` matches any number of components. Brackets are plain characters,
+//! because people have files such as `app/[id]/page.tsx`.
 
 use std::cell::Cell;
 
-/// Removes `.`, `..`, double slashes and trailing slashes from the text of a path. A folder keeps its last slash.
-/// The client resolves symlinks, because only the client sees its file system.
+/// Resolves `.` and `..` in the text of a path and removes repeated slashes. A slash at the end stays, because it marks
+/// a folder. Symlinks are resolved by the client, because only the client sees its file system.
 pub fn normal(path: &str) -> String {
     let folder = path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..");
     let rooted = path.starts_with('/');
@@ -30,8 +30,8 @@ pub fn normal(path: &str) -> String {
     out
 }
 
-/// Whether two paths name the same file or folder. The slash at the end does not matter, because a folder that was
-/// locked before it existed has none.
+/// Whether two paths name the same file or folder. A slash at the end does not matter, because the path of a folder
+/// that was locked before the folder existed has none.
 pub fn is_same(a: &str, b: &str) -> bool {
     a.strip_suffix('/').unwrap_or(a) == b.strip_suffix('/').unwrap_or(b)
 }
@@ -54,7 +54,8 @@ pub fn overlap(a: &str, b: &str) -> bool {
     any_path(&a, &b, &Cell::new(STEPS_MAX))
 }
 
-/// Whether a path is below a plain path. If it is, the plain path must be a folder.
+/// Whether `path` is below `folder`. Here, `folder` is a plain path, that is, it has no wildcards and no slash at its
+/// end.
 fn is_below(path: &str, folder: &str) -> bool {
     !is_pattern(folder) && path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
 }
@@ -66,7 +67,7 @@ fn has_below(sorted: &[&str], folder: &str) -> bool {
     sorted.get(at).is_some_and(|path| is_below(path, folder))
 }
 
-/// Several paths, split in advance so that they can be compared with many others.
+/// Several paths, prepared for comparison with many other paths.
 #[derive(Debug)]
 pub struct PathMatcher<'a> {
     /// The plain files, sorted.
@@ -87,9 +88,9 @@ pub struct PathMatcher<'a> {
 const STEPS_MAX: u64 = 200_000;
 /// How many bytes of a path count as one step.
 const BYTES_A_STEP: usize = 16;
-/// How many steps it takes to compare a pattern with a path, and to compare two component names if at least one of them
-/// is a pattern.
+/// How many steps it takes to compare a pattern with a path.
 const STEPS_A_PAIR: usize = 4;
+/// How many steps it takes to compare two component names if at least one of them is a pattern.
 const STEPS_A_NAME: usize = 32;
 
 impl<'a> PathMatcher<'a> {
@@ -118,7 +119,7 @@ impl<'a> PathMatcher<'a> {
         self.meets(&self.patterns, path) || self.meets(&self.parts, path)
     }
 
-    /// Whether `path` is below one of the plain paths. If it is, that plain path must be a folder.
+    /// Whether `path` is below one of the plain paths, which is then a folder.
     fn has_folder_of(&self, path: &str) -> bool {
         let mut folders = path.match_indices('/').map(|(at, _)| &path[..at]);
         !self.files.is_empty() && folders.any(|folder| self.files.binary_search(&folder).is_ok())
@@ -130,7 +131,7 @@ impl<'a> PathMatcher<'a> {
         if all.is_empty() {
             return false;
         }
-        // Every pattern takes steps, even if its first component differs from that of the path.
+        // Every pattern costs steps, even if its first component differs from that of the path.
         if !may_spend(&self.steps, path.len() / BYTES_A_STEP + all.len() * STEPS_A_PAIR, 0) {
             return true;
         }
@@ -172,16 +173,16 @@ fn ends_differ(parts: &[&str], path: &str, steps: &Cell<u64>) -> bool {
     !path.ends_with('/') && back.any(differ)
 }
 
-/// Whether the first bytes of two component patterns differ.
+/// Whether two component patterns begin with different bytes, neither of which is a wildcard.
 fn tell_apart(a: &str, b: &str) -> bool {
     let is_plain = |byte: &u8| !matches!(byte, b'*' | b'?');
     let firsts = a.bytes().next().filter(is_plain).zip(b.bytes().next().filter(is_plain));
     firsts.is_some_and(|(a, b)| a != b)
 }
 
-/// Removes from two patterns everything before the first wildcard and after the last wildcard, as long as both patterns
-/// agree there. Returns `None` if they differ there, as most pairs do. This takes linear time, while the tables in
-/// `any_path` and `any_name` take quadratic time. The difference matters because each request is compared with all
+/// Removes the common beginning and the common end of two patterns, up to the first wildcard and from the last wildcard
+/// of either. Returns `None` if the patterns differ there, as most pairs do. This takes linear time, while the tables
+/// in `any_path` and `any_name` take quadratic time. The difference matters because each request is compared with all
 /// locks.
 fn without_ends<'a, T>(
     mut a: &'a [T],

@@ -15,7 +15,7 @@ pub struct Process {
     pub agent: Option<AgentProgram>,
 }
 
-/// The words with which the mesh names the sessions of one agent.
+/// The words that the mesh uses for the sessions of one agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AgentProgram {
     /// The agent type of the sessions.

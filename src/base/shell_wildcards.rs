@@ -40,7 +40,7 @@ pub fn live_pattern(text: &str) -> Vec<Sign> {
     pattern(&text.chars().map(|c| (c, true)).collect::<Vec<_>>())
 }
 
-/// Whether a string without quotes has wildcards.
+/// Whether an unquoted string contains wildcards.
 pub fn has_wildcards(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }

@@ -52,7 +52,7 @@ pub enum MessageState {
     Accepted,
     /// The message was offered to the recipient through a tool result, a hook's output or a push.
     Offered,
-    /// The result that contains the message has been output completely.
+    /// The client has output the whole message.
     Read,
     /// The recipient has answered or acknowledged the message.
     Acked,
@@ -152,8 +152,8 @@ impl LockOwner {
         matches!(self, LockOwner::Turn | LockOwner::Subagent(_))
     }
 
-    /// Whether two locks of the same peer exclude each other if these are their owners. Two different commands do, and
-    /// so do two different subagents.
+    /// Whether two locks with these owners exclude each other even if the same peer holds both. This is so for two
+    /// different commands and for two different subagents.
     pub fn excludes(&self, other: &LockOwner) -> bool {
         match (self, other) {
             (LockOwner::Command(one), LockOwner::Command(two)) => one != two,
@@ -192,7 +192,7 @@ pub enum WakeupOutcome {
     Sent,
     /// The wakeup could not be sent, for this reason.
     Failed(String),
-    /// No wakeup was sent, because these agents would wake each other again and again.
+    /// No wakeup was sent, because the agents would wake each other again and again.
     HeldBack,
 }
 

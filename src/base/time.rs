@@ -9,8 +9,8 @@ pub fn iso(ms: i64) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 
-/// Converts an RFC 3339 time to the other format that the old HTTP API uses. Times in this format are in UTC as well,
-/// but do not say so: `2026-11-22 06:43:36`.
+/// Converts an RFC 3339 time to the other format that the old HTTP API uses, in UTC but without a time zone:
+/// `2026-11-22 06:43:36`.
 pub fn sqlite(iso: &str) -> String {
     iso.get(..19).unwrap_or(iso).replace('T', " ")
 }
@@ -33,7 +33,7 @@ pub fn parse_since(text: &str, now: i64) -> Option<i64> {
     ago.map(|ago| now.saturating_sub(ago)).or_else(|| parse(text))
 }
 
-/// Formats a duration in the largest unit that is exact enough: `7 min`, `40 s`.
+/// Formats a duration in the largest unit that is precise enough: `7 min`, `40 s`.
 pub fn span(ms: i64) -> String {
     let seconds = (ms.max(0) + 999) / 1000;
     match seconds {

@@ -2,7 +2,7 @@
 //! words of the user, of the program or of another peer.
 //!
 //! **Invariant:** text from others reaches a model or a terminal only through this file. The result contains no
-//! invisible character, and no line break except those that this file adds.
+//! invisible character (except the variation selector of an emoji), and no line break except those that this file adds.
 
 use super::limits;
 
@@ -17,7 +17,7 @@ const SHOWN_NAME_MAX: usize = 100;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Keep,
-    /// The character is a blank that another program could mistake for something else. It becomes a space.
+    /// The character is white space other than a plain space. It becomes a plain space.
     Space,
     /// The character could steer a terminal. It becomes a visible sign, so that the reader sees that something was
     /// there.
@@ -60,12 +60,12 @@ fn fate(c: char) -> Fate {
     }
 }
 
-/// Whether this character may need a variation selector after it to be shown as a picture.
+/// Whether this character may be followed by the variation selector that makes it an emoji.
 fn takes_picture_selector(c: char) -> bool {
     matches!(c, '\u{203c}'..='\u{3299}' | '\u{1f000}'..='\u{1faff}')
 }
 
-/// Makes one line from a string. The line can't steer a terminal and hides nothing.
+/// Makes one line from a string, without characters that steer a terminal or are invisible.
 pub fn line(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
@@ -102,7 +102,7 @@ pub fn quoted(text: &str, max: usize) -> String {
     format!("\"{}{cut}\"", line(shown).replace(looks_like_quote, "'"))
 }
 
-/// The first characters of a string. The rest of the string is not read.
+/// The first `max` characters of a string. The rest of the string is not read.
 fn first_chars(text: &str, max: usize) -> &str {
     text.char_indices().nth(max).map_or(text, |(end, _)| &text[..end])
 }
@@ -188,7 +188,8 @@ pub fn visible_json(json: String) -> String {
 mod tests {
     use super::*;
 
-    /// Strings that delimit quoted text. Text from others could contain them to imitate a quotation or to end one.
+    /// Strings that delimit quoted text. Text from others may contain these strings in order to imitate or end a
+    /// quotation.
     const FRAME: [&str; 4] = ["", "\"", "> ", "\n"];
 
     /// Texts that together contain all characters of Unicode, a few thousand in each text. Each character stands
