@@ -34,7 +34,7 @@ const RUNNING: Arg = Arg::new(
 /// How long a lock lasts if an edit took it automatically. The next edit of the file renews the lock, and so does each
 /// tool call of the turn.
 const EDIT_MS: i64 = 2 * 60_000;
-/// How long the locks of background work last unless the end of the work is reported earlier.
+/// How long the locks of background work last, unless the end of the work is reported earlier.
 const BACKGROUND_MS: i64 = 60 * 60_000;
 /// Maximum number of messages that one hook shows. The hook only counts further messages.
 const SHOWN_MAX: usize = 10;
@@ -128,7 +128,7 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         renew: true,
     };
     // If a process has several sessions, a call without a key may come from any of them. So a lock that was taken over
-    // a connection from this process blocks none of its sessions.
+    // a connection from the hook's agent process blocks none of the sessions of that process.
     let keyed = args.flag("keyedCalls").unwrap_or(false);
     let is_shared = |lock: &LockRow| {
         !keyed && lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder)
@@ -177,12 +177,14 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         peers.set_background_tasks(&id, &[]);
     }
     if !direct && args.flag("userPrompted") != Some(true) {
-        // The session has used a tool, so its turn goes on. To write seldom, this waits for half of the lease.
+        // The session has used a tool, so its turn goes on, and its locks are renewed. To avoid frequent writes, a lock
+        // is renewed only in the second half of its lease.
         let is_due = |lock: &LockRow| lock.holder == id && lock.owner.is_edit() && lock.expires < ctx.now + EDIT_MS / 2;
         locks.extend(turn, is_due, ctx.now + EDIT_MS)?;
     }
     if !direct || !rows.is_empty() {
-        // If a hook asks for mail when its session is about to stop, and there is mail, the session continues.
+        // A hook with `direct` asks for mail when its session is about to stop. If there is mail, the session
+        // continues.
         peers.set_turn_active(turn, &id, Some(ctx.now));
     }
     let unread = mail.unread(&turn.store, &id)? - rows.len() as i64;
@@ -221,8 +223,8 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     peers.set_background_tasks(&id, &running);
     if leaves {
         end_all_waits(turn, waiting, &id);
-        // A call of this session that a hook announced may still wait on the connection of another session. Such a call
-        // must no longer get a lock or mail.
+        // A call of this session may still be waiting on the connection of another session, if a hook announced the
+        // call. Such a call must no longer get a lock or mail.
         sessions::end_waits(turn, waiting, |call| id == call.ctx.me());
     }
     // A background task uses the locks of the turn, while a subagent has its own locks.
@@ -259,8 +261,8 @@ fn known_session(turn: &mut Turn, peers: &mut Peers, ctx: &CallContext, args: &A
     Ok(found)
 }
 
-/// The session of the hook. A session that the mesh does not know becomes a new peer. The session's MCP server
-/// takes this peer over when it connects.
+/// The session of the hook. A session that the mesh does not know becomes a new peer, which the session's MCP server
+/// takes over when it connects.
 pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<PeerId, Error> {
     let Mesh { turn, peers, locks, mail, journal, .. } = mesh;
     let id = match known_session(turn, peers, ctx, args)? {
@@ -289,7 +291,7 @@ fn is_late(peers: &Peers, id: &PeerId, args: &Args) -> bool {
     args.flag("mayBeLate") == Some(true) && peers.has_ended(id)
 }
 
-/// Some of the other peers and some of the locks in the repository of a session.
+/// The first few online peers and locks of others in the repository or directory of a session.
 fn neighbours(peers: &Peers, locks: &Locks, id: &str, now: i64) -> (Value, Value) {
     let own = peers.get(id).map(|peer| peer.row.clone()).unwrap_or_default();
     let is_near = |peer: &&Peer| {
@@ -307,5 +309,5 @@ fn neighbours(peers: &Peers, locks: &Locks, id: &str, now: i64) -> (Value, Value
     (json!(near), json!(held))
 }
 
-/// Maximum number of neighbours, and of locks, that a hook shows.
+/// Maximum number of peers, and of locks, that `neighbours` returns.
 const NEIGHBOURS_MAX: usize = 8;

@@ -1,5 +1,5 @@
 //! The arguments by which a hook, a subcommand or a wakeup channel names its session. All operations about a session
-//! have this one list of arguments, so that every hook may send the same facts.
+//! accept the same list, so that every hook may send the same facts.
 
 use super::op_definition::ArgKind;
 use super::{Arg, CliPlace};
@@ -32,7 +32,8 @@ pub(crate) const NAMING: [Arg; 12] = [
     arg("transcript", limits::PATH_MAX, "Path of the session's transcript; empty means that nobody may read it"),
 ];
 
-/// The arguments of [`NAMING`], but all of them optional, for calls on a connection that may identify the session.
+/// The arguments of [`NAMING`], all of them optional, because the connection of the call may already identify the
+/// session.
 pub(crate) const OPTIONAL_NAMING: [Arg; 12] = {
     let mut all = NAMING;
     let mut n = 0;

@@ -1,7 +1,7 @@
 //! Tool calls that hooks announced. A client with several sessions in one process may have a single MCP server for all
 //! of them, and the calls of this server do not name their session. But the client runs a hook right before each call,
-//! and the hook names the session. So the next call of the announced kind from the same process belongs to that
-//! session.
+//! and the hook names the session. So the next call from the same process with the announced operation and arguments
+//! belongs to that session.
 
 use super::Peers;
 use super::caller_resolver::nearest;
@@ -15,8 +15,8 @@ use crate::core::session_args::{NAMING, session_args};
 use crate::core::{Arg, Args, Auth, Call, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, op};
 use serde_json::{Map, Value, json};
 
-/// How long an announced call may take to arrive, in ms. After this time, the call counts as not made, because the user
-/// may have refused permission.
+/// How long an announced call may take to arrive, in ms. After this time, the call is no longer expected, because the
+/// user may have refused permission.
 const ANNOUNCED_MS: i64 = 60_000;
 /// Maximum number of announced calls that are remembered.
 const ANNOUNCED_MAX: usize = 64;
@@ -55,7 +55,8 @@ pub(super) struct AnnouncedCall {
 }
 
 impl AnnouncedCall {
-    /// Whether a call may be the announced one. The client may have added arguments and made paths absolute.
+    /// Whether a call may be the announced one. Only announced arguments are compared, because the client may have
+    /// added further arguments. Paths were not announced, because the client may have made them absolute.
     fn is(&self, call: &Call) -> bool {
         std::ptr::eq(self.op, call.op) && self.arguments.iter().all(|(name, value)| call.args.get(name) == Some(value))
     }
@@ -119,8 +120,8 @@ impl Peers {
         self.has_shared_process |= process.is_some_and(|process| !self.sessions_of_process(process).is_empty());
     }
 
-    /// Remembers that a call of this session came over this connection, because the session's read receipts will come
-    /// over the same connection.
+    /// Remembers that a call of this session came over this connection. The client will report over the same connection
+    /// what the session has read.
     fn note_announcer(&mut self, conn: ConnId, session: &PeerId) {
         let Some(one) = self.attachments.get_mut(conn) else { return };
         if !one.peers().contains(session) && !one.announcers.contains(session) {

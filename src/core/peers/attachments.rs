@@ -15,7 +15,7 @@ pub(super) struct Attachment {
     pub(super) announcers: Vec<PeerId>,
     /// Whether the connection has attached with a key that the agent gave the session.
     pub(super) is_keyed: bool,
-    /// The agent process, which is one of the ancestors of the connection's client.
+    /// The agent process above the client of the connection.
     pub(super) agent: Option<Process>,
     /// Whether the connection has not answered for too long.
     pub(super) unresponsive: bool,
@@ -29,7 +29,7 @@ impl Attachment {
         &self.peers
     }
 
-    /// Whether the client of the connection runs below this agent process.
+    /// Whether this process is the agent process above the client of the connection.
     pub(super) fn is_below(&self, process: &Process) -> bool {
         self.agent.is_some_and(|agent| agent.is_same(process))
     }

@@ -1,12 +1,12 @@
-//! Identifies callers: sessions, hooks, tool calls, verbs (the subcommands of `slm-mesh`) and the guard (its git hook).
-//! Each kind of caller presents its evidence here. The result is one peer, no peer, or an error that lists the
-//! candidates.
+//! Identifies callers: sessions, hooks, tool calls, verbs (the subcommands of `slm-mesh`) and the guard (the git hook
+//! of `slm-mesh`). Each kind of caller presents its evidence here. The result is one peer, no peer, or an error that
+//! lists the candidates.
 //!
 //! This table lists the evidence, the strongest first. The first row for which a caller has evidence decides.
 //!
 //! | evidence | a session that attaches | a hook | a tool call | a verb, the guard |
 //! | --- | --- | --- | --- | --- |
-//! | an id or a name from the mesh | the id of an earlier connection | | | the peer that it names, or the session of its shell (below) |
+//! | an id or a name from the mesh | the id of an earlier connection | | | the peer that the caller names, or the session of its shell (below) |
 //! | the agent's own key | the session with that key | the session with that key | its connection attached with this key | |
 //! | a call that a hook announced | | | that hook's session | |
 //! | the connection | its session that has no key yet | | its only peer | |
@@ -34,12 +34,12 @@
 //! | does not exist, or has ended | any | refused |
 //! | goes on | the nearest agent process is the session's own | that session |
 //! | goes on | a nearer agent, started inside the session, has inherited the variable | the nearer agent's session |
-//! | goes on | the nearest agent process is another agent's, or none is found although the session's process is known | refused |
+//! | goes on | the nearest agent process belongs to another agent, or no agent process is found although the session's process is known | refused |
 //! | goes on | the processes can't be seen, or the session's process is unknown | that session |
 //!
 //! If no ancestor process of a verb is known to be an agent, and the verb's environment names an agent (`AI_AGENT`),
-//! the verb acts as that agent's session in the nearest ancestor process that has such a session. If there is no such
-//! process, the verb is refused, begins a session, and tries again.
+//! the verb acts as that agent's session in the nearest ancestor process that has such a session. If no ancestor has
+//! one, the call is refused, and the verb begins a session and repeats the call.
 //!
 //! After a restart of the broker, a session counts as a session of its agent process even before the session's MCP
 //! server has reconnected.
@@ -55,7 +55,7 @@ use crate::core::{Auth, Call, ConnId, Op};
 use crate::store::PeerRow;
 use serde_json::json;
 
-/// Maximum number of candidates that an error names.
+/// Maximum number of candidates that the text of an error names.
 const NAMED_MAX: usize = 8;
 
 /// The evidence that a session has when it attaches, or when its first hook calls.
@@ -133,13 +133,13 @@ impl Peers {
         let SessionEvidence { row, name, is_name_chosen, .. } = *evidence;
         let is_same =
             |peer: &&Peer| peer.row.is_session() && is_numbered(&peer.row.name, name) && is_alike(&peer.row, row);
-        // A session that has been registered only by its hooks may still be working under its own key, until a hook
-        // reports its end.
+        // A session that only hooks have registered may still be running until a hook reports its end. So if its key
+        // differs from that of the new session, it is not free before that report.
         let has_other_key =
             |peer: &Peer| row.session_key().is_some_and(|key| peer.row.session_key().is_some() && !peer.has_key(key));
         let may_return = |peer: &Peer| peer.has_left || peer.row.process.is_none() && !has_other_key(peer);
         let is_free = |peer: &&Peer| may_return(peer) && !self.may_be_alive(peer, row.pid);
-        // The name is compared first, because checking whether a session is alive means going through all connections.
+        // The name is compared first, because it may take a system call to find out whether a session is alive.
         let free = || self.peers.iter().filter(is_same).filter(is_free);
         // A chosen name identifies one peer. But if two sessions with default names have ended, the new session
         // could continue either of them, so it takes over neither name nor mail.
@@ -147,8 +147,8 @@ impl Peers {
         found.map(|peer| peer.row.id.clone())
     }
 
-    /// The sessions of the same agent in the same directory that have ended, whose grace period is over, and whose name
-    /// is this default name, with or without a number.
+    /// The ended sessions of the same agent in the same directory, after their grace periods. Only sessions with this
+    /// default name, with or without a number, are returned.
     pub(super) fn ended_alike(&self, row: &PeerRow, name: &str) -> Vec<PeerId> {
         let has_ended = |peer: &Peer| peer.has_left && peer.offline_since.is_none();
         let is_same = |peer: &Peer| is_numbered(&peer.row.name, name) && is_alike(&peer.row, row);
@@ -158,8 +158,8 @@ impl Peers {
     }
 
     /// Whether a session may still be alive. This is so in three cases: the session has a connection, even a silent
-    /// one; its agent process is running; or a process other than `pid` is running that belonged to the session under
-    /// an earlier broker and may reconnect.
+    /// one; its agent process is running; or the process that connected it to an earlier broker is running and may
+    /// reconnect. The process `pid`, which connects now, does not count in the third case.
     fn may_be_alive(&self, peer: &Peer, pid: i64) -> bool {
         let is_attached = !self.attachments.connections_of(&peer.row.id).is_empty();
         let is_other = peer.row.host == self.settings.host && peer.row.pid != pid;
@@ -173,8 +173,8 @@ impl Peers {
             let process = nearest(ancestors)?;
             let speaks = |peer: &&Peer| peer.row.agent == agent || is_shared_dialect || !peer.is_known_agent;
             let sessions: Vec<&Peer> = self.sessions_of_process(process).into_iter().filter(speaks).collect();
-            // For an agent that slm-mesh does not know, the type of the session differs from the type that the hooks
-            // report, so the session is found by the key alone.
+            // For an agent that slm-mesh does not know, the agent type of the session differs from the type that the
+            // hooks report, so the session is found by its key alone.
             let keyed = sessions.iter().find(|one| !key.is_empty() && one.has_key(key)).copied();
             let found = keyed.or_else(|| match sessions[..] {
                 [one] if key.is_empty() || continues => Some(one),
@@ -212,7 +212,8 @@ impl Peers {
                 let is_own = own.contains(&id) || self.has_announced_over(call.conn, &id);
                 is_own.then_some(Some(id)).ok_or_else(|| Error::new(ErrorKind::Refused, text))
             }
-            // A session attaches one peer after another, and detaches all of them.
+            // These operations need no acting peer: one attaches a further peer to the connection, and the other
+            // detaches all peers.
             (None, [_, _, ..]) if is_about_connection(call.op) => Ok(None),
             (None, [_, _, ..]) => {
                 Err(Error::usage("as", "this connection acts for several peers; say which one with `as`"))
@@ -230,8 +231,8 @@ impl Peers {
         }
     }
 
-    /// The session in whose shell a caller runs. The environment of the shell names the session, or otherwise the
-    /// caller's ancestor processes show it.
+    /// The session in whose shell a caller runs. If the environment of the shell does not name the session, the
+    /// caller's ancestor processes show which session it is.
     fn session_of_shell(&self, call: &Call) -> Result<Option<PeerId>, Error> {
         let Some(named) = &call.shell_session else { return self.session_around(&call.ancestors) };
         let refused = |why: String| {
@@ -332,8 +333,8 @@ impl Peers {
     }
 
     /// The sessions that may have started a caller below this process. If slm-mesh does not know the program of the
-    /// process, and the process has only run hooks, it may be a person's script, so the other commands below it belong
-    /// to no session.
+    /// process, and the process has only run hooks, the process may be a person's script. In this case, no session is
+    /// returned.
     fn sessions_inside(&self, above: &Process) -> Vec<&PeerId> {
         let sessions = self.sessions_of_process(above);
         let runs_server = |peer: &&Peer| self.is_attached_from(&peer.row.id, above) || peer.ran_server(above);
@@ -344,18 +345,18 @@ impl Peers {
     }
 }
 
-/// The agent process that runs a hook: the nearest ancestor that is not a mere wrapper.
+/// The agent process above a caller: the nearest ancestor that is not a wrapper.
 pub(in crate::core) fn nearest(ancestors: &[Process]) -> Option<&Process> {
     ancestors.iter().find(|process| !process.wrapper)
 }
 
-/// The error if a caller runs inside an agent whose session is not known yet. Such a caller must not act as the person
-/// at the machine, whose mail it would then read.
-/// Whether an operation concerns the connection itself, rather than one of the peers for which it speaks.
+/// Whether an operation concerns the connection itself, rather than one of the peers for which the connection acts.
 fn is_about_connection(op: &Op) -> bool {
     [&ATTACH, &DETACH].iter().any(|known| std::ptr::eq(op, *known))
 }
 
+/// The error if a caller runs inside an agent that has no session on the mesh yet. Such a caller must not act as the
+/// person at the machine, because it would then read that person's mail.
 fn unknown_session(kind: &str, short_name: &str) -> Error {
     let text = format!(
         "this process runs inside {short_name}, which has no session on the mesh yet; begin one (session.begin), or \

@@ -47,7 +47,7 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
 }
 
 impl Peers {
-    /// Turns a session into a new peer, so that the peer that it took over is free again.
+    /// Makes a session a new peer, so that the peer that the session took over is free again.
     fn become_new(&mut self, turn: &mut Turn, journal: &Journal, id: &PeerId, now: i64) -> Result<PeerRow, Error> {
         let Some(peer) = self.get(id).cloned() else { return Err(super::no_peer(id)) };
         let own = PeerRow {

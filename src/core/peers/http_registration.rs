@@ -62,7 +62,7 @@ impl Peers {
     }
 }
 
-/// A client of the old HTTP API sends this name to let the broker choose one.
+/// The name that a client of the old HTTP API sends to let the broker choose a name.
 const AUTO: &str = "auto";
 
 fn auto_name(id: &str) -> String {
@@ -88,8 +88,8 @@ impl Mesh {
         match peers.get_mut(id) {
             Some(peer) if peer.row.is_http() => {
                 peer.last_heartbeat = now;
-                // A client registers again when it is told that it counts as gone. If a late heartbeat revived the
-                // client instead, the client would be without its locks and its push socket.
+                // A client that is told that it counts as gone registers again. If a late heartbeat brought the client
+                // back instead, it would have lost its locks and its push socket without knowing it.
                 peer.row.online
             }
             Some(peer) => peer.is_online(),

@@ -48,16 +48,16 @@ pub struct Peer {
     pub last_heartbeat: i64,
     /// When the peer made its last call, in ms.
     pub last_active: i64,
-    /// When the peer lost its last connection, in ms; `None` again after its grace period.
+    /// When the peer went offline, in ms; `None` if it is online or its grace period is over.
     pub offline_since: Option<i64>,
     /// Whether the peer was online when an earlier broker ended, and has not come online again since.
     pub unconfirmed: bool,
     /// The agent process above the MCP server that the peer had under an earlier broker. The server may reconnect.
     pub expected_agent: Option<Process>,
     /// Whether the kernel will report the end of the peer's agent process. Until that report, the peer counts as
-    /// online.
+    /// online, unless it is silent.
     pub is_watched: bool,
-    /// Whether none of the peer's connections answers, because the program has been stopped or hangs.
+    /// Whether the peer's connection has stopped answering, because the program has been stopped or hangs.
     pub is_silent: bool,
     /// Whether the peer has left and has shown no activity since then.
     pub has_left: bool,
@@ -68,7 +68,7 @@ pub struct Peer {
     pub is_foreign_hook_reported: bool,
     /// When a hook last showed that the peer is in a turn, in ms.
     pub turn_active_at: Option<i64>,
-    /// Whether the agent has said that the session ended, and has not begun it again.
+    /// Whether the agent has reported the end of the session, and the session has not continued since.
     pub has_ended: bool,
     /// The notice, for the peer's next answer, that the peer took over the name and the mail of an earlier session.
     pub takeover_notice: Option<String>,
@@ -111,8 +111,8 @@ impl Peer {
         }
     }
 
-    /// Whether the session has ended or hangs: its connection is closed or silent, and no hook of a running agent
-    /// keeps it online.
+    /// Whether the session has ended or hangs: it is offline, and it has lost its connection or has no known agent
+    /// process.
     pub fn is_gone(&self) -> bool {
         let is_lost = self.offline_since.is_some() || self.row.process.is_none();
         self.row.is_session() && !self.is_online() && is_lost
@@ -124,7 +124,7 @@ impl Peer {
     }
 
     /// Whether the peer's MCP server was a descendant of this process, and may reconnect. If slm-mesh does not know the
-    /// program of this process, only this earlier server shows that the process is an agent.
+    /// program of this process, only the earlier server shows that the process is an agent.
     fn ran_server(&self, process: &Process) -> bool {
         let is_expected = || self.expected_agent.is_some_and(|above| above.is_same(process));
         self.connections == 0 && self.row.pid != 0 && (self.is_run_by(process) || is_expected())
@@ -242,8 +242,8 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     };
     let offline_too = args.flag("includeAway").unwrap_or(false);
     let listed = |peer: &&Peer| Some(&peer.row.id) != ctx.actor.as_ref() && (offline_too || peer.is_online());
-    // New peers are sorted after all others. So a page continues where the last page ended, even if peers came and
-    // went in between.
+    // The list is sorted by age, so new peers come last. The next page therefore continues where this page ends, even
+    // if peers come and go in between.
     let mut found: Vec<&Peer> = peers.all().iter().filter(listed).filter(fits).collect();
     if let Some(after) = args.text("after") {
         let after = pagination::parse_cursor(after)?;
@@ -307,15 +307,13 @@ pub struct Peers {
     is_process_alive: Box<dyn Fn(i64) -> bool + Send>,
     peers: PeerTable,
     attachments: Attachments,
-    /// Whether any process has had several sessions. Only in this case can it be unclear which session makes a
-    /// call.
+    /// Whether any process has had several sessions. If not, it is always clear which session makes a call.
     has_shared_process: bool,
     /// Tool calls that hooks announced.
     announced: Vec<announced_tool_calls::AnnouncedCall>,
     /// The peer that stands for the person at this machine.
     human: PeerId,
-    /// A version that increases with every change of this mesh's own peers. Meshes that poll this one are told the
-    /// version.
+    /// A number that increases with every change of this mesh's own peers. It is sent to the meshes that poll this one.
     roster_version: i64,
 }
 
@@ -377,7 +375,7 @@ impl Peers {
         self.human == id || self.get(id).is_some_and(|peer| peer.row.kind == PeerKind::Human)
     }
 
-    /// The version of this mesh's own peers. It increases with every change.
+    /// A number that increases with every change of this mesh's own peers.
     pub fn roster_version(&self) -> i64 {
         self.roster_version
     }
@@ -425,8 +423,8 @@ impl Peers {
         self.record(turn, journal, &Change::PeerUpdated(&row), id, now)
     }
 
-    /// Stores where a session's agent keeps its transcript, if the hook gives the path. An empty path means that the
-    /// transcript must not be read, so a stored path is removed.
+    /// Stores the path of a session's transcript, if the hook gives one. An empty path means that the transcript must
+    /// not be read, so it removes the stored path.
     pub(super) fn note_transcript(&mut self, turn: &mut Turn, id: &str, path: Option<&str>) -> Result<(), Error> {
         let Some(path) = path else { return Ok(()) };
         let path = Some(path).filter(|path| !path.is_empty()).map(str::to_owned);

@@ -19,7 +19,8 @@ pub(super) fn is_reserved(name: &str) -> bool {
 }
 
 impl Peers {
-    /// Finds a peer by its id, its name, or an unambiguous prefix of either.
+    /// Finds a peer by its id, its name, or an unambiguous prefix of either. The words `human` and `cli` mean the
+    /// person at this machine.
     ///
     /// # Errors
     /// When no peer matches, or when several peers match. If several match, the error lists them.
@@ -69,9 +70,9 @@ impl Peers {
         self.attachments.get(conn).and_then(|one| one.remote.as_ref()).map_or(&self.human, |at| &at.human).clone()
     }
 
-    /// The peer for this user on this machine. It is the same peer no matter which hub of the mesh leads, but its name
-    /// may differ: the hub that began the mesh named the person at its own machine `ada`, while another hub would name
-    /// the same person `ada@desk`.
+    /// The peer that stands for this user on this machine. The name of the peer depends on the hub that created it: a
+    /// hub on the machine `desk` names its own user `ada`, while any other hub names the same user `ada@desk`. Both
+    /// names are recognized, so the peer stays the same when another hub leads.
     pub(super) fn human_of(&self, host: &str, user: &str) -> Option<PeerId> {
         let is_number = |rest: &str| rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok());
         let is_it = |peer: &&Peer| {
@@ -84,12 +85,12 @@ impl Peers {
         self.peers.iter().find(is_it).map(|peer| peer.row.id.clone())
     }
 
-    /// Creates the peer that stands for the person at this machine, so that agents can write to this person from the
-    /// start.
+    /// Finds or creates the peer that stands for the person at this machine, so that agents can write to this person
+    /// from the start.
     pub(in crate::core) fn settle_human(&mut self, turn: &mut super::Turn, now: i64) -> Result<(), Error> {
         let MeshSettings { host, user, .. } = &*self.settings;
-        // If the user has been renamed, this finds the former peer. Of the peers that stand for persons at this
-        // machine, only this one has a name without the name of a machine.
+        // If the user has been renamed, this finds the former peer. Of all peers that stand for persons at this
+        // machine, only that one has a name without `@` and a machine.
         let is_here = |peer: &&Peer| {
             peer.row.kind == PeerKind::Human && peer.row.host == *host && !peer.row.name.contains(HUMAN_AT)
         };

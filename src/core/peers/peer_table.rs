@@ -1,7 +1,7 @@
 //! The table of peers: their order, their ids, and the times at which their state changes without an event.
 //!
-//! **Invariant:** with five thousand peers, it takes no longer than with five to find one peer, the clients of the old
-//! HTTP API, the peers of linked meshes, or the next deadline.
+//! **Invariant:** finding one peer, the clients of the old HTTP API, the peers of linked meshes, or the next deadline
+//! takes no longer with five thousand peers than with five.
 
 use super::Peer;
 use crate::base::ids::PeerId;
@@ -19,8 +19,8 @@ pub(super) struct PeerTable {
     http_clients: BTreeSet<PeerId>,
     /// The peers of linked meshes.
     linked: BTreeSet<PeerId>,
-    /// The deadlines of peers, in ms. If a peer's deadline has changed, its old entry is dropped once that entry
-    /// comes first.
+    /// The deadlines of peers, in ms. If a peer's deadline has changed, the old entry stays until it comes first, and
+    /// is then dropped.
     deadlines: BTreeSet<(i64, PeerId)>,
     /// The positions of peers whose deadline may no longer be the one in `deadlines`.
     changed: Vec<usize>,
@@ -52,8 +52,8 @@ impl PeerTable {
         positions.into_iter().map(|n| &self.peers[n])
     }
 
-    /// The peer with this id, for a caller that changes it. The caller must not change the id, or whether the peer
-    /// is a client of the old HTTP API or belongs to a linked mesh.
+    /// The peer with this id, for a caller that changes it. The caller must not change the id of the peer, or its kind
+    /// (session, person, HTTP client or linked peer).
     pub(super) fn get_mut(&mut self, id: &str) -> Option<&mut Peer> {
         let n = *self.positions.get(id)?;
         if self.changed.last() != Some(&n) {

@@ -1,7 +1,6 @@
-//! Peers of linked meshes, which are listed beside this mesh's own peers.
+//! Peers of linked meshes, which are listed together with this mesh's own peers.
 //!
-//! **Invariant:** a linked peer never has the id or the name of one of this mesh's own peers, and never displaces
-//! one.
+//! **Invariant:** a linked peer never has the id or the name of one of this mesh's own peers, and never replaces one.
 
 use super::{Peer, Peers};
 use crate::base::error::Error;
@@ -60,16 +59,16 @@ fn linked_names(seen: &LinkedPeer, label: &str) -> [String; 2] {
     [name(&seen.name), name(&format!("{short}-{:.6}", seen.id))]
 }
 
-/// Whether the name that a linked peer has here is derived from its name in its own mesh. If not, the peer is new, or
-/// its own mesh has renamed it.
+/// Whether the name that a linked peer has here is derived from its present name in its own mesh. If not, the peer is
+/// new or has been renamed there.
 fn is_named_after(name: &str, seen: &LinkedPeer, label: &str) -> bool {
     let is_number = |rest: &str| rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok());
     linked_names(seen, label).iter().any(|wanted| name.strip_prefix(wanted.as_str()).is_some_and(is_number))
 }
 
 impl Peers {
-    /// Adds or updates one peer of another mesh. `host` is the peer's machine, and `label` follows the `@` in its
-    /// name.
+    /// Adds or updates one peer of another mesh. `host` is the peer's machine, and `label` is the part of the peer's
+    /// name after the `@`.
     pub(in crate::core) fn upsert_linked(
         &mut self,
         parts: &mut LinkedParts,
@@ -89,8 +88,8 @@ impl Peers {
                 PeerRow { id: seen.id.clone(), ..PeerRow::default() }
             }
         };
-        // If the time of registration is missing or in the future, a known time is kept. Otherwise the peer would get a
-        // new time with each answer.
+        // If the reported time of registration is missing or in the future, the time that is already known is kept.
+        // Otherwise the peer would get a new time with each answer to a poll.
         let first_seen = match seen.registered {
             at if known.first_seen > 0 && (at <= 0 || at > now) => known.first_seen,
             0 => now,
@@ -154,8 +153,8 @@ impl Peers {
         self.free_name(if is_free { &wanted } else { &with_id })
     }
 
-    /// Whether there is room for one more linked peer. If the limit is reached, an offline linked peer without
-    /// unread mail is removed to make room. If there is no such peer, there is no room.
+    /// Makes room for one more linked peer: if the limit is reached, removes an offline linked peer without unread
+    /// mail. Returns false if there is no such peer.
     fn has_room_for_linked(&mut self, turn: &mut Turn, mail: &mut Mail) -> Result<bool, Error> {
         let linked: Vec<&Peer> = self.peers.linked().collect();
         if linked.len() < 2 * limits::LINKED_MAX {

@@ -53,8 +53,8 @@ impl Mesh {
         Ok(())
     }
 
-    /// Notes that a connection was closed. Other peers learn this at once, but the locks of its sessions are kept for a
-    /// short grace period.
+    /// Notes that a connection was closed. Sessions that have no other connection go offline at once, but keep their
+    /// locks for a short grace period.
     pub fn on_disconnected(&mut self, conn: ConnId, now: i64) {
         self.waiting.extract(|call| call.ctx.conn == conn);
         // If a hook disconnects before it confirms that it has shown its mail, the next hook gets this mail.
@@ -190,7 +190,7 @@ impl Peers {
         peer.row.last_seen = now;
         let row = peer.row.clone();
         turn.store.put_peer(&row)?;
-        // The lock that this peer waits for may have been released while the peer was offline, so its request is
+        // If the peer waits for a lock, the lock may have been released while the peer was offline, so the request is
         // checked again.
         turn.dirty.locks = true;
         if !joins {
@@ -206,8 +206,8 @@ impl Peers {
         }
     }
 
-    /// Whether the agent has ended this session. A late hook, which reports something from before the end, does not
-    /// bring the session back.
+    /// Whether the agent has ended this session. A late hook does not bring the session back if the hook reports
+    /// something from before the end.
     pub(in crate::core) fn has_ended(&self, id: &str) -> bool {
         self.get(id).is_some_and(|peer| peer.has_ended)
     }
@@ -232,10 +232,10 @@ impl Peers {
         }
     }
 
-    /// Notes the agent process from which a hook or a subcommand of a session comes, as the kernel reports it. If
-    /// slm-mesh knows the program of the process, or if an earlier hook of the session came from the same process, the
-    /// process is certainly an agent, and the session counts as online from now on, as long as the process lives. A
-    /// process of an unknown program that starts only one hook proves nothing.
+    /// Notes the agent process from which a call of a session comes, as the kernel reports it. If slm-mesh knows the
+    /// program of the process, or if an earlier hook of the session came from the same process, the process is
+    /// certainly an agent, and the session counts as online from now on, as long as the process lives. A single hook
+    /// from a process of an unknown program does not prove that the process is an agent.
     pub(in crate::core) fn note_process(
         &mut self,
         turn: &mut Turn,
@@ -253,8 +253,8 @@ impl Peers {
             return Ok(());
         }
         peer.row.process = Some(*process);
-        // The kernel of this machine can't report the end of a process on another machine, and the end of a process
-        // that may not be an agent means nothing.
+        // The process is not watched if it runs on another machine, whose kernel can't report its end to this broker,
+        // or if it may not be an agent, because its end then means nothing.
         if is_remote || !is_agent {
             let row = peer.row.clone();
             return if is_known { Ok(()) } else { Ok(turn.store.put_peer(&row)?) };
@@ -321,7 +321,8 @@ impl Peers {
         }
     }
 
-    /// Notes that a subagent ended. Returns whether it was the last one that kept the locks of the turn.
+    /// Notes that a subagent ended. Returns whether the subagent was the last of the tasks that kept the locks of the
+    /// turn.
     pub(in crate::core) fn end_background_task(&mut self, id: &str, task: &str) -> bool {
         let Some(peer) = self.get_mut(id).filter(|peer| !peer.background_tasks.is_empty()) else { return false };
         peer.background_tasks.retain(|running| running != task);
@@ -377,7 +378,7 @@ impl Peers {
         for row in turn.store.peers()? {
             let peer = match old.get(&row.id) {
                 Some(known) => {
-                    // A rollback may have undone the request to watch this process, so the kernel is asked again.
+                    // A rollback may have dropped the request to watch this process, so the request is made again.
                     let watched = row.process.filter(|process| known.is_watched && known.is_run_by(process));
                     watched.map(Effect::WatchProcess).into_iter().for_each(|effect| turn.push(effect));
                     let is_watched = watched.is_some();
@@ -429,7 +430,8 @@ impl Peer {
             offline_since: was_online.then_some(now),
             unconfirmed: was_online,
             // A session with an MCP server counts as gone until the server reconnects. A session that has only hooks
-            // does not count as gone, because it may still be running, but the broker may also have missed its end.
+            // does not count as gone, because it may still be running, although it may also have ended while no broker
+            // was running.
             has_left: row.pid != 0,
             ..Peer::new(row, now)
         }

@@ -47,9 +47,9 @@ impl Peers {
         Ok(())
     }
 
-    /// Forgets the ended sessions of one agent in one directory, if they never had any mail and hold no lock. A session
-    /// with a chosen name is kept, because others know the name. Otherwise, once two such sessions have ended, a new
-    /// session could take over neither of them, so each new session would leave one more peer behind.
+    /// Forgets the ended sessions of one agent in one directory that have no messages, neither sent nor received, and
+    /// hold no lock. A session with a chosen name is kept, because others know the name. Without this cleanup, a new
+    /// session could take over neither of two ended ones, so each new session would leave one more peer behind.
     pub(super) fn forget_unused(
         &mut self,
         turn: &mut Turn,

@@ -60,8 +60,8 @@ pub static DETACH: Op = Op {
     run: detach,
 };
 
-/// Registers a peer for the session in which a caller runs, if no MCP server and no hook has done so. In this way, an
-/// agent without MCP becomes a peer with its first subcommand.
+/// Registers a peer for the session in which a caller runs, unless an MCP server or a hook has already done so. In this
+/// way, an agent without MCP becomes a peer with its first subcommand.
 pub static BEGIN: Op = Op {
     name: "session.begin",
     summary: "Register the caller's agent as a peer, unless it is a peer already",
@@ -146,8 +146,9 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         && let Some(one) = peers.attachments.get_mut(ctx.conn)
     {
         one.is_keyed = is_keyed;
-        // The end of a program that slm-mesh does not know may mean nothing, so its process is not noted. The agent
-        // process above a server on another machine is noted in any case, because its end is never reported.
+        // The end of a program that slm-mesh does not know may mean nothing, so its process is not noted. If the
+        // session's MCP server runs on another machine, the agent process above it is noted in any case, because the
+        // end of that process is never reported.
         let is_far_server = one.remote.is_some() && args.flag("script") != Some(true);
         let agent = one.agent.filter(|process| process.agent.is_some() || is_far_server);
         peers.add_connection(turn, journal, &id, ctx.now)?;
@@ -165,7 +166,7 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
 
 /// Removes the peer that this connection became before it had a key, if the peer is unused and the key belongs to
 /// another peer, which a hook registered. Otherwise the unused peer would remain as a second session of the agent, and
-/// its mail would never be read. Returns the removed peer, so that the client can forget it.
+/// mail to it would never be read. Returns the removed peer, so that the client can forget it.
 fn retire_placeholder(mesh: &mut Mesh, ctx: &CallContext, keyed: &PeerId) -> Result<Option<PeerId>, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let is_unused = |peer: &&Peer| {
@@ -257,7 +258,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
     locks.release(turn, peers, journal, |lock| ends(&lock.holder, &lock.owner), reason, now)
 }
 
-/// Ends the waiting calls that match, because their session ends cleanly.
+/// Ends the waiting calls that match, because their session has left.
 pub(in crate::core) fn end_waits(turn: &mut Turn, waiting: &mut Waiting, ends: impl Fn(&WaitingCall) -> bool) {
     for call in waiting.extract(ends) {
         let text = "this session left while the call waited; attach again, then repeat the call";
@@ -331,7 +332,8 @@ impl Peers {
         Ok(PeerRow { id: self.new_id(), name: self.free_name(wanted), ..row })
     }
 
-    /// Creates a peer for a session whose hook calls before any connection attaches.
+    /// Returns the peer of a session whose hook or subcommand calls before any connection attaches: its former peer, or
+    /// a new one.
     pub(in crate::core) fn add_detached(
         &mut self,
         turn: &mut Turn,
@@ -346,8 +348,8 @@ impl Peers {
         let notice = match &former {
             FormerPeer::SameName(id) => {
                 let unread = mail.unread(&turn.store, id)?;
-                // Each hook of a session that has neither a key nor a process finds the session by its name, which is
-                // not a takeover.
+                // If a session has neither a key nor a process, each of its hooks finds it by its name. This is not a
+                // takeover.
                 let is_other = |peer: &&Peer| peer.has_left || peer.row.session_key().is_some();
                 self.get(id).filter(is_other).map(|peer| takeover_notice(peer, unread, now))
             }
@@ -378,8 +380,8 @@ impl Peers {
         std::iter::once(wanted.to_owned()).chain(numbered).find(is_free).unwrap_or_else(|| wanted.to_owned())
     }
 
-    /// Adds another key to a session. For example, the agent gives the session a new key after /clear, while its
-    /// MCP server still uses the old one.
+    /// Adds another key to a session. For example, the agent gives the session a new key after /clear, while the MCP
+    /// server still uses the old key.
     pub(in crate::core) fn add_key(&mut self, turn: &mut Turn, id: &str, key: &str) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id).filter(|peer| !key.is_empty() && !peer.has_key(key)) else { return Ok(()) };
         if let Some(old) = peer.row.session_key().map(str::to_owned) {
