@@ -23,8 +23,8 @@ fn party(lock: &LockRow) -> Party<'_> {
     (&lock.holder, &lock.owner)
 }
 
-/// Whether two parties count as one in the search for deadlocks. Two commands of one peer are two parties, but the
-/// peer itself counts as the same party as each of its commands.
+/// Whether two parties count as the same party in the search for deadlocks. Two commands of one peer are two parties,
+/// but the peer itself counts as the same party as each of its commands.
 fn is_same_party(a: Party, b: Party) -> bool {
     a.0 == b.0 && (a.1 == b.1 || a.1.is_shared() || b.1.is_shared())
 }
@@ -41,8 +41,7 @@ pub(super) fn names_for(peers: &Peers, lock: &LockRow, queue: &[LockMatcher]) ->
 }
 
 impl Locks {
-    /// Ends all locks that conflict with a request, and notifies their holders. Only a person ("the human") may do
-    /// this.
+    /// Ends all locks that conflict with a request, and notifies their holders. Only a person may do this.
     pub(super) fn steal(
         &mut self,
         parts: &mut StealParts,
@@ -56,8 +55,8 @@ impl Locks {
         self.conflicts(parts.peers, request).iter().try_for_each(|lock| self.take_from_holder(parts, ctx, lock))
     }
 
-    /// Takes one path of a grant away from its holder. Only a person may do this. Returns false if the lock on this
-    /// path has already ended.
+    /// Ends the lock that has this path and this token. Only a person may do this. Returns false if there is no such
+    /// lock, because it has already ended.
     pub(super) fn take_grant(
         &mut self,
         parts: &mut StealParts,
@@ -97,8 +96,7 @@ impl Locks {
         Ok(())
     }
 
-    /// Refuses to let the caller wait for a peer that already waits for the caller, directly or through other
-    /// peers.
+    /// Refuses a wait for a peer that already waits for the caller, directly or through other peers.
     pub(super) fn refuse_cycle(
         &self,
         peers: &Peers,

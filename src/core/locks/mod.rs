@@ -198,7 +198,7 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     Ok(Outcome::Ready(granted_view(peers, &grants, ctx.now)))
 }
 
-/// Makes a request from the arguments of a `lock.lock` call.
+/// Makes a request from the arguments of a call of `lock.lock`.
 fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockRequest, Error> {
     let Mesh { peers, rates, settings, .. } = mesh;
     let paths = required_paths(args)?;
@@ -218,11 +218,12 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
         host: peers.host_of(ctx.conn),
         all_worktrees: args.text("scope") == Some("repo"),
         // If an agent requests a lock that it already holds, it renews the lock. A person must ask for the renewal,
-        // because two scripts of one person make two separate requests.
+        // because the request may come from another script of the person than the lock.
         renew: args.flag("renew").unwrap_or(!peers.is_human(ctx.me())),
     };
     match request.paths.iter().find(|path| request.tree_of(path).is_none()) {
-        // Without a repository, the lock would protect the file only here, although the caller asked for more.
+        // Without a known repository, the lock would not protect the file in other work trees, although the caller
+        // asked for that.
         Some(path) if request.all_worktrees => {
             let why = format!("\"{path}\" is in no known repository; lock it from its own work tree, or without repo");
             Err(Error::usage("scope", why))
@@ -284,7 +285,7 @@ fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     Ok(Outcome::Ready(value))
 }
 
-/// The position of a lock in a list that is sorted by the time of the grants.
+/// The position of a lock in a list that is sorted by the order of the grants.
 fn cursor(lock: &LockRow) -> (i64, &str) {
     (lock.token, &lock.path)
 }

@@ -24,8 +24,8 @@ impl Repository {
         Some(Repository { identity: identity?, root: root? })
     }
 
-    /// The work trees of a call's paths. A client that does not look up the work tree of each path names only its own,
-    /// or none, if the mesh already knows it from `me`.
+    /// The work trees of a call's paths. If the client has not looked up the work tree of each path, this is only the
+    /// client's own work tree, from the call or otherwise from `me`.
     pub(in crate::core) fn of_call(args: &Args, me: &PeerRow) -> Vec<Repository> {
         let (roots, identities) = (args.texts("gitRoots"), args.texts("repos"));
         if args.get("gitRoots").is_some() {
@@ -36,7 +36,7 @@ impl Repository {
         Repository::new(text("repo", &me.repo), text("gitRoot", &me.git_root)).into_iter().collect()
     }
 
-    /// A path relative to the repository, with a leading slash. The repository itself is `/`.
+    /// The path relative to the work tree, with a leading slash; `None` if the path is outside the work tree.
     fn inside<'a>(&self, path: &'a str) -> Option<&'a str> {
         path.strip_prefix(self.root.trim_end_matches('/')).filter(|rest| rest.starts_with('/'))
     }
@@ -55,7 +55,7 @@ pub struct LockRequest {
     pub reason: String,
     /// The length of the lease, in ms.
     pub ttl_ms: i64,
-    /// The work trees that may contain the paths. They help to find the same file in another work tree.
+    /// The work trees that may contain the paths. They are needed to recognize the same file in another work tree.
     pub trees: Vec<Repository>,
     /// The machine whose file system contains the paths.
     pub host: String,
@@ -89,12 +89,13 @@ impl LockRequest {
         let kept = old.filter(|_| is_edit);
         let owner = match kept {
             Some(old) if !old.owner.is_edit() => &old.owner,
-            // The turn and a subagent, or two subagents, edit this file. The end of one must not free it for others.
+            // The turn and a subagent, or two subagents, edit this file. The lock must not end when one of them ends,
+            // so it now belongs to the turn.
             Some(old) if old.owner != self.owner => &LockOwner::Turn,
             _ => &self.owner,
         };
         let old_reason = || old.map(|old| old.reason.clone()).unwrap_or_default();
-        // A request from elsewhere may not know the work tree of a path that an earlier request knew.
+        // If this request does not know the work tree of the path, the work tree from an earlier request is kept.
         let (repo, repo_path) = match self.tree_of(path) {
             Some((tree, inside)) => (Some(tree.identity.clone()), Some(inside.to_owned())),
             None => old.map(|old| (old.repo.clone(), old.repo_path.clone())).unwrap_or_default(),
@@ -174,9 +175,8 @@ impl PathGroup<'_> {
         tree.identity == *lock_repo && self.inside.overlaps(path)
     }
 
-    /// Whether the paths and a lock overlap only because one work tree is inside another. A folder or glob of the
-    /// outer work tree covers nothing in the inner one, unless the path of the folder or glob begins inside the inner
-    /// one.
+    /// Whether the paths and a lock overlap only because one work tree is inside another. A folder or glob covers
+    /// nothing in the inner work tree unless the path of the folder or glob begins there.
     fn is_in_other_tree(&self, lock: &LockRow) -> bool {
         let (Some(tree), Some(lock_repo), Some(lock_path)) = (self.tree, &lock.repo, &lock.repo_path) else {
             return false;
@@ -216,9 +216,9 @@ impl Locks {
     }
 }
 
-/// Whether a lock of the same holder is compatible with a request. The locks of an agent never block the agent
-/// itself, but two of its commands exclude each other, and so do two of its subagents. Two locks of a person are
-/// two separate requests.
+/// Whether a lock of the same holder is compatible with a request. The locks of an agent never block the agent itself,
+/// but two of its commands exclude each other, and so do two of its subagents. A person's own lock blocks the person's
+/// request, unless the request is to renew it.
 fn is_compatible(peers: &Peers, lock: &LockRow, request: &LockRequest) -> bool {
     if peers.is_human(&request.holder) {
         return request.renew && lock.owner == request.owner;

@@ -18,7 +18,7 @@ use serde_json::json;
 #[derive(Debug, Default)]
 pub struct Locks {
     pub(super) locks: Vec<LockRow>,
-    /// No lock expires before this time, in ms. Thanks to it, a turn looks at the locks only when one may have expired.
+    /// No lock expires before this time, in ms, so until then no turn has to check the locks.
     first_expiry: Option<i64>,
     /// Commands that lost their connection, because the broker restarted or the network to another machine failed. They
     /// may still reconnect.
@@ -99,7 +99,7 @@ impl Locks {
     }
 
     /// Ends the locks that have expired, and the locks of commands that did not reconnect in time. The lock of a
-    /// command does not expire while its connection is open or may still be restored, even if the lock is not renewed.
+    /// command does not expire while the command is connected or may still reconnect, even if the lock is not renewed.
     pub(in crate::core) fn expire(
         &mut self,
         turn: &mut Turn,
@@ -131,8 +131,8 @@ impl Locks {
         Ok(())
     }
 
-    /// Notes that the lock of a command ends with this connection. If the command had lost an earlier connection, it is
-    /// back now, so the end of that grace period no longer concerns it.
+    /// Notes that the locks of a command end with this connection. If the command had lost an earlier connection, it
+    /// has now reconnected, so its grace period is dropped.
     pub(super) fn add_command(&mut self, conn: ConnId, request: &LockRequest) {
         if request.owner.is_shared() {
             return;
@@ -145,7 +145,7 @@ impl Locks {
         }
     }
 
-    /// Whether the lock of any command ends with this connection.
+    /// Whether any command's locks end with this connection.
     pub(in crate::core) fn has_command(&self, conn: ConnId) -> bool {
         self.commands.get(&conn).is_some_and(|known| !known.is_empty())
     }
@@ -162,7 +162,8 @@ impl Locks {
     pub(in crate::core) fn await_commands(&mut self, conn: ConnId, now: i64) {
         let until = now + grace_ms(false);
         for (holder, command) in self.commands.remove(&conn).unwrap_or_default() {
-            // After a rollback, even a command that runs has a grace period, which would end before this one.
+            // After a rollback, even a command that was still connected has a grace period. It would end before the new
+            // one, so it is removed.
             self.orphans.retain(|orphan| !orphan.is(&holder, &command));
             self.orphans.push(Orphan { holder, command, until });
         }
@@ -212,7 +213,7 @@ impl Locks {
         Ok(grants)
     }
 
-    /// Releases one path. Returns false if this owner does not hold the path.
+    /// Releases one path. Returns false if this holder and owner have no lock on the path.
     ///
     /// # Errors
     /// When the database can't be written.

@@ -1,5 +1,5 @@
-//! The locks that affect one work tree, for hooks and for the shield, which stops shell commands from writing to files
-//! that others have locked.
+//! The locks that affect one work tree. They are used by hooks and by the shield, which stops shell commands from
+//! writing to files that others have locked.
 
 use super::super::op_definition::ArgKind;
 use super::super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
@@ -54,7 +54,8 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         let after = pagination::parse_cursor(after)?;
         found.retain(|(lock, _)| cursor(lock) > after);
     }
-    // A program reads the rows. There may be more of them than fit into one line.
+    // A program reads the rows, so they need not fit into a tool result. But there may be more rows than fit into one
+    // line on the socket.
     let mut page = Page::for_people();
     let fitting = found.iter().take_while(|(lock, path)| page.add(short_view(peers, lock, path))).count();
     let mut value = json!({ "ok": true });
@@ -74,7 +75,7 @@ pub(in crate::core) struct WorkPlace {
     pub host: String,
 }
 
-/// The locks of other peers that affect a work tree, for a hook, which watches only some of them.
+/// The first `WATCHED_FILES_MAX` locks of other peers that affect a work tree. A hook watches no more than these.
 pub(in crate::core) fn watched_locks(
     locks: &Locks,
     peers: &Peers,
@@ -117,7 +118,7 @@ fn short_view(peers: &Peers, lock: &LockRow, path: &str) -> Value {
             "holder": peers.name_of(&lock.holder) })
 }
 
-/// Whether a lock may cover a file of a work tree.
+/// Whether a lock on `path` may cover a file below `root`, which ends with a slash.
 fn is_below(path: &str, root: &str) -> bool {
     if path_overlap::is_pattern(path) { path_overlap::overlap(path, root) } else { path.starts_with(root) }
 }

@@ -1,9 +1,9 @@
 //! Reads the history of messages in bounded steps, for `log` and for a search of the inbox.
 //!
 //! One step takes at most a millisecond of the broker's event loop. To get more, a client calls again, and other
-//! clients are served in between. It would be no better if each subcommand opened the database itself: guests (machines
-//! that use the broker of another machine) have no database, a second reader would delay the checkpoints of the
-//! write-ahead log, and the rules of visibility would exist twice.
+//! clients are served in between. The subcommands do not read the database themselves, for three reasons: guests
+//! (machines that use the broker of another machine) have no database, a second reader would delay the checkpoints of
+//! the write-ahead log, and the rules about who may see which messages would exist twice.
 
 use super::text_filter::TextFilter;
 use super::{Correspondent, Mail};
@@ -23,7 +23,7 @@ pub(super) const STEP_ROWS: i64 = 1_000;
 pub(super) const STEP_BYTES: usize = 512 * 1024;
 /// Maximum number of messages that one step returns. Returning one message costs as much as reading ten.
 const FOUND_MAX: usize = 100;
-/// Maximum number of replies that one step follows towards the beginning of their conversations.
+/// Maximum number of times that one step goes from a reply to the message that it answers.
 const CLIMB_MAX: usize = 1_000;
 
 /// Which messages a caller may see.
@@ -157,7 +157,7 @@ impl Subthread {
             };
             self.n_climbed += 1;
             if self.n_climbed > CLIMB_MAX {
-                // This step has followed as many replies as it may, so the message is shown without a check.
+                // The limit is reached, so the message is shown without knowing whether it belongs to the subthread.
                 return Ok(true);
             }
             parent = store.reply_target(at)?;
@@ -167,7 +167,7 @@ impl Subthread {
     }
 }
 
-/// A message that the search found, as it was sent: its only copy, or all copies that went to the members of a group.
+/// A message as it was sent. It was found as one copy, or as several copies for the members of a group.
 #[derive(Debug)]
 struct FoundSend {
     /// The sequence number of the oldest copy.

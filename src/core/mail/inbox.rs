@@ -105,13 +105,13 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     }
     let view = MailView::of(args.text("filter"));
     // A caller outside the session may look at the session's mail with `take` set to false. The mail is then not marked
-    // as offered, and its senders get no receipt.
+    // as offered, so its receipts do not change.
     let is_look = args.flag("take") == Some(false) && !peers.is_inside(&ctx.ancestors, ctx.me());
     let limit = args.int("limit").unwrap_or(20);
     let other = args.text("from").map(|name| Correspondent::named(peers, "from", name)).transpose()?;
     let is_channel = other.as_ref().is_some_and(|other| other.channel().is_some());
     let words = args.text("search").unwrap_or("");
-    // There is no index for the messages of one channel in a mailbox, so they are searched for in bounded steps.
+    // There is no index for the messages of one channel in a mailbox, so a search in bounded steps finds them.
     if !words.trim().is_empty() || is_channel && view != MailView::Unread {
         return mail.search(&turn.store, peers, ctx, args, words, other.as_ref());
     }

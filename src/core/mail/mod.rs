@@ -70,7 +70,7 @@ pub static SEND: Op = Op {
     run: send,
 };
 
-/// How many peers a note names at most.
+/// Maximum number of peers that a note names.
 const NAMES_MAX: usize = 20;
 
 fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
@@ -125,8 +125,8 @@ fn no_message(id: &str) -> Error {
     Error::not_found(format!("no message has the id {id}; messages are removed after 7 days"))
 }
 
-/// The id of the peer with this name. If no peer has this name, the string is returned unchanged, because it may be the
-/// sender of old mail.
+/// The id of the peer with this name. If no peer has this name, the string is returned unchanged, because old mail may
+/// contain it as a sender or recipient.
 fn peer_or_text(peers: &Peers, name: &str) -> Result<PeerId, Error> {
     peers.resolve(name).or_else(|error| if error.kind == ErrorKind::NotFound { Ok(name.into()) } else { Err(error) })
 }
@@ -185,7 +185,7 @@ fn recipients(peers: &Peers, channels: &Channels, me: &str, to: &str) -> Result<
     Ok((Some(to.to_owned()), others(&mut group)))
 }
 
-/// The mailboxes, with the counts and marks that are kept in memory.
+/// The facts about mail that are kept in memory. The messages themselves are in the store.
 #[derive(Debug)]
 pub struct Mail {
     ids: PublicIds,
@@ -193,12 +193,12 @@ pub struct Mail {
     unread: HashMap<PeerId, i64>,
     /// Messages that a hook took a moment ago, each with the time and the connection of the hook.
     recently_delivered: HashMap<i64, (i64, ConnId)>,
-    /// Session events that a hook reported a moment ago.
+    /// Events of sessions that hooks reported a moment ago.
     hook_events: HookEvents,
     /// Recent wakeups of sessions.
     wakeups: Vec<WakeupAttempt>,
-    /// A number that increases when the receipt of a message with a key changes. Meshes that poll this one are told the
-    /// number. It starts from the current time, so that it is different after a restart.
+    /// A number that increases when the receipt of a message with a key changes. It is sent to the meshes that poll
+    /// this one. It starts from the current time, so that it is different after a restart.
     receipts_version: i64,
 }
 
@@ -340,8 +340,8 @@ impl Mail {
         Ok(federation.check_forwardable(peers, recipient, body).err())
     }
 
-    /// Notifies the sessions of the recipient. Only a push to an HTTP client contains the text of the message; for all
-    /// other recipients, the text stays in the mailbox.
+    /// Notifies the connections of the recipient. Only a push to an HTTP client contains the text of the message. All
+    /// other recipients must read the text from the mailbox.
     fn notify(&self, turn: &mut Turn, peers: &Peers, message: &Message, from: &str, conns: &[ConnId]) {
         let Some(peer) = peers.get(&message.recipient) else { return };
         if peer.row.is_http() {
@@ -370,7 +370,8 @@ impl Mail {
         }
     }
 
-    /// The message that a reply answers. If the recipient of a message answers it, the message is also acknowledged.
+    /// The sequence number of the message that a reply answers. If the caller received this message, it is also
+    /// acknowledged.
     fn reply_target(
         &mut self,
         turn: &mut Turn,
@@ -408,7 +409,8 @@ impl Mail {
         now: i64,
     ) -> Result<Vec<Message>, Error> {
         let limit = max as i64 * 2;
-        // A hook shows the beginning of a long message once. The session reads the rest from its inbox.
+        // A hook shows only the beginning of a long message. After that, the session reads the further parts from its
+        // inbox.
         let filter =
             MessageFilter { to: Some(id), unread: true, direct, not_begun: true, limit, ..MessageFilter::default() };
         self.recently_delivered.retain(|_, (at, _)| now - *at < HOOK_DELIVERY_MS);

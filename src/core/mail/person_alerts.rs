@@ -1,5 +1,5 @@
-//! Alerts to the person at this machine: messages of the type `alert`, which must reach even a person who is not
-//! looking at the mesh.
+//! Alerts to the person at this machine: messages of the type `alert`, which must reach the person even if the person
+//! is not looking at the mesh.
 
 use super::MailView;
 use crate::base::stored_enums::MessageType;
@@ -17,7 +17,7 @@ pub(super) fn is_alert(peers: &Peers, message: &Message) -> bool {
 impl Mesh {
     /// An alert in the form that the inbox shows, if the alert is unread and has not expired.
     pub fn unread_alert(&self, seq: i64, now: i64) -> Option<Value> {
-        // If the store can't be read, the failure is reported elsewhere.
+        // If the store can't be read, another operation reports the failure.
         let message = self.turn.store.message(seq).ok().flatten()?;
         let is_open = message.state.is_unread() && message.expires.is_none_or(|at| at > now);
         is_open.then(|| self.mail.whole_row(&self.turn.store, &self.peers, &message, MailView::Unread))

@@ -90,7 +90,7 @@ impl Mail {
         if was.recipient != ctx.me() {
             return Err(Error::new(ErrorKind::Refused, format!("ack: {id} is not addressed to you")));
         }
-        // A message that has expired stays so, even if its recipient finds it among all messages.
+        // A message that has expired stays expired, even if its recipient still finds it and acknowledges it.
         if was.acked.is_some() || was.state == MessageState::Expired {
             return Ok(());
         }
@@ -133,8 +133,8 @@ impl Mail {
         message: &Message,
     ) -> Result<(), Error> {
         turn.store.put_receipt(was, message)?;
-        // Messages from linked meshes have keys. Other messages may have keys, too. For them, the increase is needless,
-        // but it only makes linked meshes ask for receipts once more.
+        // Messages from linked meshes always have keys. For other messages with keys, the increase is needless but
+        // harmless: it only makes linked meshes ask for receipts once more.
         if message.key.is_some() && message.state >= MessageState::Read && message.state != was.state {
             self.receipts_version += 1;
         }
@@ -168,7 +168,7 @@ impl Mail {
     pub(super) fn found_row(&self, store: &Store, peers: &Peers, message: &Message, at: usize) -> Value {
         let mut map = object(self.whole_row(store, peers, message, MailView::Sent));
         cut_to_part(&mut map, message, at, "only the part that contains the words is shown here");
-        // A search that shows a part of a message does not count as reading the part.
+        // A search does not count as reading, so the row does not contain `upto`, which a client would report as read.
         map.remove("upto");
         Value::Object(map)
     }
@@ -183,7 +183,7 @@ impl Mail {
         }
         if let Some(seq) = message.reply_to {
             map.insert("replyTo".into(), json!(self.ids.message(seq)));
-            // If the store can't be read, the failure is reported elsewhere. Here, only the conversation is left
+            // If the store can't be read, another operation reports the failure. Here, only the conversation is left
             // out.
             let thread = store.thread_of(message.seq).ok();
             map.insert("thread".into(), json!(thread.map(|root| self.ids.message(root))));
@@ -195,7 +195,7 @@ impl Mail {
                 map.insert(name.into(), json!(at.map(time::iso)));
             }
             map.insert("channel".into(), json!(reached(message)));
-            // If the store can't be read, the failure is reported elsewhere. Here, only the wakeups are left out.
+            // If the store can't be read, another operation reports the failure. Here, only the wakeups are left out.
             if let Ok(Some(wakeups)) = self.wakeups_view(store, message.seq) {
                 map.insert("wakes".into(), wakeups);
             }
@@ -277,8 +277,8 @@ impl Mesh {
 }
 
 /// If a payload is too long for one result, keeps only the part that contains byte `at`. In the result, `part` is the
-/// number of this part, `parts` is how many there are, and `upto` is where this part ends. The reader sends `upto` back
-/// to report what it has read.
+/// number of this part, `parts` is the number of parts, and `upto` is where this part ends. The reader sends `upto`
+/// back to report what it has read.
 fn cut_to_part(map: &mut Map<String, Value>, message: &Message, at: usize, note: &str) {
     let starts = part_starts(&message.body);
     if starts.len() == 1 {

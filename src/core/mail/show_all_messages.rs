@@ -18,7 +18,7 @@ use crate::store::{Message, MessageFilter, MessageScan, Store};
 use serde_json::{Value, json};
 
 const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
-/// The kind of an argument that gives the words of a search.
+/// The kind of argument that contains the words of a search.
 pub(super) const SEARCH: ArgKind = ArgKind::Text { min: 0, max: 1024 };
 
 /// Reads the log.
@@ -111,8 +111,9 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(value))
 }
 
-/// The peer or channel that `with` names. If no peer has this name now, an old message from or to the name must exist.
-/// Otherwise the call fails, because the name is probably misspelt, and an empty log would hide the mistake.
+/// The peer or channel that `with` names. If no peer has this name now, there must be an old message from or to the
+/// name. If there is none, the call fails, because the name is probably misspelt, and an empty log would hide the
+/// mistake.
 fn correspondent(store: &Store, peers: &Peers, name: &str) -> Result<Correspondent, Error> {
     let found = Correspondent::named(peers, "with", name)?;
     match found.peer() {

@@ -36,8 +36,8 @@ impl TextFilter {
         words.iter().all(|word| word.find_in_any_case(text, lowered).is_some())
     }
 
-    /// Where the first match of any of the words is in a text. The position is approximate if the upper and the lower
-    /// case of a letter differ in length.
+    /// The position of the first match of any of the words in a text. The position is approximate if the upper and the
+    /// lower case of a letter differ in length.
     pub(super) fn place_in(&mut self, text: &str) -> usize {
         let TextFilter { words, lowered, .. } = self;
         lowered.clear();
@@ -59,7 +59,7 @@ const COMMON: &[u8] = b" etaoinsrhldcumfpgwybvkxjqz";
 #[derive(Debug)]
 struct Needle {
     text: String,
-    /// Where the rarest byte is in the text.
+    /// The position of the rarest byte in `text`.
     rare: usize,
 }
 

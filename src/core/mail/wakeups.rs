@@ -2,9 +2,9 @@
 //! anything that makes an agent's client begin a turn. A program that can use a channel waits here until it may
 //! wake the session.
 //!
-//! **Invariant:** a session is woken by a fixed sentence, never by a peer's words. Messages that arrive together cause
-//! one attempt, and the conditions are checked again just before the attempt. The number of attempts per peer and hour
-//! is limited, and attempts stop when agents would keep waking each other.
+//! **Invariant:** a session is woken by a fixed sentence, never by text that a peer wrote. Messages that arrive
+//! together cause one attempt, and the conditions are checked again just before the attempt. The number of attempts per
+//! peer and hour is limited, and attempts stop when agents would keep waking each other.
 
 use super::Mail;
 use crate::base::error::Error;
@@ -67,11 +67,11 @@ pub static REPORT: Op = Op {
     run: report,
 };
 
-/// A wakeup of a session, in the past or about to happen.
+/// An attempt to wake a session.
 #[derive(Debug)]
 pub(super) struct WakeupAttempt {
     to: PeerId,
-    /// The senders of the messages that cause the wakeup.
+    /// The senders of the messages that caused the attempt.
     from: Vec<PeerId>,
     at: i64,
     failed: bool,
@@ -195,8 +195,8 @@ impl Mail {
         if newest + limits::WAKE_COALESCE_MS > now {
             return Ok(WakeupTime::At(newest + limits::WAKE_COALESCE_MS));
         }
-        // A session is not woken during a turn, because its hooks then show its mail. The end of an interrupted turn is
-        // not reported, so a turn counts as over when its hooks have been silent for a while.
+        // A session is not woken during a turn, because the session's hooks show its mail then. The end of an
+        // interrupted turn is not reported, so a turn counts as over when no hook has called for a while.
         let active = peers.get(id).and_then(|peer| peer.turn_active_at);
         if let Some(last) = active.filter(|last| now - last < limits::TURN_QUIET_MS) {
             return Ok(WakeupTime::At(last + limits::TURN_QUIET_MS));
@@ -218,8 +218,8 @@ impl Mail {
         self.without_circles(turn, id, untried, now)
     }
 
-    /// Leaves out mail that would make two or more agents keep waking each other in a loop. Each agent is woken once
-    /// per loop. The receipts of the mail that is left out say that it was held back.
+    /// Holds back mail that would make two or more agents keep waking each other. Each of these agents is woken once,
+    /// and then no more. The receipts of the mail say that it was held back.
     fn without_circles(&self, turn: &mut Turn, id: &str, untried: Vec<Message>, now: i64) -> Result<WakeupTime, Error> {
         let (held, found): (Vec<_>, Vec<_>) = untried.into_iter().partition(|m| self.closes_circle(&m.sender, id));
         for message in &held {
@@ -229,7 +229,7 @@ impl Mail {
         Ok(if found.is_empty() { WakeupTime::Never } else { WakeupTime::Now(found) })
     }
 
-    /// Whether `from` has already woken `to`, and `to` has since woken `from`, directly or through other agents.
+    /// Whether `from` has already woken `to`, and `to` has woken `from`, directly or through other agents.
     fn closes_circle(&self, from: &str, to: &str) -> bool {
         let woke = |attempt: &WakeupAttempt| attempt.to == to && attempt.from.iter().any(|by| by == from);
         if !self.wakeups.iter().any(woke) {
@@ -250,8 +250,8 @@ impl Mail {
         false
     }
 
-    /// Notes that the person typed something into a session. From now on, the earlier wakeups of this session no longer
-    /// count towards a loop of agents that wake each other.
+    /// Notes that the person typed something into a session. From now on, earlier wakeups of this session no longer
+    /// count as wakeups by other agents.
     pub(in crate::core) fn person_spoke(&mut self, id: &str) {
         for attempt in self.wakeups.iter_mut().filter(|attempt| attempt.to == id) {
             attempt.from.clear();
@@ -284,7 +284,8 @@ fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Chan
     better.map(|call| call.args.word("channel")).any(untried)
 }
 
-/// The sentence that wakes a session. Only the names in it vary, and they are restricted to plain names.
+/// The sentence that wakes a session. Only the names and the number of messages vary, and the names are restricted to
+/// plain ones.
 fn sentence(peers: &Peers, n: usize, from: &[PeerId]) -> String {
     let names: Vec<String> = from.iter().map(|id| plain_name(&peers.name_of(id))).take(NAMED_MAX).collect();
     let (s, it) = if n == 1 { ("", "it") } else { ("s", "them") };
