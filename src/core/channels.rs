@@ -1,5 +1,5 @@
 //! Channels: named groups that peers join. A message to a channel reaches the mailbox of every member, even if the
-//! member is offline for a moment. When a session ends, it leaves its channels.
+//! member is offline for a short time. When a session ends, it leaves its channels.
 //!
 //! **Invariant:** only this module changes the members of a channel, in memory and on disk.
 
@@ -131,7 +131,7 @@ fn named(text: &str) -> Result<ChannelName, Error> {
     ChannelName::parse(text).map_err(|want| Error::usage("channel", want))
 }
 
-/// Whether a peer's session has ended and is not expected to come back.
+/// Whether a peer is gone and is not expected to come back soon.
 fn has_ended(peer: &Peer) -> bool {
     match peer.row.kind {
         PeerKind::Session { .. } => peer.is_gone() && peer.offline_since.is_none(),

@@ -31,10 +31,11 @@ pub struct CallContext {
     pub actor: Option<PeerId>,
     /// The current time, in ms.
     pub now: i64,
-    /// When the wait of this call ends, in ms; `None` if the call has not waited yet.
+    /// When this waiting call runs again at the latest, in ms; `None` if the call has not waited yet. Except in a wait
+    /// for a wakeup, this is the end of the wait.
     pub until: Option<i64>,
-    /// In a wait for events or messages, this is the end of the stream at the time when the wait began. In a wait
-    /// for a wakeup, this is the time at which the wait ends.
+    /// In a wait for events or messages, this is the position in the stream after which the call waits. In a wait for a
+    /// wakeup, this is the time at which the wait ends, in ms.
     pub cursor: Option<i64>,
     /// Whether the operation must answer now instead of waiting.
     pub deadline_reached: bool,
@@ -93,7 +94,7 @@ fn is(op: &Op, other: &Op) -> bool {
 }
 
 impl Mesh {
-    /// Runs one call. The answer is an [`Effect::Reply`]; it comes in this turn, or when the call stops waiting.
+    /// Runs one call. The answer is an [`Effect::Reply`] of this turn, or of a later turn if the call has to wait.
     pub fn call(&mut self, call: Call, now: i64) {
         let mut ctx = CallContext {
             conn: call.conn,
@@ -164,16 +165,16 @@ impl Mesh {
                 self.reload();
             }
             if error.kind == ErrorKind::Damaged {
-                // A caller that only reads must not be the only one who learns of the damage: the broker ends because
-                // of this effect, and the next broker checks the file.
+                // It is not enough to tell the caller, so this effect makes the broker end, and the next broker checks
+                // the file.
                 self.turn.push(Effect::Log(error.clone()));
             }
         }
         result
     }
 
-    /// Runs a call once. Afterwards the call is answered or waits. `place` is the position that the call had among the
-    /// waiting calls, if it has waited before; a call that must wait again returns to this position.
+    /// Runs a call once. Afterwards the call is answered or waits. If the call has waited before, `place` is its
+    /// position among the waiting calls, to which it returns if it must wait again.
     fn step(&mut self, mut call: WaitingCall, place: Option<usize>) {
         let result = self.in_savepoint(|mesh| match (call.op.run)(mesh, &call.ctx, &call.args)? {
             Outcome::Ready(value) => Ok(Outcome::Ready(mesh.with_mail_notice(value, &call))),
@@ -252,7 +253,8 @@ impl Mesh {
         self.turn.dirty = Dirty::default();
     }
 
-    /// Answers the calls whose wait is over.
+    /// Runs the waiting calls whose time is up once more. This answers all of them, except those that go on waiting for
+    /// a wakeup.
     pub(super) fn end_waits(&mut self, now: i64) {
         let is_due = |call: &WaitingCall| call.ctx.until.is_some_and(|until| until <= now);
         while let Some(place) = self.waiting.position(0, is_due) {
@@ -263,8 +265,8 @@ impl Mesh {
         }
     }
 
-    /// Cancels a waiting call, which gets no answer. The call has changed nothing while it waited, so there is nothing
-    /// to undo.
+    /// Cancels a waiting call, which gets no answer. Nothing has to be undone, because a call changes nothing while it
+    /// waits.
     pub fn cancel(&mut self, conn: ConnId, id: &Value, now: i64) {
         if self.waiting.cancel(conn, id) {
             self.turn.dirty.locks = true;

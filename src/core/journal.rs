@@ -140,8 +140,8 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         _ => last,
     };
     let first = turn.store.first_event()?.unwrap_or(last + 1);
-    // A cursor beyond the end belongs to the stream of another database. A cursor before the first kept event means
-    // that events in between were removed.
+    // There is a gap if the cursor is beyond the end, because it then belongs to another database. There is also a gap
+    // if events after the cursor have already been removed.
     let gap = args.int("after").is_some_and(|after| after > last || after.saturating_add(1) < first && after < last);
     let events = Value::Array(rows);
     Ok(Outcome::Ready(json_object([
@@ -189,12 +189,12 @@ fn wants(subscribed: &[String], kind: &str) -> bool {
 }
 
 /// A change, with the facts that are part of its event.
-#[allow(missing_docs)] // each variant's line says what its fields are
+#[allow(missing_docs)] // the comment of each variant explains its fields
 #[derive(Debug)]
 pub enum Change<'a> {
     /// A peer came online.
     PeerJoined(&'a PeerRow),
-    /// A peer went offline. `named` says whether the event contains the peer's name.
+    /// A peer went offline, for this `reason`. `named` says whether the event contains the peer's name.
     PeerLeft { row: &'a PeerRow, named: bool, reason: &'a str },
     /// A peer changed its summary.
     PeerUpdated(&'a PeerRow),
@@ -208,9 +208,9 @@ pub enum Change<'a> {
     GroupReceived { from: &'a str, group: &'a str, n: usize },
     /// A message was read.
     MessageRead(&'a Message),
-    /// A linked mesh accepted a message.
+    /// The linked mesh `by` accepted a message.
     MessageForwarded { message: &'a Message, by: String },
-    /// A linked mesh refused a message for good.
+    /// A linked mesh refused a message for good. `by` contains the mesh and the reason.
     MessageRejected { message: &'a Message, by: String },
     /// An entry of the shared state has a new value.
     StateChanged(&'a StateEntry),
@@ -312,7 +312,8 @@ fn state_key(entry: &StateEntry) -> String {
     format!("{} {}{}", entry.namespace.len(), entry.namespace, entry.key)
 }
 
-/// Maximum number of events from which one call removes the value of an entry. This many take about two milliseconds.
+/// Maximum number of events from which one call removes the value of an entry. This number takes about two
+/// milliseconds.
 const BLANKED_MAX: i64 = 2_000;
 
 /// The stream of events and its subscribers.
@@ -324,7 +325,7 @@ pub struct Journal {
     /// The types of events to which each client of the old HTTP API has subscribed. These clients receive pushes on
     /// sockets of their own.
     peer_subscriptions: HashMap<PeerId, Vec<String>>,
-    /// Whether there is an observer, which receives every event.
+    /// Whether there is an observer, which receives every event and every change of a message's state.
     observed: bool,
 }
 

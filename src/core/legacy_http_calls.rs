@@ -39,7 +39,7 @@ impl Mesh {
         locks.grant(turn, peers, journal, request, now)
     }
 
-    /// Releases a path for a client of the old HTTP API. Returns false if the client does not hold the path.
+    /// Releases a path for a client of the old HTTP API. Returns false if the client has no lock on the path.
     ///
     /// # Errors
     /// When the database can't be written.

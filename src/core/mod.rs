@@ -1,9 +1,9 @@
 //! The rules of the mesh, as functions of a request, the time and the store.
 //!
-//! A [`Mesh`] consists of parts: peers, locks, mail, the journal, state and federation. The memory and the tables of a
-//! part are written only by that part. A rule (the code of an operation) gets the parts that it needs. [`dispatch`]
-//! runs operations. [`transaction`] holds the open transaction, and the effects, such as answers, that leave the core
-//! after the commit.
+//! A [`Mesh`] consists of parts: peers, locks, mail, channels, the journal, state and federation. Each part alone
+//! writes its memory and its tables. A rule (the code of an operation) gets the parts that it needs. [`dispatch`] runs
+//! operations. [`transaction`] holds the open transaction, and the effects, such as answers, that leave the core after
+//! the commit.
 //!
 //! **Invariant:** the core uses no clock, socket, thread or random source. The time is an argument, random numbers
 //! come from a function that the caller passes, and the caller takes the effects after the commit.
@@ -120,7 +120,7 @@ pub struct Mesh {
     ticked_at: i64,
     /// When old rows will be removed next, in ms.
     next_prune: i64,
-    /// For all entries that were deleted up to this position, the events no longer contain any values.
+    /// The events no longer contain any values of the entries that were deleted up to this position.
     values_forgotten_until: DeletionPosition,
     /// If the disk refused a write, timed work such as expiry pauses until this time, in ms.
     retry_after: i64,
@@ -188,7 +188,7 @@ impl Mesh {
     }
 
     /// Sets the function that tells whether a process of this machine is alive. After a restart of the broker, a
-    /// session whose process is alive can still reconnect, so no other session takes over its name.
+    /// session can still reconnect if its process is alive, so no other session takes over its name.
     pub fn set_process_probe(&mut self, is_alive: Box<dyn Fn(i64) -> bool + Send>) {
         self.peers.set_process_probe(is_alive);
     }
@@ -210,8 +210,8 @@ impl Mesh {
         self.waiting.is_empty() && !self.peers.is_anybody_online() && !self.has_mail_to_forward()
     }
 
-    /// Whether a connection is in use: it acts for a peer, has a waiting call, follows events, or holds the lock of
-    /// a command.
+    /// Whether a connection is in use: it acts for a peer, has a waiting call, has subscribed to events, or holds the
+    /// lock of a command.
     pub fn is_in_use(&self, conn: ConnId) -> bool {
         self.is_attached(conn)
             || self.journal.is_subscribed(conn)

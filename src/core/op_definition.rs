@@ -25,7 +25,7 @@ pub enum ArgKind {
     Choice(&'static [&'static str]),
     /// Up to `items` strings of 1 to `max` bytes each.
     Texts { items: usize, max: usize },
-    /// A JSON object of at most `max` bytes that is not nested too deeply.
+    /// A JSON object of at most `max` bytes, nested at most `limits::DEPTH_MAX` deep.
     Object { max: usize },
 }
 
@@ -53,7 +53,7 @@ pub enum ArgRole {
     IdempotencyKey,
 }
 
-/// One argument.
+/// One argument of an operation.
 #[derive(Debug, Clone, Copy)]
 pub struct Arg {
     /// The name on the socket and in MCP, in camelCase.
@@ -142,8 +142,8 @@ impl Arg {
         flag
     }
 
-    /// Whether this is the argument's flag, or its short flag. Each verb asks many arguments, so the flags are compared
-    /// without being formatted.
+    /// Whether this is the argument's flag, or its short flag. A verb calls this for many arguments, so the flag of the
+    /// argument is compared without being formatted first.
     pub fn has_flag(&self, flag: &str) -> bool {
         let mut rest = flag.bytes();
         let is_equal = self.name.bytes().all(|byte| {
@@ -161,7 +161,7 @@ pub enum Auth {
     Required,
     /// Any caller is accepted. A known peer gets a fuller answer.
     Optional,
-    /// The caller is an agent's hook, and the rule itself finds the session.
+    /// The caller is usually an agent's hook, and the rule itself finds the session.
     Hook,
 }
 

@@ -1,5 +1,5 @@
-//! Reports that a shell command changed a file although another peer has locked it. A hook makes the report, and
-//! each holder of a changed file gets a message.
+//! Reports that a shell command changed a file although another peer has locked the file. A hook makes one report for
+//! each holder of changed files, and the holder gets a message.
 
 use super::hook_operations::session_of_hook;
 use super::op_definition::ArgKind;

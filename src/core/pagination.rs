@@ -1,9 +1,9 @@
-//! Splits lists that are too long for one answer into pages: the arguments that choose a page, the rows that fit
-//! into it, and the cursor at which the next page begins.
+//! Splits lists that are too long for one answer into pages: the arguments that choose a page, the rows that fit into
+//! the page, and the cursor after which the next page begins.
 //!
 //! A cursor consists of a number that ascends from row to row, and of a string that distinguishes rows with the same
-//! number. Both are part of the row itself. So no row is missed or repeated if other rows appear or disappear
-//! between two pages.
+//! number. Both come from the last row of a page, so no row is missed or repeated if other rows appear or disappear
+//! before the next page is read.
 
 use super::Arg;
 use super::op_definition::ArgKind;
@@ -56,7 +56,7 @@ impl Default for Page {
 }
 
 impl Page {
-    /// A page for a person. It need not fit into a tool result.
+    /// A page for a person or a program, which need not fit into a tool result.
     pub fn for_people() -> Page {
         Page { size_max: PAGE_FOR_PEOPLE_MAX, ..Page::default() }
     }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 /// How much each sender has spent in its current window.
 #[derive(Debug)]
 pub struct RateLimiter {
-    /// How many messages a sender may send in one window. A small change, such as one of the shared state or of a
+    /// How many messages a sender may send in one window. A small change, such as a change of a state entry or a
     /// summary, costs a tenth of a message.
     messages_max: u32,
     /// For each sender, when its window began, and how many tenths of a message it has spent since then.

@@ -17,7 +17,8 @@ use crate::base::{limits, time};
 use crate::store::{DeletionPosition, StateEntry, Store};
 use serde_json::{Value, json};
 
-/// A value of at most this many bytes fits into an answer, even if JSON takes six bytes for each byte of the entry.
+/// A value of at most this many bytes fits into an answer together with its key, even if JSON takes six bytes for each
+/// of their bytes.
 const SHORT_VALUE_MAX: usize = 2048;
 
 const KEY: Arg =
@@ -149,7 +150,7 @@ fn set(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let mut row = view(&mesh.peers, &entry);
     let n = new.value.len();
     if n > limits::PAGE_MAX || n > SHORT_VALUE_MAX && json_length(&row) > limits::PAGE_MAX {
-        // The answer leaves out the value, because the caller knows what it wrote.
+        // The value is left out, because it would be too long and the caller knows it.
         row["value"] = Value::Null;
     }
     let value = json_object([("ok", Value::Bool(true)), ("version", entry.version.into()), ("entry", row)]);
@@ -234,11 +235,11 @@ fn last_version(
 /// A request to write an entry.
 #[derive(Debug, Clone, Copy)]
 pub struct NewEntry<'a> {
-    /// Namespace.
+    /// The namespace of the entry.
     pub namespace: &'a str,
-    /// Key.
+    /// The key of the entry.
     pub key: &'a str,
-    /// Value.
+    /// The new value.
     pub value: &'a str,
     /// When the entry expires, in ms.
     pub expires: Option<i64>,
@@ -255,13 +256,13 @@ pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64
     Ok(())
 }
 
-/// Removes a bounded amount of old data: the tombstones of entries that were deleted long ago, and the values that
-/// events still show of entries that were deleted after this position. Such values remain if an entry changed thousands
-/// of times, because its deletion clears only a limited number of events. Returns the position for the next call, and
-/// whether more is left to do now.
+/// Removes a bounded amount of old data: the tombstones of entries that were deleted long ago, and the values of
+/// deleted entries that events still contain. Such values remain if an entry changed thousands of times, because its
+/// deletion removes them from only a limited number of events. Only entries that were deleted after this position are
+/// searched for. Returns the position for the next call, and whether more is left to do now.
 pub(super) fn prune(turn: &mut Turn, after: DeletionPosition, now: i64) -> Result<(DeletionPosition, bool), Error> {
     let n_pruned = turn.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
-    // More entries may be deleted in this millisecond, so those that have been are left to a later call.
+    // More entries may be deleted in the current millisecond, so all that are deleted in it are left to a later call.
     let deleted = turn.store.deleted_entries(after, now, limits::PRUNE_STEP)?;
     let mut last = after;
     for (position, entry) in &deleted {

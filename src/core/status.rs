@@ -1,4 +1,4 @@
-//! The status of the mesh. It comes from counters, so that no rows need to be counted.
+//! The status of the mesh. Messages and events are not counted for it, because the store keeps counters.
 
 use super::{Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::base::error::Error;

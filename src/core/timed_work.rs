@@ -25,7 +25,8 @@ impl Mesh {
         self.resume_waiting(now);
     }
 
-    /// When [`Mesh::tick`] will next have something to do, in ms.
+    /// When [`Mesh::tick`] will next have something to do, in ms. The removal of old rows does not count, because it is
+    /// not urgent.
     pub fn deadline(&mut self) -> Option<i64> {
         let writes = [
             self.locks.deadline(),
@@ -52,7 +53,7 @@ impl Mesh {
         mail.expire(turn, journal, now)
     }
 
-    /// Removes a bounded number of rows that were kept long enough.
+    /// Removes a bounded number of old rows, and forgets peers that have been offline for long.
     fn prune(&mut self, now: i64) -> Result<(), Error> {
         if now < self.next_prune {
             return Ok(());

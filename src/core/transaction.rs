@@ -1,5 +1,5 @@
-//! What the rules see of a turn, which is one round of the broker's event loop: the open transaction, the effects (such
-//! as answers) that leave the core after the commit, and the changes that affect waiting calls.
+//! The parts of a turn (one round of the broker's event loop) with which the rules work: the open transaction, the
+//! effects (such as answers) that leave the core after the commit, and the changes that affect waiting calls.
 //!
 //! **Invariant:** nothing leaves before the commit, because `Turn::take_effects` is called only afterwards.
 
@@ -21,7 +21,7 @@ pub enum Effect {
     WatchProcess(Process),
     /// The answer to a call.
     Reply { conn: ConnId, id: Value, result: Result<Value, Error> },
-    /// A message to a connection, other than the answer to a call. The parameters are JSON text.
+    /// A JSON-RPC notification to a connection. The parameters are JSON text.
     Notification { conn: ConnId, method: &'static str, params: String },
     /// A failure for the log, because no caller waits for the result.
     Log(Error),
@@ -42,7 +42,7 @@ pub(super) struct Dirty {
     pub(super) mail: BTreeSet<PeerId>,
     /// Whether there are new events.
     pub(super) events: bool,
-    /// Whether a lock has ended, or a waiting request for a lock was withdrawn.
+    /// Whether the waiting requests for locks must be checked again, for example because a lock has ended.
     pub(super) locks: bool,
 }
 
@@ -87,7 +87,7 @@ impl Turn {
         self.effects.len()
     }
 
-    /// Removes all effects but the first `n`, because the call that caused the others failed.
+    /// Keeps only the first `n` effects, because the call that caused the others failed.
     pub(super) fn drop_effects(&mut self, n: usize) {
         self.effects.truncate(n);
     }

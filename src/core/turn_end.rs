@@ -28,8 +28,8 @@ impl Mesh {
         self.turn.seal(position)
     }
 
-    /// Writes the time, so that this turn gets an entry in the log even if it changes nothing else. From the entry, the
-    /// other hubs learn what the clock of the mesh shows.
+    /// Writes the time, so that this turn gets an entry in the log even if it changes nothing else. The entry tells the
+    /// other hubs the time on the clock of the mesh.
     pub fn write_time(&mut self, now: i64) {
         let written = self.in_savepoint(|mesh| Ok(mesh.turn.store.set_meta(TIME, &now.to_string())?));
         self.turn.log_error(written);

@@ -1,4 +1,4 @@
-//! Calls that wait: for mail, for events, for a lock, or for the moment to wake a session.
+//! Calls that wait: for mail, for events, for a lock, or until a session may be woken.
 
 use super::locks::request::LockRequest;
 use super::transaction::Dirty;
@@ -28,7 +28,7 @@ pub(super) struct WaitingCall {
     pub(super) ctx: CallContext,
     pub(super) op: &'static Op,
     pub(super) args: Args,
-    /// What the call waits for. This is known once the operation has run.
+    /// What the call waits for; `None` until the operation has run for the first time.
     pub(super) reason: Option<WaitReason>,
 }
 
@@ -86,7 +86,7 @@ impl Waiting {
         self.calls.insert(place, call);
     }
 
-    /// When the wait of any call will end next, in ms.
+    /// When the next waiting call must run again, even if nothing changes until then, in ms.
     pub(super) fn deadline(&self) -> Option<i64> {
         self.calls.iter().filter_map(|call| call.ctx.until).min()
     }

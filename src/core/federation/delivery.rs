@@ -18,7 +18,7 @@ use crate::store::Message;
 
 /// How many times the oldest message is tried before a later message may overtake it.
 const TRIES_ALONE: u32 = 3;
-/// If the other mesh gives no clear answer to a message for this long, although it answers polls, the message counts as
+/// If the other mesh answers polls, but gives no clear answer to a message for this long, the message counts as
 /// refused.
 const GIVE_UP_MS: i64 = 3_600_000;
 /// How many characters of the reason for a refusal are kept.
@@ -46,7 +46,7 @@ pub(super) struct DoubtfulMessage {
     since: i64,
     /// How many times the message was tried.
     n_tries: u32,
-    /// The index of the waiting message that is tried next; 0 is the oldest message.
+    /// The index of the waiting message that is tried next, modulo the number of waiting messages; 0 is the oldest one.
     next: usize,
     /// Whether the other mesh has given a clear answer to a later message.
     others_pass: bool,
@@ -76,8 +76,8 @@ impl MeshLink {
         if doubtful.seq == seq {
             doubtful.n_tries += 1;
         }
-        // If the other mesh has not answered a poll since the first try, the failure says nothing about the message, so
-        // no later message is tried yet.
+        // If the other mesh has not answered a poll since the first try, the mesh may be down, so the failure says
+        // nothing about the message, and no later message is tried yet.
         if heard > doubtful.since && doubtful.n_tries >= TRIES_ALONE {
             doubtful.next += 1;
         }
@@ -192,12 +192,12 @@ impl Mesh {
             ..Message::default()
         };
         self.turn.log_error::<()>(Err(Error::new(ErrorKind::Refused, text)));
-        // The sender is a peer of this mesh, because messages from other meshes are never forwarded. If this mesh has
-        // forgotten the sender, it sends no report.
+        // The sender is a peer of this mesh, because messages from other meshes are never forwarded. If the sender has
+        // been forgotten since, no report is sent.
         let sender = self.peers.get(&message.sender).filter(|peer| !peer.row.is_linked());
         let Some(sender) = sender.map(|peer| peer.row.id.clone()) else { return };
         let sent = self.in_savepoint(|mesh| mesh.post(draft, &[sender], now));
-        // If the sender's mailbox is full, the receipt still reports the refusal.
+        // If the report can't be delivered, for example to a full mailbox, the receipt still shows the refusal.
         self.turn.log_error(sent);
     }
 }

@@ -15,10 +15,10 @@ use crate::core::peers::Peers;
 use crate::store::{Message, MessageFilter};
 use serde_json::{Value, json};
 
-/// Maximum length of a message that a SuperLocalMemory daemon accepts (version 3.4.48), in characters.
+/// Maximum length of a message that a SuperLocalMemory daemon (version 3.4.48) accepts, in characters.
 const SLM_CHARS_MAX: usize = 4096;
-/// At most this many waiting messages of each peer are read to find those that have not expired. If the linked mesh
-/// neither accepts nor refuses the oldest message of a link, this is also how many messages may be tried in turn.
+/// Maximum number of waiting messages to each peer that are read to find those that have not expired. This is also the
+/// maximum number of messages that are tried in turn while the linked mesh neither accepts nor refuses the oldest one.
 const LOOKED_AT_MAX: usize = 20;
 
 /// A message on its way to another mesh.
@@ -41,7 +41,8 @@ impl Federation {
         self.may_forward |= !self.links.is_empty();
     }
 
-    /// Refuses a message that can never be forwarded to its recipient.
+    /// Refuses a message that can't be forwarded, because the recipient's mesh is no longer linked or does not accept a
+    /// message of this length.
     pub(in crate::core) fn check_forwardable(&self, peers: &Peers, to: &str, body: &str) -> Result<(), Error> {
         let Some(peer) = peers.get(to) else { return Ok(()) };
         let Some(mesh) = peer.row.mesh() else { return Ok(()) };
@@ -69,8 +70,8 @@ impl Federation {
 }
 
 impl Mesh {
-    /// Counts a message that is about to be sent over a link. If the link has reached its limit, returns for how long
-    /// it must pause, in ms. In each window of the rate limit, a link carries at most as many messages as the other
+    /// Counts a message that is about to be sent over a link. If the link has reached its limit, returns how long the
+    /// link must pause, in ms. In each window of the rate limit, a link carries at most as many messages as the other
     /// mesh accepts by default, no matter how many peers send them.
     pub fn forwarding_pause(&mut self, n: usize, now: i64) -> Option<i64> {
         let url = &self.federation.links.get(n)?.url;
@@ -130,7 +131,7 @@ impl Mesh {
         Ok(waiting)
     }
 
-    /// The JSON to post. An slm-mesh broker reads all of its fields, and a SuperLocalMemory daemon only some.
+    /// The JSON to post. An slm-mesh broker reads all of the fields, while a SuperLocalMemory daemon reads only some.
     fn forwarded_body(&self, link: &MeshLink, message: &Message, now: i64) -> Result<Value, Error> {
         let direct = !link.broadcast_only.contains(&message.recipient);
         let to = self.peers.get(&message.recipient).map(|peer| peer.row.clone()).unwrap_or_default();

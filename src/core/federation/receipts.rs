@@ -16,7 +16,8 @@ use crate::store::{Message, MessageFilter};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Maximum number of messages per link whose receipts are awaited. If there are more, the oldest stay "forwarded".
+/// Maximum number of messages per link whose receipts are awaited. If there are more, the receipts of the oldest
+/// messages stay "forwarded".
 const AWAITED_MAX: usize = 1_000;
 /// How many of the newest messages to each peer are read after a restart, to find those whose receipts are awaited.
 const RELOADED_MAX: i64 = 100;
@@ -40,7 +41,7 @@ pub(super) struct AwaitedReceipts {
 
 impl AwaitedReceipts {
     /// Adds a message that the other mesh accepted. The recipient may have read the message before the answer arrived
-    /// here, so the other mesh is asked about the message even if the version of its receipts does not change.
+    /// here, so the other mesh is asked about the message even if the version of that mesh's receipts does not change.
     pub(super) fn add(&mut self, message: &Message) {
         self.messages.insert(message.seq, message.sender.clone());
         if self.version.is_some() {
@@ -51,8 +52,8 @@ impl AwaitedReceipts {
         }
     }
 
-    /// Notes the number that increases when receipts change in the other mesh. If the number has changed, the other
-    /// mesh must be asked about all awaited receipts.
+    /// Notes the version of the other mesh's receipts. If the version has changed, the other mesh must be asked about
+    /// all awaited receipts.
     fn note_version(&mut self, version: Option<i64>) {
         if version.is_some() && version != self.version {
             self.due = self.messages.keys().copied().collect();
@@ -79,8 +80,8 @@ pub struct RemoteReceipt {
     key: String,
     /// The state of the message: read, acknowledged or expired.
     state: MessageState,
-    /// How long ago the message reached this state, in ms. A point in time would be wrong, because the clocks of
-    /// two machines differ.
+    /// How long ago the message reached this state, in ms. A point in time would be unreliable, because the clocks of
+    /// the two machines may differ.
     ago: i64,
 }
 
@@ -99,7 +100,7 @@ impl RemoteReceipt {
 }
 
 impl Mesh {
-    /// Notes the number that increases when receipts change in a linked mesh.
+    /// Notes the version of a linked mesh's receipts.
     pub(super) fn note_receipts_version(&mut self, n: usize, version: Option<i64>) {
         if let Some(link) = self.federation.links.get_mut(n) {
             link.awaited.is_reloaded = true;
@@ -127,7 +128,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// A number that increases when receipts change in this mesh. Meshes that poll this one are told the number.
+    /// A number that increases when receipts change in this mesh. It is sent to the meshes that poll this one.
     pub fn receipts_version(&self) -> i64 {
         self.mail.receipts_version()
     }

@@ -1,5 +1,5 @@
-//! The peers of linked meshes. They are read from the list that each mesh sends, and shown as online while that
-//! mesh answers.
+//! The peers of linked meshes. They are read from the list that each mesh sends. The peers in the list are shown as
+//! online while that mesh answers polls.
 //!
 //! **Invariant:** the peers of one linked mesh are not passed on to another mesh, and their number is bounded.
 
@@ -97,7 +97,7 @@ fn reads_broadcasts_only(peer: &LinkedPeer, now: i64) -> bool {
 
 impl Federation {
     /// Whether a peer belongs to another link that still exists. If the other link leads to the same mesh as the link
-    /// to `url`, an offline peer may move between them, so it does not count as belonging elsewhere.
+    /// to `url`, an offline peer may move from one link to the other, so it does not count as belonging elsewhere.
     fn belongs_elsewhere(&self, row: &PeerRow, url: &MeshUrl) -> bool {
         let Some(mesh) = row.mesh() else { return false };
         let id = |url: &str| self.link_to(url).and_then(|link| link.mesh_id.as_ref());
@@ -165,14 +165,14 @@ impl Mesh {
         Ok(())
     }
 
-    /// Notes that a linked mesh did not answer a poll.
+    /// Notes why a poll, or an attempt to deliver a message over a link, failed.
     pub fn on_poll_failed(&mut self, n: usize, why: &str) {
         if let Some(link) = self.federation.links.get_mut(n) {
             link.trouble = Some(plain(why, 200));
         }
     }
 
-    /// Marks as offline the peers of meshes that have been silent for too long.
+    /// Marks the peers of meshes that have been silent for too long as offline.
     pub(in crate::core) fn expire_links(&mut self, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, journal, federation, .. } = self;
         let is_silent = |url: &MeshUrl| federation.link_to(url).is_none_or(|link| federation.silent_at(link) <= now);

@@ -301,7 +301,7 @@ const SUMMARY_SHOWN: usize = 200;
 
 impl Peers {
     /// Gives a session the id, name and mailbox of its former peer, or new ones if it has no former peer.
-    #[allow(clippy::too_many_arguments)] // the parts that it changes to make room for a peer
+    #[allow(clippy::too_many_arguments)] // the session, and the parts that change when room is made for a peer
     fn take_identity(
         &mut self,
         turn: &mut Turn,
