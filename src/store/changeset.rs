@@ -1,5 +1,6 @@
-//! Encodes the changes of one turn of the broker's loop as bytes that another database can apply. Statements and long
-//! texts are stored once each, and the rows refer to them by number.
+//! Encodes the changes of one turn of the broker's loop as bytes that another database can apply. The bytes contain one
+//! row for each executed statement, with its values. Statements and long texts are stored once each, and the rows refer
+//! to them by number.
 //!
 //! The values are not part of the SQL, because a NUL inside a text would end the statement there.
 

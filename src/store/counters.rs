@@ -18,9 +18,9 @@ const BLOCK: i64 = 4096;
 
 /// The counters in the database.
 ///
-/// A turn that only adds messages and events does not write them, because each page that a commit changes makes it
-/// slower. They are found again from the last sequence numbers: the rows above the stored numbers have no gaps, and all
-/// of these messages are unread.
+/// A turn that only adds messages and events does not write the counters, because each changed page makes a commit
+/// slower. The next broker computes the counters from the rows above the stored sequence numbers: these rows have no
+/// gaps, and all messages among them are unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// The sequence number of the last message.
@@ -43,7 +43,7 @@ impl Counters {
         [self.message_last, self.event_last, self.token_last]
     }
 
-    /// Whether these counters result from `stored` if messages and events are only added.
+    /// Whether these counters follow from `stored` by only adding messages and events.
     fn only_adds_rows(&self, stored: &Counters) -> bool {
         let n_messages = self.message_last - stored.message_last;
         let n_events = self.event_last - stored.event_last;
@@ -122,7 +122,7 @@ impl ReservedNumbers {
 }
 
 /// Overwrites the reserved numbers in the file. They are one line of fixed length, which is shorter than a sector of
-/// the disk, so that a power failure leaves either the old line or the new one.
+/// the disk, so a power failure leaves either the old line or the new one.
 fn write_numbers(path: &Path, upto: [i64; 3], sync: bool) -> io::Result<()> {
     let is_new = !path.exists();
     let mut file = File::options().create(true).truncate(false).write(true).open(path)?;
@@ -144,15 +144,15 @@ fn file_error(path: &Path, error: &io::Error) -> StoreError {
 }
 
 impl Store {
-    /// Whether this database has given out numbers, but the file that reserves them was missing when the database was
-    /// opened. Then this is a copy of an older database, such as a backup, and nobody knows which numbers the newer one
-    /// has given out.
+    /// Whether this database has given out numbers, but the file of reserved numbers was missing when the database was
+    /// opened. In this case, the database may be an old copy, such as a backup, and it is unknown which numbers were
+    /// given out after the copy was made.
     pub fn has_lost_reserved_numbers(&self) -> bool {
         self.reserved.as_ref().is_some_and(|reserved| reserved.was_missing) && self.counters.last() != [0; 3]
     }
 
-    /// Makes all numbers continue above `floor`. This is needed if the file replaces a damaged or a newer one, because
-    /// clients still have fencing tokens and cursors from that file.
+    /// Makes all numbers continue above `floor`. This is needed if this database replaces a damaged or a newer
+    /// database, because clients still have fencing tokens and cursors from the database that was replaced.
     pub fn raise(&mut self, floor: i64) -> StoreResult<()> {
         self.writing()?;
         self.counters.raise_to([floor; 3]);
@@ -160,8 +160,8 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the counters, unless the stored ones and the added rows give the same result. If the changes are
-    /// recorded for other databases, it always writes them.
+    /// Writes the counters if they have changed, unless they can be computed from the stored counters and the added
+    /// rows. If the changes are recorded for other databases, changed counters are always written.
     pub(super) fn write_counters(&mut self) -> StoreResult<()> {
         let c = self.counters;
         if c == self.counters_committed {
@@ -186,7 +186,7 @@ impl Store {
     }
 }
 
-/// Reads the stored counters, and adds the messages and events that were added since.
+/// Reads the stored counters, and includes the messages and events that were added after the counters were stored.
 pub(super) fn read_counters(db: &Connection) -> StoreResult<Counters> {
     let mut counters = db.query_row("SELECT * FROM counters", [], |row| {
         Ok(Counters {
@@ -229,7 +229,7 @@ mod tests {
         }
     }
 
-    /// A turn of a broker does the steps whose bits are set.
+    /// Performs those steps of a turn whose bits are set in `steps`.
     fn turn(store: &mut Store, sent: &mut Vec<Message>, steps: u32) {
         let done = |step: u32| steps >> step & 1 == 1;
         if done(0) {

@@ -72,7 +72,8 @@ impl Store {
         Ok(seq)
     }
 
-    /// Reads the stream. For several types, it searches the index once for each type and merges the results.
+    /// Reads the events that pass the filter. For several types, searches the index once for each type and merges the
+    /// results.
     pub fn events(&self, filter: &EventFilter<'_>) -> StoreResult<Vec<Event>> {
         let order = if filter.newest { "DESC" } else { "ASC" };
         let mut found = Vec::new();

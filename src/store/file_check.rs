@@ -7,7 +7,8 @@ impl Store {
     /// a partial index with its table, so without the new indexes, a query could find the same damage again.
     ///
     /// # Errors
-    /// `Corrupt` if the file is damaged in another way. If its structure is damaged, nothing was written to it.
+    /// `Corrupt` if new indexes do not repair the damage. If the structure of the file is damaged, nothing is written
+    /// to it.
     pub fn check_and_reindex(&self) -> StoreResult<()> {
         self.check("quick_check")?;
         let reindexed = self.run("REINDEX");

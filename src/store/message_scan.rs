@@ -227,7 +227,7 @@ impl Store {
     pub fn message_at(&self, time: i64) -> StoreResult<i64> {
         let (mut low, mut high) = (0, self.counters.message_last);
         let mut query = self.db.prepare_cached("SELECT created FROM message WHERE seq >= ?1 ORDER BY seq LIMIT 1")?;
-        // Times ascend with the sequence numbers, so this needs no index of times.
+        // Times ascend with the sequence numbers, so a binary search works without an index of times.
         while low < high {
             let middle = low + (high - low) / 2 + 1;
             let created: Option<i64> = query.query_row([middle], |row| row.get(0)).optional()?;

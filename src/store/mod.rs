@@ -148,9 +148,9 @@ fn pages(db: &Connection, bytes: i64) -> StoreResult<i64> {
     Ok(bytes / page_bytes)
 }
 
-/// The size of the pages of a new database, in bytes. A change writes each page that it touches to the log, so small
-/// pages make it cheaper: with 2 KiB, a message takes a sixth less time than with SQLite's 4 KiB. With 1 KiB, the
-/// larger number of pages costs as much as their size saves.
+/// The size of the pages of a new database, in bytes. A change writes each page that it touches to the log, so a change
+/// is cheaper if pages are small: with 2 KiB, a message takes a sixth less time than with SQLite's 4 KiB. With 1 KiB,
+/// the larger number of pages costs as much as their smaller size saves.
 const PAGE_BYTES: i64 = 2048;
 /// From this length on, the writer copies the rest of the log after each run of the checkpointer.
 const LONG_LOG_BYTES: i64 = 12 << 20;
@@ -167,7 +167,8 @@ pub struct Store {
     pub counters: Counters,
     counters_committed: Counters,
     counters_before_call: Counters,
-    /// The counters in the database, with the rows that had been added when they were read.
+    /// The counters as they were last written to the database or read from it. Reading them includes the rows that were
+    /// added after they were written.
     counters_stored: Counters,
     /// Whether the turn has written its counters.
     has_written_counters: bool,
@@ -197,7 +198,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens a store without a file, for tests. SQLite in memory is deterministic.
+    /// Opens a store without a file, for a hub on standby and for tests.
     pub fn memory() -> StoreResult<Store> {
         Store::prepare(Connection::open_in_memory()?)
     }

@@ -10,12 +10,13 @@ pub(super) struct NamedColumns<'row, 'statement> {
     row: &'row Row<'statement>,
     /// The position of the column that is probably read next.
     next: usize,
-    /// What was learned from the rows before, and how many columns of this row have been read.
+    /// The order of the columns in the earlier rows, and how many columns of this row have been read; `None` if no
+    /// order is kept between rows.
     order: Option<(&'row mut ColumnOrder, usize)>,
 }
 
 /// The columns of a query in the order in which the first row was read: the name and the position of each. The other
-/// rows are read by the same code, so the address of a name shows that it is the same name, and no texts are compared.
+/// rows are read by the same code, so it is enough to compare the addresses of the names, not their texts.
 #[derive(Debug, Default)]
 pub(super) struct ColumnOrder(Vec<(&'static str, usize)>);
 
@@ -76,8 +77,8 @@ macro_rules! write_row {
     };
 }
 
-/// Adds a row, or changes the row that has the same key, which is given first. In contrast to `INSERT OR REPLACE`, a
-/// change leaves the row where it is, so that an index is written only if its columns changed.
+/// Adds a row, or changes the row that has the same key. The columns of the key are given first. An existing row is
+/// changed in place, which `INSERT OR REPLACE` does not do, so an index is written only if its columns have changed.
 macro_rules! upsert_row {
     ($store:expr, $table:literal, { $key:literal: $is:expr $(, $part:literal: $part_is:expr)* $(,)? },
      { $first:literal: $value:expr $(, $column:literal: $more:expr)* $(,)? }) => {
@@ -125,7 +126,7 @@ mod tests {
         let read = |row: &Row<'_>| {
             let mut row = NamedColumns::of_one(row, &mut order);
             let a: i64 = row.get("a")?;
-            // The second row has another order of reading than the first and the third.
+            // The columns of the second row are read in another order than those of the first and the third.
             let first = if a == 2 { row.get::<i64>("c")? } else { row.get("b")? };
             Ok((a, first, row.get::<i64>("c")?))
         };

@@ -4,7 +4,7 @@ use super::{StoreError, StoreResult};
 use rusqlite::{Connection, TransactionBehavior};
 use std::ops::Range;
 
-/// The tables of a new file. To create them in one step takes a tenth of the time of all the numbered steps.
+/// The tables of a new file. Creating them in one step takes a tenth of the time that all the numbered steps take.
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// The numbered steps that lead from an empty file to the tables of this version. `user_version` says how many of
@@ -38,7 +38,7 @@ pub(super) fn migrate(db: &mut Connection) -> StoreResult<()> {
     upgrade(db, version as usize..MIGRATIONS.len())
 }
 
-/// Applies these of the numbered steps.
+/// Applies the numbered steps in this range.
 pub(super) fn upgrade(db: &mut Connection, mut steps: Range<usize>) -> StoreResult<()> {
     steps.try_for_each(|n| apply(db, MIGRATIONS[n], n as i64 + 1))
 }
@@ -56,7 +56,7 @@ mod tests {
     use super::super::Store;
     use super::*;
 
-    /// The definitions of all tables and indexes, in one spelling.
+    /// The definitions of all tables and indexes, without quotes and white space.
     fn definitions(db: &Connection) -> Vec<String> {
         let mut query = db.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name").unwrap();
         let found = query.query_map([], |row| row.get::<_, String>(0)).unwrap();

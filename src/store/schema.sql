@@ -3,15 +3,16 @@
 
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
--- The highest numbers given out so far, and how many rows there are. Messages and events that were only added since are
--- not in these numbers.
+-- The highest numbers given out, and the numbers of rows. A turn that only adds messages and events does not update
+-- them.
 CREATE TABLE counters(
   id INTEGER PRIMARY KEY CHECK (id = 1),
   message_last INTEGER NOT NULL, event_last INTEGER NOT NULL, token_last INTEGER NOT NULL,
   messages INTEGER NOT NULL, unread INTEGER NOT NULL, events INTEGER NOT NULL);
 INSERT INTO counters VALUES (1, 0, 0, 0, 0, 0, 0);
 
--- `agent_pid` and `agent_start` together identify the agent process whose hooks or verbs registered a session.
+-- `agent_pid` and `agent_start` together identify the process of the agent, if the agent's hooks, or commands of
+-- slm-mesh in its shell, registered the session.
 CREATE TABLE peer(
   id TEXT PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, agent TEXT NOT NULL,
   project TEXT NOT NULL, git_root TEXT, git_branch TEXT, repo TEXT, summary TEXT NOT NULL,
@@ -23,7 +24,7 @@ CREATE TABLE peer(
 -- writes every page that it changes.
 CREATE TABLE peer_number(num INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
 
--- `thread` is the first message of the conversation to which a reply belongs; null for a message that is no reply.
+-- `thread` is the first message of the conversation to which a reply belongs; null for a message that is not a reply.
 CREATE TABLE message(
   seq INTEGER PRIMARY KEY, sender INTEGER NOT NULL, recipient INTEGER NOT NULL, recipient_group TEXT NOT NULL,
   type TEXT NOT NULL, body TEXT NOT NULL, reply_to INTEGER, key TEXT,
@@ -31,8 +32,9 @@ CREATE TABLE message(
   state INTEGER NOT NULL, channel TEXT, bytes_read INTEGER NOT NULL,
   offered INTEGER, read INTEGER, acked INTEGER, pushed INTEGER, mesh_url TEXT, rejection TEXT, thread INTEGER);
 
--- A new message is only in the index of the unread messages, where a hundred recipients share a few pages. It gets into
--- the indexes of the history when it is read, together with the messages that are read at the same time.
+-- Of the three indexes by recipient, a new message is only in the index of unread messages, where a hundred recipients
+-- share a few pages. When the message is read, it moves to the two indexes of the history, together with the messages
+-- that are read at the same time.
 CREATE INDEX message_unread ON message(recipient) WHERE state < 2;
 CREATE INDEX message_box ON message(recipient) WHERE state >= 2;
 CREATE INDEX message_pair ON message(recipient, sender) WHERE state >= 2;
@@ -59,7 +61,7 @@ CREATE TABLE state(
 CREATE INDEX state_expiry ON state(expires) WHERE expires IS NOT NULL;
 CREATE INDEX state_gone ON state(updated) WHERE value IS NULL;
 
--- `owner` is 'peer', 'turn', or 'command:' and the key of a command.
+-- `owner` is 'peer', 'turn', 'subagent:' and the id of a subagent, or 'command:' and the key of a command.
 CREATE TABLE lock(
   token INTEGER NOT NULL, path TEXT NOT NULL, holder TEXT NOT NULL, owner TEXT NOT NULL,
   reason TEXT NOT NULL, host TEXT NOT NULL, repo TEXT, repo_path TEXT, all_worktrees INTEGER NOT NULL,

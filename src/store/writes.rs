@@ -1,9 +1,9 @@
-//! The only module that changes rows. It can record the changes of each turn, and apply changes that another
-//! database has recorded.
+//! The only module that changes rows. It can record the changes of each turn, and apply changes that were recorded for
+//! another database.
 //!
 //! **Invariant:** a statement has the same effect on every database that has the same rows, because it names the rows
-//! to change by their keys. To change rows that `LIMIT` or SQLite's row numbers select, a separate query first looks up
-//! their keys.
+//! to change by their keys. If rows must be selected by `LIMIT` or by SQLite's row numbers, a separate query first
+//! looks up their keys.
 
 use super::changeset::{Changeset, Recorder, damaged};
 use super::{CallState, Store, StoreError, StoreResult, counters};
@@ -93,7 +93,7 @@ impl Store {
         Ok(self.meta(JOINS)?.is_some())
     }
 
-    /// Marks this database for [`Store::joins_log`].
+    /// Marks this database, so that [`Store::joins_log`] returns true.
     ///
     /// # Errors
     /// When the database can't be written.

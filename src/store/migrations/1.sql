@@ -1,4 +1,4 @@
--- What the mesh remembers. Times are milliseconds since the epoch; sequence numbers only grow.
+-- The tables of the first version. Times are in milliseconds since the epoch. Sequence numbers only grow.
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE tally(
   id INTEGER PRIMARY KEY CHECK (id = 1),

@@ -1,4 +1,5 @@
--- Every hot question is a search, not a scan. Each index ends in the row's sequence number.
+-- With these indexes, every frequent query is a search, not a scan. Equal keys of an index are sorted by row
+-- number.
 CREATE INDEX message_unread ON message(recipient) WHERE state < 2;
 CREATE INDEX message_box ON message(recipient);
 CREATE INDEX message_pair ON message(recipient, sender);

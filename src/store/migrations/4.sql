@@ -1,5 +1,5 @@
--- Messages name their peers by a number: in an index an id of 36 bytes takes ten times the room, and
--- a commit writes out every page that it touches.
+-- Messages refer to their peers by number: in an index, an id of 36 bytes needs ten times as much room, and a commit
+-- writes every page that it changes.
 CREATE TABLE who(num INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
 INSERT INTO who(id) SELECT sender FROM message UNION SELECT recipient FROM message;
 ALTER TABLE message RENAME TO message_of_texts;
@@ -14,8 +14,9 @@ INSERT INTO message SELECT
   type, body, reply_to, key, created, expires, state, surface, taken, offered, read, acked, pushed
   FROM message_of_texts ORDER BY seq;
 DROP TABLE message_of_texts;
--- A new message is in the index of the unread ones alone, where a hundred recipients share a few
--- pages; the indexes of the history get it when it is read, together with what is read beside it.
+-- Of the three indexes by recipient, a new message is only in the index of unread messages, where a hundred recipients
+-- share a few pages. When the message is read, it moves to the two indexes of the history, together with the messages
+-- that are read at the same time.
 CREATE INDEX message_unread ON message(recipient) WHERE state < 2;
 CREATE INDEX message_box ON message(recipient) WHERE state >= 2;
 CREATE INDEX message_pair ON message(recipient, sender) WHERE state >= 2;

@@ -1,5 +1,5 @@
--- The first message of the conversation that a reply belongs to; null for a message that answers none. The
--- index has the replies alone, so that other messages pay nothing for it.
+-- The first message of the conversation to which a reply belongs; null for a message that is not a reply. The new index
+-- contains only replies, so other messages do not cause any work for it.
 ALTER TABLE message ADD COLUMN thread INTEGER;
 CREATE INDEX message_reply ON message(reply_to) WHERE reply_to IS NOT NULL;
 UPDATE message SET thread = found.root FROM (
