@@ -1,5 +1,5 @@
-//! Serves the requests that the HTTP thread found valid and authorised. Some requests wait here for changes, or
-//! until a directory has been looked up.
+//! Serves the requests that the HTTP thread found valid and authorised. Some requests wait here until the mesh changes,
+//! or until a directory has been looked up.
 
 use super::directory_lookups::{DirectoryLookup, DirectoryLookups};
 use super::event_loop::LoopContext;
@@ -20,7 +20,7 @@ const LOOKUP_MS: i64 = 1000;
 
 /// The event loop's side of the HTTP thread.
 pub struct HttpRequests {
-    /// The HTTP thread; `None` if no port was free.
+    /// The HTTP thread; `None` if no port was free, or if the thread could not be started.
     server: Option<HttpServer>,
     inbox: Receiver<PendingRequest>,
     /// Requests that wait for changes, each with the time at which its wait ends, in ms.
@@ -87,7 +87,7 @@ impl HttpRequests {
         }
     }
 
-    /// Answers the requests that a change affects, or whose wait is over.
+    /// Answers the waiting requests that are affected by a change, and those that have waited long enough.
     pub fn serve_held(&mut self, context: &mut LoopContext) {
         if self.held.is_empty() {
             return;
@@ -144,12 +144,12 @@ impl HttpRequests {
         }
     }
 
-    /// Whether requests are left over from the last turn.
+    /// Whether the last turn may have left requests unserved.
     pub fn has_backlog(&self) -> bool {
         self.has_backlog
     }
 
-    /// When the next wait of a request ends, in ms.
+    /// The next time at which a waiting request must be answered, in ms.
     pub fn deadline(&self) -> Option<i64> {
         self.held.iter().map(|(_, until)| *until).chain(self.looking.iter().map(|(.., until)| *until)).min()
     }

@@ -159,17 +159,18 @@ impl<S: HttpStream> HttpConnection<S> {
         self.unsent() > 0 || matches!(self.phase, Phase::Draining { .. })
     }
 
-    /// Since when the connection may be dropped to make room for others; `None` if it must stay. The flag says whether
-    /// the gate has ever accepted a request on this connection. If not, the connection may be dropped at any time after
-    /// its first turn, and is dropped before the others. Otherwise, it may be dropped only while it is idle and has no
-    /// unread input.
+    /// The order in which connections are dropped to make room for others, lowest value first; `None` if this one must
+    /// stay. The flag says whether the gate has ever accepted a request on this connection. If not, the connection may
+    /// be dropped at any time after its first turn, and the time says when it was accepted. Otherwise, the connection
+    /// may be dropped only while it is idle and has no unread input, and the time says when it began to wait for a
+    /// request.
     pub fn leaves_since(&self) -> Option<(bool, Instant)> {
         let is_idle = matches!(self.phase, Phase::Head { .. } | Phase::Draining { .. }) && !self.readable;
         let may_leave = if self.trusted { is_idle } else { self.had_turn };
         may_leave.then_some((self.trusted, if self.trusted { self.since } else { self.began }))
     }
 
-    /// Whether the connection has had a turn but sent no request that the gate accepts.
+    /// Whether the connection has had a turn, but the gate has not accepted any request on it.
     pub fn is_stranger(&self) -> bool {
         self.had_turn && !self.trusted
     }
@@ -228,7 +229,8 @@ impl<S: HttpStream> HttpConnection<S> {
         Next::Again
     }
 
-    /// Ends the current phase if its deadline has passed.
+    /// Ends the current phase, because its deadline has passed. A stream without unsent output gets a keep-alive
+    /// instead.
     pub fn expire(&mut self, limits: &Limits, now: Instant) -> Next {
         if matches!(self.phase, Phase::Streaming { behind: false }) {
             return self.send_chunk(self.ticket, HEARTBEAT, limits, now);
@@ -444,8 +446,8 @@ impl Input {
         self.skip(n);
     }
 
-    /// Removes the parsed bytes once everything is parsed. If they were removed earlier, the rest of a pipeline
-    /// would be moved once for each request.
+    /// Removes the parsed bytes once everything is parsed. If they were removed earlier, the bytes of all later
+    /// requests in a pipeline would be moved in memory for each request.
     fn compact(&mut self) {
         if self.at == self.bytes.len() {
             self.bytes.clear();

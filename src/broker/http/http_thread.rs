@@ -45,7 +45,7 @@ pub struct HttpThread {
     /// The connections that need a turn even if there is no event.
     ready: BTreeSet<usize>,
     next_id: usize,
-    /// Of the connections without a valid token, the one that was served last.
+    /// The connection without a valid token that was served last.
     last_stranger: usize,
     scratch: Vec<u8>,
 }

@@ -109,7 +109,7 @@ pub(crate) enum ResponsePart {
     StreamChunk(Arc<[u8]>),
 }
 
-/// Runs a function when it is dropped, which happens when the connection ends.
+/// A function that runs when this value is dropped, which happens when the connection ends.
 pub struct OnDisconnect(Option<Box<dyn FnOnce() + Send>>);
 
 impl OnDisconnect {
@@ -149,8 +149,7 @@ pub struct Limits {
     /// Maximum number of requests of one connection that are served before other connections get a turn. The requests
     /// are parsed one by one, so memory never holds more than one of them.
     pub pipeline_max: usize,
-    /// Maximum number of bytes in a stream that the client has not read. The connection of a slower client is
-    /// closed.
+    /// Maximum number of unread bytes in a stream. If a client leaves more bytes unread, its connection is closed.
     pub stream_max: usize,
     /// How often a quiet stream gets a keep-alive, in ms.
     pub beat_ms: u64,

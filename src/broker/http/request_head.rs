@@ -93,8 +93,8 @@ fn all<'a>(request: &'a httparse::Request, name: &'a str) -> impl Iterator<Item 
     request.headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value)
 }
 
-/// The value of a header that may appear only once; `None` if it is missing. If it appeared twice, one part of the
-/// program could check the first value while another part uses the second.
+/// The value of a header that may appear only once; `None` if it is missing. A repeated header is refused, because one
+/// part of the program could check the first value while another part uses the second.
 fn one<'a>(request: &'a httparse::Request, name: &'a str) -> Result<Option<&'a [u8]>, Refusal> {
     let mut values = all(request, name);
     match (values.next(), values.next()) {

@@ -102,7 +102,7 @@ fn print_head(response: &HttpResponse, out: &mut Vec<u8>) -> bool {
             return false;
         }
         match Header::from_bytes(name, value) {
-            // tiny_http would use this value in place of the real length of the body.
+            // This header is left out, because tiny_http would use its value instead of the real length of the body.
             Ok(header) if header.field.equiv("Content-Length") => {}
             Ok(header) => headers.push(header),
             Err(()) => return false,

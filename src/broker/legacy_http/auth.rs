@@ -1,5 +1,5 @@
-//! Authorises HTTP requests. A program must have the token or the secret, and it must address this machine by the
-//! machine's own name or address.
+//! Authorises HTTP requests. A program must send the token or the secret, and it must address this machine by one of
+//! the machine's own names or addresses.
 
 use super::{body, refuse};
 use crate::broker::http::{Gate, Head, HttpResponse};
@@ -8,9 +8,10 @@ use std::net::IpAddr;
 use std::time::Instant;
 use subtle::ConstantTimeEq;
 
-/// Accepts a request if it has the token or the secret, and if it addresses this machine by an IP address or by the
-/// machine's own name (`hub_name`, on a hub). This keeps out web pages from other origins, even if they make their
-/// own name resolve to this machine's address. The gate itself answers `/health`.
+/// Accepts a request if it has the token or the secret, has no `Origin` header, and addresses this machine as
+/// `localhost`, `127.0.0.1` or `::1`. On a hub, `hub_name` and all IP addresses are accepted, too. This keeps out web
+/// pages from other origins, even if such a page makes its own name resolve to this machine's address. The gate itself
+/// answers `/health`.
 pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> Gate {
     let is_known = bearer_check(token, secret);
     let started = Instant::now();

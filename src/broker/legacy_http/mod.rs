@@ -57,8 +57,8 @@ pub fn respond(mesh: &mut Mesh, request: &Request, repository: Option<String>, n
     }
 }
 
-/// The directory that a request names, if the response depends on the repository of this directory. The file system of
-/// the directory may hang.
+/// The directory that a request names, if the response depends on the repository of this directory. Access to the
+/// directory may hang.
 pub fn directory(mesh: &Mesh, request: &Request) -> Option<PathBuf> {
     let names_directory = routes::names_directory((request.head.method.as_str(), request.head.target.as_str()))?;
     let Ok(Value::Object(values)) = serde_json::from_slice(&request.body) else { return None };

@@ -266,7 +266,8 @@ fn entry_row(mesh: &Mesh, entry: &StateEntry) -> String {
     row.to_string()
 }
 
-/// The rows of peers. Online peers come first, then all others, beginning with the one that was online most recently.
+/// The rows of peers. Online peers and the person at this machine come first, then all others. Within each group, the
+/// peer that was seen most recently comes first.
 fn peer_rows(mesh: &mut Mesh, now: i64) -> (Vec<(String, String)>, usize) {
     let mut peers: Vec<Peer> = mesh.peers().all().to_vec();
     peers.sort_by_key(|peer| (!peer.is_online() && !mesh.peers().is_human(&peer.row.id), -peer.row.last_seen));
@@ -276,7 +277,8 @@ fn peer_rows(mesh: &mut Mesh, now: i64) -> (Vec<(String, String)>, usize) {
         let Ok(Some(mut row)) = mesh.peer_view(&peer.row.id, now) else { continue };
         let active = peer.last_active - peer.last_active % ACTIVE_MS;
         if let Some(row) = row.as_object_mut() {
-            // Fields that change with time alone are left out. The page computes them itself.
+            // Fields that change with time alone are left out, because the page computes them itself. The page does not
+            // use `udsPath`.
             row.retain(|name, _| !["udsPath", "lastHeartbeat", "idleSeconds"].contains(&name.as_str()));
             row.insert("activeAt".into(), json!(active));
             row.insert("repo".into(), json!(peer.row.repo));

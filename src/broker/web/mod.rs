@@ -97,8 +97,8 @@ fn decide(auth: &WebAuth, port: u16, head: &Head) -> Option<HttpResponse> {
     }
 }
 
-/// The reason to refuse a request that does not come from our own page, or from the address bar, on this machine;
-/// `None` if the request is not refused.
+/// The reason to refuse a request; `None` if the request comes from our own page, or from the address bar of a browser,
+/// on this machine.
 fn why_foreign(port: u16, head: &Head) -> Option<&'static str> {
     // Host names ignore case.
     let host = head.host.as_deref().unwrap_or("").to_ascii_lowercase();
@@ -169,7 +169,7 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
         Some(owner) => look_at_mailbox(mesh, op.name, owner, &mut params)?,
     };
     let args = op.check(params)?;
-    // A call from the page never waits. It gets an answer at once, even an empty one.
+    // A call from the page never waits. It gets an answer at once, even if the answer is empty.
     let ctx = CallContext {
         conn: 0,
         actor: Some(actor),

@@ -8,7 +8,7 @@ import { addSection } from '/page/repaint_schedule.js';
 const LANES_MAX = 14;
 const MESSAGES_MAX = 300;
 
-/** Draws a lane for each of the busiest peers, and an arrow for each message, from the sender's to the recipient's. */
+/** Draws a lane for each of the busiest peers, and an arrow for each message, from lane to lane. */
 function paintLanes() {
   const box = $('lanes');
   const width = Math.max(300, box.clientWidth || 300);

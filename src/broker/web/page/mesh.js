@@ -4,7 +4,7 @@ import { $, flat } from '/page/dom.js';
 import { showNotice } from '/page/dialogs.js';
 import { repaint, repaintAll } from '/page/repaint_schedule.js';
 
-/** How many rows the page keeps. */
+/** How many rows of each kind the page keeps. The number for `history` applies to each entry. */
 const KEPT = { messages: 400, events: 300, history: 20 };
 
 export const mesh = {};
@@ -65,7 +65,7 @@ function changedSections(frame) {
   return found;
 }
 
-/** Applies an event to the locks and the shared state, before a frame brings the rows that have changed. */
+/** Applies an event to the shared state or the locks. The complete rows of locks follow in a later frame. */
 function applyEvent(event) {
   const facts = event.payload ?? {};
   const key = `${facts.token} ${facts.filePath}`;

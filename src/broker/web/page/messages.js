@@ -1,4 +1,4 @@
-// The section of messages: conversations with their replies folded, receipts and texts.
+// The section of messages: conversations with folded replies, and the text and the receipts of each message.
 
 import { $, always, bdi, button, clock, clockDay, el, flat, setText, showEmpty, sync, tame } from '/page/dom.js';
 import { callMesh } from '/page/connection.js';
@@ -100,7 +100,7 @@ export function routeLine(row, time) {
   return el('div', 'line', time, bdi('name', row.fromName), arrow, bdi('name', to), kind);
 }
 
-/** The text of a message, in a box that a keyboard can scroll. */
+/** The text of a message, in a box that can be scrolled with the keyboard. */
 export function textBox(row) {
   const shown = el('div', 'text prose', tame(row.payload));
   shown.dir = 'auto';

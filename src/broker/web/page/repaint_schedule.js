@@ -1,6 +1,6 @@
 // Decides when each section of the page is painted again.
 
-/** The shortest time between two paintings of a section, in ms. The other sections are painted in the next frame. */
+/** The shortest time between two paintings of a section, in ms; 0 for sections that are not listed. */
 const PAUSES = { agents: 200, messages: 90, state: 90, lanes: 1000 };
 
 /** The functions that paint the sections. */
