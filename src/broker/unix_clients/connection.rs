@@ -320,7 +320,7 @@ impl ClientConnection {
         self.liveness = Responsiveness::Pinged;
     }
 
-    /// Whether the time in which the client must answer a ping has just run out.
+    /// If the client has not answered a ping in time, marks the client as unresponsive and returns true.
     pub fn gives_up(&mut self, dead_ms: i64, now: i64) -> bool {
         let is_late = self.liveness == Responsiveness::Pinged && now - self.last_heard >= dead_ms;
         if is_late {

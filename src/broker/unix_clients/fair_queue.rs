@@ -4,7 +4,7 @@
 //! Each client has a virtual start time, which advances by the work that is done for this client. The client that is
 //! served next is the one that would finish first if its work took as long as last time. The queue has a clock of its
 //! own, which shows the virtual start time of the last client that was served. When a client returns after a pause, it
-//! starts from that time, with neither credit nor debt.
+//! starts from that time, so it gains no advantage from the pause.
 
 use crate::sys;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use std::time::Duration;
 /// Maximum work for one client in one turn, before the others get their share. A request that has begun is always
 /// finished.
 pub const CLIENT_SHARE: Duration = Duration::from_micros(500);
-/// Maximum work for all clients together in one turn. What is left is served in the next turn, after new clients,
-/// HTTP and the linked meshes have had their share.
+/// Maximum work for all clients together in one turn. Requests that are left are served in the next turn, after new
+/// clients, HTTP and the linked meshes have had their share.
 pub const TURN_SHARE: Duration = Duration::from_millis(1);
 /// Maximum work in one turn for clients that have hung up. These clients are served before all others. Without a limit,
 /// if many clients hung up at once, all others would have to wait until the last of them has been served.
@@ -22,17 +22,18 @@ pub const HUNG_UP_SHARE: Duration = Duration::from_micros(300);
 /// little time would be left for calls if a turn served only a few of them.
 pub const LOGGED_TURN_SHARE: Duration = Duration::from_millis(4);
 
-/// If a client was served within this time, the whole time counts as its work, even if another program ran in it.
+/// If a client was served within this time, the whole time counts as its work, even if other programs ran in the
+/// meantime.
 const BRIEF: Duration = Duration::from_micros(200);
 
 /// Measures the work for the clients of one turn. A client that is served for long is charged only for the CPU time of
-/// this thread, not for the time in which other programs run. To read the CPU time takes a system call, so it is not
+/// this thread, not for the time in which other programs run. Reading the CPU time takes a system call, so it is not
 /// read for clients that are served briefly.
 #[derive(Debug)]
 pub struct WorkMeter {
     /// The CPU time of this thread, when it was last read.
     cpu_time: Duration,
-    /// The work for the clients that were served briefly since then.
+    /// The work for the clients that were served briefly since `cpu_time` was read.
     brief_work: Duration,
 }
 
@@ -42,7 +43,7 @@ impl WorkMeter {
         WorkMeter { cpu_time: sys::thread_time(), brief_work: Duration::ZERO }
     }
 
-    /// The work for a client that was served in this `time`.
+    /// The work for a client whose requests took `time` to serve.
     pub fn work(&mut self, time: Duration) -> Duration {
         if time <= BRIEF {
             self.brief_work += time;
@@ -72,7 +73,7 @@ impl Default for QueueTag {
 }
 
 impl QueueTag {
-    /// The client's virtual start time. If the client has no backlog, this is `time`, the clock of the queue.
+    /// The client's virtual start time. It is never earlier than `time`, the clock of the queue.
     pub fn start(self, time: u64) -> u64 {
         self.start.max(time)
     }
@@ -83,8 +84,8 @@ impl QueueTag {
         self.start(time) + self.last_cost
     }
 
-    /// Whether the client took longer than its share when it was last served. If so, an answer to another client should
-    /// not have to wait for it.
+    /// Whether the client took longer than its share when it was last served. If so, the answers to other clients
+    /// should not have to wait for this client.
     pub fn is_costly(self) -> bool {
         self.last_cost > CLIENT_SHARE.as_micros() as u64
     }

@@ -6,8 +6,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// The checks that are to come, at most one for each connection. When a client sends something, the check of its
-/// connection may be postponed. The queue is updated only when this check has come to its front, so that a received
-/// line costs nothing here.
+/// connection may be postponed. The queue is updated only once the check has reached the front of the queue, so
+/// receiving a line causes no work here.
 pub struct LivenessSchedule {
     /// How long a session may be quiet before it is pinged, in ms.
     pub heartbeat_ms: i64,

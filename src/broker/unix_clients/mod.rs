@@ -265,7 +265,7 @@ impl UnixClients {
         }
     }
 
-    /// Whether a session has hung up that still acts for its peer, because it has not been served to its end.
+    /// Whether a session that has hung up still acts for its peer, because not all of its requests have been served.
     fn has_unserved_ends(&self, context: &LoopContext) -> bool {
         self.busy.iter().any(|token| {
             let is_it = |conn: &ClientConnection| conn.is_half_closed() && conn.wants_turn();

@@ -24,7 +24,7 @@ const METHOD_SHOWN: usize = 60;
 
 /// Reads what a client has sent, and serves as much of it as one turn allows. If `may_begin` is false, a request that
 /// may begin a session waits for the next turn. For such a request, the mesh looks for a session that has ended, so the
-/// ends of earlier sessions must be known first. A session whose own end is to be served does not wait.
+/// ends of earlier sessions must be known first. The requests of a session that has itself hung up do not wait.
 pub fn serve(
     context: &mut LoopContext,
     token: u64,
@@ -39,8 +39,8 @@ pub fn serve(
         if connection.note_heard(context.now) {
             context.mesh.set_unresponsive(token, false, context.now);
         }
-        // If the client has hung up, all of its input is read now. So if the client reconnects in the same turn, its
-        // old connection no longer acts for its peer.
+        // If the client has hung up, all of its input is read now, so that its connection can be detached in this turn.
+        // Otherwise, if the client reconnects in the same turn, its old connection would still act for its peer.
         if !connection.is_half_closed() {
             break;
         }
