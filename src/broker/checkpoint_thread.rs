@@ -10,7 +10,8 @@ use std::thread::JoinHandle;
 /// The time from a write to the log until the log is copied.
 const DELAY_MS: i64 = 200;
 /// After this many commits, the log is copied without waiting for the delay. Otherwise, the log of a busy mesh would
-/// get so long within the delay that SQLite would copy it during a commit. A small commit adds four to eight pages.
+/// get so long within the delay that SQLite would copy it during a commit. A small commit adds four to eight pages to
+/// the log.
 const COMMITS_MAX: u32 = 256;
 
 /// The thread, and when it will work next.
@@ -46,8 +47,8 @@ impl CheckpointThread {
     }
 
     /// If the copy is due, tells the thread to copy the log. If the thread has copied most of a long log, copies the
-    /// rest on the calling thread. The replies of the turn have already been sent, so only calls that arrive meanwhile
-    /// wait.
+    /// rest on the calling thread. The replies of the turn have already been sent, so only calls that arrive during the
+    /// copying have to wait.
     pub fn run_due(&mut self, mesh: &mut Mesh, now: i64) {
         if self.is_rest_due.swap(false, Ordering::Relaxed) {
             mesh.copy_rest_of_log();

@@ -1,9 +1,9 @@
-//! Notifies the person at this machine of unread alerts, by a desktop notification or by a command that the user
+//! Notifies the person at this machine of unread alerts, with a desktop notification or with a command that this person
 //! has set.
 //!
 //! **Invariant:** the event loop never waits for a notification. One thread at a time runs one command for a limited
 //! time. Alerts that arrive during this time are combined in the next notification. A peer's words are never passed to
-//! a shell, or as an argument that a program could mistake for an option.
+//! a shell, nor as an argument that a program could mistake for an option.
 
 use super::log;
 use crate::base::untrusted_text;
@@ -69,8 +69,8 @@ impl Notifier {
     }
 }
 
-/// The command that shows a notification on the desktop. A peer's words are only part of an argument, which begins with
-/// our own words.
+/// The command that shows a notification on the desktop. A peer's words appear only in arguments that begin with our
+/// own words.
 fn desktop_command(alert: &Value, is_macos: bool) -> Command {
     let word = |name: &str| alert[name].as_str().unwrap_or("");
     let title = format!("Alert from {}", untrusted_text::shown_name(word("fromName")));
@@ -101,7 +101,7 @@ pub struct Notifications {
     notifier: Option<Notifier>,
     /// The alerts for the next notification, oldest first.
     waiting: Vec<i64>,
-    /// How many further alerts the next notification only counts.
+    /// The number of further alerts. The next notification shows only this number.
     n_more: u64,
     /// When the next notification is due, in ms; `None` if no alert waits.
     due: Option<i64>,

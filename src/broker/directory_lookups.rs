@@ -1,5 +1,5 @@
-//! Inspects, on separate threads, the directories that clients name. Access to a dead network file system takes
-//! minutes or never ends, and the event loop must not wait for it.
+//! Looks up the directories and connects to the sockets that clients name, on separate threads. Access to a dead
+//! network file system may take minutes or never end, and the event loop must not wait for it.
 
 use super::push_connection;
 use crate::sys::git;

@@ -109,7 +109,7 @@ pub struct EventLoop {
     pub context: LoopContext,
     /// The clock from which each turn gets its time.
     pub clock: Clock,
-    /// When the turn got its time. Unlike `clock`, this clock is read without a system call.
+    /// When this turn began. The time comes from a clock that is read without a system call, unlike `clock`.
     pub turn_began: Instant,
     /// The lock, the socket and the other files that make this process the broker of its data directory.
     pub runtime_files: RuntimeFiles,
@@ -179,8 +179,8 @@ impl EventLoop {
         }
         self.serve_parts();
         let has_written = self.context.mesh.has_written();
-        // Nothing is granted after the directory was removed. The commit changes only the removed database, and no
-        // client gets an answer.
+        // Once the directory has been removed, nothing may be granted. The turn is still committed when the broker
+        // closes, but no client gets an answer.
         if has_written && !self.runtime_files.holds_path() {
             self.end_displaced();
             return Ok(());
@@ -281,7 +281,8 @@ impl EventLoop {
         // The end of a process is noted only after the last requests of its sessions have been served.
         self.processes.serve(context);
         // The loop does not read from new clients until the next turn. By then, the poll will have reported every
-        // client that left before they connected, so a client that reconnects does not meet its own old connection.
+        // client that hung up before the new clients connected, so the old connection of a client that reconnects is
+        // closed first.
         self.clients.accept(context);
         self.remote.admit_arrivals(&mut self.clients, &mut self.pushes, context);
         self.http.serve(context);
@@ -293,7 +294,8 @@ impl EventLoop {
 
     /// Sends what the turn has produced for clients.
     fn flush(&mut self, is_committed: bool) {
-        // The broker begins to connect to the sockets of new peers now, so that they do not miss their first push.
+        // The broker begins to connect to the sockets of new peers now, so that these peers do not miss their first
+        // push.
         self.pushes.dial(&mut self.context);
         for effect in self.context.mesh.take_effects() {
             self.apply(effect);

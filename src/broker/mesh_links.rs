@@ -119,8 +119,8 @@ struct LinkThread {
 }
 
 impl MeshLinks {
-    /// Starts the threads. A thread ends when it has a report that nothing receives any more, or with the process, even
-    /// in the middle of a poll.
+    /// Starts the threads. A thread ends when it sends a report and the receiver is gone. All threads also end with the
+    /// process, even in the middle of a poll.
     pub fn open(urls: &[String], secret: &str, wake: Arc<dyn Fn() + Send + Sync>) -> MeshLinks {
         let (news, inbox) = sync_channel(NEWS_MAX);
         let links = urls.iter().enumerate().map(|(n, url)| {
@@ -160,8 +160,8 @@ impl MeshLinks {
         self.links.iter().filter_map(retry_at).min()
     }
 
-    /// Passes at most `NEWS_MAX` reports on to the mesh. Without this limit, meshes that send reports faster than they
-    /// are processed would keep all clients waiting.
+    /// Passes at most `NEWS_MAX` reports on to the mesh. Without this limit, reports that arrive faster than they are
+    /// processed would keep all clients waiting.
     pub fn receive_news(&mut self, mesh: &mut Mesh, now: i64) {
         let began = Instant::now();
         for _ in 0..NEWS_MAX {
@@ -369,8 +369,8 @@ impl LinkThread {
             200..300 | 400 | 404 | 413 | 422 if says_why(&value) => {
                 Delivery::Rejected(describe_refusal(status, &value))
             }
-            // The other mesh accepts no messages at all: our secret is wrong, too many requests reach that mesh, or
-            // its disk is full.
+            // The other mesh accepts no messages at all at the moment: our secret is wrong, that mesh gets too many
+            // requests, its hub is on standby, or its disk is full.
             401 | 403 | 429 | 503 | 507 => Delivery::Retry(describe_refusal(status, &value)),
             // Another kind of server may answer at this address, so such a reply does not count as an answer from the
             // mesh.

@@ -27,7 +27,7 @@ const BACKOFF_MS_MIN: i64 = 200;
 /// Maximum pause after a failure, in ms.
 const BACKOFF_MS_MAX: i64 = 5000;
 /// How many lines for a peer are queued while the broker connects to the peer's socket. Further lines are dropped,
-/// because the mailbox and the event stream contain their content.
+/// which is harmless, because the mailbox and the event stream contain the same information.
 const LINES_KEPT_MAX: usize = 64;
 
 /// The socket of one peer.
@@ -244,8 +244,8 @@ impl PeerSocket {
         }
     }
 
-    /// Queues a line. If the peer can't be reached or does not read, the line is dropped, because the mailbox and
-    /// the event stream contain its content.
+    /// Queues a line. If the peer can't be reached or does not read, the line is dropped, which is harmless, because
+    /// the mailbox and the event stream contain the same information.
     fn enqueue(&mut self, text: &str, seq: Option<i64>, now: i64) {
         match &mut self.state {
             SocketState::Connected(connection, _) => {

@@ -73,7 +73,7 @@ impl ProcessExits {
         !self.news.is_empty()
     }
 
-    /// Tells the mesh which processes have ended.
+    /// Tells the mesh which processes have ended, and which can't be watched.
     pub fn serve(&mut self, context: &mut LoopContext) {
         for news in std::mem::take(&mut self.news) {
             context.pages.mark_dirty();

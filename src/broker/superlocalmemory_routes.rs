@@ -122,8 +122,8 @@ impl<'a> Sender<'a> {
         Sender { id, name: fields.word("from_name"), machine: fields.word("from_machine") }
     }
 
-    /// The sender's names in this mesh: the current one, and the one that it had before the linked mesh listed the
-    /// sender.
+    /// The ids that the sender may have in this mesh: its current id, and the id that it had before the linked mesh
+    /// listed it.
     fn names(&self, mesh: &Mesh) -> [PeerId; 2] {
         let cut = |id: PeerId| PeerId::from(id.chars().take(limits::WORD_MAX).collect::<String>());
         [
@@ -132,10 +132,10 @@ impl<'a> Sender<'a> {
         ]
     }
 
-    /// The name of the rate limit that counts messages from this sender. Each link has a limit of its own, so that
-    /// a busy mesh does not slow the others down, even if all of them connect from the same address. A mesh without
-    /// a link is known only by its address. Since the id of a peer proves nothing, the address is part of the name,
-    /// so that no mesh can use up the limit of another address.
+    /// The name of the rate limit that counts messages from this sender. Each link has a limit of its own, so that a
+    /// busy mesh does not slow the others down, even if all of them connect from the same address. A mesh without a
+    /// link is known only by its address. A request can contain any id, so the address is always part of the name.
+    /// Otherwise, a mesh could use up the limit of a mesh at another address.
     fn budget(&self, mesh: &Mesh, head: &Head) -> String {
         let link = mesh.peers().get(self.id).and_then(|peer| peer.row.mesh());
         format!("messages from {} {}", head.peer, link.map_or("", |url| url.as_str()))
@@ -155,7 +155,7 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
     let names = from.names(mesh);
     let key = fields.word("key").filter(|key| key.len() <= max_of(&SEND, "key"));
     // The other mesh sends a message again if the answer was lost. Since the first attempt, the sender may have become
-    // known, so both of its names are checked.
+    // known, so both of its ids are checked.
     for known_as in &names {
         if let Some(known) = key.map(|key| mesh.message_with_key(known_as, key)).transpose()?.flatten() {
             return Ok(accepted("peer", known, now));

@@ -2,8 +2,8 @@
 //! before it. The object may also contain unpaired surrogates, texts of many megabytes, deep nesting or repeated names,
 //! and its end may be missing.
 //!
-//! **Invariant:** memory is bounded. Values that are too long or too deeply nested are skipped, and so are all values
-//! after a maximum number. The fields that the caller needs are the last to be skipped.
+//! **Invariant:** memory is bounded. Long texts are cut, values that are too deeply nested are skipped, and so are all
+//! further values once a maximum number has been kept. Some room is reserved for the fields that the caller needs.
 
 use super::convert_to_utf8::convert_to_utf8;
 use super::text_excerpt::KeptText;

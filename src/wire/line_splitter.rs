@@ -12,7 +12,7 @@ pub struct LineBuffer {
     start: usize,
     /// The bytes from `start` to this position contain no line end.
     searched: usize,
-    /// Where the line starts that was returned last.
+    /// Where the line that was returned last starts.
     returned: usize,
 }
 
@@ -55,7 +55,7 @@ impl LineBuffer {
         Ok(Some(line.strip_suffix(b"\r").unwrap_or(line)))
     }
 
-    /// Puts back the line that was returned last, so that it is returned again. After a push, it is too late for this.
+    /// Puts back the line that was returned last, so that it is returned again. This works only until the next push.
     pub fn put_back_line(&mut self) {
         (self.start, self.searched) = (self.returned, self.returned);
     }

@@ -57,8 +57,8 @@ pub fn parse_line(line: &[u8]) -> Result<RpcMessage, InvalidMessage> {
 }
 
 /// The number of the request and the text of the result, if the line has the form in which [`response`] formats the
-/// result of a numbered request. A reader that only passes the result on need not parse it. Returns `None` for all other
-/// lines, also for results in another form; [`parse_line`] reads them.
+/// result of a numbered request. So a caller that only passes the result on does not have to parse it. Returns `None`
+/// for all other lines, even for results in another form, which [`parse_line`] can parse.
 pub fn numbered_result(line: &[u8]) -> Option<(u64, &str)> {
     let line = std::str::from_utf8(line).ok()?.strip_prefix("{\"jsonrpc\":\"2.0\",\"id\":")?;
     let (number, rest) = line.split_at(line.find(',')?);
@@ -66,7 +66,8 @@ pub fn numbered_result(line: &[u8]) -> Option<(u64, &str)> {
     Some((number.parse().ok()?, result))
 }
 
-/// Whether an object in this JSON text may have a field of this name. Returns false only if none has.
+/// Whether an object in this JSON text may have a field of this name. If the answer is false, no object has such a
+/// field, provided that the text contains the name without escapes, as our own programs write it.
 pub fn may_have_field(json: &str, name: &str) -> bool {
     let json = json.as_bytes();
     let is_quoted = |at: usize| json[..at].ends_with(b"\"") && json[at + name.len()..].starts_with(b"\"");

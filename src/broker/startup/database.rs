@@ -17,7 +17,7 @@ pub enum LogChange {
     /// etcd has lost the log, so this database begins a new one.
     BeginNew,
     /// The database can't follow the log in etcd, which is a different log or was restored from an old backup. The
-    /// database is put aside, and this hub gets a copy of the leader's database.
+    /// database is set aside, and this hub gets a copy of the leader's database.
     Rejoin,
 }
 
@@ -72,7 +72,8 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
     });
     let store = match opened {
         Ok(mut store) => {
-            // The numbers of several hubs come from their log. A hub that has just fetched a snapshot has no such file.
+            // If several hubs share a log, their numbers come from the log. A hub that has just fetched a snapshot has
+            // no file of reserved numbers, although no numbers are lost.
             if store.log_position().is_ok_and(|position| position.is_none()) {
                 replace_lost_numbers(&mut store)?;
             }
@@ -88,7 +89,7 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
         }
         Err(error) => return Err(error.into()),
     };
-    // The file has been checked by now. If there was no note, there is nothing to remove.
+    // The note is no longer needed, because the file has been checked. The removal fails if there was no note.
     let _ = fs::remove_file(places.suspect());
     for suffix in FILE_SUFFIXES {
         // A failure is harmless, because the directory itself is private.

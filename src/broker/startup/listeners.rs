@@ -1,5 +1,5 @@
-//! The ports on which a broker listens (HTTP, other machines), the credentials for these ports, and the pipe for
-//! signals.
+//! The ports on which a broker listens (for HTTP and for other machines), the credentials for these ports, and the pipe
+//! for signals.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::broker::http::{HttpServer, Limits, PendingRequest};
@@ -48,7 +48,8 @@ impl PortCredentials {
         PortCredentials { token, secret: is_open.then(|| settings.text(SECRET).to_owned()) }
     }
 
-    /// The check for pushes over a WebSocket. It accepts nothing if bearer tokens are switched off.
+    /// The check for pushes over a WebSocket. It accepts nothing if the shared secret is not accepted as a bearer
+    /// token.
     fn subscriber_check(self) -> BearerCheck {
         let is_on = self.secret.is_some();
         let is_known = legacy_http::bearer_check(self.token, self.secret);

@@ -39,8 +39,9 @@ impl MeshOpener {
         Ok((mesh, clock, BrokerRole::Alone))
     }
 
-    /// Opens the mesh that a store contains. If reading it reveals damage, the database is set aside, and a new one is
-    /// opened. A hub that shares a log fails instead, and its next broker begins on standby.
+    /// Opens the mesh that a store contains. If the store can't be read or written, the database file is checked. If it
+    /// is damaged, it is set aside, and a new one is opened. On a hub that shares a log, this function fails instead,
+    /// and the next broker checks the file.
     ///
     /// # Errors
     /// When the store can't be read or written.
@@ -103,9 +104,9 @@ impl MeshOpener {
     }
 }
 
-/// Makes a database that belonged to a shared log the database of a mesh of its own. What this broker will store is not
-/// in that log, so if the database still seemed to belong to it, the hub would later follow the log, and its own
-/// changes would be mixed into the shared mesh or lost without a word.
+/// Detaches a database from a shared log, so that it belongs to a mesh of its own. The shared log does not contain what
+/// this broker stores from now on. If the database were not detached, this hub could later follow the log again. The
+/// changes that this broker stored would then be mixed into the shared mesh, or lost without any warning.
 fn leave_shared_log(store: &mut Store) -> Result<(), Error> {
     let position = store.log_position()?;
     if position.is_some() || store.joins_log()? {

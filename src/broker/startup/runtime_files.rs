@@ -1,5 +1,5 @@
 //! The files that make this process the broker of its data directory: the lock, the database, the socket, and the files
-//! by which clients of slm-mesh 1.x find it.
+//! by which clients of slm-mesh 1.x find the broker.
 //!
 //! **Invariant:** the broker removes and replaces only its own files, which it recognises by their inodes.
 
@@ -62,7 +62,8 @@ pub struct RuntimeFiles {
     places: DataDir,
     lock: File,
     lock_id: FileId,
-    /// The database; `None` while the standby thread owns it, because this thread may replace it with a snapshot.
+    /// The database; `None` while the standby thread owns the database, because that thread may replace it with a
+    /// snapshot.
     database: Option<DatabaseFiles>,
     socket_id: Option<FileId>,
     token: String,
@@ -224,8 +225,8 @@ impl RuntimeFiles {
     }
 }
 
-/// Makes the kernel report files that are removed from a directory or moved into it, and the removal of the directory
-/// itself.
+/// Makes the kernel report files that are removed from a directory or moved into or out of it, and the removal or
+/// renaming of the directory itself.
 #[cfg(target_os = "linux")]
 fn watch_directory(dir: &Path) -> std::io::Result<OwnedFd> {
     use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
@@ -235,7 +236,7 @@ fn watch_directory(dir: &Path) -> std::io::Result<OwnedFd> {
     Ok(events)
 }
 
-/// On this system, the regular check must suffice.
+/// On this system, only the regular check finds changes.
 #[cfg(not(target_os = "linux"))]
 fn watch_directory(_: &Path) -> std::io::Result<OwnedFd> {
     Err(std::io::ErrorKind::Unsupported.into())

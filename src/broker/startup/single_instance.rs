@@ -55,7 +55,8 @@ fn refuse_running(places: &DataDir) -> Result<(), Error> {
 pub(super) fn bind_socket(places: &DataDir) -> Result<mio::net::UnixListener, Error> {
     let path = places.socket();
     if let Ok(meta) = path.symlink_metadata() {
-        // If a container mounts the socket while no socket exists, its runtime creates an empty directory at this path.
+        // If a container mounts the socket while no socket exists, the container runtime creates an empty directory at
+        // this path.
         let removed = if meta.is_dir() { fs::remove_dir(&path) } else { fs::remove_file(&path) };
         removed.map_err(|error| places.error("contains a stale socket that can't be removed", &error))?;
     }
