@@ -23,7 +23,7 @@ const ARGUMENT_FIELDS: &[&str] = &["tool_input", "toolArgs", "toolInput"];
 /// The fields in which agents put their id for a tool call.
 const CALL_FIELDS: &[&str] = &["tool_use_id", "toolUseId", "tool_call_id", "callID"];
 
-/// The input fields that a hook needs. All other fields may have any size.
+/// The input fields that a hook needs. These fields are kept even if other fields are so long that they are skipped.
 pub const NEEDED_FIELDS: NeededFields = NeededFields {
     names: &[HOOK_FIELDS, FILE_FIELDS, LIST_FIELDS, PATH_FIELDS, BASE_FIELDS, DIRECTORY_FIELDS],
     repeated: FILE_FIELDS,
@@ -108,9 +108,9 @@ pub fn call_key(input: &Value) -> String {
     id.map(str::to_owned).or_else(arguments).unwrap_or_default()
 }
 
-/// The files that a tool call is about to edit; empty if no file is known, or if the tool runs a command. The files
-/// that a command writes, also those of a patch in its text, depend on the rest of the command, so `shell_tool_writes`
-/// finds them.
+/// The files that a tool call is about to edit; empty if no file is known, or if the tool runs a command. Which files a
+/// command writes depends on the whole command, even if its text contains a patch, so `shell_tool_writes` finds these
+/// files.
 pub fn edited_files(input: &Value) -> Vec<String> {
     let (plain, arguments) = tool_call(input);
     let arguments = &arguments;

@@ -190,7 +190,8 @@ fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, Stri
         return Err("the hub did not answer a moment ago; hooks try the hub again after half a minute".into());
     }
     match &work.hook.event {
-        // A command that is not known to write a file concerns only the locks that exist. They outlast a broker.
+        // If a command is not known to write a file, only existing locks matter. Locks are stored in the database, so
+        // they outlast a broker.
         HookEvent::Command(_) if work.run.named.is_empty() && !places.database().exists() => {
             Ok(Client::connect(places).ok())
         }
@@ -204,7 +205,7 @@ fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, Stri
 
 /// The facts by which the broker finds the session: the agent, the agent's key for the session, and the directory.
 pub fn session_facts(agent: &Agent, hook: &HookInput) -> Value {
-    // Locks have paths without symlinks, so the root of the work tree must have none, either.
+    // The paths of locks contain no symlinks, so the root of the work tree must not contain any, either.
     let directory = path_normalization::absolute_in("", &hook.directory);
     let git = git::facts(Path::new(directory.trim_end_matches('/')));
     let dialect = agent.dialect.as_ref();

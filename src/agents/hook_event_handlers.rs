@@ -104,7 +104,7 @@ impl HookWork<'_> {
         }
     }
 
-    /// The answer that shows mail, reports, and changes of the session's own files to the model; `None` if there is
+    /// The answer that shows mail, reports, and changes to the session's own files to the model; `None` if there is
     /// nothing to show.
     pub fn show(&self, value: &Value, mail: MailText) -> Option<HookReply> {
         self.show_with(value, mail, None)
@@ -216,8 +216,8 @@ fn alert_user(client: &mut Client, mut facts: Value, why: &str) -> Result<(), Er
     client.call("send", &alert).map(|_| ())
 }
 
-/// Takes the locks for a tool that writes files, or denies the tool call. If the tool may write further files, also
-/// notes the files that other peers hold.
+/// Takes the locks for a tool that writes files, or denies the tool call. If the tool runs a command, also notes the
+/// files that other peers hold, and turns the shield on if there are any.
 fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
     facts["subagent"] = json!(work.hook.subagent);
     facts["withLocks"] = json!(true);
@@ -226,8 +226,9 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
         name_files(&mut facts, &[]);
         let answer = client.call("hook.edit", &facts)?;
         let held = work.held.protected_paths(&LockedPath::list(&answer["others"]));
-        // With these files, the locks are denied, unless the holder has just released the files. They are requested
-        // together with the others, so that a command that is denied locks nothing.
+        // Other peers hold the files that git would replace, so the broker denies all locks of this call, unless the
+        // holders have just released these files. All files are requested together, so that a command that is denied
+        // locks nothing.
         files.extend(replaced_by_git::replaced(&work.run.maybe_written, &held));
     }
     match lock_files(&files, client, &mut facts) {
@@ -248,8 +249,8 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
     }
 }
 
-/// Locks files, as many per call as the broker accepts. If several calls are necessary, all files are checked before the
-/// first is locked.
+/// Locks files, as many per call as the broker accepts. If several calls are necessary, all files are checked before
+/// the first is locked.
 fn lock_files(files: &[String], client: &mut Client, facts: &mut Value) -> Result<Value, Error> {
     // A longer text is not the path of a file.
     let files: Vec<String> = files.iter().filter(|path| path.len() <= limits::PATH_MAX).cloned().collect();
@@ -267,7 +268,8 @@ fn lock_files(files: &[String], client: &mut Client, facts: &mut Value) -> Resul
     Ok(answer)
 }
 
-/// Names the files of a call, and their work trees, which may be other work trees than that of the session.
+/// Adds the files of a call, and the work trees that contain these files, to the facts. The session itself may work in
+/// another work tree.
 fn name_files(facts: &mut Value, files: &[String]) {
     let (roots, repos) = git::work_trees(files.iter().map(String::as_str));
     (facts["files"], facts["gitRoots"], facts["repos"]) = (json!(files), json!(roots), json!(repos));

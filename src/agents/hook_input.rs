@@ -7,7 +7,7 @@ use crate::known_agents::AGENTS;
 use crate::known_agents::hook_dialect::{Dialect, HookCall, HookKind};
 use serde_json::Value;
 
-/// What happened, with the facts about it.
+/// An event that a hook reports, with the facts about this event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HookEvent {
     /// A session began, or resumed after a break.

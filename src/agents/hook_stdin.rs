@@ -15,7 +15,7 @@ const MORE_WITHIN: Duration = Duration::from_secs(3);
 /// How many bytes to read at once. A larger buffer would cost a page fault for each of its pages.
 const BUFFER_SIZE: usize = 1 << 14;
 
-/// Standard input, which fails if no more input comes in time.
+/// Standard input. A read fails if no more input comes in time.
 struct TimedStdin(StdinLock<'static>);
 
 impl Read for TimedStdin {

@@ -1,7 +1,7 @@
 //! Writes the texts that a hook shows to a model: mail, peers and locks, as facts of limited length.
 //!
-//! **Invariant:** [`untrusted_text`] quotes a peer's words after the peer's name. All other words are fixed, and none
-//! of them are instructions.
+//! **Invariant:** a peer's words appear only after the peer's name, and [`untrusted_text`] quotes them. All other words
+//! are fixed, and none of them are instructions.
 
 use crate::base::error::Error;
 use crate::base::{time, untrusted_text};
@@ -9,7 +9,8 @@ use serde_json::Value;
 
 /// Maximum number of characters that are shown of a message. The inbox shows the rest.
 const BODY_MAX: usize = 1500;
-/// The approximate number of characters that one hook shows. Agents truncate a longer text or move it to a file.
+/// Approximate maximum number of characters of mail that one hook shows. Agents truncate a longer text or move it to a
+/// file.
 const ALL_MAX: usize = 6000;
 /// Maximum number of characters that are shown of a summary or a reason.
 const WORDS_MAX: usize = 200;
@@ -19,12 +20,12 @@ const WORDS_MAX: usize = 200;
 pub struct MailText {
     /// The text; empty if there is nothing to show.
     pub text: String,
-    /// The messages in the text, in the form that `inbox.mark_read` expects: the id, which counts the message as read, or
-    /// the id and the number of bytes that are shown of a truncated message.
+    /// The messages in the text, in the form that `inbox.mark_read` expects: the id of a message that is shown in full
+    /// and so counts as read, or `ID@BYTES`, the id of a truncated message and the number of bytes that are shown.
     pub shown: Vec<String>,
 }
 
-/// The text about mail.
+/// The text that shows the mail in the broker's answer.
 pub fn mail(value: &Value) -> MailText {
     let rows = value["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
     let (mut parts, mut shown) = (Vec::new(), Vec::new());
@@ -49,7 +50,7 @@ pub fn mail(value: &Value) -> MailText {
     MailText { text: format!("{head}\n{}{more}", parts.join("\n")), shown }
 }
 
-/// The text about one message, and what `inbox.mark_read` expects about it.
+/// The text about one message, and the message in the form that `inbox.mark_read` expects.
 fn message(row: &Value) -> (String, String) {
     let payload = row["payload"].as_str().unwrap_or("");
     let n_shown = payload.char_indices().nth(BODY_MAX).map_or(payload.len(), |(at, _)| at);

@@ -1,8 +1,8 @@
 //! Asks git which of the files that other peers hold would be replaced by a command such as `git stash` or
 //! `git checkout .`.
 //!
-//! **Invariant:** git runs only if other peers hold files below a folder that such a command may write, and git only
-//! reads.
+//! **Invariant:** git runs only if other peers hold files below a folder that such a command may write, and only with
+//! subcommands that change nothing.
 
 use crate::shell_writes::{GitTest, MaybeWritten};
 use std::os::unix::ffi::OsStrExt;

@@ -1,11 +1,12 @@
-//! Runs the shell commands of a session in a shield while other peers hold files in the session's work tree.
+//! Runs the shell commands of a session in a shield while other peers hold files in the session's work tree. A command
+//! in a shield cannot write these files.
 //!
 //! Before each command, the agent's shell runs a line that slm-mesh provides. If the session's hook has turned the
 //! shield on by creating a file, this line starts the shell again inside a shield, with the same arguments. The command
 //! itself does not change, so the agent's permission rules see the command as the model wrote it, and functions,
 //! aliases and the working directory stay the same. A hook that rewrote the command would lose these advantages: Claude
-//! Code, Gemini CLI, Codex, Copilot CLI and Droid apply their rules to the new text, and then a rule about `touch`
-//! neither allows nor denies `touch`.
+//! Code, Gemini CLI, Codex, Copilot CLI and Droid apply their rules to the new text, in which a rule about `touch`
+//! would no longer recognise `touch`.
 
 use super::config_entries::shell_quoted;
 use super::held_files::hashed;
@@ -81,7 +82,7 @@ impl SessionShield {
         )
     }
 
-    /// Turns the shield on. The shield protects the locks of all peers except this one.
+    /// Turns the shield on. The shield protects the files that peers other than `peer` have locked.
     pub fn raise(&self, peer: &str) {
         let line = format!("{peer}\n");
         if fs::read_to_string(&self.mark).is_ok_and(|known| known == line) {

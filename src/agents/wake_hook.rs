@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 /// How long one call waits, in seconds. Between two calls, the hook checks that its agent is still running.
 const WAIT_SECONDS: i64 = 600;
 
-/// The rank of this channel. The channel of a running MCP session has rank 0, so that channel is tried before this one.
+/// The rank of this wakeup channel. The channel of a running MCP session has rank 0 and is therefore tried first.
 const RANK: i64 = 1;
 
 /// How a hook in the background can wake an agent.

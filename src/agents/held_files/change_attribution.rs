@@ -38,8 +38,8 @@ pub struct ChangedFile {
 }
 
 impl HeldFiles {
-    /// The files that are in a note and have changed since the note was written. Adds each of them to the list for
-    /// `lock restore`.
+    /// The files in a note that have changed since the note was written, except those that the holder changed. Adds
+    /// each change that can be undone to the list for `lock restore`.
     pub(super) fn changed_files(&self, note: &CommandNote, session: &str) -> Vec<ChangedFile> {
         let mut changed = Vec::new();
         for noted in &note.files {
@@ -89,7 +89,7 @@ impl HeldFiles {
         }
     }
 
-    /// Adds a change to the list for `lock restore`.
+    /// Adds a change to the list for `lock restore`, if the change can be undone.
     fn enter(&self, note: &CommandNote, noted: &NotedFile, after: FileState, cause: Cause) -> ChangedFile {
         if let Some(stamp) = noted.state.small_file() {
             self.copies.renew(&stamp.name());

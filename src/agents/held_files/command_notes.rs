@@ -2,7 +2,7 @@
 //!
 //! The notes are files rather than entries in the broker's memory, for four reasons: the hooks of parallel commands
 //! never share a file, a note survives a restart of the broker, the broker may be on another machine and then cannot
-//! inspect this machine's files, and the hook after a command can see without a broker that nothing changed.
+//! inspect this machine's files, and the hook after a command needs no broker to see that nothing changed.
 
 use super::copies::{files_in, make_private_dir};
 use super::file_state::FileState;

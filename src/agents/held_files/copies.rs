@@ -37,8 +37,9 @@ impl CopyStore {
         CopyStore { dir, used: Cell::new(0), has_room: Cell::new(false) }
     }
 
-    /// Copies a file that has this stamp. An existing copy is used again, unless `is_recent` is true: a file that was
-    /// written recently may have changed although its stamp has not. Returns whether a copy exists now.
+    /// Copies a file, if it is still in the state that `stamp` describes. An existing copy is used again, unless
+    /// `is_recent` is true: a file that was written recently may have changed although its stamp has not. Returns
+    /// whether a copy exists now.
     pub fn keep(&self, path: &Path, stamp: &FileStamp, is_recent: bool) -> bool {
         let copy = self.dir.join(stamp.name());
         if self.used.get() + stamp.size > HOOK_BYTES_MAX {

@@ -65,7 +65,7 @@ pub struct HolderRecord {
     pub is_news: bool,
 }
 
-/// The records of one peer. While they are open, no other hook can open them.
+/// The records of one peer. While they are open, no other hook can change them.
 #[derive(Debug)]
 pub struct HolderRecords {
     file: File,
@@ -120,12 +120,12 @@ impl HolderRecords {
         self.records.drain(..n_too_many);
     }
 
-    /// Writes the records if they changed. If they did not, only renews the time of the file, because the file is removed
-    /// once this time is an hour old.
+    /// Writes the records if they changed. Otherwise, only renews the file's modification time, because the file is
+    /// removed once this time is an hour old.
     pub fn save(mut self) {
         let text = text(&self.records);
         if text == self.was {
-            // If this fails, the worst case is that the holder's next look at a file counts as its first.
+            // If this fails, the file may be removed too early, and the next hook then treats each held file as new.
             let _ = self.file.set_modified(SystemTime::now());
             return;
         }

@@ -90,8 +90,8 @@ impl HeldFiles {
     /// restore can be undone too.
     ///
     /// # Errors
-    /// If the file has changed again since the change to undo, the replaced content cannot be kept, or the file cannot
-    /// be written.
+    /// If the file cannot be written, or has changed since `point` was made. Unless `force` is true, also if the file
+    /// has changed again since the change to undo, or if the replaced content cannot be kept.
     pub fn put_back(&self, point: &RestorePoint, force: bool) -> Result<(), Error> {
         let path = Path::new(&point.entry.path);
         let shown = untrusted_text::shown_path(&point.entry.path);
