@@ -1,4 +1,4 @@
-//! Settings that list agents: which agents may be woken by mail, and whose shell commands run in a shield.
+//! Settings that list agents: the agents that mail may wake, and the agents that run shell commands in a shield.
 
 use super::safe_write;
 use super::setup_lock::SetupLock;
@@ -30,7 +30,7 @@ pub fn set_agents(setting: &str, agents: &[&str], on: bool, dry: bool) -> Result
     let value = Some(words.join(",")).filter(|value| !value.is_empty());
     let text = settings::with_line(old.as_deref().unwrap_or(""), setting, value.as_deref());
     let is_written = match &old {
-        // The list came from the environment, and there is no file.
+        // There is no settings file, because the list came from the environment.
         None if text.is_empty() => true,
         None => places.write(&places.config(), &text).map(|()| true)?,
         // The settings file contained nothing but this setting. A symlink stays, because the user made it.
@@ -38,7 +38,7 @@ pub fn set_agents(setting: &str, agents: &[&str], on: bool, dry: bool) -> Result
             std::fs::remove_file(places.config()).map_err(|error| places.error("can't be written", &error))?;
             true
         }
-        // The file may be a symlink, for example into a repository of settings. Then the file behind it is written.
+        // The file may be a symlink, for example into a repository of settings. `replace` then writes its target.
         Some(old) => safe_write::replace(&places.config(), Some(old), &text).map_err(storage)?,
     };
     if is_written { Ok(true) } else { Err(storage("another program keeps changing it; run setup again".into())) }

@@ -195,8 +195,8 @@ impl Entries<'_> {
         hook
     }
 
-    /// Removes our entries from a file. Containers that become empty are removed too, except those in `before`, the
-    /// value of the file before set-up.
+    /// Removes our entries from a file. `before` is the file's JSON value before set-up. Containers that become empty
+    /// are removed too, unless `before` contains them.
     ///
     /// # Errors
     /// If the text can't be parsed reliably; the error says why.
@@ -244,8 +244,8 @@ impl Entries<'_> {
         }
     }
 
-    /// Whether a file from which our entries were removed contains only the frame that `setup` wrote around them when
-    /// it created the file.
+    /// Whether a file contains nothing but what `setup` itself wrote around our entries when it created the file, such
+    /// as a version number. `text` is the file's text without our entries.
     pub fn is_frame(&self, text: &str) -> bool {
         let frame = self.remove_from(&self.alone(), None).unwrap_or_default();
         let is_json = self.other_format().is_none() && self.toml_hooks().is_none();
@@ -274,7 +274,8 @@ impl Entries<'_> {
         hook_target(hook).is_some_and(|(_, agent)| agent == self.agent.id)
     }
 
-    /// The positions of our hooks in an event's list: the index of the item, and the index within that item's group.
+    /// The positions of our hooks in an event's list: the index of the item, and the index of the hook in that item's
+    /// own list, or 0 if each item is a single hook.
     fn our_places(&self, list: &Value, has_groups: bool) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
         for (item_n, item) in list.as_array().into_iter().flatten().enumerate() {
@@ -288,7 +289,8 @@ impl Entries<'_> {
         found
     }
 
-    /// Removes those of our hooks that `picks` selects; `picks` gets the event and the number of the hook.
+    /// Removes those of our hooks that `picks` selects. `picks` gets the event, and the hook's index among our hooks
+    /// for this event.
     fn remove_hooks(
         &self,
         text: &str,

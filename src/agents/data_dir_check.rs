@@ -8,7 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// How many bytes the write test writes: more than fits into the unused rest of a disk block, so that the test fails if
+/// How many bytes the write test writes: more than fits into the unused part of a disk block, so that the test fails if
 /// the disk is full.
 const WRITE_BYTES: usize = 64 * 1024;
 
@@ -81,7 +81,7 @@ fn check_private(path: &Path, about: &str) -> Option<Check> {
 }
 
 /// Looks for files that belong to another user. The broker could not write such files. A program that was run with sudo
-/// may have left them. Returns `None` if there is no directory yet.
+/// may have left them. Returns `None` if there is no data directory yet.
 fn check_owners(places: &DataDir) -> Option<Check> {
     let about = "owners";
     let shown = places.dir.display();

@@ -40,7 +40,7 @@ const HUBS_WITHIN: Duration = Duration::from_millis(300);
 /// The result of one check.
 #[derive(Debug, Clone)]
 pub struct Check {
-    /// What was checked: the broker, an agent.
+    /// What was checked, such as the broker or an agent.
     pub about: String,
     /// The finding.
     pub found: String,
@@ -171,7 +171,7 @@ fn check_broker(places: &DataDir, settings: &Settings) -> Vec<Check> {
     checks
 }
 
-/// Asks the broker for its status. If it does not show it, returns the checks that say why.
+/// Asks the broker for its status. If the broker does not return its status, the error contains checks that say why.
 fn ask_status(client: &mut Client, process: &str, places: &DataDir, settings: &Settings) -> Result<Value, Vec<Check>> {
     let asked = client
         .set_receive_timeout(Some(ANSWERS_WITHIN))
@@ -185,7 +185,7 @@ fn ask_status(client: &mut Client, process: &str, places: &DataDir, settings: &S
             vec![Check::error(about, found, cure_of_stuck(client))]
         }
         kind => {
-            // If this program lacks the settings of a hub, it has not asked the hub that leads.
+            // Either no hub leads, or this program lacks the settings with which it could find the hub that leads.
             let own = if kind == ErrorKind::Standby { OwnBroker::ask(places) } else { None };
             let found = format!("the broker does not show its status ({process}): {}", error.text);
             own.map_or_else(
@@ -196,7 +196,8 @@ fn ask_status(client: &mut Client, process: &str, places: &DataDir, settings: &S
     })
 }
 
-/// Checks this machine's broker, a hub on standby, if no hub leads or this program does not know that it is a hub.
+/// Checks this machine's broker, which is a hub on standby. This is all that can be checked if no hub leads, or if this
+/// program lacks the settings with which it could find the hub that leads.
 fn check_own_standby(own: &OwnBroker, places: &DataDir, settings: &Settings) -> Vec<Check> {
     let mut checks = vec![own.check_standby()];
     checks.extend(own.check_settings(settings, places));
@@ -269,7 +270,7 @@ pub fn check_lock(client: &mut Client, places: &DataDir) -> Check {
     }
 }
 
-/// Checks that HTTP answers on the port in the port file.
+/// Checks that the port file names the broker's HTTP port, and that the broker answers on this port.
 fn check_http(places: &DataDir, port: u16) -> Check {
     let named = std::fs::read_to_string(places.port()).unwrap_or_default();
     let cure = "run slm-mesh stop; the next broker uses SLM_MESH_PORT, or one of the nine ports after it if that \
@@ -362,7 +363,7 @@ pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Chec
     checks
 }
 
-/// Checks that `setup` has not registered what the plugin registers already.
+/// Checks that `setup` has not registered anything that the plugin already registers.
 fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, cure: &str) -> Check {
     let about = format!("{} plugin", agent.id);
     let scope = environment.scope(agent);
@@ -390,7 +391,7 @@ fn is_current((path, text): &(PathBuf, String)) -> bool {
     safe_write::read(path).is_ok_and(|old| old.as_ref() == Some(text))
 }
 
-/// Checks that files which `setup` writes as a whole have the text of this version.
+/// Checks that the files that `setup` writes as a whole have the text that this version writes.
 pub(super) fn check_own_files(about: &str, files: &[(PathBuf, String)], cure: &str) -> Option<Check> {
     let n_current = files.iter().filter(|file| is_current(file)).count();
     if n_current < files.len() {

@@ -211,7 +211,7 @@ fn remove_child(text: &str, node: &Node, n: usize) -> String {
     let child = &node.children[n];
     let comma = comma_after(text, child.value.end);
     let previous = n.checked_sub(1).map(|n| &node.children[n]);
-    // The user's comments between the value and its comma.
+    // The user's comments between the value and its comma are kept.
     let kept = comma.map_or("", |comma| text[child.value.end..comma].trim_matches(is_space));
     let space = &text[..child.start];
     let space = &space[space.trim_end_matches(is_space).len()..];
@@ -225,7 +225,7 @@ fn remove_child(text: &str, node: &Node, n: usize) -> String {
     if !space.contains('\n') && comma.is_some() {
         end += text[end..].len() - text[end..].trim_start_matches([' ', '\t']).len();
     }
-    // What follows must not become part of a comment that ends with its line.
+    // A `//` comment extends to the end of its line, so the text after the comma must not end up on the same line.
     let gap = if kept.rsplit('\n').next().is_some_and(|line| line.contains("//")) { end_of_line(text) } else { "" };
     let mut left = format!("{}{kept}{gap}{}", &text[..start], &text[end..]);
     // After the last member is removed, the comma after the previous member is no longer needed.
@@ -324,7 +324,7 @@ fn append_first(text: &str, node: &Node, head: &str, value: &Value) -> String {
     format!("{before}{line}{inner}{head}{new}{line}{outer}{}", &text[end..])
 }
 
-/// Whether new members get lines of their own, which is so if the text already has several lines or is at most an empty
+/// Whether new members get lines of their own: the text already has several lines, or contains no more than an empty
 /// object.
 fn spreads_over_lines(text: &str) -> bool {
     let inside = text.trim();

@@ -1,5 +1,5 @@
 //! Checks what only this machine's own broker knows, even if another hub leads: its settings, whether it serves other
-//! machines, and why a hub on standby does not follow.
+//! machines, and, if it is a hub on standby, why it can't take over.
 
 use super::doctor::{ANSWERS_WITHIN, Check};
 use crate::base::untrusted_text::line;
@@ -34,7 +34,7 @@ impl OwnBroker {
         self.info["port"].as_u64().unwrap_or(0) as u16
     }
 
-    /// Describes a hub on standby, if no other check could ask the hub that leads.
+    /// Describes this hub, which is on standby. Used if the hub that leads could not be asked.
     pub fn check_standby(&self) -> Check {
         let version = line(self.info["version"].as_str().unwrap_or("?"));
         let leader = match self.hub["leader"].as_str() {
@@ -45,8 +45,8 @@ impl OwnBroker {
         Check::well("broker", format!("version {version}{process}, a hub on standby; {leader}"))
     }
 
-    /// The fault of a hub that can't follow the log in etcd, if it has one. A hub that leads reports its faults in its
-    /// status.
+    /// The fault of this hub, if it is on standby and can't take over, or if no hub leads. A hub that leads reports its
+    /// faults in its status instead.
     pub fn check_hub(&self) -> Option<Check> {
         let (leader, trouble) = (self.hub["leader"].as_str(), self.hub["trouble"].as_str());
         let (prefix, why) = match (leader, trouble) {
@@ -72,7 +72,7 @@ impl OwnBroker {
         )
     }
 
-    /// Compares the settings with which the broker was started and those of this program.
+    /// Checks that the broker was started with the settings that this program has.
     pub fn check_settings(&self, settings: &Settings, places: &DataDir) -> Option<Check> {
         let theirs = self.info["settings"].as_str().filter(|theirs| *theirs != settings.fingerprint())?;
         let names = settings.different_from(theirs);

@@ -1,8 +1,8 @@
-//! Checks the settings that `setup --project` has written into the working directory, or that somebody else has, and
-//! then committed them.
+//! Checks the settings of slm-mesh in the working directory. Either `setup --project` has written them here, or
+//! somebody else has committed them.
 //!
-//! **Invariant:** doctor runs what a project's settings name only if `setup` wrote exactly these settings on this
-//! machine. Anything else in a work tree may come from anybody.
+//! **Invariant:** doctor runs the programs in a project's settings only if `setup` wrote exactly these settings on this
+//! machine. Any other settings in a work tree may come from anybody.
 
 use super::config_entries::hook_program;
 use super::doctor::{Check, check_agent, check_own_files};
@@ -19,10 +19,10 @@ pub fn check_project(environment: &Environment) -> Vec<Check> {
     let environment = Environment { is_project: true, ..environment.clone() };
     let real = |path: &Path| path.canonicalize().ok();
     if real(&environment.directory) == real(&environment.home) {
-        // There, the files of the project are the files of the user, which are checked anyway.
+        // In the home directory, the project's files are the user's files, which are checked anyway.
         return Vec::new();
     }
-    // Records that can't be read are like no records: then nothing is run.
+    // If the records can't be read, it is unknown what `setup` wrote, so nothing is run.
     let records = Records::load().ok();
     let mut checks = Vec::new();
     for agent in AGENTS {
@@ -51,8 +51,9 @@ fn are_unchanged(environment: &Environment, agent: &Agent, recorded: &[(PathBuf,
     })
 }
 
-/// Checks without running anything. If `setup` has not set this agent up here, only entries that exist are checked, and
-/// only in files that are not checked for another agent, which shares them.
+/// Checks without running anything. If `setup` has not set this agent up here, a missing entry is not a fault, and
+/// nothing is checked if `setup` has written one of the agent's files for another agent, because the file is checked
+/// for that agent.
 fn read_only_checks(
     environment: &Environment,
     agent: &'static Agent,

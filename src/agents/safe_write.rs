@@ -58,8 +58,8 @@ pub fn replace(path: &Path, expected: Option<&str>, text: &str) -> Result<bool, 
     Ok(is_unchanged)
 }
 
-/// Removes a file, and the folders below `root` that become empty. If the path is a symlink, removes the file to which it
-/// points, and keeps the symlink.
+/// Removes a file, and the folders below `root` that become empty. If the path is a symlink, removes the file to which
+/// it points, and keeps the symlink.
 ///
 /// # Errors
 /// If the file can't be removed; the error says why.

@@ -77,7 +77,7 @@ fn ask(child: &mut Child) -> Result<Value, String> {
     let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {},
                          "clientInfo": { "name": "slm-mesh-doctor", "version": env!("CARGO_PKG_VERSION") } });
     let request = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params });
-    // The server ends when its standard input is closed, so the input stays open until the answer is here.
+    // The server ends when its standard input is closed, so the input stays open until the answer has arrived.
     let mut input = child.stdin.take();
     if let Some(input) = &mut input {
         // A failure is harmless: if the server does not read this, it does not answer either, which is noticed below.

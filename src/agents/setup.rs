@@ -25,7 +25,7 @@ pub(super) const ATTEMPTS: usize = 5;
 /// The result of `setup` for one file or registration.
 #[derive(Debug, Clone, Default)]
 pub struct SetupStep {
-    /// What the step sets up: the server, hooks, commands.
+    /// What the step sets up, such as the server, hooks or commands.
     pub what: &'static str,
     /// The file that was changed, or the command that was run.
     pub place: String,
@@ -148,7 +148,8 @@ fn register(environment: &Environment, agent: &Agent, server: &ServerFile, comma
     }
 }
 
-/// Runs an agent's command. If the command fails, the error contains the last line that the command printed.
+/// Runs an agent's command. If the command fails, the error contains the last line that the command printed to standard
+/// error.
 pub(super) fn run_command(program: &str, args: &[&str]) -> Result<(), String> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -255,7 +256,7 @@ fn with_agent(known: Option<&FileRecord>, agent: &Agent) -> Vec<String> {
     agents
 }
 
-/// The text without our entries; `None` if only the frame would be left that `setup` wrote when it created the file.
+/// The text without our entries; `None` if `setup` created the file, and nothing that others wrote would be left in it.
 ///
 /// # Errors
 /// If our entries can't be removed safely; the error says why.

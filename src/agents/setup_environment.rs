@@ -79,8 +79,8 @@ impl Environment {
         ids.iter().map(find).collect()
     }
 
-    /// The agents with these ids. If there are no ids, the installed agents and those for which a file is recorded:
-    /// an agent's settings directory may have moved since `setup` wrote into it.
+    /// The agents with these ids. If there are no ids, the installed agents, and the agents for which a file is
+    /// recorded, because an agent's settings directory may have moved since `setup` wrote into it.
     ///
     /// # Errors
     /// If an id is unknown, or the records can't be read.
@@ -111,8 +111,8 @@ impl Environment {
         if self.is_project { agent.files.project } else { agent.files.user }
     }
 
-    /// Returns the directory that an environment variable names, or one below the home directory. `None` if the
-    /// variable is not set.
+    /// The path of a possible settings directory; `None` if it depends on an environment variable that is not set or,
+    /// for [`Directory::Xdg`], contains a relative path.
     fn directory_at(&self, directory: Directory) -> Option<PathBuf> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         match directory {
@@ -238,8 +238,8 @@ impl Environment {
         found
     }
 
-    /// A file that `setup` has edited for an agent, at a path at which the agent may no longer look for it. The name of
-    /// the file says which entries belong in it.
+    /// A file that `setup` has edited for an agent. The agent's settings directory may have moved since then, so the
+    /// file's name alone determines which entries belong in it.
     pub fn recorded_file(&self, agent: &Agent, path: &Path) -> EditedFile {
         let scope = self.scope(agent);
         let has_name = |file: FilePath| self.path(agent, file).file_name() == path.file_name();

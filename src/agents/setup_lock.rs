@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 /// How long to wait for another run of `setup`. One edit takes milliseconds.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
-/// The lock, held until it is dropped. Its file is removed then, so that nothing is left after `setup --remove`.
+/// The lock, held until this value is dropped. The lock file is then removed, so that `setup --remove` leaves nothing
+/// behind.
 #[derive(Debug)]
 pub struct SetupLock {
     path: PathBuf,
@@ -37,7 +38,8 @@ impl SetupLock {
             };
             let wait = LockWait::begin(file).for_time(end.saturating_duration_since(Instant::now()));
             let Some(file) = wait.map_err(|error| places.error("can't be locked", &error).text)? else { break };
-            // The run that held the lock before removed its file, and a third run may hold the lock of a new file.
+            // The previous holder has removed the lock file, so another run may have created and locked a new file at
+            // this path. In that case, this run tries again.
             if is_at(&file, &path) {
                 return Ok(SetupLock { path, file });
             }
@@ -57,7 +59,7 @@ impl Drop for SetupLock {
         let _ = fs::remove_file(&self.path);
         // The directory stays if it contains other files.
         let _ = self.path.parent().map(fs::remove_dir);
-        // Closing the file would be too late if a child process still had a copy of the descriptor.
+        // Closing the file alone would not release the lock if a child process still had a copy of the descriptor.
         let _ = self.file.unlock();
     }
 }

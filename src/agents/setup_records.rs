@@ -1,7 +1,7 @@
-//! Records each file that `setup` has written: the text without our entries, the text that `setup` wrote, and the agents
-//! for which `setup` wrote the file. With these records, `setup --remove` finds every file and restores it byte for
-//! byte, even after the slm-mesh program or the agent's settings directory has moved. The folders that `setup` has
-//! created are recorded, too, because an agent counts as installed if its settings directory exists.
+//! Records each file that `setup` has written: the text without our entries, the text that `setup` wrote, and the
+//! agents for which `setup` wrote the file. With these records, `setup --remove` finds every file and restores it byte
+//! for byte, even after the slm-mesh program or the agent's settings directory has moved. The folders that `setup` has
+//! created are recorded and removed, too, because an agent counts as installed if its settings directory exists.
 //!
 //! Settings may contain secrets, so the records are in the data directory, which only the user can read. A copy beside
 //! the file could be in a work tree and get committed.
@@ -35,7 +35,8 @@ const FOLDER: &str = "folder";
 pub struct Records {
     places: DataDir,
     files: Map<String, Value>,
-    /// Held from reading the records until they are written; `None` if they are only read.
+    /// The lock that lets this value write the records, held until the value is dropped; `None` if the records are only
+    /// read.
     lock: Option<SetupLock>,
 }
 
@@ -97,7 +98,7 @@ impl Records {
         all.filter(|(_, record)| is_theirs(record)).collect()
     }
 
-    /// The projects in which files are left that `setup --project` wrote for one of these agents.
+    /// The projects that still contain files that `setup --project` wrote for one of these agents.
     pub fn projects_of(&self, agents: &[&str]) -> Vec<PathBuf> {
         let all = self.files.keys().filter(|path| Path::new(path).exists());
         let records = all.filter_map(|path| self.get(Path::new(path)));
@@ -137,13 +138,14 @@ impl Records {
         let all = self.files.iter().filter(|(_, record)| is_folder(record)).map(|(path, _)| PathBuf::from(path));
         let mut folders: Vec<PathBuf> = all.collect();
         let n_before = folders.len();
-        // Inner folders go first.
+        // Inner folders are removed first.
         folders.sort_by_key(|folder| std::cmp::Reverse(folder.components().count()));
         folders.retain(|folder| {
             let mut below = self.files.keys().map(Path::new).filter(|path| path.starts_with(folder));
             let is_needed = below.any(|path| path != folder);
             if !is_needed {
-                // A folder that is not empty contains files of others, so it is theirs from now on.
+                // A folder that is not empty contains files that `setup` did not write, so the folder stays, but not
+                // its record.
                 let _ = std::fs::remove_dir(folder);
                 self.files.shift_remove(&key_of(folder));
             }
@@ -167,7 +169,7 @@ impl Records {
         let path = file_of(&self.places);
         if self.files.is_empty() {
             std::fs::remove_file(&path).map_err(|error| format!("{} can't be removed ({error})", path.display()))?;
-            // The end of the lock removes the directory if it is empty.
+            // Dropping the lock removes the directory if it is empty.
             return Ok(());
         }
         // The lock has created the directory. `prepare` would also create folders that stay after `--remove`.

@@ -1,7 +1,7 @@
 //! `slm-mesh setup --remove`: removes the entries and files that `setup` wrote, wherever the records say that they are.
 //!
-//! **Invariant:** a file that has not been changed since set-up gets back every byte, and in a changed file only our
-//! entries go.
+//! **Invariant:** a file that has not been changed since set-up is restored byte for byte, and from a changed file only
+//! our entries are removed.
 
 use super::config_entries::Entries;
 use super::generated_files::{self, is_our_program};
@@ -157,7 +157,8 @@ fn forget(environment: &Environment, records: &mut Records, path: &Path) -> Resu
     if environment.is_dry_run { Ok(()) } else { records.forget(path) }
 }
 
-/// The folder at which the removal of empty folders stops. It is kept even if it becomes empty.
+/// The folder at which the removal of empty folders stops. If `setup` created this folder and it becomes empty,
+/// `remove_created_folders` removes it.
 fn top_folder(environment: &Environment, agent: &Agent) -> PathBuf {
     if environment.is_project { environment.directory.clone() } else { environment.settings_directory(agent) }
 }

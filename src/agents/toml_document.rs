@@ -1,6 +1,6 @@
 //! Edits a TOML file with `toml_edit` and keeps the file's line ends. New tables are added at the end of the file.
 //!
-//! **Invariant:** a file is not changed if `toml_edit` would not reproduce it.
+//! **Invariant:** a file is changed only if `toml_edit` reproduces the unchanged text exactly, except for line ends.
 
 use toml_edit::{ArrayOfTables, Decor, DocumentMut, Item, Table};
 
@@ -17,7 +17,7 @@ impl<'a> TomlFile<'a> {
     /// # Errors
     /// If the text is not valid, or an edit would change other bytes; the error says why.
     pub fn parse(text: &'a str) -> Result<TomlFile<'a>, String> {
-        // `toml_edit` always prints line feeds, and adds one at the end.
+        // `toml_edit` ends every line that it prints with a line feed, even the last line.
         let mut plain = text.replace("\r\n", "\n");
         if !plain.is_empty() && !plain.ends_with('\n') {
             plain.push('\n');
@@ -67,8 +67,8 @@ impl<'a> TomlFile<'a> {
     /// Keeps the comments of a table that was removed: moves them to the next table, or to the end of the file.
     pub fn keep_comments_of(&mut self, removed: &Table) {
         let mut comments = prefix_of(removed.decor());
-        // Set-up added the blank line directly before our table, so that line is removed too. If a comment stands there
-        // instead, a person wrote the comment later, and it is kept.
+        // Set-up added the blank line directly before our table, so that line is removed too. If a comment is directly
+        // before the table, a person has added the comment since, and all lines are kept.
         if comments == "\n" || comments.ends_with("\n\n") {
             comments.pop();
         }

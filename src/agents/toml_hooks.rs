@@ -8,8 +8,8 @@ use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike,
 /// The list that contains the hooks.
 const LIST: &str = "hooks";
 
-/// Appends a table for each event to a file, and removes our older tables, for whose commands `is_ours` returns true. If
-/// our tables in the file are already exactly the new ones, the text stays unchanged.
+/// Removes our older tables from a file, and appends a new table for each event. A table is ours if `is_ours` returns
+/// true for its command. If our tables in the file are already exactly the new ones, the text stays unchanged.
 ///
 /// # Errors
 /// If the text is not valid TOML, or `hooks` in it is not a list of hooks.
@@ -96,8 +96,8 @@ fn take_out(file: &mut TomlFile<'_>, is_ours: impl Fn(&str) -> bool) {
     let list = file.document.get(LIST).and_then(Item::as_array_of_tables);
     let places = list.into_iter().flat_map(|list| list.iter().enumerate()).filter(|(_, table)| is_ours(*table));
     let places: Vec<usize> = places.map(|(n, _)| n).collect();
-    // Our tables are removed from last to first, so that the comments above them end up, in the same order, above the
-    // next table that stays.
+    // The comments above a removed table move to the next table. Our tables are removed from last to first, so that
+    // these comments keep their order.
     for n in places.into_iter().rev() {
         let Some(list) = file.document.get_mut(LIST).and_then(Item::as_array_of_tables_mut) else { return };
         let removed = list.remove(n);

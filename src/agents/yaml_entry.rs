@@ -53,10 +53,10 @@ fn names_key(line: &str, key: &str) -> bool {
     start.strip_prefix(key).is_some_and(|rest| rest.trim_start_matches(['"', '\'', ' ', '\t']).starts_with(':'))
 }
 
-/// Whether a line is certainly blank, a comment, or a key of a mapping at the top level or below.
+/// Whether a line is certainly blank, a comment, an indented line, a list item, or a key of the top-level mapping.
 fn is_plain(line: &str) -> bool {
     let line = line.trim_end_matches('\r');
-    // A block scalar with `+` includes all line ends behind it, so appending a line after it would change its text.
+    // A block scalar with `+` includes all line ends that follow its text, so an appended line could change the scalar.
     if line.ends_with("|+") || line.ends_with(">+") {
         return false;
     }
