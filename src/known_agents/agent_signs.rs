@@ -5,8 +5,8 @@
 /// commands which agent runs them.
 pub const AGENT_VARIABLE: &str = "AI_AGENT";
 
-/// The session type of an agent that calls itself by this name. A version may follow the name. `None` if the text is
-/// not a name.
+/// The type of the sessions of an agent that calls itself by this name. A version may follow the name. `None` if the
+/// text is not a name.
 pub fn kind_of(name: &str) -> Option<String> {
     let name = name.trim().to_ascii_lowercase();
     let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(name.len());
@@ -101,7 +101,7 @@ pub fn own_arguments<'a>(name: &str, arguments: &'a [String]) -> &'a [String] {
     arguments.get(script_place(name, arguments).unwrap_or(0) + 1..).unwrap_or_default()
 }
 
-/// An agent that cannot be detected.
+/// The signs of an agent that cannot be detected: none.
 pub(super) const UNSEEN: Identity = Identity {
     client_names: &[],
     environment: &[],

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 /// The variable that contains the path of a file. Claude Code's shell runs the lines of this file before each command.
 const SHELL_LINES: &str = "CLAUDE_ENV_FILE";
 
-/// Claude Code's own tools that write files, and all tools of other MCP servers.
+/// Claude Code's own tools that write files, and all tools of MCP servers other than slm-mesh.
 const WRITING_TOOLS: &str = "Edit|Write|MultiEdit|NotebookEdit|Bash|Monitor|mcp__(?!slm-mesh__).*";
 
 const HOOKS: HookFile = HookFile {
@@ -42,8 +42,9 @@ pub(super) const AGENT: Agent = Agent {
         ..UNSEEN
     },
     dialect: Some(Dialect {
-        // Claude Code shows a reason twice, as if the user had written it, so the mail goes into the context instead.
-        // Other agents that run these hooks read only the reason, which says how to read the mail.
+        // Claude Code shows the reason for continuing twice, as if the user had written it, so the mail goes into
+        // `additionalContext` instead. Other agents that run these hooks read only the reason, which says how to read
+        // the mail.
         go_on: |text| {
             json!({
                 "decision": "block", "reason": MAIL_CAME,

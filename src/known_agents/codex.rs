@@ -1,4 +1,4 @@
-//! Codex CLI, as of 0.169.0. Codex has hooks like Claude Code's, but refuses unknown fields.
+//! Codex CLI, as of 0.169.0. Codex has hooks like Claude Code's, but refuses a hook's answer that has unknown fields.
 
 use super::vocabulary::*;
 use serde_json::{Value, json};

@@ -80,8 +80,8 @@ pub(super) const AGENT: Agent = Agent {
     ..Agent::new("copilot", "Copilot CLI")
 };
 
-/// Finds the event of an input that does not name its event. Hooks whose names are in camelCase get such inputs, and
-/// the fields of the input show the event.
+/// Finds the event of an input that does not name its event. A hook that is registered under an event name in camelCase
+/// gets such an input, but the fields in the input show which event it is.
 fn unnamed_event(input: &Value) -> Option<&'static str> {
     let signs = [
         ("toolResult", "postToolUse"),

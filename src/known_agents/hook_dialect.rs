@@ -14,7 +14,8 @@ pub struct Dialect {
     pub edit_tools: &'static [&'static str],
     /// The names of tools that run a command, in lower case without separators.
     pub shell_tools: &'static [&'static str],
-    /// Events for which the agent does not show the hook's answer to its model. Mail stays unread at these events.
+    /// Events for which the agent does not show the hook's answer to its model. The hook leaves mail unread at these
+    /// events.
     pub unheard: &'static [HookKind],
     /// Builds the answer that shows text to the model.
     pub show: fn(&HookCall, &str) -> Value,
@@ -108,7 +109,7 @@ pub struct ProofScript {
     pub input: fn(&str, &Path) -> Value,
 }
 
-/// The reason that a hook gives for continuing if the mail itself reaches the model's context in another way.
+/// The reason for continuing that a hook gives if there is mail, and the mail reaches the model in another way.
 pub const MAIL_CAME: &str =
     "slm-mesh: mail came in while you worked. It is in your context; mesh_inbox with filter `all` also shows it.";
 

@@ -5,8 +5,8 @@
 pub struct Files {
     /// The agent's programs. The agent counts as installed if one of them is on PATH.
     pub programs: &'static [&'static str],
-    /// The possible places of the agent's settings directory. The first one is used, but a place whose environment
-    /// variable is not set is skipped.
+    /// The possible places of the agent's settings directory. A place that depends on an environment variable is
+    /// skipped if the variable is not set. The first remaining place is used.
     pub directory: &'static [Directory],
     /// The files that apply to all projects of a user.
     pub user: Scope,
@@ -14,13 +14,13 @@ pub struct Files {
     pub project: Scope,
     /// What the user must do after set-up, such as approving the server.
     pub approve: &'static str,
-    /// What the user must do after set-up of a project, if that differs; empty if it does not.
+    /// What the user must do after set-up of a project; empty if this is the same as in `approve`.
     pub approve_in_project: &'static str,
     /// Why `setup` edits the file itself, although the agent has a command for that.
     pub why_edited: &'static str,
     /// The settings by which the user can switch hooks off.
     pub switches: &'static [Switch],
-    /// The plugin in which the agent's marketplace packages the server, hooks and skills.
+    /// The plugin that packages the server, hooks and skills for the agent's marketplace.
     pub plugin: Option<Plugin>,
 }
 
@@ -67,7 +67,8 @@ pub enum PluginSign {
 /// A possible place of an agent's settings directory.
 #[derive(Debug, Clone, Copy)]
 pub enum Directory {
-    /// The directory in an environment variable, and a folder below it (empty for none).
+    /// A folder below the directory that an environment variable names. If the second text is empty, that directory
+    /// itself.
     Variable(&'static str, &'static str),
     /// A folder below the directory in `XDG_CONFIG_HOME`. As the XDG specification demands, a relative path in this
     /// variable is ignored.

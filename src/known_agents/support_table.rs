@@ -35,7 +35,7 @@ pub enum Evidence {
 /// What locks can do about shell commands.
 #[derive(Debug, Clone, Copy)]
 pub struct ShellTiers {
-    /// Whether a command is refused if its text shows that it would write a locked file.
+    /// Whether a command is refused if its text shows that the command would write a locked file.
     pub denied: Evidence,
     /// Whether the agent and the holder are told after a command has written a locked file.
     pub reported: Evidence,
@@ -43,7 +43,7 @@ pub struct ShellTiers {
     pub shielded: Evidence,
 }
 
-/// An agent that `setup` can connect, but whose hooks, if it has any, cannot show mail.
+/// An agent that `setup` can set up, but that has no hooks, or only hooks that cannot show mail.
 pub(super) const NO_HOOKS: Support = Support {
     version: "",
     mail_at_prompt: Evidence::No,
@@ -88,7 +88,7 @@ impl Support {
         [word(mail_at_prompt), word(mail_mid_turn), word(wakes_idle), word(edit_denied), shell.words(), word(set_up)]
     }
 
-    /// The headings of the cells.
+    /// The headings of the columns.
     pub const HEADS: [&str; 6] = ["mail at prompt", "mail mid-turn", "wakes idle", "edit denied", "shell", "setup"];
 }
 

@@ -1,4 +1,4 @@
-//! VS Code's own agent, according to its documentation of autumn 2026. It has hooks like Claude Code's.
+//! VS Code's own agent, according to its documentation of autumn 2026. The agent has hooks like Claude Code's.
 
 use super::vocabulary::*;
 
