@@ -8,7 +8,7 @@ const MARKS: &[&str] = &["*** Update File:", "*** Add File:", "*** Delete File:"
 const CONTENTS: &[char] = &['+', '-', ' '];
 
 /// The files that a text names, if the text contains a patch. Codex ignores spaces around each line that names a file,
-/// even where such a line could be a part of the file above.
+/// although a line that begins with a space could also be text of the file that was named before it.
 pub fn paths(text: &str) -> impl Iterator<Item = &str> {
     let lines = text.contains(BEGIN).then(|| text.lines()).into_iter().flatten();
     lines.filter_map(path_in).filter(|path| !path.is_empty())
@@ -19,7 +19,7 @@ fn path_in(line: &str) -> Option<&str> {
     MARKS.iter().find_map(|mark| line.trim().strip_prefix(mark)).map(str::trim)
 }
 
-/// A text without the lines of its patch that only contain text of a file.
+/// Removes from a text those lines of its patch that contain nothing but text of a file.
 pub(super) fn without_contents(text: &str) -> String {
     let Some(start) = text.find(BEGIN) else { return text.to_owned() };
     let (before, patch) = text.split_at(start);

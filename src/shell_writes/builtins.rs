@@ -75,7 +75,7 @@ impl Evaluator<'_> {
         Some(RunResult::printed(output))
     }
 
-    /// Notes what the script of `trap script EXIT` writes. The shell runs this script when it ends.
+    /// Notes what the script of `trap script EXIT` writes. The shell runs this script when the shell itself ends.
     fn set_trap(&mut self, state: &State, arguments: &[Field]) -> StreamText {
         if let [Field::Known(script), Field::Known(signal), ..] = arguments
             && matches!(signal.as_str(), "EXIT" | "0")

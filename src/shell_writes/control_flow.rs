@@ -33,8 +33,8 @@ impl Evaluator<'_> {
                 }
                 Joint::Or => {
                     // A command that fails is assumed to have changed nothing, so the command after `||` starts with
-                    // the state from before. After `cd a || exit`, the script continues only if `cd` succeeded, so only
-                    // that state is kept.
+                    // the state from before the list. After `cd a || exit`, the script continues only if `cd`
+                    // succeeded, so only the state after `cd` is kept.
                     let mut failed = self.copy(&before);
                     let other = self.run(command, &mut failed, input);
                     if status.is_some() {
@@ -94,7 +94,8 @@ impl Evaluator<'_> {
         state: &mut State,
         input: &StreamText,
     ) -> RunResult {
-        // `ends` are the states after the branches that may run. `last` is the branch that runs if none of these runs.
+        // `ends` contains the state after each branch that may run. `last` is the branch that runs if none of those
+        // branches runs.
         let mut ends: Vec<State> = Vec::new();
         let mut last = otherwise;
         let mut is_certain = true;
@@ -159,7 +160,8 @@ impl Evaluator<'_> {
         RunResult::printed(StreamText::Unknown)
     }
 
-    /// The variables that a condition sets if it consists only of `read`, and the character that separates the lines.
+    /// The variables that a condition such as `read line` sets, and the character that separates the lines; `None` for
+    /// any other condition.
     fn read_names(&mut self, condition: &Command) -> Option<(Vec<String>, char)> {
         let simple = match condition {
             Command::Simple(simple) => simple,
@@ -249,7 +251,7 @@ fn leaves_loop(ending: Ending) -> bool {
     ending != Ending::Round
 }
 
-/// Whether a stage of a pipeline reads file names from its standard input.
+/// Whether a stage of a pipeline may read file names from its standard input.
 fn reads_names(stage: &Command) -> bool {
     match stage {
         Command::Simple(simple) => {

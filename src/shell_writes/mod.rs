@@ -28,8 +28,8 @@ pub use real_file_tree::Disk;
 
 use std::path::{Path, PathBuf};
 
-/// Maximum length of a command, in bytes. A longer command exceeds the maximum length of an argument on Linux. It is
-/// not parsed, because that would delay the agent too much.
+/// Maximum length of a command, in bytes. Linux can't run a longer command, because the command would exceed the
+/// maximum length of an argument. A longer command is not parsed, because parsing it would delay the agent too much.
 const COMMAND_MAX: usize = 128 << 10;
 
 /// What a command line writes.
@@ -82,7 +82,7 @@ pub enum GitTest {
     },
     /// Git does not track the file.
     IsUntracked {
-        /// Whether this includes files that git ignores.
+        /// Whether files that git ignores also pass the test.
         with_ignored: bool,
     },
 }
@@ -132,8 +132,8 @@ pub fn written_files(
     environment: &dyn Fn(&str) -> Option<String>,
     files: &dyn FileTree,
 ) -> Vec<ShellWrite> {
-    // Some agents apply a patch that a command contains without running the command, so the limit of the system does not
-    // apply to the patch.
+    // Some agents do not run a command that contains a patch, but apply the patch themselves, so the system's limit
+    // does not apply to the patch.
     let shortened = (command.len() > COMMAND_MAX).then(|| agent_patch::without_contents(command));
     let command = shortened.as_deref().unwrap_or(command);
     if command.len() > COMMAND_MAX {

@@ -76,7 +76,7 @@ impl Parser {
         is_here
     }
 
-    /// Runs a rule one nesting level deeper.
+    /// Runs a parsing function one nesting level deeper. Nesting that is too deep is a syntax error.
     pub(super) fn nested<T>(&mut self, rule: impl FnOnce(&mut Parser) -> Parsed<T>) -> Parsed<T> {
         if self.depth >= DEPTH_MAX {
             return Err(SyntaxError);
@@ -115,7 +115,7 @@ impl Parser {
         }
     }
 
-    /// Parses a script in backquotes, at the same nesting depth as this script.
+    /// Parses a script in backquotes, starting at the current nesting depth.
     pub(super) fn inner_script(&self, script: &str) -> Parsed<Command> {
         let mut inner = Parser::new(script);
         inner.depth = self.depth;
@@ -123,7 +123,7 @@ impl Parser {
         if inner.is_at_end() { Ok(commands) } else { Err(SyntaxError) }
     }
 
-    /// Parses commands up to a reserved word in `until`, to `)`, or to the end.
+    /// Parses commands up to a reserved word in `until`, to `)`, to `;;`, or to the end.
     pub(super) fn list(&mut self, until: &[&str]) -> Parsed<Command> {
         self.nested(|parser| {
             let mut commands = Vec::new();

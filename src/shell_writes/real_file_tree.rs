@@ -69,7 +69,7 @@ impl FileTree for Disk {
 
     fn patch_text(&self, path: &str) -> Option<String> {
         let real = fs::canonicalize(path).ok()?;
-        // A device or a FIFO might block, and reading might change it, so only regular files are read.
+        // Reading a device or a FIFO might block or change its state, so only regular files are read.
         let is_allowed = real.starts_with(self.patches_below.as_ref()?) && real.metadata().ok()?.is_file();
         if !is_allowed {
             return None;

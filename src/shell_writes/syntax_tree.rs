@@ -43,7 +43,7 @@ pub(super) enum Expansion {
     Plain,
     /// `${name[@]}` or `$@`: every element as a separate word.
     Every,
-    /// `${name[n]}`: this element.
+    /// `${name[n]}`: the element with this index.
     Element(usize),
     /// `${name:-word}` and `${name:=word}`.
     Default(Word),
@@ -91,14 +91,15 @@ pub(super) enum Command {
 /// The operator between two commands of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Joint {
-    /// `&&`: the second runs if the first succeeds.
+    /// `&&`: the second command runs if the first succeeds.
     And,
-    /// `||`: the second runs if the first fails.
+    /// `||`: the second command runs if the first fails.
     Or,
 }
 
 impl Joint {
-    /// Whether two joined commands succeed, given whether each of them does; `None` if that is unknown.
+    /// The status of two joined commands, given the status of each command. A status says whether a command succeeds;
+    /// `None` if that is unknown.
     pub(super) fn status(self, first: Option<bool>, second: Option<bool>) -> Option<bool> {
         let decisive = self == Joint::Or;
         if first == Some(decisive) || second == Some(decisive) {
@@ -144,7 +145,7 @@ pub(super) enum AssignedValue {
 pub(super) enum Redirect {
     /// `>` and similar operators, which do not replace an existing file after `set -o noclobber`.
     Create(Word),
-    /// `>>` and other operators that open a file for writing even if it exists.
+    /// `>>` and other operators that write to an existing file even after `set -o noclobber`.
     Write(Word),
     /// `< file`, which replaces standard input.
     Read(Word),

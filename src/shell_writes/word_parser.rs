@@ -146,7 +146,7 @@ impl Parser {
         char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER)
     }
 
-    /// Parses the content of double quotes, which `end` closes, or of a here-document if `end` is `None`.
+    /// Parses text in double quotes up to `end`, or the body of a here-document if `end` is `None`.
     pub(super) fn double_quoted(&mut self, word: &mut Word, end: Option<char>) -> Parsed<()> {
         loop {
             let Some(c) = self.peek() else { return if end.is_none() { Ok(()) } else { Err(SyntaxError) } };

@@ -63,8 +63,8 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Notes that a link is replaced or removed. A slash at the end of the path means the link's target, which the
-    /// commands that remove links then refuse.
+    /// Notes that a link is replaced or removed. A path with a slash at the end means the link's target. The commands
+    /// that remove links refuse such a path, so nothing is noted.
     fn note_link(&mut self, path: &str, link: &str) {
         if !path.ends_with('/') {
             self.note(link, ShellWrite::Link);
@@ -107,7 +107,7 @@ impl Evaluator<'_> {
         self.maybe_write_by_git(folder, endings, tracking, &[]);
     }
 
-    /// Like `maybe_write`, but for a git command. With these tests, git can tell which files the command writes.
+    /// Like `maybe_write`, but for a git command. With `git_tests`, git can tell which files the command writes.
     pub(super) fn maybe_write_by_git(
         &mut self,
         folder: &str,

@@ -92,7 +92,7 @@ pub(super) fn wget(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `tar`: the archive that it creates, or the members that it unpacks, if the command names them.
+/// `tar`: the archive that it creates or changes, or the members that it unpacks, if the command names them.
 pub(super) fn tar(run: &mut Run) -> StreamText {
     // The letters in the first word may be written without a dash.
     let mut arguments = run.arguments.to_vec();

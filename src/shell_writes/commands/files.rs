@@ -124,7 +124,8 @@ fn copy_folder(run: &mut Run, source: &str, placement: &Placement) {
     }
 }
 
-/// The paths of the files in and below a folder, relative to the folder; `None` if there are too many.
+/// The paths of the files in and below a folder, relative to the folder; `None` if there are too many, or if a folder
+/// can't be listed.
 pub(super) fn files_below(run: &mut Run, folder: &str) -> Option<Vec<String>> {
     let mut found = Vec::new();
     let mut open = vec![String::new()];

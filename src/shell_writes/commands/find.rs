@@ -163,7 +163,7 @@ struct Visited<'p> {
     kind: char,
 }
 
-/// What the expression means for one file.
+/// The result of the expression for one file.
 #[derive(Default)]
 struct Verdict {
     actions: Vec<usize>,

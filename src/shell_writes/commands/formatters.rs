@@ -12,7 +12,7 @@ use crate::shell_writes::shell_state::Field;
 enum Default {
     /// No files, because the formatter reads standard input or does nothing.
     Nothing,
-    /// Files below the current directory.
+    /// The files below the current directory.
     Directory,
     /// The files below the closest folder that contains a file with this name.
     FolderWith(&'static str),

@@ -86,8 +86,8 @@ fn look_into(run: &mut Run, scripts: &[String], language: Language, has_script: 
         let script = if language == Language::Python { without_uncalled_blocks(&script) } else { script };
         let Some(tokens) = tokens(&script, language) else { continue };
         let tokens = without_uncalled_functions(with_arguments(tokens, arguments), language);
-        // If the script changes the directory, the meaning of relative paths is uncertain, so only absolute paths are
-        // used.
+        // If the script changes the directory, the meaning of relative paths is uncertain, so only files with absolute
+        // paths are noted, and no commands are run.
         let moves = tokens.iter().any(|token| matches!(token, Token::Name(name) if name == "chdir"));
         let snippet = Snippet { bindings: bindings(&tokens), tokens, language };
         let created_if_missing = snippet.created_if_missing();

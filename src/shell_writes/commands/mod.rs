@@ -130,7 +130,7 @@ impl Run<'_, '_> {
         resolved.is_some_and(|path| self.evaluator.is_folder(&path) == Some(true))
     }
 
-    /// Runs another command that is an argument of this one.
+    /// Runs another command, whose words are arguments of this command.
     fn run(&mut self, words: &[Field]) -> StreamText {
         self.evaluator.call(self.state, words, self.input).output
     }

@@ -9,7 +9,7 @@ const FUNCTIONS_MAX: usize = 64;
 /// The values of a name in a script.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Binding {
-    /// All values that the name has, one after the other.
+    /// All values that the script gives to the name, in the order of the script.
     pub values: Vec<String>,
     /// Whether the values are `pathlib` objects.
     pub is_path: bool,
@@ -27,8 +27,8 @@ pub(super) fn is_sign(token: Option<&Token>, sign: char) -> bool {
     token == Some(&Token::Sign(sign))
 }
 
-/// Parses an expression such as `Path("a") / "b"` at this position. Returns its text, and the index of the token after
-/// it.
+/// Parses an expression such as `Path("a") / "b"` at this position. Returns the path, and the index of the token after
+/// the expression.
 pub(super) fn path_literal(tokens: &[Token], at: usize) -> Option<(String, usize)> {
     let mut at = at;
     if name(tokens.get(at)) == Some("pathlib") && is_sign(tokens.get(at + 1), '.') {
@@ -47,8 +47,8 @@ pub(super) fn path_literal(tokens: &[Token], at: usize) -> Option<(String, usize
     Some((text, at))
 }
 
-/// Parses a list such as `["a", "b"]` or `("a", "b")` at this position. Returns its texts, and the index of the token
-/// after it.
+/// Parses a list such as `["a", "b"]` or `("a", "b")` at this position. Returns the texts in the list, and the index of
+/// the token after the list.
 pub(super) fn list_literal(tokens: &[Token], at: usize) -> Option<(Vec<String>, usize)> {
     let close = if is_sign(tokens.get(at), '[') { ']' } else { ')' };
     if !is_sign(tokens.get(at), '[') && !is_sign(tokens.get(at), '(') {
@@ -109,7 +109,7 @@ fn forget(name: &str, found: &mut HashMap<String, Binding>) {
     found.entry(name.to_owned()).or_default().is_unknown = true;
 }
 
-/// Notes the value in `name = value`, whose `=` is at this position.
+/// Notes the value in `name = value`. `at` is the position of the `=`.
 fn assignment(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) {
     let is_comparison =
         is_sign(tokens.get(at + 1), '=') || at > 0 && matches!(&tokens[at - 1], Token::Sign('=' | '!' | '<' | '>'));

@@ -181,8 +181,8 @@ impl Snippet {
         }
     }
 
-    /// What a call does. `first` is the position of its first argument, and `call` is the position of its opening
-    /// bracket.
+    /// What a call does. `first` is the position of its first argument. `call` is the position after the function's
+    /// name, where the opening bracket is if there is one.
     fn effects(&self, effect: Effect, first: usize, call: usize) -> Vec<ScriptWrite> {
         let argument = || self.argument(first).map(|(paths, _)| paths).unwrap_or_default();
         let files = |paths: Vec<String>| paths.into_iter().map(ScriptWrite::File).collect();

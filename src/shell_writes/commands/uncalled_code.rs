@@ -4,7 +4,8 @@ use super::script_tokens::{Language, Token};
 use super::script_variables::name;
 use std::collections::HashMap;
 
-/// A Python script without the functions that it names only in their definitions, and without blocks after `if False`.
+/// Removes from a Python script the blocks after `if False` and `if 0`, and the functions whose names occur only in
+/// their definitions.
 pub(super) fn without_uncalled_blocks(script: &str) -> String {
     let mut kept = String::with_capacity(script.len());
     // The indentation of the block that is being skipped.
@@ -47,7 +48,8 @@ fn counts<'w>(words: impl Iterator<Item = &'w str>) -> HashMap<&'w str, usize> {
     counts
 }
 
-/// The tokens without the functions that the script names only in their definitions, if braces enclose the bodies.
+/// Removes the functions whose names occur only in their definitions, in languages in which braces enclose the body of
+/// a function.
 pub(super) fn without_uncalled_functions(tokens: Vec<Token>, language: Language) -> Vec<Token> {
     let keyword = match language {
         Language::JavaScript | Language::Php => "function",

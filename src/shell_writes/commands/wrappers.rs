@@ -77,7 +77,7 @@ fn run_shell(run: &mut Run, script: &str, words: &[Field]) -> StreamText {
     let shell = match run.name {
         "bash" => Shell::Bash,
         "zsh" => Shell::Zsh,
-        // Fish has other quoting rules for backslashes, so a fish script with a backslash is not parsed.
+        // In fish, different rules apply to backslashes in quotes, so a fish script with a backslash is not parsed.
         "fish" if script.contains('\\') => return StreamText::Unknown,
         _ => Shell::Posix,
     };
