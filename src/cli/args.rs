@@ -206,7 +206,8 @@ impl CommandParser {
         while let Some(file) = self.take_value("file") {
             options.files.push(file);
         }
-        // If an unknown flag is given too, that flag is reported instead of the missing command.
+        // Flags that are left here are unknown. The caller reports them, so the missing command is reported only if no
+        // flag is left.
         if self.parsed.command_line.is_empty() && self.flags.is_empty() && !self.parsed.follow {
             return Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("shield"))));
         }
@@ -233,7 +234,8 @@ impl CommandParser {
         let grep = self.take_value("grep");
         let mut words = self.words.drain(1..self.words.len().min(2));
         match words.next() {
-            // If an unknown flag is given too, that flag is reported instead of the missing peer.
+            // Flags that are left here are unknown. The caller reports them, so the missing peer is reported only if no
+            // flag is left.
             None if self.flags.is_empty() && !self.parsed.follow => {
                 Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("transcript"))))
             }

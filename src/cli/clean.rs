@@ -10,7 +10,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// Removes the files that a crash left behind. Stops no process, because a process may still be needed.
+/// Removes the files that a crash left behind. Stops no process, because any process may still be needed.
 pub fn clean(json: bool) -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     if let Some(pid) = typescript_broker::find(&places) {
@@ -33,8 +33,9 @@ pub fn clean(json: bool) -> Result<u8, Error> {
         fs::remove_file(path).map_err(|error| places.error("contains a file that cannot be removed", &error))?;
     }
     let mut names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
-    // The copies would be removed after an hour anyway, but a user who cleans up wants them removed now. The records of
-    // running commands stay, because their hooks need them to report a write to a locked file.
+    // The copies of locked files would be removed after an hour anyway, but a user who runs `clean` wants them removed
+    // now. The records of running commands stay, because the hooks that run after these commands need the records to
+    // report writes to locked files.
     let is_removed = HeldFiles::remove_copies(&places);
     if is_removed.map_err(|error| places.error("contains copies that cannot be removed", &error))? {
         names.push(places.held_files().join("copies").display().to_string());

@@ -75,8 +75,8 @@ fn find_verb(words: &[&str]) -> Option<&'static str> {
     find(&two).or_else(|| find(words.first()?))
 }
 
-/// The words that may come next in a verb. If nothing was typed yet, these are the first words of all verbs. After a
-/// first word, these are the second words of the verbs that begin with that word.
+/// The words that may come next in a verb: the first words of all verbs, or, if a first word was typed, the second
+/// words of the verbs that begin with it.
 fn verb_words(words: &[&str]) -> Vec<Candidate> {
     let typed = words.iter().map(|word| format!("{word} ")).collect::<String>();
     let mut found: Vec<Candidate> = Vec::new();
@@ -163,7 +163,7 @@ fn locked_files() -> Vec<Candidate> {
     list("lock.query", &json!({}), "locks", |row| (render::relative(&text(&row["filePath"])), text(&row["holder"])))
 }
 
-/// The rows of a list from the running broker; empty if no broker is running or if the broker is slow.
+/// The candidates from the rows of one of the broker's lists; empty if no broker is running or if the broker is slow.
 fn list(method: &str, params: &Value, name: &str, to_candidate: fn(&Value) -> Candidate) -> Vec<Candidate> {
     let answer = || {
         let (places, settings) = load_environment().ok()?;
@@ -177,7 +177,7 @@ fn list(method: &str, params: &Value, name: &str, to_candidate: fn(&Value) -> Ca
     answer[name].as_array().into_iter().flatten().map(to_candidate).collect()
 }
 
-/// A string from a peer, on one line and without characters that could harm a terminal.
+/// Reduces a string from a peer to one line without characters that could harm a terminal.
 fn text(value: &Value) -> String {
     render::plain(value.as_str().unwrap_or(""))
 }

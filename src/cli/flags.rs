@@ -278,8 +278,8 @@ pub fn usage_line(verb: &str) -> String {
     parts.join(" ")
 }
 
-/// The known word that is closest to a misspelt word, if they differ by at most two letters. If the misspelt word has
-/// fewer than five letters, they may differ by only one.
+/// The known word that is closest to a misspelt word, if the two differ by at most two letters, or by at most one
+/// letter if the misspelt word has fewer than five.
 pub fn closest_word<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let reach = if word.chars().count() < 5 { 1 } else { 2 };
     let near = known.map(|known| (edit_distance(&word.to_lowercase(), known), known)).filter(|(far, _)| *far <= reach);

@@ -34,7 +34,8 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
     }
     let mut client = ReconnectingClient::new(places)?;
     if stream == RowStream::Events && !params.contains_key("after") && !params.contains_key("since") {
-        // Start at the current end of the stream.
+        // This call only finds the current end of the stream: the answer contains the sequence number of the newest
+        // event.
         params.insert("limit".into(), json!(1));
         let answer = client.call(op.name, &params)?;
         params.insert("after".into(), answer["seq"].clone());
@@ -63,7 +64,8 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
                 if answer["look"] != json!(true) {
                     mark_read(&mut client.client, &Value::Object(params.clone()), &answer);
                 }
-                // The messages that are shown stay in such a list, so the next call must start after them.
+                // An answer has `next` if its messages stay in the list after they were shown, so the next call must
+                // start after them.
                 if let Some(next) = answer.get("next") {
                     params.insert("after".into(), next.clone());
                 }
@@ -209,7 +211,7 @@ impl ReconnectingClient {
         }
     }
 
-    /// Waits until another program that needs a broker starts one.
+    /// Waits until another program has started a broker.
     fn await_broker(&mut self) -> Result<(), Error> {
         crate::sys::print_error("slm-mesh: the broker was stopped; waiting for the next one");
         while self.deadline.is_none_or(|deadline| Instant::now() < deadline) {
@@ -218,7 +220,7 @@ impl ReconnectingClient {
                     self.client = client;
                     return Ok(());
                 }
-                // No broker is running here, or the hub can't be reached.
+                // No broker is running here, or no hub can be reached, or no hub leads.
                 Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Gone | ErrorKind::Standby) => {
                     std::thread::sleep(CHECK_INTERVAL);
                 }

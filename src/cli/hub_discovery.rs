@@ -10,8 +10,9 @@ use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Lists the hubs that answer within this many seconds. Only one column is certain: whether the hub has proven that it
-/// knows the secret. Everything else is what the hub claims.
+/// Lists the hubs that answer within this many seconds, and joins one of them if the settings allow that. Only two
+/// things in the list are certain: the IP address, and whether the hub has proven that it knows the secret. Everything
+/// else is what the hub claims.
 pub fn list_hubs(seconds: u64, json: bool) -> Result<u8, Error> {
     let (places, settings) = load_environment()?;
     if !settings.discovers() {

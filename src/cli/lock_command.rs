@@ -26,7 +26,8 @@ use std::time::Duration;
 
 /// How often to check the connection between renewals, and how often to try again after a failure.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// How long to wait until a hub knows that the command has ended, on each of the two ways on which it may learn this.
+/// Time limit for each of the two waits after which a hub knows that the command has ended: for the answer to `detach`,
+/// and for the end of the carrier.
 const CARRIER_TIMEOUT: Duration = Duration::from_millis(500);
 /// The shell's exit status for a command that was not found.
 const NOT_FOUND: u8 = 127;
@@ -133,13 +134,14 @@ fn renew_until_ended(
                 }
                 _ => {}
             }
-            // The call itself connects to the leader if a hub has ceased to lead.
+            // If the hub has ceased to lead, the call has replaced the connection with one to the leader.
             has_reconnected |= client.as_fd().as_raw_fd() != inherited;
             wait = interval;
         }
     }
-    // A hub keeps the lock for a while after the end of a connection, because the network may have failed. A carrier
-    // tells the hub that the command has ended, but this connection may have none.
+    // A hub keeps the lock for a while after a connection has ended, because the network may have failed. For the
+    // inherited connection, the carrier tells the hub that the command has ended. A later connection may have no
+    // carrier, so this tells the hub.
     if has_reconnected && client.set_receive_timeout(Some(CARRIER_TIMEOUT)).is_ok() {
         // If this fails, the lock ends a little later.
         let _ = client.call("detach", &json!({}));

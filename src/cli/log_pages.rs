@@ -26,7 +26,7 @@ impl SearchedList {
 
 /// Requests pages until there are enough messages or no more messages. Returns the messages as one answer, oldest
 /// first. If each page is older than the page before it, the field `next` of the answer is the end of the log at the
-/// time of the first page.
+/// time of the first page, so that the caller can continue from there.
 pub fn collect(
     list: SearchedList,
     params: &Map<String, Value>,
@@ -61,7 +61,7 @@ pub fn collect(
     }
 }
 
-/// Joins two pages, which may both contain copies of the same message.
+/// Joins two pages. If both contain copies of the same group message, their rows become one row.
 fn join(mut older: Vec<Value>, newer: Vec<Value>) -> Vec<Value> {
     let mut newer = newer.into_iter();
     if let Some(last) = older.last_mut()

@@ -105,7 +105,7 @@ fn run_other_command(parsed: &ParsedCommand) -> Result<u8, Error> {
     }
 }
 
-/// Serves MCP. If the mesh fails, the session goes on and reports the error in its answers.
+/// Serves MCP. If the mesh fails, the session continues and reports the error in its answers.
 fn serve_mcp(legacy: bool, agent: Option<String>) -> Result<u8, Error> {
     crate::mcp::serve_stdio(legacy, agent)
         .map_err(|error| Error::new(ErrorKind::Internal, format!("cannot read standard input ({error})")))?;
@@ -142,7 +142,7 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
     Ok(status)
 }
 
-/// Adds the status of this machine's hub, which only its own broker knows if another hub leads.
+/// Adds the status of this machine's hub if another hub leads. Only this machine's broker knows that status.
 fn add_own_hub(places: &DataDir, status: &mut Value) {
     let own = Client::connect_to_own(places).and_then(|mut own| own.call("hub.status", &json!({})));
     if let Ok(own) = own.map_err(drop)

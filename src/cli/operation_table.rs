@@ -77,8 +77,8 @@ pub struct CliOperation {
     pub location: SendLocation,
     /// Whether the answer leaves out the agent that runs the verb in its shell.
     pub excludes_caller: bool,
-    /// Whether the answer also shows why this machine's hub takes no part in the mesh, which the hub that leads can't
-    /// know.
+    /// Whether the answer also shows why this machine's hub takes no part in the mesh. The hub that leads can't know
+    /// this.
     pub shows_own_hub: bool,
     /// The rows that the verb can wait for or follow.
     pub stream: Option<RowStream>,

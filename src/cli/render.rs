@@ -49,7 +49,7 @@ fn unread_note(answer: &Value, parsed: &ParsedCommand) -> String {
     notice.unwrap_or_default() + &note.unwrap_or_default()
 }
 
-/// The command that shows the mailbox of the peer as whom the user acts.
+/// The command that shows the mailbox of the acting peer.
 fn inbox_command(parsed: &ParsedCommand) -> String {
     let acting = parsed.acting.iter().map(|name| format!(" --as {}", shell_quoted(&untrusted_text::line(name))));
     format!("slm-mesh inbox{}", acting.collect::<String>())

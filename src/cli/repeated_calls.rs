@@ -1,14 +1,14 @@
-//! Repeats the calls of verbs whose connection was lost, for a limited time.
+//! Repeats the call of a verb if the connection is lost, for a limited time.
 
 use crate::base::error::Error;
 use crate::client::{self, Client};
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
 
-/// How long a verb that the user waits for tries to reach a broker after it has lost its connection.
+/// How long a verb tries to reach a broker after it has lost its connection, while the user waits for the answer.
 pub const VERB_RETRY_TIME: Duration = Duration::from_secs(10);
-/// The pause before each attempt to connect. A broker that ends may accept a last connection, so the first attempt waits,
-/// too.
+/// The pause before each attempt to connect. A broker that is shutting down may still accept a connection, so there is
+/// a pause before the first attempt, too.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Limits the time for attempts to connect, counted from the loss of a connection.
@@ -35,7 +35,8 @@ impl RetryLimit {
         mut connect: impl FnMut() -> Result<Client, Error>,
     ) -> Result<Client, Error> {
         if self.connected_at.elapsed() > self.limit {
-            // The connection has lasted, so the loss is a new one.
+            // The connection has lasted longer than the limit, so the time is counted from this loss and not from an
+            // earlier one.
             self.lost_at = None;
         }
         let lost_at = *self.lost_at.get_or_insert_with(Instant::now);
@@ -55,8 +56,8 @@ impl RetryLimit {
     }
 }
 
-/// Calls a method, and repeats the call if the connection is lost. If the call waits, it waits only for the time that
-/// remains.
+/// Calls a method, and repeats the call if the connection is lost. If the call has `waitSeconds`, a repeated call waits
+/// only for the rest of that time.
 ///
 /// # Errors
 /// The broker's error, or the error of the last attempt to connect.

@@ -41,7 +41,7 @@ pub fn restore_file(options: &RestoreOptions, json: bool) -> Result<u8, Error> {
         return print_line(&render::json_line(&answer));
     }
     let file = render::relative(&path);
-    // Without the folder, a name that begins with a dash would look like an option.
+    // Without `./`, a name that begins with a dash would look like an option.
     let word = shell_quoted(&if file.starts_with('-') { format!("./{file}") } else { file });
     let command = render::plain(&format!("slm-mesh lock restore {word} --yes"));
     print_line(&match is_wanted {
@@ -51,7 +51,7 @@ pub fn restore_file(options: &RestoreOptions, json: bool) -> Result<u8, Error> {
 }
 
 /// The path of the file, and the change that can be undone. A command may have put a link in the place of the file, so
-/// the path is first taken as it is, and the link's target comes second.
+/// the path itself is tried first, and then the link's target.
 fn restore_point(held: &HeldFiles, file: &str) -> Result<(String, RestorePoint), Error> {
     let path = path_normalization::absolute(file)?;
     let unresolved = path_normalization::absolute_link(file);

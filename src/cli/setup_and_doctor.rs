@@ -149,7 +149,7 @@ struct AgentList {
 impl AgentList {
     /// Adds the chosen agents to the list, or removes them from the list.
     fn save(&self, options: &SetupOptions, chosen: &[&Agent], list: &mut Vec<String>) -> Result<bool, Error> {
-        // The lists belong to the user. To disconnect a project's settings does not change them.
+        // The lists belong to the user, so `--remove --project` does not change them.
         let is_disconnected = options.remove && !options.project;
         let Some(on) = self.choice.or(is_disconnected.then_some(false)) else { return Ok(false) };
         let agents: Vec<&str> = chosen.iter().map(|agent| agent.id).filter(|id| self.able.contains(id)).collect();

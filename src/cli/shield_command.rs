@@ -48,8 +48,8 @@ fn enter(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<std::ffi
     })
 }
 
-/// The files and folders that other peers have locked in this work tree. Locks outlast a broker, so if none is running,
-/// one is started, unless there has never been a mesh.
+/// The files and folders that other peers have locked in this work tree. Locks outlast a broker, so if no broker is
+/// running, this starts one, unless there is no database yet and so no lock.
 fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<PathBuf>, Error> {
     let (places, settings) = load_environment()?;
     let mut client = match Client::connect_to_running(&places) {

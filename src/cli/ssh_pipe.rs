@@ -19,8 +19,8 @@ const CLOSES_WITHIN: Duration = Duration::from_secs(4);
 pub fn carry_lines() -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     let is_carrier = remote::is_remote(&places)?;
-    // If `pipe` runs on a hub, a guest runs it through ssh. The guest itself searches for the leader, so this process
-    // connects only to this machine's broker.
+    // If the broker is on this machine, a guest has started this process through ssh. The guest itself searches for the
+    // leader, so this process connects to this machine's broker, even if another hub leads.
     let client =
         if is_carrier { Client::connect_or_start(&places)? } else { Client::connect_to_own_or_start(&places)? };
     let failed =
@@ -40,7 +40,8 @@ pub fn carry_lines() -> Result<u8, Error> {
             let _ = to_broker.write_all(rpc::notification("detach", &json!({})).as_bytes());
         }
         let _ = to_broker.shutdown(Shutdown::Write);
-        // This line and the line above fail only if the other direction has already ended this function.
+        // The shutdown and this send fail only if the other direction has ended first, so that this function has
+        // returned.
         let _ = input_ended.send(None);
     });
     std::thread::spawn(move || {

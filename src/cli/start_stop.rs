@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// How long a clean shutdown may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often to look whether a process that is ending is gone.
+/// How often to check whether a broker that is shutting down has ended.
 const POLL: Duration = Duration::from_millis(20);
 
 /// Runs the broker in the foreground or the background. A running broker with other settings is stopped and replaced.
@@ -141,8 +141,8 @@ fn stop_and_wait(places: &DataDir, client: &mut Client) -> Result<Value, Error> 
     Ok(pid)
 }
 
-/// Waits until a broker that is ending has released its lock, or until its process is gone: a client that waits for
-/// something may have started the next broker, which takes the lock at once.
+/// Waits until a broker that is shutting down has released its lock, or until its process is gone. Checking only the
+/// lock would not be enough, because a waiting client may have started the next broker, which takes the lock at once.
 fn await_end(places: &DataDir, broker: Option<&Process>, pid: impl Display) -> Result<(), Error> {
     let wait = LockWait::begin(places.open_lock(&places.broker_lock())?);
     let until = Instant::now() + STOP_TIMEOUT;

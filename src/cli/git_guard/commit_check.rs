@@ -80,7 +80,8 @@ fn conflicting_locks(hook: &str) -> Result<Vec<Value>, Error> {
     }
     for part in submodules.chunks(limits::EDIT_FILES_MAX) {
         params.insert("files".into(), json!(part));
-        // The commit only says which commit of the submodule belongs to it, and changes no file inside the submodule.
+        // The commit only records which commit of the submodule it uses, and changes no file inside the submodule. So
+        // locks on files inside the submodule do not matter.
         let is_inside = |lock: &Value| {
             let path = lock["filePath"].as_str().unwrap_or("");
             part.iter()
@@ -91,13 +92,13 @@ fn conflicting_locks(hook: &str) -> Result<Vec<Value>, Error> {
     Ok(found)
 }
 
-/// The files and the submodules in a list of changes that git printed with `--raw -z`: in turn, a line that begins with
-/// colons and the modes, and a name.
+/// The files and the submodules in a list of changes that git printed with `--raw -z`. Each change consists of an entry
+/// that begins with colons and the modes, and an entry that is the name.
 fn changed_files(list: &[u8], root: &str) -> (Vec<String>, Vec<String>) {
     let (mut files, mut submodules) = (BTreeSet::new(), BTreeSet::new());
     let mut words = list.split(|byte| *byte == 0);
     while let Some(facts) = words.next() {
-        // The lists of several refs are joined by an empty word.
+        // An empty entry separates the lists of several refs.
         if facts.is_empty() {
             continue;
         }
@@ -106,8 +107,8 @@ fn changed_files(list: &[u8], root: &str) -> (Vec<String>, Vec<String>) {
         let n_modes = facts.len() - modes.len() + 1;
         let mut modes = modes.split(' ').take(n_modes).filter(|mode| *mode != "000000").peekable();
         let is_submodule = modes.peek().is_some() && modes.all(|mode| mode == SUBMODULE);
-        // A name may be blank or begin with a line break. A name that is not UTF-8 is converted in the same way as when
-        // the file was locked.
+        // The name is taken as it is, because it may be blank or begin with a line break. A name that is not UTF-8 is
+        // converted in the same way as when the file was locked.
         let name = words.next().unwrap_or_default();
         let found = if is_submodule { &mut submodules } else { &mut files };
         found.insert(format!("{root}/{}", String::from_utf8_lossy(name)));
@@ -154,7 +155,7 @@ fn pushed_files() -> Result<Vec<u8>, Error> {
         }
         let range = format!("{remote}..{local}");
         let changed = ["diff", "--raw", "-z", "--no-renames", &range];
-        // If this clone does not have the remote commit, all new commits are checked instead.
+        // If the remote ref is new, or if this clone does not have its commit, all new commits are checked instead.
         let known = if is_nothing(remote) { None } else { run_git(Path::new("."), &changed).ok() };
         files.extend(known.map_or_else(|| files_of_new_commits(local), Ok)?);
         files.push(0);
@@ -166,7 +167,8 @@ fn pushed_files() -> Result<Vec<u8>, Error> {
 fn files_of_new_commits(local: &str) -> Result<Vec<u8>, Error> {
     let commits = run_git(Path::new("."), &["rev-list", local, "--not", "--remotes"])?;
     let failed = |error: std::io::Error| Error::new(ErrorKind::Usage, format!("cannot run git diff-tree ({error})"));
-    // `git log` would not do: it separates the names with line breaks, and a name may itself begin with a line break.
+    // `git log` is not used, because it separates the names with line breaks, and a name may itself begin with a line
+    // break.
     let mut git = Command::new("git");
     git.args(["diff-tree", "--stdin", "-r", "-c", "--root", "--no-commit-id", "--raw", "-z", "--no-renames"]);
     let mut git = git.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;

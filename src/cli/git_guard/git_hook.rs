@@ -63,17 +63,18 @@ impl GitHook {
     /// The hook with this name.
     pub fn new(dir: &HooksDir, hook: &'static str) -> GitHook {
         // A hook that was moved aside may look for its project relative to its own path. So the directory for moved
-        // hooks is beside the hooks directory, at the same depth. If git runs hooks from another place, such as a work
-        // tree, a directory may be added only inside the hooks directory itself.
+        // hooks is usually beside the hooks directory, at the same depth. If the hooks directory is not in the git
+        // directory but, for example, in a work tree, nothing may be added beside it, so the directory for moved hooks
+        // is inside it.
         let is_usual = dir.path.parent() == Some(&dir.common);
         let aside = if is_usual { "../before-slm-mesh" } else { "before-slm-mesh" };
         GitHook { hook, path: dir.path.join(hook), aside }
     }
 
-    /// Refuses a shared hook if the guard can't be added for everybody who uses the hook.
+    /// Refuses a hook that git tracks if the guard can't be added for everybody who uses the hook.
     ///
     /// # Errors
-    /// If git tracks the hook and the hook is not a shell script.
+    /// If git tracks the hook and the guard's lines can't be inserted into it.
     pub fn check_installable(&self, sharing: Sharing) -> Result<(), Error> {
         let is_tracked = sharing == Sharing::Tracked;
         let is_theirs = find_in(&self.path) == Found::Unguarded;
@@ -93,8 +94,8 @@ impl GitHook {
     /// # Errors
     /// If a file can't be written.
     pub fn install(&self, program: &Program) -> io::Result<Option<String>> {
-        // If a hook manager has renamed our hook, the manager takes it for a hook of the user, which it runs or later
-        // restores. So the guard is removed from the renamed file.
+        // If a hook manager has renamed our hook, the manager takes our hook for a hook of the user, and runs it or
+        // later restores it. So the guard is removed from the renamed file.
         for renamed in self.renamed() {
             self.remove_from(&renamed)?;
         }
@@ -172,12 +173,12 @@ impl GitHook {
         has_guard(&self.path) || runs_legacy() && has_guard(&self.with_suffix("legacy"))
     }
 
-    /// Tries the program that the guard's lines run. If the program can't be run, returns the program and the reason.
+    /// Tries to run the program that the guard's lines run. If this fails, returns the program and the reason.
     pub fn broken_program(&self) -> Option<String> {
         let text = String::from_utf8_lossy(&read_hook(&self.path)).into_owned();
         let lines = text.split(BEGIN).nth(1)?;
         let path = lines.split("[ ! -x '").nth(1).and_then(|rest| rest.split("' ] ||").next());
-        // A hook that git tracks finds the program on PATH.
+        // The lines in a hook that git tracks contain no path, because they find the program on PATH.
         let program = path.map_or_else(|| "slm-mesh".to_owned(), |path| path.replace("'\\''", "'"));
         if path.is_some() && !is_executable(Path::new(&program)) {
             return Some(format!("{program}, which no longer exists"));

@@ -63,7 +63,8 @@ impl HooksDir {
             let words = [&["config"], scope, &["--get", "core.hooksPath"]].concat();
             run_git(&self.top, &words).ok()
         };
-        // Old versions of git can't show the scope of a value, so the values of all scopes are compared.
+        // Old versions of git can't show the scope of a value, so the value that applies is compared with the values of
+        // the repository's own scopes.
         let effective = value(&[]);
         if effective.is_some() && value(&["--worktree"]) != effective && value(&["--local"]) != effective {
             return Sharing::AllRepositories;
@@ -73,7 +74,7 @@ impl HooksDir {
         if is_in_work_tree.is_ok_and(|answer| answer.starts_with(b"false")) {
             return Sharing::Private;
         }
-        // The hooks may be tracked by a different repository.
+        // git runs in the hooks directory, because a different repository may track the hooks.
         match run_git(&self.path, &["ls-files", "-z"]) {
             Ok(files) if !files.is_empty() => Sharing::Tracked,
             _ => Sharing::Private,

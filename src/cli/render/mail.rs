@@ -59,7 +59,8 @@ fn older_messages_flag(value: &Value, parsed: &ParsedCommand) -> Option<String> 
     let is_history = parsed.args.get("filter").is_some_and(|filter| *filter != "unread");
     match value["before"].as_i64() {
         Some(before) => Some(format!("--before {before}")),
-        // Without a cursor, a list with read messages ends with the newest message, so older messages may be missing.
+        // Without a cursor, a list that includes read messages ends with the newest message, so older messages may be
+        // missing.
         None if is_history && !parsed.args.contains_key("after") => Some("--after 0, oldest first".into()),
         None => None,
     }
@@ -114,9 +115,9 @@ fn laid_out(row: &Value, head: &str, notes: &[String], columns: Option<usize>) -
     lines.join("\n")
 }
 
-/// Says which message this message answers, and to which conversation it belongs. If `is_short` is set, an id that
-/// differs from the message's own id `own` only in its last digits is shortened to these digits, by which a person can
-/// still find the message.
+/// Says which message this message answers, and to which conversation it belongs. `own` is the id of this message. If
+/// `is_short` is set, an id that differs from `own` only in its last digits is shortened to these digits, which are
+/// enough for a person to find the message.
 fn answered(row: &Value, own: &str, is_short: bool) -> Option<String> {
     let shown = |id: &str| match (id.rsplit_once('-'), own.rsplit_once('-')) {
         (Some((mesh, digits)), Some((own, _))) if is_short && mesh == own => format!("…{}", plain(digits)),
@@ -221,7 +222,8 @@ fn members(channel: &Value) -> String {
 mod tests {
     use super::*;
 
-    /// A laid-out message that answers the message whose id ends in these digits, without escape codes.
+    /// Formats a message with `laid_out`, and removes the escape codes. `answered` is the end of the id of the message
+    /// that it answers.
     fn laid_out_in(columns: Option<usize>, answered: &str) -> String {
         let id = |end: &str| format!("24a819d0-55b5-4a7c-8a83-0000000000{end}");
         let row = json!({ "id": id("17"), "payload": "one two three four\nfive", "replyTo": id(answered), "thread": id("12") });

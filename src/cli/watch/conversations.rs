@@ -25,7 +25,7 @@ impl<'a> Conversation<'a> {
         self.messages[self.messages.len() - 1]
     }
 
-    /// The key of the conversation's row. It stays the same when a reply arrives.
+    /// The key of the conversation's row. The key stays the same when a reply arrives.
     pub fn key(&self) -> &'a str {
         &self.messages[0].key
     }

@@ -99,9 +99,9 @@ pub struct WatchModel {
     pub peers: Vec<Value>,
     /// The rows that `lock.query` returned.
     pub locks: Vec<Value>,
-    /// Newest first.
+    /// The recent messages, newest first.
     pub mail: VecDeque<WatchedMessage>,
-    /// Newest first.
+    /// The recent events, newest first.
     pub events: VecDeque<Value>,
     /// The user's unread messages.
     pub unread: i64,
@@ -113,7 +113,7 @@ pub struct WatchModel {
     pub filter: String,
     /// The pane that has the focus.
     pub pane: Pane,
-    /// The key of the selected row of each pane. `None` means the first row, even when another row becomes the first.
+    /// The key of the selected row of each pane. `None` selects the first row, whichever row that is.
     pub selected: [Option<String>; 4],
     /// What the keys mean at present.
     pub mode: InputMode,
