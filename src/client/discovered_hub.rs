@@ -3,8 +3,7 @@
 //! and hooks can use the same hub without a search, which takes a second.
 //!
 //! **Invariant:** a response to the search is only an address to try. Only a hub that has proven that it knows the
-//! secret is saved. If the sessions of a process have joined a hub, the process never leaves this hub for a mesh of its
-//! own.
+//! secret is saved. Once a session has joined a hub, its process never leaves that hub for a mesh of its own.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::discovery::{DiscoveredService, ServiceKind, browse};

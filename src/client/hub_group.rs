@@ -15,7 +15,7 @@ use std::time::Duration;
 /// How long a search may take. This is longer than the usual lease, so that the search finds a hub that takes over, and
 /// short enough for every command to end within five seconds.
 pub const SEARCH_MAX: Duration = Duration::from_millis(4500);
-/// If the leader does not answer, how long the other hubs may take to say whether one of them leads now.
+/// How long a client waits for the other hubs to say whether one of them leads now, while its own hub does not answer.
 const SECOND_OPINION_MAX: Duration = Duration::from_secs(1);
 
 /// A hub that may lead.
@@ -57,8 +57,8 @@ pub struct HubGroup {
     candidates: Vec<Candidate>,
     settings: Settings,
     places: DataDir,
-    /// On a guest, the saved address of the last leader. A machine that is itself a hub does not need it, because its
-    /// own broker knows the leader.
+    /// On a guest, the saved address of the last leader. A machine that is itself a hub does not need this address,
+    /// because its own broker knows the leader.
     last_leader: Option<LastLeader>,
 }
 
@@ -157,8 +157,8 @@ impl HubGroup {
         }
     }
 
-    /// Whether a standby's `hint` names this hub: the host and the port for sessions are the same. For a hub that is
-    /// reached through ssh, only the host is compared.
+    /// Whether a standby's `hint` names this hub, which is the case if the host and the port for sessions are the same.
+    /// For a hub that is reached through ssh, only the host is compared.
     pub fn is_named_by(&self, hub: &HubAddress, hint: &HubAddress) -> bool {
         let is_same_port = remote::session_port(hub, &self.settings) == remote::session_port(hint, &self.settings);
         hub.host().eq_ignore_ascii_case(hint.host()) && (!hub.is_network() || is_same_port)

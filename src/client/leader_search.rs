@@ -74,8 +74,8 @@ impl<'a> LeaderSearch<'a> {
     /// none leads, the search asks the standbys again, because one of them may be about to take over.
     ///
     /// # Errors
-    /// `Standby` if hubs answer but none leads, and `Gone` if none answers. The error lists all hubs, each with its
-    /// cause.
+    /// `Standby` if hubs answer but none leads, `Refused` if all hubs reject us, and `Gone` otherwise. The error lists
+    /// all hubs, each with its cause.
     pub fn run(mut self, limit: Duration) -> Result<(Candidate, Client), Error> {
         let began = Instant::now();
         let mut next_at = began;

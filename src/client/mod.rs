@@ -197,11 +197,12 @@ impl Client {
     }
 
     /// Sends a request and waits for its response. Drops notifications that arrive before the response. The wait has no
-    /// limit as long as the broker answers pings. If the hub is a standby, the call is sent to the leader, because a
-    /// standby has certainly not run the call.
+    /// limit as long as the broker answers pings. If the hub is a standby, sends the call to the leader, which is safe
+    /// because a hub that refuses a call as a standby has not run the call.
     ///
     /// # Errors
-    /// The broker's error, `Gone` if the connection broke, or `TimedOut` if the broker is stuck.
+    /// The broker's error, `Gone` if the connection broke, or `TimedOut` if the broker is stuck. If a separate process
+    /// forwards the lines, the connection can't be replaced, so a call to a standby fails with `Standby`.
     pub fn call(&mut self, method: &str, params: &Value) -> Result<Value, Error> {
         let mut result = self.call_once(method, params);
         if result.as_ref().is_err_and(|error| error.kind == ErrorKind::Standby) && self.server != Server::Carried {
@@ -234,8 +235,8 @@ impl Client {
     }
 
     /// Makes the agent that runs this process a peer. This is needed if the broker has refused a call because it knows
-    /// no session of that agent: only this process knows the directory and the repository. Returns true if the call may
-    /// be repeated.
+    /// no session of that agent. The broker can't do this itself, because only this process knows the directory and the
+    /// repository. Returns true if the call may be repeated.
     fn begin_session(&mut self, refusal: &Error) -> bool {
         let fact = |name: &str| refusal.data.as_ref().and_then(|data| data[name].as_str());
         let (Some(agent), Some(short_name)) = (fact("agent"), fact("shortName")) else { return false };

@@ -97,7 +97,7 @@ pub fn connect(target: &RemoteTarget, places: &DataDir) -> Result<Client, Error>
     let began = Instant::now();
     let connected = target.connect();
     match &connected {
-        // Usually the mark does not exist.
+        // Usually there is no mark, and this fails.
         Ok(_) => drop(std::fs::remove_file(places.silent())),
         Err(error) if error.kind == ErrorKind::Gone && began.elapsed() >= SILENT_AFTER => {
             // If the mark can't be written, the next hook tries the silent hub again.
@@ -196,7 +196,7 @@ pub fn connect_to_hub(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<Client,
 fn ask_role(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<HubRole, Error> {
     let mut client = connect_to_hub(group, hub)?;
     client.set_receive_timeout(Some(ROLE_TIMEOUT)).map_err(|error| client.connection_lost(&error))?;
-    // Only the leader answers a ping.
+    // Only the leader answers a ping. A standby refuses it.
     let asked = client.call_once("ping", &json!({}));
     match asked.and_then(|_| client.call_once("status", &json!({}))) {
         Ok(status) => Ok(HubRole::Leads { version: status["version"].as_str().unwrap_or("?").to_owned() }),
@@ -216,8 +216,8 @@ pub fn session_port(hub: &HubAddress, settings: &Settings) -> u16 {
     }
 }
 
-/// Whether the hub recently failed to respond. If so, a hook does not try the hub. Commands can wait, so they try the
-/// hub in any case, and remove the mark if they succeed.
+/// Whether the hub is marked as silent, because it recently failed to respond. If so, a hook does not try the hub.
+/// Commands can wait, so they try the hub in any case, and remove the mark if they succeed.
 pub fn is_marked_silent(places: &DataDir) -> bool {
     let at = std::fs::metadata(places.silent()).and_then(|meta| meta.modified());
     at.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SILENT_MARK_AGE))
@@ -229,7 +229,8 @@ pub fn is_marked_silent(places: &DataDir) -> bool {
 /// of its socket any more.
 ///
 /// # Errors
-/// If there is no broker. The forwarding process itself reports why it can't reach the hub.
+/// If this machine's broker or the forwarding process can't be started, or if this machine is one of several hubs and
+/// none leads. The forwarding process itself reports why it can't reach the hub.
 pub fn connect_for_child(places: &DataDir) -> Result<Client, Error> {
     match Route::find(places)? {
         Route::ThisMachine => Client::connect_or_start(places),

@@ -57,7 +57,7 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
         Err(_) => {
             let mut messages = String::new();
             if let (Some(mut stderr), Some(child)) = (stderr, client.carrier.as_mut()) {
-                // ssh has ended, or is killed here. Its last message is the reason for the failure.
+                // If ssh has not ended, it is killed here. Its last message is the reason for the failure.
                 let _ = child.kill().and_then(|()| child.wait());
                 let _ = stderr.by_ref().take(4096).read_to_string(&mut messages);
             }

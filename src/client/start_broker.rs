@@ -31,7 +31,7 @@ pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
         Err(error) => return Err(unreachable(places, &error)),
     }
     match spawn_broker(places) {
-        // In the meantime, another program has started a broker without taking this lock.
+        // In the meantime, another program may have started a broker without taking this lock.
         Err(error) if error.kind == ErrorKind::Refused => return Client::connect_local(places).map_err(|_| error),
         started => started?,
     }

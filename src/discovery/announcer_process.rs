@@ -85,7 +85,7 @@ impl Announcement {
 /// Announces the hub until standard input ends. Then sends a goodbye.
 ///
 /// # Errors
-/// When there is no network, or another program does not share the port.
+/// When there is no network, or another program uses the port of multicast DNS and does not share it.
 pub fn announce(announcement: &Announcement) -> Result<(), String> {
     exit_on_panic();
     // The list that libmdns gets must not be empty, because libmdns would then announce all addresses, even those of

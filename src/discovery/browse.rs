@@ -38,7 +38,8 @@ pub enum ServiceKind {
     SuperLocalMemory,
 }
 
-/// A service that has responded. Only its address is certain; any machine could claim the rest.
+/// A service that has responded. Only its address is certain. Everything else is what the sender of the response
+/// claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveredService {
     /// The name of the service instance: any text of at most 63 characters.
@@ -132,7 +133,7 @@ impl QuerySocket {
     }
 
     fn send_query(&self, query: &[u8]) {
-        // If this fails, there are no responses on this interface, and the result shows that.
+        // If this fails, no responses arrive on this interface, so the failure need not be reported separately.
         let _ = self.udp.send_to(query, self.group);
     }
 }

@@ -191,7 +191,8 @@ mod tests {
 
     #[test]
     fn it_stops_on_request_and_restarts_for_new_addresses() {
-        // xargs reads its input to the end, and does nothing with its arguments until then.
+        // xargs takes the place of slm-mesh. It reads its input to the end, and does nothing with its arguments until
+        // then.
         let mut supervisor = with("/usr/bin/xargs");
         assert_eq!(supervisor.supervise(0), Some(CHECK_MS));
         let first = supervisor.pid().unwrap();
