@@ -67,7 +67,7 @@ pub struct BatchReply {
 struct Gathered {
     n_wanted: usize,
     answers: Vec<Value>,
-    /// Lines that report the mail in the answers as read. They must not leave before the answers.
+    /// Lines that report the mail in the answers as read. They must not be sent before the answers are written.
     reports: Vec<String>,
 }
 
@@ -98,7 +98,7 @@ impl BatchReply {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner).reports.push(line);
     }
 
-    /// The lines that report mail as read. Send them after the answers were sent.
+    /// Takes the lines that report mail as read. The caller must send them after the answers.
     pub fn take_reports(&self) -> Vec<String> {
         std::mem::take(&mut self.gathered.lock().unwrap_or_else(PoisonError::into_inner).reports)
     }
@@ -227,8 +227,8 @@ fn complete_tool_result(text: &str, is_error: bool, version: ProtocolVersion) ->
     version.complete_result(json!({ "content": [{ "type": "text", "text": text }], "isError": is_error }))
 }
 
-/// The line that answers a tool call in the revisions that add no fields to a result. It equals the line with
-/// [`tool_result`], but is formatted without a copy of the text for each of its layers.
+/// The line that answers a tool call in the revisions that add no fields to a result. The line contains the same result
+/// as [`tool_result`], but is written directly, because each layer of JSON would copy the text.
 fn tool_result_line(id: &Value, text: &str, is_error: bool) -> String {
     let id = json_text(id);
     let mut line =

@@ -98,7 +98,8 @@ impl McpServer {
         }
     }
 
-    /// Only revision 2025-03-26 has batches. In all other revisions, an array is not a valid request.
+    /// Handles an array of messages. Only revision 2025-03-26 has batches. In all other revisions, an array is not a
+    /// valid request.
     fn handle_batch(&mut self, batch: Vec<Value>) {
         if batch.is_empty() || !self.negotiation.takes_batches() {
             let text = match batch.is_empty() {

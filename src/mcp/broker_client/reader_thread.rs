@@ -26,8 +26,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long a client of a newer version needs to start its own broker after it has stopped the old one.
 const REPLACED_PAUSE: Duration = Duration::from_millis(500);
-/// After a broker was stopped, how often a session checks whether a broker runs again. This is shorter than the grace
-/// period after which a new broker would release the session's locks.
+/// How often a session checks whether a broker is running again after the broker was stopped. This is shorter than the
+/// grace period after which a new broker would release the session's locks.
 const STOPPED_PAUSE: Duration = Duration::from_secs(3);
 /// How many attempts to connect may fail before the waiting calls fail. The pauses between the attempts add up to a
 /// third of a second.
@@ -96,8 +96,8 @@ impl ReaderThread {
         }
     }
 
-    /// Sleeps until there is a call to send, or until the session is old enough to become a peer. Returns false when
-    /// the session ends.
+    /// Sleeps until there is a call to send, or until the session is old enough to become a peer and the pause is over.
+    /// Returns false when the session ends.
     fn wait_for_need(&self) -> bool {
         let mut state = self.shared.lock();
         let since = Instant::now();
@@ -115,8 +115,9 @@ impl ReaderThread {
         }
     }
 
-    /// Whether to connect again at once after an attempt that failed with this error and took this long. If a broker on
-    /// this machine has ended, the next one can be expected soon, however long the old one had been silent before.
+    /// Whether to try again soon after an attempt to connect failed with this error and took this long. If the attempt
+    /// reached a broker on this machine, that broker has ended since, so the next one can be expected soon, even if the
+    /// attempt took long because the old broker was silent.
     fn expects_next_broker(&self, error: &Error, took: Duration) -> bool {
         is_connection_lost(error) && self.n_misses < MISSES_MAX && (self.has_reached_own || took < MISS_MAX)
     }
@@ -144,7 +145,8 @@ impl ReaderThread {
         Ok(client)
     }
 
-    /// Attaches the client's threads that were attached before, and the threads whose calls are waiting.
+    /// Attaches the client's threads that were attached before, and the threads whose calls are waiting. If there are
+    /// none, attaches the session with an empty name for the thread.
     fn attach_all(&mut self, client: &mut Client) -> Result<(), Error> {
         let mut state = self.shared.lock();
         if state.is_closing {
@@ -230,8 +232,8 @@ impl ReaderThread {
         }
     }
 
-    /// Records which peer represents a thread of the client. If the session was already a peer before its client named
-    /// a thread, the broker may have retired that peer.
+    /// Records which peer represents a thread of the client, and forgets the peer that the broker has retired, if any.
+    /// The broker may retire the peer that the session was before its client named a thread.
     fn note_attached(&mut self, thread: String, answer: &Value) {
         let retired = answer["retired"].as_str();
         self.known_peers.retain(|_, id| Some(id.as_str()) != retired);
@@ -360,15 +362,16 @@ fn peer_id(attached: &Value) -> String {
     attached["you"]["id"].as_str().unwrap_or("").to_owned()
 }
 
-/// Whether the session itself needs a part of this answer: mail, which it reports as read; the peer that the session is
-/// now; or peers, to whose rows it adds their last words. All other answers are passed on without being parsed.
+/// Whether the session itself needs a part of this answer. The session reports mail as read, records which peer
+/// represents it, and adds what was said last in a peer's session to the details of that peer. All other answers are
+/// passed on without being parsed.
 fn concerns_session(call: &PendingCall, answer: &str) -> bool {
     call.arguments.contains_key("detail")
         || rpc::may_have_field(answer, "messages")
         || rpc::may_have_field(answer, "you")
 }
 
-/// Parses the result of a call. An error is in the form of a JSON-RPC error.
+/// Parses the result of a call. If this fails, returns an error in the form of a JSON-RPC error.
 fn parse_result(text: &str) -> Result<Value, Value> {
     let refused = |error| json!({ "code": rpc::INTERNAL_ERROR, "message": format!("the answer is not JSON: {error}") });
     serde_json::from_str(text).map_err(refused)

@@ -121,7 +121,7 @@ impl ClientState {
         let Some(socket) = &mut self.socket else { return false };
         let is_sent = socket.write_all(line.as_bytes()).is_ok();
         if !is_sent {
-            // A connection that has already ended needs no end.
+            // This fails only if the connection has already ended.
             let _ = socket.shutdown(Shutdown::Both);
             self.socket = None;
         }
@@ -140,9 +140,9 @@ impl ClientState {
         is_sent
     }
 
-    /// Notes that an answer was written, and sends its report about mail. The answers of a batch leave together, so their
-    /// reports leave together, too. If the broker is gone, the messages are offered again later, because nothing proves
-    /// that they were read.
+    /// Notes that an answer was written, and sends `report`, which reports the mail in the answer as read. The answers
+    /// of a batch are written together, so their reports are sent together, too. If the broker is gone, the messages
+    /// are offered again later, because nothing proves that they were read.
     pub fn end_answer(&mut self, call: &PendingCall, is_whole: bool, report: Option<String>) {
         self.is_answering = false;
         match (&call.target.batch, report) {
@@ -157,7 +157,8 @@ impl ClientState {
         }
     }
 
-    /// Sends the reports about the mail in the answers of a batch that was sent.
+    /// Sends the lines that report the mail in the answers of a batch as read. The answers must have been written
+    /// before.
     pub fn send_reports(&mut self, batch: &BatchReply) {
         for line in batch.take_reports() {
             self.send(&line);
