@@ -10,7 +10,7 @@
 //! that it receives. For this reason, a secret that a person has made up is stretched first.
 //!
 //! **Invariant:** if a message was changed, repeated, reordered or left out, decryption fails, and the connection ends.
-//! Nobody can decrypt a recording of a connection, not even with the secret.
+//! A recording of a connection can't be decrypted, not even with the secret.
 
 use super::SUBPROTOCOL;
 use snow::params::HashChoice;
@@ -225,7 +225,7 @@ mod tests {
         assert!(connect(&right, &right).is_ok());
         let (guest, first) = GuestHandshake::start(&wrong).unwrap();
         assert!(HubHandshake::reply(&right, &first).is_err(), "a hub answers no stranger");
-        // The guest rejects a false hub that answers although the secrets differ.
+        // A hub with the same wrong secret connects, but its reply is rejected by a guest with another secret.
         let (_, reply) = HubHandshake::reply(&wrong, &first).unwrap();
         assert!(guest.finish(&reply).is_ok());
         let (guest, first) = GuestHandshake::start(&right).unwrap();
@@ -248,7 +248,7 @@ mod tests {
         let (again, other_reply) = HubHandshake::reply(&key, &first).unwrap();
         assert_ne!(other_reply, reply);
         assert!(again.finish(&confirmation).is_err());
-        // A recorded answer does not match a new guest either.
+        // A recorded reply of the hub does not match the new key of a guest either.
         assert!(GuestHandshake::start(&key).unwrap().0.finish(&reply).is_err());
     }
 
@@ -265,7 +265,7 @@ mod tests {
         assert!(guest.seal(ContentKind::Lines, &[0; MESSAGE_MAX]).is_err());
     }
 
-    /// Changes a stream of messages in ways that a hostile relay could.
+    /// Changes a stream of messages in one of the ways in which a hostile relay could change it.
     fn tamper(messages: &mut Vec<Vec<u8>>, mut random: impl FnMut(usize) -> usize) {
         let at = random(messages.len());
         match random(6) {

@@ -50,7 +50,7 @@ impl AuthFailures {
         self.report_due().is_some_and(|due| due <= now)
     }
 
-    /// Ends the minute. Returns the addresses with their counts, if there was any failure.
+    /// Ends the current minute. Returns the addresses with their counts, if there was any failure.
     pub fn take_report(&mut self) -> Option<String> {
         self.began?;
         let ended = std::mem::take(self);

@@ -41,8 +41,8 @@ pub enum Framing {
     Plain(LineBuffer),
 }
 
-/// What can be read without blocking. This must be stored, because the poll reports each change only once. Without this
-/// record, the bridge would try reads that would block, and each such read wastes a system call.
+/// What can be read without blocking. This must be stored, because the poll reports each change only once. If it were
+/// not stored, the bridge would have to try each read, and a read that would block wastes a system call.
 #[derive(Debug, Clone, Copy)]
 struct Readiness {
     network: bool,
@@ -70,8 +70,7 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    /// Makes a bridge for a WebSocket whose other side has proven that it knows the secret. Registers the socket pair
-    /// under this token.
+    /// Makes a bridge for the WebSocket of a client that was accepted. Registers the socket pair under this token.
     ///
     /// # Errors
     /// When the pair can't be registered in the poll.

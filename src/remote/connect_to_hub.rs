@@ -53,7 +53,8 @@ pub fn connect(
         if let Some(socket) = hub.upgrade(network)? {
             break socket;
         }
-        // A hub that has no room hangs up at once, so the guest tries again after a pause.
+        // A hub that has no room for another handshake closes the connection at once, so the guest tries again after a
+        // pause.
         let Some(pause) = pauses.next().filter(|_| began.elapsed() < Duration::from_millis(HANDSHAKE_MS)) else {
             return Err(hub.unreachable(
                 &"it closed the connection: it is busy, or this machine has failed to authenticate too often",
@@ -96,8 +97,8 @@ impl HubAddress<'_> {
         Ok(stream)
     }
 
-    /// Requests the upgrade to a WebSocket. Returns `None` if the hub hangs up without an answer, because it has no
-    /// room.
+    /// Requests the upgrade to a WebSocket. Returns `None` if the hub closes the connection without an answer, because
+    /// it has no room for another handshake.
     fn upgrade(&self, network: HubSocket) -> Result<Option<WebSocket<HubSocket>>, Error> {
         let (host, port) = (self.host, self.port);
         let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };

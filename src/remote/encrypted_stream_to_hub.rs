@@ -31,7 +31,7 @@ pub struct HubStream {
     shared: Arc<Shared>,
     /// How long a read may wait; `None` if there is no limit.
     read_timeout: Option<Duration>,
-    /// Whether reads never wait.
+    /// Whether reads and writes never wait.
     is_nonblocking: bool,
 }
 
@@ -82,7 +82,7 @@ impl HubStream {
         self.read_timeout = timeout;
     }
 
-    /// Makes reads and writes fail with `WouldBlock` instead of waiting.
+    /// Sets whether reads and writes that would have to wait fail with `WouldBlock` instead.
     pub fn set_nonblocking(&mut self, nonblocking: bool) {
         self.is_nonblocking = nonblocking;
     }
@@ -122,9 +122,10 @@ impl Read for HubStream {
                 if connection.has_ended {
                     return Ok(0);
                 }
-                // If another thread writes lines while this one waits, a ping may be due sooner than the deadline says
-                // now. Lines are often written soon after others were read, so the deadline is computed again after
-                // `PING_AFTER_LINES`. Lines that are written later carry a ping themselves if one is due.
+                // Another thread may write lines while this one waits, and a ping may then be due before the present
+                // deadline. Lines are often written soon after others were read, so this thread computes the deadline
+                // again after `PING_AFTER_LINES`. If lines are written later than that, the writing thread itself sends
+                // a ping that is due.
                 match began + PING_AFTER_LINES {
                     at if at > now => at.min(connection.liveness.deadline()),
                     _ => connection.liveness.deadline(),
@@ -158,7 +159,7 @@ impl Write for HubStream {
             }
             wait_for(&self.shared.network, SocketEvent::ReadableOrWritable, left)?;
             let mut connection = self.shared.lock();
-            // The hub may stop reading our bytes until we read some of its bytes.
+            // The hub may stop reading our bytes until we read some of its bytes, so this reads, too.
             connection.receive(Instant::now());
             is_sent = connection.flush()?;
         }
@@ -273,7 +274,8 @@ impl Connection {
         }
     }
 
-    /// Tells the hub that nothing more will come, if the hub is still listening.
+    /// Closes the WebSocket, which tells the hub that no more lines follow. This fails if the connection has already
+    /// ended.
     fn say_goodbye(&mut self) {
         let _ = self.socket.close(None).and_then(|()| self.socket.flush());
     }

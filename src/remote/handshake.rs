@@ -37,11 +37,11 @@ enum RequestedRole {
 /// Why a connection was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
-    /// The client presented a wrong secret.
+    /// The client presented a wrong secret or a wrong bearer token.
     WrongSecret,
     /// The client uses the protocol of slm-mesh 0.1.0.
     Outdated,
-    /// The client presented no secret, or took too long.
+    /// The client presented no secret, took too long, or was dropped because too many handshakes were pending.
     NoSecret,
 }
 
@@ -157,7 +157,7 @@ fn await_confirmation(
 
 /// Closes a connection whose client has a wrong secret. The client learns nothing more.
 fn reject(mut socket: WebSocket<GuestSocket>) -> Progress {
-    // If this fails, the client has already hung up.
+    // If this fails, the client has already closed the connection.
     let _ = socket.close(None).and_then(|()| socket.flush());
     Progress::Rejected(Rejection::WrongSecret)
 }

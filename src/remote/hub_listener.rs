@@ -222,8 +222,8 @@ impl Acceptor {
                 BridgeStatus::Closed => drop(self.accepted.remove(&n)),
             }
         } else if self.pending.get(&n).is_some_and(|pending| !pending.is_delayed) {
-            // The event of a delayed handshake is not lost, because the handshake is served after its delay in any
-            // case.
+            // A delayed handshake is skipped here. Its event is not lost, because the handshake is served after its
+            // delay in any case.
             self.advance_handshake(n);
         }
     }
@@ -299,14 +299,15 @@ impl Acceptor {
         }
     }
 
-    /// Begins a handshake. If too many handshakes are pending, an older one is dropped.
+    /// Begins a handshake. If too many handshakes are pending, an older one is dropped to make room, except that an
+    /// address with many wrong secrets loses its new connection instead.
     fn start_handshake(&mut self, mut stream: TcpStream, address: IpAddr, now: Instant) {
         let n_same = self.pending.values().filter(|pending| pending.address == address).count();
         let is_suspect = self.rejections.wrong_secret.count_of(address) >= WRONG_SECRETS_MAX;
         let most = if is_suspect { PENDING_PER_SUSPECT_MAX } else { PENDING_PER_ADDRESS_MAX };
         if is_suspect && n_same >= most {
-            // The new connection is dropped, not an older one. Otherwise no connection of this address would ever be
-            // served.
+            // The new connection is dropped, not an older one. Each handshake of this address is delayed, so if new
+            // ones replaced older ones, none might ever be served.
             return self.rejections.note(Rejection::NoSecret, address, now);
         }
         if n_same >= most {

@@ -24,15 +24,16 @@ pub const PING_AFTER_LINES: Duration = Duration::from_secs(2);
 /// time can't make the hub remember many questions.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// How long a side may take to answer a ping before it counts as gone. This allows for a cable that is unplugged for
-/// five seconds, after which TCP needs up to two seconds to send again. Even together with the time before the ping, it
-/// is short enough that a session that has made a call can try once more to reach the hub, and can tell its users
-/// within 15 s that the hub is gone.
+/// five seconds, after which TCP needs up to two seconds to send again. Even together with the time before the ping,
+/// this limit is short enough for a session that has made a call: the session can try once more to reach the hub, and
+/// can still tell its users within 15 s that the hub is gone.
 const PONG_WITHIN: Duration = Duration::from_secs(8);
-/// How long after its last sign of life a guest counts as gone. A guest answers the question in a pong only with its
-/// next ping. So even while the guest is there, the last question that it answered may have been sent two pings ago.
+/// How long a guest may give no sign of life before it counts as gone. A guest answers the question in a pong only with
+/// its next ping. So even while the guest is there, the last question that it answered may have been sent two pings
+/// ago.
 const GUEST_DEAD_AFTER: Duration = Duration::from_secs(28);
-/// How long after its last sign of life a hub counts as gone. If this side sends pings, `PONG_WITHIN` ends by then
-/// anyway, so this limit matters only if this side did not run for a while.
+/// How long a hub may give no sign of life before it counts as gone. If this side sends pings, `PONG_WITHIN` ends by
+/// then anyway, so this limit matters only if this side did not run for a while.
 const HUB_DEAD_AFTER: Duration = Duration::from_secs(18);
 /// If a ping has had no answer for this long, a guest with several hubs asks the other hubs, and repeats this until
 /// the answer comes. Together with the time before the ping, this is 3 s. Within this time, the other hubs also
@@ -109,8 +110,8 @@ impl Liveness {
         }
     }
 
-    /// What a guest knows of a hub if there are several. [`Liveness::doubt_due`] will also report a silence that is not
-    /// long enough to end the connection.
+    /// What a guest knows of a hub if there are several hubs. In this case, [`Liveness::doubt_due`] reports a silence
+    /// even before it is long enough to end the connection.
     pub fn of_one_of_several_hubs(now: Instant) -> Liveness {
         Liveness { ping_after: PING_AFTER_OF_SEVERAL, doubted_at: Some(now), ..Liveness::of_hub(now) }
     }

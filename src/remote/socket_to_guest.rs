@@ -7,8 +7,8 @@ use std::io::{self, ErrorKind, Read, Write};
 #[derive(Debug)]
 pub struct GuestSocket {
     network: TcpStream,
-    /// Whether the poll has reported an event of this socket. Only then is the poll certain to report the next bytes,
-    /// too.
+    /// Whether the poll has reported an event of this socket. Until then, it is not certain that the poll will report
+    /// the next bytes.
     awaits_event: bool,
     /// Whether the guest sends no more bytes. In that case, no further event follows.
     has_ended: bool,

@@ -21,7 +21,7 @@ impl HubSocket {
         HubSocket { network: Arc::new(network), deadline: Some(deadline) }
     }
 
-    /// The TCP socket. The stream waits for its events, and can shut it down.
+    /// The TCP socket, which the stream uses to wait for events and to end the connection.
     pub fn network(&self) -> Arc<TcpStream> {
         Arc::clone(&self.network)
     }
