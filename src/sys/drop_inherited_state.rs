@@ -21,7 +21,7 @@ pub fn leave_starter() {
     // If this fails, the file system of the inherited working directory can't be unmounted while this process runs.
     let _ = std::env::set_current_dir("/");
     raise_soft_limits();
-    // Only root may lower a nice value. If this fails, the process keeps the higher value, and works with it, too.
+    // Only root may lower a nice value. If this fails, the process keeps the higher value, which does no harm.
     let _ = rustix::process::setpriority_process(None, 0);
     super::accept_signals();
 }

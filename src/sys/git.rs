@@ -102,7 +102,8 @@ pub fn work_trees<'a>(paths: impl Iterator<Item = &'a str>) -> (Vec<String>, Vec
         }
         roots.extend(passed.into_iter().map(|at| (at, root)));
     }
-    // The broker would refuse a call with an empty or longer text, and no lock would be checked.
+    // The broker would refuse the whole call if one of these texts were empty or too long, and then no lock would be
+    // checked. So such a work tree is left out.
     let fits = |text: &String| (1..=limits::PATH_MAX).contains(&text.len());
     found.into_iter().filter(|(root, identity)| fits(root) && fits(identity)).unzip()
 }

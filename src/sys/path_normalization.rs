@@ -35,7 +35,7 @@ pub fn absolute_in(dir: &str, path: &str) -> String {
     let given = without_prefix(path);
     let mut whole = if given.starts_with('/') { given } else { format!("{dir}/{given}") };
     if !whole.starts_with('/') || dir.is_empty() && !without_prefix(path).starts_with('/') {
-        // Agents start their hooks in the agents' own working directory, so a relative path begins there.
+        // Agents start their hooks in the agents' own working directory, to which such a path is relative.
         whole = format!("{}/{whole}", std::env::current_dir().unwrap_or_default().display());
     }
     normal_form(&whole)

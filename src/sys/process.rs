@@ -58,8 +58,8 @@ struct Program {
     shown: String,
 }
 
-/// Reaps a child process when it ends. Until then, a small thread waits for it. Without this, the child would remain a
-/// zombie, which looks like a running process to other programs, until this process ends.
+/// Reaps a child process when it ends. Until then, a small thread waits for the child. Otherwise, the child would be a
+/// zombie until this process ends, and a zombie looks like a running process to other programs.
 pub fn reap_at_end(mut child: Child) {
     // If no thread can be started, only the zombie remains.
     let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || child.wait());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// What to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SocketEvent {
-    /// There is something to read, or the other side has hung up.
+    /// There is something to read, or the other side has closed the connection.
     Readable,
     /// The socket is readable as above, or there is room to write.
     ReadableOrWritable,

@@ -106,7 +106,7 @@ impl Terminal {
         }
         if has[1] {
             let mut buffer = [0; 64];
-            // The flags say which signal arrived. The bytes only end the wait.
+            // The bytes only say that a signal arrived. The flags below say which one.
             while self.signals.read(&mut buffer).is_ok_and(|n| n == buffer.len()) {}
             woken.anew = true;
         }

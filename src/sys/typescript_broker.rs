@@ -11,9 +11,9 @@ use std::time::Duration;
 /// How long the TypeScript broker may take to accept a connection.
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(300);
 
-/// The process of a TypeScript broker: the process that its files name must be alive, and the port that they name must
-/// accept connections. Our own broker writes the same files, so call this function only while our broker is not
-/// running, because only then does its port accept no connections.
+/// The process of a running TypeScript broker. The process that the broker's files name must be alive, and the port
+/// that they name must accept connections. Our own broker writes the same files, so call this function only while our
+/// broker is not running. Otherwise, our broker may be taken for a TypeScript broker.
 pub fn find(places: &DataDir) -> Option<i64> {
     let pid = named_process(places)?;
     let port = u16::try_from(number(places.port())?).ok()?;

@@ -8,8 +8,8 @@ use crate::base::path_overlap;
 use crate::sys::path_normalization;
 use std::path::{Path, PathBuf};
 
-/// Forges offer ssh under the first host name for networks that block port 22, according to their documentation. The
-/// second is their usual host name.
+/// Pairs of host names of a forge. According to the forges' documentation, the first host offers ssh for networks that
+/// block port 22. The second is the usual host name.
 const SSH_DOORS: &[(&str, &str)] =
     &[("ssh.github.com", "github.com"), ("altssh.gitlab.com", "gitlab.com"), ("altssh.bitbucket.org", "bitbucket.org")];
 

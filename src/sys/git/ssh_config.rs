@@ -1,5 +1,5 @@
-//! Finds the host to which ssh connects for a name, by reading the files that ssh_config(5) describes, which contain
-//! `Host` and `Match` blocks, and the files that they include.
+//! Finds the host to which ssh connects for a name. For this, reads ssh's settings files with their `Host` and `Match`
+//! blocks (ssh_config(5)), and the files that they include.
 
 use crate::base::shell_wildcards::{has_wildcards, live_pattern, pattern, text_fits};
 use crate::sys::account;

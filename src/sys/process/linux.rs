@@ -22,7 +22,7 @@ pub fn peer_credentials(socket: impl AsFd) -> Option<Credentials> {
 
 /// Asks the kernel to end this process when its parent ends.
 pub fn end_with_parent() {
-    // If the kernel refuses, this process ends only after its current wait.
+    // If the kernel refuses, this process notices the end of its parent only after its current wait.
     let _ = set_parent_process_death_signal(Some(Signal::TERM));
 }
 

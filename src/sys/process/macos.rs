@@ -23,8 +23,8 @@ pub fn peer_credentials(socket: impl AsFd) -> Option<Credentials> {
     Some(Credentials { uid: credentials.uid(), pid })
 }
 
-/// Does nothing, because macOS can't end a process together with its parent. The process ends only after its current
-/// wait.
+/// Does nothing, because macOS can't end a process together with its parent. This process notices the end of its parent
+/// only after its current wait.
 pub fn end_with_parent() {}
 
 /// A kqueue that becomes readable when a process ends (`EVFILT_PROC` and `NOTE_EXIT` in <sys/event.h>); `None` if no
