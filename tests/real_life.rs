@@ -372,6 +372,17 @@ fn a_broker_of_another_kind_is_recognised_and_left_alone() {
 }
 
 #[test]
+fn an_old_database_of_another_broker_does_not_make_ours_look_like_it() {
+    let place = Place::new();
+    place.ok(&["start", "--detach"]);
+    fs::write(place.dir.join("mesh.db"), "theirs, from long ago").unwrap();
+    for verb in [&["clean"][..], &["status"], &["peers"], &["stop"]] {
+        place.ok(verb);
+    }
+    assert!(place.dir.join("mesh.db").exists());
+}
+
+#[test]
 fn doctor_finds_a_full_disk_and_leaves_nothing_behind() {
     let place = Place::new();
     fs::create_dir(&place.dir).unwrap();

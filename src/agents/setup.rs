@@ -301,7 +301,11 @@ fn write_own_file(environment: &Environment, agent: &Agent, what: &'static str, 
         if old.is_none() || known.as_ref() != Some(&record) {
             records.set(path, &record)?;
         }
-        Ok(if !is_same && safe_write::replace(path, old.as_deref(), text)? { "written" } else { SAME })
+        if is_same {
+            return Ok(SAME);
+        }
+        let is_written = safe_write::replace(path, old.as_deref(), text)?;
+        is_written.then_some("written").ok_or_else(|| "another program changed this file; run setup again".to_owned())
     })();
     match written {
         Ok(done) => SetupStep::new(what, place, done),

@@ -13,9 +13,6 @@ use std::path::{Path, PathBuf};
 /// Removes the files that a crash left behind. Stops no process, because any process may still be needed.
 pub fn clean(json: bool) -> Result<u8, Error> {
     let (places, _) = load_environment()?;
-    if let Some(pid) = typescript_broker::find(&places) {
-        return Err(typescript_broker::error(&places, pid));
-    }
     let mut found: Vec<PathBuf> = list_files(&places.peers()).into_iter().filter(|path| is_dead_socket(path)).collect();
     let n_sockets = found.len();
     let lock = places.open_lock(&places.broker_lock());
@@ -23,6 +20,7 @@ pub fn clean(json: bool) -> Result<u8, Error> {
     if let Ok(file) = &lock
         && file.try_lock().is_ok()
     {
+        typescript_broker::refuse(&places)?;
         let left = [places.socket(), places.pid(), places.port()];
         // If these files name a running process, they may belong to the older TypeScript broker, so they are kept.
         let left = left.into_iter().filter(|_| !typescript_broker::may_live(&places));

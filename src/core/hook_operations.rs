@@ -303,7 +303,7 @@ fn neighbours(peers: &Peers, locks: &Locks, id: &str, now: i64) -> (Value, Value
         .map(|peer| json!({ "name": peer.row.name, "branch": peer.row.git_branch, "summary": peer.row.summary }))
         .collect();
     let root = own.git_root.unwrap_or(own.project);
-    let is_here = |lock: &&LockRow| lock.holder != id && lock.path.starts_with(&root);
+    let is_here = |lock: &&LockRow| lock.holder != id && path_overlap::overlap(&lock.path, &root);
     let held: Vec<Value> =
         locks.all().iter().filter(is_here).take(NEIGHBOURS_MAX).map(|lock| lock_view(peers, lock, now)).collect();
     (json!(near), json!(held))

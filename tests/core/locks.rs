@@ -280,6 +280,20 @@ fn a_hook_shows_mail_once_whatever_hooks_also_fire() {
 }
 
 #[test]
+fn a_new_session_sees_only_the_locks_of_its_own_directory() {
+    check(
+        "
+        h connects
+        a joins
+        a lock.lock filePath=/p-old/x -> ok
+        h hook.mail agent=claude-code shortName=claude session=s1 project=/p withNeighbours=true -> ok locks=[]
+        a lock.lock filePath=/p/x -> ok
+        h hook.mail agent=claude-code shortName=claude session=s1 project=/p withNeighbours=true -> ok locks.0.filePath=/p/x
+    ",
+    );
+}
+
+#[test]
 fn hooks_of_one_session_learn_what_others_hold_in_their_work_tree_and_report_what_changed() {
     check(
         "

@@ -90,7 +90,7 @@ fn dispatch(run: &mut Run, subcommand: &str, arguments: &[Field]) -> StreamText 
         "apply" => apply(run, arguments),
         "am" | "merge" | "rebase" | "pull" | "cherry-pick" | "revert" => {
             let options = MERGE.parse(arguments);
-            if !options.has(&["quit", "no-commit-id", "show-current-patch", "n-dry"]) {
+            if !options.has(&["quit", "show-current-patch"]) {
                 whole_tree(run, Tracking::Tracked, &[]);
             }
         }
