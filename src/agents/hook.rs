@@ -232,6 +232,6 @@ fn deliver((answer, client): (HookReply, Option<Client>)) {
     {
         // If the broker is gone, the mail is offered again later. Mail that is shown twice is better than mail that is
         // never shown.
-        let _ = client.call("inbox.mark_read", &answer.shown);
+        let _ = client.report("inbox.mark_read", &answer.shown);
     }
 }

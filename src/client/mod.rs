@@ -215,6 +215,18 @@ impl Client {
         }
     }
 
+    /// Sends a request whose answer does not matter. Does not wait for a broker on this machine, which receives the
+    /// request even if this process has ended by then. A connection to another machine could lose the request.
+    ///
+    /// # Errors
+    /// If the request could not be sent, and for a broker on another machine also the errors of [`Client::call`].
+    pub fn report(&mut self, method: &str, params: &Value) -> Result<(), Error> {
+        if !matches!(self.server, Server::Local(_)) {
+            return self.call(method, params).map(drop);
+        }
+        self.send(&rpc::notification(method, params)).map_err(|error| self.connection_lost(&error))
+    }
+
     /// Returns this connection, or a connection to the leader if this hub is a standby.
     fn or_leader(mut self, group: Arc<HubGroup>) -> Result<Client, Error> {
         self.group = Some(group);
