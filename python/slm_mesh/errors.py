@@ -43,7 +43,7 @@ class NotFound(MeshError):
 
 
 class Ambiguous(MeshError):
-    """The name fits several peers."""
+    """The name matches several peers."""
 
     kind = "ambiguous"
 

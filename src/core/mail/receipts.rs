@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 /// Reports messages that the client has output, completely or in part.
 pub static MARK_READ: Op = Op {
     name: "inbox.mark_read",
-    summary: "Report that the client has output these inbox messages; each item is an id, or id@bytes if only part was output",
+    summary: "Report which inbox messages the client has output; each item is an id, or id@bytes if only part was output",
     args: &[Arg::new("items", ArgKind::Texts { items: limits::LIST_MAX, max: 64 }, "Message ids")
         .required()
         .at(CliPlace::Hidden)],
