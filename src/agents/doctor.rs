@@ -317,7 +317,8 @@ pub fn check_shield(environment: &Environment) -> Check {
     match (try_shield(&environment.program), agents.is_empty()) {
         (Ok(()), true) => Check::well(
             about,
-            "shields work: in a test, a command could not write a protected file; setup --shield switches shields on",
+            "shields work: in a test, a command could not write a protected file; to use shields, run slm-mesh setup \
+             --shield",
         ),
         (Ok(()), false) => Check::well(
             about,

@@ -54,7 +54,7 @@ impl OwnBroker {
             (Some(_), None) => return None,
             (Some(_), Some(why)) => ("it can't take over: ", why),
             (None, Some(why)) => ("no hub leads: ", why),
-            (None, None) => ("", "no hub leads at the moment; try again, and read broker.log if it stays so"),
+            (None, None) => ("", "no hub leads at the moment; try again, and read broker.log if still no hub leads"),
         };
         let (found, cure) =
             why.split_once("; ").unwrap_or((why, "read etcd's own log, and see slm-mesh help machines"));
@@ -76,19 +76,19 @@ impl OwnBroker {
     pub fn check_settings(&self, settings: &Settings, places: &DataDir) -> Option<Check> {
         let theirs = self.info["settings"].as_str().filter(|theirs| *theirs != settings.fingerprint())?;
         let names = settings.different_from(theirs);
-        let what = if names.is_empty() { "other settings".into() } else { format!("another {}", names.join(", ")) };
-        let found = format!("the broker was started with {what} than this program has");
+        let what = if names.is_empty() { "settings".into() } else { format!("values of {}", names.join(", ")) };
+        let found = format!("the running broker and this program have different {what}");
         let config = places.config().display().to_string();
         let serves = self.info["serves"].as_str().map(line);
         let would_serve = matches!(Endpoint::find(settings), Ok(Endpoint::Local { hub: true, .. }));
         let leaves_hubs = names.contains(&STORE) && settings.text(STORE).is_empty();
         let loss = match serves {
-            Some(at) if !would_serve => format!("no longer serve other machines, which it does at {at}"),
+            Some(at) if !would_serve => format!("no longer serve other machines, which it now serves at {at}"),
             _ if leaves_hubs => "leave the hubs with which it shares its mesh".to_owned(),
             _ => {
                 let cure = format!(
-                    "if the new values are right, run slm-mesh start --detach, which restarts the broker; values in \
-                     {config} reach every shell"
+                    "if the new values are right, run slm-mesh start --detach, which restarts the broker; to use \
+                     these values in every shell, put them into {config}"
                 );
                 return Some(Check::error("settings", found, cure));
             }

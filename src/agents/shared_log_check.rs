@@ -23,7 +23,7 @@ pub fn check_shared_log(hubs: &Value, has_own_fault: bool) -> Vec<Check> {
             "hubs",
             format!("{leader} leads, and there is no standby"),
             match has_own_fault {
-                true => "cure this hub first, as said above, so that it can take over",
+                true => "first fix the problem of this hub that is reported above, so that this hub can take over",
                 false => "start slm-mesh with the same SLM_MESH_STORE on another machine, so that a hub can take over",
             },
         ),

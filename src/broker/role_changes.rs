@@ -57,7 +57,7 @@ impl EventLoop {
                 drop(mesh);
                 self.stand_by(&match end {
                     TurnEnd::Deposed(why) => why,
-                    _ => "the log refused its first entry".into(),
+                    _ => "the log did not accept this hub's first entry".into(),
                 });
             }
             Err(error) => self.give_up(&error),

@@ -69,7 +69,7 @@ fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
         }
         Sharing::Tracked => notes.push(
             "git tracks these hooks: once you have committed them, the guard works in every clone on a machine that \
-             has slm-mesh in PATH."
+             has slm-mesh on PATH."
                 .to_owned(),
         ),
     }

@@ -269,7 +269,9 @@ pub fn status_text(value: &Value) -> String {
     .into_iter()
     .chain(value["serves"].as_str().map(|at| format!("Guests:    other machines are served at {}", plain(at))))
     .chain(hub_lines(&value["hubs"]))
-    .chain(value["ownHub"]["trouble"].as_str().map(|why| format!("This hub:  takes no part: {}", plain(why))))
+    .chain(
+        value["ownHub"]["trouble"].as_str().map(|why| format!("This hub:  takes no part in the mesh: {}", plain(why))),
+    )
     .chain(rows(value, "links").iter().map(link_line))
     .collect::<Vec<_>>()
     .join("\n")

@@ -110,7 +110,7 @@ fn print_projects_left(options: &SetupOptions, projects: &[PathBuf]) -> Result<(
     if projects.is_empty() {
         return Ok(());
     }
-    print_line("Settings of projects stay. To remove them, run:")?;
+    print_line("The settings in these projects were kept. To remove them, run:")?;
     let names: String = options.agents.iter().map(|id| format!("{id} ")).collect();
     for project in projects {
         let folder = shell_quoted(&project.to_string_lossy());

@@ -299,6 +299,9 @@ fn a_user_of_etcd_is_needed_where_its_authentication_is_on() {
     assert!(n_news <= 4, "{n_news} reports of news where nothing happened");
     for (name, user) in [("slm", None), ("slm", Some(("mesh", "wrong"))), ("other", Some(("mesh", "good")))] {
         let refused = cluster.log(name, user).lead("hub2:7900").unwrap_err();
-        assert!(matches!(&refused, LogError::Refused(why) if why.starts_with("etcd refuses: ")), "{refused:?}");
+        assert!(
+            matches!(&refused, LogError::Refused(why) if why.starts_with("etcd refused the request: ")),
+            "{refused:?}"
+        );
     }
 }

@@ -160,7 +160,7 @@ fn size_summary(now: &Path, before: &Path) -> String {
         content.unwrap_or_default().iter().filter(|byte| **byte == b'\n').count()
     };
     format!(
-        "now {} bytes in {} lines, before the command {} bytes in {} lines",
+        "now: {} bytes in {} lines; before the command: {} bytes in {} lines",
         size(now),
         lines(now),
         size(before),

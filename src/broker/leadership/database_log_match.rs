@@ -33,9 +33,9 @@ impl DatabaseLogMatch {
             )),
             (Some(_), None) if is_expendable => DatabaseLogMatch::NeedsSnapshot,
             (Some(_), None) => DatabaseLogMatch::Refused(
-                "the log in etcd belongs to another mesh, or this hub has run without SLM_MESH_STORE, and its database \
-                 has messages, state or locks of its own; run slm-mesh start --rejoin, which sets this database aside \
-                 and joins the mesh in etcd, or give this mesh another name in SLM_MESH_STORE"
+                "this hub's database has messages, state or locks of its own, because the log in etcd belongs to \
+                 another mesh, or because this hub has run without SLM_MESH_STORE; run slm-mesh start --rejoin, which \
+                 sets this database aside and joins the mesh in etcd, or give this mesh another name in SLM_MESH_STORE"
                     .into(),
             ),
             (Some(end), Some(own)) if end.log != own.log => DatabaseLogMatch::Refused(

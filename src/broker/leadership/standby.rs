@@ -13,7 +13,7 @@ const FOUNDER: &str = "log_founder";
 /// empty one, and the hub that has the data could no longer begin it.
 const NOTHING_TO_JOIN: &str = "this hub was started with --rejoin, but etcd has no log under this name yet; run slm-mesh \
                                start --new-log on the hub that has the data, and this hub then follows (to begin an \
-                               empty mesh, run it on this hub)";
+                               empty mesh, run slm-mesh start --new-log on this hub instead)";
 
 /// Why a standby can't continue.
 #[derive(Debug)]

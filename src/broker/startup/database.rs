@@ -66,7 +66,7 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
     let opened = Store::open(&path, is_synced).and_then(|store| {
         if places.suspect().exists() {
             store.check_and_reindex()?;
-            log("the database was checked, because an earlier broker found damage in it; its indexes were built anew");
+            log("the database was checked, because an earlier broker found damage in it; its indexes were rebuilt");
         }
         Ok(store)
     });
@@ -102,7 +102,7 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
 fn replace_lost_numbers(store: &mut Store) -> Result<(), Error> {
     if store.has_lost_reserved_numbers() {
         store.raise(sys::wall_ms())?;
-        log("broker.numbers is missing, so broker.db may be a backup: new numbers continue from the present time");
+        log("broker.numbers is missing, so broker.db may be a backup: new numbers continue from the current time");
     }
     Ok(())
 }

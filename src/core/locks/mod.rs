@@ -76,7 +76,7 @@ pub static LOCK: Op = Op {
         Arg::new("renew", ArgKind::Flag, "Renew a lock that you took with an earlier command").not_in_tool(),
         Arg::new("steal", ArgKind::Flag, "Take the lock from its holder, who is notified; only the human may do this")
             .not_in_tool(),
-        Arg::new("command", ArgKind::Text { min: 1, max: 64 }, "Key of the command that alone owns the lock")
+        Arg::new("command", ArgKind::Text { min: 1, max: 64 }, "Key of the command that is the only owner of the lock")
             .at(CliPlace::Hidden)
             .not_in_tool(),
         Arg::new("repo", PATH, "Repository id, if not the caller's own").at(CliPlace::Hidden).not_in_tool(),
@@ -225,7 +225,8 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
         // Without a known repository, the lock would not protect the file in other work trees, although the caller
         // asked for that.
         Some(path) if request.all_worktrees => {
-            let why = format!("\"{path}\" is in no known repository; lock it from its own work tree, or without repo");
+            let why =
+                format!("\"{path}\" is in no known repository; lock it from its own work tree, or without this scope");
             Err(Error::usage("scope", why))
         }
         _ => Ok(request),

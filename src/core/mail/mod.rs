@@ -113,7 +113,7 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
             recipients.len()
         ));
     } else if let Some(group) = group.filter(|_| sent.is_empty()) {
-        let absent = if ChannelName::is_meant_by(&group) { "has joined" } else { "is online in" };
+        let absent = if ChannelName::is_meant_by(&group) { "has joined" } else { "is online in the group" };
         value["note"] = json!(format!("no other peer {absent} {group}, so the message was sent to no one"));
     }
     Ok(Outcome::Ready(value))

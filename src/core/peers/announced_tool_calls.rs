@@ -155,7 +155,7 @@ impl Peers {
         (!others.is_empty()).then(|| {
             let mut view = view;
             view["note"] = json!(format!(
-                "your client has several sessions and does not say which of them makes this call; it may be one of these: {}",
+                "your client has several sessions and does not say which of them makes this call; the caller may be one of these: {}",
                 self.names_of(&others)
             ));
             view

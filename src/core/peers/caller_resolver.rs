@@ -308,7 +308,10 @@ impl Peers {
 
     /// The error if a shell may belong to any of these sessions.
     fn several_sessions(&self, ids: &[&PeerId]) -> Error {
-        let text = format!("this shell belongs to several sessions: {}; say which one with --as", self.names_of(ids));
+        let text = format!(
+            "this shell may belong to any of several sessions: {}; use --as to say which one",
+            self.names_of(ids)
+        );
         candidates_error(text, ids)
     }
 
@@ -359,7 +362,7 @@ fn is_about_connection(op: &Op) -> bool {
 /// person at the machine, because it would then read that person's mail.
 fn unknown_session(kind: &str, short_name: &str) -> Error {
     let text = format!(
-        "this process runs inside {short_name}, which has no session on the mesh yet; begin one (session.begin), or \
+        "this process runs inside {short_name}, which has no session on the mesh yet; call session.begin, or \
          use --as to say which peer you act as"
     );
     Error::new(ErrorKind::Ambiguous, text).with(json!({ "agent": kind, "shortName": short_name }))

@@ -232,7 +232,7 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
                         defrag), and then etcdctl alarm disarm";
             Reply::Refused(EXHAUSTED, text.into())
         }
-        (_, Some(code)) => Reply::Refused(code, format!("etcd refuses: {text}")),
+        (_, Some(code)) => Reply::Refused(code, format!("etcd refused the request: {text}")),
         (status, None) => Reply::Silent(format!("{member} answered {status}, which is not an answer that etcd gives")),
     }
 }
