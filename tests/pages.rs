@@ -111,7 +111,7 @@ fn a_mailbox_that_is_longer_than_an_answer_says_how_to_see_the_rest() {
     let inbox = |args: &[&str]| place.ok(&[&["inbox", "--as", "bob", "--limit", "2"], args].concat());
     // Unread messages come oldest first, on the later pages as well.
     for (args, texts, hint) in [
-        (&[][..], ["message 1", "message 2"], "there are more; continue with --after 2"),
+        (&[][..], ["message 1", "message 2"], "there are more messages; continue with --after 2"),
         (&["--after", "2"], ["message 3", "message 4"], ""),
         // A history ends with the newest message.
         (
@@ -119,7 +119,11 @@ fn a_mailbox_that_is_longer_than_an_answer_says_how_to_see_the_rest() {
             ["message 3", "message 4"],
             "there are older messages; show them with --after 0, oldest first",
         ),
-        (&["--filter", "all", "--after", "0"], ["message 1", "message 2"], "there are more; continue with --after 2"),
+        (
+            &["--filter", "all", "--after", "0"],
+            ["message 1", "message 2"],
+            "there are more messages; continue with --after 2",
+        ),
         (
             &["--filter", "all", "--from", "#api"],
             ["message 3", "message 4"],

@@ -180,9 +180,9 @@ pub const SETTINGS: &[Setting] = &[
         name: LINKS,
         range: SettingRange::Text(2048),
         default: "",
-        help: "Addresses of linked meshes, such as http://host:7899, separated by commas; each must be a broker of \
-               this program or a SuperLocalMemory daemon, and gets the secret, if there is one; cannot be combined \
-               with SLM_MESH_STORE",
+        help: "Addresses of linked meshes, such as http://host:7899, separated by commas. Each must be a broker of \
+               this program or a SuperLocalMemory daemon, and gets the secret if one is set. Links do not work \
+               together with SLM_MESH_STORE",
     },
     Setting {
         name: "SLM_MESH_IDLE_TIMEOUT",

@@ -43,7 +43,7 @@ pub fn inbox(value: &Value, parsed: &ParsedCommand) -> Rendered {
         (Some(flag), _) if has_more => {
             text.insert(0, dim(&format!("there are older messages; show them with {flag}")));
         }
-        _ if has_more => text.push(dim(&format!("there are more; continue with --after {}", value["next"]))),
+        _ if has_more => text.push(dim(&format!("there are more messages; continue with --after {}", value["next"]))),
         (_, Some(n)) if n > 0 && value["look"].is_null() => {
             let more = counted(n as usize, "more message", "more messages");
             text.push(dim(&format!("{more}: run {} again", super::inbox_command(parsed))));

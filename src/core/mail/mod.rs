@@ -53,7 +53,7 @@ pub static SEND: Op = Op {
         Arg::new("type", ArgKind::Choice(MessageType::WORDS), "Type of the message, text by default; a message of type json must be valid JSON"),
         Arg::new("replyTo", WORD, "Id of the message that you answer; this also acknowledges that message")
             .placeholder("ID"),
-        Arg::new("key", WORD, "Idempotency key: a repeated key sends nothing and returns the first receipt")
+        Arg::new("key", WORD, "Idempotency key: a second send with this key sends nothing and returns the first receipt")
             .placeholder("KEY")
             .idempotency_key(),
         Arg::new(
