@@ -6,7 +6,6 @@
 use super::locks::request::{LockRequest, Repository};
 use super::locks::worktree_locks::{WorkPlace, own_locks, watched_locks};
 use super::locks::{GIT_ROOTS, Locks, REPOS, lock_view};
-use super::mail::MailView;
 use super::mail::wakeups::end_all_waits;
 use super::op_definition::ArgKind;
 use super::peers::caller_resolver::{HookEvidence, nearest};
@@ -170,8 +169,7 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     }
     let take = (args.flag("peek") != Some(true)).then_some(ctx.conn);
     let found = mail.for_hook(turn, journal, &id, direct, take, SHOWN_MAX, ctx.now)?;
-    let rows: Vec<Value> =
-        found.iter().map(|message| mail.row(&turn.store, peers, message, MailView::Unread)).collect();
+    let rows: Vec<Value> = found.iter().map(|message| mail.hook_row(peers, message)).collect();
     if args.flag("userPrompted") == Some(true) {
         mail.person_spoke(&id);
         peers.set_background_tasks(&id, &[]);

@@ -408,12 +408,13 @@ impl Mail {
         max: usize,
         now: i64,
     ) -> Result<Vec<Message>, Error> {
-        let limit = max as i64 * 2;
+        self.recently_delivered.retain(|_, (at, _)| now - *at < HOOK_DELIVERY_MS);
+        // The messages that other hooks took a moment ago are among those that the store returns.
+        let limit = (max + self.recently_delivered.len().min(max)) as i64;
         // A hook shows only the beginning of a long message. After that, the session reads the further parts from its
         // inbox.
         let filter =
             MessageFilter { to: Some(id), unread: true, direct, not_begun: true, limit, ..MessageFilter::default() };
-        self.recently_delivered.retain(|_, (at, _)| now - *at < HOOK_DELIVERY_MS);
         let mut found = turn.store.messages(&filter)?;
         found.retain(|m| m.expires.is_none_or(|at| at > now) && !self.recently_delivered.contains_key(&m.seq));
         found.truncate(max);

@@ -164,6 +164,28 @@ impl Mail {
         Value::Object(map)
     }
 
+    /// A message for a hook, which shows it to its agent: only the fields that the text of a hook contains. If the message
+    /// is long, the row contains its first part.
+    pub(in crate::core) fn hook_row(&self, peers: &Peers, message: &Message) -> Value {
+        let mut map = object(json_object([
+            ("id", self.ids.message(message.seq).into()),
+            ("fromName", peers.name_of(&message.sender).into()),
+            ("createdAt", time::iso(message.created).into()),
+            ("payload", message.body.as_str().into()),
+        ]));
+        if let Some(group) = &message.group {
+            map.insert("group".into(), group.as_str().into());
+        }
+        if let Some(seq) = message.reply_to {
+            map.insert("replyTo".into(), self.ids.message(seq).into());
+        }
+        if message.state == MessageState::Offered {
+            map.insert("again".into(), true.into());
+        }
+        cut_to_part(&mut map, message, 0, "read the inbox to get the next part");
+        Value::Object(map)
+    }
+
     /// A message that a search found. If the message is long, only the part that contains byte `at` is shown.
     pub(super) fn found_row(&self, store: &Store, peers: &Peers, message: &Message, at: usize) -> Value {
         let mut map = object(self.whole_row(store, peers, message, MailView::Sent));
