@@ -181,7 +181,7 @@ mod tests {
         let wanted: Vec<String> = PATH_FIELDS.iter().map(|name| format!("/{name}")).collect();
         PATH_FIELDS.iter().zip(&wanted).for_each(|(name, path)| arguments[name] = json!(path));
         let input = json!({ "tool_name": "mcp__x__write_file", "tool_input": arguments }).to_string();
-        let found = edited_files(&read_object(&mut input.bytes(), &NEEDED_FIELDS).unwrap());
+        let found = edited_files(&read_object(&mut input.as_bytes(), &NEEDED_FIELDS).unwrap());
         assert!(wanted.iter().all(|path| found.contains(path)), "{found:?}");
     }
 

@@ -3,29 +3,39 @@
 
 use super::edited_paths::NEEDED_FIELDS;
 use crate::sys::socket_wait::{SocketEvent, wait_for};
-use crate::wire::json_field_scanner::read_object;
+use crate::wire::json_field_scanner::{BUFFER_SIZE, read_object};
 use serde_json::Value;
-use std::io::{self, BufReader, ErrorKind, Read, StdinLock};
+use std::io::{self, Read, StdinLock};
 use std::time::Duration;
 
 /// How long a hook waits for more input. Agents end our hooks after five seconds, and then the hook can no longer
 /// report what went wrong.
 const MORE_WITHIN: Duration = Duration::from_secs(3);
 
-/// How many bytes to read at once. A larger buffer would cost a page fault for each of its pages.
-const BUFFER_SIZE: usize = 1 << 14;
-
-/// Standard input. A read fails if no more input comes in time.
-struct TimedStdin(StdinLock<'static>);
+/// Standard input. It ends if a read fails, or if no more input comes in time.
+struct TimedStdin {
+    stdin: StdinLock<'static>,
+    /// Why the input ended early.
+    failure: Option<String>,
+}
 
 impl Read for TimedStdin {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         // `StdinLock` has a smaller buffer of its own, and `wait_for` does not see input in that buffer. A read of
         // `BUFFER_SIZE` bytes bypasses the buffer, so no input stays in it.
-        if wait_for(&self.0, SocketEvent::Readable, MORE_WITHIN)? {
-            return self.0.read(buffer);
+        debug_assert!(buffer.len() >= BUFFER_SIZE);
+        while self.failure.is_none() {
+            match wait_for(&self.stdin, SocketEvent::Readable, MORE_WITHIN) {
+                Ok(true) => match self.stdin.read(buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => self.failure = Some(error.to_string()),
+                    Ok(n_read) => return Ok(n_read),
+                },
+                Ok(false) => self.failure = Some(format!("no input for {} s", MORE_WITHIN.as_secs())),
+                Err(error) => self.failure = Some(error.to_string()),
+            }
         }
-        Err(io::Error::new(ErrorKind::TimedOut, format!("no input for {} s", MORE_WITHIN.as_secs())))
+        Ok(0)
     }
 }
 
@@ -34,11 +44,9 @@ impl Read for TimedStdin {
 /// # Errors
 /// If the input contains no JSON object; the error says why.
 pub fn read_input() -> Result<Value, String> {
-    let stdin = BufReader::with_capacity(BUFFER_SIZE, TimedStdin(io::stdin().lock()));
-    let mut failure = None;
-    let mut bytes = stdin.bytes().map_while(|byte| byte.map_err(|error| failure = Some(error)).ok());
-    let input = read_object(&mut bytes, &NEEDED_FIELDS);
-    input.ok_or_else(|| match failure {
+    let mut stdin = TimedStdin { stdin: io::stdin().lock(), failure: None };
+    let input = read_object(&mut stdin, &NEEDED_FIELDS);
+    input.ok_or_else(|| match stdin.failure {
         Some(error) => format!("standard input can't be read ({error})"),
         None => "the input is not a JSON object".into(),
     })

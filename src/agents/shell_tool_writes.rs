@@ -78,7 +78,7 @@ mod tests {
             (json!({ "tool_name": "Bash", "tool_input": { "command": "ls", "cwd": 5 }, "cwd": "/w" }), None),
             (json!({ "tool_name": "Read", "tool_input": { "directory": "src" } }), None),
         ] {
-            let read = read_object(&mut input.to_string().bytes(), &edited_paths::NEEDED_FIELDS).unwrap();
+            let read = read_object(&mut input.to_string().as_bytes(), &edited_paths::NEEDED_FIELDS).unwrap();
             assert_eq!(directory(&read).as_deref(), want, "{input}");
         }
     }

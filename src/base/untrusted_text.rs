@@ -67,6 +67,9 @@ fn takes_picture_selector(c: char) -> bool {
 
 /// Makes one line from a string, without characters that steer a terminal or are invisible.
 pub fn line(text: &str) -> String {
+    if is_plain_ascii(text) {
+        return text.to_owned();
+    }
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
         match fate(c) {
@@ -104,7 +107,15 @@ pub fn quoted(text: &str, max: usize) -> String {
 
 /// The first `max` characters of a string. The rest of the string is not read.
 fn first_chars(text: &str, max: usize) -> &str {
+    if text.len() <= max {
+        return text;
+    }
     text.char_indices().nth(max).map_or(text, |(end, _)| &text[..end])
+}
+
+/// Whether all characters are kept as they are. Most texts are plain ASCII, which is checked faster byte by byte.
+fn is_plain_ascii(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// Whether a reader could mistake a character for a double quote.
@@ -142,6 +153,11 @@ pub fn plain_name(name: &str) -> String {
 /// A peer's name in the form that people and models see: one word. The name of a linked peer ends in `@` and the
 /// name of its machine.
 pub fn shown_name(name: &str) -> String {
+    let is_short_ascii = name.len() <= SHOWN_NAME_MAX
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-@:+".contains(&byte));
+    if is_short_ascii {
+        return name.to_owned();
+    }
     let plain = |c: char| if is_name_char(c) || matches!(c, '@' | ':' | '+') { c } else { '-' };
     name.chars().map(plain).take(SHOWN_NAME_MAX).collect()
 }
@@ -169,8 +185,7 @@ fn escaped_char(c: char) -> String {
 /// Escapes each invisible or ambiguous character of a JSON text as `\uXXXX`. For a program the value stays the
 /// same, and a person or a model sees that the character is there.
 pub fn visible_json(json: String) -> String {
-    // Most texts are plain ASCII, which is checked faster byte by byte.
-    if json.bytes().all(|byte| matches!(byte, b' '..=b'~')) || json.chars().all(is_visible) {
+    if is_plain_ascii(&json) || json.chars().all(is_visible) {
         return json;
     }
     let mut escaped = String::with_capacity(json.len() * 2);

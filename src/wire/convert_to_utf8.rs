@@ -1,19 +1,62 @@
 //! Converts JSON text to UTF-8. JSON must be UTF-8 (RFC 8259), but programs on Windows also write UTF-16, and some
 //! programs write zero bytes around their text.
 
+use std::io::{self, BufReader, Cursor, Read};
+
 /// Converts the given bytes to UTF-8, and removes zero bytes, which are never part of the text. JSON begins with ASCII
-/// characters, so the zero bytes among the first bytes show the encoding, even if there is no byte order mark.
-pub fn convert_to_utf8<'a>(mut bytes: &'a mut dyn Iterator<Item = u8>) -> Box<dyn Iterator<Item = u8> + 'a> {
-    let head: Vec<u8> = (&mut bytes).take(4).collect();
+/// characters, so the zero bytes among the first bytes show the encoding, even if there is no byte order mark. `bytes`
+/// is read in pieces of `buffer_size` bytes.
+pub fn convert_to_utf8<'a>(bytes: &'a mut dyn Read, buffer_size: usize) -> Box<dyn Read + 'a> {
+    let mut bytes = BufReader::with_capacity(buffer_size, bytes);
+    let mut head = Vec::with_capacity(4);
+    // After an error, the text ends here.
+    let _ = bytes.by_ref().take(4).read_to_end(&mut head);
     let to_unit: fn([u8; 2]) -> u16 = match head[..] {
         [0xff, 0xfe, ..] | [1..=255, 0, ..] => u16::from_le_bytes,
         [0xfe, 0xff, ..] | [0, 1..=255, 0, _] => u16::from_be_bytes,
-        _ => return Box::new(head.into_iter().chain(bytes).filter(|byte| *byte != 0)),
+        _ => return Box::new(WithoutZeros(Cursor::new(head).chain(bytes))),
     };
-    let mut bytes = head.into_iter().chain(bytes);
+    let mut bytes = Cursor::new(head).chain(bytes).bytes().map_while(Result::ok);
     let units = std::iter::from_fn(move || Some(to_unit([bytes.next()?, bytes.next()?])));
     let chars = char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER));
-    Box::new(chars.filter(|c| *c != '\0').flat_map(|c| c.to_string().into_bytes()))
+    Box::new(IteratorReader(chars.filter(|c| *c != '\0').flat_map(|c| c.to_string().into_bytes())))
+}
+
+/// Leaves out the zero bytes.
+struct WithoutZeros<R>(R);
+
+impl<R: Read> Read for WithoutZeros<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let n_read = self.0.read(buffer)?;
+            let Some(first) = memchr::memchr(0, &buffer[..n_read]) else { return Ok(n_read) };
+            let mut n_kept = first;
+            for at in first..n_read {
+                if buffer[at] != 0 {
+                    buffer[n_kept] = buffer[at];
+                    n_kept += 1;
+                }
+            }
+            // To return no byte would mean that the text has ended.
+            if n_kept > 0 {
+                return Ok(n_kept);
+            }
+        }
+    }
+}
+
+/// Reads the bytes that an iterator returns.
+pub(super) struct IteratorReader<I>(pub(super) I);
+
+impl<I: Iterator<Item = u8>> Read for IteratorReader<I> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut n_read = 0;
+        for (place, byte) in buffer.iter_mut().zip(&mut self.0) {
+            *place = byte;
+            n_read += 1;
+        }
+        Ok(n_read)
+    }
 }
 
 #[cfg(test)]
@@ -21,7 +64,10 @@ mod tests {
     use super::*;
 
     fn text(bytes: &[u8]) -> String {
-        String::from_utf8(convert_to_utf8(&mut bytes.iter().copied()).collect()).unwrap()
+        // Whatever the size of the pieces, the text is the same.
+        let [one, other] = [1, 64].map(|size| std::io::read_to_string(convert_to_utf8(&mut &*bytes, size)).unwrap());
+        assert_eq!(one, other);
+        one
     }
 
     #[test]

@@ -5,10 +5,11 @@
 //! **Invariant:** memory is bounded. Long texts are cut, values that are too deeply nested are skipped, and so are all
 //! further values once a maximum number has been kept. Some room is reserved for the fields that the caller needs.
 
-use super::convert_to_utf8::convert_to_utf8;
+use super::convert_to_utf8::{IteratorReader, convert_to_utf8};
 use super::text_excerpt::KeptText;
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read};
 
 /// Values at a greater depth are skipped.
 const DEPTH_MAX: usize = 32;
@@ -26,6 +27,10 @@ const VALUES_MAX: usize = 1 << 16;
 const NAME_MAX: usize = 256;
 /// A longer number is not valid.
 const SCALAR_MAX: usize = 64;
+/// How many bytes are read at once. A larger buffer would cost a page fault for each of its pages.
+pub const BUFFER_SIZE: usize = 1 << 14;
+/// The same for an object inside a string.
+const EMBEDDED_BUFFER_SIZE: usize = 1 << 10;
 /// How many values of a repeated field are kept.
 const REPEATED_MAX: usize = 64;
 
@@ -50,12 +55,15 @@ impl NeededFields {
 }
 
 /// Reads the first object, and skips what comes before it, such as a byte order mark. Returns `None` if there is no
-/// object.
-pub fn read_object(bytes: &mut dyn Iterator<Item = u8>, needed: &NeededFields) -> Option<Value> {
+/// object. A read that fails ends the text.
+pub fn read_object(bytes: &mut dyn Read, needed: &NeededFields) -> Option<Value> {
     let room = Room { texts: TEXTS_MAX, reserve: RESERVE, values: VALUES_MAX };
-    let mut bytes = convert_to_utf8(bytes);
-    let brace = bytes.find(|byte| *byte == b'{')?;
-    let mut reader = FieldReader { bytes: &mut *bytes, next: Some(brace), needed: *needed, room };
+    let mut bytes = convert_to_utf8(bytes, BUFFER_SIZE);
+    let bytes = BufReader::with_capacity(BUFFER_SIZE, &mut *bytes as &mut dyn Read);
+    let mut reader = FieldReader { bytes, needed: *needed, room };
+    while reader.peek()? != b'{' {
+        reader.take();
+    }
     Some(reader.read_value("", 0))
 }
 
@@ -68,22 +76,29 @@ struct Room {
 }
 
 struct FieldReader<'a> {
-    bytes: &'a mut dyn Iterator<Item = u8>,
-    next: Option<u8>,
+    bytes: BufReader<&'a mut dyn Read>,
     needed: NeededFields,
     room: Room,
 }
 
 impl FieldReader<'_> {
     fn peek(&mut self) -> Option<u8> {
-        if self.next.is_none() {
-            self.next = self.bytes.next();
+        match self.bytes.buffer().first() {
+            Some(byte) => Some(*byte),
+            None => self.bytes.fill_buf().ok()?.first().copied(),
         }
-        self.next
     }
 
     fn take(&mut self) -> Option<u8> {
-        self.next.take().or_else(|| self.bytes.next())
+        let byte = self.peek()?;
+        self.bytes.consume(1);
+        Some(byte)
+    }
+
+    /// The bytes in the buffer up to the next quote or backslash.
+    fn plain_bytes(&self) -> &[u8] {
+        let buffer = self.bytes.buffer();
+        &buffer[..memchr::memchr2(b'"', b'\\', buffer).unwrap_or(buffer.len())]
     }
 
     fn skip_space(&mut self) {
@@ -236,6 +251,13 @@ impl FieldReader<'_> {
         let mut decoder = TextDecoder { ready: std::mem::take(before), ..TextDecoder::default() };
         while let Some(byte) = decoder.next_byte(self) {
             text.push(byte, self.needed.line_starts);
+            // Nearly all bytes take this path, and the arguments of a tool may have a hundred million bytes.
+            if decoder.is_plain() {
+                let plain = self.plain_bytes();
+                text.push_all(plain, self.needed.line_starts);
+                let n_plain = plain.len();
+                self.bytes.consume(n_plain);
+            }
         }
         let (kept, n_lines) = text.finish(self.needed.line_starts);
         let n_head = kept.len() - n_lines;
@@ -264,7 +286,9 @@ impl FieldReader<'_> {
         }
         let (needed, room) = (self.needed, self.room);
         let mut inside = EmbeddedBytes { outer: self, decoder: TextDecoder { ready: before, ..decoder } };
-        let mut reader = FieldReader { bytes: &mut inside, next: None, needed, room };
+        let mut bytes = IteratorReader(&mut inside);
+        let bytes = BufReader::with_capacity(EMBEDDED_BUFFER_SIZE, &mut bytes as &mut dyn Read);
+        let mut reader = FieldReader { bytes, needed, room };
         let value = reader.read_value("", depth);
         let room = reader.room;
         inside.for_each(drop);
@@ -298,10 +322,13 @@ struct TextDecoder {
 }
 
 impl TextDecoder {
+    /// Whether the next byte does not depend on the bytes before it.
+    fn is_plain(&self) -> bool {
+        self.ready.is_empty() && self.half.is_none() && !self.is_over
+    }
+
     fn next_byte(&mut self, reader: &mut FieldReader) -> Option<u8> {
-        // This is the fast path for bytes that are not part of an escape. Nearly all bytes take this path, and the
-        // arguments of a tool may have a hundred million bytes.
-        if self.ready.is_empty() && self.half.is_none() && !self.is_over {
+        if self.is_plain() {
             let plain = reader.peek().filter(|byte| !matches!(byte, b'"' | b'\\'));
             if plain.is_some() {
                 return reader.take();
@@ -394,7 +421,7 @@ mod tests {
     };
 
     fn read(bytes: &[u8]) -> Option<Value> {
-        read_object(&mut bytes.iter().copied(), &NEEDED)
+        read_object(&mut &*bytes, &NEEDED)
     }
 
     #[test]

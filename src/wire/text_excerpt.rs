@@ -36,6 +36,15 @@ impl KeptText {
         }
     }
 
+    pub(super) fn push_all(&mut self, bytes: &[u8], line_starts: &[&str]) {
+        if !self.is_cut && self.kept.len() + bytes.len() <= self.head_max {
+            return self.kept.extend_from_slice(bytes);
+        }
+        for byte in bytes {
+            self.push(*byte, line_starts);
+        }
+    }
+
     fn end_line(&mut self, line_starts: &[&str]) {
         let line = self.line.trim_ascii_start();
         let is_needed = line_starts.iter().any(|start| line.starts_with(start.as_bytes()));
