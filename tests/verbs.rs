@@ -72,7 +72,8 @@ fn each_verb_speaks_to_people_and_to_programs() {
     let place = Place::new();
     let mut agent = place.session(CODEX, "api");
     agent.tool("mesh_summary", json!({ "summary": "the parser" }));
-    // The verb, words that a person must find in its output, and a JSON pointer with the value there.
+    // Each row: the verb, words that its output for people must contain, a JSON pointer into its JSON output, and the value
+    // at that place.
     let table: &[(&[&str], &[&str], &str, Value)] = &[
         (&["start", "--detach"], &["running", "PID"], "/ok", json!(true)),
         (&["peers"], &["NAME", "codex-api", "the parser"], "/peers/0/name", json!("codex-api")),

@@ -31,7 +31,7 @@ const WRITES: &[&str] = &[
     "reformat",
     "truncate",
 ];
-/// Words in the name of a tool that only reads, even if the name also contains a word for writing.
+/// A tool whose name contains one of these words only reads, even if the name also contains a word for writing.
 const READS: &[&str] = &[
     "read", "get", "list", "find", "search", "view", "show", "describe", "fetch", "query", "preview", "check", "status",
 ];

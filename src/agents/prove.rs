@@ -83,7 +83,8 @@ impl Drop for Scratch {
 /// If the agent has no hooks of slm-mesh, or no mesh can be started.
 pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Proof>, Error> {
     let none = || {
-        let text = format!("{} has no hooks in these settings, only the tools, so there is nothing to prove", agent.id);
+        let text =
+            format!("{} has no hooks in these settings, only the tools, so there are no hooks to test", agent.id);
         Error::new(ErrorKind::NotFound, text)
     };
     let dialect = hook_agent(agent.id).ok_or_else(none)?.dialect;
@@ -139,7 +140,7 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
     add("an edit of a file that nobody holds is allowed", passed, "the hook printed something");
     let locks = scratch.ask("lock.query", json!({})).map_err(|error| error.text);
     let has_both = locks.map(|value| value["locks"].as_array().is_some_and(|locks| locks.len() == 2));
-    add("an edit of a file that nobody holds locks the file for the session", has_both, "no lock was taken");
+    add("editing a free file locks the file for the session", has_both, "no lock was taken");
     // Some agents treat the reason to continue as a prompt. In these agents, the hook of that prompt shows the mail.
     let go_on = |output: String| {
         if output.contains(MAIL_CAME) { Ok(output + &play(script.prompt, &free)?) } else { Ok(output) }
@@ -202,7 +203,7 @@ pub(super) fn calls_in_file(environment: &Environment, agent: &'static Agent) ->
         return Ok(events.map(call).collect());
     }
     let Some(hooks) = scope.hooks else {
-        return Err(none("it has no hooks in these settings, only the tools, so there is nothing to prove".into()));
+        return Err(none("it has no hooks in these settings, only the tools, so there are no hooks to test".into()));
     };
     let path = environment.path(agent, hooks.path);
     let whole = read_hooks(&path, &hooks).unwrap_or(Value::Null);

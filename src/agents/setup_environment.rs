@@ -277,7 +277,7 @@ fn is_switched_off(text: &str, switch: &Switch) -> bool {
 /// The agents that are listed in a setting.
 fn listed(setting: &str) -> Vec<String> {
     let settings = DataDir::find().and_then(|places| Settings::load(&places));
-    // Doctor and the broker report wrong settings, so errors are ignored here.
+    // `slm-mesh doctor` and the broker report wrong settings, so errors are ignored here.
     settings.map(|settings| settings.several(setting)).unwrap_or_default()
 }
 

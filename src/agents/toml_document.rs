@@ -15,7 +15,7 @@ impl<'a> TomlFile<'a> {
     /// Parses the text of a file.
     ///
     /// # Errors
-    /// If the text is not valid, or an edit would change other bytes; the error says why.
+    /// If the text is not valid TOML, or if it could not be edited without changes to the rest of it; the error says why.
     pub fn parse(text: &'a str) -> Result<TomlFile<'a>, String> {
         // `toml_edit` ends every line that it prints with a line feed, even the last line.
         let mut plain = text.replace("\r\n", "\n");

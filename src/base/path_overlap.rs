@@ -82,9 +82,9 @@ pub struct PathMatcher<'a> {
     steps: Cell<u64>,
 }
 
-/// How many steps the comparison of one request with all locks may take: about a millisecond. The patterns that people
-/// write need a hundredth of this. A pattern that needs more steps counts as overlapping. The request with this pattern
-/// is then refused or waits, and does not hold up other clients.
+/// Maximum number of steps for comparing one request with all locks. This many steps take about a millisecond. The
+/// patterns that people write need a hundredth of this. A pattern that needs more steps counts as overlapping. The
+/// request with this pattern is then refused or waits, and does not hold up other clients.
 const STEPS_MAX: u64 = 200_000;
 /// How many bytes of a path count as one step.
 const BYTES_A_STEP: usize = 16;

@@ -178,9 +178,10 @@ fn open_page(context: &mut LoopContext, caller: CallerMachine, _: &Map<String, V
 fn hub_snapshot(context: &mut LoopContext, _: CallerMachine, args: &Map<String, Value>) -> Result<Value, Error> {
     match &mut context.role {
         BrokerRole::Leads(leading) => leading.give_snapshot(&context.mesh, args),
-        BrokerRole::Alone | BrokerRole::StandsBy(_) => {
-            Err(Error::new(ErrorKind::Refused, "this broker shares no log, so no hub needs a copy of its database"))
-        }
+        BrokerRole::Alone | BrokerRole::StandsBy(_) => Err(Error::new(
+            ErrorKind::Refused,
+            "this broker shares no log with other hubs, so none of them needs a copy of its database",
+        )),
     }
 }
 

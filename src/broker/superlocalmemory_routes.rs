@@ -200,7 +200,8 @@ fn recipients(mesh: &Mesh, to: &str) -> Result<(&'static str, Vec<PeerId>), Erro
         own_peers(mesh).filter(|peer| fits(&peer.row.project)).map(|peer| peer.row.id.clone()).collect()
     };
     if ChannelName::is_meant_by(to) {
-        let text = "a channel belongs to a single mesh; write to its members, or join the channel on that mesh";
+        let text = "a channel belongs to a single mesh; write to the members of the channel, or join the channel on its own \
+                    mesh";
         return Err(Error::new(ErrorKind::Refused, text));
     }
     if to == "broadcast" {

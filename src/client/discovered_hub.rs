@@ -198,7 +198,7 @@ impl DiscoveredHub {
 pub fn unreachable(name: &str, error: &Error) -> Error {
     let text = format!(
         "{}; this hub was found on the local network as {name}, and each new session searches for it again; \
-         run slm-mesh hubs, which searches now and leaves this hub if it is gone",
+         run slm-mesh hubs, which searches now and forgets this hub if it does not answer",
         error.text
     );
     Error::new(ErrorKind::Gone, text)

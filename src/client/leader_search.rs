@@ -20,7 +20,7 @@ const NEXT_AFTER: Duration = Duration::from_millis(150);
 const NEXT_AFTER_SSH: Duration = Duration::from_secs(1);
 /// How long to wait before a hub that could not be asked is asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// How long to wait before a standby is asked again. The pauses grow, because all guests of a hub that has died search
+/// How long to wait before a standby is asked again. The pauses grow, because when a hub dies, all of its guests search
 /// at the same time.
 const STANDBY_PAUSE_MIN: Duration = Duration::from_millis(100);
 const STANDBY_PAUSE_MAX: Duration = Duration::from_millis(500);

@@ -175,7 +175,7 @@ impl Client {
     /// leader instead.
     ///
     /// # Errors
-    /// If no broker can be started; the text comes from the broker.
+    /// If no broker can be started. The error contains the message of the broker that failed to start.
     pub fn connect_or_start(places: &DataDir) -> Result<Client, Error> {
         match Route::find(places)? {
             Route::ThisMachine => Client::connect_to_own_or_start(places),

@@ -273,7 +273,7 @@ impl Parser {
             return self.for_command().map(Some);
         }
         if self.accept_reserved("select") {
-            // The body runs only when a person chooses something, so the body is left out.
+            // The body of `select` runs only when a person chooses an entry of the menu, so the body is left out.
             return self.for_command().map(|_| Some(Command::Sequence(Vec::new())));
         }
         if self.accept_reserved("case") {

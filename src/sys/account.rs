@@ -60,7 +60,7 @@ pub fn refuse_borrowed_home(home: &Path) -> Result<(), Error> {
     let Some(owner) = fs::metadata(home).ok().filter(|meta| is_sudo && meta.uid() != 0) else { return Ok(()) };
     let text = format!(
         "HOME: {} belongs to another user (uid {}), but slm-mesh runs as root under sudo, and its files there would be \
-         inaccessible to that user; run slm-mesh without sudo, or use sudo -H for a separate mesh of root",
+         inaccessible to that user; run slm-mesh without sudo, or use sudo -H, which gives root a mesh of its own",
         home.display(),
         owner.uid()
     );

@@ -9,7 +9,7 @@ use std::io::{self, BufReader, Cursor, Read};
 pub fn convert_to_utf8<'a>(bytes: &'a mut dyn Read, buffer_size: usize) -> Box<dyn Read + 'a> {
     let mut bytes = BufReader::with_capacity(buffer_size, bytes);
     let mut head = Vec::with_capacity(4);
-    // After an error, the text ends here.
+    // If a read fails, the text ends at that point.
     let _ = bytes.by_ref().take(4).read_to_end(&mut head);
     let to_unit: fn([u8; 2]) -> u16 = match head[..] {
         [0xff, 0xfe, ..] | [1..=255, 0, ..] => u16::from_le_bytes,

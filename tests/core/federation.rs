@@ -241,7 +241,7 @@ fn an_id_of_another_mesh_takes_no_name_of_ours() {
     assert_eq!(disk.mesh.peers().resolve("claude-api@laptop").unwrap(), "near");
 }
 
-/// Takes the link's next message, and reports this result of its delivery. Returns the message's text.
+/// Takes the next message of the link, and reports `delivery` as the result. Returns the text of the message.
 fn deliver(disk: &mut Disk, delivery: &Delivery) -> String {
     let message = disk.mesh.next_forwarded(0, disk.now).unwrap().unwrap();
     disk.mesh.on_delivery(0, message.seq, delivery, disk.now).unwrap();

@@ -242,7 +242,7 @@ impl World {
                 Road::Server => Some(self.serve(session)),
                 Road::Verb => {
                     let id = self.verb(session).unwrap();
-                    // Below an editor that runs no MCP server, a shell is a person's.
+                    // If an editor runs no MCP server, the user of a shell in its terminal is a person.
                     let is_person = session.agent.identity.hosts_terminals && session.server.is_none();
                     if is_person {
                         assert_eq!(id, self.human());

@@ -92,7 +92,7 @@ impl Stream {
                 && later.entry == event.entry
         };
         match self.kept.iter().find(takes_away) {
-            // A call of the same turn may have read the event before the entry was deleted.
+            // An earlier call in the same turn may have read the event before a later call deleted the entry.
             Some(later) if self.fresh.iter().any(|fresh| fresh.seq == later.seq) => {
                 payload == event.blanked || payload == event.payload
             }

@@ -41,7 +41,7 @@ pub struct Model {
     connections: Vec<usize>,
     /// Since when each session has been gone, while its grace period runs.
     gone: Vec<Option<i64>>,
-    /// Whether the stream of events last said that each peer is here.
+    /// For each peer, whether its last event said that it is online.
     told_here: Vec<bool>,
     /// Whether each peer was here when the broker crashed, and has not come back yet: until its grace period ends,
     /// nobody is told that it left.

@@ -80,7 +80,7 @@ impl Overwrites {
         entries.into_iter().find(|entry| entry.path == path && now - entry.at <= kept_ms)
     }
 
-    /// The folder of the list.
+    /// The folder that contains the list.
     pub fn dir(&self) -> &Path {
         &self.dir
     }

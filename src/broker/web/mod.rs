@@ -83,7 +83,10 @@ fn decide(auth: &WebAuth, port: u16, head: &Head) -> Option<HttpResponse> {
         ("GET", path) => Some(find_file(path).map_or_else(not_found, serve_file)),
         ("POST", "/web/key") => Some(match auth.claim_key(cookie, now) {
             Some(key) => respond(200, &json!({ "ok": true, "key": key })),
-            None => refuse(401, "there is no session, or its key was already used; run slm-mesh web to open a new one"),
+            None => refuse(
+                401,
+                "this page has no session, or the key in its address was already used; run slm-mesh web to open a new one",
+            ),
         }),
         ("POST", STREAM | CALL) => {
             let key = head.browser.page_key.as_deref().unwrap_or("");

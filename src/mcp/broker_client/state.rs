@@ -178,7 +178,7 @@ impl ClientState {
         self.calls.keys().any(|request| !self.queue.contains(request))
     }
 
-    /// Attaches the client's thread that made this call, if this connection does not know the thread yet.
+    /// Attaches the conversation that made this call to the broker, if this connection has not attached it yet.
     pub fn attach_for(&mut self, request: u64) {
         let thread = self.calls.get(&request).map(|call| call.thread.clone()).unwrap_or_default();
         if self.socket.is_none() || self.attaching.values().any(|attaching| *attaching == thread) {

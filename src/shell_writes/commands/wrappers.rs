@@ -84,7 +84,7 @@ fn run_shell(run: &mut Run, script: &str, words: &[Field]) -> StreamText {
     run_script(run, shell, script, words)
 }
 
-/// Runs the operands of a program as a command.
+/// Runs the command that a wrapper program, such as `nice`, gets as its operands.
 fn run_operands(run: &mut Run, operands: &[Field]) -> StreamText {
     if operands.is_empty() { StreamText::Unknown } else { run.run(operands) }
 }

@@ -79,7 +79,7 @@ fn an_agent_that_no_file_describes_is_never_the_person_while_its_server_comes_ba
         agent.restart_broker();
         let answer = agent.verb(&above).unwrap();
         assert_eq!((super::id_of(&answer), &answer["kind"]), (id.clone(), &json!("session")), "far: {is_far}");
-        // A verb in a person's shell beside the agent still acts as the person.
+        // The agent's verbs act as the agent, but a verb in a shell outside the agent still acts as the person.
         assert_eq!(agent.verb(&above[1..]).unwrap()["kind"], json!("human"));
         let other = Process { start: 2, ..above[0] };
         assert_eq!(agent.verb(&[other]).unwrap()["kind"], json!("human"), "another process with that number");
