@@ -230,7 +230,7 @@ fn next_page(value: &Value) -> String {
 pub fn events(value: &Value, _: &ParsedCommand) -> Rendered {
     let rows = rows(value, "events");
     if rows.is_empty() {
-        return Rendered::Text("No events".into());
+        return Rendered::Text("No events.".into());
     }
     Rendered::Text(rows.iter().map(event).collect::<Vec<_>>().join("\n"))
 }

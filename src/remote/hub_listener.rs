@@ -167,7 +167,10 @@ impl Acceptor {
         let mut checked_at = Instant::now();
         while !self.stopping.load(Ordering::Acquire) {
             if self.poll.poll(&mut events, self.timeout()).is_err_and(|e| e.kind() != ErrorKind::Interrupted) {
-                (self.broker.log)("other machines are no longer served: this hub can't wait for connections any more");
+                (self.broker.log)(
+                    "other machines are no longer served, because this hub can't wait for connections any more; run \
+                     slm-mesh stop and slm-mesh start --detach",
+                );
                 return;
             }
             for n in self.ready_connections(&events) {

@@ -293,6 +293,9 @@ def main():
     on_nets = on_nets_of_their_own
     rows = [(on_one_lan, PROOFS), (on_nets, remote.PROOFS + strangers.PROOFS + cut.PROOFS),
             (on_nets, cut.LONG), (on_nets, strangers.LONG)]
+    known = {proof.__name__ for _, proofs in rows for proof in proofs}
+    if unknown := [name for name in asked.proofs if name not in known]:
+        parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor() as pool:
         told = []
         for n, (where, proofs) in enumerate(rows):

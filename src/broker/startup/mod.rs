@@ -150,8 +150,10 @@ pub fn own_address(settings: &Settings) -> Result<(String, bool), Error> {
         Endpoint::Local { bind, hub } => Ok((bind, hub)),
         _ => {
             let host = settings.text("SLM_MESH_HOST");
-            let text =
-                format!("SLM_MESH_HOST={host} is another machine: the broker runs there, and this machine needs none");
+            let text = format!(
+                "SLM_MESH_HOST={host} is another machine: the broker runs there, and this machine needs none; to run a \
+                     broker here, remove SLM_MESH_HOST"
+            );
             Err(Error::new(ErrorKind::Usage, text))
         }
     }
