@@ -87,6 +87,14 @@ pub struct Row {
     pub reached: bool,
 }
 
+impl Row {
+    /// A row whose cells say that there is nothing to say.
+    pub fn blank() -> Row {
+        let dash = || "-".to_owned();
+        Row { p99: dash(), floor: dash(), ratio: dash(), ..Row::default() }
+    }
+}
+
 impl Table {
     /// A table without rows.
     pub fn new() -> Table {

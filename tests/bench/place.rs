@@ -58,6 +58,8 @@ pub struct Mesh {
     secret: Option<&'static str>,
     /// The address of a linked mesh, or nothing.
     link: String,
+    /// The log that several hubs share, and the seconds of a hub's lease, if this is one of several hubs.
+    store: Option<(String, u64)>,
 }
 
 /// The secret that the guests of a hub know.
@@ -67,7 +69,7 @@ impl Mesh {
     /// A new mesh without a broker.
     pub fn new() -> Mesh {
         let port = 20_000 + (std::process::id() * 41 + N.load(Ordering::Relaxed) * 13) as u16 % 40_000;
-        Mesh { scratch: Scratch::new(), broker: None, port, secret: None, link: String::new() }
+        Mesh { scratch: Scratch::new(), broker: None, port, secret: None, link: String::new(), store: None }
     }
 
     /// A new mesh with a broker that serves other machines, but is not announced on the network.
@@ -79,6 +81,14 @@ impl Mesh {
     pub fn hub_with(secret: &'static str) -> Mesh {
         let mut mesh = Mesh::new();
         mesh.secret = Some(secret);
+        mesh.start();
+        mesh
+    }
+
+    /// A new mesh like that of `hub`, whose broker shares a log with other hubs.
+    pub fn hub_over(store: &str, lease_seconds: u64) -> Mesh {
+        let mut mesh = Mesh::new();
+        (mesh.secret, mesh.store) = (Some(SECRET), Some((store.to_owned(), lease_seconds)));
         mesh.start();
         mesh
     }
@@ -113,6 +123,9 @@ impl Mesh {
         if !self.link.is_empty() {
             command.env("SLM_MESH_PEER_URL", &self.link);
         }
+        if let Some((store, lease_seconds)) = &self.store {
+            command.env("SLM_MESH_STORE", store).env("SLM_MESH_LEASE", lease_seconds.to_string());
+        }
         if let Some(secret) = self.secret {
             command.env("SLM_MESH_HOST", "0.0.0.0").env("SLM_MESH_SHARED_SECRET", secret);
             command.env("SLM_MESH_DISCOVERY", "off");
@@ -139,6 +152,13 @@ impl Mesh {
         if let Some(mut broker) = self.broker.take() {
             broker.wait().expect("it ends");
         }
+    }
+
+    /// Ends the broker with a signal that it can't handle.
+    pub fn kill(&mut self) {
+        let mut broker = self.broker.take().expect("it was started");
+        broker.kill().expect("a child of ours");
+        broker.wait().expect("it ends");
     }
 
     /// The broker's process.

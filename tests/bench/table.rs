@@ -5,6 +5,12 @@
 //! batches, so that what disturbs one disturbs the other.
 
 mod calls;
+#[allow(dead_code)] // the tests of several hubs need all of it
+#[path = "../replication/certificates.rs"]
+mod certificates;
+#[allow(dead_code)] // the same
+#[path = "../replication/cluster.rs"]
+mod cluster;
 mod crowd;
 mod remote_sessions;
 mod figures;
@@ -14,6 +20,7 @@ mod floor;
 mod growth;
 mod held_files;
 mod hooks;
+mod hubs;
 mod place;
 mod python;
 mod rest;
@@ -55,6 +62,7 @@ const GROUPS: &[Group] = &[
     ("far", On::OneCpu, remote_sessions::far),
     ("guests", On::AllCpus, remote_sessions::guests),
     ("strangers", On::AllCpus, remote_sessions::strangers),
+    ("hubs", On::AllCpus, hubs::hubs),
     ("session", On::AllCpus, rest::session),
     ("floods", On::AllCpus, floods::floods),
     ("growth", On::OneCpu, growth::growth),

@@ -3,7 +3,7 @@
 use crate::certificates::Issued;
 use slm_mesh::replication::etcd::{EtcdAddress, EtcdLog, EtcdSettings, EtcdTls, EtcdUser};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -68,9 +68,19 @@ impl Cluster {
 
     /// Does what `start` does, with TLS or further words on the command lines.
     pub fn start_with(security: Option<Security>, options: &[&'static str]) -> Cluster {
+        Cluster::start_at(&folder_for_etcd(), security, options)
+    }
+
+    /// Does what `start` does, but the members keep their data in this directory.
+    #[allow(dead_code)] // the benchmark of several hubs needs it
+    pub fn start_in(dir: &Path) -> Cluster {
+        Cluster::start_at(dir, None, &[])
+    }
+
+    fn start_at(dir: &Path, security: Option<Security>, options: &[&'static str]) -> Cluster {
         static RUNS: AtomicU64 = AtomicU64::new(0);
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
-        let dir = folder_for_etcd().join(format!("slm-mesh-etcd-{}-{run}", std::process::id()));
+        let dir = dir.join(format!("slm-mesh-etcd-{}-{run}", std::process::id()));
         // All ports are held at the same time, so that they differ.
         let free: Vec<TcpListener> = (0..2 * MEMBERS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports: Vec<u16> = free.iter().map(|listener| listener.local_addr().unwrap().port()).collect();

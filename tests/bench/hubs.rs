@@ -1,0 +1,191 @@
+//! Several hubs over three members of etcd: what a write costs, how fast a standby follows, and how long nobody is served
+//! when a hub or a member of etcd dies. The members and the hubs share this machine and its disk.
+
+use super::calls::VALUE;
+use super::cluster::{Cluster, LEASE, is_installed};
+use super::figures::{Reach, Row, Samples, Table, in_turns, micros_since};
+use super::place::{Line, Mesh, request};
+use serde_json::{Value, json};
+use slm_mesh::base::ids::{EntryStamp, LogId};
+use slm_mesh::replication::{Append, Election, LogEntry, Position, ReplicatedLog};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Clients that write at the same time, and how many entries each of them sets, one after the other.
+const N_CLIENTS: usize = 32;
+const N_SETS: usize = 1250;
+/// How often a hub, or a member of etcd, is killed.
+const N_KILLS: usize = 5;
+/// How often it is asked whether something has happened.
+const ASK_EVERY: Duration = Duration::from_millis(1);
+/// Nothing that is measured here may take longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// All rows.
+pub fn hubs(table: &mut Table) {
+    if !is_installed() {
+        return;
+    }
+    let mut cluster = Cluster::start_in(std::path::Path::new("/var/tmp"));
+    let store = format!("etcd://{}/slm", cluster.hosts().join(","));
+    let (mut first, mut second) = (Mesh::hub_over(&store, LEASE), Mesh::hub_over(&store, LEASE));
+    one_write(table, &cluster, &first);
+    lag(table, &first, &second);
+    second.stop();
+    let n_before = position(&first);
+    many_writes(table, &first);
+    log_size(table, &cluster, n_before);
+    replay(table, &first, &mut second);
+    etcd_dies(table, &mut cluster, &first);
+    hub_dies(table, &mut first, &mut second);
+}
+
+fn set_line(n: usize) -> Vec<u8> {
+    request("state.set", &json!({ "key": format!("k{}", n % 500), "value": VALUE }))
+}
+
+/// What a hub's own broker says about its role.
+fn status(hub: &Mesh) -> Value {
+    hub.line().call("hub.status", &json!({}))["result"].clone()
+}
+
+fn position(hub: &Mesh) -> u64 {
+    status(hub)["position"].as_u64().expect("a hub has a position")
+}
+
+/// Waits until `holds`, and returns the microseconds since `began`.
+fn micros_until(began: Instant, mut holds: impl FnMut() -> bool) -> f64 {
+    while !holds() {
+        assert!(began.elapsed() < PATIENCE, "it does not happen");
+        thread::sleep(ASK_EVERY);
+    }
+    micros_since(began)
+}
+
+/// One client, which waits for each answer, compared with storing an entry of that size in etcd.
+fn one_write(table: &mut Table, cluster: &Cluster, hub: &Mesh) {
+    let mut line = hub.attach("one");
+    let mut log = cluster.log("floor", None);
+    let Ok(Election::Won(term)) = log.lead("floor:1") else { panic!("nobody else leads") };
+    let (changes, previous) = (vec![b'x'; 300], EntryStamp::default());
+    let entry = LogEntry { log: LogId(1), schema: 1, term, now: 0, previous, changes };
+    let (mut n, mut at) = (0, Position(0));
+    let mut set = || {
+        n += 1;
+        assert!(line.ask(&set_line(n)).starts_with(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\""));
+    };
+    let mut append = || {
+        at = at.next();
+        assert_eq!(log.append(at, &entry), Append::Stored);
+    };
+    let samples = in_turns(20, 50, &mut [&mut set, &mut append]);
+    table.times("hubs: set", &samples[0], Some(samples[1].median()), Reach::MedianAndP99(3000.0, 15_000.0));
+}
+
+/// How long after the answer to a write the standby has the write on its disk.
+fn lag(table: &mut Table, leader: &Mesh, standby: &Mesh) {
+    let (mut line, mut asked) = (leader.attach("lag"), standby.line());
+    let mut micros = Vec::new();
+    for n in 0..100 {
+        line.ask(&set_line(n));
+        let began = Instant::now();
+        let wanted = position(leader);
+        let has =
+            |asked: &mut Line| asked.call("hub.status", &json!({}))["result"]["position"].as_u64() >= Some(wanted);
+        micros.push(micros_until(began, || has(&mut asked)));
+    }
+    table.times("hubs: lag of a standby", &Samples::new(micros), None, Reach::MedianAndP99(50_000.0, 50_000.0));
+}
+
+/// Acknowledged writes per second by many clients, each of which waits for its answers.
+fn many_writes(table: &mut Table, hub: &Mesh) {
+    let lines: Vec<Line> = (0..N_CLIENTS).map(|n| hub.attach(&format!("client-{n}"))).collect();
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for (n, mut line) in lines.into_iter().enumerate() {
+            scope.spawn(move || (0..N_SETS).for_each(|m| assert!(line.ask(&set_line(n * N_SETS + m)).len() > 2)));
+        }
+    });
+    let per_second = (N_CLIENTS * N_SETS) as f64 / began.elapsed().as_secs_f64();
+    table.row(Row {
+        work: format!("hubs: sets by {N_CLIENTS} clients"),
+        figure: format!("{per_second:.0}/s"),
+        reach: ">= 5000/s".into(),
+        reached: per_second >= 5000.0,
+        ..Row::blank()
+    });
+}
+
+/// The size of the entries of the last writes in etcd, for each write.
+fn log_size(table: &mut Table, cluster: &Cluster, n_before: u64) {
+    let mut log = cluster.log("slm", None);
+    let (mut at, mut n_bytes) = (Position(n_before + 1), 0);
+    loop {
+        let entries = log.follow(at).expect("the log can be read");
+        let Some((last, _)) = entries.last() else { break };
+        at = last.next();
+        n_bytes += entries.iter().map(|(_, entry)| entry.to_bytes().len()).sum::<usize>();
+    }
+    let for_each = n_bytes as f64 / (N_CLIENTS * N_SETS) as f64;
+    table.row(Row {
+        work: "hubs: log of one set".into(),
+        figure: format!("{for_each:.0} bytes"),
+        reach: "500 bytes".into(),
+        reached: for_each <= 500.0,
+        ..Row::blank()
+    });
+}
+
+/// How long a standby that was stopped needs for the writes that it missed. Each write changes at least two rows.
+fn replay(table: &mut Table, leader: &Mesh, standby: &mut Mesh) {
+    let wanted = position(leader);
+    let began = Instant::now();
+    standby.start();
+    let mut asked = standby.line();
+    let has_all = || asked.call("hub.status", &json!({}))["result"]["position"].as_u64() >= Some(wanted);
+    let micros = micros_until(began, has_all);
+    let work = format!("hubs: replay of {} sets", N_CLIENTS * N_SETS);
+    table.times(&work, &Samples::new(vec![micros]), None, Reach::Median(2_000_000.0));
+}
+
+/// The longest time without an answer while the member of etcd that leads is killed.
+fn etcd_dies(table: &mut Table, cluster: &mut Cluster, hub: &Mesh) {
+    let mut line = hub.attach("patient");
+    let mut micros = Vec::new();
+    for _ in 0..N_KILLS {
+        let member = cluster.etcd_leader();
+        cluster.kill(member);
+        let (killed, mut longest) = (Instant::now(), 0.0_f64);
+        while killed.elapsed() < Duration::from_secs(4) {
+            let began = Instant::now();
+            line.ask(&set_line(0));
+            longest = longest.max(micros_since(began));
+        }
+        micros.push(longest);
+        cluster.start_member(member);
+        cluster.wait_until_healthy();
+    }
+    table.times("hubs: etcd's leader is killed", &Samples::new(micros), None, Reach::Median(2_000_000.0));
+}
+
+/// The time from the death of the hub that leads to the first answer of the other one.
+fn hub_dies(table: &mut Table, first: &mut Mesh, second: &mut Mesh) {
+    let (mut leader, mut standby) = (first, second);
+    let mut micros = Vec::new();
+    for _ in 0..N_KILLS {
+        let wanted = position(leader);
+        micros_until(Instant::now(), || position(standby) >= wanted && status(standby)["leader"].is_string());
+        leader.kill();
+        let began = Instant::now();
+        let mut asked = standby.line();
+        let serves = |asked: &mut Line| {
+            let answer = asked.ask(&request("state.get", &json!({ "key": "k0" })));
+            answer.starts_with(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\"")
+        };
+        micros.push(micros_until(began, || serves(&mut asked)));
+        leader.start();
+        std::mem::swap(&mut leader, &mut standby);
+    }
+    let most = Duration::from_secs(LEASE) + Duration::from_millis(300);
+    table.times("hubs: take-over", &Samples::new(micros), None, Reach::Median(most.as_secs_f64() * 1e6));
+}
