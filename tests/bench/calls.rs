@@ -1,4 +1,4 @@
-//! One call at a time, on each of the ways to the broker: verbs (subcommands), the Unix socket, MCP over stdio, HTTP.
+//! Times one call at a time, on each way to the broker: verbs (subcommands), the Unix socket, MCP over stdio, HTTP.
 
 use super::figures::{Reach, Table, in_turns};
 pub use super::filled_store::VALUE;
@@ -16,7 +16,7 @@ fn run(command: &mut Command) {
     assert!(status.success(), "{command:?}: {status}");
 }
 
-/// Verbs, compared with a process that ends at once.
+/// Times verbs, and compares them with a process that ends at once.
 pub fn verbs(table: &mut Table) {
     let mesh = Mesh::started();
     let _reader = mesh.attach("reader");
@@ -54,7 +54,8 @@ fn three() -> [(&'static str, Vec<u8>); 3] {
     ]
 }
 
-/// Calls over the Unix socket, compared with an echo of the same bytes; for writes, plus the commit of one row.
+/// Times calls over the Unix socket, and compares them with an echo of the same bytes. For a write, the time of
+/// committing one row is added to that of the echo.
 pub fn socket(table: &mut Table) {
     let mesh = Mesh::started();
     let _reader = mesh.attach("reader");

@@ -1,4 +1,4 @@
-//! Many at once: a push, a broadcast, clients that pipeline, and a steady load.
+//! Times a push, a broadcast, clients that pipeline, and a steady load.
 
 use super::calls::VALUE;
 use super::figures::{Reach, Row, Samples, Table, in_turns, micros_since, span};
@@ -10,14 +10,14 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Sessions that receive a broadcast.
+/// The number of sessions that receive a broadcast.
 const N_HEARERS: usize = 100;
 /// For clients that pipeline: their number, the number of calls in one write, and the number of writes that each client
 /// sends before it reads an answer.
 const N_CLIENTS: usize = 8;
 const N_LINES: usize = 32;
 const N_AHEAD: usize = 2;
-/// Writes of each client in one round, and the number of rounds.
+/// How many writes each client sends in one round, and how many rounds there are.
 const N_WRITES: usize = 40;
 const N_ROUNDS: usize = 5;
 /// The steady load: the time between two calls, and how long the load lasts.
@@ -44,7 +44,7 @@ pub fn push(table: &mut Table) {
     table.times("push, send to arrival", &Samples::new(times), None, Reach::Median(80.0));
 }
 
-/// The time from the write of a `send` to all peers until the last of a hundred has its notice.
+/// The time from the write of a `send` to all peers until the last of a hundred has received its notice.
 pub fn broadcast(table: &mut Table) {
     let mesh = Mesh::started();
     let mut sender = mesh.attach("sender");
@@ -100,7 +100,7 @@ pub fn writes(table: &mut Table) {
     });
 }
 
-/// A thousand sets a second, each sent on time, whether the previous one was answered or not.
+/// Makes a thousand `state.set` calls a second, each on time, whether or not the previous one was answered.
 pub fn steady(table: &mut Table) {
     let mesh = Mesh::started();
     let mut line = mesh.attach("writer");
@@ -116,7 +116,7 @@ pub fn steady(table: &mut Table) {
             if next - began > LASTS {
                 return;
             }
-            // This fails only if the reader has given up, and then its own panic is what matters.
+            // This fails only if the reading thread has panicked, and then that panic is what matters.
             let _ = sent.send(Instant::now());
             writer.write_all(line).expect("the broker reads");
         }

@@ -27,7 +27,7 @@ impl Samples {
     }
 }
 
-/// Runs pieces of work in turns, `rounds` batches of `batch` each, and times every single run.
+/// Runs the pieces of work in turns: in each of `rounds` rounds, each piece runs `batch` times. Times every run.
 pub fn in_turns(rounds: usize, batch: usize, works: &mut [&mut dyn FnMut()]) -> Vec<Samples> {
     let mut times: Vec<Vec<f64>> = works.iter().map(|_| Vec::with_capacity(rounds * batch)).collect();
     for _ in 0..rounds {
@@ -71,19 +71,19 @@ pub struct Table {
 /// A row's cells, as they are printed.
 #[derive(Default)]
 pub struct Row {
-    /// The work.
+    /// What was measured.
     pub work: String,
-    /// Its figure.
+    /// The measured value.
     pub figure: String,
     /// The time that one call in a hundred exceeds.
     pub p99: String,
-    /// The machine's own figure.
+    /// The machine's own value, with which the measured one is compared.
     pub floor: String,
     /// The figure divided by the floor.
     pub ratio: String,
-    /// The target.
+    /// The target that the measured value must reach.
     pub reach: String,
-    /// Whether it was reached.
+    /// Whether the target was reached.
     pub reached: bool,
 }
 
@@ -101,7 +101,7 @@ impl Table {
         Table { n_rows: 0, missed: Vec::new(), began: Instant::now() }
     }
 
-    /// Prints the head.
+    /// Prints the header.
     pub fn head(&self) {
         print_cells(["work", "median", "p99", "floor", "ratio", "reach", "reached"]);
         println!("{}", "-".repeat(110));
@@ -164,12 +164,12 @@ fn print_cells(cells: [&str; 7]) {
     println!("{work:<38} {figure:>12} {p99:>12} {floor:>12} {ratio:>6}   {reach:<18} {reached}");
 }
 
-/// Microseconds for people.
+/// Formats microseconds for people.
 pub fn span(micros: f64) -> String {
     if micros < 1000.0 { format!("{micros:.1} µs") } else { format!("{:.2} ms", micros / 1000.0) }
 }
 
-/// Bytes for people.
+/// Formats bytes for people.
 pub fn size(bytes: f64) -> String {
     format!("{:.2} MB", bytes / 1e6)
 }

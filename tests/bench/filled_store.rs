@@ -9,9 +9,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 /// The text of each message and the value of each state entry.
 pub const VALUE: &str =
     "the API listens on 8080 until the new gateway is deployed; ask claude-api before you change it";
-/// Peers that sent and received the messages.
+/// The number of peers that sent and received the messages.
 pub const N_PEERS: usize = 50;
-/// Unread messages in each mailbox.
+/// The number of unread messages in each mailbox.
 pub const UNREAD: usize = 40;
 /// Types of events. The last type is rare.
 const TYPES: [&str; 4] = ["message_received", "state_changed", "file_locked", "deploy.done"];
@@ -26,13 +26,13 @@ fn number(n: usize) -> i64 {
     (n % N_PEERS) as i64 + 1
 }
 
-/// A key among a few hundred, so that entries change and do not only grow in number.
+/// Returns one of a few hundred keys, so that entries are also changed and not only added.
 pub fn key(n: usize) -> String {
     format!("key-{:03}", n * 7 % 500)
 }
 
-/// Rows per second that a bare loop commits to an empty store: like `state.set`, each round writes an entry and an
-/// event, and each transaction writes the counters.
+/// Returns how many sets per second a bare loop commits to an empty store. Like `state.set`, each round writes an entry
+/// and an event; each transaction writes the counters once.
 pub fn bare_sets_per_second(file: &Path, n_sets: usize, per_commit: usize) -> f64 {
     let db = Connection::open(file).expect("a database");
     db.set_prepared_statement_cache_capacity(16);
@@ -88,7 +88,7 @@ pub fn fill(file: &Path, n_rows: usize) {
     }
     for n in 0..n_rows {
         let (seq, at) = (n as i64 + 1, began + n as i64 * 10);
-        // Each peer hears from four others.
+        // Each peer gets messages from four others.
         let sender = n + 1 + n / N_PEERS % 4;
         let state = if n + UNREAD * N_PEERS >= n_rows { 0 } else { 2 };
         run(

@@ -23,13 +23,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Sessions on each machine.
+/// The number of sessions on each machine.
 const PER_MACHINE: usize = 5;
-/// All sessions come back within this time.
+/// The time within which all sessions reconnect.
 const STORM: Duration = Duration::from_secs(10);
-/// Threads that connect sessions.
+/// The number of threads that connect sessions.
 const N_CONNECTORS: usize = 8;
-/// In the form that `slm-mesh secret` makes: from any other secret, each guest process derives its key slowly.
+/// Has the form of `slm-mesh secret`. From a secret of any other form, each guest process would derive its key slowly.
 const SECRET: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
 /// How long the hub may take until it is idle.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -165,7 +165,7 @@ fn drain(stream: &mut HubStream) {
     }
 }
 
-/// The memory of the hub, bytes.
+/// The memory of the hub, in bytes.
 fn memory(mesh: &Mesh) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", mesh.pid())).expect("Linux tells");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its line");
@@ -230,7 +230,7 @@ fn main() {
     println!("{}, {n_sessions} sessions on {} machines", place::program().display(), n_sessions / PER_MACHINE);
     let alone = memory(&mesh);
     let fleet = Fleet::connect(&mesh, n_sessions, Duration::ZERO, &[]);
-    // By then, the hub has done all work that the arrival of the sessions caused.
+    // After this pause, the hub has done all work that the arrival of the sessions caused.
     thread::sleep(SETTLE);
     let (before, began) = (work(&mesh), Instant::now());
     thread::sleep(IDLE);

@@ -17,16 +17,16 @@ const PAUSE: Duration = Duration::from_millis(5);
 const N_CALLS: usize = 600;
 /// Limit for the 99th percentile of the times of calls during a flood, in microseconds.
 const MOST: f64 = 5_000.0;
-/// Connections of each flood.
+/// The number of connections of each flood.
 const N_GLOBBERS: usize = 8;
 const N_HEALTH: usize = 128;
 const N_DEAF: usize = 50;
-/// Peers that the linked mesh lists.
+/// The number of peers that the linked mesh lists.
 const N_LISTED: usize = 20_000;
-/// Agents that attach and leave again.
+/// The number of agents that attach and leave again.
 const N_ATTACHES: usize = 8_400;
 
-/// All rows.
+/// Adds the rows of all floods to the table.
 pub fn floods(table: &mut Table) {
     glob_queries(table);
     health(table);
@@ -36,7 +36,7 @@ pub fn floods(table: &mut Table) {
     linked_mesh(table);
 }
 
-/// Clients that pipeline costly lock queries.
+/// Times calls while clients pipeline costly lock queries.
 fn glob_queries(table: &mut Table) {
     let mesh = Mesh::started();
     let line = hold_and_query(&mesh);
@@ -54,7 +54,7 @@ fn glob_queries(table: &mut Table) {
     row(table, "8 clients pipeline lock queries with globs", &mesh, attack);
 }
 
-/// The same queries from another machine.
+/// Times calls while a client on another machine pipelines such lock queries.
 fn far_queries(table: &mut Table) {
     let mesh = Mesh::hub();
     let line = hold_and_query(&mesh);
@@ -73,7 +73,7 @@ fn hold_and_query(mesh: &Mesh) -> Vec<u8> {
     request("lock.query", &json!({ "filePaths": globs }))
 }
 
-/// Strangers that request `/health` over HTTP again and again, and never read the answers.
+/// Times calls while clients without a token request `/health` over HTTP again and again, and never read the answers.
 fn health(table: &mut Table) {
     let mesh = Mesh::started();
     let port = mesh.http_port();
@@ -99,7 +99,7 @@ fn health(table: &mut Table) {
     row_of(table, "128 strangers pipeline /health, HTTP call", call, attack);
 }
 
-/// Agents that attach, one after another, and leave.
+/// Times calls while agents attach and leave, one after another.
 fn attaches(table: &mut Table) {
     let mesh = Mesh::started();
     let attack = |done: &AtomicBool| {
@@ -113,7 +113,7 @@ fn attaches(table: &mut Table) {
     row(table, "8,400 attaches", &mesh, attack);
 }
 
-/// Clients that request the list of peers again and again, and do not read the answers.
+/// Times calls while clients request the list of peers again and again, and do not read the answers.
 fn deaf_listers(table: &mut Table) {
     let mesh = Mesh::started();
     let peers: Vec<Line> = (0..N_DEAF).map(|n| mesh.attach(&format!("lister-{n}"))).collect();
@@ -125,7 +125,8 @@ fn deaf_listers(table: &mut Table) {
         }
         while !done.load(Ordering::Relaxed) {
             for stream in &mut streams {
-                // In the end the broker drops a client that reads nothing. From then on its writes fail, which is fine.
+                // In the end the broker drops a client that reads nothing. That client's writes fail from then on,
+                // which is fine.
                 let _ = stream.write(&ask);
             }
             thread::sleep(PAUSE);
@@ -134,14 +135,14 @@ fn deaf_listers(table: &mut Table) {
     row(table, "50 clients flood peers and do not read", &mesh, attack);
 }
 
-/// A linked mesh that lists twenty thousand peers, different ones each time.
+/// Times calls while a linked mesh lists twenty thousand peers, different ones each time.
 fn linked_mesh(table: &mut Table) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("a port"));
     thread::spawn(move || {
         for (n, stream) in listener.incoming().enumerate() {
             let Ok(mut stream) = stream else { return };
-            // What the broker asks does not matter, and a broker that has ended reads no answer.
+            // The content of the request does not matter. The write fails if the broker has ended, which is fine.
             let _ = stream.read(&mut [0; 4096]);
             let _ = stream.write_all(&roster(n));
         }

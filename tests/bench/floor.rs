@@ -1,5 +1,5 @@
-//! What the machine itself can do: a process that ends at once, the same bytes to and fro through
-//! mio and serde_json, an HTTP echo of tiny_http, a committed row.
+//! What the machine itself can do: run a process that ends at once, echo the bytes of a call through mio and
+//! serde_json, echo them over HTTP with tiny_http, and commit a row.
 
 use super::place::{Http, Line, Scratch};
 use mio::net::{UnixListener, UnixStream};
@@ -36,7 +36,7 @@ pub fn echo(scratch: &Scratch) -> (Server, String) {
     (server, path)
 }
 
-/// A connection to that echo, which parses every line and answers each with `answer`.
+/// Connects to the echo server at `path`, which parses every line and answers each with `answer`.
 pub fn echo_line(path: &str, answer: &[u8]) -> Line {
     let mut line = Line::connect(std::path::Path::new(path));
     assert_eq!(line.ask(answer), b"known\n");
@@ -57,7 +57,7 @@ pub fn echo_tcp() -> (Server, TcpStream) {
     (server, stream)
 }
 
-/// Sends the same bytes back, on one connection.
+/// Sends all received bytes back, on one connection.
 pub fn serve_tcp() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     println!("{}", listener.local_addr().expect("an address").port());
@@ -71,7 +71,7 @@ pub fn serve_tcp() {
     }
 }
 
-/// The echo: a poll loop that parses each line, and answers by serializing the first line of the connection.
+/// Runs the echo server: a poll loop that parses each line, and answers by serializing its connection's first line.
 pub fn serve_echo(path: &str) {
     let mut poll = Poll::new().expect("a poll");
     let mut listener = UnixListener::bind(path).expect("the echo's socket");
@@ -96,7 +96,7 @@ pub fn serve_echo(path: &str) {
     }
 }
 
-/// Expects one whole line in each read, since callers of this echo send a line only after the last answer.
+/// Expects one whole line in each read, since callers of this echo wait for an answer before they send the next line.
 fn serve_line(stream: &mut UnixStream, answer: &mut Option<Value>) {
     let mut buffer = [0; 64 * 1024];
     while let Ok(n) = stream.read(&mut buffer) {
@@ -122,7 +122,7 @@ fn serve_line(stream: &mut UnixStream, answer: &mut Option<Value>) {
     }
 }
 
-/// tiny_http, which reads the body and answers with as many bytes as the path says.
+/// Runs tiny_http, which reads the body and answers with as many bytes as the path says.
 pub fn serve_http() {
     let server = tiny_http::Server::http("127.0.0.1:0").expect("a port");
     println!("{}", server.server_addr().to_ip().expect("an address").port());

@@ -47,7 +47,7 @@ fn operations(n_rows: usize) -> Vec<(&'static str, &'static str, Value)> {
     ]
 }
 
-/// Each operation on both meshes, in turns.
+/// Times each operation on both meshes, in turns.
 pub fn growth(table: &mut Table) {
     let (_few, mut few) = grown(FEW);
     let (_many, mut many) = grown(MANY);

@@ -8,13 +8,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-/// Runs of each hook.
+/// The number of runs of each hook.
 const RUNS: usize = 300;
-/// Files that another peer holds.
+/// The number of files that another peer holds.
 const HELD: usize = 50;
-/// What the check of these files may add, microseconds.
+/// How many microseconds the check of these files may add.
 const ADDED_MAX: f64 = 1_000.0;
-/// What a shield may add to a command, microseconds.
+/// How many microseconds a shield may add to a command.
 const SHIELD_MAX: f64 = 3_000.0;
 
 fn input(event: &str, session: &str, folder: &Path, call: Value) -> String {
@@ -39,7 +39,7 @@ fn timed(samples: &mut Vec<f64>, work: impl FnOnce()) {
     samples.push(micros_since(began));
 }
 
-/// A command in a shield that protects fifty files, compared with the command alone.
+/// Times a command in a shield that protects fifty files, and compares it with the command alone.
 fn shield(table: &mut Table, mesh: &Mesh, folder: &Path) {
     let _worker = mesh.attach("worker");
     let run = |command: &mut Command| assert!(command.current_dir(folder).status().expect("it starts").success());

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Rounds, and runs in each round.
+/// The number of rounds, and the number of runs in each round.
 const ROUNDS: usize = 10;
 const BATCH: usize = 20;
 /// How many messages one hook shows at most.
@@ -32,7 +32,8 @@ fn input(session: &str) -> String {
     told.to_string()
 }
 
-/// A hook without mail, and one with twenty or more waiting messages, compared with a process that ends at once.
+/// Times a hook without mail and one with twenty or more waiting messages, and compares both with a process that ends
+/// at once.
 pub fn hooks(table: &mut Table) {
     let mesh = Mesh::started();
     let mut line = mesh.attach("writer");

@@ -78,7 +78,7 @@ pub fn never_read(load: &Load) {
     }
 }
 
-/// Sends garbage to the socket; reads now and then, so that the broker keeps accepting it.
+/// Sends garbage to the socket, and reads now and then, so that the broker keeps accepting the garbage.
 pub fn babble_on_the_socket(load: &Load) {
     let connect = || {
         let stream = UnixStream::connect(load.mesh.dir().join("mesh.sock")).expect("a socket");
@@ -100,7 +100,7 @@ pub fn babble_on_the_socket(load: &Load) {
     }
 }
 
-/// Sends garbage over HTTP, a connection for each piece, some of them left open for a while.
+/// Sends garbage over HTTP, each piece on a connection of its own. Some of the connections stay open for a while.
 pub fn babble_over_http(load: &Load) {
     let port = std::fs::read_to_string(load.mesh.dir().join("port")).expect("a port");
     let token = std::fs::read_to_string(load.mesh.dir().join("broker.token")).expect("a token");

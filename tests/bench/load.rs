@@ -23,11 +23,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Sessions that chat: peers over the socket, the threads that play them, and real sessions over standard input.
+/// The number of peers that chat over the socket, of the threads that play them, and of the real sessions that chat
+/// over standard input.
 const N_PEERS: usize = 97;
 const N_THREADS: usize = 4;
 const N_SESSIONS: usize = 3;
-/// Each chats this often.
+/// How often each session chats.
 const CHATS_EVERY: Duration = Duration::from_millis(250);
 /// How long a newcomer waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -37,15 +38,15 @@ const WORDS: &str = "the parser is done; I go on with the printer, and leave the
 pub struct Load<'a> {
     pub mesh: &'a Mesh,
     pub done: AtomicBool,
-    /// Calls that were answered.
+    /// The number of calls that were answered.
     pub n_calls: AtomicU64,
     /// The number of writes by hostile clients, and how often the broker disconnected these clients.
     pub n_pests: AtomicU64,
     pub n_drops: AtomicU64,
-    /// Newcomers that were served, and those that were not served within `PATIENCE`.
+    /// The number of newcomers that were served, and of those that were not served within `PATIENCE`.
     n_served: AtomicU64,
     n_unserved: AtomicU64,
-    /// The times of each other client, by the client's name.
+    /// The call times of each other client, by the client's name.
     times: Mutex<Vec<(&'static str, Vec<f64>)>>,
 }
 
@@ -123,7 +124,8 @@ fn chat_over_mcp(load: &Load, sessions: &mut [Session]) {
     }
 }
 
-/// A client that connects anew for each call, as a verb (subcommand) does. Even connecting may have to wait.
+/// Plays a client that connects anew for each call, as a verb (subcommand) does. The connecting counts, too, since it
+/// may have to wait.
 fn come_anew(load: &Load) {
     let ask = request("state.get", &json!({ "key": "port" }));
     steadily(load, "newcomer, socket", Duration::from_millis(200), |_| {
@@ -138,7 +140,7 @@ fn come_anew(load: &Load) {
     });
 }
 
-/// Resident bytes and open files of the broker, and the bytes of its database.
+/// The broker's resident memory in bytes, its number of open files, and the size of its database in bytes.
 fn weigh(mesh: &Mesh) -> (f64, usize, f64) {
     let status = std::fs::read_to_string(format!("/proc/{}/status", mesh.pid())).expect("Linux tells");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its line");
@@ -166,13 +168,13 @@ fn open_many() {
         .expect("up to the hard limit");
 }
 
-/// Opens many connections that say nothing.
+/// Opens many connections that send nothing.
 fn idle(load: &Load, n_idle: usize) -> Vec<UnixStream> {
     let path = load.mesh.dir().join("mesh.sock");
     (0..n_idle).map(|_| UnixStream::connect(&path).expect("a socket")).collect()
 }
 
-/// The other clients, which were connected before the crowd came.
+/// The other clients, which connect before the hostile clients and the idle connections do.
 struct Others {
     writer: Line,
     watched: Session,

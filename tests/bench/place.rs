@@ -56,7 +56,7 @@ pub struct Mesh {
     port: u16,
     /// The secret, if the broker is a hub.
     secret: Option<&'static str>,
-    /// The address of a linked mesh, or nothing.
+    /// The address of a linked mesh; empty if there is none.
     link: String,
     /// The log that several hubs share, and the seconds of a hub's lease, if this is one of several hubs.
     store: Option<(String, u64)>,
@@ -113,8 +113,8 @@ impl Mesh {
         self.scratch.path.join("mesh")
     }
 
-    /// The program with the settings of a bench. Does not set a working directory, because std could not start a
-    /// process in the quickest way then.
+    /// The program with the settings of a bench. Does not set a working directory, because std could then not start the
+    /// process in the quickest way.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program());
         command.args(args).env_clear().env("HOME", &self.scratch.path).env("SLM_MESH_DATA_DIR", self.dir());
@@ -265,7 +265,7 @@ impl Line {
         self.stream.write_all(lines).expect("the broker reads");
     }
 
-    /// The next line, with its end.
+    /// The next line, including its line end.
     pub fn read(&mut self) -> &[u8] {
         let mut seen = self.taken;
         loop {

@@ -1,4 +1,4 @@
-//! A call of the Python package against the same call of the Rust client, over the Unix socket.
+//! A call of the Python package, compared with the same call of the Rust client, over the Unix socket.
 
 use super::calls::VALUE;
 use super::figures::{Reach, Samples, Table, micros_since};
@@ -18,7 +18,7 @@ const BATCH: usize = 80;
 /// How many calls come first in a batch, without being timed.
 const WARM: usize = 5;
 
-/// A Python process that calls when it is told to.
+/// A Python process that makes as many calls as it is told to.
 struct Script {
     child: Child,
     answers: BufReader<std::process::ChildStdout>,
@@ -58,7 +58,7 @@ impl Drop for Script {
     }
 }
 
-/// Reading and writing, by a script without a name and by one that is a peer.
+/// Times a read and a write by a script without a name, and a read by a script that is a peer.
 pub fn python(table: &mut Table) {
     let mesh = Mesh::started();
     let mut client = Client::connect(&DataDir { dir: mesh.dir() }).expect("a broker");

@@ -1,4 +1,4 @@
-//! Sessions on other machines, over loopback. The floor is what loopback itself costs.
+//! Sessions that connect as if from other machines, but over loopback. The floor includes the cost of loopback itself.
 
 use super::calls::VALUE;
 use super::figures::{Reach, Row, Samples, Table, in_turns, micros_since, size};
@@ -12,14 +12,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Remote sessions.
+/// The number of remote sessions.
 const N_GUESTS: usize = 500;
-/// How long the hub may work on the arrival of the sessions, and how long they are idle after that.
+/// How long the hub may take to handle the arrival of the sessions, and how long the sessions are idle after that.
 const SETTLES: Duration = Duration::from_secs(3);
 const SILENT: Duration = Duration::from_secs(20);
 /// `/proc` counts CPU time in ticks of a hundredth of a second.
 const TICKS_PER_SECOND: f64 = 100.0;
-/// Strangers, and how long each pauses between connections, so that they do not use up the CPU themselves.
+/// The number of clients without the secret, and how long each pauses between connections, so that these clients do not
+/// use up the CPU themselves.
 const N_STRANGERS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -119,7 +120,8 @@ pub fn guests(table: &mut Table) {
     table.times("  broadcast, from first to last", &Samples::new(spreads), None, Reach::MedianAndP99(50e3, 50e3));
 }
 
-/// One connection of a stranger: it tries a wrong secret, or sends something that is no request.
+/// Connects once as a client without the secret: sends a wrong token or key, half of a request, or something that is no
+/// request.
 fn intrude(n: usize, port: u16) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     let upgrade = "GET /far HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -139,7 +141,7 @@ fn intrude(n: usize, port: u16) -> std::io::Result<()> {
     }
 }
 
-/// A call on this machine while strangers connect to both ports without end.
+/// Times a call on this machine while clients without the secret connect to both ports all the time.
 pub fn strangers(table: &mut Table) {
     let mesh = Mesh::hub();
     let mut near = mesh.attach("near");

@@ -21,7 +21,8 @@ pub fn session(table: &mut Table) {
         session.tool(&line);
         micros_since(began)
     };
-    // The very first session of a mesh makes the directory and the database, so each of these gets a new mesh.
+    // The first session of a mesh makes the directory and the database, so each of these eight sessions gets a new
+    // mesh.
     let fresh = (0..8).map(|_| first(&Mesh::new())).collect();
     let (mut cold, mut warm) = (Vec::new(), Vec::new());
     for _ in 0..15 {
@@ -100,7 +101,7 @@ fn switches(pid: u32) -> u64 {
     counts.sum()
 }
 
-/// An idle broker, with an attached session that says nothing.
+/// An idle broker, with an attached session that sends nothing.
 pub fn idle(table: &mut Table) {
     let mesh = Mesh::started();
     let mut peer = mesh.attach("quiet");

@@ -1,8 +1,8 @@
 //! The table of speed, size and growth: each figure beside the machine's own floor, measured in the same run. `make
 //! bench` prints it; `make bench ROWS="verbs push"` prints only those rows.
 //!
-//! Absolute times belong to one machine; the ratios carry over. Work and floor take turns in small
-//! batches, so that what disturbs one disturbs the other.
+//! Absolute times hold for one machine only; the ratios hold for other machines, too. The work and its floor are run in
+//! turns, in small batches, so that a disturbance affects both.
 
 mod calls;
 #[allow(dead_code)] // the tests of several hubs need all of it
@@ -31,7 +31,7 @@ use figures::Table;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-/// Where a group runs.
+/// The CPUs on which a group of rows is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum On {
     /// Wherever the scheduler puts it.
