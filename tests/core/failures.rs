@@ -91,7 +91,7 @@ impl Disk {
 
     fn open(path: std::path::PathBuf, links: Vec<String>, now: i64) -> Disk {
         let settings = MeshSettings { links: links.clone(), ..MeshSettings::default() };
-        // Two meshes never have the same ids.
+        // The ids depend on the path, so that two meshes never have the same ids.
         let mut n =
             path.as_os_str().as_encoded_bytes().iter().fold(7u128, |n, byte| (n * 31 + u128::from(*byte)) & (!0 >> 8));
         let fresh = move || {
@@ -203,7 +203,7 @@ fn every_value_of_a_deleted_entry_leaves_the_events_even_if_the_broker_dies_firs
     let mut disk = Disk::new("values");
     disk.join(1, "a");
     let set = |disk: &mut Disk, key: &str, value: &str| {
-        // Slowly enough for the rate limit.
+        // The calls are slow enough for the rate limit.
         disk.now += 100;
         disk.call(1, &core::shared_state::SET, json!({ "key": key, "value": value })).unwrap();
     };

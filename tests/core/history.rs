@@ -158,7 +158,7 @@ fn the_person_at_a_guest_sees_the_traffic_of_that_machine() {
     assert_eq!(texts(&disk.call(5, &LOG, json!({})).unwrap()), ["1 to s2", "2 to s3", "3 to s1"]);
 }
 
-/// Searches that would mean something in some query language.
+/// Searches with characters or words that mean something in some query language.
 const HOSTILE: [&str; 14] = [
     "\"",
     "\"unclosed",

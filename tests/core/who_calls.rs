@@ -1,5 +1,6 @@
-//! Which session makes a call. Tests each agent that slm-mesh knows, each road (hook, server or verb) by which its
-//! session may speak first, and what may happen to the session later. In each case, every session is one peer.
+//! Which session makes a call. Tests each agent that slm-mesh knows, each order in which its session may first speak by
+//! a hook, its MCP server and a verb (subcommand), and what may happen to the session later. In each case, every
+//! session is one peer.
 
 mod daemon;
 mod drawn;
@@ -15,7 +16,7 @@ use slm_mesh::core::{self, Call, ConnId, Effect, Mesh, MeshSettings};
 use slm_mesh::known_agents::{AGENTS, Agent};
 use slm_mesh::store::Store;
 
-/// The roads by which a session speaks to the broker. A verb is a subcommand.
+/// The roads by which a session speaks to the broker: a hook, its MCP server, or a verb (subcommand).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Road {
     Hook,
@@ -39,9 +40,9 @@ const ORDERS: [[Road; 3]; 6] = {
 #[derive(Debug, Clone)]
 struct Session {
     agent: &'static Agent,
-    /// The agent's key for it.
+    /// The agent's key for the session.
     key: String,
-    /// The ancestors of the processes that it runs, nearest first.
+    /// The ancestors of the processes that the session runs, nearest first.
     above: Vec<Process>,
     /// The connection of its MCP server, once it has one.
     conn: Option<ConnId>,
@@ -108,7 +109,7 @@ impl World {
         }
     }
 
-    /// Another session in the process of this one.
+    /// Another session in the same process as `of`.
     fn tab(&mut self, of: &Session) -> Session {
         Session { above: of.above.clone(), ..self.session(of.agent) }
     }
@@ -173,7 +174,7 @@ impl World {
         id_of(&answer)
     }
 
-    /// An edit of `a.rs`, by the session or by a subagent of it.
+    /// An edit of `a.rs`, by the session or by one of its subagents.
     fn edit(&mut self, session: &Session, subagent: Option<&str>) -> Result<Value, Error> {
         let mut args = self.hook_args(session);
         (args["files"], args["subagent"]) = (json!([format!("{}/a.rs", self.project)]), json!(subagent));
@@ -209,8 +210,8 @@ impl World {
         id_of(&self.call(conn, "attach", args, &session.above).unwrap())
     }
 
-    /// Returns the peer that a verb in the session's shell acts as. Like the real client, it begins the session if its
-    /// agent is known but the session is not.
+    /// Returns the peer that a verb in the session's shell acts as. Like the real client, this method begins the
+    /// session if the broker knows its agent but not the session.
     fn verb(&mut self, session: &Session) -> Result<String, Error> {
         let asked = self.call_once("whoami", json!({}), &session.above);
         let answer = match asked {
@@ -259,7 +260,7 @@ impl World {
     }
 }
 
-/// Runs a scenario for each agent and each order of the roads, each time in another folder.
+/// Runs a scenario for each agent and each order of the roads, each time in a folder of its own.
 fn each(scenario: impl Fn(&mut World, Session, &[Road])) {
     let mut world = World::new();
     for (n, agent) in AGENTS.iter().enumerate() {
@@ -322,7 +323,7 @@ fn two_tabs_of_one_process_are_two_peers() {
         let two = world.tab(&one);
         let second = world.hook(&two);
         assert_ne!(first, second, "{}", one.agent.id);
-        // The first tab edits; the second is refused, and neither is refused by its own lock.
+        // The first tab's edit locks the file: the second tab is refused, but the first is not refused by its own lock.
         world.edit(&one, None).unwrap();
         assert!(world.edit(&two, None).is_err());
         world.edit(&one, None).unwrap();
@@ -385,7 +386,8 @@ fn subagents_are_the_peer_of_their_session_and_owners_of_their_own() {
 fn an_agent_that_an_agent_started_is_itself() {
     each(|world, mut inner, order| {
         let folder = world.project.clone();
-        // Leaves out editors, because only people start them, and the same agent twice, because that means two windows.
+        // The inner agent is never an editor, since only people start editors, nor the same agent, since that means two
+        // windows.
         let is_other = |outer: &&Agent| outer.kind != inner.agent.kind && !inner.agent.identity.hosts_terminals;
         for (n, outer) in AGENTS.iter().filter(is_other).enumerate() {
             world.project = format!("{folder}/{n}");
@@ -458,7 +460,7 @@ fn a_call_that_a_hook_announced_is_that_sessions() {
     each_with_hooks(|world, mut one, _| {
         let identity = &one.agent.identity;
         if identity.session_variable.is_some() || identity.has_many_sessions {
-            return; // its calls name their session
+            return; // the calls of this agent name their session
         }
         let first = world.speak(&mut one, &[Road::Server, Road::Hook]);
         let two = world.tab(&one);

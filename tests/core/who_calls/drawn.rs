@@ -27,7 +27,7 @@ impl Draw {
 struct Live {
     session: Session,
     id: String,
-    /// Mail that was sent to it, or to the session whose name it took over.
+    /// Mail that was sent to the session, or to the session whose name it took over.
     mail: Vec<String>,
 }
 

@@ -39,7 +39,7 @@ fn a_late_hook_brings_no_ended_session_back_and_takes_none_of_its_mail() {
                 assert_eq!(answer["messages"], json!([]), "{}", session.agent.id);
                 assert!(!world.is_online(&id), "{}: a late hook keeps it here", session.agent.id);
             }
-            // The name and the mail are free for the next session in this folder, as if no hook had come.
+            // The name and the mail are free for the next session in this folder, as if no late hook had come.
             let next = world.session(session.agent);
             assert_eq!(world.hook(&next), id, "{}", session.agent.id);
         });

@@ -47,7 +47,7 @@ impl Newcomer {
         conn
     }
 
-    /// Attaches its MCP server. Returns the id of its peer.
+    /// Attaches the program's MCP server, and returns the id of its peer.
     fn attach(&mut self) -> String {
         self.conn = self.connect();
         let args = json!({ "agent": NEWCOMER, "project": "/p", "pid": SERVER, "knownAgent": false });
@@ -126,7 +126,7 @@ fn a_broker_that_restarts_between_two_calls_of_a_session_changes_nothing() {
         let mut known = String::new();
         for road in order.chunks(1) {
             let id = world.speak(&mut session, road);
-            // There is no id if the agent has no hooks, or if a verb below an editor is its user's.
+            // The id is empty if the agent has no hooks, or if the verb acts as the person who uses the editor.
             if !id.is_empty() {
                 assert!(known.is_empty() || id == known, "{} by {order:?}", session.agent.id);
                 known = id;
@@ -230,7 +230,8 @@ fn the_locks_of_a_turn_end_with_the_last_subagent_that_outlived_it() {
         assert_eq!(n_locks(&world), 1, "another one still runs");
         end(&mut world, json!({ "subagent": "sub-2" }));
         assert_eq!(n_locks(&world), 0, "{}", agent.id);
-        // If the next turn begins before the last subagent ends, that turn keeps its locks.
+        // If the next turn begins before the last subagent ends, the end of the subagent leaves the next turn's locks
+        // alone.
         world.edit(&session, None).unwrap();
         end(&mut world, json!({ "running": ["sub-3"] }));
         world.edit(&session, None).unwrap();
@@ -260,7 +261,7 @@ fn the_log_says_once_that_a_hook_speaks_for_a_session_from_outside() {
         let said = reports(&mut world, &stranger);
         assert!(said.len() == 1 && said[0].starts_with("a hook in process 9 acts for "), "{}: {said:?}", agent.id);
         assert_eq!(reports(&mut world, &stranger), Vec::<String>::new(), "once");
-        // The stranger's exit changes nothing: the session stays online, since its own agent still runs.
+        // The exit of this other process changes nothing: the session stays online, since its own agent still runs.
         world.mesh.as_mut().unwrap().on_process_exit(&stranger.above[0], 0);
         world.settle();
         assert!(
