@@ -337,7 +337,7 @@ fn a_project_that_is_a_trap_keeps_nobody_waiting() {
         other.stream.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
         other.send(format!("GET /status HTTP/1.1\r\n{}\r\n", auth(&broker)));
         let answered = other.reply().is_some();
-        // We unblock it, so that the broker can end.
+        // Once the pipe is open for writing, the blocked request goes on, and the broker can end.
         drop(std::fs::OpenOptions::new().read(true).write(true).open(&head));
         assert!(answered, "{target} of one client holds up all others");
         assert_eq!(hung.reply().unwrap().status, 200);
@@ -348,7 +348,7 @@ fn a_project_that_is_a_trap_keeps_nobody_waiting() {
 fn a_quiet_broker_uses_no_processor() {
     let broker = Broker::start();
     let mut http = broker.http();
-    // Each of these could make the loop spin: a socket that refuses, one that hangs up, one that never reads.
+    // Each of these could make the loop spin: a socket that is missing, one that refuses, one that hangs up at once.
     let gone = broker.place.root.join("gone");
     http.ok("/register", json!({ "projectPath": "/p", "pid": 1, "udsPath": gone }));
     let shut = broker.place.root.join("shut");

@@ -120,7 +120,8 @@ fn since_works_in_either_form() {
     let first = set("first");
     until("the clock goes on", || set("second") > first);
     set("third");
-    // `lockedAt` says when the lock was taken, not when it was renewed: after the first entry, before the third.
+    // `lockedAt` is the time when the lock was taken (after the first entry was set, before the third), and not the
+    // time of its last renewal.
     let taken = word(&locks(&mut http)[0]["lockedAt"]);
     let seconds = taken[..19].replace('T', " ");
     let mut count = |since: &str| {

@@ -220,7 +220,7 @@ fn a_peer_that_hangs_up_at_once_is_dialled_with_pauses() {
     for _ in 0..4 {
         drop(ear.accept());
     }
-    // There are three waits of 200 ms, even if none of them grows.
+    // Before each of the last three connections, the broker waits for at least 200 ms.
     assert!(began.elapsed() > Duration::from_millis(550), "four connections in {:?}", began.elapsed());
 }
 

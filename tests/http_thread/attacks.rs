@@ -37,7 +37,7 @@ fn a_slow_request_is_given_up() {
     client.send("GET /a HTTP/1.1\r\n\r\nGET /b");
     client.reads(200, "/a");
     client.reads_last(408, "in time");
-    // Trickling gains no time: the whole request has to arrive.
+    // A client that sends byte after byte gains no time: the whole request has to arrive in time.
     let mut client = mesh.client();
     client.send("GET / HTTP/1.1\r\nA: ");
     client.0.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
@@ -325,13 +325,14 @@ fn the_server_recovers_from_a_lack_of_descriptors() {
     while let Ok(file) = std::fs::File::open("/dev/null") {
         files.push(file);
     }
-    // One descriptor is left for the client's end, none for the server's, and no connection is idle.
+    // One descriptor is left for the client's end of the next connection, and none for the server's end. No connection
+    // is idle, so the server can't close one to make room.
     files.pop();
     let mut waits = mesh.client();
     waits.send("GET /a HTTP/1.1\r\n\r\n");
     waits.0.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert_eq!(waits.0.peek(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
-    // No event tells the server when there are descriptors again.
+    // No event tells the server that there are descriptors again, so it must try again by itself.
     files.clear();
     waits.0.set_read_timeout(Some(SOON)).unwrap();
     waits.reads(200, "/a");

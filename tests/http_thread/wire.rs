@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A server whose loop answers `/big` with 16 MiB, never answers `/hold`, and echoes the rest.
+/// A server whose loop answers `/big` with 16 MiB, never answers `/hold`, and echoes all other requests.
 pub struct Mesh {
     server: Option<Arc<HttpServer>>,
     pub address: SocketAddr,

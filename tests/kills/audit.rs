@@ -169,7 +169,7 @@ pub fn locks(world: &World, socket: &mut Socket) -> Locks {
 }
 
 /// Checks that the ledger accounts for every lock in force: its holder was told of the lock, or requested the lock and
-/// got no answer.
+/// got no answer, and was not told that it has unlocked the lock.
 pub fn in_force(world: &World, socket: &mut Socket) -> usize {
     let mut n_locks = 0;
     // The lock of a command whose broker was killed ends after a grace period.

@@ -297,7 +297,8 @@ impl<'a> Web<'a> {
     }
 }
 
-/// One request and its whole answer, or none.
+/// Makes one request, and returns the status and the body of its answer; `None` if the answer did not arrive as a
+/// whole.
 fn exchange(place: &Place, stream: &mut BufReader<TcpStream>, target: &str, body: &str) -> Option<(u16, String)> {
     let token = std::fs::read_to_string(place.dir.join("broker.token")).unwrap();
     let head = format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n", token.trim());
@@ -341,7 +342,7 @@ impl Caller for Web<'_> {
 
 /// How a call ended, according to the body of its answer.
 fn judged(value: Value) -> Got {
-    // A success need not have `ok: true`: the status has `status: ok`.
+    // A success need not have `ok: true`: the answer of `mesh_status` has `status: ok`.
     if value["ok"] != json!(false) {
         return Got::Done(value);
     }

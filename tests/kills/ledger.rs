@@ -10,7 +10,7 @@ use std::time::Duration;
 pub struct SentMessage {
     /// Whether its sender saw an `ok`. If not, the text may or may not arrive.
     pub acked: bool,
-    /// How often its reader received the whole text, and how often it came without the mark `again`.
+    /// How often its reader received the whole text, and how many of these times it came without the mark `again`.
     pub n_read: u32,
     n_unmarked: u32,
 }
@@ -30,7 +30,7 @@ pub fn head(text: &str) -> &str {
 /// Everything that is known from outside the mesh.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// By reader and text.
+    /// Messages, by reader and text.
     pub messages: HashMap<(String, String), SentMessage>,
     /// Ids under which a reader received each text. Two ids mean that the text was sent twice.
     ids: HashMap<(String, String), BTreeSet<String>>,
@@ -42,7 +42,7 @@ pub struct Ledger {
     pub held: HashMap<String, Hold>,
     /// Grants to a second holder while the first one still counted on its own grant: path, first, second.
     pub followed: Vec<(String, Hold, Hold)>,
-    /// Lock requests whose answers were lost: the caller and the path.
+    /// Lock and unlock requests whose answers were lost: the caller and the path.
     pub unsure: HashSet<(String, String)>,
     /// Unlock requests, whether the answer arrived or not: the caller and the path.
     pub returns: HashSet<(String, String)>,
@@ -54,10 +54,11 @@ pub struct Ledger {
     pub versions: BTreeSet<i64>,
     /// Counters: the last value whose write was acknowledged, and the last that was asked for.
     pub counters: HashMap<String, (i64, i64)>,
-    /// Fetches over HTTP whose answer was lost. Their messages count as read all the same.
+    /// How many fetches over HTTP lost their answer, by reader. The messages in these answers count as read all the
+    /// same.
     pub lost_fetches: HashMap<String, u32>,
-    /// For each kind of caller: its calls, those lost or refused as gone, and the longest time of a call that did not
-    /// wait.
+    /// For each kind of caller: the number of its calls, how many of them were lost or refused as `gone`, and the
+    /// longest time of a call that did not wait.
     pub calls: BTreeMap<&'static str, (u64, u64, Duration)>,
     /// How many calls were refused, by caller, call and reason.
     pub refusals: BTreeMap<String, u64>,
@@ -106,7 +107,7 @@ impl Ledger {
             };
             sent.n_read += 1;
             sent.n_unmarked += u32::from(!again);
-            // If two workers read one mailbox, the marked copy may be recorded first.
+            // If two workers read one mailbox, the copy with the mark may be recorded before the one without it.
             let n_unmarked = sent.n_unmarked;
             let ids = self.ids.entry(place.clone()).or_default();
             ids.insert(id);

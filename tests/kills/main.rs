@@ -65,7 +65,7 @@ struct Killer<'a> {
 
 impl Killer<'_> {
     fn strike(&mut self) {
-        // One kill in ten comes as soon as the process of the next broker exists.
+        // One kill in ten hits the next broker as soon as its process exists.
         let early = self.dice.below(10) == 0;
         let pause = if early { 0 } else { self.dice.below(120) };
         std::thread::sleep(Duration::from_millis(pause));
@@ -148,7 +148,7 @@ fn nothing_acknowledged_is_lost_whatever_is_killed() {
         World { place: &place, peers, files, ledger: Mutex::new(Ledger::default()), done: AtomicBool::new(false) };
     let mut workers: Vec<Worker> = Vec::new();
     for (n, (kind, me, caller)) in callers.into_iter().enumerate() {
-        // A shell inside a session leaves the locks to that session.
+        // Verbs in a session's shell take no locks, because the session itself does.
         let is_shell = kind == "verbs" && me.name == SHELL;
         let label = if is_shell { "shell".into() } else { me.name.clone() };
         let dice = Dice::new(seed * 1000 + n as u64);

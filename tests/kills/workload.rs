@@ -68,7 +68,7 @@ pub struct Worker<'a> {
     pub locks: bool,
     pub n_sent: u64,
     pub n_set: i64,
-    /// How often its session was started again.
+    /// How often the worker's session was started again.
     pub n_revived: u64,
 }
 
@@ -136,7 +136,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Checks that the worker answers again without help, and as the same peer.
+    /// Checks that the worker gets answers again within 20 s, and that it is still the same peer.
     pub fn check_back(&mut self) {
         let began = Instant::now();
         loop {
@@ -173,7 +173,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Reads a page of mail. Returns how many messages the page had, if it arrived.
+    /// Reads a page of mail. Returns the number of messages on the page, or `None` if the page did not arrive.
     pub fn read(&mut self, wait: bool) -> Option<usize> {
         match self.ask(&Ask::Inbox { wait }) {
             Got::Done(value) => {
@@ -230,7 +230,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Counts up an entry of its own, which never goes back.
+    /// Counts up the worker's own entry, whose value must never go back.
     fn count(&mut self) {
         let key = format!("n-{}", self.label);
         self.n_set += 1;
@@ -255,7 +255,7 @@ impl Worker<'_> {
         }
     }
 
-    /// A compare-and-set: no version is ever written twice.
+    /// Makes a compare-and-set, and checks that no version is ever written twice.
     fn swap(&mut self) {
         let Got::Done(found) = self.ask(&Ask::Get { key: SHARED.into() }) else { return };
         let version = found["entry"]["version"].as_i64().unwrap_or(0);

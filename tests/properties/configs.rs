@@ -47,7 +47,7 @@ pub fn check(data: &[u8]) {
     if is_json {
         let (old, new) = (json_edit::parse(&text).unwrap_or(Value::Null), json_edit::parse(&with));
         let new = new.unwrap_or_else(|why| panic!("{why}: {text:?} became {with:?}"));
-        // If the text names slm-mesh, set-up may change or remove its entries.
+        // If the text names slm-mesh, set-up may change or remove entries with this name.
         if !was_blank && !text.contains(NAME) {
             assert_kept(&old, &new, &text);
         }
@@ -60,8 +60,8 @@ pub fn check(data: &[u8]) {
     }
     let shape = before.unwrap_or(Value::Null);
     let without = entries.remove_from(&with, Some(&shape)).unwrap_or_else(|why| panic!("{why}: {with:?}"));
-    // A last line without an end has one now, and brackets that held only space are empty. Only set-up's record of the
-    // old text could restore these.
+    // By now, a last line that had no end has one, and brackets that held only space are empty. Only set-up's record of
+    // the old text could restore these.
     let ended = [format!("{text}\n"), format!("{text}\r\n")];
     let is_ended = !is_json && !text.ends_with('\n') && ended.contains(&without);
     let is_same = without == text || is_ended || is_json && squeezed(&without) == squeezed(&text);

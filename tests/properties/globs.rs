@@ -7,7 +7,8 @@ use crate::choices::Choices;
 use slm_mesh::base::path_overlap::{is_pattern, normal, overlap};
 use std::sync::OnceLock;
 
-/// The first byte says how the rest is read: as a few characters, or as any text. Each half of the rest is one glob.
+/// Each half of the bytes after the first one is a glob of any text. If the first byte is even, each half is also read
+/// as a small glob of a few different characters.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let how = choices.byte();
@@ -39,7 +40,7 @@ fn check_any(a: &str, b: &str) {
     }
 }
 
-/// Whether one path is below the other, so that the other is a folder and not a file.
+/// Whether one path is below the other, which is then a folder and not a file.
 fn one_is_below(a: &str, b: &str) -> bool {
     let is_below = |path: &str, folder: &str| {
         !is_pattern(folder) && path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))

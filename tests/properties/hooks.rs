@@ -27,7 +27,8 @@ pub fn check(data: &[u8]) {
     check_answers(dialect, &hook);
 }
 
-/// Any bytes give an object or nothing; a valid object without repeated names gives what every JSON parser makes of it.
+/// From any bytes, the reader makes an object or nothing. From a valid object without repeated names, it makes the same
+/// as any other JSON parser.
 fn check_reader(bytes: &[u8]) {
     let read = |bytes: &[u8]| read_object(&mut &*bytes, &NEEDED_FIELDS);
     let found = read(bytes);

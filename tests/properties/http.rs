@@ -1,6 +1,6 @@
 //! Bytes on an HTTP connection: heads, bodies, pipelines.
 //!
-//! The same requests come out of the bytes however they are cut, and a reader can frame each response.
+//! The same requests come out of the bytes however they are cut, and a client can tell where each response ends.
 
 use crate::choices::{Choices, pieces};
 use slm_mesh::broker::http::connection::{HttpConnection, HttpStream, Next, READ_MAX, SharedHttpState};

@@ -49,7 +49,7 @@ fn split(pieces: &[&[u8]]) -> Vec<Option<Vec<u8>>> {
     found
 }
 
-/// The same lines, computed in the simplest way.
+/// The lines that the buffer must return, computed in the simplest way.
 fn expected(stream: &[u8]) -> Vec<Option<Vec<u8>>> {
     let mut lines: Vec<&[u8]> = stream.split(|byte| *byte == b'\n').collect();
     // The bytes after the last line end are not a line yet, but may already be too long for one.

@@ -147,7 +147,7 @@ impl Connection {
             }
         }
         if let Some(broker) = broker {
-            // It may have ended already.
+            // The connection may have ended already.
             let _ = broker.shutdown(Shutdown::Both);
         }
     }
@@ -189,9 +189,9 @@ impl Connection {
 /// What a socket in front of a hub does with the bytes that arrive.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Cable {
-    /// It carries them to this port.
+    /// The socket carries them to this port.
     To(u16),
-    /// It takes them and sends nothing, like a hub without power, so no guest learns that the hub is gone.
+    /// The socket takes them and sends nothing, like a hub without power, so no guest learns that the hub is gone.
     Cut,
 }
 
@@ -213,7 +213,7 @@ impl Front {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Cuts the cable, or ends its connections and carries new ones to another port.
+    /// Cuts the cable, or ends the existing connections and carries new ones to another port.
     pub fn switch(&self, cable: Cable) {
         *self.cable.lock().unwrap() = cable;
     }
@@ -253,7 +253,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream, cable: &Mutex<Cable>, port: u16)
         }
     }
     for stream in [from, to] {
-        // It may have ended already.
+        // The connection may have ended already.
         let _ = stream.shutdown(Shutdown::Both);
     }
 }

@@ -70,7 +70,7 @@ fn a_stranger_without_the_secret_learns_nothing() {
     let out = wrong.run(&["state", "get", "port"]);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.code() != Some(0) && said.contains("does not know this secret"), "{said}");
-    // The hub rejects a stranger with one word and goes on.
+    // To a client without the secret, the hub says at most 401, and it goes on serving others.
     let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     for words in [format!("GET /ws HTTP/1.1\r\nHost: x\r\n{upgrade}"), "nonsense\r\n\r\n".to_owned()] {
@@ -91,7 +91,7 @@ fn a_stranger_without_the_secret_learns_nothing() {
 #[test]
 fn idle_strangers_at_the_hub_make_room_for_a_guest() {
     let (hub, guest) = hub_and_guest();
-    // All strangers come from the guest's own address, and there are more of them than the hub keeps.
+    // All idle connections come from the guest's own address, and there are more of them than the hub keeps.
     let mut strangers: Vec<TcpStream> = (0..280)
         .map(|_| {
             let mut stream = TcpStream::connect(("127.0.0.1", port(&hub))).unwrap();
@@ -102,7 +102,7 @@ fn idle_strangers_at_the_hub_make_room_for_a_guest() {
         .collect();
     let asked = Instant::now();
     guest.ok(&["status"]);
-    // Otherwise, the strangers would keep their places for five seconds.
+    // Otherwise, the idle connections would keep their places for five seconds.
     assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
     strangers[0].set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     assert!(!matches!(strangers[0].read(&mut [0]), Ok(1..)), "the oldest one made room");
@@ -218,7 +218,7 @@ impl PushClient {
 
 impl Drop for PushClient {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill().and_then(|()| self.child.wait());
     }
 }
@@ -333,7 +333,8 @@ fn hooks_avoid_a_silent_hub_for_a_while() {
     assert_eq!(attempts(), 1);
     hook();
     assert_eq!(attempts(), 0, "nobody waits for it again so soon");
-    // A person's command tries the hub all the same. When such a command succeeds, the hooks' pause ends.
+    // While the hooks pause, a person's command tries the hub all the same. When such a command succeeds, the pause
+    // ends.
     assert!(!guest.run(&["peers"]).status.success());
     assert_eq!(attempts(), 1);
     let (hub, _) = hub_and_guest();

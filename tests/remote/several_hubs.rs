@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long a guest that asked one hub after the other would wait for a dead or silent hub.
+/// How long a guest would wait for a dead or silent hub if it asked one hub after the other.
 const DEAD_HUB_WAIT: Duration = Duration::from_secs(3);
 /// What is added to the promised times because other tests keep the machine busy. A broken promise still shows, since a
 /// session then waits ten seconds.
@@ -341,7 +341,7 @@ fn on_a_hub_that_stands_by_everything_goes_to_the_leader() {
     hub.ok(&["send", "claude-api", "from here", "--as", "human"]);
     assert_eq!(session.tool("mesh_inbox", json!({}))["messages"][0]["payload"], json!("from here"));
     assert!(leader.methods().contains(&"attach".to_owned()) && id.is_string());
-    // The lock lasts as long as the command, as on any guest.
+    // A command under a lock runs as on any guest, and passes on its exit status.
     assert_eq!(hub.run(&["lock", "/p/a.rs", "--", "sh", "-c", "exit 9"]).status.code(), Some(9));
     // A guest that connects by ssh to a standby learns which hub leads, and then connects to the leader itself.
     let mut pipe = hub.command(&["pipe"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -364,7 +364,7 @@ fn a_guest_without_a_secret_learns_how_it_can_reach_the_leader() {
     put_program(&bin.join("ssh"), pipe.as_bytes());
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let guest = Place::new().with("SLM_MESH_HOST", "ssh://standby").with("PATH", &path);
-    // The first answer must not be remembered as the address to ask.
+    // The guest must not remember the address in the first answer and ask there the second time.
     for _ in 0..2 {
         let (status, said) = fails(&guest);
         assert_eq!(status, Some(3), "{said}");

@@ -35,7 +35,7 @@ fn a_hub_that_was_a_mesh_of_its_own_returns_only_on_request() {
     };
     first.ok(&["state", "set", "shared", "yes"]);
     stop_both(&first, &second);
-    // For example, a shell without the settings.
+    // The hub runs alone, for example because a shell lacks the settings.
     let first = run_alone(first, "private");
     assert!(first.log().contains("this hub has left the log of its mesh"), "{}", first.log());
     let why = "this hub has run without SLM_MESH_STORE";
@@ -54,7 +54,7 @@ fn a_hub_that_was_a_mesh_of_its_own_returns_only_on_request() {
     refusal(&second, &["state", "get", "private"]);
     first.ok(&["start", "--detach", "--rejoin"]);
     await_level(&first);
-    // In a shell without the settings, a healthy standby is no broker that is stuck.
+    // In a shell without the settings, doctor must not report a healthy standby as a broker that is stuck.
     let first = alone(first);
     let said = String::from_utf8(first.run(&["doctor"]).stdout).unwrap();
     assert!(said.contains("a hub on standby") && said.contains("different values of SLM_MESH_STORE"), "{said}");
@@ -116,7 +116,7 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     let backup = hub_status(&first)["position"].as_u64().unwrap();
     first.ok(&["state", "set", "lost", "yes"]);
     first.ok(&["stop"]);
-    // What etcd has after it was restored from a backup that was made before the last entries.
+    // This is what etcd has after it was restored from a backup that was made before the last entries.
     cluster.control(&["del", &format!("slm/log/{:016x}", backup + 1), "slm/log0"]).unwrap();
     start(&second);
     for n in 0..5 {
@@ -137,7 +137,7 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     // An etcd that was emptied while both hubs run.
     cluster.control(&["del", "--prefix", "slm/"]).unwrap();
     for hub in [&first, &second] {
-        // The hub that led hangs up on everybody when it ceases to lead, so nobody asks it.
+        // The hub that led closes all connections when it ceases to lead, so the test reads the log file instead.
         until("the hub says why it can't lead", || hub.log().contains("etcd has no log under this name"));
     }
     second.ok(&["start", "--detach", "--new-log"]);

@@ -55,7 +55,7 @@ pub fn hub_status(hub: &Place) -> Value {
     hub.socket().call("hub.status", json!({}))["result"].clone()
 }
 
-/// Waits until this hub follows the one that leads.
+/// Waits until this hub follows the hub that leads, has caught up with it, and reports no trouble.
 pub fn await_level(hub: &Place) {
     until("the hub follows", || {
         let status = hub_status(hub);
@@ -71,7 +71,7 @@ fn token(text: &str) -> i64 {
     serde_json::from_str::<Value>(text).unwrap()["token"].as_i64().unwrap()
 }
 
-/// Two hubs with a lease of this many seconds, of which the first leads; none if etcd is not installed.
+/// Two hubs with a lease of this many seconds, the first of which leads; `None` if etcd is not installed.
 fn two_hubs(lease: &str) -> Option<(Cluster, Place, Place)> {
     if !is_installed() {
         return None;
@@ -82,7 +82,7 @@ fn two_hubs(lease: &str) -> Option<(Cluster, Place, Place)> {
     Some((cluster, hubs.0, hubs.1))
 }
 
-/// Starts two hubs, of which the first leads.
+/// Starts two hubs, the first of which leads.
 pub fn start_both(first: Place, second: Place) -> (Place, Place) {
     start(&first);
     start(&second);
@@ -147,7 +147,7 @@ fn a_mesh_moves_from_one_hub_to_three_and_back_and_loses_nothing() {
 
 #[test]
 fn a_hub_that_gives_way_is_followed_at_once() {
-    // The lease is so long that nobody could wait for its end.
+    // The lease is so long that the test would fail if the other hub waited for its end.
     let Some((_cluster, first, second)) = two_hubs("60") else { return };
     first.ok(&["state", "set", "k", "v"]);
     let mut script = python_script(&second, ANSWERS_ON_A_STANDBY);
@@ -188,7 +188,7 @@ fn a_deposed_hub_tells_nothing_and_follows() {
     signal("-STOP");
     until("the other hub leads", || hub_status(&second)["role"] == "leads");
     second.ok(&["state", "set", "k", "new"]);
-    // A request that waits in the socket of the stopped hub.
+    // This request waits in the socket of the stopped hub.
     let mut waiting = first.socket();
     let id = waiting.ask("state.get", json!({ "key": "k" }));
     signal("-CONT");
@@ -288,7 +288,7 @@ fn a_standby_that_missed_too_much_gets_a_snapshot_and_a_guest_gets_none() {
     await_level(&second);
     first.ok(&["stop"]);
     assert_eq!(second.ok(&["state", "get", "key19"]).trim(), "v");
-    // A stranger with only the secret can't put a ticket into etcd.
+    // A client that has only the secret can't put a ticket into etcd, so it gets no snapshot.
     let mut stranger = second.socket();
     let asked = Instant::now();
     let refusal = loop {

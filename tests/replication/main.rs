@@ -65,7 +65,7 @@ fn one_hub_leads_and_a_deposed_one_stores_nothing() {
     assert_eq!(first.append(Position(2), &entry(term, "two")), Append::Stored);
     assert_eq!(texts(&mut second, 1), ["one", "two"]);
     assert_eq!(texts(&mut second, 3), [""; 0]);
-    // Another mesh under a prefix of its own sees nothing of this.
+    // Another mesh, which has a prefix of its own, sees none of these entries.
     let mut other_mesh = cluster.log("slm2", None);
     won(&mut other_mesh, "elsewhere:7900");
     assert_eq!(texts(&mut other_mesh, 1), [""; 0]);
@@ -205,7 +205,8 @@ fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
     hub_store.start_recording();
     let mut term = won(&mut hub, "hub1:7900");
     let (mut sent, mut at, mut longest) = (Vec::new(), Position(1), Duration::ZERO);
-    // A hub that cannot tell whether an entry was stored leads anew and reads the log, since its clients wait.
+    // If a hub can't tell whether an entry was stored, it leads anew and reads the log to find out, since its clients
+    // wait.
     let mut send_for_a_while = |store: &mut Store, log: &mut EtcdLog, mut term: Term| {
         for _ in 0..30 {
             let text = format!("message {} of {term:?}", at.0);

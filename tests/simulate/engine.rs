@@ -65,7 +65,7 @@ pub struct MemoryLog {
     term: u64,
 }
 
-/// Entries that one request reads: few, so that a standby has often read only a part of the log.
+/// The number of entries that one request reads. It is small, so that a standby has often read only a part of the log.
 const PAGE: usize = 7;
 
 impl ReplicatedLog for MemoryLog {

@@ -17,8 +17,8 @@ pub struct Seen {
     at: String,
     taken: i64,
     pub payload: String,
-    /// The namespace and key of the state entry that the event is about, and the event's payload once that entry is
-    /// gone.
+    /// The namespace and key of the state entry that the event is about, and the payload that the event has once that
+    /// entry is deleted.
     entry: Option<(String, String)>,
     blanked: String,
 }

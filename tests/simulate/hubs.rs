@@ -207,8 +207,8 @@ fn an_engine_that_lost_entries_divides_no_mesh() {
     engine.restore(end - 2);
     while second.follow(&mut store).unwrap().is_some() {}
     drop(store);
-    // The first hub is ahead of the log now. It must not lead, whether other hubs add nothing, one entry, just as many as
-    // were lost, or more.
+    // The first hub is ahead of the log now. It must not lead, whether other hubs add no entries, fewer than were lost,
+    // just as many, or more.
     for value in ["", "x", "y", "z"] {
         let (mut standby, mut store) = stand_by(&files[0]);
         let is_refused = !matches!(standby.match_database(&store).unwrap(), DatabaseLogMatch::SameLog);

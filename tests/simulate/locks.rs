@@ -234,8 +234,8 @@ impl Locks {
         self.grants.iter_mut().for_each(|grant| grant.old = true);
     }
 
-    /// Records that the grace period of a peer is over that was away before the broker started. The locks that it held
-    /// at the start end, but locks that a verb (subcommand) has since taken in its name may stay.
+    /// Records that a peer, which was already away before the broker started, has used up its grace period. The locks
+    /// that it held at the start end, but locks that a verb (subcommand) has since taken in its name may stay.
     pub fn left_before(&mut self, who: Who) {
         self.grants.retain(|grant| grant.who != who || !grant.command.is_empty() || !grant.old);
         self.doubt(who);

@@ -95,7 +95,7 @@ enum LockOutcome {
 #[derive(Debug, Clone)]
 enum UnlockOutcome {
     Done,
-    /// It was not locked by the caller.
+    /// The caller did not hold the lock.
     NotMine,
     NoAnswer,
 }
@@ -156,7 +156,8 @@ where
     let mut actions = Vec::new();
     for (process, attempt) in attempts.into_iter().enumerate() {
         actions.push((attempt.began, 0, process, Action::Call(attempt.operation.clone())));
-        // At the same instant, beginnings come before ends: then the two attempts may have taken place in any order.
+        // At the same instant, beginnings are sorted before ends, so that an attempt that begins when another ends may
+        // have taken place before or after it.
         actions.push((attempt.ended.unwrap_or(u64::MAX), 1, process, Action::Response(attempt.operation)));
     }
     actions.sort_by_key(|(at, rank, process, _)| (*at, *rank, *process));
