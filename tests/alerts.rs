@@ -1,5 +1,5 @@
-//! A person who looks elsewhere is told of an alert: by the desktop, or by a command of their own, which may hang, die
-//! or be missing without holding anybody up.
+//! Alerts reach a person who is not looking at slm-mesh: as a desktop notification, or through a command of the
+//! person's own, which may hang, die or be missing without holding anybody up.
 
 mod support;
 
@@ -10,7 +10,8 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use support::{Place, lives, put_program, until};
 
-/// A mesh that runs a script for each alert. The script finds its folder in `$OUT`.
+/// A mesh that runs this script for each alert, and the folder for the script's files, which the script finds in
+/// `$OUT`.
 fn place_with(script: &str, arguments: &str) -> (Place, PathBuf) {
     let place = Place::new();
     let out = place.root.join("out");
@@ -31,7 +32,8 @@ fn told_json(path: &Path) -> Value {
     serde_json::from_str(&told(path)).unwrap()
 }
 
-/// Keeps the input of each run in a file of its own (`1`, `2` and so on), and the arguments of the last run in `words`.
+/// A script that keeps the input of each run in a file of its own (`1`, `2` and so on), and the arguments of the last
+/// run in `words`.
 const KEEP: &str = r#"n=1; while [ -e "$OUT/$n" ]; do n=$((n + 1)); done
 for word in "$@"; do printf '%s\n' "$word"; done > "$OUT/words"
 cat > "$OUT/part"; mv "$OUT/part" "$OUT/$n""#;
@@ -140,7 +142,7 @@ fn the_desktop_shows_an_alert() {
 #[test]
 fn a_command_that_hangs_holds_nobody_up_and_is_ended() {
     let (place, out) = place_with("echo $$ > \"$OUT/pid.part\"; mv \"$OUT/pid.part\" \"$OUT/pid\"; sleep 600", "");
-    // More than a pipe holds, and the command never reads it.
+    // This is more than a pipe holds, and the command never reads it.
     alert(&place, &"x".repeat(60_000));
     alert(&place, &"y".repeat(60_000));
     let pid: u32 = told(&out.join("pid")).trim().parse().unwrap();

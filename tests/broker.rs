@@ -188,7 +188,7 @@ fn a_signal_ends_the_broker_in_order() {
     }
 }
 
-/// Writes until it is stopped, and collects what was acknowledged.
+/// Writes until `over` is set, and collects the writes that were acknowledged.
 fn write_on(place: &Place, writer: usize, over: &AtomicBool, acknowledged: &Mutex<Vec<String>>, n: &AtomicUsize) {
     for i in 0.. {
         if over.load(Ordering::SeqCst) {

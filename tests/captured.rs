@@ -18,7 +18,7 @@ const NAMES: &[(&str, [&str; 6])] = &[
     ("opencode", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", ""]),
     ("kilo", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", ""]),
     ("qwen", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", ""]),
-    // `droid exec` runs no hook for its prompt: that input is written by hand.
+    // `droid exec` runs no hook for its prompt, so the input of this hook is written by hand.
     ("droid", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", "SessionEnd"]),
 ];
 

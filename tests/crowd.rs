@@ -152,7 +152,7 @@ fn a_subscriber_that_never_reads_is_dropped_and_the_others_hear_all() {
         assert_eq!(heard["params"]["payload"]["n"], json!(n), "every event, in order");
     }
     let now = || place.socket().call("status", json!({}))["result"]["connections"].as_i64().unwrap();
-    // The count includes the new connection that asks for it. So it is the old one again once the deaf client has been
+    // The count includes the new connection that asks for it, so it equals the earlier count once the deaf client is
     // dropped.
     until("the deaf one is dropped", || now() == n_connections);
     check_served(&place, &mut neighbour);
@@ -175,7 +175,7 @@ fn a_subscriber_that_asks_without_end_and_never_reads_is_dropped() {
     check_served(&place, &mut neighbour);
 }
 
-/// Stops the broker for a while, so that all that comes meanwhile reaches it at once.
+/// Stops the broker while `meanwhile` runs, so that everything sent in this time reaches the broker at once.
 fn hold_still(place: &Place, meanwhile: impl FnOnce()) {
     let pid = place.broker_pid().unwrap().to_string();
     let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
@@ -345,7 +345,7 @@ impl Dice {
         for _ in 0..self.roll(5) {
             params.insert(self.argument().into(), self.value(2));
         }
-        // A client of a later version, which `v` can claim to be, would rightly make this broker end.
+        // With `v`, a client can claim to be of a later version, which would rightly make this broker end.
         params.remove("v");
         match self.roll(8) {
             0 => (0..self.roll(300)).map(|_| self.roll(256) as u8).filter(|byte| *byte != b'\n').collect(),

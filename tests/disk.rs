@@ -1,4 +1,4 @@
-//! Power, disk and processes that fail in the middle: what was acknowledged is there afterwards.
+//! Failures of the power, of the disk and of processes: whatever was acknowledged before is still there afterwards.
 
 #[allow(dead_code)] // the benchmark uses more of it
 #[path = "bench/filled_store.rs"]
@@ -25,7 +25,7 @@ fn copy_database(from: &Path, to: &Path) {
     }
 }
 
-/// A place whose data directory is a copy.
+/// A place whose data directory is `dir`, a copy of another one.
 fn revived(dir: &Path) -> Place {
     let mut place = Place::new();
     place.dir = dir.to_path_buf();

@@ -108,7 +108,8 @@ fn nothing_here_names_the_machine_it_was_made_on() {
         eprintln!("skipped: nothing_here_names_the_machine_it_was_made_on: not a git checkout");
         return;
     };
-    // The paths of whoever runs this test. A short path is not checked, because an example may contain it.
+    // Paths that would name the machine on which this test runs. Short paths are not checked, because an example may
+    // have them.
     let home = std::env::var("HOME").unwrap_or_default();
     let own = [project().display().to_string(), home].map(|path| path + "/");
     let own: Vec<&String> =

@@ -149,7 +149,7 @@ fn the_project_in_the_working_directory_is_checked_too() {
     std::fs::write(&settings, good.replace("\"Stop\"", "\"Stopp\"")).unwrap();
     assert_eq!(errors(&home), wrong);
 
-    // What somebody else has put into a work tree is never run.
+    // A program that somebody else has named in the settings of a work tree is never run.
     let ran = home.place.root.join("ran");
     home.fake("slm-mesh", &format!("touch '{}'", ran.display()));
     let fake = home.bin.join("slm-mesh");

@@ -159,7 +159,7 @@ impl Stage {
         }
     }
 
-    /// The hook of the session in the repository tells where its transcript is.
+    /// Runs the prompt hook of the session in the repository, which tells where the session's transcript is.
     fn report_transcript(&self) {
         let path = self.home.home.join("session.jsonl");
         std::fs::copy(project().join("tests/data/transcripts/claude.jsonl"), &path).unwrap();

@@ -1,5 +1,5 @@
-//! Input that could end a process: too deep for its stack, too long for its memory, too large for its numbers, too many
-//! for its time. Whatever one client says, the process lives and the others are answered. (For HTTP, see
+//! Input that could end a process: too deep for its stack, too long for its memory, too large for its numbers, or too
+//! much for its time. Whatever one client says, the process lives and the others are answered. (For HTTP, see
 //! tests/http/hostile.rs and tests/http_thread.)
 
 mod stdio;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use stdio::{Bare, call, code, request};
 use support::{Place, Socket, lives, until};
 
-/// So deep that a recursive reader would overflow any stack.
+/// At this depth of nesting, a recursive reader would overflow any stack.
 const DEPTH: usize = 100_000;
 
 struct Stage {
@@ -289,7 +289,7 @@ fn idle_strangers_leave_room_for_a_newcomer_when_descriptors_run_out() {
     let idle: Vec<UnixStream> = (0..120).map(|_| connect(&place)).collect();
     let asked = Instant::now();
     assert_eq!(place.socket().call("status", json!({}))["result"]["status"], json!("ok"));
-    // This once took more than ten seconds: a tenth of a second for each stranger.
+    // This once took more than ten seconds: a tenth of a second for each idle connection.
     assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
     assert_eq!(session.call("ping", json!({}))["result"], json!({}), "a session keeps its place");
     drop(idle);

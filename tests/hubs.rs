@@ -1,4 +1,4 @@
-//! Hubs on the local network, as far as one machine can test them; `make test-machines` does the rest.
+//! Hubs on the local network, as far as one machine can test them; `make test-machines` tests the rest.
 
 mod support;
 

@@ -94,7 +94,7 @@ fn meshes_in_a_ring_see_only_their_neighbour() {
     }
     let wants = ["codex-b", "codex-c", "codex-a"];
     until("each sees its neighbour", || places.iter().zip(wants).all(|(place, want)| names(place) == [want]));
-    // Each session sends to all: a session receives the messages of its own mesh and of its neighbour, once.
+    // Each session sends to all, and receives exactly one message: the one from the mesh that links to its own mesh.
     for (session, name) in sessions.iter_mut().zip(["a", "b", "c"]) {
         session.tool("mesh_send", json!({ "to": "all", "message": format!("hello from {name}") }));
     }
@@ -102,7 +102,7 @@ fn meshes_in_a_ring_see_only_their_neighbour() {
         let mail = session.tool("mesh_inbox", json!({ "waitSeconds": 20 }));
         assert_eq!(mail["messages"][0]["payload"], json!(format!("hello from {from}")), "{mail}");
     }
-    // One session leaves, and its neighbour notices.
+    // The third session leaves, and the mesh that links to its mesh notices.
     sessions.pop();
     until("its neighbour sees that", || names(&places[1]).is_empty());
     for (place, session) in places.iter().zip(&mut sessions) {
@@ -205,7 +205,7 @@ fn a_link_in_both_directions_with_superlocalmemory_survives_a_restart() {
     near.tool("mesh_send", json!({ "to": there, "message": "do you remember?" }));
     until("it has the message", || daemon.inbox(&theirs) == ["do you remember?"]);
     until("the receipt says so", || receipts(&mut near) == ["forwarded"]);
-    // Both meshes send at the same moment: the daemon blocks while it forwards, we do not.
+    // Both meshes send at the same moment: the daemon blocks while it forwards a message, but slm-mesh does not.
     near.tool("mesh_send", json!({ "to": there, "message": "and this?" }));
     let message = json!({ "from_peer": theirs, "to_peer": me, "content": "I do", "type": "text" });
     assert_eq!(daemon.ask("POST", "/mesh/send", &message).unwrap().0, 200);
@@ -243,7 +243,8 @@ fn a_superlocalmemory_daemon_that_links_to_us_sees_and_writes_to_our_peers() {
     assert!(status == 404 && refused["detail"] == json!("recipient peer not found"), "{status} {refused}");
 }
 
-/// Starts a false mesh that answers each GET, by its number, and each POST, by its body, with a status line and a body.
+/// Starts a false mesh that answers with a status line and a body: a GET by the number of its connection, a POST by its
+/// body.
 fn false_mesh(
     get: impl Fn(usize) -> String + Send + 'static,
     post: impl Fn(&str) -> String + Send + 'static,

@@ -46,7 +46,8 @@ fn signal(name: &str, pid: u32) {
     assert!(Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap().success());
 }
 
-/// Whether the tests were started with this signal ignored, as by nohup. No shell below can trap it then.
+/// Whether the tests were started with this signal ignored, as by nohup. If so, no shell below them can trap the
+/// signal.
 fn is_ignored(name: &str) -> bool {
     let script = format!("trap 'exit 0' {name}; kill -{name} $$; exit 1");
     !Command::new("sh").args(["-c", &script]).status().unwrap().success()
@@ -140,7 +141,7 @@ fn a_command_started_with_nohup_survives_a_hangup() {
 
 #[test]
 fn a_killed_wrapper_leaves_the_lock_to_the_command_that_still_runs() {
-    // The broker asks quiet sessions whether they live, and nobody answers for the wrapper once it is killed.
+    // The broker asks quiet sessions whether they are alive. Once the wrapper is killed, no process answers for it.
     let place = Place::new().with("SLM_MESH_HEARTBEAT_MS", "100").with("SLM_MESH_DEAD_MS", "100");
     let mut locked = Locked::start(&place, "a.rs", "echo $$; exec sleep 60");
     let command = locked.pid();
@@ -216,7 +217,7 @@ fn a_command_needs_neither_input_nor_terminal() {
     }
 }
 
-/// Types Ctrl-C, or Ctrl-Z and then fg, in a terminal of its own, and prints what came.
+/// Types Ctrl-C, or Ctrl-Z and then `fg`, in a terminal of its own, and prints what the terminal showed.
 const TERMINAL: &str = r#"
 import os, pty, sys, time
 program, keys = sys.argv[1], sys.argv[2]

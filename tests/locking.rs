@@ -274,7 +274,7 @@ fn a_lock_falls_after_its_session_was_killed_unless_that_comes_back() {
     let (mut dies, mut returns) = (session(&place, "dies"), session(&place, "returns"));
     returns.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/kept" }));
     dies.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/lost" }));
-    // The session that returns is killed first. So if its lock still ended with a grace period, it would end first.
+    // The session that returns is killed first. If its lock still ended with a grace period, that lock would end first.
     returns.child.kill().unwrap();
     returns.child.wait().unwrap();
     let mut returned = session(&place, "returns");
@@ -339,7 +339,7 @@ fn work_trees_are_apart_unless_the_whole_repository_is_meant() {
     assert!(is_error && error["error"].as_str().unwrap().contains("codex-main"), "{error}");
 }
 
-/// The file decides to which repository it belongs, and not the folder in which the caller works.
+/// Which repository a lock covers depends on the file, and not on the folder in which the caller works.
 #[test]
 fn a_lock_of_the_whole_repository_counts_for_callers_in_any_folder() {
     let place = two_work_trees();
@@ -385,7 +385,7 @@ fn a_session_locks_a_file_of_another_repository_in_all_work_trees() {
     assert!(is_error, "{error}");
 }
 
-/// `git stash` takes away the work of another agent, if that agent has changed anything.
+/// `git stash` would take away another agent's work if that agent has changed a file.
 #[test]
 fn git_commands_on_the_whole_tree_are_denied_if_they_change_a_held_file() {
     let place = Place::new();
@@ -409,7 +409,7 @@ fn git_commands_on_the_whole_tree_are_denied_if_they_change_a_held_file() {
         assert!(reason.contains("held.txt is locked by") && reason.contains("mine"), "{command}: {reason}");
     }
     assert_eq!(before("git stash list && git commit -qm two"), Value::Null);
-    // A command that is denied locks nothing, even if one call of the broker cannot name all of its files.
+    // A command that is denied locks nothing, even if its files do not fit into one call to the broker.
     let many: Vec<String> = (0..700).map(|n| format!("a{n}")).collect();
     for command in ["echo > b.rs; git checkout .".to_owned(), format!("touch {} held.txt", many.join(" "))] {
         assert_ne!(before(&command), Value::Null, "{command:.40}");

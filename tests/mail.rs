@@ -40,7 +40,7 @@ fn receipts(socket: &mut Socket) -> Vec<String> {
     sent["messages"].as_array().unwrap().iter().map(|row| row["receipt"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Whether a call waits in the broker.
+/// Whether exactly `n` calls wait in the broker.
 fn waits(watcher: &mut Socket, n: i64) -> bool {
     watcher.call("status", json!({}))["result"]["waiting"] == json!(n)
 }
@@ -129,7 +129,7 @@ fn a_session_killed_before_it_read_finds_its_mail_when_it_comes_back() {
         if round == 0 {
             ok(&mut one, "send", json!({ "to": "codex-api", "message": "hello" }));
         }
-        // The answer may be under way when the connection ends; nobody reads it.
+        // The answer may be under way when the session is killed, and is never read.
         session.ask("tools/call", json!({ "name": "mesh_inbox", "arguments": {} }));
         session.child.kill().unwrap();
         session.child.wait().unwrap();

@@ -26,7 +26,7 @@ fn play(interpreter: &Path, script: &Path, arguments: &[&str]) {
     );
 }
 
-/// Runs a script in each way to connect, all at the same time, since most of a run is waiting.
+/// Runs a script once for each way to connect, all at the same time, since a run mostly waits.
 fn play_all(interpreter: &Path, script: &Path, ways: &[&[&str]]) {
     std::thread::scope(|scope| {
         for arguments in ways {

@@ -136,7 +136,7 @@ fn initialize_with_roots(session: &mut Bare) {
     session.send(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
 }
 
-/// Answers the session's question for the roots.
+/// Answers the session's request for the client's roots.
 fn name_roots(session: &mut Bare, roots: &[String]) {
     let question = session.read().unwrap();
     assert_eq!(question["method"], json!("roots/list"), "{question}");
@@ -169,7 +169,7 @@ fn a_relative_path_in_the_home_folder_wants_a_root() {
     let want = place.root.join("my proj/src/a.rs").canonicalize().unwrap_or(place.root.join("my proj/src/a.rs"));
     let locks = place.json(&["lock", "list"])["locks"].to_string();
     assert!(locks.contains(want.to_str().unwrap()) && locks.contains("y.rs") && locks.contains("x.rs"), "{locks}");
-    // With two roots nobody can tell which one is meant.
+    // With two roots, nobody can tell to which of them the relative path belongs, so the call fails.
     session.send(&json!({ "jsonrpc": "2.0", "method": "notifications/roots/list_changed" }));
     name_roots(&mut session, &[root, "file:///elsewhere".into()]);
     assert!(content(&session.ask(&lock("two", "src/b.rs"))).1);

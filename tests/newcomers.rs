@@ -335,6 +335,6 @@ fn launchd_starts_this_program() {
     let list = Place::new().ok(&["help", "launchd"]);
     let start = format!("<string>{BIN}</string>\n    <string>start</string>");
     assert!(list.starts_with("<?xml ") && list.contains(&start), "{list}");
-    // The name of the file in `help machines` is the label, as launchd wants it.
+    // In `help machines`, the name of the file is the label, as launchd requires.
     assert!(list.contains("<key>Label</key>\n  <string>slm-mesh</string>"), "{list}");
 }

@@ -52,7 +52,7 @@ fn a_list_continues_where_its_last_page_ended() {
         let whole: BTreeSet<&String> = found.iter().collect();
         assert_eq!((found.len(), whole.len()), (n_all, n_all), "{list}");
     }
-    // A new row, and the loss of the last row of a page, move no other row.
+    // Neither a new row nor the loss of a page's last row moves any other row.
     let first = place.json(&["lock", "list"]);
     let shown = names(&first, "locks", "filePath");
     let last = shown.last().unwrap();

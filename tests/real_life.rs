@@ -260,7 +260,7 @@ fn numbers_are_not_given_again_when_power_takes_the_end_of_the_log() {
     let pid = place.broker_pid().unwrap();
     signal(pid, "KILL");
     until("it is dead", || !lives(pid));
-    // What a disk may hold after a power failure: the database as it was before the last grants.
+    // This is what a disk may hold after a power failure: the database as it was before the last grants.
     for name in ["broker.db", "broker.db-wal"] {
         fs::copy(copy.join(name), place.dir.join(name)).unwrap();
     }

@@ -29,7 +29,7 @@ fn names(peers: &Value) -> Vec<String> {
     names
 }
 
-/// Whether the mesh counts a peer as here.
+/// Whether the mesh lists a peer as online.
 fn is_here(socket: &mut Socket, name: &str) -> bool {
     names(&socket.call("peers", json!({ "scope": "machine" }))["result"]).iter().any(|here| here == name)
 }
@@ -288,8 +288,8 @@ fn a_verb_acts_as_the_session_of_the_process_above_it() {
     assert_eq!(whoami(&place, BIN, &["whoami", "--json"])["you"]["id"], json!(id));
 }
 
-/// A shell script that plays an agent. It passes each line on to its session and prints the answer, but for the line
-/// `run` it runs a verb.
+/// A shell script that plays an agent. It passes each line on to its session and prints the answer. For the line `run`,
+/// it runs a verb instead.
 const AGENT_SCRIPT: &str = r#"
 cd "$1"
 mkfifo in out
@@ -392,14 +392,14 @@ fn sessions_that_are_restarted_while_the_broker_is_busy_keep_their_names_and_ids
     let mut sessions: Vec<Socket> = (0..100).map(|_| place.socket()).collect();
     let before: Vec<Value> =
         sessions.iter_mut().enumerate().map(|(n, socket)| socket.call("attach", attach(n))["result"].clone()).collect();
-    // Until the broker continues, the last requests of the sessions and those of their successors wait for it.
+    // Until the broker continues, it gets neither the last requests of the sessions nor those of their successors.
     let pid = place.broker_pid().unwrap().to_string();
     let signal = |signal: &str| assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     let stat = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     signal("-STOP");
     until("the broker is stopped", || stat().contains(") T "));
-    // The broker has more requests to serve than one turn allows, and then notes the ends in the order of the
-    // connections. The session that connected last is the first to return.
+    // The broker has more requests to serve than one turn allows. After that, it notes the ends of the connections in
+    // the order in which they were made, but the session that connected last is the first to return.
     for session in &mut sessions {
         (0..20).for_each(|_| _ = session.ask("state.list", json!({})));
     }

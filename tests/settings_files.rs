@@ -8,9 +8,9 @@ use std::fs;
 use std::path::Path;
 use support::home::Home;
 
-/// Files per format.
+/// The number of files per format.
 const N_FILES: usize = 120;
-/// Files that one run of set-up may leave alone, because their form can't be edited safely.
+/// How many files one run of set-up may leave alone, because their form can't be edited safely.
 const LEFT_MAX: usize = N_FILES / 4;
 
 /// Numbers that look random and are the same in every run.

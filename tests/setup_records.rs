@@ -26,7 +26,7 @@ fn everything(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 #[test]
 fn runs_at_the_same_time_lose_no_record() {
     let home = Home::new();
-    // A record is needed to restore these files: the shape that setup leaves depends on the text of before.
+    // Restoring these files needs a record, because what setup leaves in them depends on the old text.
     let agents = ["gemini", "qwen", "cursor", "windsurf", "droid", "zed"];
     home.write(".gemini/settings.json", "{\"theme\":\"dark\",\"mcpServers\":{}}");
     home.write(".qwen/settings.json", "{\"mcpServers\":{}, \"hooks\": {}}");
@@ -95,7 +95,7 @@ fn what_setup_wrote_goes_even_if_the_agent_looks_elsewhere_now() {
     home.ok(&["--remove"]);
     assert_eq!(everything(&home.home), before, "no agent is installed, but setup remembers what it wrote");
 
-    // The agent's file of before is no longer the first one in which it looks.
+    // The file that setup changed is no longer the first one in which the agent looks.
     let theirs = home.write(".config/opencode/opencode.jsonc", "{\n   \"$schema\": \"s\"\n}\n");
     let before = everything(&home.home);
     home.ok(&["opencode"]);

@@ -94,7 +94,7 @@ fn no_program_writes_a_held_file_and_all_write_a_free_one() {
         assert_eq!(out.status.success(), !wants_file, "{script}: {out:?}");
         fs::remove_file(place.root.join("free2.txt")).ok();
     }
-    // A locked folder takes no new file either, not even from a command that works in it.
+    // A locked folder accepts no new file, either, not even from a command that works in it.
     for script in ["echo x > dir/two.txt", "rm -rf dir", "cd dir && echo x > one.txt", "cd dir && rm one.txt"] {
         assert!(!place.shielded(script).status.success(), "{script}");
     }
@@ -269,7 +269,7 @@ impl<'a> Claude<'a> {
         self.hook("PreToolUse", call)
     }
 
-    /// Runs a command as Claude Code does: with functions and aliases of the user, and a note of where it ended.
+    /// Runs a command as Claude Code does: after the user's functions and aliases, and followed by `pwd -P`.
     fn shell(&self, shell: &str, command: &str) -> (Option<i32>, String) {
         let lines = fs::read_to_string(&self.lines).unwrap_or_default();
         let options = if shell == "bash" { "shopt -s expand_aliases" } else { ":" };
@@ -370,7 +370,8 @@ fn a_shielded_command_does_what_it_did() {
     }
 }
 
-/// The shell of an agent whose hook sets `BASH_ENV` at a session's start: OpenCode by its plugin, Droid in its process.
+/// Returns the `BASH_ENV` that the hook at a session's start sets for the agent's shell: OpenCode's hook in its answer,
+/// Droid's hook in a file.
 fn bash_env_after_start(place: &Place, agent: &str, users: Option<&str>) -> String {
     let file = place.root.join(format!("home/{agent}.env"));
     let input = json!({ "session_id": "s1", "cwd": place.root, "hook_event_name": "SessionStart",
@@ -435,7 +436,7 @@ fn a_program_that_is_gone_stops_no_command() {
     let lines = fs::read_to_string(&claude.lines).unwrap().replace(BIN, "/no/such/program");
     fs::write(&claude.lines, lines).unwrap();
     assert_eq!(claude.shell("bash", "echo on").0, Some(0));
-    // The same without a broker: then nobody holds anything.
+    // A missing broker stops no command, either, since nobody holds a file then.
     place.ok(&["stop"]);
     let claude = Claude::new(&place);
     place.ok(&["stop"]);

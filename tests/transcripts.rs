@@ -1,5 +1,5 @@
-//! What a peer is doing, from the transcript that its agent keeps: for people and for other agents. The path comes
-//! from a hook, so it may lead anywhere, and the file may hold anything.
+//! What people and other agents see of a peer's transcript, which its agent keeps. A hook reports the path, so it may
+//! lead anywhere, and the file may hold anything.
 
 mod support;
 
@@ -150,7 +150,7 @@ fn switched_off_nothing_is_reported_or_read() {
     let off = |args: &[&str]| place.command(args).env("SLM_MESH_TRANSCRIPTS", "off").output().unwrap();
     let refused = off(&["transcript", &name]);
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("SLM_MESH_TRANSCRIPTS"));
-    // One session's hooks run with the setting: from then on, nobody reads its transcript.
+    // The hooks of this session run with the setting: from then on, nobody can read its transcript.
     let place = place.with("SLM_MESH_TRANSCRIPTS", "off");
     report(&place, "claude", &path);
     let on = place.command(&["transcript", &name]).env("SLM_MESH_TRANSCRIPTS", "on").output().unwrap();

@@ -1,5 +1,5 @@
-//! The command line as people and scripts use it: what each verb (subcommand) prints for both, and its exit statuses.
-//! Text from other peers cannot control a terminal.
+//! The command line: what each verb (subcommand) prints for people and for scripts, and its exit statuses. Text from
+//! other peers cannot control a terminal.
 
 mod support;
 
@@ -72,8 +72,8 @@ fn each_verb_speaks_to_people_and_to_programs() {
     let place = Place::new();
     let mut agent = place.session(CODEX, "api");
     agent.tool("mesh_summary", json!({ "summary": "the parser" }));
-    // Each row: the verb, words that its output for people must contain, a JSON pointer into its JSON output, and the value
-    // at that place.
+    // Each row: the verb, words that its output for people must contain, a JSON pointer into its JSON output, and the
+    // value at that place.
     let table: &[(&[&str], &[&str], &str, Value)] = &[
         (&["start", "--detach"], &["running", "PID"], "/ok", json!(true)),
         (&["peers"], &["NAME", "codex-api", "the parser"], "/peers/0/name", json!("codex-api")),

@@ -16,7 +16,7 @@ fn wakes(place: &Place) -> Value {
         .clone()
 }
 
-/// A hook that waits to wake its agent, as a client starts it in the background.
+/// Starts a hook in the background, as a client does. The hook waits to wake its agent.
 fn waiter(place: &Place, agent: &str, session: &str) -> Child {
     let mut child = place
         .command(&["hook", agent, "--wake"])
@@ -93,7 +93,7 @@ fn who_waits_to_wake_an_agent_ends_with_it() {
     session.tool("mesh_status", json!({}));
     let input = json!({ "session_id": "s1", "hook_event_name": "Stop", "cwd": place.root });
     std::fs::write(place.root.join("input"), input.to_string()).unwrap();
-    // An agent that is killed does not get to end its hooks.
+    // An agent that is killed cannot end its hooks itself.
     let env = place.command(&[]);
     let mut agent = Command::new("sh")
         .args(["-c", "\"$0\" hook claude --wake <input >output 2>&1 & echo $!; wait", BIN])

@@ -1,8 +1,8 @@
 //! The official MCP clients and the schema checker: installed once, into cargo's target directory,
 //! under a file lock, since test programs run side by side.
 //!
-//! A machine without Python, Node or a network skips what needs them and says so, unless
-//! `SLM_MESH_TEST_ALL=1` asks for everything.
+//! If Python, Node or the network is missing, the tests that need it are skipped and say so. With
+//! `SLM_MESH_TEST_ALL=1`, they fail instead.
 #![allow(dead_code)] // each test program uses its part
 
 use std::fs::{self, File};

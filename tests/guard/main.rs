@@ -58,8 +58,8 @@ fn a_commit_of_a_file_that_an_agent_holds_is_refused() {
     let mut agent = place.session("codex-mcp-client", "repo");
     agent.tool("mesh_lock", serde_json::json!({ "action": "lock", "filePath": "a.txt", "reason": "mine now" }));
     change(&place, "repo", "3");
-    // Below this process, git would count as the agent itself, so the test runs it as the human (the person who owns
-    // the machine).
+    // This process has started the agent's session, so git, which runs below it, would count as the agent itself. The
+    // test therefore runs git as the human (the person who owns the machine).
     let refused = git_as_human(&place, "repo", &["commit", "-qm", "held"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("codex-repo") && said.contains("mine now"), "{said}");
@@ -128,7 +128,7 @@ fn the_last_of_many_pushed_refs_is_checked_and_too_many_are_said() {
     agent.close();
 }
 
-/// A commit that only names another commit of a submodule changes no file inside the submodule.
+/// A commit that moves a submodule to another commit changes no file inside the submodule.
 #[test]
 fn a_lock_inside_a_submodule_does_not_stop_a_commit_of_the_submodule() {
     let Some(place) = repository() else { return };

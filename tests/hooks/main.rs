@@ -40,7 +40,7 @@ fn told(place: &Place, agent: &str, input: &Value) -> Value {
     }
 }
 
-/// Each dialect: agent, session field, edit of a file, prompt, stop, and where each answer has its text.
+/// The dialect of an agent: its inputs for an edit, a prompt and a stop, and where each answer has its text.
 struct Dialect {
     agent: &'static str,
     kind: &'static str,
@@ -209,7 +209,7 @@ fn an_agent_that_goes_on_already_is_left_alone() {
 fn hooks_and_mcp_server_of_one_session_are_one_peer_also_after_clear() {
     let place = Place::new();
     told(&place, "gemini", &at(&place, claude_shape("g1", "SessionStart")));
-    // The MCP server knows no session key, but the same process started it and the hook: this test.
+    // The MCP server knows no session key, but it has the same parent process as the hook: this test.
     let mut session = place.session("gemini-cli-mcp-client", ".");
     let me = session.tool("mesh_lock", json!({ "action": "lock", "filePath": "a.rs" }));
     let edit = |key: &str| {

@@ -42,7 +42,7 @@ fn a_patch_in_a_command_is_one_of_the_things_that_the_command_writes() {
             "{arguments:.200}: {denied}"
         );
     }
-    // The text of a patch is here the content of another file.
+    // Here, the text of a patch is the content of another file.
     let note = apply("Update", "a.rs").replace("apply_patch", "cat > notes.md");
     assert_eq!(before(&place, "Bash", json!({ "command": note })), "null");
     let locks: Vec<Value> = place.json(&["lock", "list"])["locks"].as_array().unwrap().clone();

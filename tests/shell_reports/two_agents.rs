@@ -22,7 +22,7 @@ fn disguised_write(kind: usize, file: &str, turn: usize) -> String {
 }
 
 /// Two agents work in one repository, mostly through the shell. Whenever one agent overwrites what the other has locked
-/// and written, at least one of them is told.
+/// and written, its hook must say so. In most cases, the test also checks that the other agent is told.
 #[test]
 fn every_lost_update_of_two_agents_is_reported_to_somebody() {
     let (place, _) = work_tree();

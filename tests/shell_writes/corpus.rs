@@ -1,8 +1,8 @@
 //! Reads corpus.txt.
 //!
 //! `$ ` starts a command and `| ` its further lines. The truth follows, one line for each write: `w path` is a file, `d
-//! path` a folder with all that is in it, `m folder tracking endings` some files below a folder, and `u words`
-//! something that no reader of the text can tell.
+//! path` a folder with all that is in it, `m folder tracking endings` some files below a folder, and `u words` a write
+//! that no reader of the text can find.
 
 use super::tree;
 use std::collections::BTreeSet;

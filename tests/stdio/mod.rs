@@ -81,7 +81,7 @@ impl Bare {
         Some(value)
     }
 
-    /// Reads on until the answer to an id comes, or the batch that has it.
+    /// Reads on until the answer to this id comes, or a batch that contains it.
     pub fn answer(&mut self, id: &Value) -> Value {
         loop {
             let value = self.read().unwrap_or_else(|| panic!("the session ended before it answered {id}"));

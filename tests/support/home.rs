@@ -56,7 +56,7 @@ impl Home {
         serde_json::from_str(&self.read(path)).unwrap()
     }
 
-    /// An agent's program: writes its arguments into a file, and runs a line.
+    /// Makes a false program of an agent, which writes its arguments into a file and then runs `line`.
     pub fn fake(&self, name: &str, line: &str) {
         let path = self.bin.join(name);
         let log = self.bin.join(format!("{name}.log"));

@@ -23,7 +23,7 @@ static N: AtomicU32 = AtomicU32::new(0);
 
 /// A mesh for one test, with a directory of its own.
 pub struct Place {
-    /// Parent of everything: removed at the end.
+    /// The directory of all files of the test, which is removed at the end.
     pub root: PathBuf,
     /// The data directory.
     pub dir: PathBuf,
@@ -39,7 +39,7 @@ impl Place {
         let _ = std::fs::remove_dir_all(&root);
         std::fs::create_dir_all(root.join("home")).unwrap();
         let root = root.canonicalize().unwrap();
-        // Below the range from which the kernel takes ports for outgoing connections.
+        // The port is below the range from which the kernel takes ports for outgoing connections.
         let port = 20_000 + (std::process::id() * 37 + n * 11) % 12_700;
         let mut env = vec![
             ("SLM_MESH_PORT".into(), port.to_string()),
@@ -48,7 +48,7 @@ impl Place {
             // The tests check what a hook says, not how soon it answers, so a busy machine must not silence it.
             ("SLM_MESH_HOOK_BUDGET_MS".into(), "20000".into()),
         ];
-        // Where `make coverage` counts the lines that a process runs.
+        // With `make coverage`, these variables say where each process counts the lines that it runs.
         env.extend(COUNTERS.iter().filter_map(|name| Some(((*name).into(), std::env::var(name).ok()?))));
         Place { dir: root.join("mesh"), env, root }
     }

@@ -97,7 +97,7 @@ fn crate_paths(line: &str) -> Vec<String> {
     found
 }
 
-/// Whether a line uses a crate: `rusqlite::`, or `use rusqlite as …`.
+/// Whether a line uses a crate: `rusqlite::`, or `use rusqlite;`.
 fn names_crate(line: &str, name: &str) -> bool {
     line.match_indices(name).any(|(at, _)| {
         let free = !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':' || c == '.');

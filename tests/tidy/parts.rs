@@ -88,7 +88,7 @@ fn each_question_to_the_store_is_asked_by_the_part_that_owns_it() {
     check("each question to the store is asked by the part of the core that owns it", &breaches);
 }
 
-/// The name of the method that a line of `src/store` begins, unless it is a method of rows.
+/// The name of the method that this line of `src/store` declares, unless it is a method of a row.
 fn method_of_store(line: &str) -> Option<&str> {
     let rest = line.strip_prefix("    pub fn ")?;
     let (name, arguments) = rest.split_once('(')?;
@@ -150,7 +150,7 @@ fn every_operation_is_in_the_list() {
     check("each operation is in OPS in src/core/mod.rs", &breaches);
 }
 
-/// The name of the type that a line makes public, here or to a part of the program.
+/// The name of the type that this line declares as `pub` or `pub(…)`.
 fn public_type(line: &str) -> Option<String> {
     let rest = line.trim_start().strip_prefix("pub")?;
     let rest = if rest.starts_with('(') { rest.split_once(") ")?.1 } else { rest.trim_start() };
