@@ -189,7 +189,7 @@ fn a_link_in_both_directions_with_superlocalmemory_survives_a_restart() {
     let place = Place::new()
         .with("SLM_MESH_SHARED_SECRET", SECRET)
         .with("SLM_MESH_PEER_URL", &format!("http://127.0.0.1:{free}"));
-    // Both meshes poll at their start and every 30 s, so each side gets its peer before the other side starts.
+    // Both meshes poll at their start and every 30 s, so a peer registers on each side before the other side starts.
     let (database, home) = (place.root.join("slm.db"), place.root.join("home"));
     let theirs = Daemon::start(&python, free, &database, &home, "").register("memory-1", "/srv/api");
     let mut near = place.session("codex-mcp-client", "api");

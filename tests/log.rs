@@ -191,7 +191,7 @@ fn a_search_in_a_hundred_thousand_messages_finds_all_and_delays_nobody() {
     assert_eq!(found["more"], json!(false));
     let found = place.json(&["inbox", "--as", "human", "--search", "needle"]);
     assert_eq!((texts(&found), &found["more"]), (want.iter().map(String::as_str).collect(), &json!(false)));
-    // One call searches only a part, so that a search holds nobody up.
+    // One call searches only a part of the log, so that a search does not hold up other clients.
     let page = place.socket().call("log", json!({ "search": "needle", "as": "human" }));
     assert_eq!((texts(&page["result"]), &page["result"]["more"]), (vec!["rare needle 100000"], &json!(true)));
     assert!(page["result"]["before"].as_i64().unwrap() > 90_000, "{page}");

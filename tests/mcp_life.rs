@@ -182,7 +182,7 @@ fn a_session_ends_with_its_client() {
     let place = Place::new();
     let mut other = Bare::legacy(&place, "2025-11-25", "q");
     other.call(1, "mesh_status", json!({}));
-    // If a client is killed in the middle of a call, both pipes end with it.
+    // If a client is killed in the middle of a call, both pipes to the session close.
     let mut child = place.command(&[]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
     writeln!(input, "{}\n{}", initialize("2025-11-25"), call(1, "mesh_inbox", json!({ "waitSeconds": 3600 }))).unwrap();

@@ -1,5 +1,5 @@
 //! Sessions across processes: which peer a session is, which peers it sees, which peer a verb in its shell acts as, and
-//! what the others learn when it stops, dies or comes back.
+//! what other sessions learn when a session stops, dies or comes back.
 
 mod support;
 

@@ -340,7 +340,7 @@ fn a_shielded_command_does_what_it_did() {
     let bare = Claude { place: &place, lines: place.root.join("home/none.sh") };
     for shell in ["bash", "zsh"].into_iter().filter(|shell| has_shell(shell)) {
         let shielded = Claude::new(bare.place);
-        // Both sessions get the other lines that the hook adds.
+        // The unshielded session gets all lines that the hook adds, except for those of the shield.
         let lines = fs::read_to_string(&shielded.lines).unwrap();
         let others: Vec<&str> = lines.lines().filter(|line| !line.contains(" shield ")).collect();
         fs::write(&bare.lines, others.join("\n") + "\n").unwrap();

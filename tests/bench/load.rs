@@ -116,8 +116,8 @@ fn chat_over_mcp(load: &Load, sessions: &mut [Session]) {
             load.n_calls.fetch_add(2, Ordering::Relaxed);
             pace(&mut next, N_SESSIONS);
         }
-        // Only now and then, because nobody reads the mailbox of the human (the person who owns the machine), and a
-        // full mailbox would refuse messages.
+        // This message is sent only now and then, because nobody reads the mailbox of the human (the person who owns
+        // the machine), and a full mailbox would refuse messages.
         if load.n_calls.load(Ordering::Relaxed).is_multiple_of(64) {
             sessions[0].ask(&lines[0]);
         }

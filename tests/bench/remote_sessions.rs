@@ -24,8 +24,8 @@ const TICKS_PER_SECOND: f64 = 100.0;
 const N_STRANGERS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A call and a push over the WebSocket, compared with a call and a push on this machine, and with the same bytes over
-/// TCP.
+/// Times a call and a push over the WebSocket. The floor of each is its time on this machine plus the time of the bytes
+/// over TCP.
 pub fn far(table: &mut Table) {
     let mesh = Mesh::hub();
     let (mut near, mut far) = (mesh.attach("near"), mesh.attach_remote("far"));

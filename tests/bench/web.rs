@@ -21,7 +21,8 @@ const TICKS: f64 = 100.0;
 /// When each event was seen.
 type Seen = JoinHandle<Vec<Instant>>;
 
-/// The rows of the web page and of `watch --plain`, compared with what the agents cost when nobody looks on.
+/// Measures the web page and `watch --plain`. The broker's use of the CPU is compared with its use when nobody looks
+/// on.
 pub fn web(table: &mut Table) {
     let (_, alone) = load(|_| None);
     let (page, cost) = load(|mesh| Some(page(mesh)));

@@ -315,7 +315,7 @@ fn a_letter_that_comes_again_once_its_sender_is_known_is_still_the_same() {
     pair.here.call(1, &mail::SEND, json!({ "to": to.as_str(), "message": "once" })).unwrap();
     let message = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap().unwrap();
     let first = pair.ask("POST", "/mesh/send", &message.body)["id"].clone();
-    // The answer is lost. Before the message comes again, the other side has polled this one.
+    // The answer is lost, and the other side polls this side before the message comes again.
     let near = json!({ "peer_id": message.body["from_peer"], "session_id": "near", "mesh": "ours" });
     let roster = RemoteRoster::parse(&json!({ "mesh": "ours", "mark": 1, "peers": [near] })).unwrap();
     pair.there.mesh.on_roster(0, &roster, 0..usize::MAX, pair.there.now).unwrap();

@@ -48,7 +48,7 @@ struct Session {
     conn: Option<ConnId>,
     /// The process id of its MCP server, which a restarted broker may expect back.
     server: Option<i64>,
-    /// Whether its hooks say that an earlier session goes on under this key.
+    /// Whether the session's hooks say that it continues an earlier session under this key.
     continues: bool,
 }
 
@@ -485,7 +485,7 @@ fn a_call_that_a_hook_announced_is_that_sessions() {
         // A call with other arguments than the announced ones is another call.
         announce(world, &two, "b");
         assert_eq!(acted_as(summarise(world, "c").unwrap()), Some(first.clone()));
-        // If two sessions announce the same call at the same time, it is refused, since its caller is unknown.
+        // If two sessions announce the same call at the same time, the call is refused, since its caller is unknown.
         announce(world, &one, "d");
         announce(world, &two, "d");
         let error = summarise(world, "d").unwrap_err();

@@ -123,7 +123,7 @@ fn a_taken_port_is_skipped() {
 fn without_any_port_the_mesh_serves_its_socket() {
     let place = Place::new();
     let first: u16 = place.env.iter().find(|(name, _)| name == "SLM_MESH_PORT").unwrap().1.parse().unwrap();
-    // If a port can't be bound, somebody else has taken it, which is the aim.
+    // If a port can't be bound, another program already has it, which is just as good.
     let taken: Vec<_> = (first..first + 10).map(|port| TcpListener::bind(("127.0.0.1", port))).collect();
     let broker = Broker::over(place);
     broker.place.ok(&["state", "set", "k", "v"]);

@@ -321,7 +321,7 @@ fn a_project_that_is_a_trap_keeps_nobody_waiting() {
     let broker = Broker::start();
     let trap = broker.place.root.join("trap");
     std::fs::create_dir_all(trap.join(".git")).unwrap();
-    // Opening a pipe to which nobody writes blocks forever.
+    // Opening a pipe for reading blocks until another process opens it for writing.
     let head = trap.join(".git/HEAD");
     if !std::process::Command::new("mkfifo").arg(&head).status().is_ok_and(|status| status.success()) {
         return skip("a_project_that_is_a_trap_keeps_nobody_waiting", "there is no mkfifo");

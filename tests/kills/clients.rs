@@ -19,7 +19,7 @@ pub enum Got {
     Done(Value),
     /// The call was refused: the kind of error, and its message.
     Refused(String, String),
-    /// The answer was lost, so nobody knows.
+    /// The answer was lost, so the call may or may not have succeeded.
     Lost,
 }
 

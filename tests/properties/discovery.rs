@@ -1,4 +1,4 @@
-//! Responses of strangers on the local network.
+//! Responses from unknown machines on the local network.
 //!
 //! Any packet is either parsed or dropped, and nothing that comes out exceeds the limits.
 

@@ -134,7 +134,7 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     first.ok(&["start", "--detach", "--rejoin"]);
     await_level(&first);
 
-    // An etcd that was emptied while both hubs run.
+    // Etcd is emptied while both hubs run.
     cluster.control(&["del", "--prefix", "slm/"]).unwrap();
     for hub in [&first, &second] {
         // The hub that led closes all connections when it ceases to lead, so the test reads the log file instead.

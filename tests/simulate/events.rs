@@ -101,7 +101,7 @@ impl Stream {
         }
     }
 
-    /// Checks what somebody read from the stream after a cursor.
+    /// Checks the answer to a call that read the stream after a cursor.
     pub fn read(&self, after: i64, types: &[String], value: &Value, now: i64) {
         let rows = value["events"].as_array().expect("events");
         let gap = value["gap"] == true;

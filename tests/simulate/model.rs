@@ -43,8 +43,8 @@ pub struct Model {
     gone: Vec<Option<i64>>,
     /// For each peer, whether its last event said that it is online.
     told_here: Vec<bool>,
-    /// Whether each peer was here when the broker crashed, and has not come back yet: until its grace period ends,
-    /// nobody is told that it left.
+    /// Whether each peer was online when the broker crashed, and has not come back yet: until its grace period ends, no
+    /// event says that it left.
     pardoned: Vec<bool>,
     /// Whether each peer was already away when the broker crashed.
     was_away: Vec<bool>,
@@ -215,7 +215,7 @@ impl Model {
         }
     }
 
-    /// Whether the caller is there to hear that its wait is over.
+    /// Whether a waiting call of this caller can be answered: the caller is the human, or is online.
     fn is_served(&self, who: Who) -> bool {
         who == HUMAN || self.is_here(who)
     }

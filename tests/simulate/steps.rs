@@ -19,7 +19,7 @@ const TYPES: [&str; 8] = [
 const DAY: i64 = 86_400_000;
 
 impl World {
-    /// Lets somebody do one step.
+    /// Takes one random step.
     pub fn one_step(&mut self) {
         self.step += 1;
         self.stand_by();
