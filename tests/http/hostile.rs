@@ -375,7 +375,7 @@ fn memory_is_freed_after_an_attack() {
     kept.clear();
     let fds = || std::fs::read_dir(format!("/proc/{}/fd", broker.place.broker_pid().unwrap())).map(|dir| dir.count());
     if fds().is_err() {
-        return skip("what_an_attack_leaves_is_given_back", "there is no /proc");
+        return skip("memory_is_freed_after_an_attack", "there is no /proc");
     }
     until("the descriptors are free", || fds().unwrap() < 40);
 }

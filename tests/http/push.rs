@@ -310,7 +310,7 @@ fn only_sockets_of_this_user_are_dialled() {
         std::os::unix::fs::chown(&other.path, Some(65_534), None).unwrap();
         paths.push(other.path.clone());
     } else {
-        println!("skipped: what_is_no_socket_of_ours_is_not_dialled: only root can make another user's socket");
+        println!("skipped: only_sockets_of_this_user_are_dialled: only root can make another user's socket");
     }
     for path in &paths {
         let body = http.ok("/register", json!({ "projectPath": "/p", "pid": 1, "udsPath": path }));
