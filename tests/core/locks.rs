@@ -136,6 +136,22 @@ fn work_trees_conflict_only_when_asked() {
 }
 
 #[test]
+fn a_list_of_the_locks_on_a_file_shows_what_would_block_it() {
+    check(
+        "
+        a joins
+        b@q joins
+        a lock.lock filePath=/p/src/x -> ok
+        b@q lock.query filePath=/q/src/x -> ok locks=[]
+        a lock.lock filePath=/p/src/x scope=repo -> ok
+        b@q lock.query filePath=/q/src/x -> ok locks.0.filePath=/p/src/x locks.0.scope=repo
+        b@q lock.query filePath=/q/src/y -> ok locks=[]
+        b@q lock.lock filePath=/q/src/x -> held
+    ",
+    );
+}
+
+#[test]
 fn a_work_tree_in_a_folder_of_another_one_has_files_of_its_own() {
     check(
         "

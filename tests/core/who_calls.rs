@@ -386,8 +386,7 @@ fn subagents_are_the_peer_of_their_session_and_owners_of_their_own() {
 fn an_agent_that_an_agent_started_is_itself() {
     each(|world, mut inner, order| {
         let folder = world.project.clone();
-        // The inner agent is never an editor, since only people start editors, nor the same agent, since that means two
-        // windows.
+        // Only people start editors, and the same agent in both places means two windows.
         let is_other = |outer: &&Agent| outer.kind != inner.agent.kind && !inner.agent.identity.hosts_terminals;
         for (n, outer) in AGENTS.iter().filter(is_other).enumerate() {
             world.project = format!("{folder}/{n}");
@@ -477,8 +476,7 @@ fn a_call_that_a_hook_announced_is_that_sessions() {
         let acted_as = |answer: Value| answer["actedAs"]["id"].as_str().map(str::to_owned);
         announce(world, &two, "a");
         assert_eq!(acted_as(summarise(world, "a").unwrap()), Some(second.clone()), "{}", one.agent.id);
-        // If no hook has announced a call, the call acts as the peer of the connection, and the answer says that it may
-        // be another session's.
+        // A call that no hook has announced acts as the connection's peer, and the answer says that this is uncertain.
         let answer = summarise(world, "a").unwrap();
         assert_eq!(answer["actedAs"]["id"], json!(first));
         assert!(answer["actedAs"]["note"].as_str().unwrap().contains("several sessions"), "{answer}");

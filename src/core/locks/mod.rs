@@ -22,11 +22,11 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::json_object::json_object;
 use crate::base::json_text::json_length;
-use crate::base::path_overlap::{self, PathMatcher};
+use crate::base::path_overlap;
 use crate::base::stored_enums::LockOwner;
 use crate::base::{limits, time};
 use crate::store::LockRow;
-use request::{LockRequest, Repository};
+use request::{LockMatcher, LockRequest, Repository};
 use serde_json::{Value, json};
 
 const PATH: ArgKind = ArgKind::Text { min: 1, max: limits::PATH_MAX };
@@ -120,7 +120,7 @@ pub static UNLOCK: Op = Op {
 pub static QUERY: Op = Op {
     name: "lock.query",
     summary: "List active locks and the peers that wait for them, or only the locks on certain files",
-    args: &[FILE, FILES, pagination::next_page(pagination::CURSOR_MAX)],
+    args: &[FILE, FILES, pagination::next_page(pagination::CURSOR_MAX), GIT_ROOTS, REPOS],
     actor: Auth::Optional,
     verb: Some("lock list"),
     tool: Some(("lock", Some("query"))),
@@ -260,9 +260,13 @@ fn unlock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
 
 fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { peers, locks, waiting, .. } = mesh;
-    let asked = requested_paths(args);
-    let matcher = PathMatcher::new(asked.iter().map(String::as_str));
-    let touches = |lock: &&LockRow| asked.is_empty() || matcher.overlaps(&lock.path);
+    let me = peers.get(ctx.me()).map(|peer| peer.row.clone()).unwrap_or_default();
+    let trees = Repository::of_call(args, &me);
+    let host = peers.host_of(ctx.conn);
+    let asked = LockRequest { paths: requested_paths(args), trees, host, ..LockRequest::default() };
+    let matcher = LockMatcher::new(&asked);
+    // These are the locks that a request for the files would meet, also those of other work trees.
+    let touches = |lock: &&LockRow| asked.paths.is_empty() || matcher.collides(lock);
     // The locks are sorted in the order in which they were granted. New locks come last, and a renewed lock keeps
     // its place.
     let mut found: Vec<&LockRow> = locks.all().iter().filter(touches).collect();
