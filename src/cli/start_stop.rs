@@ -41,6 +41,9 @@ pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json:
             ));
         }
         startup::check_log_change(&settings, change)?;
+        if change == LogChange::Rejoin {
+            refuse_if_leading(&places)?;
+        }
     }
     if !as_daemon {
         startup::own_address(&settings)?;
@@ -80,6 +83,16 @@ pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json:
         }
     })?;
     Ok(0)
+}
+
+/// Refuses to set the database of the hub that leads aside.
+fn refuse_if_leading(places: &DataDir) -> Result<(), Error> {
+    let Ok(mut client) = Client::connect_to_own(places) else { return Ok(()) };
+    if client.call_once("hub.status", &json!({}))?["role"] != "leads" {
+        return Ok(());
+    }
+    let text = "start --rejoin: this hub leads its mesh, so there is nothing to join again, and nothing was changed";
+    Err(Error::new(ErrorKind::Refused, text))
 }
 
 /// Stops the running broker if its settings differ from the current settings.

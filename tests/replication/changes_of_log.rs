@@ -124,12 +124,22 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     }
     start(&first);
     await_trouble(&first, "is not the one that this hub's database contains");
+    // The log is trimmed, so that only a copy of the leader's database could help a hub that was merely away.
+    let last = hub_status(&second)["position"].as_u64().unwrap();
+    let n_copies = || second.log().matches("gets a snapshot of the database").count();
+    let n_before = n_copies();
+    cluster.control(&["del", "slm/log/", &format!("slm/log/{last:016x}")]).unwrap();
+    until("the hub has looked at a copy", || n_copies() > n_before + 1);
+    await_trouble(&first, "is not the one that this hub's database contains");
+    assert!(!first.log().contains("got a snapshot"), "its acknowledged writes are kept: {}", first.log());
+    assert!(refusal(&second, &["start", "--detach", "--rejoin"]).contains("this hub leads its mesh"));
     second.ok(&["stop"]);
     until("no hub leads", || hub_status(&first)["leader"].is_null());
     let said = refusal(&first, &["state", "get", "lost"]);
-    assert!(said.contains("is not the one") && said.contains("run slm-mesh doctor on that hub"), "{said}");
+    assert!(said.contains("needs a snapshot") && said.contains("run slm-mesh doctor on that hub"), "{said}");
     let found = String::from_utf8(first.run(&["doctor"]).stdout).unwrap();
-    assert!(found.contains("start --rejoin"), "{found}");
+    assert!(found.contains("start a hub that has the data"), "{found}");
+    assert!(refusal(&first, &["start", "--detach", "--rejoin"]).contains("no hub leads the mesh in etcd"));
     start(&second);
     first.ok(&["start", "--detach", "--rejoin"]);
     await_level(&first);

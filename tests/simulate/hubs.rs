@@ -44,8 +44,12 @@ impl Hubs {
 
     /// Lets this hub take over, or lead again after a restart. Returns its store.
     pub fn take_over(&mut self, hub: usize) -> Store {
-        let mut store = self.store(hub);
-        let taken = Standby::new(self.engine.log()).take_over(&mut store, &format!("hub{hub}"), || LogId(7));
+        let (mut standby, mut store) = (Standby::new(self.engine.log()), self.store(hub));
+        if store.log_position().expect("a position").is_none() {
+            // A hub that has never followed the log must not add it to a database of its own when it takes over.
+            standby.follow(&mut store).expect("entries");
+        }
+        let taken = standby.take_over(&mut store, &format!("hub{hub}"), || LogId(7));
         let Ok(TakeOver::Leads(leader)) = taken else { panic!("hub {hub} can't lead") };
         (self.leads, self.leader) = (hub, Some(leader));
         store
@@ -140,10 +144,9 @@ fn assert_equal(one: &str, other: &str) {
 
 /// A mesh of one hub that leads.
 fn leading(engine: &Engine, file: &str) -> (Mesh, Leader<MemoryLog>) {
-    let mut store = Store::open(file.as_ref(), false).expect("a store");
-    let Ok(TakeOver::Leads(leader)) = Standby::new(engine.log()).take_over(&mut store, "hub", || LogId(7)) else {
-        panic!()
-    };
+    let (mut standby, mut store) = (Standby::new(engine.log()), Store::open(file.as_ref(), false).expect("a store"));
+    while standby.follow(&mut store).expect("entries").is_some() {}
+    let Ok(TakeOver::Leads(leader)) = standby.take_over(&mut store, "hub", || LogId(7)) else { panic!() };
     let mut n = 0;
     let random = move || {
         n += 1;
@@ -224,4 +227,22 @@ fn an_engine_that_lost_entries_divides_no_mesh() {
         let Err((_, error)) = standby.take_over(&mut store, "it", || LogId(8)) else { panic!("it begins a new log") };
         assert!(error.to_string().contains("start --new-log"), "{error}");
     }
+}
+
+#[test]
+fn a_hub_with_data_of_its_own_adds_no_log_to_it() {
+    let engine = Engine::default();
+    let files = ["first", "second"].map(|hub| format!("file:/simulate-race-{hub}?vfs=memdb"));
+    let _keepers = files.each_ref().map(|file| Store::open(file.as_ref(), false).unwrap());
+    let mut store = Store::open(files[1].as_ref(), false).unwrap();
+    // There was no log when this hub looked. Before it wins the lead, another hub begins one and steps down.
+    let mut standby = Standby::new(engine.log());
+    assert_eq!(standby.match_database(&store).unwrap(), DatabaseLogMatch::NoLog);
+    let (mut mesh, mut leader) = leading(&engine, &files[0]);
+    mesh.on_connected(7);
+    assert_eq!(set_entry(&mut mesh, &mut leader, "theirs").0, TurnEnd::Committed);
+    drop(leader.step_down());
+    let Err((_, error)) = standby.take_over(&mut store, "second", || LogId(8)) else { panic!("two meshes mix") };
+    assert!(error.to_string().contains("another hub has just begun the log"), "{error}");
+    assert_eq!(store.entry("default", "k").unwrap(), None);
 }

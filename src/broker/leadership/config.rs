@@ -93,6 +93,33 @@ impl HubConfig {
         }
     }
 
+    /// Refuses to set this hub's database aside while no hub leads that could send its own database.
+    ///
+    /// # Errors
+    /// When there is a log and no hub leads, or when etcd does not say whether one does.
+    pub fn check_hub_leads(&self) -> Result<(), Error> {
+        let prefix = &self.etcd.address.prefix;
+        let mut log = self.open_log()?;
+        // Without a log, this hub waits for the hub that begins one.
+        let found = log.last().and_then(|last| Ok(last.is_none() || log.leader()?.is_some()));
+        match found {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::new(
+                ErrorKind::Refused,
+                format!(
+                    "start --rejoin: no hub leads the mesh in etcd, so none could send its database to this hub, and \
+                     nothing was changed; start another hub first; if etcd was restored from a backup and every hub \
+                     refuses its log, stop all hubs, remove the log (etcdctl del --prefix {prefix}), run slm-mesh start \
+                     --new-log on the hub with the highest entry, and then slm-mesh start --rejoin on the others"
+                ),
+            )),
+            Err(error) => Err(Error::new(
+                ErrorKind::Gone,
+                format!("start --rejoin: it is not known whether a hub leads, so nothing was changed; {error}"),
+            )),
+        }
+    }
+
     /// How long a leader may be silent before another hub takes over, in ms.
     pub fn lease_ms(&self) -> i64 {
         self.etcd.lease_seconds as i64 * 1000

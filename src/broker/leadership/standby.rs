@@ -2,7 +2,7 @@
 
 use super::database_log_match::diverged;
 use super::{DatabaseLogMatch, Leader};
-use crate::base::ids::LogId;
+use crate::base::ids::{LogId, Term};
 use crate::replication::{Election, LogEntry, LogError, Position, ReplicatedLog};
 use crate::store::{Changeset, LogPosition, Store, StoreError};
 
@@ -117,10 +117,14 @@ impl<L: ReplicatedLog> Standby<L> {
             Ok(Election::Lost(leader)) => return Ok(TakeOver::StandsBy(self, leader)),
             Err(error) => return Err((self, error.into())),
         };
-        match self.follow_to_end(store).and_then(|own| Ok((own, begin(store, own.is_none(), address)?))) {
-            Ok((own, ())) => {
-                let id = own.map_or_else(new_log, |own| own.log);
-                let next = Position(own.map_or(0, |own| own.index)).next();
+        let next = |own: Option<LogPosition>| Position(own.map_or(0, |own| own.index)).next();
+        let begun = self.follow_to_end(store).and_then(|own| {
+            begin(store, (term, next(own)), own.is_none().then_some(address))?;
+            Ok(own)
+        });
+        match begun {
+            Ok(own) => {
+                let (id, next) = (own.map_or_else(new_log, |own| own.log), next(own));
                 let last = own.map(|own| own.stamp).unwrap_or_default();
                 Ok(TakeOver::Leads(Leader { log: self.log, id, term, next, last }))
             }
@@ -134,6 +138,10 @@ impl<L: ReplicatedLog> Standby<L> {
     /// Applies the rest of the log, and checks that the database is then exactly at the end of the log: an etcd that
     /// was emptied or restored from a backup has fewer entries than the database.
     fn follow_to_end(&mut self, store: &mut Store) -> Result<Option<LogPosition>, StandbyError> {
+        if store.log_position()?.is_none() && self.end()?.is_some() {
+            // The entries of another mesh must not be added to what this database contains.
+            return Err(LogError::Refused("another hub has just begun the log of this mesh".into()).into());
+        }
         while self.follow(store)?.is_some() {}
         let (end, own) = (self.end()?, store.log_position()?);
         match DatabaseLogMatch::of(end, own, false) {
@@ -150,15 +158,17 @@ impl<L: ReplicatedLog> Standby<L> {
     }
 }
 
-/// Makes the store record its changes. If the log is new, this also records a first change, so that the log gets an
-/// entry at once. Until there is an entry, another hub could begin a log of its own.
-fn begin(store: &mut Store, is_new: bool, address: &str) -> Result<(), StandbyError> {
+/// Makes the store record its changes, first of all the term of this leader and its first position. So the log gets an
+/// entry at once. Until a new log has an entry, another hub could begin a log of its own. `founder` is the address of
+/// the hub that begins a new log.
+fn begin(store: &mut Store, (term, first): (Term, Position), founder: Option<&str>) -> Result<(), StandbyError> {
     store.start_recording();
-    if is_new {
-        store.begin_call();
+    store.begin_call();
+    store.note_term(term, first.0)?;
+    if let Some(address) = founder {
         store.set_meta(FOUNDER, address)?;
-        store.end_call()?;
     }
+    store.end_call()?;
     Ok(())
 }
 

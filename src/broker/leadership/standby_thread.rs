@@ -1,6 +1,7 @@
 //! The thread of a hub on standby. It applies the log to the hub's own database, until the hub leads or the thread is
 //! stopped.
 
+use super::database_log_match::diverged;
 use super::snapshot_fetch;
 use super::{DatabaseLogMatch, HubConfig, Leader, Standby, StandbyError, TakeOver};
 use crate::base::error::Error;
@@ -8,7 +9,7 @@ use crate::base::ids::LogId;
 use crate::broker::log;
 use crate::replication::etcd::EtcdLog;
 use crate::replication::{LogError, Position, ReplicatedLog};
-use crate::store::Store;
+use crate::store::{LogPosition, LogTerms, Store};
 use crate::sys::data_dir::DataDir;
 use crate::sys::{self, Clock};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -230,13 +231,18 @@ impl Follower {
     /// Replaces the database with a copy of the leader's database.
     fn fetch_snapshot(&mut self, standby: &mut Standby<EtcdLog>, leader: Option<&str>) -> Result<(), StandbyError> {
         let failed = |why: String| StandbyError::Log(LogError::Refused(format!("this hub needs a snapshot: {why}")));
-        let leader = leader.ok_or_else(|| failed("no hub leads, so none can send a snapshot".into()))?;
+        let leader = leader.ok_or_else(|| {
+            failed("no hub leads, so none can send one; start a hub that has the data of this mesh".into())
+        })?;
         let ticket = format!("{:032x}", sys::random_u128());
         standby.log.put_ticket(&self.config.address, &ticket)?;
         let stopping = Arc::clone(&self.stopping);
         let is_stopping = move || stopping.load(Ordering::Acquire);
         let HubDatabase { places, store, reopen, .. } = &mut self.database;
         let fetched = snapshot_fetch::fetch(places, &self.config, leader, &ticket, is_stopping).map_err(failed)?;
+        if let Some(own) = store.log_position()? {
+            check_past(own, &Store::log_terms_of(&fetched)?)?;
+        }
         // An empty database takes the place of the open one, so that the file is closed and can be replaced.
         drop(std::mem::replace(store, Store::memory()?));
         let installed = snapshot_fetch::install(places, &fetched).map_err(|error| failed(error.to_string()));
@@ -283,6 +289,15 @@ fn not_before_log(clock: Clock, store: &Store) -> Clock {
     match store.log_position() {
         Ok(Some(position)) if position.stamp.now > clock.now() => Clock::at(position.stamp.now),
         _ => clock,
+    }
+}
+
+/// Checks that the snapshot contains the last entry of the database that it replaces. If etcd was restored from a backup,
+/// it may contain another entry at this position, and the log may have been trimmed since.
+fn check_past(own: LogPosition, snapshot: &LogTerms) -> Result<(), LogError> {
+    match snapshot.term_at(own.index) {
+        Some(term) if term == own.stamp.term => Ok(()),
+        _ => Err(LogError::Refused(diverged(own.index))),
     }
 }
 

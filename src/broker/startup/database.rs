@@ -132,7 +132,8 @@ pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChang
         LogChange::BeginNew => {
             let mut store = open(places, settings)?;
             store.leave_log()?;
-            replace_lost_numbers(&mut store)
+            // Other hubs may have given out numbers that this hub has never seen.
+            Ok(store.raise(sys::wall_ms())?)
         }
         LogChange::Rejoin => {
             if places.database().exists() {

@@ -113,6 +113,8 @@ fn leave_shared_log(store: &mut Store) -> Result<(), Error> {
         store.leave_log()?;
     }
     let Some(position) = position else { return Ok(()) };
+    // Other hubs may have given out numbers that this hub has never seen.
+    store.raise(sys::wall_ms())?;
     log(&format!(
         "{STORE} is not set, so this hub has left the log of its mesh after entry {} and is a mesh of its own now; to \
          take part again, set {STORE} and run slm-mesh start --rejoin (see slm-mesh help machines)",

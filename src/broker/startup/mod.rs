@@ -131,13 +131,17 @@ pub fn change_log(places: &DataDir, settings: &Settings, change: LogChange) -> R
 /// Checks whether the database of this hub may be moved to another log. The broker may still be running.
 ///
 /// # Errors
-/// When a setting is wrong, or when etcd has a log although a new one is to begin.
+/// When a setting is wrong, when etcd has a log although a new one is to begin, or when no hub leads the log that this
+/// hub is to join again.
 pub fn check_log_change(settings: &Settings, change: LogChange) -> Result<(), Error> {
     let (bind, is_hub) = own_address(settings)?;
     // The port is part of this hub's address, which the check does not need.
     match HubConfig::find(settings, is_hub.then_some(&bind), 0)? {
-        Some(config) if change == LogChange::BeginNew => config.check_log_is_gone(),
-        _ => Ok(()),
+        Some(config) => match change {
+            LogChange::BeginNew => config.check_log_is_gone(),
+            LogChange::Rejoin => config.check_hub_leads(),
+        },
+        None => Ok(()),
     }
 }
 

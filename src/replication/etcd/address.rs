@@ -4,6 +4,9 @@ use std::net::IpAddr;
 
 /// The default port of etcd.
 const PORT: u16 = 2379;
+/// The names under which a mesh has keys of its own. If the prefix of one mesh was below such a key of another mesh, the
+/// two would read each other's keys.
+const OWN_KEYS: [&str; 4] = ["leader", "log", "at", "ticket"];
 
 /// The members of an etcd cluster, and the prefix for the keys of this mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +35,11 @@ impl EtcdAddress {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
         if name.is_empty() || !name.chars().all(is_plain) {
             return Err(wrong("has no mesh name (letters, digits and -_./) after the hosts"));
+        }
+        if let Some(own) = name.split('/').skip(1).find(|part| OWN_KEYS.contains(part)) {
+            return Err(wrong(&format!(
+                "has the part {own:?} in its mesh name, under which another mesh has keys; choose another name"
+            )));
         }
         let mut members = Vec::new();
         for host in hosts.split(',') {
@@ -99,6 +107,8 @@ mod tests {
             "etcds://a b/slm",
             "etcds://a/s lm",
             "etcds://a/slm?x",
+            "etcds://a/slm/log",
+            "etcds://a/slm/at/b",
         ];
         for text in wrong {
             let error = EtcdAddress::parse(text).unwrap_err();

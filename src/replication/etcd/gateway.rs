@@ -131,8 +131,7 @@ impl Gateway {
             return refused;
         }
         match self.post(method, body, timeout) {
-            // The token has expired, or the member has been restarted.
-            Reply::Refused(UNAUTHENTICATED, _) if self.user.is_some() => {
+            Reply::Refused(code, why) if self.user.is_some() && is_token_stale(code, &why) => {
                 self.token = None;
                 self.log_in().map_or_else(|refused| refused, |()| self.post(method, body, timeout))
             }
@@ -205,6 +204,12 @@ impl Gateway {
             }
         }
     }
+}
+
+/// Whether a refusal means that a new token helps: the token has expired, the member has been restarted, or somebody has
+/// changed etcd's users or roles. In the latter case, etcd gives the code of a wrong argument.
+fn is_token_stale(code: i64, why: &str) -> bool {
+    code == UNAUTHENTICATED || why.contains("revision of auth store is old") || why.contains("user name is empty")
 }
 
 fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
