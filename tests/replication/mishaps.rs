@@ -277,3 +277,25 @@ fn a_hub_with_older_tables_neither_follows_nor_leads() {
     assert!(is_refused() && cluster.log("slm", None).last().unwrap().unwrap().1 == entry, "the log stays as it is");
     hub.ok(&["stop"]);
 }
+
+#[test]
+fn thousands_of_locks_end_in_steps_that_etcd_accepts() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let hub = cluster.hub("slm").with("SLM_MESH_RATE", "100000");
+    start(&hub);
+    let mut holder = hub.socket();
+    holder.call("attach", json!({ "agent": "codex", "name": "many", "project": "/p", "pid": std::process::id() }));
+    let folder = format!("/work/{}", "d".repeat(500));
+    for n in 0..64 {
+        let paths: Vec<String> = (0..64).map(|m| format!("{folder}/{n}/{m}.rs")).collect();
+        let answer = holder.call("lock.lock", json!({ "filePaths": paths, "ttlMinutes": 1 }));
+        assert!(answer["error"].is_null(), "{answer}");
+    }
+    holder.call("detach", json!({}));
+    until("all locks have ended", || hub.json(&["status"])["locks"]["active"] == json!(0));
+    assert!(!hub.log().contains("etcd refused"), "{}", hub.log());
+    hub.ok(&["stop"]);
+}

@@ -13,6 +13,7 @@ use crate::core::transaction::Turn;
 use crate::core::waiting_calls::Waiting;
 use crate::store::LockRow;
 use serde_json::json;
+use std::collections::HashSet;
 
 /// The locks in force.
 #[derive(Debug, Default)]
@@ -44,6 +45,15 @@ impl Orphan {
     fn owns(&self, lock: &LockRow) -> bool {
         self.is(&lock.holder, &lock.owner)
     }
+}
+
+/// How many bytes the changes of locks in one turn may have. The store of several hubs refuses a turn of more than 1.5
+/// MiB, and a turn that is refused can't end the locks.
+const CHANGED_BYTES: usize = 256 << 10;
+
+/// An upper limit for the bytes that the change of a lock and its event need in the log.
+fn change_size(lock: &LockRow) -> usize {
+    400 + 3 * lock.path.len() + 2 * lock.reason.len()
 }
 
 /// How long a command may take to reconnect, in ms.
@@ -235,7 +245,8 @@ impl Locks {
         Ok(self.locks.len() < n_before)
     }
 
-    /// Extends the matching locks, so that they last at least until `expires`.
+    /// Extends the matching locks, so that they last at least until `expires`. If there are many locks, extends only as
+    /// many as one turn may change.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -245,14 +256,20 @@ impl Locks {
         fits: impl Fn(&LockRow) -> bool,
         expires: i64,
     ) -> Result<(), Error> {
+        let mut room = CHANGED_BYTES;
         for lock in self.locks.iter_mut().filter(|lock| fits(lock) && lock.expires < expires) {
+            if room < change_size(lock) {
+                break;
+            }
+            room -= change_size(lock);
             lock.expires = expires;
             turn.store.put_lock(lock)?;
         }
         Ok(())
     }
 
-    /// Ends the matching locks for this reason.
+    /// Ends the matching locks for this reason. If there are many locks, ends only as many as one turn may change; the
+    /// others count as expired from now on, so the next turns end them.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -265,7 +282,18 @@ impl Locks {
         reason: &str,
         now: i64,
     ) -> Result<(), Error> {
-        let ended: Vec<LockRow> = self.locks.iter().filter(|lock| ends(lock)).cloned().collect();
+        let mut ended: Vec<LockRow> = Vec::new();
+        let mut room = CHANGED_BYTES;
+        for lock in self.locks.iter_mut().filter(|lock| ends(lock)) {
+            if ended.is_empty() || room >= change_size(lock) {
+                room = room.saturating_sub(change_size(lock));
+                ended.push(lock.clone());
+            } else {
+                // One of the next turns ends this lock.
+                lock.expires = lock.expires.min(now);
+                self.first_expiry = Some(self.first_expiry.map_or(now, |first| first.min(now)));
+            }
+        }
         if ended.is_empty() {
             return Ok(());
         }
@@ -274,7 +302,8 @@ impl Locks {
             let reason = Some(reason).filter(|reason| *reason != UNLOCKED);
             journal.record(turn, peers, &Change::FileUnlocked { lock, reason }, &lock.holder, now)?;
         }
-        self.locks.retain(|lock| !ends(lock));
+        let ended: HashSet<(i64, &str)> = ended.iter().map(|lock| (lock.token, lock.path.as_str())).collect();
+        self.locks.retain(|lock| !ended.contains(&(lock.token, lock.path.as_str())));
         turn.dirty.locks = true;
         Ok(())
     }
