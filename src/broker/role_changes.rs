@@ -95,9 +95,9 @@ impl EventLoop {
         self.context.pages.mark_dirty();
     }
 
-    /// Ends this broker because of an error on this machine. The next client starts a new broker.
+    /// Ends this broker because of an error on this machine. The next client, or systemd, starts a new broker.
     fn give_up(&mut self, error: &Error) {
         log(&error.text);
-        self.context.shutdown.request(ShutdownReason::Stopped);
+        self.context.shutdown.request(ShutdownReason::Failed);
     }
 }

@@ -20,6 +20,8 @@ pub enum ShutdownReason {
     Displaced,
     /// The database is damaged. The next broker must check it.
     Damaged,
+    /// The database can't be opened again after this hub has ceased to lead, or a mesh can't be opened from it.
+    Failed,
 }
 
 /// When the broker was last used, and the reason to end.

@@ -122,6 +122,12 @@ impl Checkpointer {
         Ok(())
     }
 
+    /// The size of the committed database, in bytes.
+    pub fn size(&self) -> StoreResult<u64> {
+        let size = |pragma: &str| self.0.query_row(pragma, [], |row| row.get::<_, i64>(0));
+        Ok((size("PRAGMA page_count")? * size("PRAGMA page_size")?).unsigned_abs())
+    }
+
     /// Copies the log. The writer can restart the log only once all of it has been copied, so this function tries a few
     /// times to copy what arrives during the copying, too. Returns whether the log is so long that the writer should
     /// copy the rest itself, because the writer may add changes faster than this thread copies them.

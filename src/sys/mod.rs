@@ -26,7 +26,7 @@ pub use account::{home, refuse_borrowed_home, uid, user};
 
 use crate::base::untrusted_text;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The name of this program.
@@ -88,6 +88,15 @@ pub fn boot_ms() -> i64 {
     let id = rustix::time::ClockId::Monotonic;
     let time = rustix::time::clock_gettime(id);
     time.tv_sec * 1000 + time.tv_nsec / 1_000_000
+}
+
+/// How many bytes this user may still write to the disk that contains this path.
+///
+/// # Errors
+/// If the path does not exist or can't be read.
+pub fn free_bytes(path: &Path) -> std::io::Result<u64> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// The processor time that this thread has used.

@@ -105,7 +105,9 @@ impl LeaderConnection {
             while let Some(line) = self.lines.next_line().map_err(|_| "the hub sent a line that is too long")? {
                 match rpc::parse_line(line) {
                     Ok(RpcMessage::Response { result, .. }) => {
-                        return result.map_err(|error| rpc::decode_error(&error).text);
+                        let refused =
+                            |error| format!("the hub that leads gives none: {}", rpc::decode_error(&error).text);
+                        return result.map_err(|error| refused(error));
                     }
                     Ok(_) => {}
                     Err(error) => return Err(error.text),

@@ -7,6 +7,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::broker::log;
 use crate::replication::etcd::EtcdUpkeep;
 use crate::store::Checkpointer;
+use crate::sys;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
@@ -22,6 +23,8 @@ pub const COPY_NAME: &str = "broker.db.copy";
 const PIECE: u64 = 384 << 10;
 /// If the hub that is getting a copy has requested no piece for this long, another hub may get one.
 const IDLE_MAX: Duration = Duration::from_secs(10);
+/// How much room must be left on the disk beside a copy, in bytes.
+const ROOM_LEFT: u64 = 16 << 20;
 /// Maximum length of a ticket or of the name of a hub, in bytes.
 const WORD_MAX: usize = 300;
 
@@ -119,9 +122,26 @@ impl Copy {
     }
 }
 
-/// Removes a copy, if there is one. If this fails, the file only takes up space until the next copy replaces it.
+/// Removes a copy, if there is one, and the journal that a copy leaves behind if it fails. If this fails, the files only
+/// take up space until the next copy replaces them.
 fn remove(path: &Path) {
     let _ = std::fs::remove_file(path);
+    let _ = std::fs::remove_file(format!("{}-journal", path.display()));
+}
+
+/// Refuses to make a copy that would fill the disk, because then this hub could store nothing more.
+fn check_room(path: &Path, database: &Checkpointer) -> Result<(), String> {
+    let free = sys::free_bytes(path.parent().unwrap_or(path)).map_err(|error| error.to_string())?;
+    let wanted = database.size().map_err(|error| error.to_string())? + ROOM_LEFT;
+    if free >= wanted {
+        return Ok(());
+    }
+    let mb = |bytes: u64| bytes.div_ceil(1 << 20);
+    Err(format!(
+        "its disk has too little room for a copy of its database: {} MiB are free, and {} MiB are needed",
+        mb(free),
+        mb(wanted)
+    ))
 }
 
 /// Checks the ticket and writes the copy, on a separate thread.
@@ -139,7 +159,12 @@ fn prepare(
         let copied = match is_hub {
             Ok(Some(known)) if known == ticket => {
                 remove(&path);
-                database.copy_to(&path).map_err(|error| error.to_string())
+                let copied = check_room(&path, &database)
+                    .and_then(|()| database.copy_to(&path).map_err(|error| error.to_string()));
+                if copied.is_err() {
+                    remove(&path);
+                }
+                copied
             }
             Ok(_) => Err("only a hub of this mesh can get a snapshot, but the caller's ticket is not in etcd".into()),
             Err(why) => Err(why),

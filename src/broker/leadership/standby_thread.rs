@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 
 /// Maximum time for which the thread waits for new entries.
 const WAIT_MAX: Duration = Duration::from_millis(500);
+/// The pause after a snapshot that failed.
+const SNAPSHOT_RETRY_MIN: Duration = Duration::from_millis(500);
+const SNAPSHOT_RETRY_MAX: Duration = Duration::from_secs(30);
 /// The pause after an error.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// Minimum time between two reports of how far this hub has followed the log.
@@ -91,6 +94,8 @@ impl StandbyThread {
             is_level: false,
             knows_time: false,
             reported: None,
+            snapshot_retry: None,
+            namesake_since: None,
         };
         let run = move || follower.run(Standby::new(log), &taken_to, &wake);
         let thread = std::thread::Builder::new().name("standby".into()).spawn(run)?;
@@ -155,6 +160,10 @@ struct Follower {
     knows_time: bool,
     /// The position that this hub last reported, and when.
     reported: Option<(u64, Instant)>,
+    /// Why the last snapshot failed, how long to wait after that, and when the wait ends; `None` if none has failed.
+    snapshot_retry: Option<(String, Duration, Instant)>,
+    /// Since when this hub's own address has been that of the leader, although this hub does not lead.
+    namesake_since: Option<Instant>,
 }
 
 impl Follower {
@@ -188,6 +197,7 @@ impl Follower {
     fn step(&mut self, standby: &mut Standby<EtcdLog>) -> Result<bool, StandbyError> {
         let leader = standby.log.leader()?;
         self.update(|report| report.leader.clone_from(&leader));
+        self.refuse_namesake(leader.as_deref())?;
         if !self.follows_log {
             match standby.match_database(&self.database.store)? {
                 // If no hub leads, this hub may begin the log. Otherwise the leader is about to begin it.
@@ -228,8 +238,42 @@ impl Follower {
         }
     }
 
-    /// Replaces the database with a copy of the leader's database.
+    /// Refuses to follow a leader that has this hub's own address. Guests and this hub could not tell the two apart.
+    /// Right after this hub was killed, the address is still its own, until the lease ends.
+    fn refuse_namesake(&mut self, leader: Option<&str>) -> Result<(), LogError> {
+        let address = &self.config.address;
+        if leader != Some(address) {
+            self.namesake_since = None;
+            return Ok(());
+        }
+        let since = *self.namesake_since.get_or_insert_with(Instant::now);
+        if since.elapsed().as_millis() as i64 <= 2 * self.config.lease_ms() {
+            return Ok(());
+        }
+        Err(LogError::Refused(format!(
+            "another hub leads under this hub's address, {address}; set SLM_MESH_HOST of each hub to the address of its \
+             machine"
+        )))
+    }
+
+    /// Replaces the database with a copy of the leader's database. After a failure, waits longer and longer before the
+    /// next attempt, because each attempt makes the leader copy its whole database.
     fn fetch_snapshot(&mut self, standby: &mut Standby<EtcdLog>, leader: Option<&str>) -> Result<(), StandbyError> {
+        if let Some((why, _, until)) = &self.snapshot_retry
+            && Instant::now() < *until
+        {
+            return Err(LogError::Refused(why.clone()).into());
+        }
+        let replaced = self.replace_database(standby, leader);
+        self.snapshot_retry = replaced.as_ref().err().filter(|_| leader.is_some()).map(|error| {
+            let last = self.snapshot_retry.as_ref().map_or(SNAPSHOT_RETRY_MIN, |(_, last, _)| *last * 2);
+            let wait = last.min(SNAPSHOT_RETRY_MAX);
+            (error.to_string(), wait, Instant::now() + wait)
+        });
+        replaced
+    }
+
+    fn replace_database(&mut self, standby: &mut Standby<EtcdLog>, leader: Option<&str>) -> Result<(), StandbyError> {
         let failed = |why: String| StandbyError::Log(LogError::Refused(format!("this hub needs a snapshot: {why}")));
         let leader = leader.ok_or_else(|| {
             failed("no hub leads, so none can send one; start a hub that has the data of this mesh".into())

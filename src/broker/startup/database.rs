@@ -41,22 +41,26 @@ pub(super) fn open_with_clock(places: &DataDir, settings: &Settings) -> Result<(
             (store, floor)
         }
     };
-    let clock = start_clock(places, &store, floor)?;
+    let clock = start_clock(places, &store, floor);
     Ok((store, clock))
 }
 
 /// Starts the clock of this broker. If locks are in force, this clock continues from the clock of the last broker. So a
 /// change of the wall clock between the two brokers does not end the lease of a live session.
-fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Result<Clock, Error> {
+fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
     let saved = fs::read_to_string(places.clock()).unwrap_or_default();
     // If the table of locks can't be read, the damage is found when the mesh is opened.
     let has_locks = store.has_locks().unwrap_or(false);
     let resumed = Clock::resume(&saved, floor).filter(|_| has_locks);
     let clock = resumed.unwrap_or_else(|| Clock::start(floor));
-    if let Some(text) = clock.save() {
-        places.write(&places.clock(), &text)?;
+    if let Some(text) = clock.save()
+        && let Err(error) = places.write(&places.clock(), &text)
+    {
+        // A broker on a full disk still answers questions. Without the file, the next broker's clock continues from the
+        // last committed time.
+        log(&error.text);
     }
-    Ok(clock)
+    clock
 }
 
 /// Opens the store. If an earlier broker left a note that the file may be damaged, the whole file is checked.

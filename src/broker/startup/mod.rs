@@ -22,7 +22,7 @@ use super::own_methods::BrokerInfo;
 use super::peer_sockets::PushTargets;
 use super::process_exits::ProcessExits;
 use super::remote_listener::RemoteListener;
-use super::shutdown_decision::ShutdownDecision;
+use super::shutdown_decision::{ShutdownDecision, ShutdownReason};
 use super::unix_clients::UnixClients;
 use super::web::auth::WebAuth;
 use super::web::event_stream::PageStreams;
@@ -113,8 +113,17 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     event_loop.settle_role();
     ready(port.unwrap_or(0), warning);
     let ended = event_loop.serve();
+    end_result(ended, places)
+}
+
+/// What the end of the broker's loop means for the exit status.
+fn end_result(ended: io::Result<ShutdownReason>, places: &DataDir) -> Result<(), Error> {
     let reason = ended.map_err(|error| Error::new(ErrorKind::Internal, format!("the poll failed: {error}")))?;
     log(&format!("the broker ended: {reason:?}"));
+    if reason == ShutdownReason::Failed {
+        let text = format!("the broker ended because of an error on this machine; see {}", places.log().display());
+        return Err(Error::new(ErrorKind::Storage, text));
+    }
     Ok(())
 }
 
