@@ -8,7 +8,7 @@ use super::json_edit::{self, PathStep};
 use super::{toml_entry, toml_hooks, yaml_entry};
 use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{EntryShape, HookCommand, HookFile, ServerFile, TimeLimit};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// The time limit, in seconds, of a hook that waits to wake its agent: one day.
 const WAKE_HOOK_SECONDS: i64 = 86_400;
@@ -91,21 +91,30 @@ impl Entries<'_> {
                     .into(),
             );
         }
-        let entry = self.server_entry(server.entry);
         let path = [PathStep::Key(server.key), PathStep::Key(NAME)];
         let is_ours = registered_program(&whole, server).is_some_and(|program| is_our_program(&program));
         let old = whole[server.key][NAME].as_object().filter(|_| is_ours);
-        let Some(old) = old else { return json_edit::put(text, &path, &entry) };
+        let Some(old) = old else { return json_edit::put(text, &path, &self.server_entry(server.entry)) };
         let mut text = text.to_owned();
-        for (key, value) in entry.as_object().into_iter().flatten() {
-            // The user decides whether the server is enabled and which of its tools are allowed, so existing values
-            // stay.
-            let is_users = ["enabled", "tools"].contains(&key.as_str()) && old.contains_key(key);
-            if !is_users {
-                text = json_edit::put(&text, &[path[0], path[1], PathStep::Key(key)], value)?;
-            }
+        for (key, value) in self.updated_entry(server.entry, old).as_object().into_iter().flatten() {
+            text = json_edit::put(&text, &[path[0], path[1], PathStep::Key(key)], value)?;
         }
         Ok(text)
+    }
+
+    /// Our earlier entry, brought up to date. The user may have added keys, such as `env` and `timeout`, and arguments,
+    /// such as `--legacy`. All of them stay.
+    pub fn updated_entry(&self, shape: EntryShape, old: &Map<String, Value>) -> Value {
+        let mut updated = old.clone();
+        for (key, value) in self.server_entry(shape).as_object().into_iter().flatten() {
+            // The user decides whether the server is enabled and which of its tools are allowed.
+            let is_users = ["enabled", "tools"].contains(&key.as_str()) && old.contains_key(key);
+            if !is_users {
+                let new = with_users_arguments(value, old.get(key).unwrap_or(&Value::Null));
+                updated.insert(key.clone(), new);
+            }
+        }
+        Value::Object(updated)
     }
 
     /// A server's entry in JSON.
@@ -314,6 +323,14 @@ impl Entries<'_> {
         }
         if left == text { Ok(left) } else { remove_if_empty(&left, &root, before) }
     }
+}
+
+/// The new value of `command` or `args`, with the arguments that follow `mcp` in the old value.
+fn with_users_arguments(new: &Value, old: &Value) -> Value {
+    let (Value::Array(new_words), Value::Array(old_words)) = (new, old) else { return new.clone() };
+    let has_subcommand = !new_words.is_empty() && old_words.get(new_words.len() - 1) == new_words.last();
+    let added = old_words.iter().skip(new_words.len()).filter(|_| has_subcommand);
+    new_words.iter().chain(added).cloned().collect()
 }
 
 fn remove_hook(text: &str, event: &[PathStep], place: (usize, usize), has_groups: bool) -> Result<String, String> {

@@ -25,6 +25,7 @@ mod own_tool_calls;
 pub mod marketplace_plugin;
 pub mod project_check;
 pub mod prove;
+mod server_registration;
 mod server_trial_start;
 mod replaced_by_git;
 pub mod safe_write;

@@ -4,21 +4,17 @@
 //! **Invariant:** a file that can't be changed safely stays unchanged, and the user gets a text to paste. A file is
 //! written only if its text changes, and a dry run writes nothing.
 
-use super::config_entries::{Entries, shell_quoted};
+use super::config_entries::Entries;
 use super::generated_files;
-use super::setup_environment::{EditedFile, Environment, find_on_path, read_json};
+use super::server_registration::{by_agent, register};
+use super::setup_environment::{EditedFile, Environment};
 use super::setup_records::{FileRecord, Records};
 use super::setup_removal::take_out;
 use super::{json_edit, marketplace_plugin, safe_write};
 use crate::known_agents::Agent;
-use crate::known_agents::settings_files::{AgentCommand, ServerFile, Writer};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-/// How long an agent's own command may take.
-const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// How many attempts `setup` makes if another program keeps changing the file.
 pub(super) const ATTEMPTS: usize = 5;
 
@@ -103,73 +99,6 @@ pub fn set_up(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep
     let write = |(path, text): &(PathBuf, String)| write_own_file(environment, agent, "commands", path, text);
     steps.extend(merged(commands.iter().map(write).collect()));
     steps
-}
-
-pub(super) fn by_agent(server: ServerFile) -> Option<(ServerFile, AgentCommand)> {
-    match server.writer {
-        Writer::Agent(command) => Some((server, command)),
-        Writer::Us => None,
-    }
-}
-
-/// Whether the entry under our name starts this program correctly.
-fn is_registered(environment: &Environment, agent: &Agent, server: &ServerFile) -> bool {
-    let entry = read_json(&environment.server_path(agent, server))
-        .map(|whole| whole[server.key][generated_files::NAME].clone())
-        .unwrap_or_default();
-    // The entries of older versions may have no arguments.
-    entry["command"] == json!(environment.program) && (entry["args"].is_null() || entry["args"] == json!(["mcp"]))
-}
-
-/// Registers the server by running the agent's own command.
-fn register(environment: &Environment, agent: &Agent, server: &ServerFile, command: &AgentCommand) -> SetupStep {
-    let place = environment.shown(&environment.server_path(agent, server));
-    let words: Vec<String> = command.add.iter().map(|word| word.replace("{program}", &environment.program)).collect();
-    let line = words.iter().fold(command.program.to_owned(), |line, word| format!("{line} {}", shell_quoted(word)));
-    if is_registered(environment, agent, server) {
-        return SetupStep::new("server", place, SAME);
-    }
-    if find_on_path(command.program).is_none() {
-        let why = "setup can't edit this file, because a running session rewrites it, and the agent's own command is \
-                   not on PATH";
-        return SetupStep::left("server", place, why.into(), line);
-    }
-    if environment.is_dry_run {
-        return SetupStep::new("server", line, "would run");
-    }
-    if environment.registered_program(agent, server).is_some() {
-        // If the old entry can't be removed, the next command fails and says so.
-        let _ = run_command(command.program, command.remove);
-    }
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match run_command(command.program, &words) {
-        Ok(()) => SetupStep::new("server", line, "ran"),
-        Err(why) => SetupStep::left("server", line.clone(), why, line),
-    }
-}
-
-/// Runs an agent's command. If the command fails, the error contains the last line that the command printed to standard
-/// error.
-pub(super) fn run_command(program: &str, args: &[&str]) -> Result<(), String> {
-    let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| format!("{program} can't be run ({error})"))?;
-    let began = Instant::now();
-    while child.try_wait().map_err(|error| error.to_string())?.is_none() {
-        if began.elapsed() > COMMAND_LIMIT {
-            // A failure is harmless: the child has already ended.
-            let _ = child.kill();
-            return Err(format!("{program} did not finish within {} s", COMMAND_LIMIT.as_secs()));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let out = child.wait_with_output().map_err(|error| error.to_string())?;
-    if out.status.success() {
-        return Ok(());
-    }
-    let errors = String::from_utf8_lossy(&out.stderr);
-    let last = errors.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("").trim();
-    Err(format!("{program} failed: {}", last.chars().take(200).collect::<String>()))
 }
 
 /// Names the kinds of entries that slm-mesh has in a file.

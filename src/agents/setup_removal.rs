@@ -4,16 +4,13 @@
 //! our entries are removed.
 
 use super::config_entries::Entries;
-use super::generated_files::{self, is_our_program};
+use super::generated_files;
 use super::safe_write;
-use super::setup::{
-    ATTEMPTS, SAME, SHARED, SetupStep, by_agent, changed_lines, contents, load_records, merged, run_command,
-    text_without_us,
-};
-use super::setup_environment::{EditedFile, Environment, find_on_path};
+use super::server_registration::{by_agent, unregister};
+use super::setup::{ATTEMPTS, SAME, SHARED, SetupStep, changed_lines, contents, load_records, merged, text_without_us};
+use super::setup_environment::{EditedFile, Environment};
 use super::setup_records::{FileRecord, Records};
 use crate::known_agents::Agent;
-use crate::known_agents::settings_files::{AgentCommand, ServerFile};
 use std::path::{Path, PathBuf};
 
 /// Removes every entry of slm-mesh from an agent's files.
@@ -47,28 +44,6 @@ pub fn take_out(environment: &Environment, agent: &'static Agent) -> Vec<SetupSt
         let _ = Records::load_locked().and_then(|mut records| records.remove_created_folders());
     }
     steps
-}
-
-/// If the server is registered, removes it by running the agent's own command.
-fn unregister(
-    environment: &Environment,
-    agent: &Agent,
-    server: &ServerFile,
-    command: &AgentCommand,
-) -> Option<SetupStep> {
-    environment.registered_program(agent, server).filter(|program| is_our_program(program))?;
-    let line = format!("{} {}", command.program, command.remove.join(" "));
-    if find_on_path(command.program).is_none() {
-        let why = format!("{} is not on PATH, and setup does not edit its file", command.program);
-        return Some(SetupStep::left("server", environment.shown(&environment.server_path(agent, server)), why, line));
-    }
-    if environment.is_dry_run {
-        return Some(SetupStep::new("server", line, "would run"));
-    }
-    Some(match run_command(command.program, command.remove) {
-        Ok(()) => SetupStep::new("server", line, "ran"),
-        Err(why) => SetupStep::left("server", line.clone(), why, line),
-    })
 }
 
 /// Removes our entries from a file. If the file has not been changed since set-up, restores the text from before

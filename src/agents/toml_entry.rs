@@ -45,6 +45,11 @@ pub fn flag(text: &str, keys: &[&str]) -> Option<bool> {
     item.as_bool()
 }
 
+/// Whether these arguments start our server. The user may have added others, such as `--legacy`.
+fn starts_our_server(args: &Array) -> bool {
+    args.get(0).and_then(Value::as_str) == Some("mcp")
+}
+
 fn arguments() -> Array {
     Array::from_iter(["mcp"])
 }
@@ -77,7 +82,7 @@ pub fn put(text: &str, key: &str, program: &str) -> Result<String, String> {
 fn is_current(document: &DocumentMut, key: &str, program: &str) -> bool {
     let Some(entry) = entry_of(document, key) else { return false };
     let args = entry.get("args").and_then(Item::as_array);
-    let is_args = args.is_some_and(|args| args.len() == 1 && args.get(0).and_then(Value::as_str) == Some("mcp"));
+    let is_args = args.is_some_and(starts_our_server);
     is_args && command_of(entry).as_deref() == Some(program)
 }
 
@@ -87,7 +92,8 @@ fn update(document: &mut DocumentMut, key: &str, program: &str) {
     let Some(entry) = servers.and_then(|servers| servers.get_mut(NAME)).and_then(Item::as_table_like_mut) else {
         return;
     };
-    for (name, new) in [("command", Value::from(program)), ("args", Value::from(arguments()))] {
+    let args = entry.get("args").and_then(Item::as_array).filter(|args| starts_our_server(args)).cloned();
+    for (name, new) in [("command", Value::from(program)), ("args", args.unwrap_or_else(arguments).into())] {
         match entry.get_mut(name).and_then(Item::as_value_mut) {
             Some(old) => {
                 let decor = old.decor().clone();

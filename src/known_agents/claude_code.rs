@@ -67,6 +67,7 @@ pub(super) const AGENT: Agent = Agent {
                 writer: Writer::Agent(AgentCommand {
                     program: "claude",
                     add: &["mcp", "add", "slm-mesh", "-s", "user", "--", "{program}", "mcp"],
+                    add_entry: &["mcp", "add-json", "slm-mesh", "{entry}", "-s", "user"],
                     remove: &["mcp", "remove", "slm-mesh", "-s", "user"],
                 }),
             }),

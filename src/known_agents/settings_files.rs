@@ -148,13 +148,16 @@ pub enum Writer {
     Agent(AgentCommand),
 }
 
-/// The commands of an agent that add and remove a server. `{program}` stands for the path of our program.
+/// The commands of an agent that add and remove a server. `{program}` stands for the path of our program, and `{entry}`
+/// for the server's entry in JSON, or for `-` if the command should read the entry from standard input.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentCommand {
     /// The program.
     pub program: &'static str,
     /// The arguments that add the server.
     pub add: &'static [&'static str],
+    /// The arguments that add the server with a given entry.
+    pub add_entry: &'static [&'static str],
     /// The arguments that remove the server.
     pub remove: &'static [&'static str],
 }

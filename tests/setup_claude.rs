@@ -1,0 +1,112 @@
+//! How `setup` registers the server with Claude Code, whose file only Claude Code's own command may change. The command
+//! in these tests is a script that does to the file what Claude Code 2.1.330 does.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::BIN;
+use support::home::Home;
+
+/// `claude mcp`: refuses to add a second entry, and reads the entry of `add-json` from standard input if the argument
+/// is `-`. `fails` is a line that runs with the entry in `$entry`.
+fn fake_claude(home: &Home, fails: &str) {
+    home.fake(
+        "claude",
+        &format!(
+            r#"file="$HOME/.claude.json"
+case "$2" in
+    remove) printf '{{}}' > "$file"; exit ;;
+    add) entry="{{\"command\": \"$7\"}}" ;;
+    add-json) entry=$4; [ "$4" != - ] || entry=$(cat) ;;
+esac
+{fails}
+grep -q slm-mesh "$file" && {{ echo "slm-mesh already exists" >&2; exit 1; }}
+printf '{{"mcpServers": {{"slm-mesh": %s}}}}' "$entry" > "$file""#
+        ),
+    );
+}
+
+fn entry(home: &Home) -> Value {
+    home.value(".claude.json")["mcpServers"]["slm-mesh"].clone()
+}
+
+fn write_entry(home: &Home, entry: &Value) {
+    home.write(".claude.json", &json!({ "mcpServers": { "slm-mesh": entry } }).to_string());
+}
+
+#[test]
+fn what_the_user_added_to_claudes_entry_survives_an_update() {
+    let old = json!({
+        "type": "stdio", "command": "/old/slm-mesh", "args": ["mcp", "--legacy"],
+        "env": { "SLM_MESH_SHARED_SECRET": "it's hidden" }, "timeout": 5000,
+    });
+    let mut new = old.clone();
+    new["command"] = json!(BIN);
+
+    // An older version of Claude Code does not read the entry from standard input.
+    for (fails, is_secret_kept) in [("", true), ("[ \"$4\" != - ] || exit 1", false)] {
+        let home = Home::new();
+        write_entry(&home, &old);
+        fake_claude(&home, fails);
+        let said = home.ok(&["claude", "--dry-run"]);
+        assert!(said.contains("-   \"command\": \"/old/slm-mesh\"") && !said.contains("hidden"), "{said}");
+        assert_eq!(entry(&home), old);
+        let said = home.ok(&["claude"]);
+        assert_eq!(entry(&home), new);
+        assert!(!said.contains("hidden"), "{said}");
+        assert_eq!(!home.asked("claude").concat().contains("hidden"), is_secret_kept, "other users see arguments");
+        let n_asked = home.asked("claude").len();
+        home.ok(&["claude"]);
+        assert_eq!(home.asked("claude").len(), n_asked, "the entry is right, so Claude Code is not asked again");
+    }
+
+    // An entry of version 1.x belongs to another program, so nothing of it stays.
+    let home = Home::new();
+    let first = json!({ "command": "npx", "args": ["slm-mesh"], "env": { "A": "1" } });
+    write_entry(&home, &first);
+    fake_claude(&home, "");
+    home.ok(&["claude"]);
+    assert_eq!(entry(&home), json!({ "type": "stdio", "command": BIN, "args": ["mcp"] }));
+
+    // Claude Code refuses the new entry.
+    for old in [old, first] {
+        let home = Home::new();
+        write_entry(&home, &old);
+        fake_claude(&home, &format!("case $entry in *{BIN}*) echo 'no room' >&2; exit 1 ;; esac"));
+        let (status, said) = home.setup(&["claude"]);
+        assert!(status == 1 && said.contains("no room; the old entry was put back"), "{said}");
+        assert!(said.contains("claude mcp remove slm-mesh -s user && claude mcp add-json slm-mesh '{"), "{said}");
+        assert_eq!(entry(&home), old);
+    }
+}
+
+#[test]
+fn an_agents_own_command_registers_us() {
+    let home = Home::new();
+    let entry = json!({ "mcpServers": { "slm-mesh": { "command": BIN } } });
+    home.fake("claude", &format!("case \"$2\" in add) printf '%s' '{entry}' > \"$HOME/.claude.json\" ;; remove) rm \"$HOME/.claude.json\" ;; esac"));
+    home.fake("codex", "exit 0");
+    let said = home.ok(&["claude", "codex"]);
+    assert_eq!(home.asked("claude"), ["mcp", "add", "slm-mesh", "-s", "user", "--", BIN, "mcp"]);
+    assert!(said.contains("codex mcp add would remove the comments") && home.asked("codex").is_empty(), "{said}");
+    assert!(home.read(".codex/config.toml").contains("[mcp_servers.slm-mesh]\ncommand = "));
+    let hook = &home.value(".claude/settings.json")["hooks"]["Stop"][0]["hooks"][0];
+    assert_eq!(*hook, json!({ "type": "command", "command": BIN, "args": ["hook", "claude"], "timeout": 5 }));
+    home.ok(&["claude"]);
+    assert_eq!(home.asked("claude").len(), 8, "it is registered, so it is not asked again");
+    home.ok(&["claude", "--remove"]);
+    assert_eq!(home.asked("claude")[8..], ["mcp", "remove", "slm-mesh", "-s", "user"]);
+    assert!(!home.home.join(".claude/settings.json").exists() && !home.home.join(".claude/commands").exists());
+}
+
+#[test]
+fn claudes_own_file_is_never_edited() {
+    let home = Home::new();
+    home.write(".claude.json", "{}");
+    std::fs::create_dir_all(home.home.join(".claude")).unwrap();
+    let (status, said) = home.setup(&[]);
+    assert_eq!(status, 1);
+    assert!(said.contains("Claude Code") && said.contains("claude mcp add slm-mesh"), "{said}");
+    assert_eq!(home.read(".claude.json"), "{}");
+    assert!(home.read(".claude/settings.json").contains("\"SessionStart\""));
+}
