@@ -213,7 +213,7 @@ impl Entries<'_> {
         if let Some(server) = self.other_format() {
             return match server.entry {
                 EntryShape::TomlTable => toml_entry::remove(text, server.key),
-                _ => Ok(yaml_entry::remove(text, server.key, self.own_file)),
+                _ => yaml_entry::remove(text, server.key, self.own_file),
             };
         }
         if self.toml_hooks().is_some() {

@@ -1,9 +1,11 @@
-//! Our line in a YAML file: one key at the end of a plain mapping.
+//! Our line in a YAML file: one key at the end of a plain mapping. If the user has a list under this key, the user adds
+//! our file to the list, and we find it there.
 //!
-//! No crate can edit YAML without changing other bytes. So a file is changed only if every line is certainly part of a
-//! plain mapping.
+//! No crate can edit YAML without changing other bytes. So a line is added only if every other line is certainly part
+//! of a plain mapping, and only a line or an item that names our file is removed.
 
 use serde_json::json;
+use std::ops::Range;
 
 fn our_line(key: &str, file: &str) -> String {
     format!("{key}: {}", json!(file))
@@ -87,15 +89,98 @@ fn is_closed(value: &str) -> bool {
     value.len() > 1 && value.ends_with(end)
 }
 
-/// Whether a YAML text lists our file.
+/// Whether a YAML text names our file under the key: as the value, or as an item of the list there.
 pub fn has(text: &str, key: &str, file: &str) -> bool {
-    text.lines().any(|line| line.trim_end() == our_line(key, file))
+    values_of(text, key).iter().any(|(_, value)| value == file)
 }
 
-/// Removes our line.
-pub fn remove(text: &str, key: &str, file: &str) -> String {
-    let ours = our_line(key, file);
-    text.split_inclusive('\n').filter(|line| line.trim_end() != ours).collect()
+/// Removes our line, or our item of the list that the user has under the key.
+///
+/// # Errors
+/// If the text names our file in another way; the error says what to do.
+pub fn remove(text: &str, key: &str, file: &str) -> Result<String, String> {
+    let mut left = text.to_owned();
+    while let Some((range, _)) = values_of(&left, key).into_iter().find(|(_, value)| value == file) {
+        left.replace_range(range, "");
+    }
+    let is_code = |line: &&str| !line.trim_start().starts_with('#');
+    if left == text && !file.is_empty() && text.lines().filter(is_code).any(|line| line.contains(file)) {
+        return Err(format!("it names {file} in a way that setup can't edit; remove this name from it"));
+    }
+    Ok(left)
+}
+
+/// The values under a key of the top-level mapping, each with the bytes to cut in order to remove it.
+fn values_of(text: &str, key: &str) -> Vec<(Range<usize>, String)> {
+    let (mut found, mut end, mut is_in_list) = (Vec::new(), 0, false);
+    for line in text.split_inclusive('\n') {
+        let range = end..end + line.len();
+        end = range.end;
+        if let Some(item) = line.trim_start().strip_prefix("- ").filter(|_| is_in_list) {
+            found.push((range, scalar(item)));
+            continue;
+        }
+        if line.trim().is_empty() || line.starts_with([' ', '\t', '#', '-']) {
+            continue;
+        }
+        is_in_list = false;
+        let Some((_, value)) = line.split_once(':').filter(|_| names_key(line, key)) else { continue };
+        let value = value.trim_start();
+        match value.chars().next() {
+            None | Some('#') => is_in_list = true,
+            Some('[') => found.extend(bracketed_values(text, range.start, range.end - value.len())),
+            Some(_) => found.push((range, scalar(value))),
+        }
+    }
+    found
+}
+
+/// The values in the brackets that open at `open`, on the line that begins at `line`; none if the brackets contain more
+/// than plain values.
+fn bracketed_values(text: &str, line: usize, open: usize) -> Vec<(Range<usize>, String)> {
+    let (mut quote, mut start, mut items) = (None, open + 1, Vec::new());
+    for (at, c) in text[open + 1..].char_indices().map(|(at, c)| (open + 1 + at, c)) {
+        match (quote, c) {
+            (None, '"' | '\'') => quote = Some(c),
+            (Some(mark), c) if c == mark => quote = None,
+            (None, '[' | '{' | '#') => return Vec::new(),
+            (None, ',' | ']') => {
+                let raw = &text[start..at];
+                let begin = start + raw.len() - raw.trim_start().len();
+                items.push(begin..begin + raw.trim().len());
+                start = at + 1;
+                if c == ']' {
+                    let line_end = text[at..].find('\n').map_or(text.len(), |n| at + n + 1);
+                    return cuts(text, &items, line..line_end);
+                }
+            }
+            _ => {}
+        }
+    }
+    Vec::new()
+}
+
+/// The values at these places, each with the bytes to cut: the value with one comma, or the whole line if there is no
+/// other value.
+fn cuts(text: &str, items: &[Range<usize>], line: Range<usize>) -> Vec<(Range<usize>, String)> {
+    let cut = |n: usize| match (n.checked_sub(1), items.get(n + 1)) {
+        (None, None) => line.clone(),
+        (None, Some(next)) if !next.is_empty() => items[n].start..next.start,
+        (None, Some(_)) => line.clone(),
+        (Some(previous), _) => items[previous].end..items[n].end,
+    };
+    items.iter().enumerate().map(|(n, item)| (cut(n), scalar(&text[item.clone()]))).collect()
+}
+
+/// The value of a plain or quoted word, without the comment that may follow it.
+fn scalar(text: &str) -> String {
+    let text = text.trim();
+    let quoted = match text.chars().next() {
+        Some('"') => serde_json::Deserializer::from_str(text).into_iter::<String>().next().and_then(Result::ok),
+        Some('\'') => text[1..].replace("''", "\0").split_once('\'').map(|(word, _)| word.replace('\0', "'")),
+        _ => None,
+    };
+    quoted.unwrap_or_else(|| text.split(" #").next().unwrap_or(text).trim_end().to_owned())
 }
 
 #[cfg(test)]
@@ -110,8 +195,31 @@ mod tests {
             let with = put(text, "read", "/c.md").unwrap();
             assert!(has(&with, "read", "/c.md"), "{with}");
             assert_eq!(put(&with, "read", "/c.md").unwrap(), with);
-            assert_eq!(remove(&with, "read", "/c.md"), text);
+            assert_eq!(remove(&with, "read", "/c.md").unwrap(), text);
         }
+    }
+
+    #[test]
+    fn our_item_of_the_users_list_is_found_and_removed() {
+        for (with, without) in [
+            ("read:\n  - a.md\n  - \"/c.md\"\nmodel: x\n", "read:\n  - a.md\nmodel: x\n"),
+            ("read: # mine\r\n- '/c.md' # theirs\r\n# b\r\n- a.md\r\n", "read: # mine\r\n# b\r\n- a.md\r\n"),
+            ("'read':\n\n- a.md\n- /c.md", "'read':\n\n- a.md\n"),
+            ("read: [a.md, \"/c.md\"] # b\n", "read: [a.md] # b\n"),
+            ("read: [ /c.md, 'a, b.md', \"/c.md\" ]\n", "read: [ 'a, b.md' ]\n"),
+            ("read: [\n  a.md,\n  /c.md,\n]\nmodel: x\n", "read: [\n  a.md,\n]\nmodel: x\n"),
+            ("model: x\nread: ['/c.md',]\n", "model: x\n"),
+            ("read: /c.md # ours\nmodel: x\n", "model: x\n"),
+        ] {
+            assert!(has(with, "read", "/c.md"), "{with}");
+            assert_eq!(put(with, "read", "/c.md").unwrap(), with);
+            assert_eq!(remove(with, "read", "/c.md").unwrap(), without);
+            assert_eq!(remove(without, "read", "/c.md").unwrap(), without);
+        }
+        for theirs in ["read:\n- a.md\nlint:\n- /c.md\n", "read: [ # x\n  /c.md ]\n", "a:\n  read:\n  - /c.md\n"] {
+            assert!(!has(theirs, "read", "/c.md") && remove(theirs, "read", "/c.md").is_err(), "{theirs}");
+        }
+        assert_eq!(remove("# - /c.md\n", "read", "/c.md").unwrap(), "# - /c.md\n");
     }
 
     #[test]
