@@ -36,3 +36,33 @@ fn waking_is_asked_for_and_taken_back_without_a_trace() {
     let (status, said) = home.setup(&["zed", "--wake"]);
     assert!(status == 2 && said.contains("none of these agents can be woken"), "{said}");
 }
+
+#[test]
+fn a_list_in_the_environment_is_named_and_never_mixed_with_the_file() {
+    let mut home = Home::new();
+    home.fake("claude", "");
+    let config = home.place.dir.join("config");
+    let list = || std::fs::read_to_string(&config).unwrap_or_default();
+    let note = |value: &str| format!("note: SLM_MESH_WAKE={value} in the environment overrides the list");
+    home.ok(&["claude", "codex", "--wake"]);
+    home.place = home.place.with("SLM_MESH_WAKE", "codex");
+    let said = home.ok(&["claude", "--no-wake"]);
+    assert!(said.contains("wake idle sessions of: codex\n") && !said.contains("in the environment"), "{said}");
+    assert_eq!(list(), "SLM_MESH_WAKE=codex\n");
+    let said = home.ok(&["codex", "--no-wake"]);
+    assert!(said.contains("wake idle sessions of: none\n") && said.contains(&note("codex")), "{said}");
+    assert_eq!(list(), "");
+    let said = home.ok(&["opencode", "--wake"]);
+    assert!(said.contains("wake idle sessions of: opencode\n") && said.contains(&note("codex")), "{said}");
+    assert_eq!(list(), "SLM_MESH_WAKE=opencode\n", "the environment's agents stay out of the file");
+    let answer = home.run(&["setup", "codex", "--remove", "--json"]);
+    let answer: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
+    assert!(answer["notes"][0].as_str().unwrap().contains("overrides the list"), "{answer}");
+    assert!(!home.ok(&["opencode", "--remove"]).contains("in the environment"));
+    assert_eq!(list(), "", "the file's line goes");
+    for on in ["wake", "shield"] {
+        let (status, said) = home.setup(&["claude", "--remove", &format!("--{on}")]);
+        assert!(status == 2 && said.contains(&format!("--{on} and --remove contradict each other")), "{said}");
+    }
+    assert_eq!(list(), "");
+}

@@ -1,4 +1,7 @@
 //! Settings that list agents: the agents that mail may wake, and the agents that run shell commands in a shield.
+//!
+//! **Invariant:** only the list in the `config` file is read and changed. A list in the environment belongs to one shell,
+//! so its agents are neither copied into the file nor hide the file's own.
 
 use super::safe_write;
 use super::setup_lock::SetupLock;
@@ -6,32 +9,43 @@ use crate::base::error::{Error, ErrorKind};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{self, Settings};
 
-/// Adds agents to the list in a setting, or removes them from the list. Returns whether the list changed.
+/// A list in the `config` file, after `setup` has changed it.
+#[derive(Debug)]
+pub struct ChangedList {
+    /// The agents in the list.
+    pub agents: Vec<String>,
+    /// Whether the list was different before.
+    pub is_changed: bool,
+    /// Says that the environment prevents what the user wants; `None` if it does not.
+    pub note: Option<String>,
+}
+
+/// Adds agents to the list in a setting, or removes them from the list.
 ///
 /// # Errors
 /// If the settings can't be read or written.
-pub fn set_agents(setting: &str, agents: &[&str], on: bool, dry: bool) -> Result<bool, Error> {
+pub fn set_agents(setting: &str, agents: &[&str], on: bool, dry: bool) -> Result<ChangedList, Error> {
     let places = DataDir::find()?;
     let storage = |why: String| Error::new(ErrorKind::Storage, format!("{}: {why}", places.config().display()));
     // Two runs at once must not overwrite each other's lists.
     let _lock = if dry { None } else { Some(SetupLock::take(&places).map_err(storage)?) };
-    let mut words = Settings::load(&places)?.several(setting);
+    let mut words = Settings::load_file(&places)?.several(setting);
     let before = words.clone();
     words.retain(|word| !agents.contains(&word.as_str()));
     if on {
         words.extend(agents.iter().map(|agent| (*agent).to_owned()));
     }
     words.sort();
-    if words == before || dry {
-        return Ok(words != before);
+    let is_changed = words != before;
+    let value = Some(words.join(",")).filter(|value| !value.is_empty());
+    let list = ChangedList { agents: words, is_changed, note: override_note(setting, agents, on) };
+    if !is_changed || dry {
+        return Ok(list);
     }
     places.prepare()?;
     let old = safe_write::read(&places.config()).map_err(storage)?;
-    let value = Some(words.join(",")).filter(|value| !value.is_empty());
     let text = settings::with_line(old.as_deref().unwrap_or(""), setting, value.as_deref());
     let is_written = match &old {
-        // There is no settings file, because the list came from the environment.
-        None if text.is_empty() => true,
         None => places.write(&places.config(), &text).map(|()| true)?,
         // The settings file contained nothing but this setting. A symlink stays, because the user made it.
         Some(_) if text.is_empty() && !places.config().is_symlink() => {
@@ -41,5 +55,16 @@ pub fn set_agents(setting: &str, agents: &[&str], on: bool, dry: bool) -> Result
         // The file may be a symlink, for example into a repository of settings. `replace` then writes its target.
         Some(old) => safe_write::replace(&places.config(), Some(old), &text).map_err(storage)?,
     };
-    if is_written { Ok(true) } else { Err(storage("another program keeps changing it; run setup again".into())) }
+    if is_written { Ok(list) } else { Err(storage("another program keeps changing it; run setup again".into())) }
+}
+
+/// Says that the environment overrides the file's list, if it says something else about one of these agents.
+fn override_note(setting: &str, agents: &[&str], on: bool) -> Option<String> {
+    let value = std::env::var(setting).ok().filter(|value| !value.is_empty())?;
+    let listed = settings::words_of(&value);
+    let is_other = |agent: &&str| listed.iter().any(|word| word == agent) != on;
+    agents
+        .iter()
+        .any(is_other)
+        .then(|| format!("{setting}={value} in the environment overrides the list in the config file; unset it there"))
 }

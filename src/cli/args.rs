@@ -156,14 +156,7 @@ impl CommandParser {
             "watch" => CliCommand::WatchMesh(self.take_switch("plain")),
             "web" => CliCommand::Web(self.take_switch("print")),
             "guard" => CliCommand::Guard(self.words.split_off(1)),
-            "setup" => CliCommand::Setup(SetupOptions {
-                agents: self.words.split_off(1),
-                dry: self.take_switch("dry-run"),
-                remove: self.take_switch("remove"),
-                project: self.take_switch("project"),
-                wake: self.take_choice("wake", "no-wake")?,
-                shield: self.take_choice("shield", "no-shield")?,
-            }),
+            "setup" => CliCommand::Setup(self.take_setup()?),
             "doctor" => CliCommand::Doctor(self.take_value("prove")),
             "hubs" => CliCommand::Hubs(self.take_hubs_seconds()?),
             "announce" => CliCommand::Announce(self.words.split_off(1)),
@@ -198,6 +191,22 @@ impl CommandParser {
         match (self.take_switch(on), self.take_switch(off)) {
             (true, true) => Err(usage_error(&format!("--{on} and --{off} contradict each other; give one of them"))),
             (on, off) => Ok((on || off).then_some(on)),
+        }
+    }
+
+    fn take_setup(&mut self) -> Result<SetupOptions, Error> {
+        let options = SetupOptions {
+            agents: self.words.split_off(1),
+            dry: self.take_switch("dry-run"),
+            remove: self.take_switch("remove"),
+            project: self.take_switch("project"),
+            wake: self.take_choice("wake", "no-wake")?,
+            shield: self.take_choice("shield", "no-shield")?,
+        };
+        let on = [("wake", options.wake), ("shield", options.shield)].into_iter().find(|(_, on)| *on == Some(true));
+        match on.filter(|_| options.remove) {
+            Some((on, _)) => Err(usage_error(&format!("--{on} and --remove contradict each other; give one of them"))),
+            None => Ok(options),
         }
     }
 

@@ -1,7 +1,7 @@
 //! `setup` and `doctor`: print what they changed or found, for people and for programs.
 
 use super::print_line;
-use crate::agents::agent_list_setting::set_agents;
+use crate::agents::agent_list_setting::{ChangedList, set_agents};
 use crate::agents::config_entries::shell_quoted;
 use crate::agents::project_check::check_project;
 use crate::agents::prove::NOT_PROVEN;
@@ -41,7 +41,7 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
     let find = if options.remove { Environment::agents_to_remove } else { Environment::agents };
     let agents = find(&environment, &options.agents)?;
     let projects = if options.remove && !options.project { projects_left(options)? } else { Vec::new() };
-    let are_lists_changed = save_lists(options, &mut environment, &agents)?;
+    let lists = save_lists(options, &mut environment, &agents)?;
     if agents.is_empty() && projects.is_empty() {
         let text = "no agent was found on PATH or in the home directory; name one, as in slm-mesh setup claude";
         return Err(Error::new(ErrorKind::NotFound, text));
@@ -84,17 +84,28 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
         if options.remove && !options.project {
             answer["projects"] = projects.iter().map(|project| project.to_string_lossy()).collect();
         }
+        let notes: Vec<&String> = lists.iter().filter_map(|(_, list)| list.note.as_ref()).collect();
+        if !notes.is_empty() {
+            answer["notes"] = json!(notes);
+        }
         print_line(&answer.to_string())?;
-    } else if are_lists_changed {
-        let named = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
-        if options.wake.is_some() || options.remove {
-            print_line(&format!("Mail may wake idle sessions of: {}", named(&environment.wake)))?;
-        }
-        if options.shield.is_some() || options.remove {
-            print_line(&format!("Agents whose shell commands run in a shield: {}", named(&environment.shield)))?;
-        }
+    } else {
+        print_lists(&lists)?;
     }
     Ok(u8::from(is_open))
+}
+
+fn print_lists(lists: &[(&str, ChangedList)]) -> Result<(), Error> {
+    for (title, list) in lists {
+        if list.is_changed {
+            let named = if list.agents.is_empty() { "none".to_owned() } else { list.agents.join(", ") };
+            print_line(&format!("{title}: {named}"))?;
+        }
+        if let Some(note) = &list.note {
+            print_line(&format!("  note: {note}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// The projects that still have settings of the chosen agents, or of any agent if none was chosen.
@@ -119,8 +130,12 @@ fn print_projects_left(options: &SetupOptions, projects: &[PathBuf]) -> Result<(
     Ok(())
 }
 
-/// Saves the settings that list agents. Returns whether any list changed.
-fn save_lists(options: &SetupOptions, environment: &mut Environment, chosen: &[&Agent]) -> Result<bool, Error> {
+/// Saves the settings that list agents. Returns each list that the user wants to change, with its title.
+fn save_lists(
+    options: &SetupOptions,
+    environment: &mut Environment,
+    chosen: &[&Agent],
+) -> Result<Vec<(&'static str, ChangedList)>, Error> {
     if options.shield == Some(true) {
         shield_support::try_shield(&environment.program)
             .map_err(|why| Error::new(ErrorKind::Usage, format!("--shield: {why}")))?;
@@ -133,8 +148,10 @@ fn save_lists(options: &SetupOptions, environment: &mut Environment, chosen: &[&
         // on again.
         SessionShield::lower_all(&DataDir::find()?);
     }
-    let is_waking_changed = wake.save(options, chosen, &mut environment.wake)?;
-    Ok(shield.save(options, chosen, &mut environment.shield)? || is_waking_changed)
+    let wake = wake.save(options, chosen, &mut environment.wake)?;
+    let shield = shield.save(options, chosen, &mut environment.shield)?;
+    let titles = ["Mail may wake idle sessions of", "Agents whose shell commands run in a shield"];
+    Ok(titles.into_iter().zip([wake, shield]).filter_map(|(title, list)| Some((title, list?))).collect())
 }
 
 /// A setting that lists agents, and what the user chose for it.
@@ -147,11 +164,16 @@ struct AgentList {
 }
 
 impl AgentList {
-    /// Adds the chosen agents to the list, or removes them from the list.
-    fn save(&self, options: &SetupOptions, chosen: &[&Agent], list: &mut Vec<String>) -> Result<bool, Error> {
+    /// Adds the chosen agents to the list, or removes them from the list. Returns `None` if the user wants neither.
+    fn save(
+        &self,
+        options: &SetupOptions,
+        chosen: &[&Agent],
+        list: &mut Vec<String>,
+    ) -> Result<Option<ChangedList>, Error> {
         // The lists belong to the user, so `--remove --project` does not change them.
         let is_disconnected = options.remove && !options.project;
-        let Some(on) = self.choice.or(is_disconnected.then_some(false)) else { return Ok(false) };
+        let Some(on) = self.choice.or(is_disconnected.then_some(false)) else { return Ok(None) };
         let agents: Vec<&str> = chosen.iter().map(|agent| agent.id).filter(|id| self.able.contains(id)).collect();
         if agents.is_empty() && self.choice == Some(true) {
             let (flag, done, able) = (self.flag, self.done, self.able.join(", "));
@@ -160,13 +182,13 @@ impl AgentList {
                 format!("{flag}: none of these agents can be {done}; name one of {able}"),
             ));
         }
-        let is_changed = set_agents(self.setting, &agents, on, options.dry)?;
+        let changed = set_agents(self.setting, &agents, on, options.dry)?;
         list.retain(|word| !agents.contains(&word.as_str()));
         if on {
             list.extend(agents.iter().map(|agent| (*agent).to_owned()));
             list.sort();
         }
-        Ok(is_changed)
+        Ok(Some(changed))
     }
 }
 

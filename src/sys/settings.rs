@@ -274,10 +274,23 @@ impl Settings {
     /// # Errors
     /// If a setting is wrong. The error names the first such setting and the values that it accepts.
     pub fn load(places: &DataDir) -> Result<Settings, Error> {
+        Settings::read(places, true)
+    }
+
+    /// Reads and checks the settings in the file, and ignores the environment.
+    ///
+    /// # Errors
+    /// If a setting in the file is wrong. The error names the first such setting and the values that it accepts.
+    pub fn load_file(places: &DataDir) -> Result<Settings, Error> {
+        Settings::read(places, false)
+    }
+
+    fn read(places: &DataDir, with_environment: bool) -> Result<Settings, Error> {
         let file = read_file(places)?;
         let mut settings = Settings::default();
         for setting in SETTINGS {
             let from_env = match std::env::var(setting.name) {
+                _ if !with_environment => None,
                 Ok(value) => Some(value),
                 Err(std::env::VarError::NotPresent) => None,
                 Err(_) => return Err(setting.error("something that is not UTF-8")),
@@ -333,8 +346,7 @@ impl Settings {
 
     /// The value of a setting, as a list of words.
     pub fn several(&self, name: &str) -> Vec<String> {
-        let words = self.text(name).split(',').map(|word| word.trim().to_owned());
-        words.filter(|word| !word.is_empty()).collect()
+        words_of(self.text(name))
     }
 
     /// The settings that may make one broker differ from another, as text. Settings of a single session are left out.
@@ -354,6 +366,11 @@ impl Settings {
         let differ = ours.into_iter().zip(theirs).filter(|(ours, theirs)| ours != theirs);
         differ.map(|((name, _), _)| name).collect()
     }
+}
+
+/// The words of a setting that is a list.
+pub fn words_of(value: &str) -> Vec<String> {
+    value.split(',').map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect()
 }
 
 /// The names of the settings that may make one broker differ from another.
