@@ -127,6 +127,43 @@ fn remove_names_the_projects_that_keep_settings() {
 }
 
 #[test]
+fn a_project_that_was_moved_or_deleted_can_be_cleared() {
+    let home = Home::new();
+    let root = home.place.root.canonicalize().unwrap();
+    let (project, moved) = (root.join("project"), root.join("moved"));
+    let remove_in = |folder: &Path, args: &[&str]| {
+        let mut command = home.place.command(&[&["setup", "--remove"], args].concat());
+        let out = command.env("PATH", &home.bin).current_dir(folder).output().unwrap();
+        (out.status.code().unwrap(), String::from_utf8(out.stdout).unwrap() + &String::from_utf8_lossy(&out.stderr))
+    };
+    let name = format!("If one was moved, run slm-mesh setup --remove --project in its new folder:\n  {}\n", {
+        project.display()
+    });
+    let records = home.place.dir.join("setup.json");
+    let agents = ["claude", "codex", "cursor", "opencode", "aider", "pi", "--project"];
+
+    home.ok(&agents);
+    std::fs::rename(&project, &moved).unwrap();
+    let (status, said) = remove_in(&root, &["--dry-run"]);
+    assert!(status == 0 && said.contains(&name) && records.exists(), "{said}");
+    let (status, said) = remove_in(&moved, &["--project"]);
+    assert_eq!((status, everything(&moved)), (0, BTreeMap::new()), "{said}");
+    let (status, said) = remove_in(&root, &[]);
+    assert!(status == 0 && said.contains(&name), "{said}");
+    assert!(!records.exists(), "what is gone need not be remembered");
+    let (status, said) = remove_in(&root, &[]);
+    assert!(status == 1 && said.contains("no agent was found"), "{said}");
+
+    std::fs::create_dir(&project).unwrap();
+    home.ok(&agents);
+    std::fs::remove_dir_all(&project).unwrap();
+    assert!(remove_in(&root, &["codex"]).1.contains("run slm-mesh setup codex --remove --project in its new folder"));
+    assert!(records.exists(), "other agents used this project, too");
+    let (status, said) = remove_in(&root, &[]);
+    assert!(status == 0 && said.contains(&name) && !records.exists(), "{said}");
+}
+
+#[test]
 fn folders_that_setup_created_go_with_its_files() {
     let home = Home::new();
     std::fs::create_dir_all(home.home.join(".qwen")).unwrap();

@@ -1,7 +1,7 @@
 //! The environment in which `setup` works: the user's home directory, the project, and the installed agents.
 
 use super::config_entries::{self, Entries};
-use super::generated_files::{self, NAME};
+use super::generated_files::{self, MARK, NAME};
 use super::server_trial_start::RegisteredServer;
 use super::setup_records::Records;
 use super::{json_edit, safe_write, toml_entry, toml_hooks, yaml_entry};
@@ -79,8 +79,9 @@ impl Environment {
         ids.iter().map(find).collect()
     }
 
-    /// The agents with these ids. If there are no ids, the installed agents, and the agents for which a file is
-    /// recorded, because an agent's settings directory may have moved since `setup` wrote into it.
+    /// The agents with these ids. If there are no ids, the installed agents; the agents for which a file is recorded,
+    /// because an agent's settings directory may have moved since `setup` wrote into it; and the agents whose files
+    /// contain our entries, because the project may have moved.
     ///
     /// # Errors
     /// If an id is unknown, or the records can't be read.
@@ -90,7 +91,22 @@ impl Environment {
         }
         let records = Records::load().map_err(|why| Error::new(ErrorKind::Storage, why))?;
         let is_recorded = |agent: &Agent| !records.files_of(agent.id, self.project()).is_empty();
-        Ok(AGENTS.iter().filter(|agent| self.is_installed(agent) || is_recorded(agent)).collect())
+        let is_ours =
+            |agent: &&'static Agent| self.is_installed(agent) || is_recorded(agent) || self.has_entries(agent);
+        Ok(AGENTS.iter().filter(is_ours).collect())
+    }
+
+    /// Whether one of the agent's files contains our entries, or is ours as a whole.
+    fn has_entries(&self, agent: &'static Agent) -> bool {
+        let own_file = self.own_file(agent);
+        let text_of = |path: &Path| safe_write::read(path).ok().flatten().unwrap_or_default();
+        let has_entry = |file: &EditedFile| {
+            let text = text_of(&file.path);
+            self.entries(agent, &own_file, file).remove_from(&text, None).is_ok_and(|bare| bare != text)
+        };
+        let commands = self.command_files(agent).into_iter().map(|(path, _)| path);
+        let mut own = commands.chain(Some(PathBuf::from(&own_file)));
+        self.edited_files(agent).iter().any(has_entry) || own.any(|path| text_of(&path).contains(MARK))
     }
 
     /// The project whose files are changed; `None` if the user's files are changed.

@@ -100,13 +100,42 @@ impl Records {
 
     /// The projects that still contain files that `setup --project` wrote for one of these agents.
     pub fn projects_of(&self, agents: &[&str]) -> Vec<PathBuf> {
-        let all = self.files.keys().filter(|path| Path::new(path).exists());
-        let records = all.filter_map(|path| self.get(Path::new(path)));
-        let theirs = records.filter(|record| record.agents.iter().any(|known| agents.contains(&known.as_str())));
-        let mut found: Vec<PathBuf> = theirs.filter_map(|record| record.project).collect();
+        self.projects_with(agents, |path, _| path.exists())
+    }
+
+    /// The projects for which `setup --project` wrote files for one of these agents, and that were moved or deleted
+    /// since then.
+    pub fn vanished_projects_of(&self, agents: &[&str]) -> Vec<PathBuf> {
+        self.projects_with(agents, |_, project| !project.exists())
+    }
+
+    /// The projects with a file of one of these agents. `picks` gets the path of the file, and the project.
+    fn projects_with(&self, agents: &[&str], picks: impl Fn(&Path, &Path) -> bool) -> Vec<PathBuf> {
+        let records = self.files.keys().map(Path::new).filter_map(|path| Some((path, self.get(path)?)));
+        let theirs = records.filter(|(_, record)| record.agents.iter().any(|known| agents.contains(&known.as_str())));
+        let projects = theirs.filter_map(|(path, record)| record.project.filter(|project| picks(path, project)));
+        let mut found: Vec<PathBuf> = projects.collect();
         found.sort();
         found.dedup();
         found
+    }
+
+    /// Removes the records of files in projects that no longer exist, if only these agents used the files.
+    ///
+    /// # Errors
+    /// If the records can't be written.
+    pub fn forget_vanished(&mut self, agents: &[&str]) -> Result<(), String> {
+        let is_vanished = |path: &&Path| {
+            let record = self.get(path).filter(|record| record.project.is_some());
+            let is_theirs = |record: &FileRecord| record.agents.iter().all(|known| agents.contains(&known.as_str()));
+            record.is_some_and(|record| is_theirs(&record) && path.symlink_metadata().is_err())
+        };
+        let vanished: Vec<PathBuf> =
+            self.files.keys().map(Path::new).filter(is_vanished).map(Path::to_path_buf).collect();
+        for path in &vanished {
+            self.forget(path)?;
+        }
+        if vanished.is_empty() { Ok(()) } else { self.remove_created_folders() }
     }
 
     /// Writes the record of a file that `setup` is about to write, and of the folders that it will create for the file.

@@ -6,6 +6,7 @@
 
 use serde_json::json;
 use std::ops::Range;
+use std::path::Path;
 
 fn our_line(key: &str, file: &str) -> String {
     format!("{key}: {}", json!(file))
@@ -24,6 +25,7 @@ pub fn put(text: &str, key: &str, file: &str) -> Result<String, String> {
     if has(text, key, file) {
         return Ok(text.to_owned());
     }
+    let text = &without(text, key, |value| is_our_moved_file(value, file));
     let is_content = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
     if text.lines().find(is_content).is_some_and(|line| line.starts_with([' ', '-'])) {
         return Err("its first line does not begin with a key".into());
@@ -99,15 +101,27 @@ pub fn has(text: &str, key: &str, file: &str) -> bool {
 /// # Errors
 /// If the text names our file in another way; the error says what to do.
 pub fn remove(text: &str, key: &str, file: &str) -> Result<String, String> {
-    let mut left = text.to_owned();
-    while let Some((range, _)) = values_of(&left, key).into_iter().find(|(_, value)| value == file) {
-        left.replace_range(range, "");
-    }
+    let left = without(text, key, |value| value == file || is_our_moved_file(value, file));
     let is_code = |line: &&str| !line.trim_start().starts_with('#');
     if left == text && !file.is_empty() && text.lines().filter(is_code).any(|line| line.contains(file)) {
         return Err(format!("it names {file} in a way that setup can't edit; remove this name from it"));
     }
     Ok(left)
+}
+
+/// The text without the values that `picks` selects.
+fn without(text: &str, key: &str, picks: impl Fn(&str) -> bool) -> String {
+    let mut left = text.to_owned();
+    while let Some((range, _)) = values_of(&left, key).into_iter().find(|(_, value)| picks(value)) {
+        left.replace_range(range, "");
+    }
+    left
+}
+
+/// Whether a value is the path that our file had before its folder was moved.
+fn is_our_moved_file(value: &str, file: &str) -> bool {
+    let (old, new) = (Path::new(value), Path::new(file));
+    old.is_absolute() && old != new && old.file_name() == new.file_name() && !old.exists()
 }
 
 /// The values under a key of the top-level mapping, each with the bytes to cut in order to remove it.

@@ -40,9 +40,10 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
     let mut environment = Environment::find(options.project, options.dry)?;
     let find = if options.remove { Environment::agents_to_remove } else { Environment::agents };
     let agents = find(&environment, &options.agents)?;
-    let projects = if options.remove && !options.project { projects_left(options)? } else { Vec::new() };
+    let (projects, vanished) =
+        if options.remove && !options.project { projects_left(options)? } else { <_>::default() };
     let lists = save_lists(options, &mut environment, &agents)?;
-    if agents.is_empty() && projects.is_empty() {
+    if agents.is_empty() && projects.is_empty() && vanished.is_empty() {
         let text = "no agent was found on PATH or in the home directory; name one, as in slm-mesh setup claude";
         return Err(Error::new(ErrorKind::NotFound, text));
     }
@@ -76,6 +77,7 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
     }
     if !json {
         print_projects_left(options, &projects)?;
+        print_vanished_projects(options, &vanished)?;
     }
     if json {
         let (wake, shield) = (&environment.wake, &environment.shield);
@@ -83,6 +85,7 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
             json!({ "ok": !is_open, "dryRun": options.dry, "agents": found, "wake": wake, "shield": shield });
         if options.remove && !options.project {
             answer["projects"] = projects.iter().map(|project| project.to_string_lossy()).collect();
+            answer["vanishedProjects"] = vanished.iter().map(|project| project.to_string_lossy()).collect();
         }
         let notes: Vec<&String> = lists.iter().filter_map(|(_, list)| list.note.as_ref()).collect();
         if !notes.is_empty() {
@@ -108,12 +111,25 @@ fn print_lists(lists: &[(&str, ChangedList)]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The projects that still have settings of the chosen agents, or of any agent if none was chosen.
-fn projects_left(options: &SetupOptions) -> Result<Vec<PathBuf>, Error> {
-    let records = Records::load().map_err(|why| Error::new(ErrorKind::Storage, why))?;
+/// The projects that still have settings of the chosen agents, or of any agent if none was chosen; and the projects
+/// that were moved or deleted. The latter are found only once, because their files are then forgotten.
+fn projects_left(options: &SetupOptions) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
+    let load = if options.dry { Records::load } else { Records::load_locked };
+    let storage = |why| Error::new(ErrorKind::Storage, why);
+    let mut records = load().map_err(storage)?;
     let chosen = |agent: &&Agent| options.agents.is_empty() || options.agents.iter().any(|id| id == agent.id);
     let ids: Vec<&str> = AGENTS.iter().filter(chosen).map(|agent| agent.id).collect();
-    Ok(records.projects_of(&ids))
+    let found = (records.projects_of(&ids), records.vanished_projects_of(&ids));
+    if !options.dry {
+        records.forget_vanished(&ids).map_err(storage)?;
+    }
+    Ok(found)
+}
+
+/// The command that removes the settings of a project.
+fn project_removal(options: &SetupOptions) -> String {
+    let names: String = options.agents.iter().map(|id| format!("{id} ")).collect();
+    format!("slm-mesh setup {names}--remove --project")
 }
 
 /// Says how to remove the settings of these projects, which `--remove` without `--project` keeps.
@@ -122,10 +138,22 @@ fn print_projects_left(options: &SetupOptions, projects: &[PathBuf]) -> Result<(
         return Ok(());
     }
     print_line("The settings in these projects were kept. To remove them, run:")?;
-    let names: String = options.agents.iter().map(|id| format!("{id} ")).collect();
     for project in projects {
         let folder = shell_quoted(&project.to_string_lossy());
-        print_line(&format!("  cd {folder} && slm-mesh setup {names}--remove --project"))?;
+        print_line(&format!("  cd {folder} && {}", project_removal(options)))?;
+    }
+    Ok(())
+}
+
+/// Names the projects whose settings `setup` can't find. If such a project was moved, its settings moved with it.
+fn print_vanished_projects(options: &SetupOptions, projects: &[PathBuf]) -> Result<(), Error> {
+    if projects.is_empty() {
+        return Ok(());
+    }
+    let command = project_removal(options);
+    print_line(&format!("These projects were moved or deleted. If one was moved, run {command} in its new folder:"))?;
+    for project in projects {
+        print_line(&format!("  {}", project.display()))?;
     }
     Ok(())
 }
