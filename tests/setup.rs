@@ -164,10 +164,30 @@ fn a_read_only_file_gets_a_sentence() {
     let home = Home::new();
     let file = home.write(".cursor/mcp.json", "{}\n");
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o444)).unwrap();
-    let (status, said) = home.setup(&["cursor"]);
-    assert_eq!(status, 1);
-    assert!(said.contains("read-only") && said.contains("chmod u+w"), "{said}");
-    assert_eq!(home.read(".cursor/mcp.json"), "{}\n");
+    for args in [&["cursor", "--dry-run"][..], &["cursor"]] {
+        let (status, said) = home.setup(args);
+        assert_eq!(status, 1);
+        assert!(said.contains("read-only") && said.contains("chmod u+w"), "{said}");
+        assert_eq!(home.read(".cursor/mcp.json"), "{}\n");
+    }
+
+    // What is right already need not be writable.
+    let mode = |file: &Path, mode| std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(&file, 0o644);
+    home.ok(&["cursor"]);
+    let command = home.home.join(".cursor/commands/mesh-send.md");
+    let with = home.read(".cursor/mcp.json");
+    mode(&file, 0o444);
+    mode(&command, 0o444);
+    for args in [&["cursor"][..], &["cursor", "--dry-run"]] {
+        let said = home.ok(args);
+        assert!(!said.contains("written") && !said.contains("would"), "{said}");
+    }
+    for args in [&["cursor", "--remove", "--dry-run"][..], &["cursor", "--remove"]] {
+        let (status, said) = home.setup(args);
+        assert_eq!((status, said.matches("(chmod u+w), and run this command again").count()), (1, 2), "{said}");
+    }
+    assert!(home.read(".cursor/mcp.json") == with && command.exists());
 }
 
 #[test]

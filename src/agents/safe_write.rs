@@ -84,10 +84,10 @@ pub fn remove(path: &Path, root: &Path) -> Result<(), String> {
 pub fn may_write(path: &Path) -> Result<(), String> {
     let Ok(meta) = fs::metadata(path) else { return Ok(()) };
     if meta.mode() & 0o222 == 0 {
-        return Err("it is read-only; make it writable (chmod u+w), and run setup again".into());
+        return Err("it is read-only; make it writable (chmod u+w), and run this command again".into());
     }
     if meta.uid() != sys::uid() {
-        return Err(format!("it belongs to another user (uid {}); run setup as that user", meta.uid()));
+        return Err(format!("it belongs to another user (uid {}); run this command as that user", meta.uid()));
     }
     Ok(())
 }

@@ -139,12 +139,14 @@ fn edit_file_once(
     let old = safe_write::read(path)?;
     let new = entries.put_into(old.as_deref().unwrap_or(""))?;
     let is_same = old.as_deref() == Some(&new);
+    if !is_same {
+        safe_write::may_write(path)?;
+    }
     if environment.is_dry_run && !is_same {
         let change = changed_lines(old.as_deref().unwrap_or(""), &new);
         return Ok(Some(SetupStep { change, ..step("would write") }));
     }
     if !environment.is_dry_run {
-        safe_write::may_write(path)?;
         let record = new_record(environment, records.get(path), entries, old.as_ref(), &new);
         if old.is_none() || records.get(path).as_ref() != Some(&record) {
             records.set(path, &record)?;
@@ -220,6 +222,9 @@ fn write_own_file(environment: &Environment, agent: &Agent, what: &'static str, 
             return Err("a file with this name exists, and setup did not write it".to_owned());
         }
         let is_same = old.as_deref() == Some(text);
+        if !is_same {
+            safe_write::may_write(path)?;
+        }
         if environment.is_dry_run {
             return Ok(if is_same { SAME } else { "would write" });
         }

@@ -94,11 +94,11 @@ fn restore_file_once(
         forget(environment, &mut records, path)?;
         return Ok(Some(step(SAME)));
     }
+    safe_write::may_write(path)?;
     if environment.is_dry_run {
         let done = if left.is_none() { "would delete" } else { "would write" };
         return Ok(Some(SetupStep { change: changed_lines(&text, &left.unwrap_or_default()), ..step(done) }));
     }
-    safe_write::may_write(path)?;
     let done = match left {
         None if safe_write::read(path)?.as_ref() == Some(&text) => {
             safe_write::remove(path, &top_folder(environment, entries.agent))?;
@@ -143,6 +143,9 @@ fn remove_own_file(environment: &Environment, root: &Path, path: &Path) -> Setup
     let removed = (|| {
         let mut records = load_records(environment)?;
         let is_ours = safe_write::read(path).ok().flatten().is_some_and(|text| text.contains(generated_files::MARK));
+        if is_ours {
+            safe_write::may_write(path)?;
+        }
         if is_ours && environment.is_dry_run {
             return Ok("would delete");
         }
