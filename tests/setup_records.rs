@@ -164,6 +164,40 @@ fn a_project_that_was_moved_or_deleted_can_be_cleared() {
 }
 
 #[test]
+fn a_command_that_the_user_changed_stays() {
+    let home = Home::new();
+    home.ok(&["cursor"]);
+    let [mine, old] = ["mesh-send", "mesh-lock"].map(|name| format!(".cursor/commands/{name}.md"));
+    let theirs = home.read(&mine) + "Be polite.\n";
+    home.write(&mine, &theirs);
+    for args in [&["cursor"][..], &["cursor", "--dry-run"]] {
+        let said = home.ok(args);
+        assert!(said.contains("kept          ~/.cursor/commands/mesh-send.md"), "{said}");
+        assert!(said.contains("because you have changed this file") && !said.contains("note:"), "{said}");
+    }
+    assert!(home.run(&["doctor"]).status.success());
+
+    // An earlier version wrote other texts.
+    let records = home.place.dir.join("setup.json");
+    let text = std::fs::read_to_string(&records).unwrap();
+    std::fs::write(&records, text.replace("Send a message", "Send some message")).unwrap();
+    let (status, said) = home.setup(&["cursor"]);
+    assert!(status == 1 && said.contains("has a new text for it; move your file away"), "{said}");
+    assert!(!home.run(&["doctor"]).status.success());
+    std::fs::write(&records, text).unwrap();
+
+    for args in [&["cursor", "--remove", "--dry-run"][..], &["cursor", "--remove"], &["cursor", "--remove"]] {
+        let (status, said) = home.setup(args);
+        assert!(status == 1 && said.contains("remove the words \"written by slm-mesh setup\""), "{said}");
+        assert_eq!(home.read(&mine), theirs);
+    }
+    assert!(!home.home.join(old).exists());
+    home.write(&mine, &theirs.replace("written by slm-mesh setup", "mine"));
+    home.ok(&["cursor", "--remove"]);
+    assert!(home.home.join(mine).exists() && !records.exists());
+}
+
+#[test]
 fn folders_that_setup_created_go_with_its_files() {
     let home = Home::new();
     std::fs::create_dir_all(home.home.join(".qwen")).unwrap();

@@ -5,12 +5,13 @@
 
 use super::config_entries::hook_program;
 use super::data_dir_check::check_data_dir;
-use super::generated_files::NAME;
+use super::generated_files::{MARK, NAME};
 use super::hub_check::check_hubs_of_guest;
 use super::notification_check::check_notifications;
 use super::own_broker_check::OwnBroker;
 use super::prove::calls_in_file;
 use super::setup_environment::{EditedFile, Environment, is_program, read_hooks};
+use super::setup_records::Records;
 use super::shared_log_check::check_shared_log;
 use super::shield_support::try_shield;
 use super::{generated_files, marketplace_plugin, safe_write};
@@ -375,7 +376,7 @@ fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, c
         read_hooks(&path, &hooks)
             .is_some_and(|whole| !environment.entries(agent, "", &file).hooks_in(&whole, &hooks).is_empty())
     });
-    let has_commands = environment.command_files(agent).iter().any(is_current);
+    let has_commands = environment.command_files(agent).iter().any(|file| is_current(file, None));
     let doubled = [(server.is_some(), "the server"), (has_hooks, "the hooks"), (has_commands, "the slash commands")];
     let doubled: Vec<&str> = doubled.iter().filter(|(is_doubled, _)| *is_doubled).map(|(_, what)| *what).collect();
     if doubled.is_empty() {
@@ -387,14 +388,19 @@ fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, c
     Check::error(&about, found, cure)
 }
 
-/// Whether a file has the text that this version writes.
-fn is_current((path, text): &(PathBuf, String)) -> bool {
-    safe_write::read(path).is_ok_and(|old| old.as_ref() == Some(text))
+/// Whether a file has the text that this version writes, or the user has changed this text.
+fn is_current((path, text): &(PathBuf, String), records: Option<&Records>) -> bool {
+    let record = || records.and_then(|records| records.get(path));
+    let has_record = || record().is_some_and(|record| record.after == *text);
+    let old = safe_write::read(path).ok().flatten();
+    old.is_some_and(|old| old == *text || old.contains(MARK) && has_record())
 }
 
 /// Checks that the files that `setup` writes as a whole have the text that this version writes.
 pub(super) fn check_own_files(about: &str, files: &[(PathBuf, String)], cure: &str) -> Option<Check> {
-    let n_current = files.iter().filter(|file| is_current(file)).count();
+    // If the records can't be read, every change of a file counts as a fault.
+    let records = Records::load().ok();
+    let n_current = files.iter().filter(|file| is_current(file, records.as_ref())).count();
     if n_current < files.len() {
         let found = format!("only {n_current} of {} files are up to date", files.len());
         return Some(Check::error(about, found, cure));

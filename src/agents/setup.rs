@@ -2,7 +2,8 @@
 //! again.
 //!
 //! **Invariant:** a file that can't be changed safely stays unchanged, and the user gets a text to paste. A file is
-//! written only if its text changes, and a dry run writes nothing.
+//! written only if its text changes, and a dry run writes nothing. What the user has written into a file stays, even if
+//! `setup` wrote the whole file before.
 
 use super::config_entries::Entries;
 use super::generated_files;
@@ -39,8 +40,13 @@ pub struct SetupStep {
 pub const SAME: &str = "as it was";
 /// Set-up could not make the change, so the user must make it.
 pub const LEFT: &str = "left alone";
-/// The entry stays, because another agent uses it.
-pub(super) const SHARED: &str = "kept";
+/// The entry or the file stays, because another agent uses it, or the user has changed it.
+pub(super) const KEPT: &str = "kept";
+/// Why a file that is ours as a whole stays.
+pub(super) const EDITED: &str = "you have changed this file since setup wrote it";
+/// Why an edited file needs the user, and what the user can do.
+const TWO_TEXTS: &str = "this version of slm-mesh has a new text for it; move your file away, run setup again, and \
+                         make your changes in the new file";
 
 impl SetupStep {
     pub(super) fn new(what: &'static str, place: String, done: &'static str) -> SetupStep {
@@ -54,6 +60,11 @@ impl SetupStep {
     pub(super) fn because(mut self, why: &str) -> SetupStep {
         why.clone_into(&mut self.why);
         self
+    }
+
+    /// Whether setup changed something, or the user must do so.
+    pub fn is_change(&self) -> bool {
+        ![SAME, KEPT].contains(&self.done)
     }
 
     /// Whether the user must do something.
@@ -213,38 +224,51 @@ pub(super) fn load_records(environment: &Environment) -> Result<Records, String>
     if environment.is_dry_run { Records::load() } else { Records::load_locked() }
 }
 
+/// Writes a file that is ours as a whole.
 fn write_own_file(environment: &Environment, agent: &Agent, what: &'static str, path: &Path, text: &str) -> SetupStep {
     let place = environment.shown(path);
-    let written = (|| {
-        let mut records = load_records(environment)?;
-        let old = safe_write::read(path)?;
-        if old.as_ref().is_some_and(|old| old != text && !old.contains(generated_files::MARK)) {
-            return Err("a file with this name exists, and setup did not write it".to_owned());
-        }
-        let is_same = old.as_deref() == Some(text);
-        if !is_same {
-            safe_write::may_write(path)?;
-        }
-        if environment.is_dry_run {
-            return Ok(if is_same { SAME } else { "would write" });
-        }
-        let known = records.get(path);
-        let agents = with_agent(known.as_ref(), agent);
-        let project = environment.project().map(Path::to_path_buf);
-        let record = FileRecord { before: None, after: text.to_owned(), agents, project, is_own: true };
-        if old.is_none() || known.as_ref() != Some(&record) {
-            records.set(path, &record)?;
-        }
-        if is_same {
-            return Ok(SAME);
-        }
-        let is_written = safe_write::replace(path, old.as_deref(), text)?;
-        is_written.then_some("written").ok_or_else(|| "another program changed this file; run setup again".to_owned())
-    })();
-    match written {
+    match write_own_file_once(environment, agent, path, text) {
+        Ok(KEPT) => SetupStep::new(what, place, KEPT).because(EDITED),
         Ok(done) => SetupStep::new(what, place, done),
         Err(why) => SetupStep::left(what, place, why, String::new()),
     }
+}
+
+fn write_own_file_once(
+    environment: &Environment,
+    agent: &Agent,
+    path: &Path,
+    text: &str,
+) -> Result<&'static str, String> {
+    let mut records = load_records(environment)?;
+    let old = safe_write::read(path)?;
+    if old.as_ref().is_some_and(|old| old != text && !old.contains(generated_files::MARK)) {
+        return Err("a file with this name exists, and setup did not write it".to_owned());
+    }
+    let known = records.get(path);
+    let is_same = old.as_deref() == Some(text);
+    if let (Some(known), Some(old), false) = (&known, &old, is_same)
+        && known.after != *old
+    {
+        return if known.after == text { Ok(KEPT) } else { Err(format!("{EDITED}, and {TWO_TEXTS}")) };
+    }
+    if !is_same {
+        safe_write::may_write(path)?;
+    }
+    if environment.is_dry_run {
+        return Ok(if is_same { SAME } else { "would write" });
+    }
+    let agents = with_agent(known.as_ref(), agent);
+    let project = environment.project().map(Path::to_path_buf);
+    let record = FileRecord { before: None, after: text.to_owned(), agents, project, is_own: true };
+    if old.is_none() || known.as_ref() != Some(&record) {
+        records.set(path, &record)?;
+    }
+    if is_same {
+        return Ok(SAME);
+    }
+    let is_written = safe_write::replace(path, old.as_deref(), text)?;
+    is_written.then_some("written").ok_or_else(|| "another program changed this file; run setup again".to_owned())
 }
 
 /// Joins steps with the same result into one.

@@ -1,13 +1,15 @@
 //! `slm-mesh setup --remove`: removes the entries and files that `setup` wrote, wherever the records say that they are.
 //!
 //! **Invariant:** a file that has not been changed since set-up is restored byte for byte, and from a changed file only
-//! our entries are removed.
+//! our entries are removed. A file that `setup` wrote as a whole stays if it has been changed.
 
 use super::config_entries::Entries;
 use super::generated_files;
 use super::safe_write;
 use super::server_registration::{by_agent, unregister};
-use super::setup::{ATTEMPTS, SAME, SHARED, SetupStep, changed_lines, contents, load_records, merged, text_without_us};
+use super::setup::{
+    ATTEMPTS, EDITED, KEPT, SAME, SetupStep, changed_lines, contents, load_records, merged, text_without_us,
+};
 use super::setup_environment::{EditedFile, Environment};
 use super::setup_records::{FileRecord, Records};
 use crate::known_agents::Agent;
@@ -125,7 +127,7 @@ fn keep_for_others(
     if !environment.is_dry_run && others.len() < known.agents.len() {
         records.set(&file.path, &FileRecord { agents: others, ..known.clone() })?;
     }
-    Ok(SetupStep::new(contents(entries), environment.shown(&file.path), SHARED).because(&why))
+    Ok(SetupStep::new(contents(entries), environment.shown(&file.path), KEPT).because(&why))
 }
 
 fn forget(environment: &Environment, records: &mut Records, path: &Path) -> Result<(), String> {
@@ -142,7 +144,12 @@ fn remove_own_file(environment: &Environment, root: &Path, path: &Path) -> Setup
     let place = environment.shown(path);
     let removed = (|| {
         let mut records = load_records(environment)?;
-        let is_ours = safe_write::read(path).ok().flatten().is_some_and(|text| text.contains(generated_files::MARK));
+        let text = safe_write::read(path).ok().flatten().filter(|text| text.contains(generated_files::MARK));
+        let is_ours = text.is_some();
+        if text.zip(records.get(path)).is_some_and(|(text, known)| known.after != text) {
+            let mark = generated_files::MARK;
+            return Err(format!("{EDITED}; delete the file, or keep it and remove the words \"{mark}\" from it"));
+        }
         if is_ours {
             safe_write::may_write(path)?;
         }

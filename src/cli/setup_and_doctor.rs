@@ -53,7 +53,7 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
         let steps = take_or_set(&environment, agent);
         let off = if options.remove { Vec::new() } else { environment.switched_off(agent) };
         is_open |= steps.iter().any(SetupStep::is_open);
-        let is_changed = steps.iter().any(|step| step.done != setup::SAME);
+        let is_changed = steps.iter().any(SetupStep::is_change);
         let approve =
             if options.remove || !is_changed && !steps.is_empty() { "" } else { environment.approval_note(agent) };
         if json {
