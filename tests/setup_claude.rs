@@ -81,6 +81,38 @@ fn what_the_user_added_to_claudes_entry_survives_an_update() {
 }
 
 #[test]
+fn doctor_finds_an_entry_for_one_directory_that_hides_ours() {
+    let home = Home::new();
+    home.fake("claude", "");
+    home.ok(&["claude"]);
+    let ours = json!({ "command": BIN, "args": ["mcp"] });
+    let first = json!({ "command": "npx", "args": ["slm-mesh@1"] });
+    let [mine, old] = ["project", "an old project"].map(|name| home.place.root.join(name));
+    std::fs::create_dir(&old).unwrap();
+    let write_local = |entries: &[(&std::path::Path, &Value)]| {
+        let local = entries
+            .iter()
+            .map(|(folder, entry)| (folder.display().to_string(), json!({ "mcpServers": { "slm-mesh": entry } })));
+        let whole = json!({ "mcpServers": { "slm-mesh": ours }, "projects": local.collect::<serde_json::Map<_, _>>() });
+        home.write(".claude.json", &whole.to_string());
+    };
+    let doctor = || {
+        let out = home.run(&["doctor"]);
+        (out.status.code(), String::from_utf8(out.stdout).unwrap())
+    };
+    write_local(&[(&mine, &ours), (&home.place.root.join("gone"), &first)]);
+    let (status, said) = doctor();
+    assert_eq!(status, Some(0), "{said}");
+    write_local(&[(&mine, &ours), (&old, &first)]);
+    let (status, said) = doctor();
+    let cure = format!("fix: cd '{}' && claude mcp remove slm-mesh -s local\n", old.display());
+    assert!(status == Some(1) && said.contains("starts another program, npx slm-mesh@1"), "{said}");
+    assert!(said.contains(&cure) && said.contains("1 problem to fix"), "{said}");
+    write_local(&[(&old, &json!({ "command": "/gone/slm-mesh", "args": ["mcp"] }))]);
+    assert!(doctor().1.contains("it starts /gone/slm-mesh mcp, but it can't be run"));
+}
+
+#[test]
 fn an_agents_own_command_registers_us() {
     let home = Home::new();
     let entry = json!({ "mcpServers": { "slm-mesh": { "command": BIN } } });

@@ -5,6 +5,7 @@
 
 use super::config_entries::hook_program;
 use super::data_dir_check::check_data_dir;
+use super::directory_servers_check::check_directory_servers;
 use super::generated_files::{MARK, NAME};
 use super::hub_check::check_hubs_of_guest;
 use super::notification_check::check_notifications;
@@ -345,10 +346,15 @@ fn agents_with_users_shell(environment: &Environment) -> Vec<&str> {
 /// Checks an installed agent.
 pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Check> {
     let cure = format!("slm-mesh setup {}{}", agent.id, if environment.is_project { " --project" } else { "" });
-    if let Some(place) = marketplace_plugin::installed(environment, agent) {
-        return vec![check_plugin(environment, agent, &place, &cure)];
+    let mut checks = Vec::new();
+    if !environment.is_project {
+        checks.extend(check_directory_servers(environment, agent));
     }
-    let mut checks = vec![check_registration(environment, agent, &cure)];
+    if let Some(place) = marketplace_plugin::installed(environment, agent) {
+        checks.push(check_plugin(environment, agent, &place, &cure));
+        return checks;
+    }
+    checks.push(check_registration(environment, agent, &cure));
     checks.extend(check_hooks(environment, agent, &cure));
     for switch in environment.switched_off(agent) {
         let cure = "switch hooks on in this file; until then, the agent sees mail only when it calls mesh_inbox";

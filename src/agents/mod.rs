@@ -6,6 +6,7 @@
 pub mod agent_list_setting;
 pub mod config_entries;
 mod data_dir_check;
+mod directory_servers_check;
 pub mod doctor;
 pub mod edited_paths;
 mod export_session_id;

@@ -85,7 +85,7 @@ pub(super) fn register(
 }
 
 /// A command as users type it.
-fn command_line<T: AsRef<str>>(program: &str, args: &[T]) -> String {
+pub(super) fn command_line<T: AsRef<str>>(program: &str, args: &[T]) -> String {
     args.iter().fold(program.to_owned(), |line, word| format!("{line} {}", shell_quoted(word.as_ref())))
 }
 

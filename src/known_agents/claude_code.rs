@@ -69,6 +69,8 @@ pub(super) const AGENT: Agent = Agent {
                     add: &["mcp", "add", "slm-mesh", "-s", "user", "--", "{program}", "mcp"],
                     add_entry: &["mcp", "add-json", "slm-mesh", "{entry}", "-s", "user"],
                     remove: &["mcp", "remove", "slm-mesh", "-s", "user"],
+                    directories: "projects",
+                    remove_in_directory: &["mcp", "remove", "slm-mesh", "-s", "local"],
                 }),
             }),
             // Only the user's file gets a hook that wakes the agent. Other agents also read the project's file, and

@@ -160,6 +160,11 @@ pub struct AgentCommand {
     pub add_entry: &'static [&'static str],
     /// The arguments that remove the server.
     pub remove: &'static [&'static str],
+    /// The key of the settings that the same file has for single directories. In such a directory, the server there is
+    /// started instead of the user's.
+    pub directories: &'static str,
+    /// The arguments that remove the server for the working directory alone.
+    pub remove_in_directory: &'static [&'static str],
 }
 
 /// The shapes of a server's entry.

@@ -1,0 +1,47 @@
+//! Checks the servers that an agent's settings have for single directories. `setup` does not write such entries, but in
+//! their directories, the agent starts them instead of the entry that `setup` has written for all directories.
+
+use super::config_entries::shell_quoted;
+use super::doctor::Check;
+use super::generated_files::{NAME, is_our_program};
+use super::server_registration::{by_agent, command_line};
+use super::server_trial_start::RegisteredServer;
+use super::setup_environment::{Environment, read_json};
+use crate::known_agents::Agent;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Finds the directories in which the agent does not start this program, and says how to remove their entries.
+pub(super) fn check_directory_servers(environment: &Environment, agent: &Agent) -> Vec<Check> {
+    let Some((server, command)) = agent.files.user.server.and_then(by_agent) else { return Vec::new() };
+    let path = environment.server_path(agent, &server);
+    let whole = read_json(&path).unwrap_or_default();
+    let mut faults = HashMap::new();
+    let mut checks = Vec::new();
+    for (directory, settings) in whole[command.directories].as_object().into_iter().flatten() {
+        let entry = &settings[server.key][NAME];
+        // A directory that is gone concerns nobody.
+        if entry.is_null() || !Path::new(directory).is_dir() {
+            continue;
+        }
+        // The same entry is tried only once.
+        let Some(fault) = faults.entry(entry.to_string()).or_insert_with(|| fault_of(entry)).clone() else { continue };
+        let shown = environment.shown(&path);
+        let found = format!("{shown} has an entry {NAME} for {directory} alone, which hides yours there: {fault}");
+        let remove = command_line(command.program, command.remove_in_directory);
+        let cure = format!("cd {} && {remove}", shell_quoted(directory));
+        checks.push(Check::error(&format!("{} server", agent.id), found, cure));
+    }
+    checks
+}
+
+/// Why an entry does not start this program; `None` if it does.
+fn fault_of(entry: &Value) -> Option<String> {
+    let Some(server) = RegisteredServer::parse(entry) else { return Some("it starts no program".into()) };
+    let line = server.command_line();
+    if !is_our_program(&server.program) {
+        return Some(format!("it starts another program, {line}"));
+    }
+    server.try_start().err().map(|why| format!("it starts {line}, but {why}"))
+}
