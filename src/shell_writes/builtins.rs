@@ -1,7 +1,7 @@
 //! Commands that the shell itself runs, and commands that only print text.
 
 use super::evaluator::{Ending, Evaluator, RunResult, StreamText};
-use super::shell_state::{Field, State, Value};
+use super::shell_state::{CdLinks, Field, State, Value};
 use super::syntax_tree::{AssignedValue, Assignment, Command, Part, Word};
 use std::rc::Rc;
 
@@ -68,6 +68,7 @@ impl Evaluator<'_> {
                 }
                 StreamText::empty()
             }
+            "pwd" => self.print_directory(state, arguments),
             "trap" => self.set_trap(state, arguments),
             "printf" if is_printf_to_variable(arguments) => print_to_variable(state, arguments),
             name => printed(name, arguments, state, input)?,
@@ -86,14 +87,22 @@ impl Evaluator<'_> {
         StreamText::empty()
     }
 
+    fn print_directory(&self, state: &State, arguments: &[Field]) -> StreamText {
+        let directory = state.directory.as_ref();
+        let shown = directory.and_then(|path| self.resolve_for_cd(state, path, links_of(state, arguments)));
+        shown.map_or(StreamText::Unknown, |directory| StreamText::Text(directory + "\n"))
+    }
+
     fn change_directory(&mut self, state: &mut State, arguments: &[Field]) -> StreamText {
-        let mut operands =
-            arguments.iter().filter(|field| !matches!(field.text(), Some("-P" | "-L" | "-e" | "--" | "-n")));
+        let links = links_of(state, arguments);
+        let mut operands = arguments.iter().filter(|field| !field.text().is_some_and(is_directory_option));
         let to = match (operands.next(), operands.next()) {
-            (None, _) => self.variable_text(state, "HOME"),
-            (Some(Field::Known(path)), None) if path == "-" => state.previous_directory.clone(),
+            (None, _) => self.variable_text(state, "HOME").and_then(|home| self.resolve_for_cd(state, &home, links)),
+            (Some(Field::Known(path)), None) if path == "-" => {
+                state.previous_directory.as_ref().and_then(|previous| self.resolve_for_cd(state, previous, links))
+            }
             // If `CDPATH` were set, a relative path could mean another folder, but agents do not set it.
-            (Some(Field::Known(path)), None) => self.resolve_for_cd(state, path),
+            (Some(Field::Known(path)), None) => self.resolve_for_cd(state, path, links),
             _ => None,
         };
         state.has_cd_failed = to.as_ref().is_some_and(|to| self.is_missing(to));
@@ -147,6 +156,24 @@ fn ending(builtin: &str) -> Ending {
         "break" => Ending::Loop,
         "return" => Ending::Function,
         _ => Ending::Shell,
+    }
+}
+
+/// Whether an argument of `cd`, `pushd` or `pwd` is an option, such as `-P`, and not a directory.
+fn is_directory_option(word: &str) -> bool {
+    word == "--"
+        || word
+            .strip_prefix('-')
+            .is_some_and(|letters| !letters.is_empty() && letters.bytes().all(|b| b"LPen".contains(&b)))
+}
+
+/// What `cd` with these arguments does with symbolic links. The last of `-L` and `-P` counts.
+fn links_of(state: &State, arguments: &[Field]) -> CdLinks {
+    let options = arguments.iter().filter_map(Field::text).filter(|word| is_directory_option(word));
+    match options.flat_map(str::chars).rfind(|letter| matches!(letter, 'L' | 'P')) {
+        Some('P') => CdLinks::Resolved,
+        Some(_) => CdLinks::Kept,
+        None => state.options.cd_links,
     }
 }
 
@@ -231,7 +258,6 @@ fn printed(name: &str, arguments: &[Field], state: &State, input: &StreamText) -
     let text = match name {
         "echo" => words.and_then(|words| echoed(&words)),
         "printf" => words.and_then(|words| formatted(&words)),
-        "pwd" => state.directory.as_ref().map(|directory| format!("{directory}\n")),
         "cat" => match words.as_deref() {
             Some([] | ["-"]) => return Some(input.clone()),
             Some([path]) if !path.starts_with('-') => return Some(file_stream(state, path)),
@@ -268,6 +294,8 @@ fn printed(name: &str, arguments: &[Field], state: &State, input: &StreamText) -
 fn file_stream(state: &State, path: &str) -> StreamText {
     match &state.directory {
         _ if path.starts_with('/') => StreamText::File(path.to_owned()),
+        // The kernel resolves `..` when the file is read, because `..` may follow a symbolic link.
+        Some(directory) if path.contains("..") => StreamText::File(format!("{directory}/{path}")),
         Some(directory) => StreamText::File(crate::base::path_overlap::normal(&format!("{directory}/{path}"))),
         None => StreamText::Unknown,
     }

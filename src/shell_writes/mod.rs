@@ -115,6 +115,8 @@ pub trait FileTree {
     fn is_folder(&self, path: &str) -> Option<bool>;
     /// Whether a path is a symbolic link.
     fn is_link(&self, path: &str) -> bool;
+    /// A path with all its symbolic links resolved; `None` if nothing is there.
+    fn real_path(&self, path: &str) -> Option<String>;
     /// Whether a path is a file that is not empty.
     fn has_content(&self, path: &str) -> bool;
     /// The entries of a folder; `None` if the folder can't be read or has too many entries.

@@ -47,6 +47,10 @@ impl FileTree for Disk {
         self.lookup(path).is_some_and(|found| found.is_symlink())
     }
 
+    fn real_path(&self, path: &str) -> Option<String> {
+        fs::canonicalize(path).ok()?.into_os_string().into_string().ok()
+    }
+
     fn has_content(&self, path: &str) -> bool {
         fs::metadata(path).is_ok_and(|found| found.len() > 0)
     }

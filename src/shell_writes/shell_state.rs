@@ -54,6 +54,18 @@ pub(super) enum Shell {
     Posix,
 }
 
+/// To which directory `cd` changes if its path contains symbolic links.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum CdLinks {
+    /// The links stay in the path, so that `cd ..` goes back to the folder that contains the link.
+    #[default]
+    Kept,
+    /// The links are resolved (`cd -P`).
+    Resolved,
+    /// One of the two.
+    Unknown,
+}
+
 /// The options of `set`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct ShellOptions {
@@ -63,6 +75,8 @@ pub(super) struct ShellOptions {
     pub no_glob: bool,
     /// Whether the shell ends when a command fails (`set -e`).
     pub exits_on_error: bool,
+    /// What `cd` does with symbolic links (`set -P`).
+    pub cd_links: CdLinks,
 }
 
 impl ShellOptions {
@@ -72,6 +86,7 @@ impl ShellOptions {
             'C' => self.no_clobber = value,
             'f' => self.no_glob = value,
             'e' => self.exits_on_error = value,
+            'P' => self.cd_links = if value { CdLinks::Resolved } else { CdLinks::Kept },
             _ => {}
         }
     }
@@ -82,6 +97,8 @@ impl ShellOptions {
             "noclobber" => self.no_clobber = value,
             "noglob" => self.no_glob = value,
             "errexit" => self.exits_on_error = value,
+            // Zsh has the second name.
+            "physical" | "chaselinks" => self.set_letter('P', value),
             _ => {}
         }
     }
@@ -176,6 +193,9 @@ impl State {
             self.options.no_clobber |= other.options.no_clobber;
             self.options.no_glob |= other.options.no_glob;
             self.options.exits_on_error |= other.options.exits_on_error;
+            if self.options.cd_links != other.options.cd_links {
+                self.options.cd_links = CdLinks::Unknown;
+            }
         }
         if self.arguments != other.arguments {
             self.arguments = Rc::new(vec![Field::Many]);

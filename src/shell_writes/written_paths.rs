@@ -1,9 +1,10 @@
 //! Notes the paths that a command writes, and looks up whether paths exist.
 
 use super::evaluator::Evaluator;
-use super::shell_state::State;
+use super::shell_state::{CdLinks, Field, State};
 use super::{Entry, GitTest, MaybeWritten, ShellWrite, Tracking};
 use crate::base::path_overlap;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 /// Maximum length of a path, in bytes.
@@ -14,38 +15,77 @@ const PARENTS_MAX: usize = 8;
 const WRITE_STEPS: usize = 8;
 
 impl Evaluator<'_> {
-    /// Makes a path absolute and normalises it, without a slash at the end. `None` if the path is unknown, or if `..`
-    /// follows a symbolic link, because then the kernel goes to the folder above the link's target.
+    /// Makes a path absolute the way the kernel does, and normalises it, without a slash at the end: `..` after a
+    /// symbolic link means the folder above the link's target. `None` if the path is unknown.
     pub(super) fn resolve(&self, state: &State, path: &str) -> Option<String> {
         let absolute = absolute(state, path)?;
-        (!self.leaves_link(&absolute)).then(|| normal(path, absolute)).flatten()
+        let absolute = if absolute.contains("..") { self.without_parents(&absolute)? } else { absolute };
+        normal(path, absolute)
     }
 
-    /// Makes a path absolute the way `cd` does: `..` after a symbolic link means the folder that contains the link.
-    pub(super) fn resolve_for_cd(&self, state: &State, path: &str) -> Option<String> {
-        normal(path, absolute(state, path)?)
-    }
-
-    fn leaves_link(&self, path: &str) -> bool {
-        if !path.contains("..") {
-            return false;
+    /// Makes a path absolute the way `cd` does: `..` after a symbolic link means the folder that contains the link,
+    /// unless an option makes the shell resolve links.
+    pub(super) fn resolve_for_cd(&self, state: &State, path: &str, links: CdLinks) -> Option<String> {
+        let kept = || normal(path, absolute(state, path)?);
+        let resolved = || self.physical(&self.resolve(state, path)?);
+        match links {
+            CdLinks::Kept => kept(),
+            CdLinks::Resolved => resolved(),
+            CdLinks::Unknown => kept().filter(|kept| resolved().as_ref() == Some(kept)),
         }
-        let mut above: Vec<&str> = Vec::new();
+    }
+
+    /// Resolves the directory to which a program changes, as `git -C` does. For the kernel, the current directory has
+    /// no symbolic links.
+    pub(super) fn resolve_for_chdir(&self, state: &State, folder: &Field) -> Option<String> {
+        self.resolve_for_cd(state, folder.text()?, CdLinks::Resolved)
+    }
+
+    /// Resolves the symbolic links in a path, of which the end need not exist yet.
+    pub(super) fn physical(&self, path: &str) -> Option<String> {
+        let ends = std::iter::once(path.len()).chain(path.rmatch_indices('/').map(|(at, _)| at.max(1)));
+        let found = ends.take(PARENTS_MAX).find_map(|end| Some((self.files.real_path(&path[..end])?, end)));
+        let (real, end) = found?;
+        let physical = path_overlap::normal(&format!("{real}/{}", &path[end..]));
+        let physical = if physical == "/" { "/" } else { physical.trim_end_matches('/') };
+        (!self.may_lead_elsewhere(path, physical != path)).then(|| physical.to_owned())
+    }
+
+    /// Resolves each `..` of an absolute path.
+    fn without_parents(&self, path: &str) -> Option<String> {
+        let mut folder = String::with_capacity(path.len());
         let mut n_parents = 0;
         for part in path.split('/') {
             match part {
                 "" | "." => {}
                 ".." => {
                     n_parents += 1;
-                    if n_parents > PARENTS_MAX || self.files.is_link(&format!("/{}", above.join("/"))) {
-                        return true;
+                    let is_link = self.files.is_link(&folder);
+                    if n_parents > PARENTS_MAX || self.may_lead_elsewhere(&folder, is_link) {
+                        return None;
                     }
-                    above.pop();
+                    if is_link {
+                        folder = self.files.real_path(&folder)?;
+                    }
+                    folder.truncate(folder.rfind('/').unwrap_or(0));
                 }
-                part => above.push(part),
+                part => folder.extend(["/", part]),
             }
         }
-        false
+        Some(if folder.is_empty() { "/".to_owned() } else { folder })
+    }
+
+    /// Whether the script itself may have changed where a path leads. `has_links` tells whether symbolic links are on
+    /// the path now: then any change above the path counts, and otherwise only a file or a link at the path.
+    fn may_lead_elsewhere(&self, path: &str, has_links: bool) -> bool {
+        if has_links {
+            let is_above = |above: &str| {
+                path.strip_prefix(above).is_some_and(|rest| matches!(rest.bytes().next(), None | Some(b'/')))
+            };
+            return self.writes.iter().any(|write| write.path().to_str().is_some_and(is_above));
+        }
+        let is_written = |kind: fn(PathBuf) -> ShellWrite| self.writes.contains(&kind(path.into()));
+        !self.writes.is_empty() && (is_written(ShellWrite::File) || is_written(ShellWrite::Link))
     }
 
     /// Whether a path is a regular file.
@@ -95,7 +135,7 @@ impl Evaluator<'_> {
         }
     }
 
-    fn note(&mut self, path: &str, kind: fn(std::path::PathBuf) -> ShellWrite) {
+    fn note(&mut self, path: &str, kind: fn(PathBuf) -> ShellWrite) {
         // A lock would treat a path with `*` or `?` as a pattern, so such a path is not noted.
         if !is_device(path) && path != "/" && !path.contains(['*', '?']) {
             self.writes.insert(kind(path.into()));
@@ -115,6 +155,8 @@ impl Evaluator<'_> {
         tracking: Tracking,
         git_tests: &[GitTest],
     ) {
+        // The files that git names, and locks, have no symbolic links in their paths.
+        let Some(folder) = self.spend(2).then(|| self.physical(folder)).flatten() else { return };
         let endings = endings.iter().map(|ending| (*ending).to_owned()).collect();
         // An earlier git command of the same script may change the result of a test.
         let git_tests = if self.git_has_changed { Vec::new() } else { git_tests.to_vec() };

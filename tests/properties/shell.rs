@@ -34,6 +34,11 @@ impl FileTree for EndlessTree {
         false
     }
 
+    fn real_path(&self, path: &str) -> Option<String> {
+        self.look();
+        self.is_folder(path).map(|_| path.to_owned())
+    }
+
     fn has_content(&self, _: &str) -> bool {
         self.look();
         true

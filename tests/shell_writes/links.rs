@@ -32,8 +32,27 @@ fn only_a_write_through_a_link_writes_its_target() {
         ("ln -sfn a linkdir", "linkdir itself"),
         ("rm linkdir/in", "linkdir/in"),
         // The kernel goes to the folder above the link's target, but the shell to the one that contains the link.
-        ("rm linkdir/../up; cd linkdir; rm ../up", ""),
+        ("echo > linkdir/../up", "real/up"),
+        ("cd linkdir; rm ../up", "real/up"),
+        ("git -C linkdir rm ../up", "real/up"),
+        ("env -C linkdir sh -c 'cd ..; rm up'", "real/up"),
         ("cd linkdir/..; rm up", "up"),
+        ("cd linkdir; rm \"$PWD/../up\"", "real/up"),
+        // With -P, the shell goes where the kernel goes.
+        ("cd -P linkdir && cd .. && echo > up", "real/up"),
+        ("cd -LP linkdir/.. && echo > up", "real/up"),
+        ("cd -P -L linkdir && cd .. && echo > up", "up"),
+        ("set -P; cd linkdir; cd ..; echo > up", "real/up"),
+        ("set -o physical; pushd linkdir/..; echo > up", "real/up"),
+        ("set -P; set +P; cd linkdir; cd ..; echo > up", "up"),
+        ("cd linkdir; cd \"$(pwd -P)/..\"; echo > up", "real/up"),
+        ("zsh -c 'setopt CHASE_LINKS; cd linkdir; cd ..; echo > up'", "real/up"),
+        ("mkdir -p new && cd -P new/.. && echo > up", "up"),
+        // It is unknown whether the option is set, and where a link leads that the script itself creates.
+        ("if x; then set -P; fi; cd linkdir; cd ..; echo > up", ""),
+        ("if x; then set -P; fi; cd real/dir; cd ..; echo > up", "real/up"),
+        ("ln -s real/dir made; echo > made/../up; cd -P made && cd .. && echo > up", "made"),
+        ("ln -sfn real linkdir; echo > linkdir/../up; cd -P linkdir && cd .. && echo > up", "linkdir itself"),
     ] {
         let writes = written_files(command, directory, &|_| None, &Disk::new(&folder));
         let name = |write: &ShellWrite| {

@@ -35,6 +35,10 @@ impl FileTree for Tree {
         false
     }
 
+    fn real_path(&self, path: &str) -> Option<String> {
+        self.is_folder(path).map(|_| path.to_owned())
+    }
+
     fn is_folder(&self, path: &str) -> Option<bool> {
         let path = path.trim_end_matches('/');
         if self.folders.contains_key(path) {

@@ -33,7 +33,7 @@ pub(super) fn git(run: &mut Run) -> StreamText {
     };
     let outer = run.state.directory.clone();
     for folder in options.values(&["C", "work-tree"]) {
-        run.state.directory = folder.text().and_then(|folder| run.evaluator.resolve(run.state, folder));
+        run.state.directory = run.evaluator.resolve_for_chdir(run.state, folder);
     }
     let output =
         if options.has(&["git-dir", "namespace"]) { StreamText::Unknown } else { dispatch(run, subcommand, arguments) };
@@ -131,7 +131,8 @@ fn dispatch(run: &mut Run, subcommand: &str, arguments: &[Field]) -> StreamText 
 
 /// The root of the work tree that contains the current directory.
 fn work_tree(run: &mut Run) -> Option<String> {
-    let directory = run.directory()?;
+    // Git, like the kernel, knows the current directory without symbolic links.
+    let directory = run.evaluator.physical(&run.directory()?)?;
     run.evaluator.folder_with(&directory, ".git")
 }
 

@@ -28,7 +28,7 @@ pub(super) fn patch(run: &mut Run) -> StreamText {
         _ => run.patch_input(),
     };
     if let Some(folder) = options.value(&["d", "directory"]) {
-        run.state.directory = folder.text().and_then(|folder| run.evaluator.resolve(run.state, folder));
+        run.state.directory = run.evaluator.resolve_for_chdir(run.state, folder);
     }
     if let Some(output) = options.value(&["o", "output"]) {
         run.write_field(Some(output));

@@ -185,7 +185,7 @@ pub(super) fn env(run: &mut Run) -> StreamText {
         run.state.set(name, Value::Unknown);
     }
     if let Some(folder) = options.value(&["C", "chdir"]) {
-        run.state.directory = folder.text().and_then(|folder| run.evaluator.resolve(run.state, folder));
+        run.state.directory = run.evaluator.resolve_for_chdir(run.state, folder);
     }
     for field in &words[..n] {
         if let Some((name, value)) = field.text().and_then(|text| text.split_once('=')) {
