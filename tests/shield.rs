@@ -169,11 +169,31 @@ fn what_a_shield_does_not_cover() {
         let out = place.shielded(script);
         assert!(out.status.success(), "{script}: {out:?}");
     }
-    // A shield protects the file that a link points to. It does not create a file that is missing.
+    // A shield protects the file that a link points to.
     std::os::unix::fs::symlink("free.txt", place.root.join("link.txt")).unwrap();
     let script = "echo x > free.txt";
-    let out = place.run(&["shield", "--file", "link.txt", "--file", "nothing.txt", "--", "bash", "-c", script]);
-    assert!(!out.status.success() && !place.root.join("nothing.txt").exists(), "{out:?}");
+    let out = place.run(&["shield", "--file", "link.txt", "--", "bash", "-c", script]);
+    assert!(!out.status.success(), "{out:?}");
+}
+
+#[test]
+fn a_shield_protects_what_the_user_names_or_does_not_run() {
+    let place = Place::new();
+    fs::write(place.root.join("free.txt"), "").unwrap();
+    // A misspelt name, a pattern, or a link to nothing would otherwise leave the user without protection.
+    std::os::unix::fs::symlink("nothing", place.root.join("link.txt")).unwrap();
+    for file in ["fre.txt", "*", "*.txt", "link.txt"] {
+        for flags in [&["--file", file][..], &["--if-possible", "--file", "free.txt", "--file", file]] {
+            let out = place.run(&[&["shield"], flags, &["--", "touch", "ran.txt"]].concat());
+            let error = String::from_utf8_lossy(&out.stderr).into_owned();
+            assert!(out.status.code() == Some(2) && error.contains(&format!("\"{file}\" can't")), "{flags:?}: {out:?}");
+            assert!(!place.root.join("ran.txt").exists(), "{flags:?}");
+        }
+    }
+    // Who follows the usage line writes the flags where they count.
+    let usage = place.run(&["shield"]);
+    let error = String::from_utf8_lossy(&usage.stderr).into_owned();
+    assert!(error.contains("shield [--file FILE] [--if-possible] -- COMMAND…"), "{error}");
 }
 
 #[test]

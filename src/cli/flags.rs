@@ -260,7 +260,10 @@ pub fn all_verbs() -> impl Iterator<Item = &'static str> {
 /// The usage line of a verb.
 pub fn usage_line(verb: &str) -> String {
     let mut parts = vec![verb.to_owned()];
+    // Everything after `--` belongs to the command, so the flags come before it.
+    let mut command = if verb == "lock" { "[-- COMMAND…]" } else { "" };
     match VERBS.iter().find(|(known, ..)| *known == verb) {
+        Some((_, words, _)) if words.starts_with("--") => command = words,
         Some((_, words, _)) => parts.extend(Some((*words).to_owned()).filter(|words| !words.is_empty())),
         None => {
             for arg in verb_args(verb).iter().filter(|arg| matches!(arg.place, CliPlace::Positional | CliPlace::Rest)) {
@@ -272,9 +275,7 @@ pub fn usage_line(verb: &str) -> String {
     parts.extend(
         verb_flags(verb).iter().filter(|flag| flag.name != "--as-daemon").map(|flag| format!("[{}]", flag.usage)),
     );
-    if verb == "lock" {
-        parts.push("[-- COMMAND…]".into());
-    }
+    parts.extend(Some(command.to_owned()).filter(|command| !command.is_empty()));
     parts.join(" ")
 }
 

@@ -27,17 +27,38 @@ pub struct ShieldOptions {
 
 /// Runs a command in a shield. Returns only if the command cannot be run.
 pub fn run_shielded(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<u8, Error> {
-    let prefix = enter(options, parsed);
+    let named = files_to_protect(&options.files)?;
+    let prefix = enter(named, options, parsed);
     let prefix = if options.is_optional { prefix.unwrap_or_default() } else { prefix? };
     let mut words = prefix.iter().chain(&parsed.command_line);
     let Some(program) = words.next() else { return Ok(0) };
     Ok(report_not_run(program, &Command::new(program).args(words).exec()))
 }
 
+/// The paths of the files that the user names. A file that does not exist is refused, because a shield can't protect
+/// it, and the user would believe that it does.
+fn files_to_protect(given: &[String]) -> Result<Vec<PathBuf>, Error> {
+    let path = |file: &String| {
+        let path = PathBuf::from(path_normalization::absolute(file)?);
+        let why = match path.try_exists() {
+            Ok(true) => return Ok(path),
+            Ok(false) => "it does not exist".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let text = format!(
+            "--file: \"{file}\" can't be protected ({why}); name a file or a folder that exists, not a pattern"
+        );
+        Err(Error::new(ErrorKind::Usage, text))
+    };
+    given.iter().map(path).collect()
+}
+
 /// Makes the files read-only, if there are any. Returns the words to put before the command.
-fn enter(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<std::ffi::OsString>, Error> {
-    let named = options.files.iter().map(|file| path_normalization::absolute(file).map(PathBuf::from));
-    let mut files = named.collect::<Result<Vec<PathBuf>, Error>>()?;
+fn enter(
+    mut files: Vec<PathBuf>,
+    options: &ShieldOptions,
+    parsed: &ParsedCommand,
+) -> Result<Vec<std::ffi::OsString>, Error> {
     files.extend(held_by_others(options, parsed)?);
     if files.is_empty() {
         return Ok(Vec::new());
