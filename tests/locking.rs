@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use support::{Place, Session, Socket, lives, until};
+use support::{BIN, Place, Session, Socket, lives, until};
 
 const CODEX: &str = "codex-mcp-client";
 
@@ -95,6 +95,22 @@ fn two_plain_locks_of_one_person_are_two_wishes_unless_renewal_is_meant() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--renew"), "{refused:?}");
     let renewed = place.json(&["lock", "a.rs", "--renew", "--ttl", "30"]);
     assert_eq!((&renewed["token"], &renewed["expiresInSeconds"]), (&first["token"], &json!(1800)));
+    // A command needs a lock of its own, so renewing does not help: the error names what does.
+    place.ok(&["lock", "my dir/*.rs"]);
+    for file in ["a.rs", "my dir/b.rs"] {
+        let refused = place.run(&["lock", file, "--", "true"]);
+        let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+        let cure = error.split("release it first with slm-mesh ").nth(1).unwrap_or_else(|| panic!("{error}"));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{BIN} {cure}")]).current_dir(&place.root);
+        shell.envs(place.command(&[]).get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let unlocked = shell.output().unwrap();
+        assert!(unlocked.status.success(), "{error}: {unlocked:?}");
+        place.ok(&["lock", file, "--", "true"]);
+    }
+    let refused = place.run(&["lock", "a.rs", "--renew", "--", "true"]);
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && error.contains("leave out --renew"), "{refused:?}");
 }
 
 #[test]

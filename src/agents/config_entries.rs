@@ -6,6 +6,7 @@
 use super::generated_files::{NAME, is_our_program};
 use super::json_edit::{self, PathStep};
 use super::{toml_entry, toml_hooks, yaml_entry};
+use crate::base::shell_wildcards::shell_quoted;
 use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{EntryShape, HookCommand, HookFile, ServerFile, TimeLimit};
 use serde_json::{Map, Value, json};
@@ -30,12 +31,6 @@ pub struct Entries<'a> {
     pub hooks: Option<HookFile>,
     /// Whether mail may wake the agent.
     pub may_wake: bool,
-}
-
-/// A word, quoted for a shell.
-pub fn shell_quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._+-@:,=".contains(c);
-    if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 impl Entries<'_> {

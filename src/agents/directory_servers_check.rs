@@ -1,12 +1,12 @@
 //! Checks the servers that an agent's settings have for single directories. `setup` does not write such entries, but in
 //! their directories, the agent starts them instead of the entry that `setup` has written for all directories.
 
-use super::config_entries::shell_quoted;
 use super::doctor::Check;
 use super::generated_files::{NAME, is_our_program};
 use super::server_registration::{by_agent, command_line};
 use super::server_trial_start::RegisteredServer;
 use super::setup_environment::{Environment, read_json};
+use crate::base::shell_wildcards::shell_quoted;
 use crate::known_agents::Agent;
 use serde_json::Value;
 use std::collections::HashMap;

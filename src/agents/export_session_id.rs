@@ -2,7 +2,7 @@
 //! `slm-mesh send` in an agent's shell then act as that session, even if one process runs several sessions, or if the
 //! process tree cannot be inspected.
 
-use super::config_entries::shell_quoted;
+use crate::base::shell_wildcards::shell_quoted;
 use crate::known_agents::hook_dialect::ShellEnvironment;
 use crate::sys::settings::SESSION;
 use serde_json::Value;

@@ -3,10 +3,10 @@
 //!
 //! **Invariant:** what the user has added to an entry of ours stays, and an entry that can't be replaced is put back.
 
-use super::config_entries::shell_quoted;
 use super::generated_files::{self, is_our_program};
 use super::setup::{SAME, SetupStep, changed_lines};
 use super::setup_environment::{EditedFile, Environment, find_on_path, read_json};
+use crate::base::shell_wildcards::shell_quoted;
 use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{AgentCommand, ServerFile, Writer};
 use serde_json::{Value, json};

@@ -8,8 +8,8 @@
 //! Code, Gemini CLI, Codex, Copilot CLI and Droid apply their rules to the new text, in which a rule about `touch`
 //! would no longer recognise `touch`.
 
-use super::config_entries::shell_quoted;
 use super::held_files::hashed;
+use crate::base::shell_wildcards::shell_quoted;
 use crate::sys::data_dir::DataDir;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;

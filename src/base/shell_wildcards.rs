@@ -1,4 +1,10 @@
-//! The wildcards of the shell: `*`, `?` and brackets.
+//! The wildcards of the shell: `*`, `?` and brackets, and the quotes that make them plain.
+
+/// A word, quoted for a shell.
+pub fn shell_quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._+-@:,=".contains(c);
+    if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
 
 /// One element of a pattern.
 #[derive(Debug, Clone, PartialEq)]

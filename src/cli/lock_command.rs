@@ -38,6 +38,11 @@ const NOT_RUNNABLE: u8 = 126;
 pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Error> {
     let (places, settings) = load_environment()?;
     let mut params = call_params(row, parsed, &settings)?;
+    if params.contains_key("renew") {
+        let text = "lock: --renew renews a lock that outlasts its command, but the lock of a command after -- is new and \
+                    renews itself; leave out --renew";
+        return Err(Error::new(ErrorKind::Usage, text));
+    }
     params.insert("command".into(), json!(format!("{:032x}", crate::sys::random_u128())));
     let minutes =
         params.get("ttlMinutes").and_then(Value::as_i64).unwrap_or_else(|| settings.int("SLM_MESH_LOCK_TTL_MIN"));

@@ -9,9 +9,9 @@ pub use mail::{channel_joined, channel_left, channels, inbox, log, log_message, 
 use super::args::ParsedCommand;
 use super::operation_table::{CliOperation, Rendered};
 use super::try_print_line;
-use crate::agents::config_entries::shell_quoted;
 use crate::base::counted::counted;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::shell_wildcards::shell_quoted;
 use crate::base::{time, untrusted_text};
 use crate::sys;
 use serde_json::{Value, json};

@@ -1,10 +1,10 @@
 //! `lock restore FILE`: shows what a command changed in a locked file, and restores the content from before the change.
 
 use super::{load_environment, print_line, render};
-use crate::agents::config_entries::shell_quoted;
 use crate::agents::held_files::HeldFiles;
 use crate::agents::held_files::restore::RestorePoint;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::shell_wildcards::shell_quoted;
 use crate::base::untrusted_text;
 use crate::sys::path_normalization;
 use serde_json::json;

@@ -2,7 +2,6 @@
 
 use super::print_line;
 use crate::agents::agent_list_setting::{ChangedList, set_agents};
-use crate::agents::config_entries::shell_quoted;
 use crate::agents::project_check::check_project;
 use crate::agents::prove::NOT_PROVEN;
 use crate::agents::setup::{self, SetupStep};
@@ -12,6 +11,7 @@ use crate::agents::setup_removal::take_out;
 use crate::agents::shield_shell_commands::SessionShield;
 use crate::agents::{doctor, prove, shield_support};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::shell_wildcards::shell_quoted;
 use crate::known_agents::{AGENTS, Agent, shieldable, wakeable};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{SHIELD, WAKE};

@@ -4,6 +4,7 @@ use super::request::LockRequest;
 use super::{deadlock_and_steal, lock_view};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::{CountedMap, PeerId};
+use crate::base::shell_wildcards::shell_quoted;
 use crate::base::stored_enums::LockOwner;
 use crate::base::{limits, path_overlap, time, untrusted_text};
 use crate::core::ConnId;
@@ -341,8 +342,15 @@ impl Locks {
         let text = if lock.holder == request.holder && lock.owner.is_edit() {
             format!("{path} is being edited by another subagent of this session ({left} left); let it finish first")
         } else if lock.holder == request.holder {
-            let cure =
-                if lock.owner.is_shared() { "renew it with --renew" } else { "the lock ends when that command ends" };
+            let cure = match (lock.owner.is_shared(), request.owner.is_shared()) {
+                (false, _) => "the lock ends when that command ends".to_owned(),
+                (true, true) => "renew it with --renew".to_owned(),
+                // The lock of a command belongs to the command alone, so a plain lock can't become one.
+                (true, false) => {
+                    let word = if path == lock.path { shell_quoted(&path) } else { path.clone() };
+                    format!("release it first with slm-mesh unlock {word}")
+                }
+            };
             format!("{path} is locked by another command of yours ({reason}{left} left); {cure}")
         } else {
             format!(
