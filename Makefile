@@ -20,8 +20,8 @@
 # make check       formatting, lints and documentation
 # make check-macos check types and lints for macOS, and link, but run nothing (needs Debian, python3, PyPI)
 # make check-aarch64  build for aarch64 Linux and run the core of the tests with qemu (needs Debian, python3, PyPI)
-# make install     install into $(DESTDIR)$(PREFIX); builds nothing if the program is there and no source is newer, so
-#                  that root needs no cargo after make
+# make install     install into $(DESTDIR)$(PREFIX) what make has built; builds nothing if no source is newer, so that
+#                  root needs no cargo after make
 # make deb         build a Debian package in target/deb (needs dpkg-dev, python3)
 # make dist        build a source archive in target/dist with all crates, which compiles without a network
 # make npm         build the npm packages in target/npm, for the platforms in target/programs (needs python3)
@@ -36,11 +36,22 @@
 # FEATURES=tls     build with TLS to etcd, which the packages have
 # LINK_ORDER=      for a linker that reads no linker scripts, such as mold: a verb then starts a little later
 
+# make notes here what it has built, so that make install installs that without the settings of make: sudo drops the
+# environment, and root may have no cargo.
+BUILT = target/built.mk
+ifeq ($(MAKECMDGOALS),install)
+-include $(BUILT)
+endif
+ifneq ($(CARGO_TARGET_DIR),)
+export CARGO_TARGET_DIR
+endif
+
 PREFIX ?= /usr/local
 DESTDIR ?=
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
-UNITDIR ?= $(PREFIX)/lib/systemd/user
+# Below a home directory, systemd looks only into share.
+UNITDIR ?= $(PREFIX)/$(if $(and $(HOME),$(filter $(HOME)/%,$(PREFIX))),share,lib)/systemd/user
 BASHDIR ?= $(PREFIX)/share/bash-completion/completions
 ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
@@ -54,7 +65,7 @@ IDLE ?= 1000
 PACKAGES ?= packages
 SESSIONS ?= 5000
 # To install, root may have no rustc; then a static program that is already there says for which platform it is.
-HOST := $(or $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p'),$(firstword $(notdir $(wildcard target/static/*-*))))
+HOST := $(or $(BUILT_HOST),$(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p'),$(firstword $(notdir $(wildcard target/static/*-*))))
 
 FLAGS = --locked $(addprefix --features ,$(FEATURES))
 DEBUG = $(or $(CARGO_TARGET_DIR),target)/debug
@@ -71,8 +82,10 @@ BUILD = RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" $(R
 BIN = target/static/$(HOST)/release/slm-mesh
 else
 BUILD = $(RELEASE) $(ORDERED)
-BIN = target/release/slm-mesh
+BIN = $(or $(CARGO_TARGET_DIR),target)/release/slm-mesh
 endif
+# Whether BIN is what make has noted, and was not built again since.
+IS_NOTED = $(and $(BUILT_BIN),$(filter $(BUILT_BIN),$(BIN)),$(shell test $(BIN) -nt $(BUILT) || echo yes))
 
 # The fuzz targets; tests/properties defines what must hold for each.
 TARGETS = lines mcp http hooks globs calls configs discovery shell
@@ -86,6 +99,11 @@ CHECKS ?= advisories licenses bans sources
 all:
 	$(BUILD)
 	@touch -c $(BIN)
+ifeq ($(filter-out all,$(MAKECMDGOALS)),)
+	@mkdir -p $(dir $(BUILT)) && rm -f $(BUILT)
+	@printf '%s\n' 'BUILT_BIN = $(BIN)' 'BUILT_FEATURES = $(FEATURES)' 'BUILT_HOST = $(HOST)' 'STATIC ?= $(STATIC)' \
+	  'FEATURES ?= $(FEATURES)' $(if $(CARGO_TARGET_DIR),'CARGO_TARGET_DIR ?= $(CARGO_TARGET_DIR)') > $(BUILT)
+endif
 
 # If cargo finds that a newer source changes nothing, it leaves the program as old as it was; hence the touch.
 $(BIN): $(shell find src -type f) build.rs Cargo.toml Cargo.lock
@@ -94,7 +112,7 @@ $(BIN): $(shell find src -type f) build.rs Cargo.toml Cargo.lock
 
 demo:
 	@$(CARGO) build $(FLAGS) --quiet --bin slm-mesh --example demo
-	@target/debug/examples/demo target/debug/slm-mesh
+	@$(DEBUG)/examples/demo $(DEBUG)/slm-mesh
 
 test:
 	$(CARGO) test $(FLAGS)
@@ -142,13 +160,13 @@ check-aarch64:
 	.ci/aarch64
 
 bench: all
-	@SLM_MESH_BIN=$(CURDIR)/$(BIN) $(CARGO) bench --locked --quiet --bench table -- $(ROWS)
+	@SLM_MESH_BIN=$(abspath $(BIN)) $(CARGO) bench --locked --quiet --bench table -- $(ROWS)
 
 count: all
 	@python3 tests/bench/count.py --program $(BIN) $(if $(RECORD),--record)
 
 link-order:
-	CARGO_PROFILE_RELEASE_STRIP=none $(MAKE) all STATIC=1 FEATURES=tls
+	CARGO_PROFILE_RELEASE_STRIP=none $(MAKE) all STATIC=1 FEATURES=tls BUILT=target/link_order.mk
 	@python3 tests/bench/link_order.py --program target/static/$(HOST)/release/slm-mesh --output src/link_order.ld
 
 # The tests are built with counters in a directory of their own, target/coverage.
@@ -159,10 +177,10 @@ kills:
 	SLM_MESH_KILLS=$(N) SLM_MESH_SEED=$(SEED) $(CARGO) test --release --locked --test kills -- --nocapture
 
 load: all
-	@SLM_MESH_BIN=$(CURDIR)/$(BIN) $(CARGO) bench --locked --quiet --bench load -- $(MINUTES) $(IDLE)
+	@SLM_MESH_BIN=$(abspath $(BIN)) $(CARGO) bench --locked --quiet --bench load -- $(MINUTES) $(IDLE)
 
 fleet: all
-	@SLM_MESH_BIN=$(CURDIR)/$(BIN) $(CARGO) bench --locked --quiet --bench fleet -- $(SESSIONS)
+	@SLM_MESH_BIN=$(abspath $(BIN)) $(CARGO) bench --locked --quiet --bench fleet -- $(SESSIONS)
 
 target/tools/bin/%:
 	$(CARGO) install --quiet --locked --root target/tools --target-dir target/tools $*
@@ -180,19 +198,24 @@ fuzz: target/tools/bin/cargo-fuzz
 audit: target/tools/bin/cargo-deny
 	PATH="$(CURDIR)/target/tools/bin:$$PATH" $(CARGO) deny --locked --config .cargo/deny.toml check $(CHECKS)
 
-# Make can't see with which features the program was built.
-install: $(if $(FEATURES),all,$(BIN))
-	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(UNITDIR) $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR) $(DESTDIR)$(FISHDIR)
-	install -m 755 $(BIN) $(DESTDIR)$(BINDIR)/slm-mesh
-	install -m 644 man/slm-mesh.1 $(DESTDIR)$(MANDIR)/man1/slm-mesh.1
-	sed 's|@BINDIR@|$(BINDIR)|' man/slm-mesh.service > $(DESTDIR)$(UNITDIR)/slm-mesh.service
-	$(BIN) help completions bash > $(DESTDIR)$(BASHDIR)/slm-mesh
-	$(BIN) help completions zsh > $(DESTDIR)$(ZSHDIR)/_slm-mesh
-	$(BIN) help completions fish > $(DESTDIR)$(FISHDIR)/slm-mesh.fish
+# The installed files that make writes itself. Every user may read them, whatever the umask.
+WRITTEN = "$(DESTDIR)$(UNITDIR)/slm-mesh.service" "$(DESTDIR)$(BASHDIR)/slm-mesh" "$(DESTDIR)$(ZSHDIR)/_slm-mesh" \
+  "$(DESTDIR)$(FISHDIR)/slm-mesh.fish"
+
+# Without a note, make can't see with which features the program was built.
+install: $(if $(if $(IS_NOTED),$(filter-out "$(BUILT_FEATURES)","$(FEATURES)"),$(FEATURES)),all,$(BIN))
+	umask 022; install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(MANDIR)/man1" "$(DESTDIR)$(UNITDIR)" "$(DESTDIR)$(BASHDIR)" \
+	  "$(DESTDIR)$(ZSHDIR)" "$(DESTDIR)$(FISHDIR)"
+	install -m 755 $(BIN) "$(DESTDIR)$(BINDIR)/slm-mesh"
+	install -m 644 man/slm-mesh.1 "$(DESTDIR)$(MANDIR)/man1/slm-mesh.1"
+	sed 's|@BINDIR@|$(BINDIR)|' man/slm-mesh.service > "$(DESTDIR)$(UNITDIR)/slm-mesh.service"
+	$(BIN) help completions bash > "$(DESTDIR)$(BASHDIR)/slm-mesh"
+	$(BIN) help completions zsh > "$(DESTDIR)$(ZSHDIR)/_slm-mesh"
+	$(BIN) help completions fish > "$(DESTDIR)$(FISHDIR)/slm-mesh.fish"
+	chmod 644 $(WRITTEN)
 
 uninstall:
-	rm -f $(DESTDIR)$(BINDIR)/slm-mesh $(DESTDIR)$(MANDIR)/man1/slm-mesh.1 $(DESTDIR)$(UNITDIR)/slm-mesh.service \
-	  $(DESTDIR)$(BASHDIR)/slm-mesh $(DESTDIR)$(ZSHDIR)/_slm-mesh $(DESTDIR)$(FISHDIR)/slm-mesh.fish
+	rm -f "$(DESTDIR)$(BINDIR)/slm-mesh" "$(DESTDIR)$(MANDIR)/man1/slm-mesh.1" $(WRITTEN)
 
 # The date of packaged files. A source archive has no git history, so there Cargo.toml carries the date.
 deb dist rebuilt npm wheels plugins: export SOURCE_DATE_EPOCH ?= $(shell test -e .git && git log -1 --format=%ct || stat -c %Y Cargo.toml)
