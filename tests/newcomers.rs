@@ -282,7 +282,8 @@ fn completions_of_bash_complete() {
     let place = Place::new();
     let complete = |words: &str| {
         let script = format!(
-            "{}\nCOMP_WORDS=({BIN} {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _slm_mesh; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            "{}\nCOMP_WORDS=({BIN} {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             COMP_LINE=${{COMP_WORDS[*]}}; COMP_POINT=${{#COMP_LINE}}; _slm_mesh; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
             place.ok(&["help", "completions", "bash"])
         );
         let verb = place.command(&[]);

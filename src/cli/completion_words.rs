@@ -42,6 +42,10 @@ fn candidates(before: &[String], typed: &str) -> Vec<Candidate> {
     {
         return flag_values(verb.unwrap_or(""), flag);
     }
+    if let Some((flag, _)) = typed.split_once('=').filter(|(flag, _)| flag.starts_with("--")) {
+        let values = flag_values(verb.unwrap_or(""), flag.trim_start_matches('-')).into_iter();
+        return values.map(|(value, about)| (format!("{flag}={value}"), about)).collect();
+    }
     if typed.starts_with('-') {
         let own = verb.map(flags::verb_flags).unwrap_or_default();
         return own.into_iter().chain(flags::common_flags()).map(|flag| (flag.name, flag.help)).collect();

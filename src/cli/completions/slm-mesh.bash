@@ -1,15 +1,30 @@
 # bash completion for slm-mesh. Without candidates bash completes file names.
 _slm_mesh() {
-    local word typed=${COMP_WORDS[COMP_CWORD]} format=%q
-    case $typed in
-        # The user has opened quotes, so bash needs no others.
-        [\"\']*) typed=${typed:1} format=%s ;;
-        *) typed=${typed//\\/} ;;
-    esac
+    local line=${COMP_LINE:0:COMP_POINT} rest word format=%q quote= typed= start=0 i n=0
+    local -a words=()
+    # bash also splits words at characters such as `:`, `=` and `@`. What no blank separates is one word for slm-mesh.
+    for ((i = 0; i <= COMP_CWORD; i++)); do
+        rest=${line#"${line%%[![:blank:]]*}"} word=${COMP_WORDS[i]}
+        ((i < COMP_CWORD)) || word=$rest
+        if ((i > 0)) && [[ $rest == "$line" ]]; then words[n]+=$word; else n=${#words[@]}; words[n]=$word; fi
+        line=${rest#"$word"}
+    done
+    # bash replaces only what follows the last of these characters, or the quotes that the user has opened. Only an `@`
+    # is replaced too.
+    word=${words[n]}
+    for ((i = 0; i < ${#word}; i++)); do
+        case $quote${word:i:1} in
+            \\ | \"\\) ((++i)); typed+=${word:i:1} ;;
+            \'\' | \"\") quote= format=%q ;;
+            [\"\']) quote=${word:i:1} format=%s start=${#typed} ;;
+            @) start=${#typed} typed+=@ ;;
+            *) typed+=${word:i:1}; [[ $quote || $COMP_WORDBREAKS != *"${word:i:1}"* ]] || start=${#typed} ;;
+        esac
+    done
     COMPREPLY=()
     while IFS= read -r word; do
-        printf -v word "$format" "$word"
+        printf -v word "$format" "${word:start}"
         COMPREPLY+=("$word")
-    done < <("${COMP_WORDS[0]}" complete "${COMP_WORDS[@]:1:COMP_CWORD-1}" "$typed" 2>/dev/null | cut -f1)
+    done < <("${words[0]}" complete "${words[@]:1:n-1}" "$typed" 2>/dev/null | cut -f1)
 }
 complete -o default -F _slm_mesh slm-mesh
