@@ -57,8 +57,9 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     ("hook", "AGENT", "Answer an agent's hook; agents call this"),
     (
         "guard",
-        "install [DIR]|remove",
-        "Make git refuse commits, merges and pushes of files that another peer has locked",
+        "install [HOOKSDIR]|remove",
+        "Make git refuse commits, merges and pushes of files that another peer has locked; if git tracks the hooks, or all \
+         your repositories share them, name their directory",
     ),
     ("secret", "", "Generate a secret for SLM_MESH_SHARED_SECRET, which the machines of a mesh share"),
     ("pipe", "", "Connect standard input and output to the broker; for an ssh:// address, ssh runs this on the hub"),

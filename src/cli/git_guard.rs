@@ -10,6 +10,7 @@ mod hooks_dir;
 use super::print_line;
 use crate::agents::doctor::Check;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::shell_wildcards::shell_quoted;
 use git_hook::{GitHook, Program};
 use hooks_dir::{HooksDir, Sharing};
 use serde_json::json;
@@ -21,7 +22,7 @@ use std::process::Command;
 /// The hooks that the guard extends.
 const HOOKS: &[&str] = &["pre-commit", "pre-merge-commit", "pre-push"];
 
-/// Runs `guard install [DIR]`, `guard remove` or `guard check HOOK`.
+/// Runs `guard install [HOOKSDIR]`, `guard remove` or `guard check HOOK`.
 pub fn run_guard(words: &[String], json: bool) -> Result<u8, Error> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
@@ -30,7 +31,7 @@ pub fn run_guard(words: &[String], json: bool) -> Result<u8, Error> {
         ["remove"] => remove(json),
         // The check does not need the arguments that git passes to its hooks.
         ["check", hook, ..] => Ok(commit_check::check_locks(hook)),
-        _ => Err(Error::new(ErrorKind::Usage, "usage: slm-mesh guard install [DIR] | remove")),
+        _ => Err(Error::new(ErrorKind::Usage, "usage: slm-mesh guard install [HOOKSDIR] | remove")),
     }
 }
 
@@ -55,8 +56,8 @@ fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
     let dir = HooksDir::find()?;
     let shown = dir.path.display();
     if let Some(named) = named.filter(|named| !dir.is_at(named)) {
-        let text =
-            format!("git runs the hooks in {shown}, not in {}; run slm-mesh guard install {shown}", named.display());
+        let (named, word) = (named.display(), shell_quoted(&dir.path.to_string_lossy()));
+        let text = format!("git runs the hooks in {shown}, not in {named}; run slm-mesh guard install {word}");
         return Err(Error::new(ErrorKind::Usage, text));
     }
     let sharing = dir.sharing();
@@ -90,14 +91,14 @@ fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
 
 /// The error that explains why the guard does not change hooks that other repositories or users share.
 fn refusal(dir: &HooksDir, sharing: Sharing) -> Error {
-    let shown = dir.path.display();
+    let (shown, word) = (dir.path.display(), shell_quoted(&dir.path.to_string_lossy()));
     let why = match sharing {
         Sharing::Tracked => "are tracked by git",
         Sharing::Private | Sharing::AllRepositories => "are shared by all repositories",
     };
     let text = format!(
         "the hooks in {shown} {why}, so guard changes them only if you name the directory: slm-mesh guard install \
-         {shown}; or add this line to your pre-commit hook: slm-mesh guard check pre-commit || exit 1 (and \
+         {word}; or add this line to your pre-commit hook: slm-mesh guard check pre-commit || exit 1 (and \
          likewise to pre-merge-commit and pre-push, with that hook's name instead of pre-commit)"
     );
     Error::new(ErrorKind::Usage, text)

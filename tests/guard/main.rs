@@ -452,14 +452,18 @@ fn hooks_that_others_use_are_changed_only_if_they_are_named() {
         let out = place.command(&[&["guard"], args].concat()).current_dir(place.root.join("repo")).output().unwrap();
         (out.status.success(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
     };
-    std::fs::create_dir(place.root.join("shared")).unwrap();
-    std::fs::write(place.root.join("home/.gitconfig"), "[core]\n\thooksPath = ~/../shared\n").unwrap();
-    let (ok, text) = guard_in(&["install"]);
-    assert!(!ok && text.contains("all repositories"), "{text}");
-    let (ok, text) = guard_in(&["install", "../shared"]);
+    let shared = place.root.join("my hooks");
+    std::fs::create_dir(&shared).unwrap();
+    std::fs::write(place.root.join("home/.gitconfig"), "[core]\n\thooksPath = ~/../my hooks\n").unwrap();
+    let cure = format!("slm-mesh guard install '{}'", shared.canonicalize().unwrap().display());
+    for (words, why) in [(&["install"][..], "all repositories"), (&["install", "."], "not in .")] {
+        let (ok, text) = guard_in(words);
+        assert!(!ok && text.contains(why) && text.contains(&cure), "the cure can be pasted: {text}");
+    }
+    let (ok, text) = guard_in(&["install", "../my hooks"]);
     assert!(ok && text.contains("All your repositories"), "{text}");
     guard(&place, "repo", "remove");
-    assert_eq!(snapshot(&place.root.join("shared")), []);
+    assert_eq!(snapshot(&shared), []);
 
     std::fs::create_dir(place.root.join("repo/.githooks")).unwrap();
     put_program(&place.root.join("repo/.githooks/pre-commit"), b"#!/bin/sh\necho theirs >> ../seen\n");
@@ -467,8 +471,8 @@ fn hooks_that_others_use_are_changed_only_if_they_are_named() {
     good(&place, "repo", &["add", "."]);
     good(&place, "repo", &["commit", "-qm", "hooks"]);
     good(&place, "repo", &["config", "core.hooksPath", ".githooks"]);
-    let (ok, text) = guard_in(&["install", "../shared"]);
-    assert!(!ok && text.contains("not in ../shared"), "{text}");
+    let (ok, text) = guard_in(&["install", "../my hooks"]);
+    assert!(!ok && text.contains("not in ../my hooks"), "{text}");
     let out = place.command(&["guard", "install"]).current_dir(place.root.join("repo/deep")).output().unwrap();
     assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("tracked by git"), "{out:?}");
     let (ok, text) = guard_in(&["install", ".githooks"]);
