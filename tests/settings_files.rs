@@ -243,3 +243,22 @@ fn disconnecting_a_project_keeps_the_lists_of_the_user() {
     assert_eq!(std::fs::read_to_string(home.place.dir.join("config")).unwrap(), config);
     assert!(home.ok(&["opencode", "--remove"]).contains("wake idle sessions of: none"));
 }
+
+#[test]
+fn an_agent_without_project_settings_is_not_set_up_in_a_project() {
+    let home = Home::new();
+    for agent in ["kimi", "cline", "openhands", "windsurf"] {
+        let (status, said) = home.setup(&[agent, "--project"]);
+        assert!(status == 1 && said.contains(&format!("for yourself with slm-mesh setup {agent}")), "{agent}: {said}");
+        assert!(!said.contains("note:"), "nothing changed, nothing to approve: {said}");
+        let (status, said) = home.setup(&[agent, "--project", "--json"]);
+        let answer: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!((status, &answer["ok"], &answer["agents"][0]["approve"]), (1, &false.into(), &"".into()), "{said}");
+        assert!(home.ok(&[agent, "--project", "--remove"]).contains("nothing to change"));
+    }
+    // If it is one of the installed agents, the others are set up.
+    home.fake("kimi", "");
+    home.fake("codex", "");
+    let said = home.ok(&["--project"]);
+    assert!(said.contains("has no project settings") && said.contains(".codex/config.toml"), "{said}");
+}

@@ -52,17 +52,25 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
         let take_or_set = if options.remove { take_out } else { setup::set_up };
         let steps = take_or_set(&environment, agent);
         let off = if options.remove { Vec::new() } else { environment.switched_off(agent) };
-        is_open |= steps.iter().any(SetupStep::is_open);
+        // Nothing can be set up for an agent that reads no settings of a project. If the user has named the agent, the
+        // user has to do something else.
+        let is_user_only = options.project && !options.remove && steps.is_empty();
+        is_open |= steps.iter().any(SetupStep::is_open) || is_user_only && !options.agents.is_empty();
         let is_changed = steps.iter().any(SetupStep::is_change);
-        let approve =
-            if options.remove || !is_changed && !steps.is_empty() { "" } else { environment.approval_note(agent) };
+        let approve = if options.remove || is_user_only || !is_changed && !steps.is_empty() {
+            ""
+        } else {
+            environment.approval_note(agent)
+        };
         if json {
             let steps: Vec<Value> = steps.iter().map(SetupStep::to_value).collect();
             found.push(json!({ "agent": agent.id, "steps": steps, "approve": approve, "switchedOff": off }));
             continue;
         }
         print_line(agent.title)?;
-        if steps.is_empty() {
+        if is_user_only {
+            print_line(&format!("  has no project settings; set it up for yourself with slm-mesh setup {}", agent.id))?;
+        } else if steps.is_empty() {
             print_line("  nothing to change")?;
         }
         for step in steps.iter() {
