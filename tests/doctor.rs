@@ -58,6 +58,33 @@ fn each_fault_of_the_mesh_has_its_cure() {
 }
 
 #[test]
+fn a_data_directory_that_cannot_be_created_is_a_fault() {
+    let home = Home::new();
+    let (dir, target) = (home.place.dir.clone(), home.place.root.join("a disk/mesh"));
+    std::fs::remove_dir_all(&dir).ok();
+    std::os::unix::fs::symlink(&target, &dir).unwrap();
+    assert!(!home.place.run(&["start", "--detach"]).status.success());
+    let cure = format!("mkdir -p '{}', or remove the link: rm {}", target.display(), dir.display());
+    assert_eq!(errors(&home), [("data directory".to_owned(), cure)]);
+    // The cure helps.
+    std::fs::create_dir_all(&target).unwrap();
+    home.place.ok(&["start", "--detach"]);
+    assert_eq!(errors(&home), []);
+}
+
+#[test]
+fn a_switch_in_the_home_directory_is_one_fault() {
+    let home = Home::new();
+    home.ok(&["qwen"]);
+    let mut settings = home.value(".qwen/settings.json");
+    settings["disableAllHooks"] = json!(true);
+    home.write(".qwen/settings.json", &settings.to_string());
+    let out = home.place.command(&["doctor", "--json"]).current_dir(&home.home).output().unwrap();
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert_eq!(said.matches("disableAllHooks in ").count(), 1, "{said}");
+}
+
+#[test]
 fn a_shell_without_a_hubs_settings_is_not_told_to_cut_its_guests_off() {
     let mut home = Home::new();
     let shell = home.place.env.clone();

@@ -1,6 +1,7 @@
 //! Checks the data directory for `doctor`: whether it can be written, and who owns and can read its files.
 
 use super::doctor::Check;
+use crate::base::shell_wildcards::shell_quoted;
 use crate::sys;
 use crate::sys::data_dir::DataDir;
 use std::fs;
@@ -25,17 +26,8 @@ fn check_directory(places: &DataDir) -> Check {
     let about = "data directory";
     let shown = places.dir.display();
     match places.dir.metadata() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let parent = places.dir.ancestors().find(|at| at.is_dir()).unwrap_or(&places.dir);
-            match try_write(parent) {
-                Ok(()) => Check::well(about, format!("{shown} does not exist yet; the first session can create it")),
-                Err(error) => {
-                    let cure = "set SLM_MESH_DATA_DIR to a directory that you can create";
-                    Check::error(about, format!("{shown} does not exist and can't be created ({error})"), cure)
-                }
-            }
-        }
-        Err(error) => Check::error(about, format!("{shown} can't be read ({error})"), format!("chmod u+rwx {shown}")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => check_creatable(places),
+        Err(error) => Check::error(about, format!("{shown} can't be read ({error})"), chmod("u+rwx", &places.dir)),
         Ok(meta) if !meta.is_dir() => Check::error(about, format!("{shown} is not a directory"), "move that file away"),
         Ok(meta) if meta.uid() != sys::uid() => {
             let cure = "set SLM_MESH_DATA_DIR to a directory of your own";
@@ -43,7 +35,7 @@ fn check_directory(places: &DataDir) -> Check {
         }
         Ok(meta) if meta.mode() & 0o077 != 0 => {
             let found = format!("{shown} is open to others (mode {:o})", meta.mode() & 0o777);
-            Check::error(about, found, format!("chmod 700 {shown}"))
+            Check::error(about, found, chmod("700", &places.dir))
         }
         Ok(_) => match try_write(&places.dir) {
             Ok(()) => Check::well(about, format!("{shown} is private and writable")),
@@ -57,6 +49,36 @@ fn check_directory(places: &DataDir) -> Check {
                 Check::error(about, format!("no file can be written in {shown} ({error})"), cure)
             }
         },
+    }
+}
+
+/// The command that gives a file these permissions.
+fn chmod(mode: &str, path: &Path) -> String {
+    format!("chmod {mode} {}", shell_quoted(&path.to_string_lossy()))
+}
+
+/// Checks whether the first session can create the data directory.
+fn check_creatable(places: &DataDir) -> Check {
+    let about = "data directory";
+    let shown = places.dir.display();
+    // A symbolic link to nothing is there, but nothing can be created at its place.
+    let nearest = places.dir.ancestors().find(|at| at.symlink_metadata().is_ok()).unwrap_or(&places.dir);
+    if let Ok(target) = fs::read_link(nearest)
+        && !nearest.exists()
+    {
+        let word = |path: &Path| shell_quoted(&path.to_string_lossy());
+        let link = nearest.display();
+        let found = format!("{shown} can't be created, because {link} is a symbolic link to nothing");
+        let target = nearest.parent().unwrap_or(nearest).join(target);
+        let cure = format!("mkdir -p {}, or remove the link: rm {}", word(&target), word(nearest));
+        return Check::error(about, found, cure);
+    }
+    match try_write(nearest) {
+        Ok(()) => Check::well(about, format!("{shown} does not exist yet; the first session can create it")),
+        Err(error) => {
+            let cure = "set SLM_MESH_DATA_DIR to a directory that you can create";
+            Check::error(about, format!("{shown} does not exist and can't be created ({error})"), cure)
+        }
     }
 }
 
@@ -76,7 +98,7 @@ fn check_private(path: &Path, about: &str) -> Option<Check> {
     Some(if mode & 0o077 == 0 {
         Check::well(about, format!("{shown}, readable only by you"))
     } else {
-        Check::error(about, format!("{shown} can be read by others (mode {mode:o})"), format!("chmod 600 {shown}"))
+        Check::error(about, format!("{shown} can be read by others (mode {mode:o})"), chmod("600", path))
     })
 }
 
@@ -95,7 +117,8 @@ fn check_owners(places: &DataDir) -> Option<Check> {
                 1 => format!("{} belongs to another user", first.display()),
                 n => format!("{n} files in {shown}, such as {}, belong to another user", first.display()),
             };
-            Check::error(about, found, format!("sudo chown -R {} {shown}", sys::uid()))
+            let word = shell_quoted(&places.dir.to_string_lossy());
+            Check::error(about, found, format!("sudo chown -R {} {word}", sys::uid()))
         }
     })
 }

@@ -270,9 +270,16 @@ impl Environment {
             let text = safe_write::read(&self.path(agent, switch.file)).ok().flatten();
             text.is_some_and(|text| is_switched_off(&text, switch))
         };
-        let mut found = Vec::new();
+        let (mut found, mut seen) = (Vec::new(), Vec::new());
         for switch in agent.files.switches.iter().filter(is_off) {
-            let place = self.shown(&self.path(agent, switch.file));
+            let path = self.path(agent, switch.file);
+            // In the home directory, the file of the user is also the file of the project.
+            let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+            if seen.contains(&(real.clone(), switch.keys)) {
+                continue;
+            }
+            seen.push((real, switch.keys));
+            let place = self.shown(&path);
             found.push(format!("{} in {place} switches hooks off", switch.keys.join(".")));
         }
         found
