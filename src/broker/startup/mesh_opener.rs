@@ -3,10 +3,11 @@
 use super::database;
 use super::listeners::wake_loop;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::process::Process;
 use crate::broker::leadership::{BrokerRole, HubConfig, HubDatabase, Leader, Leading, StandbyThread};
 use crate::broker::log;
 use crate::broker::mesh_links::MeshLinks;
-use crate::broker::unix_clients::origin::to_mesh;
+use crate::broker::unix_clients::origin::{from_mesh, to_mesh};
 use crate::core::{Mesh, MeshSettings};
 use crate::replication::etcd::EtcdLog;
 use crate::store::Store;
@@ -60,6 +61,8 @@ impl MeshOpener {
         mesh.set_process_probe(Box::new(sys::process::is_in_use));
         let agent_above = |pid| sys::process::agent_of_server(pid).map(to_mesh);
         mesh.expect_servers(agent_above, |kind| sys::process::agent_program(kind).is_some());
+        let is_alive = |process: Process| sys::process::is_alive(process.pid, process.start);
+        mesh.forget_dead_processes(|process| is_alive(from_mesh(*process)), clock.now());
         Ok(mesh)
     }
 

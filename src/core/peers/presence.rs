@@ -244,10 +244,24 @@ impl Peers {
         process: Option<&Process>,
         call: &CallContext,
     ) -> Result<(), Error> {
+        let (Some(process), Some(peer)) = (process, self.get(id)) else { return Ok(()) };
+        let is_agent = process.agent.is_some() || peer.is_run_by(process);
+        self.set_process(turn, journal, id, process, is_agent, call)
+    }
+
+    /// Notes a process from which a call of a session comes. `is_agent` tells whether it is certainly an agent.
+    pub(super) fn set_process(
+        &mut self,
+        turn: &mut Turn,
+        journal: &Journal,
+        id: &str,
+        process: &Process,
+        is_agent: bool,
+        call: &CallContext,
+    ) -> Result<(), Error> {
         let is_remote = self.attachments.get(call.conn).is_some_and(|one| one.remote.is_some());
-        let (Some(process), Some(peer)) = (process, self.get_mut(id)) else { return Ok(()) };
+        let Some(peer) = self.get_mut(id) else { return Ok(()) };
         let is_known = peer.is_run_by(process);
-        let is_agent = process.agent.is_some() || is_known;
         peer.is_silent = false;
         if peer.is_watched && (is_known || !is_agent) {
             return Ok(());

@@ -4,6 +4,7 @@ use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::limits;
+use crate::base::process::Process;
 use crate::base::stored_enums::PeerKind;
 use crate::core::Mesh;
 use crate::core::journal::Change;
@@ -94,6 +95,31 @@ impl Mesh {
             }
         }
         Ok(())
+    }
+
+    /// Forgets the agent processes that ended while no broker was running. Without this, such a process would keep the
+    /// name and the mail of its session from the next session for ever. `is_alive` tells whether a process of this
+    /// machine is running.
+    pub fn forget_dead_processes(&mut self, is_alive: impl Fn(&Process) -> bool, now: i64) {
+        let host = self.settings.host.clone();
+        // The kernel reports the end of a watched process itself.
+        let is_dead = |peer: &&Peer| {
+            let is_here = peer.row.host == host && !peer.is_watched;
+            is_here && peer.row.process.is_some_and(|process| !is_alive(&process))
+        };
+        let dead: Vec<PeerId> = self.peers.all().iter().filter(is_dead).map(|peer| peer.row.id.clone()).collect();
+        let forgotten = self.in_savepoint(|mesh| {
+            let Mesh { turn, peers, channels, journal, .. } = mesh;
+            for id in &dead {
+                peers.forget_process(turn, id)?;
+                // A session with a key may continue in another process.
+                if let Some(peer) = peers.get_mut(id).filter(|peer| peer.row.session_key().is_none()) {
+                    peer.has_left = true;
+                }
+            }
+            channels.remove_ended(turn, peers, journal, now)
+        });
+        self.turn.log_error(forgotten);
     }
 
     /// Ends a session that did not come back in time: releases its locks, and removes it from its channels.

@@ -94,7 +94,9 @@ fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         }
     };
     let Mesh { turn, peers, journal, .. } = mesh;
-    peers.note_process(turn, journal, &id, Some(process), ctx)?;
+    // A caller begins a session only if it runs inside an agent: slm-mesh knows the program of the process, or the
+    // environment names the agent. So the process is the agent, and the session is online until the process ends.
+    peers.set_process(turn, journal, &id, process, true, ctx)?;
     Ok(Outcome::Ready(json!({ "ok": true, "you": { "id": id.as_str(), "name": peers.name_of(&id) } })))
 }
 

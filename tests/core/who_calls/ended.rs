@@ -18,7 +18,7 @@ impl World {
         self.call_once("hook.mail", args, &session.above).unwrap()
     }
 
-    fn is_online(&self, id: &str) -> bool {
+    pub(super) fn is_online(&self, id: &str) -> bool {
         self.mesh.as_ref().unwrap().peers().get(id).unwrap().is_online()
     }
 }
