@@ -107,6 +107,19 @@ fn an_agent_with_hooks_alone_is_online_while_its_process_lives() {
     until("its lock is free", || place.json(&["lock", "list", "--as", "human"])["locks"] == json!([]));
 }
 
+#[test]
+fn hooks_and_verbs_name_their_session_as_the_settings_say() {
+    let place = Place::new().with("SLM_MESH_NAME", "boss");
+    let mut claude = Agent::start(&place, "claude");
+    claude.run(&place, &session_start(&place, "s1"));
+    let name = |agent: &mut Agent| serde_json::from_str::<Value>(&agent.run(&place, "whoami --json")).unwrap();
+    assert_eq!(name(&mut claude)["you"]["name"], "boss");
+    let mut aider = Agent::start(&place, "aider");
+    assert_eq!(name(&mut aider)["you"]["name"], "boss-2");
+    claude.kill();
+    aider.kill();
+}
+
 /// Kills the broker.
 fn crash(place: &Place) {
     let pid = place.broker_pid().unwrap();

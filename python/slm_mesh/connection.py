@@ -147,6 +147,7 @@ class Connection:
         """Makes the agent above this process a peer."""
         cwd = Path.cwd()
         named = {"agent": agent["agent"], "shortName": agent["shortName"], "session": "", "project": str(cwd)}
+        named["name"] = os.environ.get("SLM_MESH_NAME") or None
         self._connected().call("session.begin", {**named, **paths.git_facts(cwd)}, self.timeout)
 
     def _notify(self, method: str, params: Dict[str, Any]) -> None:

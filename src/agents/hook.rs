@@ -130,7 +130,7 @@ fn answer_of(
     // If the broker hangs, this limits how long the agent waits.
     let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
     client.set_receive_timeout(Some(budget)).map_err(|error| error.to_string())?;
-    let mut facts = session_facts(agent.agent, &work.hook);
+    let mut facts = session_facts(agent.agent, &work.hook, &settings);
     if let Some(name) = name {
         let known = by_id(name).map_or((name, name), |agent| (agent.kind, agent.short_name));
         (facts["agent"], facts["shortName"], facts["sharedHooks"]) = (json!(known.0), json!(known.1), json!(false));
@@ -203,14 +203,16 @@ fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, Stri
     }
 }
 
-/// The facts by which the broker finds the session: the agent, the agent's key for the session, and the directory.
-pub fn session_facts(agent: &Agent, hook: &HookInput) -> Value {
+/// The facts by which the broker finds the session: the agent, the agent's key for the session, and the directory. If
+/// the session is new, it gets the name in the settings.
+pub fn session_facts(agent: &Agent, hook: &HookInput, settings: &Settings) -> Value {
     // The paths of locks contain no symlinks, so the root of the work tree must not contain any, either.
     let directory = path_normalization::absolute_in("", &hook.directory);
     let git = git::facts(Path::new(directory.trim_end_matches('/')));
     let dialect = agent.dialect.as_ref();
     json!({
-        "shortName": agent.short_name, "sharedHooks": dialect.is_some_and(|dialect| dialect.is_shared),
+        "name": settings.session_name(), "shortName": agent.short_name,
+        "sharedHooks": dialect.is_some_and(|dialect| dialect.is_shared),
         "continues": hook.continues, "keyedCalls": agent.identity.has_many_sessions,
         "agent": agent.kind, "session": session_key(&hook.session),
         "project": hook.directory, "gitRoot": git.root, "gitBranch": git.branch, "repo": git.repo,

@@ -48,7 +48,7 @@ fn wait(agent: HookAgent, input: &Value) -> Result<u8, String> {
     let settings = Settings::load(&places).map_err(|error| error.text)?;
     let Some(wake) = background_wake(agent.agent).filter(|_| settings.wakes(agent.agent.id)) else { return Ok(0) };
     let Some(hook) = understand(agent.dialect, input) else { return Ok(0) };
-    let mut facts = session_facts(agent.agent, &hook);
+    let mut facts = session_facts(agent.agent, &hook, &settings);
     (facts["channel"], facts["waitSeconds"]) = (json!(wake.channel), json!(WAIT_SECONDS));
     facts["rank"] = json!(RANK);
     let parent = std::os::unix::process::parent_id();

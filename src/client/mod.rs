@@ -15,6 +15,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::sys::data_dir::DataDir;
 use crate::sys::file_lock;
 use crate::sys::git;
+use crate::sys::settings::Settings;
 use crate::sys::{self, process, unix_connect};
 use crate::wire::line_splitter::LineBuffer;
 use crate::wire::rpc::{self, RpcMessage};
@@ -254,8 +255,10 @@ impl Client {
         let (Some(agent), Some(short_name)) = (fact("agent"), fact("shortName")) else { return false };
         let directory = std::env::current_dir().unwrap_or_default();
         let git = git::facts(&directory);
+        let settings = DataDir::find().and_then(|data_dir| Settings::load(&data_dir)).ok();
         let session = json!({
             "agent": agent, "shortName": short_name, "session": "", "project": directory.display().to_string(),
+            "name": settings.as_ref().and_then(Settings::session_name),
             "gitRoot": git.root, "gitBranch": git.branch, "repo": git.repo,
         });
         refusal.kind == ErrorKind::Ambiguous && self.call_once("session.begin", &session).is_ok()

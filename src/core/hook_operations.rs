@@ -268,7 +268,7 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
         None => {
             peers.note_new_session(nearest(&ctx.ancestors));
             let row = sessions::session_row(args, peers.host_of(ctx.conn), ctx.now);
-            peers.add_detached(turn, mail, locks, row, args.text("shortName"))?
+            peers.add_detached(turn, mail, locks, &row, args)?
         }
     };
     if is_late(peers, &id, args) {

@@ -14,7 +14,7 @@ const fn flag(name: &'static str, help: &'static str) -> Arg {
 }
 
 /// The arguments that name the session of a call.
-pub(crate) const NAMING: [Arg; 12] = [
+pub(crate) const NAMING: [Arg; 13] = [
     arg("agent", limits::WORD_MAX, "Agent type").required(),
     arg("session", limits::WORD_MAX, "The agent's own id for this session").required(),
     arg("project", limits::PATH_MAX, "Absolute path of the working directory").required(),
@@ -22,6 +22,7 @@ pub(crate) const NAMING: [Arg; 12] = [
     arg("gitBranch", limits::PATH_MAX, "Git branch"),
     arg("repo", limits::PATH_MAX, "Repository id"),
     arg("shortName", limits::WORD_MAX, "What people call the agent; the default name begins with this word"),
+    arg("name", limits::WORD_MAX, "The name that the user chose for the session"),
     flag("sharedHooks", "Other agents also run hooks in this dialect"),
     flag("continues", "The agent said that its session continues under this key"),
     flag("keyedCalls", "Tool calls of this agent carry the session's key"),
@@ -34,7 +35,7 @@ pub(crate) const NAMING: [Arg; 12] = [
 
 /// The arguments of [`NAMING`], all of them optional, because the connection of the call may already identify the
 /// session.
-pub(crate) const OPTIONAL_NAMING: [Arg; 12] = {
+pub(crate) const OPTIONAL_NAMING: [Arg; 13] = {
     let mut all = NAMING;
     let mut n = 0;
     while n < all.len() {

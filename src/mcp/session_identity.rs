@@ -56,12 +56,12 @@ pub fn attach_params(thread: &str, id: Option<&String>, client: &ClientIdentity)
     // The settings were valid when the session connected. If a setting has become wrong since then, the session keeps
     // its name.
     let settings = DataDir::find().and_then(|data_dir| Settings::load(&data_dir));
-    let name = settings.map(|settings| settings.text("SLM_MESH_NAME").to_owned());
+    let name = settings.ok().and_then(|settings| settings.session_name().map(str::to_owned));
     json!({
         "agent": agent.map_or_else(|| own_name(named), |agent| agent.kind.to_owned()),
         "shortName": agent.map(|agent| agent.short_name), "knownAgent": agent.is_some(),
         "project": dir.display().to_string(), "pid": std::process::id(), "v": env!("CARGO_PKG_VERSION"),
         "gitRoot": git.root, "gitBranch": git.branch, "repo": git.repo, "session": session,
-        "id": id, "name": name.ok().filter(|name| !name.is_empty()),
+        "id": id, "name": name,
     })
 }

@@ -309,6 +309,11 @@ impl Settings {
         self.values.get(name).map_or_else(default, String::as_str)
     }
 
+    /// The name that the user chose for the session.
+    pub fn session_name(&self) -> Option<&str> {
+        Some(self.text("SLM_MESH_NAME")).filter(|name| !name.is_empty())
+    }
+
     /// Whether the environment or the file sets the setting.
     pub fn is_set(&self, name: &str) -> bool {
         self.values.contains_key(name)

@@ -2,6 +2,8 @@
 //! a hook, its MCP server and a verb (subcommand), and what may happen to the session later. In each case, every
 //! session is one peer.
 
+mod announced;
+mod chosen_name;
 mod daemon;
 mod drawn;
 mod ended;
@@ -452,49 +454,4 @@ fn keys_that_two_agents_share_or_that_are_empty_or_huge_name_nobody_else() {
             }
         }
     }
-}
-
-#[test]
-fn a_call_that_a_hook_announced_is_that_sessions() {
-    each_with_hooks(|world, mut one, _| {
-        let identity = &one.agent.identity;
-        if identity.session_variable.is_some() || identity.has_many_sessions {
-            return; // the calls of this agent name their session
-        }
-        let first = world.speak(&mut one, &[Road::Server, Road::Hook]);
-        let two = world.tab(&one);
-        let second = world.hook(&two);
-        let announce = |world: &mut World, by: &Session, text: &str| {
-            let mut args = world.hook_args(by);
-            args["operation"] = json!("summary");
-            args["arguments"] = json!({ "summary": text });
-            world.call_once("hook.announce", args, &by.above).unwrap();
-        };
-        let conn = one.conn.unwrap();
-        let summarise =
-            |world: &mut World, text: &str| world.call(conn, "summary", json!({ "summary": text }), &one.above);
-        let acted_as = |answer: Value| answer["actedAs"]["id"].as_str().map(str::to_owned);
-        announce(world, &two, "a");
-        assert_eq!(acted_as(summarise(world, "a").unwrap()), Some(second.clone()), "{}", one.agent.id);
-        // A call that no hook has announced acts as the connection's peer, and the answer says that this is uncertain.
-        let answer = summarise(world, "a").unwrap();
-        assert_eq!(answer["actedAs"]["id"], json!(first));
-        assert!(answer["actedAs"]["note"].as_str().unwrap().contains("several sessions"), "{answer}");
-        // A call with other arguments than the announced ones is another call.
-        announce(world, &two, "b");
-        assert_eq!(acted_as(summarise(world, "c").unwrap()), Some(first.clone()));
-        // If two sessions announce the same call at the same time, the call is refused, since its caller is unknown.
-        announce(world, &one, "d");
-        announce(world, &two, "d");
-        let error = summarise(world, "d").unwrap_err();
-        assert_eq!(error.data.unwrap()["candidates"].as_array().unwrap().len(), 2);
-        announce(world, &one, "d");
-        assert_eq!(summarise(world, "d").unwrap()["actedAs"]["id"], json!(first));
-        // The announcement of a session that has ended is ignored.
-        announce(world, &two, "e");
-        let mut end = world.hook_args(&two);
-        end["leave"] = json!(true);
-        world.call_once("hook.turn_end", end, &two.above).unwrap();
-        assert!(summarise(world, "e").unwrap().get("actedAs").is_none(), "only one session is left");
-    });
 }

@@ -8,6 +8,7 @@ use crate::base::ids::PeerId;
 use crate::base::process::Process;
 use crate::base::stored_enums::{LockOwner, PeerKind};
 use crate::base::{limits, time, untrusted_text};
+use crate::core::journal::{Change, Journal};
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::core::op_definition::ArgKind;
@@ -90,7 +91,7 @@ fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         None => {
             let Mesh { turn, peers, mail, locks, .. } = mesh;
             let row = session_row(args, peers.host_of(ctx.conn), ctx.now);
-            peers.add_detached(turn, mail, locks, row, args.text("shortName"))?
+            peers.add_detached(turn, mail, locks, &row, args)?
         }
     };
     let Mesh { turn, peers, journal, .. } = mesh;
@@ -123,11 +124,14 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     if former == FormerPeer::Nobody && name.is_none() {
         peers.forget_unused(turn, mail, locks, &row, &wanted)?;
     }
-    row = peers.take_identity(turn, mail, locks, row, former, &wanted, ctx.now)?;
+    row = peers.take_identity(turn, mail, locks, &evidence, former)?;
     let you = json!({ "id": row.id.as_str(), "name": row.name });
     let id = row.id.clone();
     let mut peer = peers.get(&id).cloned().unwrap_or_else(|| Peer::new(row.clone(), ctx.now));
     row.online = peer.row.online;
+    if row.name != peer.row.name {
+        peers.rename(turn, journal, &row, ctx.now)?;
+    }
     match (peer.row.session_key().map(str::to_owned), row.session_key()) {
         // A session that takes over only a name does not take over the keys of the earlier session.
         _ if is_takeover => {}
@@ -303,35 +307,52 @@ const SUMMARY_SHOWN: usize = 200;
 
 impl Peers {
     /// Gives a session the id, name and mailbox of its former peer, or new ones if it has no former peer.
-    #[allow(clippy::too_many_arguments)] // the session, and the parts that change when room is made for a peer
     fn take_identity(
         &mut self,
         turn: &mut Turn,
         mail: &mut Mail,
         locks: &Locks,
-        row: PeerRow,
+        evidence: &SessionEvidence,
         former: FormerPeer,
-        wanted: &str,
-        now: i64,
     ) -> Result<PeerRow, Error> {
+        let SessionEvidence { row, name: wanted, .. } = *evidence;
         let is_proven = matches!(former, FormerPeer::Proven(_));
         if let FormerPeer::Proven(id) | FormerPeer::SameName(id) = former
             && let Some(old) = self.get(&id)
         {
+            let name = self.name_of_return(old, evidence);
             let old = old.row.clone();
             return Ok(PeerRow {
                 id: old.id,
-                name: old.name,
+                name,
                 summary: old.summary,
                 transcript: old.transcript,
                 older_keys: if is_proven { old.older_keys } else { Vec::new() },
                 first_seen: old.first_seen,
                 process: old.process,
-                ..row
+                ..row.clone()
             });
         }
-        self.make_room(turn, mail, locks, now)?;
-        Ok(PeerRow { id: self.new_id(), name: self.free_name(wanted), ..row })
+        self.make_room(turn, mail, locks, row.first_seen)?;
+        Ok(PeerRow { id: self.new_id(), name: self.free_name(wanted), ..row.clone() })
+    }
+
+    /// The name of a session that returns to a peer. The session keeps its name, unless only hooks or subcommands have
+    /// spoken for it so far: they may not know the name that the user chose in the settings of the MCP server.
+    fn name_of_return(&self, old: &Peer, evidence: &SessionEvidence) -> String {
+        let is_first_server = evidence.conn.is_some() && old.row.pid == 0;
+        let is_free = || self.free_name(evidence.name) == evidence.name;
+        let takes_chosen = is_first_server && evidence.is_name_chosen && is_free();
+        if takes_chosen { evidence.name.to_owned() } else { old.row.name.clone() }
+    }
+
+    /// Gives a peer the name in this row, and tells the other peers.
+    fn rename(&mut self, turn: &mut Turn, journal: &Journal, row: &PeerRow, now: i64) -> Result<(), Error> {
+        let Some(peer) = self.get_mut(&row.id) else { return Ok(()) };
+        peer.row.name.clone_from(&row.name);
+        let renamed = peer.row.clone();
+        turn.store.put_peer(&renamed)?;
+        self.record(turn, journal, &Change::PeerUpdated(&renamed), &row.id, now)
     }
 
     /// Returns the peer of a session whose hook or subcommand calls before any connection attaches: its former peer, or
@@ -341,26 +362,29 @@ impl Peers {
         turn: &mut Turn,
         mail: &mut Mail,
         locks: &Locks,
-        row: PeerRow,
-        short_name: Option<&str>,
+        row: &PeerRow,
+        args: &Args,
     ) -> Result<PeerId, Error> {
-        let (wanted, now) = (default_name(&row, short_name), row.first_seen);
-        let evidence = SessionEvidence { conn: None, row: &row, id: None, name: &wanted, is_name_chosen: false };
+        // The user is told about a name that is not allowed when the MCP server attaches. It must not make hooks fail.
+        let chosen = args.text("name").filter(|name| !name.is_empty() && untrusted_text::check_name(name).is_ok());
+        let wanted = chosen.map_or_else(|| default_name(row, args.text("shortName")), str::to_owned);
+        let (is_name_chosen, now) = (chosen.is_some(), row.first_seen);
+        let evidence = SessionEvidence { conn: None, row, id: None, name: &wanted, is_name_chosen };
         let former = self.former_peer(&evidence);
         let notice = match &former {
-            FormerPeer::SameName(id) => {
+            FormerPeer::SameName(id) if !is_name_chosen => {
                 let unread = mail.unread(&turn.store, id)?;
                 // If a session has neither a key nor a process, each of its hooks finds it by its name. This is not a
                 // takeover.
                 let is_other = |peer: &&Peer| peer.has_left || peer.row.session_key().is_some();
                 self.get(id).filter(is_other).map(|peer| takeover_notice(peer, unread, now))
             }
-            FormerPeer::Proven(_) | FormerPeer::Nobody => None,
+            FormerPeer::SameName(_) | FormerPeer::Proven(_) | FormerPeer::Nobody => None,
         };
-        if former == FormerPeer::Nobody {
-            self.forget_unused(turn, mail, locks, &row, &wanted)?;
+        if former == FormerPeer::Nobody && !is_name_chosen {
+            self.forget_unused(turn, mail, locks, row, &wanted)?;
         }
-        let row = self.take_identity(turn, mail, locks, row, former, &wanted, now)?;
+        let row = self.take_identity(turn, mail, locks, &evidence, former)?;
         turn.store.put_peer(&row)?;
         let id = row.id.clone();
         self.peers.put(Peer {

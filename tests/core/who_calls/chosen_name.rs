@@ -1,0 +1,79 @@
+//! The name that the user chose for a session, and that its hooks, its verbs and its MCP server report.
+
+use super::{AGENTS, Session, World, process};
+use serde_json::{Value, json};
+
+impl World {
+    fn name_of(&self, id: &str) -> String {
+        self.mesh.as_ref().unwrap().peers().name_of(id)
+    }
+
+    /// A session of Claude Code, which has a key, or of Aider, which has only verbs.
+    fn named_session(&mut self, agent: &str) -> Session {
+        let agent = AGENTS.iter().find(|one| one.id == agent).unwrap();
+        self.session(agent)
+    }
+
+    fn hook_with_name(&mut self, session: &Session, name: &str) -> Value {
+        let mut args = self.hook_args(session);
+        (args["name"], args["withNeighbours"]) = (json!(name), json!(true));
+        self.call_once("hook.mail", args, &session.above).unwrap()
+    }
+
+    fn attach_with_name(&mut self, session: &Session, name: &str) -> Value {
+        let conn = self.connect(&session.above);
+        let args = json!({
+            "agent": session.agent.kind, "shortName": session.agent.short_name, "project": self.project, "pid": conn,
+            "session": session.key, "name": name,
+        });
+        self.call(conn, "attach", args, &session.above).unwrap()
+    }
+}
+
+#[test]
+fn a_session_has_the_chosen_name_whatever_speaks_first() {
+    for is_server_first in [true, false] {
+        let mut world = World::new();
+        let (one, two) = (world.named_session("claude"), world.named_session("claude"));
+        if is_server_first {
+            world.attach_with_name(&one, "boss");
+        }
+        assert_eq!(world.hook_with_name(&one, "boss")["you"]["name"], "boss", "server first: {is_server_first}");
+        assert_eq!(world.attach_with_name(&one, "boss")["you"]["name"], "boss");
+        assert_eq!(world.hook_with_name(&two, "boss")["you"]["name"], "boss-2", "the name is taken");
+    }
+}
+
+#[test]
+fn a_verb_begins_a_session_under_the_chosen_name_and_its_next_run_returns_to_it() {
+    let mut world = World::new();
+    let mut aider = world.named_session("aider");
+    let begin = |world: &mut World, above: &[super::Process]| {
+        let facts = json!({ "agent": "aider", "session": "", "project": "/p", "shortName": "aider", "name": "chosen" });
+        world.call_once("session.begin", facts, above).unwrap()["you"].clone()
+    };
+    let first = begin(&mut world, &aider.above);
+    assert_eq!(first["name"], "chosen");
+    let now = world.now;
+    world.mesh.as_mut().unwrap().on_process_exit(&aider.above[0], now);
+    world.settle();
+    aider.above = vec![process(77, Some(aider.agent))];
+    assert_eq!(begin(&mut world, &aider.above), first);
+    let said = world.call_once("whoami", json!({}), &aider.above).unwrap();
+    assert!(said.get("notice").is_none(), "a chosen name is no takeover: {said}");
+}
+
+#[test]
+fn a_name_that_only_the_server_knows_replaces_the_default_one_once() {
+    let mut world = World::new();
+    let claude = world.named_session("claude");
+    let id = world.hook(&claude);
+    assert_eq!(world.name_of(&id), "claude-p");
+    assert_eq!(world.attach_with_name(&claude, "boss")["you"], json!({ "id": id, "name": "boss" }));
+    let events = world.call_once("events.read", json!({ "types": ["peer_updated"] }), &[]).unwrap();
+    assert_eq!(events["events"][0]["payload"]["name"], "boss", "the others learn the name: {events}");
+    assert_eq!(world.attach_with_name(&claude, "chief")["you"]["name"], "boss", "others know the session as boss");
+    // A name that is not allowed does not stop a hook.
+    let other = world.named_session("claude");
+    assert_eq!(world.hook_with_name(&other, "a b")["you"]["name"], "claude-p");
+}
