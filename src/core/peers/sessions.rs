@@ -119,11 +119,8 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     let id = args.text("id").filter(|id| !id.is_empty());
     let evidence =
         SessionEvidence { conn: Some(ctx.conn), row: &row, id, name: &wanted, is_name_chosen: name.is_some() };
-    let former = peers.former_peer(&evidence);
+    let former = peers.find_former_peer(turn, mail, locks, &evidence)?;
     let is_takeover = matches!(former, FormerPeer::SameName(_));
-    if former == FormerPeer::Nobody && name.is_none() {
-        peers.forget_unused(turn, mail, locks, &row, &wanted)?;
-    }
     row = peers.take_identity(turn, mail, locks, &evidence, former)?;
     let you = json!({ "id": row.id.as_str(), "name": row.name });
     let id = row.id.clone();
@@ -306,6 +303,23 @@ fn takeover_notice(former: &Peer, unread: i64, now: i64) -> String {
 const SUMMARY_SHOWN: usize = 200;
 
 impl Peers {
+    /// Finds the former peer of a session. If several ended sessions stand in the way of each other, those that were
+    /// never used are forgotten first.
+    fn find_former_peer(
+        &mut self,
+        turn: &mut Turn,
+        mail: &mut Mail,
+        locks: &Locks,
+        evidence: &SessionEvidence,
+    ) -> Result<FormerPeer, Error> {
+        let former = self.former_peer(evidence);
+        if former != FormerPeer::Nobody || evidence.is_name_chosen {
+            return Ok(former);
+        }
+        self.forget_unused(turn, mail, locks, evidence.row, evidence.name)?;
+        Ok(self.former_peer(evidence))
+    }
+
     /// Gives a session the id, name and mailbox of its former peer, or new ones if it has no former peer.
     fn take_identity(
         &mut self,
@@ -370,7 +384,7 @@ impl Peers {
         let wanted = chosen.map_or_else(|| default_name(row, args.text("shortName")), str::to_owned);
         let (is_name_chosen, now) = (chosen.is_some(), row.first_seen);
         let evidence = SessionEvidence { conn: None, row, id: None, name: &wanted, is_name_chosen };
-        let former = self.former_peer(&evidence);
+        let former = self.find_former_peer(turn, mail, locks, &evidence)?;
         let notice = match &former {
             FormerPeer::SameName(id) if !is_name_chosen => {
                 let unread = mail.unread(&turn.store, id)?;
@@ -381,9 +395,6 @@ impl Peers {
             }
             FormerPeer::SameName(_) | FormerPeer::Proven(_) | FormerPeer::Nobody => None,
         };
-        if former == FormerPeer::Nobody && !is_name_chosen {
-            self.forget_unused(turn, mail, locks, row, &wanted)?;
-        }
         let row = self.take_identity(turn, mail, locks, &evidence, former)?;
         turn.store.put_peer(&row)?;
         let id = row.id.clone();

@@ -81,3 +81,20 @@ fn an_older_key_of_a_session_is_known_after_a_restart() {
         assert_ne!(world.hook(&stranger), id, "a part of a key is no key");
     });
 }
+
+#[test]
+fn a_later_session_gets_the_mail_of_one_of_two_sessions_that_ended() {
+    each_with_hooks(|world, one, _| {
+        let two = world.session(one.agent);
+        let (first, second) = (world.hook(&one), world.hook(&two));
+        world.end(&one);
+        world.end(&two);
+        world.call_once("send", json!({ "to": first, "message": "please answer" }), &[]).unwrap();
+        // The second session was never used, so it does not keep the next session from continuing the first one.
+        let next = world.session(one.agent);
+        assert_eq!(world.hook(&next), first, "{}", one.agent.id);
+        let inbox = world.call_once("hook.mail", world.hook_args(&next), &next.above).unwrap();
+        assert_eq!(inbox["messages"][0]["payload"], json!("please answer"), "{inbox}");
+        assert!(world.mesh.as_ref().unwrap().peers().get(&second).is_none());
+    });
+}
