@@ -1,7 +1,7 @@
 //! Runs calls: finds the acting peer, runs the operation inside a savepoint, and keeps calls that must wait.
 
 use super::mail::{receipts, wakeups};
-use super::peers::sessions;
+use super::peers::{decline_takeover, sessions};
 use super::transaction::{Dirty, Effect};
 use super::waiting_calls::{WaitReason, WaitingCall};
 use super::{Args, ConnId, Mesh, Op, mail};
@@ -205,22 +205,21 @@ impl Mesh {
         }
         let shows_mail = is(call.op, &mail::INBOX) && value["messages"].as_array().is_some_and(|rows| !rows.is_empty());
         let is_shown = call.op.tool.is_some() || call.op.verb.is_some();
-        if let Some(notice) = call.ctx.actor.as_ref().filter(|_| is_shown).and_then(|id| self.peers.take_notice(id))
+        // Who has just given back a name no longer acts as that peer, and the mail of that peer is not its own.
+        let new = value["you"]["id"].as_str().filter(|_| is(call.op, &decline_takeover::DECLINE)).map(PeerId::from);
+        let actor = new.as_ref().or(call.ctx.actor.as_ref());
+        if let Some(notice) = actor.filter(|_| is_shown).and_then(|id| self.peers.take_notice(id))
             && let Some(object) = value.as_object_mut()
         {
             object.insert("notice".into(), json!(notice));
         }
-        if let Some(note) = call
-            .ctx
-            .actor
-            .as_ref()
-            .filter(|_| call.op.tool.is_some())
-            .and_then(|id| self.peers.caller_note(call.ctx.conn, id))
+        if let Some(note) =
+            actor.filter(|_| call.op.tool.is_some()).and_then(|id| self.peers.caller_note(call.ctx.conn, id))
             && let Some(object) = value.as_object_mut()
         {
             object.insert("actedAs".into(), note);
         }
-        let Some(id) = call.ctx.actor.as_ref().filter(|_| !shows_mail) else { return value };
+        let Some(id) = actor.filter(|_| !shows_mail) else { return value };
         let unread = self.mail.unread(&self.turn.store, id).unwrap_or(0);
         if unread > 0
             && let (Some(object), Ok(from)) =

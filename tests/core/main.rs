@@ -17,3 +17,4 @@ mod locks;
 mod two_machines;
 mod operations;
 mod script;
+mod takeovers;
