@@ -222,11 +222,30 @@ impl Channels {
         id: &str,
         now: i64,
     ) -> Result<(), Error> {
-        let own = |(channel, members): (&ChannelName, &Vec<PeerId>)| {
-            members.iter().any(|member| member == id).then(|| channel.clone())
-        };
-        let joined: Vec<ChannelName> = self.members.iter().filter_map(own).collect();
-        joined.iter().try_for_each(|channel| self.remove(turn, peers, journal, channel, id, now))
+        self.joined_by(id).iter().try_for_each(|channel| self.remove(turn, peers, journal, channel, id, now))
+    }
+
+    /// Makes another peer the member of all channels of a peer, because the session of the one has become the other.
+    pub(super) fn move_member(
+        &mut self,
+        turn: &mut Turn,
+        peers: &Peers,
+        journal: &Journal,
+        id: &str,
+        other: &PeerId,
+        now: i64,
+    ) -> Result<(), Error> {
+        for channel in self.joined_by(id) {
+            self.remove(turn, peers, journal, &channel, id, now)?;
+            self.add(turn, peers, journal, ChannelMember { channel, peer: other.clone(), joined: now })?;
+        }
+        Ok(())
+    }
+
+    /// The channels that a peer has joined.
+    fn joined_by(&self, id: &str) -> Vec<ChannelName> {
+        let is_member = |members: &Vec<PeerId>| members.iter().any(|member| member == id);
+        self.members.iter().filter(|(_, members)| is_member(members)).map(|(channel, _)| channel.clone()).collect()
     }
 
     /// A channel in the form that clients see. `me` is the peer that asks.

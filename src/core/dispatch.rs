@@ -177,7 +177,7 @@ impl Mesh {
     /// position among the waiting calls, to which it returns if it must wait again.
     fn step(&mut self, mut call: WaitingCall, place: Option<usize>) {
         let result = self.in_savepoint(|mesh| match (call.op.run)(mesh, &call.ctx, &call.args)? {
-            Outcome::Ready(value) => Ok(Outcome::Ready(mesh.with_mail_notice(value, &call))),
+            Outcome::Ready(value) => Ok(Outcome::Ready(mesh.with_mail_notice(value, &call)?)),
             pending => Ok(pending),
         });
         let result = match result {
@@ -199,16 +199,17 @@ impl Mesh {
     }
 
     /// Adds notices for the caller, such as the number of unread messages, to a result.
-    fn with_mail_notice(&mut self, mut value: Value, call: &WaitingCall) -> Value {
+    fn with_mail_notice(&mut self, mut value: Value, call: &WaitingCall) -> Result<Value, Error> {
         if is(call.op, &receipts::MARK_READ) || is(call.op, &sessions::DETACH) {
-            return value;
+            return Ok(value);
         }
         let shows_mail = is(call.op, &mail::INBOX) && value["messages"].as_array().is_some_and(|rows| !rows.is_empty());
         let is_shown = call.op.tool.is_some() || call.op.verb.is_some();
         // Who has just given back a name no longer acts as that peer, and the mail of that peer is not its own.
         let new = value["you"]["id"].as_str().filter(|_| is(call.op, &decline_takeover::DECLINE)).map(PeerId::from);
         let actor = new.as_ref().or(call.ctx.actor.as_ref());
-        if let Some(notice) = actor.filter(|_| is_shown).and_then(|id| self.peers.take_notice(id))
+        let notice = actor.filter(|_| is_shown).map(|id| self.peers.take_notice(&mut self.turn, id)).transpose()?;
+        if let Some(notice) = notice.flatten()
             && let Some(object) = value.as_object_mut()
         {
             object.insert("notice".into(), json!(notice));
@@ -219,7 +220,7 @@ impl Mesh {
         {
             object.insert("actedAs".into(), note);
         }
-        let Some(id) = actor.filter(|_| !shows_mail) else { return value };
+        let Some(id) = actor.filter(|_| !shows_mail) else { return Ok(value) };
         let unread = self.mail.unread(&self.turn.store, id).unwrap_or(0);
         if unread > 0
             && let (Some(object), Ok(from)) =
@@ -227,7 +228,7 @@ impl Mesh {
         {
             object.insert("mail".into(), json!({ "unread": unread, "from": from }));
         }
-        value
+        Ok(value)
     }
 
     /// Reruns the waiting calls that a change affects, in the order in which they arrived.

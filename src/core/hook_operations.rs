@@ -194,7 +194,7 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         value["own"] = Value::Array(own_locks(locks, peers, &id));
     }
     if args.flag("withNeighbours") == Some(true) {
-        value["notice"] = json!(peers.take_notice(&id));
+        value["notice"] = json!(peers.take_notice(turn, &id)?);
         (value["peers"], value["locks"]) = neighbours(peers, locks, &id, ctx.now);
     }
     Ok(Outcome::Ready(value))

@@ -20,6 +20,7 @@ mod messages;
 mod peers;
 mod schema;
 mod state;
+mod takeovers;
 mod wakeups;
 mod writes;
 
@@ -34,6 +35,7 @@ pub use message_scan::{MessageScan, ScanEnd, ScanSource, ScannedMessage};
 pub use messages::{Message, MessageFilter};
 pub use peers::PeerRow;
 pub use state::{DeletionPosition, StateEntry};
+pub use takeovers::TakeoverRow;
 pub use wakeups::WakeupRow;
 pub use writes::LogPosition;
 

@@ -32,3 +32,74 @@ fn the_answer_to_decline_does_not_count_the_mail_that_was_given_back() {
         q whoami -> ok you.name=test-p-2 you.unread=0
     ");
 }
+
+#[test]
+fn an_earlier_session_that_was_resumed_meanwhile_gets_its_mail_after_decline() {
+    run("
+        p connects
+        p P -> ok you.name=test-p-2
+        q peer.decline -> ok you.name=test-p-3
+        h connects
+        h hook.mail agent=test session=P project=/p peek=true -> ok you.name=test-p-2
+        q whoami -> ok you.name=test-p-3
+        p inbox -> ok messages=[]
+        p leaves
+        +6s
+        crash
+        p connects
+        p P -> ok you.name=test-p you.id=$again
+        p inbox -> ok messages.0.payload=important
+        h connects
+        h hook.mail agent=test session=P project=/p peek=true -> ok you.name=test-p
+    ");
+}
+
+#[test]
+fn an_earlier_session_that_is_resumed_after_decline_is_the_peer_that_it_was() {
+    run("
+        q summary summary='new work' -> ok
+        q channel.join channel=#api -> ok
+        q peer.decline -> ok you.name=test-p-2
+        q channel.list -> ok channels.0.joined=true channels.0.members=[\"test-p-2\"]
+        q peers detail=test-p -> ok peers.0.summary='old work'
+        person peers detail=test-p-2 -> ok peers.0.summary='new work'
+        p connects
+        p P -> ok you.name=test-p
+        p send to=#api message='v2 is out' -> ok recipients.0.name=test-p-2
+        q inbox -> ok messages.0.payload='v2 is out' ~important
+        p inbox -> ok messages.0.payload=important ~v2
+    ");
+}
+
+#[test]
+fn a_summary_that_was_taken_over_stays_with_the_earlier_session() {
+    run("
+        q peer.decline -> ok
+        person peers detail=test-p-2 -> ok peers.0.summary=''
+        person peers detail=test-p -> ok peers.0.summary='old work'
+    ");
+}
+
+#[test]
+fn the_notice_and_the_right_to_decline_survive_a_crash_of_the_broker() {
+    run("
+        crash
+        q connects
+        q Q -> ok you.name=test-p
+        q whoami -> ok notice 'old work' decline
+        q whoami -> ok ~notice
+        crash
+        q connects
+        q Q -> ok you.name=test-p
+        q whoami -> ok ~notice
+        q peer.decline -> ok you.name=test-p-2
+        q peer.decline -> refused 'your own name'
+        crash
+        q connects
+        q Q -> ok you.name=test-p-2
+        q peer.decline -> refused 'your own name'
+        n connects
+        n N -> ok you.name=test-p
+        n inbox -> ok messages.0.payload=important notice
+    ");
+}

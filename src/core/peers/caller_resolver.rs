@@ -108,7 +108,7 @@ impl Peers {
         let by_id = id.and_then(|id| self.get(id)).filter(|peer| peer.row.is_session());
         let by_key = || {
             let key = row.session_key()?;
-            sessions().find(|peer| peer.has_key(key) && peer.row.agent == row.agent)
+            latest(sessions().filter(|peer| peer.has_key(key) && peer.row.agent == row.agent))
         };
         let by_connection = || {
             let mut attached = own?.peers().iter().filter_map(|id| self.get(id));
@@ -190,8 +190,8 @@ impl Peers {
         if key.is_empty() {
             return None;
         }
-        let own = self.peers.iter().find(|peer| peer.row.agent == agent && peer.has_key(key));
-        let other = || self.peers.iter().find(|peer| is_shared_dialect && peer.has_key(key));
+        let own = latest(self.peers.iter().filter(|peer| peer.row.agent == agent && peer.has_key(key)));
+        let other = || latest(self.peers.iter().filter(|peer| is_shared_dialect && peer.has_key(key)));
         own.or_else(other).map(|peer| peer.row.id.clone())
     }
 
@@ -382,6 +382,22 @@ fn is_alike(a: &PeerRow, b: &PeerRow) -> bool {
 fn is_numbered(name: &str, base: &str) -> bool {
     let rest = name.strip_prefix(base);
     rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok()))
+}
+
+/// The peer as which the session of a key goes on. Two peers have the key if another session took over the name of this
+/// one, this one was resumed meanwhile, and the other one gave the name back. While the session runs, it stays the peer
+/// that it became. When it is resumed, it gets back its first name, and the mail that waits there.
+fn latest<'a>(with_key: impl Iterator<Item = &'a Peer>) -> Option<&'a Peer> {
+    let mut found: Option<&Peer> = None;
+    for peer in with_key {
+        if peer.is_online() {
+            return Some(peer);
+        }
+        if found.is_none_or(|first| first.has_left && !peer.has_left) {
+            found = Some(peer);
+        }
+    }
+    found
 }
 
 /// The only item; `None` if there is no item or more than one.

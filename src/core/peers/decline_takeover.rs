@@ -9,7 +9,7 @@ use crate::core::journal::{Change, Journal};
 use crate::core::mail::wakeups::end_all_waits;
 use crate::core::transaction::Turn;
 use crate::core::{Args, Auth, CallContext, Mesh, Op, Outcome};
-use crate::store::PeerRow;
+use crate::store::{PeerRow, TakeoverRow};
 use serde_json::json;
 
 /// Gives back a name that a session took over.
@@ -25,11 +25,11 @@ pub static DECLINE: Op = Op {
 };
 
 fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
-    let Mesh { turn, peers, mail, locks, journal, waiting, .. } = mesh;
+    let Mesh { turn, peers, mail, locks, channels, journal, waiting, .. } = mesh;
     let id = ctx.my_id();
     let refused = |text: String| Err(Error::new(ErrorKind::Refused, text));
     let name = peers.name_of(&id);
-    if !peers.get(&id).is_some_and(|peer| peer.took_over_name) {
+    if peers.get(&id).is_none_or(|peer| peer.takeover.is_none()) {
         return refused(format!("{name} is your own name; you did not take it over from an earlier session"));
     }
     if let Some(lock) = locks.all().iter().find(|lock| lock.holder == id) {
@@ -41,26 +41,55 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     }
     peers.make_room(turn, mail, locks, ctx.now)?;
     let row = peers.become_new(turn, journal, &id, ctx.now)?;
+    // The earlier session has ended, so it was this session that joined.
+    channels.move_member(turn, peers, journal, &id, &row.id, ctx.now)?;
     Ok(Outcome::Ready(json!({
         "ok": true, "kind": row.kind.word(), "you": { "id": row.id.as_str(), "name": row.name }, "gaveBack": name,
     })))
 }
 
+/// Stores what a peer was before a session took it over; `None` if the session can give nothing back.
+pub(super) fn set_takeover(turn: &mut Turn, peer: &mut Peer, takeover: Option<TakeoverRow>) -> Result<(), Error> {
+    match &takeover {
+        _ if peer.takeover == takeover => {}
+        Some(takeover) => turn.store.put_takeover(&peer.row.id, takeover)?,
+        None => turn.store.drop_takeover(&peer.row.id)?,
+    }
+    peer.takeover = takeover;
+    Ok(())
+}
+
 impl Peers {
+    /// Removes and returns the notice for a session. The notice is shown only once.
+    pub(in crate::core) fn take_notice(&mut self, turn: &mut Turn, id: &str) -> Result<Option<String>, Error> {
+        let Some(peer) = self.get_mut(id) else { return Ok(None) };
+        let (Some(takeover), id) = (&mut peer.takeover, &peer.row.id) else { return Ok(None) };
+        let notice = takeover.notice.take();
+        if notice.is_some() {
+            turn.store.put_takeover(id, takeover)?;
+        }
+        Ok(notice)
+    }
+
     /// Makes a session a new peer, so that the peer that the session took over is free again.
     fn become_new(&mut self, turn: &mut Turn, journal: &Journal, id: &PeerId, now: i64) -> Result<PeerRow, Error> {
-        let Some(peer) = self.get(id).cloned() else { return Err(super::no_peer(id)) };
+        let Some(mut peer) = self.get(id).cloned() else { return Err(super::no_peer(id)) };
+        let before = peer.takeover.clone().unwrap_or_default();
+        set_takeover(turn, &mut peer, None)?;
+        let own_summary = Some(&peer.row.summary).filter(|summary| **summary != before.summary);
         let own = PeerRow {
             id: self.new_id(),
             name: self.free_name(&peer.row.name),
-            summary: String::new(),
+            summary: own_summary.cloned().unwrap_or_default(),
             first_seen: now,
             last_seen: now,
             ..peer.row.clone()
         };
         let former = PeerRow {
-            kind: PeerKind::Session { key: None },
-            older_keys: Vec::new(),
+            // With its own key, the earlier session gets its mail when it is resumed.
+            kind: PeerKind::Session { key: before.key },
+            older_keys: before.older_keys,
+            summary: before.summary,
             process: None,
             online: false,
             transcript: None,
@@ -69,7 +98,7 @@ impl Peers {
         turn.store.put_peer(&former)?;
         turn.store.put_peer(&own)?;
         self.peers.put(Peer { has_left: true, ..Peer::new(former.clone(), now) });
-        self.peers.put(Peer { row: own.clone(), took_over_name: false, takeover_notice: None, ..peer });
+        self.peers.put(Peer { row: own.clone(), ..peer });
         self.attachments.move_to(id, &own.id);
         let left = Change::PeerLeft { row: &former, named: true, reason: "declined" };
         self.record(turn, journal, &left, id, now)?;

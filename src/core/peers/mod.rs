@@ -31,7 +31,7 @@ use crate::base::ids::{PeerId, uuid};
 use crate::base::process::Process;
 use crate::base::stored_enums::PeerKind;
 use crate::base::{limits, time};
-use crate::store::{PeerRow, Store};
+use crate::store::{PeerRow, Store, TakeoverRow};
 use attachments::Attachments;
 use peer_table::PeerTable;
 use serde_json::{Value, json};
@@ -70,10 +70,9 @@ pub struct Peer {
     pub turn_active_at: Option<i64>,
     /// Whether the agent has reported the end of the session, and the session has not continued since.
     pub has_ended: bool,
-    /// The notice, for the peer's next answer, that the peer took over the name and the mail of an earlier session.
-    pub takeover_notice: Option<String>,
-    /// Whether the peer took over the name of an earlier session. If so, it may decline the name.
-    pub took_over_name: bool,
+    /// What the peer was before this session took over the name and the mail of an earlier session; `None` if it did
+    /// not. The session may decline the name.
+    pub takeover: Option<TakeoverRow>,
     /// Whether slm-mesh knows the peer's agent. An unknown agent may have hooks in any dialect.
     pub is_known_agent: bool,
 }
@@ -96,8 +95,7 @@ impl Peer {
             is_foreign_hook_reported: false,
             turn_active_at: None,
             has_ended: false,
-            takeover_notice: None,
-            took_over_name: false,
+            takeover: None,
             is_known_agent: true,
         }
     }

@@ -311,11 +311,6 @@ impl Peers {
         self.record(turn, journal, &Change::PeerLeft { row: &row, named: true, reason }, id, now)
     }
 
-    /// Removes and returns the notice for a session. The notice is shown only once.
-    pub(in crate::core) fn take_notice(&mut self, id: &str) -> Option<String> {
-        self.get_mut(id).and_then(|peer| peer.takeover_notice.take())
-    }
-
     /// Notes when a session was last known to be in a turn; `None` means that its turn has ended.
     pub(in crate::core) fn set_turn_active(&mut self, turn: &mut Turn, id: &PeerId, at: Option<i64>) {
         if let Some(peer) = self.get_mut(id) {
@@ -389,16 +384,18 @@ impl Peers {
     /// Loads the peers from the store, and keeps the facts that exist only in memory.
     pub(in crate::core) fn load(&mut self, turn: &mut Turn, locks: &Locks, now: i64) -> Result<(), Error> {
         let old = self.peers.take();
+        let mut takeovers = turn.store.takeovers()?;
         for row in turn.store.peers()? {
+            let takeover = takeovers.remove(&row.id);
             let peer = match old.get(&row.id) {
                 Some(known) => {
                     // A rollback may have dropped the request to watch this process, so the request is made again.
                     let watched = row.process.filter(|process| known.is_watched && known.is_run_by(process));
                     watched.map(Effect::WatchProcess).into_iter().for_each(|effect| turn.push(effect));
                     let is_watched = watched.is_some();
-                    Peer { connections: 0, is_watched, row, ..known.clone() }
+                    Peer { connections: 0, is_watched, row, takeover, ..known.clone() }
                 }
-                None => Peer::loaded(row, now),
+                None => Peer { takeover, ..Peer::loaded(row, now) },
             };
             self.peers.put(peer);
         }

@@ -70,6 +70,9 @@ impl Peers {
     /// Forgets a peer, and the count of its unread messages.
     pub(super) fn forget(&mut self, turn: &mut Turn, mail: &mut Mail, id: &str) -> Result<(), Error> {
         turn.store.drop_peer(id)?;
+        if self.get(id).is_some_and(|peer| peer.takeover.is_some()) {
+            turn.store.drop_takeover(id)?;
+        }
         self.peers.remove(id);
         mail.forget_peer(id);
         Ok(())

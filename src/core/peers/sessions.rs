@@ -1,6 +1,7 @@
 //! Sessions: how an agent's session attaches over its connection, returns to its former peer, and leaves.
 
 use super::caller_resolver::{FormerPeer, SessionEvidence, nearest, only};
+use super::decline_takeover::set_takeover;
 use super::name_lookup::is_reserved;
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
@@ -16,7 +17,7 @@ use crate::core::session_args::NAMING;
 use crate::core::transaction::{Effect, Turn};
 use crate::core::waiting_calls::{Waiting, WaitingCall};
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
-use crate::store::PeerRow;
+use crate::store::{PeerRow, TakeoverRow};
 use serde_json::json;
 use std::collections::HashSet;
 
@@ -137,9 +138,9 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         (Some(old), Some(new)) if old != new => push_older_key(&mut row.older_keys, old),
         _ => {}
     }
-    if is_takeover && name.is_none() {
-        peer.took_over_name = true;
-        peer.takeover_notice = Some(takeover_notice(&peer, mail.unread(&turn.store, &id)?, ctx.now));
+    if is_takeover {
+        let takeover = name.is_none().then(|| mail.unread(&turn.store, &id).map(|n| takeover_of(&peer, n, ctx.now)));
+        set_takeover(turn, &mut peer, takeover.transpose()?)?;
     }
     peer.row = row;
     (peer.has_left, peer.has_ended) = (false, false);
@@ -283,8 +284,9 @@ fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
     untrusted_text::plain_name(&if folder.is_empty() { agent.to_owned() } else { format!("{agent}-{folder}") })
 }
 
-/// Tells a session that it took over the name of an earlier session, whose work may have been different.
-fn takeover_notice(former: &Peer, unread: i64, now: i64) -> String {
+/// What a session that takes over the name of an earlier session must know to give it back, with a notice that tells it
+/// about the earlier session, whose work may have been different.
+fn takeover_of(former: &Peer, unread: i64, now: i64) -> TakeoverRow {
     let ago = time::span((now - former.row.last_seen).max(0));
     let worked = match former.row.summary.as_str() {
         "" => String::new(),
@@ -296,7 +298,13 @@ fn takeover_notice(former: &Peer, unread: i64, now: i64) -> String {
         _ => "; its unread messages are yours now",
     };
     let cure = "if you are not that session, give the name back: mesh_inbox with action `decline` (slm-mesh decline)";
-    format!("the name {} was last used {ago} ago by a session{worked}{mail}; {cure}", former.row.name)
+    let notice = format!("the name {} was last used {ago} ago by a session{worked}{mail}; {cure}", former.row.name);
+    TakeoverRow {
+        key: former.row.session_key().map(str::to_owned),
+        older_keys: former.row.older_keys.clone(),
+        summary: former.row.summary.clone(),
+        notice: Some(notice),
+    }
 }
 
 /// How many characters of an earlier session's summary are shown.
@@ -385,24 +393,27 @@ impl Peers {
         let (is_name_chosen, now) = (chosen.is_some(), row.first_seen);
         let evidence = SessionEvidence { conn: None, row, id: None, name: &wanted, is_name_chosen };
         let former = self.find_former_peer(turn, mail, locks, &evidence)?;
-        let notice = match &former {
-            FormerPeer::SameName(id) if !is_name_chosen => {
+        let takeover = match &former {
+            FormerPeer::Proven(id) | FormerPeer::SameName(id) => {
                 let unread = mail.unread(&turn.store, id)?;
                 // If a session has neither a key nor a process, each of its hooks finds it by its name. This is not a
                 // takeover.
-                let is_other = |peer: &&Peer| peer.has_left || peer.row.session_key().is_some();
-                self.get(id).filter(is_other).map(|peer| takeover_notice(peer, unread, now))
+                let is_other = |peer: &Peer| peer.has_left || peer.row.session_key().is_some();
+                self.get(id).and_then(|peer| match former {
+                    FormerPeer::SameName(_) if is_name_chosen => None,
+                    FormerPeer::SameName(_) if is_other(peer) => Some(takeover_of(peer, unread, now)),
+                    _ => peer.takeover.clone(),
+                })
             }
-            FormerPeer::SameName(_) | FormerPeer::Proven(_) | FormerPeer::Nobody => None,
+            FormerPeer::Nobody => None,
         };
         let row = self.take_identity(turn, mail, locks, &evidence, former)?;
         turn.store.put_peer(&row)?;
         let id = row.id.clone();
-        self.peers.put(Peer {
-            took_over_name: notice.is_some(),
-            takeover_notice: notice,
-            ..Peer::new(PeerRow { process: None, ..row }, now)
-        });
+        let known = self.get(&id).and_then(|peer| peer.takeover.clone());
+        let mut peer = Peer { takeover: known, ..Peer::new(PeerRow { process: None, ..row }, now) };
+        set_takeover(turn, &mut peer, takeover)?;
+        self.peers.put(peer);
         Ok(id)
     }
 

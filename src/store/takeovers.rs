@@ -1,0 +1,90 @@
+//! What the database keeps about a peer whose name and mail another session has taken over, so that the session can give
+//! both back. The rows are in the table `meta`, because few peers have one, and each lives only until it is given back.
+
+use super::{Store, StoreResult};
+use crate::base::ids::PeerId;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+
+/// How the names of these rows begin; the id of the peer follows.
+const PREFIX: &str = "takeover ";
+
+/// What a peer was before a session took it over.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TakeoverRow {
+    /// The key of the earlier session.
+    pub key: Option<String>,
+    /// The older keys of the earlier session.
+    pub older_keys: Vec<String>,
+    /// The summary of the earlier session.
+    pub summary: String,
+    /// The notice for the next answer to the session that took the peer over; `None` once an answer has shown it.
+    pub notice: Option<String>,
+}
+
+impl TakeoverRow {
+    fn to_json(&self) -> Value {
+        json!({ "key": self.key, "olderKeys": self.older_keys, "summary": self.summary, "notice": self.notice })
+    }
+
+    fn from_json(value: &Value) -> TakeoverRow {
+        let text = |name: &str| value[name].as_str().map(str::to_owned);
+        let keys = value["olderKeys"].as_array().map(Vec::as_slice).unwrap_or_default();
+        TakeoverRow {
+            key: text("key"),
+            older_keys: keys.iter().filter_map(|key| key.as_str().map(str::to_owned)).collect(),
+            summary: text("summary").unwrap_or_default(),
+            notice: text("notice"),
+        }
+    }
+}
+
+impl Store {
+    /// The peers that a session has taken over.
+    pub fn takeovers(&self) -> StoreResult<HashMap<PeerId, TakeoverRow>> {
+        // The comparison with the name that follows the last possible one lets SQLite use the primary key.
+        let mut query = self.db.prepare_cached("SELECT name, value FROM meta WHERE name >= ?1 AND name < ?2")?;
+        let rows = query.query_map([PREFIX, "takeover!"], |row| {
+            let (name, value): (String, String) = (row.get(0)?, row.get(1)?);
+            let id = name.strip_prefix(PREFIX).unwrap_or_default().into();
+            Ok((id, TakeoverRow::from_json(&serde_json::from_str(&value).unwrap_or_default())))
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Stores what a peer was before a session took it over.
+    pub fn put_takeover(&mut self, id: &PeerId, takeover: &TakeoverRow) -> StoreResult<()> {
+        self.set_meta(&format!("{PREFIX}{id}"), &takeover.to_json().to_string())
+    }
+
+    /// Forgets what a peer was before.
+    pub fn drop_takeover(&mut self, id: &str) -> StoreResult<()> {
+        self.write("DELETE FROM meta WHERE name = ?1", &[&format!("{PREFIX}{id}")])?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_takeover_is_kept_until_it_is_given_back() {
+        let mut store = Store::memory().unwrap();
+        let (id, other): (PeerId, PeerId) = ("p".into(), "q".into());
+        let row = TakeoverRow {
+            key: Some("k \"1\"".into()),
+            older_keys: vec!["a".into()],
+            summary: "old work".into(),
+            notice: Some("was taken over".into()),
+        };
+        for name in ["takeove", "takeover", "takeover!", "takeovers"] {
+            store.set_meta(name, "another row").unwrap();
+        }
+        store.put_takeover(&id, &row).unwrap();
+        store.put_takeover(&other, &TakeoverRow::default()).unwrap();
+        assert_eq!(store.takeovers().unwrap(), HashMap::from([(id, row), (other.clone(), TakeoverRow::default())]));
+        store.drop_takeover("p").unwrap();
+        assert_eq!(store.takeovers().unwrap(), HashMap::from([(other, TakeoverRow::default())]));
+    }
+}
