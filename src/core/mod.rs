@@ -156,6 +156,8 @@ impl Mesh {
         let (mut channels, journal) = (Channels::default(), Journal::new(ids));
         channels.load(&turn)?;
         channels.remove_ended(&mut turn, &peers, &journal, now)?;
+        let mut mail = Mail::new(ids, now);
+        mail.load_wakeups(&turn.store, now)?;
         turn.store.end_call()?;
         if !turn.store.is_recording() {
             turn.store.commit()?;
@@ -167,7 +169,7 @@ impl Mesh {
             rates: RateLimiter::new(settings.rate_max),
             peers,
             locks,
-            mail: Mail::new(ids, now),
+            mail,
             channels,
             journal,
             federation: Federation::new(&settings.links, now),

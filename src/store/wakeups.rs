@@ -3,7 +3,9 @@
 
 use super::named_columns::{placeholder, write_row};
 use super::{Store, StoreResult};
+use crate::base::ids::PeerId;
 use crate::base::stored_enums::WakeupOutcome;
+use rusqlite::Row;
 
 /// One attempt to wake a session because of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +16,14 @@ pub struct WakeupRow {
     pub channel: Option<String>,
     /// The result of the attempt.
     pub outcome: WakeupOutcome,
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<WakeupRow> {
+    Ok(WakeupRow {
+        at: row.get("at")?,
+        channel: Some(row.get("channel")?).filter(|channel: &String| !channel.is_empty()),
+        outcome: WakeupOutcome::from_text(&row.get::<_, String>("outcome")?),
+    })
 }
 
 impl Store {
@@ -32,12 +42,20 @@ impl Store {
     pub fn wakeups(&self, seq: i64) -> StoreResult<Vec<WakeupRow>> {
         let sql = "SELECT at, channel, outcome FROM wakeup WHERE seq = ?1 ORDER BY at, channel";
         let mut query = self.db.prepare_cached(sql)?;
-        let rows = query.query_map([seq], |row| {
-            Ok(WakeupRow {
-                at: row.get("at")?,
-                channel: Some(row.get("channel")?).filter(|channel: &String| !channel.is_empty()),
-                outcome: WakeupOutcome::from_text(&row.get::<_, String>("outcome")?),
-            })
+        let rows = query.query_map([seq], read)?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The attempts after a time, oldest first, each with its message's sender and recipient. An attempt that was made
+    /// because of several messages has a row for each of them.
+    pub fn wakeups_since(&self, after: i64) -> StoreResult<Vec<(WakeupRow, PeerId, PeerId)>> {
+        let sql = "SELECT at, wakeup.channel, outcome, \
+                   (SELECT id FROM peer_number WHERE num = sender), (SELECT id FROM peer_number WHERE num = recipient) \
+                   FROM wakeup JOIN message USING (seq) WHERE at > ?1 ORDER BY at, recipient, wakeup.channel, seq";
+        let mut query = self.db.prepare_cached(sql)?;
+        let rows = query.query_map([after], |row| {
+            let (from, to): (String, String) = (row.get(3)?, row.get(4)?);
+            Ok((read(row)?, from.into(), to.into()))
         })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }

@@ -123,15 +123,58 @@ fn two_agents_do_not_wake_each_other_for_ever_unless_a_person_speaks() {
 
 #[test]
 fn nobody_is_woken_more_often_than_an_hour_allows() {
-    let mut script = String::from("b joins\nx joins\n");
-    for n in 0..6 {
-        script.push_str(&format!(
-            "x send to=b message=n{n} -> ok\n+31s\nb WAKES -> ok wake=true\nb RANG lastSeq={} -> ok\n",
-            n + 1
-        ));
+    // Each attempt goes into the receipts, so a broker that is restarted knows it.
+    for restart in ["", "crash\nb joins\nx joins\n"] {
+        let mut script = String::from("b joins\nx joins\n");
+        for n in 0..6 {
+            script.push_str(&format!(
+                "x send to=b message=n{n} -> ok\n+31s\nb WAKES -> ok wake=true\nb RANG lastSeq={} -> ok\n{restart}",
+                n + 1
+            ));
+        }
+        script.push_str("x send to=b message=more -> ok\n+31s\nb WAKES -> waits\n+55m\n! b -> ~mesh_inbox\n+3m\n");
+        script.push_str("! b -> mesh_inbox\n");
+        run(&script);
     }
-    script.push_str(
-        "x send to=b message=more -> ok\n+31s\nb WAKES -> waits\n+55m\n! b -> ~mesh_inbox\n+3m\n! b -> mesh_inbox\n",
-    );
-    run(&script);
+}
+
+#[test]
+fn a_restart_of_the_broker_shortens_no_pause_and_forgets_no_circle() {
+    run("
+        a joins
+        b joins
+        c joins
+        a send to=b message=question -> ok
+        c send to=b message='another one' -> ok
+        +1s
+        b WAKES -> ok wake=true
+        b RANG lastSeq=2 -> ok
+        b inbox -> ok
+        b send to=a message=answer -> ok
+        +1s
+        a WAKES -> ok wake=true
+        a RANG lastSeq=3 failed='no such socket' -> ok
+        crash
+        a joins
+        b joins
+        c joins
+        a wakeup.wait channel=queue waitSeconds=3600 -> ok wake=true
+        a wakeup.report channel=queue lastSeq=3 -> ok
+        c send to=a message='more of it' -> ok
+        crash
+        a joins
+        b joins
+        c joins
+        +2s
+        a WAKES -> waits
+        +20s
+        ! a -> ~mesh_inbox
+        +10s
+        ! a -> mesh_inbox
+        c send to=b message=news -> ok
+        a send to=b message='thanks, and?' -> ok
+        +2s
+        b WAKES -> ok wake=true text='1 unread mesh message from c; mesh_inbox reads it'
+        a inbox filter=sent -> ok messages.1.wakes.0.channel=none
+    ");
 }

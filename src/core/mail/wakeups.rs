@@ -173,6 +173,28 @@ struct Channel<'a> {
 }
 
 impl Mail {
+    /// Restores the recent attempts from the receipts, so that a restart of the broker lifts no limit. A person who
+    /// has spoken to a session since then is forgotten, which at worst holds back a wakeup.
+    pub(in crate::core) fn load_wakeups(&mut self, store: &Store, now: i64) -> Result<(), Error> {
+        let mut last: Option<WakeupRow> = None;
+        for (row, from, to) in store.wakeups_since(now - limits::WAKE_WINDOW_MS)? {
+            if row.channel.is_none() {
+                continue;
+            }
+            let is_same = last.as_ref() == Some(&row);
+            match self.wakeups.last_mut().filter(|attempt| is_same && attempt.to == to) {
+                Some(attempt) if attempt.from.contains(&from) => {}
+                Some(attempt) => attempt.from.push(from),
+                None => {
+                    let failed = matches!(row.outcome, WakeupOutcome::Failed(_));
+                    self.wakeups.push(WakeupAttempt { to, from: vec![from], at: row.at, failed });
+                }
+            }
+            last = Some(row);
+        }
+        Ok(())
+    }
+
     fn wakeup_time(
         &mut self,
         turn: &mut Turn,
@@ -231,13 +253,15 @@ impl Mail {
 
     /// Whether `from` has already woken `to`, and `to` has woken `from`, directly or through other agents.
     fn closes_circle(&self, from: &str, to: &str) -> bool {
+        // An attempt that failed woke nobody, so the next channel may still be tried.
+        let woken = || self.wakeups.iter().filter(|attempt| !attempt.failed);
         let woke = |attempt: &WakeupAttempt| attempt.to == to && attempt.from.iter().any(|by| by == from);
-        if !self.wakeups.iter().any(woke) {
+        if !woken().any(woke) {
             return false;
         }
         let (mut reached, mut next): (Vec<PeerId>, usize) = (vec![to.into()], 0);
         while let Some(at) = reached.get(next).cloned() {
-            for attempt in self.wakeups.iter().filter(|attempt| attempt.from.contains(&at)) {
+            for attempt in woken().filter(|attempt| attempt.from.contains(&at)) {
                 if attempt.to == from {
                     return true;
                 }
