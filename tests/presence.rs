@@ -78,6 +78,29 @@ fn an_agent_without_mcp_is_a_peer_from_its_first_verb_until_it_dies() {
 }
 
 #[test]
+fn an_unknown_agent_that_names_itself_is_a_peer_until_it_ends_and_reads_its_mail_once() {
+    let place = Place::new();
+    place.ok(&["send", "human", "for the person alone", "--as", "human"]);
+    let verb = |agent: &mut Agent, words: &str| {
+        agent.eval(&place, &format!("AI_AGENT=newcomer {} {words}", env!("CARGO_BIN_EXE_slm-mesh")))
+    };
+    let id = |answer: &str| serde_json::from_str::<Value>(answer).unwrap()["you"]["id"].clone();
+    let mut agent = Agent::start(&place, "newcomer");
+    let first = id(&verb(&mut agent, "whoami --json"));
+    let name = format!("newcomer-{}", place.root.file_name().unwrap().to_str().unwrap());
+    assert_eq!(status(&place, &name).as_deref(), Some("active"));
+    place.ok(&["send", "agent:newcomer", "to the newcomer", "--as", "human"]);
+    assert!(verb(&mut agent, "inbox").contains("to the newcomer"));
+    assert!(!verb(&mut agent, "inbox").contains("to the newcomer"), "mail that was printed is read");
+    agent.kill();
+    until("it is away", || status(&place, &name).as_deref() == Some("away"));
+    let mut next = Agent::start(&place, "newcomer");
+    assert_eq!(id(&verb(&mut next, "whoami --json")), first, "the next run continues as this peer");
+    next.kill();
+    assert!(place.ok(&["inbox", "--as", "human"]).contains("for the person alone"));
+}
+
+#[test]
 fn a_python_script_of_an_agent_acts_as_the_agent() {
     if Command::new("python3").arg("--version").output().is_err() {
         return eprintln!("skipped: a_python_script_of_an_agent_acts_as_the_agent needs python3");

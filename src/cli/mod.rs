@@ -177,8 +177,12 @@ fn no_broker() -> Error {
 fn mark_read(client: &mut Client, params: &Value, answer: &Value) {
     let items = crate::mcp::shown_items(answer);
     if !items.is_empty() && answer["look"] != json!(true) {
+        // The report acts as the same peer as the call that it follows.
+        let actor = ["as", "shellSession", "shellAgent"].map(|name| (name.to_owned(), params[name].clone()));
+        let mut report = Map::from_iter(actor.into_iter().filter(|(_, value)| !value.is_null()));
+        report.insert("items".into(), json!(items));
         // If the broker is gone, the next broker offers the messages again, so nothing is lost.
-        let _ = client.call("inbox.mark_read", &json!({ "items": items, "as": params["as"] }));
+        let _ = client.call("inbox.mark_read", &Value::Object(report));
     }
 }
 
