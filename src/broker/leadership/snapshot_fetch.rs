@@ -107,7 +107,7 @@ impl LeaderConnection {
                     Ok(RpcMessage::Response { result, .. }) => {
                         let refused =
                             |error| format!("the hub that leads gives none: {}", rpc::decode_error(&error).text);
-                        return result.map_err(|error| refused(error));
+                        return result.map_err(refused);
                     }
                     Ok(_) => {}
                     Err(error) => return Err(error.text),
