@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import socket
 import threading
 import time
@@ -34,6 +35,32 @@ REPEATABLE = frozenset({
 Self = TypeVar("Self", bound="Connection")
 
 
+def _acting_params(data_dir: Path, acting: Optional[str]) -> Dict[str, str]:
+    """What shows the broker as which peer a script without a name acts: the peer that is named, or else the session or
+    the agent in whose shell the script runs. These are the rules of the verbs."""
+    settings = endpoint.settings(data_dir)
+    named = acting or settings.get("SLM_MESH_PEER")
+    if named:
+        return {"as": named}
+    session = settings.get("SLM_MESH_SESSION")
+    if session:
+        return {"shellSession": session}
+    agent = _agent_kind(os.environ.get("AI_AGENT", ""))
+    return {"shellAgent": agent} if agent else {}
+
+
+def _agent_kind(name: str) -> Optional[str]:
+    """The type of the sessions of an agent that calls itself by this name, after which a version may follow; None if
+    the text is not a name.
+
+    >>> [_agent_kind(name) for name in (" Goose ", "amp/1.2", "kilo_code@7", "1", "true", "")]
+    ['goose', 'amp', 'kilo', None, None, None]
+    """
+    found = re.match(r"[a-z0-9-]*", name.strip().lower())
+    kind = found.group().strip("-") if found else ""
+    return kind if re.match(r"[a-z]", kind) and len(kind) <= 40 and kind != "true" else None
+
+
 class Connection:
     """A connection to the broker that any thread may use and that reconnects when it breaks."""
 
@@ -61,8 +88,7 @@ class Connection:
                 **paths.git_facts(cwd),
             }
         else:
-            named = acting or os.environ.get("SLM_MESH_PEER")
-            self._acting = {"as": named} if named else {}
+            self._acting = _acting_params(self.data_dir, acting)
         self._you: Optional[Dict[str, str]] = None
         self._closed = False
         self._leader: Optional[str] = None

@@ -49,10 +49,10 @@ def _check_owner(sock: socket.socket) -> None:
 
 def is_remote(directory: Path) -> bool:
     """Whether the mesh may be on another machine, according to the settings of the data directory."""
-    settings = _settings(directory)
-    host, role = settings.get("SLM_MESH_HOST", ""), settings.get("SLM_MESH_ROLE", "auto")
+    found = settings(directory)
+    host, role = found.get("SLM_MESH_HOST", ""), found.get("SLM_MESH_ROLE", "auto")
     if not host:
-        return len(settings.get("SLM_MESH_SHARED_SECRET", "")) >= _SECRET_MIN and _has_joined(directory)
+        return len(found.get("SLM_MESH_SHARED_SECRET", "")) >= _SECRET_MIN and _has_joined(directory)
     if host.startswith("ssh://") or role == "client":
         return True
     name = host.strip("[]")
@@ -65,7 +65,7 @@ def is_remote(directory: Path) -> bool:
     return role != "broker" and not is_here
 
 
-def _settings(directory: Path) -> Dict[str, str]:
+def settings(directory: Path) -> Dict[str, str]:
     """The settings: from the environment, or else from the file."""
     found = {}
     try:

@@ -26,7 +26,8 @@ class Mesh(Connection):
 
     With a ``name`` it is a peer of its own, which others see and can write to, until :meth:`close`.
     Without a name it acts as the peer named by ``acting`` or ``$SLM_MESH_PEER``, or else as whoever runs it:
-    inside an agent's shell as that agent, elsewhere as the human.
+    inside an agent's shell as that agent, elsewhere as the human. An agent's shell is recognised as for the verbs,
+    also by ``$SLM_MESH_SESSION`` and ``$AI_AGENT``.
 
     >>> with Mesh(name="builder") as mesh:
     ...     mesh.name

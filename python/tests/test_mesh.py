@@ -70,6 +70,24 @@ class Peers(MeshTest):
             with self.assertRaises(slm_mesh.NotFound):
                 Mesh(acting="nobody").whoami()
 
+    def test_in_the_shell_of_an_agent_a_script_acts_as_this_agent_as_the_verbs_do(self):
+        Mesh().send("human", "for the human only")
+        os.environ["AI_AGENT"] = "goose/1.2"
+        script, verb = Mesh().whoami(), self.verb("whoami", "--json")[1]
+        self.assertEqual((script.agent_type, script.name), ("goose", "goose-work"))
+        self.assertIn(script.id, verb)
+        self.assertEqual(Mesh().inbox(), [])
+        del os.environ["AI_AGENT"]
+        self.assertEqual(Mesh().whoami().kind, "human")
+        self.assertEqual([mail.payload for mail in Mesh().inbox()], ["for the human only"])
+        os.environ["SLM_MESH_SESSION"] = script.id
+        self.assertEqual(Mesh().id, script.id)
+        os.environ["SLM_MESH_SESSION"] = "no-session"
+        with self.assertRaisesRegex(slm_mesh.Refused, "SLM_MESH_SESSION is no-session"):
+            Mesh().inbox()
+        os.environ["SLM_MESH_PEER"] = "human"
+        self.assertEqual(Mesh().whoami().kind, "human")
+
     def test_peers_of_one_repository_find_each_other(self):
         subprocess.run(["git", "init", "-q", "."], check=True)
         with Mesh(name="a") as a, Mesh(name="b"):
