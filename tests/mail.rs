@@ -206,6 +206,19 @@ fn a_message_to_a_group_reaches_its_members() {
         assert_eq!(names, want, "{to}");
     }
     assert_eq!(texts(&sessions[2].tool("mesh_inbox", json!({}))), ["to repo", "to agent:codex", "to all"]);
+    // For the human, the group depends on the directory of the shell.
+    for (to, folder, want) in [
+        ("repo", "repo/src", &["claude-repo", "codex-repo", "codex-src"][..]),
+        ("directory", "repo/src", &["codex-src"]),
+        ("directory", "apart", &["opencode-apart"]),
+        ("repo", "apart", &[]),
+    ] {
+        let mut command = place.command(&["send", to, "from the human", "--as", "human", "--json"]);
+        let out = command.current_dir(place.root.join(folder)).output().unwrap();
+        let sent: Value = serde_json::from_slice(&out.stdout).unwrap();
+        let names: Vec<_> = sent["recipients"].as_array().unwrap().iter().map(|row| &row["name"]).collect();
+        assert_eq!(names, want, "{to} in {folder}");
+    }
     let (error, is_error) = sessions[0].try_tool("mesh_send", json!({ "to": "codex", "message": "which?" }));
     assert!(is_error && error["kind"] == json!("ambiguous"), "{error}");
 }

@@ -20,6 +20,12 @@ from .types import BrokerStatus, Channel, Entry, Event, LockInfo, Mail, PeerInfo
 _WAIT_STEP = 300.0
 
 
+def _location() -> Dict[str, Optional[str]]:
+    """Where this process runs: the human, unlike a session, may call from any directory."""
+    cwd = Path.cwd()
+    return {"project": str(cwd), "repo": paths.git_facts(cwd).get("repo")}
+
+
 class Mesh(Connection):
     """A connection to this user's mesh. It starts the broker if none is running, reconnects when the
     connection breaks, and any thread may use it.
@@ -63,8 +69,7 @@ class Mesh(Connection):
         offline peers, whose mailboxes still accept mail."""
         params: Dict[str, Any] = {"scope": scope, "includeAway": away, "whoami": True}
         if scope != "machine":
-            cwd = Path.cwd()
-            params.update(project=str(cwd), repo=paths.git_facts(cwd).get("repo"))
+            params.update(_location())
         return [PeerInfo.from_dict(row) for row in self._pages("peers", params, "peers")]
 
     def set_summary(self, summary: str) -> None:
@@ -98,6 +103,8 @@ class Mesh(Connection):
         answered = reply_to.id if isinstance(reply_to, Mail) else reply_to
         # With a key, sending is safe to repeat when the answer is lost.
         params = {"to": to, "message": message, "type": type, "replyTo": answered, "expiresMinutes": expires_minutes}
+        if to in ("repo", "directory"):
+            params.update(_location())
         return Sent.from_dict(self._call("send", {**params, "key": key or f"auto-{secrets.token_hex(16)}"}))
 
     def broadcast(self, message: str, *, type: str = "text") -> Sent:

@@ -94,6 +94,8 @@ class Peers(MeshTest):
             self.assertEqual([peer.name for peer in a.peers("repo")], ["b"])
             self.assertEqual(a.whoami().git_root, os.getcwd())
             self.assertEqual([peer.name for peer in Mesh().peers("repo")], ["a", "b"])
+            self.assertEqual([to.name for to in Mesh().send("repo", "hello").recipients], ["a", "b"])
+            self.assertEqual([to.name for to in a.send("directory", "hello").recipients], ["b"])
 
 
 class Messages(MeshTest):

@@ -225,7 +225,9 @@ pub fn call_params(
     if row.excludes_caller {
         params.insert("whoami".into(), json!(true));
     }
-    let has_small_scope = params.get("scope").and_then(Value::as_str).is_some_and(|scope| scope != "machine")
+    let word = |name: &str| params.get(name).and_then(Value::as_str).unwrap_or("");
+    let has_small_scope = !matches!(word("scope"), "" | "machine")
+        || matches!(word("to"), "repo" | "directory")
         || params.contains_key("sameProject");
     if row.location == SendLocation::Always || row.location == SendLocation::WithSmallScope && has_small_scope {
         let dir = std::env::current_dir().unwrap_or_default();

@@ -57,7 +57,8 @@ pub enum SendLocation {
     Never,
     /// With every call.
     Always,
-    /// Only if the call's scope is smaller than the whole machine, because finding the repository takes time.
+    /// Only if the call's scope, or the group that it addresses, is smaller than the whole machine, because finding the
+    /// repository takes time.
     WithSmallScope,
 }
 
@@ -103,7 +104,7 @@ pub const CLI_OPERATIONS: &[CliOperation] = &[
     row(&peers::WHOAMI, render::whoami),
     row(&peers::decline_takeover::DECLINE, render::decline),
     row(&peers::SUMMARY, render::summary_set),
-    row(&mail::SEND, render::message_sent),
+    CliOperation { location: SendLocation::WithSmallScope, ..row(&mail::SEND, render::message_sent) },
     CliOperation { stream: Some(RowStream::Messages), ..row(&mail::INBOX, render::inbox) },
     CliOperation {
         location: SendLocation::WithSmallScope,

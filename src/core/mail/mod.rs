@@ -34,6 +34,7 @@ use std::collections::HashMap;
 use wakeups::WakeupAttempt;
 
 const WORD: ArgKind = ArgKind::Text { min: 1, max: limits::WORD_MAX };
+const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
 
 /// Sends a message.
 pub static SEND: Op = Op {
@@ -62,6 +63,12 @@ pub static SEND: Op = Op {
             "Minutes after which an unread message expires",
         )
         .short("expires"),
+        Arg::new("project", PATH, "Directory of the caller, if the caller is the human")
+            .at(CliPlace::Hidden)
+            .not_in_tool(),
+        Arg::new("repo", PATH, "Repository of the caller, if the caller is the human")
+            .at(CliPlace::Hidden)
+            .not_in_tool(),
     ],
     actor: Auth::Required,
     verb: Some("send"),
@@ -84,7 +91,7 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
             return Ok(Outcome::Ready(value));
         }
     }
-    let (group, recipients) = recipients(peers, channels, ctx.me(), args.word("to"))?;
+    let (group, recipients) = recipients(peers, channels, ctx.me(), args)?;
     rates.charge(peers, ctx.me(), 10, ctx.now)?;
     let reply_to = match args.text("replyTo") {
         Some(id) => Some(mail.reply_target(turn, peers, journal, ctx, id)?),
@@ -164,14 +171,25 @@ impl Correspondent {
 
 /// The recipients that `to` names, and the name of the group if `to` names a group. A sender does not receive its
 /// own message to a group.
-fn recipients(peers: &Peers, channels: &Channels, me: &str, to: &str) -> Result<(Option<String>, Vec<PeerId>), Error> {
+fn recipients(
+    peers: &Peers,
+    channels: &Channels,
+    me: &str,
+    args: &Args,
+) -> Result<(Option<String>, Vec<PeerId>), Error> {
+    let to = args.word("to");
     let others = |ids: &mut dyn Iterator<Item = &PeerId>| ids.filter(|id| *id != me).cloned().collect();
     if ChannelName::is_meant_by(to) {
         let channel = ChannelName::parse(to).map_err(|want| Error::usage("to", want))?;
         let mut members = channels.members(&channel).iter().filter(|id| peers.get(id).is_some());
         return Ok((Some(channel.as_str().to_owned()), others(&mut members)));
     }
-    let mine = peers.get(me).map(|peer| peer.row.clone()).unwrap_or_default();
+    let mut mine = peers.get(me).map(|peer| peer.row.clone()).unwrap_or_default();
+    if peers.is_human(me) {
+        // An agent's session has one directory, but the human may call from any directory.
+        mine.project = args.text("project").map_or(mine.project, str::to_owned);
+        mine.repo = args.text("repo").map(str::to_owned).or(mine.repo);
+    }
     let fits = |peer: &&Peer| match to {
         "all" => peer.is_online() || peers.is_human(&peer.row.id),
         "repo" => peer.is_online() && mine.repo.is_some() && peer.row.repo == mine.repo,
