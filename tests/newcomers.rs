@@ -6,7 +6,7 @@ mod support;
 use serde_json::{Value, json};
 use slm_mesh::cli::{args, flags, manual};
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -275,6 +275,46 @@ fn a_watch_with_an_end_ends_in_time_also_without_a_broker() {
     assert_eq!(first, "k is not set\n");
     place.ok(&["stop"]);
     assert_eq!(child.wait().unwrap().code(), Some(4));
+}
+
+#[test]
+fn a_watched_entry_shows_each_of_many_changes_and_those_whose_events_are_gone() {
+    let place = Place::new();
+    place.ok(&["state", "set", "k", "v1"]);
+    let mut child = place.command(&["state", "watch", "k"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || lines.next().expect("it ended").unwrap();
+    assert_eq!(next(), "k = v1  (version 1)");
+    let mut socket = place.socket();
+    until("it waits", || socket.call("status", json!({}))["result"]["waiting"] == json!(1));
+    // The broker gets these changes at once, so the watcher gets many of them in one answer.
+    let long = "x".repeat(5000);
+    let value = |n: i32| if n == 60 { long.clone() } else { format!("v{n}") };
+    let lines_of = |n| {
+        json!({ "jsonrpc": "2.0", "id": n, "method": "state.set", "params": { "key": "k", "value": value(n) } })
+            .to_string()
+            + "\n"
+    };
+    socket.stream.write_all((2..=60).map(lines_of).collect::<String>().as_bytes()).unwrap();
+    for n in 2..=60 {
+        assert_eq!(next(), format!("k = {}  (version {n})", value(n)));
+    }
+    let signal = |name: &str| Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(signal("-STOP").success());
+    place.ok(&["state", "set", "k", "unseen"]);
+    place.ok(&["events", "emit", "a.b"]);
+    place.ok(&["stop"]);
+    // After 48 hours, the broker removes events.
+    let db = rusqlite::Connection::open(place.dir.join("broker.db")).unwrap();
+    db.execute_batch("DELETE FROM event; UPDATE counters SET events = 0").unwrap();
+    drop(db);
+    place.ok(&["start", "--detach"]);
+    assert!(signal("-CONT").success());
+    assert_eq!(next(), "k = unseen  (version 61)");
+    place.ok(&["state", "delete", "k"]);
+    assert_eq!(next(), "k is not set");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

@@ -121,8 +121,8 @@ pub fn watch_state(parsed: &ParsedCommand) -> Result<u8, Error> {
     let deadline = client.deadline;
     let mut cursor = client.call("events.read", &Map::from_iter([("limit".to_owned(), json!(1))]))?["seq"].clone();
     let get = Map::from_iter([("key".to_owned(), key.clone()), ("namespace".to_owned(), namespace.clone())]);
-    let entry = client.call("state.get", &get)?["entry"].clone();
-    let mut is_read = print_entry(parsed, key, &entry)?;
+    let mut shown = client.call("state.get", &get)?["entry"].clone();
+    let mut is_read = print_entry(parsed, key, &shown)?;
     while is_read {
         let seconds = deadline.map_or(WAIT_SECONDS, |deadline| {
             deadline.saturating_duration_since(Instant::now()).as_secs_f64().ceil() as i64
@@ -131,13 +131,17 @@ pub fn watch_state(parsed: &ParsedCommand) -> Result<u8, Error> {
         let params = json!({ "types": types, "after": cursor, "waitSeconds": seconds.clamp(0, WAIT_SECONDS) });
         let answer = client.call("events.read", params.as_object().unwrap_or(&Map::new()))?;
         cursor = answer["seq"].clone();
-        let is_ours = |row: &Value| row["payload"]["key"] == *key && row["payload"]["namespace"] == namespace;
-        if RowStream::Events.rows(&answer).iter().any(is_ours) {
-            let entry = client.call("state.get", &get)?["entry"].clone();
-            is_read = print_entry(parsed, key, &entry)?;
+        let is_ours = |row: &&Value| row["payload"]["key"] == *key && row["payload"]["namespace"] == namespace;
+        let rows = RowStream::Events.rows(&answer).iter().filter(is_ours);
+        let is_gap = answer["gap"] == json!(true);
+        for entry in
+            changed_entries(rows, is_gap, &shown, || client.call("state.get", &get).map(|got| got["entry"].clone()))?
+        {
+            is_read = is_read && print_entry(parsed, key, &entry)?;
             if deadline.is_some() {
                 return Ok(0);
             }
+            shown = entry;
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             let key = key.as_str().unwrap_or("");
@@ -145,6 +149,43 @@ pub fn watch_state(parsed: &ParsedCommand) -> Result<u8, Error> {
         }
     }
     Ok(0)
+}
+
+/// The successive forms of an entry according to the events about it, without those that the last `shown` form already
+/// includes. If some events were deleted before they were read, the last form is the current one.
+fn changed_entries<'a>(
+    rows: impl Iterator<Item = &'a Value>,
+    is_gap: bool,
+    shown: &Value,
+    get_current: impl FnOnce() -> Result<Value, Error>,
+) -> Result<Vec<Value>, Error> {
+    let version = |entry: &Value| entry["version"].as_i64().unwrap_or(0);
+    let rows: Vec<&Value> = rows.filter(|row| version(&row["payload"]) > version(shown)).collect();
+    if rows.is_empty() && !is_gap {
+        return Ok(Vec::new());
+    }
+    // An event contains neither a long value nor the time at which the entry expires. The current entry has both.
+    let current = get_current()?;
+    let entry_of = |row: &&Value| {
+        let payload = &row["payload"];
+        if row["type"] == json!("state_deleted") {
+            return Value::Null;
+        }
+        if version(payload) == version(&current) {
+            return current.clone();
+        }
+        json!({
+            "key": payload["key"], "namespace": payload["namespace"], "value": payload["value"],
+            "updatedBy": row["emittedBy"], "updatedAt": row["createdAt"], "version": payload["version"],
+            "updatedByName": row["emittedByName"],
+        })
+    };
+    let mut entries: Vec<Value> = rows.iter().map(entry_of).collect();
+    let last = entries.last().unwrap_or(shown);
+    if is_gap && (version(last), &last["value"]) != (version(&current), &current["value"]) {
+        entries.push(current);
+    }
+    Ok(entries)
 }
 
 /// Prints an entry. Returns whether the output is still open.
@@ -155,7 +196,9 @@ fn print_entry(parsed: &ParsedCommand, key: &Value, entry: &Value) -> Result<boo
     let key = render::plain(key.as_str().unwrap_or(""));
     match entry["value"].as_str() {
         Some(value) => try_print_line(&format!("{key} = {}  (version {})", render::plain(value), entry["version"])),
-        None => try_print_line(&format!("{key} is not set")),
+        None if entry.is_null() => try_print_line(&format!("{key} is not set")),
+        // The entry has changed again or was deleted before its long value could be fetched.
+        None => try_print_line(&format!("{key} had version {}, whose value is already gone", entry["version"])),
     }
 }
 
