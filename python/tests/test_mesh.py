@@ -149,6 +149,20 @@ class Messages(MeshTest):
             self.assertEqual(bob.inbox(), [])
             self.assertFalse(bob.history(after=found[0].seq, limit=1)[0].whole)
 
+    def test_a_long_message_whose_reader_failed_is_offered_again_as_a_whole(self):
+        text = "A" * 20_000 + "B" * 20_000 + "C" * 10_000
+        with Mesh(name="ann") as ann, Mesh(name="bob") as bob:
+            ann.send("bob", text)
+            ann.send("bob", "short")
+            for _ in range(2):
+                mail = next(bob.messages())
+                self.assertEqual((mail.payload, mail.whole), (text, True))
+                self.assertEqual([mail.receipt for mail in ann.sent()], ["offered", "accepted"])
+            # Another program has read the first part.
+            bob._call("inbox.mark_read", {"items": [f"{mail.id}@20000"]})
+            self.assertEqual([(mail.payload, mail.whole) for mail in bob.inbox()], [(text, True), ("short", True)])
+            self.assertEqual([mail.receipt for mail in ann.sent()], ["read", "read"])
+
     def test_the_log_shows_conversations_and_takes_nothing(self):
         with Mesh(name="ann") as ann, Mesh(name="bob") as bob, Mesh(name="cat") as cat:
             sent = ann.send("bob", "is the Lexer done?")
