@@ -3,7 +3,7 @@
 mod stdio;
 mod support;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
@@ -143,6 +143,33 @@ fn a_call_that_waits_survives_the_death_of_its_broker() {
     let n = session.seen.iter().filter(|line| line["id"] == json!("waits")).count();
     assert_eq!(n, 1);
     assert_eq!(session.ask(&request("p", "ping", json!({})))["result"], json!({}));
+}
+
+#[test]
+fn a_wait_for_events_misses_none_between_the_death_of_its_broker_and_the_next() {
+    let place = Place::new();
+    let mut session = Bare::legacy(&place, "2025-11-25", "p");
+    session.send(&call("waits", "mesh_events", json!({ "types": ["x.y"], "waitSeconds": 60 })));
+    let args = ["events", "--types", "x.y", "--wait", "60", "--json"];
+    until_waiting(&mut session, 1);
+    let verb = place.command(&args).stdout(Stdio::piped()).spawn().unwrap();
+    until_waiting(&mut session, 2);
+    let signal = |name: &str, pid: u32| Command::new("kill").args([name, &pid.to_string()]).status().unwrap();
+    let dead = place.broker_pid().unwrap();
+    // While both are stopped, they can't connect to the next broker before the event.
+    for pid in [session.child.id(), verb.id()] {
+        signal("-STOP", pid);
+    }
+    signal("-9", dead);
+    until("the broker is dead", || !lives(dead));
+    place.ok(&["events", "emit", "x.y", "{\"n\":1}"]);
+    for pid in [session.child.id(), verb.id()] {
+        signal("-CONT", pid);
+    }
+    let (value, is_error) = content(&session.answer(&json!("waits")));
+    assert!(!is_error && value["events"][0]["payload"] == json!({ "n": 1 }), "{value}");
+    let value: Value = serde_json::from_slice(&verb.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(value["events"][0]["payload"], json!({ "n": 1 }), "{value}");
 }
 
 #[test]

@@ -49,6 +49,13 @@ pub const BROKER_OPS: &[BrokerMethod] = &[
         run: ping,
     },
     BrokerMethod {
+        name: "events.cursor",
+        summary: "Return the number of the last event, after which a wait for all later events begins",
+        args: &[],
+        works_on_standby: false,
+        run: events_cursor,
+    },
+    BrokerMethod {
         name: "broker.info",
         summary: "Show the broker's version, process id, HTTP port, its address for other machines, and a fingerprint of its \
                   settings",
@@ -133,6 +140,10 @@ pub fn yield_to_newer(context: &mut LoopContext, version: &str, caller: CallerMa
 
 fn ping(_: &mut LoopContext, _: CallerMachine, _: &Map<String, Value>) -> Result<Value, Error> {
     Ok(json!({}))
+}
+
+fn events_cursor(context: &mut LoopContext, _: CallerMachine, _: &Map<String, Value>) -> Result<Value, Error> {
+    Ok(json!({ "ok": true, "seq": context.mesh.last_event() }))
 }
 
 fn info(context: &mut LoopContext, _: CallerMachine, _: &Map<String, Value>) -> Result<Value, Error> {

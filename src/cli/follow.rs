@@ -34,12 +34,7 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
     }
     let mut client = ReconnectingClient::new(places)?;
     if stream == RowStream::Events && !params.contains_key("after") && !params.contains_key("since") {
-        // This call only finds the current end of the stream: the answer contains the sequence number of the newest
-        // event.
-        params.insert("limit".into(), json!(1));
-        let answer = client.call(op.name, &params)?;
-        params.insert("after".into(), answer["seq"].clone());
-        params.shift_remove("limit");
+        params.insert("after".into(), client.call("events.cursor", &Map::new())?["seq"].clone());
     }
     if stream == RowStream::Log && !params.contains_key("after") {
         let call = |params: &Map<String, Value>| client.call(op.name, params);
@@ -119,7 +114,7 @@ pub fn watch_state(parsed: &ParsedCommand) -> Result<u8, Error> {
     client.deadline =
         parsed.args.get("waitSeconds").and_then(Value::as_u64).map(|s| Instant::now() + Duration::from_secs(s));
     let deadline = client.deadline;
-    let mut cursor = client.call("events.read", &Map::from_iter([("limit".to_owned(), json!(1))]))?["seq"].clone();
+    let mut cursor = client.call("events.cursor", &Map::new())?["seq"].clone();
     let get = Map::from_iter([("key".to_owned(), key.clone()), ("namespace".to_owned(), namespace.clone())]);
     let mut shown = client.call("state.get", &get)?["entry"].clone();
     let mut is_read = print_entry(parsed, key, &shown)?;

@@ -116,8 +116,17 @@ fn serve_mcp(legacy: bool, agent: Option<String>) -> Result<u8, Error> {
 fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Error> {
     let op = row.op;
     let (places, settings) = load_environment()?;
-    let params = call_params(row, parsed, &settings)?;
+    let mut params = call_params(row, parsed, &settings)?;
     let mut client = if row.starts_broker { Client::connect_or_start(&places)? } else { connect_to_running(&places)? };
+    let is_wait = row.stream == Some(RowStream::Events) && params.contains_key("waitSeconds");
+    if is_wait && !params.contains_key("after") && !params.contains_key("since") {
+        // If the connection is lost, the repeated call must not begin to wait later than the first one.
+        let connect = || Client::connect_or_start(&places);
+        params.insert(
+            "after".into(),
+            call_repeatedly(&mut client, connect, "events.cursor", &Map::new())?["seq"].clone(),
+        );
+    }
     let mut call = |params: &Map<String, Value>| {
         if op.repeatable || op.idempotency_key().is_some() {
             return call_repeatedly(&mut client, || Client::connect_or_start(&places), op.name, params);

@@ -184,6 +184,13 @@ fn unsubscribe(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, 
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
+impl Mesh {
+    /// The sequence number of the last event: the cursor of a client that wants all later events.
+    pub fn last_event(&self) -> i64 {
+        self.turn.store.counters.event_last
+    }
+}
+
 fn wants(subscribed: &[String], kind: &str) -> bool {
     subscribed.iter().any(|wanted| wanted == "*" || wanted == kind)
 }

@@ -5,11 +5,12 @@ use super::stdout_writer::StdoutWriter;
 use crate::base::error::Error;
 use crate::base::json_text::{json_text, push_quoted_json};
 use crate::base::untrusted_text;
-use crate::core::Op;
 use crate::core::op_definition::ArgKind;
+use crate::core::{Op, journal};
 use crate::sys;
 use crate::wire::rpc;
 use serde_json::{Map, Value, json};
+use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -172,6 +173,18 @@ impl PendingCall {
     /// Whether the call may wait in the broker for something to happen.
     pub fn may_wait(&self) -> bool {
         self.arguments.get("waitSeconds").is_some_and(|seconds| *seconds != json!(0))
+    }
+
+    /// Whether the call waits for events from now on, without saying after which event. If the connection is lost, the
+    /// repeated call must not begin to wait later than this one.
+    pub fn lacks_cursor(&self) -> bool {
+        let is_given = |name: &&str| self.arguments.get(*name).is_some_and(|value| !value.is_null());
+        ptr::eq(self.op, &journal::READ) && self.may_wait() && !["after", "since"].iter().any(is_given)
+    }
+
+    /// Makes a repetition of the call continue after this event.
+    pub fn continue_after(&mut self, seq: i64) {
+        self.arguments.insert("after".into(), json!(seq));
     }
 
     /// The line that sends this call to the broker as the request with this number, on behalf of `peer`.

@@ -254,6 +254,13 @@ impl ReaderThread {
             drop(state);
             return self.notify_agent(wait, result.and_then(|text| parse_result(&text)).unwrap_or_default());
         }
+        if let Some(call) = state.cursors.remove(&request) {
+            let seq = result.and_then(|text| parse_result(&text)).ok().and_then(|answer| answer["seq"].as_i64());
+            if let (Some(call), Some(seq)) = (state.calls.get_mut(&call), seq) {
+                call.continue_after(seq);
+            }
+            return;
+        }
         let Some(call) = state.calls.remove(&request) else { return };
         state.is_answering = true;
         drop(state);
@@ -321,6 +328,7 @@ impl ReaderThread {
         state.socket = None;
         state.peers.clear();
         state.attaching.clear();
+        state.cursors.clear();
         state.wakeups.clear();
         let mut in_flight: Vec<u64> = state.calls.keys().copied().filter(|n| !state.queue.contains(n)).collect();
         in_flight.sort_unstable();

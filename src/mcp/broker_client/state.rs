@@ -81,6 +81,9 @@ pub struct ClientState {
     pub attaching: CountedMap<String>,
     /// Unanswered `wakeup.wait` requests, by request number.
     pub wakeups: CountedMap<WakeupWait>,
+    /// Unanswered `events.cursor` requests, whose answers say after which event a call waits: the numbers of the calls,
+    /// by request number.
+    pub cursors: HashMap<u64, u64>,
     /// When the last message from the broker arrived.
     pub heard_at: Option<Instant>,
     /// The error that calls get if the broker stops answering. `None` for a broker on another machine, because a
@@ -132,7 +135,12 @@ impl ClientState {
     pub fn send_call(&mut self, request: u64) -> bool {
         let Some(call) = self.calls.get(&request) else { return true };
         let Some(peer) = self.peers.get(&call.thread) else { return false };
-        let line = call.to_line(request, peer);
+        let (line, lacks_cursor) = (call.to_line(request, peer), call.lacks_cursor());
+        if lacks_cursor {
+            let cursor = self.next_request();
+            self.send(&rpc::request(&json!(cursor), "events.cursor", &json!({})));
+            self.cursors.insert(cursor, request);
+        }
         let is_sent = self.send(&line);
         if let Some(call) = self.calls.get_mut(&request) {
             call.was_sent |= is_sent;
