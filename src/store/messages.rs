@@ -289,6 +289,23 @@ impl Store {
         Ok(self.db.prepare_cached(&sql)?.query_row([recipient], |row| row.get(0))?)
     }
 
+    /// How many unread messages of the filter's recipient come after its cursor, from its sender and to its group.
+    pub fn count_unread_of(&self, filter: &MessageFilter<'_>) -> StoreResult<i64> {
+        let mut sql = format!(
+            "SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = {NUMBER} AND state < 2 AND seq > ?"
+        );
+        let mut values: Vec<Value> = vec![filter.to.map(str::to_owned).into(), filter.after.into()];
+        if let Some(sender) = filter.from {
+            sql.push_str(&format!(" AND sender = {NUMBER}"));
+            values.push(sender.to_owned().into());
+        }
+        if let Some(group) = filter.group {
+            sql.push_str(" AND recipient_group = ?");
+            values.push(group.to_owned().into());
+        }
+        Ok(self.db.prepare_cached(&sql)?.query_row(params_from_iter(values), |row| row.get(0))?)
+    }
+
     /// The next time at which an unread message expires.
     pub fn next_message_expiry(&self) -> StoreResult<Option<i64>> {
         let sql = "SELECT min(expires) FROM message WHERE expires IS NOT NULL AND state < 2";

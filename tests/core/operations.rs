@@ -22,6 +22,29 @@ fn mail_is_offered_again_until_it_was_shown() {
 }
 
 #[test]
+fn the_number_of_messages_that_are_left_is_that_of_the_filter() {
+    check(
+        "
+        a joins
+        b joins
+        c joins
+        c channel.join channel=#api -> ok
+        a send to=c message=one -> ok messageId=$m
+        a send to=#api message=two -> ok
+        a send to=c message=three -> ok
+        b send to=c message=other -> ok
+        c inbox from=b -> ok messages.0.payload=other remaining=0
+        c inbox from=a limit=1 -> ok messages.0.payload=one remaining=2
+        c inbox from=#api -> ok messages.0.payload=two remaining=0
+        c inbox after=1 limit=1 -> ok messages.0.payload=two remaining=2
+        c inbox limit=1 -> ok messages.0.payload=one remaining=3
+        c inbox.mark_read items=[$m] -> ok
+        c inbox from=a limit=1 -> ok messages.0.payload=two remaining=1
+    ",
+    );
+}
+
+#[test]
 fn an_answer_acknowledges_what_it_answers() {
     check(
         "

@@ -150,7 +150,10 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     let next = rows.iter().filter_map(|row| row["seq"].as_i64()).max().or(after).unwrap_or(0);
     let mut value = json_object([("ok", Value::Bool(true)), ("messages", Value::Array(rows))]);
     if view == MailView::Unread {
-        value["remaining"] = json!((mail.unread(&turn.store, me)? - n_whole).max(0));
+        // The number of all unread messages is known without a query.
+        let is_all = other.is_none() && after.is_none();
+        let n = if is_all { mail.unread(&turn.store, me)? } else { turn.store.count_unread_of(&filter)? };
+        value["remaining"] = json!((n - n_whole).max(0));
     } else {
         value["more"] = json!(more);
         value["next"] = json!(next);
