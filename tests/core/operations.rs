@@ -93,6 +93,11 @@ fn groups_reach_those_who_are_here_and_never_the_sender() {
         a send to=b message=once key=k1 -> ok ~repeated
         a send to=b message=once key=k1 -> ok repeated=true
         b inbox -> ok '\"remaining\":0'
+        b channel.join channel=#api -> ok
+        a send to=#api message=once key=k2 -> ok ~note
+        a send to=#api message=once key=k2 -> ok repeated=true ~note
+        c@q channel.join channel=#api -> ok
+        a send to=#api message=once key=k2 -> ok repeated=true 'did not reach these members of #api: c; ' ~'\"name\":\"c\"'
     ",
     );
 }

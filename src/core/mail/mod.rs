@@ -77,9 +77,6 @@ pub static SEND: Op = Op {
     run: send,
 };
 
-/// Maximum number of peers that a note names.
-const NAMES_MAX: usize = 20;
-
 fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, mail, channels, journal, federation, rates, .. } = mesh;
     let key = args.text("key");
@@ -88,10 +85,20 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         if !sent.is_empty() {
             let mut value = mail.sent_view(peers, &sent);
             value["repeated"] = json!(true);
+            // A retry must not look complete if the first call could not reach every member of the group.
+            if let Some(group) = &sent[0].group
+                && let Ok((_, members)) = recipients(peers, channels, ctx.me(), group, args)
+                && let (1.., names) = receipts::not_among(peers, &members, &sent)
+            {
+                value["note"] = json!(format!(
+                    "the first send with this key did not reach these members of {group}: {names}; to reach them, send \
+                     the message with another key"
+                ));
+            }
             return Ok(Outcome::Ready(value));
         }
     }
-    let (group, recipients) = recipients(peers, channels, ctx.me(), args)?;
+    let (group, recipients) = recipients(peers, channels, ctx.me(), args.word("to"), args)?;
     rates.charge(peers, ctx.me(), 10, ctx.now)?;
     let reply_to = match args.text("replyTo") {
         Some(id) => Some(mail.reply_target(turn, peers, journal, ctx, id)?),
@@ -110,13 +117,10 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let sent = mail.post(turn, peers, journal, federation, draft, &recipients, ctx.now)?;
     let mut value = mail.sent_view(peers, &sent);
     if sent.len() < recipients.len() {
-        let is_missing = |id: &&PeerId| !sent.iter().any(|message| message.recipient == **id);
-        let missing: Vec<String> = recipients.iter().filter(is_missing).map(|id| peers.name_of(id)).collect();
-        let names = missing[..missing.len().min(NAMES_MAX)].join(", ");
+        let (n_missing, names) = receipts::not_among(peers, &recipients, &sent);
         value["note"] = json!(format!(
-            "{} of {} peers can't take the message now, because their mailbox is full or their mesh can't be reached: \
-             {names}",
-            missing.len(),
+            "{n_missing} of {} peers can't take the message now, because their mailbox is full or their mesh can't be \
+             reached: {names}",
             recipients.len()
         ));
     } else if let Some(group) = group.filter(|_| sent.is_empty()) {
@@ -175,9 +179,9 @@ fn recipients(
     peers: &Peers,
     channels: &Channels,
     me: &str,
+    to: &str,
     args: &Args,
 ) -> Result<(Option<String>, Vec<PeerId>), Error> {
-    let to = args.word("to");
     let others = |ids: &mut dyn Iterator<Item = &PeerId>| ids.filter(|id| *id != me).cloned().collect();
     if ChannelName::is_meant_by(to) {
         let channel = ChannelName::parse(to).map_err(|want| Error::usage("to", want))?;

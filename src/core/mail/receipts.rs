@@ -2,6 +2,7 @@
 
 use super::{Mail, MailView};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::ids::PeerId;
 use crate::base::json_object::json_object;
 use crate::base::stored_enums::MessageState;
 use crate::base::{limits, time};
@@ -12,6 +13,10 @@ use crate::core::transaction::Turn;
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, object};
 use crate::store::{Message, MessageFilter, Store};
 use serde_json::{Map, Value, json};
+use std::collections::HashSet;
+
+/// Maximum number of peers that a note names.
+const NAMES_MAX: usize = 20;
 
 /// Reports messages that the client has output, completely or in part.
 pub static MARK_READ: Op = Op {
@@ -236,6 +241,14 @@ impl Mail {
             "readAt": m.read.map(time::iso), "delivered": delivered,
         })
     }
+}
+
+/// How many of these peers are not recipients of the messages, and the names of the first few of them.
+pub(super) fn not_among(peers: &Peers, ids: &[PeerId], sent: &[Message]) -> (usize, String) {
+    let reached: HashSet<&PeerId> = sent.iter().map(|message| &message.recipient).collect();
+    let missing: Vec<&PeerId> = ids.iter().filter(|id| !reached.contains(id)).collect();
+    let names: Vec<String> = missing.iter().take(NAMES_MAX).map(|id| peers.name_of(id)).collect();
+    (missing.len(), names.join(", "))
 }
 
 /// The channel through which the message was offered, or the address of the linked mesh that accepted or refused the
