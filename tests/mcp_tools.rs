@@ -348,6 +348,18 @@ fn a_long_list_of_events_stays_short() {
 }
 
 #[test]
+fn a_client_that_subscribes_to_events_learns_how_to_get_them() {
+    let place = Place::new();
+    let mut session = Bare::legacy(&place, "2025-11-25", "p");
+    let (answer, is_error) = session.call(1, "mesh_events", json!({ "action": "subscribe", "types": ["x.y"] }));
+    let note = answer["note"].as_str().unwrap_or("");
+    assert!(!is_error && ["`seq`", "`after`", "waitSeconds"].iter().all(|word| note.contains(word)), "{answer}");
+    place.ok(&["events", "emit", "x.y", "{\"n\":1}"]);
+    let advised = json!({ "types": ["x.y"], "after": answer["seq"], "waitSeconds": 20 });
+    assert_eq!(session.call(2, "mesh_events", advised).0["events"][0]["payload"], json!({ "n": 1 }));
+}
+
+#[test]
 fn a_long_list_of_entries_stays_short() {
     let place = Place::new();
     let mut session = Bare::legacy(&place, "2025-11-25", "p");

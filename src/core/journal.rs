@@ -69,7 +69,8 @@ pub static EMIT: Op = Op {
 /// Subscribes a connection to events, which are then pushed to it.
 pub static SUBSCRIBE: Op = Op {
     name: "events.subscribe",
-    summary: "Choose which events are pushed to this session, and return the current cursor",
+    summary: "Choose which events are pushed over this connection, and return the current cursor; MCP clients see no \
+              pushes and should read with waitSeconds instead",
     args: &[Arg { required: true, ..TYPES }],
     actor: Auth::Optional,
     verb: None,
@@ -81,7 +82,7 @@ pub static SUBSCRIBE: Op = Op {
 /// Ends the subscription of a connection.
 pub static UNSUBSCRIBE: Op = Op {
     name: "events.unsubscribe",
-    summary: "Stop pushing events to this session",
+    summary: "Stop pushing events over this connection",
     args: &[],
     actor: Auth::Optional,
     verb: None,
@@ -176,7 +177,10 @@ fn subscribe(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome,
         journal.subscriptions.insert(ctx.conn, wanted.clone());
     }
     let last = turn.store.counters.event_last;
-    Ok(Outcome::Ready(json!({ "ok": true, "subscribed": wanted, "seq": last })))
+    // A session passes no pushes on to its client, because MCP has no notification that would show them to a model.
+    let note = "over MCP, pushed events are not shown; to wait for events, read with `after` set to this `seq`, and \
+                with waitSeconds";
+    Ok(Outcome::Ready(json!({ "ok": true, "subscribed": wanted, "seq": last, "note": note })))
 }
 
 fn unsubscribe(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
