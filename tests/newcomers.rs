@@ -85,6 +85,8 @@ fn what_is_wrong_is_named_as_it_was_typed() {
         (&["unlock", "a.rs", ""], &["FILE: expected"]),
         (&["state", "set", "", "v"], &["KEY: expected"]),
         (&["state", "watch", "k", "--wait", "x"], &["--wait: expected"]),
+        (&["inbox", "--follow", "--wait", "1"], &["--wait: --follow goes on until", "leave out"]),
+        (&["events", "--wait", "0", "--follow"], &["--wait: --follow goes on until", "leave out"]),
         (&["state", "watch", "k", "--ttl", "3"], &["no flag --ttl", "--wait"]),
         (&["send", "human", ""], &["MESSAGE: expected"]),
         (&["events", "--since", "yesterday"], &["--since: expected a time"]),

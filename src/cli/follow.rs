@@ -27,6 +27,11 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// Prints rows as they arrive, until the user interrupts the verb or the reader closes the output.
 pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> Result<u8, Error> {
     let op = row.op;
+    if parsed.args.contains_key("waitSeconds") {
+        let text =
+            "--follow goes on until it is interrupted; leave out --wait, or leave out --follow to wait only once";
+        return Err(Error::usage("--wait", text));
+    }
     let (places, settings) = load_environment()?;
     let mut params = call_params(row, parsed, &settings)?;
     if stream == RowStream::Messages {
