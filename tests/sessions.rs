@@ -286,6 +286,11 @@ fn a_verb_acts_as_the_session_of_the_process_above_it() {
     assert_eq!(whoami(&place, BIN, &["whoami", "--json", "--as", "codex-web"])["you"]["name"], json!("codex-web"));
     place.env.push(("SLM_MESH_PEER".into(), "codex-api".into()));
     assert_eq!(whoami(&place, BIN, &["whoami", "--json"])["you"]["id"], json!(id));
+    // Who sets the variable is that peer and reads its mail. Who names a peer only looks at its mail.
+    place.ok(&["send", "codex-api", "hello", "--as", "human"]);
+    for (args, n) in [(&["inbox", "--as", "codex-api"][..], 1), (&["inbox"], 1), (&["inbox"], 0)] {
+        assert_eq!(place.json(args)["messages"].as_array().unwrap().len(), n, "{args:?}");
+    }
 }
 
 /// A shell script that plays an agent. It passes each line on to its session and prints the answer. For the line `run`,

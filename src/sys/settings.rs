@@ -79,7 +79,8 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_PEER",
         range: SettingRange::Text(128),
         default: "",
-        help: "Peer on whose behalf commands act, as with --as",
+        help: "Peer that you are: commands act as this peer, and inbox marks its mail as read, which it does with --as only \
+               if --take is given",
     },
     Setting {
         name: SESSION,
