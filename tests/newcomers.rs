@@ -8,7 +8,7 @@ use slm_mesh::cli::{args, flags, manual};
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use support::{BIN, Place, until};
 
@@ -224,6 +224,27 @@ fn mail_that_nobody_can_read_stays_unread() {
     // A reader that discards the text has read it.
     shell(&place, "slm-mesh inbox > /dev/null");
     assert_eq!(unread(&place), json!(["read"]));
+}
+
+#[test]
+fn a_change_whose_answer_was_lost_is_to_be_checked_before_it_is_repeated() {
+    let place = Place::new();
+    std::fs::create_dir(&place.dir).unwrap();
+    let broker = UnixListener::bind(place.dir.join("mesh.sock")).unwrap();
+    // This broker ends after it has read the call.
+    let serve = std::thread::spawn(move || {
+        let mut line = String::new();
+        BufReader::new(broker.accept().unwrap().0).read_line(&mut line).unwrap();
+        line
+    });
+    let out = place.run(&["events", "emit", "a.b"]);
+    assert!(serve.join().unwrap().contains("events.emit"));
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(3), "{said}");
+    assert!(
+        said.contains("ended before the answer came") && said.contains("check whether the call took effect"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -411,20 +411,21 @@ impl Client {
 
     /// The error of a call whose connection failed, or that took longer than the caller allows.
     fn call_failed(&self, error: &io::Error) -> Error {
+        let name = &self.server_name;
+        // The broker may have run the call, and a second run of a call such as `events.emit` would do harm.
+        let cure = "check whether the call took effect before you try again";
         if is_timeout(error) {
-            let name = &self.server_name;
-            return self.stuck_error().unwrap_or_else(|| {
-                Error::new(ErrorKind::TimedOut, format!("{name} did not answer in time; try again"))
-            });
+            return self
+                .stuck_error()
+                .unwrap_or_else(|| Error::new(ErrorKind::TimedOut, format!("{name} did not answer in time; {cure}")));
         }
-        self.connection_lost(error)
+        let text = format!("the connection to {name} ended before the answer came ({error}); {cure}");
+        Error::new(ErrorKind::Gone, text)
     }
 
+    /// The error of a connection that failed while no answer was awaited.
     fn connection_lost(&self, error: &io::Error) -> Error {
-        Error::new(
-            ErrorKind::Gone,
-            format!("the connection to {} ended before the answer came ({error}); try again", self.server_name),
-        )
+        Error::new(ErrorKind::Gone, format!("the connection to {} ended ({error}); try again", self.server_name))
     }
 
     /// Returns a second handle, for writing from another thread.
