@@ -44,7 +44,8 @@ pub fn list_hubs(seconds: u64, json: bool) -> Result<u8, Error> {
         render::table(&["NAME", "WHAT", "ADDRESS", "VERSION", "SECRET", "ALSO AT"], rows)
     };
     print_line(&match joined {
-        Some(hub) => format!("{list}\nThis machine has joined {}.", render::plain(&hub.name)),
+        // Several hubs may have the same name.
+        Some(hub) => format!("{list}\nThis machine has joined {} at {}.", render::plain(&hub.name), hub.address),
         None if is_open => format!("{list}\nThis machine has joined none of these hubs."),
         None => list,
     })

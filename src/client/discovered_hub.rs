@@ -2,6 +2,10 @@
 //! and joins a hub that proves that it knows the secret. The session saves which hub it has joined, so that commands
 //! and hooks can use the same hub without a search, which takes a second.
 //!
+//! A search also tries the saved address, because the announcement of a hub can fail while the hub serves: packets get
+//! lost, and the process that announces the hub may be down. Otherwise, new sessions would begin a mesh of their own
+//! beside the sessions that still use the hub.
+//!
 //! **Invariant:** a response to the search is only an address to try. Only a hub that has proven that it knows the
 //! secret is saved. Once a session has joined a hub, its process never leaves that hub for a mesh of its own.
 
@@ -36,15 +40,15 @@ pub struct DiscoveredHub {
 /// Whether this machine uses the hub that it last joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Membership {
-    /// The last search found the hub.
+    /// The hub answered at the last search.
     Joined,
-    /// The last search did not find the hub. The hub may be restarting.
+    /// The hub did not answer at the last search. The hub may be restarting.
     Missed,
     /// This machine no longer uses the hub. The hub's name is kept, because a later search prefers a known hub.
     Left,
 }
 
-/// When to leave a joined hub that a search did not find.
+/// When to leave a joined hub that does not answer at a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeavePolicy {
     /// Never, because a session of this process uses the hub.
@@ -90,8 +94,10 @@ pub fn look_for_session(has_joined: bool) {
     }
 }
 
-/// Joins a hub that proves that it knows the secret. If several hubs prove this, prefers the known hub, and then the
-/// first by name. Saves the result.
+/// Joins a hub that proves that it knows the secret: one of those that have responded, or the hub that this machine
+/// uses already, even if that hub has not responded. If several hubs prove this, prefers the known hub, and then the
+/// first by name. Hubs may have the same name, so the address decides last: the fastest answer must not decide, because
+/// sessions and hooks would then use different hubs. Saves the result.
 ///
 /// # Errors
 /// If the data directory can't be written.
@@ -101,10 +107,15 @@ pub fn join_best(
     responses: Vec<DiscoveredService>,
     policy: LeavePolicy,
 ) -> Result<Option<DiscoveredHub>, Error> {
-    let known = load(places).map(|(hub, _)| hub.name);
-    let hubs = responses.into_iter().filter(|hub| matches!(hub.kind, ServiceKind::Hub) && hub.ws_port > 0);
-    let proven = proven_hubs(hubs.collect(), settings);
-    let best = proven.into_iter().min_by_key(|hub| (Some(&hub.name) != known.as_ref(), hub.name.clone()));
+    let known = load(places).map(|(hub, _)| hub);
+    let responses = responses.into_iter().filter(|hub| matches!(hub.kind, ServiceKind::Hub) && hub.ws_port > 0);
+    let mut hubs: Vec<DiscoveredHub> = responses.map(DiscoveredHub::from).collect();
+    // A response also says the current name of the hub at its address, so it replaces what was saved.
+    let is_found = |saved: &DiscoveredHub| hubs.iter().any(|hub| hub.is_at_same_place(saved));
+    let unheard = joined_hub(places).filter(|saved| !is_found(saved));
+    hubs.extend(unheard);
+    let proven = proven_hubs(hubs, settings);
+    let best = proven.into_iter().min_by_key(|hub| hub.rank(known.as_ref()));
     match &best {
         Some(hub) => save(places, hub, Membership::Joined)?,
         None if policy == LeavePolicy::Never => {}
@@ -113,7 +124,7 @@ pub fn join_best(
     Ok(best)
 }
 
-/// Records that a search did not find the joined hub, and leaves the hub if the policy says so.
+/// Records that the joined hub did not answer at a search, and leaves the hub if the policy says so.
 fn note_miss(places: &DataDir, policy: LeavePolicy) -> Result<(), Error> {
     match load(places) {
         None | Some((_, Membership::Left)) => Ok(()),
@@ -149,13 +160,12 @@ fn save(places: &DataDir, hub: &DiscoveredHub, membership: Membership) -> Result
 }
 
 /// Returns the hubs that prove within [`PROOF_TIME`] that they know the secret.
-fn proven_hubs(hubs: Vec<DiscoveredService>, settings: &Settings) -> Vec<DiscoveredHub> {
+fn proven_hubs(hubs: Vec<DiscoveredHub>, settings: &Settings) -> Vec<DiscoveredHub> {
     let (sender, receiver) = channel();
     let mut n_asked = 0;
     for hub in hubs {
         let (settings, sender) = (settings.clone(), sender.clone());
         let ask = move || {
-            let hub = DiscoveredHub { name: hub.name, address: hub.address.ip().to_string(), port: hub.ws_port };
             let is_proven = proves_secret(&settings, &hub.address, hub.port) == Some(true);
             // If the hub was too slow, the search has ended, and the send fails.
             let _ = sender.send(is_proven.then_some(hub));
@@ -190,6 +200,23 @@ impl DiscoveredHub {
     /// The endpoint of this hub.
     pub fn road(self) -> Endpoint {
         Endpoint::DiscoveredHub { name: self.name, address: self.address, port: self.port }
+    }
+
+    /// The place of this hub in the order in which hubs are preferred; the lowest one is the best.
+    fn rank(&self, known: Option<&DiscoveredHub>) -> (bool, bool, String, String, u16) {
+        let is_known = known.is_some_and(|known| known.name == self.name);
+        let is_same = is_known && known.is_some_and(|known| known.is_at_same_place(self));
+        (!is_same, !is_known, self.name.clone(), self.address.clone(), self.port)
+    }
+
+    fn is_at_same_place(&self, other: &DiscoveredHub) -> bool {
+        self.address == other.address && self.port == other.port
+    }
+}
+
+impl From<DiscoveredService> for DiscoveredHub {
+    fn from(service: DiscoveredService) -> DiscoveredHub {
+        DiscoveredHub { name: service.name, address: service.address.ip().to_string(), port: service.ws_port }
     }
 }
 

@@ -2,6 +2,7 @@
 
 #[path = "../clients/mod.rs"]
 mod clients;
+mod discovered_hubs;
 mod false_hubs;
 mod streams_to_hub;
 mod several_hubs;
