@@ -10,8 +10,12 @@ pub const VERB_RETRY_TIME: Duration = Duration::from_secs(10);
 /// The pause before each attempt to connect. A broker that is shutting down may still accept a connection, so there is
 /// a pause before the first attempt, too.
 const PAUSE: Duration = Duration::from_millis(20);
+/// After a connection that lasted this long, the time is counted anew. A shorter one may come from a broker that fails
+/// again and again.
+const STABLE_AFTER: Duration = Duration::from_secs(1);
 
-/// Limits the time for attempts to connect, counted from the loss of a connection.
+/// Limits the time for attempts to connect, counted from the loss of the last stable connection. So a call survives any
+/// number of short outages, but ends if the broker loses each connection at once.
 #[derive(Debug)]
 pub struct RetryLimit {
     limit: Duration,
@@ -34,9 +38,7 @@ impl RetryLimit {
         lost: Error,
         mut connect: impl FnMut() -> Result<Client, Error>,
     ) -> Result<Client, Error> {
-        if self.connected_at.elapsed() > self.limit {
-            // The connection has lasted longer than the limit, so the time is counted from this loss and not from an
-            // earlier one.
+        if self.connected_at.elapsed() >= STABLE_AFTER {
             self.lost_at = None;
         }
         let lost_at = *self.lost_at.get_or_insert_with(Instant::now);
@@ -87,10 +89,10 @@ mod tests {
     use crate::base::error::ErrorKind;
 
     #[test]
-    fn the_limit_counts_from_a_loss_and_not_from_the_beginning_of_a_long_wait() {
-        let hour_ago = Instant::now().checked_sub(Duration::from_secs(3600)).unwrap();
-        for (connected_at, n_attempts) in [(hour_ago, 1), (Instant::now(), 0)] {
-            let mut limit = RetryLimit { limit: VERB_RETRY_TIME, connected_at, lost_at: Some(hour_ago) };
+    fn only_outages_without_a_stable_connection_in_between_add_up() {
+        let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+        for (connected_at, n_attempts) in [(ago(3600), 1), (ago(2), 1), (Instant::now(), 0)] {
+            let mut limit = RetryLimit { limit: VERB_RETRY_TIME, connected_at, lost_at: Some(ago(3600)) };
             let mut n = 0;
             let refuse = || {
                 n += 1;
