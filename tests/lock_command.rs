@@ -187,6 +187,27 @@ fn a_command_that_closes_what_it_inherits_keeps_its_lock_as_long_as_its_wrapper(
 }
 
 #[test]
+fn a_lock_that_was_lost_and_taken_again_is_reported() {
+    let place = Place::new();
+    let script = "echo $SLM_MESH_LOCK_TOKEN; read -r end";
+    let mut command = place.command(&["lock", "a.rs", "--", "sh", "-c", script]);
+    let mut locked = Locked::run(command.stdin(Stdio::piped()).stderr(Stdio::piped()));
+    let token = locked.line();
+    let grant = json!({ "as": "human", "filePath": place.root.join("a.rs"), "token": token.parse::<i64>().unwrap() });
+    let unlocked = place.socket().call("lock.unlock", grant);
+    assert_eq!(unlocked["result"]["ok"], json!(true), "{unlocked}");
+    assert!(!is_held(&place, "a.rs"), "another command had the file in between");
+    let broker = place.broker_pid().unwrap();
+    signal("KILL", broker);
+    until("the broker is dead", || !lives(broker));
+    until("the command has a lock again", || place.json(&["lock", "list"])["locks"][0].is_object());
+    drop(locked.wrapper.stdin.take());
+    let out = locked.wrapper.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(said.contains("was lost and taken again") && said.contains(&format!("token was {token}")), "{said}");
+}
+
+#[test]
 fn nested_locks_end_with_the_innermost_command() {
     let place = Place::new();
     let inner = format!("{BIN} lock b.rs -- sh -c 'echo $PPID $$; exec sleep 60'; exit 8");

@@ -15,7 +15,7 @@ use crate::client::{Client, remote};
 use crate::sys::data_dir::DataDir;
 use crate::sys::print_error;
 use crate::sys::run_with_signals::ForegroundCommand;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -62,7 +62,8 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     let carrier = client.take_carrier();
     let (done, ended) = channel();
     let interval = Duration::from_secs((minutes as u64 * 60 / 3).max(1));
-    let renewing = std::thread::spawn(move || renew_until_ended(client, &places, &params, interval, &ended));
+    let mut renewal = Renewal { params: Value::Object(params), token: granted["token"].clone() };
+    let renewing = std::thread::spawn(move || renew_until_ended(client, &places, &mut renewal, interval, &ended));
     let status = running
         .wait()
         .map_err(|error| Error::new(ErrorKind::Internal, format!("cannot wait for the command ({error})")))?;
@@ -99,15 +100,47 @@ fn wait_for_carrier(mut carrier: Child) {
     let _: Result<(), RecvTimeoutError> = ended.recv_timeout(CARRIER_TIMEOUT);
 }
 
+/// The call that renews the lock.
+struct Renewal {
+    params: Value,
+    /// The token of the lock. A renewed lock keeps its token, so another token shows that the lock was free meanwhile.
+    token: Value,
+}
+
+impl Renewal {
+    /// Renews the lock, and reports if the lock was lost. Returns whether the hub has ceased to lead.
+    fn send(&mut self, client: &mut Client) -> bool {
+        match client.call("lock.lock", &self.params) {
+            Ok(granted) => {
+                let former = std::mem::replace(&mut self.token, granted["token"].clone());
+                if former != self.token {
+                    print_error(&format!(
+                        "slm-mesh: the lock was lost and taken again, while the command ran on; others may have changed \
+                         the files in between (the token was {former} and is now {}, but SLM_MESH_LOCK_TOKEN in the \
+                         command keeps its value)",
+                        self.token
+                    ));
+                }
+                false
+            }
+            Err(error) if error.kind == ErrorKind::Gone => false,
+            Err(error) if error.kind == ErrorKind::Standby => true,
+            Err(error) => {
+                print_error(&format!("slm-mesh: the lock was lost, and the command is still running: {error}"));
+                false
+            }
+        }
+    }
+}
+
 /// Renews the lock until the command ends, even if the broker restarts.
 fn renew_until_ended(
     mut client: Client,
     places: &DataDir,
-    params: &Map<String, Value>,
+    renewal: &mut Renewal,
     interval: Duration,
     ended: &Receiver<()>,
 ) {
-    let renewal = Value::Object(params.clone());
     let mut wait = interval;
     let mut stands_by = false;
     let inherited = client.as_fd().as_raw_fd();
@@ -132,13 +165,7 @@ fn renew_until_ended(
             }
         }
         if is_lost || wait.is_zero() {
-            match client.call("lock.lock", &renewal) {
-                Err(error) if error.kind == ErrorKind::Standby => stands_by = true,
-                Err(error) if error.kind != ErrorKind::Gone => {
-                    print_error(&format!("slm-mesh: the lock was lost, and the command is still running: {error}"));
-                }
-                _ => {}
-            }
+            stands_by = renewal.send(&mut client);
             // If the hub has ceased to lead, the call has replaced the connection with one to the leader.
             has_reconnected |= client.as_fd().as_raw_fd() != inherited;
             wait = interval;
