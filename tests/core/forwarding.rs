@@ -224,6 +224,26 @@ fn each_letter_arrives_once_and_in_order_whatever_the_network_loses_and_whoever_
 }
 
 #[test]
+fn a_message_that_is_acknowledged_after_it_was_read_gets_both_receipts_even_after_a_restart() {
+    let mut pair = Pair::new(1_005);
+    let to = pair.here.mesh.peers().all().iter().find(|peer| peer.row.is_linked()).unwrap().row.id.clone();
+    pair.here.call(1, &mail::SEND, json!({ "to": to.as_str(), "message": "please confirm" })).unwrap();
+    let message = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap().unwrap();
+    pair.ask("POST", "/mesh/send", &message.body);
+    pair.here.mesh.on_delivery(0, message.seq, &Delivery::Accepted, pair.here.now).unwrap();
+    pair.read_there();
+    pair.learn_receipts(false);
+    assert_eq!(pair.receipts(), ["read"]);
+    pair.here = pair.here.crash(|_| false);
+    pair.seat_here();
+    pair.look();
+    let mail = pair.there.call(1, &mail::INBOX, json!({ "filter": "all", "after": 0 })).unwrap();
+    pair.there.call(1, &mail::INBOX, json!({ "ack": [mail["messages"][0]["id"]] })).unwrap();
+    pair.learn_receipts(false);
+    assert_eq!(pair.receipts(), ["acked"]);
+}
+
+#[test]
 fn a_mesh_changes_the_receipts_only_of_messages_that_it_has_accepted() {
     let mut pair = Pair::new(1_003);
     let to = pair.here.mesh.peers().all().iter().find(|peer| peer.row.is_linked()).unwrap().row.id.clone();

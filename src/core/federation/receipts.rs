@@ -19,6 +19,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Maximum number of messages per link whose receipts are awaited. If there are more, the receipts of the oldest
 /// messages stay "forwarded".
 const AWAITED_MAX: usize = 1_000;
+/// Maximum number of messages per link that were read and whose acknowledgement is awaited. Most messages are never
+/// acknowledged, and each change of the receipts asks about all awaited ones, so this is what one question can hold. If
+/// there are more, the receipts of the oldest messages stay "read".
+const READ_AWAITED_MAX: usize = limits::LIST_MAX;
 /// How many of the newest messages to each peer are read after a restart, to find those whose receipts are awaited.
 const RELOADED_MAX: i64 = 100;
 /// Maximum size of the messages to each peer that are read after a restart, in bytes.
@@ -29,8 +33,10 @@ const TOLD: [MessageState; 3] = [MessageState::Read, MessageState::Acked, Messag
 /// The messages that one linked mesh has accepted and whose receipts are awaited.
 #[derive(Debug, Default)]
 pub(super) struct AwaitedReceipts {
-    /// The sender of each message, by the message's sequence number.
-    messages: BTreeMap<i64, PeerId>,
+    /// The sender of each message of which no receipt has come yet, by the message's sequence number.
+    forwarded: BTreeMap<i64, PeerId>,
+    /// The sender of each message that has been read, and may still be acknowledged.
+    read: BTreeMap<i64, PeerId>,
     /// The messages whose receipts the other mesh must be asked for.
     due: BTreeSet<i64>,
     /// The version of the other mesh's receipts, from the last answer of that mesh. It increases when receipts change.
@@ -43,32 +49,56 @@ impl AwaitedReceipts {
     /// Adds a message that the other mesh accepted. The recipient may have read the message before the answer arrived
     /// here, so the other mesh is asked about the message even if the version of that mesh's receipts does not change.
     pub(super) fn add(&mut self, message: &Message) {
-        self.messages.insert(message.seq, message.sender.clone());
+        self.forwarded.insert(message.seq, message.sender.clone());
         if self.version.is_some() {
             self.due.insert(message.seq);
         }
-        if self.messages.len() > AWAITED_MAX {
-            self.messages.pop_first();
+        if self.forwarded.len() > AWAITED_MAX {
+            self.forwarded.pop_first();
         }
+    }
+
+    /// Adds a message that has been read but not acknowledged.
+    fn add_read(&mut self, seq: i64, sender: PeerId) {
+        self.read.insert(seq, sender);
+        if self.read.len() > READ_AWAITED_MAX {
+            self.read.pop_first();
+        }
+    }
+
+    /// Notes the state of a message from a receipt. No receipt follows after that of an acknowledgement or of an expiry.
+    fn note_state(&mut self, seq: i64, state: MessageState) {
+        if state != MessageState::Read {
+            self.read.remove(&seq);
+        }
+        if let Some(sender) = self.forwarded.remove(&seq)
+            && state == MessageState::Read
+        {
+            self.add_read(seq, sender);
+        }
+    }
+
+    fn sender(&self, seq: i64) -> Option<&PeerId> {
+        self.forwarded.get(&seq).or_else(|| self.read.get(&seq))
     }
 
     /// Notes the version of the other mesh's receipts. If the version has changed, the other mesh must be asked about
     /// all awaited receipts.
     fn note_version(&mut self, version: Option<i64>) {
         if version.is_some() && version != self.version {
-            self.due = self.messages.keys().copied().collect();
+            self.due = self.forwarded.keys().chain(self.read.keys()).copied().collect();
         }
         self.version = version;
     }
 
     /// Removes the due messages of one sender, up to a limit, and returns them together with the sender.
     fn take_due(&mut self) -> Option<(PeerId, Vec<i64>)> {
-        let Self { messages, due, .. } = self;
-        due.retain(|seq| messages.contains_key(seq));
-        let sender = messages.get(due.first()?)?.clone();
-        let same = due.iter().filter(|seq| messages.get(seq) == Some(&sender));
-        let seqs: Vec<i64> = same.copied().take(limits::LIST_MAX).collect();
-        due.retain(|seq| !seqs.contains(seq));
+        let due: Vec<(i64, PeerId)> =
+            self.due.iter().filter_map(|seq| Some((*seq, self.sender(*seq)?.clone()))).collect();
+        let (_, sender) = due.first()?.clone();
+        let same = due.iter().filter(|(_, of)| *of == sender).map(|(seq, _)| *seq);
+        let seqs: Vec<i64> = same.take(limits::LIST_MAX).collect();
+        self.due = due.into_iter().map(|(seq, _)| seq).filter(|seq| !seqs.contains(seq)).collect();
         Some((sender, seqs))
     }
 }
@@ -97,6 +127,15 @@ impl RemoteReceipt {
         };
         Some(rows.iter().take(limits::LIST_MAX).filter_map(receipt).collect())
     }
+
+    /// Whether a message in the state `was` can have reached the state of this receipt.
+    fn follows(&self, was: MessageState) -> bool {
+        match was {
+            MessageState::Forwarded => true,
+            MessageState::Read => self.state == MessageState::Acked,
+            _ => false,
+        }
+    }
 }
 
 impl Mesh {
@@ -122,8 +161,13 @@ impl Mesh {
                 ..MessageFilter::default()
             };
             let sent = self.turn.store.messages(&filter)?;
-            let is_there = |of: &&Message| of.state == MessageState::Forwarded && of.mesh.as_ref() == Some(&link.url);
-            sent.iter().filter(is_there).for_each(|message| link.awaited.add(message));
+            for message in sent.iter().filter(|of| of.mesh.as_ref() == Some(&link.url)) {
+                match message.state {
+                    MessageState::Forwarded => link.awaited.add(message),
+                    MessageState::Read => link.awaited.add_read(message.seq, message.sender.clone()),
+                    _ => {}
+                }
+            }
         }
         Ok(())
     }
@@ -161,22 +205,22 @@ impl Mesh {
             let Some(seq) = self.ids.message_seq(&receipt.key) else { continue };
             self.in_savepoint(|mesh| {
                 let Mesh { turn, peers, mail, journal, .. } = mesh;
-                let is_there = |of: &Message| of.state == MessageState::Forwarded && of.mesh.as_ref() == Some(&url);
-                let Some(was) = turn.store.message(seq)?.filter(is_there) else { return Ok(()) };
+                let is_next = |of: &Message| of.mesh.as_ref() == Some(&url) && receipt.follows(of.state);
+                let Some(was) = turn.store.message(seq)?.filter(is_next) else { return Ok(()) };
                 let at = Some((now - receipt.ago).max(was.created));
                 let message = Message {
                     state: receipt.state,
-                    read: at.filter(|_| receipt.state != MessageState::Expired),
+                    read: was.read.or(at.filter(|_| receipt.state != MessageState::Expired)),
                     acked: at.filter(|_| receipt.state == MessageState::Acked),
                     ..was.clone()
                 };
                 mail.put_receipt(turn, journal, &was, &message)?;
-                if receipt.state == MessageState::Expired {
+                if receipt.state == MessageState::Expired || was.read.is_some() {
                     return Ok(());
                 }
                 journal.record(turn, peers, &Change::MessageRead(&message), &message.recipient, now)
             })?;
-            self.federation.links[n].awaited.messages.remove(&seq);
+            self.federation.links[n].awaited.note_state(seq, receipt.state);
         }
         Ok(())
     }
