@@ -15,7 +15,7 @@ use crate::base::ids::{ChannelName, PeerId};
 use crate::base::stored_enums::MessageType;
 use crate::base::{limits, time};
 use crate::core::Mesh;
-use crate::core::mail::SEND;
+use crate::core::mail::{self, SEND};
 use crate::core::peers::Peer;
 use crate::store::Message;
 use serde_json::{Value, json};
@@ -174,9 +174,19 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
     let reply_to =
         answered.map(|(id, me)| mesh.acknowledge_by_reply(&draft.sender, me, id, now)).transpose()?.flatten();
     let expires = fields.integer("expires_in").map(|ms| now + ms.clamp(0, limits::MAIL_KEPT_MS));
-    let group = (target != "peer").then(|| to.to_owned());
+    // A linked broker sends a message to a group as one message to each member. The members here must still see that
+    // the message was not meant for them alone. Channels are not among these groups, because they never cross a link.
+    let group = match target {
+        "peer" => fields.word("group").filter(|group| group.len() <= limits::WORD_MAX && mail::is_named_group(group)),
+        _ => Some(to),
+    };
+    let group = group.map(str::to_owned);
     let sent = mesh.post(Message { reply_to, expires, group, ..draft }, &recipients, now)?;
-    Ok(accepted(target, sent.first().map_or(0, |message| message.seq), now))
+    match sent.first() {
+        // A message to a group passes over members that can't receive it, but this member is the only one.
+        None if target == "peer" => Err(Error::new(ErrorKind::Full, "the mailbox of the recipient is full")),
+        first => Ok(accepted(target, first.map_or(0, |message| message.seq), now)),
+    }
 }
 
 /// The type of a message: the type that the sender gave, if there is such a type and the content fits it.

@@ -244,6 +244,30 @@ fn a_message_that_is_acknowledged_after_it_was_read_gets_both_receipts_even_afte
 }
 
 #[test]
+fn a_message_to_a_group_is_no_direct_message_on_the_other_side() {
+    let mut pair = Pair::new(1_006);
+    for (to, group) in [("all", json!("all")), ("near", Value::Null)] {
+        let to = match to {
+            "all" => "all".to_owned(),
+            _ => pair.here.mesh.peers().all().iter().find(|peer| peer.row.is_linked()).unwrap().row.id.to_string(),
+        };
+        pair.here.call(1, &mail::SEND, json!({ "to": to, "message": "who has time?" })).unwrap();
+        let message = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap().unwrap();
+        pair.ask("POST", "/mesh/send", &message.body);
+        pair.here.mesh.on_delivery(0, message.seq, &Delivery::Accepted, pair.here.now).unwrap();
+        let mail = pair.there.call(1, &mail::INBOX, json!({ "filter": "all", "after": 0 })).unwrap();
+        let newest = mail["messages"].as_array().unwrap().last().unwrap();
+        assert_eq!(newest["group"], group, "{mail}");
+    }
+    // A linked mesh can't pretend that it wrote to a channel.
+    let to = pair.there.mesh.peers().all().iter().find(|peer| peer.row.name == "far").unwrap().row.id.to_string();
+    let body = json!({ "from_peer": "x", "to_peer": to, "content": "join me", "key": "k", "group": "#api" });
+    pair.ask("POST", "/mesh/send", &body);
+    let mail = pair.there.call(1, &mail::INBOX, json!({ "filter": "all", "after": 0 })).unwrap();
+    assert_eq!(mail["messages"].as_array().unwrap().last().unwrap()["group"], Value::Null, "{mail}");
+}
+
+#[test]
 fn a_mesh_changes_the_receipts_only_of_messages_that_it_has_accepted() {
     let mut pair = Pair::new(1_003);
     let to = pair.here.mesh.peers().all().iter().find(|peer| peer.row.is_linked()).unwrap().row.id.clone();

@@ -150,7 +150,7 @@ impl Mesh {
             "from_peer": message.sender.as_str(), "to_peer": address, "content": content,
             "type": message.kind.word(), "key": self.ids.message(message.seq),
             "from_name": self.peers.name_of(&message.sender), "from_machine": self.settings.host,
-            "reply_to": reply_to, "expires_in": message.expires.map(|at| at - now),
+            "reply_to": reply_to, "expires_in": message.expires.map(|at| at - now), "group": message.group,
         }))
     }
 

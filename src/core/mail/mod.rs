@@ -173,6 +173,11 @@ impl Correspondent {
     }
 }
 
+/// Whether a word names a group other than a channel.
+pub fn is_named_group(word: &str) -> bool {
+    ["all", "repo", "directory"].contains(&word) || word.starts_with("agent:")
+}
+
 /// The recipients that `to` names, and the name of the group if `to` names a group. A sender does not receive its
 /// own message to a group.
 fn recipients(
@@ -200,7 +205,7 @@ fn recipients(
         "directory" => peer.is_online() && peer.row.project == mine.project,
         _ => peer.is_online() && to.strip_prefix("agent:") == Some(peer.row.agent.as_str()),
     };
-    if !["all", "repo", "directory"].contains(&to) && !to.starts_with("agent:") {
+    if !is_named_group(to) {
         return Ok((None, vec![peers.resolve(to)?]));
     }
     let mut group = peers.all().iter().filter(fits).map(|peer| &peer.row.id);
