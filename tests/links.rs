@@ -67,6 +67,13 @@ fn two_meshes_exchange_peers_and_messages_and_lose_none_in_a_crash() {
     assert_eq!(claude.tool("mesh_inbox", json!({ "waitSeconds": 20 }))["messages"][0]["payload"], json!("here"));
     until("the answer acknowledges", || receipts(&mut claude) == ["acked"]);
 
+    // A person is never online, but can be answered.
+    a.ok(&["send", &there, "build it", "--as", "human"]);
+    let mail = codex.tool("mesh_inbox", json!({ "waitSeconds": 20 }));
+    codex.tool("mesh_send", json!({ "to": mail["messages"][0]["fromName"], "message": "built" }));
+    let mail = a.json(&["inbox", "--as", "human", "--wait", "20"]);
+    assert_eq!(mail["messages"][0]["payload"], json!("built"), "{mail}");
+
     // Kill the other broker. No new one is started until later.
     let dead = b.broker_pid().unwrap();
     drop(codex);

@@ -322,10 +322,10 @@ impl LinkThread {
         let (query, timeout) = match marks.roster {
             Some(mark) => {
                 let receipts = marks.receipts.map_or(String::new(), |mark| format!("&receipts={mark}"));
-                let query = format!("?after={mark}{receipts}&wait={HOLD_SECONDS}");
+                let query = format!("?people=1&after={mark}{receipts}&wait={HOLD_SECONDS}");
                 (query, ASK_TIMEOUT + Duration::from_secs(HOLD_SECONDS))
             }
-            None => (String::new(), ASK_TIMEOUT),
+            None => ("?people=1".to_owned(), ASK_TIMEOUT),
         };
         let request = agent.get(format!("{}/mesh/peers{query}", self.url));
         let request = self.add_secret(request.config().timeout_global(Some(timeout)).build());

@@ -12,9 +12,10 @@ use super::http::{Head, HttpResponse, Request};
 use super::legacy_http::fields::{Fields, max_of};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::{ChannelName, PeerId};
-use crate::base::stored_enums::MessageType;
+use crate::base::stored_enums::{MessageType, PeerKind};
 use crate::base::{limits, time};
 use crate::core::Mesh;
+use crate::core::federation::roster::{ACTIVE, AWAY};
 use crate::core::mail::{self, SEND};
 use crate::core::peers::Peer;
 use crate::store::Message;
@@ -39,14 +40,21 @@ impl Marks {
 
 /// How long a request may wait for changes, in ms; `None` if it must be answered now.
 pub fn hold_ms(request: &Request, marks: Marks) -> Option<i64> {
-    let query = request.head.target.strip_prefix("/mesh/peers?").filter(|_| request.head.method == "GET")?;
-    let number =
-        |name: &str| query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')?.parse().ok());
+    if request.head.method != "GET" || !request.head.target.starts_with("/mesh/peers?") {
+        return None;
+    }
+    let number = |name: &str| query_number(&request.head.target, name);
     // slm-mesh 0.1.0 does not send the mark for receipts, so its polls wait only for the list of peers to change.
     let has_news = number("after").is_none_or(|after: i64| after != marks.roster)
         || number("receipts").is_some_and(|after: i64| after != marks.receipts);
     let seconds = number("wait").unwrap_or(0).clamp(0, HOLD_SECONDS_MAX as i64);
     (!has_news && seconds > 0).then_some(seconds * 1000)
+}
+
+/// The value of one argument in the query of a target.
+fn query_number(target: &str, name: &str) -> Option<i64> {
+    let (_, query) = target.split_once('?')?;
+    query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
 }
 
 /// Whether a request is a regular poll. Polls do not keep an idle broker running.
@@ -86,11 +94,17 @@ fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, _: i64) -> Result<Value, Erro
     let host = head.host.as_deref().map_or("", |host| host.rsplit_once(':').map_or(host, |(name, _)| name)).to_owned();
     let port = mesh.settings().port;
     let mesh_id = mesh.mesh_id();
+    // People are never online, but the agents of a linked mesh must be able to answer them. A SuperLocalMemory daemon
+    // does not ask for people, because it would take them for sessions.
+    let with_people = query_number(&head.target, "people") == Some(1);
+    let people = mesh.peers().all().iter().filter(|peer| with_people && peer.row.kind == PeerKind::Human);
     let rows: Vec<Value> = own_peers(mesh)
+        .chain(people)
         .map(|peer| {
+            let status = if peer.is_online() { ACTIVE } else { AWAY };
             json!({
-                "peer_id": peer.row.id.as_str(), "session_id": peer.row.name, "summary": peer.row.summary, "status": "active",
-                "host": host, "port": port, "registered_at": zoned(peer.row.first_seen),
+                "peer_id": peer.row.id.as_str(), "session_id": peer.row.name, "summary": peer.row.summary,
+                "status": status, "host": host, "port": port, "registered_at": zoned(peer.row.first_seen),
                 "last_heartbeat": zoned(peer.last_heartbeat.max(peer.last_active)), "project_path": peer.row.project,
                 "agent_type": peer.row.agent, "mesh": mesh_id, "machine": peer.row.host, "branch": peer.row.git_branch,
                 "repo": peer.row.repo,

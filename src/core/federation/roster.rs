@@ -1,5 +1,5 @@
 //! The peers of linked meshes. They are read from the list that each mesh sends. The peers in the list are shown as
-//! online while that mesh answers polls.
+//! online while that mesh answers polls, except people, who are never online but can be answered.
 //!
 //! **Invariant:** the peers of one linked mesh are not passed on to another mesh, and their number is bounded.
 
@@ -22,6 +22,11 @@ const BROADCAST_ONLY_MS: i64 = 60_000;
 /// Heartbeats this soon after the registration are ignored.
 const FIRST_HEARTBEAT_MS: i64 = 5_000;
 
+/// The status of a listed peer that is online.
+pub const ACTIVE: &str = "active";
+/// The status of a listed person.
+pub const AWAY: &str = "away";
+
 /// The list of peers that a linked mesh sends.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct RemoteRoster {
@@ -41,7 +46,7 @@ impl RemoteRoster {
         let mesh_id = value["mesh"].as_str().map(|id| plain(id, 64));
         let rows = value["peers"].as_array()?;
         let own = |row: &&Value| row["mesh"].as_str().is_none_or(|of| Some(of) == mesh_id.as_deref());
-        let active = |row: &&Value| row["status"].as_str().is_none_or(|status| status == "active");
+        let active = |row: &&Value| row["status"].as_str().is_none_or(|status| [ACTIVE, AWAY].contains(&status));
         // If another mesh shows a daemon's own peers back to the daemon, the daemon lists them twice, so duplicates are
         // dropped.
         let mut known = HashSet::new();
@@ -64,6 +69,7 @@ fn parse_peer(row: &Value) -> Option<LinkedPeer> {
         branch: text("branch", limits::WORD_MAX),
         summary: text("summary", limits::SUMMARY_MAX).unwrap_or_default(),
         host: text("machine", 64),
+        is_away: row["status"].as_str() == Some(AWAY),
         registered: at("registered_at"),
         last_heartbeat: at("last_heartbeat"),
     })

@@ -36,6 +36,8 @@ pub struct LinkedPeer {
     pub summary: String,
     /// The name of the peer's machine, if known.
     pub host: Option<String>,
+    /// Whether the peer is a person, who is never online but has a mailbox.
+    pub is_away: bool,
     /// When the peer registered in its own mesh, in ms; 0 if unknown.
     pub registered: i64,
     /// When the peer last sent a heartbeat to its own mesh, in ms; 0 if unknown.
@@ -108,7 +110,7 @@ impl Peers {
             summary: seen.summary.clone(),
             host: host.to_owned(),
             first_seen,
-            online: true,
+            online: !seen.is_away,
             ..known.clone()
         };
         if row == known {
@@ -116,6 +118,9 @@ impl Peers {
         }
         row.last_seen = now;
         self.put(turn, row.clone(), now)?;
+        if seen.is_away {
+            return Ok(());
+        }
         let change = if was_online { Change::PeerUpdated(&row) } else { Change::PeerJoined(&row) };
         journal.record(turn, self, &change, &row.id, now)
     }
