@@ -93,6 +93,8 @@ struct LinkSender {
     state: SendState,
     /// How many attempts in a row have failed.
     n_failures: u32,
+    /// Whether the last poll failed.
+    is_poll_failing: bool,
 }
 
 /// What a link does with its outgoing messages.
@@ -104,8 +106,11 @@ enum SendState {
     Idle,
     /// A message or a question about receipts is being posted.
     Posting,
-    /// The last attempt failed, or the link has reached its rate limit. The next attempt is at this time, in ms.
-    RetryAt(i64),
+    /// The last attempt failed. The next attempt is at this time, in ms, or as soon as the other mesh answers polls
+    /// again.
+    FailedUntil(i64),
+    /// The link has reached its rate limit. The next attempt is at this time, in ms.
+    PausedUntil(i64),
 }
 
 /// What the threads of a link need to know.
@@ -141,7 +146,7 @@ impl MeshLinks {
                     log(&format!("{url} is not linked: {error}"));
                 }
             }
-            LinkSender { outbox, state: SendState::Ready, n_failures: 0 }
+            LinkSender { outbox, state: SendState::Ready, n_failures: 0, is_poll_failing: false }
         });
         MeshLinks { links: links.collect(), inbox, partial: None, has_backlog: false }
     }
@@ -154,7 +159,7 @@ impl MeshLinks {
     /// When the next attempt to send a message is due, in ms.
     pub fn deadline(&self) -> Option<i64> {
         let retry_at = |link: &LinkSender| match link.state {
-            SendState::RetryAt(at) => Some(at),
+            SendState::FailedUntil(at) | SendState::PausedUntil(at) => Some(at),
             SendState::Ready | SendState::Idle | SendState::Posting => None,
         };
         self.links.iter().filter_map(retry_at).min()
@@ -175,10 +180,12 @@ impl MeshLinks {
             };
             let stored = match news {
                 LinkNews::Roster(n, roster) => {
+                    self.links[n].note_poll(true);
                     self.partial = Some((n, roster, 0));
                     Ok(())
                 }
                 LinkNews::Unreachable(n, why) => {
+                    self.links[n].note_poll(false);
                     mesh.on_poll_failed(n, &why);
                     Ok(())
                 }
@@ -228,8 +235,8 @@ impl MeshLinks {
             match link.state {
                 SendState::Posting => continue,
                 SendState::Idle if !has_new => continue,
-                SendState::RetryAt(at) if at > now => continue,
-                SendState::Ready | SendState::Idle | SendState::RetryAt(_) => {}
+                SendState::FailedUntil(at) | SendState::PausedUntil(at) if at > now => continue,
+                SendState::Ready | SendState::Idle | SendState::FailedUntil(_) | SendState::PausedUntil(_) => {}
             }
             link.state = link.send_next(mesh, n, now);
         }
@@ -248,18 +255,27 @@ impl LinkSender {
     fn send_next(&self, mesh: &mut Mesh, n: usize, now: i64) -> SendState {
         let outgoing = match mesh.next_forwarded(n, now) {
             Ok(Some(message)) => match mesh.forwarding_pause(n, now) {
-                Some(pause) => return SendState::RetryAt(now + pause),
+                Some(pause) => return SendState::PausedUntil(now + pause),
                 None => Outgoing::Message(message),
             },
             Ok(None) => match mesh.next_receipts_query(n) {
                 Some(query) => Outgoing::ReceiptsQuery(query),
                 None => return SendState::Idle,
             },
-            Err(_) => return SendState::RetryAt(now + BACKOFF_MAX.as_millis() as i64),
+            Err(_) => return SendState::PausedUntil(now + BACKOFF_MAX.as_millis() as i64),
         };
         match self.outbox.try_send(outgoing) {
             Ok(()) => SendState::Posting,
             Err(_) => SendState::Ready,
+        }
+    }
+
+    /// Notes whether a poll was answered. If the other mesh answers again after it was unreachable, the messages that
+    /// failed meanwhile are sent at once. If only messages fail, their pause remains.
+    fn note_poll(&mut self, is_answered: bool) {
+        let was_failing = std::mem::replace(&mut self.is_poll_failing, !is_answered);
+        if is_answered && was_failing && matches!(self.state, SendState::FailedUntil(_)) {
+            (self.state, self.n_failures) = (SendState::Ready, 0);
         }
     }
 
@@ -268,7 +284,7 @@ impl LinkSender {
         self.n_failures = if is_failure { self.n_failures + 1 } else { 0 };
         self.state = match self.n_failures {
             0 => SendState::Ready,
-            n => SendState::RetryAt(now + backoff(n).as_millis() as i64),
+            n => SendState::FailedUntil(now + backoff(n).as_millis() as i64),
         };
     }
 }
@@ -439,5 +455,30 @@ fn describe_refusal(status: StatusCode, value: &Value) -> String {
         (Some(words), _) => words.chars().take(200).collect(),
         (None, 200..300) => "it does not answer like a mesh".into(),
         (None, _) => format!("it answered {status}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mesh_that_answers_again_gets_its_messages_at_once() {
+        let (outbox, _messages) = sync_channel(1);
+        let mut link = LinkSender { outbox, state: SendState::Ready, n_failures: 0, is_poll_failing: false };
+        let cut = Delivery::Retry("no route".into());
+        (0..6).for_each(|_| link.note_delivery(&cut, 0));
+        let waits = SendState::FailedUntil(BACKOFF_MAX.as_millis() as i64);
+        link.note_poll(true);
+        assert_eq!(link.state, waits, "polls were answered all the time, so only messages fail");
+        link.note_poll(false);
+        assert_eq!(link.state, waits);
+        link.note_poll(true);
+        assert_eq!((link.state, link.n_failures), (SendState::Ready, 0));
+        // The rate limit does not depend on the other mesh.
+        link.state = SendState::PausedUntil(9);
+        link.note_poll(false);
+        link.note_poll(true);
+        assert_eq!(link.state, SendState::PausedUntil(9));
     }
 }
