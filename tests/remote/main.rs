@@ -157,16 +157,23 @@ fn ssh_carries_the_same_lines_and_reports_its_errors() {
 
 #[test]
 fn the_secret_works_as_a_bearer_token_unless_switched_off() {
-    let ask = |hub: &Place, header: &str| {
+    let ask_as = |hub: &Place, host: &str, header: &str| {
         let http: u16 = std::fs::read_to_string(hub.dir.join("port")).unwrap().trim().parse().unwrap();
         let mut stream = TcpStream::connect(("127.0.0.1", http)).unwrap();
-        let head = format!("GET /status HTTP/1.1\r\nHost: 192.168.1.5:7899\r\n{header}\r\nConnection: close\r\n\r\n");
+        let head = format!("GET /status HTTP/1.1\r\nHost: {host}\r\n{header}\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer.split_whitespace().nth(1).unwrap().parse::<u16>().unwrap()
     };
+    let ask = |hub: &Place, header: &str| ask_as(hub, "192.168.1.5:7899", header);
     let (hub, _guest) = hub_and_guest();
+    // A hub may have any name in its network. A web page that makes its own name lead here has no secret.
+    let secret = format!("X-Mesh-Secret: {SECRET}");
+    assert_eq!(ask_as(&hub, "desk.lan:7899", &secret), 200);
+    assert_eq!(ask_as(&hub, "desk.lan:7899", "X-Mesh-Secret: wrong"), 401);
+    assert_eq!(ask_as(&hub, "desk.lan:7899", "X-Nothing: at-all"), 403);
+    assert_eq!(ask_as(&hub, "desk.lan:7899", &format!("{secret}\r\nOrigin: http://desk.lan:7899")), 403);
     assert_eq!(ask(&hub, &format!("Authorization: Bearer {SECRET}")), 200);
     assert_eq!(ask(&hub, &format!("X-Mesh-Secret: {SECRET}")), 200);
     assert_eq!(ask(&hub, "Authorization: Bearer wrong"), 401);

@@ -1,5 +1,5 @@
-//! Authorises HTTP requests. A program must send the token or the secret, and it must address this machine by one of
-//! the machine's own names or addresses.
+//! Authorises HTTP requests. A program must send the token or the secret. If it sends neither, or if this machine is no
+//! hub, it must also address this machine by one of the machine's own names or addresses.
 
 use super::{body, refuse};
 use crate::broker::http::{Gate, Head, HttpResponse};
@@ -9,38 +9,43 @@ use std::time::Instant;
 use subtle::ConstantTimeEq;
 
 /// Accepts a request if it has the token or the secret, has no `Origin` header, and addresses this machine as
-/// `localhost`, `127.0.0.1` or `::1`. On a hub, `hub_name` and all IP addresses are accepted, too. This keeps out web
-/// pages from other origins, even if such a page makes its own name resolve to this machine's address. The gate itself
-/// answers `/health`.
+/// `localhost`, `127.0.0.1` or `::1`. This keeps out web pages from other origins, even if such a page makes its own name
+/// resolve to this machine's address. A hub also accepts `hub_name` and all IP addresses, and, because other machines may
+/// know it by any name of their network, any name from a program that sends a token or secret: such a web page has none.
+/// The gate itself answers `/health`.
 pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> Gate {
     let is_known = bearer_check(token, secret);
     let started = Instant::now();
     Box::new(move |head: &Head| {
-        let host = head.host.as_deref().map_or("localhost", without_port);
-        // Host names ignore case.
-        let bare = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        // Other machines address a hub by its name or by an IP address. A web page can't rebind an IP address.
-        let is_hub = |name: &String| {
-            bare.parse::<IpAddr>().is_ok() || bare.trim_end_matches(".local").eq_ignore_ascii_case(name)
-        };
-        let is_own =
-            ["127.0.0.1", "localhost", "::1"].contains(&bare.as_str()) || hub_name.as_ref().is_some_and(is_hub);
-        if !is_own || head.origin.is_some() {
+        let bearer = head.authorization.as_deref().and_then(|given| given.strip_prefix("Bearer "));
+        let given: Vec<&str> = [bearer, head.mesh_secret.as_deref()].into_iter().flatten().collect();
+        let is_program = hub_name.is_some() && !given.is_empty();
+        let is_own = is_own_name(head.host.as_deref(), hub_name.as_deref());
+        if head.origin.is_some() || !is_own && !is_program {
             return Some(refuse(
                 403,
                 "only programs on this machine may use this address, not web pages of other origins",
             ));
         }
-        if head.target == "/health" && head.method == "GET" {
+        if is_own && head.target == "/health" && head.method == "GET" {
             return Some(health(head, started));
         }
-        let bearer = head.authorization.as_deref().and_then(|given| given.strip_prefix("Bearer "));
         // Both credentials of a request are compared, even if the first one matches, so that the time reveals
         // nothing.
-        let given = [bearer, head.mesh_secret.as_deref()].into_iter().flatten();
-        let is_let_in = given.filter(|given| is_known(given)).count() > 0;
+        let is_let_in = given.iter().filter(|given| is_known(given)).count() > 0;
         (!is_let_in).then(|| refuse(401, "Unauthorized — invalid or missing bearer token"))
     })
+}
+
+/// Whether the `Host` header of a request names this machine. Other machines address a hub by its name or by an IP
+/// address. A web page can't rebind an IP address.
+fn is_own_name(host: Option<&str>, hub_name: Option<&str>) -> bool {
+    let host = host.map_or("localhost", without_port);
+    // Host names ignore case.
+    let bare = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    let is_hub =
+        |name: &str| bare.parse::<IpAddr>().is_ok() || bare.trim_end_matches(".local").eq_ignore_ascii_case(name);
+    ["127.0.0.1", "localhost", "::1"].contains(&bare.as_str()) || hub_name.is_some_and(is_hub)
 }
 
 /// Answers a request that needs no token. The request never reaches the event loop, so clients without a token can't
