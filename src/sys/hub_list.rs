@@ -90,7 +90,15 @@ impl fmt::Display for HubAddress {
                 port
             }
             HubAddress::Ssh { target, port } => {
-                write!(f, "ssh://{target}")?;
+                let (user, host) =
+                    target.rsplit_once('@').map_or((None, &target[..]), |(user, host)| (Some(user), host));
+                let user = user.map_or(String::new(), |user| format!("{user}@"));
+                let is_v6 = port.is_some() && host.parse::<Ipv6Addr>().is_ok();
+                if is_v6 {
+                    write!(f, "ssh://{user}[{host}]")?
+                } else {
+                    write!(f, "ssh://{user}{host}")?
+                }
                 port
             }
         };
@@ -141,38 +149,42 @@ fn parse_network(text: &str) -> Result<HubAddress, Error> {
              for sessions"
         ))
     };
-    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, rest)) if host.parse::<Ipv6Addr>().is_ok() => match rest.strip_prefix(':') {
-            Some(port) => (host, Some(port)),
-            None if rest.is_empty() => (host, None),
-            None => return Err(want()),
-        },
-        Some(_) => return Err(want()),
-        None if text.parse::<Ipv6Addr>().is_ok() => (text, None),
-        None => match text.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        },
-    };
+    let (host, port) = split_port(text).ok_or_else(want)?;
     let is_plain = |c: char| !c.is_control() && !"/@?#[]".contains(c);
     if host.is_empty() || !host.chars().all(is_plain) {
         return Err(want());
     }
-    let port = port.map(|port| port.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(want)).transpose()?;
     Ok(HubAddress::Network { host: host.to_owned(), port })
 }
 
-fn parse_ssh(target: &str) -> Result<HubAddress, Error> {
-    let (name, port) = match target.rsplit_once(':') {
-        Some((name, port)) if port.parse::<u16>().is_ok() => (name, port.parse().ok()),
-        _ => (target, None),
+/// Splits `host`, `host:port`, `IPv6`, `[IPv6]` or `[IPv6]:port`, and removes the brackets. Returns `None` if the text has
+/// another form, or if the port is none.
+fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) = rest.split_once(']').filter(|(host, _)| host.parse::<Ipv6Addr>().is_ok())?;
+            (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) })
+        }
+        None if text.parse::<Ipv6Addr>().is_ok() => (text, None),
+        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
     };
-    // ssh would treat a name that begins with a dash as an option.
-    let is_name = !name.is_empty() && !name.starts_with('-') && !name.contains(char::is_whitespace);
-    if is_name && !name.contains("@-") {
-        return Ok(HubAddress::Ssh { target: name.to_owned(), port });
+    match port {
+        Some(port) => Some((host, Some(port.parse().ok().filter(|port| *port > 0)?))),
+        None => Some((host, None)),
     }
-    Err(wrong(&format!("expected ssh://[user@]host[:port], got ssh://{target}")))
+}
+
+fn parse_ssh(target: &str) -> Result<HubAddress, Error> {
+    let want = || wrong(&format!("expected ssh://[user@]host[:port], got ssh://{target}"));
+    let (user, place) = target.rsplit_once('@').map_or((None, target), |(user, place)| (Some(user), place));
+    let (host, port) = split_port(place).ok_or_else(want)?;
+    // ssh would treat a name that begins with a dash as an option.
+    let is_name = |name: &str| !name.is_empty() && !name.starts_with('-') && !name.contains(char::is_whitespace);
+    if !is_name(host) || host.contains(['[', ']']) || !user.is_none_or(is_name) {
+        return Err(want());
+    }
+    // ssh accepts an IPv6 address only without brackets.
+    Ok(HubAddress::Ssh { target: user.map_or(host.to_owned(), |user| format!("{user}@{host}")), port })
 }
 
 fn wrong(what: &str) -> Error {
@@ -197,10 +209,22 @@ mod tests {
             ("hub1,hub2.local:7901", "hub1 hub2.local:7901"),
             ("fd00::1,[fd00::2],[fd00::3]:7900", "fd00::1 fd00::2 [fd00::3]:7900"),
             ("ssh://ada@hub1:22,ssh://hub2/,hub3", "ssh://ada@hub1:22 ssh://hub2 hub3"),
+            (
+                "ssh://[fd00::1],ssh://ada@[fd00::2]:22,ssh://fd00::3",
+                "ssh://fd00::1 ssh://ada@[fd00::2]:22 ssh://fd00::3",
+            ),
             ("127.0.0.1:7001,127.0.0.1:7002", "127.0.0.1:7001 127.0.0.1:7002"),
             ("0.0.0.0", "0.0.0.0"),
         ] {
             assert_eq!(shown(setting), want, "{setting}");
+        }
+    }
+
+    #[test]
+    fn ssh_gets_an_ipv6_address_without_brackets() {
+        for setting in ["ssh://ada@[fd00::2]:22", "ssh://ada@fd00::2"] {
+            let hubs = parse_hubs(setting).unwrap();
+            assert!(matches!(&hubs[..], [HubAddress::Ssh { target, .. }] if target == "ada@fd00::2"), "{setting}");
         }
     }
 
@@ -228,7 +252,12 @@ mod tests {
             ("[::1]7900", "expected HOST, HOST:PORT"),
             ("ada@hub", "expected HOST, HOST:PORT"),
             ("ssh://-oProxyCommand=x", "expected ssh://"),
+            ("ssh://ada@-oProxyCommand=x", "expected ssh://"),
             ("hub1,ssh://", "expected ssh://"),
+            ("ssh://hub:99999", "expected ssh://"),
+            ("ssh://hub:", "expected ssh://"),
+            ("ssh://[hub]:22", "expected ssh://"),
+            ("ssh://[fd00::1]22", "expected ssh://"),
         ] {
             let shown = shown(setting);
             assert!(shown.starts_with("SLM_MESH_HOST: ") && shown.contains(want), "{setting}: {shown}");
