@@ -57,8 +57,8 @@ pub const BROKER_OPS: &[BrokerMethod] = &[
     },
     BrokerMethod {
         name: "broker.info",
-        summary: "Show the broker's version, process id, HTTP port, its address for other machines, and a fingerprint of its \
-                  settings",
+        summary: "Show the broker's version, process id, HTTP port, its address for other machines, and, to callers on its \
+                  own machine, a fingerprint of its settings",
         args: &[],
         works_on_standby: true,
         run: info,
@@ -146,11 +146,14 @@ fn events_cursor(context: &mut LoopContext, _: CallerMachine, _: &Map<String, Va
     Ok(json!({ "ok": true, "seq": context.mesh.last_event() }))
 }
 
-fn info(context: &mut LoopContext, _: CallerMachine, _: &Map<String, Value>) -> Result<Value, Error> {
+fn info(context: &mut LoopContext, caller: CallerMachine, _: &Map<String, Value>) -> Result<Value, Error> {
     let settings = context.mesh.settings();
+    // Only programs on this machine compare settings. The fingerprint contains hashes of the secrets, with which a guest
+    // could test guesses of the password for etcd.
+    let fingerprint = (caller == CallerMachine::Local).then(|| context.info.settings.fingerprint());
     Ok(json!({
         "ok": true, "version": settings.version, "pid": settings.pid, "port": settings.port,
-        "serves": settings.serves, "settings": context.info.settings.fingerprint(),
+        "serves": settings.serves, "settings": fingerprint,
     }))
 }
 

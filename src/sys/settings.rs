@@ -357,7 +357,7 @@ impl Settings {
 
     /// The settings that may make one broker differ from another, as text. Settings of a single session are left out.
     pub fn fingerprint(&self) -> String {
-        // Clients can see the fingerprint, so it contains only hashes of the secrets.
+        // Clients on this machine can see the fingerprint, so it contains only hashes of the secrets.
         let is_secret = |name| [SECRET, STORE_PASSWORD].contains(&name);
         let value = |name| if is_secret(name) { hash(self.text(name)).to_string() } else { self.text(name).to_owned() };
         shared_settings().map(|name| format!("{name}={}", value(name))).collect::<Vec<_>>().join(" ")

@@ -1,4 +1,5 @@
-//! The stream of a guest, used as a session uses it: from several threads, without blocking, and until its end.
+//! The stream of a guest, used as a session uses it: from several threads, without blocking, and until its end. Also what
+//! a hub tells a guest about itself.
 
 use crate::false_hubs::{FalseHub, Role};
 use crate::{connect, hub_and_guest, port};
@@ -72,4 +73,17 @@ fn what_was_written_arrives_although_the_guest_leaves_at_once() {
         }
     }
     crate::support::until("all words have arrived", || hub.methods().len() == 20);
+}
+
+#[test]
+fn only_the_hub_itself_sees_a_fingerprint_of_its_settings() {
+    let (hub, _guest) = hub_and_guest();
+    let mut guest = connect(port(&hub)).unwrap();
+    guest.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"broker.info\",\"params\":{}}\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(guest).read_line(&mut line).unwrap();
+    let info: Value = serde_json::from_str(&line).unwrap();
+    // Its hashes would let a guest test guesses of the hub's other secrets.
+    assert!(info["result"]["pid"].is_number() && info["result"]["settings"].is_null(), "{line}");
+    assert!(hub.socket().call("broker.info", json!({}))["result"]["settings"].is_string());
 }
