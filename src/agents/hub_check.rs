@@ -1,10 +1,10 @@
-//! Checks each hub that a guest's settings name, and whether the hub that leads grants a lock. A guest is a machine
-//! that uses hubs on other machines.
+//! Checks each hub that a guest's settings name, whether the hub that leads grants a lock, and whether a broker of the
+//! guest itself still runs. A guest is a machine that uses hubs on other machines.
 
 use super::doctor::{Check, check_lock};
 use crate::base::error::ErrorKind;
-use crate::client::Client;
 use crate::client::remote::{HubAnswer, HubRole, RemoteTarget};
+use crate::client::{Client, discovered_hub};
 use crate::sys::data_dir::DataDir;
 
 /// Checks all hubs at the same time. A hub that does not answer is a fault even if another hub leads, because a silent
@@ -23,6 +23,10 @@ pub fn check_hubs_of_guest(target: &RemoteTarget, places: &DataDir) -> Vec<Check
         });
     } else if answers.iter().any(|one| one.role.is_ok()) {
         checks.push(Check::error("leader", "no hub leads at the moment", "run slm-mesh status on one of the hubs"));
+    }
+    if let Some(warning) = discovered_hub::own_broker_warning(places) {
+        let (found, cure) = warning.split_once("; ").unwrap_or((&warning, "run slm-mesh stop"));
+        checks.push(Check::error("own broker", found, cure));
     }
     checks
 }

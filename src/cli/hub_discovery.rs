@@ -6,6 +6,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::client::discovered_hub::{self, LeavePolicy};
 use crate::discovery::announcer_process::{self, Announcement};
 use crate::discovery::{DiscoveredService, ServiceKind, addresses, browse};
+use crate::sys::print_error;
 use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -45,7 +46,12 @@ pub fn list_hubs(seconds: u64, json: bool) -> Result<u8, Error> {
     };
     print_line(&match joined {
         // Several hubs may have the same name.
-        Some(hub) => format!("{list}\nThis machine has joined {} at {}.", render::plain(&hub.name), hub.address),
+        Some(hub) => {
+            if let Some(warning) = discovered_hub::own_broker_warning(&places) {
+                print_error(&format!("slm-mesh: {warning}"));
+            }
+            format!("{list}\nThis machine has joined {} at {}.", render::plain(&hub.name), hub.address)
+        }
         None if is_open => format!("{list}\nThis machine has joined none of these hubs."),
         None => list,
     })

@@ -4,7 +4,7 @@ use super::{connect_to_running, explain_absence, load_environment, print_line, r
 use crate::base::error::{Error, ErrorKind};
 use crate::base::process::Process;
 use crate::broker::startup::{self, AfterReady, LogChange};
-use crate::client::{self, Client, remote};
+use crate::client::{self, Client, discovered_hub, remote};
 use crate::sys::data_dir::DataDir;
 use crate::sys::drop_inherited_state;
 use crate::sys::file_lock::LockWait;
@@ -47,6 +47,7 @@ pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json:
     }
     if !as_daemon {
         startup::own_address(&settings)?;
+        refuse_beside_hub(&places, &settings)?;
         stop_if_settings_differ(&places, &settings)?;
     }
     if let Some(change) = log_change {
@@ -95,6 +96,19 @@ fn refuse_if_leading(places: &DataDir) -> Result<(), Error> {
     Err(Error::new(ErrorKind::Refused, text))
 }
 
+/// Refuses to start a broker on a machine that has joined a hub, because no verb or new session would use the broker.
+fn refuse_beside_hub(places: &DataDir, settings: &Settings) -> Result<(), Error> {
+    let joined = if discovered_hub::is_enabled(settings) { discovered_hub::joined_hub(places) } else { None };
+    let Some(hub) = joined else { return Ok(()) };
+    let text = format!(
+        "start: this machine has joined the hub {} at {}, which was found on the local network: the broker runs there, \
+         and this machine needs none; to run a broker here, set SLM_MESH_DISCOVERY=off",
+        render::plain(&hub.name),
+        hub.address
+    );
+    Err(Error::new(ErrorKind::Usage, text))
+}
+
 /// Stops the running broker if its settings differ from the current settings.
 fn stop_if_settings_differ(places: &DataDir, settings: &Settings) -> Result<(), Error> {
     let mut client = match Client::connect_to_own(places) {
@@ -123,13 +137,14 @@ pub fn stop(force: bool, json: bool) -> Result<u8, Error> {
     if json { print_line(&line.to_string()) } else { print_line(&format!("Broker (PID {pid}) {how}.")) }
 }
 
-/// Connects to the broker that `stop` should stop. If this machine is one of several hubs, this is the machine's own
-/// broker, even if another hub leads.
+/// Connects to the broker that `stop` should stop: this machine's own broker, even if another hub leads, and even if
+/// this machine has become a guest since that broker was started. A guest without a broker asks the hub, which refuses
+/// and says why.
 fn connect_to_stop(places: &DataDir) -> Result<Client, Error> {
-    if remote::is_remote(places)? {
-        return connect_to_running(places);
+    match Client::connect_to_own(places) {
+        Err(error) if error.kind == ErrorKind::NotFound && remote::is_remote(places)? => connect_to_running(places),
+        own => own.map_err(|error| explain_absence(places, error)),
     }
-    Client::connect_to_own(places).map_err(|error| explain_absence(places, error))
 }
 
 /// Ends the process that holds the lock of this data directory's broker, and returns the id of that process. `why` is

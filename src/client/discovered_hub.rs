@@ -9,6 +9,7 @@
 //! **Invariant:** a response to the search is only an address to try. Only a hub that has proven that it knows the
 //! secret is saved. Once a session has joined a hub, its process never leaves that hub for a mesh of its own.
 
+use super::Client;
 use crate::base::error::{Error, ErrorKind};
 use crate::discovery::{DiscoveredService, ServiceKind, browse};
 use crate::remote::connect_to_hub;
@@ -84,8 +85,9 @@ pub fn look_for_session(has_joined: bool) {
     let policy = if has_joined { LeavePolicy::Never } else { LeavePolicy::AfterSecondMiss };
     match join_best(&places, &settings, browse(BROWSE_TIME), policy) {
         Ok(Some(hub)) if before.as_ref() != Some(&hub) || !has_joined => {
+            let warning = own_broker_warning(&places).map_or(String::new(), |warning| format!("; {warning}"));
             print_error(&format!(
-                "slm-mesh: joined the hub {} at {}, which was found on the local network",
+                "slm-mesh: joined the hub {} at {}, which was found on the local network{warning}",
                 hub.name, hub.address
             ));
         }
@@ -218,6 +220,16 @@ impl From<DiscoveredService> for DiscoveredHub {
     fn from(service: DiscoveredService) -> DiscoveredHub {
         DiscoveredHub { name: service.name, address: service.address.ip().to_string(), port: service.ws_port }
     }
+}
+
+/// What is wrong if a broker of this machine, which uses a hub, still runs; and what to do about it. The broker is not
+/// stopped automatically, because its sessions may be in the middle of their work.
+pub fn own_broker_warning(places: &DataDir) -> Option<String> {
+    let pid = Client::listener_pid(places)?;
+    Some(format!(
+        "a broker of this machine (PID {pid}) still runs, and its sessions share no mail and no locks with those at the \
+         hub; run slm-mesh stop, and its sessions move to the hub"
+    ))
 }
 
 /// Extends the error of a failed connection. The new error also says that the hub was discovered, and what the user can

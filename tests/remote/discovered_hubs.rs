@@ -1,7 +1,9 @@
 //! Which hub a machine joins after a search of the local network. The search itself needs several machines, so these
 //! tests say which hubs have responded to it.
 
+use super::support::Place;
 use super::{SECRET, hub_and_guest, port};
+use serde_json::json;
 use slm_mesh::client::discovered_hub::{LeavePolicy, join_best, joined_hub};
 use slm_mesh::discovery::{DiscoveredService, ServiceKind};
 use slm_mesh::sys::data_dir::DataDir;
@@ -65,4 +67,33 @@ fn of_two_hubs_with_the_same_name_a_machine_keeps_the_one_that_it_has_joined() {
     for order in [["127.0.0.1", "127.0.0.2"], ["127.0.0.2", "127.0.0.1"]].repeat(3) {
         assert_eq!(search(&order), "127.0.0.2");
     }
+}
+
+#[test]
+fn a_broker_beside_a_joined_hub_is_reported_and_can_be_stopped_but_not_started() {
+    let (hub, _) = hub_and_guest();
+    let machine = Place::new().with("SLM_MESH_SHARED_SECRET", SECRET);
+    machine.ok(&["start", "--detach"]);
+    let own = machine.broker_pid().unwrap();
+    // From now on, this machine uses a hub that it has found. The verbs below do not search the network.
+    let joined = json!({ "name": "desk", "address": "127.0.0.1", "port": port(&hub), "joined": true, "missed": false });
+    std::fs::write(machine.dir.join("hub"), joined.to_string()).unwrap();
+    let machine = machine.with("SLM_MESH_DISCOVERY", "on");
+    let fails = |args: &[&str]| {
+        let out = machine.run(args);
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    let (status, said) = fails(&["start", "--detach"]);
+    assert!(status == Some(2) && said.contains("has joined the hub desk at 127.0.0.1"), "{status:?} {said}");
+    // Doctor counts the hubs on the network unless it has a hub from the settings.
+    let mut doctor = machine.command(&["doctor"]);
+    let http = (port(&hub) - 1).to_string();
+    doctor.envs([("SLM_MESH_DISCOVERY", "off"), ("SLM_MESH_HOST", "127.0.0.1"), ("SLM_MESH_ROLE", "client")]);
+    let out = doctor.env("SLM_MESH_PORT", http).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(said.contains(&format!("(PID {own}) still runs")) && said.contains("run slm-mesh stop"), "{said}");
+    assert_eq!(machine.ok(&["stop"]).trim(), format!("Broker (PID {own}) stopped."));
+    let (status, said) = fails(&["stop"]);
+    assert!(status != Some(0) && said.contains("only on its own machine"), "{status:?} {said}");
+    assert!(hub.broker_pid().is_some(), "the hub still runs");
 }
