@@ -88,7 +88,7 @@ pub fn to_response(result: Result<Value, Error>) -> HttpResponse {
     HttpResponse::json(status, value.to_string().into_bytes())
 }
 
-fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, _: i64) -> Result<Value, Error> {
+fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, now: i64) -> Result<Value, Error> {
     // The `Host` header of the request is the address at which the daemon reaches this machine, so the list gives this
     // address for all peers. A loopback address would mean the daemon's own machine.
     let host = head.host.as_deref().map_or("", |host| host.rsplit_once(':').map_or(host, |(name, _)| name)).to_owned();
@@ -102,10 +102,16 @@ fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, _: i64) -> Result<Value, Erro
         .chain(people)
         .map(|peer| {
             let status = if peer.is_online() { ACTIVE } else { AWAY };
+            let heartbeat = match peer.row.kind {
+                // A session is online as long as its connection answers, however long its agent is idle. A daemon hides
+                // peers whose last heartbeat is old.
+                PeerKind::Session { .. } => now,
+                _ => peer.last_heartbeat.max(peer.last_active),
+            };
             json!({
                 "peer_id": peer.row.id.as_str(), "session_id": peer.row.name, "summary": peer.row.summary,
                 "status": status, "host": host, "port": port, "registered_at": zoned(peer.row.first_seen),
-                "last_heartbeat": zoned(peer.last_heartbeat.max(peer.last_active)), "project_path": peer.row.project,
+                "last_heartbeat": zoned(heartbeat), "project_path": peer.row.project,
                 "agent_type": peer.row.agent, "mesh": mesh_id, "machine": peer.row.host, "branch": peer.row.git_branch,
                 "repo": peer.row.repo,
             })

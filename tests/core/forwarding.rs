@@ -3,6 +3,7 @@
 
 use crate::failures::Disk;
 use serde_json::{Value, json};
+use slm_mesh::base::time;
 use slm_mesh::broker::http::{Head, Request};
 use slm_mesh::broker::legacy_http;
 use slm_mesh::core::federation::delivery::Delivery;
@@ -265,6 +266,16 @@ fn a_message_to_a_group_is_no_direct_message_on_the_other_side() {
     pair.ask("POST", "/mesh/send", &body);
     let mail = pair.there.call(1, &mail::INBOX, json!({ "filter": "all", "after": 0 })).unwrap();
     assert_eq!(mail["messages"].as_array().unwrap().last().unwrap()["group"], Value::Null, "{mail}");
+}
+
+#[test]
+fn an_idle_session_still_has_a_fresh_heartbeat_for_other_meshes() {
+    let mut pair = Pair::new(1_007);
+    pair.there.pass(45 * 60_000);
+    let listed = pair.ask("GET", "/mesh/peers", &json!({}));
+    assert_eq!(listed["peers"][0]["session_id"], json!("far"), "{listed}");
+    let heartbeat = listed["peers"][0]["last_heartbeat"].as_str().and_then(time::parse);
+    assert_eq!(heartbeat, Some(pair.there.now), "{listed}");
 }
 
 #[test]
