@@ -34,8 +34,10 @@ const POST_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_MAX: u64 = 8 << 20;
 /// The pause after the first failure. It doubles with each further failure.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
-/// Maximum pause after a failure.
+/// Maximum pause after a message failed.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Maximum pause after a failed poll. It is short because polls also show when messages can be sent again.
+const POLL_BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Minimum time between two polls, whatever the other mesh answers.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Maximum time between two polls. The time doubles with each quick answer in a row. So if the other mesh changes
@@ -322,7 +324,7 @@ impl LinkThread {
                 }
                 Err(why) => {
                     (marks, n_failures) = (Marks::default(), n_failures + 1);
-                    (LinkNews::Unreachable(self.n, why), backoff(n_failures))
+                    (LinkNews::Unreachable(self.n, why), backoff(n_failures).min(POLL_BACKOFF_MAX))
                 }
             };
             if !self.report(news) {
