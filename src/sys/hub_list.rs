@@ -81,7 +81,7 @@ impl fmt::Display for HubAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let port = match self {
             HubAddress::Network { host, port } => {
-                let is_v6 = port.is_some() && host.parse::<Ipv6Addr>().is_ok();
+                let is_v6 = port.is_some() && is_ipv6(host);
                 if is_v6 {
                     write!(f, "[{host}]")?
                 } else {
@@ -93,7 +93,7 @@ impl fmt::Display for HubAddress {
                 let (user, host) =
                     target.rsplit_once('@').map_or((None, &target[..]), |(user, host)| (Some(user), host));
                 let user = user.map_or(String::new(), |user| format!("{user}@"));
-                let is_v6 = port.is_some() && host.parse::<Ipv6Addr>().is_ok();
+                let is_v6 = port.is_some() && is_ipv6_with_zone(host);
                 if is_v6 {
                     write!(f, "ssh://{user}[{host}]")?
                 } else {
@@ -149,7 +149,7 @@ fn parse_network(text: &str) -> Result<HubAddress, Error> {
              for sessions"
         ))
     };
-    let (host, port) = split_port(text).ok_or_else(want)?;
+    let (host, port) = split_port(text, is_ipv6).ok_or_else(want)?;
     let is_plain = |c: char| !c.is_control() && !"/@?#[]".contains(c);
     if host.is_empty() || !host.chars().all(is_plain) {
         return Err(want());
@@ -158,14 +158,14 @@ fn parse_network(text: &str) -> Result<HubAddress, Error> {
 }
 
 /// Splits `host`, `host:port`, `IPv6`, `[IPv6]` or `[IPv6]:port`, and removes the brackets. Returns `None` if the text has
-/// another form, or if the port is none.
-fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
+/// another form, or if the port is none. `is_v6` says what counts as an IPv6 address.
+fn split_port(text: &str, is_v6: fn(&str) -> bool) -> Option<(&str, Option<u16>)> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
-            let (host, rest) = rest.split_once(']').filter(|(host, _)| host.parse::<Ipv6Addr>().is_ok())?;
+            let (host, rest) = rest.split_once(']').filter(|(host, _)| is_v6(host))?;
             (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) })
         }
-        None if text.parse::<Ipv6Addr>().is_ok() => (text, None),
+        None if is_v6(text) => (text, None),
         None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
     };
     match port {
@@ -174,10 +174,19 @@ fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
     }
 }
 
+fn is_ipv6(text: &str) -> bool {
+    text.parse::<Ipv6Addr>().is_ok()
+}
+
+/// Whether this is an IPv6 address, or a link-local one with its interface, which ssh accepts too: `fe80::1%eth0`.
+fn is_ipv6_with_zone(text: &str) -> bool {
+    is_ipv6(text.split_once('%').map_or(text, |(address, _)| address))
+}
+
 fn parse_ssh(target: &str) -> Result<HubAddress, Error> {
     let want = || wrong(&format!("expected ssh://[user@]host[:port], got ssh://{target}"));
     let (user, place) = target.rsplit_once('@').map_or((None, target), |(user, place)| (Some(user), place));
-    let (host, port) = split_port(place).ok_or_else(want)?;
+    let (host, port) = split_port(place, is_ipv6_with_zone).ok_or_else(want)?;
     // ssh would treat a name that begins with a dash as an option.
     let is_name = |name: &str| !name.is_empty() && !name.starts_with('-') && !name.contains(char::is_whitespace);
     if !is_name(host) || host.contains(['[', ']']) || !user.is_none_or(is_name) {
@@ -213,6 +222,7 @@ mod tests {
                 "ssh://[fd00::1],ssh://ada@[fd00::2]:22,ssh://fd00::3",
                 "ssh://fd00::1 ssh://ada@[fd00::2]:22 ssh://fd00::3",
             ),
+            ("ssh://fe80::1%eth0,ssh://[fe80::1%eth0]:22", "ssh://fe80::1%eth0 ssh://[fe80::1%eth0]:22"),
             ("127.0.0.1:7001,127.0.0.1:7002", "127.0.0.1:7001 127.0.0.1:7002"),
             ("0.0.0.0", "0.0.0.0"),
         ] {
