@@ -19,7 +19,7 @@ const LEASE_SECONDS: u64 = 3;
 const N_CLIENTS: usize = 32;
 const N_SETS: usize = 1250;
 /// How often a hub, or a member of etcd, is killed.
-const N_KILLS: usize = 5;
+const N_KILLS: u32 = 5;
 /// How often it is asked whether something has happened.
 const ASK_EVERY: Duration = Duration::from_millis(1);
 /// Nothing that is measured here may take longer than this.
@@ -186,9 +186,12 @@ fn etcd_dies(table: &mut Table, cluster: &mut Cluster, hubs: [&Mesh; 2]) {
 fn hub_dies(table: &mut Table, first: &mut Mesh, second: &mut Mesh) {
     let (mut leader, mut standby) = if status(first)["role"] == "leads" { (first, second) } else { (second, first) };
     let mut micros = Vec::new();
-    for _ in 0..N_KILLS {
+    for n in 0..N_KILLS {
         let wanted = position(leader);
         micros_until(Instant::now(), || position(standby) >= wanted && status(standby)["leader"].is_string());
+        // A hub renews its lease three times in the time of the lease. The kills are spread over the time between two
+        // renewals, because what is left of the lease decides how long nobody leads.
+        thread::sleep(Duration::from_secs(LEASE_SECONDS) / 3 * n / N_KILLS);
         leader.kill();
         let began = Instant::now();
         micros.push(micros_until(began, || accepts(standby, &set_line(0))));
