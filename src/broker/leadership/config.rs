@@ -93,7 +93,7 @@ impl HubConfig {
         }
     }
 
-    /// Refuses to set this hub's database aside while no hub leads that could send its own database.
+    /// Refuses to set this hub's database aside while no hub leads, because then no hub could send its database instead.
     ///
     /// # Errors
     /// When there is a log and no hub leads, or when etcd does not say whether one does.

@@ -20,7 +20,8 @@ pub enum DatabaseLogMatch {
 }
 
 impl DatabaseLogMatch {
-    /// Compares `end`, the position of the last entry in etcd, with `own`, the database's position in the log to which it belongs.
+    /// Compares `end`, the position of the last entry in etcd, with `own`, the database's position in the log to which
+    /// it belongs.
     /// `is_expendable` says whether a copy of another database may replace this one without a loss.
     pub fn of(end: Option<LogPosition>, own: Option<LogPosition>, is_expendable: bool) -> DatabaseLogMatch {
         match (end, own) {

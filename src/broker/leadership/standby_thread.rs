@@ -162,7 +162,8 @@ struct Follower {
     reported: Option<(u64, Instant)>,
     /// Why the last snapshot failed, how long to wait after that, and when the wait ends; `None` if none has failed.
     snapshot_retry: Option<(String, Duration, Instant)>,
-    /// Since when this hub's own address has been that of the leader, although this hub does not lead.
+    /// When this hub first saw its own address as the address of the leader, although this hub does not lead. `None`
+    /// while the leader has another address.
     namesake_since: Option<Instant>,
 }
 

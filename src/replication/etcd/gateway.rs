@@ -288,6 +288,20 @@ pub(super) fn number(value: &Value) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_token_helps_only_if_etcd_no_longer_accepts_the_old_one() {
+        // The texts and codes are those of etcd 3.4.
+        for (code, why, is_stale) in [
+            (UNAUTHENTICATED, "etcdserver: invalid auth token", true),
+            (3, "etcdserver: revision of auth store is old", true),
+            (3, "etcdserver: user name is empty", true),
+            (7, "etcdserver: permission denied", false),
+            (EXHAUSTED, "etcdserver: mvcc: database space exceeded", false),
+        ] {
+            assert_eq!(is_token_stale(code, why), is_stale, "{why}");
+        }
+    }
     use crate::replication::etcd::EtcdAddress;
     use std::io::{Read, Write};
     use std::net::TcpListener;
