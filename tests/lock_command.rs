@@ -190,21 +190,29 @@ fn a_command_that_closes_what_it_inherits_keeps_its_lock_as_long_as_its_wrapper(
 fn a_lock_that_was_lost_and_taken_again_is_reported() {
     let place = Place::new();
     let script = "echo $SLM_MESH_LOCK_TOKEN; read -r end";
-    let mut command = place.command(&["lock", "a.rs", "--", "sh", "-c", script]);
-    let mut locked = Locked::run(command.stdin(Stdio::piped()).stderr(Stdio::piped()));
-    let token = locked.line();
+    let start = || {
+        let mut command = place.command(&["lock", "a.rs", "--", "sh", "-c", script]);
+        Locked::run(command.stdin(Stdio::piped()).stderr(Stdio::piped()))
+    };
+    let mut loser = start();
+    let token = loser.line();
     let grant = json!({ "as": "human", "filePath": place.root.join("a.rs"), "token": token.parse::<i64>().unwrap() });
     let unlocked = place.socket().call("lock.unlock", grant);
     assert_eq!(unlocked["result"]["ok"], json!(true), "{unlocked}");
-    assert!(!is_held(&place, "a.rs"), "another command had the file in between");
+    let mut winner = start();
+    assert_ne!(winner.line(), token);
     let broker = place.broker_pid().unwrap();
     signal("KILL", broker);
     until("the broker is dead", || !lives(broker));
-    until("the command has a lock again", || place.json(&["lock", "list"])["locks"][0].is_object());
-    drop(locked.wrapper.stdin.take());
-    let out = locked.wrapper.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&out.stderr);
+    let mut errors = BufReader::new(loser.wrapper.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let said = errors.next().unwrap();
+    assert!(said.contains("was lost, and the command is still running") && said.contains("a.rs"), "{said}");
+    drop(winner.wrapper.stdin.take());
+    winner.wrapper.wait().unwrap();
+    let said = errors.next().unwrap();
     assert!(said.contains("was lost and taken again") && said.contains(&format!("token was {token}")), "{said}");
+    drop(loser.wrapper.stdin.take());
+    assert_eq!(loser.status(), Some(1), "`read` returns 1 at the end of its input");
 }
 
 #[test]

@@ -26,6 +26,9 @@ use std::time::Duration;
 
 /// How often to check the connection between renewals, and how often to try again after a failure.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// How soon to ask again for a lock that was lost and that another peer holds now. That may be a command that died
+/// together with the broker, whose lock ends soon.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(2);
 /// Time limit for each of the two waits after which a hub knows that the command has ended: for the answer to `detach`,
 /// and for the end of the carrier.
 const CARRIER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -62,7 +65,7 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     let carrier = client.take_carrier();
     let (done, ended) = channel();
     let interval = Duration::from_secs((minutes as u64 * 60 / 3).max(1));
-    let mut renewal = Renewal { params: Value::Object(params), token: granted["token"].clone() };
+    let mut renewal = Renewal { params: Value::Object(params), token: granted["token"].clone(), is_refused: false };
     let renewing = std::thread::spawn(move || renew_until_ended(client, &places, &mut renewal, interval, &ended));
     let status = running
         .wait()
@@ -105,13 +108,27 @@ struct Renewal {
     params: Value,
     /// The token of the lock. A renewed lock keeps its token, so another token shows that the lock was free meanwhile.
     token: Value,
+    /// Whether the last attempt was refused. This is reported once for each loss.
+    is_refused: bool,
+}
+
+/// What a renewal achieved.
+#[derive(Clone, Copy, PartialEq)]
+enum Renewed {
+    /// The lock is held. If only the connection failed, the check of the connection notices that.
+    Held,
+    /// Another peer holds a file of this lock.
+    Refused,
+    /// The hub has ceased to lead.
+    Standby,
 }
 
 impl Renewal {
-    /// Renews the lock, and reports if the lock was lost. Returns whether the hub has ceased to lead.
-    fn send(&mut self, client: &mut Client) -> bool {
+    /// Renews the lock, and reports if the lock was lost.
+    fn send(&mut self, client: &mut Client) -> Renewed {
         match client.call("lock.lock", &self.params) {
             Ok(granted) => {
+                self.is_refused = false;
                 let former = std::mem::replace(&mut self.token, granted["token"].clone());
                 if former != self.token {
                     print_error(&format!(
@@ -121,13 +138,15 @@ impl Renewal {
                         self.token
                     ));
                 }
-                false
+                Renewed::Held
             }
-            Err(error) if error.kind == ErrorKind::Gone => false,
-            Err(error) if error.kind == ErrorKind::Standby => true,
+            Err(error) if error.kind == ErrorKind::Gone => Renewed::Held,
+            Err(error) if error.kind == ErrorKind::Standby => Renewed::Standby,
             Err(error) => {
-                print_error(&format!("slm-mesh: the lock was lost, and the command is still running: {error}"));
-                false
+                if !std::mem::replace(&mut self.is_refused, true) {
+                    print_error(&format!("slm-mesh: the lock was lost, and the command is still running: {error}"));
+                }
+                Renewed::Refused
             }
         }
     }
@@ -142,7 +161,7 @@ fn renew_until_ended(
     ended: &Receiver<()>,
 ) {
     let mut wait = interval;
-    let mut stands_by = false;
+    let mut renewed = Renewed::Held;
     let inherited = client.as_fd().as_raw_fd();
     let mut has_reconnected = false;
     loop {
@@ -153,7 +172,7 @@ fn renew_until_ended(
             _ => break,
         }
         wait = wait.saturating_sub(pause);
-        let is_lost = std::mem::take(&mut stands_by) || is_connection_lost(&mut client);
+        let is_lost = renewed == Renewed::Standby || is_connection_lost(&mut client);
         if is_lost {
             // The command does not inherit this connection, so no forwarding process is needed.
             match Client::connect_or_start(places) {
@@ -165,10 +184,10 @@ fn renew_until_ended(
             }
         }
         if is_lost || wait.is_zero() {
-            stands_by = renewal.send(&mut client);
+            renewed = renewal.send(&mut client);
             // If the hub has ceased to lead, the call has replaced the connection with one to the leader.
             has_reconnected |= client.as_fd().as_raw_fd() != inherited;
-            wait = interval;
+            wait = if renewed == Renewed::Refused { REFUSED_INTERVAL.min(interval) } else { interval };
         }
     }
     // A hub keeps the lock for a while after a connection has ended, because the network may have failed. For the
