@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
 /// How long one member may take to answer. A member whose process is stopped accepts connections but never answers. A
@@ -56,6 +56,8 @@ pub(super) struct Gateway {
     agent: ureq::Agent,
     /// How long one member may take to answer.
     timeout: Duration,
+    /// How long the last answer took, if there was one.
+    last_answer_took: Option<Duration>,
 }
 
 impl Gateway {
@@ -73,7 +75,9 @@ impl Gateway {
             config = with_tls(config, tls)?;
         }
         let agent = config.build().into();
-        Ok(Gateway { members, current: 0, user: settings.user.clone(), token: None, agent, timeout: ANSWER_TIMEOUT })
+        let user = settings.user.clone();
+        let timeout = ANSWER_TIMEOUT;
+        Ok(Gateway { members, current: 0, user, token: None, agent, timeout, last_answer_took: None })
     }
 
     /// The same client, but each member may take this long to answer.
@@ -99,14 +103,23 @@ impl Gateway {
             if left.is_zero() {
                 break;
             }
+            let began = Instant::now();
             match self.ask_current(method, body, self.timeout.min(left)) {
-                Reply::Value(value) => return Ok(value),
+                Reply::Value(value) => {
+                    self.last_answer_took = Some(began.elapsed());
+                    return Ok(value);
+                }
                 Reply::Refused(_, why) => return Err(LogError::Refused(why)),
                 Reply::Silent(why) => silent = why,
             }
             self.current = (self.current + 1) % self.members.len();
         }
         Err(LogError::NoAnswer(silent))
+    }
+
+    /// How long the last answer took; `None` before the first answer.
+    pub(super) fn last_answer_took(&self) -> Option<Duration> {
+        self.last_answer_took
     }
 
     /// The URL of each member.

@@ -20,16 +20,25 @@ pub use upkeep::{EtcdUpkeep, HubPosition, MemberHealth, MemberState};
 use super::{Append, Election, LogEntry, LogError, Position, ReplicatedLog};
 use crate::base::ids::Term;
 use crate::sys::boot_ms;
-use gateway::{Gateway, decode, encode, encode_bytes, end_of_prefix, number};
+use gateway::{ANSWER_TIMEOUT, Gateway, decode, encode, encode_bytes, end_of_prefix, number};
 use lease::Lease;
 use serde_json::{Value, json};
 use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Maximum number of entries that one request reads. An entry has at most about 256 KiB.
 const PAGE: usize = 128;
 /// How long an append without an answer is repeated, in multiples of the lease time.
 const UNKNOWN_AFTER_LEASES: u64 = 3;
+/// How soon an append without an answer is sent again, at the least. A member forwards it to the member that leads etcd.
+/// If that member has just died, the append is lost, and so is every repetition until the others elect a leader, which
+/// takes one to two seconds.
+const REPEAT_APPEND_AFTER: Duration = Duration::from_millis(300);
+/// How long an append is repeated that often. After that, each member gets the time that any other request has, because
+/// the members may only be slow.
+const REPEAT_APPEND_FOR: Duration = Duration::from_millis(1800);
+/// How much longer than the last answer an answer may take before an append is sent again.
+const SLOWER_THAN_LAST: u32 = 4;
 /// The pause before all members are tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 /// The pause before the next watch.
@@ -231,11 +240,19 @@ impl ReplicatedLog for EtcdLog {
             "success": [{ "request_put": { "key": key, "value": value } }],
             "failure": [{ "request_range": { "key": key } }],
         });
+        // Over a slow network, an attempt that ends too soon would end the connection each time, and never succeed.
+        let patience = self.gateway.last_answer_took().map_or(ANSWER_TIMEOUT, |took| took * SLOWER_THAN_LAST);
+        let patience = patience.clamp(REPEAT_APPEND_AFTER, ANSWER_TIMEOUT);
+        let began = Instant::now();
+        let time_left = || {
+            let attempt = if began.elapsed() < REPEAT_APPEND_FOR { patience } else { ANSWER_TIMEOUT };
+            attempt.min(lease.time_left())
+        };
         let give_up = boot_ms() + (UNKNOWN_AFTER_LEASES * self.settings.lease_seconds * 1000) as i64;
         let mut may_be_stored = false;
         let outcome = loop {
             // This tries only until another hub can lead, because the clients that wait here can then use that hub.
-            match self.gateway.ask_within("kv/txn", &body, || lease.time_left()) {
+            match self.gateway.ask_within("kv/txn", &body, time_left) {
                 Ok(answer) if answer["succeeded"] == true => return Append::Stored,
                 Ok(answer) => break Self::explain_failure(&answer, &value),
                 Err(LogError::Refused(why)) if !may_be_stored => return Append::Refused(why),
