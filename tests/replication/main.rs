@@ -138,6 +138,10 @@ fn positions_are_reported_and_the_log_is_trimmed() {
     let positions = hub.upkeep().positions().unwrap().into_iter().map(|one| (one.hub, one.at));
     assert!(positions.eq([("hub1".into(), Position(300)), ("hub2".into(), Position(290))]));
     hub.upkeep().trim(Position(290)).unwrap();
+    let sizes = hub.upkeep().entry_sizes(Position(0)).unwrap();
+    let expected = (291..=300).map(|n| (Position(n), entry(term, &n.to_string()).to_bytes().len() as u64));
+    assert!(sizes.iter().copied().eq(expected), "{sizes:?}");
+    assert_eq!(hub.upkeep().entry_sizes(Position(300)).unwrap(), []);
     assert_eq!(texts(&mut standby, 291).len(), 10);
     assert_eq!(standby.follow(Position(290)), Err(LogError::Trimmed(Position(291))));
     // A new entry wakes a standby that waits.

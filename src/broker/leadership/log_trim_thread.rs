@@ -16,6 +16,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const KEEP_FOR: Duration = Duration::from_secs(600);
 /// Maximum number of bytes of entries that are kept. A hub that needs older entries gets a snapshot.
 const KEEP_BYTES: u64 = 64 << 20;
+/// How long each check measures entries of earlier terms.
+const MEASURE_FOR: Duration = Duration::from_millis(200);
 /// How many hubs must have an entry on their disks before it is trimmed, unless the log exceeds `KEEP_BYTES`.
 const COPIES_MIN: usize = 2;
 
@@ -76,8 +78,11 @@ impl LogTrimThread {
     ) -> LogTrimThread {
         let report = Arc::new(Mutex::new(ClusterReport::default()));
         let (stop, stopped) = channel();
+        let older = OlderEntries::before(progress.position());
         let (samples, standbys) = (VecDeque::new(), Vec::new());
-        let mut keeper = Keeper { upkeep, address, progress, wake, report: Arc::clone(&report), samples, standbys };
+        let report_of_keeper = Arc::clone(&report);
+        let mut keeper =
+            Keeper { upkeep, address, progress, wake, report: report_of_keeper, standbys, samples, older: Some(older) };
         let run = move || {
             keeper.look();
             while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
@@ -115,10 +120,60 @@ struct Keeper {
     standbys: Vec<HubPosition>,
     /// The samples, oldest first. A sample is removed when the entries up to it have been trimmed.
     samples: VecDeque<Sample>,
+    /// The entries of earlier terms, until all have been measured.
+    older: Option<OlderEntries>,
+}
+
+/// The entries that earlier leaders have stored. This leader measures them, because `KEEP_BYTES` counts them too.
+struct OlderEntries {
+    /// The last of these entries.
+    last: u64,
+    /// The last entry that has been measured, and the size of all entries up to this one.
+    position: u64,
+    bytes: u64,
+    samples: VecDeque<Sample>,
+}
+
+impl OlderEntries {
+    fn before(last: u64) -> OlderEntries {
+        OlderEntries { last, position: 0, bytes: 0, samples: VecDeque::new() }
+    }
+
+    /// Measures the next entries. Returns whether all have been measured.
+    fn note(&mut self, sizes: &[(Position, u64)], now: Instant) -> bool {
+        let mut older = sizes.iter().take_while(|(at, _)| at.0 <= self.last).peekable();
+        if older.peek().is_none() {
+            return true;
+        }
+        for (at, size) in older {
+            self.position = at.0;
+            self.bytes += size;
+        }
+        // The age of these entries is unknown, so they count as young.
+        self.samples.push_back(Sample { at: now, position: self.position, bytes: self.bytes });
+        self.position >= self.last
+    }
 }
 
 impl Keeper {
+    /// Measures entries of earlier terms, for a limited time, and puts their samples before those of this term.
+    fn measure_older(&mut self) -> Result<(), String> {
+        let began = Instant::now();
+        while let Some(older) = self.older.as_mut().filter(|_| began.elapsed() < MEASURE_FOR) {
+            let sizes = self.upkeep.entry_sizes(Position(older.position)).map_err(|error| error.to_string())?;
+            if older.note(&sizes, Instant::now()) {
+                self.progress.bytes.fetch_add(older.bytes, Ordering::Relaxed);
+                self.samples.iter_mut().for_each(|sample| sample.bytes += older.bytes);
+                let samples = std::mem::take(&mut older.samples);
+                self.samples = samples.into_iter().chain(self.samples.drain(..)).collect();
+                self.older = None;
+            }
+        }
+        Ok(())
+    }
+
     fn look(&mut self) {
+        let measured = self.measure_older();
         let position = self.progress.position.load(Ordering::Acquire);
         let bytes = self.progress.bytes.load(Ordering::Relaxed);
         let now = Instant::now();
@@ -129,9 +184,7 @@ impl Keeper {
                 standbys.retain(|standby| standby.hub != self.address);
                 report.standbys = standbys.iter().map(|standby| (standby.hub.clone(), standby.at.0)).collect();
                 self.note_standbys(standbys);
-                if let Err(error) = self.trim(&report.standbys, now, bytes) {
-                    report.trouble = Some(error);
-                }
+                report.trouble = measured.and(self.trim(&report.standbys, now, bytes)).err();
             }
             Err(error) => report.trouble = Some(error.to_string()),
         }
@@ -178,6 +231,19 @@ fn trim_target(samples: &VecDeque<Sample>, standbys: &[(String, u64)], now: Inst
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_leader_counts_the_entries_of_earlier_leaders() {
+        let now = Instant::now();
+        let mut older = OlderEntries::before(40);
+        let page = |positions: [u64; 3]| positions.map(|n| (Position(n), 10 << 20));
+        assert!(!older.note(&page([10, 11, 12]), now));
+        assert!(older.note(&page([39, 40, 41]), now), "41 is of this term");
+        assert_eq!((older.position, older.bytes), (40, 50 << 20));
+        let upto = |bytes| trim_target(&older.samples, &[], now, bytes).0;
+        assert_eq!((upto(94 << 20), upto(95 << 20), upto(115 << 20)), (0, 12, 40));
+        assert!(OlderEntries::before(40).note(&[], now), "the log is empty");
+    }
 
     #[test]
     fn the_log_keeps_what_is_young_or_on_one_disk_only_until_it_is_too_large() {

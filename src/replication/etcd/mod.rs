@@ -337,9 +337,15 @@ fn entry_key(prefix: &str, at: Position) -> String {
 }
 
 fn read_entry((key, bytes): &(String, Vec<u8>)) -> Result<(Position, LogEntry), LogError> {
-    let at = key.rsplit_once('/').and_then(|(_, digits)| u64::from_str_radix(digits, 16).ok()).ok_or_else(foreign)?;
+    let at = position_of(key).ok_or_else(foreign)?;
     let entry = LogEntry::from_bytes(bytes).map_err(|error| LogError::Refused(error.to_string()))?;
-    Ok((Position(at), entry))
+    Ok((at, entry))
+}
+
+/// The position of the entry with this key.
+fn position_of(key: &str) -> Option<Position> {
+    let (_, digits) = key.rsplit_once('/')?;
+    u64::from_str_radix(digits, 16).ok().map(Position)
 }
 
 fn read_key(row: &Value) -> Option<(String, Vec<u8>)> {

@@ -2,10 +2,13 @@
 //! followed the log, and asks the members of the cluster for their state.
 
 use super::gateway::{Gateway, decode, encode, encode_bytes, end_of_prefix, number};
-use super::{EtcdLog, foreign, leads, log_range, read_key};
+use super::{EtcdLog, foreign, leads, log_range, position_of, read_key};
 use crate::replication::{LogError, Position, Term};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+
+/// How many entries one request reads to find out their sizes. An entry has at most about 256 KiB.
+const SIZES_PAGE: usize = 64;
 
 /// A second client of the log. It is used by a different thread than the client that appends.
 #[derive(Clone)]
@@ -82,6 +85,23 @@ impl EtcdUpkeep {
         };
         let rows = answer["kvs"].as_array().map_or(&[][..], Vec::as_slice);
         rows.iter().map(|row| read(row).ok_or_else(foreign)).collect()
+    }
+
+    /// The sizes of the first entries after a position, in bytes. The list is empty if no entry follows.
+    ///
+    /// # Errors
+    /// When etcd does not answer.
+    pub fn entry_sizes(&mut self, after: Position) -> Result<Vec<(Position, u64)>, LogError> {
+        let (_, from) = log_range(&self.prefix, after);
+        let end = encode_bytes(&end_of_prefix(&format!("{}log/", self.prefix)));
+        let body = json!({ "key": from, "range_end": end, "limit": SIZES_PAGE.to_string() });
+        let answer = self.gateway.ask("kv/range", &body)?;
+        let size = |row: &Value| {
+            let (key, value) = read_key(row)?;
+            Some((position_of(&key)?, value.len() as u64))
+        };
+        let rows = answer["kvs"].as_array().map_or(&[][..], Vec::as_slice);
+        rows.iter().map(|row| size(row).ok_or_else(foreign)).collect()
     }
 
     /// Removes the entries up to a position. This works only for the hub that leads.
