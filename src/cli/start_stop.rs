@@ -40,10 +40,10 @@ pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json:
                 format!("start: --new-log and --rejoin need {STORE}, which is not set; set it, or omit the flag"),
             ));
         }
-        startup::check_log_change(&settings, change)?;
         if change == LogChange::Rejoin {
             refuse_if_leading(&places)?;
         }
+        startup::check_log_change(&settings, change)?;
     }
     if !as_daemon {
         startup::own_address(&settings)?;

@@ -93,21 +93,23 @@ impl HubConfig {
         }
     }
 
-    /// Refuses to set this hub's database aside while no hub leads, because then no hub could send its database instead.
+    /// Refuses to set this hub's database aside while no other hub leads, because then no hub could send its database instead.
     ///
     /// # Errors
-    /// When there is a log and no hub leads, or when etcd does not say whether one does.
+    /// When there is a log and no other hub leads, or when etcd does not say whether one does.
     pub fn check_hub_leads(&self) -> Result<(), Error> {
         let prefix = &self.etcd.address.prefix;
         let mut log = self.open_log()?;
-        // Without a log, this hub waits for the hub that begins one.
-        let found = log.last().and_then(|last| Ok(last.is_none() || log.leader()?.is_some()));
+        // Without a log, this hub waits for the hub that begins one. If this hub led and was killed, etcd still names it
+        // until its lease ends.
+        let is_other = |leader: String| leader != self.address;
+        let found = log.last().and_then(|last| Ok(last.is_none() || log.leader()?.is_some_and(is_other)));
         match found {
             Ok(true) => Ok(()),
             Ok(false) => Err(Error::new(
                 ErrorKind::Refused,
                 format!(
-                    "start --rejoin: no hub leads the mesh in etcd, so none could send its database to this hub, and \
+                    "start --rejoin: no other hub leads the mesh in etcd, so none could send its database to this hub, and \
                      nothing was changed; start another hub first; if etcd was restored from a backup and every hub \
                      refuses its log, stop all hubs, remove the log (etcdctl del --prefix {prefix}), run slm-mesh start \
                      --new-log on the hub with the highest entry, and then slm-mesh start --rejoin on the others"

@@ -91,12 +91,9 @@ pub(super) fn start_remote(
     if let Some(warning) = weak_secret_warning(settings) {
         log(&warning);
     }
-    let port = match (settings.int("SLM_MESH_WS_PORT") as u16, http_port) {
-        // All ports that were tried for HTTP are taken, so the port after them is used.
-        (0, None) => settings.int("SLM_MESH_PORT") as u16 + PORTS_TRIED,
-        (0, Some(http_port)) => http_port.saturating_add(1),
-        (port, _) => port,
-    };
+    // If all ports that were tried for HTTP are taken, the port after them is used.
+    let last_tried = (settings.int("SLM_MESH_PORT") as u16).saturating_add(PORTS_TRIED - 1);
+    let port = sessions_port(settings, http_port.unwrap_or(last_tried));
     let listener = TcpListener::bind(socket_address(bind, port)).map_err(|error| {
         let text =
             format!("port {port} for other machines can't be opened ({error}); set SLM_MESH_WS_PORT to a free port");
@@ -147,6 +144,14 @@ pub(super) fn watch_signals() -> io::Result<mio::net::UnixStream> {
     }
     reader.set_nonblocking(true)?;
     Ok(mio::net::UnixStream::from_std(reader))
+}
+
+/// The port for the sessions of other machines: the one in the settings, or the one after the HTTP port.
+pub(super) fn sessions_port(settings: &Settings, http_port: u16) -> u16 {
+    match settings.int("SLM_MESH_WS_PORT") as u16 {
+        0 => http_port.saturating_add(1),
+        port => port,
+    }
 }
 
 fn bind_http(host: &str, settings: &Settings) -> Option<(TcpListener, u16)> {

@@ -33,7 +33,8 @@ use crate::sys::data_dir::{self, DataDir};
 use crate::sys::settings::{NOTIFY, Settings};
 use crate::sys::typescript_broker;
 use listeners::{
-    HttpListener, PortCredentials, start_http, start_remote, wake_loop, watch_signals, weak_secret_warning,
+    HttpListener, PortCredentials, sessions_port, start_http, start_remote, wake_loop, watch_signals,
+    weak_secret_warning,
 };
 use mesh_opener::mesh_settings;
 use serde_json::json;
@@ -140,12 +141,14 @@ pub fn change_log(places: &DataDir, settings: &Settings, change: LogChange) -> R
 /// Checks whether the database of this hub may be moved to another log. The broker may still be running.
 ///
 /// # Errors
-/// When a setting is wrong, when etcd has a log although a new one is to begin, or when no hub leads the log that this
-/// hub is to join again.
+/// When a setting is wrong, when etcd has a log although a new one is to begin, or when no other hub leads the log that
+/// this hub is to join again.
 pub fn check_log_change(settings: &Settings, change: LogChange) -> Result<(), Error> {
     let (bind, is_hub) = own_address(settings)?;
-    // The port is part of this hub's address, which the check does not need.
-    match HubConfig::find(settings, is_hub.then_some(&bind), 0)? {
+    // The broker of this hub may have had another port, if the first one was taken. The check then takes it for another
+    // hub, as long as etcd names it.
+    let port = sessions_port(settings, settings.int("SLM_MESH_PORT") as u16);
+    match HubConfig::find(settings, is_hub.then_some(&bind), port)? {
         Some(config) => match change {
             LogChange::BeginNew => config.check_log_is_gone(),
             LogChange::Rejoin => config.check_hub_leads(),
