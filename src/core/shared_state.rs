@@ -197,10 +197,15 @@ fn live_entry(store: &Store, namespace: &str, key: &str, now: i64) -> Result<Opt
 
 /// An entry in the form that clients see, with the keys of the old HTTP API first.
 fn view(peers: &Peers, entry: &StateEntry) -> Value {
-    let mut value = json!({
-        "key": entry.key, "namespace": entry.namespace, "value": entry.value, "updatedBy": entry.by.as_str(),
-        "updatedAt": time::iso(entry.updated), "version": entry.version, "updatedByName": peers.name_of(&entry.by),
-    });
+    let mut value = json_object([
+        ("key", entry.key.as_str().into()),
+        ("namespace", entry.namespace.as_str().into()),
+        ("value", entry.value.as_deref().into()),
+        ("updatedBy", entry.by.as_str().into()),
+        ("updatedAt", time::iso(entry.updated).into()),
+        ("version", entry.version.into()),
+        ("updatedByName", peers.name_of(&entry.by).into()),
+    ]);
     if let Some(at) = entry.expires {
         value["expiresAt"] = json!(time::iso(at));
     }

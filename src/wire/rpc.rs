@@ -48,12 +48,31 @@ pub fn parse_line(line: &[u8]) -> Result<RpcMessage, InvalidMessage> {
         code: PARSE_ERROR,
         text: "the line is not UTF-8".into(),
     })?;
+    if let Some(request) = plain_request(text) {
+        return Ok(request);
+    }
     let value = serde_json::from_str(text).map_err(|error| InvalidMessage {
         id: None,
         code: PARSE_ERROR,
         text: format!("the line is not JSON: {error}"),
     })?;
     parse_message(value)
+}
+
+/// Parses a numbered request, if the line has the form in which [`request`] formats it. Only the parameters are parsed,
+/// which saves half of the cost. Returns `None` for all other lines, even for requests in another form.
+fn plain_request(line: &str) -> Option<RpcMessage> {
+    let line = line.strip_prefix("{\"jsonrpc\":\"2.0\",\"id\":")?;
+    let (number, rest) = line.split_at(line.find(',')?);
+    let rest = rest.strip_prefix(",\"method\":\"")?;
+    let (method, rest) = rest.split_at(rest.find('"')?);
+    let is_plain = number.bytes().all(|byte| byte.is_ascii_digit())
+        && (number.len() == 1 || !number.starts_with('0'))
+        && method.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._/".contains(&byte));
+    // If what is left is one object, the line has no other fields.
+    let params = rest.strip_prefix("\",\"params\":")?.strip_suffix('}').filter(|_| is_plain)?;
+    let id = Value::from(number.parse::<u64>().ok()?);
+    Some(RpcMessage::Request { id, method: method.to_owned(), params: serde_json::from_str(params).ok()? })
 }
 
 /// The number of the request and the text of the result, if the line has the form in which [`response`] formats the
@@ -203,6 +222,35 @@ mod tests {
         }
         assert_eq!(parse_line(b"\xff").unwrap_err().code, PARSE_ERROR);
         assert_eq!(parse_line(&[b'['; 5000]).unwrap_err().code, PARSE_ERROR);
+    }
+
+    #[test]
+    fn a_plain_request_is_what_the_whole_line_says() {
+        let params = json!({ "a,\"params\":": [{}], "b": "\"}" });
+        let plain = request(&json!(7), "state.get", &params);
+        let message = plain_request(plain.trim_end()).unwrap();
+        assert_eq!(parse_message(serde_json::from_str(&plain).unwrap()), Ok(message));
+        let head = r#"{"jsonrpc":"2.0","id":7,"method":"ping""#;
+        for tail in [
+            r#"}"#,
+            r#","params":null}"#,
+            r#","params":{},"id":8}"#,
+            r#","params":{}},"params":{}}"#,
+            r#","params":{}"#,
+            r#","params":{}}}"#,
+            r#","params":[]}"#,
+        ] {
+            assert_eq!(plain_request(&format!("{head}{tail}")), None, "{tail}");
+        }
+        for other in [
+            r#"{"jsonrpc":"2.0","id":"7","method":"ping","params":{}}"#,
+            r#"{"jsonrpc":"2.0","id":07,"method":"ping","params":{}}"#,
+            r#"{"jsonrpc":"2.0","id":18446744073709551616,"method":"ping","params":{}}"#,
+            r#"{"jsonrpc":"2.0","id":,"method":"ping","params":{}}"#,
+            r#"{"jsonrpc":"2.0","id":7,"method":"pi\u006eg","params":{}}"#,
+        ] {
+            assert_eq!(plain_request(other), None, "{other}");
+        }
     }
 
     #[test]
