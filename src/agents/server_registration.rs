@@ -9,10 +9,10 @@ use super::setup_environment::{EditedFile, Environment, find_on_path, read_json}
 use crate::base::shell_wildcards::shell_quoted;
 use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{AgentCommand, ServerFile, Writer};
+use crate::sys::command_with_timeout::run_and_explain;
 use serde_json::{Value, json};
-use std::io::Write;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 /// How long an agent's own command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
@@ -134,31 +134,10 @@ pub(super) fn unregister(
     })
 }
 
-/// Runs an agent's command, which reads `input`. If the command fails, the error contains the last line that the
+/// Runs an agent's command, which may read `input`. If the command fails, the error contains the last line that the
 /// command printed to standard error.
 fn run_command<T: AsRef<str>>(program: &str, args: &[T], input: Option<&str>) -> Result<(), String> {
     let mut command = Command::new(program);
-    let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
-    command.args(args.iter().map(AsRef::as_ref)).stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| format!("{program} can't be run ({error})"))?;
-    if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
-        // A failure is harmless: a command that does not read its input reports its own error.
-        let _ = stdin.write_all(input.as_bytes());
-    }
-    let began = Instant::now();
-    while child.try_wait().map_err(|error| error.to_string())?.is_none() {
-        if began.elapsed() > COMMAND_LIMIT {
-            // A failure is harmless: the child has already ended.
-            let _ = child.kill();
-            return Err(format!("{program} did not finish within {} s", COMMAND_LIMIT.as_secs()));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let out = child.wait_with_output().map_err(|error| error.to_string())?;
-    if out.status.success() {
-        return Ok(());
-    }
-    let errors = String::from_utf8_lossy(&out.stderr);
-    let last = errors.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("").trim();
-    Err(format!("{program} failed: {}", last.chars().take(200).collect::<String>()))
+    command.args(args.iter().map(AsRef::as_ref));
+    run_and_explain(&mut command, input.unwrap_or("").as_bytes(), COMMAND_LIMIT)
 }

@@ -9,6 +9,7 @@
 
 mod changeset;
 mod channels;
+mod checkpointer;
 mod named_columns;
 mod counters;
 mod events;
@@ -26,6 +27,8 @@ mod writes;
 
 pub use changeset::Changeset;
 pub use channels::ChannelMember;
+pub use checkpointer::Checkpointer;
+use checkpointer::{copy_log, pages};
 pub use counters::Counters;
 use counters::ReservedNumbers;
 pub use events::{Event, EventFilter};
@@ -112,58 +115,10 @@ enum CallState {
     Nested,
 }
 
-/// Copies the write-ahead log into the database file on a separate thread, so that no call waits for the disk.
-#[derive(Debug)]
-pub struct Checkpointer(Connection);
-
-impl Checkpointer {
-    /// Writes a copy of the committed database into a new file.
-    pub fn copy_to(&self, path: &Path) -> StoreResult<()> {
-        let mut copy = self.0.prepare("VACUUM INTO ?1")?;
-        copy.query([path.to_string_lossy()])?.next()?;
-        Ok(())
-    }
-
-    /// The size of the committed database, in bytes.
-    pub fn size(&self) -> StoreResult<u64> {
-        let size = |pragma: &str| self.0.query_row(pragma, [], |row| row.get::<_, i64>(0));
-        Ok((size("PRAGMA page_count")? * size("PRAGMA page_size")?).unsigned_abs())
-    }
-
-    /// Copies the log. The writer can restart the log only once all of it has been copied, so this function tries a few
-    /// times to copy what arrives during the copying, too. Returns whether the log is so long that the writer should
-    /// copy the rest itself, because the writer may add changes faster than this thread copies them.
-    pub fn run(&self) -> StoreResult<bool> {
-        let mut n_pages = 0;
-        for _ in 0..4 {
-            let (log, moved) = copy_log(&self.0)?;
-            n_pages = log;
-            if log == moved {
-                break;
-            }
-        }
-        Ok(n_pages >= pages(&self.0, LONG_LOG_BYTES)?)
-    }
-}
-
-/// Copies the log into the database without waiting for readers. Returns how many pages the log has, and how many of
-/// them are in the database now.
-fn copy_log(db: &Connection) -> StoreResult<(i64, i64)> {
-    Ok(db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?)
-}
-
-/// How many pages of the database have this many bytes together.
-fn pages(db: &Connection, bytes: i64) -> StoreResult<i64> {
-    let page_bytes: i64 = db.query_row("PRAGMA page_size", [], |row| row.get(0))?;
-    Ok(bytes / page_bytes)
-}
-
 /// The size of the pages of a new database, in bytes. A change writes each page that it touches to the log, so a change
 /// is cheaper if pages are small: with 2 KiB, a message takes a sixth less time than with SQLite's 4 KiB. With 1 KiB,
 /// the larger number of pages costs as much as their smaller size saves.
 const PAGE_BYTES: i64 = 2048;
-/// From this length on, the writer copies the rest of the log after each run of the checkpointer.
-const LONG_LOG_BYTES: i64 = 12 << 20;
 /// From this length on, a commit copies the log, no matter how much of it is left to copy.
 const LONGEST_LOG_BYTES: i64 = 22 << 20;
 
@@ -245,7 +200,7 @@ impl Store {
 
     /// Opens a checkpointer for the file of this store.
     pub fn checkpointer(&self) -> StoreResult<Checkpointer> {
-        Ok(Checkpointer(Connection::open(self.db.path().unwrap_or_default())?))
+        Checkpointer::open(self.db.path().unwrap_or_default())
     }
 
     /// Marks the point to which [`Store::undo_call`] returns.

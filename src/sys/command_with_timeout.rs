@@ -5,41 +5,115 @@
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process_group};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often to check whether the command has ended.
 const POLL_EVERY: Duration = Duration::from_millis(10);
 
-/// Runs a command until it ends, the time limit is reached, or `cancel` becomes true.
+/// Maximum number of characters of the command's last line on standard error that an error contains.
+const LAST_LINE_MAX: usize = 200;
+
+/// How often standard error is read between two checks.
+const READS_AT_ONCE: usize = 256;
+
+/// Runs a command until it ends, the time limit is reached, or `cancel` becomes true. What the command prints is dropped.
 ///
 /// # Errors
 /// If the command cannot be started, fails, takes too long or is cancelled. The error is a sentence that does not
 /// contain the command's arguments.
 pub fn run_bounded(command: &mut Command, input: &[u8], limit: Duration, cancel: &AtomicBool) -> Result<(), String> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let quiet = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = quiet.process_group(0).spawn().map_err(|error| format!("{program} can't be run ({error})"))?;
+    let mut child = spawn(command.stderr(Stdio::null()))?;
+    wait_for_end(command, &mut child, input, limit, cancel, || {})
+}
+
+/// The same as [`run_bounded`], but nothing cancels the command. If the command fails, the error contains the last line
+/// that the command printed to standard error.
+///
+/// # Errors
+/// See [`run_bounded`].
+pub fn run_and_explain(command: &mut Command, input: &[u8], limit: Duration) -> Result<(), String> {
+    let mut child = spawn(command.stderr(Stdio::piped()))?;
+    let mut errors =
+        ErrorPipe { pipe: child.stderr.take().and_then(|pipe| without_waiting(pipe).ok()), end: Vec::new() };
+    wait_for_end(command, &mut child, input, limit, &AtomicBool::new(false), || errors.read_some())
+        .map_err(|why| errors.last_line().map_or_else(|| why.clone(), |line| format!("{why}: {line}")))
+}
+
+fn spawn(command: &mut Command) -> Result<Child, String> {
+    let spawned = command.stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0).spawn();
+    spawned.map_err(|error| format!("{} can't be run ({error})", name(command)))
+}
+
+fn name(command: &Command) -> String {
+    command.get_program().to_string_lossy().into_owned()
+}
+
+/// Waits until the command ends. `each_time` is called at each check, and once more when the command has ended.
+fn wait_for_end(
+    command: &Command,
+    child: &mut Child,
+    input: &[u8],
+    limit: Duration,
+    cancel: &AtomicBool,
+    mut each_time: impl FnMut(),
+) -> Result<(), String> {
     let mut input = InputPipe { pipe: child.stdin.take().and_then(|pipe| without_waiting(pipe).ok()), rest: input };
     let began = Instant::now();
     loop {
         input.write_some();
-        match child.try_wait() {
+        let ended = child.try_wait();
+        each_time();
+        match ended {
             Ok(Some(status)) if status.success() => return Ok(()),
-            Ok(Some(status)) => return Err(format!("{program} ended with {status}")),
+            Ok(Some(status)) => return Err(format!("{} ended with {status}", name(command))),
             Ok(None) if cancel.load(Ordering::Relaxed) => {
-                end(&mut child);
-                return Err(format!("{program} was ended"));
+                end(child);
+                return Err(format!("{} was ended", name(command)));
             }
             Ok(None) if began.elapsed() < limit => std::thread::sleep(POLL_EVERY),
             _ => {
-                end(&mut child);
-                return Err(format!("{program} did not finish within {} s", limit.as_secs()));
+                end(child);
+                return Err(format!("{} did not finish within {} s", name(command), limit.as_secs()));
             }
         }
+    }
+}
+
+/// What a command prints to standard error. Only the end is kept.
+struct ErrorPipe {
+    pipe: Option<ChildStderr>,
+    end: Vec<u8>,
+}
+
+impl ErrorPipe {
+    /// Reads what there is without waiting. A process that the command left behind may keep the pipe open.
+    fn read_some(&mut self) {
+        let mut buffer = [0; 4096];
+        // The number of reads is limited, because a command may print faster than this reads.
+        for _ in 0..READS_AT_ONCE {
+            let Some(pipe) = &mut self.pipe else { return };
+            match pipe.read(&mut buffer) {
+                Ok(0) => self.pipe = None,
+                Ok(n) => {
+                    self.end.extend_from_slice(&buffer[..n]);
+                    let n_old = self.end.len().saturating_sub(buffer.len());
+                    self.end.drain(..n_old);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn last_line(&self) -> Option<String> {
+        let text = String::from_utf8_lossy(&self.end);
+        let last = text.lines().rev().find(|line| !line.trim().is_empty())?;
+        Some(last.trim().chars().take(LAST_LINE_MAX).collect())
     }
 }
 
@@ -67,7 +141,7 @@ impl InputPipe<'_> {
     }
 }
 
-fn without_waiting(pipe: ChildStdin) -> io::Result<ChildStdin> {
+fn without_waiting<P: AsFd>(pipe: P) -> io::Result<P> {
     fcntl_setfl(&pipe, fcntl_getfl(&pipe)? | OFlags::NONBLOCK)?;
     Ok(pipe)
 }
@@ -107,5 +181,16 @@ mod tests {
         assert!(run("sleep 60 & sleep 60", &input, SOON).unwrap_err().contains("did not finish within"));
         let cancelled = run_bounded(Command::new("sleep").arg("60"), b"", LATE, &AtomicBool::new(true));
         assert!(cancelled.unwrap_err().contains("was ended"));
+    }
+
+    #[test]
+    fn the_last_line_of_a_command_that_fails_is_said() {
+        let explain = |script: &str| run_and_explain(Command::new("/bin/sh").args(["-c", script]), b"", LATE);
+        assert_eq!(explain("echo no >&2"), Ok(()));
+        let said = explain("seq 99999 >&2; echo '  no such server ' >&2; echo >&2; sleep 60 & exit 3").unwrap_err();
+        assert!(said.ends_with("exit status: 3: no such server"), "{said}");
+        assert!(explain("exit 3").unwrap_err().ends_with("exit status: 3"));
+        let slow = run_and_explain(Command::new("/bin/sh").args(["-c", "echo wait >&2; sleep 60"]), b"", SOON);
+        assert!(slow.unwrap_err().ends_with("did not finish within 0 s: wait"));
     }
 }
