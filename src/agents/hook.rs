@@ -11,6 +11,7 @@ use super::hook_stdin::read_input;
 use super::hook_text::MailText;
 use super::shell_tool_writes;
 use super::shield_shell_commands::SessionShield;
+use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::session_key;
 use crate::base::{time, untrusted_text};
 use crate::client::{Client, remote};
@@ -150,8 +151,31 @@ fn answer_of(
         HookEvent::Start | HookEvent::Prompt | HookEvent::Edit(_) | HookEvent::Command(_) | HookEvent::MeshCall(_)
     );
     facts["mayBeLate"] = json!(!begins);
-    let answer = ask_broker(&work, &mut client, facts).map_err(|error| error.text)?;
+    let answer = ask(&places, &work, &mut client, facts, budget).map_err(|error| error.text)?;
     Ok(answer.map(|answer| (answer, Some(client))))
+}
+
+/// Asks the broker. If the broker ends while it checks an edit or a command, asks the next broker, because without an
+/// answer, the agent could write a file that another agent has locked. A second check does no harm.
+fn ask(
+    places: &DataDir,
+    work: &HookWork<'_>,
+    client: &mut Client,
+    facts: Value,
+    budget: Duration,
+) -> Result<Option<HookReply>, Error> {
+    let is_check = matches!(work.hook.event, HookEvent::Edit(_) | HookEvent::Command(_));
+    let same_facts = is_check.then(|| facts.clone());
+    let answer = ask_broker(work, client, facts);
+    let (Err(error), Some(facts)) = (&answer, same_facts) else { return answer };
+    if error.kind != ErrorKind::Gone {
+        return answer;
+    }
+    let Ok(Some(next)) = connect(places, work) else { return answer };
+    *client = next;
+    // If this fails, the call fails too.
+    let _ = client.set_receive_timeout(Some(budget));
+    ask_broker(work, client, facts)
 }
 
 /// The tool call that a hook reports, with the files that the call is known to write.

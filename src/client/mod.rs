@@ -1,8 +1,10 @@
 //! A blocking connection to a broker. The broker is either on this machine, where the client can start it, or on a hub.
 //!
-//! **Invariant:** a call whose response was lost is repeated only if repeating does no harm.
+//! **Invariant:** a call whose response was lost is repeated only if repeating does no harm, or if the broker has
+//! certainly not run it.
 
 pub mod discovered_hub;
+mod connection_errors;
 mod hub_group;
 mod last_leader;
 mod leader_search;
@@ -10,26 +12,28 @@ pub mod remote;
 mod ssh_hub;
 mod start_broker;
 pub mod stream;
+mod unread_call;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::sys::data_dir::DataDir;
-use crate::sys::file_lock;
 use crate::sys::git;
 use crate::sys::settings::Settings;
 use crate::sys::{self, process, unix_connect};
 use crate::wire::line_splitter::LineBuffer;
 use crate::wire::rpc::{self, RpcMessage};
+pub use connection_errors::{broker_lock_holder, is_absent, is_connection_lost};
+use connection_errors::{is_timeout, stuck, unreachable};
 use hub_group::{HubGroup, SEARCH_MAX};
 use remote::Route;
 use serde_json::{Value, json};
 use start_broker::start_broker;
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 use stream::BrokerStream;
+use unread_call::{CallFate, Reconnect};
 
 /// How long a broker on this machine may be silent before the client sends a ping. Together with [`PING_WITHIN`], this
 /// is less than five seconds, so that a command ends within five seconds even if the broker is stuck.
@@ -71,6 +75,9 @@ pub struct Client {
     pub server_name: String,
     /// The hubs among which the client searches for the leader if this hub is a standby.
     group: Option<Arc<HubGroup>>,
+    /// How to connect again if the broker ends before it reads the first call.
+    reconnect: Reconnect,
+    fate: CallFate,
 }
 
 /// Where a broker runs.
@@ -91,9 +98,10 @@ impl Client {
     /// `NotFound` or `ConnectionRefused` if no broker runs.
     pub fn connect(places: &DataDir) -> io::Result<Client> {
         let other = |error: Error| io::Error::other(error.text);
+        let again = || Reconnect::IfRunning(places.clone());
         match Route::find(places).map_err(other)? {
-            Route::ThisMachine => Client::connect_local(places),
-            Route::OwnHub(group) => Client::connect_local(places)?.or_leader(group).map_err(other),
+            Route::ThisMachine => Client::connect_local(places).map(|client| client.or_again(again())),
+            Route::OwnHub(group) => Client::connect_local(places)?.or_again(again()).or_leader(group).map_err(other),
             Route::Remote(target) => remote::connect(&target, places).map_err(other),
         }
     }
@@ -115,10 +123,11 @@ impl Client {
     /// # Errors
     /// `NotFound` if no broker runs.
     pub fn connect_to_own(places: &DataDir) -> Result<Client, Error> {
-        Client::connect_local(places).map_err(|error| match is_absent(&error) {
-            true => Error::not_found("no broker is running"),
-            false => unreachable(places, &error),
-        })
+        match Client::connect_local(places) {
+            Ok(client) => Ok(client.or_again(Reconnect::IfRunning(places.clone()))),
+            Err(error) if is_absent(&error) => Err(Error::not_found("no broker is running")),
+            Err(error) => Err(unreachable(places, &error)),
+        }
     }
 
     fn connect_local(places: &DataDir) -> io::Result<Client> {
@@ -142,6 +151,8 @@ impl Client {
             carrier: child,
             server_name: "the broker".into(),
             group: None,
+            reconnect: Reconnect::Never,
+            fate: CallFate::default(),
         }
     }
 
@@ -190,22 +201,30 @@ impl Client {
     /// # Errors
     /// If the broker can't be started; the text comes from the broker.
     pub fn connect_to_own_or_start(places: &DataDir) -> Result<Client, Error> {
-        match Client::connect_local(places) {
-            Ok(client) => Ok(client),
-            Err(error) if is_absent(&error) => start_broker(places),
-            Err(error) => Err(unreachable(places, &error)),
-        }
+        let client = match Client::connect_local(places) {
+            Ok(client) => client,
+            Err(error) if is_absent(&error) => start_broker(places)?,
+            Err(error) => return Err(unreachable(places, &error)),
+        };
+        Ok(client.or_again(Reconnect::OrStart(places.clone())))
     }
 
     /// Sends a request and waits for its response. Drops notifications that arrive before the response. The wait has no
     /// limit as long as the broker answers pings. If the hub is a standby, sends the call to the leader, which is safe
-    /// because a hub that refuses a call as a standby has not run the call.
+    /// because a hub that refuses a call as a standby has not run the call. If the broker ended before it read this
+    /// first call, sends the call to the next broker.
     ///
     /// # Errors
     /// The broker's error, `Gone` if the connection broke, or `TimedOut` if the broker is stuck. If a separate process
     /// forwards the lines, the connection can't be replaced, so a call to a standby fails with `Standby`.
     pub fn call(&mut self, method: &str, params: &Value) -> Result<Value, Error> {
         let mut result = self.call_once(method, params);
+        for _ in 0..unread_call::REPEATS_MAX {
+            if result.is_ok() || !self.fate.is_unread || !self.connect_again() {
+                break;
+            }
+            result = self.call_once(method, params);
+        }
         if result.as_ref().is_err_and(|error| error.kind == ErrorKind::Standby) && self.server != Server::Carried {
             self.move_to_leader()?;
             result = self.call_once(method, params);
@@ -311,6 +330,7 @@ impl Client {
     /// # Errors
     /// If the connection is gone.
     pub fn send(&mut self, line: &str) -> io::Result<()> {
+        self.fate.n_sent += 1;
         self.stream.write_all(line.as_bytes())
     }
 
@@ -347,9 +367,10 @@ impl Client {
                 }
                 match rpc::parse_line(line) {
                     Ok(RpcMessage::Request { id, method, .. }) if method == "ping" => {
-                        self.stream.write_all(rpc::response(&id, &json!({})).as_bytes())?;
+                        self.send(&rpc::response(&id, &json!({})))?;
                     }
                     Ok(message) => {
+                        self.fate.note(&message);
                         self.note_standby(&message);
                         return Ok(parsed(message));
                     }
@@ -410,8 +431,12 @@ impl Client {
     }
 
     /// The error of a call whose connection failed, or that took longer than the caller allows.
-    fn call_failed(&self, error: &io::Error) -> Error {
+    fn call_failed(&mut self, error: &io::Error) -> Error {
         let name = &self.server_name;
+        if matches!(self.server, Server::Local(_)) && self.fate.shows_unread(error) {
+            self.fate.is_unread = true;
+            return Error::new(ErrorKind::Gone, format!("{name} ended before it read this call ({error}); try again"));
+        }
         // The broker may have run the call, and a second run of a call such as `events.emit` would do harm.
         let cure = "check whether the call took effect before you try again";
         if is_timeout(error) {
@@ -444,48 +469,4 @@ impl AsFd for Client {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
-}
-
-/// Whether the error means that no broker is running, rather than that the broker can't be reached.
-pub fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory)
-}
-
-/// Whether another connection may help, because this connection broke or its hub is a standby.
-pub fn is_connection_lost(error: &Error) -> bool {
-    matches!(error.kind, ErrorKind::Gone | ErrorKind::Standby)
-}
-
-/// Whether an error means that a read or write of a socket reached its time limit.
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
-}
-
-/// The error for a broker that is running but does not answer.
-fn stuck(pid: Option<i64>) -> Error {
-    let text = match pid {
-        Some(pid) => format!(
-            "the broker (PID {pid}) does not answer, because it is stopped or stuck; resume it with kill -CONT {pid}, \
-             or end it with slm-mesh stop --force; it may still run this call, so check before you repeat the call"
-        ),
-        None => "the broker does not answer, because it is stopped or stuck; it runs in another PID namespace (a \
-                 container), so resume it or end it there; it may still run this call, so check before you repeat the \
-                 call"
-            .into(),
-    };
-    Error::new(ErrorKind::TimedOut, text)
-}
-
-fn unreachable(places: &DataDir, error: &io::Error) -> Error {
-    if is_timeout(error) {
-        return stuck(broker_lock_holder(places));
-    }
-    let text = format!("the broker at {} can't be reached ({error})", places.socket().display());
-    Error::new(ErrorKind::Gone, text)
-}
-
-/// The process that holds the lock of this data directory's broker, as the kernel reports it.
-pub fn broker_lock_holder(places: &DataDir) -> Option<i64> {
-    let file = File::open(places.broker_lock()).ok()?;
-    file_lock::holder(&file)
 }

@@ -16,6 +16,9 @@ use std::time::Duration;
 /// How long a client waits for another client that is starting the broker.
 const STARTS_WITHIN: Duration = Duration::from_millis(4000);
 
+/// How often a client starts a broker that is stopped at once.
+const STARTS_MAX: usize = 3;
+
 /// Starts a broker while holding the start lock. If many clients start at the same time, one of them starts the broker,
 /// and the others find the broker once they get the lock.
 pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
@@ -30,10 +33,17 @@ pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
         Err(error) if is_absent(&error) => {}
         Err(error) => return Err(unreachable(places, &error)),
     }
-    match spawn_broker(places) {
-        // In the meantime, another program may have started a broker without taking this lock.
-        Err(error) if error.kind == ErrorKind::Refused => return Client::connect_local(places).map_err(|_| error),
-        started => started?,
+    for _ in 0..STARTS_MAX {
+        match spawn_broker(places) {
+            // In the meantime, another program may have started a broker without taking this lock.
+            Err(error) if error.kind == ErrorKind::Refused => return Client::connect_local(places).map_err(|_| error),
+            started => started?,
+        }
+        match Client::connect_local(places) {
+            // Somebody stopped the new broker before this client could connect.
+            Err(error) if is_absent(&error) => {}
+            connected => return connected.map_err(|error| unreachable(places, &error)),
+        }
     }
     Client::connect_local(places).map_err(|error| unreachable(places, &error))
 }

@@ -1,0 +1,74 @@
+//! Repeats a call that arrived while the broker on this machine was ending, and that the broker did not read.
+
+use super::Client;
+use crate::sys::data_dir::DataDir;
+use crate::wire::rpc::RpcMessage;
+use std::io::{self, ErrorKind};
+
+/// How often a call is repeated. Only a broker that is stopped again and again needs more than one repetition.
+pub(super) const REPEATS_MAX: usize = 5;
+
+/// How to connect again if the broker ends before it reads the first call.
+#[derive(Debug, Clone)]
+pub(super) enum Reconnect {
+    /// The owner of the connection does this.
+    Never,
+    /// Connect only to a running broker.
+    IfRunning(DataDir),
+    /// Start a broker if none is running.
+    OrStart(DataDir),
+}
+
+/// What is known about the first call on a connection.
+#[derive(Debug, Default)]
+pub(super) struct CallFate {
+    /// The number of lines that this client has sent.
+    pub(super) n_sent: u32,
+    /// Whether the broker has said that it is ending.
+    is_broker_ending: bool,
+    /// Whether the connection failed, and the broker has not run the first call.
+    pub(super) is_unread: bool,
+}
+
+impl CallFate {
+    /// Notes a message from the broker.
+    pub(super) fn note(&mut self, message: &RpcMessage) {
+        let is_ending = matches!(message, RpcMessage::Notification { method, .. } if method == "shutdown");
+        self.is_broker_ending |= is_ending;
+    }
+
+    /// Whether this error means that the broker has not run the call, which must be the only line that was sent. There
+    /// are two such cases. The kernel resets a connection, instead of just ending it, if the broker closed it and left
+    /// something unread. And a broker that ends by itself sends all answers before it says that it is ending, so it
+    /// will not run a call that it has not answered by then.
+    pub(super) fn shows_unread(&self, error: &io::Error) -> bool {
+        let is_closed = match error.kind() {
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => true,
+            ErrorKind::UnexpectedEof => self.is_broker_ending,
+            _ => false,
+        };
+        self.n_sent == 1 && is_closed
+    }
+}
+
+impl Client {
+    pub(super) fn or_again(self, reconnect: Reconnect) -> Client {
+        Client { reconnect, ..self }
+    }
+
+    /// Replaces this connection, whose broker is gone, with a connection to the next broker of this machine. Returns
+    /// whether there is one.
+    pub(super) fn connect_again(&mut self) -> bool {
+        let connected = match &self.reconnect {
+            Reconnect::Never => return false,
+            Reconnect::IfRunning(places) => Client::connect_to_own(places),
+            Reconnect::OrStart(places) => Client::connect_to_own_or_start(places),
+        };
+        let Ok(mut client) = connected else { return false };
+        if client.set_receive_timeout(self.receive_timeout).is_err() {
+            return false;
+        }
+        *self = client;
+        true
+    }
+}
