@@ -85,8 +85,8 @@ pub struct Call {
 }
 
 /// What the caller is told if the code of the operation panicked. The log contains the panic itself.
-const BUG: &str = "there is a bug in slm-mesh; nothing was changed; please report the bug, with the lines in \
-                   broker.log";
+const BUG: &str = "a bug in slm-mesh stopped this call, and nothing was changed; please report the bug with the last \
+                   lines of broker.log";
 
 /// Whether two operations are the same.
 fn is(op: &Op, other: &Op) -> bool {

@@ -159,8 +159,8 @@ fn emit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let name = args.word("type");
     let is_dotted = name.contains('.') && !name.starts_with('.') && !name.ends_with('.');
     if !is_dotted || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        let want = "expected a word that contains a dot, such as deploy.done; types without a dot belong to the mesh \
-                    itself";
+        let want = "expected a word that contains a dot, such as deploy.done; types without a dot are reserved for the \
+                    mesh itself";
         return Err(Error::usage("type", want));
     }
     rates.charge(peers, ctx.me(), 10, ctx.now)?;
@@ -178,8 +178,8 @@ fn subscribe(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome,
     }
     let last = turn.store.counters.event_last;
     // A session passes no pushes on to its client, because MCP has no notification that would show them to a model.
-    let note = "over MCP, pushed events are not shown; to wait for events, read with `after` set to this `seq`, and \
-                with waitSeconds";
+    let note = "pushed events are not shown over MCP; to wait for events, read them with waitSeconds and with this \
+                `seq` as `after`";
     Ok(Outcome::Ready(json!({ "ok": true, "subscribed": wanted, "seq": last, "note": note })))
 }
 

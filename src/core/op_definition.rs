@@ -205,7 +205,7 @@ impl Op {
             }
             let Some(arg) = self.args.iter().find(|arg| arg.name == name) else {
                 let known: Vec<_> = self.args.iter().map(|arg| arg.name).collect();
-                let cure = if known.is_empty() { "none".into() } else { known.join(", ") };
+                let cure = if known.is_empty() { "no arguments".into() } else { known.join(", ") };
                 let name: String = name.chars().take(40).collect();
                 return Err(Error::usage(&name, format!("unknown argument; {} takes {cure}", self.name)));
             };
@@ -229,13 +229,13 @@ impl ArgKind {
             ArgKind::Text { min: 0, max } => format!("text of at most {max} bytes"),
             ArgKind::Text { min, max } => format!("text of {min} to {max} bytes"),
             ArgKind::Units { max } => format!("text of 1 to {max} characters"),
-            ArgKind::Int { min, max: i64::MAX } => format!("a whole number from {min}"),
+            ArgKind::Int { min, max: i64::MAX } => format!("a whole number of at least {min}"),
             ArgKind::Int { min, max } => format!("a whole number from {min} to {max}"),
             ArgKind::Flag => "true or false".into(),
             ArgKind::Choice(words) => format!("one of {}", words.join(", ")),
-            ArgKind::Texts { items, max } => format!("a list of at most {items} texts of 1 to {max} bytes"),
+            ArgKind::Texts { items, max } => format!("a list of at most {items} texts, each of 1 to {max} bytes"),
             ArgKind::Object { max } => {
-                format!("a JSON object of at most {max} bytes, nested at most {} deep", limits::DEPTH_MAX)
+                format!("a JSON object of at most {max} bytes, nested at most {} levels deep", limits::DEPTH_MAX)
             }
         }
     }
@@ -283,7 +283,7 @@ impl ArgKind {
         let got = match value {
             Value::String(text) if text.chars().count() <= 40 => format!("\"{text}\""),
             Value::String(text) => format!("text of {} bytes", text.len()),
-            Value::Array(list) => format!("a list of {}", list.len()),
+            Value::Array(list) => format!("a list of length {}", list.len()),
             Value::Object(_) => "an object".into(),
             other => other.to_string(),
         };

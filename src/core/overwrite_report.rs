@@ -67,8 +67,8 @@ fn report_text(args: &Args) -> String {
     let command = args.text("command").unwrap_or("").lines().next().unwrap_or("");
     let command = untrusted_text::quoted(command, COMMAND_SHOWN);
     let kept = if args.flag("isKept") == Some(true) {
-        "\nThe previous content is kept for an hour. slm-mesh lock restore FILE shows the difference; with --yes, \
-         it restores that content."
+        "\nThe previous content is kept for an hour. To see the difference, run slm-mesh lock restore FILE; to restore \
+         that content, add --yes."
     } else {
         ""
     };

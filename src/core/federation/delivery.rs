@@ -124,8 +124,7 @@ impl Mesh {
         }
         let url = link.url.clone();
         if let Some(n_tries) = link.note_unclear(seq, now) {
-            let why =
-                format!("the other mesh gave no clear answer in {n_tries} attempts; the last one failed with: {why}");
+            let why = format!("the other mesh gave no clear answer in {n_tries} attempts; the last error was: {why}");
             return self.settle(n, seq, Some(&why), now);
         }
         // The sender can see in the receipt why the message still waits.
@@ -185,7 +184,7 @@ impl Mesh {
         let draft = Message {
             sender: link.url.as_str().into(),
             body: format!(
-                "This mesh refused your message {id} to {to}, so it was not delivered: {}",
+                "The mesh of {to} refused your message {id}, so the message was not delivered: {}",
                 quoted(why, REASON_MAX)
             ),
             reply_to: Some(message.seq),

@@ -48,7 +48,8 @@ impl Federation {
         let Some(mesh) = peer.row.mesh() else { return Ok(()) };
         let Some(link) = self.link_to(mesh) else {
             let text = format!(
-                "{} is on another mesh, at {mesh}, which is no longer linked; set SLM_MESH_PEER_URL to link it",
+                "{} is on the mesh at {mesh}, which is no longer linked; to link that mesh again, set \
+                 SLM_MESH_PEER_URL",
                 peer.row.name
             );
             return Err(Error::new(ErrorKind::Gone, text));
@@ -57,9 +58,9 @@ impl Federation {
         let n = body.chars().count();
         if link.is_superlocalmemory() && n > max {
             let text = format!(
-                "message: {} is on SuperLocalMemory, which accepts at most {SLM_CHARS_MAX} characters, {} of them for \
-                 the recipient's name, but this message has {n}; send it in parts, or put it into a file and send the \
-                 path",
+                "message: {} is on SuperLocalMemory, which accepts at most {SLM_CHARS_MAX} characters; the recipient's \
+                 name takes {} of them, and this message has {n}; send the message in parts, or put it into a file and \
+                 send the path of the file",
                 peer.row.name,
                 SLM_CHARS_MAX - max
             );

@@ -131,7 +131,7 @@ impl Mesh {
         link.mesh_id.clone_from(&roster.mesh_id);
         link.last_answer = Some(now);
         let is_self = roster.mesh_id.as_ref() == Some(&own);
-        link.trouble = is_self.then(|| "that is this broker's own address".into());
+        link.trouble = is_self.then(|| "this address leads back to this broker".into());
         if is_self {
             return Ok(());
         }

@@ -67,7 +67,7 @@ impl Locks {
         if !parts.peers.is_human(ctx.me()) {
             return Err(Error::new(
                 ErrorKind::Refused,
-                "token: only the human may release another peer's lock; ask the holder",
+                "token: only the human may release another peer's lock; ask the holder to release it",
             ));
         }
         let Some(lock) = self.locks.iter().find(|lock| lock.token == token && lock.path == path).cloned() else {

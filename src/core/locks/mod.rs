@@ -159,7 +159,9 @@ fn requested_paths(args: &Args) -> Vec<String> {
 fn required_paths(args: &Args) -> Result<Vec<String>, Error> {
     let found = requested_paths(args);
     match found.iter().find(|path| !path.starts_with('/')) {
-        _ if found.is_empty() => Err(Error::usage("filePath", "missing; give one path here, or several in filePaths")),
+        _ if found.is_empty() => {
+            Err(Error::usage("filePath", "missing; give one path in filePath, or several in filePaths"))
+        }
         Some(path) => Err(Error::usage("filePath", format!("expected an absolute path, got \"{path}\""))),
         None => Ok(found),
     }
@@ -225,8 +227,9 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
         // Without a known repository, the lock would not protect the file in other work trees, although the caller
         // asked for that.
         Some(path) if request.all_worktrees => {
-            let why =
-                format!("\"{path}\" is in no known repository; lock it from its own work tree, or without this scope");
+            let why = format!(
+                "\"{path}\" is in no known repository; lock it from inside its work tree, or without the scope repo"
+            );
             Err(Error::usage("scope", why))
         }
         _ => Ok(request),

@@ -136,7 +136,7 @@ impl Locks {
         self.release(turn, peers, journal, |lock| lock.expires <= now, "expired", now)?;
         let is_orphan = |lock: &LockRow| ended.iter().any(|orphan| orphan.owns(lock)) && !runs(lock);
         if !ended.is_empty() {
-            self.release(turn, peers, journal, is_orphan, "its command is gone", now)?;
+            self.release(turn, peers, journal, is_orphan, "the command that took the lock is gone", now)?;
         }
         self.note_first_expiry();
         Ok(())
@@ -317,9 +317,11 @@ impl Locks {
             }
             Some(lock) => {
                 let name = peers.name_of(&lock.holder);
-                format!("{path} is locked by {name}, not by you; only its holder can release it")
+                format!("{path} is locked by {name}, not by you; only the holder can release the lock")
             }
-            None => format!("{path} is not locked; list the locks with mesh_lock query (slm-mesh lock list)"),
+            None => format!(
+                "{path} is not locked; to list the locks, use mesh_lock with action `query` (slm-mesh lock list)"
+            ),
         })
     }
 
@@ -354,8 +356,8 @@ impl Locks {
             format!("{path} is locked by another command of yours ({reason}{left} left); {cure}")
         } else {
             format!(
-                "{path} is locked by {holder} ({reason}{left} left); wait with waitSeconds (--wait 60), or ask the \
-                 holder: mesh_send to {holder} (slm-mesh send {holder} \"…\")"
+                "{path} is locked by {holder} ({reason}{left} left); wait with waitSeconds (on the command line: \
+                 --wait 60), or ask the holder with mesh_send to {holder} (slm-mesh send {holder} \"…\")"
             )
         };
         let queue = deadlock_and_steal::names_for(peers, lock, &deadlock_and_steal::matchers(waiting));

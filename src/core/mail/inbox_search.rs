@@ -59,7 +59,7 @@ impl Mail {
         if let Some(before) = page.cursor.filter(|_| !page.is_complete) {
             value["before"] = json!(before);
             value["note"] = json!(format!(
-                "older messages have not been searched yet; to go on, search again with `before` {before}"
+                "older messages have not been searched yet; to search them, search again with `before` set to {before}"
             ));
         }
         Ok(Outcome::Ready(value))

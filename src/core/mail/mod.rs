@@ -119,8 +119,8 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     if sent.len() < recipients.len() {
         let (n_missing, names) = receipts::not_among(peers, &recipients, &sent);
         value["note"] = json!(format!(
-            "{n_missing} of {} peers can't take the message now, because their mailbox is full or their mesh can't be \
-             reached: {names}",
+            "the message was not sent to {n_missing} of {} peers ({names}), because their mailbox is full or their \
+             mesh can't be reached",
             recipients.len()
         ));
     } else if let Some(group) = group.filter(|_| sent.is_empty()) {

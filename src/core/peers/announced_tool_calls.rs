@@ -66,7 +66,8 @@ fn announce(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, 
     let session = session_of_hook(mesh, ctx, args)?;
     let name = args.word("operation");
     let called = op(name).filter(|op| op.tool.is_some());
-    let called = called.ok_or_else(|| Error::usage("operation", format!("no MCP tool calls the operation {name}")))?;
+    let called =
+        called.ok_or_else(|| Error::usage("operation", format!("the operation {name} belongs to no MCP tool")))?;
     let given = args.object("arguments").and_then(Value::as_object).cloned().unwrap_or_default();
     let mut arguments = called.check(given)?.into_map();
     arguments.retain(|name, _| called.args.iter().any(|arg| arg.name == name && arg.role == ArgRole::Value));
@@ -155,7 +156,8 @@ impl Peers {
         (!others.is_empty()).then(|| {
             let mut view = view;
             view["note"] = json!(format!(
-                "your client has several sessions and does not say which of them makes this call; the caller may be one of these: {}",
+                "your client has several sessions and does not say which of them makes a call; this call may also come \
+                 from one of these: {}",
                 self.names_of(&others)
             ));
             view

@@ -208,7 +208,7 @@ impl Peers {
             (None, [only]) => Ok(Some(only.clone())),
             (Some(name), [_, ..]) => {
                 let id = self.resolve(name)?;
-                let text = "a session can act only as the peers that it has attached";
+                let text = "this connection can act only as a peer that is attached to it";
                 let is_own = own.contains(&id) || self.has_announced_over(call.conn, &id);
                 is_own.then_some(Some(id)).ok_or_else(|| Error::new(ErrorKind::Refused, text))
             }
@@ -251,7 +251,7 @@ impl Peers {
         let is_own = |above: &Process| self.sessions_of_process(above).iter().any(|one| one.row.id == *id);
         let is_agent = |above: &Process| above.agent.is_some() || !self.sessions_inside(above).is_empty();
         let nearest = call.ancestors.iter().find(|above| is_own(above) || is_agent(above));
-        let outside = || Err(refused(format!("but this process is not inside {}", peer.row.name)));
+        let outside = || Err(refused(format!("but this process does not run in the session {}", peer.row.name)));
         match nearest {
             Some(above) if is_own(above) => Ok(Some(id.clone())),
             Some(_) if call.ancestors.iter().any(is_own) => self.session_around(&call.ancestors),

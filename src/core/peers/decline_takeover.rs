@@ -33,11 +33,16 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
         return refused(format!("{name} is your own name; you did not take it over from an earlier session"));
     }
     if let Some(lock) = locks.all().iter().find(|lock| lock.holder == id) {
-        return refused(format!("you have locked {} as {name}; release your locks first, then decline", lock.path));
+        return refused(format!(
+            "you hold a lock on {} under the name {name}; release your locks first, then decline the name",
+            lock.path
+        ));
     }
     end_all_waits(turn, waiting, &id);
     if waiting.iter().any(|call| id == call.ctx.me()) {
-        return refused(format!("one of your calls is still waiting as {name}; let that call end first, then decline"));
+        return refused(format!(
+            "one of your calls is still waiting under the name {name}; let that call end first, then decline the name"
+        ));
     }
     peers.make_room(turn, mail, locks, ctx.now)?;
     let row = peers.become_new(turn, journal, &id, ctx.now)?;

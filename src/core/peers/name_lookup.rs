@@ -48,7 +48,7 @@ impl Peers {
                         .take(NAMED_MAX)
                         .map(|peer| format!("{} ({:.8})", peer.row.name, peer.row.id))
                         .collect();
-                    let text = format!("{name} matches several peers: {}; say which one", names.join(", "));
+                    let text = format!("{name} matches several peers: {}; use a full name or an id", names.join(", "));
                     return Err(Error::new(ErrorKind::Ambiguous, text));
                 }
             }

@@ -223,7 +223,7 @@ impl Peers {
         }
         let own = peer.row.process.map_or(0, |process| process.pid);
         let text = format!(
-            "a hook in process {} acts for {}, but the agent of this session is process {own}",
+            "a hook in process {} acts for the session {}, but the agent of that session is process {own}",
             caller.pid, peer.row.name
         );
         turn.push(Effect::Log(Error::new(ErrorKind::Refused, text)));

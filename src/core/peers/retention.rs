@@ -141,7 +141,7 @@ impl Mesh {
             peers,
             journal,
             |lock| lock.holder == id && lock.owner.is_shared(),
-            "holder is gone",
+            "the holder of the lock is gone",
             now,
         )?;
         channels.leave_all(turn, peers, journal, id, now)?;

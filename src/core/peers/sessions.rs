@@ -81,10 +81,8 @@ fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     // slm-mesh knows.
     let nearest_unknown = || nearest(&ctx.ancestors).filter(|process| process.agent.is_none());
     let Some(process) = ctx.ancestors.iter().find(is_it).or_else(nearest_unknown) else {
-        let text = format!(
-            "no process of {} is an ancestor of the caller; use --as to say which peer you act as",
-            args.word("agent")
-        );
+        let text =
+            format!("this process does not run inside {}; use --as to say which peer you act as", args.word("agent"));
         return Err(Error::new(ErrorKind::Refused, text));
     };
     let id = match only(mesh.peers.sessions_of_process(process).into_iter()).map(|peer| peer.row.id.clone()) {
@@ -105,7 +103,7 @@ fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
 fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, mail, locks, journal, .. } = mesh;
     if !peers.is_connected(ctx.conn) {
-        return Err(Error::new(ErrorKind::Refused, "attach: use the socket; HTTP requests cannot attach a session"));
+        return Err(Error::new(ErrorKind::Refused, "attach: HTTP requests cannot attach a session; use the socket"));
     }
     if peers.attached_to(ctx.conn).len() >= limits::PEERS_PER_CONNECTION_MAX {
         let text = format!("one connection can act for at most {} peers", limits::PEERS_PER_CONNECTION_MAX);
@@ -265,7 +263,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
 /// Ends the waiting calls that match, because their session has left.
 pub(in crate::core) fn end_waits(turn: &mut Turn, waiting: &mut Waiting, ends: impl Fn(&WaitingCall) -> bool) {
     for call in waiting.extract(ends) {
-        let text = "this session left while the call waited; attach again, then repeat the call";
+        let text = "this session left the mesh while the call waited; attach again, then repeat the call";
         let result = Err(Error::new(ErrorKind::Refused, text));
         turn.push(Effect::Reply { conn: call.ctx.conn, id: call.ctx.id, result });
     }
@@ -297,7 +295,8 @@ fn takeover_of(former: &Peer, unread: i64, now: i64) -> TakeoverRow {
         1 => "; its unread message is yours now",
         _ => "; its unread messages are yours now",
     };
-    let cure = "if you are not that session, give the name back: mesh_inbox with action `decline` (slm-mesh decline)";
+    let cure = "if you do not continue that session, give the name back: mesh_inbox with action `decline` (slm-mesh \
+                decline)";
     let notice = format!("the name {} was last used {ago} ago by a session{worked}{mail}; {cure}", former.row.name);
     TakeoverRow {
         key: former.row.session_key().map(str::to_owned),

@@ -259,7 +259,11 @@ fn the_log_says_once_that_a_hook_speaks_for_a_session_from_outside() {
         let stranger = Session { above: vec![process(9, None)], ..session.clone() };
         assert_eq!(reports(&mut world, &session), Vec::<String>::new());
         let said = reports(&mut world, &stranger);
-        assert!(said.len() == 1 && said[0].starts_with("a hook in process 9 acts for "), "{}: {said:?}", agent.id);
+        assert!(
+            said.len() == 1 && said[0].starts_with("a hook in process 9 acts for the session "),
+            "{}: {said:?}",
+            agent.id
+        );
         assert_eq!(reports(&mut world, &stranger), Vec::<String>::new(), "once");
         // The exit of this other process changes nothing: the session stays online, since its own agent still runs.
         world.mesh.as_mut().unwrap().on_process_exit(&stranger.above[0], 0);

@@ -39,9 +39,9 @@ fn a_session_in_the_environment_that_is_not_the_callers_is_refused() {
         world.shell_session = Some(id.clone());
         assert_eq!(world.verb(&inner).unwrap(), of_inner);
         world.shell_session = None;
-        assert!(refusal(world, &apart, &id).contains("not inside"), "another agent has it from elsewhere");
+        assert!(refusal(world, &apart, &id).contains("does not run in"), "another agent has it from elsewhere");
         let terminal = Session { above: vec![process(1, None)], ..outer.clone() };
-        assert!(refusal(world, &terminal, &id).contains("not inside"), "a person's terminal has it");
+        assert!(refusal(world, &terminal, &id).contains("does not run in"), "a person's terminal has it");
         world.call_once("hook.turn_end", with_leave(world.hook_args(&outer)), &outer.above).unwrap();
         assert!(refusal(world, &outer, &id).contains("has ended"));
     });
