@@ -40,11 +40,12 @@ impl std::fmt::Display for EntryError {
         match self {
             EntryError::Newer(format) => write!(
                 f,
-                "the log was written by a newer slm-mesh (format {format}, this one knows {FORMAT}); \
-                 upgrade this hub"
+                "the log was written by a newer slm-mesh (it has format {format}, but this version knows only \
+                 {FORMAT}); upgrade this hub"
             ),
             EntryError::Foreign => f.write_str(
-                "the log contains an entry that another program wrote; give this mesh its own prefix in SLM_MESH_STORE",
+                "the log contains an entry that another program wrote; give this mesh a name of its own in \
+                 SLM_MESH_STORE",
             ),
         }
     }

@@ -65,7 +65,12 @@ impl std::fmt::Display for LogError {
         match self {
             LogError::NoAnswer(why) | LogError::Refused(why) => f.write_str(why),
             LogError::Trimmed(first) => {
-                write!(f, "the log begins at entry {}, so this hub needs a snapshot from the hub that leads", first.0)
+                write!(
+                    f,
+                    "the log in etcd now begins at entry {}, so this hub needs a snapshot (a copy of the leading hub's \
+                     database)",
+                    first.0
+                )
             }
         }
     }

@@ -303,7 +303,7 @@ fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 pub(super) fn damaged() -> StoreError {
-    StoreError::Sql("a changeset from another machine can't be read".into())
+    StoreError::Sql("changes from another hub can't be read".into())
 }
 
 #[cfg(test)]

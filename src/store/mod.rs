@@ -79,13 +79,13 @@ impl std::fmt::Display for StoreError {
         match self {
             StoreError::Newer(theirs, ours) => write!(
                 f,
-                "the database was written by a newer slm-mesh (format {theirs}, this one knows {ours}); \
-                 install that version again, or set SLM_MESH_DATA_DIR to another directory"
+                "the database was written by a newer slm-mesh (it has format {theirs}, but this version knows only \
+                 {ours}); install the newer version again, or set SLM_MESH_DATA_DIR to another directory"
             ),
             StoreError::Corrupt(why) => write!(
                 f,
-                "the database is damaged ({why}); this broker ends, and the next one repairs the file, or sets it aside \
-                 under a dated name: run the command again"
+                "the database is damaged ({why}), so this broker ends; run the command again to start a new broker, \
+                 which repairs the file or sets it aside under a dated name"
             ),
             StoreError::Full => {
                 f.write_str("the disk that holds the data directory is full; free some space and try again")

@@ -123,14 +123,14 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
         second.ok(&["state", "set", "n", &n.to_string()]);
     }
     start(&first);
-    await_trouble(&first, "is not the one that this hub's database contains");
+    await_trouble(&first, "differs from the entry with this number");
     // The log is trimmed, so that only a copy of the leader's database could help a hub that was merely away.
     let last = hub_status(&second)["position"].as_u64().unwrap();
     let n_copies = || second.log().matches("gets a snapshot of the database").count();
     let n_before = n_copies();
     cluster.control(&["del", "slm/log/", &format!("slm/log/{last:016x}")]).unwrap();
     until("the hub has looked at a copy", || n_copies() > n_before + 1);
-    await_trouble(&first, "is not the one that this hub's database contains");
+    await_trouble(&first, "differs from the entry with this number");
     assert!(!first.log().contains("got a snapshot"), "its acknowledged writes are kept: {}", first.log());
     assert!(refusal(&second, &["start", "--detach", "--rejoin"]).contains("this hub leads its mesh"));
     second.ok(&["stop"]);

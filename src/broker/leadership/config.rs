@@ -78,16 +78,18 @@ impl HubConfig {
             Ok(Some((last, _))) => Err(Error::new(
                 ErrorKind::Refused,
                 format!(
-                    "start --new-log: etcd has a log under this name, which ends at entry {}, so nothing was changed; \
-                     to use this log, run slm-mesh start without --new-log; to replace it with the mesh of this hub, \
-                     first stop all hubs and remove its keys (etcdctl del --prefix {prefix})",
+                    "start --new-log: nothing was changed, because etcd already has a log under this name, which ends \
+                     at entry {}. To use that log, run slm-mesh start without --new-log. To replace that log with the \
+                     mesh of this hub, first stop all hubs and remove the log from etcd (etcdctl del --prefix \
+                     {prefix})",
                     last.0
                 ),
             )),
             Err(error) => Err(Error::new(
                 ErrorKind::Gone,
                 format!(
-                    "start --new-log: it is not known whether etcd has lost the log, so nothing was changed; {error}"
+                    "start --new-log: nothing was changed, because etcd did not say whether it has a log under this \
+                     name: {error}"
                 ),
             )),
         }
@@ -109,15 +111,16 @@ impl HubConfig {
             Ok(false) => Err(Error::new(
                 ErrorKind::Refused,
                 format!(
-                    "start --rejoin: no other hub leads the mesh in etcd, so none could send its database to this hub, and \
-                     nothing was changed; start another hub first; if etcd was restored from a backup and every hub \
-                     refuses its log, stop all hubs, remove the log (etcdctl del --prefix {prefix}), run slm-mesh start \
-                     --new-log on the hub with the highest entry, and then slm-mesh start --rejoin on the others"
+                    "start --rejoin: nothing was changed, because no other hub leads the mesh in etcd, and only a hub \
+                     that leads could send its database to this hub. Start another hub first. If every hub refuses the \
+                     log because etcd was restored from a backup, stop all hubs, remove the log from etcd (etcdctl del \
+                     --prefix {prefix}), run slm-mesh start --new-log on the hub whose database is at the highest \
+                     entry, and then run slm-mesh start --rejoin on the others"
                 ),
             )),
             Err(error) => Err(Error::new(
                 ErrorKind::Gone,
-                format!("start --rejoin: it is not known whether a hub leads, so nothing was changed; {error}"),
+                format!("start --rejoin: nothing was changed, because etcd did not say whether a hub leads: {error}"),
             )),
         }
     }

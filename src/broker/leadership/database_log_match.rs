@@ -3,8 +3,8 @@
 use crate::store::LogPosition;
 
 /// What to do if the log lacks entries that a database contains.
-const REJOIN: &str = "if etcd was restored from a backup, run slm-mesh start --rejoin on this hub, which sets its \
-                      database aside and joins the mesh in etcd";
+const REJOIN: &str = "if etcd was restored from a backup, run slm-mesh start --rejoin on this hub to set its database \
+                      aside and join the mesh in etcd";
 
 /// Whether and how a hub's database belongs to the log that the hub finds in etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,21 +28,22 @@ impl DatabaseLogMatch {
             (None, None) => DatabaseLogMatch::NoLog,
             (None, Some(own)) => DatabaseLogMatch::Refused(format!(
                 "etcd has no log under this name, but this hub's database belongs to a log and is at entry {}; if etcd \
-                 lost its data, run slm-mesh start --new-log on the hub with the highest entry, and slm-mesh start \
-                 --rejoin on the others",
+                 lost its data, run slm-mesh start --new-log on the hub whose database is at the highest entry, and \
+                 then run slm-mesh start --rejoin on the others",
                 own.index
             )),
             (Some(_), None) if is_expendable => DatabaseLogMatch::NeedsSnapshot,
             (Some(_), None) => DatabaseLogMatch::Refused(
-                "this hub's database has messages, state or locks of its own, because the log in etcd belongs to \
-                 another mesh, or because this hub has run without SLM_MESH_STORE; run slm-mesh start --rejoin, which \
-                 sets this database aside and joins the mesh in etcd, or give this mesh another name in SLM_MESH_STORE"
+                "this hub's database has messages, state or locks that are not in the log in etcd: either the log \
+                 belongs to another mesh, or this hub has run without SLM_MESH_STORE. To set this database aside and \
+                 join the mesh in etcd, run slm-mesh start --rejoin. To keep this database, give its mesh another name \
+                 in SLM_MESH_STORE"
                     .into(),
             ),
             (Some(end), Some(own)) if end.log != own.log => DatabaseLogMatch::Refused(
-                "this hub's database belongs to a different log than the one in etcd; give this mesh another name in \
-                 SLM_MESH_STORE, or run slm-mesh start --rejoin, which sets this database aside and joins the mesh \
-                 in etcd"
+                "this hub's database does not belong to the log in etcd, but to another log. To set this database \
+                 aside and join the mesh in etcd, run slm-mesh start --rejoin. To keep this database, give its mesh \
+                 another name in SLM_MESH_STORE"
                     .into(),
             ),
             (Some(end), Some(own)) if own.index > end.index => DatabaseLogMatch::Refused(format!(
@@ -59,7 +60,7 @@ impl DatabaseLogMatch {
 
 /// Says that the log has another entry at this position than the one that this hub's database contains.
 pub(super) fn diverged(index: u64) -> String {
-    format!("entry {index} of the log in etcd is not the one that this hub's database contains; {REJOIN}")
+    format!("entry {index} of the log in etcd differs from the entry with this number in this hub's database; {REJOIN}")
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ impl<L: ReplicatedLog> Leader<L> {
         }
         if !mesh.commit() {
             return TurnEnd::Deposed(
-                "the turn is in the log, but this machine could not write the turn to its disk".into(),
+                "the last changes are in the log, but this machine could not write them to its disk".into(),
             );
         }
         if !self.log.still_leads() {

@@ -90,7 +90,7 @@ impl LogTrimThread {
             }
         };
         if let Err(error) = std::thread::Builder::new().name("upkeep".into()).spawn(run) {
-            log(&format!("the log in etcd could not be trimmed: {error}"));
+            log(&format!("the log in etcd will not be trimmed, because no thread can be started: {error}"));
         }
         LogTrimThread { report, _stop: stop }
     }

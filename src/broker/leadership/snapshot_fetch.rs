@@ -53,7 +53,7 @@ pub fn fetch(
         };
         let bytes = STANDARD.decode(piece["bytes"].as_str().unwrap_or("")).map_err(|error| error.to_string())?;
         if next != from + bytes.len() as u64 || bytes.is_empty() {
-            return Err("the hub that leads sent a wrong piece of the snapshot".into());
+            return Err("the hub that leads sent a wrong part of the snapshot".into());
         }
         file.write_all(&bytes).map_err(failed)?;
         from = next;
@@ -105,8 +105,9 @@ impl LeaderConnection {
             while let Some(line) = self.lines.next_line().map_err(|_| "the hub sent a line that is too long")? {
                 match rpc::parse_line(line) {
                     Ok(RpcMessage::Response { result, .. }) => {
-                        let refused =
-                            |error| format!("the hub that leads gives none: {}", rpc::decode_error(&error).text);
+                        let refused = |error| {
+                            format!("the hub that leads refused to send one: {}", rpc::decode_error(&error).text)
+                        };
                         return result.map_err(refused);
                     }
                     Ok(_) => {}

@@ -138,7 +138,8 @@ fn check_room(path: &Path, database: &Checkpointer) -> Result<(), String> {
     }
     let mb = |bytes: u64| bytes.div_ceil(1 << 20);
     Err(format!(
-        "its disk has too little room for a copy of its database: {} MiB are free, and {} MiB are needed",
+        "the disk of the leading hub has too little room for a copy of its database: {} MiB are free, and {} MiB are \
+         needed",
         mb(free),
         mb(wanted)
     ))
@@ -166,7 +167,9 @@ fn prepare(
                 }
                 copied
             }
-            Ok(_) => Err("only a hub of this mesh can get a snapshot, but the caller's ticket is not in etcd".into()),
+            Ok(_) => Err("only a hub of this mesh can get a snapshot, and the caller did not prove through etcd that \
+                          it is one"
+                .into()),
             Err(why) => Err(why),
         };
         match &copied {

@@ -11,9 +11,9 @@ const FOUNDER: &str = "log_founder";
 
 /// Why a hub that was started with --rejoin can't continue if there is no log. If it began the log, this would be an
 /// empty one, and the hub that has the data could no longer begin it.
-const NOTHING_TO_JOIN: &str = "this hub was started with --rejoin, but etcd has no log under this name yet; run slm-mesh \
-                               start --new-log on the hub that has the data, and this hub then follows (to begin an \
-                               empty mesh, run slm-mesh start --new-log on this hub instead)";
+const NOTHING_TO_JOIN: &str = "this hub was started with --rejoin, but etcd has no log under this name yet. Run \
+                               slm-mesh start --new-log on the hub that has the data; this hub will then follow it. To \
+                               begin an empty mesh instead, run slm-mesh start --new-log on this hub";
 
 /// Why a standby can't continue.
 #[derive(Debug)]
@@ -179,7 +179,8 @@ fn checked_changes(entry: LogEntry, log: LogId) -> Result<Changeset, LogError> {
     }
     if entry.schema > Store::schema() {
         let text = format!(
-            "the hub that leads runs a newer slm-mesh (its tables have version {}, here they have {}); upgrade this hub",
+            "the hub that leads runs a newer slm-mesh (its database has version {}, but this hub's has {}); upgrade \
+             this hub",
             entry.schema,
             Store::schema()
         );

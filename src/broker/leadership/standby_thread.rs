@@ -275,10 +275,12 @@ impl Follower {
     }
 
     fn replace_database(&mut self, standby: &mut Standby<EtcdLog>, leader: Option<&str>) -> Result<(), StandbyError> {
-        let failed = |why: String| StandbyError::Log(LogError::Refused(format!("this hub needs a snapshot: {why}")));
-        let leader = leader.ok_or_else(|| {
-            failed("no hub leads, so none can send one; start a hub that has the data of this mesh".into())
-        })?;
+        let failed = |why: String| {
+            StandbyError::Log(LogError::Refused(format!(
+                "this hub needs a snapshot (a copy of the leading hub's database), but could not get one: {why}"
+            )))
+        };
+        let leader = leader.ok_or_else(|| failed("no hub leads; start a hub that has the data of this mesh".into()))?;
         let ticket = format!("{:032x}", sys::random_u128());
         standby.log.put_ticket(&self.config.address, &ticket)?;
         let stopping = Arc::clone(&self.stopping);

@@ -88,9 +88,9 @@ impl MeshOpener {
         let reopen = Box::new(move || database::open(&places, &settings));
         let database = HubDatabase { places: self.places.clone(), store, clock, reopen };
         let thread = StandbyThread::start(config.clone(), config.open_log()?, database, wake_loop(&self.waker));
-        thread
-            .map(BrokerRole::StandsBy)
-            .map_err(|error| Error::new(ErrorKind::Internal, format!("no thread can follow the log ({error})")))
+        thread.map(BrokerRole::StandsBy).map_err(|error| {
+            Error::new(ErrorKind::Internal, format!("the thread that follows the log can't be started ({error})"))
+        })
     }
 
     /// The role of a hub that has begun to lead.
@@ -119,8 +119,8 @@ fn leave_shared_log(store: &mut Store) -> Result<(), Error> {
     // Other hubs may have given out numbers that this hub has never seen.
     store.raise(sys::wall_ms())?;
     log(&format!(
-        "{STORE} is not set, so this hub has left the log of its mesh after entry {} and is a mesh of its own now; to \
-         take part again, set {STORE} and run slm-mesh start --rejoin (see slm-mesh help machines)",
+        "{STORE} is not set, so this hub has left the log of its mesh after entry {} and now has a mesh of its own; to \
+         return to the shared mesh, set {STORE} and run slm-mesh start --rejoin (see slm-mesh help machines)",
         position.index
     ));
     Ok(())

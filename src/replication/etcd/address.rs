@@ -38,7 +38,7 @@ impl EtcdAddress {
         }
         if let Some(own) = name.split('/').skip(1).find(|part| OWN_KEYS.contains(part)) {
             return Err(wrong(&format!(
-                "has the part {own:?} in its mesh name, under which another mesh has keys; choose another name"
+                "has {own:?} as a part of its mesh name, but slm-mesh needs this word for its own keys"
             )));
         }
         let mut members = Vec::new();
@@ -46,8 +46,8 @@ impl EtcdAddress {
             let (name, port) = split_port(host).ok_or_else(|| wrong("has an invalid host"))?;
             if !secure && !is_loopback(name) {
                 return Err(format!(
-                    "{name} would get every message of the mesh unencrypted; use etcds://, or a tunnel to an address \
-                     of this machine"
+                    "every message of the mesh would be sent to {name} unencrypted; use etcds://, or use a tunnel that \
+                     begins at 127.0.0.1"
                 ));
             }
             members.push(format!("{}://{name}:{port}", if secure { "https" } else { "http" }));

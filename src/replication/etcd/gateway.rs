@@ -70,8 +70,10 @@ impl Gateway {
         let config = ureq::Agent::config_builder().max_redirects(0).proxy(None).http_status_as_error(false);
         let mut config = config.user_agent("slm-mesh");
         if members.iter().any(|member| member.starts_with("https:")) {
-            let tls =
-                settings.tls.as_ref().ok_or("etcds:// needs SLM_MESH_STORE_CA, the certificate of etcd's authority")?;
+            let tls = settings
+                .tls
+                .as_ref()
+                .ok_or("etcds:// needs SLM_MESH_STORE_CA, the file with the certificate of etcd's authority")?;
             config = with_tls(config, tls)?;
         }
         let agent = config.build().into();
@@ -247,11 +249,13 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
         )),
         (_, Some(EXHAUSTED)) if text.contains("space exceeded") => {
             let text = "etcd is full and refuses every write; compact and defragment it (etcdctl compact, etcdctl \
-                        defrag), and then etcdctl alarm disarm";
+                        defrag), and then run etcdctl alarm disarm";
             Reply::Refused(EXHAUSTED, text.into())
         }
         (_, Some(code)) => Reply::Refused(code, format!("etcd refused the request: {text}")),
-        (status, None) => Reply::Silent(format!("{member} answered {status}, which is not an answer that etcd gives")),
+        (status, None) => Reply::Silent(format!(
+            "{member} answered {status}, which etcd never does; check the address in SLM_MESH_STORE"
+        )),
     }
 }
 

@@ -354,6 +354,8 @@ fn read_key(row: &Value) -> Option<(String, Vec<u8>)> {
 
 fn foreign() -> LogError {
     LogError::Refused(
-        "another program has keys under this prefix; give this mesh its own prefix in SLM_MESH_STORE".into(),
+        "another program has keys in etcd under the name of this mesh; give this mesh a name of its own in \
+         SLM_MESH_STORE"
+            .into(),
     )
 }

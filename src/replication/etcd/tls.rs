@@ -37,7 +37,8 @@ pub(super) fn with_tls(config: AgentConfig, tls: &EtcdTls) -> Result<AgentConfig
         Some((chain, key)) => {
             let chain = certificates(chain, "SLM_MESH_STORE_CERT")?;
             let key = PrivateKey::from_pem(key);
-            let key = key.map_err(|error| format!("the file in SLM_MESH_STORE_KEY contains no key: {error}"))?;
+            let key =
+                key.map_err(|error| format!("the file that SLM_MESH_STORE_KEY names contains no key: {error}"))?;
             Some(ClientCert::new_with_certs(&chain, key))
         }
         None => None,
@@ -54,17 +55,18 @@ pub(super) fn with_tls(config: AgentConfig, tls: &EtcdTls) -> Result<AgentConfig
 fn certificates(pem: &[u8], setting: &str) -> Result<Vec<ureq::tls::Certificate<'static>>, String> {
     let mut found = Vec::new();
     for item in ureq::tls::parse_pem(pem) {
-        let item = item.map_err(|error| format!("the file in {setting} can't be read: {error}"))?;
+        let item = item.map_err(|error| format!("the file that {setting} names can't be read: {error}"))?;
         if let ureq::tls::PemItem::Certificate(certificate) = item {
             found.push(certificate);
         }
     }
-    if found.is_empty() { Err(format!("the file in {setting} contains no certificate")) } else { Ok(found) }
+    if found.is_empty() { Err(format!("the file that {setting} names contains no certificate")) } else { Ok(found) }
 }
 
 /// Refuses the address, because it requires encryption and this program was built without TLS.
 #[cfg(not(feature = "tls"))]
 pub(super) fn with_tls(_: AgentConfig, _: &EtcdTls) -> Result<AgentConfig, String> {
-    Err("this slm-mesh was built without TLS, so it can't use etcds://; install a package, or use make install FEATURES=tls"
+    Err("this slm-mesh was built without TLS, so it can't use etcds://; install slm-mesh from a package, or build it \
+         with make install FEATURES=tls"
         .into())
 }
