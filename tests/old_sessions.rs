@@ -29,7 +29,7 @@ fn a_session_that_uses_old_names_is_told_to_restart() {
         let answer = old.read().unwrap();
         assert_eq!(answer["id"], json!(id), "{answer}");
         let text = error_text(&answer);
-        assert!(text.starts_with(&format!("the method {method} of slm-mesh 0.1.0 is called ")), "{text}");
+        assert!(text.starts_with(&format!("the method {method} of slm-mesh 0.1.0 has the new name ")), "{text}");
     }
     // The methods that kept their names still work, so that the session can finish what it does.
     assert_eq!(old.call("whoami", json!({}))["result"]["ok"], json!(true));

@@ -112,7 +112,7 @@ impl HttpRequests {
             _ => Some(legacy_http::respond(mesh, request, repository, now)),
         }));
         let response = response.unwrap_or_else(|_| {
-            log("a bug: a panic ended one HTTP request, which was answered with 500");
+            log("a bug in slm-mesh: an HTTP request caused a panic and was answered with status 500");
             Some(legacy_http::internal_error())
         });
         self.responses.extend(response.map(|response| (pending.ticket, response)));

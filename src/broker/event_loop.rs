@@ -209,7 +209,8 @@ impl EventLoop {
     }
 
     fn end_displaced(&mut self) {
-        log("the data directory was removed, replaced or moved; this broker ends, and sessions find the new broker");
+        log("the data directory was removed, replaced or moved; this broker ends, and its sessions will connect to a \
+             new broker");
         self.context.shutdown.request(ShutdownReason::Displaced);
     }
 
@@ -351,8 +352,9 @@ impl EventLoop {
         }
         match self.context.commit() {
             TurnEnd::Committed => {}
-            TurnEnd::TakenBack => log("the push of a message could not be recorded, so the message counts as not \
-                                       pushed"),
+            TurnEnd::TakenBack => {
+                log("a message was pushed, but this could not be recorded, so the message counts as not pushed")
+            }
             TurnEnd::Deposed(why) => self.stand_by(&why),
         }
     }

@@ -448,11 +448,13 @@ fn says_why(value: &Value) -> bool {
 fn describe_refusal(status: StatusCode, value: &Value) -> String {
     let words = ["error", "detail"].iter().find_map(|name| value[name].as_str());
     match (words, status.as_u16()) {
-        (Some(words), 403) => format!("it refused us ({status}): {}", words.chars().take(200).collect::<String>()),
+        (Some(words), 403) => {
+            format!("it refused this mesh ({status}): {}", words.chars().take(200).collect::<String>())
+        }
         (_, 401 | 403) => {
             format!(
-                "it refused our secret ({status}): SLM_MESH_SHARED_SECRET must be the same on both sides, and the other \
-                 side must not have SLM_MESH_BEARER=off, which refuses links"
+                "it refused our secret ({status}): SLM_MESH_SHARED_SECRET must be the same on both sides, and the \
+                 other side must not set SLM_MESH_BEARER=off, which refuses links"
             )
         }
         (Some(words), _) => words.chars().take(200).collect(),

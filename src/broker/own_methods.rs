@@ -171,12 +171,15 @@ fn open_page(context: &mut LoopContext, caller: CallerMachine, _: &Map<String, V
     let refused = |text: String| Err(Error::new(ErrorKind::Refused, text));
     if caller == CallerMachine::Remote {
         return refused(format!(
-            "web: a hub serves the page only to its own machine; run slm-mesh web --print on the hub, run ssh -L \
-             {port}:127.0.0.1:{port} here, and open the link here"
+            "web: a hub serves the page only to its own machine; on the hub, run slm-mesh web --print; on this \
+             machine, run ssh -L {port}:127.0.0.1:{port} HUB, and open the printed link"
         ));
     }
     if port == 0 {
-        return refused("web: this broker serves no HTTP, because its ports were taken; see SLM_MESH_PORT".into());
+        return refused(
+            "web: this broker serves no HTTP, because other programs use its ports; set SLM_MESH_PORT to a free port"
+                .into(),
+        );
     }
     let is_any = ["0.0.0.0", "::", "localhost"].contains(&host);
     if !is_any && !host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
@@ -194,7 +197,7 @@ fn hub_snapshot(context: &mut LoopContext, _: CallerMachine, args: &Map<String, 
         BrokerRole::Leads(leading) => leading.give_snapshot(&context.mesh, args),
         BrokerRole::Alone | BrokerRole::StandsBy(_) => Err(Error::new(
             ErrorKind::Refused,
-            "this broker shares no log with other hubs, so none of them needs a copy of its database",
+            "this broker does not share its mesh with other hubs, so it sends no copies of its database",
         )),
     }
 }

@@ -52,7 +52,7 @@ impl ProcessExits {
             Ok(Some((token, watch))) => drop(self.watches.insert(token, (process, watch))),
             Ok(None) => self.news.push(ProcessNews::Ended(process)),
             Err(error) => {
-                log(&format!("the end of process {} can't be watched: {error}", process.pid));
+                log(&format!("the broker can't watch for the end of process {}: {error}", process.pid));
                 self.news.push(ProcessNews::Unwatched(process));
             }
         }

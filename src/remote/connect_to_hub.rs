@@ -57,7 +57,8 @@ pub fn connect(
         // pause.
         let Some(pause) = pauses.next().filter(|_| began.elapsed() < Duration::from_millis(HANDSHAKE_MS)) else {
             return Err(hub.unreachable(
-                &"it closed the connection: it is busy, or this machine has failed to authenticate too often",
+                &"it closed the connection, because it is busy or because this machine has failed to authenticate too \
+                  often",
             ));
         };
         std::thread::sleep(Duration::from_millis(pause / 2 + jitter % pause));
@@ -131,8 +132,8 @@ impl HubAddress<'_> {
 
     fn wrong_secret(&self) -> Error {
         let text = format!(
-            "the hub {} does not know this secret; SLM_MESH_SHARED_SECRET must be the same on both machines; no data \
-             was sent to the hub",
+            "the hub {} does not know this secret; set SLM_MESH_SHARED_SECRET to the same value on both machines (no \
+             data was sent to the hub)",
             self.host
         );
         Error::new(ErrorKind::Refused, text)

@@ -168,8 +168,8 @@ impl Acceptor {
         while !self.stopping.load(Ordering::Acquire) {
             if self.poll.poll(&mut events, self.timeout()).is_err_and(|e| e.kind() != ErrorKind::Interrupted) {
                 (self.broker.log)(
-                    "other machines are no longer served, because this hub can't wait for connections any more; run \
-                     slm-mesh stop and slm-mesh start --detach",
+                    "this hub no longer serves other machines, because it can't wait for connections any more; restart \
+                     it with slm-mesh stop and slm-mesh start --detach",
                 );
                 return;
             }
@@ -379,12 +379,12 @@ impl Rejections {
     fn take_report(&mut self, now: Instant) -> Option<String> {
         self.report_due().filter(|due| *due <= now)?;
         let reasons = [
-            ("with a wrong secret", &mut self.wrong_secret),
-            ("without a secret", &mut self.no_secret),
-            ("with slm-mesh 0.1.0, which must be updated on that machine", &mut self.outdated),
+            ("wrong secret", &mut self.wrong_secret),
+            ("no secret", &mut self.no_secret),
+            ("slm-mesh 0.1.0, which must be updated,", &mut self.outdated),
         ];
         let parts =
-            reasons.into_iter().filter_map(|(why, failures)| Some(format!("{why}: {}", failures.take_report()?)));
+            reasons.into_iter().filter_map(|(why, failures)| Some(format!("{why} from {}", failures.take_report()?)));
         Some(format!("connections rejected in the last minute: {}", parts.collect::<Vec<_>>().join("; ")))
     }
 }

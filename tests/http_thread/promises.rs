@@ -163,7 +163,7 @@ fn a_full_queue_gets_503() {
     until("the queue is full", || wakes.load(Ordering::Relaxed) == 1);
     let mut second = Client::to(address);
     for _ in 0..3 {
-        second.get("/2", 503, r#"{"ok":false,"error":"too many requests at once, try again"}"#);
+        second.get("/2", 503, r#"{"ok":false,"error":"too many requests at once; try again"}"#);
     }
     let job = jobs.recv().unwrap();
     assert_eq!(job.request.head.target, "/1");
@@ -177,7 +177,7 @@ fn a_full_queue_gets_503() {
     first.reads(200, "three");
     drop(jobs);
     first.send("GET /4 HTTP/1.1\r\n\r\n");
-    first.reads_last(503, "shutting down");
+    first.reads_last(503, "the broker is shutting down");
 }
 
 #[test]

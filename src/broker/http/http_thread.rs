@@ -253,7 +253,7 @@ impl HttpThread {
         if tries.is_report_due(now)
             && let Some(addresses) = tries.take_report()
         {
-            crate::broker::log(&format!("wrong tokens over HTTP in the last minute came from {addresses}"));
+            crate::broker::log(&format!("wrong tokens over HTTP in the last minute, by address: {addresses}"));
         }
     }
 

@@ -40,15 +40,15 @@ impl Refusal {
     pub fn response(self) -> HttpResponse {
         let (status, sentence) = match self {
             Refusal::Malformed(what) => (400, what),
-            Refusal::Slow => (408, "request not complete in time"),
+            Refusal::Slow => (408, "the request did not arrive completely in time"),
             Refusal::BodyUnsized => (411, "expected a Content-Length, not a Transfer-Encoding"),
             // Clients of slm-mesh 1.x match this text.
             Refusal::BodyTooLarge => (413, "Request body too large (max 1MB)"),
             Refusal::HeadTooLarge => (431, "the request head is too large; send fewer or shorter headers"),
             Refusal::Method => (501, "unknown method"),
             Refusal::Version => (505, "expected HTTP/1.1 or HTTP/1.0"),
-            Refusal::Busy => (503, "too many requests at once, try again"),
-            Refusal::Stopping => (503, "shutting down"),
+            Refusal::Busy => (503, "too many requests at once; try again"),
+            Refusal::Stopping => (503, "the broker is shutting down"),
             Refusal::Unprintable => (500, "Internal server error"),
         };
         HttpResponse::json(status, format!(r#"{{"ok":false,"error":"{sentence}"}}"#).into_bytes())

@@ -106,7 +106,10 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
 fn replace_lost_numbers(store: &mut Store) -> Result<(), Error> {
     if store.has_lost_reserved_numbers() {
         store.raise(sys::wall_ms())?;
-        log("broker.numbers is missing, so broker.db may be a backup: new numbers continue from the current time");
+        log(
+            "broker.numbers is missing, so broker.db may come from a backup; new messages and events get numbers that \
+             continue from the current time, so that no number is used twice",
+        );
     }
     Ok(())
 }

@@ -121,8 +121,8 @@ pub(super) fn weak_secret_warning(settings: &Settings) -> Option<String> {
     let is_weak = settings.text(SECRET).len() < SECRET_GOOD;
     is_weak.then(|| {
         format!(
-            "WARNING: {SECRET} is short enough to be guessed, and this mesh is open to the network; \
-             slm-mesh secret prints a good one"
+            "WARNING: {SECRET} is so short that it can be guessed, and this mesh is open to the network; generate a \
+             better one with slm-mesh secret"
         )
     })
 }

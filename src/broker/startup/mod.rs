@@ -78,14 +78,14 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     let idle_ms = if opener.hub.is_some() { 0 } else { settings.int("SLM_MESH_IDLE_TIMEOUT") };
     let shutdown = watch_signals()
         .and_then(|pipe| ShutdownDecision::new(pipe, idle_ms, poll.registry(), SIGNALS, now))
-        .map_err(|error| places.error("signals can't be watched", &error))?;
+        .map_err(|error| places.error("can't be used, because the broker can't watch for signals", &error))?;
     let (mut runtime_files, listener) = RuntimeFiles::create(places, lock, token, port, heartbeat_ms)?;
     runtime_files.watch(poll.registry(), DIRECTORY);
     if opener.hub.is_some() {
         runtime_files.leave_database();
     }
     let clients = UnixClients::new(listener, heartbeat_ms, dead_ms, poll.registry())
-        .map_err(|error| places.error("can't watch a socket", &error))?;
+        .map_err(|error| places.error("contains a socket that can't be watched", &error))?;
     let warning = database::set_aside_warning(places, started);
     let warning = warning.or_else(|| weak_secret_warning(&settings).filter(|_| is_hub));
     let mut event_loop = EventLoop {
@@ -119,7 +119,8 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
 
 /// What the end of the broker's loop means for the exit status.
 fn end_result(ended: io::Result<ShutdownReason>, places: &DataDir) -> Result<(), Error> {
-    let reason = ended.map_err(|error| Error::new(ErrorKind::Internal, format!("the poll failed: {error}")))?;
+    let reason =
+        ended.map_err(|error| Error::new(ErrorKind::Internal, format!("the broker can't wait for events: {error}")))?;
     log(&format!("the broker ended: {reason:?}"));
     if reason == ShutdownReason::Failed {
         let text = format!("the broker ended because of an error on this machine; see {}", places.log().display());
@@ -167,8 +168,8 @@ pub fn own_address(settings: &Settings) -> Result<(String, bool), Error> {
         _ => {
             let host = settings.text("SLM_MESH_HOST");
             let text = format!(
-                "SLM_MESH_HOST={host} is another machine: the broker runs there, and this machine needs none; to run a \
-                     broker here, remove SLM_MESH_HOST"
+                "SLM_MESH_HOST={host} names another machine, so the broker runs there, and this machine needs none; to \
+                 run a broker here, remove SLM_MESH_HOST"
             );
             Err(Error::new(ErrorKind::Usage, text))
         }

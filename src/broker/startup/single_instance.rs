@@ -37,7 +37,7 @@ pub(super) fn lock(places: &DataDir) -> Result<File, Error> {
     }
     let process = holder.map_or("another process".into(), |pid| format!("another process (PID {pid})"));
     let text = format!(
-        "{process} holds {} but does not answer; slm-mesh stop --force ends that process if it is a broker",
+        "{process} holds the lock on {} but does not answer; if it is a broker, end it with slm-mesh stop --force",
         places.broker_lock().display()
     );
     Err(Error::new(ErrorKind::Refused, text))

@@ -234,7 +234,7 @@ impl UnixClients {
         if let Some(n) = self.n_refused.take_report(now) {
             match n {
                 1 => log("refused a connection of another user"),
-                n => log(&format!("refused {n} more connections of another user")),
+                n => log(&format!("refused {n} more connections of other users")),
             }
         }
     }
@@ -311,7 +311,7 @@ impl UnixClients {
             self.queue_time = start;
         }
         if served.is_err() {
-            log("a bug: a panic closed one connection");
+            log("a bug in slm-mesh: a panic closed one connection");
             connection.close();
         }
         if connection.is_done() {

@@ -85,13 +85,14 @@ fn decide(auth: &WebAuth, port: u16, head: &Head) -> Option<HttpResponse> {
             Some(key) => respond(200, &json!({ "ok": true, "key": key })),
             None => refuse(
                 401,
-                "this page has no session, or the key in its address was already used; run slm-mesh web to open a new one",
+                "this page has no session, or another page already uses its session; run slm-mesh web to open a new \
+                 page",
             ),
         }),
         ("POST", STREAM | CALL) => {
             let key = head.browser.page_key.as_deref().unwrap_or("");
             if !auth.admits(cookie, key, now) {
-                return Some(refuse(401, "there is no session; run slm-mesh web to open one"));
+                return Some(refuse(401, "this page has no session; run slm-mesh web to open a new page"));
             }
             let is_json = head.browser.content_type.as_deref() == Some("application/json");
             (!is_json).then(|| refuse(415, "expected application/json"))
@@ -109,7 +110,7 @@ fn why_foreign(port: u16, head: &Head) -> Option<&'static str> {
     let is_own = head.origin.as_ref().map(|origin| *origin == format!("http://{host}"));
     let site = head.browser.site.as_deref();
     if !head.peer.is_loopback() {
-        return Some("the page is served only to the broker's machine; from another machine, use ssh -L");
+        return Some("the page is served only to the broker's machine; from another machine, use a tunnel (ssh -L)");
     }
     if !is_named {
         return Some("open the page at 127.0.0.1, localhost or [::1], with the broker's port");
