@@ -23,7 +23,7 @@ async function main() {
     try {
       if (!(await listen())) return showState('shut', 'Not connected');
       wait = 250;
-      showState('lost', 'The connection broke; trying again');
+      showState('lost', 'The connection was lost; trying again');
     } catch (error) {
       showState('lost', `No broker (${tame(error.message)}); waiting for one`);
     }

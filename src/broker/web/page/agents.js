@@ -28,7 +28,7 @@ function paintAgents() {
   $('away').hidden = away.length === 0;
   setText($('n-away'), String(away.length));
   setText($('n-agents'), String(here.length));
-  setText($('more-peers'), mesh.more.peers ? `and ${mesh.more.peers} more that are away` : '');
+  setText($('more-peers'), mesh.more.peers ? `and ${mesh.more.peers} more agents that are away` : '');
   showEmpty('agents', here.length);
   $('to-all').hidden = here.length === 0;
 }

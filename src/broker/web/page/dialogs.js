@@ -37,14 +37,14 @@ function openDialog(id, act) {
 /** Asks for the text of a message, and sends it. */
 export function openWriteDialog(peer, replyTo) {
   setText($('h-write'), `Write to ${flat(peer.name)}`);
-  setText($('write-note'), peer.status === 'away' ? 'Away: the message waits in the mailbox.' : `You write as ${flat(mesh.name)}.`);
+  setText($('write-note'), peer.status === 'away' ? 'This agent is away. The message will wait in its mailbox.' : `You write as ${flat(mesh.name)}.`);
   const key = `web-${crypto.randomUUID()}`;
   openDialog('write', async () => {
     const message = $('text').value;
     const sent = await callMesh('send', { to: peer.id, message, key, ...(replyTo && { replyTo }) });
     $('text').value = '';
     const all = sent.recipients ?? [];
-    return all.length === 1 && all[0].here === false ? `Sent to ${flat(peer.name)}, who is away: the message waits in the mailbox` : `Sent to ${flat(peer.name)}`;
+    return all.length === 1 && all[0].here === false ? `Sent to ${flat(peer.name)}, who is away; the message waits in the mailbox` : `Sent to ${flat(peer.name)}`;
   });
 }
 
@@ -52,7 +52,7 @@ export function openWriteDialog(peer, replyTo) {
 export function openReleaseDialog(row) {
   const own = row.lockedBy === mesh.me;
   setText($('release-path'), tame(row.filePath));
-  setText($('release-note'), own ? 'You hold this lock.' : `${flat(row.holder)} holds it${row.reason ? `: ${flat(row.reason)}` : ''}. The holder will be notified.`);
+  setText($('release-note'), own ? 'You hold this lock.' : `${flat(row.holder)} holds this lock${row.reason ? `: ${flat(row.reason)}` : ''}. The holder will be notified.`);
   openDialog('release', async () => {
     await callMesh('lock.unlock', { filePath: row.filePath, token: row.token });
     return `Released ${flat(row.filePath)}`;

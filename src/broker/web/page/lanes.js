@@ -36,7 +36,7 @@ function paintLanes() {
   const x = (time) => left + ((time - (end - length)) / length) * (width - left - 10);
   const y = (id) => lanes.indexOf(id) * step + 14;
   const picture = svg('svg', { viewBox: `0 0 ${width} ${height}`, height, role: 'img' });
-  picture.setAttribute('aria-label', `${rows.length} messages among ${counts.size} in the last ${span(length)}; the list below shows them`);
+  picture.setAttribute('aria-label', `${rows.length} messages among ${counts.size} peers in the last ${span(length)}; the list below shows these messages`);
   for (const id of lanes) {
     const name = names.get(id);
     const max = Math.floor(left / 7.2);

@@ -16,14 +16,14 @@ export async function openMailbox(peer) {
     const [unread, all] = [await look('unread', 100), await look('all', 40)];
     const read = all.messages.filter((row) => ['read', 'acked'].includes(row.receipt)).reverse();
     const n = unread.messages.length + unread.remaining;
-    setText($('mailbox-note'), `${n} unread, oldest first. Looking changes nothing for ${flat(peer.name)} or for the senders.`);
+    setText($('mailbox-note'), `${n} unread, oldest first. Reading messages here changes nothing for ${flat(peer.name)} or for the senders.`);
     const show = (rows) => rows.map((row) => foundRow({ ...row, toName: peer.name }, false));
     const note = (css, text) => el('li', css, text);
     $('mailbox-list').replaceChildren(
       ...show(unread.messages),
       ...(unread.remaining > 0 ? [note('dim', `${unread.remaining} more unread`)] : []),
       ...(read.length ? [note('caption', 'Read, newest first'), ...show(read)] : []),
-      ...(all.more ? [note('dim', `There are older messages; run slm-mesh inbox --as ${flat(peer.name)} --filter all --after 0`)] : []),
+      ...(all.more ? [note('dim', `For older messages, run slm-mesh inbox --as ${flat(peer.name)} --filter all --after 0`)] : []),
     );
   } catch (error) {
     setText($('mailbox-note'), error.message);

@@ -34,11 +34,11 @@ function paintState() {
     }));
   }));
   setText($('n-state'), String(mesh.entries.size));
-  setText($('more-state'), mesh.more.entries ? 'There are more entries; run slm-mesh state list' : '');
+  setText($('more-state'), mesh.more.entries ? 'To see more entries, run slm-mesh state list' : '');
   showEmpty('state', rows.length);
 }
 
 /** The value of an entry, or how to read a long one. */
-export const valueOf = (row) => (typeof row.value === 'string' ? tame(row.value) : `${row.bytes} bytes; run slm-mesh state get`);
+export const valueOf = (row) => (typeof row.value === 'string' ? tame(row.value) : `a value of ${row.bytes} bytes; to read it, run slm-mesh state get`);
 
 addSection('state', paintState);
