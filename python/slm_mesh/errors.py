@@ -116,7 +116,7 @@ class RateLimited(MeshError):
 
 
 class Full(MeshError):
-    """A mailbox or a table is full."""
+    """A mailbox is full or a limit is reached."""
 
     kind = "full"
 

@@ -29,8 +29,8 @@ impl RateLimiter {
         let Err(pause) = self.spend(sender, cost, now) else { return Ok(()) };
         let wait = (pause + 999) / 1000;
         let text = format!(
-            "rate limit: {} sent more than {} messages (or ten times as many changes) in {} s; \
-             wait {wait} s, or raise SLM_MESH_RATE",
+            "rate limit: {} sent more than {} messages, or made more than ten times as many changes, in {} s; wait \
+             {wait} s, or raise SLM_MESH_RATE",
             peers.name_of(sender),
             self.messages_max,
             limits::RATE_WINDOW_MS / 1000

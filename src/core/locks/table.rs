@@ -342,7 +342,10 @@ impl Locks {
         };
         let path = untrusted_text::shown_path(&lock.path);
         let text = if lock.holder == request.holder && lock.owner.is_edit() {
-            format!("{path} is being edited by another subagent of this session ({left} left); let it finish first")
+            format!(
+                "{path} is being edited by another subagent of this session ({left} left); let that subagent finish \
+                 first"
+            )
         } else if lock.holder == request.holder {
             let cure = match (lock.owner.is_shared(), request.owner.is_shared()) {
                 (false, _) => "the lock ends when that command ends".to_owned(),

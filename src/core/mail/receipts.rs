@@ -194,7 +194,7 @@ impl Mail {
     /// A message that a search found. If the message is long, only the part that contains byte `at` is shown.
     pub(super) fn found_row(&self, store: &Store, peers: &Peers, message: &Message, at: usize) -> Value {
         let mut map = object(self.whole_row(store, peers, message, MailView::Sent));
-        cut_to_part(&mut map, message, at, "only the part that contains the words is shown here");
+        cut_to_part(&mut map, message, at, "only the part with the words that you searched for is shown here");
         // A search does not count as reading, so the row does not contain `upto`, which a client would report as read.
         map.remove("upto");
         Value::Object(map)

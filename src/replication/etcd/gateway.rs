@@ -241,7 +241,9 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
         (StatusCode::OK, None) if value.is_object() => Reply::Value(value),
         // A member that is shutting down cancels its requests.
         (_, Some(CANCELLED)) => Reply::Silent(format!("etcd at {member} is shutting down: {text}")),
-        (_, Some(DEADLINE | UNAVAILABLE)) => Reply::Silent(format!("etcd at {member} has no majority: {text}")),
+        (_, Some(DEADLINE | UNAVAILABLE)) => {
+            Reply::Silent(format!("etcd at {member} can't reach a majority of the cluster: {text}"))
+        }
         // Another member may have the gateway, so this is no reason to give up.
         (StatusCode::NOT_FOUND, None) => Reply::Silent(format!(
             "{member} has no JSON gateway; start etcd 3.4 or later without --enable-grpc-gateway=false, and not as \
