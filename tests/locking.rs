@@ -100,7 +100,7 @@ fn two_plain_locks_of_one_person_are_two_wishes_unless_renewal_is_meant() {
     for file in ["a.rs", "my dir/b.rs"] {
         let refused = place.run(&["lock", file, "--", "true"]);
         let error = String::from_utf8_lossy(&refused.stderr).into_owned();
-        let cure = error.split("release it first with slm-mesh ").nth(1).unwrap_or_else(|| panic!("{error}"));
+        let cure = error.split("release that lock first with slm-mesh ").nth(1).unwrap_or_else(|| panic!("{error}"));
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("{BIN} {cure}")]).current_dir(&place.root);
         shell.envs(place.command(&[]).get_envs().filter_map(|(name, value)| Some((name, value?))));

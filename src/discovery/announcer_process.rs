@@ -99,7 +99,7 @@ pub fn announce(announcement: &Announcement) -> Result<(), String> {
     if host.split('.').any(|label| label.is_empty() || label.len() > LABEL_BYTES_MAX) {
         return Err(format!(
             "the name of this machine, \"{host}\", can't be announced, because one of its parts is empty or longer \
-             than 63 bytes"
+             than {LABEL_BYTES_MAX} bytes"
         ));
     }
     // `Responder::new()` is not used, because it panics if there is no network.

@@ -71,8 +71,9 @@ impl HubAddress<'_> {
     fn unreachable(&self, why: &dyn std::fmt::Display) -> Error {
         let (host, port) = (self.host, self.port);
         let text = format!(
-            "the hub {host} can't be reached on port {port} ({why}); run slm-mesh doctor on the hub to see whether it \
-             serves other machines, and check that its firewall allows port {port}; see also slm-mesh help machines"
+            "the hub {host} can't be reached on port {port} ({why}); run slm-mesh doctor on the hub to see whether the \
+             hub serves other machines, and check that the hub's firewall allows port {port}; see also slm-mesh help \
+             machines"
         );
         Error::new(ErrorKind::Gone, text)
     }

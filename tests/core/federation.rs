@@ -99,7 +99,7 @@ fn nobody_is_taken_in_who_is_ours_already_or_only_passed_on() {
     // If a link points at its own broker, the status says so.
     hear(&mut disk, 0, &RemoteRoster::parse(&json!({ "mesh": own, "peers": [row("peer-1", "x")] })).unwrap());
     let state = disk.call(1, &status::STATUS, json!({})).unwrap();
-    assert!(state["links"][0]["trouble"].as_str().unwrap().contains("own address"), "{state}");
+    assert!(state["links"][0]["trouble"].as_str().unwrap().contains("leads back to this broker"), "{state}");
     assert_eq!(names(&mut disk), [""; 0]);
 }
 

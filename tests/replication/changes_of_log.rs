@@ -69,7 +69,7 @@ fn a_hub_that_was_a_mesh_of_its_own_returns_only_on_request() {
     start(&first);
     until("the hub leads", || hub_status(&first)["role"] == "leads");
     start(&second);
-    await_trouble(&second, "different log");
+    await_trouble(&second, "but to another log");
     second.ok(&["start", "--detach", "--rejoin"]);
     await_level(&second);
     first.ok(&["stop"]);
@@ -92,12 +92,12 @@ fn a_hub_that_rejoins_waits_for_the_hub_with_the_data_and_a_log_begins_once() {
     cluster.control(&["del", "--prefix", "slm/"]).unwrap();
     // The steps in the wrong order: the hub with the data comes last.
     second.ok(&["start", "--detach", "--rejoin"]);
-    await_trouble(&second, "run slm-mesh start --new-log on the hub that has the data");
+    await_trouble(&second, "Run slm-mesh start --new-log on the hub that has the data");
     first.ok(&["start", "--detach", "--new-log"]);
     await_level(&second);
     let leader = first.broker_pid();
     let said = refusal(&first, &["start", "--detach", "--new-log"]);
-    assert!(said.contains("etcd has a log under this name") && said.contains("del --prefix slm/"), "{said}");
+    assert!(said.contains("etcd already has a log under this name") && said.contains("del --prefix slm/"), "{said}");
     assert_eq!((first.broker_pid(), &hub_status(&first)["role"]), (leader, &"leads".into()), "nothing was changed");
     first.ok(&["stop"]);
     assert_eq!(second.ok(&["state", "get", "k"]).trim(), "v");

@@ -146,7 +146,7 @@ pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChang
             if places.database().exists() {
                 let aside = move_aside(places, LEFT)?;
                 log(&format!(
-                    "this hub joins the mesh whose log is in etcd; its old database was moved to {}",
+                    "this hub joins the mesh whose log is in etcd; the hub's old database was moved to {}",
                     aside.display()
                 ));
             }

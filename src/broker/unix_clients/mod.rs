@@ -233,8 +233,8 @@ impl UnixClients {
         }
         if let Some(n) = self.n_refused.take_report(now) {
             match n {
-                1 => log("refused a connection of another user"),
-                n => log(&format!("refused {n} more connections of other users")),
+                1 => log("refused a connection from another user"),
+                n => log(&format!("refused {n} more connections from other users")),
             }
         }
     }

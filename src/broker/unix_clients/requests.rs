@@ -161,7 +161,7 @@ fn serve_request(
         Some(op) => call_operation(context, token, connection, id, op, params),
         None => {
             let method: String = method.chars().take(METHOD_SHOWN).collect();
-            let text = format!("there is no method {method}; for a list of all methods, run slm-mesh help protocol");
+            let text = format!("no method {method}; for a list of all methods, run slm-mesh help protocol");
             connection.write(&rpc::protocol_error_response(Some(&id), rpc::METHOD_NOT_FOUND, &text));
         }
     }

@@ -349,11 +349,11 @@ impl Locks {
         } else if lock.holder == request.holder {
             let cure = match (lock.owner.is_shared(), request.owner.is_shared()) {
                 (false, _) => "the lock ends when that command ends".to_owned(),
-                (true, true) => "renew it with --renew".to_owned(),
+                (true, true) => "renew that lock with --renew".to_owned(),
                 // The lock of a command belongs to the command alone, so a plain lock can't become one.
                 (true, false) => {
                     let word = if path == lock.path { shell_quoted(&path) } else { path.clone() };
-                    format!("release it first with slm-mesh unlock {word}")
+                    format!("release that lock first with slm-mesh unlock {word}")
                 }
             };
             format!("{path} is locked by another command of yours ({reason}{left} left); {cure}")

@@ -362,8 +362,8 @@ fn is_about_connection(op: &Op) -> bool {
 /// person at the machine, because it would then read that person's mail.
 fn unknown_session(kind: &str, short_name: &str) -> Error {
     let text = format!(
-        "this process runs inside {short_name}, which has no session on the mesh yet; call session.begin, or \
-         use --as to say which peer you act as"
+        "this process runs inside {short_name}, which has no session on the mesh yet; call the method session.begin, \
+         or use --as to say which peer you act as"
     );
     Error::new(ErrorKind::Ambiguous, text).with(json!({ "agent": kind, "shortName": short_name }))
 }

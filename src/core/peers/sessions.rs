@@ -295,9 +295,9 @@ fn takeover_of(former: &Peer, unread: i64, now: i64) -> TakeoverRow {
         1 => "; its unread message is yours now",
         _ => "; its unread messages are yours now",
     };
-    let cure = "if you do not continue that session, give the name back: mesh_inbox with action `decline` (slm-mesh \
+    let cure = "If you do not continue that session, give the name back: mesh_inbox with action `decline` (slm-mesh \
                 decline)";
-    let notice = format!("the name {} was last used {ago} ago by a session{worked}{mail}; {cure}", former.row.name);
+    let notice = format!("the name {} was last used {ago} ago by a session{worked}{mail}. {cure}", former.row.name);
     TakeoverRow {
         key: former.row.session_key().map(str::to_owned),
         older_keys: former.row.older_keys.clone(),
