@@ -23,7 +23,7 @@ use super::peer_sockets::PushTargets;
 use super::process_exits::ProcessExits;
 use super::remote_listener::RemoteListener;
 use super::shutdown_decision::{ShutdownDecision, ShutdownReason};
-use super::unix_clients::UnixClients;
+use super::unix_clients::{LivenessLimits, UnixClients};
 use super::web::auth::WebAuth;
 use super::web::event_stream::PageStreams;
 use crate::base::error::{Error, ErrorKind};
@@ -84,7 +84,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     if opener.hub.is_some() {
         runtime_files.leave_database();
     }
-    let clients = UnixClients::new(listener, heartbeat_ms, dead_ms, poll.registry())
+    let clients = UnixClients::new(listener, LivenessLimits { heartbeat_ms, dead_ms }, poll.registry())
         .map_err(|error| places.error("contains a socket that can't be watched", &error))?;
     let warning = database::set_aside_warning(places, started);
     let warning = warning.or_else(|| weak_secret_warning(&settings).filter(|_| is_hub));

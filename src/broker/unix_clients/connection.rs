@@ -2,6 +2,7 @@
 //! answers.
 
 use super::fair_queue::QueueTag;
+use super::liveness_schedule::LivenessLimits;
 use super::origin::Origin;
 use crate::wire::line_splitter::LineBuffer;
 use mio::event::Event;
@@ -25,8 +26,8 @@ const IDLE_MS: i64 = 1_000;
 enum Responsiveness {
     /// The client has sent something since the last ping.
     Responsive,
-    /// The client was pinged, and has not answered yet.
-    Pinged,
+    /// The client was pinged at this time in ms, and has not answered yet.
+    Pinged(i64),
     /// The client did not answer in time, and counts as offline.
     Unresponsive,
 }
@@ -316,13 +317,13 @@ impl ClientConnection {
     }
 
     /// Notes that the client was pinged.
-    pub fn note_ping(&mut self) {
-        self.liveness = Responsiveness::Pinged;
+    pub fn note_ping(&mut self, now: i64) {
+        self.liveness = Responsiveness::Pinged(now);
     }
 
     /// If the client has not answered a ping in time, marks the client as unresponsive and returns true.
-    pub fn gives_up(&mut self, dead_ms: i64, now: i64) -> bool {
-        let is_late = self.liveness == Responsiveness::Pinged && now - self.last_heard >= dead_ms;
+    pub fn gives_up(&mut self, limits: LivenessLimits, now: i64) -> bool {
+        let is_late = matches!(self.liveness, Responsiveness::Pinged(at) if now - at >= limits.answer_ms());
         if is_late {
             self.liveness = Responsiveness::Unresponsive;
         }
@@ -330,12 +331,11 @@ impl ClientConnection {
     }
 
     /// When the client must be pinged or given up if it stays silent, in ms; `None` if it has been given up.
-    pub fn deadline(&self, heartbeat_ms: i64, dead_ms: i64) -> Option<i64> {
-        let patience = match self.liveness {
-            Responsiveness::Responsive => heartbeat_ms,
-            Responsiveness::Pinged => dead_ms.max(heartbeat_ms),
-            Responsiveness::Unresponsive => return None,
-        };
-        Some(self.last_heard + patience)
+    pub fn deadline(&self, limits: LivenessLimits) -> Option<i64> {
+        match self.liveness {
+            Responsiveness::Responsive => Some(self.last_heard + limits.heartbeat_ms),
+            Responsiveness::Pinged(at) => Some(at + limits.answer_ms()),
+            Responsiveness::Unresponsive => None,
+        }
     }
 }

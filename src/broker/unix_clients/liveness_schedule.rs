@@ -5,22 +5,40 @@ use crate::base::ids::CountedMap;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+/// How long a client may take to answer a ping, at the least, in ms.
+const ANSWER_MIN_MS: i64 = 500;
+
+/// How long a client may be silent.
+#[derive(Debug, Clone, Copy)]
+pub struct LivenessLimits {
+    /// After this time without a line from the client, it is pinged.
+    pub heartbeat_ms: i64,
+    /// After this time without a line from the client, it counts as offline, if it was pinged in time.
+    pub dead_ms: i64,
+}
+
+impl LivenessLimits {
+    /// How long a client may take to answer a ping. This is counted from the ping, not from the last line: if the
+    /// machine was asleep, the last line is old although the client had no chance to answer.
+    pub fn answer_ms(self) -> i64 {
+        (self.dead_ms - self.heartbeat_ms).max(ANSWER_MIN_MS)
+    }
+}
+
 /// The checks that are to come, at most one for each connection. When a client sends something, the check of its
 /// connection may be postponed. The queue is updated only once the check has reached the front of the queue, so
 /// receiving a line causes no work here.
 pub struct LivenessSchedule {
-    /// How long a session may be quiet before it is pinged, in ms.
-    pub heartbeat_ms: i64,
-    /// How long a session that was pinged may be quiet before it counts as offline, in ms.
-    pub dead_ms: i64,
+    /// How long a session may be silent.
+    pub limits: LivenessLimits,
     /// The earliest time at which each check may be due, in ms, with the token of the connection.
     queue: BinaryHeap<Reverse<(i64, u64)>>,
 }
 
 impl LivenessSchedule {
     /// Starts without any checks.
-    pub fn new(heartbeat_ms: i64, dead_ms: i64) -> LivenessSchedule {
-        LivenessSchedule { heartbeat_ms, dead_ms, queue: BinaryHeap::new() }
+    pub fn new(limits: LivenessLimits) -> LivenessSchedule {
+        LivenessSchedule { limits, queue: BinaryHeap::new() }
     }
 
     /// Adds a check for a session. Does nothing if the session already has one, or if it has been given up.
@@ -28,7 +46,7 @@ impl LivenessSchedule {
         if connection.has_check {
             return;
         }
-        if let Some(at) = connection.deadline(self.heartbeat_ms, self.dead_ms) {
+        if let Some(at) = connection.deadline(self.limits) {
             connection.has_check = true;
             self.queue.push(Reverse((at, token)));
         }
@@ -39,7 +57,7 @@ impl LivenessSchedule {
         loop {
             let Reverse((at, token)) = *self.queue.peek()?;
             let connection = connections.get(&token);
-            match connection.and_then(|conn| conn.deadline(self.heartbeat_ms, self.dead_ms)) {
+            match connection.and_then(|conn| conn.deadline(self.limits)) {
                 Some(later) if later > at => {
                     self.queue.pop();
                     self.queue.push(Reverse((later, token)));
@@ -60,5 +78,27 @@ impl LivenessSchedule {
     /// Drops all checks.
     pub fn clear(&mut self) {
         self.queue.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::unix_clients::origin::Origin;
+
+    #[test]
+    fn a_client_has_the_full_time_to_answer_after_the_machine_slept() {
+        let limits = LivenessLimits { heartbeat_ms: 20_000, dead_ms: 60_000 };
+        let (stream, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let origin = Origin::Local { pid: 1, ancestors: None };
+        let mut client = ClientConnection::new(mio::net::UnixStream::from_std(stream), origin, 0, 0);
+        let woken = 3_600_000;
+        assert!(client.needs_ping(limits.heartbeat_ms, woken) && !client.gives_up(limits, woken));
+        client.note_ping(woken);
+        assert_eq!(client.deadline(limits), Some(woken + 40_000));
+        assert!(!client.gives_up(limits, woken) && !client.gives_up(limits, woken + 39_999));
+        assert!(client.gives_up(limits, woken + 40_000), "it had its time");
+        assert!(client.note_heard(woken + 50_000), "it is back");
+        assert_eq!(client.deadline(limits), Some(woken + 70_000));
     }
 }

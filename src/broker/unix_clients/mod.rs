@@ -20,6 +20,7 @@ use crate::sys::process;
 use crate::wire::rpc;
 use connection::{ClientConnection, READ_MAX, ServiceRank};
 use fair_queue::{HUNG_UP_SHARE, LOGGED_TURN_SHARE, TURN_SHARE, WorkMeter};
+pub use liveness_schedule::LivenessLimits;
 use liveness_schedule::LivenessSchedule;
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
@@ -75,24 +76,19 @@ pub struct UnixClients {
 }
 
 impl UnixClients {
-    /// Watches a socket that is already bound. A quiet session is pinged after `heartbeat_ms`, and counts as offline
-    /// after `dead_ms` without an answer.
+    /// Watches a socket that is already bound. `limits` says when a silent session is pinged, and when it counts as
+    /// offline.
     ///
     /// # Errors
     /// When the socket can't be registered in the poll.
-    pub fn new(
-        mut listener: UnixListener,
-        heartbeat_ms: i64,
-        dead_ms: i64,
-        registry: &Registry,
-    ) -> io::Result<UnixClients> {
+    pub fn new(mut listener: UnixListener, limits: LivenessLimits, registry: &Registry) -> io::Result<UnixClients> {
         registry.register(&mut listener, LISTENER, Interest::READABLE)?;
         Ok(UnixClients {
             listener,
             accept_state: AcceptState::Ready,
             connections: CountedMap::default(),
             busy: CountedSet::default(),
-            checks: LivenessSchedule::new(heartbeat_ms, dead_ms),
+            checks: LivenessSchedule::new(limits),
             buffer: vec![0; READ_MAX],
             turn: 0,
             queue_time: 0,
@@ -339,10 +335,10 @@ impl UnixClients {
             if !context.mesh.is_attached(token) {
                 continue;
             }
-            if connection.gives_up(self.checks.dead_ms, context.now) {
+            if connection.gives_up(self.checks.limits, context.now) {
                 context.mesh.set_unresponsive(token, true, context.now);
-            } else if connection.needs_ping(self.checks.heartbeat_ms, context.now) {
-                connection.note_ping();
+            } else if connection.needs_ping(self.checks.limits.heartbeat_ms, context.now) {
+                connection.note_ping(context.now);
                 connection.write(&rpc::request(&json!(0), "ping", &json!({})));
                 self.busy.insert(token);
             }
