@@ -18,10 +18,10 @@ const UNRUN: &[(&str, &str)] = &[
     ("make demo          # show two agents at work as real processes", "builds; .ci/run runs it"),
     ("make demo", "it builds; make recording shows what it says"),
     (
-        "make               # build slm-mesh as yourself; with STATIC=1, commands start faster",
+        "make               # build slm-mesh (not as root); add STATIC=1 for commands that start faster",
         "builds; .ci/run runs it",
     ),
-    ("sudo make install  # into /usr/local, which belongs to root; root needs no cargo", "wants root; .ci/run runs it"),
+    ("sudo make install  # install into /usr/local; root needs no cargo", "wants root; .ci/run runs it"),
     ("pip install ./python", "asks a registry; tests/python.rs installs the package"),
     (
         "SLM_MESH_HOST=0.0.0.0 SLM_MESH_SHARED_SECRET=… slm-mesh start --detach",

@@ -10,8 +10,8 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     (
         "start",
         "",
-        "Run the broker in the foreground, or in the background with --detach; a running broker with other settings is \
-         replaced",
+        "Run the broker in the foreground, or with --detach in the background; replace a running broker that has other \
+         settings",
     ),
     ("stop", "", "Stop the broker; open sessions start it again when they need it"),
     ("broadcast", "MESSAGE…", "Send a message to every online peer and to the human"),
@@ -41,8 +41,8 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     (
         "setup",
         "[AGENT…]",
-        "Connect the installed agents, or the agents that you name (MCP server, hooks, slash commands); or disconnect \
-         them",
+        "Install the MCP server, hooks and slash commands for the installed agents, or for the agents that you name; \
+         or remove them again",
     ),
     (
         "doctor",
@@ -52,14 +52,14 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     (
         "hubs",
         "",
-        "List the hubs that answer on the local network, and whether each proves that it knows the shared secret",
+        "List the hubs that answer on the local network, and show whether each proves that it knows the shared secret",
     ),
-    ("hook", "AGENT", "Answer an agent's hook; agents call this"),
+    ("hook", "AGENT", "Handle an event of an agent's hook; agents run this"),
     (
         "guard",
         "install [HOOKSDIR]|remove",
-        "Make git refuse commits, merges and pushes of files that another peer has locked; if git tracks the hooks, or all \
-         your repositories share them, name their directory",
+        "Make git refuse commits, merges and pushes of files that another peer has locked; if the git hooks are \
+         tracked by git, or shared by all your repositories, name their directory",
     ),
     ("secret", "", "Generate a secret for SLM_MESH_SHARED_SECRET, which the machines of a mesh share"),
     ("pipe", "", "Connect standard input and output to the broker; for an ssh:// address, ssh runs this on the hub"),
@@ -93,13 +93,17 @@ pub const FLAGS: &[CliFlag] = &[
     CliFlag {
         also: &["from", "peer-id", "peer"],
         value: "PEER",
-        ..flag("as", &[], "Act as this peer: its name, its id, or a unique prefix")
+        ..flag("as", &[], "Act as this peer, given by name, id or unique prefix")
     },
     CliFlag { also: &["h"], ..flag("help", &[], "Show help") },
     CliFlag { also: &["V"], ..flag("version", &[], "Print the version") },
     CliFlag {
         also: &["f"],
-        ..flag("follow", &["inbox", "log", "events"], "Keep printing new rows as they arrive, until interrupted")
+        ..flag(
+            "follow",
+            &["inbox", "log", "events"],
+            "Keep printing new messages or events as they arrive, until interrupted",
+        )
     },
     CliFlag { value: "NAME", ..flag("namespace", &["state watch"], "Namespace of the entry, \"default\" if omitted") },
     CliFlag {
@@ -119,23 +123,23 @@ pub const FLAGS: &[CliFlag] = &[
     ),
     flag("print", &["web"], "Print the link without opening a browser"),
     flag("detach", &["start"], "Run the broker in the background, and return when the broker is ready"),
-    flag("new-log", &["start"], "On a hub: begin a new log with this hub's data, if etcd has lost the old log"),
-    flag("rejoin", &["start"], "On a hub: set this hub's database aside, and get a copy from the hub that leads"),
+    flag("new-log", &["start"], "On a hub, if etcd has lost the mesh: begin a new log in etcd with this hub's data"),
+    flag("rejoin", &["start"], "On a hub: set this hub's database aside, and copy the database of the hub that leads"),
     flag("force", &["stop"], "End the broker's process if it does not answer"),
     flag("yes", &["lock restore"], "Restore the content without asking"),
     flag("force", &["lock restore"], "Replace the file even if it has changed again since the command"),
     CliFlag { value: "FILE", ..flag("file", &["shield"], "Also protect this file or folder") },
-    flag("if-possible", &["shield"], "If the system allows no shield, run the command without one"),
+    flag("if-possible", &["shield"], "If the system does not support shields, run the command without one"),
     flag("as-daemon", &["start"], "Run in a new process session, as slm-mesh does when it starts a broker itself"),
     flag("dry-run", &["setup"], "Show what would change without changing anything"),
     flag("remove", &["setup"], "Remove what setup installed"),
-    flag("project", &["setup"], "Change the settings of the project in this directory, not your own settings"),
+    flag("project", &["setup"], "Change the settings of the project in this directory instead of your own"),
     flag("wake", &["setup"], "Let direct messages wake idle sessions of these agents"),
     flag("no-wake", &["setup"], "Do not let messages wake these agents"),
     flag(
         "shield",
         &["setup"],
-        "Run shell commands of these agents in a shield while other peers hold files in the work tree",
+        "Run shell commands of these agents in a shield, where they cannot write files that other peers have locked",
     ),
     flag("no-shield", &["setup"], "Do not run shell commands of these agents in a shield"),
     flag("wake", &["hook"], "Wait in the background for direct messages that may wake the idle agent"),
@@ -145,11 +149,7 @@ pub const FLAGS: &[CliFlag] = &[
     },
     CliFlag {
         value: "NAME",
-        ..flag(
-            "agent",
-            &["mcp", "hook"],
-            "Treat the client as this agent, regardless of what the client says about itself",
-        )
+        ..flag("agent", &["mcp", "hook"], "Treat the client as this agent, whatever the client says about itself")
     },
     flag("legacy", &["mcp"], "Refuse the MCP revision 2026-07-28, for clients that need the older handshake"),
 ];

@@ -75,7 +75,7 @@ pub static MAIL: Op = Op {
         Arg::new("withOwnLocks", ArgKind::Flag, "Also list the session's own locks").at(CliPlace::Hidden),
         Arg::new("userPrompted", ArgKind::Flag, "The user has just written a prompt in this session")
             .at(CliPlace::Hidden),
-        Arg::new("event", WORD, "Identifies the event, so that a second hook for it repeats nothing")
+        Arg::new("event", WORD, "Identifies the event, so that a second hook for the same event repeats nothing")
             .at(CliPlace::Hidden),
     ],
     actor: Auth::Hook,

@@ -21,10 +21,14 @@ pub(crate) const NAMING: [Arg; 13] = [
     arg("gitRoot", limits::PATH_MAX, "Root of the git work tree"),
     arg("gitBranch", limits::PATH_MAX, "Git branch"),
     arg("repo", limits::PATH_MAX, "Repository id"),
-    arg("shortName", limits::WORD_MAX, "What people call the agent; the default name begins with this word"),
+    arg(
+        "shortName",
+        limits::WORD_MAX,
+        "What people call the agent; the default name of its session begins with this word",
+    ),
     arg("name", limits::WORD_MAX, "The name that the user chose for the session"),
     flag("sharedHooks", "Other agents also run hooks in this dialect"),
-    flag("continues", "The agent said that its session continues under this key"),
+    flag("continues", "The agent has said that its session continues under this key"),
     flag("keyedCalls", "Tool calls of this agent carry the session's key"),
     flag(
         "mayBeLate",

@@ -138,7 +138,7 @@ fn cut_to_part(value: &mut Value, from: usize) {
     value["bytes"] = json!(whole.len());
     if let Some(end) = end {
         value["next"] = json!(end);
-        value["note"] = json!("this is only a part of the value; to get the next part, pass `next` as `from`");
+        value["note"] = json!("this is only one part of the value; to get the next part, pass `next` as `from`");
     }
 }
 

@@ -79,8 +79,8 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_PEER",
         range: SettingRange::Text(128),
         default: "",
-        help: "Peer that you are: commands act as this peer, and inbox marks its mail as read, which it does with --as only \
-               if --take is given",
+        help: "Peer that commands act as. Unlike --as, this setting also lets inbox mark the peer's mail as read \
+               without --take",
     },
     Setting {
         name: SESSION,
@@ -157,7 +157,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_STORE_USER",
         range: SettingRange::Text(128),
         default: "",
-        help: "Name of the user in etcd, if etcd's authentication is on",
+        help: "User name for etcd, if etcd requires authentication",
     },
     Setting {
         name: STORE_PASSWORD,
@@ -181,9 +181,9 @@ pub const SETTINGS: &[Setting] = &[
         name: LINKS,
         range: SettingRange::Text(2048),
         default: "",
-        help: "Addresses of linked meshes, such as http://host:7899, separated by commas. Each must be a broker of \
-               this program or a SuperLocalMemory daemon, and gets the secret if one is set. Links do not work \
-               together with SLM_MESH_STORE",
+        help: "Addresses of linked meshes, such as http://host:7899, separated by commas. Each must be the address of \
+               an slm-mesh broker or a SuperLocalMemory daemon. The secret, if one is set, is sent to each of them. \
+               Links do not work together with SLM_MESH_STORE",
     },
     Setting {
         name: "SLM_MESH_IDLE_TIMEOUT",
@@ -195,20 +195,20 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_HEARTBEAT_MS",
         range: SettingRange::Int(100, DAY_MS),
         default: "15000",
-        help: "How often, in milliseconds, the broker asks a quiet session whether it still answers",
+        help: "Milliseconds of silence after which the broker checks whether a session still answers",
     },
     Setting {
         name: "SLM_MESH_STALE_MS",
         range: SettingRange::Int(100, DAY_MS),
         default: "30000",
-        help: "Milliseconds without a heartbeat after which an HTTP peer is stale",
+        help: "Milliseconds without a heartbeat after which an HTTP peer counts as stale",
     },
     Setting {
         name: "SLM_MESH_DEAD_MS",
         range: SettingRange::Int(100, 30 * DAY_MS),
         default: "60000",
-        help: "Milliseconds after which an HTTP peer without a heartbeat is gone, and a session that does not answer \
-               is offline",
+        help: "Milliseconds after which an HTTP peer without a heartbeat counts as gone, and a session that does not \
+               answer counts as offline",
     },
     Setting {
         name: "SLM_MESH_LOCK_TTL_MIN",
@@ -232,14 +232,14 @@ pub const SETTINGS: &[Setting] = &[
         name: WAKE,
         range: SettingRange::Several(known_agents::wakeable),
         default: "",
-        help: "Agents whose idle sessions may be woken by direct mail; setup --wake changes this setting",
+        help: "Agents whose idle sessions direct messages may wake; setup --wake changes this setting",
     },
     Setting {
         name: SHIELD,
         range: SettingRange::Several(known_agents::shieldable),
         default: "",
-        help: "Agents whose shell commands run in a shield while other peers hold files in the work tree; setup \
-               --shield changes this setting",
+        help: "Agents whose shell commands run in a shield, where they cannot write files that other peers have \
+               locked; setup --shield changes this setting",
     },
     Setting {
         name: NOTIFY,
@@ -252,8 +252,8 @@ pub const SETTINGS: &[Setting] = &[
         name: TRANSCRIPTS,
         range: SettingRange::Words(&["on", "off"]),
         default: "on",
-        help: "off: hooks do not report the paths of transcripts, and slm-mesh transcript and mesh_peers read no \
-               transcripts",
+        help: "off: no transcript is read (by slm-mesh transcript or mesh_peers), and hooks do not report where \
+               transcripts are",
     },
     Setting {
         name: "SLM_MESH_SYNC",

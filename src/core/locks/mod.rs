@@ -52,14 +52,14 @@ pub(super) const REPOS: Arg = Arg::new("repos", TREES, "Repository ids of these 
 /// Takes or renews a lock.
 pub static LOCK: Op = Op {
     name: "lock.lock",
-    summary: "Lock files, folders or globs before you edit them, either all or none; or renew your locks",
+    summary: "Lock files, folders or globs before you edit them (all of them or none), or renew your locks",
     args: &[
         FILE,
         FILES,
         Arg::new(
             "reason",
             ArgKind::Text { min: 0, max: limits::REASON_MAX },
-            "Why you need the lock; other peers see this reason",
+            "Why you need the lock, for other peers to see",
         ),
         Arg::new(
             "ttlMinutes",

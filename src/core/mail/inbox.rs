@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 /// Reads mail.
 pub static INBOX: Op = Op {
     name: "inbox",
-    summary: "Read your unread messages, oldest first; or show all messages, show sent messages with receipts, or \
+    summary: "Read your unread messages, oldest first; can also list all messages, list sent ones with receipts, or \
               search",
     args: &[
         Arg::new(

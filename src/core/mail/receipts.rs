@@ -21,7 +21,8 @@ const NAMES_MAX: usize = 20;
 /// Reports messages that the client has output, completely or in part.
 pub static MARK_READ: Op = Op {
     name: "inbox.mark_read",
-    summary: "Report which inbox messages the client has output; each item is an id, or id@bytes if only part was output",
+    summary: "Report which messages of the inbox the client has shown; each item is an id, or id@bytes if only a part \
+              was shown",
     args: &[Arg::new("items", ArgKind::Texts { items: limits::LIST_MAX, max: 64 }, "Message ids")
         .required()
         .at(CliPlace::Hidden)],

@@ -38,8 +38,12 @@ pub static ATTACH: Op = Op {
         Arg::new("session", WORD, "The agent's own id for this session").at(CliPlace::Hidden),
         Arg::new("id", WORD, "Peer id from an earlier connection, to continue as that peer").at(CliPlace::Hidden),
         Arg::new("pid", ArgKind::Int { min: 0, max: i64::MAX }, "Process id").required().at(CliPlace::Hidden),
-        Arg::new("shortName", WORD, "What people call the agent; the session's default name begins with this word")
-            .at(CliPlace::Hidden),
+        Arg::new(
+            "shortName",
+            WORD,
+            "What people call the agent; the default name of its session begins with this word",
+        )
+        .at(CliPlace::Hidden),
         Arg::new("knownAgent", ArgKind::Flag, "False if slm-mesh does not know this agent").at(CliPlace::Hidden),
         Arg::new("script", ArgKind::Flag, "The caller itself is the peer, not its parent agent").at(CliPlace::Hidden),
     ],
