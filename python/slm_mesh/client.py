@@ -106,7 +106,7 @@ class SLMMeshClient:
         self, pid: int, project_path: str, agent_type: str = "unknown", name: str = "auto",
         uds_path: Optional[str] = None,
     ) -> Dict[str, Any]:
-        """Registers a peer, whose id is ``peerId`` in the answer. The peer stays online while it sends heartbeats."""
+        """Registers a peer; ``peerId`` in the answer is its id. The peer stays online while it sends heartbeats."""
         body: Dict[str, Any] = {"pid": pid, "projectPath": project_path, "agentType": agent_type, "name": name}
         if uds_path:
             body["udsPath"] = uds_path
@@ -129,7 +129,7 @@ class SLMMeshClient:
         return [Peer.from_dict(row) for row in self._request("POST", "/peers", {"scope": scope}).get("peers", [])]
 
     def send(self, from_peer: str, to_peer: str, payload: str, msg_type: str = "text") -> str:
-        """Sends a message and returns its id, or "" if the broker refused."""
+        """Sends a message and returns its id, or "" if the broker refused the message."""
         body = {"fromPeer": from_peer, "toPeer": to_peer, "payload": payload, "type": msg_type}
         return str(self._request("POST", "/send", body).get("messageId", ""))
 
@@ -139,7 +139,7 @@ class SLMMeshClient:
         return list(self._request("POST", "/send", body).get("messageIds", []))
 
     def inbox(self, peer_id: str, msg_filter: str = "unread", limit: int = 20) -> List[Message]:
-        """A peer's messages, newest first. Fetching marks them as read."""
+        """A peer's messages, newest first. They are then marked as read."""
         body = {"peerId": peer_id, "filter": msg_filter, "limit": limit}
         return [Message.from_dict(row) for row in self._request("POST", "/messages", body).get("messages", [])]
 
@@ -182,9 +182,9 @@ class SLMMeshClient:
         *,
         wait: Optional[float] = 0,
     ) -> Union[Lock, Held]:
-        """Locks a file for a peer. If another peer holds it, the returned lock is empty, and using that lock in a
-        ``with`` raises :class:`LockedError`. The end of the ``with`` releases the lock. With ``wait``, this
-        retries for that many seconds and then raises.
+        """Locks a file for a peer. If another peer holds the file, the returned lock is empty, and raises
+        :class:`LockedError` in a ``with``. The end of the ``with`` releases the lock. With ``wait``, this method
+        retries for that many seconds, and then raises :class:`LockedError`.
 
         Without ``peer_id``, this calls :meth:`Mesh.lock`, which waits in line and renews the lock.
         """

@@ -62,7 +62,7 @@ def _agent_kind(name: str) -> Optional[str]:
 
 
 class Connection:
-    """A connection to the broker that any thread may use and that reconnects when it breaks."""
+    """A connection to the broker. Any thread may use it, and it reconnects when it breaks."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Connection:
         self._keeper: Optional[threading.Thread] = None
 
     def close(self) -> None:
-        """Leaves the mesh: releases all locks and keeps the mailbox. Closing twice does no harm."""
+        """Leaves the mesh: releases all locks and keeps the mailbox. A second call does nothing."""
         with self._connecting:
             self._closed = True
             link, self._link = self._link, None

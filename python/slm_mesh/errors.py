@@ -9,18 +9,18 @@ from typing import Any, Dict, List, Optional, Type
 
 
 class SLMMeshError(Exception):
-    """The broker refused, or could not be reached. Callers of slm-mesh 1.x catch this."""
+    """The broker refused a call, or could not be reached. Programs written for slm-mesh 1.x catch this."""
 
     def __init__(self, message: str, status_code: int = 0, response: Optional[Dict[str, Any]] = None) -> None:
         super().__init__(message)
         self.status_code = status_code
-        """The HTTP status, or 0 without HTTP."""
+        """The HTTP status, or 0 if the call did not use HTTP."""
         self.response: Dict[str, Any] = response or {}
         """The body of the answer, or the details of the error."""
 
 
 class MeshError(SLMMeshError):
-    """The mesh refused, or something failed; the subclass says what."""
+    """The mesh refused a call, or something failed; the subclass says what happened."""
 
     kind = "internal"
 
@@ -37,7 +37,7 @@ class UsageError(MeshError):
 
 
 class NotFound(MeshError):
-    """No such peer, message or lock."""
+    """There is no such peer, message or lock."""
 
     kind = "not_found"
 
@@ -57,7 +57,7 @@ class Refused(MeshError):
 class LockedError(MeshError):
     """The file is locked by somebody else, or by another command of yours.
 
-    :meth:`Mesh.lock` raises this at once, or when ``wait`` is over.
+    :meth:`Mesh.lock` raises this at once, or after ``wait`` seconds.
     """
 
     kind = "held"
@@ -94,7 +94,7 @@ class LockedError(MeshError):
 
 
 class VersionConflict(MeshError):
-    """A compare-and-set found another version."""
+    """A compare-and-set found a version other than the expected one."""
 
     kind = "conflict"
 
@@ -111,7 +111,7 @@ class RateLimited(MeshError):
 
     @property
     def retry_after(self) -> int:
-        """Seconds until more is allowed."""
+        """Seconds to wait before the next message or change is allowed."""
         return int(self.facts.get("retryAfterSeconds", 0))
 
 

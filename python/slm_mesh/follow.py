@@ -18,8 +18,8 @@ _WAIT_MAX = 300.0
 class Follow(Iterator[Event]):
     """The events after a cursor, oldest first, then new ones as they arrive; see :meth:`Mesh.follow`.
 
-    A lost connection loses no event. If the broker has deleted events that were not read yet,
-    :class:`slm_mesh.EventGap` is raised once; iterating again continues after the gap.
+    No event is missed if the connection is lost. If the broker has deleted events that were not read yet,
+    :class:`slm_mesh.EventGap` is raised once. Iterate again to continue after the gap.
     """
 
     def __init__(self, mesh: Connection, after: int, types: List[str], wait: Optional[float]) -> None:

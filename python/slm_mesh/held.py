@@ -24,7 +24,7 @@ class Keeper(Protocol):
 
 class Held:
     """A lock from :meth:`Mesh.lock`, with the fields of :class:`slm_mesh.Lock`. It belongs to this object
-    alone: it is renewed until it is released or the process ends.
+    alone, which renews it until it is released or the process ends.
     """
 
     def __init__(self, mesh: Keeper, request: Dict[str, Any], answer: Dict[str, Any], asked_at: float) -> None:
@@ -34,9 +34,9 @@ class Held:
         self._one_at_a_time = threading.Lock()
         self._request = {**request, "renew": True}
         self.token: int = answer["token"]
-        """The fencing token. Every new lock has a larger one, so a late writer can be recognized."""
+        """The fencing token. Every new lock has a larger token, so a late writer can be recognized."""
         self.lost: Optional[str] = None
-        """Why the lock was lost, or None. After a loss another peer may write to the file."""
+        """Why the lock was lost, or None. After the loss, another peer may write to the file."""
         self.released = False
         self._note(answer, asked_at)
 
@@ -48,7 +48,7 @@ class Held:
 
     @property
     def file_path(self) -> str:
-        """The absolute path of the file; the first, if there are several."""
+        """The absolute path of the file, or of the first file if there are several."""
         return self._info.file_path
 
     @property
@@ -68,23 +68,23 @@ class Held:
 
     @property
     def locked_at(self) -> str:
-        """When it was taken."""
+        """When the lock was taken."""
         return self._info.locked_at
 
     @property
     def expires_at(self) -> str:
-        """When it expires unless it is renewed, which happens automatically."""
+        """When the lock expires if it is not renewed. It is renewed automatically."""
         return self._info.expires_at
 
     @property
     def reason(self) -> str:
-        """Why it was taken."""
+        """Why the lock was taken."""
         return self._info.reason
 
     def check(self) -> None:
         """Checks with the broker that the lock is still held, and renews it.
 
-        :raises LockLost: it is no longer held.
+        :raises LockLost: the lock is no longer held.
         """
         self._renew()
         if self.lost is not None:

@@ -27,13 +27,13 @@ def _location() -> Dict[str, Optional[str]]:
 
 
 class Mesh(Connection):
-    """A connection to this user's mesh. It starts the broker if none is running, reconnects when the
-    connection breaks, and any thread may use it.
+    """A connection to this user's mesh. It starts the broker if none is running, and reconnects when the
+    connection breaks. Any thread may use it.
 
-    With a ``name`` it is a peer of its own, which others see and can write to, until :meth:`close`.
-    Without a name it acts as the peer named by ``acting`` or ``$SLM_MESH_PEER``, or else as whoever runs it:
-    inside an agent's shell as that agent, elsewhere as the human. An agent's shell is recognised as for the verbs,
-    also by ``$SLM_MESH_SESSION`` and ``$AI_AGENT``.
+    With a ``name``, it is a peer of its own, which others see and can write to, until :meth:`close`.
+    Without a name, it acts as the peer in ``acting`` or ``$SLM_MESH_PEER``, or else as whoever runs it: as the agent
+    in an agent's shell, and as the human in any other shell. It recognises an agent's shell as the verbs do, also by
+    ``$SLM_MESH_SESSION`` and ``$AI_AGENT``.
 
     >>> with Mesh(name="builder") as mesh:
     ...     mesh.name
@@ -43,7 +43,7 @@ class Mesh(Connection):
     # Peers
 
     def whoami(self) -> PeerInfo:
-        """The peer that you act as."""
+        """The peer as which you act."""
         answer = self._call("whoami", {})
         return PeerInfo.from_dict({**answer["you"], "kind": answer["kind"]})
 
@@ -93,8 +93,8 @@ class Mesh(Connection):
         expires_minutes: Optional[int] = None,
     ) -> Sent:
         """Sends a message to a peer (name, id or unique prefix), to ``human``, or to a group: ``repo``,
-        ``directory``, ``agent:TYPE`` or ``all``; or to a channel, ``#api``. A repeated ``key`` sends nothing and
-        returns the first receipt.
+        ``directory``, ``agent:TYPE``, ``all`` or a channel such as ``#api``. A second call with the same ``key`` sends
+        nothing, and returns the first receipt.
 
         >>> sent = Mesh().send("human", "the build is green")
         >>> [(to.receipt, to.here) for to in sent.recipients]
@@ -112,15 +112,15 @@ class Mesh(Connection):
         return self.send("all", message, type=type)
 
     def inbox(self, limit: int = 20, *, from_peer: Optional[str] = None) -> List[Mail]:
-        """The unread messages, oldest first. They count as read when this returns; if the script may fail
+        """The unread messages, oldest first. They count as read when this method returns. If the script may fail
         before it has handled them, use :meth:`messages`."""
         found = self._unread(limit, 0.0, from_peer)
         self._mark_read(found)
         return found
 
     def wait_for_message(self, wait: Optional[float] = None, *, from_peer: Optional[str] = None) -> Mail:
-        """The oldest unread message. If there is none, waits for one for at most ``wait`` seconds (None:
-        forever). It counts as read when this returns.
+        """The oldest unread message. If there is none, this waits for one, for at most ``wait`` seconds (None:
+        forever). The message counts as read when this method returns.
 
         :raises TimedOut: no message arrived.
         """
@@ -131,7 +131,7 @@ class Mesh(Connection):
 
     def messages(self, wait: Optional[float] = None, *, from_peer: Optional[str] = None) -> Iterator[Mail]:
         """The unread messages, then new ones as they arrive, until none arrives for ``wait`` seconds. Each
-        counts as read when the next one is requested. If the loop breaks, its last message is offered again.
+        counts as read when the next one is requested. If the loop is left early, its last message is offered again.
 
         >>> with Mesh(name="sorter") as mesh:
         ...     sent = mesh.send("sorter", "to myself")
@@ -143,7 +143,7 @@ class Mesh(Connection):
             self._mark_read([mail])
 
     def ack(self, *messages: Union[Mail, str]) -> None:
-        """Acknowledges messages to their senders. Answering with ``reply_to`` also acknowledges."""
+        """Acknowledges messages to their senders. An answer with ``reply_to`` also acknowledges its message."""
         ids = [message.id if isinstance(message, Mail) else message for message in messages]
         self._call("inbox", {"filter": "all", "limit": 1, "ack": ids})
 
@@ -170,9 +170,9 @@ class Mesh(Connection):
     ) -> List[Mail]:
         """The messages on the mesh, the latest last. The human gets all messages; a peer gets those that it sent or
         received. ``with_peer`` keeps only messages from or to that peer, ``thread`` only a message and the replies to
-        it, ``search`` only messages with all of these words, ``grep`` only messages with exactly this text, and
-        ``since`` only messages after a time, or within a duration such as ``"2h"``. A message to a group comes once,
-        with the number of its ``copies``. Nothing counts as read.
+        it, ``search`` only messages with all of these words, and ``grep`` only messages with exactly this text.
+        ``since`` keeps only messages after a time, or of the last ``"2h"``, for example. A message to a group is
+        listed once, with the number of its ``copies``. No message is marked as read.
 
         >>> with Mesh(name="eve") as eve, Mesh(name="dan") as dan:
         ...     sent = eve.send("dan", "the Parser is done")
@@ -249,7 +249,7 @@ class Mesh(Connection):
         expect: Optional[int] = None,
         ttl_minutes: Optional[int] = None,
     ) -> Entry:
-        """Sets an entry; with ``expect``, only if it has this version now (0: only if it does not exist).
+        """Sets an entry. With ``expect``, sets it only if it has this version now (0: only if it does not exist).
 
         >>> mesh = Mesh()
         >>> entry = mesh.state_set("port", "8080")
@@ -259,7 +259,7 @@ class Mesh(Connection):
         ...
         slm_mesh.errors.VersionConflict: port has version 2 ...
 
-        :raises VersionConflict: it has another version, which is in the exception.
+        :raises VersionConflict: the entry has another version, which is in the exception.
         :raises ConnectionLost: the answer was lost, so it is unknown whether the entry was set.
         """
         params = {"key": key, "value": value, "namespace": namespace, "expect": expect, "ttlMinutes": ttl_minutes}
@@ -291,18 +291,18 @@ class Mesh(Connection):
         wait: Optional[float] = 0,
         scope: str = "machine",
     ) -> Held:
-        """Locks a file, a folder (``src/``), a glob (``src/**``), or several at once, all or nothing.
+        """Locks a file, a folder (``src/``), a glob (``src/**``), or several of these at once (all of them or none).
 
-        If another peer holds it, this waits in line for ``wait`` seconds (None: forever). The lock is
-        renewed while it is held. It is released at the end of the ``with``, also on an error, or by
-        ``release()``, at the latest when this process ends. Two locks of one script exclude each other.
+        If another peer has locked one of them, this waits in line for ``wait`` seconds (None: forever). The lock is
+        renewed while it is held. It is released at the end of the ``with`` (even after an error), by
+        ``release()``, or at the latest when this process ends. Two locks of one script exclude each other.
 
         >>> mesh = Mesh()
         >>> with mesh.lock("src/a.py", reason="renaming", wait=30) as held:
         ...     held.lost is None and held.token > 0
         True
 
-        :raises LockedError: another peer holds it: ``holder``, ``reason``, ``expires_in``, ``queue``.
+        :raises LockedError: another peer holds the lock; see ``holder``, ``reason``, ``expires_in`` and ``queue``.
         :raises LockLost: at the end of the ``with``, if the lock was lost in between.
         """
         given = [file_path] if isinstance(file_path, (str, os.PathLike)) else list(file_path)
@@ -339,12 +339,12 @@ class Mesh(Connection):
             return held
 
     def unlock(self, *file_paths: StrPath) -> None:
-        """Releases locks of the peer itself, as ``slm-mesh lock`` takes them. A lock from :meth:`lock` is
-        released through the object that it returned."""
+        """Releases locks that belong to the peer itself, such as those that ``slm-mesh lock`` takes. A lock from
+        :meth:`lock` is released through the object that :meth:`lock` returned."""
         self._call("lock.unlock", {"filePaths": [paths.absolute(path) for path in file_paths]})
 
     def locks(self, *file_paths: StrPath) -> List[LockInfo]:
-        """The active locks, or only those covering these files, with the peers waiting for them."""
+        """The active locks, or only those that cover these files, with the peers that wait for each lock."""
         params = {"filePaths": [paths.absolute(path) for path in file_paths]}
         return [LockInfo.from_dict(row) for row in self._pages("lock.query", params, "locks")]
 
@@ -375,7 +375,7 @@ class Mesh(Connection):
         return Follow(self, after, list(types or []), wait)
 
     def emit(self, type: str, payload: Optional[Mapping[str, Any]] = None) -> int:
-        """Publishes an event, whose type must contain a dot; returns its sequence number."""
+        """Publishes an event, and returns its sequence number. The type must contain a dot."""
         return int(self._call("events.emit", {"type": type, "payload": dict(payload or {})})["seq"])
 
     # Lists and mail

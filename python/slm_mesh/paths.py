@@ -29,13 +29,13 @@ def data_dir(given: Optional[StrPath] = None) -> Path:
 def program() -> str:
     """The program: ``$SLM_MESH_BIN``, or the program that came with this package, or ``slm-mesh`` on PATH.
 
-    :raises Unavailable: there is none; the package has none if it was installed from source.
+    :raises Unavailable: there is no program; a package that was installed from source contains none.
     """
     found = os.environ.get("SLM_MESH_BIN") or next(filter(_is_program, _candidates()), None)
     if not found or _is_launcher(found):
         raise Unavailable(
-            "this Python package was installed without the program slm-mesh, as from source, and PATH has none; build "
-            "the program with cargo, gcc and make install, or set SLM_MESH_BIN to it"
+            "the program slm-mesh is missing: this Python package was installed without it, and it is not on PATH; "
+            "build the program with cargo, gcc and make install, or set SLM_MESH_BIN to its path"
         )
     return found
 

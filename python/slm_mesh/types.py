@@ -167,7 +167,7 @@ def _entry_fields(data: Row) -> Row:
 
 @dataclass(frozen=True)
 class Lock:
-    """A lock as slm-mesh 1.x shows it. A lock from :meth:`SLMMeshClient.lock` is released by its ``with``."""
+    """A lock as slm-mesh 1.x shows it. The ``with`` of a lock from :meth:`SLMMeshClient.lock` releases the lock."""
 
     file_path: str
     locked_by: str
@@ -245,7 +245,7 @@ class PeerInfo(Peer):
     """A peer as the mesh knows it."""
 
     kind: str = ""
-    """``session``, ``http`` or ``human``; only from :meth:`Mesh.whoami`."""
+    """``session``, ``http`` or ``human``; set only by :meth:`Mesh.whoami`."""
     host: str = ""
     unread: int = 0
     idle_seconds: int = 0
@@ -280,9 +280,9 @@ class Mail(Message):
     thread: Optional[str] = None
     """The id of the first message of the conversation, if this message is a reply."""
     again: bool = False
-    """Whether it was offered before without being read."""
+    """Whether the message was offered before, but not read."""
     whole: bool = True
-    """False if this is only a part of a long message."""
+    """False if the payload is only a part of a long message."""
     offered_at: Optional[str] = None
     acked_at: Optional[str] = None
     copies: int = 1
@@ -313,14 +313,14 @@ class Channel:
     """A channel."""
 
     name: str
-    """With its ``#``."""
+    """The name of the channel, with ``#``."""
     members: List[str] = field(default_factory=list)
     """The names of the first members."""
     count: int = 0
     joined: bool = False
     """Whether you are a member."""
     unread: int = 0
-    """Your unread messages from it."""
+    """The number of your unread messages from the channel."""
 
     @classmethod
     def from_dict(cls, data: Row) -> Channel:
@@ -341,17 +341,17 @@ class Recipient:
 
 @dataclass(frozen=True)
 class Sent:
-    """The receipt for a sent message: it is stored once for each recipient."""
+    """The receipt for a sent message, of which each recipient has a copy."""
 
     ids: List[str]
     recipients: List[Recipient]
     repeated: bool = False
-    """Whether the same ``key`` was sent before; then this is the first receipt."""
+    """Whether a message with the same ``key`` was sent before. If so, this is the receipt of that message."""
     seq: int = 0
 
     @property
     def id(self) -> str:
-        """The id of the message, or of the first copy to a group; empty without a recipient."""
+        """The id of the message, or of its first copy if it went to a group; empty if it had no recipient."""
         return self.ids[0] if self.ids else ""
 
     @classmethod
