@@ -26,7 +26,7 @@ pub static INBOX: Op = Op {
         Arg::new(
             "from",
             ArgKind::Text { min: 1, max: 256 },
-            "Only messages from this peer (with sent: to this peer), or to this channel (#api)",
+            "Only messages from this peer (with filter sent: to this peer), or only messages to this channel (#api)",
         )
         .placeholder("PEER"),
         pagination::limit(100, "Maximum number of messages, 20 by default"),
@@ -34,7 +34,7 @@ pub static INBOX: Op = Op {
         Arg::new(
             "search",
             show_all_messages::SEARCH,
-            "Find the latest messages, sent or received, that contain all these words, without marking them as read",
+            "Find the latest sent or received messages with all these words, without marking them as read",
         )
         .placeholder("WORDS"),
         pagination::before(

@@ -44,17 +44,21 @@ pub static SEND: Op = Op {
         Arg::new(
             "to",
             ArgKind::Text { min: 1, max: 256 },
-            "Peer name, id or unique prefix; or a group: all, repo, directory, agent:TYPE (agent:codex), or a channel (#api)",
+            "Peer (name, id or unique prefix), group (all, repo, directory, agent:codex) or channel (#api)",
         )
         .required()
         .at(CliPlace::Positional),
         Arg::new("message", ArgKind::Text { min: 1, max: limits::PAYLOAD_MAX }, "The message")
             .required()
             .at(CliPlace::Rest),
-        Arg::new("type", ArgKind::Choice(MessageType::WORDS), "Type of the message, text by default; a message of type json must be valid JSON"),
+        Arg::new(
+            "type",
+            ArgKind::Choice(MessageType::WORDS),
+            "Type of the message, text by default; a message of type json must be valid JSON",
+        ),
         Arg::new("replyTo", WORD, "Id of the message that you answer; this also acknowledges that message")
             .placeholder("ID"),
-        Arg::new("key", WORD, "Idempotency key: a second send with this key sends nothing and returns the first receipt")
+        Arg::new("key", WORD, "Idempotency key: a second send with this key only returns the first receipt")
             .placeholder("KEY")
             .idempotency_key(),
         Arg::new(

@@ -39,7 +39,7 @@ pub static LOG: Op = Op {
         Arg::new(
             "since",
             ArgKind::Text { min: 1, max: 64 },
-            "Only messages since this time: how long ago (2h, 30m, 1day), or an ISO time",
+            "Only messages since this time: a time span before now (2h, 30m, 1day), or an ISO time",
         )
         .placeholder("TIME"),
         Arg::new(
