@@ -189,7 +189,9 @@ impl CommandParser {
     /// The user's choice between a flag that switches something on and a flag that switches it off.
     fn take_choice(&mut self, on: &str, off: &str) -> Result<Option<bool>, Error> {
         match (self.take_switch(on), self.take_switch(off)) {
-            (true, true) => Err(usage_error(&format!("--{on} and --{off} contradict each other; give one of them"))),
+            (true, true) => {
+                Err(usage_error(&format!("--{on} and --{off} contradict each other; give only one of them")))
+            }
             (on, off) => Ok((on || off).then_some(on)),
         }
     }
@@ -205,7 +207,9 @@ impl CommandParser {
         };
         let on = [("wake", options.wake), ("shield", options.shield)].into_iter().find(|(_, on)| *on == Some(true));
         match on.filter(|_| options.remove) {
-            Some((on, _)) => Err(usage_error(&format!("--{on} and --remove contradict each other; give one of them"))),
+            Some((on, _)) => {
+                Err(usage_error(&format!("--{on} and --remove contradict each other; give only one of them")))
+            }
             None => Ok(options),
         }
     }
@@ -256,7 +260,9 @@ impl CommandParser {
         let verb = self.find_verb()?;
         self.words.drain(..verb.split(' ').count());
         if self.parsed.follow && !FLAGS.iter().any(|flag| flag.is("follow") && flag.verbs.contains(&verb)) {
-            return Err(usage_error(&format!("--follow: {verb} has no such flag; use it with inbox, log or events")));
+            return Err(usage_error(&format!(
+                "--follow: {verb} has no such flag; use --follow with inbox, log or events"
+            )));
         }
         if verb == "state watch" {
             return self.watch_state();
@@ -447,7 +453,11 @@ fn unknown_flag(verb: &str, name: &str) -> Error {
     let known: Vec<String> = known.collect();
     let takes_text = flags::usage_line(verb).contains("…") && !verb.contains("lock") || verb == "state set";
     let cure = if takes_text { "; put -- before a value that begins with -" } else { "" };
-    usage_error(&format!("{verb}: no flag {}; its flags are {}{cure}", flags::with_dashes(name), known.join(", ")))
+    usage_error(&format!(
+        "{verb}: no flag {}; the flags of {verb} are {}{cure}",
+        flags::with_dashes(name),
+        known.join(", ")
+    ))
 }
 
 fn unknown_verb(typed: &str) -> Error {
