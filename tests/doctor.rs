@@ -98,7 +98,7 @@ fn a_shell_without_a_hubs_settings_is_not_told_to_cut_its_guests_off() {
     home.place.env = shell;
     let (_, said) = doctor(&home, &[]);
     for words in
-        ["different values of SLM_MESH_HOST, SLM_MESH_SHARED_SECRET", "no longer serve other machines", "mesh/config"]
+        ["different values for SLM_MESH_HOST, SLM_MESH_SHARED_SECRET", "no longer serve other machines", "mesh/config"]
     {
         assert!(said.contains(words), "{words}: {said}");
     }
@@ -151,7 +151,7 @@ fn each_fault_of_an_agent_has_its_cure() {
     let hooks = home.read(".cursor/hooks.json");
     home.write(".cursor/hooks.json", &hooks.replace("/slm-mesh hook", "/gone/slm-mesh hook"));
     let (_, said) = doctor(&home, &[]);
-    assert!(said.contains("/gone/slm-mesh mcp, but it can't be run"), "{said}");
+    assert!(said.contains("/gone/slm-mesh mcp\", but it can't be run"), "{said}");
     assert!(said.contains("/gone/slm-mesh, which is not an executable file"), "{said}");
     home.write(".cursor/hooks.json", &hooks.replace("\"stop\"", "\"stopp\""));
     assert!(doctor(&home, &[]).1.contains("no slm-mesh hook for stop"));
@@ -165,8 +165,8 @@ fn the_project_in_the_working_directory_is_checked_too() {
     home.ok(&["claude", "cursor", "--project"]);
     let project = home.place.root.join("project");
     let (status, said) = doctor(&home, &[]);
-    assert!(status == 0 && said.contains("claude hooks (project)") && said.contains("all of them run"), "{said}");
-    assert!(!said.contains("not tried"), "a file that agents share is checked once: {said}");
+    assert!(status == 0 && said.contains("claude hooks (project)") && said.contains("run without an error"), "{said}");
+    assert!(!said.contains("did not run"), "a file that agents share is checked once: {said}");
 
     let settings = project.join(".claude/settings.json");
     let good = std::fs::read_to_string(&settings).unwrap();
@@ -186,7 +186,7 @@ fn the_project_in_the_working_directory_is_checked_too() {
             std::fs::remove_file(home.place.dir.join("setup.json")).unwrap();
         }
         let (status, said) = doctor(&home, &[]);
-        assert!(status == 0 && said.contains("not tried, because setup did not write this text"), "{said}");
+        assert!(status == 0 && said.contains("did not run, because setup did not write the file"), "{said}");
         assert!(!ran.exists() && home.asked("slm-mesh").is_empty(), "{said}");
     }
 }

@@ -460,7 +460,7 @@ fn a_plugin_and_setup_do_not_do_things_twice() {
     home.write(".claude/settings.json", &on);
     let doctor = || String::from_utf8(home.run(&["doctor"]).stdout).unwrap();
     let said = doctor();
-    assert!(said.contains("setup has added the server and the hooks and the slash commands as well"), "{said}");
+    assert!(said.contains("setup has also added the server and the hooks and the slash commands,"), "{said}");
     let said = home.ok(&["claude", "gemini"]);
     assert!(said.contains("everything would happen twice"), "{said}");
     let settings = home.value(".claude/settings.json");

@@ -68,7 +68,7 @@ fn check_creatable(places: &DataDir) -> Check {
     {
         let word = |path: &Path| shell_quoted(&path.to_string_lossy());
         let link = nearest.display();
-        let found = format!("{shown} can't be created, because {link} is a symbolic link to nothing");
+        let found = format!("{shown} can't be created, because {link} is a broken symbolic link");
         let target = nearest.parent().unwrap_or(nearest).join(target);
         let cure = format!("mkdir -p {}, or remove the link: rm {}", word(&target), word(nearest));
         return Check::error(about, found, cure);

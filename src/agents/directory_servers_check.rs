@@ -28,7 +28,10 @@ pub(super) fn check_directory_servers(environment: &Environment, agent: &Agent) 
         // The same entry is tried only once.
         let Some(fault) = faults.entry(entry.to_string()).or_insert_with(|| fault_of(entry)).clone() else { continue };
         let shown = environment.shown(&path);
-        let found = format!("{shown} has an entry {NAME} for {directory} alone, which hides yours there: {fault}");
+        let found = format!(
+            "{shown} has a separate entry {NAME} for {directory}, which is used there instead of your general entry: \
+             {fault}"
+        );
         let remove = command_line(command.program, command.remove_in_directory);
         let cure = format!("cd {} && {remove}", shell_quoted(directory));
         checks.push(Check::error(&format!("{} server", agent.id), found, cure));
@@ -41,7 +44,7 @@ fn fault_of(entry: &Value) -> Option<String> {
     let Some(server) = RegisteredServer::parse(entry) else { return Some("it starts no program".into()) };
     let line = server.command_line();
     if !is_our_program(&server.program) {
-        return Some(format!("it starts another program, {line}"));
+        return Some(format!("it starts another program, \"{line}\""));
     }
-    server.try_start().err().map(|why| format!("it starts {line}, but {why}"))
+    server.try_start().err().map(|why| format!("it starts \"{line}\", but {why}"))
 }

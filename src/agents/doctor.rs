@@ -63,7 +63,7 @@ impl Check {
 
     /// A check that says why the agents could not be checked.
     pub fn agents_not_checked(why: &Error) -> Check {
-        let cure = "no agent was checked; run doctor again with HOME set to your home directory";
+        let cure = "no agent was checked, so do what this message says, and run doctor again";
         Check::error("agents", why.text.clone(), cure)
     }
 
@@ -88,7 +88,7 @@ pub fn check_mesh() -> Vec<Check> {
         (Err(error), _) | (_, Err(error)) => Check::error(
             "settings",
             error.text.clone(),
-            "slm-mesh help settings lists all settings and the values that they accept",
+            "correct the settings; slm-mesh help settings lists them all, and the values that each of them accepts",
         ),
     });
     match (route, &settings) {
@@ -109,7 +109,7 @@ pub fn check_mesh() -> Vec<Check> {
 fn check_hubs(settings: &Settings) -> Check {
     let about = "hubs on the LAN";
     if !settings.discovers() {
-        return Check::well(about, "not searched: SLM_MESH_DISCOVERY is off");
+        return Check::well(about, "not searched for, because SLM_MESH_DISCOVERY is off");
     }
     let n_hubs =
         discovery::browse(HUBS_WITHIN).iter().filter(|found| found.kind == discovery::ServiceKind::Hub).count();
@@ -140,7 +140,7 @@ fn check_broker(places: &DataDir, settings: &Settings) -> Vec<Check> {
     };
     let process = match client.broker_pid() {
         Some(pid) => format!("PID {pid}"),
-        None => "in another PID namespace or on another machine".into(),
+        None => "process in another PID namespace or on another machine".into(),
     };
     let status = match ask_status(&mut client, &process, places, settings) {
         Ok(status) => status,
@@ -153,8 +153,8 @@ fn check_broker(places: &DataDir, settings: &Settings) -> Vec<Check> {
     } else {
         Check::error(
             about,
-            format!("{running}, but this program is version {ours}"),
-            "run slm-mesh stop; sessions then start the new version",
+            format!("{running}; this program has another version, {ours}"),
+            "run slm-mesh stop; sessions then start a broker of this program's version",
         )
     }];
     // If several hubs share the mesh, the status came from the leading hub, so this machine's broker is asked too.
@@ -215,11 +215,11 @@ fn check_link(link: &Value) -> Check {
     let text = |name: &str| link[name].as_str().map(line);
     if let Some(trouble) = text("trouble") {
         let cure = "check that the other mesh is running, and that SLM_MESH_PEER_URL and SLM_MESH_SHARED_SECRET are \
-                    right; until then, messages wait";
+                    right; until the link works, messages to the other mesh wait";
         return Check::error(&about, trouble, cure);
     }
     if text("heardAt").is_none() {
-        return Check::error(&about, "no connection was made yet", "try again in a moment");
+        return Check::error(&about, "no connection has been made yet", "try again in a moment");
     }
     let n_refused = link["refused"].as_u64().unwrap_or(0);
     if n_refused == 0 {
@@ -229,7 +229,11 @@ fn check_link(link: &Value) -> Check {
     let why = text("lastRefusal").unwrap_or_default();
     let found =
         format!("the other mesh answers, but has refused {n_refused} {messages}; the reason for the last one: {why}");
-    Check::error(&about, found, "the senders were told; slm-mesh inbox --filter sent shows the refused messages")
+    Check::error(
+        &about,
+        found,
+        "the senders were told; to see their refused messages, they can run slm-mesh inbox --filter sent",
+    )
 }
 
 /// How to end a broker that does not answer. The text contains a command only if the kernel has identified the process.
@@ -245,11 +249,15 @@ fn check_absent_broker(places: &DataDir) -> Check {
     let about = "broker";
     if let Some(pid) = typescript_broker::find(places) {
         let error = typescript_broker::error(places, pid);
-        return Check::error(about, error.text, format!("end the other broker (PID {pid}), or use another directory"));
+        return Check::error(
+            about,
+            error.text,
+            format!("end that broker (PID {pid}), or set SLM_MESH_DATA_DIR to another directory"),
+        );
     }
     match client::broker_lock_holder(places) {
         Some(pid) => {
-            let found = format!("process {pid} holds the broker's lock but serves no socket");
+            let found = format!("process {pid} holds the broker's lock, but clients can't connect to it");
             Check::error(about, found, "try again in a moment; if nothing changes, run slm-mesh stop --force")
         }
         None => Check::well(about, "no broker is running; the next session or verb starts one"),
@@ -263,7 +271,7 @@ pub fn check_lock(client: &mut Client, places: &DataDir) -> Check {
     let params = json!({ "filePath": path.to_string_lossy(), "as": "human" });
     let tried = client.call("lock.lock", &params).and_then(|_| client.call("lock.unlock", &params));
     match tried {
-        Ok(_) => Check::well(about, "a lock was taken and released"),
+        Ok(_) => Check::well(about, "a trial lock was taken and released"),
         Err(error) => Check::error(
             about,
             format!("a trial lock could not be taken and released: {}", error.text),
@@ -275,13 +283,16 @@ pub fn check_lock(client: &mut Client, places: &DataDir) -> Check {
 /// Checks that the port file names the broker's HTTP port, and that the broker answers on this port.
 fn check_http(places: &DataDir, port: u16) -> Check {
     let named = std::fs::read_to_string(places.port()).unwrap_or_default();
-    let cure = "run slm-mesh stop; the next broker uses SLM_MESH_PORT, or one of the nine ports after it if that \
-                port is taken";
+    let cure = "run slm-mesh stop; the next broker uses the port in SLM_MESH_PORT or, if that port is taken, one of \
+                the next nine ports";
     if port == 0 {
         return Check::error("HTTP", "no port was free", cure);
     }
     if named.trim() != port.to_string() {
-        let found = format!("the broker uses port {port}, but the file \"port\" says \"{}\"", named.trim());
+        let found = format!(
+            "the broker uses port {port}, but the file \"port\" in the data directory says \"{}\"",
+            named.trim()
+        );
         return Check::error("HTTP", found, cure);
     }
     let asked = (|| {
@@ -307,7 +318,7 @@ pub fn check_shield(environment: &Environment) -> Check {
     let unshielded = if shell.ends_with("/bash") { Vec::new() } else { agents_with_users_shell(environment) };
     if !unshielded.is_empty() {
         let found = format!(
-            "{} runs commands with the shell in $SHELL ({shell}), but shielded commands need bash",
+            "shields need bash, but {} would run commands with the shell in $SHELL ({shell})",
             unshielded.join(", ")
         );
         return Check::error(
@@ -319,17 +330,20 @@ pub fn check_shield(environment: &Environment) -> Check {
     match (try_shield(&environment.program), agents.is_empty()) {
         (Ok(()), true) => Check::well(
             about,
-            "shields work: in a test, a command could not write a protected file; to use shields, run slm-mesh setup \
-             --shield",
+            "shields work: in a test, a shielded command could not write a protected file; to use shields, run \
+             slm-mesh setup --shield",
         ),
         (Ok(()), false) => Check::well(
             about,
-            format!("shields work: in a test, a command could not write a protected file; switched on for {agents}"),
+            format!(
+                "shields work: in a test, a shielded command could not write a protected file; shields are switched on \
+                 for {agents}"
+            ),
         ),
         (Err(why), true) => Check::well(about, format!("not available here: {why}")),
         (Err(why), false) => {
-            let cure = "allow users to create user namespaces (sysctl user.max_user_namespaces, \
-                        kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns), or run \
+            let cure = "allow users to create user namespaces (see the sysctl variables user.max_user_namespaces, \
+                        kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns), or run \
                         slm-mesh setup --no-shield";
             Check::error(about, format!("commands of {agents} run without a shield: {why}"), cure)
         }
@@ -390,7 +404,10 @@ fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, c
             format!("installed, according to {place}; the plugin provides the server, the hooks and the skills");
         return Check::well(&about, found);
     }
-    let found = format!("installed, according to {place}, but setup has added {} as well", doubled.join(" and "));
+    let found = format!(
+        "installed, according to {place}, but setup has also added {}, which the plugin already provides",
+        doubled.join(" and ")
+    );
     Check::error(&about, found, cure)
 }
 
@@ -431,8 +448,8 @@ fn check_registration(environment: &Environment, agent: &Agent, cure: &str) -> C
         return Check::error(&about, format!("{shown} registers another program as slm-mesh: {line}"), cure);
     }
     match server.try_start() {
-        Ok(()) => Check::well(&about, format!("{line} starts and answers, as registered in {shown}")),
-        Err(why) => Check::error(&about, format!("{shown} registers {line}, but {why}"), cure),
+        Ok(()) => Check::well(&about, format!("{shown} registers \"{line}\", which starts and answers")),
+        Err(why) => Check::error(&about, format!("{shown} registers \"{line}\", but {why}"), cure),
     }
 }
 
@@ -459,7 +476,7 @@ fn check_hooks(environment: &Environment, agent: &'static Agent, cure: &str) -> 
             Check::error(&about, format!("{shown} names {program}, which is not an executable file"), cure)
         }
         None => match try_hooks(environment, agent) {
-            Ok(()) => Check::well(&about, format!("{} found in {shown}; all of them run", found.len())),
+            Ok(()) => Check::well(&about, format!("all {} hooks in {shown} run without an error", found.len())),
             Err(why) => Check::error(&about, format!("a hook in {shown} fails: {why}"), cure),
         },
     })

@@ -58,7 +58,7 @@ pub fn answer_hook(agent: &str, name: Option<&str>) -> u8 {
 
 /// Runs one hook with its input. A failure does not stop the agent.
 pub fn run_guarded(agent: &str, run: impl FnOnce(HookAgent, &Value) -> Result<u8, String>) -> u8 {
-    let known = hook_agent(agent).ok_or_else(|| format!("slm-mesh knows no agent called {agent} that has hooks"));
+    let known = hook_agent(agent).ok_or_else(|| format!("slm-mesh knows no agent with hooks that is called {agent}"));
     let run = |agent: HookAgent| {
         let input = read_input().inspect_err(|why| warn_user(agent.dialect, why))?;
         run(agent, &input)
@@ -211,7 +211,9 @@ const COMMAND_LINE_MAX: usize = 500;
 /// only if a broker is running.
 fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, String> {
     if remote::is_marked_silent(places) {
-        return Err("the hub did not answer a moment ago; hooks try the hub again after half a minute".into());
+        return Err(
+            "the hub did not answer a moment ago, so hooks wait for half a minute before they try it again".into()
+        );
     }
     match &work.hook.event {
         // If a command is not known to write a file, only existing locks matter. Locks are stored in the database, so

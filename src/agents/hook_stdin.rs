@@ -31,7 +31,7 @@ impl Read for TimedStdin {
                     Err(error) => self.failure = Some(error.to_string()),
                     Ok(n_read) => return Ok(n_read),
                 },
-                Ok(false) => self.failure = Some(format!("no input for {} s", MORE_WITHIN.as_secs())),
+                Ok(false) => self.failure = Some(format!("the agent sent no input for {} s", MORE_WITHIN.as_secs())),
                 Err(error) => self.failure = Some(error.to_string()),
             }
         }

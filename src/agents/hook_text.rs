@@ -62,7 +62,7 @@ fn message(row: &Value) -> (String, String) {
         row["group"].as_str().map(|group| format!(" to {}", untrusted_text::shown_group(group))).unwrap_or_default();
     let answers =
         row["replyTo"].as_str().map(|id| format!(", answers {}", untrusted_text::shown_name(id))).unwrap_or_default();
-    let cut = if whole { "" } else { "\n(cut here; the message stays unread until mesh_inbox shows it)" };
+    let cut = if whole { "" } else { "\n(cut here; the message stays unread until mesh_inbox has shown the rest)" };
     let from = untrusted_text::shown_name(row["fromName"].as_str().unwrap_or("?"));
     let text = format!(
         "From {from}{group}, {}, id {}{answers}:\n{quoted}{cut}",
@@ -87,7 +87,7 @@ pub fn beginning(value: &Value) -> MailText {
         let left = time::span(lock["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
         let (path, holder) =
             (untrusted_text::shown_path(lock["filePath"].as_str().unwrap_or("")), name(&lock["holder"]));
-        lines.push(format!("- {path} is locked by {holder} for {left} ({})", quoted(&lock["reason"])));
+        lines.push(format!("- {path} is locked by {holder} for another {left} ({})", quoted(&lock["reason"])));
     }
     if let Some(notice) = value["notice"].as_str() {
         lines.insert(0, format!("- {notice}"));

@@ -40,16 +40,16 @@ fn check_hub(one: &HubAnswer, has_leader: bool) -> Check {
         }
         Ok(HubRole::Leads { version }) => {
             let found = format!(
-                "answers in {took} ms; runs version {version}, but this program is version {}",
+                "answers in {took} ms; it runs version {version}, but this program is version {}",
                 env!("CARGO_PKG_VERSION")
             );
             Check::error(&about, found, "install the same version on both machines")
         }
         Ok(HubRole::StandsBy { leader: Some(leader) }) => {
-            Check::well(&about, format!("answers in {took} ms; is a standby, and {leader} leads"))
+            Check::well(&about, format!("answers in {took} ms; it is a standby, and {leader} leads"))
         }
         Ok(HubRole::StandsBy { leader: None }) => {
-            Check::well(&about, format!("answers in {took} ms; is a standby, and does not know which hub leads"))
+            Check::well(&about, format!("answers in {took} ms; it is a standby, and does not know which hub leads"))
         }
         Err(error) => {
             let (found, cure) = error.text.split_once("; ").unwrap_or((&error.text, "start the broker there"));

@@ -13,7 +13,7 @@ pub fn check_notifications(settings: &Settings) -> Check {
 fn check(setting: &str, is_macos: bool, is_on_path: impl Fn(&str) -> bool) -> Check {
     let about = "notifications";
     let program = match setting {
-        "off" | "" => return Check::well(about, format!("off; {NOTIFY}=desktop shows alerts")),
+        "off" | "" => return Check::well(about, format!("off; to see alerts on your desktop, set {NOTIFY}=desktop")),
         "desktop" if is_macos => "osascript",
         "desktop" => "notify-send",
         command => command.split_whitespace().next().unwrap_or(""),
@@ -26,7 +26,7 @@ fn check(setting: &str, is_macos: bool, is_on_path: impl Fn(&str) -> bool) -> Ch
         "desktop" => "install libnotify-bin (notify-send), or set SLM_MESH_NOTIFY to your own command".to_owned(),
         _ => format!("set {NOTIFY} to the absolute path of an executable program, without shell syntax"),
     };
-    Check::error(about, format!("{NOTIFY} names {program}, which is not an executable file"), cure)
+    Check::error(about, format!("{NOTIFY} needs {program}, which is not an executable file"), cure)
 }
 
 #[cfg(test)]

@@ -54,7 +54,9 @@ impl OwnBroker {
             (Some(_), None) => return None,
             (Some(_), Some(why)) => ("it can't take over: ", why),
             (None, Some(why)) => ("no hub leads: ", why),
-            (None, None) => ("", "no hub leads at the moment; try again, and read broker.log if still no hub leads"),
+            (None, None) => {
+                ("", "no hub leads at the moment; try again in a moment; if there is still no leader, read broker.log")
+            }
         };
         let (found, cure) =
             why.split_once("; ").unwrap_or((why, "read etcd's own log, and see slm-mesh help machines"));
@@ -76,7 +78,7 @@ impl OwnBroker {
     pub fn check_settings(&self, settings: &Settings, places: &DataDir) -> Option<Check> {
         let theirs = self.info["settings"].as_str().filter(|theirs| *theirs != settings.fingerprint())?;
         let names = settings.different_from(theirs);
-        let what = if names.is_empty() { "settings".into() } else { format!("values of {}", names.join(", ")) };
+        let what = if names.is_empty() { "settings".into() } else { format!("values for {}", names.join(", ")) };
         let found = format!("the running broker and this program have different {what}");
         let config = places.config().display().to_string();
         let serves = self.info["serves"].as_str().map(line);
@@ -87,15 +89,15 @@ impl OwnBroker {
             _ if leaves_hubs => "leave the hubs with which it shares its mesh".to_owned(),
             _ => {
                 let cure = format!(
-                    "if the new values are right, run slm-mesh start --detach, which restarts the broker; to use \
-                     these values in every shell, put them into {config}"
+                    "if this program's values are right, run slm-mesh start --detach, which restarts the broker with \
+                     them; to use them in every shell, put them into {config}"
                 );
                 return Some(Check::error("settings", found, cure));
             }
         };
         let cure = format!(
-            "put the broker's values into {config}, where every program finds them; if the broker were restarted from \
-             this shell, it would {loss}"
+            "put the broker's values into {config}, where every program finds them; if the broker were restarted with \
+             the values of this shell, it would {loss}"
         );
         Some(Check::error("settings", found, cure))
     }

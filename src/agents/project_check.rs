@@ -121,7 +121,9 @@ fn exists(program: &str) -> bool {
 
 fn check_program(about: &str, shown: &str, program: &str, cure: &str) -> Check {
     if exists(program) {
-        let found = format!("{shown} names {program}; not tried, because setup did not write this text here");
+        let found = format!(
+            "{shown} names {program}, which doctor did not run, because setup did not write the file in this form"
+        );
         return Check::well(about, found);
     }
     Check::error(about, format!("{shown} names {program}, which is not an executable file"), cure)

@@ -110,7 +110,8 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
         proofs.push(Proof { claim, why });
     };
     let first = play(script.prompt, &free).map(|output| output.trim().is_empty());
-    let claim = "the first prompt registers the session, and a hook that has nothing to report prints nothing";
+    let claim = "the hook for the first prompt registers the session, and prints nothing, because there is nothing to \
+                 report";
     add(claim, first, "the hook printed something");
     let name = scratch.name_of_session(agent)?;
     let send = |scratch: &mut Scratch, text: &str| {
@@ -119,34 +120,38 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
     let shows = |output: Result<String, String>, word: &str| output.map(|output| output.contains(word));
 
     let output = send(&mut scratch, "word-before-a-prompt").and_then(|()| play(script.prompt, &free));
-    let claim = "mail reaches the model with a prompt";
+    let claim = "mail that has arrived reaches the model with the next prompt";
     add(claim, shows(output, "word-before-a-prompt"), "the hook did not show the mail");
     let output = send(&mut scratch, "word-in-mid-turn").and_then(|()| play(script.tool, &free));
     if dialect.unheard.contains(&HookKind::AfterTool) {
-        let claim = "mail that arrives during a turn waits for a prompt, because the agent drops the output of hooks \
-                     that run after a tool call";
+        let claim = "mail that arrives during a turn waits for the next prompt, because the agent drops the output of \
+                     hooks that run after a tool call";
         let next = |output: String| Ok(output.is_empty() && shows(play(script.prompt, &free), "word-in-mid-turn")?);
         let waited = output.and_then(next);
-        add(claim, waited, "the hook delivered the mail, but the agent does not show it");
+        add(claim, waited, "the hook after the tool call delivered the mail, but the agent drops its output");
     } else {
-        let claim = "mail reaches the model during a turn, after a tool call";
+        let claim = "mail that arrives during a turn reaches the model after a tool call";
         add(claim, shows(output, "word-in-mid-turn"), "the hook did not show the mail");
     }
     let locked = scratch.ask("lock.lock", json!({ "filePaths": [held], "reason": "proof-of-a-lock" }));
     let output = locked.map_err(|error| error.text).and_then(|_| play(script.edit, &held));
     let denied = output.map(|output| output.contains("deny") && output.contains("proof-of-a-lock"));
-    add("an edit of a file that somebody else locked is denied, with the reason", denied, "the hook allowed the edit");
+    add(
+        "an edit of a file that another peer has locked is denied, and the model is told the reason of the lock",
+        denied,
+        "the hook allowed the edit",
+    );
     let passed = play(script.edit, &free).map(|output| output.trim().is_empty());
     add("an edit of a file that nobody holds is allowed", passed, "the hook printed something");
     let locks = scratch.ask("lock.query", json!({})).map_err(|error| error.text);
     let has_both = locks.map(|value| value["locks"].as_array().is_some_and(|locks| locks.len() == 2));
-    add("editing a free file locks the file for the session", has_both, "no lock was taken");
+    add("an edit of a file that nobody holds locks the file for the session", has_both, "no lock was taken");
     // Some agents treat the reason to continue as a prompt. In these agents, the hook of that prompt shows the mail.
     let go_on = |output: String| {
         if output.contains(MAIL_CAME) { Ok(output + &play(script.prompt, &free)?) } else { Ok(output) }
     };
     let output = send(&mut scratch, "word-at-the-end").and_then(|()| play(script.stop, &free)).and_then(go_on);
-    let claim = "when the agent is about to stop, a direct message makes it continue once";
+    let claim = "if a direct message waits when the agent is about to stop, the agent continues once";
     add(claim, shows(output, "word-at-the-end"), "the hook let the agent stop");
     Ok(proofs)
 }
@@ -191,7 +196,7 @@ pub(super) fn calls_in_file(environment: &Environment, agent: &'static Agent) ->
     let none = |why: String| Error::new(ErrorKind::NotFound, format!("{}: {why}", agent.id));
     let scope = environment.scope(agent);
     let level = if environment.is_project { " --project" } else { "" };
-    let cure = format!("slm-mesh setup {}{level}", agent.id);
+    let cure = format!("run slm-mesh setup {}{level}", agent.id);
     if let Some(own) = scope.own_file.filter(|own| own.runs_hooks) {
         let path = environment.path(agent, own.path);
         let program = safe_write::read(&path).ok().flatten().and_then(|text| generated_files::plugin_program(&text));

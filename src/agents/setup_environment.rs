@@ -59,7 +59,9 @@ impl Environment {
         })?;
         sys::refuse_borrowed_home(&home)?;
         let directory = std::env::current_dir();
-        let directory = directory.map_err(|error| usage(format!("the working directory can't be read ({error})")))?;
+        let directory = directory.map_err(|error| {
+            usage(format!("the working directory can't be read ({error}); change to another directory"))
+        })?;
         let (wake, shield) = (listed(WAKE), listed(SHIELD));
         Ok(Environment { program: own_path()?, home, directory, is_project, is_dry_run, wake, shield })
     }

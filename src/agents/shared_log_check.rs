@@ -23,8 +23,11 @@ pub fn check_shared_log(hubs: &Value, has_own_fault: bool) -> Vec<Check> {
             "hubs",
             format!("{leader} leads, and there is no standby"),
             match has_own_fault {
-                true => "first fix the problem of this hub that is reported above, so that this hub can take over",
-                false => "start slm-mesh with the same SLM_MESH_STORE on another machine, so that a hub can take over",
+                true => "first fix this hub's problem, which is reported above, so that this hub can take over",
+                false => {
+                    "start slm-mesh with the same SLM_MESH_STORE on another machine, so that there is another hub that \
+                     can take over"
+                }
             },
         ),
         n => Check::well(
@@ -56,7 +59,11 @@ fn check_standby(row: &Value) -> Option<Check> {
 fn check_member(row: &Value) -> Check {
     let about = format!("etcd {}", line(row["url"].as_str().unwrap_or("?")));
     if let Some(why) = row["error"].as_str() {
-        return Check::error(&about, line(why), "start that member, or replace it; two of three members must run");
+        return Check::error(
+            &about,
+            line(why),
+            "start that member, or replace it; a majority of the members must run, such as two of three",
+        );
     }
     let alarms: Vec<&str> = row["alarms"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let (size, quota) = (row["bytes"].as_f64().unwrap_or(0.0), row["quotaBytes"].as_f64());
@@ -71,11 +78,15 @@ fn check_member(row: &Value) -> Check {
         }
     }
     if quota.is_some_and(|quota| size > quota * QUOTA_SHARE) {
-        return Check::error(&about, format!("{:.0} MB, which is close to its quota", size / 1e6), cure_of_size);
+        return Check::error(
+            &about,
+            format!("its database has {:.0} MB, which is close to the quota", size / 1e6),
+            cure_of_size,
+        );
     }
     let latency = row["latencyMs"].as_f64().unwrap_or(0.0);
     let version = line(row["version"].as_str().unwrap_or("?"));
-    Check::well(&about, format!("version {version}, answers in {latency:.1} ms, {:.1} MB", size / 1e6))
+    Check::well(&about, format!("version {version}, answers in {latency:.1} ms, has {:.1} MB of data", size / 1e6))
 }
 
 #[cfg(test)]

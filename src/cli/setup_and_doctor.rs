@@ -302,7 +302,7 @@ fn prove_hooks(agent: &str, json: bool) -> Result<u8, Error> {
         print_line(&json!({ "ok": is_whole, "agent": agent.id, "proofs": all, "notProven": NOT_PROVEN }).to_string())?;
         return Ok(u8::from(!is_whole));
     }
-    print_line(&format!("{}, through the hooks in its settings:", agent.title))?;
+    print_line(&format!("{}, tested with the hooks in its settings:", agent.title))?;
     for proof in &proofs {
         print_line(&match &proof.why {
             None => format!("  proven  {}", proof.claim),

@@ -305,7 +305,7 @@ fn doctor_tries_each_hub_and_says_which_one_leads() {
     let (leads, stands_by) =
         (format!("hub {}", leader.address()), format!("is a standby, and {} leads", leader.address()));
     assert!(
-        said.contains(&leads) && said.contains(&stands_by) && said.contains("a lock was taken and released"),
+        said.contains(&leads) && said.contains(&stands_by) && said.contains("a trial lock was taken and released"),
         "{said}"
     );
     assert!(!said.contains("WRONG"), "{said}");

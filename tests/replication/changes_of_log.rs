@@ -57,7 +57,7 @@ fn a_hub_that_was_a_mesh_of_its_own_returns_only_on_request() {
     // In a shell without the settings, doctor must not report a healthy standby as a broker that is stuck.
     let first = alone(first);
     let said = String::from_utf8(first.run(&["doctor"]).stdout).unwrap();
-    assert!(said.contains("a hub on standby") && said.contains("different values of SLM_MESH_STORE"), "{said}");
+    assert!(said.contains("a hub on standby") && said.contains("different values for SLM_MESH_STORE"), "{said}");
     assert!(!said.contains("--force") && !said.contains("did not answer"), "{said}");
     let mut first = first;
     first.env.push(("SLM_MESH_STORE".into(), cluster.setting("slm")));

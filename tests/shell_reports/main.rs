@@ -308,11 +308,11 @@ fn a_holder_hears_of_an_edit_by_a_person_once() {
     assert_eq!(player.run("cat held.txt"), "");
     fs::write(&file, "somebody's edit\n").unwrap();
     let told = player.hook(2, &json!({}));
-    assert!(told.contains("since its last edit") && told.contains("held.txt"), "{told}");
+    assert!(told.contains("since the last edit of this session") && told.contains("held.txt"), "{told}");
     assert_eq!(player.hook(2, &json!({})), "", "once");
     fs::write(&file, "another one\n").unwrap();
     let told = player.run("true");
-    assert!(told.contains("since its last edit"), "noticed before its next command: {told}");
+    assert!(told.contains("since the last edit of this session"), "noticed before its next command: {told}");
     // What the holder's own commands do to its locked files is not reported.
     assert_eq!(player.run(&hidden_write("my own")), "");
     assert_eq!(player.edit("held.txt", "my edit\n"), "");
@@ -328,13 +328,13 @@ fn the_holders_own_edit_during_a_command_is_not_blamed_on_the_command() {
     let told = other.run_with("cargo test", || assert_eq!(holder.edit("held.txt", "second\n"), ""));
     assert_eq!(told, "");
     let told = other.run_with("cargo test", || assert_eq!(holder.run(&hidden_write("third")), ""));
-    assert!(told.contains("by a command that the holder ran at the same time"), "{told}");
+    assert!(told.contains("another agent probably changed"), "{told}");
     assert_eq!(holder.hook(2, &json!({})), "", "its holder gets no message about its own work");
     let told = other.run(&hidden_write("lost"));
     assert!(told.contains("your command changed"), "{told}");
     let mail = holder.hook(2, &json!({}));
     assert!(mail.contains("> My shell command changed files that you have locked"), "{mail}");
-    assert!(!mail.contains("since its last edit"), "it is not said twice: {mail}");
+    assert!(!mail.contains("since the last edit of this session"), "it is not said twice: {mail}");
 }
 
 #[test]

@@ -40,8 +40,7 @@ impl ChangeReport {
             ),
             (
                 Cause::ProbablyHolder,
-                "while your command ran, {files} that another agent has locked changed, probably by a command that \
-                 the holder ran at the same time:",
+                "while your command ran, another agent probably changed {files} that it has locked itself:",
             ),
         ];
         let mut parts: Vec<String> = groups.iter().filter_map(|(cause, head)| self.group(*cause, head)).collect();
@@ -106,8 +105,8 @@ pub fn own_news_text(paths: &[String]) -> String {
         lines.push(format!("- and {} more", paths.len() - FILES_SHOWN));
     }
     format!(
-        "slm-mesh: files that this session has locked have changed since its last edit. A person, a program or a tool \
-         without hooks changed them:\n{}",
+        "slm-mesh: since the last edit of this session, a person, a program or a tool without hooks has changed these \
+         files, which the session has locked:\n{}",
         lines.join("\n")
     )
 }

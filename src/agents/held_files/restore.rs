@@ -53,15 +53,15 @@ impl HeldFiles {
         let shown = untrusted_text::shown_path(path);
         let entry = entry.ok_or_else(|| {
             Error::not_found(format!(
-                "there is no copy of {shown}; slm-mesh keeps a copy for an hour, and only if a command changed a file \
-                 of at most 1 MiB that another peer had locked"
+                "there is no copy of {shown}; slm-mesh keeps a copy only if a command changed a file of at most 1 MiB \
+                 that another peer had locked, and only for an hour"
             ))
         })?;
         let now = FileState::of(Path::new(path));
         match now {
             FileState::Link(_) | FileState::Other => {
                 let text = format!(
-                    "{shown} is no longer a regular file; remove it or move it away, and then restore the file again"
+                    "{shown} is no longer a regular file; remove it or move it away, and then run this command again"
                 );
                 Err(Error::new(ErrorKind::Refused, text))
             }
@@ -109,8 +109,10 @@ impl HeldFiles {
             state => state.small_file().is_some_and(|stamp| self.copies.keep(path, stamp, true)),
         };
         if !is_kept && !force {
-            let text =
-                format!("the present content of {shown} is too large to be kept; save it elsewhere, or give --force");
+            let text = format!(
+                "the current content of {shown} is too large to keep a copy of it; copy it elsewhere first, or give \
+                 --force to replace it without a copy"
+            );
             return Err(Error::new(ErrorKind::Refused, text));
         }
         self.write_back(point, path).map_err(|error| {
