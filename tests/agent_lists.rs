@@ -17,7 +17,7 @@ fn waking_is_asked_for_and_taken_back_without_a_trace() {
     home.place.ok(&["peers"]);
     std::fs::write(&config, "# mine\nSLM_MESH_RATE=50\n").unwrap();
     let said = home.ok(&["claude", "codex", "--wake"]);
-    assert!(said.contains("Mail may wake idle sessions of: claude, codex"), "{said}");
+    assert!(said.contains("Agents whose idle sessions mail may wake: claude, codex"), "{said}");
     assert_eq!(std::fs::read_to_string(&config).unwrap(), "# mine\nSLM_MESH_RATE=50\nSLM_MESH_WAKE=claude,codex\n");
     let stop = home.value(".claude/settings.json")["hooks"]["Stop"].clone();
     assert_eq!(stop[0]["hooks"][0]["command"], json!("say done"), "{stop}");
@@ -34,7 +34,7 @@ fn waking_is_asked_for_and_taken_back_without_a_trace() {
     assert_eq!(home.read(".claude/settings.json"), before);
     assert_eq!(std::fs::read_to_string(&config).unwrap(), "# mine\nSLM_MESH_RATE=50\n");
     let (status, said) = home.setup(&["zed", "--wake"]);
-    assert!(status == 2 && said.contains("none of these agents can be woken"), "{said}");
+    assert!(status == 2 && said.contains("none of the chosen agents can be woken"), "{said}");
 }
 
 #[test]
@@ -43,22 +43,22 @@ fn a_list_in_the_environment_is_named_and_never_mixed_with_the_file() {
     home.fake("claude", "");
     let config = home.place.dir.join("config");
     let list = || std::fs::read_to_string(&config).unwrap_or_default();
-    let note = |value: &str| format!("note: SLM_MESH_WAKE={value} in the environment overrides the list");
+    let note = |value: &str| format!("note: the environment contains SLM_MESH_WAKE={value}, which overrides the list");
     home.ok(&["claude", "codex", "--wake"]);
     home.place = home.place.with("SLM_MESH_WAKE", "codex");
     let said = home.ok(&["claude", "--no-wake"]);
-    assert!(said.contains("wake idle sessions of: codex\n") && !said.contains("in the environment"), "{said}");
+    assert!(said.contains("idle sessions mail may wake: codex\n") && !said.contains("the environment"), "{said}");
     assert_eq!(list(), "SLM_MESH_WAKE=codex\n");
     let said = home.ok(&["codex", "--no-wake"]);
-    assert!(said.contains("wake idle sessions of: none\n") && said.contains(&note("codex")), "{said}");
+    assert!(said.contains("idle sessions mail may wake: none\n") && said.contains(&note("codex")), "{said}");
     assert_eq!(list(), "");
     let said = home.ok(&["opencode", "--wake"]);
-    assert!(said.contains("wake idle sessions of: opencode\n") && said.contains(&note("codex")), "{said}");
+    assert!(said.contains("idle sessions mail may wake: opencode\n") && said.contains(&note("codex")), "{said}");
     assert_eq!(list(), "SLM_MESH_WAKE=opencode\n", "the environment's agents stay out of the file");
     let answer = home.run(&["setup", "codex", "--remove", "--json"]);
     let answer: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
     assert!(answer["notes"][0].as_str().unwrap().contains("overrides the list"), "{answer}");
-    assert!(!home.ok(&["opencode", "--remove"]).contains("in the environment"));
+    assert!(!home.ok(&["opencode", "--remove"]).contains("the environment"));
     assert_eq!(list(), "", "the file's line goes");
     for on in ["wake", "shield"] {
         let (status, said) = home.setup(&["claude", "--remove", &format!("--{on}")]);

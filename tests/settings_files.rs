@@ -241,7 +241,7 @@ fn disconnecting_a_project_keeps_the_lists_of_the_user() {
     let config = std::fs::read_to_string(home.place.dir.join("config")).unwrap();
     home.ok(&["opencode", "--project", "--remove"]);
     assert_eq!(std::fs::read_to_string(home.place.dir.join("config")).unwrap(), config);
-    assert!(home.ok(&["opencode", "--remove"]).contains("wake idle sessions of: none"));
+    assert!(home.ok(&["opencode", "--remove"]).contains("idle sessions mail may wake: none"));
 }
 
 #[test]
@@ -249,7 +249,10 @@ fn an_agent_without_project_settings_is_not_set_up_in_a_project() {
     let home = Home::new();
     for agent in ["kimi", "cline", "openhands", "windsurf"] {
         let (status, said) = home.setup(&[agent, "--project"]);
-        assert!(status == 1 && said.contains(&format!("for yourself with slm-mesh setup {agent}")), "{agent}: {said}");
+        assert!(
+            status == 1 && said.contains(&format!("for all your projects, run slm-mesh setup {agent}")),
+            "{agent}: {said}"
+        );
         assert!(!said.contains("note:"), "nothing changed, nothing to approve: {said}");
         let (status, said) = home.setup(&[agent, "--project", "--json"]);
         let answer: serde_json::Value = serde_json::from_str(&said).unwrap();

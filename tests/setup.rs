@@ -287,7 +287,7 @@ fn what_the_user_must_approve_is_said() {
     home.fake("claude", "");
     assert!(!home.ok(&["claude"]).contains(".mcp.json"), "a file that only a project has");
     assert!(home.ok(&["claude", "--project"]).contains("approve the server in .mcp.json"));
-    assert!(home.ok(&["vibe"]).contains("add slm-mesh to ~/.vibe/config.toml"), "what setup does not edit");
+    assert!(home.ok(&["vibe"]).contains("add the server to ~/.vibe/config.toml"), "what setup does not edit");
     let (status, said) = home.setup(&["emacs"]);
     assert!(status == 2 && said.contains("claude, codex"), "{said}");
     let (status, said) = Home::new().setup(&[]);

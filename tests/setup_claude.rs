@@ -120,7 +120,7 @@ fn an_agents_own_command_registers_us() {
     home.fake("codex", "exit 0");
     let said = home.ok(&["claude", "codex"]);
     assert_eq!(home.asked("claude"), ["mcp", "add", "slm-mesh", "-s", "user", "--", BIN, "mcp"]);
-    assert!(said.contains("codex mcp add would remove the comments") && home.asked("codex").is_empty(), "{said}");
+    assert!(said.contains("codex mcp add, would remove the comments") && home.asked("codex").is_empty(), "{said}");
     assert!(home.read(".codex/config.toml").contains("[mcp_servers.slm-mesh]\ncommand = "));
     let hook = &home.value(".claude/settings.json")["hooks"]["Stop"][0]["hooks"][0];
     assert_eq!(*hook, json!({ "type": "command", "command": BIN, "args": ["hook", "claude"], "timeout": 5 }));

@@ -136,7 +136,7 @@ fn a_project_that_was_moved_or_deleted_can_be_cleared() {
         let out = command.env("PATH", &home.bin).current_dir(folder).output().unwrap();
         (out.status.code().unwrap(), String::from_utf8(out.stdout).unwrap() + &String::from_utf8_lossy(&out.stderr))
     };
-    let name = format!("If one was moved, run slm-mesh setup --remove --project in its new folder:\n  {}\n", {
+    let name = format!("If a project was moved, run slm-mesh setup --remove --project in its new folder.\n  {}\n", {
         project.display()
     });
     let records = home.place.dir.join("setup.json");

@@ -63,8 +63,10 @@ fn override_note(setting: &str, agents: &[&str], on: bool) -> Option<String> {
     let value = std::env::var(setting).ok().filter(|value| !value.is_empty())?;
     let listed = settings::words_of(&value);
     let is_other = |agent: &&str| listed.iter().any(|word| word == agent) != on;
-    agents
-        .iter()
-        .any(is_other)
-        .then(|| format!("{setting}={value} in the environment overrides the list in the config file; unset it there"))
+    agents.iter().any(is_other).then(|| {
+        format!(
+            "the environment contains {setting}={value}, which overrides the list in the config file; unset this \
+             variable"
+        )
+    })
 }

@@ -177,7 +177,7 @@ fn shown(path: &[PathStep]) -> String {
         PathStep::Item(n) => n.to_string(),
     };
     if path.is_empty() {
-        return "its top".into();
+        return "its top level".into();
     }
     format!("\"{}\"", path.iter().map(key).collect::<Vec<_>>().join("."))
 }

@@ -31,7 +31,7 @@ pub fn read(path: &Path) -> Result<Option<String>, String> {
         return Err(format!("it is larger than {SIZE_MAX} bytes"));
     }
     if bytes.starts_with(b"\xef\xbb\xbf") {
-        return Err("it begins with a byte order mark".into());
+        return Err("it begins with a byte order mark; save it without one".into());
     }
     String::from_utf8(bytes).map(Some).map_err(|_| "it is not UTF-8".into())
 }

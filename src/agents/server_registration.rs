@@ -68,8 +68,8 @@ pub(super) fn register(
         (with("-"), format!("{remove} && {}", with(&new.to_string())))
     };
     if find_on_path(command.program).is_none() {
-        let why = "setup can't edit this file, because a running session rewrites it, and the agent's own command is \
-                   not on PATH";
+        let why = "setup can't edit this file, which running sessions rewrite, and the agent's own command is not on \
+                   PATH";
         return SetupStep::left("server", place, why.into(), paste);
     }
     if environment.is_dry_run {
@@ -122,7 +122,7 @@ pub(super) fn unregister(
     environment.registered_program(agent, server).filter(|program| is_our_program(program))?;
     let line = command_line(command.program, command.remove);
     if find_on_path(command.program).is_none() {
-        let why = format!("{} is not on PATH, and setup does not edit its file", command.program);
+        let why = format!("{} is not on PATH, and setup does not edit the agent's file itself", command.program);
         return Some(SetupStep::left("server", environment.shown(&environment.server_path(agent, server)), why, line));
     }
     if environment.is_dry_run {

@@ -87,8 +87,8 @@ impl SetupStep {
 /// Sets an agent up.
 pub fn set_up(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep> {
     if let Some(place) = marketplace_plugin::installed(environment, agent) {
-        let why = "the plugin provides the server, hooks and skills, so with setup's own entries everything would \
-                   happen twice";
+        let why = "the plugin already provides the server, hooks and skills, and with setup's own entries, everything \
+                   would happen twice";
         let mut steps = vec![SetupStep::new("plugin", place, SAME).because(why)];
         steps.extend(take_out(environment, agent).into_iter().filter(|step| step.done != SAME));
         return steps;

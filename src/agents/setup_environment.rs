@@ -334,13 +334,14 @@ pub fn own_path() -> Result<String, Error> {
         Some(text) if path.file_name().is_some_and(|name| name == NAME) => Ok(text.to_owned()),
         Some(text) => {
             let text = format!(
-                "this program is called {text}, but setup recognises its entries by the name {NAME}; rename the program"
+                "setup recognises its own entries by the program name {NAME}, but this program is {text}; rename it to \
+                 {NAME}"
             );
             Err(Error::new(ErrorKind::Usage, text))
         }
         None => Err(Error::new(
             ErrorKind::Usage,
-            format!("the path of this program is not UTF-8: {}; move the program", path.display()),
+            format!("the path of this program is not UTF-8: {}; move the program to another folder", path.display()),
         )),
     }
 }

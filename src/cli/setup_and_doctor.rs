@@ -69,7 +69,10 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
         }
         print_line(agent.title)?;
         if is_user_only {
-            print_line(&format!("  has no project settings; set it up for yourself with slm-mesh setup {}", agent.id))?;
+            print_line(&format!(
+                "  has no project settings; to set it up for all your projects, run slm-mesh setup {}",
+                agent.id
+            ))?;
         } else if steps.is_empty() {
             print_line("  nothing to change")?;
         }
@@ -159,7 +162,9 @@ fn print_vanished_projects(options: &SetupOptions, projects: &[PathBuf]) -> Resu
         return Ok(());
     }
     let command = project_removal(options);
-    print_line(&format!("These projects were moved or deleted. If one was moved, run {command} in its new folder:"))?;
+    print_line(&format!(
+        "The following projects were moved or deleted. If a project was moved, run {command} in its new folder."
+    ))?;
     for project in projects {
         print_line(&format!("  {}", project.display()))?;
     }
@@ -186,7 +191,7 @@ fn save_lists(
     }
     let wake = wake.save(options, chosen, &mut environment.wake)?;
     let shield = shield.save(options, chosen, &mut environment.shield)?;
-    let titles = ["Mail may wake idle sessions of", "Agents whose shell commands run in a shield"];
+    let titles = ["Agents whose idle sessions mail may wake", "Agents whose shell commands run in a shield"];
     Ok(titles.into_iter().zip([wake, shield]).filter_map(|(title, list)| Some((title, list?))).collect())
 }
 
@@ -215,7 +220,7 @@ impl AgentList {
             let (flag, done, able) = (self.flag, self.done, self.able.join(", "));
             return Err(Error::new(
                 ErrorKind::Usage,
-                format!("{flag}: none of these agents can be {done}; name one of {able}"),
+                format!("{flag}: none of the chosen agents can be {done}; name one of {able}"),
             ));
         }
         let changed = set_agents(self.setting, &agents, on, options.dry)?;
@@ -236,7 +241,7 @@ fn format_step(step: &SetupStep) -> String {
         text.push_str(&format!("\n    because {}", step.why));
     }
     if !step.paste.is_empty() {
-        text.push_str(&format!("\n    do it yourself:{}", indented(&step.paste)));
+        text.push_str(&format!("\n    to do it yourself, paste or run this:{}", indented(&step.paste)));
     }
     text
 }

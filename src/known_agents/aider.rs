@@ -25,8 +25,8 @@ pub(super) const AGENT: Agent = Agent {
                 runs_hooks: false,
             }),
         },
-        approve: "Aider has neither MCP nor hooks. Aider is given a description of the slm-mesh commands; run them \
-                  yourself, or let Aider run them.",
+        approve: "Aider has neither MCP nor hooks, so setup gives it a description of the slm-mesh commands. Run these \
+                  commands yourself, or let Aider run them.",
         ..NO_SETTINGS
     },
     support: Support { version: "0.86.2", set_up: Evidence::Run, ..NO_HOOKS },

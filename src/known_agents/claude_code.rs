@@ -85,8 +85,8 @@ pub(super) const AGENT: Agent = Agent {
             commands: commands(FilePath::Project(".claude/commands/{name}.md"), CommandStyle::MarkdownWithDescription),
             ..NO_FILES
         },
-        approve_in_project: "You must approve the server in .mcp.json in the next session, and hooks run only after \
-                             you trust the folder.",
+        approve_in_project: "In the next session, approve the server in .mcp.json, and trust the folder: until you do, \
+                             its hooks do not run.",
         switches: &[
             Switch { file: FilePath::Settings("settings.json"), keys: &["disableAllHooks"], off: Off::Flag(true) },
             Switch {

@@ -53,7 +53,7 @@ pub(super) const AGENT: Agent = Agent {
             ..NO_FILES
         },
         approve: "Codex silently skips new and changed hooks until you approve them: type /hooks in Codex.",
-        why_edited: "codex mcp add would remove the comments in the file, so setup edits the file itself",
+        why_edited: "the alternative, codex mcp add, would remove the comments in the file",
         switches: &[
             Switch { file: FilePath::Settings("config.toml"), keys: &["features", "hooks"], off: Off::Flag(false) },
             Switch {

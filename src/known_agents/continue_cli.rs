@@ -9,7 +9,8 @@ pub(super) const AGENT: Agent = Agent {
         ..UNSEEN
     },
     files: Files {
-        approve: "Setup does not edit Continue's list of servers; add slm-mesh to ~/.continue/config.yaml, with the argument mcp.",
+        approve: "Setup does not edit Continue's list of servers, so add the server to ~/.continue/config.yaml \
+                  yourself: the program slm-mesh with the argument mcp.",
         ..NO_SETTINGS
     },
     support: Support { version: "1.5.47", set_up: Evidence::No, ..NO_HOOKS },

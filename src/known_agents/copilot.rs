@@ -67,8 +67,7 @@ pub(super) const AGENT: Agent = Agent {
             server: edited(&[FilePath::Project(".mcp.json")], "mcpServers", EntryShape::Stdio),
             ..NO_FILES
         },
-        why_edited: "setup edits the file instead of running copilot mcp add, so that everything else in it stays as \
-                     it is",
+        why_edited: "the alternative, copilot mcp add, might change other parts of the file",
         switches: &[
             Switch { file: FilePath::Settings("config.json"), keys: &["disableAllHooks"], off: Off::Flag(true) },
             Switch { file: FilePath::Settings("settings.json"), keys: &["disableAllHooks"], off: Off::Flag(true) },

@@ -9,7 +9,7 @@ pub(super) const AGENT: Agent = Agent {
         programs: &["openhands"],
         directory: &[Directory::Variable("OPENHANDS_PERSISTENCE_DIR", ""), Directory::Home(".openhands")],
         user: Scope { server: edited(&[FilePath::Settings("mcp.json")], "mcpServers", EntryShape::Plain), ..NO_FILES },
-        approve: "OpenHands gets only the tools.",
+        approve: "OpenHands gets the tools but no hooks.",
         ..NO_SETTINGS
     },
     support: Support { version: "1.16.0", set_up: Evidence::Run, ..NO_HOOKS },

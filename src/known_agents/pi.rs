@@ -29,7 +29,7 @@ pub(super) const AGENT: Agent = Agent {
             }),
             ..NO_FILES
         },
-        approve: "Pi has neither MCP nor hooks. Pi reads the skill, and runs slm-mesh commands.",
+        approve: "Pi has neither MCP nor hooks. It reads the skill that setup wrote, and runs slm-mesh commands.",
         ..NO_SETTINGS
     },
     support: Support { version: "0.73.1", set_up: Evidence::Run, ..NO_HOOKS },

@@ -25,7 +25,7 @@ pub struct Files {
 }
 
 /// What `setup` says if the user does not have to approve anything.
-pub(super) const RESTART: &str = "Sessions that are already running see the change after a restart.";
+pub(super) const RESTART: &str = "Sessions that are already running see the change only after a restart.";
 
 /// An agent without settings files.
 pub(super) const NO_SETTINGS: Files = Files {

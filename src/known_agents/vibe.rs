@@ -9,7 +9,8 @@ pub(super) const AGENT: Agent = Agent {
         ..UNSEEN
     },
     files: Files {
-        approve: "Setup does not edit Vibe's list of servers; add slm-mesh to ~/.vibe/config.toml, with the argument mcp.",
+        approve: "Setup does not edit Vibe's list of servers, so add the server to ~/.vibe/config.toml yourself: the \
+                  program slm-mesh with the argument mcp.",
         ..NO_SETTINGS
     },
     support: Support { version: "3.0.3", set_up: Evidence::No, ..NO_HOOKS },

@@ -57,8 +57,7 @@ pub(super) const AGENT: Agent = Agent {
         },
         approve: "VS Code asks whether you trust the server when the server first starts. VS Code runs the hooks in a \
                   project's .github/hooks (slm-mesh setup vscode --project) and the hooks in ~/.claude/settings.json.",
-        why_edited: "setup edits the file instead of running code --add-mcp, so that everything else in it stays as it \
-                     is",
+        why_edited: "the alternative, code --add-mcp, might change other parts of the file",
         switches: &[
             Switch { file: FilePath::Settings("settings.json"), keys: &["chat.useHooks"], off: Off::Flag(false) },
             Switch {

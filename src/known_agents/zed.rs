@@ -20,7 +20,7 @@ pub(super) const AGENT: Agent = Agent {
             server: edited(&[FilePath::Project(".zed/settings.json")], "context_servers", EntryShape::Plain),
             ..NO_FILES
         },
-        approve: "Zed gets only the tools, because it has no hooks.",
+        approve: "Zed gets only the tools, because Zed has no hooks.",
         ..NO_SETTINGS
     },
     ..Agent::new("zed", "Zed")
