@@ -117,7 +117,7 @@ fn a_mailbox_that_is_longer_than_an_answer_says_how_to_see_the_rest() {
         (
             &["--filter", "all"],
             ["message 3", "message 4"],
-            "there are older messages; show them with --after 0, oldest first",
+            "there are older messages; show them with --after 0 (oldest first)",
         ),
         (
             &["--filter", "all", "--after", "0"],

@@ -359,7 +359,10 @@ fn a_broker_of_another_kind_is_recognised_and_left_alone() {
     for verb in [&["status"][..], &["stop"], &["stop", "--force"], &["clean"], &["peers"], &["doctor"]] {
         let out = place.run(verb);
         let text = said(&out);
-        assert!(!out.status.success() && text.contains("another kind") && text.contains(&own), "{verb:?}: {text}");
+        assert!(
+            !out.status.success() && text.contains("a broker of slm-mesh 1.x") && text.contains(&own),
+            "{verb:?}: {text}"
+        );
     }
     drop(listener);
     // Now the other broker does not answer, as if it were busy or had no HTTP, but its process lives.

@@ -77,7 +77,7 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
             }
         }
         if std::io::stdout().is_terminal() && answer["gap"] == json!(true) {
-            crate::sys::print_error("slm-mesh: some older events have already been deleted");
+            crate::sys::print_error("slm-mesh: some older events were already deleted, so they are missing here");
         }
     }
 }
@@ -198,7 +198,10 @@ fn print_entry(parsed: &ParsedCommand, key: &Value, entry: &Value) -> Result<boo
         Some(value) => try_print_line(&format!("{key} = {}  (version {})", render::plain(value), entry["version"])),
         None if entry.is_null() => try_print_line(&format!("{key} is not set")),
         // The entry has changed again or was deleted before its long value could be fetched.
-        None => try_print_line(&format!("{key} had version {}, whose value is already gone", entry["version"])),
+        None => try_print_line(&format!(
+            "{key} had version {}, but the value of that version is already gone",
+            entry["version"]
+        )),
     }
 }
 

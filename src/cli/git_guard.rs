@@ -39,7 +39,7 @@ pub fn run_guard(words: &[String], json: bool) -> Result<u8, Error> {
 fn run_git<S: AsRef<OsStr>>(dir: &Path, args: &[S]) -> Result<Vec<u8>, Error> {
     let out = Command::new("git").arg("-C").arg(dir).args(args).output();
     let out =
-        out.map_err(|error| Error::new(ErrorKind::Usage, format!("cannot run git ({error}); guard needs git")))?;
+        out.map_err(|error| Error::new(ErrorKind::Usage, format!("cannot run git ({error}), which the guard needs")))?;
     if out.status.success() {
         return Ok(out.stdout);
     }
@@ -97,9 +97,9 @@ fn refusal(dir: &HooksDir, sharing: Sharing) -> Error {
         Sharing::Private | Sharing::AllRepositories => "are shared by all repositories",
     };
     let text = format!(
-        "the hooks in {shown} {why}, so guard changes them only if you name the directory: slm-mesh guard install \
-         {word}; or add this line to your pre-commit hook: slm-mesh guard check pre-commit || exit 1 (and \
-         likewise to pre-merge-commit and pre-push, with that hook's name instead of pre-commit)"
+        "the hooks in {shown} {why}, so guard changes them only if you name their directory; run slm-mesh guard \
+         install {word}, or add a check to each hook yourself: to pre-commit the line \"slm-mesh guard check \
+         pre-commit || exit 1\", and to pre-merge-commit and pre-push the same line with their own names"
     );
     Error::new(ErrorKind::Usage, text)
 }
@@ -124,7 +124,7 @@ fn remove(json: bool) -> Result<u8, Error> {
     }
     let text = match n_removed {
         0 => "There was no guard here.".into(),
-        _ => format!("Removed from {}.", places.join(" and ")),
+        _ => format!("Removed the guard from {}.", places.join(" and ")),
     };
     let lines: Vec<String> = std::iter::once(text).chain(notes.clone()).collect();
     let value = json!({ "ok": true, "removed": n_removed, "notes": notes });
@@ -142,7 +142,8 @@ pub fn check_installed() -> Option<Check> {
         return None;
     }
     let shown = dir.path.display();
-    let cure = "run slm-mesh guard install in this repository, or slm-mesh guard remove";
+    let cure = "run slm-mesh guard install in this repository, or slm-mesh guard remove if you no longer want the \
+                guard";
     if let Some(program) = guarded.iter().find_map(|file| file.broken_program()) {
         let found = format!("the hooks in {shown} run {program}, so the guard is off");
         return Some(Check::error("git guard", found, cure));
@@ -155,7 +156,7 @@ pub fn check_installed() -> Option<Check> {
     let found = if is_moved && guarded.is_empty() {
         format!("git now runs the hooks in {shown}, where no guard is installed, so the guard is off")
     } else {
-        format!("{} in {shown}: rewritten or removed, so the guard is off there", names.join(", "))
+        format!("these hooks in {shown} were rewritten or removed, so the guard is off there: {}", names.join(", "))
     };
     Some(Check::error("git guard", found, cure))
 }

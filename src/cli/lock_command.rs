@@ -42,8 +42,8 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     let (places, settings) = load_environment()?;
     let mut params = call_params(row, parsed, &settings)?;
     if params.contains_key("renew") {
-        let text = "lock: --renew renews a lock that outlasts its command, but the lock of a command after -- is new and \
-                    renews itself; leave out --renew";
+        let text = "lock: --renew is for a lock that you already hold, but with a command after --, lock takes a new \
+                    lock and renews it itself; leave out --renew";
         return Err(Error::new(ErrorKind::Usage, text));
     }
     params.insert("command".into(), json!(format!("{:032x}", crate::sys::random_u128())));
@@ -132,9 +132,9 @@ impl Renewal {
                 let former = std::mem::replace(&mut self.token, granted["token"].clone());
                 if former != self.token {
                     print_error(&format!(
-                        "slm-mesh: the lock was lost and taken again, while the command ran on; others may have changed \
-                         the files in between (the token was {former} and is now {}, but SLM_MESH_LOCK_TOKEN in the \
-                         command keeps its value)",
+                        "slm-mesh: the lock was lost and taken again while the command kept running; others may have \
+                         changed the files in between (the token was {former} and is now {}, but the command still has \
+                         the former token in SLM_MESH_LOCK_TOKEN)",
                         self.token
                     ));
                 }

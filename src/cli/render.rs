@@ -58,7 +58,7 @@ fn inbox_command(parsed: &ParsedCommand) -> String {
 /// Renders the answer of `decline`.
 pub fn decline(answer: &Value, _: &ParsedCommand) -> Rendered {
     Rendered::Text(format!(
-        "gave back the name {}; you are {} now",
+        "Gave back the name {}; you are now {}",
         word(&answer["gaveBack"]),
         word(&answer["you"]["name"])
     ))
@@ -284,7 +284,7 @@ fn hub_lines(hubs: &Value) -> Vec<String> {
     }
     let minutes = hubs["leadsForMs"].as_i64().unwrap_or(0) / 60_000;
     let mut lines = vec![format!(
-        "Hub:       {} has led for {}, at entry {}",
+        "Hub:       {} has led for {}; its log is at entry {}",
         word(&hubs["leader"]),
         if minutes < 120 { format!("{minutes}m") } else { format!("{}h", minutes / 60) },
         hubs["position"]

@@ -30,7 +30,7 @@ pub fn restore_file(options: &RestoreOptions, json: bool) -> Result<u8, Error> {
     let may_ask = !json && io::stdin().is_terminal() && io::stdout().is_terminal();
     if !json {
         print_line(&point.summary(crate::sys::wall_ms()))?;
-        print_line(if difference.is_empty() { "The file already has this content." } else { &difference })?;
+        print_line(if difference.is_empty() { "The file already has its earlier content." } else { &difference })?;
     }
     let is_wanted = options.yes || may_ask && ask(&point)?;
     if is_wanted {
@@ -45,8 +45,10 @@ pub fn restore_file(options: &RestoreOptions, json: bool) -> Result<u8, Error> {
     let word = shell_quoted(&if file.starts_with('-') { format!("./{file}") } else { file });
     let command = render::plain(&format!("slm-mesh lock restore {word} --yes"));
     print_line(&match is_wanted {
-        true => format!("Restored {}; {command} undoes this", untrusted_text::shown_path(&render::relative(&path))),
-        false => format!("Nothing was changed; {command} restores the previous content"),
+        true => {
+            format!("Restored {}; to undo this, run {command}", untrusted_text::shown_path(&render::relative(&path)))
+        }
+        false => format!("Nothing was changed; to restore the previous content, run {command}"),
     })
 }
 

@@ -92,7 +92,8 @@ fn refuse_if_leading(places: &DataDir) -> Result<(), Error> {
     if client.call_once("hub.status", &json!({}))?["role"] != "leads" {
         return Ok(());
     }
-    let text = "start --rejoin: this hub leads its mesh, so there is nothing to join again, and nothing was changed";
+    let text = "start --rejoin: this hub leads its mesh itself, so it can't get a copy from the leader; nothing was \
+                changed";
     Err(Error::new(ErrorKind::Refused, text))
 }
 
@@ -101,8 +102,8 @@ fn refuse_beside_hub(places: &DataDir, settings: &Settings) -> Result<(), Error>
     let joined = if discovered_hub::is_enabled(settings) { discovered_hub::joined_hub(places) } else { None };
     let Some(hub) = joined else { return Ok(()) };
     let text = format!(
-        "start: this machine has joined the hub {} at {}, which was found on the local network: the broker runs there, \
-         and this machine needs none; to run a broker here, set SLM_MESH_DISCOVERY=off",
+        "start: this machine needs no broker of its own, because it has joined the hub {} at {}, which was found on \
+         the local network; to run a broker here, set SLM_MESH_DISCOVERY=off",
         render::plain(&hub.name),
         hub.address
     );

@@ -26,11 +26,12 @@ pub(super) fn stuck(pid: Option<i64>) -> Error {
     let text = match pid {
         Some(pid) => format!(
             "the broker (PID {pid}) does not answer, because it is stopped or stuck; resume it with kill -CONT {pid}, \
-             or end it with slm-mesh stop --force; it may still run this call, so check before you repeat the call"
+             or end it with slm-mesh stop --force; it may still run this call, so check whether the call took effect \
+             before you repeat it"
         ),
         None => "the broker does not answer, because it is stopped or stuck; it runs in another PID namespace (a \
-                 container), so resume it or end it there; it may still run this call, so check before you repeat the \
-                 call"
+                 container), so resume it or end it there; it may still run this call, so check whether the call took \
+                 effect before you repeat it"
             .into(),
     };
     Error::new(ErrorKind::TimedOut, text)

@@ -227,8 +227,8 @@ impl From<DiscoveredService> for DiscoveredHub {
 pub fn own_broker_warning(places: &DataDir) -> Option<String> {
     let pid = Client::listener_pid(places)?;
     Some(format!(
-        "a broker of this machine (PID {pid}) still runs, and its sessions share no mail and no locks with those at the \
-         hub; run slm-mesh stop, and its sessions move to the hub"
+        "this machine's own broker (PID {pid}) is still running, and its sessions share no mail and no locks with the \
+         sessions at the hub; run slm-mesh stop to move its sessions to the hub"
     ))
 }
 
@@ -236,8 +236,8 @@ pub fn own_broker_warning(places: &DataDir) -> Option<String> {
 /// do.
 pub fn unreachable(name: &str, error: &Error) -> Error {
     let text = format!(
-        "{}; this hub was found on the local network as {name}, and each new session searches for it again; \
-         run slm-mesh hubs, which searches now and forgets this hub if it does not answer",
+        "{}; this hub was found on the local network as {name}, and each new session searches for it again; run \
+         slm-mesh hubs to search now, and to forget this hub if it does not answer",
         error.text
     );
     Error::new(ErrorKind::Gone, text)

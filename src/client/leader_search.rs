@@ -175,13 +175,13 @@ impl<'a> LeaderSearch<'a> {
         }
         if has(ErrorKind::Standby) {
             let has_trouble = self.candidates.iter().any(|(_, progress)| progress.trouble().is_some());
-            let or_else = if has_trouble { ", or run slm-mesh doctor on that hub" } else { "" };
+            let or_else = if has_trouble { ", or run slm-mesh doctor on the hub that reports a problem" } else { "" };
             let text = format!("no hub leads at the moment: {causes}; try again in a moment{or_else}");
             return Error::new(ErrorKind::Standby, text);
         }
         let are_all_refused = self.candidates.iter().all(|(_, progress)| progress.kind() == Some(ErrorKind::Refused));
         let kind = if are_all_refused { ErrorKind::Refused } else { ErrorKind::Gone };
-        Error::new(kind, format!("no hub answers: {causes}; slm-mesh doctor tries each hub"))
+        Error::new(kind, format!("no hub answers: {causes}; run slm-mesh doctor, which tries each hub"))
     }
 }
 

@@ -20,7 +20,9 @@ const SSH_TIMEOUT: Duration = Duration::from_secs(30);
 /// If ssh fails or the hub does not answer; the error contains the last line that ssh printed.
 pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Client, Error> {
     let failed = |why: &str| {
-        let text = format!("the hub at ssh://{target} can't be reached: {why}; try ssh {target} slm-mesh status");
+        let text = format!(
+            "the hub at ssh://{target} can't be reached: {why}; to find the cause, run ssh {target} slm-mesh status"
+        );
         Error::new(ErrorKind::Gone, text)
     };
     let pair = UnixStream::pair().and_then(|(ours, theirs)| Ok((ours, theirs.try_clone()?, theirs)));

@@ -59,8 +59,8 @@ pub fn refuse_borrowed_home(home: &Path) -> Result<(), Error> {
     let is_sudo = uid() == 0 && std::env::var_os("SUDO_UID").is_some_and(|id| id != "0");
     let Some(owner) = fs::metadata(home).ok().filter(|meta| is_sudo && meta.uid() != 0) else { return Ok(()) };
     let text = format!(
-        "HOME: {} belongs to another user (uid {}), but slm-mesh runs as root under sudo, and its files there would be \
-         inaccessible to that user; run slm-mesh without sudo, or use sudo -H, which gives root a mesh of its own",
+        "HOME: {} belongs to another user (uid {}), but slm-mesh runs as root under sudo, and that user could not use \
+         the files that root creates there; run slm-mesh without sudo, or with sudo -H, which gives root its own mesh",
         home.display(),
         owner.uid()
     );

@@ -71,7 +71,8 @@ fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
     let is_loopback = host.is_loopback();
     if role == "client" && host.is_wildcard() {
         let text = format!(
-            "SLM_MESH_HOST={host} names no hub, but SLM_MESH_ROLE=client needs one; set it to the hub's name or address"
+            "SLM_MESH_HOST={host} names no hub, but SLM_MESH_ROLE=client needs one; set SLM_MESH_HOST to the hub's \
+             name or address"
         );
         return Err(Error::new(ErrorKind::Usage, text));
     }
@@ -107,8 +108,8 @@ fn refuse_own_address(hubs: &[HubAddress], role: &str) -> Result<(), Error> {
         None => Ok(()),
         Some(hub) => {
             let text = format!(
-                "SLM_MESH_HOST: {hub} is this machine, but a list of hubs is only for a guest; set \
-                 SLM_MESH_HOST=0.0.0.0 on a hub, or SLM_MESH_ROLE=client if {hub} is a tunnel to the hub"
+                "SLM_MESH_HOST: {hub} is this machine, but only a guest lists hubs; on a hub, set \
+                 SLM_MESH_HOST=0.0.0.0; if {hub} is a tunnel to a hub, set SLM_MESH_ROLE=client"
             );
             Err(Error::new(ErrorKind::Usage, text))
         }
@@ -142,7 +143,7 @@ pub fn links(settings: &Settings) -> Result<Vec<String>, Error> {
     if urls.len() > LINKS_MAX {
         return Err(Error::new(
             ErrorKind::Usage,
-            format!("{LINKS}: at most {LINKS_MAX} addresses, got {}", urls.len()),
+            format!("{LINKS}: expected at most {LINKS_MAX} addresses, got {}", urls.len()),
         ));
     }
     Ok(urls)
@@ -154,9 +155,9 @@ fn check_secret(secret: &str, host: &str) -> Result<(), Error> {
     }
     let is = if secret.is_empty() { "is missing" } else { "is too short to be safe" };
     let text = format!(
-        "SLM_MESH_SHARED_SECRET {is}, and SLM_MESH_HOST={host} involves other machines; run slm-mesh secret \
-         once, and put its output into the environment, or into the `config` file in the data directory, on every \
-         machine"
+        "SLM_MESH_SHARED_SECRET {is}, but SLM_MESH_HOST={host} involves other machines and so needs it; run slm-mesh \
+         secret once, and put its output into the environment of every machine, or into the `config` file in its data \
+         directory"
     );
     Err(Error::new(ErrorKind::Usage, text))
 }

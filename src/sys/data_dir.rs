@@ -111,7 +111,7 @@ impl DataDir {
         }
         let text = format!(
             "{}, the directory for the socket of {}, belongs to another user or is open to others; remove it, or set \
-             SLM_MESH_DATA_DIR to a path that is short enough to contain the socket itself",
+             SLM_MESH_DATA_DIR to a shorter path, so that the socket fits into the data directory itself",
             dir.display(),
             self.dir.display()
         );
@@ -249,7 +249,7 @@ fn require_absolute(dir: PathBuf) -> Result<PathBuf, Error> {
             ("a relative path would mean a different mesh in each working directory", "write the absolute path".into())
         }
     };
-    let text = format!("SLM_MESH_DATA_DIR: expected an absolute path, got {dir:?}; {cause}: {cure}");
+    let text = format!("SLM_MESH_DATA_DIR: expected an absolute path, got {dir:?} ({cause}); {cure}");
     Err(Error::new(ErrorKind::Usage, text))
 }
 

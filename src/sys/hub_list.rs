@@ -134,8 +134,8 @@ pub fn parse_hubs(setting: &str) -> Result<Vec<HubAddress>, Error> {
     let wildcard = hubs.iter().find(|hub| hub.is_wildcard()).filter(|_| hubs.len() > 1);
     if let Some(hub) = wildcard {
         let text = format!(
-            "{hub} makes this machine a hub, but the other addresses make it a guest; set only {hub} on a hub, and \
-             only the names of the hubs on a guest"
+            "{hub} makes this machine a hub, but the other addresses make it a guest; on a hub, set only {hub}; on a \
+             guest, set only the addresses of the hubs"
         );
         return Err(wrong(&text));
     }

@@ -91,7 +91,7 @@ fn a_broker_beside_a_joined_hub_is_reported_and_can_be_stopped_but_not_started()
     doctor.envs([("SLM_MESH_DISCOVERY", "off"), ("SLM_MESH_HOST", "127.0.0.1"), ("SLM_MESH_ROLE", "client")]);
     let out = doctor.env("SLM_MESH_PORT", http).output().unwrap();
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
-    assert!(said.contains(&format!("(PID {own}) still runs")) && said.contains("run slm-mesh stop"), "{said}");
+    assert!(said.contains(&format!("(PID {own}) is still running")) && said.contains("run slm-mesh stop"), "{said}");
     assert_eq!(machine.ok(&["stop"]).trim(), format!("Broker (PID {own}) stopped."));
     let (status, said) = fails(&["stop"]);
     assert!(status != Some(0) && said.contains("only on its own machine"), "{status:?} {said}");

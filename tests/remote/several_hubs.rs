@@ -276,7 +276,7 @@ fn a_list_that_contradicts_itself_is_refused_with_the_cure() {
         ("hub1,[::1]:7900", "auto", "[::1]:7900 is this machine"),
         ("localhost,hub1", "auto", "SLM_MESH_ROLE=client"),
         ("hub1,hub2", "broker", "set SLM_MESH_HOST=0.0.0.0 on a hub"),
-        ("0.0.0.0,hub1", "client", "set only 0.0.0.0 on a hub"),
+        ("0.0.0.0,hub1", "client", "on a hub, set only 0.0.0.0"),
         ("0.0.0.0:7900", "auto", "set SLM_MESH_WS_PORT=7900"),
         ("hub1, hub2", "auto", "write hub1,hub2"),
         ("hub1,,hub2", "auto", "remove the extra comma"),

@@ -136,7 +136,10 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     second.ok(&["stop"]);
     until("no hub leads", || hub_status(&first)["leader"].is_null());
     let said = refusal(&first, &["state", "get", "lost"]);
-    assert!(said.contains("needs a snapshot") && said.contains("run slm-mesh doctor on that hub"), "{said}");
+    assert!(
+        said.contains("needs a snapshot") && said.contains("run slm-mesh doctor on the hub that reports a problem"),
+        "{said}"
+    );
     let found = String::from_utf8(first.run(&["doctor"]).stdout).unwrap();
     assert!(found.contains("start a hub that has the data"), "{found}");
     assert!(refusal(&first, &["start", "--detach", "--rejoin"]).contains("no other hub leads the mesh in etcd"));

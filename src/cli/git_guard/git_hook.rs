@@ -80,7 +80,8 @@ impl GitHook {
         let is_theirs = find_in(&self.path) == Found::Unguarded;
         if is_tracked && is_theirs && insertion_point(&self.path, &read_hook(&self.path)).is_none() {
             let text = format!(
-                "{} is not a plain shell script, and git tracks it; make it run slm-mesh guard check {}",
+                "git tracks {}, which is not a plain shell script, so guard can't change it; make it run slm-mesh \
+                 guard check {}",
                 self.path.display(),
                 self.hook
             );
@@ -205,7 +206,7 @@ impl GitHook {
         let free = names.into_iter().find(|path| path.symlink_metadata().is_err()).unwrap_or_else(|| kept.clone());
         fs::rename(&kept, &free)?;
         Ok(Some(format!(
-            "another hook has replaced {}; the earlier hook is now in {}.",
+            "another program has replaced the hook {}; the earlier hook is now in {}.",
             self.path.display(),
             free.display()
         )))

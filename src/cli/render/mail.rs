@@ -61,7 +61,7 @@ fn older_messages_flag(value: &Value, parsed: &ParsedCommand) -> Option<String> 
         Some(before) => Some(format!("--before {before}")),
         // Without a cursor, a list that includes read messages ends with the newest message, so older messages may be
         // missing.
-        None if is_history && !parsed.args.contains_key("after") => Some("--after 0, oldest first".into()),
+        None if is_history && !parsed.args.contains_key("after") => Some("--after 0 (oldest first)".into()),
         None => None,
     }
 }

@@ -20,7 +20,7 @@ pub fn end_own(pid: i64) -> Result<(), Error> {
     let program = platform::program(pid)
         .ok_or_else(|| refused("the system does not say which program the process runs".into()))?;
     if !program.is_own {
-        return Err(refused(format!("it runs {}, not slm-mesh of this user", program.shown)));
+        return Err(refused(format!("it runs {}, not this user's slm-mesh", program.shown)));
     }
     platform::kill(pid, &target).map_err(|error| refused(format!("the system refuses ({error})")))
 }
