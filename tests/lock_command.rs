@@ -86,7 +86,7 @@ fn signals_reach_the_command_and_its_status_comes_back() {
     let place = Place::new();
     for name in ["TERM", "HUP", "INT", "QUIT", "USR1", "USR2"] {
         if is_ignored(name) {
-            eprintln!("skipped: SIG{name} is ignored wherever these tests run");
+            eprintln!("skipped: SIG{name}, which is ignored where these tests run");
             continue;
         }
         let script = format!("trap 'echo got {name}; exit 5' {name}; echo ready; while :; do sleep 0.05; done");

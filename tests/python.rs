@@ -28,7 +28,7 @@ fn python3(test: &str) -> Option<PathBuf> {
         return Some("python3".into());
     }
     assert!(std::env::var("SLM_MESH_TEST_ALL").as_deref() != Ok("1"), "{test} needs python3, 3.9 or newer");
-    eprintln!("skipped: {test}: there is no python3 of 3.9 or newer");
+    eprintln!("skipped: {test}: there is no python3 of version 3.9 or newer");
     None
 }
 

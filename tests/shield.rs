@@ -242,7 +242,7 @@ fn signals_go_to_the_command_itself() {
 fn a_terminal_stays_a_terminal_and_ctrl_c_works() {
     if Command::new("script").arg("--version").stdout(Stdio::null()).status().is_err() {
         assert!(std::env::var_os("SLM_MESH_TEST_ALL").is_none(), "script is missing");
-        return eprintln!("skipped: there is no script, which makes a terminal");
+        return eprintln!("skipped: there is no script(1), with which the test makes a terminal");
     }
     let Some(place) = held(&["held.txt"]) else { return };
     let _worker = worker(&place);

@@ -71,12 +71,12 @@ def check(platform, program, file):
     """Refuses a program of another platform or version, or one that depends on the C library of the user."""
     at, processor = platform.processor
     if not program.startswith(platform.magic) or program[at : at + len(processor)] != processor:
-        sys.exit(f"{file}: this is no program for {platform.name}")
+        sys.exit(f"{file}: this is not a program for {platform.name}")
     if platform.magic == b"\x7fELF" and 3 in segments(program):
         sys.exit(f"{file}: this program is not static; build it with .ci/package/program")
     # A program of another platform can't be run to print its version, but it must contain the version as text.
     if VERSION.encode() not in program:
-        sys.exit(f"{file}: this program is not of version {VERSION}")
+        sys.exit(f"{file}: this is not version {VERSION} of the program")
 
 
 def segments(program):

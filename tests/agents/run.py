@@ -439,7 +439,7 @@ def main():
     given = parser.parse_args()
     chosen = [agent for agent in agents.ALL if not given.agent or agent.name in given.agent]
     if os.geteuid() != 0:
-        sys.exit("A network namespace with loopback alone needs root.")
+        sys.exit("Only root can make the network namespace in which the agents run.")
     if not os.environ.get(INSIDE):
         for agent in chosen:
             trouble = install(agent)

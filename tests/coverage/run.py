@@ -57,7 +57,7 @@ def run_tests(env, words):
 def run_machines(env):
     """Runs the tests of several machines with the program that the tests built; returns whether all passed."""
     if os.geteuid() != 0 or not shutil.which("ip"):
-        print("skipped the tests of several machines, which need root and ip")
+        print("skipped: the tests of several machines need root and ip")
         return True
     programs = ["--program", TARGET / "debug/slm-mesh", "--announcer", TARGET / "debug/examples/announcer"]
     env = env | {"LLVM_PROFILE_FILE": str(TARGET / PROFILE)}

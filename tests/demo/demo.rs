@@ -105,7 +105,9 @@ fn main() {
     let root = std::env::temp_dir().join(format!("slm-mesh-demo-{}", std::process::id()));
     std::fs::create_dir_all(root.join("api/src")).expect("a temporary directory");
     let stage = Stage { root, program: Path::new(&program).canonicalize().expect("the program is built") };
-    println!("Two agents on one machine: real processes, a real broker, a data directory that is gone afterwards.\n");
+    println!(
+        "Two agents on one machine: real processes and a real broker, in a data directory that is removed at the end.\n"
+    );
     let mut claude = Agent::start(&stage, "claude-api", "claude-code");
     let mut codex = Agent::start(&stage, "codex-api", "codex-mcp-client");
     find_each_other(&mut claude, &mut codex);
@@ -119,7 +121,7 @@ fn main() {
         leave(agent);
     }
     stage.verb(&["stop"]);
-    println!("\nThat was all of it. Connect your own agents: README.md, or slm-mesh help agents.");
+    println!("\nThis is the end. To connect your own agents, read README.md or slm-mesh help agents.");
 }
 
 fn find_each_other(claude: &mut Agent, codex: &mut Agent) {

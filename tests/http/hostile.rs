@@ -45,7 +45,7 @@ fn survives(broker: &Broker, attack: impl FnOnce()) {
     assert!(worst < PATIENCE, "an honest client waited {worst:?}");
     match before {
         Some(before) => assert!(peak.saturating_sub(before) < GROWTH_MAX, "{before} KiB grew to {peak} KiB"),
-        None => skip("hostile", "this system does not tell the memory of a process"),
+        None => skip("hostile", "this system does not report the memory of a process"),
     }
 }
 

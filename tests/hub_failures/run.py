@@ -148,13 +148,13 @@ def arguments():
 def choose_network(program):
     """Machines in network namespaces, if possible. For these, this script starts again in a namespace of its own."""
     if os.environ.get(networks.INSIDE):
-        print("hubs and members are machines of their own, with TLS between them", flush=True)
+        print("each hub and each member of etcd is a separate machine, with TLS between them", flush=True)
         return networks.Namespaces
     reason = networks.reason_for_loopback(program)
     if reason is None:
         command = ["unshare", "--net", sys.executable, *sys.argv]
         os.execvpe(command[0], command, {**os.environ, networks.INSIDE: "1"})
-    print(f"hubs and members are on loopback, without TLS: {reason}", flush=True)
+    print(f"hubs and members of etcd are on loopback, without TLS: {reason}", flush=True)
     return networks.Loopback
 
 
@@ -202,7 +202,7 @@ def report(recording, struck, clients, seed):
         seconds = max((ended - first for first, ended in waits[kind]), default=0) / 1e9
         print(f"{kind.__name__.lower():8}{len(waits[kind]):7} answers, the longest wait {seconds:.1f} s")
     silences = list(itertools.pairwise(sorted(one.ended for one in recording.operations)))
-    print(f"nobody got an answer for {max(later - earlier for earlier, later in silences) / 1e9:.1f} s at most")
+    print(f"the longest time without any answer: {max(later - earlier for earlier, later in silences) / 1e9:.1f} s")
     columns = [longest_by_kind(silences, struck), *(longest_by_kind(waits[kind], struck) for kind in kinds)]
     heads = ["nobody", *(kind.__name__.lower() for kind in kinds)]
     print(f"{'the longest wait in s, by fault':48}{'faults':>8}" + "".join(f"{head:>9}" for head in heads))
@@ -233,7 +233,7 @@ def main():
         found += second_opinion(options.checker, recording, directory)
         for fault in found[:20]:
             print(fault)
-        print("All holds" if not found else f"{len(found)} BREACHES; the logs are in {directory}")
+        print("All promises hold" if not found else f"{len(found)} BREACHES; the logs are in {directory}")
         if not found:
             shutil.rmtree(directory, ignore_errors=True)
         return 1 if found else 0

@@ -251,7 +251,7 @@ def prove(name, proof):
         word = "ok"
     except Missing as missing:
         is_free = not IS_ALL or isinstance(missing, Exempt)
-        word = f"skipped: {missing}" if is_free else f"WRONG: {missing}, and SLM_MESH_TEST_ALL wants all"
+        word = f"skipped: {missing}" if is_free else f"WRONG: {missing}, but SLM_MESH_TEST_ALL requires all tests"
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)
         ours = [frame for frame in where if frame.filename.startswith(str(HERE))][1:] or where
@@ -286,7 +286,7 @@ def main():
     parser.add_argument("proofs", nargs="*", help="only these")
     asked = parser.parse_args()
     if why := can_be_made():
-        print(f"{'WRONG' if IS_ALL else 'skipped'}: machines on a LAN want root and ip netns: {why}")
+        print(f"{'WRONG' if IS_ALL else 'skipped'}: the tests of several machines need root and ip netns: {why}")
         return int(IS_ALL)
     # Each row makes its proofs one after the other, and all rows run at the same time, since some proofs wait for a
     # minute.
@@ -304,7 +304,7 @@ def main():
             told += [pool.submit(where, asked, proofs, f"{scratch}/{n}")] if proofs else []
         right = [holds for row in told for holds in row.result()]
     n_wrong = right.count(False)
-    print("All holds." if n_wrong == 0 else f"{n_wrong} do not hold.")
+    print("All proofs hold." if n_wrong == 0 else f"{n_wrong} proofs do not hold.")
     return int(n_wrong > 0)
 
 

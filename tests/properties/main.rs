@@ -83,7 +83,7 @@ fn ask(target: &str, seeds: Vec<Vec<u8>>, n: usize, property: fn(&[u8])) {
     let mut inputs = if corpus.exists() {
         files(&corpus)
     } else {
-        println!("skipped the kept corpus: the packed crate has no {}", corpus.display());
+        println!("skipped: the fuzz corpus: the packaged crate does not contain {}", corpus.display());
         vec![Vec::new()]
     };
     inputs.extend(seeds);

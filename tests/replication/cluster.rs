@@ -42,7 +42,7 @@ pub fn is_installed() -> bool {
     };
     let found = answers("etcd", "--version") && answers("etcdctl", "version");
     if !found {
-        eprintln!("etcd is not installed (Debian: etcd-server, etcd-client); its tests are skipped");
+        eprintln!("skipped: the tests of etcd: etcd is not installed (Debian: etcd-server, etcd-client)");
     }
     found
 }

@@ -36,7 +36,7 @@ fn json_on(host: &str, place: &Place, args: &[&str]) -> Value {
 fn has_host_names() -> bool {
     let may = Command::new("unshare").args(["--uts", "true"]).status().is_ok_and(|status| status.success());
     if !may {
-        eprintln!("host names need root; their test is skipped");
+        eprintln!("skipped: the test of host names needs root");
     }
     may
 }
@@ -46,7 +46,7 @@ fn fast_clock() -> Vec<(String, String)> {
     let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
     let libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
     let Some(library) = libraries.into_iter().find(|library| library.exists()) else {
-        eprintln!("libfaketime is not installed; no clock is wrong in this test");
+        eprintln!("libfaketime is not installed, so all clocks are right in this test");
         return Vec::new();
     };
     let words = [("LD_PRELOAD", library.to_str().unwrap()), ("FAKETIME", "+1h"), ("DONT_FAKE_MONOTONIC", "1")];

@@ -244,7 +244,7 @@ fn restore_names_a_command_that_a_shell_understands() {
 fn on_a_terminal_restore_asks() {
     if Command::new("script").arg("--version").stdout(Stdio::null()).status().is_err() {
         assert!(std::env::var_os("SLM_MESH_TEST_ALL").is_none(), "script is missing");
-        return eprintln!("skipped: there is no script, which makes a terminal");
+        return eprintln!("skipped: there is no script(1), with which the test makes a terminal");
     }
     let (place, file) = work_tree();
     let player = Player::new(&place, "claude", "s1");

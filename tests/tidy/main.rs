@@ -135,7 +135,7 @@ fn main_only_calls_the_cli() {
     let names: Vec<&str> = main.code().flat_map(|(_, line)| line.split("slm_mesh::").skip(1)).collect();
     assert!(
         !names.is_empty() && names.iter().all(|rest| rest.starts_with("cli::")),
-        "main goes through cli: {names:?}"
+        "main.rs may use only slm_mesh::cli: {names:?}"
     );
 }
 
@@ -157,15 +157,16 @@ fn each_outside_crate_has_one_home() {
     let section = manifest.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
     let entries = section.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(" = "));
     let listed: Vec<String> = entries.map(|(name, _)| name.trim().replace('-', "_")).collect();
-    assert!(listed.len() > 5, "no dependencies read: {listed:?}");
+    assert!(listed.len() > 5, "the dependencies in Cargo.toml were not found: {listed:?}");
     for name in &listed {
         if !HOMES.iter().any(|(known, _)| known == name) {
-            breaches.push(format!("Cargo.toml: {name} has no home; add it to HOMES in tests/tidy"));
+            breaches
+                .push(format!("Cargo.toml: HOMES in tests/tidy does not say where {name} may be used; add it there"));
         } else if !used.contains(&name.as_str()) {
             breaches.push(format!("Cargo.toml: {name} is not used"));
         }
     }
-    check("each outside crate has one home, serde_json apart", &breaches);
+    check("use each external crate only where HOMES in tests/tidy allows it", &breaches);
 }
 
 #[test]
@@ -177,7 +178,10 @@ fn the_rules_use_no_clock_socket_thread_or_randomness() {
             breaches.extend(words.map(|word| format!("{}:{n}: {word}", source.path)));
         }
     }
-    check("base, core, store and wire receive time and randomness as arguments, and send nothing", &breaches);
+    check(
+        "base, core, store and wire get time and randomness as arguments, and use no sockets, threads or processes",
+        &breaches,
+    );
 }
 
 #[test]
@@ -185,18 +189,24 @@ fn files_functions_and_lines_are_short_enough_to_read() {
     let mut breaches = Vec::new();
     for source in sources(&["src", "tests"]) {
         if source.lines.len() > FILE_LINES_MAX {
-            breaches.push(format!("{}: {} lines, {FILE_LINES_MAX} is the limit", source.path, source.lines.len()));
+            breaches.push(format!("{}: {} lines, but the limit is {FILE_LINES_MAX}", source.path, source.lines.len()));
         }
         for (n, line) in source.lines.iter().enumerate() {
             let n_columns = line.chars().count();
             if n_columns > COLUMNS_MAX {
-                breaches.push(format!("{}:{}: {n_columns} columns, {COLUMNS_MAX} is the limit", source.path, n + 1));
+                breaches.push(format!(
+                    "{}:{}: {n_columns} columns, but the limit is {COLUMNS_MAX}",
+                    source.path,
+                    n + 1
+                ));
             }
         }
         for (n, name, length) in functions(&source.lines) {
             if length > FUNCTION_LINES_MAX {
-                breaches
-                    .push(format!("{}:{n}: {name} has {length} lines, {FUNCTION_LINES_MAX} is the limit", source.path));
+                breaches.push(format!(
+                    "{}:{n}: {name} has {length} lines, but the limit is {FUNCTION_LINES_MAX}",
+                    source.path
+                ));
             }
         }
     }
@@ -218,7 +228,7 @@ fn functions(lines: &[String]) -> Vec<(usize, String, usize)> {
         let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
         let end = format!("{}}}", " ".repeat(indent));
         let length = if line.ends_with('}') { Some(0) } else { lines[n..].iter().position(|line| *line == end) };
-        let length = length.unwrap_or_else(|| panic!("fn {name}: no end found; is the tree formatted?"));
+        let length = length.unwrap_or_else(|| panic!("fn {name}: its end was not found; run cargo fmt first"));
         found.push((n + 1, name, length + 1));
     }
     found
@@ -227,10 +237,10 @@ fn functions(lines: &[String]) -> Vec<(usize, String, usize)> {
 #[test]
 fn files_of_the_web_page_are_short_enough_to_read() {
     let found = files_ending(&["src"], &["js", "css", "html"]);
-    assert!(found.len() > 5, "no files of the page");
+    assert!(found.len() > 5, "the files of the web page were not found");
     let too_long = found.iter().map(|path| Source::read(root(), path)).filter(|file| file.lines.len() > FILE_LINES_MAX);
     let breaches: Vec<String> = too_long.map(|file| format!("{}: {} lines", file.path, file.lines.len())).collect();
-    check(&format!("a file has at most {FILE_LINES_MAX} lines"), &breaches);
+    check(&format!("a file may have at most {FILE_LINES_MAX} lines"), &breaches);
 }
 
 #[test]
@@ -239,7 +249,7 @@ fn every_file_says_what_it_is_for() {
         |source: &Source| !source.lines.first().is_some_and(|line| line.starts_with("//! ") && line.len() > 20);
     let breaches: Vec<String> =
         sources(&["src", "tests"]).into_iter().filter(silent).map(|source| source.path).collect();
-    check("every file begins with //! and its purpose", &breaches);
+    check("begin every file with a //! comment that says what the file is for", &breaches);
 }
 
 #[test]
@@ -263,7 +273,7 @@ fn no_unfinished_work_is_committed() {
             breaches.extend(hits.map(|word| format!("{}:{}: {word}", source.path, n + 1)));
         }
     }
-    check("finish it, or open an issue", &breaches);
+    check("no marks of unfinished work: finish it, or open an issue", &breaches);
 }
 
 #[test]
@@ -318,8 +328,14 @@ fn only_the_core_decides_by_the_name_of_an_operation() {
         let places: Vec<usize> = source.code().filter(|(_, line)| decides(line)).map(|(n, _)| n).collect();
         let allowed = DECIDE_BY_OPERATION.iter().find(|(path, _)| *path == inside).map_or(0, |(_, n)| *n);
         if places.len() != allowed {
-            breaches.push(format!("{}: lines {places:?}, {allowed} are known", source.path));
+            breaches.push(format!(
+                "{}: lines {places:?} decide by an operation's name, but {allowed} such lines are allowed",
+                source.path
+            ));
         }
     }
-    check("what differs between operations is a field of Op, of Arg, or of a table keyed by the operation", &breaches);
+    check(
+        "put what differs between operations into a field of Op or Arg, or into a table keyed by the operation",
+        &breaches,
+    );
 }

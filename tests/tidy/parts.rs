@@ -30,7 +30,7 @@ fn each_part_of_the_core_keeps_its_fields_private() {
             }
         }
     }
-    check("other parts use methods, not fields", &breaches);
+    check("keep these fields private, because other parts of the core must use methods", &breaches);
 }
 
 /// A part of the store, and the paths that may use it, each with the methods that it may call.
@@ -69,7 +69,7 @@ fn each_question_to_the_store_is_asked_by_the_part_that_owns_it() {
     for (part, askers) in STORE_QUESTIONS {
         let store = program.iter().find(|source| source.inside() == Some(&format!("store/{part}.rs"))).unwrap();
         let questions: Vec<&str> = store.code().filter_map(|(_, line)| method_of_store(line)).collect();
-        assert!(questions.len() > 2, "no questions read in store/{part}.rs: {questions:?}");
+        assert!(questions.len() > 2, "the methods of store/{part}.rs were not found: {questions:?}");
         for source in program.iter().filter(|source| source.room() != Some("store")) {
             let inside = source.inside().unwrap();
             // A call may begin on a new line.
@@ -80,12 +80,12 @@ fn each_question_to_the_store_is_asked_by_the_part_that_owns_it() {
                     .iter()
                     .any(|(path, some)| inside.starts_with(path) && (some.is_empty() || some.contains(question)));
                 if is_asked && !is_allowed {
-                    breaches.push(format!("{}: {question} belongs to store/{part}.rs", source.path));
+                    breaches.push(format!("{}: calls {question} of store/{part}.rs", source.path));
                 }
             }
         }
     }
-    check("each question to the store is asked by the part of the core that owns it", &breaches);
+    check("let only the part of the core that owns a file of the store call the methods of that file", &breaches);
 }
 
 /// The name of the method that this line of `src/store` declares, unless it is a method of a row.
@@ -113,7 +113,7 @@ fn every_write_of_the_store_goes_through_one_function() {
         }
     }
     check(
-        "rows change through Store::write, write_row! and update_row!, so that each change can be recorded",
+        "change rows only through Store::write, write_row! and update_row!, so that each change can be recorded",
         &breaches,
     );
 }
@@ -127,10 +127,10 @@ fn each_public_type_has_a_name_of_its_own() {
             homes.entry(name).or_default().push(format!("{}:{n}", source.path));
         }
     }
-    assert!(homes.len() > 100, "only {} types read", homes.len());
+    assert!(homes.len() > 100, "only {} types were found", homes.len());
     let twice = homes.iter().filter(|(_, places)| places.len() > 1);
     let breaches: Vec<String> = twice.map(|(name, places)| format!("{name}: {}", places.join(", "))).collect();
-    check("one name means one thing in the whole program", &breaches);
+    check("give two public types different names", &breaches);
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn every_operation_is_in_the_list() {
             }
         }
     }
-    check("each operation is in OPS in src/core/mod.rs", &breaches);
+    check("add each operation to OPS in src/core/mod.rs", &breaches);
 }
 
 /// The name of the type that this line declares as `pub` or `pub(…)`.
@@ -176,5 +176,5 @@ fn file_names_use_common_words() {
         let hits = words.filter(|word| PRIVATE_WORDS.iter().any(|known| word == known || *word == format!("{known}s")));
         breaches.extend(hits.map(|word| format!("{}: {word}", path.display())));
     }
-    check("name files with words that a stranger would guess", &breaches);
+    check("name files with common words, which a new reader would guess", &breaches);
 }

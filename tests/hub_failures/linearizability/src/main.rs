@@ -232,7 +232,7 @@ fn attempts<T>(lines: &[Vec<&str>], read: impl Fn(&[&str]) -> Option<T>) -> Opti
 
 fn main() -> ExitCode {
     let Some(text) = std::env::args().nth(1).and_then(|path| std::fs::read_to_string(path).ok()) else {
-        eprintln!("name the file with the history");
+        eprintln!("give the path of the file that contains the history");
         return ExitCode::from(2);
     };
     let mut objects: BTreeMap<&str, Vec<Vec<&str>>> = BTreeMap::new();
@@ -244,12 +244,12 @@ fn main() -> ExitCode {
     let mut n_wrong = 0;
     for (object, lines) in &objects {
         let Some(is_linearizable) = check(lines) else {
-            eprintln!("the history of {object} has a line that is no attempt");
+            eprintln!("the history of {object} contains a line that is not an attempt");
             return ExitCode::from(2);
         };
         if !is_linearizable {
             n_wrong += 1;
-            println!("second opinion: no single copy of {object} can have answered like this");
+            println!("second opinion: a single copy of {object} can't have given these answers");
         }
     }
     ExitCode::from(u8::from(n_wrong > 0))
