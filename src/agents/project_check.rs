@@ -122,7 +122,7 @@ fn exists(program: &str) -> bool {
 fn check_program(about: &str, shown: &str, program: &str, cure: &str) -> Check {
     if exists(program) {
         let found = format!(
-            "{shown} names {program}, which doctor did not run, because setup did not write the file in this form"
+            "{shown} names {program}, which doctor did not run, because setup did not write the file as it is now"
         );
         return Check::well(about, found);
     }

@@ -259,7 +259,7 @@ impl ReconnectingClient {
 
     /// Waits until another program has started a broker.
     fn await_broker(&mut self) -> Result<(), Error> {
-        crate::sys::print_error("slm-mesh: the broker was stopped; waiting for the next one");
+        crate::sys::print_error("slm-mesh: the broker was stopped; waiting until it is started again");
         while self.deadline.is_none_or(|deadline| Instant::now() < deadline) {
             match Client::connect_to_running(&self.places) {
                 Ok(client) => {
@@ -273,6 +273,6 @@ impl ReconnectingClient {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::new(ErrorKind::TimedOut, "the broker was stopped, and no other broker was started in time"))
+        Err(Error::new(ErrorKind::TimedOut, "the broker was stopped, and was not started again in time"))
     }
 }

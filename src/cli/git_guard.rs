@@ -83,7 +83,7 @@ fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
         notes.extend(file.install(&program).map_err(|error| cant_write(&file.path, &error))?);
     }
     dir.record().map_err(|error| cant_write(&dir.record_path(), &error))?;
-    let text = format!("Guarded: {} in {shown} now check for locks before git continues.", HOOKS.join(", "));
+    let text = format!("Guarded: the hooks {} in {shown} now check for locks before git continues.", HOOKS.join(", "));
     let lines: Vec<String> = std::iter::once(text).chain(notes.clone()).collect();
     let value = json!({ "ok": true, "hooks": dir.path.to_string_lossy(), "notes": notes });
     print_line(&if json { value.to_string() } else { lines.join("\n") })

@@ -52,7 +52,7 @@ pub fn list_hubs(seconds: u64, json: bool) -> Result<u8, Error> {
             }
             format!("{list}\nThis machine has joined {} at {}.", render::plain(&hub.name), hub.address)
         }
-        None if is_open => format!("{list}\nThis machine has joined none of these hubs."),
+        None if is_open => format!("{list}\nThis machine has joined no hub."),
         None => list,
     })
 }

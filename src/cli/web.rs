@@ -14,7 +14,7 @@ pub fn open_page(only_print: bool, json: bool) -> Result<u8, Error> {
     let opened = client.call("web.open", &json!({})).map_err(|error| match error.text.starts_with("no method") {
         true => Error::new(
             ErrorKind::Refused,
-            "web: the running broker is older than this program; stop it with slm-mesh stop",
+            "web: the running broker is older than this program; run slm-mesh stop, and then this command again",
         ),
         false => error,
     })?;

@@ -131,8 +131,8 @@ pub fn links(settings: &Settings) -> Result<Vec<String>, Error> {
         let rest = url.strip_prefix("http://").filter(|rest| !rest.is_empty() && !rest.contains(['/', '@', '?', '#']));
         if rest.is_none_or(|rest| rest.contains(char::is_whitespace)) {
             let text = format!(
-                "{LINKS}: expected addresses such as http://host:port, separated by commas, got {url}; if the traffic \
-                 must be encrypted, use WireGuard or an ssh tunnel"
+                "{LINKS}: expected addresses such as http://host:port, separated by commas, got {url}; to encrypt the \
+                 traffic, use WireGuard or an ssh tunnel, because links have no https"
             );
             return Err(Error::new(ErrorKind::Usage, text));
         }

@@ -110,8 +110,9 @@ impl DataDir {
             return Ok(());
         }
         let text = format!(
-            "{}, the directory for the socket of {}, belongs to another user or is open to others; remove it, or set \
-             SLM_MESH_DATA_DIR to a shorter path, so that the socket fits into the data directory itself",
+            "the directory {}, in which the mesh in {} keeps its socket, belongs to another user or is open to others; \
+             remove this directory, or set SLM_MESH_DATA_DIR to a shorter path, so that the data directory itself can \
+             contain the socket",
             dir.display(),
             self.dir.display()
         );
