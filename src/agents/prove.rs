@@ -136,11 +136,7 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
     let locked = scratch.ask("lock.lock", json!({ "filePaths": [held], "reason": "proof-of-a-lock" }));
     let output = locked.map_err(|error| error.text).and_then(|_| play(script.edit, &held));
     let denied = output.map(|output| output.contains("deny") && output.contains("proof-of-a-lock"));
-    add(
-        "an edit of a file that another peer has locked is denied, and the model is told the reason of the lock",
-        denied,
-        "the hook allowed the edit",
-    );
+    add("an edit of a file that another peer has locked is denied with a reason", denied, "the hook allowed the edit");
     let passed = play(script.edit, &free).map(|output| output.trim().is_empty());
     add("an edit of a file that nobody holds is allowed", passed, "the hook printed something");
     let locks = scratch.ask("lock.query", json!({})).map_err(|error| error.text);

@@ -69,10 +69,7 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
         }
         print_line(agent.title)?;
         if is_user_only {
-            print_line(&format!(
-                "  has no project settings; to set it up for all your projects, run slm-mesh setup {}",
-                agent.id
-            ))?;
+            print_line(&format!("  has no project settings; for all your projects, run slm-mesh setup {}", agent.id))?;
         } else if steps.is_empty() {
             print_line("  nothing to change")?;
         }
