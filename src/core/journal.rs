@@ -112,9 +112,14 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let limit = args.int("limit").unwrap_or(50);
     let filter = EventFilter { types: &types, after: cursor.unwrap_or(0), newest: cursor.is_none(), limit: limit + 1 };
     let mut found = turn.store.events(&filter)?;
+    let first = turn.store.first_event()?.unwrap_or(last + 1);
+    // There is a gap if the cursor is beyond the end, because it then belongs to another database. There is also a gap
+    // if events after the cursor have already been removed. The caller must learn this at once, even if it would wait.
+    let gap = args.int("after").is_some_and(|after| after > last || after.saturating_add(1) < first && after < last);
     let is_ahead = cursor.is_some_and(|cursor| cursor > last);
     if found.is_empty()
         && !is_ahead
+        && !gap
         && let Some(until) = ctx.wait(args.int("waitSeconds"))
     {
         return Ok(Outcome::Pending(WaitReason::Events(cursor.unwrap_or(0)), until));
@@ -140,10 +145,6 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         Some(row) if more || cursor.is_none() => row["seq"].as_i64().unwrap_or(last),
         _ => last,
     };
-    let first = turn.store.first_event()?.unwrap_or(last + 1);
-    // There is a gap if the cursor is beyond the end, because it then belongs to another database. There is also a gap
-    // if events after the cursor have already been removed.
-    let gap = args.int("after").is_some_and(|after| after > last || after.saturating_add(1) < first && after < last);
     let events = Value::Array(rows);
     Ok(Outcome::Ready(json_object([
         ("ok", Value::Bool(true)),

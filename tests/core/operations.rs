@@ -185,6 +185,7 @@ fn events_have_a_cursor_that_never_goes_back() {
         +72h
         +1s
         a events.read after=1 -> ok gap=true
+        a events.read after=1 types='[\"never.comes\"]' waitSeconds=60 -> ok gap=true
     ",
     );
 }
