@@ -251,7 +251,7 @@ fn aiders_list_of_files_to_read_may_contain_ours() {
     let before = "read:\n  - CONVENTIONS.md\nmodel: x\n";
     home.write(".aider.conf.yml", before);
     let (status, said) = home.setup(&["aider"]);
-    let item = said.split_once("add this to the list under \"read\": ").unwrap().1.lines().next().unwrap();
+    let item = said.split_once("add this item to the list under the key read: ").unwrap().1.lines().next().unwrap();
     assert_eq!(status, 1, "{said}");
     home.write(".aider.conf.yml", &before.replace("model", &format!("  - {item}\nmodel")));
     assert!(home.run(&["doctor"]).status.success());

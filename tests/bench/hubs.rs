@@ -66,7 +66,8 @@ fn micros_until(began: Instant, mut holds: impl FnMut() -> bool) -> f64 {
     micros_since(began)
 }
 
-/// One client, which waits for each answer, compared with storing an entry of that size in etcd.
+/// Times the writes of one client that waits for each answer. The floor is the time to store an entry of the same size in
+/// etcd directly.
 fn one_write(table: &mut Table, cluster: &Cluster, hub: &Mesh) {
     let mut line = hub.attach("one");
     let mut log = cluster.log("floor", None);

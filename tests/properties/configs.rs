@@ -60,8 +60,8 @@ pub fn check(data: &[u8]) {
     }
     let shape = before.unwrap_or(Value::Null);
     let without = entries.remove_from(&with, Some(&shape)).unwrap_or_else(|why| panic!("{why}: {with:?}"));
-    // By now, a last line that had no end has one, and brackets that held only space are empty. Only set-up's record of
-    // the old text could restore these.
+    // If the last line had no newline at its end, it has one now, and brackets that held only spaces are now empty. Only
+    // the old text, which `setup` records, could restore both.
     let ended = [format!("{text}\n"), format!("{text}\r\n")];
     let is_ended = !is_json && !text.ends_with('\n') && ended.contains(&without);
     let is_same = without == text || is_ended || is_json && squeezed(&without) == squeezed(&text);

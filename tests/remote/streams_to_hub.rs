@@ -83,7 +83,7 @@ fn only_the_hub_itself_sees_a_fingerprint_of_its_settings() {
     let mut line = String::new();
     BufReader::new(guest).read_line(&mut line).unwrap();
     let info: Value = serde_json::from_str(&line).unwrap();
-    // Its hashes would let a guest test guesses of the hub's other secrets.
+    // The settings contain hashes of the hub's other secrets. A guest could guess a secret and compare the hashes.
     assert!(info["result"]["pid"].is_number() && info["result"]["settings"].is_null(), "{line}");
     assert!(hub.socket().call("broker.info", json!({}))["result"]["settings"].is_string());
 }
