@@ -108,9 +108,9 @@ pub fn call_key(input: &Value) -> String {
     id.map(str::to_owned).or_else(arguments).unwrap_or_default()
 }
 
-/// The files that a tool call is about to edit; empty if no file is known, or if the tool runs a command. Which files a
-/// command writes depends on the whole command, even if its text contains a patch, so `shell_tool_writes` finds these
-/// files.
+/// The files that a tool call is about to edit; empty if no file is known, or if the tool runs a command. The files that
+/// a command writes are found by `shell_tool_writes`, even if the command contains a patch, because they depend on the
+/// whole command.
 pub fn edited_files(input: &Value) -> Vec<String> {
     let (plain, arguments) = tool_call(input);
     let arguments = &arguments;

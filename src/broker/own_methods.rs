@@ -65,14 +65,14 @@ pub const BROKER_OPS: &[BrokerMethod] = &[
     },
     BrokerMethod {
         name: "broker.stop",
-        summary: "End the broker; callers on other machines are refused",
+        summary: "End the broker. Only callers on the same machine may do this",
         args: &[],
         works_on_standby: true,
         run: stop,
     },
     BrokerMethod {
         name: "web.open",
-        summary: "Create a code that opens the web page once, within a minute; callers on other machines are refused",
+        summary: "Create a code that opens the web page once, within a minute. Only callers on the same machine may do this",
         args: &[],
         works_on_standby: false,
         run: open_page,

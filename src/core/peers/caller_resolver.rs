@@ -261,11 +261,11 @@ impl Peers {
         }
     }
 
-    /// The session of the agent that the environment of the caller's shell names; `None` if the environment names no
-    /// agent.
+    /// The session of the agent whose name is in the environment of the caller's shell; `None` if that environment
+    /// contains no name of an agent.
     ///
     /// # Errors
-    /// When this agent has no session yet, because an agent must not act as the person at the machine.
+    /// When this agent has no session yet. It must not act as the person at the machine instead.
     fn session_of_named_agent(&self, call: &Call) -> Result<Option<PeerId>, Error> {
         let Some(agent) = &call.shell_agent else { return Ok(None) };
         for above in &call.ancestors {
