@@ -309,7 +309,7 @@ fn damaged(place: &Place) -> Vec<std::path::PathBuf> {
     let paths = fs::read_dir(&place.dir).unwrap().flatten().map(|entry| entry.path());
     let is_aside = |path: &std::path::PathBuf| {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        name.starts_with("broker.db.damaged-20") && !name.ends_with("-wal") && !name.ends_with("-shm")
+        name.starts_with("broker.db.damaged-20") && name.ends_with('Z')
     };
     paths.filter(is_aside).collect()
 }

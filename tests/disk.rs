@@ -248,6 +248,125 @@ fn a_restored_backup_uses_no_number_twice() {
     assert_eq!(lock(&restored), before + 1, "the numbers are reserved again");
 }
 
+/// The b-trees of a database, each with its first page and whether it is a table.
+fn trees(file: &Path) -> Vec<(String, u64, bool)> {
+    let db = Connection::open(file).unwrap();
+    let mut query = db.prepare("SELECT name, rootpage, type = 'table' FROM sqlite_schema WHERE rootpage > 0").unwrap();
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64, row.get(2)?)));
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
+/// A page of a database, which has 2048 bytes.
+fn page_range(page: u64) -> std::ops::Range<usize> {
+    (page as usize - 1) * 2048..page as usize * 2048
+}
+
+/// A leaf in the middle of a table, given the first page of the table, which must have several leaves.
+fn middle_leaf(file: &Path, root: u64) -> u64 {
+    let bytes = std::fs::read(file).unwrap();
+    let page = &bytes[page_range(root)];
+    let short = |at: usize| usize::from(u16::from_be_bytes([page[at], page[at + 1]]));
+    assert_eq!(page[0], 5, "the first page of a table with several leaves");
+    let cell = short(12 + short(3) / 2 * 2);
+    u64::from(u32::from_be_bytes(page[cell..cell + 4].try_into().unwrap()))
+}
+
+/// How many messages, entries of the state, events and locks a mesh has.
+fn kept(place: &Place) -> [usize; 4] {
+    let rows = |args: &[&str], list: &str| place.json(args)[list].as_array().unwrap().len();
+    [
+        rows(&["inbox", "--filter", "all", "--limit", "100"], "messages"),
+        rows(&["state", "list"], "entries"),
+        rows(&["events", "--types", "build.done", "--limit", "100"], "events"),
+        rows(&["lock", "list"], "locks"),
+    ]
+}
+
+/// A copy of a mesh in which a page of the database is destroyed, and which an earlier broker has found damaged.
+fn with_damage(place: &Place, page: u64) -> Place {
+    let copy = revived(&place.root.join(format!("page{page}")));
+    copy_database(&place.dir, &copy.dir);
+    std::fs::copy(place.dir.join("broker.numbers"), copy.dir.join("broker.numbers")).unwrap();
+    let mut bytes = std::fs::read(copy.dir.join("broker.db")).unwrap();
+    bytes[page_range(page)].fill(0xa5);
+    std::fs::write(copy.dir.join("broker.db"), bytes).unwrap();
+    std::fs::write(copy.dir.join("broker.suspect"), "").unwrap();
+    copy
+}
+
+#[test]
+fn a_damaged_page_costs_at_most_the_rows_on_it() {
+    let place = Place::new().with("SLM_MESH_RATE", "1000000");
+    place.ok(&["start", "--detach"]);
+    let mut socket = place.socket();
+    for n in 0..30 {
+        let text = format!("{n} {}", "x".repeat(300));
+        socket.call("send", json!({ "to": "human", "message": text, "key": format!("key{n}") }));
+        socket.call("state.set", json!({ "key": format!("k{n}"), "value": text }));
+        socket.call("events.emit", json!({ "type": "build.done" }));
+    }
+    let token = place.json(&["lock", "a.rs", "--ttl", "60"])["token"].as_i64();
+    let all = kept(&place);
+    assert_eq!(all, [30, 30, 30, 1]);
+    place.ok(&["stop"]);
+    let file = place.dir.join("broker.db");
+    let mut pages = trees(&file);
+    let messages = pages.iter().find(|(name, ..)| name == "message").unwrap().1;
+    pages.push(("leaf".into(), middle_leaf(&file, messages), true));
+    for (tree, page, is_table) in pages {
+        let copy = with_damage(&place, page);
+        let said = String::from_utf8(copy.run(&["peers"]).stderr).unwrap();
+        let found = kept(&copy);
+        let lost = match &*tree {
+            "message" | "peer" | "peer_number" | "leaf" => Some((0, "messages")),
+            "state" => Some((1, "entries of the shared state")),
+            "event" => Some((2, "events")),
+            "lock" => Some((3, "locks")),
+            _ => None,
+        };
+        for (n, is_lost) in (0..4).map(|n| (n, lost.is_some_and(|(lost, _)| lost == n))) {
+            assert!(found[n] == all[n] || is_lost, "{tree}: {found:?} {}", copy.log());
+        }
+        assert!(copy.log().contains("DAMAGED") && copy.log().contains("broker.db.damaged-"), "{tree}: {}", copy.log());
+        let what = if is_table { "some is lost" } else { "nothing was lost" };
+        assert!(said.contains(what) && copy.log().contains(what), "{tree}: {said}{}", copy.log());
+        if tree == "leaf" {
+            assert!((20..30).contains(&found[0]), "a leaf has a few messages: {found:?}");
+            let text = format!("messages ({} kept, {} lost)", found[0], 30 - found[0]);
+            assert!(said.contains(&text), "{text}: {said}");
+        } else if let Some((_, word)) = lost.filter(|_| tree != "peer") {
+            assert!(said.contains(&format!("{word} (0 kept, ")), "{tree}: {said}");
+        }
+        assert!(copy.json(&["lock", "b.rs"])["token"].as_i64() > token, "{tree}: no token is granted twice");
+        copy.ok(&["stop"]);
+    }
+    // A broker was killed after it had copied the rows, and before it moved the damaged file away.
+    let copy = with_damage(&place, messages);
+    std::fs::copy(&file, copy.dir.join("broker.db.salvaged")).unwrap();
+    assert_eq!(kept(&copy), all);
+    assert!(!copy.dir.join("broker.db.salvaged").exists());
+}
+
+#[test]
+fn a_value_of_a_wrong_type_costs_only_its_row() {
+    let place = Place::new();
+    for text in ["one", "two", "three"] {
+        place.ok(&["send", "human", text]);
+    }
+    let token = place.json(&["lock", "a.rs"])["token"].as_i64();
+    place.ok(&["stop"]);
+    let change = |sql: &str| Connection::open(place.dir.join("broker.db")).unwrap().execute_batch(sql).unwrap();
+    change("UPDATE message SET body = CAST(x'ff' AS TEXT) WHERE body = 'two'");
+    let said = String::from_utf8(place.run(&["inbox"]).stderr).unwrap();
+    assert!(said.contains("the database is damaged"), "{said}");
+    assert_eq!(place.json(&["inbox"])["messages"].as_array().unwrap().len(), 2, "{}", place.log());
+    assert!(place.log().contains("messages (2 kept, 1 lost)"), "{}", place.log());
+    place.ok(&["stop"]);
+    change("UPDATE counters SET token_last = 'x'");
+    assert!(place.json(&["lock", "b.rs"])["token"].as_i64() > token);
+    assert_eq!(place.json(&["inbox", "--filter", "all"])["messages"].as_array().unwrap().len(), 2);
+}
+
 #[test]
 fn an_index_that_contradicts_its_table_is_noticed_by_a_query_and_built_anew() {
     let place = Place::new();

@@ -1,5 +1,6 @@
 //! Checks a database file in which damage was found.
 
+use super::salvage::{columns, has_type, tables};
 use super::{Store, StoreError, StoreResult};
 
 impl Store {
@@ -14,11 +15,41 @@ impl Store {
         let reindexed = self.run("REINDEX");
         // If a unique index can't be built because its table is damaged, this check says so.
         self.check("integrity_check")?;
+        self.check_values()?;
         reindexed
+    }
+
+    /// Checks that all values have the types of their columns, which SQLite's checks do not compare.
+    fn check_values(&self) -> StoreResult<()> {
+        for table in tables(&self.db)? {
+            let columns = columns(&self.db, &table)?;
+            let names: Vec<&str> = columns.iter().map(|(name, _)| &**name).collect();
+            let mut query = self.db.prepare(&format!("SELECT {} FROM {table}", names.join(",")))?;
+            let mut rows = query.query([])?;
+            while let Some(row) = rows.next()? {
+                for (n, (name, declared)) in columns.iter().enumerate() {
+                    if !has_type(row.get_ref(n)?, declared) {
+                        return Err(StoreError::Corrupt(format!("a value of {table}.{name} has a wrong type")));
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn check(&self, pragma: &str) -> StoreResult<()> {
         let found: String = self.db.query_row(&format!("PRAGMA {pragma}(1)"), [], |row| row.get(0))?;
-        if found == "ok" { Ok(()) } else { Err(StoreError::Corrupt(format!("{pragma} found: {}", found.trim()))) }
+        let found = found.trim_start_matches("*** in database main ***").trim();
+        if found == "ok" { Ok(()) } else { Err(StoreError::Corrupt(format!("{pragma} found: {found}"))) }
+    }
+}
+
+/// Whether a value could not be read because it has a wrong type. A row that is missing reads as null, which is not
+/// damage of the file.
+pub(super) fn shows_damage(error: &rusqlite::Error) -> bool {
+    match error {
+        rusqlite::Error::InvalidColumnType(_, _, found) => *found != rusqlite::types::Type::Null,
+        rusqlite::Error::Utf8Error(..) => true,
+        _ => false,
     }
 }

@@ -52,6 +52,12 @@ fn read(row: &Row<'_>) -> rusqlite::Result<LockRow> {
 }
 
 impl Store {
+    /// Whether the table of locks contains a lock. Such a lock is in force now, or was in force when the last broker
+    /// ended.
+    pub fn has_locks(&self) -> StoreResult<bool> {
+        Ok(self.db.query_row("SELECT EXISTS (SELECT 1 FROM lock)", [], |row| row.get(0))?)
+    }
+
     /// All locks, in the order in which they were granted.
     pub fn locks(&self) -> StoreResult<Vec<LockRow>> {
         let mut query = self.db.prepare_cached("SELECT * FROM lock ORDER BY token, path")?;

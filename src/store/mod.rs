@@ -19,6 +19,7 @@ mod log_terms;
 mod message_scan;
 mod messages;
 mod peers;
+mod salvage;
 mod schema;
 mod state;
 mod takeovers;
@@ -37,6 +38,7 @@ pub use log_terms::LogTerms;
 pub use message_scan::{MessageScan, ScanEnd, ScanSource, ScannedMessage};
 pub use messages::{Message, MessageFilter};
 pub use peers::PeerRow;
+pub use salvage::Salvage;
 pub use state::{DeletionPosition, StateEntry};
 pub use takeovers::TakeoverRow;
 pub use wakeups::WakeupRow;
@@ -67,6 +69,7 @@ pub enum StoreError {
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> StoreError {
         match error.sqlite_error_code() {
+            _ if file_check::shows_damage(&error) => StoreError::Corrupt(error.to_string()),
             Some(ErrorCode::DiskFull) => StoreError::Full,
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt(error.to_string()),
             _ => StoreError::Sql(error.to_string()),
@@ -85,7 +88,7 @@ impl std::fmt::Display for StoreError {
             StoreError::Corrupt(why) => write!(
                 f,
                 "the database is damaged ({why}), so this broker ends; run the command again to start a new broker, \
-                 which repairs the file or sets it aside under a dated name"
+                 which keeps all that it can read"
             ),
             StoreError::Full => {
                 f.write_str("the disk that holds the data directory is full; free some space and try again")
@@ -320,12 +323,6 @@ impl Store {
     pub fn set_meta(&mut self, name: &str, value: &str) -> StoreResult<()> {
         write_row!(self, "INSERT OR REPLACE", "meta", { "name": name, "value": value })?;
         Ok(())
-    }
-
-    /// Whether the table of locks contains a lock. Such a lock is in force now, or was in force when the last broker
-    /// ended.
-    pub fn has_locks(&self) -> StoreResult<bool> {
-        Ok(self.db.query_row("SELECT EXISTS (SELECT 1 FROM lock)", [], |row| row.get(0))?)
     }
 
     /// The version of the tables. Each entry of a log contains the version, because an older program can't apply

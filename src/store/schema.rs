@@ -38,6 +38,11 @@ pub(super) fn migrate(db: &mut Connection) -> StoreResult<()> {
     upgrade(db, version as usize..MIGRATIONS.len())
 }
 
+/// Creates the tables of a new file as this version of the tables has them.
+pub(super) fn create(db: &mut Connection, version: usize) -> StoreResult<()> {
+    if version == MIGRATIONS.len() { apply(db, SCHEMA, version as i64) } else { upgrade(db, 0..version) }
+}
+
 /// Applies the numbered steps in this range.
 pub(super) fn upgrade(db: &mut Connection, mut steps: Range<usize>) -> StoreResult<()> {
     steps.try_for_each(|n| apply(db, MIGRATIONS[n], n as i64 + 1))

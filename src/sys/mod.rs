@@ -16,6 +16,7 @@ pub mod path_normalization;
 pub mod process;
 pub mod regular_file;
 pub mod run_with_signals;
+pub mod set_aside;
 pub mod settings;
 pub mod socket_wait;
 pub mod terminal;

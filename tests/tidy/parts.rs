@@ -98,12 +98,12 @@ fn method_of_store(line: &str) -> Option<&str> {
 
 #[test]
 fn every_write_of_the_store_goes_through_one_function() {
-    // `run` opens and ends transactions; migrations run before anything is recorded.
+    // `run` opens and ends transactions; migrations and salvages run before anything is recorded.
     let allowed = [("store/mod.rs", ".execute([])"), ("store/schema.rs", "step.execute_batch(sql)")];
     let mut breaches = Vec::new();
     for source in sources(&["src/store"]) {
         let inside = source.inside().unwrap();
-        for (n, line) in source.code().filter(|_| inside != "store/writes.rs") {
+        for (n, line) in source.code().filter(|_| !["store/writes.rs", "store/salvage.rs"].contains(&&*inside)) {
             let changes =
                 [".execute(", "?.insert(", "raw_execute(", "execute_batch("].iter().any(|way| line.contains(way));
             let is_allowed = allowed.iter().any(|(path, text)| inside == *path && line.contains(text));

@@ -1,12 +1,12 @@
-//! Opens the database. A damaged database is set aside under a name with the date, and is never deleted.
+//! Opens the database. A damaged database is set aside under a name with the date, and is never deleted. What can be
+//! read of it is copied into a new database.
 
 use crate::base::error::Error;
-use crate::base::time;
 use crate::broker::log;
-use crate::store::{Store, StoreError};
+use crate::store::{Salvage, Store, StoreError, StoreResult};
 use crate::sys::data_dir::DataDir;
-use crate::sys::settings::Settings;
-use crate::sys::{self, Clock};
+use crate::sys::settings::{STORE, Settings};
+use crate::sys::{self, Clock, set_aside};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -21,10 +21,10 @@ pub enum LogChange {
     Rejoin,
 }
 
-/// The beginning of the name that a damaged database gets when it is set aside. The time follows.
-const ASIDE: &str = "broker.db.damaged-";
-/// The beginning of the name that a database gets when a hub sets it aside to join another mesh. The time follows.
-const LEFT: &str = "broker.db.before-rejoin-";
+/// The name of a new database while the rows of a damaged one are copied into it.
+const SALVAGING: &str = "broker.db.salvaging";
+/// The name of the new database once it is complete, until the damaged one is set aside.
+const SALVAGED: &str = "broker.db.salvaged";
 /// SQLite forms the names of a database's files by appending these to the name of the database.
 const FILE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
@@ -63,36 +63,31 @@ fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
     clock
 }
 
-/// Opens the store. If an earlier broker left a note that the file may be damaged, the whole file is checked.
+/// Opens the store. If an earlier broker left a note that the file may be damaged, the whole file is checked. If the
+/// file is damaged, everything that can be read of it is copied into a new file.
 pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error> {
-    let is_synced = settings.text("SLM_MESH_SYNC") == "full";
     let path = places.database();
-    let opened = Store::open(&path, is_synced).and_then(|store| {
-        if places.suspect().exists() {
-            store.check_and_reindex()?;
-            log("the database was checked, because an earlier broker found damage in it; its indexes were rebuilt");
-        }
-        Ok(store)
-    });
-    let store = match opened {
-        Ok(mut store) => {
-            // If several hubs share a log, their numbers come from the log. A hub that has just fetched a snapshot has
-            // no file of reserved numbers, although no numbers are lost.
-            if store.log_position().is_ok_and(|position| position.is_none()) {
-                replace_lost_numbers(&mut store)?;
+    finish_replacement(places)?;
+    let mut store = match try_open(places, settings) {
+        Err(StoreError::Corrupt(why)) => {
+            mark_suspect(places);
+            let salvage = salvage(places, settings)?;
+            set_damaged_aside(places, &why, salvage.as_ref())?;
+            let mut store = open_file(places, settings)?;
+            if salvage.is_none() {
+                // The new sequence numbers continue from the time in milliseconds, which is higher than any number in
+                // the old file.
+                store.raise(sys::wall_ms())?;
             }
             store
         }
-        Err(StoreError::Corrupt(why)) => {
-            set_aside(places, &why)?;
-            let mut store = Store::open(&path, is_synced)?;
-            // The new sequence numbers continue from the time in milliseconds, which is higher than any number in the
-            // old file.
-            store.raise(sys::wall_ms())?;
-            store
-        }
-        Err(error) => return Err(error.into()),
+        opened => opened?,
     };
+    // If several hubs share a log, their numbers come from the log. A hub that has just fetched a snapshot has no file
+    // of reserved numbers, although no numbers are lost.
+    if store.log_position().is_ok_and(|position| position.is_none()) {
+        replace_lost_numbers(&mut store)?;
+    }
     // The note is no longer needed, because the file has been checked. The removal fails if there was no note.
     let _ = fs::remove_file(places.suspect());
     for suffix in FILE_SUFFIXES {
@@ -100,6 +95,75 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
         let _ = fs::set_permissions(with_suffix(&path, suffix), fs::Permissions::from_mode(0o600));
     }
     Ok(store)
+}
+
+fn open_file(places: &DataDir, settings: &Settings) -> StoreResult<Store> {
+    Store::open(&places.database(), settings.text("SLM_MESH_SYNC") == "full")
+}
+
+/// Opens the file that is there, and checks it if an earlier broker found damage.
+fn try_open(places: &DataDir, settings: &Settings) -> StoreResult<Store> {
+    let store = open_file(places, settings)?;
+    if places.suspect().exists() {
+        store.check_and_reindex()?;
+        log("the database was checked, because an earlier broker found damage in it; its indexes were rebuilt");
+    }
+    Ok(store)
+}
+
+/// Copies everything that can be read of the damaged database into a new file. Returns `None` if nothing can be read,
+/// or if the copy can't be used.
+///
+/// # Errors
+/// When the disk is full. The next broker tries again, because a mesh that started empty now would lose more.
+fn salvage(places: &DataDir, settings: &Settings) -> Result<Option<Salvage>, Error> {
+    let draft = places.dir.join(SALVAGING);
+    remove_database(&draft);
+    let salvage = match Store::salvage(&places.database(), &draft, sys::wall_ms()) {
+        Ok(salvage) => salvage,
+        Err(StoreError::Full) => return Err(StoreError::Full.into()),
+        Err(error) => {
+            log(&format!("nothing can be read of the damaged database: {error}"));
+            remove_database(&draft);
+            return Ok(None);
+        }
+    };
+    if !settings.text(STORE).is_empty() && !salvage.is_complete() {
+        // With fewer rows than the other hubs have, this database could not follow their log. The hub gets a copy of
+        // the leader's database instead.
+        remove_database(&draft);
+        return Ok(None);
+    }
+    let renamed = fs::rename(&draft, places.dir.join(SALVAGED));
+    renamed.map_err(|error| places.error("can't be written", &error))?;
+    Ok(Some(salvage))
+}
+
+/// Removes the unfinished draft of a database.
+fn remove_database(draft: &Path) {
+    for suffix in FILE_SUFFIXES {
+        // A file that is not there need not be removed. Any other failure shows when the draft is written.
+        let _ = fs::remove_file(with_suffix(draft, suffix));
+    }
+}
+
+/// Puts the new database into its place if an earlier broker ended in the middle of this.
+fn finish_replacement(places: &DataDir) -> Result<(), Error> {
+    if !places.dir.join(SALVAGED).exists() {
+        return Ok(());
+    }
+    let aside = replace_database(places, SALVAGED, set_aside::DAMAGED)?;
+    log(&format!("the new database is in its place; the damaged one was moved to {}", aside.display()));
+    Ok(())
+}
+
+/// Sets the database aside, and puts a complete new one into its place. If this process is killed in between, the next
+/// broker finds the new database under its old name, and continues.
+fn replace_database(places: &DataDir, new: &str, prefix: &str) -> Result<PathBuf, Error> {
+    let aside = move_aside(places, prefix)?;
+    let renamed = fs::rename(places.dir.join(new), places.database());
+    renamed.map_err(|error| places.error("can't be written", &error))?;
+    Ok(aside)
 }
 
 /// If the file of reserved numbers was lost, makes new numbers continue from the time in milliseconds.
@@ -114,17 +178,33 @@ fn replace_lost_numbers(store: &mut Store) -> Result<(), Error> {
     Ok(())
 }
 
-fn set_aside(places: &DataDir, why: &str) -> Result<(), Error> {
-    let aside = move_aside(places, ASIDE)?;
-    log(&format!("THE DATABASE IS DAMAGED ({why}): it was moved to {}, and the mesh starts empty", aside.display()));
+/// Sets the damaged database aside, puts the new one into its place if there is one, and reports what happened.
+fn set_damaged_aside(places: &DataDir, why: &str, salvage: Option<&Salvage>) -> Result<(), Error> {
+    let aside = match salvage {
+        Some(_) => replace_database(places, SALVAGED, set_aside::DAMAGED)?,
+        None => move_aside(places, set_aside::DAMAGED)?,
+    };
+    let result = match salvage {
+        None => "nothing in it can be used, and the mesh starts empty".into(),
+        Some(salvage) if salvage.is_complete() => {
+            "all its rows were copied into a new one, and nothing was lost".into()
+        }
+        Some(salvage) => format!("what can be read of it was copied into a new one, and some is lost: {salvage}"),
+    };
+    let moved = format!("it was moved to {}; {result}", aside.display());
+    log(&format!("THE DATABASE IS DAMAGED ({why}): {moved}"));
+    if let Err(error) = set_aside::write_report(places, &aside, &format!("the database was damaged: {moved}")) {
+        log(&error.text);
+    }
     Ok(())
 }
 
-/// Renames the files of the database. The new name consists of this prefix and the time.
+/// Renames the files of the database. The new name consists of this prefix and the time. The database itself is renamed
+/// last: if this process is killed in between, the next broker must not apply the old log to a new database.
 fn move_aside(places: &DataDir, prefix: &str) -> Result<PathBuf, Error> {
     let path = places.database();
-    let aside = places.dir.join(format!("{prefix}{}", file_time(sys::wall_ms())));
-    for suffix in FILE_SUFFIXES {
+    let aside = set_aside::path(places, prefix, sys::wall_ms());
+    for suffix in FILE_SUFFIXES.into_iter().rev() {
         let part = with_suffix(&path, suffix);
         if part.exists() {
             fs::rename(&part, with_suffix(&aside, suffix)).map_err(|error| places.error("can't be written", &error))?;
@@ -144,7 +224,7 @@ pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChang
         }
         LogChange::Rejoin => {
             if places.database().exists() {
-                let aside = move_aside(places, LEFT)?;
+                let aside = move_aside(places, set_aside::LEFT)?;
                 log(&format!(
                     "this hub joins the mesh whose log is in etcd; the hub's old database was moved to {}",
                     aside.display()
@@ -164,17 +244,7 @@ pub(super) fn mark_suspect(places: &DataDir) {
 
 /// The warning that a database was set aside after `started`, for the user who started this broker.
 pub(super) fn set_aside_warning(places: &DataDir, started: i64) -> Option<String> {
-    let since = file_time(started);
-    let names = fs::read_dir(&places.dir).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let mut databases = names.filter(|name| !name.ends_with("-wal") && !name.ends_with("-shm"));
-    let name = databases.find(|name| name.strip_prefix(ASIDE).is_some_and(|at| at >= since.as_str()))?;
-    let path = places.dir.join(name);
-    Some(format!("the database was damaged: it was moved to {}, and the mesh starts empty", path.display()))
-}
-
-/// A time in the form that is used in file names.
-fn file_time(ms: i64) -> String {
-    time::iso(ms).replace(':', "")
+    set_aside::last_damaged(places, started).map(|damaged| damaged.report)
 }
 
 /// The path of the write-ahead log of the database.

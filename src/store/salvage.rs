@@ -1,0 +1,307 @@
+//! Copies everything that can be read of a damaged database into a new file.
+//!
+//! The indexes of the damaged file are not used: they can be built anew, and most damage is in them, because they have
+//! more pages than the tables. So a damaged index costs nothing, and a damaged page of a table costs the rows on it.
+
+use super::schema::{self, MIGRATIONS};
+use super::{PAGE_BYTES, Store, StoreError, StoreResult};
+use rusqlite::config::DbConfig;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OpenFlags, Row, params_from_iter};
+use std::fmt::{self, Display, Formatter};
+use std::fs::File;
+use std::path::Path;
+
+/// What people call the rows of each table.
+const ROWS: &[(&str, &str)] = &[
+    ("message", "messages"),
+    ("state", "entries of the shared state"),
+    ("lock", "locks"),
+    ("event", "events"),
+    ("peer", "peers"),
+    ("peer_number", "numbers of peers"),
+    ("channel_member", "members of channels"),
+    ("wakeup", "wakeups"),
+    ("meta", "notes of the broker"),
+    ("counters", "counters"),
+];
+
+/// A table of which rows were lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct TableLoss {
+    table: String,
+    n_kept: i64,
+    /// How many rows were lost; `None` if no index of the table can be read to count them.
+    n_lost: Option<i64>,
+}
+
+/// The result of copying a damaged database.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Salvage {
+    losses: Vec<TableLoss>,
+}
+
+impl Salvage {
+    /// Whether all rows were copied.
+    pub fn is_complete(&self) -> bool {
+        self.losses.is_empty()
+    }
+}
+
+impl Display for Salvage {
+    /// Lists what was lost: `messages (283 kept, 17 lost)`.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (n, loss) in self.losses.iter().enumerate() {
+            let name = ROWS.iter().find(|(table, _)| *table == loss.table).map_or(&*loss.table, |(_, name)| name);
+            let n_lost = loss.n_lost.map_or("an unknown number".into(), |n| n.to_string());
+            let comma = if n > 0 { ", " } else { "" };
+            write!(f, "{comma}{name} ({} kept, {n_lost} lost)", loss.n_kept)?;
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Copies everything that can be read of a damaged database into a new file. If rows were lost, the numbers of the
+    /// new database continue above `floor`, because the lost rows may have had higher numbers than those that are left.
+    ///
+    /// # Errors
+    /// When nothing can be read, or the new file can't be written.
+    pub fn salvage(damaged: &Path, into: &Path, floor: i64) -> StoreResult<Salvage> {
+        let from = open_damaged(damaged)?;
+        let version: i64 = from.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        let Some(version) = usize::try_from(version).ok().filter(|n| (1..=MIGRATIONS.len()).contains(n)) else {
+            return Err(StoreError::Corrupt(format!("it has tables of format {version}")));
+        };
+        let mut db = Connection::open(into)?;
+        db.pragma_update(None, "page_size", PAGE_BYTES)?;
+        // A draft that is not finished is not used, so it needs no journal.
+        db.pragma_update(None, "journal_mode", "OFF")?;
+        db.pragma_update(None, "synchronous", "OFF")?;
+        schema::create(&mut db, version)?;
+        db.execute_batch("BEGIN")?;
+        let mut salvage = Salvage::default();
+        for table in tables(&db)? {
+            db.execute(&format!("DELETE FROM {table}"), [])?;
+            let mut copy = TableCopy::new(&from, &db, &table)?;
+            copy.run()?;
+            salvage.losses.extend(copy.loss(table));
+        }
+        db.execute_batch("COMMIT")?;
+        schema::migrate(&mut db)?;
+        if !salvage.is_complete() {
+            drop_unreadable_messages(&db, &mut salvage)?;
+            count_again(&db, floor)?;
+        }
+        drop(db);
+        let synced = File::open(into).and_then(|file| file.sync_all());
+        synced.map_err(|error| StoreError::Sql(format!("{}: {error}", into.display())))?;
+        Ok(salvage)
+    }
+}
+
+/// Opens a damaged database so that as much as possible can be read, and nothing is written to it.
+fn open_damaged(path: &Path) -> StoreResult<Connection> {
+    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // Otherwise, a wrong definition of one table would make all tables unreadable.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_WRITABLE_SCHEMA, true)?;
+    db.pragma_update(None, "cell_size_check", true)?;
+    Ok(db)
+}
+
+/// The names of the tables, without SQLite's own.
+pub(super) fn tables(db: &Connection) -> StoreResult<Vec<String>> {
+    let mut query =
+        db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY rowid")?;
+    let names = query.query_map([], |row| row.get(0))?;
+    Ok(names.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The columns of a table, each with its declared type.
+pub(super) fn columns(db: &Connection, table: &str) -> StoreResult<Vec<(String, String)>> {
+    let mut query = db.prepare("SELECT name, type FROM pragma_table_info(?1)")?;
+    let found = query.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(found.collect::<rusqlite::Result<_>>()?)
+}
+
+/// A table that is being copied.
+struct TableCopy<'db> {
+    from: &'db Connection,
+    to: &'db Connection,
+    table: String,
+    columns: Vec<String>,
+    /// The declared type of each column.
+    types: Vec<String>,
+    n_kept: i64,
+    /// Rows that can be read but not be kept: they have wrong types, or the key of another row.
+    n_refused: i64,
+    has_gaps: bool,
+}
+
+impl<'db> TableCopy<'db> {
+    fn new(from: &'db Connection, to: &'db Connection, table: &str) -> StoreResult<TableCopy<'db>> {
+        let (columns, types) = columns(to, table)?.into_iter().unzip();
+        Ok(TableCopy { from, to, table: table.into(), columns, types, n_kept: 0, n_refused: 0, has_gaps: false })
+    }
+
+    fn run(&mut self) -> StoreResult<()> {
+        let has_rowid = self.to.prepare(&format!("SELECT rowid FROM {}", self.table)).is_ok();
+        if has_rowid { self.copy_by_rowid() } else { self.copy_from_both_ends() }
+    }
+
+    /// Copies the rows up to the first damage, looks for the next row that can be read, and continues there.
+    fn copy_by_rowid(&mut self) -> StoreResult<()> {
+        let mut first = 0;
+        loop {
+            let (is_done, last) = self.copy_range(first, i64::MAX, "ASC")?;
+            if is_done {
+                return Ok(());
+            }
+            self.has_gaps = true;
+            let gap = last.map_or(first, |last| last.saturating_add(1));
+            let resume = self.find_readable_row(gap);
+            // The search may have skipped rows that can be read. They are reached from its result.
+            self.copy_range(gap, resume.map_or(i64::MAX, |row| row - 1), "DESC")?;
+            let Some(row) = resume else { return Ok(()) };
+            first = row;
+        }
+    }
+
+    /// The next row after the damage at `gap`. The distance is doubled until SQLite gets past the damaged page.
+    fn find_readable_row(&self, gap: i64) -> Option<i64> {
+        let sql = format!("SELECT rowid FROM {} NOT INDEXED WHERE rowid >= ?1 ORDER BY rowid LIMIT 1", self.table);
+        let find = |row: i64| self.from.query_row(&sql, [row], |row| row.get::<_, i64>(0));
+        let found = (0..63).map(|power| find(gap.saturating_add(1 << power)));
+        found.take_while(|found| !matches!(found, Err(rusqlite::Error::QueryReturnedNoRows))).find_map(Result::ok)
+    }
+
+    /// Copies the rows in this range up to the first damage. Returns whether there was no damage, and the last row.
+    fn copy_range(&mut self, first: i64, last: i64, order: &str) -> StoreResult<(bool, Option<i64>)> {
+        let range = "WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid";
+        let sql = format!("SELECT rowid, {} FROM {} NOT INDEXED {range} {order}", self.columns.join(","), self.table);
+        let Ok(mut query) = self.from.prepare(&sql) else { return Ok((false, None)) };
+        let Ok(mut rows) = query.query([first, last]) else { return Ok((false, None)) };
+        let mut reached: Option<i64> = None;
+        loop {
+            let Ok(next) = rows.next() else { return Ok((false, reached)) };
+            let Some(row) = next else { return Ok((true, reached)) };
+            let Ok(rowid) = row.get::<_, i64>(0) else { return Ok((false, reached)) };
+            // Damage may lead SQLite back to a page on which it has been.
+            if reached.is_some_and(|reached| if order == "ASC" { rowid <= reached } else { rowid >= reached }) {
+                return Ok((false, reached));
+            }
+            self.keep(row, 1)?;
+            reached = Some(rowid);
+        }
+    }
+
+    /// Copies a table whose rows have no numbers: from the beginning up to the first damage, and from the end.
+    fn copy_from_both_ends(&mut self) -> StoreResult<()> {
+        let mut query = self.to.prepare("SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk")?;
+        let key: Vec<String> = query.query_map([&self.table], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        drop(query);
+        for order in ["ASC", "DESC"] {
+            let by: Vec<String> = key.iter().map(|column| format!("{column} {order}")).collect();
+            let (columns, by) = (self.columns.join(","), by.join(","));
+            let from = self.from;
+            let Ok(mut query) = from.prepare(&format!("SELECT {columns} FROM {} ORDER BY {by}", self.table)) else {
+                self.has_gaps = true;
+                return Ok(());
+            };
+            let Ok(mut rows) = query.query([]) else { continue };
+            loop {
+                match rows.next() {
+                    Ok(Some(row)) => self.keep(row, 0)?,
+                    Ok(None) => return Ok(()),
+                    Err(_) => break,
+                }
+            }
+            self.has_gaps = true;
+        }
+        Ok(())
+    }
+
+    /// Adds a row to the new table. The values begin in this column of the row.
+    fn keep(&mut self, row: &Row<'_>, offset: usize) -> StoreResult<()> {
+        let mut values = Vec::with_capacity(self.types.len());
+        for (n, declared) in self.types.iter().enumerate() {
+            match row.get_ref(n + offset) {
+                Ok(value) if has_type(value, declared) => values.push(ToSqlOutput::Borrowed(value)),
+                _ => {
+                    self.n_refused += 1;
+                    return Ok(());
+                }
+            }
+        }
+        let marks = vec!["?"; values.len()].join(",");
+        let sql = format!("INSERT OR IGNORE INTO {}({}) VALUES ({marks})", self.table, self.columns.join(","));
+        let n_added = self.to.prepare_cached(&sql)?.execute(params_from_iter(values))?;
+        self.n_kept += n_added as i64;
+        self.n_refused += i64::from(n_added == 0);
+        Ok(())
+    }
+
+    /// What was lost of this table.
+    fn loss(&self, table: String) -> Option<TableLoss> {
+        // SQLite counts the rows of a table in its smallest index. If the index has more rows than the table, a page of
+        // the table may have been replaced by an older one.
+        let count = || self.from.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0));
+        let n_missing = count().ok().map(|n_all| n_all - self.n_kept).filter(|n| *n > 0);
+        let n_lost = match (self.has_gaps, self.n_refused) {
+            (false, 0) => Some(n_missing?),
+            (false, n) => Some(n),
+            (true, _) => n_missing,
+        };
+        Some(TableLoss { table, n_kept: self.n_kept, n_lost })
+    }
+}
+
+/// Whether a value has the declared type of its column. The program could not read any other value.
+pub(super) fn has_type(value: ValueRef<'_>, declared: &str) -> bool {
+    match value {
+        ValueRef::Null => true,
+        ValueRef::Integer(_) => declared == "INTEGER",
+        ValueRef::Text(text) => declared == "TEXT" && std::str::from_utf8(text).is_ok(),
+        _ => false,
+    }
+}
+
+/// Removes the messages whose sender or recipient is unknown because the numbers of peers were lost, and the numbers
+/// that no message needs any more. New peers will get these numbers, so the messages would appear to be theirs.
+fn drop_unreadable_messages(db: &Connection, salvage: &mut Salvage) -> StoreResult<()> {
+    let unknown = "NOT IN (SELECT num FROM peer_number)";
+    let n = db.execute(&format!("DELETE FROM message WHERE sender {unknown} OR recipient {unknown}"), [])? as i64;
+    db.execute(
+        "DELETE FROM peer_number WHERE num NOT IN (SELECT sender FROM message UNION SELECT recipient FROM message)",
+        [],
+    )?;
+    if n == 0 {
+        return Ok(());
+    }
+    match salvage.losses.iter_mut().find(|loss| loss.table == "message") {
+        Some(loss) => (loss.n_kept, loss.n_lost) = (loss.n_kept - n, loss.n_lost.map(|lost| lost + n)),
+        None => {
+            let n_kept = db.query_row("SELECT count(*) FROM message", [], |row| row.get(0))?;
+            salvage.losses.push(TableLoss { table: "message".into(), n_kept, n_lost: Some(n) });
+        }
+    }
+    Ok(())
+}
+
+/// Counts the rows that are left, and makes all numbers continue above `floor`.
+fn count_again(db: &Connection, floor: i64) -> StoreResult<()> {
+    let last = |stored: &str, row: &str, table: &str| {
+        format!("max(?1, coalesce((SELECT {stored} FROM counters), 0), coalesce((SELECT max({row}) FROM {table}), 0))")
+    };
+    let sql = format!(
+        "INSERT OR REPLACE INTO counters(id, message_last, event_last, token_last, messages, unread, events)
+         VALUES (1, {}, {}, {}, (SELECT count(*) FROM message), (SELECT count(*) FROM message WHERE state < 2),
+                 (SELECT count(*) FROM event))",
+        last("message_last", "seq", "message"),
+        last("event_last", "seq", "event"),
+        last("token_last", "token", "lock"),
+    );
+    db.execute(&sql, [floor])?;
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! Databases that were set aside: their names, and the report about a damaged one.
+
+use super::data_dir::DataDir;
+use crate::base::time;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The beginning of the name that a damaged database gets when it is set aside. The time follows.
+pub const DAMAGED: &str = "broker.db.damaged-";
+/// The beginning of the name that a database gets when a hub sets it aside to join another mesh. The time follows.
+pub const LEFT: &str = "broker.db.before-rejoin-";
+/// The end of the name of the report about a damaged database. The name of the database stands before it.
+const REPORT: &str = ".txt";
+
+/// How long people are told that a database was damaged, in ms: a week, so that a message that a few hooks swallow is
+/// still found.
+const TOLD_MS: i64 = 7 * 86_400_000;
+
+/// The path below which a database is set aside now.
+pub fn path(places: &DataDir, prefix: &str, now: i64) -> PathBuf {
+    places.dir.join(format!("{prefix}{}", file_time(now)))
+}
+
+/// Writes the report about a damaged database beside the file that was set aside.
+///
+/// # Errors
+/// If the report can't be written.
+pub fn write_report(places: &DataDir, aside: &Path, report: &str) -> Result<(), crate::base::error::Error> {
+    places.write(&PathBuf::from(format!("{}{REPORT}", aside.display())), report)
+}
+
+/// A damaged database that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedDatabase {
+    /// The file. The names of its other files begin with its name.
+    pub path: PathBuf,
+    /// What happened to the database, and what was lost.
+    pub report: String,
+}
+
+/// The last damaged database that was set aside at or after this time, if its file is still there.
+pub fn last_damaged(places: &DataDir, since: i64) -> Option<DamagedDatabase> {
+    let since = file_time(since);
+    let names = fs::read_dir(&places.dir).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    // The name of a file of the database continues after the time, which ends with Z.
+    let is_recent = |name: &String| name.strip_prefix(DAMAGED).is_some_and(|at| at >= &*since && at.ends_with('Z'));
+    let path = places.dir.join(names.filter(is_recent).max()?);
+    let report = fs::read_to_string(format!("{}{REPORT}", path.display())).unwrap_or_default();
+    let report = match report.trim() {
+        "" => format!("the database was damaged: it was moved to {}", path.display()),
+        report => report.to_owned(),
+    };
+    Some(DamagedDatabase { path, report })
+}
+
+/// The last damaged database that people should still be told about.
+pub fn recently_damaged(places: &DataDir, now: i64) -> Option<DamagedDatabase> {
+    last_damaged(places, now - TOLD_MS)
+}
+
+/// A time in the form that is used in file names.
+fn file_time(ms: i64) -> String {
+    time::iso(ms).replace(':', "")
+}
