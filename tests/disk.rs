@@ -347,6 +347,35 @@ fn a_damaged_page_costs_at_most_the_rows_on_it() {
     assert!(!copy.dir.join("broker.db.salvaged").exists());
 }
 
+/// What a session of Claude Code is told when it begins.
+fn told_at_begin(place: &Place, session: &str) -> String {
+    let event = json!({ "session_id": session, "hook_event_name": "SessionStart" }).to_string();
+    std::fs::write(place.root.join("event"), event).unwrap();
+    let input = std::fs::File::open(place.root.join("event")).unwrap();
+    let out = place.command(&["hook", "claude"]).stdin(input).output().unwrap();
+    assert!(out.status.success());
+    String::from_utf8(out.stdout).unwrap()
+}
+
+#[test]
+fn whoever_misses_something_learns_that_the_database_was_damaged() {
+    let place = Place::new();
+    std::fs::create_dir_all(&place.dir).unwrap();
+    std::fs::write(place.dir.join("broker.db"), "no database".repeat(1000)).unwrap();
+    let report = "the database was damaged: it was moved to";
+    let doctor = || String::from_utf8(place.run(&["doctor"]).stdout).unwrap();
+    // A hook starts the broker, and its agent shows nobody what the broker says then.
+    let begun = told_at_begin(&place, "s1");
+    assert!(begun.contains(report) && begun.contains("the mesh starts empty"), "{begun}");
+    assert!(!told_at_begin(&place, "s1").contains("damaged"), "each session is told once");
+    assert!(told_at_begin(&place, "s2").contains(report));
+    assert!(place.ok(&["status"]).contains(report) && doctor().contains(report), "{}", doctor());
+    let cure = doctor().lines().find_map(|line| line.split_once("rm ").map(|(_, files)| files.to_owned())).unwrap();
+    assert!(Command::new("sh").args(["-c", &format!("rm {cure}")]).status().unwrap().success());
+    assert!(!place.ok(&["status"]).contains("damaged") && !doctor().contains("damaged"), "{}", doctor());
+    assert!(!told_at_begin(&place, "s3").contains("damaged"));
+}
+
 #[test]
 fn a_value_of_a_wrong_type_costs_only_its_row() {
     let place = Place::new();

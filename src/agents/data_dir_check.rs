@@ -2,8 +2,8 @@
 
 use super::doctor::Check;
 use crate::base::shell_wildcards::shell_quoted;
-use crate::sys;
 use crate::sys::data_dir::DataDir;
+use crate::sys::{self, set_aside};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -16,9 +16,13 @@ const WRITE_BYTES: usize = 64 * 1024;
 /// Maximum number of files whose owners are checked.
 const FILES_MAX: usize = 10_000;
 
+/// How long a damaged database that was set aside is reported, in ms.
+const DAMAGE_SHOWN_MS: i64 = 7 * 86_400_000;
+
 /// Checks the data directory, and the files in it.
 pub fn check_data_dir(places: &DataDir) -> Vec<Check> {
-    let checks = [Some(check_directory(places)), check_owners(places), check_private(&places.token(), "token")];
+    let token = check_private(&places.token(), "token");
+    let checks = [Some(check_directory(places)), check_owners(places), token, check_damage(places)];
     checks.into_iter().flatten().collect()
 }
 
@@ -100,6 +104,17 @@ fn check_private(path: &Path, about: &str) -> Option<Check> {
     } else {
         Check::error(about, format!("{shown} can be read by others (mode {mode:o})"), chmod("600", path))
     })
+}
+
+/// Reports a database that was damaged in the last week. Only a person can decide whether the rows that are lost matter.
+fn check_damage(places: &DataDir) -> Option<Check> {
+    let damaged = set_aside::last_damaged(places, sys::wall_ms() - DAMAGE_SHOWN_MS)?;
+    let cure = format!(
+        "check the disk; if something that you need is lost, restore a backup (see slm-mesh help broker); then remove \
+         the damaged file: rm {}*",
+        shell_quoted(&damaged.path.to_string_lossy())
+    );
+    Some(Check::error("database", damaged.report, cure))
 }
 
 /// Looks for files that belong to another user. The broker could not write such files. A program that was run with sudo

@@ -92,6 +92,9 @@ pub fn beginning(value: &Value) -> MailText {
     if let Some(notice) = value["notice"].as_str() {
         lines.insert(0, format!("- {notice}"));
     }
+    if let Some(damage) = value["damage"].as_str() {
+        lines.insert(0, format!("- {}", untrusted_text::line(damage)));
+    }
     let mail = mail(value);
     if lines.is_empty() && mail.text.is_empty() {
         return mail;

@@ -267,6 +267,7 @@ pub fn status_text(value: &Value) -> String {
         format!("Database:  {} (log {})", size(&value["db"]["sizeBytes"]), size(&value["db"]["walSizeBytes"])),
     ]
     .into_iter()
+    .chain(value["damage"].as_str().map(|what| format!("Damage:    {}", plain(what))))
     .chain(value["serves"].as_str().map(|at| format!("Guests:    other machines are served at {}", plain(at))))
     .chain(hub_lines(&value["hubs"]))
     .chain(

@@ -156,7 +156,7 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
 
 fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let id = session_of_hook(mesh, ctx, args)?;
-    let Mesh { turn, peers, locks, mail, journal, .. } = mesh;
+    let Mesh { turn, peers, locks, mail, journal, damage, .. } = mesh;
     let direct = args.flag("direct").unwrap_or(false);
     if is_late(peers, &id, args) {
         let you = json!({ "id": id.as_str(), "name": peers.name_of(&id) });
@@ -195,6 +195,7 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     }
     if args.flag("withNeighbours") == Some(true) {
         value["notice"] = json!(peers.take_notice(turn, &id)?);
+        value["damage"] = json!(damage.tell(&id, ctx.now));
         (value["peers"], value["locks"]) = neighbours(peers, locks, &id, ctx.now);
     }
     Ok(Outcome::Ready(value))

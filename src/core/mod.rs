@@ -114,6 +114,7 @@ pub struct Mesh {
     federation: Federation,
     /// Describes the hubs of this mesh at a given time; `None` if this broker is the only one.
     hub_status: Option<Box<dyn Fn(i64) -> Value + Send>>,
+    damage: status::Damage,
     /// When the mesh opened, in ms.
     started: i64,
     /// When timed work was last checked, in ms.
@@ -174,6 +175,7 @@ impl Mesh {
             journal,
             federation: Federation::new(&settings.links, now),
             hub_status: None,
+            damage: status::Damage::default(),
             settings,
             started: now,
             ticked_at: now,
@@ -187,6 +189,11 @@ impl Mesh {
     /// the function.
     pub fn set_hub_status(&mut self, describe: Box<dyn Fn(i64) -> Value + Send>) {
         self.hub_status = Some(describe);
+    }
+
+    /// Sets the function that describes a damaged database that was set aside at or after a given time, in ms.
+    pub fn set_damage_report(&mut self, describe: Box<dyn Fn(i64) -> Option<String> + Send>) {
+        self.damage.describe = Some(describe);
     }
 
     /// Sets the function that tells whether a process of this machine is alive. After a restart of the broker, a

@@ -2,7 +2,14 @@
 
 use super::{Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::base::error::Error;
+use crate::base::ids::PeerId;
 use serde_json::{Value, json};
+use std::collections::HashSet;
+
+/// How long the status mentions a damaged database, in ms: a week, because nobody may look at it earlier.
+const SHOWN_MS: i64 = 7 * 86_400_000;
+/// How long sessions that begin are told about a damaged database, in ms.
+const TOLD_MS: i64 = 86_400_000;
 
 /// Shows the status of the mesh.
 pub static STATUS: Op = Op {
@@ -22,6 +29,27 @@ fn status(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error
         value["you"] = json!({ "id": peer.row.id.as_str(), "name": peer.row.name });
     }
     Ok(Outcome::Ready(value))
+}
+
+/// A damaged database that was set aside, so that those who miss something learn why.
+#[derive(Default)]
+pub(super) struct Damage {
+    /// Describes a database that was set aside at or after a given time, and what was lost.
+    pub(super) describe: Option<Box<dyn Fn(i64) -> Option<String> + Send>>,
+    /// The sessions that have been told.
+    told: HashSet<PeerId>,
+}
+
+impl Damage {
+    fn since(&self, at: i64) -> Option<String> {
+        self.describe.as_ref().and_then(|describe| describe(at))
+    }
+
+    /// The report for a session that begins. Each session gets it once.
+    pub(super) fn tell(&mut self, session: &PeerId, now: i64) -> Option<String> {
+        let report = self.since(now - TOLD_MS)?;
+        self.told.insert(session.clone()).then_some(report)
+    }
 }
 
 impl Mesh {
@@ -52,6 +80,9 @@ impl Mesh {
             "waiting": self.waiting.len(), "connections": self.peers.connection_count(),
             "host": settings.host, "rate": { "messagesPer10s": settings.rate_max },
         });
+        if let Some(damage) = self.damage.since(now - SHOWN_MS) {
+            value["damage"] = json!(damage);
+        }
         if let Some(serves) = &settings.serves {
             value["serves"] = json!(serves);
         }

@@ -12,10 +12,6 @@ pub const LEFT: &str = "broker.db.before-rejoin-";
 /// The end of the name of the report about a damaged database. The name of the database stands before it.
 const REPORT: &str = ".txt";
 
-/// How long people are told that a database was damaged, in ms: a week, so that a message that a few hooks swallow is
-/// still found.
-const TOLD_MS: i64 = 7 * 86_400_000;
-
 /// The path below which a database is set aside now.
 pub fn path(places: &DataDir, prefix: &str, now: i64) -> PathBuf {
     places.dir.join(format!("{prefix}{}", file_time(now)))
@@ -51,11 +47,6 @@ pub fn last_damaged(places: &DataDir, since: i64) -> Option<DamagedDatabase> {
         report => report.to_owned(),
     };
     Some(DamagedDatabase { path, report })
-}
-
-/// The last damaged database that people should still be told about.
-pub fn recently_damaged(places: &DataDir, now: i64) -> Option<DamagedDatabase> {
-    last_damaged(places, now - TOLD_MS)
 }
 
 /// A time in the form that is used in file names.

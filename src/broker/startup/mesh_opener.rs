@@ -14,7 +14,7 @@ use crate::store::Store;
 use crate::sys::broker_address::links;
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{SECRET, STORE, Settings};
-use crate::sys::{self, Clock};
+use crate::sys::{self, Clock, set_aside};
 use mio::Waker;
 use std::sync::Arc;
 
@@ -59,6 +59,8 @@ impl MeshOpener {
             result => result?,
         };
         mesh.set_process_probe(Box::new(sys::process::is_in_use));
+        let places = self.places.clone();
+        mesh.set_damage_report(Box::new(move |since| set_aside::last_damaged(&places, since).map(|one| one.report)));
         let agent_above = |pid| sys::process::agent_of_server(pid).map(to_mesh);
         mesh.expect_servers(agent_above, |kind| sys::process::agent_program(kind).is_some());
         let is_alive = |process: Process| sys::process::is_alive(process.pid, process.start);
