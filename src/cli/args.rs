@@ -153,6 +153,7 @@ impl CommandParser {
             },
             "stop" => CliCommand::Stop { force: self.take_switch("force") },
             "clean" => CliCommand::Clean,
+            "restore" => CliCommand::RestoreBackup(self.take_backup()?),
             "watch" => CliCommand::WatchMesh(self.take_switch("plain")),
             "web" => CliCommand::Web(self.take_switch("print")),
             "guard" => CliCommand::Guard(self.words.split_off(1)),
@@ -225,6 +226,13 @@ impl CommandParser {
             return Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("shield"))));
         }
         Ok(options)
+    }
+
+    fn take_backup(&mut self) -> Result<String, Error> {
+        if self.words.len() > 1 {
+            return Ok(self.words.remove(1));
+        }
+        Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("restore"))))
     }
 
     /// How long `hubs` waits for answers, in seconds.

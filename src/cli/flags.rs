@@ -14,6 +14,7 @@ pub const VERBS: &[(&str, &str, &str)] = &[
          settings",
     ),
     ("stop", "", "Stop the broker; open sessions start it again when they need it"),
+    ("restore", "BACKUP", "Replace the broker's database by a backup, and set the old database aside"),
     ("broadcast", "MESSAGE…", "Send a message to every online peer and to the human"),
     (
         "lock restore",

@@ -15,6 +15,7 @@ pub mod manual;
 pub mod operation_table;
 mod parsed_command;
 pub mod render;
+pub mod restore_backup;
 pub mod restore_file;
 mod repeated_calls;
 mod secret;
@@ -93,6 +94,7 @@ fn run_other_command(parsed: &ParsedCommand) -> Result<u8, Error> {
         CliCommand::Help(topic) => manual::print_help(topic, parsed.json),
         CliCommand::WatchMesh(plain) => watch::watch(parsed, *plain),
         CliCommand::Web(only_print) => web::open_page(*only_print, parsed.json),
+        CliCommand::RestoreBackup(backup) => restore_backup::restore(backup, parsed.json),
         CliCommand::RestoreFile(options) => restore_file::restore_file(options, parsed.json),
         CliCommand::Shield(options) => shield_command::run_shielded(options, parsed),
         CliCommand::Transcript(options) => transcript::print_transcript(options, parsed.json),

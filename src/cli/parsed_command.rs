@@ -61,6 +61,8 @@ pub enum CliCommand {
     Version,
     /// Print help on a topic.
     Help(String),
+    /// Replace the database by this backup.
+    RestoreBackup(String),
     /// Show what a command changed in a locked file, and restore the content from before the change.
     RestoreFile(RestoreOptions),
     /// Run a command so that it cannot write the files that other peers have locked.

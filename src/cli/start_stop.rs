@@ -47,13 +47,11 @@ pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json:
     }
     if !as_daemon {
         startup::own_address(&settings)?;
-        refuse_beside_hub(&places, &settings)?;
+        refuse_beside_hub(&places, &settings, "start")?;
         stop_if_settings_differ(&places, &settings)?;
     }
     if let Some(change) = log_change {
-        if let Ok(mut client) = Client::connect_to_own(&places) {
-            stop_and_wait(&places, &mut client)?;
-        }
+        stop_if_running(&places)?;
         startup::change_log(&places, &settings, change)?;
     }
     if detach {
@@ -98,16 +96,24 @@ fn refuse_if_leading(places: &DataDir) -> Result<(), Error> {
 }
 
 /// Refuses to start a broker on a machine that has joined a hub, because no verb or new session would use the broker.
-fn refuse_beside_hub(places: &DataDir, settings: &Settings) -> Result<(), Error> {
+pub(super) fn refuse_beside_hub(places: &DataDir, settings: &Settings, verb: &str) -> Result<(), Error> {
     let joined = if discovered_hub::is_enabled(settings) { discovered_hub::joined_hub(places) } else { None };
     let Some(hub) = joined else { return Ok(()) };
     let text = format!(
-        "start: this machine needs no broker of its own, because it has joined the hub {} at {}, which was found on \
+        "{verb}: this machine needs no broker of its own, because it has joined the hub {} at {}, which was found on \
          the local network; to run a broker here, set SLM_MESH_DISCOVERY=off",
         render::plain(&hub.name),
         hub.address
     );
     Err(Error::new(ErrorKind::Usage, text))
+}
+
+/// Stops the broker of this machine if one is running.
+pub(super) fn stop_if_running(places: &DataDir) -> Result<(), Error> {
+    match Client::connect_to_own(places) {
+        Ok(mut client) => stop_and_wait(places, &mut client).map(|_| ()),
+        Err(_) => Ok(()),
+    }
 }
 
 /// Stops the running broker if its settings differ from the current settings.

@@ -2,8 +2,30 @@
 
 use super::salvage::{columns, has_type, tables};
 use super::{Store, StoreError, StoreResult};
+use rusqlite::Connection;
+use std::path::Path;
 
 impl Store {
+    /// Checks a copy of a database that is to replace the database of this mesh, and applies the copy's own log to it.
+    ///
+    /// # Errors
+    /// `Corrupt` if the file is damaged, or is not a database of slm-mesh; `Newer` if a newer slm-mesh wrote it.
+    pub fn check_backup(path: &Path) -> StoreResult<()> {
+        let db = Connection::open(path)?;
+        let (version, newest) =
+            (db.query_row("PRAGMA user_version", [], |row| row.get(0))?, i64::from(Store::schema()));
+        if version > newest {
+            return Err(StoreError::Newer(version, newest));
+        }
+        if version < 1 || !tables(&db)?.iter().any(|table| table == "message") {
+            return Err(StoreError::Corrupt("it is not a database of slm-mesh".into()));
+        }
+        check(&db, "integrity_check")?;
+        check_values(&db)?;
+        // SQLite copies the log into the database, and removes the log.
+        db.close().map_err(|(_, error)| StoreError::from(error))
+    }
+
     /// Checks the whole file and builds its indexes anew, which is slow for a large file. SQLite's checks do not compare
     /// a partial index with its table, so without the new indexes, a query could find the same damage again.
     ///
@@ -11,37 +33,38 @@ impl Store {
     /// `Corrupt` if new indexes do not repair the damage. If the structure of the file is damaged, nothing is written
     /// to it.
     pub fn check_and_reindex(&self) -> StoreResult<()> {
-        self.check("quick_check")?;
+        check(&self.db, "quick_check")?;
         let reindexed = self.run("REINDEX");
         // If a unique index can't be built because its table is damaged, this check says so.
-        self.check("integrity_check")?;
-        self.check_values()?;
+        check(&self.db, "integrity_check")?;
+        check_values(&self.db)?;
         reindexed
     }
+}
 
-    /// Checks that all values have the types of their columns, which SQLite's checks do not compare.
-    fn check_values(&self) -> StoreResult<()> {
-        for table in tables(&self.db)? {
-            let columns = columns(&self.db, &table)?;
-            let names: Vec<&str> = columns.iter().map(|(name, _)| &**name).collect();
-            let mut query = self.db.prepare(&format!("SELECT {} FROM {table}", names.join(",")))?;
-            let mut rows = query.query([])?;
-            while let Some(row) = rows.next()? {
-                for (n, (name, declared)) in columns.iter().enumerate() {
-                    if !has_type(row.get_ref(n)?, declared) {
-                        return Err(StoreError::Corrupt(format!("a value of {table}.{name} has a wrong type")));
-                    }
+/// Runs one of SQLite's checks.
+fn check(db: &Connection, pragma: &str) -> StoreResult<()> {
+    let found: String = db.query_row(&format!("PRAGMA {pragma}(1)"), [], |row| row.get(0))?;
+    let found = found.trim_start_matches("*** in database main ***").trim();
+    if found == "ok" { Ok(()) } else { Err(StoreError::Corrupt(format!("{pragma} found: {found}"))) }
+}
+
+/// Checks that all values have the types of their columns, which SQLite's checks do not compare.
+fn check_values(db: &Connection) -> StoreResult<()> {
+    for table in tables(db)? {
+        let columns = columns(db, &table)?;
+        let names: Vec<&str> = columns.iter().map(|(name, _)| &**name).collect();
+        let mut query = db.prepare(&format!("SELECT {} FROM {table}", names.join(",")))?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            for (n, (name, declared)) in columns.iter().enumerate() {
+                if !has_type(row.get_ref(n)?, declared) {
+                    return Err(StoreError::Corrupt(format!("a value of {table}.{name} has a wrong type")));
                 }
             }
         }
-        Ok(())
     }
-
-    fn check(&self, pragma: &str) -> StoreResult<()> {
-        let found: String = self.db.query_row(&format!("PRAGMA {pragma}(1)"), [], |row| row.get(0))?;
-        let found = found.trim_start_matches("*** in database main ***").trim();
-        if found == "ok" { Ok(()) } else { Err(StoreError::Corrupt(format!("{pragma} found: {found}"))) }
-    }
+    Ok(())
 }
 
 /// Whether a value could not be read because it has a wrong type. A row that is missing reads as null, which is not

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 pub const DAMAGED: &str = "broker.db.damaged-";
 /// The beginning of the name that a database gets when a hub sets it aside to join another mesh. The time follows.
 pub const LEFT: &str = "broker.db.before-rejoin-";
+/// The beginning of the name that a database gets when a backup replaces it. The time follows.
+pub const REPLACED: &str = "broker.db.before-restore-";
 /// The end of the name of the report about a damaged database. The name of the database stands before it.
 const REPORT: &str = ".txt";
 

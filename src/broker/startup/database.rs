@@ -25,8 +25,10 @@ pub enum LogChange {
 const SALVAGING: &str = "broker.db.salvaging";
 /// The name of the new database once it is complete, until the damaged one is set aside.
 const SALVAGED: &str = "broker.db.salvaged";
+/// The name of a checked copy of a backup until the old database is set aside.
+pub(super) const RESTORED: &str = "broker.db.restored";
 /// SQLite forms the names of a database's files by appending these to the name of the database.
-const FILE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
+pub(super) const FILE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
 /// Opens the store, and starts a clock that is never earlier than the last committed time.
 pub(super) fn open_with_clock(places: &DataDir, settings: &Settings) -> Result<(Store, Clock), Error> {
@@ -140,29 +142,31 @@ fn salvage(places: &DataDir, settings: &Settings) -> Result<Option<Salvage>, Err
 }
 
 /// Removes the unfinished draft of a database.
-fn remove_database(draft: &Path) {
+pub(super) fn remove_database(draft: &Path) {
     for suffix in FILE_SUFFIXES {
         // A file that is not there need not be removed. Any other failure shows when the draft is written.
         let _ = fs::remove_file(with_suffix(draft, suffix));
     }
 }
 
-/// Puts the new database into its place if an earlier broker ended in the middle of this.
+/// Puts a new database into its place if an earlier process ended in the middle of this.
 fn finish_replacement(places: &DataDir) -> Result<(), Error> {
-    if !places.dir.join(SALVAGED).exists() {
-        return Ok(());
+    for (new, prefix) in [(SALVAGED, set_aside::DAMAGED), (RESTORED, set_aside::REPLACED)] {
+        if places.dir.join(new).exists() {
+            let aside = replace_database(places, new, prefix)?;
+            log(&format!("{new} is the database now; the old one was moved to {}", aside.display()));
+        }
     }
-    let aside = replace_database(places, SALVAGED, set_aside::DAMAGED)?;
-    log(&format!("the new database is in its place; the damaged one was moved to {}", aside.display()));
     Ok(())
 }
 
 /// Sets the database aside, and puts a complete new one into its place. If this process is killed in between, the next
 /// broker finds the new database under its old name, and continues.
-fn replace_database(places: &DataDir, new: &str, prefix: &str) -> Result<PathBuf, Error> {
+pub(super) fn replace_database(places: &DataDir, new: &str, prefix: &str) -> Result<PathBuf, Error> {
     let aside = move_aside(places, prefix)?;
     let renamed = fs::rename(places.dir.join(new), places.database());
-    renamed.map_err(|error| places.error("can't be written", &error))?;
+    let synced = renamed.and_then(|()| fs::File::open(&places.dir)?.sync_all());
+    synced.map_err(|error| places.error("can't be written", &error))?;
     Ok(aside)
 }
 
@@ -252,6 +256,6 @@ pub(super) fn log_path(places: &DataDir) -> PathBuf {
     with_suffix(&places.database(), "-wal")
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(format!("{}{suffix}", path.display()))
 }

@@ -4,11 +4,13 @@
 mod database;
 mod listeners;
 mod mesh_opener;
+mod restore_backup;
 mod runtime_files;
 mod single_instance;
 
 pub use database::LogChange;
 pub use mesh_opener::MeshOpener;
+pub use restore_backup::CheckedBackup;
 pub use runtime_files::{PathState, RuntimeFiles};
 
 use super::answer_http_requests::HttpRequests;

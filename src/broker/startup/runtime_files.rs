@@ -156,6 +156,10 @@ impl RuntimeFiles {
         if !self.holds_path() || self.is_database_replaced() {
             return PathState::Displaced;
         }
+        if self.is_log_removed() {
+            log("broker.db-wal was removed; this broker ends, so that it writes what was in that file into broker.db");
+            return PathState::Displaced;
+        }
         match self.heal() {
             Ok(state) => state,
             Err(error) => {
@@ -200,7 +204,8 @@ impl RuntimeFiles {
                 let _ = fs::remove_file(path);
             }
         }
-        if reason == ShutdownReason::Damaged {
+        // Whoever removed the log of the database may have changed the database as well.
+        if reason == ShutdownReason::Damaged || self.is_log_removed() {
             database::mark_suspect(&self.places);
         }
     }
@@ -218,6 +223,14 @@ impl RuntimeFiles {
 
     fn is_database_replaced(&self) -> bool {
         self.database.as_ref().is_some_and(|files| FileId::at(&self.places.database()) != files.database)
+    }
+
+    /// Whether the log of this broker's database is gone or replaced. What is written to the old log from then on would
+    /// be lost if this process was killed.
+    fn is_log_removed(&self) -> bool {
+        let is_same = |file: &FileId| FileId::at(&database::log_path(&self.places)).as_ref() == Some(file);
+        self.holds_path()
+            && self.database.as_ref().and_then(|files| files.log.as_ref()).is_some_and(|log| !is_same(log))
     }
 
     fn has_own_pid(&self) -> bool {

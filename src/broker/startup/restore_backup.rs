@@ -1,0 +1,93 @@
+//! Replaces the database by a backup. The backup is copied and checked first, so that a broker stops only for a backup
+//! that can be used.
+
+use super::database::{FILE_SUFFIXES, RESTORED, remove_database, replace_database, with_suffix};
+use super::single_instance;
+use crate::base::error::{Error, ErrorKind};
+use crate::store::{Store, StoreError};
+use crate::sys::data_dir::DataDir;
+use crate::sys::{regular_file, set_aside, typescript_broker};
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// A copy of a backup that was checked, and can replace the database.
+#[derive(Debug)]
+pub struct CheckedBackup {
+    draft: PathBuf,
+}
+
+impl Drop for CheckedBackup {
+    fn drop(&mut self) {
+        remove_database(&self.draft);
+    }
+}
+
+impl CheckedBackup {
+    /// Copies a backup into the data directory, and checks the copy. The backup itself is not changed. If the broker was
+    /// running when the files were copied, the backup has a log beside it, which belongs to it.
+    ///
+    /// # Errors
+    /// When the file can't be read or is not a sound database of slm-mesh, or when the data directory can't be written.
+    pub fn copy(places: &DataDir, backup: &Path) -> Result<CheckedBackup, Error> {
+        let shown = backup.display();
+        let refused = |why: &str| Error::new(ErrorKind::Usage, format!("{shown} {why}; nothing was changed"));
+        let source = match regular_file::open_regular(backup) {
+            Ok(Some(source)) => source,
+            Ok(None) => return Err(refused("is not a file")),
+            Err(error) => return Err(refused(&format!("can't be read ({error})"))),
+        };
+        let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let is_database =
+            fs::metadata(places.database()).is_ok_and(|own| source.metadata().is_ok_and(|it| id(it) == id(own)));
+        if is_database {
+            return Err(refused("is the database of this mesh, not a backup"));
+        }
+        let checked = CheckedBackup { draft: places.database().with_extension(format!("new{}", std::process::id())) };
+        let draft = &checked.draft;
+        remove_database(draft);
+        let unwritten = |error: io::Error| places.error("can't be written", &error);
+        copy_file(source, draft).map_err(unwritten)?;
+        let log = with_suffix(backup, FILE_SUFFIXES[1]);
+        if let Ok(Some(log)) = regular_file::open_regular(&log) {
+            copy_file(log, &with_suffix(draft, FILE_SUFFIXES[1])).map_err(unwritten)?;
+        }
+        match Store::check_backup(draft) {
+            Ok(()) => {}
+            Err(StoreError::Corrupt(why)) => {
+                let cure = "use another backup; for the content of a locked file, use slm-mesh lock restore";
+                return Err(Error::new(
+                    ErrorKind::Usage,
+                    format!("{shown} can't replace the database ({why}), and nothing was changed; {cure}"),
+                ));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        File::open(draft).and_then(|file| file.sync_all()).map_err(unwritten)?;
+        Ok(checked)
+    }
+
+    /// Sets the database aside, and puts the copy into its place. The caller stops the broker first. Returns where the
+    /// old database is; `None` if there was none.
+    ///
+    /// # Errors
+    /// When a broker is running, or the data directory can't be written.
+    pub fn put_in_place(self, places: &DataDir) -> Result<Option<PathBuf>, Error> {
+        // While this process holds the lock, no broker can start.
+        let _lock = single_instance::lock(places)?;
+        typescript_broker::refuse(places)?;
+        let had_database = places.database().exists();
+        let renamed = fs::rename(&self.draft, places.dir.join(RESTORED));
+        renamed.map_err(|error| places.error("can't be written", &error))?;
+        let aside = replace_database(places, RESTORED, set_aside::REPLACED)?;
+        Ok(had_database.then_some(aside))
+    }
+}
+
+/// Copies a file so that only this user can read the copy, whatever the permissions of the original are.
+fn copy_file(mut from: File, to: &Path) -> io::Result<()> {
+    let mut copy = File::create(to)?;
+    copy.set_permissions(Permissions::from_mode(0o600))?;
+    io::copy(&mut from, &mut copy).map(|_| ())
+}

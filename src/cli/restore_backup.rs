@@ -1,0 +1,47 @@
+//! `restore BACKUP`: replaces the broker's database by a backup.
+
+use super::start_stop::{refuse_beside_hub, stop_if_running};
+use super::{load_environment, print_line, render};
+use crate::base::error::{Error, ErrorKind};
+use crate::broker::startup::{self, CheckedBackup};
+use crate::sys::file_lock::LockWait;
+use crate::sys::settings::STORE;
+use serde_json::json;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long to wait for a client that is starting the broker.
+const STARTED_WITHIN: Duration = Duration::from_secs(4);
+
+/// Stops the broker, sets its database aside, and puts a copy of the backup into its place.
+///
+/// # Errors
+/// If the backup is not a sound database, if the broker can't be stopped, or if the data directory can't be written.
+pub fn restore(backup: &str, json: bool) -> Result<u8, Error> {
+    let (places, settings) = load_environment()?;
+    startup::own_address(&settings)?;
+    refuse_beside_hub(&places, &settings, "restore")?;
+    places.prepare()?;
+    let checked = CheckedBackup::copy(&places, Path::new(backup))?;
+    // While this process holds the lock, no client starts a broker. The broker's own lock can't be taken before the
+    // broker has ended, and an active agent would start the next broker at that very moment.
+    let _lock = LockWait::begin(places.open_lock(&places.start_lock())?)
+        .for_time(STARTED_WITHIN)
+        .map_err(|error| places.error("can't be locked (does its file system support locks?)", &error))?;
+    stop_if_running(&places)?;
+    let aside = checked.put_in_place(&places).map_err(|error| match error.kind {
+        ErrorKind::Refused => Error::new(error.kind, format!("{}; then run slm-mesh restore again", error.text)),
+        _ => error,
+    })?;
+    let aside = aside.map(|path| path.display().to_string());
+    if json {
+        let data = json!({ "restored": backup, "setAside": aside });
+        return print_line(&json!({ "ok": true, "data": data }).to_string());
+    }
+    let old = aside.map(|path| format!(" The old database was moved to {path}.")).unwrap_or_default();
+    let next = match settings.text(STORE) {
+        "" => "",
+        _ => " This hub shares its mesh: slm-mesh help machines says how the other hubs take over the backup.",
+    };
+    print_line(&render::plain(&format!("Restored {backup}.{old}{next}")))
+}

@@ -1,0 +1,118 @@
+//! Restoring a backup while agents are active: the mesh has exactly what the backup has, and nothing else is lost.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use support::{Place, until};
+
+/// The databases that were set aside for a backup.
+fn set_aside(place: &Place) -> Vec<PathBuf> {
+    let paths = fs::read_dir(&place.dir).unwrap().flatten().map(|entry| entry.path());
+    paths.filter(|path| path.to_string_lossy().contains("broker.db.before-restore-20")).collect()
+}
+
+fn marker(place: &Place) -> String {
+    place.ok(&["state", "get", "marker"]).trim().to_owned()
+}
+
+/// A mesh with a backup in which the marker is `backup`, while the marker of the mesh is `later`.
+fn with_backup() -> (Place, PathBuf) {
+    let place = Place::new().with("SLM_MESH_RATE", "1000000");
+    place.ok(&["state", "set", "marker", "backup"]);
+    place.ok(&["stop"]);
+    let backup = place.root.join("backup.db");
+    fs::copy(place.dir.join("broker.db"), &backup).unwrap();
+    place.ok(&["state", "set", "marker", "later"]);
+    (place, backup)
+}
+
+#[test]
+fn a_restored_mesh_has_what_the_backup_has_even_if_agents_are_active() {
+    let (place, backup) = with_backup();
+    let content = fs::read(&backup).unwrap();
+    let token = place.json(&["lock", "a.rs"])["token"].as_i64().unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        // Each of these calls starts a broker if none is running.
+        threads.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                place.run(&["state", "set", "agent", "busy"]);
+            }
+        });
+        for round in 1..=4 {
+            place.ok(&["state", "set", "marker", "later"]);
+            let restored = place.json(&["restore", backup.to_str().unwrap()]);
+            let old = PathBuf::from(restored["data"]["setAside"].as_str().unwrap());
+            assert!(set_aside(&place).contains(&old) && set_aside(&place).len() >= round, "{old:?}");
+            assert_eq!(marker(&place), "backup", "{}", place.log());
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    place.ok(&["stop"]);
+    assert_eq!(marker(&place), "backup", "after a restart, too");
+    assert!(!place.log().contains("DAMAGED"), "{}", place.log());
+    assert_eq!(fs::read(&backup).unwrap(), content, "the backup itself stays as it was");
+    assert!(place.json(&["lock", "a.rs"])["token"].as_i64().unwrap() > token, "no token is granted twice");
+    // The old database can be restored like any other backup.
+    let old = set_aside(&place).into_iter().find(|path| path.to_string_lossy().ends_with('Z')).unwrap();
+    place.ok(&["restore", old.to_str().unwrap()]);
+    assert_eq!(marker(&place), "later");
+}
+
+#[test]
+fn a_file_that_is_no_sound_backup_changes_nothing() {
+    let (place, backup) = with_backup();
+    let pid = place.broker_pid();
+    let damaged = place.root.join("damaged.db");
+    let mut bytes = fs::read(&backup).unwrap();
+    let middle = bytes.len() / 2 / 2048 * 2048;
+    bytes[middle..middle + 2048].fill(0xa5);
+    fs::write(&damaged, bytes).unwrap();
+    let (text, other) = (place.root.join("notes.txt"), place.root.join("other.db"));
+    fs::write(&text, "no database").unwrap();
+    rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE t(a); PRAGMA user_version = 3").unwrap();
+    let own = place.dir.join("broker.db");
+    let refused: [(&Path, &str); 6] = [
+        (&damaged, "can't replace the database"),
+        (&text, "slm-mesh lock restore"),
+        (&other, "not a database of slm-mesh"),
+        (&own, "is the database of this mesh"),
+        (&place.root, "is not a file"),
+        (Path::new("/nowhere/backup.db"), "can't be read"),
+    ];
+    for (file, why) in refused {
+        let out = place.run(&["restore", file.to_str().unwrap()]);
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert!(!out.status.success() && said.contains(why) && said.contains("nothing was changed"), "{said}");
+        assert!(said.contains(file.to_str().unwrap()), "{said}");
+    }
+    assert_eq!((marker(&place), place.broker_pid(), set_aside(&place).len()), ("later".into(), pid, 0));
+    let left = fs::read_dir(&place.dir).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    assert_eq!(left.filter(|name| name.contains(".new")).collect::<Vec<_>>(), [""; 0], "no copy is left behind");
+    assert_eq!(place.run(&["restore"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_log_that_is_removed_under_the_broker_costs_no_data() {
+    let place = Place::new().with("SLM_MESH_RATE", "1000000");
+    place.ok(&["start", "--detach"]);
+    let pid = place.broker_pid().unwrap();
+    let mut socket = place.socket();
+    let mut set = |n: usize| {
+        let answer: Value = socket.call("state.set", json!({ "key": format!("k{n}"), "value": "1" }));
+        assert!(answer["error"].is_null(), "{answer}");
+    };
+    (0..20).for_each(&mut set);
+    for suffix in ["-wal", "-shm"] {
+        fs::remove_file(place.dir.join(format!("broker.db{suffix}"))).unwrap();
+    }
+    set(20);
+    until("the broker has noticed", || !support::lives(pid));
+    assert!(place.log().contains("broker.db-wal was removed"), "{}", place.log());
+    let kept = place.json(&["state", "list"]);
+    assert_eq!(kept["entries"].as_array().unwrap().len(), 21, "{}", place.log());
+    assert!(!place.log().contains("DAMAGED"), "{}", place.log());
+}
