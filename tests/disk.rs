@@ -237,6 +237,17 @@ fn a_restored_backup_uses_no_number_twice() {
     let backup = place.root.join("backup");
     copy_database(&place.dir, &backup);
     let (token, message) = (lock(&place), send(&place));
+    let damaged: [&[u8]; 5] = [b"", &[0; 63], &[0xff; 90], b"1 2\n", b"1 2 3"];
+    for (n, numbers) in damaged.into_iter().enumerate() {
+        let restored = revived(&place.root.join(format!("numbers{n}")));
+        copy_database(&backup, &restored.dir);
+        std::fs::write(restored.dir.join("broker.numbers"), numbers).unwrap();
+        let granted = lock(&restored);
+        assert!(granted > token, "{numbers:?}: a newer token than that of {token} may be in use");
+        restored.ok(&["unlock", "a.rs"]);
+        restored.ok(&["stop"]);
+        assert_eq!(lock(&restored), granted + 1, "{numbers:?}: the numbers are reserved again");
+    }
     let restored = revived(&backup);
     assert!(lock(&restored) > token, "a newer token than that of {token} may be in use");
     assert_ne!(send(&restored), message);

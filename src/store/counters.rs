@@ -9,7 +9,7 @@ use super::named_columns::update_row;
 use super::{Store, StoreError, StoreResult};
 use rusqlite::Connection;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// How many sequence numbers are reserved at once. The broker waits for the disk once per block, that is, once for this
@@ -71,26 +71,23 @@ pub(super) struct ReservedNumbers {
     /// The path of the file; `None` for a database in memory, because no later database continues its numbers.
     path: Option<PathBuf>,
     upto: [i64; 3],
-    /// Whether there was no file when the database was opened.
-    was_missing: bool,
+    /// Whether the file was missing or damaged when the database was opened.
+    was_lost: bool,
 }
 
 impl ReservedNumbers {
-    /// Opens the file that belongs to a database. If the file is missing, nothing is reserved.
+    /// Opens the file that belongs to a database. If the file is missing or damaged, nothing is reserved.
     pub(super) fn open(database: &Path) -> StoreResult<ReservedNumbers> {
         if database.to_string_lossy().contains("vfs=memdb") {
-            return Ok(ReservedNumbers { upto: [0; 3], path: None, was_missing: false });
+            return Ok(ReservedNumbers { upto: [0; 3], path: None, was_lost: false });
         }
         let path = database.with_extension("numbers");
-        let mut text = String::new();
-        let was_missing = match File::open(&path).and_then(|mut file| file.read_to_string(&mut text)) {
-            Ok(_) => false,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        let read = match std::fs::read(&path) {
+            Ok(content) => parse_numbers(&content),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(file_error(&path, &error)),
         };
-        let mut words = text.split_whitespace();
-        let mut number = || words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-        Ok(ReservedNumbers { upto: [number(), number(), number()], path: Some(path), was_missing })
+        Ok(ReservedNumbers { upto: read.unwrap_or_default(), path: Some(path), was_lost: read.is_none() })
     }
 
     /// The highest numbers that may have been used.
@@ -121,12 +118,23 @@ impl ReservedNumbers {
     }
 }
 
+/// Reads the content of the file. Returns `None` unless it is one line of three numbers: if a full disk left the file
+/// empty, or a power failure left zeros, it is unknown which numbers were given out.
+fn parse_numbers(content: &[u8]) -> Option<[i64; 3]> {
+    let line = std::str::from_utf8(content).ok()?.strip_suffix('\n')?;
+    let numbers: Vec<i64> = line.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
+    numbers.try_into().ok().filter(|numbers: &[i64; 3]| numbers.iter().all(|number| *number >= 0))
+}
+
 /// Overwrites the reserved numbers in the file. They are one line of fixed length, which is shorter than a sector of
 /// the disk, so a power failure leaves either the old line or the new one.
 fn write_numbers(path: &Path, upto: [i64; 3], sync: bool) -> io::Result<()> {
     let is_new = !path.exists();
     let mut file = File::options().create(true).truncate(false).write(true).open(path)?;
-    file.write_all(format!("{:020} {:020} {:020}\n", upto[0], upto[1], upto[2]).as_bytes())?;
+    let line = format!("{:020} {:020} {:020}\n", upto[0], upto[1], upto[2]);
+    file.write_all(line.as_bytes())?;
+    // A damaged file may have been longer.
+    file.set_len(line.len() as u64)?;
     if sync {
         file.sync_data()?;
     }
@@ -144,11 +152,11 @@ fn file_error(path: &Path, error: &io::Error) -> StoreError {
 }
 
 impl Store {
-    /// Whether this database has given out numbers, but the file of reserved numbers was missing when the database was
-    /// opened. In this case, the database may be an old copy, such as a backup, and it is unknown which numbers were
+    /// Whether this database has given out numbers, but the file of reserved numbers was missing or damaged when the
+    /// database was opened. In this case, the database may be an old copy, such as a backup, and it is unknown which numbers were
     /// given out after the copy was made.
     pub fn has_lost_reserved_numbers(&self) -> bool {
-        self.reserved.as_ref().is_some_and(|reserved| reserved.was_missing) && self.counters.last() != [0; 3]
+        self.reserved.as_ref().is_some_and(|reserved| reserved.was_lost) && self.counters.last() != [0; 3]
     }
 
     /// Makes all numbers continue above `floor`. This is needed if this database replaces a damaged or a newer

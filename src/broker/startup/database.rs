@@ -170,13 +170,13 @@ pub(super) fn replace_database(places: &DataDir, new: &str, prefix: &str) -> Res
     Ok(aside)
 }
 
-/// If the file of reserved numbers was lost, makes new numbers continue from the time in milliseconds.
+/// If the file of reserved numbers was lost or damaged, makes new numbers continue from the time in milliseconds.
 fn replace_lost_numbers(store: &mut Store) -> Result<(), Error> {
     if store.has_lost_reserved_numbers() {
         store.raise(sys::wall_ms())?;
         log(
-            "broker.numbers is missing, so broker.db may come from a backup; new messages and events get numbers that \
-             continue from the current time, so that no number is used twice",
+            "broker.numbers is missing or damaged, so broker.db may come from a backup; new messages, events and locks get \
+             numbers that continue from the current time, so that no number is used twice",
         );
     }
     Ok(())
