@@ -21,9 +21,7 @@ pub enum LogChange {
     Rejoin,
 }
 
-/// The name of a new database while the rows of a damaged one are copied into it.
-const SALVAGING: &str = "broker.db.salvaging";
-/// The name of the new database once it is complete, until the damaged one is set aside.
+/// The name of a new database that has the rows of a damaged one, until the damaged one is set aside.
 const SALVAGED: &str = "broker.db.salvaged";
 /// The name of a checked copy of a backup until the old database is set aside.
 pub(super) const RESTORED: &str = "broker.db.restored";
@@ -74,7 +72,7 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
         Err(StoreError::Corrupt(why)) => {
             mark_suspect(places);
             let salvage = salvage(places, settings)?;
-            set_damaged_aside(places, &why, salvage.as_ref())?;
+            set_damaged_aside(places, &why, salvage.as_ref(), shares_log(settings))?;
             let mut store = open_file(places, settings)?;
             if salvage.is_none() {
                 // The new sequence numbers continue from the time in milliseconds, which is higher than any number in
@@ -113,13 +111,18 @@ fn try_open(places: &DataDir, settings: &Settings) -> StoreResult<Store> {
     Ok(store)
 }
 
+/// Whether this hub shares its mesh with other hubs.
+fn shares_log(settings: &Settings) -> bool {
+    !settings.text(STORE).is_empty()
+}
+
 /// Copies everything that can be read of the damaged database into a new file. Returns `None` if nothing can be read,
 /// or if the copy can't be used.
 ///
 /// # Errors
 /// When the disk is full. The next broker tries again, because a mesh that started empty now would lose more.
 fn salvage(places: &DataDir, settings: &Settings) -> Result<Option<Salvage>, Error> {
-    let draft = places.dir.join(SALVAGING);
+    let draft = draft_path(places);
     remove_database(&draft);
     let salvage = match Store::salvage(&places.database(), &draft, sys::wall_ms()) {
         Ok(salvage) => salvage,
@@ -130,7 +133,7 @@ fn salvage(places: &DataDir, settings: &Settings) -> Result<Option<Salvage>, Err
             return Ok(None);
         }
     };
-    if !settings.text(STORE).is_empty() && !salvage.is_complete() {
+    if shares_log(settings) && !salvage.is_complete() {
         // With fewer rows than the other hubs have, this database could not follow their log. The hub gets a copy of
         // the leader's database instead.
         remove_database(&draft);
@@ -139,6 +142,11 @@ fn salvage(places: &DataDir, settings: &Settings) -> Result<Option<Salvage>, Err
     let renamed = fs::rename(&draft, places.dir.join(SALVAGED));
     renamed.map_err(|error| places.error("can't be written", &error))?;
     Ok(Some(salvage))
+}
+
+/// The path of a new database while it is written. After a crash, slm-mesh clean removes files with such names.
+pub(super) fn draft_path(places: &DataDir) -> PathBuf {
+    places.database().with_extension(format!("new{}", std::process::id()))
 }
 
 /// Removes the unfinished draft of a database.
@@ -183,13 +191,14 @@ fn replace_lost_numbers(store: &mut Store) -> Result<(), Error> {
 }
 
 /// Sets the damaged database aside, puts the new one into its place if there is one, and reports what happened.
-fn set_damaged_aside(places: &DataDir, why: &str, salvage: Option<&Salvage>) -> Result<(), Error> {
+fn set_damaged_aside(places: &DataDir, why: &str, salvage: Option<&Salvage>, is_hub: bool) -> Result<(), Error> {
     let aside = match salvage {
         Some(_) => replace_database(places, SALVAGED, set_aside::DAMAGED)?,
         None => move_aside(places, set_aside::DAMAGED)?,
     };
     let result = match salvage {
-        None => "nothing in it can be used, and the mesh starts empty".into(),
+        None if is_hub => "this hub needs a copy from the hub that leads".into(),
+        None => "nothing in it can be read, and the mesh starts empty".into(),
         Some(salvage) if salvage.is_complete() => {
             "all its rows were copied into a new one, and nothing was lost".into()
         }

@@ -1,7 +1,7 @@
 //! Replaces the database by a backup. The backup is copied and checked first, so that a broker stops only for a backup
 //! that can be used.
 
-use super::database::{FILE_SUFFIXES, RESTORED, remove_database, replace_database, with_suffix};
+use super::database::{FILE_SUFFIXES, RESTORED, draft_path, remove_database, replace_database, with_suffix};
 use super::single_instance;
 use crate::base::error::{Error, ErrorKind};
 use crate::store::{Store, StoreError};
@@ -44,7 +44,7 @@ impl CheckedBackup {
         if is_database {
             return Err(refused("is the database of this mesh, not a backup"));
         }
-        let checked = CheckedBackup { draft: places.database().with_extension(format!("new{}", std::process::id())) };
+        let checked = CheckedBackup { draft: draft_path(places) };
         let draft = &checked.draft;
         remove_database(draft);
         let unwritten = |error: io::Error| places.error("can't be written", &error);
