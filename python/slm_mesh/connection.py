@@ -111,7 +111,10 @@ class Connection:
             self._closed = True
             link, self._link = self._link, None
         with self._changed:
+            held_now, self._held = self._held, []
             self._changed.notify_all()
+        for held in held_now:
+            held.released = True
         if link is not None:
             if self._attach_params is not None and link.lost is None:
                 try:

@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import Any, Dict, List, Optional, Protocol, Type
 
-from .errors import LockLost, MeshError, Unavailable
+from .errors import LockLost, MeshError, NotFound, Unavailable
 from .types import LockInfo
 
 _RETRY_SECONDS = 1.0
@@ -84,13 +84,19 @@ class Held:
     def check(self) -> None:
         """Checks with the broker that the lock is still held, and renews it.
 
-        :raises LockLost: the lock is no longer held.
+        :raises LockLost: it is no longer held.
+        :raises Unavailable: the broker can't be reached, so it is unknown whether the lock is still held.
         """
-        self._renew()
+        unreachable = self._renew()
+        self._require_held()
+        if unreachable is not None:
+            raise unreachable
+
+    def _require_held(self) -> None:
         if self.lost is not None:
             raise LockLost(self.lost)
         if self.released:
-            raise LockLost(f"{self.file_path} was already released")
+            raise LockLost(f"{self.file_path} was already released; lock it again with Mesh.lock()")
 
     def release(self) -> None:
         """Releases the lock. Does nothing after the release, or in a child of the process that took the lock."""
@@ -101,12 +107,18 @@ class Held:
                 return
             self.released = True
             self._mesh._forget(self)
-            if self.lost is not None:
-                return
-            try:
-                self._mesh._call("lock.unlock", self._which())
-            except Unavailable:
-                pass  # The end of the connection releases the lock, too.
+            if self.lost is None:
+                self._unlock()
+
+    def _unlock(self) -> None:
+        """Releases the lock in the broker, and notes if the lock was already lost."""
+        try:
+            self._mesh._call("lock.unlock", self._which())
+        except Unavailable as error:
+            # The end of the connection releases the lock, too. But nobody knows when the connection ended.
+            self.lost = f"{self.file_path} may have been lost: the broker can't be reached to release it ({error})"
+        except NotFound as error:
+            self.lost = f"{self.file_path} was lost before its release: {error}"
 
     def _which(self) -> Dict[str, Any]:
         return {"filePaths": self._request["filePaths"], "command": self._request["command"]}
@@ -114,11 +126,11 @@ class Held:
     def _due(self) -> float:
         return self._renew_at
 
-    def _renew(self) -> None:
-        """Renews the lease, and records whether the lock was lost."""
+    def _renew(self) -> Optional[Unavailable]:
+        """Renews the lease, and records whether the lock was lost. If the broker can't be reached, returns why."""
         with self._one_at_a_time:
             if self.released or self.lost is not None:
-                return
+                return None
             asked_at = time.monotonic()
             try:
                 answer = self._mesh._call("lock.lock", self._request)
@@ -126,18 +138,20 @@ class Held:
                 self._renew_at = asked_at + _RETRY_SECONDS
                 if asked_at >= self._ends_at:
                     self.lost = f"{self.file_path}: the lease ended while the broker was unreachable ({error})"
-                return
+                return error
             except MeshError as error:
                 self.lost = f"{self.file_path} was lost: {error}"
-                return
+                return None
             if answer["token"] == self.token:
                 self._note(answer, asked_at)
-                return
+                return None
             # The lock is held again, but it was not held in between, so another peer may have written to the file.
             self.lost = f"{self.file_path} was lost for a moment: the connection to the broker broke off"
             self._mesh._call("lock.unlock", self._which())
+            return None
 
     def __enter__(self) -> Held:
+        self._require_held()
         return self
 
     def __exit__(

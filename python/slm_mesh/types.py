@@ -193,6 +193,10 @@ class Lock:
             from .errors import LockedError
 
             raise LockedError("the file is locked by somebody else")
+        if vars(self).get("_give_back", "") is None:
+            from .errors import LockLost
+
+            raise LockLost(f"{self.file_path} was already released; lock it again")
         return self
 
     def __exit__(
@@ -200,6 +204,7 @@ class Lock:
     ) -> None:
         give_back: Optional[Callable[[], None]] = vars(self).get("_give_back")
         if give_back is not None:
+            object.__setattr__(self, "_give_back", None)
             give_back()
 
 

@@ -127,6 +127,43 @@ class Locks(MeshTest):
                     self.assertIsNotNone(held.lost)
             self.assertEqual([lock.holder for lock in ann.locks()], [human.name])
 
+    def test_a_lock_that_fell_unnoticed_is_known_at_the_end_of_the_with(self):
+        with Mesh(name="ann") as ann:
+            human = Mesh()
+            with self.assertRaisesRegex(slm_mesh.LockLost, "a.py was lost before its release: .* by you"):
+                with ann.lock("a.py") as held:
+                    human._call("lock.lock", {"filePath": held.file_path, "steal": True})
+            self.assertEqual([lock.holder for lock in human.locks()], [human.name])
+
+    def test_a_broker_that_cannot_be_reached_leaves_the_lock_in_doubt(self):
+        slm_mesh.start_broker()
+        mesh = Mesh(start=False)
+        with self.assertRaisesRegex(slm_mesh.LockLost, "a.py may have been lost: the broker can't be reached"):
+            with mesh.lock("a.py") as held:
+                self.assertEqual(self.verb("stop")[0], 0)
+                with self.assertRaisesRegex(slm_mesh.Unavailable, "no broker is running"):
+                    held.check()
+                self.assertIsNone(held.lost)
+
+    def test_no_block_runs_under_a_lock_that_was_given_back(self):
+        slm_mesh.start_broker()
+        old = slm_mesh.SLMMeshClient(port=self.port())
+        peer = old.register(os.getpid(), str(self.root))["peerId"]
+        closed = Mesh()
+        with Mesh() as mesh:
+            released = [mesh.lock("a.py"), old.lock(f"{self.root}/b.py", peer), closed.lock("c.py")]
+            for lock in released[:2]:
+                with lock:
+                    pass
+            closed.close()
+            for lock in released:
+                with self.assertRaisesRegex(slm_mesh.LockLost, "already released"):
+                    with lock:
+                        self.fail("nothing is locked here")
+            with self.assertRaisesRegex(slm_mesh.LockLost, "already released"):
+                released[2].check()
+            self.assertEqual(mesh.locks(), [])
+
     def test_a_killed_script_loses_its_locks(self):
         mesh = Mesh()
         script = "import slm_mesh; held = slm_mesh.Mesh().lock('a.py'); print('held', flush=True); input()"
