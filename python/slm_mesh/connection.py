@@ -310,6 +310,11 @@ class Connection:
         if held.lost is not None:
             self._forget(held)
 
+    def _keep(self, held: Held) -> None:
+        with self._changed:
+            self._held.append(held)
+            self._changed.notify_all()
+
     def _forget(self, held: Held) -> None:
         with self._changed:
             self._held = [other for other in self._held if other is not held]

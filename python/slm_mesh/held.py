@@ -19,6 +19,8 @@ class Keeper(Protocol):
 
     def _call(self, method: str, params: Dict[str, Any], wait: Optional[float] = None) -> Dict[str, Any]: ...
 
+    def _notify(self, method: str, params: Dict[str, Any]) -> None: ...
+
     def _forget(self, held: Held) -> None: ...
 
 
@@ -119,6 +121,11 @@ class Held:
             self.lost = f"{self.file_path} may have been lost: the broker can't be reached to release it ({error})"
         except NotFound as error:
             self.lost = f"{self.file_path} was lost before its release: {error}"
+        except BaseException as error:
+            if not isinstance(error, MeshError):
+                # A signal handler ended the call. The lock is not renewed any more, so nobody else would release it.
+                self._mesh._notify("lock.unlock", self._which())
+            raise
 
     def _which(self) -> Dict[str, Any]:
         return {"filePaths": self._request["filePaths"], "command": self._request["command"]}

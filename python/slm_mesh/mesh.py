@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
 from . import paths
 from .connection import WAIT_MAX, Connection
-from .errors import LockedError, TimedOut
+from .errors import LockedError, MeshError, TimedOut
 from .follow import Follow
 from .held import Held
 from .paths import StrPath
@@ -318,25 +318,32 @@ class Mesh(Connection):
         self._start_keeper()
         while True:
             left = WAIT_MAX if until is None else until - time.monotonic()
-            asked_at = time.monotonic()
             try:
-                answer = self._call("lock.lock", request, wait=max(left, 0.0))
+                return self._hold(request, max(left, 0.0))
             except LockedError:
                 # One call waits at most an hour.
                 if left < WAIT_MAX or until is not None and time.monotonic() >= until:
                     raise
-                time.sleep(0.05)
-                continue
-            except (KeyboardInterrupt, TimedOut):
-                # The lock may have been granted at this moment, and nobody would release it.
-                self._notify("lock.unlock", {"filePaths": request["filePaths"], "command": request["command"]})
-                raise
+            time.sleep(0.05)
+
+    def _hold(self, request: Dict[str, Any], wait: float) -> Held:
+        """Takes a lock, and has it renewed."""
+        asked_at = time.monotonic()
+        held: Optional[Held] = None
+        try:
+            answer = self._call("lock.lock", request, wait=wait)
             # The lease starts when the lock is granted. If the call waited, that is at the latest now.
-            held = Held(self, request, answer, time.monotonic() if left > 0 else asked_at)
-            with self._changed:
-                self._held.append(held)
-                self._changed.notify_all()
+            held = Held(self, request, answer, time.monotonic() if wait > 0 else asked_at)
+            self._keep(held)
             return held
+        except BaseException as error:
+            if isinstance(error, TimedOut) or not isinstance(error, MeshError):
+                # The call took too long, or a signal handler ended it. The lock may have been granted at this moment,
+                # and nobody would release it.
+                if held is not None:
+                    self._forget(held)
+                self._notify("lock.unlock", {"filePaths": request["filePaths"], "command": request["command"]})
+            raise
 
     def unlock(self, *file_paths: StrPath) -> None:
         """Releases locks that belong to the peer itself, such as those that ``slm-mesh lock`` takes. A lock from

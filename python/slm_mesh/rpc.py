@@ -109,7 +109,10 @@ class RpcConnection:
             raise TimedOut(f"{method}: the broker did not answer in {timeout:g} s") from None
         except ConnectionLost as lost:
             raise ConnectionLost(f"{lost}; it is unknown whether {method} took effect") from None
-        except KeyboardInterrupt:
+        except MeshError:
+            raise
+        except BaseException:
+            # A signal handler ends the wait, with KeyboardInterrupt or any other exception.
             self.notify("cancel", {"id": n})
             raise
         finally:
@@ -149,13 +152,20 @@ class RpcConnection:
         line = _line_of(message)
         if len(line) > LINE_MAX:
             raise UsageError(f"the call is longer than {LINE_MAX} bytes")
-        try:
-            with self._writing:
-                self._out.sendall(line)
-        except OSError as error:
-            # The broker ignores an incomplete line, so the call had no effect.
-            self._break(f"the connection to the broker was lost ({error})")
-            raise NotSent(str(self.lost)) from error
+        rest = memoryview(line)
+        with self._writing:
+            try:
+                while rest:
+                    rest = rest[self._out.send(rest):]
+            except OSError as error:
+                # The broker ignores an incomplete line, so the call had no effect.
+                self._break(f"the connection to the broker was lost ({error})")
+                raise NotSent(str(self.lost)) from error
+            except BaseException:
+                # A signal handler ends the call. If the line is incomplete, the next line would be its end.
+                if 0 < len(rest) < len(line):
+                    self._break("a call was interrupted while it was being sent")
+                raise
 
     def _advance(self, slot: _Slot, until: float) -> None:
         """Waits for the answer, and reads the socket if no other thread does."""

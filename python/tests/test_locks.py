@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import unittest
+from unittest import mock
 
 from support import MeshTest
 
@@ -75,6 +76,30 @@ class Locks(MeshTest):
             link.call = call
             bob.timeout = 20
             self.assertEqual(bob.locks(), [])
+
+    def test_whatever_ends_the_wait_leaves_no_lock(self):
+        class Alarm(Exception):
+            pass
+
+        def ring():
+            self.until("it is in line", lambda: ann.locks()[0].queue == ["bob"])
+            os.kill(os.getpid(), signal.SIGALRM)
+
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.getsignal(signal.SIGALRM))
+        with Mesh(name="ann") as ann, Mesh(name="bob") as bob:
+            for kind in (Alarm, SystemExit, KeyboardInterrupt):
+                signal.signal(signal.SIGALRM, lambda *_, kind=kind: raise_(kind()))
+                held = ann.lock("a.py")
+                ringing = self.behind(ring)
+                with self.assertRaises(kind):
+                    bob.lock("a.py", wait=20)
+                ringing.get()
+                held.release()
+                self.until(f"it falls after {kind}", lambda: ann.locks() == [])
+            # The exception arrives when the lock was just granted.
+            with mock.patch.object(bob, "_keep", side_effect=Alarm), self.assertRaises(Alarm):
+                bob.lock("a.py")
+            self.until("it falls after the grant", lambda: ann.locks() == [])
 
     def test_renewing_and_releasing_at_once_leaves_no_lock(self):
         mesh = Mesh()
@@ -299,6 +324,10 @@ class Reconnecting(MeshTest):
         mesh.close()
         with self.assertRaisesRegex(slm_mesh.Unavailable, "closed"):
             mesh.status()
+
+
+def raise_(error):
+    raise error
 
 
 def lives(pid):
