@@ -105,8 +105,15 @@ class Connection:
         self._changed = threading.Condition()
         self._keeper: Optional[threading.Thread] = None
 
+    def _forget_parent(self) -> None:
+        """In a forked child, leaves the connection and the locks to the parent."""
+        if self._pid != os.getpid():
+            self._reset()
+
     def close(self) -> None:
-        """Leaves the mesh: releases all locks and keeps the mailbox. A second call does nothing."""
+        """Leaves the mesh: releases all locks and keeps the mailbox. Closing twice does no harm. In a forked child, this
+        concerns only what the child itself has done."""
+        self._forget_parent()
         with self._connecting:
             self._closed = True
             link, self._link = self._link, None
@@ -186,8 +193,7 @@ class Connection:
             link.notify(method, {**params, **self._acting})
 
     def _connected(self, start: Optional[bool] = None) -> RpcConnection:
-        if self._pid != os.getpid():
-            self._reset()
+        self._forget_parent()
         link = self._link
         if link is not None and link.lost is None:
             return link
@@ -253,6 +259,7 @@ class Connection:
 
     def _start_keeper(self) -> None:
         """Starts a thread that renews locks and reconnects until this object is closed."""
+        self._forget_parent()
         with self._changed:
             if self._keeper is None:
                 self._keeper = threading.Thread(target=self._run_keeper, name="slm-mesh keeper", daemon=True)

@@ -89,12 +89,15 @@ class Held:
         :raises LockLost: it is no longer held.
         :raises Unavailable: the broker can't be reached, so it is unknown whether the lock is still held.
         """
-        unreachable = self._renew()
+        unreachable = self._renew() if self._pid == os.getpid() else None
         self._require_held()
         if unreachable is not None:
             raise unreachable
 
     def _require_held(self) -> None:
+        if self._pid != os.getpid():
+            raise LockLost(f"the lock of {self.file_path} belongs to the parent of this process; lock the file in the "
+                           "child, or check the lock in the parent")
         if self.lost is not None:
             raise LockLost(self.lost)
         if self.released:

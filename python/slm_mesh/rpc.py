@@ -8,6 +8,7 @@ while the connection is attached as a peer or holds locks, it answers pings and 
 from __future__ import annotations
 
 import json
+import os
 import selectors
 import socket
 import threading
@@ -56,9 +57,10 @@ class _Slot:
 
 
 class RpcConnection:
-    """One connection. Once broken, it stays broken."""
+    """One connection. Once broken, it stays broken. A forked child can't use the connection of its parent."""
 
     def __init__(self, sock: socket.socket) -> None:
+        self._pid = os.getpid()
         self._sock = sock
         try:
             # A second object for the same socket, because it needs its own timeout.
@@ -152,6 +154,8 @@ class RpcConnection:
         line = _line_of(message)
         if len(line) > LINE_MAX:
             raise UsageError(f"the call is longer than {LINE_MAX} bytes")
+        if self._pid != os.getpid():
+            raise NotSent("the connection belongs to the parent of this process")
         rest = memoryview(line)
         with self._writing:
             try:
@@ -289,6 +293,8 @@ class RpcConnection:
             self._stop_reading()
 
     def _break(self, why: str) -> None:
+        if self._pid != os.getpid():
+            return
         with self._state:
             if self.lost is not None:
                 return

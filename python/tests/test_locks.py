@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import unittest
 from unittest import mock
 
@@ -203,19 +204,44 @@ class Locks(MeshTest):
         child.communicate()
         self.until("the lock falls", lambda: mesh.locks() == [])
 
+    def in_child(self, work):
+        """Runs a function in a forked child, which must succeed."""
+        child = os.fork()
+        if child == 0:
+            try:
+                work()
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(1)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+
     def test_a_forked_child_has_its_own_connection_and_frees_no_lock_of_its_parent(self):
+        def use_and_leave():
+            with self.assertRaisesRegex(slm_mesh.LockLost, "belongs to the parent"):
+                held.check()
+            with self.assertRaisesRegex(slm_mesh.LockLost, "belongs to the parent"):
+                with held:
+                    self.fail("the child has no lock")
+            held.__exit__(None, None, None)
+            held.release()
+            ann.state_set("child", ann.name)
+            ann.close()
+
         with Mesh(name="ann") as ann, ann.lock("a.py") as held:
-            child = os.fork()
-            if child == 0:
-                try:
-                    held.release()
-                    ann.state_set("child", ann.name)
-                    os._exit(0)
-                finally:
-                    os._exit(1)
-            self.assertEqual(os.waitpid(child, 0)[1], 0)
+            for work in (ann.close, held.release, use_and_leave):
+                self.in_child(work)
+                self.assertEqual([lock.token for lock in Mesh().locks()], [held.token])
+                self.assertEqual([peer.name for peer in Mesh().peers()], ["ann"])
+                held.check()
             self.assertEqual(ann.state_get("child").value, "ann")
-            held.check()
+
+    def test_a_lock_that_a_forked_child_takes_is_renewed(self):
+        mesh = Mesh()
+        mesh.lock("a.py").release()
+        self.in_child(lambda: mesh.lock("a.py") and self.assertTrue(mesh._keeper.is_alive()))
+        self.until("it falls with the child", lambda: mesh.locks() == [])
 
     def test_a_list_that_does_not_fit_into_one_answer_comes_whole(self):
         mesh = Mesh()
