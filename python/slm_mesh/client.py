@@ -6,15 +6,17 @@ Every call names the peer that it acts as, and the broker trusts this name becau
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import socket
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union, overload
 
-from .errors import LockedError, SLMMeshError, from_status
+from .errors import LockedError, SLMMeshError, TimedOut, UsageError, from_status
 from .held import Held
 from .mesh import Mesh
 from .types import BrokerStatus, Lock, MeshEvent, Message, Peer, StateEntry
@@ -71,24 +73,32 @@ class SLMMeshClient:
         token = None if path in _NO_TOKEN_FOR else _read_token(self._token_path)
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
-        data = None if body is None else json.dumps(body).encode("utf-8")
-        url = self._base_url + path
-        request = urllib.request.Request(url, data=data, headers=headers, method=method)
         try:
+            data = None if body is None else json.dumps(body).encode("utf-8")
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(f"the call can't be written as JSON ({error})") from None
+        url = self._base_url + path
+        try:
+            request = urllib.request.Request(url, data=data, headers=headers, method=method)
             with _OPENER.open(request, timeout=self.timeout) as answer:
                 found = json.loads(answer.read().decode("utf-8"))
         except urllib.error.HTTPError as error:
             raise self._refusal(error) from error
         except urllib.error.URLError as error:
             raise from_status(f"Cannot connect to broker at {url}: {error.reason}", 0) from error
+        except socket.timeout as error:
+            raise TimedOut(f"the broker at {url} did not answer in {self.timeout} s") from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise from_status(f"the broker at {url} gave no complete answer ({error})", 0) from error
         return found if isinstance(found, dict) else {}
 
     @staticmethod
     def _refusal(error: urllib.error.HTTPError) -> SLMMeshError:
-        raw = error.read().decode("utf-8", "replace")
+        raw = f"the broker refused with HTTP status {error.code}, and gave no complete reason"
         try:
+            raw = error.read().decode("utf-8", "replace")
             body = json.loads(raw)
-        except ValueError:
+        except (OSError, http.client.HTTPException, ValueError):
             body = None
         if not isinstance(body, dict):
             return from_status(raw, error.code)

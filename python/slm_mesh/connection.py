@@ -80,12 +80,11 @@ class Connection:
         self._attach_params: Optional[Dict[str, Any]] = None
         self._acting: Dict[str, str] = {}
         if name is not None:
-            cwd = Path.cwd()
             self._attach_params = {
-                "name": name, "agent": agent, "project": str(cwd), "pid": os.getpid(),
+                "name": name, "agent": agent, "pid": os.getpid(),
                 # Child processes of this process act as this peer, but other programs in the same shell do not.
                 "script": True,
-                **paths.git_facts(cwd),
+                **paths.location(),
             }
         else:
             self._acting = _acting_params(self.data_dir, acting)
@@ -111,8 +110,10 @@ class Connection:
             self._reset()
 
     def close(self) -> None:
-        """Leaves the mesh: releases all locks and keeps the mailbox. Closing twice does no harm. In a forked child, this
-        concerns only what the child itself has done."""
+        """Leaves the mesh: releases all locks and keeps the mailbox. Closing twice does no harm.
+
+        In a forked child, this concerns only what the child itself has done.
+        """
         self._forget_parent()
         with self._connecting:
             self._closed = True
@@ -181,10 +182,9 @@ class Connection:
 
     def _begin_session(self, agent: Dict[str, Any]) -> None:
         """Makes the agent above this process a peer."""
-        cwd = Path.cwd()
-        named = {"agent": agent["agent"], "shortName": agent["shortName"], "session": "", "project": str(cwd)}
+        named = {"agent": agent["agent"], "shortName": agent["shortName"], "session": ""}
         named["name"] = os.environ.get("SLM_MESH_NAME") or None
-        self._connected().call("session.begin", {**named, **paths.git_facts(cwd)}, self.timeout)
+        self._connected().call("session.begin", {**named, **paths.location()}, self.timeout)
 
     def _notify(self, method: str, params: Dict[str, Any]) -> None:
         """Sends a call without waiting for its answer, if there is a connection."""

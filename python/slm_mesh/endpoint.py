@@ -76,7 +76,8 @@ def settings(directory: Path) -> Dict[str, str]:
         name, is_one, value = line.partition("=")
         if is_one and not line.lstrip().startswith("#"):
             found[name.strip()] = value.strip().strip('"')
-    found.update((name, value) for name, value in os.environ.items() if name.startswith("SLM_MESH_") and value)
+    from_environment = ((name, value.strip()) for name, value in os.environ.items() if name.startswith("SLM_MESH_"))
+    found.update((name, value) for name, value in from_environment if value)
     return found
 
 

@@ -6,7 +6,6 @@ import math
 import os
 import secrets
 import time
-from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
 from . import paths
@@ -22,8 +21,8 @@ _WAIT_STEP = 300.0
 
 def _location() -> Dict[str, Optional[str]]:
     """Where this process runs: the human, unlike a session, may call from any directory."""
-    cwd = Path.cwd()
-    return {"project": str(cwd), "repo": paths.git_facts(cwd).get("repo")}
+    here = paths.location()
+    return {"project": here["project"], "repo": here.get("repo")}
 
 
 class Mesh(Connection):
@@ -306,7 +305,7 @@ class Mesh(Connection):
         :raises LockLost: at the end of the ``with``, if the lock was lost in between.
         """
         given = [file_path] if isinstance(file_path, (str, os.PathLike)) else list(file_path)
-        facts = paths.git_facts(Path.cwd())
+        facts = paths.location()
         request: Dict[str, Any] = {
             "filePaths": sorted({paths.absolute(path) for path in given}), "reason": reason, "scope": scope,
             "command": secrets.token_hex(16), "renew": True, "repo": facts.get("repo"), "gitRoot": facts.get("gitRoot"),

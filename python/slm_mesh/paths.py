@@ -23,7 +23,11 @@ _LAUNCHER_MAX = 4096
 
 def data_dir(given: Optional[StrPath] = None) -> Path:
     """The data directory: ``given``, or ``$SLM_MESH_DATA_DIR``, or ``~/.slm-mesh``."""
-    return Path(os.path.abspath(given or os.environ.get("SLM_MESH_DATA_DIR") or Path.home() / ".slm-mesh"))
+    try:
+        return Path(os.path.abspath(given or os.environ.get("SLM_MESH_DATA_DIR") or Path.home() / ".slm-mesh"))
+    except (OSError, RuntimeError) as error:
+        text = f"the data directory can't be found ({error}); set SLM_MESH_DATA_DIR to an absolute path"
+        raise Unavailable(text) from error
 
 
 def program() -> str:
@@ -101,11 +105,16 @@ def absolute(path: StrPath) -> str:
     text = os.fspath(path)
     if not text:
         raise UsageError("file_path: expected a path, got an empty string")
-    given = Path(os.getcwd(), text.rstrip("/") or "/")
-    is_folder = text.endswith("/") or given.is_dir()
+    try:
+        given = Path("/" if text.startswith("/") else os.getcwd(), text.rstrip("/") or "/")
+    except OSError as error:
+        raise UsageError(f'"{text}" is relative, and the working directory is gone ({error}); give the absolute path, '
+                         "starting with /") from None
+    is_folder = text.endswith("/") or os.path.isdir(given)
     found = str(given)
     for at in [given, *given.parents]:
-        if not _is_pattern(str(at)) and at.exists():
+        # Unlike Path.exists(), this accepts names that are too long to exist.
+        if not _is_pattern(str(at)) and os.path.exists(at):
             found = os.path.join(at.resolve(), given.relative_to(at))
             break
     found = os.path.normpath(found)
@@ -131,8 +140,24 @@ def _git_dir(root: Path) -> Optional[Path]:
     return root / text[len("gitdir:"):].strip() if text and text.startswith("gitdir:") else None
 
 
+def location() -> Dict[str, str]:
+    """The working directory, as ``project``, and the facts of its work tree. If it is gone, ``project`` is empty."""
+    try:
+        here = Path.cwd()
+    except OSError:
+        return {"project": ""}
+    return {"project": str(here), **git_facts(here)}
+
+
 def git_facts(directory: Path) -> Dict[str, str]:
     """``gitRoot``, ``gitBranch`` and ``repo`` of a work tree, read from its files; empty outside a work tree."""
+    try:
+        return _git_facts(directory)
+    except (OSError, RuntimeError):
+        return {}  # A folder can't be read, or symlinks lead in a circle.
+
+
+def _git_facts(directory: Path) -> Dict[str, str]:
     above: List[Path] = [directory, *directory.parents]
     for root in above:
         git = _git_dir(root)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import selectors
 import socket
 import threading
 import time
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from .errors import ConnectionLost, MeshError, TimedOut, Unavailable, UsageError, from_wire
 
@@ -24,6 +25,7 @@ LINE_MAX = 1 << 20
 _WRITE_WITHIN = 10.0
 _PAUSE_MIN = 0.05
 _PAUSE_MAX = 1.0
+_LONG_NUMBER = re.compile(r"\d{19}")
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _decode = json.JSONDecoder().decode
 
@@ -34,13 +36,31 @@ def _line_of(message: Row) -> bytes:
     :raises UsageError: the broker could not read the line, so it must not be sent.
     """
     try:
-        return (_encode(message) + "\n").encode("utf-8")
+        text = _encode(message)
+        if _LONG_NUMBER.search(text):
+            _require_64_bits(message)
+        return (text + "\n").encode("utf-8")
     except UnicodeEncodeError as error:
         where = repr(error.object[max(0, error.start - 20):error.end + 20])
         raise UsageError(f"the text {where} is not valid Unicode, so it can't be sent; replace its surrogates "
                          "(a file name that is not UTF-8 contains such surrogates)") from None
     except ValueError as error:
         raise UsageError(f"the call can't be written as JSON ({error}); JSON has no NaN and no infinity") from None
+    except (TypeError, RecursionError) as error:
+        raise UsageError(f"the call can't be written as JSON ({error})") from None
+
+
+def _require_64_bits(message: Row) -> None:
+    """Refuses a number that the broker would round."""
+    found: List[Any] = [message]
+    while found:
+        item = found.pop()
+        if isinstance(item, dict):
+            found += item.values()
+        elif isinstance(item, (list, tuple)):
+            found += item
+        elif isinstance(item, int) and not -1 << 63 <= item < 1 << 64:
+            raise UsageError(f"the number {item} does not fit into 64 bits, so it would be rounded; send it as text")
 
 
 class NotSent(Unavailable):

@@ -268,6 +268,35 @@ class Ours(MeshTest):
         with self.assertRaises(slm_mesh.Unavailable):
             SLMMeshClient(port=1).health()
 
+    def test_what_a_dying_broker_leaves_is_an_error_of_this_package(self):
+        answers = {
+            b"": slm_mesh.Unavailable,
+            b"nonsense\r\n\r\n": slm_mesh.Unavailable,
+            b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{": slm_mesh.Unavailable,
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{": slm_mesh.Unavailable,
+            b"HTTP/1.1 404 Not Found\r\nContent-Length: 90\r\n\r\n{": slm_mesh.NotFound,
+        }
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            client = SLMMeshClient(port=server.getsockname()[1], token_path="/nonexistent")
+
+            def answer(line):
+                connection = server.accept()[0]
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(line)
+
+            for line, kind in answers.items():
+                answering = self.behind(lambda line=line: answer(line))
+                with self.assertRaises(kind, msg=line) as caught:
+                    client.health()
+                answering.get()
+                self.assertIsInstance(caught.exception, SLMMeshError)
+            client.timeout = 0.05
+            with self.assertRaisesRegex(slm_mesh.TimedOut, "did not answer in 0.05 s"):
+                client.health()
+        with self.assertRaisesRegex(slm_mesh.UsageError, "can't be written as JSON"):
+            client.state_set("k", b"bytes", "somebody")
+
     def test_a_proxy_in_the_environment_gets_no_token(self):
         client = self.client()
         with socket.create_server(("127.0.0.1", 0)) as proxy:

@@ -85,7 +85,7 @@ class Peers(MeshTest):
         os.environ["SLM_MESH_SESSION"] = "no-session"
         with self.assertRaisesRegex(slm_mesh.Refused, "SLM_MESH_SESSION is no-session"):
             Mesh().inbox()
-        os.environ["SLM_MESH_PEER"] = "human"
+        os.environ["SLM_MESH_PEER"] = " human "
         self.assertEqual(Mesh().whoami().kind, "human")
 
     def test_peers_of_one_repository_find_each_other(self):
@@ -96,6 +96,29 @@ class Peers(MeshTest):
             self.assertEqual([peer.name for peer in Mesh().peers("repo")], ["a", "b"])
             self.assertEqual([to.name for to in Mesh().send("repo", "hello").recipients], ["a", "b"])
             self.assertEqual([to.name for to in a.send("directory", "hello").recipients], ["b"])
+
+
+    def test_a_script_works_although_its_working_directory_is_gone(self):
+        gone = self.root / "gone"
+        gone.mkdir()
+        os.chdir(gone)
+        gone.rmdir()
+        with Mesh(name="ann") as ann:
+            self.assertEqual([to.name for to in Mesh().send("ann", "hello").recipients], ["ann"])
+            with ann.lock(f"{self.root}/a.py") as held:
+                self.assertEqual(held.file_path, f"{self.root}/a.py")
+            with self.assertRaisesRegex(UsageError, '"b.py" is relative, and the working directory is gone'):
+                ann.lock("b.py")
+            os.environ["SLM_MESH_DATA_DIR"] = "relative"
+            with self.assertRaisesRegex(slm_mesh.Unavailable, "set SLM_MESH_DATA_DIR to an absolute path"):
+                Mesh()
+            os.environ["SLM_MESH_DATA_DIR"] = str(self.dir)
+
+    def test_a_name_too_long_for_a_file_can_be_locked_as_by_the_verb(self):
+        name = "x" * 300
+        with Mesh().lock(name) as held:
+            self.assertEqual(held.file_path, f"{os.getcwd()}/{name}")
+            self.assertIn(name, self.verb("lock", "list")[1])
 
 
 class Messages(MeshTest):
@@ -218,9 +241,17 @@ class UnreadableCalls(MeshTest):
                 lambda: mesh.emit("a.b", {"x": float("nan")}),
                 lambda: mesh.emit("a.b", {"x": [float("-inf")]}),
                 lambda: mesh.lock(os.fsdecode(b"caf\xe9.txt")),
+                lambda: mesh.state_set("k", b"bytes"),
+                lambda: mesh.emit("a.b", nested(100_000)),
             ):
                 with self.assertRaisesRegex(UsageError, "can't be (sent|written as JSON)"):
                     call()
+            for number in (1 << 64, -(1 << 63) - 1, 10 ** 400):
+                with self.assertRaisesRegex(UsageError, "64 bits"):
+                    mesh.emit("a.b", {"x": [{"y": number}]})
+            exact = {"x": [(1 << 64) - 1, -(1 << 63), 1e300], "y": "1" * 20}
+            mesh.emit("a.b", exact)
+            self.assertEqual(mesh.events(limit=1)[0].data, exact)
             mesh.send("human", "a\U0001f600b")
 
     def test_an_error_without_an_id_ends_the_call_that_waits(self):
@@ -241,6 +272,14 @@ class UnreadableCalls(MeshTest):
                 with self.assertRaisesRegex(ConnectionLost, "could not read one of several calls"):
                     call.result()
         theirs.close()
+
+
+def nested(depth):
+    """A dictionary in a dictionary, and so on."""
+    value = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
 
 
 class State(MeshTest):
