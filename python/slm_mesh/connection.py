@@ -226,18 +226,17 @@ class Connection:
         return link
 
     def _open_link(self, start: bool) -> RpcConnection:
-        path = self.data_dir / "mesh.sock"
         try:
-            return RpcConnection(self._open_stream(path))
+            return RpcConnection(self._open_stream())
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
             if not start:
                 raise Unavailable(f"no broker is running for {self.data_dir}") from error
             paths.start_broker(self.data_dir)
-            return self._connect_here(path)
+            return self._connect_here()
         except OSError as error:
-            raise Unavailable(f"the broker at {path} cannot be reached ({error})") from error
+            raise self._unreachable(error) from error
 
-    def _open_stream(self, path: Path) -> socket.socket:
+    def _open_stream(self) -> socket.socket:
         """Connects to the hub of a guest, to the hub that leads instead of this one, or to this machine's broker."""
         if endpoint.is_remote(self.data_dir):
             return endpoint.connect_remote(self.data_dir)
@@ -246,14 +245,16 @@ class Connection:
                 return endpoint.connect_remote(self.data_dir, self._leader)
             except Unavailable:
                 self._leader = None  # Ask the broker of this machine which hub leads now.
-        return endpoint.connect_local(path)
+        return endpoint.connect_local(self.data_dir)
 
-    @staticmethod
-    def _connect_here(path: Path) -> RpcConnection:
+    def _connect_here(self) -> RpcConnection:
         try:
-            return RpcConnection(endpoint.connect_local(path))
+            return RpcConnection(endpoint.connect_local(self.data_dir))
         except OSError as error:
-            raise Unavailable(f"the broker at {path} cannot be reached ({error})") from error
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: OSError) -> Unavailable:
+        return Unavailable(f"the broker of {self.data_dir} cannot be reached ({error})")
 
     # In the background: renewing locks and reconnecting
 

@@ -23,28 +23,40 @@ _PING = b'{"jsonrpc":"2.0","id":0,"method":"ping","params":{}}\n'
 _SECRET_MIN = 8
 
 
-def connect_local(path: Path) -> socket.socket:
+def connect_local(directory: Path) -> socket.socket:
     """Connects to the broker of this machine.
 
     :raises OSError: no broker is running.
     """
+    *others, last = paths.sockets(directory)
+    for path in others:
+        try:
+            return _connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            pass  # The socket may be at the next place.
+    return _connect(last)
+
+
+def _connect(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(str(path))
-        _check_owner(sock)
+        _check_owner(sock, path)
     except BaseException:
         sock.close()
         raise
     return sock
 
 
-def _check_owner(sock: socket.socket) -> None:
-    """Refuses a socket that belongs to another user."""
+def _check_owner(sock: socket.socket, path: Path) -> None:
+    """Refuses a socket that belongs to another user, who may have created it below /tmp."""
     if hasattr(socket, "SO_PEERCRED"):
         size = struct.calcsize("3i")
         uid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[1]
-        if uid != os.getuid():
-            raise Unavailable("the broker's socket belongs to another user")
+    else:
+        uid = os.stat(path.parent).st_uid
+    if uid != os.getuid():
+        raise Unavailable(f"the broker's socket {path} belongs to another user")
 
 
 def is_remote(directory: Path) -> bool:

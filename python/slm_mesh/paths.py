@@ -19,6 +19,9 @@ StrPath = Union[str, "os.PathLike[str]"]
 
 _GIT_FILE_MAX = 64 << 10
 _LAUNCHER_MAX = 4096
+_SOCKET = "mesh.sock"
+_SOCKET_PATH_MAX = 103
+"""The longest path of a socket, in bytes, which the kernel limits."""
 
 
 def data_dir(given: Optional[StrPath] = None) -> Path:
@@ -28,6 +31,37 @@ def data_dir(given: Optional[StrPath] = None) -> Path:
     except (OSError, RuntimeError) as error:
         text = f"the data directory can't be found ({error}); set SLM_MESH_DATA_DIR to an absolute path"
         raise Unavailable(text) from error
+
+
+def sockets(directory: Path) -> List[Path]:
+    """Where the broker's socket may be: in the data directory, or, if its path is too long there, below ``/tmp``. Which
+    one it is depends on the path that the broker was given, which may lead through symlinks.
+
+    >>> [str(path) for path in sockets(Path("/no/mesh"))]
+    ['/no/mesh/mesh.sock']
+    """
+    real = os.path.realpath(directory)
+    folders = dict.fromkeys([str(directory), real])
+    found = [Path(folder, _SOCKET) for folder in folders if _fits(folder)]
+    if len(found) < len(folders):
+        found.append(Path(f"/tmp/slm-mesh-{os.getuid()}-{_fnv1a(os.fsencode(real)):016x}", _SOCKET))
+    return found
+
+
+def _fits(directory: str) -> bool:
+    return len(os.fsencode(os.path.join(directory, _SOCKET))) <= _SOCKET_PATH_MAX
+
+
+def _fnv1a(text: bytes) -> int:
+    """The hash by which the program names the directory of the socket.
+
+    >>> f"{_fnv1a(b'a'):016x}"
+    'af63dc4c8601ec8c'
+    """
+    value = 0xCBF2_9CE4_8422_2325
+    for byte in text:
+        value = (value ^ byte) * 0x0100_0000_01B3 % (1 << 64)
+    return value
 
 
 def program() -> str:

@@ -21,6 +21,22 @@ class Broker(MeshTest):
             self.assertEqual(mesh.status().pid, self.broker_pid())
         self.assertEqual(slm_mesh.start_broker(), self.broker_pid())
 
+    def test_a_data_directory_may_have_a_path_of_any_length_and_lie_behind_a_symlink(self):
+        long = self.root / ("d" * 120) / ("e" * 60)
+        long.mkdir(parents=True)
+        (self.root / "short").symlink_to(long)
+        (self.root / "short mesh").mkdir()
+        (long / "link").symlink_to(self.root / "short mesh")
+        for first, *others in ([long, self.root / "short"], [long / "link"], [self.root / "short mesh", long / "link"]):
+            os.environ["SLM_MESH_DATA_DIR"] = str(first)
+            try:
+                with Mesh(name="ann") as ann:
+                    ann.state_set("k", str(first))
+                    for path in others:
+                        self.assertEqual(Mesh(data_dir=path, start=False).state_get("k").value, str(first))
+            finally:
+                self.assertEqual(self.verb("stop")[0], 0)
+
     def test_without_start_a_missing_broker_is_said(self):
         with self.assertRaisesRegex(slm_mesh.Unavailable, "no broker is running"):
             Mesh(start=False).status()
