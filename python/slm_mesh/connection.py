@@ -186,6 +186,12 @@ class Connection:
         named["name"] = os.environ.get("SLM_MESH_NAME") or None
         self._connected().call("session.begin", {**named, **paths.location()}, self.timeout)
 
+    def _refuse_in_call(self) -> None:
+        """Refuses to be used by a signal handler that interrupts a call."""
+        link = self._link
+        if link is not None and self._pid == os.getpid():
+            link.refuse_in_call()
+
     def _notify(self, method: str, params: Dict[str, Any]) -> None:
         """Sends a call without waiting for its answer, if there is a connection."""
         link = self._link

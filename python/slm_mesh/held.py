@@ -19,6 +19,8 @@ class Keeper(Protocol):
 
     def _call(self, method: str, params: Dict[str, Any], wait: Optional[float] = None) -> Dict[str, Any]: ...
 
+    def _refuse_in_call(self) -> None: ...
+
     def _notify(self, method: str, params: Dict[str, Any]) -> None: ...
 
     def _forget(self, held: Held) -> None: ...
@@ -33,7 +35,7 @@ class Held:
         self._mesh = mesh
         self._pid = os.getpid()
         # A renewal after the release would take the lock again, and nobody would release it.
-        self._one_at_a_time = threading.Lock()
+        self._one_at_a_time = threading.RLock()
         self._request = {**request, "renew": True}
         self.token: int = answer["token"]
         """The fencing token. Every new lock has a larger token, so a late writer can be recognized."""
@@ -89,6 +91,7 @@ class Held:
         :raises LockLost: it is no longer held.
         :raises Unavailable: the broker can't be reached, so it is unknown whether the lock is still held.
         """
+        self._mesh._refuse_in_call()
         unreachable = self._renew() if self._pid == os.getpid() else None
         self._require_held()
         if unreachable is not None:
@@ -107,6 +110,7 @@ class Held:
         """Releases the lock. Does nothing after the release, or in a child of the process that took the lock."""
         if self._pid != os.getpid():
             return
+        self._mesh._refuse_in_call()
         with self._one_at_a_time:
             if self.released:
                 return
@@ -124,10 +128,9 @@ class Held:
             self.lost = f"{self.file_path} may have been lost: the broker can't be reached to release it ({error})"
         except NotFound as error:
             self.lost = f"{self.file_path} was lost before its release: {error}"
-        except BaseException as error:
-            if not isinstance(error, MeshError):
-                # A signal handler ended the call. The lock is not renewed any more, so nobody else would release it.
-                self._mesh._notify("lock.unlock", self._which())
+        except BaseException:
+            # The call took too long, or a signal handler ended it. Nobody else would release the lock.
+            self._mesh._notify("lock.unlock", self._which())
             raise
 
     def _which(self) -> Dict[str, Any]:
@@ -147,18 +150,22 @@ class Held:
             except Unavailable as error:
                 self._renew_at = asked_at + _RETRY_SECONDS
                 if asked_at >= self._ends_at:
-                    self.lost = f"{self.file_path}: the lease ended while the broker was unreachable ({error})"
+                    self._lose(f"{self.file_path}: the lease ended while the broker was unreachable ({error})")
                 return error
             except MeshError as error:
-                self.lost = f"{self.file_path} was lost: {error}"
+                self._lose(f"{self.file_path} was lost: {error}")
                 return None
             if answer["token"] == self.token:
                 self._note(answer, asked_at)
                 return None
             # The lock is held again, but it was not held in between, so another peer may have written to the file.
-            self.lost = f"{self.file_path} was lost for a moment: the connection to the broker broke off"
-            self._mesh._call("lock.unlock", self._which())
+            self._lose(f"{self.file_path} was lost for a moment: the connection to the broker broke off")
             return None
+
+    def _lose(self, why: str) -> None:
+        """Notes that the lock is lost. In case the broker knows better, it is told that nobody holds the lock."""
+        self.lost = why
+        self._mesh._notify("lock.unlock", self._which())
 
     def __enter__(self) -> Held:
         self._require_held()

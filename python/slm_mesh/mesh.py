@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
 from . import paths
 from .connection import WAIT_MAX, Connection
-from .errors import LockedError, MeshError, TimedOut
+from .errors import LockedError, TimedOut
 from .follow import Follow
 from .held import Held
 from .paths import StrPath
@@ -335,13 +335,14 @@ class Mesh(Connection):
             held = Held(self, request, answer, time.monotonic() if wait > 0 else asked_at)
             self._keep(held)
             return held
-        except BaseException as error:
-            if isinstance(error, TimedOut) or not isinstance(error, MeshError):
-                # The call took too long, or a signal handler ended it. The lock may have been granted at this moment,
-                # and nobody would release it.
-                if held is not None:
-                    self._forget(held)
-                self._notify("lock.unlock", {"filePaths": request["filePaths"], "command": request["command"]})
+        except LockedError:
+            raise
+        except BaseException:
+            # The call took too long, or a signal handler ended it. The lock may have been granted at this moment, and
+            # nobody would release it.
+            if held is not None:
+                self._forget(held)
+            self._notify("lock.unlock", {"filePaths": request["filePaths"], "command": request["command"]})
             raise
 
     def unlock(self, *file_paths: StrPath) -> None:

@@ -14,7 +14,7 @@ import selectors
 import socket
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Set
 
 from .errors import ConnectionLost, MeshError, TimedOut, Unavailable, UsageError, from_wire
 
@@ -90,7 +90,9 @@ class RpcConnection:
             raise
         self._out.settimeout(_WRITE_WITHIN)
         self._writing = threading.Lock()
-        self._state = threading.Condition(threading.Lock())
+        self._state = threading.Condition()
+        self._callers: Set[int] = set()
+        """The threads that are in a call. A signal handler runs in such a thread, and would wait for itself."""
         self._slots: Dict[int, _Slot] = {}
         self._last_id = 0
         self._rest = b""
@@ -111,7 +113,9 @@ class RpcConnection:
         :raises NotSent: the connection was already lost; the call had no effect.
         :raises ConnectionLost: the connection broke during the wait.
         :raises TimedOut: no answer arrived in time; the call is cancelled in the broker.
+        :raises UsageError: this is called by a signal handler that interrupts another call.
         """
+        self.refuse_in_call()
         until = time.monotonic() + timeout
         slot = _Slot()
         with self._state:
@@ -122,22 +126,25 @@ class RpcConnection:
                 self._slots[n] = slot
         if self.lost is not None:
             raise NotSent(self.lost)
+        me = threading.get_ident()
         try:
+            self._callers.add(me)
             self._write({"jsonrpc": "2.0", "id": n, "method": method, "params": params})
             while slot.answer is None:
                 self._advance(slot, until)
         except TimedOut:
-            self.notify("cancel", {"id": n})
+            self._cancel(n)
             raise TimedOut(f"{method}: the broker did not answer in {timeout:g} s") from None
         except ConnectionLost as lost:
             raise ConnectionLost(f"{lost}; it is unknown whether {method} took effect") from None
-        except MeshError:
+        except NotSent:
             raise
         except BaseException:
             # A signal handler ends the wait, with KeyboardInterrupt or any other exception.
-            self.notify("cancel", {"id": n})
+            self._cancel(n)
             raise
         finally:
+            self._callers.discard(me)
             self._slots.pop(n, None)
         answer = slot.answer
         if "error" in answer:
@@ -145,9 +152,19 @@ class RpcConnection:
         result = answer.get("result")
         return result if isinstance(result, dict) else {}
 
+    def refuse_in_call(self) -> None:
+        """Refuses a call by a signal handler that interrupts another call in this thread."""
+        if threading.get_ident() in self._callers:
+            raise UsageError("a signal handler can't use the Mesh whose call it interrupts; set a flag in the handler "
+                             "and act on it later, or use another Mesh there, such as Mesh(acting=mesh.id)")
+
     def notify(self, method: str, params: Row) -> None:
-        """Sends a notification."""
-        self._send({"jsonrpc": "2.0", "method": method, "params": params})
+        """Sends a notification, but not in a signal handler that interrupts a call."""
+        if threading.get_ident() not in self._callers:
+            self._send({"jsonrpc": "2.0", "method": method, "params": params})
+
+    def _cancel(self, n: int) -> None:
+        self._send({"jsonrpc": "2.0", "method": "cancel", "params": {"id": n}})
 
     def watch(self, on_lost: Callable[[], None]) -> None:
         """Starts a thread that reads while no call does, and calls ``on_lost`` when the connection ends."""
@@ -167,8 +184,8 @@ class RpcConnection:
     def _send(self, message: Row) -> None:
         try:
             self._write(message)
-        except Unavailable:
-            pass  # The next read notices the broken connection.
+        except MeshError:
+            pass  # The next read notices a broken connection. What can't be sent was not sent before, either.
 
     def _write(self, message: Row) -> None:
         line = _line_of(message)
@@ -193,28 +210,28 @@ class RpcConnection:
 
     def _advance(self, slot: _Slot, until: float) -> None:
         """Waits for the answer, and reads the socket if no other thread does."""
-        with self._state:
-            while slot.answer is None:
-                if self.lost is not None:
-                    raise ConnectionLost(self.lost)
-                if not self._reading:
-                    self._reading = True
-                    break
-                if self._listening and self._wake is not None:
-                    self._wake_up(self._wake)
-                left = until - time.monotonic()
-                self._n_waiting += 1
-                woken = left > 0 and self._state.wait(left)
-                self._n_waiting -= 1
-                if not woken and slot.answer is None:
-                    raise TimedOut("")
-            else:
-                return
+        is_reader = False
         try:
+            with self._state:
+                while slot.answer is None:
+                    if self.lost is not None:
+                        raise ConnectionLost(self.lost)
+                    if not self._reading:
+                        is_reader = self._reading = True
+                        break
+                    if self._listening and self._wake is not None:
+                        self._wake_up(self._wake)
+                    left = until - time.monotonic()
+                    self._n_waiting += 1
+                    woken = left > 0 and self._state.wait(left)
+                    self._n_waiting -= 1
+                    if not woken and slot.answer is None:
+                        raise TimedOut("")
             while slot.answer is None:
                 self._read(until - time.monotonic())
         finally:
-            self._stop_reading()
+            if is_reader:
+                self._stop_reading()
 
     @staticmethod
     def _wake_up(bell: socket.socket) -> None:

@@ -1,6 +1,7 @@
 """Peers, messages, state and events, as scripts use them, against a real broker."""
 
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -247,6 +248,49 @@ class Messages(MeshTest):
                     ann.send("anton", "x")
             self.assertIn(caught.exception.retry_after, range(1, 11))
             self.assertIsInstance(caught.exception, slm_mesh.SLMMeshError)
+
+
+class SignalHandlers(MeshTest):
+    def during_a_wait(self, mesh, act):
+        """Lets a signal handler act while the mesh waits for a message, and returns the error of the handler."""
+        errors = []
+
+        def handle(*_):
+            try:
+                act()
+            except slm_mesh.MeshError as error:
+                errors.append(error)
+
+        def ring():
+            self.until("it waits", lambda: Mesh()._call("status", {})["waiting"] == 1)
+            os.kill(os.getpid(), signal.SIGALRM)
+            self.until("it was handled", lambda: errors or mesh._closed)
+            Mesh().send(mesh.id, "go on")
+
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.getsignal(signal.SIGALRM))
+        signal.signal(signal.SIGALRM, handle)
+        ringing = self.behind(ring)
+        try:
+            return mesh.wait_for_message(20).payload, errors
+        except slm_mesh.MeshError as error:
+            return str(error), errors
+        finally:
+            ringing.get()
+
+    def test_a_handler_that_would_wait_for_itself_is_told_so(self):
+        with Mesh(name="ann", timeout=5) as ann, ann.lock("a.py") as held:
+            for act in (lambda: ann.set_summary("ending"), held.check, held.release, lambda: ann.lock("b.py")):
+                got, errors = self.during_a_wait(ann, act)
+                self.assertEqual(got, "go on")
+                self.assertRegex(str(errors), "UsageError.*use another Mesh")
+            held.check()
+            self.assertEqual([lock.token for lock in ann.locks()], [held.token])
+
+    def test_a_handler_may_close_the_mesh(self):
+        ann = Mesh(name="ann")
+        got, errors = self.during_a_wait(ann, ann.close)
+        self.assertEqual((got, errors), ("this Mesh is closed", []))
+        self.assertEqual(Mesh().peers(), [])
 
 
 class UnreadableCalls(MeshTest):
