@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import socket
 import threading
 import time
 from pathlib import Path
@@ -22,6 +21,10 @@ _RETRY_SECONDS = 10.0
 """How long a call retries while the broker restarts, in seconds."""
 WAIT_MAX = 3600
 """The longest wait in one call, in seconds."""
+_STARTS_MAX = 3
+"""How often a broker is started that is stopped at once."""
+_ABSENT = (FileNotFoundError, ConnectionRefusedError, NotADirectoryError)
+"""The errors of connecting if no broker is running."""
 _PAUSE_MAX = 5.0
 _STANDBY_PAUSE = 0.1
 """The pause before a call is repeated at the hub that leads, in seconds: another hub may be about to lead."""
@@ -140,7 +143,7 @@ class Connection:
         self.close()
 
     def _call(self, method: str, params: Dict[str, Any], wait: Optional[float] = None) -> Dict[str, Any]:
-        """Calls the broker; repeats the call on a new connection if it was not sent or is safe to repeat."""
+        """Calls the broker; repeats the call on a new connection if it was not sent or read, or is safe to repeat."""
         params = {**params, **self._acting}
         until = time.monotonic() + (wait or 0.0)
         give_up_at = time.monotonic() + _RETRY_SECONDS
@@ -156,8 +159,12 @@ class Connection:
                 # This process runs inside an agent, and the mesh knows no session of this agent yet, so begin one.
                 if has_begun or "shortName" not in error.facts:
                     raise
-                self._begin_session(error.facts)
-                has_begun = True
+                try:
+                    self._begin_session(error.facts)
+                    has_begun = True
+                except NotSent:
+                    if time.monotonic() >= give_up_at:
+                        raise
                 continue
             except NotSent:
                 if time.monotonic() >= give_up_at:
@@ -226,41 +233,43 @@ class Connection:
                     raise
                 self._leader = standby.leader
                 time.sleep(_STANDBY_PAUSE)
+            except (NotSent, ConnectionLost) as lost:
+                # The broker ended at this moment. Attaching is safe to repeat.
+                if time.monotonic() >= give_up_at:
+                    raise Unavailable(f"the broker of {self.data_dir} ends again and again ({lost})") from lost
+                time.sleep(0.01)
         if self._attach_params is not None or self._keeper is not None:
             link.watch(self._wake_keeper)
             self._start_keeper()
         return link
 
     def _open_link(self, start: bool) -> RpcConnection:
-        try:
-            return RpcConnection(self._open_stream())
-        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
-            if not start:
-                raise Unavailable(f"no broker is running for {self.data_dir}") from error
-            paths.start_broker(self.data_dir)
-            return self._connect_here()
-        except OSError as error:
-            raise self._unreachable(error) from error
-
-    def _open_stream(self) -> socket.socket:
         """Connects to the hub of a guest, to the hub that leads instead of this one, or to this machine's broker."""
-        if endpoint.is_remote(self.data_dir):
-            return endpoint.connect_remote(self.data_dir)
-        if self._leader is not None:
-            try:
-                return endpoint.connect_remote(self.data_dir, self._leader)
-            except Unavailable:
-                self._leader = None  # Ask the broker of this machine which hub leads now.
-        return endpoint.connect_local(self.data_dir)
-
-    def _connect_here(self) -> RpcConnection:
         try:
-            return RpcConnection(endpoint.connect_local(self.data_dir))
+            if endpoint.is_remote(self.data_dir):
+                return RpcConnection(endpoint.connect_remote(self.data_dir))
+            if self._leader is not None:
+                try:
+                    return RpcConnection(endpoint.connect_remote(self.data_dir, self._leader))
+                except Unavailable:
+                    self._leader = None  # Ask the broker of this machine which hub leads now.
+            return self._open_local(start)
         except OSError as error:
-            raise self._unreachable(error) from error
+            raise Unavailable(f"the broker of {self.data_dir} cannot be reached ({error})") from error
 
-    def _unreachable(self, error: OSError) -> Unavailable:
-        return Unavailable(f"the broker of {self.data_dir} cannot be reached ({error})")
+    def _open_local(self, start: bool) -> RpcConnection:
+        n_starts = 0
+        while True:
+            try:
+                return RpcConnection(endpoint.connect_local(self.data_dir), is_local=True)
+            except _ABSENT as error:
+                if n_starts == _STARTS_MAX:
+                    raise
+                if not start:
+                    raise Unavailable(f"no broker is running for {self.data_dir}") from error
+            # If a new broker can't be reached, somebody stopped it at once.
+            paths.start_broker(self.data_dir)
+            n_starts += 1
 
     # In the background: renewing locks and reconnecting
 

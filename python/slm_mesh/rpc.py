@@ -64,7 +64,7 @@ def _require_64_bits(message: Row) -> None:
 
 
 class NotSent(Unavailable):
-    """The connection was lost before the call was sent, so it had no effect."""
+    """The connection was lost before the call was sent, or before the broker read it, so it had no effect."""
 
 
 class _Slot:
@@ -79,7 +79,8 @@ class _Slot:
 class RpcConnection:
     """One connection. Once broken, it stays broken. A forked child can't use the connection of its parent."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, is_local: bool = False) -> None:
+        self._is_local = is_local
         self._pid = os.getpid()
         self._sock = sock
         try:
@@ -101,6 +102,9 @@ class RpcConnection:
         self._n_waiting = 0
         self._n_calls = 0
         self._wake: Optional[socket.socket] = None
+        self._last_sent: Optional[Row] = None
+        self._is_reset = False
+        self._is_ending = False
         self.lost: Optional[str] = None
         """Why the connection ended, or None."""
         self.was_stopped = False
@@ -110,7 +114,7 @@ class RpcConnection:
     def call(self, method: str, params: Row, timeout: float) -> Row:
         """Sends a call and waits for its answer.
 
-        :raises NotSent: the connection was already lost; the call had no effect.
+        :raises NotSent: the connection was already lost, or the broker did not read the call; it had no effect.
         :raises ConnectionLost: the connection broke during the wait.
         :raises TimedOut: no answer arrived in time; the call is cancelled in the broker.
         :raises UsageError: this is called by a signal handler that interrupts another call.
@@ -127,15 +131,18 @@ class RpcConnection:
         if self.lost is not None:
             raise NotSent(self.lost)
         me = threading.get_ident()
+        message = {"jsonrpc": "2.0", "id": n, "method": method, "params": params}
         try:
             self._callers.add(me)
-            self._write({"jsonrpc": "2.0", "id": n, "method": method, "params": params})
+            self._write(message)
             while slot.answer is None:
                 self._advance(slot, until)
         except TimedOut:
             self._cancel(n)
             raise TimedOut(f"{method}: the broker did not answer in {timeout:g} s") from None
         except ConnectionLost as lost:
+            if self._is_unread(message):
+                raise NotSent(f"{lost}; {method} had no effect, because the broker ended before it read it") from None
             raise ConnectionLost(f"{lost}; it is unknown whether {method} took effect") from None
         except NotSent:
             raise
@@ -151,6 +158,12 @@ class RpcConnection:
             raise from_wire(answer["error"])
         result = answer.get("result")
         return result if isinstance(result, dict) else {}
+
+    def _is_unread(self, message: Row) -> bool:
+        """Whether the broker has certainly not run a call that it has not answered. If a broker of this machine leaves
+        something unread, the kernel resets the connection instead of just ending it, so the last line is unread. And a
+        broker that ends by itself sends all answers before it says that it is ending."""
+        return self._is_local and (self._is_ending or self._is_reset and self._last_sent is message)
 
     def refuse_in_call(self) -> None:
         """Refuses a call by a signal handler that interrupts another call in this thread."""
@@ -195,6 +208,7 @@ class RpcConnection:
             raise NotSent("the connection belongs to the parent of this process")
         rest = memoryview(line)
         with self._writing:
+            self._last_sent = message
             try:
                 while rest:
                     rest = rest[self._out.send(rest):]
@@ -256,6 +270,7 @@ class RpcConnection:
         except (socket.timeout, BlockingIOError):
             raise TimedOut("") from None
         except OSError as error:
+            self._is_reset = isinstance(error, ConnectionResetError)
             self._break(f"the connection to the broker was lost ({error})")
             raise ConnectionLost(str(self.lost)) from None
         if not data:
@@ -292,6 +307,7 @@ class RpcConnection:
         elif method == "ping" and "id" in message:
             self._send({"jsonrpc": "2.0", "id": message["id"], "result": {}})
         elif method == "shutdown":
+            self._is_ending = True
             self.was_stopped = message.get("params", {}).get("reason") != "making_room"
 
     def _listen(self, wake_reader: socket.socket) -> None:
