@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Dict, List, Optional, Type, TypeVar
 
 from . import paths, endpoint
-from .errors import Ambiguous, ConnectionLost, MeshError, Standby, Unavailable
+from .errors import Ambiguous, ConnectionLost, MeshError, Standby, Unavailable, UsageError
 from .held import Held
 from .rpc import NotSent, RpcConnection
 from .paths import StrPath
@@ -144,6 +144,8 @@ class Connection:
 
     def _call(self, method: str, params: Dict[str, Any], wait: Optional[float] = None) -> Dict[str, Any]:
         """Calls the broker; repeats the call on a new connection if it was not sent or read, or is safe to repeat."""
+        if wait is not None and math.isnan(wait):
+            raise UsageError("wait: expected a number of seconds, or None to wait forever, got NaN")
         params = {**params, **self._acting}
         until = time.monotonic() + (wait or 0.0)
         give_up_at = time.monotonic() + _RETRY_SECONDS

@@ -382,8 +382,10 @@ class Mesh(Connection):
         return Follow(self, after, list(types or []), wait)
 
     def emit(self, type: str, payload: Optional[Mapping[str, Any]] = None) -> int:
-        """Publishes an event, and returns its sequence number. The type must contain a dot."""
-        return int(self._call("events.emit", {"type": type, "payload": dict(payload or {})})["seq"])
+        """Publishes an event, whose type must contain a dot; returns its sequence number."""
+        # The broker refuses what is no mapping, and says why.
+        data = dict(payload) if isinstance(payload, Mapping) else payload
+        return int(self._call("events.emit", {"type": type, "payload": {} if data is None else data})["seq"])
 
     # Lists and mail
 

@@ -306,6 +306,10 @@ class UnreadableCalls(MeshTest):
             ):
                 with self.assertRaisesRegex(UsageError, "can't be (sent|written as JSON)"):
                     call()
+            with self.assertRaisesRegex(UsageError, "payload: expected a JSON object"):
+                mesh.emit("a.b", ["x"])
+            with self.assertRaisesRegex(UsageError, "wait: expected a number of seconds"):
+                mesh.wait_for_message(float("nan"))
             for number in (1 << 64, -(1 << 63) - 1, 10 ** 400):
                 with self.assertRaisesRegex(UsageError, "64 bits"):
                     mesh.emit("a.b", {"x": [{"y": number}]})
