@@ -50,7 +50,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
-# Below a home directory, systemd looks only into share.
+# Below a home directory, systemd looks for units only in share.
 UNITDIR ?= $(PREFIX)/$(if $(and $(HOME),$(filter $(HOME)/%,$(PREFIX))),share,lib)/systemd/user
 BASHDIR ?= $(PREFIX)/share/bash-completion/completions
 ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
@@ -84,7 +84,7 @@ else
 BUILD = $(RELEASE) $(ORDERED)
 BIN = $(or $(CARGO_TARGET_DIR),target)/release/slm-mesh
 endif
-# Whether BIN is what make has noted, and was not built again since.
+# Whether BIN is the program that make has noted, and has not been rebuilt since.
 IS_NOTED = $(and $(BUILT_BIN),$(filter $(BUILT_BIN),$(BIN)),$(shell test $(BIN) -nt $(BUILT) || echo yes))
 
 # The fuzz targets; tests/properties defines what must hold for each.
@@ -140,8 +140,8 @@ test-machines:
 	$(CARGO) build $(FLAGS) --quiet --bin slm-mesh --example announcer
 	python3 tests/machines/run.py --program $(DEBUG)/slm-mesh --announcer $(DEBUG)/examples/announcer
 
-# A hub talks to etcd on another machine only over TLS. If the checker can't be built, the run says that there is no
-# second opinion.
+# A hub talks to etcd on another machine only over TLS. If the linearizability checker can't be built, the run says that
+# there is no second opinion.
 test-store: FEATURES = tls
 test-store: all
 	-$(CARGO) build --locked --quiet --release --manifest-path $(CHECKER)/Cargo.toml --target-dir target/checker

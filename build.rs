@@ -1,5 +1,5 @@
-//! Links GCC's unwinder statically where the C compiler brings it. The shared one costs each start of the program a
-//! library to load and to search for every symbol: 9 % of the instructions of a verb.
+//! Links GCC's unwinder statically if the C compiler provides it. The shared unwinder is one more library to load and
+//! to search for every symbol whenever the program starts, which costs 9 % of the instructions of a verb.
 
 use std::env;
 use std::path::Path;
@@ -24,7 +24,7 @@ fn main() {
     }
 }
 
-/// Whether the C compiler knows the path of the static unwinder; of what it does not have, it repeats the name.
+/// Whether the C compiler has the static unwinder. If it has the file, it prints the path, and otherwise only the name.
 fn has_static_unwinder() -> bool {
     let asked = Command::new("cc")
         .arg("-print-file-name=libgcc_eh.a")

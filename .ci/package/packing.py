@@ -33,16 +33,16 @@ Comment: The program also contains parts of musl, the C library.
 
 class Platform(NamedTuple):
     name: str
-    """As node names it: system and processor."""
+    """The name that node uses: system and processor."""
     target: str
-    """As rustc names it."""
+    """The name that rustc uses."""
     magic: bytes
-    """The bytes with which its programs begin."""
+    """The bytes with which programs for this platform begin."""
     processor: "tuple[int, bytes]"
     """The offset at which the header of a program names the processor, and the bytes there."""
     tags: str
-    """As PyPI names it. A static program runs with any C library, so it fits the oldest that pip knows of; on macOS
-    it fits the oldest release for which Rust links programs."""
+    """The name that PyPI uses. A static program runs with any C library, so it fits the oldest that pip knows of; on
+    macOS it fits the oldest release for which Rust links programs."""
 
 
 PLATFORMS = [

@@ -1,7 +1,7 @@
 'use strict';
 // Puts the program itself in place of the script that runs it, so that a command does not wait for node to start.
 //
-// Only npm links a command to the file itself; other package managers write a launcher that calls node with it,
+// Only npm links a command to the file itself; other package managers write a launcher that calls node with this file,
 // and node can't run a program. If anything fails here, the script stays and works.
 var fs = require('fs');
 var path = require('path');
