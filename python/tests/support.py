@@ -22,7 +22,7 @@ _SETTINGS = (
 
 
 class MeshTest(unittest.TestCase):
-    """A test with a data directory and a port of its own. No broker runs until somebody starts one."""
+    """A test with a data directory and a port of its own. No broker runs until the test starts one."""
 
     maxDiff = None
     n_meshes = 0

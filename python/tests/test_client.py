@@ -1,4 +1,4 @@
-"""The client of slm-mesh 1.x beside the original from PyPI: calls every method of both, on one broker.
+"""The client of slm-mesh 1.x, compared with the original from PyPI: calls every method of both, on one broker.
 
 Without the old package in this Python's site-packages, only what the old package promised is checked.
 """
@@ -157,7 +157,7 @@ class BesideTheOldClient(MeshTest):
         lines = scenario(package, client, self.port(), str(self.root))
         pid = self.broker_pid()
         self.assertEqual(self.verb("stop")[0], 0)
-        # If the second file stayed, the sequence numbers would continue instead of starting again.
+        # If `broker.numbers` stayed, the sequence numbers would continue instead of starting again.
         for file in [*self.dir.glob("broker.db*"), self.dir / "broker.numbers"]:
             file.unlink()
         return [line.replace(f"'pid', {pid}", "'pid', PID") for line in lines]

@@ -198,7 +198,7 @@ class Messages(MeshTest):
                 mail = next(bob.messages())
                 self.assertEqual((mail.payload, mail.whole), (text, True))
                 self.assertEqual([mail.receipt for mail in ann.sent()], ["offered", "accepted"])
-            # Another program has read the first part.
+            # Another program has read the first part of the message.
             bob._call("inbox.mark_read", {"items": [f"{mail.id}@20000"]})
             self.assertEqual([(mail.payload, mail.whole) for mail in bob.inbox()], [(text, True), ("short", True)])
             self.assertEqual([mail.receipt for mail in ann.sent()], ["read", "read"])

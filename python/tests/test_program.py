@@ -1,5 +1,6 @@
-"""Which program the package runs: the user's choice, the program that came with the package, or the program on
-PATH, but never the command of another installation that has no program either.
+"""Which program the package runs: the user's choice, the program that came with the package, or the program on PATH. A
+command that another installation of the package put on PATH is passed over, because it would only look for the program,
+too.
 """
 
 import os

@@ -11,32 +11,32 @@ class Agent:
     """One agent. `name` is the id that slm-mesh uses, `program` its command, and npm installs `package` in `version`."""
 
     name = program = package = version = ""
-    # Other npm packages that the agent needs, such as a newer node than the machine has.
+    # Other npm packages that the agent needs, such as a node that is newer than the one on this machine.
     needs = []
     # The proofs that the agent cannot pass, each with the reason.
     lacks = {}
-    # Whether its session begins only with its first prompt. Then no mail can reach it before the second prompt.
+    # Whether the session begins only with its first prompt. Then no mail can reach it before the second prompt.
     opens_by_prompt = False
 
-    # Part of the title, if the same agent is also tested with another way of connecting it.
+    # Part of the title, if the agent is tested with several ways of connecting it to slm-mesh.
     way = ""
-    # Whether set-up can keep its shell commands from writing locked files.
+    # Whether set-up can keep the agent's shell commands from writing locked files.
     has_shield = False
-    # Whether its run ends with an error when one of the agent's own rules forbids a command.
+    # Whether a run ends with an error when one of the agent's own rules forbids a command.
     fails_at_rule = False
-    # Whether it takes tools from MCP servers. An agent that does not can only run our verbs (subcommands).
+    # Whether the agent uses tools of MCP servers. An agent that does not can only run our verbs (subcommands).
     has_tools = True
     # Whether a user registers our server by hand, because set-up does not know the agent.
     is_registered_by_hand = False
-    # The answers to its questions, one after another, for its standard input.
+    # The answers to the questions of the agent, in order, for its standard input.
     answers = None
 
     def peer(self):
-        """The name of its first session in a folder named work."""
+        """The name of the agent's first session in a folder named work."""
         return f"{self.name}-work"
 
     def programs(self, base):
-        """The folder with its command."""
+        """The folder with the agent's command."""
         return base / self.name / "node_modules/.bin"
 
     def is_installed(self, base):
@@ -45,19 +45,19 @@ class Agent:
         return manifest.exists() and json.loads(manifest.read_text())["version"] == self.version
 
     def install(self, folder):
-        """Installs it from its registry. Returns the last line of the error if that failed."""
+        """Installs the agent from its registry. Returns the last line of the error if that failed."""
         return last_error(["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--loglevel=error",
                            f"{self.package}@{self.version}", *self.needs])
 
     def title(self):
-        """What the report calls it."""
+        """The name of the agent in the report."""
         return f"{self.name}{self.way} {self.version}"
 
     def settings(self, home, work, port):
         """Writes the settings that the agent needs before slm-mesh sets it up."""
 
     def connect(self, program):
-        """The commands that connect it with slm-mesh."""
+        """The commands that connect the agent with slm-mesh."""
         return [[program, "setup", self.name]]
 
     def environment(self, port):
@@ -88,7 +88,7 @@ class Agent:
         raise NotImplementedError
 
     def run_command(self, command):
-        """What the model answers to have a shell command run."""
+        """The answer of the model that makes the agent run a shell command."""
         return Call(*self.shell(command))
 
     def forbid(self, home, program):

@@ -38,7 +38,8 @@ class Codex(Agent):
             file.write(f'[projects."{work}"]\ntrust_level = "trusted"\n')
 
     def window(self, env, work, log, server=None):
-        # The name of a model that Codex does not know, since for a known one it recommends a newer model and waits.
+        # The name of a model that Codex does not know, because for a model that it knows, Codex recommends a newer one
+        # and waits.
         command = [self.program, "--model", "mock", "--dangerously-bypass-hook-trust",
                    "--dangerously-bypass-approvals-and-sandbox", *(["--remote", server] if server else [])]
         return Terminal(command, env, work, log)

@@ -10,7 +10,7 @@ import threading
 
 
 class Call:
-    """A call of a tool by the model: of the tool of that name, or else of the first tool whose name ends with it."""
+    """A tool call by the model: to the tool with this name, or else to the first tool whose name ends with it."""
 
     def __init__(self, tool, arguments):
         self.tool, self.arguments = tool, arguments
@@ -24,8 +24,8 @@ class Request:
         self.text = "\n".join(strings(body))
 
     def offers(self):
-        """The names of the offered tools, without the prefix that an agent adds to the tools of a server. If the agent
-        does not list our tools but lets the model call them through another tool, also their names."""
+        """The names of the offered tools, without the prefix that an agent adds to the tools of a server. Includes the
+        names of our tools if the agent does not list them, but lets the model call them through another tool."""
         names = [tool["name"] for tool in self.tools]
         names += self.deferred() if CALLS_DEFERRED in names else []
         names += re.findall(r"mcp_slm_mesh\.(mesh_[a-z]+)", self.text) if RUNS_CODE in names else []

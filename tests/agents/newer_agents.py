@@ -118,7 +118,7 @@ class Cline(Agent):
                           "its hooks end the whole run instead of denying one edit, so set-up leaves them alone")
 
     def settings(self, home, work, port):
-        # As `cline auth` writes it.
+        # The file has the form in which `cline auth` writes it.
         put(home / ".cline/data/settings/providers.json", {
             "version": 1, "lastUsedProvider": "openai-compatible",
             "providers": {"openai-compatible": {

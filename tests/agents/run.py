@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Real coding agents, without an account, against a model on loopback: checks what of the mesh reaches their model,
-which edits happen, and what wakes an idle session. `make test-agents` runs it; `run.py [AGENT…]` runs only some agents.
+"""Real coding agents, without an account, against a model on loopback: checks which parts of the mesh reach their
+model, which edits happen, and what wakes an idle session. `make test-agents` runs it; `run.py [AGENT…]` runs only some
+agents.
 
 Each agent is installed once by npm or pip, at the version in its class, into target/agents. It then runs in a network
 namespace that has only loopback (which needs root), with an empty environment, a home of its own and dummy keys. Set-up
-connects it as it would a user's. What each was shown, did and said stays in target/agents/run. Exit status: 0 when
-every proof holds."""
+connects the agent with slm-mesh as it would for a user. What each agent was shown, did and said stays in
+target/agents/run. Exit status: 0 when every proof holds."""
 
 import argparse
 import json
@@ -49,9 +50,9 @@ ALL_PROOFS = PROOFS + shell.SHELL + wakes.WAKES + sessions.SESSIONS + verb_agent
 # What is proved of an agent without MCP.
 VERB_PROOFS = ["one", "verb"] + [name for name, _ in verb_agents.VERBS]
 
-# Replaces slm-mesh during a run, and keeps the input and output of each hook. Before the session's second hook, it
-# sends mail, after the first hook has ended (some agents start both at once). Since it is a script with the
-# program's name, the broker takes it for the program itself.
+# Replaces slm-mesh during a run, and keeps the input and output of each hook. Before it runs the second hook of the
+# session, it waits until the first hook has ended (some agents start both at once), and then sends mail. Since it is a
+# script with the program's name, the broker takes it for the program itself.
 STAND_IN = """#!/bin/sh
 if [ "$1" != hook ] || [ $# -gt 2 ]; then exec '{real}' "$@"; fi
 n=$(date +%s%N)
@@ -114,8 +115,8 @@ class Stage:
     def setup(self):
         if self.agent.is_registered_by_hand:
             return True
-        # With --wake, mail may wake the agent in these runs, too. A run without a window ends all the same. A session
-        # that stays open is set up without it, since the last mail of the play would begin another turn.
+        # With --wake, mail may wake the agent in these runs, too. A run without a window still ends. A session that
+        # stays open is set up without --wake, since the last mail of the play would begin another turn.
         wake = ["--wake"] if self.agent.name in wakes.SURFACE and not self.agent.opens_by_prompt else []
         *first, last = self.agent.connect(str(self.bin / "slm-mesh"))
         return all(self.connected(command) for command in [*first, last + (wake if not self.agent.way else [])])
@@ -196,7 +197,7 @@ START, PROMPT, TOOL, STOP, LAST = WORDS = [f"{tree}-arrives" for tree in ("walnu
 
 
 def first_play(stage, proof):
-    """The whole story of a turn: a mesh tool, a locked file, a free file, mail at each place."""
+    """The play of a whole turn: a mesh tool, a locked file, a free file, and mail whenever a hook can show it."""
     agent, work = stage.agent, stage.work
     request = yield
     if agent.opens_by_prompt:
@@ -209,7 +210,7 @@ def first_play(stage, proof):
     proof("tools", not missing, f"not offered: {', '.join(missing)}")
     stage.mesh("send", stage.peer, TOOL)
     request = yield Call("mesh_status", {})
-    # No description of a tool contains this name of a field.
+    # No description of a tool contains this field name, so it can only come from the result.
     proof("tools", request.count("messagesPer10s") > 0, "the result did not reach the model")
     proof("tool", request.count(TOOL) > 0, "not in the request after the tool")
     for tool, arguments in agent.write(work / "held.txt", "changed by the agent"):

@@ -27,7 +27,7 @@ WAITS = 40
 
 
 class Pair:
-    """Two sessions in one hall (one home, project and mesh), and the first thing that did not hold."""
+    """Two sessions in one hall (one home, project and mesh), and the first check that failed."""
 
     def __init__(self, base, program, name, agents):
         self.hall, self.agents, self.why = Hall(base, program, name), agents, None
@@ -40,7 +40,7 @@ class Pair:
             self.env.update(agent.environment(port))
 
     def proof(self, holds, why):
-        """Notes the first thing that did not hold."""
+        """Records the first check that failed."""
         if not holds and self.why is None:
             self.why = why
 
@@ -107,7 +107,7 @@ def inner_play(pair, inner, names):
 
 
 def nested(base, program, outer, inner):
-    """Runs an agent that another agent starts. Returns the first thing that did not hold, if any."""
+    """Runs an agent that another agent starts. Returns the first check that failed, if any."""
     pair = Pair(base, program, f"nested-{outer.name}-{inner.name}", list(dict.fromkeys([outer, inner])))
     pair.has_ended = threading.Event()
     pair.inner_env = inner.environment(pair.model.server_address[1])
@@ -196,8 +196,8 @@ def prove_verb(pair, sharing, own, other, said):
 
 
 def open_two(pair, agent, windows):
-    """Opens two sessions in one process, which is a server behind two windows. Returns two functions that say a prompt
-    to one session each."""
+    """Opens two sessions in one process, which is a server behind two windows. Returns two functions, each of which
+    sends a prompt to one of the sessions."""
     if agent.name == "opencode":
         windows.append(agent.window(pair.env, pair.hall.work, pair.hall.root / "one.txt"))
         second = windows[0].begin()
@@ -213,7 +213,7 @@ def open_two(pair, agent, windows):
 
 
 def shared(base, program, agent):
-    """Runs two sessions in one process. Returns the first thing that did not hold, if any."""
+    """Runs two sessions in one process. Returns the first check that failed, if any."""
     pair, sharing, windows = Pair(base, program, f"shared-{agent.name}", [agent]), Sharing(), []
     try:
         if not pair.hall.setup([agent]):

@@ -16,7 +16,7 @@ SHELL = [
 
 HELD = "as it was\n"
 DENIED = "The file was not changed"
-# Each writes held.txt, in one way that agents have.
+# Each of these commands writes held.txt, in a way that agents use.
 PLAIN = [
     ("echo >", "echo changed > held.txt"),
     ("sed -i", "sed -i s/was/changed/ held.txt"),
@@ -27,7 +27,7 @@ PLAIN = [
 ]
 # The text of this command does not show that it writes the file.
 HIDDEN = ("script", "sh ./build.sh")
-# Stands in for a formatter, which need not be installed.
+# Stands in for a formatter, so that none need be installed.
 PRETTIER = "#!/bin/sh\nshift\necho changed > \"$1\"\n"
 
 

@@ -1,5 +1,5 @@
-"""Idle sessions and mail: three agents stay open in one mesh, each with its own model, and what wakes them is proved
-for each."""
+"""Idle sessions and mail: three agents stay open in one mesh, each with its own model, and the tests show what wakes
+each of them."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ WAKES = [
 ]
 SURFACE = {"codex": "agent queue", "opencode": "plugin prompt", "claude": "session inbox"}
 SENTENCE = "unread mesh message"
-# Longer than the broker waits for more mail before it rings (wakes) anybody.
+# Longer than the broker waits for more mail before it wakes an idle session.
 THINKS_SECONDS = 2.5
 BEGINS_SECONDS, WOKEN_SECONDS, AROUND_SECONDS = 60, 60, 150
 FIRST, BUSY, BALL, LAST = (f"{tree}-arrives" for tree in ("willow", "aspen", "beech", "linden"))
@@ -78,8 +78,9 @@ class Awake:
         request = yield Call("mesh_status", {})
         self.known.set()
         request = yield "Good day."
-        # This mail must not ring (wake the session), although it waits long enough while the model thinks. It is sent
-        # before the session's first ring, because soon after a ring the broker rings no session again in any case.
+        # This mail must not wake the session, although it waits long enough while the model thinks. It is sent before
+        # the session is woken for the first time, because for a while after that the broker does not wake the session
+        # again in any case.
         self.hall.mesh("send", self.peer, BUSY)
         time.sleep(THINKS_SECONDS)
         request = yield Call("mesh_status", {})
@@ -106,7 +107,7 @@ class Awake:
 
 
 class Hall:
-    """One home, one project, one mesh for all."""
+    """One home, one project and one mesh, which all agents share."""
 
     def __init__(self, base, program, name="wakes"):
         self.base, self.root = base, base / "run" / name

@@ -54,7 +54,7 @@ class Terminal:
 
 
 class Served:
-    """OpenCode's server with one session in it, which is what its window talks to."""
+    """OpenCode's server, which OpenCode's window would talk to, with one session."""
 
     def __init__(self, command, env, folder, log):
         self.log = open(log, "wb", buffering=0)

@@ -1,6 +1,6 @@
 """Counts the instructions of a verb, a tool call, a message and a hook, in their own process and in the broker.
 
-`make count` prints them beside the values of counts.txt, which the last landed change recorded there; `make count
+`make count` prints them beside the values of counts.txt, which the last merged change recorded there; `make count
 STATIC=1 RECORD=1` writes that file. Callgrind counts the same on a busy machine as on a quiet one, so a slow-down shows
 here where a clock cannot see it. A different compiler, C library or processor moves every row a little.
 """
@@ -26,7 +26,7 @@ N_WARM = 5
 N_PROCESSES = 5
 # Counted calls. The result is their mean.
 N_CALLS = 100
-# A row that grew by less may be chance: the seeds of hash tables differ in each process.
+# A smaller growth of a row may be due to chance, because the seeds of hash tables differ in each process.
 NOTABLE = 0.03
 
 
@@ -115,7 +115,7 @@ class Mesh:
 
 
 def hook_input(folder):
-    """What an agent tells its hook after a command."""
+    """The input that an agent gives its hook after a command."""
     return json.dumps({
         "session_id": "counted", "cwd": str(folder), "hook_event_name": "PostToolUse", "tool_name": "Bash",
         "tool_input": {"command": "cargo test", "description": "Run the tests"}, "tool_use_id": "toolu_01",
@@ -149,7 +149,7 @@ def landed():
 
 
 def cell(now, before):
-    """A count, and how far it is from the landed one."""
+    """A count, and by how much it differs from the recorded count."""
     if not before:
         return f"{now:>10,} {'':8}"
     growth = now / before - 1

@@ -53,7 +53,7 @@ pub fn micros_since(began: Instant) -> f64 {
 /// The target that a row must reach.
 #[derive(Clone, Copy)]
 pub enum Reach {
-    /// At most this many times the floor.
+    /// A median of at most this many times the floor.
     Times(f64),
     /// A median of at most this many microseconds.
     Median(f64),
@@ -77,7 +77,7 @@ pub struct Row {
     pub figure: String,
     /// The time that one call in a hundred exceeds.
     pub p99: String,
-    /// The machine's own value, with which the measured one is compared.
+    /// The value with which the measured one is compared: what the machine itself needs.
     pub floor: String,
     /// The figure divided by the floor.
     pub ratio: String,
@@ -88,7 +88,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// A row whose cells say that there is nothing to say.
+    /// A row with a dash for each value that not every row has.
     pub fn blank() -> Row {
         let dash = || "-".to_owned();
         Row { p99: dash(), floor: dash(), ratio: dash(), ..Row::default() }

@@ -54,7 +54,7 @@ fn glob_queries(table: &mut Table) {
     row(table, "8 clients pipeline lock queries with globs", &mesh, attack);
 }
 
-/// Times calls while a client on another machine pipelines such lock queries.
+/// Times calls while a client on another machine pipelines costly lock queries.
 fn far_queries(table: &mut Table) {
     let mesh = Mesh::hub();
     let line = hold_and_query(&mesh);

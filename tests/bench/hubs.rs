@@ -20,7 +20,7 @@ const N_CLIENTS: usize = 32;
 const N_SETS: usize = 1250;
 /// How often a hub, or a member of etcd, is killed.
 const N_KILLS: u32 = 5;
-/// How often it is asked whether something has happened.
+/// How often a wait checks its condition.
 const ASK_EVERY: Duration = Duration::from_millis(1);
 /// Nothing that is measured here may take longer than this.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -57,7 +57,7 @@ fn position(hub: &Mesh) -> u64 {
     status(hub)["position"].as_u64().expect("a hub has a position")
 }
 
-/// Waits until `holds`, and returns the microseconds since `began`.
+/// Waits until `holds` is true, and returns the microseconds since `began`.
 fn micros_until(began: Instant, mut holds: impl FnMut() -> bool) -> f64 {
     while !holds() {
         assert!(began.elapsed() < PATIENCE, "it does not happen");
@@ -87,7 +87,7 @@ fn one_write(table: &mut Table, cluster: &Cluster, hub: &Mesh) {
     table.times("hubs: set", &samples[0], Some(samples[1].median()), Reach::MedianAndP99(3000.0, 15_000.0));
 }
 
-/// How long after the answer to a write the standby has the write on its disk.
+/// The time from the answer to a write until the standby has the write on its disk.
 fn lag(table: &mut Table, leader: &Mesh, standby: &Mesh) {
     let (mut line, mut asked) = (leader.attach("lag"), standby.line());
     let mut micros = Vec::new();
@@ -165,7 +165,8 @@ fn accepts(hub: &Mesh, line: &[u8]) -> bool {
     answer().is_ok_and(|answer| answer.contains("\"result\""))
 }
 
-/// The longest time without an answer while the member of etcd that leads is killed. The hub may lose the lead over it.
+/// The longest time without an answer while the member of etcd that leads is killed. The hub may lose its lead because
+/// of this.
 fn etcd_dies(table: &mut Table, cluster: &mut Cluster, hubs: [&Mesh; 2]) {
     let mut micros = Vec::new();
     for _ in 0..N_KILLS {

@@ -5,8 +5,8 @@ it starts and time when it ends. The broker lives longer, but each part that it 
 spread the functions that a process calls over the whole program.
 
 `make link-order` builds the program with symbols, runs verbs, hooks, a session and their broker under callgrind, and
-writes down the functions that they call. Run it after a new compiler, or when `make count` shows more page faults than before. Names
-that no longer exist do no harm.
+writes down the functions that they call. Run it after an update of the compiler, or when `make count` shows more page
+faults than before. Names that no longer exist do no harm.
 """
 
 import argparse

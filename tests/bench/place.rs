@@ -27,7 +27,7 @@ pub fn is_static() -> bool {
 
 /// A directory that is removed when this value is dropped. It is not in /tmp, which is often kept in memory.
 pub struct Scratch {
-    /// Its path.
+    /// The path of the directory.
     pub path: PathBuf,
 }
 
@@ -316,7 +316,7 @@ impl Line {
         self.stream.set_nonblocking(false).expect("a stream can be read with waiting");
     }
 
-    /// A second handle, for another thread.
+    /// A second handle of the connection, for another thread.
     pub fn writer(&self) -> BrokerStream {
         self.stream.another().expect("a descriptor")
     }

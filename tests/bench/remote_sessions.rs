@@ -1,4 +1,5 @@
-//! Sessions that connect as if from other machines, but over loopback. The floor includes the cost of loopback itself.
+//! Sessions that connect as if from other machines, but over loopback. The values with which their times are compared
+//! include the cost of loopback itself.
 
 use super::calls::VALUE;
 use super::figures::{Reach, Row, Samples, Table, in_turns, micros_since, size};
@@ -24,8 +25,8 @@ const TICKS_PER_SECOND: f64 = 100.0;
 const N_STRANGERS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Times a call and a push over the WebSocket. The floor of each is its time on this machine plus the time of the bytes
-/// over TCP.
+/// Times a call and a push over the WebSocket. Each is compared with its time over the Unix socket plus the time that
+/// its bytes take over TCP.
 pub fn far(table: &mut Table) {
     let mesh = Mesh::hub();
     let (mut near, mut far) = (mesh.attach("near"), mesh.attach_remote("far"));

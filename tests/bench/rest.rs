@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// The time without calls after which a broker has nothing left to do: the grace periods of its peers are over, and the
 /// write-ahead log has been moved into the database.
 const SETTLES: Duration = Duration::from_secs(6);
-/// The time in which nothing may wake the broker, plus two seconds.
+/// Two seconds more than the time in which nothing may wake the broker.
 const WATCHED: Duration = Duration::from_secs(10);
 
 /// The time from spawn to the first tool result, as a client sees it: initialize, then a call.

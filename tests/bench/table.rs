@@ -8,7 +8,7 @@ mod calls;
 #[allow(dead_code)] // the tests of several hubs need all of it
 #[path = "../replication/certificates.rs"]
 mod certificates;
-#[allow(dead_code)] // the same
+#[allow(dead_code)] // the tests of several hubs need all of it
 #[path = "../replication/cluster.rs"]
 mod cluster;
 mod crowd;
@@ -34,10 +34,11 @@ use std::process::{Command, Stdio};
 /// The CPUs on which a group of rows is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum On {
-    /// Wherever the scheduler puts it.
+    /// All CPUs: the scheduler decides where each process runs.
     AllCpus,
-    /// Caller, broker and floor on one CPU. A call and its answer are two wake-ups, which cost ten times as much
-    /// between two CPUs as on one, and the scheduler decides by chance whether two processes share a CPU.
+    /// One CPU for the caller, the broker and the process that they are compared with. A call and its answer are two
+    /// wake-ups, which cost ten times as much between two CPUs as on one, and the scheduler decides by chance whether
+    /// two processes share a CPU.
     OneCpu,
 }
 

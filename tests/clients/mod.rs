@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 /// The oldest Node on which both packages run.
 const NODE_MIN: u32 = 20;
 
-/// The files beside this one.
+/// The folder of this file.
 pub fn here() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
 }

@@ -53,14 +53,14 @@ async def ok(client, name, **arguments):
 
 
 async def is_under_way(client):
-    """Makes sure that the call of an earlier task has reached the server: calls arrive in the order in which they are
-    written, and the task wrote its call at the latest while the first of these two calls was under way."""
+    """Makes two calls, so that the call of an earlier task has certainly reached the server: calls arrive in the order
+    in which they are written, and the task wrote its call at the latest while the first of the two was under way."""
     await ok(client, "mesh_status")
     await ok(client, "mesh_status")
 
 
 async def until(what, ask):
-    """Asks again until the answer is true; the limit of `run` ends it."""
+    """Asks again until the answer is true, or until the time limit of `run` is over."""
     while not (answer := await ask()):
         await asyncio.sleep(0)
     assert answer, what

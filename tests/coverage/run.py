@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = ROOT / "target/coverage"
 GOAL = 95
 PROFILE = "slm-mesh-%m%c.profraw"
-# The number of files to list. They are those with the most lines that no test ran.
+# The number of files to list: those with the most lines that no test ran.
 N_FILES = 40
 
 
@@ -80,7 +80,7 @@ def lines_by_file(report):
 
 
 def program_lines(path, counts):
-    """The lines before the unit tests, which end a file, without those of const functions."""
+    """The lines before the unit tests (which are at the end of a file), without the lines of const functions."""
     lines = (ROOT / "src" / path).read_text().split("\n#[cfg(test)]\nmod ")[0].split("\n")
     skipped, end = set(), None
     for number, line in enumerate(lines, 1):
@@ -113,7 +113,7 @@ def show(files):
 
 
 def spans(numbers):
-    """Line numbers, with runs of them as FIRST-LAST."""
+    """Line numbers, with consecutive numbers written as FIRST-LAST."""
     found = []
     for number in numbers:
         if found and found[-1][1] == number - 1:

@@ -101,7 +101,7 @@ class Cluster:
             return json.loads(answer.read())
 
     def leader(self):
-        """The number of the hub that leads: the one whose log was the last to say so."""
+        """The number of the hub that leads: the hub whose log file was the last to say so."""
         led = [(line.split()[0], n) for n, hub in enumerate(self.hubs) for line in open(hub.log) if "hub leads" in line]
         return max(led)[1]
 

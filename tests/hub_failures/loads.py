@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 # The longest wait for an answer, in seconds. After it, the client gives the connection up.
 ANSWER_MAX = 5
-# Entries and locks get new names after this many seconds, because a checker's work grows with the square of what
-# happens to one of them.
+# Entries and locks get new names after this many seconds, because a checker's work grows with the square of the number
+# of operations on one of them.
 OBJECT_SECONDS = 4
 # The pause before a client tries again, like the pause of a user's program.
 REST_SECONDS = 0.05
@@ -314,7 +314,8 @@ class Session(Load):
         return self.tool("mesh_send", to=self.worker, message=text, key=text).get("seq")
 
     def write(self, turn):
-        """Only compare-and-set. Another write is sent again after a lost connection, so it may take effect twice."""
+        """Writes only by compare-and-set, because any other write is repeated after a lost connection, and so may take
+        effect twice."""
         self.write_if(turn)
 
     def set_if(self, entry, value, expected):
@@ -375,7 +376,7 @@ class Http(Load):
         pass
 
     def ask(self, path, **body):
-        """The answer of the hub that answered last. If it gives none, the next call goes to the next hub."""
+        """Asks the hub that answered last. If this hub refuses or does not answer, the next call goes to the next."""
         try:
             return self.cluster.ask_http(self.hub, path, body, ANSWER_MAX)
         except urllib.error.HTTPError as error:

@@ -16,7 +16,7 @@ from cluster import HUBS, MEMBERS, environment
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "machines"))
 from namespaces import Machine, run  # noqa: E402
 
-# Set in the process that was started again in a network namespace of its own.
+# This variable is set in the process that was started again in a network namespace of its own.
 INSIDE = "SLM_MESH_TEST_NETWORK"
 
 
@@ -120,7 +120,7 @@ class Namespaces:
             run("ip", "link", "set", port, "up")
 
         def cut(n):
-            # The members can't answer this hub. It hears nothing at all from them, but its guests can still reach it.
+            # Nothing that the members send reaches this hub, not even a reset, but the hub's guests can still reach it.
             for member in self.members:
                 member.ip("route", "add", "blackhole", f"{self.hub_address(n)}/32")
             yield
@@ -185,7 +185,7 @@ class Loopback:
         return "127.0.0.1", self.session_ports[n]
 
     def http_address(self, n):
-        # HTTP takes one of ten ports.
+        # A hub uses this port for HTTP, or one of the next nine ports if this one is taken.
         return "127.0.0.1", 20000 + 20 * n + os.getpid() % 200 * 60
 
     def faults(self):
@@ -204,7 +204,7 @@ class Loopback:
 
 
 class Proxy:
-    """Carries connections to a port. While it is cut, it carries nothing and says nothing."""
+    """Carries connections to a port. While it is cut, it carries no bytes and closes no connection."""
 
     def __init__(self, target):
         self.target = target

@@ -123,7 +123,7 @@ class Host(Machine):
         shutil.rmtree(self.etc, ignore_errors=True)
 
     def command(self, *words):
-        """The command line that runs a command as on a machine of its own, with its host name."""
+        """The command line that runs a command on this host, under the host's name."""
         start = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', self.host_name]
         return super().command(*start, *words)
 

@@ -1,6 +1,6 @@
 """Sessions and verbs (subcommands) on two and three hosts with one hub: what works on one machine works between them, a
-hub that is killed comes back, a hub that is found is joined, and a clock that is wrong on one host misleads no
-other."""
+hub that is killed comes back, a hub that is found is joined, and a clock that is wrong on one host does not mislead
+another."""
 
 import re
 import shlex

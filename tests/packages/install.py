@@ -89,7 +89,7 @@ def by_npm(place):
 
 
 def by_npm_without_scripts(place):
-    """The script runs the program, here below a prefix that nobody can write."""
+    """Without npm's scripts, the command stays a script that runs the program, here below a read-only prefix."""
     needs("npm")
     program = place.npm("--ignore-scripts")
     assert program.read_bytes()[:4] == b"#!/u"
@@ -167,7 +167,7 @@ def script_passes_on_how_the_program_ended(place, program):
     server.stdin.flush()
     assert server.stdout.readline()
     server.send_signal(signal.SIGTERM)
-    # Its output ends only when the program behind the script has ended, too.
+    # The output ends only when the program behind the script has ended, too.
     server.stdout.read()
     status = server.wait(agents.PATIENCE_SECONDS)
     assert status in (0, -signal.SIGTERM), status

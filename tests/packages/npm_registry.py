@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 
 def serve(folder):
-    """Starts the registry and returns its URL. It lives as long as this process."""
+    """Starts the registry and returns its URL. The registry runs as long as this process."""
     packages = {}
     for file in folder.glob("*.tgz"):
         with tarfile.open(file) as tar:

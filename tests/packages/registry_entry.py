@@ -11,7 +11,8 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
 SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"
-# Field: whether it must be there, and a pattern for its whole text, or a function that checks its value.
+# For each field: whether the field must be there, and a pattern for its whole text, or a function that checks its
+# value.
 TEXT = r"[^\0]+"
 VERSION = r"\d+\.\d+\.\d+"
 

@@ -32,7 +32,7 @@ type Versions = Rc<BTreeSet<u64>>;
 #[derive(Debug, Clone)]
 enum SetIfOutcome {
     Stored(u64),
-    /// The entry had this version instead.
+    /// The entry had this version instead of the expected one.
     Conflict(u64),
     NoAnswer(Versions),
 }
@@ -202,7 +202,7 @@ fn lock_operation(words: &[&str]) -> Option<LockOperation> {
     }
 }
 
-/// Whether the attempts on one object are linearizable; `None` if a line has another form.
+/// Whether the attempts on one object are linearizable; `None` if the form of a line is unknown.
 fn check(lines: &[Vec<&str>]) -> Option<bool> {
     let is_entry = lines.iter().any(|words| ["get", "set", "set-if"].contains(words.get(2).unwrap_or(&"")));
     if is_entry {
