@@ -116,7 +116,8 @@ fn a_client_that_asks_and_never_reads_is_not_waited_for() {
     let mut deaf = connect(&place);
     deaf.set_nonblocking(true).unwrap();
     let ask = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\"}\n".repeat(1000);
-    // The broker slows this client by no longer reading from it. The client writes until this has happened three times.
+    // The broker slows this client by no longer reading from it. The client writes until three of its writes have been
+    // refused.
     let mut n_refused = 0;
     while n_refused < 3 {
         match deaf.write(&ask) {

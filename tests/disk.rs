@@ -25,7 +25,7 @@ fn copy_database(from: &Path, to: &Path) {
     }
 }
 
-/// A place whose data directory is `dir`, a copy of another one.
+/// A place whose data directory is `dir`, which is a copy of another place's directory.
 fn revived(dir: &Path) -> Place {
     let mut place = Place::new();
     place.dir = dir.to_path_buf();
@@ -413,7 +413,7 @@ fn an_index_that_contradicts_its_table_is_noticed_by_a_query_and_built_anew() {
     place.ok(&["state", "set", "kept", "yes"]);
     place.ok(&["send", "human", "text"]);
     place.ok(&["stop"]);
-    // A message disappears from the table while its index is hidden.
+    // Hides an index of messages, deletes the messages, and restores the index, which now contradicts the table.
     let change = |sql: &str| {
         let db = Connection::open(place.dir.join("broker.db")).unwrap();
         db.execute_batch(&format!("PRAGMA writable_schema = ON; {sql}")).unwrap();

@@ -15,13 +15,13 @@ use support::Place;
 /// What the broker does with the first call before it ends.
 #[derive(Clone, Copy, PartialEq)]
 enum LastDeed {
-    /// It accepts the connection, but reads nothing.
+    /// The broker accepts the connection, but reads nothing.
     Accepts,
-    /// It does not even accept the connection.
+    /// The broker does not even accept the connection.
     Nothing,
-    /// It reads the call, and says that it is ending.
+    /// The broker reads the call, and says that it is ending.
     ReadsAndSaysSo,
-    /// It reads the call, and dies.
+    /// The broker reads the call, and dies.
     ReadsAndDies,
 }
 

@@ -31,7 +31,7 @@ impl Stage {
         Stage { place, pid, neighbour }
     }
 
-    /// Checks that the same broker lives, has not panicked, and serves both old and new connections.
+    /// Checks that the same broker still runs, has not panicked, and serves both old and new connections.
     fn check(&mut self) {
         assert_eq!(self.neighbour.call("ping", json!({}))["result"], json!({}));
         assert_eq!(self.place.socket().call("status", json!({}))["result"]["status"], json!("ok"));

@@ -249,8 +249,8 @@ fn a_superlocalmemory_daemon_that_links_to_us_sees_and_writes_to_our_peers() {
     assert!(status == 404 && refused["detail"] == json!("recipient peer not found"), "{status} {refused}");
 }
 
-/// Starts a false mesh that answers with a status line and a body: a GET by the number of its connection, a POST by its
-/// body.
+/// Starts a false mesh, whose answers consist of a status line and a body. `get` makes the answer to a GET from the
+/// number of the connection, and `post` the answer to a POST from its body.
 fn false_mesh(
     get: impl Fn(usize) -> String + Send + 'static,
     post: impl Fn(&str) -> String + Send + 'static,
@@ -268,7 +268,7 @@ fn false_mesh(
             let mut body = vec![0; n_body];
             let _ = stream.read_exact(&mut body);
             let answer = if head.starts_with("POST") { post(&String::from_utf8_lossy(&body)) } else { get(n) };
-            // Without an answer, the connection is cut.
+            // If there is no answer, the connection is cut.
             let Some((status, body)) = answer.split_once('\n') else { continue };
             let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
             // The client may have gone.

@@ -246,7 +246,7 @@ fn a_command_needs_neither_input_nor_terminal() {
     }
 }
 
-/// Types Ctrl-C, or Ctrl-Z and then `fg`, in a terminal of its own, and prints what the terminal showed.
+/// A script that opens a terminal, types Ctrl-C, or Ctrl-Z and then `fg`, and prints what the terminal showed.
 const TERMINAL: &str = r#"
 import os, pty, sys, time
 program, keys = sys.argv[1], sys.argv[2]

@@ -95,7 +95,7 @@ fn two_plain_locks_of_one_person_are_two_wishes_unless_renewal_is_meant() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--renew"), "{refused:?}");
     let renewed = place.json(&["lock", "a.rs", "--renew", "--ttl", "30"]);
     assert_eq!((&renewed["token"], &renewed["expiresInSeconds"]), (&first["token"], &json!(1800)));
-    // A command needs a lock of its own, so renewing does not help: the error names what does.
+    // A command needs a lock of its own, so renewing a lock does not help. The error says what to do instead.
     place.ok(&["lock", "my dir/*.rs"]);
     for file in ["a.rs", "my dir/b.rs"] {
         let refused = place.run(&["lock", file, "--", "true"]);

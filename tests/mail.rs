@@ -206,7 +206,7 @@ fn a_message_to_a_group_reaches_its_members() {
         assert_eq!(names, want, "{to}");
     }
     assert_eq!(texts(&sessions[2].tool("mesh_inbox", json!({}))), ["to repo", "to agent:codex", "to all"]);
-    // For the human, the group depends on the directory of the shell.
+    // If the human sends to a group, its members depend on the directory of the shell.
     for (to, folder, want) in [
         ("repo", "repo/src", &["claude-repo", "codex-repo", "codex-src"][..]),
         ("directory", "repo/src", &["codex-src"]),

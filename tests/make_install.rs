@@ -97,7 +97,7 @@ fn root_installs_without_cargo_what_a_person_has_built() {
         let is_static = mark == "crt-static";
         assert!(is_static == installed.contains("--target ") && (is_static || installed.contains(mark)), "{installed}");
     }
-    // Another program than the one that was built needs cargo.
+    // To install a program other than the one that was built, make needs cargo.
     source.build(&[], &[]);
     for other in ["STATIC=1", "FEATURES=tls"] {
         let out = source.install(&[other, &into]);
@@ -135,7 +135,7 @@ fn every_user_can_read_what_is_installed_and_systemd_finds_the_unit() {
             assert_eq!(mode(&root.join("bin/slm-mesh")), 0o755);
             let unit = fs::read_to_string(unit).unwrap();
             assert!(unit.contains(&format!("ExecStart={prefix}/bin/slm-mesh start")), "{unit}");
-            // A program that raises alerts inherits what the unit forbids, and may be a script for node.
+            // The user's command for alerts inherits the restrictions of the unit, and may be a script for node.
             assert!(!unit.contains("\nMemoryDenyWriteExecute"), "{unit}");
         }
         let words = [&["uninstall"], &words[2..]].concat();

@@ -261,7 +261,7 @@ fn a_line_that_is_too_long_costs_only_itself() {
     let answer = session.read().unwrap();
     assert_eq!((code(&answer), answer.get("id")), (-32600, Some(&json!(1))), "{answer}");
     assert!(settle(&mut session).is_empty());
-    // Such a line also costs only itself if the next message arrives in the same write.
+    // Only the line that is too long is refused, even if the next message arrives in the same write.
     let line = request(1, "ping", json!({ "padding": padding }));
     session.write(format!("{line}\n{}\n", request("next", "ping", json!({}))).as_bytes());
     assert_eq!(code(&session.read().unwrap()), -32600);

@@ -156,7 +156,7 @@ fn a_wait_for_events_misses_none_between_the_death_of_its_broker_and_the_next() 
     until_waiting(&mut session, 2);
     let signal = |name: &str, pid: u32| Command::new("kill").args([name, &pid.to_string()]).status().unwrap();
     let dead = place.broker_pid().unwrap();
-    // While both are stopped, they can't connect to the next broker before the event.
+    // While the session and the verb are stopped, they can't connect to the next broker before the event.
     for pid in [session.child.id(), verb.id()] {
         signal("-STOP", pid);
     }

@@ -1,5 +1,5 @@
-//! What people and systems do to a running broker: its directory is removed or replaced, its process is stopped, its
-//! starter holds locks, power fails, clocks are set. None of this breaks a promise.
+//! What people and systems do to a running broker: its directory is removed or replaced, its process is stopped, the
+//! session that started it holds locks, power fails, clocks are set. None of this breaks a promise.
 
 mod support;
 

@@ -286,7 +286,7 @@ fn a_verb_acts_as_the_session_of_the_process_above_it() {
     assert_eq!(whoami(&place, BIN, &["whoami", "--json", "--as", "codex-web"])["you"]["name"], json!("codex-web"));
     place.env.push(("SLM_MESH_PEER".into(), "codex-api".into()));
     assert_eq!(whoami(&place, BIN, &["whoami", "--json"])["you"]["id"], json!(id));
-    // Who sets the variable is that peer and reads its mail. Who names a peer only looks at its mail.
+    // With SLM_MESH_PEER, a verb is that peer, and marks its mail as read. With --as, a verb only looks at the mail.
     place.ok(&["send", "codex-api", "hello", "--as", "human"]);
     for (args, n) in [(&["inbox", "--as", "codex-api"][..], 1), (&["inbox"], 1), (&["inbox"], 0)] {
         assert_eq!(place.json(args)["messages"].as_array().unwrap().len(), n, "{args:?}");

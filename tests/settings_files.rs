@@ -70,7 +70,7 @@ fn json_file(dice: &mut Dice) -> String {
     format!("{}{body}{}", dice.one(&["", "// mine\n", "/* mine\n */\n"]), dice.one(&["\n", "", "\n\n", "\n// end"]))
 }
 
-/// A text in which lines look like ours.
+/// A TOML string whose lines look like entries of slm-mesh.
 const LIKE_OURS: &str = "\"\"\"\n[[hooks]]\ncommand = '/x/slm-mesh hook kimi'\n[mcp_servers.slm-mesh]\n\"\"\"";
 
 fn toml_file(dice: &mut Dice) -> String {

@@ -171,7 +171,7 @@ fn a_read_only_file_gets_a_sentence() {
         assert_eq!(home.read(".cursor/mcp.json"), "{}\n");
     }
 
-    // What is right already need not be writable.
+    // A file that needs no change need not be writable.
     let mode = |file: &Path, mode| std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
     mode(&file, 0o644);
     home.ok(&["cursor"]);
@@ -488,7 +488,7 @@ fn the_files_of_a_plugin_come_from_the_agents_facts() {
         assert!(hooks["hooks"]["SessionStart"][0]["hooks"][0]["command"].as_str().unwrap().contains("/bin/slm-mesh"));
         assert!(!files.to_string().contains("written by slm-mesh setup"), "{agent}: setup must not remove these");
         assert!(files["bin/slm-mesh"].as_str().unwrap().contains(env!("CARGO_PKG_VERSION")));
-        // A colon in a description would end it for a reader of YAML.
+        // In YAML, a colon or a hash sign could end the description.
         let skills = files.as_object().unwrap().iter().filter(|(name, _)| name.ends_with("SKILL.md"));
         for (name, text) in skills {
             let about = text.as_str().unwrap().lines().find_map(|line| line.strip_prefix("description: ")).unwrap();

@@ -190,7 +190,7 @@ fn a_shield_protects_what_the_user_names_or_does_not_run() {
             assert!(!place.root.join("ran.txt").exists(), "{flags:?}");
         }
     }
-    // Who follows the usage line writes the flags where they count.
+    // A user who follows the usage line writes the flags where they take effect.
     let usage = place.run(&["shield"]);
     let error = String::from_utf8_lossy(&usage.stderr).into_owned();
     assert!(error.contains("shield [--file FILE] [--if-possible] -- COMMAND…"), "{error}");

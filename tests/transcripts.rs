@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::Place;
 
-/// Each agent, its event for a prompt, and its word for the path.
+/// Each agent, its event for a prompt, and the field with the transcript's path.
 const AGENTS: &[(&str, &str, &str)] = &[
     ("claude", "UserPromptSubmit", "transcript_path"),
     ("codex", "UserPromptSubmit", "transcript_path"),
@@ -124,7 +124,7 @@ fn another_agent_sees_the_last_prompts_and_words_shortened() {
     assert!(seen["transcript"]["path"].is_null(), "the path is nobody's business: {seen}");
     let (_, is_error) = codex.try_tool("mesh_peers", json!({ "detail": "nobody" }));
     assert!(is_error);
-    // An agent without a transcript is still a peer to look at.
+    // A peer without a transcript can still be looked at.
     let own = codex.tool("mesh_peers", json!({ "detail": "codex-api" }));
     assert!(own["transcript"]["why"].as_str().unwrap().contains("no hook"), "{own}");
 }

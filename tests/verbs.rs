@@ -120,7 +120,7 @@ fn each_verb_speaks_to_people_and_to_programs() {
         }
         assert!(!text.contains('\u{1b}'), "{args:?}: colour where there is no terminal: {text:?}");
         match args[..] {
-            // These can be done only once, so before the second run, undo what they did.
+            // These verbs succeed only once, so the effect of the first run is undone before the second run.
             ["unlock", file] => drop(place.ok(&["lock", file, "--as", "human"])),
             ["stop"] => drop(place.ok(&["start", "--detach"])),
             _ => {}

@@ -32,7 +32,7 @@ fn waiter(place: &Place, agent: &str, session: &str) -> Child {
     child
 }
 
-/// The name under which a session of that agent is known.
+/// The name under which a session of this agent is known.
 fn name_of(place: &Place, agent: &str) -> String {
     let found = place.json(&["peers", "--include-away", "--as", "human"]);
     let peer = found["peers"].as_array().unwrap().iter().find(|peer| peer["agentType"] == json!(agent)).cloned();

@@ -2,8 +2,8 @@
 
 use crate::script::check;
 
-/// Runs a script in which `P`, `Q` and `N` stand for the calls with which the sessions of that key attach, and which
-/// begins with the mail that waits for `p`, whose session has ended.
+/// Runs a script after this beginning: the session `p` has ended, a message waits for it, and the session `q` has taken
+/// over its name. In the script, `P`, `Q` and `N` stand for the calls with which sessions of these keys attach.
 fn run(script: &str) {
     let attach = |key: &str| format!("attach agent=test project=/p pid=5 session={key}");
     let begin = "

@@ -90,7 +90,7 @@ fn a_command_far_away_has_the_whole_time_to_come_back_after_each_cut() {
     disk.mesh.on_disconnected(3, disk.now);
     disk.pass(25_000);
     assert!(is_held(&mut disk), "the time since the first cut does not count");
-    // For a command that a restarted hub finds in its database, the grace period also begins anew with each cut.
+    // After a restart of the hub, too, the grace period of a command begins anew each time its connection is cut.
     let mut disk = disk.crash(|_| false);
     disk.mesh.on_connected(1);
     come_back(&mut disk, 4);

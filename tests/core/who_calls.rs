@@ -18,7 +18,7 @@ use slm_mesh::core::{self, Call, ConnId, Effect, Mesh, MeshSettings};
 use slm_mesh::known_agents::{AGENTS, Agent};
 use slm_mesh::store::Store;
 
-/// The roads by which a session speaks to the broker: a hook, its MCP server, or a verb (subcommand).
+/// The ways in which a session calls the broker: a hook, its MCP server, or a verb (subcommand).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Road {
     Hook,
@@ -46,9 +46,9 @@ struct Session {
     key: String,
     /// The ancestors of the processes that the session runs, nearest first.
     above: Vec<Process>,
-    /// The connection of its MCP server, once it has one.
+    /// The connection of the session's MCP server, once there is one.
     conn: Option<ConnId>,
-    /// The process id of its MCP server, which a restarted broker may expect back.
+    /// The process id of the session's MCP server, which a restarted broker may expect back.
     server: Option<i64>,
     /// Whether the session's hooks say that it continues an earlier session under this key.
     continues: bool,
@@ -60,9 +60,9 @@ struct World {
     next: u64,
     /// Where all sessions of one scenario work.
     project: String,
-    /// The session that the environment of the next calls names.
+    /// The session that is named in the environment of the next calls.
     shell_session: Option<String>,
-    /// The agent that the environment of the next calls names.
+    /// The agent that is named in the environment of the next calls.
     shell_agent: Option<String>,
 }
 
@@ -235,7 +235,7 @@ impl World {
         mesh.peers().resolve("human").unwrap().to_string()
     }
 
-    /// Speaks by these roads, and returns the one peer that all of them acted as.
+    /// Makes one call in each of these ways, and returns the one peer that all of the calls acted as.
     fn speak(&mut self, session: &mut Session, roads: &[Road]) -> String {
         let mut ids: Vec<String> = Vec::new();
         for road in roads {
@@ -262,7 +262,8 @@ impl World {
     }
 }
 
-/// Runs a scenario for each agent and each order of the roads, each time in a folder of its own.
+/// Runs a scenario for each agent and each order of the three ways to call the broker, each time in a folder of its
+/// own.
 fn each(scenario: impl Fn(&mut World, Session, &[Road])) {
     let mut world = World::new();
     for (n, agent) in AGENTS.iter().enumerate() {

@@ -94,7 +94,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        // What was started here ends here, even if the demo broke off.
+        // What was started here ends here, even if the demo failed.
         let _ = self.command(&["stop"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
         let _ = std::fs::remove_dir_all(&self.root);
     }

@@ -60,7 +60,8 @@ fn a_manager_that_keeps_the_hook_it_found_for_later_does_not_keep_the_guard() {
         std::fs::create_dir_all(hooks.join("old-hooks")).unwrap();
         put_program(&hooks.join("pre-commit"), mine.as_bytes());
         guard(&place, "repo", "install");
-        // overcommit installs its hooks in this way. They are Ruby scripts, so this hook is no shell script, either.
+        // overcommit installs its hooks in this way. Its hooks are Ruby scripts. The hook in this test is no shell
+        // script, either.
         let theirs = b"#!/usr/bin/awk -f\nBEGIN { print \"theirs\" }\n";
         std::fs::rename(hooks.join("pre-commit"), hooks.join("old-hooks/pre-commit")).unwrap();
         put_program(&hooks.join("pre-commit"), theirs);

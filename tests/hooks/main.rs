@@ -275,7 +275,7 @@ fn a_peers_words_stay_in_their_quotes() {
 #[test]
 fn the_next_session_in_a_folder_has_the_name_and_the_mail_of_the_last() {
     let place = Place::new();
-    // A shell that runs a file of hooks takes the place of the agent, so the mesh knows the agent only by its hooks.
+    // In place of the agent, a shell runs a file of hooks, so the mesh knows the agent only by its hooks.
     let session = |key: &str, events: &[&str]| {
         let mut lines = String::new();
         for event in events {

@@ -293,8 +293,8 @@ fn a_list_of_events_is_no_larger_either() {
 fn invented_peers_do_not_use_up_the_subscriptions() {
     let broker = Broker::start();
     let mut http = broker.http();
-    // These are more subscriptions than the mesh has room for. It pushes only to known peers, so it need not keep those
-    // of invented peers.
+    // The mesh has no room for so many subscriptions. It pushes only to known peers, so it need not keep the
+    // subscriptions of invented peers.
     for n in 0..84 {
         let ask = |n: usize| {
             let body = json!({ "action": "subscribe", "peerId": format!("invented {n}"), "types": ["*"] }).to_string();

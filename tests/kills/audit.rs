@@ -12,7 +12,7 @@ pub struct Mail {
     pub n_acked: usize,
     pub n_read: usize,
     pub n_waiting: usize,
-    /// Marked as read by an HTTP fetch, but the answer with the messages was lost.
+    /// How many messages an HTTP fetch marked as read, although its answer was lost.
     pub n_fetched_away: usize,
 }
 

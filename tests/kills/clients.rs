@@ -56,7 +56,7 @@ pub enum Ask {
 }
 
 impl Ask {
-    /// Its name in the ledger.
+    /// The name of the call in the ledger.
     pub fn name(&self) -> &'static str {
         match self {
             Ask::Who => "who",
@@ -209,7 +209,7 @@ impl Drop for Mcp<'_> {
 /// Verbs (subcommands), each a process of its own, which all act as one peer.
 pub struct Verbs<'a> {
     pub place: &'a Place,
-    /// The peer that they act as.
+    /// The peer that the verbs act as.
     pub acting: &'static str,
 }
 

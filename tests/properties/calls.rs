@@ -360,7 +360,8 @@ impl World {
     }
 }
 
-/// Checks that an error has a text and blames the caller: no call may bring up a bug of ours or a failure of the disk.
+/// Checks that an error has a text and blames the caller: no call may cause an error that stands for a bug in slm-mesh
+/// or a failure of the disk.
 fn check_fault(what: &str, error: &slm_mesh::base::error::Error) {
     assert!(!error.text.is_empty(), "{what}: {error:?}");
     assert!(![ErrorKind::Internal, ErrorKind::Storage, ErrorKind::Gone].contains(&error.kind), "{what}: {error:?}");

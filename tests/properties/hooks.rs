@@ -76,7 +76,7 @@ fn check_answers(dialect: &Dialect, hook: &HookInput) {
     }
 }
 
-/// Any bytes as a peer's name, branch, summary and message.
+/// Uses any bytes as a peer's name, branch, summary and message.
 fn check_words(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let message = json!({ "id": "m", "fromName": text, "group": text, "payload": text, "createdAt": text });

@@ -17,11 +17,11 @@ use std::time::Duration;
 /// How a mock behaves.
 #[derive(Clone)]
 pub enum Role {
-    /// It passes all lines on to the broker at this socket.
+    /// The mock passes all lines on to the broker at this socket.
     Leads(PathBuf),
-    /// It passes all lines on, but loses all answers.
+    /// The mock passes all lines on to the broker, but loses all answers.
     LosesAnswers(PathBuf),
-    /// It answers each request with the address of the hub that leads, or by saying that no leader is known.
+    /// The mock answers each request with the address of the hub that leads, or by saying that no leader is known.
     StandsBy(Option<String>),
 }
 
@@ -76,7 +76,7 @@ impl FalseHub {
         hub
     }
 
-    /// Its address as a guest writes it.
+    /// The hub's address as a guest writes it.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.listener.port())
     }
@@ -189,9 +189,10 @@ impl Connection {
 /// What a socket in front of a hub does with the bytes that arrive.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Cable {
-    /// The socket carries them to this port.
+    /// The socket passes the bytes on to this port.
     To(u16),
-    /// The socket takes them and sends nothing, like a hub without power, so no guest learns that the hub is gone.
+    /// The socket accepts the bytes and sends nothing, like a hub without power, so no guest learns that the hub is
+    /// gone.
     Cut,
 }
 

@@ -168,7 +168,8 @@ fn the_secret_works_as_a_bearer_token_unless_switched_off() {
     };
     let ask = |hub: &Place, header: &str| ask_as(hub, "192.168.1.5:7899", header);
     let (hub, _guest) = hub_and_guest();
-    // A hub may have any name in its network. A web page that makes its own name lead here has no secret.
+    // A hub may have any host name in its network, so a request with the secret may name any host. A web page whose own
+    // host name leads to the hub does not know the secret.
     let secret = format!("X-Mesh-Secret: {SECRET}");
     assert_eq!(ask_as(&hub, "desk.lan:7899", &secret), 200);
     assert_eq!(ask_as(&hub, "desk.lan:7899", "X-Mesh-Secret: wrong"), 401);

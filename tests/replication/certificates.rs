@@ -41,7 +41,7 @@ impl Authority {
         self.issue_for("127.0.0.1", file, subject, days)
     }
 
-    /// Issues such a certificate for this address.
+    /// Issues a certificate as `issue` does, but for this address.
     pub fn issue_for(&self, address: &str, file: &str, subject: &str, days: i32) -> Issued {
         let (key, csr, out, names) =
             (format!("{file}.key"), format!("{file}.csr"), format!("{file}.pem"), format!("{file}.ext"));

@@ -11,7 +11,7 @@ fn await_trouble(hub: &Place, words: &str) {
     until(&format!("the hub says \"{words}\""), has_words);
 }
 
-/// What a verb that must fail says.
+/// Runs a verb that must fail, and returns its error.
 fn refusal(hub: &Place, args: &[&str]) -> String {
     let out = hub.run(args);
     assert!(!out.status.success(), "{args:?}");

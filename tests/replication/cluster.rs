@@ -187,7 +187,7 @@ impl Cluster {
         self.members.iter().map(|member| format!("127.0.0.1:{}", member.client)).collect()
     }
 
-    /// A hub's client for the mesh of that name.
+    /// A client of etcd for the mesh with this name, such as a hub uses.
     pub fn log(&self, name: &str, user: Option<(&str, &str)>) -> EtcdLog {
         self.client(name, "etcd", None, user).unwrap()
     }
@@ -197,7 +197,7 @@ impl Cluster {
         self.client(name, "etcds", tls, user)
     }
 
-    /// A hub's client with a lease that outlasts the test.
+    /// A client like that of `log`, with a lease that outlasts the test.
     pub fn log_with_long_lease(&self, name: &str) -> EtcdLog {
         let address = EtcdAddress::parse(&format!("etcd://{}/{name}", self.hosts().join(","))).unwrap();
         EtcdLog::new(EtcdSettings { address, tls: None, user: None, lease_seconds: 60 }).unwrap()

@@ -15,7 +15,7 @@ impl Cluster {
         format!("{}://{}/{name}", self.scheme(), self.hosts().join(","))
     }
 
-    /// A hub of the mesh of that name.
+    /// A hub of the mesh with this name.
     pub fn hub(&self, name: &str) -> Place {
         Place::new()
             .with("SLM_MESH_HOST", "0.0.0.0")

@@ -165,7 +165,7 @@ fn positions_are_reported_and_the_log_is_trimmed() {
     }
 }
 
-/// What a hub stores for one message: appended, then committed.
+/// Stores one message as a hub does: appends the changes to the log, and then commits them.
 fn send(store: &mut Store, log: &mut EtcdLog, term: Term, at: Position, text: &str) -> Append {
     let body = text.into();
     let mut m = Message { sender: "ada".into(), recipient: "bob".into(), body, created: 5, ..Message::default() };

@@ -70,7 +70,8 @@ fn etcd_and_the_hub_prove_themselves_with_certificates() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
-/// Starts a hub with such a certificate. Doctor must say what is wrong, and the hub must work with another certificate.
+/// Starts a hub whose certificate has a common name. Doctor must say what is wrong, and the hub must work with another
+/// certificate.
 fn doctor_names_the_trap(cluster: &Cluster, authority: &Authority, named: &Issued, unnamed: &Issued) {
     let hub = |issued: &Issued| {
         let place = cluster.hub("secure").with("SLM_MESH_STORE_CA", authority.certificate().to_str().unwrap());

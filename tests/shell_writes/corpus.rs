@@ -10,11 +10,11 @@ use std::collections::BTreeSet;
 /// A write, as the corpus names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Truth {
-    /// `w`.
+    /// A file: `w path`.
     File(String),
-    /// `d`.
+    /// A folder with all that is in it: `d path`.
     Folder(String),
-    /// `m`.
+    /// Some files below a folder: `m folder tracking endings`.
     Maybe(String),
 }
 

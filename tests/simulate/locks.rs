@@ -27,11 +27,11 @@ struct Grant {
     /// `None` if the answer was lost. In this case, the token is higher than `above`.
     token: Option<i64>,
     above: i64,
-    /// The lock holds for certain until this time …
+    /// The time until which the lock certainly lasts.
     sure: i64,
-    /// … and perhaps until this time.
+    /// The time until which the lock perhaps lasts.
     may: i64,
-    /// Whether it was granted by an earlier broker, before the last crash.
+    /// Whether the lock was granted by an earlier broker, before the last crash.
     old: bool,
 }
 

@@ -28,9 +28,9 @@ pub struct Message {
     created: i64,
     expires: Option<i64>,
     may: u8,
-    /// Whether an answer said that the message is there.
+    /// Whether an answer said that the message is in the mailbox.
     sure: bool,
-    /// The number of the call that sent it. Messages of one call to one mailbox arrive in no particular order.
+    /// The number of the call that sent the message. Messages of one call to one mailbox arrive in no particular order.
     rank: u64,
 }
 
@@ -59,7 +59,7 @@ impl Mail {
         Mail { boxes: vec![Vec::new(); NAMES.len()], done: vec![VecDeque::new(); NAMES.len()], rank: 0, latest: 0 }
     }
 
-    /// Records a message that may be there, because its sender got no answer.
+    /// Records a message that may be in the mailbox or not, because its sender got no answer.
     pub fn perhaps(&mut self, to: Who, from: Who, body: &str, expires: Option<i64>, now: i64) {
         if self.boxes[to].iter().chain(&self.done[to]).all(|message| message.body != body) {
             self.add(to, from, body, expires, now, false);

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const TRACE: usize = 50;
 const HOUR: i64 = 3_600_000;
 
-/// xorshift64*: small, and the same everywhere.
+/// xorshift64*, a small random generator that gives the same numbers on every machine.
 #[derive(Debug)]
 pub struct Dice(pub u64);
 
@@ -55,13 +55,13 @@ impl Clock {
 #[derive(Debug, Clone, Default)]
 pub struct Agent {
     pub conns: Vec<u64>,
-    /// Whether it hangs, so that the broker counts it as away.
+    /// Whether the agent hangs, so that the broker counts it as away.
     pub mute: bool,
     /// A message that the agent may send again, since the answer to it was lost.
     pub retry: Option<Value>,
-    /// Messages that it has yet to report as shown.
+    /// Messages that the agent has yet to report as shown.
     pub show: Vec<String>,
-    /// Messages that it could answer.
+    /// Messages that the agent could answer.
     pub messages: Vec<String>,
 }
 

@@ -9,9 +9,9 @@ use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// The version without a handshake.
+/// The version of the MCP protocol that has no handshake.
 pub const MODERN: &str = "2026-07-28";
-/// The versions before it, oldest first.
+/// The versions of the MCP protocol that have a handshake, oldest first.
 pub const LEGACY: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 /// A test fails if an answer takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);

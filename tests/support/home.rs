@@ -11,7 +11,7 @@ pub struct Home {
     pub place: Place,
     /// HOME.
     pub home: PathBuf,
-    /// What comes first on PATH.
+    /// The folder that comes first on PATH.
     pub bin: PathBuf,
 }
 

@@ -254,7 +254,7 @@ fn every_file_says_what_it_is_for() {
 
 #[test]
 fn no_unfinished_work_is_committed() {
-    // Split, so that this file passes its own rule.
+    // Each word is split, so that this file passes its own rule.
     let words = [
         ["TO", "DO"],
         ["FIX", "ME"],

@@ -28,7 +28,7 @@ impl Source {
         self.path.strip_prefix("src/")
     }
 
-    /// The folder or file directly below `src` that it belongs to.
+    /// The folder or file directly below `src` to which this file belongs.
     pub fn room(&self) -> Option<&str> {
         let first = self.inside()?.split('/').next()?;
         Some(first.strip_suffix(".rs").unwrap_or(first))

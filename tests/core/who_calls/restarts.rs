@@ -105,7 +105,7 @@ fn hooks_of_an_agent_that_no_file_describes_are_its_servers_peer_in_any_dialect(
         assert_eq!(newcomer.attach(), id);
         newcomer.world.call(newcomer.conn, "lock.lock", json!({ "filePath": "/p/a.rs" }), &[]).unwrap();
         assert!(newcomer.world.edit(&session, None).is_ok(), "its own lock refuses it");
-        // A second key in its process is a second session.
+        // A second key in the newcomer's process is a second session.
         let tab = newcomer.world.tab(&session);
         assert_ne!(newcomer.world.hook(&tab), id);
     }

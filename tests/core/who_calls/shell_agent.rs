@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
 use slm_mesh::base::process::Process;
 
-/// The processes above a verb: the shell that runs it, and the unknown agent.
+/// The ancestors of the process of a verb: the shell that runs the verb, and the agent that slm-mesh does not know.
 fn above() -> Vec<Process> {
     vec![Process { wrapper: true, ..process(40, None) }, process(41, None), process(42, None)]
 }
