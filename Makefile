@@ -9,7 +9,7 @@
 # make kills       kill -9 broker and sessions of the release build, N=1000 times with SEED=1
 # make load        run 100 sessions, IDLE=1000 silent connections and three hostile clients for MINUTES=10
 # make fleet       run SESSIONS=5000 sessions of other machines on one hub, idle and in a storm of reconnects
-# make count       count the instructions of a verb, calls and a hook, and show the last landed values beside the counts
+# make count       count the instructions of a verb, calls and a hook, and show the last merged values beside the counts
 #                  (needs valgrind, python3); RECORD=1 records the new counts
 # make link-order  record which functions a verb, a hook, a session and their broker call, so that the linker puts them
 #                  beside each other (needs valgrind, python3)

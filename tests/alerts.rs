@@ -1,5 +1,5 @@
 //! Alerts reach a person who is not looking at slm-mesh: as a desktop notification, or through a command of the
-//! person's own, which may hang, die or be missing without holding anybody up.
+//! person's own, which may hang, die or be missing without delaying anything else.
 
 mod support;
 

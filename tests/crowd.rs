@@ -61,7 +61,7 @@ fn a_line_over_one_mebibyte_costs_only_its_own_connection() {
     let cut = (0..17).find_map(|_| long.write_all(&chunk).err());
     assert!(cut.is_none_or(|error| [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset].contains(&error.kind())));
     let mut said = String::new();
-    // The broker hangs up before it has read all of our bytes, so a reset may follow its line.
+    // The broker hangs up before it has read all of our bytes, so a reset may follow the line that it sends.
     let _ = long.read_to_string(&mut said);
     let answer: Value = serde_json::from_str(said.lines().next().unwrap_or("")).unwrap();
     assert_eq!(answer["error"]["code"], json!(-32600), "{answer}");

@@ -267,7 +267,8 @@ fn lock_queries_with_globs_that_others_pipeline_are_their_own_cost() {
         // Bytes that do not fit into the socket's buffer at once need not be sent.
         let _ = stream.write(query.as_bytes());
     }
-    // Each call once took more than a second. The bound is loose, because the machine may be busy with other tests.
+    // Each call used to take more than a second. The bound is loose, because the machine may be busy with
+    // other tests.
     let slowest = slowest_call(&mut stage.neighbour, Duration::from_millis(500));
     assert!(slowest < Duration::from_millis(700), "{slowest:?}");
     stage.check();
@@ -289,7 +290,7 @@ fn idle_strangers_leave_room_for_a_newcomer_when_descriptors_run_out() {
     let idle: Vec<UnixStream> = (0..120).map(|_| connect(&place)).collect();
     let asked = Instant::now();
     assert_eq!(place.socket().call("status", json!({}))["result"]["status"], json!("ok"));
-    // This once took more than ten seconds: a tenth of a second for each idle connection.
+    // This used to take more than ten seconds: a tenth of a second for each idle connection.
     assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
     assert_eq!(session.call("ping", json!({}))["result"], json!({}), "a session keeps its place");
     drop(idle);

@@ -105,7 +105,7 @@ fn an_agent_that_an_interpreter_runs_is_known_by_its_link() {
     assert_eq!(id(&["node", "node", "server.js", "/usr/bin/gemini"]), None);
 }
 
-/// One agent's MCP server, hooks and process carry one type: with two types, a session would become two peers.
+/// One agent's MCP server, hooks and process have the same type: with two types, a session would become two peers.
 #[test]
 fn an_agent_has_one_type() {
     for (client, process) in

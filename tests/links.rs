@@ -180,7 +180,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The daemon may have ended already.
         let _ = self.0.kill().and_then(|()| self.0.wait());
     }
 }

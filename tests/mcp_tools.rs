@@ -252,7 +252,7 @@ fn a_long_message_comes_in_parts() {
             let row = &value["messages"][0];
             assert_eq!(row["id"], sent["messageId"], "{unit:?}");
             let part = row["part"].as_i64().unwrap();
-            // The next call may overtake the report that a part was written out. If so, the same part comes again.
+            // The next call may arrive before the report that a part was written out. Then the same part comes again.
             if parts.last().is_none_or(|(last, _)| *last != part) {
                 parts.push((part, row["payload"].as_str().unwrap().to_owned()));
             }

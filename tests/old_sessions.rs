@@ -50,6 +50,6 @@ fn a_guest_that_states_its_origin_the_old_way_is_served_nothing() {
         let answer = old.read().unwrap();
         assert!(error_text(&answer).contains("restart the session"), "{method}: {answer}");
     }
-    // Others are served as before.
+    // Other clients are served as before.
     assert_eq!(place.socket().call("peers", json!({}))["result"]["ok"], json!(true));
 }

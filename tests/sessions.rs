@@ -397,7 +397,7 @@ fn sessions_that_are_restarted_while_the_broker_is_busy_keep_their_names_and_ids
     let mut sessions: Vec<Socket> = (0..100).map(|_| place.socket()).collect();
     let before: Vec<Value> =
         sessions.iter_mut().enumerate().map(|(n, socket)| socket.call("attach", attach(n))["result"].clone()).collect();
-    // Until the broker continues, it gets neither the last requests of the sessions nor those of their successors.
+    // While the broker is stopped, it reads neither the last requests of the sessions nor those of their successors.
     let pid = place.broker_pid().unwrap().to_string();
     let signal = |signal: &str| assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     let stat = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();

@@ -259,7 +259,7 @@ fn aiders_list_of_files_to_read_may_contain_ours() {
     home.ok(&["aider", "--remove"]);
     assert_eq!(home.read(".aider.conf.yml"), before);
 
-    // Nobody can tell where such an entry ends, so the user is told to remove it.
+    // It is unclear where an entry in this form ends, so the user is told to remove it.
     let odd = format!("read: [ # mine\n  {item} ]\n");
     home.write(".aider.conf.yml", &odd);
     let (status, said) = home.setup(&["aider", "--remove"]);

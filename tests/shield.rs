@@ -456,7 +456,7 @@ fn a_program_that_is_gone_stops_no_command() {
     let lines = fs::read_to_string(&claude.lines).unwrap().replace(BIN, "/no/such/program");
     fs::write(&claude.lines, lines).unwrap();
     assert_eq!(claude.shell("bash", "echo on").0, Some(0));
-    // A missing broker stops no command, either, since nobody holds a file then.
+    // Commands also run without a broker, since nobody holds a file then.
     place.ok(&["stop"]);
     let claude = Claude::new(&place);
     place.ok(&["stop"]);

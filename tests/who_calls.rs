@@ -83,7 +83,7 @@ fn two_subagents_do_not_edit_one_file_at_once() {
     assert!(!is_denied(&edit(&place, "s1", Some("sub-2"))), "a subagent that has ended blocks nobody");
 }
 
-/// Neither many files, nor a path that is too long, nor a strange key hides a locked file.
+/// A locked file is noticed even if the edit has many files, a path that is too long, or an unusual key.
 #[test]
 fn an_edit_of_a_locked_file_is_denied_whatever_else_is_in_it() {
     let place = Place::new();

@@ -157,7 +157,7 @@ class Messages(MeshTest):
     def test_waiting_ends_with_a_message_or_with_the_time(self):
         with Mesh(name="ann") as ann, Mesh(name="bob") as bob:
             waiting = self.behind(lambda: bob.wait_for_message(20))
-            # The same connection answers other calls while one waits.
+            # While one call waits, the same connection answers other calls.
             self.until("it waits", lambda: bob._call("status", {})["waiting"] == 1)
             ann.send("bob", "now")
             self.assertEqual(waiting.get().payload, "now")

@@ -73,8 +73,8 @@ def looked_for(request):
 
 
 def by_word(plays):
-    """The play of a model that serves several sessions: each request goes to the first play whose word it contains.
-    What a session asks after the end of its play does not matter."""
+    """The play of a model that serves several sessions: each play has a word, and a request goes to the first play of
+    which it contains the word. What a session asks after the end of its play does not matter."""
     for play in plays.values():
         next(play)
     answer = None

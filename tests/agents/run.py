@@ -47,7 +47,7 @@ PROOFS = [
 ]
 
 ALL_PROOFS = PROOFS + shell.SHELL + wakes.WAKES + sessions.SESSIONS + verb_agents.VERBS
-# What is proved of an agent without MCP.
+# The proofs for an agent without MCP.
 VERB_PROOFS = ["one", "verb"] + [name for name, _ in verb_agents.VERBS]
 
 # Replaces slm-mesh during a run, and keeps the input and output of each hook. Before it runs the second hook of the
@@ -403,7 +403,7 @@ def word(held):
     return "-" if held is None else "yes" if held is True else "no"
 
 
-# What a reader wants to know about an agent, and the proofs that show it.
+# The columns of the short table: what a reader wants to know about an agent, and the proofs that show it.
 IN_SHORT = [
     ("mail at prompt", ["start", "prompt"]),
     ("mid-turn", ["tool"]),

@@ -76,7 +76,7 @@ def outer_play(pair, outer, inner, names):
     command = shlex.join(["env", *settings, found, *inner.command(INNER, False)[1:]])
     request = yield Call(*outer.shell(f"{command} < /dev/null > {pair.hall.root}/inner.txt 2>&1; echo status=$?."))
     for _ in range(WAITS):
-        # Codex goes on while a long command runs.
+        # Codex does not wait until a long command has ended.
         if pair.has_ended.is_set():
             break
         request = yield Call(*outer.shell("sleep 1"))

@@ -59,7 +59,7 @@ def say_who(stage, proof):
 
 
 def play(stage, proof, tiers):
-    """One turn with all the commands; what became of each goes into `tiers`."""
+    """One turn with all the commands. The outcome of each goes into `tiers`."""
     held = stage.work / "held.txt"
     yield
     request = yield from say_who(stage, proof)

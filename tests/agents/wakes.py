@@ -203,7 +203,7 @@ def around(hall, all_):
 
 def rewoken(one):
     """The session's inbox socket is removed, so a hook in the background must wake the session."""
-    # Mail that comes in before its turn has ended is shown at the end of that turn, and wakes nobody.
+    # Mail that comes in before the turn of the session has ended is shown at the end of that turn, and wakes nobody.
     one.proof("rewake", one.hall.until(BEGINS_SECONDS, one.has_stopped), "its last turn did not end")
     for path in sockets(one.window.child.pid):
         path.unlink(missing_ok=True)

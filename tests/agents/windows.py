@@ -20,7 +20,7 @@ ANSWERS = [
 
 
 class Terminal:
-    """A program in a terminal that nobody looks at; what it draws is kept."""
+    """A program in a pseudoterminal. What the program draws is kept."""
 
     def __init__(self, command, env, folder, log):
         self.end, theirs = pty.openpty()

@@ -1,4 +1,4 @@
-//! Badly behaved clients: one never reads, two send garbage. They go on until the load ends.
+//! Badly behaved clients: one never reads, two send garbage. They continue until the load ends.
 
 use super::Load;
 use super::place::request;

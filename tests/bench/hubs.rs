@@ -1,5 +1,5 @@
-//! Several hubs over three members of etcd: what a write costs, how fast a standby follows, and how long nobody is served
-//! when a hub or a member of etcd dies. The members and the hubs share this machine and its disk.
+//! Several hubs over three members of etcd: what a write costs, how fast a standby follows, and how long no client is
+//! served when a hub or a member of etcd dies. The members and the hubs share this machine and its disk.
 
 use super::calls::VALUE;
 use super::cluster::{Cluster, is_installed};
@@ -192,7 +192,7 @@ fn hub_dies(table: &mut Table, first: &mut Mesh, second: &mut Mesh) {
         let wanted = position(leader);
         micros_until(Instant::now(), || position(standby) >= wanted && status(standby)["leader"].is_string());
         // A hub renews its lease three times in the time of the lease. The kills are spread over the time between two
-        // renewals, because what is left of the lease decides how long nobody leads.
+        // renewals, because the remaining time of the lease decides how long no hub leads.
         thread::sleep(Duration::from_secs(LEASE_SECONDS) / 3 * n / N_KILLS);
         leader.kill();
         let began = Instant::now();

@@ -124,8 +124,8 @@ fn chat_over_mcp(load: &Load, sessions: &mut [Session]) {
     }
 }
 
-/// Plays a client that connects anew for each call, as a verb (subcommand) does. The connecting counts, too, since it
-/// may have to wait.
+/// Plays a client that makes a new connection for each call, as a verb (subcommand) does. The time to connect counts,
+/// too, since the client may have to wait for a connection.
 fn come_anew(load: &Load) {
     let ask = request("state.get", &json!({ "key": "port" }));
     steadily(load, "newcomer, socket", Duration::from_millis(200), |_| {

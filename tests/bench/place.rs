@@ -324,7 +324,7 @@ impl Line {
 
 /// An MCP session over standard input and output.
 pub struct Session {
-    /// Its process.
+    /// The process of the session.
     pub child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,

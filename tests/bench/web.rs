@@ -21,8 +21,7 @@ const TICKS: f64 = 100.0;
 /// When each event was seen.
 type Seen = JoinHandle<Vec<Instant>>;
 
-/// Measures the web page and `watch --plain`. The broker's use of the CPU is compared with its use when nobody looks
-/// on.
+/// Measures the web page and `watch --plain`. The broker's use of the CPU is compared with its use when nobody watches.
 pub fn web(table: &mut Table) {
     let (_, alone) = load(|_| None);
     let (page, cost) = load(|mesh| Some(page(mesh)));
@@ -46,8 +45,8 @@ fn row(table: &mut Table, work: &str, cost: f64, floor: Option<f64>, most: f64) 
     });
 }
 
-/// Lets the agents work while somebody looks on. Returns the times from each call's write until its event was seen
-/// (zero if nobody looks on), and the percentage of a core that the broker used.
+/// Lets the agents work while a viewer watches. Returns the times from each call's write until its event was seen (zero
+/// without a viewer), and the percentage of a core that the broker used.
 fn load(look: impl Fn(&Mesh) -> Option<Seen>) -> (Samples, f64) {
     let mesh = Mesh::started();
     let mut peers: Vec<Line> = (0..N_AGENTS).map(|n| mesh.attach(&format!("agent-{n}"))).collect();

@@ -1,4 +1,4 @@
-"""Checks lines that a server wrote against the schema of their protocol version.
+"""Checks the lines of a server against the schema of their protocol version.
 
 validate.py FOLDER-OF-SCHEMAS < lines; each line is {"version", "method", "message"}. The method is that of the request
 which the message answers, or null if it answers none. Prints what is wrong, or "checked N".

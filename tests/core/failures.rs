@@ -61,7 +61,7 @@ fn a_cursor_from_another_stream_is_told_of_its_gap() {
     );
 }
 
-/// A mesh whose store is a file, which others can lock.
+/// A mesh whose store is a file, so that another connection can lock it.
 pub struct Disk {
     pub mesh: Mesh,
     path: std::path::PathBuf,

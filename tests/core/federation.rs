@@ -355,7 +355,7 @@ fn a_peer_that_is_renamed_there_is_renamed_here_and_keeps_its_id_and_mail() {
     assert_eq!(texts, ["before", "after"]);
     let updates = disk.call(1, &journal::READ, json!({ "types": ["peer_updated"] })).unwrap();
     assert_eq!(updates["events"][0]["payload"]["name"], json!("reviewer@laptop"), "{updates}");
-    // Neither a repeated answer nor a restart renames anybody.
+    // Neither a repeated answer nor a restart renames a peer.
     let mut disk = disk.crash(|_| false);
     hear(&mut disk, 0, &ours(&[row("peer-1", "reviewer")]));
     assert_eq!(names_of_linked(&disk), ["reviewer@laptop"]);

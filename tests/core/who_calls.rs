@@ -111,7 +111,7 @@ impl World {
         }
     }
 
-    /// Another session in the same process as `of`.
+    /// A new session in the process of the session `of`.
     fn tab(&mut self, of: &Session) -> Session {
         Session { above: of.above.clone(), ..self.session(of.agent) }
     }
@@ -330,7 +330,7 @@ fn two_tabs_of_one_process_are_two_peers() {
         world.edit(&one, None).unwrap();
         assert!(world.edit(&two, None).is_err());
         world.edit(&one, None).unwrap();
-        // Their common shell may belong to either tab: a call that acts as a peer is refused, and the error names both.
+        // The shell may belong to either tab. So a call that acts as a peer is refused, and the error names both tabs.
         let error = world.verb(&two).unwrap_err();
         let candidates = error.data.unwrap()["candidates"].clone();
         assert!(candidates.as_array().unwrap().iter().all(|id| *id == json!(first) || *id == json!(second)));

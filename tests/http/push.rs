@@ -239,7 +239,7 @@ fn a_new_connection_starts_with_a_whole_envelope() {
     let mut line = ear.accept();
     http.ok("/send", json!({ "fromPeer": "cli", "toPeer": a, "payload": "last" }));
     while line.hears("message", "messageId fromPeer text")["text"] != json!("last") {}
-    // Nobody can know whether messages on the broken connection arrived, so they do not count as delivered.
+    // It is unknown whether messages on the broken connection arrived, so they do not count as delivered.
     let mail = http.ok("/messages", json!({ "peerId": a, "limit": 100 }));
     let last = mail["messages"][9].clone();
     assert!(

@@ -171,7 +171,7 @@ fn a_full_queue_gets_503() {
     first.reads(200, "one");
     first.send("GET /3 HTTP/1.1\r\n\r\n");
     let next = jobs.recv().unwrap();
-    // A second response to one request reaches nobody. In particular, it does not answer the next request.
+    // A second response to one request is not sent. In particular, it does not answer the next request.
     server.respond(job.ticket, HttpResponse::json(200, b"two".to_vec()));
     server.respond(next.ticket, HttpResponse::json(200, b"three".to_vec()));
     first.reads(200, "three");

@@ -38,8 +38,8 @@ class Answered(NamedTuple):
 
 
 class Load(threading.Thread):
-    """One client. A subclass says how its calls reach the mesh: each returns None if there was no answer. Then
-    it is unknown whether the call took effect."""
+    """One client. A subclass says how its calls reach the mesh. A call returns None if there was no answer, so that it
+    is unknown whether the call took effect."""
 
     takes_locks = True
     has_keys = True
@@ -199,7 +199,7 @@ def seen(answer):
 
 
 class Lines:
-    """A program that answers JSON-RPC on its standard output. It is started anew after a lost answer."""
+    """A program that answers JSON-RPC on its standard output. The program is started again after a lost answer."""
 
     def __init__(self, command, env):
         self.command, self.env = command, env

@@ -48,14 +48,13 @@ pub struct Ledger {
     pub returns: HashSet<(String, String)>,
     /// Grants whose unlock was acknowledged: path and token.
     pub freed: HashSet<(String, i64)>,
-    /// The highest token that anybody was told.
+    /// The highest token that any caller was told.
     pub top_token: i64,
     /// Versions that were acknowledged to a compare-and-set.
     pub versions: BTreeSet<i64>,
     /// Counters: the last value whose write was acknowledged, and the last that was asked for.
     pub counters: HashMap<String, (i64, i64)>,
-    /// How many fetches over HTTP lost their answer, by reader. The messages in these answers count as read all the
-    /// same.
+    /// How many fetches over HTTP lost their answer, by reader. The messages in these answers still count as read.
     pub lost_fetches: HashMap<String, u32>,
     /// For each kind of caller: the number of its calls, how many of them were lost or refused as `gone`, and the
     /// longest time of a call that did not wait.

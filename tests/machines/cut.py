@@ -10,7 +10,7 @@ from namespaces import until
 from hosts import Exempt, Fault
 
 NOTICED_SECONDS = 15
-# How long a session retries to reach the hub before a call fails because the hub is away.
+# How long a session tries to reach the hub before a call fails because the hub is away.
 TRIES_SECONDS = 4
 
 

@@ -11,7 +11,7 @@ from hosts import HERE
 
 # Longer than the minute after which the log reports them.
 FLOOD_SECONDS = 66
-# The most memory that the hub may need during a flood. Without one, it needs 10 MB, as it is built for tests.
+# The most memory that the hub may need during a flood. Without a flood, a hub that is built for tests needs 10 MB.
 PEAK_BYTES = 48 << 20
 N_SOURCES = 60
 N_GUESTS = 100

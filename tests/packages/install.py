@@ -102,8 +102,8 @@ def by_npm_without_scripts(place):
 
 
 def by_npx(place):
-    """As if from the registry: npm finds the package for the platform by itself; packages for other platforms are not
-    even there."""
+    """Installs as if from the registry: npm finds the package for the platform by itself. The packages for other
+    platforms are missing."""
     needs("npx")
     place.env["npm_config_registry"] = npm_registry.serve(NPM)
     return ["npx", "--yes", "slm-mesh"], packages(NPM)

@@ -37,7 +37,7 @@ const DAMAGED_MAX: usize = 4;
 /// Damages a request; its answer must carry its id.
 fn check_damaged(line: &[u8], legacy: bool) {
     let Ok(RpcMessage::Request { id, .. }) = rpc::parse_line(line) else { return };
-    // With two ids, or one that is escaped, readers may differ on which id they use.
+    // If a request has two `id` keys, or an escaped one, readers may differ on which id they use.
     if line.windows(4).filter(|bytes| bytes == br#""id""#).count() != 1 {
         return;
     }

@@ -8,7 +8,7 @@ use slm_mesh::shell_writes::{Entry, FileTree, ShellWrite, written_files};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
-/// How many looks at the file tree one command may cost, besides one for each of its bytes.
+/// How many looks at the file tree one command may cost, in addition to one for each of its bytes.
 const LOOKS_MAX: usize = 25_000;
 
 /// A tree without an end: each folder holds two files and a folder.

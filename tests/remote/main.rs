@@ -342,8 +342,7 @@ fn hooks_avoid_a_silent_hub_for_a_while() {
     assert_eq!(attempts(), 1);
     hook();
     assert_eq!(attempts(), 0, "nobody waits for it again so soon");
-    // While the hooks pause, a person's command tries the hub all the same. When such a command succeeds, the pause
-    // ends.
+    // While the hooks pause, a person's command still tries the hub. When such a command succeeds, the pause ends.
     assert!(!guest.run(&["peers"]).status.success());
     assert_eq!(attempts(), 1);
     let (hub, _) = hub_and_guest();

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 /// How long a guest would wait for a dead or silent hub if it asked one hub after the other.
 const DEAD_HUB_WAIT: Duration = Duration::from_secs(3);
-/// What is added to the promised times because other tests keep the machine busy. A broken promise still shows, since a
-/// session then waits ten seconds.
+/// What is added to the promised times because other tests keep the machine busy. A broken promise is still noticed,
+/// since a session would then wait for ten seconds.
 const BUSY: Duration = Duration::from_secs(2);
 
-/// A real broker that only its own machine and the mocks can reach, and its socket as a mock's role.
+/// A real broker that only its own machine and the mocks can reach, and the role of a mock that passes lines on to its
+/// socket.
 fn broker() -> (Place, Role) {
     let place = Place::new();
     place.ok(&["start", "--detach"]);

@@ -209,7 +209,7 @@ fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
     hub_store.start_recording();
     let mut term = won(&mut hub, "hub1:7900");
     let (mut sent, mut at, mut longest) = (Vec::new(), Position(1), Duration::ZERO);
-    // A hub that can't tell whether an entry was stored leads anew and reads the log, since its clients wait.
+    // A hub that can't tell whether an entry was stored takes the lead again and reads the log, since its clients wait.
     let mut send_for_a_while = |store: &mut Store, log: &mut EtcdLog, mut term: Term| {
         for _ in 0..30 {
             let text = format!("message {} of {term:?}", at.0);

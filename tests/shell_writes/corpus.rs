@@ -20,13 +20,13 @@ pub enum Truth {
 
 /// A command with its truth.
 pub struct Case {
-    /// Its line in corpus.txt.
+    /// The line in corpus.txt where the command begins.
     pub line: usize,
     /// The command line, which may have several lines.
     pub command: String,
-    /// What it writes, as far as the text shows.
+    /// What the command writes, as far as its text shows.
     pub truths: BTreeSet<Truth>,
-    /// How many of its writes the text does not show.
+    /// How many writes the text of the command does not show.
     pub n_untold: usize,
 }
 

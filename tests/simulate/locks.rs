@@ -74,7 +74,7 @@ fn path(name: &Value) -> usize {
 #[derive(Debug, Default)]
 pub struct Locks {
     grants: Vec<Grant>,
-    /// The highest token that anybody was told.
+    /// The highest token that any caller was told.
     token: i64,
     /// Recent lock tokens, and the owner of each.
     tokens: BTreeMap<i64, (Who, String)>,
@@ -147,7 +147,7 @@ impl Locks {
                 Some(grant) => {
                     (grant.sure, grant.may) = (grant.sure.min(until), grant.may.max(until));
                     if grant.sure <= now {
-                        // The lease may have ended and the lock been granted anew, with another token.
+                        // The lease may have ended and the lock been granted again, with another token.
                         grant.above = grant.token.take().map_or(grant.above, |token| token - 1);
                     }
                 }

@@ -121,7 +121,7 @@ impl World {
             let got = pushed.get(conn).map_or(&[][..], Vec::as_slice);
             assert!(got == want, "a subscriber to {types:?} got {got:?}, not {want:?}");
         }
-        // A push to a connection that has just ended reaches nobody, so it does not count.
+        // A push to a connection that has just ended reaches no client, so it does not count.
         let lives = |conn: &u64| self.agents.iter().any(|agent| agent.conns.contains(conn));
         let stranger = pushed.keys().find(|conn| !self.subscribed.contains_key(conn) && lives(conn));
         assert!(stranger.is_none(), "{stranger:?} got events that it did not ask for");

@@ -1,5 +1,5 @@
-//! What the tests of the real program share: for each test, a mesh of its own in a temporary directory, on free ports,
-//! which ends with the test.
+//! What the tests of the real program share: for each test, a separate mesh in a temporary directory, on free ports.
+//! The mesh ends with the test.
 #![allow(dead_code)] // each test program uses its part
 
 pub mod home;

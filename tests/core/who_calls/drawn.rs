@@ -145,7 +145,7 @@ impl Play {
         self.world.settle();
     }
 
-    /// Lets a session go on under another key.
+    /// Lets a session continue under another key.
     fn clear(&mut self) {
         let Some(n) = self.some() else { return };
         if self.tabs_of(self.live[n].session.above[0].pid) > 1 {
