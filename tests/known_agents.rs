@@ -141,7 +141,7 @@ fn no_other_code_names_an_agent() {
     names.remove("continue");
     let mut files = Vec::new();
     sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
-    // The routes of the first version accept a fixed list of types, so their code names agents.
+    // The routes of slm-mesh 1.x accept a fixed list of types, so their code names agents.
     let is_exempt = |path: &PathBuf| {
         let path = path.to_string_lossy();
         ["/known_agents/", "/broker/legacy_http/", "_tests.rs"].iter().any(|part| path.contains(part))

@@ -248,7 +248,7 @@ fn a_cycle_of_waits_is_refused_and_named() {
     for name in ["one", "two", "three"] {
         assert!(refused["error"]["message"].as_str().unwrap().contains(name), "{refused}");
     }
-    // The refused wait would have closed the cycle. Without it, everyone proceeds once one lock is released.
+    // The refused wait would have closed the cycle. Without this wait, all peers proceed once one lock is released.
     give_back(&mut two, "/p/2");
     assert_eq!(answer(&mut one, id_one)["result"]["ok"], json!(true));
 }

@@ -209,7 +209,7 @@ fn a_channel_is_a_conversation_of_its_members_and_a_thread_is_one_in_it() {
     let asked = ann.call("send", json!({ "to": "#api", "message": "who takes the parser?" }));
     let ids = &asked["result"]["messageIds"];
     assert_eq!(ids.as_array().unwrap().len(), 2, "{asked}");
-    // Each member answers its own copy; both answers belong to one conversation.
+    // Each member answers its own copy of the message; both answers belong to one conversation.
     let taken = bob.call("inbox", json!({ "from": "#api" }));
     let own = taken["result"]["messages"][0]["id"].as_str().unwrap().to_owned();
     send_to(&mut bob, "#api", "I do", &own);

@@ -1,4 +1,4 @@
-//! `make install`: what it installs, and for whom, after each way to build. A script stands for cargo.
+//! `make install`: what it installs, and for whom, after each way to build. A script stands in for cargo.
 
 mod support;
 

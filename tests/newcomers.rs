@@ -399,6 +399,6 @@ fn launchd_starts_this_program() {
     let list = Place::new().ok(&["help", "launchd"]);
     let start = format!("<string>{BIN}</string>\n    <string>start</string>");
     assert!(list.starts_with("<?xml ") && list.contains(&start), "{list}");
-    // In `help machines`, the name of the file is the label, as launchd requires.
+    // In `help machines`, the label is the name of the file, as launchd requires.
     assert!(list.contains("<key>Label</key>\n  <string>slm-mesh</string>"), "{list}");
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::io::Write;
 use support::Place;
 
-/// A broker, and a connection to it that has said nothing yet.
+/// A broker, and a connection to it on which nothing has been sent yet.
 fn connect(place: &Place) -> support::Socket {
     place.ok(&["start", "--detach"]);
     place.socket()

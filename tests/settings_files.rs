@@ -259,7 +259,7 @@ fn an_agent_without_project_settings_is_not_set_up_in_a_project() {
         assert_eq!((status, &answer["ok"], &answer["agents"][0]["approve"]), (1, &false.into(), &"".into()), "{said}");
         assert!(home.ok(&[agent, "--project", "--remove"]).contains("nothing to change"));
     }
-    // If it is one of the installed agents, the others are set up.
+    // If an agent without project settings is installed, the other agents are still set up.
     home.fake("kimi", "");
     home.fake("codex", "");
     let said = home.ok(&["--project"]);

@@ -261,7 +261,7 @@ fn in_a_pipe_there_is_a_line_for_each_event_over_a_restart_of_the_broker() {
     let mut child = place.command(&["watch", "--plain"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
-    // The view prints no earlier events, so the broker's count of connections must tell when it is watching.
+    // The view prints no earlier events, so the broker's count of connections must tell when the view is watching.
     until("it follows", || place.json(&["status"])["connections"].as_i64() > Some(1));
     let mut n = 0;
     let mut codex = place.session(CODEX, "api");

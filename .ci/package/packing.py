@@ -41,8 +41,8 @@ class Platform(NamedTuple):
     processor: "tuple[int, bytes]"
     """The offset at which the header of a program names the processor, and the bytes there."""
     tags: str
-    """The name that PyPI uses. A static program runs with any C library, so this name has the oldest one that pip
-    knows; on macOS, it has the oldest release for which Rust links programs."""
+    """The name that PyPI uses. A static program runs with any C library, so this name states the oldest one that pip
+    knows; on macOS, it states the oldest release for which Rust links programs."""
 
 
 PLATFORMS = [

@@ -70,7 +70,7 @@ class Locks(MeshTest):
         with Mesh(name="ann") as ann, Mesh(name="bob", timeout=0.2) as bob:
             held = ann.lock("a.py")
             link, call = bob._link, bob._link.call
-            # No answer arrives in time, as from a stopped broker.
+            # No answer arrives in time, as if the broker were stopped.
             link.call = lambda method, params, timeout: call(method, params, min(timeout, 0.2))
             with self.assertRaises(slm_mesh.TimedOut):
                 bob.lock("a.py", wait=20)

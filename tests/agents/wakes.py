@@ -64,7 +64,8 @@ class Awake:
         return self.known.wait(BEGINS_SECONDS) and self.hall.until(BEGINS_SECONDS, self.has_stopped)
 
     def has_stopped(self):
-        """Whether its last hook, apart from notifications, was a stop hook without output, which ends the turn."""
+        """Whether the last hook of the agent, apart from notifications, was a stop hook without output, which ends the
+        turn."""
         told = sorted(self.hall.log.glob(f"{self.agent.name}-*.in"))
         told = [path for path in told if '"Notification"' not in path.read_text()]
         if not told or '"Stop"' not in told[-1].read_text():

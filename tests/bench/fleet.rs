@@ -134,7 +134,8 @@ impl Streams {
             for Token(n) in events.iter().map(mio::event::Event::token) {
                 self.serve(n);
             }
-            // A session that waits for mail also wakes when its next ping is due.
+            // A real session that waits for mail also wakes when its next ping is due, so here each session is also
+            // served about once a second.
             let n_due = (self.slots.len() as f64 * looked_at.elapsed().as_secs_f64()) as usize;
             for _ in 0..n_due {
                 next = (next + 1) % self.slots.len();

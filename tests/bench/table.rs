@@ -1,5 +1,5 @@
-//! The table of speed, size and growth: each figure beside the machine's own floor, measured in the same run. `make
-//! bench` prints it; `make bench ROWS="verbs push"` prints only those rows.
+//! The table of speed, size and growth: each figure beside its floor, which is what the machine itself needs for
+//! similar work in the same run. `make bench` prints it; `make bench ROWS="verbs push"` prints only those rows.
 //!
 //! Absolute times hold for one machine only; the ratios hold for other machines, too. The work and its floor are run in
 //! turns, in small batches, so that a disturbance affects both.

@@ -1,4 +1,4 @@
-//! Trouble: sessions that vanish while they wait, a disk that refuses for a moment, a bug in a rule.
+//! Trouble: sessions that vanish while they wait, a disk that refuses writes for a moment, a bug in a rule.
 
 use crate::script::check;
 use serde_json::{Value, json};

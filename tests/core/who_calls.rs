@@ -389,7 +389,8 @@ fn subagents_are_the_peer_of_their_session_and_owners_of_their_own() {
 fn an_agent_that_an_agent_started_is_itself() {
     each(|world, mut inner, order| {
         let folder = world.project.clone();
-        // Only people start editors, and the same agent in both places means two windows.
+        // No agent starts an editor, and an agent that starts one of its own kind is like two windows, so these cases
+        // are left out.
         let is_other = |outer: &&Agent| outer.kind != inner.agent.kind && !inner.agent.identity.hosts_terminals;
         for (n, outer) in AGENTS.iter().filter(is_other).enumerate() {
             world.project = format!("{folder}/{n}");

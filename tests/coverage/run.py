@@ -33,7 +33,7 @@ def environment():
         found = shutil.which(f"{tool}-{version}")
         if found:
             env.setdefault(variable, found)
-    # Lets the counters be in a mapped file, because %c works only if they can be relocated.
+    # Allows the counters to be in a mapped file, because %c works only if they can be relocated.
     flags = "-C llvm-args=-runtime-counter-relocation"
     env["RUSTFLAGS"] = f"{env.get('RUSTFLAGS', '')} {flags}".strip()
     env |= {"CARGO_LLVM_COV_TARGET_DIR": str(TARGET), "LLVM_PROFILE_FILE_NAME": PROFILE, "CARGO_INCREMENTAL": "0"}

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 /// How long an honest client may have to wait for an answer while others misbehave.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How much memory an attack may leave in use, KiB: the sum of all bounds, and what the allocator
-/// keeps.
+/// How much memory an attack may leave in use, in KiB: the sum of all bounds, and what the allocator keeps.
 const GROWTH_MAX: u64 = 48 << 10;
 
 /// Runs an attack while a second client sends requests all the time.

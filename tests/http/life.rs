@@ -199,8 +199,8 @@ fn a_waiting_call_gets_what_comes_over_http() {
     http.ok("/lock", json!({ "action": "lock", "filePath": "/p/x", "peerId": a }));
     let mut session = broker.place.session("codex-mcp-client", "work");
     let me = word(&session.tool("mesh_peers", json!({ "scope": "machine" }))["you"]["id"]);
-    // The answer must come in the same turn, and not only when another event wakes the broker. The best of five tries
-    // counts, since the machine may be busy.
+    // The answer to the waiting call must come in the same turn, and not only when another event wakes the broker. The
+    // best of five tries counts, since the machine may be busy.
     let mut best = std::time::Duration::MAX;
     for _ in 0..5 {
         let lock = json!({ "action": "lock", "filePath": "/p/x", "waitSeconds": 25 });

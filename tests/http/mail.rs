@@ -19,7 +19,8 @@ fn fetching_marks_as_read() {
     let texts = |mail: &[Value]| mail.iter().map(|m| word(&m["payload"])).collect::<Vec<_>>();
     let first = http.ok("/messages", json!({ "peerId": b, "limit": 2 }));
     assert_eq!(texts(first["messages"].as_array().unwrap()), ["4", "3"], "newest first");
-    // The others are still unread. Without a filter, the unread messages are returned; with an unknown filter, all.
+    // The other messages are still unread. Without a filter, the unread messages are returned; with an unknown filter,
+    // all.
     assert_eq!(texts(&http.mail(&b)), ["2", "1", "0"]);
     assert_eq!(http.mail(&b).len(), 0);
     assert_eq!(

@@ -13,7 +13,7 @@ import time
 import urllib.error
 from typing import NamedTuple
 
-# The longest wait for an answer, in seconds. After it, the client gives the connection up.
+# The longest wait for an answer, in seconds. After this time, the client gives the connection up.
 ANSWER_MAX = 5
 # Entries and locks get new names after this many seconds, because a checker's work grows with the square of the number
 # of operations on one of them.
@@ -50,7 +50,7 @@ class Load(threading.Thread):
     def __init__(self, cluster, n, recording, stopping):
         super().__init__(daemon=True)
         self.cluster, self.n, self.recording, self.stopping = cluster, n, recording, stopping
-        # Each client writes to a mailbox of its own, since one for all would soon be full.
+        # Each client writes to a mailbox of its own, since a mailbox for all would soon be full.
         self.worker = f"worker-{n}"
         self.turns, self.versions = itertools.count(), {}
         # The times at which each answered call began and ended, in ns.

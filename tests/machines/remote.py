@@ -254,7 +254,7 @@ def the_clock_of_the_hub_may_be_wrong(net):
 
 
 def a_minute_is_a_minute(near, far, hub_is_off):
-    """A lock, an entry and a message that last a minute do so on every machine, whichever clock is wrong."""
+    """A lock, an entry and a message that are to last a minute do so on every machine, whichever clock is wrong."""
     guest, path = far.host, f"/srv/{far.host.host_name}"
     since = far.call("events")["seq"]
     held = far.end(lock(far, path, ttlMinutes=1))

@@ -244,7 +244,7 @@ def can_be_made():
 
 
 def prove(name, proof):
-    """Makes a proof and prints its result. Returns whether nothing is wrong."""
+    """Runs a proof and prints its result. Returns whether nothing is wrong."""
     began = time.monotonic()
     try:
         proof()

@@ -71,8 +71,8 @@ def a_relay_can_change_nothing(net):
         until("the connection ends", lambda: "peer_left" in [one["type"] for one in near.call("events")["events"]])
         for n in calls:
             assert refused(far, n)["kind"] == "gone"
-        # The guest reconnects without help, as the same peer. What was changed did nothing, and what came twice was
-        # done once.
+        # The guest reconnects without help, as the same peer. Changed frames had no effect, and repeated ones had an
+        # effect only once.
         assert far.call("peers", scope="machine")["you"]["id"] == far.id
         entries = near.call("state", action="list", prefix=word)["entries"]
         assert [(one["key"], one["version"]) for one in entries] == done, entries

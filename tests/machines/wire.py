@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""A long, bad cable: two TAP devices of this namespace. Every frame between them takes MS milliseconds, if it is not
-among the PERCENT that are lost, which SEED decides. This does what tc netem does, for kernels that were built without
-it. Runs until its standard input ends."""
+"""A long, bad cable: two TAP devices of this namespace. Every frame between them takes MS milliseconds. PERCENT of the
+frames are lost; SEED decides which. This does what tc netem does, for kernels that were built without it. Runs until
+its standard input ends."""
 
 import fcntl
 import heapq

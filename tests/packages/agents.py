@@ -34,7 +34,7 @@ class Agent:
         os.close(reads)
         os.close(writes)
         self.n_requests = 0
-        # Python itself needs longer to start than what is measured here.
+        # Python itself takes longer to start than slm-mesh, so its start is not part of the measured time.
         assert self.read_line() == b"ready\n"
         begun = time.monotonic()
         client = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": name, "version": "1"}}

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Installs what `make npm wheels deb` packed, each way into a clean folder and home, and lets agents use it. Prints a
-table of seconds and bytes. Called by the script `run` in namespaces of its own, without a network, as root.
+"""Installs what `make npm wheels deb` packed, in each way, into a clean folder and home, and lets agents use it. Prints
+a table of seconds and bytes. Called by the script `run` in namespaces of its own, without a network, as root.
 
     install.py TOOLS [WAY…]      TOOLS contains uv and setuptools, if they could be downloaded"""
 

@@ -101,7 +101,7 @@ impl FalseHub {
         connections.iter().any(|connection| connection.open.lock().unwrap().values().any(|open| open == method))
     }
 
-    /// Changes its role, and returns the former role. A hub that ceases to lead refuses the calls that wait.
+    /// Changes the role of the hub, and returns the former role. A hub that ceases to lead refuses the calls that wait.
     pub fn become_(&self, role: Role) -> Role {
         let former = std::mem::replace(&mut *self.role.lock().unwrap(), role.clone());
         if let Role::StandsBy(leader) = role {

@@ -45,7 +45,7 @@ fn a_hub_that_was_a_mesh_of_its_own_returns_only_on_request() {
     start(&second);
     until("the other hub leads", || hub_status(&second)["role"] == "leads");
     assert!(second.ok(&["state", "list"]).contains("shared"));
-    // A hub that is refused says so, although another hub leads and answers its verbs.
+    // A hub that may not take part says so, although another hub leads and answers its verbs.
     for verb in ["status", "doctor"] {
         let said = String::from_utf8(first.run(&[verb]).stdout).unwrap();
         assert!(said.contains(why) && said.contains("start --rejoin"), "{verb}: {said}");

@@ -26,7 +26,7 @@ fn won(log: &mut EtcdLog, address: &str) -> Term {
     }
 }
 
-/// Leads as soon as the lease of the last leader is over.
+/// Takes the lead as soon as the lease of the last leader has ended.
 fn take_over(log: &mut EtcdLog, address: &str) -> Term {
     let until = Instant::now() + Duration::from_secs(4 * LEASE);
     loop {
@@ -291,8 +291,8 @@ fn a_user_of_etcd_is_needed_where_its_authentication_is_on() {
     let term = won(&mut log, "hub1:7900");
     assert_eq!(log.append(Position(1), &entry(term, "one")), Append::Stored);
     assert_eq!(texts(&mut log, 1), ["one"]);
-    // A hub that only follows the log logs in before it watches, since etcd would cancel the watch otherwise. A
-    // cancelled watch looks like news.
+    // A hub that only follows the log must also log in to etcd before it watches, since etcd would cancel the watch
+    // otherwise. A cancelled watch looks like news.
     let mut follows = cluster.log("slm", Some(("mesh", "good")));
     let until = Instant::now() + Duration::from_secs(2);
     let mut n_news = 0;

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Lines of the trace that a failure shows: some twenty steps.
+/// How many lines of the trace a failure shows: about twenty steps.
 const TRACE: usize = 50;
 const HOUR: i64 = 3_600_000;
 

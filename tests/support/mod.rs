@@ -242,7 +242,7 @@ impl Socket {
     pub fn ask(&mut self, method: &str, params: Value) -> i64 {
         self.next += 1;
         let line = json!({ "jsonrpc": "2.0", "id": self.next, "method": method, "params": params });
-        // Without the text in between, each token of the JSON would be a write of its own.
+        // The line is written as one text, because otherwise each token of the JSON would be a separate write.
         self.stream.write_all(format!("{line}\n").as_bytes()).unwrap();
         self.next
     }

@@ -1,4 +1,4 @@
-//! The event stream of an open page, and that it costs others nothing.
+//! The event stream of an open page, which must not slow other clients down.
 
 use super::client::*;
 use super::page::*;

@@ -1,4 +1,5 @@
-//! A daemon that serves several threads of its agent, and starts an MCP server for each before it names any thread.
+//! A daemon that serves several threads of its agent. It starts an MCP server for each thread before it names any of
+//! them.
 
 use super::{Session, World, id_of};
 use serde_json::json;

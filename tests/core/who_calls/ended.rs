@@ -10,8 +10,8 @@ impl World {
         self.call_once("hook.turn_end", args, &session.above).unwrap();
     }
 
-    /// A hook that reports what has already happened, and so may be late: after a tool, at the end of a turn, or for a
-    /// notification.
+    /// A hook that reports what has already happened, and may therefore be late: after a tool, at the end of a turn, or
+    /// for a notification.
     fn late_hook(&mut self, session: &Session) -> Value {
         let mut args = self.hook_args(session);
         args["mayBeLate"] = json!(true);
