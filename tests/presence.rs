@@ -256,6 +256,26 @@ fn a_session_gives_back_a_name_that_is_not_its_own() {
 }
 
 #[test]
+fn a_session_goes_on_after_a_command_has_given_back_its_name() {
+    let place = Place::new();
+    let mut first = place.session("claude-code", "shop");
+    let name = first.tool("mesh_peers", json!({}))["you"]["name"].as_str().unwrap().to_owned();
+    first.close();
+    until("it is away", || status(&place, &name).as_deref() == Some("away"));
+    place.ok(&["send", &name, "for the first one", "--as", "human"]);
+    let mut next = place.session("claude-code", "shop");
+    next.tool("mesh_status", json!({}));
+    place.ok(&["decline", "--as", &name]);
+    let own = format!("{name}-2");
+    place.ok(&["send", &own, "for the second one", "--as", "human"]);
+    let inbox = next.tool("mesh_inbox", json!({}));
+    assert_eq!(inbox["messages"][0]["payload"], json!("for the second one"), "{inbox}");
+    assert_eq!(next.tool("mesh_peers", json!({}))["you"]["name"], json!(own));
+    crash(&place);
+    assert_eq!(next.tool("mesh_peers", json!({}))["you"]["name"], json!(own), "also after a crash");
+}
+
+#[test]
 fn a_session_is_gone_with_its_agent_even_if_another_process_holds_its_pipes() {
     let place = Place::new();
     let mut claude = Agent::start(&place, "claude");

@@ -1,5 +1,5 @@
 //! What the database keeps about a peer whose name and mail another session has taken over, so that the session can give
-//! both back. The rows are in the table `meta`, because few peers have one, and each lives only until it is given back.
+//! both back, and which peer it was before it did. The rows are in the table `meta`, because few peers have one.
 
 use super::{Store, StoreResult};
 use crate::base::ids::PeerId;
@@ -8,6 +8,8 @@ use std::collections::HashMap;
 
 /// How the names of these rows begin; the id of the peer follows.
 const PREFIX: &str = "takeover ";
+/// How the names of the rows of sessions that have given back a name begin; the id of the session's own peer follows.
+const GIVEN_BACK: &str = "declined ";
 
 /// What a peer was before a session took it over.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -42,12 +44,20 @@ impl TakeoverRow {
 impl Store {
     /// The peers that a session has taken over.
     pub fn takeovers(&self) -> StoreResult<HashMap<PeerId, TakeoverRow>> {
+        self.rows_of_peers(PREFIX, |value| TakeoverRow::from_json(&serde_json::from_str(value).unwrap_or_default()))
+    }
+
+    /// The sessions that have given back a name, each with the peer that it was before.
+    pub fn given_back(&self) -> StoreResult<HashMap<PeerId, PeerId>> {
+        self.rows_of_peers(GIVEN_BACK, |value| value.into())
+    }
+
+    fn rows_of_peers<T>(&self, prefix: &str, read: impl Fn(&str) -> T) -> StoreResult<HashMap<PeerId, T>> {
         // The comparison with the name that follows the last possible one lets SQLite use the primary key.
         let mut query = self.db.prepare_cached("SELECT name, value FROM meta WHERE name >= ?1 AND name < ?2")?;
-        let rows = query.query_map([PREFIX, "takeover!"], |row| {
+        let rows = query.query_map([prefix, &prefix.replace(' ', "!")], |row| {
             let (name, value): (String, String) = (row.get(0)?, row.get(1)?);
-            let id = name.strip_prefix(PREFIX).unwrap_or_default().into();
-            Ok((id, TakeoverRow::from_json(&serde_json::from_str(&value).unwrap_or_default())))
+            Ok((name.strip_prefix(prefix).unwrap_or_default().into(), read(&value)))
         })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
@@ -60,6 +70,17 @@ impl Store {
     /// Forgets what a peer was before.
     pub fn drop_takeover(&mut self, id: &str) -> StoreResult<()> {
         self.write("DELETE FROM meta WHERE name = ?1", &[&format!("{PREFIX}{id}")])?;
+        Ok(())
+    }
+
+    /// Stores which peer a session was before it gave back that peer's name.
+    pub fn put_given_back(&mut self, id: &PeerId, before: &PeerId) -> StoreResult<()> {
+        self.set_meta(&format!("{GIVEN_BACK}{id}"), before)
+    }
+
+    /// Forgets which peer a session was before it gave back a name.
+    pub fn drop_given_back(&mut self, id: &str) -> StoreResult<()> {
+        self.write("DELETE FROM meta WHERE name = ?1", &[&format!("{GIVEN_BACK}{id}")])?;
         Ok(())
     }
 }
@@ -85,6 +106,10 @@ mod tests {
         store.put_takeover(&other, &TakeoverRow::default()).unwrap();
         assert_eq!(store.takeovers().unwrap(), HashMap::from([(id, row), (other.clone(), TakeoverRow::default())]));
         store.drop_takeover("p").unwrap();
+        store.put_given_back(&"new".into(), &"p".into()).unwrap();
         assert_eq!(store.takeovers().unwrap(), HashMap::from([(other, TakeoverRow::default())]));
+        assert_eq!(store.given_back().unwrap(), HashMap::from([("new".into(), "p".into())]));
+        store.drop_given_back("new").unwrap();
+        assert!(store.given_back().unwrap().is_empty());
     }
 }

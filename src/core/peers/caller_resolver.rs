@@ -37,6 +37,9 @@
 //! | goes on | the nearest agent process belongs to another agent, or no agent process is found although the session's process is known | refused |
 //! | goes on | the processes can't be seen, or the session's process is unknown | that session |
 //!
+//! A session that has given back the name of an earlier session is another peer since then, while its shells and its
+//! MCP server may still know it by the id of the peer that it was. In such a caller, this id stands for the session.
+//!
 //! If no ancestor process of a verb is known to be an agent, and the verb's environment names an agent (`AI_AGENT`),
 //! the verb acts as that agent's session in the nearest ancestor process that has such a session. If no ancestor has
 //! one, the call is refused, and the verb begins a session and repeats the call.
@@ -208,7 +211,11 @@ impl Peers {
             (None, [only]) => Ok(Some(only.clone())),
             (Some(name), [_, ..]) => {
                 let id = self.resolve(name)?;
-                let text = "this connection can act only as a peer that is attached to it";
+                let is_now = |one: &&PeerId| *name == *id && self.get(one).is_some_and(|peer| peer.has_been(&id));
+                if let Some(now) = own.iter().find(is_now).filter(|_| !own.contains(&id)) {
+                    return Ok(Some(now.clone()));
+                }
+                let text = "a session can act only as the peers that it has attached";
                 let is_own = own.contains(&id) || self.has_announced_over(call.conn, &id);
                 is_own.then_some(Some(id)).ok_or_else(|| Error::new(ErrorKind::Refused, text))
             }
@@ -241,11 +248,12 @@ impl Peers {
             );
             Error::new(ErrorKind::Refused, text)
         };
-        let Some(peer) = self.get(named).filter(|peer| peer.row.is_session()) else {
+        let session = self.session_that_was(named, &call.ancestors).or_else(|| self.get(named));
+        let Some(peer) = session.filter(|peer| peer.row.is_session()) else {
             return Err(refused("but no session has that id".into()));
         };
         let id = &peer.row.id;
-        if peer.has_left && !peer.is_online() && !peer.unconfirmed {
+        if peer.is_over() {
             return Err(refused(format!("but {} has ended", peer.row.name)));
         }
         let is_own = |above: &Process| self.sessions_of_process(above).iter().any(|one| one.row.id == *id);
@@ -261,8 +269,19 @@ impl Peers {
         }
     }
 
-    /// The session of the agent whose name is in the environment of the caller's shell; `None` if that environment
-    /// contains no name of an agent.
+    /// The session that has given back the name of this peer and in which a caller runs. If that can't be seen, a peer
+    /// whose own session goes on stands for itself.
+    fn session_that_was(&self, former: &str, ancestors: &[Process]) -> Option<&Peer> {
+        let now = || self.peers.iter().filter(|peer| peer.has_been(former));
+        let runs = |peer: &&Peer| {
+            ancestors.iter().any(|above| self.sessions_of_process(above).iter().any(|one| one.row.id == peer.row.id))
+        };
+        let has_ended = || self.get(former).is_none_or(Peer::is_over);
+        now().find(runs).or_else(|| only(now()).filter(|_| has_ended()))
+    }
+
+    /// The session of the agent that the environment of the caller's shell names; `None` if the environment names no
+    /// agent.
     ///
     /// # Errors
     /// When this agent has no session yet. It must not act as the person at the machine instead.

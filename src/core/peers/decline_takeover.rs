@@ -7,10 +7,10 @@ use crate::base::ids::PeerId;
 use crate::base::stored_enums::PeerKind;
 use crate::core::journal::{Change, Journal};
 use crate::core::mail::wakeups::end_all_waits;
-use crate::core::transaction::Turn;
+use crate::core::transaction::{Effect, Turn};
 use crate::core::{Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::store::{PeerRow, TakeoverRow};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Gives back a name that a session took over.
 pub static DECLINE: Op = Op {
@@ -48,9 +48,18 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     let row = peers.become_new(turn, journal, &id, ctx.now)?;
     // The earlier session has ended, so it was this session that joined.
     channels.move_member(turn, peers, journal, &id, &row.id, ctx.now)?;
-    Ok(Outcome::Ready(json!({
-        "ok": true, "kind": row.kind.word(), "you": { "id": row.id.as_str(), "name": row.name }, "gaveBack": name,
-    })))
+    let you = json!({ "id": row.id.as_str(), "name": row.name });
+    tell_connections(turn, peers, &id, &row.id, &you);
+    Ok(Outcome::Ready(json!({ "ok": true, "kind": row.kind.word(), "you": you, "gaveBack": name })))
+}
+
+/// Tells the connections of a session which peer it is now. The call may have come from the agent's shell, so the
+/// session's MCP server would otherwise attach to the next broker as the peer that the session has given back.
+fn tell_connections(turn: &mut Turn, peers: &Peers, former: &PeerId, own: &PeerId, you: &Value) {
+    let params = json!({ "was": former.as_str(), "you": you }).to_string();
+    for conn in peers.connections_of(own) {
+        turn.push(Effect::Notification { conn: *conn, method: "declined", params: params.clone() });
+    }
 }
 
 /// Stores what a peer was before a session took it over; `None` if the session can give nothing back.
@@ -102,8 +111,9 @@ impl Peers {
         };
         turn.store.put_peer(&former)?;
         turn.store.put_peer(&own)?;
+        turn.store.put_given_back(&own.id, id)?;
         self.peers.put(Peer { has_left: true, ..Peer::new(former.clone(), now) });
-        self.peers.put(Peer { row: own.clone(), ..peer });
+        self.peers.put(Peer { row: own.clone(), gave_back: Some(id.clone()), ..peer });
         self.attachments.move_to(id, &own.id);
         let left = Change::PeerLeft { row: &former, named: true, reason: "declined" };
         self.record(turn, journal, &left, id, now)?;

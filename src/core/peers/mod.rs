@@ -73,6 +73,8 @@ pub struct Peer {
     /// What the peer was before this session took over the name and the mail of an earlier session; `None` if it did
     /// not. The session may decline the name.
     pub takeover: Option<TakeoverRow>,
+    /// The peer that this session was until it gave back that peer's name; `None` if it has given back no name.
+    pub gave_back: Option<PeerId>,
     /// Whether slm-mesh knows the peer's agent. An unknown agent may have hooks in any dialect.
     pub is_known_agent: bool,
 }
@@ -96,6 +98,7 @@ impl Peer {
             turn_active_at: None,
             has_ended: false,
             takeover: None,
+            gave_back: None,
             is_known_agent: true,
         }
     }
@@ -114,6 +117,16 @@ impl Peer {
     pub fn is_gone(&self) -> bool {
         let is_lost = self.offline_since.is_some() || self.row.process.is_none();
         self.row.is_session() && !self.is_online() && is_lost
+    }
+
+    /// Whether the session has ended, as far as the mesh knows.
+    fn is_over(&self) -> bool {
+        self.has_left && !self.is_online() && !self.unconfirmed
+    }
+
+    /// Whether the session was the peer with this id until it gave back that peer's name.
+    fn has_been(&self, id: &str) -> bool {
+        self.gave_back.as_deref() == Some(id)
     }
 
     /// Whether this process is the peer's agent process, according to the session's hooks or subcommands.

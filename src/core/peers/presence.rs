@@ -384,18 +384,18 @@ impl Peers {
     /// Loads the peers from the store, and keeps the facts that exist only in memory.
     pub(in crate::core) fn load(&mut self, turn: &mut Turn, locks: &Locks, now: i64) -> Result<(), Error> {
         let old = self.peers.take();
-        let mut takeovers = turn.store.takeovers()?;
+        let (mut takeovers, mut given_back) = (turn.store.takeovers()?, turn.store.given_back()?);
         for row in turn.store.peers()? {
-            let takeover = takeovers.remove(&row.id);
+            let (takeover, gave_back) = (takeovers.remove(&row.id), given_back.remove(&row.id));
             let peer = match old.get(&row.id) {
                 Some(known) => {
                     // A rollback may have dropped the request to watch this process, so the request is made again.
                     let watched = row.process.filter(|process| known.is_watched && known.is_run_by(process));
                     watched.map(Effect::WatchProcess).into_iter().for_each(|effect| turn.push(effect));
                     let is_watched = watched.is_some();
-                    Peer { connections: 0, is_watched, row, takeover, ..known.clone() }
+                    Peer { connections: 0, is_watched, row, takeover, gave_back, ..known.clone() }
                 }
-                None => Peer { takeover, ..Peer::loaded(row, now) },
+                None => Peer { takeover, gave_back, ..Peer::loaded(row, now) },
             };
             self.peers.put(peer);
         }

@@ -73,6 +73,9 @@ impl Peers {
         if self.get(id).is_some_and(|peer| peer.takeover.is_some()) {
             turn.store.drop_takeover(id)?;
         }
+        if self.get(id).is_some_and(|peer| peer.gave_back.is_some()) {
+            turn.store.drop_given_back(id)?;
+        }
         self.peers.remove(id);
         mail.forget_peer(id);
         Ok(())

@@ -413,8 +413,9 @@ impl Peers {
         let row = self.take_identity(turn, mail, locks, &evidence, former)?;
         turn.store.put_peer(&row)?;
         let id = row.id.clone();
-        let known = self.get(&id).and_then(|peer| peer.takeover.clone());
-        let mut peer = Peer { takeover: known, ..Peer::new(PeerRow { process: None, ..row }, now) };
+        let (known, gave_back) = self.get(&id).map(|peer| (peer.takeover.clone(), peer.gave_back.clone())).unzip();
+        let (known, gave_back) = (known.flatten(), gave_back.flatten());
+        let mut peer = Peer { takeover: known, gave_back, ..Peer::new(PeerRow { process: None, ..row }, now) };
         set_takeover(turn, &mut peer, takeover)?;
         self.peers.put(peer);
         Ok(id)

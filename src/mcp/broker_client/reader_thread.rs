@@ -204,6 +204,9 @@ impl ReaderThread {
                 Ok(BrokerMessage::Other(RpcMessage::Notification { method, params })) if method == "shutdown" => {
                     return self.on_shutdown(&params);
                 }
+                Ok(BrokerMessage::Other(RpcMessage::Notification { method, params })) if method == "declined" => {
+                    self.on_declined(&params);
+                }
                 Ok(_) => {}
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
                 Err(_) => return,
@@ -216,6 +219,17 @@ impl ReaderThread {
     fn on_shutdown(&mut self, params: &Map<String, Value>) {
         self.is_dormant = params.get("reason") != Some(&json!("making_room"));
         self.pause = if self.is_dormant { STOPPED_PAUSE } else { REPLACED_PAUSE };
+    }
+
+    /// Records which peer this session is now, after a command in the agent's shell has given back the name that the
+    /// session had taken over.
+    fn on_declined(&mut self, params: &Map<String, Value>) {
+        let (Some(was), Some(you)) = (params.get("was").and_then(Value::as_str), params.get("you")) else { return };
+        let Some(id) = you["id"].as_str() else { return };
+        for known in self.known_peers.values_mut().filter(|known| *known == was) {
+            id.clone_into(known);
+        }
+        self.shared.lock().peers.clone_from(&self.known_peers);
     }
 
     /// Handles the answer to an `attach` that was sent after the connection was made.

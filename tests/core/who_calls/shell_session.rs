@@ -1,6 +1,6 @@
 //! Verbs in a shell whose environment names its session: which session is used, and what is refused.
 
-use super::{AGENTS, Session, World, process};
+use super::{AGENTS, Session, World, id_of, process};
 use serde_json::{Value, json};
 
 #[test]
@@ -44,6 +44,33 @@ fn a_session_in_the_environment_that_is_not_the_callers_is_refused() {
         assert!(refusal(world, &terminal, &id).contains("does not run in"), "a person's terminal has it");
         world.call_once("hook.turn_end", with_leave(world.hook_args(&outer)), &outer.above).unwrap();
         assert!(refusal(world, &outer, &id).contains("has ended"));
+    });
+}
+
+#[test]
+fn a_shell_acts_as_its_session_after_the_session_has_given_back_a_name() {
+    once_with_hooks(|world, one| {
+        let old = world.hook(&one);
+        world.call_once("send", json!({ "to": old, "message": "hello" }), &[]).unwrap();
+        world.call_once("hook.turn_end", with_leave(world.hook_args(&one)), &one.above).unwrap();
+        let mut two = world.session(one.agent);
+        assert_eq!(world.hook(&two), old, "it takes the name over");
+        world.shell_session = Some(old.clone());
+        let own = id_of(&world.call_once("peer.decline", json!({}), &two.above).unwrap());
+        let unseen = Session { above: Vec::new(), ..two.clone() };
+        assert_ne!(own, old);
+        assert_eq!((world.verb(&two), world.verb(&unseen)), (Ok(own.clone()), Ok(own.clone())));
+        let apart = world.session(one.agent);
+        assert!(world.verb(&apart).is_err(), "it is not inside the session");
+        // The earlier session is resumed, and both have the same id in the environment of their shells.
+        let again = Session { key: one.key.clone(), ..world.session(one.agent) };
+        assert_eq!(world.hook(&again), old);
+        for _ in 0..2 {
+            assert_eq!((world.verb(&two), world.verb(&again)), (Ok(own.clone()), Ok(old.clone())));
+            world.restart_broker(&mut [&mut two]);
+            world.hook(&again);
+        }
+        world.shell_session = None;
     });
 }
 
