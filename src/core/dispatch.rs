@@ -122,8 +122,8 @@ impl Mesh {
             .iter()
             .filter(|waiting| waiting.ctx.conn == call.conn && !waits_for_wakeup(waiting.op))
             .count();
-        // Calls that wait for a wakeup do not count towards the limit, because each peer has at most one of them per
-        // wakeup channel.
+        // Calls that wait for a wakeup do not count towards the limit, because a connection has at most one of them
+        // per peer and wakeup channel.
         ctx.deadline_reached = n_waiting >= limits::WAITS_MAX && !waits_for_wakeup(call.op);
         self.step(WaitingCall { ctx, op: call.op, args: call.args, reason: None }, None);
         self.resume_waiting(now);
@@ -161,6 +161,7 @@ impl Mesh {
         });
         if let Err(error) = &result {
             self.turn.drop_effects(n_effects);
+            self.waiting.restore_ended();
             if self.turn.undo_call() {
                 self.reload();
             }
@@ -170,6 +171,7 @@ impl Mesh {
                 self.turn.push(Effect::Log(error.clone()));
             }
         }
+        self.waiting.keep_ended();
         result
     }
 

@@ -6,7 +6,7 @@
 use super::locks::request::{LockRequest, Repository};
 use super::locks::worktree_locks::{WorkPlace, own_locks, watched_locks};
 use super::locks::{GIT_ROOTS, Locks, REPOS, lock_view};
-use super::mail::wakeups::end_all_waits;
+use super::mail::wakeups::end_hook_waits;
 use super::op_definition::ArgKind;
 use super::peers::caller_resolver::{HookEvidence, nearest};
 use super::peers::{Peer, Peers, sessions};
@@ -221,10 +221,10 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     peers.set_turn_active(turn, &id, None);
     peers.set_background_tasks(&id, &running);
     if leaves {
-        end_all_waits(turn, waiting, &id);
+        end_hook_waits(turn, peers, waiting, &id);
         // A call of this session may still be waiting on the connection of another session, if a hook announced the
         // call. Such a call must no longer get a lock or mail.
-        sessions::end_waits(turn, waiting, |call| id == call.ctx.me());
+        sessions::end_waits(turn, waiting, |call| id == call.ctx.me() && !call.would_wake(&id));
     }
     // A background task uses the locks of the turn, while a subagent has its own locks.
     let goes_on = |owner: &LockOwner| match owner {
@@ -276,7 +276,7 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
         return Ok(id);
     }
     peers.touch(&id, ctx.now);
-    peers.note_return(&id);
+    peers.note_return(turn, &id);
     let process = nearest(&ctx.ancestors);
     peers.note_process(turn, journal, &id, process, ctx)?;
     peers.note_transcript(turn, &id, args.text("transcript"))?;

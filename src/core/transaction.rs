@@ -4,6 +4,7 @@
 //! **Invariant:** nothing leaves before the commit, because `Turn::take_effects` is called only afterwards.
 
 use super::ConnId;
+use super::waiting_calls::WaitReason;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::process::Process;
@@ -44,6 +45,15 @@ pub(super) struct Dirty {
     pub(super) events: bool,
     /// Whether the waiting requests for locks must be checked again, for example because a lock has ended.
     pub(super) locks: bool,
+}
+
+impl Dirty {
+    /// Notes that a call with this reason no longer waits. If it waited to wake a peer, another call may wake it now.
+    pub(super) fn note_end(&mut self, reason: Option<&WaitReason>) {
+        if let Some(WaitReason::Wakeup(peer, _)) = reason {
+            self.mail.insert(peer.clone());
+        }
+    }
 }
 
 /// The turn that is running.

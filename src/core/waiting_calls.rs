@@ -54,6 +54,9 @@ impl WaitingCall {
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     calls: Vec<WaitingCall>,
+    /// The calls that the rule that runs now has ended, with their positions at that time. If the rule fails, they go
+    /// on waiting.
+    ended: Vec<(usize, WaitingCall)>,
 }
 
 impl Waiting {
@@ -104,6 +107,29 @@ impl Waiting {
         self.calls.extract_if(.., |call| fits(call)).collect()
     }
 
+    /// Ends the matching calls, unless the rule that runs now fails. Returns their connections, ids and reasons.
+    pub(super) fn end(&mut self, fits: impl Fn(&WaitingCall) -> bool) -> Vec<(ConnId, Value, Option<WaitReason>)> {
+        let mut ended = Vec::new();
+        while let Some(place) = self.position(0, &fits) {
+            let call = self.calls.remove(place);
+            ended.push((call.ctx.conn, call.ctx.id.clone(), call.reason.clone()));
+            self.ended.push((place, call));
+        }
+        ended
+    }
+
+    /// Notes that the rule has succeeded, so that the calls that it ended stay ended.
+    pub(super) fn keep_ended(&mut self) {
+        self.ended.clear();
+    }
+
+    /// Lets the calls that the rule ended go on waiting, because the rule has failed.
+    pub(super) fn restore_ended(&mut self) {
+        for (place, call) in std::mem::take(&mut self.ended).into_iter().rev() {
+            self.insert(Some(place), call);
+        }
+    }
+
     /// Whether this connection has a waiting call.
     pub(super) fn has_call_of(&self, conn: ConnId) -> bool {
         self.calls.iter().any(|call| call.ctx.conn == conn)
@@ -112,5 +138,40 @@ impl Waiting {
     /// Removes one call. Returns whether the call was waiting.
     pub(super) fn cancel(&mut self, conn: ConnId, id: &Value) -> bool {
         !self.extract(|call| call.ctx.conn == conn && call.ctx.id == *id).is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::peers::WHOAMI;
+
+    fn call(id: i64) -> WaitingCall {
+        let ctx = CallContext {
+            conn: 1,
+            actor: None,
+            now: 0,
+            until: None,
+            cursor: None,
+            deadline_reached: false,
+            id: json!(id),
+            ancestors: Vec::new(),
+        };
+        WaitingCall { ctx, op: &WHOAMI, args: WHOAMI.check(serde_json::Map::new()).unwrap(), reason: None }
+    }
+
+    #[test]
+    fn calls_that_a_failed_rule_ended_keep_their_places_in_the_line() {
+        let mut waiting = Waiting::default();
+        (0..6).for_each(|id| waiting.insert(None, call(id)));
+        let ids = |waiting: &Waiting| -> Vec<Value> { waiting.iter().map(|call| call.ctx.id.clone()).collect() };
+        assert_eq!(waiting.end(|call| call.ctx.id.as_i64() >= Some(4)).len(), 2);
+        waiting.keep_ended();
+        for odd in [1, 0] {
+            waiting.end(|call| call.ctx.id.as_i64().is_some_and(|id| id % 2 == odd));
+        }
+        assert!(waiting.is_empty());
+        waiting.restore_ended();
+        assert_eq!(ids(&waiting), [0, 1, 2, 3]);
     }
 }

@@ -34,6 +34,36 @@ fn the_answer_to_decline_does_not_count_the_mail_that_was_given_back() {
 }
 
 #[test]
+fn who_declines_is_woken_further_on() {
+    run("
+        q inbox -> ok messages.0.id=$m
+        q inbox ack=[$m] -> ok
+        q wakeup.wait channel=socket waitSeconds=3600 -> waits
+        q inbox from=nobody waitSeconds=60 -> waits
+        q peer.decline -> refused 'still waiting'
+        person send to=test-p message=hello -> ok messageId=$m
+        +1s
+        ! q -> 'wake\":true'
+        +1m
+        ! q -> messages
+        q inbox ack=[$m] -> ok
+        q wakeup.wait channel=socket waitSeconds=3600 -> waits
+        h connects
+        h wakeup.wait channel=hook rank=1 waitSeconds=3600 agent=test session=Q project=/p -> waits
+        q peer.decline -> ok you.name=test-p-2
+        ! q -> declined 'wake\":false' ~over
+        ! h -> 'wake\":false' ~over
+        q wakeup.wait channel=socket waitSeconds=3600 -> waits
+        person send to=test-p message='not for you' -> ok
+        +1m
+        ! q -> ~wake
+        person send to=test-p-2 message='for you' -> ok
+        +1m
+        ! q -> 'wake\":true'
+    ");
+}
+
+#[test]
 fn an_earlier_session_that_was_resumed_meanwhile_gets_its_mail_after_decline() {
     run("
         p connects

@@ -67,6 +67,50 @@ fn a_session_at_work_is_not_rung_and_a_turn_that_was_cut_off_ends_by_itself() {
 }
 
 #[test]
+fn a_session_that_ends_and_goes_on_is_woken_again() {
+    // This is what an agent reports when its user clears the conversation, while its server stays connected.
+    run("
+        a joins
+        b joins
+        h connects
+        w connects
+        b WAKES -> waits
+        w wakeup.wait channel='claude rewake' rank=1 waitSeconds=3600 agent=test session=key-b project=/p -> waits
+        h hook.turn_end agent=test session=key-b project=/p leave=true -> ok
+        ! w -> '\"over\":true'
+        a send to=b message=hello -> ok
+        +1m
+        ! b -> ~wake
+        h hook.mail agent=test session=key-b project=/p peek=true -> ok
+        h hook.turn_end agent=test session=key-b project=/p -> ok
+        ! b -> mesh_inbox
+    ");
+}
+
+#[test]
+fn of_two_terminals_with_one_session_the_last_is_woken_and_then_the_one_that_stays() {
+    run("
+        a joins
+        b joins
+        b WAKES -> waits
+        +1s
+        b2 connects
+        b2 attach agent=test project=/p pid=6 session=key-b -> ok you.name=b
+        b2 WAKES -> waits
+        a send to=b message=one -> ok
+        +1s
+        ! b -> ~wake
+        ! b2 -> mesh_inbox
+        b2 RANG lastSeq=1 -> ok
+        b2 WAKES -> waits
+        a send to=b message=two -> ok
+        b2 leaves
+        +31s
+        ! b -> mesh_inbox
+    ");
+}
+
+#[test]
 fn a_surface_that_fails_leads_to_the_next_and_so_does_one_that_nothing_comes_of() {
     run("
         a joins

@@ -95,10 +95,12 @@ fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let Mesh { turn, peers, mail, waiting, .. } = mesh;
     let channel = args.word("channel");
     if ctx.cursor.is_none() {
-        // A new wait for a channel replaces the earlier wait for the same channel.
-        end_waits(turn, waiting, |call| call.would_wake(&id) && call.args.word("channel") == channel);
+        // A new wait for a channel replaces the earlier wait of a hook, or of this connection, for the same channel.
+        let is_replaced = |call: &WaitingCall| call.ctx.conn == ctx.conn || is_of_hook(peers, call, &id);
+        let is_same = |call: &WaitingCall| call.would_wake(&id) && call.args.word("channel") == channel;
+        end_waits(turn, waiting, &over(), |call| is_same(call) && is_replaced(call));
     }
-    let this = Channel { name: channel, rank: args.int("rank").unwrap_or(0) };
+    let this = Channel { name: channel, rank: args.int("rank").unwrap_or(0), end: ctx.cursor };
     match mail.wakeup_time(turn, peers, waiting, &id, &this, ctx.now)? {
         WakeupTime::Now(found) => {
             let mut from: Vec<PeerId> = found.iter().map(|message| message.sender.clone()).collect();
@@ -140,17 +142,34 @@ fn report(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
-/// Ends the matching waits, because a new wait replaces them or because the session has ended.
-fn end_waits(turn: &mut Turn, waiting: &mut Waiting, fits: impl Fn(&WaitingCall) -> bool) {
-    for call in waiting.extract(fits) {
-        let value = json!({ "ok": true, "wake": false, "over": true });
-        turn.push(Effect::Reply { conn: call.ctx.conn, id: call.ctx.id, result: Ok(value) });
+/// The answer after which a caller does not ask again.
+fn over() -> Value {
+    json!({ "ok": true, "wake": false, "over": true })
+}
+
+/// Ends the matching waits with this answer.
+fn end_waits(turn: &mut Turn, waiting: &mut Waiting, answer: &Value, fits: impl Fn(&WaitingCall) -> bool) {
+    for (conn, id, _) in waiting.end(fits) {
+        turn.push(Effect::Reply { conn, id, result: Ok(answer.clone()) });
     }
 }
 
-/// Ends all waits to wake a session, because the session has ended.
-pub(in crate::core) fn end_all_waits(turn: &mut Turn, waiting: &mut Waiting, id: &str) {
-    end_waits(turn, waiting, |call| call.would_wake(id));
+/// Whether a hook makes a call that waits to wake this session. The session's MCP server calls over a connection that
+/// acts for the session.
+fn is_of_hook(peers: &Peers, call: &WaitingCall, id: &PeerId) -> bool {
+    !peers.attached_to(call.ctx.conn).contains(id)
+}
+
+/// Ends the waits of hooks to wake a session that has ended, so that the hooks end, too. The session's MCP server goes
+/// on waiting, because the agent may continue the session or begin another one over the same connection.
+pub(in crate::core) fn end_hook_waits(turn: &mut Turn, peers: &Peers, waiting: &mut Waiting, id: &PeerId) {
+    end_waits(turn, waiting, &over(), |call| call.would_wake(id) && is_of_hook(peers, call, id));
+}
+
+/// Answers all waits to wake this peer without a wakeup, because its session is another peer now. Whoever waits asks
+/// again, and then waits for the new peer.
+pub(in crate::core) fn repeat_waits(turn: &mut Turn, waiting: &mut Waiting, id: &PeerId) {
+    end_waits(turn, waiting, &json!({ "ok": true, "wake": false }), |call| call.would_wake(id));
 }
 
 /// Unread messages that were sent to this peer alone, and of which the peer has not seen the beginning.
@@ -170,6 +189,8 @@ fn direct_unread(store: &Store, id: &str) -> Result<Vec<Message>, Error> {
 struct Channel<'a> {
     name: &'a str,
     rank: i64,
+    /// When the wait for the channel ends, in ms; `None` if the wait has just begun.
+    end: Option<i64>,
 }
 
 impl Mail {
@@ -204,6 +225,9 @@ impl Mail {
         channel: &Channel,
         now: i64,
     ) -> Result<WakeupTime, Error> {
+        if peers.has_ended(id) || newer_wait(waiting, id, channel) {
+            return Ok(WakeupTime::Never);
+        }
         self.wakeups.retain(|attempt| now - attempt.at < limits::WAKE_WINDOW_MS);
         let mut untried = Vec::new();
         for message in direct_unread(&turn.store, id)? {
@@ -306,6 +330,13 @@ fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Chan
     let others = waiting.iter().filter(|call| call.would_wake(id));
     let better = others.filter(|call| call.args.int("rank").unwrap_or(0) < channel.rank);
     better.map(|call| call.args.word("channel")).any(untried)
+}
+
+/// Whether the same session waits for the same channel over a newer connection: it runs in two terminals, and only the
+/// one that came last is woken while both run.
+fn newer_wait(waiting: &Waiting, id: &str, channel: &Channel) -> bool {
+    let is_newer = |call: &WaitingCall| channel.end.is_some_and(|end| call.ctx.cursor.is_some_and(|other| other > end));
+    waiting.iter().any(|call| call.would_wake(id) && call.args.word("channel") == channel.name && is_newer(call))
 }
 
 /// The sentence that wakes a session. Only the names and the number of messages vary, and the names are restricted to

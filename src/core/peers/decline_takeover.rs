@@ -6,7 +6,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::stored_enums::PeerKind;
 use crate::core::journal::{Change, Journal};
-use crate::core::mail::wakeups::end_all_waits;
+use crate::core::mail::wakeups::repeat_waits;
 use crate::core::transaction::{Effect, Turn};
 use crate::core::{Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::store::{PeerRow, TakeoverRow};
@@ -38,11 +38,8 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
             lock.path
         ));
     }
-    end_all_waits(turn, waiting, &id);
-    if waiting.iter().any(|call| id == call.ctx.me()) {
-        return refused(format!(
-            "one of your calls is still waiting under the name {name}; let that call end first, then decline the name"
-        ));
+    if waiting.iter().any(|call| id == call.ctx.me() && !call.would_wake(&id)) {
+        return refused(format!("one of your calls is still waiting as {name}; let that call end first, then decline"));
     }
     peers.make_room(turn, mail, locks, ctx.now)?;
     let row = peers.become_new(turn, journal, &id, ctx.now)?;
@@ -50,6 +47,7 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     channels.move_member(turn, peers, journal, &id, &row.id, ctx.now)?;
     let you = json!({ "id": row.id.as_str(), "name": row.name });
     tell_connections(turn, peers, &id, &row.id, &you);
+    repeat_waits(turn, waiting, &id);
     Ok(Outcome::Ready(json!({ "ok": true, "kind": row.kind.word(), "you": you, "gaveBack": name })))
 }
 

@@ -56,7 +56,9 @@ impl Mesh {
     /// Notes that a connection was closed. Sessions that have no other connection go offline at once, but keep their
     /// locks for a short grace period.
     pub fn on_disconnected(&mut self, conn: ConnId, now: i64) {
-        self.waiting.extract(|call| call.ctx.conn == conn);
+        for call in self.waiting.extract(|call| call.ctx.conn == conn) {
+            self.turn.dirty.note_end(call.reason.as_ref());
+        }
         // If a hook disconnects before it confirms that it has shown its mail, the next hook gets this mail.
         self.mail.forget_deliveries_to(conn);
         self.journal.unsubscribe(conn);
@@ -200,9 +202,12 @@ impl Peers {
     }
 
     /// Notes that a hook or a subcommand called for a session. This shows that the session has not ended.
-    pub(in crate::core) fn note_return(&mut self, id: &str) {
-        if let Some(peer) = self.get_mut(id) {
-            (peer.has_left, peer.has_ended) = (false, false);
+    pub(in crate::core) fn note_return(&mut self, turn: &mut Turn, id: &PeerId) {
+        let Some(peer) = self.get_mut(id) else { return };
+        peer.has_left = false;
+        if std::mem::replace(&mut peer.has_ended, false) {
+            // A call that waits to wake this session must check its conditions again.
+            turn.dirty.mail.insert(id.clone());
         }
     }
 

@@ -266,10 +266,10 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
 
 /// Ends the waiting calls that match, because their session has left.
 pub(in crate::core) fn end_waits(turn: &mut Turn, waiting: &mut Waiting, ends: impl Fn(&WaitingCall) -> bool) {
-    for call in waiting.extract(ends) {
-        let text = "this session left the mesh while the call waited; attach again, then repeat the call";
-        let result = Err(Error::new(ErrorKind::Refused, text));
-        turn.push(Effect::Reply { conn: call.ctx.conn, id: call.ctx.id, result });
+    for (conn, id, reason) in waiting.end(ends) {
+        let text = "this session left while the call waited; attach again, then repeat the call";
+        turn.push(Effect::Reply { conn, id, result: Err(Error::new(ErrorKind::Refused, text)) });
+        turn.dirty.note_end(reason.as_ref());
     }
     turn.dirty.locks = true;
 }
