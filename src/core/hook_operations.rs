@@ -263,15 +263,15 @@ fn known_session(turn: &mut Turn, peers: &mut Peers, ctx: &CallContext, args: &A
 /// The session of the hook. A session that the mesh does not know becomes a new peer, which the session's MCP server
 /// takes over when it connects.
 pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<PeerId, Error> {
-    let Mesh { turn, peers, locks, mail, journal, .. } = mesh;
-    let id = match known_session(turn, peers, ctx, args)? {
+    let id = match known_session(&mut mesh.turn, &mut mesh.peers, ctx, args)? {
         Some(id) => id,
         None => {
-            peers.note_new_session(nearest(&ctx.ancestors));
-            let row = sessions::session_row(args, peers.host_of(ctx.conn), ctx.now);
-            peers.add_detached(turn, mail, locks, &row, args)?
+            mesh.peers.note_new_session(nearest(&ctx.ancestors));
+            let row = sessions::session_row(args, mesh.peers.host_of(ctx.conn), ctx.now);
+            sessions::add_detached(mesh, &row, args)?
         }
     };
+    let Mesh { turn, peers, journal, .. } = mesh;
     if is_late(peers, &id, args) {
         return Ok(id);
     }

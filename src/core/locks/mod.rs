@@ -186,7 +186,7 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     }
     // A session that has disconnected would not learn that it got the lock, so its request is not granted yet. The
     // request keeps its place in the queue, because the session may return.
-    if ctx.until.is_some() && peers.get(&request.holder).is_some_and(Peer::is_gone) {
+    if ctx.until.is_some() && peers.get(&request.holder).is_none_or(Peer::is_gone) {
         let name = peers.name_of(&request.holder);
         return match until {
             Some(until) => Ok(Outcome::Pending(WaitReason::Locks(request.into()), until)),

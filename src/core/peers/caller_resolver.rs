@@ -102,6 +102,13 @@ pub(in crate::core) struct HookEvidence<'a> {
     pub ancestors: &'a [Process],
 }
 
+impl Peer {
+    /// Whether the keys show that the session in this row is another one.
+    pub(super) fn has_other_key(&self, row: &PeerRow) -> bool {
+        row.session_key().is_some_and(|key| self.row.session_key().is_some() && !self.has_key(key))
+    }
+}
+
 impl Peers {
     /// Finds the former peer of this session.
     pub(super) fn former_peer(&self, evidence: &SessionEvidence) -> FormerPeer {
@@ -138,9 +145,7 @@ impl Peers {
             |peer: &&Peer| peer.row.is_session() && is_numbered(&peer.row.name, name) && is_alike(&peer.row, row);
         // A session that only hooks have registered may still be running until a hook reports its end. So if its key
         // differs from that of the new session, it is not free before that report.
-        let has_other_key =
-            |peer: &Peer| row.session_key().is_some_and(|key| peer.row.session_key().is_some() && !peer.has_key(key));
-        let may_return = |peer: &Peer| peer.has_left || peer.row.process.is_none() && !has_other_key(peer);
+        let may_return = |peer: &Peer| peer.has_left || peer.row.process.is_none() && !peer.has_other_key(row);
         let is_free = |peer: &&Peer| may_return(peer) && !self.may_be_alive(peer, row.pid);
         // The name is compared first, because it may take a system call to find out whether a session is alive.
         let free = || self.peers.iter().filter(is_same).filter(is_free);

@@ -1,6 +1,6 @@
 //! How long peers stay: when a silent peer counts as gone, and when an offline peer is forgotten.
 
-use super::{Peer, Peers};
+use super::{Peer, Peers, sessions};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::limits;
@@ -10,8 +10,9 @@ use crate::core::Mesh;
 use crate::core::journal::Change;
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
+use crate::core::mail::wakeups::end_hook_waits;
 use crate::core::transaction::Turn;
-use crate::store::PeerRow;
+use crate::store::{LockRow, PeerRow};
 
 impl Peers {
     /// Makes room for one more peer, if necessary by forgetting offline peers that have neither unread mail nor locks.
@@ -128,9 +129,23 @@ impl Mesh {
         self.turn.log_error(forgotten);
     }
 
-    /// Ends a session that did not come back in time: releases its locks, and removes it from its channels.
-    fn end_grace(&mut self, id: &str, now: i64) -> Result<(), Error> {
-        let Mesh { turn, peers, locks, channels, journal, .. } = self;
+    /// Takes from a session that is gone what it still has: its locks, its channels, and the calls that wait for it.
+    /// A command that outlives the session must not get a lock or mail in its name. A connection that acts for the
+    /// session and only does not answer keeps its calls, because the session may return.
+    pub(super) fn take_from_gone(&mut self, id: &PeerId, now: i64) -> Result<(), Error> {
+        let Mesh { turn, peers, locks, channels, journal, waiting, .. } = self;
+        end_hook_waits(turn, peers, waiting, id);
+        sessions::end_waits(turn, waiting, |call| {
+            *id == call.ctx.me() && !peers.attached_to(call.ctx.conn).contains(id)
+        });
+        let is_due = |lock: &LockRow| lock.holder == *id && lock.owner.is_shared();
+        locks.release(turn, peers, journal, is_due, "holder is gone", now)?;
+        channels.leave_all(turn, peers, journal, id, now)
+    }
+
+    /// Ends a session that did not come back in time.
+    fn end_grace(&mut self, id: &PeerId, now: i64) -> Result<(), Error> {
+        let Mesh { turn, peers, journal, .. } = self;
         let Some(peer) = peers.get_mut(id) else { return Ok(()) };
         let is_unannounced = std::mem::replace(&mut peer.row.online, false);
         let row = peer.row.clone();
@@ -139,15 +154,8 @@ impl Mesh {
             let change = Change::PeerLeft { row: &row, named: true, reason: "lost" };
             peers.record(turn, journal, &change, id, now)?;
         }
-        locks.release(
-            turn,
-            peers,
-            journal,
-            |lock| lock.holder == id && lock.owner.is_shared(),
-            "the holder of the lock is gone",
-            now,
-        )?;
-        channels.leave_all(turn, peers, journal, id, now)?;
+        self.take_from_gone(id, now)?;
+        let Mesh { turn, peers, .. } = self;
         if let Some(peer) = peers.get_mut(id) {
             peer.offline_since = None;
         }

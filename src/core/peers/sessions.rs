@@ -92,9 +92,8 @@ fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     let id = match only(mesh.peers.sessions_of_process(process).into_iter()).map(|peer| peer.row.id.clone()) {
         Some(id) => id,
         None => {
-            let Mesh { turn, peers, mail, locks, .. } = mesh;
-            let row = session_row(args, peers.host_of(ctx.conn), ctx.now);
-            peers.add_detached(turn, mail, locks, &row, args)?
+            let row = session_row(args, mesh.peers.host_of(ctx.conn), ctx.now);
+            add_detached(mesh, &row, args)?
         }
     };
     let Mesh { turn, peers, journal, .. } = mesh;
@@ -105,7 +104,7 @@ fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
 }
 
 fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    let Mesh { turn, peers, mail, locks, journal, .. } = mesh;
+    let peers = &mesh.peers;
     if !peers.is_connected(ctx.conn) {
         return Err(Error::new(ErrorKind::Refused, "attach: HTTP requests cannot attach a session; use the socket"));
     }
@@ -122,7 +121,8 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     let id = args.text("id").filter(|id| !id.is_empty());
     let evidence =
         SessionEvidence { conn: Some(ctx.conn), row: &row, id, name: &wanted, is_name_chosen: name.is_some() };
-    let former = peers.find_former_peer(turn, mail, locks, &evidence)?;
+    let former = find_former_peer(mesh, &evidence, ctx.now)?;
+    let Mesh { turn, peers, mail, locks, journal, .. } = mesh;
     let is_takeover = matches!(former, FormerPeer::SameName(_));
     row = peers.take_identity(turn, mail, locks, &evidence, former)?;
     let you = json!({ "id": row.id.as_str(), "name": row.name });
@@ -227,6 +227,59 @@ pub(in crate::core) fn session_row(args: &Args, host: String, now: i64) -> PeerR
     }
 }
 
+/// Returns the peer of a session whose hook or subcommand calls before any connection attaches: its former peer, or a new
+/// one.
+pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args) -> Result<PeerId, Error> {
+    // The user is told about a name that is not allowed when the MCP server attaches. It must not make hooks fail.
+    let chosen = args.text("name").filter(|name| !name.is_empty() && untrusted_text::check_name(name).is_ok());
+    let wanted = chosen.map_or_else(|| default_name(row, args.text("shortName")), str::to_owned);
+    let (is_name_chosen, now) = (chosen.is_some(), row.first_seen);
+    let evidence = SessionEvidence { conn: None, row, id: None, name: &wanted, is_name_chosen };
+    let former = find_former_peer(mesh, &evidence, now)?;
+    let Mesh { turn, peers, mail, locks, .. } = mesh;
+    let takeover = match &former {
+        FormerPeer::Proven(id) | FormerPeer::SameName(id) => {
+            let unread = mail.unread(&turn.store, id)?;
+            // If a session has neither a key nor a process, each of its hooks finds it by its name. This is not a
+            // takeover.
+            let is_other = |peer: &Peer| peer.has_left || peer.row.session_key().is_some();
+            peers.get(id).and_then(|peer| match former {
+                FormerPeer::SameName(_) if is_name_chosen => None,
+                FormerPeer::SameName(_) if is_other(peer) => Some(takeover_of(peer, unread, now)),
+                _ => peer.takeover.clone(),
+            })
+        }
+        FormerPeer::Nobody => None,
+    };
+    let row = peers.take_identity(turn, mail, locks, &evidence, former)?;
+    turn.store.put_peer(&row)?;
+    let id = row.id.clone();
+    let (known, gave_back) = peers.get(&id).map(|peer| (peer.takeover.clone(), peer.gave_back.clone())).unzip();
+    let (known, gave_back) = (known.flatten(), gave_back.flatten());
+    let mut peer = Peer { takeover: known, gave_back, ..Peer::new(PeerRow { process: None, ..row }, now) };
+    set_takeover(turn, &mut peer, takeover)?;
+    peers.peers.put(peer);
+    Ok(id)
+}
+
+/// Finds the former peer of a session. If several ended sessions stand in the way of each other, those that were never
+/// used are forgotten first. If the keys show that the new session is another one than the session that has left, that one
+/// gets no more time to return, because the new session must not inherit its locks.
+fn find_former_peer(mesh: &mut Mesh, evidence: &SessionEvidence, now: i64) -> Result<FormerPeer, Error> {
+    let Mesh { turn, peers, mail, locks, .. } = mesh;
+    let mut former = peers.former_peer(evidence);
+    if former == FormerPeer::Nobody && !evidence.is_name_chosen {
+        peers.forget_unused(turn, mail, locks, evidence.row, evidence.name)?;
+        former = peers.former_peer(evidence);
+    }
+    if let FormerPeer::SameName(id) = &former
+        && mesh.peers.get(id).is_some_and(|peer| peer.has_left && peer.has_other_key(evidence.row))
+    {
+        mesh.take_from_gone(id, now)?;
+    }
+    Ok(former)
+}
+
 /// Detaches a connection from all of its peers.
 pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Result<(), Error> {
     let Some(one) = mesh.peers.attachments.get(conn) else { return Ok(()) };
@@ -314,23 +367,6 @@ fn takeover_of(former: &Peer, unread: i64, now: i64) -> TakeoverRow {
 const SUMMARY_SHOWN: usize = 200;
 
 impl Peers {
-    /// Finds the former peer of a session. If several ended sessions stand in the way of each other, those that were
-    /// never used are forgotten first.
-    fn find_former_peer(
-        &mut self,
-        turn: &mut Turn,
-        mail: &mut Mail,
-        locks: &Locks,
-        evidence: &SessionEvidence,
-    ) -> Result<FormerPeer, Error> {
-        let former = self.former_peer(evidence);
-        if former != FormerPeer::Nobody || evidence.is_name_chosen {
-            return Ok(former);
-        }
-        self.forget_unused(turn, mail, locks, evidence.row, evidence.name)?;
-        Ok(self.former_peer(evidence))
-    }
-
     /// Gives a session the id, name and mailbox of its former peer, or new ones if it has no former peer.
     fn take_identity(
         &mut self,
@@ -378,47 +414,6 @@ impl Peers {
         let renamed = peer.row.clone();
         turn.store.put_peer(&renamed)?;
         self.record(turn, journal, &Change::PeerUpdated(&renamed), &row.id, now)
-    }
-
-    /// Returns the peer of a session whose hook or subcommand calls before any connection attaches: its former peer, or
-    /// a new one.
-    pub(in crate::core) fn add_detached(
-        &mut self,
-        turn: &mut Turn,
-        mail: &mut Mail,
-        locks: &Locks,
-        row: &PeerRow,
-        args: &Args,
-    ) -> Result<PeerId, Error> {
-        // The user is told about a name that is not allowed when the MCP server attaches. It must not make hooks fail.
-        let chosen = args.text("name").filter(|name| !name.is_empty() && untrusted_text::check_name(name).is_ok());
-        let wanted = chosen.map_or_else(|| default_name(row, args.text("shortName")), str::to_owned);
-        let (is_name_chosen, now) = (chosen.is_some(), row.first_seen);
-        let evidence = SessionEvidence { conn: None, row, id: None, name: &wanted, is_name_chosen };
-        let former = self.find_former_peer(turn, mail, locks, &evidence)?;
-        let takeover = match &former {
-            FormerPeer::Proven(id) | FormerPeer::SameName(id) => {
-                let unread = mail.unread(&turn.store, id)?;
-                // If a session has neither a key nor a process, each of its hooks finds it by its name. This is not a
-                // takeover.
-                let is_other = |peer: &Peer| peer.has_left || peer.row.session_key().is_some();
-                self.get(id).and_then(|peer| match former {
-                    FormerPeer::SameName(_) if is_name_chosen => None,
-                    FormerPeer::SameName(_) if is_other(peer) => Some(takeover_of(peer, unread, now)),
-                    _ => peer.takeover.clone(),
-                })
-            }
-            FormerPeer::Nobody => None,
-        };
-        let row = self.take_identity(turn, mail, locks, &evidence, former)?;
-        turn.store.put_peer(&row)?;
-        let id = row.id.clone();
-        let (known, gave_back) = self.get(&id).map(|peer| (peer.takeover.clone(), peer.gave_back.clone())).unzip();
-        let (known, gave_back) = (known.flatten(), gave_back.flatten());
-        let mut peer = Peer { takeover: known, gave_back, ..Peer::new(PeerRow { process: None, ..row }, now) };
-        set_takeover(turn, &mut peer, takeover)?;
-        self.peers.put(peer);
-        Ok(id)
     }
 
     /// The name `wanted`, or the first of `wanted-2`, `wanted-3` and so on that is free.

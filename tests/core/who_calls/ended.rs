@@ -1,6 +1,6 @@
 //! Sessions that have ended: hooks that arrive late, and keys that a session used before the broker restarted.
 
-use super::{Session, World, each_with_hooks};
+use super::{Road, Session, World, each_with_hooks};
 use serde_json::{Value, json};
 
 impl World {
@@ -42,6 +42,40 @@ fn a_late_hook_brings_no_ended_session_back_and_takes_none_of_its_mail() {
             // The name and the mail are free for the next session in this folder, as if no late hook had come.
             let next = world.session(session.agent);
             assert_eq!(world.hook(&next), id, "{}", session.agent.id);
+        });
+    }
+}
+
+#[test]
+fn a_new_session_gets_nothing_that_a_crashed_one_held_or_waited_for() {
+    for is_soon in [true, false] {
+        each_with_hooks(|world, mut one, _| {
+            let id = world.speak(&mut one, &[Road::Server, Road::Hook]);
+            let server = one.conn.unwrap();
+            world.call(server, "lock.lock", json!({ "filePath": "/p/held", "ttlMinutes": 60 }), &one.above).unwrap();
+            world.call(server, "channel.join", json!({ "channel": "#api" }), &one.above).unwrap();
+            let (person, shell) = (world.connect(&[]), world.connect(&one.above));
+            world.call(person, "lock.lock", json!({ "filePath": "/p/wanted" }), &[]).unwrap();
+            let wanted = json!({ "filePath": "/p/wanted", "waitSeconds": 60 });
+            let (answers, _) = world.send(shell, "lock.lock", wanted, &one.above).unwrap();
+            assert!(answers.is_empty(), "it waits: {answers:?}");
+            // The agent dies, but a command in its shell goes on.
+            let now = world.now;
+            let mesh = world.mesh.as_mut().unwrap();
+            mesh.on_process_exit(&one.above[0], now);
+            mesh.on_disconnected(server, now);
+            if !is_soon {
+                world.now += 6_000;
+                world.mesh.as_mut().unwrap().tick(world.now);
+            }
+            world.settle();
+            let next = world.session(one.agent);
+            assert_eq!(world.hook(&next), id, "{}: it takes over the name", one.agent.id);
+            world.call(person, "lock.unlock", json!({ "filePath": "/p/wanted" }), &[]).unwrap();
+            let locks = world.mesh.as_ref().unwrap().locks().all();
+            assert!(locks.is_empty(), "{}, soon: {is_soon}: {locks:?}", one.agent.id);
+            let channels = world.call_once("channel.list", json!({}), &[]).unwrap();
+            assert_eq!(channels["channels"], json!([]), "{}: {channels}", one.agent.id);
         });
     }
 }
