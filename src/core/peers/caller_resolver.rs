@@ -149,9 +149,15 @@ impl Peers {
         let is_free = |peer: &&Peer| may_return(peer) && !self.may_be_alive(peer, row.pid);
         // The name is compared first, because it may take a system call to find out whether a session is alive.
         let free = || self.peers.iter().filter(is_same).filter(is_free);
-        // A chosen name identifies one peer. But if two sessions with default names have ended, the new session
-        // could continue either of them, so it takes over neither name nor mail.
-        let found = free().find(|peer| is_name_chosen && peer.row.name == name).or_else(|| only(free()));
+        // If two sessions with default names have ended, the new session could continue either of them, so it takes
+        // over neither name nor mail. But a chosen name identifies one peer, and a number may be a part of the name of
+        // another one. It is a number of ours only if the peer is still there and only its name can show who it is.
+        let is_nameless = |peer: &&Peer| !peer.has_left && peer.row.session_key().or(row.session_key()).is_none();
+        let found = if is_name_chosen {
+            free().find(|peer| peer.row.name == name).or_else(|| only(free().filter(is_nameless)))
+        } else {
+            only(free())
+        };
         found.map(|peer| peer.row.id.clone())
     }
 

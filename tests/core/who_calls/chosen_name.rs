@@ -64,6 +64,30 @@ fn a_verb_begins_a_session_under_the_chosen_name_and_its_next_run_returns_to_it(
 }
 
 #[test]
+fn a_chosen_name_is_not_that_of_another_session_with_a_number() {
+    for is_server in [true, false] {
+        let mut world = World::new();
+        let start = |world: &mut World, name: &str| {
+            let session = world.named_session("claude");
+            let speak = if is_server { World::attach_with_name } else { World::hook_with_name };
+            (speak(world, &session, name)["you"].clone(), session)
+        };
+        let (first, session) = start(&mut world, "issue-1");
+        world.call_once("send", json!({ "to": "issue-1", "message": "for issue-1" }), &[]).unwrap();
+        let mut leave = world.hook_args(&session);
+        leave["leave"] = json!(true);
+        world.call_once("hook.turn_end", leave, &session.above).unwrap();
+        let now = world.now;
+        world.mesh.as_mut().unwrap().on_process_exit(&session.above[0], now);
+        world.settle();
+        let (second, _) = start(&mut world, "issue");
+        assert_eq!(second["name"], "issue", "by its server: {is_server}");
+        assert_ne!(second["id"], first["id"]);
+        assert_eq!(start(&mut world, "issue-1").0, first, "and the name itself leads back");
+    }
+}
+
+#[test]
 fn a_name_that_only_the_server_knows_replaces_the_default_one_once() {
     let mut world = World::new();
     let claude = world.named_session("claude");
