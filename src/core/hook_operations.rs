@@ -216,7 +216,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
         locks.release(turn, peers, journal, ended, "the subagent ended", ctx.now)?;
         return Ok(Outcome::Ready(done));
     }
-    let leaves = args.flag("leave").unwrap_or(false);
+    let leaves = args.flag("leave").unwrap_or(false) && !peers.runs_elsewhere(&id, &ctx.ancestors);
     let running = if leaves { Vec::new() } else { args.texts("running") };
     peers.set_turn_active(turn, &id, None);
     peers.set_background_tasks(&id, &running);

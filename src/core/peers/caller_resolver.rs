@@ -365,6 +365,16 @@ impl Peers {
         nearest(ancestors).is_some_and(|process| self.is_attached_from(id, process))
     }
 
+    /// Whether a session is also connected from another process of the caller's agent, because it was resumed in a second
+    /// terminal. The end of one of the two is not the end of the session.
+    pub(in crate::core) fn runs_elsewhere(&self, id: &str, ancestors: &[Process]) -> bool {
+        let Some(own) = nearest(ancestors).and_then(|process| process.agent) else { return false };
+        let is_other =
+            |other: &Process| other.agent == Some(own) && !ancestors.iter().any(|above| above.is_same(other));
+        let answering = self.attachments.of_peer(id).filter(|one| !one.unresponsive);
+        answering.filter_map(|one| one.agent.as_ref()).any(is_other)
+    }
+
     /// The sessions that may have started a caller below this process. If slm-mesh does not know the program of the
     /// process, and the process has only run hooks, the process may be a person's script. In this case, no session is
     /// returned.

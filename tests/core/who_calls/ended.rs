@@ -2,6 +2,7 @@
 
 use super::{Road, Session, World, each_with_hooks};
 use serde_json::{Value, json};
+use slm_mesh::known_agents::AGENTS;
 
 impl World {
     fn end(&mut self, session: &Session) {
@@ -54,7 +55,7 @@ fn a_new_session_gets_nothing_that_a_crashed_one_held_or_waited_for() {
             let server = one.conn.unwrap();
             world.call(server, "lock.lock", json!({ "filePath": "/p/held", "ttlMinutes": 60 }), &one.above).unwrap();
             world.call(server, "channel.join", json!({ "channel": "#api" }), &one.above).unwrap();
-            let (person, shell) = (world.connect(&[]), world.connect(&one.above));
+            let (person, shell) = (world.connect(&[]), world.connect(&[]));
             world.call(person, "lock.lock", json!({ "filePath": "/p/wanted" }), &[]).unwrap();
             let wanted = json!({ "filePath": "/p/wanted", "waitSeconds": 60 });
             let (answers, _) = world.send(shell, "lock.lock", wanted, &one.above).unwrap();
@@ -78,6 +79,32 @@ fn a_new_session_gets_nothing_that_a_crashed_one_held_or_waited_for() {
             assert_eq!(channels["channels"], json!([]), "{}: {channels}", one.agent.id);
         });
     }
+}
+
+#[test]
+fn a_session_in_two_terminals_ends_with_the_last_of_them() {
+    let mut world = World::new();
+    let mut one = world.session(AGENTS.iter().find(|agent| agent.id == "claude").unwrap());
+    let mut two = Session { key: one.key.clone(), ..world.session(one.agent) };
+    let id = world.speak(&mut one, &[Road::Server, Road::Hook]);
+    assert_eq!(world.speak(&mut two, &[Road::Server, Road::Hook]), id);
+    let server = two.conn.unwrap();
+    world.call(server, "lock.lock", json!({ "filePath": "/p/held" }), &two.above).unwrap();
+    world.call(server, "channel.join", json!({ "channel": "#api" }), &two.above).unwrap();
+    world.edit(&one, None).unwrap();
+    let held = |world: &World| -> Vec<String> {
+        world.mesh.as_ref().unwrap().locks().all().iter().map(|lock| lock.path.clone()).collect()
+    };
+    world.end(&one);
+    assert_eq!(held(&world), ["/p/held"], "only the turn of the first terminal has ended");
+    let now = world.now;
+    world.mesh.as_mut().unwrap().on_process_exit(&one.above[0], now);
+    world.settle();
+    assert_eq!((held(&world).len(), world.is_online(&id)), (1, true));
+    let channels = world.call(server, "channel.list", json!({}), &two.above).unwrap();
+    assert_eq!(channels["channels"][0]["joined"], json!(true), "{channels}");
+    world.end(&two);
+    assert_eq!(held(&world), [""; 0]);
 }
 
 #[test]
