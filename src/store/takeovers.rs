@@ -20,13 +20,18 @@ pub struct TakeoverRow {
     pub older_keys: Vec<String>,
     /// The summary of the earlier session.
     pub summary: String,
+    /// The last fencing token at that time. A lock with a later token is the session's own.
+    pub token: i64,
     /// The notice for the next answer to the session that took the peer over; `None` once an answer has shown it.
     pub notice: Option<String>,
 }
 
 impl TakeoverRow {
     fn to_json(&self) -> Value {
-        json!({ "key": self.key, "olderKeys": self.older_keys, "summary": self.summary, "notice": self.notice })
+        json!({
+            "key": self.key, "olderKeys": self.older_keys, "summary": self.summary, "token": self.token,
+            "notice": self.notice,
+        })
     }
 
     fn from_json(value: &Value) -> TakeoverRow {
@@ -36,6 +41,7 @@ impl TakeoverRow {
             key: text("key"),
             older_keys: keys.iter().filter_map(|key| key.as_str().map(str::to_owned)).collect(),
             summary: text("summary").unwrap_or_default(),
+            token: value["token"].as_i64().unwrap_or(0),
             notice: text("notice"),
         }
     }
@@ -97,6 +103,7 @@ mod tests {
             key: Some("k \"1\"".into()),
             older_keys: vec!["a".into()],
             summary: "old work".into(),
+            token: 7,
             notice: Some("was taken over".into()),
         };
         for name in ["takeove", "takeover", "takeover!", "takeovers"] {

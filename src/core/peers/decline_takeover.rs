@@ -4,12 +4,12 @@
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
-use crate::base::stored_enums::PeerKind;
+use crate::base::stored_enums::{LockOwner, PeerKind};
 use crate::core::journal::{Change, Journal};
 use crate::core::mail::wakeups::repeat_waits;
 use crate::core::transaction::{Effect, Turn};
 use crate::core::{Args, Auth, CallContext, Mesh, Op, Outcome};
-use crate::store::{PeerRow, TakeoverRow};
+use crate::store::{LockRow, PeerRow, TakeoverRow};
 use serde_json::{Value, json};
 
 /// Gives back a name that a session took over.
@@ -32,11 +32,9 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     if peers.get(&id).is_none_or(|peer| peer.takeover.is_none()) {
         return refused(format!("{name} is your own name; you did not take it over from an earlier session"));
     }
-    if let Some(lock) = locks.all().iter().find(|lock| lock.holder == id) {
-        return refused(format!(
-            "you hold a lock on {} under the name {name}; release your locks first, then decline the name",
-            lock.path
-        ));
+    // The lock of a command that the earlier session has left behind stays with that session.
+    if let Some(lock) = locks.all().iter().find(|lock| lock.holder == id && !peers.is_of_earlier_session(lock)) {
+        return refused(format!("you have locked {} as {name}; release your locks first, then decline", lock.path));
     }
     if waiting.iter().any(|call| id == call.ctx.me() && !call.would_wake(&id)) {
         return refused(format!("one of your calls is still waiting as {name}; let that call end first, then decline"));
@@ -72,6 +70,13 @@ pub(super) fn set_takeover(turn: &mut Turn, peer: &mut Peer, takeover: Option<Ta
 }
 
 impl Peers {
+    /// Whether a command of the earlier session, whose name the holder has taken over, holds this lock. The command still
+    /// runs, and its session has ended.
+    pub(in crate::core) fn is_of_earlier_session(&self, lock: &LockRow) -> bool {
+        let takeover = || self.get(&lock.holder)?.takeover.as_ref();
+        matches!(lock.owner, LockOwner::Command(_)) && takeover().is_some_and(|takeover| lock.token <= takeover.token)
+    }
+
     /// Removes and returns the notice for a session. The notice is shown only once.
     pub(in crate::core) fn take_notice(&mut self, turn: &mut Turn, id: &str) -> Result<Option<String>, Error> {
         let Some(peer) = self.get_mut(id) else { return Ok(None) };

@@ -141,7 +141,8 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         _ => {}
     }
     if is_takeover {
-        let takeover = name.is_none().then(|| mail.unread(&turn.store, &id).map(|n| takeover_of(&peer, n, ctx.now)));
+        let takeover =
+            name.is_none().then(|| mail.unread(&turn.store, &id).map(|n| takeover_of(turn, &peer, n, ctx.now)));
         set_takeover(turn, &mut peer, takeover.transpose()?)?;
     }
     peer.row = row;
@@ -245,7 +246,7 @@ pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args)
             let is_other = |peer: &Peer| peer.has_left || peer.row.session_key().is_some();
             peers.get(id).and_then(|peer| match former {
                 FormerPeer::SameName(_) if is_name_chosen => None,
-                FormerPeer::SameName(_) if is_other(peer) => Some(takeover_of(peer, unread, now)),
+                FormerPeer::SameName(_) if is_other(peer) => Some(takeover_of(turn, peer, unread, now)),
                 _ => peer.takeover.clone(),
             })
         }
@@ -341,7 +342,7 @@ fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
 
 /// What a session that takes over the name of an earlier session must know to give it back, with a notice that tells it
 /// about the earlier session, whose work may have been different.
-fn takeover_of(former: &Peer, unread: i64, now: i64) -> TakeoverRow {
+fn takeover_of(turn: &Turn, former: &Peer, unread: i64, now: i64) -> TakeoverRow {
     let ago = time::span((now - former.row.last_seen).max(0));
     let worked = match former.row.summary.as_str() {
         "" => String::new(),
@@ -359,6 +360,7 @@ fn takeover_of(former: &Peer, unread: i64, now: i64) -> TakeoverRow {
         key: former.row.session_key().map(str::to_owned),
         older_keys: former.row.older_keys.clone(),
         summary: former.row.summary.clone(),
+        token: turn.store.counters.token_last,
         notice: Some(notice),
     }
 }

@@ -82,6 +82,36 @@ fn a_new_session_gets_nothing_that_a_crashed_one_held_or_waited_for() {
 }
 
 #[test]
+fn a_command_that_outlives_its_session_keeps_its_lock_from_the_next_session() {
+    each_with_hooks(|world, mut one, _| {
+        let id = world.speak(&mut one, &[Road::Server, Road::Hook]);
+        let shell = world.connect(&[]);
+        let (path, now) = (format!("{}/a.rs", world.project), world.now);
+        world.call(shell, "lock.lock", json!({ "filePath": path, "command": "build" }), &one.above).unwrap();
+        let mesh = world.mesh.as_mut().unwrap();
+        mesh.on_process_exit(&one.above[0], now);
+        mesh.on_disconnected(one.conn.unwrap(), now);
+        world.settle();
+        let next = world.session(one.agent);
+        assert_eq!(world.hook(&next), id, "{}: it takes over the name", one.agent.id);
+        let refusal = world.edit(&next, None).unwrap_err().text;
+        assert!(refusal.contains("ends when that command ends"), "{refusal}");
+        // The command does not keep the next session from giving back the name.
+        world.shell_session = Some(id.clone());
+        let own = world.call_once("peer.decline", json!({}), &next.above).unwrap();
+        world.shell_session = None;
+        assert_ne!(own["you"]["id"], json!(id));
+        let locks = world.mesh.as_ref().unwrap().locks().all();
+        let holders: Vec<_> = locks.iter().filter(|lock| lock.path == path).map(|lock| &*lock.holder).collect();
+        assert_eq!(holders, [&id]);
+        world.edit(&next, None).unwrap_err();
+        world.mesh.as_mut().unwrap().on_disconnected(shell, now);
+        world.settle();
+        world.edit(&next, None).unwrap();
+    });
+}
+
+#[test]
 fn a_session_in_two_terminals_ends_with_the_last_of_them() {
     let mut world = World::new();
     let mut one = world.session(AGENTS.iter().find(|agent| agent.id == "claude").unwrap());
