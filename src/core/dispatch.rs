@@ -190,7 +190,9 @@ impl Mesh {
                 {
                     call.ctx.cursor = Some(cursor);
                 }
-                call.reason = Some(reason);
+                if call.reason.replace(reason).is_none() {
+                    call.pin_peers(&self.peers);
+                }
                 self.waiting.insert(place, call);
                 return;
             }

@@ -330,6 +330,10 @@ impl Args {
     pub fn into_map(self) -> Map<String, Value> {
         self.0
     }
+    /// Replaces the value of an argument.
+    pub(super) fn replace(&mut self, name: &str, value: Value) {
+        self.0.insert(name.to_owned(), value);
+    }
     /// The value of an argument, if the caller gave one.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)

@@ -1,11 +1,15 @@
 //! Calls that wait: for mail, for events, for a lock, or until a session may be woken.
 
 use super::locks::request::LockRequest;
+use super::peers::Peers;
 use super::transaction::Dirty;
 use super::{Args, CallContext, ConnId, Op};
 use crate::base::ids::PeerId;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::rc::Rc;
+
+/// The arguments of waiting calls that name a peer.
+const PEER_ARGUMENTS: [&str; 2] = ["from", "with"];
 
 /// What a waiting call is waiting for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +45,16 @@ impl WaitingCall {
             Some(WaitReason::Messages(_)) => !dirty.mail.is_empty(),
             Some(WaitReason::Locks(_)) => dirty.locks,
             None => false,
+        }
+    }
+
+    /// Replaces the names of peers in the arguments by their ids, because a peer may get another name while the call
+    /// waits.
+    pub(super) fn pin_peers(&mut self, peers: &Peers) {
+        for argument in PEER_ARGUMENTS {
+            if let Some(id) = self.args.text(argument).and_then(|name| peers.resolve(name).ok()) {
+                self.args.replace(argument, json!(id.as_str()));
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The name that the user chose for a session, and that its hooks, its verbs and its MCP server report.
 
-use super::{AGENTS, Session, World, process};
+use super::{AGENTS, Effect, Session, World, process};
 use serde_json::{Value, json};
 
 impl World {
@@ -61,6 +61,25 @@ fn a_verb_begins_a_session_under_the_chosen_name_and_its_next_run_returns_to_it(
     assert_eq!(begin(&mut world, &aider.above), first);
     let said = world.call_once("whoami", json!({}), &aider.above).unwrap();
     assert!(said.get("notice").is_none(), "a chosen name is no takeover: {said}");
+}
+
+#[test]
+fn who_waits_for_mail_from_a_session_gets_it_also_under_its_new_name() {
+    let mut world = World::new();
+    let claude = world.named_session("claude");
+    world.hook(&claude);
+    let (person, shell) = (world.connect(&[]), world.connect(&[]));
+    let wait = json!({ "from": "claude-p", "waitSeconds": 60 });
+    let (answers, waiting) = world.send(person, "inbox", wait, &[]).unwrap();
+    assert!(answers.is_empty(), "it waits: {answers:?}");
+    assert_eq!(world.attach_with_name(&claude, "boss")["you"]["name"], "boss");
+    let mail = json!({ "to": "human", "message": "done" });
+    let (effects, _) = world.send(shell, "send", mail, &claude.above).unwrap();
+    let answer = effects.into_iter().find_map(|effect| match effect {
+        Effect::Reply { id, result, .. } if id == waiting => Some(result.unwrap()),
+        _ => None,
+    });
+    assert_eq!(answer.expect("the wait ends")["messages"][0]["fromName"], "boss");
 }
 
 #[test]
