@@ -178,6 +178,7 @@ impl Mesh {
     /// Runs a call once. Afterwards the call is answered or waits. If the call has waited before, `place` is its
     /// position among the waiting calls, to which it returns if it must wait again.
     fn step(&mut self, mut call: WaitingCall, place: Option<usize>) {
+        self.waiting.begin(place);
         let result = self.in_savepoint(|mesh| match (call.op.run)(mesh, &call.ctx, &call.args)? {
             Outcome::Ready(value) => Ok(Outcome::Ready(mesh.with_mail_notice(value, &call)?)),
             pending => Ok(pending),
@@ -193,6 +194,9 @@ impl Mesh {
                 if call.reason.replace(reason).is_none() {
                     call.pin_peers(&self.peers);
                 }
+                // The peers that wait for the caller's locks now wait for longer. This may change who must wait for whom.
+                let holds_up = call.lock_request().is_some_and(|request| self.locks.has_any(&request.holder));
+                self.turn.dirty.locks |= place.is_none() && holds_up;
                 self.waiting.insert(place, call);
                 return;
             }
@@ -265,6 +269,8 @@ impl Mesh {
             let mut call = self.waiting.remove(place);
             call.ctx.now = now;
             call.ctx.deadline_reached = true;
+            // Other requests for locks may have waited for this one.
+            self.turn.dirty.locks |= call.lock_request().is_some();
             self.step(call, Some(place));
         }
     }

@@ -48,10 +48,13 @@ pub(super) struct Dirty {
 }
 
 impl Dirty {
-    /// Notes that a call with this reason no longer waits. If it waited to wake a peer, another call may wake it now.
+    /// Notes that a call with this reason no longer waits. If it waited to wake a peer, another call may wake it now. If
+    /// it waited for locks, the requests behind it may be next.
     pub(super) fn note_end(&mut self, reason: Option<&WaitReason>) {
-        if let Some(WaitReason::Wakeup(peer, _)) = reason {
-            self.mail.insert(peer.clone());
+        match reason {
+            Some(WaitReason::Wakeup(peer, _)) => drop(self.mail.insert(peer.clone())),
+            Some(WaitReason::Locks(_)) => self.locks = true,
+            _ => {}
         }
     }
 }

@@ -22,7 +22,7 @@ pub enum WaitReason {
     Messages(i64),
     /// A message that may wake this peer. The wait lasts until this time, in ms.
     Wakeup(PeerId, i64),
-    /// The end of locks that conflict with this request.
+    /// The end of locks that conflict with this request, and of earlier requests for the same files.
     Locks(Rc<LockRequest>),
 }
 
@@ -58,6 +58,14 @@ impl WaitingCall {
         }
     }
 
+    /// The request for locks that the call makes, if it waits for locks.
+    pub(super) fn lock_request(&self) -> Option<&LockRequest> {
+        match &self.reason {
+            Some(WaitReason::Locks(request)) => Some(request),
+            _ => None,
+        }
+    }
+
     /// Whether the call waits to wake this peer.
     pub(super) fn would_wake(&self, id: &str) -> bool {
         matches!(&self.reason, Some(WaitReason::Wakeup(of, _)) if of == id)
@@ -71,6 +79,8 @@ pub(super) struct Waiting {
     /// The calls that the rule that runs now has ended, with their positions at that time. If the rule fails, they go
     /// on waiting.
     ended: Vec<(usize, WaitingCall)>,
+    /// How many of these calls arrived before the call that runs now.
+    n_ahead: usize,
 }
 
 impl Waiting {
@@ -97,7 +107,12 @@ impl Waiting {
         self.calls.remove(place)
     }
 
-    /// Inserts a call at its former position, or at the end if it had none.
+    /// Notes that a call runs now. If it has waited before, `place` is its position among the waiting calls.
+    pub(super) fn begin(&mut self, place: Option<usize>) {
+        self.n_ahead = place.unwrap_or(self.calls.len()).min(self.calls.len());
+    }
+
+    /// Inserts the call that ran last at its former position, or at the end if it had none.
     pub(super) fn insert(&mut self, place: Option<usize>, call: WaitingCall) {
         let place = place.unwrap_or(self.calls.len()).min(self.calls.len());
         self.calls.insert(place, call);
@@ -110,10 +125,12 @@ impl Waiting {
 
     /// The waiting requests for locks, in the order in which they arrived.
     pub(super) fn lock_requests(&self) -> impl Iterator<Item = &LockRequest> {
-        self.calls.iter().filter_map(|call| match &call.reason {
-            Some(WaitReason::Locks(request)) => Some(request.as_ref()),
-            _ => None,
-        })
+        self.calls.iter().filter_map(WaitingCall::lock_request)
+    }
+
+    /// The waiting requests for locks that arrived before the call that runs now.
+    pub(super) fn lock_requests_ahead(&self) -> impl Iterator<Item = &LockRequest> {
+        self.calls.iter().take(self.n_ahead).filter_map(WaitingCall::lock_request)
     }
 
     /// Removes and returns the matching calls.
@@ -126,6 +143,7 @@ impl Waiting {
         let mut ended = Vec::new();
         while let Some(place) = self.position(0, &fits) {
             let call = self.calls.remove(place);
+            self.n_ahead -= usize::from(place < self.n_ahead);
             ended.push((call.ctx.conn, call.ctx.id.clone(), call.reason.clone()));
             self.ended.push((place, call));
         }

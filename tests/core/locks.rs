@@ -53,6 +53,82 @@ fn who_waits_for_a_lock_gets_it_in_turn() {
 }
 
 #[test]
+fn who_waits_for_a_folder_or_for_several_files_is_not_passed_by_others_in_line() {
+    check(
+        "
+        a joins
+        b joins
+        c joins
+        d joins
+        b lock.lock filePath=/p/src/1 -> ok
+        a lock.lock filePath=/p/src/ waitSeconds=60 -> waits
+        c lock.lock filePath=/p/src/2 waitSeconds=60 -> waits
+        c lock.lock filePath=/p/doc waitSeconds=60 -> ok
+        d lock.lock filePath=/p/src/3 -> ok
+        d lock.unlock filePath=/p/src/3 -> ok
+        b lock.unlock filePath=/p/src/1 -> ok
+        ! a -> token
+        ! c -> ~token
+        a lock.unlock filePath=/p/src/ -> ok
+        ! c -> token
+        c lock.unlock filePath=/p/src/2 -> ok
+        b lock.lock filePath=/p/1 -> ok
+        a lock.lock filePaths='[\"/p/1\",\"/p/2\"]' waitSeconds=60 -> waits
+        c lock.lock filePath=/p/2 waitSeconds=5 -> waits
+        d lock.lock filePath=/p/2 waitSeconds=60 -> waits
+        +6s
+        ! c -> held 'a stands in line before you' /p/1
+        ! d -> ~token
+        a leaves
+        ! d -> token
+    ",
+    );
+}
+
+#[test]
+fn nobody_waits_in_line_behind_a_request_that_waits_for_the_caller() {
+    check(
+        "
+        a joins
+        b joins
+        c joins
+        a lock.lock filePath=/p/1 -> ok token=1
+        b lock.lock filePaths='[\"/p/1\",\"/p/2\"]' waitSeconds=60 -> waits
+        a lock.lock filePath=/p/1 waitSeconds=60 -> ok token=1
+        a lock.lock filePath=/p/2 waitSeconds=60 -> ok
+        a lock.unlock filePath=/p/2 -> ok
+        c lock.lock filePath=/p/3 -> ok
+        c lock.lock filePath=/p/2 waitSeconds=60 -> waits
+        a lock.lock filePath=/p/3 waitSeconds=60 -> waits
+        ! c -> token
+        c lock.unlock filePath=/p/3 -> ok
+        ! a -> token
+    ",
+    );
+}
+
+#[test]
+fn a_grant_that_closes_a_cycle_of_waits_ends_one_of_them() {
+    check(
+        "
+        a joins
+        b joins
+        c joins
+        a lock.lock filePath=/p/z -> ok
+        c lock.lock filePath=/p/q -> ok
+        b lock.lock filePath=/p/z waitSeconds=60 -> waits
+        a lock.lock filePaths='[\"/p/q\",\"/p/x\"]' waitSeconds=60 -> waits
+        b lock.lock filePath=/p/x -> ok
+        ! b -> refused 'a waits for b'
+        ! a -> ~refused
+        b lock.unlock filePath=/p/x -> ok
+        c lock.unlock filePath=/p/q -> ok
+        ! a -> token
+    ",
+    );
+}
+
+#[test]
 fn a_wait_that_would_never_end_is_refused_with_its_cycle() {
     check(
         "

@@ -128,6 +128,11 @@ impl Script {
     fn tick(&mut self) {
         let now = self.now;
         self.mesh().tick(now);
+        self.keep_answers();
+    }
+
+    /// Ends the turn, and keeps the answers to calls that waited.
+    fn keep_answers(&mut self) {
         for (to, _, result) in self.end_turn() {
             let value = result.unwrap_or_else(|error| error.to_value());
             self.came.entry(to).or_default().push(value);
@@ -165,7 +170,7 @@ impl Script {
             [who, "leaves"] => {
                 let (conn, now) = (self.conns[*who], self.now);
                 self.mesh().on_disconnected(conn, now);
-                self.end_turn();
+                self.keep_answers();
                 self.conns.remove(*who);
             }
             ["!", who] => {

@@ -57,12 +57,22 @@ impl LockRequest {
     }
 
     fn is_hindered_by(&self, grant: &Grant) -> bool {
-        let one = match grant.who == self.who {
+        self.is_hindered(grant.who, &grant.command, &[grant.path])
+    }
+
+    /// Whether a request that is ahead in the line is in the way of this one.
+    pub fn is_hindered_by_request(&self, ahead: &LockRequest) -> bool {
+        self.is_hindered(ahead.who, &ahead.command, &ahead.paths)
+    }
+
+    fn is_hindered(&self, who: Who, command: &str, paths: &[usize]) -> bool {
+        let one = match who == self.who {
             false => false,
-            true if self.who == HUMAN => self.renew && grant.command == self.command,
-            true => grant.command == self.command || grant.command.is_empty() || self.command.is_empty(),
+            true if self.who == HUMAN => self.renew && command == self.command,
+            true => command == self.command || command.is_empty() || self.command.is_empty(),
         };
-        !one && self.paths.iter().any(|path| PATHS[*path].1 & PATHS[grant.path].1 != 0)
+        let shares = |path: &usize| paths.iter().any(|other| PATHS[*path].1 & PATHS[*other].1 != 0);
+        !one && self.paths.iter().any(shares)
     }
 }
 
@@ -90,6 +100,11 @@ impl Locks {
     /// Whether a lock may be in the way of a request.
     pub fn may_be_held(&self, request: &LockRequest) -> bool {
         self.grants.iter().any(|grant| request.is_hindered_by(grant))
+    }
+
+    /// Whether a peer may hold any lock.
+    pub fn may_hold_any(&self, who: Who) -> bool {
+        self.grants.iter().any(|grant| grant.who == who)
     }
 
     /// Checks and records an answer that granted a request.

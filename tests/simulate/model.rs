@@ -192,20 +192,20 @@ impl Model {
             let here = self.is_here(who) || self.pardoned[who];
             assert!(self.told_here[who] == here, "{name}: nobody was told in its turn that here is {here}");
         }
-        for ask in pending {
-            self.check_wait(ask);
+        let pending: Vec<&Ask> = pending.collect();
+        for ask in &pending {
+            self.check_wait(ask, &pending);
         }
         self.stream.fresh.clear();
     }
 
     /// Checks that there is a reason why a call is still waiting: it can't be answered yet, or nobody is there to
     /// receive the answer.
-    fn check_wait(&self, ask: &Ask) {
+    fn check_wait(&self, ask: &Ask, pending: &[&Ask]) {
         assert!(ask.until.is_some_and(|until| until > self.now), "not answered in time: {ask:?}");
         match ask.op {
             "lock.lock" if self.is_served(ask.who) => {
-                let request = LockRequest::new(ask.who, &ask.args);
-                assert!(self.locks.may_be_held(&request), "nothing is in the way of {ask:?}, and still it waits");
+                assert!(self.may_wait(ask, pending), "nothing is in the way of {ask:?}, and still it waits");
             }
             "inbox" => {
                 let least = self.mail.unread(ask.who).0;
@@ -220,11 +220,35 @@ impl Model {
         who == HUMAN || self.is_here(who)
     }
 
-    /// Checks that no older call that could have been served still waits.
+    /// Whether a lock, or an older call, may be in the way of a call that asks for locks.
+    fn may_wait(&self, ask: &Ask, pending: &[&Ask]) -> bool {
+        let request = LockRequest::new(ask.who, &ask.args);
+        self.locks.may_be_held(&request)
+            || self.older_calls(ask, pending).any(|older| request.is_hindered_by_request(&older))
+    }
+
+    /// What older calls that wait in line ask for.
+    fn older_calls(&self, ask: &Ask, pending: &[&Ask]) -> impl Iterator<Item = LockRequest> {
+        let is_ahead = |older: &&&Ask| older.op == "lock.lock" && older.id < ask.id && self.is_served(older.who);
+        pending.iter().filter(is_ahead).map(|older| LockRequest::new(older.who, &older.args))
+    }
+
+    /// Checks that no older call that could have been served still waits, and that a call that stood in line did not
+    /// pass an older one that wants one of the same files.
     pub fn check_fairness<'a>(&self, ask: &Ask, pending: impl Iterator<Item = &'a Ask>) {
-        for older in pending.filter(|older| older.op == "lock.lock" && older.id < ask.id && self.is_served(older.who)) {
-            let request = LockRequest::new(older.who, &older.args);
-            assert!(self.locks.may_be_held(&request), "{ask:?} was served before {older:?}");
+        let pending: Vec<&Ask> = pending.collect();
+        for older in pending.iter().filter(|older| older.op == "lock.lock" && older.id < ask.id) {
+            assert!(
+                !self.is_served(older.who) || self.may_wait(older, &pending),
+                "{ask:?} was served before {older:?}"
+            );
+        }
+        let request = LockRequest::new(ask.who, &ask.args);
+        // Nobody can wait for a caller that holds nothing and waits for nothing else.
+        let is_free = !self.locks.may_hold_any(ask.who) && pending.iter().all(|other| other.who != ask.who);
+        if ask.until.is_some() && ask.args["steal"] != true && is_free {
+            let passed = self.older_calls(ask, &pending).find(|older| request.is_hindered_by_request(older));
+            assert!(passed.is_none(), "{ask:?} passed {passed:?} in the line");
         }
     }
 
@@ -372,6 +396,8 @@ impl Model {
             ("lock.lock", ErrorKind::Held) if data["lock"].is_object() => {
                 self.locks.refused(&request(), &data["lock"], &self.ids);
             }
+            // No lock was in the way, but an older call that still waits.
+            ("lock.lock", ErrorKind::Held) if data["queue"].is_array() => assert!(ask.until.is_some(), "{error}"),
             // The error names no lock, so the caller must have been away when it could have had the lock.
             ("lock.lock", ErrorKind::Held) => assert!(!self.is_served(ask.who), "{error} {ask:?}"),
             ("lock.lock", ErrorKind::Refused) if data["cycle"].is_array() => {

@@ -6,7 +6,8 @@ use super::{Locks, StealParts, lock_view};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::stored_enums::{LockOwner, MessageType};
-use crate::core::peers::Peers;
+use crate::base::untrusted_text;
+use crate::core::peers::{Peer, Peers};
 use crate::core::waiting_calls::Waiting;
 use crate::core::{CallContext, Mesh};
 use crate::store::{LockRow, Message};
@@ -23,6 +24,10 @@ fn party(lock: &LockRow) -> Party<'_> {
     (&lock.holder, &lock.owner)
 }
 
+fn requester(request: &LockRequest) -> Party<'_> {
+    (&request.holder, &request.owner)
+}
+
 /// Whether two parties count as the same party in the search for deadlocks. Two commands of one peer are two parties,
 /// but the peer itself counts as the same party as each of its commands.
 fn is_same_party(a: Party, b: Party) -> bool {
@@ -32,6 +37,11 @@ fn is_same_party(a: Party, b: Party) -> bool {
 /// The requests in the queue, prepared for comparison with locks.
 pub(super) fn matchers(waiting: &Waiting) -> Vec<LockMatcher<'_>> {
     waiting.lock_requests().map(LockMatcher::new).collect()
+}
+
+/// Whether a request, once it is granted, would block the request of this matcher.
+fn would_block(peers: &Peers, request: &LockRequest, matcher: &LockMatcher) -> bool {
+    request.paths.iter().any(|path| matcher.conflicts(peers, &request.grant(path, None, 0, 0)))
 }
 
 /// The names of the peers that wait for a lock, in the order in which they requested it.
@@ -96,6 +106,72 @@ impl Locks {
         Ok(())
     }
 
+    /// The first earlier request in the line behind which a request must wait: it wants one of the files that the
+    /// requester does not hold yet. The requests of a peer that is gone do not count, because they are granted only if
+    /// the peer returns.
+    ///
+    /// An earlier request that itself waits for the requester, directly or through others, does not count either,
+    /// because it can't be granted before the requester is done. So waiting in line never causes a deadlock, and only
+    /// the waits for locks need a search for cycles.
+    pub(super) fn first_ahead<'a>(
+        &'a self,
+        peers: &'a Peers,
+        waiting: &'a Waiting,
+        request: &'a LockRequest,
+    ) -> Option<&'a LockRequest> {
+        let is_held = |path: &String| self.locks.iter().any(|lock| lock.path == *path && request.is_held_by(lock));
+        let new = LockRequest {
+            paths: request.paths.iter().filter(|path| !is_held(path)).cloned().collect(),
+            ..request.clone()
+        };
+        let matcher = LockMatcher::new(&new);
+        let is_gone = |other: &LockRequest| peers.get(&other.holder).is_some_and(Peer::is_gone);
+        waiting.lock_requests_ahead().find(|other| {
+            !is_same_party(requester(other), requester(request))
+                && !is_gone(other)
+                && would_block(peers, other, &matcher)
+                && !self.waits_for(peers, waiting, other, requester(request))
+        })
+    }
+
+    /// Whether the party that makes this request waits for another party: for its locks, or behind its requests,
+    /// directly or through others.
+    fn waits_for(&self, peers: &Peers, waiting: &Waiting, request: &LockRequest, target: Party) -> bool {
+        let requests: Vec<&LockRequest> = waiting.lock_requests().collect();
+        let mut visited: Vec<Party> = Vec::new();
+        let mut open = vec![requester(request)];
+        while let Some(last) = open.pop() {
+            if is_same_party(last, target) {
+                return true;
+            }
+            if visited.contains(&last) {
+                continue;
+            }
+            visited.push(last);
+            for (n_earlier, other) in requests.iter().enumerate() {
+                if !is_same_party(last, requester(other)) {
+                    continue;
+                }
+                open.extend(self.conflicting(peers, other).map(party));
+                let matcher = LockMatcher::new(other);
+                let earlier = requests[..n_earlier].iter().filter(|earlier| would_block(peers, earlier, &matcher));
+                open.extend(earlier.map(|earlier| requester(earlier)));
+            }
+        }
+        false
+    }
+
+    /// The error of a request whose time in line is up, although no lock is in its way.
+    pub(super) fn not_first_error(&self, peers: &Peers, ahead: &LockRequest) -> Error {
+        let name = peers.name_of(&ahead.holder);
+        let path = untrusted_text::shown_path(ahead.paths.first().map_or("", String::as_str));
+        let text = format!(
+            "{name} stands in line before you, and still waits for {path}; wait longer with waitSeconds (--wait 60), or \
+             ask {name}: mesh_send to {name} (slm-mesh send {name} \"…\")"
+        );
+        Error::new(ErrorKind::Held, text).with(json!({ "queue": [name] }))
+    }
+
     /// Refuses a wait for a peer that already waits for the caller, directly or through other peers.
     pub(super) fn refuse_cycle(
         &self,
@@ -104,7 +180,7 @@ impl Locks {
         request: &LockRequest,
         conflicts: &[LockRow],
     ) -> Result<(), Error> {
-        let me: Party = (&request.holder, &request.owner);
+        let me = requester(request);
         let mut ways: Vec<Vec<Party>> = conflicts.iter().map(|lock| vec![party(lock)]).collect();
         let mut visited: Vec<Party> = Vec::new();
         while let Some(way) = ways.pop() {
@@ -120,7 +196,7 @@ impl Locks {
                 return Err(Error::new(ErrorKind::Refused, text).with(json!({ "cycle": names })));
             }
             visited.push(last);
-            for other in waiting.lock_requests().filter(|other| is_same_party(last, (&other.holder, &other.owner))) {
+            for other in waiting.lock_requests().filter(|other| is_same_party(last, requester(other))) {
                 for lock in self.conflicting(peers, other) {
                     ways.push(way.iter().copied().chain([party(lock)]).collect());
                 }

@@ -193,6 +193,12 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
             None => Err(Error::new(ErrorKind::Held, format!("{name} is offline, so it cannot take the lock"))),
         };
     }
+    // Only a request that waits, or has waited, stands in line. Any other request may pass the line.
+    let stands_in_line = args.flag("steal") != Some(true) && (until.is_some() || ctx.until.is_some());
+    if let Some(first) = stands_in_line.then(|| locks.first_ahead(peers, waiting, &request)).flatten() {
+        let Some(until) = until else { return Err(locks.not_first_error(peers, first)) };
+        return Ok(Outcome::Pending(WaitReason::Locks(request.into()), until));
+    }
     let grants = locks.grant(turn, peers, journal, &request, ctx.now)?;
     if peers.is_connected(ctx.conn) {
         locks.add_command(ctx.conn, &request);

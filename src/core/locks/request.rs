@@ -155,6 +155,12 @@ impl<'a> LockMatcher<'a> {
         LockMatcher { request, groups: groups.collect() }
     }
 
+    /// Whether a lock blocks the request.
+    pub(super) fn conflicts(&self, peers: &Peers, lock: &LockRow) -> bool {
+        let is_own = lock.holder == self.request.holder && is_compatible(peers, lock, self.request);
+        !is_own && self.collides(lock)
+    }
+
     /// Whether the request and a lock share a file.
     pub(super) fn collides(&self, lock: &LockRow) -> bool {
         let same_machine = lock.host == self.request.host;
@@ -211,8 +217,7 @@ impl Locks {
         request: &'a LockRequest,
     ) -> impl Iterator<Item = &'a LockRow> {
         let matcher = LockMatcher::new(request);
-        let is_own = |lock: &LockRow| lock.holder == request.holder && is_compatible(peers, lock, request);
-        self.locks.iter().filter(move |lock| !is_own(lock) && matcher.collides(lock))
+        self.locks.iter().filter(move |lock| matcher.conflicts(peers, lock))
     }
 }
 

@@ -218,6 +218,8 @@ impl Locks {
             self.locks.push(row.clone());
             if old.is_none() {
                 journal.record(turn, peers, &Change::FileLocked(&row), &request.holder, now)?;
+                // The lock may be in the way of a request that already waits, and so close a cycle of waits.
+                turn.dirty.locks = true;
             }
             grants.push(row);
         }

@@ -313,6 +313,8 @@ impl Peers {
         peer.row.last_seen = now;
         let row = peer.row.clone();
         turn.store.put_peer(&row)?;
+        // While a peer is offline, nobody waits behind its requests for locks.
+        turn.dirty.locks = true;
         self.record(turn, journal, &Change::PeerLeft { row: &row, named: true, reason }, id, now)
     }
 
