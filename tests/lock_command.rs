@@ -216,6 +216,21 @@ fn a_lock_that_was_lost_and_taken_again_is_reported() {
 }
 
 #[test]
+fn a_command_whose_lock_another_command_of_the_same_person_takes_says_so_at_once() {
+    let place = Place::new();
+    let mut command = place.command(&["lock", "a.rs", "--ttl", "60", "--", "sh", "-c", "echo ready; read -r end"]);
+    let mut loser = Locked::run(command.stdin(Stdio::piped()).stderr(Stdio::piped()));
+    assert_eq!(loser.line(), "ready");
+    let said = place.ok(&["lock", "a.rs", "--steal"]);
+    assert!(said.contains("another command of yours held the lock") && said.contains("a.rs"), "{said}");
+    let mut errors = BufReader::new(loser.wrapper.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let said = errors.next().unwrap();
+    assert!(said.contains("was lost, and the command is still running") && said.contains("a.rs"), "{said}");
+    drop(loser.wrapper.stdin.take());
+    assert_eq!((loser.status(), errors.next()), (Some(1), None), "the loss is reported once");
+}
+
+#[test]
 fn nested_locks_end_with_the_innermost_command() {
     let place = Place::new();
     let inner = format!("{BIN} lock b.rs -- sh -c 'echo $PPID $$; exec sleep 60'; exit 8");

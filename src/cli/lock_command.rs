@@ -11,11 +11,13 @@ use super::operation_table::CliOperation;
 use super::repeated_calls::call_repeatedly;
 use super::{call_params, load_environment};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::untrusted_text::{shown_name, shown_path};
 use crate::client::{Client, remote};
 use crate::sys::data_dir::DataDir;
 use crate::sys::print_error;
 use crate::sys::run_with_signals::ForegroundCommand;
-use serde_json::{Value, json};
+use crate::wire::rpc::RpcMessage;
+use serde_json::{Map, Value, json};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -124,6 +126,17 @@ enum Renewed {
 }
 
 impl Renewal {
+    /// Reports that a person has taken the lock.
+    fn report_taken(&mut self, params: &Map<String, Value>) {
+        if !std::mem::replace(&mut self.is_refused, true) {
+            let word = |name: &str| params.get(name).and_then(Value::as_str).unwrap_or("");
+            let (by, path) = (shown_name(word("by")), shown_path(word("filePath")));
+            print_error(&format!(
+                "slm-mesh: the lock was lost, and the command is still running: {by} took the lock on {path}"
+            ));
+        }
+    }
+
     /// Renews the lock, and reports if the lock was lost.
     fn send(&mut self, client: &mut Client) -> Renewed {
         match client.call("lock.lock", &self.params) {
@@ -172,7 +185,7 @@ fn renew_until_ended(
             _ => break,
         }
         wait = wait.saturating_sub(pause);
-        let is_lost = renewed == Renewed::Standby || is_connection_lost(&mut client);
+        let is_lost = renewed == Renewed::Standby || is_connection_lost(&mut client, renewal);
         if is_lost {
             // The command does not inherit this connection, so no forwarding process is needed.
             match Client::connect_or_start(places) {
@@ -199,13 +212,19 @@ fn renew_until_ended(
     }
 }
 
-/// Whether the connection has ended. The check takes only a moment.
-fn is_connection_lost(client: &mut Client) -> bool {
+/// Whether the connection has ended. Reports if the broker says that a person has taken the lock. The check takes only a
+/// moment.
+fn is_connection_lost(client: &mut Client, renewal: &mut Renewal) -> bool {
     if client.set_receive_timeout(Some(Duration::from_millis(1))).is_err() {
         return true;
     }
-    let received = client.receive();
-    let is_lost = received
-        .is_err_and(|error| !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut));
+    let is_lost = match client.receive() {
+        Ok(RpcMessage::Notification { method, params }) if method == "lock_taken" => {
+            renewal.report_taken(&params);
+            false
+        }
+        Ok(_) => false,
+        Err(error) => !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
+    };
     is_lost || client.set_receive_timeout(None).is_err()
 }

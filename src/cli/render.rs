@@ -193,11 +193,9 @@ pub fn locks_granted(value: &Value, _: &ParsedCommand) -> Rendered {
     let one = std::slice::from_ref(&value["lock"]);
     let rows = value["locks"].as_array().map_or(one, Vec::as_slice);
     let left = time::span(value["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
-    let lines: Vec<String> = rows
-        .iter()
-        .map(|row| format!("Locked {} for {left} (token {})", word(&row["filePath"]), row["token"]))
-        .collect();
-    Rendered::Text(lines.join("\n"))
+    let locked = |row: &Value| format!("Locked {} for {left} (token {})", word(&row["filePath"]), row["token"]);
+    let note = value["note"].as_str().map(|note| format!("Note: {}", plain(note)));
+    Rendered::Text(rows.iter().map(locked).chain(note).collect::<Vec<_>>().join("\n"))
 }
 
 /// Renders the answer of `lock list`.

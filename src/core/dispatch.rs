@@ -275,12 +275,18 @@ impl Mesh {
         }
     }
 
-    /// Cancels a waiting call, which gets no answer. Nothing has to be undone, because a call changes nothing while it
-    /// waits.
+    /// Cancels a waiting call, which gets no answer. A call changes nothing while it waits. But if the call has just been
+    /// granted locks, its client drops the answer, so the locks end.
     pub fn cancel(&mut self, conn: ConnId, id: &Value, now: i64) {
         if self.waiting.cancel(conn, id) {
             self.turn.dirty.locks = true;
-            self.resume_waiting(now);
+        } else {
+            let undone = self.in_savepoint(|mesh| {
+                let Mesh { turn, peers, locks, journal, .. } = mesh;
+                locks.cancel_grant(turn, peers, journal, conn, id, now)
+            });
+            self.turn.log_error(undone);
         }
+        self.resume_waiting(now);
     }
 }

@@ -1,6 +1,6 @@
 //! Locks, and the edits that take them.
 
-use crate::script::check;
+use crate::script::{Script, check};
 
 #[test]
 fn a_lock_has_one_holder_and_says_who() {
@@ -48,6 +48,60 @@ fn who_waits_for_a_lock_gets_it_in_turn() {
         a lock.lock filePath=/p/x waitSeconds=5 -> waits
         +6s
         ! a -> held 'locked by c'
+    ",
+    );
+}
+
+#[test]
+fn a_call_that_is_cancelled_as_it_gets_a_lock_leaves_no_lock_behind() {
+    check(
+        "
+        a joins
+        b joins
+        a lock.lock filePath=/p/x -> ok
+        b lock.lock filePath=/p/old -> ok
+        b lock.lock filePaths='[\"/p/x\",\"/p/old\"]' waitSeconds=60 -> waits
+        a lock.unlock filePath=/p/x -> ok
+        a lock.lock filePath=/p/x waitSeconds=60 -> waits
+        b cancels
+        ! a -> token
+        a lock.lock filePath=/p/old -> held
+        b lock.lock filePath=/p/old -> ok
+        b cancels
+        a lock.lock filePath=/p/old -> held
+    ",
+    );
+}
+
+#[test]
+fn a_person_can_take_a_lock_although_the_mailbox_of_its_holder_is_full() {
+    let mut script = Script::new();
+    for line in ["a joins", "person connects", "a lock.lock filePath=/p/x command=build -> ok token=1"] {
+        script.run(line);
+    }
+    script.fill_mailbox("a");
+    script.run("person send to=a message=hello -> full");
+    script.run("person lock.lock filePath=/p/x steal=true -> ok token=2 'a could not be notified'");
+    script.run("! a -> lock_taken /p/x");
+    script.run("person lock.unlock filePath=/p/x -> ok ~note");
+    script.run("a lock.lock filePath=/p/x -> ok token=3");
+    script.run("person lock.unlock filePath=/p/x token=3 -> ok 'a could not be notified'");
+}
+
+#[test]
+fn a_list_of_locks_also_names_those_who_wait_for_a_lock_of_their_own() {
+    check(
+        "
+        person connects
+        a joins
+        person lock.lock filePath=/p/x command=build -> ok
+        person lock.lock filePath=/p/x command=test waitSeconds=60 -> waits
+        person lock.lock filePath=/p/x waitSeconds=60 -> waits
+        a lock.query -> ok locks.0.queue.0=$first locks.0.queue.1=$second ~null
+        a lock.lock filePath=/p/y command=one -> ok
+        a lock.lock filePath=/p/y command=two waitSeconds=60 -> waits
+        a lock.lock filePath=/p/y -> ok
+        a lock.query filePath=/p/y -> ok locks.0.queue=[\"a\"]
     ",
     );
 }
@@ -285,6 +339,40 @@ fn an_edit_stays_locked_while_its_turn_uses_tools_or_has_a_subagent_that_edits()
         a lock.lock filePath=/p/x -> ok
     ",
     );
+}
+
+#[test]
+fn a_background_task_keeps_the_locks_of_its_turn_however_many_they_are() {
+    let mut script = Script::new();
+    script.run("h connects");
+    script.run("a joins");
+    let name = |n: usize| format!("/p/{}/file-{n}", "d".repeat(60));
+    let hook = |op: &str, rest: &str| {
+        format!("h hook.{op} agent=claude-code shortName=claude session=s1 project=/p {rest} -> ok")
+    };
+    for part in 0..3 {
+        let files: Vec<String> = (part * 300..part * 300 + 300).map(|n| format!("\"{}\"", name(n))).collect();
+        script.run(&hook("edit", &format!("files=[{}]", files.join(","))));
+    }
+    script.run("+90s");
+    script.run(&hook("mail", ""));
+    script.run("+60s");
+    for n in [0, 450, 899] {
+        script.run(&format!("a lock.lock filePath={} -> held", name(n)));
+    }
+    script.run(&hook("turn_end", "running=[\"bash_1\"]"));
+    script.run("+1s");
+    let ends = script.stored_lock_ends();
+    assert!(ends.len() == 900 && ends.iter().all(|end| *end == ends[0]), "a restart of the broker would end locks");
+    script.run("+50m");
+    for n in [0, 450, 899] {
+        script.run(&format!("a lock.lock filePath={} -> held", name(n)));
+    }
+    script.run(&hook("turn_end", ""));
+    script.run("+1s");
+    for n in [0, 450, 899] {
+        script.run(&format!("a lock.lock filePath={} -> ok", name(n)));
+    }
 }
 
 #[test]

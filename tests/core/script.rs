@@ -1,8 +1,9 @@
 //! Runs the scripts of these tests.
 
 use serde_json::{Map, Value, json};
+use slm_mesh::base::limits;
 use slm_mesh::core::{self, Args, Call, ConnId, Effect, Mesh, MeshSettings};
-use slm_mesh::store::Store;
+use slm_mesh::store::{Message, Store};
 use std::collections::HashMap;
 
 /// A mesh and its clients.
@@ -11,6 +12,8 @@ pub struct Script {
     now: i64,
     conns: HashMap<String, ConnId>,
     next: u64,
+    /// The last call of each client.
+    asked: HashMap<String, Value>,
     /// Answers to calls that waited, and notices, grouped by recipient.
     came: HashMap<String, Vec<Value>>,
     /// Values kept by `as=$name` for later lines.
@@ -32,7 +35,15 @@ impl Script {
     pub fn new() -> Script {
         let now = 1_795_000_000_000;
         let mesh = Some(open(Store::memory().unwrap(), now));
-        Script { mesh, now, conns: HashMap::new(), next: 100, came: HashMap::new(), kept: HashMap::new() }
+        Script {
+            mesh,
+            now,
+            conns: HashMap::new(),
+            next: 100,
+            asked: HashMap::new(),
+            came: HashMap::new(),
+            kept: HashMap::new(),
+        }
     }
 
     fn mesh(&mut self) -> &mut Mesh {
@@ -82,6 +93,7 @@ impl Script {
     ) -> Option<(Value, Result<Value, slm_mesh::base::error::Error>)> {
         self.next += 1;
         let id = json!(self.next);
+        self.asked.insert(who.to_owned(), id.clone());
         let conn = *self.conns.get(who).unwrap_or_else(|| panic!("{who} has not joined"));
         let op = core::op(op).unwrap_or_else(|| panic!("no operation {op}"));
         let args: Args = match op.check(args.clone()) {
@@ -139,6 +151,23 @@ impl Script {
         }
     }
 
+    /// When the locks in the database end, in ms.
+    pub fn stored_lock_ends(&mut self) -> Vec<i64> {
+        self.mesh().store().locks().unwrap().iter().map(|lock| lock.expires).collect()
+    }
+
+    /// Fills the mailbox of a peer that has joined.
+    pub fn fill_mailbox(&mut self, who: &str) {
+        let now = self.now;
+        let to = self.mesh().peers().resolve(who).unwrap();
+        for _ in 0..limits::MAILBOX_MAX {
+            let draft = Message { sender: to.clone(), body: "x".into(), ..Message::default() };
+            self.mesh().post(draft, std::slice::from_ref(&to), now).unwrap();
+        }
+        self.keep_answers();
+        self.came.clear();
+    }
+
     /// Runs one line.
     pub fn run(&mut self, line: &str) {
         if let Some(time) = line.strip_prefix('+') {
@@ -172,6 +201,11 @@ impl Script {
                 self.mesh().on_disconnected(conn, now);
                 self.keep_answers();
                 self.conns.remove(*who);
+            }
+            [who, "cancels"] => {
+                let (conn, now, id) = (self.conns[*who], self.now, self.asked[*who].clone());
+                self.mesh().cancel(conn, &id, now);
+                self.keep_answers();
             }
             ["!", who] => {
                 let came = self.came.remove(*who).unwrap_or_default();

@@ -2,14 +2,16 @@
 //! its holder.
 
 use super::request::{LockMatcher, LockRequest};
+use super::table::UNLOCKED;
 use super::{Locks, StealParts, lock_view};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
+use crate::base::json_text::JsonObjectText;
 use crate::base::stored_enums::{LockOwner, MessageType};
 use crate::base::untrusted_text;
 use crate::core::peers::{Peer, Peers};
 use crate::core::waiting_calls::Waiting;
-use crate::core::{CallContext, Mesh};
+use crate::core::{CallContext, Effect, Mesh};
 use crate::store::{LockRow, Message};
 use serde_json::{Value, json};
 
@@ -46,34 +48,39 @@ fn would_block(peers: &Peers, request: &LockRequest, matcher: &LockMatcher) -> b
 
 /// The names of the peers that wait for a lock, in the order in which they requested it.
 pub(super) fn names_for(peers: &Peers, lock: &LockRow, queue: &[LockMatcher]) -> Vec<String> {
-    let others = queue.iter().filter(|matcher| matcher.request.holder != lock.holder && matcher.collides(lock));
+    let others = queue.iter().filter(|matcher| matcher.conflicts(peers, lock));
     others.map(|matcher| peers.name_of(&matcher.request.holder)).take(NAMES_MAX).collect()
 }
 
 impl Locks {
-    /// Ends all locks that conflict with a request, and notifies their holders. Only a person may do this.
+    /// Ends all locks that conflict with a request, and notifies their holders. Only a person may do this. Returns what
+    /// the person must know.
     pub(super) fn steal(
         &mut self,
         parts: &mut StealParts,
         ctx: &CallContext,
         request: &LockRequest,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<String>, Error> {
         if !parts.peers.is_human(ctx.me()) {
             let text = "steal: only the human may take a lock away from its holder; wait, or ask the holder";
             return Err(Error::new(ErrorKind::Refused, text));
         }
-        self.conflicts(parts.peers, request).iter().try_for_each(|lock| self.take_from_holder(parts, ctx, lock))
+        let mut notes = Vec::new();
+        for lock in self.conflicts(parts.peers, request) {
+            notes.extend(self.take_from_holder(parts, ctx, &lock)?);
+        }
+        Ok(notes)
     }
 
-    /// Ends the lock that has this path and this token. Only a person may do this. Returns false if there is no such
-    /// lock, because it has already ended.
+    /// Ends the lock that has this path and this token. Only a person may do this. Returns `None` if there is no such
+    /// lock, because it has already ended, and otherwise what the person must know.
     pub(super) fn take_grant(
         &mut self,
         parts: &mut StealParts,
         ctx: &CallContext,
         path: &str,
         token: i64,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<Vec<String>>, Error> {
         if !parts.peers.is_human(ctx.me()) {
             return Err(Error::new(
                 ErrorKind::Refused,
@@ -81,29 +88,44 @@ impl Locks {
             ));
         }
         let Some(lock) = self.locks.iter().find(|lock| lock.token == token && lock.path == path).cloned() else {
-            return Ok(false);
+            return Ok(None);
         };
-        if lock.holder == ctx.me() {
-            let StealParts { turn, peers, journal, .. } = parts;
-            return self.release_path(turn, peers, journal, path, &lock.holder, &lock.owner, ctx.now);
-        }
-        self.take_from_holder(parts, ctx, &lock).map(|()| true)
+        self.take_from_holder(parts, ctx, &lock).map(|note| Some(note.into_iter().collect()))
     }
 
-    /// Ends the lock of another peer and notifies that peer.
-    fn take_from_holder(&mut self, parts: &mut StealParts, ctx: &CallContext, lock: &LockRow) -> Result<(), Error> {
+    /// Ends a lock, and notifies its holder and the command that owns it. Returns a note for the person who takes the
+    /// lock, if the holder can't be notified or is the person.
+    fn take_from_holder(
+        &mut self,
+        parts: &mut StealParts,
+        ctx: &CallContext,
+        lock: &LockRow,
+    ) -> Result<Option<String>, Error> {
         let StealParts { turn, peers, mail, journal, federation } = parts;
-        self.release(turn, peers, journal, |other| other == lock, "stolen by the human", ctx.now)?;
-        if peers.get(&lock.holder).is_some() && lock.holder != ctx.me() {
-            let body = format!(
-                "{} took your lock on {}. Do not write there until you hold the lock again.",
-                peers.name_of(ctx.me()),
-                lock.path
-            );
-            let note = Message { sender: ctx.my_id(), kind: MessageType::Alert, body, ..Message::default() };
-            mail.post(turn, peers, journal, federation, note, std::slice::from_ref(&lock.holder), ctx.now)?;
+        let is_own = lock.holder == ctx.me();
+        let reason = if is_own { UNLOCKED } else { "stolen by the human" };
+        self.release(turn, peers, journal, |other| other == lock, reason, ctx.now)?;
+        let taker = peers.name_of(ctx.me());
+        let params = JsonObjectText::default().text("filePath", &lock.path).text("by", &taker).finish();
+        for conn in self.connections_of_command(lock) {
+            turn.push(Effect::Notification { conn, method: "lock_taken", params: params.clone() });
         }
-        Ok(())
+        if is_own {
+            let text = || format!("another command of yours held the lock on {}, and still runs without it", lock.path);
+            return Ok((!lock.owner.is_shared()).then(text));
+        }
+        if peers.get(&lock.holder).is_none() {
+            return Ok(None);
+        }
+        let body =
+            format!("{taker} took your lock on {}. Do not write there until you hold the lock again.", lock.path);
+        let note = Message { sender: ctx.my_id(), kind: MessageType::Alert, body, ..Message::default() };
+        match mail.post(turn, peers, journal, federation, note, std::slice::from_ref(&lock.holder), ctx.now) {
+            Ok(_) => Ok(None),
+            Err(error) if error.kind.is_storage() => Err(error),
+            // A holder that is stuck may have a full mailbox, and is the one whose lock a person must be able to take.
+            Err(error) => Ok(Some(format!("{} could not be notified: {error}", peers.name_of(&lock.holder)))),
+        }
     }
 
     /// The first earlier request in the line behind which a request must wait: it wants one of the files that the
@@ -119,11 +141,7 @@ impl Locks {
         waiting: &'a Waiting,
         request: &'a LockRequest,
     ) -> Option<&'a LockRequest> {
-        let is_held = |path: &String| self.locks.iter().any(|lock| lock.path == *path && request.is_held_by(lock));
-        let new = LockRequest {
-            paths: request.paths.iter().filter(|path| !is_held(path)).cloned().collect(),
-            ..request.clone()
-        };
+        let new = LockRequest { paths: self.new_paths(request), ..request.clone() };
         let matcher = LockMatcher::new(&new);
         let is_gone = |other: &LockRequest| peers.get(&other.holder).is_some_and(Peer::is_gone);
         waiting.lock_requests_ahead().find(|other| {

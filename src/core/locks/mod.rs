@@ -174,8 +174,9 @@ fn owner_of(args: &Args) -> LockOwner {
 fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let request = lock_request(mesh, ctx, args)?;
     let Mesh { turn, peers, locks, mail, journal, federation, waiting, .. } = mesh;
+    let mut notes = Vec::new();
     if args.flag("steal") == Some(true) {
-        locks.steal(&mut StealParts { turn, peers, mail, journal, federation }, ctx, &request)?;
+        notes = locks.steal(&mut StealParts { turn, peers, mail, journal, federation }, ctx, &request)?;
     }
     let conflicts = locks.conflicts(peers, &request);
     let until = ctx.wait(args.int("waitSeconds"));
@@ -199,11 +200,15 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         let Some(until) = until else { return Err(locks.not_first_error(peers, first)) };
         return Ok(Outcome::Pending(WaitReason::Locks(request.into()), until));
     }
+    let new_paths = locks.new_paths(&request);
     let grants = locks.grant(turn, peers, journal, &request, ctx.now)?;
+    let mut value = granted_view(peers, &grants, ctx.now);
+    add_notes(&mut value, &notes);
+    locks.note_grant(ctx, grants.iter().map(|lock| lock.token).max().unwrap_or(0), new_paths);
     if peers.is_connected(ctx.conn) {
         locks.add_command(ctx.conn, &request);
     }
-    Ok(Outcome::Ready(granted_view(peers, &grants, ctx.now)))
+    Ok(Outcome::Ready(value))
 }
 
 /// Makes a request from the arguments of a call of `lock.lock`.
@@ -246,10 +251,13 @@ fn unlock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     let Mesh { turn, peers, locks, mail, journal, federation, .. } = mesh;
     let owner = owner_of(args);
     let paths = required_paths(args)?;
+    let mut notes = Vec::new();
     for path in &paths {
         let released = match args.int("token") {
             Some(token) => {
-                locks.take_grant(&mut StealParts { turn, peers, mail, journal, federation }, ctx, path, token)?
+                let parts = &mut StealParts { turn, peers, mail, journal, federation };
+                let taken = locks.take_grant(parts, ctx, path, token)?;
+                taken.map(|more| notes.extend(more)).is_some()
             }
             None => locks.release_path(turn, peers, journal, path, ctx.me(), &owner, ctx.now)?,
         };
@@ -264,7 +272,15 @@ fn unlock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     if shown < rows.len() {
         value["remaining"] = json!(rows.len() - shown);
     }
+    add_notes(&mut value, &notes);
     Ok(Outcome::Ready(value))
+}
+
+/// Adds what the caller must know about the locks that it took from others.
+fn add_notes(value: &mut Value, notes: &[String]) {
+    if !notes.is_empty() {
+        value["note"] = json!(notes.join("; "));
+    }
 }
 
 fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {

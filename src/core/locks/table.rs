@@ -7,14 +7,14 @@ use crate::base::ids::{CountedMap, PeerId};
 use crate::base::shell_wildcards::shell_quoted;
 use crate::base::stored_enums::LockOwner;
 use crate::base::{limits, path_overlap, time, untrusted_text};
-use crate::core::ConnId;
 use crate::core::journal::{Change, Journal};
 use crate::core::peers::Peers;
 use crate::core::transaction::Turn;
 use crate::core::waiting_calls::Waiting;
+use crate::core::{CallContext, ConnId};
 use crate::store::LockRow;
-use serde_json::json;
-use std::collections::HashSet;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 /// The locks in force.
 #[derive(Debug, Default)]
@@ -25,9 +25,25 @@ pub struct Locks {
     /// Commands that lost their connection, because the broker restarted or the network to another machine failed. They
     /// may still reconnect.
     orphans: Vec<Orphan>,
+    /// Locks that were extended, but whose new end is not in the database yet, because one turn can't change so many
+    /// locks. The next turns write it. The keys are tokens and paths, and the values are the new ends, in ms.
+    unwritten: BTreeMap<(i64, String), i64>,
     /// For each connection, the commands whose locks end with the connection.
     commands: CountedMap<Vec<(PeerId, LockOwner)>>,
+    recent_grants: VecDeque<RecentGrant>,
 }
+
+/// The new locks that a call was granted. If the client cancels the call before it reads the answer, these locks end.
+#[derive(Debug)]
+struct RecentGrant {
+    conn: ConnId,
+    call: Value,
+    token: i64,
+    paths: Vec<String>,
+}
+
+/// How many recent grants are kept. A cancellation that crosses the answer arrives soon.
+const RECENT_GRANTS_MAX: usize = 64;
 
 /// A command that has lost its connection. Its locks are kept for a while, because the command may reconnect.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,6 +102,10 @@ impl Locks {
     /// Loads the locks from the store. The locks of commands get a new grace period.
     pub(in crate::core) fn load(&mut self, turn: &Turn, local_host: &str, now: i64) -> Result<(), Error> {
         self.locks = turn.store.locks()?;
+        for lock in self.locks.iter_mut().filter(|_| !self.unwritten.is_empty()) {
+            let end = self.unwritten.get(&(lock.token, lock.path.clone()));
+            lock.expires = end.copied().unwrap_or(lock.expires);
+        }
         self.note_first_expiry();
         self.orphans.clear();
         for lock in self.locks.iter().filter(|lock| !lock.owner.is_shared()) {
@@ -98,11 +118,13 @@ impl Locks {
         Ok(())
     }
 
-    /// When the next lock or the next grace period ends, in ms.
+    /// When the next lock or the next grace period ends, in ms. If extended locks are yet to be written, the next turn
+    /// is due at once.
     pub(in crate::core) fn deadline(&self) -> Option<i64> {
         let expiry = self.first_expiry.filter(|_| !self.locks.is_empty());
         let orphans = self.orphans.iter().map(|orphan| orphan.until).min();
-        [expiry, orphans].into_iter().flatten().min()
+        let writing = (!self.unwritten.is_empty()).then_some(0);
+        [expiry, orphans, writing].into_iter().flatten().min()
     }
 
     fn note_first_expiry(&mut self) {
@@ -121,6 +143,7 @@ impl Locks {
         if self.deadline().is_none_or(|at| at > now) {
             return Ok(());
         }
+        self.write_extended(turn)?;
         let running: Vec<(PeerId, LockOwner)> = self.commands.values().flatten().cloned().collect();
         let runs = |lock: &LockRow| running.iter().any(|one| (&one.0, &one.1) == (&lock.holder, &lock.owner));
         let (ended, waiting): (Vec<Orphan>, Vec<Orphan>) =
@@ -154,6 +177,13 @@ impl Locks {
         if !known.contains(&one) {
             known.push(one);
         }
+    }
+
+    /// The connections of the command that owns a lock.
+    pub(super) fn connections_of_command(&self, lock: &LockRow) -> Vec<ConnId> {
+        let owns =
+            |known: &[(PeerId, LockOwner)]| known.iter().any(|one| (&one.0, &one.1) == (&lock.holder, &lock.owner));
+        self.commands.iter().filter(|(_, known)| owns(known)).map(|(conn, _)| *conn).collect()
     }
 
     /// Whether any command's locks end with this connection.
@@ -226,6 +256,42 @@ impl Locks {
         Ok(grants)
     }
 
+    /// The requested paths that the requester does not hold yet.
+    pub(super) fn new_paths(&self, request: &LockRequest) -> Vec<String> {
+        let is_new = |path: &&String| !self.locks.iter().any(|lock| lock.path == **path && request.is_held_by(lock));
+        request.paths.iter().filter(is_new).cloned().collect()
+    }
+
+    /// Notes the new locks that a call was granted.
+    pub(super) fn note_grant(&mut self, ctx: &CallContext, token: i64, paths: Vec<String>) {
+        if paths.is_empty() {
+            return;
+        }
+        self.recent_grants.truncate(RECENT_GRANTS_MAX - 1);
+        self.recent_grants.push_front(RecentGrant { conn: ctx.conn, call: ctx.id.clone(), token, paths });
+    }
+
+    /// Ends the new locks that a call was granted, because the client cancelled the call and drops the answer. Locks
+    /// that the call renewed are kept.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub(in crate::core) fn cancel_grant(
+        &mut self,
+        turn: &mut Turn,
+        peers: &Peers,
+        journal: &Journal,
+        conn: ConnId,
+        call: &Value,
+        now: i64,
+    ) -> Result<(), Error> {
+        let is_meant = |grant: &RecentGrant| grant.conn == conn && grant.call == *call;
+        let Some(at) = self.recent_grants.iter().position(is_meant) else { return Ok(()) };
+        let Some(grant) = self.recent_grants.remove(at) else { return Ok(()) };
+        let ends = |lock: &LockRow| lock.token == grant.token && grant.paths.contains(&lock.path);
+        self.release(turn, peers, journal, ends, "the call was cancelled", now)
+    }
+
     /// Releases one path. Returns false if this holder and owner have no lock on the path.
     ///
     /// # Errors
@@ -248,8 +314,8 @@ impl Locks {
         Ok(self.locks.len() < n_before)
     }
 
-    /// Extends the matching locks, so that they last at least until `expires`. If there are many locks, extends only as
-    /// many as one turn may change.
+    /// Extends the matching locks, so that they last at least until `expires`. If there are many locks, writes only as
+    /// many as one turn may change; the next turns write the others.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -261,12 +327,26 @@ impl Locks {
     ) -> Result<(), Error> {
         let mut room = CHANGED_BYTES;
         for lock in self.locks.iter_mut().filter(|lock| fits(lock) && lock.expires < expires) {
-            if room < change_size(lock) {
-                break;
-            }
-            room -= change_size(lock);
             lock.expires = expires;
-            turn.store.put_lock(lock)?;
+            if room < change_size(lock) {
+                self.unwritten.insert((lock.token, lock.path.clone()), expires);
+            } else {
+                room -= change_size(lock);
+                turn.store.put_lock(lock)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes as many of the extended locks as one turn may change.
+    fn write_extended(&mut self, turn: &mut Turn) -> Result<(), Error> {
+        let mut room = CHANGED_BYTES;
+        while let Some((key, _)) = self.unwritten.first_key_value().filter(|_| room > 0) {
+            if let Some(lock) = self.locks.iter().find(|lock| (lock.token, &lock.path) == (key.0, &key.1)) {
+                room = room.saturating_sub(change_size(lock));
+                turn.store.put_lock(lock)?;
+            }
+            self.unwritten.pop_first();
         }
         Ok(())
     }
@@ -288,6 +368,9 @@ impl Locks {
         let mut ended: Vec<LockRow> = Vec::new();
         let mut room = CHANGED_BYTES;
         for lock in self.locks.iter_mut().filter(|lock| ends(lock)) {
+            if !self.unwritten.is_empty() {
+                self.unwritten.remove(&(lock.token, lock.path.clone()));
+            }
             if ended.is_empty() || room >= change_size(lock) {
                 room = room.saturating_sub(change_size(lock));
                 ended.push(lock.clone());
@@ -371,4 +454,4 @@ impl Locks {
 }
 
 /// The reason that marks a release by the holder itself. The event of such a release contains no reason.
-const UNLOCKED: &str = "unlocked";
+pub(super) const UNLOCKED: &str = "unlocked";
