@@ -231,6 +231,33 @@ fn a_command_whose_lock_another_command_of_the_same_person_takes_says_so_at_once
 }
 
 #[test]
+fn commands_get_their_lock_in_turn_even_if_the_broker_restarts_meanwhile() {
+    let place = Place::new();
+    let mut holder = place.command(&["lock", "a.rs", "--", "sh", "-c", "echo ready; read -r end"]);
+    let mut holder = Locked::run(holder.stdin(Stdio::piped()));
+    assert_eq!(holder.line(), "ready");
+    let n_waiting = || {
+        let listed: serde_json::Value = serde_json::from_str(&place.ok(&["lock", "list", "--json"])).unwrap();
+        listed["locks"][0]["queue"].as_array().map_or(0, Vec::len)
+    };
+    let mut waiters = Vec::new();
+    for n in 0..5 {
+        let script = format!("echo {n} >> order");
+        waiters.push(place.command(&["lock", "a.rs", "--wait", "60", "--", "sh", "-c", &script]).spawn().unwrap());
+        until("the command waits in line", || n_waiting() == n + 1);
+    }
+    let broker = place.broker_pid().unwrap();
+    signal("KILL", broker);
+    until("all wait again", || !lives(broker) && n_waiting() == waiters.len());
+    drop(holder.wrapper.stdin.take());
+    holder.wrapper.wait().unwrap();
+    for waiter in &mut waiters {
+        assert!(waiter.wait().unwrap().success());
+    }
+    assert_eq!(std::fs::read_to_string(place.root.join("order")).unwrap(), "0\n1\n2\n3\n4\n");
+}
+
+#[test]
 fn nested_locks_end_with_the_innermost_command() {
     let place = Place::new();
     let inner = format!("{BIN} lock b.rs -- sh -c 'echo $PPID $$; exec sleep 60'; exit 8");

@@ -2,6 +2,8 @@
 
 use crate::base::error::Error;
 use crate::client::{self, Client};
+use crate::core;
+use crate::core::op_definition::WAITED_MS;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
 
@@ -59,7 +61,7 @@ impl RetryLimit {
 }
 
 /// Calls a method, and repeats the call if the connection is lost. If the call has `waitSeconds`, a repeated call waits
-/// only for the rest of that time.
+/// only for the rest of that time, and keeps its place in the line.
 ///
 /// # Errors
 /// The broker's error, or the error of the last attempt to connect.
@@ -79,6 +81,9 @@ pub fn call_repeatedly(
         }
         if let Some(seconds) = wait {
             params.insert("waitSeconds".into(), json!(seconds.saturating_sub(began.elapsed().as_secs())));
+        }
+        if core::op(method).is_some_and(core::Op::has_line) {
+            params.insert(WAITED_MS.into(), json!(began.elapsed().as_millis() as u64));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Runs calls: finds the acting peer, runs the operation inside a savepoint, and keeps calls that must wait.
 
 use super::mail::{receipts, wakeups};
+use super::op_definition::WAITED_MS;
 use super::peers::{decline_takeover, sessions};
 use super::transaction::{Dirty, Effect};
 use super::waiting_calls::{WaitReason, WaitingCall};
@@ -125,7 +126,8 @@ impl Mesh {
         // Calls that wait for a wakeup do not count towards the limit, because a connection has at most one of them
         // per peer and wakeup channel.
         ctx.deadline_reached = n_waiting >= limits::WAITS_MAX && !waits_for_wakeup(call.op);
-        self.step(WaitingCall { ctx, op: call.op, args: call.args, reason: None }, None);
+        let since = now - call.args.int(WAITED_MS).unwrap_or(0);
+        self.step(WaitingCall { ctx, op: call.op, args: call.args, since, reason: None }, None);
         self.resume_waiting(now);
     }
 
@@ -175,10 +177,10 @@ impl Mesh {
         result
     }
 
-    /// Runs a call once. Afterwards the call is answered or waits. If the call has waited before, `place` is its
-    /// position among the waiting calls, to which it returns if it must wait again.
-    fn step(&mut self, mut call: WaitingCall, place: Option<usize>) {
-        self.waiting.begin(place);
+    /// Runs a call once. Afterwards the call is answered or waits. If the call has waited before, `former` is
+    /// its place among the waiting calls, to which it returns if it must wait again.
+    fn step(&mut self, mut call: WaitingCall, former: Option<usize>) {
+        let place = self.waiting.begin(former, call.since);
         let result = self.in_savepoint(|mesh| match (call.op.run)(mesh, &call.ctx, &call.args)? {
             Outcome::Ready(value) => Ok(Outcome::Ready(mesh.with_mail_notice(value, &call)?)),
             pending => Ok(pending),
@@ -196,7 +198,7 @@ impl Mesh {
                 }
                 // The peers that wait for the caller's locks now wait for longer. This may change who must wait for whom.
                 let holds_up = call.lock_request().is_some_and(|request| self.locks.has_any(&request.holder));
-                self.turn.dirty.locks |= place.is_none() && holds_up;
+                self.turn.dirty.locks |= former.is_none() && holds_up;
                 self.waiting.insert(place, call);
                 return;
             }

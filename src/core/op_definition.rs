@@ -53,6 +53,10 @@ pub enum ArgRole {
     IdempotencyKey,
 }
 
+/// The argument with which a client repeats a call after it has lost its connection: how long it has waited already, in
+/// ms. So a restart of the broker does not change who waits before whom.
+pub const WAITED_MS: &str = "waitedMs";
+
 /// One argument of an operation.
 #[derive(Debug, Clone, Copy)]
 pub struct Arg {
@@ -94,6 +98,13 @@ impl Arg {
     /// The argument that says how long a call may wait, in seconds.
     pub const fn wait_seconds(help: &'static str) -> Arg {
         Arg::new("waitSeconds", ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, help)
+    }
+    /// The argument [`WAITED_MS`].
+    pub const fn waited_ms() -> Arg {
+        let kind = ArgKind::Int { min: 0, max: i64::MAX };
+        Arg::new(WAITED_MS, kind, "How long the caller has waited already, if it repeats the call")
+            .at(CliPlace::Hidden)
+            .not_in_tool()
     }
     /// Makes the argument required.
     pub const fn required(mut self) -> Arg {
@@ -195,6 +206,11 @@ impl Op {
     /// The argument that makes a call of this operation repeatable, if there is one.
     pub fn idempotency_key(&self) -> Option<&'static Arg> {
         self.args.iter().find(|arg| arg.role == ArgRole::IdempotencyKey)
+    }
+
+    /// Whether the callers of the operation wait in line, so that a repeated call must say how long it has waited.
+    pub fn has_line(&self) -> bool {
+        self.args.iter().any(|arg| arg.name == WAITED_MS)
     }
 
     /// Checks that all arguments are known and well-formed. An argument that is null counts as absent.

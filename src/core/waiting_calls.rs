@@ -32,6 +32,9 @@ pub(super) struct WaitingCall {
     pub(super) ctx: CallContext,
     pub(super) op: &'static Op,
     pub(super) args: Args,
+    /// When the caller began to wait, in ms. This is before the call arrived if the call repeats an earlier one whose
+    /// connection was lost.
+    pub(super) since: i64,
     /// What the call waits for; `None` until the operation has run for the first time.
     pub(super) reason: Option<WaitReason>,
 }
@@ -107,15 +110,17 @@ impl Waiting {
         self.calls.remove(place)
     }
 
-    /// Notes that a call runs now. If it has waited before, `place` is its position among the waiting calls.
-    pub(super) fn begin(&mut self, place: Option<usize>) {
-        self.n_ahead = place.unwrap_or(self.calls.len()).min(self.calls.len());
+    /// Notes that a call runs now, and returns its place among the waiting calls: its former place, or behind the calls
+    /// whose callers have waited for longer.
+    pub(super) fn begin(&mut self, former: Option<usize>, since: i64) -> usize {
+        let behind_older = || self.calls.iter().rposition(|call| call.since <= since).map_or(0, |last| last + 1);
+        self.n_ahead = former.unwrap_or_else(behind_older).min(self.calls.len());
+        self.n_ahead
     }
 
-    /// Inserts the call that ran last at its former position, or at the end if it had none.
-    pub(super) fn insert(&mut self, place: Option<usize>, call: WaitingCall) {
-        let place = place.unwrap_or(self.calls.len()).min(self.calls.len());
-        self.calls.insert(place, call);
+    /// Inserts the call that ran last at this place.
+    pub(super) fn insert(&mut self, place: usize, call: WaitingCall) {
+        self.calls.insert(place.min(self.calls.len()), call);
     }
 
     /// When the next waiting call must run again, even if nothing changes until then, in ms.

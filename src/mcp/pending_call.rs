@@ -5,7 +5,7 @@ use super::stdout_writer::StdoutWriter;
 use crate::base::error::Error;
 use crate::base::json_text::{json_text, push_quoted_json};
 use crate::base::untrusted_text;
-use crate::core::op_definition::ArgKind;
+use crate::core::op_definition::{ArgKind, WAITED_MS};
 use crate::core::{Op, journal};
 use crate::sys;
 use crate::wire::rpc;
@@ -192,8 +192,12 @@ impl PendingCall {
         let mut params = self.arguments.clone();
         params.insert("as".into(), json!(peer));
         if let Some(seconds) = params.get("waitSeconds").and_then(Value::as_u64).filter(|_| self.was_sent) {
-            // If a lost connection interrupted the wait, the call waits only for the time that remains.
+            // If a lost connection interrupted the wait, the call waits only for the time that remains, and keeps its
+            // place in the line.
             params.insert("waitSeconds".into(), json!(seconds.saturating_sub(self.began.elapsed().as_secs())));
+            if self.op.has_line() {
+                params.insert(WAITED_MS.into(), json!(self.began.elapsed().as_millis() as u64));
+            }
         }
         rpc::request(&json!(request), self.op.name, &Value::Object(params))
     }
