@@ -169,7 +169,7 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     }
     let take = (args.flag("peek") != Some(true)).then_some(ctx.conn);
     let found = mail.for_hook(turn, journal, &id, direct, take, SHOWN_MAX, ctx.now)?;
-    let rows: Vec<Value> = found.iter().map(|message| mail.hook_row(peers, message)).collect();
+    let rows: Vec<Value> = found.iter().map(|message| mail.hook_row(&turn.store, peers, message)).collect();
     if args.flag("userPrompted") == Some(true) {
         mail.person_spoke(&id);
         peers.set_background_tasks(&id, &[]);

@@ -153,7 +153,7 @@ impl Store {
                 vec![name.to_owned().into()],
             )],
             ScanSource::Thread(root) => {
-                let (first, last) = self.copies_around(root)?;
+                let (first, last) = self.copies_of(root)?;
                 vec![
                     ("WHERE seq BETWEEN ? AND ?".into(), vec![first.into(), last.into()]),
                     ("INDEXED BY message_thread WHERE thread = ?".into(), vec![first.into()]),
@@ -182,13 +182,13 @@ impl Store {
             .optional()?;
         match thread.flatten() {
             Some(root) => Ok(root),
-            None => Ok(self.copies_around(seq)?.0),
+            None => Ok(self.copies_of(seq)?.0),
         }
     }
 
     /// The first and the last copy of this message. A message to a group has one copy for each recipient, and the
     /// copies have consecutive sequence numbers. A reply to any copy belongs to the conversation of the first copy.
-    fn copies_around(&self, seq: i64) -> StoreResult<Copies> {
+    pub fn copies_of(&self, seq: i64) -> StoreResult<Copies> {
         let facts = "SELECT seq, sender, recipient_group, created FROM message";
         let read = |row: &Row<'_>| {
             Ok((row.get::<_, i64>(0)?, (row.get::<_, i64>(1)?, row.get::<_, String>(2)?, row.get::<_, i64>(3)?)))
@@ -209,6 +209,16 @@ impl Store {
             }
         }
         Ok((ends[0], ends[1]))
+    }
+
+    /// The copy of this message that a peer received; `None` if the peer received none.
+    pub fn copy_for(&self, seq: i64, recipient: &str) -> StoreResult<Option<i64>> {
+        let (first, last) = self.copies_of(seq)?;
+        let sql = "SELECT copy.seq FROM message AS copy JOIN message AS sent ON sent.seq = ?1 \
+                   WHERE copy.seq BETWEEN ?2 AND ?3 AND copy.body = sent.body \
+                   AND copy.recipient = (SELECT num FROM peer_number WHERE id = ?4)";
+        let mut query = self.db.prepare_cached(sql)?;
+        Ok(query.query_row(params![seq, first, last, recipient], |row| row.get(0)).optional()?)
     }
 
     /// The sequence number of the message that this message answers.

@@ -40,6 +40,38 @@ fn a_message_to_a_channel_reaches_its_members_and_nobody_else() {
 }
 
 #[test]
+fn each_member_can_use_the_ids_that_it_sees_in_a_conversation() {
+    check(
+        "
+        a joins
+        b joins
+        c joins
+        h connects
+        person connects
+        a channel.join channel=#t -> ok
+        b channel.join channel=#t -> ok
+        c channel.join channel=#t -> ok
+        a send to=#t message=question -> ok
+        b inbox -> ok messages.0.id=$question
+        b send to=#t message=answer replyTo=$question -> ok
+        h hook.mail agent=test session=key-c project=/p -> ok messages.1.replyTo=$hook
+        c inbox -> ok messages.1.replyTo=$answered messages.1.thread=$thread messages.1.id=$answer
+        c log thread=$hook -> ok messages.0.payload=question messages.1.payload=answer
+        c log thread=$thread -> ok messages.0.payload=question messages.1.payload=answer messages.1.replyTo=$logged
+        c inbox search=answer -> ok messages.0.replyTo=$found
+        c inbox ack=[$logged] -> ok
+        c inbox ack=[$found] -> ok
+        c send to=#t message=also replyTo=$answered -> ok
+        c send to=#t message=deeper replyTo=$answer -> ok
+        a inbox -> ok messages.0.payload=answer messages.0.id=$answer messages.2.replyTo=$deeper
+        a log thread=$answer -> ok messages.0.payload=answer messages.1.payload=deeper ~also
+        a send to=#t message=thanks replyTo=$deeper -> ok
+        person log thread=$answer -> ok messages.0.payload=answer messages.1.payload=deeper messages.2.payload=thanks
+        ",
+    );
+}
+
+#[test]
 fn a_member_leaves_by_itself_or_with_its_session() {
     check(
         "

@@ -114,9 +114,11 @@ impl<'a> HistoryFilter<'a> {
         }
     }
 
-    /// Restricts the filter to this message and its direct and indirect replies.
-    pub(super) fn and_below(&mut self, seq: i64) {
-        self.below = Some(Subthread { top: seq, n_climbed: 0, known: HashMap::from([(seq, true)]) });
+    /// Restricts the filter to a message and its direct and indirect replies. The message is given by its first and its
+    /// last copy.
+    pub(super) fn and_below(&mut self, (first, last): (i64, i64)) {
+        let known = (first..=last).map(|copy| (copy, true)).collect();
+        self.below = Some(Subthread { top: first, n_climbed: 0, known });
     }
 }
 

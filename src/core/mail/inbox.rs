@@ -130,7 +130,7 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     let (mut page, mut n_whole) = (if is_look { Page::for_people() } else { Page::default() }, 0);
     for message in &found {
         let to_row = if is_look { Mail::whole_row } else { Mail::row };
-        let row = to_row(mail, &turn.store, peers, message, view);
+        let row = to_row(mail, &turn.store, peers, message, view, Some(me));
         let is_whole = row.get("part").is_none() || row["part"] == row["parts"];
         if !page.add(row) {
             more = true;

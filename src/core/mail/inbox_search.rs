@@ -50,8 +50,9 @@ impl Mail {
             bytes_max: history::STEP_BYTES,
         };
         let finder = RefCell::new(TextFilter::new(Some(words), None));
-        let to_row =
-            |message: &Message| self.found_row(store, peers, message, finder.borrow_mut().place_in(&message.body));
+        let to_row = |message: &Message| {
+            self.found_row(store, peers, message, finder.borrow_mut().place_in(&message.body), ctx.me())
+        };
         let limit = args.int("limit").unwrap_or(20) as usize;
         let page = self.history(store, &scan, &mut filter, limit, limits::PAGE_MAX, to_row)?;
         let more = Value::Bool(!page.is_complete);

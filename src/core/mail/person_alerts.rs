@@ -20,6 +20,8 @@ impl Mesh {
         // If the store can't be read, another operation reports the failure.
         let message = self.turn.store.message(seq).ok().flatten()?;
         let is_open = message.state.is_unread() && message.expires.is_none_or(|at| at > now);
-        is_open.then(|| self.mail.whole_row(&self.turn.store, &self.peers, &message, MailView::Unread))
+        is_open.then(|| {
+            self.mail.whole_row(&self.turn.store, &self.peers, &message, MailView::Unread, Some(&message.recipient))
+        })
     }
 }

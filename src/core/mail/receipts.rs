@@ -159,9 +159,25 @@ impl Mail {
         self.ids.message(seq)
     }
 
-    /// A message as the inbox shows it. If the message is too long for a tool result, the row contains one part of it.
-    pub(in crate::core) fn row(&self, store: &Store, peers: &Peers, message: &Message, view: MailView) -> Value {
-        let mut map = object(self.whole_row(store, peers, message, view));
+    /// The public id under which a reader knows a message. A message to a group has one copy for each recipient, and a
+    /// reader can use only its own copy. `reader` is `None` for a person who sees all copies.
+    fn id_for(&self, store: &Store, seq: i64, reader: Option<&str>) -> String {
+        // If the store can't be read, another operation reports the failure.
+        let own = reader.and_then(|reader| store.copy_for(seq, reader).ok().flatten());
+        self.ids.message(own.unwrap_or(seq))
+    }
+
+    /// A message as the inbox shows it to a reader. If the message is too long for a tool result, the row contains one
+    /// part of it.
+    pub(in crate::core) fn row(
+        &self,
+        store: &Store,
+        peers: &Peers,
+        message: &Message,
+        view: MailView,
+        reader: Option<&str>,
+    ) -> Value {
+        let mut map = object(self.whole_row(store, peers, message, view, reader));
         let is_unread = view == MailView::Unread;
         let at = if is_unread { message.bytes_read as usize } else { 0 };
         let note =
@@ -172,7 +188,7 @@ impl Mail {
 
     /// A message for a hook, which shows it to its agent: only the fields that the text of a hook contains. If the message
     /// is long, the row contains its first part.
-    pub(in crate::core) fn hook_row(&self, peers: &Peers, message: &Message) -> Value {
+    pub(in crate::core) fn hook_row(&self, store: &Store, peers: &Peers, message: &Message) -> Value {
         let mut map = object(json_object([
             ("id", self.ids.message(message.seq).into()),
             ("fromName", peers.name_of(&message.sender).into()),
@@ -183,7 +199,7 @@ impl Mail {
             map.insert("group".into(), group.as_str().into());
         }
         if let Some(seq) = message.reply_to {
-            map.insert("replyTo".into(), self.ids.message(seq).into());
+            map.insert("replyTo".into(), self.id_for(store, seq, Some(&message.recipient)).into());
         }
         if message.state == MessageState::Offered {
             map.insert("again".into(), true.into());
@@ -192,9 +208,10 @@ impl Mail {
         Value::Object(map)
     }
 
-    /// A message that a search found. If the message is long, only the part that contains byte `at` is shown.
-    pub(super) fn found_row(&self, store: &Store, peers: &Peers, message: &Message, at: usize) -> Value {
-        let mut map = object(self.whole_row(store, peers, message, MailView::Sent));
+    /// A message that a search of this reader found. If the message is long, only the part that contains byte `at` is
+    /// shown.
+    pub(super) fn found_row(&self, store: &Store, peers: &Peers, message: &Message, at: usize, reader: &str) -> Value {
+        let mut map = object(self.whole_row(store, peers, message, MailView::Sent, Some(reader)));
         cut_to_part(&mut map, message, at, "only the part with the words that you searched for is shown here");
         // A search does not count as reading, so the row does not contain `upto`, which a client would report as read.
         map.remove("upto");
@@ -202,7 +219,14 @@ impl Mail {
     }
 
     /// A message as the inbox shows it, but with its whole text, no matter how long that is.
-    pub(super) fn whole_row(&self, store: &Store, peers: &Peers, message: &Message, view: MailView) -> Value {
+    pub(super) fn whole_row(
+        &self,
+        store: &Store,
+        peers: &Peers,
+        message: &Message,
+        view: MailView,
+        reader: Option<&str>,
+    ) -> Value {
         let mut map = object(self.old_view(message));
         map.insert("seq".into(), json!(message.seq));
         map.insert("fromName".into(), json!(peers.name_of(&message.sender)));
@@ -210,11 +234,11 @@ impl Mail {
             map.insert("group".into(), json!(group));
         }
         if let Some(seq) = message.reply_to {
-            map.insert("replyTo".into(), json!(self.ids.message(seq)));
+            map.insert("replyTo".into(), json!(self.id_for(store, seq, reader)));
             // If the store can't be read, another operation reports the failure. Here, only the conversation is left
             // out.
             let thread = store.thread_of(message.seq).ok();
-            map.insert("thread".into(), json!(thread.map(|root| self.ids.message(root))));
+            map.insert("thread".into(), json!(thread.map(|root| self.id_for(store, root, reader))));
         }
         map.insert("receipt".into(), json!(message.state.word()));
         if view == MailView::Sent {
@@ -266,7 +290,7 @@ impl Mesh {
     /// A message as a person who observes the mesh sees it: sender, recipient, state and text. The user of the machine
     /// may read all mail between agents.
     pub fn observed_message(&self, message: &Message) -> Value {
-        self.mail.row(&self.turn.store, &self.peers, message, MailView::Sent)
+        self.mail.row(&self.turn.store, &self.peers, message, MailView::Sent, None)
     }
 
     /// Notes that a push delivered a message, that is, the whole line was written to the push socket of the

@@ -92,7 +92,8 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
         bytes_max: history::STEP_BYTES,
     };
     let limit = args.int("limit").unwrap_or(50) as usize;
-    let to_row = |message: &Message| mail.whole_row(store, peers, message, MailView::Sent);
+    let reader = matches!(visible, VisibleMail::OfPeer(_)).then_some(ctx.me());
+    let to_row = |message: &Message| mail.whole_row(store, peers, message, MailView::Sent, reader);
     let page = mail.history(store, &scan, &mut filter, limit, pagination::PAGE_FOR_PEOPLE_MAX, to_row)?;
     let next = page.cursor.filter(|_| !scan.newest && !page.is_complete).unwrap_or(last);
     if page.rows.is_empty()
@@ -157,7 +158,7 @@ fn add_project<'a>(filter: &mut HistoryFilter<'a>, peers: &'a Peers, ctx: &CallC
 
 impl Mail {
     /// Returns the first message of the conversation to which a message belongs. If the message is a reply, restricts
-    /// the filter to this message and its direct and indirect replies.
+    /// the filter to this message, its copies, and their direct and indirect replies.
     fn thread(
         &self,
         store: &Store,
@@ -172,7 +173,7 @@ impl Mail {
         }
         let root = store.thread_of(message.seq)?;
         if message.reply_to.is_some() {
-            filter.and_below(message.seq);
+            filter.and_below(store.copies_of(message.seq)?);
         }
         Ok(root)
     }
