@@ -154,6 +154,9 @@ fn state_changes_only_if_nobody_else_changed_it() {
         +2m
         a state.get key=t -> ok entry=null
         a state.list prefix=k -> ok entries.0.key=k
+        a state.set key='\"odd\\u0000one\"' value=x -> ok
+        a state.set key='\"odd\\u0000two\"' value=x -> ok
+        a state.list prefix='\"odd\\u0000t\"' -> ok entries.0.key='odd\u{0}two' ~one
         a state.get key=k colour=red -> usage colour key
         a state.get -> usage key
         a state.set key=k value=5 -> usage value
