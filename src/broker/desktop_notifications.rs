@@ -1,9 +1,9 @@
 //! Notifies the person at this machine of unread alerts, with a desktop notification or with a command that this person
 //! has set.
 //!
-//! **Invariant:** the event loop never waits for a notification. One thread at a time runs one command for a limited
-//! time. Alerts that arrive during this time are combined in the next notification. A peer's words are never passed to
-//! a shell, nor as an argument that a program could mistake for an option.
+//! **Invariant:** the event loop never waits for a notification. At most one command runs at a time, on a separate
+//! thread and for a limited time. Alerts that arrive during this time are combined in the next notification. Text from
+//! a peer is never passed to a shell, and never as an argument that a program could mistake for an option.
 
 use super::log;
 use crate::base::untrusted_text;
@@ -69,8 +69,8 @@ impl Notifier {
     }
 }
 
-/// The command that shows a notification on the desktop. A peer's words appear only in arguments that begin with our
-/// own words.
+/// The command that shows a notification on the desktop. Text from a peer appears only in arguments that begin with
+/// text of our own, so that no program takes it for an option.
 fn desktop_command(alert: &Value, is_macos: bool) -> Command {
     let word = |name: &str| alert[name].as_str().unwrap_or("");
     let title = format!("Alert from {}", untrusted_text::shown_name(word("fromName")));
@@ -87,7 +87,8 @@ fn desktop_command(alert: &Value, is_macos: bool) -> Command {
     let text = text.replace('\\', "\\\\").replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let mut command = Command::new("notify-send");
     command.args(["--app-name=slm-mesh", "--", &title, &text]);
-    // If an agent started this broker, the environment variables of the desktop may be missing.
+    // If an agent started this broker, the environment variables of the desktop may be missing, so the address of the
+    // message bus is set here.
     let bus = format!("/run/user/{}/bus", sys::uid());
     if std::env::var_os(BUS).is_none() && Path::new(&bus).exists() {
         command.env(BUS, format!("unix:path={bus}"));

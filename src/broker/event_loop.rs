@@ -179,8 +179,8 @@ impl EventLoop {
         }
         self.serve_parts();
         let has_written = self.context.mesh.has_written();
-        // Once the directory has been removed, nothing may be granted. The turn is still committed when the broker
-        // closes, but no client gets an answer.
+        // Once the data directory has been removed, nothing may be granted to clients, because another broker could
+        // grant the same. The turn is still committed when the broker closes, but no client gets an answer.
         if has_written && !self.runtime_files.holds_path() {
             self.end_displaced();
             return Ok(());
@@ -374,8 +374,8 @@ impl EventLoop {
         let _ = self.context.commit();
         self.clients.announce_shutdown(reason);
         self.http.stop();
-        // This announces on the network that the hub is leaving, and frees the port before the next broker can get
-        // the lock.
+        // Dropping the listener announces on the network that the hub is leaving, and frees the port before the next
+        // broker can get the lock.
         drop(self.remote);
         self.pushes.announce_shutdown(&self.context.mesh, now);
         self.checkpoints.stop();

@@ -390,8 +390,8 @@ impl LinkThread {
             // The other mesh accepts no messages at all at the moment: our secret is wrong, that mesh gets too many
             // requests, its hub is on standby, or its disk is full.
             401 | 403 | 429 | 503 | 507 => Delivery::Retry(describe_refusal(status, &value)),
-            // Another kind of server may answer at this address, so such a reply does not count as an answer from the
-            // mesh.
+            // Another kind of server may answer at this address, so a reply with any other status does not count as an
+            // answer from the mesh.
             _ => Delivery::Unclear(describe_refusal(status, &value)),
         }
     }

@@ -72,7 +72,7 @@ pub struct HttpConnection<S = TcpStream> {
     bodyless: bool,
     /// Whether the connection ends after this response.
     close: bool,
-    /// Whether the gate has accepted a request on this connection.
+    /// Whether the gate, which checks the head of each request, has accepted a request on this connection.
     trusted: bool,
     /// Whether the connection has had a turn. If a first request had arrived by then, it was read.
     had_turn: bool,
@@ -159,11 +159,11 @@ impl<S: HttpStream> HttpConnection<S> {
         self.unsent() > 0 || matches!(self.phase, Phase::Draining { .. })
     }
 
-    /// The order in which connections are dropped to make room for others, lowest value first; `None` if this one must
-    /// stay. The flag says whether the gate has ever accepted a request on this connection. If not, the connection may
-    /// be dropped at any time after its first turn, and the time says when it was accepted. Otherwise, the connection
-    /// may be dropped only while it is idle and has no unread input, and the time says when it began to wait for a
-    /// request.
+    /// The rank of this connection when connections are dropped to make room for others; `None` if it must stay. The
+    /// connection with the lowest rank is dropped first. The flag says whether the gate has ever accepted a request on
+    /// this connection. If not, the connection may be dropped at any time after its first turn, and the time says when
+    /// it was accepted. Otherwise, it may be dropped only while it is idle and has no unread input, and the time says
+    /// when it began to wait for a request.
     pub fn leaves_since(&self) -> Option<(bool, Instant)> {
         let is_idle = matches!(self.phase, Phase::Head { .. } | Phase::Draining { .. }) && !self.readable;
         let may_leave = if self.trusted { is_idle } else { self.had_turn };
@@ -301,15 +301,15 @@ impl<S: HttpStream> HttpConnection<S> {
         true
     }
 
-    /// Asks the gate and checks the limits. If the request passes both, the connection then waits for the body.
+    /// Asks the gate and checks the limits. If both allow the request, the connection waits for the body.
     fn begin_request(&mut self, parsed: ParsedHead, http_state: &SharedHttpState, now: Instant) {
         self.input.skip(parsed.used);
         self.close = parsed.close;
         self.bodyless = parsed.head.method == "HEAD";
         if let Some(response) = (http_state.gate)(&parsed.head) {
             let is_slowed = response.status == 401 && http_state.is_slowed(&parsed.head, now);
-            // The server does not wait for the rest of an incomplete body. This rest must not be parsed as a request,
-            // so the connection must end.
+            // If the body of the refused request is incomplete, the server does not wait for the rest. When the rest
+            // arrives, it must not be parsed as a request, so the connection must end.
             let here = self.input.rest().len() as u64;
             self.close |= parsed.length > here;
             self.input.skip(parsed.length.min(here) as usize);

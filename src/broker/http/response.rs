@@ -17,7 +17,7 @@ pub enum Refusal {
     Malformed(&'static str),
     /// The request did not arrive in time.
     Slow,
-    /// The request uses `Transfer-Encoding`, but its size must be known before the first byte of the body.
+    /// The request uses `Transfer-Encoding`, but the server must know the size of a body before the first byte arrives.
     BodyUnsized,
     /// The body is larger than `body_max`.
     BodyTooLarge,
@@ -65,7 +65,7 @@ pub fn print_response(response: &HttpResponse, close: bool, bodyless: bool, out:
         return print_response(&Refusal::Unprintable.response(), close, bodyless, out);
     }
     if close {
-        // tiny_http can't write this header, so the header is inserted here, before the empty line.
+        // tiny_http can't write `Connection`, so this header is inserted here, before the empty line.
         out.truncate(out.len() - 2);
         out.extend_from_slice(b"Connection: close\r\n\r\n");
     }
@@ -102,7 +102,8 @@ fn print_head(response: &HttpResponse, out: &mut Vec<u8>) -> bool {
             return false;
         }
         match Header::from_bytes(name, value) {
-            // This header is left out, because tiny_http would use its value instead of the real length of the body.
+            // `Content-Length` is left out, because tiny_http would use its value instead of the real length of the
+            // body.
             Ok(header) if header.field.equiv("Content-Length") => {}
             Ok(header) => headers.push(header),
             Err(()) => return false,

@@ -90,7 +90,7 @@ mod tests {
         )
     }
 
-    /// A connection that has had its first turn, after this many requests with this token had arrived.
+    /// Makes a connection on which `n` requests with this token have arrived, and gives the connection its first turn.
     fn asked(http_state: &SharedHttpState, peer: &str, token: &str, n: usize, now: Instant) -> HttpConnection<Pipe> {
         let text = format!("GET /peers HTTP/1.1\r\nHost: hub\r\nAuthorization: {token}\r\n\r\n").repeat(n);
         let pipe = Pipe(io::Cursor::new(text.into_bytes()), Vec::new());

@@ -66,8 +66,8 @@ impl HubConfig {
         EtcdLog::new(self.etcd.clone()).map_err(|why| Error::new(ErrorKind::Usage, format!("{STORE}: {why}")))
     }
 
-    /// Refuses to begin a new log while etcd has one under this name: the other hubs belong to it, and this hub, which
-    /// would leave it, could neither begin a log nor follow this one.
+    /// Refuses to begin a new log while etcd has a log under this name. The other hubs follow that log. This hub would
+    /// leave it, and could then neither follow it nor begin another one.
     ///
     /// # Errors
     /// When there is a log, or when etcd does not say whether there is one.
@@ -95,15 +95,16 @@ impl HubConfig {
         }
     }
 
-    /// Refuses to set this hub's database aside while no other hub leads, because then no hub could send its database instead.
+    /// Refuses to set this hub's database aside while no other hub leads, because only a leader could send a copy of
+    /// its database as a replacement.
     ///
     /// # Errors
     /// When there is a log and no other hub leads, or when etcd does not say whether one does.
     pub fn check_hub_leads(&self) -> Result<(), Error> {
         let prefix = &self.etcd.address.prefix;
         let mut log = self.open_log()?;
-        // Without a log, this hub waits for the hub that begins one. If this hub led and was killed, etcd still names it
-        // until its lease ends.
+        // Without a log, this hub waits for the hub that begins one. If this hub led and was killed, etcd still names
+        // it as the leader until its lease ends.
         let is_other = |leader: String| leader != self.address;
         let found = log.last().and_then(|last| Ok(last.is_none() || log.leader()?.is_some_and(is_other)));
         match found {

@@ -1,5 +1,5 @@
-//! The turn of a hub that leads. The changes go first into the log, then into the database. Only then may the hub send
-//! anything.
+//! Ends the turns of the event loop on a hub that leads. The changes of a turn go first into the log, and then into the
+//! database. Only then may the hub send anything.
 
 use super::Standby;
 use crate::base::error::{Error, ErrorKind};

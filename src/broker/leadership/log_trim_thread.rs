@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const KEEP_FOR: Duration = Duration::from_secs(600);
 /// Maximum number of bytes of entries that are kept. A hub that needs older entries gets a snapshot.
 const KEEP_BYTES: u64 = 64 << 20;
-/// How long each check measures entries of earlier terms.
+/// How long each check measures the sizes of entries that earlier leaders have stored.
 const MEASURE_FOR: Duration = Duration::from_millis(200);
 /// How many hubs must have an entry on their disks before it is trimmed, unless the log exceeds `KEEP_BYTES`.
 const COPIES_MIN: usize = 2;
@@ -53,8 +53,8 @@ impl LogProgress {
         self.position.store(position.0, Ordering::Release);
     }
 
-    /// Whether a hub has joined since the last call. Until that hub finds a new entry, it knows only the time of its
-    /// own machine.
+    /// Whether a hub has joined since the last call. If so, the leader stores an entry with the time of the mesh. Until
+    /// that hub finds a new entry, it knows only the time of its own machine.
     pub fn take_wish_for_time(&self) -> bool {
         self.is_time_wanted.swap(false, Ordering::AcqRel)
     }
@@ -120,7 +120,7 @@ struct Keeper {
     standbys: Vec<HubPosition>,
     /// The samples, oldest first. A sample is removed when the entries up to it have been trimmed.
     samples: VecDeque<Sample>,
-    /// The entries of earlier terms, until all have been measured.
+    /// The entries that earlier leaders have stored, until all of them have been measured.
     older: Option<OlderEntries>,
 }
 
@@ -156,7 +156,8 @@ impl OlderEntries {
 }
 
 impl Keeper {
-    /// Measures entries of earlier terms, for a limited time, and puts their samples before those of this term.
+    /// Measures entries that earlier leaders have stored, for a limited time, and puts their samples before those of
+    /// this leader.
     fn measure_older(&mut self) -> Result<(), String> {
         let began = Instant::now();
         while let Some(older) = self.older.as_mut().filter(|_| began.elapsed() < MEASURE_FOR) {

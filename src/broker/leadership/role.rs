@@ -21,7 +21,7 @@ pub enum BrokerRole {
     StandsBy(StandbyThread),
 }
 
-/// What a hub needs to lead, and the work that it does outside its turns.
+/// What a hub needs to lead, and the work that it does outside the turns of its event loop.
 pub struct Leading {
     leader: Leader<EtcdLog>,
     progress: Arc<LogProgress>,

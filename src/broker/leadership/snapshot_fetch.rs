@@ -23,8 +23,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause between two requests while the leader is making the copy.
 const PREPARING_PAUSE: Duration = Duration::from_millis(50);
 
-/// Fetches the database of the hub at `leader` into a file beside our own database, and returns the path of this
-/// file. The ticket must already be in etcd.
+/// Fetches the database of the hub at `leader` into a file beside our own database, and returns the path of this file.
+/// The ticket, which proves to the leader that a hub asks, must already be in etcd.
 ///
 /// # Errors
 /// A sentence that says what failed.

@@ -1,4 +1,4 @@
-//! Gives a standby a copy of this hub's database, in pieces. The standby requests them over a connection of the kind
+//! Gives a standby a copy of this hub's database, in pieces. The standby requests them over the same kind of connection
 //! that guests (machines that use this hub) have.
 //!
 //! Only a hub may have the copy. So a hub must first put a ticket into etcd, to which guests have no access.
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 pub const COPY_NAME: &str = "broker.db.copy";
 /// The size of a piece, in bytes. As base64, a piece fits into one line.
 const PIECE: u64 = 384 << 10;
-/// If the hub that is getting a copy has requested no piece for this long, another hub may get one.
+/// If the hub that is getting a copy has requested no piece for this long, another hub may get a copy instead.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// How much room must be left on the disk beside a copy, in bytes.
 const ROOM_LEFT: u64 = 16 << 20;
@@ -122,8 +122,8 @@ impl Copy {
     }
 }
 
-/// Removes a copy, if there is one, and the journal that a copy leaves behind if it fails. If this fails, the files only
-/// take up space until the next copy replaces them.
+/// Removes a copy, if there is one, and the journal that an attempt to copy leaves behind if it fails. If the files
+/// can't be removed, they only take up space until the next copy replaces them.
 fn remove(path: &Path) {
     let _ = std::fs::remove_file(path);
     let _ = std::fs::remove_file(format!("{}-journal", path.display()));

@@ -9,8 +9,8 @@ use crate::store::{Changeset, LogPosition, Store, StoreError};
 /// The `meta` table stores the address of the hub that began the log under this key.
 const FOUNDER: &str = "log_founder";
 
-/// Why a hub that was started with --rejoin can't continue if there is no log. If it began the log, this would be an
-/// empty one, and the hub that has the data could no longer begin it.
+/// Why a hub that was started with --rejoin can't continue if there is no log. If this hub began the log, the log would
+/// be empty, and the hub that has the data could no longer begin one.
 const NOTHING_TO_JOIN: &str = "this hub was started with --rejoin, but etcd has no log under this name yet. Run \
                                slm-mesh start --new-log on the hub that has the data; this hub will then follow it. To \
                                begin an empty mesh instead, run slm-mesh start --new-log on this hub";
@@ -135,8 +135,8 @@ impl<L: ReplicatedLog> Standby<L> {
         }
     }
 
-    /// Applies the rest of the log, and checks that the database is then exactly at the end of the log: an etcd that
-    /// was emptied or restored from a backup has fewer entries than the database.
+    /// Applies the rest of the log, and checks that the database is then exactly at the end of the log. This is not so
+    /// if etcd was emptied or restored from a backup and now has fewer entries than the database.
     fn follow_to_end(&mut self, store: &mut Store) -> Result<Option<LogPosition>, StandbyError> {
         if store.log_position()?.is_none() && self.end()?.is_some() {
             // The entries of another mesh must not be added to what this database contains.
@@ -159,8 +159,8 @@ impl<L: ReplicatedLog> Standby<L> {
 }
 
 /// Makes the store record its changes, first of all the term of this leader and its first position. So the log gets an
-/// entry at once. Until a new log has an entry, another hub could begin a log of its own. `founder` is the address of
-/// the hub that begins a new log.
+/// entry at once. This matters for a new log, because until it has an entry, another hub could begin a log of its own.
+/// `founder` is the address of the hub that begins a new log.
 fn begin(store: &mut Store, (term, first): (Term, Position), founder: Option<&str>) -> Result<(), StandbyError> {
     store.start_recording();
     store.begin_call();

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// Maximum time for which the thread waits for new entries.
 const WAIT_MAX: Duration = Duration::from_millis(500);
-/// The pause after a snapshot that failed.
+/// The pause after the first attempt to get a snapshot that failed. It doubles with each further failure.
 const SNAPSHOT_RETRY_MIN: Duration = Duration::from_millis(500);
 const SNAPSHOT_RETRY_MAX: Duration = Duration::from_secs(30);
 /// The pause after an error.
@@ -239,8 +239,9 @@ impl Follower {
         }
     }
 
-    /// Refuses to follow a leader that has this hub's own address. Guests and this hub could not tell the two apart.
-    /// Right after this hub was killed, the address is still its own, until the lease ends.
+    /// Refuses to follow a leader that has this hub's own address. Guests and this hub could not tell the two apart. If
+    /// this hub led and was killed, etcd still names this hub as the leader until its old lease ends, so the refusal
+    /// waits for longer than that.
     fn refuse_namesake(&mut self, leader: Option<&str>) -> Result<(), LogError> {
         let address = &self.config.address;
         if leader != Some(address) {
@@ -339,8 +340,9 @@ fn not_before_log(clock: Clock, store: &Store) -> Clock {
     }
 }
 
-/// Checks that the snapshot contains the last entry of the database that it replaces. If etcd was restored from a backup,
-/// it may contain another entry at this position, and the log may have been trimmed since.
+/// Checks that the snapshot contains the last entry of the database that it replaces. If etcd was restored from a
+/// backup, the log may contain another entry at this position. The log itself may no longer show this, because it may
+/// have been trimmed since.
 fn check_past(own: LogPosition, snapshot: &LogTerms) -> Result<(), LogError> {
     match snapshot.term_at(own.index) {
         Some(term) if term == own.stamp.term => Ok(()),

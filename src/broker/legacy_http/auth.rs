@@ -1,5 +1,6 @@
-//! Authorises HTTP requests. A program must send the token or the secret. If it sends neither, or if this machine is no
-//! hub, it must also address this machine by one of the machine's own names or addresses.
+//! Authorises HTTP requests. A program must send the token or the secret, except for `/health`. It must also address
+//! this machine by one of the machine's own names or addresses. A hub requires this only of requests without a token or
+//! secret.
 
 use super::{body, refuse};
 use crate::broker::http::{Gate, Head, HttpResponse};
@@ -9,10 +10,10 @@ use std::time::Instant;
 use subtle::ConstantTimeEq;
 
 /// Accepts a request if it has the token or the secret, has no `Origin` header, and addresses this machine as
-/// `localhost`, `127.0.0.1` or `::1`. This keeps out web pages from other origins, even if such a page makes its own name
-/// resolve to this machine's address. A hub also accepts `hub_name` and all IP addresses, and, because other machines may
-/// know it by any name of their network, any name from a program that sends a token or secret: such a web page has none.
-/// The gate itself answers `/health`.
+/// `localhost`, `127.0.0.1` or `::1`. This keeps out web pages from other origins, even if such a page makes its own
+/// name resolve to this machine's address. A hub also accepts `hub_name` and all IP addresses. Other machines may know
+/// a hub by any name of their network, so a hub accepts any name if the request contains a token or secret, which such
+/// a web page does not have. The gate itself answers `/health`.
 pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> Gate {
     let is_known = bearer_check(token, secret);
     let started = Instant::now();
