@@ -104,7 +104,7 @@ fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, now: i64) -> Result<Value, Er
             let status = if peer.is_online() { ACTIVE } else { AWAY };
             let heartbeat = match peer.row.kind {
                 // A session is online as long as its connection answers, however long its agent is idle. A daemon hides
-                // peers whose last heartbeat is old.
+                // peers whose last heartbeat is old, so an idle session must not look old.
                 PeerKind::Session { .. } => now,
                 _ => peer.last_heartbeat.max(peer.last_active),
             };
@@ -203,7 +203,8 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
     let group = group.map(str::to_owned);
     let sent = mesh.post(Message { reply_to, expires, group, ..draft }, &recipients, now)?;
     match sent.first() {
-        // A message to a group passes over members that can't receive it, but this member is the only one.
+        // A message to a group skips members that can't receive it. Here it had only one recipient, so the sender must
+        // learn that nothing was delivered.
         None if target == "peer" => Err(Error::new(ErrorKind::Full, "the mailbox of the recipient is full")),
         first => Ok(accepted(target, first.map_or(0, |message| message.seq), now)),
     }

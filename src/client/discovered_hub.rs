@@ -97,8 +97,8 @@ pub fn look_for_session(has_joined: bool) {
 }
 
 /// Joins a hub that proves that it knows the secret: one of those that have responded, or the hub that this machine
-/// uses already, even if that hub has not responded. If several hubs prove this, prefers the known hub, and then the
-/// first by name. Hubs may have the same name, so the address decides last: the fastest answer must not decide, because
+/// uses already, even if that hub has not responded. If several hubs prove this, prefers the known hub, then the first
+/// by name, and among hubs with the same name the first by address. The fastest answer must not decide, because
 /// sessions and hooks would then use different hubs. Saves the result.
 ///
 /// # Errors
@@ -112,7 +112,8 @@ pub fn join_best(
     let known = load(places).map(|(hub, _)| hub);
     let responses = responses.into_iter().filter(|hub| matches!(hub.kind, ServiceKind::Hub) && hub.ws_port > 0);
     let mut hubs: Vec<DiscoveredHub> = responses.map(DiscoveredHub::from).collect();
-    // A response also says the current name of the hub at its address, so it replaces what was saved.
+    // The response of a hub contains the current name of the hub, so the saved hub is added only if no hub at its
+    // address has responded.
     let is_found = |saved: &DiscoveredHub| hubs.iter().any(|hub| hub.is_at_same_place(saved));
     let unheard = joined_hub(places).filter(|saved| !is_found(saved));
     hubs.extend(unheard);
@@ -204,7 +205,7 @@ impl DiscoveredHub {
         Endpoint::DiscoveredHub { name: self.name, address: self.address, port: self.port }
     }
 
-    /// The place of this hub in the order in which hubs are preferred; the lowest one is the best.
+    /// The rank of this hub. The hub with the lowest rank is preferred.
     fn rank(&self, known: Option<&DiscoveredHub>) -> (bool, bool, String, String, u16) {
         let is_known = known.is_some_and(|known| known.name == self.name);
         let is_same = is_known && known.is_some_and(|known| known.is_at_same_place(self));
@@ -222,7 +223,7 @@ impl From<DiscoveredService> for DiscoveredHub {
     }
 }
 
-/// What is wrong if a broker of this machine, which uses a hub, still runs; and what to do about it. The broker is not
+/// On a machine that uses a hub, returns a warning if the machine's own broker is still running. The broker is not
 /// stopped automatically, because its sessions may be in the middle of their work.
 pub fn own_broker_warning(places: &DataDir) -> Option<String> {
     let pid = Client::listener_pid(places)?;

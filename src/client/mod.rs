@@ -211,8 +211,8 @@ impl Client {
 
     /// Sends a request and waits for its response. Drops notifications that arrive before the response. The wait has no
     /// limit as long as the broker answers pings. If the hub is a standby, sends the call to the leader, which is safe
-    /// because a hub that refuses a call as a standby has not run the call. If the broker ended before it read this
-    /// first call, sends the call to the next broker.
+    /// because a hub that refuses a call as a standby has not run the call. If this is the first call on the
+    /// connection, and the broker ended before it read the call, sends the call to the next broker.
     ///
     /// # Errors
     /// The broker's error, `Gone` if the connection broke, or `TimedOut` if the broker is stuck. If a separate process
@@ -235,8 +235,9 @@ impl Client {
         }
     }
 
-    /// Sends a request whose answer does not matter. Does not wait for a broker on this machine, which receives the
-    /// request even if this process has ended by then. A connection to another machine could lose the request.
+    /// Sends a request whose answer does not matter. A broker on this machine receives the request even if this process
+    /// has ended by then, so this does not wait for an answer. A connection to another machine could lose the request,
+    /// so in that case, this waits.
     ///
     /// # Errors
     /// If the request could not be sent, and for a broker on another machine also the errors of [`Client::call`].

@@ -16,7 +16,7 @@ use std::time::Duration;
 /// How long a client waits for another client that is starting the broker.
 const STARTS_WITHIN: Duration = Duration::from_millis(4000);
 
-/// How often a client starts a broker that is stopped at once.
+/// How many brokers a client starts, one after another, if each of them is stopped before the client can connect.
 const STARTS_MAX: usize = 3;
 
 /// Starts a broker while holding the start lock. If many clients start at the same time, one of them starts the broker,

@@ -11,7 +11,7 @@ pub(super) const REPEATS_MAX: usize = 5;
 /// How to connect again if the broker ends before it reads the first call.
 #[derive(Debug, Clone)]
 pub(super) enum Reconnect {
-    /// The owner of the connection does this.
+    /// Do not connect again, because the owner of the connection does so.
     Never,
     /// Connect only to a running broker.
     IfRunning(DataDir),

@@ -73,7 +73,7 @@ struct Gathered {
 }
 
 impl BatchReply {
-    /// A batch of this many requests.
+    /// Makes the reply to a batch of this many requests.
     pub fn new(n_wanted: usize, out: Arc<StdoutWriter>) -> BatchReply {
         BatchReply { gathered: Mutex::new(Gathered { n_wanted, answers: Vec::new(), reports: Vec::new() }), out }
     }
@@ -175,8 +175,8 @@ impl PendingCall {
         self.arguments.get("waitSeconds").is_some_and(|seconds| *seconds != json!(0))
     }
 
-    /// Whether the call waits for events from now on, without saying after which event. If the connection is lost, the
-    /// repeated call must not begin to wait later than this one.
+    /// Whether the call waits for events without saying after which event, and so waits for events from now on. If such
+    /// a call is repeated after the connection was lost, it needs a cursor, so that it misses no event in between.
     pub fn lacks_cursor(&self) -> bool {
         let is_given = |name: &&str| self.arguments.get(*name).is_some_and(|value| !value.is_null());
         ptr::eq(self.op, &journal::READ) && self.may_wait() && !["after", "since"].iter().any(is_given)

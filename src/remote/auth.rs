@@ -225,7 +225,8 @@ mod tests {
         assert!(connect(&right, &right).is_ok());
         let (guest, first) = GuestHandshake::start(&wrong).unwrap();
         assert!(HubHandshake::reply(&right, &first).is_err(), "a hub answers no stranger");
-        // A hub with the same wrong secret connects, but its reply is rejected by a guest with another secret.
+        // A guest with the wrong secret can connect to a hub with the same wrong secret. A guest with the right secret
+        // rejects the reply of such a hub.
         let (_, reply) = HubHandshake::reply(&wrong, &first).unwrap();
         assert!(guest.finish(&reply).is_ok());
         let (guest, first) = GuestHandshake::start(&right).unwrap();

@@ -159,7 +159,7 @@ impl Write for HubStream {
             }
             wait_for(&self.shared.network, SocketEvent::ReadableOrWritable, left)?;
             let mut connection = self.shared.lock();
-            // The hub may stop reading our bytes until we read some of its bytes, so this reads, too.
+            // The hub may stop reading our bytes until we read some of its bytes, so this loop also reads.
             connection.receive(Instant::now());
             is_sent = connection.flush()?;
         }

@@ -52,7 +52,7 @@ impl std::fmt::Display for EntryError {
 }
 
 impl LogEntry {
-    /// What tells this entry from any other at its position.
+    /// The stamp, which distinguishes this entry from any other entry that could be at its position.
     pub fn stamp(&self) -> EntryStamp {
         EntryStamp { term: self.term, now: self.now }
     }

@@ -29,7 +29,7 @@ const NAME_MAX: usize = 256;
 const SCALAR_MAX: usize = 64;
 /// How many bytes are read at once. A larger buffer would cost a page fault for each of its pages.
 pub const BUFFER_SIZE: usize = 1 << 14;
-/// The same for an object inside a string.
+/// How many bytes of an object inside a string are read at once.
 const EMBEDDED_BUFFER_SIZE: usize = 1 << 10;
 /// How many values of a repeated field are kept.
 const REPEATED_MAX: usize = 64;
@@ -251,7 +251,8 @@ impl FieldReader<'_> {
         let mut decoder = TextDecoder { ready: std::mem::take(before), ..TextDecoder::default() };
         while let Some(byte) = decoder.next_byte(self) {
             text.push(byte, self.needed.line_starts);
-            // Nearly all bytes take this path, and the arguments of a tool may have a hundred million bytes.
+            // Bytes without escapes are copied together, because nearly all bytes are of this kind, and the arguments
+            // of a tool may have a hundred million bytes.
             if decoder.is_plain() {
                 let plain = self.plain_bytes();
                 text.push_all(plain, self.needed.line_starts);

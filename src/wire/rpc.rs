@@ -69,7 +69,8 @@ fn plain_request(line: &str) -> Option<RpcMessage> {
     let is_plain = number.bytes().all(|byte| byte.is_ascii_digit())
         && (number.len() == 1 || !number.starts_with('0'))
         && method.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._/".contains(&byte));
-    // If what is left is one object, the line has no other fields.
+    // The line has no other fields only if the text between here and the last brace is a single object, which the
+    // parser checks below.
     let params = rest.strip_prefix("\",\"params\":")?.strip_suffix('}').filter(|_| is_plain)?;
     let id = Value::from(number.parse::<u64>().ok()?);
     Some(RpcMessage::Request { id, method: method.to_owned(), params: serde_json::from_str(params).ok()? })

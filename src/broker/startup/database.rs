@@ -21,9 +21,9 @@ pub enum LogChange {
     Rejoin,
 }
 
-/// The name of a new database that has the rows of a damaged one, until the damaged one is set aside.
+/// The name that a new database with the rows of a damaged one has until the damaged one is set aside.
 const SALVAGED: &str = "broker.db.salvaged";
-/// The name of a checked copy of a backup until the old database is set aside.
+/// The name that a checked copy of a backup has until the old database is set aside.
 pub(super) const RESTORED: &str = "broker.db.restored";
 /// SQLite forms the names of a database's files by appending these to the name of the database.
 pub(super) const FILE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
@@ -83,8 +83,8 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
         }
         opened => opened?,
     };
-    // If several hubs share a log, their numbers come from the log. A hub that has just fetched a snapshot has no file
-    // of reserved numbers, although no numbers are lost.
+    // Lost numbers are replaced only if this hub shares no log with other hubs. Otherwise the numbers come from the
+    // log, and a hub that has just fetched a snapshot has no file of reserved numbers, although no numbers are lost.
     if store.log_position().is_ok_and(|position| position.is_none()) {
         replace_lost_numbers(&mut store)?;
     }
@@ -157,7 +157,7 @@ pub(super) fn remove_database(draft: &Path) {
     }
 }
 
-/// Puts a new database into its place if an earlier process ended in the middle of this.
+/// Puts a new database into its place if an earlier process ended while it was doing so.
 fn finish_replacement(places: &DataDir) -> Result<(), Error> {
     for (new, prefix) in [(SALVAGED, set_aside::DAMAGED), (RESTORED, set_aside::REPLACED)] {
         if places.dir.join(new).exists() {
@@ -169,7 +169,7 @@ fn finish_replacement(places: &DataDir) -> Result<(), Error> {
 }
 
 /// Sets the database aside, and puts a complete new one into its place. If this process is killed in between, the next
-/// broker finds the new database under its old name, and continues.
+/// broker finds the new database under the name `new`, and continues.
 pub(super) fn replace_database(places: &DataDir, new: &str, prefix: &str) -> Result<PathBuf, Error> {
     let aside = move_aside(places, prefix)?;
     let renamed = fs::rename(places.dir.join(new), places.database());
@@ -213,7 +213,8 @@ fn set_damaged_aside(places: &DataDir, why: &str, salvage: Option<&Salvage>, is_
 }
 
 /// Renames the files of the database. The new name consists of this prefix and the time. The database itself is renamed
-/// last: if this process is killed in between, the next broker must not apply the old log to a new database.
+/// last. If its write-ahead log were left behind when this process is killed in between, the next broker would apply
+/// that log to a new database.
 fn move_aside(places: &DataDir, prefix: &str) -> Result<PathBuf, Error> {
     let path = places.database();
     let aside = set_aside::path(places, prefix, sys::wall_ms());

@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// A copy of a backup that was checked, and can replace the database.
+/// A copy of a backup. The copy was checked, and can replace the database.
 #[derive(Debug)]
 pub struct CheckedBackup {
     draft: PathBuf,
@@ -25,8 +25,9 @@ impl Drop for CheckedBackup {
 }
 
 impl CheckedBackup {
-    /// Copies a backup into the data directory, and checks the copy. The backup itself is not changed. If the broker was
-    /// running when the files were copied, the backup has a log beside it, which belongs to it.
+    /// Copies a backup into the data directory, and checks the copy. The backup itself is not changed. If a broker was
+    /// running when the backup was made, a write-ahead log may lie beside the backup. It belongs to the backup, so it
+    /// is copied too.
     ///
     /// # Errors
     /// When the file can't be read or is not a sound database of slm-mesh, or when the data directory can't be written.

@@ -204,7 +204,8 @@ impl RuntimeFiles {
                 let _ = fs::remove_file(path);
             }
         }
-        // Whoever removed the log of the database may have changed the database as well.
+        // Whoever removed the write-ahead log of the database may have changed the database as well, so the next broker
+        // must check it.
         if reason == ShutdownReason::Damaged || self.is_log_removed() {
             database::mark_suspect(&self.places);
         }
@@ -215,7 +216,7 @@ impl RuntimeFiles {
         let log = database::log_path(&self.places);
         let is_own_log = self.database.as_ref().is_some_and(|files| FileId::at(&log) == files.log);
         if self.holds_path() && self.is_database_replaced() && is_own_log {
-            // If the log of the old database remained, SQLite would write it into the new database.
+            // If the write-ahead log of the old database remained, SQLite would write it into the new database.
             let _ = fs::remove_file(log);
         }
         drop(self.lock);
@@ -225,8 +226,8 @@ impl RuntimeFiles {
         self.database.as_ref().is_some_and(|files| FileId::at(&self.places.database()) != files.database)
     }
 
-    /// Whether the log of this broker's database is gone or replaced. What is written to the old log from then on would
-    /// be lost if this process was killed.
+    /// Whether the write-ahead log of this broker's database was removed or replaced. If so, whatever this broker still
+    /// writes to the old log would be lost if it was killed.
     fn is_log_removed(&self) -> bool {
         let is_same = |file: &FileId| FileId::at(&database::log_path(&self.places)).as_ref() == Some(file);
         self.holds_path()

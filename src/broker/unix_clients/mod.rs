@@ -302,7 +302,7 @@ impl UnixClients {
         let (buffer, began) = (&mut self.buffer, Instant::now());
         let served = catch_unwind(AssertUnwindSafe(|| requests::serve(context, token, connection, may_begin, buffer)));
         let start = connection.note_served(meter.work(began.elapsed()), self.turn, self.queue_time);
-        // The clock of the queue does not move for a client that is served before its turn.
+        // The clock of the queue does not move for a client that is served out of order.
         if matches!(rank, ServiceRank::Queued(_)) {
             self.queue_time = start;
         }

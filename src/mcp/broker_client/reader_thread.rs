@@ -247,7 +247,7 @@ impl ReaderThread {
     }
 
     /// Records which peer represents a thread of the client, and forgets the peer that the broker has retired, if any.
-    /// The broker may retire the peer that the session was before its client named a thread.
+    /// This may be the peer that represented the session before the client named a thread.
     fn note_attached(&mut self, thread: String, answer: &Value) {
         let retired = answer["retired"].as_str();
         self.known_peers.retain(|_, id| Some(id.as_str()) != retired);
@@ -299,8 +299,8 @@ impl ReaderThread {
         self.write_answer(call, result);
     }
 
-    /// Records which peer this session is now. A session that declines a name that it had taken over becomes another
-    /// peer.
+    /// Records which peer represents this session now. The peer changes if the session has taken over a name and then
+    /// declines it.
     fn note_own_id(&mut self, call: &PendingCall, result: &Result<Value, Error>) {
         let Some(id) = result.as_ref().ok().and_then(|answer| answer["you"]["id"].as_str()) else { return };
         if self.known_peers.get(&call.thread).is_some_and(|known| known != id) {

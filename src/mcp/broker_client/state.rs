@@ -81,8 +81,8 @@ pub struct ClientState {
     pub attaching: CountedMap<String>,
     /// Unanswered `wakeup.wait` requests, by request number.
     pub wakeups: CountedMap<WakeupWait>,
-    /// Unanswered `events.cursor` requests, whose answers say after which event a call waits: the numbers of the calls,
-    /// by request number.
+    /// Calls that wait for events, by the number of an unanswered `events.cursor` request. The answer to this request
+    /// says after which event the call waits.
     pub cursors: HashMap<u64, u64>,
     /// When the last message from the broker arrived.
     pub heard_at: Option<Instant>,

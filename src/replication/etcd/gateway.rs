@@ -221,8 +221,9 @@ impl Gateway {
     }
 }
 
-/// Whether a refusal means that a new token helps: the token has expired, the member has been restarted, or somebody has
-/// changed etcd's users or roles. In the latter case, etcd gives the code of a wrong argument.
+/// Whether a refusal means that a new token helps: the token has expired, the member has been restarted, or somebody
+/// has changed etcd's users or roles. In the last case, etcd returns the code of a wrong argument, so the text is
+/// compared as well.
 fn is_token_stale(code: i64, why: &str) -> bool {
     code == UNAUTHENTICATED || why.contains("revision of auth store is old") || why.contains("user name is empty")
 }
@@ -231,7 +232,7 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
     let value = first_value(bytes);
     let code = value["code"].as_i64().or_else(|| value["error"]["grpc_code"].as_i64());
     let text = ["error", "message"].iter().find_map(|name| value[name].as_str()).unwrap_or("");
-    // Unlike all others, this refusal is not JSON.
+    // etcd refuses a certificate with a common name in plain text. All other refusals are JSON.
     if status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(bytes).contains("CommonName") {
         let text = "while authentication is on, etcd's JSON gateway refuses client certificates that have a common \
                     name (CN); use a certificate without one";

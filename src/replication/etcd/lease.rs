@@ -14,8 +14,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 const TRUSTED_PERCENT: i64 = 90;
 /// How soon after the end of a lease etcd is certain to have removed the keys that depend on the lease, in ms.
 const REMOVED_WITHIN_MS: i64 = 200;
-/// How many members can be asked to renew the lease before it ends, so that one member that hangs does not end the
-/// lease.
+/// How many members, one after another, can be asked to renew the lease before it ends. If one of them hangs, the
+/// others can still renew it.
 const RENEWALS_IN_A_LEASE: u32 = 5;
 /// How long the thread keeps trying to revoke a lease that is no longer needed, in multiples of the lease time.
 const REVOKED_FOR_LEASES: i64 = 3;

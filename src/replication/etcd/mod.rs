@@ -34,10 +34,10 @@ const UNKNOWN_AFTER_LEASES: u64 = 3;
 /// If that member has just died, the append is lost, and so is every repetition until the others elect a leader, which
 /// takes one to two seconds.
 const REPEAT_APPEND_AFTER: Duration = Duration::from_millis(300);
-/// How long an append is repeated that often. After that, each member gets the time that any other request has, because
-/// the members may only be slow.
+/// How long an append is repeated at such short intervals. After that, each member may take as long as for any other
+/// request, because the members may only be slow.
 const REPEAT_APPEND_FOR: Duration = Duration::from_millis(1800);
-/// How much longer than the last answer an answer may take before an append is sent again.
+/// If the answer to an append takes this many times as long as the last answer, the append is sent again.
 const SLOWER_THAN_LAST: u32 = 4;
 /// The pause before all members are tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(20);

@@ -5,7 +5,7 @@ import { openReleaseDialog } from '/page/dialogs.js';
 import { fits, mesh, now, project } from '/page/mesh.js';
 import { addSection } from '/page/repaint_schedule.js';
 
-/** The folder and the name of a path. In a path in the holder's project, the project's name comes first. */
+/** The folder and the name of a path. For a path in the holder's project, the folder begins with the project's name. */
 export function pathOf(path, holder) {
   const root = (project(holder) || '').replace(/\/+$/, '');
   const inside = root && path.startsWith(`${root}/`) ? `${lastPart(root)}${path.slice(root.length)}` : path;
