@@ -174,8 +174,8 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
     mesh.charge(&from.budget(mesh, head), 10, now)?;
     let names = from.names(mesh);
     let key = fields.word("key").filter(|key| key.len() <= max_of(&SEND, "key"));
-    // The other mesh sends a message again if the answer was lost. Since the first attempt, the sender may have become
-    // known, so both of its ids are checked.
+    // The other mesh sends a message again if the answer was lost. The sender gets another id when its mesh lists it,
+    // which may have happened since the first attempt, so both ids are checked.
     for known_as in &names {
         if let Some(known) = key.map(|key| mesh.message_with_key(known_as, key)).transpose()?.flatten() {
             return Ok(accepted("peer", known, now));

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-/// Interfaces whose names begin like this lead only to containers, virtual machines or a direct link to a phone.
+/// Interfaces with names that begin with one of these prefixes lead only to containers, virtual machines or a direct
+/// link to a phone.
 const VIRTUAL_PREFIXES: &[&str] = &[
     "docker", "br-", "veth", "virbr", "vnet", "lxc", "lxd", "cni", "podman", "flannel", "cali", "vmnet", "awdl", "llw",
 ];

@@ -128,7 +128,7 @@ pub struct PendingCall {
     pub op: &'static Op,
     /// The operation's arguments.
     pub arguments: Map<String, Value>,
-    /// The client's key for the thread that made the call; empty if the client has no threads.
+    /// The client's key for the thread (conversation) that made the call; empty if the client has no threads.
     pub thread: String,
     /// The progress reports that the client wants.
     pub progress: Option<ProgressReports>,

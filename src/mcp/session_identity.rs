@@ -45,8 +45,8 @@ pub fn own_name(name: &str) -> String {
     if name.is_empty() { "unknown".to_owned() } else { name.to_owned() }
 }
 
-/// The parameters of `attach`. `thread` is the client's key for one of its threads, and `id` is the peer that
-/// represented this session before, if any.
+/// The parameters of `attach`. `thread` is the client's key for one of its threads (conversations), and `id` is the
+/// peer that represented this session before, if any.
 pub fn attach_params(thread: &str, id: Option<&String>, client: &ClientIdentity) -> Value {
     let agent = agent_of(client);
     let named = client.chosen.as_ref().or(client.name.as_ref()).map_or("", String::as_str);

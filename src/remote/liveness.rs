@@ -9,16 +9,17 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How long a guest receives nothing before it pings its only hub. A hub with 5,000 idle guests then answers 500 pings
-/// a second, which costs about 1 % of a core.
+/// A guest pings its only hub when it has received nothing for this long. A hub with 5,000 idle guests then answers 500
+/// pings a second, which costs about 1 % of a core.
 const PING_AFTER: Duration = Duration::from_secs(10);
-/// How long a guest with several hubs receives nothing before it pings. The guest must find the next leader within 4 s.
+/// A guest with several hubs pings its hub when it has received nothing for this long. The time is short because the
+/// guest must find the next leader within 4 s.
 const PING_AFTER_OF_SEVERAL: Duration = Duration::from_secs(2);
-/// How long a hub receives nothing from a guest before it pings the guest. This is longer than the guests' times, so
-/// that the hub pings only a guest that sends no pings because it keeps receiving something from the hub.
+/// A hub pings a guest when it has received nothing from the guest for this long. This is longer than the guests'
+/// times, so that the hub pings only a guest that sends no pings because it keeps receiving something from the hub.
 const PING_AFTER_OF_HUB: Duration = Duration::from_secs(11);
-/// How long after sending lines a side sends a ping, if it has received nothing since. So a side that waits for an
-/// answer soon learns that the other side is gone.
+/// If a side has sent lines and has received nothing since, it sends a ping after this time. So a side that waits for
+/// an answer soon learns that the other side is gone.
 pub const PING_AFTER_LINES: Duration = Duration::from_secs(2);
 /// Minimum time between two pongs of a hub that contain a question. Because of this limit, a guest that pings all the
 /// time can't make the hub remember many questions.

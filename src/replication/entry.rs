@@ -15,7 +15,7 @@ pub struct LogEntry {
     pub log: LogId,
     /// The version of the leader's tables. A hub with older tables can't apply the changes.
     pub schema: u32,
-    /// The term of the leader.
+    /// The term of the leader: the number of the period in which it leads.
     pub term: Term,
     /// The mesh's clock in this turn, in ms. The clock of the next leader continues from here.
     pub now: i64,

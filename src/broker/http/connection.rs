@@ -60,7 +60,7 @@ pub struct HttpConnection<S = TcpStream> {
     phase: Phase,
     /// Bytes that were read but not yet parsed: at most one head and `READ_MAX` more.
     input: Input,
-    /// Bytes to send. Those before `sent` have been sent.
+    /// Bytes to send. The first `sent` of them have been sent.
     output: Vec<u8>,
     sent: usize,
     /// Whether the socket may have bytes to read. The poll reports new bytes only once, so this stays true until a
@@ -104,7 +104,7 @@ enum Phase {
     Draining { bytes_left: usize },
 }
 
-/// Bytes that were read. Those before `at` have been parsed.
+/// Bytes that were read. The first `at` of them have been parsed.
 #[derive(Default)]
 struct Input {
     bytes: Vec<u8>,
@@ -335,7 +335,7 @@ impl<S: HttpStream> HttpConnection<S> {
     /// Passes the complete request to the event loop.
     fn hand_over(&mut self, http_state: &SharedHttpState, now: Instant) {
         let Phase::Body { head, body, .. } = std::mem::replace(&mut self.phase, Phase::AwaitingResponse) else {
-            return; // the function is called only in that phase
+            return; // the function is called only in the phase `Body`
         };
         self.deadline = None;
         let request = Request { head: *head, body };

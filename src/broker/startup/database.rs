@@ -134,8 +134,8 @@ fn salvage(places: &DataDir, settings: &Settings) -> Result<Option<Salvage>, Err
         }
     };
     if shares_log(settings) && !salvage.is_complete() {
-        // With fewer rows than the other hubs have, this database could not follow their log. The hub gets a copy of
-        // the leader's database instead.
+        // A database that lacks rows of the damaged one could not follow the log of the other hubs. This hub gets a
+        // copy of the leader's database instead.
         remove_database(&draft);
         return Ok(None);
     }

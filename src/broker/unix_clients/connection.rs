@@ -81,7 +81,7 @@ pub struct ClientConnection {
     last_heard: i64,
     liveness: Responsiveness,
     tag: QueueTag,
-    /// The turn in which the client was last served, or connected.
+    /// The turn in which the client was last served, or in which it connected if it was never served.
     last_turn: u64,
     /// Whether the client has sent something or has proven that it knows the secret. Before that, it is unknown what
     /// the client wants.
@@ -300,7 +300,7 @@ impl ClientConnection {
         }
     }
 
-    /// The turn in which the client was last served, or connected.
+    /// The turn in which the client was last served, or in which it connected if it was never served.
     pub fn last_turn(&self) -> u64 {
         self.last_turn
     }

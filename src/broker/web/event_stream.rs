@@ -1,4 +1,5 @@
-//! The event streams of open web pages. A stream begins with the whole state. Changes follow, in frames.
+//! The event streams of open web pages. A stream begins with the whole state. Changes follow in frames, each of which
+//! is one message with all changes of a short time.
 //!
 //! The mesh reports events and messages one by one. But rows of peers and locks also change without an event, for
 //! example when a peer waits for a lock. So these rows are compared with the rows that were sent last.

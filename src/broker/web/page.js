@@ -45,7 +45,7 @@ $('text').addEventListener('keydown', (event) => {
 });
 for (const close of document.querySelectorAll('[data-close]')) close.addEventListener('click', () => close.closest('dialog').close());
 addEventListener('resize', () => repaint('lanes'));
-// Times on the page advance by themselves, without asking the broker.
+// Updates the times on the page, which needs no call to the broker.
 setInterval(() => repaint('agents', 'locks'), 5000);
 setInterval(() => repaint('lanes'), 10000);
 main();

@@ -18,8 +18,8 @@ use std::sync::Arc;
 const REASON_MAX: usize = 100;
 
 impl ClientState {
-    /// Sends a request that the broker answers as soon as there is a reason to wake this thread of the client. Does
-    /// nothing if the client can't be woken.
+    /// Sends a request that the broker answers as soon as there is a reason to wake this thread (conversation) of the
+    /// client. Does nothing if the client can't be woken.
     pub fn wait_for_wakeup(&mut self, thread: &str) {
         let settings = DataDir::find().and_then(|data_dir| Settings::load(&data_dir)).unwrap_or_default();
         let agent = agent_of(&self.client);

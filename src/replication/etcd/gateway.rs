@@ -232,7 +232,7 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
     let value = first_value(bytes);
     let code = value["code"].as_i64().or_else(|| value["error"]["grpc_code"].as_i64());
     let text = ["error", "message"].iter().find_map(|name| value[name].as_str()).unwrap_or("");
-    // etcd refuses a certificate with a common name in plain text. All other refusals are JSON.
+    // The refusal of a certificate with a common name is plain text. All other refusals are JSON.
     if status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(bytes).contains("CommonName") {
         let text = "while authentication is on, etcd's JSON gateway refuses client certificates that have a common \
                     name (CN); use a certificate without one";

@@ -30,9 +30,9 @@ use std::time::{Duration, Instant};
 const PAGE: usize = 128;
 /// How long an append without an answer is repeated, in multiples of the lease time.
 const UNKNOWN_AFTER_LEASES: u64 = 3;
-/// How soon an append without an answer is sent again, at the least. A member forwards it to the member that leads etcd.
-/// If that member has just died, the append is lost, and so is every repetition until the others elect a leader, which
-/// takes one to two seconds.
+/// Minimum time before an append without an answer is sent again. A member forwards each append to the member that
+/// leads etcd. If that member has just died, the append is lost, and so is every repetition until the others elect a
+/// leader, which takes one to two seconds.
 const REPEAT_APPEND_AFTER: Duration = Duration::from_millis(300);
 /// How long an append is repeated at such short intervals. After that, each member may take as long as for any other
 /// request, because the members may only be slow.
@@ -251,7 +251,8 @@ impl ReplicatedLog for EtcdLog {
         let give_up = boot_ms() + (UNKNOWN_AFTER_LEASES * self.settings.lease_seconds * 1000) as i64;
         let mut may_be_stored = false;
         let outcome = loop {
-            // This tries only until another hub can lead, because the clients that wait here can then use that hub.
+            // This loop tries only until another hub can lead, because the clients that wait here can then use that
+            // hub.
             match self.gateway.ask_within("kv/txn", &body, time_left) {
                 Ok(answer) if answer["succeeded"] == true => return Append::Stored,
                 Ok(answer) => break Self::explain_failure(&answer, &value),

@@ -42,7 +42,7 @@ export async function listen() {
   const stop = new AbortController();
   if (!localStorage.getItem('slm-mesh') && !(await claimKey())) return false;
   let answer = await post('/web/events', {}, stop.signal);
-  // The stored key may belong to an earlier session.
+  // The stored key may belong to an earlier session, so the page requests the key of this session.
   if (answer.status === 401 && await claimKey()) answer = await post('/web/events', {}, stop.signal);
   if (answer.status === 401) return false;
   if (!answer.ok) throw new Error((await answer.json()).error);

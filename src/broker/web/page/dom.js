@@ -111,7 +111,7 @@ export function clockDay(iso) {
   return made;
 }
 
-/** A duration as text, such as `5 min`. */
+/** Formats a duration, for example as `5 min`. */
 export function span(ms) {
   if (ms < 90e3) return `${Math.max(0, Math.round(ms / 1e3))} s`;
   if (ms < 90 * 60e3) return `${Math.round(ms / 60e3)} min`;

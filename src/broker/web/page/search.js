@@ -9,7 +9,7 @@ const FOUND_MAX = 60;
 /** Maximum number of steps that a search takes. In each step, the broker looks at a thousand messages. */
 const STEPS_MAX = 200;
 
-/** Grows whenever something else is to be shown, so that an older search that is still running stops. */
+/** The number of the newest search or view. An older search that is still running stops when this has changed. */
 let running = 0;
 
 /** Shows messages that contain all these words, the latest first. */
