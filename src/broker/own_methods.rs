@@ -148,8 +148,8 @@ fn events_cursor(context: &mut LoopContext, _: CallerMachine, _: &Map<String, Va
 
 fn info(context: &mut LoopContext, caller: CallerMachine, _: &Map<String, Value>) -> Result<Value, Error> {
     let settings = context.mesh.settings();
-    // Only programs on this machine compare settings. The fingerprint contains hashes of the secrets, with which a guest
-    // could test guesses of the password for etcd.
+    // Guests do not get the fingerprint of the settings, because it contains hashes of the secrets, with which they
+    // could test guesses of the password for etcd. Only programs on this machine compare settings.
     let fingerprint = (caller == CallerMachine::Local).then(|| context.info.settings.fingerprint());
     Ok(json!({
         "ok": true, "version": settings.version, "pid": settings.pid, "port": settings.port,

@@ -3,8 +3,8 @@
 //! and hooks can use the same hub without a search, which takes a second.
 //!
 //! A search also tries the saved address, because the announcement of a hub can fail while the hub serves: packets get
-//! lost, and the process that announces the hub may be down. Otherwise, new sessions would begin a mesh of their own
-//! beside the sessions that still use the hub.
+//! lost, and the process that announces the hub may be down. If a search did not try the saved address, new sessions
+//! could begin a mesh of their own while other sessions still use the hub.
 //!
 //! **Invariant:** a response to the search is only an address to try. Only a hub that has proven that it knows the
 //! secret is saved. Once a session has joined a hub, its process never leaves that hub for a mesh of its own.

@@ -132,7 +132,8 @@ impl BrokerClient {
         state.is_closing = true;
         state.send(&rpc::notification("detach", &json!({})));
         // The broker ends the connection once it has read the detach. If this process ended before that and left lines
-        // unread, the operating system could discard the detach on its way to a hub.
+        // unread, the operating system could discard the detach on its way to a hub. So this waits until the connection
+        // has ended.
         let is_sent = state.socket.as_ref().is_some_and(|socket| socket.shutdown(Shutdown::Write).is_ok());
         drop(state);
         self.shared.announce_change();

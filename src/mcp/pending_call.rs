@@ -244,8 +244,8 @@ fn complete_tool_result(text: &str, is_error: bool, version: ProtocolVersion) ->
     version.complete_result(json!({ "content": [{ "type": "text", "text": text }], "isError": is_error }))
 }
 
-/// The line that answers a tool call in the revisions that add no fields to a result. The line contains the same result
-/// as [`tool_result`], but is written directly, because each layer of JSON would copy the text.
+/// The line that answers a tool call in the revisions of MCP that add no fields to a result. The line contains the same
+/// result as [`tool_result`], but is written directly, because each layer of JSON would copy the text.
 fn tool_result_line(id: &Value, text: &str, is_error: bool) -> String {
     let id = json_text(id);
     let mut line =

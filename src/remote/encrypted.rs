@@ -11,7 +11,7 @@ use tungstenite::Message;
 pub enum Received {
     /// The next bytes of the stream of lines.
     Lines(Vec<u8>),
-    /// No lines, but perhaps a message that must be sent back.
+    /// No lines. If there is a message here, it must be sent back as the answer.
     Control(Option<Message>),
     /// The end of the connection.
     Close,

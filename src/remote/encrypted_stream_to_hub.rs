@@ -122,10 +122,10 @@ impl Read for HubStream {
                 if connection.has_ended {
                     return Ok(0);
                 }
-                // Another thread may write lines while this one waits, and a ping may then be due before the present
-                // deadline. Lines are often written soon after others were read, so this thread computes the deadline
-                // again after `PING_AFTER_LINES`. If lines are written later than that, the writing thread itself sends
-                // a ping that is due.
+                // While this thread waits, another thread may write lines, and a ping may then be due before the
+                // deadline of this wait. Lines are often written soon after others were read, so this thread computes
+                // the deadline again after `PING_AFTER_LINES`. If lines are written later than that, the writing thread
+                // itself sends a ping that is due.
                 match began + PING_AFTER_LINES {
                     at if at > now => at.min(connection.liveness.deadline()),
                     _ => connection.liveness.deadline(),

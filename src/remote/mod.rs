@@ -3,9 +3,9 @@
 //! On the hub, a `bridge` connects the WebSocket with one end of a local socket pair, so that the broker's loop
 //! reads and writes lines as for a local client. A guest reads and writes the lines on an `encrypted_stream_to_hub`.
 //!
-//! **Invariant:** no byte reaches the broker from a client before it has proven that it knows the secret or, if it is a
-//! push client, has sent a valid bearer token. The secret never leaves the machine. If a message was changed, repeated,
-//! reordered or left out, the connection ends.
+//! **Invariant:** no byte from a client reaches the broker before the client has proven that it knows the secret or, if
+//! it is a push client, has sent a valid bearer token. The secret never leaves the machine. If a message was changed,
+//! repeated, reordered or left out, the connection ends.
 
 mod auth;
 pub mod auth_failures;

@@ -2,8 +2,9 @@
 //! before it. The object may also contain unpaired surrogates, texts of many megabytes, deep nesting or repeated names,
 //! and its end may be missing.
 //!
-//! **Invariant:** memory is bounded. Long texts are cut, values that are too deeply nested are skipped, and so are all
-//! further values once a maximum number has been kept. Some room is reserved for the fields that the caller needs.
+//! **Invariant:** memory is bounded. Long texts are cut. Values that are too deeply nested are skipped. Once a maximum
+//! number of values has been kept, all further values are skipped as well. Some room is reserved for the fields that
+//! the caller needs.
 
 use super::convert_to_utf8::{IteratorReader, convert_to_utf8};
 use super::text_excerpt::KeptText;

@@ -24,7 +24,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const PREPARING_PAUSE: Duration = Duration::from_millis(50);
 
 /// Fetches the database of the hub at `leader` into a file beside our own database, and returns the path of this file.
-/// The ticket, which proves to the leader that a hub asks, must already be in etcd.
+/// `ticket` proves to the leader that the request comes from a hub. The caller must have put it into etcd already.
 ///
 /// # Errors
 /// A sentence that says what failed.

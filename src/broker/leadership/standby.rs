@@ -135,8 +135,8 @@ impl<L: ReplicatedLog> Standby<L> {
         }
     }
 
-    /// Applies the rest of the log, and checks that the database is then exactly at the end of the log. This is not so
-    /// if etcd was emptied or restored from a backup and now has fewer entries than the database.
+    /// Applies the rest of the log, and checks that the database is then exactly at the end of the log. The check fails
+    /// if etcd was emptied or restored from a backup, and so has fewer entries than the database.
     fn follow_to_end(&mut self, store: &mut Store) -> Result<Option<LogPosition>, StandbyError> {
         if store.log_position()?.is_none() && self.end()?.is_some() {
             // The entries of another mesh must not be added to what this database contains.

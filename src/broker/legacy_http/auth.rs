@@ -39,7 +39,7 @@ pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> 
 }
 
 /// Whether the `Host` header of a request names this machine. Other machines address a hub by its name or by an IP
-/// address. A web page can't rebind an IP address.
+/// address. An IP address is safe, because a web page can make only names of its own resolve to this machine.
 fn is_own_name(host: Option<&str>, hub_name: Option<&str>) -> bool {
     let host = host.map_or("localhost", without_port);
     // Host names ignore case.

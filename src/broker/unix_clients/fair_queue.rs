@@ -16,7 +16,7 @@ pub const CLIENT_SHARE: Duration = Duration::from_micros(500);
 /// clients, HTTP and the linked meshes have had their share.
 pub const TURN_SHARE: Duration = Duration::from_millis(1);
 /// Maximum work in one turn for clients that have hung up. These clients are served before all others. Without a limit,
-/// if many clients hung up at once, all others would have to wait until the last of them has been served.
+/// when many clients hang up at once, all others would have to wait until each of these clients has been served.
 pub const HUNG_UP_SHARE: Duration = Duration::from_micros(300);
 /// Maximum work in one turn of a hub that leads. Each turn of such a hub waits for etcd for some milliseconds, so
 /// little time would be left for calls if a turn served only a few of them.

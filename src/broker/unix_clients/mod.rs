@@ -195,8 +195,8 @@ impl UnixClients {
     }
 
     /// Makes room by dropping a client that acts for no peer. A client that has never sent anything goes first, then
-    /// the one that has been silent for longest. Returns false if there is none, because all clients are sessions or
-    /// have sent something a moment ago.
+    /// the one that has been silent for longest. Returns false if no client can be dropped, because all clients are
+    /// sessions or have sent something a moment ago.
     fn drop_idlest(&mut self, context: &mut LoopContext) -> bool {
         let is_idle = |(token, conn): &(&u64, &ClientConnection)| {
             conn.is_idle(self.turn, context.now) && !context.mesh.is_in_use(**token)

@@ -221,8 +221,8 @@ impl ReaderThread {
         self.pause = if self.is_dormant { STOPPED_PAUSE } else { REPLACED_PAUSE };
     }
 
-    /// Records which peer this session is now, after a command in the agent's shell has given back the name that the
-    /// session had taken over.
+    /// Records which peer represents this session now, after a command in the agent's shell has given back the name
+    /// that the session had taken over.
     fn on_declined(&mut self, params: &Map<String, Value>) {
         let (Some(was), Some(you)) = (params.get("was").and_then(Value::as_str), params.get("you")) else { return };
         let Some(id) = you["id"].as_str() else { return };

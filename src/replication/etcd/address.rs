@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 /// The default port of etcd.
 const PORT: u16 = 2379;
-/// The names under which a mesh has keys of its own. If the prefix of one mesh was below such a key of another mesh, the
-/// two would read each other's keys.
+/// The names under which a mesh has keys of its own. If the prefix of one mesh were below such a key of another mesh,
+/// the two meshes would read each other's keys.
 const OWN_KEYS: [&str; 4] = ["leader", "log", "at", "ticket"];
 
 /// The members of an etcd cluster, and the prefix for the keys of this mesh.

@@ -191,8 +191,8 @@ impl Keeper {
     }
 
     /// Revokes the lease. A hub that gives up its lead often does so because it cannot reach etcd, so this tries again
-    /// and again. Otherwise the other hubs would have no leader until the lease expires, and etcd delays the expiry
-    /// when it elects a new leader of its own.
+    /// and again. Otherwise the other hubs would have no leader until the lease expires. This can take longer than the
+    /// lease lasts, because etcd delays the expiry when it elects a new leader of its own.
     fn revoke(&mut self) {
         let give_up = boot_ms() + REVOKED_FOR_LEASES * self.ttl.as_millis() as i64;
         let request = json!({ "ID": self.id });

@@ -140,9 +140,9 @@ impl EtcdLog {
         if stored.as_str() == Some(entry) { Append::Stored } else { Append::Deposed }
     }
 
-    /// Checks the lease of the leader whenever the leader's key changes. The key may disappear before the lease ends: an
-    /// administrator deletes it, or a member that led etcd, hung, and then continues treats all leases as expired (etcd
-    /// issues 12528 and 15247).
+    /// Checks the lease of the leader whenever the leader's key changes. The key may disappear before the lease ends.
+    /// An administrator may delete it, or a member that led etcd may treat all leases as expired when it continues
+    /// after a hang (etcd issues 12528 and 15247).
     fn watch_lead(&self, lease: &Lease) {
         let (mut gateway, key) = (self.gateway.clone(), self.key("leader"));
         let check = lease.checker(key.clone());
