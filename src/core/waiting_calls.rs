@@ -163,7 +163,7 @@ impl Waiting {
     /// Lets the calls that the rule ended go on waiting, because the rule has failed.
     pub(super) fn restore_ended(&mut self) {
         for (place, call) in std::mem::take(&mut self.ended).into_iter().rev() {
-            self.insert(Some(place), call);
+            self.insert(place, call);
         }
     }
 
@@ -194,13 +194,13 @@ mod tests {
             id: json!(id),
             ancestors: Vec::new(),
         };
-        WaitingCall { ctx, op: &WHOAMI, args: WHOAMI.check(serde_json::Map::new()).unwrap(), reason: None }
+        WaitingCall { ctx, op: &WHOAMI, args: WHOAMI.check(serde_json::Map::new()).unwrap(), since: 0, reason: None }
     }
 
     #[test]
     fn calls_that_a_failed_rule_ended_keep_their_places_in_the_line() {
         let mut waiting = Waiting::default();
-        (0..6).for_each(|id| waiting.insert(None, call(id)));
+        (0..6).for_each(|id| waiting.insert(usize::MAX, call(id)));
         let ids = |waiting: &Waiting| -> Vec<Value> { waiting.iter().map(|call| call.ctx.id.clone()).collect() };
         assert_eq!(waiting.end(|call| call.ctx.id.as_i64() >= Some(4)).len(), 2);
         waiting.keep_ended();
