@@ -289,6 +289,35 @@ fn following_events_leaves_a_stopped_broker_stopped_and_continues_with_the_next(
 }
 
 #[test]
+fn a_script_that_follows_events_learns_that_some_of_them_are_gone() {
+    let place = Place::new();
+    for n in 0..4 {
+        place.ok(&["events", "emit", "a.b", &format!("{{\"n\":{n}}}")]);
+    }
+    let first = place.json(&["events", "--types", "a.b"])["events"][0]["seq"].as_i64().unwrap();
+    place.ok(&["stop"]);
+    // After 48 hours, the broker removes events.
+    let db = rusqlite::Connection::open(place.dir.join("broker.db")).unwrap();
+    db.execute("DELETE FROM event WHERE seq < ?1 + 2", [first]).unwrap();
+    drop(db);
+    let follow_after = |seq: i64| {
+        let mut command =
+            place.command(&["events", "--types", "a.b", "--after", &seq.to_string(), "--follow", "--json"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut row = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut row).unwrap();
+        child.kill().unwrap();
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        child.wait().unwrap();
+        (serde_json::from_str::<Value>(&row).unwrap()["payload"]["n"].clone(), said)
+    };
+    let gap = "slm-mesh: some events before the next one have already been deleted\n";
+    assert_eq!(follow_after(first), (json!(2), gap.to_owned()));
+    assert_eq!(follow_after(first + 2), (json!(3), String::new()), "nothing is missing here");
+}
+
+#[test]
 fn a_watch_with_an_end_ends_in_time_also_without_a_broker() {
     let place = Place::new();
     let mut command = place.command(&["state", "watch", "k", "--wait", "2"]);

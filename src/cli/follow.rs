@@ -14,7 +14,6 @@ use crate::client::{self, Client};
 use crate::sys::data_dir::DataDir;
 use crate::wire::rpc::{self, RpcMessage};
 use serde_json::{Map, Value, json};
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// The length of one wait.
@@ -56,6 +55,10 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
     params.insert("waitSeconds".into(), json!(WAIT_SECONDS));
     loop {
         let answer = client.call(op.name, &params).map_err(|error| on_command_line(op, error))?;
+        // The sentence is for programs, too: they read only rows, which don't show that something is missing.
+        if answer["gap"] == json!(true) {
+            crate::sys::print_error("slm-mesh: some events before the next one have already been deleted");
+        }
         if !print_rows(stream, &answer, parsed)? {
             return Ok(0);
         }
@@ -75,9 +78,6 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
                 params.shift_remove("since");
                 params.insert("after".into(), answer["seq"].clone());
             }
-        }
-        if std::io::stdout().is_terminal() && answer["gap"] == json!(true) {
-            crate::sys::print_error("slm-mesh: some older events were already deleted, so they are missing here");
         }
     }
 }
