@@ -8,12 +8,14 @@ use super::args::{ParsedCommand, on_command_line};
 use super::log_pages::{self, SearchedList};
 use super::operation_table::{CliOperation, RowStream};
 use super::repeated_calls::RetryLimit;
-use super::{call_params, load_environment, mark_read, render, try_print_line};
+use super::{call_params, load_environment, mark_read, pause_while_read, render, try_print_line};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
+use crate::core::Op;
 use crate::sys::data_dir::DataDir;
 use crate::wire::rpc::{self, RpcMessage};
 use serde_json::{Map, Value, json};
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 /// The length of one wait.
@@ -23,13 +25,51 @@ const RETRY_TIME: Duration = Duration::from_secs(30);
 /// How often to check whether a broker that was stopped is running again.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Why a verb that keeps running ends.
+enum End {
+    /// Nobody reads the output any more.
+    OutputClosed,
+    /// A watched entry has changed, and the verb waits for only one change.
+    Changed,
+    /// An error.
+    Failed(Error),
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> End {
+        End::Failed(error)
+    }
+}
+
+impl End {
+    fn into_status(self) -> Result<u8, Error> {
+        match self {
+            End::OutputClosed | End::Changed => Ok(0),
+            End::Failed(error) => Err(error),
+        }
+    }
+
+    /// Names the argument that an error is about as users write it.
+    fn on_command_line(self, op: &Op) -> End {
+        match self {
+            End::Failed(error) => End::Failed(on_command_line(op, error)),
+            other => other,
+        }
+    }
+}
+
 /// Prints rows as they arrive, until the user interrupts the verb or the reader closes the output.
 pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> Result<u8, Error> {
+    let Err(end) = print_as_they_arrive(row, stream, parsed);
+    end.into_status()
+}
+
+fn print_as_they_arrive(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> Result<Infallible, End> {
     let op = row.op;
     if parsed.args.contains_key("waitSeconds") {
         let text =
             "--follow goes on until it is interrupted; leave out --wait, or leave out --follow to wait only once";
-        return Err(Error::usage("--wait", text));
+        return Err(Error::usage("--wait", text).into());
     }
     let (places, settings) = load_environment()?;
     let mut params = call_params(row, parsed, &settings)?;
@@ -42,11 +82,8 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
     }
     if stream == RowStream::Log && !params.contains_key("after") {
         let call = |params: &Map<String, Value>| client.call(op.name, params);
-        let answer =
-            log_pages::collect(SearchedList::Log, &params, call).map_err(|error| on_command_line(op, error))?;
-        if !print_rows(stream, &answer, parsed)? {
-            return Ok(0);
-        }
+        let answer = log_pages::collect(SearchedList::Log, &params, call).map_err(|end| end.on_command_line(op))?;
+        print_rows(stream, &answer, parsed)?;
         params.insert("after".into(), answer["next"].clone());
         for name in ["before", "limit", "since"] {
             params.shift_remove(name);
@@ -54,14 +91,12 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
     }
     params.insert("waitSeconds".into(), json!(WAIT_SECONDS));
     loop {
-        let answer = client.call(op.name, &params).map_err(|error| on_command_line(op, error))?;
+        let answer = client.call(op.name, &params).map_err(|end| end.on_command_line(op))?;
         // The sentence is for programs, too: they read only rows, which don't show that something is missing.
         if answer["gap"] == json!(true) {
             crate::sys::print_error("slm-mesh: some events before the next one have already been deleted");
         }
-        if !print_rows(stream, &answer, parsed)? {
-            return Ok(0);
-        }
+        print_rows(stream, &answer, parsed)?;
         match stream {
             RowStream::Messages => {
                 if answer["look"] != json!(true) {
@@ -100,18 +135,25 @@ fn check_followable(params: &Map<String, Value>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Prints the rows of an answer. Returns whether the output is still open.
-fn print_rows(stream: RowStream, answer: &Value, parsed: &ParsedCommand) -> Result<bool, Error> {
+/// Prints the rows of an answer.
+fn print_rows(stream: RowStream, answer: &Value, parsed: &ParsedCommand) -> Result<(), End> {
     for row in stream.rows(answer) {
-        if !try_print_line(&if parsed.json { render::json_line(row) } else { stream.render_row(row) })? {
-            return Ok(false);
-        }
+        print(&if parsed.json { render::json_line(row) } else { stream.render_row(row) })?;
     }
-    Ok(true)
+    Ok(())
+}
+
+fn print(line: &str) -> Result<(), End> {
+    if try_print_line(line)? { Ok(()) } else { Err(End::OutputClosed) }
 }
 
 /// Prints an entry of the shared state, and then every change to the entry.
 pub fn watch_state(parsed: &ParsedCommand) -> Result<u8, Error> {
+    let Err(end) = print_changes(parsed);
+    end.into_status()
+}
+
+fn print_changes(parsed: &ParsedCommand) -> Result<Infallible, End> {
     let (places, _) = load_environment()?;
     let mut client = ReconnectingClient::new(places)?;
     let namespace = parsed.args.get("namespace").cloned().unwrap_or_else(|| json!("default"));
@@ -122,8 +164,8 @@ pub fn watch_state(parsed: &ParsedCommand) -> Result<u8, Error> {
     let mut cursor = client.call("events.cursor", &Map::new())?["seq"].clone();
     let get = Map::from_iter([("key".to_owned(), key.clone()), ("namespace".to_owned(), namespace.clone())]);
     let mut shown = client.call("state.get", &get)?["entry"].clone();
-    let mut is_read = print_entry(parsed, key, &shown)?;
-    while is_read {
+    print_entry(parsed, key, &shown)?;
+    loop {
         let seconds = deadline.map_or(WAIT_SECONDS, |deadline| {
             deadline.saturating_duration_since(Instant::now()).as_secs_f64().ceil() as i64
         });
@@ -134,21 +176,19 @@ pub fn watch_state(parsed: &ParsedCommand) -> Result<u8, Error> {
         let is_ours = |row: &&Value| row["payload"]["key"] == *key && row["payload"]["namespace"] == namespace;
         let rows = RowStream::Events.rows(&answer).iter().filter(is_ours);
         let is_gap = answer["gap"] == json!(true);
-        for entry in
-            changed_entries(rows, is_gap, &shown, || client.call("state.get", &get).map(|got| got["entry"].clone()))?
-        {
-            is_read = is_read && print_entry(parsed, key, &entry)?;
+        let get_current = || client.call("state.get", &get).map(|got| got["entry"].clone());
+        for entry in changed_entries(rows, is_gap, &shown, get_current)? {
+            print_entry(parsed, key, &entry)?;
             if deadline.is_some() {
-                return Ok(0);
+                return Err(End::Changed);
             }
             shown = entry;
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             let key = key.as_str().unwrap_or("");
-            return Err(Error::new(ErrorKind::TimedOut, format!("{key} did not change in time")));
+            return Err(Error::new(ErrorKind::TimedOut, format!("{key} did not change in time")).into());
         }
     }
-    Ok(0)
 }
 
 /// The successive forms of an entry according to the events about it, without those that the last `shown` form already
@@ -157,8 +197,8 @@ fn changed_entries<'a>(
     rows: impl Iterator<Item = &'a Value>,
     is_gap: bool,
     shown: &Value,
-    get_current: impl FnOnce() -> Result<Value, Error>,
-) -> Result<Vec<Value>, Error> {
+    get_current: impl FnOnce() -> Result<Value, End>,
+) -> Result<Vec<Value>, End> {
     let version = |entry: &Value| entry["version"].as_i64().unwrap_or(0);
     let rows: Vec<&Value> = rows.filter(|row| version(&row["payload"]) > version(shown)).collect();
     if rows.is_empty() && !is_gap {
@@ -188,20 +228,19 @@ fn changed_entries<'a>(
     Ok(entries)
 }
 
-/// Prints an entry. Returns whether the output is still open.
-fn print_entry(parsed: &ParsedCommand, key: &Value, entry: &Value) -> Result<bool, Error> {
+/// Prints an entry.
+fn print_entry(parsed: &ParsedCommand, key: &Value, entry: &Value) -> Result<(), End> {
     if parsed.json {
-        return try_print_line(&render::json_line(entry));
+        return print(&render::json_line(entry));
     }
     let key = render::plain(key.as_str().unwrap_or(""));
     match entry["value"].as_str() {
-        Some(value) => try_print_line(&format!("{key} = {}  (version {})", render::plain(value), entry["version"])),
-        None if entry.is_null() => try_print_line(&format!("{key} is not set")),
+        Some(value) => print(&format!("{key} = {}  (version {})", render::plain(value), entry["version"])),
+        None if entry.is_null() => print(&format!("{key} is not set")),
         // The entry has changed again or was deleted before its long value could be fetched.
-        None => try_print_line(&format!(
-            "{key} had version {}, but the value of that version is already gone",
-            entry["version"]
-        )),
+        None => {
+            print(&format!("{key} had version {}, but the value of that version is already gone", entry["version"]))
+        }
     }
 }
 
@@ -223,22 +262,22 @@ impl ReconnectingClient {
     }
 
     /// Calls a method, and repeats the call each time the connection is lost.
-    fn call(&mut self, method: &str, params: &Map<String, Value>) -> Result<Value, Error> {
+    fn call(&mut self, method: &str, params: &Map<String, Value>) -> Result<Value, End> {
         let params = Value::Object(params.clone());
         loop {
             match self.try_call(method, &params) {
                 Ok(Some(answer)) => return Ok(answer),
                 Ok(None) => self.await_broker()?,
-                Err(error) if client::is_connection_lost(&error) => {
+                Err(End::Failed(error)) if client::is_connection_lost(&error) => {
                     self.client = self.retry_limit.reconnect(error, || Client::connect_or_start(&self.places))?;
                 }
-                Err(error) => return Err(error),
+                Err(end) => return Err(end),
             }
         }
     }
 
     /// Calls a method once. Returns `None` if the broker is shutting down.
-    fn try_call(&mut self, method: &str, params: &Value) -> Result<Option<Value>, Error> {
+    fn try_call(&mut self, method: &str, params: &Value) -> Result<Option<Value>, End> {
         self.n_requests += 1;
         // The id is a string, because the client uses numbers for its own requests.
         let request_id = json!(format!("line-{}", self.n_requests));
@@ -246,10 +285,11 @@ impl ReconnectingClient {
             Error::new(ErrorKind::Gone, format!("the connection to the broker was lost ({error})"))
         };
         self.client.send(&rpc::request(&request_id, method, params)).map_err(gone)?;
+        let output = std::io::stdout();
         loop {
-            match self.client.receive_from_living()? {
+            match self.client.receive_while_read(&output)?.ok_or(End::OutputClosed)? {
                 RpcMessage::Response { id, result } if id == request_id => {
-                    return result.map(Some).map_err(|error| rpc::decode_error(&error));
+                    return result.map(Some).map_err(|error| rpc::decode_error(&error).into());
                 }
                 RpcMessage::Notification { method, .. } if method == "shutdown" => return Ok(None),
                 _ => {}
@@ -258,7 +298,7 @@ impl ReconnectingClient {
     }
 
     /// Waits until another program has started a broker.
-    fn await_broker(&mut self) -> Result<(), Error> {
+    fn await_broker(&mut self) -> Result<(), End> {
         crate::sys::print_error("slm-mesh: the broker was stopped; waiting until it is started again");
         while self.deadline.is_none_or(|deadline| Instant::now() < deadline) {
             match Client::connect_to_running(&self.places) {
@@ -268,11 +308,13 @@ impl ReconnectingClient {
                 }
                 // No broker is running here, or no hub can be reached, or no hub leads.
                 Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Gone | ErrorKind::Standby) => {
-                    std::thread::sleep(CHECK_INTERVAL);
+                    if pause_while_read(CHECK_INTERVAL)? {
+                        return Err(End::OutputClosed);
+                    }
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
-        Err(Error::new(ErrorKind::TimedOut, "the broker was stopped, and was not started again in time"))
+        Err(Error::new(ErrorKind::TimedOut, "the broker was stopped, and was not started again in time").into())
     }
 }

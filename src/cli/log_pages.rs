@@ -1,7 +1,6 @@
 //! Collects the pages of the log, or of a search in the inbox. The broker searches in small steps, so that a long
 //! search does not delay other clients.
 
-use crate::base::error::Error;
 use serde_json::{Map, Value, json};
 
 /// A list that the broker searches in steps.
@@ -27,11 +26,11 @@ impl SearchedList {
 /// Requests pages until there are enough messages or no more messages. Returns the messages as one answer, oldest
 /// first. If each page is older than the page before it, the field `next` of the answer is the end of the log at the
 /// time of the first page, so that the caller can continue from there.
-pub fn collect(
+pub fn collect<E>(
     list: SearchedList,
     params: &Map<String, Value>,
-    mut call: impl FnMut(&Map<String, Value>) -> Result<Value, Error>,
-) -> Result<Value, Error> {
+    mut call: impl FnMut(&Map<String, Value>) -> Result<Value, E>,
+) -> Result<Value, E> {
     let mut params = params.clone();
     let is_forward = list == SearchedList::Log && params.contains_key("after");
     let limit = params.get("limit").and_then(Value::as_u64).unwrap_or(list.limit()) as usize;
@@ -97,6 +96,7 @@ fn add_copies(row: &mut Value, other: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::error::Error;
 
     fn row(seq: i64, group: Option<&str>) -> Value {
         let text = if group.is_some() { "to a group" } else { "to one" };
@@ -113,7 +113,7 @@ mod tests {
             let before = params.get("before").and_then(Value::as_i64).unwrap_or(7);
             let first = (before - 2).max(1);
             let rows = &all[first as usize - 1..before as usize - 1];
-            Ok(json!({ "messages": rows, "more": first > 1, "before": first, "next": 6 }))
+            Ok::<_, Error>(json!({ "messages": rows, "more": first > 1, "before": first, "next": 6 }))
         };
         let seqs = |answer: &Value| -> Vec<i64> {
             answer["messages"].as_array().unwrap().iter().map(|row| row["seq"].as_i64().unwrap()).collect()

@@ -35,6 +35,7 @@ use crate::sys::data_dir::DataDir;
 use crate::sys::git;
 use crate::sys::path_normalization;
 use crate::sys::settings::{SESSION, STORE, Settings};
+use crate::sys::socket_wait::{WaitEnd, wait_for_either};
 use crate::sys::typescript_broker;
 use args::{CliCommand, ParsedCommand};
 use log_pages::SearchedList;
@@ -42,6 +43,7 @@ use operation_table::{CliOperation, RowStream, SendLocation};
 use repeated_calls::call_repeatedly;
 use serde_json::{Map, Value, json};
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
 /// Runs the program and returns its exit status.
 pub fn main(argv: Vec<std::ffi::OsString>) -> u8 {
@@ -288,6 +290,13 @@ pub fn try_print_line(line: &str) -> Result<bool, Error> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Error::new(ErrorKind::Storage, format!("cannot write to standard output ({error})"))),
     }
+}
+
+/// Sleeps as long as somebody reads the output. Returns whether nobody reads it any more.
+pub fn pause_while_read(time: Duration) -> Result<bool, Error> {
+    let wait = wait_for_either(None, &io::stdout(), time);
+    wait.map(|woken| woken == WaitEnd::OutputClosed)
+        .map_err(|error| Error::new(ErrorKind::Internal, format!("the system refuses to wait ({error})")))
 }
 
 fn report_error(error: &Error, json: bool) -> u8 {

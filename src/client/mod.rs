@@ -3,8 +3,9 @@
 //! **Invariant:** a call whose response was lost is repeated only if repeating does no harm, or if the broker has
 //! certainly not run it.
 
-pub mod discovered_hub;
+mod arrivals;
 mod connection_errors;
+pub mod discovered_hub;
 mod hub_group;
 mod last_leader;
 mod leader_search;
@@ -21,6 +22,7 @@ use crate::sys::settings::Settings;
 use crate::sys::{self, process, unix_connect};
 use crate::wire::line_splitter::LineBuffer;
 use crate::wire::rpc::{self, RpcMessage};
+pub use arrivals::Arrival;
 pub use connection_errors::{broker_lock_holder, is_absent, is_connection_lost};
 use connection_errors::{is_timeout, stuck, unreachable};
 use hub_group::{HubGroup, SEARCH_MAX};

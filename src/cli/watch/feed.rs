@@ -4,14 +4,18 @@
 //! **Invariant:** the view never restarts a broker that was stopped on purpose.
 
 use crate::base::error::{Error, ErrorKind};
-use crate::client::{self, Client};
+use crate::client::{self, Arrival, Client};
 use crate::sys::data_dir::DataDir;
 use crate::wire::rpc::{self, RpcMessage};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 /// Maximum number of events per answer while the view catches up.
 const PAGE: i64 = 200;
+/// The length of one wait for an update. When it ends, the next one begins.
+const LONG_WAIT: Duration = Duration::from_secs(3600);
 
 /// What a request is for, which decides where its answer goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,19 +157,30 @@ impl Feed {
         self.open.values().any(|open| open.asked == *asked)
     }
 
-    /// Everything that has arrived since the last call. With `wait`, blocks until something arrives.
-    pub fn poll(&mut self, wait: bool) -> Vec<FeedUpdate> {
-        let mut waits = wait && self.updates.is_empty();
+    /// Everything that has arrived since the last call.
+    pub fn poll(&mut self) -> Vec<FeedUpdate> {
         while let Some(client) = &mut self.client {
-            let found = if waits { client.receive().map(Some) } else { client.try_receive() };
-            match found {
+            match client.try_receive() {
                 Ok(Some(message)) => self.handle_message(message),
                 Ok(None) => break,
                 Err(error) => self.disconnect(&error.to_string()),
             }
-            waits &= self.updates.is_empty();
         }
         std::mem::take(&mut self.updates)
+    }
+
+    /// Waits until there is an update or the connection is lost. Returns false as soon as nobody reads the output any
+    /// more.
+    pub fn wait_while_read(&mut self, output: &impl AsFd) -> bool {
+        while let (true, Some(client)) = (self.updates.is_empty(), &mut self.client) {
+            match client.await_arrival(output, LONG_WAIT) {
+                Ok(Arrival::Message(message)) => self.handle_message(message),
+                Ok(Arrival::Nothing) => {}
+                Ok(Arrival::OutputClosed) => return false,
+                Err(error) => self.disconnect(&error.to_string()),
+            }
+        }
+        true
     }
 
     /// Makes one attempt to reconnect. Returns whether the view is connected.

@@ -91,8 +91,9 @@ pub fn watch(parsed: &ParsedCommand, plain: bool) -> Result<u8, Error> {
 
 /// Prints one line per event until the reader closes the output.
 fn print_events(mut feed: Feed, is_json: bool) -> Result<u8, Error> {
-    loop {
-        for update in feed.poll(true) {
+    let output = io::stdout();
+    while feed.wait_while_read(&output) {
+        for update in feed.poll() {
             match update {
                 FeedUpdate::Event(row) => {
                     if !try_print_line(&if is_json { render::json_line(&row) } else { render::event(&row) })? {
@@ -106,9 +107,12 @@ fn print_events(mut feed: Feed, is_json: bool) -> Result<u8, Error> {
             }
         }
         while feed.client().is_none() && !feed.reconnect() {
-            std::thread::sleep(RECONNECT_INTERVAL);
+            if super::pause_while_read(RECONNECT_INTERVAL)? {
+                return Ok(0);
+            }
         }
     }
+    Ok(0)
 }
 
 /// The view, with its connection, model, terminal and timers.
@@ -132,7 +136,7 @@ struct WatchScreen {
 impl WatchScreen {
     fn run_until_quit(mut self) -> io::Result<u8> {
         loop {
-            for update in self.feed.poll(false) {
+            for update in self.feed.poll() {
                 self.is_outdated = true;
                 self.apply_update(update);
             }

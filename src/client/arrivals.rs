@@ -1,0 +1,68 @@
+//! Waits for messages only as long as somebody reads the output of this program. Otherwise `slm-mesh events --follow |
+//! grep -m1 …` would go on until the next event, which may never come.
+
+use super::{Client, PING_WITHIN, QUIET_MAX, Server};
+use crate::base::error::Error;
+use crate::sys::socket_wait::{WaitEnd, wait_for_either};
+use crate::wire::rpc::{self, RpcMessage};
+use serde_json::json;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// How often to read from a hub, because only a read notices that the hub has been silent for too long.
+const HUB_READ_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What ended a wait for a message.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A message arrived.
+    Message(RpcMessage),
+    /// Nobody reads the output any more.
+    OutputClosed,
+    /// Nothing arrived in time.
+    Nothing,
+}
+
+impl Client {
+    /// Waits for the next message as long as somebody reads the output, but at most for about this time.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub fn await_arrival(&mut self, output: &impl AsFd, limit: Duration) -> io::Result<Arrival> {
+        let limit = if self.server == Server::Remote { limit.min(HUB_READ_INTERVAL) } else { limit };
+        loop {
+            if let Some(message) = self.try_receive()? {
+                return Ok(Arrival::Message(message));
+            }
+            match wait_for_either(Some(self.as_fd()), output, limit)? {
+                WaitEnd::Readable => {}
+                WaitEnd::OutputClosed => return Ok(Arrival::OutputClosed),
+                WaitEnd::TimeUp => return Ok(Arrival::Nothing),
+            }
+        }
+    }
+
+    /// Waits for the next message as [`Client::receive_from_living`] does. Returns `None` as soon as nobody reads the
+    /// output any more.
+    ///
+    /// # Errors
+    /// Those of [`Client::receive_from_living`].
+    pub fn receive_while_read(&mut self, output: &impl AsFd) -> Result<Option<RpcMessage>, Error> {
+        let mut is_pinged = false;
+        loop {
+            let limit = if is_pinged { PING_WITHIN } else { QUIET_MAX };
+            match self.await_arrival(output, limit).map_err(|error| self.call_failed(&error))? {
+                Arrival::Message(message) => return Ok(Some(message)),
+                Arrival::OutputClosed => return Ok(None),
+                Arrival::Nothing if !matches!(self.server, Server::Local(_)) => {}
+                Arrival::Nothing if is_pinged => return Err(self.call_failed(&io::ErrorKind::TimedOut.into())),
+                Arrival::Nothing => {
+                    let ping = rpc::request(&json!("alive"), "ping", &json!({}));
+                    self.send(&ping).map_err(|error| self.call_failed(&error))?;
+                    is_pinged = true;
+                }
+            }
+        }
+    }
+}
