@@ -363,9 +363,10 @@ impl Journal {
             Change::StateChanged(entry) => Some(state_key(entry)),
             _ => None,
         };
-        let seq = turn.store.add_event(&kind, by, now, &payload, state_key.as_deref())?;
+        let at = turn.time_of_row(now);
+        let seq = turn.store.add_event(&kind, by, at, &payload, state_key.as_deref())?;
         turn.dirty.events = true;
-        let event = Event { seq, kind, by: by.into(), at: now, payload };
+        let event = Event { seq, kind, by: by.into(), at, payload };
         let mut text = None;
         for (conn, _) in self.subscriptions.iter().filter(|(_, types)| wants(types, event.kind.word())) {
             let params = text.get_or_insert_with(|| json_text(&self.view(peers, &event))).clone();

@@ -10,7 +10,7 @@ use crate::base::ids::PeerId;
 use crate::base::process::Process;
 use crate::store::{Changeset, Event, LogPosition, Message, Store, StoreError};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 /// Something that leaves the core after the commit of the turn.
@@ -68,6 +68,10 @@ pub struct Turn {
     broken: Option<Error>,
     /// When the next row expires: `None` if this is unknown, `Some(None)` if no row will expire.
     next_expiry: Option<Option<i64>>,
+    /// The time of the newest message or event.
+    newest: i64,
+    /// The times of the latest messages to groups, by sender and group. Times in the past are left out.
+    group_sends: HashMap<(PeerId, String), i64>,
 }
 
 impl From<StoreError> for Error {
@@ -79,7 +83,34 @@ impl From<StoreError> for Error {
 
 impl Turn {
     pub(super) fn new(store: Store) -> Turn {
-        Turn { store, dirty: Dirty::default(), effects: Vec::new(), broken: None, next_expiry: None }
+        Turn {
+            store,
+            dirty: Dirty::default(),
+            effects: Vec::new(),
+            broken: None,
+            next_expiry: None,
+            newest: 0,
+            group_sends: HashMap::new(),
+        }
+    }
+
+    /// The time of a message or an event that is stored now. Messages and events are searched by time, so none of them
+    /// is older than an earlier one.
+    pub(super) fn time_of_row(&mut self, now: i64) -> i64 {
+        self.newest = self.newest.max(now);
+        self.newest
+    }
+
+    /// The time of a message to a group that is stored now. All copies of the message have this time. The copies of
+    /// two messages of one sender to one group differ in it, even if both messages are sent in the same millisecond, so
+    /// that everybody can tell which copies belong together.
+    pub(super) fn time_of_group_send(&mut self, sender: &PeerId, group: &str, now: i64) -> i64 {
+        self.group_sends.retain(|_, time| *time >= now);
+        let send = (sender.clone(), group.to_owned());
+        let earliest = self.group_sends.get(&send).map_or(now, |last| now.max(last + 1));
+        let time = self.time_of_row(earliest);
+        self.group_sends.insert(send, time);
+        time
     }
 
     /// Adds an effect. It will leave after the commit.

@@ -278,6 +278,33 @@ fn following_the_log_waits_for_messages_between_others() {
 }
 
 #[test]
+fn messages_to_a_group_in_one_millisecond_are_not_taken_for_one() {
+    // The clock of the script stands still, as it does for several tool calls that an agent makes at once.
+    check(
+        "
+        a joins
+        b joins
+        c joins
+        person connects
+        a send to=all message=same -> ok
+        a send to=all message=same -> ok messageIds.0=$second
+        a send to=b message=direct -> ok
+        a send to=b message=answer replyTo=$second -> ok
+        person log -> ok messages.0.copies=3 messages.1.copies=3 messages.2.payload=direct
+        person log -> ok messages.0.createdAt=BEGIN.000Z messages.1.createdAt=BEGIN.001Z messages.2.createdAt=BEGIN.001Z
+        person log thread=$second -> ok messages.0.copies=3 messages.0.createdAt=BEGIN.001Z messages.1.payload=answer
+        a events.read after=0 types='[\"message_received\"]' -> ok events.0.createdAt=BEGIN.000Z events.1.createdAt=BEGIN.001Z
+        +1s
+        a send to=all message=same -> ok
+        person log limit=1 -> ok messages.0.copies=3 messages.0.createdAt=SECOND.000Z
+    "
+        .replace("BEGIN", "2026-11-18T11:06:40")
+        .replace("SECOND", "2026-11-18T11:06:41")
+        .as_str(),
+    );
+}
+
+#[test]
 fn the_search_is_an_argument_of_the_inbox_and_the_log_is_no_tool() {
     assert_eq!(mcp_tools::TOOLS.len(), 8);
     let takes = |name: &str, arguments: Value| mcp_tools::call(name, arguments.as_object().unwrap());

@@ -317,6 +317,10 @@ impl Mail {
         if draft.kind == MessageType::Json && serde_json::from_str::<Value>(&draft.body).is_err() {
             return Err(Error::usage("message", "expected valid JSON, because `type` is json"));
         }
+        let created = match &draft.group {
+            Some(group) => turn.time_of_group_send(&draft.sender, group, now),
+            None => turn.time_of_row(now),
+        };
         let from = peers.name_of(&draft.sender);
         let mut sent = Vec::with_capacity(recipients.len());
         for recipient in recipients {
@@ -325,7 +329,7 @@ impl Mail {
                 // If one member of a group can't receive the message, the other members still get it.
                 if draft.group.is_none() { return Err(error) } else { continue }
             }
-            let mut message = Message { recipient: recipient.clone(), created: now, ..draft.clone() };
+            let mut message = Message { recipient: recipient.clone(), created, ..draft.clone() };
             turn.store.add_message(&mut message)?;
             *self.unread.entry(recipient.clone()).or_insert(0) += 1;
             turn.dirty.mail.insert(recipient.clone());
@@ -347,7 +351,7 @@ impl Mail {
                 n: sent.len(),
             },
         };
-        journal.record(turn, peers, &change, &draft.sender, now)?;
+        journal.record(turn, peers, &change, &draft.sender, created)?;
         Ok(sent)
     }
 
