@@ -406,6 +406,32 @@ fn a_watched_entry_shows_each_of_many_changes_and_those_whose_events_are_gone() 
 }
 
 #[test]
+fn a_watched_entry_is_shown_as_it_is_in_a_database_that_replaces_the_other() {
+    let place = Place::new();
+    for value in ["a", "b", "c"] {
+        place.ok(&["state", "set", "k", value]);
+    }
+    let mut child = place.command(&["state", "watch", "k"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || lines.next().expect("it ended").unwrap();
+    assert_eq!(next(), "k = c  (version 3)");
+    until_it_follows(&place, &["state"]);
+    place.ok(&["stop"]);
+    // A new database continues with the numbers of the old events, but its entries begin with version 1.
+    for file in ["broker.db", "broker.db-wal", "broker.db-shm"] {
+        let _ = std::fs::remove_file(place.dir.join(file));
+    }
+    place.ok(&["start", "--detach"]);
+    assert_eq!(next(), "k is not set");
+    for n in 1..=3 {
+        place.ok(&["state", "set", "k", "new"]);
+        assert_eq!(next(), format!("k = new  (version {n})"));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn completions_of_bash_complete() {
     let place = Place::new();
     let complete = |words: &str| {

@@ -165,17 +165,24 @@ fn print_changes(parsed: &ParsedCommand) -> Result<Infallible, End> {
     let get = Map::from_iter([("key".to_owned(), key.clone()), ("namespace".to_owned(), namespace.clone())]);
     let mut shown = client.call("state.get", &get)?["entry"].clone();
     print_entry(parsed, key, &shown)?;
+    let mut is_new_connection = false;
     loop {
         let seconds = deadline.map_or(WAIT_SECONDS, |deadline| {
             deadline.saturating_duration_since(Instant::now()).as_secs_f64().ceil() as i64
         });
+        let seconds = if is_new_connection { 0 } else { seconds.clamp(0, WAIT_SECONDS) };
         let types = ["state_changed", "state_deleted"];
-        let params = json!({ "types": types, "after": cursor, "waitSeconds": seconds.clamp(0, WAIT_SECONDS) });
-        let answer = client.call("events.read", params.as_object().unwrap_or(&Map::new()))?;
+        let params = json!({ "types": types, "after": cursor, "waitSeconds": seconds });
+        let Some(answer) = client.call_or_reconnect("events.read", &params)? else {
+            is_new_connection = true;
+            continue;
+        };
         cursor = answer["seq"].clone();
         let is_ours = |row: &&Value| row["payload"]["key"] == *key && row["payload"]["namespace"] == namespace;
         let rows = RowStream::Events.rows(&answer).iter().filter(is_ours);
-        let is_gap = answer["gap"] == json!(true);
+        // A new connection may lead to another database, such as a restored backup, in which the entry is different
+        // although no event says so.
+        let is_gap = std::mem::take(&mut is_new_connection) || answer["gap"] == json!(true);
         let get_current = || client.call("state.get", &get).map(|got| got["entry"].clone());
         for entry in changed_entries(rows, is_gap, &shown, get_current)? {
             print_entry(parsed, key, &entry)?;
@@ -200,7 +207,11 @@ fn changed_entries<'a>(
     get_current: impl FnOnce() -> Result<Value, End>,
 ) -> Result<Vec<Value>, End> {
     let version = |entry: &Value| entry["version"].as_i64().unwrap_or(0);
-    let rows: Vec<&Value> = rows.filter(|row| version(&row["payload"]) > version(shown)).collect();
+    // In another database, such as a restored backup, the versions of the entry are counted from another number, but its
+    // changes are still later than the form that was shown.
+    let shown_at = shown["updatedAt"].as_str();
+    let is_newer = |row: &&Value| version(&row["payload"]) > version(shown) || row["createdAt"].as_str() > shown_at;
+    let rows: Vec<&Value> = rows.filter(is_newer).collect();
     if rows.is_empty() && !is_gap {
         return Ok(Vec::new());
     }
@@ -265,15 +276,23 @@ impl ReconnectingClient {
     fn call(&mut self, method: &str, params: &Map<String, Value>) -> Result<Value, End> {
         let params = Value::Object(params.clone());
         loop {
-            match self.try_call(method, &params) {
-                Ok(Some(answer)) => return Ok(answer),
-                Ok(None) => self.await_broker()?,
-                Err(End::Failed(error)) if client::is_connection_lost(&error) => {
-                    self.client = self.retry_limit.reconnect(error, || Client::connect_or_start(&self.places))?;
-                }
-                Err(end) => return Err(end),
+            if let Some(answer) = self.call_or_reconnect(method, &params)? {
+                return Ok(answer);
             }
         }
+    }
+
+    /// Calls a method once. Returns `None` if the connection was lost and is now replaced.
+    fn call_or_reconnect(&mut self, method: &str, params: &Value) -> Result<Option<Value>, End> {
+        match self.try_call(method, params) {
+            Ok(Some(answer)) => return Ok(Some(answer)),
+            Ok(None) => self.await_broker()?,
+            Err(End::Failed(error)) if client::is_connection_lost(&error) => {
+                self.client = self.retry_limit.reconnect(error, || Client::connect_or_start(&self.places))?;
+            }
+            Err(end) => return Err(end),
+        }
+        Ok(None)
     }
 
     /// Calls a method once. Returns `None` if the broker is shutting down.
