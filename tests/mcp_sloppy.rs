@@ -51,6 +51,19 @@ fn arguments_that_mean_one_thing_are_taken() {
 }
 
 #[test]
+fn a_last_line_without_an_end_is_answered() {
+    let place = Place::new();
+    let mut session = Bare::legacy(&place, "2025-11-25", "p");
+    session.write(call(7, "mesh_status", json!({})).to_string().as_bytes());
+    assert!(session.end().0.success());
+    assert!(!content(session.seen.iter().find(|line| line["id"] == json!(7)).expect("an answer")).1);
+    let mut session = Bare::legacy(&place, "2025-11-25", "p");
+    session.write(b"{\"jsonrpc\":\"2.0\",\"id\":8,\"meth");
+    assert!(session.end().0.success());
+    assert_eq!(session.seen.last().map(code), Some(-32700), "what was cut off is reported");
+}
+
+#[test]
 fn arguments_that_might_mean_several_things_are_refused_by_name() {
     let place = Place::new();
     let mut session = Bare::legacy(&place, "2025-11-25", "p");

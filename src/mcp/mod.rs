@@ -45,6 +45,8 @@ pub fn serve_stdio(legacy_only: bool, agent: Option<String>) -> io::Result<()> {
         };
         server.receive(&buffer[..n]);
     }
+    // The client may have closed its output without ending its last line.
+    server.receive(b"\n");
     server.close();
     Ok(())
 }

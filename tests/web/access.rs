@@ -156,6 +156,10 @@ fn a_session_is_cookie_and_key_of_this_broker() {
     assert_eq!(status(&foreign), 401);
     let many = Page { cookie: format!("a=b; {}; c=d", page.cookie), ..page.clone() };
     assert_eq!(status(&many), 200, "cookies of others stand beside it");
+    for cookies in [[&own_name(&stranger), &page.cookie], [&page.cookie, &own_name(&stranger)]] {
+        let both = Page { cookie: cookies.map(String::as_str).join("; "), ..page.clone() };
+        assert_eq!(status(&both), 200, "another port has set a cookie of this name");
+    }
     broker.end(rustix::process::Signal::TERM);
     broker.again();
     let page = Page { port: broker.port, ..page };

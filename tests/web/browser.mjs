@@ -33,10 +33,17 @@ await page.getByText('Read it').click();
 const text = page.locator('#message-list .text').first();
 await text.waitFor();
 await page.locator('#message-list li:not(.mine)').first().waitFor();
-await step({
+const read = {
   text: await text.textContent(), images: await page.locator('main img, main b.evil, main script').count(),
-  words: await page.locator('#events').innerText(),
-});
+  words: await page.locator('#events').innerText(), entries: await page.locator('#state-list > li').count(),
+};
+// The filter leaves only the event whose payload is odd.
+await page.locator('#filter').fill('odd.event');
+await page.locator('#state-list > li').first().waitFor({ state: 'detached' });
+read.odd = await page.locator('#event-list > li').count();
+await page.locator('#filter').fill('');
+await page.locator('#state-list > li').first().waitFor();
+await step(read);
 
 // A lock appears without a reload, and is released once the human has confirmed it.
 await page.getByRole('button', { name: /^Release .*live\.rs$/ }).waitFor();

@@ -74,6 +74,12 @@ fn a_person_opens_the_link_and_looks_writes_and_releases() {
     codex.tool("mesh_summary", json!({ "summary": EVIL }));
     codex.tool("mesh_send", json!({ "to": "human", "message": EVIL }));
     codex.tool("mesh_state", json!({ "action": "set", "key": "<i>key</i>", "value": EVIL }));
+    for (namespace, key) in [("a b", "c"), ("a", "b c")] {
+        let entry = json!({ "action": "set", "namespace": namespace, "key": key, "value": "v" });
+        codex.tool("mesh_state", entry);
+    }
+    let odd = json!({ "action": "emit", "type": "odd.event", "payload": { "key": { "toString": 1 } } });
+    codex.tool("mesh_events", odd);
     let url = format!("http://127.0.0.1:{}{}", broker.port, link(&broker));
     let Some(mut person) = start("a_person_opens_the_link_and_looks_writes_and_releases", &url) else { return };
 
@@ -90,6 +96,8 @@ fn a_person_opens_the_link_and_looks_writes_and_releases() {
     let plain = EVIL.replace('\u{202e}', "⟨RLO⟩").replace('\u{202c}', "⟨PDF⟩").replace('\u{1b}', "⟨ESC⟩");
     assert_eq!((word(&seen["text"]), &seen["images"]), (plain, &json!(0)));
     assert!(word(&seen["words"]).contains("<i>key</i>"), "{seen}");
+    assert_eq!(seen["entries"], json!(3), "entries whose namespaces and keys look alike stay apart");
+    assert_eq!(seen["odd"], json!(1), "the filter finds an event in spite of its odd payload");
     until("it counts as read", || {
         codex.tool("mesh_inbox", json!({ "filter": "sent" }))["messages"][0]["receipt"] == json!("read")
     });

@@ -77,11 +77,11 @@ fn decide(auth: &WebAuth, port: u16, head: &Head) -> Option<HttpResponse> {
     }
     let now = Instant::now();
     let name = format!("slm-mesh-{port}");
-    let cookie = head.cookie.as_deref().and_then(|cookies| find_cookie(cookies, &name)).unwrap_or("");
+    let mut cookies = find_cookies(head.cookie.as_deref().unwrap_or(""), &name);
     match (head.method.as_str(), head.target.as_str()) {
         ("GET", path) if path.starts_with(OPEN) => Some(redeem_code(auth, head, &path[OPEN.len()..], &name)),
         ("GET", path) => Some(find_file(path).map_or_else(not_found, serve_file)),
-        ("POST", "/web/key") => Some(match auth.claim_key(cookie, now) {
+        ("POST", "/web/key") => Some(match cookies.find_map(|cookie| auth.claim_key(cookie, now)) {
             Some(key) => respond(200, &json!({ "ok": true, "key": key })),
             None => refuse(
                 401,
@@ -91,7 +91,7 @@ fn decide(auth: &WebAuth, port: u16, head: &Head) -> Option<HttpResponse> {
         }),
         ("POST", STREAM | CALL) => {
             let key = head.browser.page_key.as_deref().unwrap_or("");
-            if !auth.admits(cookie, key, now) {
+            if !cookies.any(|cookie| auth.admits(cookie, key, now)) {
                 return Some(refuse(401, "this page has no session; run slm-mesh web to open a new page"));
             }
             let is_json = head.browser.content_type.as_deref() == Some("application/json");
@@ -122,9 +122,12 @@ fn why_foreign(port: u16, head: &Head) -> Option<&'static str> {
     (head.method == "POST" && !is_proven).then_some("the Origin header must name the broker's own page")
 }
 
-/// The value of the cookie with this name.
-fn find_cookie<'a>(cookies: &'a str, name: &str) -> Option<&'a str> {
-    cookies.split(';').filter_map(|pair| pair.trim().split_once('=')).find(|(known, _)| *known == name).map(|(_, v)| v)
+/// The values of the cookies with this name. A program on another port of this machine can set a second one.
+fn find_cookies<'a>(cookies: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    cookies
+        .split(';')
+        .filter_map(move |pair| pair.trim().split_once('=').filter(|(known, _)| *known == name))
+        .map(|(_, value)| value)
 }
 
 /// Exchanges a code for a cookie. The response is a redirect, so that the code disappears from the address bar. A

@@ -17,6 +17,9 @@ export function clear() {
   });
 }
 
+/** A name that only this entry of the shared state has, because a namespace and a key may contain any character. */
+const entryName = ({ namespace, key }) => JSON.stringify([namespace, key]);
+
 /** The time of the broker, in ms. */
 export const now = () => Date.now() + mesh.ahead;
 
@@ -37,7 +40,7 @@ export function applyFrame(frame) {
     if (!begins) applyEvent(event);
   }
   mesh.events.splice(0, mesh.events.length - KEPT.events);
-  for (const row of frame.entries ?? []) mesh.entries.set(`${row.namespace} ${row.key}`, row);
+  for (const row of frame.entries ?? []) mesh.entries.set(entryName(row), row);
   for (const row of frame.peers ?? []) mesh.peers.set(row.id, row);
   for (const id of frame.left ?? []) mesh.peers.delete(id);
   for (const row of frame.locks ?? []) mesh.locks.set(row.key, row);
@@ -75,7 +78,7 @@ function applyEvent(event) {
     mesh.locks.delete(key);
   } else if (event.type === 'state_changed' || event.type === 'state_deleted') {
     addToHistory(event);
-    const name = `${facts.namespace} ${facts.key}`;
+    const name = entryName(facts);
     if (event.type === 'state_deleted') mesh.entries.delete(name);
     else mesh.entries.set(name, { ...facts, updatedAt: event.createdAt, updatedByName: event.emittedByName });
   }
@@ -83,7 +86,7 @@ function applyEvent(event) {
 
 /** Adds a change to the history of the entry. */
 function addToHistory(event) {
-  const name = `${event.payload.namespace} ${event.payload.key}`;
+  const name = entryName(event.payload);
   const list = mesh.history.get(name) ?? [];
   if (list.some((other) => other.seq === event.seq)) return;
   list.unshift(event);
@@ -92,10 +95,11 @@ function addToHistory(event) {
   mesh.history.set(name, list);
 }
 
-/** Whether any of these words contains the filter's text. */
+/** Whether any of these words contains the filter's text. A word from an event of a peer may be any JSON value. */
 export const fits = (...words) => {
   const wanted = $('filter').value.trim().toLowerCase();
-  return !wanted || words.some((word) => String(word ?? '').toLowerCase().includes(wanted));
+  const text = (word) => (typeof word === 'string' ? word : JSON.stringify(word));
+  return !wanted || words.some((word) => (word ?? '') !== '' && text(word).toLowerCase().includes(wanted));
 };
 /** The directory of a peer's project. */
 export const project = (id) => mesh.peers.get(id)?.projectPath;
