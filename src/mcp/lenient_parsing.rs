@@ -2,13 +2,12 @@
 //! so that the client gets an answer instead of waiting for its own timeout.
 
 use super::ProtocolError;
+use crate::wire::lenient_json;
 use crate::wire::rpc::{self, InvalidMessage};
 use serde_json::{Map, Value, json};
 
 /// U+FEFF in UTF-8. Editors and Windows shells write this character before the first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// The replacement for half a character: an escaped U+FFFD, which JavaScript's own encoder also writes.
-const REPLACEMENT: &str = "\\ufffd";
 
 /// The line without a byte order mark.
 pub fn without_byte_order_mark(line: &[u8]) -> &[u8] {
@@ -22,11 +21,7 @@ pub fn without_byte_order_mark(line: &[u8]) -> &[u8] {
 pub fn parse(line: &[u8]) -> Result<Value, InvalidMessage> {
     let bad = |text: String| InvalidMessage { id: find_id(line), code: rpc::PARSE_ERROR, text };
     let text = std::str::from_utf8(line).map_err(|_| bad("the line is not UTF-8".into()))?;
-    let parsed = serde_json::from_str(text).or_else(|error| {
-        let repaired = replace_lone_surrogates(text);
-        repaired.and_then(|text| serde_json::from_str(&text).ok()).ok_or(error)
-    });
-    let mut value = parsed.map_err(|error| bad(format!("the line is not JSON: {error}")))?;
+    let mut value = lenient_json::parse(text).map_err(|error| bad(format!("the line is not JSON: {error}")))?;
     match &mut value {
         Value::Array(batch) => batch.iter_mut().for_each(make_id_whole),
         one => make_id_whole(one),
@@ -54,49 +49,6 @@ fn make_id_whole(message: &mut Value) {
     let Some(id) = message.get_mut("id") else { return };
     if let Some(float) = id.as_f64().filter(|float| id.is_f64() && float.fract() == 0.0 && float.abs() < 9e15) {
         *id = json!(float as i64);
-    }
-}
-
-/// Replaces each escape such as `\uD83D` that lacks its other half; `None` if the JSON text contains no such escape.
-fn replace_lone_surrogates(text: &str) -> Option<String> {
-    let mut repaired = String::with_capacity(text.len());
-    let mut rest = text;
-    let mut is_changed = false;
-    while let Some(at) = rest.find('\\') {
-        let (before, escape) = rest.split_at(at);
-        repaired.push_str(before);
-        // The escape of a surrogate is six bytes long, so the other half of the pair must begin at byte 6. If byte 6 is
-        // in the middle of a character, `get` returns `None`.
-        let length = match (surrogate(escape), escape.get(6..).and_then(surrogate)) {
-            (Some(Surrogate::High), Some(Surrogate::Low)) => 12,
-            (Some(_), _) => {
-                repaired.push_str(REPLACEMENT);
-                is_changed = true;
-                rest = &escape[6..];
-                continue;
-            }
-            (None, _) => 1 + escape[1..].chars().next().map_or(0, char::len_utf8),
-        };
-        repaired.push_str(&escape[..length]);
-        rest = &escape[length..];
-    }
-    repaired.push_str(rest);
-    is_changed.then_some(repaired)
-}
-
-/// One half of a character that UTF-16 writes as two code units.
-enum Surrogate {
-    High,
-    Low,
-}
-
-/// The surrogate that the escape at the start of this text stands for.
-fn surrogate(text: &str) -> Option<Surrogate> {
-    let digits = text.strip_prefix("\\u")?.get(..4).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
-    match u16::from_str_radix(digits, 16).ok()? {
-        0xd800..=0xdbff => Some(Surrogate::High),
-        0xdc00..=0xdfff => Some(Surrogate::Low),
-        _ => None,
     }
 }
 
@@ -152,21 +104,6 @@ fn read_id(bytes: &[u8]) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn half_a_character_is_replaced_and_a_whole_one_is_not() {
-        for (given, want) in [
-            (r#"{"id":1,"t":"\ud83d"}"#, "\u{fffd}"),
-            (r#"{"id":1,"t":"a\uDE00b"}"#, "a\u{fffd}b"),
-            (r#"{"id":1,"t":"\ud83d\ude00\ud83d"}"#, "\u{1f600}\u{fffd}"),
-            (r#"{"id":1,"t":"\ud83d\ud83d\ude00"}"#, "\u{fffd}\u{1f600}"),
-            (r#"{"id":1,"t":"\\ud83d \ud83d"}"#, "\\ud83d \u{fffd}"),
-            ("{\"id\":1,\"t\":\"\\ud83d\u{e4}\"}", "\u{fffd}\u{e4}"),
-            (r#"{"id":1,"t":"\ud83d\n"}"#, "\u{fffd}\n"),
-        ] {
-            assert_eq!(parse(given.as_bytes()).unwrap()["t"], json!(want), "{given}");
-        }
-    }
 
     #[test]
     fn the_id_is_found_in_what_is_no_json() {

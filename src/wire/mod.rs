@@ -4,6 +4,7 @@
 
 mod convert_to_utf8;
 pub mod json_field_scanner;
+pub mod lenient_json;
 pub mod line_splitter;
 pub mod rpc;
 mod text_excerpt;

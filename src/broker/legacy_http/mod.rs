@@ -18,6 +18,7 @@ pub use auth::{bearer_check, gate};
 use super::http::{HttpResponse, Request};
 use crate::base::error::{Error, ErrorKind};
 use crate::core::Mesh;
+use crate::wire::lenient_json;
 use fields::Fields;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -35,7 +36,7 @@ pub fn respond(mesh: &mut Mesh, request: &Request, repository: Option<String>, n
     }
     let fields = match request.body.as_slice() {
         b"" => Map::new(),
-        bytes => match serde_json::from_slice(bytes) {
+        bytes => match lenient_json::parse_bytes(bytes) {
             Ok(Value::Object(map)) => map,
             _ => return refuse(400, "Invalid JSON in request body"),
         },
@@ -61,7 +62,7 @@ pub fn respond(mesh: &mut Mesh, request: &Request, repository: Option<String>, n
 /// directory may hang.
 pub fn directory(mesh: &Mesh, request: &Request) -> Option<PathBuf> {
     let names_directory = routes::names_directory((request.head.method.as_str(), request.head.target.as_str()))?;
-    let Ok(Value::Object(values)) = serde_json::from_slice(&request.body) else { return None };
+    let Ok(Value::Object(values)) = lenient_json::parse_bytes(&request.body) else { return None };
     names_directory(mesh, &Fields::new(values, None)).filter(|path| path.starts_with('/')).map(PathBuf::from)
 }
 

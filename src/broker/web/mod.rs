@@ -11,6 +11,7 @@ use crate::base::error::Error;
 use crate::base::ids::PeerId;
 use crate::core::mail::INBOX;
 use crate::core::{self, CallContext, Mesh};
+use crate::wire::lenient_json;
 use auth::WebAuth;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -163,7 +164,7 @@ pub fn run_call(mesh: &mut Mesh, request: &Request, now: i64) -> HttpResponse {
 }
 
 fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error> {
-    let mut call: Map<String, Value> = match serde_json::from_slice(body) {
+    let mut call: Map<String, Value> = match lenient_json::parse_bytes(body) {
         Ok(Value::Object(call)) => call,
         _ => return Err(Error::usage("body", "expected a JSON object")),
     };
