@@ -43,7 +43,7 @@ pub fn collect<E>(
             Value::Array(page) => page,
             _ => Vec::new(),
         };
-        rows = if is_forward { join(rows, page) } else { join(page, rows) };
+        rows = if is_forward { [rows, page].concat() } else { [page, rows].concat() };
         let (name, cursor) = match is_forward {
             true => ("after", answer["next"].clone()),
             false => ("before", answer["before"].clone()),
@@ -58,39 +58,6 @@ pub fn collect<E>(
         }
         params.insert(name.into(), cursor);
     }
-}
-
-/// Joins two pages. If both contain copies of the same group message, their rows become one row.
-fn join(mut older: Vec<Value>, newer: Vec<Value>) -> Vec<Value> {
-    let mut newer = newer.into_iter();
-    if let Some(last) = older.last_mut()
-        && let Some(first) = newer.next()
-    {
-        let shared = ["fromPeer", "group", "createdAt", "payload"];
-        if last["group"].is_string() && shared.iter().all(|name| last[*name] == first[*name]) {
-            add_copies(last, &first);
-        } else {
-            older.push(first);
-        }
-    }
-    older.extend(newer);
-    older
-}
-
-/// Adds the copies in `other` to those in `row`.
-fn add_copies(row: &mut Value, other: &Value) {
-    let copies = |row: &Value| row["copies"].as_i64().unwrap_or(1);
-    let receipts = |row: &Value| match &row["receipts"] {
-        Value::Object(counts) => counts.clone(),
-        _ => Map::from_iter([(row["receipt"].as_str().unwrap_or("").to_owned(), json!(1))]),
-    };
-    let mut sum = receipts(row);
-    for (word, n) in receipts(other) {
-        let known = sum.get(&word).and_then(Value::as_i64).unwrap_or(0);
-        sum.insert(word, json!(known + n.as_i64().unwrap_or(0)));
-    }
-    row["copies"] = json!(copies(row) + copies(other));
-    row["receipts"] = json!(sum);
 }
 
 #[cfg(test)]
@@ -123,13 +90,5 @@ mod tests {
         assert_eq!((&answer["more"], &answer["next"]), (&json!(false), &json!(6)));
         let answer = collect(SearchedList::Log, &Map::from_iter([("limit".to_owned(), json!(2))]), page).unwrap();
         assert_eq!((seqs(&answer), &answer["more"]), (vec![5, 6], &json!(true)));
-    }
-
-    #[test]
-    fn the_copies_of_one_send_are_joined_over_the_edge_of_a_page() {
-        let joined = join(vec![row(1, None), row(2, Some("repo"))], vec![row(3, Some("repo")), row(4, Some("all"))]);
-        assert_eq!(joined.len(), 3);
-        assert_eq!((&joined[1]["copies"], &joined[1]["receipts"]), (&json!(2), &json!({ "read": 2 })));
-        assert_eq!(join(vec![row(1, None)], vec![row(2, None)]).len(), 2);
     }
 }

@@ -240,6 +240,40 @@ fn one_call_looks_at_a_bounded_number_of_messages_and_says_where_to_go_on() {
 }
 
 #[test]
+fn a_message_to_many_peers_is_one_row_on_any_page() {
+    for (n_copies, length) in [(70, 20_000), (2_500, 10)] {
+        let path = std::env::temp_dir().join(format!("slm-mesh-copies-{length}-{}.db", std::process::id()));
+        let mut store = Store::open(&path, false).unwrap();
+        for (group, n) in [(None, 1), (Some("all"), n_copies), (Some("repo"), n_copies), (None, 1)] {
+            for _ in 0..n {
+                let (sender, recipient, group) = ("x".into(), "y".into(), group.map(str::to_owned));
+                let body = "z".repeat(length);
+                store.add_message(&mut Message { sender, recipient, group, body, ..Message::default() }).unwrap();
+            }
+        }
+        store.commit().unwrap();
+        drop(store);
+        let mut disk = Disk::new(&format!("copies-{length}"));
+        disk.mesh.on_connected(1);
+        let want = [json!(null), json!(n_copies), json!(n_copies), json!(null)];
+        for (from, next) in [("after", "next"), ("before", "before")] {
+            let (mut at, mut copies) = (json!(if from == "after" { 0 } else { 1_000_000 }), Vec::new());
+            loop {
+                let page = disk.call(1, &LOG, json!({ from: at })).unwrap();
+                let rows: Vec<_> =
+                    page["messages"].as_array().unwrap().iter().map(|row| row["copies"].clone()).collect();
+                copies = if from == "after" { [copies, rows].concat() } else { [rows, copies].concat() };
+                at = page[next].clone();
+                if page["more"] == json!(false) {
+                    break;
+                }
+            }
+            assert_eq!(copies, want, "{from}, {length} bytes");
+        }
+    }
+}
+
+#[test]
 fn old_mail_goes_within_seconds_however_much_of_it_was_read() {
     let path = std::env::temp_dir().join(format!("slm-mesh-old-mail-{}.db", std::process::id()));
     let mut store = Store::open(&path, false).unwrap();

@@ -188,18 +188,19 @@ impl FoundSend {
         FoundSend { first: message.seq, last: message.seq, copies: vec![message.state], shared }
     }
 
-    /// Adds `message` if it is another copy of the same sent message. Returns whether it was added.
-    fn absorb(&mut self, message: &ScannedMessage<'_>) -> bool {
-        let is_copy = self.shared.as_ref().is_some_and(|(sender, group, created, body)| {
+    /// Whether `message` is a copy of the same sent message.
+    fn includes(&self, message: &ScannedMessage<'_>) -> bool {
+        self.shared.as_ref().is_some_and(|(sender, group, created, body)| {
             (sender, group.as_str(), *created, body.as_str())
                 == (message.sender, message.group, message.created, message.body)
-        });
-        if is_copy {
-            self.first = self.first.min(message.seq);
-            self.last = self.last.max(message.seq);
-            self.copies.push(message.state);
-        }
-        is_copy
+        })
+    }
+
+    /// Adds another copy.
+    fn add(&mut self, copy: &ScannedMessage<'_>) {
+        self.first = self.first.min(copy.seq);
+        self.last = self.last.max(copy.seq);
+        self.copies.push(copy.state);
     }
 
     /// How many copies are in each state.
@@ -261,7 +262,9 @@ impl Mail {
     }
 }
 
-/// Finds at most `limit` messages that pass the filter, in the direction of the scan.
+/// Finds at most `limit` messages that pass the filter, in the direction of the scan. If the step ends among the copies
+/// of one message, the search goes on to the last of these copies. Otherwise each page would show a part of the copies
+/// as a message of its own.
 fn find(
     store: &Store,
     scan: &MessageScan<'_>,
@@ -269,28 +272,50 @@ fn find(
     limit: usize,
 ) -> Result<(Vec<FoundSend>, ScanEnd), Error> {
     let mut found: Vec<FoundSend> = Vec::new();
-    let mut failed = None;
-    let HistoryFilter { text, tests, below } = filter;
-    let visit = |message: &ScannedMessage<'_>| {
-        match passes(store, message, tests, below.as_mut()) {
-            Err(error) => {
-                failed = Some(error);
+    let (mut scan, mut passed) = (*scan, None);
+    let mut wants_only_copies = false;
+    loop {
+        let (mut failed, mut last_copy, mut is_full) = (None, None, false);
+        let HistoryFilter { text, tests, below } = &mut *filter;
+        let visit = |message: &ScannedMessage<'_>| {
+            let is_copy = found.last().is_some_and(|send| send.includes(message));
+            if wants_only_copies && !is_copy {
+                is_full = true;
                 return ControlFlow::Break(());
             }
-            Ok(false) => return ControlFlow::Continue(()),
-            Ok(true) => {}
+            last_copy = is_copy.then_some(message.seq);
+            match passes(store, message, tests, below.as_mut()) {
+                Err(error) => {
+                    failed = Some(error);
+                    return ControlFlow::Break(());
+                }
+                Ok(false) => return ControlFlow::Continue(()),
+                Ok(true) => {}
+            }
+            if let Some(send) = found.last_mut().filter(|_| is_copy) {
+                send.add(message);
+            } else if found.len() == limit {
+                is_full = true;
+                return ControlFlow::Break(());
+            } else {
+                last_copy = Some(message.seq);
+                found.push(FoundSend::new(message));
+            }
+            ControlFlow::Continue(())
+        };
+        let end = store.scan_messages(&scan, |body| text.matches(body), visit)?;
+        if let Some(error) = failed {
+            return Err(error);
         }
-        if found.last_mut().is_some_and(|send| send.absorb(message)) {
-            return ControlFlow::Continue(());
+        passed = end.last.or(passed);
+        let is_within_send = last_copy.is_some() && end.last == last_copy;
+        if end.is_complete || is_full || !is_within_send {
+            return Ok((found, ScanEnd { last: passed, is_complete: end.is_complete }));
         }
-        if found.len() == limit {
-            return ControlFlow::Break(());
-        }
-        found.push(FoundSend::new(message));
-        ControlFlow::Continue(())
-    };
-    let end = store.scan_messages(scan, |body| text.matches(body), visit)?;
-    failed.map_or(Ok((found, end)), Err)
+        wants_only_copies = true;
+        let edge = if scan.newest { &mut scan.before } else { &mut scan.after };
+        *edge = passed.unwrap_or(*edge);
+    }
 }
 
 /// Which messages one step searches: a thread, everything that the caller may see, or the messages of one peer or
