@@ -101,6 +101,20 @@ fn an_unknown_agent_that_names_itself_is_a_peer_until_it_ends_and_reads_its_mail
 }
 
 #[test]
+fn two_agents_that_name_themselves_in_one_process_are_two_peers() {
+    let place = Place::new();
+    place.ok(&["start", "--detach"]);
+    let mut shell = Agent::start(&place, "newcomers");
+    for agent in ["first", "second", "first"] {
+        let words = format!("AI_AGENT={agent} {} whoami --json", env!("CARGO_BIN_EXE_slm-mesh"));
+        let you: Value = serde_json::from_str(&shell.eval(&place, &words)).unwrap();
+        assert!(you["you"]["name"].as_str().unwrap().starts_with(agent), "{you}");
+    }
+    assert_eq!(place.json(&["peers", "--as", "human"])["peers"].as_array().unwrap().len(), 2);
+    shell.kill();
+}
+
+#[test]
 fn a_python_script_of_an_agent_acts_as_the_agent() {
     if Command::new("python3").arg("--version").output().is_err() {
         return eprintln!("skipped: a_python_script_of_an_agent_acts_as_the_agent needs python3");

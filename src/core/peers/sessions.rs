@@ -89,7 +89,10 @@ fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
             format!("this process does not run inside {}; use --as to say which peer you act as", args.word("agent"));
         return Err(Error::new(ErrorKind::Refused, text));
     };
-    let id = match only(mesh.peers.sessions_of_process(process).into_iter()).map(|peer| peer.row.id.clone()) {
+    // Two agents that name themselves may run in one process, such as a shell that starts both of them.
+    let of_agent = |peer: &&Peer| peer.row.agent == args.word("agent");
+    let sessions = mesh.peers.sessions_of_process(process).into_iter().filter(of_agent);
+    let id = match only(sessions).map(|peer| peer.row.id.clone()) {
         Some(id) => id,
         None => {
             let row = session_row(args, mesh.peers.host_of(ctx.conn), ctx.now);
