@@ -169,7 +169,8 @@ impl Subthread {
     }
 }
 
-/// A message as it was sent. It was found as one copy, or as several copies for the members of a group.
+/// A message as it was sent, with the copies of it that the scan found. A message to a group has one copy for each
+/// member.
 #[derive(Debug)]
 struct FoundSend {
     /// The sequence number of the oldest copy.

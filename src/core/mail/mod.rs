@@ -199,7 +199,8 @@ fn recipients(
     }
     let mut mine = peers.get(me).map(|peer| peer.row.clone()).unwrap_or_default();
     if peers.is_human(me) {
-        // An agent's session has one directory, but the human may call from any directory.
+        // An agent's session has one directory, but a person may call from any directory, so the call names the
+        // directory.
         mine.project = args.text("project").map_or(mine.project, str::to_owned);
         mine.repo = args.text("repo").map(str::to_owned).or(mine.repo);
     }
@@ -444,10 +445,11 @@ impl Mail {
         now: i64,
     ) -> Result<Vec<Message>, Error> {
         self.recently_delivered.retain(|_, (at, _)| now - *at < HOOK_DELIVERY_MS);
-        // The messages that other hooks took a moment ago are among those that the store returns.
+        // The store also returns the messages that other hooks took a moment ago, so the limit is raised by their
+        // number.
         let limit = (max + self.recently_delivered.len().min(max)) as i64;
-        // A hook shows only the beginning of a long message. After that, the session reads the further parts from its
-        // inbox.
+        // A hook shows only the beginning of a long message. The session reads the further parts from its inbox, so
+        // hooks do not show the message again.
         let filter =
             MessageFilter { to: Some(id), unread: true, direct, not_begun: true, limit, ..MessageFilter::default() };
         let mut found = turn.store.messages(&filter)?;

@@ -20,7 +20,7 @@ impl TextFilter {
     pub(super) fn new(words: Option<&str>, phrase: Option<&str>) -> TextFilter {
         let mut words: Vec<Needle> =
             words.unwrap_or("").split_whitespace().map(|word| Needle::new(to_lower(word))).collect();
-        // The longest word probably occurs in the fewest texts, so it is searched first.
+        // The longest word probably occurs in the fewest texts, so it is searched for first.
         words.sort_by_key(|word| std::cmp::Reverse(word.text.len()));
         let phrase = phrase.filter(|phrase| !phrase.is_empty()).map(|phrase| Needle::new(phrase.to_owned()));
         TextFilter { words, phrase, lowered: String::new() }

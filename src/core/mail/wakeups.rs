@@ -194,8 +194,9 @@ struct Channel<'a> {
 }
 
 impl Mail {
-    /// Restores the recent attempts from the receipts, so that a restart of the broker lifts no limit. A person who
-    /// has spoken to a session since then is forgotten, which at worst holds back a wakeup.
+    /// Restores the recent attempts from the receipts, so that the limits stay in force after a restart of the broker.
+    /// The receipts do not tell whether a person has typed something into a session since an attempt, so at worst a
+    /// wakeup is held back.
     pub(in crate::core) fn load_wakeups(&mut self, store: &Store, now: i64) -> Result<(), Error> {
         let mut last: Option<WakeupRow> = None;
         for (row, from, to) in store.wakeups_since(now - limits::WAKE_WINDOW_MS)? {
@@ -265,7 +266,7 @@ impl Mail {
     }
 
     /// Holds back mail that would make two or more agents keep waking each other. Each of these agents is woken once,
-    /// and then no more. The receipts of the mail say that it was held back.
+    /// and then not again. The receipts of the mail say that it was held back.
     fn without_circles(&self, turn: &mut Turn, id: &str, untried: Vec<Message>, now: i64) -> Result<WakeupTime, Error> {
         let (held, found): (Vec<_>, Vec<_>) = untried.into_iter().partition(|m| self.closes_circle(&m.sender, id));
         for message in &held {

@@ -55,8 +55,8 @@ pub(super) struct AnnouncedCall {
 }
 
 impl AnnouncedCall {
-    /// Whether a call may be the announced one. Only announced arguments are compared, because the client may have
-    /// added further arguments. Paths were not announced, because the client may have made them absolute.
+    /// Whether a call may be the announced one. Only the announced arguments are compared, because the client may have
+    /// added others. The announced arguments contain no paths, because the client may have made those absolute.
     fn is(&self, call: &Call) -> bool {
         std::ptr::eq(self.op, call.op) && self.arguments.iter().all(|(name, value)| call.args.get(name) == Some(value))
     }

@@ -24,18 +24,18 @@
 //! | --- | --- | --- |
 //! | none | one | that one |
 //! | new | one, without a key | that one, which gets the key |
-//! | new, and the agent says that its session goes on | one | that one, which gets a further key |
+//! | new, and the agent says that its session continues | one | that one, which gets a further key |
 //! | new | any other | none, because a second key means a second session |
 //!
 //! If the environment of a verb names the session of its shell, the verb's ancestor processes decide:
 //!
-//! | the session | its processes | the verb acts as |
+//! | the session | the verb's ancestor processes | the verb acts as |
 //! | --- | --- | --- |
 //! | does not exist, or has ended | any | refused |
-//! | goes on | the nearest agent process is the session's own | that session |
-//! | goes on | a nearer agent, started inside the session, has inherited the variable | the nearer agent's session |
-//! | goes on | the nearest agent process belongs to another agent, or no agent process is found although the session's process is known | refused |
-//! | goes on | the processes can't be seen, or the session's process is unknown | that session |
+//! | has not ended | the nearest agent process is the session's own | that session |
+//! | has not ended | a nearer agent, started inside the session, has inherited the variable | the nearer agent's session |
+//! | has not ended | the nearest agent process belongs to another agent, or no agent process is found although the session's process is known | refused |
+//! | has not ended | the processes can't be seen, or the session's process is unknown | that session |
 //!
 //! A session that has given back the name of an earlier session is another peer since then, while its shells and its
 //! MCP server may still know it by the id of the peer that it was. In such a caller, this id stands for the session.
@@ -143,8 +143,8 @@ impl Peers {
         let SessionEvidence { row, name, is_name_chosen, .. } = *evidence;
         let is_same =
             |peer: &&Peer| peer.row.is_session() && is_numbered(&peer.row.name, name) && is_alike(&peer.row, row);
-        // A session that only hooks have registered may still be running until a hook reports its end. So if its key
-        // differs from that of the new session, it is not free before that report.
+        // A session that only hooks have registered may still be running until a hook reports its end. So until that
+        // report, its name is not free for a new session with another key.
         let may_return = |peer: &Peer| peer.has_left || peer.row.process.is_none() && !peer.has_other_key(row);
         let is_free = |peer: &&Peer| may_return(peer) && !self.may_be_alive(peer, row.pid);
         // The name is compared first, because it may take a system call to find out whether a session is alive.
@@ -359,7 +359,7 @@ impl Peers {
         names.join(", ") + more
     }
 
-    /// Whether the connection of a peer comes from the agent process of the caller. A lock that was taken over such
+    /// Whether the connection of a peer comes from the agent process of the caller. A lock that was requested over such
     /// a connection may belong to any session of that process.
     pub(in crate::core) fn is_attached_beside(&self, ancestors: &[Process], id: &str) -> bool {
         nearest(ancestors).is_some_and(|process| self.is_attached_from(id, process))
@@ -424,9 +424,10 @@ fn is_numbered(name: &str, base: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok()))
 }
 
-/// The peer as which the session of a key goes on. Two peers have the key if another session took over the name of this
-/// one, this one was resumed meanwhile, and the other one gave the name back. While the session runs, it stays the peer
-/// that it became. When it is resumed, it gets back its first name, and the mail that waits there.
+/// Returns the peer that continues the session with a key. Two peers have the same key in one case: a second session
+/// took over the name of the first session, the first session was then resumed as a new peer, and the second session
+/// gave the name back. While the first session runs, it remains the new peer. When it is resumed again, it gets back
+/// its first peer, with the name and the mail of that peer.
 fn latest<'a>(with_key: impl Iterator<Item = &'a Peer>) -> Option<&'a Peer> {
     let mut found: Option<&Peer> = None;
     for peer in with_key {

@@ -1,5 +1,5 @@
-//! Lets a session give back the name and the mail that it took over from an earlier session. The mesh took the two
-//! sessions for one, because they have the same default name.
+//! Lets a session give back the name and the mail that it took over from an earlier session. The mesh had treated the
+//! two sessions as one, because they have the same default name.
 
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
@@ -41,7 +41,7 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     }
     peers.make_room(turn, mail, locks, ctx.now)?;
     let row = peers.become_new(turn, journal, &id, ctx.now)?;
-    // The earlier session has ended, so it was this session that joined.
+    // An ended session leaves its channels, so it was this session that joined the present ones.
     channels.move_member(turn, peers, journal, &id, &row.id, ctx.now)?;
     let you = json!({ "id": row.id.as_str(), "name": row.name });
     tell_connections(turn, peers, &id, &row.id, &you);
@@ -103,7 +103,7 @@ impl Peers {
             ..peer.row.clone()
         };
         let former = PeerRow {
-            // With its own key, the earlier session gets its mail when it is resumed.
+            // The earlier session gets its key back, so that it finds its mail when it is resumed.
             kind: PeerKind::Session { key: before.key },
             older_keys: before.older_keys,
             summary: before.summary,

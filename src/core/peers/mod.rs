@@ -1,4 +1,4 @@
-//! Peers: which of them are online, what their names are, and which peer a caller is.
+//! Peers: which of them are online, what their names are, and which peer a caller acts as.
 //!
 //! A peer is a row in the database. A session attaches to its peer over a connection. A client of the old HTTP API
 //! is online while it sends heartbeats. A peer of a linked mesh is online while that mesh lists it.
@@ -165,7 +165,7 @@ impl Peer {
     }
 }
 
-/// Maximum number of rows in a page. Each row has at least 200 bytes for its keys alone.
+/// Maximum number of rows that can fit into a page, because each row has at least 200 bytes for its keys alone.
 const PAGE_ROWS: usize = limits::PAGE_MAX / 200;
 
 const SCOPES: &[&str] = &["machine", "directory", "repo"];

@@ -90,7 +90,7 @@ impl Peers {
     pub(in crate::core) fn settle_human(&mut self, turn: &mut super::Turn, now: i64) -> Result<(), Error> {
         let MeshSettings { host, user, .. } = &*self.settings;
         // If the user has been renamed, this finds the former peer. Of all peers that stand for persons at this
-        // machine, only that one has a name without `@` and a machine.
+        // machine, only the former peer has a name that does not end in `@` and the name of a machine.
         let is_here = |peer: &&Peer| {
             peer.row.kind == PeerKind::Human && peer.row.host == *host && !peer.row.name.contains(HUMAN_AT)
         };

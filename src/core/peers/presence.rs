@@ -272,8 +272,8 @@ impl Peers {
             return Ok(());
         }
         peer.row.process = Some(*process);
-        // The process is not watched if it runs on another machine, whose kernel can't report its end to this broker,
-        // or if it may not be an agent, because its end then means nothing.
+        // Two kinds of processes are not watched: those on another machine, because that machine's kernel can't report
+        // their end to this broker, and those that may not be agents, because their end means nothing.
         if is_remote || !is_agent {
             let row = peer.row.clone();
             return if is_known { Ok(()) } else { Ok(turn.store.put_peer(&row)?) };

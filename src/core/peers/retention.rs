@@ -104,8 +104,8 @@ impl Mesh {
         Ok(())
     }
 
-    /// Forgets the agent processes that ended while no broker was running. Without this, such a process would keep the
-    /// name and the mail of its session from the next session for ever. `is_alive` tells whether a process of this
+    /// Forgets the agent processes that ended while no broker was running. Otherwise, the next session could never take
+    /// over the name and the mail of a session whose process has ended. `is_alive` tells whether a process of this
     /// machine is running.
     pub fn forget_dead_processes(&mut self, is_alive: impl Fn(&Process) -> bool, now: i64) {
         let host = self.settings.host.clone();

@@ -157,8 +157,9 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     {
         one.is_keyed = is_keyed;
         // The end of a program that slm-mesh does not know may mean nothing, so its process is not noted. If the
-        // session's MCP server runs on another machine, the agent process above it is noted in any case, because the
-        // end of that process is never reported.
+        // session's MCP server runs on another machine, the agent process above it is noted even if slm-mesh does not
+        // know the program, because the end of a process on another machine is never reported and so can't mislead the
+        // broker.
         let is_far_server = one.remote.is_some() && args.flag("script") != Some(true);
         let agent = one.agent.filter(|process| process.agent.is_some() || is_far_server);
         peers.add_connection(turn, journal, &id, ctx.now)?;
@@ -174,9 +175,9 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     Ok(Outcome::Ready(value))
 }
 
-/// Removes the peer that this connection became before it had a key, if the peer is unused and the key belongs to
-/// another peer, which a hook registered. Otherwise the unused peer would remain as a second session of the agent, and
-/// mail to it would never be read. Returns the removed peer, so that the client can forget it.
+/// When a connection gets a key that belongs to another peer, which a hook registered, removes the peer that the
+/// connection became before, if that peer is unused. Otherwise the unused peer would remain as a second session of the
+/// agent, and mail to it would never be read. Returns the removed peer, so that the client can forget it.
 fn retire_placeholder(mesh: &mut Mesh, ctx: &CallContext, keyed: &PeerId) -> Result<Option<PeerId>, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let is_unused = |peer: &&Peer| {
@@ -234,7 +235,8 @@ pub(in crate::core) fn session_row(args: &Args, host: String, now: i64) -> PeerR
 /// Returns the peer of a session whose hook or subcommand calls before any connection attaches: its former peer, or a new
 /// one.
 pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args) -> Result<PeerId, Error> {
-    // The user is told about a name that is not allowed when the MCP server attaches. It must not make hooks fail.
+    // A name that is not allowed must not make hooks fail. The user is told about such a name when the MCP server
+    // attaches.
     let chosen = args.text("name").filter(|name| !name.is_empty() && untrusted_text::check_name(name).is_ok());
     let wanted = chosen.map_or_else(|| default_name(row, args.text("shortName")), str::to_owned);
     let (is_name_chosen, now) = (chosen.is_some(), row.first_seen);
@@ -266,9 +268,9 @@ pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args)
     Ok(id)
 }
 
-/// Finds the former peer of a session. If several ended sessions stand in the way of each other, those that were never
-/// used are forgotten first. If the keys show that the new session is another one than the session that has left, that one
-/// gets no more time to return, because the new session must not inherit its locks.
+/// Finds the former peer of a session. If several ended sessions match, none of them can be chosen, so those that were
+/// never used are forgotten first. If the keys show that the new session differs from a session that has left, the
+/// grace period of the latter ends at once, because the new session must not inherit its locks.
 fn find_former_peer(mesh: &mut Mesh, evidence: &SessionEvidence, now: i64) -> Result<FormerPeer, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let mut former = peers.former_peer(evidence);
@@ -343,8 +345,8 @@ fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
     untrusted_text::plain_name(&if folder.is_empty() { agent.to_owned() } else { format!("{agent}-{folder}") })
 }
 
-/// What a session that takes over the name of an earlier session must know to give it back, with a notice that tells it
-/// about the earlier session, whose work may have been different.
+/// Makes the row that a session needs to give back the name of an earlier session. The row contains a notice that tells
+/// the session about the earlier one, because the two may have worked on different tasks.
 fn takeover_of(turn: &Turn, former: &Peer, unread: i64, now: i64) -> TakeoverRow {
     let ago = time::span((now - former.row.last_seen).max(0));
     let worked = match former.row.summary.as_str() {
@@ -404,7 +406,7 @@ impl Peers {
     }
 
     /// The name of a session that returns to a peer. The session keeps its name, unless only hooks or subcommands have
-    /// spoken for it so far: they may not know the name that the user chose in the settings of the MCP server.
+    /// called for it so far, because these may not know the name that the user chose in the settings of the MCP server.
     fn name_of_return(&self, old: &Peer, evidence: &SessionEvidence) -> String {
         let is_first_server = evidence.conn.is_some() && old.row.pid == 0;
         let is_free = || self.free_name(evidence.name) == evidence.name;
