@@ -168,8 +168,8 @@ impl Mesh {
                 self.reload();
             }
             if error.kind == ErrorKind::Damaged {
-                // It is not enough to tell the caller, so this effect makes the broker end, and the next broker checks
-                // the file.
+                // The database is damaged, and an error to the caller alone would not repair it. So this effect makes
+                // the broker end, and the next broker checks the file.
                 self.turn.push(Effect::Log(error.clone()));
             }
         }
@@ -215,7 +215,8 @@ impl Mesh {
         }
         let shows_mail = is(call.op, &mail::INBOX) && value["messages"].as_array().is_some_and(|rows| !rows.is_empty());
         let is_shown = call.op.tool.is_some() || call.op.verb.is_some();
-        // Who has just given back a name no longer acts as that peer, and the mail of that peer is not its own.
+        // A caller that has just given back a name now acts as a new peer, so the notices must be those of the new
+        // peer.
         let new = value["you"]["id"].as_str().filter(|_| is(call.op, &decline_takeover::DECLINE)).map(PeerId::from);
         let actor = new.as_ref().or(call.ctx.actor.as_ref());
         let notice = actor.filter(|_| is_shown).map(|id| self.peers.take_notice(&mut self.turn, id)).transpose()?;
@@ -263,8 +264,8 @@ impl Mesh {
         self.turn.dirty = Dirty::default();
     }
 
-    /// Runs the waiting calls whose time is up once more. This answers all of them, except those that go on waiting for
-    /// a wakeup.
+    /// Reruns the waiting calls whose time is up. This answers all of them, except calls that continue to wait for a
+    /// wakeup.
     pub(super) fn end_waits(&mut self, now: i64) {
         let is_due = |call: &WaitingCall| call.ctx.until.is_some_and(|until| until <= now);
         while let Some(place) = self.waiting.position(0, is_due) {

@@ -126,8 +126,8 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         all_worktrees: false,
         renew: true,
     };
-    // If a process has several sessions, a call without a key may come from any of them. So a lock that was taken over
-    // a connection from the hook's agent process blocks none of the sessions of that process.
+    // If a process has several sessions, a call without a key may come from any of them. So a lock that was requested
+    // over a connection from the hook's agent process does not block any session of that process.
     let keyed = args.flag("keyedCalls").unwrap_or(false);
     let is_shared = |lock: &LockRow| {
         !keyed && lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder)
@@ -181,8 +181,8 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         locks.extend(turn, is_due, ctx.now + EDIT_MS)?;
     }
     if !direct || !rows.is_empty() {
-        // A hook with `direct` asks for mail when its session is about to stop. If there is mail, the session
-        // continues.
+        // A hook with `direct` asks for mail when its session is about to stop. If there is mail, the session continues
+        // its turn.
         peers.set_turn_active(turn, &id, Some(ctx.now));
     }
     let unread = mail.unread(&turn.store, &id)? - rows.len() as i64;
@@ -290,7 +290,8 @@ fn is_late(peers: &Peers, id: &PeerId, args: &Args) -> bool {
     args.flag("mayBeLate") == Some(true) && peers.has_ended(id)
 }
 
-/// The first few online peers and locks of others in the repository or directory of a session.
+/// The first few other peers that are online in the repository or directory of a session, and the first few locks of
+/// other peers there.
 fn neighbours(peers: &Peers, locks: &Locks, id: &str, now: i64) -> (Value, Value) {
     let own = peers.get(id).map(|peer| peer.row.clone()).unwrap_or_default();
     let is_near = |peer: &&Peer| {

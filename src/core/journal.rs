@@ -114,7 +114,8 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let mut found = turn.store.events(&filter)?;
     let first = turn.store.first_event()?.unwrap_or(last + 1);
     // There is a gap if the cursor is beyond the end, because it then belongs to another database. There is also a gap
-    // if events after the cursor have already been removed. The caller must learn this at once, even if it would wait.
+    // if events after the cursor have already been removed. The caller must learn of a gap at once, even if the caller
+    // asked to wait.
     let gap = args.int("after").is_some_and(|after| after > last || after.saturating_add(1) < first && after < last);
     let is_ahead = cursor.is_some_and(|cursor| cursor > last);
     if found.is_empty()
@@ -324,8 +325,8 @@ fn state_key(entry: &StateEntry) -> String {
     format!("{} {}{}", entry.namespace.len(), entry.namespace, entry.key)
 }
 
-/// Maximum number of events from which one call removes the value of an entry. This number takes about two
-/// milliseconds.
+/// Maximum number of events from which one call removes the value of an entry. Changing this many events takes about
+/// two milliseconds.
 const BLANKED_MAX: i64 = 2_000;
 
 /// The stream of events and its subscribers.
@@ -411,7 +412,8 @@ impl Journal {
         self.observed = observed;
     }
 
-    /// An event in the form that clients see, with the keys of the old HTTP API first. The payload is JSON, not text.
+    /// An event in the form that clients see, with the keys of the old HTTP API first. The payload is a JSON value, not
+    /// a string that contains JSON.
     pub fn view(&self, peers: &Peers, event: &Event) -> Value {
         let payload = serde_json::from_str(&event.payload).unwrap_or(Value::Null);
         json!({

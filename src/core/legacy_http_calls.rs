@@ -1,5 +1,5 @@
-//! Methods that the routes of the old HTTP API and of SuperLocalMemory call directly, because no operation fits
-//! these routes.
+//! Methods that the routes of the old HTTP API and the routes for SuperLocalMemory daemons (see
+//! [`federation`](super::federation)) call directly, because no operation fits these routes.
 
 use super::Mesh;
 use super::locks::request::LockRequest;

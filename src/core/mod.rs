@@ -1,6 +1,6 @@
 //! The rules of the mesh, as functions of a request, the time and the store.
 //!
-//! A [`Mesh`] consists of parts: peers, locks, mail, channels, the journal, state and federation. Each part alone
+//! A [`Mesh`] consists of parts: peers, locks, mail, channels, the journal, state and federation. Only the part itself
 //! writes its memory and its tables. A rule (the code of an operation) gets the parts that it needs. [`dispatch`] runs
 //! operations. [`transaction`] holds the open transaction, and the effects, such as answers, that leave the core after
 //! the commit.

@@ -153,8 +153,8 @@ impl Arg {
         flag
     }
 
-    /// Whether this is the argument's flag, or its short flag. A verb calls this for many arguments, so the flag of the
-    /// argument is compared without being formatted first.
+    /// Whether `flag` is the flag or the short flag of the argument. A verb calls this for many arguments, so the flag
+    /// of the argument is compared without being formatted first.
     pub fn has_flag(&self, flag: &str) -> bool {
         let mut rest = flag.bytes();
         let is_equal = self.name.bytes().all(|byte| {

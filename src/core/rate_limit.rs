@@ -38,7 +38,7 @@ impl RateLimiter {
         Err(Error::new(ErrorKind::Limited, text).with(json!({ "retryAfterSeconds": wait })))
     }
 
-    /// Spends a part of a budget, which is counted in messages. The unit of `cost` is a tenth of a message.
+    /// Charges `cost` tenths of a message to a budget.
     ///
     /// # Errors
     /// When the budget is spent. The error is the remaining time of the window, in ms.

@@ -17,8 +17,8 @@ use crate::base::{limits, time};
 use crate::store::{DeletionPosition, StateEntry, Store};
 use serde_json::{Value, json};
 
-/// A value of at most this many bytes fits into an answer together with its key, even if JSON takes six bytes for each
-/// of their bytes.
+/// A value of at most this many bytes fits into an answer together with its key, even if JSON needs six bytes for each
+/// byte of the value and the key.
 const SHORT_VALUE_MAX: usize = 2048;
 
 const KEY: Arg =
@@ -262,12 +262,14 @@ pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64
 }
 
 /// Removes a bounded amount of old data: the tombstones of entries that were deleted long ago, and the values of
-/// deleted entries that events still contain. Such values remain if an entry changed thousands of times, because its
-/// deletion removes them from only a limited number of events. Only entries that were deleted after this position are
-/// searched for. Returns the position for the next call, and whether more is left to do now.
+/// deleted entries that events still contain. Such values remain if an entry changed thousands of times, because the
+/// deletion of an entry removes its values from only a limited number of events. This function looks only at entries
+/// that were deleted after the position `after`. Returns the position for the next call, and whether more is left to do
+/// now.
 pub(super) fn prune(turn: &mut Turn, after: DeletionPosition, now: i64) -> Result<(DeletionPosition, bool), Error> {
     let n_pruned = turn.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
-    // More entries may be deleted in the current millisecond, so all that are deleted in it are left to a later call.
+    // More entries may be deleted in the current millisecond, so a later call handles the entries that are deleted in
+    // this millisecond.
     let deleted = turn.store.deleted_entries(after, now, limits::PRUNE_STEP)?;
     let mut last = after;
     for (position, entry) in &deleted {

@@ -6,7 +6,7 @@ use crate::base::ids::PeerId;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
-/// How long the status mentions a damaged database, in ms: a week, because nobody may look at it earlier.
+/// How long the status mentions a damaged database, in ms: a week, because people may look at the status only rarely.
 const SHOWN_MS: i64 = 7 * 86_400_000;
 /// How long sessions that begin are told about a damaged database, in ms.
 const TOLD_MS: i64 = 86_400_000;
@@ -31,7 +31,7 @@ fn status(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(value))
 }
 
-/// A damaged database that was set aside, so that those who miss something learn why.
+/// Reports a damaged database that was set aside, so that people and sessions learn why data is missing.
 #[derive(Default)]
 pub(super) struct Damage {
     /// Describes a database that was set aside at or after a given time, and what was lost.

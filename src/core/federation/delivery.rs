@@ -4,7 +4,7 @@
 //! **Invariant:** no message blocks the messages behind it forever, and no message is refused because the other mesh is
 //! down. A message counts as refused only in three cases: the other mesh refuses it; the other mesh gives no clear
 //! answer to it, but gives one to a later message; or the other mesh gives no clear answer to it for an hour, although
-//! it answers polls.
+//! that mesh answers polls.
 
 use super::MeshLink;
 use super::roster::plain;

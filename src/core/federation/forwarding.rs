@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 /// Maximum length of a message that a SuperLocalMemory daemon (version 3.4.48) accepts, in characters.
 const SLM_CHARS_MAX: usize = 4096;
-/// Maximum number of waiting messages to each peer that are read to find those that have not expired. This is also the
+/// For each peer, at most this many waiting messages are read to find those that have not expired. This is also the
 /// maximum number of messages that are tried in turn while the linked mesh neither accepts nor refuses the oldest one.
 const LOOKED_AT_MAX: usize = 20;
 
@@ -30,7 +30,7 @@ pub struct ForwardedMessage {
     pub body: Value,
 }
 
-/// The prefix that names the recipient of a message that must be sent to the recipient's whole project.
+/// If a message must be sent to the whole project of its recipient, this prefix of the message names the recipient.
 fn addressed_to(name: &str) -> String {
     format!("to {name}: ")
 }
@@ -155,9 +155,9 @@ impl Mesh {
         }))
     }
 
-    /// Acknowledges the message of this mesh that a reply from a linked mesh answers, and returns that message's
-    /// sequence number. `id` is the id of the answered message in this mesh; `sender` and `recipient` belong to the
-    /// reply.
+    /// Acknowledges a message of this mesh, because a reply from a linked mesh answers the message. Returns the
+    /// sequence number of the acknowledged message. `id` is the id of the answered message in this mesh; `sender` and
+    /// `recipient` belong to the reply.
     ///
     /// # Errors
     /// When the database can't be written.

@@ -19,9 +19,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Maximum number of messages per link whose receipts are awaited. If there are more, the receipts of the oldest
 /// messages stay "forwarded".
 const AWAITED_MAX: usize = 1_000;
-/// Maximum number of messages per link that were read and whose acknowledgement is awaited. Most messages are never
-/// acknowledged, and each change of the receipts asks about all awaited ones, so this is what one question can hold. If
-/// there are more, the receipts of the oldest messages stay "read".
+/// Maximum number of read messages per link whose acknowledgement is awaited. Most messages are never acknowledged, and
+/// after each change of receipts, the linked mesh is asked about all awaited ones, so their number is limited to what
+/// fits into one question. If there are more, the receipts of the oldest messages stay "read".
 const READ_AWAITED_MAX: usize = limits::LIST_MAX;
 /// How many of the newest messages to each peer are read after a restart, to find those whose receipts are awaited.
 const RELOADED_MAX: i64 = 100;
@@ -33,7 +33,7 @@ const TOLD: [MessageState; 3] = [MessageState::Read, MessageState::Acked, Messag
 /// The messages that one linked mesh has accepted and whose receipts are awaited.
 #[derive(Debug, Default)]
 pub(super) struct AwaitedReceipts {
-    /// The sender of each message of which no receipt has come yet, by the message's sequence number.
+    /// The sender of each message for which no receipt has arrived yet, by the message's sequence number.
     forwarded: BTreeMap<i64, PeerId>,
     /// The sender of each message that has been read, and may still be acknowledged.
     read: BTreeMap<i64, PeerId>,
@@ -66,7 +66,8 @@ impl AwaitedReceipts {
         }
     }
 
-    /// Notes the state of a message from a receipt. No receipt follows after that of an acknowledgement or of an expiry.
+    /// Notes the state of a message from a receipt. After a receipt for an acknowledgement or an expiry, no further
+    /// receipt of the message is awaited.
     fn note_state(&mut self, seq: i64, state: MessageState) {
         if state != MessageState::Read {
             self.read.remove(&seq);

@@ -1,5 +1,5 @@
-//! The peers of linked meshes. They are read from the list that each mesh sends. The peers in the list are shown as
-//! online while that mesh answers polls, except people, who are never online but can be answered.
+//! The peers of linked meshes, from the list that each mesh sends. The peers in the list are shown as online while that
+//! mesh answers polls, except people, who are never online but can receive replies.
 //!
 //! **Invariant:** the peers of one linked mesh are not passed on to another mesh, and their number is bounded.
 

@@ -231,8 +231,8 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
         trees: Repository::of_call(args, &me),
         host: peers.host_of(ctx.conn),
         all_worktrees: args.text("scope") == Some("repo"),
-        // If an agent requests a lock that it already holds, it renews the lock. A person must ask for the renewal,
-        // because the request may come from another script of the person than the lock.
+        // If an agent requests a lock that it already holds, it renews the lock. A person must ask for a renewal,
+        // because a person may run several scripts, and the lock may belong to a different script than the request.
         renew: args.flag("renew").unwrap_or(!peers.is_human(ctx.me())),
     };
     match request.paths.iter().find(|path| request.tree_of(path).is_none()) {
@@ -291,7 +291,7 @@ fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     let host = peers.host_of(ctx.conn);
     let asked = LockRequest { paths: requested_paths(args), trees, host, ..LockRequest::default() };
     let matcher = LockMatcher::new(&asked);
-    // These are the locks that a request for the files would meet, also those of other work trees.
+    // The locks that share a file with the paths in the call, including locks of other work trees.
     let touches = |lock: &&LockRow| asked.paths.is_empty() || matcher.collides(lock);
     // The locks are sorted in the order in which they were granted. New locks come last, and a renewed lock keeps
     // its place.

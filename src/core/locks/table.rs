@@ -64,8 +64,8 @@ impl Orphan {
     }
 }
 
-/// How many bytes the changes of locks in one turn may have. The store of several hubs refuses a turn of more than 1.5
-/// MiB, and a turn that is refused can't end the locks.
+/// How many bytes the changes of locks in one turn may have. If several hubs share the mesh, their log refuses a turn
+/// of more than 1.5 MiB, and a refused turn can't end the locks.
 const CHANGED_BYTES: usize = 256 << 10;
 
 /// An upper limit for the bytes that the change of a lock and its event need in the log.
@@ -203,8 +203,8 @@ impl Locks {
     pub(in crate::core) fn await_commands(&mut self, conn: ConnId, now: i64) {
         let until = now + grace_ms(false);
         for (holder, command) in self.commands.remove(&conn).unwrap_or_default() {
-            // After a rollback, even a command that was still connected has a grace period. It would end before the new
-            // one, so it is removed.
+            // After a rollback, even a command that was still connected has a grace period. That grace period would end
+            // before the new one, so it is removed.
             self.orphans.retain(|orphan| !orphan.is(&holder, &command));
             self.orphans.push(Orphan { holder, command, until });
         }
@@ -435,7 +435,7 @@ impl Locks {
             let cure = match (lock.owner.is_shared(), request.owner.is_shared()) {
                 (false, _) => "the lock ends when that command ends".to_owned(),
                 (true, true) => "renew that lock with --renew".to_owned(),
-                // The lock of a command belongs to the command alone, so a plain lock can't become one.
+                // The lock of a command belongs to the command alone, so a request for one can't renew a plain lock.
                 (true, false) => {
                     let word = if path == lock.path { shell_quoted(&path) } else { path.clone() };
                     format!("release that lock first with slm-mesh unlock {word}")
