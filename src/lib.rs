@@ -4,8 +4,8 @@
 //! - [`base`]: the types and limits that every module shares
 //! - [`mod@core`]: the rules, as functions of (request, time, store), and the table of operations
 //! - [`store`]: the only code that contains SQL
-//! - [`wire`]: lines and messages in buffers
-//! - [`remote`]: the same lines between machines, authenticated and encrypted
+//! - [`wire`]: reads and writes lines and messages in buffers
+//! - [`remote`]: carries these lines between machines, authenticated and encrypted
 //! - [`replication`]: the log in etcd that several hubs share
 //! - [`broker`]: the poll loop, the HTTP thread, and the frozen HTTP routes
 //! - [`client`]: a blocking connection, which starts the broker if none is running

@@ -140,7 +140,7 @@ impl std::str::FromStr for LogId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Term(pub u64);
 
-/// What tells an entry of the log from any other entry that may have been stored at the same position, for example
+/// Distinguishes an entry of the log from other entries that may have been stored at the same position, for example
 /// before etcd was restored from a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EntryStamp {
@@ -166,7 +166,7 @@ impl ChannelName {
     /// Parses the name of a channel, with or without the `#`. Case does not matter.
     ///
     /// # Errors
-    /// What is wrong with the text, and what is allowed.
+    /// When the text is not a valid name. The error says which names are allowed.
     pub fn parse(text: &str) -> Result<ChannelName, String> {
         let name = text.strip_prefix(ChannelName::MARK).unwrap_or(text);
         if name.is_empty() {

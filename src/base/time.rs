@@ -9,13 +9,14 @@ pub fn iso(ms: i64) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 
-/// Converts an RFC 3339 time to the other format that the old HTTP API uses, in UTC but without a time zone:
+/// Converts an RFC 3339 time to the second format that the old HTTP API uses, which is in UTC but names no time zone:
 /// `2026-11-22 06:43:36`.
 pub fn sqlite(iso: &str) -> String {
     iso.get(..19).unwrap_or(iso).replace('T', " ")
 }
 
-/// Parses a time in either of the formats that clients use. Returns `None` for any other text.
+/// Parses a time in the format of [`iso`] or of [`sqlite`]. The offset `+00:00` may stand in place of `Z`. Returns
+/// `None` for any other text.
 pub fn parse(text: &str) -> Option<i64> {
     // The crate humantime treats any offset after a fraction as +00:00, so other offsets are refused here.
     let text = text.trim().trim_end_matches("+00:00");

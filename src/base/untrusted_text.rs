@@ -132,7 +132,7 @@ fn is_name_char(c: char) -> bool {
 /// Checks a name that a peer wants to have.
 ///
 /// # Errors
-/// What is wrong with the name, and what is allowed.
+/// When the name is not allowed. The error says what is allowed.
 pub fn check_name(name: &str) -> Result<(), String> {
     let n = name.chars().count();
     if n > NAME_MAX {

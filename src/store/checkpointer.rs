@@ -5,7 +5,7 @@ use super::StoreResult;
 use rusqlite::Connection;
 use std::path::Path;
 
-/// From this length on, the writer copies the rest of the log after each run of the checkpointer.
+/// If the log has at least this many bytes, the writer copies the rest of it after each run of the checkpointer.
 const LONG_LOG_BYTES: i64 = 12 << 20;
 
 /// Copies the write-ahead log into the database file on a separate thread, so that no call waits for the disk.
@@ -31,9 +31,10 @@ impl Checkpointer {
         Ok((size("PRAGMA page_count")? * size("PRAGMA page_size")?).unsigned_abs())
     }
 
-    /// Copies the log. The writer can restart the log only once all of it has been copied, so this function tries a few
-    /// times to copy what arrives during the copying, too. Returns whether the log is so long that the writer should
-    /// copy the rest itself, because the writer may add changes faster than this thread copies them.
+    /// Copies the log. The writer can restart the log only once all of it has been copied, so this function copies
+    /// repeatedly, a few times at most, to include what was added to the log during the copying. Returns whether the
+    /// log is so long that the writer should copy the rest itself, because the writer may add changes faster than this
+    /// thread copies them.
     pub fn run(&self) -> StoreResult<bool> {
         let mut n_pages = 0;
         for _ in 0..4 {
@@ -53,7 +54,7 @@ pub(super) fn copy_log(db: &Connection) -> StoreResult<(i64, i64)> {
     Ok(db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?)
 }
 
-/// How many pages of the database have this many bytes together.
+/// How many pages of the database this many bytes take up.
 pub(super) fn pages(db: &Connection, bytes: i64) -> StoreResult<i64> {
     let page_bytes: i64 = db.query_row("PRAGMA page_size", [], |row| row.get(0))?;
     Ok(bytes / page_bytes)

@@ -118,8 +118,8 @@ impl ReservedNumbers {
     }
 }
 
-/// Reads the content of the file. Returns `None` unless it is one line of three numbers: if a full disk left the file
-/// empty, or a power failure left zeros, it is unknown which numbers were given out.
+/// Reads the content of the file. Returns `None` unless it is one line of three numbers: a full disk may have left the
+/// file empty, or a power failure may have left zeros, and it is then unknown which numbers were given out.
 fn parse_numbers(content: &[u8]) -> Option<[i64; 3]> {
     let line = std::str::from_utf8(content).ok()?.strip_suffix('\n')?;
     let numbers: Vec<i64> = line.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
@@ -153,8 +153,8 @@ fn file_error(path: &Path, error: &io::Error) -> StoreError {
 
 impl Store {
     /// Whether this database has given out numbers, but the file of reserved numbers was missing or damaged when the
-    /// database was opened. In this case, the database may be an old copy, such as a backup, and it is unknown which numbers were
-    /// given out after the copy was made.
+    /// database was opened. In this case, the database may be an old copy, such as a backup, and the numbers that were
+    /// given out after the copy was made are unknown.
     pub fn has_lost_reserved_numbers(&self) -> bool {
         self.reserved.as_ref().is_some_and(|reserved| reserved.was_lost) && self.counters.last() != [0; 3]
     }

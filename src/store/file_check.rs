@@ -6,7 +6,8 @@ use rusqlite::Connection;
 use std::path::Path;
 
 impl Store {
-    /// Checks a copy of a database that is to replace the database of this mesh, and applies the copy's own log to it.
+    /// Checks a copy of a database that is to replace the database of this mesh, and applies the copy's own write-ahead
+    /// log to the copy.
     ///
     /// # Errors
     /// `Corrupt` if the file is damaged, or is not a database of slm-mesh; `Newer` if a newer slm-mesh wrote it.
@@ -49,7 +50,7 @@ fn check(db: &Connection, pragma: &str) -> StoreResult<()> {
     if found == "ok" { Ok(()) } else { Err(StoreError::Corrupt(format!("{pragma} found: {found}"))) }
 }
 
-/// Checks that all values have the types of their columns, which SQLite's checks do not compare.
+/// Checks that all values have the types of their columns. SQLite's own checks do not do this.
 fn check_values(db: &Connection) -> StoreResult<()> {
     for table in tables(db)? {
         let columns = columns(db, &table)?;

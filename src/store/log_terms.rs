@@ -1,5 +1,6 @@
-//! Which term each entry of the log belongs to. With this, a hub can tell whether its own last entry is part of the past
-//! of another hub's database, even if the log no longer contains the entry.
+//! Records to which term (period in which one hub leads) each entry of the replicated log belongs. From this record, a
+//! hub can tell whether its own last entry is part of the past of another hub's database, even if the log no longer
+//! contains the entry.
 
 use super::{Store, StoreResult};
 use crate::base::ids::Term;
@@ -38,13 +39,14 @@ impl std::fmt::Display for LogTerms {
 }
 
 impl Store {
-    /// Records that a term begins with the entry at this position. Call this within a call.
+    /// Records that a term begins with the entry at this position. Call this between [`Store::begin_call`] and
+    /// [`Store::end_call`].
     ///
     /// # Errors
     /// When the database can't be read or written.
     pub fn note_term(&mut self, term: Term, first: u64) -> StoreResult<()> {
         let mut terms = LogTerms::parse(&self.meta(TERMS)?.unwrap_or_default());
-        // A term that stored no entry is not needed.
+        // A term during which no entry was stored is not needed.
         terms.0.retain(|(_, other)| *other < first);
         terms.0.push((term, first));
         let n_old = terms.0.len().saturating_sub(TERMS_MAX);

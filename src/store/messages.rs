@@ -289,7 +289,7 @@ impl Store {
         Ok(self.db.prepare_cached(&sql)?.query_row([recipient], |row| row.get(0))?)
     }
 
-    /// How many unread messages of the filter's recipient come after its cursor, from its sender and to its group.
+    /// How many unread messages match the recipient, sender, group and cursor (`after`) of the filter.
     pub fn count_unread_of(&self, filter: &MessageFilter<'_>) -> StoreResult<i64> {
         let mut sql = format!(
             "SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = {NUMBER} AND state < 2 AND seq > ?"

@@ -122,7 +122,7 @@ enum CallState {
 /// is cheaper if pages are small: with 2 KiB, a message takes a sixth less time than with SQLite's 4 KiB. With 1 KiB,
 /// the larger number of pages costs as much as their smaller size saves.
 const PAGE_BYTES: i64 = 2048;
-/// From this length on, a commit copies the log, no matter how much of it is left to copy.
+/// If the log has at least this many bytes, a commit copies it, no matter how much is left to copy.
 const LONGEST_LOG_BYTES: i64 = 22 << 20;
 
 /// The database of one mesh.
@@ -135,8 +135,8 @@ pub struct Store {
     pub counters: Counters,
     counters_committed: Counters,
     counters_before_call: Counters,
-    /// The counters as they were last written to the database or read from it. Reading them includes the rows that were
-    /// added after they were written.
+    /// The counters as they were last written to the database or read from it. When they are read, the rows that were
+    /// added after the last write of the counters are included.
     counters_stored: Counters,
     /// Whether the turn has written its counters.
     has_written_counters: bool,

@@ -75,7 +75,7 @@ impl Store {
         };
         let mut db = Connection::open(into)?;
         db.pragma_update(None, "page_size", PAGE_BYTES)?;
-        // A draft that is not finished is not used, so it needs no journal.
+        // If the new file is not finished, it is not used, so it needs no journal.
         db.pragma_update(None, "journal_mode", "OFF")?;
         db.pragma_update(None, "synchronous", "OFF")?;
         schema::create(&mut db, version)?;
@@ -161,14 +161,16 @@ impl<'db> TableCopy<'db> {
             self.has_gaps = true;
             let gap = last.map_or(first, |last| last.saturating_add(1));
             let resume = self.find_readable_row(gap);
-            // The search may have skipped rows that can be read. They are reached from its result.
+            // The search may have skipped rows that can be read, so these are copied backwards from the row that it
+            // found.
             self.copy_range(gap, resume.map_or(i64::MAX, |row| row - 1), "DESC")?;
             let Some(row) = resume else { return Ok(()) };
             first = row;
         }
     }
 
-    /// The next row after the damage at `gap`. The distance is doubled until SQLite gets past the damaged page.
+    /// The next row after the damage at `gap`. The search doubles its distance from `gap` until SQLite gets past the
+    /// damaged page.
     fn find_readable_row(&self, gap: i64) -> Option<i64> {
         let sql = format!("SELECT rowid FROM {} NOT INDEXED WHERE rowid >= ?1 ORDER BY rowid LIMIT 1", self.table);
         let find = |row: i64| self.from.query_row(&sql, [row], |row| row.get::<_, i64>(0));
@@ -187,7 +189,7 @@ impl<'db> TableCopy<'db> {
             let Ok(next) = rows.next() else { return Ok((false, reached)) };
             let Some(row) = next else { return Ok((true, reached)) };
             let Ok(rowid) = row.get::<_, i64>(0) else { return Ok((false, reached)) };
-            // Damage may lead SQLite back to a page on which it has been.
+            // Damage may lead SQLite back to a page that it has already read.
             if reached.is_some_and(|reached| if order == "ASC" { rowid <= reached } else { rowid >= reached }) {
                 return Ok((false, reached));
             }
@@ -196,7 +198,8 @@ impl<'db> TableCopy<'db> {
         }
     }
 
-    /// Copies a table whose rows have no numbers: from the beginning up to the first damage, and from the end.
+    /// Copies a table whose rows have no numbers: first from the beginning up to the first damage, and then from the
+    /// end back to the last damage.
     fn copy_from_both_ends(&mut self) -> StoreResult<()> {
         let mut query = self.to.prepare("SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk")?;
         let key: Vec<String> = query.query_map([&self.table], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
@@ -222,7 +225,7 @@ impl<'db> TableCopy<'db> {
         Ok(())
     }
 
-    /// Adds a row to the new table. The values begin in this column of the row.
+    /// Adds a row to the new table. The values begin in the column `offset` of the row.
     fn keep(&mut self, row: &Row<'_>, offset: usize) -> StoreResult<()> {
         let mut values = Vec::with_capacity(self.types.len());
         for (n, declared) in self.types.iter().enumerate() {

@@ -1,5 +1,6 @@
-//! What the database keeps about a peer whose name and mail another session has taken over, so that the session can give
-//! both back, and which peer it was before it did. The rows are in the table `meta`, because few peers have one.
+//! What the database keeps about a peer whose name and mail another session has taken over, so that the session can
+//! give both back. Also keeps which peer a session was before it gave back a name. The rows are in the table `meta`,
+//! because few peers have such rows.
 
 use super::{Store, StoreResult};
 use crate::base::ids::PeerId;
@@ -59,7 +60,8 @@ impl Store {
     }
 
     fn rows_of_peers<T>(&self, prefix: &str, read: impl Fn(&str) -> T) -> StoreResult<HashMap<PeerId, T>> {
-        // The comparison with the name that follows the last possible one lets SQLite use the primary key.
+        // The upper limit ends with `!` in place of the space and sorts after all names with the prefix, so SQLite can
+        // use the primary key.
         let mut query = self.db.prepare_cached("SELECT name, value FROM meta WHERE name >= ?1 AND name < ?2")?;
         let rows = query.query_map([prefix, &prefix.replace(' ', "!")], |row| {
             let (name, value): (String, String) = (row.get(0)?, row.get(1)?);
@@ -73,7 +75,7 @@ impl Store {
         self.set_meta(&format!("{PREFIX}{id}"), &takeover.to_json().to_string())
     }
 
-    /// Forgets what a peer was before.
+    /// Forgets what a peer was before a session took it over.
     pub fn drop_takeover(&mut self, id: &str) -> StoreResult<()> {
         self.write("DELETE FROM meta WHERE name = ?1", &[&format!("{PREFIX}{id}")])?;
         Ok(())
