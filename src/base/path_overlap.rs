@@ -1,9 +1,9 @@
 //! Compares paths for locks: normal form, folders, globs, and whether two paths overlap.
 //!
 //! A path that ends in `/` is a folder and covers everything below it. A path without a slash at its end also counts as
-//! a folder if the path with which it is compared is below it: `/r/new` may have been locked before the folder existed.
-//! `*` and `?` match within one component, and `**` matches any number of components. Brackets are plain characters,
-//! because people have files such as `app/[id]/page.tsx`.
+//! a folder when it is compared with a path below it, because a path such as `/r/new` may have been locked before the
+//! folder existed. `*` and `?` match within one component, and `**` matches any number of components. Brackets are
+//! plain characters, because people have files such as `app/[id]/page.tsx`.
 
 use std::cell::Cell;
 
@@ -30,8 +30,8 @@ pub fn normal(path: &str) -> String {
     out
 }
 
-/// Whether two paths name the same file or folder. A slash at the end does not matter, because the path of a folder
-/// that was locked before the folder existed has none.
+/// Whether two paths name the same file or folder. A slash at the end does not matter, because a folder may have been
+/// locked before it existed, by a path without that slash.
 pub fn is_same(a: &str, b: &str) -> bool {
     a.strip_suffix('/').unwrap_or(a) == b.strip_suffix('/').unwrap_or(b)
 }

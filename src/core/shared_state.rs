@@ -1,5 +1,5 @@
 //! Shared state: small values under keys. Each key has a version, which increases with every change as long as the
-//! entry or its tombstone is kept.
+//! entry, or the tombstone that marks the entry as deleted, is kept.
 //!
 //! **Invariant:** only this module writes entries.
 

@@ -135,8 +135,8 @@ pub struct Store {
     pub counters: Counters,
     counters_committed: Counters,
     counters_before_call: Counters,
-    /// The counters as they were last written to the database or read from it. When they are read, the rows that were
-    /// added after the last write of the counters are included.
+    /// The counters as they were last written to the database or read from it. A read also counts the rows that were
+    /// added after the counters were written.
     counters_stored: Counters,
     /// Whether the turn has written its counters.
     has_written_counters: bool,

@@ -270,8 +270,9 @@ pub(super) fn has_type(value: ValueRef<'_>, declared: &str) -> bool {
     }
 }
 
-/// Removes the messages whose sender or recipient is unknown because the numbers of peers were lost, and the numbers
-/// that no message needs any more. New peers will get these numbers, so the messages would appear to be theirs.
+/// Removes the messages whose sender or recipient is unknown because the number of the peer was lost. A new peer would
+/// get that number, so the messages would appear to be its own. Also removes the numbers that no message needs any
+/// more.
 fn drop_unreadable_messages(db: &Connection, salvage: &mut Salvage) -> StoreResult<()> {
     let unknown = "NOT IN (SELECT num FROM peer_number)";
     let n = db.execute(&format!("DELETE FROM message WHERE sender {unknown} OR recipient {unknown}"), [])? as i64;

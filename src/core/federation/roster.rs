@@ -102,8 +102,8 @@ fn reads_broadcasts_only(peer: &LinkedPeer, now: i64) -> bool {
 }
 
 impl Federation {
-    /// Whether a peer belongs to another link that still exists. If the other link leads to the same mesh as the link
-    /// to `url`, an offline peer may move from one link to the other, so it does not count as belonging elsewhere.
+    /// Whether a peer belongs to another link that still exists. An exception is an offline peer whose link leads to
+    /// the same mesh as the link to `url`, because such a peer may move to the link to `url`.
     fn belongs_elsewhere(&self, row: &PeerRow, url: &MeshUrl) -> bool {
         let Some(mesh) = row.mesh() else { return false };
         let id = |url: &str| self.link_to(url).and_then(|link| link.mesh_id.as_ref());

@@ -23,7 +23,7 @@ pub(super) const STEP_ROWS: i64 = 1_000;
 pub(super) const STEP_BYTES: usize = 512 * 1024;
 /// Maximum number of messages that one step returns. Returning one message costs as much as reading ten.
 const FOUND_MAX: usize = 100;
-/// Maximum number of times that one step goes from a reply to the message that it answers.
+/// Maximum number of times that one step follows a reply to the message that the reply answers.
 const CLIMB_MAX: usize = 1_000;
 
 /// Which messages a caller may see.

@@ -199,8 +199,7 @@ fn recipients(
     }
     let mut mine = peers.get(me).map(|peer| peer.row.clone()).unwrap_or_default();
     if peers.is_human(me) {
-        // An agent's session has one directory, but a person may call from any directory, so the call names the
-        // directory.
+        // A person may call from any directory, so the call names the directory.
         mine.project = args.text("project").map_or(mine.project, str::to_owned);
         mine.repo = args.text("repo").map(str::to_owned).or(mine.repo);
     }
@@ -445,8 +444,7 @@ impl Mail {
         now: i64,
     ) -> Result<Vec<Message>, Error> {
         self.recently_delivered.retain(|_, (at, _)| now - *at < HOOK_DELIVERY_MS);
-        // The store also returns the messages that other hooks took a moment ago, so the limit is raised by their
-        // number.
+        // The store also returns messages that other hooks took a moment ago, so the limit is higher.
         let limit = (max + self.recently_delivered.len().min(max)) as i64;
         // A hook shows only the beginning of a long message. The session reads the further parts from its inbox, so
         // hooks do not show the message again.
@@ -490,7 +488,7 @@ impl Mail {
 }
 
 /// How long mail is reserved for the hook that took it. During this time, another hook for the same event neither gets
-/// this mail nor repeats anything else, such as an alert.
+/// this mail nor shows anything else again, such as an alert.
 const HOOK_DELIVERY_MS: i64 = 2_000;
 
 impl Mesh {

@@ -120,7 +120,7 @@ impl Attachments {
         self.by_connection.values_mut().for_each(|one| one.peers.retain(|id| fits(id)));
     }
 
-    /// Makes the connections that act for one peer act for another peer instead.
+    /// Moves all connections of one peer to another peer, for which they act from now on.
     pub(super) fn move_to(&mut self, id: &str, other: &PeerId) {
         for conn in self.connections_of(id).to_vec() {
             self.detach(conn, id);

@@ -16,7 +16,7 @@
 //!
 //! Some clients name their session only in calls, so the MCP server first attaches without a key and becomes a peer. If
 //! the first key that the server sends belongs to another peer, which a hook registered, the peer without a key is
-//! removed, unless that peer has been used.
+//! removed if it is unused.
 //!
 //! If a hook has no key, or a key that no session has, the sessions of its agent process decide:
 //!
@@ -161,8 +161,8 @@ impl Peers {
         found.map(|peer| peer.row.id.clone())
     }
 
-    /// The ended sessions of the same agent in the same directory, after their grace periods. Only sessions with this
-    /// default name, with or without a number, are returned.
+    /// The ended sessions of the same agent in the same directory that have this default name, with or without a
+    /// number, and whose grace periods are over.
     pub(super) fn ended_alike(&self, row: &PeerRow, name: &str) -> Vec<PeerId> {
         let has_ended = |peer: &Peer| peer.has_left && peer.offline_since.is_none();
         let is_same = |peer: &Peer| is_numbered(&peer.row.name, name) && is_alike(&peer.row, row);

@@ -88,8 +88,8 @@ impl Mesh {
         match peers.get_mut(id) {
             Some(peer) if peer.row.is_http() => {
                 peer.last_heartbeat = now;
-                // A client that is told that it counts as gone registers again. If a late heartbeat brought the client
-                // back instead, it would have lost its locks and its push socket without knowing it.
+                // If a client learns that it counts as gone, it registers again. If a late heartbeat brought the client
+                // back instead, the client would not know that it has lost its locks and its push socket.
                 peer.row.online
             }
             Some(peer) => peer.is_online(),

@@ -70,8 +70,8 @@ pub struct Peer {
     pub turn_active_at: Option<i64>,
     /// Whether the agent has reported the end of the session, and the session has not continued since.
     pub has_ended: bool,
-    /// What the peer was before this session took over the name and the mail of an earlier session; `None` if it did
-    /// not. The session may decline the name.
+    /// What the peer was before its session took over the name and the mail of an earlier session; `None` if the
+    /// session did not take over anything. The session may give the name back.
     pub takeover: Option<TakeoverRow>,
     /// The peer that this session was until it gave back that peer's name; `None` if it has given back no name.
     pub gave_back: Option<PeerId>,

@@ -50,8 +50,9 @@ impl Peers {
     }
 
     /// Forgets the ended sessions of one agent in one directory that have no messages, neither sent nor received, and
-    /// hold no lock. A session with a chosen name is kept, because others know the name. Without this cleanup, a new
-    /// session could take over neither of two ended ones, so each new session would leave one more peer behind.
+    /// hold no lock. A session with a chosen name is kept, because others know the name. Without this cleanup, if two
+    /// such sessions were left, a new session could take over neither of them, so each new session would leave one more
+    /// peer behind.
     pub(super) fn forget_unused(
         &mut self,
         turn: &mut Turn,
@@ -109,7 +110,7 @@ impl Mesh {
     /// machine is running.
     pub fn forget_dead_processes(&mut self, is_alive: impl Fn(&Process) -> bool, now: i64) {
         let host = self.settings.host.clone();
-        // The kernel reports the end of a watched process itself.
+        // The kernel reports the end of a watched process, so only the other processes are checked.
         let is_dead = |peer: &&Peer| {
             let is_here = peer.row.host == host && !peer.is_watched;
             is_here && peer.row.process.is_some_and(|process| !is_alive(&process))
@@ -119,7 +120,7 @@ impl Mesh {
             let Mesh { turn, peers, channels, journal, .. } = mesh;
             for id in &dead {
                 peers.forget_process(turn, id)?;
-                // A session with a key may continue in another process.
+                // A session with a key may continue in another process, so it is not marked as left.
                 if let Some(peer) = peers.get_mut(id).filter(|peer| peer.row.session_key().is_none()) {
                     peer.has_left = true;
                 }
