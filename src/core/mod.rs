@@ -1,9 +1,9 @@
 //! The rules of the mesh, as functions of a request, the time and the store.
 //!
-//! A [`Mesh`] consists of parts: peers, locks, mail, channels, the journal, state and federation. Only the part itself
-//! writes its memory and its tables. A rule (the code of an operation) gets the parts that it needs. [`dispatch`] runs
-//! operations. [`transaction`] holds the open transaction, and the effects, such as answers, that leave the core after
-//! the commit.
+//! A [`Mesh`] consists of parts: peers, locks, mail, channels, the journal, state and federation. Each part is the only
+//! writer of its memory and its tables. A rule (the code of an operation) gets the parts that it needs. [`dispatch`]
+//! runs operations. [`transaction`] holds the open transaction, and the effects, such as answers, that leave the core
+//! after the commit.
 //!
 //! **Invariant:** the core uses no clock, socket, thread or random source. The time is an argument, random numbers
 //! come from a function that the caller passes, and the caller takes the effects after the commit.

@@ -2,9 +2,9 @@
 //! answer.
 //!
 //! **Invariant:** no message blocks the messages behind it forever, and no message is refused because the other mesh is
-//! down. A message counts as refused only in three cases: the other mesh refuses it; the other mesh gives a clear
-//! answer to a later message, but not to this one; or the other mesh answers polls, but has given this message no clear
-//! answer for an hour.
+//! down. A message counts as refused only in three cases: the other mesh refuses it; the other mesh gives no clear
+//! answer to this message, but a clear answer to a later one; or the other mesh answers polls, but gives no clear
+//! answer to this message for an hour.
 
 use super::MeshLink;
 use super::roster::plain;

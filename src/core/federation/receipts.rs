@@ -20,8 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// messages stay "forwarded".
 const AWAITED_MAX: usize = 1_000;
 /// Maximum number of read messages per link whose acknowledgement is awaited. Most messages are never acknowledged, and
-/// after each change of receipts, the linked mesh is asked about all awaited ones, so their number is limited to what
-/// fits into one question. If there are more, the receipts of the oldest messages stay "read".
+/// after each change of receipts, the linked mesh is asked about all of these messages, so their number is limited to
+/// what fits into one question. If there are more, the receipts of the oldest messages stay "read".
 const READ_AWAITED_MAX: usize = limits::LIST_MAX;
 /// How many of the newest messages to each peer are read after a restart, to find those whose receipts are awaited.
 const RELOADED_MAX: i64 = 100;

@@ -195,8 +195,8 @@ struct Channel<'a> {
 
 impl Mail {
     /// Restores the recent attempts from the receipts, so that the limits stay in force after a restart of the broker.
-    /// The receipts do not tell whether a person has typed something into a session since an attempt, so at worst a
-    /// wakeup is held back.
+    /// The receipts do not tell whether a person has typed something into a session since an attempt, so after a
+    /// restart, a wakeup may be held back needlessly.
     pub(in crate::core) fn load_wakeups(&mut self, store: &Store, now: i64) -> Result<(), Error> {
         let mut last: Option<WakeupRow> = None;
         for (row, from, to) in store.wakeups_since(now - limits::WAKE_WINDOW_MS)? {

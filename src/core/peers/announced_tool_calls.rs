@@ -56,7 +56,8 @@ pub(super) struct AnnouncedCall {
 
 impl AnnouncedCall {
     /// Whether a call may be the announced one. Only the announced arguments are compared, because the client may have
-    /// added others. The announced arguments contain no paths, because the client may have made those absolute.
+    /// added others. The announced arguments contain no paths, because the client may have made the paths in the call
+    /// absolute.
     fn is(&self, call: &Call) -> bool {
         std::ptr::eq(self.op, call.op) && self.arguments.iter().all(|(name, value)| call.args.get(name) == Some(value))
     }
