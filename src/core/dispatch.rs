@@ -196,7 +196,8 @@ impl Mesh {
                 if call.reason.replace(reason).is_none() {
                     call.pin_peers(&self.peers);
                 }
-                // The peers that wait for the caller's locks now wait for longer. This may change who must wait for whom.
+                // Peers that wait for the caller's locks now also wait for what the caller waits for. This may change
+                // whose turn it is, so the requests are checked again.
                 let holds_up = call.lock_request().is_some_and(|request| self.locks.has_any(&request.holder));
                 self.turn.dirty.locks |= former.is_none() && holds_up;
                 self.waiting.insert(place, call);
@@ -272,14 +273,14 @@ impl Mesh {
             let mut call = self.waiting.remove(place);
             call.ctx.now = now;
             call.ctx.deadline_reached = true;
-            // Other requests for locks may have waited for this one.
+            // Other requests for locks may have waited behind this one, so they are checked again.
             self.turn.dirty.locks |= call.lock_request().is_some();
             self.step(call, Some(place));
         }
     }
 
-    /// Cancels a waiting call, which gets no answer. A call changes nothing while it waits. But if the call has just been
-    /// granted locks, its client drops the answer, so the locks end.
+    /// Cancels a waiting call, which gets no answer. A call changes nothing while it waits. If the call is no longer
+    /// waiting because it has just been granted locks, these locks end, because the client drops the answer.
     pub fn cancel(&mut self, conn: ConnId, id: &Value, now: i64) {
         if self.waiting.cancel(conn, id) {
             self.turn.dirty.locks = true;

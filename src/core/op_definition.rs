@@ -54,7 +54,7 @@ pub enum ArgRole {
 }
 
 /// The argument with which a client repeats a call after it has lost its connection: how long it has waited already, in
-/// ms. So a restart of the broker does not change who waits before whom.
+/// ms. With this argument, callers keep their order in the line when the broker restarts.
 pub const WAITED_MS: &str = "waitedMs";
 
 /// One argument of an operation.

@@ -48,8 +48,8 @@ pub(super) struct Dirty {
 }
 
 impl Dirty {
-    /// Notes that a call with this reason no longer waits. If it waited to wake a peer, another call may wake it now. If
-    /// it waited for locks, the requests behind it may be next.
+    /// Notes that a call with this reason no longer waits. If the call waited to wake a peer, another call may now wake
+    /// this peer. If the call waited for locks, the requests behind it in the line may be granted next.
     pub(super) fn note_end(&mut self, reason: Option<&WaitReason>) {
         match reason {
             Some(WaitReason::Wakeup(peer, _)) => drop(self.mail.insert(peer.clone())),

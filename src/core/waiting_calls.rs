@@ -32,8 +32,8 @@ pub(super) struct WaitingCall {
     pub(super) ctx: CallContext,
     pub(super) op: &'static Op,
     pub(super) args: Args,
-    /// When the caller began to wait, in ms. This is before the call arrived if the call repeats an earlier one whose
-    /// connection was lost.
+    /// When the caller began to wait, in ms. If the call repeats an earlier one because the connection was lost, this
+    /// is the time of the earlier call.
     pub(super) since: i64,
     /// What the call waits for; `None` until the operation has run for the first time.
     pub(super) reason: Option<WaitReason>,
@@ -79,10 +79,10 @@ impl WaitingCall {
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     calls: Vec<WaitingCall>,
-    /// The calls that the rule that runs now has ended, with their positions at that time. If the rule fails, they go
-    /// on waiting.
+    /// The waiting calls that the current rule has ended, with their positions at that time. If the rule fails, these
+    /// calls continue to wait.
     ended: Vec<(usize, WaitingCall)>,
-    /// How many of these calls arrived before the call that runs now.
+    /// How many of the waiting calls are ahead of the current call.
     n_ahead: usize,
 }
 
@@ -110,8 +110,8 @@ impl Waiting {
         self.calls.remove(place)
     }
 
-    /// Notes that a call runs now, and returns its place among the waiting calls: its former place, or behind the calls
-    /// whose callers have waited for longer.
+    /// Notes that a call begins to run, and returns its place among the waiting calls: its former place if it has one,
+    /// and otherwise the place behind the calls whose callers began to wait earlier.
     pub(super) fn begin(&mut self, former: Option<usize>, since: i64) -> usize {
         let behind_older = || self.calls.iter().rposition(|call| call.since <= since).map_or(0, |last| last + 1);
         self.n_ahead = former.unwrap_or_else(behind_older).min(self.calls.len());
@@ -133,7 +133,7 @@ impl Waiting {
         self.calls.iter().filter_map(WaitingCall::lock_request)
     }
 
-    /// The waiting requests for locks that arrived before the call that runs now.
+    /// The waiting requests for locks that are ahead of the current call.
     pub(super) fn lock_requests_ahead(&self) -> impl Iterator<Item = &LockRequest> {
         self.calls.iter().take(self.n_ahead).filter_map(WaitingCall::lock_request)
     }
@@ -143,7 +143,7 @@ impl Waiting {
         self.calls.extract_if(.., |call| fits(call)).collect()
     }
 
-    /// Ends the matching calls, unless the rule that runs now fails. Returns their connections, ids and reasons.
+    /// Ends the matching calls, unless the current rule fails. Returns their connections, ids and reasons.
     pub(super) fn end(&mut self, fits: impl Fn(&WaitingCall) -> bool) -> Vec<(ConnId, Value, Option<WaitReason>)> {
         let mut ended = Vec::new();
         while let Some(place) = self.position(0, &fits) {
@@ -160,7 +160,7 @@ impl Waiting {
         self.ended.clear();
     }
 
-    /// Lets the calls that the rule ended go on waiting, because the rule has failed.
+    /// Makes the calls that the rule ended wait again, because the rule has failed.
     pub(super) fn restore_ended(&mut self) {
         for (place, call) in std::mem::take(&mut self.ended).into_iter().rev() {
             self.insert(place, call);

@@ -70,7 +70,7 @@ impl Store {
         now: i64,
         limit: i64,
     ) -> StoreResult<Vec<StateEntry>> {
-        // As text, SQLite would count the length only up to the first NUL.
+        // The texts are compared as blobs, because SQLite counts the length of a text only up to the first NUL.
         let sql = "SELECT * FROM state WHERE namespace = ?1 AND key >= ?2 AND key > ?3 \
                    AND substr(CAST(key AS BLOB), 1, length(CAST(?2 AS BLOB))) = CAST(?2 AS BLOB) AND value IS NOT NULL AND (expires IS NULL OR expires > ?4) \
                    ORDER BY key LIMIT ?5";

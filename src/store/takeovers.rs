@@ -9,7 +9,8 @@ use std::collections::HashMap;
 
 /// How the names of these rows begin; the id of the peer follows.
 const PREFIX: &str = "takeover ";
-/// How the names of the rows of sessions that have given back a name begin; the id of the session's own peer follows.
+/// How the names of the rows begin that record which peer a session was before it gave back a name; the id of the
+/// session's present peer follows.
 const GIVEN_BACK: &str = "declined ";
 
 /// What a peer was before a session took it over.
@@ -21,7 +22,8 @@ pub struct TakeoverRow {
     pub older_keys: Vec<String>,
     /// The summary of the earlier session.
     pub summary: String,
-    /// The last fencing token at that time. A lock with a later token is the session's own.
+    /// The last fencing token that was granted before the takeover. A lock with a later token belongs to the new
+    /// session.
     pub token: i64,
     /// The notice for the next answer to the session that took the peer over; `None` once an answer has shown it.
     pub notice: Option<String>,

@@ -41,7 +41,7 @@ pub(super) fn matchers(waiting: &Waiting) -> Vec<LockMatcher<'_>> {
     waiting.lock_requests().map(LockMatcher::new).collect()
 }
 
-/// Whether a request, once it is granted, would block the request of this matcher.
+/// Whether the locks of `request`, once they are granted, would block the request of `matcher`.
 fn would_block(peers: &Peers, request: &LockRequest, matcher: &LockMatcher) -> bool {
     request.paths.iter().any(|path| matcher.conflicts(peers, &request.grant(path, None, 0, 0)))
 }
@@ -53,8 +53,8 @@ pub(super) fn names_for(peers: &Peers, lock: &LockRow, queue: &[LockMatcher]) ->
 }
 
 impl Locks {
-    /// Ends all locks that conflict with a request, and notifies their holders. Only a person may do this. Returns what
-    /// the person must know.
+    /// Ends all locks that conflict with a request, and notifies their holders. Only a person may do this. Returns
+    /// notes for the person.
     pub(super) fn steal(
         &mut self,
         parts: &mut StealParts,
@@ -72,8 +72,8 @@ impl Locks {
         Ok(notes)
     }
 
-    /// Ends the lock that has this path and this token. Only a person may do this. Returns `None` if there is no such
-    /// lock, because it has already ended, and otherwise what the person must know.
+    /// Ends the lock that has this path and this token. Only a person may do this. Returns notes for the person, or
+    /// `None` if there is no such lock, because it has already ended.
     pub(super) fn take_grant(
         &mut self,
         parts: &mut StealParts,
@@ -94,7 +94,8 @@ impl Locks {
     }
 
     /// Ends a lock, and notifies its holder and the command that owns it. Returns a note for the person who takes the
-    /// lock, if the holder can't be notified or is the person.
+    /// lock in two cases: the holder can't be notified, or another command of the same person still runs without the
+    /// lock.
     fn take_from_holder(
         &mut self,
         parts: &mut StealParts,
@@ -123,14 +124,15 @@ impl Locks {
         match mail.post(turn, peers, journal, federation, note, std::slice::from_ref(&lock.holder), ctx.now) {
             Ok(_) => Ok(None),
             Err(error) if error.kind.is_storage() => Err(error),
-            // A holder that is stuck may have a full mailbox, and is the one whose lock a person must be able to take.
+            // A full mailbox is not an error here: the holder may be stuck, and in exactly this case, a person must be
+            // able to take the lock.
             Err(error) => Ok(Some(format!("{} could not be notified: {error}", peers.name_of(&lock.holder)))),
         }
     }
 
-    /// The first earlier request in the line behind which a request must wait: it wants one of the files that the
-    /// requester does not hold yet. The requests of a peer that is gone do not count, because they are granted only if
-    /// the peer returns.
+    /// Returns the first earlier request behind which a request must wait in line, because both want a file that the
+    /// requester of the later one does not hold yet. The requests of a peer that is gone do not count, because they are
+    /// granted only if the peer returns.
     ///
     /// An earlier request that itself waits for the requester, directly or through others, does not count either,
     /// because it can't be granted before the requester is done. So waiting in line never causes a deadlock, and only
@@ -152,8 +154,8 @@ impl Locks {
         })
     }
 
-    /// Whether the party that makes this request waits for another party: for its locks, or behind its requests,
-    /// directly or through others.
+    /// Whether the party that makes this request waits for the party `target`, directly or through others: either for a
+    /// lock of that party, or in line behind a request of that party.
     fn waits_for(&self, peers: &Peers, waiting: &Waiting, request: &LockRequest, target: Party) -> bool {
         let requests: Vec<&LockRequest> = waiting.lock_requests().collect();
         let mut visited: Vec<Party> = Vec::new();
@@ -179,7 +181,7 @@ impl Locks {
         false
     }
 
-    /// The error of a request whose time in line is up, although no lock is in its way.
+    /// The error if the time of a request is up while it still waits in line, although no lock blocks it.
     pub(super) fn not_first_error(&self, peers: &Peers, ahead: &LockRequest) -> Error {
         let name = peers.name_of(&ahead.holder);
         let path = untrusted_text::shown_path(ahead.paths.first().map_or("", String::as_str));

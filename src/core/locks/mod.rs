@@ -195,7 +195,8 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
             None => Err(Error::new(ErrorKind::Held, format!("{name} is offline, so it cannot take the lock"))),
         };
     }
-    // Only a request that waits, or has waited, stands in line. Any other request may pass the line.
+    // Only a request that may wait, or has waited, stands in line. Any other request may be granted before those in
+    // line.
     let stands_in_line = args.flag("steal") != Some(true) && (until.is_some() || ctx.until.is_some());
     if let Some(first) = stands_in_line.then(|| locks.first_ahead(peers, waiting, &request)).flatten() {
         let Some(until) = until else { return Err(locks.not_first_error(peers, first)) };
@@ -277,7 +278,7 @@ fn unlock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     Ok(Outcome::Ready(value))
 }
 
-/// Adds what the caller must know about the locks that it took from others.
+/// Adds notes about the locks that the caller took from others.
 fn add_notes(value: &mut Value, notes: &[String]) {
     if !notes.is_empty() {
         value["note"] = json!(notes.join("; "));

@@ -222,9 +222,9 @@ impl Locks {
 }
 
 /// Whether a lock of the same holder is compatible with a request. The locks of an agent never block the agent itself,
-/// but two of its commands exclude each other, and so do two of its subagents. A command that an earlier session has left
-/// behind excludes the session that took over its name. A person's own lock blocks the person's request, unless the
-/// request is to renew it.
+/// but two of its commands exclude each other, and so do two of its subagents. If a command of an earlier session still
+/// runs, its locks block the session that took over the name of the earlier session. A person's own lock blocks the
+/// person's request, unless the request is to renew it.
 fn is_compatible(peers: &Peers, lock: &LockRow, request: &LockRequest) -> bool {
     if peers.is_human(&request.holder) {
         return request.renew && lock.owner == request.owner;

@@ -25,8 +25,8 @@ pub struct Locks {
     /// Commands that lost their connection, because the broker restarted or the network to another machine failed. They
     /// may still reconnect.
     orphans: Vec<Orphan>,
-    /// Locks that were extended, but whose new end is not in the database yet, because one turn can't change so many
-    /// locks. The next turns write it. The keys are tokens and paths, and the values are the new ends, in ms.
+    /// Locks that were extended in memory but not yet in the database, because one turn can't write so many locks. The
+    /// next turns write them. The keys are tokens and paths, and the values are the new times of expiry, in ms.
     unwritten: BTreeMap<(i64, String), i64>,
     /// For each connection, the commands whose locks end with the connection.
     commands: CountedMap<Vec<(PeerId, LockOwner)>>,
@@ -42,7 +42,8 @@ struct RecentGrant {
     paths: Vec<String>,
 }
 
-/// How many recent grants are kept. A cancellation that crosses the answer arrives soon.
+/// How many recent grants are kept. A few are enough, because a client can cancel a call only until it has received the
+/// answer, which is soon.
 const RECENT_GRANTS_MAX: usize = 64;
 
 /// A command that has lost its connection. Its locks are kept for a while, because the command may reconnect.
@@ -248,7 +249,8 @@ impl Locks {
             self.locks.push(row.clone());
             if old.is_none() {
                 journal.record(turn, peers, &Change::FileLocked(&row), &request.holder, now)?;
-                // The lock may be in the way of a request that already waits, and so close a cycle of waits.
+                // The lock may block a request that already waits, and so close a cycle of waits. The waiting requests
+                // are checked again to find such a cycle.
                 turn.dirty.locks = true;
             }
             grants.push(row);

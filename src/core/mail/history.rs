@@ -114,8 +114,8 @@ impl<'a> HistoryFilter<'a> {
         }
     }
 
-    /// Restricts the filter to a message and its direct and indirect replies. The message is given by its first and its
-    /// last copy.
+    /// Restricts the filter to a message and its direct and indirect replies. The argument contains the sequence
+    /// numbers of the first and the last copy of the message.
     pub(super) fn and_below(&mut self, (first, last): (i64, i64)) {
         let known = (first..=last).map(|copy| (copy, true)).collect();
         self.below = Some(Subthread { top: first, n_climbed: 0, known });

@@ -160,7 +160,7 @@ impl Mail {
     }
 
     /// The public id under which a reader knows a message. A message to a group has one copy for each recipient, and a
-    /// reader can use only its own copy. `reader` is `None` for a person who sees all copies.
+    /// reader can use only its own copy. If a person sees all copies, `reader` is `None`.
     fn id_for(&self, store: &Store, seq: i64, reader: Option<&str>) -> String {
         // If the store can't be read, another operation reports the failure.
         let own = reader.and_then(|reader| store.copy_for(seq, reader).ok().flatten());

@@ -142,7 +142,7 @@ fn report(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
-/// The answer after which a caller does not ask again.
+/// The answer that tells a caller not to wait again.
 fn over() -> Value {
     json!({ "ok": true, "wake": false, "over": true })
 }
@@ -160,14 +160,15 @@ fn is_of_hook(peers: &Peers, call: &WaitingCall, id: &PeerId) -> bool {
     !peers.attached_to(call.ctx.conn).contains(id)
 }
 
-/// Ends the waits of hooks to wake a session that has ended, so that the hooks end, too. The session's MCP server goes
-/// on waiting, because the agent may continue the session or begin another one over the same connection.
+/// After a session has ended, ends the calls of hooks that wait to wake the session, so that the hooks exit. The
+/// session's MCP server continues to wait, because the agent may continue the session or begin another one over the
+/// same connection.
 pub(in crate::core) fn end_hook_waits(turn: &mut Turn, peers: &Peers, waiting: &mut Waiting, id: &PeerId) {
     end_waits(turn, waiting, &over(), |call| call.would_wake(id) && is_of_hook(peers, call, id));
 }
 
-/// Answers all waits to wake this peer without a wakeup, because its session is another peer now. Whoever waits asks
-/// again, and then waits for the new peer.
+/// Answers all calls that wait to wake this peer, without a wakeup, because its session is a different peer now. The
+/// callers then call again, and wait to wake the new peer.
 pub(in crate::core) fn repeat_waits(turn: &mut Turn, waiting: &mut Waiting, id: &PeerId) {
     end_waits(turn, waiting, &json!({ "ok": true, "wake": false }), |call| call.would_wake(id));
 }
@@ -333,8 +334,8 @@ fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Chan
     better.map(|call| call.args.word("channel")).any(untried)
 }
 
-/// Whether the same session waits for the same channel over a newer connection: it runs in two terminals, and only the
-/// one that came last is woken while both run.
+/// Whether a newer call waits to wake the same session through the same channel. This happens if the session runs in
+/// two terminals. While both run, only the terminal that was opened last is woken.
 fn newer_wait(waiting: &Waiting, id: &str, channel: &Channel) -> bool {
     let is_newer = |call: &WaitingCall| channel.end.is_some_and(|end| call.ctx.cursor.is_some_and(|other| other > end));
     waiting.iter().any(|call| call.would_wake(id) && call.args.word("channel") == channel.name && is_newer(call))

@@ -37,8 +37,9 @@
 //! | has not ended | the nearest agent process belongs to another agent, or no agent process is found although the session's process is known | refused |
 //! | has not ended | the processes can't be seen, or the session's process is unknown | that session |
 //!
-//! A session that has given back the name of an earlier session is another peer since then, while its shells and its
-//! MCP server may still know it by the id of the peer that it was. In such a caller, this id stands for the session.
+//! When a session gives back the name of an earlier session, it becomes a new peer, while its shells and its MCP server
+//! may still know it by the id of the peer that it was before. If such a caller names the old id, this id means the
+//! session.
 //!
 //! If no ancestor process of a verb is known to be an agent, and the verb's environment names an agent (`AI_AGENT`),
 //! the verb acts as that agent's session in the nearest ancestor process that has such a session. If no ancestor has
@@ -103,7 +104,7 @@ pub(in crate::core) struct HookEvidence<'a> {
 }
 
 impl Peer {
-    /// Whether the keys show that the session in this row is another one.
+    /// Whether the keys show that the row describes another session.
     pub(super) fn has_other_key(&self, row: &PeerRow) -> bool {
         row.session_key().is_some_and(|key| self.row.session_key().is_some() && !self.has_key(key))
     }
@@ -150,8 +151,9 @@ impl Peers {
         // The name is compared first, because it may take a system call to find out whether a session is alive.
         let free = || self.peers.iter().filter(is_same).filter(is_free);
         // If two sessions with default names have ended, the new session could continue either of them, so it takes
-        // over neither name nor mail. But a chosen name identifies one peer, and a number may be a part of the name of
-        // another one. It is a number of ours only if the peer is still there and only its name can show who it is.
+        // over neither name nor mail. A chosen name identifies one peer, however. Another peer whose name is the chosen
+        // name with a number counts only if it has not left and neither session has a key, because otherwise the number
+        // may belong to a name that a user chose.
         let is_nameless = |peer: &&Peer| !peer.has_left && peer.row.session_key().or(row.session_key()).is_none();
         let found = if is_name_chosen {
             free().find(|peer| peer.row.name == name).or_else(|| only(free().filter(is_nameless)))
@@ -280,8 +282,9 @@ impl Peers {
         }
     }
 
-    /// The session that has given back the name of this peer and in which a caller runs. If that can't be seen, a peer
-    /// whose own session goes on stands for itself.
+    /// Returns the session that was the peer `former` until it gave back that peer's name. If several sessions match,
+    /// the one in which the caller runs is returned. If the caller runs in none of them, a session is returned only if
+    /// it is the only match and the session of `former` has ended.
     fn session_that_was(&self, former: &str, ancestors: &[Process]) -> Option<&Peer> {
         let now = || self.peers.iter().filter(|peer| peer.has_been(former));
         let runs = |peer: &&Peer| {
@@ -365,8 +368,8 @@ impl Peers {
         nearest(ancestors).is_some_and(|process| self.is_attached_from(id, process))
     }
 
-    /// Whether a session is also connected from another process of the caller's agent, because it was resumed in a second
-    /// terminal. The end of one of the two is not the end of the session.
+    /// Whether a session is also connected from another process of the caller's agent, because it was resumed in a
+    /// second terminal. If so, the session continues when one of the two processes ends.
     pub(in crate::core) fn runs_elsewhere(&self, id: &str, ancestors: &[Process]) -> bool {
         let Some(own) = nearest(ancestors).and_then(|process| process.agent) else { return false };
         let is_other =

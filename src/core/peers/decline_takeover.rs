@@ -32,7 +32,8 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     if peers.get(&id).is_none_or(|peer| peer.takeover.is_none()) {
         return refused(format!("{name} is your own name; you did not take it over from an earlier session"));
     }
-    // The lock of a command that the earlier session has left behind stays with that session.
+    // If a command of the earlier session still runs, its lock stays with that session, so it does not prevent the
+    // decline.
     if let Some(lock) = locks.all().iter().find(|lock| lock.holder == id && !peers.is_of_earlier_session(lock)) {
         return refused(format!("you have locked {} as {name}; release your locks first, then decline", lock.path));
     }
@@ -70,8 +71,8 @@ pub(super) fn set_takeover(turn: &mut Turn, peer: &mut Peer, takeover: Option<Ta
 }
 
 impl Peers {
-    /// Whether a command of the earlier session, whose name the holder has taken over, holds this lock. The command still
-    /// runs, and its session has ended.
+    /// Whether this lock belongs to a command of the earlier session whose name the holder has taken over. Such a
+    /// command still runs after its session has ended.
     pub(in crate::core) fn is_of_earlier_session(&self, lock: &LockRow) -> bool {
         let takeover = || self.get(&lock.holder)?.takeover.as_ref();
         matches!(lock.owner, LockOwner::Command(_)) && takeover().is_some_and(|takeover| lock.token <= takeover.token)

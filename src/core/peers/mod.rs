@@ -73,7 +73,7 @@ pub struct Peer {
     /// What the peer was before its session took over the name and the mail of an earlier session; `None` if the
     /// session did not take over anything. The session may give the name back.
     pub takeover: Option<TakeoverRow>,
-    /// The peer that this session was until it gave back that peer's name; `None` if it has given back no name.
+    /// If this session has given back a name, the peer that it was before.
     pub gave_back: Option<PeerId>,
     /// Whether slm-mesh knows the peer's agent. An unknown agent may have hooks in any dialect.
     pub is_known_agent: bool,
@@ -124,7 +124,7 @@ impl Peer {
         self.has_left && !self.is_online() && !self.unconfirmed
     }
 
-    /// Whether the session was the peer with this id until it gave back that peer's name.
+    /// Whether the session was the peer with this id before it gave back that peer's name.
     fn has_been(&self, id: &str) -> bool {
         self.gave_back.as_deref() == Some(id)
     }
