@@ -1,7 +1,7 @@
 //! Settings that list agents: the agents that mail may wake, and the agents that run shell commands in a shield.
 //!
-//! **Invariant:** only the list in the `config` file is read and changed. A list in the environment belongs to one shell,
-//! so its agents are neither copied into the file nor hide the file's own.
+//! **Invariant:** only the list in the `config` file is read and changed. A list in the environment belongs to one
+//! shell, so it is not merged into the list in the file, and it does not replace that list.
 
 use super::safe_write;
 use super::setup_lock::SetupLock;
@@ -47,7 +47,8 @@ pub fn set_agents(setting: &str, agents: &[&str], on: bool, dry: bool) -> Result
     let text = settings::with_line(old.as_deref().unwrap_or(""), setting, value.as_deref());
     let is_written = match &old {
         None => places.write(&places.config(), &text).map(|()| true)?,
-        // The settings file contained nothing but this setting. A symlink stays, because the user made it.
+        // The settings file contained nothing but this setting, so the file is removed. A symlink stays, because the
+        // user made it.
         Some(_) if text.is_empty() && !places.config().is_symlink() => {
             std::fs::remove_file(places.config()).map_err(|error| places.error("can't be written", &error))?;
             true
@@ -58,7 +59,8 @@ pub fn set_agents(setting: &str, agents: &[&str], on: bool, dry: bool) -> Result
     if is_written { Ok(list) } else { Err(storage("another program keeps changing it; run setup again".into())) }
 }
 
-/// Says that the environment overrides the file's list, if it says something else about one of these agents.
+/// The note that the environment overrides the file's list; `None` unless the environment contradicts what the user
+/// wants for one of these agents.
 fn override_note(setting: &str, agents: &[&str], on: bool) -> Option<String> {
     let value = std::env::var(setting).ok().filter(|value| !value.is_empty())?;
     let listed = settings::words_of(&value);

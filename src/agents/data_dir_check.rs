@@ -16,7 +16,7 @@ const WRITE_BYTES: usize = 64 * 1024;
 /// Maximum number of files whose owners are checked.
 const FILES_MAX: usize = 10_000;
 
-/// How long a damaged database that was set aside is reported, in ms.
+/// For how long doctor reports that a damaged database was set aside, in ms.
 const DAMAGE_SHOWN_MS: i64 = 7 * 86_400_000;
 
 /// Checks the data directory, and the files in it.
@@ -65,7 +65,7 @@ fn chmod(mode: &str, path: &Path) -> String {
 fn check_creatable(places: &DataDir) -> Check {
     let about = "data directory";
     let shown = places.dir.display();
-    // A symbolic link to nothing is there, but nothing can be created at its place.
+    // A broken symbolic link counts as existing, because no directory can be created at its path.
     let nearest = places.dir.ancestors().find(|at| at.symlink_metadata().is_ok()).unwrap_or(&places.dir);
     if let Ok(target) = fs::read_link(nearest)
         && !nearest.exists()
@@ -106,7 +106,7 @@ fn check_private(path: &Path, about: &str) -> Option<Check> {
     })
 }
 
-/// Reports a database that was damaged in the last week. Only a person can decide whether the rows that are lost matter.
+/// Reports a database that was damaged in the last week. Only a person can decide whether the lost rows matter.
 fn check_damage(places: &DataDir) -> Option<Check> {
     let damaged = set_aside::last_damaged(places, sys::wall_ms() - DAMAGE_SHOWN_MS)?;
     let cure = format!(

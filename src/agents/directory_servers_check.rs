@@ -1,5 +1,6 @@
-//! Checks the servers that an agent's settings have for single directories. `setup` does not write such entries, but in
-//! their directories, the agent starts them instead of the entry that `setup` has written for all directories.
+//! Checks the servers that an agent's settings register for single directories. `setup` does not write such entries.
+//! But in such a directory, the agent starts that server instead of the server that `setup` has registered for all
+//! directories.
 
 use super::doctor::Check;
 use super::generated_files::{NAME, is_our_program};
@@ -21,11 +22,11 @@ pub(super) fn check_directory_servers(environment: &Environment, agent: &Agent) 
     let mut checks = Vec::new();
     for (directory, settings) in whole[command.directories].as_object().into_iter().flatten() {
         let entry = &settings[server.key][NAME];
-        // A directory that is gone concerns nobody.
+        // An entry for a directory that no longer exists has no effect.
         if entry.is_null() || !Path::new(directory).is_dir() {
             continue;
         }
-        // The same entry is tried only once.
+        // If several directories have the same entry, it is tried only once.
         let Some(fault) = faults.entry(entry.to_string()).or_insert_with(|| fault_of(entry)).clone() else { continue };
         let shown = environment.shown(&path);
         let found = format!(

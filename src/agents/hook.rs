@@ -217,7 +217,7 @@ fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, Stri
     }
     match &work.hook.event {
         // If a command is not known to write a file, only existing locks matter. Locks are stored in the database, so
-        // they outlast a broker.
+        // if there is no database, there are no locks, and no broker has to be started.
         HookEvent::Command(_) if work.run.named.is_empty() && !places.database().exists() => {
             Ok(Client::connect(places).ok())
         }

@@ -226,9 +226,8 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
         name_files(&mut facts, &[]);
         let answer = client.call("hook.edit", &facts)?;
         let held = work.held.protected_paths(&LockedPath::list(&answer["others"]));
-        // Other peers hold the files that git would replace, so the broker denies all locks of this call, unless the
-        // holders have just released these files. All files are requested together, so that a command that is denied
-        // locks nothing.
+        // `replaced` returns only files that other peers hold, so the broker denies the call, unless the holders have
+        // just released these files. All files are requested together, so that a command that is denied locks nothing.
         files.extend(replaced_by_git::replaced(&work.run.maybe_written, &held));
     }
     match lock_files(&files, client, &mut facts) {

@@ -14,7 +14,7 @@ pub fn check_hubs_of_guest(target: &RemoteTarget, places: &DataDir) -> Vec<Check
     let leads = |one: &HubAnswer| matches!(one.role, Ok(HubRole::Leads { .. }));
     let has_leader = answers.iter().any(leads);
     let mut checks: Vec<Check> = answers.iter().map(|one| check_hub(one, has_leader)).collect();
-    // If a standby names a leader that is missing from the settings, the lock is tried too.
+    // The lock is also tried if only a standby names the leader, because the leader may be missing from the settings.
     let names_one = |one: &HubAnswer| matches!(one.role, Ok(HubRole::StandsBy { leader: Some(_) }));
     if has_leader || answers.iter().any(names_one) {
         checks.push(match Client::connect_to_running(places) {

@@ -132,7 +132,7 @@ mod tests {
             ("git clean -fdx", "ignored loose"),
             ("git clean -f", ""),
             ("git clean -nd", ""),
-            // The commit contains what the reset would replace.
+            // The commit stores the changes, so the reset that follows replaces nothing.
             ("git commit -qam x && git reset --hard", ""),
             ("git status && git stash", "dirty new src/dirty staged"),
         ] {

@@ -80,7 +80,8 @@ fn ask(child: &mut Child) -> Result<Value, String> {
     // The server ends when its standard input is closed, so the input stays open until the answer has arrived.
     let mut input = child.stdin.take();
     if let Some(input) = &mut input {
-        // A failure is harmless: if the server does not read this, it does not answer either, which is noticed below.
+        // A failure is harmless: a server that does not read the request does not answer either, which is noticed
+        // below.
         let _ = writeln!(input, "{request}");
     }
     let line = child.stdout.take().map_or(Ok(Vec::new()), first_line)?;

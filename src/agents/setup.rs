@@ -42,7 +42,7 @@ pub const SAME: &str = "as it was";
 pub const LEFT: &str = "left alone";
 /// The entry or the file stays, because another agent uses it, or the user has changed it.
 pub(super) const KEPT: &str = "kept";
-/// Why a file that is ours as a whole stays.
+/// Why a file that `setup` wrote as a whole stays.
 pub(super) const EDITED: &str = "you have changed this file since setup wrote it";
 /// Why an edited file needs the user, and what the user can do.
 const TWO_TEXTS: &str = "this version of slm-mesh has a new text for it; move your file away, run setup again, and \
@@ -182,7 +182,7 @@ fn new_record(
     let before = match (&known, old) {
         (Some(known), Some(old)) if known.after == *old => known.before.clone(),
         (_, None) => None,
-        // If our entries can't be removed, the whole text is kept.
+        // If our entries can't be removed, the record contains the whole text.
         (known, Some(old)) => text_without_us(known.as_ref(), entries, old).unwrap_or_else(|_| Some(old.clone())),
     };
     let project = environment.project().map(Path::to_path_buf);
@@ -224,7 +224,7 @@ pub(super) fn load_records(environment: &Environment) -> Result<Records, String>
     if environment.is_dry_run { Records::load() } else { Records::load_locked() }
 }
 
-/// Writes a file that is ours as a whole.
+/// Writes a file whose whole text comes from slm-mesh, such as a slash command.
 fn write_own_file(environment: &Environment, agent: &Agent, what: &'static str, path: &Path, text: &str) -> SetupStep {
     let place = environment.shown(path);
     match write_own_file_once(environment, agent, path, text) {

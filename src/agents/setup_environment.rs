@@ -81,9 +81,9 @@ impl Environment {
         ids.iter().map(find).collect()
     }
 
-    /// The agents with these ids. If there are no ids, the installed agents; the agents for which a file is recorded,
-    /// because an agent's settings directory may have moved since `setup` wrote into it; and the agents whose files
-    /// contain our entries, because the project may have moved.
+    /// The agents with these ids. If there are no ids, the installed agents, the agents for which a file is recorded
+    /// (an agent's settings directory may have moved since `setup` wrote into it), and the agents whose files contain
+    /// our entries (the project may have moved).
     ///
     /// # Errors
     /// If an id is unknown, or the records can't be read.
@@ -98,7 +98,7 @@ impl Environment {
         Ok(AGENTS.iter().filter(is_ours).collect())
     }
 
-    /// Whether one of the agent's files contains our entries, or is ours as a whole.
+    /// Whether one of the agent's files contains our entries, or was written by `setup` as a whole.
     fn has_entries(&self, agent: &'static Agent) -> bool {
         let own_file = self.own_file(agent);
         let text_of = |path: &Path| safe_write::read(path).ok().flatten().unwrap_or_default();
@@ -275,7 +275,7 @@ impl Environment {
         let (mut found, mut seen) = (Vec::new(), Vec::new());
         for switch in agent.files.switches.iter().filter(is_off) {
             let path = self.path(agent, switch.file);
-            // In the home directory, the file of the user is also the file of the project.
+            // In the home directory, the file of the user is also the file of the project, so it is listed only once.
             let real = path.canonicalize().unwrap_or_else(|_| path.clone());
             if seen.contains(&(real.clone(), switch.keys)) {
                 continue;

@@ -201,7 +201,8 @@ impl Records {
             // Dropping the lock removes the directory if it is empty.
             return Ok(());
         }
-        // The lock has created the directory. `prepare` would also create folders that stay after `--remove`.
+        // `prepare` is not called: the lock has already created the directory, and `prepare` would also create folders
+        // that stay after `--remove`.
         self.places.write(&path, &json!(self.files).to_string()).map_err(|error| error.text)
     }
 }

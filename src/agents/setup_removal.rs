@@ -42,7 +42,7 @@ pub fn take_out(environment: &Environment, agent: &'static Agent) -> Vec<SetupSt
     let root = top_folder(environment, agent);
     steps.extend(merged(own.iter().map(|path| remove_own_file(environment, &root, path)).collect()));
     if !environment.is_dry_run {
-        // An empty folder that stays is no reason to tell the user that the settings were not removed.
+        // Errors are ignored, because the settings have been removed even if an empty folder stays.
         let _ = Records::load_locked().and_then(|mut records| records.remove_created_folders());
     }
     steps

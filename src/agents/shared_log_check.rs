@@ -10,8 +10,8 @@ const BEHIND_MAX: u64 = 1000;
 /// If etcd has used more than this share of its quota, it will soon refuse all writes.
 const QUOTA_SHARE: f64 = 0.8;
 
-/// Checks what the leading hub reports about the other hubs and about etcd's members. `has_own_fault` says whether this
-/// machine's hub should be a standby, but can't.
+/// Checks what the leading hub reports about the other hubs and about etcd's members. `has_own_fault` says whether a
+/// fault of this machine's own hub has already been reported.
 pub fn check_shared_log(hubs: &Value, has_own_fault: bool) -> Vec<Check> {
     if !hubs.is_object() {
         return Vec::new();

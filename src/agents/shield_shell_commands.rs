@@ -17,7 +17,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The variable that names a file, which bash runs before a script.
+/// The variable that names a file that bash runs before a script.
 pub const BASH_ENV: &str = "BASH_ENV";
 
 /// Files for bash are removed after this time, because it is unknown when the last shell that uses such a file has

@@ -68,7 +68,7 @@ impl<'a> TomlFile<'a> {
     pub fn keep_comments_of(&mut self, removed: &Table) {
         let mut comments = prefix_of(removed.decor());
         // Set-up added the blank line directly before our table, so that line is removed too. If a comment is directly
-        // before the table, a person has added the comment since, and all lines are kept.
+        // before the table, a person has added the comment since then, so all lines are kept.
         if comments == "\n" || comments.ends_with("\n\n") {
             comments.pop();
         }

@@ -5,8 +5,8 @@
 /// commands which agent runs them.
 pub const AGENT_VARIABLE: &str = "AI_AGENT";
 
-/// The type of the sessions of an agent that calls itself by this name. A version may follow the name. `None` if the
-/// text is not a name.
+/// The session type of an agent that calls itself by this name, which a version may follow. `None` if the text is not a
+/// name.
 pub fn kind_of(name: &str) -> Option<String> {
     let name = name.trim().to_ascii_lowercase();
     let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(name.len());

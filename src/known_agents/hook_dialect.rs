@@ -109,7 +109,7 @@ pub struct ProofScript {
     pub input: fn(&str, &Path) -> Value,
 }
 
-/// The reason for continuing that a hook gives if there is mail, and the mail reaches the model in another way.
+/// The reason for continuing that a hook gives if the model gets the waiting mail in another way.
 pub const MAIL_CAME: &str =
     "slm-mesh: mail came in while you worked. It is in your context; mesh_inbox with filter `all` also shows it.";
 

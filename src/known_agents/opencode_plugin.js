@@ -74,7 +74,7 @@ export const SlmMesh = async ({ client, directory }) => {
   const greeted = new Set()
   // The environment variables that the mesh sets for a session's shell commands.
   const environments = new Map()
-  // Sessions that this plugin made continue after a stop, and sessions whose next prompt comes from this plugin.
+  // The sessions in which this plugin has prevented a stop, and the sessions whose next prompt comes from this plugin.
   const continued = new Set()
   const prompted = new Set()
   const hold = (session, answer) => {

@@ -160,8 +160,8 @@ pub struct AgentCommand {
     pub add_entry: &'static [&'static str],
     /// The arguments that remove the server.
     pub remove: &'static [&'static str],
-    /// The key of the settings that the same file has for single directories. In such a directory, the server there is
-    /// started instead of the user's.
+    /// The key below which the same file has settings for single directories. In such a directory, the agent starts the
+    /// server from these settings instead of the user's server.
     pub directories: &'static str,
     /// The arguments that remove the server for the working directory alone.
     pub remove_in_directory: &'static [&'static str],

@@ -23,7 +23,7 @@ pub enum OwnMoment<'a> {
 
 impl HeldFiles {
     /// Checks the files that a peer holds. Records the changes that the peer's own tools made, and marks all other
-    /// changes as news.
+    /// changes as news for the peer.
     pub(super) fn look_at_own(&self, me: &str, locks: &[LockedPath], moment: &OwnMoment<'_>) {
         let Some(mut records) = HolderRecords::open(&self.records, me, true) else { return };
         let locks = &locks[..locks.len().min(limits::WATCHED_FILES_MAX)];

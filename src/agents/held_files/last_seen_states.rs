@@ -74,11 +74,11 @@ pub struct HolderRecords {
     was: String,
 }
 
-/// How long to wait for the lock on the file. Another hook normally holds this lock for microseconds. A hook that is
-/// stopped while it holds the lock must not block all other hooks.
+/// How long to wait for the lock on a records file. Another hook normally holds this lock for microseconds. A hook that
+/// is stopped while it holds the lock must not block all other hooks.
 const LOCK_WAIT: Duration = Duration::from_millis(200);
 
-/// Locks the file; `None` if another hook keeps its lock for too long.
+/// Locks a records file; `None` if another hook keeps its lock for too long.
 fn locked(file: File) -> Option<File> {
     match file.try_lock() {
         Ok(()) => Some(file),
