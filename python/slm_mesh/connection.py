@@ -240,7 +240,7 @@ class Connection:
                 self._leader = standby.leader
                 time.sleep(_STANDBY_PAUSE)
             except (NotSent, ConnectionLost) as lost:
-                # The broker ended at this moment. Attaching is safe to repeat.
+                # The broker has just ended. Attaching is safe to repeat, so try again.
                 if time.monotonic() >= give_up_at:
                     raise Unavailable(f"the broker of {self.data_dir} ends again and again ({lost})") from lost
                 time.sleep(0.01)
@@ -273,7 +273,7 @@ class Connection:
                     raise
                 if not start:
                     raise Unavailable(f"no broker is running for {self.data_dir}") from error
-            # If a new broker can't be reached, somebody stopped it at once.
+            # If this starts a second broker, somebody has stopped the first one at once.
             paths.start_broker(self.data_dir)
             n_starts += 1
 

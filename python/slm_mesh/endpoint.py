@@ -73,7 +73,7 @@ def is_remote(directory: Path) -> bool:
         is_here = address.is_loopback or address.is_unspecified
     except ValueError:
         is_here = name == "localhost"
-    # Any other address may still be this machine's own; the program checks that.
+    # Any other address may still be this machine's own. The slm-mesh program checks that.
     return role != "broker" and not is_here
 
 

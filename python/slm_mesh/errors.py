@@ -181,7 +181,7 @@ def from_wire(error: Dict[str, Any]) -> MeshError:
     """The exception for a JSON-RPC error from the broker."""
     data = error.get("data")
     facts = dict(data) if isinstance(data, dict) else {}
-    # Errors of JSON-RPC itself, such as an unknown method, carry no kind.
+    # Errors of JSON-RPC itself, such as an unknown method, have no kind.
     default = "usage" if error.get("code") in (-32601, -32602, -32600, -32700) else "internal"
     kind = _KINDS.get(str(facts.pop("kind", default)), MeshError)
     return kind(str(error.get("message", "the broker gave no reason")), 0, facts or None)

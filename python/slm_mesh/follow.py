@@ -45,7 +45,7 @@ class Follow(Iterator[Event]):
                 text = f"events after {before} are already deleted; iterate again to continue after them"
                 raise EventGap(text, 0, {"after": before})
             if not self._read:
-                # The cursor also passes events that the filter left out.
+                # The cursor also moves past events that the filter left out.
                 self.cursor = self._upto
                 if until is not None and time.monotonic() >= until:
                     raise StopIteration

@@ -34,7 +34,8 @@ class Held:
     def __init__(self, mesh: Keeper, request: Dict[str, Any], answer: Dict[str, Any], asked_at: float) -> None:
         self._mesh = mesh
         self._pid = os.getpid()
-        # A renewal after the release would take the lock again, and nobody would release it.
+        # A renewal and the release exclude each other. A renewal after the release would take the lock again, and
+        # nothing would release it.
         self._one_at_a_time = threading.RLock()
         self._request = {**request, "renew": True}
         self.token: int = answer["token"]
@@ -124,12 +125,13 @@ class Held:
         try:
             self._mesh._call("lock.unlock", self._which())
         except Unavailable as error:
-            # The end of the connection releases the lock, too. But nobody knows when the connection ended.
+            # The end of the connection releases the lock, too, but it is unknown when the connection ended.
             self.lost = f"{self.file_path} may have been lost: the broker can't be reached to release it ({error})"
         except NotFound as error:
             self.lost = f"{self.file_path} was lost before its release: {error}"
         except BaseException:
-            # The call took too long, or a signal handler ended it. Nobody else would release the lock.
+            # The call took too long, or a signal handler ended it. Without this notification, the lock would stay
+            # locked.
             self._mesh._notify("lock.unlock", self._which())
             raise
 
@@ -177,7 +179,7 @@ class Held:
         try:
             self.release()
         except MeshError:
-            # An error in the body matters more than this one.
+            # If the body of the `with` statement failed too, its error matters more.
             if error is None:
                 raise
         if error is None and self.lost is not None:

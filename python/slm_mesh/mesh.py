@@ -100,7 +100,7 @@ class Mesh(Connection):
         [('accepted', False)]
         """
         answered = reply_to.id if isinstance(reply_to, Mail) else reply_to
-        # With a key, sending is safe to repeat when the answer is lost.
+        # With a key, sending is safe to repeat if the answer is lost.
         params = {"to": to, "message": message, "type": type, "replyTo": answered, "expiresMinutes": expires_minutes}
         if to in ("repo", "directory"):
             params.update(_location())
@@ -207,7 +207,8 @@ class Mesh(Connection):
             found += [mail for mail in page if mail.id in wanted and mail not in found]
             if after is not None and not page:
                 break
-            # The latest page comes first, because most callers ask soon; after it, all pages from the start.
+            # The first page contains the latest messages, because most callers ask soon after sending. If it does not
+            # contain all receipts, all pages are read from the start.
             after = 0 if after is None else page[-1].seq
         return found
 
@@ -274,7 +275,7 @@ class Mesh(Connection):
         """The entries of a namespace, sorted by key."""
         found: List[Entry] = []
         for row in self._pages("state.list", {"namespace": namespace, "prefix": prefix}, "entries"):
-            # A value too long for the list is fetched; the entry may be gone by then.
+            # A value that is too long for the list is fetched separately. The entry may be gone by then.
             entry = self.state_get(row["key"], namespace) if row["value"] is None else Entry.from_dict(row)
             found += [entry] if entry is not None else []
         return found
@@ -313,14 +314,15 @@ class Mesh(Connection):
         if ttl_minutes is not None:
             request["ttlMinutes"] = ttl_minutes
         until = None if wait is None else time.monotonic() + wait
-        # This is started before the lock is granted, so that the end of the lock is noticed in any case.
+        # The background thread is started before the lock is granted, so that the end of the lock is noticed in any
+        # case.
         self._start_keeper()
         while True:
             left = WAIT_MAX if until is None else until - time.monotonic()
             try:
                 return self._hold(request, max(left, 0.0))
             except LockedError:
-                # One call waits at most an hour.
+                # One call waits at most an hour, so a longer wait needs several calls.
                 if left < WAIT_MAX or until is not None and time.monotonic() >= until:
                     raise
             time.sleep(0.05)
@@ -331,7 +333,8 @@ class Mesh(Connection):
         held: Optional[Held] = None
         try:
             answer = self._call("lock.lock", request, wait=wait)
-            # The lease starts when the lock is granted. If the call waited, that is at the latest now.
+            # The lease starts when the lock is granted. If the call may have waited, the lock may have been granted
+            # just now.
             held = Held(self, request, answer, time.monotonic() if wait > 0 else asked_at)
             self._keep(held)
             return held
@@ -383,7 +386,7 @@ class Mesh(Connection):
 
     def emit(self, type: str, payload: Optional[Mapping[str, Any]] = None) -> int:
         """Publishes an event, whose type must contain a dot; returns its sequence number."""
-        # The broker refuses what is no mapping, and says why.
+        # If the payload is not a mapping, the broker refuses it and says why.
         data = dict(payload) if isinstance(payload, Mapping) else payload
         return int(self._call("events.emit", {"type": type, "payload": {} if data is None else data})["seq"])
 

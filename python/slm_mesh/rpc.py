@@ -84,7 +84,7 @@ class RpcConnection:
         self._pid = os.getpid()
         self._sock = sock
         try:
-            # A second object for the same socket, because it needs its own timeout.
+            # Writing uses a second object for the same socket, because it needs its own timeout.
             self._out = self._sock.dup()
         except BaseException:
             self._sock.close()
@@ -147,7 +147,7 @@ class RpcConnection:
         except NotSent:
             raise
         except BaseException:
-            # A signal handler ends the wait, with KeyboardInterrupt or any other exception.
+            # A signal handler has ended the wait, with KeyboardInterrupt or any other exception.
             self._cancel(n)
             raise
         finally:
@@ -198,7 +198,9 @@ class RpcConnection:
         try:
             self._write(message)
         except MeshError:
-            pass  # The next read notices a broken connection. What can't be sent was not sent before, either.
+            # If the connection is broken, the next read notices that. If a message can't be sent for another reason,
+            # the call to which it belongs could not be sent, either.
+            pass
 
     def _write(self, message: Row) -> None:
         line = _line_of(message)
@@ -217,7 +219,8 @@ class RpcConnection:
                 self._break(f"the connection to the broker was lost ({error})")
                 raise NotSent(str(self.lost)) from error
             except BaseException:
-                # A signal handler ends the call. If the line is incomplete, the next line would be its end.
+                # A signal handler has ended the call. If only a part of the line was sent, the broker would take the
+                # next line for the end of this line.
                 if 0 < len(rest) < len(line):
                     self._break("a call was interrupted while it was being sent")
                 raise
@@ -292,7 +295,8 @@ class RpcConnection:
             with self._state:
                 n = message.get("id")
                 if n is None and len(self._slots) == 1:
-                    # The broker could not read the line, and so not its id, but only one call waits.
+                    # The broker could not read the line of a call, so the answer has no id. But only one call is
+                    # waiting.
                     slot = next(iter(self._slots.values()))
                 else:
                     slot = self._slots.get(n)
@@ -339,7 +343,7 @@ class RpcConnection:
                         return
                     self._read(_PAUSE_MAX)
         except MeshError:
-            pass  # _break has recorded the loss; an incomplete notification is worthless.
+            pass  # `_break` has recorded the loss, and an incomplete notification is of no use.
         finally:
             with self._state:
                 self._listening = False
