@@ -1,6 +1,6 @@
 //! Checks the servers that an agent's settings register for single directories. `setup` does not write such entries.
-//! But in such a directory, the agent starts that server instead of the server that `setup` has registered for all
-//! directories.
+//! But in such a directory, the agent starts the server of that entry instead of the server that `setup` has registered
+//! for all directories.
 
 use super::doctor::Check;
 use super::generated_files::{NAME, is_our_program};

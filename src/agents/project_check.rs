@@ -51,9 +51,9 @@ fn are_unchanged(environment: &Environment, agent: &Agent, recorded: &[(PathBuf,
     })
 }
 
-/// Checks without running anything. `is_set_up` says whether `setup` has set this agent up here. If it has not, a
-/// missing entry is not a fault. If it has not, but has written one of the agent's files for another agent, nothing is
-/// checked here, because the file is checked for that agent.
+/// Checks without running anything. `is_set_up` says whether `setup` has set this agent up here. If not, a missing
+/// entry is not a fault. If, in addition, `setup` has written one of this agent's files for another agent, nothing is
+/// checked, because the file is checked for the other agent.
 fn read_only_checks(
     environment: &Environment,
     agent: &'static Agent,

@@ -198,8 +198,8 @@ fn print_changes(parsed: &ParsedCommand) -> Result<Infallible, End> {
     }
 }
 
-/// The successive forms of an entry according to the events about it, without those that the last `shown` form already
-/// includes. If some events were deleted before they were read, the last form is the current one.
+/// The states of an entry that are newer than `shown`, oldest first, as the events about the entry report them. If some
+/// events were deleted before they were read, the last state is the current one.
 fn changed_entries<'a>(
     rows: impl Iterator<Item = &'a Value>,
     is_gap: bool,

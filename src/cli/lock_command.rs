@@ -28,11 +28,11 @@ use std::time::Duration;
 
 /// How often to check the connection between renewals, and how often to try again after a failure.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// How soon to ask again for a lock that was lost and that another peer holds now. That may be a command that died
-/// together with the broker, whose lock ends soon.
+/// How soon to ask again for a lock that was lost and that another peer holds now. That peer may be a command that died
+/// together with the broker, and then its lock ends soon.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(2);
-/// Time limit for each of the two waits after which a hub knows that the command has ended: for the answer to `detach`,
-/// and for the end of the carrier.
+/// Time limit for each of the two waits that let a hub learn that the command has ended: for the answer to `detach`,
+/// and for the end of the carrier, which is the process that forwards the connection to the hub.
 const CARRIER_TIMEOUT: Duration = Duration::from_millis(500);
 /// The shell's exit status for a command that was not found.
 const NOT_FOUND: u8 = 127;
@@ -117,7 +117,7 @@ struct Renewal {
 /// What a renewal achieved.
 #[derive(Clone, Copy, PartialEq)]
 enum Renewed {
-    /// The lock is held. If only the connection failed, the check of the connection notices that.
+    /// The lock is held, or the connection failed, which the next check of the connection notices.
     Held,
     /// Another peer holds a file of this lock.
     Refused,
@@ -205,7 +205,7 @@ fn renew_until_ended(
     }
     // A hub keeps the lock for a while after a connection has ended, because the network may have failed. For the
     // inherited connection, the carrier tells the hub that the command has ended. A later connection may have no
-    // carrier, so this tells the hub.
+    // carrier, so this process tells the hub.
     if has_reconnected && client.set_receive_timeout(Some(CARRIER_TIMEOUT)).is_ok() {
         // If this fails, the lock ends a little later.
         let _ = client.call("detach", &json!({}));

@@ -70,8 +70,8 @@ fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
     }
 }
 
-/// Runs any command except a single call or a hook. If this were part of the function above, each call and each hook
-/// would touch 20 KB of stack for the variables of all commands.
+/// Runs any command except a single call or a hook. If this were part of `run_command`, each call and each hook would
+/// touch 20 KB of stack for the variables of all commands.
 #[inline(never)]
 fn run_other_command(parsed: &ParsedCommand) -> Result<u8, Error> {
     match &parsed.command {
@@ -124,7 +124,8 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
     let mut client = if row.starts_broker { Client::connect_or_start(&places)? } else { connect_to_running(&places)? };
     let is_wait = row.stream == Some(RowStream::Events) && params.contains_key("waitSeconds");
     if is_wait && !params.contains_key("after") && !params.contains_key("since") {
-        // If the connection is lost, the repeated call must not begin to wait later than the first one.
+        // If the connection is lost, the call is repeated. This cursor makes sure that the repeated call does not miss
+        // events that came after the first call.
         let connect = || Client::connect_or_start(&places);
         params.insert(
             "after".into(),

@@ -52,8 +52,8 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
         let take_or_set = if options.remove { take_out } else { setup::set_up };
         let steps = take_or_set(&environment, agent);
         let off = if options.remove { Vec::new() } else { environment.switched_off(agent) };
-        // Nothing can be set up for an agent that reads no settings of a project. If the user has named the agent, the
-        // user has to do something else.
+        // An agent that reads no project settings can't be set up for a project. If the user has named such an agent,
+        // the user still has to do something: set the agent up for all projects.
         let is_user_only = options.project && !options.remove && steps.is_empty();
         is_open |= steps.iter().any(SetupStep::is_open) || is_user_only && !options.agents.is_empty();
         let is_changed = steps.iter().any(SetupStep::is_change);

@@ -70,7 +70,7 @@ fn enter(
 }
 
 /// The files and folders that other peers have locked in this work tree. Locks outlast a broker, so if no broker is
-/// running, this starts one, unless there is no database yet and so no lock.
+/// running, this starts one. But if there is no database yet, there are no locks, and no broker is needed.
 fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<PathBuf>, Error> {
     let (places, settings) = load_environment()?;
     let mut client = match Client::connect_to_running(&places) {

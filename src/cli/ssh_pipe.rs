@@ -40,8 +40,7 @@ pub fn carry_lines() -> Result<u8, Error> {
             let _ = to_broker.write_all(rpc::notification("detach", &json!({})).as_bytes());
         }
         let _ = to_broker.shutdown(Shutdown::Write);
-        // The shutdown and this send fail only if the other direction has ended first, so that this function has
-        // returned.
+        // The shutdown and this send fail only if the other direction has ended first and `carry_lines` has returned.
         let _ = input_ended.send(None);
     });
     std::thread::spawn(move || {

@@ -14,8 +14,8 @@ pub(super) const AGENT: Agent = Agent {
     dialect: Some(Dialect {
         edit_tools: &["create", "edit", "multiedit", "applypatch"],
         shell_lines: Some(ShellLines::BashEnv),
-        // Droid sets the variables from this file in its own process, so its hooks get them too. This does no harm,
-        // because Droid runs hooks with sh, which ignores BASH_ENV.
+        // In its own process, Droid sets the variables from the file that `CLAUDE_ENV_FILE` names, so its hooks get
+        // them too. This does no harm, because Droid runs hooks with sh, which ignores BASH_ENV.
         shell_environment: Some(ShellEnvironment::File("CLAUDE_ENV_FILE")),
         proof: ProofScript {
             input: |event, file| named_input(event, "Create", &json!({ "file_path": file, "content": "" })),

@@ -294,7 +294,7 @@ fn printed(name: &str, arguments: &[Field], state: &State, input: &StreamText) -
 fn file_stream(state: &State, path: &str) -> StreamText {
     match &state.directory {
         _ if path.starts_with('/') => StreamText::File(path.to_owned()),
-        // The kernel resolves `..` when the file is read, because `..` may follow a symbolic link.
+        // `..` may follow a symbolic link, so it stays in the path, and the kernel resolves it when the file is read.
         Some(directory) if path.contains("..") => StreamText::File(format!("{directory}/{path}")),
         Some(directory) => StreamText::File(crate::base::path_overlap::normal(&format!("{directory}/{path}"))),
         None => StreamText::Unknown,

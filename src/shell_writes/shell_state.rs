@@ -97,7 +97,7 @@ impl ShellOptions {
             "noclobber" => self.no_clobber = value,
             "noglob" => self.no_glob = value,
             "errexit" => self.exits_on_error = value,
-            // Zsh has the second name.
+            // The second name is zsh's.
             "physical" | "chaselinks" => self.set_letter('P', value),
             _ => {}
         }

@@ -303,8 +303,8 @@ impl Evaluator<'_> {
         Some(shell_wildcards::text_fits(text, &signs))
     }
 
-    /// Adds the files that match a pattern. A pattern that matches nothing stays unchanged, as in sh and bash, because
-    /// `app/[id]/page.tsx` is a common file name.
+    /// Adds the files that match a pattern. A pattern that matches nothing stays unchanged, as in sh and bash. This
+    /// matters, because names such as `app/[id]/page.tsx` are common.
     fn push_matches(&mut self, state: &State, pattern: &[(char, bool)], into: &mut Vec<Field>) {
         match self.matches(state, pattern) {
             Some(found) if !found.is_empty() => into.extend(found.into_iter().map(Field::Known)),

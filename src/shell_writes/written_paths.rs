@@ -15,8 +15,8 @@ const PARENTS_MAX: usize = 8;
 const WRITE_STEPS: usize = 8;
 
 impl Evaluator<'_> {
-    /// Makes a path absolute the way the kernel does, and normalises it, without a slash at the end: `..` after a
-    /// symbolic link means the folder above the link's target. `None` if the path is unknown.
+    /// Makes a path absolute the way the kernel does: `..` after a symbolic link means the folder above the link's
+    /// target. The result is normalised and has no slash at the end. `None` if the path is unknown.
     pub(super) fn resolve(&self, state: &State, path: &str) -> Option<String> {
         let absolute = absolute(state, path)?;
         let absolute = if absolute.contains("..") { self.without_parents(&absolute)? } else { absolute };
@@ -41,7 +41,7 @@ impl Evaluator<'_> {
         self.resolve_for_cd(state, folder.text()?, CdLinks::Resolved)
     }
 
-    /// Resolves the symbolic links in a path, of which the end need not exist yet.
+    /// Resolves the symbolic links in a path. The end of the path need not exist yet.
     pub(super) fn physical(&self, path: &str) -> Option<String> {
         let ends = std::iter::once(path.len()).chain(path.rmatch_indices('/').map(|(at, _)| at.max(1)));
         let found = ends.take(PARENTS_MAX).find_map(|end| Some((self.files.real_path(&path[..end])?, end)));
@@ -75,8 +75,9 @@ impl Evaluator<'_> {
         Some(if folder.is_empty() { "/".to_owned() } else { folder })
     }
 
-    /// Whether the script itself may have changed where a path leads. `has_links` tells whether symbolic links are on
-    /// the path now: then any change above the path counts, and otherwise only a file or a link at the path.
+    /// Whether the script itself may have changed where a path leads. `has_links` tells whether there are symbolic
+    /// links on the path now. If so, a write to the path or to any folder above it counts. Otherwise, only a write to a
+    /// file or a link at the path itself counts.
     fn may_lead_elsewhere(&self, path: &str, has_links: bool) -> bool {
         if has_links {
             let is_above = |above: &str| {
@@ -155,7 +156,7 @@ impl Evaluator<'_> {
         tracking: Tracking,
         git_tests: &[GitTest],
     ) {
-        // The files that git names, and locks, have no symbolic links in their paths.
+        // The paths that git prints, and the paths of locks, contain no symbolic links.
         let Some(folder) = self.spend(2).then(|| self.physical(folder)).flatten() else { return };
         let endings = endings.iter().map(|ending| (*ending).to_owned()).collect();
         // An earlier git command of the same script may change the result of a test.

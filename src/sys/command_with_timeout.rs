@@ -91,10 +91,11 @@ struct ErrorPipe {
 }
 
 impl ErrorPipe {
-    /// Reads what there is without waiting. A process that the command left behind may keep the pipe open.
+    /// Reads what is available, without waiting for more, because a process that the command left behind may keep the
+    /// pipe open.
     fn read_some(&mut self) {
         let mut buffer = [0; 4096];
-        // The number of reads is limited, because a command may print faster than this reads.
+        // The number of reads is limited, because a command may print faster than this loop reads.
         for _ in 0..READS_AT_ONCE {
             let Some(pipe) = &mut self.pipe else { return };
             match pipe.read(&mut buffer) {

@@ -157,8 +157,8 @@ fn parse_network(text: &str) -> Result<HubAddress, Error> {
     Ok(HubAddress::Network { host: host.to_owned(), port })
 }
 
-/// Splits `host`, `host:port`, `IPv6`, `[IPv6]` or `[IPv6]:port`, and removes the brackets. Returns `None` if the text has
-/// another form, or if the port is none. `is_v6` says what counts as an IPv6 address.
+/// Splits `host`, `host:port`, `IPv6`, `[IPv6]` or `[IPv6]:port`, and removes the brackets. Returns `None` if the text
+/// has another form, or if the port is invalid. `is_v6` says what counts as an IPv6 address.
 fn split_port(text: &str, is_v6: fn(&str) -> bool) -> Option<(&str, Option<u16>)> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {

@@ -30,7 +30,7 @@ pub fn write_report(places: &DataDir, aside: &Path, report: &str) -> Result<(), 
 /// A damaged database that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DamagedDatabase {
-    /// The file. The names of its other files begin with its name.
+    /// The database's main file. The names of the database's other files begin with the name of this file.
     pub path: PathBuf,
     /// What happened to the database, and what was lost.
     pub report: String,
@@ -40,7 +40,8 @@ pub struct DamagedDatabase {
 pub fn last_damaged(places: &DataDir, since: i64) -> Option<DamagedDatabase> {
     let since = file_time(since);
     let names = fs::read_dir(&places.dir).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    // The name of a file of the database continues after the time, which ends with Z.
+    // The time in a name ends with Z. Only the main file's name ends there, because the names of the database's other
+    // files continue.
     let is_recent = |name: &String| name.strip_prefix(DAMAGED).is_some_and(|at| at >= &*since && at.ends_with('Z'));
     let path = places.dir.join(names.filter(is_recent).max()?);
     let report = fs::read_to_string(format!("{}{REPORT}", path.display())).unwrap_or_default();

@@ -89,8 +89,9 @@ impl HeldFiles {
     /// Restores the content from before the change. The replaced content is kept as the latest change, so that the
     /// restore can be undone too.
     ///
-    /// # Errors If the file cannot be written, or has changed since `point` was made. If `force` is false, also if the
-    /// file has changed again since the change that `point` describes, or if the replaced content cannot be kept.
+    /// # Errors
+    /// If the file cannot be written, or has changed since `point` was made. If `force` is false, also if the file has
+    /// changed again since the change that `point` describes, or if the replaced content cannot be kept.
     pub fn put_back(&self, point: &RestorePoint, force: bool) -> Result<(), Error> {
         let path = Path::new(&point.entry.path);
         let shown = untrusted_text::shown_path(&point.entry.path);

@@ -1,16 +1,17 @@
-# bash completion for slm-mesh. Without candidates bash completes file names.
+# bash completion for slm-mesh. If there are no candidates, bash completes file names.
 _slm_mesh() {
     local line=${COMP_LINE:0:COMP_POINT} rest word format=%q quote= typed= start=0 i n=0
     local -a words=()
-    # bash also splits words at characters such as `:`, `=` and `@`. What no blank separates is one word for slm-mesh.
+    # bash also splits words at characters such as `:`, `=` and `@`. For slm-mesh, only blanks separate words, so this
+    # loop joins the parts again.
     for ((i = 0; i <= COMP_CWORD; i++)); do
         rest=${line#"${line%%[![:blank:]]*}"} word=${COMP_WORDS[i]}
         ((i < COMP_CWORD)) || word=$rest
         if ((i > 0)) && [[ $rest == "$line" ]]; then words[n]+=$word; else n=${#words[@]}; words[n]=$word; fi
         line=${rest#"$word"}
     done
-    # bash replaces only what follows the last of these characters, or the quotes that the user has opened. Only an `@`
-    # is replaced too.
+    # bash replaces only the part of a word after the last character at which bash splits words, or after a quote that
+    # the user has opened. If that character is `@`, bash replaces it too.
     word=${words[n]}
     for ((i = 0; i < ${#word}; i++)); do
         case $quote${word:i:1} in

@@ -1,4 +1,4 @@
-# fish completion for slm-mesh. Each line is a word, a tab and what the word means.
+# fish completion for slm-mesh. Each line of `slm-mesh complete` is a word, a tab and a description.
 function __slm_mesh_complete
     set -l words (commandline -opc) (commandline -ct)
     slm-mesh complete $words[2..] 2>/dev/null

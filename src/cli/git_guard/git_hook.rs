@@ -230,8 +230,8 @@ impl GitHook {
         self.path.with_file_name(self.aside).join(self.hook)
     }
 
-    /// Creates a link that leads to the hook that was moved aside and that has the hook's own name, because some hooks
-    /// check the name under which they run.
+    /// Creates a link to the hook that was moved aside. The link has the hook's own name, because some hooks check the
+    /// name under which they run.
     fn link_aside(&self) -> io::Result<()> {
         let link = self.aside_path();
         let Some(dir) = link.parent() else { return Ok(()) };

@@ -212,9 +212,9 @@ impl Snippet {
                 let (words, _) = list_literal(&self.tokens, first + 2)?;
                 Some(ScriptWrite::Program([vec![text.clone()], words].concat()))
             }
-            // `system("rm", "a")` runs a program without a shell. Its arguments are not evaluated.
+            // `system("rm", "a")` runs a program without a shell. Such a call is not evaluated.
             Some(Token::Sign(',')) if matches!(self.language, Perl | Ruby) => None,
-            // Without a shell, Python treats the text as the name of a program.
+            // Python treats the text as the name of a program, unless the call has the argument `shell`.
             _ if self.language == Python && name(self.tokens.get(call.saturating_sub(3))) == Some("subprocess") => {
                 self.has_word_in_call(call, "shell").then(|| ScriptWrite::Command(text.clone()))
             }
