@@ -342,7 +342,7 @@ class Mesh(Connection):
             raise
         except BaseException:
             # The call took too long, or a signal handler ended it. The lock may have been granted at this moment, and
-            # nobody would release it.
+            # nothing else would release it.
             if held is not None:
                 self._forget(held)
             self._notify("lock.unlock", {"filePaths": request["filePaths"], "command": request["command"]})

@@ -267,8 +267,8 @@ fn lock_files(files: &[String], client: &mut Client, facts: &mut Value) -> Resul
     Ok(answer)
 }
 
-/// Adds the files of a call, and the work trees that contain these files, to the facts. The session itself may work in
-/// another work tree.
+/// Adds the files of a call, and the work trees that contain these files, to the facts. The work trees are added
+/// because the session itself may work in another one.
 fn name_files(facts: &mut Value, files: &[String]) {
     let (roots, repos) = git::work_trees(files.iter().map(String::as_str));
     (facts["files"], facts["gitRoots"], facts["repos"]) = (json!(files), json!(roots), json!(repos));

@@ -1,7 +1,8 @@
 //! Records each file that `setup` has written: the text without our entries, the text that `setup` wrote, and the
 //! agents for which `setup` wrote the file. With these records, `setup --remove` finds every file and restores it byte
 //! for byte, even after the slm-mesh program or the agent's settings directory has moved. The folders that `setup` has
-//! created are recorded and removed, too, because an agent counts as installed if its settings directory exists.
+//! created are recorded and removed, too. Otherwise, an agent would count as installed, because its settings directory
+//! exists.
 //!
 //! Settings may contain secrets, so the records are in the data directory, which only the user can read. A copy beside
 //! the file could be in a work tree and get committed.

@@ -31,7 +31,7 @@ fn script(command: &Value) -> Option<String> {
     }
 }
 
-/// The files that these commands are certain to write if they run in `directory`, as lock paths, and the files for
+/// The files (as lock paths) that these commands are certain to write if they run in `directory`, and the files for
 /// which git can tell whether a command writes them. All other files that a command might write are left out, because a
 /// wrong denial is worse than a missed write.
 pub fn writes(commands: &[String], directory: &str) -> (Vec<String>, Vec<MaybeWritten>) {

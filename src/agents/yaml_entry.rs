@@ -1,5 +1,5 @@
-//! Our line in a YAML file: one key at the end of a plain mapping. If the user has a list under this key, the user adds
-//! our file to the list, and we find it there.
+//! Our line in a YAML file: one key at the end of a plain mapping. If the user already has a list under this key, the
+//! user has to add our file to that list, and this module finds the file there.
 //!
 //! No crate can edit YAML without changing other bytes. So a line is added only if every other line is certainly part
 //! of a plain mapping, and only a line or an item that names our file is removed.

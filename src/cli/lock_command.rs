@@ -108,9 +108,9 @@ fn wait_for_carrier(mut carrier: Child) {
 /// The call that renews the lock.
 struct Renewal {
     params: Value,
-    /// The token of the lock. A renewed lock keeps its token, so another token shows that the lock was free meanwhile.
+    /// The token of the lock. A renewed lock keeps its token, so another token shows that the lock was free in between.
     token: Value,
-    /// Whether the last attempt was refused. This is reported once for each loss.
+    /// Whether the last attempt was refused, so that the loss of the lock is reported only once.
     is_refused: bool,
 }
 

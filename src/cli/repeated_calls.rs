@@ -12,8 +12,8 @@ pub const VERB_RETRY_TIME: Duration = Duration::from_secs(10);
 /// The pause before each attempt to connect. A broker that is shutting down may still accept a connection, so there is
 /// a pause before the first attempt, too.
 const PAUSE: Duration = Duration::from_millis(20);
-/// After a connection that lasted this long, the time is counted anew. A shorter connection may come from a broker that
-/// fails again and again.
+/// After a connection that lasted this long, the time limit starts again. A shorter connection may come from a broker
+/// that fails again and again.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
 
 /// Limits the time for attempts to connect, counted from the loss of the last stable connection. So a call survives any

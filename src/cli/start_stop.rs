@@ -84,7 +84,7 @@ pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json:
     Ok(0)
 }
 
-/// Refuses to set the database of the hub that leads aside.
+/// Refuses to set aside the database of the hub that leads.
 fn refuse_if_leading(places: &DataDir) -> Result<(), Error> {
     let Ok(mut client) = Client::connect_to_own(places) else { return Ok(()) };
     if client.call_once("hub.status", &json!({}))?["role"] != "leads" {

@@ -41,7 +41,7 @@ pub enum ShellWrite {
     Link(PathBuf),
     /// Everything below this folder, because the folder is removed or moved.
     Folder(PathBuf),
-    /// Some files below this folder. Which of them is not known in advance.
+    /// Some files below this folder. It is not known in advance which files.
     Maybe(MaybeWritten),
 }
 

@@ -62,7 +62,7 @@ pub(super) enum CdLinks {
     Kept,
     /// The links are resolved (`cd -P`).
     Resolved,
-    /// One of the two.
+    /// It is unknown which of the two applies.
     Unknown,
 }
 

@@ -38,8 +38,8 @@ pub struct Credentials {
 #[derive(Debug, Clone, PartialEq)]
 struct ProcessInfo {
     parent: i64,
-    /// The start time, in a unit that the kernel chooses. It only has to differ between two processes with the same
-    /// number.
+    /// The start time, in a unit that the kernel chooses. The value only has to differ between two processes with the
+    /// same number.
     start: u64,
     /// Whether the process has ended and its parent has not reaped it yet.
     is_zombie: bool,

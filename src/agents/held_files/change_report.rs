@@ -5,7 +5,7 @@ use crate::base::error::Error;
 use crate::base::untrusted_text;
 use serde_json::{Value, json};
 
-/// Maximum number of files that one report names. Of any further files, the report gives only the number.
+/// Maximum number of files that one report names. If there are more, the report gives only their number.
 const FILES_SHOWN: usize = 20;
 
 /// A report on the changes that one command made.

@@ -92,8 +92,8 @@ fn conflicting_locks(hook: &str) -> Result<Vec<Value>, Error> {
     Ok(found)
 }
 
-/// The files and the submodules in a list of changes that git printed with `--raw -z`. Each change consists of an entry
-/// that begins with colons and the modes, and an entry that is the name.
+/// The files and the submodules in a list of changes that git printed with `--raw -z`. Each change is two entries: the
+/// first begins with colons and the modes, and the second is the name.
 fn changed_files(list: &[u8], root: &str) -> (Vec<String>, Vec<String>) {
     let (mut files, mut submodules) = (BTreeSet::new(), BTreeSet::new());
     let mut words = list.split(|byte| *byte == 0);

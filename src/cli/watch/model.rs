@@ -1,7 +1,7 @@
 //! The state of the view: peers, locks, messages and events, collected from events and answers.
 //!
-//! **Invariant:** the view reports only those messages as read that were sent to the user and that the user has opened.
-//! All other messages stay unread for their recipients.
+//! **Invariant:** the view reports a message as read only if the message was sent to the user and the user has opened
+//! it. All other messages stay unread for their recipients.
 
 use super::screen_text::tame;
 use crate::base::time;
