@@ -7,8 +7,9 @@ mod support;
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use support::{Place, Socket, project, until};
 
@@ -170,9 +171,18 @@ fn a_disk_that_fails_refuses_with_a_sentence_and_loses_nothing_acknowledged() {
     }
 }
 
+/// What the hook of an agent answers before the agent writes a file.
+fn edit(place: &Place, file: &str) -> String {
+    let input = json!({ "session_id": "s1", "hook_event_name": "PreToolUse", "cwd": place.root, "tool_name": "Write",
+        "tool_input": { "file_path": place.root.join(file), "content": "text" } });
+    let mut hook = place.command(&["hook", "claude"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    hook.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
+    String::from_utf8(hook.wait_with_output().unwrap().stdout).unwrap()
+}
+
 #[test]
 fn a_full_disk_is_named_and_an_emptied_one_goes_on() {
-    let place = Place::new().with("SLM_MESH_RATE", "1000000");
+    let place = Place::new().with("SLM_MESH_RATE", "1000000").with("SLM_MESH_HEARTBEAT_MS", "500");
     std::fs::create_dir(&place.dir).unwrap();
     let mounted =
         Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "none"]).arg(&place.dir).output();
@@ -181,7 +191,8 @@ fn a_full_disk_is_named_and_an_emptied_one_goes_on() {
         return;
     }
     let ballast = place.dir.join("ballast");
-    place.ok(&["start", "--detach"]);
+    std::fs::write(place.root.join("held.rs"), "").unwrap();
+    place.ok(&["lock", "held.rs"]);
     std::fs::write(&ballast, vec![0; 300 * 1024]).unwrap();
     let mut socket = place.socket();
     let mut acknowledged = 0;
@@ -196,13 +207,26 @@ fn a_full_disk_is_named_and_an_emptied_one_goes_on() {
     };
     assert!(refused.contains("full") && refused.contains("free some space"), "{refused}");
     assert!(socket.call("state.get", json!({ "key": "k0" }))["error"].is_null(), "reading still works");
+    // The broker ends, and whatever it leaves free on the disk is taken, too.
+    place.ok(&["stop"]);
+    let filler = place.dir.join("filler");
+    let mut rest = std::fs::File::create(&filler).unwrap();
+    while rest.write_all(&[0; 1024]).is_ok() {}
+    drop(rest);
+    assert_eq!(place.ok(&["state", "get", "k0"]).trim(), "x".repeat(8000), "the next broker reads");
+    let refused = place.run(&["state", "set", "k0", "1"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is full"), "{refused:?}");
+    assert!(edit(&place, "held.rs").contains("deny"), "a lock still holds");
     std::fs::remove_file(&ballast).unwrap();
+    std::fs::remove_file(&filler).unwrap();
+    let mut socket = place.socket();
     let answer = socket.call("state.set", json!({ "key": "after", "value": "1" }));
     assert!(answer["error"].is_null(), "{answer}");
     for n in 0..acknowledged {
         let entry = socket.call("state.get", json!({ "key": format!("k{n}") }));
         assert!(!entry["result"]["entry"].is_null(), "k{n} was acknowledged");
     }
+    until("the files that had no room are written", || place.broker_pid().is_some());
     let pid = place.broker_pid().unwrap();
     place.ok(&["stop"]);
     support::until("the broker has let go of the disk", || !support::lives(pid));

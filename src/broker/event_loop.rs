@@ -228,8 +228,8 @@ impl EventLoop {
         }
         match self.runtime_files.look(self.context.now) {
             PathState::Displaced => true,
-            PathState::Ours | PathState::Healed(None) => false,
-            PathState::Healed(Some(listener)) => {
+            PathState::Ours => false,
+            PathState::Healed(listener) => {
                 if let Err(error) = self.clients.replace_listener(listener, self.context.poll.registry()) {
                     log(&format!("the new socket can't be watched: {error}"));
                 }

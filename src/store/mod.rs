@@ -12,6 +12,7 @@ mod channels;
 mod checkpointer;
 mod named_columns;
 mod counters;
+mod error;
 mod events;
 mod file_check;
 mod locks;
@@ -32,6 +33,7 @@ pub use checkpointer::Checkpointer;
 use checkpointer::{copy_log, pages};
 pub use counters::Counters;
 use counters::ReservedNumbers;
+pub use error::{StoreError, StoreResult};
 pub use events::{Event, EventFilter};
 pub use locks::LockRow;
 pub use log_terms::LogTerms;
@@ -47,61 +49,10 @@ pub use writes::LogPosition;
 use changeset::Recorder;
 use named_columns::{placeholder, write_row};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension};
 use schema::{MIGRATIONS, migrate};
 use std::collections::HashMap;
 use std::path::Path;
-
-/// Why a call to the store failed.
-#[derive(Debug)]
-pub enum StoreError {
-    /// A newer slm-mesh has written the database or a changeset. The first number is the format that the newer slm-mesh
-    /// used, and the second number is the newest format that this slm-mesh knows.
-    Newer(i64, i64),
-    /// The file is damaged, or it is not a database.
-    Corrupt(String),
-    /// The disk is full.
-    Full,
-    /// Any other error, such as one that SQLite reports.
-    Sql(String),
-}
-
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> StoreError {
-        match error.sqlite_error_code() {
-            _ if file_check::shows_damage(&error) => StoreError::Corrupt(error.to_string()),
-            Some(ErrorCode::DiskFull) => StoreError::Full,
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt(error.to_string()),
-            _ => StoreError::Sql(error.to_string()),
-        }
-    }
-}
-
-impl std::fmt::Display for StoreError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            StoreError::Newer(theirs, ours) => write!(
-                f,
-                "the database was written by a newer slm-mesh (it has format {theirs}, but this version knows only \
-                 {ours}); install the newer version again, or set SLM_MESH_DATA_DIR to another directory"
-            ),
-            StoreError::Corrupt(why) => write!(
-                f,
-                "the database is damaged ({why}), so this broker ends; run the command again to start a new broker, \
-                 which keeps all that it can read"
-            ),
-            StoreError::Full => {
-                f.write_str("the disk that holds the data directory is full; free some space and try again")
-            }
-            StoreError::Sql(why) => {
-                write!(f, "the database can't be written or read ({why}); see broker.log in the data directory")
-            }
-        }
-    }
-}
-
-/// The result of a call to the store.
-pub type StoreResult<T> = Result<T, StoreError>;
 
 /// What the current call has written so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +67,35 @@ enum CallState {
     /// The call wrote after other calls of the turn. To undo the call, the transaction is rolled back to the call's
     /// savepoint.
     Nested,
+}
+
+/// Which connections can use the database while one has it open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LockingMode {
+    /// Any connection: the checkpointer, and users who read the database.
+    Shared,
+    /// Only this connection, which needs no file of shared memory then. That file has 32 KiB, which a full disk does
+    /// not have, and without the file a broker on a full disk could not even read.
+    Exclusive,
+}
+
+impl LockingMode {
+    /// What SQLite calls this mode.
+    fn word(self) -> &'static str {
+        match self {
+            LockingMode::Shared => "normal",
+            LockingMode::Exclusive => "exclusive",
+        }
+    }
+}
+
+/// Opens or creates a database file.
+fn connect(path: &Path, mode: LockingMode) -> StoreResult<Connection> {
+    let db = Connection::open(path)?;
+    db.pragma_update(None, "locking_mode", mode.word())?;
+    db.pragma_update(None, "page_size", PAGE_BYTES)?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    Ok(db)
 }
 
 /// The size of the pages of a new database, in bytes. A change writes each page that it touches to the log, so a change
@@ -153,9 +133,10 @@ pub struct Store {
 impl Store {
     /// Opens or creates the file. If `full` is true, a commit also survives a power failure.
     pub fn open(path: &Path, full: bool) -> StoreResult<Store> {
-        let db = Connection::open(path)?;
-        db.pragma_update(None, "page_size", PAGE_BYTES)?;
-        db.pragma_update(None, "journal_mode", "WAL")?;
+        let db = match connect(path, LockingMode::Shared) {
+            Err(StoreError::Full) => connect(path, LockingMode::Exclusive)?,
+            result => result?,
+        };
         db.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
         let mut store = Store::prepare(db)?;
         let reserved = ReservedNumbers::open(path)?;
@@ -203,6 +184,12 @@ impl Store {
 
     /// Opens a checkpointer for the file of this store.
     pub fn checkpointer(&self) -> StoreResult<Checkpointer> {
+        let mode: String = self.db.query_row("PRAGMA locking_mode", [], |row| row.get(0))?;
+        if mode == LockingMode::Exclusive.word() {
+            let text = "the disk was full when this broker started, so no other connection can read the database until \
+                        a broker starts again";
+            return Err(StoreError::Sql(text.into()));
+        }
         Checkpointer::open(self.db.path().unwrap_or_default())
     }
 

@@ -35,9 +35,8 @@ impl FileId {
 pub enum PathState {
     /// All files are in place.
     Ours,
-    /// Files by which clients find the broker were missing, and were created again. If the socket was missing, the
-    /// value is the new socket.
-    Healed(Option<UnixListener>),
+    /// The socket was missing, and was created again.
+    Healed(UnixListener),
     /// The path leads to other files or to none, so another broker may be running there.
     Displaced,
 }
@@ -73,6 +72,10 @@ pub struct RuntimeFiles {
     /// When the files are next checked, in ms.
     look_at: i64,
     look_every: i64,
+    /// Why a file could not be written at the last attempt.
+    failure: Option<String>,
+    /// Until this time, in ms, files that could not be written are not tried again.
+    write_again_at: i64,
 }
 
 impl RuntimeFiles {
@@ -80,7 +83,7 @@ impl RuntimeFiles {
     /// process the only broker. `port` is `None` without HTTP.
     ///
     /// # Errors
-    /// When one of the files can't be written, or the directory was removed while the broker started.
+    /// When the socket can't be bound, or the directory was removed while the broker started.
     pub fn create(
         places: &DataDir,
         lock: File,
@@ -90,8 +93,7 @@ impl RuntimeFiles {
     ) -> Result<(RuntimeFiles, UnixListener), Error> {
         let meta = lock.metadata().map_err(|error| places.error("can't be read", &error))?;
         let listener = single_instance::bind_socket(places)?;
-        single_instance::write_files(places, port)?;
-        let own = RuntimeFiles {
+        let mut own = RuntimeFiles {
             lock_id: FileId(meta.dev(), meta.ino()),
             database: Some(DatabaseFiles::at(places)),
             socket_id: FileId::at(&places.socket()),
@@ -102,7 +104,10 @@ impl RuntimeFiles {
             events: None,
             look_at: 0,
             look_every,
+            failure: None,
+            write_again_at: 0,
         };
+        own.report(single_instance::write_files(places, port));
         Ok((own, listener))
     }
 
@@ -160,8 +165,16 @@ impl RuntimeFiles {
             log("broker.db-wal was removed; this broker ends, so that it writes what was in that file into broker.db");
             return PathState::Displaced;
         }
-        match self.heal() {
-            Ok(state) => state,
+        let healed = self.heal_socket();
+        if now >= self.write_again_at {
+            let written = self.heal_files();
+            // An attempt that fails removes its draft, which causes the next check.
+            self.write_again_at = if written.is_err() { now + self.look_every } else { 0 };
+            self.report(written);
+        }
+        match healed {
+            Ok(None) => PathState::Ours,
+            Ok(Some(listener)) => PathState::Healed(listener),
             Err(error) => {
                 log(&error.text);
                 PathState::Ours
@@ -169,27 +182,39 @@ impl RuntimeFiles {
         }
     }
 
-    fn heal(&mut self) -> Result<PathState, Error> {
-        let is_listed = self.has_own_pid() && (self.port.is_none() || self.places.port().exists());
-        let has_token = self.places.token().exists();
-        let has_socket = FileId::at(&self.places.socket()) == self.socket_id;
-        if is_listed && has_token && has_socket {
-            return Ok(PathState::Ours);
-        }
-        if !has_token {
-            self.places.write(&self.places.token(), &self.token)?;
-        }
-        if !is_listed {
-            single_instance::write_files(&self.places, self.port)?;
-        }
-        if has_socket {
-            return Ok(PathState::Healed(None));
+    /// If the socket is missing, creates it again, and returns the new socket.
+    fn heal_socket(&mut self) -> Result<Option<UnixListener>, Error> {
+        if FileId::at(&self.places.socket()) == self.socket_id {
+            return Ok(None);
         }
         self.places.prepare()?;
         let listener = single_instance::bind_socket(&self.places)?;
         self.socket_id = FileId::at(&self.places.socket());
         log("the socket was removed or replaced; it has been created again");
-        Ok(PathState::Healed(Some(listener)))
+        Ok(Some(listener))
+    }
+
+    /// Writes the other files again if they are missing.
+    fn heal_files(&self) -> Result<(), Error> {
+        if !self.places.token().exists() {
+            self.places.write(&self.places.token(), &self.token)?;
+        }
+        if self.has_own_pid() && (self.port.is_none() || self.places.port().exists()) {
+            return Ok(());
+        }
+        single_instance::write_files(&self.places, self.port)
+    }
+
+    /// Logs why a file could not be written, once for each reason. A broker on a full disk must still answer questions,
+    /// and its own clients need only the socket. The next check writes the file.
+    fn report(&mut self, written: Result<(), Error>) {
+        let failure = written.err().map(|error| error.text);
+        if failure != self.failure
+            && let Some(text) = &failure
+        {
+            log(text);
+        }
+        self.failure = failure;
     }
 
     /// Removes the files by which clients find this broker, if they belong to it.
