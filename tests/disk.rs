@@ -8,10 +8,10 @@ mod support;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use support::{Place, Socket, project, until};
+use support::{Place, Socket, until};
 
 fn signal(pid: u32, name: &str) {
     assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
@@ -119,28 +119,11 @@ fn any_prefix_of_the_log_opens_and_holds_a_prefix_of_the_writes() {
     }
 }
 
-/// Builds the library of tests/shim.c, which makes the broker's disk fail; `None` without a C compiler.
-fn shim(place: &Place) -> Option<PathBuf> {
-    let library = place.root.join("shim.so");
-    let source = project().join("tests/shim.c");
-    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl").output();
-    match built {
-        Ok(out) => {
-            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-            Some(library)
-        }
-        Err(_) => {
-            eprintln!("skipped: disk: there is no C compiler");
-            None
-        }
-    }
-}
-
 #[test]
 fn a_disk_that_fails_refuses_with_a_sentence_and_loses_nothing_acknowledged() {
     for (errno, word) in [("28", "full"), ("5", "database")] {
         let place = Place::new().with("SLM_MESH_RATE", "1000000");
-        let Some(library) = shim(&place) else { return };
+        let Some(library) = support::shim(&place) else { return };
         let flag = place.root.join("fail");
         let place = place.with("LD_PRELOAD", library.to_str().unwrap()).with("SHIM_FAIL", flag.to_str().unwrap());
         place.ok(&["start", "--detach"]);

@@ -1,9 +1,11 @@
-/* Preloaded into a broker: lets its disk fail on demand. While the file named by SHIM_FAIL exists,
- * every write and sync of a database file fails with the errno written in it (5 EIO, 28 ENOSPC). */
+/* Preloaded into a process: lets the system fail on demand.
+ * While the file named by SHIM_FAIL exists, every write and sync of a database file fails with the errno written in it
+ * (5 EIO, 28 ENOSPC). With SHIM_NO_THREADS, no thread can be started, as under a limit of processes. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,4 +59,8 @@ int fdatasync(int fd)
 int ftruncate64(int fd, off64_t n)
 {
     return failing(fd) ? -1 : REAL(ftruncate64)(fd, n);
+}
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
+{
+    return getenv("SHIM_NO_THREADS") ? EAGAIN : REAL(pthread_create)(thread, attributes, run, argument);
 }

@@ -59,13 +59,13 @@ fn passing(test: &GitTest, folder: &Path, held: &[&PathBuf]) -> Vec<String> {
     names.map(|name| folder.join(std::ffi::OsStr::from_bytes(name)).to_string_lossy().into_owned()).collect()
 }
 
-/// The output of a command that succeeds in time.
+/// The output of a command that succeeds in time; `None` also if the system allows no further thread or process.
 fn output_in_time(mut command: Command) -> Option<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     command.stdin(Stdio::null()).stderr(Stdio::null());
     // A command that takes longer is not killed. It ends soon after this process has exited, because its output is no
     // longer read.
-    std::thread::spawn(move || sender.send(command.output()));
+    std::thread::Builder::new().spawn(move || sender.send(command.output())).ok()?;
     let output = receiver.recv_timeout(LIMIT).ok()?.ok()?;
     output.status.success().then_some(output.stdout)
 }

@@ -8,6 +8,7 @@ use crate::discovery::announcer_process::{self, Announcement};
 use crate::discovery::{DiscoveredService, ServiceKind, addresses, browse};
 use crate::sys::print_error;
 use crate::sys::settings::Settings;
+use crate::sys::threads;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -24,10 +25,9 @@ pub fn list_hubs(seconds: u64, json: bool) -> Result<u8, Error> {
     }
     let answered = browse(Duration::from_secs(seconds));
     // The machines are checked in parallel, so that a slow machine does not delay the results of the others.
-    let proven: Vec<(&DiscoveredService, Option<bool>)> = std::thread::scope(|scope| {
-        let asked: Vec<_> = answered.iter().map(|hub| scope.spawn(|| prove(hub, &settings))).collect();
-        answered.iter().zip(asked).map(|(hub, asked)| (hub, asked.join().unwrap_or(None))).collect()
-    });
+    let asked = threads::map_in_parallel(&answered, |hub| prove(hub, &settings));
+    let proven: Vec<(&DiscoveredService, Option<bool>)> =
+        answered.iter().zip(asked.into_iter().map(Option::flatten)).collect();
     let is_open = discovered_hub::is_enabled(&settings);
     let joined = if is_open {
         discovered_hub::join_best(&places, &settings, answered.clone(), LeavePolicy::Immediately)?

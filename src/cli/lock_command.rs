@@ -16,6 +16,7 @@ use crate::client::{Client, remote};
 use crate::sys::data_dir::DataDir;
 use crate::sys::print_error;
 use crate::sys::run_with_signals::ForegroundCommand;
+use crate::sys::threads;
 use crate::wire::rpc::RpcMessage;
 use serde_json::{Map, Value, json};
 use std::ffi::OsStr;
@@ -24,7 +25,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often to check the connection between renewals, and how often to try again after a failure.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -34,6 +35,8 @@ const REFUSED_INTERVAL: Duration = Duration::from_secs(2);
 /// Time limit for each of the two waits that let a hub learn that the command has ended: for the answer to `detach`,
 /// and for the end of the carrier, which is the process that forwards the connection to the hub.
 const CARRIER_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often to check whether the carrier has ended. It ends within milliseconds.
+const CARRIER_CHECK_INTERVAL: Duration = Duration::from_millis(2);
 /// The shell's exit status for a command that was not found.
 const NOT_FOUND: u8 = 127;
 /// The shell's exit status for a command that was found but can't be run.
@@ -56,19 +59,28 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     let Some((program, words)) = parsed.command_line.split_first() else { return Ok(0) };
     let mut command = Command::new(program);
     command.args(words).env("SLM_MESH_LOCK_TOKEN", granted["token"].to_string());
+    params.insert("renew".into(), json!(true));
+    params.insert("waitSeconds".into(), json!(0));
+    let interval = Duration::from_secs((minutes as u64 * 60 / 3).max(1));
+    let mut renewal = Renewal { params: Value::Object(params), token: granted["token"].clone(), is_refused: false };
+    // The thread is started before the command. If the system allows no further thread, the command must not run,
+    // because nothing would renew its lock.
+    let (begin, begun) = channel();
+    let (done, ended) = channel();
+    let renewing = threads::spawn("renew the lock, so the command was not run", move || {
+        if let Ok(client) = begun.recv() {
+            renew_until_ended(client, &places, &mut renewal, interval, &ended);
+        }
+    })?;
     // When this process ends, the connection is closed. That releases the lock, unless a child of the command still
     // holds the connection.
     let running = match ForegroundCommand::spawn(&mut command, client.as_fd()) {
         Ok(running) => running,
         Err(error) => return Ok(report_not_run(program, &error)),
     };
-    params.insert("renew".into(), json!(true));
-    params.insert("waitSeconds".into(), json!(0));
     let carrier = client.take_carrier();
-    let (done, ended) = channel();
-    let interval = Duration::from_secs((minutes as u64 * 60 / 3).max(1));
-    let mut renewal = Renewal { params: Value::Object(params), token: granted["token"].clone(), is_refused: false };
-    let renewing = std::thread::spawn(move || renew_until_ended(client, &places, &mut renewal, interval, &ended));
+    // After a panic of the thread, this fails, and the lock ends with this process or after its time.
+    let _ = begin.send(client);
     let status = running
         .wait()
         .map_err(|error| Error::new(ErrorKind::Internal, format!("cannot wait for the command ({error})")))?;
@@ -95,14 +107,12 @@ pub(super) fn report_not_run(program: &OsStr, error: &io::Error) -> u8 {
 /// Waits briefly until the carrier has ended. (The carrier is the process that forwards this connection to the hub.)
 /// Then the hub knows that the connection has ended, and the next command of a script finds the lock free.
 fn wait_for_carrier(mut carrier: Child) {
-    let (sender, ended) = channel();
-    std::thread::spawn(move || {
-        let _ = carrier.wait();
-        drop(sender);
-    });
+    let until = Instant::now() + CARRIER_TIMEOUT;
     // If the command left a child behind, the child keeps the connection open and so keeps the lock. The carrier then
     // does not end in time.
-    let _: Result<(), RecvTimeoutError> = ended.recv_timeout(CARRIER_TIMEOUT);
+    while matches!(carrier.try_wait(), Ok(None)) && Instant::now() < until {
+        std::thread::sleep(CARRIER_CHECK_INTERVAL);
+    }
 }
 
 /// The call that renews the lock.

@@ -5,6 +5,7 @@
 use super::load_environment;
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{Client, remote};
+use crate::sys::threads;
 use crate::wire::rpc;
 use serde_json::json;
 use std::io::{self, Read, Write};
@@ -30,7 +31,7 @@ pub fn carry_lines() -> Result<u8, Error> {
     let mut from_broker = to_broker.another().map_err(failed)?;
     let (input_ended, ended) = channel();
     let output_ended = input_ended.clone();
-    std::thread::spawn(move || {
+    threads::spawn("read standard input", move || {
         // When one direction ends, the other direction is closed too, so that both sides learn that the connection has
         // ended.
         let end = copy_unbuffered(&mut io::stdin().lock(), &mut to_broker);
@@ -42,10 +43,10 @@ pub fn carry_lines() -> Result<u8, Error> {
         let _ = to_broker.shutdown(Shutdown::Write);
         // The shutdown and this send fail only if the other direction has ended first and `carry_lines` has returned.
         let _ = input_ended.send(None);
-    });
-    std::thread::spawn(move || {
+    })?;
+    threads::spawn("write standard output", move || {
         let _ = output_ended.send(Some(copy_unbuffered(&mut from_broker, &mut io::stdout().lock())));
-    });
+    })?;
     let answered = ended.recv().ok().flatten().or_else(|| ended.recv_timeout(CLOSES_WITHIN).ok().flatten());
     match answered {
         Some(end) => end.map_err(failed).map(|()| 0),

@@ -179,7 +179,7 @@ fn stop_and_wait(places: &DataDir, client: &mut Client) -> Result<Value, Error> 
 /// Waits until a broker that is shutting down has released its lock, or until its process is gone. Checking only the
 /// lock would not be enough, because a waiting client may have started the next broker, which takes the lock at once.
 fn await_end(places: &DataDir, broker: Option<&Process>, pid: impl Display) -> Result<(), Error> {
-    let wait = LockWait::begin(places.open_lock(&places.broker_lock())?);
+    let mut wait = LockWait::begin(places.open_lock(&places.broker_lock())?);
     let until = Instant::now() + STOP_TIMEOUT;
     loop {
         let locked = wait.for_time(POLL).map_err(|error| places.error("can't be locked", &error))?;

@@ -12,7 +12,7 @@ use crate::sys::broker_address::Endpoint;
 use crate::sys::data_dir::DataDir;
 use crate::sys::hub_list::HubAddress;
 use crate::sys::settings::{HOST, SECRET, STORE, Settings};
-use crate::sys::{self, process};
+use crate::sys::{self, process, threads};
 use serde_json::{Value, json};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -136,16 +136,13 @@ pub struct HubAnswer {
 impl RemoteTarget {
     /// Asks all hubs at the same time.
     pub fn ask_each(&self) -> Vec<HubAnswer> {
-        let ask = |hub: &HubAddress| {
+        let ask = |hub: &&HubAddress| {
             let began = Instant::now();
             let role = ask_role(&self.group, hub);
             HubAnswer { hub: hub.to_string(), role, took: began.elapsed() }
         };
-        std::thread::scope(|scope| {
-            let hubs = self.group.candidates().iter().filter_map(Candidate::hub);
-            let asked: Vec<_> = hubs.map(|hub| scope.spawn(move || ask(hub))).collect();
-            asked.into_iter().filter_map(|one| one.join().ok()).collect()
-        })
+        let hubs: Vec<&HubAddress> = self.group.candidates().iter().filter_map(Candidate::hub).collect();
+        threads::map_in_parallel(&hubs, ask).into_iter().flatten().collect()
     }
 
     fn connect(&self) -> Result<Client, Error> {

@@ -50,9 +50,11 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
             client.set_receive_timeout(None).map_err(|error| client.connection_lost(&error))?;
             if let Some(stderr) = stderr {
                 // Everything that ssh prints later goes to our own standard error.
-                std::thread::spawn(move || {
+                let print = move || {
                     BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| sys::print_error(&line))
-                });
+                };
+                // If no thread can be started, only these messages are lost.
+                let _ = std::thread::Builder::new().spawn(print);
             }
             Ok(client)
         }

@@ -63,7 +63,11 @@ fn spawn_broker(places: &DataDir) -> Result<(), Error> {
         .stderr(log)
         .spawn();
     let mut child = spawned.map_err(|error| {
-        let text = format!("the broker can't be started: {} can't be run ({error})", program.display());
+        let cure = match error.kind() {
+            std::io::ErrorKind::WouldBlock => "; end some programs, or raise the limit of processes (ulimit -u)",
+            _ => "",
+        };
+        let text = format!("the broker can't be started: {} can't be run ({error}){cure}", program.display());
         Error::new(ErrorKind::Gone, text)
     })?;
     let mut report = String::new();

@@ -11,10 +11,12 @@ mod wakeups;
 use super::pending_call::PendingCall;
 use super::stdout_writer::StdoutWriter;
 use crate::base::error::{Error, ErrorKind};
+use crate::sys::threads;
 use crate::wire::rpc;
 use reader_thread::ReaderThread;
 use serde_json::{Value, json};
 use state::SharedState;
+use std::io;
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -31,7 +33,8 @@ const STACK_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct BrokerClient {
     shared: Arc<SharedState>,
-    thread: Option<JoinHandle<()>>,
+    /// The thread of the connection, or why the last attempt to start it failed; `None` before the first attempt.
+    thread: Option<io::Result<JoinHandle<()>>>,
     is_detached: bool,
     out: Arc<StdoutWriter>,
 }
@@ -51,17 +54,23 @@ impl BrokerClient {
     /// Starts the threads of the connection when the client sends its first message. The age of the session is counted
     /// from this moment.
     pub fn note_client_spoke(&mut self) {
-        if self.thread.is_some() || self.is_detached {
+        if matches!(self.thread, Some(Ok(_))) || self.is_detached {
             return;
         }
-        self.shared.lock().client_spoke_at = Some(Instant::now());
+        self.shared.lock().client_spoke_at.get_or_insert_with(Instant::now);
+        let reader = ReaderThread::new(Arc::clone(&self.shared), Arc::clone(&self.out));
+        // If this thread can't be started, calls are refused, and the next message of the client tries again.
+        let started = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || reader.run_until_closed());
+        let is_started = started.is_ok();
+        self.thread = Some(started);
+        if !is_started {
+            return;
+        }
         let (shared, out) = (Arc::clone(&self.shared), Arc::clone(&self.out));
         // If this thread can't be started, calls to a stuck broker wait without a limit, but everything else works.
         let _ = std::thread::Builder::new()
             .stack_size(STACK_BYTES)
             .spawn(move || stuck_broker_watch::watch_calls(&shared, &out));
-        let reader = ReaderThread::new(Arc::clone(&self.shared), Arc::clone(&self.out));
-        self.thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || reader.run_until_closed()).ok();
     }
 
     /// Records the name that the client gives itself. Only the first such name is used.
@@ -79,6 +88,10 @@ impl BrokerClient {
 
     /// Sends a call to the broker, either now or as soon as a broker is connected.
     pub fn submit(&self, call: PendingCall) {
+        if let Some(Err(error)) = &self.thread {
+            call.target.reply(&self.out, Err(threads::refused("connect to the broker", error)));
+            return;
+        }
         let mut state = self.shared.lock();
         if state.calls.len() >= CALLS_MAX {
             drop(state);

@@ -1,41 +1,75 @@
 //! Waits for a file lock with a time limit, and finds the process that holds a lock.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// A wait for a lock. A separate thread waits.
+/// How often to try the lock if no thread can wait for it.
+const TRY_EVERY: Duration = Duration::from_millis(5);
+
+/// A wait for a lock.
 #[derive(Debug)]
-pub struct LockWait {
-    receiver: Receiver<io::Result<File>>,
+pub enum LockWait {
+    /// A separate thread waits.
+    Thread(Receiver<io::Result<File>>),
+    /// No thread could be started, so the caller tries to get the lock again and again. `None` once the lock is held.
+    Tries(Option<File>),
 }
 
 impl LockWait {
     /// Begins to wait. The lock is held once [`LockWait::for_time`] has returned the file.
     pub fn begin(file: File) -> LockWait {
         let (sender, receiver) = channel();
-        std::thread::spawn(move || {
+        let (file_sender, file_receiver) = channel::<File>();
+        let wait = move || {
+            let Ok(file) = file_receiver.recv() else { return };
             let locked = file.lock().map(|()| file);
             // If the `LockWait` is gone, dropping the file releases the lock.
             let _ = sender.send(locked);
-        });
-        LockWait { receiver }
+        };
+        if std::thread::Builder::new().spawn(wait).is_err() {
+            return LockWait::Tries(Some(file));
+        }
+        match file_sender.send(file) {
+            Ok(()) => LockWait::Thread(receiver),
+            Err(unsent) => LockWait::Tries(Some(unsent.0)),
+        }
     }
 
     /// Waits for the lock, at most for this time. Returns `None` if another process still holds the lock after that.
     ///
     /// # Errors
     /// If the file system does not support locks.
-    pub fn for_time(&self, time: Duration) -> io::Result<Option<File>> {
-        match self.receiver.recv_timeout(time) {
-            Ok(locked) => locked.map(Some),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => {
-                Err(io::Error::other("the thread that was waiting for a lock has ended"))
-            }
+    pub fn for_time(&mut self, time: Duration) -> io::Result<Option<File>> {
+        match self {
+            LockWait::Thread(receiver) => match receiver.recv_timeout(time) {
+                Ok(locked) => locked.map(Some),
+                Err(RecvTimeoutError::Timeout) => Ok(None),
+                Err(RecvTimeoutError::Disconnected) => {
+                    Err(io::Error::other("the thread that was waiting for a lock has ended"))
+                }
+            },
+            LockWait::Tries(file) => try_for_time(file, time),
         }
+    }
+}
+
+/// Tries to get the lock until the time is up.
+fn try_for_time(file: &mut Option<File>, time: Duration) -> io::Result<Option<File>> {
+    let until = Instant::now() + time;
+    loop {
+        match file.as_ref().map(File::try_lock) {
+            Some(Err(TryLockError::Error(error))) => return Err(error),
+            Some(Ok(())) => return Ok(file.take()),
+            Some(Err(TryLockError::WouldBlock)) | None => {}
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        std::thread::sleep(left.min(TRY_EVERY));
     }
 }
 
@@ -73,8 +107,10 @@ mod tests {
         if cfg!(target_os = "linux") {
             assert_eq!(holder(&other), Some(i64::from(std::process::id())));
         }
-        let wait = LockWait::begin(other);
+        let mut wait = LockWait::begin(other);
         assert!(wait.for_time(Duration::from_millis(1)).unwrap().is_none());
+        let mut tries = LockWait::Tries(Some(File::open(&path).unwrap()));
+        assert!(tries.for_time(Duration::from_millis(1)).unwrap().is_none());
         ours.unlock().unwrap();
         let locked = wait.for_time(Duration::from_secs(20)).unwrap().expect("the lock was released");
         // Closing the file is not enough: a process that another test is starting holds a copy of the descriptor until

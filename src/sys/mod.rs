@@ -20,6 +20,7 @@ pub mod set_aside;
 pub mod settings;
 pub mod socket_wait;
 pub mod terminal;
+pub mod threads;
 pub mod typescript_broker;
 pub mod unix_connect;
 

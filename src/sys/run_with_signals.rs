@@ -46,15 +46,10 @@ impl ForegroundCommand {
         let watched = FORWARDED.iter().filter(|signal| ignored & (1 << (*signal - 1)) == 0);
         // Signals are watched before the command is started, so that the end of a very short command is not missed.
         let mut signals = SignalsInfo::<WithOrigin>::new(watched.chain(&[SIGCHLD]))?;
-        rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
-        let spawned = command.spawn();
-        // Other programs that this process starts must not keep this file open.
-        rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?;
-        let pid = Pid::from_child(&spawned?);
-        // The command has inherited the signals that our caller blocked. This process unblocks them for itself, because
-        // it must receive the signal that reports the end of the command.
-        super::accept_signals();
+        let watch = signals.handle();
         let (sender, receiver) = channel();
+        // The thread is started before the command, too. If the system allows no further thread, no command may be left
+        // running alone.
         std::thread::Builder::new().stack_size(64 * 1024).spawn(move || {
             for origin in &mut signals {
                 if sender.send(origin).is_err() {
@@ -62,6 +57,15 @@ impl ForegroundCommand {
                 }
             }
         })?;
+        rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
+        let spawned = command.spawn();
+        // Other programs that this process starts must not keep this file open.
+        rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?;
+        // If the command can't be started, the thread ends.
+        let pid = Pid::from_child(&spawned.inspect_err(|_| watch.close())?);
+        // The command has inherited the signals that our caller blocked. This process unblocks them for itself, because
+        // it must receive the signal that reports the end of the command.
+        super::accept_signals();
         Ok(ForegroundCommand { pid, signals: receiver })
     }
 

@@ -281,6 +281,24 @@ pub fn put_program(path: &Path, text: &[u8]) {
     assert!(shell.wait().unwrap().success(), "{} can't be written", path.display());
 }
 
+/// Builds the library of tests/shim.c, which lets the system fail for a process that loads it with LD_PRELOAD; `None`
+/// without a C compiler.
+pub fn shim(place: &Place) -> Option<PathBuf> {
+    let library = place.root.join("shim.so");
+    let source = project().join("tests/shim.c");
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl").output();
+    match built {
+        Ok(out) => {
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            Some(library)
+        }
+        Err(_) => {
+            eprintln!("skipped: {:?}: there is no C compiler", std::thread::current().name());
+            None
+        }
+    }
+}
+
 /// Waits until something holds; fails the test after 20 s.
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();

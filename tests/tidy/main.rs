@@ -295,6 +295,19 @@ fn the_program_has_no_unwrap_and_no_unsafe_code() {
 }
 
 #[test]
+fn a_thread_that_cannot_be_started_is_an_error_and_no_panic() {
+    let mut breaches = Vec::new();
+    for source in sources(&["src"]) {
+        for (n, line) in
+            source.code().filter(|(_, line)| line.contains("thread::spawn(") || line.contains("scope.spawn("))
+        {
+            breaches.push(format!("{}:{n}: {}", source.path, line.trim()));
+        }
+    }
+    check("start threads with sys::threads or std::thread::Builder, because std::thread::spawn panics", &breaches);
+}
+
+#[test]
 fn every_ignored_error_has_a_reason() {
     let mut breaches = Vec::new();
     for source in sources(&["src"]) {

@@ -77,7 +77,9 @@ pub(super) fn start_http(
     let gate = web::gate(Arc::clone(web_auth), port, gate);
     let server = HttpServer::start(listener, sender, wake_loop(waker), gate, limits);
     let server = server.map_err(|error| log(&format!("HTTP is not served: {error}"))).ok();
-    HttpListener { server, inbox, port: Some(port) }
+    // Without the server, nobody accepts connections at the port.
+    let port = server.is_some().then_some(port);
+    HttpListener { server, inbox, port }
 }
 
 /// Starts the listener for sessions on other machines, and announces it on the local network.

@@ -22,7 +22,7 @@ pub(super) fn lock(places: &DataDir) -> Result<File, Error> {
         return Ok(file);
     }
     let holder = file_lock::holder(&file);
-    let wait = LockWait::begin(file);
+    let mut wait = LockWait::begin(file);
     let until = Instant::now() + HANDOVER;
     while Instant::now() < until {
         // A broker that is starting holds the lock before its socket exists. A broker that is ending removes its socket

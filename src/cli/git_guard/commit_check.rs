@@ -6,7 +6,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
 use crate::cli::{actor_params, load_environment, render};
 use crate::client::Client;
-use crate::sys::{git, print_error};
+use crate::sys::{git, print_error, threads};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -173,7 +173,11 @@ fn files_of_new_commits(local: &str) -> Result<Vec<u8>, Error> {
     git.args(["diff-tree", "--stdin", "-r", "-c", "--root", "--no-commit-id", "--raw", "-z", "--no-renames"]);
     let mut git = git.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
     let input = git.stdin.take();
-    let writing = std::thread::spawn(move || input.map(|mut input| input.write_all(&commits)));
+    let writing = threads::spawn("run git diff-tree", move || input.map(|mut input| input.write_all(&commits)));
+    let writing = writing.inspect_err(|_| {
+        // Git has no input, so it ends in any case.
+        let _ = git.kill().and_then(|()| git.wait());
+    })?;
     let out = git.wait_with_output().map_err(failed)?;
     // If the write fails, the exit status of git shows the failure.
     let _ = writing.join();
