@@ -217,6 +217,31 @@ fn a_full_disk_is_named_and_an_emptied_one_goes_on() {
 }
 
 #[test]
+fn a_limit_of_file_sizes_refuses_writes_and_ends_no_broker() {
+    let place = Place::new().with("SLM_MESH_RATE", "1000000");
+    let start = place.command(&[]);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -f 1000; \"$0\" start --detach", support::BIN]).env_clear().stdout(Stdio::null());
+    limited.envs(start.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    assert!(limited.status().unwrap().success());
+    let (pid, mut socket) = (place.broker_pid().unwrap(), place.socket());
+    let mut acknowledged = Vec::new();
+    let refused = loop {
+        let n = acknowledged.len() as i64;
+        assert!(n < 400, "files never reach 500 KB");
+        let value = format!("{n:0>6000}");
+        let answer = socket.call("state.set", json!({ "key": format!("n{n:06}"), "value": value }));
+        match answer["error"].is_null() {
+            true => acknowledged.push(n),
+            false => break answer["error"]["message"].as_str().unwrap().to_owned(),
+        }
+    };
+    assert!(refused.contains("ulimit -f"), "{refused}");
+    assert_eq!(counted(&place), acknowledged);
+    assert!(support::lives(pid) && place.broker_pid() == Some(pid), "the same broker serves on");
+}
+
+#[test]
 fn the_rows_of_the_benchmark_fit_the_tables() {
     let place = Place::new();
     place.ok(&["peers"]);

@@ -13,19 +13,22 @@ pub enum StoreError {
     Corrupt(String),
     /// The disk is full.
     Full,
+    /// The system refuses to write the file, although its disk is not full.
+    Unwritable(String),
     /// Any other error, such as one that SQLite reports.
     Sql(String),
 }
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> StoreError {
-        // A write to the file of shared memory fails with a code of its own, whatever the system says. In nearly all
-        // cases, the disk is full.
-        let is_memory_file_refused = error.sqlite_error().is_some_and(|e| e.extended_code == ffi::SQLITE_IOERR_SHMSIZE);
+        let extended_code = error.sqlite_error().map_or(0, |error| error.extended_code);
         match error.sqlite_error_code() {
             _ if file_check::shows_damage(&error) => StoreError::Corrupt(error.to_string()),
             Some(ErrorCode::DiskFull) => StoreError::Full,
-            _ if is_memory_file_refused => StoreError::Full,
+            // A write to the file of shared memory fails with this code, whatever the system says. In nearly all cases,
+            // the disk is full.
+            _ if extended_code == ffi::SQLITE_IOERR_SHMSIZE => StoreError::Full,
+            _ if extended_code == ffi::SQLITE_IOERR_WRITE => StoreError::Unwritable(error.to_string()),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt(error.to_string()),
             _ => StoreError::Sql(error.to_string()),
         }
@@ -48,6 +51,11 @@ impl std::fmt::Display for StoreError {
             StoreError::Full => {
                 f.write_str("the disk that holds the data directory is full; free some space and try again")
             }
+            StoreError::Unwritable(why) => write!(
+                f,
+                "the database can't be written ({why}); check the disk, its quota, and the limit of file sizes with which \
+                 the broker was started (ulimit -f)"
+            ),
             StoreError::Sql(why) => {
                 write!(f, "the database can't be written or read ({why}); see broker.log in the data directory")
             }

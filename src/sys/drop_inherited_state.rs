@@ -1,6 +1,7 @@
 //! Drops the inherited state that a process must not keep after the process that started it has ended: open files, the
 //! working directory, limits, priority.
 
+use nix::sys::signal::{SigSet, Signal};
 use std::fs;
 
 /// Where the system lists this process's open files.
@@ -24,6 +25,7 @@ pub fn leave_starter() {
     // Only root may lower a nice value. If this fails, the process keeps the higher value, which does no harm.
     let _ = rustix::process::setpriority_process(None, 0);
     super::accept_signals();
+    refuse_writes_beyond_limit();
 }
 
 /// Leaves the inherited terminal and session, as a daemon does.
@@ -41,6 +43,15 @@ fn close_inherited_files() {
         // closing it again fails.
         let _ = nix::unistd::close(number);
     }
+}
+
+/// Blocks the signal with which the kernel ends a process that writes beyond its limit of file sizes, because the hard
+/// limit can't be raised. The write then fails, and the call that needs it is refused.
+fn refuse_writes_beyond_limit() {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGXFSZ);
+    // This fails only for a wrong argument.
+    let _ = signals.thread_block();
 }
 
 /// Raises the soft limits to the hard limits. Otherwise, a limit that the starting process set for itself (`ulimit -f`,
