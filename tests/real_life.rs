@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use support::{BIN, Place, lives, until};
@@ -93,6 +94,29 @@ fn a_socket_that_a_cleaner_removes_is_created_again() {
     assert_eq!(locks_seen(&mut session).as_array().unwrap().len(), 1);
     place.ok(&["stop"]);
     assert!(!place.dir.join("mesh.sock").exists(), "the new socket goes with its broker");
+}
+
+/// A place whose data directory has a path that is too long for a socket, and a short link to that directory.
+fn place_with_long_path() -> (Place, PathBuf) {
+    let mut place = Place::new();
+    place.dir = place.root.join("d".repeat(120));
+    let link = place.root.join("link");
+    fs::create_dir(&place.dir).unwrap();
+    std::os::unix::fs::symlink(&place.dir, &link).unwrap();
+    (place, link)
+}
+
+#[test]
+fn a_short_and_a_long_path_to_one_directory_lead_to_one_broker() {
+    let (mut place, link) = place_with_long_path();
+    place.ok(&["state", "set", "key", "long"]);
+    let (pid, long) = (place.broker_pid(), std::mem::replace(&mut place.dir, link));
+    assert_eq!(place.ok(&["state", "get", "key"]).trim(), "long");
+    assert_eq!(place.broker_pid(), pid);
+    place.ok(&["stop"]);
+    place.ok(&["state", "set", "key", "short"]);
+    place.dir = long;
+    assert_eq!(place.ok(&["state", "get", "key"]).trim(), "short");
 }
 
 #[test]

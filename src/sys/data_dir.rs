@@ -80,18 +80,18 @@ impl DataDir {
     /// The socket to which sessions and commands connect. It is in the data directory. If its path would be too long
     /// there, it is in a directory below `/tmp` whose name is derived from the path of the data directory.
     pub fn socket(&self) -> PathBuf {
-        self.runtime_dir().unwrap_or_else(|| self.dir.clone()).join(SOCKET)
+        let dir = self.canonical();
+        runtime_dir_of(&dir).unwrap_or(dir).join(SOCKET)
     }
 
     /// The directory for the socket if the path of the data directory is too long.
-    fn runtime_dir(&self) -> Option<PathBuf> {
-        if self.dir.as_os_str().len() + 1 + SOCKET.len() <= SOCKET_PATH_MAX {
-            return None;
-        }
-        // Two paths to the same directory must lead to the same socket.
-        let dir = fs::canonicalize(&self.dir).unwrap_or_else(|_| self.dir.clone());
-        let hash = fnv1a(dir.as_os_str().as_bytes());
-        Some(PathBuf::from(format!("/tmp/slm-mesh-{}-{hash:016x}", super::uid())))
+    pub fn runtime_dir(&self) -> Option<PathBuf> {
+        runtime_dir_of(&self.canonical())
+    }
+
+    /// The path without links. Two paths to the same directory must lead to the same socket.
+    fn canonical(&self) -> PathBuf {
+        fs::canonicalize(&self.dir).unwrap_or_else(|_| self.dir.clone())
     }
 
     /// Creates the directory below `/tmp` for the socket. Everybody may create files in `/tmp`, so a directory that
@@ -237,6 +237,15 @@ impl DataDir {
         };
         Error::new(ErrorKind::Storage, format!("the data directory {} {what} ({error}); {cure}", self.dir.display()))
     }
+}
+
+/// The directory below `/tmp` for the socket of a data directory, if the path of the data directory is too long.
+fn runtime_dir_of(dir: &Path) -> Option<PathBuf> {
+    if dir.as_os_str().len() + 1 + SOCKET.len() <= SOCKET_PATH_MAX {
+        return None;
+    }
+    let hash = fnv1a(dir.as_os_str().as_bytes());
+    Some(PathBuf::from(format!("/tmp/slm-mesh-{}-{hash:016x}", super::uid())))
 }
 
 /// Checks `SLM_MESH_DATA_DIR`. A relative path would mean a different mesh in each working directory.
