@@ -5,9 +5,9 @@ mod support;
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
+use slm_mesh::sys::data_dir::DataDir;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use support::{BIN, Place, lives, until};
@@ -96,27 +96,50 @@ fn a_socket_that_a_cleaner_removes_is_created_again() {
     assert!(!place.dir.join("mesh.sock").exists(), "the new socket goes with its broker");
 }
 
-/// A place whose data directory has a path that is too long for a socket, and a short link to that directory.
-fn place_with_long_path() -> (Place, PathBuf) {
+/// A place whose data directory has a path that is too long for a socket.
+fn place_with_long_path() -> Place {
     let mut place = Place::new();
-    place.dir = place.root.join("d".repeat(120));
-    let link = place.root.join("link");
-    fs::create_dir(&place.dir).unwrap();
-    std::os::unix::fs::symlink(&place.dir, &link).unwrap();
-    (place, link)
+    place.dir = place.root.join("long/".repeat(24)).join("mesh");
+    place
 }
 
 #[test]
-fn a_short_and_a_long_path_to_one_directory_lead_to_one_broker() {
-    let (mut place, link) = place_with_long_path();
-    place.ok(&["state", "set", "key", "long"]);
-    let (pid, long) = (place.broker_pid(), std::mem::replace(&mut place.dir, link));
-    assert_eq!(place.ok(&["state", "get", "key"]).trim(), "long");
-    assert_eq!(place.broker_pid(), pid);
+fn all_paths_to_a_directory_whose_path_is_too_long_for_a_socket_lead_to_one_broker() {
+    let mut place = place_with_long_path();
+    place.ok(&["state", "set", "key", "value"]);
+    let mut session = place.session("codex-mcp-client", "api");
+    session.tool("mesh_status", json!({}));
+    let (pid, long) = (place.broker_pid(), place.dir.clone());
+    for link in ["short".to_owned(), "a/".repeat(60) + "long"] {
+        place.dir = place.root.join(link);
+        fs::create_dir_all(place.dir.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(&long, &place.dir).unwrap();
+        assert_eq!(place.ok(&["state", "get", "key"]).trim(), "value");
+        assert_eq!(place.json(&["status"])["pid"].as_u64().map(|pid| pid as u32), pid);
+    }
     place.ok(&["stop"]);
-    place.ok(&["state", "set", "key", "short"]);
+    place.ok(&["state", "set", "key", "through a link"]);
     place.dir = long;
-    assert_eq!(place.ok(&["state", "get", "key"]).trim(), "short");
+    assert_eq!(place.ok(&["state", "get", "key"]).trim(), "through a link");
+    place.ok(&["stop"]);
+    fs::remove_dir(DataDir { dir: place.dir.clone() }.runtime_dir().unwrap()).unwrap();
+}
+
+#[test]
+fn a_directory_below_tmp_that_a_cleaner_removes_is_created_again() {
+    // The regular check comes after this test.
+    let place = place_with_long_path().with("SLM_MESH_HEARTBEAT_MS", "600000").with("SLM_MESH_DEAD_MS", "1200000");
+    place.ok(&["state", "set", "key", "value"]);
+    let dir = DataDir { dir: place.dir.clone() }.runtime_dir().unwrap();
+    let pid = place.broker_pid();
+    for _ in 0..2 {
+        fs::remove_dir_all(&dir).unwrap();
+        until("the socket is back", || dir.join("mesh.sock").exists());
+        assert_eq!(place.ok(&["state", "get", "key"]).trim(), "value");
+    }
+    assert_eq!(place.broker_pid(), pid, "the same broker");
+    place.ok(&["stop"]);
+    fs::remove_dir(dir).unwrap();
 }
 
 #[test]
@@ -324,25 +347,6 @@ fn a_clock_that_was_set_while_no_broker_ran_ends_no_lease() {
         let left = locks[0]["expiresInSeconds"].as_i64().unwrap();
         assert!((1..=600).contains(&left), "{day}: {left} s left");
     }
-}
-
-#[test]
-fn a_directory_with_a_path_too_long_for_a_socket_works() {
-    let mut place = Place::new();
-    place.dir = place.root.join("long/".repeat(24)).join("mesh");
-    place.ok(&["state", "set", "k", "v"]);
-    let mut session = place.session("codex-mcp-client", "api");
-    session.tool("mesh_status", json!({}));
-    // Another name of the same directory leads to the same mesh.
-    let link = place.root.join("a/".repeat(60));
-    fs::create_dir_all(&link).unwrap();
-    let alias = link.join("mesh");
-    std::os::unix::fs::symlink(&place.dir, &alias).unwrap();
-    let pid = place.broker_pid();
-    let mut other = Place::new();
-    other.dir = alias;
-    assert_eq!(other.json(&["status"])["pid"].as_u64().map(|pid| pid as u32), pid);
-    place.ok(&["stop"]);
 }
 
 #[test]

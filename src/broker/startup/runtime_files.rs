@@ -67,7 +67,7 @@ pub struct RuntimeFiles {
     socket_id: Option<FileId>,
     token: String,
     port: Option<u16>,
-    /// Where the kernel reports changes to the directory; `None` if the system does not report them.
+    /// Where the kernel reports changes to the directories; `None` if the system does not report them.
     events: Option<OwnedFd>,
     /// When the files are next checked, in ms.
     look_at: i64,
@@ -121,10 +121,10 @@ impl RuntimeFiles {
         self.database = Some(DatabaseFiles::at(&self.places));
     }
 
-    /// Makes the poll report changes to the directory under `token`. If the system reports none, the regular check
+    /// Makes the poll report changes to the directories under `token`. If the system reports none, the regular check
     /// finds the changes.
     pub fn watch(&mut self, registry: &Registry, token: Token) {
-        self.events = watch_directory(&self.places.dir).ok();
+        self.events = watch_directories(&self.places).ok();
         if let Some(events) = &self.events
             && registry.register(&mut SourceFd(&events.as_raw_fd()), token, Interest::READABLE).is_err()
         {
@@ -190,6 +190,10 @@ impl RuntimeFiles {
         self.places.prepare()?;
         let listener = single_instance::bind_socket(&self.places)?;
         self.socket_id = FileId::at(&self.places.socket());
+        if let Some(events) = &self.events {
+            // The directory below /tmp may be a new one. If it can't be watched, the regular check finds changes.
+            let _ = add_watches(events, &self.places);
+        }
         log("the socket was removed or replaced; it has been created again");
         Ok(Some(listener))
     }
@@ -264,19 +268,35 @@ impl RuntimeFiles {
     }
 }
 
-/// Makes the kernel report files that are removed from a directory or moved into or out of it, and the removal or
-/// renaming of the directory itself.
+/// Makes the kernel report changes to the data directory, and to the directory of the socket.
 #[cfg(target_os = "linux")]
-fn watch_directory(dir: &Path) -> std::io::Result<OwnedFd> {
-    use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
+fn watch_directories(places: &DataDir) -> std::io::Result<OwnedFd> {
+    use rustix::fs::inotify::{CreateFlags, init};
     let events = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-    let gone = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::DELETE;
-    add_watch(&events, dir, gone | WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO)?;
+    add_watches(&events, places)?;
     Ok(events)
+}
+
+/// Makes the kernel report files that are removed from these directories or moved into or out of them, and the removal
+/// or renaming of the directories themselves. A directory that is watched already stays watched.
+#[cfg(target_os = "linux")]
+fn add_watches(events: &OwnedFd, places: &DataDir) -> std::io::Result<()> {
+    use rustix::fs::inotify::{WatchFlags, add_watch};
+    let gone = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::DELETE;
+    for dir in std::iter::once(places.dir.clone()).chain(places.runtime_dir()) {
+        add_watch(events, &dir, gone | WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO)?;
+    }
+    Ok(())
 }
 
 /// On this system, only the regular check finds changes.
 #[cfg(not(target_os = "linux"))]
-fn watch_directory(_: &Path) -> std::io::Result<OwnedFd> {
+fn watch_directories(_: &DataDir) -> std::io::Result<OwnedFd> {
     Err(std::io::ErrorKind::Unsupported.into())
+}
+
+/// On this system, only the regular check finds changes.
+#[cfg(not(target_os = "linux"))]
+fn add_watches(_: &OwnedFd, _: &DataDir) -> std::io::Result<()> {
+    Ok(())
 }
