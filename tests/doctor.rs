@@ -4,6 +4,8 @@ mod support;
 
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use support::BIN;
 use support::home::Home;
 
 fn doctor(home: &Home, args: &[&str]) -> (i32, String) {
@@ -245,6 +247,41 @@ fn files_that_root_has_left_behind_are_found() {
     chown(home.place.dir.join("broker.clock"), Some(12345), None).unwrap();
     let found = errors(&home);
     assert!(found.len() == 1 && found[0].0 == "owners" && found[0].1.starts_with("sudo chown -R 0 "), "{found:?}");
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_named_by_every_call_and_found() {
+    for (name, kind) in [
+        ("broker.lock", "folder"),
+        ("start.lock", "folder"),
+        ("broker.log", "folder"),
+        ("broker.token", "folder"),
+        ("broker.log", "pipe"),
+        ("config", "pipe"),
+    ] {
+        let home = Home::new();
+        std::fs::create_dir_all(&home.place.dir).unwrap();
+        mode(&home.place.dir, 0o700);
+        let path = home.place.dir.join(name);
+        match kind {
+            "folder" => std::fs::create_dir(&path).unwrap(),
+            _ => assert!(Command::new("mkfifo").args(["-m", "600"]).arg(&path).status().unwrap().success()),
+        }
+        let verb = home.place.command(&[]);
+        let mut command = Command::new("timeout");
+        command.args(["20", BIN, "state", "get", "key"]).env_clear();
+        let out = command.envs(verb.get_envs().filter_map(|(name, value)| Some((name, value?)))).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(said.contains(path.to_str().unwrap()), "a {kind} {name}: {out:?}");
+        if name != "broker.token" && name != "config" {
+            assert_eq!(errors(&home)[0].0, "files", "a {kind} {name}");
+        }
+    }
+    let home = Home::new();
+    home.place.ok(&["peers"]);
+    mode(&home.place.dir.join("start.lock"), 0o400);
+    let start_lock = home.place.dir.join("start.lock");
+    assert_eq!(errors(&home), [("files".to_owned(), format!("chmod 600 {}", start_lock.display()))]);
 }
 
 #[test]

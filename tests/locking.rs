@@ -436,3 +436,27 @@ fn git_commands_on_the_whole_tree_are_denied_if_they_change_a_held_file() {
     assert_eq!(before(&format!("touch {}", many.join(" "))), Value::Null);
     assert_eq!(place.json(&["status"])["locks"]["active"], json!(701));
 }
+
+#[test]
+fn a_container_with_another_time_since_boot_ends_no_lock() {
+    let shifted = |program: &str, args: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--time", "--boottime", "7200", program]).args(args);
+        command
+    };
+    if !shifted("true", &[]).output().is_ok_and(|out| out.status.success()) {
+        eprintln!("skipped: a_container_with_another_time_since_boot_ends_no_lock: no time namespace can be made");
+        return;
+    }
+    let place = Place::new();
+    let token = place.json(&["lock", "a.rs"])["token"].clone();
+    place.ok(&["stop"]);
+    let verb = place.command(&[]);
+    let mut list = shifted(BIN, &["lock", "list", "--json"]);
+    list.env_clear().envs(verb.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let out = list.output().unwrap();
+    let locks: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(locks["locks"][0]["token"], token, "{locks}");
+    place.ok(&["stop"]);
+    assert_eq!(place.json(&["lock", "list"])["locks"][0]["token"], token, "nor does the way back");
+}

@@ -6,7 +6,7 @@ use crate::sys::data_dir::DataDir;
 use crate::sys::{self, set_aside};
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// How many bytes the write test writes: more than fits into the unused part of a disk block, so that the test fails if
@@ -21,8 +21,11 @@ const DAMAGE_SHOWN_MS: i64 = 7 * 86_400_000;
 
 /// Checks the data directory, and the files in it.
 pub fn check_data_dir(places: &DataDir) -> Vec<Check> {
+    let files = [places.broker_lock(), places.start_lock(), places.log(), places.database()];
+    let unusable =
+        files.iter().find_map(|file| check_usable(file, 0o600)).or_else(|| check_usable(&places.config(), 0o400));
     let token = check_private(&places.token(), "token");
-    let checks = [Some(check_directory(places)), check_owners(places), token, check_damage(places)];
+    let checks = [Some(check_directory(places)), check_owners(places), unusable, token, check_damage(places)];
     checks.into_iter().flatten().collect()
 }
 
@@ -115,6 +118,23 @@ fn check_damage(places: &DataDir) -> Option<Check> {
         shell_quoted(&damaged.path.to_string_lossy())
     );
     Some(Check::error("database", damaged.report, cure))
+}
+
+/// Checks whether a path leads to a file whose owner has these permissions; `None` if all is well.
+fn check_usable(path: &Path, needed: u32) -> Option<Check> {
+    let meta = path.metadata().ok()?;
+    let (shown, mode) = (path.display(), meta.permissions().mode() & 0o777);
+    let name = shell_quoted(&path.to_string_lossy());
+    // A link to a device such as /dev/null is somebody's choice.
+    if meta.is_dir() || meta.file_type().is_fifo() {
+        let found = format!("{shown} is {}", if meta.is_dir() { "a folder" } else { "a pipe" });
+        return Some(Check::error("files", found, format!("mv {name} {name}.old")));
+    }
+    let is_usable = mode & needed == needed || !meta.is_file() || meta.uid() != sys::uid();
+    (!is_usable).then(|| {
+        let found = format!("{shown} does not have the permissions that slm-mesh needs (mode {mode:o})");
+        Check::error("files", found, chmod("600", path))
+    })
 }
 
 /// Looks for files that belong to another user. The broker could not write such files. A program that was run with sudo

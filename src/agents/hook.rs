@@ -75,9 +75,8 @@ pub fn run_guarded(agent: &str, run: impl FnOnce(HookAgent, &Value) -> Result<u8
 /// Appends a line to the broker's log, if the log exists and is short.
 fn append_to_log(line: &str) {
     let Ok(places) = DataDir::find() else { return };
-    let is_short = places.log().metadata().is_ok_and(|log| log.len() < LOG_MAX);
-    let log = std::fs::OpenOptions::new().append(true).open(places.log());
-    if let (true, Ok(mut log)) = (is_short, log) {
+    let is_short = places.log().metadata().is_ok_and(|log| log.is_file() && log.len() < LOG_MAX);
+    if is_short && let Ok(mut log) = std::fs::OpenOptions::new().append(true).open(places.log()) {
         // A failure to write the log must not stop the agent's work.
         let _ = writeln!(log, "{} {}", time::iso(crate::sys::wall_ms()), untrusted_text::line(line));
     }

@@ -7,9 +7,9 @@ use crate::sys::data_dir::DataDir;
 use crate::sys::file_lock::LockWait;
 use crate::sys::process;
 use serde_json::{Value, json};
-use std::fs::{File, Permissions};
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -50,8 +50,7 @@ pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
 
 /// Runs `slm-mesh start` detached, and waits until the broker is ready.
 fn spawn_broker(places: &DataDir) -> Result<(), Error> {
-    let log = File::options().create(true).append(true).mode(0o600).open(places.log());
-    let log = log.map_err(|error| places.error("can't be written", &error))?;
+    let log = places.open_log()?;
     // The log of an older version may be readable by other users. The directory is private in any case.
     let _ = log.set_permissions(Permissions::from_mode(0o600));
     let program = sys::own_path();

@@ -1,5 +1,6 @@
 //! The data directory: where it is, and the names of the files in it.
 
+use super::regular_file::is_pipe;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::fnv1a;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -199,28 +200,57 @@ impl DataDir {
     /// Opens a lock file.
     ///
     /// # Errors
-    /// If the file can't be created.
+    /// If the file can't be created or opened.
     pub fn open_lock(&self, path: &Path) -> Result<File, Error> {
         let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path);
-        opened.map_err(|error| self.error("can't be written", &error))
+        opened.map_err(|error| self.file_error(path, "can't be written", &error))
+    }
+
+    /// Opens the log to append to it.
+    ///
+    /// # Errors
+    /// If the file can't be created or opened, or if it is a pipe, because opening a pipe waits for a reader.
+    pub fn open_log(&self) -> Result<File, Error> {
+        let path = self.log();
+        if is_pipe(&path) {
+            return Err(self.file_error(&path, "can't be written", &std::io::Error::other("it is a pipe")));
+        }
+        let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+        opened.map_err(|error| self.file_error(&path, "can't be written", &error))
     }
 
     /// Writes a small file that only this user can read, completely or not at all.
     ///
     /// # Errors
-    /// If the directory can't be written.
+    /// If the directory can't be written, or the file can't be replaced.
     pub fn write(&self, path: &Path, text: &str) -> Result<(), Error> {
         let draft = path.with_extension(format!("new{}", std::process::id()));
         let result = (|| {
             let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
-            file.write_all(text.as_bytes())?;
-            fs::rename(&draft, path)
+            file.write_all(text.as_bytes())
         })();
-        result.map_err(|error| {
-            // Only this process uses the draft. If the draft can't be removed, the error below explains why.
+        let result = result.map_err(|error| self.error("can't be written", &error));
+        let renamed = result.and_then(|()| {
+            fs::rename(&draft, path).map_err(|error| self.file_error(path, "can't be replaced", &error))
+        });
+        renamed.inspect_err(|_| {
+            // Only this process uses the draft. If the draft can't be removed, the error explains why.
             let _ = fs::remove_file(&draft);
-            self.error("can't be written", &error)
         })
+    }
+
+    /// The error that says that a file in the directory can't be used, and what to do about it. If the file does not
+    /// exist, or its disk is the cause, the error names the directory.
+    fn file_error(&self, path: &Path, what: &str, error: &std::io::Error) -> Error {
+        use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        let is_own_fault = !matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+            && error.raw_os_error() != Some(rustix::io::Errno::MFILE.raw_os_error());
+        if !is_own_fault || path.symlink_metadata().is_err() {
+            return self.error(what, error);
+        }
+        let text =
+            format!("{} {what} ({error}); remove it, or make it a file that you own and can write", path.display());
+        Error::new(ErrorKind::Storage, text)
     }
 
     /// The error that says that the directory can't be used, and what to do about it.

@@ -107,10 +107,14 @@ pub fn thread_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
-/// The id of this boot of the machine; `None` on a system without such an id.
+/// The id of the time that [`boot_ms`] counts: that of this boot of the machine and, because a time namespace can count
+/// from another moment, that of the namespace. `None` on a system without such an id.
 fn boot_id() -> Option<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+    // Linux before 5.6 has no time namespaces.
+    let namespace = std::fs::read_link("/proc/self/ns/time").unwrap_or_default();
+    let id = text.trim();
+    (!id.is_empty()).then(|| format!("{id}/{}", namespace.display()))
 }
 
 /// Returns 128 random bits from the operating system.

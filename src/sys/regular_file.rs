@@ -4,7 +4,7 @@
 use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Opens a regular file for reading, even behind a link; `None` if the path leads to anything else. A pipe does not make
@@ -16,6 +16,11 @@ pub fn open_regular(path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     Ok(if file.metadata()?.is_file() { Some(file) } else { None })
+}
+
+/// Whether a path leads to a pipe, which makes a process that opens it wait for another process.
+pub fn is_pipe(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo())
 }
 
 /// The content of a regular file of at most `max` bytes, and its metadata; `None` if the path leads to anything else,

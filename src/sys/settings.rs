@@ -4,6 +4,7 @@
 //! One table defines each setting's name, range, default and line in the man page.
 
 use super::data_dir::DataDir;
+use super::regular_file::is_pipe;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::limits::DAY_MS;
 use crate::known_agents;
@@ -457,6 +458,10 @@ pub fn with_line(text: &str, name: &str, value: Option<&str>) -> String {
 /// Reads `NAME=value` lines. Blank lines and lines that begin with `#` are skipped.
 fn read_file(places: &DataDir) -> Result<HashMap<String, String>, Error> {
     let path = places.config();
+    if is_pipe(&path) {
+        let text = format!("{}: can't be read, because it is a pipe; replace it by a file", path.display());
+        return Err(Error::new(ErrorKind::Usage, text));
+    }
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         // If the data directory is a file, the first attempt to write there gives a clearer error than this function could.

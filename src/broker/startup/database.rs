@@ -66,8 +66,12 @@ fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
 /// Opens the store. If an earlier broker left a note that the file may be damaged, the whole file is checked. If the
 /// file is damaged, everything that can be read of it is copied into a new file.
 pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error> {
-    let path = places.database();
     finish_replacement(places)?;
+    for suffix in FILE_SUFFIXES {
+        // With a file that this user can't write, the broker would refuse every change. A failure is harmless for the
+        // privacy of the file, because the directory itself is private.
+        let _ = fs::set_permissions(with_suffix(&places.database(), suffix), fs::Permissions::from_mode(0o600));
+    }
     let mut store = match try_open(places, settings) {
         Err(StoreError::Corrupt(why)) => {
             mark_suspect(places);
@@ -90,10 +94,6 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
     }
     // The note is no longer needed, because the file has been checked. The removal fails if there was no note.
     let _ = fs::remove_file(places.suspect());
-    for suffix in FILE_SUFFIXES {
-        // A failure is harmless, because the directory itself is private.
-        let _ = fs::set_permissions(with_suffix(&path, suffix), fs::Permissions::from_mode(0o600));
-    }
     Ok(store)
 }
 
