@@ -178,11 +178,10 @@ fn a_subscriber_that_asks_without_end_and_never_reads_is_dropped() {
 
 /// Stops the broker while `meanwhile` runs, so that everything sent in this time reaches the broker at once.
 fn hold_still(place: &Place, meanwhile: impl FnOnce()) {
-    let pid = place.broker_pid().unwrap().to_string();
-    let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
-    signal("-STOP");
+    let pid = place.broker_pid().unwrap();
+    support::freeze(pid);
     meanwhile();
-    signal("-CONT");
+    support::thaw(pid);
 }
 
 #[test]

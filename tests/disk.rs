@@ -82,10 +82,10 @@ fn a_copy_taken_at_any_instant_holds_all_that_was_acknowledged() {
             let before = acknowledged.load(Ordering::SeqCst);
             until("some writes passed", || acknowledged.load(Ordering::SeqCst) > before + 40);
             let at_least = acknowledged.load(Ordering::SeqCst);
-            signal(pid, "STOP");
+            support::freeze(pid);
             let copy = place.root.join(format!("copy{round}"));
             copy_database(&place.dir, &copy);
-            signal(pid, "CONT");
+            support::thaw(pid);
             let found = counted(&revived(&copy));
             assert!(found.len() as i64 > at_least, "{} of {at_least} survived", found.len());
             assert_eq!(found, (0..found.len() as i64).collect::<Vec<_>>());

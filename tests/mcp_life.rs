@@ -154,18 +154,13 @@ fn a_wait_for_events_misses_none_between_the_death_of_its_broker_and_the_next() 
     until_waiting(&mut session, 1);
     let verb = place.command(&args).stdout(Stdio::piped()).spawn().unwrap();
     until_waiting(&mut session, 2);
-    let signal = |name: &str, pid: u32| Command::new("kill").args([name, &pid.to_string()]).status().unwrap();
     let dead = place.broker_pid().unwrap();
-    // While the session and the verb are stopped, they can't connect to the next broker before the event.
-    for pid in [session.child.id(), verb.id()] {
-        signal("-STOP", pid);
-    }
-    signal("-9", dead);
+    // While both are stopped, they can't connect to the next broker before the event.
+    [session.child.id(), verb.id()].into_iter().for_each(support::freeze);
+    Command::new("kill").args(["-9", &dead.to_string()]).status().unwrap();
     until("the broker is dead", || !lives(dead));
     place.ok(&["events", "emit", "x.y", "{\"n\":1}"]);
-    for pid in [session.child.id(), verb.id()] {
-        signal("-CONT", pid);
-    }
+    [session.child.id(), verb.id()].into_iter().for_each(support::thaw);
     let (value, is_error) = content(&session.answer(&json!("waits")));
     assert!(!is_error && value["events"][0]["payload"] == json!({ "n": 1 }), "{value}");
     let value: Value = serde_json::from_slice(&verb.wait_with_output().unwrap().stdout).unwrap();

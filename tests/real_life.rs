@@ -42,6 +42,8 @@ fn a_broker_whose_directory_goes_gives_way_to_the_next_one() {
         let place = Place::new();
         let (mut session, old) = session_with_lock(&place, "a.rs");
         let away = place.root.join("away");
+        // The broker must not see a half-removed directory, in which it would create its files again.
+        support::freeze(old);
         match how {
             "removed" => fs::remove_dir_all(&place.dir).unwrap(),
             "moved" => fs::rename(&place.dir, &away).unwrap(),
@@ -51,6 +53,7 @@ fn a_broker_whose_directory_goes_gives_way_to_the_next_one() {
                 fs::copy(away.join("broker.token"), place.dir.join("broker.token")).unwrap();
             }
         }
+        support::thaw(old);
         until("the old broker ends", || !lives(old));
         let granted = place.json(&["lock", "a.rs"]);
         let new = place.broker_pid().unwrap();

@@ -5,6 +5,7 @@ mod support;
 
 use serde_json::{Value, json};
 use std::fs;
+use std::net::Shutdown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use support::{BIN, Place, Session, Socket, lives, until};
@@ -397,23 +398,21 @@ fn sessions_that_are_restarted_while_the_broker_is_busy_keep_their_names_and_ids
     let mut sessions: Vec<Socket> = (0..100).map(|_| place.socket()).collect();
     let before: Vec<Value> =
         sessions.iter_mut().enumerate().map(|(n, socket)| socket.call("attach", attach(n))["result"].clone()).collect();
-    // While the broker is stopped, it reads neither the last requests of the sessions nor those of their successors.
-    let pid = place.broker_pid().unwrap().to_string();
-    let signal = |signal: &str| assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-    let stat = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    signal("-STOP");
-    until("the broker is stopped", || stat().contains(") T "));
+    // Until the broker continues, it gets neither the last requests of the sessions nor those of their successors.
+    let pid = place.broker_pid().unwrap();
+    support::freeze(pid);
     // The broker has more requests to serve than one turn allows. After that, it notes the ends of the connections in
     // the order in which they were made, but the session that connected last is the first to return.
     for session in &mut sessions {
         (0..20).for_each(|_| _ = session.ask("state.list", json!({})));
+        // A drop would not end the stream at once if another thread has just forked a child that holds a copy of it.
+        session.stream.shutdown(Shutdown::Both).unwrap();
     }
-    drop(sessions);
     let mut restarted: Vec<Socket> = before.iter().map(|_| place.socket()).collect();
     for (socket, n) in restarted.iter_mut().zip((0..before.len()).rev()) {
         socket.ask("attach", attach(n));
     }
-    signal("-CONT");
+    support::thaw(pid);
     for (socket, before) in restarted.iter_mut().zip(before.iter().rev()) {
         assert_eq!(socket.read().unwrap()["result"]["you"], before["you"]);
     }

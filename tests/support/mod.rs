@@ -315,6 +315,24 @@ pub fn lives(pid: u32) -> bool {
     n_threads > 1 || n_threads == 1 && !is_zombie()
 }
 
+/// Stops a process with SIGSTOP, and returns once none of its threads runs. A thread in the middle of a system call stops
+/// only after that call.
+pub fn freeze(pid: u32) {
+    assert!(Command::new("kill").args(["-STOP", &pid.to_string()]).status().unwrap().success());
+    let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(task.unwrap().path().join("stat")).is_ok_and(|stat| stat.contains(") T "))
+    };
+    // Only Linux shows the state of each thread.
+    until("the process is stopped", || {
+        std::fs::read_dir(format!("/proc/{pid}/task")).map_or(true, |mut tasks| tasks.all(is_stopped))
+    });
+}
+
+/// Lets a process continue that `freeze` has stopped.
+pub fn thaw(pid: u32) {
+    assert!(Command::new("kill").args(["-CONT", &pid.to_string()]).status().unwrap().success());
+}
+
 /// The project's directory.
 pub fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
