@@ -451,15 +451,15 @@ fn a_newer_client_gets_room_and_sessions_move_over() {
 
 #[test]
 fn a_broker_is_not_idle_while_a_session_is_attached() {
-    let place = Place::new().with("SLM_MESH_IDLE_TIMEOUT", "250");
+    let place = Place::new().with("SLM_MESH_IDLE_TIMEOUT", "1000");
     let mut session = place.session("codex-mcp-client", "api");
     session.tool("mesh_status", json!({}));
     let pid = place.broker_pid().unwrap();
     // Meanwhile, other brokers with the same timeout and without sessions start and end.
     for _ in 0..3 {
-        let other = Place::new().with("SLM_MESH_IDLE_TIMEOUT", "250");
-        other.ok(&["start", "--detach"]);
-        let its = other.broker_pid().unwrap();
+        let other = Place::new().with("SLM_MESH_IDLE_TIMEOUT", "1000");
+        // By the time that this is read, the broker may have ended and removed the file with its process id.
+        let its = other.json(&["start", "--detach"])["data"]["pid"].as_u64().unwrap() as u32;
         until("the other one ends", || !lives(its));
     }
     assert!(lives(pid));

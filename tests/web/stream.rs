@@ -101,12 +101,15 @@ fn a_page_that_does_not_read_is_dropped_and_others_stay() {
 
 #[test]
 fn an_open_page_needs_the_broker_and_a_closed_one_does_not() {
-    let place = support::Place::new().with("SLM_MESH_IDLE_TIMEOUT", "300");
+    let place = support::Place::new().with("SLM_MESH_IDLE_TIMEOUT", "1000");
     let broker = Broker::over(place);
+    // This client needs the broker until the page is open.
+    let client = broker.place.socket();
     let page = Page::open(&broker);
     let mut stream = page.listen(&broker);
     stream.frame().unwrap();
-    stream.lines.get_ref().set_read_timeout(Some(std::time::Duration::from_millis(1500))).unwrap();
+    drop(client);
+    stream.lines.get_ref().set_read_timeout(Some(std::time::Duration::from_millis(2500))).unwrap();
     let end = std::io::copy(&mut stream.lines, &mut std::io::sink()).map_err(|error| error.kind());
     assert_eq!(end, Err(std::io::ErrorKind::WouldBlock), "the broker ended while the page was open");
     drop(stream);
