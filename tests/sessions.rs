@@ -84,10 +84,17 @@ fn threads_of_one_server_are_peers_of_their_own_and_leave_together() {
 #[test]
 fn a_session_of_a_broker_that_was_killed_keeps_its_name_and_id() {
     let place = Place::new();
-    let (mut one, mut two) = (place.session(CODEX, "api"), place.session(CODEX, "api"));
-    let before = (you(&mut one), you(&mut two));
+    // Each session is a peer before the next one starts, so that none gets a name by its age alone.
+    let start = || {
+        let mut session = place.session(CODEX, "api");
+        let who = you(&mut session);
+        (session, who)
+    };
+    let ((mut one, first), (mut two, second)) = (start(), start());
+    let before = (first, second);
     let old = place.broker_pid().unwrap();
     assert!(Command::new("kill").args(["-9", &old.to_string()]).status().unwrap().success());
+    until("the broker is dead", || !lives(old));
     assert_eq!((you(&mut one), you(&mut two)), before);
     assert_ne!(place.broker_pid(), Some(old));
     one.tool("mesh_send", json!({ "to": "codex-api-2", "message": "still here" }));

@@ -5,10 +5,13 @@ mod support;
 use serde_json::json;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
+use std::sync::mpsc::channel;
 use support::{BIN, Place, until};
 
 const CODEX: &str = "codex-mcp-client";
+/// Records the terminal's modes in the file `is`, which exists only once it is complete.
+const MODES_AFTER: &str = "stty -g >is.new; mv is.new is";
 
 /// A shell in a terminal of 80 by 24 characters, emulated by tmux.
 struct Screen<'a> {
@@ -62,7 +65,7 @@ impl Screen<'_> {
 
     /// Starts the view and records the terminal's modes before and after.
     fn watch(&self) {
-        let line = format!("stty -g >was; sh -c 'echo $$ >pid; exec {BIN} watch'; echo status=$?; stty -g >is");
+        let line = format!("stty -g >was; sh -c 'echo $$ >pid; exec {BIN} watch'; echo status=$?; {MODES_AFTER}");
         self.shows("ready>");
         self.press(&["-l", &line]);
         self.press(&["Enter"]);
@@ -249,9 +252,24 @@ fn a_view_that_is_stopped_comes_back_and_so_does_a_broker() {
     screen.press(&["q"]);
     screen.hides("codex-api");
     std::fs::remove_file(screen.file("is")).unwrap();
-    screen.press(&["-l", "stty -g >is"]);
+    screen.press(&["-l", MODES_AFTER]);
     screen.press(&["Enter"]);
     screen.is_as_it_was();
+}
+
+/// The lines of a view in a pipe, from the moment at which it follows the events. The view prints no earlier events, and
+/// the broker does not show who has subscribed, so this emits events until the view prints one of them.
+fn lines_once_it_follows(place: &Place, output: ChildStdout) -> impl Iterator<Item = String> {
+    const MARK: &str = "view.follows";
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        BufReader::new(output).lines().map_while(Result::ok).all(|line| sender.send(line).is_ok())
+    });
+    until("it follows", || {
+        place.ok(&["events", "emit", MARK, "--as", "human"]);
+        lines.try_recv().is_ok()
+    });
+    lines.into_iter().filter(|line| !line.contains(MARK))
 }
 
 #[test]
@@ -259,16 +277,14 @@ fn in_a_pipe_there_is_a_line_for_each_event_over_a_restart_of_the_broker() {
     let place = Place::new();
     place.ok(&["lock", "before.rs"]);
     let mut child = place.command(&["watch", "--plain"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
-    // The view prints no earlier events, so the broker's count of connections must tell when the view is watching.
-    until("it follows", || place.json(&["status"])["connections"].as_i64() > Some(1));
+    let mut lines = lines_once_it_follows(&place, child.stdout.take().unwrap());
     let mut n = 0;
     let mut codex = place.session(CODEX, "api");
     codex.tool("mesh_status", json!({}));
     codex.tool("mesh_state", json!({ "action": "set", "key": "k", "value": "\u{1b}[2J\nx\u{202e}" }));
     let mut next = |want: &[&str]| {
-        let line = lines.next().unwrap().unwrap();
+        let line = lines.next().unwrap();
         n += 1;
         assert!(want.iter().all(|word| line.contains(word)), "line {n}: {line:?}, want {want:?}");
         assert!(!line.contains(['\u{1b}', '\u{202e}']), "{line:?}");
@@ -289,10 +305,10 @@ fn a_terminal_that_can_not_move_its_cursor_gets_lines() {
     let out = place.run(&["watch", "--colour"]);
     assert_eq!(out.status.code(), Some(2), "{out:?}");
     let mut child = place.command(&["watch", "--json"]).env("TERM", "dumb").stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    until("it follows", || place.broker_pid().is_some() && place.json(&["status"])["connections"].as_i64() > Some(1));
+    until("it has started a broker", || place.broker_pid().is_some());
+    let mut lines = lines_once_it_follows(&place, child.stdout.take().unwrap());
     place.ok(&["state", "set", "k", "v"]);
-    let row: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    let row: serde_json::Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
     assert_eq!((&row["type"], &row["payload"]["value"]), (&json!("state_changed"), &json!("v")));
     child.kill().unwrap();
     child.wait().unwrap();

@@ -64,6 +64,7 @@ fn a_client_that_does_not_read_is_dropped() {
 fn unread_responses_are_bounded_together() {
     let mesh = open(Limits { out_max: BIG + (1 << 20), ..Limits::default() });
     let mut deaf = [mesh.client(), mesh.client(), mesh.client()];
+    until("all are connected", || mesh.server().n_open() == 3);
     for client in &mut deaf {
         client.send("GET /big HTTP/1.1\r\n\r\n");
     }

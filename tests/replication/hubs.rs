@@ -50,9 +50,13 @@ pub fn kill(hub: &Place) {
     assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
 }
 
-/// What this hub's own broker says about the hubs, even if another hub leads.
+/// What this hub's own broker says about the hubs, even if another hub leads. Null if the hub drops the connection, as
+/// it does when it ceases to lead.
 pub fn hub_status(hub: &Place) -> Value {
-    hub.socket().call("hub.status", json!({}))["result"].clone()
+    let mut socket = hub.socket();
+    let id = socket.ask("hub.status", json!({}));
+    let answer = std::iter::from_fn(|| socket.read()).find(|line| line["id"] == json!(id));
+    answer.map_or(Value::Null, |line| line["result"].clone())
 }
 
 /// Waits until this hub follows the hub that leads, has caught up with it, and reports no trouble.
@@ -85,6 +89,7 @@ fn two_hubs(lease: &str) -> Option<(Cluster, Place, Place)> {
 /// Starts two hubs, the first of which leads.
 pub fn start_both(first: Place, second: Place) -> (Place, Place) {
     start(&first);
+    until("the first hub leads", || hub_status(&first)["role"] == "leads");
     start(&second);
     await_level(&second);
     (first, second)
