@@ -324,7 +324,7 @@ mod tests {
     }
     use crate::replication::etcd::EtcdAddress;
     use std::io::{Read, Write};
-    use std::net::TcpListener;
+    use std::net::{Shutdown, TcpListener};
 
     /// A member of etcd that answers each request in the same way.
     fn member(status: &'static str, body: &'static str) -> String {
@@ -332,10 +332,12 @@ mod tests {
         let address = listener.local_addr().expect("an address").to_string();
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
-                // The client sends its request at once.
                 let _ = stream.read(&mut [0; 4096]);
                 let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
                 let _ = stream.write_all((head + body).as_bytes());
+                // If a part of the request were still unread at the end, the system would take the answer back.
+                let _ =
+                    stream.shutdown(Shutdown::Write).and_then(|()| std::io::copy(&mut stream, &mut std::io::sink()));
             }
         });
         address
