@@ -12,7 +12,7 @@ fn hook(place: &Place, event: &str, session: &str, more: Value) -> String {
     let mut input = json!({ "hook_event_name": event, "session_id": session, "cwd": place.root });
     input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let mut command = place.command(&["hook", "claude"]);
-    command.env("SLM_MESH_HOOK_BUDGET_MS", "5000").stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
     let out = child.wait_with_output().unwrap();

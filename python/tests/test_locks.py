@@ -67,7 +67,7 @@ class Locks(MeshTest):
                 self.assertGreater(mine.token, held.token)
 
     def test_who_gives_up_waiting_holds_nothing_later(self):
-        with Mesh(name="ann") as ann, Mesh(name="bob", timeout=0.2) as bob:
+        with Mesh(name="ann") as ann, Mesh(name="bob") as bob:
             held = ann.lock("a.py")
             link, call = bob._link, bob._link.call
             # No answer arrives in time, as if the broker were stopped.
@@ -76,7 +76,6 @@ class Locks(MeshTest):
                 bob.lock("a.py", wait=20)
             held.release()
             link.call = call
-            bob.timeout = 20
             self.assertEqual(bob.locks(), [])
 
     def test_whatever_ends_the_wait_leaves_no_lock(self):
@@ -368,10 +367,11 @@ class Reconnecting(MeshTest):
         self.assertEqual(mesh.state_get("n").value, "2")
 
     def test_a_call_that_takes_too_long_is_called_off(self):
-        mesh = Mesh(timeout=0.2)
+        mesh = Mesh(timeout=20)
         mesh.status()
         pid = self.broker_pid()
         os.kill(pid, signal.SIGSTOP)
+        mesh.timeout = 0.2
         try:
             with self.assertRaisesRegex(slm_mesh.TimedOut, "status: the broker did not answer"):
                 mesh.status()

@@ -380,8 +380,10 @@ fn the_hook_of_a_sessions_start_hands_its_session_to_the_shell() {
 fn two_hooks_of_one_event_show_everything_once() {
     let place = Place::new();
     place.ok(&["lock", "held.txt", "--reason", "mine"]);
+    // The agent runs both at the same time.
     let said = |input: &Value| {
-        let both = [told(&place, "claude", input), told(&place, "claude", input)];
+        let hook = || told(&place, "claude", input);
+        let both = std::thread::scope(|threads| [(); 2].map(|()| threads.spawn(hook)).map(|one| one.join().unwrap()));
         both.into_iter().filter(|answer| *answer != Value::Null).collect::<Vec<_>>()
     };
     let event = |name: &str| with(claude_shape("one", name), json!({ "cwd": place.root }));

@@ -35,7 +35,7 @@ fn a_silent_peer_is_stale_and_a_heartbeat_revives_it() {
 
 #[test]
 fn a_peer_without_heartbeats_is_gone_and_learns_it() {
-    let broker = Broker::with(&[("SLM_MESH_STALE_MS", "100"), ("SLM_MESH_DEAD_MS", "300")]);
+    let broker = Broker::with(&[("SLM_MESH_STALE_MS", "500"), ("SLM_MESH_DEAD_MS", "2000")]);
     let mut http = broker.http();
     let id = http.peer("/p");
     http.ok("/lock", json!({ "action": "lock", "filePath": "/p/a", "peerId": id }));

@@ -111,7 +111,8 @@ fn a_payload_arrives_unchanged() {
 
 #[test]
 fn one_full_mailbox_does_not_silence_the_others() {
-    let broker = Broker::with(&[("SLM_MESH_RATE", "1000000")]);
+    // Without the second setting, the peers could be gone before the mailbox is full.
+    let broker = Broker::with(&[("SLM_MESH_RATE", "1000000"), ("SLM_MESH_DEAD_MS", "3600000")]);
     let mut http = broker.http();
     let (full, other) = (http.peer("/p"), http.peer("/p"));
     let body = json!({ "fromPeer": "cli", "toPeer": full, "payload": "x" }).to_string();

@@ -45,10 +45,11 @@ fn a_read_waits_as_long_as_it_may() {
     let began = Instant::now();
     assert_eq!(stream.read(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
     assert!(began.elapsed() >= Duration::from_millis(100));
+    stream.set_read_timeout(Some(Duration::from_secs(60)));
     stream.set_nonblocking(true);
     let began = Instant::now();
     assert_eq!(stream.read(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
-    assert!(began.elapsed() < Duration::from_millis(90));
+    assert!(began.elapsed() < Duration::from_secs(30));
     // Another handle has timeouts of its own, and the end of the connection wakes it.
     let mut other = stream.another();
     let waiting = std::thread::spawn(move || other.read(&mut [0; 64]));
