@@ -2,8 +2,8 @@
 //! empty mesh by accident.
 
 use crate::cluster::{Cluster, is_installed};
-use crate::hubs::{alone, await_level, hub_status, kill, start, start_both};
-use crate::support::{Place, lives, until};
+use crate::hubs::{alone, await_equal, await_level, hub_status, position, start, start_both};
+use crate::support::{Place, until};
 
 /// Waits until a hub says, with these words, why it neither leads nor follows.
 fn await_trouble(hub: &Place, words: &str) {
@@ -111,9 +111,9 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     }
     let cluster = Cluster::start();
     let (first, second) = start_both(cluster.hub("slm"), cluster.hub("slm"));
-    until("the other hub has it all", || hub_status(&second)["position"] == hub_status(&first)["position"]);
+    await_equal(&first, &second);
     second.ok(&["stop"]);
-    let backup = hub_status(&first)["position"].as_u64().unwrap();
+    let backup = position(&first).unwrap();
     first.ok(&["state", "set", "lost", "yes"]);
     first.ok(&["stop"]);
     // This is what etcd has after it was restored from a backup that was made before the last entries.
@@ -125,7 +125,7 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     start(&first);
     await_trouble(&first, "differs from the entry with this number");
     // The log is trimmed, so that only a copy of the leader's database could help a hub that was merely away.
-    let last = hub_status(&second)["position"].as_u64().unwrap();
+    let last = position(&second).unwrap();
     let n_copies = || second.log().matches("gets a snapshot of the database").count();
     let n_before = n_copies();
     cluster.control(&["del", "slm/log/", &format!("slm/log/{last:016x}")]).unwrap();
@@ -159,7 +159,7 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     // Another hub may have given out tokens that this one never saw, so the new ones continue from the time in ms.
     let token = second.json(&["lock", "/work/a.rs"])["token"].as_i64().unwrap();
     assert!(token > 1_700_000_000_000, "{token} may have been given out before");
-    until("the other hub has it all", || hub_status(&first)["position"] == hub_status(&second)["position"]);
+    await_equal(&second, &first);
     second.ok(&["stop"]);
     assert_eq!(first.ok(&["state", "get", "n"]).trim(), "4");
     // Etcd names the killed hub until its lease ends. The hub must not take itself for another hub that has the data.

@@ -59,6 +59,19 @@ pub fn hub_status(hub: &Place) -> Value {
     answer.map_or(Value::Null, |line| line["result"].clone())
 }
 
+/// The last entry of the log that this hub has; `None` while the hub changes its role.
+pub fn position(hub: &Place) -> Option<u64> {
+    hub_status(hub)["position"].as_u64()
+}
+
+/// Waits until two hubs have the same entries.
+pub fn await_equal(first: &Place, second: &Place) {
+    until("the other hub has it all", || {
+        let position_of_first = position(first);
+        position_of_first.is_some() && position(second) == position_of_first
+    });
+}
+
 /// Waits until this hub follows the hub that leads, has caught up with it, and reports no trouble.
 pub fn await_level(hub: &Place) {
     until("the hub follows", || {
