@@ -195,7 +195,8 @@ fn a_late_response_reaches_nobody() {
 
 #[test]
 fn stopping_sends_pending_responses() {
-    let (server, address, jobs, _) = raw(Limits::default(), Box::new(|_| None), 8);
+    // On a busy machine, the client needs longer than usual to read its response.
+    let (server, address, jobs, _) = raw(Limits { stop_ms: 60_000, ..Limits::default() }, Box::new(|_| None), 8);
     let mut idle = Client::to(address);
     let mut client = Client::to(address);
     client.send("GET /last HTTP/1.1\r\n\r\nGET /never HTTP/1.1\r\n\r\n");
@@ -210,8 +211,7 @@ fn stopping_sends_pending_responses() {
     });
     let begin = Instant::now();
     server.stop();
-    // Otherwise, it would wait until the client has read nothing for ten seconds.
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(30), "it ends once all is sent: {:?}", begin.elapsed());
     reader.join().unwrap();
     assert!(jobs.recv().is_err(), "what can't be answered is not begun");
     idle.ends();

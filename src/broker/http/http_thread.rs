@@ -28,8 +28,6 @@ const ACCEPT_MAX: usize = 64;
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Maximum time in one turn for connections that have not shown a valid token.
 const STRANGERS_SHARE: Duration = Duration::from_millis(1);
-/// How long sending the last responses may take when the thread stops.
-const STOP_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The state of the thread.
 pub struct HttpThread {
@@ -112,7 +110,7 @@ impl HttpThread {
 
     /// Gives pending responses a moment to be sent, and closes all other connections.
     fn drain(&mut self, events: &mut Events) {
-        let end = Instant::now() + STOP_TIMEOUT;
+        let end = Instant::now() + Duration::from_millis(self.http_state.limits.stop_ms);
         self.listener = None;
         self.accept_state = HttpAcceptState::Idle;
         self.conns.values_mut().for_each(HttpConnection::finish);

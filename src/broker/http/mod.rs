@@ -142,6 +142,8 @@ pub struct Limits {
     pub answer_ms: u64,
     /// Maximum time between two requests on a connection, in ms.
     pub idle_ms: u64,
+    /// Maximum time for sending the last responses when the thread stops, in ms.
+    pub stop_ms: u64,
     /// Maximum number of connections of all clients together.
     pub connections_max: usize,
     /// Maximum number of connections from one address.
@@ -187,6 +189,7 @@ impl Default for Limits {
             request_ms: 5_000,
             answer_ms: 10_000,
             idle_ms: 60_000,
+            stop_ms: 200,
             connections_max: 256,
             per_address_max: 128,
             pipeline_max: 16,
@@ -250,7 +253,7 @@ impl HttpServer {
         self.n_open.load(Ordering::Relaxed)
     }
 
-    /// Accepts no more connections, gives queued responses up to 200 ms to be sent, and ends the thread.
+    /// Accepts no more connections, gives queued responses up to `stop_ms` to be sent, and ends the thread.
     pub fn stop(self) {
         drop(self);
     }
