@@ -29,8 +29,10 @@ pub fn print_answer(row: &CliOperation, answer: &Value, parsed: &ParsedCommand) 
             Rendered::NotFound(sentence) => sys::print_error(sentence),
         }
     }
-    let waited_in_vain =
-        parsed.args.contains_key("waitSeconds") && row.stream.is_some_and(|stream| stream.rows(answer).is_empty());
+    // A gap ends a wait for events at once.
+    let waited_in_vain = parsed.args.contains_key("waitSeconds")
+        && answer["gap"] != json!(true)
+        && row.stream.is_some_and(|stream| stream.rows(answer).is_empty());
     let status = match rendered {
         Rendered::NotFound(_) => ErrorKind::NotFound.codes().exit,
         Rendered::Text(_) if waited_in_vain => ErrorKind::TimedOut.codes().exit,

@@ -250,7 +250,7 @@ mod tests {
             ("a:1,b,a:1", "a:1 is listed twice"),
             ("ssh://a,ssh://a/", "ssh://a is listed twice"),
             ("a,b,c,d,e,f,g,h,i", "at most 8 hubs, got 9"),
-            ("0.0.0.0,hub1", "set only 0.0.0.0 on a hub"),
+            ("0.0.0.0,hub1", "0.0.0.0 makes this machine a hub"),
             ("hub1,::", "set only :: on a hub"),
             ("http://hub", "expected HOST, HOST:PORT"),
             ("hub:", "expected HOST, HOST:PORT"),

@@ -2,8 +2,8 @@
 //! empty mesh by accident.
 
 use crate::cluster::{Cluster, is_installed};
-use crate::hubs::{alone, await_equal, await_level, hub_status, position, start, start_both};
-use crate::support::{Place, until};
+use crate::hubs::{alone, await_equal, await_level, hub_status, kill, position, start, start_both};
+use crate::support::{Place, lives, until};
 
 /// Waits until a hub says, with these words, why it neither leads nor follows.
 fn await_trouble(hub: &Place, words: &str) {

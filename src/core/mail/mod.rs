@@ -405,25 +405,6 @@ impl Mail {
         }
     }
 
-    /// The sequence number of the message that a reply answers. If the caller received this message, it is also
-    /// acknowledged.
-    fn reply_target(
-        &mut self,
-        turn: &mut Turn,
-        peers: &Peers,
-        journal: &Journal,
-        ctx: &CallContext,
-        id: &str,
-    ) -> Result<i64, Error> {
-        let message = self.find(&turn.store, id)?;
-        if message.recipient == ctx.me() {
-            self.acknowledge(turn, peers, journal, ctx, id)?;
-        } else if message.sender != ctx.me() {
-            return Err(Error::new(ErrorKind::Refused, format!("replyTo: {id} is not a message from you or to you")));
-        }
-        Ok(message.seq)
-    }
-
     /// The message with this public id.
     fn find(&self, store: &Store, id: &str) -> Result<Message, Error> {
         let found = self.ids.message_seq(id).map(|seq| store.message(seq)).transpose()?.flatten();

@@ -113,6 +113,25 @@ impl Mail {
         Ok(())
     }
 
+    /// The sequence number of the message that a reply answers. If the caller received this message, it is also
+    /// acknowledged.
+    pub(super) fn reply_target(
+        &mut self,
+        turn: &mut Turn,
+        peers: &Peers,
+        journal: &Journal,
+        ctx: &CallContext,
+        id: &str,
+    ) -> Result<i64, Error> {
+        let message = self.find(&turn.store, id)?;
+        if message.recipient == ctx.me() {
+            self.acknowledge(turn, peers, journal, ctx, id)?;
+        } else if message.sender != ctx.me() {
+            return Err(Error::new(ErrorKind::Refused, format!("replyTo: {id} is not a message from you or to you")));
+        }
+        Ok(message.seq)
+    }
+
     /// Notes that a message was offered to its recipient through this channel, such as a hook.
     pub(super) fn mark_offered(
         &mut self,
