@@ -251,7 +251,7 @@ mod tests {
             ("ssh://a,ssh://a/", "ssh://a is listed twice"),
             ("a,b,c,d,e,f,g,h,i", "at most 8 hubs, got 9"),
             ("0.0.0.0,hub1", "0.0.0.0 makes this machine a hub"),
-            ("hub1,::", "set only :: on a hub"),
+            ("hub1,::", "on a hub, set only ::"),
             ("http://hub", "expected HOST, HOST:PORT"),
             ("hub:", "expected HOST, HOST:PORT"),
             ("hub:0", "expected HOST, HOST:PORT"),
