@@ -1,5 +1,4 @@
-//! What newcomers try: typos, odd values, pipes that close, a broker that somebody stopped. Each works,
-//! or fails with an error that says what to do.
+//! What newcomers try: typos, odd values, pipes that close, a stopped broker. It works, or an error says what to do.
 
 mod support;
 

@@ -229,6 +229,10 @@ impl CommandParser {
     }
 
     fn take_backup(&mut self) -> Result<String, Error> {
+        let flag = self.flags.first().map(|(name, _)| name.as_str()).or(self.parsed.follow.then_some("follow"));
+        if let Some(name) = flag {
+            return Err(unknown_flag("restore", name));
+        }
         if self.words.len() > 1 {
             return Ok(self.words.remove(1));
         }
