@@ -1,7 +1,7 @@
 //! Settings that list agents: the agents that mail may wake, and the agents that run shell commands in a shield.
 //!
 //! **Invariant:** only the list in the `config` file is read and changed. A list in the environment belongs to one
-//! shell, so it is not merged into the list in the file, and it does not replace that list.
+//! shell, so it is never written into the file.
 
 use super::safe_write;
 use super::setup_lock::SetupLock;
@@ -16,7 +16,7 @@ pub struct ChangedList {
     pub agents: Vec<String>,
     /// Whether the list was different before.
     pub is_changed: bool,
-    /// Says that the environment prevents what the user wants; `None` if it does not.
+    /// A note to the user that the environment overrides the list; `None` if the environment does not.
     pub note: Option<String>,
 }
 

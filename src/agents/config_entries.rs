@@ -248,8 +248,8 @@ impl Entries<'_> {
         }
     }
 
-    /// Whether a file contains nothing but what `setup` itself wrote around our entries when it created the file, such
-    /// as a version number. `text` is the file's text without our entries.
+    /// Whether `text`, which is the text of a file without our entries, contains only what `setup` itself writes around
+    /// our entries in a new file, such as a version number.
     pub fn is_frame(&self, text: &str) -> bool {
         let frame = self.remove_from(&self.alone(), None).unwrap_or_default();
         let is_json = self.other_format().is_none() && self.toml_hooks().is_none();
@@ -293,8 +293,8 @@ impl Entries<'_> {
         found
     }
 
-    /// Removes those of our hooks that `picks` selects. `picks` gets the event, and the hook's index among our hooks
-    /// for this event.
+    /// Removes each of our hooks for which `picks` returns true. The arguments of `picks` are the event, and the hook's
+    /// index among our hooks for this event.
     fn remove_hooks(
         &self,
         text: &str,

@@ -120,12 +120,13 @@ fn check_damage(places: &DataDir) -> Option<Check> {
     Some(Check::error("database", damaged.report, cure))
 }
 
-/// Checks whether a path leads to a file whose owner has these permissions; `None` if all is well.
+/// Checks that a path leads to a file, and that the file's owner has these permissions. Returns `None` if there is no
+/// fault.
 fn check_usable(path: &Path, needed: u32) -> Option<Check> {
     let meta = path.metadata().ok()?;
     let (shown, mode) = (path.display(), meta.permissions().mode() & 0o777);
     let name = shell_quoted(&path.to_string_lossy());
-    // A link to a device such as /dev/null is somebody's choice.
+    // A link to a device such as /dev/null is not a fault, because somebody made it on purpose.
     if meta.is_dir() || meta.file_type().is_fifo() {
         let found = format!("{shown} is {}", if meta.is_dir() { "a folder" } else { "a pipe" });
         return Some(Check::error("files", found, format!("mv {name} {name}.old")));

@@ -1,6 +1,5 @@
-//! Checks the servers that an agent's settings register for single directories. `setup` does not write such entries.
-//! But in such a directory, the agent starts the server of that entry instead of the server that `setup` has registered
-//! for all directories.
+//! Checks the servers that an agent's settings register for single directories. `setup` registers our server for all
+//! directories, but in a directory that has an entry of its own, the agent starts the server of this entry instead.
 
 use super::doctor::Check;
 use super::generated_files::{NAME, is_our_program};
@@ -26,7 +25,7 @@ pub(super) fn check_directory_servers(environment: &Environment, agent: &Agent) 
         if entry.is_null() || !Path::new(directory).is_dir() {
             continue;
         }
-        // If several directories have the same entry, it is tried only once.
+        // If several directories have the same entry, the entry is tried only once.
         let Some(fault) = faults.entry(entry.to_string()).or_insert_with(|| fault_of(entry)).clone() else { continue };
         let shown = environment.shown(&path);
         let found = format!(

@@ -187,7 +187,7 @@ fn ask_status(client: &mut Client, process: &str, places: &DataDir, settings: &S
             vec![Check::error(about, found, cure_of_stuck(client))]
         }
         kind => {
-            // Either no hub leads, or this program lacks the settings with which it could find the hub that leads.
+            // Either no hub leads, or this program has no settings from which it could find the leading hub.
             let own = if kind == ErrorKind::Standby { OwnBroker::ask(places) } else { None };
             let found = format!("the broker does not show its status ({process}): {}", error.text);
             own.map_or_else(
@@ -198,8 +198,8 @@ fn ask_status(client: &mut Client, process: &str, places: &DataDir, settings: &S
     })
 }
 
-/// Checks this machine's broker, which is a hub on standby. This is all that can be checked if no hub leads, or if this
-/// program lacks the settings with which it could find the hub that leads.
+/// Checks this machine's broker, which is a hub on standby. Nothing else can be checked if no hub leads, or if this
+/// program has no settings from which it could find the leading hub.
 fn check_own_standby(own: &OwnBroker, places: &DataDir, settings: &Settings) -> Vec<Check> {
     let mut checks = vec![own.check_standby()];
     checks.extend(own.check_settings(settings, places));
@@ -350,7 +350,7 @@ pub fn check_shield(environment: &Environment) -> Check {
     }
 }
 
-/// The agents for which the user wants a shield, and which run commands with the shell in $SHELL.
+/// The agents that the user wants to shield and that run commands with the shell in $SHELL.
 fn agents_with_users_shell(environment: &Environment) -> Vec<&str> {
     let lines = |id: &str| by_id(id).and_then(|agent| agent.dialect).and_then(|dialect| dialect.shell_lines);
     let has_users_shell = |id: &&str| matches!(lines(id), Some(ShellLines::BashEnvInUsersShell));
@@ -411,7 +411,7 @@ fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, c
     Check::error(&about, found, cure)
 }
 
-/// Whether a file has the text that this version writes, or the user has changed this text.
+/// Whether a file contains the text that this version writes, or contained this text until the user changed it.
 fn is_current((path, text): &(PathBuf, String), records: Option<&Records>) -> bool {
     let record = || records.and_then(|records| records.get(path));
     let has_record = || record().is_some_and(|record| record.after == *text);

@@ -15,7 +15,7 @@ const FILE_FIELDS: &[&str] =
 const LIST_FIELDS: &[&str] = &["edits", "replacements", "files"];
 /// Commands of a text editor tool that do not write to a file.
 const READ_COMMANDS: &[&str] = &["view"];
-/// The fields in which tools that run commands name the directory of the command.
+/// The fields that contain the directory in which a tool runs its command.
 pub const DIRECTORY_FIELDS: &[&str] = &["workdir", "working_directory", "dir_path", "directory", "cwd"];
 /// The fields in which agents put a tool's arguments.
 const ARGUMENT_FIELDS: &[&str] = &["tool_input", "toolArgs", "toolInput"];
@@ -140,8 +140,8 @@ fn collect(value: &Value, found: &mut Vec<String>, depth: usize) {
                         found.push(path.clone())
                     }
                     Value::String(text) => from_patch(text, found),
-                    // If a name occurs several times in an object, its values are in a list. The agent may use any of
-                    // them.
+                    // If an object contains this name several times, all its values are in this list, and the agent may
+                    // use any of them.
                     Value::Array(list) if FILE_FIELDS.contains(&name.as_str()) => {
                         found.extend(list.iter().filter_map(Value::as_str).map(str::to_owned));
                     }

@@ -10,8 +10,8 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Sets the session's id and other variables, if the hook at the start of a session can do so for this agent. If the
-/// agent takes variables from the hook's answer, returns the field to add to the answer.
+/// Sets the session's id and other variables, if the hook at the start of a session can do so for this agent. Returns
+/// the field to add to the hook's answer, if the agent takes variables from the answer.
 pub fn hand_out(
     environment: Option<ShellEnvironment>,
     input: &Value,

@@ -46,7 +46,7 @@ pub fn hook_agent(id: &str) -> Option<HookAgent> {
 }
 
 /// Answers one hook. This always succeeds, because an empty output is a valid answer in every dialect. If another agent
-/// uses this agent's dialect, `name` names that other agent.
+/// uses the dialect of `agent`, `name` is the name of that other agent.
 pub fn answer_hook(agent: &str, name: Option<&str>) -> u8 {
     run_guarded(agent, |agent, input| {
         if let Some(answer) = answer_of(agent, name, input)? {
@@ -154,8 +154,8 @@ fn answer_of(
     Ok(answer.map(|answer| (answer, Some(client))))
 }
 
-/// Asks the broker. If the broker ends while it checks an edit or a command, asks the next broker, because without an
-/// answer, the agent could write a file that another agent has locked. A second check does no harm.
+/// Asks the broker. If the broker ends while it checks an edit or a command, asks the next broker. Without an answer,
+/// the agent could write a file that another agent has locked, whereas a second check does no harm.
 fn ask(
     places: &DataDir,
     work: &HookWork<'_>,

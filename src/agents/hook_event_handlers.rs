@@ -16,7 +16,7 @@ use crate::sys::git;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// An alert that an agent is waiting expires after this many minutes, because it no longer helps the user.
+/// How long an alert about a waiting agent is kept, in minutes. An older alert would no longer help the user.
 const WAIT_ALERT_MINUTES: i64 = 60;
 
 /// The output of a hook, and the mail that counts as read once the output is printed.
@@ -44,8 +44,9 @@ pub(super) struct HookWork<'a> {
 }
 
 impl HookWork<'_> {
-    /// When the session starts, prepares its shell to check, before each command, whether the command needs a shield.
-    /// When the session ends, turns the shield off. Returns the variables that the shell needs for the check.
+    /// When the session starts, sets up its shell so that before each command, the shell checks whether the command
+    /// needs a shield. When the session ends, turns the shield off. Returns the variables that the shell needs for the
+    /// check.
     pub fn prepare_shell(&self) -> Vec<(&'static str, String)> {
         let Some(shield) = &self.shield else { return Vec::new() };
         let own_path = crate::sys::own_path();
@@ -104,7 +105,7 @@ impl HookWork<'_> {
         }
     }
 
-    /// The answer that shows mail, reports, and changes to the session's own files to the model; `None` if there is
+    /// The answer that shows the model mail, reports, and changes to the session's own files; `None` if there is
     /// nothing to show.
     pub fn show(&self, value: &Value, mail: MailText) -> Option<HookReply> {
         self.show_with(value, mail, None)
@@ -251,7 +252,7 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
 /// Locks files, as many per call as the broker accepts. If several calls are necessary, all files are checked before
 /// the first is locked.
 fn lock_files(files: &[String], client: &mut Client, facts: &mut Value) -> Result<Value, Error> {
-    // A longer text is not the path of a file.
+    // A text that is longer than `PATH_MAX` can't be the path of a file, so it is left out.
     let files: Vec<String> = files.iter().filter(|path| path.len() <= limits::PATH_MAX).cloned().collect();
     let parts: Vec<&[String]> =
         if files.is_empty() { vec![&[]] } else { files.chunks(limits::EDIT_FILES_MAX).collect() };
@@ -268,7 +269,7 @@ fn lock_files(files: &[String], client: &mut Client, facts: &mut Value) -> Resul
 }
 
 /// Adds the files of a call, and the work trees that contain these files, to the facts. The work trees are added
-/// because the session itself may work in another one.
+/// because the session itself may work in a different work tree.
 fn name_files(facts: &mut Value, files: &[String]) {
     let (roots, repos) = git::work_trees(files.iter().map(String::as_str));
     (facts["files"], facts["gitRoots"], facts["repos"]) = (json!(files), json!(roots), json!(repos));

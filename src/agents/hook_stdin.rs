@@ -21,8 +21,8 @@ struct TimedStdin {
 
 impl Read for TimedStdin {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // `StdinLock` has a smaller buffer of its own, and `wait_for` does not see input in that buffer. A read of
-        // `BUFFER_SIZE` bytes bypasses the buffer, so no input stays in it.
+        // `wait_for` does not see input that is in the buffer of `StdinLock`. This buffer is not larger than
+        // `BUFFER_SIZE`, so a read of `BUFFER_SIZE` bytes bypasses it and leaves no input in it.
         debug_assert!(buffer.len() >= BUFFER_SIZE);
         while self.failure.is_none() {
             match wait_for(&self.stdin, SocketEvent::Readable, MORE_WITHIN) {

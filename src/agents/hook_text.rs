@@ -1,4 +1,5 @@
-//! Writes the texts that a hook shows to a model: mail, peers and locks, as facts of limited length.
+//! Writes the texts that a hook shows to a model. These texts state facts about mail, peers and locks, and their length
+//! is limited.
 //!
 //! **Invariant:** a peer's words appear only after the peer's name, and [`untrusted_text`] quotes them. All other words
 //! are fixed, and none of them are instructions.
@@ -20,8 +21,8 @@ const WORDS_MAX: usize = 200;
 pub struct MailText {
     /// The text; empty if there is nothing to show.
     pub text: String,
-    /// The messages in the text, in the form that `inbox.mark_read` expects: the id of a message that is shown in full
-    /// and so counts as read, or `ID@BYTES`, the id of a truncated message and the number of bytes that are shown.
+    /// The messages in the text, in the form that `inbox.mark_read` expects: `ID` for a message that is shown in full
+    /// and so counts as read, or `ID@BYTES` for a message of which only the first `BYTES` bytes are shown.
     pub shown: Vec<String>,
 }
 

@@ -1,5 +1,5 @@
-//! Checks each hub that a guest's settings name, whether the hub that leads grants a lock, and whether a broker of the
-//! guest itself still runs. A guest is a machine that uses hubs on other machines.
+//! Checks the hubs of a guest, that is, of a machine that uses hubs on other machines: asks each hub in the guest's
+//! settings, takes a lock from the leading hub, and looks for a broker that still runs on the guest itself.
 
 use super::doctor::{Check, check_lock};
 use crate::base::error::ErrorKind;
@@ -14,7 +14,8 @@ pub fn check_hubs_of_guest(target: &RemoteTarget, places: &DataDir) -> Vec<Check
     let leads = |one: &HubAnswer| matches!(one.role, Ok(HubRole::Leads { .. }));
     let has_leader = answers.iter().any(leads);
     let mut checks: Vec<Check> = answers.iter().map(|one| check_hub(one, has_leader)).collect();
-    // The lock is also tried if only a standby names the leader, because the leader may be missing from the settings.
+    // If none of these hubs leads but a standby names the leader, the lock is tried too, because the leader may only be
+    // missing from the settings.
     let names_one = |one: &HubAnswer| matches!(one.role, Ok(HubRole::StandsBy { leader: Some(_) }));
     if has_leader || answers.iter().any(names_one) {
         checks.push(match Client::connect_to_running(places) {

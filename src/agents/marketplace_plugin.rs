@@ -55,7 +55,7 @@ fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-/// Returns the path that shows that the user has installed the agent's plugin; `None` if it is not installed.
+/// The path that proves that the agent's plugin is installed; `None` if the plugin is not installed.
 pub fn installed(environment: &Environment, agent: &Agent) -> Option<String> {
     let sign = agent.files.plugin?.sign;
     let path = match sign {

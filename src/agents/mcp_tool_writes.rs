@@ -80,7 +80,7 @@ pub const BASE_FIELDS: &[&str] = &["projectPath", "project_path"];
 /// Names of arguments that show that a tool's paths are not on this machine but, for example, in a repository on a
 /// server, in a bucket or on a site.
 const ELSEWHERE: &[&str] = &["owner", "repo", "repository", "branch", "bucket", "host", "url", "project_id"];
-/// Arguments that make a writing tool only show its changes.
+/// Names of arguments that make a writing tool show its changes without writing them.
 const DRY_RUNS: &[&str] = &["dryRun", "dry_run"];
 
 /// The files that a call of another server's tool would write; empty if the tool only reads, or writes files on another

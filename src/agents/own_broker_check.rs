@@ -1,5 +1,5 @@
-//! Checks what only this machine's own broker knows, even if another hub leads: its settings, whether it serves other
-//! machines, and, if it is a hub on standby, why it can't take over.
+//! Checks what only the broker on this machine knows about itself, even if another hub leads: the broker's settings,
+//! whether it serves other machines, and, if it is a hub on standby, why it can't take over.
 
 use super::doctor::{ANSWERS_WITHIN, Check};
 use crate::base::untrusted_text::line;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// What this machine's own broker says about itself.
 pub struct OwnBroker {
-    /// The process, as the kernel reports it.
+    /// The id of the broker's process, as the kernel reports it.
     pid: Option<i64>,
     /// The answer of `broker.info`.
     info: Value,
@@ -45,8 +45,8 @@ impl OwnBroker {
         Check::well("broker", format!("version {version}{process}, a hub on standby; {leader}"))
     }
 
-    /// The fault of this hub, if it is on standby and can't take over, or if no hub leads. A hub that leads reports its
-    /// faults in its status instead.
+    /// The fault of this hub if it is on standby: the hub can't take over, or no hub leads. Returns `None` for a hub
+    /// that leads, because its status contains its faults.
     pub fn check_hub(&self) -> Option<Check> {
         let (leader, trouble) = (self.hub["leader"].as_str(), self.hub["trouble"].as_str());
         let (prefix, why) = match (leader, trouble) {

@@ -1,5 +1,5 @@
-//! Checks the settings of slm-mesh in the working directory. Either `setup --project` has written them here, or
-//! somebody else has committed them.
+//! Checks the settings of slm-mesh in the working directory. Either `setup --project` wrote these settings, or somebody
+//! else committed them.
 //!
 //! **Invariant:** doctor runs the programs in a project's settings only if `setup` wrote exactly these settings on this
 //! machine. Any other settings in a work tree may come from anybody.
@@ -52,8 +52,8 @@ fn are_unchanged(environment: &Environment, agent: &Agent, recorded: &[(PathBuf,
 }
 
 /// Checks without running anything. `is_set_up` says whether `setup` has set this agent up here. If not, a missing
-/// entry is not a fault. If, in addition, `setup` has written one of this agent's files for another agent, nothing is
-/// checked, because the file is checked for the other agent.
+/// entry is not a fault, and nothing is checked at all if one of this agent's files is already checked for another
+/// agent.
 fn read_only_checks(
     environment: &Environment,
     agent: &'static Agent,

@@ -142,7 +142,7 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
     let locks = scratch.ask("lock.query", json!({})).map_err(|error| error.text);
     let has_both = locks.map(|value| value["locks"].as_array().is_some_and(|locks| locks.len() == 2));
     add("an edit of a file that nobody holds locks the file for the session", has_both, "no lock was taken");
-    // Some agents treat the reason to continue as a prompt. In these agents, the hook of that prompt shows the mail.
+    // In some agents, the reason to continue becomes a prompt, and the hook that runs for this prompt shows the mail.
     let go_on = |output: String| {
         if output.contains(MAIL_CAME) { Ok(output + &play(script.prompt, &free)?) } else { Ok(output) }
     };
@@ -233,7 +233,7 @@ fn run_hook(run: &HookRun, places: &DataDir, work: &Path, input: &Value) -> Resu
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|error| format!("it can't be run ({error})"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A failure is harmless: if the hook does not read its input, its answer shows that.
+        // A failure is harmless, because the hook's output shows whether the hook has read its input.
         let _ = stdin.write_all(input.to_string().as_bytes());
     }
     let out = child.wait_with_output().map_err(|error| format!("it did not end normally ({error})"))?;

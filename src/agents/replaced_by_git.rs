@@ -1,5 +1,5 @@
-//! Asks git which of the files that other peers hold would be replaced by a command such as `git stash` or
-//! `git checkout .`.
+//! Asks git which files a command such as `git stash` or `git checkout .` would replace, among the files that other
+//! peers hold.
 //!
 //! **Invariant:** git runs only if other peers hold files below a folder that such a command may write, and only with
 //! subcommands that change nothing.
@@ -41,7 +41,7 @@ fn passing(test: &GitTest, folder: &Path, held: &[&PathBuf]) -> Vec<String> {
     git.arg("-C").arg(folder).args(["-c", "core.fsmonitor=false", "-c", "core.quotePath=false"]);
     match test {
         GitTest::DiffersFromIndex => git.args(["diff", "--relative", "--name-only", "-z"]),
-        // In the agent's command, git takes a commit that begins with `-` for an option, so the test does not apply.
+        // In the agent's command, git reads a commit that begins with `-` as an option, so the test does not apply.
         GitTest::DiffersFrom { commit, .. } if commit.starts_with('-') => return Vec::new(),
         GitTest::DiffersFrom { commit, removes_new } => {
             let filter = if *removes_new { "--diff-filter=ACDMRT" } else { "--diff-filter=CDMRT" };
@@ -52,14 +52,14 @@ fn passing(test: &GitTest, folder: &Path, held: &[&PathBuf]) -> Vec<String> {
         }
     };
     git.arg("--").args(held).env("GIT_OPTIONAL_LOCKS", "0").env("GIT_LITERAL_PATHSPECS", "1");
-    // An agent that a git hook has started may have inherited these variables.
+    // If a git hook has started the agent, inherited variables could lead git to another repository or index.
     git.env_remove("GIT_DIR").env_remove("GIT_WORK_TREE").env_remove("GIT_INDEX_FILE");
     let names = output_in_time(git).unwrap_or_default();
     let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
     names.map(|name| folder.join(std::ffi::OsStr::from_bytes(name)).to_string_lossy().into_owned()).collect()
 }
 
-/// The output of a command that succeeds in time; `None` also if the system allows no further thread or process.
+/// The output of a command; `None` if the command fails, takes too long or can't be started.
 fn output_in_time(mut command: Command) -> Option<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     command.stdin(Stdio::null()).stderr(Stdio::null());

@@ -11,7 +11,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// A larger file is not a settings file.
+/// Maximum size of a file that can be edited, in bytes. A larger file is not a settings file.
 const SIZE_MAX: u64 = 16 << 20;
 
 /// Reads a file; `None` if the file does not exist.
@@ -51,7 +51,7 @@ pub fn replace(path: &Path, expected: Option<&str>, text: &str) -> Result<bool, 
     let is_unchanged = read(path).is_ok_and(|now| now.as_deref() == expected);
     let renamed = if is_unchanged { fs::rename(&draft, &real) } else { fs::remove_file(&draft) };
     renamed.map_err(|error| {
-        // If the draft can't be removed either, the cause is probably the error that is returned below.
+        // If the draft can't be removed either, the reason is probably the error that is returned below.
         let _ = fs::remove_file(&draft);
         cant_write(&error)
     })?;
@@ -117,7 +117,7 @@ fn write_draft(path: &Path, text: &str, mode: u32) -> Result<PathBuf, String> {
         file.sync_all()
     })();
     result.map_err(|error| {
-        // If the draft can't be removed either, the cause is probably the error that is returned below.
+        // If the draft can't be removed either, the reason is probably the error that is returned below.
         let _ = fs::remove_file(&draft);
         cant_write(&error)
     })?;

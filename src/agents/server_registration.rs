@@ -1,5 +1,5 @@
-//! Registers and removes the MCP server by running an agent's own command. Such an agent's running sessions rewrite its
-//! settings file, so `setup` can't edit that file.
+//! Registers and removes the MCP server by running the agent's own command. This is for agents whose running sessions
+//! rewrite their settings file, so that `setup` can't edit the file.
 //!
 //! **Invariant:** what the user has added to an entry of ours stays, and an entry that can't be replaced is put back.
 
@@ -17,7 +17,7 @@ use std::time::Duration;
 /// How long an agent's own command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
-/// The server's file with the agent's command, if the agent itself writes the file.
+/// The server's file and the agent's command, if the agent itself writes the file.
 pub(super) fn by_agent(server: ServerFile) -> Option<(ServerFile, AgentCommand)> {
     match server.writer {
         Writer::Agent(command) => Some((server, command)),
@@ -106,7 +106,7 @@ fn replace(command: &AgentCommand, old: &Value, new: &Value) -> Result<(), Strin
 
 fn add_entry(command: &AgentCommand, entry: &Value) -> Result<(), String> {
     let text = entry.to_string();
-    // Entries may contain secrets, and all users can see the arguments of a process.
+    // Entries may contain secrets, and all users can see the arguments of a process, so standard input is used.
     run_command(command.program, &with_entry(command, "-"), Some(&text))
         // An older version of the agent may not read the entry from standard input.
         .or_else(|_| run_command(command.program, &with_entry(command, &text), None))

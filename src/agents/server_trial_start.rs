@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// How long a server may take to answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
-/// A longer line is not the answer to `initialize`.
+/// Maximum size of the answer to `initialize`, in bytes.
 const ANSWER_MAX: usize = 1 << 20;
 
 /// What an agent starts as our server.

@@ -62,7 +62,7 @@ impl SetupStep {
         self
     }
 
-    /// Whether setup changed something, or the user must do so.
+    /// Whether setup changed something, or the user must change something.
     pub fn is_change(&self) -> bool {
         ![SAME, KEPT].contains(&self.done)
     }
@@ -219,7 +219,7 @@ fn shape_of(record: &FileRecord) -> Option<Value> {
     record.before.as_ref().map(|text| json_edit::parse(text).unwrap_or_default())
 }
 
-/// The records, locked unless this is a dry run, which changes nothing.
+/// Loads the records and locks them, except in a dry run, which changes nothing.
 pub(super) fn load_records(environment: &Environment) -> Result<Records, String> {
     if environment.is_dry_run { Records::load() } else { Records::load_locked() }
 }

@@ -66,7 +66,7 @@ impl Environment {
         Ok(Environment { program: own_path()?, home, directory, is_project, is_dry_run, wake, shield })
     }
 
-    /// The agents with these ids. If there are no ids, the installed agents.
+    /// The agents with these ids, or the installed agents if there are no ids.
     ///
     /// # Errors
     /// If an id is unknown; the error lists the known ids.
@@ -81,9 +81,9 @@ impl Environment {
         ids.iter().map(find).collect()
     }
 
-    /// The agents with these ids. If there are no ids, the installed agents, the agents for which a file is recorded
-    /// (an agent's settings directory may have moved since `setup` wrote into it), and the agents whose files contain
-    /// our entries (the project may have moved).
+    /// The agents with these ids. If there are no ids, every agent that is installed, that has a recorded file (the
+    /// agent's settings directory may have moved since `setup` wrote into it), or whose files contain our entries (the
+    /// project may have moved).
     ///
     /// # Errors
     /// If an id is unknown, or the records can't be read.
@@ -129,8 +129,8 @@ impl Environment {
         if self.is_project { agent.files.project } else { agent.files.user }
     }
 
-    /// The path of a possible settings directory; `None` if it depends on an environment variable that is not set or,
-    /// for [`Directory::Xdg`], contains a relative path.
+    /// The path of a possible settings directory; `None` if the path depends on an environment variable that is not set
+    /// or, in the case of [`Directory::Xdg`], contains a relative path.
     fn directory_at(&self, directory: Directory) -> Option<PathBuf> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         match directory {

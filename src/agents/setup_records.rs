@@ -28,7 +28,7 @@ pub struct FileRecord {
     pub is_own: bool,
 }
 
-/// The key of a record that says that `setup` has created this folder.
+/// The key that marks the record of a folder that `setup` has created.
 const FOLDER: &str = "folder";
 
 /// All records of this user.
@@ -104,13 +104,14 @@ impl Records {
         self.projects_with(agents, |path, _| path.exists())
     }
 
-    /// The projects for which `setup --project` wrote files for one of these agents, and that were moved or deleted
-    /// since then.
+    /// The projects in which `setup --project` wrote files for one of these agents, and which have been moved or
+    /// deleted since then.
     pub fn vanished_projects_of(&self, agents: &[&str]) -> Vec<PathBuf> {
         self.projects_with(agents, |_, project| !project.exists())
     }
 
-    /// The projects with a file of one of these agents. `picks` gets the path of the file, and the project.
+    /// The projects of those recorded files that belong to one of these agents and for which `picks` returns true. The
+    /// arguments of `picks` are the path of the file, and the project.
     fn projects_with(&self, agents: &[&str], picks: impl Fn(&Path, &Path) -> bool) -> Vec<PathBuf> {
         let records = self.files.keys().map(Path::new).filter_map(|path| Some((path, self.get(path)?)));
         let theirs = records.filter(|(_, record)| record.agents.iter().any(|known| agents.contains(&known.as_str())));
@@ -174,8 +175,8 @@ impl Records {
             let mut below = self.files.keys().map(Path::new).filter(|path| path.starts_with(folder));
             let is_needed = below.any(|path| path != folder);
             if !is_needed {
-                // A folder that is not empty contains files that `setup` did not write, so the folder stays, but not
-                // its record.
+                // A folder that is not empty contains files that `setup` did not write, so the folder stays, and only
+                // its record is removed.
                 let _ = std::fs::remove_dir(folder);
                 self.files.shift_remove(&key_of(folder));
             }

@@ -64,7 +64,8 @@ impl SessionShield {
             self.line(program)
         );
         write_private(&self.bash_env_file, &text).ok()?;
-        // Bash expands the value, and each agent removes quotes in its own way, so only harmless characters may occur.
+        // Bash expands the value, and each agent removes quotes in its own way, so the path may contain only harmless
+        // characters.
         let path = self.bash_env_file.to_str()?;
         path.chars().all(|char| char.is_alphanumeric() || "/._-+@, ".contains(char)).then(|| path.to_owned())
     }

@@ -15,7 +15,7 @@ impl<'a> TomlFile<'a> {
     /// Parses the text of a file.
     ///
     /// # Errors
-    /// If the text is not valid TOML, or if it could not be edited without changes to the rest of it; the error says why.
+    /// If the text is not valid TOML, or if an edit would also change unrelated lines; the error says why.
     pub fn parse(text: &'a str) -> Result<TomlFile<'a>, String> {
         // `toml_edit` ends every line that it prints with a line feed, even the last line.
         let mut plain = text.replace("\r\n", "\n");
@@ -53,8 +53,9 @@ impl<'a> TomlFile<'a> {
         new.iter().enumerate().map(line).collect()
     }
 
-    /// Prepares to add a table at the end of the file. Returns the position behind all other tables, and the text to
-    /// put before the new table: the comments from the end of the file, which are removed there, and a blank line.
+    /// Prepares to add a table at the end of the file. Returns the position after all other tables, and the text to put
+    /// before the new table. This text contains the comments from the end of the file, which are removed from there,
+    /// and a blank line.
     pub fn make_room_at_end(&mut self) -> (isize, String) {
         let mut last = 0;
         each_table(self.document.as_table_mut(), &mut |table| last = last.max(table.position().unwrap_or(0)));

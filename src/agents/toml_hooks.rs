@@ -9,7 +9,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike,
 const LIST: &str = "hooks";
 
 /// Removes our older tables from a file, and appends a new table for each event. A table is ours if `is_ours` returns
-/// true for its command. If our tables in the file are already exactly the new ones, the text stays unchanged.
+/// true for its command. If our older tables equal the new tables, the text stays unchanged.
 ///
 /// # Errors
 /// If the text is not valid TOML, or `hooks` in it is not a list of hooks.

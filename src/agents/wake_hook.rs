@@ -52,8 +52,8 @@ fn wait(agent: HookAgent, input: &Value) -> Result<u8, String> {
     (facts["channel"], facts["waitSeconds"]) = (json!(wake.channel), json!(WAIT_SECONDS));
     facts["rank"] = json!(RANK);
     let parent = std::os::unix::process::parent_id();
-    // An agent that is killed can't end its waiting hooks, and a hook that goes on waiting would keep the session
-    // online.
+    // An agent that is killed can't end its waiting hooks, so this hook ends with its agent. Otherwise, the hook would
+    // keep the session online.
     crate::sys::process::end_with_parent();
     while std::os::unix::process::parent_id() == parent {
         let mut client = Client::connect(&places).map_err(|error| error.to_string())?;

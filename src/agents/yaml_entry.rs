@@ -1,8 +1,8 @@
 //! Our line in a YAML file: one key at the end of a plain mapping. If the user already has a list under this key, the
-//! user has to add our file to that list, and this module finds the file there.
+//! user has to add our file to that list, and this module then finds our file in the list.
 //!
-//! No crate can edit YAML without changing other bytes. So a line is added only if every other line is certainly part
-//! of a plain mapping, and only a line or an item that names our file is removed.
+//! No crate can edit one line of a YAML file without changing other lines. So a line is added only if every other line
+//! is certainly part of a plain mapping, and only a line or an item that names our file is removed.
 
 use serde_json::json;
 use std::ops::Range;
@@ -91,7 +91,7 @@ fn is_closed(value: &str) -> bool {
     value.len() > 1 && value.ends_with(end)
 }
 
-/// Whether a YAML text names our file under the key: as the value, or as an item of the list there.
+/// Whether a YAML text names our file under the key, either as the value or as an item of a list.
 pub fn has(text: &str, key: &str, file: &str) -> bool {
     values_of(text, key).iter().any(|(_, value)| value == file)
 }
@@ -174,8 +174,8 @@ fn bracketed_values(text: &str, line: usize, open: usize) -> Vec<(Range<usize>, 
     Vec::new()
 }
 
-/// The values at these places, each with the bytes to cut: the value with one comma, or the whole line if there is no
-/// other value.
+/// The values at these places, each with the bytes to cut: the value and one comma, or the whole line if the value is
+/// the only one.
 fn cuts(text: &str, items: &[Range<usize>], line: Range<usize>) -> Vec<(Range<usize>, String)> {
     let cut = |n: usize| match (n.checked_sub(1), items.get(n + 1)) {
         (None, None) => line.clone(),

@@ -158,7 +158,7 @@ impl ChannelName {
     /// The `#` distinguishes the name of a channel from the name of a peer in places where either is allowed.
     const MARK: char = '#';
 
-    /// Whether a string names a channel, in a place where a string could also name a peer.
+    /// Whether a string names a channel and not a peer, in a place where either is allowed.
     pub fn is_meant_by(text: &str) -> bool {
         text.starts_with(ChannelName::MARK)
     }

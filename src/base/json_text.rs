@@ -31,9 +31,9 @@ impl io::Write for ByteCounter {
     }
 }
 
-/// Appends JSON text as a JSON string. JSON text contains no control characters outside its strings, and none unescaped
-/// inside them. So only quotes and backslashes must be escaped, which takes a fifth of the time that an arbitrary
-/// string takes.
+/// Appends JSON text as a JSON string. The text must come from [`json_text`], so it contains no control characters, and
+/// only quotes and backslashes must be escaped. This takes a fifth of the time that escaping an arbitrary string would
+/// take.
 pub fn push_quoted_json(line: &mut String, json: &str) {
     line.reserve(json.len() + json.len() / 4 + 2);
     line.push('"');

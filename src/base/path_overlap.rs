@@ -38,7 +38,7 @@ pub fn is_same(a: &str, b: &str) -> bool {
 
 /// Whether a path can cover several files: a folder or a glob.
 pub fn is_pattern(path: &str) -> bool {
-    // These searches are quick, even for the long paths of a full table of locks.
+    // Searching the bytes is quick, even if the table of locks is full of long paths.
     path.ends_with('/') || path.as_bytes().contains(&b'*') || path.as_bytes().contains(&b'?')
 }
 
@@ -180,10 +180,10 @@ fn tell_apart(a: &str, b: &str) -> bool {
     firsts.is_some_and(|(a, b)| a != b)
 }
 
-/// Removes the common beginning and the common end of two patterns, up to the first wildcard and from the last wildcard
-/// of either. Returns `None` if the patterns differ there, as most pairs do. This takes linear time, while the tables
-/// in `any_path` and `any_name` take quadratic time. The difference matters because each request is compared with all
-/// locks.
+/// Removes the beginnings of two patterns, up to the first wildcard in either pattern, and their ends, after the last
+/// wildcard in either pattern. Returns `None` if the beginnings or the ends differ, as in most pairs. This takes linear
+/// time, while the tables in `any_path` and `any_name` take quadratic time. The difference matters because each request
+/// is compared with all locks.
 fn without_ends<'a, T>(
     mut a: &'a [T],
     mut b: &'a [T],
@@ -367,7 +367,7 @@ mod tests {
         ] {
             assert_eq!(overlap(a, b), want, "{a} {b}");
             assert_eq!(overlap(b, a), want, "{b} {a}");
-            // The same pairs, among further paths that do not change the result.
+            // The result stays the same if the matcher has further paths, which match neither path of the pair.
             let among = |path| PathMatcher::new(["/other", "/r!/x", "/r0/*.x", "/zoo/"].into_iter().chain(once(path)));
             assert_eq!(among(a).overlaps(b), want, "{a} and others, {b}");
             assert_eq!(among(b).overlaps(a), want, "{b} and others, {a}");

@@ -9,7 +9,7 @@ pub fn iso(ms: i64) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 
-/// Converts an RFC 3339 time to the second format that the old HTTP API uses, which is in UTC but names no time zone:
+/// Converts an RFC 3339 time to the other format that the old HTTP API uses, which is in UTC but names no time zone:
 /// `2026-11-22 06:43:36`.
 pub fn sqlite(iso: &str) -> String {
     iso.get(..19).unwrap_or(iso).replace('T', " ")

@@ -23,7 +23,7 @@ pub struct DirectoryLookups {
 pub struct DirectoryLookup<T>(Receiver<Option<T>>);
 
 impl DirectoryLookups {
-    /// Starts without any lookups. `wake` tells the event loop that a lookup has ended.
+    /// Makes a value without running lookups. `wake` wakes the event loop when a lookup has ended.
     pub fn new(wake: Arc<dyn Fn() + Send + Sync>) -> DirectoryLookups {
         DirectoryLookups { wake, running: Arc::new(()) }
     }

@@ -180,7 +180,7 @@ impl EventLoop {
         self.serve_parts();
         let has_written = self.context.mesh.has_written();
         // Once the data directory has been removed, nothing may be granted to clients, because another broker could
-        // grant the same. The turn is still committed when the broker closes, but no client gets an answer.
+        // grant the same locks. The turn is still committed when the broker closes, but no client gets an answer.
         if has_written && !self.runtime_files.holds_path() {
             self.end_displaced();
             return Ok(());

@@ -24,7 +24,7 @@ impl ChangeReport {
         (!files.is_empty()).then_some(ChangeReport { command, files })
     }
 
-    /// Whether this session may have changed a file, so that the file's holder gets a message.
+    /// Whether this session may have changed a file. If so, the file's holder gets a message.
     pub fn blames_session(&self) -> bool {
         self.files.iter().any(|file| file.cause != Cause::ProbablyHolder)
     }

@@ -1,6 +1,6 @@
 //! Records of the files that a peer holds: the state in which the peer's hooks last saw each of them. Each peer has one
-//! small file of records. From this file, the hooks of another session can tell whether the holder or a command of
-//! their own session changed a held file.
+//! small file of records. The hooks of another session use this file to find out who changed a held file: the holder,
+//! or a command of their own session.
 
 use super::copies::make_private_dir;
 use super::file_state::FileState;
@@ -61,7 +61,7 @@ pub struct HolderRecord {
     pub hash: Option<u64>,
     /// How the file got into this state.
     pub by: RecordedBy,
-    /// Whether anyone else has changed the file, and the holder has not been told yet.
+    /// Whether the holder must still be told that somebody else has changed the file.
     pub is_news: bool,
 }
 

@@ -36,7 +36,7 @@ impl RestorePoint {
         }
     }
 
-    /// Whether the file did not exist before the change.
+    /// Whether a restore removes the file, because the file did not exist before the change.
     pub fn removes(&self) -> bool {
         self.entry.before == FileState::Missing
     }
@@ -90,8 +90,8 @@ impl HeldFiles {
     /// restore can be undone too.
     ///
     /// # Errors
-    /// If the file cannot be written, or has changed since `point` was made. If `force` is false, also if the file has
-    /// changed again since the change that `point` describes, or if the replaced content cannot be kept.
+    /// If the file cannot be written, or has changed since `point` was made. Without `force`, also if the file had
+    /// already changed again when `point` was made, or if the replaced content cannot be kept.
     pub fn put_back(&self, point: &RestorePoint, force: bool) -> Result<(), Error> {
         let path = Path::new(&point.entry.path);
         let shown = untrusted_text::shown_path(&point.entry.path);
@@ -142,8 +142,8 @@ impl HeldFiles {
         state.small_file().map_or_else(|| PathBuf::from("/dev/null"), |stamp| self.copies.path(&stamp.name()))
     }
 
-    /// The path of a copy of the current content, or of the file itself if it cannot be copied. A copy is better,
-    /// because diff would follow a symlink that has been put in place of the file.
+    /// The path of a copy of the current content. If the content cannot be copied, the path of the file itself. A copy
+    /// is better, because diff would follow a symlink that has been put in place of the file.
     fn path_of(&self, point: &RestorePoint, state: &FileState) -> PathBuf {
         match state.small_file() {
             Some(stamp) if self.copies.keep(Path::new(&point.entry.path), stamp, true) => self.copy_of(state),

@@ -74,7 +74,8 @@ pub struct HttpConnection<S = TcpStream> {
     close: bool,
     /// Whether the gate, which checks the head of each request, has accepted a request on this connection.
     trusted: bool,
-    /// Whether the connection has had a turn. If a first request had arrived by then, it was read.
+    /// Whether the connection has had a turn. If its first request had arrived before that turn, the request has been
+    /// read.
     had_turn: bool,
     /// When the connection was accepted.
     began: Instant,
@@ -161,9 +162,9 @@ impl<S: HttpStream> HttpConnection<S> {
 
     /// The rank of this connection when connections are dropped to make room for others; `None` if it must stay. The
     /// connection with the lowest rank is dropped first. The flag says whether the gate has ever accepted a request on
-    /// this connection. If not, the connection may be dropped at any time after its first turn, and the time says when
-    /// it was accepted. Otherwise, it may be dropped only while it is idle and has no unread input, and the time says
-    /// when it began to wait for a request.
+    /// this connection. If the flag is false, the connection may be dropped at any time after its first turn, and the
+    /// time says when the connection was accepted. If the flag is true, the connection may be dropped only while it is
+    /// idle and has no unread input, and the time says when it began to wait for a request.
     pub fn leaves_since(&self) -> Option<(bool, Instant)> {
         let is_idle = matches!(self.phase, Phase::Head { .. } | Phase::Draining { .. }) && !self.readable;
         let may_leave = if self.trusted { is_idle } else { self.had_turn };
@@ -446,8 +447,8 @@ impl Input {
         self.skip(n);
     }
 
-    /// Removes the parsed bytes once everything is parsed. If they were removed earlier, the bytes of all later
-    /// requests in a pipeline would be moved in memory for each request.
+    /// Removes the parsed bytes once everything is parsed. If they were removed earlier, each request in a pipeline
+    /// would move the bytes of all later requests in memory.
     fn compact(&mut self) {
         if self.at == self.bytes.len() {
             self.bytes.clear();
