@@ -20,7 +20,7 @@ pub const DIRECTORY_FIELDS: &[&str] = &["workdir", "working_directory", "dir_pat
 /// The fields in which agents put a tool's arguments.
 const ARGUMENT_FIELDS: &[&str] = &["tool_input", "toolArgs", "toolInput"];
 
-/// The fields in which agents put their id for a tool call.
+/// The fields that contain the id that an agent gives to a tool call.
 const CALL_FIELDS: &[&str] = &["tool_use_id", "toolUseId", "tool_call_id", "callID"];
 
 /// The input fields that a hook needs. These fields are kept even if other fields are so long that they are skipped.

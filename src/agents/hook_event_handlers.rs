@@ -159,8 +159,8 @@ pub(super) fn ask_broker(
             facts["event"] = work.event_key();
             alert_user(client, facts, why).map(|()| None)
         }
-        // Without the subagent's id, `hook.turn_end` would end the whole turn. So it is not called, and the subagent's
-        // locks are kept until the turn ends.
+        // Without the subagent's id, a call of `hook.turn_end` would end the whole turn. So no call is made, and the
+        // subagent's locks are kept until the turn ends.
         HookEvent::SubagentStop if hook.subagent.is_none() => Ok(None),
         HookEvent::SubagentStop => {
             facts["subagent"] = json!(hook.subagent);

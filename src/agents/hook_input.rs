@@ -83,7 +83,7 @@ pub fn understand(dialect: &Dialect, input: &Value) -> Option<HookInput> {
     })
 }
 
-/// Maximum number of characters that are kept of the reason why an agent is waiting.
+/// Maximum length of the reason why an agent is waiting, in characters. A longer reason is cut.
 const WAITS_MAX: usize = 300;
 
 /// The values of `source` for a session that continues an earlier one.

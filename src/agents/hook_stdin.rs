@@ -8,8 +8,8 @@ use serde_json::Value;
 use std::io::{self, Read, StdinLock};
 use std::time::Duration;
 
-/// How long a hook waits for more input. Agents end our hooks after five seconds, and then the hook can no longer
-/// report what went wrong.
+/// How long a hook waits for more input. Agents end our hooks after five seconds, so the hook must give up earlier in
+/// order to report what went wrong.
 const MORE_WITHIN: Duration = Duration::from_secs(3);
 
 /// Standard input. It ends if a read fails, or if no more input comes in time.

@@ -15,9 +15,9 @@ use std::ops::Range;
 /// One step of the path to a value.
 #[derive(Debug, Clone, Copy)]
 pub enum PathStep<'a> {
-    /// To a member of an object.
+    /// The step to a member of an object.
     Key(&'a str),
-    /// To an item of an array.
+    /// The step to an item of an array.
     Item(usize),
 }
 

@@ -1,7 +1,7 @@
 //! `slm-mesh setup --remove`: removes the entries and files that `setup` wrote, wherever the records say that they are.
 //!
-//! **Invariant:** a file that has not been changed since set-up is restored byte for byte, and from a changed file only
-//! our entries are removed. A file that `setup` wrote as a whole stays if it has been changed.
+//! **Invariant:** a file that has not been changed since set-up is restored byte for byte. If a file has been changed,
+//! only our entries are removed from it. A file that `setup` wrote as a whole stays if it has been changed.
 
 use super::config_entries::Entries;
 use super::generated_files;

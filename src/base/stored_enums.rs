@@ -142,7 +142,7 @@ pub enum LockOwner {
 }
 
 impl LockOwner {
-    /// Whether the lock ends with the peer's session, or earlier. The lock of a command may outlive the session.
+    /// Whether the lock ends at the latest with the peer's session. Only the lock of a command may outlive the session.
     pub fn is_shared(&self) -> bool {
         !matches!(self, LockOwner::Command(_))
     }

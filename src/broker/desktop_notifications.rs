@@ -102,7 +102,7 @@ pub struct Notifications {
     notifier: Option<Notifier>,
     /// The alerts for the next notification, oldest first.
     waiting: Vec<i64>,
-    /// The number of further alerts. The next notification shows only this number.
+    /// The number of further alerts. The next notification shows this number, but not the alerts themselves.
     n_more: u64,
     /// When the next notification is due, in ms; `None` if no alert waits.
     due: Option<i64>,

@@ -38,8 +38,8 @@ pub struct ChangedFile {
 }
 
 impl HeldFiles {
-    /// The files in a note that have changed since the note was written, except those that the holder changed. Adds
-    /// each change that can be undone to the list for `lock restore`.
+    /// The files in a note that have changed since the note was written, except those that the holder changed. If a
+    /// change can be undone, it is added to the list for `lock restore`.
     pub(super) fn changed_files(&self, note: &CommandNote, session: &str) -> Vec<ChangedFile> {
         let mut changed = Vec::new();
         for noted in &note.files {

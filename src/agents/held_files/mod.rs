@@ -1,5 +1,5 @@
-//! Detects writes to held (locked) files that the locks did not prevent. The text of a shell command does not always
-//! show which files the command writes, and a person may edit a held file with any program.
+//! Detects when a held (that is, locked) file is written although its lock should prevent this. The text of a shell
+//! command does not always show which files the command writes, and a person may edit a held file with any program.
 //!
 //! Before a command, a hook notes the state of the files that other peers hold in this work tree, and copies those
 //! files. After the command, a hook compares the files with the notes. A holder's hooks compare the holder's own files
