@@ -34,7 +34,7 @@ const POST_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_MAX: u64 = 8 << 20;
 /// The pause after the first failure. It doubles with each further failure.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
-/// Maximum pause after a message failed.
+/// Maximum pause after a failed attempt to post a message.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Maximum pause after a failed poll. It is short because polls also show when messages can be sent again.
 const POLL_BACKOFF_MAX: Duration = Duration::from_secs(5);
@@ -50,7 +50,7 @@ const QUICK: Duration = Duration::from_secs(4);
 const NEWS_MAX: usize = 4;
 /// How many peers of a linked mesh are processed between two checks of the time.
 const PEERS_AT_ONCE: usize = 4;
-/// For how long one turn processes lists of peers. The rest of a list is processed in the next turn.
+/// Maximum time that one turn spends on lists of peers. The rest of a list is processed in the next turn.
 const TURN_SHARE: Duration = Duration::from_millis(1);
 
 /// A report from a thread of a link. The first field is the number of the link.

@@ -31,7 +31,7 @@ pub struct BrokerMethod {
     pub summary: &'static str,
     /// The method's arguments.
     pub args: &'static [Arg],
-    /// Whether a hub on standby answers the method, too.
+    /// Whether a hub on standby also answers the method.
     works_on_standby: bool,
     /// What the method does.
     run: RunMethod,

@@ -12,8 +12,8 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use std::os::fd::AsRawFd;
 
-/// Maximum number of watched processes, because each needs a file descriptor. The sessions of further processes are
-/// online only while they are connected.
+/// Maximum number of watched processes. It is limited because each one needs a file descriptor. The sessions of further
+/// processes are online only while they are connected.
 const WATCHED_MAX: usize = 512;
 
 /// The agent processes that are watched.

@@ -26,7 +26,7 @@ pub enum ShutdownReason {
 
 /// When the broker was last used, and the reason to end.
 pub struct ShutdownDecision {
-    /// The end of the signal pipe from which the loop reads.
+    /// The read end of the signal pipe.
     signals: UnixStream,
     last_use: i64,
     /// How long the broker must be unused before it ends, in ms; `None` if it does not end by itself.

@@ -92,7 +92,7 @@ fn print_as_they_arrive(row: &CliOperation, stream: RowStream, parsed: &ParsedCo
     params.insert("waitSeconds".into(), json!(WAIT_SECONDS));
     loop {
         let answer = client.call(op.name, &params).map_err(|end| end.on_command_line(op))?;
-        // The sentence is for programs, too: they read only rows, which don't show that something is missing.
+        // This warning is for programs, too, because the rows that they read don't show that something is missing.
         if answer["gap"] == json!(true) {
             crate::sys::print_error("slm-mesh: some events before the next one have already been deleted");
         }
@@ -199,7 +199,7 @@ fn print_changes(parsed: &ParsedCommand) -> Result<Infallible, End> {
 }
 
 /// The states of an entry that are newer than `shown`, oldest first, as the events about the entry report them. If some
-/// events were deleted before they were read, the last state is the current one.
+/// events were deleted before they were read, the list ends with the current state.
 fn changed_entries<'a>(
     rows: impl Iterator<Item = &'a Value>,
     is_gap: bool,
@@ -207,8 +207,8 @@ fn changed_entries<'a>(
     get_current: impl FnOnce() -> Result<Value, End>,
 ) -> Result<Vec<Value>, End> {
     let version = |entry: &Value| entry["version"].as_i64().unwrap_or(0);
-    // In another database, such as a restored backup, the versions of the entry are counted from another number, but its
-    // changes are still later than the form that was shown.
+    // In another database, such as a restored backup, the entry may have lower version numbers. So a change that is
+    // later than the shown state also counts as newer.
     let shown_at = shown["updatedAt"].as_str();
     let is_newer = |row: &&Value| version(&row["payload"]) > version(shown) || row["createdAt"].as_str() > shown_at;
     let rows: Vec<&Value> = rows.filter(is_newer).collect();

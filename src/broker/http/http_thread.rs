@@ -43,7 +43,7 @@ pub struct HttpThread {
     /// The connections that need a turn even if there is no event.
     ready: BTreeSet<usize>,
     next_id: usize,
-    /// The connection without a valid token that was served last.
+    /// Of the connections without a valid token, the one that was served last.
     last_stranger: usize,
     scratch: Vec<u8>,
 }
@@ -255,7 +255,8 @@ impl HttpThread {
         }
     }
 
-    /// Closes the connections with the most unread output, until the total is within the limit.
+    /// Closes connections, those with the most unread output first, until the total of unread output is within the
+    /// limit.
     fn drop_slowest(&mut self) {
         while self.conns.values().map(HttpConnection::unsent).sum::<usize>() > self.http_state.limits.out_max {
             let most = self.conns.iter().max_by_key(|(_, conn)| conn.unsent());

@@ -69,8 +69,8 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
-/// Identifies one request by its connection and its position on that connection. No number is ever used twice, so a
-/// late response can't reach the wrong client.
+/// Identifies a request by the number of its connection and its position on that connection. No connection gets a
+/// number that was used before, so a late response can't reach the wrong client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
     conn: usize,
@@ -127,7 +127,7 @@ impl Drop for OnDisconnect {
     }
 }
 
-/// The limits for clients: resources and times.
+/// The limits on what clients may use: memory, connections and time.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Maximum size of a request line with its headers, in bytes.
@@ -160,8 +160,8 @@ pub struct Limits {
     pub out_max: usize,
 }
 
-/// Decides about a request from its head alone, before any byte of the body is stored. `None` accepts the request.
-/// The gate runs on the HTTP thread.
+/// Decides from the head of a request whether the request is accepted, before any byte of the body is stored. Returns
+/// `None` to accept the request, or the response to send instead. The gate runs on the HTTP thread.
 pub type Gate = Box<dyn Fn(&Head) -> Option<HttpResponse> + Send>;
 
 /// The handle with which other threads use the HTTP thread. When the handle is dropped, the thread stops.
@@ -225,13 +225,13 @@ impl HttpServer {
         Ok(HttpServer { responses, waker, stopping, n_open, thread: Some(handle) })
     }
 
-    /// Answers a request from any thread, without blocking. If the client is gone, nothing happens.
+    /// Answers a request without blocking. Any thread may call this. If the client is gone, nothing happens.
     pub fn respond(&self, ticket: Ticket, response: HttpResponse) {
         self.send(ticket, ResponsePart::Whole(response));
     }
 
-    /// Answers a request with a stream: the head now, and further chunks while the client listens. `on_disconnect`
-    /// is dropped when the client stops listening.
+    /// Begins to answer a request with a stream; `send_chunk` continues the stream. When the client stops listening,
+    /// `on_disconnect` is dropped.
     pub fn start_stream(&self, ticket: Ticket, head: HttpResponse, on_disconnect: OnDisconnect) {
         self.send(ticket, ResponsePart::StreamStart(head, on_disconnect));
     }
@@ -259,7 +259,7 @@ impl HttpServer {
     }
 
     fn wake_thread(&self) {
-        // This fails only if the thread has ended, and its poll with it.
+        // This fails only if the thread and its poll are gone.
         let _ = self.waker.wake();
     }
 }

@@ -66,8 +66,8 @@ impl HubConfig {
         EtcdLog::new(self.etcd.clone()).map_err(|why| Error::new(ErrorKind::Usage, format!("{STORE}: {why}")))
     }
 
-    /// Refuses to begin a new log while etcd has a log under this name. The other hubs follow that log. This hub would
-    /// leave it, and could then neither follow it nor begin another one.
+    /// Refuses to begin a new log while etcd still has one under this name. Otherwise, this hub's database would leave
+    /// the log that the other hubs follow, and could not begin another log, because the name is taken.
     ///
     /// # Errors
     /// When there is a log, or when etcd does not say whether there is one.
@@ -103,8 +103,8 @@ impl HubConfig {
     pub fn check_hub_leads(&self) -> Result<(), Error> {
         let prefix = &self.etcd.address.prefix;
         let mut log = self.open_log()?;
-        // Without a log, this hub waits for the hub that begins one. If this hub led and was killed, etcd still names
-        // it as the leader until its lease ends.
+        // Without a log, this hub waits for the hub that begins one. This hub's own address does not count as a leader:
+        // if this hub led and was killed, etcd still names it until its lease ends.
         let is_other = |leader: String| leader != self.address;
         let found = log.last().and_then(|last| Ok(last.is_none() || log.leader()?.is_some_and(is_other)));
         match found {

@@ -15,7 +15,7 @@ pub enum DatabaseLogMatch {
     SameLog,
     /// The hub first needs a copy of the leader's database.
     NeedsSnapshot,
-    /// The database belongs to another log or mesh. A person must decide what to do, for the reason given here.
+    /// The database does not fit the log, so a person must decide what to do. The text says why.
     Refused(String),
 }
 
@@ -58,7 +58,7 @@ impl DatabaseLogMatch {
     }
 }
 
-/// Says that the log has another entry at this position than the one that this hub's database contains.
+/// The reason to refuse a database whose entry at this position differs from the one in the log.
 pub(super) fn diverged(index: u64) -> String {
     format!("entry {index} of the log in etcd differs from the entry with this number in this hub's database; {REJOIN}")
 }

@@ -15,8 +15,9 @@ pub enum TurnEnd {
     Committed,
     /// The turn was rolled back, and its callers get the error. The hub continues to lead.
     TakenBack,
-    /// The hub no longer leads, for this reason. Nothing from this turn may be sent, not even an error, because the
-    /// turn may be in the log. The mesh must be dropped, and this hub goes on standby with the mesh's database.
+    /// The hub no longer leads, for the reason given here. Nothing from this turn may be sent, not even an error,
+    /// because the turn may be in the log. The mesh must be dropped, and the hub must go on standby with the mesh's
+    /// database.
     Deposed(String),
 }
 

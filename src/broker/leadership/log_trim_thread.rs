@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const KEEP_FOR: Duration = Duration::from_secs(600);
 /// Maximum number of bytes of entries that are kept. A hub that needs older entries gets a snapshot.
 const KEEP_BYTES: u64 = 64 << 20;
-/// How long each check measures the sizes of entries that earlier leaders have stored.
+/// Maximum time that each check spends on measuring entries that earlier leaders have stored.
 const MEASURE_FOR: Duration = Duration::from_millis(200);
 /// How many hubs must have an entry on their disks before it is trimmed, unless the log exceeds `KEEP_BYTES`.
 const COPIES_MIN: usize = 2;
@@ -53,8 +53,8 @@ impl LogProgress {
         self.position.store(position.0, Ordering::Release);
     }
 
-    /// Whether a hub has joined since the last call. If so, the leader stores an entry with the time of the mesh. Until
-    /// that hub finds a new entry, it knows only the time of its own machine.
+    /// Whether a hub has joined since the last call. If so, the leader must store an entry with the time of the mesh,
+    /// because a new hub knows only the time of its own machine until it finds a new entry.
     pub fn take_wish_for_time(&self) -> bool {
         self.is_time_wanted.swap(false, Ordering::AcqRel)
     }
@@ -128,7 +128,7 @@ struct Keeper {
 struct OlderEntries {
     /// The last of these entries.
     last: u64,
-    /// The last entry that has been measured, and the size of all entries up to this one.
+    /// The last entry that has been measured. `bytes` is the size of all entries up to this one.
     position: u64,
     bytes: u64,
     samples: VecDeque<Sample>,
@@ -149,7 +149,7 @@ impl OlderEntries {
             self.position = at.0;
             self.bytes += size;
         }
-        // The age of these entries is unknown, so they count as young.
+        // The age of these entries is unknown, so they count as new.
         self.samples.push_back(Sample { at: now, position: self.position, bytes: self.bytes });
         self.position >= self.last
     }

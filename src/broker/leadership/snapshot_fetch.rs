@@ -65,8 +65,8 @@ pub fn fetch(
     Err("this hub is being stopped".into())
 }
 
-/// Replaces the database with the fetched file. The database must be closed. After a crash in this function, the old
-/// database is either still there or gone. If it is gone, a copy is fetched again.
+/// Replaces the database with the fetched file. The database must be closed. If the process crashes in this function,
+/// the old database may be gone. Nothing is lost, because a copy is then fetched again.
 ///
 /// # Errors
 /// When the database can't be written.

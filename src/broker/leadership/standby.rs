@@ -6,7 +6,7 @@ use crate::base::ids::{LogId, Term};
 use crate::replication::{Election, LogEntry, LogError, Position, ReplicatedLog};
 use crate::store::{Changeset, LogPosition, Store, StoreError};
 
-/// The `meta` table stores the address of the hub that began the log under this key.
+/// The key in the `meta` table for the address of the hub that began the log.
 const FOUNDER: &str = "log_founder";
 
 /// Why a hub that was started with --rejoin can't continue if there is no log. If this hub began the log, the log would
@@ -158,9 +158,9 @@ impl<L: ReplicatedLog> Standby<L> {
     }
 }
 
-/// Makes the store record its changes, first of all the term of this leader and its first position. So the log gets an
-/// entry at once. This matters for a new log, because until it has an entry, another hub could begin a log of its own.
-/// `founder` is the address of the hub that begins a new log.
+/// Makes the store record its changes. The first change contains the term and the first position of this leader, so the
+/// log gets an entry at once. Otherwise, another hub could begin a log of its own, because the new log would still be
+/// empty. `founder` is the address of the hub that begins a new log.
 fn begin(store: &mut Store, (term, first): (Term, Position), founder: Option<&str>) -> Result<(), StandbyError> {
     store.start_recording();
     store.begin_call();
@@ -172,7 +172,7 @@ fn begin(store: &mut Store, (term, first): (Term, Position), founder: Option<&st
     Ok(())
 }
 
-/// The changes of an entry, if this program can apply them to the database of this log.
+/// The changes of an entry. Fails if the entry belongs to another log, or if the leader runs a newer slm-mesh.
 fn checked_changes(entry: LogEntry, log: LogId) -> Result<Changeset, LogError> {
     if entry.log != log {
         return Err(LogError::Refused("the log in etcd belongs to another mesh; see slm-mesh help machines".into()));

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// Maximum time for which the thread waits for new entries.
 const WAIT_MAX: Duration = Duration::from_millis(500);
-/// The pause after the first attempt to get a snapshot that failed. It doubles with each further failure.
+/// The pause after the first failed attempt to get a snapshot. It doubles with each further failure.
 const SNAPSHOT_RETRY_MIN: Duration = Duration::from_millis(500);
 const SNAPSHOT_RETRY_MAX: Duration = Duration::from_secs(30);
 /// The pause after an error.
@@ -112,8 +112,8 @@ impl StandbyThread {
         self.taken.try_recv().ok()
     }
 
-    /// Waits at most this long until this hub leads, follows another hub that leads, or knows why it can do neither.
-    /// Returns the lead, if this hub has it.
+    /// Waits until this hub leads, follows another hub that leads, or knows why it can do neither, but at most this
+    /// long. Returns the lead, if this hub has it.
     pub fn wait_for_role(&self, at_most: Duration) -> Option<TakenLead> {
         let until = Instant::now() + at_most;
         while Instant::now() < until {
@@ -146,7 +146,7 @@ impl Drop for StandbyThread {
 /// What the thread works with.
 struct Follower {
     config: HubConfig,
-    /// The database. Its clock continues from the newest entry that arrived after this hub had the whole log.
+    /// The database. Its clock follows the entries that arrive after this hub had the whole log.
     database: HubDatabase,
     report: Arc<Mutex<StandbyReport>>,
     stopping: Arc<AtomicBool>,
@@ -160,7 +160,7 @@ struct Follower {
     knows_time: bool,
     /// The position that this hub last reported, and when.
     reported: Option<(u64, Instant)>,
-    /// Why the last snapshot failed, how long to wait after that, and when the wait ends; `None` if none has failed.
+    /// If the last attempt to get a snapshot failed: why, how long the pause after it is, and when the pause ends.
     snapshot_retry: Option<(String, Duration, Instant)>,
     /// When this hub first saw its own address as the address of the leader, although this hub does not lead. `None`
     /// while the leader has another address.
@@ -222,7 +222,7 @@ impl Follower {
             report.position = position;
             report.level_at = Some(sys::boot_ms());
         });
-        // While no hub leads, the report still contains the trouble that kept this hub from leading.
+        // While no hub leads, the report keeps the reason why this hub could not lead.
         if leader.is_some() {
             self.report_position(standby, position)?;
             self.update(|report| report.trouble = None);
@@ -240,8 +240,8 @@ impl Follower {
     }
 
     /// Refuses to follow a leader that has this hub's own address. Guests and this hub could not tell the two apart. If
-    /// this hub led and was killed, etcd still names this hub as the leader until its old lease ends, so the refusal
-    /// waits for longer than that.
+    /// this hub led and was killed, etcd still names this hub as the leader until its old lease ends, so this function
+    /// waits for longer than a lease before it refuses.
     fn refuse_namesake(&mut self, leader: Option<&str>) -> Result<(), LogError> {
         let address = &self.config.address;
         if leader != Some(address) {
@@ -341,8 +341,8 @@ fn not_before_log(clock: Clock, store: &Store) -> Clock {
 }
 
 /// Checks that the snapshot contains the last entry of the database that it replaces. If etcd was restored from a
-/// backup, the log may contain another entry at this position. The log itself may no longer show this, because it may
-/// have been trimmed since.
+/// backup, the log may have another entry at this position. If the log has been trimmed since, only the snapshot still
+/// shows this.
 fn check_past(own: LogPosition, snapshot: &LogTerms) -> Result<(), LogError> {
     match snapshot.term_at(own.index) {
         Some(term) if term == own.stamp.term => Ok(()),

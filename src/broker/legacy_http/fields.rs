@@ -1,4 +1,5 @@
-//! The fields of a request to a frozen route. They are checked against the limits that the operations declare.
+//! The fields of a request to one of the frozen HTTP routes of slm-mesh 1.x. They are checked against the limits that
+//! the operations declare.
 
 use super::no;
 use crate::base::error::Error;
@@ -7,7 +8,7 @@ use crate::core::Op;
 use crate::core::op_definition::ArgKind;
 use serde_json::{Map, Value};
 
-/// The maximum length of a string that an operation accepts in this argument.
+/// Maximum length of a string that an operation accepts for this argument.
 pub fn max_of(op: &Op, arg: &str) -> usize {
     match op.args.iter().find(|known| known.name == arg).map(|known| known.kind) {
         Some(ArgKind::Text { max, .. } | ArgKind::Texts { max, .. } | ArgKind::Units { max }) => max,
@@ -15,7 +16,7 @@ pub fn max_of(op: &Op, arg: &str) -> usize {
     }
 }
 
-/// The words that an operation accepts in this argument.
+/// The words that an operation accepts for this argument.
 pub fn choices_of(op: &Op, arg: &str) -> &'static [&'static str] {
     match op.args.iter().find(|known| known.name == arg).map(|known| known.kind) {
         Some(ArgKind::Choice(words)) => words,

@@ -1,5 +1,5 @@
-//! The frozen routes. Each route translates its fields, runs an operation or the rule behind it, and writes the
-//! answer in the frozen format.
+//! The frozen HTTP routes of slm-mesh 1.x. Each route translates its fields, runs an operation or the rule behind it,
+//! and writes the answer in the frozen format.
 
 use super::fields::{Fields, choices_of, max_of};
 use super::{RouteResult, no};

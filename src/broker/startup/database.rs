@@ -21,11 +21,11 @@ pub enum LogChange {
     Rejoin,
 }
 
-/// The name that a new database with the rows of a damaged one has until the damaged one is set aside.
+/// The name of a new database with the rows of a damaged one, until the damaged one is set aside.
 const SALVAGED: &str = "broker.db.salvaged";
-/// The name that a checked copy of a backup has until the old database is set aside.
+/// The name of a checked copy of a backup, until the old database is set aside.
 pub(super) const RESTORED: &str = "broker.db.restored";
-/// SQLite forms the names of a database's files by appending these to the name of the database.
+/// The suffixes that SQLite appends to the name of a database to form the names of its files.
 pub(super) const FILE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
 /// Opens the store, and starts a clock that is never earlier than the last committed time.
@@ -56,8 +56,8 @@ fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
     if let Some(text) = clock.save()
         && let Err(error) = places.write(&places.clock(), &text)
     {
-        // A broker on a full disk still answers questions. Without the file, the next broker's clock continues from the
-        // last committed time.
+        // A broker that can't save its clock, for example on a full disk, still answers questions. The next broker's
+        // clock then continues from the last committed time.
         log(&error.text);
     }
     clock
@@ -68,8 +68,8 @@ fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
 pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error> {
     finish_replacement(places)?;
     for suffix in FILE_SUFFIXES {
-        // With a file that this user can't write, the broker would refuse every change. A failure is harmless for the
-        // privacy of the file, because the directory itself is private.
+        // Makes the file writable for this user, because otherwise the broker would refuse every change. If this fails,
+        // the file is still private, because its directory is.
         let _ = fs::set_permissions(with_suffix(&places.database(), suffix), fs::Permissions::from_mode(0o600));
     }
     let mut store = match try_open(places, settings) {
@@ -88,7 +88,7 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
         opened => opened?,
     };
     // Lost numbers are replaced only if this hub shares no log with other hubs. Otherwise the numbers come from the
-    // log, and a hub that has just fetched a snapshot has no file of reserved numbers, although no numbers are lost.
+    // log. In this case, the file of reserved numbers may be missing after a snapshot, although no numbers are lost.
     if store.log_position().is_ok_and(|position| position.is_none()) {
         replace_lost_numbers(&mut store)?;
     }
@@ -157,7 +157,7 @@ pub(super) fn remove_database(draft: &Path) {
     }
 }
 
-/// Puts a new database into its place if an earlier process ended while it was doing so.
+/// Completes the replacement of the database if an earlier process ended in the middle of it.
 fn finish_replacement(places: &DataDir) -> Result<(), Error> {
     for (new, prefix) in [(SALVAGED, set_aside::DAMAGED), (RESTORED, set_aside::REPLACED)] {
         if places.dir.join(new).exists() {
@@ -169,7 +169,7 @@ fn finish_replacement(places: &DataDir) -> Result<(), Error> {
 }
 
 /// Sets the database aside, and puts a complete new one into its place. If this process is killed in between, the next
-/// broker finds the new database under the name `new`, and continues.
+/// broker finds the new database under the name `new`, and completes the replacement.
 pub(super) fn replace_database(places: &DataDir, new: &str, prefix: &str) -> Result<PathBuf, Error> {
     let aside = move_aside(places, prefix)?;
     let renamed = fs::rename(places.dir.join(new), places.database());
@@ -213,8 +213,8 @@ fn set_damaged_aside(places: &DataDir, why: &str, salvage: Option<&Salvage>, is_
 }
 
 /// Renames the files of the database. The new name consists of this prefix and the time. The database itself is renamed
-/// last. If its write-ahead log were left behind when this process is killed in between, the next broker would apply
-/// that log to a new database.
+/// last. Otherwise, if this process were killed in between, the next broker would apply the write-ahead log that was
+/// left behind to a new database.
 fn move_aside(places: &DataDir, prefix: &str) -> Result<PathBuf, Error> {
     let path = places.database();
     let aside = set_aside::path(places, prefix, sys::wall_ms());
@@ -233,7 +233,7 @@ pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChang
         LogChange::BeginNew => {
             let mut store = open(places, settings)?;
             store.leave_log()?;
-            // Other hubs may have given out numbers that this hub has never seen.
+            // Other hubs may have used higher numbers, so new numbers continue from the current time.
             Ok(store.raise(sys::wall_ms())?)
         }
         LogChange::Rejoin => {

@@ -118,7 +118,7 @@ fn leave_shared_log(store: &mut Store) -> Result<(), Error> {
         store.leave_log()?;
     }
     let Some(position) = position else { return Ok(()) };
-    // Other hubs may have given out numbers that this hub has never seen.
+    // Other hubs may have used higher numbers, so new numbers continue from the current time.
     store.raise(sys::wall_ms())?;
     log(&format!(
         "{STORE} is not set, so this hub has left the log of its mesh after entry {} and now has a mesh of its own; to \
@@ -128,8 +128,8 @@ fn leave_shared_log(store: &mut Store) -> Result<(), Error> {
     Ok(())
 }
 
-/// The settings of the mesh. The port of the HTTP listener is part of them, and so is the address at which other
-/// machines are served.
+/// The settings of the mesh, including the port of the HTTP listener and the address at which other machines are
+/// served.
 ///
 /// # Errors
 /// When the address of a linked mesh is wrong.

@@ -196,7 +196,7 @@ pub fn say_ready(port: u16, note: Option<String>, after: AfterReady) {
     if after == AfterReady::CloseOutput
         && let Ok(null) = File::options().write(true).open("/dev/null")
     {
-        // A failure is harmless. Standard output stays open, and the process that started this broker waits longer.
+        // If this fails, standard output stays open, so the process that started this broker only waits longer.
         let _ = rustix::stdio::dup2_stdout(null.as_fd());
     }
 }

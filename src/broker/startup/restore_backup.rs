@@ -1,5 +1,5 @@
-//! Replaces the database by a backup. The backup is copied and checked first, so that a broker stops only for a backup
-//! that can be used.
+//! Replaces the database with a backup. The backup is copied and checked first, so that a running broker is stopped
+//! only if the backup can be used.
 
 use super::database::{FILE_SUFFIXES, RESTORED, draft_path, remove_database, replace_database, with_suffix};
 use super::single_instance;
@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// A copy of a backup. The copy was checked, and can replace the database.
+/// A checked copy of a backup, which can replace the database.
 #[derive(Debug)]
 pub struct CheckedBackup {
     draft: PathBuf,

@@ -16,7 +16,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// How long the broker waits after the directory has changed before it checks its files.
+/// How long after a change to the directory the broker checks its files, in ms.
 const SETTLES_MS: i64 = 150;
 
 /// Identifies a file independently of its path, by device and inode.
@@ -74,7 +74,7 @@ pub struct RuntimeFiles {
     look_every: i64,
     /// Why a file could not be written at the last attempt.
     failure: Option<String>,
-    /// Until this time, in ms, files that could not be written are not tried again.
+    /// The earliest time at which to try again to write files that could not be written, in ms.
     write_again_at: i64,
 }
 
@@ -116,7 +116,7 @@ impl RuntimeFiles {
         self.database = None;
     }
 
-    /// Takes over the database that this broker has just opened.
+    /// Notes the files of the database that this broker has just opened.
     pub fn adopt_database(&mut self) {
         self.database = Some(DatabaseFiles::at(&self.places));
     }
@@ -168,7 +168,8 @@ impl RuntimeFiles {
         let healed = self.heal_socket();
         if now >= self.write_again_at {
             let written = self.heal_files();
-            // An attempt that fails removes its draft, which causes the next check.
+            // A failed attempt removes its draft, which changes the directory and so causes another check. That check
+            // must not try again.
             self.write_again_at = if written.is_err() { now + self.look_every } else { 0 };
             self.report(written);
         }
@@ -191,7 +192,7 @@ impl RuntimeFiles {
         let listener = single_instance::bind_socket(&self.places)?;
         self.socket_id = FileId::at(&self.places.socket());
         if let Some(events) = &self.events {
-            // The directory below /tmp may be a new one. If it can't be watched, the regular check finds changes.
+            // The socket's directory may be a new one. If it can't be watched, the regular check finds changes.
             let _ = add_watches(events, &self.places);
         }
         log("the socket was removed or replaced; it has been created again");
@@ -209,8 +210,8 @@ impl RuntimeFiles {
         single_instance::write_files(&self.places, self.port)
     }
 
-    /// Logs why a file could not be written, once for each reason. A broker on a full disk must still answer questions,
-    /// and its own clients need only the socket. The next check writes the file.
+    /// Logs why a file could not be written, once for each reason. The broker continues, because even on a full disk it
+    /// must answer questions, and its own clients need only the socket. A later check writes the file.
     fn report(&mut self, written: Result<(), Error>) {
         let failure = written.err().map(|error| error.text);
         if failure != self.failure

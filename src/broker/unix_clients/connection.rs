@@ -18,7 +18,7 @@ const BACKPRESSURE_AT: usize = 256 * 1024;
 /// Maximum amount of unread output, in bytes. If there is more, the connection is closed, because the client does
 /// not read.
 const OUTPUT_MAX: usize = 4 << 20;
-/// How long a client that acts for no peer must have been silent before it may be dropped for a new client, in ms.
+/// A client that acts for no peer may be dropped for a new client after this many ms of silence.
 const IDLE_MS: i64 = 1_000;
 
 /// Whether a client answers.
@@ -135,8 +135,8 @@ impl ClientConnection {
             Ok(n) => {
                 self.has_spoken = true;
                 self.input.push(&buffer[..n]);
-                // A short read has emptied the socket, so the next byte will cause a new event. The end of the
-                // stream may cause none, if it was reported together with these bytes.
+                // A short read has emptied the socket, so the next byte will cause a new event. But the end of the
+                // stream causes none if it was reported together with these bytes, so reading continues.
                 self.is_readable = n == buffer.len() || self.is_half_closed;
                 return true;
             }
@@ -291,8 +291,8 @@ impl ClientConnection {
 
     /// The client's position in the order of service.
     pub fn rank(&self, time: u64) -> ServiceRank {
-        // A client that has hung up is served first only once. If it left many requests behind, those that remain must
-        // queue.
+        // A client that has hung up gets this priority only once. If it left many requests behind, the remaining ones
+        // must queue.
         if self.is_half_closed && !self.has_more {
             ServiceRank::HungUp
         } else {

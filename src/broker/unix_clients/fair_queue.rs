@@ -15,8 +15,8 @@ pub const CLIENT_SHARE: Duration = Duration::from_micros(500);
 /// Maximum work for all clients together in one turn. Requests that are left are served in the next turn, after new
 /// clients, HTTP and the linked meshes have had their share.
 pub const TURN_SHARE: Duration = Duration::from_millis(1);
-/// Maximum work in one turn for clients that have hung up. These clients are served before all others. Without a limit,
-/// when many clients hang up at once, all others would have to wait until each of these clients has been served.
+/// Maximum work in one turn for clients that have hung up. These clients are served before all others. Without this
+/// limit, if many clients hung up at once, all others would have to wait for them.
 pub const HUNG_UP_SHARE: Duration = Duration::from_micros(300);
 /// Maximum work in one turn of a hub that leads. Each turn of such a hub waits for etcd for some milliseconds, so
 /// little time would be left for calls if a turn served only a few of them.

@@ -5,15 +5,15 @@ use crate::base::ids::CountedMap;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// How long a client may take to answer a ping, at the least, in ms.
+/// Minimum time that a client gets to answer a ping, in ms.
 const ANSWER_MIN_MS: i64 = 500;
 
 /// How long a client may be silent.
 #[derive(Debug, Clone, Copy)]
 pub struct LivenessLimits {
-    /// After this time without a line from the client, it is pinged.
+    /// After this many ms without a line from the client, the client is pinged.
     pub heartbeat_ms: i64,
-    /// After this time without a line from the client, it counts as offline, if it was pinged in time.
+    /// After this many ms without a line from the client, the client counts as offline, if it was pinged in time.
     pub dead_ms: i64,
 }
 

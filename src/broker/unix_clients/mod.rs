@@ -36,8 +36,8 @@ use std::time::Instant;
 const CLIENTS_MAX: usize = 12_000;
 /// How long to pause after a failed accept, in ms.
 const ACCEPT_RETRY_MS: i64 = 100;
-/// If clients with input were last served more than this many turns ago, the one that was served longest ago is served
-/// before the others, whatever its position in the queue.
+/// A client with input is overdue if it was last served more than this many turns ago. The one that has waited longest
+/// is served before the others, whatever its position in the queue.
 const OVERDUE_TURNS: u64 = 64;
 /// How many connections are dropped when no file descriptor is free. The next client needs several descriptors: one for
 /// its connection, and others for the files that the loop opens to serve it.
@@ -251,8 +251,8 @@ impl UnixClients {
         let began = Instant::now();
         let mut is_answer_waiting = false;
         for (rank, token) in others {
-            // Answers are sent at the end of the turn. So once a quick client has been served, clients that are
-            // expected to take long wait for the next turn.
+            // Answers are sent only at the end of the turn. So after a quick client was served, the turn ends before
+            // the first client that is expected to take long.
             if began.elapsed() >= share || is_answer_waiting && self.is_costly(*token) {
                 break;
             }
@@ -261,7 +261,7 @@ impl UnixClients {
         }
     }
 
-    /// Whether a session that has hung up still acts for its peer, because not all of its requests have been served.
+    /// Whether any session that has hung up still acts for its peer, because not all of its requests have been served.
     fn has_unserved_ends(&self, context: &LoopContext) -> bool {
         self.busy.iter().any(|token| {
             let is_it = |conn: &ClientConnection| conn.is_half_closed() && conn.wants_turn();

@@ -59,7 +59,7 @@ impl RemoteOrigin {
     }
 }
 
-/// The number that is added to the start times of this machine's processes.
+/// The salt of this machine, which is added to the start times of its processes.
 static OWN_SALT: LazyLock<u64> = LazyLock::new(|| fnv1a(sys::host()));
 
 /// A process as the mesh knows it. The salt, which depends on the machine, is added to the start time. So the process

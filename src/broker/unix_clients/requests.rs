@@ -17,14 +17,14 @@ use std::time::Instant;
 
 /// Maximum number of requests of one client that are served in one turn, so that other clients get their share.
 const REQUESTS_MAX: usize = 16;
-/// Maximum length of `as` and `shellAgent`, in bytes. A longer `shellSession` is cut to this many characters.
+/// Maximum length of the parameters `as` and `shellAgent`, in bytes, and of `shellSession`, in characters.
 const AS_MAX: usize = 256;
 /// If a method is unknown, the error shows this many characters of its name.
 const METHOD_SHOWN: usize = 60;
 
 /// Reads what a client has sent, and serves as much of it as one turn allows. If `may_begin` is false, a request that
-/// may begin a session waits for the next turn. For such a request, the mesh looks for a session that has ended, so the
-/// ends of earlier sessions must be known first. The requests of a session that has itself hung up do not wait.
+/// may begin a session waits for the next turn. Such a request may continue a session that has ended, so the mesh must
+/// first learn which sessions have ended. The requests of a session that has itself hung up do not wait.
 pub fn serve(
     context: &mut LoopContext,
     token: u64,

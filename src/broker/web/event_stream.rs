@@ -20,16 +20,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Maximum number of open pages. It is limited because each page may need a buffer.
 const PAGES_MAX: usize = 16;
-/// Changes within this time share a frame. A change must be visible within 100 ms.
+/// Changes within this many ms share a frame. The time is short, because a change must be visible within 100 ms.
 const FRAME_MS: i64 = 40;
-/// Minimum time between two comparisons of the rows.
+/// Minimum time between two comparisons of the rows, in ms.
 const ROWS_MS: i64 = 500;
 /// The time of a peer's last activity is rounded down to a multiple of this, so that the row does not change all
 /// the time.
 const ACTIVE_MS: i64 = 5_000;
-/// Maximum number of past events, of past messages and of past state changes that a new page gets.
+/// Maximum number of items of each kind that a new page gets: past events, past messages, and past state changes.
 const N_OLD: i64 = 200;
-/// Maximum number of rows of peers, of locks and of entries that a page gets.
+/// Maximum number of rows of each kind that a page gets: peers, locks, and entries of the shared state.
 const ROWS_MAX: usize = 300;
 /// Maximum length of a value or payload that is shown, in bytes.
 const SHOWN_MAX: usize = 4096;
@@ -181,8 +181,8 @@ impl PageStreams {
         self.open.push((ticket, is_closed));
     }
 
-    /// The changes since the last frame. If a page has just connected, the rows are compared now, because the first
-    /// frame for that page contains the compared rows.
+    /// The changes since the last frame. If a page has just connected, the rows are updated now, because the first
+    /// frame for that page contains them.
     fn next_frame(&mut self, mesh: &mut Mesh, has_new: bool, now: i64) -> Arc<[u8]> {
         let mut parts = vec![
             ("events", std::mem::take(&mut self.next.events)),

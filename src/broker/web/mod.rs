@@ -191,8 +191,8 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
     mesh.run(op, &args, &ctx)
 }
 
-/// Changes a call into a look at the mailbox of a peer of this mesh. Looking marks no message as read or
-/// acknowledged. Returns the owner of the mailbox.
+/// Restricts a call on behalf of another peer of this mesh: the call may only show the mailbox of that peer, and marks
+/// no message as read or acknowledged. Returns that peer.
 fn look_at_mailbox(mesh: &Mesh, method: &str, owner: &str, params: &mut Map<String, Value>) -> Result<PeerId, Error> {
     if method != INBOX.name || params.contains_key("ack") {
         return Err(Error::usage(

@@ -116,8 +116,8 @@ fn changed_files(list: &[u8], root: &str) -> (Vec<String>, Vec<String>) {
     (files.into_iter().collect(), submodules.into_iter().collect())
 }
 
-/// The locks that stop the caller. If several sessions could be the caller, the locks of all these sessions are left
-/// out. If nothing shows who the caller is, no lock is left out.
+/// The locks that stop the commit or push. If several sessions could be the caller, the locks of all these sessions are
+/// left out. If nothing shows who the caller is, no lock is left out.
 fn locks_of_others(client: &mut Client, params: &Map<String, Value>) -> Result<Vec<Value>, Error> {
     let mut check = |params: &Map<String, Value>| {
         let value = client.call("lock.check", &Value::Object(params.clone()))?;
@@ -136,7 +136,7 @@ fn locks_of_others(client: &mut Client, params: &Map<String, Value>) -> Result<V
     Ok(locks.filter(|lock| !candidates.contains(&lock["lockedBy"])).collect())
 }
 
-/// The files of a push. Git passes one line per ref to the hook: `local-ref local-id remote-ref remote-id`.
+/// The files that a push changes. Git passes one line per ref to the hook: `local-ref local-id remote-ref remote-id`.
 fn pushed_files() -> Result<Vec<u8>, Error> {
     let mut text = Vec::new();
     let failed = |why: &str| Error::new(ErrorKind::Usage, format!("the list of pushed refs {why}"));
@@ -175,7 +175,7 @@ fn files_of_new_commits(local: &str) -> Result<Vec<u8>, Error> {
     let input = git.stdin.take();
     let writing = threads::spawn("run git diff-tree", move || input.map(|mut input| input.write_all(&commits)));
     let writing = writing.inspect_err(|_| {
-        // Git has no input, so it ends in any case.
+        // If this fails, git still ends by itself, because its input is closed.
         let _ = git.kill().and_then(|()| git.wait());
     })?;
     let out = git.wait_with_output().map_err(failed)?;
