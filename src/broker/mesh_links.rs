@@ -126,8 +126,8 @@ struct LinkThread {
 }
 
 impl MeshLinks {
-    /// Starts the threads. A thread ends when it sends a report and the receiver is gone. All threads also end with the
-    /// process, even in the middle of a poll.
+    /// Starts the threads. A thread ends when it can't send a report, because the receiver is gone. All threads also
+    /// end with the process, even in the middle of a poll.
     pub fn open(urls: &[String], secret: &str, wake: Arc<dyn Fn() + Send + Sync>) -> MeshLinks {
         let (news, inbox) = sync_channel(NEWS_MAX);
         let links = urls.iter().enumerate().map(|(n, url)| {

@@ -203,8 +203,8 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
     let group = group.map(str::to_owned);
     let sent = mesh.post(Message { reply_to, expires, group, ..draft }, &recipients, now)?;
     match sent.first() {
-        // A message to a group skips members that can't receive it. Here it had only one recipient, so the sender must
-        // learn that nothing was delivered.
+        // A message to a group skips members that can't receive it. This message had only one recipient, so the sender
+        // must learn that nothing was delivered.
         None if target == "peer" => Err(Error::new(ErrorKind::Full, "the mailbox of the recipient is full")),
         first => Ok(accepted(target, first.map_or(0, |message| message.seq), now)),
     }

@@ -1,6 +1,6 @@
-//! Authorises HTTP requests. A program must send the token or the secret, except for `/health`. It must also address
-//! this machine by one of the machine's own names or addresses. A hub requires this only of requests without a token or
-//! secret.
+//! Authorises HTTP requests. A request must have the token or the secret, except for `/health`, and must address this
+//! machine by one of the machine's own names or addresses. On a hub, a request with a token or secret may use any
+//! address.
 
 use super::{body, refuse};
 use crate::broker::http::{Gate, Head, HttpResponse};
@@ -31,8 +31,8 @@ pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> 
         if is_own && head.target == "/health" && head.method == "GET" {
             return Some(health(head, started));
         }
-        // Both credentials of a request are compared, even if the first one matches, so that the time reveals
-        // nothing.
+        // If a request has both a bearer token and a secret, both are compared, even if the first one matches, so that
+        // the time reveals nothing.
         let is_let_in = given.iter().filter(|given| is_known(given)).count() > 0;
         (!is_let_in).then(|| refuse(401, "Unauthorized — invalid or missing bearer token"))
     })

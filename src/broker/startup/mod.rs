@@ -149,7 +149,7 @@ pub fn change_log(places: &DataDir, settings: &Settings, change: LogChange) -> R
 pub fn check_log_change(settings: &Settings, change: LogChange) -> Result<(), Error> {
     let (bind, is_hub) = own_address(settings)?;
     // If the first port was taken, the broker of this hub may have used another port. As long as etcd still names that
-    // broker as the leader, the check takes it for another hub.
+    // broker as the leader, the check takes that broker for another hub.
     let port = sessions_port(settings, settings.int("SLM_MESH_PORT") as u16);
     match HubConfig::find(settings, is_hub.then_some(&bind), port)? {
         Some(config) => match change {

@@ -26,8 +26,8 @@ impl LivenessLimits {
 }
 
 /// The checks that are to come, at most one for each connection. When a client sends something, the check of its
-/// connection may be postponed. The queue is updated only once the check has reached the front of the queue, so
-/// receiving a line causes no work here.
+/// connection may be postponed. To save work, the queue is updated only once the check has reached the front of the
+/// queue.
 pub struct LivenessSchedule {
     /// How long a session may be silent.
     pub limits: LivenessLimits,

@@ -40,7 +40,7 @@ pub fn serve(
             context.mesh.set_unresponsive(token, false, context.now);
         }
         // If the client has hung up, all of its input is read now, so that its connection can be detached in this turn.
-        // Otherwise, if the client reconnects in the same turn, its old connection would still act for its peer.
+        // Otherwise, if the client reconnected in this turn, its old connection would still act for its peer.
         if !connection.is_half_closed() {
             break;
         }

@@ -155,7 +155,8 @@ fn pushed_files() -> Result<Vec<u8>, Error> {
         }
         let range = format!("{remote}..{local}");
         let changed = ["diff", "--raw", "-z", "--no-renames", &range];
-        // If the remote ref is new, or if this clone does not have its commit, all new commits are checked instead.
+        // If the remote ref is new, or this clone does not have the commit of that ref, all new commits are checked
+        // instead.
         let known = if is_nothing(remote) { None } else { run_git(Path::new("."), &changed).ok() };
         files.extend(known.map_or_else(|| files_of_new_commits(local), Ok)?);
         files.push(0);
