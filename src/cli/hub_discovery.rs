@@ -45,7 +45,7 @@ pub fn list_hubs(seconds: u64, json: bool) -> Result<u8, Error> {
         render::table(&["NAME", "WHAT", "ADDRESS", "VERSION", "SECRET", "ALSO AT"], rows)
     };
     print_line(&match joined {
-        // Several hubs may have the same name.
+        // The address is printed too, because several hubs may have the same name.
         Some(hub) => {
             if let Some(warning) = discovered_hub::own_broker_warning(&places) {
                 print_error(&format!("slm-mesh: {warning}"));
@@ -110,7 +110,7 @@ fn row(hub: &DiscoveredService, proven: Option<bool>) -> Vec<String> {
     ]
 }
 
-/// Announces the hub that these words describe, until standard input ends.
+/// Announces the hub that the arguments describe, until standard input ends.
 pub fn announce(words: &[String]) -> Result<u8, Error> {
     let orders =
         Announcement::from_args(words).map_err(|why| Error::new(ErrorKind::Usage, format!("announce: {why}")))?;

@@ -29,11 +29,11 @@ use std::time::{Duration, Instant};
 
 /// How often to check the connection between renewals, and how often to try again after a failure.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// How soon to ask again for a lock that was lost and that another peer holds now. That peer may be a command that died
-/// together with the broker, and then its lock ends soon.
+/// How soon to ask again for a lock that was lost and that another peer holds now. The holder may be a command that
+/// died together with the broker. In that case, the lock ends soon.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(2);
-/// Time limit for each of the two waits that let a hub learn that the command has ended: for the answer to `detach`,
-/// and for the end of the carrier, which is the process that forwards the connection to the hub.
+/// How long to wait for the answer to `detach`, and also for the end of the carrier (the process that forwards the
+/// connection to the hub). Both waits let the hub learn that the command has ended.
 const CARRIER_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often to check whether the carrier has ended. It ends within milliseconds.
 const CARRIER_CHECK_INTERVAL: Duration = Duration::from_millis(2);
@@ -79,7 +79,7 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
         Err(error) => return Ok(report_not_run(program, &error)),
     };
     let carrier = client.take_carrier();
-    // After a panic of the thread, this fails, and the lock ends with this process or after its time.
+    // If the thread has panicked, this fails. The command still has the connection, and so keeps the lock.
     let _ = begin.send(client);
     let status = running
         .wait()
@@ -127,7 +127,7 @@ struct Renewal {
 /// What a renewal achieved.
 #[derive(Clone, Copy, PartialEq)]
 enum Renewed {
-    /// The lock is held, or the connection failed, which the next check of the connection notices.
+    /// The lock is held, or the connection failed. The next check of the connection notices such a failure.
     Held,
     /// Another peer holds a file of this lock.
     Refused,
@@ -222,8 +222,8 @@ fn renew_until_ended(
     }
 }
 
-/// Whether the connection has ended. Reports if the broker says that a person has taken the lock. The check takes only a
-/// moment.
+/// Whether the connection has ended. If the broker says that a person has taken the lock, tells the user. The check
+/// takes only a moment.
 fn is_connection_lost(client: &mut Client, renewal: &mut Renewal) -> bool {
     if client.set_receive_timeout(Some(Duration::from_millis(1))).is_err() {
         return true;

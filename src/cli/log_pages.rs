@@ -24,8 +24,8 @@ impl SearchedList {
 }
 
 /// Requests pages until there are enough messages or no more messages. Returns the messages as one answer, oldest
-/// first. If each page is older than the page before it, the field `next` of the answer is the end of the log at the
-/// time of the first page, so that the caller can continue from there.
+/// first. If the pages go back in time, the field `next` of the answer is the end of the log at the time of the first
+/// page, so that a later call can continue from there.
 pub fn collect<E>(
     list: SearchedList,
     params: &Map<String, Value>,

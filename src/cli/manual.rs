@@ -52,7 +52,7 @@ fn plugin_files(agent: &str) -> Result<String, Error> {
     Ok(files.to_string())
 }
 
-/// Each verb with its sentence for the help.
+/// Each verb, with the sentence that describes it in the help.
 pub fn verb_summaries() -> impl Iterator<Item = (&'static str, &'static str)> {
     let verbs = OPS.iter().filter_map(|op| op.verb.map(|verb| (verb, op.summary)));
     verbs.chain(VERBS.iter().map(|(verb, _, about)| (*verb, *about)))

@@ -1,5 +1,5 @@
-//! The command line: takes arguments and returns an exit status. Most verbs are operations. Each other verb has its own
-//! file.
+//! The command line: takes arguments and returns an exit status. Most verbs call one operation of the broker. Each of
+//! the other verbs has its own file.
 
 pub mod args;
 pub mod clean;
@@ -171,7 +171,7 @@ pub fn connect_to_running(places: &DataDir) -> Result<Client, Error> {
     Client::connect_to_running(places).map_err(|error| explain_absence(places, error))
 }
 
-/// If a connection failed because no broker is running, returns an error that says why, and what to do about that.
+/// If a connection failed because no broker is running, returns an error that also says what the user can do.
 fn explain_absence(places: &DataDir, error: Error) -> Error {
     match error.kind {
         ErrorKind::NotFound => match typescript_broker::find(places) {
@@ -191,7 +191,7 @@ fn no_broker() -> Error {
 fn mark_read(client: &mut Client, params: &Value, answer: &Value) {
     let items = crate::mcp::shown_items(answer);
     if !items.is_empty() && answer["look"] != json!(true) {
-        // The report acts as the same peer as the call that it follows.
+        // The report names the same acting peer as the call that returned the messages.
         let actor = ["as", "shellSession", "shellAgent"].map(|name| (name.to_owned(), params[name].clone()));
         let mut report = Map::from_iter(actor.into_iter().filter(|(_, value)| !value.is_null()));
         report.insert("items".into(), json!(items));
@@ -278,7 +278,7 @@ pub fn print_line(line: &str) -> Result<u8, Error> {
     try_print_line(line).map(|_| 0)
 }
 
-/// Prints a text or, for programs, an object that has the text under this name.
+/// Prints a text, or with `json` an object that contains the text under `name`.
 pub fn print_text(name: &str, text: &str, json: bool) -> Result<u8, Error> {
     if json { print_line(&json!({ "ok": true, name: text }).to_string()) } else { print_line(text) }
 }
@@ -293,7 +293,7 @@ pub fn try_print_line(line: &str) -> Result<bool, Error> {
     }
 }
 
-/// Sleeps as long as somebody reads the output. Returns whether nobody reads it any more.
+/// Sleeps for this long, but only while somebody reads the output. Returns whether nobody reads it any more.
 pub fn pause_while_read(time: Duration) -> Result<bool, Error> {
     let wait = wait_for_either(None, &io::stdout(), time);
     wait.map(|woken| woken == WaitEnd::OutputClosed)

@@ -57,8 +57,8 @@ pub enum SendLocation {
     Never,
     /// With every call.
     Always,
-    /// Only if the call's scope, or the group that it addresses, is smaller than the whole machine, because finding the
-    /// repository takes time.
+    /// Only if the scope of the call, or the group that it addresses, is smaller than the whole machine. Other calls do
+    /// not need the repository, which takes time to find.
     WithSmallScope,
 }
 

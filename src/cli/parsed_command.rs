@@ -61,7 +61,7 @@ pub enum CliCommand {
     Version,
     /// Print help on a topic.
     Help(String),
-    /// Replace the database by this backup.
+    /// Replace the database with this backup.
     RestoreBackup(String),
     /// Show what a command changed in a locked file, and restore the content from before the change.
     RestoreFile(RestoreOptions),
@@ -97,7 +97,7 @@ pub struct ParsedCommand {
 }
 
 impl ParsedCommand {
-    /// A command line for which the verb is not known yet.
+    /// A command line whose verb is not known yet.
     pub(super) fn new(command_line: Vec<OsString>) -> ParsedCommand {
         let command = CliCommand::Bare;
         ParsedCommand { command, args: Map::new(), json: false, acting: None, follow: false, command_line }

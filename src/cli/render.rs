@@ -29,7 +29,7 @@ pub fn print_answer(row: &CliOperation, answer: &Value, parsed: &ParsedCommand) 
             Rendered::NotFound(sentence) => sys::print_error(sentence),
         }
     }
-    // A gap ends a wait for events at once.
+    // A gap in the events ends a wait at once, so an answer with a gap has not waited in vain.
     let waited_in_vain = parsed.args.contains_key("waitSeconds")
         && answer["gap"] != json!(true)
         && row.stream.is_some_and(|stream| stream.rows(answer).is_empty());

@@ -61,7 +61,7 @@ impl RetryLimit {
 }
 
 /// Calls a method, and repeats the call if the connection is lost. If the call has `waitSeconds`, a repeated call waits
-/// only for the rest of that time, and keeps its place in the line.
+/// only for the rest of that time, and keeps its place in the queue.
 ///
 /// # Errors
 /// The broker's error, or the error of the last attempt to connect.

@@ -1,4 +1,4 @@
-//! `restore BACKUP`: replaces the broker's database by a backup.
+//! `restore BACKUP`: replaces the broker's database with a backup.
 
 use super::start_stop::{refuse_beside_hub, stop_if_running};
 use super::{load_environment, print_line, render};

@@ -119,8 +119,8 @@ fn print_lists(lists: &[(&str, ChangedList)]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The projects that still have settings of the chosen agents, or of any agent if none was chosen; and the projects
-/// that were moved or deleted. The latter are found only once, because their files are then forgotten.
+/// The projects that still have settings of the chosen agents, or of any agent if none was chosen, and the projects
+/// that were moved or deleted. A moved or deleted project is reported only once, because its records are then removed.
 fn projects_left(options: &SetupOptions) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
     let load = if options.dry { Records::load } else { Records::load_locked };
     let storage = |why| Error::new(ErrorKind::Storage, why);

@@ -36,7 +36,7 @@ pub fn run_shielded(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<u
 }
 
 /// The paths of the files that the user names. A file that does not exist is refused, because a shield can't protect
-/// it, and the user would believe that it does.
+/// it. Without an error, the user would believe that the file is protected.
 fn files_to_protect(given: &[String]) -> Result<Vec<PathBuf>, Error> {
     let path = |file: &String| {
         let path = PathBuf::from(path_normalization::absolute(file)?);
@@ -79,8 +79,8 @@ fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec
         client => client?,
     };
     if options.is_optional {
-        // An agent's shell passes `--if-possible`, and the agent waits for this command as it waits for a hook, so the
-        // time is limited.
+        // An agent's shell passes `--if-possible`. The agent waits for this command as it waits for a hook, so the time
+        // limit of hooks applies.
         let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
         client.set_receive_timeout(Some(budget)).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;
     }

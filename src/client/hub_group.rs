@@ -12,10 +12,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a search may take. This is longer than the usual lease, so that the search finds a hub that takes over, and
-/// short enough for every command to end within five seconds.
+/// How long a search may take. This is longer than a leader's usual lease, so that the search finds a hub that takes
+/// over from a dead leader. It is short enough for every command to end within five seconds.
 pub const SEARCH_MAX: Duration = Duration::from_millis(4500);
-/// How long a client waits for the other hubs to say whether one of them leads now, while its own hub does not answer.
+/// If the hub of a client does not answer, how long the client waits for other hubs to say whether one of them leads.
 const SECOND_OPINION_MAX: Duration = Duration::from_secs(1);
 
 /// A hub that may lead.
@@ -51,7 +51,7 @@ impl fmt::Display for Candidate {
     }
 }
 
-/// The hubs that a process may ask.
+/// The hubs among which a process searches for the leader.
 #[derive(Debug)]
 pub struct HubGroup {
     candidates: Vec<Candidate>,
@@ -90,7 +90,7 @@ impl HubGroup {
         !self.settings.text(SECRET).is_empty()
     }
 
-    /// The only hub; `None` if there are several, or if another hub led last.
+    /// The hub that the settings list; `None` if they list several, or if the only one was a standby last time.
     pub fn only_hub(&self) -> Option<&HubAddress> {
         match &self.candidates[..] {
             [Candidate::Hub(hub)] if self.last_leader.as_ref().is_none_or(|note| note.read().is_none()) => Some(hub),

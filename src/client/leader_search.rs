@@ -1,8 +1,8 @@
 //! Finds the leader among several hubs. A search asks one hub first. If this hub takes too long, fails, or says that it
 //! is a standby, the search asks the next hub.
 //!
-//! **Invariant:** a dead hub delays a search only slightly, and a wrong hint does not delay it at all. No hub is asked
-//! twice at the same time, and a search always ends.
+//! **Invariant:** a dead hub delays a search only slightly, and a standby that names a wrong leader does not delay it
+//! at all. No hub is asked twice at the same time, and a search always ends.
 
 use super::Client;
 use super::hub_group::{Candidate, HubGroup};
@@ -126,7 +126,7 @@ impl<'a> LeaderSearch<'a> {
         }
     }
 
-    /// Puts the hub that a standby named at the front of the candidates to ask next.
+    /// If a standby named the leader, moves that hub to the front of the candidates, or adds it there.
     fn add_hint(&mut self, error: &Error) {
         let Some(hint) = leader_hint(error) else { return };
         let is_hint = |hub: &HubAddress| self.group.is_named_by(hub, &hint);
@@ -139,7 +139,7 @@ impl<'a> LeaderSearch<'a> {
         }
     }
 
-    /// Whether a candidate may still become the leader.
+    /// Whether any candidate may still become the leader.
     fn is_hopeful(&self) -> bool {
         self.candidates.iter().any(|(_, progress)| !matches!(progress, Progress::Failed(..)))
     }

@@ -238,8 +238,8 @@ impl Client {
     }
 
     /// Sends a request whose answer does not matter. A broker on this machine receives the request even if this process
-    /// has ended by then, so this does not wait for an answer. A connection to another machine could lose the request,
-    /// so in that case, this waits.
+    /// ends at once, so this function does not wait for an answer. A connection to another machine could lose the
+    /// request, so in that case, this function waits.
     ///
     /// # Errors
     /// If the request could not be sent, and for a broker on another machine also the errors of [`Client::call`].
@@ -269,9 +269,9 @@ impl Client {
         self.set_receive_timeout(timeout).map_err(|error| self.call_failed(&error))
     }
 
-    /// Makes the agent that runs this process a peer. This is needed if the broker has refused a call because it knows
-    /// no session of that agent. The broker can't do this itself, because only this process knows the directory and the
-    /// repository. Returns true if the call may be repeated.
+    /// Registers the agent that runs this process as a peer. This is needed if the broker has refused a call because it
+    /// knows no session of this agent. The broker can't do this itself, because only this process knows the directory
+    /// and the repository. Returns true if the call may be repeated.
     fn begin_session(&mut self, refusal: &Error) -> bool {
         let fact = |name: &str| refusal.data.as_ref().and_then(|data| data[name].as_str());
         let (Some(agent), Some(short_name)) = (fact("agent"), fact("shortName")) else { return false };

@@ -5,7 +5,8 @@ use crate::sys::data_dir::DataDir;
 use crate::wire::rpc::RpcMessage;
 use std::io::{self, ErrorKind};
 
-/// How often a call is repeated. Only a broker that is stopped again and again needs more than one repetition.
+/// Maximum number of times that a call is repeated. Only a broker that is stopped again and again needs more than one
+/// repetition.
 pub(super) const REPEATS_MAX: usize = 5;
 
 /// How to connect again if the broker ends before it reads the first call.
@@ -26,7 +27,7 @@ pub(super) struct CallFate {
     pub(super) n_sent: u32,
     /// Whether the broker has said that it is ending.
     is_broker_ending: bool,
-    /// Whether the connection failed, and the broker has not run the first call.
+    /// Whether the connection failed before the broker ran the first call.
     pub(super) is_unread: bool,
 }
 
@@ -38,9 +39,9 @@ impl CallFate {
     }
 
     /// Whether this error means that the broker has not run the call, which must be the only line that was sent. There
-    /// are two such cases. The kernel resets a connection, instead of just ending it, if the broker closed it and left
-    /// something unread. And a broker that ends by itself sends all answers before it says that it is ending, so it
-    /// will not run a call that it has not answered by then.
+    /// are two such cases. In the first case, the kernel reset the connection, because the broker closed the connection
+    /// without reading everything. In the second case, the broker said that it was ending. A broker sends all answers
+    /// before it says so, so it will not run a call that is still unanswered.
     pub(super) fn shows_unread(&self, error: &io::Error) -> bool {
         let is_closed = match error.kind() {
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => true,

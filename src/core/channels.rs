@@ -64,7 +64,7 @@ pub static LIST: Op = Op {
 
 /// Maximum number of a channel's members that an answer lists by name.
 const NAMED_MAX: usize = 20;
-/// Maximum number of rows that can fit into a page, because each row has at least 60 bytes.
+/// No more rows than this fit into a page, because each row has at least 60 bytes.
 const PAGE_ROWS: usize = limits::PAGE_MAX / 60;
 
 fn join(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
@@ -225,8 +225,8 @@ impl Channels {
         self.joined_by(id).iter().try_for_each(|channel| self.remove(turn, peers, journal, channel, id, now))
     }
 
-    /// Replaces the peer `id` by the peer `other` in all channels that `id` has joined, because the session of `id` now
-    /// acts as `other`.
+    /// Replaces the peer `id` with the peer `other` in all channels that `id` has joined, because the session of `id`
+    /// now acts as `other`.
     pub(super) fn move_member(
         &mut self,
         turn: &mut Turn,

@@ -18,8 +18,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub enum Outcome {
     /// The result of the operation.
     Ready(Value),
-    /// There is no result yet, so the call waits. The operation runs again when a change concerns the reason for the
-    /// wait, and at the given time, in ms, at the latest.
+    /// There is no result yet, so the call waits for the given reason. The operation runs again when a change concerns
+    /// the reason, and otherwise at the given time, in ms.
     Pending(WaitReason, i64),
 }
 
@@ -32,8 +32,8 @@ pub struct CallContext {
     pub actor: Option<PeerId>,
     /// The current time, in ms.
     pub now: i64,
-    /// When this waiting call runs again at the latest, in ms; `None` if the call has not waited yet. Except in a wait
-    /// for a wakeup, this is the end of the wait.
+    /// The latest time at which this waiting call runs again, in ms; `None` if the call has not waited yet. The wait
+    /// also ends at this time, unless it is a wait for a wakeup.
     pub until: Option<i64>,
     /// In a wait for events or messages, this is the position in the stream after which the call waits. In a wait for a
     /// wakeup, this is the time at which the wait ends, in ms.
@@ -279,8 +279,8 @@ impl Mesh {
         }
     }
 
-    /// Cancels a waiting call, which gets no answer. A call changes nothing while it waits. If the call is no longer
-    /// waiting because it has just been granted locks, these locks end, because the client drops the answer.
+    /// Cancels a call. If the call is still waiting, it has changed nothing, and gets no answer. If it has just been
+    /// granted locks, these locks end, because the client drops the answer.
     pub fn cancel(&mut self, conn: ConnId, id: &Value, now: i64) {
         if self.waiting.cancel(conn, id) {
             self.turn.dirty.locks = true;

@@ -35,7 +35,7 @@ const RUNNING: Arg = Arg::new(
 const EDIT_MS: i64 = 2 * 60_000;
 /// How long the locks of background work last, unless the end of the work is reported earlier.
 const BACKGROUND_MS: i64 = 60 * 60_000;
-/// Maximum number of messages that one hook shows. The hook only counts further messages.
+/// Maximum number of messages that one hook shows. Further messages are only counted.
 const SHOWN_MAX: usize = 10;
 
 /// Locks the files of an edit for the session of the hook.
@@ -107,7 +107,7 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let Mesh { turn, peers, locks, journal, waiting, .. } = mesh;
     peers.set_turn_active(turn, &id, Some(ctx.now));
     if args.text("subagent").is_none() {
-        // An edit of the main agent shows that a turn is running, so the end of a background task must no longer
+        // An edit by the main agent shows that a turn is running, so the end of a background task must no longer
         // release the locks of the turn.
         peers.set_background_tasks(&id, &[]);
     }
@@ -222,8 +222,8 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     peers.set_background_tasks(&id, &running);
     if leaves {
         end_hook_waits(turn, peers, waiting, &id);
-        // A call of this session may still be waiting on the connection of another session, if a hook announced the
-        // call. Such a call must no longer get a lock or mail.
+        // If a hook announced a call of this session, the call may still be waiting on the connection of another
+        // session. The waiting call must no longer get a lock or mail.
         sessions::end_waits(turn, waiting, |call| id == call.ctx.me() && !call.would_wake(&id));
     }
     // A background task uses the locks of the turn, while a subagent has its own locks.

@@ -22,7 +22,7 @@ impl Mesh {
         peers.set_summary(turn, journal, id, summary, now)
     }
 
-    /// Charges a sender `cost` tenths of a message against the rate limit.
+    /// Counts `cost` against the sender's rate limit. The unit of `cost` is a tenth of a message.
     ///
     /// # Errors
     /// When the sender has sent too much in a short time.

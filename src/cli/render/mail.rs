@@ -222,8 +222,8 @@ fn members(channel: &Value) -> String {
 mod tests {
     use super::*;
 
-    /// Formats a message with `laid_out`, and removes the escape codes. `answered` is the end of the id of the message
-    /// that it answers.
+    /// Formats a message with `laid_out`, and removes the escape codes. The message is a reply to the message whose id
+    /// ends with `answered`.
     fn laid_out_in(columns: Option<usize>, answered: &str) -> String {
         let id = |end: &str| format!("24a819d0-55b5-4a7c-8a83-0000000000{end}");
         let row = json!({ "id": id("17"), "payload": "one two three four\nfive", "replyTo": id(answered), "thread": id("12") });

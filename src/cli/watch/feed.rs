@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// Maximum number of events per answer while the view catches up.
 const PAGE: i64 = 200;
-/// The length of one wait for an update. When it ends, the next one begins.
+/// Maximum length of one wait for an update. If no update arrives by then, another wait begins.
 const LONG_WAIT: Duration = Duration::from_secs(3600);
 
 /// What a request is for, which decides where its answer goes.

@@ -371,8 +371,8 @@ impl WatchScreen {
         let stale = self.model.stale;
         let stale = [stale.peers, stale.locks, stale.mail, stale.names];
         let lists = stale.iter().zip(self.requested_at).filter(|(stale, _)| **stale);
-        // While a request for a list is still open, the list is not requested again, although it is due. So the view
-        // waits for at least 20 ms, unless the answer ends the wait earlier.
+        // A list may be due while the last request for it is still open. The list is then not requested again, so the
+        // view waits for at least 20 ms instead of checking all the time. An answer ends the wait earlier.
         let lists = lists.map(|(_, at)| after(at, REQUEST_INTERVAL).max(Duration::from_millis(20)));
         lists.chain([pause]).min().unwrap_or(pause)
     }

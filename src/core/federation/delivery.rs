@@ -38,7 +38,7 @@ pub enum Delivery {
     Retry(String),
 }
 
-/// The oldest message that waits for a link, after the other mesh gave no clear answer to it.
+/// The oldest message that waits for a link, if the other mesh has given an unclear answer to this message.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DoubtfulMessage {
     seq: i64,

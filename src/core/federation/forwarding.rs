@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 /// Maximum length of a message that a SuperLocalMemory daemon (version 3.4.48) accepts, in characters.
 const SLM_CHARS_MAX: usize = 4096;
-/// For each peer, at most this many waiting messages are read to find those that have not expired. This is also the
-/// maximum number of messages that are tried in turn while the linked mesh neither accepts nor refuses the oldest one.
+/// Maximum number of waiting messages per peer that are loaded to find those that have not expired. Also the maximum
+/// number of messages that are tried in turn while the linked mesh neither accepts nor refuses the oldest one.
 const LOOKED_AT_MAX: usize = 20;
 
 /// A message on its way to another mesh.
@@ -87,8 +87,8 @@ impl Mesh {
             .any(|waiting| waiting.is_some_and(|n| n > 0))
     }
 
-    /// Whether there may be messages to forward. Returns true only once after each new message, each attempt to deliver
-    /// a message, and each answer to a poll.
+    /// Whether there may be messages to forward. After it has returned true, returns false until there is a new
+    /// message, an attempt to deliver a message, or an answer to a poll.
     pub fn take_forwarding_due(&mut self) -> bool {
         !self.federation.links.is_empty() && std::mem::take(&mut self.federation.may_forward)
     }
@@ -155,9 +155,8 @@ impl Mesh {
         }))
     }
 
-    /// Acknowledges a message of this mesh, because a reply from a linked mesh answers the message. Returns the
-    /// sequence number of the acknowledged message. `id` is the id of the answered message in this mesh; `sender` and
-    /// `recipient` belong to the reply.
+    /// Acknowledges the message with this `id`, because a peer of a linked mesh has replied to the message. `sender`
+    /// and `recipient` are those of the reply. Returns the sequence number of the acknowledged message.
     ///
     /// # Errors
     /// When the database can't be written.

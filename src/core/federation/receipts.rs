@@ -19,15 +19,15 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Maximum number of messages per link whose receipts are awaited. If there are more, the receipts of the oldest
 /// messages stay "forwarded".
 const AWAITED_MAX: usize = 1_000;
-/// Maximum number of read messages per link whose acknowledgement is awaited. Most messages are never acknowledged, and
-/// after each change of receipts, the linked mesh is asked about all of these messages, so their number is limited to
-/// what fits into one question. If there are more, the receipts of the oldest messages stay "read".
+/// Maximum number of read messages per link whose acknowledgement is awaited. After each change of receipts, the linked
+/// mesh is asked about all of these messages, so their number is limited to what fits into one question. If there are
+/// more, the receipts of the oldest messages stay "read".
 const READ_AWAITED_MAX: usize = limits::LIST_MAX;
-/// How many of the newest messages to each peer are read after a restart, to find those whose receipts are awaited.
+/// How many of the newest messages to each peer are loaded after a restart, to find those whose receipts are awaited.
 const RELOADED_MAX: i64 = 100;
-/// Maximum size of the messages to each peer that are read after a restart, in bytes.
+/// Maximum size of the messages to each peer that are loaded after a restart, in bytes.
 const RELOADED_BYTES_MAX: usize = 256 * 1024;
-/// The states that are reported to the sender's mesh. A report and a receipt use the same words for these states.
+/// The states that are reported to the sender's mesh, in the same words as in a receipt.
 const TOLD: [MessageState; 3] = [MessageState::Read, MessageState::Acked, MessageState::Expired];
 
 /// The messages that one linked mesh has accepted and whose receipts are awaited.
@@ -66,8 +66,8 @@ impl AwaitedReceipts {
         }
     }
 
-    /// Notes the state of a message from a receipt. After a receipt for an acknowledgement or an expiry, no further
-    /// receipt of the message is awaited.
+    /// Records that a message is now in this state, as a receipt says. Once the message is acknowledged or has expired,
+    /// no further receipt is awaited for it.
     fn note_state(&mut self, seq: i64, state: MessageState) {
         if state != MessageState::Read {
             self.read.remove(&seq);
@@ -129,7 +129,7 @@ impl RemoteReceipt {
         Some(rows.iter().take(limits::LIST_MAX).filter_map(receipt).collect())
     }
 
-    /// Whether a message in the state `was` can have reached the state of this receipt.
+    /// Whether a message can change from the state `was` to the state of this receipt.
     fn follows(&self, was: MessageState) -> bool {
         match was {
             MessageState::Forwarded => true,

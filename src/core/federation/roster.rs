@@ -102,8 +102,8 @@ fn reads_broadcasts_only(peer: &LinkedPeer, now: i64) -> bool {
 }
 
 impl Federation {
-    /// Whether a peer belongs to another link that still exists. An exception is an offline peer whose link leads to
-    /// the same mesh as the link to `url`, because such a peer may move to the link to `url`.
+    /// Whether a peer belongs to a link other than the link to `url`, and must stay there. If the other link no longer
+    /// exists, or if the peer is offline and both links lead to the same mesh, the peer may move to the link to `url`.
     fn belongs_elsewhere(&self, row: &PeerRow, url: &MeshUrl) -> bool {
         let Some(mesh) = row.mesh() else { return false };
         let id = |url: &str| self.link_to(url).and_then(|link| link.mesh_id.as_ref());
@@ -111,7 +111,7 @@ impl Federation {
         mesh != url && self.link_to(mesh).is_some() && !is_same
     }
 
-    /// When the next linked mesh will count as silent, in ms.
+    /// The earliest time at which a linked mesh with online peers will count as silent, in ms.
     pub(in crate::core) fn deadline(&self, peers: &Peers) -> Option<i64> {
         let online = peers.linked().filter(|peer| peer.row.online).filter_map(|peer| peer.row.mesh());
         // A mesh that the settings no longer name counts as silent at once.
@@ -171,7 +171,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// Notes why a poll, or an attempt to deliver a message over a link, failed.
+    /// Records the reason for a failed poll, or for a failed attempt to deliver a message over a link.
     pub fn on_poll_failed(&mut self, n: usize, why: &str) {
         if let Some(link) = self.federation.links.get_mut(n) {
             link.trouble = Some(plain(why, 200));

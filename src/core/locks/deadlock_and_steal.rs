@@ -73,7 +73,7 @@ impl Locks {
     }
 
     /// Ends the lock that has this path and this token. Only a person may do this. Returns notes for the person, or
-    /// `None` if there is no such lock, because it has already ended.
+    /// `None` if the lock has already ended.
     pub(super) fn take_grant(
         &mut self,
         parts: &mut StealParts,
@@ -93,9 +93,9 @@ impl Locks {
         self.take_from_holder(parts, ctx, &lock).map(|note| Some(note.into_iter().collect()))
     }
 
-    /// Ends a lock, and notifies its holder and the command that owns it. Returns a note for the person who takes the
-    /// lock in two cases: the holder can't be notified, or another command of the same person still runs without the
-    /// lock.
+    /// Ends a lock, and notifies its holder and the command that owns it. In two cases, returns a note for the person
+    /// who takes the lock: if the holder can't be notified, or if the lock belonged to another command of the same
+    /// person, which still runs without the lock.
     fn take_from_holder(
         &mut self,
         parts: &mut StealParts,
@@ -130,9 +130,9 @@ impl Locks {
         }
     }
 
-    /// Returns the first earlier request behind which a request must wait in line, because both want a file that the
-    /// requester of the later one does not hold yet. The requests of a peer that is gone do not count, because they are
-    /// granted only if the peer returns.
+    /// Returns the first of the earlier requests for which `request` must wait in line. An earlier request counts if it
+    /// wants a file that `request` wants too, and that the requester does not hold yet. The requests of a peer that is
+    /// gone do not count, because they are granted only if the peer returns.
     ///
     /// An earlier request that itself waits for the requester, directly or through others, does not count either,
     /// because it can't be granted before the requester is done. So waiting in line never causes a deadlock, and only
@@ -181,7 +181,7 @@ impl Locks {
         false
     }
 
-    /// The error if the time of a request is up while it still waits in line, although no lock blocks it.
+    /// The error for a request whose time is up while it still waits in line, although no lock blocks it.
     pub(super) fn not_first_error(&self, peers: &Peers, ahead: &LockRequest) -> Error {
         let name = peers.name_of(&ahead.holder);
         let path = untrusted_text::shown_path(ahead.paths.first().map_or("", String::as_str));

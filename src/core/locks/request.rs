@@ -25,7 +25,7 @@ impl Repository {
     }
 
     /// The work trees of a call's paths. If the client has not looked up the work tree of each path, this is only the
-    /// client's own work tree, from the call or otherwise from `me`.
+    /// client's own work tree, as named in the call, or otherwise as known from `me`.
     pub(in crate::core) fn of_call(args: &Args, me: &PeerRow) -> Vec<Repository> {
         let (roots, identities) = (args.texts("gitRoots"), args.texts("repos"));
         if args.get("gitRoots").is_some() {
@@ -181,8 +181,8 @@ impl PathGroup<'_> {
         tree.identity == *lock_repo && self.inside.overlaps(path)
     }
 
-    /// Whether the paths and a lock overlap only because one work tree is inside another. A folder or glob covers
-    /// nothing in the inner work tree unless the path of the folder or glob begins there.
+    /// Whether the paths and a lock overlap only because one work tree is inside another. A folder or glob in the outer
+    /// work tree does not cover the files of the inner one.
     fn is_in_other_tree(&self, lock: &LockRow) -> bool {
         let (Some(tree), Some(lock_repo), Some(lock_path)) = (self.tree, &lock.repo, &lock.repo_path) else {
             return false;

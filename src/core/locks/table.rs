@@ -42,8 +42,8 @@ struct RecentGrant {
     paths: Vec<String>,
 }
 
-/// How many recent grants are kept. A few are enough, because a client can cancel a call only until it has received the
-/// answer, which is soon.
+/// How many recent grants are kept. A few are enough, because a client soon receives the answer to its call, and then
+/// can no longer cancel the call.
 const RECENT_GRANTS_MAX: usize = 64;
 
 /// A command that has lost its connection. Its locks are kept for a while, because the command may reconnect.
@@ -65,8 +65,8 @@ impl Orphan {
     }
 }
 
-/// How many bytes the changes of locks in one turn may have. If several hubs share the mesh, their log refuses a turn
-/// of more than 1.5 MiB, and a refused turn can't end the locks.
+/// Maximum number of bytes that the changes of locks may take in one turn. If several hubs share the mesh, their log
+/// refuses a turn of more than 1.5 MiB, so the locks of a larger turn would not end.
 const CHANGED_BYTES: usize = 256 << 10;
 
 /// An upper limit for the bytes that the change of a lock and its event need in the log.
@@ -204,8 +204,8 @@ impl Locks {
     pub(in crate::core) fn await_commands(&mut self, conn: ConnId, now: i64) {
         let until = now + grace_ms(false);
         for (holder, command) in self.commands.remove(&conn).unwrap_or_default() {
-            // After a rollback, even a command that was still connected has a grace period. That grace period would end
-            // before the new one, so it is removed.
+            // A rollback gives every command a grace period, even if the command is connected. The grace period from a
+            // rollback would end before this new one, so the earlier grace period is removed.
             self.orphans.retain(|orphan| !orphan.is(&holder, &command));
             self.orphans.push(Orphan { holder, command, until });
         }
@@ -437,7 +437,8 @@ impl Locks {
             let cure = match (lock.owner.is_shared(), request.owner.is_shared()) {
                 (false, _) => "the lock ends when that command ends".to_owned(),
                 (true, true) => "renew that lock with --renew".to_owned(),
-                // The lock of a command belongs to the command alone, so a request for one can't renew a plain lock.
+                // A command's lock belongs to the command alone, so a command's request can't renew a lock that the
+                // peer took without a command.
                 (true, false) => {
                     let word = if path == lock.path { shell_quoted(&path) } else { path.clone() };
                     format!("release that lock first with slm-mesh unlock {word}")

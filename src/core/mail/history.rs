@@ -23,7 +23,7 @@ pub(super) const STEP_ROWS: i64 = 1_000;
 pub(super) const STEP_BYTES: usize = 512 * 1024;
 /// Maximum number of messages that one step returns. Returning one message costs as much as reading ten.
 const FOUND_MAX: usize = 100;
-/// Maximum number of times that one step follows a reply to the message that the reply answers.
+/// Maximum number of times that one step looks up which message a reply answers.
 const CLIMB_MAX: usize = 1_000;
 
 /// Which messages a caller may see.
@@ -159,7 +159,7 @@ impl Subthread {
             };
             self.n_climbed += 1;
             if self.n_climbed > CLIMB_MAX {
-                // The limit is reached, so the message is shown without knowing whether it belongs to the subthread.
+                // The limit is reached, so the message is shown, although it may not belong to the subthread.
                 return Ok(true);
             }
             parent = store.reply_target(at)?;
@@ -220,7 +220,7 @@ impl FoundSend {
 pub(super) struct HistoryPage {
     /// The messages, oldest first.
     pub(super) rows: Vec<Value>,
-    /// The sequence number of the last message that the scan has passed.
+    /// The sequence number of the last message that this step searched. The next step continues from there.
     pub(super) cursor: Option<i64>,
     /// Whether the scan has reached the end.
     pub(super) is_complete: bool,

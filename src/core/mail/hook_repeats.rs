@@ -10,9 +10,9 @@ use std::collections::HashMap;
 pub(super) type HookEvents = HashMap<(PeerId, String), (i64, ConnId)>;
 
 impl Mail {
-    /// Whether another hook has already reported this event of a session. `event` identifies what the agent told its
-    /// hook. A later event may be identified by the same text, so a report counts as a repetition only if it follows
-    /// within [`HOOK_DELIVERY_MS`].
+    /// Whether another hook has already reported this event of a session. `event` is a text that identifies the event.
+    /// Different events may have the same text, so a report counts as a repetition only if it follows within
+    /// [`HOOK_DELIVERY_MS`].
     pub(in crate::core) fn is_second_hook(&mut self, id: &PeerId, event: &str, conn: ConnId, now: i64) -> bool {
         self.hook_events.retain(|_, (at, _)| now - *at < HOOK_DELIVERY_MS);
         let (_, first) = self.hook_events.entry((id.clone(), event.to_owned())).or_insert((now, conn));

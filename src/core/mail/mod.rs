@@ -89,7 +89,7 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         if !sent.is_empty() {
             let mut value = mail.sent_view(peers, &sent);
             value["repeated"] = json!(true);
-            // A retry must not look complete if the first call could not reach every member of the group.
+            // If the first call did not reach every member of the group, the answer to the retry must say so.
             if let Some(group) = &sent[0].group
                 && let Ok((_, members)) = recipients(peers, channels, ctx.me(), group, args)
                 && let (1.., names) = receipts::not_among(peers, &members, &sent)
@@ -228,8 +228,9 @@ pub struct Mail {
     hook_events: HookEvents,
     /// Recent wakeups of sessions.
     wakeups: Vec<WakeupAttempt>,
-    /// A number that increases when the receipt of a message with a key changes. It is sent to the meshes that poll
-    /// this one. It starts from the current time, so that it is different after a restart.
+    /// A number that increases when the receipt of a message with a key changes. (Every message from a linked mesh has
+    /// a key.) The number is sent to the meshes that poll this one. It starts from the current time, so that it is
+    /// different after a restart.
     receipts_version: i64,
 }
 
@@ -468,8 +469,8 @@ impl Mail {
     }
 }
 
-/// How long mail is reserved for the hook that took it. During this time, another hook for the same event neither gets
-/// this mail nor shows anything else again, such as an alert.
+/// How long mail is reserved for the hook that took it. During this time, another hook for the same event does not get
+/// this mail, and repeats nothing else that the first hook showed, such as an alert.
 const HOOK_DELIVERY_MS: i64 = 2_000;
 
 impl Mesh {
