@@ -23,8 +23,9 @@ pub fn restore(backup: &str, json: bool) -> Result<u8, Error> {
     refuse_beside_hub(&places, &settings, "restore")?;
     places.prepare()?;
     let checked = CheckedBackup::copy(&places, Path::new(backup))?;
-    // While this process holds the lock, no client starts a broker. The broker's own lock would not be enough: it can't
-    // be taken before the broker has ended, and at that moment an active agent would start the next broker.
+    // While this process holds the start lock, no client starts a broker. The broker's own lock would not be enough:
+    // this process can't take that lock before the broker has ended, and at that moment an active agent would start the
+    // next broker.
     let _lock = LockWait::begin(places.open_lock(&places.start_lock())?)
         .for_time(STARTED_WITHIN)
         .map_err(|error| places.error("can't be locked (does its file system support locks?)", &error))?;

@@ -41,15 +41,15 @@ pub struct DiscoveredHub {
 /// Whether this machine uses the hub that it last joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Membership {
-    /// The hub answered at the last search.
+    /// The hub answered the last search.
     Joined,
-    /// The hub did not answer at the last search. The hub may be restarting.
+    /// The hub did not answer the last search. The hub may be restarting.
     Missed,
     /// This machine no longer uses the hub. The hub's name is kept, because a later search prefers a known hub.
     Left,
 }
 
-/// When to leave a joined hub that does not answer at a search.
+/// When to leave a joined hub that does not answer a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeavePolicy {
     /// Never, because a session of this process uses the hub.
@@ -96,10 +96,10 @@ pub fn look_for_session(has_joined: bool) {
     }
 }
 
-/// Joins a hub that proves that it knows the secret: one of those that have responded, or the hub that this machine
-/// uses already, even if that hub has not responded. If several hubs prove this, prefers the known hub, then the first
-/// by name, and among hubs with the same name the first by address. The fastest answer must not decide, because
-/// sessions and hooks would then use different hubs. Saves the result.
+/// Joins a hub that proves that it knows the secret. The candidates are the hubs that have responded and the hub that
+/// this machine already uses, even if that hub has not responded. If several hubs prove this, prefers the known hub,
+/// then the first by name, and among hubs with the same name the first by address. The fastest answer must not decide,
+/// because sessions and hooks would then use different hubs. Saves the result.
 ///
 /// # Errors
 /// If the data directory can't be written.
@@ -127,7 +127,7 @@ pub fn join_best(
     Ok(best)
 }
 
-/// Records that the joined hub did not answer at a search, and leaves the hub if the policy says so.
+/// Records that the joined hub did not answer a search, and leaves the hub if the policy says so.
 fn note_miss(places: &DataDir, policy: LeavePolicy) -> Result<(), Error> {
     match load(places) {
         None | Some((_, Membership::Left)) => Ok(()),

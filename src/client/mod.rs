@@ -1,7 +1,7 @@
 //! A blocking connection to a broker. The broker is either on this machine, where the client can start it, or on a hub.
 //!
-//! **Invariant:** a call whose response was lost is repeated only if repeating does no harm, or if the broker has
-//! certainly not run it.
+//! **Invariant:** a call whose response was lost is repeated only if that does no harm, or if the broker has certainly
+//! not run the call.
 
 mod arrivals;
 mod connection_errors;

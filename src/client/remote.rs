@@ -21,8 +21,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// If an attempt fails after taking at least this long, the hub counts as silent. A hub that refuses the connection
-/// does so sooner.
+/// If an attempt fails after taking at least this long, the hub counts as silent. An attempt that the hub refuses fails
+/// sooner.
 const SILENT_AFTER: Duration = Duration::from_millis(500);
 /// How long a hub may take, once it is connected, to say whether it leads.
 const ROLE_TIMEOUT: Duration = Duration::from_secs(3);

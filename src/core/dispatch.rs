@@ -177,8 +177,8 @@ impl Mesh {
         result
     }
 
-    /// Runs a call once. Afterwards the call is answered or waits. If the call has waited before, `former` is
-    /// its place among the waiting calls, to which it returns if it must wait again.
+    /// Runs a call once. Afterwards, the call has been answered or is waiting. If the call waited before, `former` is
+    /// its place among the waiting calls. A call that must wait again returns to this place.
     fn step(&mut self, mut call: WaitingCall, former: Option<usize>) {
         let place = self.waiting.begin(former, call.since);
         let result = self.in_savepoint(|mesh| match (call.op.run)(mesh, &call.ctx, &call.args)? {

@@ -89,9 +89,9 @@ fn part(row: &Value) -> Option<String> {
     row["part"].as_i64().map(|part| format!("part {part} of {}", row["parts"]))
 }
 
-/// Formats a message as lines: first the head line, with the message's id and the message that it answers, and then the
-/// text. If the head line is too long for the terminal, the ids get a line of their own. For a terminal, the text is
-/// also broken at spaces.
+/// Formats a message as lines: first the head line, which contains the ids of the message and of the message that it
+/// answers, and then the text. If the head line is too long for the terminal, the ids get a line of their own. For a
+/// terminal, the text is also broken at spaces.
 fn laid_out(row: &Value, head: &str, notes: &[String], columns: Option<usize>) -> String {
     let (id, text) = (word(&row["id"]), word_lines(&row["payload"]));
     let answers = answered(row, &id, columns.is_some());
@@ -150,7 +150,7 @@ pub fn log(value: &Value, _: &ParsedCommand) -> Rendered {
 
 /// Renders one message of the log: the sender, the recipient, the receipt and the text.
 pub fn log_message(row: &Value) -> String {
-    // A sender that used the old HTTP API may have any name, even one that imitates this line.
+    // A sender that used the old HTTP API may have any name, even one that imitates a line of the log.
     let name = |field: &str| untrusted_text::shown_name(row[field].as_str().unwrap_or(""));
     let (from, group) = (name("fromName"), row["group"].as_str().map(untrusted_text::shown_group));
     let to = match (row["copies"].as_i64(), &group) {

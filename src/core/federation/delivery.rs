@@ -46,7 +46,7 @@ pub(super) struct DoubtfulMessage {
     since: i64,
     /// How many times the message was tried.
     n_tries: u32,
-    /// The index of the waiting message that is tried next, modulo the number of waiting messages; 0 is the oldest one.
+    /// The index of the waiting message to try next, where 0 is the oldest. After the newest, the oldest comes again.
     next: usize,
     /// Whether the other mesh has given a clear answer to a later message.
     others_pass: bool,
@@ -76,7 +76,7 @@ impl MeshLink {
         if doubtful.seq == seq {
             doubtful.n_tries += 1;
         }
-        // If the other mesh has not answered a poll since the first try, the mesh may be down, so the failure says
+        // If the other mesh has not answered a poll since the first try, that mesh may be down, so the failure says
         // nothing about the message, and no later message is tried yet.
         if heard > doubtful.since && doubtful.n_tries >= TRIES_ALONE {
             doubtful.next += 1;

@@ -71,9 +71,9 @@ impl Federation {
 }
 
 impl Mesh {
-    /// Counts a message that is about to be sent over a link. If the link has reached its limit, returns how long the
-    /// link must pause, in ms. In each window of the rate limit, a link carries at most as many messages as the other
-    /// mesh accepts by default, no matter how many peers send them.
+    /// Charges the rate limit of a link for a message that is about to be sent. If the limit is reached, returns how
+    /// long the link must pause, in ms. No matter how many peers send messages, the link carries no more of them in
+    /// each window than the other mesh accepts by default.
     pub fn forwarding_pause(&mut self, n: usize, now: i64) -> Option<i64> {
         let url = &self.federation.links.get(n)?.url;
         self.rates.spend(&format!("messages to {url}"), 10, now).err()

@@ -85,7 +85,7 @@ pub(super) struct HistoryFilter<'a> {
     text: TextFilter,
     /// The tests. A message must pass all of them.
     tests: Vec<MessageTest<'a>>,
-    /// If set, the filter passes only this message and its direct and indirect replies.
+    /// If set, only this message and its direct and indirect replies pass the filter.
     below: Option<Subthread>,
 }
 

@@ -74,7 +74,7 @@ impl MailView {
     }
 }
 
-/// The filter for the messages of a view that come after the cursor.
+/// The filter for the messages of one view of the mailbox, beginning after the cursor.
 fn filter<'a>(
     view: MailView,
     me: &'a str,

@@ -1,7 +1,8 @@
 //! Mail: messages to peers, groups and everybody, and the mailboxes in which messages wait.
 //!
-//! **Invariant:** only this module writes messages and their receipts. A receipt never claims more than is known:
-//! accepted, offered, read, acknowledged, expired, or forwarded to or refused by a linked mesh.
+//! **Invariant:** only this module writes messages and their receipts. A receipt never claims more than is known: the
+//! message was accepted, offered, read, acknowledged, forwarded to a linked mesh, or refused by the linked mesh, or it
+//! has expired.
 
 mod history;
 mod hook_repeats;
@@ -428,8 +429,8 @@ impl Mail {
         self.recently_delivered.retain(|_, (at, _)| now - *at < HOOK_DELIVERY_MS);
         // The store also returns messages that other hooks took a moment ago, so the limit is higher.
         let limit = (max + self.recently_delivered.len().min(max)) as i64;
-        // A hook shows only the beginning of a long message. The session reads the further parts from its inbox, so
-        // hooks do not show the message again.
+        // A hook shows only the beginning of a long message. The session reads the other parts from its inbox, so hooks
+        // do not show the message again.
         let filter =
             MessageFilter { to: Some(id), unread: true, direct, not_begun: true, limit, ..MessageFilter::default() };
         let mut found = turn.store.messages(&filter)?;
