@@ -181,8 +181,8 @@ fn pick(tool: &Tool, given: &Map<String, Value>) -> Result<(&'static Op, Args), 
     Ok((op, op.check(rest)?))
 }
 
-/// Refuses an argument that is not in the schema of the tool for this action, even if the socket accepts the argument.
-/// The error lists the arguments of the action.
+/// Refuses an argument that the tool's schema does not contain for this action, even if the operation accepts it over
+/// the socket. The error lists the arguments of the action.
 fn refuse_unknown(tool: &Tool, op: &Op, given: &Map<String, Value>) -> Result<(), Error> {
     let known: Vec<&str> = op.args.iter().filter(|arg| arg.tool).map(|arg| arg.name).collect();
     let unknown = given.iter().find(|(name, value)| !value.is_null() && !known.contains(&name.as_str()));

@@ -121,7 +121,7 @@ pub struct Mesh {
     ticked_at: i64,
     /// When old rows will be removed next, in ms.
     next_prune: i64,
-    /// The events no longer contain any values of the entries that were deleted up to this position.
+    /// The values of all entries that were deleted up to this position have been removed from the events.
     values_forgotten_until: DeletionPosition,
     /// If the disk refused a write, timed work such as expiry pauses until this time, in ms.
     retry_after: i64,
@@ -191,7 +191,8 @@ impl Mesh {
         self.hub_status = Some(describe);
     }
 
-    /// Sets the function that describes a damaged database that was set aside at or after a given time, in ms.
+    /// Sets the function that describes the last damaged database. The function gets a time, in ms, and returns `None`
+    /// if no damaged database was set aside at or after that time.
     pub fn set_damage_report(&mut self, describe: Box<dyn Fn(i64) -> Option<String> + Send>) {
         self.damage.describe = Some(describe);
     }
@@ -253,7 +254,7 @@ impl Mesh {
         self.ids.mesh_id()
     }
 
-    /// The public ids of this mesh's messages and events.
+    /// The converter between the sequence numbers and the public ids of this mesh's messages and events.
     pub fn ids(&self) -> PublicIds {
         self.ids
     }

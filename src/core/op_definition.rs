@@ -53,8 +53,8 @@ pub enum ArgRole {
     IdempotencyKey,
 }
 
-/// The argument with which a client repeats a call after it has lost its connection: how long it has waited already, in
-/// ms. With this argument, callers keep their order in the line when the broker restarts.
+/// The argument that says how long the caller has waited already, in ms. A client sends it when it repeats a call after
+/// it has lost its connection, so that callers keep their order in the line when the broker restarts.
 pub const WAITED_MS: &str = "waitedMs";
 
 /// One argument of an operation.
@@ -74,7 +74,7 @@ pub struct Arg {
     pub short: Option<&'static str>,
     /// The word for the value in usage lines, such as `PEER`; `None` if the kind says enough.
     pub placeholder: Option<&'static str>,
-    /// Whether the MCP tool has this argument. Arguments that no tool has are for people and hooks.
+    /// Whether the MCP tool has this argument. An argument that the tool lacks is for people and hooks.
     pub tool: bool,
     /// What the argument means to clients, beyond its value.
     pub role: ArgRole,

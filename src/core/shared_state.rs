@@ -1,5 +1,5 @@
-//! Shared state: small values under keys. Each key has a version, which increases with every change as long as the
-//! entry, or the tombstone that marks the entry as deleted, is kept.
+//! Shared state: small values under keys. Each key has a version, which increases with every change. The version is
+//! lost only when the tombstone that marks a deleted entry is removed.
 //!
 //! **Invariant:** only this module writes entries.
 
@@ -150,7 +150,7 @@ fn set(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let mut row = view(&mesh.peers, &entry);
     let n = new.value.len();
     if n > limits::PAGE_MAX || n > SHORT_VALUE_MAX && json_length(&row) > limits::PAGE_MAX {
-        // The value is left out, because it would be too long and the caller knows it.
+        // The caller knows the value, so a value that is too long for an answer is left out.
         row["value"] = Value::Null;
     }
     let value = json_object([("ok", Value::Bool(true)), ("version", entry.version.into()), ("entry", row)]);
@@ -262,14 +262,13 @@ pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64
 }
 
 /// Removes a bounded amount of old data: the tombstones of entries that were deleted long ago, and the values of
-/// deleted entries that events still contain. Such values remain if an entry changed thousands of times, because the
-/// deletion of an entry removes its values from only a limited number of events. This function looks only at entries
-/// that were deleted after the position `after`. Returns the position for the next call, and whether more is left to do
-/// now.
+/// deleted entries from the events that still contain them. Events still contain such values if an entry changed
+/// thousands of times, because the deletion of the entry cleans only a limited number of events. Only the events of
+/// entries that were deleted after the position `after` are cleaned. Returns the position for the next call, and
+/// whether more is left to do now.
 pub(super) fn prune(turn: &mut Turn, after: DeletionPosition, now: i64) -> Result<(DeletionPosition, bool), Error> {
     let n_pruned = turn.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
-    // More entries may be deleted in the current millisecond, so a later call handles the entries that are deleted in
-    // this millisecond.
+    // Entries that are deleted in the current millisecond are left to a later call, because more of them may follow.
     let deleted = turn.store.deleted_entries(after, now, limits::PRUNE_STEP)?;
     let mut last = after;
     for (position, entry) in &deleted {

@@ -34,7 +34,7 @@ fn status(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error
 /// Reports a damaged database that was set aside, so that people and sessions learn why data is missing.
 #[derive(Default)]
 pub(super) struct Damage {
-    /// Describes a database that was set aside at or after a given time, and what was lost.
+    /// Describes the last damaged database, if it was set aside at or after a given time, and what was lost.
     pub(super) describe: Option<Box<dyn Fn(i64) -> Option<String> + Send>>,
     /// The sessions that have been told.
     told: HashSet<PeerId>,

@@ -24,7 +24,7 @@ pub enum Effect {
     Reply { conn: ConnId, id: Value, result: Result<Value, Error> },
     /// A JSON-RPC notification to a connection. The parameters are JSON text.
     Notification { conn: ConnId, method: &'static str, params: String },
-    /// A failure for the log, because no caller waits for the result.
+    /// An error to write to the log, because no caller waits for the result.
     Log(Error),
     /// A message for a peer that receives pushes on a Unix socket of its own.
     PeerPush { peer: PeerId, seq: i64, from: PeerId, body: String },
@@ -48,8 +48,8 @@ pub(super) struct Dirty {
 }
 
 impl Dirty {
-    /// Notes that a call with this reason no longer waits. If the call waited to wake a peer, another call may now wake
-    /// this peer. If the call waited for locks, the requests behind it in the line may be granted next.
+    /// Notes that a call that waited for this reason no longer waits. If the call waited to wake a peer, another call
+    /// may now wake this peer. If the call waited for locks, the requests behind it in the line may be granted next.
     pub(super) fn note_end(&mut self, reason: Option<&WaitReason>) {
         match reason {
             Some(WaitReason::Wakeup(peer, _)) => drop(self.mail.insert(peer.clone())),
@@ -70,7 +70,7 @@ pub struct Turn {
     next_expiry: Option<Option<i64>>,
     /// The time of the newest message or event.
     newest: i64,
-    /// The times of the latest messages to groups, by sender and group. Times in the past are left out.
+    /// For each sender and group, the time of the latest message. Times that the clock has passed are dropped.
     group_sends: HashMap<(PeerId, String), i64>,
 }
 
@@ -95,15 +95,15 @@ impl Turn {
     }
 
     /// The time of a message or an event that is stored now. Messages and events are searched by time, so none of them
-    /// is older than an earlier one.
+    /// gets an earlier time than the one before it.
     pub(super) fn time_of_row(&mut self, now: i64) -> i64 {
         self.newest = self.newest.max(now);
         self.newest
     }
 
-    /// The time of a message to a group that is stored now. All copies of the message have this time. The copies of
-    /// two messages of one sender to one group differ in it, even if both messages are sent in the same millisecond, so
-    /// that everybody can tell which copies belong together.
+    /// The time of a message to a group that is stored now. All copies of the message have this time. Two messages of
+    /// one sender to one group have different times, even if both are sent in the same millisecond, so that everybody
+    /// can tell which copies belong together.
     pub(super) fn time_of_group_send(&mut self, sender: &PeerId, group: &str, now: i64) -> i64 {
         self.group_sends.retain(|_, time| *time >= now);
         let send = (sender.clone(), group.to_owned());
@@ -118,8 +118,7 @@ impl Turn {
         self.effects.push(effect);
     }
 
-    /// Logs the error of a rule that failed. The error goes to the log because no caller waits for the result of this
-    /// rule.
+    /// If a rule failed, logs its error, because no caller waits for the result of this rule.
     pub(super) fn log_error<T>(&mut self, result: Result<T, Error>) {
         if let Err(error) = result {
             self.push(Effect::Log(error));

@@ -87,7 +87,7 @@ impl Mesh {
         self.turn.log_error(done);
     }
 
-    /// Copies the part of a long write-ahead log that the checkpointer has just left uncopied. An error need not be
+    /// Copies the rest of a long write-ahead log, which the checkpointer has just left uncopied. An error need not be
     /// reported, because the log stays complete. If the disk has failed, the next commit reports the error.
     pub fn copy_rest_of_log(&mut self) {
         let _ = self.turn.store.copy_rest_of_log();

@@ -8,21 +8,21 @@ use crate::base::ids::PeerId;
 use serde_json::{Value, json};
 use std::rc::Rc;
 
-/// The arguments of waiting calls that name a peer.
+/// The arguments in which a waiting call can name a peer.
 const PEER_ARGUMENTS: [&str; 2] = ["from", "with"];
 
 /// What a waiting call is waiting for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WaitReason {
-    /// A message to this peer.
+    /// The call waits for a message to this peer.
     Mail(PeerId),
-    /// An event after this cursor.
+    /// The call waits for an event after this cursor.
     Events(i64),
-    /// Any message after this cursor.
+    /// The call waits for any message after this cursor.
     Messages(i64),
-    /// A message that may wake this peer. The wait lasts until this time, in ms.
+    /// The call waits for a message that may wake this peer, but not beyond this time, in ms.
     Wakeup(PeerId, i64),
-    /// The end of locks that conflict with this request, and of earlier requests for the same files.
+    /// The call waits until no lock conflicts with this request, and no earlier request for the same files is left.
     Locks(Rc<LockRequest>),
 }
 
@@ -118,7 +118,7 @@ impl Waiting {
         self.n_ahead
     }
 
-    /// Inserts the call that ran last at this place.
+    /// Puts a call back at its place among the waiting calls.
     pub(super) fn insert(&mut self, place: usize, call: WaitingCall) {
         self.calls.insert(place.min(self.calls.len()), call);
     }
@@ -143,7 +143,7 @@ impl Waiting {
         self.calls.extract_if(.., |call| fits(call)).collect()
     }
 
-    /// Ends the matching calls, unless the current rule fails. Returns their connections, ids and reasons.
+    /// Ends the matching calls. If the current rule fails, they wait again. Returns their connections, ids and reasons.
     pub(super) fn end(&mut self, fits: impl Fn(&WaitingCall) -> bool) -> Vec<(ConnId, Value, Option<WaitReason>)> {
         let mut ended = Vec::new();
         while let Some(place) = self.position(0, &fits) {
@@ -155,12 +155,12 @@ impl Waiting {
         ended
     }
 
-    /// Notes that the rule has succeeded, so that the calls that it ended stay ended.
+    /// Forgets the calls that the current rule has ended. They need not wait again, because the rule has succeeded.
     pub(super) fn keep_ended(&mut self) {
         self.ended.clear();
     }
 
-    /// Makes the calls that the rule ended wait again, because the rule has failed.
+    /// Puts back the calls that the current rule has ended. They continue to wait, because the rule has failed.
     pub(super) fn restore_ended(&mut self) {
         for (place, call) in std::mem::take(&mut self.ended).into_iter().rev() {
             self.insert(place, call);

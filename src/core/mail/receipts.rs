@@ -18,7 +18,7 @@ use std::collections::HashSet;
 /// Maximum number of peers that a note names.
 const NAMES_MAX: usize = 20;
 
-/// Reports messages that the client has output, completely or in part.
+/// Reports which messages the client has shown, completely or in part.
 pub static MARK_READ: Op = Op {
     name: "inbox.mark_read",
     summary: "Report which messages of the inbox the client has shown; each item is an id, or id@bytes if only a part \
@@ -113,8 +113,8 @@ impl Mail {
         Ok(())
     }
 
-    /// The sequence number of the message that a reply answers. If the caller received this message, it is also
-    /// acknowledged.
+    /// Returns the sequence number of the message that a reply answers. If the caller is the recipient of this message,
+    /// also acknowledges it.
     pub(super) fn reply_target(
         &mut self,
         turn: &mut Turn,
@@ -158,7 +158,7 @@ impl Mail {
         message: &Message,
     ) -> Result<(), Error> {
         turn.store.put_receipt(was, message)?;
-        // Messages from linked meshes always have keys. For other messages with keys, the increase is needless but
+        // A message from a linked mesh always has a key. For other messages with keys, a new version is needless but
         // harmless: it only makes linked meshes ask for receipts once more.
         if message.key.is_some() && message.state >= MessageState::Read && message.state != was.state {
             self.receipts_version += 1;
@@ -178,8 +178,8 @@ impl Mail {
         self.ids.message(seq)
     }
 
-    /// The public id under which a reader knows a message. A message to a group has one copy for each recipient, and a
-    /// reader can use only its own copy. If a person sees all copies, `reader` is `None`.
+    /// The public id under which `reader` knows a message. A message to a group has one copy for each recipient, and
+    /// each recipient can use only its own copy. `reader` is `None` for a person who sees all copies.
     fn id_for(&self, store: &Store, seq: i64, reader: Option<&str>) -> String {
         // If the store can't be read, another operation reports the failure.
         let own = reader.and_then(|reader| store.copy_for(seq, reader).ok().flatten());
@@ -205,8 +205,8 @@ impl Mail {
         Value::Object(map)
     }
 
-    /// A message for a hook, which shows it to its agent: only the fields that the text of a hook contains. If the message
-    /// is long, the row contains its first part.
+    /// A message for a hook, with only the fields from which the hook makes the text for its agent. If the message is
+    /// long, the row contains its first part.
     pub(in crate::core) fn hook_row(&self, store: &Store, peers: &Peers, message: &Message) -> Value {
         let mut map = object(json_object([
             ("id", self.ids.message(message.seq).into()),
@@ -227,7 +227,7 @@ impl Mail {
         Value::Object(map)
     }
 
-    /// A message that a search of this reader found. If the message is long, only the part that contains byte `at` is
+    /// A message that `reader` found by a search. If the message is long, only the part that contains byte `at` is
     /// shown.
     pub(super) fn found_row(&self, store: &Store, peers: &Peers, message: &Message, at: usize, reader: &str) -> Value {
         let mut map = object(self.whole_row(store, peers, message, MailView::Sent, Some(reader)));
@@ -312,8 +312,7 @@ impl Mesh {
         self.mail.row(&self.turn.store, &self.peers, message, MailView::Sent, None)
     }
 
-    /// Notes that a push delivered a message, that is, the whole line was written to the push socket of the
-    /// recipient.
+    /// Notes that a message was pushed: its whole line has been written to the push socket of the recipient.
     pub fn on_pushed(&mut self, seq: i64, now: i64) {
         let noted = self.in_savepoint(|mesh| {
             let Mesh { turn, mail, journal, .. } = mesh;

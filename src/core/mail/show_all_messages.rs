@@ -80,7 +80,7 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let thread = args.text("thread").map(|id| mail.thread(store, peers, &visible, &mut filter, id)).transpose()?;
     let last = store.counters.message_last;
     let waits = args.int("waitSeconds").is_some_and(|seconds| seconds > 0);
-    // A cursor beyond the end belongs to another database, so the log is then read from the end.
+    // A cursor beyond the end of the log comes from another database. In this case, the log is read from its end.
     let from = args.int("after").max(ctx.cursor).or(waits.then_some(last)).map(|after| after.min(last));
     let since = args.text("since").map(|text| since(store, text, ctx.now)).transpose()?.unwrap_or(0);
     let scan = MessageScan {
@@ -112,9 +112,8 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(value))
 }
 
-/// The peer or channel that `with` names. If no peer has this name now, there must be an old message from or to the
-/// name. If there is none, the call fails, because the name is probably misspelt, and an empty log would hide the
-/// mistake.
+/// The peer or channel that `with` names. A name that no peer has now is accepted only if there are old messages from
+/// or to it. Otherwise the call fails, because the name is probably misspelt, and an empty log would hide the mistake.
 fn correspondent(store: &Store, peers: &Peers, name: &str) -> Result<Correspondent, Error> {
     let found = Correspondent::named(peers, "with", name)?;
     match found.peer() {
@@ -157,8 +156,8 @@ fn add_project<'a>(filter: &mut HistoryFilter<'a>, peers: &'a Peers, ctx: &CallC
 }
 
 impl Mail {
-    /// Returns the first message of the conversation to which a message belongs. If the message is a reply, restricts
-    /// the filter to this message, its copies, and their direct and indirect replies.
+    /// Returns the first message of the conversation to which the message `id` belongs. If this message is a reply,
+    /// restricts the filter to the reply, its copies, and all direct and indirect replies to them.
     fn thread(
         &self,
         store: &Store,

@@ -6,7 +6,7 @@ use memchr::memchr2;
 /// What a text must contain.
 #[derive(Debug, Default)]
 pub(super) struct TextFilter {
-    /// The text must contain all of these words, in upper or lower case.
+    /// The text must contain all of these words, regardless of case.
     words: Vec<Needle>,
     /// The text must contain this phrase exactly.
     phrase: Option<Needle>,
@@ -77,7 +77,7 @@ impl Needle {
         if found.is_some() || text.is_ascii() {
             return found;
         }
-        // In lower case, two letters outside ASCII (the Kelvin sign and the dotted capital I) begin with an ASCII
+        // The lower case of two letters outside ASCII, the Kelvin sign and the dotted capital I, begins with an ASCII
         // letter, so an ASCII word may match them.
         if self.text.is_ascii() && !text.contains(['\u{212a}', '\u{130}']) {
             return None;
@@ -97,7 +97,7 @@ impl Needle {
         let rare = *needle.get(self.rare)?;
         let other = if case == Case::Ignored { rare.to_ascii_uppercase() } else { rare };
         let mut start = 0;
-        // The parts of the needle before and after its rare byte must fit into the text as well.
+        // The range leaves room in the text for the parts of the needle before and after its rare byte.
         while let Some(room) = text.get(start + self.rare..(text.len() + self.rare + 1).saturating_sub(needle.len())) {
             start += memchr2(rare, other, room)?;
             if fits(&text[start..start + needle.len()]) {

@@ -95,7 +95,8 @@ fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let Mesh { turn, peers, mail, waiting, .. } = mesh;
     let channel = args.word("channel");
     if ctx.cursor.is_none() {
-        // A new wait for a channel replaces the earlier wait of a hook, or of this connection, for the same channel.
+        // A new wait for a channel ends the earlier waits for the same channel that came from a hook or over this
+        // connection.
         let is_replaced = |call: &WaitingCall| call.ctx.conn == ctx.conn || is_of_hook(peers, call, &id);
         let is_same = |call: &WaitingCall| call.would_wake(&id) && call.args.word("channel") == channel;
         end_waits(turn, waiting, &over(), |call| is_same(call) && is_replaced(call));
@@ -154,8 +155,8 @@ fn end_waits(turn: &mut Turn, waiting: &mut Waiting, answer: &Value, fits: impl 
     }
 }
 
-/// Whether a hook makes a call that waits to wake this session. The session's MCP server calls over a connection that
-/// acts for the session.
+/// Whether a call that waits to wake this session comes from a hook, and not from the session's MCP server, whose
+/// connection acts for the session.
 fn is_of_hook(peers: &Peers, call: &WaitingCall, id: &PeerId) -> bool {
     !peers.attached_to(call.ctx.conn).contains(id)
 }
@@ -300,8 +301,8 @@ impl Mail {
         false
     }
 
-    /// Notes that the person typed something into a session. From now on, earlier wakeups of this session no longer
-    /// count as wakeups by other agents.
+    /// Notes that the person typed something into a session. From now on, earlier wakeups of this session do not count
+    /// when the mesh looks for agents that keep waking each other.
     pub(in crate::core) fn person_spoke(&mut self, id: &str) {
         for attempt in self.wakeups.iter_mut().filter(|attempt| attempt.to == id) {
             attempt.from.clear();
@@ -341,8 +342,8 @@ fn newer_wait(waiting: &Waiting, id: &str, channel: &Channel) -> bool {
     waiting.iter().any(|call| call.would_wake(id) && call.args.word("channel") == channel.name && is_newer(call))
 }
 
-/// The sentence that wakes a session. Only the names and the number of messages vary, and the names are restricted to
-/// plain ones.
+/// The sentence that wakes a session. Only the number of messages and the names of their senders vary, and a name that
+/// could be read as an instruction is replaced.
 fn sentence(peers: &Peers, n: usize, from: &[PeerId]) -> String {
     let names: Vec<String> = from.iter().map(|id| plain_name(&peers.name_of(id))).take(NAMED_MAX).collect();
     let (s, it) = if n == 1 { ("", "it") } else { ("s", "them") };
@@ -354,8 +355,8 @@ pub fn is_wakeup_sentence(prompt: &str) -> bool {
     prompt.contains(" unread mesh message") && prompt.contains("; mesh_inbox reads ")
 }
 
-/// The name, or `a peer` if the name could be read as an instruction. This matters because the sentence appears in
-/// place of the user's words.
+/// The name, or `a peer` if the name could be read as an instruction. This matters because the wakeup sentence takes
+/// the place of a prompt by the user.
 fn plain_name(name: &str) -> String {
     let fits = name.len() <= 64 && name.chars().all(|c| c.is_alphanumeric() || "._-@".contains(c));
     if fits { name.to_owned() } else { "a peer".to_owned() }

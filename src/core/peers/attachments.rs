@@ -15,7 +15,7 @@ pub(super) struct Attachment {
     pub(super) announcers: Vec<PeerId>,
     /// Whether the connection has attached with a key that the agent gave the session.
     pub(super) is_keyed: bool,
-    /// The agent process above the client of the connection.
+    /// The agent process among the ancestors of the connection's client.
     pub(super) agent: Option<Process>,
     /// Whether the connection has not answered for too long.
     pub(super) unresponsive: bool,
@@ -29,7 +29,7 @@ impl Attachment {
         &self.peers
     }
 
-    /// Whether this process is the agent process above the client of the connection.
+    /// Whether this process is the agent process among the ancestors of the connection's client.
     pub(super) fn is_below(&self, process: &Process) -> bool {
         self.agent.is_some_and(|agent| agent.is_same(process))
     }

@@ -69,7 +69,7 @@ pub(super) struct SessionEvidence<'a> {
     pub conn: Option<ConnId>,
     /// The session's description of itself, which includes its key.
     pub row: &'a PeerRow,
-    /// The id that the mesh gave to an earlier connection of the session.
+    /// The id that the mesh gave the session over an earlier connection.
     pub id: Option<&'a str>,
     /// The name that the session wants.
     pub name: &'a str,
@@ -104,7 +104,7 @@ pub(in crate::core) struct HookEvidence<'a> {
 }
 
 impl Peer {
-    /// Whether the keys show that the row describes another session.
+    /// Whether the row describes another session, because both have keys, and the row's key is not one of the peer's.
     pub(super) fn has_other_key(&self, row: &PeerRow) -> bool {
         row.session_key().is_some_and(|key| self.row.session_key().is_some() && !self.has_key(key))
     }
@@ -127,7 +127,8 @@ impl Peers {
         };
         let by_process = || {
             let process = own.and_then(|own| own.agent)?;
-            // This looks at all peers, so the numbers, which are faster to compare, are compared before the texts.
+            // This searches all peers, so it compares the numbers first, and then the strings, which are slower to
+            // compare.
             let detached = sessions().filter(|peer| peer.connections == 0 && peer.is_run_by(&process));
             // If a process has several sessions, nothing shows which of them attaches.
             only(detached.filter(|peer| is_alike(&peer.row, row)))
@@ -150,10 +151,10 @@ impl Peers {
         let is_free = |peer: &&Peer| may_return(peer) && !self.may_be_alive(peer, row.pid);
         // The name is compared first, because it may take a system call to find out whether a session is alive.
         let free = || self.peers.iter().filter(is_same).filter(is_free);
-        // If two sessions with default names have ended, the new session could continue either of them, so it takes
-        // over neither name nor mail. A chosen name identifies one peer, however. Another peer whose name is the chosen
-        // name with a number counts only if it has not left and neither session has a key, because otherwise the number
-        // may belong to a name that a user chose.
+        // If two ended sessions have the default name, the new session could continue either of them, so it takes over
+        // neither name nor mail. But a chosen name identifies one peer. A peer that has the chosen name with a number
+        // counts only if it has not left and neither session has a key, because otherwise a user may have chosen the
+        // name with the number.
         let is_nameless = |peer: &&Peer| !peer.has_left && peer.row.session_key().or(row.session_key()).is_none();
         let found = if is_name_chosen {
             free().find(|peer| peer.row.name == name).or_else(|| only(free().filter(is_nameless)))
@@ -200,8 +201,8 @@ impl Peers {
         })
     }
 
-    /// The session of an agent with this key. If several agents share the dialect, a session of another agent may match
-    /// as well, because the dialect does not tell which of these agents runs the hook.
+    /// The session of this agent that has this key. If several agents share the dialect, a session of another agent may
+    /// match as well, because the dialect does not tell which of these agents runs the hook.
     fn by_key(&self, agent: &str, is_shared_dialect: bool, key: &str) -> Option<PeerId> {
         if key.is_empty() {
             return None;
@@ -282,9 +283,9 @@ impl Peers {
         }
     }
 
-    /// Returns the session that was the peer `former` until it gave back that peer's name. If several sessions match,
+    /// Returns the session that was the peer `former` until it gave back that peer's name. Of several such sessions,
     /// the one in which the caller runs is returned. If the caller runs in none of them, a session is returned only if
-    /// it is the only match and the session of `former` has ended.
+    /// it is the only one, and if the session that is now the peer `former` has ended.
     fn session_that_was(&self, former: &str, ancestors: &[Process]) -> Option<&Peer> {
         let now = || self.peers.iter().filter(|peer| peer.has_been(former));
         let runs = |peer: &&Peer| {
@@ -294,11 +295,12 @@ impl Peers {
         now().find(runs).or_else(|| only(now()).filter(|_| has_ended()))
     }
 
-    /// The session of the agent that the environment of the caller's shell names; `None` if the environment names no
-    /// agent.
+    /// Finds the caller's session by the name of an agent in the environment of the caller's shell. Returns `None` if
+    /// the environment names no agent.
     ///
     /// # Errors
-    /// When this agent has no session yet. It must not act as the person at the machine instead.
+    /// When this agent has no session yet, because the caller must not act as the person at the machine instead, or
+    /// when the caller may belong to several sessions.
     fn session_of_named_agent(&self, call: &Call) -> Result<Option<PeerId>, Error> {
         let Some(agent) = &call.shell_agent else { return Ok(None) };
         for above in &call.ancestors {
@@ -362,8 +364,8 @@ impl Peers {
         names.join(", ") + more
     }
 
-    /// Whether the connection of a peer comes from the agent process of the caller. A lock that was requested over such
-    /// a connection may belong to any session of that process.
+    /// Whether a peer has a connection from the agent process of the caller. A lock that was requested over such a
+    /// connection may belong to any session of that process.
     pub(in crate::core) fn is_attached_beside(&self, ancestors: &[Process], id: &str) -> bool {
         nearest(ancestors).is_some_and(|process| self.is_attached_from(id, process))
     }
@@ -378,9 +380,8 @@ impl Peers {
         answering.filter_map(|one| one.agent.as_ref()).any(is_other)
     }
 
-    /// The sessions that may have started a caller below this process. If slm-mesh does not know the program of the
-    /// process, and the process has only run hooks, the process may be a person's script. In this case, no session is
-    /// returned.
+    /// The sessions to which a caller below this process may belong. The list is empty if slm-mesh does not know the
+    /// program of the process and the process has only run hooks, because it may then be a person's script.
     fn sessions_inside(&self, above: &Process) -> Vec<&PeerId> {
         let sessions = self.sessions_of_process(above);
         let runs_server = |peer: &&Peer| self.is_attached_from(&peer.row.id, above) || peer.ran_server(above);
@@ -427,10 +428,10 @@ fn is_numbered(name: &str, base: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok()))
 }
 
-/// Returns the peer that continues the session with a key. Two peers have the same key in one case: a second session
-/// took over the name of the first session, the first session was then resumed as a new peer, and the second session
-/// gave the name back. While the first session runs, it remains the new peer. When it is resumed again, it gets back
-/// its first peer, with the name and the mail of that peer.
+/// Of the peers that have the same key, returns the one that continues the session. Two peers have the same key in one
+/// case: a second session took over the name of the first session, the first session was then resumed as a new peer,
+/// and the second session gave the name back. The first session remains the new peer while it runs. When it is resumed
+/// again, it becomes its first peer again, with the name and the mail of that peer.
 fn latest<'a>(with_key: impl Iterator<Item = &'a Peer>) -> Option<&'a Peer> {
     let mut found: Option<&Peer> = None;
     for peer in with_key {

@@ -32,8 +32,8 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     if peers.get(&id).is_none_or(|peer| peer.takeover.is_none()) {
         return refused(format!("{name} is your own name; you did not take it over from an earlier session"));
     }
-    // If a command of the earlier session still runs, its lock stays with that session, so it does not prevent the
-    // decline.
+    // If a command of the earlier session still runs, its lock stays with that session. Such a lock does not prevent
+    // the decline.
     if let Some(lock) = locks.all().iter().find(|lock| lock.holder == id && !peers.is_of_earlier_session(lock)) {
         return refused(format!("you have locked {} as {name}; release your locks first, then decline", lock.path));
     }
@@ -42,7 +42,7 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     }
     peers.make_room(turn, mail, locks, ctx.now)?;
     let row = peers.become_new(turn, journal, &id, ctx.now)?;
-    // An ended session leaves its channels, so it was this session that joined the present ones.
+    // An ended session leaves its channels, so only this session can have joined the peer's present channels.
     channels.move_member(turn, peers, journal, &id, &row.id, ctx.now)?;
     let you = json!({ "id": row.id.as_str(), "name": row.name });
     tell_connections(turn, peers, &id, &row.id, &you);
@@ -59,7 +59,7 @@ fn tell_connections(turn: &mut Turn, peers: &Peers, former: &PeerId, own: &PeerI
     }
 }
 
-/// Stores what a peer was before a session took it over; `None` if the session can give nothing back.
+/// Stores what a peer was before a session took it over. With `None`, the session has nothing to give back.
 pub(super) fn set_takeover(turn: &mut Turn, peer: &mut Peer, takeover: Option<TakeoverRow>) -> Result<(), Error> {
     match &takeover {
         _ if peer.takeover == takeover => {}
@@ -78,7 +78,8 @@ impl Peers {
         matches!(lock.owner, LockOwner::Command(_)) && takeover().is_some_and(|takeover| lock.token <= takeover.token)
     }
 
-    /// Removes and returns the notice for a session. The notice is shown only once.
+    /// Returns the notice that tells a session about its takeover, and removes the notice, so that it is shown only
+    /// once.
     pub(in crate::core) fn take_notice(&mut self, turn: &mut Turn, id: &str) -> Result<Option<String>, Error> {
         let Some(peer) = self.get_mut(id) else { return Ok(None) };
         let (Some(takeover), id) = (&mut peer.takeover, &peer.row.id) else { return Ok(None) };

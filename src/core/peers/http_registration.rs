@@ -88,8 +88,8 @@ impl Mesh {
         match peers.get_mut(id) {
             Some(peer) if peer.row.is_http() => {
                 peer.last_heartbeat = now;
-                // If a client learns that it counts as gone, it registers again. If a late heartbeat brought the client
-                // back instead, the client would not know that it has lost its locks and its push socket.
+                // A client that counts as gone must register again. If a late heartbeat brought the client back
+                // instead, the client would not learn that it has lost its locks and its push socket.
                 peer.row.online
             }
             Some(peer) => peer.is_online(),

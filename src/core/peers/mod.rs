@@ -112,8 +112,8 @@ impl Peer {
         }
     }
 
-    /// Whether the session has ended or hangs: it is offline, and it has lost its connection or has no known agent
-    /// process.
+    /// Whether the session has ended or hangs. Such a session is offline, and either it has lost its connection or it
+    /// has no known agent process.
     pub fn is_gone(&self) -> bool {
         let is_lost = self.offline_since.is_some() || self.row.process.is_none();
         self.row.is_session() && !self.is_online() && is_lost
@@ -165,7 +165,7 @@ impl Peer {
     }
 }
 
-/// Maximum number of rows that can fit into a page, because each row has at least 200 bytes for its keys alone.
+/// Maximum number of rows that can fit into a page. The keys alone take at least 200 bytes in each row.
 const PAGE_ROWS: usize = limits::PAGE_MAX / 200;
 
 const SCOPES: &[&str] = &["machine", "directory", "repo"];

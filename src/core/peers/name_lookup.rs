@@ -1,4 +1,4 @@
-//! Finds the peer that has a name, and the peer that stands for the person behind a connection.
+//! Finds peers by name, and finds the peer that stands for the person behind a connection.
 
 use super::super::{ConnId, MeshSettings};
 use super::{Peer, Peers, no_peer};
@@ -10,7 +10,7 @@ use crate::store::PeerRow;
 /// Maximum number of peers that an error names if several peers match.
 const NAMED_MAX: usize = 8;
 
-/// In the name of the peer that stands for a person on another machine, this character precedes the machine's name.
+/// Separates user and machine in the name of a peer that stands for a person on another machine, such as `ada@desk`.
 const HUMAN_AT: char = '@';
 
 /// Whether a word is reserved. No peer may have a reserved word as its name.

@@ -19,10 +19,10 @@ pub(super) struct PeerTable {
     http_clients: BTreeSet<PeerId>,
     /// The peers of linked meshes.
     linked: BTreeSet<PeerId>,
-    /// The deadlines of peers, in ms. If a peer's deadline has changed, the old entry stays until it comes first, and
-    /// is then dropped.
+    /// The deadlines of peers, in ms. If a peer's deadline changes, the old entry is dropped only when it comes first
+    /// in this set.
     deadlines: BTreeSet<(i64, PeerId)>,
-    /// The positions of peers whose deadline may no longer be the one in `deadlines`.
+    /// The positions of peers whose entry in `deadlines` may be out of date.
     changed: Vec<usize>,
 }
 
@@ -134,7 +134,7 @@ impl PeerTable {
         }
     }
 
-    /// The peers whose deadlines have passed, those with the earliest deadlines first.
+    /// The peers whose deadlines have passed, earliest deadline first.
     pub(super) fn due(&mut self, settings: &MeshSettings, now: i64) -> Vec<&Peer> {
         if self.deadline(settings).is_none_or(|at| at > now) {
             return Vec::new();

@@ -14,7 +14,7 @@ use crate::core::mail::Mail;
 use crate::core::transaction::Turn;
 use crate::store::PeerRow;
 
-/// How many characters of a long name are kept, so that there is room for a part of the id in the name.
+/// How many characters of a long name are kept, to leave room for a part of the peer's id.
 const ID_NAME_MAX: usize = 32;
 
 /// A peer of a linked mesh, as that mesh describes it.
@@ -130,7 +130,7 @@ impl Peers {
         self.peers.linked()
     }
 
-    /// Marks matching linked peers as offline.
+    /// Marks linked peers as offline if `is_missing` returns true for them.
     pub(in crate::core) fn mark_missing(
         &mut self,
         turn: &mut Turn,

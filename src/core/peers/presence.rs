@@ -313,7 +313,7 @@ impl Peers {
         peer.row.last_seen = now;
         let row = peer.row.clone();
         turn.store.put_peer(&row)?;
-        // The requests of an offline peer hold up no other requests for locks, so these are checked again.
+        // An offline peer's requests for locks do not hold up the requests of other peers, so these are checked again.
         turn.dirty.locks = true;
         self.record(turn, journal, &Change::PeerLeft { row: &row, named: true, reason }, id, now)
     }

@@ -131,8 +131,8 @@ impl Mesh {
     }
 
     /// Takes the locks and the channels from a session that is gone, and ends its waiting calls, because a command that
-    /// outlives the session must not get a lock or mail in the name of the session. Calls on a connection that still
-    /// acts for the session but does not answer are kept, because the session may return.
+    /// outlives the session must not get a lock or mail in the name of the session. A connection that still acts for the
+    /// session but does not answer keeps its waiting calls, because the session may return.
     pub(super) fn take_from_gone(&mut self, id: &PeerId, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, locks, channels, journal, waiting, .. } = self;
         end_hook_waits(turn, peers, waiting, id);

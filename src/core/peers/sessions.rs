@@ -89,7 +89,7 @@ fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
             format!("this process does not run inside {}; use --as to say which peer you act as", args.word("agent"));
         return Err(Error::new(ErrorKind::Refused, text));
     };
-    // Two agents that name themselves may run in one process, such as a shell that starts both of them.
+    // A process such as a shell may have started several agents, so only the sessions of this agent are considered.
     let of_agent = |peer: &&Peer| peer.row.agent == args.word("agent");
     let sessions = mesh.peers.sessions_of_process(process).into_iter().filter(of_agent);
     let id = match only(sessions).map(|peer| peer.row.id.clone()) {
@@ -156,10 +156,9 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         && let Some(one) = peers.attachments.get_mut(ctx.conn)
     {
         one.is_keyed = is_keyed;
-        // The end of a program that slm-mesh does not know may mean nothing, so its process is not noted. If the
-        // session's MCP server runs on another machine, the agent process above it is noted even if slm-mesh does not
-        // know the program, because the end of a process on another machine is never reported and so can't mislead the
-        // broker.
+        // If slm-mesh does not know the program of the agent process, the process is not noted, because its end may
+        // mean nothing. But if the process runs on another machine, it is noted, because its end is never reported and
+        // so can't mislead the broker.
         let is_far_server = one.remote.is_some() && args.flag("script") != Some(true);
         let agent = one.agent.filter(|process| process.agent.is_some() || is_far_server);
         peers.add_connection(turn, journal, &id, ctx.now)?;
@@ -175,9 +174,9 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     Ok(Outcome::Ready(value))
 }
 
-/// When a connection gets a key that belongs to another peer, which a hook registered, removes the peer that the
-/// connection became before, if that peer is unused. Otherwise the unused peer would remain as a second session of the
-/// agent, and mail to it would never be read. Returns the removed peer, so that the client can forget it.
+/// If a connection acts for an unused peer without a key, removes that peer. The connection has just got the key of
+/// another peer, which a hook registered, so the unused peer would remain as a second session of the agent, and mail
+/// to it would never be read. Returns the removed peer, so that the client can forget it.
 fn retire_placeholder(mesh: &mut Mesh, ctx: &CallContext, keyed: &PeerId) -> Result<Option<PeerId>, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let is_unused = |peer: &&Peer| {
@@ -232,8 +231,8 @@ pub(in crate::core) fn session_row(args: &Args, host: String, now: i64) -> PeerR
     }
 }
 
-/// Returns the peer of a session whose hook or subcommand calls before any connection attaches: its former peer, or a new
-/// one.
+/// Returns the peer of a session whose hook or subcommand calls before any connection attaches: its former peer, or a
+/// new one.
 pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args) -> Result<PeerId, Error> {
     // A name that is not allowed must not make hooks fail. The user is told about such a name when the MCP server
     // attaches.
@@ -246,8 +245,8 @@ pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args)
     let takeover = match &former {
         FormerPeer::Proven(id) | FormerPeer::SameName(id) => {
             let unread = mail.unread(&turn.store, id)?;
-            // If a session has neither a key nor a process, each of its hooks finds it by its name. This is not a
-            // takeover.
+            // If a session has neither a key nor a process, each of its hooks finds the session by its name, which is
+            // not a takeover.
             let is_other = |peer: &Peer| peer.has_left || peer.row.session_key().is_some();
             peers.get(id).and_then(|peer| match former {
                 FormerPeer::SameName(_) if is_name_chosen => None,
@@ -269,8 +268,8 @@ pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args)
 }
 
 /// Finds the former peer of a session. If several ended sessions match, none of them can be chosen, so those that were
-/// never used are forgotten first. If the keys show that the new session differs from a session that has left, the
-/// grace period of the latter ends at once, because the new session must not inherit its locks.
+/// never used are forgotten first. If a session that has left has the same name but another key, its grace period ends
+/// at once, because the new session must not inherit its locks.
 fn find_former_peer(mesh: &mut Mesh, evidence: &SessionEvidence, now: i64) -> Result<FormerPeer, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let mut former = peers.former_peer(evidence);
@@ -311,7 +310,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
     }
     let Mesh { turn, peers, locks, journal, .. } = mesh;
     if is_cut {
-        // If only the network failed, the command still runs and may reconnect.
+        // If only the network failed, the commands that hold locks over this connection still run and may reconnect.
         locks.await_commands(conn, now);
         return Ok(());
     }
@@ -345,8 +344,8 @@ fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
     untrusted_text::plain_name(&if folder.is_empty() { agent.to_owned() } else { format!("{agent}-{folder}") })
 }
 
-/// Makes the row that a session needs to give back the name of an earlier session. The row contains a notice that tells
-/// the session about the earlier one, because the two may have worked on different tasks.
+/// Makes the row from which a session can later give back the name that it takes over. The row contains a notice about
+/// the earlier session, because the two sessions may have worked on different tasks.
 fn takeover_of(turn: &Turn, former: &Peer, unread: i64, now: i64) -> TakeoverRow {
     let ago = time::span((now - former.row.last_seen).max(0));
     let worked = match former.row.summary.as_str() {
@@ -405,8 +404,9 @@ impl Peers {
         Ok(PeerRow { id: self.new_id(), name: self.free_name(wanted), ..row.clone() })
     }
 
-    /// The name of a session that returns to a peer. The session keeps its name, unless only hooks or subcommands have
-    /// called for it so far, because these may not know the name that the user chose in the settings of the MCP server.
+    /// The name of a session that returns to a peer. The session keeps the peer's name, unless its MCP server attaches
+    /// for the first time with a name that the user chose and that is free. Until then, only hooks or subcommands have
+    /// called for the session, and these may not know the chosen name.
     fn name_of_return(&self, old: &Peer, evidence: &SessionEvidence) -> String {
         let is_first_server = evidence.conn.is_some() && old.row.pid == 0;
         let is_free = || self.free_name(evidence.name) == evidence.name;
