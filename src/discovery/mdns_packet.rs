@@ -30,7 +30,7 @@ const TOP_BIT: u16 = 0x8000;
 /// A service, as a response describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceRecord {
-    /// The name of the service instance: any text of at most 63 bytes.
+    /// The name of the service instance: any text of at most 63 characters.
     pub name: String,
     /// The HTTP port.
     pub port: u16,
@@ -182,7 +182,7 @@ impl<'a> ResourceRecords<'a> {
     }
 }
 
-/// Reads a packet from start to end. Beyond the end, it returns `None`.
+/// Reads a packet from start to end. A read beyond the end returns `None`.
 struct PacketReader<'a> {
     packet: &'a [u8],
     at: usize,

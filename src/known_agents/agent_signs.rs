@@ -1,12 +1,12 @@
 //! How to detect which agent started a process: by the name of its MCP client, by environment variables, and by the
 //! names of processes.
 
-/// The environment variable in which several agents, including some that slm-mesh does not know, tell their shell
-/// commands which agent runs them.
+/// The environment variable that tells shell commands which agent runs them. Several agents set it, including some that
+/// slm-mesh does not know.
 pub const AGENT_VARIABLE: &str = "AI_AGENT";
 
-/// The session type of an agent that calls itself by this name, which a version may follow. `None` if the text is not a
-/// name.
+/// The session type of an agent that calls itself `name`. A version after the name is ignored. Returns `None` if the
+/// text is not a name.
 pub fn kind_of(name: &str) -> Option<String> {
     let name = name.trim().to_ascii_lowercase();
     let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(name.len());
@@ -81,8 +81,8 @@ impl ProcessSign {
     }
 }
 
-/// The name of the program that a process runs. If the name is MainThread, the arguments show the program, because Node
-/// gives its main thread this name, even in a program that embeds Node.
+/// The name of the program that a process runs. Node names its main thread MainThread, even in a program that embeds
+/// Node, so the arguments of a process with this name show the program.
 fn program_name<'a>(name: &'a str, arguments: &'a [String]) -> &'a str {
     let first = arguments.first().filter(|_| name == "mainthread");
     first.map_or(name, |path| path.rsplit('/').next().unwrap_or(path))

@@ -42,9 +42,9 @@ pub(super) const AGENT: Agent = Agent {
         ..UNSEEN
     },
     dialect: Some(Dialect {
-        // Claude Code shows the reason for continuing twice, as if the user had written it, so the mail goes into
-        // `additionalContext` instead. Other agents that run these hooks read only the reason, which says how to read
-        // the mail.
+        // Claude Code shows a hook's `reason` twice, as if the user had written it, so the mail goes into
+        // `additionalContext` instead. Other agents that run these hooks read only `reason`, which says how to read the
+        // mail.
         go_on: |text| {
             json!({
                 "decision": "block", "reason": MAIL_CAME,

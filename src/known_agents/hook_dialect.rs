@@ -79,7 +79,7 @@ pub enum HookKind {
     SubagentStop,
     /// The user stopped the agent, so the agent cannot continue.
     Interrupt,
-    /// The agent is waiting for its user, for a permission or for the next prompt.
+    /// The agent is waiting for its user: for a permission or for the next prompt.
     Waits,
     /// The session ended.
     End,
@@ -109,12 +109,12 @@ pub struct ProofScript {
     pub input: fn(&str, &Path) -> Value,
 }
 
-/// The reason for continuing that a hook gives if the model gets the waiting mail in another way.
+/// The text with which a hook makes the agent continue, if the model gets the waiting mail in another way.
 pub const MAIL_CAME: &str =
     "slm-mesh: mail came in while you worked. It is in your context; mesh_inbox with filter `all` also shows it.";
 
-/// The reason that a hook gives for continuing if commands in the turn changed files that other agents have locked, and
-/// the hooks after these commands did not run.
+/// The text with which a hook makes the agent continue, if commands in the turn changed files that other agents have
+/// locked, and the hooks after these commands did not run.
 pub const FILES_CHANGED: &str = "slm-mesh: a command in this turn changed files that other agents have locked. \
      The messages to these agents say which files; mesh_inbox with filter `sent` shows these messages.";
 
@@ -146,7 +146,7 @@ pub(super) const CLAUDE_SHAPED: Dialect = Dialect {
         "runterminalcommand",
         "runinterminal",
         "execute",
-        // Runs a command in the background, and reports each line of its output.
+        // Claude Code's tool Monitor runs a command in the background, and reports each line of its output.
         "monitor",
     ],
     unheard: &[],

@@ -67,8 +67,8 @@ pub enum PluginSign {
 /// A possible place of an agent's settings directory.
 #[derive(Debug, Clone, Copy)]
 pub enum Directory {
-    /// A folder below the directory that an environment variable names. If the second text is empty, that directory
-    /// itself.
+    /// A folder below the directory that an environment variable names, or that directory itself if the second text is
+    /// empty.
     Variable(&'static str, &'static str),
     /// A folder below the directory in `XDG_CONFIG_HOME`. As the XDG specification demands, a relative path in this
     /// variable is ignored.

@@ -42,8 +42,8 @@ const REFUSES_WITHIN: Duration = Duration::from_millis(200);
 pub struct ReaderThread {
     pub shared: Arc<SharedState>,
     out: Arc<StdoutWriter>,
-    /// The peer ids that this session had before, by thread of the client. (A thread is a conversation; a Codex server
-    /// has several.) The session resumes these peers.
+    /// The peer ids that this session had before, one for each thread of the client. (A thread is a conversation; a
+    /// Codex server has several.) The session resumes these peers.
     known_peers: HashMap<String, String>,
     pause: Duration,
     /// Whether the user has stopped the broker. If so, only a call starts the broker again.
@@ -357,7 +357,7 @@ impl ReaderThread {
             }
         }
         drop(state);
-        // A session that is closing is waiting for the connection to end.
+        // If the session is closing, the main thread waits for the connection to end.
         self.shared.announce_change();
         for call in failed {
             let text = format!(

@@ -31,7 +31,7 @@ impl SharedState {
 
     /// Wakes the threads that wait for a change of the state.
     pub fn announce_change(&self) {
-        // While a broker is connected, no thread waits for changes, and the system call would be wasted.
+        // While a broker is connected, no thread waits for changes, so a system call to wake threads would be wasted.
         if self.lock().n_waiting > 0 {
             self.changed.notify_all();
         }
@@ -81,8 +81,8 @@ pub struct ClientState {
     pub attaching: CountedMap<String>,
     /// Unanswered `wakeup.wait` requests, by request number.
     pub wakeups: CountedMap<WakeupWait>,
-    /// Calls that wait for events, by the number of an unanswered `events.cursor` request. The answer to this request
-    /// says after which event the call waits.
+    /// Calls that will wait for events, each by the number of its unanswered `events.cursor` request. The answer to
+    /// that request says after which event the call waits.
     pub cursors: HashMap<u64, u64>,
     /// When the last message from the broker arrived.
     pub heard_at: Option<Instant>,
@@ -173,8 +173,8 @@ impl ClientState {
         }
     }
 
-    /// Puts a call that a standby refused back into the queue, because the hub has not run the call. If `request` is
-    /// not a call, it is dropped, because such requests end with their connection.
+    /// Puts a call back into the queue, because a standby hub refused the call without running it. If `request` is not
+    /// a call, it is dropped, because such requests end with their connection.
     pub fn take_back(&mut self, request: u64) {
         if self.calls.contains_key(&request) {
             self.queue.push_back(request);
@@ -186,7 +186,7 @@ impl ClientState {
         self.calls.keys().any(|request| !self.queue.contains(request))
     }
 
-    /// Attaches the conversation that made this call to the broker, if this connection has not attached it yet.
+    /// Attaches the conversation of this call to the broker, unless its `attach` has already been sent.
     pub fn attach_for(&mut self, request: u64) {
         let thread = self.calls.get(&request).map(|call| call.thread.clone()).unwrap_or_default();
         if self.socket.is_none() || self.attaching.values().any(|attaching| *attaching == thread) {
