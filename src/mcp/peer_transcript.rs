@@ -11,9 +11,9 @@ use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// How many passages of each speaker an agent may see.
+/// Maximum number of passages of each speaker that an agent may see.
 const SHOWN: usize = 3;
-/// How many characters of a passage an agent may see.
+/// Maximum number of characters of a passage that an agent may see.
 const SHOWN_CHARS: usize = 400;
 
 /// Which passages a reader wants.

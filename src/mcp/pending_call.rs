@@ -68,7 +68,8 @@ pub struct BatchReply {
 struct Gathered {
     n_wanted: usize,
     answers: Vec<Value>,
-    /// Lines that report the mail in the answers as read. They must not be sent before the answers are written.
+    /// Lines that tell the broker that the mail in the answers was read. These lines must not be sent before the
+    /// answers are written.
     reports: Vec<String>,
 }
 
@@ -94,12 +95,12 @@ impl BatchReply {
         self.send_if_complete(&mut gathered)
     }
 
-    /// Keeps a line that reports the mail in one of the answers as read.
+    /// Keeps a line that tells the broker that the mail in one of the answers was read.
     pub fn add_report(&self, line: String) {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner).reports.push(line);
     }
 
-    /// Takes the lines that report mail as read. The caller must send them after the answers.
+    /// Takes the lines that tell the broker which mail was read. The caller must send them after the answers.
     pub fn take_reports(&self) -> Vec<String> {
         std::mem::take(&mut self.gathered.lock().unwrap_or_else(PoisonError::into_inner).reports)
     }
@@ -148,7 +149,7 @@ impl PendingCall {
             arguments.insert("key".into(), json!(format!("auto-{:032x}", sys::random_u128())));
         }
         if reads_in_parts(op) {
-            // A tool's result has a maximum size, so a long value is returned in parts.
+            // A tool's result has a maximum size. With `from`, the broker returns a long value in parts.
             arguments.entry("from").or_insert(json!(0));
         }
         PendingCall { target, op, arguments, thread, progress: None, began: Instant::now(), tries: 0, was_sent: false }
@@ -175,8 +176,8 @@ impl PendingCall {
         self.arguments.get("waitSeconds").is_some_and(|seconds| *seconds != json!(0))
     }
 
-    /// Whether the call waits for events without saying after which event, and so waits for events from now on. If such
-    /// a call is repeated after the connection was lost, it needs a cursor, so that it misses no event in between.
+    /// Whether the call waits for events without saying after which event, so that it waits for events from now on. If
+    /// the call is sent again after a lost connection, it needs a cursor, so that it misses no event in between.
     pub fn lacks_cursor(&self) -> bool {
         let is_given = |name: &&str| self.arguments.get(*name).is_some_and(|value| !value.is_null());
         ptr::eq(self.op, &journal::READ) && self.may_wait() && !["after", "since"].iter().any(is_given)
@@ -187,13 +188,14 @@ impl PendingCall {
         self.arguments.insert("after".into(), json!(seq));
     }
 
-    /// The line that sends this call to the broker as the request with this number, on behalf of `peer`.
+    /// The line with which this call is sent to the broker, on behalf of `peer`. `request` is the number of the
+    /// request.
     pub fn to_line(&self, request: u64, peer: &str) -> String {
         let mut params = self.arguments.clone();
         params.insert("as".into(), json!(peer));
         if let Some(seconds) = params.get("waitSeconds").and_then(Value::as_u64).filter(|_| self.was_sent) {
             // If a lost connection interrupted the wait, the call waits only for the time that remains, and keeps its
-            // place in the line.
+            // place in the queue.
             params.insert("waitSeconds".into(), json!(seconds.saturating_sub(self.began.elapsed().as_secs())));
             if self.op.has_line() {
                 params.insert(WAITED_MS.into(), json!(self.began.elapsed().as_millis() as u64));

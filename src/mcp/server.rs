@@ -202,7 +202,7 @@ impl McpServer {
         })
     }
 
-    /// Sends a tool call to the broker. Returns an answer only if the call is wrong.
+    /// Sends a tool call to the broker. Returns an answer only if the call is invalid.
     fn call_tool(
         &mut self,
         target: ReplyTarget,

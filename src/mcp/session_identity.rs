@@ -16,7 +16,7 @@ pub struct ClientIdentity {
     /// The agent that the command line names (`mcp --agent NAME`). It takes precedence over the client's name, the
     /// environment and the process tree.
     pub chosen: Option<String>,
-    /// The first name that the client gave itself.
+    /// The name that the client gave itself; the first one if it gave several.
     pub name: Option<String>,
 }
 
@@ -37,7 +37,8 @@ fn session_key(agent: &Agent) -> Option<String> {
     std::env::var(name).ok().map(|key| ids::session_key(&key)).filter(|key| !key.is_empty())
 }
 
-/// The name of an agent that slm-mesh does not know.
+/// Normalises the name of an agent that slm-mesh does not know: shortens it, and uses only lowercase letters, digits,
+/// `.`, `_` and `-`.
 pub fn own_name(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c.to_ascii_lowercase() } else { '-' };
     let name: String = name.chars().map(plain).take(NAME_MAX).collect();

@@ -6,7 +6,7 @@
 //! 3. guest → hub: an empty message under the new keys, so that a recording of message 1 is useless
 //!
 //! The hub answers only if message 1 proves that the guest knows the secret, so a client without the secret receives
-//! nothing with which it could test guesses of the secret. A false hub, however, can test guesses with the message 1
+//! nothing with which it could test guesses of the secret. A fake hub, however, can test guesses against the message 1
 //! that it receives. For this reason, a secret that a person has made up is stretched first.
 //!
 //! **Invariant:** if a message was changed, repeated, reordered or left out, decryption fails, and the connection ends.
@@ -171,7 +171,7 @@ impl NoiseChannel {
         Ok(message)
     }
 
-    /// Decrypts the next message of the other side.
+    /// Decrypts the next message from the other side.
     ///
     /// # Errors
     /// When this is not the next message, or the message does not come from the other side.

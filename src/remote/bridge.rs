@@ -17,7 +17,8 @@ use tungstenite::{Error, Message, WebSocket};
 
 /// How many bytes may wait for the socket pair before the bridge stops reading from the network.
 const WAITING_MAX: usize = 256 << 10;
-/// How many messages a bridge carries, and how often it reads, before the other bridges of the thread are served.
+/// Maximum number of reads from each side in one turn of a bridge, so that the thread soon serves the other bridges,
+/// too.
 const TURN_MAX: usize = 32;
 /// Maximum number of bytes that are read from the socket pair at once. They fit into one message.
 const READ_LEN: usize = 16 << 10;
@@ -41,8 +42,8 @@ pub enum Framing {
     Plain(LineBuffer),
 }
 
-/// What can be read without blocking. This must be stored, because the poll reports each change only once. If it were
-/// not stored, the bridge would have to try each read, and a read that would block wastes a system call.
+/// What can be read without blocking. The bridge remembers this, because the poll reports each change only once.
+/// Otherwise, the bridge would have to try each read, which wastes a system call if the read would block.
 #[derive(Debug, Clone, Copy)]
 struct Readiness {
     network: bool,
@@ -59,8 +60,8 @@ pub struct Bridge {
     pair: UnixStream,
     token: Token,
     ready: Readiness,
-    /// Whether the poll reports when the pair accepts bytes. The poll does so only while `waiting` contains
-    /// bytes. If it always did, each line that the other end reads would wake this thread.
+    /// Whether the poll reports when the pair accepts bytes. The poll does so only while `waiting` contains bytes,
+    /// because otherwise each line that the other end reads would wake this thread.
     watches_room: bool,
     /// Bytes that the pair has not accepted yet.
     waiting: Vec<u8>,

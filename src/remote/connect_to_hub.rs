@@ -32,9 +32,9 @@ struct HubAddress<'a> {
 /// not answer.
 pub type SecondOpinion = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// Connects to a hub, and proves to the hub that this machine knows the secret. Returns the stream for lines. Jitter
-/// keeps guests that lost their connections at the same time from trying again at the same time. If there is a second
-/// opinion, the connection to a hub that does not answer ends sooner.
+/// Connects to a hub, and proves to the hub that this machine knows the secret. Returns the stream for lines. `jitter`
+/// keeps guests that lost their connections at the same time from trying again at the same time. With a
+/// `second_opinion`, the connection ends sooner if the hub does not answer.
 ///
 /// # Errors
 /// `Gone` when the hub can't be reached, `Refused` when the secrets differ.

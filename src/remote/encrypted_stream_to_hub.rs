@@ -122,10 +122,9 @@ impl Read for HubStream {
                 if connection.has_ended {
                     return Ok(0);
                 }
-                // While this thread waits, another thread may write lines, and a ping may then be due before the
-                // deadline of this wait. Lines are often written soon after others were read, so this thread computes
-                // the deadline again after `PING_AFTER_LINES`. If lines are written later than that, the writing thread
-                // itself sends a ping that is due.
+                // While this thread waits, another thread may write lines, so that a ping is due before this deadline.
+                // This is most likely soon after the wait has begun, so this thread computes the deadline again after
+                // `PING_AFTER_LINES`. A thread that writes lines later than that sends the due ping itself.
                 match began + PING_AFTER_LINES {
                     at if at > now => at.min(connection.liveness.deadline()),
                     _ => connection.liveness.deadline(),

@@ -28,8 +28,8 @@ const ACCEPTED_MAX: usize = 10_000;
 /// handshake replaces an older one.
 const PENDING_MAX: usize = 256;
 const PENDING_PER_ADDRESS_MAX: usize = 64;
-/// How many connections the thread accepts before it serves the open ones. With a larger number, some connections would
-/// be dropped before anything is read from them.
+/// How many connections the thread accepts before it serves the open ones. If this number were larger than the maximum
+/// number of pending handshakes, new connections would replace others before anything is read from those.
 const ACCEPT_MAX: usize = 32;
 /// If an address has sent this many wrong secrets in a minute, it may have fewer pending handshakes, and each of them
 /// is delayed. This also delays guests at this address that have the right secret.

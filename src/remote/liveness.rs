@@ -15,30 +15,31 @@ const PING_AFTER: Duration = Duration::from_secs(10);
 /// A guest with several hubs pings its hub when it has received nothing for this long. The time is short because the
 /// guest must find the next leader within 4 s.
 const PING_AFTER_OF_SEVERAL: Duration = Duration::from_secs(2);
-/// A hub pings a guest when it has received nothing from the guest for this long. This is longer than the guests'
-/// times, so that the hub pings only a guest that sends no pings because it keeps receiving something from the hub.
+/// A hub pings a guest when it has received nothing from the guest for this long. This is longer than the times of
+/// guests, so an idle guest pings first. The hub pings only while a guest keeps receiving something and therefore sends
+/// no pings.
 const PING_AFTER_OF_HUB: Duration = Duration::from_secs(11);
 /// If a side has sent lines and has received nothing since, it sends a ping after this time. So a side that waits for
 /// an answer soon learns that the other side is gone.
 pub const PING_AFTER_LINES: Duration = Duration::from_secs(2);
-/// Minimum time between two pongs of a hub that contain a question. Because of this limit, a guest that pings all the
-/// time can't make the hub remember many questions.
+/// Minimum time between a hub's last question and the next question in one of its pongs. Because of this limit, a guest
+/// that pings all the time can't make the hub remember many questions.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// How long a side may take to answer a ping before it counts as gone. This allows for a cable that is unplugged for
-/// five seconds, after which TCP needs up to two seconds to send again. Even together with the time before the ping,
-/// this limit is short enough for a session that has made a call: the session can try once more to reach the hub, and
-/// can still tell its users within 15 s that the hub is gone.
+/// five seconds, after which TCP needs up to two seconds to send again. Even with the time before the ping, a session
+/// that has made a call can try once more to reach the hub, and can still tell its users within 15 s that the hub is
+/// gone.
 const PONG_WITHIN: Duration = Duration::from_secs(8);
 /// How long a guest may give no sign of life before it counts as gone. A guest answers the question in a pong only with
 /// its next ping. So even while the guest is there, the last question that it answered may have been sent two pings
 /// ago.
 const GUEST_DEAD_AFTER: Duration = Duration::from_secs(28);
-/// How long a hub may give no sign of life before it counts as gone. If this side sends pings, `PONG_WITHIN` ends by
-/// then anyway, so this limit matters only if this side did not run for a while.
+/// How long a hub may give no sign of life before it counts as gone. A guest that keeps sending pings finds out sooner,
+/// after `PONG_WITHIN`, so this limit matters only if the guest did not run for a while.
 const HUB_DEAD_AFTER: Duration = Duration::from_secs(18);
-/// If a ping has had no answer for this long, a guest with several hubs asks the other hubs, and repeats this until
-/// the answer comes. Together with the time before the ping, this is 3 s. Within this time, the other hubs also
-/// notice that a hub has lost power.
+/// If a ping has had no answer for this long, a guest with several hubs asks the other hubs, and repeats this until the
+/// ping is answered. The time before the ping and this time add up to 3 s. By then, the other hubs have also noticed if
+/// the hub has lost power.
 const DOUBT_AFTER: Duration = Duration::from_secs(1);
 
 /// The numbers in a ping or pong.
@@ -95,7 +96,7 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// What a guest knows of its only hub. Begins with the assumption that the hub is there now.
+    /// What a guest knows of its only hub. At first, the hub is assumed to be there.
     pub fn of_hub(now: Instant) -> Liveness {
         Liveness {
             alive_at: now,
@@ -111,13 +112,13 @@ impl Liveness {
         }
     }
 
-    /// What a guest knows of a hub if there are several hubs. In this case, [`Liveness::doubt_due`] reports a silence
-    /// even before it is long enough to end the connection.
+    /// What a guest knows of its hub if there are several hubs. In this case, [`Liveness::doubt_due`] reports a silent
+    /// hub before the silence is long enough to end the connection.
     pub fn of_one_of_several_hubs(now: Instant) -> Liveness {
         Liveness { ping_after: PING_AFTER_OF_SEVERAL, doubted_at: Some(now), ..Liveness::of_hub(now) }
     }
 
-    /// What a hub knows of a guest. Begins with the assumption that the guest is there now.
+    /// What a hub knows of a guest. At first, the guest is assumed to be there.
     pub fn of_guest(now: Instant) -> Liveness {
         let (ping_after, dead_after) = (PING_AFTER_OF_HUB, GUEST_DEAD_AFTER);
         Liveness { ping_after, dead_after, asks_in_pongs: true, ..Liveness::of_hub(now) }
@@ -222,8 +223,8 @@ impl Liveness {
         Some(self.unanswered_ping()?.max(self.doubted_at?) + DOUBT_AFTER)
     }
 
-    /// The next time at which [`Liveness::is_dead`], [`Liveness::ping_due`] or [`Liveness::doubt_due`] may return
-    /// something else.
+    /// The next time at which the result of [`Liveness::is_dead`], [`Liveness::ping_due`] or [`Liveness::doubt_due`]
+    /// may change.
     pub fn deadline(&self) -> Instant {
         let deadline = self.next_ping().min(self.dead_at());
         self.next_doubt().map_or(deadline, |at| deadline.min(at))
@@ -259,7 +260,7 @@ mod tests {
         /// arrive two seconds after it is plugged in again. Returns whether the hub was given up, and whether the guest
         /// was given up.
         fn run(&mut self, start: Instant, ms: u64, cut: std::ops::Range<u64>) -> (bool, bool) {
-            // The messages under way, each with whether it is a ping.
+            // The messages in transit, each with a flag that is true for a ping.
             let (mut to_hub, mut to_guest) = (VecDeque::new(), VecDeque::new());
             for step in (0..ms).step_by(100) {
                 let now = after(start, step);

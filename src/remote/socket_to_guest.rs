@@ -7,8 +7,8 @@ use std::io::{self, ErrorKind, Read, Write};
 #[derive(Debug)]
 pub struct GuestSocket {
     network: TcpStream,
-    /// Whether the poll has reported an event of this socket. Until then, it is not certain that the poll will report
-    /// the next bytes.
+    /// Whether a read may be skipped until the next event. Before the first event, no read is skipped, because it is
+    /// not certain that the poll will report the next bytes.
     awaits_event: bool,
     /// Whether the guest sends no more bytes. In that case, no further event follows.
     has_ended: bool,
@@ -17,7 +17,7 @@ pub struct GuestSocket {
 }
 
 impl GuestSocket {
-    /// Makes a socket that performs each read until the first event is noted.
+    /// Makes a socket that skips no read until the first event is noted.
     pub fn new(network: TcpStream) -> GuestSocket {
         GuestSocket { network, awaits_event: false, has_ended: false, is_empty: false }
     }

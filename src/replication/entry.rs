@@ -11,7 +11,7 @@ const HEADER_LEN: usize = 1 + 4 + 16 + 2 * (8 + 8);
 /// The changes that the leader made in one turn of its broker's loop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
-    /// The id of the log. It reveals when two meshes use the same prefix.
+    /// The id of the log. It shows whether two meshes use the same prefix by mistake.
     pub log: LogId,
     /// The version of the leader's tables. A hub with older tables can't apply the changes.
     pub schema: u32,

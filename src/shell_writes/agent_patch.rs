@@ -7,8 +7,8 @@ const MARKS: &[&str] = &["*** Update File:", "*** Add File:", "*** Delete File:"
 /// The beginnings of the lines that contain text of a file.
 const CONTENTS: &[char] = &['+', '-', ' '];
 
-/// The files that a text names, if the text contains a patch. Codex ignores spaces around each line that names a file,
-/// although a line that begins with a space could also be text of the file that was named before it.
+/// The files that a text names, if the text contains a patch. As in Codex, spaces around a line that names a file are
+/// ignored, although a line that begins with a space could also be text of the previous file.
 pub fn paths(text: &str) -> impl Iterator<Item = &str> {
     let lines = text.contains(BEGIN).then(|| text.lines()).into_iter().flatten();
     lines.filter_map(path_in).filter(|path| !path.is_empty())

@@ -9,8 +9,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
-/// How many steps of evaluation the shortest command line may take. The limit grows with the length of the command
-/// line.
+/// The number of evaluation steps that even the shortest command line may take. The limit grows with the length of the
+/// command line.
 const STEPS_MIN: usize = 16_000;
 /// Maximum nesting depth of scripts, functions and commands.
 const DEPTH_MAX: usize = 30;
@@ -86,7 +86,7 @@ pub(super) struct Evaluator<'a> {
     pub(super) listed: HashMap<String, Option<Rc<Vec<Entry>>>>,
     /// Whether anything reads the output of the current command.
     pub(super) output_is_read: bool,
-    /// Whether the command line has already run a program, because a program may create files.
+    /// Whether the command line has already run a program, which may have created files.
     pub(super) has_run_program: bool,
     /// Whether a git command has run that may have changed the result of a `GitTest`.
     pub(super) git_has_changed: bool,

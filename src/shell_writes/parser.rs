@@ -331,7 +331,8 @@ impl Parser {
         if self.starts_with("((") {
             self.skip_arithmetic()?;
             self.skip_separator()?;
-            // The value of the counter is not known, so this is parsed as a `while` loop with an empty condition.
+            // The value of the loop counter is not known, so the loop is parsed as a `while` loop with an empty
+            // condition.
             let body = Box::new(self.do_group()?);
             return Ok(Command::While(Box::new(Command::Sequence(Vec::new())), body));
         }

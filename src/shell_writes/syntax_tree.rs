@@ -98,7 +98,7 @@ pub(super) enum Joint {
 }
 
 impl Joint {
-    /// The status of two joined commands, given the status of each command. A status says whether a command succeeds;
+    /// The status of two joined commands, given the status of each command. A status is true if a command succeeds, and
     /// `None` if that is unknown.
     pub(super) fn status(self, first: Option<bool>, second: Option<bool>) -> Option<bool> {
         let decisive = self == Joint::Or;

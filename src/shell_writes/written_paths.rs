@@ -11,7 +11,7 @@ use std::rc::Rc;
 const PATH_MAX: usize = 4096;
 /// A path in which `..` occurs more often than this is not resolved.
 const PARENTS_MAX: usize = 8;
-/// How many steps it takes to look up a file and to note it.
+/// How many evaluation steps are counted for looking up a file and noting it.
 const WRITE_STEPS: usize = 8;
 
 impl Evaluator<'_> {
@@ -35,8 +35,8 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Resolves the directory to which a program changes, as `git -C` does. For the kernel, the current directory has
-    /// no symbolic links.
+    /// Resolves the directory to which a program changes, as `git -C` does. Links are resolved, because the kernel
+    /// knows the current directory only without links.
     pub(super) fn resolve_for_chdir(&self, state: &State, folder: &Field) -> Option<String> {
         self.resolve_for_cd(state, folder.text()?, CdLinks::Resolved)
     }
@@ -76,8 +76,8 @@ impl Evaluator<'_> {
     }
 
     /// Whether the script itself may have changed where a path leads. `has_links` tells whether there are symbolic
-    /// links on the path now. If so, a write to the path or to any folder above it counts. Otherwise, only a write to a
-    /// file or a link at the path itself counts.
+    /// links on the path now. With links, a write to the path or to any folder above the path counts as such a change.
+    /// Without links, only a write to a file or a link at the path itself counts.
     fn may_lead_elsewhere(&self, path: &str, has_links: bool) -> bool {
         if has_links {
             let is_above = |above: &str| {
@@ -104,8 +104,8 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Notes that a link is replaced or removed. A path with a slash at the end means the link's target. The commands
-    /// that remove links refuse such a path, so nothing is noted.
+    /// Notes that a link is replaced or removed. If the path ends with a slash, nothing is noted, because it then means
+    /// the link's target, and the commands that remove links refuse it.
     fn note_link(&mut self, path: &str, link: &str) {
         if !path.ends_with('/') {
             self.note(link, ShellWrite::Link);
@@ -156,10 +156,11 @@ impl Evaluator<'_> {
         tracking: Tracking,
         git_tests: &[GitTest],
     ) {
-        // The paths that git prints, and the paths of locks, contain no symbolic links.
+        // Links are resolved, because neither the paths that git prints nor the paths of locks contain symbolic links.
         let Some(folder) = self.spend(2).then(|| self.physical(folder)).flatten() else { return };
         let endings = endings.iter().map(|ending| (*ending).to_owned()).collect();
-        // An earlier git command of the same script may change the result of a test.
+        // An earlier git command of the same script may have changed the results of the tests, so they are left out
+        // then.
         let git_tests = if self.git_has_changed { Vec::new() } else { git_tests.to_vec() };
         self.writes.insert(ShellWrite::Maybe(MaybeWritten { folder: folder.into(), endings, tracking, git_tests }));
     }
@@ -169,7 +170,7 @@ impl Evaluator<'_> {
         if self.made_folders.contains(path) { Some(true) } else { self.look_at(path) }
     }
 
-    /// Whether a path in the file tree is a folder; `None` if the path does not exist.
+    /// Like `is_folder`, but without the folders that the script itself creates.
     fn look_at(&self, path: &str) -> Option<bool> {
         *self.found.borrow_mut().entry(path.to_owned()).or_insert_with(|| self.files.is_folder(path))
     }
@@ -222,7 +223,7 @@ impl Evaluator<'_> {
     }
 }
 
-/// A path as an absolute path, not yet normalised.
+/// Makes a path absolute, without normalising it.
 fn absolute(state: &State, path: &str) -> Option<String> {
     match &state.directory {
         _ if path.starts_with('/') => Some(path.to_owned()),

@@ -87,7 +87,7 @@ impl Interned {
     }
 }
 
-/// How large each part of a recorder was at one moment.
+/// The sizes of the parts of a recorder at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 struct Mark {
     statements: usize,

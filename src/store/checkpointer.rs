@@ -1,11 +1,12 @@
-//! A second connection to the database. On a separate thread, it copies the write-ahead log into the database file, and
-//! copies the whole database for another hub.
+//! A second connection to the database, for a separate thread. This thread copies the write-ahead log into the database
+//! file, and copies the whole database for another hub.
 
 use super::StoreResult;
 use rusqlite::Connection;
 use std::path::Path;
 
-/// If the log has at least this many bytes, the writer copies the rest of it after each run of the checkpointer.
+/// If the log has at least this many bytes after a run of the checkpointer, the writer copies the rest of the log
+/// itself.
 const LONG_LOG_BYTES: i64 = 12 << 20;
 
 /// Copies the write-ahead log into the database file on a separate thread, so that no call waits for the disk.
@@ -13,7 +14,7 @@ const LONG_LOG_BYTES: i64 = 12 << 20;
 pub struct Checkpointer(Connection);
 
 impl Checkpointer {
-    /// Opens the database in this file once more.
+    /// Opens a second connection to the database in this file.
     pub(super) fn open(path: &str) -> StoreResult<Checkpointer> {
         Ok(Checkpointer(Connection::open(path)?))
     }
@@ -31,10 +32,10 @@ impl Checkpointer {
         Ok((size("PRAGMA page_count")? * size("PRAGMA page_size")?).unsigned_abs())
     }
 
-    /// Copies the log. The writer can restart the log only once all of it has been copied, so this function copies
-    /// repeatedly, a few times at most, to include what was added to the log during the copying. Returns whether the
-    /// log is so long that the writer should copy the rest itself, because the writer may add changes faster than this
-    /// thread copies them.
+    /// Copies the log into the database. The writer can restart the log only once all of it has been copied, so this
+    /// function repeats the copying, up to four times in all, until nothing is left to copy. Returns whether the log is
+    /// so long that the writer should copy the rest itself, because the writer may add changes faster than this thread
+    /// copies them.
     pub fn run(&self) -> StoreResult<bool> {
         let mut n_pages = 0;
         for _ in 0..4 {

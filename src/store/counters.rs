@@ -43,7 +43,7 @@ impl Counters {
         [self.message_last, self.event_last, self.token_last]
     }
 
-    /// Whether these counters follow from `stored` by only adding messages and events.
+    /// Whether only messages and events were added since the counters had the values in `stored`.
     fn only_adds_rows(&self, stored: &Counters) -> bool {
         let n_messages = self.message_last - stored.message_last;
         let n_events = self.event_last - stored.event_last;

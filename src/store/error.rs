@@ -25,8 +25,8 @@ impl From<rusqlite::Error> for StoreError {
         match error.sqlite_error_code() {
             _ if file_check::shows_damage(&error) => StoreError::Corrupt(error.to_string()),
             Some(ErrorCode::DiskFull) => StoreError::Full,
-            // A write to the file of shared memory fails with this code, whatever the system says. In nearly all cases,
-            // the disk is full.
+            // SQLite reports this code, and not the system's error, if it can't enlarge its shared-memory file. In
+            // nearly all cases, the disk is full.
             _ if extended_code == ffi::SQLITE_IOERR_SHMSIZE => StoreError::Full,
             _ if extended_code == ffi::SQLITE_IOERR_WRITE => StoreError::Unwritable(error.to_string()),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt(error.to_string()),

@@ -101,8 +101,8 @@ impl Store {
         Ok(self.db.prepare_cached("SELECT min(seq) FROM event")?.query_row([], |row| row.get(0))?)
     }
 
-    /// The last sequence number at or before `time`. Times ascend with the sequence numbers, so a binary search
-    /// works without an index of times.
+    /// The sequence number of the last event at or before `time`. Times ascend with the sequence numbers, so a binary
+    /// search works without an index of times.
     pub fn event_at(&self, time: i64) -> StoreResult<i64> {
         let (mut low, mut high) = (self.first_event()?.unwrap_or(1) - 1, self.counters.event_last);
         let mut query =

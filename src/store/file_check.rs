@@ -6,8 +6,8 @@ use rusqlite::Connection;
 use std::path::Path;
 
 impl Store {
-    /// Checks a copy of a database that is to replace the database of this mesh, and applies the copy's own write-ahead
-    /// log to the copy.
+    /// Checks a backup that is to replace the database of this mesh, and applies the backup's own write-ahead log to
+    /// it.
     ///
     /// # Errors
     /// `Corrupt` if the file is damaged, or is not a database of slm-mesh; `Newer` if a newer slm-mesh wrote it.
@@ -68,8 +68,8 @@ fn check_values(db: &Connection) -> StoreResult<()> {
     Ok(())
 }
 
-/// Whether a value could not be read because it has a wrong type. A row that is missing reads as null, which is not
-/// damage of the file.
+/// Whether a value could not be read because it has a wrong type. A null does not count as damage, because a row that
+/// is missing also reads as null.
 pub(super) fn shows_damage(error: &rusqlite::Error) -> bool {
     match error {
         rusqlite::Error::InvalidColumnType(_, _, found) => *found != rusqlite::types::Type::Null,

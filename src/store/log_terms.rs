@@ -1,6 +1,6 @@
-//! Records to which term (period in which one hub leads) each entry of the replicated log belongs. From this record, a
-//! hub can tell whether its own last entry is part of the past of another hub's database, even if the log no longer
-//! contains the entry.
+//! Records the term of each entry of the replicated log. A term is a period in which one hub leads. From this record, a
+//! hub can tell whether its own last entry was also applied to another hub's database, even if the log no longer
+//! contains this entry.
 
 use super::{Store, StoreResult};
 use crate::base::ids::Term;

@@ -109,8 +109,8 @@ impl Store {
             n_rows += 1;
             n_bytes += body.len();
             // The query has a part for the sender and one for the recipient. Both find a message that a peer sent to
-            // itself, so its second row is skipped here. If one part left such messages out, SQLite might read any
-            // number of rows before it found one to return.
+            // itself, so the second row of such a message is skipped here. If one part left such messages out, SQLite
+            // might read any number of rows before it found one to return.
             if last == Some(seq) {
                 continue;
             }

@@ -40,7 +40,7 @@ pub struct Message {
     pub mesh: Option<MeshUrl>,
     /// Why the linked mesh refused the message.
     pub rejection: Option<String>,
-    /// How many bytes of the payload the recipient has been given so far, if the message is output in parts.
+    /// How many bytes of the payload the recipient has been given so far, if the message is shown in parts.
     pub bytes_read: i64,
     /// When the message was first offered, in ms.
     pub offered: Option<i64>,
@@ -245,7 +245,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Whether there is any message from this peer or to it. A peer has a number exactly as long as there is such a
+    /// Whether there is any message from this peer or to it. A peer has a number if and only if there is such a
     /// message.
     pub fn has_messages_of(&self, peer: &str) -> StoreResult<bool> {
         Ok(self.db.prepare_cached("SELECT 1 FROM peer_number WHERE id = ?1")?.exists([peer])?)

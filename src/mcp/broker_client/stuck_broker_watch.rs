@@ -48,19 +48,19 @@ pub fn watch_calls(shared: &Arc<SharedState>, out: &Arc<StdoutWriter>) {
 
 impl ClientState {
     /// The time of the broker's last message, or the start of the oldest waiting call if that is later. `None` if no
-    /// call is waiting, or if no broker on this machine is connected.
+    /// call is waiting, or if this session is not connected to a broker on this machine.
     fn quiet_since(&self) -> Option<Instant> {
         self.socket.as_ref().filter(|_| self.stuck_error.is_some())?;
         let oldest = self.calls.values().map(|call| call.began).min()?;
         Some(self.heard_at.map_or(oldest, |heard| heard.max(oldest)))
     }
 
-    /// Removes all calls, and ends the connection.
+    /// Removes and returns all calls, and ends the connection.
     fn give_up(&mut self) -> Vec<PendingCall> {
         self.queue.clear();
         if let Some(socket) = self.socket.take() {
-            // The end of the stream wakes the reader thread. If the socket was closed before, the thread has already
-            // been woken.
+            // The shutdown wakes the reader thread. If the shutdown fails, the connection has already ended, which also
+            // wakes that thread.
             let _ = socket.shutdown(Shutdown::Both);
         }
         self.calls.drain().map(|(_, call)| call).collect()

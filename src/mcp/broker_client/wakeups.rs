@@ -14,7 +14,7 @@ use crate::wire::rpc;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Maximum length, in characters, of the reason that the broker is given for a failed wakeup.
+/// Maximum length, in characters, of the reason for a failed wakeup that is reported to the broker.
 const REASON_MAX: usize = 100;
 
 impl ClientState {
@@ -35,7 +35,8 @@ impl ClientState {
 }
 
 impl ReaderThread {
-    /// If the broker sent a sentence, wakes the client with it and reports the result. Then asks the broker again.
+    /// If the broker's answer contains a text, wakes the client with the text and reports the result. Then sends the
+    /// next request, unless the broker has ended the wait.
     pub fn notify_agent(&self, wait: WakeupWait, answer: Value) {
         if answer["over"] == json!(true) || answer.is_null() {
             return;

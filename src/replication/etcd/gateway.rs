@@ -13,7 +13,7 @@ use ureq::http::StatusCode;
 /// How long one member may take to answer. A member whose process is stopped accepts connections but never answers. A
 /// member without a majority answers only after seven seconds.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a watch may stay without news. A member that hangs sends nothing, so a new watch is begun after this time.
+/// How long a watch may bring no news before a new watch is begun, because a member that hangs sends nothing.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum size of an answer, in bytes. etcd itself limits each request to 1.5 MiB.
 const ANSWER_MAX: u64 = 64 << 20;
@@ -87,12 +87,12 @@ impl Gateway {
         Gateway { timeout, ..self }
     }
 
-    /// Sends a request to one member after the other, once to each, until a member answers.
+    /// Sends a request to one member after another, once to each, until a member answers.
     pub(super) fn ask(&mut self, method: &str, body: &Value) -> Result<Value, LogError> {
         self.ask_within(method, body, || ANSWER_TIMEOUT)
     }
 
-    /// Sends a request to one member after the other, once to each, until a member answers or no time is left.
+    /// Sends a request to one member after another, once to each, until a member answers or no time is left.
     pub(super) fn ask_within(
         &mut self,
         method: &str,
@@ -221,9 +221,9 @@ impl Gateway {
     }
 }
 
-/// Whether a refusal means that a new token helps: the token has expired, the member has been restarted, or somebody
-/// has changed etcd's users or roles. In the last case, etcd returns the code of a wrong argument, so the text is
-/// compared as well.
+/// Whether a refused request may succeed with a new token: the token has expired, the member has been restarted, or
+/// somebody has changed etcd's users or roles. In the last case, etcd returns the code of a wrong argument, so the text
+/// is compared as well.
 fn is_token_stale(code: i64, why: &str) -> bool {
     code == UNAUTHENTICATED || why.contains("revision of auth store is old") || why.contains("user name is empty")
 }
@@ -262,10 +262,10 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
     }
 }
 
-/// Whether a line of a watch says that the member ended the watch. The member then leaves the connection open, so only
-/// this line shows it.
+/// Whether a line of a watch says that the member ended the watch. The member leaves the connection open, so nothing
+/// else shows that the watch has ended.
 fn is_cancelled(line: &[u8]) -> bool {
-    // A longer line contains entries and does not say this, so the line is not parsed.
+    // A longer line contains entries, so it can't be the end of the watch and is not parsed.
     line.len() < CANCELLATION_MAX && first_value(line)["result"]["canceled"] == true
 }
 
@@ -335,7 +335,7 @@ mod tests {
                 let _ = stream.read(&mut [0; 4096]);
                 let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
                 let _ = stream.write_all((head + body).as_bytes());
-                // If a part of the request were still unread at the end, the system would take the answer back.
+                // The rest of the request is read, because closing a socket with unread bytes may discard the answer.
                 let _ =
                     stream.shutdown(Shutdown::Write).and_then(|()| std::io::copy(&mut stream, &mut std::io::sink()));
             }

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 /// How long to wait before a request that got no answer is repeated.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// How much of the lease we rely on, in percent, because the clocks of two machines may run at different speeds.
+/// How much of the lease time we rely on, in percent. This is less than 100, because the clocks of two machines may run
+/// at different speeds.
 const TRUSTED_PERCENT: i64 = 90;
-/// How soon after the end of a lease etcd is certain to have removed the keys that depend on the lease, in ms.
+/// How long after the end of a lease etcd may take to remove the keys that depend on the lease, in ms.
 const REMOVED_WITHIN_MS: i64 = 200;
 /// How many members, one after another, can be asked to renew the lease before it ends. If one of them hangs, the
 /// others can still renew it.
@@ -57,13 +58,13 @@ impl Lease {
         Ok(Lease { id, ttl_ms: ttl.as_millis() as i64, validity, thread })
     }
 
-    /// Whether the lease is certain to last at this instant.
+    /// Whether the lease is certain to be in force at this instant.
     pub(super) fn is_valid(&self) -> bool {
         self.validity.until().is_some_and(|until| boot_ms() < until)
     }
 
-    /// Whether the lease is certain to last. While this is doubtful, because etcd has not answered for a moment, waits
-    /// for the next answer.
+    /// Whether the lease is certain to be in force. If this is doubtful, because etcd has not answered for a moment,
+    /// waits for the next answer.
     pub(super) fn confirm(&self) -> bool {
         let mut until = self.validity.until();
         loop {
@@ -78,8 +79,8 @@ impl Lease {
         }
     }
 
-    /// How long until etcd has certainly removed the keys that depend on this lease, so that no hub can rely on it any
-    /// more.
+    /// The time until etcd has certainly removed the keys that depend on this lease, so that no hub can rely on the
+    /// lease any more.
     pub(super) fn time_left(&self) -> Duration {
         self.left(*self.validity.until())
     }
@@ -90,8 +91,9 @@ impl Lease {
         Duration::from_millis((gone_at - boot_ms()).max(0) as u64)
     }
 
-    /// Returns a function that makes the thread find out whether etcd still knows the lease and the key, which depends on
-    /// the lease. If not, the lease counts as ended. The function returns false once the thread has ended.
+    /// Returns a function that makes the thread find out whether etcd still knows the lease and the key, which depends
+    /// on the lease. If either is gone, the lease counts as ended. The function returns false once the thread has
+    /// ended.
     pub(super) fn checker(&self, key: String) -> impl Fn() -> bool + Send + 'static {
         let thread = self.thread.clone();
         move || thread.send(KeeperCall::Check(key.clone())).is_ok()
@@ -190,9 +192,9 @@ impl Keeper {
         Ok(answer["kvs"][0]["lease"].as_str() == Some(&self.id))
     }
 
-    /// Revokes the lease. A hub that gives up its lead often does so because it cannot reach etcd, so this tries again
-    /// and again. Otherwise the other hubs would have no leader until the lease expires. This can take longer than the
-    /// lease lasts, because etcd delays the expiry when it elects a new leader of its own.
+    /// Revokes the lease. A hub often gives up its lead because it cannot reach etcd, so this function tries again and
+    /// again. Otherwise, the other hubs would have no leader until the lease expires, and the expiry may be late,
+    /// because etcd delays it when it elects a new leader of its own.
     fn revoke(&mut self) {
         let give_up = boot_ms() + REVOKED_FOR_LEASES * self.ttl.as_millis() as i64;
         let request = json!({ "ID": self.id });

@@ -1,8 +1,8 @@
 //! Stores the log in etcd 3.4 or later, through etcd's JSON gateway.
 //!
 //! All keys begin with the prefix of the mesh. `leader` contains the leader's address, under a lease. `log/<16 hex
-//! digits>` contains one entry. `at/<hub>` says how much of the log that hub has on its disk, under a lease.
-//! `ticket/<hub>` contains the ticket with which that hub requests a snapshot from the leader, under the same
+//! digits>` contains one entry. `at/<hub>` contains the position of the last entry on the disk of this hub, under a
+//! lease. `ticket/<hub>` contains the ticket with which this hub requests a snapshot from the leader, under the same
 //! lease. All writes of a leader compare the `create_revision` of `leader`, because etcd's own locks do not keep a
 //! deposed leader from writing.
 
@@ -34,8 +34,8 @@ const UNKNOWN_AFTER_LEASES: u64 = 3;
 /// leads etcd. If that member has just died, the append is lost, and so is every repetition until the others elect a
 /// leader, which takes one to two seconds.
 const REPEAT_APPEND_AFTER: Duration = Duration::from_millis(300);
-/// How long an append is repeated at such short intervals. After that, each member may take as long as for any other
-/// request, because the members may only be slow.
+/// For how long the attempts of an append have a shorter timeout than other requests. After that, each member may take
+/// as long as for any other request, because the members may only be slow.
 const REPEAT_APPEND_FOR: Duration = Duration::from_millis(1800);
 /// If the answer to an append takes this many times as long as the last answer, the append is sent again.
 const SLOWER_THAN_LAST: u32 = 4;
@@ -240,7 +240,8 @@ impl ReplicatedLog for EtcdLog {
             "success": [{ "request_put": { "key": key, "value": value } }],
             "failure": [{ "request_range": { "key": key } }],
         });
-        // Over a slow network, an attempt that ends too soon would end the connection each time, and never succeed.
+        // Over a slow network, too short a timeout would end the connection at each attempt, so that no attempt would
+        // succeed.
         let patience = self.gateway.last_answer_took().map_or(ANSWER_TIMEOUT, |took| took * SLOWER_THAN_LAST);
         let patience = patience.clamp(REPEAT_APPEND_AFTER, ANSWER_TIMEOUT);
         let began = Instant::now();

@@ -94,7 +94,7 @@ pub(super) fn wget(run: &mut Run) -> StreamText {
 
 /// `tar`: the archive that it creates or changes, or the members that it unpacks, if the command names them.
 pub(super) fn tar(run: &mut Run) -> StreamText {
-    // The letters in the first word may be written without a dash.
+    // The option letters in the first word may be written without a dash.
     let mut arguments = run.arguments.to_vec();
     if let Some(Field::Known(first)) = arguments.first_mut()
         && !first.starts_with('-')

@@ -263,7 +263,7 @@ fn stash_all(run: &mut Run, options: &Options) {
 
 fn clean(run: &mut Run, options: &Options) {
     let with_ignored = options.has(&["x"]);
-    // Without `-d`, git keeps the files in folders in which it tracks no file, so the test would be true for too many
+    // Without `-d`, `git clean` skips folders in which git tracks no file, so the test would be true for too many
     // files.
     let is_certain = options.has(&["d"]) && !options.has(&["X", "e", "exclude"]);
     let test = is_certain.then_some(GitTest::IsUntracked { with_ignored });

@@ -11,7 +11,7 @@ const PATCH: Spec = Spec::new(
     &["strip", "input", "directory", "output", "reject-file", "prefix", "ifdef", "fuzz", "suffix"],
 );
 
-/// `patch`: writes its operand, or the files that the patch names.
+/// `patch`: the file that the operand names, or the files that the patch names.
 pub(super) fn patch(run: &mut Run) -> StreamText {
     let options = PATCH.parse(run.arguments);
     if options.has(&["dry-run", "C", "check"]) {

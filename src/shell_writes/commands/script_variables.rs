@@ -3,7 +3,7 @@
 use super::script_tokens::Token;
 use std::collections::HashMap;
 
-/// Maximum number of functions in a script for which calls are looked up.
+/// Maximum number of functions in a script whose calls are looked up.
 const FUNCTIONS_MAX: usize = 64;
 
 /// The values of a name in a script.
