@@ -58,8 +58,8 @@ fn a_persons_command_gets_the_alert_and_its_words_reach_no_shell() {
     assert_eq!(place.json(&["inbox", "--as", "human"])["messages"][1]["id"], alert["id"]);
 }
 
-/// Runs Claude Code's hook for a session that waits for its user. Runs it twice, as happens if both a plugin and set-up
-/// have installed it.
+/// Runs Claude Code's hook for a session that waits for its user. Runs it twice, as happens if both a plugin and the
+/// verb `setup` have installed the hook.
 fn waits(place: &Place) {
     let hooks = [start_waiting(place), start_waiting(place)];
     for hook in hooks {
@@ -101,7 +101,8 @@ fn an_agent_that_waits_for_its_user_raises_an_alert_if_the_user_wants_any() {
 fn alerts_that_were_read_are_not_raised_and_the_others_come_together() {
     let (place, out) = place_with(KEEP, "");
     place.ok(&["start", "--detach"]);
-    // On a busy machine, two verbs could take longer than an alert waits to be read.
+    // The socket is used because on a busy machine, two verbs could take longer than the broker waits for an alert to
+    // be read.
     let mut socket = place.socket();
     let sent = socket.call("send", json!({ "as": "human", "to": "human", "message": "read at once", "type": "alert" }));
     let read = json!({ "as": "human", "items": [sent["result"]["messageId"]] });

@@ -361,7 +361,7 @@ fn a_directory_that_cannot_be_written_is_named_with_its_cure() {
         std::os::unix::fs::chown(&place.dir, Some(OTHER_UID), Some(OTHER_UID)).unwrap();
     }
     fs::set_permissions(&place.dir, fs::Permissions::from_mode(0o500)).unwrap();
-    // Root may write anywhere, so the test then acts as another user.
+    // Root may write anywhere, so if the test runs as root, the verb runs as another user.
     let out = if is_root { run_as_other(&place, &["peers"]) } else { place.run(&["peers"]) };
     check_refusal(&out, 5, &[place.dir.to_str().unwrap(), "make it writable", "SLM_MESH_DATA_DIR"]);
     fs::set_permissions(&place.dir, fs::Permissions::from_mode(0o700)).unwrap();

@@ -69,13 +69,13 @@ enum CallState {
     Nested,
 }
 
-/// Which connections can use the database while one has it open.
+/// Which connections can use a database that the store has open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LockingMode {
     /// Any connection: the checkpointer, and users who read the database.
     Shared,
-    /// Only this connection, which needs no file of shared memory then. That file has 32 KiB, which a full disk does
-    /// not have, and without the file a broker on a full disk could not even read.
+    /// Only this connection. SQLite then needs no shared-memory file (32 KiB). A full disk has no room for that file,
+    /// so in the shared mode, a broker on a full disk could not even read.
     Exclusive,
 }
 
@@ -102,7 +102,8 @@ fn connect(path: &Path, mode: LockingMode) -> StoreResult<Connection> {
 /// is cheaper if pages are small: with 2 KiB, a message takes a sixth less time than with SQLite's 4 KiB. With 1 KiB,
 /// the larger number of pages costs as much as their smaller size saves.
 const PAGE_BYTES: i64 = 2048;
-/// If the log has at least this many bytes, a commit copies it, no matter how much is left to copy.
+/// Once the log has this many bytes, a commit copies it into the database file, no matter how much of it has not been
+/// copied yet.
 const LONGEST_LOG_BYTES: i64 = 22 << 20;
 
 /// The database of one mesh.
@@ -115,14 +116,14 @@ pub struct Store {
     pub counters: Counters,
     counters_committed: Counters,
     counters_before_call: Counters,
-    /// The counters as they were last written to the database or read from it. A read also counts the rows that were
-    /// added after the counters were written.
+    /// The counters as they were last written to the database or read from it. When counters are read, the rows that
+    /// were added since they were written are counted, too.
     counters_stored: Counters,
     /// Whether the turn has written its counters.
     has_written_counters: bool,
-    /// Caches the numbers of peers. The cache is cleared when a write is rolled back.
+    /// Caches the number of each peer, by the peer's id. The cache is cleared when a write is rolled back.
     numbers: HashMap<String, i64>,
-    /// The numbers that are reserved on the disk; `None` if the database has no file.
+    /// The sequence numbers that are reserved in a file beside the database; `None` if the database has no file.
     reserved: Option<ReservedNumbers>,
     /// Records the changes of the turn; `None` if no other database needs them.
     recorder: Option<Recorder>,
@@ -141,7 +142,8 @@ impl Store {
         let mut store = Store::prepare(db)?;
         let reserved = ReservedNumbers::open(path)?;
         store.counters.raise_to(reserved.floor());
-        // The row of counters need not be written now, because the file of reserved numbers contains these values.
+        // The raised counters count as committed, although they are not in the database yet, because the file of
+        // reserved numbers contains their values.
         (store.counters_before_call, store.counters_committed) = (store.counters, store.counters);
         store.reserved = Some(reserved);
         Ok(store)
@@ -276,17 +278,17 @@ impl Store {
         self.numbers.clear();
     }
 
-    /// Copies the log into the database file without waiting for readers, and gives unused numbers back. Call this
-    /// before the store is closed.
+    /// Copies the log into the database file without waiting for readers, and gives back the reserved sequence numbers
+    /// that were not used. Call this before the store is closed.
     pub fn checkpoint(&mut self) -> StoreResult<()> {
         copy_log(&self.db)?;
         let counters = self.counters_committed;
         self.reserved.as_mut().map_or(Ok(()), |reserved| reserved.give_back(&counters))
     }
 
-    /// Copies the part of a long log that the checkpointer has just left uncopied, so that the next commit restarts the
-    /// log. Little is left at that moment, so this takes a fraction of the time that SQLite would need to copy the log
-    /// within a later commit.
+    /// Copies the rest of a long log, right after the checkpointer has copied most of it, so that the next commit
+    /// restarts the log. Because little is left, this takes a fraction of the time that SQLite would need to copy the
+    /// log within a later commit.
     pub fn copy_rest_of_log(&mut self) -> StoreResult<()> {
         copy_log(&self.db).map(|_| ())
     }

@@ -3,9 +3,9 @@
 use rusqlite::Row;
 use rusqlite::types::FromSql;
 
-/// Reads the columns of a row by name. Columns that are read in the order of the query are found at once, while
-/// [`Row::get`] first compares the names of all columns before the right one. These comparisons made up a third of the
-/// cost of reading a message.
+/// Reads the columns of a row by name. A column that is read in the order of the query is found at once, while
+/// [`Row::get`] compares the name with those of all columns that come before the right one. These comparisons made up a
+/// third of the cost of reading a message.
 pub(super) struct NamedColumns<'row, 'statement> {
     row: &'row Row<'statement>,
     /// The position of the column that is probably read next.
@@ -25,7 +25,7 @@ impl<'row, 'statement> NamedColumns<'row, 'statement> {
         NamedColumns { row, next: 0, order: None }
     }
 
-    /// The columns of one of several rows of a query.
+    /// The columns of one row of a query that may return several rows.
     pub(super) fn of_one(row: &'row Row<'statement>, order: &'row mut ColumnOrder) -> Self {
         NamedColumns { row, next: 0, order: Some((order, 0)) }
     }
@@ -126,7 +126,7 @@ mod tests {
         let read = |row: &Row<'_>| {
             let mut row = NamedColumns::of_one(row, &mut order);
             let a: i64 = row.get("a")?;
-            // The columns of the second row are read in another order than those of the first and the third.
+            // The columns of the second row are read in a different order from those of the first and the third row.
             let first = if a == 2 { row.get::<i64>("c")? } else { row.get("b")? };
             Ok((a, first, row.get::<i64>("c")?))
         };

@@ -37,7 +37,8 @@ pub struct PeerRow {
     pub host: String,
     /// The process id of the peer on that machine.
     pub pid: i64,
-    /// The process of the agent, if hooks of the agent, or commands of slm-mesh in its shell, registered this session.
+    /// The agent's process, if the session was registered by the agent's hooks or by slm-mesh commands in the agent's
+    /// shell.
     pub process: Option<Process>,
     /// When the peer was first seen, in ms.
     pub first_seen: i64,

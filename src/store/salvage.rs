@@ -49,7 +49,7 @@ impl Salvage {
 }
 
 impl Display for Salvage {
-    /// Lists what was lost: `messages (283 kept, 17 lost)`.
+    /// Lists what was lost, for example `messages (283 kept, 17 lost)`.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for (n, loss) in self.losses.iter().enumerate() {
             let name = ROWS.iter().find(|(table, _)| *table == loss.table).map_or(&*loss.table, |(_, name)| name);
@@ -75,7 +75,7 @@ impl Store {
         };
         let mut db = Connection::open(into)?;
         db.pragma_update(None, "page_size", PAGE_BYTES)?;
-        // If the new file is not finished, it is not used, so it needs no journal.
+        // An unfinished copy is never used, so the new file needs no journal.
         db.pragma_update(None, "journal_mode", "OFF")?;
         db.pragma_update(None, "synchronous", "OFF")?;
         schema::create(&mut db, version)?;
@@ -134,7 +134,8 @@ struct TableCopy<'db> {
     /// The declared type of each column.
     types: Vec<String>,
     n_kept: i64,
-    /// Rows that can be read but not be kept: they have wrong types, or the key of another row.
+    /// The number of rows that can be read but not kept, because a value has the wrong type or another row has the same
+    /// key.
     n_refused: i64,
     has_gaps: bool,
 }
@@ -198,8 +199,8 @@ impl<'db> TableCopy<'db> {
         }
     }
 
-    /// Copies a table whose rows have no numbers: first from the beginning up to the first damage, and then from the
-    /// end back to the last damage.
+    /// Copies a table without row ids: first from the beginning up to the first damage, and then from the end back to
+    /// the last damage.
     fn copy_from_both_ends(&mut self) -> StoreResult<()> {
         let mut query = self.to.prepare("SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk")?;
         let key: Vec<String> = query.query_map([&self.table], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
@@ -260,7 +261,7 @@ impl<'db> TableCopy<'db> {
     }
 }
 
-/// Whether a value has the declared type of its column. The program could not read any other value.
+/// Whether a value is null or has the declared type of its column. The program could not read any other value.
 pub(super) fn has_type(value: ValueRef<'_>, declared: &str) -> bool {
     match value {
         ValueRef::Null => true,
@@ -270,9 +271,9 @@ pub(super) fn has_type(value: ValueRef<'_>, declared: &str) -> bool {
     }
 }
 
-/// Removes the messages whose sender or recipient is unknown because the number of the peer was lost. A new peer would
-/// get that number, so the messages would appear to be its own. Also removes the numbers that no message needs any
-/// more.
+/// Removes the messages whose sender or recipient is unknown, because the row that assigned a number to this peer was
+/// lost. A new peer would get the same number, and the messages would then appear to be its own. Also removes the
+/// numbers that no message needs any more.
 fn drop_unreadable_messages(db: &Connection, salvage: &mut Salvage) -> StoreResult<()> {
     let unknown = "NOT IN (SELECT num FROM peer_number)";
     let n = db.execute(&format!("DELETE FROM message WHERE sender {unknown} OR recipient {unknown}"), [])? as i64;

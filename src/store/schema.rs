@@ -38,7 +38,7 @@ pub(super) fn migrate(db: &mut Connection) -> StoreResult<()> {
     upgrade(db, version as usize..MIGRATIONS.len())
 }
 
-/// Creates the tables of a new file as this version of the tables has them.
+/// Creates the tables of a new file in the form that they have in `version`.
 pub(super) fn create(db: &mut Connection, version: usize) -> StoreResult<()> {
     if version == MIGRATIONS.len() { apply(db, SCHEMA, version as i64) } else { upgrade(db, 0..version) }
 }
@@ -48,7 +48,7 @@ pub(super) fn upgrade(db: &mut Connection, mut steps: Range<usize>) -> StoreResu
     steps.try_for_each(|n| apply(db, MIGRATIONS[n], n as i64 + 1))
 }
 
-/// Applies a step. Afterwards, the file has the tables of this version.
+/// Applies a step, and records that the file now has the tables of `version`.
 fn apply(db: &mut Connection, sql: &str, version: i64) -> StoreResult<()> {
     let step = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     step.execute_batch(sql)?;

@@ -1,5 +1,5 @@
 //! What the database keeps about a peer whose name and mail another session has taken over, so that the session can
-//! give both back. Also keeps which peer a session was before it gave back a name. The rows are in the table `meta`,
+//! give both back. Also records which peer a session was before it gave back a name. The rows are in the table `meta`,
 //! because few peers have such rows.
 
 use super::{Store, StoreResult};
@@ -7,10 +7,10 @@ use crate::base::ids::PeerId;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// How the names of these rows begin; the id of the peer follows.
+/// The beginning of the names of the rows that record what a peer was before a takeover. The id of the peer follows.
 const PREFIX: &str = "takeover ";
-/// How the names of the rows begin that record which peer a session was before it gave back a name; the id of the
-/// session's present peer follows.
+/// The beginning of the names of the rows that record which peer a session was before it gave back a name. The id of
+/// the session's present peer follows.
 const GIVEN_BACK: &str = "declined ";
 
 /// What a peer was before a session took it over.

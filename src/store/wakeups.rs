@@ -60,8 +60,8 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Deletes the attempts whose message was deleted. These are all attempts for messages before the oldest message
-    /// that is kept.
+    /// Deletes attempts whose message was deleted, that is, attempts for messages before the oldest message that is
+    /// kept.
     pub fn prune_wakeups(&mut self, limit: i64) -> StoreResult<()> {
         let sql = "SELECT max(seq) FROM (SELECT seq FROM wakeup \
                    WHERE seq < (SELECT coalesce(min(seq), 0) FROM message) ORDER BY seq LIMIT ?1)";

@@ -1,4 +1,4 @@
-//! The only module that changes rows. It can record the changes of each turn, and apply changes that were recorded for
+//! The only module that changes rows. It can record the changes of each turn, and apply changes that were recorded on
 //! another database.
 //!
 //! **Invariant:** a statement has the same effect on every database that has the same rows, because it names the rows

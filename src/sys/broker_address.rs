@@ -61,7 +61,7 @@ impl Endpoint {
     }
 }
 
-/// An address of a machine together with a port.
+/// Joins the name or address of a machine and a port.
 pub fn with_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }

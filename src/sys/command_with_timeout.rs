@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 /// How often to check whether the command has ended.
 const POLL_EVERY: Duration = Duration::from_millis(10);
 
-/// Maximum number of characters of the command's last line on standard error that an error contains.
+/// How many characters an error may quote from the last line that the command printed to standard error.
 const LAST_LINE_MAX: usize = 200;
 
-/// How often standard error is read between two checks.
+/// Maximum number of reads from standard error between two checks.
 const READS_AT_ONCE: usize = 256;
 
 /// Runs a command until it ends, the time limit is reached, or `cancel` becomes true. What the command prints is dropped.

@@ -26,7 +26,8 @@ impl DataDir {
     /// other variable is used, because MCP clients remove most of the environment.
     ///
     /// # Errors
-    /// If neither is known, if the path is relative, or if the directory belongs to another user.
+    /// If the variable is not set and the user has no home directory, if the path is relative, or if the directory
+    /// belongs to another user.
     pub fn find() -> Result<DataDir, Error> {
         let dir = match std::env::var_os("SLM_MESH_DATA_DIR").filter(|dir| !dir.is_empty()) {
             Some(dir) => require_absolute(PathBuf::from(dir))?,
@@ -234,13 +235,13 @@ impl DataDir {
             fs::rename(&draft, path).map_err(|error| self.file_error(path, "can't be replaced", &error))
         });
         renamed.inspect_err(|_| {
-            // Only this process uses the draft. If the draft can't be removed, the error explains why.
+            // Only this process uses the draft. If removing it fails, the error that is returned already explains why.
             let _ = fs::remove_file(&draft);
         })
     }
 
     /// The error that says that a file in the directory can't be used, and what to do about it. If the file does not
-    /// exist, or its disk is the cause, the error names the directory.
+    /// exist, or if the cause is its disk or the limit of open files, the error names the directory instead.
     fn file_error(&self, path: &Path, what: &str, error: &std::io::Error) -> Error {
         use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         let is_own_fault = !matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)

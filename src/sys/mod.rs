@@ -107,8 +107,8 @@ pub fn thread_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
-/// The id of the time that [`boot_ms`] counts: that of this boot of the machine and, because a time namespace can count
-/// from another moment, that of the namespace. `None` on a system without such an id.
+/// Identifies the moment from which [`boot_ms`] counts: the id of this boot of the machine, followed by the id of
+/// the time namespace, because each namespace can count from its own moment. `None` on a system without boot ids.
 fn boot_id() -> Option<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     // Linux before 5.6 has no time namespaces.

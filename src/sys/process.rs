@@ -58,10 +58,10 @@ struct Program {
     shown: String,
 }
 
-/// Reaps a child process when it ends. Until then, a small thread waits for the child. Otherwise, the child would be a
-/// zombie until this process ends, and a zombie looks like a running process to other programs.
+/// Starts a small thread that waits for a child process and reaps it when it ends. Otherwise, the ended child would be
+/// a zombie until this process ends, and a zombie looks like a running process to other programs.
 pub fn reap_at_end(mut child: Child) {
-    // If no thread can be started, only the zombie remains.
+    // If no thread can be started, the only harm is the zombie.
     let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || child.wait());
 }
 
@@ -133,7 +133,7 @@ impl AsRawFd for ExitWatch {
     }
 }
 
-/// How the mesh names the sessions of this type; `None` if they belong to no agent that slm-mesh knows.
+/// The words that the mesh uses for sessions of the agent type `kind`; `None` if slm-mesh knows no agent of this type.
 pub fn agent_program(kind: &str) -> Option<AgentProgram> {
     known_agents::by_kind(kind).map(Agent::program)
 }

@@ -19,8 +19,8 @@ use std::time::Duration;
 
 /// Signals that are forwarded to the command, because the sender may know only our process.
 const FORWARDED: &[i32] = &[SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGCONT];
-/// How long a command may stay stopped before this process stops, too. A command that is continued together with this
-/// process is reported as continued within this time.
+/// How long a command may stay stopped before this process stops, too. If both were continued together, the kernel
+/// reports within this time that the command was continued.
 const STOP_GRACE: Duration = Duration::from_millis(50);
 
 /// A running command.
@@ -48,8 +48,8 @@ impl ForegroundCommand {
         let mut signals = SignalsInfo::<WithOrigin>::new(watched.chain(&[SIGCHLD]))?;
         let watch = signals.handle();
         let (sender, receiver) = channel();
-        // The thread is started before the command, too. If the system allows no further thread, no command may be left
-        // running alone.
+        // The thread, too, is started before the command. Otherwise, if the system allowed no further thread, the
+        // command would be left running alone.
         std::thread::Builder::new().stack_size(64 * 1024).spawn(move || {
             for origin in &mut signals {
                 if sender.send(origin).is_err() {
@@ -61,7 +61,7 @@ impl ForegroundCommand {
         let spawned = command.spawn();
         // Other programs that this process starts must not keep this file open.
         rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?;
-        // If the command can't be started, the thread ends.
+        // If the command can't be started, closing the watch ends the thread.
         let pid = Pid::from_child(&spawned.inspect_err(|_| watch.close())?);
         // The command has inherited the signals that our caller blocked. This process unblocks them for itself, because
         // it must receive the signal that reports the end of the command.

@@ -11,10 +11,10 @@ pub const DAMAGED: &str = "broker.db.damaged-";
 pub const LEFT: &str = "broker.db.before-rejoin-";
 /// The beginning of the name that a database gets when a backup replaces it. The time follows.
 pub const REPLACED: &str = "broker.db.before-restore-";
-/// The end of the name of the report about a damaged database. The name of the database stands before it.
+/// The end of the report's name, after the name of the damaged database.
 const REPORT: &str = ".txt";
 
-/// The path below which a database is set aside now.
+/// The path to which a database is moved if it is set aside now.
 pub fn path(places: &DataDir, prefix: &str, now: i64) -> PathBuf {
     places.dir.join(format!("{prefix}{}", file_time(now)))
 }
@@ -40,8 +40,8 @@ pub struct DamagedDatabase {
 pub fn last_damaged(places: &DataDir, since: i64) -> Option<DamagedDatabase> {
     let since = file_time(since);
     let names = fs::read_dir(&places.dir).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    // The time in a name ends with Z. Only the main file's name ends there, because the names of the database's other
-    // files continue.
+    // The time in a name ends with Z. Only the main file's name ends with the time; the names of the database's other
+    // files have something after it.
     let is_recent = |name: &String| name.strip_prefix(DAMAGED).is_some_and(|at| at >= &*since && at.ends_with('Z'));
     let path = places.dir.join(names.filter(is_recent).max()?);
     let report = fs::read_to_string(format!("{}{REPORT}", path.display())).unwrap_or_default();

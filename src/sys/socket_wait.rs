@@ -27,7 +27,7 @@ pub fn wait_for(socket: &impl AsFd, event: SocketEvent, time: Duration) -> io::R
     poll_within(&mut [PollFd::new(socket, flags)], time)
 }
 
-/// What ended the wait of a program that writes what it reads from a socket.
+/// Why [`wait_for_either`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitEnd {
     /// The socket can be read, or the other side has closed the connection.

@@ -24,9 +24,9 @@ const RESERVE: usize = 4 << 20;
 pub(super) const SHORT_MAX: usize = 8 << 10;
 /// How many values are kept. Beyond this limit, only needed fields are kept.
 const VALUES_MAX: usize = 1 << 16;
-/// A longer name is not the name of a needed field.
+/// Maximum length of a field's name, in bytes. A field with a longer name is skipped, because no needed field has one.
 const NAME_MAX: usize = 256;
-/// A longer number is not valid.
+/// Limit for the length of a number, in bytes. The end of a longer number is dropped.
 const SCALAR_MAX: usize = 64;
 /// How many bytes are read at once. A larger buffer would cost a page fault for each of its pages.
 pub const BUFFER_SIZE: usize = 1 << 14;

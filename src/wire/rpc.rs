@@ -69,8 +69,8 @@ fn plain_request(line: &str) -> Option<RpcMessage> {
     let is_plain = number.bytes().all(|byte| byte.is_ascii_digit())
         && (number.len() == 1 || !number.starts_with('0'))
         && method.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._/".contains(&byte));
-    // The line has no other fields only if the text between here and the last brace is a single object, which the
-    // parser checks below.
+    // If the text between here and the last brace is a single object, the line has no other fields. The parser below
+    // fails on any other text.
     let params = rest.strip_prefix("\",\"params\":")?.strip_suffix('}').filter(|_| is_plain)?;
     let id = Value::from(number.parse::<u64>().ok()?);
     Some(RpcMessage::Request { id, method: method.to_owned(), params: serde_json::from_str(params).ok()? })
@@ -87,7 +87,7 @@ pub fn numbered_result(line: &[u8]) -> Option<(u64, &str)> {
 }
 
 /// Whether an object in this JSON text may have a field of this name. If the answer is false, no object has such a
-/// field, provided that the text contains the name without escapes, as our own programs write it.
+/// field, provided that names are written without escapes, as our own programs write them.
 pub fn may_have_field(json: &str, name: &str) -> bool {
     let json = json.as_bytes();
     let is_quoted = |at: usize| json[..at].ends_with(b"\"") && json[at + name.len()..].starts_with(b"\"");
@@ -146,7 +146,7 @@ fn is_id(id: &Value) -> bool {
     id.is_string() || id.is_i64() || id.is_u64()
 }
 
-// These functions format the JSON-RPC envelope themselves, because `json!` would first copy all of the content.
+// The following functions format the JSON-RPC envelope themselves, because `json!` would first copy all of the content.
 // `concat` reserves the memory for the whole line at once, unlike `format!`.
 
 /// Formats a request as a line.

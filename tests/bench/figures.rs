@@ -2,21 +2,21 @@
 
 use std::time::Instant;
 
-/// The number of calls before each batch that are not timed. During these calls, the caches fill, and the scheduler
-/// places the two processes.
+/// The number of untimed calls before each batch. During these calls, the caches fill, and the scheduler places the two
+/// processes.
 const WARM: usize = 5;
 
 /// Times in microseconds, sorted.
 pub struct Samples(Vec<f64>);
 
 impl Samples {
-    /// Sorts what was measured.
+    /// Sorts the measured times.
     pub fn new(mut micros: Vec<f64>) -> Samples {
         micros.sort_by(f64::total_cmp);
         Samples(micros)
     }
 
-    /// The time below which this part of the samples lies.
+    /// The time below which this part of the samples lies; `part` is 0.99 for the 99th percentile.
     pub fn at(&self, part: f64) -> f64 {
         self.0[((self.0.len() - 1) as f64 * part).round() as usize]
     }
@@ -57,7 +57,7 @@ pub enum Reach {
     Times(f64),
     /// A median of at most this many microseconds.
     Median(f64),
-    /// A median, and a bound that one call in a hundred may exceed, both in microseconds.
+    /// The highest allowed median and the highest allowed 99th percentile, in microseconds.
     MedianAndP99(f64, f64),
 }
 
@@ -79,7 +79,7 @@ pub struct Row {
     pub p99: String,
     /// The value with which the measured one is compared: what the machine itself needs.
     pub floor: String,
-    /// The figure divided by the floor.
+    /// The measured value divided by the floor.
     pub ratio: String,
     /// The target that the measured value must reach.
     pub reach: String,
@@ -88,7 +88,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// A row with a dash for each value that not every row has.
+    /// A row with a dash in each cell that may stay empty.
     pub fn blank() -> Row {
         let dash = || "-".to_owned();
         Row { p99: dash(), floor: dash(), ratio: dash(), ..Row::default() }

@@ -31,8 +31,8 @@ pub fn key(n: usize) -> String {
     format!("key-{:03}", n * 7 % 500)
 }
 
-/// Returns how many sets per second a bare loop commits to an empty store. Like `state.set`, each round writes an entry
-/// and an event; each transaction writes the counters once.
+/// Returns how many state entries per second a bare loop writes to an empty store. Like `state.set`, each round writes
+/// an entry and an event; each transaction writes the counters once.
 pub fn bare_sets_per_second(file: &Path, n_sets: usize, per_commit: usize) -> f64 {
     let db = Connection::open(file).expect("a database");
     db.set_prepared_statement_cache_capacity(16);

@@ -1,5 +1,5 @@
 //! Thousands of sessions on one hub, from other machines: what they cost while they are idle, and how long callers on
-//! the hub's machine wait while all sessions reconnect at once. `make fleet` prints it.
+//! the hub's machine wait while all sessions reconnect at once. `make fleet` prints the results.
 //!
 //! One process plays all sessions, over real connections and without a thread for each.
 
@@ -29,7 +29,8 @@ const PER_MACHINE: usize = 5;
 const STORM: Duration = Duration::from_secs(10);
 /// The number of threads that connect sessions.
 const N_CONNECTORS: usize = 8;
-/// Has the form of `slm-mesh secret`. From a secret of any other form, each guest process would derive its key slowly.
+/// A secret in the form that `slm-mesh secret` prints. From a secret of any other form, each guest process would derive
+/// its key slowly.
 const SECRET: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
 /// How long the hub may take until it is idle.
 const SETTLE: Duration = Duration::from_secs(10);

@@ -121,7 +121,7 @@ fn many_writes(table: &mut Table, hub: &Mesh) {
     });
 }
 
-/// The size of the entries of the last writes in etcd, for each write.
+/// The size of a write in the log in etcd, in bytes: the average of the last writes.
 fn log_size(table: &mut Table, cluster: &Cluster, n_before: u64) {
     let mut log = cluster.log("slm", None);
     let (mut at, mut n_bytes) = (Position(n_before + 1), 0);
@@ -191,8 +191,8 @@ fn hub_dies(table: &mut Table, first: &mut Mesh, second: &mut Mesh) {
     for n in 0..N_KILLS {
         let wanted = position(leader);
         micros_until(Instant::now(), || position(standby) >= wanted && status(standby)["leader"].is_string());
-        // A hub renews its lease three times in the time of the lease. The kills are spread over the time between two
-        // renewals, because the remaining time of the lease decides how long no hub leads.
+        // A hub renews its lease three times within the lease's duration. The kills are spread over the time between
+        // two renewals, because the remaining time of the lease decides how long no hub leads.
         thread::sleep(Duration::from_secs(LEASE_SECONDS) / 3 * n / N_KILLS);
         leader.kill();
         let began = Instant::now();

@@ -1,6 +1,6 @@
 //! A load that lasts for minutes: a hundred sessions that chat, a thousand silent connections, a client that never
 //! reads, and two that send garbage. Measures how long other clients wait meanwhile, and how large the broker and its
-//! database become. `make load MINUTES=10` prints it.
+//! database become. `make load MINUTES=10` prints the results.
 //!
 //! The other clients call at a steady rate, so that their times show the broker's delay and not a queue of their own.
 //! An echo server beside the broker shows how long any call takes on this machine in the same minutes.
@@ -46,7 +46,7 @@ pub struct Load<'a> {
     /// The number of newcomers that were served, and of those that were not served within `PATIENCE`.
     n_served: AtomicU64,
     n_unserved: AtomicU64,
-    /// The call times of each other client, by the client's name.
+    /// The call times of each measured client, by the client's name.
     times: Mutex<Vec<(&'static str, Vec<f64>)>>,
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// The time without calls after which a broker has nothing left to do: the grace periods of its peers are over, and the
 /// write-ahead log has been moved into the database.
 const SETTLES: Duration = Duration::from_secs(6);
-/// Two seconds more than the time in which nothing may wake the broker.
+/// Two seconds more than the time for which the idle broker is watched.
 const WATCHED: Duration = Duration::from_secs(10);
 
 /// The time from spawn to the first tool result, as a client sees it: initialize, then a call.
@@ -35,7 +35,8 @@ pub fn session(table: &mut Table) {
     table.times("session, warm", &Samples::new(warm), None, Reach::Median(4_000.0));
 }
 
-/// Resident and proportional bytes of a process: exact, whereas `VmRSS` may lag by a few pages.
+/// The resident and the proportional memory of a process, in bytes. Both are exact, whereas `VmRSS` may lag by a few
+/// pages.
 pub fn memory_of(pid: u32) -> (f64, f64) {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("Linux tells");
     let bytes = |name: &str| {

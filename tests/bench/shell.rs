@@ -5,9 +5,10 @@ use super::place::Scratch;
 use slm_mesh::shell_writes::{Disk, written_files};
 use std::hint::black_box;
 
-/// The length of a long command line, such as one that writes a file from a here-document.
+/// The length of a long command line, in bytes. A command line that writes a file from a here-document may be that
+/// long.
 const LONG: usize = 10 * 1024;
-/// Files in the directory.
+/// The number of files in the directory.
 const ENTRIES: usize = 50;
 
 /// A string repeated up to the length of a long command line.

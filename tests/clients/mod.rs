@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The oldest Node on which both packages run.
+/// The oldest major version of Node on which both official clients run.
 const NODE_MIN: u32 = 20;
 
 /// The folder of this file.
@@ -65,7 +65,8 @@ fn has_node() -> Result<(), String> {
     }
 }
 
-/// Makes a folder, unless it was made before with the same `wanted`.
+/// Makes a folder and notes `wanted`, which describes its contents. A folder that was made with the same `wanted` is
+/// kept.
 fn once(name: &str, wanted: &str, make: impl FnOnce(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
     fs::create_dir_all(&root).unwrap();

@@ -203,7 +203,7 @@ fn every_value_of_a_deleted_entry_leaves_the_events_even_if_the_broker_dies_firs
     let mut disk = Disk::new("values");
     disk.join(1, "a");
     let set = |disk: &mut Disk, key: &str, value: &str| {
-        // The calls are slow enough for the rate limit.
+        // The calls are slow enough to stay within the rate limit.
         disk.now += 100;
         disk.call(1, &core::shared_state::SET, json!({ "key": key, "value": value })).unwrap();
     };

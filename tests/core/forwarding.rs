@@ -68,7 +68,7 @@ impl Pair {
         self.there.call(1, &sessions::ATTACH, who).unwrap();
     }
 
-    /// One HTTP request that the other side accepts.
+    /// Makes one HTTP request, which the other side must accept. Returns the answer.
     fn ask(&mut self, method: &str, target: &str, body: &Value) -> Value {
         let (status, answer) = self.answer(method, target, body);
         assert_eq!(status, 200, "{answer}");
@@ -112,7 +112,7 @@ impl Pair {
         }
     }
 
-    /// Polls the other side, and then asks for the receipts that have changed. `is_lost` says that the receipts are
+    /// Polls the other side, and then asks for the receipts that have changed. If `is_lost` is true, the receipts are
     /// lost on the way.
     fn learn_receipts(&mut self, is_lost: bool) {
         self.look();
@@ -297,7 +297,7 @@ fn a_mesh_changes_the_receipts_only_of_messages_that_it_has_accepted() {
     rows.extend((0..1_000).map(|n| json!({ "key": format!("nobody-{n}"), "receipt": "read", "ago": n })));
     let receipts = RemoteReceipt::parse_all(&json!({ "receipts": rows })).unwrap();
     assert!(receipts.len() <= 100);
-    // Another link did not accept these messages, so its receipts change nothing.
+    // If another link reports these receipts, they change nothing, because that link did not accept the messages.
     pair.here.mesh.on_receipts(7, &receipts, pair.here.now).unwrap();
     assert_eq!(pair.receipts(), ["forwarded", "accepted", "accepted"]);
     pair.here.mesh.on_receipts(0, &receipts, pair.here.now).unwrap();

@@ -128,7 +128,7 @@ impl Script {
 
     fn pass(&mut self, ms: i64) {
         let until = self.now + ms;
-        // Like the broker's loop, wake at each deadline on the way.
+        // Like the broker's loop, this loop wakes at each deadline on the way.
         while let Some(at) = self.mesh().deadline().filter(|at| *at <= until) {
             self.now = at.max(self.now);
             self.tick();

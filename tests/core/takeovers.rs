@@ -3,7 +3,7 @@
 use crate::script::check;
 
 /// Runs a script after this beginning: the session `p` has ended, a message waits for it, and the session `q` has taken
-/// over its name. In the script, `P`, `Q` and `N` stand for the calls with which sessions of these keys attach.
+/// over its name. In the script, `P`, `Q` and `N` each stand for the call that attaches the session with this key.
 fn run(script: &str) {
     let attach = |key: &str| format!("attach agent=test project=/p pid=5 session={key}");
     let begin = "

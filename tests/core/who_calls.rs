@@ -1,6 +1,6 @@
-//! Which session makes a call. Tests each agent that slm-mesh knows, each order in which its session may first speak by
-//! a hook, its MCP server and a verb (subcommand), and what may happen to the session later. In each case, every
-//! session is one peer.
+//! Which session makes a call. Tests each agent that slm-mesh knows, with each order in which a session's hooks, MCP
+//! server and verbs (subcommands) may first call the broker, and with what may happen to the session later. In each
+//! case, every session is one peer.
 
 mod announced;
 mod chosen_name;
@@ -389,8 +389,8 @@ fn subagents_are_the_peer_of_their_session_and_owners_of_their_own() {
 fn an_agent_that_an_agent_started_is_itself() {
     each(|world, mut inner, order| {
         let folder = world.project.clone();
-        // No agent starts an editor, and an agent that starts one of its own kind is like two windows, so these cases
-        // are left out.
+        // Two cases are left out: an editor inside an agent, which does not occur, and an agent inside another agent of
+        // the same kind, which looks like one agent with two windows.
         let is_other = |outer: &&Agent| outer.kind != inner.agent.kind && !inner.agent.identity.hosts_terminals;
         for (n, outer) in AGENTS.iter().filter(is_other).enumerate() {
             world.project = format!("{folder}/{n}");

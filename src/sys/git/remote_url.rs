@@ -94,7 +94,8 @@ fn scp_parts(url: &str) -> Option<(&str, &str)> {
     (!host.is_empty() && !host.contains('/')).then_some((host, path))
 }
 
-/// The normal form of a path at which no repository can be found. Git also accepts `name` for `name.git`.
+/// The normal form of a path at which no repository can be found. The ending `.git` is removed, because git also
+/// accepts `name` for `name.git`.
 pub(super) fn path_spelling(path: &Path) -> String {
     let path = without_ending(path.to_str().unwrap_or_default().trim_end_matches('/')).to_owned();
     // If the path can't be looked up, only its text is normalised.

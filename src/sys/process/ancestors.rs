@@ -25,7 +25,7 @@ struct KnownProcess {
 }
 
 /// The chains that were read last, by process number. A command of slm-mesh lives only for milliseconds, but its shell
-/// and its agent live for hours, so without this memory the broker would read the same files in /proc again for each
+/// and its agent live for hours, so without this cache the broker would read the same files in /proc again for each
 /// command.
 static KNOWN: LazyLock<Mutex<HashMap<i64, KnownProcess>>> = LazyLock::new(Mutex::default);
 

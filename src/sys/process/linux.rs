@@ -36,7 +36,7 @@ pub fn open_exit_event(pid: i64) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Kills the process of a descriptor from [`open_exit_event`], even if another process has its number by now.
+/// Kills the process that a descriptor from [`open_exit_event`] refers to, and never a later one with its number.
 pub fn kill(_pid: i64, target: &OwnedFd) -> io::Result<()> {
     Ok(pidfd_send_signal(target, Signal::KILL)?)
 }
