@@ -64,8 +64,8 @@ enum CallState {
     Refused,
     /// The call opened the turn's transaction. To undo the call, the transaction is rolled back.
     First,
-    /// The call wrote after other calls of the turn. To undo the call, the transaction is rolled back to the call's
-    /// savepoint.
+    /// The call wrote after another call had opened the turn's transaction. To undo the call, the transaction is rolled
+    /// back to the call's savepoint.
     Nested,
 }
 
@@ -127,7 +127,8 @@ pub struct Store {
     reserved: Option<ReservedNumbers>,
     /// Records the changes of the turn; `None` if no other database needs them.
     recorder: Option<Recorder>,
-    /// Whether the turn's counters were written and its changes were taken. No further writes may follow.
+    /// Whether the turn's counters were written and its changes were taken. If so, the turn must not write anything
+    /// more.
     is_sealed: bool,
 }
 

@@ -294,10 +294,11 @@ fn require_absolute(dir: PathBuf) -> Result<PathBuf, Error> {
     Err(Error::new(ErrorKind::Usage, text))
 }
 
-/// The bearer token. The token stays the same when the broker restarts, because some clients read it only once.
+/// Returns the bearer token, or a new one if there is none yet. The token stays the same when the broker restarts,
+/// because some clients read it only once.
 ///
 /// # Errors
-/// If the token can't be written.
+/// If the token can't be made private, or a new one can't be written.
 pub fn keep_token(places: &DataDir) -> Result<String, Error> {
     if let Ok(token) = fs::read_to_string(places.token())
         && token.len() == 64

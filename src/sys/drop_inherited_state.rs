@@ -45,8 +45,8 @@ fn close_inherited_files() {
     }
 }
 
-/// Blocks the signal with which the kernel ends a process that writes beyond its limit of file sizes, because the hard
-/// limit can't be raised. The write then fails, and the call that needs it is refused.
+/// Blocks the signal with which the kernel ends a process that writes beyond its file size limit, because this process
+/// can't raise the hard limit. Such a write then fails, and the call that needs it is refused.
 fn refuse_writes_beyond_limit() {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGXFSZ);

@@ -34,7 +34,7 @@ impl Dice {
 struct Pair {
     here: Disk,
     there: Disk,
-    /// A message that left, and the answer to it once there is one.
+    /// The message that is on its way, and the answer to it once there is one.
     under_way: Option<(ForwardedMessage, Option<Delivery>)>,
     n_sent: usize,
     /// How many of the sent messages were read on the other side.

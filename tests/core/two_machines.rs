@@ -4,7 +4,7 @@ use crate::failures::Disk;
 use serde_json::{Value, json};
 use slm_mesh::core::{locks, mail, peers, peers::sessions};
 
-/// A mesh with a session here and one on the laptop, each in its clone of a repository.
+/// A mesh with one session here and one on the laptop, each in its own clone of a repository.
 fn two(name: &str) -> Disk {
     let mut disk = Disk::new(name);
     disk.mesh.on_connected(1);

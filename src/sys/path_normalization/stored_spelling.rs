@@ -96,7 +96,7 @@ mod spelling {
         (bytes != name.as_bytes()).then(|| OsString::from_vec(bytes))
     }
 
-    /// The stored name of the entry that a name opens in a folder.
+    /// The name that the folder stores for the entry that `name` opens.
     fn stored_name(folder: &Path, name: &OsStr, names: &impl Names) -> OsString {
         let entries = names.entries(folder);
         if entries.len() >= ENTRIES_MAX || entries.iter().any(|(entry, _)| entry == name) {

@@ -46,7 +46,8 @@ pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
 fn enter_namespace() -> io::Result<()> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     match unshare(CloneFlags::CLONE_NEWNS) {
-        // Root gets the error instead: inside a user namespace, it would lose its power over the files of other users.
+        // Root gets the error instead: inside a user namespace, root would lose its power over the files of other
+        // users.
         Err(Errno::EPERM) if uid != 0 => {
             unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
             // The kernel requires this before a group can be mapped.
