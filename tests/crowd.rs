@@ -43,7 +43,7 @@ fn a_client_of_one_byte_at_a_time_holds_nobody_up_and_is_answered() {
     let mut slow = connect(&place);
     for byte in b"{\"jsonrpc\":\"2.0\",\"id\":\"slow\",\"method\":\"ping\"}\n" {
         slow.write_all(&[*byte]).unwrap();
-        // Each answer proves that the broker has run a turn between two bytes.
+        // Each answer proves that the broker has run a turn since the last byte.
         assert_eq!(neighbour.call("ping", json!({}))["result"], json!({}));
     }
     let mut line = String::new();
@@ -153,8 +153,7 @@ fn a_subscriber_that_never_reads_is_dropped_and_the_others_hear_all() {
         assert_eq!(heard["params"]["payload"]["n"], json!(n), "every event, in order");
     }
     let now = || place.socket().call("status", json!({}))["result"]["connections"].as_i64().unwrap();
-    // The count includes the new connection that asks for it, so it equals the earlier count once the deaf client is
-    // dropped.
+    // This count includes the new connection that asks for it, so it is one too high until the deaf client is dropped.
     until("the deaf one is dropped", || now() == n_connections);
     check_served(&place, &mut neighbour);
 }
@@ -238,7 +237,7 @@ fn who_came_and_went_while_the_broker_was_away_leaves_its_seat_free() {
         until("its place is free", || neighbour.call("status", json!({}))["result"]["connections"] == json!(1));
         let mut after = None;
         hold_still(&place, || {
-            // This session is killed before the broker reads its attach, which may happen while a broker starts.
+            // This session is killed before the broker reads its `attach`, as may happen while a broker starts.
             let mut before = place.socket();
             before.ask("attach", ask.clone());
             before.stream.shutdown(Shutdown::Both).unwrap();

@@ -190,7 +190,7 @@ fn a_full_disk_is_named_and_an_emptied_one_goes_on() {
     };
     assert!(refused.contains("full") && refused.contains("free some space"), "{refused}");
     assert!(socket.call("state.get", json!({ "key": "k0" }))["error"].is_null(), "reading still works");
-    // The broker ends, and whatever it leaves free on the disk is taken, too.
+    // The broker ends, and the test fills the space that this frees on the disk, too.
     place.ok(&["stop"]);
     let filler = place.dir.join("filler");
     let mut rest = std::fs::File::create(&filler).unwrap();
@@ -299,7 +299,7 @@ fn trees(file: &Path) -> Vec<(String, u64, bool)> {
     rows.unwrap().map(Result::unwrap).collect()
 }
 
-/// A page of a database, which has 2048 bytes.
+/// The byte range of a page in a database file. Each page has 2048 bytes.
 fn page_range(page: u64) -> std::ops::Range<usize> {
     (page as usize - 1) * 2048..page as usize * 2048
 }
@@ -407,7 +407,7 @@ fn whoever_misses_something_learns_that_the_database_was_damaged() {
     std::fs::write(place.dir.join("broker.db"), "no database".repeat(1000)).unwrap();
     let report = "the database was damaged: it was moved to";
     let doctor = || String::from_utf8(place.run(&["doctor"]).stdout).unwrap();
-    // A hook starts the broker, and its agent shows nobody what the broker says then.
+    // A hook starts the broker. Nobody sees what this broker prints, so the report must be in the hook's answer.
     let begun = told_at_begin(&place, "s1");
     assert!(begun.contains(report) && begun.contains("the mesh starts empty"), "{begun}");
     assert!(!told_at_begin(&place, "s1").contains("damaged"), "each session is told once");

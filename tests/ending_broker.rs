@@ -31,7 +31,7 @@ fn await_readable(socket: &impl AsFd) {
     assert_eq!(poll(&mut queue, None).unwrap(), 1);
 }
 
-/// Lets a client call a broker that ends with this deed, and returns what the client printed.
+/// Lets a client call a broker that ends in this way, and returns what the client printed.
 fn call_ending_broker(place: &Place, deed: LastDeed, client: &mut Command, input: &str) -> Output {
     fs::create_dir_all(&place.dir).unwrap();
     let socket = place.dir.join("mesh.sock");

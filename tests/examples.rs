@@ -223,7 +223,7 @@ impl Stage {
     }
 }
 
-/// Whether the output is as shown: a line with only `…` matches any lines, `…` in a line any text.
+/// Whether the output is as shown: a line with only `…` matches any lines, and `…` in a line matches any text.
 fn fits(shown: &[&str], said: &[&str]) -> bool {
     match (shown, said) {
         ([], []) => true,

@@ -239,15 +239,15 @@ fn sixty_four_globs_at_once_against_a_full_table_leave_others_their_turn() {
     stage.check();
 }
 
-/// How long this process has computed so far, which does not depend on how busy the machine is. Other systems than Linux
-/// show only the time that has passed since `began`.
+/// The processor time that a process has used so far, which does not depend on how busy the machine is. Without /proc,
+/// this returns the time since `began`.
 fn computed(pid: u32, began: Instant) -> Duration {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return began.elapsed() };
     let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);
     Duration::from_millis(fields.map(|ticks| 10 * ticks.parse::<u64>().unwrap()).sum())
 }
 
-/// Makes calls for this long, and returns the longest time that the broker computed before it answered one of them.
+/// Makes calls for this long, and returns the most processor time that the broker used for one of them.
 fn slowest_call(neighbour: &mut Socket, broker: u32, lasts: Duration) -> Duration {
     let (began, mut slowest) = (Instant::now(), Duration::ZERO);
     while began.elapsed() < lasts {
@@ -275,7 +275,7 @@ fn lock_queries_with_globs_that_others_pipeline_are_their_own_cost() {
         // Bytes that do not fit into the socket's buffer at once need not be sent.
         let _ = stream.write(query.as_bytes());
     }
-    // Each call once took more than a second.
+    // Each call used to take more than a second.
     let slowest = slowest_call(&mut stage.neighbour, stage.pid, Duration::from_millis(500));
     assert!(slowest < Duration::from_millis(700), "{slowest:?}");
     stage.check();
@@ -297,7 +297,7 @@ fn idle_strangers_leave_room_for_a_newcomer_when_descriptors_run_out() {
     let idle: Vec<UnixStream> = (0..120).map(|_| connect(&place)).collect();
     let asked = Instant::now();
     assert_eq!(place.socket().call("status", json!({}))["result"]["status"], json!("ok"));
-    // This once took more than ten seconds: a tenth of a second for each idle connection.
+    // This used to take more than ten seconds: a tenth of a second for each idle connection.
     assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
     assert_eq!(session.call("ping", json!({}))["result"], json!({}), "a session keeps its place");
     drop(idle);

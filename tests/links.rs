@@ -67,7 +67,7 @@ fn two_meshes_exchange_peers_and_messages_and_lose_none_in_a_crash() {
     assert_eq!(claude.tool("mesh_inbox", json!({ "waitSeconds": 20 }))["messages"][0]["payload"], json!("here"));
     until("the answer acknowledges", || receipts(&mut claude) == ["acked"]);
 
-    // A person is never online, but can be answered.
+    // A person is never online, but other peers can answer a person.
     a.ok(&["send", &there, "build it", "--as", "human"]);
     let mail = codex.tool("mesh_inbox", json!({ "waitSeconds": 20 }));
     codex.tool("mesh_send", json!({ "to": mail["messages"][0]["fromName"], "message": "built" }));
@@ -249,8 +249,8 @@ fn a_superlocalmemory_daemon_that_links_to_us_sees_and_writes_to_our_peers() {
     assert!(status == 404 && refused["detail"] == json!("recipient peer not found"), "{status} {refused}");
 }
 
-/// Starts a false mesh, whose answers consist of a status line and a body. `get` makes the answer to a GET from the
-/// number of the connection, and `post` the answer to a POST from its body.
+/// Starts a false mesh. Given the number of a connection, `get` returns the answer to its GET; given the body of a
+/// POST, `post` returns the answer. Each answer consists of a status line and a body.
 fn false_mesh(
     get: impl Fn(usize) -> String + Send + 'static,
     post: impl Fn(&str) -> String + Send + 'static,
@@ -278,7 +278,7 @@ fn false_mesh(
     url
 }
 
-/// The response of a mesh that has these peers and a new mark.
+/// The response of a mesh that has these peers. `mark` is the version of the mesh's list of peers.
 fn peers_response(mark: usize, ids: std::ops::Range<usize>) -> String {
     let row = |id| json!({ "peer_id": format!("{id:08x}-abc"), "session_id": format!("p{id}"), "mesh": "odd" });
     let rows: Vec<Value> = ids.map(row).collect();
@@ -322,7 +322,8 @@ fn a_mesh_that_always_lists_new_peers_delays_nobody() {
 
 #[test]
 fn a_message_that_the_other_mesh_never_answers_holds_up_none_and_everybody_is_told() {
-    // The false mesh cuts the connection at one text, like a broker that panics, or a proxy that rejects the text.
+    // The false mesh cuts the connection when it gets one certain text, like a broker that panics, or a proxy that
+    // rejects the text.
     let post = |body: &str| if body.contains("poison") { "" } else { "200 OK\n{\"ok\":true}" }.to_owned();
     let place = Place::new().with("SLM_MESH_PEER_URL", &false_mesh(|_| peers_response(1, 1..2), post));
     let mut session = place.session("codex-mcp-client", "api");

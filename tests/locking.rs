@@ -196,7 +196,7 @@ fn waiting_peers_get_the_lock_in_order_with_growing_tokens() {
     give_back(&mut one, "/p/a");
     let second = answer(&mut two, id_two)["result"]["token"].as_i64().unwrap();
     assert_eq!(line_for(&mut watcher, "/p/a"), ["three"]);
-    // A newcomer does not overtake.
+    // A newcomer does not overtake the peers that wait.
     assert_eq!(one.call("lock.lock", json!({ "filePath": "/p/a" }))["error"]["data"]["kind"], json!("held"));
     give_back(&mut two, "/p/a");
     let third = answer(&mut three, id_three)["result"]["token"].as_i64().unwrap();
@@ -248,7 +248,7 @@ fn a_cycle_of_waits_is_refused_and_named() {
     for name in ["one", "two", "three"] {
         assert!(refused["error"]["message"].as_str().unwrap().contains(name), "{refused}");
     }
-    // The refused wait would have closed the cycle. Without this wait, all peers proceed once one lock is released.
+    // The refused wait would have closed the cycle. Since it was refused, all peers proceed once one lock is released.
     give_back(&mut two, "/p/2");
     assert_eq!(answer(&mut one, id_one)["result"]["ok"], json!(true));
 }
@@ -290,8 +290,8 @@ fn a_lock_falls_after_its_session_was_killed_unless_that_comes_back() {
     let (mut dies, mut returns) = (session(&place, "dies"), session(&place, "returns"));
     returns.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/kept" }));
     dies.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/lost" }));
-    // The session that returns is killed first. If the end of the grace period still ended its lock, that lock would
-    // end first.
+    // The session that returns is killed first, so its grace period would end first. If that still ended its lock,
+    // `kept` would be free before `lost`.
     returns.child.kill().unwrap();
     returns.child.wait().unwrap();
     let mut returned = session(&place, "returns");
@@ -426,7 +426,7 @@ fn git_commands_on_the_whole_tree_are_denied_if_they_change_a_held_file() {
         assert!(reason.contains("held.txt is locked by") && reason.contains("mine"), "{command}: {reason}");
     }
     assert_eq!(before("git stash list && git commit -qm two"), Value::Null);
-    // A command that is denied locks nothing, even if its files do not fit into one call to the broker.
+    // A denied command takes no locks, even if its files do not fit into one call to the broker.
     let many: Vec<String> = (0..700).map(|n| format!("a{n}")).collect();
     for command in ["echo > b.rs; git checkout .".to_owned(), format!("touch {} held.txt", many.join(" "))] {
         assert_ne!(before(&command), Value::Null, "{command:.40}");

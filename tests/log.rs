@@ -158,7 +158,7 @@ fn an_agent_searches_what_it_sent_and_received() {
     codex.tool("mesh_send", json!({ "to": "ann", "message": "Deploy is ready" }));
     let found = codex.tool("mesh_inbox", json!({ "search": "DEPLOY" }));
     assert_eq!(texts(&found), ["deploy at noon", "Deploy is ready"]);
-    // A message that was found counts as neither offered nor read.
+    // A message that a search has shown counts as neither offered nor read.
     let inbox = codex.tool("mesh_inbox", json!({}));
     assert_eq!(texts(&inbox), ["deploy at noon"]);
     assert!(inbox["messages"][0].get("again").is_none(), "{inbox}");

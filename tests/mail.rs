@@ -11,7 +11,7 @@ use support::{Place, Session, Socket, until};
 
 const CODEX: &str = "codex-mcp-client";
 
-/// A peer on a raw connection, which itself reports what was read.
+/// A peer on a raw connection. The tests themselves report what it has read, as a real session would.
 fn peer(place: &Place, name: &str) -> Socket {
     if place.broker_pid().is_none() {
         place.ok(&["start", "--detach"]);

@@ -93,7 +93,7 @@ fn a_session_ends_with_its_input_though_calls_wait() {
 #[test]
 fn calls_before_the_end_of_input_are_answered() {
     let place = Place::new();
-    // A session that ends gives its calls a second and a half, which the start of a broker could use up.
+    // When a session ends, its calls have 1.5 s to finish, and the start of a broker could use up this time.
     place.ok(&["start", "--detach"]);
     for round in 0..10 {
         let mut session = Bare::legacy(&place, "2025-11-25", "p");
@@ -157,7 +157,7 @@ fn a_wait_for_events_misses_none_between_the_death_of_its_broker_and_the_next() 
     let verb = place.command(&args).stdout(Stdio::piped()).spawn().unwrap();
     until_waiting(&mut session, 2);
     let dead = place.broker_pid().unwrap();
-    // While both are stopped, they can't connect to the next broker before the event.
+    // The session and the verb are stopped, so they can't connect to the next broker before the event is emitted.
     [session.child.id(), verb.id()].into_iter().for_each(support::freeze);
     Command::new("kill").args(["-9", &dead.to_string()]).status().unwrap();
     until("the broker is dead", || !lives(dead));

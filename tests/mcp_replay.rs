@@ -15,7 +15,8 @@ use support::{Place, project};
 
 const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
 
-/// The recordings: a file's name and the lines for one process. One agent started its server twice.
+/// The recordings: each with its file and line, and the lines that one process got. One agent started its server twice,
+/// so its file has two recordings.
 fn recordings() -> Vec<(String, Vec<Value>)> {
     let folder = project().join("tests/data/mcp-clients");
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -220,7 +220,7 @@ fn mail_that_nobody_can_read_stays_unread() {
     drop(reader);
     let status = place.command(&["inbox"]).stdout(std::os::fd::OwnedFd::from(writer)).status().unwrap();
     assert_eq!((status.code(), unread(&place)), (Some(0), json!(["offered"])));
-    // A reader that discards the text has read it.
+    // Messages that are printed to /dev/null count as read.
     shell(&place, "slm-mesh inbox > /dev/null");
     assert_eq!(unread(&place), json!(["read"]));
 }
@@ -246,11 +246,11 @@ fn a_change_whose_answer_was_lost_is_to_be_checked_before_it_is_repeated() {
     );
 }
 
-/// Waits until a verb that goes on waits for news from the broker.
+/// Waits until a running verb is ready for news from the broker.
 fn until_it_follows(place: &Place, verb: &[&str]) {
     until("it follows", || {
         let status = place.json(&["status"]);
-        // The live view makes no call that waits, as the broker pushes events to it: it may miss the first ones.
+        // `watch` makes no call that waits, since the broker pushes events to it. It may miss the first events.
         if verb[0] == "watch" { status["connections"].as_i64() > Some(1) } else { status["waiting"] == json!(1) }
     });
 }
@@ -392,7 +392,7 @@ fn a_watched_entry_shows_each_of_many_changes_and_those_whose_events_are_gone() 
         assert_eq!(next(), format!("k = {}  (version {n})", value(n)));
     }
     support::freeze(child.id());
-    // No call of the watcher is waiting in the broker, so only the gap can tell the watcher about the change.
+    // The watcher has no call waiting in the broker, so only the gap in the events can tell it about the change.
     place.ok(&["stop"]);
     place.ok(&["state", "set", "k", "unseen"]);
     place.ok(&["events", "emit", "a.b"]);

@@ -252,7 +252,7 @@ fn a_session_gives_back_a_name_that_is_not_its_own() {
     place.ok(&["send", &name, "for the first one", "--as", "human"]);
     let mut next = place.session("claude-code", "shop");
     assert!(next.tool("mesh_status", json!({}))["notice"].as_str().unwrap().contains("decline"));
-    // The new session takes locks in the earlier session's name, so it can't give up that name while it holds one.
+    // The new session takes locks in the earlier session's name, so it can't give up the name while it holds a lock.
     next.tool("mesh_lock", json!({ "action": "lock", "filePath": place.root.join("a.rs") }));
     assert!(next.try_tool("mesh_inbox", json!({ "action": "decline" })).1);
     next.tool("mesh_lock", json!({ "action": "unlock", "filePath": place.root.join("a.rs") }));

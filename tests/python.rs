@@ -21,7 +21,7 @@ fn said(out: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
 }
 
-/// The python3 of this machine; prints why if there is none.
+/// The python3 of this machine. If there is none, this prints that the test is skipped.
 fn python3(test: &str) -> Option<PathBuf> {
     let asks = "import sys; sys.exit(sys.version_info < (3, 9))";
     if command(Path::new("python3")).args(["-c", asks]).status().is_ok_and(|status| status.success()) {

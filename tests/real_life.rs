@@ -130,7 +130,7 @@ fn all_paths_to_a_directory_whose_path_is_too_long_for_a_socket_lead_to_one_brok
 
 #[test]
 fn a_directory_below_tmp_that_a_cleaner_removes_is_created_again() {
-    // The regular check comes after this test.
+    // The broker's regular check is not due during this test, so the broker must notice the removal by itself.
     let place = place_with_long_path().with("SLM_MESH_HEARTBEAT_MS", "600000").with("SLM_MESH_DEAD_MS", "1200000");
     place.ok(&["state", "set", "key", "value"]);
     let dir = DataDir { dir: place.dir.clone() }.runtime_dir().unwrap();

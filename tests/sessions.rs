@@ -84,7 +84,7 @@ fn threads_of_one_server_are_peers_of_their_own_and_leave_together() {
 #[test]
 fn a_session_of_a_broker_that_was_killed_keeps_its_name_and_id() {
     let place = Place::new();
-    // Each session is a peer before the next one starts, so that none gets a name by its age alone.
+    // Each session is a peer before the next one starts, so that they get their names in this order.
     let start = || {
         let mut session = place.session(CODEX, "api");
         let who = you(&mut session);
@@ -115,7 +115,8 @@ fn a_session_leaves_no_zombie_of_the_broker_that_it_started() {
 #[test]
 fn sessions_in_one_folder_are_numbered_and_in_another_folder_named_after_it() {
     let place = Place::new();
-    // Each session is a peer before the next one starts, since a session that is two seconds old becomes one by itself.
+    // Each session is a peer before the next one starts, since a session that is two seconds old becomes a peer by
+    // itself.
     let start = |folder: &&str| {
         let mut session = place.session("claude-code", folder);
         let name = you(&mut session).1;
@@ -387,7 +388,7 @@ impl Drop for Agent {
 #[test]
 fn calls_in_flight_are_answered_when_the_client_closes_its_end() {
     let place = Place::new();
-    // A session that ends gives its calls a second and a half, which the start of a broker could use up.
+    // When a session ends, its calls have 1.5 s to finish, and the start of a broker could use up this time.
     place.ok(&["start", "--detach"]);
     for round in 0..10 {
         let mut session = place.session(CODEX, "api");
@@ -473,7 +474,7 @@ fn a_broker_is_not_idle_while_a_session_is_attached() {
     // Meanwhile, other brokers with the same timeout and without sessions start and end.
     for _ in 0..3 {
         let other = Place::new().with("SLM_MESH_IDLE_TIMEOUT", "1000");
-        // By the time that this is read, the broker may have ended and removed the file with its process id.
+        // The answer has the process id. The file with the id may be gone, since the broker may have ended already.
         let its = other.json(&["start", "--detach"])["data"]["pid"].as_u64().unwrap() as u32;
         until("the other one ends", || !lives(its));
     }

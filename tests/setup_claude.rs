@@ -8,7 +8,7 @@ use support::BIN;
 use support::home::Home;
 
 /// `claude mcp`: refuses to add a second entry, and reads the entry of `add-json` from standard input if the argument
-/// is `-`. `fails` is a line that runs with the entry in `$entry`.
+/// is `-`. `fails` is a line of shell that can look at `$entry` and make the command fail.
 fn fake_claude(home: &Home, fails: &str) {
     home.fake(
         "claude",

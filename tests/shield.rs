@@ -50,7 +50,7 @@ impl InWorkTree for Place {
         command
     }
 
-    /// Runs a script in a shield, as another peer than the holder.
+    /// Runs a script in a shield, as a peer other than the holder.
     fn shielded(&self, script: &str) -> Output {
         self.run(&["shield", "--as", "worker", "--", "bash", "-c", script])
     }
@@ -263,7 +263,7 @@ fn a_terminal_stays_a_terminal_and_ctrl_c_works() {
 /// A session of Claude Code whose hooks the test runs.
 struct Claude<'a> {
     place: &'a Place,
-    /// The file with lines that its shell runs before each command.
+    /// The file with the lines that the session's shell runs before each command.
     lines: PathBuf,
 }
 

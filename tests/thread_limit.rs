@@ -1,5 +1,5 @@
-//! A limit of processes (`ulimit -u`, or that of a container) allows no further thread: what works without one works, and
-//! the rest is refused with a sentence.
+//! A limit of processes (`ulimit -u`, or that of a container) allows no further thread. What needs no new thread still
+//! works, and the rest is refused with a message.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! What people and other agents see of a peer's transcript, which its agent keeps. A hook reports the path, so it may
-//! lead anywhere, and the file may hold anything.
+//! What people and other agents see of the transcript that a peer's agent keeps. Its path comes from a hook, so the
+//! path may lead anywhere, and the file may hold anything.
 
 mod support;
 

@@ -28,7 +28,7 @@ impl Screen<'_> {
         }
         let screen = Screen { place };
         screen.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "sh -i"]);
-        // Written in two parts, so that the echoed line does not look like the prompt.
+        // The prompt is written in two parts, so that the echoed line does not look like the prompt.
         screen.press(&["-l", "PS1='rea''dy> '"]);
         screen.press(&["Enter"]);
         Some(screen)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use support::{Place, put_program};
 
-/// git in a folder of the place, with an identity of its own.
+/// Runs git in a folder of the place, with a fixed author.
 fn git(place: &Place, folder: &str, args: &[&str]) -> Output {
     let mut git = Command::new("git");
     git.args(args).current_dir(place.root.join(folder)).env_clear().env("PATH", std::env::var("PATH").unwrap());

@@ -184,7 +184,7 @@ fn each_dialect_shows_mail_denies_a_held_file_and_goes_on_once() {
         let continued = ask((dialect.stop)("s1"));
         let reason = (dialect.continued)(&continued).as_str().unwrap_or_default().to_owned();
         let text = if reason.starts_with("slm-mesh: mail came in") {
-            // The agent uses this reason as a prompt, so the mail comes with the hook for this prompt.
+            // The stop hook's text becomes the agent's next prompt, and the mail comes with the hook for that prompt.
             (dialect.context)(&ask((dialect.prompt)("s1"))).as_str().unwrap_or_default().to_owned()
         } else {
             reason
@@ -275,7 +275,7 @@ fn a_peers_words_stay_in_their_quotes() {
 #[test]
 fn the_next_session_in_a_folder_has_the_name_and_the_mail_of_the_last() {
     let place = Place::new();
-    // In place of the agent, a shell runs a file of hooks, so the mesh knows the agent only by its hooks.
+    // A shell that runs a file of hooks plays the agent. It has no MCP server, so the mesh knows it only by its hooks.
     let session = |key: &str, events: &[&str]| {
         let mut lines = String::new();
         for event in events {
@@ -374,13 +374,13 @@ fn the_hook_of_a_sessions_start_hands_its_session_to_the_shell() {
     assert!(said.contains(&format!("SLM_MESH_SESSION is {id}")) && said.contains("has ended"), "{said}");
 }
 
-/// If both a plugin and set-up, or both a user and a project, have installed our hooks, an agent runs two of them for
-/// each event.
+/// If our hooks were installed twice (by a plugin and by set-up, or for the user and for the project), an agent runs
+/// two of them for each event.
 #[test]
 fn two_hooks_of_one_event_show_everything_once() {
     let place = Place::new();
     place.ok(&["lock", "held.txt", "--reason", "mine"]);
-    // The agent runs both at the same time.
+    // The agent runs both hooks at the same time.
     let said = |input: &Value| {
         let hook = || told(&place, "claude", input);
         let both = std::thread::scope(|threads| [(); 2].map(|()| threads.spawn(hook)).map(|one| one.join().unwrap()));
@@ -397,7 +397,7 @@ fn two_hooks_of_one_event_show_everything_once() {
     let edit = json!({ "tool_name": "Write", "tool_input": { "file_path": place.root.join("held.txt") } });
     let denials = said(&with(event("PreToolUse"), edit));
     assert!(denials.iter().all(|answer| answer["hookSpecificOutput"]["permissionDecision"] == "deny"), "{denials:?}");
-    // A later start of the session is another event.
+    // A later start of the session is another event, so it is answered again.
     let later = said(&with(event("SessionStart"), json!({ "source": "compact" })));
     assert_eq!(later.len(), 1, "{later:?}");
 }

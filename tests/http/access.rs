@@ -81,7 +81,7 @@ fn text_that_was_cut_inside_a_character_arrives() {
     let broker = Broker::start();
     let mut http = broker.http();
     let (from, to) = (http.peer("/a"), http.peer("/b"));
-    // JSON.stringify and json.dumps write half an emoji as an escape. Other programs cut the bytes.
+    // If an emoji is cut in half, JSON.stringify and json.dumps write an escape. Other programs write incomplete UTF-8.
     for cut in [&b"cut \\ud83d"[..], b"cut \xf0", b"cut \xff"] {
         let start = format!("{{\"fromPeer\":\"{from}\",\"toPeer\":\"{to}\",\"payload\":\"");
         let reply = http.ask("POST", "/send", "", &[start.as_bytes(), cut, b"\"}"].concat());

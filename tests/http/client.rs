@@ -176,7 +176,7 @@ impl Http {
         reply.body
     }
 
-    /// Sends a request that must fail with exactly this text and status 200.
+    /// Sends a request that must be refused with exactly this error, although the HTTP status is 200.
     #[track_caller]
     pub fn refused(&mut self, target: &str, body: Value, sentence: &str) {
         let reply = self.post(target, &body);

@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 /// How long the broker may compute before it answers an honest client while others misbehave. Unlike the time that
 /// passes, this does not depend on how busy the machine is. No answer may take longer than `SOON` in any case.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How much memory an attack may leave in use, KiB: the sum of all bounds, and what the allocator
-/// keeps.
+/// How much memory an attack may leave in use, in KiB: the sum of all limits, plus what the allocator keeps.
 const GROWTH_MAX: u64 = 48 << 10;
 
 /// Runs an attack while a second client sends requests all the time.
@@ -156,8 +155,8 @@ fn connections_that_reset() {
         for _ in 0..20 {
             let burst: Vec<TcpStream> = (0..64).map(|_| shout(&broker, "GET /health HTTP/1.1\r\n\r\n")).collect();
             for stream in burst {
-                // Closing a connection with an unread answer sends a reset. There is no answer on a connection that was
-                // dropped to make room for others.
+                // Waits for the answer, because closing a connection with an unread answer sends a reset. A connection
+                // that was dropped to make room for others gets no answer.
                 let _ = stream.peek(&mut [0]);
             }
         }

@@ -69,7 +69,8 @@ fn claiming_to_be_a_session_does_not_spend_its_budget() {
     let b = http.peer("/p");
     let mut session = broker.place.session("codex-mcp-client", "work");
     let me = word(&session.tool("mesh_peers", json!({ "scope": "machine" }))["you"]["id"]);
-    // Over HTTP, any client can claim to be a session. Only the connection of the session itself proves it.
+    // Over HTTP, any client can claim to be a session, so such messages do not use up the budget of the session's own
+    // connection.
     for _ in 0..101 {
         http.post("/send", &mail(&me, &b));
     }

@@ -120,8 +120,8 @@ fn since_works_in_either_form() {
     let first = set("first");
     until("the clock goes on", || set("second") > first);
     set("third");
-    // `lockedAt` is the time when the lock was taken (after the first entry was set, before the third), and not the
-    // time of its last renewal.
+    // The lock was taken between the first and the third entry. `lockedAt` is this time, and not the time of the last
+    // renewal.
     let taken = word(&locks(&mut http)[0]["lockedAt"]);
     let seconds = taken[..19].replace('T', " ");
     let mut count = |since: &str| {

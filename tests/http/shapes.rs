@@ -135,7 +135,7 @@ fn peers_are_listed_by_scope() {
     assert_eq!(count(json!({ "scope": "machine" })), 3);
     assert_eq!(count(json!({ "scope": "directory", "projectPath": "/r/a" })), 1);
     assert_eq!(count(json!({ "scope": "repo", "gitRoot": "/r" })), 2);
-    // Without the field there is nothing to compare, and an unknown scope is no error.
+    // All peers are listed if the field that the scope compares is missing, or if the scope is unknown.
     assert_eq!(count(json!({ "scope": "directory" })), 3);
     assert_eq!(count(json!({ "scope": "repo" })), 3);
     assert_eq!(count(json!({ "scope": "planet", "projectPath": "/r/a" })), 3);

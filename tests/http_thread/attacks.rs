@@ -303,7 +303,7 @@ fn stopping_does_not_wait_for_clients_that_do_not_read() {
     until("its answer is under way", || deaf.0.peek(&mut [0]).is_ok_and(|n| n == 1));
     let begin = Instant::now();
     drop(mesh);
-    // Otherwise, it would wait until the client has read nothing for ten seconds.
+    // A server that waited for this client would wait until the client had read nothing for ten seconds.
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
 }
 

@@ -168,8 +168,8 @@ pub fn locks(world: &World, socket: &mut Socket) -> Locks {
     locks
 }
 
-/// Checks that the ledger accounts for every lock in force: its holder was told of the lock, or requested the lock and
-/// got no answer, and was not told that it has unlocked the lock.
+/// Checks that the ledger accounts for every lock in force. Either its holder was told of the lock, or the answer to a
+/// request of the holder was lost. In both cases, no answer has said that the lock was unlocked.
 pub fn in_force(world: &World, socket: &mut Socket) -> usize {
     let mut n_locks = 0;
     // The lock of a command whose broker was killed ends after a grace period.

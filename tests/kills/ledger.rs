@@ -22,7 +22,7 @@ pub struct Hold {
     pub token: i64,
 }
 
-/// The beginning of a text, which no other text has.
+/// The part of a text before its first colon. No other text begins with it.
 pub fn head(text: &str) -> &str {
     text.split(':').next().unwrap_or("")
 }

@@ -148,7 +148,7 @@ fn nothing_acknowledged_is_lost_whatever_is_killed() {
         World { place: &place, peers, files, ledger: Mutex::new(Ledger::default()), done: AtomicBool::new(false) };
     let mut workers: Vec<Worker> = Vec::new();
     for (n, (kind, me, caller)) in callers.into_iter().enumerate() {
-        // Verbs in a session's shell take no locks, because the session itself does.
+        // Verbs in a session's shell act as the session. They take no locks here, since the session takes locks itself.
         let is_shell = kind == "verbs" && me.name == SHELL;
         let label = if is_shell { "shell".into() } else { me.name.clone() };
         let dice = Dice::new(seed * 1000 + n as u64);

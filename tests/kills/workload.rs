@@ -31,7 +31,7 @@ impl Dice {
     }
 }
 
-/// Someone who can be written to.
+/// A peer to which messages can be sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Peer {
     pub id: String,
@@ -117,7 +117,7 @@ impl Worker<'_> {
         let mut ledger = self.world.ledger();
         ledger.called(self.kind, began.elapsed(), waits, lost);
         if let Got::Refused(word, text) = &got {
-            // The sentence says more than the kind of error does, but its end may name peers or files and is cut off.
+            // The message of an error says more than its kind. Its end is cut off, because it may name peers or files.
             let text = text.split([':', ';', '(', '.']).next().unwrap_or("");
             let plain = ["held", "not_found", "conflict"].contains(&word.as_str()) || self.me.is_web;
             let word = if plain { word } else { text };

@@ -95,9 +95,9 @@ struct World {
     mesh: Mesh,
     now: i64,
     next: i64,
-    /// Ids that the mesh gave out: of peers and of messages.
+    /// The ids of peers and of messages that the mesh has given out.
     ids: Vec<String>,
-    /// Namespaces that were named.
+    /// The namespaces that calls have used.
     spaces: BTreeSet<String>,
 }
 

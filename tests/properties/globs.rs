@@ -7,8 +7,8 @@ use crate::choices::Choices;
 use slm_mesh::base::path_overlap::{is_pattern, normal, overlap};
 use std::sync::OnceLock;
 
-/// Each half of the bytes after the first one is read as a glob of any text. If the first byte is even, each half is
-/// also read as a small glob of a few different characters.
+/// Cuts the bytes after the first one into two halves, and reads each half as a glob of any text. If the first byte is
+/// even, each half is also read as a small glob of a few different characters.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let how = choices.byte();

@@ -1,6 +1,6 @@
 //! What agents tell their hooks, in each dialect, and what hooks show to a model.
 //!
-//! A hook's input can only name an event, and files whose names occur in the input. A peer's words stay in quotes.
+//! A hook's input yields only an event, and files whose names occur in the input. A peer's words stay in quotes.
 
 use crate::choices::Choices;
 use serde_json::{Value, json};
@@ -27,8 +27,8 @@ pub fn check(data: &[u8]) {
     check_answers(dialect, &hook);
 }
 
-/// From any bytes, the reader makes an object or nothing. From a valid object without repeated names, it makes the same
-/// as any other JSON parser.
+/// Checks that the reader makes an object or nothing of any bytes, and that it reads a valid object without repeated
+/// names as any other JSON parser does.
 fn check_reader(bytes: &[u8]) {
     let read = |bytes: &[u8]| read_object(&mut &*bytes, &NEEDED_FIELDS);
     let found = read(bytes);

@@ -16,7 +16,7 @@ struct Script {
     at: usize,
     ended: bool,
     said: Vec<u8>,
-    /// How many bytes of a response it reads at once.
+    /// How many bytes of a response the client reads at once.
     takes: usize,
 }
 

@@ -98,7 +98,7 @@ fn ask(target: &str, seeds: Vec<Vec<u8>>, n: usize, property: fn(&[u8])) {
     }
 }
 
-/// Puts a first byte before each input, which says how the input is to be read.
+/// Prefixes each input with a byte that says how the input is to be read.
 fn behind(first: impl Fn(usize) -> u8, inputs: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     inputs.into_iter().enumerate().map(|(n, input)| [vec![first(n)], input].concat()).collect()
 }

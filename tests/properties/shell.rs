@@ -1,7 +1,7 @@
 //! Command lines: which files they write, whatever the bytes.
 //!
-//! A path is absolute and normal; a command costs a bounded number of looks at the file tree; and a
-//! file whose name is quoted is found under this name.
+//! A path is absolute and normalized; a command costs a bounded number of looks at the file tree; and a file whose name
+//! is quoted is found under this name.
 
 use slm_mesh::base::path_overlap::normal;
 use slm_mesh::shell_writes::{Entry, FileTree, ShellWrite, written_files};

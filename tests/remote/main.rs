@@ -321,7 +321,7 @@ fn a_slow_false_hub_delays_nobody() {
     let out = guest.run(&["peers"]);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.code() == Some(3) && said.contains("can't be reached"), "{:?} {said}", out.status);
-    // If the limit applied only to each single read, the client would complain of the 64th byte instead.
+    // If the time limit applied to each single read, the client would read on, and report an attack after 64 bytes.
     assert!(!said.contains("ttack"), "{said}");
 }
 

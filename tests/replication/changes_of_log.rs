@@ -156,13 +156,14 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     second.ok(&["start", "--detach", "--new-log"]);
     first.ok(&["start", "--detach", "--rejoin"]);
     await_level(&first);
-    // Another hub may have given out tokens that this one never saw, so the new ones continue from the time in ms.
+    // Another hub may have given out tokens that this hub never saw, so new tokens start at the current time in ms.
     let token = second.json(&["lock", "/work/a.rs"])["token"].as_i64().unwrap();
     assert!(token > 1_700_000_000_000, "{token} may have been given out before");
     await_equal(&second, &first);
     second.ok(&["stop"]);
     assert_eq!(first.ok(&["state", "get", "n"]).trim(), "4");
-    // Etcd names the killed hub until its lease ends. The hub must not take itself for another hub that has the data.
+    // Until its lease ends, the killed hub is still the leader according to etcd. When it starts again, it must not
+    // conclude that another hub leads and has the data.
     let broker = first.broker_pid().unwrap();
     kill(&first);
     until("the hub is dead", || !lives(broker));

@@ -50,8 +50,8 @@ pub fn kill(hub: &Place) {
     assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
 }
 
-/// What this hub's own broker says about the hubs, even if another hub leads. Null if the hub drops the connection, as
-/// it does when it ceases to lead.
+/// What this hub's own broker says about the hubs, even if another hub leads. Returns null if the hub drops the
+/// connection, as it does when it ceases to lead.
 pub fn hub_status(hub: &Place) -> Value {
     let mut socket = hub.socket();
     let id = socket.ask("hub.status", json!({}));
@@ -88,7 +88,7 @@ fn token(text: &str) -> i64 {
     serde_json::from_str::<Value>(text).unwrap()["token"].as_i64().unwrap()
 }
 
-/// Two hubs with a lease of this many seconds, the first of which leads; `None` if etcd is not installed.
+/// Starts two hubs, the first of which leads, with a lease of this many seconds; `None` if etcd is not installed.
 fn two_hubs(lease: &str) -> Option<(Cluster, Place, Place)> {
     if !is_installed() {
         return None;

@@ -351,7 +351,7 @@ fn parallel_commands_of_one_session_and_a_command_that_failed() {
     fs::write(&file, "lost\n").unwrap();
     let told = player.hook(1, &first);
     assert!(told.contains("held.txt"), "{told}");
-    // An agent may run no hook after a command that failed, so the hook at the end of the turn looks, too.
+    // An agent may run no hook after a command that failed, so the hook at the end of the turn also looks for changes.
     player.hook(0, &player.call("make c", "call_c"));
     fs::write(&file, "lost again\n").unwrap();
     let told = player.hook(3, &json!({}));

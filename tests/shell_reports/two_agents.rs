@@ -37,7 +37,7 @@ fn every_lost_update_of_two_agents_is_reported_to_somebody() {
         let (player, n) = (&players[me], next(&mut seed) % names.len());
         let file = &names[n];
         let is_others = held[n].is_some_and(|holder| holder != me);
-        // Turns end often, so that no lock of an edit ends by itself on a slow machine.
+        // Turns end often, so that no lock from an edit expires, even on a slow machine.
         match if turn % 10 == 9 { 2 } else { [0, 0, 1, 3, 4, 5, 6][next(&mut seed) % 7] } {
             0 => {
                 let denied = player.edit(file, &format!("edit {turn}\n")).contains("deny");

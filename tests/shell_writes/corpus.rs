@@ -1,13 +1,13 @@
 //! Reads corpus.txt.
 //!
-//! `$ ` starts a command and `| ` its further lines. The truth follows, one line for each write: `w path` is a file, `d
-//! path` a folder with all that is in it, `m folder tracking endings` some files below a folder, and `u words` a write
-//! that no reader of the text can find.
+//! `$ ` starts a command and `| ` its further lines. After these, each line is one write of the command: `w path` is a
+//! file, `d path` a folder with all that is in it, `m folder tracking endings` some files below a folder, and `u words`
+//! a write that no reader of the text can find.
 
 use super::tree;
 use std::collections::BTreeSet;
 
-/// A write, as the corpus names it.
+/// One write of a command, as a line of the corpus states it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Truth {
     /// A file: `w path`.
@@ -18,7 +18,7 @@ pub enum Truth {
     Maybe(String),
 }
 
-/// A command with its truth.
+/// A command of the corpus and its writes.
 pub struct Case {
     /// The line in corpus.txt where the command begins.
     pub line: usize,

@@ -48,7 +48,8 @@ fn only_a_write_through_a_link_writes_its_target() {
         ("cd linkdir; cd \"$(pwd -P)/..\"; echo > up", "real/up"),
         ("zsh -c 'setopt CHASE_LINKS; cd linkdir; cd ..; echo > up'", "real/up"),
         ("mkdir -p new && cd -P new/.. && echo > up", "up"),
-        // It is unknown whether the option is set, and where a link leads that the script itself creates.
+        // The first two commands may or may not set the option. The last two create the link themselves, so its target
+        // is unknown.
         ("if x; then set -P; fi; cd linkdir; cd ..; echo > up", ""),
         ("if x; then set -P; fi; cd real/dir; cd ..; echo > up", "real/up"),
         ("ln -s real/dir made; echo > made/../up; cd -P made && cd .. && echo > up", "made"),

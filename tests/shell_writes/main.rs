@@ -1,4 +1,4 @@
-//! Which files real command lines of coding agents write: a corpus with the truth marked by hand.
+//! Which files real command lines of coding agents write: a corpus in which the writes are marked by hand.
 //!
 //! A file may be reported only if it is written, because a wrong report would block a harmless command. Most of the
 //! writes that the text shows must be found.

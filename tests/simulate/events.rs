@@ -29,7 +29,8 @@ pub struct Stream {
     kept: VecDeque<Seen>,
     /// The events of this turn.
     pub fresh: Vec<Seen>,
-    /// The latest time so far: events that were removed for their age stay removed when the clock goes back.
+    /// The latest time so far. The age of an event is counted up to this time, so that removed events stay removed when
+    /// the clock goes back.
     pub latest: i64,
 }
 

@@ -46,7 +46,7 @@ impl Hubs {
     pub fn take_over(&mut self, hub: usize) -> Store {
         let (mut standby, mut store) = (Standby::new(self.engine.log()), self.store(hub));
         if store.log_position().expect("a position").is_none() {
-            // A hub that has never followed the log must not add it to a database of its own when it takes over.
+            // A hub can't take over with a database that has never followed the log, so this hub follows the log first.
             standby.follow(&mut store).expect("entries");
         }
         let taken = standby.take_over(&mut store, &format!("hub{hub}"), || LogId(7));

@@ -50,7 +50,8 @@ pub struct Mail {
     done: Vec<VecDeque<Message>>,
     /// Counts the calls.
     pub rank: u64,
-    /// The latest time so far: old mail is removed, and does not return when the clock goes back.
+    /// The latest time so far. The age of mail is counted up to this time, so that removed mail stays removed when the
+    /// clock goes back.
     latest: i64,
 }
 
@@ -112,8 +113,8 @@ impl Mail {
         let id = row["id"].as_str().expect("an id");
         let messages = &mut self.boxes[to];
         let known = messages.iter().position(|message| message.id.as_deref() == Some(id));
-        // Notes about two locks that were taken away may have the same text, so the time must match, too. It is a little
-        // later than the call if several messages went to one group in the same millisecond.
+        // Notes about two locks that were taken away may have the same text, so the time must match, too. The time in
+        // the row is a little later than the call if several messages went to one group in the same millisecond.
         let created = row["createdAt"].as_str().and_then(time::parse).expect("a time");
         let is_time = |message: &Message| (message.created..message.created + 5).contains(&created);
         let fits = |message: &Message| message.id.is_none() && message.body == body && is_time(message);

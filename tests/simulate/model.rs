@@ -39,11 +39,11 @@ pub struct Model {
     pub ids: Vec<Option<String>>,
     /// How many connections speak for each session, without those that have fallen silent.
     connections: Vec<usize>,
-    /// Since when each session has been gone, while its grace period runs.
+    /// Since when each session has been gone; `None` unless its grace period runs.
     gone: Vec<Option<i64>>,
     /// For each peer, whether its last event said that it is online.
     told_here: Vec<bool>,
-    /// Whether each peer was online when the broker crashed, and has not come back yet: until its grace period ends, no
+    /// Whether each peer was online when the broker crashed, and has not come back yet. Until its grace period ends, no
     /// event says that it left.
     pardoned: Vec<bool>,
     /// Whether each peer was already away when the broker crashed.
@@ -396,7 +396,7 @@ impl Model {
             ("lock.lock", ErrorKind::Held) if data["lock"].is_object() => {
                 self.locks.refused(&request(), &data["lock"], &self.ids);
             }
-            // No lock was in the way, but an older call that still waits.
+            // An older call that still waits was in the way, and no lock.
             ("lock.lock", ErrorKind::Held) if data["queue"].is_array() => assert!(ask.until.is_some(), "{error}"),
             // The error names no lock, so the caller must have been away when it could have had the lock.
             ("lock.lock", ErrorKind::Held) => assert!(!self.is_served(ask.who), "{error} {ask:?}"),

@@ -65,7 +65,7 @@ pub struct Agent {
     pub messages: Vec<String>,
 }
 
-/// `lock FILE -- COMMAND`.
+/// A running `lock FILE -- COMMAND`.
 #[derive(Debug, Clone)]
 pub struct Command {
     pub conn: u64,

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Output;
 
-/// A home of its own, and a PATH without any agent.
+/// A home directory for one test, and a PATH without any agent.
 pub struct Home {
     /// The mesh.
     pub place: Place,

@@ -281,8 +281,8 @@ pub fn put_program(path: &Path, text: &[u8]) {
     assert!(shell.wait().unwrap().success(), "{} can't be written", path.display());
 }
 
-/// Builds the library of tests/shim.c, which lets the system fail for a process that loads it with LD_PRELOAD; `None`
-/// without a C compiler.
+/// Builds the library of tests/shim.c, which makes system calls fail in a process that loads it with LD_PRELOAD.
+/// Returns `None` without a C compiler.
 pub fn shim(place: &Place) -> Option<PathBuf> {
     let library = place.root.join("shim.so");
     let source = project().join("tests/shim.c");

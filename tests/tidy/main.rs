@@ -322,7 +322,7 @@ fn every_ignored_error_has_a_reason() {
     check("an ignored error needs a comment with the reason", &breaches);
 }
 
-/// Files outside the core that still decide by an operation's name, with the number of places. Add none.
+/// Files outside the core that may decide by an operation's name, each with the number of such places. Add no more.
 const DECIDE_BY_OPERATION: &[(&str, usize)] = &[];
 
 #[test]

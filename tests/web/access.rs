@@ -59,7 +59,7 @@ fn without_a_session_there_is_a_page_without_data() {
     assert!(reply.text.contains("slm-mesh web") && !reply.text.contains("ultramarine"));
     for target in ["/web/events", "/web/call", "/web/key"] {
         assert_eq!(bare(&broker).ask("POST", target, &page.headers(), b"{}").status, 401, "{target}");
-        // The token of programs does not open the page.
+        // The token that programs use does not open the page.
         assert_eq!(broker.http().ask("POST", target, &page.headers(), b"{}").status, 401, "{target}");
     }
 }

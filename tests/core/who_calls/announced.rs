@@ -1,4 +1,4 @@
-//! Tool calls that a hook announced, and that therefore belong to the session of that hook.
+//! Tool calls that a hook has announced, so that they belong to the session of that hook.
 
 use super::{Road, Session, World, each_with_hooks};
 use serde_json::{Value, json};

@@ -8,7 +8,7 @@ impl World {
         self.mesh.as_ref().unwrap().peers().name_of(id)
     }
 
-    /// A session of Claude Code, which has a key, or of Aider, which has only verbs.
+    /// A session of this agent: `claude`, which sends a session key, or `aider`, which only runs verbs (subcommands).
     fn named_session(&mut self, agent: &str) -> Session {
         let agent = AGENTS.iter().find(|one| one.id == agent).unwrap();
         self.session(agent)

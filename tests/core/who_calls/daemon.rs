@@ -1,5 +1,5 @@
-//! A daemon that serves several threads of its agent. It starts an MCP server for each thread before it names any of
-//! them.
+//! An agent's daemon that serves several threads. It starts an MCP server for each thread, and only later sends the
+//! thread's key.
 
 use super::{Session, World, id_of};
 use serde_json::json;
@@ -33,7 +33,7 @@ fn two_threads_of_one_daemon_are_two_peers_although_their_servers_came_before_an
         let mut world = World::new();
         let one = world.session(agent);
         let two = world.tab(&one);
-        // Each thread has a server of its own, which is a peer before its client names a thread.
+        // Each thread has a server of its own, which is a peer before any call names the thread.
         let servers = [&one, &two].map(|thread| world.server(thread));
         let ids = [&one, &two].map(|thread| world.hook(thread));
         assert_ne!(ids[0], ids[1]);

@@ -1,6 +1,6 @@
-//! Windows, tabs, subagents, restarts and names that return, chosen at random from a seed. After each step, a session
-//! is still the peer that it was, and no other session is that peer; mail reaches only its addressee; no file has two
-//! owners; no session is refused by its own lock.
+//! Windows, tabs, subagents, restarts and names that are taken over, chosen at random from a seed. After each step, a
+//! session is still the peer that it was, and no other session is that peer; mail reaches only its addressee; no file
+//! has two owners; no session is refused by its own lock.
 
 use super::{AGENTS, Session, World, process};
 use serde_json::json;

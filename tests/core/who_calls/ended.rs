@@ -11,8 +11,8 @@ impl World {
         self.call_once("hook.turn_end", args, &session.above).unwrap();
     }
 
-    /// A hook that reports what has already happened, and may therefore be late: after a tool, at the end of a turn, or
-    /// for a notification.
+    /// A hook that reports what has already happened, and may therefore be late: after a tool call, at the end of a
+    /// turn, or for a notification.
     fn late_hook(&mut self, session: &Session) -> Value {
         let mut args = self.hook_args(session);
         args["mayBeLate"] = json!(true);
@@ -40,7 +40,7 @@ fn a_late_hook_brings_no_ended_session_back_and_takes_none_of_its_mail() {
                 assert_eq!(answer["messages"], json!([]), "{}", session.agent.id);
                 assert!(!world.is_online(&id), "{}: a late hook keeps it here", session.agent.id);
             }
-            // The name and the mail are free for the next session in this folder, as if no late hook had come.
+            // The next session in this folder gets the name and the mail, as if no late hook had come.
             let next = world.session(session.agent);
             assert_eq!(world.hook(&next), id, "{}", session.agent.id);
         });
@@ -96,7 +96,7 @@ fn a_command_that_outlives_its_session_keeps_its_lock_from_the_next_session() {
         assert_eq!(world.hook(&next), id, "{}: it takes over the name", one.agent.id);
         let refusal = world.edit(&next, None).unwrap_err().text;
         assert!(refusal.contains("ends when that command ends"), "{refusal}");
-        // The command does not keep the next session from giving back the name.
+        // The next session can give back the name while the command still runs.
         world.shell_session = Some(id.clone());
         let own = world.call_once("peer.decline", json!({}), &next.above).unwrap();
         world.shell_session = None;
@@ -154,7 +154,7 @@ fn an_older_key_of_a_session_is_known_after_a_restart() {
     each_with_hooks(|world, mut session, _| {
         let id = world.hook(&session);
         let old = session.clone();
-        // Keys are the agent's own texts; one may look like the list of keys in our store.
+        // Agents choose their keys freely, so a key may look like the list of keys in our store.
         for key in ["[\"key\",\"other\"]", "[", "a\nb", "newest"] {
             session.key = format!("{key}-{}", old.key);
             session.continues = true;
@@ -164,7 +164,7 @@ fn an_older_key_of_a_session_is_known_after_a_restart() {
         let keys = ["[\"key\",\"other\"]", "[", "a\nb", "newest"].map(|key| format!("{key}-{}", old.key));
         world.restart_broker(&mut [&mut session]);
         for key in keys.iter().chain([&old.key]) {
-            // Without a process, only the key shows which session it is.
+            // No process is known here, so only the key shows which session calls.
             let caller = Session { key: key.clone(), above: Vec::new(), ..session.clone() };
             assert_eq!(world.hook(&caller), id, "{} by {key:?}", session.agent.id);
         }

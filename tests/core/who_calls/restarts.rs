@@ -85,7 +85,7 @@ fn an_agent_that_no_file_describes_is_never_the_person_while_its_server_comes_ba
         assert_eq!(agent.verb(&[other]).unwrap()["kind"], json!("human"), "another process with that number");
         assert_eq!(agent.attach(), id);
         assert_eq!(super::id_of(&agent.verb(&above).unwrap()), id);
-        // The agent's user switches its server off. From then on, nothing shows that the program is an agent.
+        // The user switches off the agent's MCP server. From then on, nothing shows that the program is an agent.
         agent.world.call(agent.conn, "detach", json!({}), &above).unwrap();
         assert_eq!(agent.verb(&above).unwrap()["kind"], json!("human"));
     }

@@ -31,7 +31,7 @@ fn a_session_in_the_environment_that_is_not_the_callers_is_refused() {
         };
         assert!(refusal(world, &outer, "nobody").contains("no session has that id"));
         assert!(refusal(world, &outer, &world.human()).contains("no session has that id"), "the human is none");
-        // An agent that this session started inherits the variable, but acts as itself.
+        // An agent that this session started inherits the variable with the session's id, but acts as itself.
         let mut inner = world.session(AGENTS.iter().find(|agent| agent.id == "codex").unwrap());
         let apart = inner.clone();
         inner.above.extend(outer.above.clone());
@@ -62,7 +62,7 @@ fn a_shell_acts_as_its_session_after_the_session_has_given_back_a_name() {
         assert_eq!((world.verb(&two), world.verb(&unseen)), (Ok(own.clone()), Ok(own.clone())));
         let apart = world.session(one.agent);
         assert!(world.verb(&apart).is_err(), "it is not inside the session");
-        // The earlier session is resumed, and both have the same id in the environment of their shells.
+        // The earlier session is resumed, so the shells of both sessions have the same id in their environment.
         let again = Session { key: one.key.clone(), ..world.session(one.agent) };
         assert_eq!(world.hook(&again), old);
         for _ in 0..2 {

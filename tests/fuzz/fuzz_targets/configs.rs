@@ -1,4 +1,4 @@
-//! Feeds what the fuzzer finds to tests/properties/configs.rs.
+//! Checks the property in tests/properties/configs.rs on each input of the fuzzer.
 #![no_main]
 
 #[path = "../../properties/choices.rs"]

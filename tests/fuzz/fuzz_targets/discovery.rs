@@ -1,4 +1,4 @@
-//! Feeds what the fuzzer finds to tests/properties/discovery.rs.
+//! Checks the property in tests/properties/discovery.rs on each input of the fuzzer.
 #![no_main]
 
 #[path = "../../properties/choices.rs"]

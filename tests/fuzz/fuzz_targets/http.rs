@@ -1,4 +1,4 @@
-//! Feeds what the fuzzer finds to tests/properties/http.rs.
+//! Checks the property in tests/properties/http.rs on each input of the fuzzer.
 #![no_main]
 
 #[path = "../../properties/choices.rs"]

@@ -1,4 +1,4 @@
-//! Feeds what the fuzzer finds to tests/properties/mcp.rs.
+//! Checks the property in tests/properties/mcp.rs on each input of the fuzzer.
 #![no_main]
 
 #[path = "../../properties/choices.rs"]

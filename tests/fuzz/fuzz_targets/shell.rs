@@ -1,4 +1,4 @@
-//! Feeds what the fuzzer finds to tests/properties/shell.rs.
+//! Checks the property in tests/properties/shell.rs on each input of the fuzzer.
 #![no_main]
 
 #[path = "../../properties/shell.rs"]

@@ -1,5 +1,5 @@
 //! Reads the history that `make test-store` recorded, and asks the checker of todc-utils whether a single copy of each
-//! object can have shown it. Exit status: 0 if so, 1 if not, 2 for a file that can't be read.
+//! object could have given these answers. Exit status: 0 if so, 1 if not, 2 for a file that can't be read.
 //!
 //! Each line is one attempt: object, begin, end, and the words of the operation, with tabs in between. An attempt
 //! without an answer has no end: it took place at any time after its beginning, or never.
