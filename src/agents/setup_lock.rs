@@ -44,7 +44,7 @@ impl SetupLock {
                 return Ok(SetupLock { path, file });
             }
         }
-        Err(format!("another slm-mesh setup holds {}; wait until it has ended", path.display()))
+        Err(format!("another run of slm-mesh setup holds {}; wait until that run has ended", path.display()))
     }
 }
 

@@ -15,7 +15,7 @@ pub struct Process {
     pub agent: Option<AgentProgram>,
 }
 
-/// The words that the mesh uses for the sessions of one agent.
+/// A known agent, as it appears in the data of its sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AgentProgram {
     /// The agent type of the sessions.

@@ -121,7 +121,7 @@ fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, now: i64) -> Result<Value, Er
     Ok(json!({ "peers": rows, "mesh": mesh_id, "mark": marks.roster, "receipts": marks.receipts }))
 }
 
-/// The receipts of messages that a peer of a linked mesh has sent.
+/// Returns the receipts of the messages that one peer of a linked mesh has sent to this mesh.
 fn receipts(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value, Error> {
     let sender = Sender::of(fields);
     mesh.charge(&sender.budget(mesh, head), 1, now)?;

@@ -94,10 +94,9 @@ fn write_to_inbox(socket: &str, token: &str, text: &str) -> std::io::Result<()> 
     stream.write_all(lines.as_bytes())
 }
 
-/// The command that runs the agent's program. The program needs the environment variable `variable` to find the
-/// session, but an agent may hide most of its environment from its MCP servers, and the program may be missing from
-/// PATH. Because the agent is the process that started this one, `/proc` shows both the variable and the path of the
-/// program.
+/// The command that runs the agent's program once more. To find the session, that program needs the environment variable
+/// `variable`, which the agent may hide from its MCP servers, and the program may be missing from PATH. But the agent
+/// is the parent of this MCP server, so `/proc` shows both the variable and the path of the agent's program.
 #[cfg(target_os = "linux")]
 fn parent_command(program: &str, variable: &str) -> Command {
     let parent = PathBuf::from(format!("/proc/{}", std::os::unix::process::parent_id()));

@@ -22,8 +22,8 @@ const PING_AFTER_OF_HUB: Duration = Duration::from_secs(11);
 /// If a side has sent lines and has received nothing since, it sends a ping after this time. So a side that waits for
 /// an answer soon learns that the other side is gone.
 pub const PING_AFTER_LINES: Duration = Duration::from_secs(2);
-/// Minimum time between a hub's last question and the next question in one of its pongs. Because of this limit, a guest
-/// that pings all the time can't make the hub remember many questions.
+/// Minimum time between two questions that a hub asks a guest, if it asks the second one in a pong. Because of this
+/// limit, a guest that pings all the time can't make the hub remember many questions.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// How long a side may take to answer a ping before it counts as gone. This allows for a cable that is unplugged for
 /// five seconds, after which TCP needs up to two seconds to send again. Even with the time before the ping, a session

@@ -68,7 +68,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Records something that must not have happened.
+    /// Records that something happened which must never happen.
     pub fn breach(&mut self, text: String) {
         if self.breaches.len() < 50 {
             self.breaches.push(text);

@@ -8,7 +8,8 @@ use serde_json::Value;
 use slm_mesh::wire::line_splitter::{LINE_MAX, LineBuffer};
 use slm_mesh::wire::rpc::{self, InvalidMessage, RpcMessage};
 
-/// The first byte decides how the stream is split; its highest bit puts a megabyte before every line.
+/// The first byte of `data` decides how the rest is split. If the highest bit of this byte is set, about a megabyte is
+/// added at the start of every line.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let how = choices.byte();

@@ -45,7 +45,7 @@ fn every_lost_update_of_two_agents_is_reported_to_somebody() {
                 n_denied += usize::from(denied);
                 held[n] = held[n].or(Some(me));
             }
-            // A plain write by the shell, which is denied or locked like an edit.
+            // A plain write by a shell command. It locks the file, or is denied, just like an edit.
             1 => {
                 let call = player.call(&format!("echo {turn} > {file}"), "plain");
                 if player.hook(0, &call).is_empty() {

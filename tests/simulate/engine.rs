@@ -12,9 +12,9 @@ use std::time::Duration;
 pub enum Fault {
     /// The lease ended a moment ago, so the entry is refused.
     Refused,
-    /// The entry is stored, but no answer says so.
+    /// The entry is stored, but the leader gets no answer.
     UnknownButWritten,
-    /// The entry is lost, but no answer says so.
+    /// The entry is lost, and the leader gets no answer.
     UnknownNotWritten,
     /// The log has no room for the entry.
     Full,

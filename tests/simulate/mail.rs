@@ -108,7 +108,7 @@ impl Mail {
         assert!((least..=most).contains(&n), "{} has {n} unread, not {least} to {most}: {sure:?}", NAMES[to]);
     }
 
-    /// Returns the place of a message that was shown, and records the message's id.
+    /// Finds a message that was shown, records its id, and returns its index in the recipient's mailbox.
     fn place(&mut self, to: Who, row: &Value, body: &str) -> usize {
         let id = row["id"].as_str().expect("an id");
         let messages = &mut self.boxes[to];

@@ -369,7 +369,7 @@ fn words_are_searched_and_a_mailbox_is_only_looked_at() {
         "and older ones; run slm-mesh inbox --as ann --filter all --after 0",
     ];
     assert!(words.map(|word| text.find(word).expect(word)).is_sorted(), "{text}");
-    assert!(!text.contains("p-nine"), "what is unread is not among the rest: {text}");
+    assert!(!text.contains("p-nine"), "unread messages are not listed again below: {text}");
     let none = "UNREAD, oldest first: none\n\n\nREAD, newest first: none";
     assert_eq!(mailbox_text("ann", &json!({}), &json!({})), none);
 }
