@@ -40,10 +40,10 @@ fn etcd_and_the_hub_prove_themselves_with_certificates() {
     let error = log(None, None).err().unwrap();
     assert!(error.contains("SLM_MESH_STORE_CA"), "{error}");
     let error = log(Some(tls(&hub.key, Some(&hub))), None).err().unwrap();
-    assert!(error.contains("SLM_MESH_STORE_CA contains no certificate"), "{error}");
+    assert!(error.contains("SLM_MESH_STORE_CA names contains no certificate"), "{error}");
     let swapped = Issued { certificate: hub.certificate.clone(), key: hub.certificate.clone() };
     let error = log(Some(tls(&authority.certificate(), Some(&swapped))), None).err().unwrap();
-    assert!(error.contains("SLM_MESH_STORE_KEY contains no key"), "{error}");
+    assert!(error.contains("SLM_MESH_STORE_KEY names contains no key"), "{error}");
     assert!(EtcdTls::read(&dir.join("missing.pem"), None).is_err());
 
     let error = refusal(log(Some(tls(&stranger.certificate(), Some(&hub))), None));
