@@ -147,8 +147,8 @@ class Connection:
         if wait is not None and math.isnan(wait):
             raise UsageError("wait: expected a number of seconds, or None to wait forever, got NaN")
         params = {**params, **self._acting}
-        began = time.monotonic()
-        until = began + (wait or 0.0)
+        waiting_since = int(time.time() * 1000)
+        until = time.monotonic() + (wait or 0.0)
         give_up_at = time.monotonic() + _RETRY_SECONDS
         timeout = self.timeout
         has_begun = False
@@ -182,7 +182,7 @@ class Connection:
                     raise
                 if method == "lock.lock":
                     # The repeated call keeps its place in the line.
-                    params["waitedMs"] = int((time.monotonic() - began) * 1000)
+                    params["waitingSince"] = waiting_since
             time.sleep(0.01)
 
     def _go_to(self, leader: Optional[str]) -> None:

@@ -3,7 +3,8 @@
 use crate::base::error::Error;
 use crate::client::{self, Client};
 use crate::core;
-use crate::core::op_definition::WAITED_MS;
+use crate::core::op_definition::WAITING_SINCE;
+use crate::sys;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
 
@@ -71,7 +72,7 @@ pub fn call_repeatedly(
     method: &str,
     params: &Map<String, Value>,
 ) -> Result<Value, Error> {
-    let (began, mut params) = (Instant::now(), params.clone());
+    let (began, waiting_since, mut params) = (Instant::now(), sys::wall_ms(), params.clone());
     let wait = params.get("waitSeconds").and_then(Value::as_u64);
     let mut limit = RetryLimit::new(VERB_RETRY_TIME);
     loop {
@@ -83,7 +84,7 @@ pub fn call_repeatedly(
             params.insert("waitSeconds".into(), json!(seconds.saturating_sub(began.elapsed().as_secs())));
         }
         if core::op(method).is_some_and(core::Op::has_line) {
-            params.insert(WAITED_MS.into(), json!(began.elapsed().as_millis() as u64));
+            params.insert(WAITING_SINCE.into(), json!(waiting_since));
         }
     }
 }

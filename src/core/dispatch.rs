@@ -1,7 +1,7 @@
 //! Runs calls: finds the acting peer, runs the operation inside a savepoint, and keeps calls that must wait.
 
 use super::mail::{receipts, wakeups};
-use super::op_definition::WAITED_MS;
+use super::op_definition::WAITING_SINCE;
 use super::peers::{decline_takeover, sessions};
 use super::transaction::{Dirty, Effect};
 use super::waiting_calls::{WaitReason, WaitingCall};
@@ -126,7 +126,7 @@ impl Mesh {
         // Calls that wait for a wakeup do not count towards the limit, because a connection has at most one of them
         // per peer and wakeup channel.
         ctx.deadline_reached = n_waiting >= limits::WAITS_MAX && !waits_for_wakeup(call.op);
-        let since = now - call.args.int(WAITED_MS).unwrap_or(0);
+        let since = call.args.int(WAITING_SINCE).unwrap_or(now).min(now);
         self.step(WaitingCall { ctx, op: call.op, args: call.args, since, reason: None }, None);
         self.resume_waiting(now);
     }

@@ -53,9 +53,11 @@ pub enum ArgRole {
     IdempotencyKey,
 }
 
-/// The argument that says how long the caller has waited already, in ms. A client sends it when it repeats a call after
-/// it has lost its connection, so that callers keep their order in the line when the broker restarts.
-pub const WAITED_MS: &str = "waitedMs";
+/// The argument that says since when the caller has waited, in ms since the epoch, by the caller's clock. A client sends
+/// it when it repeats a call after it has lost its connection, so that callers keep their order in the line when the
+/// broker restarts. The argument is a time instead of a duration, because a call may arrive long after it was written,
+/// for instance while the broker starts, and each call would then be late by another amount.
+pub const WAITING_SINCE: &str = "waitingSince";
 
 /// One argument of an operation.
 #[derive(Debug, Clone, Copy)]
@@ -99,10 +101,10 @@ impl Arg {
     pub const fn wait_seconds(help: &'static str) -> Arg {
         Arg::new("waitSeconds", ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, help)
     }
-    /// The argument [`WAITED_MS`].
-    pub const fn waited_ms() -> Arg {
+    /// The argument [`WAITING_SINCE`].
+    pub const fn waiting_since() -> Arg {
         let kind = ArgKind::Int { min: 0, max: i64::MAX };
-        Arg::new(WAITED_MS, kind, "How long the caller has waited already, if it repeats the call")
+        Arg::new(WAITING_SINCE, kind, "When the caller began to wait, if it repeats the call")
             .at(CliPlace::Hidden)
             .not_in_tool()
     }
@@ -208,9 +210,9 @@ impl Op {
         self.args.iter().find(|arg| arg.role == ArgRole::IdempotencyKey)
     }
 
-    /// Whether the callers of the operation wait in line, so that a repeated call must say how long it has waited.
+    /// Whether the callers of the operation wait in line, so that a repeated call must say when the wait began.
     pub fn has_line(&self) -> bool {
-        self.args.iter().any(|arg| arg.name == WAITED_MS)
+        self.args.iter().any(|arg| arg.name == WAITING_SINCE)
     }
 
     /// Checks that all arguments are known and well-formed. An argument that is null counts as absent.

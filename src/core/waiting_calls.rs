@@ -33,7 +33,7 @@ pub(super) struct WaitingCall {
     pub(super) op: &'static Op,
     pub(super) args: Args,
     /// When the caller began to wait, in ms. If the call repeats an earlier one because the connection was lost, this
-    /// is the time of the earlier call.
+    /// is the time of the earlier call by the caller's clock, but at most the time at which the repeated call arrived.
     pub(super) since: i64,
     /// What the call waits for; `None` until the operation has run for the first time.
     pub(super) reason: Option<WaitReason>,

@@ -5,7 +5,7 @@ use super::stdout_writer::StdoutWriter;
 use crate::base::error::Error;
 use crate::base::json_text::{json_text, push_quoted_json};
 use crate::base::untrusted_text;
-use crate::core::op_definition::{ArgKind, WAITED_MS};
+use crate::core::op_definition::{ArgKind, WAITING_SINCE};
 use crate::core::{Op, journal};
 use crate::sys;
 use crate::wire::rpc;
@@ -135,6 +135,8 @@ pub struct PendingCall {
     pub progress: Option<ProgressReports>,
     /// When the call arrived.
     pub began: Instant,
+    /// When the call arrived, in ms since the epoch.
+    arrived_at: i64,
     /// How often the call has been sent again.
     pub tries: u32,
     /// Whether a broker may have read the call.
@@ -152,7 +154,17 @@ impl PendingCall {
             // A tool's result has a maximum size. With `from`, the broker returns a long value in parts.
             arguments.entry("from").or_insert(json!(0));
         }
-        PendingCall { target, op, arguments, thread, progress: None, began: Instant::now(), tries: 0, was_sent: false }
+        PendingCall {
+            target,
+            op,
+            arguments,
+            thread,
+            progress: None,
+            began: Instant::now(),
+            arrived_at: sys::wall_ms(),
+            tries: 0,
+            was_sent: false,
+        }
     }
 
     /// Makes the call report progress under the client's token while the call waits.
@@ -198,7 +210,7 @@ impl PendingCall {
             // place in the queue.
             params.insert("waitSeconds".into(), json!(seconds.saturating_sub(self.began.elapsed().as_secs())));
             if self.op.has_line() {
-                params.insert(WAITED_MS.into(), json!(self.began.elapsed().as_millis() as u64));
+                params.insert(WAITING_SINCE.into(), json!(self.arrived_at));
             }
         }
         rpc::request(&json!(request), self.op.name, &Value::Object(params))

@@ -41,13 +41,15 @@ fn a_restart_of_the_broker_changes_nobodys_place_in_the_line() {
         c joins
         d joins
         e joins
-        b lock.lock filePath=/p/x waitSeconds=60 waitedMs=2000 -> waits
-        c lock.lock filePath=/p/x waitSeconds=60 waitedMs=3000 -> waits
+        f joins
+        b lock.lock filePath=/p/x waitSeconds=60 waitingSince=1794999998000 -> waits
+        c lock.lock filePath=/p/x waitSeconds=60 waitingSince=1794999997000 -> waits
         d lock.lock filePath=/p/x waitSeconds=60 -> waits
         +1s
-        e lock.lock filePath=/p/x waitSeconds=60 waitedMs=3500 -> waits
+        e lock.lock filePath=/p/x waitSeconds=60 waitingSince=1794999997500 -> waits
+        f lock.lock filePath=/p/x waitSeconds=60 waitingSince=1999999999999 -> waits
         a joins
-        a lock.query -> ok locks.0.queue=[\"c\",\"e\",\"b\",\"d\"]
+        a lock.query -> ok locks.0.queue=[\"c\",\"e\",\"b\",\"d\",\"f\"]
     ",
     );
 }

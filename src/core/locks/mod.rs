@@ -68,7 +68,7 @@ pub static LOCK: Op = Op {
         )
         .short("ttl"),
         Arg::wait_seconds("Seconds to wait in line if another peer holds the lock").short("wait"),
-        Arg::waited_ms(),
+        Arg::waiting_since(),
         Arg::new(
             "scope",
             ArgKind::Choice(&["machine", "repo"]),
