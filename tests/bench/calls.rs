@@ -1,5 +1,6 @@
 //! Times one call at a time, on each way to the broker: verbs (subcommands), the Unix socket, MCP over stdio, HTTP.
 
+use super::bare_broker::BareBroker;
 use super::figures::{Reach, Table, in_turns};
 pub use super::filled_store::VALUE;
 use super::floor::{self, Commits};
@@ -64,27 +65,35 @@ pub fn socket(table: &mut Table) {
     writer.call("state.set", &json!({ "key": "port", "value": VALUE }));
     let mut commits = Commits::new(&mesh.scratch, "floor.db", ROW);
     let mut commit = || commits.one();
+    let bare = BareBroker::start(&mesh.scratch);
+    let _bare_reader = bare.attach("reader");
     let mut works: Vec<Box<dyn FnMut()>> = Vec::new();
     for (_, line) in three() {
         let answer = writer.ask(&line).to_vec();
         let mut floor = floor::echo_line(&echo, &answer);
         assert_eq!(floor.ask(&line).len(), answer.len());
         let mut own = mesh.attach(&format!("writer-{}", works.len()));
-        let same = line.clone();
+        let mut of_bare = bare.attach("writer");
+        of_bare.call("state.set", &json!({ "key": "port", "value": VALUE }));
+        let (same, too) = (line.clone(), line.clone());
         works.push(Box::new(move || {
             own.ask(&line);
         }));
         works.push(Box::new(move || {
             floor.ask(&same);
         }));
+        works.push(Box::new(move || {
+            of_bare.ask(&too);
+        }));
     }
     let mut turns: Vec<&mut dyn FnMut()> = works.iter_mut().map(|work| work.as_mut() as &mut dyn FnMut()).collect();
     turns.push(&mut commit);
     let samples = in_turns(30, 80, &mut turns);
-    let row = samples[6].median();
+    let row = samples[9].median();
     for (n, (name, _)) in three().iter().enumerate() {
-        let floor = samples[2 * n + 1].median() + if n == 0 { 0.0 } else { row };
-        table.times(&format!("socket {name}"), &samples[2 * n], Some(floor), Reach::Times(2.5));
+        let floor = samples[3 * n + 1].median() + if n == 0 { 0.0 } else { row };
+        table.times(&format!("socket {name}"), &samples[3 * n], Some(floor), Reach::Times(2.5));
+        table.bare(&samples[3 * n + 2], Some(floor));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Times a push, a broadcast, clients that pipeline, and a steady load.
 
+use super::bare_broker::BareBroker;
 use super::calls::VALUE;
 use super::figures::{Reach, Row, Samples, Table, in_turns, micros_since, span};
 use super::filled_store::{bare_sets_per_second, key};
@@ -31,7 +32,13 @@ fn set_line(n: usize) -> Vec<u8> {
 /// The time from the write of a `send` until its notice arrives on the recipient's socket.
 pub fn push(table: &mut Table) {
     let mesh = Mesh::started();
-    let (mut sender, mut reader) = (mesh.attach("sender"), mesh.attach("reader"));
+    let bare = BareBroker::start(&mesh.scratch);
+    let times = push_times(mesh.attach("sender"), mesh.attach("reader"));
+    table.times("push, send to arrival", &times, None, Reach::Median(80.0));
+    table.bare(&push_times(bare.attach("sender"), bare.attach("reader")), None);
+}
+
+fn push_times(mut sender: Line, mut reader: Line) -> Samples {
     let line = request("send", &json!({ "to": "reader", "message": VALUE }));
     let mut times = Vec::new();
     for _ in 0..3000 {
@@ -41,54 +48,55 @@ pub fn push(table: &mut Table) {
         times.push(micros_since(began));
         sender.read();
     }
-    table.times("push, send to arrival", &Samples::new(times), None, Reach::Median(80.0));
+    Samples::new(times)
 }
 
 /// The time from the write of a `send` to all peers until the last of a hundred has received its notice.
 pub fn broadcast(table: &mut Table) {
     let mesh = Mesh::started();
-    let mut sender = mesh.attach("sender");
-    let mut hearers: Vec<Line> = (0..N_HEARERS).map(|n| mesh.attach(&format!("hearer-{n}"))).collect();
+    let bare = BareBroker::start(&mesh.scratch);
+    let (mut ours, mut of_bare) =
+        (broadcast_round(|name| mesh.attach(name)), broadcast_round(|name| bare.attach(name)));
+    let samples = in_turns(10, 25, &mut [&mut ours, &mut of_bare]);
+    table.times("broadcast to 100, the last", &samples[0], None, Reach::Median(1000.0));
+    table.bare(&samples[1], None);
+}
+
+fn broadcast_round(attach: impl Fn(&str) -> Line) -> impl FnMut() {
+    let mut sender = attach("sender");
+    let mut hearers: Vec<Line> = (0..N_HEARERS).map(|n| attach(&format!("hearer-{n}"))).collect();
     let line = request("send", &json!({ "to": "all", "message": VALUE }));
-    let mut round = || {
+    move || {
         sender.send(&line);
         for hearer in &mut hearers {
             assert!(hearer.read().len() > 2);
         }
         sender.read();
-    };
-    let samples = in_turns(10, 25, &mut [&mut round]);
-    table.times("broadcast to 100, the last", &samples[0], None, Reach::Median(1000.0));
+    }
 }
 
 /// Durable writes per second by clients that do not wait for an answer before they send the next call.
 pub fn writes(table: &mut Table) {
     let mesh = Mesh::started();
-    let mut clients: Vec<Line> = (0..N_CLIENTS).map(|n| mesh.attach(&format!("client-{n}"))).collect();
+    let bare_broker = BareBroker::start(&mesh.scratch);
+    let clients = |attach: &dyn Fn(&str) -> Line| -> Vec<Line> {
+        (0..N_CLIENTS).map(|n| attach(&format!("client-{n}"))).collect()
+    };
+    let (mut of_ours, mut of_bare) = (clients(&|name| mesh.attach(name)), clients(&|name| bare_broker.attach(name)));
     let batches: Vec<Vec<u8>> =
         (0..N_WRITES).map(|n| (0..N_LINES).flat_map(|line| set_line(n * N_LINES + line)).collect()).collect();
     let n_sets = N_CLIENTS * N_WRITES * N_LINES;
-    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    let (mut ours, mut bare, mut bare_broker) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..N_ROUNDS {
         let scratch = Scratch::new();
         let file = scratch.path.join("bare.db");
         // The store's code creates the tables; after that, SQLite alone is measured.
         drop(slm_mesh::store::Store::open(&file, false).expect("a store"));
         bare.push(bare_sets_per_second(&file, n_sets, 32));
-        let began = Instant::now();
-        for n in 0..N_WRITES + N_AHEAD {
-            for client in &mut clients {
-                if let Some(batch) = batches.get(n) {
-                    client.send(batch);
-                }
-                if n >= N_AHEAD {
-                    (0..N_LINES).for_each(|_| assert!(client.read().len() > 2));
-                }
-            }
-        }
-        ours.push(n_sets as f64 / began.elapsed().as_secs_f64());
+        ours.push(n_sets as f64 / pipeline(&mut of_ours, &batches).as_secs_f64());
+        bare_broker.push(n_sets as f64 / pipeline(&mut of_bare, &batches).as_secs_f64());
     }
-    let (ours, bare) = (Samples::new(ours).median(), Samples::new(bare).median());
+    let [ours, bare, bare_broker] = [ours, bare, bare_broker].map(|rates| Samples::new(rates).median());
     table.row(Row {
         work: "durable writes, 8 pipelining clients".into(),
         figure: format!("{ours:.0}/s"),
@@ -98,6 +106,28 @@ pub fn writes(table: &mut Table) {
         reach: ">= 0.7 x".into(),
         reached: ours >= 0.7 * bare,
     });
+    table.bare_cells(
+        &format!("{bare_broker:.0}/s"),
+        "-",
+        &format!("{bare:.0}/s"),
+        &format!("{:.2}", bare_broker / bare),
+    );
+}
+
+/// Sends each client's batches ahead of the answers, and returns how long it takes until all answers have arrived.
+fn pipeline(clients: &mut [Line], batches: &[Vec<u8>]) -> Duration {
+    let began = Instant::now();
+    for n in 0..batches.len() + N_AHEAD {
+        for client in &mut *clients {
+            if let Some(batch) = batches.get(n) {
+                client.send(batch);
+            }
+            if n >= N_AHEAD {
+                (0..N_LINES).for_each(|_| assert!(client.read().len() > 2));
+            }
+        }
+    }
+    began.elapsed()
 }
 
 /// Makes a thousand `state.set` calls a second, each on time, whether or not the previous one was answered.

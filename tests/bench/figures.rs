@@ -6,6 +6,9 @@ use std::time::Instant;
 /// processes.
 const WARM: usize = 5;
 
+/// The last cell of a line that has no target and does not count as a row.
+const NO_TARGET: &str = "-";
+
 /// Times in microseconds, sorted.
 pub struct Samples(Vec<f64>);
 
@@ -110,6 +113,9 @@ impl Table {
     /// Prints and counts a row that another process of this program made.
     pub fn printed(&mut self, line: &str) {
         println!("{line}");
+        if line.ends_with(NO_TARGET) {
+            return;
+        }
         self.n_rows += 1;
         if line.ends_with(" NO") {
             let work: String = line.chars().take(38).collect();
@@ -147,6 +153,19 @@ impl Table {
             reach: text,
             reached,
         });
+    }
+
+    /// Prints what a bare broker needs for the work of the last row. This line has no target and does not count as a
+    /// row.
+    pub fn bare(&self, samples: &Samples, floor: Option<f64>) {
+        let (median, p99) = (samples.median(), samples.at(0.99));
+        let ratio = floor.map_or("-".into(), |floor| format!("{:.2}", median / floor));
+        self.bare_cells(&span(median), &span(p99), &floor.map_or("-".into(), span), &ratio);
+    }
+
+    /// Prints a line like that of `bare` whose figures are not times.
+    pub fn bare_cells(&self, figure: &str, p99: &str, floor: &str, ratio: &str) {
+        print_cells(["  a broker without rules", figure, p99, floor, ratio, "-", NO_TARGET]);
     }
 
     /// Prints how many rows reached their targets, and which did not.

@@ -21,7 +21,8 @@ impl Drop for Server {
     }
 }
 
-fn serve_beside(args: &[&str]) -> (Server, String) {
+/// Runs this program as a server in another process, and returns the line that says that it is ready.
+pub fn serve_beside(args: &[&str]) -> (Server, String) {
     let program = std::env::current_exe().expect("this program has a path");
     let mut child = Command::new(program).args(args).stdout(Stdio::piped()).spawn().expect("an echo starts");
     let mut word = String::new();

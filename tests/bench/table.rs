@@ -4,6 +4,7 @@
 //! Absolute times hold for one machine only; the ratios hold for other machines, too. The work and its floor are run in
 //! turns, in small batches, so that a disturbance affects both.
 
+mod bare_broker;
 mod calls;
 #[allow(dead_code)] // the tests of several hubs need all of it
 #[path = "../replication/certificates.rs"]
@@ -80,6 +81,10 @@ fn main() {
             // This process is a server that this program starts to measure a floor.
             "--echo" => return floor::serve_echo(&words.next().expect("--echo PATH")),
             "--echo-http" => return floor::serve_http(),
+            "--bare-broker" => {
+                let mut path = || words.next().expect("--bare-broker SOCKET DATABASE");
+                return bare_broker::serve(&path(), &path());
+            }
             "--echo-tcp" => return floor::serve_tcp(),
             "--group" => return run_group(&words.next().expect("--group NAME"), &mut Table::new()),
             // cargo bench adds --bench.
