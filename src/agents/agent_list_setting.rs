@@ -1,7 +1,8 @@
-//! Settings that list agents: the agents that mail may wake, and the agents that run shell commands in a shield.
+//! Changes the settings that list agents. One setting lists the agents that mail may wake. Another setting lists the
+//! agents whose shell commands run in a shield.
 //!
-//! **Invariant:** only the list in the `config` file is read and changed. A list in the environment belongs to one
-//! shell, so it is never written into the file.
+//! **Invariant:** only the list in the `config` file is changed. A list in an environment variable applies to one
+//! shell, so it is never copied into the file.
 
 use super::safe_write;
 use super::setup_lock::SetupLock;
@@ -16,18 +17,19 @@ pub struct ChangedList {
     pub agents: Vec<String>,
     /// Whether the list was different before.
     pub is_changed: bool,
-    /// A note to the user that the environment overrides the list; `None` if the environment does not.
+    /// Tells the user that an environment variable overrides this list; `None` if no variable does.
     pub note: Option<String>,
 }
 
-/// Adds agents to the list in a setting, or removes them from the list.
+/// Adds agents to the list in a setting if `on` is true. Otherwise, removes them from the list. With `dry`, only
+/// returns what would change.
 ///
 /// # Errors
 /// If the settings can't be read or written.
 pub fn set_agents(setting: &str, agents: &[&str], on: bool, dry: bool) -> Result<ChangedList, Error> {
     let places = DataDir::find()?;
     let storage = |why: String| Error::new(ErrorKind::Storage, format!("{}: {why}", places.config().display()));
-    // Two runs at once must not overwrite each other's lists.
+    // Two runs of `setup` at the same time must not overwrite each other's changes.
     let _lock = if dry { None } else { Some(SetupLock::take(&places).map_err(storage)?) };
     let mut words = Settings::load_file(&places)?.several(setting);
     let before = words.clone();
@@ -53,14 +55,14 @@ pub fn set_agents(setting: &str, agents: &[&str], on: bool, dry: bool) -> Result
             std::fs::remove_file(places.config()).map_err(|error| places.error("can't be written", &error))?;
             true
         }
-        // The file may be a symlink, for example into a repository of settings. `replace` then writes its target.
+        // The file may be a symlink, for example into a repository of settings. `replace` then writes the file to which
+        // the symlink points.
         Some(old) => safe_write::replace(&places.config(), Some(old), &text).map_err(storage)?,
     };
     if is_written { Ok(list) } else { Err(storage("another program keeps changing it; run setup again".into())) }
 }
 
-/// The note that the environment overrides the file's list; `None` unless the environment contradicts what the user
-/// wants for one of these agents.
+/// Returns a note for the user if an environment variable overrides the new list for at least one of these agents.
 fn override_note(setting: &str, agents: &[&str], on: bool) -> Option<String> {
     let value = std::env::var(setting).ok().filter(|value| !value.is_empty())?;
     let listed = settings::words_of(&value);

@@ -1,7 +1,7 @@
-//! Adds, removes and finds our entries in a settings file.
+//! Adds, removes and finds the entries of slm-mesh in an agent's settings file.
 //!
-//! **Invariant:** entries of other programs stay unchanged, byte for byte. A server is recognised as ours by its name
-//! and its program, and a hook by its program, the word `hook` and the agent's id.
+//! **Invariant:** entries of other programs stay unchanged, byte for byte. A server entry is ours if it has our name
+//! and starts our program. A hook is ours if it runs our program with the word `hook` and the agent's id.
 
 use super::generated_files::{NAME, is_our_program};
 use super::json_edit::{self, PathStep};
@@ -11,7 +11,7 @@ use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{EntryShape, HookCommand, HookFile, ServerFile, TimeLimit};
 use serde_json::{Map, Value, json};
 
-/// The time limit, in seconds, of a hook that waits to wake its agent: one day.
+/// The time limit of the hook that waits for mail to wake its agent, in seconds: one day.
 const WAKE_HOOK_SECONDS: i64 = 86_400;
 /// The time limit, in seconds, of a hook that answers at once.
 const HOOK_SECONDS: i64 = 5;
@@ -23,11 +23,11 @@ pub struct Entries<'a> {
     pub agent: &'static Agent,
     /// The path of our program.
     pub program: &'a str,
-    /// The path of the file that `setup` writes as a whole for this agent. The agent's YAML settings refer to it.
+    /// The path of the file that `setup` writes as a whole for this agent. The agent's YAML settings contain this path.
     pub own_file: &'a str,
-    /// The server's entry, if it belongs in this file.
+    /// The position and format of our server entry; `None` if this file needs no server entry.
     pub server: Option<ServerFile>,
-    /// The hooks, if they belong in this file.
+    /// The position and format of our hooks; `None` if this file needs no hooks.
     pub hooks: Option<HookFile>,
     /// Whether mail may wake the agent.
     pub may_wake: bool,
@@ -97,8 +97,8 @@ impl Entries<'_> {
         Ok(text)
     }
 
-    /// Our earlier entry, brought up to date. The user may have added keys, such as `env` and `timeout`, and arguments,
-    /// such as `--legacy`. All of them stay.
+    /// Updates the server entry that an earlier run of `setup` wrote. Keeps the keys and arguments that the user has
+    /// added, such as `env`, `timeout` or `--legacy`.
     pub fn updated_entry(&self, shape: EntryShape, old: &Map<String, Value>) -> Value {
         let mut updated = old.clone();
         for (key, value) in self.server_entry(shape).as_object().into_iter().flatten() {
@@ -112,7 +112,7 @@ impl Entries<'_> {
         Value::Object(updated)
     }
 
-    /// A server's entry in JSON.
+    /// Our server entry as JSON.
     pub fn server_entry(&self, shape: EntryShape) -> Value {
         let program = self.program;
         match shape {
@@ -164,7 +164,8 @@ impl Entries<'_> {
         self.remove_hooks(&text, hooks, None, |name, n| name == event && n >= wanted.len())
     }
 
-    /// Our hooks for an event: first the hook that answers, then the hook that waits to wake the agent.
+    /// Our hooks for an event. The first hook answers at once. The second one, if any, waits for mail to wake the
+    /// agent.
     fn hooks_for(&self, event: &str, hooks: &HookFile) -> Vec<Value> {
         let mut wanted = vec![self.hook(hooks)];
         if self.may_wake && hooks.wake_event == Some(event) {
@@ -199,8 +200,8 @@ impl Entries<'_> {
         hook
     }
 
-    /// Removes our entries from a file. `before` is the file's JSON value before set-up. Containers that become empty
-    /// are removed too, unless `before` contains them.
+    /// Removes our entries from a file. `before` is the file's JSON value before set-up. Objects and arrays that become
+    /// empty are removed too, unless `before` contains them.
     ///
     /// # Errors
     /// If the text can't be parsed reliably; the error says why.
@@ -248,8 +249,8 @@ impl Entries<'_> {
         }
     }
 
-    /// Whether `text`, which is the text of a file without our entries, contains only what `setup` itself writes around
-    /// our entries in a new file, such as a version number.
+    /// Whether `text` contains only what `setup` itself writes around our entries in a new file, such as a version
+    /// number. Our entries have already been removed from `text`.
     pub fn is_frame(&self, text: &str) -> bool {
         let frame = self.remove_from(&self.alone(), None).unwrap_or_default();
         let is_json = self.other_format().is_none() && self.toml_hooks().is_none();
@@ -278,8 +279,8 @@ impl Entries<'_> {
         hook_target(hook).is_some_and(|(_, agent)| agent == self.agent.id)
     }
 
-    /// The positions of our hooks in an event's list: the index of the item, and the index of the hook in that item's
-    /// own list, or 0 if each item is a single hook.
+    /// The positions of our hooks in an event's list. Each position is the index of an item in the list, and the index
+    /// of a hook in that item. The second index is 0 if the items are single hooks, not groups of hooks.
     fn our_places(&self, list: &Value, has_groups: bool) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
         for (item_n, item) in list.as_array().into_iter().flatten().enumerate() {
@@ -293,8 +294,8 @@ impl Entries<'_> {
         found
     }
 
-    /// Removes each of our hooks for which `picks` returns true. The arguments of `picks` are the event, and the hook's
-    /// index among our hooks for this event.
+    /// Removes each of our hooks for which `picks` returns true. `picks` gets the name of the event, and the position
+    /// of the hook among our hooks for this event.
     fn remove_hooks(
         &self,
         text: &str,
@@ -320,7 +321,8 @@ impl Entries<'_> {
     }
 }
 
-/// The new value of `command` or `args`, with the arguments that follow `mcp` in the old value.
+/// Returns the new value of `command` or `args`. The user may have added arguments after `mcp` to the old value. These
+/// arguments are appended to the new value.
 fn with_users_arguments(new: &Value, old: &Value) -> Value {
     let (Value::Array(new_words), Value::Array(old_words)) = (new, old) else { return new.clone() };
     let has_subcommand = !new_words.is_empty() && old_words.get(new_words.len() - 1) == new_words.last();
@@ -347,7 +349,7 @@ fn grouped_item(hooks: &HookFile, hook: &Value, tools: &str) -> Value {
     item
 }
 
-/// The program that a JSON file registers under our name.
+/// The program that a JSON settings file registers as the server `slm-mesh`.
 pub fn registered_program(whole: &Value, server: &ServerFile) -> Option<String> {
     let command = whole.get(server.key)?.get(NAME)?.get("command")?;
     command.as_str().or_else(|| command[0].as_str()).map(str::to_owned)
@@ -370,7 +372,7 @@ fn hook_target(hook: &Value) -> Option<(String, String)> {
     Some((words[at].clone(), words.get(at + 2).cloned().unwrap_or_default()))
 }
 
-/// Splits a shell line into words. Quotes are resolved only as far as our own lines need.
+/// Splits a shell line into words. Supports only the quotes and escapes that our own shell lines contain.
 fn shell_words(line: &str) -> Vec<String> {
     let (mut found, mut word, mut quote) = (Vec::new(), String::new(), None);
     let mut chars = line.chars();
@@ -395,7 +397,7 @@ fn at<'a>(whole: &'a Value, path: &[PathStep]) -> &'a Value {
     })
 }
 
-/// Removes a container that is empty now and that the file did not contain before set-up.
+/// Removes an empty object or array, unless the file already contained it before set-up.
 fn remove_if_empty(text: &str, path: &[PathStep], before: Option<&Value>) -> Result<String, String> {
     let whole = json_edit::parse(text)?;
     let found = at(&whole, path);

@@ -1,4 +1,5 @@
-//! Checks the data directory for `doctor`: whether it can be written, and who owns and can read its files.
+//! Checks the data directory for `doctor`: whether it is private and writable, and whether its files belong to the
+//! user.
 
 use super::doctor::Check;
 use crate::base::shell_wildcards::shell_quoted;
@@ -9,14 +10,13 @@ use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// How many bytes the write test writes: more than fits into the unused part of a disk block, so that the test fails if
-/// the disk is full.
+/// The size of the test file, in bytes. A much smaller file can sometimes be written even if the disk is full.
 const WRITE_BYTES: usize = 64 * 1024;
 
 /// Maximum number of files whose owners are checked.
 const FILES_MAX: usize = 10_000;
 
-/// For how long doctor reports that a damaged database was set aside, in ms.
+/// How long doctor reports a damaged database after the broker has set it aside, in ms.
 const DAMAGE_SHOWN_MS: i64 = 7 * 86_400_000;
 
 /// Checks the data directory, and the files in it.
@@ -59,7 +59,7 @@ fn check_directory(places: &DataDir) -> Check {
     }
 }
 
-/// The command that gives a file these permissions.
+/// The shell command that changes a file's permissions to `mode`.
 fn chmod(mode: &str, path: &Path) -> String {
     format!("chmod {mode} {}", shell_quoted(&path.to_string_lossy()))
 }
@@ -89,7 +89,7 @@ fn check_creatable(places: &DataDir) -> Check {
     }
 }
 
-/// Writes a file to the disk and removes it.
+/// Tries to write a file in a directory, and removes the file.
 fn try_write(dir: &Path) -> std::io::Result<()> {
     let path = dir.join(format!("doctor.new{}", std::process::id()));
     let mut file = fs::File::options().create_new(true).write(true).mode(0o600).open(&path)?;
@@ -120,8 +120,8 @@ fn check_damage(places: &DataDir) -> Option<Check> {
     Some(Check::error("database", damaged.report, cure))
 }
 
-/// Checks that a path leads to a file, and that the file's owner has these permissions. Returns `None` if there is no
-/// fault.
+/// Returns a fault if a folder or a pipe is at the path of a file, or if the file's owner lacks a permission in
+/// `needed`.
 fn check_usable(path: &Path, needed: u32) -> Option<Check> {
     let meta = path.metadata().ok()?;
     let (shown, mode) = (path.display(), meta.permissions().mode() & 0o777);
@@ -138,8 +138,8 @@ fn check_usable(path: &Path, needed: u32) -> Option<Check> {
     })
 }
 
-/// Looks for files that belong to another user. The broker could not write such files. A program that was run with sudo
-/// may have left them. Returns `None` if there is no data directory yet.
+/// Looks for files of another user, which the broker can't write. Such files may exist because slm-mesh was once run
+/// with sudo. Returns `None` if the data directory does not exist or can't be read.
 fn check_owners(places: &DataDir) -> Option<Check> {
     let about = "owners";
     let shown = places.dir.display();

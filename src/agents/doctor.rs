@@ -1,7 +1,7 @@
-//! `slm-mesh doctor`: checks the broker and each agent, and names the cure for each fault.
+//! `slm-mesh doctor`: checks the broker and each agent, and says how to fix each fault.
 //!
-//! **Invariant:** doctor reports a success only after a trial, names only processes that the kernel has identified,
-//! leaves no files behind, and starts no broker.
+//! **Invariant:** doctor reports that something works only after it has tried it. It shows a process id only if the
+//! kernel has identified the process. It leaves no files behind, and it does not start a broker.
 
 use super::config_entries::hook_program;
 use super::data_dir_check::check_data_dir;
@@ -36,7 +36,7 @@ use std::time::Duration;
 /// How long the broker may take to answer before doctor reports it as hung.
 pub const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long to wait for hubs to answer.
+/// How long to search the local network for hubs.
 const HUBS_WITHIN: Duration = Duration::from_millis(300);
 
 /// The result of one check.
@@ -73,7 +73,7 @@ impl Check {
     }
 }
 
-/// Checks the mesh itself.
+/// Checks everything except the agents, such as the data directory, the settings, the broker and the hubs.
 pub fn check_mesh() -> Vec<Check> {
     let places = match DataDir::find() {
         Ok(places) => places,
@@ -94,7 +94,7 @@ pub fn check_mesh() -> Vec<Check> {
     match (route, &settings) {
         (Ok(Route::Remote(target)), _) => checks.extend(check_hubs_of_guest(&target, &places)),
         (Ok(_), Ok(settings)) => checks.extend(check_broker(&places, settings)),
-        // If a setting is wrong, no client looks for a broker, so doctor does not check the broker.
+        // Clients do not connect to a broker if the settings are invalid, so the broker is not checked either.
         _ => {}
     }
     if let Ok(settings) = settings {
@@ -157,7 +157,7 @@ fn check_broker(places: &DataDir, settings: &Settings) -> Vec<Check> {
             "run slm-mesh stop; sessions then start a broker of this program's version",
         )
     }];
-    // If several hubs share the mesh, the status came from the leading hub, so this machine's broker is asked too.
+    // The status may come from the leading hub on another machine, so this machine's own broker is asked too.
     let own = OwnBroker::ask(places);
     if let Some(own) = &own {
         checks.extend(own.check_settings(settings, places));
@@ -187,7 +187,8 @@ fn ask_status(client: &mut Client, process: &str, places: &DataDir, settings: &S
             vec![Check::error(about, found, cure_of_stuck(client))]
         }
         kind => {
-            // Either no hub leads, or this program has no settings from which it could find the leading hub.
+            // A hub on standby sends this error if no hub leads, or if this program's settings do not help to find the
+            // leading hub.
             let own = if kind == ErrorKind::Standby { OwnBroker::ask(places) } else { None };
             let found = format!("the broker does not show its status ({process}): {}", error.text);
             own.map_or_else(
@@ -198,8 +199,8 @@ fn ask_status(client: &mut Client, process: &str, places: &DataDir, settings: &S
     })
 }
 
-/// Checks this machine's broker, which is a hub on standby. Nothing else can be checked if no hub leads, or if this
-/// program has no settings from which it could find the leading hub.
+/// Checks this machine's broker, which is a hub on standby. Nothing else can be checked while the leading hub can't be
+/// reached.
 fn check_own_standby(own: &OwnBroker, places: &DataDir, settings: &Settings) -> Vec<Check> {
     let mut checks = vec![own.check_standby()];
     checks.extend(own.check_settings(settings, places));
@@ -236,7 +237,7 @@ fn check_link(link: &Value) -> Check {
     )
 }
 
-/// How to end a broker that does not answer. The text contains a command only if the kernel has identified the process.
+/// Says how to end a broker that does not answer. Suggests a command only if the kernel has identified the process.
 fn cure_of_stuck(client: &Client) -> String {
     match client.broker_pid() {
         Some(_) => "run slm-mesh stop --force; the next session starts a new broker".into(),
@@ -264,7 +265,7 @@ fn check_absent_broker(places: &DataDir) -> Check {
     }
 }
 
-/// Locks a file that no agent edits, and releases the lock.
+/// Takes a trial lock on a path that no agent uses, and releases this lock.
 pub fn check_lock(client: &mut Client, places: &DataDir) -> Check {
     let about = "lock";
     let path = places.dir.join(format!("doctor-{}", std::process::id()));
@@ -280,7 +281,7 @@ pub fn check_lock(client: &mut Client, places: &DataDir) -> Check {
     }
 }
 
-/// Checks that the port file names the broker's HTTP port, and that the broker answers on this port.
+/// Checks that the port file contains the broker's HTTP port, and that the broker answers on this port.
 fn check_http(places: &DataDir, port: u16) -> Check {
     let named = std::fs::read_to_string(places.port()).unwrap_or_default();
     let cure = "run slm-mesh stop; the next broker uses the port in SLM_MESH_PORT or, if that port is taken, one of \
@@ -385,7 +386,8 @@ pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Chec
     checks
 }
 
-/// Checks that `setup` has not registered anything that the plugin already registers.
+/// Checks an agent that has our plugin. It is a fault if `setup` has registered the server, the hooks or the commands
+/// too.
 fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, cure: &str) -> Check {
     let about = format!("{} plugin", agent.id);
     let scope = environment.scope(agent);
@@ -421,7 +423,7 @@ fn is_current((path, text): &(PathBuf, String), records: Option<&Records>) -> bo
 
 /// Checks that the files that `setup` writes as a whole have the text that this version writes.
 pub(super) fn check_own_files(about: &str, files: &[(PathBuf, String)], cure: &str) -> Option<Check> {
-    // If the records can't be read, every change of a file counts as a fault.
+    // Without the records of `setup`, a change by the user looks like an old version, so it counts as a fault.
     let records = Records::load().ok();
     let n_current = files.iter().filter(|file| is_current(file, records.as_ref())).count();
     if n_current < files.len() {
@@ -482,7 +484,7 @@ fn check_hooks(environment: &Environment, agent: &'static Agent, cure: &str) -> 
     })
 }
 
-/// Runs each of our hooks in the agent's settings.
+/// Runs each of our hooks in the agent's settings. Equal hooks are run only once.
 fn try_hooks(environment: &Environment, agent: &'static Agent) -> Result<(), String> {
     let calls = calls_in_file(environment, agent).map_err(|error| error.text)?;
     let mut tried = Vec::new();

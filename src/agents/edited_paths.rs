@@ -8,10 +8,10 @@ use crate::shell_writes::agent_patch;
 use crate::wire::json_field_scanner::NeededFields;
 use serde_json::Value;
 
-/// The fields in which tools name the file.
+/// The argument fields that contain the path of a file to edit.
 const FILE_FIELDS: &[&str] =
     &["file_path", "filePath", "path", "notebook_path", "target_file", "target_notebook", "absolute_path", "filename"];
-/// The fields in which tools list several edits.
+/// The argument fields that contain a list of edits or files.
 const LIST_FIELDS: &[&str] = &["edits", "replacements", "files"];
 /// Commands of a text editor tool that do not write to a file.
 const READ_COMMANDS: &[&str] = &["view"];
@@ -23,7 +23,7 @@ const ARGUMENT_FIELDS: &[&str] = &["tool_input", "toolArgs", "toolInput"];
 /// The fields that contain the id that an agent gives to a tool call.
 const CALL_FIELDS: &[&str] = &["tool_use_id", "toolUseId", "tool_call_id", "callID"];
 
-/// The input fields that a hook needs. These fields are kept even if other fields are so long that they are skipped.
+/// The fields that a hook needs from its input. If the input is too long to keep all fields, these are kept.
 pub const NEEDED_FIELDS: NeededFields = NeededFields {
     names: &[HOOK_FIELDS, FILE_FIELDS, LIST_FIELDS, PATH_FIELDS, BASE_FIELDS, DIRECTORY_FIELDS],
     repeated: FILE_FIELDS,
@@ -31,7 +31,7 @@ pub const NEEDED_FIELDS: NeededFields = NeededFields {
     line_starts: &["*** "],
 };
 
-/// The fields that name the event, the session, and the tool with its arguments.
+/// The fields that contain the event, the session, or the tool and its arguments.
 const HOOK_FIELDS: &[&str] = &[
     "hook_event_name",
     "hookEventName",
@@ -75,7 +75,7 @@ fn tool_call(input: &Value) -> (String, Value) {
     let name = tool_name(input);
     let plain = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     let given = ARGUMENT_FIELDS.iter().find_map(|field| input.get(*field));
-    // Some agents pass the arguments as a string that contains JSON. A patch may also be a plain string.
+    // Some agents pass the arguments as a string that contains JSON. A patch may also be a string that is not JSON.
     let parsed = given.and_then(Value::as_str).and_then(|text| serde_json::from_str(text).ok());
     (plain, parsed.or_else(|| given.cloned()).unwrap_or(Value::Null))
 }
@@ -100,17 +100,16 @@ pub fn writes(input: &Value) -> bool {
         || !mcp_tool_writes::written_files(tool_name(input), &arguments).is_empty()
 }
 
-/// The key that the hooks before and after a tool call share: the agent's id for the call, or otherwise the call's
-/// arguments. Empty if the agent gives neither.
+/// A key that is the same in the hooks before and after one tool call. This is the agent's id for the call, or
+/// otherwise the call's arguments. It is empty if the input contains neither.
 pub fn call_key(input: &Value) -> String {
     let id = CALL_FIELDS.iter().find_map(|field| input[*field].as_str()).filter(|id| !id.is_empty());
     let arguments = || ARGUMENT_FIELDS.iter().find_map(|field| input.get(*field)).map(Value::to_string);
     id.map(str::to_owned).or_else(arguments).unwrap_or_default()
 }
 
-/// The files that a tool call is about to edit; empty if no file is known, or if the tool runs a command. The files that
-/// a command writes are found by `shell_tool_writes`, even if the command contains a patch, because they depend on the
-/// whole command.
+/// The files that an editing tool is about to write; empty if none are known. The list is also empty for a tool that
+/// runs a command, because `shell_tool_writes` finds the files that a command writes.
 pub fn edited_files(input: &Value) -> Vec<String> {
     let (plain, arguments) = tool_call(input);
     let arguments = &arguments;
@@ -140,7 +139,7 @@ fn collect(value: &Value, found: &mut Vec<String>, depth: usize) {
                         found.push(path.clone())
                     }
                     Value::String(text) => from_patch(text, found),
-                    // If an object contains this name several times, all its values are in this list, and the agent may
+                    // If a JSON object repeats this field, the parser returns a list of all its values. The agent may
                     // use any of them.
                     Value::Array(list) if FILE_FIELDS.contains(&name.as_str()) => {
                         found.extend(list.iter().filter_map(Value::as_str).map(str::to_owned));

@@ -1,6 +1,6 @@
-//! Sets environment variables for a session's shell commands. One of them contains the session's id. Commands such as
-//! `slm-mesh send` in an agent's shell then act as that session, even if one process runs several sessions, or if the
-//! process tree cannot be inspected.
+//! Sets environment variables in the shell of a session. One of them contains the session's id, so that commands such
+//! as `slm-mesh send` know which session runs them. The process tree alone does not always show this, for example if
+//! one process runs several sessions.
 
 use crate::base::shell_wildcards::shell_quoted;
 use crate::known_agents::hook_dialect::ShellEnvironment;
@@ -10,8 +10,9 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Sets the session's id and other variables, if the hook at the start of a session can do so for this agent. Returns
-/// the field to add to the hook's answer, if the agent takes variables from the answer.
+/// Passes the session's id and the variables in `others` to the shell of the session, if the agent supports this. Some
+/// agents read the variables from a file, so they are appended to this file. Other agents read them from a field of the
+/// hook's answer, so this field is returned.
 pub fn hand_out(
     environment: Option<ShellEnvironment>,
     input: &Value,
@@ -23,7 +24,7 @@ pub fn hand_out(
         ShellEnvironment::Answer(field) => Some((field, variables().collect())),
         ShellEnvironment::File(name) => {
             let file = std::env::var_os(name).map(PathBuf::from).or_else(|| input[name].as_str().map(PathBuf::from));
-            // If this fails, the process tree still shows which session runs a command.
+            // If this fails, slm-mesh can still find the session with the help of the process tree.
             let _ = append(&file?, variables());
             None
         }

@@ -1,12 +1,12 @@
-//! Files that `setup` writes as a whole: slash commands, a plugin, a page of conventions. Each file says that `setup`
-//! wrote it, and `setup` changes or removes only files that say so.
+//! Files that `setup` writes as a whole: slash commands, a plugin, a page of conventions. Each of these files contains
+//! a mark. `setup` changes or removes only files that contain this mark.
 
 use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{CommandStyle, OwnFile};
 use serde_json::json;
 use std::path::Path;
 
-/// The name under which the server is registered.
+/// The name under which `setup` registers our MCP server.
 pub const NAME: &str = "slm-mesh";
 /// The words that mark a file as ours.
 pub const MARK: &str = "written by slm-mesh setup";
@@ -55,18 +55,18 @@ fn commands(style: CommandStyle, mark: Option<&str>) -> Vec<(&'static str, Strin
     SLASH_COMMANDS.iter().map(file).collect()
 }
 
-/// The text of a file that `setup` writes as a whole.
+/// The text of an agent's own file, with the path of our program and the agent's id filled in.
 pub fn own_file_text(own: &OwnFile, agent: &Agent, program: &str) -> String {
     own.text.replace("\"{program}\"", &json!(program).to_string()).replace("{agent}", agent.id)
 }
 
-/// The program that a plugin runs.
+/// The path of the program in the text of a plugin that `setup` wrote.
 pub fn plugin_program(text: &str) -> Option<String> {
     let line = text.lines().find_map(|line| line.strip_prefix("const program = "))?;
     serde_json::from_str(line.trim_end_matches(';')).ok()
 }
 
-/// Whether a path names the slm-mesh program.
+/// Whether a path ends with the name of our program.
 pub fn is_our_program(program: &str) -> bool {
     Path::new(program).file_name().is_some_and(|name| name == NAME)
 }

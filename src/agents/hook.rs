@@ -27,7 +27,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-/// Maximum size of the log to which hooks append, in bytes. A hook that fails every time must not fill the disk.
+/// Hooks append to the log only while it is smaller than this, in bytes. Otherwise, a hook that always fails would fill
+/// the disk.
 const LOG_MAX: u64 = 1 << 20;
 
 /// An agent that has hooks.
@@ -45,8 +46,8 @@ pub fn hook_agent(id: &str) -> Option<HookAgent> {
     agent.dialect.as_ref().map(|dialect| HookAgent { agent, dialect })
 }
 
-/// Answers one hook. This always succeeds, because an empty output is a valid answer in every dialect. If another agent
-/// uses the dialect of `agent`, `name` is the name of that other agent.
+/// Answers one hook. This always succeeds, because an empty output is a valid answer for every agent. If `name` is
+/// given, the hook belongs to an agent of that name, which uses the hook format of `agent`.
 pub fn answer_hook(agent: &str, name: Option<&str>) -> u8 {
     run_guarded(agent, |agent, input| {
         if let Some(answer) = answer_of(agent, name, input)? {
@@ -56,7 +57,7 @@ pub fn answer_hook(agent: &str, name: Option<&str>) -> u8 {
     })
 }
 
-/// Runs one hook with its input. A failure does not stop the agent.
+/// Runs one hook with its input. An error is logged, but does not stop the agent.
 pub fn run_guarded(agent: &str, run: impl FnOnce(HookAgent, &Value) -> Result<u8, String>) -> u8 {
     let known = hook_agent(agent).ok_or_else(|| format!("slm-mesh knows no agent with hooks that is called {agent}"));
     let run = |agent: HookAgent| {
@@ -82,7 +83,7 @@ fn append_to_log(line: &str) {
     }
 }
 
-/// Tells the user that a hook could not check anything.
+/// Warns the user that a hook could not check locks, if the agent can show a warning.
 fn warn_user(dialect: &Dialect, why: &str) {
     if let Some(warn) = dialect.warn {
         // If the agent is gone, the warning is not needed.
@@ -154,8 +155,8 @@ fn answer_of(
     Ok(answer.map(|answer| (answer, Some(client))))
 }
 
-/// Asks the broker. If the broker ends while it checks an edit or a command, asks the next broker. Without an answer,
-/// the agent could write a file that another agent has locked, whereas a second check does no harm.
+/// Asks the broker. If the broker ends while it checks an edit or a command, asks the next broker. Without this second
+/// check, the agent could write a file that another agent has locked.
 fn ask(
     places: &DataDir,
     work: &HookWork<'_>,

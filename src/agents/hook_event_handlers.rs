@@ -1,5 +1,5 @@
-//! Handles each event that a hook reports: asks the broker what the event needs, and makes the hook's answer from what
-//! the broker says and from the files that were compared on this machine.
+//! Handles the events that hooks report. Each handler calls the broker. The hook's output then contains what the broker
+//! answered, and which held files have changed on this machine.
 
 use super::export_session_id;
 use super::held_files::change_report::{ChangeReport, own_news_text};
@@ -44,9 +44,8 @@ pub(super) struct HookWork<'a> {
 }
 
 impl HookWork<'_> {
-    /// When the session starts, sets up its shell so that before each command, the shell checks whether the command
-    /// needs a shield. When the session ends, turns the shield off. Returns the variables that the shell needs for the
-    /// check.
+    /// When the session starts, makes its shell check before each command whether the command needs a shield. Returns
+    /// the environment variables that the shell needs for this check. When the session ends, turns the shield off.
     pub fn prepare_shell(&self) -> Vec<(&'static str, String)> {
         let Some(shield) = &self.shield else { return Vec::new() };
         let own_path = crate::sys::own_path();
@@ -65,8 +64,8 @@ impl HookWork<'_> {
         Vec::new()
     }
 
-    /// Identifies the event by the input of its hook. If two hooks report the same event, the broker answers only one
-    /// of them.
+    /// A key that identifies the event. If two hooks report the same event, their input is the same, so their key is
+    /// the same. The broker then answers only one of them.
     fn event_key(&self) -> Value {
         json!(hashed(&self.input.to_string()))
     }
@@ -76,7 +75,7 @@ impl HookWork<'_> {
         self.dialect.unheard.contains(&self.hook.call.kind)
     }
 
-    /// Compares the state of files that other peers hold with the state that was noted before a command.
+    /// Compares the files that other peers hold with their state from before a command.
     pub fn compare_held_files(&mut self) {
         match &self.hook.event {
             HookEvent::AfterTool => {
@@ -111,7 +110,7 @@ impl HookWork<'_> {
         self.show_with(value, mail, None)
     }
 
-    /// Like [`HookWork::show`], with an extra field that the agent itself reads.
+    /// Like [`HookWork::show`], with an extra field for the agent's program. The model does not see this field.
     fn show_with(&self, value: &Value, mail: MailText, field: Option<(&str, Value)>) -> Option<HookReply> {
         let locks = LockedPath::list(&value["own"]);
         let edit = CommandNote { named: self.run.named.clone(), ..CommandNote::default() };
@@ -137,7 +136,7 @@ impl HookWork<'_> {
     }
 }
 
-/// Calls the broker for the event, and puts the answer into the agent's dialect.
+/// Calls the broker for an event. Returns the hook's output in the format of the agent.
 pub(super) fn ask_broker(
     work: &HookWork<'_>,
     client: &mut Client,
@@ -217,8 +216,8 @@ fn alert_user(client: &mut Client, mut facts: Value, why: &str) -> Result<(), Er
     client.call("send", &alert).map(|_| ())
 }
 
-/// Takes the locks for a tool that writes files, or denies the tool call. If the tool runs a command, also notes the
-/// files that other peers hold, and turns the shield on if there are any.
+/// Takes the locks for a tool that writes files, or denies the tool call. If the tool runs a command, also records the
+/// state of the files that other peers hold. If there are any such files, turns the shield on.
 fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
     facts["subagent"] = json!(work.hook.subagent);
     facts["withLocks"] = json!(true);
@@ -227,8 +226,8 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
         name_files(&mut facts, &[]);
         let answer = client.call("hook.edit", &facts)?;
         let held = work.held.protected_paths(&LockedPath::list(&answer["others"]));
-        // `replaced` returns only files that other peers hold, so the broker denies the call, unless the holders have
-        // just released these files. All files are requested together, so that a command that is denied locks nothing.
+        // Other peers hold these files, so the broker denies the call, unless their locks have just been released. The
+        // files are requested together with all others, so that a denied command locks nothing.
         files.extend(replaced_by_git::replaced(&work.run.maybe_written, &held));
     }
     match lock_files(&files, client, &mut facts) {

@@ -43,7 +43,7 @@ pub enum HookEvent {
 pub struct HookInput {
     /// The event of the hook.
     pub event: HookEvent,
-    /// The facts on which the form of the answer depends.
+    /// The kind and the name of the event, which determine the form of the answer.
     pub call: HookCall,
     /// The agent's key for the session.
     pub session: String,
@@ -53,12 +53,13 @@ pub struct HookInput {
     pub subagent: Option<String>,
     /// The path of the session's transcript, according to the agent.
     pub transcript: Option<String>,
-    /// Whether the session continues under a new key: after /clear, a resume, a fork or a compaction.
+    /// Whether an earlier session continues, possibly under a new key: after `/clear`, a resume, a fork or a
+    /// compaction.
     pub continues: bool,
 }
 
-/// The kind of an event. An agent may run hooks that were set up for another agent, so the agent's own names are tried
-/// first, and then the names of all other agents. No name has two meanings.
+/// The kind of an event. An agent may run hooks that were set up for another agent. So the agent's own event names are
+/// tried first, and then the names of all other agents. No name has two meanings.
 fn kind_of(dialect: &Dialect, event: &str) -> Option<HookKind> {
     let others = AGENTS.iter().filter_map(|agent| agent.dialect.as_ref());
     let mut all = std::iter::once(dialect).chain(others).flat_map(|dialect| dialect.events);

@@ -12,7 +12,7 @@ use std::time::Duration;
 /// order to report what went wrong.
 const MORE_WITHIN: Duration = Duration::from_secs(3);
 
-/// Standard input. It ends if a read fails, or if no more input comes in time.
+/// Standard input that ends early if a read fails, or if no more input comes in time.
 struct TimedStdin {
     stdin: StdinLock<'static>,
     /// Why the input ended early.

@@ -1,8 +1,8 @@
-//! Writes the texts that a hook shows to a model. These texts state facts about mail, peers and locks, and their length
-//! is limited.
+//! Writes the texts that a hook shows to a model. They contain facts about mail, peers and locks, and their length is
+//! limited.
 //!
-//! **Invariant:** a peer's words appear only after the peer's name, and [`untrusted_text`] quotes them. All other words
-//! are fixed, and none of them are instructions.
+//! **Invariant:** what a peer wrote appears only after the peer's name, quoted by [`untrusted_text`]. All other words
+//! come from slm-mesh itself.
 
 use crate::base::error::Error;
 use crate::base::{time, untrusted_text};
@@ -106,8 +106,8 @@ pub fn beginning(value: &Value) -> MailText {
     MailText { text: parts.join("\n"), shown: mail.shown }
 }
 
-/// The reason for a denial. The reason is only the broker's sentence, because the other facts in the error are for our
-/// own programs.
+/// The reason for a denial. It consists of the text of the broker's error. The error's other fields are meant for
+/// programs, so they are left out.
 pub fn denial(error: &Error) -> String {
     format!("{}. The file was not changed.", untrusted_text::line(&error.text))
 }

@@ -35,14 +35,14 @@ enum NodeKind {
     Scalar,
 }
 
-/// A member or an item: its start (including the key), and the position of its value.
+/// A member of an object, or an item of an array. `start` is where the member's key or the item begins.
 struct Child {
     key: Option<String>,
     start: usize,
     value: Range<usize>,
 }
 
-/// JSON with comments and trailing commas, which agents accept in their settings.
+/// The accepted syntax: JSON with comments and trailing commas, because agents accept both in their settings.
 const OPTIONS: ParseOptions = ParseOptions {
     allow_comments: true,
     allow_trailing_commas: true,
@@ -246,7 +246,8 @@ fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
 }
 
-/// The end of the white space and comments that begin at `at`. With `on_line`, stops at the end of the line.
+/// The position after the white space and comments that begin at `at`. With `on_line`, the position after the last
+/// comment on the same line.
 fn after_trivia(text: &str, at: usize, on_line: bool) -> usize {
     let mut end = at;
     let mut next = at;

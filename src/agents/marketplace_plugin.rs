@@ -55,7 +55,8 @@ fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-/// The path that proves that the agent's plugin is installed; `None` if the plugin is not installed.
+/// Returns the path of a file whose content or existence shows that the agent's plugin is installed; `None` if the
+/// plugin is not installed.
 pub fn installed(environment: &Environment, agent: &Agent) -> Option<String> {
     let sign = agent.files.plugin?.sign;
     let path = match sign {

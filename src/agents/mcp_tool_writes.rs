@@ -1,6 +1,5 @@
-//! Finds the files that a tool of another MCP server is about to write, from the tool's name and arguments. There is no
-//! list of servers. The words in the name show whether the tool writes, and the names of the arguments show which
-//! arguments are paths.
+//! Guesses which files a tool of another MCP server is about to write. The words in the tool's name show whether the
+//! tool writes. The names of its arguments show which arguments are paths.
 //!
 //! **Invariant:** no files are reported for a tool that might only read, because missing a write is better than denying
 //! a read.
@@ -77,8 +76,7 @@ pub const PATH_FIELDS: &[&str] = &[
 ];
 /// Names of arguments that contain the folder to which paths are relative.
 pub const BASE_FIELDS: &[&str] = &["projectPath", "project_path"];
-/// Names of arguments that show that a tool's paths are not on this machine but, for example, in a repository on a
-/// server, in a bucket or on a site.
+/// Names of arguments that show that a tool's paths are not on this machine but, for example, on a website.
 const ELSEWHERE: &[&str] = &["owner", "repo", "repository", "branch", "bucket", "host", "url", "project_id"];
 /// Names of arguments that make a writing tool show its changes without writing them.
 const DRY_RUNS: &[&str] = &["dryRun", "dry_run"];
@@ -139,7 +137,7 @@ fn words_of(name: &str) -> Vec<String> {
     words
 }
 
-/// The path of a file on this machine; `None` if the text is not such a path.
+/// The path of a file on this machine; `None` if the text is something else, such as a URL.
 fn local_path(base: &str, text: &str) -> Option<String> {
     let path = text.strip_prefix("file://").unwrap_or(text);
     let is_path = !path.is_empty() && path.len() <= limits::PATH_MAX && !path.contains("://") && !path.contains('\n');

@@ -1,5 +1,5 @@
-//! Checks what only the broker on this machine knows about itself, even if another hub leads: the broker's settings,
-//! whether it serves other machines, and, if it is a hub on standby, why it can't take over.
+//! Checks what only this machine's own broker knows, even if another hub leads. This includes the broker's settings,
+//! the address at which it serves other machines, and why a hub on standby can't take over.
 
 use super::doctor::{ANSWERS_WITHIN, Check};
 use crate::base::untrusted_text::line;
@@ -34,7 +34,7 @@ impl OwnBroker {
         self.info["port"].as_u64().unwrap_or(0) as u16
     }
 
-    /// Describes this hub, which is on standby. Used if the hub that leads could not be asked.
+    /// Describes this hub, which is on standby. Used if the leading hub can't be asked.
     pub fn check_standby(&self) -> Check {
         let version = line(self.info["version"].as_str().unwrap_or("?"));
         let leader = match self.hub["leader"].as_str() {
@@ -45,8 +45,8 @@ impl OwnBroker {
         Check::well("broker", format!("version {version}{process}, a hub on standby; {leader}"))
     }
 
-    /// The fault of this hub if it is on standby: the hub can't take over, or no hub leads. Returns `None` for a hub
-    /// that leads, because its status contains its faults.
+    /// Reports that this hub is on standby and can't take over, or that no hub leads. Returns `None` for the leading
+    /// hub, because the status of the mesh already contains its faults.
     pub fn check_hub(&self) -> Option<Check> {
         let (leader, trouble) = (self.hub["leader"].as_str(), self.hub["trouble"].as_str());
         let (prefix, why) = match (leader, trouble) {
@@ -74,7 +74,7 @@ impl OwnBroker {
         )
     }
 
-    /// Checks that the broker was started with the settings that this program has.
+    /// Reports the settings in which the running broker differs from this program.
     pub fn check_settings(&self, settings: &Settings, places: &DataDir) -> Option<Check> {
         let theirs = self.info["settings"].as_str().filter(|theirs| *theirs != settings.fingerprint())?;
         let names = settings.different_from(theirs);

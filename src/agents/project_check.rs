@@ -14,7 +14,7 @@ use crate::known_agents::settings_files::EntryShape;
 use crate::known_agents::{AGENTS, Agent};
 use std::path::{Path, PathBuf};
 
-/// Checks the project in the working directory. Finds nothing if the project has no settings of slm-mesh.
+/// Checks the project in the working directory. Returns no checks if the project has no settings of slm-mesh.
 pub fn check_project(environment: &Environment) -> Vec<Check> {
     let environment = Environment { is_project: true, ..environment.clone() };
     let real = |path: &Path| path.canonicalize().ok();
@@ -22,7 +22,7 @@ pub fn check_project(environment: &Environment) -> Vec<Check> {
         // In the home directory, the project's files are the user's files, which are checked anyway.
         return Vec::new();
     }
-    // If the records can't be read, it is unknown what `setup` wrote, so nothing is run.
+    // Without the records, nobody knows what `setup` wrote, so no program is run.
     let records = Records::load().ok();
     let mut checks = Vec::new();
     for agent in AGENTS {
@@ -41,7 +41,7 @@ pub fn check_project(environment: &Environment) -> Vec<Check> {
     checks
 }
 
-/// Whether all files that name programs are as `setup` wrote them.
+/// Whether the files that contain the paths of programs are still as `setup` wrote them.
 fn are_unchanged(environment: &Environment, agent: &Agent, recorded: &[(PathBuf, FileRecord)]) -> bool {
     let own = environment.scope(agent).own_file.map(|own| environment.path(agent, own.path));
     let mut files = environment.edited_files(agent).into_iter().map(|file| file.path).chain(own);
@@ -51,8 +51,8 @@ fn are_unchanged(environment: &Environment, agent: &Agent, recorded: &[(PathBuf,
     })
 }
 
-/// Checks without running anything. `is_set_up` says whether `setup` has set this agent up here. If not, a missing
-/// entry is not a fault, and nothing is checked at all if one of this agent's files is already checked for another
+/// Checks an agent's files without running a program. If `is_set_up` is false, `setup` has not set the agent up here,
+/// so a missing entry is not a fault. The agent is then skipped if one of its files is already checked for another
 /// agent.
 fn read_only_checks(
     environment: &Environment,

@@ -33,14 +33,14 @@ pub struct Proof {
     pub why: Option<String>,
 }
 
-/// The facts that no hook can show.
+/// The facts that a simulated session cannot prove.
 pub const NOT_PROVEN: &[&str] = &[
     "that the agent runs these hooks (ask the agent, or look at its log; in Codex, type /hooks)",
     "that the agent's model pays attention to what the hooks show it",
     "that no shell command of the agent writes a locked file (no hook can find all files that a command writes)",
 ];
 
-/// A temporary mesh, which ends together with the proof.
+/// A temporary mesh, which is removed after the proof.
 struct Scratch {
     places: DataDir,
     client: Client,
@@ -178,10 +178,7 @@ impl HookRun {
         }
     }
 
-    /// Runs the hook with an input that names no event, so that the hook does nothing.
-    ///
-    /// # Errors
-    /// If the hook can't be run, fails or takes too long; the error says why.
+    /// Runs the hook with an input that contains no event, so that the hook does nothing.
     pub(super) fn try_run(&self) -> Result<(), String> {
         run_bounded(&mut self.command(), b"{}", ENDS_WITHIN, &AtomicBool::new(false))
     }

@@ -1,7 +1,6 @@
-//! Asks git which files a command such as `git stash` or `git checkout .` would replace, among the files that other
-//! peers hold.
+//! Asks git whether a command such as `git stash` or `git checkout .` would replace files that other peers hold.
 //!
-//! **Invariant:** git runs only if other peers hold files below a folder that such a command may write, and only with
+//! **Invariant:** git runs only if other peers hold files in a folder that such a command may write. It runs only with
 //! subcommands that change nothing.
 
 use crate::shell_writes::{GitTest, MaybeWritten};
@@ -11,11 +10,11 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// An agent waits at most this long for git. After that, the command runs, and the hook after the command reports what
-/// changed.
+/// How long git may delay an agent's command. After this time, the command runs without the check, and the hook after
+/// the command reports what has changed.
 const LIMIT: Duration = Duration::from_millis(500);
 
-/// The held files, and the files in held folders, that the command certainly changes.
+/// Returns the files that the command certainly changes. They are held files, or files in held folders.
 pub fn replaced(maybe_written: &[MaybeWritten], held: &[PathBuf]) -> Vec<String> {
     let mut found = Vec::new();
     for maybe in maybe_written {
@@ -34,14 +33,15 @@ pub fn replaced(maybe_written: &[MaybeWritten], held: &[PathBuf]) -> Vec<String>
     found
 }
 
-/// Runs one test with git. Returns the files that pass the test.
+/// Runs git for one test. Returns the files for which the test is true.
 fn passing(test: &GitTest, folder: &Path, held: &[&PathBuf]) -> Vec<String> {
     let folder = if folder.is_dir() { folder } else { folder.parent().unwrap_or(folder) };
     let mut git = Command::new("git");
     git.arg("-C").arg(folder).args(["-c", "core.fsmonitor=false", "-c", "core.quotePath=false"]);
     match test {
         GitTest::DiffersFromIndex => git.args(["diff", "--relative", "--name-only", "-z"]),
-        // In the agent's command, git reads a commit that begins with `-` as an option, so the test does not apply.
+        // In the agent's command, git reads a commit that begins with `-` as an option. So the command does something
+        // else, and the test does not apply.
         GitTest::DiffersFrom { commit, .. } if commit.starts_with('-') => return Vec::new(),
         GitTest::DiffersFrom { commit, removes_new } => {
             let filter = if *removes_new { "--diff-filter=ACDMRT" } else { "--diff-filter=CDMRT" };

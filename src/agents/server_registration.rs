@@ -1,7 +1,7 @@
-//! Registers and removes the MCP server by running the agent's own command. This is for agents whose running sessions
-//! rewrite their settings file, so that `setup` can't edit the file.
+//! Registers and removes the MCP server by running the agent's own command. Some agents need this, because their
+//! running sessions rewrite the settings file and would undo an edit by `setup`.
 //!
-//! **Invariant:** what the user has added to an entry of ours stays, and an entry that can't be replaced is put back.
+//! **Invariant:** what the user has added to our entry is kept. If an entry can't be replaced, the old one is put back.
 
 use super::generated_files::{self, is_our_program};
 use super::setup::{SAME, SetupStep, changed_lines};
@@ -25,7 +25,7 @@ pub(super) fn by_agent(server: ServerFile) -> Option<(ServerFile, AgentCommand)>
     }
 }
 
-/// The entry under our name; null if there is none.
+/// The entry that is registered under our name; null if there is none.
 fn registered_entry(environment: &Environment, agent: &Agent, server: &ServerFile) -> Value {
     let whole = read_json(&environment.server_path(agent, server));
     whole.map(|whole| whole[server.key][generated_files::NAME].clone()).unwrap_or_default()
@@ -63,7 +63,7 @@ pub(super) fn register(
     let (shown, paste) = if old.is_null() {
         (line.clone(), line)
     } else {
-        // The entry may contain secrets, so it is shown only if the user needs it.
+        // The entry may contain secrets, so it is shown only if the user must paste it.
         let with = |entry: &str| command_line(command.program, &with_entry(command, entry));
         (with("-"), format!("{remove} && {}", with(&new.to_string())))
     };
@@ -84,12 +84,12 @@ pub(super) fn register(
     }
 }
 
-/// A command as users type it.
+/// A command line that a user can paste into a shell.
 pub(super) fn command_line<T: AsRef<str>>(program: &str, args: &[T]) -> String {
     args.iter().fold(program.to_owned(), |line, word| format!("{line} {}", shell_quoted(word.as_ref())))
 }
 
-/// The arguments that add the server with an entry.
+/// The arguments with which the agent's command adds this entry.
 fn with_entry(command: &AgentCommand, entry: &str) -> Vec<String> {
     command.add_entry.iter().map(|word| word.replace("{entry}", entry)).collect()
 }
@@ -134,8 +134,8 @@ pub(super) fn unregister(
     })
 }
 
-/// Runs an agent's command, which may read `input`. If the command fails, the error contains the last line that the
-/// command printed to standard error.
+/// Runs an agent's command with `input` as its standard input. If the command fails, the error contains the last line
+/// that the command printed to standard error.
 fn run_command<T: AsRef<str>>(program: &str, args: &[T], input: Option<&str>) -> Result<(), String> {
     let mut command = Command::new(program);
     command.args(args.iter().map(AsRef::as_ref));

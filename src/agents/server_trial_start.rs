@@ -1,5 +1,4 @@
-//! The program that an agent starts as our server, according to the agent's settings, and a trial start of this
-//! program.
+//! Reads from an agent's settings how the agent starts our MCP server, and tries to start the server in the same way.
 
 use super::generated_files::NAME;
 use crate::sys;
@@ -14,10 +13,10 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// Maximum size of the answer to `initialize`, in bytes.
 const ANSWER_MAX: usize = 1 << 20;
 
-/// What an agent starts as our server.
+/// The command that an agent runs to start our MCP server.
 #[derive(Debug, Clone)]
 pub struct RegisteredServer {
-    /// The program.
+    /// The path or the name of the program.
     pub program: String,
     args: Vec<String>,
     variables: Vec<(String, String)>,
@@ -45,8 +44,8 @@ impl RegisteredServer {
         self.args.iter().fold(self.program.clone(), |line, arg| format!("{line} {arg}"))
     }
 
-    /// Starts the server as the agent would, and lets it answer `initialize`. The server ends before it connects to a
-    /// broker, and it gets a data directory that does not exist, so that the trial does not affect the user's mesh.
+    /// Starts the server as the agent would, and lets it answer `initialize`. The user's mesh is not affected: the
+    /// server gets a data directory that does not exist, and is killed before it connects to a broker.
     ///
     /// # Errors
     /// If the server does not answer as this version of slm-mesh; the error says why.

@@ -36,15 +36,16 @@ pub struct SetupStep {
     pub change: String,
 }
 
-/// The file needed no change.
+/// The result of a step that found nothing to change.
 pub const SAME: &str = "as it was";
-/// Set-up could not make the change, so the user must make it.
+/// The result of a step that `setup` could not carry out, so that the user must do it.
 pub const LEFT: &str = "left alone";
-/// The entry or the file stays, because another agent uses it, or the user has changed it.
+/// The result of a step that keeps an entry or a file because another agent uses it, or because the user has changed
+/// it.
 pub(super) const KEPT: &str = "kept";
-/// Why a file that `setup` wrote as a whole stays.
+/// Why `setup` keeps a file that it once wrote as a whole.
 pub(super) const EDITED: &str = "you have changed this file since setup wrote it";
-/// Why an edited file needs the user, and what the user can do.
+/// Why `setup` can't update a file that the user has edited, and what the user can do.
 const TWO_TEXTS: &str = "this version of slm-mesh has a new text for it; move your file away, run setup again, and \
                          make your changes in the new file";
 
@@ -84,7 +85,7 @@ impl SetupStep {
     }
 }
 
-/// Sets an agent up.
+/// Registers our server, hooks and commands with an agent.
 pub fn set_up(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep> {
     if let Some(place) = marketplace_plugin::installed(environment, agent) {
         let why = "the plugin already provides the server, hooks and skills, and with setup's own entries, everything \
@@ -112,7 +113,7 @@ pub fn set_up(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep
     steps
 }
 
-/// Names the kinds of entries that slm-mesh has in a file.
+/// Describes which kinds of entries slm-mesh has in a file.
 pub(super) fn contents(entries: &Entries) -> &'static str {
     match (entries.server.is_some(), entries.hooks.is_some()) {
         (true, true) => "server, hooks",
@@ -138,7 +139,7 @@ fn edit_file(environment: &Environment, file: &EditedFile, entries: &Entries) ->
     SetupStep::left(what, place, "another program keeps changing it".into(), entries.alone())
 }
 
-/// Makes one attempt; `None` if another program changed the file during the attempt.
+/// Tries once to add our entries to a file. Returns `None` if another program changed the file during the attempt.
 fn edit_file_once(
     environment: &Environment,
     file: &EditedFile,
@@ -198,7 +199,8 @@ fn with_agent(known: Option<&FileRecord>, agent: &Agent) -> Vec<String> {
     agents
 }
 
-/// The text without our entries; `None` if `setup` created the file, and nothing that others wrote would be left in it.
+/// Returns the text without our entries. Returns `None` if `setup` created the file, and the remaining text contains
+/// nothing that anybody else wrote.
 ///
 /// # Errors
 /// If our entries can't be removed safely; the error says why.

@@ -41,9 +41,9 @@ pub struct Environment {
 pub struct EditedFile {
     /// The path of the file.
     pub path: PathBuf,
-    /// The server's entry, if it belongs in this file.
+    /// The position and format of our server entry; `None` if this file needs no server entry.
     pub server: Option<ServerFile>,
-    /// The hooks, if they belong in this file.
+    /// The position and format of our hooks; `None` if this file needs no hooks.
     pub hooks: Option<HookFile>,
 }
 
@@ -81,9 +81,9 @@ impl Environment {
         ids.iter().map(find).collect()
     }
 
-    /// The agents with these ids. If there are no ids, every agent that is installed, that has a recorded file (the
-    /// agent's settings directory may have moved since `setup` wrote into it), or whose files contain our entries (the
-    /// project may have moved).
+    /// Returns the agents with these ids. If there are no ids, returns all agents that are installed, that have a file
+    /// in the records of `setup`, or whose files contain our entries. All three are necessary, because an agent's
+    /// settings directory or the project may have moved since set-up.
     ///
     /// # Errors
     /// If an id is unknown, or the records can't be read.
@@ -129,8 +129,8 @@ impl Environment {
         if self.is_project { agent.files.project } else { agent.files.user }
     }
 
-    /// The path of a possible settings directory; `None` if the path depends on an environment variable that is not set
-    /// or, in the case of [`Directory::Xdg`], contains a relative path.
+    /// The path of a possible settings directory. Returns `None` if the path depends on an environment variable that is
+    /// not set. For [`Directory::Xdg`], also returns `None` if the variable contains a relative path.
     fn directory_at(&self, directory: Directory) -> Option<PathBuf> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         match directory {
@@ -228,7 +228,8 @@ impl Environment {
         }
     }
 
-    /// What an agent starts as our server; `None` if its settings name no server of ours, or only refer to our file.
+    /// The command with which an agent starts our server. Returns `None` if the agent's settings contain no such
+    /// command, or only refer to a file that `setup` wrote.
     pub fn registered_server(&self, agent: &Agent, server: &ServerFile) -> Option<RegisteredServer> {
         let text = safe_write::read(&self.server_path(agent, server)).ok()??;
         let entry = match server.entry {
@@ -317,8 +318,8 @@ pub fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// The path of this program. A path on PATH is preferred, because such a path stays valid when a package manager
-/// replaces the installed version.
+/// The path of this program. If the program is also on PATH, that path is returned, because it stays valid when a
+/// package manager replaces the installed version.
 ///
 /// # Errors
 /// If the program has another name, or if its path is unknown or not UTF-8.

@@ -1,8 +1,9 @@
-//! Records each file that `setup` has written: the text without our entries, the text that `setup` wrote, and the
-//! agents for which `setup` wrote the file. With these records, `setup --remove` finds every file and restores it byte
-//! for byte, even after the slm-mesh program or the agent's settings directory has moved. The folders that `setup` has
-//! created are recorded and removed, too. Otherwise, an agent would count as installed, because its settings directory
-//! exists.
+//! Records of the files that `setup` has written. A record contains the text without our entries, the text that `setup`
+//! wrote, and the agents that use the file. With these records, `setup --remove` restores every file byte for byte,
+//! even if our program or the agent's settings directory has moved.
+//!
+//! The folders that `setup` has created are recorded too, so that they can be removed. Otherwise, an agent would count
+//! as installed, because its settings directory exists.
 //!
 //! Settings may contain secrets, so the records are in the data directory, which only the user can read. A copy beside
 //! the file could be in a work tree and get committed.
@@ -36,8 +37,7 @@ const FOLDER: &str = "folder";
 pub struct Records {
     places: DataDir,
     files: Map<String, Value>,
-    /// The lock that lets this value write the records, held until the value is dropped; `None` if the records are only
-    /// read.
+    /// The lock that other runs of `setup` wait for; `None` if the records are only read.
     lock: Option<SetupLock>,
 }
 
@@ -90,7 +90,8 @@ impl Records {
         Some(FileRecord { before: text("before"), after: text("after")?, agents, project, is_own })
     }
 
-    /// All files that are recorded for an agent: those of the user, or those of one project.
+    /// The files that are recorded for an agent. Returns the files of `project`, or the user's own files if `project`
+    /// is `None`.
     pub fn files_of(&self, agent: &str, project: Option<&Path>) -> Vec<(PathBuf, FileRecord)> {
         let all = self.files.keys().map(PathBuf::from).filter_map(|path| self.get(&path).map(|record| (path, record)));
         let is_theirs = |record: &FileRecord| {
@@ -110,8 +111,8 @@ impl Records {
         self.projects_with(agents, |_, project| !project.exists())
     }
 
-    /// The projects of those recorded files that belong to one of these agents and for which `picks` returns true. The
-    /// arguments of `picks` are the path of the file, and the project.
+    /// The projects that contain a recorded file of one of these agents for which `picks` returns true. `picks` gets
+    /// the path of the file, and the project.
     fn projects_with(&self, agents: &[&str], picks: impl Fn(&Path, &Path) -> bool) -> Vec<PathBuf> {
         let records = self.files.keys().map(Path::new).filter_map(|path| Some((path, self.get(path)?)));
         let theirs = records.filter(|(_, record)| record.agents.iter().any(|known| agents.contains(&known.as_str())));
@@ -122,7 +123,7 @@ impl Records {
         found
     }
 
-    /// Removes the records of files in projects that no longer exist, if only these agents used the files.
+    /// Removes the record of each project file that no longer exists, if only these agents used the file.
     ///
     /// # Errors
     /// If the records can't be written.
@@ -203,8 +204,8 @@ impl Records {
             // Dropping the lock removes the directory if it is empty.
             return Ok(());
         }
-        // `prepare` is not called: the lock has already created the directory, and `prepare` would also create folders
-        // that stay after `--remove`.
+        // `prepare` is not called, because it would also create folders that stay after `--remove`. The lock has
+        // already created the data directory.
         self.places.write(&path, &json!(self.files).to_string()).map_err(|error| error.text)
     }
 }

@@ -1,4 +1,4 @@
-//! `slm-mesh setup --remove`: removes the entries and files that `setup` wrote, wherever the records say that they are.
+//! `slm-mesh setup --remove`: removes the entries and files that `setup` wrote. The records show where they are.
 //!
 //! **Invariant:** a file that has not been changed since set-up is restored byte for byte. If a file has been changed,
 //! only our entries are removed from it. A file that `setup` wrote as a whole stays if it has been changed.
@@ -23,7 +23,7 @@ pub fn take_out(environment: &Environment, agent: &'static Agent) -> Vec<SetupSt
     if let Some((server, command)) = scope.server.and_then(by_agent) {
         steps.extend(unregister(environment, agent, &server, &command));
     }
-    // If the records can't be read, the first step below says why.
+    // If the records can't be read, the steps below fail too, and report why.
     let records = Records::load().map(|records| records.files_of(agent.id, environment.project())).unwrap_or_default();
     let (own_records, edited): (Vec<_>, Vec<_>) = records.into_iter().partition(|(_, record)| record.is_own);
     let mut files = environment.edited_files(agent);
@@ -71,7 +71,7 @@ fn restore_file(environment: &Environment, file: &EditedFile, entries: &Entries)
     SetupStep::left(what, place, "another program keeps changing it".into(), String::new())
 }
 
-/// Makes one attempt; `None` if another program changed the file during the attempt.
+/// Tries once to remove our entries from a file. Returns `None` if another program changed the file during the attempt.
 fn restore_file_once(
     environment: &Environment,
     file: &EditedFile,

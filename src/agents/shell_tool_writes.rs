@@ -14,7 +14,7 @@ pub fn commands(input: &Value) -> Vec<String> {
     words.filter_map(script).collect()
 }
 
-/// The directory in which a tool call is about to run its commands, if the call names one.
+/// The directory in which a tool call is about to run its commands; `None` if the call does not contain it.
 pub fn directory(input: &Value) -> Option<String> {
     let arguments = edited_paths::shell_arguments(input)?;
     let given = edited_paths::DIRECTORY_FIELDS.iter().find_map(|field| arguments.get(*field)?.as_str());
@@ -31,8 +31,8 @@ fn script(command: &Value) -> Option<String> {
     }
 }
 
-/// The files (as lock paths) that these commands are certain to write if they run in `directory`, and the files for
-/// which git can tell whether a command writes them. All other files that a command might write are left out, because a
+/// Returns the files, as lock paths, that these commands are certain to write if they run in `directory`. Also returns
+/// the files that a command may write, if git can tell whether it does. Other possible writes are left out, because a
 /// wrong denial is worse than a missed write.
 pub fn writes(commands: &[String], directory: &str) -> (Vec<String>, Vec<MaybeWritten>) {
     let inherited = |name: &str| matches!(name, "HOME" | "PATH").then(|| std::env::var(name).ok()).flatten();

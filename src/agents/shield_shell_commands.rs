@@ -1,12 +1,13 @@
 //! Runs the shell commands of a session in a shield while other peers hold files in the session's work tree. A command
 //! in a shield cannot write these files.
 //!
-//! Before each command, the agent's shell runs a line that slm-mesh provides. If the session's hook has turned the
-//! shield on by creating a file, this line starts the shell again inside a shield, with the same arguments. The command
-//! itself does not change, so the agent's permission rules see the command as the model wrote it, and functions,
-//! aliases and the working directory stay the same. A hook that rewrote the command would lose these advantages: Claude
-//! Code, Gemini CLI, Codex, Copilot CLI and Droid apply their rules to the new text, in which a rule about `touch`
-//! would no longer recognise `touch`.
+//! Before each command, the agent's shell runs a line that slm-mesh provides. If a hook has turned the shield on by
+//! creating a file, this line restarts the shell inside a shield, with the same arguments.
+//!
+//! The command itself does not change. So functions, aliases and the working directory stay the same, and the agent's
+//! permission rules see the command that the model wrote. If a hook rewrote the command instead, Claude Code, Gemini
+//! CLI, Codex, Copilot CLI and Droid would apply their rules to the new text. A rule about `touch` would then no longer
+//! recognise `touch`.
 
 use super::held_files::hashed;
 use crate::base::shell_wildcards::shell_quoted;
@@ -17,10 +18,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The variable that names a file that bash runs before a script.
+/// The environment variable that contains the path of a file that bash runs before each script.
 pub const BASH_ENV: &str = "BASH_ENV";
 
-/// Files for bash are removed after this time, because it is unknown when the last shell that uses such a file has
+/// A session's file for bash is removed after this time, because nobody knows when the last shell that uses it has
 /// ended. A session that is open for longer loses its shield.
 const BASH_ENV_FILE_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -40,7 +41,7 @@ impl SessionShield {
         SessionShield { mark: places.shields().join(&name), bash_env_file: places.bash_env_files().join(name) }
     }
 
-    /// Adds our line to the file of lines that the agent's shell runs before each command.
+    /// Adds our line to a file whose lines the agent's shell runs before each command.
     pub fn add_line(&self, file: &Path, program: &str) {
         let line = self.line(program);
         let is_there = fs::read_to_string(file).is_ok_and(|text| text.lines().any(|known| known == line));
@@ -108,8 +109,8 @@ impl SessionShield {
     }
 }
 
-/// The line that gives `BASH_ENV` the value that the user has set. An agent may pass our value on to the hooks of its
-/// next session. In that case, the line is copied from the file that our value names.
+/// Returns the shell line that sets `BASH_ENV` to the user's own value. If this process has inherited our value, the
+/// line is copied from our file, because the user's value is only there.
 fn users_bash_env(folder: &Path) -> String {
     let unset = || format!("unset {BASH_ENV}");
     let Some(value) = std::env::var_os(BASH_ENV) else { return unset() };

@@ -12,7 +12,7 @@ pub fn try_shield(program: &str) -> Result<(), String> {
     let file = TrialFile::new()?;
     let mut command = Command::new(program);
     command.args(["shield", "--file"]).arg(&file.0).args(["--", "sh", "-c", "echo x > \"$0\""]).arg(&file.0);
-    // The trial needs no broker, and a broker that is stuck must not delay it.
+    // Without these variables, the command finds no broker, so a stuck broker can't delay the trial.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLM_MESH_")) {
         command.env_remove(name);
     }

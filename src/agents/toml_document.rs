@@ -53,9 +53,8 @@ impl<'a> TomlFile<'a> {
         new.iter().enumerate().map(line).collect()
     }
 
-    /// Prepares to add a table at the end of the file. Returns the position after all other tables, and the text to put
-    /// before the new table. This text contains the comments from the end of the file, which are removed from there,
-    /// and a blank line.
+    /// Prepares the file for a new table at its end. Returns the position of the new table, and the text to put before
+    /// it. This text ends with a blank line. The comments at the end of the file are moved into it.
     pub fn make_room_at_end(&mut self) -> (isize, String) {
         let mut last = 0;
         each_table(self.document.as_table_mut(), &mut |table| last = last.max(table.position().unwrap_or(0)));
@@ -65,7 +64,7 @@ impl<'a> TomlFile<'a> {
         (last + 1, format!("{trailing}{}", if is_first { "" } else { "\n" }))
     }
 
-    /// Keeps the comments of a table that was removed: moves them to the next table, or to the end of the file.
+    /// Moves the comments of a removed table to the next table, or to the end of the file.
     pub fn keep_comments_of(&mut self, removed: &Table) {
         let mut comments = prefix_of(removed.decor());
         // Set-up added the blank line directly before our table, so that line is removed too. If a comment is directly

@@ -1,4 +1,4 @@
-//! Our server's table in a TOML file. `toml_edit` keeps comments, order and layout.
+//! Adds and removes our server's table in a TOML file. `toml_edit` keeps comments, order and layout.
 
 use super::generated_files::{NAME, is_our_program};
 use super::toml_document::TomlFile;
@@ -45,7 +45,7 @@ pub fn flag(text: &str, keys: &[&str]) -> Option<bool> {
     item.as_bool()
 }
 
-/// Whether these arguments start our server. The user may have added others, such as `--legacy`.
+/// Whether these arguments start our server. The user may have added other arguments, such as `--legacy`.
 fn starts_our_server(args: &Array) -> bool {
     args.get(0).and_then(Value::as_str) == Some("mcp")
 }
@@ -54,7 +54,7 @@ fn arguments() -> Array {
     Array::from_iter(["mcp"])
 }
 
-/// Adds our table below `key`.
+/// Adds our server's table to the table `key`, or updates it.
 ///
 /// # Errors
 /// If the file can't be changed safely; the error says why.

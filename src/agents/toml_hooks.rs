@@ -1,5 +1,5 @@
-//! Our hooks in a TOML file. Each hook is a table in the list `hooks`, with an event, a command and a time limit.
-//! `toml_edit` keeps comments, order and layout.
+//! Adds and removes our hooks in a TOML file. Each hook is a table in the list `hooks`, with an event, a command and a
+//! time limit. `toml_edit` keeps comments, order and layout.
 
 use super::toml_document::TomlFile;
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ fn insert(file: &mut TomlFile<'_>, event: &str, line: &str, seconds: i64) -> Res
     Ok(())
 }
 
-/// Removes each table if `is_ours` returns true for the command in it.
+/// Removes each hook if `is_ours` returns true for its command.
 ///
 /// # Errors
 /// If the file can't be changed safely; the error says why.

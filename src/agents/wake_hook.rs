@@ -1,8 +1,8 @@
-//! `slm-mesh hook AGENT --wake`: waits in the background of an idle agent until mail may wake the agent, and then makes
-//! the agent begin a turn.
+//! `slm-mesh hook AGENT --wake`: runs in the background while an agent is idle. When mail may wake the agent, this hook
+//! makes the agent begin a turn.
 //!
-//! **Invariant:** the hook delays nothing. The hook does its work only if the agent runs it in the background, and it
-//! ends with the agent.
+//! **Invariant:** this hook never delays its agent. It waits only if the agent runs it in the background, and it ends
+//! when the agent ends.
 
 use super::hook::{HookAgent, print, run_guarded, session_facts};
 use super::hook_input::understand;

@@ -1,8 +1,9 @@
-//! Our line in a YAML file: one key at the end of a plain mapping. If the user already has a list under this key, the
-//! user has to add our file to that list, and this module then finds our file in the list.
+//! Adds and removes our line in a YAML file. The line is a key of the top-level mapping, and its value is the path of
+//! our file. If the user already has a list under this key, the user must add our file to the list. `remove` then
+//! removes it from the list.
 //!
-//! No crate can edit one line of a YAML file without changing other lines. So a line is added only if every other line
-//! is certainly part of a plain mapping, and only a line or an item that names our file is removed.
+//! No crate can edit one line of a YAML file without changing other lines. So our line is added only if every other
+//! line is certainly part of a plain mapping. Only a line or a list item that contains the path of our file is removed.
 
 use serde_json::json;
 use std::ops::Range;
@@ -16,7 +17,7 @@ fn end_of_line(text: &str) -> &'static str {
     if text.contains("\r\n") { "\r\n" } else { "\n" }
 }
 
-/// Adds our line, which names a file under `key`.
+/// Adds our line, which contains `key` and the path of our file.
 ///
 /// # Errors
 /// If the file can't be changed safely; the error says why.
@@ -91,15 +92,15 @@ fn is_closed(value: &str) -> bool {
     value.len() > 1 && value.ends_with(end)
 }
 
-/// Whether a YAML text names our file under the key, either as the value or as an item of a list.
+/// Whether a YAML text contains the path of our file under the key, either as the value or as an item of a list.
 pub fn has(text: &str, key: &str, file: &str) -> bool {
     values_of(text, key).iter().any(|(_, value)| value == file)
 }
 
-/// Removes our line, or our item of the list that the user has under the key.
+/// Removes our line, or our item from the user's list under the key.
 ///
 /// # Errors
-/// If the text names our file in another way; the error says what to do.
+/// If the text contains the path of our file in any other form; the error says what to do.
 pub fn remove(text: &str, key: &str, file: &str) -> Result<String, String> {
     let left = without(text, key, |value| value == file || is_our_moved_file(value, file));
     let is_code = |line: &&str| !line.trim_start().starts_with('#');
@@ -124,7 +125,7 @@ fn is_our_moved_file(value: &str, file: &str) -> bool {
     old.is_absolute() && old != new && old.file_name() == new.file_name() && !old.exists()
 }
 
-/// The values under a key of the top-level mapping, each with the bytes to cut in order to remove it.
+/// The values under a key of the top-level mapping, each with the range of bytes to remove.
 fn values_of(text: &str, key: &str) -> Vec<(Range<usize>, String)> {
     let (mut found, mut end, mut is_in_list) = (Vec::new(), 0, false);
     for line in text.split_inclusive('\n') {
@@ -149,8 +150,8 @@ fn values_of(text: &str, key: &str) -> Vec<(Range<usize>, String)> {
     found
 }
 
-/// The values in the brackets that open at `open`, on the line that begins at `line`; none if the brackets contain more
-/// than plain values.
+/// The values in the brackets that open at `open`, each with the range of bytes to remove. The line begins at `line`.
+/// Returns no values if the brackets contain more than plain values.
 fn bracketed_values(text: &str, line: usize, open: usize) -> Vec<(Range<usize>, String)> {
     let (mut quote, mut start, mut items) = (None, open + 1, Vec::new());
     for (at, c) in text[open + 1..].char_indices().map(|(at, c)| (open + 1 + at, c)) {
@@ -174,8 +175,8 @@ fn bracketed_values(text: &str, line: usize, open: usize) -> Vec<(Range<usize>, 
     Vec::new()
 }
 
-/// The values at these places, each with the bytes to cut: the value and one comma, or the whole line if the value is
-/// the only one.
+/// The values at these positions, each with the range of bytes to remove. The range contains the value and one comma.
+/// If the value is the only one, the range contains the whole line.
 fn cuts(text: &str, items: &[Range<usize>], line: Range<usize>) -> Vec<(Range<usize>, String)> {
     let cut = |n: usize| match (n.checked_sub(1), items.get(n + 1)) {
         (None, None) => line.clone(),

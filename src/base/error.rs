@@ -53,7 +53,7 @@ pub struct Codes {
     pub http: u16,
     /// The exit status of the command line.
     pub exit: u8,
-    /// What the exit status means, in the words of the help.
+    /// The explanation of the exit status that the help shows.
     pub means: &'static str,
 }
 
@@ -96,7 +96,7 @@ impl ErrorKind {
     }
 }
 
-/// An error in the form that the caller gets.
+/// An error that a caller gets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Error {
     /// The kind of the error.

@@ -118,7 +118,7 @@ text_id! {
     MeshUrl
 }
 
-/// The id of the log that several hubs share: a random number that was chosen by the hub that created the log.
+/// The id of the log that several hubs share. The hub that created the log chose this number at random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogId(pub u128);
 
@@ -146,7 +146,7 @@ pub struct Term(pub u64);
 pub struct EntryStamp {
     /// The term of the leader that stored the entry.
     pub term: Term,
-    /// The time of the entry, from the clock of the mesh, in ms. It never decreases from one entry to the next.
+    /// The time of the entry, from the clock of the mesh, in ms. This time never decreases from one entry to the next.
     pub now: i64,
 }
 
@@ -155,10 +155,10 @@ pub struct EntryStamp {
 pub struct ChannelName(String);
 
 impl ChannelName {
-    /// The `#` distinguishes the name of a channel from the name of a peer in places where either is allowed.
+    /// Distinguishes the name of a channel from the name of a peer, where both are allowed.
     const MARK: char = '#';
 
-    /// Whether a string names a channel and not a peer, in a place where either is allowed.
+    /// Whether a text is the name of a channel, where the name of a peer is allowed too.
     pub fn is_meant_by(text: &str) -> bool {
         text.starts_with(ChannelName::MARK)
     }
@@ -166,7 +166,7 @@ impl ChannelName {
     /// Parses the name of a channel, with or without the `#`. Case does not matter.
     ///
     /// # Errors
-    /// When the text is not a valid name. The error says which names are allowed.
+    /// If the text is not a valid name; the error says which names are allowed.
     pub fn parse(text: &str) -> Result<ChannelName, String> {
         let name = text.strip_prefix(ChannelName::MARK).unwrap_or(text);
         if name.is_empty() {
@@ -202,7 +202,7 @@ const MESSAGE: u8 = 8;
 const EVENT: u8 = 9;
 
 const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
-/// Where the two digits of each byte stand in an id (RFC 9562).
+/// The position of each byte's two digits in an id (RFC 9562).
 const BYTES_AT: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
 
 impl PublicIds {

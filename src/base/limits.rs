@@ -1,4 +1,4 @@
-//! All limits that users can run into, most of them with a reason.
+//! The limits that users may reach. Most comments say why the limit has this value.
 //!
 //! **Invariant:** every queue, text, list and wait in this program is bounded.
 
@@ -6,7 +6,7 @@
 pub const PAYLOAD_MAX: usize = 64 * 1024;
 /// Maximum size of the value of a state entry, in bytes. A message's payload has the same limit.
 pub const VALUE_MAX: usize = 64 * 1024;
-/// Maximum length of the key of a state entry, in bytes. This is enough for a path, and short enough for an index.
+/// Maximum length of the key of a state entry, in bytes. This is enough for most paths, and short enough for an index.
 pub const KEY_MAX: usize = 512;
 /// Maximum length of a namespace, a name, a type or an idempotency key, in bytes.
 pub const WORD_MAX: usize = 128;
@@ -65,7 +65,7 @@ pub const KEYS_PER_SESSION_MAX: usize = 8;
 pub const PRUNE_STEP: i64 = 500;
 /// How many messages one sender may send within `RATE_WINDOW_MS`, by default.
 pub const RATE_MAX: u32 = 100;
-/// The window in which the messages of a sender are counted.
+/// The period in which the messages of a sender are counted, in ms.
 pub const RATE_WINDOW_MS: i64 = 10_000;
 /// How long the locks of a local session outlive its connection, so that a restart of the broker loses no lock.
 pub const GRACE_MS: i64 = 5_000;
@@ -89,9 +89,9 @@ pub const WAKE_COALESCE_MS: i64 = 1_000;
 pub const TURN_QUIET_MS: i64 = 2 * 60_000;
 /// If a wakeup has no effect within this time, the session may be woken through another channel.
 pub const WAKE_AGAIN_MS: i64 = 30_000;
-/// The window in which a session is woken at most `WAKES_MAX` times. The mesh remembers wakeups for this long.
+/// The period in which a session is woken at most `WAKES_MAX` times, in ms. The mesh remembers wakeups for this long.
 pub const WAKE_WINDOW_MS: i64 = 3_600_000;
-/// Maximum number of wakeups of one session in the window. Each wakeup starts a turn, which may cost money.
+/// Maximum number of wakeups of one session in `WAKE_WINDOW_MS`. Each wakeup starts a turn, which may cost money.
 pub const WAKES_MAX: usize = 6;
 /// How long mail is kept, whether or not it was read.
 pub const MAIL_KEPT_MS: i64 = 7 * DAY_MS;

@@ -1,9 +1,12 @@
-//! Compares paths for locks: normal form, folders, globs, and whether two paths overlap.
+//! Compares the paths of locks. Brings a path into its normal form, and decides whether two paths, folders or globs
+//! overlap.
 //!
-//! A path that ends in `/` is a folder and covers everything below it. A path without a slash at its end also counts as
-//! a folder when it is compared with a path below it, because a path such as `/r/new` may have been locked before the
-//! folder existed. `*` and `?` match within one component, and `**` matches any number of components. Brackets are
-//! plain characters, because people have files such as `app/[id]/page.tsx`.
+//! A path that ends in `/` is a folder and covers everything below it. A path such as `/r/new` may have been locked
+//! before the folder existed. So a path without a slash at its end also counts as a folder when it is compared with a
+//! path below it.
+//!
+//! `*` and `?` match within one component, and `**` matches any number of components. Brackets are plain characters,
+//! because people have files such as `app/[id]/page.tsx`.
 
 use std::cell::Cell;
 
@@ -30,13 +33,13 @@ pub fn normal(path: &str) -> String {
     out
 }
 
-/// Whether two paths name the same file or folder. A slash at the end does not matter, because a folder may have been
-/// locked before it existed, by a path without that slash.
+/// Whether two paths are the same, apart from a slash at the end. A folder may have been locked without this slash
+/// before the folder existed.
 pub fn is_same(a: &str, b: &str) -> bool {
     a.strip_suffix('/').unwrap_or(a) == b.strip_suffix('/').unwrap_or(b)
 }
 
-/// Whether a path can cover several files: a folder or a glob.
+/// Whether a path is a folder or a glob, so that it can cover several files.
 pub fn is_pattern(path: &str) -> bool {
     // Searching the bytes is quick, even if the table of locks is full of long paths.
     path.ends_with('/') || path.as_bytes().contains(&b'*') || path.as_bytes().contains(&b'?')
@@ -83,14 +86,14 @@ pub struct PathMatcher<'a> {
 }
 
 /// Maximum number of steps for comparing one request with all locks. This many steps take about a millisecond. The
-/// patterns that people write need a hundredth of this. A pattern that needs more steps counts as overlapping. The
-/// request with this pattern is then refused or waits, and does not hold up other clients.
+/// patterns that people write need a hundredth of this. A pattern that needs more counts as overlapping, so that its
+/// request is refused or waits. Otherwise, the comparison would hold up other clients.
 const STEPS_MAX: u64 = 200_000;
 /// How many bytes of a path count as one step.
 const BYTES_A_STEP: usize = 16;
-/// How many steps it takes to compare a pattern with a path.
+/// How many steps are counted for comparing a pattern with a path.
 const STEPS_A_PAIR: usize = 4;
-/// How many steps it takes to compare two component names if at least one of them is a pattern.
+/// How many steps are counted for comparing two component names if at least one of them is a pattern.
 const STEPS_A_NAME: usize = 32;
 
 impl<'a> PathMatcher<'a> {
@@ -119,7 +122,7 @@ impl<'a> PathMatcher<'a> {
         self.meets(&self.patterns, path) || self.meets(&self.parts, path)
     }
 
-    /// Whether `path` is below one of the plain paths, which is then a folder.
+    /// Whether one of the plain paths is a folder above `path`.
     fn has_folder_of(&self, path: &str) -> bool {
         let mut folders = path.match_indices('/').map(|(at, _)| &path[..at]);
         !self.files.is_empty() && folders.any(|folder| self.files.binary_search(&folder).is_ok())
@@ -180,10 +183,9 @@ fn tell_apart(a: &str, b: &str) -> bool {
     firsts.is_some_and(|(a, b)| a != b)
 }
 
-/// Removes the beginnings of two patterns, up to the first wildcard in either pattern, and their ends, after the last
-/// wildcard in either pattern. Returns `None` if the beginnings or the ends differ, as in most pairs. This takes linear
-/// time, while the tables in `any_path` and `any_name` take quadratic time. The difference matters because each request
-/// is compared with all locks.
+/// Compares two patterns up to the first wildcard in either, and after the last wildcard in either. Returns `None` if
+/// they differ there, as most pairs do. Otherwise, returns what is left of both patterns. This takes linear time, while
+/// the tables in `any_path` and `any_name` take quadratic time.
 fn without_ends<'a, T>(
     mut a: &'a [T],
     mut b: &'a [T],
@@ -211,7 +213,7 @@ fn without_ends<'a, T>(
     Some((a, b))
 }
 
-/// Deducts the steps for a table of this size. Returns false if too few steps are left.
+/// Deducts the steps for a table with `a + 1` rows and `b + 1` columns. Returns false if too few steps are left.
 fn may_spend(steps: &Cell<u64>, a: usize, b: usize) -> bool {
     let left = steps.get().checked_sub((a as u64 + 1) * (b as u64 + 1));
     steps.set(left.unwrap_or(0));

@@ -1,4 +1,4 @@
-//! Describes processes. The mesh uses them as evidence of which session makes a call.
+//! Describes processes. The mesh uses these facts to find out which session makes a call.
 
 /// Identifies a process. The process id alone is not enough, because the kernel reuses ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,12 +10,12 @@ pub struct Process {
     /// Whether the process only runs another program. Examples are `npx`, and a shell that an agent starts only
     /// to run one command.
     pub wrapper: bool,
-    /// The agent to which this program belongs, if slm-mesh knows the agent and if all shells of the agent are
-    /// descendants of this process.
+    /// The agent that runs in this process. `None` if slm-mesh does not know the agent, or if some shells of the agent
+    /// are not descendants of this process.
     pub agent: Option<AgentProgram>,
 }
 
-/// A known agent, as it appears in the data of its sessions.
+/// An agent that slm-mesh knows. Its sessions have the agent type `kind`, and names that begin with `short_name`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AgentProgram {
     /// The agent type of the sessions.
@@ -25,8 +25,8 @@ pub struct AgentProgram {
 }
 
 impl Process {
-    /// Whether this and the other value identify the same process. Process ids are reused, so the start times are
-    /// compared as well.
+    /// Whether `self` and `other` identify the same process. Process ids are reused, so the start times are compared as
+    /// well.
     pub fn is_same(&self, other: &Process) -> bool {
         (self.pid, self.start) == (other.pid, other.start)
     }

@@ -1,6 +1,6 @@
-//! The wildcards of the shell: `*`, `?` and brackets, and the quotes that make them plain.
+//! Matches names with shell patterns, which contain `*`, `?` or brackets. Also quotes words for a shell.
 
-/// A word, quoted for a shell.
+/// Quotes a word for a shell, if this is necessary.
 pub fn shell_quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._+-@:,=".contains(c);
     if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
@@ -19,7 +19,7 @@ pub enum Sign {
     Set(bool, Vec<(char, char)>),
 }
 
-/// Parses a pattern. Only characters that are marked `true` can be wildcards.
+/// Parses a pattern. Only a character that is marked `true` can be a wildcard. All others were quoted.
 pub fn pattern(text: &[(char, bool)]) -> Vec<Sign> {
     let mut signs = Vec::new();
     let mut at = 0;

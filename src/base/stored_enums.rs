@@ -4,7 +4,7 @@
 
 use super::ids::MeshUrl;
 
-/// What a peer is, with the facts that only this kind of peer has.
+/// The kind of a peer. Each kind has the fields that only peers of this kind need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerKind {
     /// A session of a coding agent. It is online while a connection acts for it.
@@ -64,7 +64,8 @@ pub enum MessageState {
     Rejected,
 }
 
-/// The states with the words that receipts use. The position of a state in this list is the number in the database.
+/// The states, each with the word that the sender of a message sees. The position of a state in this list is its number
+/// in the database.
 const STATES: [(MessageState, &str); 7] = [
     (MessageState::Accepted, "accepted"),
     (MessageState::Offered, "offered"),
@@ -81,12 +82,12 @@ impl MessageState {
         self as i64
     }
 
-    /// Converts a number from the database.
+    /// The state with this number in the database; `None` if there is no such state.
     pub fn from_number(number: i64) -> Option<MessageState> {
         STATES.get(usize::try_from(number).ok()?).map(|(state, _)| *state)
     }
 
-    /// The word for this state in a receipt.
+    /// The word for this state that the sender of a message sees.
     pub fn word(self) -> &'static str {
         STATES[self as usize].1
     }
@@ -172,7 +173,7 @@ impl LockOwner {
         }
     }
 
-    /// Converts a string from the database.
+    /// Parses the text that [`LockOwner::to_text`] returns; `None` for any other text.
     pub fn from_text(text: &str) -> Option<LockOwner> {
         match text {
             "peer" => Some(LockOwner::Peer),
@@ -196,11 +197,11 @@ pub enum WakeupOutcome {
     HeldBack,
 }
 
-/// The text that a receipt shows for a wakeup that was held back.
+/// The text that the sender of a message sees if no wakeup was sent.
 const HELD_BACK: &str = "held back: these agents have woken each other in a circle already";
 
 impl WakeupOutcome {
-    /// The outcome as text in the database and in receipts.
+    /// The outcome as text, for the database and for the sender of a message.
     pub fn to_text(&self) -> String {
         match self {
             WakeupOutcome::Sent => "rang".into(),
@@ -209,7 +210,7 @@ impl WakeupOutcome {
         }
     }
 
-    /// Converts a string from the database.
+    /// Parses the text that [`WakeupOutcome::to_text`] returns. Any other text is taken as the reason for a failure.
     pub fn from_text(text: &str) -> WakeupOutcome {
         match text {
             "rang" => WakeupOutcome::Sent,

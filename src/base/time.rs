@@ -9,16 +9,17 @@ pub fn iso(ms: i64) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 
-/// Converts an RFC 3339 time to the other format that the old HTTP API uses, which is in UTC but names no time zone:
-/// `2026-11-22 06:43:36`.
+/// Converts an RFC 3339 time to the format of SQLite, in UTC but without a time zone: `2026-11-22 06:43:36`. Some
+/// fields of the old HTTP API have this format.
 pub fn sqlite(iso: &str) -> String {
     iso.get(..19).unwrap_or(iso).replace('T', " ")
 }
 
-/// Parses a time in the format of [`iso`] or of [`sqlite`]. The offset `+00:00` may stand in place of `Z`. Returns
+/// Parses a time in the format of [`iso`] or of [`sqlite`]. The text may end with `+00:00` instead of `Z`. Returns
 /// `None` for any other text.
 pub fn parse(text: &str) -> Option<i64> {
-    // The crate humantime treats any offset after a fraction as +00:00, so other offsets are refused here.
+    // After a fraction, the crate humantime treats any offset with a plus as `+00:00`, so other offsets are refused
+    // here.
     let text = text.trim().trim_end_matches("+00:00");
     if text.contains('+') {
         return None;

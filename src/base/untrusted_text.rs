@@ -13,7 +13,7 @@ pub const NAME_MAX: usize = 40;
 /// machine.
 const SHOWN_NAME_MAX: usize = 100;
 
-/// What happens to a character.
+/// What the function `line` does with a character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Keep,
@@ -65,7 +65,7 @@ fn takes_picture_selector(c: char) -> bool {
     matches!(c, '\u{203c}'..='\u{3299}' | '\u{1f000}'..='\u{1faff}')
 }
 
-/// Makes one line from a string, without characters that steer a terminal or are invisible.
+/// Turns a string into one line. Characters that steer a terminal are replaced, and invisible characters are removed.
 pub fn line(text: &str) -> String {
     if is_plain_ascii(text) {
         return text.to_owned();
@@ -113,7 +113,8 @@ fn first_chars(text: &str, max: usize) -> &str {
     text.char_indices().nth(max).map_or(text, |(end, _)| &text[..end])
 }
 
-/// Whether all characters are kept as they are. Most texts are plain ASCII, which is checked faster byte by byte.
+/// Whether a string contains only printable ASCII characters, which all stay as they are. Most strings pass this fast
+/// check.
 fn is_plain_ascii(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
@@ -132,7 +133,7 @@ fn is_name_char(c: char) -> bool {
 /// Checks a name that a peer wants to have.
 ///
 /// # Errors
-/// When the name is not allowed. The error says what is allowed.
+/// If the name is not allowed; the error says what is allowed.
 pub fn check_name(name: &str) -> Result<(), String> {
     let n = name.chars().count();
     if n > NAME_MAX {

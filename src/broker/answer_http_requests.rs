@@ -1,5 +1,5 @@
-//! Serves the requests that the HTTP thread found valid and authorised. Some requests wait here until the mesh changes,
-//! or until a directory has been looked up.
+//! Answers HTTP requests in the event loop. The HTTP thread has already checked that the requests are valid and
+//! authorised. Some requests wait here until the mesh changes, or until a thread has inspected a directory.
 
 use super::directory_lookups::{DirectoryLookup, DirectoryLookups};
 use super::event_loop::LoopContext;
@@ -18,7 +18,7 @@ const HELD_MAX: usize = 64;
 /// unknown.
 const LOOKUP_MS: i64 = 1000;
 
-/// The event loop's side of the HTTP thread.
+/// The HTTP requests that the event loop must answer.
 pub struct HttpRequests {
     /// The HTTP thread; `None` if no port was free, or if the thread could not be started.
     server: Option<HttpServer>,
@@ -121,8 +121,8 @@ impl HttpRequests {
         mesh.resume_waiting(now);
     }
 
-    /// Passes the responses of the turn to the HTTP thread. If the commit failed, each of them says that nothing
-    /// was stored.
+    /// Passes the responses of the turn to the HTTP thread. If the commit failed, passes an error instead of each
+    /// response.
     pub fn send_responses(&mut self, is_committed: bool) {
         for (ticket, response) in self.responses.drain(..) {
             if let Some(server) = &self.server {

@@ -34,7 +34,7 @@ impl CheckpointThread {
         CheckpointThread { running: spawn(mesh, Arc::clone(&is_rest_due)), due: None, n_commits: 0, is_rest_due }
     }
 
-    /// Notes a commit.
+    /// Records that there was a commit, so that the log will be copied.
     pub fn note_commit(&mut self, now: i64) {
         self.n_commits += 1;
         let delay = if self.n_commits < COMMITS_MAX { DELAY_MS } else { 0 };
@@ -47,8 +47,7 @@ impl CheckpointThread {
     }
 
     /// If the copy is due, tells the thread to copy the log. If the thread has copied most of a long log, copies the
-    /// rest on the calling thread. The replies of the turn have already been sent, so only calls that arrive during the
-    /// copying have to wait.
+    /// rest on the calling thread. By then, the replies of the turn have been sent, so only later calls have to wait.
     pub fn run_due(&mut self, mesh: &mut Mesh, now: i64) {
         if self.is_rest_due.swap(false, Ordering::Relaxed) {
             mesh.copy_rest_of_log();

@@ -1,9 +1,9 @@
-//! Notifies the person at this machine of unread alerts, with a desktop notification or with a command that this person
-//! has set.
+//! Notifies the person at this machine of unread alerts. Shows a desktop notification, or runs a command that this
+//! person has set.
 //!
 //! **Invariant:** the event loop never waits for a notification. At most one command runs at a time, on a separate
 //! thread and for a limited time. Alerts that arrive during this time are combined in the next notification. Text from
-//! a peer is never passed to a shell, and never as an argument that a program could mistake for an option.
+//! a peer is never passed to a shell, and no program can mistake it for an option.
 
 use super::log;
 use crate::base::untrusted_text;
@@ -32,7 +32,7 @@ const ALERTS_MAX: usize = 20;
 /// How many characters of an alert a desktop notification shows.
 const SHOWN_CHARS: usize = 200;
 
-/// The variable that tells programs on a Linux desktop where the message bus is.
+/// The environment variable that contains the address of the message bus of a Linux desktop.
 const BUS: &str = "DBUS_SESSION_BUS_ADDRESS";
 
 /// Which program shows notifications.
@@ -45,7 +45,7 @@ enum Notifier {
 }
 
 impl Notifier {
-    /// The program that the setting names; `None` if notifications are off.
+    /// Parses the setting; `None` if notifications are off.
     fn from_setting(text: &str) -> Option<Notifier> {
         match text {
             "off" | "" => None,
@@ -136,7 +136,7 @@ impl Notifications {
         }
     }
 
-    /// Notes a new alert.
+    /// Adds a new alert to the next notification.
     pub fn note_alert(&mut self, seq: i64, now: i64) {
         if self.notifier.is_none() {
             return;
@@ -194,7 +194,7 @@ impl Notifications {
         }
     }
 
-    /// Takes the result of the command that was running.
+    /// If the running command has ended, takes its result.
     fn take_result(&mut self, now: i64) {
         let Ok(result) = self.results.try_recv() else { return };
         self.running = None;

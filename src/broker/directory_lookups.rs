@@ -1,5 +1,5 @@
-//! Looks up the directories and connects to the sockets that clients name, on separate threads. Access to a dead
-//! network file system may take minutes or never end, and the event loop must not wait for it.
+//! Inspects directories and connects to sockets whose paths come from clients. This happens on separate threads,
+//! because access to a dead network file system may never end, and the event loop must not wait for it.
 
 use super::push_connection;
 use crate::sys::git;
@@ -23,17 +23,17 @@ pub struct DirectoryLookups {
 pub struct DirectoryLookup<T>(Receiver<Option<T>>);
 
 impl DirectoryLookups {
-    /// Makes a value without running lookups. `wake` wakes the event loop when a lookup has ended.
+    /// Prepares lookups. At the end of each lookup, `wake` is called to wake the event loop.
     pub fn new(wake: Arc<dyn Fn() + Send + Sync>) -> DirectoryLookups {
         DirectoryLookups { wake, running: Arc::new(()) }
     }
 
-    /// Begins to search for the repository of a directory. Returns `None` if too many lookups hang.
+    /// Begins to search for the repository of a directory. Returns `None` if too many lookups are running.
     pub fn find_repository(&self, directory: PathBuf) -> Option<DirectoryLookup<String>> {
         self.start(move || git::facts(&directory).repo)
     }
 
-    /// Begins to connect to a peer's socket. Returns `None` if too many lookups hang.
+    /// Begins to connect to a peer's socket. Returns `None` if too many lookups are running.
     pub fn dial(&self, socket: PathBuf) -> Option<DirectoryLookup<UnixStream>> {
         self.start(move || push_connection::dial_own(&socket))
     }

@@ -1,7 +1,8 @@
-//! The event loop. It waits, lends the mesh to each part in turn, commits, and flushes.
+//! The event loop of the broker. In each turn, it waits for events, lets each part work on the mesh, commits the
+//! changes, and sends the replies.
 //!
-//! **Invariant:** a turn consists of wait, tick, serve, commit and flush, in this order. Only flush sends anything to
-//! clients, and flush sends only what is committed.
+//! **Invariant:** a turn consists of wait, tick, serve, commit and flush, in this order. Only the flush sends anything
+//! to clients, so clients see only changes that are committed.
 
 use super::answer_http_requests::HttpRequests;
 use super::checkpoint_thread::CheckpointThread;
@@ -39,8 +40,8 @@ pub const DIRECTORY: Token = Token(3);
 const FIRST_CONNECTION: u64 = 16;
 
 /// Once the changes of a turn have this many bytes, a leading hub serves no further calls in this turn. etcd takes 12
-/// ms to store 256 KiB, and refuses requests of more than 1.5 MiB. Even if the largest possible call is served last,
-/// the changes stay below 1.5 MiB.
+/// ms to store 256 KiB, and refuses requests of more than 1.5 MiB. The last call of a turn is too small to exceed this
+/// limit.
 const ENTRY_BYTES: usize = 256 << 10;
 
 /// Gives each connection a new token.
@@ -58,7 +59,7 @@ impl TokenSource {
     }
 }
 
-/// What the loop lends to its parts.
+/// The values that the loop shares with its parts.
 pub struct LoopContext {
     /// The poll in which the sockets are registered.
     pub poll: Poll,
@@ -72,9 +73,9 @@ pub struct LoopContext {
     pub now: i64,
     /// Decides when the broker ends.
     pub shutdown: ShutdownDecision,
-    /// The open web pages, which show what the other parts do.
+    /// The open web pages, which show changes of the mesh.
     pub pages: PageStreams,
-    /// What the broker's own methods need.
+    /// The settings and other values that the broker's own methods need.
     pub info: BrokerInfo,
 }
 
@@ -127,7 +128,7 @@ pub struct EventLoop {
     pub links: MeshLinks,
     /// The thread that copies the write-ahead log.
     pub checkpoints: CheckpointThread,
-    /// Alerts the person at this machine.
+    /// Shows alerts to the person at this machine.
     pub notifications: Notifications,
     /// Opens another mesh when the role of this broker changes.
     pub opener: MeshOpener,
@@ -136,7 +137,7 @@ pub struct EventLoop {
 /// Creates the poll, and the waker with which other threads end the poll's wait.
 ///
 /// # Errors
-/// When the poll or the waker can't be created.
+/// If the poll or the waker can't be created.
 pub fn new_poll() -> io::Result<(Poll, Arc<Waker>)> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -147,7 +148,7 @@ impl EventLoop {
     /// Serves until there is a reason to end, and then shuts down cleanly.
     ///
     /// # Errors
-    /// When the poll itself fails.
+    /// If the poll itself fails.
     pub fn serve(mut self) -> io::Result<ShutdownReason> {
         let mut events = Events::with_capacity(256);
         loop {
@@ -279,11 +280,10 @@ impl EventLoop {
     fn serve_parts(&mut self) {
         let context = &mut self.context;
         self.clients.serve(context);
-        // The end of a process is noted only after the last requests of its sessions have been served.
+        // The last requests of a session are served before the end of its process is handled.
         self.processes.serve(context);
-        // The loop does not read from new clients until the next turn. By then, the poll will have reported every
-        // client that hung up before the new clients connected, so the old connection of a client that reconnects is
-        // closed first.
+        // The loop reads from new clients only in the next turn. If a client has reconnected, the poll will report the
+        // end of its old connection by then, so the old connection is closed first.
         self.clients.accept(context);
         self.remote.admit_arrivals(&mut self.clients, &mut self.pushes, context);
         self.http.serve(context);
@@ -340,7 +340,7 @@ impl EventLoop {
         }
     }
 
-    /// Notes which messages have been sent completely over push connections.
+    /// Records which messages have been sent completely over push connections.
     fn confirm_pushes(&mut self) {
         let now = self.context.now;
         let sent = self.pushes.flush(now);

@@ -38,8 +38,8 @@ pub struct ChangedFile {
 }
 
 impl HeldFiles {
-    /// The files in a note that have changed since the note was written, except those that the holder changed. If a
-    /// change can be undone, it is added to the list for `lock restore`.
+    /// Returns the files in a note that have changed since the note was written. Files that the holder itself changed
+    /// are left out. Changes that can be undone are recorded for `lock restore`.
     pub(super) fn changed_files(&self, note: &CommandNote, session: &str) -> Vec<ChangedFile> {
         let mut changed = Vec::new();
         for noted in &note.files {
@@ -62,7 +62,8 @@ impl HeldFiles {
         }
     }
 
-    /// Compares a file with its copy. If there is no copy, the metadata decides.
+    /// Whether a file differs from the copy that was made before the command. Without a copy, only the metadata is
+    /// compared.
     fn has_other_content(&self, noted: &NotedFile) -> bool {
         let copy = noted.state.small_file().and_then(|stamp| self.copies.read(&stamp.name()));
         match (copy, read_regular(Path::new(&noted.path), CONTENT_MAX)) {
@@ -71,7 +72,7 @@ impl HeldFiles {
         }
     }
 
-    /// Who or what changed a file; `None` if the holder changed the file, or if the old content was restored.
+    /// Who or what changed a file; `None` if the holder changed the file, or if `lock restore` wrote it.
     fn cause(&self, noted: &NotedFile, after: &FileState, session: &str) -> Option<Cause> {
         let is_restored = |entry: &Overwrite| entry.command.is_none() && entry.after == *after;
         if self.overwrites.latest(&noted.path, self.now).as_ref().is_some_and(is_restored) {
@@ -89,7 +90,7 @@ impl HeldFiles {
         }
     }
 
-    /// Adds a change to the list for `lock restore`, if the change can be undone.
+    /// Describes a change for the report. If the change can be undone, also records it for `lock restore`.
     fn enter(&self, note: &CommandNote, noted: &NotedFile, after: FileState, cause: Cause) -> ChangedFile {
         if let Some(stamp) = noted.state.small_file() {
             self.copies.renew(&stamp.name());

@@ -5,7 +5,7 @@ use crate::base::error::Error;
 use crate::base::untrusted_text;
 use serde_json::{Value, json};
 
-/// Maximum number of files that one report names. If there are more, the report gives only their number.
+/// Maximum number of files in one list of a report. The report only counts the files beyond this number.
 const FILES_SHOWN: usize = 20;
 
 /// A report on the changes that one command made.
@@ -24,7 +24,7 @@ impl ChangeReport {
         (!files.is_empty()).then_some(ChangeReport { command, files })
     }
 
-    /// Whether this session may have changed a file. If so, the file's holder gets a message.
+    /// Whether a command of this session may have changed one of the files.
     pub fn blames_session(&self) -> bool {
         self.files.iter().any(|file| file.cause != Cause::ProbablyHolder)
     }
@@ -70,7 +70,8 @@ impl ChangeReport {
         (!files.is_empty()).then(|| format!("slm-mesh: {head}\n{}", lines.join("\n")))
     }
 
-    /// Sends each holder a message. If a holder gets no message, the holder's own next hook finds the change.
+    /// Sends a message to each holder whose files this session may have changed. If that fails, the holder's own hooks
+    /// detect the change later.
     pub fn send(&self, held: &HeldFiles, facts: &Value, call: &mut dyn FnMut(&Value) -> Result<Value, Error>) {
         let mut holders: Vec<&str> = self.files.iter().map(|file| file.holder.as_str()).collect();
         holders.sort_unstable();

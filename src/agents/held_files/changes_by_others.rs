@@ -1,5 +1,5 @@
-//! Checks the files that a session holds: the session's hooks detect whether anyone else has changed these files since
-//! the session's last edit.
+//! Detects that somebody else has changed a file that a session holds. The session's own hooks look for changes since
+//! the session's last edit of the file.
 
 use super::file_state::{Comparison, FileState, content_hash};
 use super::last_seen_states::{HolderRecord, HolderRecords, RecordedBy};
@@ -8,22 +8,22 @@ use super::{ChangedFile, CommandNote, HeldFiles};
 use crate::base::{limits, path_overlap};
 use std::path::Path;
 
-/// When a hook looks at the session's own files.
+/// The moment at which a hook checks the session's own files.
 #[derive(Debug, Clone, Copy)]
 pub enum OwnMoment<'a> {
-    /// Before a tool of the session writes. Any change so far was made by another peer or a person.
+    /// Before a tool of the session writes. Any change that is found now was made by another peer or a person.
     BeforeWrite,
-    /// After a tool call of the session, with the note about the call. Every change since the call began counts as the
-    /// session's own.
+    /// After a tool call of the session. Contains the note from before the call. All changes during the call count as
+    /// the session's own.
     AfterWrite(&'a CommandNote),
-    /// At any other time. Any change so far was made by another peer or a person, unless a tool of the session is
-    /// running.
+    /// At any other time. Any change that is found now was made by another peer or a person, unless a tool of the
+    /// session is running.
     Between,
 }
 
 impl HeldFiles {
-    /// Checks the files that a peer holds. Records the changes that the peer's own tools made, and marks all other
-    /// changes as news for the peer.
+    /// Checks the files that a peer holds. Records the changes that the peer's own tools made. Marks all other changes,
+    /// so that the peer is told about them.
     pub(super) fn look_at_own(&self, me: &str, locks: &[LockedPath], moment: &OwnMoment<'_>) {
         let Some(mut records) = HolderRecords::open(&self.records, me, true) else { return };
         let locks = &locks[..locks.len().min(limits::WATCHED_FILES_MAX)];
@@ -41,7 +41,7 @@ impl HeldFiles {
         records.save();
     }
 
-    /// Checks one file. For a new lock, records the current state of the file.
+    /// Checks one file. If the lock is new, only records the current state of the file.
     fn look_at_file(&self, records: &mut HolderRecords, path: &str, token: Option<i64>, moment: &OwnMoment<'_>) {
         let state = FileState::of(Path::new(path));
         let named = matches!(moment, OwnMoment::AfterWrite(note) if note.named.iter().any(|named| named == path));
@@ -67,8 +67,8 @@ impl HeldFiles {
         records.put(HolderRecord { path: path.to_owned(), token, state, hash, by, is_news });
     }
 
-    /// Checks the files that a session holds. Returns the paths of files that somebody else changed. A change that was
-    /// returned once is not returned again.
+    /// Checks the files that a session holds. Returns the paths of files that somebody else changed. Each change is
+    /// returned only once.
     pub fn own_news(&self, me: &str, locks: &[LockedPath], moment: &OwnMoment<'_>, session: &str) -> Vec<String> {
         if locks.is_empty() {
             return Vec::new();
@@ -88,8 +88,8 @@ impl HeldFiles {
         news
     }
 
-    /// Notes that the holder of a changed file got a message about the change, so that the holder's own hooks do not
-    /// report the change again.
+    /// Records that the holder of a file got a message about a change. Otherwise, the holder's own hooks would report
+    /// the same change again.
     pub fn note_reported(&self, file: &ChangedFile) {
         let Some(mut records) = HolderRecords::open(&self.records, &file.holder, false) else { return };
         let hash = content_hash(Path::new(&file.path));

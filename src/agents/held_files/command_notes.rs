@@ -1,8 +1,10 @@
-//! Notes that the hook before a tool call writes for the hook after the call. Each tool call has one small file.
+//! Notes that the hook before a tool call leaves for the hook after the call. Each tool call has one small file.
 //!
-//! The notes are files rather than entries in the broker's memory, for four reasons: the hooks of parallel commands
-//! never share a file, a note survives a restart of the broker, the broker may be on another machine and then cannot
-//! inspect this machine's files, and the hook after a command needs no broker to see that nothing changed.
+//! The notes are files, not entries in the broker's memory, for these reasons:
+//! - The hooks of parallel commands do not share a file.
+//! - A note survives a restart of the broker.
+//! - The broker may be on another machine, from which it cannot inspect this machine's files.
+//! - The hook after a command needs no broker to find out that nothing changed.
 
 use super::copies::{files_in, make_private_dir};
 use super::file_state::FileState;
@@ -17,18 +19,18 @@ use std::path::{Path, PathBuf};
 /// Maximum size of a note, in bytes. Hooks do not write longer files, so a longer file is not a note.
 const NOTE_MAX: u64 = 2 << 20;
 
-/// One tool call, as seen by the hooks before and after it.
+/// What a hook knows about a tool call.
 #[derive(Debug, Clone, Default)]
 pub struct ToolRun {
     /// The agent's key for the session.
     pub session: String,
-    /// The key that the hooks before and after the call have in common.
+    /// A key that is the same in the hooks before and after the call.
     pub key: String,
     /// The first line of the command, if the tool runs one.
     pub command: Option<String>,
     /// The files that the tool writes, if its input shows them.
     pub named: Vec<String>,
-    /// The files for which git can tell whether the command writes them.
+    /// The files that the command may write. Only git can tell whether it does.
     pub maybe_written: Vec<MaybeWritten>,
     /// Whether the tool edits files or runs commands. Other tools leave no note.
     pub writes: bool,
@@ -50,13 +52,13 @@ pub struct CommandNote {
 pub struct NotedFile {
     /// The path of the file.
     pub path: String,
-    /// The id of the peer that held it.
+    /// The id of the peer that held the file.
     pub holder: String,
-    /// The name of that peer.
+    /// The name of the peer that held the file.
     pub holder_name: String,
     /// The state of the file when the command began.
     pub state: FileState,
-    /// Whether the file was written so recently that `stat` may not reveal a further write.
+    /// Whether the file was written so recently that a further write might leave its timestamps unchanged.
     pub is_recent: bool,
 }
 
@@ -144,7 +146,7 @@ impl CommandNotes {
         files_in(&self.dir).any(|path| !file_name(&path).contains(&middle))
     }
 
-    /// The folder of the notes.
+    /// The folder that contains the notes.
     pub fn dir(&self) -> &Path {
         &self.dir
     }

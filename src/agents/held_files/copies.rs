@@ -1,6 +1,7 @@
 //! Copies of held files, made before a command runs. Copies are kept for an hour, and only this user can read them.
 //!
-//! **Invariant:** the copies are bounded in age, number and size, and no copy is made through a link.
+//! **Invariant:** the age, the number and the total size of the copies are limited. A file that is reached through a
+//! symlink is not copied.
 
 use super::file_state::{CONTENT_MAX, FileStamp};
 use crate::base::limits;
@@ -19,7 +20,7 @@ const HOOK_BYTES_MAX: u64 = 32 << 20;
 const COPIES_BYTES_MAX: u64 = 2 * HOOK_BYTES_MAX;
 /// Maximum number of copies.
 const COPIES_MAX: usize = 2 * limits::WATCHED_FILES_MAX;
-/// A copy that is needed again is renewed, unless it is younger than this.
+/// A copy that is needed again is kept for another hour. A copy that is younger than `FRESH` does not need this.
 const FRESH: Duration = Duration::from_secs(60);
 
 /// The folder with the copies.
@@ -37,9 +38,8 @@ impl CopyStore {
         CopyStore { dir, used: Cell::new(0), has_room: Cell::new(false) }
     }
 
-    /// Copies a file, if it is still in the state that `stamp` describes. An existing copy is used again, unless
-    /// `is_recent` is true: a file that was written recently may have changed although its stamp has not. Returns
-    /// whether a copy exists now.
+    /// Copies a file, unless it has changed since `stamp` was taken. An existing copy is used again if `is_recent` is
+    /// false. Otherwise, the file may have changed although its stamp is the same. Returns whether a copy exists now.
     pub fn keep(&self, path: &Path, stamp: &FileStamp, is_recent: bool) -> bool {
         let copy = self.dir.join(stamp.name());
         if self.used.get() + stamp.size > HOOK_BYTES_MAX {
@@ -51,7 +51,8 @@ impl CopyStore {
             return is_fresh || self.renew(&stamp.name());
         }
         let Some((content, meta)) = read_regular(path, CONTENT_MAX) else { return false };
-        // The file's folder may have been replaced with a link to another folder after the file was locked.
+        // After the file was locked, its folder may have been replaced with a link to another folder, which must not be
+        // copied.
         let is_at_home = path.parent().is_some_and(|folder| folder.canonicalize().is_ok_and(|real| real == folder));
         if FileStamp::of(&meta) != *stamp || !is_at_home {
             return false;

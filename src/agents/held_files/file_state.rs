@@ -8,23 +8,23 @@ use std::path::Path;
 
 /// Maximum size of a file whose content is kept and compared, in bytes.
 pub const CONTENT_MAX: u64 = 1 << 20;
-/// On a file system whose timestamps advance with the clock tick, two writes within this many milliseconds may get the
-/// same timestamp.
+/// Two writes within this time, in ms, may get the same timestamp, because many file systems take timestamps only at
+/// timer ticks.
 const TICK_MS: i64 = 50;
 /// Like `TICK_MS`, but for a file system whose timestamps have no fractions of a second. The timestamps of FAT advance
 /// in steps of 2 s.
 const COARSE_TICK_MS: i64 = 2_000;
 
-/// What is at a path.
+/// What exists at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileState {
-    /// Nothing.
+    /// Nothing exists at the path.
     Missing,
     /// A regular file.
     Regular(FileStamp),
     /// A symbolic link, which is never followed.
     Link(FileStamp),
-    /// A folder or a special file. Neither is compared.
+    /// A folder or a special file, whose content is never compared.
     Other,
 }
 
@@ -47,7 +47,7 @@ pub struct FileStamp {
 pub enum Comparison {
     /// The content is the same.
     Same,
-    /// The size is the same and the stamps differ, so only a comparison of the contents can decide.
+    /// The size is the same, but other facts differ, so only a comparison of the contents can decide.
     InDoubt,
     /// The content is different.
     Different,
@@ -74,7 +74,7 @@ impl FileState {
         }
     }
 
-    /// The stamp of a regular file whose content is small enough to be kept.
+    /// The stamp, if this is a regular file that is small enough to copy.
     pub fn small_file(&self) -> Option<&FileStamp> {
         match self {
             FileState::Regular(stamp) if stamp.size <= CONTENT_MAX => Some(stamp),
@@ -82,7 +82,7 @@ impl FileState {
         }
     }
 
-    /// Whether the last write is so recent that `stat` may not reveal a further write.
+    /// Whether the file was written so recently that a further write might leave its timestamps unchanged.
     pub fn is_recent(&self, now: i64) -> bool {
         let FileState::Regular(stamp) = self else { return false };
         let is_coarse = stamp.changed_ns % 1_000_000_000 == 0;
@@ -112,7 +112,7 @@ impl FileState {
 }
 
 impl FileStamp {
-    /// The stamp in a file's metadata.
+    /// Makes a stamp from a file's metadata.
     pub fn of(meta: &fs::Metadata) -> FileStamp {
         let nanos = |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
         FileStamp {
@@ -125,8 +125,8 @@ impl FileStamp {
         }
     }
 
-    /// A name for this state of the file. Different contents get different names, unless the file was written again
-    /// while [`FileState::is_recent`] was true.
+    /// A name for the copy of a file in this state. Different contents get different names, unless the file was written
+    /// again while [`FileState::is_recent`] was true.
     pub fn name(&self) -> String {
         format!("{:x}-{:x}-{:x}-{:x}-{:x}", self.device, self.inode, self.size, self.modified_ns, self.changed_ns)
     }

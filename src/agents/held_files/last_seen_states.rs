@@ -1,6 +1,6 @@
-//! Records of the files that a peer holds: the state in which the peer's hooks last saw each of them. Each peer has one
-//! small file of records. The hooks of another session use this file to find out who changed a held file: the holder,
-//! or a command of their own session.
+//! Records the state in which a peer's hooks last saw each file that the peer holds. Each peer has one small file of
+//! records. If a held file changes, the hooks of other sessions read these records to find out whether the holder
+//! changed it.
 
 use super::copies::make_private_dir;
 use super::file_state::FileState;
@@ -90,7 +90,7 @@ fn path_of(dir: &Path, peer: &str) -> PathBuf {
     dir.join(hashed(peer))
 }
 
-/// The records of a peer, read-only.
+/// Reads the records of a peer; empty if there are none.
 pub fn read_records(dir: &Path, peer: &str) -> Vec<HolderRecord> {
     read_regular(&path_of(dir, peer), RECORDS_SIZE_MAX).map(|(bytes, _)| parse(&bytes)).unwrap_or_default()
 }

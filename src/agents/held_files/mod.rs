@@ -1,9 +1,10 @@
-//! Detects when a held (that is, locked) file is written although its lock should prevent this. The text of a shell
-//! command does not always show which files the command writes, and a person may edit a held file with any program.
+//! Detects that a locked file (here called a held file) was written by somebody other than the lock's holder. Locks
+//! can't prevent all such writes. The text of a shell command does not always show which files the command writes, and
+//! a person may edit a held file with any program.
 //!
-//! Before a command, a hook notes the state of the files that other peers hold in this work tree, and copies those
-//! files. After the command, a hook compares the files with the notes. A holder's hooks compare the holder's own files
-//! with their state after the holder's last edit.
+//! Before a command, a hook records the state of the files that other peers hold in this work tree, and copies these
+//! files. After the command, a hook compares the files with the recorded states. A holder's hooks compare the holder's
+//! own files with their state after the holder's last edit.
 //!
 //! **Invariant:** no folder is searched. Hooks look only at files that the broker lists as locked or that a holder's
 //! hooks have seen, and at no more than [`crate::base::limits::WATCHED_FILES_MAX`] of them.
@@ -32,13 +33,13 @@ use serde_json::Value;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
-/// The files, below the data directory, in which this machine's hooks keep what they know about held files.
+/// The files in the data directory in which hooks record facts about held files.
 #[derive(Debug)]
 pub struct HeldFiles {
     notes: CommandNotes,
     copies: CopyStore,
     overwrites: Overwrites,
-    /// The folder with the records of holders.
+    /// The folder that contains one file of records for each holder.
     records: PathBuf,
     /// The folder with the files that turn shields on.
     shields: PathBuf,
@@ -60,7 +61,8 @@ impl HeldFiles {
     }
 
     /// Runs before a tool writes. Checks the files that the session itself holds. If the tool runs a command, also
-    /// notes and copies the files that other peers hold. `answer` is the broker's answer to `hook.edit`.
+    /// records the state of the files that other peers hold, and copies these files. `answer` is the broker's answer to
+    /// `hook.edit`.
     pub fn before_tool(&self, answer: &Value, run: &ToolRun) {
         let others = watched_files::LockedPath::list(&answer["others"]);
         let own = watched_files::LockedPath::list(&answer["own"]);
@@ -77,8 +79,8 @@ impl HeldFiles {
         self.notes.write(me, run, &note);
     }
 
-    /// Runs after a tool has written. Returns the note from before the call, and the files of other peers that have
-    /// changed since then.
+    /// Runs after a tool has written. Returns the note from before the call, and the files that have changed since then
+    /// although another peer holds them.
     pub fn after_tool(&self, run: &ToolRun) -> (Option<CommandNote>, Vec<ChangedFile>) {
         let note = if run.writes { self.notes.take(run) } else { None };
         let changed = note.as_ref().map(|note| self.changed_files(note, &run.session)).unwrap_or_default();
@@ -95,7 +97,7 @@ impl HeldFiles {
         notes.into_iter().map(with_changes).filter(|(_, changed)| !changed.is_empty()).collect()
     }
 
-    /// Removes all files that are older than an hour.
+    /// Removes all notes, copies and records that are older than an hour.
     pub fn remove_old(&self) {
         for dir in [self.notes.dir(), &self.copies.path(""), self.overwrites.dir(), &self.records, &self.shields] {
             remove_old(dir);

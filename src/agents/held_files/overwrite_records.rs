@@ -7,7 +7,7 @@ use crate::sys::regular_file::{read_regular, replace_regular};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// Maximum size of an entry, in bytes. Hooks do not write longer files, so a longer file is not an entry.
+/// Maximum size of an entry's file, in bytes. Hooks do not write longer files, so a longer file is not an entry.
 const ENTRY_MAX: u64 = 64 << 10;
 /// Maximum number of entries. The oldest entries are removed to make room.
 const ENTRIES_MAX: usize = 512;
@@ -21,7 +21,7 @@ pub struct Overwrite {
     pub at: i64,
     /// The name of the peer that held the file.
     pub holder: String,
-    /// The first line of the command that changed the file; `None` for a restore.
+    /// The first line of the command that changed the file; `None` if `lock restore` changed it.
     pub command: Option<String>,
     /// The state before the change.
     pub before: FileState,
@@ -30,7 +30,7 @@ pub struct Overwrite {
 }
 
 impl Overwrite {
-    /// Whether the content from before the change can be restored: there is a copy, or the file did not exist.
+    /// Whether the content from before the change can be restored. This needs a copy, unless the file did not exist.
     pub fn can_restore(&self, has_copy: impl Fn(&str) -> bool) -> bool {
         match self.before {
             FileState::Missing => true,
@@ -40,20 +40,20 @@ impl Overwrite {
     }
 }
 
-/// The folder with the list.
+/// The folder that contains one file for each entry of the list.
 #[derive(Debug)]
 pub struct Overwrites {
     dir: PathBuf,
 }
 
 impl Overwrites {
-    /// The list in the folder `dir`.
+    /// The list whose entries are in the folder `dir`.
     pub fn new(dir: PathBuf) -> Overwrites {
         Overwrites { dir }
     }
 
-    /// Adds an entry. The file name of the entry begins with the time of the change, padded to a fixed number of
-    /// digits, so sorting the names sorts the entries by time.
+    /// Adds an entry. Its file name begins with the time of the change, padded to a fixed number of digits. So, if the
+    /// entries are sorted by name, they are also sorted by time.
     pub fn add(&self, entry: &Overwrite) {
         let name = format!("{:015}.{}", entry.at, hashed(&entry.path));
         let text = json!({ "path": entry.path, "at": entry.at, "holder": entry.holder, "command": entry.command,

@@ -1,4 +1,5 @@
-//! Restores the content of a held file that a command overwrote. The content that a restore replaces is kept too.
+//! Restores the content of a held file that a command overwrote. The replaced content is kept too, so that the restore
+//! can be undone.
 
 use super::HeldFiles;
 use super::file_state::{CONTENT_MAX, Comparison, FileState};
@@ -90,8 +91,8 @@ impl HeldFiles {
     /// restore can be undone too.
     ///
     /// # Errors
-    /// If the file cannot be written, or has changed since `point` was made. Without `force`, also if the file had
-    /// already changed again when `point` was made, or if the replaced content cannot be kept.
+    /// If the file cannot be written, or if it has changed since `point` was made. Without `force`, also if the file
+    /// has changed since the command, or if the replaced content cannot be kept.
     pub fn put_back(&self, point: &RestorePoint, force: bool) -> Result<(), Error> {
         let path = Path::new(&point.entry.path);
         let shown = untrusted_text::shown_path(&point.entry.path);
@@ -142,8 +143,8 @@ impl HeldFiles {
         state.small_file().map_or_else(|| PathBuf::from("/dev/null"), |stamp| self.copies.path(&stamp.name()))
     }
 
-    /// The path of a copy of the current content. If the content cannot be copied, the path of the file itself. A copy
-    /// is better, because diff would follow a symlink that has been put in place of the file.
+    /// A path from which diff can read the current content. This is a copy if the content can be copied, because diff
+    /// would follow a symlink that somebody has put in place of the file.
     fn path_of(&self, point: &RestorePoint, state: &FileState) -> PathBuf {
         match state.small_file() {
             Some(stamp) if self.copies.keep(Path::new(&point.entry.path), stamp, true) => self.copy_of(state),

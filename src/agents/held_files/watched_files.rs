@@ -55,7 +55,7 @@ impl HeldFiles {
         found
     }
 
-    /// Notes the state of the files that other peers hold, and copies the small ones.
+    /// Records the state of the files that other peers hold, and copies the small ones.
     pub(super) fn note_files(&self, locks: &[LockedPath]) -> Vec<NotedFile> {
         let mut noted: Vec<NotedFile> = Vec::new();
         let mut known: HashMap<&str, Vec<HolderRecord>> = HashMap::new();

@@ -74,8 +74,8 @@ pub struct HttpConnection<S = TcpStream> {
     close: bool,
     /// Whether the gate, which checks the head of each request, has accepted a request on this connection.
     trusted: bool,
-    /// Whether the connection has had a turn. If its first request had arrived before that turn, the request has been
-    /// read.
+    /// Whether the connection has had a turn. Before its first turn, the connection may contain a request that has not
+    /// been read yet.
     had_turn: bool,
     /// When the connection was accepted.
     began: Instant,
@@ -160,11 +160,12 @@ impl<S: HttpStream> HttpConnection<S> {
         self.unsent() > 0 || matches!(self.phase, Phase::Draining { .. })
     }
 
-    /// The rank of this connection when connections are dropped to make room for others; `None` if it must stay. The
-    /// connection with the lowest rank is dropped first. The flag says whether the gate has ever accepted a request on
-    /// this connection. If the flag is false, the connection may be dropped at any time after its first turn, and the
-    /// time says when the connection was accepted. If the flag is true, the connection may be dropped only while it is
-    /// idle and has no unread input, and the time says when it began to wait for a request.
+    /// Returns a rank if this connection may be dropped to make room for others. The connection with the lowest rank is
+    /// dropped first. The flag says whether the gate has ever accepted a request on this connection.
+    ///
+    /// If the flag is false, the connection may be dropped at any time after its first turn. The time says when the
+    /// connection was accepted. If the flag is true, the connection may be dropped only while it is idle and has no
+    /// unread input. The time says when it began to wait for a request.
     pub fn leaves_since(&self) -> Option<(bool, Instant)> {
         let is_idle = matches!(self.phase, Phase::Head { .. } | Phase::Draining { .. }) && !self.readable;
         let may_leave = if self.trusted { is_idle } else { self.had_turn };
@@ -181,7 +182,7 @@ impl<S: HttpStream> HttpConnection<S> {
         &mut self.stream
     }
 
-    /// Notes that there may be bytes to read.
+    /// Records that there may be bytes to read.
     pub fn note_readable(&mut self) {
         self.readable = true;
     }

@@ -1,4 +1,4 @@
-//! The HTTP thread: one poll, one listener, the connections, and their deadlines.
+//! The HTTP thread. It accepts connections, serves them, and enforces their deadlines.
 //!
 //! **Invariant:** the thread sleeps only until an event or the next deadline. An error in the turn of a connection,
 //! even a panic, ends only that connection.
@@ -43,7 +43,7 @@ pub struct HttpThread {
     /// The connections that need a turn even if there is no event.
     ready: BTreeSet<usize>,
     next_id: usize,
-    /// Of the connections without a valid token, the one that was served last.
+    /// The connection that was served last among those without a valid token.
     last_stranger: usize,
     scratch: Vec<u8>,
 }
@@ -62,11 +62,11 @@ enum HttpAcceptState {
 }
 
 impl HttpThread {
-    /// Prepares the thread, while the caller can still handle errors. `shared` contains the stop flag and the
-    /// number of open connections.
+    /// Prepares the thread, while the caller can still handle errors. `shared` contains the stop flag and the number of
+    /// open connections.
     ///
     /// # Errors
-    /// When the system can't create a poll instance.
+    /// If the system can't create a poll instance.
     pub fn new(
         listener: std::net::TcpListener,
         http_state: SharedHttpState,
@@ -255,8 +255,8 @@ impl HttpThread {
         }
     }
 
-    /// Closes connections, those with the most unread output first, until the total of unread output is within the
-    /// limit.
+    /// Closes connections until the total of unread output is within the limit. The connections with the most unread
+    /// output are closed first.
     fn drop_slowest(&mut self) {
         while self.conns.values().map(HttpConnection::unsent).sum::<usize>() > self.http_state.limits.out_max {
             let most = self.conns.iter().max_by_key(|(_, conn)| conn.unsent());
