@@ -16,12 +16,12 @@ const WAKE_HOOK_SECONDS: i64 = 86_400;
 /// The time limit, in seconds, of a hook that answers at once.
 const HOOK_SECONDS: i64 = 5;
 
-/// The entries that slm-mesh should have in one file.
+/// The entries that `setup` adds to one settings file of an agent.
 #[derive(Debug, Clone, Copy)]
 pub struct Entries<'a> {
     /// The agent that reads the file.
     pub agent: &'static Agent,
-    /// The path of our program.
+    /// The path of the slm-mesh program.
     pub program: &'a str,
     /// The path of the file that `setup` writes as a whole for this agent. The agent's YAML settings contain this path.
     pub own_file: &'a str,
@@ -262,7 +262,7 @@ impl Entries<'_> {
         text.trim().is_empty() || text == frame || is_json && !has_comment(text) && has_same_value()
     }
 
-    /// All our hooks in a file, each with its event.
+    /// All our hooks in a file, each with the name of its event.
     pub fn hooks_in<'v>(&self, whole: &'v Value, hooks: &HookFile) -> Vec<(&'v str, &'v Value)> {
         let events = hooks.key.map_or(whole, |key| &whole[key]);
         let mut found = Vec::new();

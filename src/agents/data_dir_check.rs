@@ -109,7 +109,7 @@ fn check_private(path: &Path, about: &str) -> Option<Check> {
     })
 }
 
-/// Reports a database that was damaged in the last week. Only a person can decide whether the lost rows matter.
+/// Reports a database that was damaged in the last week, because some of its rows may be lost.
 fn check_damage(places: &DataDir) -> Option<Check> {
     let damaged = set_aside::last_damaged(places, sys::wall_ms() - DAMAGE_SHOWN_MS)?;
     let cure = format!(

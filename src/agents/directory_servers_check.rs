@@ -39,7 +39,7 @@ pub(super) fn check_directory_servers(environment: &Environment, agent: &Agent) 
     checks
 }
 
-/// Why an entry does not start this program; `None` if it does.
+/// Why an entry does not start slm-mesh; `None` if it does.
 fn fault_of(entry: &Value) -> Option<String> {
     let Some(server) = RegisteredServer::parse(entry) else { return Some("it starts no program".into()) };
     let line = server.command_line();

@@ -51,23 +51,23 @@ pub struct Check {
 }
 
 impl Check {
-    /// A check that found no problem.
+    /// The result of a check that found no problem.
     pub fn well(about: &str, found: impl Into<String>) -> Check {
         Check { about: about.into(), found: found.into(), cure: None }
     }
 
-    /// A check that found a problem, with the cure.
+    /// The result of a check that found a problem, and how to fix the problem.
     pub fn error(about: &str, found: impl Into<String>, cure: impl Into<String>) -> Check {
         Check { about: about.into(), found: found.into(), cure: Some(cure.into()) }
     }
 
-    /// A check that says why the agents could not be checked.
+    /// The result if the agents could not be checked, with the reason.
     pub fn agents_not_checked(why: &Error) -> Check {
         let cure = "no agent was checked, so do what this message says, and run doctor again";
         Check::error("agents", why.text.clone(), cure)
     }
 
-    /// The check as JSON, for programs.
+    /// The result as JSON, for programs.
     pub fn to_value(&self) -> Value {
         json!({ "about": self.about, "ok": self.cure.is_none(), "found": self.found, "cure": self.cure })
     }
@@ -187,8 +187,8 @@ fn ask_status(client: &mut Client, process: &str, places: &DataDir, settings: &S
             vec![Check::error(about, found, cure_of_stuck(client))]
         }
         kind => {
-            // A hub on standby sends this error if no hub leads, or if this program's settings do not help to find the
-            // leading hub.
+            // A hub on standby sends this error. Either no hub leads, or this program has no settings with which it can
+            // find the leading hub.
             let own = if kind == ErrorKind::Standby { OwnBroker::ask(places) } else { None };
             let found = format!("the broker does not show its status ({process}): {}", error.text);
             own.map_or_else(
@@ -351,7 +351,7 @@ pub fn check_shield(environment: &Environment) -> Check {
     }
 }
 
-/// The agents that the user wants to shield and that run commands with the shell in $SHELL.
+/// The agents for which the user wants shields, and which run commands with the shell in $SHELL.
 fn agents_with_users_shell(environment: &Environment) -> Vec<&str> {
     let lines = |id: &str| by_id(id).and_then(|agent| agent.dialect).and_then(|dialect| dialect.shell_lines);
     let has_users_shell = |id: &&str| matches!(lines(id), Some(ShellLines::BashEnvInUsersShell));
@@ -413,7 +413,8 @@ fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, c
     Check::error(&about, found, cure)
 }
 
-/// Whether a file contains the text that this version writes, or contained this text until the user changed it.
+/// Whether a file that `setup` writes as a whole is up to date. A file that the user has changed counts as up to date
+/// if `setup` wrote the current text before the change.
 fn is_current((path, text): &(PathBuf, String), records: Option<&Records>) -> bool {
     let record = || records.and_then(|records| records.get(path));
     let has_record = || record().is_some_and(|record| record.after == *text);
@@ -421,7 +422,7 @@ fn is_current((path, text): &(PathBuf, String), records: Option<&Records>) -> bo
     old.is_some_and(|old| old == *text || old.contains(MARK) && has_record())
 }
 
-/// Checks that the files that `setup` writes as a whole have the text that this version writes.
+/// Checks whether the files that `setup` writes as a whole are up to date.
 pub(super) fn check_own_files(about: &str, files: &[(PathBuf, String)], cure: &str) -> Option<Check> {
     // Without the records of `setup`, a change by the user looks like an old version, so it counts as a fault.
     let records = Records::load().ok();

@@ -1,4 +1,4 @@
-//! Finds the files that a tool call is about to edit, from the tool's name and its input.
+//! Finds out from a tool's name and input which files a tool call is about to edit.
 
 use super::mcp_tool_writes::{self, BASE_FIELDS, PATH_FIELDS};
 use super::own_tool_calls::{MeshCall, mesh_call};
@@ -86,7 +86,7 @@ pub fn shell_arguments(input: &Value) -> Option<Value> {
     is_known(&name, |dialect| dialect.shell_tools).then_some(arguments)
 }
 
-/// The call of one of our own tools; `None` for any other tool.
+/// Parses a call of one of slm-mesh's own tools; `None` for any other tool.
 pub fn mesh_call_of(input: &Value) -> Option<MeshCall> {
     let (_, arguments) = tool_call(input);
     mesh_call(tool_name(input), &arguments)

@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// The name under which `setup` registers our MCP server.
 pub const NAME: &str = "slm-mesh";
-/// The words that mark a file as ours.
+/// The words that show that `setup` wrote a file.
 pub const MARK: &str = "written by slm-mesh setup";
 
 /// The slash commands: name, description and text.

@@ -216,8 +216,8 @@ fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, Stri
         );
     }
     match &work.hook.event {
-        // If a command is not known to write a file, only existing locks matter. Locks are stored in the database, so
-        // if there is no database, there are no locks, and no broker has to be started.
+        // If a command is not known to write a file, only existing locks matter. All locks are in the database, so a
+        // broker is not necessary as long as there is no database.
         HookEvent::Command(_) if work.run.named.is_empty() && !places.database().exists() => {
             Ok(Client::connect(places).ok())
         }

@@ -104,8 +104,8 @@ impl HookWork<'_> {
         }
     }
 
-    /// The answer that shows the model mail, reports, and changes to the session's own files; `None` if there is
-    /// nothing to show.
+    /// Makes an answer that shows mail, reports, and changes to the session's own files to the model. Returns `None` if
+    /// there is nothing to show.
     pub fn show(&self, value: &Value, mail: MailText) -> Option<HookReply> {
         self.show_with(value, mail, None)
     }
@@ -226,8 +226,8 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
         name_files(&mut facts, &[]);
         let answer = client.call("hook.edit", &facts)?;
         let held = work.held.protected_paths(&LockedPath::list(&answer["others"]));
-        // Other peers hold these files, so the broker denies the call, unless their locks have just been released. The
-        // files are requested together with all others, so that a denied command locks nothing.
+        // Other peers hold these files, so the broker denies the call, unless the peers have just released their locks.
+        // The files are requested together with all others, so that a denied command locks nothing.
         files.extend(replaced_by_git::replaced(&work.run.maybe_written, &held));
     }
     match lock_files(&files, client, &mut facts) {

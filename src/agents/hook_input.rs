@@ -45,7 +45,7 @@ pub struct HookInput {
     pub event: HookEvent,
     /// The kind and the name of the event, which determine the form of the answer.
     pub call: HookCall,
-    /// The agent's key for the session.
+    /// The id that the agent gives to its session.
     pub session: String,
     /// The working directory of the session.
     pub directory: String,
@@ -53,13 +53,12 @@ pub struct HookInput {
     pub subagent: Option<String>,
     /// The path of the session's transcript, according to the agent.
     pub transcript: Option<String>,
-    /// Whether an earlier session continues, possibly under a new key: after `/clear`, a resume, a fork or a
-    /// compaction.
+    /// Whether an earlier session continues, possibly under a new id: after `/clear`, a resume, a fork or a compaction.
     pub continues: bool,
 }
 
 /// The kind of an event. An agent may run hooks that were set up for another agent. So the agent's own event names are
-/// tried first, and then the names of all other agents. No name has two meanings.
+/// tried first, and then the names of all other agents. No event name has two meanings.
 fn kind_of(dialect: &Dialect, event: &str) -> Option<HookKind> {
     let others = AGENTS.iter().filter_map(|agent| agent.dialect.as_ref());
     let mut all = std::iter::once(dialect).chain(others).flat_map(|dialect| dialect.events);

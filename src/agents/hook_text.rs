@@ -21,8 +21,8 @@ const WORDS_MAX: usize = 200;
 pub struct MailText {
     /// The text; empty if there is nothing to show.
     pub text: String,
-    /// The messages in the text, in the form that `inbox.mark_read` expects: `ID` for a message that is shown in full
-    /// and so counts as read, or `ID@BYTES` for a message of which only the first `BYTES` bytes are shown.
+    /// The messages in the text, in the form that `inbox.mark_read` expects. `ID` stands for a message that is shown in
+    /// full and so counts as read. `ID@BYTES` stands for a message of which only the first `BYTES` bytes are shown.
     pub shown: Vec<String>,
 }
 
@@ -51,7 +51,7 @@ pub fn mail(value: &Value) -> MailText {
     MailText { text: format!("{head}\n{}{more}", parts.join("\n")), shown }
 }
 
-/// The text about one message, and the message in the form that `inbox.mark_read` expects.
+/// Returns the text about one message, and the item that stands for this message in a call of `inbox.mark_read`.
 fn message(row: &Value) -> (String, String) {
     let payload = row["payload"].as_str().unwrap_or("");
     let n_shown = payload.char_indices().nth(BODY_MAX).map_or(payload.len(), |(at, _)| at);
@@ -73,7 +73,7 @@ fn message(row: &Value) -> (String, String) {
     (text, item)
 }
 
-/// The text for a session that begins.
+/// The text that a session gets when it begins. It contains facts about peers and locks, and the mail.
 pub fn beginning(value: &Value) -> MailText {
     let mut lines = Vec::new();
     let list = |name: &str| value[name].as_array().cloned().unwrap_or_default();

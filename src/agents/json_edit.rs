@@ -21,7 +21,7 @@ pub enum PathStep<'a> {
     Item(usize),
 }
 
-/// A value in the text.
+/// The kind and the position of a value in the text.
 struct Node {
     range: Range<usize>,
     kind: NodeKind,
@@ -273,7 +273,7 @@ fn after_trivia(text: &str, at: usize, on_line: bool) -> usize {
     }
 }
 
-/// The comma after a value.
+/// The position of the comma after a value.
 fn comma_after(text: &str, end: usize) -> Option<usize> {
     let at = after_trivia(text, end, false);
     text[at..].starts_with(',').then_some(at)

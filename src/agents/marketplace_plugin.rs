@@ -1,5 +1,5 @@
-//! Builds the files of a plugin for an agent's marketplace, from the same facts as the entries that `setup` writes.
-//! Also detects whether the user has installed the plugin.
+//! Builds the files of the plugin that an agent's marketplace offers. The plugin contains the server, the hooks and the
+//! commands that `setup` would otherwise add. Also detects whether the user has installed the plugin.
 //!
 //! **Invariant:** `setup` does not repeat the work of an installed plugin.
 

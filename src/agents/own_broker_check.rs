@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 pub struct OwnBroker {
     /// The id of the broker's process, as the kernel reports it.
     pid: Option<i64>,
-    /// The answer of `broker.info`.
+    /// The result of the broker's method `broker.info`.
     info: Value,
-    /// The answer of `hub.status`.
+    /// The result of the broker's method `hub.status`.
     hub: Value,
 }
 
@@ -46,7 +46,7 @@ impl OwnBroker {
     }
 
     /// Reports that this hub is on standby and can't take over, or that no hub leads. Returns `None` for the leading
-    /// hub, because the status of the mesh already contains its faults.
+    /// hub, because the status of the mesh already contains the faults of that hub.
     pub fn check_hub(&self) -> Option<Check> {
         let (leader, trouble) = (self.hub["leader"].as_str(), self.hub["trouble"].as_str());
         let (prefix, why) = match (leader, trouble) {

@@ -7,7 +7,7 @@ use serde_json::Value;
 /// A call of one of our tools, in the form in which the broker will receive it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeshCall {
-    /// The operation.
+    /// The name of the operation.
     pub operation: &'static str,
     /// The arguments of the operation.
     pub arguments: Value,

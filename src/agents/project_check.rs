@@ -22,7 +22,7 @@ pub fn check_project(environment: &Environment) -> Vec<Check> {
         // In the home directory, the project's files are the user's files, which are checked anyway.
         return Vec::new();
     }
-    // Without the records, nobody knows what `setup` wrote, so no program is run.
+    // Without the records, it is unknown what `setup` wrote, so no program is run.
     let records = Records::load().ok();
     let mut checks = Vec::new();
     for agent in AGENTS {

@@ -184,7 +184,7 @@ impl HookRun {
     }
 }
 
-/// Our hooks in the agent's settings, each with its event.
+/// Our hooks in the agent's settings, each with the name of its event.
 pub(super) fn calls_in_file(environment: &Environment, agent: &'static Agent) -> Result<Vec<(String, HookRun)>, Error> {
     let none = |why: String| Error::new(ErrorKind::NotFound, format!("{}: {why}", agent.id));
     let scope = environment.scope(agent);

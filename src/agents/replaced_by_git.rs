@@ -75,8 +75,8 @@ mod tests {
     use super::*;
     use crate::shell_writes::{Disk, ShellWrite, written_files};
 
-    /// A work tree in which `dirty` differs from the commit and the index, `staged` differs from the commit only, `new`
-    /// is in the index only, and `loose` is untracked.
+    /// Makes a work tree with several files. The file `dirty` differs from the commit and the index. The file `staged`
+    /// differs only from the commit. The file `new` is only in the index, and `loose` is untracked.
     fn work_tree() -> PathBuf {
         let folder = std::env::temp_dir().join(format!("slm-mesh-git-{:032x}", crate::sys::random_u128()));
         std::fs::create_dir_all(folder.join("src")).unwrap();

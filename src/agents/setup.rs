@@ -38,7 +38,7 @@ pub struct SetupStep {
 
 /// The result of a step that found nothing to change.
 pub const SAME: &str = "as it was";
-/// The result of a step that `setup` could not carry out, so that the user must do it.
+/// The result of a step that `setup` could not carry out, so the user must do it.
 pub const LEFT: &str = "left alone";
 /// The result of a step that keeps an entry or a file because another agent uses it, or because the user has changed
 /// it.
@@ -190,7 +190,7 @@ fn new_record(
     FileRecord { before, after: new.to_owned(), agents, project, is_own: false }
 }
 
-/// The agents in a record, and this agent.
+/// The agents in a file's record, together with `agent`.
 fn with_agent(known: Option<&FileRecord>, agent: &Agent) -> Vec<String> {
     let mut agents = known.map(|record| record.agents.clone()).unwrap_or_default();
     if !agents.iter().any(|id| id == agent.id) {

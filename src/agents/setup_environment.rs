@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 pub struct Environment {
     /// The path of our program. Agents use this path to start the program.
     pub program: String,
-    /// The user's home.
+    /// The user's home directory.
     pub home: PathBuf,
     /// The working directory.
     pub directory: PathBuf,
@@ -36,7 +36,7 @@ pub struct Environment {
     pub shield: Vec<String>,
 }
 
-/// One of an agent's files, with the entries that slm-mesh should have in it.
+/// One of an agent's settings files, and what `setup` adds to it.
 #[derive(Debug, Clone)]
 pub struct EditedFile {
     /// The path of the file.
@@ -124,7 +124,7 @@ impl Environment {
         has_files && (is_on_path() || self.settings_directory(agent).is_dir())
     }
 
-    /// The agent's files at the chosen level: user or project.
+    /// The agent's files for the user or for the project, depending on which of them `setup` changes.
     pub fn scope(&self, agent: &Agent) -> Scope {
         if self.is_project { agent.files.project } else { agent.files.user }
     }
@@ -205,7 +205,7 @@ impl Environment {
         texts.map(|(name, text)| (file(name), text)).collect()
     }
 
-    /// The entries that slm-mesh should have in a file.
+    /// The entries that `setup` adds to a file.
     pub fn entries<'a>(&'a self, agent: &'static Agent, own_file: &'a str, file: &EditedFile) -> Entries<'a> {
         Entries {
             agent,
@@ -318,8 +318,8 @@ pub fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// The path of this program. If the program is also on PATH, that path is returned, because it stays valid when a
-/// package manager replaces the installed version.
+/// The path of this program. If PATH contains a folder with this program, the path in that folder is returned, because
+/// it stays valid when a package manager replaces the installed version.
 ///
 /// # Errors
 /// If the program has another name, or if its path is unknown or not UTF-8.

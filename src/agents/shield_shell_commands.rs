@@ -21,7 +21,7 @@ use std::time::Duration;
 /// The environment variable that contains the path of a file that bash runs before each script.
 pub const BASH_ENV: &str = "BASH_ENV";
 
-/// A session's file for bash is removed after this time, because nobody knows when the last shell that uses it has
+/// A session's file for bash is removed after this time, because it is unknown when the last shell that uses it has
 /// ended. A session that is open for longer loses its shield.
 const BASH_ENV_FILE_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 

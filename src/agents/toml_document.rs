@@ -54,7 +54,7 @@ impl<'a> TomlFile<'a> {
     }
 
     /// Prepares the file for a new table at its end. Returns the position of the new table, and the text to put before
-    /// it. This text ends with a blank line. The comments at the end of the file are moved into it.
+    /// it. This text contains a blank line, and the comments that were at the end of the file.
     pub fn make_room_at_end(&mut self) -> (isize, String) {
         let mut last = 0;
         each_table(self.document.as_table_mut(), &mut |table| last = last.max(table.position().unwrap_or(0)));

@@ -1,6 +1,6 @@
 //! Adds and removes our line in a YAML file. The line is a key of the top-level mapping, and its value is the path of
-//! our file. If the user already has a list under this key, the user must add our file to the list. `remove` then
-//! removes it from the list.
+//! our file. If the user already has a list under this key, the user must add our file to the list. `remove` removes
+//! our file from such a list, too.
 //!
 //! No crate can edit one line of a YAML file without changing other lines. So our line is added only if every other
 //! line is certainly part of a plain mapping. Only a line or a list item that contains the path of our file is removed.
@@ -150,8 +150,8 @@ fn values_of(text: &str, key: &str) -> Vec<(Range<usize>, String)> {
     found
 }
 
-/// The values in the brackets that open at `open`, each with the range of bytes to remove. The line begins at `line`.
-/// Returns no values if the brackets contain more than plain values.
+/// The values in the brackets that open at `open`, each with the range of bytes to remove. The line with the brackets
+/// begins at `line`. Returns no values if the brackets contain more than plain values.
 fn bracketed_values(text: &str, line: usize, open: usize) -> Vec<(Range<usize>, String)> {
     let (mut quote, mut start, mut items) = (None, open + 1, Vec::new());
     for (at, c) in text[open + 1..].char_indices().map(|(at, c)| (open + 1 + at, c)) {

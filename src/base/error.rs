@@ -53,7 +53,7 @@ pub struct Codes {
     pub http: u16,
     /// The exit status of the command line.
     pub exit: u8,
-    /// The explanation of the exit status that the help shows.
+    /// How the help explains the exit status.
     pub means: &'static str,
 }
 

@@ -54,7 +54,7 @@ impl Hasher for CountedHasher {
     }
 }
 
-/// Defines a type for a string that is only compared, stored and shown.
+/// Defines a type for ids that are strings.
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -202,7 +202,7 @@ const MESSAGE: u8 = 8;
 const EVENT: u8 = 9;
 
 const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
-/// The position of each byte's two digits in an id (RFC 9562).
+/// For each byte, the position of its two digits in an id (RFC 9562).
 const BYTES_AT: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
 
 impl PublicIds {

@@ -17,7 +17,7 @@ pub fn json_length(value: &Value) -> usize {
     length.0
 }
 
-/// Counts the bytes that are written, and drops them.
+/// Counts the bytes that are written, but does not keep them.
 struct ByteCounter(usize);
 
 impl io::Write for ByteCounter {

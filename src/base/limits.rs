@@ -99,8 +99,8 @@ pub const MAIL_KEPT_MS: i64 = 7 * DAY_MS;
 pub const EVENTS_KEPT_MS: i64 = 2 * DAY_MS;
 /// An offline peer without mail or locks is forgotten after this time.
 pub const AWAY_KEPT_MS: i64 = 30 * DAY_MS;
-/// How often housekeeping runs. Housekeeping never wakes the broker: when housekeeping is due, it runs as soon as the
-/// broker's loop makes a turn for another reason.
+/// How often housekeeping runs. Housekeeping never wakes the broker. If it is due, it runs in the next turn of the
+/// broker's loop.
 pub const PRUNE_EVERY_MS: i64 = 10 * 60_000;
 /// One day in milliseconds.
 pub const DAY_MS: i64 = 86_400_000;

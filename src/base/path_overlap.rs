@@ -224,7 +224,8 @@ fn may_spend(steps: &Cell<u64>, a: usize, b: usize) -> bool {
 fn any_path(a: &[&str], b: &[&str], steps: &Cell<u64>) -> bool {
     let is_any = |part: &&str| *part == "**";
     let Some((a, b)) = without_ends(a, b, is_any, |x, y| any_name(x, y, steps)) else { return false };
-    // If both lists contain `**`, each `**` can match whatever is left of the other list.
+    // If both lists contain `**`, some path always matches both, because each `**` can match the rest of the other
+    // list.
     if a.iter().any(is_any) && b.iter().any(is_any) {
         return true;
     }

@@ -11,15 +11,15 @@ pub fn shell_quoted(word: &str) -> String {
 pub enum Sign {
     /// A literal character.
     Literal(char),
-    /// `*`.
+    /// `*`, which matches any number of characters.
     Any,
-    /// `?`.
+    /// `?`, which matches one character.
     One,
     /// `[…]`, as ranges. The flag tells whether the ranges are excluded, as in `[!…]`.
     Set(bool, Vec<(char, char)>),
 }
 
-/// Parses a pattern. Only a character that is marked `true` can be a wildcard. All others were quoted.
+/// Parses a pattern. Only a character that is marked `true` can be a wildcard. All other characters are literal.
 pub fn pattern(text: &[(char, bool)]) -> Vec<Sign> {
     let mut signs = Vec::new();
     let mut at = 0;

@@ -21,7 +21,7 @@ pub enum PeerKind {
     },
     /// A peer of another mesh.
     Linked {
-        /// The mesh of this peer.
+        /// The address of the peer's mesh.
         mesh: MeshUrl,
     },
 }
@@ -33,7 +33,7 @@ impl Default for PeerKind {
 }
 
 impl PeerKind {
-    /// The word for this kind in answers and in the database.
+    /// The word for this kind in replies to clients and in the database.
     pub fn word(&self) -> &'static str {
         match self {
             PeerKind::Session { .. } => "session",
@@ -108,7 +108,7 @@ pub enum MessageType {
     Json,
     /// The payload asks the recipient to do something.
     Command,
-    /// The payload needs attention.
+    /// The payload needs the recipient's attention.
     Alert,
 }
 
@@ -116,7 +116,7 @@ impl MessageType {
     /// The words for the types, in the order of the variants.
     pub const WORDS: &'static [&'static str] = &["text", "json", "command", "alert"];
 
-    /// The word for this type in answers and in the database.
+    /// The word for this type in replies to clients and in the database.
     pub fn word(self) -> &'static str {
         MessageType::WORDS[self as usize]
     }
@@ -138,7 +138,7 @@ pub enum LockOwner {
     Turn,
     /// A subagent, with the id that the agent gave it. The lock ends with the subagent.
     Subagent(String),
-    /// A command, with its key. The lock ends with the command.
+    /// A command, with the key that identifies it. The lock ends with the command.
     Command(String),
 }
 
@@ -197,7 +197,7 @@ pub enum WakeupOutcome {
     HeldBack,
 }
 
-/// The text that the sender of a message sees if no wakeup was sent.
+/// The text for a wakeup that was held back, in the database and for the sender of a message.
 const HELD_BACK: &str = "held back: these agents have woken each other in a circle already";
 
 impl WakeupOutcome {

@@ -44,7 +44,7 @@ const FIRST_CONNECTION: u64 = 16;
 /// limit.
 const ENTRY_BYTES: usize = 256 << 10;
 
-/// Gives each connection a new token.
+/// Gives each connection a token of its own.
 #[derive(Debug)]
 pub struct TokenSource {
     next: u64,
@@ -65,7 +65,7 @@ pub struct LoopContext {
     pub poll: Poll,
     /// Makes the tokens of connections.
     pub tokens: TokenSource,
-    /// The mesh: the rules and their store.
+    /// The mesh, with its rules and its database.
     pub mesh: Mesh,
     /// Whether this broker is the only one, leads, or is on standby.
     pub role: BrokerRole,

@@ -1,4 +1,5 @@
-//! Finds held files that changed while a command ran, and finds out whether this command changed them.
+//! Finds files that changed while a command ran, although another peer had locked them. Finds out whether this command
+//! changed them.
 
 use super::HeldFiles;
 use super::command_notes::{CommandNote, NotedFile};
@@ -19,7 +20,7 @@ pub enum Cause {
     ProbablyHolder,
 }
 
-/// A file that another peer holds and that changed while a command ran.
+/// A file that changed while a command ran, although another peer had locked it.
 #[derive(Debug, Clone)]
 pub struct ChangedFile {
     /// The path of the file.

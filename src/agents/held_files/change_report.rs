@@ -1,4 +1,4 @@
-//! The texts in which hooks report that a held file changed, and the calls that notify the file's holder.
+//! Reports changes to locked files. Writes a text for the agent, and sends a message to the holder of each lock.
 
 use super::{Cause, ChangedFile, CommandNote, HeldFiles};
 use crate::base::error::Error;

@@ -22,7 +22,7 @@ const NOTE_MAX: u64 = 2 << 20;
 /// What a hook knows about a tool call.
 #[derive(Debug, Clone, Default)]
 pub struct ToolRun {
-    /// The agent's key for the session.
+    /// The id that the agent gives to its session.
     pub session: String,
     /// A key that is the same in the hooks before and after the call.
     pub key: String,
@@ -36,7 +36,7 @@ pub struct ToolRun {
     pub writes: bool,
 }
 
-/// The note that a hook wrote before a call.
+/// What the hook before a tool call has recorded for the hook after the call.
 #[derive(Debug, Clone, Default)]
 pub struct CommandNote {
     /// The first line of the command; empty for an edit.
@@ -63,8 +63,8 @@ pub struct NotedFile {
 }
 
 impl NotedFile {
-    /// The file as a line of a note. Lines are used because, for many files, writing JSON objects would take longer
-    /// than reading the files' metadata.
+    /// Formats the file as a line of a note. JSON objects are not used, because for many files, writing the objects
+    /// would take longer than reading the files' metadata.
     fn to_line(&self) -> String {
         // Serialising strings as JSON cannot fail.
         let names = serde_json::to_string(&[&self.path, &self.holder, &self.holder_name]).unwrap_or_default();
@@ -98,7 +98,7 @@ impl CommandNote {
     }
 }
 
-/// The folder with the notes.
+/// The folder that contains the notes.
 #[derive(Debug)]
 pub struct CommandNotes {
     dir: PathBuf,

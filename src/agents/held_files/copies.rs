@@ -23,7 +23,7 @@ const COPIES_MAX: usize = 2 * limits::WATCHED_FILES_MAX;
 /// A copy that is needed again is kept for another hour. A copy that is younger than `FRESH` does not need this.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// The folder with the copies.
+/// The folder that contains the copies.
 #[derive(Debug)]
 pub struct CopyStore {
     dir: PathBuf,
@@ -38,8 +38,9 @@ impl CopyStore {
         CopyStore { dir, used: Cell::new(0), has_room: Cell::new(false) }
     }
 
-    /// Copies a file, unless it has changed since `stamp` was taken. An existing copy is used again if `is_recent` is
-    /// false. Otherwise, the file may have changed although its stamp is the same. Returns whether a copy exists now.
+    /// Copies a file, unless it has changed since `stamp` was taken. If `is_recent` is false, an existing copy is used
+    /// again. If it is true, the file may have changed although its stamp is the same, so the file is copied again.
+    /// Returns whether a copy exists now.
     pub fn keep(&self, path: &Path, stamp: &FileStamp, is_recent: bool) -> bool {
         let copy = self.dir.join(stamp.name());
         if self.used.get() + stamp.size > HOOK_BYTES_MAX {
@@ -51,8 +52,8 @@ impl CopyStore {
             return is_fresh || self.renew(&stamp.name());
         }
         let Some((content, meta)) = read_regular(path, CONTENT_MAX) else { return false };
-        // After the file was locked, its folder may have been replaced with a link to another folder, which must not be
-        // copied.
+        // After the file was locked, its folder may have been replaced with a link to another folder. Files behind such
+        // a link must not be copied.
         let is_at_home = path.parent().is_some_and(|folder| folder.canonicalize().is_ok_and(|real| real == folder));
         if FileStamp::of(&meta) != *stamp || !is_at_home {
             return false;
@@ -122,7 +123,7 @@ pub fn remove_old(dir: &Path) {
     }
 }
 
-/// The paths in one of our folders; empty if the folder does not exist.
+/// The paths of all files in a folder; empty if the folder does not exist.
 pub fn files_in(dir: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
 }

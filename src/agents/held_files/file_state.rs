@@ -1,4 +1,4 @@
-//! The state of a file at one moment, as `stat` shows it, and the comparison with a later state.
+//! Describes the state of a file at one moment, as `stat` shows it. Also compares two states of the same file.
 
 use crate::sys::regular_file::read_regular;
 use std::fs;
@@ -54,7 +54,7 @@ pub enum Comparison {
 }
 
 impl FileState {
-    /// The current state of a path.
+    /// The current state of the file at a path.
     pub fn of(path: &Path) -> FileState {
         let Ok(meta) = fs::symlink_metadata(path) else { return FileState::Missing };
         let stamp = FileStamp::of(&meta);
@@ -89,7 +89,7 @@ impl FileState {
         now - stamp.changed_ns / 1_000_000 < if is_coarse { COARSE_TICK_MS } else { TICK_MS }
     }
 
-    /// The state as text.
+    /// Formats the state as text, which [`FileState::from_text`] can parse.
     pub fn to_text(self) -> String {
         match self {
             FileState::Missing => "missing".into(),

@@ -48,12 +48,12 @@ impl RecordedBy {
     }
 }
 
-/// A held file, as the hooks of its holder know it.
+/// What the hooks of a lock's holder know about a locked file.
 #[derive(Debug, Clone)]
 pub struct HolderRecord {
     /// The path of the file.
     pub path: String,
-    /// The fencing token of the lock.
+    /// The fencing token of the lock. A new lock on the same file has another token.
     pub token: i64,
     /// The state of the file.
     pub state: FileState,

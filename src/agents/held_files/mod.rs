@@ -41,13 +41,13 @@ pub struct HeldFiles {
     overwrites: Overwrites,
     /// The folder that contains one file of records for each holder.
     records: PathBuf,
-    /// The folder with the files that turn shields on.
+    /// The folder that contains one file for each session whose shield is on.
     shields: PathBuf,
     now: i64,
 }
 
 impl HeldFiles {
-    /// Finds the files in this data directory.
+    /// Finds the folders for held files in this data directory.
     pub fn new(places: &DataDir) -> HeldFiles {
         let dir = places.held_files();
         HeldFiles {
@@ -87,7 +87,8 @@ impl HeldFiles {
         (note, changed)
     }
 
-    /// The changes made by commands after which no hook ran, because the commands failed or were stopped.
+    /// Returns the changes that were made by commands after which no hook ran. Some agents run no hook after a command
+    /// that failed or was stopped.
     pub fn after_turn(&self, session: &str) -> Vec<(CommandNote, Vec<ChangedFile>)> {
         let notes = self.notes.take_all(session);
         let with_changes = |note: CommandNote| {

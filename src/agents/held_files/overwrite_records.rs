@@ -1,4 +1,5 @@
-//! The list of held files that commands changed in the last hour and that `lock restore` can restore.
+//! The list of changes that `slm-mesh lock restore` can undo. In each of these changes, a command or an earlier restore
+//! wrote a file that another peer had locked. An entry is used for at most an hour.
 
 use super::copies::{files_in, make_private_dir};
 use super::file_state::FileState;
@@ -80,7 +81,7 @@ impl Overwrites {
         entries.into_iter().find(|entry| entry.path == path && now - entry.at <= kept_ms)
     }
 
-    /// The folder that contains the list.
+    /// The folder that contains the entries of the list.
     pub fn dir(&self) -> &Path {
         &self.dir
     }

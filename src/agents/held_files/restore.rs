@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 /// Maximum size of the diff that is shown, in bytes.
 const DIFFERENCE_MAX: usize = 64 << 10;
 
-/// A change that can be undone.
+/// A change to a file that `slm-mesh lock restore` can undo.
 #[derive(Debug)]
 pub struct RestorePoint {
     entry: Overwrite,
@@ -155,7 +155,7 @@ impl HeldFiles {
     }
 }
 
-/// Describes the difference when diff cannot be run.
+/// Describes the difference by the sizes and the numbers of lines, because diff cannot be run.
 fn size_summary(now: &Path, before: &Path) -> String {
     let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
     let lines = |path: &Path| {

@@ -1,5 +1,5 @@
-//! Finds the files that a hook watches, from the locks in the broker's answer. A lock on a plain path covers one file.
-//! For a locked folder or glob, the hook watches only the files that the holder's hooks have seen.
+//! Finds the files that a hook watches. The locks in the broker's answer determine these files. A lock on a plain path
+//! covers one file. If a folder or a glob is locked, only the files that the holder's hooks have seen are watched.
 
 use super::HeldFiles;
 use super::command_notes::NotedFile;
@@ -79,7 +79,7 @@ impl HeldFiles {
         }
         let is_recent = state.is_recent(self.now);
         if let Some(stamp) = state.small_file() {
-            // If the file cannot be copied, the hook still watches it.
+            // If the file cannot be copied, its state is still recorded.
             self.copies.keep(Path::new(path), stamp, is_recent);
         }
         noted.push(NotedFile {

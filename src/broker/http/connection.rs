@@ -303,7 +303,8 @@ impl<S: HttpStream> HttpConnection<S> {
         true
     }
 
-    /// Asks the gate and checks the limits. If both allow the request, the connection waits for the body.
+    /// Asks the gate, which checks the head, and checks the limits. If both allow the request, the connection waits for
+    /// the body.
     fn begin_request(&mut self, parsed: ParsedHead, http_state: &SharedHttpState, now: Instant) {
         self.input.skip(parsed.used);
         self.close = parsed.close;
