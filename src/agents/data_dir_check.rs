@@ -120,8 +120,7 @@ fn check_damage(places: &DataDir) -> Option<Check> {
     Some(Check::error("database", damaged.report, cure))
 }
 
-/// Returns a fault if a folder or a pipe is at the path of a file, or if the file's owner lacks a permission in
-/// `needed`.
+/// Returns a fault if the path leads to a folder or a pipe, or if the file's owner lacks a permission in `needed`.
 fn check_usable(path: &Path, needed: u32) -> Option<Check> {
     let meta = path.metadata().ok()?;
     let (shown, mode) = (path.display(), meta.permissions().mode() & 0o777);

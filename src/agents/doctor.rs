@@ -44,7 +44,7 @@ const HUBS_WITHIN: Duration = Duration::from_millis(300);
 pub struct Check {
     /// What was checked, such as the broker or an agent.
     pub about: String,
-    /// The finding.
+    /// What the check found.
     pub found: String,
     /// How to fix the problem; `None` if all is well.
     pub cure: Option<String>,

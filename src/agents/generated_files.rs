@@ -33,7 +33,7 @@ pub fn slash_commands(style: CommandStyle) -> Vec<(&'static str, String)> {
     commands(style, Some(MARK))
 }
 
-/// The slash commands for a plugin. Their files do not say that `setup` wrote them, so `setup` does not remove them.
+/// The slash commands for a plugin. Their files do not contain the mark of `setup`, so `setup` does not remove them.
 pub fn plugin_commands(style: CommandStyle) -> Vec<(&'static str, String)> {
     commands(style, None)
 }

@@ -225,7 +225,7 @@ fn remove_child(text: &str, node: &Node, n: usize) -> String {
     if !space.contains('\n') && comma.is_some() {
         end += text[end..].len() - text[end..].trim_start_matches([' ', '\t']).len();
     }
-    // A `//` comment extends to the end of its line, so the text after the comma must not end up on the same line.
+    // A `//` comment extends to the end of its line, so the text after the comma must begin on another line.
     let gap = if kept.rsplit('\n').next().is_some_and(|line| line.contains("//")) { end_of_line(text) } else { "" };
     let mut left = format!("{}{kept}{gap}{}", &text[..start], &text[end..]);
     // After the last member is removed, the comma after the previous member is no longer needed.

@@ -1,5 +1,5 @@
 //! Recognises calls of our own tools among the calls that hooks report. The hooks announce these calls to the broker,
-//! because some MCP clients with several sessions in one process do not say which session makes a call.
+//! because some MCP clients do not say which of their sessions makes a call.
 
 use crate::core::mcp_tools::{TOOLS, Tool, actions, name};
 use serde_json::Value;

@@ -224,8 +224,8 @@ pub(super) fn calls_in_file(environment: &Environment, agent: &'static Agent) ->
 fn run_hook(run: &HookRun, places: &DataDir, work: &Path, input: &Value) -> Result<String, String> {
     let mut command = run.command();
     command.env("SLM_MESH_DATA_DIR", &places.dir).current_dir(work);
-    // The hook gets plenty of time, because the proof checks what the hook prints, and not how fast the hook is on a
-    // busy machine.
+    // The proof checks what the hook prints, not how fast it is. So even on a busy machine, the hook must have enough
+    // time.
     command.env("SLM_MESH_HOOK_BUDGET_MS", "20000");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|error| format!("it can't be run ({error})"))?;

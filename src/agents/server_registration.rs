@@ -26,7 +26,7 @@ pub(super) fn by_agent(server: ServerFile) -> Option<(ServerFile, AgentCommand)>
     }
 }
 
-/// The entry that is registered under our name; null if there is none.
+/// The entry of the server `slm-mesh`; null if there is none.
 fn registered_entry(environment: &Environment, agent: &Agent, server: &ServerFile) -> Value {
     let whole = read_json(&environment.server_path(agent, server));
     whole.map(|whole| whole[server.key][generated_files::NAME].clone()).unwrap_or_default()

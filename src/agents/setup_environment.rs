@@ -81,9 +81,10 @@ impl Environment {
         ids.iter().map(find).collect()
     }
 
-    /// Returns the agents with these ids. If there are no ids, returns all agents that are installed, that have a file
-    /// in the records of `setup`, or whose files contain our entries. All three are necessary, because an agent's
-    /// settings directory or the project may have moved since set-up.
+    /// Returns the agents with these ids. If there are no ids, returns all agents from which something may have to be
+    /// removed. These are the installed agents, the agents with a file in the records of `setup`, and the agents whose
+    /// files contain our entries. All three are necessary, because an agent's settings directory or the project may
+    /// have moved since set-up.
     ///
     /// # Errors
     /// If an id is unknown, or the records can't be read.
@@ -217,8 +218,8 @@ impl Environment {
         }
     }
 
-    /// The program that an agent's file registers under our name, if there is one. In YAML, the agent's file only
-    /// refers to a file of ours, so the path of that file is returned instead.
+    /// The program that an agent's settings file registers as the server `slm-mesh`. A YAML file only refers to a file
+    /// of ours, so the path of our file is returned instead.
     pub fn registered_program(&self, agent: &Agent, server: &ServerFile) -> Option<String> {
         let text = safe_write::read(&self.server_path(agent, server)).ok()??;
         match server.entry {
@@ -276,7 +277,7 @@ impl Environment {
         let (mut found, mut seen) = (Vec::new(), Vec::new());
         for switch in agent.files.switches.iter().filter(is_off) {
             let path = self.path(agent, switch.file);
-            // In the home directory, the file of the user is also the file of the project, so it is listed only once.
+            // In the home directory, the user's file is also the project's file, so it is listed only once.
             let real = path.canonicalize().unwrap_or_else(|_| path.clone());
             if seen.contains(&(real.clone(), switch.keys)) {
                 continue;
@@ -318,8 +319,8 @@ pub fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// The path of this program. If PATH contains a folder with this program, the path in that folder is returned, because
-/// it stays valid when a package manager replaces the installed version.
+/// The path of this program. If the program is also found on PATH, the path found there is returned. That path stays
+/// valid when a package manager replaces the installed version.
 ///
 /// # Errors
 /// If the program has another name, or if its path is unknown or not UTF-8.

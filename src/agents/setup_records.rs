@@ -105,8 +105,8 @@ impl Records {
         self.projects_with(agents, |path, _| path.exists())
     }
 
-    /// The projects in which `setup --project` wrote files for one of these agents, and which have been moved or
-    /// deleted since then.
+    /// The projects in which `setup --project` wrote files for one of these agents, but which no longer exist at the
+    /// same path.
     pub fn vanished_projects_of(&self, agents: &[&str]) -> Vec<PathBuf> {
         self.projects_with(agents, |_, project| !project.exists())
     }
@@ -141,7 +141,7 @@ impl Records {
         if vanished.is_empty() { Ok(()) } else { self.remove_created_folders() }
     }
 
-    /// Writes the record of a file that `setup` is about to write, and of the folders that it will create for the file.
+    /// Records a file that `setup` is about to write, and the folders that it will create for the file.
     ///
     /// # Errors
     /// If the records can't be written.
@@ -176,8 +176,8 @@ impl Records {
             let mut below = self.files.keys().map(Path::new).filter(|path| path.starts_with(folder));
             let is_needed = below.any(|path| path != folder);
             if !is_needed {
-                // A folder that is not empty contains files that `setup` did not write, so the folder stays, and only
-                // its record is removed.
+                // If the folder is not empty, it contains files that `setup` did not write. The folder then stays, and
+                // only its record is removed.
                 let _ = std::fs::remove_dir(folder);
                 self.files.shift_remove(&key_of(folder));
             }

@@ -14,13 +14,13 @@ fn command_of(entry: &dyn TableLike) -> Option<String> {
     entry.get("command")?.as_str().map(str::to_owned)
 }
 
-/// The program that is registered under our name in a TOML text.
+/// The program that a TOML settings file registers as the server `slm-mesh`.
 pub fn registered_program(text: &str, key: &str) -> Option<String> {
     let document: DocumentMut = text.parse().ok()?;
     command_of(entry_of(&document, key)?)
 }
 
-/// The entry under our name in a TOML text, in the form that JSON settings files use.
+/// The entry of the server `slm-mesh` in a TOML text, in the form that JSON settings files use.
 pub fn entry_as_json(text: &str, key: &str) -> Option<serde_json::Value> {
     let document: DocumentMut = text.parse().ok()?;
     let entry = entry_of(&document, key)?;
@@ -131,7 +131,7 @@ fn insert(file: &mut TomlFile<'_>, key: &str, program: &str) {
     }
 }
 
-/// Removes the table under our name if the program in it is ours.
+/// Removes the table of the server `slm-mesh` if it starts our program.
 ///
 /// # Errors
 /// If the file can't be changed safely; the error says why.

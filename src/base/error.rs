@@ -1,5 +1,5 @@
-//! The errors of the whole program. A table with one row per kind of error gives the RPC code, the HTTP status and the
-//! exit code of each kind.
+//! The errors of the whole program. A table contains the RPC code, the HTTP status and the exit code of each kind of
+//! error.
 //!
 //! The text of an error says what failed, why it failed, and what to do about it. The text is in lower case and has no
 //! full stop.

@@ -9,8 +9,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// this program, so it can't identify a session.
 const SESSION_KEY_MAX: usize = 4096;
 
-/// Shortens an agent's key for a session to a length that the mesh accepts. A long key is replaced by its hash and not
-/// truncated, because two keys with the same beginning belong to two sessions. Returns an empty string if the key is
+/// Shortens an agent's key for a session to a length that the mesh accepts. A long key is replaced by its hash. It is
+/// not truncated, because two sessions may have keys with the same beginning. Returns an empty string if the key is
 /// longer than `SESSION_KEY_MAX`.
 pub fn session_key(key: &str) -> String {
     if key.len() <= limits::WORD_MAX {
@@ -43,8 +43,8 @@ impl Hasher for CountedHasher {
         bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
     }
 
-    /// Multiplies by 2^64 divided by the golden ratio, so that the hashes of consecutive numbers differ in their
-    /// highest and in their lowest bits. The map uses only these bits.
+    /// Multiplies by 2^64 divided by the golden ratio. The hashes of consecutive numbers then differ in their highest
+    /// and in their lowest bits, which are the only bits that the map uses.
     fn write_u64(&mut self, number: u64) {
         self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
@@ -140,8 +140,8 @@ impl std::str::FromStr for LogId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Term(pub u64);
 
-/// Distinguishes an entry of the log from other entries that may have been stored at the same position, for example
-/// before etcd was restored from a backup.
+/// Identifies an entry of the log. The position alone is not enough: if etcd is restored from a backup, another entry
+/// may be stored at the same position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EntryStamp {
     /// The term of the leader that stored the entry.
@@ -191,7 +191,7 @@ impl std::fmt::Display for ChannelName {
 /// Converts the sequence numbers of messages and events to the ids that clients see, and back.
 ///
 /// The ids have the form of UUIDs version 4. The last 48 bits are the sequence number, so the database can find a row
-/// by its id without an index of ids. The other bits are random and different in each mesh, so no mesh mistakes another
+/// by its id without an index of ids. The other bits are random and different in each mesh, so no mesh takes another
 /// mesh's id for one of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PublicIds(u128);
@@ -232,8 +232,8 @@ impl PublicIds {
         (self.id(MESSAGE, seq) == id.to_ascii_lowercase()).then_some(seq)
     }
 
-    /// Formats an id digit by digit, because almost every answer contains an id, and `format!` would take many times as
-    /// many instructions.
+    /// Formats an id digit by digit. Almost every answer contains an id, and `format!` takes many times as many
+    /// instructions.
     fn id(self, family: u8, seq: i64) -> String {
         let bits_of_own = |from: u32| (self.0 >> from) as u64;
         let high = bits_of_own(80) << 16 | 0x4000 | bits_of_own(68) & 0xfff;

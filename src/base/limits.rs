@@ -84,8 +84,8 @@ pub const REST_MS: i64 = 1_000;
 /// A wakeup waits until no message has arrived for this long, so that several messages cause only one wakeup. A session
 /// that is working will have read the messages by then.
 pub const WAKE_COALESCE_MS: i64 = 1_000;
-/// If no hook of an agent's turn has run for this long, the turn counts as over, because the end of an interrupted turn
-/// is not reported.
+/// If no hook of an agent's turn has run for this long, the turn counts as over. Not all agents report the end of an
+/// interrupted turn.
 pub const TURN_QUIET_MS: i64 = 2 * 60_000;
 /// If a wakeup has no effect within this time, the session may be woken through another channel.
 pub const WAKE_AGAIN_MS: i64 = 30_000;

@@ -384,8 +384,8 @@ mod tests {
         let matcher = PathMatcher::new(asked.iter().map(String::as_str));
         assert!(folders.iter().any(|path| matcher.overlaps(path)));
         assert_eq!(matcher.steps.get(), 0);
-        // Patterns of the kind that people write stay far below the limit, even with a full table of locks and a few
-        // globs in the request.
+        // Usual patterns stay far below the limit, even if the table of locks is full and the request contains a few
+        // globs.
         let asked = ["/r/src/**/*.rs", "/r/docs/", "/r/tests/*_test.rs"];
         let matcher = PathMatcher::new(asked.into_iter());
         let n_met = (0..4096).filter(|n| matcher.overlaps(&format!("/r/lib/part{}/file{n}.rs", n % 50))).count();

@@ -80,7 +80,7 @@ pub fn text_fits(text: &str, signs: &[Sign]) -> bool {
         return false;
     }
     let (mut rest, mut s) = (text.chars(), 0);
-    // The rest of the pattern after the latest `*`, and the position in the text at which this rest was last tried.
+    // The rest of the pattern after the latest `*`, and the position in the text where this rest was last tried.
     let mut star = None;
     loop {
         if let Some(Sign::Any) = signs.get(s) {

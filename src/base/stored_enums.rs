@@ -44,7 +44,8 @@ impl PeerKind {
     }
 }
 
-/// How far a message got. The order matters: each state before [`MessageState::Read`] is an unread state.
+/// What has happened to a message so far. The order matters: each state before [`MessageState::Read`] is an unread
+/// state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum MessageState {
     /// The mesh has committed the message.

@@ -1,8 +1,9 @@
-//! Makes text from others safe to show: clean, short, and quoted line by line. No part of the result looks like
-//! words of the user, of the program or of another peer.
+//! Makes text from others safe to show: clean, short, and quoted line by line. No part of the result looks like words
+//! of the user, of the program or of another peer.
 //!
 //! **Invariant:** text from others reaches a model or a terminal only through this file. The result contains no
-//! invisible character (except the variation selector of an emoji), and no line break except those that this file adds.
+//! invisible character, except the variation selector of an emoji. The only line breaks in it are those that this file
+//! adds.
 
 use super::limits;
 

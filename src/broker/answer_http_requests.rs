@@ -9,8 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-/// Maximum time that HTTP requests get in one turn of the event loop, so that the clients on the Unix socket get their
-/// share of the turn. A request that has begun is always finished.
+/// Maximum time for HTTP requests in one turn of the event loop. The rest of the turn is for the clients on the Unix
+/// socket. A request that has begun is always finished.
 const TURN_SHARE: Duration = Duration::from_millis(1);
 /// Maximum number of requests that wait for changes. Further requests are answered immediately.
 const HELD_MAX: usize = 64;

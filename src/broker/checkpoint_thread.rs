@@ -1,5 +1,4 @@
-//! A thread that copies the write-ahead log into the database, so that the event loop does not have to wait for the
-//! disk.
+//! A thread that copies the write-ahead log into the database. So the event loop does not have to wait for the disk.
 
 use crate::core::Mesh;
 use std::sync::Arc;
@@ -10,8 +9,7 @@ use std::thread::JoinHandle;
 /// The time from a write to the log until the log is copied.
 const DELAY_MS: i64 = 200;
 /// After this many commits, the log is copied without waiting for the delay. Otherwise, the log of a busy mesh would
-/// get so long within the delay that SQLite would copy it during a commit. A small commit adds four to eight pages to
-/// the log.
+/// become so long that SQLite would copy it during a commit. A small commit adds four to eight pages to the log.
 const COMMITS_MAX: u32 = 256;
 
 /// The thread, and when it will work next.

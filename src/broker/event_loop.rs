@@ -104,9 +104,9 @@ impl LoopContext {
     }
 }
 
-/// The loop and its parts.
+/// The event loop, with the parts that it serves.
 pub struct EventLoop {
-    /// The context that the parts share.
+    /// The values that the loop shares with its parts.
     pub context: LoopContext,
     /// The clock from which each turn gets its time.
     pub clock: Clock,
@@ -295,8 +295,7 @@ impl EventLoop {
 
     /// Sends what the turn has produced for clients.
     fn flush(&mut self, is_committed: bool) {
-        // The broker begins to connect to the sockets of new peers now, so that these peers do not miss their first
-        // push.
+        // The broker now begins to connect to the sockets of new peers, so that they do not miss their first push.
         self.pushes.dial(&mut self.context);
         for effect in self.context.mesh.take_effects() {
             self.apply(effect);
@@ -374,15 +373,15 @@ impl EventLoop {
         let _ = self.context.commit();
         self.clients.announce_shutdown(reason);
         self.http.stop();
-        // Dropping the listener announces on the network that the hub is leaving, and frees the port before the next
+        // Dropping the listener announces on the network that the hub leaves. It also frees the port before the next
         // broker can get the lock.
         drop(self.remote);
         self.pushes.announce_shutdown(&self.context.mesh, now);
         self.checkpoints.stop();
         self.notifications.stop();
         self.context.mesh.checkpoint();
-        // The lock must be held until after the last write to the database, so the standby thread must end before the
-        // lock is released.
+        // The standby thread must end before the lock is released, because the lock protects the database until the
+        // last write.
         drop(self.context.mesh);
         self.context.role.leave();
         self.runtime_files.release_lock();

@@ -119,8 +119,8 @@ impl CommandNotes {
         let _ = opened.and_then(|mut file| file.write_all(note.to_text().as_bytes()));
     }
 
-    /// Reads and removes the note of a call. If the agent gives its calls no ids, the session has only one note,
-    /// because such an agent runs one call at a time.
+    /// Reads and removes the note of a call. An agent that gives its calls no ids runs one call at a time, so its
+    /// session has only one note.
     pub fn take(&self, run: &ToolRun) -> Option<CommandNote> {
         let sign = if run.key.is_empty() { format!(".{}.", hashed(&run.session)) } else { ending(run) };
         let path = files_in(&self.dir).find(|path| file_name(path).contains(&sign))?;

@@ -1,13 +1,13 @@
 //! Detects that a locked file (here called a held file) was written by somebody other than the lock's holder. Locks
-//! can't prevent all such writes. The text of a shell command does not always show which files the command writes, and
-//! a person may edit a held file with any program.
+//! can't prevent all such writes. The text of a shell command does not always show which files it writes, and a person
+//! may edit a held file with any program.
 //!
 //! Before a command, a hook records the state of the files that other peers hold in this work tree, and copies these
 //! files. After the command, a hook compares the files with the recorded states. A holder's hooks compare the holder's
 //! own files with their state after the holder's last edit.
 //!
-//! **Invariant:** no folder is searched. Hooks look only at files that the broker lists as locked or that a holder's
-//! hooks have seen, and at no more than [`crate::base::limits::WATCHED_FILES_MAX`] of them.
+//! **Invariant:** no folder is searched. Hooks look only at files that the broker lists as locked, or that a holder's
+//! hooks have seen. They look at no more than [`crate::base::limits::WATCHED_FILES_MAX`] files.
 
 mod change_attribution;
 pub mod change_report;

@@ -47,7 +47,7 @@ impl HeldFiles {
     /// The latest change to a file, if that change can be undone.
     ///
     /// # Errors
-    /// If there is no such change, or if the path is now a link, a folder or a special file.
+    /// If there is no such change, or if the path now leads to a link, a folder or a special file.
     pub fn restore_point(&self, path: &str) -> Result<RestorePoint, Error> {
         let entry = self.overwrites.latest(path, self.now);
         let entry = entry.filter(|entry| entry.can_restore(|name| self.copies.path(name).exists()));

@@ -161,7 +161,7 @@ impl<S: HttpStream> HttpConnection<S> {
     }
 
     /// Returns a rank if this connection may be dropped to make room for others. The connection with the lowest rank is
-    /// dropped first. The flag says whether the gate has ever accepted a request on this connection.
+    /// dropped first. The flag says whether a request on this connection has ever been accepted.
     ///
     /// If the flag is false, the connection may be dropped at any time after its first turn. The time says when the
     /// connection was accepted. If the flag is true, the connection may be dropped only while it is idle and has no
@@ -172,7 +172,7 @@ impl<S: HttpStream> HttpConnection<S> {
         may_leave.then_some((self.trusted, if self.trusted { self.since } else { self.began }))
     }
 
-    /// Whether the connection has had a turn, but the gate has not accepted any request on it.
+    /// Whether the connection has had a turn, but no request on it has been accepted.
     pub fn is_stranger(&self) -> bool {
         self.had_turn && !self.trusted
     }
