@@ -1,15 +1,15 @@
-//! Collects the pages of the log, or of a search in the inbox. The broker searches in small steps, so that a long
-//! search does not delay other clients.
+//! Collects the pages of the message log, or of a search in an inbox, into one answer. The broker returns long lists in
+//! pages, so that it can serve other clients in between.
 
 use serde_json::{Map, Value, json};
 
-/// A list that the broker searches in steps.
+/// A list that the broker returns page by page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SearchedList {
-    /// The log. If the call contains the cursor `after`, each page is newer than the page before it. Otherwise, each
-    /// page is older.
+    /// The message log. If the call contains the cursor `after`, the pages go forward in time. Otherwise, they go
+    /// backward.
     Log,
-    /// The messages of one peer. Each page is older than the page before it.
+    /// A search in the inbox of one peer. The pages go backward in time.
     Inbox,
 }
 
@@ -23,9 +23,9 @@ impl SearchedList {
     }
 }
 
-/// Requests pages until there are enough messages or no more messages. Returns the messages as one answer, oldest
-/// first. If the pages go back in time, the field `next` of the answer is the end of the log at the time of the first
-/// page, so that a later call can continue from there.
+/// Requests pages until `limit` messages are collected or no more exist. Returns all of them in one answer, oldest
+/// first. If the pages go backward in time, `next` in the answer is the end of the log at the first page, so that a
+/// later call can continue from there.
 pub fn collect<E>(
     list: SearchedList,
     params: &Map<String, Value>,

@@ -38,7 +38,7 @@ fn help(topic: &str) -> Result<String, Error> {
     })
 }
 
-/// The property list with which launchd starts the broker, for a hub on macOS.
+/// Returns a launchd property list that starts the broker of a hub on macOS.
 fn launchd_agent(program: &str) -> String {
     let escaped = program.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     include_str!("launchd.plist").replace("@PROGRAM@", &escaped)
@@ -97,7 +97,7 @@ fn verb_help(topic: &str) -> Result<String, Error> {
         text.push_str(&format!("slm-mesh {}\n  {about}\n", usage_line(verb)));
         let args = flags::verb_args(verb);
         let is_word = |place: CliPlace| place == CliPlace::Positional || place == CliPlace::Rest;
-        // A broadcast always goes to everyone, so the user names no recipient.
+        // The verb `broadcast` always sends to everyone, so its help shows no argument for the recipient.
         for arg in args.iter().filter(|arg| is_word(arg.place) && (verb, arg.name) != ("broadcast", "to")) {
             let want = if is_file_list(arg) { format!("at most {}", limits::PATHS_MAX) } else { arg.kind.want() };
             text.push_str(&help_row(&placeholder(arg), &format!("{} ({want})", arg.help)));

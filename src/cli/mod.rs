@@ -70,8 +70,8 @@ fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
     }
 }
 
-/// Runs any command except a single call or a hook. If this were part of `run_command`, each call and each hook would
-/// touch 20 KB of stack for the variables of all commands.
+/// Runs every command except a single call and a hook. This is a separate function because the variables of all
+/// commands take 20 KB of stack, which a call or a hook need not touch.
 #[inline(never)]
 fn run_other_command(parsed: &ParsedCommand) -> Result<u8, Error> {
     match &parsed.command {
@@ -124,8 +124,8 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
     let mut client = if row.starts_broker { Client::connect_or_start(&places)? } else { connect_to_running(&places)? };
     let is_wait = row.stream == Some(RowStream::Events) && params.contains_key("waitSeconds");
     if is_wait && !params.contains_key("after") && !params.contains_key("since") {
-        // If the connection is lost, the call is repeated. This cursor makes sure that the repeated call does not miss
-        // events that came after the first call.
+        // If the connection breaks, the call is repeated. This cursor makes the repeated call return the events that
+        // occurred in between.
         let connect = || Client::connect_or_start(&places);
         params.insert(
             "after".into(),
@@ -156,7 +156,7 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
     Ok(status)
 }
 
-/// Adds the status of this machine's hub if another hub leads. Only this machine's broker knows that status.
+/// If another hub leads, adds the status of this machine's hub, which only this machine's broker knows.
 fn add_own_hub(places: &DataDir, status: &mut Value) {
     let own = Client::connect_to_own(places).and_then(|mut own| own.call("hub.status", &json!({})));
     if let Ok(own) = own.map_err(drop)
@@ -166,7 +166,7 @@ fn add_own_hub(places: &DataDir, status: &mut Value) {
     }
 }
 
-/// Connects to the broker only if one is running.
+/// Connects to the running broker. Returns an error if none is running.
 pub fn connect_to_running(places: &DataDir) -> Result<Client, Error> {
     Client::connect_to_running(places).map_err(|error| explain_absence(places, error))
 }
@@ -195,7 +195,7 @@ fn mark_read(client: &mut Client, params: &Value, answer: &Value) {
         let actor = ["as", "shellSession", "shellAgent"].map(|name| (name.to_owned(), params[name].clone()));
         let mut report = Map::from_iter(actor.into_iter().filter(|(_, value)| !value.is_null()));
         report.insert("items".into(), json!(items));
-        // If the broker is gone, the next broker offers the messages again, so nothing is lost.
+        // If the broker is gone, the messages stay unread, and the next broker offers them again.
         let _ = client.call("inbox.mark_read", &Value::Object(report));
     }
 }
@@ -207,10 +207,10 @@ pub fn load_environment() -> Result<(DataDir, Settings), Error> {
     Ok((places, settings))
 }
 
-/// The parameters of a call: the arguments, the acting peer, and facts that depend on the caller's directory.
+/// Returns the parameters of a call: the arguments, the acting peer, and facts about the caller's directory.
 ///
 /// # Errors
-/// If a path is relative and the working directory is gone.
+/// If a path is relative and the working directory no longer exists.
 pub fn call_params(
     row: &CliOperation,
     parsed: &ParsedCommand,
@@ -260,7 +260,8 @@ pub fn call_params(
     Ok(params)
 }
 
-/// The parameters that every call has: the version of this program, and the peer or session that the settings specify.
+/// Returns the parameters of every call: this program's version, and the peer, session or agent of the caller, if one
+/// is set.
 fn actor_params(settings: &Settings) -> Map<String, Value> {
     let named = Some(settings.text("SLM_MESH_PEER")).filter(|name| !name.is_empty());
     let mut params = Map::from_iter([("v".to_owned(), json!(env!("CARGO_PKG_VERSION")))]);
@@ -278,7 +279,7 @@ pub fn print_line(line: &str) -> Result<u8, Error> {
     try_print_line(line).map(|_| 0)
 }
 
-/// Prints a text, or with `json` an object that contains the text under `name`.
+/// Prints a text. With `json`, prints an object that contains the text under the key `name`.
 pub fn print_text(name: &str, text: &str, json: bool) -> Result<u8, Error> {
     if json { print_line(&json!({ "ok": true, name: text }).to_string()) } else { print_line(text) }
 }
@@ -293,7 +294,7 @@ pub fn try_print_line(line: &str) -> Result<bool, Error> {
     }
 }
 
-/// Sleeps for this long, but only while somebody reads the output. Returns whether nobody reads it any more.
+/// Sleeps for this long, but stops when the reader closes the output. Returns whether the output is closed.
 pub fn pause_while_read(time: Duration) -> Result<bool, Error> {
     let wait = wait_for_either(None, &io::stdout(), time);
     wait.map(|woken| woken == WaitEnd::OutputClosed)
@@ -301,7 +302,7 @@ pub fn pause_while_read(time: Duration) -> Result<bool, Error> {
 }
 
 fn report_error(error: &Error, json: bool) -> u8 {
-    // If the error itself cannot be printed, the exit status still reports the failure.
+    // If printing fails, the exit status still reports the error.
     let _ = if json { print_line(&render::json_line(&error.to_value())).map(|_| ()) } else { Ok(()) };
     if !json {
         crate::sys::print_error(&format!("slm-mesh: {}", render::plain(&error.text)));

@@ -1,5 +1,5 @@
-//! How the command line handles each operation that has a verb: what it prints for people, whether it may start a
-//! broker, and what it adds to the arguments that the user typed.
+//! How the command line handles each operation that has a verb: how it prints the result, whether it may start a
+//! broker, and which parameters it adds to the user's arguments.
 //!
 //! **Invariant:** every operation that has a verb has one row here, and no other code in `cli` depends on an
 //! operation's name. A test enforces both rules.
@@ -9,13 +9,13 @@ use super::render;
 use crate::core::{Op, channels, journal, locks, mail, peers, shared_state, status};
 use serde_json::Value;
 
-/// A result in the form that people see.
+/// A result as it is printed for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rendered {
     /// Text for standard output.
     Text(String),
-    /// The sentence that says that the requested thing does not exist. It goes to standard error, so that a script does
-    /// not mistake the sentence for a value.
+    /// Says that the requested thing does not exist. This sentence goes to standard error, so that a script does not
+    /// mistake it for a value.
     NotFound(String),
 }
 
@@ -31,7 +31,7 @@ pub enum RowStream {
 }
 
 impl RowStream {
-    /// The rows in an answer.
+    /// Returns the rows of an answer.
     pub fn rows(self, answer: &Value) -> &[Value] {
         let list = match self {
             RowStream::Messages | RowStream::Log => "messages",
@@ -50,15 +50,15 @@ impl RowStream {
     }
 }
 
-/// When a call sends the caller's directory and repository.
+/// Which calls include the caller's directory and repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendLocation {
     /// Never.
     Never,
     /// With every call.
     Always,
-    /// Only if the scope of the call, or the group that it addresses, is smaller than the whole machine. Other calls do
-    /// not need the repository, which takes time to find.
+    /// Only calls whose scope or group is smaller than the whole machine. Other calls do not need the repository, which
+    /// takes time to find.
     WithSmallScope,
 }
 
@@ -74,12 +74,12 @@ pub struct CliOperation {
     /// Whether the verb needs at least one file. The operation accepts files in either of two arguments, so it cannot
     /// make either argument mandatory.
     pub needs_file: bool,
-    /// When a call sends the caller's directory and repository.
+    /// Which calls include the caller's directory and repository.
     pub location: SendLocation,
-    /// Whether the answer leaves out the agent that runs the verb in its shell.
+    /// Whether the answer leaves out the agent whose shell runs the verb.
     pub excludes_caller: bool,
-    /// Whether the answer also shows why this machine's hub takes no part in the mesh. The hub that leads can't know
-    /// this.
+    /// If another hub leads, whether the verb also shows why this machine's hub takes no part in the mesh. The leader
+    /// can't know the reason.
     pub shows_own_hub: bool,
     /// The rows that the verb can wait for or follow.
     pub stream: Option<RowStream>,
@@ -127,7 +127,7 @@ pub const CLI_OPERATIONS: &[CliOperation] = &[
     CliOperation { starts_broker: false, shows_own_hub: true, ..row(&status::STATUS, render::mesh_status) },
 ];
 
-/// The operation of a verb. The verb `broadcast` is a form of `send`.
+/// Returns the operation that a verb calls. `broadcast` calls the same operation as `send`.
 pub fn of_verb(verb: &str) -> Option<&'static CliOperation> {
     let verb = if verb == "broadcast" { "send" } else { verb };
     CLI_OPERATIONS.iter().find(|row| row.op.verb == Some(verb))

@@ -9,17 +9,17 @@ use crate::broker::startup::LogChange;
 use serde_json::{Map, Value};
 use std::ffi::OsString;
 
-/// What to do.
+/// What the program is asked to do.
 #[derive(Debug, Clone)]
 pub enum CliCommand {
-    /// There are no arguments: serve MCP, or show a greeting on a terminal.
+    /// Without arguments: serve MCP, or, on a terminal, show a greeting.
     Bare,
     /// Serve MCP.
     #[allow(missing_docs)]
     Mcp {
         /// Whether to refuse the MCP revision 2026-07-28.
         legacy: bool,
-        /// The agent that runs the session, regardless of what the client says about itself.
+        /// The agent that runs the session. This overrides the agent that the MCP client reports.
         agent: Option<String>,
     },
     /// Run the broker in the foreground or the background.
@@ -32,13 +32,13 @@ pub enum CliCommand {
     },
     /// Remove the files that a crash left behind.
     Clean,
-    /// Answer an agent's hook.
+    /// Handle a hook that an agent runs.
     Hook {
-        /// The agent whose dialect the hook uses.
+        /// The agent whose hook format is used.
         dialect: String,
         /// Whether to wait for a reason to wake the agent.
         wake: bool,
-        /// The agent that runs the hook, if it differs from the agent of the dialect.
+        /// The agent that runs the hook, if it is not the agent whose hook format is used.
         agent: Option<String>,
     },
     /// Forward lines between ssh and the broker.
@@ -51,11 +51,11 @@ pub enum CliCommand {
     Doctor(Option<String>),
     /// Install, remove or run the git hooks.
     Guard(Vec<String>),
-    /// Collect answers for this many seconds, and list the hubs on the local network.
+    /// Search the local network for this many seconds, and list the hubs that answer.
     Hubs(u64),
-    /// Announce a hub on the local network, as described by these arguments.
+    /// Announce a hub on the local network. The arguments describe the hub.
     Announce(Vec<String>),
-    /// Print the words that may follow these words, for a shell's completion.
+    /// Print the words that can follow these words on the command line, for completion in a shell.
     Complete(Vec<String>),
     /// Print the version.
     Version,
@@ -63,19 +63,19 @@ pub enum CliCommand {
     Help(String),
     /// Replace the database with this backup.
     RestoreBackup(String),
-    /// Show what a command changed in a locked file, and restore the content from before the change.
+    /// Show what a command changed in a locked file, and offer to undo the change.
     RestoreFile(RestoreOptions),
     /// Run a command so that it cannot write the files that other peers have locked.
     Shield(ShieldOptions),
-    /// Print a state entry, and then its changes.
+    /// Print a value of the shared state, and then each change of the value.
     WatchState,
-    /// Show the live view. If true, print one line per event instead.
+    /// Show the live view, or, if true, print one line per event.
     WatchMesh(bool),
-    /// Open the page in a browser. If true, only print the link.
+    /// Open the web page in a browser, or, if true, only print the link.
     Web(bool),
-    /// Print what was said last in a peer's session.
+    /// Print the latest passages of a peer's session.
     Transcript(TranscriptOptions),
-    /// Call one operation.
+    /// Call one operation of the broker.
     Operation(&'static CliOperation),
 }
 
@@ -97,7 +97,7 @@ pub struct ParsedCommand {
 }
 
 impl ParsedCommand {
-    /// A command line whose verb is not known yet.
+    /// Creates a command line that has no verb and no arguments yet.
     pub(super) fn new(command_line: Vec<OsString>) -> ParsedCommand {
         let command = CliCommand::Bare;
         ParsedCommand { command, args: Map::new(), json: false, acting: None, follow: false, command_line }

@@ -1,4 +1,4 @@
-//! Renders answers for people: with aligned tables, with relative times, and with colour only on a terminal.
+//! Renders answers for people, with aligned tables and relative times, and with colour on a terminal.
 //!
 //! **Invariant:** text from other agents reaches a terminal only through [`plain`].
 
@@ -29,7 +29,7 @@ pub fn print_answer(row: &CliOperation, answer: &Value, parsed: &ParsedCommand) 
             Rendered::NotFound(sentence) => sys::print_error(sentence),
         }
     }
-    // A gap in the events ends a wait at once, so an answer with a gap has not waited in vain.
+    // A gap in the events ends a wait early, so an empty answer with a gap is not a timeout.
     let waited_in_vain = parsed.args.contains_key("waitSeconds")
         && answer["gap"] != json!(true)
         && row.stream.is_some_and(|stream| stream.rows(answer).is_empty());
@@ -41,7 +41,7 @@ pub fn print_answer(row: &CliOperation, answer: &Value, parsed: &ParsedCommand) 
     Ok((status, is_read))
 }
 
-/// The lines that follow an answer: a note about unread mail, and a note about a name that the session took over.
+/// Returns the lines below an answer: a note about unread mail, and a note about a name that the session took over.
 fn unread_note(answer: &Value, parsed: &ParsedCommand) -> String {
     let mail = &answer["mail"];
     let note = mail["unread"]
@@ -107,7 +107,7 @@ pub fn event_emitted(answer: &Value, _: &ParsedCommand) -> Rendered {
 /// Renders one event on one line.
 pub fn event(row: &Value) -> String {
     let payload = row["payload"].as_object().cloned().unwrap_or_default();
-    // Leaves out the author, which the line already names, and ids, which do not help people.
+    // The line already shows the author, and ids do not help people.
     let hidden = ["peerId", "messageId", "fromPeer", "lockedBy", "unlockedBy"];
     let fact = |(name, value): (&String, &Value)| match name.as_str() {
         "filePath" => format!("{name}={}", relative(&word(value))),
@@ -141,7 +141,7 @@ pub fn peers(value: &Value, _: &ParsedCommand) -> Rendered {
         let state = match row["status"].as_str() {
             Some("active") if idle < 60 => "active".into(),
             Some("active") => format!("idle {}", time::span(idle * 1000)),
-            // The idle time comes from the broker, because the clock of another machine may be wrong.
+            // The broker measured the idle time, because the clocks of two machines may differ.
             Some("away" | "offline") => format!("offline {}", time::span(idle * 1000)),
             other => other.unwrap_or("").to_owned(),
         };
@@ -165,7 +165,7 @@ pub fn peers(value: &Value, _: &ParsedCommand) -> Rendered {
 pub fn state_entry(value: &Value, parsed: &ParsedCommand) -> Rendered {
     let entry = &value["entry"];
     match entry["value"].as_str() {
-        // If the output is not a terminal, a script reads it and needs only the value.
+        // A script that reads the output needs only the value.
         Some(value) if !std::io::stdout().is_terminal() => Rendered::Text(value.to_owned()),
         Some(value) => Rendered::Text(format!("{} = {}", word(&entry["key"]), plain_lines(value))),
         None => Rendered::NotFound(format!("Key \"{}\" not found", word(&parsed.args["key"]))),
@@ -240,7 +240,7 @@ pub fn mesh_status(value: &Value, _: &ParsedCommand) -> Rendered {
     Rendered::Text(status_text(value))
 }
 
-/// The state of the mesh as text.
+/// Renders the status of the mesh as text.
 pub fn status_text(value: &Value) -> String {
     let size = |bytes: &Value| match bytes.as_i64().unwrap_or(0) {
         n @ 0..1024 => format!("{n} B"),
@@ -359,12 +359,12 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Reduces a string from others to one line that can neither control a terminal nor hide anything.
+/// Reduces untrusted text to one line that can neither control a terminal nor hide anything.
 pub fn plain(text: &str) -> String {
     untrusted_text::line(text)
 }
 
-/// An answer as JSON, in which no character can control a terminal or hide anything.
+/// Converts an answer to JSON in which no character can control a terminal or hide anything.
 pub fn json_line(value: &Value) -> String {
     untrusted_text::visible_json(value.to_string())
 }
@@ -405,7 +405,7 @@ pub fn relative(path: &str) -> String {
         .map_or_else(|| path.to_owned(), str::to_owned)
 }
 
-/// A time for people. The Z says that the time is UTC, and `--since` accepts a time in this form.
+/// Formats a time for people. The Z means UTC. `--since` accepts a time in this form.
 fn clock(iso: &Value) -> String {
     iso.as_str().map_or_else(String::new, |iso| time::sqlite(iso) + "Z")
 }

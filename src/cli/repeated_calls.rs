@@ -8,17 +8,17 @@ use crate::sys;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
 
-/// How long a verb tries to reach a broker after it has lost its connection, while the user waits for the answer.
+/// How long a verb tries to reconnect after its connection is lost. Meanwhile, the user waits.
 pub const VERB_RETRY_TIME: Duration = Duration::from_secs(10);
-/// The pause before each attempt to connect. A broker that is shutting down may still accept a connection, so there is
-/// a pause before the first attempt, too.
+/// The pause before each attempt to connect. The first attempt waits too, because a broker that is shutting down may
+/// still accept a connection.
 const PAUSE: Duration = Duration::from_millis(20);
-/// After a connection that lasted this long, the time limit starts again. A shorter connection may come from a broker
-/// that fails again and again.
+/// How long a connection must last to restart the time limit. If a broker fails again and again, its connections are
+/// shorter.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
 
-/// Limits the time for attempts to connect, counted from the loss of the last stable connection. So a call survives any
-/// number of short outages, but fails if each new connection is soon lost again.
+/// Limits how long a verb tries to reconnect. The time counts from the loss of the last stable connection. So a call
+/// survives many short outages, but fails if each new connection is soon lost.
 #[derive(Debug)]
 pub struct RetryLimit {
     limit: Duration,
@@ -27,7 +27,7 @@ pub struct RetryLimit {
 }
 
 impl RetryLimit {
-    /// A limit for a connection that has just been made.
+    /// Creates a limit for a connection that has just been made.
     pub fn new(limit: Duration) -> RetryLimit {
         RetryLimit { limit, connected_at: Instant::now(), lost_at: None }
     }
@@ -35,7 +35,8 @@ impl RetryLimit {
     /// Connects again after a loss.
     ///
     /// # Errors
-    /// `lost` if the limit is reached, or another error that makes further attempts useless.
+    /// The error of the last attempt, once the limit is reached. An error other than a lost connection is returned at
+    /// once.
     pub fn reconnect(
         &mut self,
         lost: Error,
@@ -61,8 +62,8 @@ impl RetryLimit {
     }
 }
 
-/// Calls a method, and repeats the call if the connection is lost. If the call has `waitSeconds`, a repeated call waits
-/// only for the rest of that time, and keeps its place in the queue.
+/// Calls a method. If the connection is lost, connects again and repeats the call. A repeated call waits only for the
+/// rest of `waitSeconds`, and keeps its position in the queue.
 ///
 /// # Errors
 /// The broker's error, or the error of the last attempt to connect.

@@ -10,7 +10,7 @@ use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long to wait for a client that is starting the broker.
+/// How long to wait for another process that is starting a broker.
 const STARTED_WITHIN: Duration = Duration::from_secs(4);
 
 /// Stops the broker, sets its database aside, and puts a copy of the backup into its place.
@@ -23,9 +23,8 @@ pub fn restore(backup: &str, json: bool) -> Result<u8, Error> {
     refuse_beside_hub(&places, &settings, "restore")?;
     places.prepare()?;
     let checked = CheckedBackup::copy(&places, Path::new(backup))?;
-    // While this process holds the start lock, no client starts a broker. The broker's own lock would not be enough:
-    // this process can't take that lock before the broker has ended, and at that moment an active agent would start the
-    // next broker.
+    // While this process holds the start lock, no client starts a broker. Otherwise, a client could start the next
+    // broker after the old one has stopped and before the database has been replaced.
     let _lock = LockWait::begin(places.open_lock(&places.start_lock())?)
         .for_time(STARTED_WITHIN)
         .map_err(|error| places.error("can't be locked (does its file system support locks?)", &error))?;

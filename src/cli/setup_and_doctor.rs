@@ -25,7 +25,7 @@ pub struct SetupOptions {
     pub agents: Vec<String>,
     /// Whether to show the changes without making them.
     pub dry: bool,
-    /// Whether to remove our entries instead of adding them.
+    /// Whether to remove the entries of slm-mesh instead of adding them.
     pub remove: bool,
     /// Whether to change the project's files instead of the user's files.
     pub project: bool,
@@ -52,8 +52,8 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
         let take_or_set = if options.remove { take_out } else { setup::set_up };
         let steps = take_or_set(&environment, agent);
         let off = if options.remove { Vec::new() } else { environment.switched_off(agent) };
-        // An agent that reads no project settings can't be set up for a project. If the user has named such an agent,
-        // the user still has to do something: set the agent up for all projects.
+        // Some agents read no project settings, so they can't be set up for a project. If the user named such an agent,
+        // the user must still set it up for all projects.
         let is_user_only = options.project && !options.remove && steps.is_empty();
         is_open |= steps.iter().any(SetupStep::is_open) || is_user_only && !options.agents.is_empty();
         let is_changed = steps.iter().any(SetupStep::is_change);
@@ -119,8 +119,8 @@ fn print_lists(lists: &[(&str, ChangedList)]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The projects that still have settings of the chosen agents, or of any agent if none was chosen, and the projects
-/// that were moved or deleted. A moved or deleted project is reported only once, because its records are then removed.
+/// Returns the projects that still have settings of the chosen agents, and the projects that were moved or deleted. If
+/// no agent was chosen, this covers all agents. A moved or deleted project is forgotten once it has been reported.
 fn projects_left(options: &SetupOptions) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
     let load = if options.dry { Records::load } else { Records::load_locked };
     let storage = |why| Error::new(ErrorKind::Storage, why);
@@ -140,7 +140,7 @@ fn project_removal(options: &SetupOptions) -> String {
     format!("slm-mesh setup {names}--remove --project")
 }
 
-/// Says how to remove the settings of these projects, which `--remove` without `--project` keeps.
+/// Says how to remove the settings that are left in these projects. Without `--project`, `--remove` keeps them.
 fn print_projects_left(options: &SetupOptions, projects: &[PathBuf]) -> Result<(), Error> {
     if projects.is_empty() {
         return Ok(());
@@ -153,7 +153,8 @@ fn print_projects_left(options: &SetupOptions, projects: &[PathBuf]) -> Result<(
     Ok(())
 }
 
-/// Names the projects whose settings `setup` can't find. If such a project was moved, its settings moved with it.
+/// Lists the projects that were moved or deleted. The settings of a moved project moved with it, so `setup` can't find
+/// them.
 fn print_vanished_projects(options: &SetupOptions, projects: &[PathBuf]) -> Result<(), Error> {
     if projects.is_empty() {
         return Ok(());
@@ -168,7 +169,7 @@ fn print_vanished_projects(options: &SetupOptions, projects: &[PathBuf]) -> Resu
     Ok(())
 }
 
-/// Saves the settings that list agents. Returns each list that the user wants to change, with its title.
+/// Saves the user's choices in the settings that list agents. Returns each changed list with its title.
 fn save_lists(
     options: &SetupOptions,
     environment: &mut Environment,
@@ -182,8 +183,7 @@ fn save_lists(
     let shield =
         AgentList { setting: SHIELD, choice: options.shield, able: shieldable(), flag: "--shield", done: "shielded" };
     if options.shield == Some(false) && !options.dry {
-        // This turns off the shields of all sessions. A session whose agent still uses the shield turns its own shield
-        // on again.
+        // This turns off the shield of every session. If an agent still uses the shield, its sessions turn it on again.
         SessionShield::lower_all(&DataDir::find()?);
     }
     let wake = wake.save(options, chosen, &mut environment.wake)?;
@@ -192,7 +192,7 @@ fn save_lists(
     Ok(titles.into_iter().zip([wake, shield]).filter_map(|(title, list)| Some((title, list?))).collect())
 }
 
-/// A setting that lists agents, and what the user chose for it.
+/// A setting that contains a list of agents, and the change that the user wants.
 struct AgentList {
     setting: &'static str,
     choice: Option<bool>,
@@ -202,14 +202,14 @@ struct AgentList {
 }
 
 impl AgentList {
-    /// Adds the chosen agents to the list, or removes them from the list. Returns `None` if the user wants neither.
+    /// Adds the chosen agents to the list, or removes them from it. Returns `None` if the user asks for neither.
     fn save(
         &self,
         options: &SetupOptions,
         chosen: &[&Agent],
         list: &mut Vec<String>,
     ) -> Result<Option<ChangedList>, Error> {
-        // The lists belong to the user, so `--remove --project` does not change them.
+        // The lists apply to all projects, so `--remove --project` does not change them.
         let is_disconnected = options.remove && !options.project;
         let Some(on) = self.choice.or(is_disconnected.then_some(false)) else { return Ok(None) };
         let agents: Vec<&str> = chosen.iter().map(|agent| agent.id).filter(|id| self.able.contains(id)).collect();
@@ -243,7 +243,7 @@ fn format_step(step: &SetupStep) -> String {
     text
 }
 
-/// Checks everything, or tests the hooks of one agent. Returns 1 if something is wrong.
+/// Checks the whole installation, or tests the hooks of one agent. Returns 1 if a check fails.
 pub fn doctor(prove: Option<&str>, json: bool) -> Result<u8, Error> {
     if let Some(agent) = prove {
         return prove_hooks(agent, json);
@@ -251,7 +251,7 @@ pub fn doctor(prove: Option<&str>, json: bool) -> Result<u8, Error> {
     let mut checks = doctor::check_mesh();
     checks.extend(super::git_guard::check_installed());
     let mut n_here = 0;
-    // Without a home directory, the mesh itself can still be checked.
+    // Without a home directory, the agents can't be checked, but the mesh can.
     match Environment::find(false, false) {
         Ok(environment) => {
             let here: Vec<_> = AGENTS.iter().filter(|agent| environment.is_installed(agent)).collect();
@@ -292,7 +292,7 @@ fn prove_hooks(agent: &str, json: bool) -> Result<u8, Error> {
     let mut environment = Environment::find(false, false)?;
     let agent = environment.agents(&[agent.to_owned()])?[0];
     let (user, project) = (agent.files.user, agent.files.project);
-    // Some agents have hooks only in projects. For these agents, the project's hooks are tested.
+    // If an agent has hooks only in projects, the hooks of the project are tested.
     environment.is_project = user.hooks.is_none() && user.own_file.is_none() && project.hooks.is_some();
     let proofs = prove::prove(&environment, agent)?;
     let is_whole = proofs.iter().all(|proof| proof.why.is_none());

@@ -35,8 +35,8 @@ pub fn run_shielded(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<u
     Ok(report_not_run(program, &Command::new(program).args(words).exec()))
 }
 
-/// The paths of the files that the user names. A file that does not exist is refused, because a shield can't protect
-/// it. Without an error, the user would believe that the file is protected.
+/// Returns the paths of the files that the user lists. Refuses a file that does not exist, because a shield can't
+/// protect it.
 fn files_to_protect(given: &[String]) -> Result<Vec<PathBuf>, Error> {
     let path = |file: &String| {
         let path = PathBuf::from(path_normalization::absolute(file)?);
@@ -53,7 +53,8 @@ fn files_to_protect(given: &[String]) -> Result<Vec<PathBuf>, Error> {
     given.iter().map(path).collect()
 }
 
-/// Makes the files read-only, if there are any. Returns the words to put before the command.
+/// Makes the given files, and the files that other peers have locked, read-only. Returns the words to put before the
+/// command.
 fn enter(
     mut files: Vec<PathBuf>,
     options: &ShieldOptions,
@@ -69,8 +70,8 @@ fn enter(
     })
 }
 
-/// The files and folders that other peers have locked in this work tree. Locks outlast a broker, so if no broker is
-/// running, this starts one. But if there is no database yet, there are no locks, and no broker is needed.
+/// Returns the files and folders that other peers have locked in this work tree. Locks outlast a broker, so this starts
+/// a broker if none is running. But without a database, there are no locks, and no broker is needed.
 fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<PathBuf>, Error> {
     let (places, settings) = load_environment()?;
     let mut client = match Client::connect_to_running(&places) {
@@ -79,8 +80,8 @@ fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec
         client => client?,
     };
     if options.is_optional {
-        // An agent's shell passes `--if-possible`. The agent waits for this command as it waits for a hook, so the time
-        // limit of hooks applies.
+        // With `--if-possible`, this command runs before each shell command of an agent. So the agent waits no longer
+        // than for a hook.
         let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
         client.set_receive_timeout(Some(budget)).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;
     }

@@ -1,6 +1,6 @@
 //! `pipe`: forwards lines from standard input to the broker, and from the broker to standard output. Another machine
-//! runs `pipe` here through ssh to reach this machine's broker. On a guest, `lock … --` runs `pipe` to reach the hub
-//! through a socket that the command can inherit.
+//! runs `pipe` here through ssh to reach this machine's broker. On a guest, `lock … --` runs `pipe` to reach the hub,
+//! because its command must inherit a local socket.
 
 use super::load_environment;
 use crate::base::error::{Error, ErrorKind};
@@ -20,8 +20,8 @@ const CLOSES_WITHIN: Duration = Duration::from_secs(4);
 pub fn carry_lines() -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     let is_carrier = remote::is_remote(&places)?;
-    // If the broker is on this machine, a guest has started this process through ssh. The guest itself searches for the
-    // leader, so this process connects to this machine's broker, even if another hub leads.
+    // If the broker is on this machine, a guest runs this process through ssh. The guest itself searches for the
+    // leader. So this process connects to this machine's broker, even if another hub leads.
     let client =
         if is_carrier { Client::connect_or_start(&places)? } else { Client::connect_to_own_or_start(&places)? };
     let failed =
@@ -32,16 +32,15 @@ pub fn carry_lines() -> Result<u8, Error> {
     let (input_ended, ended) = channel();
     let output_ended = input_ended.clone();
     threads::spawn("read standard input", move || {
-        // When one direction ends, the other direction is closed too, so that both sides learn that the connection has
-        // ended.
+        // When standard input ends, the direction to the broker is closed, so that the broker learns of it.
         let end = copy_unbuffered(&mut io::stdin().lock(), &mut to_broker);
         if is_carrier && end.is_ok() {
-            // No process holds the other end of standard input any more, so the connection is not needed. Without this
+            // All processes have closed the other end of standard input, so the connection is not needed. Without this
             // notification, the hub would assume a network failure and keep the locks for a while.
             let _ = to_broker.write_all(rpc::notification("detach", &json!({})).as_bytes());
         }
         let _ = to_broker.shutdown(Shutdown::Write);
-        // The shutdown and this send fail only if the other direction has ended first and `carry_lines` has returned.
+        // If the shutdown or the send fails, the other direction has already ended.
         let _ = input_ended.send(None);
     })?;
     threads::spawn("write standard output", move || {

@@ -19,9 +19,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often to check whether a broker that is shutting down has ended.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Runs the broker in the foreground or the background. A running broker with other settings is stopped and replaced.
-/// If a `log_change` is given, any running broker is stopped first. Then the database either begins a new log, or is
-/// set aside so that the hub gets a copy of the leader's database.
+/// Runs the broker in the foreground or the background. If a broker with other settings is running, stops it first. A
+/// `log_change` stops any running broker. Then it begins a new log, or sets the database aside so that the hub gets a
+/// copy of the leader's database.
 ///
 /// # Errors
 /// If the settings are wrong, or the broker can't be started or replaced.
@@ -84,7 +84,7 @@ pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json:
     Ok(0)
 }
 
-/// Refuses to set aside the database of the hub that leads.
+/// Returns an error if this hub leads, because no other hub could then give it a copy of the database.
 fn refuse_if_leading(places: &DataDir) -> Result<(), Error> {
     let Ok(mut client) = Client::connect_to_own(places) else { return Ok(()) };
     if client.call_once("hub.status", &json!({}))?["role"] != "leads" {
@@ -144,9 +144,8 @@ pub fn stop(force: bool, json: bool) -> Result<u8, Error> {
     if json { print_line(&line.to_string()) } else { print_line(&format!("Broker (PID {pid}) {how}.")) }
 }
 
-/// Connects to the broker that `stop` should stop: this machine's own broker, even if another hub leads, and even if
-/// this machine has become a guest since that broker was started. A guest without a broker asks the hub, which refuses
-/// and says why.
+/// Connects to the broker for `stop`. This is the machine's own broker, even if another hub leads or the machine has
+/// become a guest. A guest without a broker asks the hub, which refuses and explains why.
 fn connect_to_stop(places: &DataDir) -> Result<Client, Error> {
     match Client::connect_to_own(places) {
         Err(error) if error.kind == ErrorKind::NotFound && remote::is_remote(places)? => connect_to_running(places),
@@ -154,8 +153,8 @@ fn connect_to_stop(places: &DataDir) -> Result<Client, Error> {
     }
 }
 
-/// Ends the process that holds the lock of this data directory's broker, and returns the id of that process. `why` is
-/// the error of the earlier attempt to stop the broker. If no process holds the lock, `why` is returned.
+/// Ends the broker's process by force, and returns its process id. If neither the lock nor the socket of the data
+/// directory leads to a process, returns `why`, the error of the earlier attempt to stop the broker.
 fn end_by_force(places: &DataDir, why: Error) -> Result<i64, Error> {
     let Some(pid) = client::broker_lock_holder(places).or_else(|| Client::listener_pid(places)) else {
         return Err(why);
@@ -176,8 +175,8 @@ fn stop_and_wait(places: &DataDir, client: &mut Client) -> Result<Value, Error> 
     Ok(pid)
 }
 
-/// Waits until a broker that is shutting down has released its lock, or until its process is gone. Checking only the
-/// lock would not be enough, because a waiting client may have started the next broker, which takes the lock at once.
+/// Waits until a broker that is shutting down has released its lock, or until its process is gone. The lock alone is
+/// not enough, because the next broker may already hold it.
 fn await_end(places: &DataDir, broker: Option<&Process>, pid: impl Display) -> Result<(), Error> {
     let mut wait = LockWait::begin(places.open_lock(&places.broker_lock())?);
     let until = Instant::now() + STOP_TIMEOUT;

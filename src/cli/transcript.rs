@@ -1,4 +1,4 @@
-//! `transcript`: prints what was said last in a peer's session, from the transcript that the peer's agent keeps.
+//! `transcript`: prints the end of a peer's session, from the transcript that the peer's agent keeps.
 
 use super::{actor_params, load_environment, print_line, render};
 use crate::base::error::Error;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// The number of passages to print if the user gives no number.
 pub const LAST_DEFAULT: usize = 20;
-/// Maximum number of passages for which the user can ask.
+/// Maximum number of passages that the user can request.
 pub const LAST_MAX: i64 = 1000;
 /// Maximum number of characters that are printed of one passage.
 const PASSAGE_CHARS: usize = 4000;
@@ -23,7 +23,7 @@ pub struct TranscriptOptions {
     pub peer: String,
     /// The number of passages.
     pub last: usize,
-    /// If set, only passages that contain this text.
+    /// If set, only passages that contain this text are printed.
     pub grep: Option<String>,
 }
 

@@ -26,7 +26,7 @@ pub fn open_page(only_print: bool, json: bool) -> Result<u8, Error> {
     if !only_print && io::stdout().is_terminal() {
         let note = match desktop_opener().map(|program| open_link(program, &link)) {
             Some(Ok(())) => "Opening it in your browser. The link works once and expires in a minute.",
-            // If the browser cannot be started, the user can open the link by hand.
+            // There is no desktop, or the browser can't be started. The user can open the link by hand.
             _ => "Open it in a browser on this machine. The link works once and expires in a minute.",
         };
         crate::sys::print_error(note);
@@ -34,7 +34,7 @@ pub fn open_page(only_print: bool, json: bool) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// The program that opens links on this desktop; `None` if there is no desktop.
+/// Returns the program that opens links on this desktop. Returns `None` if there is no desktop.
 fn desktop_opener() -> Option<&'static str> {
     let has = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     match cfg!(target_os = "macos") {

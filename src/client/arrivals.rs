@@ -1,5 +1,5 @@
-//! Waits for messages only as long as somebody reads the output of this program. Otherwise `slm-mesh events --follow |
-//! grep -m1 …` would go on until the next event, which may never come.
+//! Waits for messages only while somebody reads this program's output. Otherwise, `slm-mesh events --follow | grep -m1
+//! …` would run until the next event, which may never come.
 
 use super::{Client, PING_WITHIN, QUIET_MAX, Server};
 use crate::base::error::Error;
@@ -10,22 +10,22 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// How often to read from a hub, because only a read notices that the hub has been silent for too long.
+/// How often to read from a hub. Only a read detects that the hub has been silent for too long.
 const HUB_READ_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What ended a wait for a message.
+/// How a wait for a message ended.
 #[derive(Debug)]
 pub enum Arrival {
     /// A message arrived.
     Message(RpcMessage),
-    /// Nobody reads the output any more.
+    /// The reader has closed the output.
     OutputClosed,
     /// Nothing arrived in time.
     Nothing,
 }
 
 impl Client {
-    /// Waits for the next message as long as somebody reads the output, but at most for about this time.
+    /// Waits for the next message. Stops when the reader closes the output, or after about `limit`.
     ///
     /// # Errors
     /// If the connection is gone.
@@ -43,8 +43,8 @@ impl Client {
         }
     }
 
-    /// Waits for the next message as [`Client::receive_from_living`] does. Returns `None` as soon as nobody reads the
-    /// output any more.
+    /// Waits for the next message like [`Client::receive_from_living`]. Returns `None` as soon as the reader closes the
+    /// output.
     ///
     /// # Errors
     /// Those of [`Client::receive_from_living`].

@@ -6,12 +6,12 @@ use crate::sys::file_lock;
 use std::fs::File;
 use std::io;
 
-/// Whether the error means that no broker is running, rather than that the broker can't be reached.
+/// Whether the error means that no broker is running. Other errors mean that a broker can't be reached.
 pub fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory)
 }
 
-/// Whether another connection may help, because this connection broke or its hub is a standby.
+/// Whether a new connection may help, because the old one broke or leads to a standby.
 pub fn is_connection_lost(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Gone | ErrorKind::Standby)
 }
@@ -45,7 +45,7 @@ pub(super) fn unreachable(places: &DataDir, error: &io::Error) -> Error {
     Error::new(ErrorKind::Gone, text)
 }
 
-/// The process that holds the lock of this data directory's broker, as the kernel reports it.
+/// Returns the id of the process that holds the broker's lock file in this data directory.
 pub fn broker_lock_holder(places: &DataDir) -> Option<i64> {
     let file = File::open(places.broker_lock()).ok()?;
     file_lock::holder(&file)

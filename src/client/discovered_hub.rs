@@ -1,13 +1,13 @@
-//! Finds a hub on the local network. If a secret is set and `SLM_MESH_HOST` is not set, a session searches the network
-//! and joins a hub that proves that it knows the secret. The session saves which hub it has joined, so that commands
-//! and hooks can use the same hub without a search, which takes a second.
+//! Finds a hub on the local network. If a secret is set and `SLM_MESH_HOST` is not set, a session searches the network.
+//! It joins a hub that proves that it knows the secret, and saves the hub's address. So commands and hooks find the hub
+//! without a search, which takes a second.
 //!
-//! A search also tries the saved address, because the announcement of a hub can fail while the hub serves: packets get
-//! lost, and the process that announces the hub may be down. If a search did not try the saved address, new sessions
-//! could begin a mesh of their own while other sessions still use the hub.
+//! A search also tries the saved address, because a running hub may not be announced: packets get lost, and the
+//! announcing process may be down. Otherwise, new sessions could begin a mesh of their own while other sessions still
+//! use the hub.
 //!
-//! **Invariant:** a response to the search is only an address to try. Only a hub that has proven that it knows the
-//! secret is saved. Once a session has joined a hub, its process never leaves that hub for a mesh of its own.
+//! **Invariant:** a response to a search is only an address to try. Only a hub that has proven that it knows the secret
+//! is saved. Once a session has joined a hub, its process never leaves that hub for a mesh of its own.
 
 use super::Client;
 use crate::base::error::{Error, ErrorKind};
@@ -23,8 +23,7 @@ use std::time::{Duration, Instant};
 
 /// How long a search collects responses.
 const BROWSE_TIME: Duration = Duration::from_secs(1);
-/// How long hubs may take to prove that they know the secret. All hubs are asked at the same time, so a slow hub does
-/// not delay the others.
+/// How long hubs may take to prove that they know the secret. All hubs are asked at the same time.
 const PROOF_TIME: Duration = Duration::from_secs(2);
 
 /// A hub that has proven that it knows the secret.
@@ -45,23 +44,22 @@ enum Membership {
     Joined,
     /// The hub did not answer the last search. The hub may be restarting.
     Missed,
-    /// This machine no longer uses the hub. The hub's name is kept, because a later search prefers a known hub.
+    /// This machine no longer uses the hub. The hub's name is kept, so that a later search can prefer this hub.
     Left,
 }
 
-/// When to leave a joined hub that does not answer a search.
+/// When this machine leaves a joined hub that does not answer a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeavePolicy {
     /// Never, because a session of this process uses the hub.
     Never,
-    /// After two searches in a row have missed the hub. One miss is not enough, because other processes may still be
-    /// using the hub.
+    /// After two searches in a row without an answer. After only one, other processes may still be using the hub.
     AfterSecondMiss,
-    /// After the first search that has missed the hub.
+    /// After the first search without an answer.
     Immediately,
 }
 
-/// Whether the settings allow discovery to choose the hub.
+/// Whether the settings allow a search for the hub.
 pub fn is_enabled(settings: &Settings) -> bool {
     !settings.is_set("SLM_MESH_HOST")
         && settings.text(SECRET).len() >= SECRET_MIN
@@ -76,7 +74,8 @@ pub fn joined_hub(places: &DataDir) -> Option<DiscoveredHub> {
 }
 
 /// Searches for a hub on behalf of a session. A session calls this before its first connection, and after each failed
-/// connection, because the hub may have moved. A process that `has_joined` a hub keeps using that hub.
+/// connection, because the hub may have moved. If the process `has_joined` a hub, it never returns to a mesh of its
+/// own.
 pub fn look_for_session(has_joined: bool) {
     let Ok(places) = DataDir::find() else { return };
     // Wrong settings are ignored here, because the next connection attempt reports them.
@@ -96,10 +95,9 @@ pub fn look_for_session(has_joined: bool) {
     }
 }
 
-/// Joins a hub that proves that it knows the secret. The candidates are the hubs that have responded and the hub that
-/// this machine already uses, even if that hub has not responded. If several hubs prove this, prefers the known hub,
-/// then the first by name, and among hubs with the same name the first by address. The fastest answer must not decide,
-/// because sessions and hooks would then use different hubs. Saves the result.
+/// Joins a hub that proves that it knows the secret, and saves this hub. The candidates are the hubs that have
+/// responded, and the hub that this machine already uses. The known hub is preferred, then the first by name, then the
+/// first by address. The fastest answer must not decide, because sessions and hooks would then use different hubs.
 ///
 /// # Errors
 /// If the data directory can't be written.
@@ -112,8 +110,8 @@ pub fn join_best(
     let known = load(places).map(|(hub, _)| hub);
     let responses = responses.into_iter().filter(|hub| matches!(hub.kind, ServiceKind::Hub) && hub.ws_port > 0);
     let mut hubs: Vec<DiscoveredHub> = responses.map(DiscoveredHub::from).collect();
-    // The response of a hub contains the current name of the hub, so the saved hub is added only if no hub at its
-    // address has responded.
+    // If a hub at the saved address has responded, only the response is used, because it contains the hub's current
+    // name.
     let is_found = |saved: &DiscoveredHub| hubs.iter().any(|hub| hub.is_at_same_place(saved));
     let unheard = joined_hub(places).filter(|saved| !is_found(saved));
     hubs.extend(unheard);
@@ -127,7 +125,7 @@ pub fn join_best(
     Ok(best)
 }
 
-/// Records that the joined hub did not answer a search, and leaves the hub if the policy says so.
+/// Records that the joined hub did not answer a search. Leaves the hub if the policy requires that.
 fn note_miss(places: &DataDir, policy: LeavePolicy) -> Result<(), Error> {
     match load(places) {
         None | Some((_, Membership::Left)) => Ok(()),
@@ -200,12 +198,12 @@ pub fn proves_secret(settings: &Settings, address: &str, port: u16) -> Option<bo
 }
 
 impl DiscoveredHub {
-    /// The endpoint of this hub.
+    /// Converts the hub to an endpoint, for a connection.
     pub fn road(self) -> Endpoint {
         Endpoint::DiscoveredHub { name: self.name, address: self.address, port: self.port }
     }
 
-    /// The rank of this hub. The hub with the lowest rank is preferred.
+    /// Returns a sort key. The hub with the lowest key is preferred.
     fn rank(&self, known: Option<&DiscoveredHub>) -> (bool, bool, String, String, u16) {
         let is_known = known.is_some_and(|known| known.name == self.name);
         let is_same = is_known && known.is_some_and(|known| known.is_at_same_place(self));
@@ -223,8 +221,8 @@ impl From<DiscoveredService> for DiscoveredHub {
     }
 }
 
-/// On a machine that uses a hub, returns a warning if the machine's own broker is still running. The broker is not
-/// stopped automatically, because its sessions may be in the middle of their work.
+/// For a machine that uses a hub: returns a warning if the machine's own broker is still running. The broker is not
+/// stopped automatically, because its sessions may be busy.
 pub fn own_broker_warning(places: &DataDir) -> Option<String> {
     let pid = Client::listener_pid(places)?;
     Some(format!(
@@ -233,8 +231,7 @@ pub fn own_broker_warning(places: &DataDir) -> Option<String> {
     ))
 }
 
-/// Extends the error of a failed connection. The new error also says that the hub was discovered, and what the user can
-/// do.
+/// Adds to the error of a failed connection that the hub was discovered, and what the user can do.
 pub fn unreachable(name: &str, error: &Error) -> Error {
     let text = format!(
         "{}; this hub was found on the local network as {name}, and each new session searches for it again; run \

@@ -1,5 +1,5 @@
-//! A group of hubs that share a mesh, one of which leads. Connects to the leader. If the leader does not answer, asks
-//! the other hubs.
+//! The hubs that share a mesh, one of which leads. Connects to the leader. If the leader does not answer, asks the
+//! other hubs.
 
 use super::last_leader::LastLeader;
 use super::leader_search::{LeaderSearch, leader_hint};
@@ -12,10 +12,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a search may take. This is longer than a leader's usual lease, so that the search finds a hub that takes
-/// over from a dead leader. It is short enough for every command to end within five seconds.
+/// How long a search for the leader may take. This is longer than a usual lease, so that another hub can replace a dead
+/// leader during the search. It is short enough for every command to end within five seconds.
 pub const SEARCH_MAX: Duration = Duration::from_millis(4500);
-/// If the hub of a client does not answer, how long the client waits for other hubs to say whether one of them leads.
+/// While a client's hub is silent, how long the client asks the other hubs whether one of them leads.
 const SECOND_OPINION_MAX: Duration = Duration::from_secs(1);
 
 /// A hub that may lead.
@@ -57,25 +57,24 @@ pub struct HubGroup {
     candidates: Vec<Candidate>,
     settings: Settings,
     places: DataDir,
-    /// On a guest, the saved address of the last leader. A machine that is itself a hub does not need this address,
-    /// because its own broker knows the leader.
+    /// The saved address of the last leader. Only a guest needs it, because a hub's own broker knows the leader.
     last_leader: Option<LastLeader>,
 }
 
 impl HubGroup {
-    /// The hubs that a guest's settings list.
+    /// Creates the group of the hubs that a guest's settings list.
     pub fn of_guest(hubs: Vec<HubAddress>, settings: Settings, places: &DataDir) -> HubGroup {
         let last_leader = Some(LastLeader::of(places, &hubs));
         let candidates = hubs.into_iter().map(Candidate::Hub).collect();
         HubGroup { candidates, settings, places: places.clone(), last_leader }
     }
 
-    /// A group that consists only of this machine's broker, which knows the address of the hub that leads.
+    /// Creates a group that contains only this machine's broker. This broker knows the address of the leader.
     pub fn of_hub(settings: Settings, places: &DataDir) -> HubGroup {
         HubGroup { candidates: vec![Candidate::ThisMachine], settings, places: places.clone(), last_leader: None }
     }
 
-    /// The hubs to ask. Hubs that are known only because other hubs named them are not included.
+    /// The hubs to ask. A hub that is known only from the answer of another hub is not included.
     pub fn candidates(&self) -> &[Candidate] {
         &self.candidates
     }
@@ -90,7 +89,8 @@ impl HubGroup {
         !self.settings.text(SECRET).is_empty()
     }
 
-    /// The hub that the settings list; `None` if they list several, or if the only one was a standby last time.
+    /// Returns the only hub in the settings. Returns `None` if there are several hubs, or if the only one was a standby
+    /// last time.
     pub fn only_hub(&self) -> Option<&HubAddress> {
         match &self.candidates[..] {
             [Candidate::Hub(hub)] if self.last_leader.as_ref().is_none_or(|note| note.read().is_none()) => Some(hub),
@@ -98,21 +98,21 @@ impl HubGroup {
         }
     }
 
-    /// Records that a hub answered as a standby. The next connection searches for the leader, beginning with the hub
-    /// that the standby named, if it named one.
+    /// Records the answer of a standby. The next connection then searches for the leader, and first tries the hub that
+    /// the standby named.
     pub fn note_standby(&self, refusal: &Error) {
         let Some(note) = &self.last_leader else { return };
         let only = match &self.candidates[..] {
             [Candidate::Hub(hub)] => Some(hub.clone()),
             _ => None,
         };
-        // Without a secret, this machine could not connect to the leader at the address that the standby named.
+        // Without a secret, this machine can't connect to the address that the standby named.
         if let Some(leader) = leader_hint(refusal).filter(|_| self.has_secret()).or(only) {
             note.write(&leader);
         }
     }
 
-    /// Connects to the hub that leads, and saves which hub that is.
+    /// Connects to the hub that leads, and saves the hub's address.
     ///
     /// # Errors
     /// If no hub leads; the error lists all hubs, each with its cause.
@@ -131,13 +131,12 @@ impl HubGroup {
         let Some(note) = &self.last_leader else { return };
         match leader.hub() {
             Some(hub) if self.candidates != [leader.clone()] => note.write(hub),
-            // If there is only one hub and it leads, there is nothing to save.
+            // This is the only hub, so there is nothing to save.
             _ => note.forget(),
         }
     }
 
-    /// Whether a hub other than `silent` leads now. A client asks this while the hub to which it is connected does not
-    /// answer.
+    /// Whether a hub other than `silent` leads now. A client asks this while its own hub does not answer.
     pub fn has_other_leader(self: &Arc<Self>, silent: &HubAddress) -> bool {
         let found = LeaderSearch::new(self, None).without(silent).run(SECOND_OPINION_MAX);
         found.is_ok_and(|(leader, _)| {
@@ -157,8 +156,8 @@ impl HubGroup {
         }
     }
 
-    /// Whether a standby's `hint` names this hub, which is the case if the host and the port for sessions are the same.
-    /// For a hub that is reached through ssh, only the host is compared.
+    /// Whether `hint`, the leader that a standby named, is this hub. Compares the hosts and the ports for sessions. For
+    /// a hub that is reached through ssh, compares only the hosts.
     pub fn is_named_by(&self, hub: &HubAddress, hint: &HubAddress) -> bool {
         let is_same_port = remote::session_port(hub, &self.settings) == remote::session_port(hint, &self.settings);
         hub.host().eq_ignore_ascii_case(hint.host()) && (!hub.is_network() || is_same_port)

@@ -1,4 +1,4 @@
-//! Saves, on a guest, which of the hubs leads. All sessions, commands and hooks of the guest try that hub first.
+//! Saves, on a guest, which hub led last. All sessions, commands and hooks of the guest try this hub first.
 //!
 //! **Invariant:** the saved address is only an address to try. The hub at this address must still prove that it knows
 //! the secret, and must say whether it leads.
@@ -7,16 +7,16 @@ use crate::sys::data_dir::DataDir;
 use crate::sys::hub_list::HubAddress;
 use std::fs;
 
-/// The file, in the data directory of a guest, that contains the address of the last leader.
+/// The file in a guest's data directory that contains the address of the last leader.
 #[derive(Debug, Clone)]
 pub struct LastLeader {
     places: DataDir,
-    /// The hubs that the settings list. If the file was written for other hubs, it is ignored.
+    /// The hubs in the settings. If the file was written for other hubs, it is ignored.
     listed: String,
 }
 
 impl LastLeader {
-    /// The file for these hubs.
+    /// Creates a handle to the file. `hubs` are the hubs in the settings.
     pub fn of(places: &DataDir, hubs: &[HubAddress]) -> LastLeader {
         let listed = hubs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         LastLeader { places: places.clone(), listed }
@@ -29,7 +29,7 @@ impl LastLeader {
         HubAddress::parse(leader).ok().filter(|_| listed == self.listed)
     }
 
-    /// Saves which hub leads. If this fails, the next search only takes longer.
+    /// Saves which hub leads. A failure is ignored, because it only makes the next search slower.
     pub fn write(&self, leader: &HubAddress) {
         if self.read().as_ref() != Some(leader) {
             let text = format!("{}\n{leader}\n", self.listed);

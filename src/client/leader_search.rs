@@ -1,5 +1,5 @@
-//! Finds the leader among several hubs. A search asks one hub first. If this hub takes too long, fails, or says that it
-//! is a standby, the search asks the next hub.
+//! Finds the leader among several hubs. A search asks one hub first. If this hub takes too long, fails or is a standby,
+//! the search asks the next one.
 //!
 //! **Invariant:** a dead hub delays a search only slightly, and a standby that names a wrong leader does not delay it
 //! at all. No hub is asked twice at the same time, and a search always ends.
@@ -13,18 +13,18 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// How long a hub that is reached through ssh may take. The limit is long because a login takes time.
+/// How long a hub that is reached through ssh may take. A login takes time.
 const SSH_MAX: Duration = Duration::from_secs(30);
 /// How long to wait for a hub's answer before the next hub is asked too.
 const NEXT_AFTER: Duration = Duration::from_millis(150);
 const NEXT_AFTER_SSH: Duration = Duration::from_secs(1);
 /// How long to wait before a hub that could not be asked is asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// How long to wait before a standby is asked again. The pauses grow, because when a hub dies, all of its guests search
-/// at the same time.
+/// How long to wait before a standby is asked again. The pause grows up to a maximum, because all guests of a dead hub
+/// search at the same time.
 const STANDBY_PAUSE_MIN: Duration = Duration::from_millis(100);
 const STANDBY_PAUSE_MAX: Duration = Duration::from_millis(500);
-/// How many hubs a search may add because another hub named them.
+/// Maximum number of hubs that a search adds because a standby named them.
 const HINTS_MAX: usize = 4;
 const STACK_BYTES: usize = 256 * 1024;
 
@@ -37,7 +37,7 @@ enum Progress {
     Asked,
     /// The candidate is a standby. The search asks it again until it leads.
     StandsBy(Error),
-    /// The candidate could not be asked. The fields say when that was, and why.
+    /// The candidate could not be asked, at this time and for this reason.
     Failed(Instant, Error),
 }
 
@@ -49,13 +49,13 @@ pub struct LeaderSearch<'a> {
     /// The candidates, in the order in which they are asked.
     candidates: Vec<(Candidate, Progress)>,
     n_hints: usize,
-    /// A hub that does not answer. The search does not ask this hub, even if another hub names it.
+    /// A silent hub that the search must not ask, even if a standby names it.
     silent: Option<HubAddress>,
     answers: (Sender<Answer>, Receiver<Answer>),
 }
 
 impl<'a> LeaderSearch<'a> {
-    /// A search among the hubs of a group, which asks `first` before the others.
+    /// Creates a search among the hubs of a group. The search asks `first` before the other hubs.
     pub fn new(group: &'a Arc<HubGroup>, first: Option<Candidate>) -> LeaderSearch<'a> {
         let others = group.candidates().iter().filter(|candidate| first.as_ref() != Some(candidate)).cloned();
         let others: Vec<Candidate> = others.collect();
@@ -70,8 +70,8 @@ impl<'a> LeaderSearch<'a> {
         self
     }
 
-    /// Asks hubs until one of them leads, and returns a connection to that hub. As long as some hubs are standbys and
-    /// none leads, the search asks the standbys again, because one of them may be about to take over.
+    /// Asks hubs until one of them leads, and returns a connection to this hub. While no hub leads, the standbys are
+    /// asked again, because one of them may be about to take over.
     ///
     /// # Errors
     /// `Standby` if hubs answer but none leads, `Refused` if all hubs reject us, and `Gone` otherwise. The error lists
@@ -126,7 +126,8 @@ impl<'a> LeaderSearch<'a> {
         }
     }
 
-    /// If a standby named the leader, moves that hub to the front of the candidates, or adds it there.
+    /// If a standby named the leader, moves this hub to the front of the candidates. Adds the hub if it is not a
+    /// candidate yet.
     fn add_hint(&mut self, error: &Error) {
         let Some(hint) = leader_hint(error) else { return };
         let is_hint = |hub: &HubAddress| self.group.is_named_by(hub, &hint);
@@ -139,7 +140,7 @@ impl<'a> LeaderSearch<'a> {
         }
     }
 
-    /// Whether any candidate may still become the leader.
+    /// Whether the search may still succeed, because at least one candidate has not failed.
     fn is_hopeful(&self) -> bool {
         self.candidates.iter().any(|(_, progress)| !matches!(progress, Progress::Failed(..)))
     }
@@ -150,7 +151,7 @@ impl<'a> LeaderSearch<'a> {
             .any(|(candidate, progress)| candidate.is_behind_ssh() && matches!(progress, Progress::Asked))
     }
 
-    /// When to ask the next candidate if no answer arrives before then.
+    /// Returns when to ask the next candidate if no answer arrives earlier.
     fn next_question(&self, next_at: Instant) -> Instant {
         let due = self.candidates.iter().filter_map(|(_, progress)| match progress {
             Progress::Waiting => Some(next_at),
@@ -186,7 +187,8 @@ impl<'a> LeaderSearch<'a> {
 }
 
 impl LeaderSearch<'_> {
-    /// The leader that a standby named, if it is not in the settings and this machine lacks the secret to reach it.
+    /// Returns the leader that a standby named, if the settings do not list this hub and there is no secret to connect
+    /// to it.
     fn leader_out_of_reach(&self) -> Option<HubAddress> {
         let mut hints = self.candidates.iter().filter_map(|(_, progress)| match progress {
             Progress::StandsBy(error) => leader_hint(error),
@@ -209,7 +211,7 @@ impl Progress {
         }
     }
 
-    /// Why the hub can't lead; `None` if the hub is not a standby or does not say.
+    /// Returns why a standby can't lead. Returns `None` if the hub is not a standby or gives no reason.
     fn trouble(&self) -> Option<&str> {
         match self {
             Progress::StandsBy(error) => error.data.as_ref()?["trouble"].as_str(),
@@ -217,8 +219,8 @@ impl Progress {
         }
     }
 
-    /// What failed at a hub, and why: the first clause of the error. The advice in the other clauses is left out,
-    /// because advice for a single hub does not fit several hubs.
+    /// Describes what failed at a hub. Uses only the first clause of the error, because the other clauses contain
+    /// advice for a single hub.
     fn cause(&self, hub: &Candidate) -> String {
         match self {
             Progress::Failed(_, error) => error.text.split("; ").next().unwrap_or_default().to_owned(),
@@ -236,20 +238,20 @@ impl Progress {
     }
 }
 
-/// The hub that a standby named as the leader.
+/// Returns the leader that a standby named in its error.
 pub fn leader_hint(error: &Error) -> Option<HubAddress> {
     let data = error.data.as_ref().filter(|_| error.kind == ErrorKind::Standby)?;
     HubAddress::parse(data["leader"].as_str()?).ok().filter(HubAddress::is_network)
 }
 
-/// Asks a candidate on a separate thread, so that a silent candidate does not delay the others. A standby is asked
-/// again and again until the search ends.
+/// Asks a candidate on a separate thread, so that a silent hub does not delay the others. Asks a standby again until
+/// the search ends.
 fn ask(group: &Arc<HubGroup>, candidate: &Candidate, answers: &Sender<Answer>) -> Result<(), Error> {
     let (group, candidate, answers) = (Arc::clone(group), candidate.clone(), answers.clone());
     let ask = move || {
         let mut client = match group.connect_to(&candidate) {
             Ok(client) => client,
-            // If the search has already found the leader, the send fails, and the answer is not needed.
+            // If the search has already ended, the send fails, and nobody needs the answer.
             Err(error) => return drop(answers.send((candidate, Err(error)))),
         };
         let mut pause = STANDBY_PAUSE_MIN;

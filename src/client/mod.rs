@@ -1,4 +1,5 @@
-//! A blocking connection to a broker. The broker is either on this machine, where the client can start it, or on a hub.
+//! A blocking connection to a broker, on this machine or on a hub. If no broker runs on this machine, the client can
+//! start one.
 //!
 //! **Invariant:** a call whose response was lost is repeated only if that does no harm, or if the broker has certainly
 //! not run the call.
@@ -38,7 +39,7 @@ use stream::BrokerStream;
 use unread_call::{CallFate, Reconnect};
 
 /// How long a broker on this machine may be silent before the client sends a ping. Together with [`PING_WITHIN`], this
-/// is less than five seconds, so that a command ends within five seconds even if the broker is stuck.
+/// is less than five seconds. So a command ends within five seconds even if the broker is stuck.
 pub const QUIET_MAX: Duration = Duration::from_millis(2000);
 /// How long the broker may take to answer the ping.
 pub const PING_WITHIN: Duration = Duration::from_millis(2400);
@@ -71,11 +72,11 @@ pub struct Client {
     receive_timeout: Option<Duration>,
     lines: LineBuffer,
     last_id: u64,
-    /// The process that carries the connection, such as ssh. The owner of the client must reap it.
+    /// The process that carries the connection, such as ssh. The owner of the client must reap this process.
     pub carrier: Option<Child>,
     /// What to call the broker in messages to people.
     pub server_name: String,
-    /// The hubs among which the client searches for the leader if this hub is a standby.
+    /// The hubs among which the client searches for the leader if its own hub is a standby.
     group: Option<Arc<HubGroup>>,
     /// How to connect again if the broker ends before it reads the first call.
     reconnect: Reconnect,
@@ -85,11 +86,11 @@ pub struct Client {
 /// Where a broker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Server {
-    /// On this machine. The process id is known if the broker is in our PID namespace.
+    /// On this machine. The process id is known if the broker is in the same PID namespace as the client.
     Local(Option<i64>),
     /// On another machine. The connection itself detects when the other side is gone.
     Remote,
-    /// On another machine, through a process that forwards the lines. A child process may inherit such a connection.
+    /// On another machine, through a process that forwards the lines. A child process can inherit such a connection.
     Carried,
 }
 
@@ -108,7 +109,7 @@ impl Client {
         }
     }
 
-    /// Connects to a running broker. If that fails, the error explains why in a sentence.
+    /// Connects to a running broker like [`Client::connect`], but explains a failure in a sentence.
     ///
     /// # Errors
     /// `NotFound` if no broker runs.
@@ -166,18 +167,18 @@ impl Client {
         }
     }
 
-    /// Takes the process that forwards the lines of a connection from [`remote::connect_for_child`], if there is such a
-    /// process. The caller must then reap it.
+    /// Takes the process that forwards the lines, if the connection comes from [`remote::connect_for_child`] and has
+    /// such a process. The caller must then reap the process.
     pub fn take_carrier(&mut self) -> Option<Child> {
         self.carrier.take_if(|_| self.server == Server::Carried)
     }
 
-    /// The process id, as the kernel reports it, of the program that listens on the data directory's socket.
+    /// The id of the process that listens on the data directory's socket, as the kernel reports it.
     pub fn listener_pid(places: &DataDir) -> Option<i64> {
         Client::connect_local(places).ok()?.broker_pid()
     }
 
-    /// The error for a broker on this machine that does not answer a ping; `None` for a broker on another machine.
+    /// Returns the error for a broker that does not answer a ping. Returns `None` if the broker is on another machine.
     pub fn stuck_error(&self) -> Option<Error> {
         match self.server {
             Server::Local(pid) => Some(stuck(pid)),
@@ -201,7 +202,7 @@ impl Client {
     /// Connects to the broker of this machine, even if it is a standby. Starts the broker if it is not running.
     ///
     /// # Errors
-    /// If the broker can't be started; the text comes from the broker.
+    /// If the broker can't be started. The error contains the broker's message.
     pub fn connect_to_own_or_start(places: &DataDir) -> Result<Client, Error> {
         let client = match Client::connect_local(places) {
             Ok(client) => client,
@@ -212,13 +213,14 @@ impl Client {
     }
 
     /// Sends a request and waits for its response. Drops notifications that arrive before the response. The wait has no
-    /// limit as long as the broker answers pings. If the hub is a standby, sends the call to the leader, which is safe
-    /// because a hub that refuses a call as a standby has not run the call. If this is the first call on the
-    /// connection, and the broker ended before it read the call, sends the call to the next broker.
+    /// limit as long as the broker answers pings.
+    ///
+    /// A standby refuses a call without running it, so the call is then sent to the leader. If the broker ended before
+    /// it read the first call on the connection, this call is sent to the next broker.
     ///
     /// # Errors
-    /// The broker's error, `Gone` if the connection broke, or `TimedOut` if the broker is stuck. If a separate process
-    /// forwards the lines, the connection can't be replaced, so a call to a standby fails with `Standby`.
+    /// The broker's error, `Gone` if the connection broke, or `TimedOut` if the broker is stuck. `Standby` if a
+    /// separate process forwards the lines, because such a connection can't be replaced.
     pub fn call(&mut self, method: &str, params: &Value) -> Result<Value, Error> {
         let mut result = self.call_once(method, params);
         for _ in 0..unread_call::REPEATS_MAX {
@@ -238,8 +240,8 @@ impl Client {
     }
 
     /// Sends a request whose answer does not matter. A broker on this machine receives the request even if this process
-    /// ends at once, so this function does not wait for an answer. A connection to another machine could lose the
-    /// request, so in that case, this function waits.
+    /// ends at once, so this function does not wait. A connection to another machine could lose the request, so there
+    /// it waits for the answer.
     ///
     /// # Errors
     /// If the request could not be sent, and for a broker on another machine also the errors of [`Client::call`].
@@ -269,9 +271,8 @@ impl Client {
         self.set_receive_timeout(timeout).map_err(|error| self.call_failed(&error))
     }
 
-    /// Registers the agent that runs this process as a peer. This is needed if the broker has refused a call because it
-    /// knows no session of this agent. The broker can't do this itself, because only this process knows the directory
-    /// and the repository. Returns true if the call may be repeated.
+    /// Registers the agent that runs this process, after the broker refused a call because it knows no session of this
+    /// agent. Only this process knows the directory and the repository. Returns true if the call may be repeated.
     fn begin_session(&mut self, refusal: &Error) -> bool {
         let fact = |name: &str| refusal.data.as_ref().and_then(|data| data[name].as_str());
         let (Some(agent), Some(short_name)) = (fact("agent"), fact("shortName")) else { return false };
@@ -304,8 +305,8 @@ impl Client {
         }
     }
 
-    /// Waits for the next message. If the caller has set a time limit, waits until that limit and sends no ping.
-    /// Otherwise, if the broker is on this machine and stays silent, sends a ping to learn whether the broker is stuck.
+    /// Waits for the next message. If the caller has set a time limit, waits until that limit. Otherwise, if a broker
+    /// on this machine stays silent, sends a ping to learn whether the broker is stuck.
     ///
     /// # Errors
     /// `Gone` if the connection broke, or `TimedOut` if the broker is stuck.
@@ -356,7 +357,7 @@ impl Client {
         self.receive_as(as_text, BrokerMessage::Other)
     }
 
-    /// Waits for the next message. Parses a line only if `unparsed` returns `None` for it.
+    /// Waits for the next message. Parses only lines for which `unparsed` returns `None`.
     fn receive_as<T>(
         &mut self,
         unparsed: impl Fn(&[u8]) -> Option<T>,
@@ -389,8 +390,7 @@ impl Client {
         }
     }
 
-    /// If this message says that the hub is a standby, remembers which hub leads. The next connection goes to the
-    /// leader.
+    /// If the message says that the hub is a standby, records the leader for the next connection.
     fn note_standby(&self, message: &RpcMessage) {
         if let (Some(group), RpcMessage::Response { result: Err(error), .. }) = (&self.group, message) {
             let refusal = rpc::decode_error(error);
@@ -440,7 +440,7 @@ impl Client {
             self.fate.is_unread = true;
             return Error::new(ErrorKind::Gone, format!("{name} ended before it read this call ({error}); try again"));
         }
-        // The broker may have run the call, and a second run of a call such as `events.emit` would do harm.
+        // The broker may have run the call. Repeating a call such as `events.emit` would do harm.
         let cure = "check whether the call took effect before you try again";
         if is_timeout(error) {
             return self
@@ -456,7 +456,7 @@ impl Client {
         Error::new(ErrorKind::Gone, format!("the connection to {} ended ({error}); try again", self.server_name))
     }
 
-    /// Returns a second handle, for writing from another thread.
+    /// Returns a second handle of the connection, for writing from another thread.
     ///
     /// # Errors
     /// If the process has no free file descriptor.

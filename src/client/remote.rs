@@ -1,5 +1,5 @@
-//! Finds out where the broker is. If the broker is on another machine, connects to it over a WebSocket or through ssh.
-//! Both kinds of connection carry the same lines as a local socket.
+//! Finds the broker that this machine uses. Connects to a broker on another machine through a WebSocket or ssh. Both
+//! kinds of connection carry the same lines as a local socket.
 
 use super::discovered_hub::{self, DiscoveredHub};
 use super::hub_group::{Candidate, HubGroup, SEARCH_MAX};
@@ -21,25 +21,25 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// If an attempt fails after taking at least this long, the hub counts as silent. An attempt that the hub refuses fails
-/// sooner.
+/// If an attempt to connect fails after at least this time, the hub counts as silent. A hub that refuses the connection
+/// answers sooner.
 const SILENT_AFTER: Duration = Duration::from_millis(500);
-/// How long a hub may take, once it is connected, to say whether it leads.
+/// How long a connected hub may take to say whether it leads.
 const ROLE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long hooks skip a hub after it was marked as silent, because hooks cannot wait.
+/// How long hooks skip a hub that was marked as silent. Hooks cannot wait for such a hub.
 const SILENT_MARK_AGE: Duration = Duration::from_secs(30);
 
-/// The broker that the settings determine.
+/// Which broker this machine uses.
 pub enum Route {
     /// The broker of this machine.
     ThisMachine,
-    /// The broker of this machine, which is one of several hubs, or the leader if another hub leads.
+    /// The broker of this machine, which is one of several hubs. If another hub leads, the broker of that hub.
     OwnHub(Arc<HubGroup>),
     /// A broker on another machine.
     Remote(RemoteTarget),
 }
 
-/// The hubs on other machines, one of which leads.
+/// One or more hubs on other machines, one of which leads.
 pub struct RemoteTarget {
     group: Arc<HubGroup>,
     /// The name under which the hub was discovered; `None` if the settings list the hub.
@@ -47,13 +47,13 @@ pub struct RemoteTarget {
 }
 
 impl Route {
-    /// Finds the route that the settings determine.
+    /// Finds the broker that this machine uses, according to the settings.
     ///
     /// # Errors
     /// If the settings are wrong.
     pub fn find(places: &DataDir) -> Result<Route, Error> {
-        // Most machines use no hub, so the settings are not read if none of these variables is set and there is no
-        // settings file.
+        // If none of these variables is set and there is no settings file, the machine uses no hub. This avoids reading
+        // the settings on most machines.
         let is_set = |name: &str| std::env::var_os(name).is_some();
         if ![HOST, SECRET, STORE].into_iter().any(is_set) && !places.config().exists() {
             return Ok(Route::ThisMachine);
@@ -80,7 +80,7 @@ impl Route {
     }
 }
 
-/// Whether the broker is, or may be, on another machine.
+/// Whether this machine uses a hub on another machine instead of its own broker.
 ///
 /// # Errors
 /// If the settings are wrong.
@@ -92,7 +92,7 @@ pub fn is_remote(places: &DataDir) -> Result<bool, Error> {
 /// silent.
 ///
 /// # Errors
-/// If no hub can be reached, if all hubs reject us, or if no hub leads; the error says which of these is the case.
+/// If no hub can be reached, if all hubs reject us, or if no hub leads. The error says which of these is the case.
 pub fn connect(target: &RemoteTarget, places: &DataDir) -> Result<Client, Error> {
     let began = Instant::now();
     let connected = target.connect();
@@ -108,7 +108,7 @@ pub fn connect(target: &RemoteTarget, places: &DataDir) -> Result<Client, Error>
     connected
 }
 
-/// Which role a hub says it has.
+/// The role that a hub reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HubRole {
     /// The hub leads and serves guests.
@@ -123,11 +123,11 @@ pub enum HubRole {
     },
 }
 
-/// What one hub answered.
+/// The answer of one hub, or the reason why there is none.
 pub struct HubAnswer {
     /// The hub as the settings list it.
     pub hub: String,
-    /// The role of the hub, or the reason why the hub can't be asked.
+    /// The role that the hub reports, or the reason why the hub could not be asked.
     pub role: Result<HubRole, Error>,
     /// How long the answer took.
     pub took: Duration,
@@ -204,7 +204,8 @@ fn ask_role(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<HubRole, Error> {
     }
 }
 
-/// A hub's port for sessions: its own port, or the port that the settings give for all hubs.
+/// Returns the port on which a hub accepts sessions: the hub's own port, or the port that the settings give for all
+/// hubs.
 pub fn session_port(hub: &HubAddress, settings: &Settings) -> u16 {
     match (hub, settings.int("SLM_MESH_WS_PORT")) {
         (HubAddress::Network { port: Some(port), .. }, _) => *port,
@@ -213,21 +214,20 @@ pub fn session_port(hub: &HubAddress, settings: &Settings) -> u16 {
     }
 }
 
-/// Whether the hub is marked as silent, because it recently failed to respond. If so, a hook does not try the hub.
-/// Commands can wait, so they try the hub in any case, and remove the mark if they succeed.
+/// Whether the hub recently failed to respond and is marked as silent. A hook skips such a hub. A command can wait, so
+/// it tries the hub, and removes the mark if it succeeds.
 pub fn is_marked_silent(places: &DataDir) -> bool {
     let at = std::fs::metadata(places.silent()).and_then(|meta| meta.modified());
     at.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SILENT_MARK_AGE))
 }
 
-/// Returns a connection that a child process can inherit, and that lasts as long as the child holds the socket, even
-/// after this process has ended. The socket of this machine's broker is such a connection. For a broker on another
-/// machine, this function starts a process that forwards the lines, and that ends when no process holds the other end
-/// of its socket any more.
+/// Returns a connection that a child process can inherit. The connection lasts as long as the child holds the socket,
+/// even after this process has ended. If the broker is on another machine, a separate process forwards the lines. It
+/// ends when no process holds the other end of its socket.
 ///
 /// # Errors
 /// If this machine's broker or the forwarding process can't be started, or if this machine is one of several hubs and
-/// none leads. The forwarding process itself reports why it can't reach the hub.
+/// none leads. If the forwarding process can't reach the hub, it reports the reason itself.
 pub fn connect_for_child(places: &DataDir) -> Result<Client, Error> {
     match Route::find(places)? {
         Route::ThisMachine => Client::connect_or_start(places),
@@ -240,7 +240,7 @@ pub fn connect_for_child(places: &DataDir) -> Result<Client, Error> {
     }
 }
 
-/// Starts a process that forwards lines to this hub, or to the hub that the settings determine.
+/// Starts a process that forwards lines to `hub`. If `hub` is `None`, the settings determine the hub.
 fn start_carrier(group: &Arc<HubGroup>, hub: Option<&HubAddress>) -> Result<Client, Error> {
     let failed = |error: std::io::Error| Error::new(ErrorKind::Gone, format!("cannot start slm-mesh pipe ({error})"));
     let (ours, input) = UnixStream::pair().map_err(failed)?;
@@ -258,8 +258,8 @@ fn start_carrier(group: &Arc<HubGroup>, hub: Option<&HubAddress>) -> Result<Clie
 }
 
 /// Describes where this connection comes from: the machine, the user, and our parent processes. The hub uses the parent
-/// processes to find the session to which a shell or hook belongs. (A broker on the same machine asks the kernel
-/// instead.) The hub trusts the description, because we know the secret.
+/// processes to find the session to which a shell or hook belongs. The hub trusts the description, because we know the
+/// secret.
 pub fn describe_origin() -> Value {
     let ancestors: Vec<Value> = process::ancestors(i64::from(std::process::id()))
         .iter()

@@ -14,10 +14,10 @@ use std::time::Duration;
 /// How long ssh and the hub may take for the first response.
 const SSH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Runs `slm-mesh pipe` on the hub through ssh. If there are other hubs, ssh is told to detect a dead hub sooner.
+/// Runs `slm-mesh pipe` on the hub through ssh. If there are other hubs to try, ssh detects a dead hub sooner.
 ///
 /// # Errors
-/// If ssh fails or the hub does not answer; the error contains the last line that ssh printed.
+/// If ssh fails or the hub does not answer. The error contains the last line that ssh printed.
 pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Client, Error> {
     let failed = |why: &str| {
         let text = format!(
@@ -38,13 +38,13 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
     command.args(["--", target, "slm-mesh", "pipe"]);
     command.stdin(Stdio::from(OwnedFd::from(input))).stdout(Stdio::from(OwnedFd::from(output))).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| failed(&format!("ssh can't be run ({error})")))?;
-    // Dropping the command closes our copies of its pipe ends, so that the stream ends when ssh ends.
+    // Dropping the command closes our copies of the socket ends of ssh. So our stream ends when ssh ends.
     drop(command);
     let stderr = child.stderr.take();
     let mut client = Client::from_stream(BrokerStream::Socket(ours), Some(child));
     let ready = client.set_receive_timeout(Some(SSH_TIMEOUT)).map_err(|error| client.connection_lost(&error));
     let answer = ready.and_then(|()| client.call_once("ping", &json!({})));
-    // The answer of a standby also shows that the hub can be reached.
+    // If a standby refuses the ping, the hub can be reached, too.
     match answer.or_else(|error| if error.kind == ErrorKind::Standby { Ok(Value::Null) } else { Err(error) }) {
         Ok(_) => {
             client.set_receive_timeout(None).map_err(|error| client.connection_lost(&error))?;
@@ -61,7 +61,7 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
         Err(_) => {
             let mut messages = String::new();
             if let (Some(mut stderr), Some(child)) = (stderr, client.carrier.as_mut()) {
-                // If ssh has not ended, it is killed here. Its last message is the reason for the failure.
+                // Ends ssh if it is still running. The last line that ssh printed is the reason for the failure.
                 let _ = child.kill().and_then(|()| child.wait());
                 let _ = stderr.by_ref().take(4096).read_to_string(&mut messages);
             }

@@ -16,15 +16,15 @@ use std::time::Duration;
 /// How long a client waits for another client that is starting the broker.
 const STARTS_WITHIN: Duration = Duration::from_millis(4000);
 
-/// How many brokers a client starts, one after another, if each of them is stopped before the client can connect.
+/// How many brokers a client starts in a row, if each of them is stopped before the client can connect.
 const STARTS_MAX: usize = 3;
 
-/// Starts a broker while holding the start lock. If many clients start at the same time, one of them starts the broker,
-/// and the others find the broker once they get the lock.
+/// Starts a broker while holding the start lock. If many clients do this at the same time, one of them starts the
+/// broker. The others wait for the lock, and then find the broker.
 pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
     places.prepare()?;
-    // If the lock can't be obtained in time, two clients may each start a broker, and one of these brokers ends at
-    // once. That is better than waiting for a client that was stopped while it held the lock.
+    // If another client holds the lock for too long, this client starts a broker without the lock. Then there may be
+    // two brokers, and one of them ends at once.
     let _lock = LockWait::begin(places.open_lock(&places.start_lock())?)
         .for_time(STARTS_WITHIN)
         .map_err(|error| places.error("can't be locked (does its file system support locks?)", &error))?;
@@ -35,7 +35,7 @@ pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
     }
     for _ in 0..STARTS_MAX {
         match spawn_broker(places) {
-            // In the meantime, another program may have started a broker without taking this lock.
+            // Another program may have started a broker without taking this lock.
             Err(error) if error.kind == ErrorKind::Refused => return Client::connect_local(places).map_err(|_| error),
             started => started?,
         }

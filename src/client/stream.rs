@@ -42,7 +42,7 @@ impl BrokerStream {
         }
     }
 
-    /// Limits how long a write to a socket waits. A stream to a hub always has its own limit, so nothing changes there.
+    /// Limits how long a write to a socket waits. A stream to a hub keeps its own limit.
     ///
     /// # Errors
     /// If the socket is gone.
@@ -53,7 +53,7 @@ impl BrokerStream {
         }
     }
 
-    /// Sets whether a read that would have to wait fails with `WouldBlock` instead.
+    /// Sets whether a read fails with `WouldBlock` instead of waiting for data.
     ///
     /// # Errors
     /// If the socket is gone.

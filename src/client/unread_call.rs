@@ -1,12 +1,11 @@
-//! Repeats a call that arrived while the broker on this machine was ending, and that the broker did not read.
+//! Repeats a call that the broker on this machine did not read, because it was ending.
 
 use super::Client;
 use crate::sys::data_dir::DataDir;
 use crate::wire::rpc::RpcMessage;
 use std::io::{self, ErrorKind};
 
-/// Maximum number of times that a call is repeated. Only a broker that is stopped again and again needs more than one
-/// repetition.
+/// Maximum number of times that a call is repeated. One repetition is enough unless the next broker is stopped, too.
 pub(super) const REPEATS_MAX: usize = 5;
 
 /// How to connect again if the broker ends before it reads the first call.
@@ -32,16 +31,16 @@ pub(super) struct CallFate {
 }
 
 impl CallFate {
-    /// Notes a message from the broker.
+    /// Records whether a message from the broker says that it is ending.
     pub(super) fn note(&mut self, message: &RpcMessage) {
         let is_ending = matches!(message, RpcMessage::Notification { method, .. } if method == "shutdown");
         self.is_broker_ending |= is_ending;
     }
 
-    /// Whether this error means that the broker has not run the call, which must be the only line that was sent. There
-    /// are two such cases. In the first case, the kernel reset the connection, because the broker closed the connection
-    /// without reading everything. In the second case, the broker said that it was ending. A broker sends all answers
-    /// before it says so, so it will not run a call that is still unanswered.
+    /// Whether this error means that the broker has not run the call. The call must be the only line that was sent. In
+    /// one case, the kernel reset the connection, because the broker closed it without reading everything. In the other
+    /// case, the broker said that it was ending. It says so only after it has sent all answers, so it will not run this
+    /// call.
     pub(super) fn shows_unread(&self, error: &io::Error) -> bool {
         let is_closed = match error.kind() {
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => true,
@@ -58,7 +57,7 @@ impl Client {
     }
 
     /// Replaces this connection, whose broker is gone, with a connection to the next broker of this machine. Returns
-    /// whether there is one.
+    /// whether there is a next broker.
     pub(super) fn connect_again(&mut self) -> bool {
         let connected = match &self.reconnect {
             Reconnect::Never => return false,

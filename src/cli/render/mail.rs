@@ -36,10 +36,10 @@ pub fn inbox(value: &Value, parsed: &ParsedCommand) -> Rendered {
     }
     let mut text: Vec<String> = rows.iter().map(message).collect();
     let has_more = value["more"] == json!(true);
-    // If this call marks the mail as read, running it again shows the next messages. If this call only looks at the
-    // mail, the next call needs a cursor.
+    // If this call marks the mail as read, the same command shows the next messages. Otherwise, the next command needs
+    // a cursor.
     match (older_messages_flag(value, parsed), value["remaining"].as_i64()) {
-        // Messages are listed from the oldest to the newest, so the note about older messages goes first.
+        // The list begins with the oldest message, so the note about even older messages goes above it.
         (Some(flag), _) if has_more => {
             text.insert(0, dim(&format!("there are older messages; show them with {flag}")));
         }
@@ -53,13 +53,13 @@ pub fn inbox(value: &Value, parsed: &ParsedCommand) -> Rendered {
     Rendered::Text(text.join("\n"))
 }
 
-/// The flag that shows messages older than those in an answer of `inbox`; `None` if the answer begins with the oldest
-/// message.
+/// Returns the flag that shows messages older than those in an answer of `inbox`. Returns `None` if the answer begins
+/// with the oldest message.
 fn older_messages_flag(value: &Value, parsed: &ParsedCommand) -> Option<String> {
     let is_history = parsed.args.get("filter").is_some_and(|filter| *filter != "unread");
     match value["before"].as_i64() {
         Some(before) => Some(format!("--before {before}")),
-        // Without a cursor, a list that includes read messages ends with the newest message, so older messages may be
+        // Without a cursor, a list that includes read messages shows only the latest ones. So older messages may be
         // missing.
         None if is_history && !parsed.args.contains_key("after") => Some("--after 0 (oldest first)".into()),
         None => None,
@@ -84,14 +84,13 @@ pub fn message(row: &Value) -> String {
     laid_out(row, &format!("{}  {head}", clock(&row["createdAt"])), &notes, columns())
 }
 
-/// Which part of a long message this is.
+/// Says which part of a long message the row contains.
 fn part(row: &Value) -> Option<String> {
     row["part"].as_i64().map(|part| format!("part {part} of {}", row["parts"]))
 }
 
-/// Formats a message as lines: first the head line, which contains the ids of the message and of the message that it
-/// answers, and then the text. If the head line is too long for the terminal, the ids get a line of their own. For a
-/// terminal, the text is also broken at spaces.
+/// Formats a message as lines: a head line with the ids, and then the text. If the head line is too long for the
+/// terminal, the ids get a line of their own. On a terminal, long lines of text are broken at spaces.
 fn laid_out(row: &Value, head: &str, notes: &[String], columns: Option<usize>) -> String {
     let (id, text) = (word(&row["id"]), word_lines(&row["payload"]));
     let answers = answered(row, &id, columns.is_some());
@@ -115,9 +114,8 @@ fn laid_out(row: &Value, head: &str, notes: &[String], columns: Option<usize>) -
     lines.join("\n")
 }
 
-/// Says which message this message answers, and to which conversation it belongs. `own` is the id of this message. If
-/// `is_short` is set, an id that differs from `own` only in its last digits is shortened to these digits, which are
-/// enough for a person to find the message.
+/// Says which message this message answers, and in which conversation. `own` is the id of this message. If `is_short`
+/// is set and another id has the same beginning as `own`, only the last digits of that id are shown.
 fn answered(row: &Value, own: &str, is_short: bool) -> Option<String> {
     let shown = |id: &str| match (id.rsplit_once('-'), own.rsplit_once('-')) {
         (Some((mesh, digits)), Some((own, _))) if is_short && mesh == own => format!("…{}", plain(digits)),
@@ -137,7 +135,7 @@ pub fn log(value: &Value, _: &ParsedCommand) -> Rendered {
         text.push("No messages.".into());
     }
     if value["more"] == json!(true) {
-        // Messages are listed from the oldest to the newest, so the note about older messages goes first.
+        // The list begins with the oldest message, so the note about even older messages goes above it.
         match value["before"].as_i64() {
             Some(before) => {
                 text.insert(0, dim(&format!("there may be older messages; show them with --before {before}")))
@@ -169,8 +167,8 @@ pub fn log_message(row: &Value) -> String {
     laid_out(row, &head, &notes, columns())
 }
 
-/// How far a message got. If the copies of a group message have different receipts, the text says how many copies have
-/// each receipt.
+/// Formats the receipt of a message. If the copies of a group message have different receipts, the text contains the
+/// number of copies with each receipt.
 pub fn receipt(row: &Value) -> String {
     let counts = row["receipts"].as_object();
     match counts.filter(|counts| counts.len() > 1) {
@@ -222,8 +220,8 @@ fn members(channel: &Value) -> String {
 mod tests {
     use super::*;
 
-    /// Formats a message with `laid_out`, and removes the escape codes. The message is a reply to the message whose id
-    /// ends with `answered`.
+    /// Formats a reply with `laid_out`, and removes the escape codes. `answered` is the end of the id of the message to
+    /// which the reply belongs.
     fn laid_out_in(columns: Option<usize>, answered: &str) -> String {
         let id = |end: &str| format!("24a819d0-55b5-4a7c-8a83-0000000000{end}");
         let row = json!({ "id": id("17"), "payload": "one two three four\nfive", "replyTo": id(answered), "thread": id("12") });

@@ -1,5 +1,5 @@
-//! Groups messages into conversations: a message and its replies share one row, which opens as one text. Also formats
-//! search results and mailboxes as text.
+//! Groups messages into conversations. The view shows a message and its replies in one row, and opens them as one text.
+//! Also formats search results and mailboxes as text.
 
 use super::draw;
 use super::model::{WatchModel, WatchedMessage, word};
@@ -7,7 +7,7 @@ use crate::base::time;
 use crate::cli::render;
 use serde_json::Value;
 
-/// What separates the messages in the text of a conversation.
+/// The separator between two messages in the text of a conversation.
 const GAP: &str = "\n\n\n";
 
 /// A message and its known replies, oldest first. A conversation has at least one message.
@@ -47,8 +47,8 @@ impl WatchedMessage {
         self.row.as_ref().is_some_and(|row| row["parts"].is_null())
     }
 
-    /// The user's own copy of the message. The view uses this copy to report the message as read. If the view shows
-    /// only a part of the message, only that part counts as read.
+    /// Returns the user's own copy of the message, which the view reports as read. If the view shows only a part of the
+    /// message, the copy contains `upto`, so that only this part counts as read.
     pub fn own_as_shown(&self) -> Option<Value> {
         let mut own = self.own.clone()?;
         if self.is_whole() {
@@ -64,7 +64,7 @@ impl WatchedMessage {
 }
 
 impl WatchModel {
-    /// The conversations in which a sender or a recipient works on a project that passes the filter, latest first.
+    /// Returns the conversations, latest first, in which the project of a sender or a recipient passes the filter.
     pub fn shown_conversations(&self) -> Vec<Conversation<'_>> {
         let mut found: Vec<Conversation<'_>> = Vec::new();
         for mail in &self.mail {
@@ -79,8 +79,8 @@ impl WatchModel {
     }
 }
 
-/// A conversation as text: each message with its time, its receipt and its text. `…` stands for a text that has not
-/// arrived yet.
+/// Formats a conversation as text: each message with its time, its receipt and its text. A `…` stands for text that has
+/// not arrived yet.
 pub fn conversation_text(model: &WatchModel, conversation: &Conversation<'_>) -> String {
     let text = |mail: &&WatchedMessage| {
         let head = format!("{}\n{} UTC, {}", draw::route(model, mail), clock(mail.at), draw::receipt_label(mail).1);
@@ -97,7 +97,7 @@ pub fn conversation_text(model: &WatchModel, conversation: &Conversation<'_>) ->
     texts.join(GAP)
 }
 
-/// The text of the messages in an answer, in the order of the answer.
+/// Formats the messages of an answer as text, in the order of the answer.
 pub fn rows_text(rows: &[Value]) -> String {
     rows.iter().map(row_text).collect::<Vec<_>>().join(GAP)
 }
@@ -109,9 +109,8 @@ fn row_text(row: &Value) -> String {
     format!("{head}\n\n{}", word(&row["payload"]))
 }
 
-/// A mailbox as its owner sees it: unread messages first, from the oldest to the newest, and then read messages, from
-/// the newest to the oldest. The answer `unread` contains the owner's unread messages, and the answer `all` contains
-/// the latest messages, read or not.
+/// Formats a mailbox: first the unread messages, oldest first, and then the read messages, newest first. `unread` is
+/// the answer with the unread messages, and `all` is the answer with the latest messages.
 pub fn mailbox_text(name: &str, unread: &Value, all: &Value) -> String {
     let is_read = |row: &&Value| !["accepted", "offered"].contains(&word(&row["receipt"]));
     let unread_rows = unread["messages"].as_array().cloned().unwrap_or_default();

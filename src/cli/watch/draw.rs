@@ -1,4 +1,4 @@
-//! Draws the model as lines of styled text, for a screen of a given size at a given time.
+//! Draws the state of the live view as lines of styled text, for a given screen size and time.
 //!
 //! **Invariant:** no line is wider than the screen, and there is exactly one line for each row of the screen.
 
@@ -17,7 +17,7 @@ pub enum TextStyle {
     Bold,
     /// Secondary text.
     Dim,
-    /// Text that needs attention, or that says who is waiting.
+    /// Text that needs attention, or that shows who is waiting.
     Warn,
     /// The selected row.
     Selected,
@@ -28,10 +28,10 @@ pub type StyledLine = Vec<(TextStyle, String)>;
 
 /// On a screen with fewer rows than this, the focused pane fills the whole screen.
 const ROWS_FOR_ALL: usize = 14;
-/// On a screen with at least this many columns, rows show all their cells.
+/// On a screen with at least this many columns, rows are shown with all their cells.
 const WIDE: usize = 64;
 
-/// What the keys do, and what the receipts mean. A screen of 80 columns shows each line unbroken.
+/// Explains the keys and the receipts. No line is wider than 80 columns.
 const HELP: &str = include_str!("keys.txt");
 
 /// Draws the whole screen.
@@ -97,7 +97,7 @@ fn footer(model: &WatchModel, columns: usize) -> StyledLine {
                 InputPrompt::Search => " messages with: ".to_owned(),
                 InputPrompt::Write(to) => format!(" to {}: ", cut(&model.name(to), 20)),
             };
-            // If the text is too long, its end is shown, because that is where people type.
+            // If the text is too long for the line, its end is shown, because the user types there.
             let room = columns.saturating_sub(width(&ask) + 1);
             vec![
                 (TextStyle::Bold, ask),
@@ -122,8 +122,8 @@ fn footer(model: &WatchModel, columns: usize) -> StyledLine {
     }
 }
 
-/// Divides the rows of the screen among the panes and their titles. A pane with little to show gets as many rows as it
-/// needs, and the events get the rest.
+/// Divides the rows of the screen among the panes and their titles. A pane with few rows gets only as many as it needs.
+/// Free rows go to the events.
 fn divide_rows(model: &WatchModel, n_rows: usize) -> Vec<(Pane, usize)> {
     if n_rows + 2 < ROWS_FOR_ALL {
         return vec![(model.pane, n_rows)];
@@ -228,7 +228,7 @@ fn state(row: &Value, passed: i64) -> (TextStyle, String) {
     }
 }
 
-/// A time span in whole minutes, hours or days. Numbers that change every second would distract.
+/// Formats a time span in whole minutes, hours or days. Seconds would change all the time and distract.
 fn short_span(ms: i64) -> String {
     match ms / 60_000 {
         minutes @ 0..90 => format!("{minutes} min"),
@@ -266,7 +266,8 @@ fn draw_locks(model: &WatchModel, columns: usize, now: i64) -> Vec<StyledLine> {
     (0..rows.len()).map(row).collect()
 }
 
-/// A path in short form: relative to the holder's project, or beginning with the name of the project that contains it.
+/// Shortens a path. In the holder's project, the path is relative to the project. In another project, it begins with
+/// the name of that project's folder.
 fn short_path(model: &WatchModel, holder: &str, path: &Value) -> String {
     let path = word(path);
     let inside = |root: &str| {
@@ -304,13 +305,13 @@ fn draw_messages(model: &WatchModel, columns: usize, now: i64) -> Vec<StyledLine
     rows.iter().zip(&ways).map(row).collect()
 }
 
-/// The sender and the recipient, as in `a → b`.
+/// Formats the sender and the recipient, as in `a → b`.
 pub fn route(model: &WatchModel, mail: &WatchedMessage) -> String {
     let to = if mail.group.is_some() { tame(&mail.to) } else { model.name(&mail.to) };
     format!("{} → {to}", model.name(&mail.from))
 }
 
-/// The receipt in one word, with its style.
+/// Returns the receipt in one word, with its style.
 pub fn receipt_label(mail: &WatchedMessage) -> (TextStyle, String) {
     match (mail.receipt.as_str(), mail.group) {
         (_, Some(n)) if n > 0 && mail.n_read() > 0 => (TextStyle::Plain, format!("{}/{n} read", mail.n_read())),
@@ -321,7 +322,8 @@ pub fn receipt_label(mail: &WatchedMessage) -> (TextStyle, String) {
     }
 }
 
-/// The receipt of each copy of a group message, one per line; empty if the user did not send the message.
+/// Lists the receipt of each copy of a group message, one per line. Returns an empty string if the user did not send
+/// the message.
 pub fn copy_receipts(model: &WatchModel, mail: &WatchedMessage) -> String {
     let mut lines: Vec<String> =
         mail.copies.iter().map(|(to, receipt)| format!("{:<24} {}", model.name(to), tame(receipt))).collect();
@@ -339,7 +341,7 @@ fn excerpt(mail: &WatchedMessage) -> String {
         "text" | "" => String::new(),
         other => format!("{}: ", tame(other)),
     };
-    // A line has no room for more characters, so the end of the text is not processed.
+    // No line is longer than this, so the rest of the text is not processed.
     kind + &tame(&word(&row["payload"]).chars().take(400).collect::<String>())
 }
 
@@ -363,7 +365,7 @@ fn draw_events(model: &WatchModel, columns: usize, now: i64) -> Vec<StyledLine> 
     rows.iter().zip(&whos).map(row).collect()
 }
 
-/// The details of an event, other than its type and its author.
+/// Formats the details of an event, without its type and its author.
 fn event_details(model: &WatchModel, row: &Value) -> String {
     let (payload, by) = (&row["payload"], word(&row["emittedBy"]));
     let with = |text: String, more: &Value| match more.as_str().filter(|more| !more.is_empty()) {
@@ -407,7 +409,7 @@ fn draw_open_text(title: &str, body: &str, scroll: usize, columns: usize, n_rows
     lines
 }
 
-/// How many lines the text can be scrolled on a screen of this size.
+/// Returns how many lines the text can be scrolled on a screen of this size.
 pub fn max_scroll(body: &str, columns: usize, rows: usize) -> usize {
     wrap(body, columns.saturating_sub(4)).len().saturating_sub(rows.saturating_sub(3))
 }

@@ -298,7 +298,7 @@ fn a_long_message_opens_whole_and_is_then_read_whole() {
     assert!(matches!(keys(&mut model, &[Key::Enter]), Some(UserAction::Fetch(_))), "the rest is asked for");
     assert!(shown(&model, 80, 24).join("\n").contains("the beginning…"));
     keys(&mut model, &[Key::Escape]);
-    // The log has the whole text, and the inbox has only a part of it.
+    // The log returns the whole text, but the inbox returns only a part of it.
     for rows in [[row("the beginning and the end"), part.clone()], [part, row("the beginning and the end")]] {
         model.add_messages(&json!({ "messages": rows }));
         let Some(UserAction::Opened(read)) = keys(&mut model, &[Key::Enter]) else {

@@ -1,5 +1,5 @@
-//! The view's connection to the broker. It delivers every event exactly once and in order, even if the connection
-//! breaks and is re-established. It delivers an answer or an error for every request.
+//! The connection of the live view to the broker. Delivers every event exactly once and in order, even after the
+//! connection broke. Delivers an answer or an error for every request.
 //!
 //! **Invariant:** the view never restarts a broker that was stopped on purpose.
 
@@ -17,18 +17,18 @@ const PAGE: i64 = 200;
 /// Maximum length of one wait for an update. If no update arrives by then, another wait begins.
 const LONG_WAIT: Duration = Duration::from_secs(3600);
 
-/// What a request is for, which decides where its answer goes.
+/// The purpose of a request, which decides where its answer is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchRequest {
     /// The peers that are online.
     Peers,
-    /// All peers, online or offline. The view shows their names.
+    /// All peers, online or offline, so that the view can show their names.
     Names,
     /// The hubs that share the mesh.
     Hubs,
     /// The active locks.
     Locks,
-    /// The user's own peer, whose row says how many unread messages the user has.
+    /// The user's own peer, with the number of the user's unread messages.
     Me,
     /// Messages sent to the user.
     Mine,
@@ -36,23 +36,24 @@ pub enum WatchRequest {
     Sent,
     /// Recent messages between all peers.
     Log,
-    /// The messages of the open conversation, which has this id.
+    /// The messages of the conversation with this id, which the view shows.
     Conversation(String),
-    /// Messages that contain these words. Also holds the messages that earlier steps of the search found, newest first.
+    /// Messages that contain these words. The list contains the messages that earlier pages of the search returned,
+    /// newest first.
     Search(String, Vec<Value>),
-    /// The unread messages of the peer with this id, whose mailbox is to be shown.
+    /// The unread messages of the peer with this id. The view will show them with the rest of the mailbox.
     Unread(String),
-    /// The latest messages of the peer with this name. Also holds the answer with the peer's unread messages.
+    /// The latest messages of the peer with this name. The value is the earlier answer with the peer's unread messages.
     Mailbox(String, Value),
     /// Send a message to this peer.
     Send(String),
     /// Release the lock on this path.
     Release(String),
-    /// A request whose answer does not matter.
+    /// A request whose answer is ignored.
     Nothing,
 }
 
-/// What the connection delivers: an event, an answer, or the news that the connection broke.
+/// What the connection delivers: an event, an answer, or the reason why the connection broke.
 #[derive(Debug)]
 pub enum FeedUpdate {
     /// An event.
@@ -73,7 +74,7 @@ struct OpenRequest {
     rows: Vec<Value>,
 }
 
-/// The lists that arrive in pages.
+/// The lists that the broker returns in pages.
 const LISTS: [&str; 2] = ["peers", "locks"];
 
 /// The connection, and the requests that have not been answered yet.
@@ -169,8 +170,7 @@ impl Feed {
         std::mem::take(&mut self.updates)
     }
 
-    /// Waits until there is an update or the connection is lost. Returns false as soon as nobody reads the output any
-    /// more.
+    /// Waits until an update arrives or the connection is lost. Returns false as soon as the reader closes the output.
     pub fn wait_while_read(&mut self, output: &impl AsFd) -> bool {
         while let (true, Some(client)) = (self.updates.is_empty(), &mut self.client) {
             match client.await_arrival(output, LONG_WAIT) {
@@ -190,8 +190,8 @@ impl Feed {
                 true => None,
                 false => Some(error.to_string()),
             }),
-            // The broker crashed, so this starts a new one. Only one attempt is made, because a second attempt would
-            // fail too.
+            // The broker crashed, so this starts a new one. There is only one attempt, because another one would fail
+            // too.
             false => Client::connect_or_start(&self.places).map_err(|error| Some(error.text)),
         };
         self.was_stopped = true;
@@ -213,7 +213,7 @@ impl Feed {
         let all = json!({ "types": ["*"] });
         let stands = self.call_on(&mut client, "events.subscribe", all, &mut pushed)?["seq"].as_i64();
         if self.cursor.is_some_and(|cursor| stands.is_some_and(|stands| cursor > stands)) {
-            // The broker has a different database with its own sequence numbers, so the old cursor is useless.
+            // The broker has another database, whose sequence numbers are different. So the old cursor is useless.
             self.cursor = None;
         }
         if self.cursor.is_none() && self.n_old == 0 {
@@ -257,7 +257,7 @@ impl Feed {
                 RpcMessage::Response { id, result } if id == wanted => {
                     return result.map_err(|error| rpc::decode_error(&error));
                 }
-                // Pushed events are kept until all earlier events are known.
+                // These newer events are delivered after the events that were missed.
                 RpcMessage::Notification { method, params } if method == "event" => pushed.push(Value::Object(params)),
                 _ => {}
             }

@@ -10,7 +10,7 @@ use serde_json::Value;
 /// The placeholder for a text that has not arrived yet.
 pub const LOADING: &str = "…";
 
-/// An action that a key requests and that the model cannot perform itself.
+/// An action that a key requests, and that needs more than the state of the view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserAction {
     /// Quit the view.
@@ -22,12 +22,12 @@ pub enum UserAction {
     /// Send a message.
     #[allow(missing_docs)]
     Send { to: String, text: String },
-    /// Release a lock, but only if it is still the lock that the screen showed.
+    /// Release the lock that has this token. A newer lock on the same path is kept.
     #[allow(missing_docs)]
     Release { path: String, token: i64 },
-    /// Report that the user has opened these messages, given as rows.
+    /// Report the messages with these rows as read.
     Opened(Vec<Value>),
-    /// Get the messages of this conversation.
+    /// Request the messages of this conversation.
     Fetch(String),
     /// Search for messages with these words.
     Search(String),
@@ -99,7 +99,7 @@ fn move_selection(model: &mut WatchModel, by: i64) {
     let keys = model.row_keys(model.pane);
     let last = keys.len().saturating_sub(1) as i64;
     let place = (model.selected_row(model.pane) as i64 + by).clamp(0, last) as usize;
-    // If the first row is selected, no key is stored, so that the selection stays on the newest entry.
+    // For the first row, no key is stored, so that the selection stays on the first row when a newer entry arrives.
     model.selected[model.pane as usize] = keys.get(place).cloned().filter(|_| place > 0);
 }
 
@@ -205,12 +205,13 @@ pub fn open_selected(model: &mut WatchModel) -> Option<UserAction> {
     action
 }
 
-/// Updates an open conversation after more of it has arrived. Returns an action that reports the messages as read.
+/// Updates the open text of a conversation after more of its messages have arrived. Returns an action that reports them
+/// as read.
 pub fn show_more(model: &mut WatchModel, id: &str) -> Option<UserAction> {
     let is_open = matches!(&model.mode, InputMode::Open { body, .. } if body.contains(LOADING));
     let is_selected = model.pane == Pane::Mail
         && model.shown_conversations().get(model.selected_row(Pane::Mail)).is_some_and(|one| one.id == id);
-    // If a message is still missing now, it no longer exists, so it is not fetched again.
+    // A message that is still missing no longer exists, so it is not requested again.
     let shown = (is_open && is_selected).then(|| open_selected(model)).flatten();
     shown.filter(|action| matches!(action, UserAction::Opened(_)))
 }

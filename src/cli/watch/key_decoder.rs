@@ -35,7 +35,7 @@ pub enum Key {
     Clear,
 }
 
-/// A decoder, which keeps the bytes of a key that is not complete yet.
+/// Decodes keys. Keeps the bytes of a key that is not complete yet.
 #[derive(Debug, Default)]
 pub struct KeyDecoder {
     bytes: Vec<u8>,
@@ -58,15 +58,15 @@ impl KeyDecoder {
         !self.bytes.is_empty()
     }
 
-    /// Stops waiting for the rest of a key. A lone escape byte is the Escape key.
+    /// Stops waiting for the rest of a key. If only an escape byte has arrived, returns the Escape key.
     pub fn finish(&mut self) -> Option<Key> {
         let was = std::mem::take(&mut self.bytes);
         (was == [0x1b]).then_some(Key::Escape)
     }
 }
 
-/// The first key and its length in bytes; `None` while the key is incomplete. If the bytes stand for no known key, the
-/// key in the result is `None`.
+/// Returns the first key and its length in bytes. Returns `None` while the key is incomplete. Bytes that stand for no
+/// known key give a length without a key.
 fn decode_first(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
     let key = match bytes.first()? {
         0x1b => return decode_escape(bytes),

@@ -1,8 +1,8 @@
-//! `watch`: a live view of peers, locks, messages and events, redrawn as events arrive. If the output is a pipe, prints
-//! one line per event instead.
+//! `watch`: a live view of peers, locks, messages and events. If the output is a pipe, prints one line per event
+//! instead.
 //!
-//! The view controls the terminal with rustix's termios and a dozen escape sequences, because four panes and an input
-//! line do not justify a curses crate.
+//! The view controls the terminal with termios and a dozen escape sequences. Four panes and an input line do not
+//! justify a curses crate.
 
 mod conversations;
 pub mod draw;
@@ -34,13 +34,13 @@ use std::time::{Duration, Instant};
 const N_OLD: i64 = 50;
 /// How many messages a search shows.
 const SEARCH_MAX: usize = 50;
-/// Maximum number of unread messages, and also of read messages, that the view shows from a mailbox.
+/// Maximum number of unread messages that the view shows from a mailbox, and also of read messages.
 const MAILBOX_MAX: usize = 60;
 /// Minimum time between two redraws. An event should appear within 100 ms.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(80);
 /// Minimum time between two requests for the same outdated list.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(250);
-/// How often to request facts that no event reports: idle times and waiting peers.
+/// How often to request idle times and waiting peers, whose changes no event reports.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// How often to redraw ages and leases.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
@@ -53,7 +53,7 @@ const KEY_TIMEOUT: Duration = Duration::from_millis(60);
 pub fn watch(parsed: &ParsedCommand, plain: bool) -> Result<u8, Error> {
     let (places, settings) = load_environment()?;
     let plain = plain || parsed.json || !terminal::is_capable();
-    // Lists are requested without naming a peer, so that watching does not count as activity of the user's peer.
+    // These requests name no peer, so that watching does not count as activity of the user's peer.
     let common = Map::from_iter([("v".to_owned(), json!(env!("CARGO_PKG_VERSION")))]);
     let mut feed = Feed::new(places, common, if plain { 0 } else { N_OLD })?;
     if plain {
@@ -62,7 +62,7 @@ pub fn watch(parsed: &ParsedCommand, plain: bool) -> Result<u8, Error> {
     let named = Some(settings.text("SLM_MESH_PEER").to_owned()).filter(|name| !name.is_empty());
     let who = match parsed.acting.clone().or(named) {
         Some(name) => json!({ "as": name }),
-        // The reader of the screen is a person, even in an agent's shell, so the view acts as a human.
+        // A person reads the screen, even in an agent's shell. So the view acts as that person.
         None => match feed.call("whoami", json!({})) {
             Ok(found) if found["kind"] == json!("human") => json!({ "as": found["you"]["id"] }),
             Err(error) if error.kind != ErrorKind::Ambiguous => return Err(error),
@@ -124,7 +124,7 @@ struct WatchScreen {
     /// The lines that the screen shows now.
     painted: Vec<String>,
     keys: KeyDecoder,
-    /// Whether the screen may be out of date.
+    /// Whether something has changed since the screen was drawn.
     is_outdated: bool,
     drawn_at: Option<Instant>,
     /// When peers, locks, mail and names were last requested.
@@ -214,7 +214,7 @@ impl WatchScreen {
                     | WatchRequest::Release(_),
                     Err(error),
                 ) => self.model.note = error.text,
-                // If the request for a list failed, the list is requested again later.
+                // If a request for a list failed, no error is shown, because the list is requested again later.
                 _ => {}
             },
         }
@@ -260,7 +260,7 @@ impl WatchScreen {
         }
     }
 
-    /// Requests the next step of a search, because the broker searches in small steps.
+    /// Requests the next page of a search. The broker searches in small steps.
     fn search(&mut self, words: String, found: Vec<Value>, before: Option<i64>) {
         let mut params = self.as_user(json!({ "search": words, "limit": SEARCH_MAX - found.len() }));
         if let Some(before) = before {
@@ -270,7 +270,7 @@ impl WatchScreen {
         self.feed.request(WatchRequest::Search(words, found), "log", params);
     }
 
-    /// Collects the messages that one step found. Then continues the search or shows the result.
+    /// Adds the messages of one page to the search result. Then requests the next page or shows the result.
     fn search_on(&mut self, words: String, mut found: Vec<Value>, answer: &Value) {
         found.extend(answer["messages"].as_array().into_iter().flatten().rev().cloned());
         let next = answer["before"].as_i64().filter(|_| answer["more"] == json!(true));
@@ -305,13 +305,13 @@ impl WatchScreen {
             self.model.offline = None;
             self.model.stale = model::StaleLists { peers: true, locks: true, mail: true, names: true };
         }
-        // A broker that was just started may have written to the screen.
+        // A broker that this process has just started may have written to the screen, so all lines are drawn again.
         self.painted.clear();
         self.is_outdated = true;
     }
 
-    /// Requests the lists that are outdated. Each list is requested at most once per `REQUEST_INTERVAL`, and has at
-    /// most one open request.
+    /// Requests the lists that are outdated, each at most once per `REQUEST_INTERVAL`. A list is not requested again
+    /// while the last request for it is open.
     fn request_stale_lists(&mut self) {
         if self.feed.client().is_none() {
             return;
@@ -331,8 +331,8 @@ impl WatchScreen {
                 (WatchRequest::Mine, "inbox", list("all")),
                 (WatchRequest::Sent, "inbox", list("sent")),
             ],
-            // When another hub begins to lead, the view reconnects, and all lists are outdated. So the list of hubs
-            // needs no timer of its own.
+            // Hubs are requested together with names. When another hub begins to lead, the view reconnects and requests
+            // all lists again.
             vec![(WatchRequest::Names, "peers", whole), (WatchRequest::Hubs, "hub.status", json!({}))],
         ];
         for (n, list) in lists.into_iter().enumerate() {
@@ -351,7 +351,7 @@ impl WatchScreen {
         }
     }
 
-    /// The time until the next task is due.
+    /// Returns the time until the next task is due.
     fn time_to_next_task(&self) -> Duration {
         let after = |since: Option<Instant>, every: Duration| {
             since.map_or(Duration::ZERO, |since| every.saturating_sub(since.elapsed()))
@@ -371,13 +371,13 @@ impl WatchScreen {
         let stale = self.model.stale;
         let stale = [stale.peers, stale.locks, stale.mail, stale.names];
         let lists = stale.iter().zip(self.requested_at).filter(|(stale, _)| **stale);
-        // A list may be due while the last request for it is still open. The list is then not requested again, so the
-        // view waits for at least 20 ms instead of checking all the time. An answer ends the wait earlier.
+        // While the last request for a list is open, the list is not requested again. So the view waits for 20 ms at a
+        // time, and an answer ends the wait early.
         let lists = lists.map(|(_, at)| after(at, REQUEST_INTERVAL).max(Duration::from_millis(20)));
         lists.chain([pause]).min().unwrap_or(pause)
     }
 
-    /// Writes the lines that differ from what the screen shows.
+    /// Writes the lines that have changed since the screen was last drawn.
     fn redraw_if_due(&mut self) -> io::Result<()> {
         let is_due = self
             .drawn_at
@@ -402,18 +402,17 @@ impl WatchScreen {
         if out.is_empty() {
             return Ok(());
         }
-        // Synchronized output: a terminal that supports it shows the whole change at once. Other terminals ignore the
-        // sequence.
+        // A terminal with synchronized output shows the whole change at once. Other terminals ignore the sequence.
         self.terminal.write(&format!("\u{1b}[?2026h{out}\u{1b}[0m\u{1b}[?2026l"))
     }
 }
 
-/// The parameters of a request that looks at a peer's mail without marking it as read.
+/// Returns the parameters of a request for a peer's mail. The request does not mark the mail as read.
 fn look_at_mailbox(owner: &str, filter: &str) -> Value {
     json!({ "as": owner, "filter": filter, "take": false, "limit": MAILBOX_MAX })
 }
 
-/// A line with escape codes. The selected line is highlighted across the full width.
+/// Adds escape codes to a line. Highlights the selected line across the full width.
 fn to_escape_codes(line: &StyledLine, columns: usize, colour: bool) -> String {
     let mut out = String::new();
     for (style, text) in line {

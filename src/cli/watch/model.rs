@@ -32,28 +32,28 @@ pub const PANES: [Pane; 4] = [Pane::Peers, Pane::Locks, Pane::Mail, Pane::Events
 /// A message to one peer or to a group.
 #[derive(Debug, Clone)]
 pub struct WatchedMessage {
-    /// The message's id. For a group message, a key that all copies have in common.
+    /// The message's id. For a group message, a key that all copies share.
     pub key: String,
     /// The sender's id.
     pub from: String,
     /// The recipient's id, or the group's name.
     pub to: String,
-    /// The number of recipients, if the message went to a group.
+    /// The number of recipients; `None` if the message did not go to a group.
     pub group: Option<i64>,
-    /// The known receipts of the copies of a group message that the user sent, by recipient id.
+    /// If the user sent the message to a group, the known receipts of its copies, by recipient id.
     pub copies: BTreeMap<String, String>,
     /// When the message was sent, in ms.
     pub at: i64,
     /// The receipt of the message.
     pub receipt: String,
-    /// The row of the message, including the text; `None` until an answer contains the row.
+    /// The message's row from an answer, with the text; `None` until such a row arrives.
     pub row: Option<Value>,
     /// The user's own copy of the message, if the user is a recipient.
     pub own: Option<Value>,
 }
 
 impl WatchedMessage {
-    /// The number of copies that are known to be read.
+    /// Returns the number of copies that are known to be read.
     pub fn n_read(&self) -> usize {
         let counts = self.row.as_ref().map(|row| &row["receipts"]).filter(|counts| counts.is_object());
         if let Some(counts) = counts.filter(|_| self.copies.is_empty()) {
@@ -63,10 +63,10 @@ impl WatchedMessage {
     }
 }
 
-/// What the input line at the bottom asks for.
+/// What the user types into the input line at the bottom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InputPrompt {
-    /// Which project to show.
+    /// The filter, which is a part of the path of the projects to show.
     Filter,
     /// The text of a message to this peer.
     Write(String),
@@ -74,7 +74,7 @@ pub enum InputPrompt {
     Search,
 }
 
-/// What the keys mean at present.
+/// How keys are interpreted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InputMode {
     /// Move between panes and rows.
@@ -82,7 +82,7 @@ pub enum InputMode {
     /// Edit the input line.
     #[allow(missing_docs)]
     Type { prompt: InputPrompt, text: String },
-    /// Confirm the release of a lock. `own` says whether the user holds the lock.
+    /// Confirm the release of a lock. `own` is true if the user holds the lock.
     #[allow(missing_docs)]
     Confirm { path: String, holder: String, own: bool, token: i64 },
     /// Show text over the panes.
@@ -105,17 +105,17 @@ pub struct WatchModel {
     pub events: VecDeque<Value>,
     /// The user's unread messages.
     pub unread: i64,
-    /// The hub that leads, and the number of standbys, if several hubs share the mesh.
+    /// The name of the hub that leads, and the number of standbys; `None` if the mesh has only one hub.
     pub hubs: Option<(String, usize)>,
-    /// When the rows of peers and locks arrived, in ms. Idle times and leases are counted from then on.
+    /// When the rows of peers and of locks arrived, in ms. The idle times and leases in the rows refer to these times.
     pub received_at: (i64, i64),
-    /// The text that a project's path must contain.
+    /// The text that a project's path must contain to be shown.
     pub filter: String,
     /// The pane that has the focus.
     pub pane: Pane,
-    /// The key of the selected row of each pane. `None` selects the first row, whichever row that is.
+    /// For each pane, the key of the selected row. `None` means the first row, even after the rows change.
     pub selected: [Option<String>; 4],
-    /// What the keys mean at present.
+    /// How keys are interpreted.
     pub mode: InputMode,
     /// The result of the user's last action.
     pub note: String,
@@ -176,7 +176,7 @@ impl WatchModel {
                 self.learn_name(word(&payload["peerId"]), word(&payload["name"]), payload["projectPath"].as_str());
                 self.stale.peers = true;
             }
-            // The peer that left may have been waiting for a lock.
+            // The peer that left may have been waiting for a lock, so the locks are requested again.
             "peer_left" => (self.stale.peers, self.stale.locks) = (true, true),
             "peer_updated" => self.stale.peers = true,
             _ => {}
@@ -214,7 +214,7 @@ impl WatchModel {
         let id = word(&payload["messageId"]);
         self.stale.peers = true;
         self.stale.mail = true;
-        // A message that was acknowledged has also been read, so its receipt stays `acked`.
+        // Acknowledging includes reading, so the receipt `acked` stays.
         let mail = self.mail.iter_mut().find(|mail| mail.key == id && mail.receipt != "acked");
         if let Some(mail) = mail {
             mail.receipt = "read".into();
@@ -260,7 +260,7 @@ impl WatchModel {
     /// Applies an answer of `log`, or an answer of `inbox` with messages that the user received or sent.
     pub fn add_messages(&mut self, value: &Value) {
         let rows = rows(value, "messages");
-        // In the answers of `inbox`, each copy of a group message is a row. The view shows all copies as one line.
+        // An answer of `inbox` has one row for each copy of a group message. The view shows all copies as one message.
         for row in rows {
             self.learn_name(word(&row["fromPeer"]), word(&row["fromName"]), None);
             if row["toName"].is_string() {
@@ -269,7 +269,7 @@ impl WatchModel {
             let key = row_key(&row);
             let group = row["group"].as_str();
             let own = Some(row.clone()).filter(|row| word(&row["toPeer"]) == self.me.0);
-            // In the log, one row covers all copies of a message. In other answers, each row is one copy.
+            // An answer of `log` has one row for all copies of a message. Other answers have one row for each copy.
             let is_copy = group.is_some() && row["toName"].is_string() && row["copies"].is_null();
             let copy = is_copy.then(|| (word(&row["toPeer"]).to_owned(), word(&row["receipt"]).to_owned()));
             if let Some(known) = self.mail.iter_mut().find(|mail| mail.key == key) {
@@ -278,8 +278,8 @@ impl WatchModel {
                 known.receipt = word(&row["receipt"]).to_owned();
                 known.own = own.or_else(|| known.own.take());
                 let is_earlier = |old: &Value| row["seq"].as_i64() <= old["seq"].as_i64();
-                // Only a row of the log has the receipts of all copies, and the whole text of a long message. A row
-                // that lacks either of these does not replace a row that has it.
+                // Only rows of `log` have the receipts of all copies and the whole text of a long message. A row
+                // without them does not replace a row with them.
                 let loses_receipts = |old: &Value| row["receipts"].is_null() && !old["receipts"].is_null();
                 let loses_text = |old: &Value| row["parts"].is_i64() && old["parts"].is_null();
                 let is_better = |old: &Value| is_earlier(old) && !loses_receipts(old) && !loses_text(old);
@@ -330,13 +330,13 @@ impl WatchModel {
         self.projects.values().map(String::as_str)
     }
 
-    /// Whether the screen changes with time even if nothing happens.
+    /// Whether the passing of time alone changes the screen.
     pub fn changes_with_time(&self) -> bool {
         !self.peers.is_empty() || !self.locks.is_empty() || !self.mail.is_empty() || !self.events.is_empty()
     }
 }
 
-/// The text of a JSON string; empty for any other value.
+/// Returns the text of a JSON string. Returns an empty string for any other value.
 pub fn word(value: &Value) -> &str {
     value.as_str().unwrap_or("")
 }
@@ -361,7 +361,7 @@ pub(super) mod tests {
     use super::*;
     use serde_json::json;
 
-    /// An event that reports a message.
+    /// Creates an event that reports a message.
     pub fn sent(id: &str, from: &str, to: &str, at: &str) -> Value {
         json!({ "type": "message_received", "seq": 1, "createdAt": at, "emittedBy": from, "emittedByName": from,
             "payload": { "messageId": id, "fromPeer": from, "toPeer": to } })

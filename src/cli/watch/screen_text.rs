@@ -1,6 +1,6 @@
-//! Turns text from other peers into text for the screen: harmless, of known width, and short enough.
+//! Prepares text from other peers for the screen: removes what could do harm, measures its width, and shortens it.
 //!
-//! **Invariant:** text from others reaches a line of the screen only through [`tame`].
+//! **Invariant:** text from other peers reaches a line of the screen only through [`tame`].
 
 use crate::cli::render;
 
@@ -53,7 +53,7 @@ pub fn cut(text: &str, max: usize) -> String {
     if max == 0 { String::new() } else { kept + "…" }
 }
 
-/// Cuts off the beginning of a string whose end matters more, such as a path.
+/// Cuts off the beginning of a string whose end matters more, such as a path. Marks the cut with `…`.
 pub fn cut_front(text: &str, max: usize) -> String {
     if width(text) <= max {
         return text.to_owned();
@@ -69,8 +69,8 @@ pub fn cell(text: &str, columns: usize) -> String {
     text + &" ".repeat(n_missing)
 }
 
-/// Breaks a text at spaces into lines of at most this many columns. A longer word stays whole, so that a path or a link
-/// can be copied.
+/// Breaks a text at spaces into lines of at most this many columns. A word that is longer stays whole, so that a path
+/// or a link can be copied.
 pub fn wrap_words(text: &str, columns: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for line in text.lines() {

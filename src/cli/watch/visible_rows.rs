@@ -1,4 +1,4 @@
-//! The rows that the panes show: the rows of the projects that pass the user's filter. Also finds the selected row.
+//! Selects the rows that the panes show, by the user's filter for projects. Also finds the selected row.
 
 use super::model::{Pane, WatchModel, WatchedMessage, word};
 use serde_json::Value;
@@ -9,7 +9,7 @@ impl WatchModel {
         self.peers.iter().filter(|row| self.matches_filter(word(&row["projectPath"]))).collect()
     }
 
-    /// The locks that are inside projects that pass the filter, or that peers of these projects hold.
+    /// The locks on files whose path passes the filter, and the locks of peers whose project passes it.
     pub fn shown_locks(&self) -> Vec<&Value> {
         let fits =
             |row: &&Value| self.matches_filter(word(&row["filePath"])) || self.is_peer_shown(word(&row["lockedBy"]));
@@ -21,7 +21,7 @@ impl WatchModel {
         self.filter.is_empty() || self.is_peer_shown(&mail.from) || self.is_peer_shown(&mail.to)
     }
 
-    /// The events about projects that pass the filter, or about peers of these projects.
+    /// The events about files whose path passes the filter, or about peers whose project passes it.
     pub fn shown_events(&self) -> Vec<&Value> {
         let fits = |row: &&Value| {
             let payload = &row["payload"];
