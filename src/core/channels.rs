@@ -64,7 +64,7 @@ pub static LIST: Op = Op {
 
 /// Maximum number of a channel's members that an answer lists by name.
 const NAMED_MAX: usize = 20;
-/// No more rows than this fit into a page, because each row has at least 60 bytes.
+/// Maximum number of rows in a page. Each row has at least 60 bytes, so no more rows fit.
 const PAGE_ROWS: usize = limits::PAGE_MAX / 60;
 
 fn join(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
@@ -126,12 +126,12 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     Ok(Outcome::Ready(value))
 }
 
-/// Parses an argument that names a channel.
+/// Parses the argument that contains the name of a channel.
 fn named(text: &str) -> Result<ChannelName, Error> {
     ChannelName::parse(text).map_err(|want| Error::usage("channel", want))
 }
 
-/// Whether a peer is gone and is not expected to come back soon.
+/// Whether a peer can't be in a channel, because it is gone for good or belongs to a linked mesh.
 fn has_ended(peer: &Peer) -> bool {
     match peer.row.kind {
         PeerKind::Session { .. } => peer.is_gone() && peer.offline_since.is_none(),
@@ -225,8 +225,7 @@ impl Channels {
         self.joined_by(id).iter().try_for_each(|channel| self.remove(turn, peers, journal, channel, id, now))
     }
 
-    /// Replaces the peer `id` with the peer `other` in all channels that `id` has joined, because the session of `id`
-    /// now acts as `other`.
+    /// Replaces the peer `id` with the peer `other` in all of its channels. The session of `id` now acts as `other`.
     pub(super) fn move_member(
         &mut self,
         turn: &mut Turn,
@@ -249,7 +248,7 @@ impl Channels {
         self.members.iter().filter(|(_, members)| is_member(members)).map(|(channel, _)| channel.clone()).collect()
     }
 
-    /// A channel in the form that clients see. `me` is the peer that asks.
+    /// Returns a channel in the form that clients see. `me` is the peer that calls.
     fn view(&self, peers: &Peers, channel: &ChannelName, me: &str, unread: &HashMap<String, i64>) -> Value {
         let members = self.members(channel);
         let names: Vec<String> = members.iter().take(NAMED_MAX).map(|id| peers.name_of(id)).collect();

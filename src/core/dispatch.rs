@@ -18,8 +18,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub enum Outcome {
     /// The result of the operation.
     Ready(Value),
-    /// There is no result yet, so the call waits for the given reason. The operation runs again when a change concerns
-    /// the reason, and otherwise at the given time, in ms.
+    /// There is no result yet. The operation runs again when a change concerns the given reason, and at the latest at
+    /// the given time, in ms.
     Pending(WaitReason, i64),
 }
 
@@ -32,15 +32,15 @@ pub struct CallContext {
     pub actor: Option<PeerId>,
     /// The current time, in ms.
     pub now: i64,
-    /// The latest time at which this waiting call runs again, in ms; `None` if the call has not waited yet. The wait
-    /// also ends at this time, unless it is a wait for a wakeup.
+    /// When this waiting call runs again at the latest, in ms; `None` if the call has not waited yet. The wait also
+    /// ends then, unless the call waits for a wakeup.
     pub until: Option<i64>,
-    /// In a wait for events or messages, this is the position in the stream after which the call waits. In a wait for a
-    /// wakeup, this is the time at which the wait ends, in ms.
+    /// For events and messages: the position in the stream after which the call waits. For a wakeup: the time at which
+    /// the wait ends, in ms.
     pub cursor: Option<i64>,
     /// Whether the operation must answer now instead of waiting.
     pub deadline_reached: bool,
-    /// The id that the client gave the call, unique on its connection.
+    /// The client's id for the call, unique on the connection.
     pub id: Value,
     /// The caller's ancestor processes, nearest first, if the transport could verify them.
     pub ancestors: Vec<Process>,
@@ -57,7 +57,7 @@ impl CallContext {
         self.actor.clone().unwrap_or_default()
     }
 
-    /// Until when a call may wait if it asks to wait for `seconds`; `None` if the call must answer now.
+    /// Returns until when a call with a wait of `seconds` may wait. Returns `None` if the call must answer now.
     pub fn wait(&self, seconds: Option<i64>) -> Option<i64> {
         let until = self.until.or_else(|| seconds.filter(|s| *s > 0).map(|s| self.now + s * 1000));
         until.filter(|until| !self.deadline_reached && *until > self.now)
@@ -69,23 +69,23 @@ impl CallContext {
 pub struct Call {
     /// The connection on which the call arrived.
     pub conn: ConnId,
-    /// The id that the client gave the call, unique on its connection.
+    /// The client's id for the call, unique on the connection.
     pub id: Value,
     /// The operation to run.
     pub op: &'static Op,
     /// The arguments.
     pub args: Args,
-    /// The peer that the caller wants to act as, if the caller names one.
+    /// The name of the peer as which the caller wants to act, if the call contains one.
     pub acting: Option<String>,
-    /// The session to which the caller's shell belongs, if the shell's environment names one.
+    /// The session that started the caller's shell, if the shell's environment contains it.
     pub shell_session: Option<String>,
-    /// The agent to which the caller's shell belongs, if the shell's environment names one.
+    /// The agent that started the caller's shell, if the shell's environment contains it.
     pub shell_agent: Option<String>,
     /// The caller's ancestor processes, nearest first, if the transport could verify them.
     pub ancestors: Vec<Process>,
 }
 
-/// What the caller is told if the code of the operation panicked. The log contains the panic itself.
+/// The error text for the caller if an operation panicked. The log contains the panic itself.
 const BUG: &str = "a bug in slm-mesh stopped this call, and nothing was changed; please report the bug with the last \
                    lines of broker.log";
 
@@ -123,8 +123,8 @@ impl Mesh {
             .iter()
             .filter(|waiting| waiting.ctx.conn == call.conn && !waits_for_wakeup(waiting.op))
             .count();
-        // Calls that wait for a wakeup do not count towards the limit, because a connection has at most one of them
-        // per peer and wakeup channel.
+        // Calls that wait for a wakeup do not count towards the limit. A connection has at most one of them for each
+        // peer and wakeup channel.
         ctx.deadline_reached = n_waiting >= limits::WAITS_MAX && !waits_for_wakeup(call.op);
         let since = call.args.int(WAITING_SINCE).unwrap_or(now).min(now);
         self.step(WaitingCall { ctx, op: call.op, args: call.args, since, reason: None }, None);
@@ -147,8 +147,8 @@ impl Mesh {
         }
     }
 
-    /// Runs a rule, such as the code of an operation, in a savepoint. If the rule fails, its writes and its effects are
-    /// rolled back together.
+    /// Runs a rule, such as the code of an operation, in a savepoint. If the rule fails, both its writes and its
+    /// effects are undone.
     ///
     /// # Errors
     /// When the rule fails, or when it panics, which is an internal error.
@@ -168,8 +168,8 @@ impl Mesh {
                 self.reload();
             }
             if error.kind == ErrorKind::Damaged {
-                // The database is damaged, and an error to the caller alone would not repair it. So this effect makes
-                // the broker end, and the next broker checks the file.
+                // The database is damaged, and an error to the caller would not repair it. This effect ends the broker,
+                // so that the next broker checks the file.
                 self.turn.push(Effect::Log(error.clone()));
             }
         }
@@ -178,7 +178,7 @@ impl Mesh {
     }
 
     /// Runs a call once. Afterwards, the call has been answered or is waiting. If the call waited before, `former` is
-    /// its place among the waiting calls. A call that must wait again returns to this place.
+    /// its position in the queue. It keeps this position if it must wait again.
     fn step(&mut self, mut call: WaitingCall, former: Option<usize>) {
         let place = self.waiting.begin(former, call.since);
         let result = self.in_savepoint(|mesh| match (call.op.run)(mesh, &call.ctx, &call.args)? {
@@ -196,8 +196,8 @@ impl Mesh {
                 if call.reason.replace(reason).is_none() {
                     call.pin_peers(&self.peers);
                 }
-                // Peers that wait for the caller's locks now also wait for what the caller waits for. This may change
-                // whose turn it is, so the requests are checked again.
+                // Peers that wait for a lock of the caller now also wait for what the caller waits for. This can change
+                // who is next in line, so the waiting requests for locks are checked again.
                 let holds_up = call.lock_request().is_some_and(|request| self.locks.has_any(&request.holder));
                 self.turn.dirty.locks |= former.is_none() && holds_up;
                 self.waiting.insert(place, call);
@@ -216,8 +216,7 @@ impl Mesh {
         }
         let shows_mail = is(call.op, &mail::INBOX) && value["messages"].as_array().is_some_and(|rows| !rows.is_empty());
         let is_shown = call.op.tool.is_some() || call.op.verb.is_some();
-        // A caller that has just given back a name now acts as a new peer, so the notices must be those of the new
-        // peer.
+        // A caller that has just given back a name now acts as a new peer, so the notices for the new peer are added.
         let new = value["you"]["id"].as_str().filter(|_| is(call.op, &decline_takeover::DECLINE)).map(PeerId::from);
         let actor = new.as_ref().or(call.ctx.actor.as_ref());
         let notice = actor.filter(|_| is_shown).map(|id| self.peers.take_notice(&mut self.turn, id)).transpose()?;
@@ -243,7 +242,7 @@ impl Mesh {
         Ok(value)
     }
 
-    /// Reruns the waiting calls that a change affects, in the order in which they arrived.
+    /// Reruns the waiting calls that a change affects, in the order of the queue.
     pub fn resume_waiting(&mut self, now: i64) {
         // The answer to one call may affect other waiting calls, so this repeats until no waiting call is affected.
         for _ in 0..=self.waiting.len() {
@@ -265,7 +264,7 @@ impl Mesh {
         self.turn.dirty = Dirty::default();
     }
 
-    /// Reruns the waiting calls whose time is up. This answers all of them, except calls that continue to wait for a
+    /// Reruns the waiting calls whose time is up. All of them are answered, except those that continue to wait for a
     /// wakeup.
     pub(super) fn end_waits(&mut self, now: i64) {
         let is_due = |call: &WaitingCall| call.ctx.until.is_some_and(|until| until <= now);
@@ -273,14 +272,14 @@ impl Mesh {
             let mut call = self.waiting.remove(place);
             call.ctx.now = now;
             call.ctx.deadline_reached = true;
-            // Other requests for locks may have waited behind this one, so they are checked again.
+            // Later requests for locks may have waited behind this request, so they are checked again.
             self.turn.dirty.locks |= call.lock_request().is_some();
             self.step(call, Some(place));
         }
     }
 
-    /// Cancels a call. If the call is still waiting, it has changed nothing, and gets no answer. If it has just been
-    /// granted locks, these locks end, because the client drops the answer.
+    /// Cancels a call. A call that is still waiting has changed nothing, and gets no answer. A call that has just been
+    /// granted locks loses them, because the client drops the answer.
     pub fn cancel(&mut self, conn: ConnId, id: &Value, now: i64) {
         if self.waiting.cancel(conn, id) {
             self.turn.dirty.locks = true;

@@ -1,7 +1,7 @@
 //! The operations that an agent's hooks call: before an edit, to show mail, and at the end of a turn.
 //!
-//! A hook identifies its session by the key that the agent gave the session. The session's MCP server may have another
-//! key, or none, so these operations make sure that the hook and the server act as the same peer.
+//! A hook identifies its session by a key from the agent. The session's MCP server may have another key, or none. These
+//! operations make sure that the hook and the server act as the same peer.
 
 use super::locks::request::{LockRequest, Repository};
 use super::locks::worktree_locks::{WorkPlace, own_locks, watched_locks};
@@ -30,10 +30,10 @@ const RUNNING: Arg = Arg::new(
     "Ids of background tasks and subagents that are still running",
 )
 .at(CliPlace::Hidden);
-/// How long a lock lasts if an edit took it automatically. The next edit of the file renews the lock, and so does each
-/// tool call of the turn.
+/// How long a lock lasts that an edit took automatically. The next edit of the file and each tool call of the turn
+/// renew the lock.
 const EDIT_MS: i64 = 2 * 60_000;
-/// How long the locks of background work last, unless the end of the work is reported earlier.
+/// How long the locks of background work last, unless the work ends earlier.
 const BACKGROUND_MS: i64 = 60 * 60_000;
 /// Maximum number of messages that one hook shows. Further messages are only counted.
 const SHOWN_MAX: usize = 10;
@@ -107,8 +107,8 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let Mesh { turn, peers, locks, journal, waiting, .. } = mesh;
     peers.set_turn_active(turn, &id, Some(ctx.now));
     if args.text("subagent").is_none() {
-        // An edit by the main agent shows that a turn is running, so the end of a background task must no longer
-        // release the locks of the turn.
+        // An edit by the main agent shows that a turn is running. So the end of a background task must not release the
+        // locks of the turn any more.
         peers.set_background_tasks(&id, &[]);
     }
     let row = peers.get(&id).map(|peer| peer.row.clone()).unwrap_or_default();
@@ -126,8 +126,8 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         all_worktrees: false,
         renew: true,
     };
-    // If a process has several sessions, a call without a key may come from any of them. So a lock that was requested
-    // over a connection from the hook's agent process does not block any session of that process.
+    // If the agent process has several sessions and its calls contain no session key, a lock of this process may belong
+    // to any of its sessions. So the lock blocks none of them.
     let keyed = args.flag("keyedCalls").unwrap_or(false);
     let is_shared = |lock: &LockRow| {
         !keyed && lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder)
@@ -175,14 +175,14 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         peers.set_background_tasks(&id, &[]);
     }
     if !direct && args.flag("userPrompted") != Some(true) {
-        // The session has used a tool, so its turn goes on, and its locks are renewed. To avoid frequent writes, a lock
-        // is renewed only in the second half of its lease.
+        // The session has used a tool, so its turn goes on, and its locks are renewed. To avoid frequent writes, this
+        // happens only in the second half of a lease.
         let is_due = |lock: &LockRow| lock.holder == id && lock.owner.is_edit() && lock.expires < ctx.now + EDIT_MS / 2;
         locks.extend(turn, is_due, ctx.now + EDIT_MS)?;
     }
     if !direct || !rows.is_empty() {
-        // A hook with `direct` asks for mail when its session is about to stop. If there is mail, the session continues
-        // its turn.
+        // A hook with `direct` runs when its session is about to stop. If there is mail, the session continues its
+        // turn.
         peers.set_turn_active(turn, &id, Some(ctx.now));
     }
     let unread = mail.unread(&turn.store, &id)? - rows.len() as i64;
@@ -222,11 +222,11 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     peers.set_background_tasks(&id, &running);
     if leaves {
         end_hook_waits(turn, peers, waiting, &id);
-        // If a hook announced a call of this session, the call may still be waiting on the connection of another
-        // session. The waiting call must no longer get a lock or mail.
+        // A call of this session may still be waiting on the connection of another session. It must no longer get a
+        // lock or mail.
         sessions::end_waits(turn, waiting, |call| id == call.ctx.me() && !call.would_wake(&id));
     }
-    // A background task uses the locks of the turn, while a subagent has its own locks.
+    // A background task uses the locks of the turn, but a subagent has its own locks.
     let goes_on = |owner: &LockOwner| match owner {
         LockOwner::Turn => !running.is_empty(),
         LockOwner::Subagent(subagent) => running.contains(&subagent.as_str()),
@@ -243,7 +243,8 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(done))
 }
 
-/// The session of the hook, if the mesh knows it. If the session has a new key, the key is stored.
+/// Returns the session of the hook, if the mesh knows the session. If the hook's key for the session is new, stores the
+/// key.
 fn known_session(turn: &mut Turn, peers: &mut Peers, ctx: &CallContext, args: &Args) -> Result<Option<PeerId>, Error> {
     let evidence = HookEvidence {
         agent: args.word("agent"),
@@ -260,8 +261,8 @@ fn known_session(turn: &mut Turn, peers: &mut Peers, ctx: &CallContext, args: &A
     Ok(found)
 }
 
-/// The session of the hook. A session that the mesh does not know becomes a new peer, which the session's MCP server
-/// takes over when it connects.
+/// Returns the session of the hook. For an unknown session, creates a peer, which the session's MCP server takes over
+/// when it connects.
 pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<PeerId, Error> {
     let id = match known_session(&mut mesh.turn, &mut mesh.peers, ctx, args)? {
         Some(id) => id,
@@ -283,15 +284,14 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
     Ok(id)
 }
 
-/// Whether a hook arrived after its session had ended. Such a hook shows no mail and does not bring the session
-/// back. Otherwise the session might never end again, because its process may be unknown or may serve other
-/// sessions.
+/// Whether a hook arrived after its session had ended. Such a hook shows no mail and does not bring the session back.
+/// Otherwise, the session might stay forever, because nothing would report its end again.
 fn is_late(peers: &Peers, id: &PeerId, args: &Args) -> bool {
     args.flag("mayBeLate") == Some(true) && peers.has_ended(id)
 }
 
-/// The first few other peers that are online in the repository or directory of a session, and the first few locks of
-/// other peers there.
+/// Returns the first few peers that are online in the repository or directory of a session, and the first few locks
+/// that other peers hold there.
 fn neighbours(peers: &Peers, locks: &Locks, id: &str, now: i64) -> (Value, Value) {
     let own = peers.get(id).map(|peer| peer.row.clone()).unwrap_or_default();
     let is_near = |peer: &&Peer| {

@@ -1,4 +1,4 @@
-//! The journal: all changes in one stream of events with ascending sequence numbers.
+//! The journal: records all changes as one stream of events with ascending sequence numbers.
 //!
 //! **Invariant:** only this module writes events.
 
@@ -45,7 +45,7 @@ pub static READ: Op = Op {
     run: read,
 };
 
-/// Publishes an event of a client.
+/// Publishes an event on behalf of a client.
 pub static EMIT: Op = Op {
     name: "events.emit",
     summary: "Publish an event of your own",
@@ -91,7 +91,7 @@ pub static UNSUBSCRIBE: Op = Op {
     run: unsubscribe,
 };
 
-/// Maximum size of a state value that is part of an event, in bytes. A client must fetch a longer value itself.
+/// Maximum size of a value of the shared state inside an event, in bytes. A client must request a longer value itself.
 const EVENT_VALUE_MAX: usize = 4096;
 
 fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
@@ -113,9 +113,8 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let filter = EventFilter { types: &types, after: cursor.unwrap_or(0), newest: cursor.is_none(), limit: limit + 1 };
     let mut found = turn.store.events(&filter)?;
     let first = turn.store.first_event()?.unwrap_or(last + 1);
-    // There is a gap if the cursor is beyond the end, because it then belongs to another database. There is also a gap
-    // if events after the cursor have already been removed. The caller must learn of a gap at once, even if the caller
-    // asked to wait.
+    // A cursor beyond the end comes from another database, so there is a gap. There is also a gap if events after the
+    // cursor have been removed. The caller must learn of a gap at once, even if the caller asked to wait.
     let gap = args.int("after").is_some_and(|after| after > last || after.saturating_add(1) < first && after < last);
     let is_ahead = cursor.is_some_and(|cursor| cursor > last);
     if found.is_empty()
@@ -179,7 +178,7 @@ fn subscribe(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome,
         journal.subscriptions.insert(ctx.conn, wanted.clone());
     }
     let last = turn.store.counters.event_last;
-    // A session passes no pushes on to its client, because MCP has no notification that would show them to a model.
+    // MCP has no notification that would show an event to a model. So a session does not pass pushed events on.
     let note = "pushed events are not shown over MCP; to wait for events, read them with waitSeconds and with this \
                 `seq` as `after`";
     Ok(Outcome::Ready(json!({ "ok": true, "subscribed": wanted, "seq": last, "note": note })))
@@ -191,7 +190,8 @@ fn unsubscribe(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, 
 }
 
 impl Mesh {
-    /// The sequence number of the last event: the cursor of a client that wants all later events.
+    /// Returns the sequence number of the last event. A client that wants only later events uses this number as a
+    /// cursor.
     pub fn last_event(&self) -> i64 {
         self.turn.store.counters.event_last
     }
@@ -201,7 +201,7 @@ fn wants(subscribed: &[String], kind: &str) -> bool {
     subscribed.iter().any(|wanted| wanted == "*" || wanted == kind)
 }
 
-/// A change, with the facts that are part of its event.
+/// A change, with the facts that its event contains.
 #[allow(missing_docs)] // the comment of each variant explains its fields
 #[derive(Debug)]
 pub enum Change<'a> {
@@ -320,13 +320,12 @@ fn state_payload(entry: &StateEntry) -> Value {
     payload
 }
 
-/// A string that identifies an entry by its namespace and its key.
+/// Returns a string that identifies an entry of the shared state by its namespace and key.
 fn state_key(entry: &StateEntry) -> String {
     format!("{} {}{}", entry.namespace.len(), entry.namespace, entry.key)
 }
 
-/// Maximum number of events from which one call removes the value of an entry. Changing this many events takes about
-/// two milliseconds.
+/// Maximum number of events from which one call removes a deleted value. This many take about two milliseconds.
 const BLANKED_MAX: i64 = 2_000;
 
 /// The stream of events and its subscribers.
@@ -338,7 +337,7 @@ pub struct Journal {
     /// The types of events to which each client of the old HTTP API has subscribed. These clients receive pushes on
     /// sockets of their own.
     peer_subscriptions: HashMap<PeerId, Vec<String>>,
-    /// Whether there is an observer, which receives every event and every change of a message's state.
+    /// Whether an observer receives every event and every change of a message's state.
     observed: bool,
 }
 
@@ -379,8 +378,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes the values of a deleted or expired entry from the events that show them. Returns false if there were too
-    /// many events, so that another call must remove the rest.
+    /// Removes the values of a deleted or expired entry from its events. Returns false if there are more events than
+    /// one call can change. Another call must then remove the rest.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -412,8 +411,8 @@ impl Journal {
         self.observed = observed;
     }
 
-    /// An event in the form that clients see, with the keys of the old HTTP API first. The payload is a JSON value, not
-    /// a string that contains JSON.
+    /// Returns an event in the form that clients see. The keys of the old HTTP API come first. The payload is a JSON
+    /// value, not a string that contains JSON.
     pub fn view(&self, peers: &Peers, event: &Event) -> Value {
         let payload = serde_json::from_str(&event.payload).unwrap_or(Value::Null);
         json!({

@@ -1,5 +1,5 @@
-//! Methods that the routes of the old HTTP API and the routes for SuperLocalMemory daemons (see
-//! [`federation`](super::federation)) call directly, because no operation fits these routes.
+//! Methods for the routes of the old HTTP API, and for the routes for SuperLocalMemory daemons (see
+//! [`federation`](super::federation)). The routes call these methods directly, because no operation fits.
 
 use super::Mesh;
 use super::locks::request::LockRequest;

@@ -1,10 +1,9 @@
-//! What happens to a message that was sent to a linked mesh: the other mesh accepts it, refuses it, or gives no clear
+//! Handles the answer of a linked mesh to a message: the other mesh accepts the message, refuses it, or gives no clear
 //! answer.
 //!
-//! **Invariant:** no message blocks the messages behind it forever, and no message is refused because the other mesh is
-//! down. A message counts as refused only in three cases: the other mesh refuses it; the other mesh gives no clear
-//! answer to this message, but a clear answer to a later one; or the other mesh answers polls, but gives no clear
-//! answer to this message for an hour.
+//! **Invariant:** no message blocks later messages forever, and no message is refused because the other mesh is down. A
+//! message counts as refused if the other mesh refuses it. Without a clear answer, a message counts as refused only if
+//! the other mesh has accepted or refused a later message, or has answered polls for an hour.
 
 use super::MeshLink;
 use super::roster::plain;
@@ -18,8 +17,8 @@ use crate::store::Message;
 
 /// How many times the oldest message is tried before a later message may overtake it.
 const TRIES_ALONE: u32 = 3;
-/// If the other mesh answers polls, but gives no clear answer to a message for this long, the message counts as
-/// refused.
+/// How long the other mesh may give no clear answer to a message. After this time, the message counts as refused, if
+/// the other mesh still answers polls.
 const GIVE_UP_MS: i64 = 3_600_000;
 /// How many characters of the reason for a refusal are kept.
 const REASON_MAX: usize = 200;
@@ -31,14 +30,13 @@ pub enum Delivery {
     Accepted,
     /// The other mesh will never accept the message, for this reason.
     Rejected(String),
-    /// The other mesh was reached, but it neither accepted nor refused the message: it failed, or another program
-    /// answered.
+    /// The other mesh failed, or another program answered, so the message was neither accepted nor refused.
     Unclear(String),
     /// The other mesh accepts no messages at present, for this reason.
     Retry(String),
 }
 
-/// The oldest message that waits for a link, if the other mesh has given an unclear answer to this message.
+/// The oldest message that waits for a link, if the other mesh has given no clear answer to it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DoubtfulMessage {
     seq: i64,
@@ -46,7 +44,8 @@ pub(super) struct DoubtfulMessage {
     since: i64,
     /// How many times the message was tried.
     n_tries: u32,
-    /// The index of the waiting message to try next, where 0 is the oldest. After the newest, the oldest comes again.
+    /// The index of the waiting message to try next; the oldest has index 0. After the newest, the oldest is tried
+    /// again.
     next: usize,
     /// Whether the other mesh has given a clear answer to a later message.
     others_pass: bool,
@@ -68,7 +67,8 @@ impl MeshLink {
         self.doubtful.as_ref().is_some_and(|doubtful| doubtful.seq == seq)
     }
 
-    /// Notes an unclear answer. If the message must now count as refused, returns how many times it was tried.
+    /// Records that a message got no clear answer. If the message must now count as refused, returns how many times it
+    /// was tried.
     fn note_unclear(&mut self, seq: i64, now: i64) -> Option<u32> {
         let heard = self.last_answer.unwrap_or(0);
         let fresh = DoubtfulMessage { seq, since: now, n_tries: 0, next: 0, others_pass: false };
@@ -76,8 +76,8 @@ impl MeshLink {
         if doubtful.seq == seq {
             doubtful.n_tries += 1;
         }
-        // If the other mesh has not answered a poll since the first try, that mesh may be down, so the failure says
-        // nothing about the message, and no later message is tried yet.
+        // If the other mesh has answered no poll since the first try, it may be down. Then the message is not the
+        // cause, and no later message is tried yet.
         if heard > doubtful.since && doubtful.n_tries >= TRIES_ALONE {
             doubtful.next += 1;
         }
@@ -86,7 +86,7 @@ impl MeshLink {
         (doubtful.seq == seq && is_hopeless).then_some(doubtful.n_tries)
     }
 
-    /// Notes a clear answer.
+    /// Records that a message got a clear answer.
     fn note_clear(&mut self, seq: i64) {
         match &mut self.doubtful {
             Some(doubtful) if doubtful.seq != seq => doubtful.others_pass = true,
@@ -96,7 +96,7 @@ impl MeshLink {
 }
 
 impl Mesh {
-    /// Notes what the other mesh did with a message.
+    /// Records how the other mesh answered a message.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -127,7 +127,7 @@ impl Mesh {
             let why = format!("the other mesh gave no clear answer in {n_tries} attempts; the last error was: {why}");
             return self.settle(n, seq, Some(&why), now);
         }
-        // The sender can see in the receipt why the message still waits.
+        // The receipt shows the sender why the message still waits.
         self.in_savepoint(|mesh| {
             let Mesh { turn, mail, journal, .. } = mesh;
             let Some(was) = turn.store.message(seq)?.filter(|of| of.state.is_unread()) else { return Ok(()) };
@@ -172,8 +172,8 @@ impl Mesh {
         Ok(())
     }
 
-    /// Reports a refused message in the log, in the status of the link, and to the sender, who would otherwise
-    /// learn of it only from the receipts.
+    /// Reports a refused message in the log, in the status of the link, and to the sender. Without a report, the sender
+    /// would see the refusal only in the receipt.
     fn report_rejection(&mut self, n: usize, message: &Message, why: &str, now: i64) {
         let Some(link) = self.federation.links.get_mut(n) else { return };
         link.n_rejected += 1;
@@ -191,8 +191,8 @@ impl Mesh {
             ..Message::default()
         };
         self.turn.log_error::<()>(Err(Error::new(ErrorKind::Refused, text)));
-        // The sender is a peer of this mesh, because messages from other meshes are never forwarded. If the sender has
-        // been forgotten since, no report is sent.
+        // The sender is a peer of this mesh, because messages from other meshes are never forwarded. A sender that has
+        // been forgotten gets no report.
         let sender = self.peers.get(&message.sender).filter(|peer| !peer.row.is_linked());
         let Some(sender) = sender.map(|peer| peer.row.id.clone()) else { return };
         let sent = self.in_savepoint(|mesh| mesh.post(draft, &[sender], now));

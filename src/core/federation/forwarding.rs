@@ -1,9 +1,8 @@
-//! Keeps messages to peers of linked meshes until the other mesh has confirmed them, and accepts messages from
-//! linked meshes.
+//! Keeps messages to peers of linked meshes until the other mesh has confirmed them. Also accepts messages from linked
+//! meshes.
 //!
-//! **Invariant:** a message travels over one link, and counts as forwarded only after the other mesh has confirmed
-//! it. Messages travel in the order in which they were sent, with one exception: later messages may overtake a
-//! message to which the other mesh gives no clear answer.
+//! **Invariant:** a message travels over one link, and counts as forwarded only after the other mesh has confirmed the
+//! message. Messages are sent in order, except that later messages may overtake a message that gets no clear answer.
 
 use super::roster::plain;
 use super::{Federation, MeshLink};
@@ -17,8 +16,8 @@ use serde_json::{Value, json};
 
 /// Maximum length of a message that a SuperLocalMemory daemon (version 3.4.48) accepts, in characters.
 const SLM_CHARS_MAX: usize = 4096;
-/// Maximum number of waiting messages per peer that are loaded to find those that have not expired. Also the maximum
-/// number of messages that are tried in turn while the linked mesh neither accepts nor refuses the oldest one.
+/// Maximum number of waiting messages per peer that are loaded to find those that have not expired. While the oldest
+/// message gets no clear answer, at most this many messages are tried in turn.
 const LOOKED_AT_MAX: usize = 20;
 
 /// A message on its way to another mesh.
@@ -30,19 +29,19 @@ pub struct ForwardedMessage {
     pub body: Value,
 }
 
-/// If a message must be sent to the whole project of its recipient, this prefix of the message names the recipient.
+/// Returns a prefix that contains the recipient's name, for a message to the recipient's whole project.
 fn addressed_to(name: &str) -> String {
     format!("to {name}: ")
 }
 
 impl Federation {
-    /// Notes that a new message may have to be forwarded.
+    /// Records that a new message may have to be forwarded.
     pub(in crate::core) fn note_new_mail(&mut self) {
         self.may_forward |= !self.links.is_empty();
     }
 
-    /// Refuses a message that can't be forwarded, because the recipient's mesh is no longer linked or does not accept a
-    /// message of this length.
+    /// Returns an error if a message can't be forwarded. The recipient's mesh may no longer be linked, or may not
+    /// accept a message of this length.
     pub(in crate::core) fn check_forwardable(&self, peers: &Peers, to: &str, body: &str) -> Result<(), Error> {
         let Some(peer) = peers.get(to) else { return Ok(()) };
         let Some(mesh) = peer.row.mesh() else { return Ok(()) };
@@ -71,9 +70,9 @@ impl Federation {
 }
 
 impl Mesh {
-    /// Charges the rate limit of a link for a message that is about to be sent. If the limit is reached, returns how
-    /// long the link must pause, in ms. No matter how many peers send messages, the link carries no more of them in
-    /// each window than the other mesh accepts by default.
+    /// Counts a message against the rate limit of its link before the message is sent. If the limit is reached, returns
+    /// how long the link must pause, in ms. So the link never carries more messages than the other mesh accepts by
+    /// default.
     pub fn forwarding_pause(&mut self, n: usize, now: i64) -> Option<i64> {
         let url = &self.federation.links.get(n)?.url;
         self.rates.spend(&format!("messages to {url}"), 10, now).err()
@@ -87,20 +86,20 @@ impl Mesh {
             .any(|waiting| waiting.is_some_and(|n| n > 0))
     }
 
-    /// Whether there may be messages to forward. After it has returned true, returns false until there is a new
-    /// message, an attempt to deliver a message, or an answer to a poll.
+    /// Whether there may be messages to forward. Returns true once after a new message, an attempt to deliver a
+    /// message, or an answer to a poll.
     pub fn take_forwarding_due(&mut self) -> bool {
         !self.federation.links.is_empty() && std::mem::take(&mut self.federation.may_forward)
     }
 
-    /// The next message for a link: the oldest message that waits, or a later one if the linked mesh neither accepts
-    /// nor refuses the oldest.
+    /// Returns the next message for a link. This is the oldest waiting message, or a later one if the oldest got no
+    /// clear answer.
     ///
     /// # Errors
     /// When the database can't be read.
     pub fn next_forwarded(&self, n: usize, now: i64) -> Result<Option<ForwardedMessage>, Error> {
-        // Until the linked mesh has answered a poll, it is unknown whether its peers read direct messages, so nothing
-        // is sent.
+        // Before the linked mesh answers a poll, it is unknown whether its peers read direct messages. So nothing is
+        // sent until then.
         let link = self.federation.links.get(n).filter(|link| link.last_answer.is_some());
         let Some(link) = link else { return Ok(None) };
         let mut waiting = self.waiting_messages(link, 1, now)?;
@@ -114,7 +113,7 @@ impl Mesh {
         Ok(Some(ForwardedMessage { seq: message.seq, body: self.forwarded_body(link, message, now)? }))
     }
 
-    /// The oldest messages that wait for a link and have not expired: at most `max` of them, oldest first.
+    /// Returns at most `max` messages that wait for a link and have not expired, oldest first.
     fn waiting_messages(&self, link: &MeshLink, max: usize, now: i64) -> Result<Vec<Message>, Error> {
         let store = &self.turn.store;
         let mut waiting: Vec<Message> = Vec::new();
@@ -132,7 +131,8 @@ impl Mesh {
         Ok(waiting)
     }
 
-    /// The JSON to post. An slm-mesh broker reads all of the fields, while a SuperLocalMemory daemon reads only some.
+    /// Returns the JSON to post. An slm-mesh broker reads all of the fields, but a SuperLocalMemory daemon reads only
+    /// some.
     fn forwarded_body(&self, link: &MeshLink, message: &Message, now: i64) -> Result<Value, Error> {
         let direct = !link.broadcast_only.contains(&message.recipient);
         let to = self.peers.get(&message.recipient).map(|peer| peer.row.clone()).unwrap_or_default();
@@ -141,12 +141,12 @@ impl Mesh {
             "" => ("broadcast".into(), addressed_to(&to.name) + &message.body),
             project => (format!("project:{project}"), addressed_to(&to.name) + &message.body),
         };
-        // If this message replies to a message from the other mesh, the JSON names the answered message by its id in
-        // the other mesh. This mesh has stored that id as the answered message's key.
+        // A reply contains the id that the answered message has in the other mesh. This mesh stored that id as the
+        // answered message's key.
         let answered = message.reply_to.map(|seq| self.turn.store.message(seq)).transpose()?.flatten();
         let reply_to = answered.filter(|of| of.sender == message.recipient).and_then(|of| of.key);
-        // The JSON contains the remaining time instead of the expiry time, because the clocks of the two machines
-        // may differ.
+        // The clocks of the two machines may differ, so the JSON contains the remaining time instead of the expiry
+        // time.
         Ok(json!({
             "from_peer": message.sender.as_str(), "to_peer": address, "content": content,
             "type": message.kind.word(), "key": self.ids.message(message.seq),
@@ -155,8 +155,9 @@ impl Mesh {
         }))
     }
 
-    /// Acknowledges the message with this `id`, because a peer of a linked mesh has replied to the message. `sender`
-    /// and `recipient` are those of the reply. Returns the sequence number of the acknowledged message.
+    /// Acknowledges the message with this `id`, because a peer of a linked mesh has replied to it. `sender` and
+    /// `recipient` are those of the reply. Returns the sequence number of the acknowledged message, if there is such a
+    /// message.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -178,8 +179,8 @@ impl Mesh {
         Ok(Some(was.seq))
     }
 
-    /// The sender of a message from a linked mesh. If the sender is not a known peer of that mesh, the result is a
-    /// string that is not the name of any peer of this mesh.
+    /// Returns the sender of a message from a linked mesh. For an unknown sender, returns a text that is not the name
+    /// of any peer of this mesh.
     pub fn forwarded_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
         if self.peers.get(id).is_some_and(|peer| peer.row.is_linked()) {
             return id.into();
@@ -187,7 +188,7 @@ impl Mesh {
         self.unknown_sender(id, name, machine)
     }
 
-    /// The text that stands for a sender that is not a known peer of the linked mesh.
+    /// Returns a text that stands for a sender that is not a known peer of the linked mesh.
     pub fn unknown_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
         let text = match (name, machine) {
             (Some(name), Some(machine)) => format!("{}@{}", plain(name, 60), plain(machine, 60)),
@@ -199,7 +200,7 @@ impl Mesh {
         }
     }
 
-    /// The sequence number of the message that this sender sent with this key.
+    /// Returns the sequence number of the message that this sender sent with this key.
     ///
     /// # Errors
     /// When the database can't be read.

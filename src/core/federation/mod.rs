@@ -25,11 +25,11 @@ pub struct MeshLink {
     pub last_answer: Option<i64>,
     /// Why the last poll or the last message over this link failed; `None` if it succeeded.
     pub trouble: Option<String>,
-    /// The peers of the linked mesh that read no direct messages, but only messages to their whole project.
+    /// The peers of the linked mesh that read only messages to their whole project.
     broadcast_only: Vec<PeerId>,
     /// The oldest waiting message, if the linked mesh neither accepts nor refuses it.
     doubtful: Option<DoubtfulMessage>,
-    /// Messages that the linked mesh has accepted, but whose recipients may not have read them yet.
+    /// Messages that the linked mesh has accepted, and whose receipts may still change.
     awaited: AwaitedReceipts,
     /// How many messages the linked mesh has refused since this broker started.
     n_rejected: u64,
@@ -38,8 +38,7 @@ pub struct MeshLink {
 }
 
 impl MeshLink {
-    /// Whether the linked mesh is known to be a SuperLocalMemory daemon. This is unknown until the linked mesh
-    /// first answers.
+    /// Whether the linked mesh is a SuperLocalMemory daemon. Returns false until the linked mesh first answers.
     fn is_superlocalmemory(&self) -> bool {
         self.last_answer.is_some() && self.mesh_id.is_none()
     }
@@ -66,7 +65,7 @@ impl Federation {
         &self.links
     }
 
-    /// The link to a mesh; `None` if the settings no longer name this mesh.
+    /// Returns the link to a mesh. Returns `None` if the settings no longer list this mesh.
     fn link_to(&self, url: &str) -> Option<&MeshLink> {
         self.links.iter().find(|link| link.url == url)
     }
@@ -76,7 +75,7 @@ impl Federation {
         row.mesh().is_some_and(|mesh| self.link_to(mesh).is_some())
     }
 
-    /// When this link will count as silent, in ms, unless the linked mesh answers first.
+    /// Returns when this link will count as silent, in ms, unless the linked mesh answers first.
     fn silent_at(&self, link: &MeshLink) -> i64 {
         link.last_answer.unwrap_or(self.started) + limits::LINK_SILENT_MS
     }

@@ -1,10 +1,9 @@
-//! Receipts between meshes. The sender's mesh asks the linked mesh for the receipts of messages that the linked mesh
-//! has accepted. Each answer to a poll contains a number that increases when receipts change in the linked mesh. When
-//! this number changes, the sender's mesh asks for the receipts of its own messages, by their keys. A mesh that sends
-//! no such number (a SuperLocalMemory daemon or slm-mesh 0.1.0) is never asked.
+//! Receipts of messages that a linked mesh has accepted. Each answer to a poll contains a version of the linked mesh's
+//! receipts. When the version changes, the sender's mesh asks for the receipts of its own messages, by their keys. A
+//! mesh that sends no version (a SuperLocalMemory daemon or slm-mesh 0.1.0) is never asked.
 //!
-//! **Invariant:** a linked mesh changes only the receipts of messages that it has accepted, and a receipt never
-//! returns to an earlier state. The number of awaited receipts is bounded.
+//! **Invariant:** a linked mesh changes only the receipts of messages that it has accepted, and a receipt never returns
+//! to an earlier state. The number of awaited receipts is bounded.
 
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
@@ -16,38 +15,38 @@ use crate::store::{Message, MessageFilter};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Maximum number of messages per link whose receipts are awaited. If there are more, the receipts of the oldest
-/// messages stay "forwarded".
+/// Maximum number of messages per link whose receipts are awaited. If there are more, the oldest ones keep the receipt
+/// "forwarded".
 const AWAITED_MAX: usize = 1_000;
-/// Maximum number of read messages per link whose acknowledgement is awaited. After each change of receipts, the linked
-/// mesh is asked about all of these messages, so their number is limited to what fits into one question. If there are
-/// more, the receipts of the oldest messages stay "read".
+/// Maximum number of read messages per link that may still be acknowledged. This many fit into one request to the
+/// linked mesh. If there are more, the oldest ones keep the receipt "read".
 const READ_AWAITED_MAX: usize = limits::LIST_MAX;
-/// How many of the newest messages to each peer are loaded after a restart, to find those whose receipts are awaited.
+/// How many of the newest messages to each peer are loaded after a restart. Their receipts may be awaited.
 const RELOADED_MAX: i64 = 100;
 /// Maximum size of the messages to each peer that are loaded after a restart, in bytes.
 const RELOADED_BYTES_MAX: usize = 256 * 1024;
-/// The states that are reported to the sender's mesh, in the same words as in a receipt.
+/// The states that are reported to the sender's mesh. The reports use the words of receipts.
 const TOLD: [MessageState; 3] = [MessageState::Read, MessageState::Acked, MessageState::Expired];
 
 /// The messages that one linked mesh has accepted and whose receipts are awaited.
 #[derive(Debug, Default)]
 pub(super) struct AwaitedReceipts {
-    /// The sender of each message for which no receipt has arrived yet, by the message's sequence number.
+    /// The messages for which no receipt has arrived yet, by sequence number. The values are the senders.
     forwarded: BTreeMap<i64, PeerId>,
-    /// The sender of each message that has been read, and may still be acknowledged.
+    /// The messages that have been read and may still be acknowledged, by sequence number. The values are the senders.
     read: BTreeMap<i64, PeerId>,
-    /// The messages whose receipts the other mesh must be asked for.
+    /// The messages whose receipts must be requested next.
     due: BTreeSet<i64>,
-    /// The version of the other mesh's receipts, from the last answer of that mesh. It increases when receipts change.
+    /// The version of the other mesh's receipts, from the last answer of that mesh. The version increases when receipts
+    /// change.
     version: Option<i64>,
     /// Whether the messages from before the start of this broker have been added.
     is_reloaded: bool,
 }
 
 impl AwaitedReceipts {
-    /// Adds a message that the other mesh accepted. The recipient may have read the message before the answer arrived
-    /// here, so the other mesh is asked about the message even if the version of that mesh's receipts does not change.
+    /// Adds a message that the other mesh accepted. The recipient may have read the message before this answer arrived.
+    /// So its receipt is requested even if the version of the receipts does not change.
     pub(super) fn add(&mut self, message: &Message) {
         self.forwarded.insert(message.seq, message.sender.clone());
         if self.version.is_some() {
@@ -66,8 +65,8 @@ impl AwaitedReceipts {
         }
     }
 
-    /// Records that a message is now in this state, as a receipt says. Once the message is acknowledged or has expired,
-    /// no further receipt is awaited for it.
+    /// Records the state of a message from a receipt. After a message is acknowledged or has expired, no further
+    /// receipt is awaited.
     fn note_state(&mut self, seq: i64, state: MessageState) {
         if state != MessageState::Read {
             self.read.remove(&seq);
@@ -83,8 +82,8 @@ impl AwaitedReceipts {
         self.forwarded.get(&seq).or_else(|| self.read.get(&seq))
     }
 
-    /// Notes the version of the other mesh's receipts. If the version has changed, the other mesh must be asked about
-    /// all awaited receipts.
+    /// Records the version of the other mesh's receipts. If the version has changed, all awaited receipts must be
+    /// requested.
     fn note_version(&mut self, version: Option<i64>) {
         if version.is_some() && version != self.version {
             self.due = self.forwarded.keys().chain(self.read.keys()).copied().collect();
@@ -92,7 +91,7 @@ impl AwaitedReceipts {
         self.version = version;
     }
 
-    /// Removes the due messages of one sender, up to a limit, and returns them together with the sender.
+    /// Removes and returns due messages of one sender, up to a limit, together with the sender.
     fn take_due(&mut self) -> Option<(PeerId, Vec<i64>)> {
         let due: Vec<(i64, PeerId)> =
             self.due.iter().filter_map(|seq| Some((*seq, self.sender(*seq)?.clone()))).collect();
@@ -107,17 +106,17 @@ impl AwaitedReceipts {
 /// The state of one message, as the recipient's mesh reports it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RemoteReceipt {
-    /// The key of the message. It is the id of the message in the sender's mesh.
+    /// The key of the message, which is the message's id in the sender's mesh.
     key: String,
     /// The state of the message: read, acknowledged or expired.
     state: MessageState,
-    /// How long ago the message reached this state, in ms. A point in time would be unreliable, because the clocks of
-    /// the two machines may differ.
+    /// How long ago the message reached this state, in ms. The clocks of the two machines may differ, so a time would
+    /// be unreliable.
     ago: i64,
 }
 
 impl RemoteReceipt {
-    /// Reads the answer of a linked mesh, which is not trusted. Returns `None` if the answer is not a list of
+    /// Parses the answer of a linked mesh, which is not trusted. Returns `None` if the answer is not a list of
     /// receipts.
     pub fn parse_all(value: &Value) -> Option<Vec<RemoteReceipt>> {
         let rows = value["receipts"].as_array()?;
@@ -140,7 +139,7 @@ impl RemoteReceipt {
 }
 
 impl Mesh {
-    /// Notes the version of a linked mesh's receipts.
+    /// Records the version of a linked mesh's receipts.
     pub(super) fn note_receipts_version(&mut self, n: usize, version: Option<i64>) {
         if let Some(link) = self.federation.links.get_mut(n) {
             link.awaited.is_reloaded = true;
@@ -148,7 +147,8 @@ impl Mesh {
         }
     }
 
-    /// After a restart, finds the messages that the linked mesh had already accepted for these peers.
+    /// After a restart, adds the messages to these peers that the linked mesh accepted earlier. Their receipts are then
+    /// awaited again.
     pub(super) fn reload_awaited(&mut self, n: usize, recipients: &[PeerId]) -> Result<(), Error> {
         let Some(link) = self.federation.links.get_mut(n).filter(|link| !link.awaited.is_reloaded) else {
             return Ok(());
@@ -173,12 +173,13 @@ impl Mesh {
         Ok(())
     }
 
-    /// A number that increases when receipts change in this mesh. It is sent to the meshes that poll this one.
+    /// Returns a number that increases when receipts change in this mesh. The number is sent to the meshes that poll
+    /// this mesh.
     pub fn receipts_version(&self) -> i64 {
         self.mail.receipts_version()
     }
 
-    /// The next question to a linked mesh about receipts: the JSON to post.
+    /// Returns the next request for receipts to a linked mesh, as the JSON to post.
     pub fn next_receipts_query(&mut self, n: usize) -> Option<Value> {
         let (sender, seqs) = self.federation.links.get_mut(n)?.awaited.take_due()?;
         let keys: Vec<String> = seqs.into_iter().map(|seq| self.ids.message(seq)).collect();
@@ -188,15 +189,14 @@ impl Mesh {
         }))
     }
 
-    /// Notes that a question about receipts was not answered. The question is repeated after the next answer to a
-    /// poll.
+    /// Records that a request for receipts failed. The request is repeated after the next answer to a poll.
     pub fn on_receipts_failed(&mut self, n: usize) {
         if let Some(link) = self.federation.links.get_mut(n) {
             link.awaited.version = None;
         }
     }
 
-    /// Stores what a linked mesh says about messages that it has accepted.
+    /// Stores the receipts that a linked mesh reports for messages that it has accepted.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -226,8 +226,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// The answer to a linked mesh that asks for receipts: what became of the messages that its peers sent to this
-    /// mesh.
+    /// Returns the receipts of messages for a linked mesh whose peers sent these messages to this mesh.
     ///
     /// # Errors
     /// When the database can't be read.

@@ -1,5 +1,5 @@
-//! The peers of linked meshes, from the list that each mesh sends. The peers in the list are shown as online while that
-//! mesh answers polls, except people, who are never online but can receive replies.
+//! The peers of linked meshes, from the list that each mesh sends. Listed peers are shown as online while their mesh
+//! answers polls. Listed people are never online, but they can receive replies.
 //!
 //! **Invariant:** the peers of one linked mesh are not passed on to another mesh, and their number is bounded.
 
@@ -16,10 +16,10 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 /// If a peer of a SuperLocalMemory daemon has sent no heartbeat for this long after its registration, the peer reads no
-/// direct mail. In version 3.4.48, such a peer waits for mail at an address to which no mail is ever sent, while all
-/// other peers send a heartbeat every 25 s.
+/// direct mail. In version 3.4.48, such a peer waits for mail at an address to which no mail is sent. All other peers
+/// send a heartbeat every 25 s.
 const BROADCAST_ONLY_MS: i64 = 60_000;
-/// Heartbeats this soon after the registration are ignored.
+/// Heartbeats this soon after the registration do not count.
 const FIRST_HEARTBEAT_MS: i64 = 5_000;
 
 /// The status of a listed peer that is online.
@@ -32,23 +32,22 @@ pub const AWAY: &str = "away";
 pub struct RemoteRoster {
     /// The id of the linked mesh; `None` for a SuperLocalMemory daemon.
     pub mesh_id: Option<String>,
-    /// A number that increases when the linked mesh changes the receipt of a message from another mesh. Only versions
-    /// of slm-mesh after 0.1.0 report this number.
+    /// A number that increases when the linked mesh changes the receipt of a message from another mesh; `None` if the
+    /// linked mesh does not report the number.
     pub receipts_version: Option<i64>,
     /// The peers of the linked mesh.
     pub peers: Vec<LinkedPeer>,
 }
 
 impl RemoteRoster {
-    /// Reads the answer of an slm-mesh broker or a SuperLocalMemory daemon to `GET /mesh/peers`. The answer is not
-    /// trusted, so rows that do not describe a peer of that mesh are left out, and long texts are cut.
+    /// Parses the answer of another mesh to `GET /mesh/peers`. The answer is not trusted, so rows that do not describe
+    /// a peer of that mesh are left out, and long texts are cut.
     pub fn parse(value: &Value) -> Option<RemoteRoster> {
         let mesh_id = value["mesh"].as_str().map(|id| plain(id, 64));
         let rows = value["peers"].as_array()?;
         let own = |row: &&Value| row["mesh"].as_str().is_none_or(|of| Some(of) == mesh_id.as_deref());
         let active = |row: &&Value| row["status"].as_str().is_none_or(|status| [ACTIVE, AWAY].contains(&status));
-        // If another mesh shows a daemon's own peers back to the daemon, the daemon lists them twice, so duplicates are
-        // dropped.
+        // A daemon lists its own peers twice if another mesh sends them back to the daemon. So duplicates are dropped.
         let mut known = HashSet::new();
         let found = rows.iter().filter(own).filter(active).filter_map(parse_peer);
         let peers = found.filter(|peer| known.insert(peer.id.clone())).take(limits::LINKED_MAX).collect();
@@ -75,7 +74,8 @@ fn parse_peer(row: &Value) -> Option<LinkedPeer> {
     })
 }
 
-/// Whether a string can be the id of a peer: a UUID, or the twelve characters that a SuperLocalMemory daemon uses.
+/// Whether a string can be the id of a peer. UUIDs fit, and so do the ids of a SuperLocalMemory daemon, which have
+/// twelve characters.
 fn is_id(id: &str) -> bool {
     (4..=64).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
@@ -102,8 +102,8 @@ fn reads_broadcasts_only(peer: &LinkedPeer, now: i64) -> bool {
 }
 
 impl Federation {
-    /// Whether a peer belongs to a link other than the link to `url`, and must stay there. If the other link no longer
-    /// exists, or if the peer is offline and both links lead to the same mesh, the peer may move to the link to `url`.
+    /// Whether a peer belongs to a link other than the link to `url`, and must stay there. The peer may move if the
+    /// other link no longer exists. It may also move if it is offline and both links lead to the same mesh.
     fn belongs_elsewhere(&self, row: &PeerRow, url: &MeshUrl) -> bool {
         let Some(mesh) = row.mesh() else { return false };
         let id = |url: &str| self.link_to(url).and_then(|link| link.mesh_id.as_ref());
@@ -114,14 +114,14 @@ impl Federation {
     /// The earliest time at which a linked mesh with online peers will count as silent, in ms.
     pub(in crate::core) fn deadline(&self, peers: &Peers) -> Option<i64> {
         let online = peers.linked().filter(|peer| peer.row.online).filter_map(|peer| peer.row.mesh());
-        // A mesh that the settings no longer name counts as silent at once.
+        // A mesh that the settings no longer list counts as silent at once.
         online.map(|mesh| self.link_to(mesh).map_or(0, |link| self.silent_at(link))).min()
     }
 }
 
 impl Mesh {
-    /// Stores a part of the list of peers that a linked mesh sent. The list is stored in parts because a long list
-    /// must not delay other clients. After the last part, peers that are not in the list count as gone.
+    /// Stores a part of the list of peers from a linked mesh. A long list is stored in several parts, so that it does
+    /// not delay other clients. After the last part, peers that are not in the list count as gone.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -145,8 +145,8 @@ impl Mesh {
             let Mesh { turn, peers, mail, locks, journal, federation, .. } = mesh;
             let mut parts = LinkedParts { turn, mail, locks, journal };
             for seen in roster.peers.get(part.start..end).unwrap_or_default() {
-                // Two kinds of listed peers stay unchanged: this mesh's own peers, which the other mesh may list as
-                // well, and the peers of another link, because their mail goes only to the mesh of that link.
+                // Two kinds of listed peers stay unchanged: this mesh's own peers, and the peers of another link,
+                // because their mail must go over that link.
                 let is_kept = |row: &PeerRow| !row.is_linked() || federation.belongs_elsewhere(row, &url);
                 if peers.get(&seen.id).is_some_and(|peer| is_kept(&peer.row)) {
                     continue;
@@ -178,14 +178,14 @@ impl Mesh {
         }
     }
 
-    /// Marks the peers of meshes that have been silent for too long as offline.
+    /// Marks the peers of a mesh as offline if the mesh has been silent for too long.
     pub(in crate::core) fn expire_links(&mut self, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, journal, federation, .. } = self;
         let is_silent = |url: &MeshUrl| federation.link_to(url).is_none_or(|link| federation.silent_at(link) <= now);
         peers.mark_missing(turn, journal, |_, mesh| is_silent(mesh), "link_silent", now)
     }
 
-    /// The links in the form that the status shows.
+    /// Returns the links in the form that the status shows.
     pub(in crate::core) fn links_view(&self, now: i64) -> Result<Value, Error> {
         let mut rows = Vec::new();
         for link in self.federation.links() {

@@ -15,11 +15,11 @@ use crate::core::{CallContext, Effect, Mesh};
 use crate::store::{LockRow, Message};
 use serde_json::{Value, json};
 
-/// Maximum number of waiting peers that the row of a lock names.
+/// Maximum number of waiting peers that are listed with a lock.
 const NAMES_MAX: usize = 8;
 
-/// The holder of a lock, or a peer that requests one, together with the owner of the lock (the peer itself, or a turn,
-/// a subagent or a command of the peer).
+/// A party that holds or requests a lock: a peer, and the owner of the lock. The owner is the peer itself, or a turn, a
+/// subagent or a command of the peer.
 type Party<'a> = (&'a PeerId, &'a LockOwner);
 
 fn party(lock: &LockRow) -> Party<'_> {
@@ -30,23 +30,23 @@ fn requester(request: &LockRequest) -> Party<'_> {
     (&request.holder, &request.owner)
 }
 
-/// Whether two parties count as the same party in the search for deadlocks. Two commands of one peer are two parties,
-/// but the peer itself counts as the same party as each of its commands.
+/// Whether two parties count as one in the search for deadlocks. Two commands of one peer are two parties. But the peer
+/// itself counts as the same party as each of its commands.
 fn is_same_party(a: Party, b: Party) -> bool {
     a.0 == b.0 && (a.1 == b.1 || a.1.is_shared() || b.1.is_shared())
 }
 
-/// The requests in the queue, prepared for comparison with locks.
+/// Prepares the requests in the queue for comparison with locks.
 pub(super) fn matchers(waiting: &Waiting) -> Vec<LockMatcher<'_>> {
     waiting.lock_requests().map(LockMatcher::new).collect()
 }
 
-/// Whether the locks of `request`, once they are granted, would block the request of `matcher`.
+/// Whether the locks that `request` asks for would block the request of `matcher`.
 fn would_block(peers: &Peers, request: &LockRequest, matcher: &LockMatcher) -> bool {
     request.paths.iter().any(|path| matcher.conflicts(peers, &request.grant(path, None, 0, 0)))
 }
 
-/// The names of the peers that wait for a lock, in the order in which they requested it.
+/// Returns the names of the peers that wait for a lock, in the order of the queue.
 pub(super) fn names_for(peers: &Peers, lock: &LockRow, queue: &[LockMatcher]) -> Vec<String> {
     let others = queue.iter().filter(|matcher| matcher.conflicts(peers, lock));
     others.map(|matcher| peers.name_of(&matcher.request.holder)).take(NAMES_MAX).collect()
@@ -72,8 +72,8 @@ impl Locks {
         Ok(notes)
     }
 
-    /// Ends the lock that has this path and this token. Only a person may do this. Returns notes for the person, or
-    /// `None` if the lock has already ended.
+    /// Ends the lock with this path and token. Only a person may do this. Returns notes for the person, or `None` if
+    /// the lock has already ended.
     pub(super) fn take_grant(
         &mut self,
         parts: &mut StealParts,
@@ -93,9 +93,9 @@ impl Locks {
         self.take_from_holder(parts, ctx, &lock).map(|note| Some(note.into_iter().collect()))
     }
 
-    /// Ends a lock, and notifies its holder and the command that owns it. In two cases, returns a note for the person
-    /// who takes the lock: if the holder can't be notified, or if the lock belonged to another command of the same
-    /// person, which still runs without the lock.
+    /// Ends a lock, and notifies its holder and the command that owns it. If the holder can't be notified, returns a
+    /// note for the person who takes the lock. Also returns a note if another command of the same person owned the
+    /// lock, because that command still runs.
     fn take_from_holder(
         &mut self,
         parts: &mut StealParts,
@@ -124,19 +124,19 @@ impl Locks {
         match mail.post(turn, peers, journal, federation, note, std::slice::from_ref(&lock.holder), ctx.now) {
             Ok(_) => Ok(None),
             Err(error) if error.kind.is_storage() => Err(error),
-            // A full mailbox is not an error here: the holder may be stuck, and in exactly this case, a person must be
-            // able to take the lock.
+            // A full mailbox is not an error here. The holder may be stuck, and then a person must be able to take the
+            // lock.
             Err(error) => Ok(Some(format!("{} could not be notified: {error}", peers.name_of(&lock.holder)))),
         }
     }
 
-    /// Returns the first of the earlier requests for which `request` must wait in line. An earlier request counts if it
-    /// wants a file that `request` wants too, and that the requester does not hold yet. The requests of a peer that is
-    /// gone do not count, because they are granted only if the peer returns.
+    /// Returns the first earlier request for which `request` must wait in line. An earlier request counts if it wants a
+    /// file that `request` wants too, and that the requester does not hold yet. A request of a peer that is gone does
+    /// not count, because it is granted only if the peer returns.
     ///
-    /// An earlier request that itself waits for the requester, directly or through others, does not count either,
-    /// because it can't be granted before the requester is done. So waiting in line never causes a deadlock, and only
-    /// the waits for locks need a search for cycles.
+    /// A request that waits for the requester, directly or through others, does not count either, because it can't be
+    /// granted before the requester is done. So waiting in line never causes a deadlock, and only the waits for locks
+    /// need a search for cycles.
     pub(super) fn first_ahead<'a>(
         &'a self,
         peers: &'a Peers,
@@ -154,8 +154,8 @@ impl Locks {
         })
     }
 
-    /// Whether the party that makes this request waits for the party `target`, directly or through others: either for a
-    /// lock of that party, or in line behind a request of that party.
+    /// Whether the requester waits for the party `target`, directly or through others. A party waits for the holders of
+    /// locks that block its request, and for earlier requests in line.
     fn waits_for(&self, peers: &Peers, waiting: &Waiting, request: &LockRequest, target: Party) -> bool {
         let requests: Vec<&LockRequest> = waiting.lock_requests().collect();
         let mut visited: Vec<Party> = Vec::new();
@@ -181,7 +181,7 @@ impl Locks {
         false
     }
 
-    /// The error for a request whose time is up while it still waits in line, although no lock blocks it.
+    /// Returns the error for a request whose time is up while an earlier request is still in line.
     pub(super) fn not_first_error(&self, peers: &Peers, ahead: &LockRequest) -> Error {
         let name = peers.name_of(&ahead.holder);
         let path = untrusted_text::shown_path(ahead.paths.first().map_or("", String::as_str));
@@ -192,7 +192,8 @@ impl Locks {
         Error::new(ErrorKind::Held, text).with(json!({ "queue": [name] }))
     }
 
-    /// Refuses a wait for a peer that already waits for the caller, directly or through other peers.
+    /// Returns an error if a wait would never end, because the holder of a lock already waits for the caller, directly
+    /// or through others.
     pub(super) fn refuse_cycle(
         &self,
         peers: &Peers,
@@ -227,7 +228,7 @@ impl Locks {
 }
 
 impl Mesh {
-    /// The locks in force, each with the peers that wait for it, for observers. Returns at most `max` locks.
+    /// Returns at most `max` locks for observers. Each lock contains the names of the peers that wait for it.
     pub fn observed_locks(&self, max: usize, now: i64) -> Vec<Value> {
         let queue = matchers(&self.waiting);
         let view = |lock: &LockRow| {

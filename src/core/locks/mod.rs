@@ -1,5 +1,5 @@
-//! Locks: each file has one holder, each lock has a lease and a fencing token, waiting callers form a fair queue,
-//! and a wait that would be a deadlock is refused.
+//! Locks on files. Each file has one holder, and each lock has a lease and a fencing token. Waiting callers form a fair
+//! queue, and a wait that would cause a deadlock is refused.
 //!
 //! **Invariant:** only this module writes the locks, in memory and in the database.
 
@@ -41,10 +41,10 @@ const FILES: Arg = Arg::new(
 .path();
 
 const TREES: ArgKind = ArgKind::Texts { items: limits::EDIT_FILES_MAX, max: limits::PATH_MAX };
-/// The git work trees that contain the paths of a call. The caller's own directory may be elsewhere.
+/// The git work trees that contain the paths of a call. The caller's own directory may be outside of them.
 pub(super) const GIT_ROOTS: Arg =
     Arg::new("gitRoots", TREES, "Git work trees that contain the paths").at(CliPlace::Hidden).not_in_tool();
-/// The repositories of [`GIT_ROOTS`].
+/// The repositories to which the work trees of [`GIT_ROOTS`] belong.
 pub(super) const REPOS: Arg = Arg::new("repos", TREES, "Repository ids of these work trees, in the same order")
     .at(CliPlace::Hidden)
     .not_in_tool();
@@ -186,8 +186,8 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         locks.refuse_cycle(peers, waiting, &request, &conflicts)?;
         return Ok(Outcome::Pending(WaitReason::Locks(request.into()), until));
     }
-    // A session that has disconnected would not learn that it got the lock, so its request is not granted yet. The
-    // request keeps its place in the queue, because the session may return.
+    // A session that has disconnected would not learn that it got the lock. So the lock is not granted yet, but the
+    // request keeps its position in the queue, because the session may return.
     if ctx.until.is_some() && peers.get(&request.holder).is_none_or(Peer::is_gone) {
         let name = peers.name_of(&request.holder);
         return match until {
@@ -195,8 +195,7 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
             None => Err(Error::new(ErrorKind::Held, format!("{name} is offline, so it cannot take the lock"))),
         };
     }
-    // Only a request that may wait, or has waited, stands in line. Any other request may be granted before those in
-    // line.
+    // A request that does not wait need not stand in line, so it may be granted before earlier requests.
     let stands_in_line = args.flag("steal") != Some(true) && (until.is_some() || ctx.until.is_some());
     if let Some(first) = stands_in_line.then(|| locks.first_ahead(peers, waiting, &request)).flatten() {
         let Some(until) = until else { return Err(locks.not_first_error(peers, first)) };
@@ -213,12 +212,12 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     Ok(Outcome::Ready(value))
 }
 
-/// Makes a request from the arguments of a call of `lock.lock`.
+/// Creates a request from the arguments of `lock.lock`.
 fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockRequest, Error> {
     let Mesh { peers, rates, settings, .. } = mesh;
     let paths = required_paths(args)?;
     if ctx.until.is_none() {
-        // Each pattern costs extra, because it is compared with all locks.
+        // A pattern costs extra, because it is compared with all locks.
         let n_patterns = paths.iter().filter(|path| path_overlap::is_pattern(path)).count();
         rates.charge(peers, ctx.me(), 1 + n_patterns as u32, ctx.now)?;
     }
@@ -232,13 +231,12 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
         trees: Repository::of_call(args, &me),
         host: peers.host_of(ctx.conn),
         all_worktrees: args.text("scope") == Some("repo"),
-        // If an agent requests a lock that it already holds, it renews the lock. A person must ask for a renewal,
-        // because a person may run several scripts, and the lock may belong to a different script than the request.
+        // An agent that requests its own lock again renews it. A person must ask for a renewal, because the lock may
+        // belong to another script of the person.
         renew: args.flag("renew").unwrap_or(!peers.is_human(ctx.me())),
     };
     match request.paths.iter().find(|path| request.tree_of(path).is_none()) {
-        // Without a known repository, the lock would not protect the file in other work trees, although the caller
-        // asked for that.
+        // Without a known repository, the lock would not cover the other work trees, although the caller asks for that.
         Some(path) if request.all_worktrees => {
             let why = format!(
                 "\"{path}\" is in no known repository; lock it from inside its work tree, or without the scope repo"
@@ -292,10 +290,9 @@ fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     let host = peers.host_of(ctx.conn);
     let asked = LockRequest { paths: requested_paths(args), trees, host, ..LockRequest::default() };
     let matcher = LockMatcher::new(&asked);
-    // The locks that share a file with the paths in the call, including locks of other work trees.
+    // Whether a lock shares a file with the paths in the call. This includes locks of other work trees.
     let touches = |lock: &&LockRow| asked.paths.is_empty() || matcher.collides(lock);
-    // The locks are sorted in the order in which they were granted. New locks come last, and a renewed lock keeps
-    // its place.
+    // The locks are sorted by the order in which they were granted. A renewed lock keeps its position.
     let mut found: Vec<&LockRow> = locks.all().iter().filter(touches).collect();
     found.sort_by_key(|lock| cursor(lock));
     if let Some(after) = args.text("after") {
@@ -317,7 +314,7 @@ fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     Ok(Outcome::Ready(value))
 }
 
-/// The position of a lock in a list that is sorted by the order of the grants.
+/// Returns the position of a lock in the order of the grants.
 fn cursor(lock: &LockRow) -> (i64, &str) {
     (lock.token, &lock.path)
 }
@@ -356,7 +353,7 @@ fn granted_view(peers: &Peers, grants: &[LockRow], now: i64) -> Value {
     value
 }
 
-/// How many of these rows fit into one result.
+/// Returns how many of these rows fit into one result.
 fn fitting(rows: &[Value]) -> usize {
     let mut size = 0;
     let fits = |row: &&Value| {
@@ -366,7 +363,7 @@ fn fitting(rows: &[Value]) -> usize {
     rows.iter().take_while(fits).count().max(1)
 }
 
-/// A lock in the form that clients see, with the keys of the old HTTP API first.
+/// Returns a lock in the form that clients see. The keys of the old HTTP API come first.
 pub fn lock_view(peers: &Peers, lock: &LockRow, now: i64) -> Value {
     json!({
         "filePath": lock.path, "lockedBy": lock.holder.as_str(), "lockedAt": time::iso(lock.granted),

@@ -12,20 +12,20 @@ use crate::store::{LockRow, PeerRow};
 /// A repository, and one of its work trees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repository {
-    /// An identity that all work trees of the repository share.
+    /// An identifier that all work trees of the repository share.
     pub identity: String,
     /// The root of the work tree.
     pub root: String,
 }
 
 impl Repository {
-    /// Makes a repository, if both its identity and its root are known.
+    /// Creates a repository if both the identity and the root are known.
     pub fn new(identity: Option<String>, root: Option<String>) -> Option<Repository> {
         Some(Repository { identity: identity?, root: root? })
     }
 
-    /// The work trees of a call's paths. If the client has not looked up the work tree of each path, this is only the
-    /// client's own work tree, as named in the call, or otherwise as known from `me`.
+    /// Returns the work trees that contain the paths of a call. If the client has not looked them up, returns only the
+    /// client's own work tree, from the call or from `me`.
     pub(in crate::core) fn of_call(args: &Args, me: &PeerRow) -> Vec<Repository> {
         let (roots, identities) = (args.texts("gitRoots"), args.texts("repos"));
         if args.get("gitRoots").is_some() {
@@ -36,7 +36,8 @@ impl Repository {
         Repository::new(text("repo", &me.repo), text("gitRoot", &me.git_root)).into_iter().collect()
     }
 
-    /// The path relative to the work tree, with a leading slash; `None` if the path is outside the work tree.
+    /// Returns the path relative to the work tree, with a leading slash. Returns `None` if the path is outside the work
+    /// tree.
     fn inside<'a>(&self, path: &'a str) -> Option<&'a str> {
         path.strip_prefix(self.root.trim_end_matches('/')).filter(|rest| rest.starts_with('/'))
     }
@@ -59,10 +60,10 @@ pub struct LockRequest {
     pub trees: Vec<Repository>,
     /// The machine whose file system contains the paths.
     pub host: String,
-    /// Whether the lock is to cover all work trees of the repository.
+    /// Whether the lock covers all work trees of the repository.
     pub all_worktrees: bool,
-    /// Whether a person's request renews a lock that the person already holds. If false, that lock conflicts with the
-    /// request. An agent's request always renews the agent's own lock.
+    /// Whether a person's request renews a lock that the person already holds. If false, the lock blocks the request.
+    /// An agent's request always renews the agent's own lock.
     pub renew: bool,
 }
 
@@ -73,36 +74,36 @@ impl LockRequest {
         lock.holder == self.holder && is_own && !lock.owner.excludes(&self.owner)
     }
 
-    /// The work tree that contains a path, and the path relative to this work tree. If one work tree is inside another,
+    /// Returns the work tree that contains a path, and the path relative to this work tree. If work trees are nested,
     /// the path belongs to the inner one.
     pub(super) fn tree_of<'a>(&self, path: &'a str) -> Option<(&Repository, &'a str)> {
         let trees = self.trees.iter().filter_map(|tree| Some((tree, tree.inside(path)?)));
         trees.min_by_key(|(_, inside)| inside.len())
     }
 
-    /// Makes the lock for one of the paths: a renewal of the `old` lock if there is one, and otherwise a new lock with
+    /// Creates the lock for one of the paths. If there is an `old` lock, renews it. Otherwise, the new lock gets
     /// `token`.
     pub(super) fn grant(&self, path: &str, old: Option<&LockRow>, token: i64, now: i64) -> LockRow {
-        // An edit may renew a lock that the agent requested explicitly. Such a lock still belongs to the peer, and
-        // its lease is not shortened.
+        // An edit may renew a lock that the agent requested explicitly. This lock still belongs to the peer, and its
+        // lease does not get shorter.
         let is_edit = self.owner.is_edit();
         let kept = old.filter(|_| is_edit);
         let owner = match kept {
             Some(old) if !old.owner.is_edit() => &old.owner,
-            // The turn and a subagent, or two subagents, edit this file. The lock must not end when one of them ends,
-            // so it now belongs to the turn.
+            // Two owners edit this file: the turn and a subagent, or two subagents. The lock must not end with one of
+            // them, so it now belongs to the turn.
             Some(old) if old.owner != self.owner => &LockOwner::Turn,
             _ => &self.owner,
         };
         let old_reason = || old.map(|old| old.reason.clone()).unwrap_or_default();
-        // If this request does not know the work tree of the path, the work tree from an earlier request is kept.
+        // This request may not know the work tree of the path. Then the work tree from an earlier request is kept.
         let (repo, repo_path) = match self.tree_of(path) {
             Some((tree, inside)) => (Some(tree.identity.clone()), Some(inside.to_owned())),
             None => old.map(|old| (old.repo.clone(), old.repo_path.clone())).unwrap_or_default(),
         };
         LockRow {
-            // A renewed lock keeps its token. It is still the same grant, and the holder may have shown the token
-            // to others.
+            // A renewed lock is still the same grant, so it keeps its token. The holder may have shown the token to
+            // others.
             token: old.map_or(token, |old| old.token),
             path: path.to_owned(),
             holder: self.holder.clone(),
@@ -124,7 +125,7 @@ pub(super) struct LockMatcher<'a> {
     groups: Vec<PathGroup<'a>>,
 }
 
-/// The requested paths in one work tree, or those outside of all known work trees.
+/// The requested paths in one work tree, or the requested paths outside all known work trees.
 struct PathGroup<'a> {
     tree: Option<&'a Repository>,
     paths: Vec<&'a str>,
@@ -181,8 +182,8 @@ impl PathGroup<'_> {
         tree.identity == *lock_repo && self.inside.overlaps(path)
     }
 
-    /// Whether the paths and a lock overlap only because one work tree is inside another. A folder or glob in the outer
-    /// work tree does not cover the files of the inner one.
+    /// Whether the paths and a lock overlap only because one work tree is nested in another. A folder or glob in the
+    /// outer work tree does not cover the files of the inner one.
     fn is_in_other_tree(&self, lock: &LockRow) -> bool {
         let (Some(tree), Some(lock_repo), Some(lock_path)) = (self.tree, &lock.repo, &lock.repo_path) else {
             return false;
@@ -210,7 +211,7 @@ impl Locks {
         self.conflicting(peers, request).cloned().collect()
     }
 
-    /// The locks that conflict with a request, found one by one as the iterator advances.
+    /// Finds the locks that conflict with a request, one at a time.
     pub(in crate::core) fn conflicting<'a>(
         &'a self,
         peers: &'a Peers,
@@ -221,10 +222,10 @@ impl Locks {
     }
 }
 
-/// Whether a lock of the same holder is compatible with a request. The locks of an agent never block the agent itself,
-/// but two of its commands exclude each other, and so do two of its subagents. If a command of an earlier session still
-/// runs, its locks block the session that took over the name of the earlier session. A person's own lock blocks the
-/// person's request, unless the request is to renew it.
+/// Whether a lock of the requester itself is compatible with the request. An agent's locks never block the agent, but
+/// its commands exclude each other, and so do its subagents. If a command of an earlier session still runs, its locks
+/// block the session that took over the name. A person's own lock blocks the person's request, unless the request
+/// renews the lock.
 fn is_compatible(peers: &Peers, lock: &LockRow, request: &LockRequest) -> bool {
     if peers.is_human(&request.holder) {
         return request.renew && lock.owner == request.owner;

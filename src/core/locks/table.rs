@@ -20,20 +20,20 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 #[derive(Debug, Default)]
 pub struct Locks {
     pub(super) locks: Vec<LockRow>,
-    /// No lock expires before this time, in ms, so until then no turn has to check the locks.
+    /// No lock expires before this time, in ms, so the locks need not be checked until then.
     first_expiry: Option<i64>,
-    /// Commands that lost their connection, because the broker restarted or the network to another machine failed. They
-    /// may still reconnect.
+    /// Commands that have lost their connection, because the broker restarted or the network failed. They may still
+    /// reconnect.
     orphans: Vec<Orphan>,
-    /// Locks that were extended in memory but not yet in the database, because one turn can't write so many locks. The
-    /// next turns write them. The keys are tokens and paths, and the values are the new times of expiry, in ms.
+    /// Locks that were extended in memory but not yet in the database, because one turn can't write so many. The next
+    /// turns write them. The keys are tokens and paths, and the values are the new times of expiry, in ms.
     unwritten: BTreeMap<(i64, String), i64>,
     /// For each connection, the commands whose locks end with the connection.
     commands: CountedMap<Vec<(PeerId, LockOwner)>>,
     recent_grants: VecDeque<RecentGrant>,
 }
 
-/// The new locks that a call was granted. If the client cancels the call before it reads the answer, these locks end.
+/// The new locks that a call was granted. They end if the client cancels the call before it reads the answer.
 #[derive(Debug)]
 struct RecentGrant {
     conn: ConnId,
@@ -42,11 +42,11 @@ struct RecentGrant {
     paths: Vec<String>,
 }
 
-/// How many recent grants are kept. A few are enough, because a client soon receives the answer to its call, and then
-/// can no longer cancel the call.
+/// How many recent grants are kept. A few are enough, because a client can't cancel a call after it has received the
+/// answer.
 const RECENT_GRANTS_MAX: usize = 64;
 
-/// A command that has lost its connection. Its locks are kept for a while, because the command may reconnect.
+/// A command that has lost its connection. The command may reconnect, so its locks are kept for a while.
 #[derive(Debug, Clone, PartialEq)]
 struct Orphan {
     holder: PeerId,
@@ -65,11 +65,11 @@ impl Orphan {
     }
 }
 
-/// Maximum number of bytes that the changes of locks may take in one turn. If several hubs share the mesh, their log
-/// refuses a turn of more than 1.5 MiB, so the locks of a larger turn would not end.
+/// Maximum size of the changes of locks in one turn, in bytes. If several hubs share the mesh, their log refuses a turn
+/// of more than 1.5 MiB, and none of its locks would end.
 const CHANGED_BYTES: usize = 256 << 10;
 
-/// An upper limit for the bytes that the change of a lock and its event need in the log.
+/// Returns an upper limit for the bytes that a change of this lock and its event take in the log.
 fn change_size(lock: &LockRow) -> usize {
     400 + 3 * lock.path.len() + 2 * lock.reason.len()
 }
@@ -119,8 +119,8 @@ impl Locks {
         Ok(())
     }
 
-    /// When the next lock or the next grace period ends, in ms. If extended locks are yet to be written, the next turn
-    /// is due at once.
+    /// Returns when the next lock or grace period ends, in ms. Returns 0 if extended locks have not been written yet,
+    /// so that the next turn begins at once.
     pub(in crate::core) fn deadline(&self) -> Option<i64> {
         let expiry = self.first_expiry.filter(|_| !self.locks.is_empty());
         let orphans = self.orphans.iter().map(|orphan| orphan.until).min();
@@ -132,8 +132,8 @@ impl Locks {
         self.first_expiry = self.locks.iter().map(|lock| lock.expires).min();
     }
 
-    /// Ends the locks that have expired, and the locks of commands that did not reconnect in time. The lock of a
-    /// command does not expire while the command is connected or may still reconnect, even if the lock is not renewed.
+    /// Ends the locks that have expired, and the locks of commands that did not reconnect in time. While a command is
+    /// connected or may still reconnect, its locks do not expire, even if they are not renewed.
     pub(in crate::core) fn expire(
         &mut self,
         turn: &mut Turn,
@@ -166,8 +166,8 @@ impl Locks {
         Ok(())
     }
 
-    /// Notes that the locks of a command end with this connection. If the command had lost an earlier connection, it
-    /// has now reconnected, so its grace period is dropped.
+    /// Records that the locks of a command end with this connection. If the command had lost an earlier connection, it
+    /// has now reconnected, and its grace period ends.
     pub(super) fn add_command(&mut self, conn: ConnId, request: &LockRequest) {
         if request.owner.is_shared() {
             return;
@@ -200,12 +200,12 @@ impl Locks {
         }
     }
 
-    /// Gives a grace period to the commands on a connection to another machine, because the connection broke.
+    /// Gives a grace period to the commands whose connection to another machine broke.
     pub(in crate::core) fn await_commands(&mut self, conn: ConnId, now: i64) {
         let until = now + grace_ms(false);
         for (holder, command) in self.commands.remove(&conn).unwrap_or_default() {
-            // A rollback gives every command a grace period, even if the command is connected. The grace period from a
-            // rollback would end before this new one, so the earlier grace period is removed.
+            // After a rollback, even a connected command has a grace period. That grace period would end too early, so
+            // this one replaces it.
             self.orphans.retain(|orphan| !orphan.is(&holder, &command));
             self.orphans.push(Orphan { holder, command, until });
         }
@@ -216,9 +216,8 @@ impl Locks {
         self.commands.remove(&conn).unwrap_or_default()
     }
 
-    /// Grants a request that conflicts with no lock. The locks that the requester already holds are renewed, and
-    /// the other paths are locked. The new locks share one new token, which distinguishes this grant from earlier
-    /// ones.
+    /// Grants a request that conflicts with no lock. Renews the locks that the requester already holds, and creates
+    /// locks for the other paths. All new locks get the same new token, which identifies this grant.
     ///
     /// # Errors
     /// When too many locks are in force, or the database can't be written.
@@ -249,8 +248,8 @@ impl Locks {
             self.locks.push(row.clone());
             if old.is_none() {
                 journal.record(turn, peers, &Change::FileLocked(&row), &request.holder, now)?;
-                // The lock may block a request that already waits, and so close a cycle of waits. The waiting requests
-                // are checked again to find such a cycle.
+                // The new lock may block a waiting request, and so cause a deadlock. So the waiting requests are
+                // checked again.
                 turn.dirty.locks = true;
             }
             grants.push(row);
@@ -264,7 +263,7 @@ impl Locks {
         request.paths.iter().filter(is_new).cloned().collect()
     }
 
-    /// Notes the new locks that a call was granted.
+    /// Records the new locks that a call was granted.
     pub(super) fn note_grant(&mut self, ctx: &CallContext, token: i64, paths: Vec<String>) {
         if paths.is_empty() {
             return;
@@ -273,8 +272,8 @@ impl Locks {
         self.recent_grants.push_front(RecentGrant { conn: ctx.conn, call: ctx.id.clone(), token, paths });
     }
 
-    /// Ends the new locks that a call was granted, because the client cancelled the call and drops the answer. Locks
-    /// that the call renewed are kept.
+    /// Ends the new locks that a call was granted, because the client cancelled the call. Keeps the locks that the call
+    /// renewed.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -316,8 +315,8 @@ impl Locks {
         Ok(self.locks.len() < n_before)
     }
 
-    /// Extends the matching locks, so that they last at least until `expires`. If there are many locks, writes only as
-    /// many as one turn may change; the next turns write the others.
+    /// Extends the matching locks, so that they last at least until `expires`. Writes only as many locks as one turn
+    /// may change. The next turns write the others.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -353,8 +352,8 @@ impl Locks {
         Ok(())
     }
 
-    /// Ends the matching locks for this reason. If there are many locks, ends only as many as one turn may change; the
-    /// others count as expired from now on, so the next turns end them.
+    /// Ends the matching locks, for this reason. Ends only as many as one turn may change. The others expire now, and
+    /// the next turns end them.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -412,7 +411,8 @@ impl Locks {
         })
     }
 
-    /// The error that refuses a request. It names the holder, the reason, the remaining time, and what to do.
+    /// Returns the error that refuses a request. The error contains the holder, the reason, the remaining time, and
+    /// what to do.
     pub(in crate::core) fn held_error(
         &self,
         peers: &Peers,
@@ -437,8 +437,8 @@ impl Locks {
             let cure = match (lock.owner.is_shared(), request.owner.is_shared()) {
                 (false, _) => "the lock ends when that command ends".to_owned(),
                 (true, true) => "renew that lock with --renew".to_owned(),
-                // A command's lock belongs to the command alone, so a command's request can't renew a lock that the
-                // peer took without a command.
+                // A command's locks belong to the command alone. So its request can't renew a lock that the peer took
+                // without a command.
                 (true, false) => {
                     let word = if path == lock.path { shell_quoted(&path) } else { path.clone() };
                     format!("release that lock first with slm-mesh unlock {word}")
@@ -456,5 +456,5 @@ impl Locks {
     }
 }
 
-/// The reason that marks a release by the holder itself. The event of such a release contains no reason.
+/// The reason for a release by the holder itself. The event of such a release contains no reason.
 pub(super) const UNLOCKED: &str = "unlocked";

@@ -1,5 +1,5 @@
-//! The locks that affect one work tree. They are used by hooks and by the shield, which stops shell commands from
-//! writing to files that others have locked.
+//! The locks that affect one work tree. Hooks use them, and so does the shield, which prevents shell commands from
+//! writing files that others have locked.
 
 use super::super::op_definition::ArgKind;
 use super::super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
@@ -44,8 +44,8 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         peer: ctx.my_id(),
         host: peers.host_of(ctx.conn),
     };
-    // A lock that was requested over a connection from the caller's agent process may belong to any session of that
-    // process. Such a lock blocks none of these sessions; `hook_operations` makes the same exception for edits.
+    // If a lock was requested over a connection of the caller's agent process, it may belong to any session of that
+    // process. So it blocks none of them. `hook_operations` makes the same exception for edits.
     let is_shared =
         |lock: &LockRow| lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder);
     let mut found: Vec<(&LockRow, String)> = locks_of_others(locks, &here, is_shared).collect();
@@ -54,7 +54,7 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         let after = pagination::parse_cursor(after)?;
         found.retain(|(lock, _)| cursor(lock) > after);
     }
-    // A program reads the rows, so they need not fit into a tool result. But there may be more rows than fit into one
+    // A program reads the rows, so a page may be larger than a tool result. But all rows together may not fit into one
     // line on the socket.
     let mut page = Page::for_people();
     let fitting = found.iter().take_while(|(lock, path)| page.add(short_view(peers, lock, path))).count();
@@ -75,7 +75,7 @@ pub(in crate::core) struct WorkPlace {
     pub host: String,
 }
 
-/// The first `WATCHED_FILES_MAX` locks of other peers that affect a work tree. A hook watches no more than these.
+/// Returns at most `WATCHED_FILES_MAX` locks of other peers that affect a work tree. A hook watches only these.
 pub(in crate::core) fn watched_locks(
     locks: &Locks,
     peers: &Peers,
@@ -86,7 +86,7 @@ pub(in crate::core) fn watched_locks(
     found.take(limits::WATCHED_FILES_MAX).map(|(lock, path)| short_view(peers, lock, &path)).collect()
 }
 
-/// The locks of other peers that affect a work tree, with their paths in this work tree.
+/// Finds the locks of other peers that affect a work tree. Each lock comes with its path in this work tree.
 fn locks_of_others<'a>(
     locks: &'a Locks,
     here: &'a WorkPlace,
@@ -106,7 +106,7 @@ fn locks_of_others<'a>(
     others.filter_map(move |lock| Some((lock, path_here(lock)?)))
 }
 
-/// The locks that the session itself holds. Its hooks watch these locks, too.
+/// Returns the session's own locks. The hooks of the session watch these locks, too.
 pub(in crate::core) fn own_locks(locks: &Locks, peers: &Peers, me: &str) -> Vec<Value> {
     let own = locks.all().iter().filter(|lock| lock.holder == me).take(limits::WATCHED_FILES_MAX);
     own.map(|lock| short_view(peers, lock, &lock.path)).collect()

@@ -1,9 +1,11 @@
 //! Reads the history of messages in bounded steps, for `log` and for a search of the inbox.
 //!
 //! One step takes at most a millisecond of the broker's event loop. To get more, a client calls again, and other
-//! clients are served in between. The subcommands do not read the database themselves, for three reasons: guests
-//! (machines that use the broker of another machine) have no database, a second reader would delay the checkpoints of
-//! the write-ahead log, and the rules about who may see which messages would exist twice.
+//! clients are served in between.
+//!
+//! The subcommands do not read the database themselves, for three reasons. A guest (a machine that uses another
+//! machine's broker) has no database. A second reader would delay the checkpoints of the write-ahead log. The rules
+//! about who may see which messages would exist twice.
 
 use super::text_filter::TextFilter;
 use super::{Correspondent, Mail};
@@ -23,7 +25,7 @@ pub(super) const STEP_ROWS: i64 = 1_000;
 pub(super) const STEP_BYTES: usize = 512 * 1024;
 /// Maximum number of messages that one step returns. Returning one message costs as much as reading ten.
 const FOUND_MAX: usize = 100;
-/// Maximum number of times that one step looks up which message a reply answers.
+/// Maximum number of times that one step looks up the message to which a reply belongs.
 const CLIMB_MAX: usize = 1_000;
 
 /// Which messages a caller may see.
@@ -57,7 +59,7 @@ impl VisibleMail {
     }
 }
 
-/// A test that a peer passes or fails. The result for each peer is remembered.
+/// A test that a peer passes or fails. The result for each peer is cached.
 struct PeerTest<'a> {
     peers: &'a Peers,
     passes: Box<dyn Fn(&Peer) -> bool + 'a>,
@@ -114,8 +116,8 @@ impl<'a> HistoryFilter<'a> {
         }
     }
 
-    /// Restricts the filter to a message and its direct and indirect replies. The argument contains the sequence
-    /// numbers of the first and the last copy of the message.
+    /// Restricts the filter to a message and its direct and indirect replies. The arguments are the sequence numbers of
+    /// the message's first and last copy.
     pub(super) fn and_below(&mut self, (first, last): (i64, i64)) {
         let known = (first..=last).map(|copy| (copy, true)).collect();
         self.below = Some(Subthread { top: first, n_climbed: 0, known });
@@ -151,15 +153,15 @@ impl Subthread {
                 break *known;
             }
             path.push(at);
-            // The sequence number of a reply is higher than that of the message that it answers, so a message with a
-            // number below `top` is outside the subthread.
+            // A reply has a higher sequence number than the message that it answers. So a message with a number below
+            // `top` is outside the subthread.
             at = match parent {
                 Some(parent) if parent >= self.top => parent,
                 _ => break false,
             };
             self.n_climbed += 1;
             if self.n_climbed > CLIMB_MAX {
-                // The limit is reached, so the message is shown, although it may not belong to the subthread.
+                // At the limit, the message is shown, although it may not belong to the subthread.
                 return Ok(true);
             }
             parent = store.reply_target(at)?;
@@ -169,8 +171,7 @@ impl Subthread {
     }
 }
 
-/// A message as it was sent, with the copies of it that the scan found. A message to a group has one copy for each
-/// member.
+/// A sent message, with those of its copies that the scan found. A message to a group has one copy for each member.
 #[derive(Debug)]
 struct FoundSend {
     /// The sequence number of the oldest copy.
@@ -178,7 +179,8 @@ struct FoundSend {
     /// The sequence number of the newest copy.
     last: i64,
     copies: Vec<MessageState>,
-    /// What all copies of a message to a group have in common; `None` for a message to one peer.
+    /// What all copies of a group message share: the sender, the group, the time and the text; `None` for a message to
+    /// one peer.
     shared: Option<(PeerId, String, i64, String)>,
 }
 
@@ -228,7 +230,7 @@ pub(super) struct HistoryPage {
 
 impl Mail {
     /// Makes one step through the history. `to_row` converts a message to a row. The rows have at most `bytes_max`
-    /// bytes in total, except that the first row always fits.
+    /// bytes in total, but the first row may be larger.
     pub(super) fn history(
         &self,
         store: &Store,
@@ -263,9 +265,9 @@ impl Mail {
     }
 }
 
-/// Finds at most `limit` messages that pass the filter, in the direction of the scan. If the step ends among the copies
-/// of one message, the search goes on to the last of these copies. Otherwise each page would show a part of the copies
-/// as a message of its own.
+/// Finds at most `limit` messages that pass the filter, in the direction of the scan. If the step ends between the
+/// copies of one message, the other copies are read too. Otherwise, the next page would show them as a message of their
+/// own.
 fn find(
     store: &Store,
     scan: &MessageScan<'_>,

@@ -74,7 +74,7 @@ impl MailView {
     }
 }
 
-/// The filter for the messages of one view of the mailbox, beginning after the cursor.
+/// Returns a filter for one view of the mailbox, beginning after the cursor.
 fn filter<'a>(
     view: MailView,
     me: &'a str,
@@ -90,8 +90,7 @@ fn filter<'a>(
         group: other.and_then(Correspondent::channel).map(ChannelName::as_str),
         unread: view == MailView::Unread,
         after: after.unwrap_or(0),
-        // Without a cursor, a history begins with the latest messages, while unread mail begins with the oldest
-        // one.
+        // Without a cursor, unread mail begins with the oldest message, but other views begin with the latest messages.
         newest: view != MailView::Unread && after.is_none(),
         limit,
         ..MessageFilter::default()
@@ -104,14 +103,13 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         mail.acknowledge(turn, peers, journal, ctx, id)?;
     }
     let view = MailView::of(args.text("filter"));
-    // A caller outside the session may look at the session's mail with `take` set to false. The mail is then not marked
-    // as offered, so its receipts do not change.
+    // A caller outside the session may read the session's mail without taking it. The receipts then do not change.
     let is_look = args.flag("take") == Some(false) && !peers.is_inside(&ctx.ancestors, ctx.me());
     let limit = args.int("limit").unwrap_or(20);
     let other = args.text("from").map(|name| Correspondent::named(peers, "from", name)).transpose()?;
     let is_channel = other.as_ref().is_some_and(|other| other.channel().is_some());
     let words = args.text("search").unwrap_or("");
-    // There is no index for the messages of one channel in a mailbox, so a search in bounded steps finds them.
+    // There is no index for the messages of one channel in a mailbox, so they are found by a search in bounded steps.
     if !words.trim().is_empty() || is_channel && view != MailView::Unread {
         return mail.search(&turn.store, peers, ctx, args, words, other.as_ref());
     }

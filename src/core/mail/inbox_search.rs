@@ -1,6 +1,6 @@
 //! Lets a peer search the messages that it has sent or received.
 //!
-//! **Invariant:** a search marks no message as read. Unread messages that it finds stay unread, and the inbox offers
+//! **Invariant:** a search marks no message as read. Unread messages in the result stay unread, and the inbox offers
 //! them again.
 
 use super::history::{self, HistoryFilter};

@@ -1,8 +1,7 @@
 //! Mail: messages to peers, groups and everybody, and the mailboxes in which messages wait.
 //!
-//! **Invariant:** only this module writes messages and their receipts. A receipt never claims more than is known: the
-//! message was accepted, offered, read, acknowledged, forwarded to a linked mesh, or refused by the linked mesh, or it
-//! has expired.
+//! **Invariant:** only this module writes messages and their receipts. A receipt never claims more than is known. Its
+//! state is accepted, offered, read, acknowledged or expired, or, for a linked mesh, forwarded or refused.
 
 mod history;
 mod hook_repeats;
@@ -90,7 +89,7 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         if !sent.is_empty() {
             let mut value = mail.sent_view(peers, &sent);
             value["repeated"] = json!(true);
-            // If the first call did not reach every member of the group, the answer to the retry must say so.
+            // If the first call did not reach every member of the group, the answer to this repeated call must say so.
             if let Some(group) = &sent[0].group
                 && let Ok((_, members)) = recipients(peers, channels, ctx.me(), group, args)
                 && let (1.., names) = receipts::not_among(peers, &members, &sent)
@@ -141,8 +140,8 @@ fn no_message(id: &str) -> Error {
     Error::not_found(format!("no message has the id {id}; messages are removed after 7 days"))
 }
 
-/// The id of the peer with this name. If no peer has this name, the string is returned unchanged, because old mail may
-/// contain it as a sender or recipient.
+/// Returns the id of the peer with this name. If there is no such peer, returns the name unchanged, because old mail
+/// may contain it as a sender or recipient.
 fn peer_or_text(peers: &Peers, name: &str) -> Result<PeerId, Error> {
     peers.resolve(name).or_else(|error| if error.kind == ErrorKind::NotFound { Ok(name.into()) } else { Err(error) })
 }
@@ -154,7 +153,7 @@ enum Correspondent {
 }
 
 impl Correspondent {
-    /// Finds the correspondent that an argument names.
+    /// Finds the peer or channel whose name is in an argument.
     fn named(peers: &Peers, argument: &str, text: &str) -> Result<Correspondent, Error> {
         if ChannelName::is_meant_by(text) {
             let name = ChannelName::parse(text).map_err(|want| Error::usage(argument, want))?;
@@ -178,13 +177,13 @@ impl Correspondent {
     }
 }
 
-/// Whether a word names a group other than a channel.
+/// Whether a word is the name of a group other than a channel.
 pub fn is_named_group(word: &str) -> bool {
     ["all", "repo", "directory"].contains(&word) || word.starts_with("agent:")
 }
 
-/// The recipients that `to` names, and the name of the group if `to` names a group. A sender does not receive its
-/// own message to a group.
+/// Returns the recipients that `to` stands for. If `to` is a group, also returns the group's name, and leaves out the
+/// sender.
 fn recipients(
     peers: &Peers,
     channels: &Channels,
@@ -200,7 +199,7 @@ fn recipients(
     }
     let mut mine = peers.get(me).map(|peer| peer.row.clone()).unwrap_or_default();
     if peers.is_human(me) {
-        // A person may call from any directory, so the call names the directory.
+        // A person may call from any directory, so the call contains the directory.
         mine.project = args.text("project").map_or(mine.project, str::to_owned);
         mine.repo = args.text("repo").map(str::to_owned).or(mine.repo);
     }
@@ -221,17 +220,17 @@ fn recipients(
 #[derive(Debug)]
 pub struct Mail {
     ids: PublicIds,
-    /// How many unread messages each peer has. The messages of a peer are counted when the number is first needed.
+    /// How many unread messages each peer has. They are counted when the number is first needed.
     unread: HashMap<PeerId, i64>,
-    /// Messages that a hook took a moment ago, each with the time and the connection of the hook.
+    /// Messages that a hook took a moment ago. The values are the time and the hook's connection.
     recently_delivered: HashMap<i64, (i64, ConnId)>,
     /// Events of sessions that hooks reported a moment ago.
     hook_events: HookEvents,
     /// Recent wakeups of sessions.
     wakeups: Vec<WakeupAttempt>,
-    /// A number that increases when the receipt of a message with a key changes. (Every message from a linked mesh has
-    /// a key.) The number is sent to the meshes that poll this one. It starts from the current time, so that it is
-    /// different after a restart.
+    /// A number that increases when the receipt of a message with a key changes. Every message from a linked mesh has a
+    /// key, and the number is sent to the meshes that poll this mesh. It starts from the current time, so that it
+    /// differs after a restart.
     receipts_version: i64,
 }
 
@@ -247,7 +246,7 @@ impl Mail {
         }
     }
 
-    /// A number that increases when a message from a linked mesh is read or acknowledged here, or expires.
+    /// Returns a number that increases when a message from a linked mesh is read, is acknowledged, or expires.
     pub fn receipts_version(&self) -> i64 {
         self.receipts_version
     }
@@ -288,7 +287,8 @@ impl Mail {
         self.unread.get(id).copied().or_else(|| store.count_unread(id).ok())
     }
 
-    /// The names of the first few senders of a peer's unread mail, beginning with the sender of the oldest message.
+    /// Returns the names of the first few senders of a peer's unread mail. The sender of the oldest message comes
+    /// first.
     pub(super) fn unread_senders(&self, store: &Store, peers: &Peers, id: &str) -> Result<Vec<String>, Error> {
         let mut names: Vec<String> = Vec::new();
         for sender in store.unread_senders(id, 8)? {
@@ -328,7 +328,7 @@ impl Mail {
         for recipient in recipients {
             let refused = self.refusal(turn, peers, federation, recipient, &draft.body)?;
             if let Some(error) = refused {
-                // If one member of a group can't receive the message, the other members still get it.
+                // The other members of the group still get the message.
                 if draft.group.is_none() { return Err(error) } else { continue }
             }
             let mut message = Message { recipient: recipient.clone(), created, ..draft.clone() };
@@ -357,7 +357,7 @@ impl Mail {
         Ok(sent)
     }
 
-    /// Why a recipient can't receive a message; `None` if it can.
+    /// Returns why a recipient can't receive a message. Returns `None` if the recipient can.
     fn refusal(
         &mut self,
         turn: &Turn,
@@ -377,8 +377,8 @@ impl Mail {
         Ok(federation.check_forwardable(peers, recipient, body).err())
     }
 
-    /// Notifies the connections of the recipient. Only a push to an HTTP client contains the text of the message. All
-    /// other recipients must read the text from the mailbox.
+    /// Notifies the connections of the recipient. Only a push to an HTTP client contains the text of the message. Other
+    /// recipients read the text from the mailbox.
     fn notify(&self, turn: &mut Turn, peers: &Peers, message: &Message, from: &str, conns: &[ConnId]) {
         let Some(peer) = peers.get(&message.recipient) else { return };
         if peer.row.is_http() {
@@ -413,8 +413,8 @@ impl Mail {
         found.ok_or_else(|| no_message(id))
     }
 
-    /// At most `max` unread messages for a hook to show. Messages that another hook took a moment ago are left out. If
-    /// `take` names a connection, the messages are marked as offered, and as taken by this connection.
+    /// Returns at most `max` unread messages for a hook to show. Leaves out messages that another hook took a moment
+    /// ago. If `take` is a connection, marks the messages as offered, and as taken by this connection.
     #[allow(clippy::too_many_arguments)] // the query, the caller, and the parts that it changes
     pub(super) fn for_hook(
         &mut self,
@@ -427,10 +427,10 @@ impl Mail {
         now: i64,
     ) -> Result<Vec<Message>, Error> {
         self.recently_delivered.retain(|_, (at, _)| now - *at < HOOK_DELIVERY_MS);
-        // The store also returns messages that other hooks took a moment ago, so the limit is higher.
+        // The store also returns messages that other hooks have just taken, so the limit is higher.
         let limit = (max + self.recently_delivered.len().min(max)) as i64;
-        // A hook shows only the beginning of a long message. The session reads the other parts from its inbox, so hooks
-        // do not show the message again.
+        // A hook shows only the beginning of a long message. The session reads the rest from its inbox, so hooks do not
+        // show the message again.
         let filter =
             MessageFilter { to: Some(id), unread: true, direct, not_begun: true, limit, ..MessageFilter::default() };
         let mut found = turn.store.messages(&filter)?;
@@ -445,7 +445,7 @@ impl Mail {
         Ok(found)
     }
 
-    /// Gives back the mail that a hook on this connection took but did not show, so that another hook can show it.
+    /// Releases the mail that a hook on this connection took but did not show. Another hook can then show it.
     pub(super) fn forget_deliveries_to(&mut self, conn: ConnId) {
         self.recently_delivered.retain(|_, (_, by)| *by != conn);
     }
@@ -470,13 +470,12 @@ impl Mail {
     }
 }
 
-/// How long mail is reserved for the hook that took it. During this time, another hook for the same event does not get
-/// this mail, and repeats nothing else that the first hook showed, such as an alert.
+/// How long mail is reserved for the hook that took it. During this time, another hook for the same event shows neither
+/// this mail nor anything else that the first hook showed.
 const HOOK_DELIVERY_MS: i64 = 2_000;
 
 impl Mesh {
-    /// Puts a message into mailboxes for a caller that does not use an operation: an old HTTP route, or a linked
-    /// mesh.
+    /// Puts a message into mailboxes on behalf of an old HTTP route or a linked mesh, which use no operation.
     ///
     /// # Errors
     /// When [`Mail::post`] fails.

@@ -15,7 +15,7 @@ use crate::store::{Message, MessageFilter, Store};
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 
-/// Maximum number of peers that a note names.
+/// Maximum number of peers that a note lists by name.
 const NAMES_MAX: usize = 20;
 
 /// Reports which messages the client has shown, completely or in part.
@@ -54,7 +54,7 @@ fn mark_read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome,
 }
 
 impl Mail {
-    /// The receipt that a sender gets for a message.
+    /// Returns the answer for the sender of a message, with the receipt of each copy.
     pub(super) fn sent_view(&self, peers: &Peers, sent: &[Message]) -> Value {
         let recipients: Vec<Value> = sent
             .iter()
@@ -96,7 +96,7 @@ impl Mail {
         if was.recipient != ctx.me() {
             return Err(Error::new(ErrorKind::Refused, format!("ack: {id} is not addressed to you")));
         }
-        // A message that has expired stays expired, even if its recipient still finds it and acknowledges it.
+        // An expired message stays expired, even if the recipient acknowledges it later.
         if was.acked.is_some() || was.state == MessageState::Expired {
             return Ok(());
         }
@@ -113,8 +113,8 @@ impl Mail {
         Ok(())
     }
 
-    /// Returns the sequence number of the message that a reply answers. If the caller is the recipient of this message,
-    /// also acknowledges it.
+    /// Returns the sequence number of the message to which a reply belongs. If the caller is the recipient of this
+    /// message, also acknowledges it.
     pub(super) fn reply_target(
         &mut self,
         turn: &mut Turn,
@@ -132,7 +132,7 @@ impl Mail {
         Ok(message.seq)
     }
 
-    /// Notes that a message was offered to its recipient through this channel, such as a hook.
+    /// Records that a message was offered to its recipient through this channel, such as a hook.
     pub(super) fn mark_offered(
         &mut self,
         turn: &mut Turn,
@@ -158,8 +158,8 @@ impl Mail {
         message: &Message,
     ) -> Result<(), Error> {
         turn.store.put_receipt(was, message)?;
-        // A message from a linked mesh always has a key. For other messages with keys, a new version is needless but
-        // harmless: it only makes linked meshes ask for receipts once more.
+        // Every message from a linked mesh has a key. Other messages may have a key, too. For them, a new version only
+        // makes linked meshes ask for receipts once more.
         if message.key.is_some() && message.state >= MessageState::Read && message.state != was.state {
             self.receipts_version += 1;
         }
@@ -178,16 +178,16 @@ impl Mail {
         self.ids.message(seq)
     }
 
-    /// The public id under which `reader` knows a message. A message to a group has one copy for each recipient, and
-    /// each recipient can use only its own copy. `reader` is `None` for a person who sees all copies.
+    /// Returns the public id under which `reader` knows a message. Each recipient of a group message knows only its own
+    /// copy. `reader` is `None` for a person who sees all copies.
     fn id_for(&self, store: &Store, seq: i64, reader: Option<&str>) -> String {
-        // If the store can't be read, another operation reports the failure.
+        // If the database can't be read, other operations report the failure.
         let own = reader.and_then(|reader| store.copy_for(seq, reader).ok().flatten());
         self.ids.message(own.unwrap_or(seq))
     }
 
-    /// A message as the inbox shows it to a reader. If the message is too long for a tool result, the row contains one
-    /// part of it.
+    /// Returns a message as the inbox shows it to a reader. If the message is too long for a tool result, the row
+    /// contains one part of it.
     pub(in crate::core) fn row(
         &self,
         store: &Store,
@@ -205,8 +205,8 @@ impl Mail {
         Value::Object(map)
     }
 
-    /// A message for a hook, with only the fields from which the hook makes the text for its agent. If the message is
-    /// long, the row contains its first part.
+    /// Returns a message for a hook, with only the fields that the hook shows to its agent. If the message is long, the
+    /// row contains its first part.
     pub(in crate::core) fn hook_row(&self, store: &Store, peers: &Peers, message: &Message) -> Value {
         let mut map = object(json_object([
             ("id", self.ids.message(message.seq).into()),
@@ -227,17 +227,18 @@ impl Mail {
         Value::Object(map)
     }
 
-    /// A message that `reader` found by a search. If the message is long, only the part that contains byte `at` is
-    /// shown.
+    /// Returns a message that `reader` found by a search. If the message is long, the row contains only the part at
+    /// byte `at`.
     pub(super) fn found_row(&self, store: &Store, peers: &Peers, message: &Message, at: usize, reader: &str) -> Value {
         let mut map = object(self.whole_row(store, peers, message, MailView::Sent, Some(reader)));
         cut_to_part(&mut map, message, at, "only the part with the words that you searched for is shown here");
-        // A search does not count as reading, so the row does not contain `upto`, which a client would report as read.
+        // A client reports the text up to `upto` as read. A search does not count as reading, so the row must not
+        // contain `upto`.
         map.remove("upto");
         Value::Object(map)
     }
 
-    /// A message as the inbox shows it, but with its whole text, no matter how long that is.
+    /// Returns a message as the inbox shows it, but always with its whole text.
     pub(super) fn whole_row(
         &self,
         store: &Store,
@@ -254,8 +255,8 @@ impl Mail {
         }
         if let Some(seq) = message.reply_to {
             map.insert("replyTo".into(), json!(self.id_for(store, seq, reader)));
-            // If the store can't be read, another operation reports the failure. Here, only the conversation is left
-            // out.
+            // If the database can't be read, only the conversation is missing here. Other operations report the
+            // failure.
             let thread = store.thread_of(message.seq).ok();
             map.insert("thread".into(), json!(thread.map(|root| self.id_for(store, root, reader))));
         }
@@ -266,7 +267,7 @@ impl Mail {
                 map.insert(name.into(), json!(at.map(time::iso)));
             }
             map.insert("channel".into(), json!(reached(message)));
-            // If the store can't be read, another operation reports the failure. Here, only the wakeups are left out.
+            // If the database can't be read, only the wakeups are missing here. Other operations report the failure.
             if let Ok(Some(wakeups)) = self.wakeups_view(store, message.seq) {
                 map.insert("wakes".into(), wakeups);
             }
@@ -287,7 +288,7 @@ impl Mail {
     }
 }
 
-/// How many of these peers are not recipients of the messages, and the names of the first few of them.
+/// Returns how many of these peers are not recipients of the messages, and the names of the first few of them.
 pub(super) fn not_among(peers: &Peers, ids: &[PeerId], sent: &[Message]) -> (usize, String) {
     let reached: HashSet<&PeerId> = sent.iter().map(|message| &message.recipient).collect();
     let missing: Vec<&PeerId> = ids.iter().filter(|id| !reached.contains(id)).collect();
@@ -295,8 +296,8 @@ pub(super) fn not_among(peers: &Peers, ids: &[PeerId], sent: &[Message]) -> (usi
     (missing.len(), names.join(", "))
 }
 
-/// The channel through which the message was offered, or the address of the linked mesh that accepted or refused the
-/// message. For a refused message, the reason follows the address.
+/// Returns the channel that offered the message, or the address of the linked mesh that accepted or refused it. For a
+/// refused message, the reason follows the address.
 fn reached(m: &Message) -> Option<String> {
     match (&m.mesh, &m.rejection) {
         (Some(mesh), Some(why)) => Some(format!("{mesh}: {why}")),
@@ -306,13 +307,13 @@ fn reached(m: &Message) -> Option<String> {
 }
 
 impl Mesh {
-    /// A message as a person who observes the mesh sees it: sender, recipient, state and text. The user of the machine
-    /// may read all mail between agents.
+    /// Returns a message as an observer of the mesh sees it. The observer is the user of the machine, who may read all
+    /// mail between agents.
     pub fn observed_message(&self, message: &Message) -> Value {
         self.mail.row(&self.turn.store, &self.peers, message, MailView::Sent, None)
     }
 
-    /// Notes that a message was pushed: its whole line has been written to the push socket of the recipient.
+    /// Records that a message was pushed. Its whole line has been written to the push socket of the recipient.
     pub fn on_pushed(&mut self, seq: i64, now: i64) {
         let noted = self.in_savepoint(|mesh| {
             let Mesh { turn, mail, journal, .. } = mesh;
@@ -330,7 +331,7 @@ impl Mesh {
         self.turn.log_error(noted);
     }
 
-    /// Fetches messages for the old HTTP API. This marks them as read, but the result shows their earlier state.
+    /// Fetches messages for the old HTTP API, and marks them as read. The result still contains their earlier state.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -355,8 +356,8 @@ impl Mesh {
 }
 
 /// If a payload is too long for one result, keeps only the part that contains byte `at`. In the result, `part` is the
-/// number of this part, `parts` is the number of parts, and `upto` is where this part ends. The reader sends `upto`
-/// back to report what it has read.
+/// number of this part, `parts` is the number of parts, and `upto` is the end of this part. A reader sends `upto` back
+/// to report what it has read.
 fn cut_to_part(map: &mut Map<String, Value>, message: &Message, at: usize, note: &str) {
     let starts = part_starts(&message.body);
     if starts.len() == 1 {
@@ -371,7 +372,8 @@ fn cut_to_part(map: &mut Map<String, Value>, message: &Message, at: usize, note:
     map.insert("note".into(), json!(note));
 }
 
-/// Where the parts of a payload start. Each part has at most `limits::PART_MAX` bytes after escaping.
+/// Returns the positions at which the parts of a payload start. Each part has at most `limits::PART_MAX` bytes after
+/// escaping.
 pub(crate) fn part_starts(body: &str) -> Vec<usize> {
     let (mut starts, mut size) = (vec![0], 0);
     // The longest escape, such as \u0007, takes six bytes, so a payload this short always fits into one part.

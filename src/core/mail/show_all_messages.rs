@@ -1,7 +1,7 @@
 //! The log: the messages of all peers, for the owner of the agents to read.
 //!
-//! **Invariant:** reading the log changes no message. The user who owns the mesh sees all messages, a person at another
-//! machine sees those of the peers on that machine, and an agent sees its own.
+//! **Invariant:** reading the log changes no message. The user who owns the mesh sees all messages. A person at another
+//! machine sees only the messages of the peers on that machine. An agent sees only its own messages.
 
 use super::history::{self, HistoryFilter, VisibleMail};
 use super::text_filter::TextFilter;
@@ -80,7 +80,7 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let thread = args.text("thread").map(|id| mail.thread(store, peers, &visible, &mut filter, id)).transpose()?;
     let last = store.counters.message_last;
     let waits = args.int("waitSeconds").is_some_and(|seconds| seconds > 0);
-    // A cursor beyond the end of the log comes from another database. In this case, the log is read from its end.
+    // A cursor beyond the end of the log comes from another database. Then the log is read from its end.
     let from = args.int("after").max(ctx.cursor).or(waits.then_some(last)).map(|after| after.min(last));
     let since = args.text("since").map(|text| since(store, text, ctx.now)).transpose()?.unwrap_or(0);
     let scan = MessageScan {
@@ -112,8 +112,8 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(value))
 }
 
-/// The peer or channel that `with` names. A name that no peer has now is accepted only if there are old messages from
-/// or to it. Otherwise the call fails, because the name is probably misspelt, and an empty log would hide the mistake.
+/// Returns the peer or channel in the argument `with`. An unknown name is accepted only if there are old messages from
+/// or to it. Otherwise, the call fails, because the name is probably misspelt.
 fn correspondent(store: &Store, peers: &Peers, name: &str) -> Result<Correspondent, Error> {
     let found = Correspondent::named(peers, "with", name)?;
     match found.peer() {
@@ -130,7 +130,7 @@ fn has_messages(store: &Store, id: &str) -> Result<bool, Error> {
     Ok(!first(Some(id), None)?.is_empty() || !first(None, Some(id))?.is_empty())
 }
 
-/// The sequence number of the last message before a time, which the caller gives as text.
+/// Returns the sequence number of the last message before a time, which is given as text.
 fn since(store: &Store, text: &str, now: i64) -> Result<i64, Error> {
     let time = time::parse_since(text, now).ok_or_else(|| {
         Error::usage(
@@ -156,8 +156,8 @@ fn add_project<'a>(filter: &mut HistoryFilter<'a>, peers: &'a Peers, ctx: &CallC
 }
 
 impl Mail {
-    /// Returns the first message of the conversation to which the message `id` belongs. If this message is a reply,
-    /// restricts the filter to the reply, its copies, and all direct and indirect replies to them.
+    /// Returns the first message of the conversation that contains the message `id`. If the message `id` is a reply,
+    /// restricts the filter to this reply, its copies, and all direct and indirect replies to them.
     fn thread(
         &self,
         store: &Store,

@@ -15,8 +15,8 @@ pub(super) struct TextFilter {
 }
 
 impl TextFilter {
-    /// Makes a filter for words, which are separated by blanks, and for an exact phrase. Without either, every text
-    /// passes.
+    /// Creates a filter for words, which are separated by spaces, and for an exact phrase. Without words and phrase,
+    /// every text passes.
     pub(super) fn new(words: Option<&str>, phrase: Option<&str>) -> TextFilter {
         let mut words: Vec<Needle> =
             words.unwrap_or("").split_whitespace().map(|word| Needle::new(to_lower(word))).collect();
@@ -36,8 +36,8 @@ impl TextFilter {
         words.iter().all(|word| word.find_in_any_case(text, lowered).is_some())
     }
 
-    /// The position of the first match of any of the words in a text. The position is approximate if the upper and the
-    /// lower case of a letter differ in length.
+    /// Returns the position of the first match of any word in a text. If the upper and the lower case of a letter
+    /// differ in length, the position is only approximate.
     pub(super) fn place_in(&mut self, text: &str) -> usize {
         let TextFilter { words, lowered, .. } = self;
         lowered.clear();
@@ -70,15 +70,14 @@ impl Needle {
         Needle { rare: rare.map_or(0, |(place, _)| place), text }
     }
 
-    /// Finds a word, which must be in lower case. `lowered` caches `text` in lower case, and is empty until it is
-    /// needed.
+    /// Finds a word, which must be in lower case. `lowered` caches `text` in lower case, and stays empty until then.
     fn find_in_any_case(&self, text: &str, lowered: &mut String) -> Option<usize> {
         let found = self.find(text, Case::Ignored);
         if found.is_some() || text.is_ascii() {
             return found;
         }
-        // The lower case of two letters outside ASCII, the Kelvin sign and the dotted capital I, begins with an ASCII
-        // letter, so an ASCII word may match them.
+        // In lower case, only two letters outside ASCII begin with an ASCII letter: the Kelvin sign and the dotted
+        // capital I. Other letters can't match an ASCII word.
         if self.text.is_ascii() && !text.contains(['\u{212a}', '\u{130}']) {
             return None;
         }
@@ -97,7 +96,7 @@ impl Needle {
         let rare = *needle.get(self.rare)?;
         let other = if case == Case::Ignored { rare.to_ascii_uppercase() } else { rare };
         let mut start = 0;
-        // The range leaves room in the text for the parts of the needle before and after its rare byte.
+        // The rare byte must leave room in the text for the bytes of the needle before and after it.
         while let Some(room) = text.get(start + self.rare..(text.len() + self.rare + 1).saturating_sub(needle.len())) {
             start += memchr2(rare, other, room)?;
             if fits(&text[start..start + needle.len()]) {
@@ -109,8 +108,8 @@ impl Needle {
     }
 }
 
-/// Converts a string to lower case letter by letter. `str::to_lowercase` converts a Σ at the end of a word differently,
-/// so a search word might not match the same letters inside a longer word.
+/// Converts a string to lower case, letter by letter. `str::to_lowercase` treats a Σ at the end of a word differently.
+/// Then a search word might not match inside a longer word.
 fn to_lower(text: &str) -> String {
     text.chars().flat_map(char::to_lowercase).collect()
 }

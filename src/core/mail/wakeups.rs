@@ -1,9 +1,9 @@
-//! Wakeups: whether mail may wake an idle session, through which channel, and with what result. A channel is
-//! anything that makes an agent's client begin a turn. A program that can use a channel waits here until it may
-//! wake the session.
+//! Wakeups: whether mail may wake an idle session, through which channel, and with what result. A channel is a way to
+//! make an agent's client begin a turn. A program that can use a channel calls [`WAIT`], and wakes the session when the
+//! call returns.
 //!
 //! **Invariant:** a session is woken by a fixed sentence, never by text that a peer wrote. Messages that arrive
-//! together cause one attempt, and the conditions are checked again just before the attempt. The number of attempts per
+//! together cause one attempt. The conditions are checked again just before the attempt. The number of attempts per
 //! peer and hour is limited, and attempts stop when agents would keep waking each other.
 
 use super::Mail;
@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 /// Maximum number of messages that cause one attempt. The receipts of all these messages show the attempt.
 const NOTED_MAX: i64 = 20;
-/// How many senders the wakeup sentence names.
+/// How many senders the wakeup sentence lists.
 const NAMED_MAX: usize = 3;
 
 const CHANNEL: Arg =
@@ -95,8 +95,7 @@ fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let Mesh { turn, peers, mail, waiting, .. } = mesh;
     let channel = args.word("channel");
     if ctx.cursor.is_none() {
-        // A new wait for a channel ends the earlier waits for the same channel that came from a hook or over this
-        // connection.
+        // This wait replaces earlier waits for the same channel, if they came from a hook or over this connection.
         let is_replaced = |call: &WaitingCall| call.ctx.conn == ctx.conn || is_of_hook(peers, call, &id);
         let is_same = |call: &WaitingCall| call.would_wake(&id) && call.args.word("channel") == channel;
         end_waits(turn, waiting, &over(), |call| is_same(call) && is_replaced(call));
@@ -138,12 +137,12 @@ fn report(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     if let Some(attempt) = mail.wakeups.iter_mut().rev().find(|attempt| attempt.to == id) {
         attempt.failed = failed.is_some();
     }
-    // Another channel may be tried now.
+    // After the report, another channel may be tried.
     turn.dirty.mail.insert(id);
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
-/// The answer that tells a caller not to wait again.
+/// Returns the answer that tells a caller not to wait again.
 fn over() -> Value {
     json!({ "ok": true, "wake": false, "over": true })
 }
@@ -155,26 +154,25 @@ fn end_waits(turn: &mut Turn, waiting: &mut Waiting, answer: &Value, fits: impl 
     }
 }
 
-/// Whether a call that waits to wake this session comes from a hook, and not from the session's MCP server, whose
-/// connection acts for the session.
+/// Whether a call that waits to wake this session comes from a hook. Otherwise, the call comes from the session's MCP
+/// server, whose connection acts for the session.
 fn is_of_hook(peers: &Peers, call: &WaitingCall, id: &PeerId) -> bool {
     !peers.attached_to(call.ctx.conn).contains(id)
 }
 
-/// After a session has ended, ends the calls of hooks that wait to wake the session, so that the hooks exit. The
-/// session's MCP server continues to wait, because the agent may continue the session or begin another one over the
-/// same connection.
+/// After a session has ended, ends the waits of its hooks, so that the hooks exit. The session's MCP server continues
+/// to wait, because the agent may continue the session or begin another one over the same connection.
 pub(in crate::core) fn end_hook_waits(turn: &mut Turn, peers: &Peers, waiting: &mut Waiting, id: &PeerId) {
     end_waits(turn, waiting, &over(), |call| call.would_wake(id) && is_of_hook(peers, call, id));
 }
 
-/// Answers all calls that wait to wake this peer, without a wakeup, because its session is a different peer now. The
-/// callers then call again, and wait to wake the new peer.
+/// Ends all waits to wake this peer, because its session is a different peer now. The callers then call again, and wait
+/// to wake the new peer.
 pub(in crate::core) fn repeat_waits(turn: &mut Turn, waiting: &mut Waiting, id: &PeerId) {
     end_waits(turn, waiting, &json!({ "ok": true, "wake": false }), |call| call.would_wake(id));
 }
 
-/// Unread messages that were sent to this peer alone, and of which the peer has not seen the beginning.
+/// Returns the unread messages to this peer alone that the peer has not begun to read.
 fn direct_unread(store: &Store, id: &str) -> Result<Vec<Message>, Error> {
     let filter = MessageFilter {
         to: Some(id),
@@ -196,9 +194,9 @@ struct Channel<'a> {
 }
 
 impl Mail {
-    /// Restores the recent attempts from the receipts, so that the limits stay in force after a restart of the broker.
-    /// The receipts do not tell whether a person has typed something into a session since an attempt, so after a
-    /// restart, a wakeup may be held back needlessly.
+    /// Restores the recent attempts from the receipts, so that the limits still apply after a restart of the broker.
+    /// The receipts do not show whether a person has typed something since an attempt. So after a restart, a wakeup may
+    /// be held back needlessly.
     pub(in crate::core) fn load_wakeups(&mut self, store: &Store, now: i64) -> Result<(), Error> {
         let mut last: Option<WakeupRow> = None;
         for (row, from, to) in store.wakeups_since(now - limits::WAKE_WINDOW_MS)? {
@@ -244,8 +242,8 @@ impl Mail {
         if newest + limits::WAKE_COALESCE_MS > now {
             return Ok(WakeupTime::At(newest + limits::WAKE_COALESCE_MS));
         }
-        // A session is not woken during a turn, because the session's hooks show its mail then. The end of an
-        // interrupted turn is not reported, so a turn counts as over when no hook has called for a while.
+        // A session is not woken during a turn, because its hooks show mail then. An interrupted turn does not report
+        // its end, so a turn counts as over when no hook has called for a while.
         let active = peers.get(id).and_then(|peer| peer.turn_active_at);
         if let Some(last) = active.filter(|last| now - last < limits::TURN_QUIET_MS) {
             return Ok(WakeupTime::At(last + limits::TURN_QUIET_MS));
@@ -267,8 +265,8 @@ impl Mail {
         self.without_circles(turn, id, untried, now)
     }
 
-    /// Holds back mail that would make two or more agents keep waking each other. Each of these agents is woken once,
-    /// and then not again. The receipts of the mail say that it was held back.
+    /// Holds back mail that would make agents keep waking each other. Each of these agents is woken once, but not
+    /// again. The receipts show that the mail was held back.
     fn without_circles(&self, turn: &mut Turn, id: &str, untried: Vec<Message>, now: i64) -> Result<WakeupTime, Error> {
         let (held, found): (Vec<_>, Vec<_>) = untried.into_iter().partition(|m| self.closes_circle(&m.sender, id));
         for message in &held {
@@ -280,7 +278,7 @@ impl Mail {
 
     /// Whether `from` has already woken `to`, and `to` has woken `from`, directly or through other agents.
     fn closes_circle(&self, from: &str, to: &str) -> bool {
-        // An attempt that failed woke nobody, so the next channel may still be tried.
+        // An attempt that failed woke nobody, so it does not count.
         let woken = || self.wakeups.iter().filter(|attempt| !attempt.failed);
         let woke = |attempt: &WakeupAttempt| attempt.to == to && attempt.from.iter().any(|by| by == from);
         if !woken().any(woke) {
@@ -301,15 +299,15 @@ impl Mail {
         false
     }
 
-    /// Notes that the person typed something into a session. From now on, earlier wakeups of this session do not count
-    /// when the mesh looks for agents that keep waking each other.
+    /// Records that a person typed something into a session. Earlier wakeups of this session then no longer count in
+    /// the search for agents that keep waking each other.
     pub(in crate::core) fn person_spoke(&mut self, id: &str) {
         for attempt in self.wakeups.iter_mut().filter(|attempt| attempt.to == id) {
             attempt.from.clear();
         }
     }
 
-    /// The attempts to wake the recipient of a message. The receipt of the message shows them.
+    /// Returns the attempts to wake the recipient of a message, for the message's receipt.
     pub(super) fn wakeups_view(&self, store: &Store, seq: i64) -> Result<Option<Value>, Error> {
         let rows = store.wakeups(seq)?;
         let view = |row: &WakeupRow| {
@@ -320,8 +318,8 @@ impl Mail {
     }
 }
 
-/// Whether a better channel, that is, one with a lower rank, waits to wake this session and has not been tried yet for
-/// one of the session's unread messages.
+/// Whether a better channel, which has a lower rank, waits to wake this session and has not been tried for each of the
+/// session's unread messages.
 fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Channel) -> bool {
     let untried = |name: &str| {
         let tried = |message: &Message| {
@@ -335,28 +333,28 @@ fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Chan
     better.map(|call| call.args.word("channel")).any(untried)
 }
 
-/// Whether a newer call waits to wake the same session through the same channel. This happens if the session runs in
-/// two terminals. While both run, only the terminal that was opened last is woken.
+/// Whether a newer call waits to wake the same session through the same channel. If a session runs in two terminals,
+/// only the terminal that was opened last is woken.
 fn newer_wait(waiting: &Waiting, id: &str, channel: &Channel) -> bool {
     let is_newer = |call: &WaitingCall| channel.end.is_some_and(|end| call.ctx.cursor.is_some_and(|other| other > end));
     waiting.iter().any(|call| call.would_wake(id) && call.args.word("channel") == channel.name && is_newer(call))
 }
 
-/// The sentence that wakes a session. Only the number of messages and the names of their senders vary, and a name that
-/// could be read as an instruction is replaced.
+/// Returns the sentence that wakes a session. Only the number of messages and the names of their senders vary. A name
+/// that could be read as an instruction is replaced.
 fn sentence(peers: &Peers, n: usize, from: &[PeerId]) -> String {
     let names: Vec<String> = from.iter().map(|id| plain_name(&peers.name_of(id))).take(NAMED_MAX).collect();
     let (s, it) = if n == 1 { ("", "it") } else { ("s", "them") };
     format!("{n} unread mesh message{s} from {}; mesh_inbox reads {it}", names.join(", "))
 }
 
-/// Whether a prompt is the sentence of a wakeup rather than something that a person typed.
+/// Whether a prompt is a wakeup sentence, and not something that a person typed.
 pub fn is_wakeup_sentence(prompt: &str) -> bool {
     prompt.contains(" unread mesh message") && prompt.contains("; mesh_inbox reads ")
 }
 
-/// The name, or `a peer` if the name could be read as an instruction. This matters because the wakeup sentence takes
-/// the place of a prompt by the user.
+/// Returns the name, or `a peer` if the name could be read as an instruction. The agent treats the wakeup sentence like
+/// a prompt by the user.
 fn plain_name(name: &str) -> String {
     let fits = name.len() <= 64 && name.chars().all(|c| c.is_alphanumeric() || "._-@".contains(c));
     if fits { name.to_owned() } else { "a peer".to_owned() }
