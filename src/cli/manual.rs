@@ -44,7 +44,7 @@ fn launchd_agent(program: &str) -> String {
     include_str!("launchd.plist").replace("@PROGRAM@", &escaped)
 }
 
-/// The files of an agent's plugin as JSON, for people who package the plugin.
+/// Returns the files of an agent's plugin as JSON, for people who package the plugin.
 fn plugin_files(agent: &str) -> Result<String, Error> {
     let files = known_agents::by_id(agent).and_then(marketplace_plugin::files_as_json);
     let files =
@@ -52,7 +52,7 @@ fn plugin_files(agent: &str) -> Result<String, Error> {
     Ok(files.to_string())
 }
 
-/// Each verb, with the sentence that describes it in the help.
+/// Returns each verb with its summary in the help.
 pub fn verb_summaries() -> impl Iterator<Item = (&'static str, &'static str)> {
     let verbs = OPS.iter().filter_map(|op| op.verb.map(|verb| (verb, op.summary)));
     verbs.chain(VERBS.iter().map(|(verb, _, about)| (*verb, *about)))
@@ -124,7 +124,7 @@ fn verb_help(topic: &str) -> Result<String, Error> {
     Ok(text)
 }
 
-/// The row of a flag or an argument in the help. A long name gets a line of its own.
+/// Formats the help row of a flag or an argument. A long name gets a line of its own.
 fn help_row(name: &str, about: &str) -> String {
     const WIDTH: usize = 16;
     let gap = if name.chars().count() > WIDTH { format!("\n    {:WIDTH$}", "") } else { String::new() };
@@ -154,7 +154,7 @@ fn method_list() -> String {
     rows.map(|(name, args, summary)| format!("{name}{}\n    {summary}\n", arg_names(args))).collect()
 }
 
-/// The tables that go between the markers in the README.
+/// Returns the tables that the README contains between its markers.
 pub fn readme_tables() -> String {
     let mut text = String::from("| tool | what it does |\n| --- | --- |\n");
     for tool in TOOLS {

@@ -191,7 +191,7 @@ fn no_broker() -> Error {
 fn mark_read(client: &mut Client, params: &Value, answer: &Value) {
     let items = crate::mcp::shown_items(answer);
     if !items.is_empty() && answer["look"] != json!(true) {
-        // The report names the same acting peer as the call that returned the messages.
+        // The report contains the same acting peer as the call that returned the messages.
         let actor = ["as", "shellSession", "shellAgent"].map(|name| (name.to_owned(), params[name].clone()));
         let mut report = Map::from_iter(actor.into_iter().filter(|(_, value)| !value.is_null()));
         report.insert("items".into(), json!(items));
@@ -260,8 +260,8 @@ pub fn call_params(
     Ok(params)
 }
 
-/// Returns the parameters of every call: this program's version, and the peer, session or agent of the caller, if one
-/// is set.
+/// Returns the parameters of every call: this program's version, and the caller's peer, session or agent, if one is
+/// set.
 fn actor_params(settings: &Settings) -> Map<String, Value> {
     let named = Some(settings.text("SLM_MESH_PEER")).filter(|name| !name.is_empty());
     let mut params = Map::from_iter([("v".to_owned(), json!(env!("CARGO_PKG_VERSION")))]);

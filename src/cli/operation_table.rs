@@ -78,8 +78,8 @@ pub struct CliOperation {
     pub location: SendLocation,
     /// Whether the answer leaves out the agent whose shell runs the verb.
     pub excludes_caller: bool,
-    /// If another hub leads, whether the verb also shows why this machine's hub takes no part in the mesh. The leader
-    /// can't know the reason.
+    /// Whether the verb also shows why this machine's hub takes no part in the mesh, while another hub leads. The
+    /// leader can't know the reason.
     pub shows_own_hub: bool,
     /// The rows that the verb can wait for or follow.
     pub stream: Option<RowStream>,

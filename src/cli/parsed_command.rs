@@ -36,7 +36,7 @@ pub enum CliCommand {
     Hook {
         /// The agent whose hook format is used.
         dialect: String,
-        /// Whether to wait for a reason to wake the agent.
+        /// Whether to wait until the agent should be woken.
         wake: bool,
         /// The agent that runs the hook, if it is not the agent whose hook format is used.
         agent: Option<String>,

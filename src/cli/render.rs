@@ -51,7 +51,7 @@ fn unread_note(answer: &Value, parsed: &ParsedCommand) -> String {
     notice.unwrap_or_default() + &note.unwrap_or_default()
 }
 
-/// The command that shows the mailbox of the acting peer.
+/// Returns the command that shows the mailbox of the acting peer.
 fn inbox_command(parsed: &ParsedCommand) -> String {
     let acting = parsed.acting.iter().map(|name| format!(" --as {}", shell_quoted(&untrusted_text::line(name))));
     format!("slm-mesh inbox{}", acting.collect::<String>())
@@ -141,7 +141,7 @@ pub fn peers(value: &Value, _: &ParsedCommand) -> Rendered {
         let state = match row["status"].as_str() {
             Some("active") if idle < 60 => "active".into(),
             Some("active") => format!("idle {}", time::span(idle * 1000)),
-            // The broker measured the idle time, because the clocks of two machines may differ.
+            // The broker computes the idle time, because this machine's clock may differ from the broker's.
             Some("away" | "offline") => format!("offline {}", time::span(idle * 1000)),
             other => other.unwrap_or("").to_owned(),
         };
@@ -278,7 +278,7 @@ pub fn status_text(value: &Value) -> String {
     .join("\n")
 }
 
-/// The status lines of the hubs that share the mesh, and of etcd.
+/// Formats the status lines of the hubs that share the mesh, and of etcd.
 fn hub_lines(hubs: &Value) -> Vec<String> {
     if !hubs.is_object() {
         return Vec::new();
@@ -302,7 +302,7 @@ fn hub_lines(hubs: &Value) -> Vec<String> {
     lines
 }
 
-/// The status line of one member of etcd.
+/// Formats the status line of one member of etcd.
 fn member_line(row: &Value) -> String {
     let url = word(&row["url"]);
     if let Some(error) = row["error"].as_str() {
@@ -322,7 +322,7 @@ fn member_line(row: &Value) -> String {
     )
 }
 
-/// The status line of a linked mesh.
+/// Formats the status line of a linked mesh.
 fn link_line(row: &Value) -> String {
     let trouble = row["trouble"].as_str().map_or(String::new(), |why| format!("; {}", plain(why)));
     let count = |name: &str, word: &str| {
@@ -359,12 +359,12 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Reduces untrusted text to one line that can neither control a terminal nor hide anything.
+/// Reduces untrusted text to one line. No character of the line is invisible or can control a terminal.
 pub fn plain(text: &str) -> String {
     untrusted_text::line(text)
 }
 
-/// Converts an answer to JSON in which no character can control a terminal or hide anything.
+/// Converts an answer to JSON. No character of the JSON is invisible or can control a terminal.
 pub fn json_line(value: &Value) -> String {
     untrusted_text::visible_json(value.to_string())
 }

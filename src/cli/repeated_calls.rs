@@ -1,4 +1,4 @@
-//! Repeats the call of a verb if the connection is lost, for a limited time.
+//! Repeats a verb's call for a limited time if the connection is lost.
 
 use crate::base::error::Error;
 use crate::client::{self, Client};

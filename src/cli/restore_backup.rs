@@ -23,8 +23,8 @@ pub fn restore(backup: &str, json: bool) -> Result<u8, Error> {
     refuse_beside_hub(&places, &settings, "restore")?;
     places.prepare()?;
     let checked = CheckedBackup::copy(&places, Path::new(backup))?;
-    // While this process holds the start lock, no client starts a broker. Otherwise, a client could start the next
-    // broker after the old one has stopped and before the database has been replaced.
+    // While this process holds the start lock, no client starts a broker. Without the lock, a client could start the
+    // next broker before the database has been replaced.
     let _lock = LockWait::begin(places.open_lock(&places.start_lock())?)
         .for_time(STARTED_WITHIN)
         .map_err(|error| places.error("can't be locked (does its file system support locks?)", &error))?;

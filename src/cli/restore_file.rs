@@ -1,4 +1,4 @@
-//! `lock restore FILE`: shows what a command changed in a locked file, and restores the content from before the change.
+//! `lock restore FILE`: shows what a command changed in a locked file, and undoes the change.
 
 use super::{load_environment, print_line, render};
 use crate::agents::held_files::HeldFiles;
@@ -21,7 +21,7 @@ pub struct RestoreOptions {
     pub force: bool,
 }
 
-/// Shows the difference, and restores the content from before the change if the user agrees.
+/// Shows the difference, and undoes the change if the user agrees.
 pub fn restore_file(options: &RestoreOptions, json: bool) -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     let held = HeldFiles::new(&places);

@@ -134,7 +134,7 @@ fn projects_left(options: &SetupOptions) -> Result<(Vec<PathBuf>, Vec<PathBuf>),
     Ok(found)
 }
 
-/// The command that removes the settings of a project.
+/// Returns the command that removes the settings of a project.
 fn project_removal(options: &SetupOptions) -> String {
     let names: String = options.agents.iter().map(|id| format!("{id} ")).collect();
     format!("slm-mesh setup {names}--remove --project")
@@ -169,7 +169,7 @@ fn print_vanished_projects(options: &SetupOptions, projects: &[PathBuf]) -> Resu
     Ok(())
 }
 
-/// Saves the user's choices in the settings that list agents. Returns each changed list with its title.
+/// Saves the user's choices in the settings that contain lists of agents. Returns each changed list with its title.
 fn save_lists(
     options: &SetupOptions,
     environment: &mut Environment,

@@ -35,8 +35,8 @@ pub fn run_shielded(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<u
     Ok(report_not_run(program, &Command::new(program).args(words).exec()))
 }
 
-/// Returns the paths of the files that the user lists. Refuses a file that does not exist, because a shield can't
-/// protect it.
+/// Returns the absolute paths of the files that the user gave. Refuses a file that does not exist, because a shield
+/// can't protect it.
 fn files_to_protect(given: &[String]) -> Result<Vec<PathBuf>, Error> {
     let path = |file: &String| {
         let path = PathBuf::from(path_normalization::absolute(file)?);
@@ -53,8 +53,8 @@ fn files_to_protect(given: &[String]) -> Result<Vec<PathBuf>, Error> {
     given.iter().map(path).collect()
 }
 
-/// Makes the given files, and the files that other peers have locked, read-only. Returns the words to put before the
-/// command.
+/// Makes the given files, and the files that other peers have locked, read-only. Returns the words that must precede
+/// the command.
 fn enter(
     mut files: Vec<PathBuf>,
     options: &ShieldOptions,
@@ -80,8 +80,8 @@ fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec
         client => client?,
     };
     if options.is_optional {
-        // With `--if-possible`, this command runs before each shell command of an agent. So the agent waits no longer
-        // than for a hook.
+        // With `--if-possible`, an agent runs each of its shell commands through `shield`. So `shield` may delay the
+        // agent no longer than a hook may.
         let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
         client.set_receive_timeout(Some(budget)).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;
     }

@@ -1,6 +1,6 @@
 //! `pipe`: forwards lines from standard input to the broker, and from the broker to standard output. Another machine
 //! runs `pipe` here through ssh to reach this machine's broker. On a guest, `lock … --` runs `pipe` to reach the hub,
-//! because its command must inherit a local socket.
+//! because the command that uses the lock must inherit a local socket.
 
 use super::load_environment;
 use crate::base::error::{Error, ErrorKind};

@@ -20,7 +20,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Runs the broker in the foreground or the background. If a broker with other settings is running, stops it first. A
-/// `log_change` stops any running broker. Then it begins a new log, or sets the database aside so that the hub gets a
+/// `log_change` stops any running broker. Then a new log begins, or the database is set aside so that the hub gets a
 /// copy of the leader's database.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Says what the error of a connection to a broker means.
+//! Interprets the errors of connections to a broker.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::sys::data_dir::DataDir;

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// How long a search for the leader may take. This is longer than a usual lease, so that another hub can replace a dead
 /// leader during the search. It is short enough for every command to end within five seconds.
 pub const SEARCH_MAX: Duration = Duration::from_millis(4500);
-/// While a client's hub is silent, how long the client asks the other hubs whether one of them leads.
+/// How long a client with a silent hub asks the other hubs whether one of them leads.
 const SECOND_OPINION_MAX: Duration = Duration::from_secs(1);
 
 /// A hub that may lead.
@@ -156,8 +156,8 @@ impl HubGroup {
         }
     }
 
-    /// Whether `hint`, the leader that a standby named, is this hub. Compares the hosts and the ports for sessions. For
-    /// a hub that is reached through ssh, compares only the hosts.
+    /// Whether a standby's `hint` at the leader means this hub. Compares the hosts and the ports for sessions. For a
+    /// hub that is reached through ssh, compares only the hosts.
     pub fn is_named_by(&self, hub: &HubAddress, hint: &HubAddress) -> bool {
         let is_same_port = remote::session_port(hub, &self.settings) == remote::session_port(hint, &self.settings);
         hub.host().eq_ignore_ascii_case(hint.host()) && (!hub.is_network() || is_same_port)

@@ -11,7 +11,7 @@ use std::fs;
 #[derive(Debug, Clone)]
 pub struct LastLeader {
     places: DataDir,
-    /// The hubs in the settings. If the file was written for other hubs, it is ignored.
+    /// The hubs in the settings. A file that was written for other hubs is ignored.
     listed: String,
 }
 

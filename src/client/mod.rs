@@ -240,8 +240,8 @@ impl Client {
     }
 
     /// Sends a request whose answer does not matter. A broker on this machine receives the request even if this process
-    /// ends at once, so this function does not wait. A connection to another machine could lose the request, so there
-    /// it waits for the answer.
+    /// ends at once, so this function does not wait. A connection to another machine could lose the request, so this
+    /// function then waits for the answer.
     ///
     /// # Errors
     /// If the request could not be sent, and for a broker on another machine also the errors of [`Client::call`].
@@ -271,8 +271,8 @@ impl Client {
         self.set_receive_timeout(timeout).map_err(|error| self.call_failed(&error))
     }
 
-    /// Registers the agent that runs this process, after the broker refused a call because it knows no session of this
-    /// agent. Only this process knows the directory and the repository. Returns true if the call may be repeated.
+    /// Registers the agent that runs this process, after the broker refused a call because this agent has no session.
+    /// Only this process knows the directory and the repository. Returns true if the call may be repeated.
     fn begin_session(&mut self, refusal: &Error) -> bool {
         let fact = |name: &str| refusal.data.as_ref().and_then(|data| data[name].as_str());
         let (Some(agent), Some(short_name)) = (fact("agent"), fact("shortName")) else { return false };
@@ -433,7 +433,7 @@ impl Client {
         self.stream.set_read_timeout(time.map(|time| time.max(Duration::from_millis(1))))
     }
 
-    /// The error of a call whose connection failed, or that took longer than the caller allows.
+    /// Returns the error of a call whose connection failed, or that took longer than the caller allows.
     fn call_failed(&mut self, error: &io::Error) -> Error {
         let name = &self.server_name;
         if matches!(self.server, Server::Local(_)) && self.fate.shows_unread(error) {
@@ -451,7 +451,7 @@ impl Client {
         Error::new(ErrorKind::Gone, text)
     }
 
-    /// The error of a connection that failed while no answer was awaited.
+    /// Returns the error of a connection that failed while no call was waiting for an answer.
     fn connection_lost(&self, error: &io::Error) -> Error {
         Error::new(ErrorKind::Gone, format!("the connection to {} ended ({error}); try again", self.server_name))
     }

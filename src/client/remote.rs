@@ -97,7 +97,7 @@ pub fn connect(target: &RemoteTarget, places: &DataDir) -> Result<Client, Error>
     let began = Instant::now();
     let connected = target.connect();
     match &connected {
-        // Usually there is no mark, and this fails.
+        // Usually there is no mark to remove, so this fails.
         Ok(_) => drop(std::fs::remove_file(places.silent())),
         Err(error) if error.kind == ErrorKind::Gone && began.elapsed() >= SILENT_AFTER => {
             // If the mark can't be written, the next hook tries the silent hub again.
@@ -125,7 +125,7 @@ pub enum HubRole {
 
 /// The answer of one hub, or the reason why there is none.
 pub struct HubAnswer {
-    /// The hub as the settings list it.
+    /// The address of the hub, as in the settings.
     pub hub: String,
     /// The role that the hub reports, or the reason why the hub could not be asked.
     pub role: Result<HubRole, Error>,
@@ -222,8 +222,8 @@ pub fn is_marked_silent(places: &DataDir) -> bool {
 }
 
 /// Returns a connection that a child process can inherit. The connection lasts as long as the child holds the socket,
-/// even after this process has ended. If the broker is on another machine, a separate process forwards the lines. It
-/// ends when no process holds the other end of its socket.
+/// even after this process has ended. If the broker is on another machine, a separate process forwards the lines. That
+/// process ends when no process holds the other end of the socket.
 ///
 /// # Errors
 /// If this machine's broker or the forwarding process can't be started, or if this machine is one of several hubs and

@@ -11,7 +11,7 @@ pub(super) const REPEATS_MAX: usize = 5;
 /// How to connect again if the broker ends before it reads the first call.
 #[derive(Debug, Clone)]
 pub(super) enum Reconnect {
-    /// Do not connect again, because the owner of the connection does so.
+    /// Do not connect again. The owner of the connection does this.
     Never,
     /// Connect only to a running broker.
     IfRunning(DataDir),
@@ -31,7 +31,7 @@ pub(super) struct CallFate {
 }
 
 impl CallFate {
-    /// Records whether a message from the broker says that it is ending.
+    /// Records whether this message announces the end of the broker.
     pub(super) fn note(&mut self, message: &RpcMessage) {
         let is_ending = matches!(message, RpcMessage::Notification { method, .. } if method == "shutdown");
         self.is_broker_ending |= is_ending;

@@ -57,7 +57,8 @@ impl CallContext {
         self.actor.clone().unwrap_or_default()
     }
 
-    /// Returns until when a call with a wait of `seconds` may wait. Returns `None` if the call must answer now.
+    /// Returns the time until which a call may wait, if it asks to wait for `seconds`. Returns `None` if the call must
+    /// answer now.
     pub fn wait(&self, seconds: Option<i64>) -> Option<i64> {
         let until = self.until.or_else(|| seconds.filter(|s| *s > 0).map(|s| self.now + s * 1000));
         until.filter(|until| !self.deadline_reached && *until > self.now)
@@ -178,7 +179,7 @@ impl Mesh {
     }
 
     /// Runs a call once. Afterwards, the call has been answered or is waiting. If the call waited before, `former` is
-    /// its position in the queue. It keeps this position if it must wait again.
+    /// its position in the queue. The call keeps this position if it must wait again.
     fn step(&mut self, mut call: WaitingCall, former: Option<usize>) {
         let place = self.waiting.begin(former, call.since);
         let result = self.in_savepoint(|mesh| match (call.op.run)(mesh, &call.ctx, &call.args)? {

@@ -222,8 +222,8 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     peers.set_background_tasks(&id, &running);
     if leaves {
         end_hook_waits(turn, peers, waiting, &id);
-        // A call of this session may still be waiting on the connection of another session. It must no longer get a
-        // lock or mail.
+        // A call of this session may still be waiting on the connection of another session. That call must no longer
+        // get a lock or mail.
         sessions::end_waits(turn, waiting, |call| id == call.ctx.me() && !call.would_wake(&id));
     }
     // A background task uses the locks of the turn, but a subagent has its own locks.
@@ -285,7 +285,7 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
 }
 
 /// Whether a hook arrived after its session had ended. Such a hook shows no mail and does not bring the session back.
-/// Otherwise, the session might stay forever, because nothing would report its end again.
+/// Otherwise, the session might never end again, because its process may be unknown or may serve other sessions.
 fn is_late(peers: &Peers, id: &PeerId, args: &Args) -> bool {
     args.flag("mayBeLate") == Some(true) && peers.has_ended(id)
 }

@@ -209,7 +209,7 @@ fn draw_peers(model: &WatchModel, columns: usize, now: i64) -> Vec<StyledLine> {
     (0..rows.len()).map(row).collect()
 }
 
-/// The peer's project directory and branch, as in `api@main`.
+/// Formats the peer's project directory and branch, as in `api@main`.
 fn project_and_branch(row: &Value) -> String {
     let project = word(&row["projectPath"]).trim_end_matches('/');
     let project = tame(project.rsplit('/').next().unwrap_or(""));

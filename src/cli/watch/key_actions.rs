@@ -1,4 +1,4 @@
-//! What keys do: each key changes the model, or requests an action that the model cannot perform.
+//! Handles keys. A key changes the state of the view, or requests an action such as sending a message.
 
 use super::conversations::conversation_text;
 use super::draw;
@@ -10,7 +10,7 @@ use serde_json::Value;
 /// The placeholder for a text that has not arrived yet.
 pub const LOADING: &str = "…";
 
-/// An action that a key requests, and that needs more than the state of the view.
+/// An action that a key requests, and that the caller must perform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserAction {
     /// Quit the view.
@@ -145,7 +145,7 @@ fn scroll_open_text(model: &mut WatchModel, key: Key, open: (String, String, usi
     model.mode = InputMode::Open { title, body, scroll: scroll.min(max) };
 }
 
-/// The peer in the selected row, unless it is the user.
+/// Returns the peer in the selected row, unless it is the user's own peer.
 fn selected_peer(model: &WatchModel) -> Option<String> {
     let place = model.selected_row(model.pane);
     let id = match model.pane {

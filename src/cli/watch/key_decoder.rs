@@ -65,8 +65,8 @@ impl KeyDecoder {
     }
 }
 
-/// Returns the first key and its length in bytes. Returns `None` while the key is incomplete. Bytes that stand for no
-/// known key give a length without a key.
+/// Returns the first key and its length in bytes. Returns `None` while the key is incomplete. For unknown bytes,
+/// returns only a length.
 fn decode_first(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
     let key = match bytes.first()? {
         0x1b => return decode_escape(bytes),

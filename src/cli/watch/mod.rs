@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 const N_OLD: i64 = 50;
 /// How many messages a search shows.
 const SEARCH_MAX: usize = 50;
-/// Maximum number of unread messages that the view shows from a mailbox, and also of read messages.
+/// Maximum number of messages that the view shows from a mailbox: this many unread and this many read ones.
 const MAILBOX_MAX: usize = 60;
 /// Minimum time between two redraws. An event should appear within 100 ms.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(80);
@@ -289,7 +289,7 @@ impl WatchScreen {
         }
     }
 
-    /// The parameters of a request that acts as the user.
+    /// Adds the user's peer to the parameters of a request.
     fn as_user(&self, mut params: Value) -> Value {
         params["as"] = json!(self.model.me.0);
         params

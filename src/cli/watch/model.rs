@@ -66,7 +66,7 @@ impl WatchedMessage {
 /// What the user types into the input line at the bottom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InputPrompt {
-    /// The filter, which is a part of the path of the projects to show.
+    /// Part of a project's path, which selects the projects to show.
     Filter,
     /// The text of a message to this peer.
     Write(String),
@@ -95,9 +95,9 @@ pub enum InputMode {
 pub struct WatchModel {
     /// The id and the name of the user's peer.
     pub me: (String, String),
-    /// The rows that `peers` returned.
+    /// The rows in the last answer of `peers`.
     pub peers: Vec<Value>,
-    /// The rows that `lock.query` returned.
+    /// The rows in the last answer of `lock.query`.
     pub locks: Vec<Value>,
     /// The recent messages, newest first.
     pub mail: VecDeque<WatchedMessage>,
@@ -121,7 +121,7 @@ pub struct WatchModel {
     pub note: String,
     /// Why no broker is connected; `None` if a broker is connected.
     pub offline: Option<String>,
-    /// Lists that are outdated because of events.
+    /// Which lists must be requested again, because events have changed them.
     pub stale: StaleLists,
     names: HashMap<String, String>,
     projects: HashMap<String, String>,
@@ -214,7 +214,7 @@ impl WatchModel {
         let id = word(&payload["messageId"]);
         self.stale.peers = true;
         self.stale.mail = true;
-        // Acknowledging includes reading, so the receipt `acked` stays.
+        // An acknowledged message has been read, so its receipt stays `acked`.
         let mail = self.mail.iter_mut().find(|mail| mail.key == id && mail.receipt != "acked");
         if let Some(mail) = mail {
             mail.receipt = "read".into();

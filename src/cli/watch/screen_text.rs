@@ -69,8 +69,8 @@ pub fn cell(text: &str, columns: usize) -> String {
     text + &" ".repeat(n_missing)
 }
 
-/// Breaks a text at spaces into lines of at most this many columns. A word that is longer stays whole, so that a path
-/// or a link can be copied.
+/// Breaks a text at spaces into lines of at most this many columns. A longer word stays whole, so that a path or a link
+/// can be copied.
 pub fn wrap_words(text: &str, columns: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for line in text.lines() {

@@ -1,10 +1,10 @@
-//! Selects the rows that the panes show, by the user's filter for projects. Also finds the selected row.
+//! Selects the rows that the panes show, according to the user's filter for projects. Also finds the selected row.
 
 use super::model::{Pane, WatchModel, WatchedMessage, word};
 use serde_json::Value;
 
 impl WatchModel {
-    /// The peers of the projects that pass the filter.
+    /// The peers whose project passes the filter.
     pub fn shown_peers(&self) -> Vec<&Value> {
         self.peers.iter().filter(|row| self.matches_filter(word(&row["projectPath"]))).collect()
     }
@@ -16,7 +16,7 @@ impl WatchModel {
         self.locks.iter().filter(fits).collect()
     }
 
-    /// Whether the sender or the recipient of a message passes the filter.
+    /// Whether the project of a message's sender or recipient passes the filter.
     pub fn is_mail_shown(&self, mail: &WatchedMessage) -> bool {
         self.filter.is_empty() || self.is_peer_shown(&mail.from) || self.is_peer_shown(&mail.to)
     }

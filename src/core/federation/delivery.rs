@@ -17,8 +17,7 @@ use crate::store::Message;
 
 /// How many times the oldest message is tried before a later message may overtake it.
 const TRIES_ALONE: u32 = 3;
-/// How long the other mesh may give no clear answer to a message. After this time, the message counts as refused, if
-/// the other mesh still answers polls.
+/// After this time without a clear answer, a message counts as refused, if the other mesh still answers polls.
 const GIVE_UP_MS: i64 = 3_600_000;
 /// How many characters of the reason for a refusal are kept.
 const REASON_MAX: usize = 200;
@@ -76,8 +75,8 @@ impl MeshLink {
         if doubtful.seq == seq {
             doubtful.n_tries += 1;
         }
-        // If the other mesh has answered no poll since the first try, it may be down. Then the message is not the
-        // cause, and no later message is tried yet.
+        // If the other mesh has answered no poll since the first try, it may be down. Then the failure says nothing
+        // about the message, so no later message is tried yet.
         if heard > doubtful.since && doubtful.n_tries >= TRIES_ALONE {
             doubtful.next += 1;
         }

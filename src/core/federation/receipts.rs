@@ -226,7 +226,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// Returns the receipts of messages for a linked mesh whose peers sent these messages to this mesh.
+    /// Returns the receipts of the messages with these keys, which peers of a linked mesh have sent to this mesh.
     ///
     /// # Errors
     /// When the database can't be read.

@@ -24,8 +24,8 @@ impl Repository {
         Some(Repository { identity: identity?, root: root? })
     }
 
-    /// Returns the work trees that contain the paths of a call. If the client has not looked them up, returns only the
-    /// client's own work tree, from the call or from `me`.
+    /// Returns the work trees that contain the paths of a call. If the client has not looked up these work trees,
+    /// returns only the client's own work tree, from the call or from `me`.
     pub(in crate::core) fn of_call(args: &Args, me: &PeerRow) -> Vec<Repository> {
         let (roots, identities) = (args.texts("gitRoots"), args.texts("repos"));
         if args.get("gitRoots").is_some() {
@@ -96,7 +96,8 @@ impl LockRequest {
             _ => &self.owner,
         };
         let old_reason = || old.map(|old| old.reason.clone()).unwrap_or_default();
-        // This request may not know the work tree of the path. Then the work tree from an earlier request is kept.
+        // If this request does not contain the work tree of the path, the lock keeps the work tree from an earlier
+        // request.
         let (repo, repo_path) = match self.tree_of(path) {
             Some((tree, inside)) => (Some(tree.identity.clone()), Some(inside.to_owned())),
             None => old.map(|old| (old.repo.clone(), old.repo_path.clone())).unwrap_or_default(),

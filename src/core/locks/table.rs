@@ -66,7 +66,7 @@ impl Orphan {
 }
 
 /// Maximum size of the changes of locks in one turn, in bytes. If several hubs share the mesh, their log refuses a turn
-/// of more than 1.5 MiB, and none of its locks would end.
+/// of more than 1.5 MiB, and then none of the locks would end.
 const CHANGED_BYTES: usize = 256 << 10;
 
 /// Returns an upper limit for the bytes that a change of this lock and its event take in the log.

@@ -161,7 +161,7 @@ impl Subthread {
             };
             self.n_climbed += 1;
             if self.n_climbed > CLIMB_MAX {
-                // At the limit, the message is shown, although it may not belong to the subthread.
+                // After too many steps, the message is shown, although it may not belong to the subthread.
                 return Ok(true);
             }
             parent = store.reply_target(at)?;

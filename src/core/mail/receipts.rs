@@ -277,7 +277,7 @@ impl Mail {
         Value::Object(map)
     }
 
-    /// A message with the keys of the old HTTP API.
+    /// Returns a message with the keys of the old HTTP API.
     fn old_view(&self, m: &Message) -> Value {
         let delivered = m.pushed.is_some() || matches!(m.state, MessageState::Read | MessageState::Acked);
         json!({
@@ -296,8 +296,8 @@ pub(super) fn not_among(peers: &Peers, ids: &[PeerId], sent: &[Message]) -> (usi
     (missing.len(), names.join(", "))
 }
 
-/// Returns the channel that offered the message, or the address of the linked mesh that accepted or refused it. For a
-/// refused message, the reason follows the address.
+/// Returns the channel through which the message was offered, or the address of the linked mesh that accepted or
+/// refused it. For a refused message, the reason follows the address.
 fn reached(m: &Message) -> Option<String> {
     match (&m.mesh, &m.rejection) {
         (Some(mesh), Some(why)) => Some(format!("{mesh}: {why}")),

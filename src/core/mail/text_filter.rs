@@ -70,7 +70,7 @@ impl Needle {
         Needle { rare: rare.map_or(0, |(place, _)| place), text }
     }
 
-    /// Finds a word, which must be in lower case. `lowered` caches `text` in lower case, and stays empty until then.
+    /// Finds a word, which must be in lower case. `lowered` caches `text` in lower case, and is empty at first.
     fn find_in_any_case(&self, text: &str, lowered: &mut String) -> Option<usize> {
         let found = self.find(text, Case::Ignored);
         if found.is_some() || text.is_ascii() {
