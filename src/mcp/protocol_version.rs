@@ -1,5 +1,5 @@
-//! The revisions of MCP that this server supports. The client's messages show which revision applies: requests of
-//! revision 2026-07-28 state their version, and clients of older revisions begin with `initialize`.
+//! The revisions of MCP that this server supports. A client of the newest revision, 2026-07-28, writes the revision
+//! into each request. A client of an older revision first sends `initialize`.
 
 use super::{ProtocolError, server_info};
 use crate::wire::rpc;
@@ -7,15 +7,15 @@ use serde_json::{Map, Value, json};
 
 const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
-/// The field in which a request of the modern revision names its client.
+/// The `_meta` field in which a client of revision 2026-07-28 sends its own name and version.
 pub const CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
-/// The specification's error code for an unsupported version.
+/// The error code that MCP defines for an unsupported protocol version.
 const UNSUPPORTED_VERSION: i64 = -32022;
 
 /// The revisions of MCP, oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub enum ProtocolVersion {
-    /// The first revision in which stdio works as it does today.
+    /// The oldest supported revision. It already has today's stdio transport.
     V2024_11_05,
     /// The only revision with JSON-RPC batches. It also added annotations to tools.
     V2025_03_26,
@@ -23,19 +23,20 @@ pub enum ProtocolVersion {
     V2025_06_18,
     /// The last revision in which a session begins with `initialize`.
     V2025_11_25,
-    /// The modern revision. It has no handshake, and each request states its version and capabilities.
+    /// The newest revision. It has no handshake. Instead, each request contains its version and the client's
+    /// capabilities.
     V2026_07_28,
 }
 
 use ProtocolVersion::{V2024_11_05, V2025_03_26, V2025_06_18, V2025_11_25, V2026_07_28};
 
-/// The revision without a handshake.
+/// The newest revision, which has no handshake.
 pub const MODERN: ProtocolVersion = V2026_07_28;
 const LATEST_WITH_HANDSHAKE: ProtocolVersion = V2025_11_25;
 const WITH_HANDSHAKE: [ProtocolVersion; 4] = [V2024_11_05, V2025_03_26, V2025_06_18, V2025_11_25];
 
 impl ProtocolVersion {
-    /// The name of the revision on the wire.
+    /// The date that stands for this revision in messages.
     pub fn name(self) -> &'static str {
         match self {
             V2024_11_05 => "2024-11-05",
@@ -46,7 +47,7 @@ impl ProtocolVersion {
         }
     }
 
-    /// Whether each request of this revision is independent of all earlier requests.
+    /// Whether this is the newest revision, in which each request is independent of all earlier requests.
     pub fn is_modern(self) -> bool {
         self == MODERN
     }
@@ -60,7 +61,7 @@ impl ProtocolVersion {
         result
     }
 
-    /// Removes from a tool's definition the fields that this revision does not know.
+    /// Removes the fields that do not exist in this revision from the definition of a tool.
     pub fn fit_tool(self, mut tool: Value) -> Value {
         if let Some(map) = tool.as_object_mut() {
             if self < V2025_06_18 {
@@ -75,7 +76,7 @@ impl ProtocolVersion {
     }
 }
 
-/// What the client and the server have agreed on so far.
+/// Finds out which revision applies to each request of a client.
 #[derive(Debug)]
 pub struct Negotiation {
     legacy_only: bool,
@@ -83,15 +84,15 @@ pub struct Negotiation {
 }
 
 impl Negotiation {
-    /// A negotiation in which nothing has been agreed on yet. `legacy_only` switches the modern revision off.
+    /// A negotiation without an agreed revision. If `legacy_only` is true, requests of the newest revision are refused.
     pub fn new(legacy_only: bool) -> Negotiation {
         Negotiation { legacy_only, agreed: None }
     }
 
-    /// The revision of one request.
+    /// The revision that applies to one request.
     ///
     /// # Errors
-    /// If the request states an unsupported version, or if it states none and no `initialize` came before.
+    /// If the request has an unsupported version, or if it has no version and no `initialize` came before.
     pub fn version_of(&self, method: &str, params: &Map<String, Value>) -> Result<ProtocolVersion, ProtocolError> {
         let meta = params.get("_meta").and_then(Value::as_object);
         let version = meta.and_then(|meta| meta.get(VERSION));
@@ -119,8 +120,8 @@ impl Negotiation {
         }
     }
 
-    /// Agrees on a version after `initialize`: the version that the client asks for if it is supported, or otherwise
-    /// the latest one.
+    /// Agrees on a revision after `initialize`. This is the revision that the client asks for, or the latest revision
+    /// with a handshake if the server does not support that one.
     pub fn agree(&mut self, params: &Map<String, Value>) -> ProtocolVersion {
         let wanted = params.get("protocolVersion").and_then(Value::as_str);
         let version = WITH_HANDSHAKE.into_iter().find(|version| Some(version.name()) == wanted);

@@ -1,4 +1,5 @@
-//! Describes this session to the broker when it attaches: the agent, the agent's own session key, and the project.
+//! The data about this session that it sends to the broker when it attaches: the agent, the agent's session key, and
+//! the project.
 
 use crate::base::ids;
 use crate::known_agents::{self, Agent};
@@ -13,14 +14,15 @@ const NAME_MAX: usize = 40;
 /// What is known about the client's identity.
 #[derive(Debug, Clone, Default)]
 pub struct ClientIdentity {
-    /// The agent that the command line names (`mcp --agent NAME`). It takes precedence over the client's name, the
-    /// environment and the process tree.
+    /// The agent's name from the command line (`mcp --agent NAME`). If it is given, the client's name, the environment
+    /// and the process tree are ignored.
     pub chosen: Option<String>,
-    /// The name that the client gave itself; the first one if it gave several.
+    /// The client's name, as the client itself sent it. If it sent several names, this is the first one.
     pub name: Option<String>,
 }
 
-/// The client's agent, found by the client's name, or otherwise by the environment or the process tree.
+/// The agent that runs the client: the agent from the command line, or otherwise the agent that matches the client's
+/// name, the environment or the process tree.
 pub fn agent_of(client: &ClientIdentity) -> Option<&'static Agent> {
     if let Some(chosen) = &client.chosen {
         return known_agents::by_id(chosen).or_else(|| known_agents::by_kind(chosen));
@@ -30,15 +32,15 @@ pub fn agent_of(client: &ClientIdentity) -> Option<&'static Agent> {
         .or_else(process::agent_above)
 }
 
-/// The agent's own key for this session. An environment variable is used only if the client is the agent that sets it,
-/// because a client that another agent started inherits that other agent's variables.
+/// The key that an agent gives to its own session, in an environment variable. Only the variable of the given agent is
+/// read. A variable of another agent may be inherited, because one agent can start another.
 fn session_key(agent: &Agent) -> Option<String> {
     let name = agent.identity.session_variable?;
     std::env::var(name).ok().map(|key| ids::session_key(&key)).filter(|key| !key.is_empty())
 }
 
-/// Normalises the name of an agent that slm-mesh does not know: shortens it, and uses only lowercase letters, digits,
-/// `.`, `_` and `-`.
+/// Turns the name of an agent that slm-mesh does not know into a valid name. It is shortened, and contains only
+/// lowercase letters, digits, `.`, `_` and `-`.
 pub fn own_name(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c.to_ascii_lowercase() } else { '-' };
     let name: String = name.chars().map(plain).take(NAME_MAX).collect();
@@ -46,16 +48,16 @@ pub fn own_name(name: &str) -> String {
     if name.is_empty() { "unknown".to_owned() } else { name.to_owned() }
 }
 
-/// The parameters of `attach`. `thread` is the client's key for one of its threads (conversations), and `id` is the
-/// peer that represented this session before, if any.
+/// The parameters of `attach`. `thread` is the client's key for one of its conversations. `id` is the id of the peer
+/// that this session had before, if any.
 pub fn attach_params(thread: &str, id: Option<&String>, client: &ClientIdentity) -> Value {
     let agent = agent_of(client);
     let named = client.chosen.as_ref().or(client.name.as_ref()).map_or("", String::as_str);
     let dir = std::env::current_dir().unwrap_or_default();
     let git = git::facts(&dir);
     let session = Some(thread.to_owned()).filter(|key| !key.is_empty()).or_else(|| session_key(agent?));
-    // The settings were valid when the session connected. If a setting has become wrong since then, the session keeps
-    // its name.
+    // The settings had no errors when the session connected. If they have errors now, they are ignored, and the session
+    // is not renamed.
     let settings = DataDir::find().and_then(|data_dir| Settings::load(&data_dir));
     let name = settings.ok().and_then(|settings| settings.session_name().map(str::to_owned));
     json!({

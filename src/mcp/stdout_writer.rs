@@ -1,4 +1,4 @@
-//! Standard output, to which only complete protocol lines are written.
+//! Writes the server's messages to standard output, one complete line at a time.
 
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
@@ -10,18 +10,18 @@ pub struct StdoutWriter {
 }
 
 impl StdoutWriter {
-    /// A writer that keeps all lines instead of writing them.
+    /// A writer for tests, which keeps all lines in memory instead of writing them.
     pub fn keeping() -> StdoutWriter {
         StdoutWriter { kept: Mutex::new(Some(Vec::new())) }
     }
 
-    /// The lines that were kept.
+    /// Returns the lines that were kept in memory, and stops keeping lines.
     pub fn take_kept(&self) -> Vec<u8> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
     }
 
-    /// Writes a line. Returns whether the whole line was written. A caller may ignore a failed write: if the client is
-    /// gone, standard input ends too, and that ends the session.
+    /// Writes a line. Returns whether the whole line was written. A caller may ignore a failure: it means that the
+    /// client is gone, so standard input ends, too, and the session with it.
     pub fn write_line(&self, line: &str) -> bool {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = kept.as_mut() {

@@ -1,16 +1,16 @@
-//! Authentication and encryption between our own programs. The protocol is Noise `NNpsk0`, keyed with the shared
-//! secret.
+//! Authentication and encryption between machines that run slm-mesh. The protocol is Noise `NNpsk0`. Its key is derived
+//! from the shared secret.
 //!
 //! 1. guest → hub: an ephemeral key, authenticated with the secret
 //! 2. hub → guest: an ephemeral key, authenticated with the secret and with both ephemeral keys
-//! 3. guest → hub: an empty message under the new keys, so that a recording of message 1 is useless
+//! 3. guest → hub: an empty message, encrypted with the new keys, so that a recording of message 1 is useless
 //!
-//! The hub answers only if message 1 proves that the guest knows the secret, so a client without the secret receives
-//! nothing with which it could test guesses of the secret. A fake hub, however, can test guesses against the message 1
-//! that it receives. For this reason, a secret that a person has made up is stretched first.
+//! A client without the secret can't use the hub to check guesses of the secret, because the hub does not answer a
+//! wrong message 1. A fake hub, however, can check guesses against the message 1 of a guest. To make this slow, a
+//! secret that a person has made up is stretched first.
 //!
-//! **Invariant:** if a message was changed, repeated, reordered or left out, decryption fails, and the connection ends.
-//! A recording of a connection can't be decrypted, not even with the secret.
+//! **Invariant:** if a message is changed, repeated, reordered or removed on its way, decryption fails, and the
+//! connection ends. A recording of a connection can't be decrypted, not even with the secret.
 
 use super::SUBPROTOCOL;
 use snow::params::HashChoice;
@@ -18,22 +18,22 @@ use snow::resolvers::{CryptoResolver, DefaultResolver};
 use snow::types::Hash;
 use snow::{Builder, Error, HandshakeState, TransportState};
 
-/// The official name of the Noise protocol that is used.
+/// The name of the protocol in the Noise specification.
 const NOISE_PROTOCOL: &str = "Noise_NNpsk0_25519_ChaChaPoly_SHA256";
 /// Maximum size of a Noise message, in bytes.
 pub const MESSAGE_MAX: usize = 65_535;
-/// How many bytes encryption adds to each message: the kind of the content, and the authentication tag.
+/// How many bytes encryption adds to each message: one byte for the kind of content, and the authentication tag.
 pub const OVERHEAD: usize = 1 + TAG_LEN;
 const TAG_LEN: usize = 16;
 /// Maximum size of a handshake message, in bytes.
 const HANDSHAKE_MAX: usize = 96;
 const KEY_LEN: usize = 32;
-/// The block size of SHA-256. HMAC replaces a longer key with its hash.
+/// The block size of SHA-256, in bytes. If a key is longer, HMAC uses the hash of the key.
 const BLOCK_LEN: usize = 64;
-/// How many hex digits a secret from `slm-mesh secret` has. They are 128 bits, which can't be guessed.
+/// How many hex digits `slm-mesh secret` generates. They contain 128 random bits, too many to guess.
 const GENERATED_LEN: usize = 32;
-/// Number of rounds for stretching a secret that a person has made up. Each process of a guest, even a hook, needs
-/// about 10 ms for this. With 65,536 rounds, it would need 175 ms.
+/// Number of rounds for stretching a secret that a person has made up. Each process of a guest pays for this, even a
+/// short hook. 4,096 rounds take about 10 ms, and 65,536 rounds would take 175 ms.
 const STRETCH_ROUNDS: u32 = 1 << 12;
 
 /// The key that both sides derive from the shared secret.
@@ -41,11 +41,11 @@ const STRETCH_ROUNDS: u32 = 1 << 12;
 pub struct NetworkKey([u8; KEY_LEN]);
 
 impl NetworkKey {
-    /// Derives the key with PBKDF2-HMAC-SHA256 (RFC 8018). This is slow on purpose, unless the secret comes from
-    /// `slm-mesh secret`.
+    /// Derives the key with PBKDF2-HMAC-SHA256 (RFC 8018). This is slow on purpose. It is fast only for a secret from
+    /// `slm-mesh secret`, which can't be guessed.
     ///
     /// # Errors
-    /// When the crate lacks SHA-256, which can happen only if it was built wrongly.
+    /// When the crate `snow` was built without SHA-256.
     pub fn derive(secret: &str) -> Result<NetworkKey, Error> {
         let is_random = secret.len() >= GENERATED_LEN && secret.bytes().all(|byte| byte.is_ascii_hexdigit());
         let rounds = if is_random { 1 } else { STRETCH_ROUNDS };
@@ -95,20 +95,14 @@ fn next_handshake_message(state: &mut HandshakeState) -> Result<Vec<u8>, Error> 
 pub struct GuestHandshake(HandshakeState);
 
 impl GuestHandshake {
-    /// Begins a handshake. Also returns message 1, for the hub.
-    ///
-    /// # Errors
-    /// When the system provides no random numbers.
+    /// Begins a handshake. Also returns message 1, which the guest must send to the hub.
     pub fn start(key: &NetworkKey) -> Result<(GuestHandshake, Vec<u8>), Error> {
         let mut state = builder(key)?.build_initiator()?;
         let message = next_handshake_message(&mut state)?;
         Ok((GuestHandshake(state), message))
     }
 
-    /// Checks message 2. Returns the channel, and message 3 for the hub.
-    ///
-    /// # Errors
-    /// When the hub does not know the secret.
+    /// Checks message 2. Returns the channel, and message 3, which the guest must send to the hub.
     pub fn finish(mut self, reply: &[u8]) -> Result<(NoiseChannel, Vec<u8>), Error> {
         self.0.read_message(reply, &mut [0; HANDSHAKE_MAX])?;
         let mut channel = NoiseChannel(self.0.into_transport_mode()?);
@@ -121,10 +115,10 @@ impl GuestHandshake {
 pub struct HubHandshake(NoiseChannel);
 
 impl HubHandshake {
-    /// Checks message 1. Also returns message 2, for the guest.
+    /// Checks message 1. Also returns message 2, which the hub must send to the guest.
     ///
     /// # Errors
-    /// When the guest does not know the secret. In this case, nothing may be sent to the guest.
+    /// When the guest does not know the secret. In this case, the hub must not answer.
     pub fn reply(key: &NetworkKey, first: &[u8]) -> Result<(HubHandshake, Vec<u8>), Error> {
         let mut state = builder(key)?.build_responder()?;
         state.read_message(first, &mut [0; HANDSHAKE_MAX])?;
@@ -148,11 +142,11 @@ impl HubHandshake {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ContentKind {
-    /// The next bytes of the stream of lines.
+    /// A part of the lines that the two sides exchange. A line may continue in the next message.
     Lines = 0,
     /// Asks whether the other side is still there. Contains a [`Heartbeat`](super::liveness::Heartbeat).
     Ping = 1,
-    /// Answers a ping. Contains a [`Heartbeat`](super::liveness::Heartbeat), too.
+    /// The answer to a ping. Contains a [`Heartbeat`](super::liveness::Heartbeat), too.
     Pong = 2,
 }
 
@@ -211,7 +205,7 @@ mod tests {
 
     #[test]
     fn the_stretching_is_pbkdf2() {
-        // Well-known results of PBKDF2-HMAC-SHA256 for the inputs in RFC 6070.
+        // The first bytes of well-known results. RFC 6070 has the inputs, but its results are for SHA-1.
         for (rounds, want) in [(1, 0x120f_b6cf_u32), (2, 0xae4d_0c95), (4096, 0xc5e4_78d5)] {
             assert_eq!(stretch(b"password", b"salt", rounds).unwrap()[..4], want.to_be_bytes());
         }
@@ -225,8 +219,8 @@ mod tests {
         assert!(connect(&right, &right).is_ok());
         let (guest, first) = GuestHandshake::start(&wrong).unwrap();
         assert!(HubHandshake::reply(&right, &first).is_err(), "a hub answers no stranger");
-        // A guest with the wrong secret can connect to a hub with the same wrong secret. A guest with the right secret
-        // rejects the reply of such a hub.
+        // If both sides have the same wrong secret, the handshake succeeds. A guest with the right secret rejects the
+        // reply of a hub with a wrong secret.
         let (_, reply) = HubHandshake::reply(&wrong, &first).unwrap();
         assert!(guest.finish(&reply).is_ok());
         let (guest, first) = GuestHandshake::start(&right).unwrap();
@@ -245,11 +239,11 @@ mod tests {
         let (mut guest, confirmation) = guest.finish(&reply).unwrap();
         let line = guest.seal(ContentKind::Lines, b"line\n").unwrap();
         assert!(hub.finish(&confirmation).unwrap().open(&line).is_ok());
-        // The hub chooses a new key each time, so the rest of the recording does not match.
+        // The hub chooses a new ephemeral key for each connection, so it rejects the recorded message 3.
         let (again, other_reply) = HubHandshake::reply(&key, &first).unwrap();
         assert_ne!(other_reply, reply);
         assert!(again.finish(&confirmation).is_err());
-        // A recorded reply of the hub does not match the new key of a guest either.
+        // A guest chooses a new ephemeral key, too, so it rejects a recorded reply of the hub.
         assert!(GuestHandshake::start(&key).unwrap().0.finish(&reply).is_err());
     }
 
@@ -285,7 +279,7 @@ mod tests {
                 messages[at].truncate(length);
             }
             _ => {
-                // Here, the message was encrypted with another connection's key.
+                // Replaces the message with a message of another connection.
                 let (mut stranger, _) = connected();
                 messages[at] = stranger.seal(ContentKind::Lines, b"false\n").unwrap();
             }
@@ -309,7 +303,7 @@ mod tests {
             let opened: Vec<Vec<u8>> =
                 messages.iter().map_while(|one| hub.open(one).ok()).map(|(_, line)| line).collect();
             assert_eq!(opened, lines[..n_true], "seed {seed}");
-            // The hub also refuses its own messages, if they are sent back.
+            // The hub also refuses a message that the hub itself encrypted, if a relay sends it back.
             let own = hub.seal(ContentKind::Ping, &[0; 4]).unwrap();
             assert!(hub.open(&own).is_err(), "seed {seed}");
         }

@@ -1,7 +1,7 @@
-//! Counts failed authentications by address, and reports them at most once a minute. If each failure were logged,
-//! clients without the secret could fill the log.
+//! Counts failed authentications per address, and reports them at most once a minute. If each failure were logged, a
+//! client without the secret could fill the disk with log lines.
 //!
-//! **Invariant:** memory and reports stay bounded, no matter how many addresses try.
+//! **Invariant:** the memory and the length of a report are bounded, no matter how many addresses fail.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,21 +11,21 @@ use std::time::{Duration, Instant};
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 /// How many addresses have a count of their own. All other addresses share one count.
 const ADDRESSES_MAX: usize = 512;
-/// How many addresses a report names. Those with the most failures come first.
+/// How many addresses a report lists, beginning with the address that has failed most often.
 const NAMED_MAX: usize = 8;
 
-/// The failures of the current minute.
+/// The failures since the last report.
 #[derive(Debug, Default)]
 pub struct AuthFailures {
     by_address: HashMap<IpAddr, u32>,
-    /// How often addresses without a count of their own have failed.
+    /// How often all other addresses have failed.
     others: u32,
-    /// When the first failure happened.
+    /// When the first of these failures happened; `None` if there was no failure.
     began: Option<Instant>,
 }
 
 impl AuthFailures {
-    /// Counts a failure. Returns how often this address has failed in this minute.
+    /// Counts a failure. Returns how often this address has failed since the last report.
     pub fn note(&mut self, address: IpAddr, now: Instant) -> u32 {
         self.began.get_or_insert(now);
         let has_room = self.by_address.len() < ADDRESSES_MAX || self.by_address.contains_key(&address);
@@ -34,8 +34,8 @@ impl AuthFailures {
         *n
     }
 
-    /// How often this address has failed in this minute. If the address has no count of its own, this is the shared
-    /// count.
+    /// How often this address has failed since the last report. For an address without a count of its own, returns the
+    /// count of all other addresses.
     pub fn count_of(&self, address: IpAddr) -> u32 {
         self.by_address.get(&address).copied().unwrap_or(self.others)
     }
@@ -50,7 +50,8 @@ impl AuthFailures {
         self.report_due().is_some_and(|due| due <= now)
     }
 
-    /// Ends the current minute. Returns the addresses with their counts, if there was any failure.
+    /// Starts counting from zero. Returns the text of the report, with the addresses and their counts; `None` if there
+    /// was no failure.
     pub fn take_report(&mut self) -> Option<String> {
         self.began?;
         let ended = std::mem::take(self);

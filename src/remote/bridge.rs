@@ -1,7 +1,7 @@
-//! The bridge between a WebSocket to another machine and the lines on a local socket pair.
+//! Carries lines between a WebSocket to another machine and a local socket pair.
 //!
-//! **Invariant:** the bridge reads from one side only as fast as the other side accepts bytes. A slow side takes up a
-//! bounded buffer and does not block other connections.
+//! **Invariant:** the bridge reads from each side only as fast as the other side accepts bytes. A slow side needs only
+//! a bounded buffer, and does not delay other connections.
 
 use super::auth::{ContentKind, NoiseChannel};
 use super::encrypted::{self, Received};
@@ -17,8 +17,8 @@ use tungstenite::{Error, Message, WebSocket};
 
 /// How many bytes may wait for the socket pair before the bridge stops reading from the network.
 const WAITING_MAX: usize = 256 << 10;
-/// Maximum number of reads from each side in one turn of a bridge, so that the thread soon serves the other bridges,
-/// too.
+/// Maximum number of reads from each side in one turn of a bridge. After these reads, the thread serves the other
+/// bridges.
 const TURN_MAX: usize = 32;
 /// Maximum number of bytes that are read from the socket pair at once. They fit into one message.
 const READ_LEN: usize = 16 << 10;
@@ -34,21 +34,22 @@ pub enum BridgeStatus {
     Closed,
 }
 
-/// How lines are put into WebSocket messages.
+/// The format of the lines in WebSocket messages.
 pub enum Framing {
-    /// For another slm-mesh. The messages carry one encrypted stream.
+    /// Encrypted, for another slm-mesh. A line may be split over several messages.
     Encrypted(Box<NoiseChannel>),
-    /// For a push client of slm-mesh 1.3. Each line is one text message.
+    /// Not encrypted, for a push client of slm-mesh 1.3. Each line is one text message.
     Plain(LineBuffer),
 }
 
-/// What can be read without blocking. The bridge remembers this, because the poll reports each change only once.
-/// Otherwise, the bridge would have to try each read, which wastes a system call if the read would block.
+/// Which sides may have unread bytes. The poll reports only changes, so the bridge must remember them. Otherwise, it
+/// would have to try a read on each side in each turn, and most of these system calls would find nothing.
 #[derive(Debug, Clone, Copy)]
 struct Readiness {
     network: bool,
     pair: bool,
-    /// Whether the other end of the pair was closed. A short read does not reset this.
+    /// Whether the broker has closed its end of the pair. In this case, the bridge reads until the end, even after a
+    /// read that did not fill the buffer.
     pair_closed: bool,
 }
 
@@ -60,10 +61,10 @@ pub struct Bridge {
     pair: UnixStream,
     token: Token,
     ready: Readiness,
-    /// Whether the poll reports when the pair accepts bytes. The poll does so only while `waiting` contains bytes,
-    /// because otherwise each line that the other end reads would wake this thread.
+    /// Whether the poll also reports when the pair accepts bytes again. This is on only while `waiting` contains bytes.
+    /// Otherwise, the thread would wake up for each line that the broker reads from the pair.
     watches_room: bool,
-    /// Bytes that the pair has not accepted yet.
+    /// Bytes from the network that the pair has not accepted yet.
     waiting: Vec<u8>,
     /// Whether the WebSocket has bytes that the network has not accepted yet.
     is_network_full: bool,
@@ -71,10 +72,7 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    /// Makes a bridge for the WebSocket of a client that was accepted. Registers the socket pair under this token.
-    ///
-    /// # Errors
-    /// When the pair can't be registered in the poll.
+    /// Makes a bridge for the WebSocket of an accepted client. Registers `pair` in the poll under this token.
     pub fn new(
         socket: WebSocket<GuestSocket>,
         framing: Framing,
@@ -88,7 +86,7 @@ impl Bridge {
             framing,
             pair,
             token,
-            // Bytes that have already arrived will not cause an event, so both sides count as readable at first.
+            // Bytes that arrived before the registration cause no event, so the first turn reads from both sides.
             ready: Readiness { network: true, pair: true, pair_closed: false },
             watches_room: false,
             waiting: Vec::new(),
@@ -97,7 +95,7 @@ impl Bridge {
         })
     }
 
-    /// Notes which side has become readable.
+    /// Records which side has become readable.
     pub fn note_event(&mut self, event: &Event) {
         if event.token() == self.token {
             self.ready.pair |= event.is_readable();
@@ -108,7 +106,7 @@ impl Bridge {
         }
     }
 
-    /// Carries as much as is possible now.
+    /// Carries all lines that it can carry now, in both directions.
     pub fn run_turn(&mut self, registry: &Registry) -> BridgeStatus {
         let status = self.carry_both_ways();
         let watches_room = !self.waiting.is_empty();
@@ -205,7 +203,8 @@ impl Bridge {
             match self.pair.read(&mut buffer) {
                 Ok(0) => return BridgeStatus::Closed,
                 Ok(n) => {
-                    // After a short read, nothing is left to read, and the next bytes will cause a new event.
+                    // A read that does not fill the buffer has emptied the socket. The next bytes will cause a new
+                    // event.
                     self.ready.pair = n == buffer.len();
                     if !self.write_lines(&buffer[..n]) {
                         return BridgeStatus::Closed;
@@ -276,7 +275,7 @@ impl Bridge {
         true
     }
 
-    /// Delivers the last bytes and closes the WebSocket, as far as both sides still accept bytes.
+    /// Tries to deliver the last bytes, and closes the WebSocket. Does not wait for a side that accepts no bytes.
     fn close(&mut self) {
         let _ = self.write_pair();
         let _ = self.socket.close(None).and_then(|()| self.socket.flush());

@@ -1,5 +1,4 @@
-//! The guest's side of a connection. It connects to a hub, proves that it knows the secret, and returns a stream that
-//! carries lines.
+//! Connects a guest to a hub. The guest proves that it knows the secret, and gets a stream of lines.
 
 use super::auth::{GuestHandshake, NetworkKey, NoiseChannel};
 use super::encrypted_stream_to_hub::HubStream;
@@ -15,11 +14,12 @@ use tungstenite::error::{ProtocolError, SubProtocolError};
 use tungstenite::handshake::HandshakeError;
 use tungstenite::{Message, WebSocket};
 
-/// How long to pause before each further attempt, in ms, if the hub has too many handshakes. Random jitter is added.
+/// The pauses between attempts, in ms, while the hub has no room for another handshake. The real pause is random: at
+/// least half as long, and at most one and a half times as long.
 const RETRY_PAUSES_MS: &[u64] = &[20, 50, 100, 200, 400];
 /// How long connecting to one address may take, in ms.
 const CONNECT_MS: u64 = 3_000;
-/// How many addresses of one name are tried.
+/// If the hub's name has several addresses, how many of them are tried.
 const ADDRESSES_TRIED: usize = 4;
 
 /// The address of a hub.
@@ -28,13 +28,14 @@ struct HubAddress<'a> {
     port: u16,
 }
 
-/// Asks the other hubs of the mesh whether one of them leads now. This is called while the hub of the connection does
-/// not answer.
+/// Asks the other hubs of the mesh, and returns whether one of them leads now. It is called when the hub at the other
+/// end of a connection does not answer.
 pub type SecondOpinion = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// Connects to a hub, and proves to the hub that this machine knows the secret. Returns the stream for lines. `jitter`
-/// keeps guests that lost their connections at the same time from trying again at the same time. With a
-/// `second_opinion`, the connection ends sooner if the hub does not answer.
+/// Connects to a hub, and proves that this machine knows the secret. Returns the stream of lines.
+///
+/// `jitter` is a random number. It spreads the attempts of guests that lost their connections at the same time. With a
+/// `second_opinion`, a connection to a hub that has stopped answering ends sooner.
 ///
 /// # Errors
 /// `Gone` when the hub can't be reached, `Refused` when the secrets differ.

@@ -1,4 +1,4 @@
-//! What hubs and guests both do with the messages of an encrypted connection.
+//! Reads and writes the messages of an encrypted connection, for hubs and for guests.
 
 use super::auth::{ContentKind, NoiseChannel};
 use super::liveness::{Heartbeat, Liveness};
@@ -9,18 +9,18 @@ use tungstenite::Message;
 /// What a message from the other side contains.
 #[derive(Debug, PartialEq)]
 pub enum Received {
-    /// The next bytes of the stream of lines.
+    /// A part of the lines that the two sides exchange. A line may continue in the next message.
     Lines(Vec<u8>),
-    /// No lines. If there is a message here, it must be sent back as the answer.
+    /// A message without lines, such as a ping. If this contains a reply, the caller must send the reply.
     Control(Option<Message>),
     /// The end of the connection.
     Close,
 }
 
-/// Decrypts a message, and notes that the other side is there.
+/// Decrypts a message. A valid message also shows that the other side is alive, so this is recorded in `liveness`.
 ///
 /// # Errors
-/// When the message can't come from the other side. In this case, the connection must end.
+/// When the message is not a valid message of the other side. In this case, the connection must end.
 pub fn receive(
     channel: &mut NoiseChannel,
     liveness: &mut Liveness,
@@ -31,7 +31,7 @@ pub fn receive(
         Message::Binary(sealed) => sealed,
         Message::Close(_) => return Ok(Received::Close),
         Message::Text(_) => return Err(Error::Input),
-        // The WebSocket's own pings and pongs are not encrypted. A relay could make them up, so they prove nothing.
+        // The WebSocket's own pings and pongs are not encrypted, so a relay could forge them. They are no sign of life.
         _ => return Ok(Received::Control(None)),
     };
     match channel.open(sealed)? {

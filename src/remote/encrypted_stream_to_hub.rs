@@ -1,8 +1,7 @@
-//! The guest's end of a connection. It is a stream of lines, like a socket. It encrypts what is written, decrypts
-//! what arrives, and ends when the hub has been silent for too long.
+//! The guest's end of a connection to a hub. It is a stream of lines, like a socket. It encrypts what is written, and
+//! decrypts what arrives. It ends when the hub has been silent for too long.
 //!
-//! The stream has no thread of its own. While a thread waits for lines, the stream answers the hub's pings and sends
-//! pings to the hub.
+//! The stream has no thread of its own. Instead, a thread that waits for lines also sends the pings and pongs.
 //!
 //! **Invariant:** no thread waits while it holds the lock, so one thread can write while another one waits for lines.
 
@@ -26,12 +25,13 @@ const CONTENT_MAX: usize = 16 << 10;
 /// How long the network may take to accept what is written.
 const WRITE_MAX: Duration = Duration::from_secs(10);
 
-/// A handle of the connection. The connection ends when the last handle is dropped.
+/// A handle of the connection. Several threads can each have a handle. The connection ends when the last handle is
+/// dropped.
 pub struct HubStream {
     shared: Arc<Shared>,
-    /// How long a read may wait; `None` if there is no limit.
+    /// How long a read waits before it fails; `None` if it waits without a limit.
     read_timeout: Option<Duration>,
-    /// Whether reads and writes never wait.
+    /// Whether a read or a write fails with `WouldBlock` instead of waiting.
     is_nonblocking: bool,
 }
 
@@ -82,13 +82,13 @@ impl HubStream {
         self.read_timeout = timeout;
     }
 
-    /// Sets whether reads and writes that would have to wait fail with `WouldBlock` instead.
+    /// Sets whether a read or a write fails with `WouldBlock` instead of waiting.
     pub fn set_nonblocking(&mut self, nonblocking: bool) {
         self.is_nonblocking = nonblocking;
     }
 
-    /// Ends the connection. With `Write`, the hub first receives everything that was written, and then ends the
-    /// connection.
+    /// Ends the connection. With `Shutdown::Write`, the hub still receives everything that was written, and then closes
+    /// the connection.
     pub fn shutdown(&self, how: Shutdown) {
         if how == Shutdown::Write {
             self.shared.lock().say_goodbye();
@@ -122,9 +122,9 @@ impl Read for HubStream {
                 if connection.has_ended {
                     return Ok(0);
                 }
-                // While this thread waits, another thread may write lines, so that a ping is due before this deadline.
-                // This is most likely soon after the wait has begun, so this thread computes the deadline again after
-                // `PING_AFTER_LINES`. A thread that writes lines later than that sends the due ping itself.
+                // While this thread waits, another thread may write lines. A ping is then due sooner than planned here.
+                // To notice this, the thread wakes up once, after `PING_AFTER_LINES`. A thread that writes lines later
+                // sends a due ping together with its lines.
                 match began + PING_AFTER_LINES {
                     at if at > now => at.min(connection.liveness.deadline()),
                     _ => connection.liveness.deadline(),
@@ -146,7 +146,7 @@ impl Write for HubStream {
             if self.is_nonblocking && !connection.flush()? {
                 return Err(ErrorKind::WouldBlock.into());
             }
-            // All bytes are queued at once, so that the lines of two threads do not mix.
+            // All bytes are queued under one lock, so that lines of two threads are not mixed.
             connection.write_lines(bytes)?;
             connection.flush()? || self.is_nonblocking
         };
@@ -158,7 +158,8 @@ impl Write for HubStream {
             }
             wait_for(&self.shared.network, SocketEvent::ReadableOrWritable, left)?;
             let mut connection = self.shared.lock();
-            // The hub may stop reading our bytes until we read some of its bytes, so this loop also reads.
+            // The hub may stop reading from this connection until the guest reads, so this loop reads, too. Otherwise,
+            // both sides would wait for each other.
             connection.receive(Instant::now());
             is_sent = connection.flush()?;
         }
@@ -171,7 +172,7 @@ impl Write for HubStream {
 }
 
 impl AsFd for HubStream {
-    /// The descriptor becomes readable when lines have arrived, but also at other times.
+    /// Returns the TCP socket. When it becomes readable, lines may have arrived, or just a ping.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.shared.network.as_fd()
     }
@@ -184,7 +185,7 @@ impl std::fmt::Debug for HubStream {
 }
 
 impl Connection {
-    /// Receives what has arrived, as long as there is room for it.
+    /// Receives messages until no more have arrived, or until too many bytes wait for a reader.
     fn receive(&mut self, now: Instant) {
         while self.lines.len() < WAITING_MAX && !self.has_ended {
             match self.socket.read() {
@@ -203,7 +204,7 @@ impl Connection {
                 if let Some(reply) = reply {
                     self.queue(reply);
                 }
-                // What the network does not accept now is sent with the next write.
+                // If the network does not accept all bytes now, the next flush sends the rest.
                 self.has_ended |= self.flush().is_err();
             }
             Ok(Received::Close) | Err(_) => self.has_ended = true,
@@ -273,7 +274,7 @@ impl Connection {
         }
     }
 
-    /// Closes the WebSocket, which tells the hub that no more lines follow. This fails if the connection has already
+    /// Closes the WebSocket, which tells the hub that no more lines follow. This may fail if the connection has already
     /// ended.
     fn say_goodbye(&mut self) {
         let _ = self.socket.close(None).and_then(|()| self.socket.flush());
@@ -286,8 +287,8 @@ impl Drop for Connection {
     }
 }
 
-/// Ends a connection if the other hubs say that another hub leads. A separate thread asks them, because the hub of this
-/// connection may just be slow, and its lines must not be delayed in the meantime.
+/// Ends this connection if another hub leads. The other hubs are asked on a separate thread. The current hub may just
+/// be slow, and lines from this hub must not wait for the other hubs.
 fn ask_others(second_opinion: &SecondOpinion, network: &Arc<TcpStream>) {
     let (second_opinion, network) = (Arc::clone(second_opinion), Arc::clone(network));
     let ask = move || {

@@ -1,5 +1,5 @@
-//! The hub's side of a connection until it is accepted or rejected: first the upgrade to a WebSocket, then the proof
-//! that the client knows the secret.
+//! The hub's part of a handshake. It begins with the upgrade to a WebSocket. Then, the client proves that it knows the
+//! secret, and is accepted or rejected.
 //!
 //! **Invariant:** a client that does not know the secret learns only that it was not accepted.
 
@@ -19,7 +19,7 @@ use tungstenite::{Error, Message, WebSocket};
 
 const PROTOCOL_HEADER: &str = "sec-websocket-protocol";
 
-/// What a client wants, according to the head of its request.
+/// What a client wants, according to the path and the headers of its HTTP request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RequestedRole {
     /// The client wants to connect as a session or a command of slm-mesh.
@@ -64,11 +64,11 @@ enum Stage {
 /// A connection whose client has not yet proven that it knows the secret.
 pub struct PendingHandshake {
     stage: Stage,
-    /// What the client wants. This is set when the head of the request is read.
+    /// What the client wants. This is empty until the client's HTTP request has been read.
     role: Arc<OnceLock<RequestedRole>>,
 }
 
-/// How far a handshake has got.
+/// The state of a handshake after a step.
 #[expect(clippy::large_enum_variant, reason = "it lives for one step")]
 pub enum Progress {
     /// The handshake waits for the client.
@@ -112,7 +112,7 @@ impl PendingHandshake {
     }
 }
 
-/// Why the upgrade of a connection failed.
+/// The reason why the upgrade of a connection failed.
 fn rejection(role: Option<&RequestedRole>) -> Rejection {
     match role {
         Some(RequestedRole::OutdatedGuest) => Rejection::Outdated,
@@ -155,20 +155,20 @@ fn await_confirmation(
     }
 }
 
-/// Closes a connection whose client has a wrong secret. The client learns nothing more.
+/// Closes a connection whose client has a wrong secret, without telling the client the reason.
 fn reject(mut socket: WebSocket<GuestSocket>) -> Progress {
     // If this fails, the client has already closed the connection.
     let _ = socket.close(None).and_then(|()| socket.flush());
     Progress::Rejected(Rejection::WrongSecret)
 }
 
-/// Finds out what a client wants by reading the head of its request. A guest requests the path and the subprotocol for
-/// guests. A push client requests another path and sends a bearer token.
+/// Finds out from the HTTP request what a client wants. A guest requests `GUEST_PATH` and offers `SUBPROTOCOL`. A push
+/// client requests another path and sends a bearer token.
 fn upgrade_check(bearer: BearerCheck, role: Arc<OnceLock<RequestedRole>>) -> UpgradeCheck {
     #[expect(clippy::result_large_err, reason = "the type is tungstenite's")]
     let check = move |request: &Request, mut response: Response| {
         let requested = requested_role(request, &bearer);
-        // This runs only once for each connection, so the role has not been set yet.
+        // This fails only if the role was already set, but each connection has only one request.
         let _ = role.set(requested);
         match requested {
             RequestedRole::Guest => {
@@ -186,8 +186,8 @@ fn upgrade_check(bearer: BearerCheck, role: Arc<OnceLock<RequestedRole>>) -> Upg
 fn requested_role(request: &Request, bearer: &BearerCheck) -> RequestedRole {
     let headers = request.headers();
     if headers.contains_key("origin") {
-        // Any web page can open a WebSocket. The browser then sends the origin of the page, so a request with an origin
-        // is refused.
+        // Any web page can make a browser open a WebSocket to this hub. Browsers send the `Origin` of the page, so a
+        // request with this header is refused.
         return RequestedRole::Unknown;
     }
     if request.uri().path() == GUEST_PATH {

@@ -1,8 +1,8 @@
-//! The hub's listener: a thread that accepts connections from other machines on a TCP port. For each connection, it
-//! gives the broker one end of a socket pair.
+//! Accepts connections from other machines on a TCP port, on a thread of its own. For each accepted connection, the
+//! broker gets one end of a socket pair.
 //!
-//! **Invariant:** a connection whose client has proven nothing takes up a bounded buffer for a bounded time. The
-//! number of such connections is bounded, per address and in total.
+//! **Invariant:** as long as a client has not proven that it knows the secret, its connection takes up a bounded buffer
+//! for a bounded time. The number of such connections is bounded, per address and in total.
 
 use super::HANDSHAKE_MS;
 use super::auth::NetworkKey;
@@ -24,24 +24,24 @@ const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 /// Maximum number of accepted connections at the same time.
 const ACCEPTED_MAX: usize = 10_000;
-/// Maximum number of pending handshakes at the same time, in total and from one address. If there are more, a new
+/// Maximum number of pending handshakes in total and, below, from one address. When the maximum is reached, each new
 /// handshake replaces an older one.
 const PENDING_MAX: usize = 256;
 const PENDING_PER_ADDRESS_MAX: usize = 64;
-/// How many connections the thread accepts before it serves the open ones. If this number were larger than the maximum
-/// number of pending handshakes, new connections would replace others before anything is read from those.
+/// How many connections the thread accepts before it reads from them. This must be less than `PENDING_PER_ADDRESS_MAX`.
+/// Otherwise, new connections could replace others from which nothing has been read yet.
 const ACCEPT_MAX: usize = 32;
-/// If an address has sent this many wrong secrets in a minute, it may have fewer pending handshakes, and each of them
-/// is delayed. This also delays guests at this address that have the right secret.
+/// After this many wrong secrets in a minute, an address is suspect: it may have fewer pending handshakes, and each of
+/// them is delayed. This also affects guests at the same address that have the right secret.
 const WRONG_SECRETS_MAX: u32 = 20;
 const PENDING_PER_SUSPECT_MAX: usize = 4;
 const SUSPECT_DELAY: Duration = Duration::from_secs(1);
-/// How often the thread checks deadlines and signs of life, if there are connections.
+/// How often the thread looks for handshakes that take too long, and for clients that are gone.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// How long the thread waits before it accepts again, if no file descriptor was free.
+/// How long the thread pauses after accepting a connection has failed, usually because no file descriptor is free.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// What a connection was accepted for.
+/// What an accepted connection may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcceptedRole {
     /// A session or a command of slm-mesh, which has proven that it knows the secret.
@@ -52,11 +52,11 @@ pub enum AcceptedRole {
 
 /// A connection that was accepted.
 pub struct AcceptedPeer {
-    /// The lines of the connection.
+    /// The broker's end of the socket pair, which carries the lines of the connection.
     pub stream: UnixStream,
     /// The address of the other side.
     pub address: IpAddr,
-    /// What the connection was accepted for.
+    /// What the connection may be used for.
     pub role: AcceptedRole,
 }
 
@@ -65,18 +65,18 @@ pub type BearerCheck = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// What the listener needs from the broker.
 pub struct BrokerHooks {
-    /// Receives the accepted connections. This channel is full while the event loop is too busy for further
-    /// connections.
+    /// Sends the accepted connections to the broker's event loop. If this channel is full, the loop is too busy, and
+    /// the connection is dropped.
     pub accepted: SyncSender<AcceptedPeer>,
     /// Wakes the event loop.
     pub wake: Box<dyn Fn() + Send>,
-    /// Decides whether to accept a push client.
+    /// Decides whether a push client's bearer token is valid.
     pub bearer: BearerCheck,
     /// Writes a line to the broker's log.
     pub log: fn(&str),
 }
 
-/// The broker's handle of the listener. When the handle is dropped, the port and all connections are closed.
+/// The broker's handle of the listener. Dropping the handle closes the port and all connections.
 pub struct ListenerHandle {
     stopping: Arc<AtomicBool>,
     waker: Arc<Waker>,
@@ -85,10 +85,7 @@ pub struct ListenerHandle {
 }
 
 impl ListenerHandle {
-    /// Begins to accept connections on a listener that is bound.
-    ///
-    /// # Errors
-    /// When the poll or the thread can't be created.
+    /// Starts the thread that accepts connections on `listener`, which is already bound to a port.
     pub fn start(listener: std::net::TcpListener, secret: &str, broker: BrokerHooks) -> io::Result<ListenerHandle> {
         let key = NetworkKey::derive(secret).map_err(io::Error::other)?;
         listener.set_nonblocking(true)?;
@@ -127,18 +124,18 @@ impl Drop for ListenerHandle {
         // This fails only if the thread has ended.
         let _ = self.waker.wake();
         if let Some(thread) = self.thread.take() {
-            // If the thread has panicked, it has printed the reason, and the broker ends anyway.
+            // If the thread has panicked, it has already printed the reason, and the broker is about to end.
             let _ = thread.join();
         }
     }
 }
 
-/// A pending handshake, with the address from which it comes.
+/// A pending handshake, with the address of the client.
 struct PendingConnection {
     handshake: PendingHandshake,
     address: IpAddr,
     since: Instant,
-    /// Whether this handshake must wait, because its address has sent many wrong secrets.
+    /// Whether this handshake must still wait, because its address has sent many wrong secrets.
     is_delayed: bool,
 }
 
@@ -154,9 +151,9 @@ struct Acceptor {
     next_token: usize,
     pending: HashMap<usize, PendingConnection>,
     accepted: HashMap<usize, Bridge>,
-    /// Connections that have more work to do even if there is no event.
+    /// Connections that have more work to do now, even if no event arrives.
     unfinished: Vec<usize>,
-    /// When to accept again; `None` if no client is known to be waiting.
+    /// When to accept connections again; `None` if no new connection is known to wait.
     accept_at: Option<Instant>,
     rejections: Rejections,
 }
@@ -225,8 +222,8 @@ impl Acceptor {
                 BridgeStatus::Closed => drop(self.accepted.remove(&n)),
             }
         } else if self.pending.get(&n).is_some_and(|pending| !pending.is_delayed) {
-            // A delayed handshake is skipped here. Its event is not lost, because the handshake is served after its
-            // delay in any case.
+            // A delayed handshake ignores its event here. After the delay, the handshake is served even without an
+            // event.
             self.advance_handshake(n);
         }
     }
@@ -244,7 +241,8 @@ impl Acceptor {
         match self.hand_over(n, socket, address) {
             Ok(bridge) => {
                 self.accepted.insert(n, bridge);
-                // The guest may have sent data right after its proof, and this data may already have arrived.
+                // The guest's first lines may have arrived together with the end of the handshake, so the bridge runs
+                // at once.
                 self.unfinished.push(n);
             }
             Err(error) => (self.broker.log)(&format!("a connection from {address} was dropped: {error}")),
@@ -302,28 +300,28 @@ impl Acceptor {
         }
     }
 
-    /// Begins a handshake. If too many handshakes are pending, an older one is dropped to make room, except that an
-    /// address with many wrong secrets loses its new connection instead.
+    /// Begins a handshake. If too many handshakes are pending, the oldest one of an address is dropped. An address with
+    /// many wrong secrets loses the new connection instead.
     fn start_handshake(&mut self, mut stream: TcpStream, address: IpAddr, now: Instant) {
         let n_same = self.pending.values().filter(|pending| pending.address == address).count();
         let is_suspect = self.rejections.wrong_secret.count_of(address) >= WRONG_SECRETS_MAX;
         let most = if is_suspect { PENDING_PER_SUSPECT_MAX } else { PENDING_PER_ADDRESS_MAX };
         if is_suspect && n_same >= most {
-            // The new connection is dropped, not an older one. Each handshake of this address is delayed, so if new
-            // ones replaced older ones, none might ever be served.
+            // Here, the new connection is dropped. Each handshake of this address is delayed for a second. If new
+            // connections replaced older ones within that second, no handshake of this address might ever finish.
             return self.rejections.note(Rejection::NoSecret, address, now);
         }
         if n_same >= most {
             self.drop_oldest(address, now);
         } else if self.pending.len() >= PENDING_MAX {
-            // The address with the most pending handshakes loses one, so that it can't displace the only handshake of
-            // another address.
+            // The address with the most pending handshakes loses its oldest one. So a single address can't push out the
+            // handshakes of other addresses.
             let Some(crowded) = self.most_pending() else { return };
             self.drop_oldest(crowded, now);
         }
         let n = self.next_token;
         self.next_token += 2;
-        // Small messages must not wait for more data. If this setting fails, the connection is merely slower.
+        // Without this setting, TCP may hold back small messages. If the call fails, the connection is only slower.
         let _ = stream.set_nodelay(true);
         let interest = Interest::READABLE | Interest::WRITABLE;
         if self.poll.registry().register(&mut stream, Token(n), interest).is_err() {
@@ -334,7 +332,8 @@ impl Acceptor {
         self.unfinished.push(n);
     }
 
-    /// Ends the connections that took too long or did not answer, and reports the rejected clients.
+    /// Ends handshakes that took too long and connections that are dead, starts delayed handshakes, and reports
+    /// rejected clients.
     fn check_deadlines(&mut self, now: Instant) {
         let limit = Duration::from_millis(HANDSHAKE_MS);
         for (_, late) in self.pending.extract_if(|_, pending| now.duration_since(pending.since) >= limit) {
@@ -375,7 +374,7 @@ impl Rejections {
         [&self.wrong_secret, &self.no_secret, &self.outdated].into_iter().filter_map(|one| one.report_due()).min()
     }
 
-    /// Returns one line about all rejected connections, at most once a minute.
+    /// Returns a line about all connections that were rejected since the last report; `None` if no report is due.
     fn take_report(&mut self, now: Instant) -> Option<String> {
         self.report_due().filter(|due| *due <= now)?;
         let reasons = [

@@ -1,51 +1,51 @@
-//! Detects whether the other side of a connection is still there.
+//! Detects whether the other side of a connection is still alive. Each ping, and some pongs, contain a numbered
+//! question, which the other side must answer.
 //!
-//! **Invariant:** an answer is a sign of life for the time at which its question was sent, not for the time at which
-//! the answer arrives. So a relay that delays answers can't make a dead side look alive.
+//! **Invariant:** an answer proves that the other side was alive when the question was sent, not when the answer
+//! arrives. So a relay that delays answers can't make a dead side look alive.
 //!
-//! A guest pings its hub. The hub's pong contains a question of its own, which the guest answers with its next ping.
-//! So an idle connection costs the hub one message in and one message out per ping.
+//! A guest pings its hub. The hub's pong contains a question for the guest. The guest answers this question in its next
+//! ping, so an idle connection needs no further messages.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// A guest pings its only hub when it has received nothing for this long. A hub with 5,000 idle guests then answers 500
-/// pings a second, which costs about 1 % of a core.
+/// If a mesh has one hub, a guest pings it after this much silence. A hub with 5,000 idle guests then answers 500 pings
+/// a second, which costs about 1 % of a core.
 const PING_AFTER: Duration = Duration::from_secs(10);
-/// A guest with several hubs pings its hub when it has received nothing for this long. The time is short because the
-/// guest must find the next leader within 4 s.
+/// If a mesh has several hubs, a guest pings its hub after this much silence. The time is short, because the guest must
+/// find the next leader within 4 s.
 const PING_AFTER_OF_SEVERAL: Duration = Duration::from_secs(2);
-/// A hub pings a guest when it has received nothing from the guest for this long. This is longer than the times of
-/// guests, so an idle guest pings first. The hub pings only while a guest keeps receiving something and therefore sends
-/// no pings.
+/// A hub pings a guest after this much silence. An idle guest pings first, because its own time is shorter. A guest
+/// that keeps receiving lines sends no pings, so only such a guest is pinged by the hub.
 const PING_AFTER_OF_HUB: Duration = Duration::from_secs(11);
-/// If a side has sent lines and has received nothing since, it sends a ping after this time. So a side that waits for
-/// an answer soon learns that the other side is gone.
+/// If a side has sent lines and receives nothing for this long, it sends a ping. So it soon notices that the other side
+/// is gone.
 pub const PING_AFTER_LINES: Duration = Duration::from_secs(2);
-/// Minimum time between two questions that a hub asks a guest, if it asks the second one in a pong. Because of this
-/// limit, a guest that pings all the time can't make the hub remember many questions.
+/// Minimum time between a hub's last question and a question in a pong. Otherwise, a guest that pings all the time
+/// could make the hub store many questions.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// How long a side may take to answer a ping before it counts as gone. This allows for a cable that is unplugged for
-/// five seconds, after which TCP needs up to two seconds to send again. Even with the time before the ping, a session
-/// that has made a call can try once more to reach the hub, and can still tell its users within 15 s that the hub is
-/// gone.
+/// How long a ping may stay unanswered before the other side counts as gone. If a cable is unplugged for five seconds,
+/// TCP may need two more seconds to send again, and the connection should survive this.
+///
+/// The time is also short enough for a session that waits for a result. It can notice the loss, try once more to reach
+/// the hub, and report the failure within 15 s.
 const PONG_WITHIN: Duration = Duration::from_secs(8);
-/// How long a guest may give no sign of life before it counts as gone. A guest answers the question in a pong only with
-/// its next ping. So even while the guest is there, the last question that it answered may have been sent two pings
-/// ago.
+/// How long a guest may give no sign of life before it counts as gone. A guest answers a question from a pong only in
+/// its next ping. So the last question with an answer may be two ping intervals old, although the guest is alive.
 const GUEST_DEAD_AFTER: Duration = Duration::from_secs(28);
-/// How long a hub may give no sign of life before it counts as gone. A guest that keeps sending pings finds out sooner,
-/// after `PONG_WITHIN`, so this limit matters only if the guest did not run for a while.
+/// How long a hub may give no sign of life before it counts as gone. A guest that sends pings notices this sooner,
+/// after `PONG_WITHIN`. This limit matters only if the guest's process did not run for a while.
 const HUB_DEAD_AFTER: Duration = Duration::from_secs(18);
-/// If a ping has had no answer for this long, a guest with several hubs asks the other hubs, and repeats this until the
-/// ping is answered. The time before the ping and this time add up to 3 s. By then, the other hubs have also noticed if
-/// the hub has lost power.
+/// If a ping is unanswered for this long, a guest with several hubs asks the other hubs whether one of them leads. It
+/// asks again after each such period. Together with `PING_AFTER_OF_SEVERAL`, this is 3 s. If the hub has lost power,
+/// the other hubs have also noticed by then.
 const DOUBT_AFTER: Duration = Duration::from_secs(1);
 
 /// The numbers in a ping or pong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// The number of the sender's question; 0 if the message contains none.
+    /// The number of the question that the sender asks; 0 if it asks none.
     question: u32,
     /// The number of the question that the message answers; 0 if it answers none.
     answer: u32,
@@ -57,34 +57,36 @@ impl Heartbeat {
         (u64::from(self.question) << 32 | u64::from(self.answer)).to_be_bytes()
     }
 
-    /// Decodes the content of a ping or pong. Returns `None` if it has another length.
+    /// Decodes the content of a ping or pong. Returns `None` if the content does not have 8 bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Heartbeat> {
         let both = u64::from_be_bytes(bytes.try_into().ok()?);
         Some(Heartbeat { question: (both >> 32) as u32, answer: both as u32 })
     }
 }
 
-/// A question without an answer.
+/// A question that was sent and has no answer yet.
 #[derive(Debug, Clone, Copy)]
 struct Question {
     number: u32,
     asked_at: Instant,
-    /// Whether a ping contains the question, so that the other side answers at once.
+    /// Whether the question was sent in a ping. The other side answers a ping at once, but a pong only in its next
+    /// ping.
     in_ping: bool,
 }
 
-/// The signs of life so far, and the questions that wait for answers.
+/// What one side of a connection knows about the other side: its signs of life, and the questions that it has not
+/// answered.
 #[derive(Debug)]
 pub struct Liveness {
     /// The latest time at which the other side is known to have been there.
     alive_at: Instant,
     asked_at: Instant,
-    /// When this side sent its first lines after the last sign of life; `None` if it has sent none since.
+    /// When this side sent its first lines after the last sign of life; `None` if it has sent no lines since then.
     unheard_since: Option<Instant>,
     last_number: u32,
     /// The questions without an answer, oldest first.
     unanswered: VecDeque<Question>,
-    /// The question of the other side that the next ping answers; 0 if there is none.
+    /// The number of the other side's question that the next ping must answer; 0 if there is none.
     owed: u32,
     ping_after: Duration,
     dead_after: Duration,
@@ -96,7 +98,7 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// What a guest knows of its only hub. At first, the hub is assumed to be there.
+    /// A guest's state for its hub, if the mesh has only one hub. At first, the hub counts as alive.
     pub fn of_hub(now: Instant) -> Liveness {
         Liveness {
             alive_at: now,
@@ -112,24 +114,24 @@ impl Liveness {
         }
     }
 
-    /// What a guest knows of its hub if there are several hubs. In this case, [`Liveness::doubt_due`] reports a silent
-    /// hub before the silence is long enough to end the connection.
+    /// A guest's state for its hub, if the mesh has several hubs. In this case, [`Liveness::doubt_due`] reports a
+    /// silent hub before the connection ends.
     pub fn of_one_of_several_hubs(now: Instant) -> Liveness {
         Liveness { ping_after: PING_AFTER_OF_SEVERAL, doubted_at: Some(now), ..Liveness::of_hub(now) }
     }
 
-    /// What a hub knows of a guest. At first, the guest is assumed to be there.
+    /// A hub's state for one of its guests. At first, the guest counts as alive.
     pub fn of_guest(now: Instant) -> Liveness {
         let (ping_after, dead_after) = (PING_AFTER_OF_HUB, GUEST_DEAD_AFTER);
         Liveness { ping_after, dead_after, asks_in_pongs: true, ..Liveness::of_hub(now) }
     }
 
-    /// Notes that this side sends lines.
+    /// Records that this side sends lines.
     pub fn note_sent(&mut self, now: Instant) {
         self.unheard_since.get_or_insert(now);
     }
 
-    /// Notes a message that can only come from the other side.
+    /// Records a sign of life: a message that only the other side can have sent.
     pub fn note_message(&mut self, now: Instant) {
         self.note_alive(now);
     }
@@ -139,14 +141,14 @@ impl Liveness {
         self.unheard_since = self.unheard_since.filter(|sent_at| *sent_at > at);
     }
 
-    /// Notes a ping, and returns the pong.
+    /// Records the answer in a ping, and returns the pong.
     pub fn answer(&mut self, ping: Heartbeat, now: Instant) -> Heartbeat {
         self.note_answer(ping.answer);
         let asks = self.asks_in_pongs && now >= self.asked_at + ASK_EVERY;
         Heartbeat { question: if asks { self.ask(now, false) } else { 0 }, answer: ping.question }
     }
 
-    /// Notes the answer to a ping.
+    /// Records the answer in a pong, and keeps the question in it for the next ping.
     pub fn note_pong(&mut self, pong: Heartbeat) {
         self.note_answer(pong.answer);
         if pong.question != 0 {
@@ -172,7 +174,7 @@ impl Liveness {
         self.unanswered_ping().map_or(dead_at, |asked_at| dead_at.min(asked_at + PONG_WITHIN))
     }
 
-    /// When the first ping after the last sign of life was sent.
+    /// When the oldest unanswered ping after the last sign of life was sent; `None` if there is no such ping.
     fn unanswered_ping(&self) -> Option<Instant> {
         let pings = self.unanswered.iter().filter(|question| question.in_ping);
         pings.map(|ping| ping.asked_at).find(|asked_at| *asked_at > self.alive_at)
@@ -183,8 +185,8 @@ impl Liveness {
         (now >= self.next_ping()).then(|| self.ping(now))
     }
 
-    /// Notes that this side sends lines. If nothing was received for a while, returns a ping to send with the lines,
-    /// because the thread that sends pings may be asleep until long after a ping is due.
+    /// Records that this side sends lines. After some silence, also returns a ping to send with the lines. This is
+    /// necessary because the thread that usually sends pings may be asleep.
     pub fn note_sent_after_silence(&mut self, now: Instant) -> Option<Heartbeat> {
         self.note_sent(now);
         (now >= self.alive_at.max(self.asked_at) + PING_AFTER_LINES).then(|| self.ping(now))
@@ -194,7 +196,7 @@ impl Liveness {
         Heartbeat { question: self.ask(now, true), answer: std::mem::take(&mut self.owed) }
     }
 
-    /// Returns the number of a new question.
+    /// Records a new question, and returns its number.
     fn ask(&mut self, now: Instant, in_ping: bool) -> u32 {
         self.last_number = self.last_number.checked_add(1).unwrap_or(1);
         self.asked_at = now;
@@ -209,8 +211,8 @@ impl Liveness {
         self.unheard_since.map_or(idle, |sent_at| idle.min(sent_at.max(self.asked_at) + PING_AFTER_LINES))
     }
 
-    /// Whether a ping has been without an answer for so long that the other hubs should be asked. Returns true at most
-    /// once a second.
+    /// Whether the other hubs should be asked now, because a ping has been unanswered for too long. Returns true at
+    /// most once a second.
     pub fn doubt_due(&mut self, now: Instant) -> bool {
         let is_due = self.next_doubt().is_some_and(|at| now >= at);
         if is_due {
@@ -243,7 +245,8 @@ mod tests {
         Heartbeat { question: 0, answer }
     }
 
-    /// What a guest knows of its hub, what the hub knows of the guest, and how many pings each of them sent.
+    /// The two sides of a connection in a test. `hub` is the guest's knowledge about its hub, and `guest` is the hub's
+    /// knowledge about the guest.
     struct Pair {
         hub: Liveness,
         guest: Liveness,
@@ -256,9 +259,9 @@ mod tests {
             Pair { hub: Liveness::of_hub(start), guest: Liveness::of_guest(start), n_pings: 0, n_hub_pings: 0 }
         }
 
-        /// Lets both sides run for `ms` milliseconds, in steps of 100 ms. Messages that are sent while the cable is cut
-        /// arrive two seconds after it is plugged in again. Returns whether the hub was given up, and whether the guest
-        /// was given up.
+        /// Simulates both sides for `ms` milliseconds, in steps of 100 ms. While the cable is cut, messages are held
+        /// back, and they arrive two seconds after it is plugged in again. Returns whether the guest has given up the
+        /// hub, and whether the hub has given up the guest.
         fn run(&mut self, start: Instant, ms: u64, cut: std::ops::Range<u64>) -> (bool, bool) {
             // The messages in transit, each with a flag that is true for a ping.
             let (mut to_hub, mut to_guest) = (VecDeque::new(), VecDeque::new());
@@ -287,7 +290,7 @@ mod tests {
                     self.n_pings += 1;
                     to_hub.push_back((ping, true));
                 }
-                // A hub checks once a second.
+                // A real hub checks its connections only once a second.
                 if step % 1000 == 0
                     && let Some(ping) = self.guest.ping_due(now)
                 {
@@ -376,7 +379,7 @@ mod tests {
         assert!(!hub.is_dead(after(start, 17_999)) && hub.is_dead(after(start, 18_000)));
         hub.note_pong(pong(1));
         assert!(!hub.is_dead(after(start, 27_999)));
-        // This time passes without a ping, as when the machine of the guest sleeps.
+        // No ping is sent during this time, as if the guest's machine were asleep.
         assert!(hub.is_dead(after(start, 28_000)));
     }
 

@@ -1,11 +1,12 @@
-//! Sessions on other machines: the lines of the Unix socket are sent over a WebSocket, encrypted.
+//! Connects sessions on other machines with the hub. It carries the lines of the local protocol over an encrypted
+//! WebSocket.
 //!
-//! On the hub, a `bridge` connects the WebSocket with one end of a local socket pair, so that the broker's loop
-//! reads and writes lines as for a local client. A guest reads and writes the lines on an `encrypted_stream_to_hub`.
+//! On the hub, a `bridge` connects the WebSocket with a local socket pair. So the broker serves a guest in the same way
+//! as a local client. A guest uses an `encrypted_stream_to_hub` like a socket.
 //!
-//! **Invariant:** no byte from a client reaches the broker before the client has proven that it knows the secret or, if
-//! it is a push client, has sent a valid bearer token. The secret never leaves the machine. If a message was changed,
-//! repeated, reordered or left out, the connection ends.
+//! **Invariant:** nothing that a client sends reaches the broker before the client has proven that it knows the secret.
+//! A push client must have sent a valid bearer token instead. The secret is never sent over the network. If a message
+//! is changed, repeated, reordered or removed on its way, the connection ends.
 
 mod auth;
 pub mod auth_failures;
@@ -23,14 +24,14 @@ use tungstenite::protocol::WebSocketConfig;
 
 /// The path at which a hub accepts guests. Push clients of slm-mesh 1.3 request `/ws`.
 const GUEST_PATH: &str = "/far";
-/// The WebSocket subprotocol between our own programs. It is also part of each handshake, so that both sides are
-/// certain to use the same protocol. Version 0.1.0 uses no subprotocol.
+/// The WebSocket subprotocol between hubs and guests. The handshake also authenticates this name, so that both sides
+/// certainly use the same protocol. Version 0.1.0 uses no subprotocol.
 const SUBPROTOCOL: &str = "slm-mesh.noise.1";
-/// How long a handshake may take, in ms. A handshake that takes longer is dropped.
+/// Maximum duration of a handshake, in ms. After this time, the connection is dropped.
 const HANDSHAKE_MS: u64 = 3_000;
 
-/// Limits the buffers of a WebSocket. The read buffer is small, because the crate fills it with zeros, so all of it
-/// takes up memory even while the connection is idle. The write buffer and the messages are bounded, too.
+/// Limits the buffers of a WebSocket. The read buffer is small, because `tungstenite` fills it with zeros. So all of it
+/// takes up memory, even on an idle connection.
 fn websocket_config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(4 << 10)

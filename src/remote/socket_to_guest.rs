@@ -1,4 +1,4 @@
-//! The network socket of a guest, at the hub. It skips reads that would find nothing.
+//! The hub's TCP socket to a guest. It skips reads that would find no bytes.
 
 use mio::net::TcpStream;
 use std::io::{self, ErrorKind, Read, Write};
@@ -7,22 +7,22 @@ use std::io::{self, ErrorKind, Read, Write};
 #[derive(Debug)]
 pub struct GuestSocket {
     network: TcpStream,
-    /// Whether a read may be skipped until the next event. Before the first event, no read is skipped, because it is
-    /// not certain that the poll will report the next bytes.
+    /// Whether a read of an empty socket may be skipped. This is false before the first event, because the poll may not
+    /// report bytes that arrived earlier.
     awaits_event: bool,
-    /// Whether the guest sends no more bytes. In that case, no further event follows.
+    /// Whether the guest has closed its side. No further event follows, so reads are no longer skipped.
     has_ended: bool,
-    /// Whether the last read found less than it could have taken, so that nothing is left to read.
+    /// Whether the last read did not fill the buffer, so that the socket is empty.
     is_empty: bool,
 }
 
 impl GuestSocket {
-    /// Makes a socket that skips no read until the first event is noted.
+    /// Makes a socket that skips no reads before the first event.
     pub fn new(network: TcpStream) -> GuestSocket {
         GuestSocket { network, awaits_event: false, has_ended: false, is_empty: false }
     }
 
-    /// Notes an event of the poll, and whether it says that the guest sends no more bytes.
+    /// Records an event of the poll. `is_read_closed` tells whether the guest sends no more bytes.
     pub fn note_event(&mut self, is_read_closed: bool) {
         self.is_empty = false;
         self.awaits_event = true;
@@ -61,7 +61,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let mut guest = std::net::TcpStream::connect(listener.local_addr().expect("an address")).expect("the listener");
         let hub = listener.accept().expect("the guest").0;
-        // A blocking socket waits for the bytes, so only a read that is skipped can fail.
+        // A real read would wait on a blocking socket. So an immediate error shows that the read was skipped.
         hub.set_nonblocking(false).expect("a socket");
         let mut socket = GuestSocket::new(TcpStream::from_std(hub));
         socket.note_event(false);

@@ -1,5 +1,5 @@
-//! The network socket of a guest. Until the handshake is over, there is one time limit for all reads and writes
-//! together. Afterwards, the socket never blocks.
+//! The guest's TCP socket to a hub. During the handshake, one deadline applies to all reads and writes. After the
+//! handshake, the socket never blocks.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -10,26 +10,23 @@ use std::time::Instant;
 #[derive(Debug)]
 pub struct HubSocket {
     network: Arc<TcpStream>,
-    /// When the handshake must be over. A time limit for each read would not be enough: a hub that sends a byte now
-    /// and then could keep the guest waiting for minutes.
+    /// The deadline of the handshake; `None` after the handshake. A timeout for each read would not be enough, because
+    /// a hub that sends single bytes could keep the guest waiting for minutes.
     deadline: Option<Instant>,
 }
 
 impl HubSocket {
-    /// Makes a socket whose handshake must be over at this time.
+    /// Makes a socket whose handshake must finish before `deadline`.
     pub fn until(deadline: Instant, network: TcpStream) -> HubSocket {
         HubSocket { network: Arc::new(network), deadline: Some(deadline) }
     }
 
-    /// The TCP socket, which the stream uses to wait for events and to end the connection.
+    /// The TCP socket, for waiting and for closing the connection.
     pub fn network(&self) -> Arc<TcpStream> {
         Arc::clone(&self.network)
     }
 
-    /// Ends the time limit of the handshake. From now on, no read or write blocks.
-    ///
-    /// # Errors
-    /// When the socket is gone.
+    /// Removes the deadline of the handshake. From now on, no read or write blocks.
     pub fn end_handshake(&mut self) -> io::Result<()> {
         self.deadline = None;
         self.network.set_nonblocking(true)
@@ -45,7 +42,8 @@ impl HubSocket {
         self.network.set_write_timeout(Some(left))
     }
 
-    /// Turns `WouldBlock`, which a blocking socket reports when its time limit ends, into `TimedOut`.
+    /// Replaces `WouldBlock` with `TimedOut` during the handshake, because a blocking socket reports a timeout as
+    /// `WouldBlock`.
     fn or_timed_out<T>(&self, result: io::Result<T>) -> io::Result<T> {
         match result {
             Err(error) if error.kind() == ErrorKind::WouldBlock && self.deadline.is_some() => {

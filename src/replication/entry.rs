@@ -1,26 +1,27 @@
-//! Encodes one entry of the log as bytes. An entry contains the version of the tables, the id of its log, the term of
-//! its leader, the mesh's time, the stamp of the entry before it, and the changes of one turn.
+//! Encodes one entry of the replicated log as bytes. An entry contains the changes of one turn of the leader's event
+//! loop, and a header with the version of the tables, the log's id, the leader's term and the mesh's time.
 
 use crate::base::ids::{EntryStamp, LogId, Term};
 
-/// The first byte of an entry.
+/// The first byte of an encoded entry: the version of this format.
 const FORMAT: u8 = 1;
-/// How many bytes precede the changes: format, schema, log, term and time, and the term and time of the entry before.
+/// The length of the header before the changes, in bytes: format, schema, log id, and two stamps. A stamp is a term and
+/// a time. The first stamp is the entry's own, and the second one is that of the previous entry.
 const HEADER_LEN: usize = 1 + 4 + 16 + 2 * (8 + 8);
 
-/// The changes that the leader made in one turn of its broker's loop.
+/// The changes that the leader made in one turn of its event loop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
-    /// The id of the log. It shows whether two meshes use the same prefix by mistake.
+    /// The id of the log. If two meshes use the same prefix by mistake, their log ids differ.
     pub log: LogId,
-    /// The version of the leader's tables. A hub with older tables can't apply the changes.
+    /// The version of the leader's database tables. A hub whose tables are older can't apply the changes.
     pub schema: u32,
-    /// The term of the leader: the number of the period in which it leads.
+    /// The term of the leader. A term is a period in which one hub leads.
     pub term: Term,
-    /// The mesh's clock in this turn, in ms. The clock of the next leader continues from here.
+    /// The time on the mesh's clock in this turn, in ms. The clock of the next leader never runs behind this time.
     pub now: i64,
-    /// The stamp of the entry before this one; all zeros in the first entry. A hub applies this entry only to a database
-    /// whose last entry has this stamp.
+    /// The stamp of the previous entry; all zeros in the first entry. A hub applies this entry only if the last entry
+    /// in its database has this stamp.
     pub previous: EntryStamp,
     /// The changes, as the store recorded them.
     pub changes: Vec<u8>,
@@ -29,7 +30,7 @@ pub struct LogEntry {
 /// Why an entry can't be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryError {
-    /// A newer slm-mesh wrote the entry, in this format.
+    /// A newer slm-mesh wrote the entry, in a format with this number.
     Newer(u8),
     /// Another program wrote the entry.
     Foreign,
@@ -52,7 +53,7 @@ impl std::fmt::Display for EntryError {
 }
 
 impl LogEntry {
-    /// The stamp, which distinguishes this entry from any other entry that could be at its position.
+    /// The stamp of this entry. Two different entries never have the same position and the same stamp.
     pub fn stamp(&self) -> EntryStamp {
         EntryStamp { term: self.term, now: self.now }
     }

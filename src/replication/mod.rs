@@ -1,11 +1,11 @@
-//! The log that several hubs share. The leader appends the changes of each turn of its broker's loop before it sends
-//! any answer, and the other hubs apply these changes.
+//! The log that several hubs share. In each turn of its event loop, the leader appends its changes to the log before it
+//! answers clients. The other hubs apply these changes to their databases.
 //!
-//! [`ReplicatedLog`] is the interface to whatever stores the log. [`etcd`] is one implementation. The simulator in
-//! `tests/simulate` has another one, in memory and with faults.
+//! [`ReplicatedLog`] is the interface of a log. The implementation in [`etcd`] stores the log in etcd. The simulator in
+//! `tests/simulate` has another implementation, in memory and with faults.
 //!
-//! **Invariant:** each position gets one entry, in order, and only from the hub that leads at that moment. A hub
-//! that has been deposed can't store anything, no matter when its request arrives.
+//! **Invariant:** each position gets one entry, in order, and only from the hub that leads at that moment. A hub that
+//! no longer leads can't store anything, no matter when its request arrives.
 
 mod entry;
 pub mod etcd;
@@ -29,9 +29,9 @@ impl Position {
 /// The result of a leader election.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Election {
-    /// This hub leads. It must read the log to its end before it serves clients.
+    /// This hub leads now. Before it serves clients, it must read the log to the end.
     Won(Term),
-    /// Another hub leads, at this address.
+    /// Another hub leads. Contains the address of that hub.
     Lost(String),
 }
 
@@ -40,23 +40,23 @@ pub enum Election {
 pub enum Append {
     /// The entry is stored.
     Stored,
-    /// The entry was not stored, but this hub still leads. For example, etcd may have no space.
+    /// The entry was not stored, for example because etcd has no space. This hub still leads.
     Refused(String),
     /// The entry was not stored, because this hub no longer leads.
     Deposed,
-    /// It is unknown whether the entry was stored. The hub must stop leading, and must not answer any client. The next
-    /// leader will find out whether the entry was stored.
+    /// It is unknown whether the entry was stored. The hub must stop leading, and must not answer the waiting clients.
+    /// The next leader finds out whether the log contains the entry.
     Unknown(String),
 }
 
 /// Why a request to the log failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogError {
-    /// No member answered in time. The request may have been executed.
+    /// No answer came in time. The request may have been executed.
     NoAnswer(String),
     /// The request was refused, so it was not executed.
     Refused(String),
-    /// The requested entries have been removed. The log now begins at this position.
+    /// The requested entries have been removed. Contains the position of the first entry that still exists.
     Trimmed(Position),
 }
 
@@ -78,49 +78,49 @@ impl std::fmt::Display for LogError {
 
 /// A log that several hubs share.
 pub trait ReplicatedLog {
-    /// Tries to become the leader. `address` is the address at which guests reach this hub.
+    /// Tries to become the leader. Guests reach this hub at `address`.
     ///
     /// # Errors
-    /// When there is no answer. In this case, this hub does not lead.
+    /// When the log does not answer. In this case, this hub does not lead.
     fn lead(&mut self, address: &str) -> Result<Election, LogError>;
 
-    /// Whether this hub is certain to lead at this instant. If not, no answer may be sent, because another hub may have
-    /// changed the facts on which the answer is based. If the log has not answered for a moment, the lead is doubtful,
-    /// and the call waits until the lead is certain, or until another hub can lead.
+    /// Whether this hub certainly leads at this moment. Otherwise, the hub must not answer clients, because another hub
+    /// may have changed the data. If the log has not answered recently, waits until the lead is certain or lost.
     fn still_leads(&self) -> bool;
 
-    /// Gives up the lead at once, if the log can be reached.
+    /// Stops leading. If the log can be reached, another hub can lead at once.
     fn step_down(&mut self);
 
-    /// The address of the hub that leads; `None` while no hub leads.
+    /// The address of the leading hub; `None` while no hub leads.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// When the log does not answer.
     fn leader(&mut self) -> Result<Option<String>, LogError>;
 
-    /// Stores an entry at a position. Only the leader may call this. Repeating the call does no harm.
+    /// Stores an entry at a position. Only the leader may call this. Calling it again with the same entry does no harm.
     fn append(&mut self, at: Position, entry: &LogEntry) -> Append;
 
-    /// The entries from a position on, in order and without gaps. The result may end before the last entry. Once
-    /// [`ReplicatedLog::lead`] has returned [`Election::Won`], no entry that an earlier leader stored is missing.
+    /// Returns entries from a position on, in order and without gaps, but not always all of them. After
+    /// [`ReplicatedLog::lead`] has returned [`Election::Won`], this includes every entry that an earlier leader has
+    /// stored.
     ///
     /// # Errors
-    /// When there is no answer, or an entry can't be read.
+    /// When the log does not answer, when an entry can't be read, or when the entry at this position has been removed.
     fn follow(&mut self, from: Position) -> Result<Vec<(Position, LogEntry)>, LogError>;
 
-    /// The last entry of the log; `None` while the log is empty.
+    /// The last entry of the log and its position; `None` while the log is empty.
     ///
     /// # Errors
-    /// When there is no answer, or the entry can't be read.
+    /// When the log does not answer, or when the entry can't be read.
     fn last(&mut self) -> Result<Option<(Position, LogEntry)>, LogError>;
 
-    /// Waits until there may be new entries, but at most for this long.
+    /// Waits until the log may have new entries, but no longer than `at_most`.
     fn wait_for_news(&mut self, at_most: Duration);
 
-    /// Tells the other hubs how much of the log this hub has on its disk. The report disappears when this hub is
+    /// Reports to the other hubs which entry is the last one on this hub's disk. The report disappears when this hub is
     /// gone.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// When the log does not answer.
     fn report_position(&mut self, hub: &str, at: Position) -> Result<(), LogError>;
 }

@@ -1,27 +1,27 @@
-//! Parses the setting that says where etcd is: `etcds://a:2379,b:2379,c:2379/slm`.
+//! Parses the address of etcd in the settings, such as `etcds://a:2379,b:2379,c:2379/slm`.
 
 use std::net::IpAddr;
 
 /// The default port of etcd.
 const PORT: u16 = 2379;
-/// The names under which a mesh has keys of its own. If the prefix of one mesh were below such a key of another mesh,
-/// the two meshes would read each other's keys.
+/// The first parts of the keys that a mesh stores below its prefix. No prefix may contain these words. Otherwise, a key
+/// of one mesh could be a key of another mesh, too.
 const OWN_KEYS: [&str; 4] = ["leader", "log", "at", "ticket"];
 
-/// The members of an etcd cluster, and the prefix for the keys of this mesh.
+/// The address of an etcd cluster, and the prefix for the keys of this mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdAddress {
     /// The URL of each member, without a path.
     pub members: Vec<String>,
-    /// The prefix of all keys of this mesh, with a slash at its end.
+    /// The prefix of all keys of this mesh. It ends with a slash.
     pub prefix: String,
 }
 
 impl EtcdAddress {
-    /// Parses the setting.
+    /// Parses an address such as `etcds://a:2379,b:2379/slm`.
     ///
     /// # Errors
-    /// A sentence that says what is wrong with the setting.
+    /// A sentence that says what is wrong with the address.
     pub fn parse(text: &str) -> Result<EtcdAddress, String> {
         let wrong = |why: &str| format!("{text:?} {why}; write etcds://HOST:2379,HOST:2379/NAME");
         let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong("is not an address of etcd"))?;

@@ -1,4 +1,5 @@
-//! Sends requests to etcd's JSON gateway. Each member is tried in turn, for a limited time.
+//! Sends requests to etcd's JSON gateway. If a member of the cluster does not answer in time, the next member gets the
+//! request.
 
 use super::EtcdSettings;
 use super::tls::with_tls;
@@ -10,17 +11,18 @@ use std::io::{BufRead, BufReader, Read};
 use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
-/// How long one member may take to answer. A member whose process is stopped accepts connections but never answers. A
-/// member without a majority answers only after seven seconds.
+/// How long one member may take to answer. A stopped process still accepts connections, but it never answers. A member
+/// without a majority answers only after seven seconds.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a watch may bring no news before a new watch is begun, because a member that hangs sends nothing.
+/// If a watch receives nothing for this long, a new watch replaces it, because its member may hang.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum size of an answer, in bytes. etcd itself limits each request to 1.5 MiB.
+/// Maximum size of an answer, in bytes. An answer can contain many entries, although etcd limits each request to 1.5
+/// MiB.
 const ANSWER_MAX: u64 = 64 << 20;
-/// Maximum length of the line with which a member ends a watch, in bytes.
+/// Maximum length of a line that tells that a watch has ended, in bytes.
 const CANCELLATION_MAX: usize = 1024;
 
-/// The gRPC status codes that matter here.
+/// The gRPC status codes that are handled specially.
 const CANCELLED: i64 = 1;
 const DEADLINE: i64 = 4;
 const EXHAUSTED: i64 = 8;
@@ -39,17 +41,17 @@ pub struct EtcdUser {
 /// The answer of one member.
 enum Reply {
     Value(Value),
-    /// The member refused the request for good, with this gRPC code.
+    /// The member refused the request, so it was not executed. Contains the gRPC status code and the reason.
     Refused(i64, String),
     /// The member did not answer, or could not reach the other members. The request may have been executed.
     Silent(String),
 }
 
-/// A client of one cluster. Clones of a client share its connections.
+/// A client of one etcd cluster. Clones share the connections of the original.
 #[derive(Clone)]
 pub(super) struct Gateway {
     members: Vec<String>,
-    /// The index of the member that last answered.
+    /// The index of the member that answered last.
     current: usize,
     user: Option<EtcdUser>,
     token: Option<String>,
@@ -82,7 +84,7 @@ impl Gateway {
         Ok(Gateway { members, current: 0, user, token: None, agent, timeout, last_answer_took: None })
     }
 
-    /// The same client, but each member may take this long to answer.
+    /// Returns this client with another time limit for the answer of each member.
     pub(super) fn with_timeout(self, timeout: Duration) -> Gateway {
         Gateway { timeout, ..self }
     }
@@ -154,7 +156,7 @@ impl Gateway {
         }
     }
 
-    /// Gets a token for this hub's user account, if this hub has an account and has no token yet.
+    /// If this hub has a user account but no token, logs in to get a token.
     fn log_in(&mut self) -> Result<(), Reply> {
         let Some(user) = self.user.as_ref().filter(|_| self.token.is_none()) else { return Ok(()) };
         let credentials = json!({ "name": user.name, "password": user.password });
@@ -188,14 +190,14 @@ impl Gateway {
         }
     }
 
-    /// Asks one member to watch all keys with a prefix, and calls `on_news` on each change. Ends when `on_news`
-    /// returns false, or when the member has sent no news for some time.
+    /// Watches all keys with a prefix at one member, and calls `on_news` on each change. Returns when `on_news` returns
+    /// false, or when nothing has arrived for some time.
     pub(super) fn watch(&mut self, prefix: &str, mut on_news: impl FnMut() -> bool) {
         let range =
             json!({ "create_request": { "key": encode(prefix), "range_end": encode_bytes(&end_of_prefix(prefix)) } });
         let member = self.members[self.current].clone();
-        // Each watch uses another member, because the member of the previous watch may have lost contact with the
-        // others.
+        // Each watch uses another member than the previous watch, because that member may have lost contact with the
+        // cluster.
         self.current = (self.current + 1) % self.members.len();
         if self.log_in().is_err() {
             return;
@@ -209,7 +211,8 @@ impl Gateway {
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
             if is_cancelled(&line) {
-                // The token has expired, or the member was restarted.
+                // The member has ended the watch, for example because the token has expired or the member was
+                // restarted.
                 self.token = None;
                 return;
             }
@@ -221,9 +224,9 @@ impl Gateway {
     }
 }
 
-/// Whether a refused request may succeed with a new token: the token has expired, the member has been restarted, or
-/// somebody has changed etcd's users or roles. In the last case, etcd returns the code of a wrong argument, so the text
-/// is compared as well.
+/// Whether a refused request should be tried again with a new token. A token becomes invalid when it expires, when the
+/// member is restarted, or when etcd's users or roles are changed. After a change, etcd returns a general code, so the
+/// text is compared.
 fn is_token_stale(code: i64, why: &str) -> bool {
     code == UNAUTHENTICATED || why.contains("revision of auth store is old") || why.contains("user name is empty")
 }
@@ -232,7 +235,7 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
     let value = first_value(bytes);
     let code = value["code"].as_i64().or_else(|| value["error"]["grpc_code"].as_i64());
     let text = ["error", "message"].iter().find_map(|name| value[name].as_str()).unwrap_or("");
-    // The refusal of a certificate with a common name is plain text. All other refusals are JSON.
+    // etcd refuses a certificate that has a common name. Only this refusal is plain text, not JSON.
     if status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(bytes).contains("CommonName") {
         let text = "while authentication is on, etcd's JSON gateway refuses client certificates that have a common \
                     name (CN); use a certificate without one";
@@ -245,7 +248,7 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
         (_, Some(DEADLINE | UNAVAILABLE)) => {
             Reply::Silent(format!("etcd at {member} can't reach a majority of the cluster: {text}"))
         }
-        // Another member may have the gateway, so this is no reason to give up.
+        // Another member may have a gateway, so the next member is tried.
         (StatusCode::NOT_FOUND, None) => Reply::Silent(format!(
             "{member} has no JSON gateway; start etcd 3.4 or later without --enable-grpc-gateway=false, and not as \
              grpc-proxy"
@@ -262,45 +265,45 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
     }
 }
 
-/// Whether a line of a watch says that the member ended the watch. The member leaves the connection open, so nothing
-/// else shows that the watch has ended.
+/// Whether a line tells that the member has ended the watch. The member does not close the connection, so this line is
+/// the only sign.
 fn is_cancelled(line: &[u8]) -> bool {
-    // A longer line contains entries, so it can't be the end of the watch and is not parsed.
+    // The line that ends a watch is short. A longer line contains entries, so it is not parsed.
     line.len() < CANCELLATION_MAX && first_value(line)["result"]["canceled"] == true
 }
 
-/// The JSON value in the first line of an answer. The answer of a streaming method has several lines.
+/// The JSON value in the first line. Some methods return a stream with several lines.
 fn first_value(bytes: &[u8]) -> Value {
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or(bytes);
     serde_json::from_slice(line).unwrap_or(Value::Null)
 }
 
-/// Encodes a key or a value for the JSON gateway.
+/// Encodes a key or a value as base64 for the JSON gateway.
 pub(super) fn encode(text: &str) -> String {
     encode_bytes(text.as_bytes())
 }
 
-/// Encodes bytes for the JSON gateway.
+/// Encodes bytes as base64 for the JSON gateway.
 pub(super) fn encode_bytes(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Decodes a key or a value. Returns `None` if it is not valid base64.
+/// Decodes a key or a value from base64. Returns `None` if it is not valid base64.
 pub(super) fn decode(value: &Value) -> Option<Vec<u8>> {
     STANDARD.decode(value.as_str().unwrap_or("")).ok()
 }
 
-/// The first key after all keys that begin with this prefix.
+/// The end of the range of all keys with this prefix: the smallest key that is greater than all of them.
 pub(super) fn end_of_prefix(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
-    // A prefix is ASCII, so its last byte can be increased.
+    // All bytes of a prefix are ASCII, so the last byte is less than 255 and can be increased.
     if let Some(last) = end.last_mut() {
         *last += 1;
     }
     end
 }
 
-/// Reads a number. The gateway writes numbers as text, and leaves out a number that is zero.
+/// Reads a number from an answer. The gateway writes a number as text, and omits a number that is zero.
 pub(super) fn number(value: &Value) -> u64 {
     value.as_str().and_then(|text| text.parse().ok()).or_else(|| value.as_u64()).unwrap_or(0)
 }
@@ -311,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_new_token_helps_only_if_etcd_no_longer_accepts_the_old_one() {
-        // The texts and codes are those of etcd 3.4.
+        // These are the codes and the texts of etcd 3.4.
         for (code, why, is_stale) in [
             (UNAUTHENTICATED, "etcdserver: invalid auth token", true),
             (3, "etcdserver: revision of auth store is old", true),
@@ -326,7 +329,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener};
 
-    /// A member of etcd that answers each request in the same way.
+    /// Starts a fake member of etcd that sends the same answer to each request. Returns its URL.
     fn member(status: &'static str, body: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
@@ -335,7 +338,8 @@ mod tests {
                 let _ = stream.read(&mut [0; 4096]);
                 let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
                 let _ = stream.write_all((head + body).as_bytes());
-                // The rest of the request is read, because closing a socket with unread bytes may discard the answer.
+                // The whole request must be read. If a socket is closed with unread bytes, the client may lose the
+                // answer.
                 let _ =
                     stream.shutdown(Shutdown::Write).and_then(|()| std::io::copy(&mut stream, &mut std::io::sink()));
             }

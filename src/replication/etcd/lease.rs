@@ -1,4 +1,4 @@
-//! An etcd lease. A separate thread renews the lease, so that it does not expire during a long turn of the broker.
+//! An etcd lease. A thread of its own renews the lease, so that it does not expire while the broker is busy.
 
 use super::gateway::{ANSWER_TIMEOUT, Gateway, encode, number};
 use crate::replication::LogError;
@@ -8,20 +8,20 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long to wait before a request that got no answer is repeated.
+/// The pause before the next attempt, after a request that got no answer.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// How much of the lease time we rely on, in percent. This is less than 100, because the clocks of two machines may run
-/// at different speeds.
+/// The part of the lease time in which this hub relies on the lease, in percent. It is less than 100, because this
+/// machine's clock may run slower than etcd's clock.
 const TRUSTED_PERCENT: i64 = 90;
-/// How long after the end of a lease etcd may take to remove the keys that depend on the lease, in ms.
+/// How long etcd may take to remove the keys of an expired lease, in ms.
 const REMOVED_WITHIN_MS: i64 = 200;
-/// How many members, one after another, can be asked to renew the lease before it ends. If one of them hangs, the
-/// others can still renew it.
+/// Each member has this fraction of the lease time to answer a renewal: one fifth. So if one member hangs, there is
+/// time to ask other members before the lease expires.
 const RENEWALS_IN_A_LEASE: u32 = 5;
-/// How long the thread keeps trying to revoke a lease that is no longer needed, in multiples of the lease time.
+/// How long the thread tries to revoke a lease that is no longer needed, in multiples of the lease time.
 const REVOKED_FOR_LEASES: i64 = 3;
 
-/// A lease. When it is dropped, its thread revokes it, so that the other hubs need not wait until it expires.
+/// A lease. When it is dropped, its thread revokes the lease in etcd. So the other hubs need not wait until it expires.
 pub(super) struct Lease {
     /// The id of the lease, in the form that the JSON gateway uses.
     pub(super) id: String,
@@ -30,18 +30,19 @@ pub(super) struct Lease {
     thread: Sender<KeeperCall>,
 }
 
-/// What the thread of a lease is asked to do.
+/// A request to the thread of a lease.
 enum KeeperCall {
-    /// Renew the lease now, and find out whether this key still depends on it.
+    /// Renew the lease now, and check that this key still belongs to it.
     Check(String),
-    /// Revoke the lease and end.
+    /// Revoke the lease, and stop the thread.
     Revoke,
-    /// End, because the lease has been revoked.
+    /// Stop the thread, because the lease has already been revoked.
     End,
 }
 
 impl Lease {
-    /// Requests a lease of this many seconds. A thread with its own client, `gateway_of_keeper`, renews the lease.
+    /// Requests a lease of this many seconds. Starts the thread that renews it, which uses the second client,
+    /// `gateway_of_keeper`.
     pub(super) fn grant(gateway: &mut Gateway, gateway_of_keeper: Gateway, seconds: u64) -> Result<Lease, LogError> {
         let asked = boot_ms();
         let granted = gateway.ask("lease/grant", &json!({ "TTL": seconds }))?;
@@ -58,13 +59,13 @@ impl Lease {
         Ok(Lease { id, ttl_ms: ttl.as_millis() as i64, validity, thread })
     }
 
-    /// Whether the lease is certain to be in force at this instant.
+    /// Whether the lease is certainly valid at this moment.
     pub(super) fn is_valid(&self) -> bool {
         self.validity.until().is_some_and(|until| boot_ms() < until)
     }
 
-    /// Whether the lease is certain to be in force. If this is doubtful, because etcd has not answered for a moment,
-    /// waits for the next answer.
+    /// Whether the lease is certainly valid. If the last renewal is too long ago to be certain, waits for the next
+    /// renewal or for the end of the lease.
     pub(super) fn confirm(&self) -> bool {
         let mut until = self.validity.until();
         loop {
@@ -79,8 +80,7 @@ impl Lease {
         }
     }
 
-    /// The time until etcd has certainly removed the keys that depend on this lease, so that no hub can rely on the
-    /// lease any more.
+    /// How long etcd may still keep the keys of this lease. When this is zero, another hub can lead.
     pub(super) fn time_left(&self) -> Duration {
         self.left(*self.validity.until())
     }
@@ -91,18 +91,17 @@ impl Lease {
         Duration::from_millis((gone_at - boot_ms()).max(0) as u64)
     }
 
-    /// Returns a function that makes the thread find out whether etcd still knows the lease and the key, which depends
-    /// on the lease. If either is gone, the lease counts as ended. The function returns false once the thread has
-    /// ended.
+    /// Returns a function that makes the thread check the lease. If the lease or its key no longer exists in etcd, the
+    /// thread marks the lease as expired. The function returns false when the thread has stopped.
     pub(super) fn checker(&self, key: String) -> impl Fn() -> bool + Send + 'static {
         let thread = self.thread.clone();
         move || thread.send(KeeperCall::Check(key.clone())).is_ok()
     }
 
-    /// Revokes the lease and waits for the answer. etcd then removes all keys that depend on it.
+    /// Revokes the lease and waits for the answer of etcd, which then removes all keys of the lease.
     pub(super) fn revoke(self, gateway: &mut Gateway) {
         if gateway.ask("lease/revoke", &json!({ "ID": self.id })).is_ok() {
-            // The thread may have ended already.
+            // If sending fails, the thread has already stopped.
             let _ = self.thread.send(KeeperCall::End);
         }
     }
@@ -110,12 +109,12 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // If the thread has ended, there is nothing to revoke.
+        // If sending fails, the thread has stopped, and there is nothing to revoke.
         let _ = self.thread.send(KeeperCall::Revoke);
     }
 }
 
-/// The time until which a lease is certain to last, in ms since boot; `None` if the lease no longer exists.
+/// Until when this hub relies on the lease, in ms since boot; `None` if the lease no longer exists.
 #[derive(Default)]
 struct Validity {
     until: Mutex<Option<i64>>,
@@ -133,14 +132,14 @@ impl Validity {
     }
 }
 
-/// The time until which we rely on the lease after an answer; `None` if etcd does not know the lease. The time counts
-/// from the request, because the answer may have taken long.
+/// Until when this hub may rely on the lease after an answer of etcd; `None` if etcd does not know the lease. The lease
+/// time is counted from the request, because the answer may have been slow.
 fn trusted_until(asked: i64, answer: &Value) -> Option<i64> {
     let seconds = number(&answer["TTL"]) as i64;
     (seconds > 0).then(|| asked + seconds * 1000 * TRUSTED_PERCENT / 100)
 }
 
-/// The work of a lease's thread.
+/// The state of the thread that renews a lease.
 struct Keeper {
     gateway: Gateway,
     id: String,
@@ -149,7 +148,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Renews the lease repeatedly, until it no longer exists or is no longer needed.
+    /// Renews the lease again and again, until it no longer exists or is no longer needed.
     fn run(mut self, calls: &Receiver<KeeperCall>) {
         let mut pause = self.ttl / 3;
         let mut unchecked = None;
@@ -166,7 +165,7 @@ impl Keeper {
                     let until = trusted_until(asked, &answer["result"]);
                     self.validity.set(until);
                     if until.is_none() {
-                        // The lease has expired while this machine was asleep or could not reach etcd.
+                        // The lease has expired, because this machine was asleep or could not reach etcd.
                         return;
                     }
                     self.ttl / 3
@@ -186,15 +185,15 @@ impl Keeper {
         }
     }
 
-    /// Whether the key exists and depends on the lease.
+    /// Whether the key exists and belongs to the lease.
     fn holds(&mut self, key: &str) -> Result<bool, LogError> {
         let answer = self.gateway.ask("kv/range", &json!({ "key": encode(key), "keys_only": true }))?;
         Ok(answer["kvs"][0]["lease"].as_str() == Some(&self.id))
     }
 
-    /// Revokes the lease. A hub often gives up its lead because it cannot reach etcd, so this function tries again and
-    /// again. Otherwise, the other hubs would have no leader until the lease expires, and the expiry may be late,
-    /// because etcd delays it when it elects a new leader of its own.
+    /// Revokes the lease. A hub often stops leading because it can't reach etcd, so this is tried many times.
+    /// Otherwise, no other hub could lead until the lease expires. This can be late, because etcd extends all leases
+    /// when it elects its own leader.
     fn revoke(&mut self) {
         let give_up = boot_ms() + REVOKED_FOR_LEASES * self.ttl.as_millis() as i64;
         let request = json!({ "ID": self.id });

@@ -1,10 +1,15 @@
 //! Stores the log in etcd 3.4 or later, through etcd's JSON gateway.
 //!
-//! All keys begin with the prefix of the mesh. `leader` contains the leader's address, under a lease. `log/<16 hex
-//! digits>` contains one entry. `at/<hub>` contains the position of the last entry on the disk of this hub, under a
-//! lease. `ticket/<hub>` contains the ticket with which this hub requests a snapshot from the leader, under the same
-//! lease. All writes of a leader compare the `create_revision` of `leader`, because etcd's own locks do not keep a
-//! deposed leader from writing.
+//! A mesh has these keys, all below its prefix:
+//!
+//! - `leader` contains the leader's address.
+//! - `log/<16 hex digits>` contains one entry.
+//! - `at/<hub>` contains the position of the last entry on this hub's disk.
+//! - `ticket/<hub>` contains the ticket with which this hub requests a snapshot from the leader.
+//!
+//! The keys `leader`, `at` and `ticket` belong to leases, so they disappear when a hub is gone. Each write of a leader
+//! compares the `create_revision` of `leader`. A lock of etcd would not be enough, because it does not stop the writes
+//! of a hub that has lost the lock.
 
 mod address;
 mod gateway;
@@ -28,23 +33,22 @@ use std::time::{Duration, Instant};
 
 /// Maximum number of entries that one request reads. An entry has at most about 256 KiB.
 const PAGE: usize = 128;
-/// How long an append without an answer is repeated, in multiples of the lease time.
+/// How long an append is repeated if it gets no answer, in multiples of the lease time.
 const UNKNOWN_AFTER_LEASES: u64 = 3;
-/// Minimum time before an append without an answer is sent again. A member forwards each append to the member that
-/// leads etcd. If that member has just died, the append is lost, and so is every repetition until the others elect a
-/// leader, which takes one to two seconds.
+/// Minimum time before an unanswered append is sent again. Each member forwards an append to etcd's own leader. If this
+/// leader has just died, all appends are lost until etcd elects another one, in one to two seconds.
 const REPEAT_APPEND_AFTER: Duration = Duration::from_millis(300);
-/// For how long the attempts of an append have a shorter timeout than other requests. After that, each member may take
-/// as long as for any other request, because the members may only be slow.
+/// During this time, the attempts of an append have a short timeout. After that, they have the normal timeout, because
+/// etcd may just be slow.
 const REPEAT_APPEND_FOR: Duration = Duration::from_millis(1800);
-/// If the answer to an append takes this many times as long as the last answer, the append is sent again.
+/// The short timeout of an append is the duration of the last answer, multiplied by this number.
 const SLOWER_THAN_LAST: u32 = 4;
-/// The pause before all members are tried again.
+/// The pause after all members have been tried without an answer.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
-/// The pause before the next watch.
+/// The pause between the end of a watch and the next watch.
 const WATCH_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
-/// How to reach the cluster, and how long a silent leader remains the leader.
+/// How to reach the etcd cluster, and how long a leader may be silent before it loses its lead.
 #[derive(Clone)]
 pub struct EtcdSettings {
     /// The members and the prefix.
@@ -53,8 +57,7 @@ pub struct EtcdSettings {
     pub tls: Option<EtcdTls>,
     /// The user account in etcd, if etcd's authentication is on.
     pub user: Option<EtcdUser>,
-    /// After how many seconds without a sign of life from the leader another hub may take over. etcd allows no fewer
-    /// than 2.
+    /// How long a leader may be silent before another hub may lead, in seconds. etcd requires at least 2.
     pub lease_seconds: u64,
 }
 
@@ -68,12 +71,11 @@ pub struct EtcdLog {
     settings: EtcdSettings,
     gateway: Gateway,
     leadership: Option<Leadership>,
-    /// The lease on which this hub's position and ticket depend.
+    /// The lease of this hub's position and ticket in etcd.
     presence: Option<Lease>,
-    /// Reports that keys of the mesh have changed; `None` until this hub first waits for changes.
+    /// Receives a signal when keys of the mesh have changed; `None` until this hub first waits for changes.
     news: Option<Receiver<()>>,
-    /// How many entries the next request reads. An answer that takes too long is lost, so fewer entries are read over a
-    /// slow connection.
+    /// How many entries the next request reads. If an answer takes too long, this number is reduced.
     page: usize,
 }
 
@@ -108,7 +110,7 @@ impl EtcdLog {
         rows.iter().map(|row| read_key(row).ok_or_else(foreign)).collect()
     }
 
-    /// Stores a value. When this hub is gone, etcd removes the value.
+    /// Stores a value that etcd removes when this hub is gone.
     fn put_while_present(&mut self, key: &str, value: &str) -> Result<(), LogError> {
         let lease = match self.presence.take().filter(Lease::is_valid) {
             Some(lease) => lease,
@@ -119,13 +121,13 @@ impl EtcdLog {
         self.gateway.ask("kv/put", &body).map(|_| ())
     }
 
-    /// Whether etcd still has what this hub reported last.
+    /// Whether etcd certainly still has the values that this hub has reported about itself.
     pub fn is_present(&self) -> bool {
         self.presence.as_ref().is_some_and(Lease::is_valid)
     }
 
-    /// Puts a ticket into etcd. With this ticket, the hub proves to the leader that it may have a snapshot, because
-    /// only hubs have access to etcd.
+    /// Stores a ticket in etcd. The hub shows the same ticket to the leader when it requests a snapshot. Only hubs have
+    /// access to etcd, so the ticket proves that the requester is a hub.
     ///
     /// # Errors
     /// When etcd does not answer.
@@ -134,15 +136,17 @@ impl EtcdLog {
         self.put_while_present(&key, ticket)
     }
 
-    /// Finds out why the condition of an append failed. An earlier attempt may already have stored the entry.
+    /// The result of an append whose condition failed. Either an earlier attempt has already stored the entry, or this
+    /// hub no longer leads.
     fn explain_failure(answer: &Value, entry: &str) -> Append {
         let stored = &answer["responses"][0]["response_range"]["kvs"][0]["value"];
         if stored.as_str() == Some(entry) { Append::Stored } else { Append::Deposed }
     }
 
-    /// Checks the lease of the leader whenever the leader's key changes. The key may disappear before the lease ends.
-    /// An administrator may delete it, or a member that led etcd may treat all leases as expired when it continues
-    /// after a hang (etcd issues 12528 and 15247).
+    /// Watches the key `leader`, and checks this hub's lease whenever the key changes.
+    ///
+    /// The key can disappear before the lease expires. An administrator may delete it. Or etcd's own leader may hang,
+    /// and treat all leases as expired when it continues (etcd issues 12528 and 15247).
     fn watch_lead(&self, lease: &Lease) {
         let (mut gateway, key) = (self.gateway.clone(), self.key("leader"));
         let check = lease.checker(key.clone());
@@ -152,7 +156,7 @@ impl EtcdLog {
                 std::thread::sleep(WATCH_AGAIN_AFTER);
             }
         };
-        // Without the thread, the next renewal finds out that the lease is gone.
+        // If the thread can't be started, this hub notices a lost lease only at the next renewal.
         let _ = std::thread::Builder::new().name("lead".into()).spawn(watch);
     }
 
@@ -161,14 +165,15 @@ impl EtcdLog {
         let mut gateway = self.gateway.clone();
         let prefix = self.settings.address.prefix.clone();
         let watch = move || {
-            // If the channel is full, it contains a report that has not been read, and one report is enough.
+            // The channel has room for one signal. If it is full, the receiver has not read the last signal yet, so no
+            // further signal is needed.
             let is_heard = || !matches!(ring.try_send(()), Err(TrySendError::Disconnected(())));
             while is_heard() {
                 gateway.watch(&prefix, is_heard);
                 std::thread::sleep(WATCH_AGAIN_AFTER);
             }
         };
-        // Without the thread, each wait just lasts for its maximum time.
+        // If the thread can't be started, each wait lasts for its maximum time.
         let _ = std::thread::Builder::new().name("watch".into()).spawn(watch);
         news
     }
@@ -198,7 +203,7 @@ impl ReplicatedLog for EtcdLog {
         let term = if answer["succeeded"] == true {
             number(&answer["header"]["revision"])
         } else if found["lease"].as_str() == Some(&lease.id) {
-            // The first member that was asked has stored the key, but its answer was lost.
+            // An earlier attempt of this request has stored the key, but its answer was lost.
             number(&found["create_revision"])
         } else {
             let leader = decode(&found["value"]).and_then(|bytes| String::from_utf8(bytes).ok());
@@ -230,7 +235,7 @@ impl ReplicatedLog for EtcdLog {
     fn append(&mut self, at: Position, entry: &LogEntry) -> Append {
         let Some(Leadership { term, lease }) = &self.leadership else { return Append::Deposed };
         if lease.time_left().is_zero() {
-            // etcd has removed the leader's key by now, so it would not store the entry.
+            // By now, etcd has removed the leader's key, so it would refuse the entry.
             self.leadership = None;
             return Append::Deposed;
         }
@@ -240,8 +245,7 @@ impl ReplicatedLog for EtcdLog {
             "success": [{ "request_put": { "key": key, "value": value } }],
             "failure": [{ "request_range": { "key": key } }],
         });
-        // Over a slow network, too short a timeout would end the connection at each attempt, so that no attempt would
-        // succeed.
+        // The timeout depends on the last answer. If it were too short for a slow network, each attempt would fail.
         let patience = self.gateway.last_answer_took().map_or(ANSWER_TIMEOUT, |took| took * SLOWER_THAN_LAST);
         let patience = patience.clamp(REPEAT_APPEND_AFTER, ANSWER_TIMEOUT);
         let began = Instant::now();
@@ -252,13 +256,13 @@ impl ReplicatedLog for EtcdLog {
         let give_up = boot_ms() + (UNKNOWN_AFTER_LEASES * self.settings.lease_seconds * 1000) as i64;
         let mut may_be_stored = false;
         let outcome = loop {
-            // This loop tries only until another hub can lead, because the clients that wait here can then use that
+            // Attempts are useful only until another hub can lead. After that, the waiting clients can use the other
             // hub.
             match self.gateway.ask_within("kv/txn", &body, time_left) {
                 Ok(answer) if answer["succeeded"] == true => return Append::Stored,
                 Ok(answer) => break Self::explain_failure(&answer, &value),
                 Err(LogError::Refused(why)) if !may_be_stored => return Append::Refused(why),
-                // An earlier attempt may still take effect, even if this attempt was refused, so the outcome is
+                // Although this attempt has failed, an earlier attempt may still store the entry. So the outcome is
                 // unknown.
                 Err(error) if boot_ms() >= give_up || lease.time_left().is_zero() => {
                     break Append::Unknown(error.to_string());
@@ -309,7 +313,7 @@ impl ReplicatedLog for EtcdLog {
         if let Some(news) = &self.news
             && news.recv_timeout(at_most).is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Disconnected)
         {
-            // The thread could not be started, or it has panicked. The wait ends only when its time is up.
+            // The watching thread could not be started, or it has panicked. So wait for the maximum time.
             std::thread::sleep(at_most);
         }
     }
@@ -320,7 +324,7 @@ impl ReplicatedLog for EtcdLog {
     }
 }
 
-/// A condition that is true only while the hub of this term leads.
+/// A condition for etcd: the key `leader` is the one that was created in this term.
 fn leads(prefix: &str, term: Term) -> Value {
     json!({
         "key": encode(&format!("{prefix}leader")), "target": "CREATE", "result": "EQUAL",

@@ -1,16 +1,16 @@
-//! The certificates with which a hub and etcd authenticate each other.
+//! The TLS certificates with which a hub and etcd authenticate each other.
 
 use std::path::Path;
 
 type AgentConfig = ureq::config::ConfigBuilder<ureq::typestate::AgentScope>;
 
-/// Certificates and a key, in PEM format.
+/// Certificates and a private key, in PEM format.
 #[derive(Clone)]
 #[cfg_attr(not(feature = "tls"), allow(dead_code))]
 pub struct EtcdTls {
-    /// The authorities that may have signed etcd's certificate. No others are trusted.
+    /// The certificates of the authorities that may sign etcd's certificate.
     authorities: Vec<u8>,
-    /// The certificate of this hub, and its key.
+    /// This hub's own certificate and private key, if etcd requires them.
     client: Option<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -45,12 +45,12 @@ pub(super) fn with_tls(config: AgentConfig, tls: &EtcdTls) -> Result<AgentConfig
     };
     let authorities = certificates(&tls.authorities, "SLM_MESH_STORE_CA")?;
     let tls = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&authorities)).client_cert(client);
-    // The crate would choose a provider by its features, but here none of these features is on.
+    // `rustls` would choose a crypto provider by its cargo features, but this build enables none of these features.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     Ok(config.tls_config(tls.unversioned_rustls_crypto_provider(provider).build()))
 }
 
-/// Parses the certificates in the file that a setting names.
+/// Parses the certificates in a PEM file. `setting` is the setting that contains the file's path, for error messages.
 #[cfg(feature = "tls")]
 fn certificates(pem: &[u8], setting: &str) -> Result<Vec<ureq::tls::Certificate<'static>>, String> {
     let mut found = Vec::new();
@@ -63,7 +63,7 @@ fn certificates(pem: &[u8], setting: &str) -> Result<Vec<ureq::tls::Certificate<
     if found.is_empty() { Err(format!("the file that {setting} names contains no certificate")) } else { Ok(found) }
 }
 
-/// Refuses the address, because it requires encryption and this program was built without TLS.
+/// Returns an error, because `etcds://` needs TLS and this program was built without it.
 #[cfg(not(feature = "tls"))]
 pub(super) fn with_tls(_: AgentConfig, _: &EtcdTls) -> Result<AgentConfig, String> {
     Err("this slm-mesh was built without TLS, so it can't use etcds://; install slm-mesh from a package, or build it \

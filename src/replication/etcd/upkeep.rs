@@ -1,5 +1,5 @@
-//! The work that a leading hub does outside its broker's loop. It trims the log, finds out how far the other hubs have
-//! followed the log, and asks the members of the cluster for their state.
+//! The work of a leading hub that does not run in its event loop. It removes old entries from the log, reads the
+//! positions of the other hubs, and asks the members of the etcd cluster for their state.
 
 use super::gateway::{Gateway, decode, encode, encode_bytes, end_of_prefix, number};
 use super::{EtcdLog, foreign, leads, log_range, position_of, read_key};
@@ -7,10 +7,10 @@ use crate::replication::{LogError, Position, Term};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// How many entries one request reads to find out their sizes. An entry has at most about 256 KiB.
+/// How many entries one request reads when only their sizes are needed. An entry has at most about 256 KiB.
 const SIZES_PAGE: usize = 64;
 
-/// A second client of the log. It is used by a different thread than the client that appends.
+/// A second etcd client, for a thread other than the one that appends entries.
 #[derive(Clone)]
 pub struct EtcdUpkeep {
     gateway: Gateway,
@@ -19,23 +19,23 @@ pub struct EtcdUpkeep {
     term: Option<Term>,
 }
 
-/// How far a running hub has followed the log.
+/// The last entry that a running hub has on its disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HubPosition {
     /// The name of the hub.
     pub hub: String,
-    /// The last entry on the hub's disk.
+    /// The position of this entry.
     pub at: Position,
-    /// The lease on which the report depends. A hub that is started again has another lease.
+    /// The lease of the hub's report in etcd. A hub gets another lease when it is restarted.
     pub lease: String,
 }
 
-/// The state of one member of the cluster.
+/// The state of one member of the etcd cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberHealth {
     /// The URL of the member.
     pub url: String,
-    /// The state of the member, or why it did not report one.
+    /// The state that the member reports, or the reason why it reports none.
     pub state: Result<MemberState, String>,
 }
 
@@ -46,19 +46,18 @@ pub struct MemberState {
     pub version: String,
     /// How long the member took to answer.
     pub latency: Duration,
-    /// The size of the member's database on the disk, in bytes.
+    /// The size of the member's database file, in bytes.
     pub size: u64,
-    /// Maximum size of the member's database, in bytes; `None` if the member does not report it, as in versions before
-    /// etcd 3.6.
+    /// Maximum size of the member's database file, in bytes; `None` before etcd 3.6, which does not report it.
     pub quota: Option<u64>,
-    /// Whether the member leads the cluster.
+    /// Whether this member is etcd's own leader.
     pub is_leader: bool,
-    /// The alarms of the member, by etcd's names: `NOSPACE`, `CORRUPT`.
+    /// The alarms of the member, such as `NOSPACE` or `CORRUPT`.
     pub alarms: Vec<String>,
 }
 
 impl EtcdLog {
-    /// Makes a second client, for another thread.
+    /// Makes a second client for another thread.
     pub fn upkeep(&self) -> EtcdUpkeep {
         EtcdUpkeep {
             gateway: self.gateway.clone(),
@@ -69,7 +68,7 @@ impl EtcdLog {
 }
 
 impl EtcdUpkeep {
-    /// The position that each running hub has reported, with the hub's name.
+    /// The positions that the running hubs have reported.
     ///
     /// # Errors
     /// When etcd does not answer.
@@ -87,7 +86,8 @@ impl EtcdUpkeep {
         rows.iter().map(|row| read(row).ok_or_else(foreign)).collect()
     }
 
-    /// The sizes of the first entries after a position, in bytes. The list is empty if no entry follows.
+    /// The sizes of some entries that follow a position, in bytes, beginning with the next entry. The list is empty if
+    /// there are no such entries.
     ///
     /// # Errors
     /// When etcd does not answer.
@@ -104,10 +104,10 @@ impl EtcdUpkeep {
         rows.iter().map(|row| size(row).ok_or_else(foreign)).collect()
     }
 
-    /// Removes the entries up to a position. This works only for the hub that leads.
+    /// Removes all entries up to and including this position. Only the leading hub can do this.
     ///
     /// # Errors
-    /// When etcd does not answer, or this hub does not lead.
+    /// When etcd does not answer, or when this hub does not lead.
     pub fn trim(&mut self, upto: Position) -> Result<(), LogError> {
         let deposed = || LogError::Refused("this hub does not lead".into());
         let term = self.term.ok_or_else(deposed)?;
@@ -120,7 +120,7 @@ impl EtcdUpkeep {
         if answer["succeeded"] == true { Ok(()) } else { Err(deposed()) }
     }
 
-    /// The ticket that a hub has put into etcd, to prove that it may have a snapshot.
+    /// The ticket that a hub has stored in etcd, if any. It proves that the hub may have a snapshot.
     ///
     /// # Errors
     /// When etcd does not answer.
@@ -154,7 +154,7 @@ impl EtcdUpkeep {
     }
 }
 
-/// The key for the ticket of a hub.
+/// The key under which a hub stores its ticket.
 pub(super) fn ticket_key(prefix: &str, hub: &str) -> String {
     format!("{prefix}ticket/{hub}")
 }
