@@ -96,6 +96,9 @@ pub struct GuestHandshake(HandshakeState);
 
 impl GuestHandshake {
     /// Begins a handshake. Also returns message 1, which the guest must send to the hub.
+    ///
+    /// # Errors
+    /// When the system provides no random numbers.
     pub fn start(key: &NetworkKey) -> Result<(GuestHandshake, Vec<u8>), Error> {
         let mut state = builder(key)?.build_initiator()?;
         let message = next_handshake_message(&mut state)?;
@@ -103,6 +106,9 @@ impl GuestHandshake {
     }
 
     /// Checks message 2. Returns the channel, and message 3, which the guest must send to the hub.
+    ///
+    /// # Errors
+    /// When the hub does not know the secret.
     pub fn finish(mut self, reply: &[u8]) -> Result<(NoiseChannel, Vec<u8>), Error> {
         self.0.read_message(reply, &mut [0; HANDSHAKE_MAX])?;
         let mut channel = NoiseChannel(self.0.into_transport_mode()?);

@@ -18,9 +18,9 @@ const NAMED_MAX: usize = 8;
 #[derive(Debug, Default)]
 pub struct AuthFailures {
     by_address: HashMap<IpAddr, u32>,
-    /// How often all other addresses have failed.
+    /// How often addresses without a count of their own have failed.
     others: u32,
-    /// When the first of these failures happened; `None` if there was no failure.
+    /// When the first failure since the last report happened; `None` if there was none.
     began: Option<Instant>,
 }
 
@@ -34,8 +34,8 @@ impl AuthFailures {
         *n
     }
 
-    /// How often this address has failed since the last report. For an address without a count of its own, returns the
-    /// count of all other addresses.
+    /// How often this address has failed since the last report. If the address has no count of its own, returns the
+    /// count that all such addresses share.
     pub fn count_of(&self, address: IpAddr) -> u32 {
         self.by_address.get(&address).copied().unwrap_or(self.others)
     }

@@ -73,6 +73,9 @@ pub struct Bridge {
 
 impl Bridge {
     /// Makes a bridge for the WebSocket of an accepted client. Registers `pair` in the poll under this token.
+    ///
+    /// # Errors
+    /// When the pair can't be registered in the poll.
     pub fn new(
         socket: WebSocket<GuestSocket>,
         framing: Framing,

@@ -112,7 +112,7 @@ impl PendingHandshake {
     }
 }
 
-/// The reason why the upgrade of a connection failed.
+/// Why the upgrade of a connection failed.
 fn rejection(role: Option<&RequestedRole>) -> Rejection {
     match role {
         Some(RequestedRole::OutdatedGuest) => Rejection::Outdated,
@@ -168,7 +168,7 @@ fn upgrade_check(bearer: BearerCheck, role: Arc<OnceLock<RequestedRole>>) -> Upg
     #[expect(clippy::result_large_err, reason = "the type is tungstenite's")]
     let check = move |request: &Request, mut response: Response| {
         let requested = requested_role(request, &bearer);
-        // This fails only if the role was already set, but each connection has only one request.
+        // This can't fail, because each connection has only one request, so the role has not been set before.
         let _ = role.set(requested);
         match requested {
             RequestedRole::Guest => {

@@ -86,6 +86,9 @@ pub struct ListenerHandle {
 
 impl ListenerHandle {
     /// Starts the thread that accepts connections on `listener`, which is already bound to a port.
+    ///
+    /// # Errors
+    /// When the poll or the thread can't be created.
     pub fn start(listener: std::net::TcpListener, secret: &str, broker: BrokerHooks) -> io::Result<ListenerHandle> {
         let key = NetworkKey::derive(secret).map_err(io::Error::other)?;
         listener.set_nonblocking(true)?;
@@ -124,7 +127,7 @@ impl Drop for ListenerHandle {
         // This fails only if the thread has ended.
         let _ = self.waker.wake();
         if let Some(thread) = self.thread.take() {
-            // If the thread has panicked, it has already printed the reason, and the broker is about to end.
+            // If the thread has panicked, it has already printed the reason.
             let _ = thread.join();
         }
     }

@@ -19,8 +19,8 @@ const PING_AFTER_OF_SEVERAL: Duration = Duration::from_secs(2);
 /// A hub pings a guest after this much silence. An idle guest pings first, because its own time is shorter. A guest
 /// that keeps receiving lines sends no pings, so only such a guest is pinged by the hub.
 const PING_AFTER_OF_HUB: Duration = Duration::from_secs(11);
-/// If a side has sent lines and receives nothing for this long, it sends a ping. So it soon notices that the other side
-/// is gone.
+/// If a side has sent lines and receives nothing for this long, it sends a ping. So a side that waits for an answer
+/// soon notices if the other side is gone.
 pub const PING_AFTER_LINES: Duration = Duration::from_secs(2);
 /// Minimum time between a hub's last question and a question in a pong. Otherwise, a guest that pings all the time
 /// could make the hub store many questions.

@@ -27,6 +27,9 @@ impl HubSocket {
     }
 
     /// Removes the deadline of the handshake. From now on, no read or write blocks.
+    ///
+    /// # Errors
+    /// When the socket is gone.
     pub fn end_handshake(&mut self) -> io::Result<()> {
         self.deadline = None;
         self.network.set_nonblocking(true)

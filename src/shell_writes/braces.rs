@@ -2,29 +2,29 @@
 
 use super::syntax_tree::{Part, Word};
 
-/// Maximum number of words into which one word may expand.
+/// Maximum number of words that the braces of one word may expand to.
 const WORDS_MAX: usize = 256;
 
-/// An element of a word: a character outside quotes, or a part in which braces are not special.
+/// An element of a word. `Live` is a character outside quotes, so it may be a brace. `Part` is anything else.
 #[derive(Clone)]
 enum Atom {
     Live(char),
     Part(Part),
 }
 
-/// Maximum length of a word with braces. A longer word is not expanded, because the time grows with the square of the
-/// length.
+/// Maximum length of a word whose braces are expanded. The time grows with the square of the length, so a longer word
+/// counts as unknown.
 const LENGTH_MAX: usize = 1024;
 
-/// The length of a word, where each quoted part and each expansion counts as 1; 0 if there are no braces outside
-/// quotes.
+/// The length of a word that has braces outside quotes; 0 for any other word. Each quoted part and each expansion
+/// counts as 1.
 pub(super) fn live_length(word: &Word) -> usize {
     let has_braces = word.0.iter().any(|part| matches!(part, Part::Bare(text) if text.contains('{')));
     let length = |part: &Part| if let Part::Bare(text) = part { text.len() } else { 1 };
     if has_braces { word.0.iter().map(length).sum() } else { 0 }
 }
 
-/// The words into which the braces of a word expand; `None` if the word is too long, or if there are too many words.
+/// Expands the braces of a word. Returns `None` if the word is too long, or if the result has too many words.
 pub(super) fn expand(word: &Word) -> Option<Vec<Word>> {
     match live_length(word) {
         0 => return Some(vec![word.clone()]),
@@ -78,7 +78,8 @@ fn collect(atoms: &[Atom], words: &mut Vec<Vec<Atom>>, depth: usize) -> Option<(
     Some(())
 }
 
-/// The alternatives of the group that starts here, and the length of the group; `None` if this is not a group.
+/// The alternatives of the group of braces at the start of `atoms`, and the length of the group; `None` if no group
+/// starts there.
 fn choices(atoms: &[Atom]) -> Option<(Vec<Vec<Atom>>, usize)> {
     let mut depth = 0;
     let mut commas = vec![0];

@@ -1,4 +1,4 @@
-//! Commands that the shell itself runs, and commands that only print text.
+//! Commands that the shell runs itself, such as `cd`, and commands that only print text.
 
 use super::evaluator::{Ending, Evaluator, RunResult, StreamText};
 use super::shell_state::{CdLinks, Field, State, Value};
@@ -6,7 +6,7 @@ use super::syntax_tree::{AssignedValue, Assignment, Command, Part, Word};
 use std::rc::Rc;
 
 impl Evaluator<'_> {
-    /// Runs a builtin, if there is one with this name.
+    /// Runs the builtin with this name. Returns `None` if there is no such builtin.
     pub(super) fn builtin(
         &mut self,
         name: &str,
@@ -76,7 +76,8 @@ impl Evaluator<'_> {
         Some(RunResult::printed(output))
     }
 
-    /// Notes what the script of `trap script EXIT` writes. The shell runs this script when the shell itself ends.
+    /// Runs the script of `trap script EXIT` to find the files that it writes. A real shell runs it when the shell
+    /// exits.
     fn set_trap(&mut self, state: &State, arguments: &[Field]) -> StreamText {
         if let [Field::Known(script), Field::Known(signal), ..] = arguments
             && matches!(signal.as_str(), "EXIT" | "0")
@@ -101,7 +102,8 @@ impl Evaluator<'_> {
             (Some(Field::Known(path)), None) if path == "-" => {
                 state.previous_directory.as_ref().and_then(|previous| self.resolve_for_cd(state, previous, links))
             }
-            // If `CDPATH` were set, a relative path could mean another folder, but agents do not set it.
+            // `CDPATH` is ignored, although it could give a relative path another meaning, because agents do not set
+            // it.
             (Some(Field::Known(path)), None) => self.resolve_for_cd(state, path, links),
             _ => None,
         };
@@ -167,7 +169,7 @@ fn is_directory_option(word: &str) -> bool {
             .is_some_and(|letters| !letters.is_empty() && letters.bytes().all(|b| b"LPen".contains(&b)))
 }
 
-/// What `cd` with these arguments does with symbolic links. The last of `-L` and `-P` counts.
+/// What `cd` does with symbolic links. The last of the options `-L` and `-P` applies.
 fn links_of(state: &State, arguments: &[Field]) -> CdLinks {
     let options = arguments.iter().filter_map(Field::text).filter(|word| is_directory_option(word));
     match options.flat_map(str::chars).rfind(|letter| matches!(letter, 'L' | 'P')) {
@@ -201,8 +203,8 @@ fn set_options(state: &mut State, arguments: &[Field]) {
     }
 }
 
-/// Defines each alias as a function that writes nothing. Only some shells expand aliases in scripts, so it is unknown
-/// what a command with the name of an alias does.
+/// Defines each alias as a function that writes nothing. Many shells do not expand aliases in scripts, so it is
+/// uncertain what a command with this name would run.
 fn define_aliases(state: &mut State, arguments: &[Field]) {
     for (name, _) in arguments.iter().filter_map(|field| field.text()?.split_once('=')) {
         state.define(name, Rc::new(Command::Sequence(Vec::new())));
@@ -235,7 +237,8 @@ fn is_printf_to_variable(arguments: &[Field]) -> bool {
     arguments.len() > 2 && arguments.first().and_then(Field::text) == Some("-v")
 }
 
-/// Sets the variables of `read` from a line.
+/// Assigns a line of input to the variables of `read`. With several variables, or without a known line, their values
+/// are unknown.
 pub(super) fn set_read(state: &mut State, names: &[String], line: Option<&str>) {
     match (names, line) {
         ([name], Some(line)) => state.set(name, Value::Text(line.trim().to_owned())),
@@ -276,7 +279,8 @@ fn printed(name: &str, arguments: &[Field], state: &State, input: &StreamText) -
             _ => None,
         },
         "ls" => match words {
-            // An operand with a dot is assumed to be a file. `ls` prints the name of a file on a line of its own.
+            // An operand that contains a dot is assumed to be a file, not a folder. For a file, `ls` prints only its
+            // name.
             Some(words)
                 if !words.is_empty()
                     && words.iter().all(|word| *word == "-1" || !word.starts_with('-') && word.contains('.')) =>
@@ -294,7 +298,7 @@ fn printed(name: &str, arguments: &[Field], state: &State, input: &StreamText) -
 fn file_stream(state: &State, path: &str) -> StreamText {
     match &state.directory {
         _ if path.starts_with('/') => StreamText::File(path.to_owned()),
-        // `..` may follow a symbolic link, so it stays in the path, and the kernel resolves it when the file is read.
+        // The `..` must stay in the path. If it follows a symbolic link, only the kernel resolves it correctly.
         Some(directory) if path.contains("..") => StreamText::File(format!("{directory}/{path}")),
         Some(directory) => StreamText::File(crate::base::path_overlap::normal(&format!("{directory}/{path}"))),
         None => StreamText::Unknown,
@@ -310,7 +314,7 @@ fn echoed(words: &[&str]) -> Option<String> {
     Some(text + end)
 }
 
-/// A string with the common escapes resolved; `None` if the string contains other escapes.
+/// Resolves the escapes `\n`, `\t`, `\\` and `\0` in a string. Returns `None` if the string contains other escapes.
 fn unescaped(text: &str) -> Option<String> {
     let mut out = String::new();
     let mut chars = text.chars();
@@ -330,7 +334,7 @@ fn unescaped(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// The output of `printf`, if the format contains no directives except `%s`.
+/// The output of `printf`; `None` if the format contains a directive other than `%s`.
 fn formatted(words: &[&str]) -> Option<String> {
     let words = words.strip_prefix(&["--"]).unwrap_or(words);
     let (format, values) = words.split_first()?;

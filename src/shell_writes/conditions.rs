@@ -1,4 +1,5 @@
-//! Evaluates conditions whose result is certain, such as `[ -f file ]`, so that a branch that can't run is left out.
+//! Evaluates conditions such as `[ -f file ]`, if their result is certain. So branches that certainly do not run are
+//! ignored.
 
 use super::ShellWrite;
 use super::evaluator::Evaluator;
@@ -39,7 +40,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// The result of `test` with these arguments; `None` if it is unknown, for example because a word may expand to
+    /// The result of `test` with these arguments. `None` if it is unknown, for example because a word may expand to
     /// several words.
     fn test_words(&mut self, words: &[Word], state: &State) -> Option<bool> {
         let mut inner = self.copy(state);
@@ -61,7 +62,7 @@ impl Evaluator<'_> {
         match texts {
             ["!", rest @ ..] => self.simple_test(rest, state).map(|passes| !passes),
             [test, operand] => self.unary_test(test, operand, state),
-            // In `[[ … ]]`, the right side is a pattern, so texts with wildcards are not compared.
+            // In `[[ … ]]`, the right side is a pattern. So it is compared only if it contains no wildcards.
             [left, "=" | "==", right] if !has_wildcards(right) => Some(left == right),
             [left, "!=", right] if !has_wildcards(right) => Some(left != right),
             _ => None,
@@ -89,14 +90,14 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Whether nothing is at a path, and the script cannot have created anything there.
+    /// Whether a path certainly does not exist, even after the commands that the script has run so far.
     pub(super) fn is_missing(&mut self, path: &str) -> bool {
         let is_made = self.has_run_program || self.is_touched(path);
         let is_inside = |made: &String| Path::new(path).starts_with(made);
         !is_made && !self.made_folders.iter().any(is_inside) && !self.exists(path)
     }
 
-    /// Whether the script itself may already have created, changed or removed a path.
+    /// Whether the script may already have created, changed or removed this path.
     fn is_touched(&self, path: &str) -> bool {
         let path = Path::new(path);
         let is_made = self.made_folders.iter().any(|made| Path::new(made).starts_with(path));

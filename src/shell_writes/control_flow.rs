@@ -20,8 +20,8 @@ impl Evaluator<'_> {
         }
         let mut status = self.status(first, state);
         for (joint, command) in others {
-            // A command that is skipped does not change the status: in `false && a || b`, `b` runs because `false`
-            // failed.
+            // A skipped command does not change the status. For example, `false && a || b` skips `a`, but runs `b`,
+            // because `false` has failed.
             if status == Some(*joint == Joint::Or) {
                 continue;
             }
@@ -32,9 +32,9 @@ impl Evaluator<'_> {
                     other.ending
                 }
                 Joint::Or => {
-                    // A command that fails is assumed to have changed nothing, so the command after `||` starts with
-                    // the state from before the list. After `cd a || exit`, the script continues only if `cd`
-                    // succeeded, so only the state after `cd` is kept.
+                    // A failed command is assumed to have changed nothing. So the command after `||` starts with the
+                    // state before the list. After `cd a || exit`, however, the script continues only if `cd`
+                    // succeeded, so the state after `cd` is kept.
                     let mut failed = self.copy(&before);
                     let other = self.run(command, &mut failed, input);
                     if status.is_some() {
@@ -94,8 +94,8 @@ impl Evaluator<'_> {
         state: &mut State,
         input: &StreamText,
     ) -> RunResult {
-        // `ends` contains the state after each branch that may run. `last` is the branch that runs if none of those
-        // branches runs.
+        // `ends` contains the states after all branches whose conditions are uncertain. `last` is the branch that runs
+        // if all these conditions are false.
         let mut ends: Vec<State> = Vec::new();
         let mut last = otherwise;
         let mut is_certain = true;
@@ -160,14 +160,14 @@ impl Evaluator<'_> {
         RunResult::printed(StreamText::Unknown)
     }
 
-    /// The variables that a condition such as `read line` sets, and the character that separates the lines; `None` for
-    /// any other condition.
+    /// If a loop's condition is a command such as `read line`, returns the names of its variables, and the separator of
+    /// the lines.
     fn read_names(&mut self, condition: &Command) -> Option<(Vec<String>, char)> {
         let simple = match condition {
             Command::Simple(simple) => simple,
             Command::Sequence(commands) => match commands.as_slice() {
                 [Command::Simple(simple)] => simple,
-                // `read line || [ -n "$line" ]` also accepts a last line that has no line end.
+                // `read line || [ -n "$line" ]` also accepts a last line without a line end.
                 [Command::AndOr(first, _)] => return self.read_names(first),
                 _ => return None,
             },
@@ -251,7 +251,7 @@ fn leaves_loop(ending: Ending) -> bool {
     ending != Ending::Round
 }
 
-/// Whether a stage of a pipeline may read file names from its standard input.
+/// Whether a command in a pipeline may read file names from standard input.
 fn reads_names(stage: &Command) -> bool {
     match stage {
         Command::Simple(simple) => {

@@ -1,4 +1,4 @@
-//! Walks through the commands of a script, and notes which files they write.
+//! Simulates the commands of a script, and records which files they write.
 
 use super::parser::Parser;
 use super::shell_state::{Field, Shell, State, Value};
@@ -9,27 +9,27 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
-/// The number of evaluation steps that even the shortest command line may take. The limit grows with the length of the
-/// command line.
+/// The number of steps that an evaluation may take, even for a very short command line. A longer command line may take
+/// more steps.
 const STEPS_MIN: usize = 16_000;
 /// Maximum nesting depth of scripts, functions and commands.
 const DEPTH_MAX: usize = 30;
 /// Maximum number of folders that may be listed for one command line.
 const LISTINGS_MAX: usize = 2000;
 
-/// The input or output of a command.
+/// The text that a command reads from standard input, or that it prints.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum StreamText {
     /// The text is unknown.
     Unknown,
-    /// The whole text.
+    /// The text is known.
     Text(String),
-    /// The content of this file.
+    /// The text is the content of this file.
     File(String),
 }
 
 impl StreamText {
-    /// The output of a command that prints nothing.
+    /// The empty text, for a command that prints nothing.
     pub(super) fn empty() -> StreamText {
         StreamText::Text(String::new())
     }
@@ -40,14 +40,15 @@ impl StreamText {
     }
 }
 
-/// The part of the script that a command ends. The remaining commands of this part do not run.
+/// The part of a script that ends at a command such as `break` or `exit`. The remaining commands of this part do not
+/// run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// This round of the loop (`continue`).
+    /// The current round of a loop (`continue`).
     Round,
-    /// The loop (`break`).
+    /// A loop (`break`).
     Loop,
-    /// The function (`return`).
+    /// A function (`return`).
     Function,
     /// The shell (`exit`).
     Shell,
@@ -55,20 +56,20 @@ pub(super) enum Ending {
 
 /// The result of a command.
 pub(super) struct RunResult {
-    /// What the command prints.
+    /// The text that the command prints.
     pub output: StreamText,
-    /// The part of the script that the command certainly ends; `None` if the script continues.
+    /// The part of the script that certainly ends at this command; `None` if the next command runs.
     pub ending: Option<Ending>,
 }
 
 impl RunResult {
-    /// The result of a command after which the script continues.
+    /// The result of a command with this output, after which the next command runs.
     pub(super) fn printed(output: StreamText) -> RunResult {
         RunResult { output, ending: None }
     }
 }
 
-/// The walk through one command line.
+/// Simulates one command line.
 pub(super) struct Evaluator<'a> {
     pub(super) files: &'a dyn FileTree,
     environment: &'a dyn Fn(&str) -> Option<String>,
@@ -80,15 +81,15 @@ pub(super) struct Evaluator<'a> {
     steps: usize,
     pub(super) listings: usize,
     depth: usize,
-    /// A cache of what is at each path, because most commands name a file more than once.
+    /// Caches whether each path is a folder, because commands often contain the same path several times.
     pub(super) found: RefCell<HashMap<String, Option<bool>>>,
-    /// A cache of what is in each folder.
+    /// Caches the entries of each folder.
     pub(super) listed: HashMap<String, Option<Rc<Vec<Entry>>>>,
-    /// Whether anything reads the output of the current command.
+    /// Whether another command reads the output of the current command.
     pub(super) output_is_read: bool,
-    /// Whether the command line has already run a program, which may have created files.
+    /// Whether the command line has already run a program. Such a program may have created any file.
     pub(super) has_run_program: bool,
-    /// Whether a git command has run that may have changed the result of a `GitTest`.
+    /// Whether the command line has run a git command after which a `GitTest` may have another result.
     pub(super) git_has_changed: bool,
 }
 
@@ -118,19 +119,20 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    /// Runs the whole script, and returns what it writes.
+    /// Simulates a whole script, and returns what it writes.
     pub(super) fn written_files(mut self, script: &str) -> Vec<ShellWrite> {
         let directory = Some(self.directory.clone()).filter(|directory| directory.starts_with('/'));
         let mut state = State::default();
         state.directory = directory;
         self.run_script(script, &mut state, &StreamText::Unknown);
         let mut writes: Vec<ShellWrite> = self.writes.into_iter().collect();
-        // Comparing bytes is ten times as fast as comparing the components of paths.
+        // Paths are compared as bytes, which is ten times as fast as comparing their components.
         writes.sort_unstable_by(|a, b| a.path().as_os_str().cmp(b.path().as_os_str()).then_with(|| a.cmp(b)));
         writes
     }
 
-    /// Takes steps from the budget. If too few are left, returns false, and from then on nothing else runs.
+    /// Takes steps from the remaining number of steps. Returns false if too few are left. After that, no further
+    /// command is evaluated.
     pub(super) fn spend(&mut self, steps: usize) -> bool {
         let has_enough = self.steps >= steps;
         self.steps = self.steps.saturating_sub(steps);
@@ -145,13 +147,13 @@ impl<'a> Evaluator<'a> {
         (self.environment)(name)
     }
 
-    /// A copy of the state, for a subshell.
+    /// Copies the state of a shell, for a subshell or a branch.
     pub(super) fn copy(&mut self, state: &State) -> State {
         self.spend(1 + state.size() / 4);
         state.clone()
     }
 
-    /// Runs a script line by line, up to a syntax error.
+    /// Simulates a script line by line, up to a syntax error.
     pub(super) fn run_script(&mut self, script: &str, state: &mut State, input: &StreamText) -> RunResult {
         let mut output = StreamText::empty();
         if self.depth >= DEPTH_MAX || !self.spend(script.len() / 16) {
@@ -170,7 +172,7 @@ impl<'a> Evaluator<'a> {
         RunResult::printed(output)
     }
 
-    /// Runs one command.
+    /// Simulates one command.
     pub(super) fn run(&mut self, command: &Command, state: &mut State, input: &StreamText) -> RunResult {
         if self.depth >= DEPTH_MAX + super::parser::DEPTH_MAX || !self.spend(1) {
             return RunResult::printed(StreamText::Unknown);
@@ -227,7 +229,7 @@ impl<'a> Evaluator<'a> {
         if simple.assignments.is_empty() {
             return self.call(state, &fields, &input);
         }
-        // The assignments apply only to this command and to its children.
+        // In `name=value command`, the variable is set only for this command.
         let mut inner = self.copy(state);
         for assignment in &simple.assignments {
             self.assign(&mut inner, assignment);
@@ -239,7 +241,7 @@ impl<'a> Evaluator<'a> {
         outcome
     }
 
-    /// Runs a function, a builtin or a program, with its arguments.
+    /// Simulates a function, a builtin or a program with these arguments.
     pub(super) fn call(&mut self, state: &mut State, fields: &[Field], input: &StreamText) -> RunResult {
         let Some((Field::Known(name), arguments)) = fields.split_first() else {
             return RunResult::printed(StreamText::Unknown);
@@ -286,8 +288,8 @@ impl<'a> Evaluator<'a> {
         state.set(&assignment.name, value);
     }
 
-    /// Records the files that the redirections write, and returns the standard input of the command; `None` if a
-    /// redirection fails, so that the command does not run.
+    /// Records the files that redirections write. Returns the command's standard input, or `None` if the command does
+    /// not run because a redirection fails.
     fn redirected(&mut self, redirects: &[Redirect], state: &mut State, input: &StreamText) -> Option<StreamText> {
         self.spend(input.text().map_or(0, |text| text.len() / 64));
         let mut input = input.clone();
@@ -316,13 +318,13 @@ impl<'a> Evaluator<'a> {
         Some(input)
     }
 
-    /// The files that a redirection to a word opens.
+    /// The paths of the files that a redirection opens.
     fn redirect_targets(&mut self, state: &mut State, word: &Word) -> Vec<String> {
         if state.shell == Shell::Posix {
             return self.text_of(state, word).into_iter().collect();
         }
         let fields = self.fields(state, std::slice::from_ref(word));
-        // Bash refuses a target that expands to several words, while zsh opens each of them.
+        // If the word expands to several paths, bash reports an error, but zsh opens all of them.
         let is_allowed = fields.len() == 1 || state.shell == Shell::Zsh;
         fields.iter().filter(|_| is_allowed).filter_map(Field::text).map(str::to_owned).collect()
     }

@@ -1,12 +1,11 @@
-//! Finds the files that a shell command line would write, from the text of the command and the names of files. Runs
-//! nothing.
+//! Finds the files that a shell command line would write, without running it. It needs only the text of the command
+//! line and the names of existing files.
 //!
-//! The parser knows POSIX sh and bash. The module `commands` has rules for the commands that agents use. A write that
-//! the text does not clearly show is left out, because a wrong report would deny a harmless command, which is worse
-//! than a missed write.
+//! The parser knows POSIX sh and bash. The module `commands` has rules for the programs that agents use. A write is
+//! reported only if it is certain. A wrong report would deny a harmless command, and this is worse than a missed write.
 //!
 //! No parser crate was worth its size. The best maintained crate with a suitable licence, `brush-parser` 0.4, adds 76
-//! crates and 170 KiB, and the inside of words would still have to be parsed here.
+//! crates and 170 KiB. Even with this crate, the inside of words would still have to be parsed here.
 
 pub mod agent_patch;
 mod braces;
@@ -28,25 +27,25 @@ pub use real_file_tree::Disk;
 
 use std::path::{Path, PathBuf};
 
-/// Maximum length of a command, in bytes. Linux can't run a longer command, because the command would exceed the
-/// maximum length of an argument. A longer command is not parsed, because parsing it would delay the agent too much.
+/// Maximum length of a command line, in bytes. Linux can't run a longer one, because this is the maximum length of an
+/// argument. A longer one is not parsed, because this would delay the agent for nothing.
 const COMMAND_MAX: usize = 128 << 10;
 
-/// What a command line writes.
+/// Something that a command line writes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ShellWrite {
     /// One file, which is written, replaced, moved or removed.
     File(PathBuf),
-    /// A symbolic link, which itself is replaced, moved or removed. Its target does not change.
+    /// A symbolic link that is itself replaced, moved or removed. The file to which it leads does not change.
     Link(PathBuf),
-    /// Everything below this folder, because the folder is removed or moved.
+    /// A folder that is removed or moved, with everything in it.
     Folder(PathBuf),
-    /// Some files below this folder. It is not known in advance which files.
+    /// Some files below this folder. It is uncertain which ones.
     Maybe(MaybeWritten),
 }
 
 impl ShellWrite {
-    /// The file, or the folder.
+    /// The path of the file, the link or the folder.
     pub fn path(&self) -> &Path {
         match self {
             ShellWrite::File(path) | ShellWrite::Link(path) | ShellWrite::Folder(path) => path,
@@ -60,37 +59,37 @@ impl ShellWrite {
 pub struct MaybeWritten {
     /// The folder that contains all these files.
     pub folder: PathBuf,
-    /// The endings that the file names may have. If the list is empty, any ending is possible.
+    /// The possible endings of the file names. If the list is empty, any ending is possible.
     pub endings: Vec<String>,
-    /// Whether the files are tracked or untracked, if that matters.
+    /// Whether git tracks these files, if that matters.
     pub tracking: Tracking,
-    /// The command certainly writes a file if the file passes one of these tests.
+    /// If a file passes one of these tests, the command certainly writes it.
     pub git_tests: Vec<GitTest>,
 }
 
-/// A test with which git itself can tell whether a command writes a file.
+/// A test that git can run for a file, to find out whether a command would write the file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GitTest {
-    /// The file differs from the index.
+    /// The file passes if it differs from git's index.
     DiffersFromIndex,
-    /// The file differs from this commit.
+    /// The file passes if it differs from a commit.
     DiffersFrom {
-        /// The commit, as the command names it.
+        /// The name of the commit, as the command line contains it.
         commit: String,
-        /// Whether the command removes tracked files that the commit does not have.
+        /// Whether a tracked file passes if the commit does not contain it, because the command removes it.
         removes_new: bool,
     },
-    /// Git does not track the file.
+    /// The file passes if git does not track it.
     IsUntracked {
-        /// Whether files that git ignores also pass the test.
+        /// Whether ignored files also pass.
         with_ignored: bool,
     },
 }
 
-/// Whether a command writes only files that git tracks, or only files that git does not track.
+/// Which files a command writes, depending on whether git tracks them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tracking {
-    /// It does not matter whether git tracks a file.
+    /// Both tracked and untracked files.
     Any,
     /// Only files that git tracks.
     Tracked,
@@ -109,33 +108,33 @@ pub struct Entry {
     pub is_link: bool,
 }
 
-/// The file tree that a command would see. Provides names for wildcards, and the text of patches.
+/// The files that exist before the command line runs. They are needed for wildcards and for the text of patches.
 pub trait FileTree {
     /// Whether a path is a folder; `None` if the path does not exist.
     fn is_folder(&self, path: &str) -> Option<bool>;
     /// Whether a path is a symbolic link.
     fn is_link(&self, path: &str) -> bool;
-    /// A path with all its symbolic links resolved; `None` if nothing is there.
+    /// The path without symbolic links; `None` if the path does not exist.
     fn real_path(&self, path: &str) -> Option<String>;
     /// Whether a path is a file that is not empty.
     fn has_content(&self, path: &str) -> bool;
     /// The entries of a folder; `None` if the folder can't be read or has too many entries.
     fn entries(&self, folder: &str) -> Option<Vec<Entry>>;
-    /// The beginning of a regular file, which the command reads as a patch.
+    /// The beginning of a patch file; `None` if the file can't be read.
     fn patch_text(&self, path: &str) -> Option<String>;
 }
 
-/// What a command would write if it ran in this directory.
+/// Returns what a command line would write in this directory.
 ///
-/// `environment` returns the values of the variables that the shell starts with, if they are certain.
+/// `environment` returns the value of a variable of the environment, if the value is certain.
 pub fn written_files(
     command: &str,
     directory: &str,
     environment: &dyn Fn(&str) -> Option<String>,
     files: &dyn FileTree,
 ) -> Vec<ShellWrite> {
-    // Some agents do not run a command that contains a patch, but apply the patch themselves, so the system's limit
-    // does not apply to the patch.
+    // Some agents do not run a command line with a patch, but apply the patch themselves. So the system's limit does
+    // not apply, and the text of the patch is not counted.
     let shortened = (command.len() > COMMAND_MAX).then(|| agent_patch::without_contents(command));
     let command = shortened.as_deref().unwrap_or(command);
     if command.len() > COMMAND_MAX {

@@ -1,16 +1,16 @@
-//! Parses the grammar of POSIX sh and bash's extensions, by recursive descent.
+//! Parses the grammar of POSIX sh and the extensions of bash, by recursive descent.
 //!
-//! The parser keeps only what matters for finding written files, so it skips arithmetic. It parses one line of commands
-//! at a time, because a shell runs the lines that come before a syntax error.
+//! The syntax tree contains only what matters for finding written files, so arithmetic is skipped. The parser reads one
+//! line of commands at a time, because a shell runs all lines before a syntax error.
 
 use super::redirections::PendingDocument;
 use super::syntax_tree::{AssignedValue, Assignment, Command, Joint, Simple, Word};
 use std::rc::Rc;
 
-/// Commands that are nested deeper than this count as a syntax error, so that no input can exhaust the stack.
+/// Maximum nesting depth of commands. Deeper nesting is a syntax error, so no input can exhaust the stack.
 pub(super) const DEPTH_MAX: usize = 40;
 
-/// The error for a text that is not a shell script, or not one that this parser understands.
+/// The error for a text that this parser can't parse.
 #[derive(Debug, PartialEq)]
 pub(super) struct SyntaxError;
 
@@ -22,12 +22,12 @@ pub(super) struct Parser {
     pub(super) text: Vec<char>,
     pub(super) at: usize,
     depth: usize,
-    /// Here-documents whose bodies start after the current line.
+    /// Here-documents of the current line. Their bodies begin on the next line.
     pub(super) pending: Vec<PendingDocument>,
 }
 
 impl Parser {
-    /// Starts at the beginning of a script.
+    /// Makes a parser that starts at the beginning of a script.
     pub(super) fn new(script: &str) -> Parser {
         Parser { text: script.chars().collect(), at: 0, depth: 0, pending: Vec::new() }
     }
@@ -46,7 +46,7 @@ impl Parser {
                 self.at += 1;
                 self.take_documents()?;
             }
-            // A stray `)` or `}`.
+            // A `)` or `}` without its opening bracket.
             Some(_) => return Err(SyntaxError),
         }
         Ok(Some(line))
@@ -76,7 +76,7 @@ impl Parser {
         is_here
     }
 
-    /// Runs a parsing function one nesting level deeper. Nesting that is too deep is a syntax error.
+    /// Calls a parsing function one nesting level deeper. Returns an error if this exceeds the maximum depth.
     pub(super) fn nested<T>(&mut self, rule: impl FnOnce(&mut Parser) -> Parsed<T>) -> Parsed<T> {
         if self.depth >= DEPTH_MAX {
             return Err(SyntaxError);
@@ -103,7 +103,7 @@ impl Parser {
         }
     }
 
-    /// Skips blanks and line ends, and reads the here-documents that follow a line end.
+    /// Skips blanks and line ends. Also reads the here-documents that begin after a line end.
     pub(super) fn skip_blank_lines(&mut self) -> Parsed<()> {
         loop {
             self.skip_blanks();
@@ -115,7 +115,7 @@ impl Parser {
         }
     }
 
-    /// Parses a script in backquotes, starting at the current nesting depth.
+    /// Parses the script inside backquotes. Its nesting depth counts from the depth of the outer script.
     pub(super) fn inner_script(&self, script: &str) -> Parsed<Command> {
         let mut inner = Parser::new(script);
         inner.depth = self.depth;
@@ -123,7 +123,7 @@ impl Parser {
         if inner.is_at_end() { Ok(commands) } else { Err(SyntaxError) }
     }
 
-    /// Parses commands up to a reserved word in `until`, to `)`, to `;;`, or to the end.
+    /// Parses commands up to `)`, `;;`, one of the reserved words in `until`, or the end of the script.
     pub(super) fn list(&mut self, until: &[&str]) -> Parsed<Command> {
         self.nested(|parser| {
             let mut commands = Vec::new();
@@ -141,7 +141,7 @@ impl Parser {
         })
     }
 
-    /// The commands of one line, separated by `;` and `&`.
+    /// Parses the commands of one line, with `;` or `&` between them.
     fn and_or_list(&mut self, until: &[&str]) -> Parsed<Command> {
         let mut commands = Vec::new();
         loop {
@@ -273,7 +273,7 @@ impl Parser {
             return self.for_command().map(Some);
         }
         if self.accept_reserved("select") {
-            // The body of `select` runs only when a person chooses an entry of the menu, so the body is left out.
+            // The body of `select` runs only after a person has chosen from a menu, so the body is ignored.
             return self.for_command().map(|_| Some(Command::Sequence(Vec::new())));
         }
         if self.accept_reserved("case") {
@@ -331,8 +331,7 @@ impl Parser {
         if self.starts_with("((") {
             self.skip_arithmetic()?;
             self.skip_separator()?;
-            // The value of the loop counter is not known, so the loop is parsed as a `while` loop with an empty
-            // condition.
+            // The value of the counter is unknown, so the loop is parsed as a `while` loop with an empty condition.
             let body = Box::new(self.do_group()?);
             return Ok(Command::While(Box::new(Command::Sequence(Vec::new())), body));
         }
@@ -387,7 +386,7 @@ impl Parser {
         self.text[start..self.at].iter().collect()
     }
 
-    /// `name() body`.
+    /// Parses the definition of a function, `name() body`.
     fn function(&mut self) -> Parsed<Option<Command>> {
         let start = self.at;
         let name = self.plain_name();

@@ -1,4 +1,4 @@
-//! The files on this machine, read within limits.
+//! Reads the real files on this machine, within limits.
 
 use super::{Entry, FileTree};
 use std::cell::RefCell;
@@ -11,22 +11,22 @@ const ENTRIES_MAX: usize = 10_000;
 /// Maximum number of bytes that are read from a patch file.
 const PATCH_MAX: u64 = 1 << 20;
 
-/// The files on this machine. Patch files are read only if they are below `patches_below`.
+/// The real files on this machine. Of patch files, only those below `patches_below` are read.
 #[derive(Debug)]
 pub struct Disk {
     patches_below: Option<PathBuf>,
-    /// The path that was looked up last, and what is there. Several lookups in a row often concern the same path, and
-    /// each lookup on the disk is a system call.
+    /// The path of the last lookup, and its result. The next lookup often has the same path, so this saves a system
+    /// call.
     last_lookup: RefCell<(String, Option<Metadata>)>,
 }
 
 impl Disk {
-    /// A file tree in which patch files below this directory may be read.
+    /// The real files on this machine. Only patch files below this directory may be read.
     pub fn new(directory: &Path) -> Disk {
         Disk { patches_below: fs::canonicalize(directory).ok(), last_lookup: RefCell::default() }
     }
 
-    /// What is at a path. A link is not followed.
+    /// The metadata of a path. If the path is a symbolic link, this is the metadata of the link.
     fn lookup(&self, path: &str) -> Option<Metadata> {
         let mut last = self.last_lookup.borrow_mut();
         if last.0 != path {
@@ -39,7 +39,7 @@ impl Disk {
 impl FileTree for Disk {
     fn is_folder(&self, path: &str) -> Option<bool> {
         let found = self.lookup(path)?;
-        // A broken link counts as a file, because a command would replace it.
+        // A symbolic link without a target counts as a file, because a command would replace the link.
         Some(if found.is_symlink() { fs::metadata(path).is_ok_and(|end| end.is_dir()) } else { found.is_dir() })
     }
 
@@ -60,7 +60,7 @@ impl FileTree for Disk {
         for entry in fs::read_dir(folder).ok()? {
             let entry = entry.ok()?;
             let kind = entry.file_type().ok()?;
-            // A command line is text, so it can't contain a file name that is not valid UTF-8.
+            // A file name that is not UTF-8 is skipped, because a command line can't contain it.
             let Ok(name) = entry.file_name().into_string() else { continue };
             let is_folder = kind.is_dir() || kind.is_symlink() && entry.path().is_dir();
             entries.push(Entry { name, is_folder, is_link: kind.is_symlink() });
@@ -73,7 +73,8 @@ impl FileTree for Disk {
 
     fn patch_text(&self, path: &str) -> Option<String> {
         let real = fs::canonicalize(path).ok()?;
-        // Reading a device or a FIFO might block or change its state, so only regular files are read.
+        // Only regular files are read. Reading a device or a FIFO could block, or could take data away from another
+        // program.
         let is_allowed = real.starts_with(self.patches_below.as_ref()?) && real.metadata().ok()?.is_file();
         if !is_allowed {
             return None;

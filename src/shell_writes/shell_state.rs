@@ -4,14 +4,14 @@ use super::syntax_tree::Command;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// A word after expansion.
+/// The result of expanding a word of the script.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Field {
-    /// A word with this text.
+    /// One word with this text.
     Known(String),
-    /// A word whose text is unknown until the command runs.
+    /// One word whose text is unknown.
     Unknown,
-    /// Any number of unknown words.
+    /// An unknown number of unknown words.
     Many,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Variable {
 /// The shell that runs a script.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Shell {
-    /// bash, or the shell of an agent, which is assumed to be bash.
+    /// bash. The shell of an agent is assumed to be bash, too.
     #[default]
     Bash,
     /// zsh.
@@ -54,28 +54,28 @@ pub(super) enum Shell {
     Posix,
 }
 
-/// To which directory `cd` changes if its path contains symbolic links.
+/// How `cd` treats symbolic links in a path.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum CdLinks {
-    /// The links stay in the path, so that `cd ..` goes back to the folder that contains the link.
+    /// The path keeps its links, so `cd ..` leads to the folder that contains the link.
     #[default]
     Kept,
     /// The links are resolved (`cd -P`).
     Resolved,
-    /// It is unknown which of the two applies.
+    /// It is unknown whether links are kept or resolved.
     Unknown,
 }
 
-/// The options of `set`.
+/// The options that `set` changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct ShellOptions {
-    /// Whether `>` fails if the file exists (`set -C`).
+    /// Whether `>` refuses to overwrite an existing file (`set -C`).
     pub no_clobber: bool,
-    /// Whether wildcards are literal (`set -f`).
+    /// Whether wildcards are not expanded (`set -f`).
     pub no_glob: bool,
     /// Whether the shell ends when a command fails (`set -e`).
     pub exits_on_error: bool,
-    /// What `cd` does with symbolic links (`set -P`).
+    /// How `cd` treats symbolic links (`set -P`).
     pub cd_links: CdLinks,
 }
 
@@ -97,17 +97,17 @@ impl ShellOptions {
             "noclobber" => self.no_clobber = value,
             "noglob" => self.no_glob = value,
             "errexit" => self.exits_on_error = value,
-            // The second name is zsh's.
+            // `chaselinks` is the name in zsh.
             "physical" | "chaselinks" => self.set_letter('P', value),
             _ => {}
         }
     }
 }
 
-/// The state of one shell.
+/// The state of one shell, as far as it is known.
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
-    /// The current directory, absolute; `None` if it is unknown.
+    /// The absolute path of the current directory; `None` if it is unknown.
     pub directory: Option<String>,
     /// Whether the last `cd` certainly failed.
     pub has_cd_failed: bool,
@@ -116,13 +116,13 @@ pub(super) struct State {
     /// The directory stack of `pushd`.
     pub directories: Vec<Option<String>>,
     variables: Rc<HashMap<String, Variable>>,
-    /// The shell.
+    /// The program that runs the script.
     pub shell: Shell,
     /// The options that are set.
     pub options: ShellOptions,
-    /// `$0`, if it is known.
+    /// The value of `$0`, if it is known.
     pub name: Option<String>,
-    /// `$1` and the following parameters.
+    /// The values of `$1`, `$2` and so on.
     pub arguments: Rc<Vec<Field>>,
     functions: Rc<HashMap<String, Rc<Command>>>,
 }
@@ -146,7 +146,7 @@ impl State {
         }
     }
 
-    /// The body of a function.
+    /// The body of the function with this name, if the script has defined it.
     pub(super) fn function(&self, name: &str) -> Option<Rc<Command>> {
         self.functions.get(name).cloned()
     }
@@ -156,17 +156,17 @@ impl State {
         Rc::make_mut(&mut self.functions).insert(name.to_owned(), body);
     }
 
-    /// The number of variables, functions and arguments, which shows what a copy of the state costs.
+    /// The number of variables, functions and arguments. A copy of the state costs steps in proportion to this.
     pub(super) fn size(&self) -> usize {
         self.variables.len() + self.functions.len() + self.arguments.len()
     }
 
-    /// Removes all exported variables, as `env -i` does for the child.
+    /// Removes all exported variables, so that a child does not get them (`env -i`).
     pub(super) fn forget_exported(&mut self) {
         Rc::make_mut(&mut self.variables).retain(|_, variable| !variable.is_exported);
     }
 
-    /// The initial state of a child shell.
+    /// The state in which a child shell starts.
     pub(super) fn child(&self, shell: Shell) -> State {
         let exported = self.variables.iter().filter(|(_, variable)| variable.is_exported);
         State {
@@ -177,7 +177,8 @@ impl State {
         }
     }
 
-    /// Marks everything that differs between the two states as unknown, because either state may apply.
+    /// Merges this state with the state after another branch. Everything that differs becomes unknown, because either
+    /// branch may have run.
     pub(super) fn merge(&mut self, other: &State) {
         if self.directory != other.directory {
             self.directory = None;
@@ -189,7 +190,8 @@ impl State {
             self.directories.clear();
         }
         if self.options != other.options {
-            // An option that may be set is assumed to be set, because each of these options makes a script write less.
+            // If one of the states has an option set, the merged state has it, too. This is safe, because these options
+            // only reduce what a script writes.
             self.options.no_clobber |= other.options.no_clobber;
             self.options.no_glob |= other.options.no_glob;
             self.options.exits_on_error |= other.options.exits_on_error;

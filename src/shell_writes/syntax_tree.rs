@@ -1,94 +1,94 @@
-//! The syntax tree of a shell script, reduced to what matters for finding the files that the script writes.
+//! The syntax tree of a shell script. It contains only what matters for finding the files that the script writes.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
 
-/// A word before expansion.
+/// A word of the script, before expansion.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Word(pub Vec<Part>);
 
 /// A piece of a word.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Part {
-    /// Text outside quotes, where braces, `~` and wildcards are special.
+    /// Text outside quotes. In it, braces, `~` and wildcards are special.
     Bare(String),
-    /// Literal text.
+    /// Literal text, such as text in single quotes.
     Quoted(String),
     /// `$name` or `${name…}`.
     Variable {
-        /// The variable's name, or the character of a special parameter.
+        /// The name of the variable, or the character of a special parameter, such as `@`.
         name: String,
-        /// The operation on the variable's value.
+        /// What the expansion does with the variable's value.
         change: Expansion,
         /// Whether the expansion is in double quotes.
         quoted: bool,
     },
-    /// `$(script)` or backquotes.
+    /// The output of a script: `$(script)`, or a script in backquotes.
     Output {
-        /// The script that runs.
+        /// The script whose output is used.
         script: Rc<Command>,
         /// Whether the substitution is in double quotes.
         quoted: bool,
     },
-    /// `<(script)` or `>(script)`, which expands to a path below /dev.
+    /// `<(script)` or `>(script)`. The shell replaces it with a path below /dev.
     Process(Rc<Command>),
-    /// An expansion that this module does not evaluate, such as arithmetic.
+    /// An expansion whose result is unknown, such as arithmetic.
     Unknown,
 }
 
-/// What `${name…}` does with the value of the variable.
+/// What `${name…}` does with the variable's value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Expansion {
-    /// The plain value.
+    /// `${name}`: the value itself.
     Plain,
     /// `${name[@]}` or `$@`: every element as a separate word.
     Every,
     /// `${name[n]}`: the element with this index.
     Element(usize),
-    /// `${name:-word}` and `${name:=word}`.
+    /// `${name:-word}` or `${name:=word}`: the word is used if the variable has no value.
     Default(Word),
-    /// `${name#pattern}`; `longest` means `##`.
+    /// `${name#pattern}`: cuts the shortest match from the start. `longest` is for `##`, which cuts the longest match.
     CutStart { pattern: Word, longest: bool },
-    /// `${name%pattern}`; `longest` means `%%`.
+    /// `${name%pattern}`: cuts the shortest match from the end. `longest` is for `%%`, which cuts the longest match.
     CutEnd { pattern: Word, longest: bool },
-    /// `${name/from/to}`; `everywhere` means `//`.
+    /// `${name/from/to}`: replaces the first match. `everywhere` is for `//`, which replaces all matches.
     Replace { from: Word, to: Word, everywhere: bool },
-    /// Any other form.
+    /// Any other expansion.
     Unknown,
 }
 
 /// A command, simple or compound.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Command {
-    /// Assignments, words and redirections.
+    /// A command name with arguments, assignments and redirections.
     Simple(Simple),
-    /// Commands one after the other.
+    /// Commands that run one after the other.
     Sequence(Vec<Command>),
-    /// `a && b || c`: the first command, and each other command with the operator before it.
+    /// `a && b || c`: the first command, and then each operator with the command after it.
     AndOr(Box<Command>, Vec<(Joint, Command)>),
-    /// `a | b | c`.
+    /// `a | b | c`: each command reads the output of the command before it.
     Pipeline(Vec<Command>),
-    /// `( a )`, or a command in the background.
+    /// `( a )`, or a command in the background. Neither changes the state of the outer shell.
     Subshell(Box<Command>),
-    /// `if`: the conditions, each with its body, and the `else` branch.
+    /// `if`: pairs of a condition and a body, and the body after `else`.
     If(Vec<(Command, Command)>, Option<Box<Command>>),
-    /// `while`. `until a` is parsed as `while ! a`.
+    /// `while`: the condition and the body. `until a` is parsed as `while ! a`.
     While(Box<Command>, Box<Command>),
-    /// `for name in words`. Without words, the loop uses the positional parameters.
+    /// `for name in words`. Without `in words`, the loop runs over the positional parameters.
     For { name: String, words: Option<Vec<Word>>, body: Box<Command> },
-    /// `case word in`: the patterns and the body of each arm.
+    /// `case word in`: pairs of patterns and a body.
     Case(Word, Vec<(Vec<Word>, Command)>),
-    /// The definition of a function.
+    /// The definition of a function: its name and its body.
     Function(String, Rc<Command>),
     /// A compound command with redirections.
     Redirected(Box<Command>, Vec<Redirect>),
-    /// `! a`, which succeeds if the command fails.
+    /// `! a`: succeeds if the command fails.
     Not(Box<Command>),
-    /// `[[ words ]]`.
+    /// `[[ words ]]`: succeeds if the condition is true.
     Condition(Vec<Word>),
 }
 
-/// The operator between two commands of a list.
+/// The operator between two commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Joint {
     /// `&&`: the second command runs if the first succeeds.
@@ -98,8 +98,8 @@ pub(super) enum Joint {
 }
 
 impl Joint {
-    /// The status of two joined commands, given the status of each command. A status is true if a command succeeds, and
-    /// `None` if that is unknown.
+    /// The status of two commands with this operator between them. A status is true if a command succeeds, and `None`
+    /// if this is unknown.
     pub(super) fn status(self, first: Option<bool>, second: Option<bool>) -> Option<bool> {
         let decisive = self == Joint::Or;
         if first == Some(decisive) || second == Some(decisive) {
@@ -112,7 +112,7 @@ impl Joint {
 /// A simple command.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Simple {
-    /// `name=value` in front of the words.
+    /// The assignments before the command's name.
     pub assignments: Vec<Assignment>,
     /// The name of the command and its arguments.
     pub words: Vec<Word>,
@@ -120,12 +120,12 @@ pub(super) struct Simple {
     pub redirects: Vec<Redirect>,
 }
 
-/// `name=value`, `name+=value` or `name=(values)`.
+/// An assignment: `name=value`, `name+=value` or `name=(values)`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Assignment {
-    /// The variable.
+    /// The name of the variable.
     pub name: String,
-    /// Whether the value is appended to the old one (`+=`).
+    /// Whether the value is appended to the variable's old value (`+=`).
     pub appends: bool,
     /// The new value.
     pub value: AssignedValue,
@@ -134,24 +134,24 @@ pub(super) struct Assignment {
 /// The right side of an assignment.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum AssignedValue {
-    /// A plain value.
+    /// One value.
     Text(Word),
-    /// An array.
+    /// The values of an array.
     List(Vec<Word>),
 }
 
 /// A redirection.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Redirect {
-    /// `>` and similar operators, which do not replace an existing file after `set -o noclobber`.
+    /// `>` and similar operators. With `set -o noclobber`, they do not overwrite an existing file.
     Create(Word),
-    /// `>>` and other operators that write to an existing file even after `set -o noclobber`.
+    /// `>>` and other operators that ignore `set -o noclobber`.
     Write(Word),
-    /// `< file`, which replaces standard input.
+    /// `< file`, which replaces standard input with a file.
     Read(Word),
-    /// `<< end`. The body is set once the parser has reached the end of the line.
+    /// `<< end`: a here-document. Its body is empty until the parser has reached the end of the line.
     HereDocument(Rc<OnceCell<Word>>),
-    /// `<<< word`.
+    /// `<<< word`, which replaces standard input with a word.
     HereString(Word),
     /// `2>&1`, `<&3` and the like, which open no file.
     Descriptor,

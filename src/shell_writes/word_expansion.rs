@@ -1,4 +1,4 @@
-//! Expands words as the shell does: braces, `~`, variables, command output, word splitting, wildcards.
+//! Expands words as the shell does. This covers braces, `~`, variables, command output, word splitting and wildcards.
 
 use super::braces;
 use super::evaluator::{Evaluator, StreamText};
@@ -6,23 +6,23 @@ use super::shell_state::{Field, Shell, State, Value};
 use super::syntax_tree::{Command, Expansion, Part, Word};
 use crate::base::shell_wildcards::{self, Sign};
 
-/// Maximum length of a value, in bytes. A longer value counts as unknown, so that repeated doubling cannot exhaust the
-/// memory.
+/// Maximum length of a variable's value, in bytes. A longer value counts as unknown. So a script that keeps doubling a
+/// value can't exhaust the memory.
 const VALUE_MAX: usize = 64 * 1024;
-/// Maximum number of files that a pattern may match. The result of a pattern that matches more files counts as unknown.
+/// Maximum number of files that one pattern may match. If it matches more, the result counts as unknown.
 const MATCHES_MAX: usize = 1000;
 
-/// Builds the fields of a word.
+/// Collects the fields that result from expanding a word.
 #[derive(Default)]
 struct FieldBuilder {
     done: Vec<Field>,
-    /// The characters of the current field, each with a flag that says whether it can be a wildcard.
+    /// The characters of the current field. The flag of a character tells whether it may be a wildcard.
     text: Vec<(char, bool)>,
-    /// Whether a field has begun, even if it is still empty.
+    /// Whether the current field exists. It may exist and still be empty.
     is_open: bool,
     has_unknown: bool,
     has_bare_unknown: bool,
-    /// The finished fields with wildcards that must be expanded, each with its position in `done`.
+    /// The fields in `done` that contain wildcards, each with its index. The wildcards are expanded later.
     patterns: Vec<(usize, Vec<(char, bool)>)>,
 }
 
@@ -37,7 +37,7 @@ impl FieldBuilder {
         self.is_open |= !text.is_empty();
     }
 
-    /// Adds an unquoted value, which is split at blanks.
+    /// Adds a value that is not in quotes, and splits it at blanks.
     fn push_split(&mut self, text: &str) {
         for (n, piece) in text.split([' ', '\t', '\n']).enumerate() {
             if n > 0 {
@@ -75,7 +75,7 @@ impl FieldBuilder {
 }
 
 impl Evaluator<'_> {
-    /// The fields into which words expand.
+    /// Expands words to fields.
     pub(super) fn fields(&mut self, state: &mut State, words: &[Word]) -> Vec<Field> {
         let mut fields = Vec::new();
         for word in words {
@@ -84,7 +84,7 @@ impl Evaluator<'_> {
             }
             let n_braced = braces::live_length(word);
             match braces::expand(word).filter(|_| self.spend(n_braced * n_braced / 256)) {
-                // Some POSIX shells take braces literally, so the words are unknown.
+                // Some POSIX shells do not expand braces, so the result is unknown.
                 Some(words) if words.len() > 1 && state.shell == Shell::Posix => fields.push(Field::Many),
                 Some(words) => words.iter().for_each(|word| self.expand_word(state, word, &mut fields)),
                 None => fields.push(Field::Many),
@@ -146,14 +146,14 @@ impl Evaluator<'_> {
             Part::Process(script) => {
                 let mut inner = self.copy(state);
                 self.run(script, &mut inner, &StreamText::Unknown);
-                // The command gets a path below /dev as its argument.
+                // A process substitution becomes a path below /dev.
                 fields.push_quoted("/dev/fd/63");
             }
             Part::Unknown => fields.push_unknown(true),
         }
     }
 
-    /// The output of a script in a subshell.
+    /// Runs a script in a subshell, and returns its output.
     fn output_of(&mut self, state: &State, script: &Command) -> StreamText {
         let mut inner = self.copy(state);
         let outer = std::mem::replace(&mut self.output_is_read, true);
@@ -191,7 +191,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// The text of a variable, if the script or the environment defines it.
+    /// The text of a variable, if the script or the environment sets it.
     pub(super) fn variable_text(&self, state: &State, name: &str) -> Option<String> {
         if name == "0" {
             return state.name.clone();
@@ -217,7 +217,7 @@ impl Evaluator<'_> {
         let value = self.variable_text(state, name);
         match change {
             Expansion::Plain => value,
-            // An unknown variable may be unset, so it is unknown whether the default applies.
+            // If the value is unknown or empty, the default may apply, so the result is unknown.
             Expansion::Default(_) => value.filter(|value| !value.is_empty()),
             Expansion::CutStart { pattern, longest } => {
                 let (signs, value) = (self.pattern_of(state, pattern)?, value?);
@@ -247,8 +247,8 @@ impl Evaluator<'_> {
         .filter(|value| value.len() <= VALUE_MAX)
     }
 
-    /// The first position for which `is_right` returns true, searched from the start of the value or, if `from_end` is
-    /// true, from its end.
+    /// Searches the positions in a value for the first one at which `is_right` returns true. If `from_end` is true, the
+    /// search goes from the end to the start.
     fn cut_where(&mut self, value: &str, from_end: bool, is_right: impl Fn(usize) -> bool) -> Option<usize> {
         let mut places: Vec<usize> = value.char_indices().map(|(at, _)| at).chain([value.len()]).collect();
         if !self.spend(places.len() - 1) {
@@ -260,14 +260,14 @@ impl Evaluator<'_> {
         places.into_iter().find(|at| is_right(*at))
     }
 
-    /// The pattern that a word stands for; `None` if it is unknown or too long.
+    /// Expands a word to a pattern. Returns `None` if the pattern is unknown or too long.
     fn pattern_of(&mut self, state: &mut State, word: &Word) -> Option<Vec<Sign>> {
         let fields = self.joined(state, word);
         let is_known = !fields.has_unknown && !fields.has_bare_unknown && fields.text.len() <= 256;
         is_known.then(|| shell_wildcards::pattern(&fields.text))
     }
 
-    /// A word as one field, in which wildcards are not expanded.
+    /// Expands a word to a single field, without splitting it and without expanding wildcards.
     fn joined(&mut self, state: &mut State, word: &Word) -> FieldBuilder {
         let mut fields = FieldBuilder::default();
         for (n, part) in word.0.iter().enumerate() {
@@ -285,7 +285,8 @@ impl Evaluator<'_> {
         fields
     }
 
-    /// The text of a word that the shell does not split, such as a value or a here-document; `None` if it is unknown.
+    /// The text of a word that the shell does not split, such as the value of an assignment. `None` if the text is
+    /// unknown.
     pub(super) fn text_of(&mut self, state: &mut State, word: &Word) -> Option<String> {
         if !self.spend(1 + word.0.len()) {
             return None;
@@ -297,14 +298,14 @@ impl Evaluator<'_> {
         (is_known && affordable && text.len() <= VALUE_MAX.max(self.script_length())).then_some(text)
     }
 
-    /// Whether a word matches a string, as a pattern of `case` does; `None` if that is unknown.
+    /// Whether a text matches a pattern of `case`; `None` if this is unknown.
     pub(super) fn word_fits(&mut self, state: &mut State, word: &Word, text: &str) -> Option<bool> {
         let signs = self.pattern_of(state, word)?;
         Some(shell_wildcards::text_fits(text, &signs))
     }
 
-    /// Adds the files that match a pattern. A pattern that matches nothing stays unchanged, as in sh and bash. This
-    /// matters, because names such as `app/[id]/page.tsx` are common.
+    /// Adds the paths that match a pattern. If nothing matches, the pattern itself is added, as sh and bash do. This
+    /// matters for names such as `app/[id]/page.tsx`, which are common.
     fn push_matches(&mut self, state: &State, pattern: &[(char, bool)], into: &mut Vec<Field>) {
         match self.matches(state, pattern) {
             Some(found) if !found.is_empty() => into.extend(found.into_iter().map(Field::Known)),
@@ -349,7 +350,7 @@ impl Evaluator<'_> {
             found = next;
         }
         found.sort();
-        // Names from the listing of a folder certainly exist. Other names must be looked up.
+        // A path from a listing certainly exists. If the last component has no wildcards, the path must be looked up.
         if !is_listed {
             found.retain(|path| self.exists(&if is_rooted { path.clone() } else { [&root, "/", path].concat() }));
         }
@@ -357,7 +358,7 @@ impl Evaluator<'_> {
     }
 }
 
-/// Whether the script sets `IFS`, so that it is unknown where values are split.
+/// Whether the script sets `IFS`. In this case, it is unknown where values are split.
 fn has_own_separator(state: &State) -> bool {
     state.variable("IFS").is_some()
 }

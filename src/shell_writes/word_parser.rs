@@ -1,16 +1,16 @@
-//! Parses words: quotes, expansions and substitutions.
+//! Parses words with their quotes, expansions and substitutions.
 
 use super::parser::{Parsed, Parser, SyntaxError};
 use super::syntax_tree::{Expansion, Part, Word};
 use std::rc::Rc;
 
 impl Word {
-    /// A literal word.
+    /// A word that consists of this text, without any expansion.
     pub(super) fn literal(text: String) -> Word {
         Word(vec![Part::Quoted(text)])
     }
 
-    /// The text of a word, if the word contains no expansions.
+    /// The text of a word; `None` if the word contains expansions.
     pub(super) fn as_literal(&self) -> Option<String> {
         let text = |part: &Part| match part {
             Part::Bare(text) | Part::Quoted(text) => Some(text.clone()),
@@ -40,7 +40,7 @@ fn ends_word(c: char) -> bool {
 }
 
 impl Parser {
-    /// The word that starts here; `None` if there is none.
+    /// Parses the word at this position; `None` if there is none.
     pub(super) fn word(&mut self) -> Parsed<Option<Word>> {
         let mut word = Word::default();
         let start = self.at;
@@ -96,7 +96,7 @@ impl Parser {
         Ok(())
     }
 
-    /// `$'…'`.
+    /// Parses a string in the form `$'…'`, in which backslashes begin escapes.
     fn escaped_quoted(&mut self, word: &mut Word) -> Parsed<()> {
         self.at += 2;
         word.push_quoted("");
@@ -112,7 +112,7 @@ impl Parser {
         }
     }
 
-    /// The character after a backslash in `$'…'`.
+    /// Parses an escape in `$'…'`, after its backslash.
     fn escape(&mut self) -> Parsed<char> {
         let c = self.peek().ok_or(SyntaxError)?;
         self.at += 1;
@@ -146,7 +146,8 @@ impl Parser {
         char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER)
     }
 
-    /// Parses text in double quotes up to `end`, or the body of a here-document if `end` is `None`.
+    /// Parses text in double quotes, up to and including `end`. If `end` is `None`, parses the body of a here-document,
+    /// up to the end of the input.
     pub(super) fn double_quoted(&mut self, word: &mut Word, end: Option<char>) -> Parsed<()> {
         loop {
             let Some(c) = self.peek() else { return if end.is_none() { Ok(()) } else { Err(SyntaxError) } };
@@ -219,7 +220,7 @@ impl Parser {
         self.text[start..self.at].iter().collect()
     }
 
-    /// Parses the content of `${…}`, up to and including the closing brace.
+    /// Parses the rest of `${…}`, including the closing brace.
     fn braced_variable(&mut self, quoted: bool) -> Parsed<Part> {
         let is_length = self.peek() == Some('#') && self.peek_at(1) != Some('}');
         let name = if is_length { String::new() } else { self.variable_name() };
@@ -241,7 +242,7 @@ impl Parser {
         Ok(Part::Variable { name, change, quoted })
     }
 
-    /// The number in `[n]`.
+    /// Parses an index such as `[2]`. Returns `None` if there is none.
     fn element_number(&mut self) -> Option<usize> {
         let rest = self.text.get(self.at..)?.strip_prefix(&['['])?;
         let n_digits = rest.iter().take_while(|c| c.is_ascii_digit()).count();
@@ -260,7 +261,7 @@ impl Parser {
             self.braced_word(&mut operand, quoted)?;
             return Ok(Expansion::Default(operand));
         }
-        // Quotes around the whole expansion do not quote its pattern.
+        // A pattern is parsed as if it were not in quotes, even if the whole `"${name#pattern}"` is in quotes.
         if self.accept("#") {
             let longest = self.accept("#");
             self.braced_word(&mut operand, false)?;
@@ -283,7 +284,7 @@ impl Parser {
         Ok(Expansion::Unknown)
     }
 
-    /// Parses a word inside `${…}`, up to the end of the word.
+    /// Parses the word after an operator in `${…}`, up to the closing brace.
     fn braced_word(&mut self, word: &mut Word, quoted: bool) -> Parsed<()> {
         if !quoted {
             return self.word_parts(word, |c| c == '}');
@@ -326,7 +327,7 @@ impl Parser {
         Ok(())
     }
 
-    /// Skips `((…))`.
+    /// Skips an arithmetic expression, `((…))`.
     pub(super) fn skip_arithmetic(&mut self) -> Parsed<()> {
         let mut open = 0_usize;
         loop {
@@ -342,7 +343,7 @@ impl Parser {
         }
     }
 
-    /// Parses the rest of `[[ … ]]`.
+    /// Parses the words after `[[`, up to and including `]]`.
     pub(super) fn condition_words(&mut self) -> Parsed<Vec<Word>> {
         let mut words = Vec::new();
         loop {

@@ -1,4 +1,4 @@
-//! Notes the paths that a command writes, and looks up whether paths exist.
+//! Records the paths that commands write, and looks up whether paths exist.
 
 use super::evaluator::Evaluator;
 use super::shell_state::{CdLinks, Field, State};
@@ -9,22 +9,22 @@ use std::rc::Rc;
 
 /// Maximum length of a path, in bytes.
 const PATH_MAX: usize = 4096;
-/// A path in which `..` occurs more often than this is not resolved.
+/// Maximum number of `..` in a path. A path with more of them counts as unknown.
 const PARENTS_MAX: usize = 8;
-/// How many evaluation steps are counted for looking up a file and noting it.
+/// How many evaluation steps it costs to look up and record a file.
 const WRITE_STEPS: usize = 8;
 
 impl Evaluator<'_> {
-    /// Makes a path absolute the way the kernel does: `..` after a symbolic link means the folder above the link's
-    /// target. The result is normalised and has no slash at the end. `None` if the path is unknown.
+    /// Makes a path absolute and normal, as the kernel does: after a symbolic link, `..` leads to the folder above the
+    /// link's target. The result has no slash at the end. `None` if the path is unknown.
     pub(super) fn resolve(&self, state: &State, path: &str) -> Option<String> {
         let absolute = absolute(state, path)?;
         let absolute = if absolute.contains("..") { self.without_parents(&absolute)? } else { absolute };
         normal(path, absolute)
     }
 
-    /// Makes a path absolute the way `cd` does: `..` after a symbolic link means the folder that contains the link,
-    /// unless an option makes the shell resolve links.
+    /// Makes a path absolute and normal, as `cd` does: after a symbolic link, `..` leads to the folder that contains
+    /// the link. With `CdLinks::Resolved`, symbolic links are resolved instead.
     pub(super) fn resolve_for_cd(&self, state: &State, path: &str, links: CdLinks) -> Option<String> {
         let kept = || normal(path, absolute(state, path)?);
         let resolved = || self.physical(&self.resolve(state, path)?);
@@ -35,13 +35,13 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Resolves the directory to which a program changes, as `git -C` does. Links are resolved, because the kernel
-    /// knows the current directory only without links.
+    /// The directory in which a program runs after changing to `folder`, as with `git -C`. The result contains no
+    /// symbolic links, because the kernel does not keep them.
     pub(super) fn resolve_for_chdir(&self, state: &State, folder: &Field) -> Option<String> {
         self.resolve_for_cd(state, folder.text()?, CdLinks::Resolved)
     }
 
-    /// Resolves the symbolic links in a path. The end of the path need not exist yet.
+    /// Resolves all symbolic links in a path. The last components of the path need not exist.
     pub(super) fn physical(&self, path: &str) -> Option<String> {
         let ends = std::iter::once(path.len()).chain(path.rmatch_indices('/').map(|(at, _)| at.max(1)));
         let found = ends.take(PARENTS_MAX).find_map(|end| Some((self.files.real_path(&path[..end])?, end)));
@@ -51,7 +51,7 @@ impl Evaluator<'_> {
         (!self.may_lead_elsewhere(path, physical != path)).then(|| physical.to_owned())
     }
 
-    /// Resolves each `..` of an absolute path.
+    /// Resolves each `..` in an absolute path, as the kernel does.
     fn without_parents(&self, path: &str) -> Option<String> {
         let mut folder = String::with_capacity(path.len());
         let mut n_parents = 0;
@@ -75,9 +75,9 @@ impl Evaluator<'_> {
         Some(if folder.is_empty() { "/".to_owned() } else { folder })
     }
 
-    /// Whether the script itself may have changed where a path leads. `has_links` tells whether there are symbolic
-    /// links on the path now. With links, a write to the path or to any folder above the path counts as such a change.
-    /// Without links, only a write to a file or a link at the path itself counts.
+    /// Whether the script may have changed where a path leads. `has_links` tells whether the path contains symbolic
+    /// links now. If it does, any write to the path or to a folder above it may have changed this. Otherwise, only a
+    /// write to the path itself may have changed this.
     fn may_lead_elsewhere(&self, path: &str, has_links: bool) -> bool {
         if has_links {
             let is_above = |above: &str| {
@@ -89,14 +89,14 @@ impl Evaluator<'_> {
         !self.writes.is_empty() && (is_written(ShellWrite::File) || is_written(ShellWrite::Link))
     }
 
-    /// Whether a path is a regular file.
+    /// Whether a path is a file, and neither a folder nor a device.
     pub(super) fn is_regular_file(&mut self, state: &State, path: &str) -> bool {
         let path = self.resolve(state, path).filter(|path| !is_device(path));
         path.is_some_and(|path| self.exists(&path) && self.is_folder(&path) == Some(false))
     }
 
-    /// Notes that the file at a path is replaced or removed, as by `mv` and `rm`. If the path is a symbolic link, the
-    /// link's target does not change, so only the link is noted.
+    /// Records that the file at a path is replaced or removed, as by `mv` and `rm`. If the path is a symbolic link,
+    /// only the link is recorded, because its target does not change.
     pub(super) fn replace(&mut self, state: &State, path: &str) {
         match self.resolve(state, path).filter(|path| self.spend(1) && self.files.is_link(path)) {
             Some(link) => self.note_link(path, &link),
@@ -104,15 +104,15 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Notes that a link is replaced or removed. If the path ends with a slash, nothing is noted, because it then means
-    /// the link's target, and the commands that remove links refuse it.
+    /// Records that a symbolic link is replaced or removed. A path with a slash at the end means the link's target, and
+    /// commands refuse to remove it. So such a path is not recorded.
     fn note_link(&mut self, path: &str, link: &str) {
         if !path.ends_with('/') {
             self.note(link, ShellWrite::Link);
         }
     }
 
-    /// Notes that a file is written, if the path of the file is known.
+    /// Records that a file is written, if its path is known.
     pub(super) fn write(&mut self, state: &State, path: &str) {
         if path.ends_with('/') || !self.spend(WRITE_STEPS) {
             return;
@@ -123,8 +123,8 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Notes that a folder is removed or moved, with everything below it. If the path is a file, notes the file
-    /// instead.
+    /// Records that a folder is removed or moved, with everything in it. If the path is a file, only the file is
+    /// recorded.
     pub(super) fn write_all(&mut self, state: &State, path: &str) {
         let Some(resolved) = self.resolve(state, path).filter(|_| self.spend(WRITE_STEPS)) else { return };
         if self.files.is_link(&resolved) {
@@ -137,18 +137,19 @@ impl Evaluator<'_> {
     }
 
     fn note(&mut self, path: &str, kind: fn(PathBuf) -> ShellWrite) {
-        // A lock would treat a path with `*` or `?` as a pattern, so such a path is not noted.
+        // A path with `*` or `?` is not recorded, because a lock would treat it as a pattern.
         if !is_device(path) && path != "/" && !path.contains(['*', '?']) {
             self.writes.insert(kind(path.into()));
         }
     }
 
-    /// Notes that some files below a folder may be written.
+    /// Records that some files below a folder may be written.
     pub(super) fn maybe_write(&mut self, folder: &str, endings: &[&str], tracking: Tracking) {
         self.maybe_write_by_git(folder, endings, tracking, &[]);
     }
 
-    /// Like `maybe_write`, but for a git command. With `git_tests`, git can tell which files the command writes.
+    /// Like `maybe_write`, for a git command. `git_tests` are tests with which git can find out which files the command
+    /// writes.
     pub(super) fn maybe_write_by_git(
         &mut self,
         folder: &str,
@@ -156,31 +157,30 @@ impl Evaluator<'_> {
         tracking: Tracking,
         git_tests: &[GitTest],
     ) {
-        // Links are resolved, because neither the paths that git prints nor the paths of locks contain symbolic links.
+        // Symbolic links are resolved, because paths from git and paths of locks contain no links.
         let Some(folder) = self.spend(2).then(|| self.physical(folder)).flatten() else { return };
         let endings = endings.iter().map(|ending| (*ending).to_owned()).collect();
-        // An earlier git command of the same script may have changed the results of the tests, so they are left out
-        // then.
+        // If an earlier git command may have changed the results of the tests, they are not used.
         let git_tests = if self.git_has_changed { Vec::new() } else { git_tests.to_vec() };
         self.writes.insert(ShellWrite::Maybe(MaybeWritten { folder: folder.into(), endings, tracking, git_tests }));
     }
 
-    /// Whether an absolute path is a folder; `None` if it does not exist.
+    /// Whether an absolute path is a folder; `None` if the path does not exist.
     pub(super) fn is_folder(&self, path: &str) -> Option<bool> {
         if self.made_folders.contains(path) { Some(true) } else { self.look_at(path) }
     }
 
-    /// Like `is_folder`, but without the folders that the script itself creates.
+    /// Like `is_folder`, but ignores the folders that the script itself creates.
     fn look_at(&self, path: &str) -> Option<bool> {
         *self.found.borrow_mut().entry(path.to_owned()).or_insert_with(|| self.files.is_folder(path))
     }
 
-    /// Whether a path exists.
+    /// Whether a path existed before the script ran.
     pub(super) fn exists(&mut self, path: &str) -> bool {
         self.spend(2) && self.look_at(path.trim_end_matches('/')).is_some()
     }
 
-    /// Notes that the script creates a folder.
+    /// Records that the script creates a folder.
     pub(super) fn make_folder(&mut self, state: &State, path: &str) {
         self.made_folders.extend(self.resolve(state, path));
     }
@@ -208,7 +208,8 @@ impl Evaluator<'_> {
         self.files.patch_text(path)
     }
 
-    /// The closest folder that contains an entry with this name. The search starts in `directory` and goes upwards.
+    /// The closest folder that contains an entry with this name. The search starts in `directory`, and continues in the
+    /// folders above it.
     pub(super) fn folder_with(&mut self, directory: &str, name: &str) -> Option<String> {
         let mut folder = directory.to_owned();
         loop {
@@ -223,7 +224,7 @@ impl Evaluator<'_> {
     }
 }
 
-/// Makes a path absolute, without normalising it.
+/// Makes a path absolute. The result may still contain parts such as `..`.
 fn absolute(state: &State, path: &str) -> Option<String> {
     match &state.directory {
         _ if path.starts_with('/') => Some(path.to_owned()),
@@ -231,9 +232,10 @@ fn absolute(state: &State, path: &str) -> Option<String> {
     }
 }
 
-/// An absolute path in normal form, without a slash at the end. `path` is the same path before it was made absolute.
+/// Normalises an absolute path, and removes a slash at its end. `path` is the original path, before it was made
+/// absolute.
 fn normal(path: &str, absolute: String) -> Option<String> {
-    // The current directory is already in normal form, so only the path itself is checked.
+    // The current directory is always normal, so only the original path is checked.
     let is_normal = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
     let normal = if is_normal { absolute } else { path_overlap::normal(&absolute) };
     let plain = normal.trim_end_matches('/');

@@ -1,18 +1,18 @@
-//! Encodes the changes of one turn of the broker's loop as bytes that another database can apply. The bytes contain one
-//! row for each executed statement, with its values. Statements and long texts are stored once each, and the rows refer
-//! to them by number.
+//! Encodes the changes of one turn of the event loop, so that another database can apply them. The bytes contain one
+//! row for each executed statement, with its values. Each statement and each long text is stored only once, and the
+//! rows refer to it by number.
 //!
-//! The values are not part of the SQL, because a NUL inside a text would end the statement there.
+//! The values are not part of the SQL, because SQLite would stop reading the SQL at a NUL byte.
 
 use super::{StoreError, StoreResult};
 use rusqlite::ToSql;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use std::collections::HashMap;
 
-/// The first byte of a changeset. A program refuses a changeset in a format that it does not know.
+/// The first byte of a changeset: the version of this format. A program refuses versions that it does not know.
 const FORMAT: u8 = 1;
-/// Texts of at least this many bytes are stored only once. Examples are the id of a peer, and a message to many
-/// recipients.
+/// Minimum length of a text that is stored only once, in bytes. Peer ids are longer than this, and so is a typical
+/// message to many recipients.
 const SHARED_TEXT_MIN: usize = 16;
 
 const NULL: u8 = 0;
@@ -22,12 +22,12 @@ const TEXT: u8 = 3;
 const BLOB: u8 = 4;
 const SHARED_TEXT: u8 = 5;
 
-/// The changes of one turn.
+/// The encoded changes of one turn of the event loop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changeset(Vec<u8>);
 
 impl Changeset {
-    /// Takes the bytes of a changeset from another machine. The bytes are checked when the changeset is applied.
+    /// Makes a changeset from bytes that another machine sent. They are checked only when the changeset is applied.
     pub fn from_bytes(bytes: Vec<u8>) -> Changeset {
         Changeset(bytes)
     }
@@ -37,15 +37,15 @@ impl Changeset {
         self.0
     }
 
-    /// The changeset as bytes.
+    /// The bytes of the changeset.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The statements and rows of the changeset.
+    /// Begins to decode the changeset.
     ///
     /// # Errors
-    /// When the bytes are not a changeset in a format that this version knows.
+    /// When the bytes are not a changeset, or when they have a format that this version does not know.
     pub(super) fn decode(&self) -> StoreResult<DecodedChanges<'_>> {
         let mut bytes = Bytes(&self.0);
         match bytes.byte()? {
@@ -59,7 +59,7 @@ impl Changeset {
     }
 }
 
-/// Texts that are stored once. Rows refer to them by number.
+/// Texts that are stored only once. Each text has a number, by which the rows refer to it.
 #[derive(Debug, Default)]
 struct Interned(HashMap<Box<str>, usize>);
 
@@ -87,7 +87,7 @@ impl Interned {
     }
 }
 
-/// The sizes of the parts of a recorder at one moment.
+/// How much a recorder contained at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 struct Mark {
     statements: usize,
@@ -110,7 +110,7 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Adds a statement that was executed.
+    /// Records a statement that was executed, with its values.
     pub(super) fn add(&mut self, sql: &'static str, values: &[&dyn ToSql]) -> StoreResult<()> {
         let statement = self.statements.number(sql);
         write_varint(&mut self.rows, statement as u64);
@@ -159,7 +159,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Marks the point to which [`Recorder::undo_call`] returns.
+    /// Begins a new call, whose changes [`Recorder::undo_call`] can remove.
     pub(super) fn begin_call(&mut self) {
         self.before_call = Mark {
             statements: self.statements.0.len(),
@@ -170,7 +170,7 @@ impl Recorder {
         };
     }
 
-    /// Forgets the changes of the current call.
+    /// Removes the changes of the current call.
     pub(super) fn undo_call(&mut self) {
         let mark = self.before_call;
         self.statements.truncate(mark.statements);
@@ -190,7 +190,7 @@ impl Recorder {
         self.n_rows == 0
     }
 
-    /// Returns the changes of the turn and empties the recorder.
+    /// Returns the recorded changes, and empties the recorder.
     pub(super) fn take(&mut self) -> Changeset {
         let turn = std::mem::take(self);
         let mut out = vec![FORMAT];
@@ -202,7 +202,7 @@ impl Recorder {
     }
 }
 
-/// A changeset that is being read, one row after another, by [`DecodedChanges::next_row`].
+/// A changeset that is being decoded. [`DecodedChanges::next_row`] returns its rows one by one.
 pub(super) struct DecodedChanges<'a> {
     /// The SQL of each statement.
     pub(super) statements: Vec<&'a str>,
@@ -212,7 +212,8 @@ pub(super) struct DecodedChanges<'a> {
 }
 
 impl<'a> DecodedChanges<'a> {
-    /// Reads the next row. Returns the number of the row's statement, and puts the row's values into `values`.
+    /// Decodes the next row. Returns the index of its statement, or `None` after the last row. Puts the row's values
+    /// into `values`.
     pub(super) fn next_row(&mut self, values: &mut Vec<ValueRef<'a>>) -> StoreResult<Option<usize>> {
         values.clear();
         let Some(left) = self.n_rows.checked_sub(1) else {
@@ -284,7 +285,7 @@ impl<'a> Bytes<'a> {
     }
 
     fn texts(&mut self) -> StoreResult<Vec<&'a str>> {
-        // The count may be wrong, so no memory is reserved in advance.
+        // No memory is reserved in advance, because damaged bytes could contain a huge count.
         (0..self.count()?).map(|_| std::str::from_utf8(self.sized()?).map_err(|_| damaged())).collect()
     }
 }
@@ -384,8 +385,8 @@ mod tests {
             for wrong in [0, 0x7f, 0xff] {
                 let mut bytes = bytes.to_vec();
                 bytes[n] = wrong;
-                // The bytes may happen to be another valid changeset, but they must cause neither a panic nor a
-                // huge allocation.
+                // Damaged bytes may be another valid changeset. In any case, they must not cause a panic or a huge
+                // allocation.
                 let _ = rows(&Changeset::from_bytes(bytes));
             }
         }

@@ -1,4 +1,4 @@
-//! The members of channels, as rows in the database.
+//! The table with the members of all channels.
 
 use super::named_columns::{placeholder, write_row};
 use super::peers::unknown_word;
@@ -49,7 +49,7 @@ impl Store {
         Ok(())
     }
 
-    /// How many unread messages a peer has in each channel. The query looks only at the peer's unread messages.
+    /// How many unread messages a peer has in each channel. The query reads only the unread messages of this peer.
     pub fn unread_in_channels(&self, recipient: &str) -> StoreResult<Vec<(String, i64)>> {
         let sql = "SELECT recipient_group, count(*) FROM message INDEXED BY message_unread \
                    WHERE recipient = (SELECT num FROM peer_number WHERE id = ?1) AND state < 2 \

@@ -1,9 +1,9 @@
-//! Counters that the database stores, so that no rows need to be counted: the last sequence numbers, and the
-//! numbers of rows in the tables.
+//! Counters in the database: the last sequence numbers, and the number of rows in some tables. With them, no rows need
+//! to be counted.
 //!
 //! **Invariant:** no sequence number and no fencing token is used twice, even if a power failure destroys the end of
-//! the write-ahead log. Numbers are reserved in blocks, in a separate file. The file has reached the disk before the
-//! first number of a block is used.
+//! the write-ahead log. Numbers are reserved in blocks, in a separate file. A block is used only after this file has
+//! reached the disk.
 
 use super::named_columns::update_row;
 use super::{Store, StoreError, StoreResult};
@@ -12,15 +12,15 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// How many sequence numbers are reserved at once. The broker waits for the disk once per block, that is, once for this
-/// many messages, events or grants.
+/// How many sequence numbers are reserved at once. The broker waits for the disk only once for this many messages,
+/// events or grants.
 const BLOCK: i64 = 4096;
 
-/// The counters in the database.
+/// The values of the counters.
 ///
-/// A turn that only adds messages and events does not write the counters, because each changed page makes a commit
-/// slower. The next broker computes the counters from the rows above the stored sequence numbers: these rows have no
-/// gaps, and all messages among them are unread.
+/// If a turn only adds messages and events, the counters are not written, because each changed page makes a commit
+/// slower. The next broker computes them from the rows that were added later. This works because these rows have no
+/// gaps, and because these messages are all unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// The sequence number of the last message.
@@ -29,21 +29,21 @@ pub struct Counters {
     pub event_last: i64,
     /// The last fencing token that was granted.
     pub token_last: i64,
-    /// How many messages are kept.
+    /// How many messages the database contains.
     pub messages: i64,
     /// How many messages are unread.
     pub unread: i64,
-    /// How many events are kept.
+    /// How many events the database contains.
     pub events: i64,
 }
 
 impl Counters {
-    /// The last sequence numbers of messages and events, and the last token.
+    /// The last sequence numbers of messages and events, and the last fencing token.
     fn last(&self) -> [i64; 3] {
         [self.message_last, self.event_last, self.token_last]
     }
 
-    /// Whether only messages and events were added since the counters had the values in `stored`.
+    /// Whether only messages and events have been added since the values in `stored`.
     fn only_adds_rows(&self, stored: &Counters) -> bool {
         let n_messages = self.message_last - stored.message_last;
         let n_events = self.event_last - stored.event_last;
@@ -58,17 +58,17 @@ impl Counters {
         *self == expected
     }
 
-    /// Raises the counters to at least these values, so that new numbers continue above them.
+    /// Sets each of the last numbers to at least the value in `floor`, so that new numbers are higher.
     pub(super) fn raise_to(&mut self, floor: [i64; 3]) {
         let lasts = [&mut self.message_last, &mut self.event_last, &mut self.token_last];
         lasts.into_iter().zip(floor).for_each(|(last, floor)| *last = floor.max(*last));
     }
 }
 
-/// The file that records the highest reserved number of each kind.
+/// The file with the highest reserved number of each kind.
 #[derive(Debug)]
 pub(super) struct ReservedNumbers {
-    /// The path of the file; `None` for a database in memory, because no later database continues its numbers.
+    /// The path of the file; `None` for a database in memory, whose numbers need not outlive it.
     path: Option<PathBuf>,
     upto: [i64; 3],
     /// Whether the file was missing or damaged when the database was opened.
@@ -76,7 +76,7 @@ pub(super) struct ReservedNumbers {
 }
 
 impl ReservedNumbers {
-    /// Opens the file that belongs to a database. If the file is missing or damaged, nothing is reserved.
+    /// Opens the file that belongs to a database. A missing or damaged file counts as a file without reserved numbers.
     pub(super) fn open(database: &Path) -> StoreResult<ReservedNumbers> {
         if database.to_string_lossy().contains("vfs=memdb") {
             return Ok(ReservedNumbers { upto: [0; 3], path: None, was_lost: false });
@@ -95,7 +95,7 @@ impl ReservedNumbers {
         self.upto
     }
 
-    /// Reserves a new block for each kind of number whose block is used up.
+    /// If the reserved numbers of a kind are used up, reserves a new block of this kind.
     pub(super) fn cover(&mut self, counters: &Counters) -> StoreResult<()> {
         let last = counters.last();
         let Some(path) = &self.path else { return Ok(()) };
@@ -109,31 +109,32 @@ impl ReservedNumbers {
         Ok(())
     }
 
-    /// Gives back the reserved numbers that were not used, so that the next broker continues without a gap.
+    /// Gives back the reserved numbers that were not used, so that the numbers of the next broker continue without a
+    /// gap.
     pub(super) fn give_back(&mut self, counters: &Counters) -> StoreResult<()> {
         let Some(path) = &self.path else { return Ok(()) };
-        // If this write is lost, the file keeps the larger numbers, which only causes a gap.
+        // If a crash undoes this write, the file keeps larger numbers. This only causes a gap in the numbers.
         self.upto = counters.last();
         write_numbers(path, self.upto, false).map_err(|error| file_error(path, &error))
     }
 }
 
-/// Reads the content of the file. Returns `None` unless it is one line of three numbers: a full disk may have left the
-/// file empty, or a power failure may have left zeros, and it is then unknown which numbers were given out.
+/// Parses the content of the file. Returns `None` unless it is one line of three numbers. A full disk may leave an
+/// empty file, and a power failure may leave zeros. In these cases, the numbers that were already used are unknown.
 fn parse_numbers(content: &[u8]) -> Option<[i64; 3]> {
     let line = std::str::from_utf8(content).ok()?.strip_suffix('\n')?;
     let numbers: Vec<i64> = line.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
     numbers.try_into().ok().filter(|numbers: &[i64; 3]| numbers.iter().all(|number| *number >= 0))
 }
 
-/// Overwrites the reserved numbers in the file. They are one line of fixed length, which is shorter than a sector of
-/// the disk, so a power failure leaves either the old line or the new one.
+/// Overwrites the numbers in the file. The line has a fixed length, and it fits into one sector of the disk. So after a
+/// power failure, the file contains either the old line or the new line.
 fn write_numbers(path: &Path, upto: [i64; 3], sync: bool) -> io::Result<()> {
     let is_new = !path.exists();
     let mut file = File::options().create(true).truncate(false).write(true).open(path)?;
     let line = format!("{:020} {:020} {:020}\n", upto[0], upto[1], upto[2]);
     file.write_all(line.as_bytes())?;
-    // A damaged file may have been longer.
+    // A damaged file may be longer than one line.
     file.set_len(line.len() as u64)?;
     if sync {
         file.sync_data()?;
@@ -152,15 +153,15 @@ fn file_error(path: &Path, error: &io::Error) -> StoreError {
 }
 
 impl Store {
-    /// Whether this database has given out numbers, but the file of reserved numbers was missing or damaged when the
-    /// database was opened. In this case, the database may be an old copy, such as a backup, and the numbers that were
-    /// given out after the copy was made are unknown.
+    /// Whether the file of reserved numbers was missing or damaged, although this database has already used numbers.
+    /// The database may be an old copy, such as a backup. In that case, numbers that were used after the copy are
+    /// unknown.
     pub fn has_lost_reserved_numbers(&self) -> bool {
         self.reserved.as_ref().is_some_and(|reserved| reserved.was_lost) && self.counters.last() != [0; 3]
     }
 
-    /// Makes all numbers continue above `floor`. This is needed if this database replaces a damaged or a newer
-    /// database, because clients still have fencing tokens and cursors from the database that was replaced.
+    /// Makes all new numbers greater than `floor`. This is needed when this database replaces a damaged or a newer one,
+    /// because clients still have fencing tokens and cursors from that database.
     pub fn raise(&mut self, floor: i64) -> StoreResult<()> {
         self.writing()?;
         self.counters.raise_to([floor; 3]);
@@ -168,8 +169,8 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the counters if they have changed, unless they can be computed from the stored counters and the added
-    /// rows. If the changes are recorded for other databases, changed counters are always written.
+    /// Writes the counters if they have changed and can't be computed from added rows. If the changes are recorded for
+    /// another database, the counters are written after every change.
     pub(super) fn write_counters(&mut self) -> StoreResult<()> {
         let c = self.counters;
         if c == self.counters_committed {
@@ -194,7 +195,7 @@ impl Store {
     }
 }
 
-/// Reads the stored counters, and includes the messages and events that were added after the counters were stored.
+/// Reads the stored counters, and adds the messages and events that were stored later.
 pub(super) fn read_counters(db: &Connection) -> StoreResult<Counters> {
     let mut counters = db.query_row("SELECT * FROM counters", [], |row| {
         Ok(Counters {
@@ -237,7 +238,7 @@ mod tests {
         }
     }
 
-    /// Performs those steps of a turn whose bits are set in `steps`.
+    /// Runs a turn in a test. Each bit in `steps` stands for one kind of change.
     fn turn(store: &mut Store, sent: &mut Vec<Message>, steps: u32) {
         let done = |step: u32| steps >> step & 1 == 1;
         if done(0) {
@@ -272,7 +273,7 @@ mod tests {
             let mut random = seed;
             for _ in 0..40 {
                 random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                // Most turns only add rows.
+                // In this test, three of four turns only add rows.
                 let steps = if random >> 30 == 0 { random >> 20 & 0x7f } else { random >> 20 & 3 };
                 store.set_meta("turn", "other rows change, too").unwrap();
                 turn(&mut store, &mut sent, steps);

@@ -1,4 +1,4 @@
-//! Why a call to the store failed, in the words that users read.
+//! The reasons why a call to the store fails, and their texts for users.
 
 use super::file_check;
 use rusqlite::{ErrorCode, ffi};
@@ -6,14 +6,14 @@ use rusqlite::{ErrorCode, ffi};
 /// Why a call to the store failed.
 #[derive(Debug)]
 pub enum StoreError {
-    /// A newer slm-mesh has written the database or a changeset. The first number is the format that the newer slm-mesh
-    /// used, and the second number is the newest format that this slm-mesh knows.
+    /// A newer slm-mesh has written the database or a changeset. Contains the version of its format, and the newest
+    /// version that this slm-mesh knows.
     Newer(i64, i64),
     /// The file is damaged, or it is not a database.
     Corrupt(String),
     /// The disk is full.
     Full,
-    /// The system refuses to write the file, although its disk is not full.
+    /// The operating system refuses to write the file, although the disk is not full.
     Unwritable(String),
     /// Any other error, such as one that SQLite reports.
     Sql(String),
@@ -25,8 +25,8 @@ impl From<rusqlite::Error> for StoreError {
         match error.sqlite_error_code() {
             _ if file_check::shows_damage(&error) => StoreError::Corrupt(error.to_string()),
             Some(ErrorCode::DiskFull) => StoreError::Full,
-            // SQLite reports this code, and not the system's error, if it can't enlarge its shared-memory file. In
-            // nearly all cases, the disk is full.
+            // SQLite reports this code if it can't enlarge its shared-memory file. The original error is lost, but it
+            // is nearly always a full disk.
             _ if extended_code == ffi::SQLITE_IOERR_SHMSIZE => StoreError::Full,
             _ if extended_code == ffi::SQLITE_IOERR_WRITE => StoreError::Unwritable(error.to_string()),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt(error.to_string()),

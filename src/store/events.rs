@@ -1,4 +1,4 @@
-//! Events, as rows in the database: a stream with ascending sequence numbers.
+//! The table of events. They form a stream with ascending sequence numbers.
 
 use super::named_columns::{NamedColumns, placeholder, write_row};
 use super::{Store, StoreResult};
@@ -24,7 +24,7 @@ pub struct Event {
 /// Selects the events to read.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter<'a> {
-    /// The words of the types to read. An empty list means all types.
+    /// The names of the event types to read. An empty list means all types.
     pub types: &'a [&'a str],
     /// Only events after this sequence number.
     pub after: i64,
@@ -48,8 +48,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Event> {
 }
 
 impl Store {
-    /// Appends an event and returns its sequence number. If the event shows the value of a state entry, `state_key`
-    /// names that entry.
+    /// Appends an event, and returns its sequence number. If the payload contains the value of a state entry,
+    /// `state_key` is the key of this entry.
     pub fn add_event(
         &mut self,
         kind: &EventKind,
@@ -72,8 +72,8 @@ impl Store {
         Ok(seq)
     }
 
-    /// Reads the events that pass the filter. For several types, searches the index once for each type and merges the
-    /// results.
+    /// Reads the events that match the filter. If there are several types, each of them is searched separately, and the
+    /// results are merged.
     pub fn events(&self, filter: &EventFilter<'_>) -> StoreResult<Vec<Event>> {
         let order = if filter.newest { "DESC" } else { "ASC" };
         let mut found = Vec::new();
@@ -96,13 +96,13 @@ impl Store {
         Ok(found)
     }
 
-    /// The sequence number of the oldest event that is still kept.
+    /// The sequence number of the oldest event in the table; `None` if the table is empty.
     pub fn first_event(&self) -> StoreResult<Option<i64>> {
         Ok(self.db.prepare_cached("SELECT min(seq) FROM event")?.query_row([], |row| row.get(0))?)
     }
 
-    /// The sequence number of the last event at or before `time`. Times ascend with the sequence numbers, so a binary
-    /// search works without an index of times.
+    /// The sequence number of the last event at or before `time`. Later events have higher sequence numbers, so a
+    /// binary search needs no index of times.
     pub fn event_at(&self, time: i64) -> StoreResult<i64> {
         let (mut low, mut high) = (self.first_event()?.unwrap_or(1) - 1, self.counters.event_last);
         let mut query =
@@ -118,7 +118,7 @@ impl Store {
         Ok(low)
     }
 
-    /// The sequence numbers and payloads of the events that show a value of this entry, newest first.
+    /// The sequence numbers and payloads of the events that contain a value of this state entry, newest first.
     pub fn state_events(&self, state_key: &str, limit: i64) -> StoreResult<Vec<(i64, String)>> {
         let sql = "SELECT seq, payload FROM event WHERE state_key = ?1 ORDER BY seq DESC LIMIT ?2";
         let mut query = self.db.prepare_cached(sql)?;
@@ -126,7 +126,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Replaces the payload of an event with a payload that does not contain the value of the entry.
+    /// Replaces the payload of an event with one that does not contain the value of a state entry.
     pub fn blank_state_event(&mut self, seq: i64, payload: &str) -> StoreResult<()> {
         self.write("UPDATE event SET payload = ?2, state_key = NULL WHERE seq = ?1", params![seq, payload])?;
         Ok(())
@@ -144,7 +144,7 @@ impl Store {
         }
         let sql = "SELECT max(seq) FROM (SELECT seq FROM event WHERE at < ?1 ORDER BY seq LIMIT ?2)";
         let last: i64 = self.db.prepare_cached(sql)?.query_row([before, limit], |row| row.get(0))?;
-        // Times ascend with the sequence numbers, so all events up to `last` are old enough.
+        // Later events have higher sequence numbers, so all events up to `last` are old enough.
         let n = self.write("DELETE FROM event WHERE seq <= ?1", &[&last])?;
         self.counters.events -= n as i64;
         Ok(n)

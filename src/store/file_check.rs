@@ -1,4 +1,4 @@
-//! Checks a database file in which damage was found.
+//! Checks a database file that may be damaged.
 
 use super::salvage::{columns, has_type, tables};
 use super::{Store, StoreError, StoreResult};
@@ -6,8 +6,8 @@ use rusqlite::Connection;
 use std::path::Path;
 
 impl Store {
-    /// Checks a backup that is to replace the database of this mesh, and applies the backup's own write-ahead log to
-    /// it.
+    /// Checks a backup before it replaces the database of this mesh. If the backup has a write-ahead log, the log is
+    /// applied to it.
     ///
     /// # Errors
     /// `Corrupt` if the file is damaged, or is not a database of slm-mesh; `Newer` if a newer slm-mesh wrote it.
@@ -23,34 +23,34 @@ impl Store {
         }
         check(&db, "integrity_check")?;
         check_values(&db)?;
-        // SQLite copies the log into the database, and removes the log.
+        // On closing, SQLite copies the write-ahead log into the database file, and removes the log.
         db.close().map_err(|(_, error)| StoreError::from(error))
     }
 
-    /// Checks the whole file and builds its indexes anew, which is slow for a large file. SQLite's checks do not compare
-    /// a partial index with its table, so without the new indexes, a query could find the same damage again.
+    /// Checks the whole file, and builds all indexes again, which takes long for a large file. SQLite's checks do not
+    /// compare a partial index with its table. So without new indexes, a damaged index could go unnoticed.
     ///
     /// # Errors
-    /// `Corrupt` if new indexes do not repair the damage. If the structure of the file is damaged, nothing is written
+    /// `Corrupt` if the damage is not only in the indexes. If the structure of the file is damaged, nothing is written
     /// to it.
     pub fn check_and_reindex(&self) -> StoreResult<()> {
         check(&self.db, "quick_check")?;
         let reindexed = self.run("REINDEX");
-        // If a unique index can't be built because its table is damaged, this check says so.
+        // If a unique index can't be built because its table is damaged, this check returns the better error.
         check(&self.db, "integrity_check")?;
         check_values(&self.db)?;
         reindexed
     }
 }
 
-/// Runs one of SQLite's checks.
+/// Runs one of SQLite's own checks, such as `quick_check`.
 fn check(db: &Connection, pragma: &str) -> StoreResult<()> {
     let found: String = db.query_row(&format!("PRAGMA {pragma}(1)"), [], |row| row.get(0))?;
     let found = found.trim_start_matches("*** in database main ***").trim();
     if found == "ok" { Ok(()) } else { Err(StoreError::Corrupt(format!("{pragma} found: {found}"))) }
 }
 
-/// Checks that all values have the types of their columns. SQLite's own checks do not do this.
+/// Checks that each value has the type of its column. SQLite's own checks do not compare types.
 fn check_values(db: &Connection) -> StoreResult<()> {
     for table in tables(db)? {
         let columns = columns(db, &table)?;
@@ -68,8 +68,8 @@ fn check_values(db: &Connection) -> StoreResult<()> {
     Ok(())
 }
 
-/// Whether a value could not be read because it has a wrong type. A null does not count as damage, because a row that
-/// is missing also reads as null.
+/// Whether an error shows that a value has a wrong type. A null does not count, because a missing row also reads as
+/// null.
 pub(super) fn shows_damage(error: &rusqlite::Error) -> bool {
     match error {
         rusqlite::Error::InvalidColumnType(_, _, found) => *found != rusqlite::types::Type::Null,

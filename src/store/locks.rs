@@ -1,4 +1,5 @@
-//! Locks, as rows in the database. Each locked path is one row. The paths of one grant share a fencing token.
+//! The table of locks. Each row is one locked path. A grant can cover several paths, which then have the same fencing
+//! token.
 
 use super::named_columns::{placeholder, upsert_row};
 use super::peers::unknown_word;
@@ -10,23 +11,23 @@ use rusqlite::{Row, params};
 /// One locked path.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LockRow {
-    /// The fencing token of the grant.
+    /// The fencing token of the grant to which this path belongs.
     pub token: i64,
-    /// An absolute path in normal form: a file, a folder (ends in `/`) or a glob.
+    /// The absolute, normalised path of a file or a folder, or a glob. The path of a folder ends with a slash.
     pub path: String,
     /// The peer that holds the lock.
     pub holder: PeerId,
-    /// Who owns the lock: the peer itself, or a turn, a subagent or a command of the peer.
+    /// Who owns the lock: the peer itself, or one of its turns, subagents or commands.
     pub owner: LockOwner,
-    /// The reason that the holder gives to other peers.
+    /// Why the holder needs the lock. Other peers see this text.
     pub reason: String,
     /// The machine whose file system contains the path.
     pub host: String,
-    /// The identity of the repository, if the path is in one.
+    /// The identity of the repository that contains the path, if any.
     pub repo: Option<String>,
     /// The path relative to the root of the repository.
     pub repo_path: Option<String>,
-    /// Whether the lock applies in every work tree of the repository.
+    /// Whether the lock applies to the same file in all work trees of the repository.
     pub all_worktrees: bool,
     /// When the lock was granted, in ms.
     pub granted: i64,
@@ -52,8 +53,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<LockRow> {
 }
 
 impl Store {
-    /// Whether the table of locks contains a lock. Such a lock is in force now, or was in force when the last broker
-    /// ended.
+    /// Whether the table contains any lock. If a broker has just started, these are the locks that were in force when
+    /// the last broker ended.
     pub fn has_locks(&self) -> StoreResult<bool> {
         Ok(self.db.query_row("SELECT EXISTS (SELECT 1 FROM lock)", [], |row| row.get(0))?)
     }
@@ -64,13 +65,13 @@ impl Store {
         Ok(query.query_map([], read)?.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Returns the next fencing token. No token is used twice.
+    /// Returns a new fencing token, which is higher than all earlier tokens.
     pub fn next_token(&mut self) -> i64 {
         self.counters.token_last += 1;
         self.counters.token_last
     }
 
-    /// Stores a new or a renewed lock.
+    /// Stores a new lock, or the new values of a renewed lock.
     pub fn put_lock(&mut self, l: &LockRow) -> StoreResult<()> {
         upsert_row!(self, "lock", { "token": l.token, "path": l.path }, {
             "holder": l.holder.as_str(),
@@ -86,7 +87,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes one path of a grant.
+    /// Removes a locked path. The other paths of the same grant stay locked.
     pub fn drop_lock(&mut self, token: i64, path: &str) -> StoreResult<()> {
         self.write("DELETE FROM lock WHERE token = ?1 AND path = ?2", params![token, path])?;
         Ok(())

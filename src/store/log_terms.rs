@@ -1,23 +1,24 @@
-//! Records the term of each entry of the replicated log. A term is a period in which one hub leads. From this record, a
-//! hub can tell whether its own last entry was also applied to another hub's database, even if the log no longer
-//! contains this entry.
+//! Records in which term each entry of the replicated log was stored. A term is a period in which one hub leads.
+//!
+//! With this record, a hub can check whether another hub's database contains the hub's own last entry. This works even
+//! if the log no longer contains the entry.
 
 use super::{Store, StoreResult};
 use crate::base::ids::Term;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use std::path::Path;
 
-/// The name in the `meta` table under which the terms are stored.
+/// The name of the row in the table `meta` that contains the terms.
 const TERMS: &str = "log_terms";
-/// How many terms are kept. A term ends when the hub that leads changes or is started again.
+/// How many terms are kept. A new term begins when another hub leads, or when the leader is restarted.
 const TERMS_MAX: usize = 256;
 
-/// The newest terms of a log, each with the position of its first entry, oldest first.
+/// The newest terms of a log, oldest first. Each term has the position of its first entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogTerms(Vec<(Term, u64)>);
 
 impl LogTerms {
-    /// The term of the entry at this position; `None` if this is no longer known.
+    /// The term in which the entry at this position was stored; `None` if this is no longer known.
     pub fn term_at(&self, index: u64) -> Option<Term> {
         self.0.iter().rfind(|(_, first)| *first <= index).map(|(term, _)| *term)
     }
@@ -39,14 +40,14 @@ impl std::fmt::Display for LogTerms {
 }
 
 impl Store {
-    /// Records that a term begins with the entry at this position. Call this between [`Store::begin_call`] and
+    /// Records that a term begins with the entry at position `first`. Must be called between [`Store::begin_call`] and
     /// [`Store::end_call`].
     ///
     /// # Errors
     /// When the database can't be read or written.
     pub fn note_term(&mut self, term: Term, first: u64) -> StoreResult<()> {
         let mut terms = LogTerms::parse(&self.meta(TERMS)?.unwrap_or_default());
-        // A term during which no entry was stored is not needed.
+        // An earlier term that begins at the same position contains no entry, so it is removed.
         terms.0.retain(|(_, other)| *other < first);
         terms.0.push((term, first));
         let n_old = terms.0.len().saturating_sub(TERMS_MAX);
@@ -54,7 +55,7 @@ impl Store {
         self.set_meta(TERMS, &terms.to_string())
     }
 
-    /// The terms that the database in this file contains. Changes nothing in the file.
+    /// Reads the terms from another database file, without changing the file.
     ///
     /// # Errors
     /// When the file can't be read.

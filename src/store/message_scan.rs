@@ -1,7 +1,8 @@
-//! Scans messages in steps of limited size: the messages of a peer, of a channel or of a conversation, or all messages.
+//! Scans messages in steps of limited size. A scan can cover all messages, or the messages of one peer, channel or
+//! conversation.
 //!
-//! There is no index of words: when we measured it, SQLite's FTS5 tripled the time needed to send a text of 200 bytes.
-//! Without an index, a scan of 100,000 such texts takes a tenth of a second on a busy machine.
+//! There is no full-text index. In a measurement, SQLite's FTS5 tripled the time to send a text of 200 bytes. Without
+//! an index, a scan of 100,000 such texts takes a tenth of a second on a busy machine.
 
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
@@ -12,7 +13,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::ControlFlow;
 
-/// Which messages to scan.
+/// The set of messages to scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScanSource<'a> {
     /// All messages.
@@ -21,14 +22,15 @@ pub enum ScanSource<'a> {
     OfPeer(&'a str),
     /// The messages to this channel.
     Channel(&'a str),
-    /// The message with this sequence number, the copies that were sent with it, and all replies to any of these.
+    /// A conversation: the message with this sequence number, its copies for other recipients, and all replies to any
+    /// of these messages.
     Thread(i64),
 }
 
-/// One step of a scan: where it begins, in which direction it goes, and where it ends at the latest.
+/// One step of a scan: its range, its direction and its maximum size.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageScan<'a> {
-    /// Which messages to scan.
+    /// The set of messages to scan.
     pub source: ScanSource<'a>,
     /// Scan only messages after this sequence number.
     pub after: i64,
@@ -38,7 +40,7 @@ pub struct MessageScan<'a> {
     pub newest: bool,
     /// Maximum number of rows to read.
     pub rows_max: i64,
-    /// Maximum number of bytes of text to read. A step reads at least one row.
+    /// The step ends when it has read more bytes of text than this. It always reads at least one row.
     pub bytes_max: usize,
 }
 
@@ -57,22 +59,23 @@ pub struct ScannedMessage<'a> {
     pub created: i64,
     /// The state of the message.
     pub state: MessageState,
-    /// The message that this message answers.
+    /// The sequence number of the message to which this message replies.
     pub reply_to: Option<i64>,
     /// The payload.
     pub body: &'a str,
 }
 
-/// Where a step of a scan ended.
+/// The point at which a step of a scan ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScanEnd {
-    /// The sequence number of the last row that the step has passed; `None` if the step passed no row.
+    /// The sequence number of the last row that is done; `None` if no row is done. The next step continues after this
+    /// row.
     pub last: Option<i64>,
     /// Whether there are no further rows.
     pub is_complete: bool,
 }
 
-// Columns are read by position, because a scan reads many of them, and finding a column by name takes longer than
+// The columns are read by their index. A scan reads many rows, and looking up a column by name takes longer than
 // reading it.
 const COLUMNS: &str = "SELECT seq, sender, recipient, recipient_group, created, state, reply_to, body FROM message";
 const SEQ: usize = 0;
@@ -84,12 +87,12 @@ const STATE: usize = 5;
 const REPLY_TO: usize = 6;
 const BODY: usize = 7;
 
-/// The sequence numbers of the first and the last copy of one sent message.
+/// The sequence numbers of the first and the last copy of a message that was sent to several recipients.
 type Copies = (i64, i64);
 
 impl Store {
-    /// Calls `visit` for each row whose text passes `text_passes`, until `visit` breaks, the step ends, or there
-    /// are no more rows. A row at which `visit` breaks does not count as passed.
+    /// Calls `visit` for each row whose text passes `text_passes`. The step ends when `visit` breaks, when the step is
+    /// full, or when there are no more rows. A row at which `visit` breaks does not count as done.
     pub fn scan_messages(
         &self,
         scan: &MessageScan<'_>,
@@ -108,13 +111,12 @@ impl Store {
             let (seq, body) = (row.get(SEQ)?, row.get_ref(BODY)?.as_str().map_err(rusqlite::Error::from)?);
             n_rows += 1;
             n_bytes += body.len();
-            // The query has a part for the sender and one for the recipient. Both find a message that a peer sent to
-            // itself, so the second row of such a message is skipped here. If one part left such messages out, SQLite
-            // might read any number of rows before it found one to return.
+            // If a peer sent a message to itself, the query returns the row twice: as sent and as received. The second
+            // row is skipped here. If the query itself left it out, SQLite might read any number of rows in one step.
             if last == Some(seq) {
                 continue;
             }
-            // Few rows match, so the other columns are read only for rows that match.
+            // Most rows do not pass, so the other columns are read only after this check.
             if text_passes(body) {
                 let peers: [i64; 2] = [row.get(SENDER)?, row.get(RECIPIENT)?];
                 for num in peers {
@@ -131,8 +133,8 @@ impl Store {
         Ok(ScanEnd { last, is_complete: true })
     }
 
-    /// The query of one step. Each part of the query uses an index in the order of the sequence numbers, so that
-    /// SQLite can merge the parts and read only the rows of this step.
+    /// The SQL of one step, and its parameters. Each part of the query reads an index in the order of sequence numbers.
+    /// So SQLite merges the parts without sorting, and reads only the rows of this step.
     fn scan_query(&self, scan: &MessageScan<'_>) -> StoreResult<(String, Vec<Value>)> {
         let number = "(SELECT num FROM peer_number WHERE id = ?)";
         let parts: Vec<(String, Vec<Value>)> = match scan.source {
@@ -146,7 +148,7 @@ impl Store {
                 ]
             }
             ScanSource::Channel(name) => vec![(
-                // SQLite uses a partial index only if the query repeats the condition of that index.
+                // SQLite uses a partial index only if the query contains the same condition as the index.
                 "INDEXED BY message_channel WHERE recipient_group = ? AND recipient_group >= '#' \
                  AND recipient_group < '$'"
                     .into(),
@@ -168,12 +170,12 @@ impl Store {
             values.extend([scan.after.into(), scan.before.into()]);
         }
         sql.push_str(if scan.newest { " ORDER BY seq DESC LIMIT ?" } else { " ORDER BY seq LIMIT ?" });
-        // One row beyond the limit tells whether there are further rows.
+        // If the query returns one more row than the limit, the scan is not complete.
         values.push((scan.rows_max + 1).into());
         Ok((sql, values))
     }
 
-    /// The sequence number of the first message of the conversation to which this message belongs.
+    /// The sequence number of the first message in the conversation that contains this message.
     pub fn thread_of(&self, seq: i64) -> StoreResult<i64> {
         let thread = self
             .db
@@ -186,8 +188,9 @@ impl Store {
         }
     }
 
-    /// The first and the last copy of this message. A message to a group has one copy for each recipient, and the
-    /// copies have consecutive sequence numbers. A reply to any copy belongs to the conversation of the first copy.
+    /// The first and the last copy of this message. A message to a group has one copy for each recipient, with
+    /// consecutive sequence numbers. Replies to any of the copies belong to one conversation, which begins with the
+    /// first copy.
     pub fn copies_of(&self, seq: i64) -> StoreResult<Copies> {
         let facts = "SELECT seq, sender, recipient_group, created FROM message";
         let read = |row: &Row<'_>| {
@@ -211,7 +214,7 @@ impl Store {
         Ok((ends[0], ends[1]))
     }
 
-    /// The copy of this message that a peer received; `None` if the peer received none.
+    /// The sequence number of the copy of this message for a recipient; `None` if the recipient got no copy.
     pub fn copy_for(&self, seq: i64, recipient: &str) -> StoreResult<Option<i64>> {
         let (first, last) = self.copies_of(seq)?;
         let sql = "SELECT copy.seq FROM message AS copy JOIN message AS sent ON sent.seq = ?1 \
@@ -221,23 +224,23 @@ impl Store {
         Ok(query.query_row(params![seq, first, last, recipient], |row| row.get(0)).optional()?)
     }
 
-    /// The sequence number of the message that this message answers.
+    /// The sequence number of the message to which this message replies.
     pub fn reply_target(&self, seq: i64) -> StoreResult<Option<i64>> {
         let mut query = self.db.prepare_cached("SELECT reply_to FROM message WHERE seq = ?1")?;
         Ok(query.query_row([seq], |row| row.get(0)).optional()?.flatten())
     }
 
-    /// The peer with this number. Messages refer to peers by number.
+    /// The id of the peer with this number. The table of messages refers to peers by number.
     fn peer_of_number(&self, num: i64) -> StoreResult<PeerId> {
         let mut query = self.db.prepare_cached("SELECT id FROM peer_number WHERE num = ?1")?;
         Ok(query.query_row([num], |row| row.get::<_, String>(0))?.into())
     }
 
-    /// The highest sequence number of a message before this time; 0 if there is no such message.
+    /// The sequence number of the last message before this time; 0 if there is none.
     pub fn message_at(&self, time: i64) -> StoreResult<i64> {
         let (mut low, mut high) = (0, self.counters.message_last);
         let mut query = self.db.prepare_cached("SELECT created FROM message WHERE seq >= ?1 ORDER BY seq LIMIT 1")?;
-        // Times ascend with the sequence numbers, so a binary search works without an index of times.
+        // Later messages have higher sequence numbers, so a binary search needs no index of times.
         while low < high {
             let middle = low + (high - low) / 2 + 1;
             let created: Option<i64> = query.query_row([middle], |row| row.get(0)).optional()?;
@@ -279,7 +282,8 @@ mod tests {
     fn replies_of_an_older_database_have_their_conversation() {
         let mut old = Connection::open_in_memory().unwrap();
         upgrade(&mut old, 0..8).unwrap();
-        // Messages 2 and 3 answer 1; 4 answers 3; 6 answers a message that no longer exists; 7 answers 6.
+        // Messages 2 and 3 reply to message 1, and 4 replies to 3. Message 6 replies to a message that no longer
+        // exists, and 7 replies to 6.
         for (seq, reply_to) in
             [(1, None), (2, Some(1)), (3, Some(1)), (4, Some(3)), (5, None), (6, Some(0)), (7, Some(6))]
         {
@@ -330,7 +334,7 @@ mod tests {
         for (time, want) in [(0, 0), (1, 1), (10, 1), (11, 2), (40, 4), (41, 5), (99, 5)] {
             assert_eq!(store.message_at(time).unwrap(), want, "{time}");
         }
-        // If the plan contained a sort, one step would read a whole mailbox.
+        // A sort in the query plan would mean that one step reads all messages of a peer.
         for source in [of_a, ScanSource::All, ScanSource::Thread(1)] {
             let scan = MessageScan { source, after: 0, before: 9, newest: true, rows_max: 9, bytes_max: 9 };
             let (sql, values) = store.scan_query(&scan).unwrap();

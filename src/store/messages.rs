@@ -1,5 +1,4 @@
-//! Messages, as rows in the database. There is one row per recipient. It contains the state of the message for that
-//! recipient.
+//! The table of messages. A message to several recipients has one row for each of them, because its state can differ.
 
 use super::named_columns::{ColumnOrder, NamedColumns, placeholder, update_row, write_row};
 use super::peers::unknown_word;
@@ -18,13 +17,13 @@ pub struct Message {
     pub sender: PeerId,
     /// The peer that receives the message.
     pub recipient: PeerId,
-    /// The group to which the sender addressed the message, if any.
+    /// The group to which the message was sent, such as a channel; `None` for a message to one peer.
     pub group: Option<String>,
     /// The type of the payload.
     pub kind: MessageType,
     /// The payload.
     pub body: String,
-    /// The message that this message answers.
+    /// The sequence number of the message to which this message replies.
     pub reply_to: Option<i64>,
     /// The sender's idempotency key.
     pub key: Option<String>,
@@ -34,21 +33,21 @@ pub struct Message {
     pub expires: Option<i64>,
     /// The state of the message.
     pub state: MessageState,
-    /// The delivery channel through which the message was offered, such as a hook or a push.
+    /// How the message was offered to the recipient, such as by a hook or by a push.
     pub channel: Option<String>,
     /// The linked mesh that accepted or refused the message.
     pub mesh: Option<MeshUrl>,
     /// Why the linked mesh refused the message.
     pub rejection: Option<String>,
-    /// How many bytes of the payload the recipient has been given so far, if the message is shown in parts.
+    /// How many bytes of the payload the recipient has seen. This is needed because a long message is shown in parts.
     pub bytes_read: i64,
-    /// When the message was first offered, in ms.
+    /// When the message was first offered to the recipient, in ms.
     pub offered: Option<i64>,
     /// When the message was read, in ms.
     pub read: Option<i64>,
     /// When the message was acknowledged or answered, in ms.
     pub acked: Option<i64>,
-    /// When a live push delivered the message, in ms.
+    /// When the whole message was sent over a push connection, in ms.
     pub pushed: Option<i64>,
 }
 
@@ -63,9 +62,9 @@ pub struct MessageFilter<'a> {
     pub unread: bool,
     /// Only messages that were sent to this group.
     pub group: Option<&'a str>,
-    /// Only messages that were sent to the recipient alone.
+    /// Only messages that were not sent to a group.
     pub direct: bool,
-    /// Only messages of which no part has been shown.
+    /// Only messages of which the recipient has seen nothing.
     pub not_begun: bool,
     /// Only messages after this sequence number.
     pub after: i64,
@@ -73,19 +72,20 @@ pub struct MessageFilter<'a> {
     pub newest: bool,
     /// Maximum number of messages to read.
     pub limit: i64,
-    /// Read no more messages once the texts have more than this many bytes in total; 0 means no limit.
+    /// Stop after the texts have more than this many bytes in total; 0 means no limit.
     pub bytes: usize,
 }
 
-// The message table refers to peers by number (migration 4), while all other code uses their ids.
+// The table refers to peers by number (see migration 4), but the rest of the program uses their ids.
 const COLUMNS: &str = "SELECT seq, (SELECT id FROM peer_number WHERE num = sender) AS sender_id, \
                        (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id, \
                        recipient_group, type, body, reply_to, key, created, expires, state, \
                        channel, mesh_url, rejection, bytes_read, offered, read, acked, pushed FROM message";
-/// SQL for the number of the peer whose id is the next parameter. It is null for a peer to which no message refers.
+/// An SQL expression for the number of a peer. Its parameter is the peer's id. The result is null if the peer has no
+/// messages.
 const NUMBER: &str = "(SELECT num FROM peer_number WHERE id = ?)";
 
-/// SQL for the messages of a sender with an idempotency key.
+/// The query for messages with this sender and this idempotency key.
 fn by_key() -> String {
     format!("{COLUMNS} WHERE sender = {NUMBER} AND key = ? ORDER BY seq")
 }
@@ -160,7 +160,7 @@ impl Store {
         Ok(())
     }
 
-    /// The number of a peer. A peer gets a number with its first message.
+    /// The number of a peer. A peer without a number gets a new one.
     fn number(&mut self, id: &str) -> StoreResult<i64> {
         if let Some(num) = self.numbers.get(id) {
             return Ok(*num);
@@ -180,10 +180,10 @@ impl Store {
         Ok(num)
     }
 
-    /// The messages that pass the filter, in order of their sequence numbers.
+    /// The messages that match the filter, in the order of their sequence numbers.
     pub fn messages(&self, filter: &MessageFilter<'_>) -> StoreResult<Vec<Message>> {
-        // A mailbox has two indexes, one for unread messages and one for the others. The query names the index,
-        // because SQLite has no statistics and would prefer walking through a million rows to sorting a few.
+        // Unread messages and all other messages have separate indexes. The query says which index to use. SQLite has
+        // no statistics, so it would otherwise read a million rows in order instead of sorting a few.
         let read = if filter.from.is_some() { "message_pair" } else { "message_box" };
         let parts: &[(&str, &str)] = match (filter.to, filter.unread) {
             (Some(_), true) => &[("INDEXED BY message_unread", " AND state < 2")],
@@ -245,14 +245,13 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Whether there is any message from this peer or to it. A peer has a number if and only if there is such a
+    /// Whether there is any message from or to this peer. A peer has a number exactly as long as there is such a
     /// message.
     pub fn has_messages_of(&self, peer: &str) -> StoreResult<bool> {
         Ok(self.db.prepare_cached("SELECT 1 FROM peer_number WHERE id = ?1")?.exists([peer])?)
     }
 
-    /// Stores the state of a message: how far it got, through which channel, and when. `was` is the message before the
-    /// change.
+    /// Stores a new delivery state of a message. `was` is the message before the change.
     pub fn put_receipt(&mut self, was: &Message, m: &Message) -> StoreResult<()> {
         update_row!(self.write, "message", {
             "state": m.state.number(),
@@ -271,7 +270,7 @@ impl Store {
         Ok(())
     }
 
-    /// The senders of the oldest unread messages of a peer. This does not read the texts, which may be long.
+    /// The senders of a peer's oldest unread messages. The texts are not read, because they may be long.
     pub fn unread_senders(&self, recipient: &str, limit: i64) -> StoreResult<Vec<String>> {
         let sql = format!(
             "SELECT (SELECT id FROM peer_number WHERE num = sender) FROM message INDEXED BY message_unread \
@@ -282,14 +281,14 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// How many unread messages a peer has. The index of unread messages gives the count.
+    /// How many unread messages a peer has. The query reads only the index of unread messages.
     pub fn count_unread(&self, recipient: &str) -> StoreResult<i64> {
         let sql =
             format!("SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = {NUMBER} AND state < 2");
         Ok(self.db.prepare_cached(&sql)?.query_row([recipient], |row| row.get(0))?)
     }
 
-    /// How many unread messages match the recipient, sender, group and cursor (`after`) of the filter.
+    /// How many unread messages match the filter. Only the recipient, the sender, the group and `after` are compared.
     pub fn count_unread_of(&self, filter: &MessageFilter<'_>) -> StoreResult<i64> {
         let mut sql = format!(
             "SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = {NUMBER} AND state < 2 AND seq > ?"
@@ -306,7 +305,7 @@ impl Store {
         Ok(self.db.prepare_cached(&sql)?.query_row(params_from_iter(values), |row| row.get(0))?)
     }
 
-    /// The next time at which an unread message expires.
+    /// When the next unread message expires; `None` if none of them expires.
     pub fn next_message_expiry(&self) -> StoreResult<Option<i64>> {
         let sql = "SELECT min(expires) FROM message WHERE expires IS NOT NULL AND state < 2";
         Ok(self.db.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
@@ -320,8 +319,8 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Deletes at most `limit` messages that are older than `before`. Returns how many were deleted, and the recipient
-    /// of each deleted message that was unread.
+    /// Deletes at most `limit` messages that are older than `before`. Returns the number of deleted messages, and the
+    /// recipients of those that were unread.
     pub fn prune_messages(&mut self, before: i64, limit: i64) -> StoreResult<(usize, Vec<String>)> {
         let sql = "SELECT seq, sender, recipient, state, (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id FROM message \
                    WHERE created < ?1 ORDER BY seq LIMIT ?2";

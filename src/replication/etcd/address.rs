@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 /// The default port of etcd.
 const PORT: u16 = 2379;
-/// The first parts of the keys that a mesh stores below its prefix. No prefix may contain these words. Otherwise, a key
-/// of one mesh could be a key of another mesh, too.
+/// The first parts of the keys that a mesh stores below its prefix. A prefix may contain these words only as its first
+/// part. Otherwise, a key of one mesh could be a key of another mesh, too.
 const OWN_KEYS: [&str; 4] = ["leader", "log", "at", "ticket"];
 
-/// The address of an etcd cluster, and the prefix for the keys of this mesh.
+/// The members of an etcd cluster, and the prefix for the keys of this mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdAddress {
     /// The URL of each member, without a path.

@@ -51,7 +51,7 @@ enum Reply {
 #[derive(Clone)]
 pub(super) struct Gateway {
     members: Vec<String>,
-    /// The index of the member that answered last.
+    /// The index of the member that last answered.
     current: usize,
     user: Option<EtcdUser>,
     token: Option<String>,
@@ -196,8 +196,7 @@ impl Gateway {
         let range =
             json!({ "create_request": { "key": encode(prefix), "range_end": encode_bytes(&end_of_prefix(prefix)) } });
         let member = self.members[self.current].clone();
-        // Each watch uses another member than the previous watch, because that member may have lost contact with the
-        // cluster.
+        // The next watch uses another member, because the current member may have lost contact with the cluster.
         self.current = (self.current + 1) % self.members.len();
         if self.log_in().is_err() {
             return;

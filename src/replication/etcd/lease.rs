@@ -15,10 +15,10 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 const TRUSTED_PERCENT: i64 = 90;
 /// How long etcd may take to remove the keys of an expired lease, in ms.
 const REMOVED_WITHIN_MS: i64 = 200;
-/// Each member has this fraction of the lease time to answer a renewal: one fifth. So if one member hangs, there is
-/// time to ask other members before the lease expires.
+/// A member has one fifth of the lease time to answer a renewal. So if one member hangs, there is time to ask other
+/// members before the lease expires.
 const RENEWALS_IN_A_LEASE: u32 = 5;
-/// How long the thread tries to revoke a lease that is no longer needed, in multiples of the lease time.
+/// How long the thread keeps trying to revoke a lease that is no longer needed, in multiples of the lease time.
 const REVOKED_FOR_LEASES: i64 = 3;
 
 /// A lease. When it is dropped, its thread revokes the lease in etcd. So the other hubs need not wait until it expires.
@@ -148,7 +148,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Renews the lease again and again, until it no longer exists or is no longer needed.
+    /// Renews the lease repeatedly, until it no longer exists or is no longer needed.
     fn run(mut self, calls: &Receiver<KeeperCall>) {
         let mut pause = self.ttl / 3;
         let mut unchecked = None;

@@ -24,7 +24,7 @@ pub struct EtcdUpkeep {
 pub struct HubPosition {
     /// The name of the hub.
     pub hub: String,
-    /// The position of this entry.
+    /// The position of the last entry on the hub's disk.
     pub at: Position,
     /// The lease of the hub's report in etcd. A hub gets another lease when it is restarted.
     pub lease: String,
@@ -57,7 +57,7 @@ pub struct MemberState {
 }
 
 impl EtcdLog {
-    /// Makes a second client for another thread.
+    /// Makes a second client, for another thread.
     pub fn upkeep(&self) -> EtcdUpkeep {
         EtcdUpkeep {
             gateway: self.gateway.clone(),

@@ -1,4 +1,4 @@
-//! Programs that fetch, pack and unpack files.
+//! Programs that download, pack and unpack files.
 
 use super::Run;
 use super::options::Spec;
@@ -62,7 +62,7 @@ const UNZIP: Spec = Spec::new("dxP", &[]);
 const ZIP: Spec = Spec::new("xibtn", &["exclude", "include"]);
 const COMPRESS: Spec = Spec::new("SoT", &["suffix", "threads"]);
 
-/// `curl -o file` and `curl -O url`.
+/// The rule for `curl -o file` and `curl -O url`.
 pub(super) fn curl(run: &mut Run) -> StreamText {
     let options = CURL.parse(run.arguments);
     let folder = options.value(&["output-dir"]).map(Field::text);
@@ -83,7 +83,7 @@ pub(super) fn curl(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `wget -O file`. Without this option, `wget` replaces no existing file.
+/// The rule for `wget -O file`. Without `-O`, `wget` does not overwrite files.
 pub(super) fn wget(run: &mut Run) -> StreamText {
     let options = WGET.parse(run.arguments);
     let names = ["O", "output-document", "o", "output-file", "a", "append-output"];
@@ -92,9 +92,10 @@ pub(super) fn wget(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `tar`: the archive that it creates or changes, or the members that it unpacks, if the command names them.
+/// The rule for `tar`. It finds the archive that `tar` creates or changes, and the unpacked files that the command
+/// lists.
 pub(super) fn tar(run: &mut Run) -> StreamText {
-    // The option letters in the first word may be written without a dash.
+    // In the first word, the dash before the option letters is optional, as in `tar xf`.
     let mut arguments = run.arguments.to_vec();
     if let Some(Field::Known(first)) = arguments.first_mut()
         && !first.starts_with('-')
@@ -117,7 +118,7 @@ pub(super) fn tar(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `unzip archive members -d folder`, if the options make it replace files without asking.
+/// The rule for `unzip archive members -d folder`, if `-o` makes it overwrite files without asking.
 pub(super) fn unzip(run: &mut Run) -> StreamText {
     let options = UNZIP.parse(run.arguments);
     if options.has(&["o"]) && !options.has(&["l", "p", "t", "v", "Z", "n", "j"]) {
@@ -137,7 +138,7 @@ fn unpack<'t>(run: &mut Run, members: impl Iterator<Item = &'t str>, folder: Opt
     }
 }
 
-/// `zip archive files`.
+/// The rule for `zip archive files`.
 pub(super) fn zip(run: &mut Run) -> StreamText {
     let options = ZIP.parse(run.arguments);
     if let Some(archive) = options.operands.first().and_then(Field::text).filter(|archive| *archive != "-") {
@@ -150,7 +151,8 @@ pub(super) fn zip(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `gzip` and similar programs, which replace a file with its compressed form, or a compressed file with its content.
+/// The rule for `gzip` and similar programs. They replace a file with its compressed form, or with its uncompressed
+/// form.
 pub(super) fn compress(run: &mut Run) -> StreamText {
     let options = COMPRESS.parse(run.arguments);
     if options.has(&["c", "stdout", "to-stdout", "t", "test", "l", "list"]) {

@@ -1,6 +1,6 @@
-//! awk scripts: the files to which they print, and the commands that they run.
+//! Finds the files that an awk script writes, and the commands that it runs.
 
-/// A script on the command line, and the variables that the command line sets.
+/// An awk script, and the variables that options of the command line set.
 pub(super) struct AwkScript<'s> {
     pub script: &'s str,
     /// The names and values of `-v name=value`.
@@ -8,7 +8,7 @@ pub(super) struct AwkScript<'s> {
 }
 
 impl AwkScript<'_> {
-    /// The files to which the script prints, and the commands that it runs, as far as they are certain.
+    /// The files that the script certainly writes, and the commands that it certainly runs.
     pub(super) fn outputs(&self) -> (Vec<String>, Vec<String>) {
         let (mut files, mut commands) = (Vec::new(), Vec::new());
         let mut prints = false;
@@ -27,7 +27,7 @@ impl AwkScript<'_> {
                     let call = literal(&rest["system(".len()..]);
                     commands.extend(call.filter(|(_, behind)| behind.starts_with(')')).map(|(text, _)| text));
                 }
-                // Outside a `print` statement, `>` compares.
+                // In a `print` statement, `>` writes to a file. Elsewhere, it is a comparison.
                 '>' if prints => {
                     let target = rest.trim_start_matches('>').trim_start_matches(' ');
                     files.extend(self.whole_value(target));
@@ -47,15 +47,15 @@ impl AwkScript<'_> {
         (files, commands)
     }
 
-    /// The value of a literal or a variable at the beginning of `text`, if the statement ends right after it.
+    /// The value of the string or variable at the start of `text`, if the statement ends right after it.
     fn whole_value(&self, text: &str) -> Option<String> {
         let (value, behind) = literal(text).or_else(|| self.variable(text))?;
         let behind = behind.trim_start_matches(' ');
         (behind.trim().is_empty() || behind.starts_with([';', '}', '\n'])).then_some(value)
     }
 
-    /// The value that the command line gives to the variable at the beginning of `text`, and what follows the variable.
-    /// `None` if the script names the variable anywhere else, because it may change the value there.
+    /// The value of the variable at the start of `text`, and the text after the variable. `None` if the command line
+    /// does not set the variable, or if the script uses it elsewhere, where its value may change.
     fn variable<'t>(&self, text: &'t str) -> Option<(String, &'t str)> {
         let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
         let (name, behind) = text.split_at(end);
@@ -65,7 +65,7 @@ impl AwkScript<'_> {
     }
 }
 
-/// The string literal at the beginning of `text`, if it has no escapes, and what follows it.
+/// The string at the start of `text`, and the text after the string. `None` if the string contains escapes.
 fn literal(text: &str) -> Option<(String, &str)> {
     let inner = text.strip_prefix('"')?;
     let end = inner.find(['"', '\\'])?;

@@ -15,13 +15,13 @@ const AWK: Spec =
 const YQ: Spec = Spec::new("IopP", &["indent", "output-format", "input-format", "expression", "from-file"]);
 const ED: Spec = Spec::new("ScpuTw", &["cmd"]);
 
-/// `sed -i`, in the form of GNU and in the form of BSD.
+/// The rule for `sed -i`, in GNU's form and in BSD's form.
 pub(super) fn sed(run: &mut Run) -> StreamText {
     let mut arguments = run.arguments.to_vec();
     let mut suffix = String::new();
-    // In the BSD form, the word after `-i` is the suffix for a copy, and this suffix is often empty. GNU sed would
-    // treat that word as a script: an empty script does nothing, and a script that begins with a dot is an error. So a
-    // word that is empty or begins with a dot is assumed to be a suffix.
+    // In BSD's form, the word after `-i` is the suffix of a backup file, and it is often empty. In GNU's form, this
+    // word is a script or a file. No useful script is empty or begins with a dot, so such a word is assumed to be a
+    // suffix.
     let at = arguments.iter().position(|field| matches!(field.text(), Some("-i" | "-Ei" | "-ni" | "-I")));
     if let Some(at) = at
         && let Some(Field::Known(word)) = arguments.get(at + 1)
@@ -61,7 +61,7 @@ pub(super) fn sed(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `sd old new files`, which edits the files in place.
+/// The rule for `sd old new files`, which edits the files in place.
 pub(super) fn sd(run: &mut Run) -> StreamText {
     let options = SD.parse(run.arguments);
     if !options.has(&["p", "preview", "help", "version", "h", "V"]) {
@@ -70,7 +70,8 @@ pub(super) fn sd(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `perl -i` and `ruby -i`. Without `-i`, the files that a script on the command line opens for writing.
+/// The rule for `perl` and `ruby`. With `-i`, they edit files in place. Without `-i`, a script on the command line may
+/// write files.
 pub(super) fn perl(run: &mut Run) -> StreamText {
     let arguments: Vec<Field> = run.arguments.iter().map(without_digits).collect();
     let options = PERL.parse(&arguments);
@@ -87,7 +88,7 @@ pub(super) fn perl(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// Removes the digits of an option such as `-0777` or `-l012`, because letters after the digits are further options.
+/// Removes the digits from an option such as `-0777` or `-l012`, so that the letters after the digits are found.
 fn without_digits(field: &Field) -> Field {
     match field.text() {
         Some(text) if text.starts_with("-0") || text.starts_with("-l") => {
@@ -98,7 +99,7 @@ fn without_digits(field: &Field) -> Field {
     }
 }
 
-/// `awk -i inplace`, and `print > "file"` in a script on the command line.
+/// The rule for `awk -i inplace`, and for scripts with `print > "file"`.
 pub(super) fn awk(run: &mut Run) -> StreamText {
     let options = AWK.parse(run.arguments);
     let is_in_place = options.values(&["i", "include"]).any(|field| field.text() == Some("inplace"));
@@ -122,7 +123,7 @@ pub(super) fn awk(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `yq -i`.
+/// The rule for `yq -i`.
 pub(super) fn yq(run: &mut Run) -> StreamText {
     let options = YQ.parse(run.arguments);
     if !options.has(&["i", "inplace", "in-place"]) {
@@ -140,7 +141,7 @@ pub(super) fn yq(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `ed` and similar editors, if we know their commands and one of them writes the file.
+/// The rule for `ed` and similar editors. It applies if a known editor command writes the file.
 pub(super) fn ed(run: &mut Run) -> StreamText {
     let options = ED.parse(run.arguments);
     let is_write = |line: &str| {
@@ -157,7 +158,7 @@ pub(super) fn ed(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// The commands in an `ed` script, without the lines of text that follow `a`, `i` and `c`.
+/// The commands in an `ed` script, without the text that the commands `a`, `i` and `c` insert.
 fn ed_commands(script: &str) -> String {
     let mut commands = String::new();
     let mut is_text = false;

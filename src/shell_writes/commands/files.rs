@@ -1,4 +1,4 @@
-//! Programs that copy, move, remove and fill files.
+//! Programs that copy, move, remove and write files.
 
 use super::Run;
 use super::options::{Options, Spec};
@@ -6,7 +6,7 @@ use crate::shell_writes::builtins::last_component;
 use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::shell_state::Field;
 
-/// Maximum number of files in a folder that is copied. For a larger folder, no files are noted.
+/// Maximum number of files in a folder that is copied or moved. The files of a larger folder are not reported.
 const COPIED_MAX: usize = 2000;
 
 const SHUFFLE: Spec = Spec::new("eino", &["input-range", "head-count", "output", "random-source"]);
@@ -39,12 +39,12 @@ struct Placement {
     sources: Vec<Field>,
     target: String,
     is_folder: bool,
-    /// Whether the folders of a source are also created in the target (`cp --parents`).
+    /// Whether the folders in a source's path are also created in the target (`cp --parents`).
     keeps_parents: bool,
 }
 
 impl Placement {
-    /// The path to which a source is copied.
+    /// The path of the copy of a source.
     fn path(&self, source: &str) -> Option<String> {
         let name = last_component(source);
         if !self.is_folder {
@@ -70,8 +70,8 @@ fn placement(run: &Run, options: &Options) -> Option<Placement> {
     (!sources.is_empty()).then(|| Placement { sources: sources.to_vec(), target, is_folder, keeps_parents })
 }
 
-/// Whether a program certainly writes to this path. If a file already exists there, this is uncertain with some
-/// options: `-n` keeps that file, `-u` compares the dates of the files, and `-i` asks the user.
+/// Whether a program certainly writes to this path. If the path exists, the options `-n`, `-u` and `-i` make this
+/// uncertain, because the program may keep the old file.
 fn may_replace(run: &mut Run, path: &str, options: &Options) -> bool {
     let overriding: &[&str] =
         if run.name == "mv" { &["i", "interactive", "f", "force"] } else { &["i", "interactive"] };
@@ -81,14 +81,14 @@ fn may_replace(run: &mut Run, path: &str, options: &Options) -> bool {
     !is_careful || !path.is_some_and(|path| run.evaluator.exists(&path))
 }
 
-/// `cp`.
+/// The rule for `cp`.
 pub(super) fn copy(run: &mut Run) -> StreamText {
     let options = COPY.parse(run.arguments);
     let is_recursive = options.has(&["r", "R", "a", "recursive", "archive"]);
     let Some(placement) = placement(run, &options) else { return StreamText::empty() };
     for source in &placement.sources {
         let Some(source) = source.text() else {
-            // Even if the name of the single source is unknown, the copy replaces the target.
+            // A single source replaces the target, even if the name of the source is unknown.
             if *source == Field::Unknown && !placement.is_folder && placement.sources.len() == 1 {
                 run.write(&placement.target);
             }
@@ -108,13 +108,13 @@ pub(super) fn copy(run: &mut Run) -> StreamText {
     StreamText::empty()
 }
 
-/// Whether a source is certainly copied as one file. With `-r`, a source that does not exist yet may become a folder.
+/// Whether a source is certainly a file. With `-r`, a source that does not exist yet may later be a folder.
 fn is_file(run: &mut Run, source: &str, is_recursive: bool) -> bool {
     let path = run.evaluator.resolve(run.state, source);
     !is_recursive || path.is_some_and(|path| run.evaluator.exists(&path))
 }
 
-/// Notes the paths to which the files in a folder are copied.
+/// Records the copies of all files in a folder.
 fn copy_folder(run: &mut Run, source: &str, placement: &Placement) {
     let is_content = source.ends_with("/.") || source == ".";
     let target = if is_content { Some(placement.target.clone()) } else { placement.path(source) };
@@ -124,7 +124,7 @@ fn copy_folder(run: &mut Run, source: &str, placement: &Placement) {
     }
 }
 
-/// The paths of the files in and below a folder, relative to the folder; `None` if there are too many, or if a folder
+/// The paths of all files below a folder, relative to the folder. `None` if there are too many files, or if a folder
 /// can't be listed.
 pub(super) fn files_below(run: &mut Run, folder: &str) -> Option<Vec<String>> {
     let mut found = Vec::new();
@@ -145,11 +145,11 @@ pub(super) fn files_below(run: &mut Run, folder: &str) -> Option<Vec<String>> {
     Some(found)
 }
 
-/// `mv`.
+/// The rule for `mv`.
 pub(super) fn move_files(run: &mut Run) -> StreamText {
     let options = COPY.parse(run.arguments);
     let Some(placement) = placement(run, &options) else {
-        // Even if the target is unknown, the sources are removed.
+        // The sources are removed, even if the target is unknown.
         if let Some((_, sources)) = options.operands.split_last().filter(|_| !options.has_many) {
             sources.iter().filter_map(Field::text).for_each(|source| run.evaluator.write_all(run.state, source));
         }
@@ -180,7 +180,7 @@ pub(super) fn move_files(run: &mut Run) -> StreamText {
     StreamText::empty()
 }
 
-/// `ln`. A link replaces an existing file only with `-f`.
+/// The rule for `ln`, which replaces an existing file only with `-f`.
 pub(super) fn link(run: &mut Run) -> StreamText {
     let options = COPY.parse(run.arguments);
     let forces = options.has(&["f", "force"]) && !options.has(&["i", "interactive"]);
@@ -204,7 +204,7 @@ pub(super) fn link(run: &mut Run) -> StreamText {
     StreamText::empty()
 }
 
-/// `install`.
+/// The rule for `install`.
 pub(super) fn install(run: &mut Run) -> StreamText {
     let options = INSTALL.parse(run.arguments);
     if options.has(&["d", "directory"]) {
@@ -219,7 +219,7 @@ pub(super) fn install(run: &mut Run) -> StreamText {
     StreamText::empty()
 }
 
-/// `rm` and other programs that remove files.
+/// The rule for `rm` and other programs that remove files.
 pub(super) fn remove(run: &mut Run) -> StreamText {
     let options = Spec::FLAGS.parse(run.arguments);
     if matches!(options.last(&["i", "interactive", "f", "force"]), Some("i" | "interactive")) {
@@ -227,7 +227,7 @@ pub(super) fn remove(run: &mut Run) -> StreamText {
     }
     let removes_folders = options.has(&["r", "R", "recursive"]) || matches!(run.name, "trash" | "trash-put" | "rimraf");
     for path in options.texts() {
-        // `rm` refuses `.` and `..`.
+        // `rm` refuses to remove `.` and `..`.
         if matches!(last_component(path), "." | "..") {
             continue;
         }
@@ -240,7 +240,7 @@ pub(super) fn remove(run: &mut Run) -> StreamText {
     StreamText::empty()
 }
 
-/// `touch`.
+/// The rule for `touch`.
 pub(super) fn touch(run: &mut Run) -> StreamText {
     let options = TOUCH.parse(run.arguments);
     if !options.has(&["c", "no-create", "h"]) {
@@ -249,52 +249,53 @@ pub(super) fn touch(run: &mut Run) -> StreamText {
     StreamText::empty()
 }
 
-/// `truncate`.
+/// The rule for `truncate`.
 pub(super) fn truncate(run: &mut Run) -> StreamText {
     TRUNCATE.parse(run.arguments).texts().for_each(|path| run.write(path));
     StreamText::empty()
 }
 
-/// `tee`, which prints its input, and `sponge`.
+/// The rule for `tee` and `sponge`. Only `tee` also prints its input.
 pub(super) fn tee(run: &mut Run) -> StreamText {
     Spec::FLAGS.parse(run.arguments).texts().filter(|path| *path != "-").for_each(|path| run.write(path));
     if run.name == "tee" { run.input.clone() } else { StreamText::empty() }
 }
 
-/// `dd of=file`.
+/// The rule for `dd of=file`.
 pub(super) fn dd(run: &mut Run) -> StreamText {
     run.arguments.iter().filter_map(|field| field.text()?.strip_prefix("of=")).for_each(|path| run.write(path));
     StreamText::empty()
 }
 
-/// `sort -o file`. Without `-o`, `sort` prints the lines that it reads.
+/// The rule for `sort -o file`. Without `-o`, `sort` prints its input.
 pub(super) fn sort(run: &mut Run) -> StreamText {
     let options = SORT.parse(run.arguments);
     run.write_field(options.value(&["o", "output"]));
-    // The output matters only as a list of file names, and their order does not matter, so the input is returned.
+    // The output is only needed as a list of file names. Their order does not matter, so the unsorted input is good
+    // enough.
     let prints_input = options.operands.is_empty() && !options.has(&["z", "zero-terminated", "R"]);
     if prints_input && run.input.text().is_some() { run.input.clone() } else { StreamText::Unknown }
 }
 
-/// `shuf -o file`.
+/// The rule for `shuf -o file`.
 pub(super) fn shuffle(run: &mut Run) -> StreamText {
     run.write_field(SHUFFLE.parse(run.arguments).value(&["o", "output"]));
     StreamText::Unknown
 }
 
-/// `xxd input output`.
+/// The rule for `xxd input output`.
 pub(super) fn xxd(run: &mut Run) -> StreamText {
     run.write_field(XXD.parse(run.arguments).operands.get(1));
     StreamText::Unknown
 }
 
-/// `uniq input output`.
+/// The rule for `uniq input output`.
 pub(super) fn uniq(run: &mut Run) -> StreamText {
     run.write_field(UNIQ.parse(run.arguments).operands.get(1));
     StreamText::Unknown
 }
 
-/// `rsync`, if the target is on this machine.
+/// The rule for `rsync`, if source and target are on this machine.
 pub(super) fn rsync(run: &mut Run) -> StreamText {
     let options = RSYNC.parse(run.arguments);
     let narrows = ["exclude", "include", "filter", "exclude-from", "include-from", "files-from", "existing", "C", "f"];
@@ -311,7 +312,8 @@ pub(super) fn rsync(run: &mut Run) -> StreamText {
             placement.path(source).iter().for_each(|path| run.write(path));
         } else if is_recursive {
             let folder = run.evaluator.resolve(run.state, source).unwrap_or_default();
-            // A trailing slash after a folder means the contents of the folder.
+            // With a slash at the end, `rsync` copies the contents of a folder. Without it, `rsync` copies the folder
+            // itself.
             let inner = if source.ends_with('/') { String::new() } else { format!("{}/", last_component(source)) };
             let target = placement.target.trim_end_matches('/');
             for path in files_below(run, &folder).unwrap_or_default() {

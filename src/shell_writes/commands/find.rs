@@ -1,4 +1,4 @@
-//! `find`: which files it finds, and what it does with them.
+//! Searches folders as `find` would, and finds the files that its actions write.
 
 use super::Run;
 use crate::base::shell_wildcards::{Sign, live_pattern, text_fits};
@@ -11,13 +11,13 @@ const VISITED_MAX: usize = 5000;
 /// Maximum nesting depth of brackets in an expression.
 const DEPTH_MAX: usize = 20;
 
-/// A part of the expression of `find`.
+/// A test or an action in the expression of `find`.
 enum Test {
     Name(Vec<Sign>, bool),
     Path(Vec<Sign>, bool),
     Kind(String),
     Always(bool),
-    /// A test that is not evaluated, such as a test of dates or sizes.
+    /// A test whose result is unknown, such as a test of dates or sizes.
     Unknown,
     Prune,
     Action(usize),
@@ -26,7 +26,7 @@ enum Test {
     Either(Vec<Test>),
 }
 
-/// What `find` does with a file.
+/// What `find` does with a file that it finds.
 enum Action {
     Print(char),
     Delete,
@@ -34,7 +34,7 @@ enum Action {
     Other,
 }
 
-/// Parses the expression.
+/// Parses the expression of `find`.
 struct ExpressionReader<'f> {
     words: std::slice::Iter<'f, Field>,
     actions: Vec<Action>,
@@ -51,7 +51,7 @@ impl<'f> ExpressionReader<'f> {
         self.words.next().map(|field| field.text().unwrap_or("\0"))
     }
 
-    /// Parses the parts that are separated by `-o`, up to a closing bracket or the end.
+    /// Parses alternatives with `-o` between them, up to a closing bracket or the end of the expression.
     fn either(&mut self, depth: usize) -> Option<Test> {
         let mut choices = vec![Vec::new()];
         while let Some(word) = self.peek() {
@@ -103,8 +103,8 @@ impl<'f> ExpressionReader<'f> {
             "-print" => self.action(Action::Print('\n')),
             "-print0" => self.action(Action::Print('\0')),
             "-delete" => self.action(Action::Delete),
-            // With `-execdir`, the command runs in the folder of the file and gets the name of the file. That is the
-            // same file as with `-exec`, so both are treated alike.
+            // `-execdir` runs the command in the file's folder and passes only the file's name. The command still gets
+            // the same file as with `-exec`.
             "-exec" | "-execdir" => self.run_action()?,
             "-ok" | "-okdir" => {
                 self.run_action()?;
@@ -124,8 +124,8 @@ impl<'f> ExpressionReader<'f> {
                 self.next()?;
                 Test::Unknown
             }
-            // After an unknown test, the next word may be the value of that test or another test, so the expression
-            // can't be parsed.
+            // It is uncertain whether a test with this name takes a value, so the rest of the expression can't be
+            // parsed.
             _ => return None,
         })
     }
@@ -135,7 +135,7 @@ impl<'f> ExpressionReader<'f> {
         Test::Action(self.actions.len() - 1)
     }
 
-    /// An action that prints into a file. `find` creates the file even if it finds nothing.
+    /// Parses an action that prints into a file. `find` creates this file even if it finds nothing.
     fn print_action(&mut self) -> Option<Test> {
         let file = self.next()?.to_owned();
         self.outputs.push(file);
@@ -149,7 +149,8 @@ impl<'f> ExpressionReader<'f> {
             let ends_together = field.text() == Some("+") && words.last() == Some(&Field::Known("{}".into()));
             if field.text() == Some(";") || ends_together {
                 let action = self.action(Action::Run { words, together: ends_together });
-                // A command that runs per file is also a test. It passes if the command succeeds, which is unknown.
+                // With `;`, the command runs once for each file. A file passes if the command succeeds, which is
+                // unknown.
                 return Some(if ends_together { action } else { Test::All(vec![action, Test::Unknown]) });
             }
             words.push(field.clone());
@@ -163,14 +164,15 @@ struct Visited<'p> {
     kind: char,
 }
 
-/// The result of the expression for one file.
+/// The effect of the expression on one file.
 #[derive(Default)]
 struct Verdict {
     actions: Vec<usize>,
     is_pruned: bool,
 }
 
-/// Whether a file passes a test; `None` if that is unknown. In that case, everything after the test is uncertain.
+/// Whether a file passes a test; `None` if this is unknown. In that case, it is also unknown whether the file reaches
+/// the next test.
 fn passes(test: &Test, file: &Visited, verdict: &mut Verdict) -> Option<bool> {
     let lower = |text: &str, ignores_case: bool| if ignores_case { text.to_lowercase() } else { text.to_owned() };
     match test {
@@ -209,7 +211,7 @@ fn passes(test: &Test, file: &Visited, verdict: &mut Verdict) -> Option<bool> {
     }
 }
 
-/// `find`.
+/// The rule for `find`.
 pub(super) fn find(run: &mut Run) -> StreamText {
     let is_expression =
         |field: &Field| field.text().is_some_and(|text| text.starts_with('-') || matches!(text, "(" | "!" | ")"));
@@ -237,7 +239,7 @@ pub(super) fn find(run: &mut Run) -> StreamText {
     };
     let only_prints = actions.iter().all(|action| matches!(action, Action::Print(_) | Action::Other));
     if only_prints && !run.evaluator.output_is_read {
-        // Nothing reads the paths that this search prints, so there is no need to walk through the folders.
+        // Nothing reads the paths that this `find` prints, so the folders need not be searched.
         return StreamText::Unknown;
     }
     let mut walk = Walk { test, depths: reader.depths, hits: Vec::new(), n_visited: 0, is_whole: true };
@@ -250,7 +252,7 @@ pub(super) fn find(run: &mut Run) -> StreamText {
     act(run, &actions, walk)
 }
 
-/// The walk through the folders.
+/// The search through the folders.
 struct Walk {
     test: Test,
     depths: (usize, usize),

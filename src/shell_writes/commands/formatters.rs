@@ -1,4 +1,4 @@
-//! Formatters and linters, and the files that they rewrite.
+//! Formatters and linters that rewrite files.
 
 use super::Run;
 use super::options::{Options, Spec};
@@ -7,7 +7,7 @@ use crate::shell_writes::Tracking;
 use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::shell_state::Field;
 
-/// Which files a formatter rewrites if no file is given.
+/// Which files a formatter rewrites if the command lists none.
 #[derive(Clone, Copy, PartialEq)]
 enum Default {
     /// No files, because the formatter reads standard input or does nothing.
@@ -18,14 +18,14 @@ enum Default {
     FolderWith(&'static str),
 }
 
-/// How to find the files that a formatter rewrites.
+/// Describes which files a formatter rewrites.
 struct Formatter {
     name: &'static str,
-    /// The words after the program's name that select this formatter.
+    /// The subcommand that must follow the program's name, such as `fmt` in `cargo fmt`.
     subcommand: &'static [&'static str],
-    /// The formatter writes only if one of these options is given. If the list is empty, the formatter always writes.
+    /// Options that make the formatter write. If this list is empty, it writes without such an option.
     writes: &'static [&'static str],
-    /// If one of these options is given, the formatter does not write.
+    /// Options that keep the formatter from writing, such as `--check`.
     reads: &'static [&'static str],
     values: Spec,
     endings: &'static [&'static str],
@@ -188,12 +188,12 @@ fn formatter(name: &str, arguments: &[Field]) -> Option<&'static Formatter> {
     FORMATTERS.iter().find(|formatter| formatter.name == name && is_under(formatter.subcommand))
 }
 
-/// Whether a program is a formatter.
+/// Whether the program and its subcommand are a known formatter.
 pub(super) fn is_formatter(run: &Run) -> bool {
     formatter(run.name, run.arguments).is_some()
 }
 
-/// Notes the files that a formatter rewrites.
+/// Records the files that a formatter rewrites.
 pub(super) fn format(run: &mut Run) -> StreamText {
     let Some(formatter) = formatter(run.name, run.arguments) else { return StreamText::Unknown };
     let arguments = &run.arguments[formatter.subcommand.len()..];
@@ -235,11 +235,11 @@ fn note(run: &mut Run, formatter: &Formatter, options: &Options) {
 }
 
 fn is_written(formatter: &Formatter, path: &str) -> bool {
-    // Cargo and go take packages as operands, not files.
+    // An operand of `cargo` or `go` may be a package. It counts as a file only if it has the right ending.
     !matches!(formatter.name, "cargo" | "go") || formatter.endings.iter().any(|ending| path.ends_with(ending))
 }
 
-/// Notes the files that match a quoted pattern, which the formatter expands itself.
+/// Records the files that match a pattern. The pattern is quoted, so the formatter expands it, and not the shell.
 fn note_pattern(run: &mut Run, formatter: &Formatter, pattern: &str) {
     if pattern.starts_with('!') {
         return;
@@ -247,7 +247,7 @@ fn note_pattern(run: &mut Run, formatter: &Formatter, pattern: &str) {
     let start = pattern.find(['*', '?', '{']).unwrap_or(pattern.len());
     let folder = pattern[..start].rfind('/').map_or(".", |at| &pattern[..at.max(1)]);
     let Some(folder) = run.evaluator.resolve(run.state, folder) else { return };
-    // `**/*.ts` has one ending, and `**/*.{ts,tsx}` has several.
+    // A pattern such as `**/*.ts` has one ending. A pattern such as `**/*.{ts,tsx}` has several.
     let name = pattern.rsplit('/').next().unwrap_or(pattern);
     let plain = name.strip_prefix('*').filter(|ending| ending.starts_with('.') && !ending.contains(['*', '?', '{']));
     match (plain, name.strip_prefix("*.{").and_then(|rest| rest.strip_suffix('}'))) {

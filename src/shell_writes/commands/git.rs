@@ -1,8 +1,8 @@
-//! `git`: which files of the work tree a command writes.
+//! Finds the files in a work tree that a git command writes.
 //!
 //! A command with paths writes these paths. A command on the whole tree writes the files that differ from git's index
-//! or from a commit. This module reads neither the index nor commits, so it notes that any tracked file may be written.
-//! It adds a test with which git can tell which files the command would really write.
+//! or from a commit. This module reads neither the index nor commits. Instead, it reports that any tracked file may be
+//! written, with a test that git itself can run for each file.
 
 use super::Run;
 use super::options::{Options, Spec};
@@ -22,10 +22,10 @@ const MERGE_FILE: Spec = Spec::new("L", &["marker-size", "diff-algorithm"]);
 const CLEAN: Spec = Spec::new("e", &["exclude"]);
 const OUTPUT: Spec = Spec::new("oO", &["output", "output-directory"]);
 
-/// The options with which git asks before each change. An agent does not answer, so git changes nothing.
+/// The options with which git asks before each change. An agent can't answer, so git changes nothing.
 const INTERACTIVE: &[&str] = &["p", "patch"];
 
-/// `git`.
+/// The rule for `git`.
 pub(super) fn git(run: &mut Run) -> StreamText {
     let options = GLOBAL.parse(run.arguments);
     let Some((Field::Known(subcommand), arguments)) = options.operands.split_first() else {
@@ -42,7 +42,7 @@ pub(super) fn git(run: &mut Run) -> StreamText {
     output
 }
 
-/// Subcommands after which a [`GitTest`] is assumed to have the same result as before.
+/// Subcommands that do not change the result of a [`GitTest`] for later commands.
 const READS: &[&str] = &[
     "blame",
     "branch",
@@ -62,7 +62,7 @@ const READS: &[&str] = &[
     "tag",
 ];
 
-/// The test for a command that restores files from a commit.
+/// The test for a command that restores files from this commit.
 fn differs_from(commit: &str, removes_new: bool) -> GitTest {
     GitTest::DiffersFrom { commit: commit.to_owned(), removes_new }
 }
@@ -118,7 +118,7 @@ fn dispatch(run: &mut Run, subcommand: &str, arguments: &[Field]) -> StreamText 
         }
         "diff" | "archive" | "bundle" | "show" | "log" => {
             let options = OUTPUT.parse(arguments);
-            // `git diff -O file` only reads the file.
+            // With `git diff`, `-O` is an input file. Only `--output` is written.
             run.write_field(options.value(if subcommand == "archive" { &["o", "output"] } else { &["output"] }));
         }
         "rev-parse" if arguments.iter().any(|field| field.text() == Some("--show-toplevel")) => {
@@ -131,19 +131,19 @@ fn dispatch(run: &mut Run, subcommand: &str, arguments: &[Field]) -> StreamText 
 
 /// The root of the work tree that contains the current directory.
 fn work_tree(run: &mut Run) -> Option<String> {
-    // Git, like the kernel, knows the current directory without symbolic links.
+    // The current directory without symbolic links, as git sees it.
     let directory = run.evaluator.physical(&run.directory()?)?;
     run.evaluator.folder_with(&directory, ".git")
 }
 
-/// Notes that any file in the work tree may be written.
+/// Records that any file in the work tree may be written.
 fn whole_tree(run: &mut Run, tracking: Tracking, tests: &[GitTest]) {
     if let Some(folder) = work_tree(run) {
         run.evaluator.maybe_write_by_git(&folder, &[], tracking, tests);
     }
 }
 
-/// Notes paths, which git interprets as files, folders or patterns.
+/// Records the files that a command with paths writes. For git, a path may also be a folder or a pattern.
 fn paths(run: &mut Run, operands: &[Field], tests: &[GitTest]) {
     for path in operands.iter().filter_map(Field::text) {
         if path == ":/" || path == ":" {
@@ -151,7 +151,7 @@ fn paths(run: &mut Run, operands: &[Field], tests: &[GitTest]) {
         } else if path.starts_with(":/") {
             whole_tree(run, Tracking::Tracked, &[]);
         } else if path.starts_with(':') {
-            // Pathspec magic is rare, so it is not supported.
+            // A path such as `:(exclude)a` has a special meaning for git. Such paths are rare, so they are ignored.
         } else if let Some(start) = path.find(['*', '?']) {
             let folder = path[..start].rfind('/').map_or(".", |at| &path[..at.max(1)]);
             let ending = path[start..].strip_prefix('*').filter(|ending| !ending.contains(['*', '?', '[', '/']));
@@ -184,7 +184,7 @@ fn checkout(run: &mut Run, arguments: &[Field]) {
     let options = CHECKOUT.parse(arguments);
     let is_forced = options.has(&["f", "force"]);
     if options.has(&["b", "B", "orphan"]) {
-        // Switching to a new branch that starts at another commit writes that commit's files.
+        // If the command has a start point for the new branch, git also writes the files of that commit.
         if !options.operands.is_empty() && !options.has(&["orphan"]) {
             whole_tree(run, Tracking::Tracked, &[]);
         }
@@ -263,8 +263,8 @@ fn stash_all(run: &mut Run, options: &Options) {
 
 fn clean(run: &mut Run, options: &Options) {
     let with_ignored = options.has(&["x"]);
-    // Without `-d`, `git clean` skips folders in which git tracks no file, so the test would be true for too many
-    // files.
+    // Without `-d`, `git clean` skips untracked folders. The test does not know this, and would report files in such
+    // folders.
     let is_certain = options.has(&["d"]) && !options.has(&["X", "e", "exclude"]);
     let test = is_certain.then_some(GitTest::IsUntracked { with_ignored });
     let folders: Vec<String> = if options.operands.is_empty() {

@@ -1,4 +1,5 @@
-//! Scripts on the command line: the files that these scripts open for writing, if the names are plain literals.
+//! Finds the files that a script on a command line writes, in Python, JavaScript and other languages. The paths must be
+//! plain literals.
 
 use super::options::Spec;
 use super::script_tokens::{Language, Token, tokens};
@@ -16,7 +17,7 @@ const PHP: Spec = Spec { short: "rcdfBRFEtSz", attached: "", long: &[], stops: t
 /// Maximum length of a script, in bytes. A longer script is not analysed.
 const SCRIPT_MAX: usize = 256 * 1024;
 
-/// `python -c script`, `python - <<END`, and `python -m black`.
+/// The rule for `python -c script`, `python - <<END`, and `python -m black`.
 pub(super) fn python(run: &mut Run) -> StreamText {
     if let Some(at) = run.arguments.iter().position(|field| field.text() == Some("-m")) {
         let is_option = |field: &Field| field.text().is_some_and(|text| text.starts_with('-') && text != "-c");
@@ -27,8 +28,8 @@ pub(super) fn python(run: &mut Run) -> StreamText {
     let options = PYTHON.parse(run.arguments);
     let scripts: Vec<String> = options.values(&["c"]).filter_map(Field::text).map(str::to_owned).collect();
     let has_file = options.operands.first().is_some_and(|field| field.text() != Some("-"));
-    // `sys.argv[0]` is the operand `-`, and the arguments of the script follow it. With `-c`, there is no such operand,
-    // so `first` takes its place.
+    // The elements of `sys.argv`. Without `-c`, the first operand `-` is also the first element. With `-c`, an unknown
+    // element takes its place.
     let first = [Field::Unknown];
     let arguments = [if options.has(&["c"]) { &first[..] } else { &[] }, &options.operands].concat();
     let has_script = has_file || options.has(&["c", "V", "version", "h"]);
@@ -46,7 +47,7 @@ fn module(run: &mut Run, at: usize) -> StreamText {
     if formatters::is_formatter(&inner) { formatters::format(&mut inner) } else { StreamText::Unknown }
 }
 
-/// `node -e script`, and a script on standard input.
+/// The rule for `node -e script`, and for a script on standard input.
 pub(super) fn node(run: &mut Run) -> StreamText {
     let options = NODE.parse(run.arguments);
     let is_eval = options.operands.first().and_then(Field::text) == Some("eval");
@@ -59,14 +60,14 @@ pub(super) fn node(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// Analyses scripts in Perl or Ruby.
+/// Finds what scripts in Perl or Ruby write.
 pub(super) fn interpreted(run: &mut Run, scripts: &[String], has_script: bool) -> StreamText {
     let language = if run.name == "perl" { Language::Perl } else { Language::Ruby };
     look_into(run, scripts, language, has_script, &[]);
     StreamText::Unknown
 }
 
-/// `php -r script`.
+/// The rule for `php -r script`.
 pub(super) fn php(run: &mut Run) -> StreamText {
     let options = PHP.parse(run.arguments);
     let scripts: Vec<String> = options.values(&["r"]).filter_map(Field::text).map(str::to_owned).collect();
@@ -75,8 +76,8 @@ pub(super) fn php(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// Analyses scripts, or the text on standard input if there is no other script. `arguments` are the values of
-/// `sys.argv`.
+/// Finds what scripts write. If there is no script on the command line, the script is read from standard input.
+/// `arguments` are the elements of `sys.argv`.
 fn look_into(run: &mut Run, scripts: &[String], language: Language, has_script: bool, arguments: &[Field]) {
     let input = run.input.text().filter(|_| !has_script).map(str::to_owned);
     for script in scripts.iter().cloned().chain(input) {
@@ -86,8 +87,8 @@ fn look_into(run: &mut Run, scripts: &[String], language: Language, has_script: 
         let script = if language == Language::Python { without_uncalled_blocks(&script) } else { script };
         let Some(tokens) = tokens(&script, language) else { continue };
         let tokens = without_uncalled_functions(with_arguments(tokens, arguments), language);
-        // If the script changes the directory, the meaning of relative paths is uncertain, so only files with absolute
-        // paths are noted, and no commands are run.
+        // If the script may change the directory, only absolute paths are certain. Relative paths and commands are
+        // ignored.
         let moves = tokens.iter().any(|token| matches!(token, Token::Name(name) if name == "chdir"));
         let snippet = Snippet { bindings: bindings(&tokens), tokens, language };
         let created_if_missing = snippet.created_if_missing();
@@ -117,7 +118,7 @@ fn exists(run: &mut Run, path: &str) -> bool {
     path.is_some_and(|path| run.evaluator.exists(&path))
 }
 
-/// The tokens, with a literal in place of each `sys.argv[n]` whose value is known.
+/// Replaces each `sys.argv[n]` with a literal, if its value is known.
 fn with_arguments(tokens: Vec<Token>, arguments: &[Field]) -> Vec<Token> {
     let argument = |at: usize| {
         let is_argv = name(tokens.get(at)) == Some("sys")
@@ -126,7 +127,7 @@ fn with_arguments(tokens: Vec<Token>, arguments: &[Field]) -> Vec<Token> {
             && is_sign(tokens.get(at + 3), '[')
             && is_sign(tokens.get(at + 5), ']');
         let number: usize = name(tokens.get(at + 4)).filter(|_| is_argv)?.parse().ok()?;
-        // After a word that may expand to any number of words, the positions are unknown.
+        // An argument that stands for any number of words makes all later positions unknown.
         arguments.get(..=number)?.iter().all(|field| *field != Field::Many).then(|| arguments[number].text())?
     };
     let mut found = Vec::with_capacity(tokens.len());

@@ -1,4 +1,4 @@
-//! The programs that agents run. Each program has a rule that finds the files that the program writes.
+//! Rules for the programs that agents run. A rule finds the files that its program writes.
 
 mod archives;
 mod awk_script;
@@ -20,21 +20,21 @@ mod wrappers;
 use super::evaluator::{Evaluator, StreamText};
 use super::shell_state::{Field, Shell, State};
 
-/// A program about to run.
+/// A program that a command line runs.
 pub(super) struct Run<'r, 'e> {
     evaluator: &'r mut Evaluator<'e>,
     state: &'r mut State,
-    /// The program's name, without its folder.
+    /// The name of the program, without its folder.
     name: &'r str,
     arguments: &'r [Field],
     input: &'r StreamText,
 }
 
-/// The rule for a program. A rule notes the files that the program writes, and returns the program's output. The
-/// comment on each rule shows the forms of the command that the rule understands.
+/// The rule for a program. A rule records the files that the program writes, and returns the program's output. The doc
+/// comment of each rule shows the forms of the command that it knows.
 type Rule = fn(&mut Run) -> StreamText;
 
-/// All rules, each with the names of its programs.
+/// All rules, each with the names of the programs to which it applies.
 const RULES: &[(&[&str], Rule)] = &[
     (&["cp", "gcp"], files::copy),
     (&["mv", "gmv"], files::move_files),
@@ -83,7 +83,7 @@ const RULES: &[(&[&str], Rule)] = &[
     (&["yarn", "pnpm", "npm", "bundle"], wrappers::script_runner),
 ];
 
-/// Notes the files that a program writes, and returns the program's output.
+/// Records the files that a program writes, and returns the program's output.
 pub(super) fn run_command(
     evaluator: &mut Evaluator,
     state: &mut State,
@@ -107,30 +107,30 @@ pub(super) fn run_command(
 }
 
 impl Run<'_, '_> {
-    /// Notes that a file is written, given its path as it appears in the command.
+    /// Records that the file at this path is written. The path may be relative.
     fn write(&mut self, path: &str) {
         self.evaluator.write(self.state, path);
     }
 
-    /// Notes that the file at a path is replaced or removed.
+    /// Records that the file at this path is replaced or removed. The path may be relative.
     fn replace(&mut self, path: &str) {
         self.evaluator.replace(self.state, path);
     }
 
-    /// Notes that a file is written, if its path is known.
+    /// Records that a file is written, if the path in `field` is known.
     fn write_field(&mut self, field: Option<&Field>) {
         if let Some(path) = field.and_then(Field::text) {
             self.write(path);
         }
     }
 
-    /// Whether a path that appears in the command is a folder.
+    /// Whether this path is a folder. The path may be relative.
     fn is_folder(&self, path: &str) -> bool {
         let resolved = self.evaluator.resolve(self.state, path);
         resolved.is_some_and(|path| self.evaluator.is_folder(&path) == Some(true))
     }
 
-    /// Runs another command, whose words are arguments of this command.
+    /// Runs another command that is part of this command's arguments.
     fn run(&mut self, words: &[Field]) -> StreamText {
         self.evaluator.call(self.state, words, self.input).output
     }
@@ -140,7 +140,8 @@ impl Run<'_, '_> {
         self.state.directory.clone()
     }
 
-    /// The patch on standard input. If standard input is a file, the beginning of the file is read.
+    /// The patch on standard input, if it is known. If standard input comes from a file, only the beginning of the file
+    /// is read.
     fn patch_input(&mut self) -> Option<String> {
         match self.input {
             StreamText::Text(text) => Some(text.clone()),
@@ -150,8 +151,7 @@ impl Run<'_, '_> {
     }
 }
 
-/// Runs a script in a separate shell, and returns its output. The first of `words` is `$0`, and the others are the
-/// arguments of the script.
+/// Runs a script in a child shell, and returns its output. `words` are the script's `$0`, `$1` and so on.
 fn run_script(run: &mut Run, shell: Shell, script: &str, words: &[Field]) -> StreamText {
     let mut inner = run.state.child(shell);
     if let Some((name, arguments)) = words.split_first() {

@@ -2,23 +2,23 @@
 
 use super::super::shell_state::Field;
 
-/// The options of a program that take a value. All other options are flags.
+/// Tells which options of a program take a value. All other options are flags.
 pub(super) struct Spec {
-    /// Letters whose value is the rest of the word, or the next word if there is no rest.
+    /// Letters of short options that take a value. The value is the rest of the word, as in `-ofile`, or the next word.
     pub short: &'static str,
-    /// Letters whose value is the rest of the word. If nothing follows the letter, it has no value.
+    /// Letters of short options with an optional value. The value can only be the rest of the word, as in `-i.bak`.
     pub attached: &'static str,
-    /// Long options whose value comes after `=`, or is the next word if there is no `=`.
+    /// Names of long options that take a value. The value comes after `=`, or it is the next word.
     pub long: &'static [&'static str],
-    /// Whether the first operand ends the options.
+    /// Whether all words after the first operand are operands, too.
     pub stops: bool,
 }
 
 impl Spec {
-    /// Options may be anywhere, and none of them takes a value.
+    /// For a program whose options take no values.
     pub(super) const FLAGS: Spec = Spec { short: "", attached: "", long: &[], stops: false };
 
-    /// Options may be anywhere, and the listed options take a value.
+    /// For a program whose listed options take a value. Options may also follow operands.
     pub(super) const fn new(short: &'static str, long: &'static [&'static str]) -> Spec {
         Spec { short, attached: "", long, stops: false }
     }
@@ -76,9 +76,9 @@ impl Spec {
 #[derive(Debug, Default)]
 pub(super) struct Options {
     given: Vec<(String, Option<Field>)>,
-    /// The operands.
+    /// The arguments that are not options.
     pub operands: Vec<Field>,
-    /// Whether one of the operands may stand for any number of words, which makes the positions of the others unknown.
+    /// Whether an operand stands for any number of words. In this case, the positions of later operands are unknown.
     pub has_many: bool,
 }
 
@@ -88,17 +88,17 @@ impl Options {
         self.given.iter().any(|(name, _)| names.contains(&name.as_str()))
     }
 
-    /// The last of these options that is given.
+    /// The last given option whose name is in `names`.
     pub(super) fn last(&self, names: &[&str]) -> Option<&str> {
         self.given.iter().rev().map(|(name, _)| name.as_str()).find(|name| names.contains(name))
     }
 
-    /// The value of the last of these options.
+    /// The value of the last given option whose name is in `names`.
     pub(super) fn value(&self, names: &[&str]) -> Option<&Field> {
         self.given.iter().rev().find(|(name, _)| names.contains(&name.as_str())).and_then(|(_, value)| value.as_ref())
     }
 
-    /// The values of all these options.
+    /// The values of all given options whose names are in `names`.
     pub(super) fn values(&self, names: &[&str]) -> impl Iterator<Item = &Field> {
         self.given
             .iter()

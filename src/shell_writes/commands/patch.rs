@@ -1,4 +1,4 @@
-//! Commands that apply patches. The headers of a patch name the files that it changes.
+//! Commands that apply patches. The paths of the files are in the headers of the patch.
 
 use super::Run;
 use super::options::Spec;
@@ -11,7 +11,7 @@ const PATCH: Spec = Spec::new(
     &["strip", "input", "directory", "output", "reject-file", "prefix", "ifdef", "fuzz", "suffix"],
 );
 
-/// `patch`: the file that the operand names, or the files that the patch names.
+/// The rule for `patch`. The file may be an operand. Otherwise, the patch contains the paths.
 pub(super) fn patch(run: &mut Run) -> StreamText {
     let options = PATCH.parse(run.arguments);
     if options.has(&["dry-run", "C", "check"]) {
@@ -19,7 +19,7 @@ pub(super) fn patch(run: &mut Run) -> StreamText {
     }
     let outer = run.state.directory.clone();
     let named = options.value(&["i", "input"]).or(options.operands.get(1));
-    // `patch` opens its input before it changes to another directory.
+    // `patch` reads its input before `-d` changes the directory, so this must come first.
     let text = match named {
         Some(field) if field.text() != Some("-") => {
             let path = field.text().and_then(|path| run.evaluator.resolve(run.state, path));
@@ -42,11 +42,12 @@ pub(super) fn patch(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// Notes the files that a unified diff names. If `strip` is `None`, only the last component of each name is kept, as
-/// `patch` does.
+/// Records the files in the headers of a unified diff. `strip` is the number of folders to remove from each path. If it
+/// is `None`, only the file name is kept.
 pub(super) fn note_headers(run: &mut Run, text: &str, strip: Option<usize>, reverses: bool) {
     let mut old = None;
-    // How many old and new lines of the current hunk are left. Inside a hunk, `--- x` is a removed line, not a header.
+    // How many old and new lines of the current hunk follow. Within a hunk, a line such as `--- x` is a removed line,
+    // not a header.
     let mut n_hunk = (0_usize, 0_usize);
     for line in text.lines() {
         if !run.evaluator.spend(1) {
@@ -70,13 +71,13 @@ pub(super) fn note_headers(run: &mut Run, text: &str, strip: Option<usize>, reve
         } else if let Some(name) =
             ["rename from ", "rename to ", "copy to "].iter().find_map(|mark| line.strip_prefix(mark))
         {
-            // Names in these lines have no prefix to strip.
+            // Unlike `--- a/file`, these lines contain paths without a prefix such as `a/`.
             run.write(name);
         }
     }
 }
 
-/// The number of old and new lines in a hunk, from `1,2 +3,4 @@`.
+/// The numbers of old and new lines in a hunk, from the rest of its header, such as `1,2 +3,4 @@`.
 fn hunk_lines(header: &str) -> (usize, usize) {
     let mut counts = header.split(" @@").next().unwrap_or("").split(" +").map(|range| {
         let count = range.split_once(',').map_or("1", |(_, count)| count);
@@ -97,7 +98,7 @@ fn stripped(name: &str, strip: Option<usize>) -> Option<String> {
     (is_plain && n < parts.len()).then(|| parts[n..].join("/"))
 }
 
-/// `apply_patch`: agents' own patch format, in which marked lines name the files.
+/// The rule for `apply_patch`, which applies a patch in the format of coding agents.
 pub(super) fn apply_patch(run: &mut Run) -> StreamText {
     let argument = run.arguments.first().and_then(Field::text).map(str::to_owned);
     let Some(text) = argument.or_else(|| run.input.text().map(str::to_owned)) else { return StreamText::Unknown };

@@ -1,4 +1,5 @@
-//! Splits a script in Python, JavaScript, Ruby, Perl or PHP into tokens, just well enough to find plain literals.
+//! Splits a script into tokens, in Python, JavaScript, Ruby, Perl or PHP. It is a rough tokenizer, but it finds plain
+//! literals.
 
 /// The language of a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,22 +16,22 @@ pub(super) enum Language {
     Php,
 }
 
-/// A token.
+/// A token of a script.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Token {
     /// A name, a keyword or a number.
     Name(String),
-    /// A string literal without expansions.
+    /// A string literal whose value is known.
     Text(String),
-    /// A string literal with expansions, or a bytes literal.
+    /// A literal whose value is unknown, such as a string with variables in it, or a regular expression.
     Computed,
-    /// Any other character.
+    /// A single character that belongs to no other token, such as a bracket or an operator.
     Sign(char),
     /// The end of a statement.
     End,
 }
 
-/// The tokens of a script; `None` if a string literal does not end.
+/// Splits a script into tokens. Returns `None` if the end of a literal or of a comment is missing.
 pub(super) fn tokens(script: &str, language: Language) -> Option<Vec<Token>> {
     let mut reader = TokenReader { text: script.chars().collect(), at: 0, language, open: 0, tokens: Vec::new() };
     while reader.at < reader.text.len() {
@@ -104,7 +105,7 @@ impl TokenReader {
         Some(())
     }
 
-    /// Reads what begins with a slash: a comment, a regular expression or a division.
+    /// Reads a token that begins with a slash: a comment, a regular expression or an operator.
     fn slash(&mut self) -> Option<()> {
         match self.peek(1) {
             Some('/') => self.skip_line(),
@@ -152,7 +153,7 @@ impl TokenReader {
         Some(())
     }
 
-    /// Reads a string literal in quotes that has this prefix.
+    /// Reads a string literal. `prefix` is its prefix in Python, such as `r` or `f`.
     fn quoted(&mut self, quote: char, prefix: &str) -> Option<()> {
         let is_triple = self.language == Language::Python && self.peek(1) == Some(quote) && self.peek(2) == Some(quote);
         let width = if is_triple { 3 } else { 1 };

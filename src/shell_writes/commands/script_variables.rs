@@ -1,19 +1,19 @@
-//! The values of the variables in a script, if they are plain literals.
+//! Finds the values of the variables in a script, if they are plain literals.
 
 use super::script_tokens::Token;
 use std::collections::HashMap;
 
-/// Maximum number of functions in a script whose calls are looked up.
+/// Maximum number of functions whose calls are searched for arguments.
 const FUNCTIONS_MAX: usize = 64;
 
-/// The values of a name in a script.
+/// The values that a variable may have in a script.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Binding {
-    /// All values that the script gives to the name, in the order of the script.
+    /// All literals that the script assigns to the variable, in the order of the script.
     pub values: Vec<String>,
     /// Whether the values are `pathlib` objects.
     pub is_path: bool,
-    /// Whether the name may also have other values.
+    /// Whether the variable may also have unknown values.
     pub is_unknown: bool,
 }
 
@@ -22,7 +22,7 @@ pub(super) fn name(token: Option<&Token>) -> Option<&str> {
     if let Some(Token::Name(name)) = token { Some(name) } else { None }
 }
 
-/// Whether a token is this sign.
+/// Whether a token is this character.
 pub(super) fn is_sign(token: Option<&Token>, sign: char) -> bool {
     token == Some(&Token::Sign(sign))
 }
@@ -72,7 +72,7 @@ pub(super) fn list_literal(tokens: &[Token], at: usize) -> Option<(Vec<String>, 
     }
 }
 
-/// The values of all names in a script.
+/// The values of all variables in a script.
 pub(super) fn bindings(tokens: &[Token]) -> HashMap<String, Binding> {
     let mut found: HashMap<String, Binding> = HashMap::new();
     let mut open = 0_usize;
@@ -109,17 +109,17 @@ fn forget(name: &str, found: &mut HashMap<String, Binding>) {
     found.entry(name.to_owned()).or_default().is_unknown = true;
 }
 
-/// Notes the value in `name = value`. `at` is the position of the `=`.
+/// Records the value of the assignment `name = value`. `at` is the index of the `=` token.
 fn assignment(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) {
     let is_comparison =
         is_sign(tokens.get(at + 1), '=') || at > 0 && matches!(&tokens[at - 1], Token::Sign('=' | '!' | '<' | '>'));
     let Some(target) = at.checked_sub(1).filter(|_| !is_comparison) else { return };
     let Some(word) = name(tokens.get(target)) else {
-        // This is `name += value`, or a part of another expression, so the value of the name is unknown.
+        // This is `name += value` or a more complex expression, so the variable's value is unknown.
         target.checked_sub(1).and_then(|n| name(tokens.get(n))).into_iter().for_each(|name| forget(name, found));
         return;
     };
-    // `a, b = …`
+    // In `a, b = …`, the values of all variables are unknown.
     let mut before = target;
     while before >= 2 && is_sign(tokens.get(before - 1), ',') {
         before -= 2;
@@ -142,7 +142,7 @@ fn assignment(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>)
     }
 }
 
-/// Notes the values of the name in `for name in […]` and `for name of […]`.
+/// Records the values of the variable in `for name in […]` or `for name of […]`.
 fn for_names(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) {
     let mut targets = Vec::new();
     for (n, token) in tokens.iter().enumerate().skip(at + 1).take(12) {
@@ -167,8 +167,8 @@ fn for_names(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) 
     targets.iter().for_each(|target| forget(target, found));
 }
 
-/// Notes the values of a function's parameters. The values of the first parameter are the literals with which the
-/// function is called. The values of the other parameters are unknown.
+/// Records the values of a function's parameters. For the first parameter, these are the literals in calls of the
+/// function. All other parameters are unknown.
 fn parameters(tokens: &[Token], at: usize, looks_for_calls: bool, found: &mut HashMap<String, Binding>) {
     let Some(function) = name(tokens.get(at + 1)) else { return };
     let Some(end) = tokens.iter().skip(at).take(200).position(|token| *token == Token::Sign(')')).map(|n| n + at)
@@ -194,7 +194,7 @@ fn parameters(tokens: &[Token], at: usize, looks_for_calls: bool, found: &mut Ha
     }
 }
 
-/// Marks the parameters of `name => …` and `(a, b) => …` as unknown.
+/// Marks the parameters of an arrow function, `name => …` or `(a, b) => …`, as unknown.
 fn forget_parameters(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) {
     for token in tokens[..at].iter().rev().take(20) {
         match token {

@@ -4,38 +4,38 @@ use super::script_tokens::{Language, Token};
 use super::script_variables::{Binding, is_sign, list_literal, name, path_literal};
 use std::collections::{HashMap, HashSet};
 
-/// What a function does with its arguments.
+/// The effect of a function on the paths in its arguments.
 #[derive(Debug, Clone, Copy)]
 enum Effect {
-    /// Writes or removes the file that the first argument names.
+    /// Writes or removes the file at the path in the first argument.
     Writes,
     /// Removes a file, or a folder with everything in it.
     Removes,
-    /// Moves a file to the path in the second argument.
+    /// Moves a file. The second argument is the new path.
     Moves,
-    /// Copies a file to the path in the second argument.
+    /// Copies a file. The second argument is the path of the copy.
     Copies,
-    /// Opens a file in the mode that the second argument names.
+    /// Opens a file. The second argument is the mode, such as `"w"`.
     Opens,
-    /// Runs a command: the text of the first argument, or the words in a list.
+    /// Runs a command. The first argument is a command line, or a list of words.
     Runs,
 }
 
-/// The module, class or object to which a function belongs.
+/// What must precede the name of a function in a call.
 #[derive(Debug, Clone, Copy)]
 enum Owner {
-    /// The function is called without an owner.
+    /// Nothing, as in `open(…)`.
     Free,
-    /// The function is called with one of these names before the dot.
+    /// One of these names and a dot, as in `os.remove(…)`.
     Of(&'static [&'static str]),
-    /// The owner does not matter, because the name of the function is enough.
+    /// Anything. The function's name alone is clear enough.
     Any,
 }
 
 use Effect::{Copies, Moves, Opens, Removes, Runs, Writes};
 use Language::{JavaScript, Perl, Php, Python, Ruby};
 
-/// The functions that write files or run commands.
+/// The known functions that write files or run commands.
 const FUNCTIONS: &[(Language, Owner, &[&str], Effect)] = &[
     (Python, Owner::Free, &["open"], Opens),
     (Python, Owner::Of(&["io", "codecs", "gzip"]), &["open"], Opens),
@@ -84,23 +84,23 @@ const FUNCTIONS: &[(Language, Owner, &[&str], Effect)] = &[
 const FS: &[&str] = &["fs", "fsp", "promises", "fsPromises"];
 /// Functions that tell whether a file exists.
 const EXISTS: &[&str] = &["exists", "isfile", "is_file", "existsSync", "exist", "file_exists"];
-/// The words that begin a condition or an alternative after a statement in Perl or Ruby.
+/// In Perl and Ruby, these words after a statement begin a condition or an alternative.
 const MODIFIERS: &[&str] = &["or", "and", "if", "unless"];
 
-/// What a script does.
+/// One effect of a script.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum ScriptWrite {
     /// The script writes a file.
     File(String),
-    /// The script removes a file or a folder.
+    /// The script removes a file, or a folder with everything in it.
     Tree(String),
     /// The script runs a command line.
     Command(String),
-    /// The script runs a program with arguments.
+    /// The script runs a program with arguments, without a shell.
     Program(Vec<String>),
 }
 
-/// A script, and the values of the names in it.
+/// A script as tokens, with the known values of its variables.
 pub(super) struct Snippet {
     pub tokens: Vec<Token>,
     pub bindings: HashMap<String, Binding>,
@@ -108,7 +108,7 @@ pub(super) struct Snippet {
 }
 
 impl Snippet {
-    /// The paths that an argument may mean, and the position where the argument ends.
+    /// The paths that an argument may contain, and the index of the token after the argument.
     fn argument(&self, at: usize) -> Option<(Vec<String>, usize)> {
         let (paths, end) = match self.tokens.get(at)? {
             Token::Text(text) => (vec![text.clone()], at + 1),
@@ -131,7 +131,7 @@ impl Snippet {
         self.bindings.get(name).filter(|binding| !binding.is_unknown)
     }
 
-    /// What the script writes or runs.
+    /// The files that the script writes, and the commands that it runs.
     pub(super) fn writes(&self) -> Vec<ScriptWrite> {
         let mut found = Vec::new();
         for at in 0..self.tokens.len() {
@@ -168,7 +168,7 @@ impl Snippet {
         found
     }
 
-    /// The name of the object whose method is called. `require("fs")` counts as `fs`.
+    /// The name before the dot of a method call. For `require("fs")`, this is `fs`.
     fn owner(&self, at: usize) -> Option<&str> {
         let is_required = || {
             let module = at.checked_sub(1).and_then(|n| self.tokens.get(n));
@@ -181,8 +181,8 @@ impl Snippet {
         }
     }
 
-    /// What a call does. `first` is the position of its first argument. `call` is the position after the function's
-    /// name, where the opening bracket is if there is one.
+    /// The effects of a call. `first` is the index of its first argument. `call` is the index of the token after the
+    /// function's name.
     fn effects(&self, effect: Effect, first: usize, call: usize) -> Vec<ScriptWrite> {
         let argument = || self.argument(first).map(|(paths, _)| paths).unwrap_or_default();
         let files = |paths: Vec<String>| paths.into_iter().map(ScriptWrite::File).collect();
@@ -196,7 +196,7 @@ impl Snippet {
         }
     }
 
-    /// The command that a call runs; `None` if the command is uncertain, or if the call runs it in another directory.
+    /// The command that a call runs; `None` if the command is unknown, or if it may run in another directory.
     fn command(&self, first: usize, call: usize) -> Option<ScriptWrite> {
         if self.has_word_in_call(call, "cwd") || self.has_word_in_call(call, "chdir") {
             return None;
@@ -207,14 +207,15 @@ impl Snippet {
         let Some(Token::Text(text)) = self.tokens.get(first) else { return None };
         let function = name(self.tokens.get(call - 1)).unwrap_or_default();
         match self.tokens.get(first + 1) {
-            // `spawnSync("rm", ["a"])`
+            // A program and a list of arguments, as in `spawnSync("rm", ["a"])`.
             Some(Token::Sign(',')) if matches!(function, "execFileSync" | "spawnSync") => {
                 let (words, _) = list_literal(&self.tokens, first + 2)?;
                 Some(ScriptWrite::Program([vec![text.clone()], words].concat()))
             }
-            // `system("rm", "a")` runs a program without a shell. Such a call is not evaluated.
+            // A program and separate arguments, as in `system("rm", "a")`. This form is not supported.
             Some(Token::Sign(',')) if matches!(self.language, Perl | Ruby) => None,
-            // Python treats the text as the name of a program, unless the call has the argument `shell`.
+            // Python runs the text as a command line only with the argument `shell`. Otherwise, the text is a program's
+            // name.
             _ if self.language == Python && name(self.tokens.get(call.saturating_sub(3))) == Some("subprocess") => {
                 self.has_word_in_call(call, "shell").then(|| ScriptWrite::Command(text.clone()))
             }
@@ -225,7 +226,7 @@ impl Snippet {
         }
     }
 
-    /// The files that the script writes only if they do not exist, as after `if not os.path.exists("a")`.
+    /// The files that the script writes only after checking that they do not exist, as in `if not os.path.exists("a")`.
     pub(super) fn created_if_missing(&self) -> HashSet<String> {
         let mut found = HashSet::new();
         for at in 0..self.tokens.len() {
@@ -238,7 +239,7 @@ impl Snippet {
             if !is_negated {
                 continue;
             }
-            // In Ruby, the name of a method may end with a question mark.
+            // In Ruby, the method is called `exist?`.
             let call = if word == "exist" && is_sign(self.tokens.get(at + 1), '?') { at + 2 } else { at + 1 };
             let first = if is_sign(self.tokens.get(call), '(') { call + 1 } else { call };
             let own = self.argument(first).map(|(paths, _)| paths);
@@ -247,7 +248,7 @@ impl Snippet {
         found
     }
 
-    /// The files of `fileinput.input("a", inplace=True)`.
+    /// The files that `fileinput.input("a", inplace=True)` rewrites.
     fn rewritten_by_fileinput(&self, at: usize, owner: Option<&str>) -> Vec<String> {
         let is_it = owner == Some("fileinput") && matches!(name(self.tokens.get(at)), Some("input" | "FileInput"));
         if !is_it || !self.has_word_in_call(at + 1, "inplace") {
@@ -256,19 +257,20 @@ impl Snippet {
         self.argument(at + 2).map(|(paths, _)| paths).unwrap_or_default()
     }
 
-    /// Whether a name occurs between the brackets of a call.
+    /// Whether a name occurs among the arguments of a call.
     fn has_word_in_call(&self, at: usize, word: &str) -> bool {
         let inner = self.tokens.iter().skip(at).take_while(|token| !matches!(token, Token::Sign(')') | Token::End));
         inner.into_iter().any(|token| name(Some(token)) == Some(word))
     }
 
-    /// The file that `open(path, "w")` opens for writing.
+    /// The file that a call such as `open(path, "w")` opens for writing.
     fn opened(&self, at: usize) -> Vec<String> {
         let Some((paths, end)) = self.argument(at) else { return Vec::new() };
         if is_sign(self.tokens.get(end), ',') && self.is_write_mode(end + 1) { paths } else { Vec::new() }
     }
 
-    /// Whether an argument is a mode that writes to an existing file. With `x`, opening an existing file is an error.
+    /// Whether an argument is a mode that writes to an existing file. The mode `x` is not such a mode, because it fails
+    /// if the file exists.
     fn is_write_mode(&self, at: usize) -> bool {
         let is_named = name(self.tokens.get(at)) == Some("mode") && is_sign(self.tokens.get(at + 1), '=');
         match self.tokens.get(if is_named { at + 2 } else { at }) {
@@ -277,7 +279,8 @@ impl Snippet {
         }
     }
 
-    /// Both files of `rename(a, b)`, but only the second file of `copy(a, b)`.
+    /// The paths in the first two arguments, as for `rename(a, b)`. If `both` is false, only the second path, as for
+    /// `copy(a, b)`.
     fn two(&self, at: usize, both: bool) -> Vec<String> {
         let Some((first, end)) = self.argument(at) else { return Vec::new() };
         let Some((second, _)) = self.argument(end + 1).filter(|_| is_sign(self.tokens.get(end), ',')) else {
@@ -286,7 +289,7 @@ impl Snippet {
         if both { [first, second].concat() } else { second }
     }
 
-    /// The files of `path.write_text(…)` and similar methods.
+    /// The files that `path.write_text(…)` and similar methods of `pathlib` write.
     fn method(&self, at: usize) -> Vec<String> {
         let method = name(self.tokens.get(at)).unwrap_or("");
         let moves = matches!(method, "rename" | "replace");
@@ -302,7 +305,7 @@ impl Snippet {
         paths
     }
 
-    /// The paths of the object whose method is called at this position.
+    /// The paths that the object before the method's dot may have.
     fn owner_paths(&self, at: usize) -> Vec<String> {
         let owner = at.saturating_sub(2);
         if let Some(word) = name(self.tokens.get(owner)) {
@@ -312,7 +315,7 @@ impl Snippet {
                 .map(|binding| binding.values.clone())
                 .unwrap_or_default();
         }
-        // `Path("a").write_text(…)` and `(Path("a") / "b").write_text(…)`.
+        // The object is a path such as `Path("a")` or `(Path("a") / "b")`.
         let start = (at.saturating_sub(14)..at).find(|start| {
             let before = start.checked_sub(1).and_then(|n| self.tokens.get(n));
             let is_start = !is_sign(before, '.');
@@ -324,7 +327,7 @@ impl Snippet {
         if let Some((path, _)) = start.and_then(|start| path_literal(&self.tokens, start)) {
             return vec![path];
         }
-        // `Path(name).write_text(…)`
+        // The object is `Path(name)` with a known variable.
         let of_name = at
             .checked_sub(5)
             .filter(|n| name(self.tokens.get(*n)) == Some("Path") && is_sign(self.tokens.get(n + 1), '('));
@@ -335,7 +338,7 @@ impl Snippet {
             .unwrap_or_default()
     }
 
-    /// The file of `open(my $fh, '>', 'a')` and `open(F, '>a')`.
+    /// The file that Perl opens for writing in `open(my $fh, '>', 'a')` or `open(F, '>a')`.
     fn perl_open(&self, at: usize) -> Option<String> {
         let near = self.tokens.iter().enumerate().skip(at + 1).take(8);
         for (n, token) in near {

@@ -1,14 +1,15 @@
-//! sed scripts: the files that they write with `w`.
+//! Finds the files that a sed script writes with the command `w`.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// Commands whose argument is the rest of the line: text, a file, a label or a comment.
+/// Commands whose argument is the rest of the line. It may be a text, a file, a label or a comment.
 const TAKES_LINE: &[char] = &['a', 'i', 'c', 'r', 'R', ':', '#'];
 /// Commands without arguments.
 const IS_WHOLE: &[char] = &['}', '=', 'd', 'D', 'g', 'G', 'h', 'H', 'n', 'N', 'p', 'P', 'x', 'z', 'F'];
 
-/// The files that a script writes, whatever its input. `None` if the script is not understood.
+/// The files that a sed script writes, whether or not a line of input matches. `None` if a command of the script is not
+/// known.
 pub(super) fn written_files(script: &str) -> Option<Vec<String>> {
     let mut reader = ScriptReader { rest: script.chars().peekable() };
     let mut found = Vec::new();
@@ -18,7 +19,7 @@ pub(super) fn written_files(script: &str) -> Option<Vec<String>> {
     Some(found)
 }
 
-/// Reads one command after the other.
+/// Reads the commands of a sed script.
 struct ScriptReader<'s> {
     rest: Peekable<Chars<'s>>,
 }
@@ -30,7 +31,8 @@ impl ScriptReader<'_> {
         self.rest.peek().is_some()
     }
 
-    /// Reads a command with its address. Returns the file that the command writes, if it writes one.
+    /// Reads a command and the addresses before it. Returns the file that the command writes, if any. The outer `None`
+    /// means that the command is not known.
     fn command(&mut self) -> Option<Option<String>> {
         self.address()?;
         if self.rest.next_if_eq(&',').is_some() {
@@ -66,12 +68,12 @@ impl ScriptReader<'_> {
         }
     }
 
-    /// Whether a command may end here.
+    /// Whether the next character may follow a complete command.
     fn is_at_end(&mut self) -> bool {
         self.rest.peek().is_none_or(|c| c.is_whitespace() || ";}#".contains(*c))
     }
 
-    /// Skips a line number, `$` or a regular expression, if one is next.
+    /// Skips an address, if one is next: a line number, `$` or a regular expression.
     fn address(&mut self) -> Option<()> {
         match self.rest.peek() {
             Some('/') => {
@@ -92,14 +94,14 @@ impl ScriptReader<'_> {
         Some(())
     }
 
-    /// Skips the two parts of `s/a/b/`.
+    /// Skips the pattern and the replacement of `s/a/b/`.
     fn two_parts(&mut self) -> Option<()> {
         let delimiter = self.rest.next().filter(|c| *c != '\n' && *c != '\\')?;
         self.part(delimiter)?;
         self.part(delimiter)
     }
 
-    /// Skips a part and the delimiter after it.
+    /// Skips the text up to and including the next delimiter.
     fn part(&mut self, delimiter: char) -> Option<()> {
         loop {
             match self.rest.next()? {
@@ -124,7 +126,7 @@ impl ScriptReader<'_> {
         line
     }
 
-    /// The name of a file, which is the rest of the line.
+    /// The path of a file, which is the rest of the line.
     fn file(&mut self) -> String {
         self.line().trim_start().to_owned()
     }

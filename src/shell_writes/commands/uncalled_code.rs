@@ -1,11 +1,11 @@
-//! Removes from a script the code that certainly does not run.
+//! Removes the code of a script that certainly does not run.
 
 use super::script_tokens::{Language, Token};
 use super::script_variables::name;
 use std::collections::HashMap;
 
-/// Removes from a Python script the blocks after `if False` and `if 0`, and the functions whose names occur only in
-/// their definitions.
+/// Removes code that never runs from a Python script: blocks after `if False` or `if 0`, and functions whose names
+/// occur nowhere else.
 pub(super) fn without_uncalled_blocks(script: &str) -> String {
     let mut kept = String::with_capacity(script.len());
     // The indentation of the block that is being skipped.
@@ -26,14 +26,14 @@ pub(super) fn without_uncalled_blocks(script: &str) -> String {
     kept
 }
 
-/// Whether a line begins a block that never runs.
+/// Whether a line of a Python script begins a block that never runs.
 fn never_runs(line: &str, counts: &HashMap<&str, usize>) -> bool {
     if line.starts_with("if False:") || line.starts_with("if 0:") {
         return true;
     }
     let definition = line.strip_prefix("async ").unwrap_or(line).trim_start().strip_prefix("def ");
     let function = definition.and_then(|rest| rest.split(|c: char| !is_name(c)).next()).unwrap_or_default();
-    // Python itself calls functions such as `__init__`.
+    // Python calls functions such as `__init__` implicitly, so these are kept.
     !function.is_empty() && !function.starts_with("__") && counts.get(function) == Some(&1)
 }
 
@@ -48,8 +48,8 @@ fn counts<'w>(words: impl Iterator<Item = &'w str>) -> HashMap<&'w str, usize> {
     counts
 }
 
-/// Removes the functions whose names occur only in their definitions, in languages in which braces enclose the body of
-/// a function.
+/// Removes functions whose names occur nowhere else. This works only for languages with braces around a function's
+/// body.
 pub(super) fn without_uncalled_functions(tokens: Vec<Token>, language: Language) -> Vec<Token> {
     let keyword = match language {
         Language::JavaScript | Language::Php => "function",
@@ -73,7 +73,7 @@ pub(super) fn without_uncalled_functions(tokens: Vec<Token>, language: Language)
     kept
 }
 
-/// The position after the first pair of braces from `at` on.
+/// The index after the first complete pair of braces. The search begins at `at`.
 fn end_of_body(tokens: &[Token], at: usize) -> Option<usize> {
     let mut open = 0_usize;
     for (n, token) in tokens.iter().enumerate().skip(at) {

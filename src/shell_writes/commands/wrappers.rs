@@ -29,7 +29,7 @@ const fn plain_options(short: &'static str, long: &'static [&'static str]) -> Sp
     Spec { short, attached: "", long, stops: true }
 }
 
-/// Programs that do nothing but run the command after them, each with its options that take a value.
+/// Programs that just run the command in their arguments. Each entry lists the program's options that take a value.
 const PLAIN: &[(&str, Spec)] = &[
     ("nice", plain_options("n", &["adjustment"])),
     ("ionice", plain_options("ncpPu", &["class", "classdata", "pid"])),
@@ -53,10 +53,10 @@ const STOPS: Spec = Spec {
     long: &["package", "from", "with", "python", "directory", "project", "env-file", "extra", "group"],
     stops: true,
 };
-/// Maximum number of commands that `xargs` may run within one command line.
+/// Maximum number of commands that one `xargs` may run.
 const RUNS_MAX: usize = 500;
 
-/// `sh -c script`, or a script on standard input.
+/// The rule for `sh -c script`, and for a script on standard input.
 pub(super) fn shell(run: &mut Run) -> StreamText {
     let options = SHELL.parse(run.arguments);
     if options.has(&["n", "help", "version"]) {
@@ -77,24 +77,24 @@ fn run_shell(run: &mut Run, script: &str, words: &[Field]) -> StreamText {
     let shell = match run.name {
         "bash" => Shell::Bash,
         "zsh" => Shell::Zsh,
-        // In fish, different rules apply to backslashes in quotes, so a fish script with a backslash is not parsed.
+        // fish treats backslashes in quotes differently, so a fish script with a backslash can't be parsed here.
         "fish" if script.contains('\\') => return StreamText::Unknown,
         _ => Shell::Posix,
     };
     run_script(run, shell, script, words)
 }
 
-/// Runs the command that a wrapper program, such as `nice`, gets as its operands.
+/// Runs the command that consists of these operands.
 fn run_operands(run: &mut Run, operands: &[Field]) -> StreamText {
     if operands.is_empty() { StreamText::Unknown } else { run.run(operands) }
 }
 
-/// The options of a program that does nothing but run the command after them; `None` for any other program.
+/// The options of a program that just runs the command in its arguments; `None` for any other program.
 pub(super) fn plain_wrapper(name: &str) -> Option<&'static Spec> {
     PLAIN.iter().find(|(plain, _)| *plain == name).map(|(_, options)| options)
 }
 
-/// Runs the command after `nohup`, `nice` and similar programs.
+/// The rule for `nohup`, `nice` and similar programs.
 pub(super) fn plain(run: &mut Run, options: &Spec) -> StreamText {
     let options = options.parse(run.arguments);
     if run.name == "strace" {
@@ -106,19 +106,19 @@ pub(super) fn plain(run: &mut Run, options: &Spec) -> StreamText {
     run_operands(run, &options.operands)
 }
 
-/// `/usr/bin/time -o file command`.
+/// The rule for `/usr/bin/time -o file command`.
 pub(super) fn time(run: &mut Run) -> StreamText {
     let options = TIME.parse(run.arguments);
     run.write_field(options.value(&["o", "output"]));
     run_operands(run, &options.operands)
 }
 
-/// `busybox sed …`.
+/// The rule for `busybox sed …`.
 pub(super) fn applet(run: &mut Run) -> StreamText {
     run_operands(run, run.arguments)
 }
 
-/// `su -c script`, and `runuser -u user command`.
+/// The rule for `su -c script`, and for `runuser -u user command`.
 pub(super) fn switch_user(run: &mut Run) -> StreamText {
     let options = SWITCH_USER.parse(run.arguments);
     if options.has(&["l", "login"]) || options.operands.iter().any(|field| field.text() == Some("-")) {
@@ -134,7 +134,7 @@ pub(super) fn switch_user(run: &mut Run) -> StreamText {
     }
 }
 
-/// `sudo`.
+/// The rule for `sudo`.
 pub(super) fn sudo(run: &mut Run) -> StreamText {
     let options = SUDO.parse(run.arguments);
     if options.has(&["l", "e", "v", "k", "K", "chdir", "D", "i", "login"]) {
@@ -144,7 +144,7 @@ pub(super) fn sudo(run: &mut Run) -> StreamText {
     run_operands(run, &options.operands[n..])
 }
 
-/// `flock file command`, and `flock file -c script`.
+/// The rule for `flock file command`, and for `flock file -c script`.
 pub(super) fn flock(run: &mut Run) -> StreamText {
     let options = FLOCK.parse(run.arguments);
     match options.operands.get(1..) {
@@ -156,7 +156,7 @@ pub(super) fn flock(run: &mut Run) -> StreamText {
     }
 }
 
-/// `timeout 10 command`.
+/// The rule for `timeout 10 command`.
 pub(super) fn timeout(run: &mut Run) -> StreamText {
     let options = TIMEOUT.parse(run.arguments);
     run_operands(run, options.operands.get(1..).unwrap_or_default())
@@ -167,13 +167,13 @@ fn is_assignment(field: &Field) -> bool {
     name.is_some_and(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
 }
 
-/// `env name=value command`.
+/// The rule for `env name=value command`.
 pub(super) fn env(run: &mut Run) -> StreamText {
     let options = ENV.parse(run.arguments);
     if options.has(&["S", "split-string"]) {
         return StreamText::Unknown;
     }
-    // `env -` means `env -i`.
+    // `env -` is a short form of `env -i`.
     let is_dash = options.operands.first().and_then(Field::text) == Some("-");
     let words = &options.operands[usize::from(is_dash)..];
     let n = words.iter().take_while(|field| is_assignment(field)).count();
@@ -198,7 +198,7 @@ pub(super) fn env(run: &mut Run) -> StreamText {
     output
 }
 
-/// `xargs`. The words come from standard input, if its text is known.
+/// The rule for `xargs`. It reads arguments for the command from standard input, if the input is known.
 pub(super) fn xargs(run: &mut Run) -> StreamText {
     let options = XARGS.parse(run.arguments);
     let delimiter = options.value(&["d", "delimiter"]).map(Field::text);
@@ -216,11 +216,12 @@ pub(super) fn xargs(run: &mut Run) -> StreamText {
     };
     let Some(text) = run.input.text().map(str::to_owned) else {
         let has_files = place.is_none();
-        // The operands on the command line are known, even though the text on standard input is unknown.
+        // The input is unknown, but the arguments on the command line are known.
         let words = [options.operands.as_slice(), if has_files { &[Field::Many] } else { &[] }].concat();
         return if has_files { run_inner(run, &words) } else { StreamText::Unknown };
     };
-    // Quotes and backslashes are special to xargs, but rare in file names. A text with one of them counts as unknown.
+    // `xargs` treats quotes and backslashes specially. They are rare in file names, so an input with them counts as
+    // unknown.
     if !by_null && delimiter.is_none() && text.contains(['\'', '"', '\\']) {
         return StreamText::Unknown;
     }
@@ -246,7 +247,7 @@ pub(super) fn xargs(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// Runs a command for `xargs`, with empty standard input, because `xargs` itself reads the input.
+/// Runs a command for `xargs`. Its standard input is empty, because `xargs` itself has read the input.
 fn run_inner(run: &mut Run, words: &[Field]) -> StreamText {
     let input = StreamText::empty();
     let mut inner = Run { evaluator: run.evaluator, state: run.state, name: run.name, arguments: words, input: &input };
@@ -254,7 +255,7 @@ fn run_inner(run: &mut Run, words: &[Field]) -> StreamText {
     StreamText::Unknown
 }
 
-/// `npx prettier …`.
+/// The rule for `npx prettier …`.
 pub(super) fn package_runner(run: &mut Run) -> StreamText {
     let options = STOPS.parse(run.arguments);
     if options.has(&["c", "call"]) {
@@ -264,7 +265,7 @@ pub(super) fn package_runner(run: &mut Run) -> StreamText {
     run_package(run, &options.operands[skips..])
 }
 
-/// Runs a program by the name of its package, which may end with a version.
+/// Runs the program of a package. The package's name may end with a version, as in `prettier@3`.
 fn run_package(run: &mut Run, operands: &[Field]) -> StreamText {
     let mut words = operands.to_vec();
     if let Some(Field::Known(name)) = words.first_mut() {
@@ -277,7 +278,7 @@ fn run_package(run: &mut Run, operands: &[Field]) -> StreamText {
     run_operands(run, &words)
 }
 
-/// `uv run black …`, `poetry run …`.
+/// The rule for `uv run black …` and `poetry run …`.
 pub(super) fn environment_runner(run: &mut Run) -> StreamText {
     match run.arguments.iter().map(Field::text).collect::<Vec<_>>().as_slice() {
         [Some("run"), ..] => {
@@ -292,7 +293,7 @@ pub(super) fn environment_runner(run: &mut Run) -> StreamText {
     }
 }
 
-/// `pnpm exec prettier …`, `yarn eslint …`, `npm exec -- …`.
+/// The rule for `pnpm exec prettier …`, `yarn eslint …` and `npm exec -- …`.
 pub(super) fn script_runner(run: &mut Run) -> StreamText {
     let options = STOPS.parse(run.arguments);
     let Some((Field::Known(first), rest)) = options.operands.split_first() else { return StreamText::Unknown };
@@ -301,8 +302,8 @@ pub(super) fn script_runner(run: &mut Run) -> StreamText {
             let rest = STOPS.parse(rest).operands;
             run_package(run, &rest)
         }
-        // yarn and pnpm have no commands of their own with these names, so they run the program of that name, unless
-        // the project has a script of that name.
+        // These are not subcommands of yarn or pnpm. So yarn and pnpm run the program with this name, or a script of
+        // the project with the same name.
         "prettier" | "eslint" | "biome" if matches!(run.name, "yarn" | "pnpm") => run_operands(run, &options.operands),
         _ => StreamText::Unknown,
     }
