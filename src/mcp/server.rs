@@ -1,7 +1,7 @@
 //! The MCP server: reads lines from the client, answers requests that need no broker, and passes tool calls on.
 //!
-//! **Invariant:** if the id of a request can be read, the request gets exactly one answer with this id, even if the
-//! rest of the request is malformed.
+//! **Invariant:** each request with a readable id gets exactly one answer with this id, even if the rest of the request
+//! is malformed.
 
 use super::broker_client::BrokerClient;
 use super::client_roots::ClientRoots;

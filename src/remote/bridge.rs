@@ -23,7 +23,7 @@ const TURN_MAX: usize = 32;
 /// Maximum number of bytes that are read from the socket pair at once. They fit into one message.
 const READ_LEN: usize = 16 << 10;
 
-/// What a bridge needs after a turn.
+/// The result of one turn of a bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BridgeStatus {
     /// The bridge has nothing to do before the next event.

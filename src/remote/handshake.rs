@@ -91,7 +91,7 @@ impl PendingHandshake {
         }
     }
 
-    /// Continues the handshake as far as the bytes that have arrived allow.
+    /// Continues the handshake with the bytes that have arrived.
     pub fn advance(self, key: &NetworkKey) -> Progress {
         let role = self.role;
         match self.stage {

@@ -54,7 +54,7 @@ pub enum AcceptedRole {
 pub struct AcceptedPeer {
     /// The broker's end of the socket pair, which carries the lines of the connection.
     pub stream: UnixStream,
-    /// The address of the other side.
+    /// The address of the client's machine.
     pub address: IpAddr,
     /// What the connection may be used for.
     pub role: AcceptedRole,

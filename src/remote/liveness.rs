@@ -78,7 +78,7 @@ struct Question {
 /// answered.
 #[derive(Debug)]
 pub struct Liveness {
-    /// The latest time at which the other side is known to have been there.
+    /// The latest time at which the other side is known to have been alive.
     alive_at: Instant,
     asked_at: Instant,
     /// When this side sent its first lines after the last sign of life; `None` if it has sent no lines since then.

@@ -1,5 +1,5 @@
-//! Encodes one entry of the replicated log as bytes. An entry contains the changes of one turn of the leader's event
-//! loop, and a header with the version of the tables, the log's id, the leader's term and the mesh's time.
+//! Encodes one entry of the replicated log as bytes. An entry has a header and the changes of one turn of the leader's
+//! event loop. The header contains the version of the tables, the log's id, the leader's term and the mesh's time.
 
 use crate::base::ids::{EntryStamp, LogId, Term};
 

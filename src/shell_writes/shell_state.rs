@@ -190,8 +190,8 @@ impl State {
             self.directories.clear();
         }
         if self.options != other.options {
-            // If one of the states has an option set, the merged state has it, too. This is safe, because these options
-            // only reduce what a script writes.
+            // An option that is set in one of the two states is also set in the merged state. This is safe, because
+            // each of these options only reduces what a script writes.
             self.options.no_clobber |= other.options.no_clobber;
             self.options.no_glob |= other.options.no_glob;
             self.options.exits_on_error |= other.options.exits_on_error;

@@ -19,8 +19,8 @@ const BLOCK: i64 = 4096;
 /// The values of the counters.
 ///
 /// If a turn only adds messages and events, the counters are not written, because each changed page makes a commit
-/// slower. The next broker computes them from the rows that were added later. This works because these rows have no
-/// gaps, and because these messages are all unread.
+/// slower. The next broker computes them from the rows that were added later. This works because the sequence numbers
+/// of these rows have no gaps, and because all added messages are unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// The sequence number of the last message.

@@ -332,7 +332,8 @@ fn leads(prefix: &str, term: Term) -> Value {
     })
 }
 
-/// The range of the entries up to a position, encoded for JSON.
+/// The range of the keys of all entries up to a position: the first key, and the key after the last one. Both are
+/// encoded for the JSON gateway.
 fn log_range(prefix: &str, upto: Position) -> (String, String) {
     let key = |at: Position| encode(&entry_key(prefix, at));
     (key(Position(0)), key(upto.next()))
