@@ -1,4 +1,4 @@
-//! Clients that are slow, greedy or silent, or that send nonsense: whatever one client does, the others are answered.
+//! Clients that are slow, greedy or silent, or that send nonsense. The broker must go on answering all other clients.
 
 mod support;
 
@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use support::{BIN, Place, Socket, lives, until};
 
-/// A new place with its broker, and a connection that behaves.
+/// Starts a broker in a new test directory. Returns the directory and a connection for a well-behaved client.
 fn start() -> (Place, Socket) {
     let place = Place::new().with("SLM_MESH_RATE", "1000000");
     place.ok(&["start", "--detach"]);
@@ -22,14 +22,14 @@ fn start() -> (Place, Socket) {
 /// A test holds this lock while it needs nearly all the files that a process may open.
 static MANY_FILES: Mutex<()> = Mutex::new(());
 
-/// A raw connection, which need not behave.
+/// Connects to the broker. The test can send any bytes over this connection, even invalid ones.
 fn connect(place: &Place) -> UnixStream {
     let stream = UnixStream::connect(place.dir.join("mesh.sock")).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stream
 }
 
-/// Checks that others are answered: a client that was connected before, and one that connects only now.
+/// Checks that the broker answers an old connection, and also accepts and answers a new one.
 fn check_served(place: &Place, neighbour: &mut Socket) {
     assert_eq!(neighbour.call("ping", json!({}))["result"], json!({}));
     let set = neighbour.call("state.set", json!({ "key": "k", "value": "v" }));
@@ -43,7 +43,8 @@ fn a_client_of_one_byte_at_a_time_holds_nobody_up_and_is_answered() {
     let mut slow = connect(&place);
     for byte in b"{\"jsonrpc\":\"2.0\",\"id\":\"slow\",\"method\":\"ping\"}\n" {
         slow.write_all(&[*byte]).unwrap();
-        // Each answer proves that the broker has run a turn since the last byte.
+        // The broker answers only in a turn of its loop, so this answer proves that it has run a turn since the last
+        // byte.
         assert_eq!(neighbour.call("ping", json!({}))["result"], json!({}));
     }
     let mut line = String::new();
@@ -57,11 +58,13 @@ fn a_line_over_one_mebibyte_costs_only_its_own_connection() {
     let (place, mut neighbour) = start();
     let mut long = connect(&place);
     let chunk = vec![b'x'; 64 * 1024];
-    // The broker may cut the connection before the whole line is sent.
+    // The broker refuses a line that is too long. It may close the connection before the client has written the whole
+    // line.
     let cut = (0..17).find_map(|_| long.write_all(&chunk).err());
     assert!(cut.is_none_or(|error| [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset].contains(&error.kind())));
     let mut said = String::new();
-    // The broker hangs up before it has read all of our bytes, so a reset may follow the line that it sends.
+    // The broker closes the connection with unread bytes, which causes a reset. So the read may fail after the error
+    // line.
     let _ = long.read_to_string(&mut said);
     let answer: Value = serde_json::from_str(said.lines().next().unwrap_or("")).unwrap();
     assert_eq!(answer["error"]["code"], json!(-32600), "{answer}");
@@ -116,8 +119,8 @@ fn a_client_that_asks_and_never_reads_is_not_waited_for() {
     let mut deaf = connect(&place);
     deaf.set_nonblocking(true).unwrap();
     let ask = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\"}\n".repeat(1000);
-    // The broker slows this client by no longer reading from it. The client writes until three of its writes have been
-    // refused.
+    // The broker stops reading from a client that reads no answers. The test goes on writing until the kernel has
+    // refused three writes.
     let mut n_refused = 0;
     while n_refused < 3 {
         match deaf.write(&ask) {
@@ -153,7 +156,8 @@ fn a_subscriber_that_never_reads_is_dropped_and_the_others_hear_all() {
         assert_eq!(heard["params"]["payload"]["n"], json!(n), "every event, in order");
     }
     let now = || place.socket().call("status", json!({}))["result"]["connections"].as_i64().unwrap();
-    // This count includes the new connection that asks for it, so it is one too high until the deaf client is dropped.
+    // The status request uses one more connection. So the number is as before only after the broker has dropped the
+    // deaf client.
     until("the deaf one is dropped", || now() == n_connections);
     check_served(&place, &mut neighbour);
 }
@@ -189,13 +193,14 @@ fn a_client_that_speaks_and_hangs_up_in_one_breath_is_let_go() {
     let mut hasty = place.socket();
     hasty.call("attach", json!({ "name": "hasty", "agent": "codex", "project": "/p", "pid": 1 }));
     hold_still(&place, || {
-        // A session sends such notifications when it ends. They get no answer, so no failed write can show the broker
-        // that the session is gone.
+        // A session sends notifications like these when it ends. The broker writes no answer to a notification, so no
+        // failed write can tell it that the session is gone.
         for (method, params) in [("state.set", json!({ "key": "last", "value": "word" })), ("detach", json!({}))] {
             let line = json!({ "jsonrpc": "2.0", "method": method, "params": params });
             writeln!(hasty.stream, "{line}").unwrap();
         }
-        // Unlike a close, this ends the stream even if another thread has just forked a child that holds a copy of it.
+        // Another thread may have just forked a child that holds a copy of the stream. A close would wait for the
+        // child, but a shutdown takes effect at once.
         hasty.stream.shutdown(Shutdown::Both).unwrap();
     });
     until("its place is free", || neighbour.call("status", json!({}))["result"]["connections"] == json!(1));
@@ -211,7 +216,8 @@ fn who_comes_back_in_the_breath_of_its_end_is_who_it_was() {
         let mut before = place.socket();
         let you = before.call("attach", ask.clone())["result"]["you"].clone();
         assert_eq!(you["name"], json!("one"));
-        // Others connect, too, so that the result does not depend on the order of just two connections.
+        // The broker might handle just two connections in the right order by chance. Eight more connections make this
+        // unlikely.
         let _others: Vec<Socket> = (0..8).map(|_| place.socket()).collect();
         let mut after = None;
         hold_still(&place, || {
@@ -222,7 +228,8 @@ fn who_comes_back_in_the_breath_of_its_end_is_who_it_was() {
         });
         let mut after: Socket = after.unwrap();
         assert_eq!(after.read().unwrap()["result"]["you"], you);
-        // A drop would not end the stream at once if another thread has just forked a child that holds a copy of it.
+        // Another thread may have just forked a child that holds a copy of the stream. A drop would wait for the child,
+        // but a shutdown takes effect at once.
         after.stream.shutdown(Shutdown::Both).unwrap();
     }
     check_served(&place, &mut neighbour);
@@ -237,7 +244,8 @@ fn who_came_and_went_while_the_broker_was_away_leaves_its_seat_free() {
         until("its place is free", || neighbour.call("status", json!({}))["result"]["connections"] == json!(1));
         let mut after = None;
         hold_still(&place, || {
-            // This session is killed before the broker reads its `attach`, as may happen while a broker starts.
+            // This session is killed before the broker reads its `attach` request. This can happen while a broker
+            // starts.
             let mut before = place.socket();
             before.ask("attach", ask.clone());
             before.stream.shutdown(Shutdown::Both).unwrap();
@@ -344,7 +352,8 @@ impl Dice {
         for _ in 0..self.roll(5) {
             params.insert(self.argument().into(), self.value(2));
         }
-        // With `v`, a client can claim to be of a later version, which would rightly make this broker end.
+        // The parameter `v` is the client's version. A random value could be later than the broker's version, and the
+        // broker would then exit on purpose.
         params.remove("v");
         match self.roll(8) {
             0 => (0..self.roll(300)).map(|_| self.roll(256) as u8).filter(|byte| *byte != b'\n').collect(),
@@ -375,11 +384,11 @@ fn senseless_lines_never_end_the_broker() {
     for _ in 0..40 {
         let mut mad = connect(&place);
         let drain = mad.try_clone().unwrap();
-        // A thread reads the answers, so that the broker goes on reading lines.
+        // The broker stops reading from a client that does not read its answers, so a thread reads them.
         let drained = std::thread::spawn(move || BufReader::new(drain).split(b'\n').map_while(Result::ok).count());
         for _ in 0..100 {
             let line = [dice.line(), b"\n".to_vec()].concat();
-            // The broker may have hung up by now, which is its right.
+            // The broker is allowed to close a connection on which it gets nonsense.
             if mad.write_all(&line).is_err() {
                 break;
             }

@@ -1,4 +1,4 @@
-//! Failures of the power, of the disk and of processes: whatever was acknowledged before is still there afterwards.
+//! Power failures, full or damaged disks, and killed processes. All data that a client was told is stored must survive.
 
 #[allow(dead_code)] // the benchmark uses more of it
 #[path = "bench/filled_store.rs"]
@@ -26,14 +26,14 @@ fn copy_database(from: &Path, to: &Path) {
     }
 }
 
-/// A place whose data directory is `dir`, which is a copy of another place's directory.
+/// A test mesh whose data directory is `dir`, a copy of the data directory of another mesh.
 fn revived(dir: &Path) -> Place {
     let mut place = Place::new();
     place.dir = dir.to_path_buf();
     place
 }
 
-/// The values of all numbered keys that a mesh holds.
+/// The values of all keys that begin with `n`, as numbers.
 fn counted(place: &Place) -> Vec<i64> {
     let mut found = Vec::new();
     let mut after = String::new();
@@ -154,7 +154,7 @@ fn a_disk_that_fails_refuses_with_a_sentence_and_loses_nothing_acknowledged() {
     }
 }
 
-/// What the hook of an agent answers before the agent writes a file.
+/// Runs the hook that Claude Code runs before it writes a file, and returns the hook's output.
 fn edit(place: &Place, file: &str) -> String {
     let input = json!({ "session_id": "s1", "hook_event_name": "PreToolUse", "cwd": place.root, "tool_name": "Write",
         "tool_input": { "file_path": place.root.join(file), "content": "text" } });
@@ -190,7 +190,7 @@ fn a_full_disk_is_named_and_an_emptied_one_goes_on() {
     };
     assert!(refused.contains("full") && refused.contains("free some space"), "{refused}");
     assert!(socket.call("state.get", json!({ "key": "k0" }))["error"].is_null(), "reading still works");
-    // The broker ends, and the test fills the space that this frees on the disk, too.
+    // When the broker ends, it frees some space on the disk. The test fills this space, too.
     place.ok(&["stop"]);
     let filler = place.dir.join("filler");
     let mut rest = std::fs::File::create(&filler).unwrap();
@@ -304,7 +304,8 @@ fn page_range(page: u64) -> std::ops::Range<usize> {
     (page as usize - 1) * 2048..page as usize * 2048
 }
 
-/// A leaf in the middle of a table, given the first page of the table, which must have several leaves.
+/// The number of a leaf page in the middle of a table. `root` is the table's first page; the table must have several
+/// leaves.
 fn middle_leaf(file: &Path, root: u64) -> u64 {
     let bytes = std::fs::read(file).unwrap();
     let page = &bytes[page_range(root)];
@@ -314,7 +315,7 @@ fn middle_leaf(file: &Path, root: u64) -> u64 {
     u64::from(u32::from_be_bytes(page[cell..cell + 4].try_into().unwrap()))
 }
 
-/// How many messages, entries of the state, events and locks a mesh has.
+/// The number of messages, of entries in the shared state, of events, and of locks in a mesh.
 fn kept(place: &Place) -> [usize; 4] {
     let rows = |args: &[&str], list: &str| place.json(args)[list].as_array().unwrap().len();
     [
@@ -325,7 +326,8 @@ fn kept(place: &Place) -> [usize; 4] {
     ]
 }
 
-/// A copy of a mesh in which a page of the database is destroyed, and which an earlier broker has found damaged.
+/// Copies a mesh and destroys one page of the copied database. A marker file says that an earlier broker found this
+/// database damaged.
 fn with_damage(place: &Place, page: u64) -> Place {
     let copy = revived(&place.root.join(format!("page{page}")));
     copy_database(&place.dir, &copy.dir);
@@ -383,14 +385,15 @@ fn a_damaged_page_costs_at_most_the_rows_on_it() {
         assert!(copy.json(&["lock", "b.rs"])["token"].as_i64() > token, "{tree}: no token is granted twice");
         copy.ok(&["stop"]);
     }
-    // A broker was killed after it had copied the rows, and before it moved the damaged file away.
+    // The test leaves the files as after a kill: a broker had copied the rows, but had not yet moved the damaged file
+    // away.
     let copy = with_damage(&place, messages);
     std::fs::copy(&file, copy.dir.join("broker.db.salvaged")).unwrap();
     assert_eq!(kept(&copy), all);
     assert!(!copy.dir.join("broker.db.salvaged").exists());
 }
 
-/// What a session of Claude Code is told when it begins.
+/// The text that the hook at the start of a Claude Code session prints.
 fn told_at_begin(place: &Place, session: &str) -> String {
     let event = json!({ "session_id": session, "hook_event_name": "SessionStart" }).to_string();
     std::fs::write(place.root.join("event"), event).unwrap();
@@ -407,7 +410,7 @@ fn whoever_misses_something_learns_that_the_database_was_damaged() {
     std::fs::write(place.dir.join("broker.db"), "no database".repeat(1000)).unwrap();
     let report = "the database was damaged: it was moved to";
     let doctor = || String::from_utf8(place.run(&["doctor"]).stdout).unwrap();
-    // A hook starts the broker. Nobody sees what this broker prints, so the report must be in the hook's answer.
+    // A hook starts the broker. Nobody sees the output of this broker, so the hook itself must report the damage.
     let begun = told_at_begin(&place, "s1");
     assert!(begun.contains(report) && begun.contains("the mesh starts empty"), "{begun}");
     assert!(!told_at_begin(&place, "s1").contains("damaged"), "each session is told once");
@@ -445,7 +448,8 @@ fn an_index_that_contradicts_its_table_is_noticed_by_a_query_and_built_anew() {
     place.ok(&["state", "set", "kept", "yes"]);
     place.ok(&["send", "human", "text"]);
     place.ok(&["stop"]);
-    // Hides an index of messages, deletes the messages, and restores the index, which now contradicts the table.
+    // The test removes an index from the schema, deletes the messages, and restores the index. The index then
+    // contradicts its table.
     let change = |sql: &str| {
         let db = Connection::open(place.dir.join("broker.db")).unwrap();
         db.execute_batch(&format!("PRAGMA writable_schema = ON; {sql}")).unwrap();

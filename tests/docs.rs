@@ -108,8 +108,8 @@ fn nothing_here_names_the_machine_it_was_made_on() {
         eprintln!("skipped: nothing_here_names_the_machine_it_was_made_on: not a git checkout");
         return;
     };
-    // Paths that would name the machine on which this test runs. Short paths are not checked, because an example may
-    // have them.
+    // The documentation must not contain the path of this project or of the user's home directory. Short paths are not
+    // checked, since an example may contain them by chance.
     let home = std::env::var("HOME").unwrap_or_default();
     let own = [project().display().to_string(), home].map(|path| path + "/");
     let own: Vec<&String> =

@@ -1,4 +1,4 @@
-//! A client whose call arrives while its broker ends: the next broker answers the call, unless the broker may have run it.
+//! A client makes a call while its broker ends. If this broker can't have run the call, the next broker must run it.
 
 mod support;
 
@@ -12,26 +12,26 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use support::Place;
 
-/// What the broker does with the first call before it ends.
+/// What a fake broker does with the first call before it ends.
 #[derive(Clone, Copy, PartialEq)]
 enum LastDeed {
-    /// The broker accepts the connection, but reads nothing.
+    /// The broker accepts the connection, but does not read the call.
     Accepts,
     /// The broker does not even accept the connection.
     Nothing,
-    /// The broker reads the call, and says that it is ending.
+    /// The broker reads the call, and announces that it stops.
     ReadsAndSaysSo,
-    /// The broker reads the call, and dies.
+    /// The broker reads the call, and closes the connection without an answer.
     ReadsAndDies,
 }
 
-/// Waits for a connection or for bytes, but leaves them where they are.
+/// Waits until a connection or some bytes arrive, but neither accepts nor reads them.
 fn await_readable(socket: &impl AsFd) {
     let mut queue = [PollFd::new(socket, PollFlags::IN)];
     assert_eq!(poll(&mut queue, None).unwrap(), 1);
 }
 
-/// Lets a client call a broker that ends in this way, and returns what the client printed.
+/// Runs a client against a fake broker that ends in the given way, and returns the client's output.
 fn call_ending_broker(place: &Place, deed: LastDeed, client: &mut Command, input: &str) -> Output {
     fs::create_dir_all(&place.dir).unwrap();
     let socket = place.dir.join("mesh.sock");

@@ -1,8 +1,8 @@
-//! Every example in the documentation runs as written and prints what is shown below it.
+//! Runs every example in the documentation, and checks that it prints the text that is shown below it.
 //!
-//! An example is a line that begins with `$ `: after two spaces in the help, in a `console` block in
-//! Markdown, or in the examples of the man page. The lines below it are its standard output, in which `…`
-//! stands for text that varies. An example whose comment says `until interrupted` is interrupted.
+//! An example is a line that begins with `$ `. In the help it follows two spaces; in Markdown it is in a `console`
+//! block; in the man page it is among the examples. The lines below it are its standard output, in which `…` stands for
+//! text that varies. An example whose comment says `until interrupted` is interrupted.
 
 mod support;
 
@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use support::home::Home;
 use support::{BIN, Session, project, until};
 
-/// Examples that are not run here, and why.
+/// Examples that this test does not run, each with the reason.
 const UNRUN: &[(&str, &str)] = &[
     ("make demo          # show two agents at work as real processes", "builds; .ci/run runs it"),
     ("make demo", "it builds; make recording shows what it says"),
@@ -48,7 +48,7 @@ struct Example {
     shown: Vec<String>,
 }
 
-/// The examples in a text that indents them with two spaces.
+/// Finds the examples in a text. Each line of an example begins with two spaces.
 fn examples(text: &str) -> Vec<Example> {
     let mut found: Vec<Example> = Vec::new();
     let mut is_open = false;
@@ -75,7 +75,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(project().join(path)).unwrap()
 }
 
-/// The blocks between these lines, indented with two spaces.
+/// The text of all blocks between an opening line and a closing line. Each line is indented with two spaces.
 fn blocks(text: &str, opens: &str, closes: &str) -> String {
     let mut inside = false;
     let mut found = String::new();
@@ -140,7 +140,7 @@ impl Stage {
         stage
     }
 
-    /// Prepares what the examples of a document assume.
+    /// Creates the messages, locks or files that the examples of one document need.
     fn prepare(&mut self, document: &str) {
         match document {
             "messages" => drop(self.sessions[0].tool("mesh_send", json!({ "to": "human", "message": "which port?" }))),
@@ -154,12 +154,13 @@ impl Stage {
                 );
                 self.home.fake("claude", &line);
             }
-            // The other documents' examples need no agents.
+            // The examples in all other documents need no agents, so both sessions end.
             _ => self.sessions.drain(..).for_each(|mut session| assert!(session.close().success())),
         }
     }
 
-    /// Runs the prompt hook of the session in the repository, which tells where the session's transcript is.
+    /// Reports the path of a transcript, as Claude Code's prompt hook does. The session in the folder `api` gets this
+    /// transcript.
     fn report_transcript(&self) {
         let path = self.home.home.join("session.jsonl");
         std::fs::copy(project().join("tests/data/transcripts/claude.jsonl"), &path).unwrap();
@@ -175,8 +176,8 @@ impl Stage {
         let place = &self.home.place;
         let mut shell = Command::new("sh");
         shell.args(["-c", line]).current_dir(place.root.join("api")).env_clear().env("HOME", &self.home.home);
-        // Agents that are installed on this machine must stay untouched. SLM_MESH_PEER makes the shell act
-        // as the human, although the sessions have the same parent process.
+        // The search path is short, so that no example finds an agent that is installed on this machine. Without
+        // SLM_MESH_PEER, the shell would count as one of the sessions, which have the same parent process.
         shell.env("PATH", format!("{}:/usr/bin:/bin", self.home.bin.display()));
         shell.envs((!self.sessions.is_empty()).then_some(("SLM_MESH_PEER", "human")));
         shell.env("PYTHONPATH", project().join("python")).env("PYTHONDONTWRITEBYTECODE", "1");
@@ -198,7 +199,7 @@ impl Stage {
         assert!(is_as_shown, "$ {command}\nshown:\n{}\nsaid:\n{}\n{complained}", shown.join("\n"), said.join("\n"));
     }
 
-    /// Runs an endless example until it has printed what is shown.
+    /// Runs an example that does not end by itself, and interrupts it once it has printed the expected output.
     fn interrupt(&self, example: &Example) {
         let mut shell = self.shell(&format!("exec {}", example.command));
         let mut child = shell.stdout(Stdio::piped()).spawn().unwrap();
@@ -223,7 +224,8 @@ impl Stage {
     }
 }
 
-/// Whether the output is as shown: a line with only `…` matches any lines, and `…` in a line matches any text.
+/// Whether an output matches the documentation. A line `…` matches any number of lines; within a line, `…` matches any
+/// text.
 fn fits(shown: &[&str], said: &[&str]) -> bool {
     match (shown, said) {
         ([], []) => true,
@@ -311,7 +313,7 @@ fn no_example_escapes_by_another_marking() {
     for (name, text) in documents() {
         for line in text.lines().filter(|line| line.starts_with(' ')) {
             let first = line.split_whitespace().next().unwrap_or("");
-            // A continued command is indented further.
+            // A line with six or more spaces continues the command of an earlier line.
             let is_bare = !line.starts_with("      ")
                 && ["slm-mesh", "make", "git", "curl", "pip", "echo", "sudo"].contains(&first);
             assert!(!is_bare, "{name}: mark it with $: {line}");

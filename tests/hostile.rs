@@ -1,6 +1,6 @@
-//! Input that could end a process: too deep for its stack, too long for its memory, too large for its numbers, or too
-//! much for its time. Whatever one client says, the process lives and the others are answered. (For HTTP, see
-//! tests/http/hostile.rs and tests/http_thread.)
+//! Input that could stop a process: nested too deep, too long, with numbers that are too large, or slow to handle. The
+//! process must survive each input, and must still serve other clients. For HTTP, see tests/http/hostile.rs and
+//! tests/http_thread.
 
 mod stdio;
 mod support;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use stdio::{Bare, call, code, request};
 use support::{Place, Socket, lives, until};
 
-/// At this depth of nesting, a recursive reader would overflow any stack.
+/// The depth of nested JSON values in these tests. A recursive parser would overflow its stack.
 const DEPTH: usize = 100_000;
 
 struct Stage {
@@ -40,7 +40,7 @@ impl Stage {
     }
 }
 
-/// A connection that sends any bytes and reads one answer for each line.
+/// A connection to the broker's socket that can send any bytes. The broker answers each line with one line.
 struct Mad(BufReader<UnixStream>);
 
 impl Mad {
@@ -58,7 +58,7 @@ impl Mad {
     }
 }
 
-/// Values that are nested too deep: some are whole, some are cut off.
+/// JSON values that are nested too deep. Some are complete, others lack their closing brackets.
 fn deep() -> Vec<String> {
     let nest = |open: &str, close: &str| format!("{}0{}", open.repeat(DEPTH), close.repeat(DEPTH));
     vec![nest("[", "]"), "[".repeat(DEPTH), nest("{\"a\":", "}"), "{\"a\":".repeat(DEPTH), nest("[{\"a\":", "}]")]
@@ -209,7 +209,7 @@ fn hooks_fail_nobody_over_what_they_are_told() {
     for input in inputs {
         let mut command = stage.place.command(&["hook", "claude"]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        // The hook may stop reading early, which is no failure.
+        // The write may fail, because the hook may stop reading before the end of its input.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         let mut said = String::new();
         child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
@@ -226,7 +226,8 @@ fn sixty_four_globs_at_once_against_a_full_table_leave_others_their_turn() {
     session.call(1, "mesh_status", json!({}));
     let mut n_taken = 0;
     for k in 0..64 {
-        // These globs begin with the same long path, but no two overlap, so each comparison reads both to the end.
+        // These globs have the same long beginning, but no two of them overlap. So each comparison has to read two
+        // globs to the end.
         let paths: Vec<String> =
             (0..64).map(|n| format!("/{}{k}/{}b{n}.rs", "a/".repeat(20), "?a*".repeat(6))).collect();
         let line = call(2 + k, "mesh_lock", json!({ "action": "lock", "filePaths": paths, "ttlMinutes": 60 }));
@@ -239,15 +240,15 @@ fn sixty_four_globs_at_once_against_a_full_table_leave_others_their_turn() {
     stage.check();
 }
 
-/// The processor time that a process has used so far, which does not depend on how busy the machine is. Without /proc,
-/// this returns the time since `began`.
+/// The processor time that a process has used so far. Unlike elapsed time, it does not depend on the load of the
+/// machine. Without /proc, this returns the time since `began`.
 fn computed(pid: u32, began: Instant) -> Duration {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return began.elapsed() };
     let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);
     Duration::from_millis(fields.map(|ticks| 10 * ticks.parse::<u64>().unwrap()).sum())
 }
 
-/// Makes calls for this long, and returns the most processor time that the broker used for one of them.
+/// Makes calls for the given time. Returns the most processor time that the broker needed for one call.
 fn slowest_call(neighbour: &mut Socket, broker: u32, lasts: Duration) -> Duration {
     let (began, mut slowest) = (Instant::now(), Duration::ZERO);
     while began.elapsed() < lasts {
@@ -272,10 +273,10 @@ fn lock_queries_with_globs_that_others_pipeline_are_their_own_cost() {
     let mut pipelines: Vec<UnixStream> = (0..8).map(|_| connect(&stage.place)).collect();
     for stream in &mut pipelines {
         stream.set_nonblocking(true).unwrap();
-        // Bytes that do not fit into the socket's buffer at once need not be sent.
+        // The write may stop in the middle of a query, because the test only has to fill the socket's buffer.
         let _ = stream.write(query.as_bytes());
     }
-    // Each call used to take more than a second.
+    // An earlier version needed more than a second for each call.
     let slowest = slowest_call(&mut stage.neighbour, stage.pid, Duration::from_millis(500));
     assert!(slowest < Duration::from_millis(700), "{slowest:?}");
     stage.check();
@@ -297,7 +298,7 @@ fn idle_strangers_leave_room_for_a_newcomer_when_descriptors_run_out() {
     let idle: Vec<UnixStream> = (0..120).map(|_| connect(&place)).collect();
     let asked = Instant::now();
     assert_eq!(place.socket().call("status", json!({}))["result"]["status"], json!("ok"));
-    // This used to take more than ten seconds: a tenth of a second for each idle connection.
+    // An earlier version needed a tenth of a second for each idle connection, which was more than ten seconds in all.
     assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
     assert_eq!(session.call("ping", json!({}))["result"], json!({}), "a session keeps its place");
     drop(idle);

@@ -1,4 +1,4 @@
-//! Hubs on the local network, as far as one machine can test them; `make test-machines` tests the rest.
+//! Hubs on the local network, tested on one machine. `make test-machines` runs the tests that need several machines.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! Each known agent is complete: its file, its row in the README, and recorded inputs of its hooks.
+//! Checks that each known agent has a file, a row in the README, and recorded inputs of its hooks.
 
 use slm_mesh::known_agents::hook_dialect::HookKind;
 use slm_mesh::known_agents::support_table::{Evidence, Support};
@@ -88,8 +88,8 @@ fn processes_show_their_agent() {
     assert_eq!(kind(&["bash", "-c", "make"]), None);
 }
 
-/// npm and pip put a link with the agent's own name into PATH. The interpreter's arguments show the link, not the file
-/// behind it.
+/// npm and pip install an agent as a script, and a link to it in PATH has the agent's name. The arguments of the
+/// script's interpreter contain the link and not the script, so the link must be enough to recognize the agent.
 #[test]
 fn an_agent_that_an_interpreter_runs_is_known_by_its_link() {
     let id = |words: &[&str]| {
@@ -105,7 +105,8 @@ fn an_agent_that_an_interpreter_runs_is_known_by_its_link() {
     assert_eq!(id(&["node", "node", "server.js", "/usr/bin/gemini"]), None);
 }
 
-/// One agent's MCP server, hooks and process have the same type: with two types, a session would become two peers.
+/// The MCP server, the hooks and the process of an agent must have the same agent type. Otherwise, one session would
+/// become two peers.
 #[test]
 fn an_agent_has_one_type() {
     for (client, process) in
@@ -136,12 +137,12 @@ fn no_other_code_names_an_agent() {
         names.extend(agent.identity.environment);
         names.extend(agent.identity.session_variable);
     }
-    // These two names have other meanings, too: the cursor of a list, and a word of the shell.
+    // These two names of agents are also ordinary words in the code: a cursor in a list, and `continue` in a shell.
     names.remove("cursor");
     names.remove("continue");
     let mut files = Vec::new();
     sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
-    // The routes of slm-mesh 1.x accept a fixed list of types, so their code names agents.
+    // The HTTP routes of slm-mesh 1.x accept a fixed list of agent types, so their code may contain names of agents.
     let is_exempt = |path: &PathBuf| {
         let path = path.to_string_lossy();
         ["/known_agents/", "/broker/legacy_http/", "_tests.rs"].iter().any(|part| path.contains(part))
@@ -211,7 +212,8 @@ fn what_the_readme_claims_agrees_with_the_facts() {
     }
 }
 
-/// If a client's calls do not name their session, its hooks must see the calls of our own tools to announce them.
+/// Some agents do not send a session id with their MCP calls. So their hooks must see the calls of slm-mesh's own
+/// tools, to tell the mesh which session makes the call.
 #[test]
 fn hooks_of_agents_whose_calls_name_no_session_see_our_own_tools() {
     for agent in AGENTS.iter().filter(|agent| !agent.identity.calls_name_session()) {

@@ -1,12 +1,12 @@
-//! Shows a newcomer the main job: two agents on a real broker, in a directory that is removed afterwards. Run it with
-//! `make demo`.
+//! Shows a newcomer the main use of slm-mesh: two agents work together through a real broker. `make demo` runs it in a
+//! temporary directory.
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// An agent's MCP session: a process of its own, as an agent starts it.
+/// An agent's MCP session: a separate `slm-mesh` process that the demo starts as an agent would.
 struct Agent {
     name: &'static str,
     child: Child,
@@ -94,7 +94,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        // What was started here ends here, even if the demo failed.
+        // Stops the broker that the demo started, even if the demo failed.
         let _ = self.command(&["stop"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
         let _ = std::fs::remove_dir_all(&self.root);
     }

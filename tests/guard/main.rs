@@ -1,4 +1,4 @@
-//! The git guard in real repositories.
+//! The git guard of slm-mesh, tested with real git in real repositories.
 
 mod hook_managers;
 #[path = "../support/mod.rs"]
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use support::{Place, put_program};
 
-/// Runs git in a folder of the place, with a fixed author.
+/// Runs git with a fixed author in a folder of the test directory.
 fn git(place: &Place, folder: &str, args: &[&str]) -> Output {
     let mut git = Command::new("git");
     git.args(args).current_dir(place.root.join(folder)).env_clear().env("PATH", std::env::var("PATH").unwrap());
@@ -58,8 +58,8 @@ fn a_commit_of_a_file_that_an_agent_holds_is_refused() {
     let mut agent = place.session("codex-mcp-client", "repo");
     agent.tool("mesh_lock", serde_json::json!({ "action": "lock", "filePath": "a.txt", "reason": "mine now" }));
     change(&place, "repo", "3");
-    // This process has started the agent's session, so git, which runs below it, would count as the agent itself. The
-    // test therefore runs git as the human (the person who owns the machine).
+    // The test is the parent process of both the agent's session and git, so git would act as this agent. The test
+    // therefore runs git as the human (the person who owns the machine).
     let refused = git_as_human(&place, "repo", &["commit", "-qm", "held"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("codex-repo") && said.contains("mine now"), "{said}");
@@ -72,7 +72,7 @@ fn git_as_human(place: &Place, folder: &str, args: &[&str]) -> Output {
     let as_human = Place { root: place.root.clone(), dir: place.dir.clone(), env: place.env.clone() }
         .with("SLM_MESH_PEER", "human");
     let out = git(&as_human, folder, args);
-    // The directory still belongs to `place`, so dropping this copy must not remove it.
+    // Dropping this copy would remove the directory, which `place` still needs.
     std::mem::forget(as_human);
     out
 }
@@ -128,7 +128,8 @@ fn the_last_of_many_pushed_refs_is_checked_and_too_many_are_said() {
     agent.close();
 }
 
-/// A commit that moves a submodule to another commit changes no file inside the submodule.
+/// A commit may record another version of a submodule. This changes no file in the submodule, so locks there don't
+/// matter.
 #[test]
 fn a_lock_inside_a_submodule_does_not_stop_a_commit_of_the_submodule() {
     let Some(place) = repository() else { return };
@@ -328,7 +329,7 @@ fn files_with_odd_names_are_checked_as_well() {
             continue; // macOS accepts only names in UTF-8
         }
         good(&place, "repo", &["add", "."]);
-        // A file whose name is not valid UTF-8 can be locked only with its whole folder.
+        // A lock's path must be UTF-8. If a file name is not, the test locks the whole folder.
         let file = place.root.join("repo").join(name.to_str().unwrap_or(""));
         let mut lock = place.command(&["lock", "--as", "human"]);
         assert!(lock.arg(&file).status().unwrap().success(), "{name:?}");
@@ -411,7 +412,7 @@ fn remove_leaves_hooks_of_every_kind_as_they_were() {
     }
 }
 
-/// What doctor says of the guard.
+/// The line about the git guard in the output of `slm-mesh doctor`.
 fn doctor_on_guard(place: &Place, folder: &str) -> String {
     let out = place.command(&["doctor"]).current_dir(place.root.join(folder)).output().unwrap();
     let text = String::from_utf8(out.stdout).unwrap();

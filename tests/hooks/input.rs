@@ -1,4 +1,4 @@
-//! What agents write to a hook's standard input: complete or odd JSON, input without an end, or nothing at all.
+//! The standard input of a hook: complete JSON, unusual JSON, input without an end, or no input at all.
 
 use super::hook;
 use super::support::Place;
@@ -44,7 +44,7 @@ fn an_event_that_concerns_nobody_is_answered_with_silence() {
 fn a_hook_does_not_wait_for_an_input_that_never_comes() {
     let place = Place::new();
     let mut child = place.command(&["hook", "claude"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    // The hook's standard input stays open, and nothing is written to it.
+    // Keeps the hook's standard input open, but writes nothing to it.
     let open = child.stdin.take();
     let out = child.wait_with_output().unwrap();
     drop(open);

@@ -1,4 +1,4 @@
-//! Messages that are longer than what a hook shows.
+//! Messages that are too long for a hook to show them as a whole.
 
 use super::support::Place;
 use super::{at, claude_shape, told};

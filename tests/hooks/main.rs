@@ -1,4 +1,5 @@
-//! Hooks as agents run them: one process for each event, JSON in, the agent's own dialect out.
+//! Runs hooks as agents do. Each event starts one process, which reads JSON and prints JSON in the form that its agent
+//! expects.
 
 mod input;
 mod long_mail;
@@ -24,7 +25,7 @@ fn hook(place: &Place, agent: &str, input: &[u8]) -> String {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // A hook may close its input once it has read enough, which is no failure.
+    // The write may fail, because a hook may close its input once it has read enough.
     let _ = child.stdin.take().unwrap().write_all(input);
     let out = child.wait_with_output().unwrap();
     assert!(out.status.success(), "{agent}: {:?}", out.status);
@@ -40,7 +41,8 @@ fn told(place: &Place, agent: &str, input: &Value) -> Value {
     }
 }
 
-/// The dialect of an agent: its inputs for an edit, a prompt and a stop, and where each answer has its text.
+/// The JSON that an agent exchanges with its hooks: inputs for an edit, a prompt and a stop, and where to find the text
+/// in each output.
 struct Dialect {
     agent: &'static str,
     kind: &'static str,
@@ -145,7 +147,7 @@ fn dialects() -> Vec<Dialect> {
     ]
 }
 
-/// An input as the agent sends it, with its working directory.
+/// Adds the test's working directory to a hook's input, as the agent does.
 fn at(place: &Place, input: Value) -> Value {
     with(input, json!({ "cwd": place.root }))
 }
@@ -184,7 +186,8 @@ fn each_dialect_shows_mail_denies_a_held_file_and_goes_on_once() {
         let continued = ask((dialect.stop)("s1"));
         let reason = (dialect.continued)(&continued).as_str().unwrap_or_default().to_owned();
         let text = if reason.starts_with("slm-mesh: mail came in") {
-            // The stop hook's text becomes the agent's next prompt, and the mail comes with the hook for that prompt.
+            // The agent takes the stop hook's text as its next prompt. The hook for this prompt then shows the message
+            // itself.
             (dialect.context)(&ask((dialect.prompt)("s1"))).as_str().unwrap_or_default().to_owned()
         } else {
             reason
@@ -209,7 +212,8 @@ fn an_agent_that_goes_on_already_is_left_alone() {
 fn hooks_and_mcp_server_of_one_session_are_one_peer_also_after_clear() {
     let place = Place::new();
     told(&place, "gemini", &at(&place, claude_shape("g1", "SessionStart")));
-    // The MCP server knows no session key, but it has the same parent process as the hook: this test.
+    // The MCP server does not know the session key of the hook. But this test is the parent process of both, so they
+    // belong together.
     let mut session = place.session("gemini-cli-mcp-client", ".");
     let me = session.tool("mesh_lock", json!({ "action": "lock", "filePath": "a.rs" }));
     let edit = |key: &str| {
@@ -275,7 +279,8 @@ fn a_peers_words_stay_in_their_quotes() {
 #[test]
 fn the_next_session_in_a_folder_has_the_name_and_the_mail_of_the_last() {
     let place = Place::new();
-    // A shell that runs a file of hooks plays the agent. It has no MCP server, so the mesh knows it only by its hooks.
+    // A shell plays the agent and runs a list of hooks. It has no MCP server, so the mesh knows this agent only by its
+    // hooks.
     let session = |key: &str, events: &[&str]| {
         let mut lines = String::new();
         for event in events {
@@ -346,8 +351,8 @@ fn what_peers_write_stays_in_its_quotes() {
     }
 }
 
-/// Claude Code reads a file of variables before each shell command; OpenCode's plugin takes them from the hook's
-/// answer.
+/// The hook sets variables for the agent's shell. For Claude Code, it writes them into a file; for OpenCode, it prints
+/// them for the plugin.
 #[test]
 fn the_hook_of_a_sessions_start_hands_its_session_to_the_shell() {
     let place = Place::new();
@@ -374,13 +379,13 @@ fn the_hook_of_a_sessions_start_hands_its_session_to_the_shell() {
     assert!(said.contains(&format!("SLM_MESH_SESSION is {id}")) && said.contains("has ended"), "{said}");
 }
 
-/// If our hooks were installed twice (by a plugin and by set-up, or for the user and for the project), an agent runs
-/// two of them for each event.
+/// The hooks may be installed twice, for example both by a plugin and by `slm-mesh setup`. The agent then runs two
+/// hooks for each event.
 #[test]
 fn two_hooks_of_one_event_show_everything_once() {
     let place = Place::new();
     place.ok(&["lock", "held.txt", "--reason", "mine"]);
-    // The agent runs both hooks at the same time.
+    // Runs both hooks at the same time, as the agent does.
     let said = |input: &Value| {
         let hook = || told(&place, "claude", input);
         let both = std::thread::scope(|threads| [(); 2].map(|()| threads.spawn(hook)).map(|one| one.join().unwrap()));
@@ -393,16 +398,17 @@ fn two_hooks_of_one_event_show_everything_once() {
     place.ok(&["send", &me, "hello"]);
     let mail = said(&with(event("UserPromptSubmit"), json!({ "prompt": "go on" })));
     assert!(mail.len() == 1 && mail[0].to_string().contains("hello"), "{mail:?}");
-    // Here both hooks may answer, since the second one only repeats the denial.
+    // Before an edit, both hooks may answer. The second answer only repeats the denial.
     let edit = json!({ "tool_name": "Write", "tool_input": { "file_path": place.root.join("held.txt") } });
     let denials = said(&with(event("PreToolUse"), edit));
     assert!(denials.iter().all(|answer| answer["hookSpecificOutput"]["permissionDecision"] == "deny"), "{denials:?}");
-    // A later start of the session is another event, so it is answered again.
+    // The session starts again after a compaction. This is another event, so one of the hooks must answer again.
     let later = said(&with(event("SessionStart"), json!({ "source": "compact" })));
     assert_eq!(later.len(), 1, "{later:?}");
 }
 
-/// An agent sends its answer to the channel that the text names, so the name must be right.
+/// The hook shows the name of the channel to which a message was sent. The agent replies to this channel, so the name
+/// must be right.
 #[test]
 fn mail_to_a_channel_names_the_channel() {
     let place = Place::new();
@@ -414,7 +420,7 @@ fn mail_to_a_channel_names_the_channel() {
     assert!(mail.contains(" to #api, ") && mail.contains("> v2 is out"), "{mail}");
 }
 
-/// An edit through another MCP server is denied like an edit with the agent's own tool; reading is allowed.
+/// A tool of another MCP server may edit a locked file. The hook must deny this edit, but must allow reading the file.
 #[test]
 fn an_edit_through_another_mcp_server_is_denied() {
     let place = Place::new();
@@ -459,7 +465,7 @@ fn an_edit_through_another_mcp_server_is_denied() {
         assert!(answer.contains(r#"reason: \"mine\""#) && answer.contains("was not changed"), "{agent}: {answer}");
         assert_eq!(told(&place, agent, &free), Value::Null, "{agent}: it only reads");
     }
-    // Each agent whose hooks see the tools of other servers.
+    // Checks this for each known agent that has hooks.
     for agent in AGENTS {
         let Some(dialect) = &agent.dialect else { continue };
         let call = |tool: &str| {

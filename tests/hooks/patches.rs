@@ -1,17 +1,18 @@
-//! Patches in the format that agents share, as the text of a tool or inside a shell command.
+//! Patches in the format of `apply_patch`, which several agents use. A patch is the argument of a tool, or part of a
+//! shell command.
 
 use super::support::Place;
 use super::{at, claude_shape, told, with};
 use serde_json::{Value, json};
 use std::fs;
 
-/// The answer of Codex's hook before a tool call.
+/// Runs Codex's hook before a tool call, and returns its output.
 fn before(place: &Place, tool: &str, arguments: Value) -> String {
     let input = with(claude_shape("s1", "PreToolUse"), json!({ "tool_name": tool, "tool_input": arguments }));
     told(place, "codex", &at(place, input)).to_string()
 }
 
-/// A place where another peer holds `a.rs` and `src/c.rs`.
+/// A test directory in which another peer has locked the files `a.rs` and `src/c.rs`.
 fn held() -> Place {
     let place = Place::new();
     fs::create_dir(place.root.join("src")).unwrap();
@@ -42,7 +43,7 @@ fn a_patch_in_a_command_is_one_of_the_things_that_the_command_writes() {
             "{arguments:.200}: {denied}"
         );
     }
-    // Here, the text of a patch is the content of another file.
+    // This command only writes the patch into `notes.md`. It does not apply the patch to `a.rs`.
     let note = apply("Update", "a.rs").replace("apply_patch", "cat > notes.md");
     assert_eq!(before(&place, "Bash", json!({ "command": note })), "null");
     let locks: Vec<Value> = place.json(&["lock", "list"])["locks"].as_array().unwrap().clone();

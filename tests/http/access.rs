@@ -1,4 +1,4 @@
-//! Which requests are let in, and the order of the checks: token, route, body.
+//! Which HTTP requests the broker accepts. It checks the token first, then the route, and then the body.
 
 use super::client::*;
 use serde_json::json;
@@ -40,7 +40,7 @@ fn without_the_token_every_request_is_refused() {
         for target in ["/status", "/health?x=1", "/health/", "/nowhere", "//health"] {
             says(&http.get(target), 401, UNAUTHORIZED);
         }
-        // The token is checked before the body, and even before the size of the body.
+        // This body is not valid JSON. The error must be about the token, which the broker checks first.
         says(&http.ask("POST", "/nowhere", "", b"{"), 401, UNAUTHORIZED);
         says(&http.post("/health", &json!({})), 401, UNAUTHORIZED);
     }
@@ -68,7 +68,7 @@ fn a_route_is_its_method_and_its_whole_target() {
     }
     for target in ["/health", "/status", "/nowhere"] {
         says(&http.post(target, &json!({})), 404, UNKNOWN);
-        // The route is checked before the body.
+        // This body is not valid JSON. The error must be about the route, which the broker checks before the body.
         says(&http.ask("POST", target, "", b"{"), 404, UNKNOWN);
     }
     for method in ["PUT", "DELETE", "PATCH", "OPTIONS"] {
@@ -81,7 +81,8 @@ fn text_that_was_cut_inside_a_character_arrives() {
     let broker = Broker::start();
     let mut http = broker.http();
     let (from, to) = (http.peer("/a"), http.peer("/b"));
-    // If an emoji is cut in half, JSON.stringify and json.dumps write an escape. Other programs write incomplete UTF-8.
+    // A client may cut a text in the middle of an emoji. JSON.stringify and json.dumps then write half a surrogate pair
+    // as an escape, and other programs write incomplete UTF-8.
     for cut in [&b"cut \\ud83d"[..], b"cut \xf0", b"cut \xff"] {
         let start = format!("{{\"fromPeer\":\"{from}\",\"toPeer\":\"{to}\",\"payload\":\"");
         let reply = http.ask("POST", "/send", "", &[start.as_bytes(), cut, b"\"}"].concat());
@@ -108,7 +109,7 @@ fn one_mebibyte_is_accepted_and_a_byte_more_gets_413() {
     let mut http = broker.http();
     let body = |length: usize| format!(r#"{{"x":"{}"}}"#, "y".repeat(length - 8));
     assert_eq!(http.ask("POST", "/peers", "", body(1 << 20).as_bytes()).status, 200);
-    // The client sends the whole body, and must still get the response.
+    // The client reads only after it has sent a body that is too large. It must still get the response.
     let reply = http.ask("POST", "/peers", "", body((1 << 20) + 1).as_bytes());
     says(&reply, 413, TOO_LARGE);
     assert!(reply.head.contains("\r\nConnection: close\r\n"), "{}", reply.head);

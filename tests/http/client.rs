@@ -1,4 +1,4 @@
-//! A broker for one test, and a client that speaks HTTP to it with the standard library only.
+//! Starts a broker for one test. The HTTP client in this file uses only the standard library.
 
 use super::support::{Place, until};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use std::time::Duration;
 /// The timeout of every wait in these tests.
 pub const SOON: Duration = Duration::from_secs(15);
 
-/// A broker in the foreground, with a data directory of its own.
+/// A running broker that is a child process of the test and has its own data directory.
 pub struct Broker {
     pub place: Place,
     child: Child,
@@ -18,13 +18,13 @@ pub struct Broker {
     pub token: String,
 }
 
-/// A keep-alive connection.
+/// An HTTP connection that stays open for several requests.
 pub struct Http {
     pub stream: BufReader<TcpStream>,
     token: String,
 }
 
-/// An answer.
+/// An HTTP response.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -57,7 +57,7 @@ impl Broker {
         Http::to(self.address(), &self.token)
     }
 
-    /// A connection on which the caller can write any bytes.
+    /// Opens a TCP connection to the broker's HTTP port, on which the test can write any bytes.
     pub fn raw(&self) -> TcpStream {
         tcp(self.address())
     }
@@ -91,7 +91,7 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        // The kill fails only if the broker has ended already.
+        // The kill fails if the broker has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -121,7 +121,7 @@ impl Http {
         Http { stream: BufReader::new(tcp(address)), token: token.to_owned() }
     }
 
-    /// The same connection with another token.
+    /// Sends this token in all further requests on this connection.
     pub fn token(mut self, token: &str) -> Http {
         self.token = token.to_owned();
         self
@@ -131,7 +131,7 @@ impl Http {
         self.stream.get_mut().write_all(bytes.as_ref()).unwrap();
     }
 
-    /// Reads one answer; `None` if the server closed without one.
+    /// Reads one response. Returns `None` if the server closed the connection without a response.
     pub fn reply(&mut self) -> Option<Reply> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -147,7 +147,7 @@ impl Http {
         Some(Reply { status, head, body: serde_json::from_str(&text).unwrap_or_default(), text })
     }
 
-    /// Sends a request with further headers (each ends in `\r\n`) and any body.
+    /// Sends a request with any body. Each of the additional headers must end with `\r\n`.
     pub fn ask(&mut self, method: &str, target: &str, headers: &str, body: &[u8]) -> Reply {
         let auth =
             if self.token.is_empty() { String::new() } else { format!("Authorization: {}\r\n", self.authorization()) };
@@ -176,7 +176,7 @@ impl Http {
         reply.body
     }
 
-    /// Sends a request that must be refused with exactly this error, although the HTTP status is 200.
+    /// Sends a request that must fail with exactly this error text. The HTTP status of such a refusal is 200.
     #[track_caller]
     pub fn refused(&mut self, target: &str, body: Value, sentence: &str) {
         let reply = self.post(target, &body);
@@ -216,19 +216,19 @@ pub fn skip(test: &str, why: &str) {
     println!("skipped: {test}: {why}");
 }
 
-/// The text in a value.
+/// The string in a JSON value, which must be a string.
 #[track_caller]
 pub fn word(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("want a string, got {value}")).to_owned()
 }
 
-/// The keys of an object, in their order on the wire.
+/// The keys of a JSON object, in the order in which the server sent them.
 #[track_caller]
 pub fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap_or_else(|| panic!("want an object, got {value}")).keys().map(String::as_str).collect()
 }
 
-/// Checks that these keys come first, in this order, before keys that were added later.
+/// Checks that an object begins with these keys in this order. More keys may follow.
 #[track_caller]
 pub fn assert_starts(value: &Value, wanted: &str) {
     let wanted: Vec<&str> = wanted.split(' ').collect();
@@ -266,7 +266,7 @@ fn assert_shape(value: &Value, shape: &str) {
     assert_eq!(digits, shape, "{text}");
 }
 
-/// Repeats a request until its answer fits, and returns that answer.
+/// Repeats a request until it returns a value, and returns this value.
 pub fn wait_for(what: &str, mut ask: impl FnMut() -> Option<Value>) -> Value {
     let mut found = None;
     until(what, || {

@@ -1,4 +1,5 @@
-//! The files that existing clients read, and the port to which they connect.
+//! Files with the broker's port, token and process id, as existing clients read them. Also tests which port the broker
+//! uses.
 
 use super::client::*;
 use super::support::{Place, lives, until};
@@ -87,7 +88,7 @@ fn files_left_by_a_crash_are_no_obstacle() {
     broker.end(Signal::KILL);
     assert_eq!(text(&broker, "broker.pid"), before.1, "left behind");
     broker.again();
-    // Older clients keep using the port that they found first.
+    // The new broker must use the old port again, because older clients read the port only once.
     assert_eq!(broker.port, before.0);
     assert_ne!(text(&broker, "broker.pid"), before.1);
 }
@@ -123,12 +124,13 @@ fn a_taken_port_is_skipped() {
 fn without_any_port_the_mesh_serves_its_socket() {
     let place = Place::new();
     let first: u16 = place.env.iter().find(|(name, _)| name == "SLM_MESH_PORT").unwrap().1.parse().unwrap();
-    // If a port can't be bound, another program already has it, which is just as good.
+    // Occupies every port that the broker would try. If another program already uses a port, the bind fails, but the
+    // port is occupied all the same.
     let taken: Vec<_> = (first..first + 10).map(|port| TcpListener::bind(("127.0.0.1", port))).collect();
     let broker = Broker::over(place);
     broker.place.ok(&["state", "set", "k", "v"]);
     assert!(broker.place.log().contains("HTTP is not served, because no port"), "{}", broker.place.log());
-    // A client that reads the file must not connect to port 0.
+    // Clients connect to the port in this file, so it must not be 0.
     assert!(!broker.place.dir.join("port").exists() || text(&broker, "port") != "0");
     drop(taken);
 }

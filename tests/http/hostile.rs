@@ -1,5 +1,5 @@
-//! Attacks of hostile clients on a whole broker. **Invariant:** during each attack a second client is
-//! served, and after it the broker's memory is as small as before.
+//! Attacks of hostile HTTP clients on a whole broker. **Invariant:** the broker serves a second client during each
+//! attack, and does not keep much more memory afterwards.
 
 use super::client::*;
 use super::support::until;
@@ -9,13 +9,14 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long the broker may compute before it answers an honest client while others misbehave. Unlike the time that
-/// passes, this does not depend on how busy the machine is. No answer may take longer than `SOON` in any case.
+/// How much processor time the broker may use before it answers an honest client during an attack. Unlike elapsed time,
+/// this does not depend on the load of the machine. In addition, each answer must come within `SOON`.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How much memory an attack may leave in use, in KiB: the sum of all limits, plus what the allocator keeps.
+/// How much an attack may increase the broker's memory, in KiB. This is the sum of all limits on buffers, and a reserve
+/// for the allocator.
 const GROWTH_MAX: u64 = 48 << 10;
 
-/// Runs an attack while a second client sends requests all the time.
+/// Runs an attack. A second client sends requests all the time, and checks that the broker answers in time.
 fn survives(broker: &Broker, attack: impl FnOnce()) {
     let before = broker.rss();
     let done = AtomicBool::new(false);
@@ -36,7 +37,7 @@ fn survives(broker: &Broker, attack: impl FnOnce()) {
                 peak = peak.max(broker.rss().unwrap_or(0));
                 n += 1;
             }
-            // A client that connects only now is let in, too.
+            // Checks that the broker also accepts a new client during the attack.
             broker.http().ok("/unregister", json!({ "peerId": id }));
             (worst, peak)
         });
@@ -55,7 +56,7 @@ fn auth(broker: &Broker) -> String {
     format!("Authorization: Bearer {}\r\n", broker.token)
 }
 
-/// Sends bytes and ignores errors: the server may hang up in the middle.
+/// Sends bytes to the broker. Ignores errors, since the broker may close the connection at any time.
 fn shout(broker: &Broker, bytes: impl AsRef<[u8]>) -> TcpStream {
     let mut stream = broker.raw();
     let _ = stream.write_all(bytes.as_ref());
@@ -75,7 +76,7 @@ fn lengths_that_lie() {
                 kept.push(shout(&broker, format!("POST /send HTTP/1.1\r\n{auth}Content-Length: {length}\r\n\r\nabc")));
             }
         }
-        // The body never comes, and the connections stay open.
+        // Sends only the head of a request, and keeps the connection open without the body.
         for _ in 0..40 {
             kept.push(shout(&broker, format!("POST /send HTTP/1.1\r\n{auth}Content-Length: 1048576\r\n\r\n")));
         }
@@ -155,8 +156,8 @@ fn connections_that_reset() {
         for _ in 0..20 {
             let burst: Vec<TcpStream> = (0..64).map(|_| shout(&broker, "GET /health HTTP/1.1\r\n\r\n")).collect();
             for stream in burst {
-                // Waits for the answer, because closing a connection with an unread answer sends a reset. A connection
-                // that was dropped to make room for others gets no answer.
+                // Closing a connection before its answer is read would send a reset, so the test waits for the answer.
+                // If the broker has dropped the connection to make room for others, the wait ends without an answer.
                 let _ = stream.peek(&mut [0]);
             }
         }
@@ -172,7 +173,7 @@ fn connections_that_idle_or_trickle() {
         for _ in 0..20 {
             slow.retain_mut(|stream| stream.write_all(b"a").is_ok());
         }
-        // With so many connections, a new client may have to connect twice.
+        // So many connections are open that the broker may drop a new one. The client then connects again.
         until("a newcomer is let in", || {
             let mut http = broker.http();
             http.send("GET /health HTTP/1.1\r\n\r\n");
@@ -243,7 +244,8 @@ fn globs_that_cost() {
     survives(&broker, || {
         let mut http = broker.http();
         for (unit, n) in [("*a", 1900), ("/**/a", 780), ("*?", 1900)] {
-            // No two of these locks overlap, so all of them stay, and each new one is compared with all of them.
+            // No two of these globs overlap, so the broker grants all locks. It compares each new lock with all earlier
+            // ones.
             for k in 0..40 {
                 let path = format!("/x{k}{}", unit.repeat(n));
                 let body = json!({ "action": "lock", "filePath": path, "peerId": format!("holder {k} {unit}") });
@@ -295,8 +297,8 @@ fn a_list_of_events_is_no_larger_either() {
 fn invented_peers_do_not_use_up_the_subscriptions() {
     let broker = Broker::start();
     let mut http = broker.http();
-    // The mesh has no room for so many subscriptions. It pushes only to known peers, so it need not keep the
-    // subscriptions of invented peers.
+    // The mesh has no room for 4200 subscriptions. These peers do not exist, so the mesh can't push anything to them,
+    // and drops their subscriptions.
     for n in 0..84 {
         let ask = |n: usize| {
             let body = json!({ "action": "subscribe", "peerId": format!("invented {n}"), "types": ["*"] }).to_string();
@@ -323,7 +325,8 @@ fn a_project_that_is_a_trap_keeps_nobody_waiting() {
     let broker = Broker::start();
     let trap = broker.place.root.join("trap");
     std::fs::create_dir_all(trap.join(".git")).unwrap();
-    // Opening a pipe for reading blocks until another process opens it for writing.
+    // `.git/HEAD` is a named pipe. A process that opens it for reading waits until another process opens it for
+    // writing.
     let head = trap.join(".git/HEAD");
     if !std::process::Command::new("mkfifo").arg(&head).status().is_ok_and(|status| status.success()) {
         return skip("a_project_that_is_a_trap_keeps_nobody_waiting", "there is no mkfifo");
@@ -338,7 +341,7 @@ fn a_project_that_is_a_trap_keeps_nobody_waiting() {
         let mut other = broker.http();
         other.send(format!("GET /status HTTP/1.1\r\n{}\r\n", auth(&broker)));
         let answered = other.reply().is_some();
-        // Once the pipe is open for writing, the blocked request goes on, and the broker can end.
+        // The test opens the pipe for writing. The waiting request then continues, and the broker can end.
         drop(std::fs::OpenOptions::new().read(true).write(true).open(&head));
         assert!(answered, "{target} of one client holds up all others");
         assert_eq!(hung.reply().unwrap().status, 200);
@@ -349,7 +352,8 @@ fn a_project_that_is_a_trap_keeps_nobody_waiting() {
 fn a_quiet_broker_uses_no_processor() {
     let broker = Broker::start();
     let mut http = broker.http();
-    // Each of these could make the loop spin: a socket that is missing, one that refuses, one that hangs up at once.
+    // The broker tries to push to three bad sockets: one does not exist, one refuses, and one closes each connection at
+    // once. None of them may keep its loop busy.
     let gone = broker.place.root.join("gone");
     http.ok("/register", json!({ "projectPath": "/p", "pid": 1, "udsPath": gone }));
     let shut = broker.place.root.join("shut");
@@ -363,7 +367,7 @@ fn a_quiet_broker_uses_no_processor() {
     let Some(before) = broker.ticks() else { return skip("a_quiet_broker_uses_no_processor", "there is no /proc") };
     let mut quiet = broker.raw();
     quiet.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    // The test measures one second in which nothing happens.
+    // This read waits for one second, during which no client sends anything.
     assert!(quiet.read(&mut [0]).is_err());
     let used = broker.ticks().unwrap() - before;
     assert!(used < 30, "{used} hundredths of a second of work in a second without any");

@@ -1,4 +1,5 @@
-//! Peers stay online by heartbeats; a named peer keeps its mailbox while it is offline.
+//! An HTTP client stays online as long as it sends heartbeats. If it has a name, it keeps its mailbox while it is
+//! offline.
 
 use super::client::*;
 use super::support::until;
@@ -23,7 +24,7 @@ fn a_silent_peer_is_stale_and_a_heartbeat_revives_it() {
     until("it is stale", || listed(&mut http).is_empty());
     let peers = http.get("/status").body["peers"].clone();
     assert_eq!(json!([peers["active"], peers["stale"], peers["total"]]), json!([0, 1, 1]));
-    // A stale peer is not gone: it still gets mail, including broadcasts.
+    // A stale peer still gets mail, including broadcasts, since the broker has not removed it.
     http.ok("/send", json!({ "fromPeer": "cli", "toPeer": id, "payload": "x" }));
     until("a heartbeat revives it", || {
         http.ok("/heartbeat", json!({ "peerId": id }));
@@ -83,7 +84,7 @@ fn a_named_peer_that_left_gets_mail_and_finds_it_when_it_comes_back() {
 fn a_named_peer_that_died_keeps_its_mailbox() {
     let broker = Broker::with(&[("SLM_MESH_STALE_MS", "100"), ("SLM_MESH_DEAD_MS", "200")]);
     let mut http = broker.http();
-    // The mesh makes one word of this name.
+    // The mesh turns a name like this into a single word.
     let register = |http: &mut Http| {
         let body = json!({ "projectPath": "/p", "pid": 1, "name": "Bob's agent", "agentType": "codex" });
         word(&http.ok("/register", body)["peerId"])
@@ -114,8 +115,8 @@ fn a_late_heartbeat_does_not_revive_a_peer_that_unregistered() {
     let mut http = broker.http();
     let bob = named(&mut http, "bob");
     http.ok("/unregister", json!({ "peerId": bob }));
-    // Clients match this text and register again; if the answer were `ok`, they would not register again and would lose
-    // their push socket.
+    // Clients look for this error text and then register again. If the answer were `ok`, they would not register, and
+    // would never get pushed messages again.
     http.refused("/heartbeat", json!({ "peerId": bob }), "Peer not found");
     assert_eq!(listed(&mut http), Vec::<String>::new());
 }
@@ -156,7 +157,7 @@ fn peers_mail_and_locks_outlive_a_crash() {
     let sent = http.ok("/send", json!({ "fromPeer": a, "toPeer": bob, "payload": "m" }));
     broker.end(rustix::process::Signal::KILL);
     broker.again();
-    // The token is the one that clients read before the crash.
+    // The new broker still accepts the token that clients read before the crash.
     let mut http = broker.http();
     http.ok("/heartbeat", json!({ "peerId": a }));
     let (mut found, mut wanted) = (listed(&mut http), [a.clone(), bob.clone()]);
@@ -199,8 +200,8 @@ fn a_waiting_call_gets_what_comes_over_http() {
     http.ok("/lock", json!({ "action": "lock", "filePath": "/p/x", "peerId": a }));
     let mut session = broker.place.session("codex-mcp-client", "work");
     let me = word(&session.tool("mesh_peers", json!({ "scope": "machine" }))["you"]["id"]);
-    // The answer to the waiting call must come in the same turn, and not only when another event wakes the broker. The
-    // best of five tries counts, since the machine may be busy.
+    // The waiting call must be answered as soon as the lock is free, and not only when some other event wakes the
+    // broker. The machine may be busy, so the test takes the best of five tries.
     let mut best = std::time::Duration::MAX;
     for _ in 0..5 {
         let lock = json!({ "action": "lock", "filePath": "/p/x", "waitSeconds": 25 });

@@ -1,4 +1,4 @@
-//! The rate limit: 100 messages in 10 seconds, and no way around it by inventing senders.
+//! The rate limit of 100 messages in 10 seconds for each sender. A client can't get around it with invented senders.
 
 use super::client::*;
 use serde_json::json;
@@ -21,7 +21,7 @@ fn the_101st_message_is_answered_with_429() {
     let reply = http.post("/send", &mail(&a, &b));
     assert_eq!((reply.status, reply.text.as_str()), (429, TOO_FAST));
     assert_eq!(http.post("/send", &mail(&a, "all")).status, 429);
-    // Other senders have budgets of their own, and a refused message is not sent.
+    // The limit of one sender does not affect other senders. A message that was refused is not in the mailbox.
     http.ok("/send", mail(&b, &a));
     http.ok("/heartbeat", json!({ "peerId": a }));
     assert_eq!(http.ok("/messages", json!({ "peerId": b, "limit": -1 }))["messages"].as_array().unwrap().len(), 100);
@@ -50,7 +50,8 @@ fn registering_senders_does_not_help_much() {
     let mut http = broker.http();
     let b = http.peer("/p");
     let mut refused = false;
-    // Each registered peer has a budget of its own, so registrations are bounded in the same window.
+    // Each registered peer may send 100 messages. To stop a client from registering again and again, the broker also
+    // limits registrations.
     for _ in 0..150 {
         let reply = http.post("/register", &json!({ "projectPath": "/p", "pid": 1 }));
         refused |= reply.status == 429;
@@ -69,8 +70,8 @@ fn claiming_to_be_a_session_does_not_spend_its_budget() {
     let b = http.peer("/p");
     let mut session = broker.place.session("codex-mcp-client", "work");
     let me = word(&session.tool("mesh_peers", json!({ "scope": "machine" }))["you"]["id"]);
-    // Over HTTP, any client can claim to be a session, so such messages do not use up the budget of the session's own
-    // connection.
+    // Over HTTP, any client can pretend to be this session. Such messages must not use up the limit of the session's
+    // real connection.
     for _ in 0..101 {
         http.post("/send", &mail(&me, &b));
     }

@@ -1,4 +1,4 @@
-//! Mail over HTTP: fetching marks messages as read, and `delivered` is true only after the delivery.
+//! Messages over HTTP. Fetching a message marks it as read; `delivered` is true only after the message was delivered.
 
 use super::client::*;
 use serde_json::{Value, json};
@@ -19,8 +19,8 @@ fn fetching_marks_as_read() {
     let texts = |mail: &[Value]| mail.iter().map(|m| word(&m["payload"])).collect::<Vec<_>>();
     let first = http.ok("/messages", json!({ "peerId": b, "limit": 2 }));
     assert_eq!(texts(first["messages"].as_array().unwrap()), ["4", "3"], "newest first");
-    // The other messages are still unread. Without a filter, the unread messages are returned; with an unknown filter,
-    // all.
+    // The fetch marked only two messages as read. Without a filter, a fetch returns unread messages; with an unknown
+    // filter, it returns all.
     assert_eq!(texts(&http.mail(&b)), ["2", "1", "0"]);
     assert_eq!(http.mail(&b).len(), 0);
     assert_eq!(
@@ -111,7 +111,8 @@ fn a_payload_arrives_unchanged() {
 
 #[test]
 fn one_full_mailbox_does_not_silence_the_others() {
-    // Without the second setting, the peers could be gone before the mailbox is full.
+    // The test sends no heartbeats. With the usual SLM_MESH_DEAD_MS, the peers could go offline before the mailbox is
+    // full.
     let broker = Broker::with(&[("SLM_MESH_RATE", "1000000"), ("SLM_MESH_DEAD_MS", "3600000")]);
     let mut http = broker.http();
     let (full, other) = (http.peer("/p"), http.peer("/p"));

@@ -1,5 +1,5 @@
-//! The twelve HTTP routes of a real broker, over plain TCP. **Invariant:** every test has a broker of its own, and
-//! waits only for conditions, never for a fixed time.
+//! The twelve HTTP routes of a real broker, over plain TCP. **Invariant:** each test starts its own broker, and waits
+//! for conditions instead of a fixed time.
 #![allow(clippy::unwrap_used)]
 
 mod client;

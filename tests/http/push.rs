@@ -1,5 +1,5 @@
-//! Pushes to the Unix socket of a peer: the envelopes, their order, and peers that hang up or do not
-//! read.
+//! Messages and events that the broker pushes to a peer's Unix socket: their form and order. Also peers that close the
+//! connection or do not read.
 
 use super::client::*;
 use super::support::until;
@@ -10,7 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// A peer's listening socket.
+/// The Unix socket on which a peer waits for connections from the broker.
 struct Ear {
     path: PathBuf,
     listener: UnixListener,
@@ -46,7 +46,7 @@ impl Ear {
 }
 
 impl Line {
-    /// The next envelope: its type and payload.
+    /// Reads the next pushed line, and returns its type and payload.
     #[track_caller]
     fn next(&mut self) -> (String, Value) {
         let mut line = String::new();
@@ -58,7 +58,7 @@ impl Line {
         (word(&value["type"]), value["payload"].clone())
     }
 
-    /// Reads the next envelope, which has this type, and a payload that starts with these keys.
+    /// Reads the next pushed line, and checks its type and the first keys of its payload. Returns the payload.
     #[track_caller]
     fn hears(&mut self, kind: &str, wanted: &str) -> Value {
         let (got, payload) = self.next();
@@ -69,7 +69,7 @@ impl Line {
         payload
     }
 
-    /// Reads the next envelope, which is an event of this type.
+    /// Reads the next pushed line, and checks that it is an event of this type. Returns the payload.
     #[track_caller]
     fn hears_event(&mut self, kind: &str, wanted: &str) -> Value {
         let payload = self.hears("event", &format!("eventType {wanted}"));
@@ -149,14 +149,14 @@ fn events_go_to_those_who_asked_for_their_type() {
     let (a, b) = (left.peer(&mut http), right.peer(&mut http));
     let (mut left, mut right) = (left.accept(), right.accept());
     http.ok("/events", json!({ "action": "subscribe", "peerId": a, "types": ["*"] }));
-    // A later subscription replaces the earlier one.
+    // This subscription replaces the first one, so the peer gets events of only one type.
     http.ok("/events", json!({ "action": "subscribe", "peerId": a, "types": ["file_locked"] }));
     http.ok("/events", json!({ "action": "subscribe", "peerId": b, "types": ["*"] }));
     http.ok("/events", json!({ "action": "unsubscribe", "peerId": b }));
     let set = json!({ "action": "set", "key": "k", "value": "v", "peerId": b });
     http.ok("/state", set.clone());
     http.ok("/lock", json!({ "action": "lock", "filePath": "/p/x", "peerId": b }));
-    // Updates go to all peers, whoever caused them.
+    // The broker pushes updates on state and locks to all peers, including the peer that made the change.
     left.hears("peer_update", "action key namespace");
     left.hears_event("file_locked", "filePath lockedBy reason");
     left.hears("lock_update", "filePath action by");
@@ -202,7 +202,7 @@ fn a_socket_that_appears_late_is_dialled() {
     let mut http = broker.http();
     let path = broker.place.root.join("late.sock");
     let a = word(&http.ok("/register", json!({ "projectPath": "/p", "pid": 1, "udsPath": path }))["peerId"]);
-    // By the time of this answer one attempt has certainly failed.
+    // The socket does not exist yet. When the heartbeat is answered, the broker has tried to connect at least once.
     http.ok("/heartbeat", json!({ "peerId": a }));
     let ear = Ear::new(&broker, "late.sock");
     let mut line = ear.accept();
@@ -220,7 +220,7 @@ fn a_peer_that_hangs_up_at_once_is_dialled_with_pauses() {
     for _ in 0..4 {
         drop(ear.accept());
     }
-    // Before each of the last three connections, the broker waits for at least 200 ms.
+    // The broker waits for at least 200 ms before each of the last three connections.
     assert!(began.elapsed() > Duration::from_millis(550), "four connections in {:?}", began.elapsed());
 }
 
@@ -231,7 +231,7 @@ fn a_new_connection_starts_with_a_whole_envelope() {
     let ear = Ear::new(&broker, "a.sock");
     let a = ear.peer(&mut http);
     let deaf = ear.accept();
-    // This is more than the socket holds, so the socket is full in the middle of an envelope.
+    // Together, these messages are longer than the socket's buffer. So the broker can write only a part of one line.
     for _ in 0..10 {
         http.ok("/send", json!({ "fromPeer": "cli", "toPeer": a, "payload": "x".repeat(60_000) }));
     }
@@ -239,7 +239,7 @@ fn a_new_connection_starts_with_a_whole_envelope() {
     let mut line = ear.accept();
     http.ok("/send", json!({ "fromPeer": "cli", "toPeer": a, "payload": "last" }));
     while line.hears("message", "messageId fromPeer text")["text"] != json!("last") {}
-    // It is unknown whether messages on the broken connection arrived, so they do not count as delivered.
+    // The broker can't know which messages on the broken connection arrived, so it does not mark them as delivered.
     let mail = http.ok("/messages", json!({ "peerId": a, "limit": 100 }));
     let last = mail["messages"][9].clone();
     assert!(
@@ -265,7 +265,7 @@ fn a_peer_that_never_reads_is_dropped_and_others_are_not() {
     let mut rest = Vec::new();
     deaf_line.0.read_to_end(&mut rest).unwrap();
     assert!(rest.len() < 2 << 20, "{} bytes were kept for it", rest.len());
-    // Nothing is lost: the mailbox has the messages.
+    // All messages are in the mailbox, even those that were not pushed.
     assert_eq!(http.ok("/messages", json!({ "peerId": a, "limit": 100 }))["messages"].as_array().unwrap().len(), 40);
     // The peer gets another connection for later messages.
     let mut line = deaf.accept();
@@ -316,7 +316,8 @@ fn only_sockets_of_this_user_are_dialled() {
         let body = http.ok("/register", json!({ "projectPath": "/p", "pid": 1, "udsPath": path }));
         http.ok("/send", json!({ "fromPeer": "cli", "toPeer": body["peerId"], "payload": "x" }));
     }
-    // The broker dialled this socket in a later turn, so it would have dialled the others by now.
+    // The broker connects to this socket after the other peers were registered. By then, it would also have connected
+    // to their sockets.
     let ear = Ear::new(&broker, "ours.sock");
     ear.peer(&mut http);
     ear.accept();

@@ -1,4 +1,4 @@
-//! The refusals of every route, in exactly the words that clients match.
+//! The errors of every HTTP route. Clients compare the texts, so each must stay exactly as it is.
 
 use super::client::*;
 use serde_json::{Value, json};
@@ -110,12 +110,12 @@ fn sizes_are_bounded_in_the_frozen_units() {
     let broker = Broker::start();
     let mut http = broker.http();
     let id = http.peer("/p");
-    // An emoji has two UTF-16 units.
+    // The limit counts UTF-16 units, of which this emoji has two.
     http.ok("/summary", json!({ "peerId": id, "summary": "\u{1f980}".repeat(1250) }));
     let long = json!({ "peerId": id, "summary": "\u{1f980}".repeat(1251) });
     http.refused("/summary", long, "Summary too long (max 2500 characters)");
     http.ok("/summary", json!({ "peerId": id, "summary": "" }));
-    // An e with an accent has two UTF-8 bytes.
+    // The limit counts UTF-8 bytes, of which this accented e has two.
     let mail = |payload: String| json!({ "fromPeer": id, "toPeer": id, "payload": payload });
     http.ok("/send", mail("\u{e9}".repeat(32_768)));
     http.refused("/send", mail("\u{e9}".repeat(32_768) + "x"), "Payload too large (max 65536 bytes)");

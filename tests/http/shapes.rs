@@ -1,4 +1,4 @@
-//! The successful answers of every route: keys, their order, and the form of times.
+//! The successful responses of every HTTP route: their keys, the order of the keys, and the format of times.
 
 use super::client::*;
 use serde_json::{Value, json};
@@ -135,7 +135,8 @@ fn peers_are_listed_by_scope() {
     assert_eq!(count(json!({ "scope": "machine" })), 3);
     assert_eq!(count(json!({ "scope": "directory", "projectPath": "/r/a" })), 1);
     assert_eq!(count(json!({ "scope": "repo", "gitRoot": "/r" })), 2);
-    // All peers are listed if the field that the scope compares is missing, or if the scope is unknown.
+    // The list contains all peers if the scope is unknown, or if the request lacks the directory or repository for its
+    // scope.
     assert_eq!(count(json!({ "scope": "directory" })), 3);
     assert_eq!(count(json!({ "scope": "repo" })), 3);
     assert_eq!(count(json!({ "scope": "planet", "projectPath": "/r/a" })), 3);

@@ -1,5 +1,5 @@
-//! Attacks of hostile clients, while others are served. **Invariant:** at the end of each test, another client is still
-//! served, or no connection is left.
+//! Attacks of hostile clients on the HTTP thread. **Invariant:** at the end of each test, the server still serves
+//! another client, or has closed all connections.
 
 use super::wire::*;
 use slm_mesh::broker::http::*;
@@ -32,12 +32,12 @@ fn a_slow_request_is_given_up() {
         client.send(text);
         client.reads_last(408, "in time");
     }
-    // The next request in a pipeline has no more time than the first.
+    // The timeout also applies to the second of two requests that were sent together.
     let mut client = mesh.client();
     client.send("GET /a HTTP/1.1\r\n\r\nGET /b");
     client.reads(200, "/a");
     client.reads_last(408, "in time");
-    // A client that sends byte after byte gains no time: the whole request has to arrive in time.
+    // The timeout is for the whole request, so a client that sends single bytes gets no more time.
     let mut client = mesh.client();
     client.send("GET / HTTP/1.1\r\nA: ");
     client.0.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
@@ -81,7 +81,8 @@ fn an_endless_head_is_cut() {
         client.send(start);
         let more = more.repeat(1 << 16);
         let mut sent = 0;
-        // The server stops reading at some point: after the 431 it discards 2 MiB at most.
+        // After its response with status 431, the server reads and discards at most 2 MiB. So the client's writes fail
+        // in the end.
         while let Ok(n) = client.0.write(more.as_bytes()) {
             sent += n;
             assert!(sent < 64 << 20);
@@ -100,7 +101,7 @@ fn a_flood_of_requests_is_held_back() {
     deaf.0.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let text = "GET /some/longer/target/so/that/answers/are/longer HTTP/1.1\r\n\r\n".repeat(1000);
     let mut sent = 0;
-    // The server reads only while the client reads, so the client's writes stop.
+    // The client does not read its responses, so the server stops reading. In the end, the client's writes fail.
     while let Ok(n) = deaf.0.write(text.as_bytes()) {
         sent += n;
         assert!(sent < 64 << 20, "nothing stops it");
@@ -110,8 +111,8 @@ fn a_flood_of_requests_is_held_back() {
 
 #[test]
 fn a_busy_pipeline_leaves_others_their_turn() {
-    // The gate refuses all requests, so only the HTTP thread has work to do. The gate records the order of the
-    // requests, and blocks the thread until both clients have sent theirs.
+    // The gate checks each request before its body is read. This gate refuses every request, so only the HTTP thread
+    // has work. It records the order of the requests, and blocks the thread until both clients have sent theirs.
     let (release, released) = channel();
     let (note, seen) = channel();
     let gate: Gate = Box::new(move |head| {
@@ -176,7 +177,7 @@ fn strangers_that_never_read_make_room_for_a_client_with_a_token() {
     for n in 0..40 {
         let mut stranger = mesh.client();
         stranger.0.set_nonblocking(true).unwrap();
-        // The server may already have dropped this connection to make room for the next one.
+        // The write may fail, because the server may have dropped this connection to make room for another.
         let _ = stranger.0.write(ask.as_bytes());
         deaf.push(stranger);
         let mut newcomer = mesh.client();
@@ -194,7 +195,7 @@ fn trickling_heads_make_room() {
     let mesh = open(Limits { connections_max: 4, ..Limits::default() });
     let mut slow: Vec<Client> = (0..20).map(|_| mesh.client()).collect();
     for client in &mut slow {
-        // Connections that were dropped already can't send.
+        // The write fails if the server has already dropped this connection.
         let _ = client.0.write(b"GET / HT");
     }
     mesh.is_well();
@@ -303,11 +304,12 @@ fn stopping_does_not_wait_for_clients_that_do_not_read() {
     until("its answer is under way", || deaf.0.peek(&mut [0]).is_ok_and(|n| n == 1));
     let begin = Instant::now();
     drop(mesh);
-    // A server that waited for this client would wait until the client had read nothing for ten seconds.
+    // The client does not read. If the server waited for it, the drop would take ten seconds: the timeout for a client
+    // that does not read.
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
 }
 
-/// The test runs itself again with 60 descriptors, then uses them all up.
+/// Runs this test again in a process that may open only 60 files. That process opens files until none is left.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_server_recovers_from_a_lack_of_descriptors() {
@@ -318,7 +320,7 @@ fn the_server_recovers_from_a_lack_of_descriptors() {
         again.args(["-c", "ulimit -n 60; exec \"$0\" --exact \"$1\""]).arg(me).arg(name).env("FEW_DESCRIPTORS", "1");
         let out = again.output().unwrap();
         let said = String::from_utf8_lossy(&out.stdout);
-        // Without a test of that name, the program would also succeed.
+        // A test program that finds no test of this name also succeeds, so the output must say that one test passed.
         assert!(out.status.success() && said.contains(" 1 passed"), "{said}");
         return;
     }
@@ -330,14 +332,14 @@ fn the_server_recovers_from_a_lack_of_descriptors() {
     while let Ok(file) = std::fs::File::open("/dev/null") {
         files.push(file);
     }
-    // One descriptor is left for the client's end of the next connection, and none for the server's end. No connection
-    // is idle, so the server can't close one to make room.
+    // The next connection needs two descriptors, one for each end, but only the client's is left. No connection is
+    // idle, so the server can't close one to make room.
     files.pop();
     let mut waits = mesh.client();
     waits.send("GET /a HTTP/1.1\r\n\r\n");
     waits.0.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert_eq!(waits.0.peek(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
-    // No event tells the server that there are descriptors again, so it must try again by itself.
+    // The kernel does not notify the server when descriptors become free. So the server must try again after a while.
     files.clear();
     waits.0.set_read_timeout(Some(SOON)).unwrap();
     waits.reads(200, "/a");

@@ -1,5 +1,5 @@
-//! What the server promises to well-behaved clients. **Invariant:** no test waits for a fixed time, except for a
-//! timeout that it tests.
+//! How the HTTP thread serves well-behaved clients. **Invariant:** a test waits for a fixed time only if it tests a
+//! timeout of that length.
 
 use super::wire::*;
 use slm_mesh::broker::http::*;
@@ -30,12 +30,12 @@ fn close_is_honoured_and_announced() {
         client.send(text);
         client.reads_last(200, "/a");
     }
-    // The response to a HEAD has no body, but the refusal that follows has a body.
+    // The response to the HEAD request has no body. The second response, which refuses the nonsense, has a body.
     let mut client = mesh.client();
     client.send("HEAD /abc HTTP/1.1\r\n\r\nnonsense\r\n\r\n");
     assert!(client.head().contains("\r\nContent-Length: 4\r\n"));
     client.reads_last(400, "expected an HTTP request");
-    // A client that closes its side still gets its responses.
+    // The client stops writing after its last request, and must still get all responses.
     let mut client = mesh.client();
     client.send("GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n");
     client.0.shutdown(std::net::Shutdown::Write).unwrap();
@@ -75,7 +75,8 @@ fn a_body_of_one_mebibyte_is_accepted_and_no_more() {
     let body = "b".repeat(1 << 20);
     client.send(format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
     client.reads(200, &format!("/{body}"));
-    // The response comes before the body; the client sends the body and still reads the response.
+    // The head already says that the body is too large, so the server responds at once. A client that sends the whole
+    // body first can still read this response.
     client.send(format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len() + 1));
     client.0.peek(&mut [0]).unwrap();
     for piece in (body + "x").as_bytes().chunks(100_000) {
@@ -88,11 +89,12 @@ fn a_body_of_one_mebibyte_is_accepted_and_no_more() {
 #[test]
 fn the_gate_decides_before_the_body() {
     let mesh = start(Limits::default(), token_gate());
-    // The gate decides before the size is checked: a refused client learns nothing about the limit.
+    // A client without a token must not learn the size limit. So the server checks the token before the size of the
+    // body.
     let mut client = mesh.client();
     client.send("POST / HTTP/1.1\r\nContent-Length: 100000000\r\n\r\n");
     client.reads_last(401, "false");
-    // A refused request does not end the connection if its whole body has arrived.
+    // After a refusal, the connection stays open if the whole body of the refused request has arrived.
     let mut client = mesh.client();
     client.get("/", 401, "{\"ok\":false}");
     client.send("POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc");
@@ -171,7 +173,8 @@ fn a_full_queue_gets_503() {
     first.reads(200, "one");
     first.send("GET /3 HTTP/1.1\r\n\r\n");
     let next = jobs.recv().unwrap();
-    // A second response to one request is not sent. In particular, it does not answer the next request.
+    // The server drops a second response to the same request. Otherwise, the client would take it for the response to
+    // its next request.
     server.respond(job.ticket, HttpResponse::json(200, b"two".to_vec()));
     server.respond(next.ticket, HttpResponse::json(200, b"three".to_vec()));
     first.reads(200, "three");
@@ -195,13 +198,13 @@ fn a_late_response_reaches_nobody() {
 
 #[test]
 fn stopping_sends_pending_responses() {
-    // On a busy machine, the client needs longer than usual to read its response.
+    // A long `stop_ms`, because the client may need a while to read the large response on a busy machine.
     let (server, address, jobs, _) = raw(Limits { stop_ms: 60_000, ..Limits::default() }, Box::new(|_| None), 8);
     let mut idle = Client::to(address);
     let mut client = Client::to(address);
     client.send("GET /last HTTP/1.1\r\n\r\nGET /never HTTP/1.1\r\n\r\n");
     let job = jobs.recv().unwrap();
-    // This is more than the sockets hold, so a part is still unsent when the server stops.
+    // The response is larger than the socket buffers, so the server still has to send a part of it when it is stopped.
     server.respond(job.ticket, HttpResponse::json(200, vec![b'x'; BIG]));
     client.0.peek(&mut [0]).unwrap();
     let reader = std::thread::spawn(move || {
@@ -222,7 +225,7 @@ fn stopping_sends_pending_responses() {
 fn waiting_costs_no_wake_ups() {
     let thread = std::sync::Arc::new(std::sync::Mutex::new(std::path::PathBuf::new()));
     let note = thread.clone();
-    // The gate runs on the thread that the test measures.
+    // The server calls the gate on its own thread. So the gate can find out which thread this is.
     let gate: Gate = Box::new(move |_| {
         let name = std::fs::read_link("/proc/thread-self").unwrap();
         *note.lock().unwrap() = std::path::Path::new("/proc").join(name).join("status");

@@ -1,5 +1,4 @@
-//! A server whose loop echoes requests, and a client that can send any bytes. **Invariant:** every wait
-//! ends.
+//! An HTTP server that echoes requests, and a client that can send any bytes. **Invariant:** no wait lasts forever.
 
 use slm_mesh::broker::http::{Gate, Head, HttpResponse, HttpServer, Limits, PendingRequest};
 use std::io::{Read, Write};
@@ -10,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A server whose loop answers `/big` with 16 MiB, never answers `/hold`, and echoes all other requests.
+/// A server that echoes each request. However, it answers `/big` with 16 MiB, and never answers `/hold`.
 pub struct Mesh {
     server: Option<Arc<HttpServer>>,
     pub address: SocketAddr,
@@ -27,7 +26,8 @@ pub fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A server without a loop, the requests that it would hand to the loop, and how often it tried to wake the loop.
+/// Starts a server without a loop that answers. Returns the server, its address, the requests that it accepts, and a
+/// count of its attempts to wake the loop.
 pub fn raw(
     limits: Limits,
     gate: Gate,
@@ -125,7 +125,7 @@ impl Client {
         String::from_utf8(head).unwrap()
     }
 
-    /// Reads one response; true if it announces that the connection closes.
+    /// Reads one response: its status, its body, and whether it says that the connection will be closed.
     pub fn answer(&mut self) -> (u16, String, bool) {
         let head = self.head();
         let status = head[9..12].parse().unwrap();
@@ -155,7 +155,7 @@ impl Client {
         assert_eq!(self.0.read(&mut [0; 16]).unwrap(), 0);
     }
 
-    /// Closes with an unread response, so that the server gets a reset.
+    /// Closes the connection while a response is unread, so that the server gets a reset.
     pub fn reset(self) {
         self.0.peek(&mut [0]).unwrap();
     }

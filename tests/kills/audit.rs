@@ -1,4 +1,4 @@
-//! The audit after a run: compares the mesh's own records, read over the socket, with the ledger of the test.
+//! Checks the data of the mesh after a run. Reads it over the broker's socket, and compares it with the test's ledger.
 
 use crate::ledger::head;
 use crate::support::{Socket, until};
@@ -6,22 +6,22 @@ use crate::workload::{Peer, SHARED, Worker, World};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// What became of the acknowledged messages.
+/// How many messages were acknowledged to their senders, and what happened to them.
 #[derive(Debug, Default)]
 pub struct Mail {
     pub n_acked: usize,
     pub n_read: usize,
     pub n_waiting: usize,
-    /// How many messages an HTTP fetch marked as read, although its answer was lost.
+    /// The number of messages that were marked as read by a fetch over HTTP whose answer was lost.
     pub n_fetched_away: usize,
 }
 
-/// What became of the locks.
+/// How many locks were granted, and how they ended.
 #[derive(Debug, Default)]
 pub struct Locks {
     pub n_granted: usize,
     pub top_token: i64,
-    /// How many locks ended, by reason.
+    /// The number of ended locks, by the reason for their end.
     pub falls: BTreeMap<String, usize>,
     pub n_in_force: usize,
 }
@@ -32,7 +32,7 @@ fn ok(socket: &mut Socket, method: &str, params: Value) -> Value {
     answer["result"].clone()
 }
 
-/// All rows of a paged list.
+/// Reads all pages of a list, and returns their rows.
 fn pages(socket: &mut Socket, method: &str, rows: &str, cursor: &str, params: &Value) -> Vec<Value> {
     let (mut found, mut after) = (Vec::new(), 0);
     loop {
@@ -47,7 +47,8 @@ fn pages(socket: &mut Socket, method: &str, rows: &str, cursor: &str, params: &V
     }
 }
 
-/// Checks that every acknowledged message is in its mailbox, unchanged, and that a message marked as read was read.
+/// Checks that each acknowledged message is unchanged in its mailbox. If it is marked as read, its reader must have
+/// received it.
 pub fn mail(world: &World, socket: &mut Socket) -> Mail {
     let mut mail = Mail::default();
     for peer in &world.peers {
@@ -98,7 +99,8 @@ fn check_mailbox(world: &World, peer: &Peer, found: &mut HashMap<String, Value>,
     breaches.into_iter().for_each(|breach| ledger.breach(breach));
 }
 
-/// Reads all mail that waits for a worker. After that, no acknowledged message may be unread.
+/// Reads all of a worker's unread mail, and then checks that the worker has received every acknowledged message. An
+/// HTTP client is not checked if one of its fetches got no answer.
 pub fn drain(worker: &mut Worker) {
     while worker.read(false) != Some(0) {}
     let mut ledger = worker.world.ledger();
@@ -114,8 +116,8 @@ pub fn drain(worker: &mut Worker) {
     unread.into_iter().for_each(|breach| ledger.breach(breach));
 }
 
-/// Checks the history of every lock: one holder at a time, tokens that grow, and an event for every grant and every
-/// end.
+/// Checks the history of every lock: there is only one holder at a time, the tokens grow, and each grant and each end
+/// has an event.
 pub fn locks(world: &World, socket: &mut Socket) -> Locks {
     let mut locks = Locks::default();
     let ask = json!({ "types": ["file_locked", "file_unlocked"], "limit": 200 });
@@ -168,11 +170,11 @@ pub fn locks(world: &World, socket: &mut Socket) -> Locks {
     locks
 }
 
-/// Checks that the ledger accounts for every lock in force. Either its holder was told of the lock, or the answer to a
-/// request of the holder was lost. In both cases, no answer has said that the lock was unlocked.
+/// Checks that each lock in force belongs to a caller who was told of it, or whose request got no answer. No answer may
+/// have said that this lock was unlocked. Returns the number of locks.
 pub fn in_force(world: &World, socket: &mut Socket) -> usize {
     let mut n_locks = 0;
-    // The lock of a command whose broker was killed ends after a grace period.
+    // If a broker was killed while a command ran under a lock, this lock ends only after a grace period.
     until("every lock in force is accounted for", || {
         let found = ok(socket, "lock.query", json!({}));
         let rows = found["locks"].as_array().unwrap();
@@ -189,7 +191,7 @@ pub fn in_force(world: &World, socket: &mut Socket) -> usize {
     n_locks
 }
 
-/// Checks that the version of the shared entry is not below the highest version that a client was told.
+/// Checks that the shared entry still has the highest version that any client was told, or a later one.
 pub fn versions(world: &World, socket: &mut Socket) {
     let entry = ok(socket, "state.get", json!({ "key": SHARED }));
     let found = entry["entry"]["version"].as_i64().unwrap_or(0);

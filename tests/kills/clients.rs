@@ -1,4 +1,5 @@
-//! Three ways into the mesh, all of which may lose an answer: an MCP session, a verb (subcommand), HTTP.
+//! Three kinds of clients: an MCP session, verbs (subcommands), and an HTTP client. With each of them, an answer may be
+//! lost.
 
 use crate::support::Place;
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Far longer than any answer takes.
+/// The timeout for an answer. It is much longer than any call takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a call ended.
@@ -17,13 +18,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub enum Got {
     /// The call succeeded.
     Done(Value),
-    /// The call was refused: the kind of error, and its message.
+    /// The call was refused with this kind of error and this message.
     Refused(String, String),
     /// The answer was lost, so the call may or may not have succeeded.
     Lost,
 }
 
-/// What a caller can ask.
+/// A call that a client can make.
 #[derive(Debug, Clone)]
 pub enum Ask {
     Who,
@@ -41,7 +42,7 @@ pub enum Ask {
     Unlock {
         path: String,
     },
-    /// A command under a lock that ends with the command.
+    /// Runs a command under a lock, which ends with the command.
     Run {
         path: String,
     },
@@ -76,17 +77,18 @@ impl Ask {
 pub trait Caller: Send {
     /// Makes a call.
     fn ask(&mut self, ask: &Ask) -> Got;
-    /// Restarts a session that was killed. Returns whether that was needed.
+    /// Starts a new session if the last one was killed, and returns whether it was. Other clients have no session, so
+    /// they do nothing.
     fn revive(&mut self) -> bool {
         false
     }
 }
 
-/// The process id of a session while it may be killed. Whoever kills the process or waits for its end holds the lock,
-/// so that nobody kills another process that has since got the id.
+/// The process id of a session, or `None` while the session must not be killed. A thread holds this mutex while it
+/// kills the process or waits for its end. Otherwise, it could kill a new process that has got the same id.
 pub type Slot = Mutex<Option<u32>>;
 
-/// An MCP session that is started again after it was killed.
+/// An MCP session. The client starts it again when it was killed.
 pub struct Mcp<'a> {
     place: &'a Place,
     folder: String,
@@ -104,7 +106,7 @@ impl<'a> Mcp<'a> {
         session
     }
 
-    /// Starts the process. Returns false if it was killed before it was ready.
+    /// Starts the session's process. Returns false if it was killed before it had answered `initialize`.
     fn start(&mut self) -> bool {
         let dir = self.place.root.join(&self.folder);
         std::fs::create_dir_all(&dir).unwrap();
@@ -126,7 +128,7 @@ impl<'a> Mcp<'a> {
         writeln!(input, "{value}").and_then(|()| input.flush()).is_ok()
     }
 
-    /// Makes a request and reads until its answer; `None` if the session died first.
+    /// Sends a request and reads its answer. Returns `None` if the session was killed first.
     fn request(&mut self, method: &str, params: &Value) -> Option<Value> {
         self.next += 1;
         if !self.say(&json!({ "jsonrpc": "2.0", "id": self.next, "method": method, "params": params })) {
@@ -140,7 +142,7 @@ impl<'a> Mcp<'a> {
                     panic!("{}: no answer to {method} {params} in {PATIENCE:?}", self.folder)
                 }
             };
-            // The last line of a killed process may be half a line.
+            // If the process is killed while it writes, its last line is incomplete.
             let value: Value = serde_json::from_str(&line).ok()?;
             if value["id"] == json!(self.next) {
                 return Some(value);
@@ -177,8 +179,8 @@ impl Caller for Mcp<'_> {
 
     fn revive(&mut self) -> bool {
         let has_ended = |child: &mut Child| child.try_wait().map_or(true, |status| status.is_some());
-        // The process is checked and reaped under the slot's lock. Otherwise, a kill could hit another process that got
-        // the same id in the meantime.
+        // The mutex is held until the dead process is reaped and its id removed. Otherwise, the killer could hit a new
+        // process that has got the same id.
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         if self.child.as_mut().is_some_and(|child| !has_ended(child)) {
             return false;
@@ -200,13 +202,14 @@ impl Drop for Mcp<'_> {
         *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.input = None;
         if let Some(child) = &mut self.child {
-            // The session ends by itself when its input ends, unless it is dead already.
+            // The session ends by itself once its input is closed. The wait fails if the process has been reaped
+            // before.
             let _ = child.wait();
         }
     }
 }
 
-/// Verbs (subcommands), each a process of its own, which all act as one peer.
+/// Verbs (subcommands) that all act as the same peer. Each of them runs in a separate process.
 pub struct Verbs<'a> {
     pub place: &'a Place,
     /// The peer that the verbs act as.
@@ -214,7 +217,7 @@ pub struct Verbs<'a> {
 }
 
 impl Verbs<'_> {
-    /// Runs a command under a lock. The verb passes on the command's exit status.
+    /// Runs `sh` under a lock, with a special exit status. If slm-mesh exits with this status, the lock was granted.
     fn run(&self, path: &str) -> Got {
         let out = self.place.run(&["lock", path, "--as", self.acting, "--", "sh", "-c", "exit 7"]);
         match out.status.code() {
@@ -256,7 +259,7 @@ impl Caller for Verbs<'_> {
     }
 }
 
-/// A program that speaks HTTP as a peer of its own.
+/// An HTTP client that is registered as a peer.
 pub struct Web<'a> {
     pub place: &'a Place,
     pub id: String,
@@ -264,7 +267,7 @@ pub struct Web<'a> {
 }
 
 impl<'a> Web<'a> {
-    /// Registers.
+    /// Registers a new peer over HTTP.
     pub fn new(place: &'a Place, project: &str) -> Web<'a> {
         let mut web = Web { place, id: String::new(), stream: None };
         match web.post("/register", &json!({ "projectPath": project, "pid": 7, "name": project })) {
@@ -274,7 +277,7 @@ impl<'a> Web<'a> {
         web
     }
 
-    /// Connects to the port in the broker's file, since this program can't start a broker.
+    /// Connects to the port in the broker's file. Fails while no broker runs, because an HTTP client can't start one.
     fn connect(&self) -> Option<BufReader<TcpStream>> {
         let port = std::fs::read_to_string(self.place.dir.join("port")).ok()?;
         let stream = TcpStream::connect(("127.0.0.1", port.trim().parse().ok()?)).ok()?;
@@ -297,8 +300,7 @@ impl<'a> Web<'a> {
     }
 }
 
-/// Makes one request, and returns the status and the body of its answer; `None` if the answer did not arrive as a
-/// whole.
+/// Sends one request, and returns the status and body of the response. Returns `None` if no complete response arrived.
 fn exchange(place: &Place, stream: &mut BufReader<TcpStream>, target: &str, body: &str) -> Option<(u16, String)> {
     let token = std::fs::read_to_string(place.dir.join("broker.token")).unwrap();
     let head = format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n", token.trim());
@@ -340,9 +342,9 @@ impl Caller for Web<'_> {
     }
 }
 
-/// How a call ended, according to the body of its answer.
+/// Converts the JSON of an answer into the outcome of the call.
 fn judged(value: Value) -> Got {
-    // A success need not have `ok: true`: the answer of `mesh_status` has `status: ok`.
+    // Not every success has `ok: true`; for example, `mesh_status` returns `status: ok`.
     if value["ok"] != json!(false) {
         return Got::Done(value);
     }

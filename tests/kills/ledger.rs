@@ -1,88 +1,90 @@
-//! The ledger that the test keeps beside the mesh: what was asked, what was acknowledged, what was read. What does not
-//! fit is recorded as a breach, and a run with a breach fails.
+//! The test's own record of all requests, acknowledgements and received messages. Each contradiction is recorded as a
+//! breach, and a run with a breach fails.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-/// A text on its way to one reader.
+/// A message that was sent to one reader.
 #[derive(Debug, Default)]
 pub struct SentMessage {
-    /// Whether its sender saw an `ok`. If not, the text may or may not arrive.
+    /// Whether the sender got the answer `ok`. If not, the message may arrive or not.
     pub acked: bool,
-    /// How often its reader received the whole text, and how many of these times it came without the mark `again`.
+    /// How often the reader received the whole message, and how often it did so without the mark `again`.
     pub n_read: u32,
     n_unmarked: u32,
 }
 
-/// A lock that its holder was told of and has not unlocked.
+/// A granted lock: the holder was told of the grant, and has not unlocked it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hold {
     pub holder: String,
     pub token: i64,
 }
 
-/// The part of a text before its first colon. No other text begins with it.
+/// The part of a message before its first colon. It is different for each message.
 pub fn head(text: &str) -> &str {
     text.split(':').next().unwrap_or("")
 }
 
-/// Everything that is known from outside the mesh.
+/// All that the clients in this test know from their own requests and answers.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// Messages, by reader and text.
+    /// Sent messages, by reader and text.
     pub messages: HashMap<(String, String), SentMessage>,
-    /// Ids under which a reader received each text. Two ids mean that the text was sent twice.
+    /// The message ids with which each reader received each text. Two ids for one text mean that the mesh stored it
+    /// twice.
     ids: HashMap<(String, String), BTreeSet<String>>,
-    /// Parts of long messages, by reader and message id.
+    /// The received parts of long messages, by reader and message id.
     parts: HashMap<(String, String), BTreeMap<u64, String>>,
-    /// Acknowledged grants: holder, path, token.
+    /// Locks whose holders were told of them: holder, path, token.
     pub grants: HashSet<(String, String, i64)>,
-    /// Grants by path, for as long as their holder may count on them.
+    /// Locks that their holders believe to hold, by path.
     pub held: HashMap<String, Hold>,
-    /// Grants to a second holder while the first one still counted on its own grant: path, first, second.
+    /// Locks that were granted while an earlier holder believed to hold the same path: path, earlier holder, later
+    /// holder.
     pub followed: Vec<(String, Hold, Hold)>,
     /// Lock and unlock requests whose answers were lost: the caller and the path.
     pub unsure: HashSet<(String, String)>,
-    /// Unlock requests, whether the answer arrived or not: the caller and the path.
+    /// All unlock requests, with or without an answer: the caller and the path.
     pub returns: HashSet<(String, String)>,
-    /// Grants whose unlock was acknowledged: path and token.
+    /// Locks whose holders were told that they are unlocked: path and token.
     pub freed: HashSet<(String, i64)>,
     /// The highest token that any caller was told.
     pub top_token: i64,
-    /// Versions that were acknowledged to a compare-and-set.
+    /// The versions of the shared entry in the answers to successful compare-and-set calls.
     pub versions: BTreeSet<i64>,
-    /// Counters: the last value whose write was acknowledged, and the last that was asked for.
+    /// For each counter, the last acknowledged value, and the last value that a worker tried to write.
     pub counters: HashMap<String, (i64, i64)>,
-    /// How many fetches over HTTP lost their answer, by reader. The messages in these answers still count as read.
+    /// For each reader, the number of HTTP fetches whose answers were lost. Such a fetch still marks messages as read.
     pub lost_fetches: HashMap<String, u32>,
-    /// For each kind of caller: the number of its calls, how many of them were lost or refused as `gone`, and the
-    /// longest time of a call that did not wait.
+    /// For each kind of client: the number of its calls, the number of calls that were lost or refused as `gone`, and
+    /// the time of the slowest call. The time does not include calls that wait on purpose.
     pub calls: BTreeMap<&'static str, (u64, u64, Duration)>,
-    /// How many calls were refused, by caller, call and reason.
+    /// The number of refused calls, by kind of client, call and reason.
     pub refusals: BTreeMap<String, u64>,
-    /// Messages that came with the mark `again`.
+    /// The number of received messages with the mark `again`.
     pub n_again: u64,
-    /// What must not have happened.
+    /// Events and answers that break a promise of the mesh. Each makes the test fail.
     pub breaches: Vec<String>,
 }
 
 impl Ledger {
-    /// Records that something happened which must never happen.
+    /// Records an event or an answer that breaks a promise of the mesh.
     pub fn breach(&mut self, text: String) {
         if self.breaches.len() < 50 {
             self.breaches.push(text);
         }
     }
 
-    /// Records that a text is about to be sent to these readers.
+    /// Records that a message is going to be sent to these readers.
     pub fn sending(&mut self, readers: &[String], text: &str) {
         for reader in readers {
             self.messages.insert((reader.clone(), text.to_owned()), SentMessage::default());
         }
     }
 
-    /// Records that the sender of a text was told that the text is in these mailboxes.
+    /// Records that the sender got the answer `ok`: the message is in the mailboxes of these readers.
     pub fn sent(&mut self, readers: &[String], text: &str) {
         for reader in readers {
             match self.messages.get_mut(&(reader.clone(), text.to_owned())) {
@@ -106,7 +108,7 @@ impl Ledger {
             };
             sent.n_read += 1;
             sent.n_unmarked += u32::from(!again);
-            // If two workers read one mailbox, the copy with the mark may be recorded before the one without it.
+            // Two workers may read the same mailbox. Then the copy with the mark `again` may be recorded first.
             let n_unmarked = sent.n_unmarked;
             let ids = self.ids.entry(place.clone()).or_default();
             ids.insert(id);
@@ -121,7 +123,7 @@ impl Ledger {
         }
     }
 
-    /// The text of a message, as soon as its last part is here.
+    /// The whole text of a message; `None` while parts of it are missing.
     fn whole(&mut self, reader: &str, id: &str, said: &str, message: &Value) -> Option<String> {
         let Some(n_parts) = message["parts"].as_u64() else { return Some(said.to_owned()) };
         let parts = self.parts.entry((reader.to_owned(), id.to_owned())).or_default();
@@ -129,11 +131,11 @@ impl Ledger {
         (parts.len() as u64 == n_parts).then(|| parts.values().map(String::as_str).collect())
     }
 
-    /// Records that a holder was told that it holds a path. `floor` is the highest token that any caller knew when the
-    /// holder made the request.
+    /// Records that a caller was told that it holds a path. `floor` is the highest token that anyone was told before
+    /// the caller made this request. A new lock must have a higher token.
     pub fn granted(&mut self, holder: &str, path: &str, token: i64, floor: i64) {
         let grant = (holder.to_owned(), path.to_owned(), token);
-        // The lock may have been granted by an earlier call whose answer was lost.
+        // An earlier call may have taken the lock although its answer was lost. In this case, the token may be lower.
         let is_late = self.unsure.remove(&(holder.to_owned(), path.to_owned()));
         let is_new = self.grants.insert(grant);
         if is_new && !is_late && token <= floor {
@@ -147,17 +149,17 @@ impl Ledger {
         self.top_token = self.top_token.max(token);
     }
 
-    /// Records that a holder was told that it has unlocked a path.
+    /// Records that a caller was told that its lock on a path is unlocked.
     pub fn returned(&mut self, path: &str, hold: Option<Hold>) {
         self.freed.extend(hold.map(|hold| (path.to_owned(), hold.token)));
     }
 
-    /// Forgets the locks of a holder that was killed.
+    /// Forgets the locks of a session that was killed, since they end with it.
     pub fn died(&mut self, holder: &str) {
         self.held.retain(|_, hold| hold.holder != holder);
     }
 
-    /// Records that a call has ended.
+    /// Counts a call that has ended, and notes its time.
     pub fn called(&mut self, who: &'static str, took: Duration, waited: bool, lost: bool) {
         let (n_calls, n_lost, slowest) = self.calls.entry(who).or_default();
         *n_calls += 1;

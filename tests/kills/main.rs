@@ -1,5 +1,5 @@
-//! `kill -9` of the broker and of sessions at random instants, under load from sessions, verbs and
-//! HTTP: nothing acknowledged is lost, no lock has two holders, and every session comes back on its own.
+//! Kills the broker and sessions with `kill -9` at random moments, while sessions, verbs (subcommands) and HTTP clients
+//! make calls. No acknowledged data may be lost, no lock may have two holders, and every session must recover.
 //!
 //! `make kills N=1000 SEED=1` kills a thousand times, in a release build.
 #![allow(clippy::unwrap_used)]
@@ -23,21 +23,21 @@ use workload::{Dice, Peer, Worker, World};
 const N_SESSIONS: usize = 5;
 const N_WEB: usize = 2;
 const N_FILES: usize = 6;
-/// The session in whose shell verbs run.
+/// The name of a session. Some of the verbs (subcommands) act as this session, as if they ran in its shell.
 const SHELL: &str = "codex-s0";
 
-/// A number from the environment, for longer runs, or to repeat a run.
+/// A number from an environment variable. With these variables, a run can be made longer, or be repeated.
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name)
         .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: want a number, got {text}")))
 }
 
 fn kill(pid: u32) {
-    // Fails only if the process has ended already.
+    // The kill fails if the process has already ended.
     let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
 }
 
-/// Whether this is a broker of this place, and not another program that got the broker's process id.
+/// Whether this process is a broker of this test. Another program may have got the process id of a dead broker.
 fn is_broker(place: &Place, pid: u32) -> bool {
     let read = |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
     let ours = format!("SLM_MESH_DATA_DIR={}", place.dir.display());
@@ -45,14 +45,15 @@ fn is_broker(place: &Place, pid: u32) -> bool {
     is_daemon && read("environ").split(|byte| *byte == 0).any(|entry| entry == ours.as_bytes())
 }
 
-/// The broker process, even if it is still starting and has not written its process id yet.
+/// Finds the broker's process in /proc. This also works while the broker is starting and has not yet written its
+/// process id.
 fn unborn(place: &Place) -> Option<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.find(|pid| is_broker(place, *pid) && lives(*pid))
 }
 
-/// The killer, and the process that it killed last.
+/// Kills brokers and sessions at random moments.
 struct Killer<'a> {
     place: &'a Place,
     slots: &'a [Slot],
@@ -65,7 +66,7 @@ struct Killer<'a> {
 
 impl Killer<'_> {
     fn strike(&mut self) {
-        // One kill in ten hits the next broker as soon as its process exists.
+        // One strike in ten does not pause, and kills the next broker while it is still starting.
         let early = self.dice.below(10) == 0;
         let pause = if early { 0 } else { self.dice.below(120) };
         std::thread::sleep(Duration::from_millis(pause));
@@ -106,15 +107,15 @@ impl Killer<'_> {
     }
 }
 
-/// Asks a caller who it is.
+/// Asks the mesh which peer a client is.
 fn who(caller: &mut dyn Caller, is_web: bool) -> Peer {
     let Got::Done(value) = caller.ask(&Ask::Who) else { panic!("it does not answer at the start") };
     let word = |name: &str| value["you"][name].as_str().unwrap_or_default().to_owned();
     Peer { id: word("id"), name: word("name"), is_web }
 }
 
-/// The callers, each with its peer: sessions; verbs (subcommands) of the human, the person who owns the machine; verbs
-/// in a session's shell; HTTP clients.
+/// All clients of a run, each with its kind and its peer. They are sessions, verbs (subcommands) that act as the human
+/// or as a session, and HTTP clients.
 fn callers<'a>(place: &'a Place, slots: &'a [Slot]) -> Vec<(&'static str, Peer, Box<dyn Caller + 'a>)> {
     let mut callers: Vec<(&'static str, Peer, Box<dyn Caller + 'a>)> = Vec::new();
     for (n, slot) in slots.iter().enumerate() {
@@ -148,7 +149,8 @@ fn nothing_acknowledged_is_lost_whatever_is_killed() {
         World { place: &place, peers, files, ledger: Mutex::new(Ledger::default()), done: AtomicBool::new(false) };
     let mut workers: Vec<Worker> = Vec::new();
     for (n, (kind, me, caller)) in callers.into_iter().enumerate() {
-        // Verbs in a session's shell act as the session. They take no locks here, since the session takes locks itself.
+        // These verbs (subcommands) act as a session. They take no locks, because the session itself takes locks as the
+        // same peer.
         let is_shell = kind == "verbs" && me.name == SHELL;
         let label = if is_shell { "shell".into() } else { me.name.clone() };
         let dice = Dice::new(seed * 1000 + n as u64);
@@ -199,8 +201,8 @@ fn nothing_acknowledged_is_lost_whatever_is_killed() {
     assert!(!["DAMAGED", "a bug", "panick"].iter().any(|word| log.contains(word)), "{log}");
 }
 
-/// Checks that every worker answers as the peer that it was, and that the mesh's records fit the ledger. Returns a
-/// summary.
+/// Checks that every client still is the same peer, and that the mesh's data matches the ledger. Returns a summary of
+/// the run.
 fn settle(world: &World, workers: &mut [Worker]) -> String {
     for worker in workers.iter_mut() {
         worker.revive();

@@ -1,4 +1,4 @@
-//! What the callers do during a run, and what the ledger records about it.
+//! The random calls that clients make during a run. Their outcomes are recorded in the ledger.
 
 use crate::clients::{Ask, Caller, Got};
 use crate::ledger::Ledger;
@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The key that all workers change by compare-and-set.
+/// The key of an entry that all workers change with compare-and-set.
 pub const SHARED: &str = "shared";
 
-/// xorshift64*, so that a run can be repeated as far as the machine allows.
+/// The random generator xorshift64*. With the same seed, a run is as similar as the machine allows.
 pub struct Dice(u64);
 
 impl Dice {
@@ -36,11 +36,12 @@ impl Dice {
 pub struct Peer {
     pub id: String,
     pub name: String,
-    /// Whether this peer reads over HTTP, where a fetch marks messages as read at once.
+    /// Whether this peer is an HTTP client. A fetch over HTTP marks messages as read at once, even if its answer is
+    /// lost.
     pub is_web: bool,
 }
 
-/// What all workers share.
+/// Data that all workers of a run share.
 pub struct World<'a> {
     pub place: &'a Place,
     pub peers: Vec<Peer>,
@@ -55,25 +56,25 @@ impl World<'_> {
     }
 }
 
-/// One of the callers at work.
+/// A thread that makes random calls through one client.
 pub struct Worker<'a> {
     pub world: &'a World<'a>,
     pub me: Peer,
-    /// The prefix of the worker's texts and keys.
+    /// The beginning of all texts and keys that this worker writes.
     pub label: String,
     pub kind: &'static str,
     pub caller: Box<dyn Caller + 'a>,
     pub dice: Dice,
-    /// Whether this worker takes locks itself.
+    /// Whether this worker makes lock calls.
     pub locks: bool,
     pub n_sent: u64,
     pub n_set: i64,
-    /// How often the worker's session was started again.
+    /// How often this worker has started its session again.
     pub n_revived: u64,
 }
 
 impl Worker<'_> {
-    /// Works until the run is over.
+    /// Makes random calls until the run is over.
     pub fn work(&mut self) {
         while !self.world.done.load(Ordering::SeqCst) {
             self.revive();
@@ -82,7 +83,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Restarts a session that was killed, which must come back as the same peer.
+    /// If the worker's session was killed, starts it again, and checks that it is still the same peer.
     pub fn revive(&mut self) {
         if self.caller.revive() {
             self.n_revived += 1;
@@ -104,7 +105,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Makes a call, and records in the ledger how it ended.
+    /// Makes a call, and records its outcome in the ledger.
     fn ask(&mut self, ask: &Ask) -> Got {
         let began = Instant::now();
         let got = self.caller.ask(ask);
@@ -117,7 +118,8 @@ impl Worker<'_> {
         let mut ledger = self.world.ledger();
         ledger.called(self.kind, began.elapsed(), waits, lost);
         if let Got::Refused(word, text) = &got {
-            // The message of an error says more than its kind. Its end is cut off, because it may name peers or files.
+            // Counts an error by its message, which is more precise than its kind. The end of the message is cut off,
+            // because it may contain names of peers or files.
             let text = text.split([':', ';', '(', '.']).next().unwrap_or("");
             let plain = ["held", "not_found", "conflict"].contains(&word.as_str()) || self.me.is_web;
             let word = if plain { word } else { text };
@@ -230,7 +232,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Counts up the worker's own entry, whose value must never go back.
+    /// Writes the next number into the worker's own entry. The number in this entry must never go down.
     fn count(&mut self) {
         let key = format!("n-{}", self.label);
         self.n_set += 1;
@@ -243,7 +245,8 @@ impl Worker<'_> {
         self.check_count();
     }
 
-    /// Checks that the entry has the last value whose write was acknowledged, or a later one.
+    /// Checks the number in the worker's own entry. It must be the last acknowledged one, or a later one that the
+    /// worker has sent.
     pub fn check_count(&mut self) {
         let key = format!("n-{}", self.label);
         let Some((told, asked)) = self.world.ledger().counters.get(&key).copied() else { return };
@@ -255,7 +258,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Makes a compare-and-set, and checks that no version is ever written twice.
+    /// Changes the shared entry with compare-and-set, and checks that no two writes got the same version.
     fn swap(&mut self) {
         let Got::Done(found) = self.ask(&Ask::Get { key: SHARED.into() }) else { return };
         let version = found["entry"]["version"].as_i64().unwrap_or(0);

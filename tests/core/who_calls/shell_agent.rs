@@ -1,11 +1,12 @@
-//! Verbs in the shell of an agent that slm-mesh does not know, but that names itself to its shell commands.
+//! Commands of slm-mesh that an agent of an unknown kind runs in its shell. An environment variable of the shell
+//! contains the agent's name.
 
 use super::{World, process};
 use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
 use slm_mesh::base::process::Process;
 
-/// The ancestors of the process of a verb: the shell that runs the verb, and the agent that slm-mesh does not know.
+/// The processes above a running `slm-mesh` command: first the shell that runs it, then the agent of an unknown kind.
 fn above() -> Vec<Process> {
     vec![Process { wrapper: true, ..process(40, None) }, process(41, None), process(42, None)]
 }

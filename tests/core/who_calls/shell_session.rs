@@ -1,4 +1,5 @@
-//! Verbs in a shell whose environment names its session: which session is used, and what is refused.
+//! Commands of slm-mesh in an agent's shell, where an environment variable contains a session id. Tests which session
+//! the command acts as, and which commands are refused.
 
 use super::{AGENTS, Session, World, id_of, process};
 use serde_json::{Value, json};
@@ -31,7 +32,8 @@ fn a_session_in_the_environment_that_is_not_the_callers_is_refused() {
         };
         assert!(refusal(world, &outer, "nobody").contains("no session has that id"));
         assert!(refusal(world, &outer, &world.human()).contains("no session has that id"), "the human is none");
-        // An agent that this session started inherits the variable with the session's id, but acts as itself.
+        // The session starts another agent. This agent inherits the variable with the session's id, but still acts as
+        // itself.
         let mut inner = world.session(AGENTS.iter().find(|agent| agent.id == "codex").unwrap());
         let apart = inner.clone();
         inner.above.extend(outer.above.clone());
@@ -62,7 +64,8 @@ fn a_shell_acts_as_its_session_after_the_session_has_given_back_a_name() {
         assert_eq!((world.verb(&two), world.verb(&unseen)), (Ok(own.clone()), Ok(own.clone())));
         let apart = world.session(one.agent);
         assert!(world.verb(&apart).is_err(), "it is not inside the session");
-        // The earlier session is resumed, so the shells of both sessions have the same id in their environment.
+        // The earlier session is resumed under its old id. Now both sessions have shells with the same id in the
+        // environment.
         let again = Session { key: one.key.clone(), ..world.session(one.agent) };
         assert_eq!(world.hook(&again), old);
         for _ in 0..2 {

@@ -1,15 +1,16 @@
-//! Reads the history that `make test-store` recorded, and asks the checker of todc-utils whether a single copy of each
-//! object could have given these answers. Exit status: 0 if so, 1 if not, 2 for a file that can't be read.
+//! Reads the history of calls that `make test-store` recorded. Checks with the crate todc-utils that the mesh behaved
+//! as if there were only one copy of its data. Exits with 0 if it did, with 1 if not, and with 2 if a file can't be
+//! read.
 //!
-//! Each line is one attempt: object, begin, end, and the words of the operation, with tabs in between. An attempt
-//! without an answer has no end: it took place at any time after its beginning, or never.
+//! Each line is one call: object, begin, end, and the words of the operation, separated by tabs. A call without an
+//! answer has no end: it took effect at any time after its beginning, or never.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::rc::Rc;
 use todc_utils::{Action, History, Specification, WGLChecker};
 
-/// An entry of the shared state: its version, and its value.
+/// An entry of the shared state. Its checked state is a pair: version and value.
 struct Entry;
 
 #[derive(Debug, Clone)]
@@ -25,14 +26,14 @@ enum SetOutcome {
     NoAnswer(Versions),
 }
 
-/// The versions of the writes that were answered. A write without an answer can only have got a version that is not
-/// among them, which spares the checker most of its search.
+/// The versions that answered writes have got. A write without an answer must have got another version, so the checker
+/// has to try far fewer cases.
 type Versions = Rc<BTreeSet<u64>>;
 
 #[derive(Debug, Clone)]
 enum SetIfOutcome {
     Stored(u64),
-    /// The entry had this version instead of the expected one.
+    /// The write was refused, because the entry had this version and not the expected one.
     Conflict(u64),
     NoAnswer(Versions),
 }
@@ -69,7 +70,7 @@ impl Specification for Entry {
     }
 }
 
-/// A lock: its holder, if any; the last known token; and whether this token is the holder's.
+/// A lock. Its checked state is the holder, the last token, and whether the holder has exactly this token.
 struct Lock;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -95,7 +96,7 @@ enum LockOutcome {
 #[derive(Debug, Clone)]
 enum UnlockOutcome {
     Done,
-    /// The caller did not hold the lock.
+    /// The unlock was refused, because the caller did not hold the lock.
     NotMine,
     NoAnswer,
 }
@@ -125,7 +126,8 @@ impl Specification for Lock {
     }
 }
 
-/// The holder of a lock renews it and keeps the token; another caller gets a larger token once nobody holds the lock.
+/// Whether this outcome of a lock call is possible, and the state after it. A holder that locks again keeps its token.
+/// Another caller gets a larger token, but only if nobody holds the lock.
 fn lock(who: &str, outcome: &LockOutcome, state: &LockState) -> (bool, LockState) {
     let is_mine = state.holder.as_deref() == Some(who);
     let is_free = state.holder.is_none();
@@ -141,14 +143,14 @@ fn lock(who: &str, outcome: &LockOutcome, state: &LockState) -> (bool, LockState
     }
 }
 
-/// One attempt with its times.
+/// One call with the times of its beginning and end.
 struct Attempt<T> {
     began: u64,
     ended: Option<u64>,
     operation: T,
 }
 
-/// Whether a single copy of the object could have given these answers.
+/// Whether a single copy of an object could have given the answers to these calls.
 fn is_linearizable<S: Specification>(attempts: Vec<Attempt<S::Operation>>) -> bool
 where
     S::Operation: Clone,
@@ -156,8 +158,8 @@ where
     let mut actions = Vec::new();
     for (process, attempt) in attempts.into_iter().enumerate() {
         actions.push((attempt.began, 0, process, Action::Call(attempt.operation.clone())));
-        // At the same instant, beginnings are sorted before ends, so that an attempt that begins when another ends may
-        // have taken place before or after it.
+        // If one call begins in the instant in which another ends, the calls may have taken effect in either order. So
+        // beginnings are sorted before ends.
         actions.push((attempt.ended.unwrap_or(u64::MAX), 1, process, Action::Response(attempt.operation)));
     }
     actions.sort_by_key(|(at, rank, process, _)| (*at, *rank, *process));
@@ -202,7 +204,8 @@ fn lock_operation(words: &[&str]) -> Option<LockOperation> {
     }
 }
 
-/// Whether the attempts on one object are linearizable; `None` if the form of a line is unknown.
+/// Whether a single copy of an object could have given the answers in these lines. Returns `None` if a line is
+/// malformed.
 fn check(lines: &[Vec<&str>]) -> Option<bool> {
     let is_entry = lines.iter().any(|words| ["get", "set", "set-if"].contains(words.get(2).unwrap_or(&"")));
     if is_entry {
@@ -213,7 +216,7 @@ fn check(lines: &[Vec<&str>]) -> Option<bool> {
     }
 }
 
-/// The version that a write with an answer got.
+/// The version in the answer to a write; `None` for other calls, and for writes that were refused or not answered.
 fn taken_version(words: &[&str]) -> Option<u64> {
     match *words {
         [_, _, "set", _, version] | [_, _, "set-if", _, _, "stored", version] => number(version),
