@@ -1,4 +1,4 @@
-//! Linked meshes: our own brokers in pairs and rings, and a real SuperLocalMemory daemon.
+//! Links between meshes: pairs and rings of slm-mesh brokers, and a link to a real SuperLocalMemory daemon.
 
 mod clients;
 mod support;
@@ -14,7 +14,7 @@ use support::{Place, Session, until};
 
 const SECRET: &str = "correct horse battery staple";
 
-/// Starts several meshes on this machine. `links` lists, for each mesh, the numbers of the meshes that it links to.
+/// Starts several meshes on this machine. `links` contains, for each mesh, the indexes of the meshes to which it links.
 fn meshes<const N: usize>(links: [&[usize]; N]) -> [Place; N] {
     let places: Vec<Place> = (0..N).map(|_| Place::new().with("SLM_MESH_SHARED_SECRET", SECRET)).collect();
     let urls: Vec<String> = places.iter().map(url).collect();
@@ -35,7 +35,7 @@ fn names(place: &Place) -> Vec<String> {
     peers.iter().map(|peer| peer["name"].as_str().unwrap().split('@').next().unwrap().to_owned()).collect()
 }
 
-/// The name that a mesh gives to a peer of another mesh.
+/// The full name, with `@`, under which this mesh lists a peer of another mesh.
 fn full_name(place: &Place, name: &str) -> String {
     let peers = place.json(&["peers"])["peers"].as_array().unwrap().clone();
     let names = peers.iter().map(|peer| peer["name"].as_str().unwrap().to_owned());
@@ -67,14 +67,14 @@ fn two_meshes_exchange_peers_and_messages_and_lose_none_in_a_crash() {
     assert_eq!(claude.tool("mesh_inbox", json!({ "waitSeconds": 20 }))["messages"][0]["payload"], json!("here"));
     until("the answer acknowledges", || receipts(&mut claude) == ["acked"]);
 
-    // A person is never online, but other peers can answer a person.
+    // The human is never listed as online, but a peer of another mesh can still reply to the human.
     a.ok(&["send", &there, "build it", "--as", "human"]);
     let mail = codex.tool("mesh_inbox", json!({ "waitSeconds": 20 }));
     codex.tool("mesh_send", json!({ "to": mail["messages"][0]["fromName"], "message": "built" }));
     let mail = a.json(&["inbox", "--as", "human", "--wait", "20"]);
     assert_eq!(mail["messages"][0]["payload"], json!("built"), "{mail}");
 
-    // Kill the other broker. No new one is started until later.
+    // The broker of mesh `b` is killed, and nothing starts a new one for now.
     let dead = b.broker_pid().unwrap();
     drop(codex);
     std::process::Command::new("kill").args(["-9", &dead.to_string()]).status().unwrap();
@@ -101,7 +101,8 @@ fn meshes_in_a_ring_see_only_their_neighbour() {
     }
     let wants = ["codex-b", "codex-c", "codex-a"];
     until("each sees its neighbour", || places.iter().zip(wants).all(|(place, want)| names(place) == [want]));
-    // Each session sends to all, and receives exactly one message: the one from the mesh that links to its own mesh.
+    // The links form a ring, and each broadcast goes over only one link. So each session gets exactly one message, from
+    // the mesh before its own.
     for (session, name) in sessions.iter_mut().zip(["a", "b", "c"]) {
         session.tool("mesh_send", json!({ "to": "all", "message": format!("hello from {name}") }));
     }
@@ -109,7 +110,7 @@ fn meshes_in_a_ring_see_only_their_neighbour() {
         let mail = session.tool("mesh_inbox", json!({ "waitSeconds": 20 }));
         assert_eq!(mail["messages"][0]["payload"], json!(format!("hello from {from}")), "{mail}");
     }
-    // The third session leaves, and the mesh that links to its mesh notices.
+    // The third session ends. The mesh that links to its mesh must stop listing it.
     sessions.pop();
     until("its neighbour sees that", || names(&places[1]).is_empty());
     for (place, session) in places.iter().zip(&mut sessions) {
@@ -135,7 +136,7 @@ fn a_broken_link_names_its_cause_and_a_wrong_address_is_refused() {
     }
 }
 
-/// A SuperLocalMemory daemon.
+/// A running SuperLocalMemory daemon, and its port.
 struct Daemon(Child, u16);
 
 impl Daemon {
@@ -180,7 +181,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // The daemon may have ended already.
+        // The kill fails if the daemon has already ended.
         let _ = self.0.kill().and_then(|()| self.0.wait());
     }
 }
@@ -195,7 +196,8 @@ fn a_link_in_both_directions_with_superlocalmemory_survives_a_restart() {
     let place = Place::new()
         .with("SLM_MESH_SHARED_SECRET", SECRET)
         .with("SLM_MESH_PEER_URL", &format!("http://127.0.0.1:{free}"));
-    // Both meshes poll at their start and every 30 s, so a peer registers on each side before the other side starts.
+    // Each side asks the other for its peers when it starts, and then only every 30 s. To save this time, each side has
+    // a registered peer before the other side starts.
     let (database, home) = (place.root.join("slm.db"), place.root.join("home"));
     let theirs = Daemon::start(&python, free, &database, &home, "").register("memory-1", "/srv/api");
     let mut near = place.session("codex-mcp-client", "api");
@@ -211,13 +213,14 @@ fn a_link_in_both_directions_with_superlocalmemory_survives_a_restart() {
     near.tool("mesh_send", json!({ "to": there, "message": "do you remember?" }));
     until("it has the message", || daemon.inbox(&theirs) == ["do you remember?"]);
     until("the receipt says so", || receipts(&mut near) == ["forwarded"]);
-    // Both meshes send at the same moment: the daemon blocks while it forwards a message, but slm-mesh does not.
+    // Both sides send a message at the same moment. While the daemon forwards its message, it answers no requests, but
+    // slm-mesh must go on answering.
     near.tool("mesh_send", json!({ "to": there, "message": "and this?" }));
     let message = json!({ "from_peer": theirs, "to_peer": me, "content": "I do", "type": "text" });
     assert_eq!(daemon.ask("POST", "/mesh/send", &message).unwrap().0, 200);
     let mail = near.tool("mesh_inbox", json!({ "waitSeconds": 20 }));
     assert_eq!(mail["messages"][0]["fromName"], json!(there), "the sender can be answered: {mail}");
-    // The daemon ends, and messages for its peers wait; it comes back with its database.
+    // Messages to the daemon's peers wait while the daemon is down. It starts again with the same database.
     drop(daemon);
     near.tool("mesh_send", json!({ "to": there, "message": "while you were away" }));
     let daemon = Daemon::start(&python, free, &database, &home, &url(&place));
@@ -249,8 +252,8 @@ fn a_superlocalmemory_daemon_that_links_to_us_sees_and_writes_to_our_peers() {
     assert!(status == 404 && refused["detail"] == json!("recipient peer not found"), "{status} {refused}");
 }
 
-/// Starts a false mesh. Given the number of a connection, `get` returns the answer to its GET; given the body of a
-/// POST, `post` returns the answer. Each answer consists of a status line and a body.
+/// Starts an HTTP server that plays another mesh. `get` gets the number of the connection, and `post` gets the body of
+/// the request. Both return a status line and a body.
 fn false_mesh(
     get: impl Fn(usize) -> String + Send + 'static,
     post: impl Fn(&str) -> String + Send + 'static,
@@ -268,17 +271,17 @@ fn false_mesh(
             let mut body = vec![0; n_body];
             let _ = stream.read_exact(&mut body);
             let answer = if head.starts_with("POST") { post(&String::from_utf8_lossy(&body)) } else { get(n) };
-            // If there is no answer, the connection is cut.
+            // An empty response means that the server closes the connection without an answer.
             let Some((status, body)) = answer.split_once('\n') else { continue };
             let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-            // The client may have gone.
+            // The write fails if the client has already closed the connection.
             let _ = stream.get_mut().write_all((head + body).as_bytes());
         }
     });
     url
 }
 
-/// The response of a mesh that has these peers. `mark` is the version of the mesh's list of peers.
+/// The response of a fake mesh to a request for its peers. `mark` is the version of its list of peers.
 fn peers_response(mark: usize, ids: std::ops::Range<usize>) -> String {
     let row = |id| json!({ "peer_id": format!("{id:08x}-abc"), "session_id": format!("p{id}"), "mesh": "odd" });
     let rows: Vec<Value> = ids.map(row).collect();
@@ -315,15 +318,15 @@ fn a_mesh_that_always_lists_new_peers_delays_nobody() {
     let place = Place::new().with("SLM_MESH_PEER_URL", &false_mesh(get, |_| "200 OK\n{}".to_owned()));
     place.ok(&["start", "--detach"]);
     until("it was asked again and again", || asked.load(Ordering::Relaxed) > 4);
-    // Meanwhile the broker answers calls in time.
+    // The fake mesh keeps listing new peers. The broker must still answer its own clients in time.
     (0..20).for_each(|_| drop(place.ok(&["whoami"])));
     assert!(asked.load(Ordering::Relaxed) < 60, "it is asked less often then");
 }
 
 #[test]
 fn a_message_that_the_other_mesh_never_answers_holds_up_none_and_everybody_is_told() {
-    // The false mesh cuts the connection when it gets one certain text, like a broker that panics, or a proxy that
-    // rejects the text.
+    // The fake mesh closes the connection whenever a message contains a certain word. A broker that panics, or a proxy
+    // that rejects the message, would behave like this.
     let post = |body: &str| if body.contains("poison") { "" } else { "200 OK\n{\"ok\":true}" }.to_owned();
     let place = Place::new().with("SLM_MESH_PEER_URL", &false_mesh(|_| peers_response(1, 1..2), post));
     let mut session = place.session("codex-mcp-client", "api");

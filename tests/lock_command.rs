@@ -1,5 +1,5 @@
-//! `lock FILE -- COMMAND`: the lock lasts as long as the command, and the wrapper process passes on signals, the
-//! terminal and the exit status.
+//! Tests `slm-mesh lock FILE -- COMMAND`, which runs a command under a lock. The lock ends with the command. The
+//! command gets the signals and the terminal of `slm-mesh`, which exits with the command's status.
 
 mod support;
 
@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use support::{BIN, Place, lives, put_program, until};
 
-/// A command under a lock, and what it prints.
+/// A running `slm-mesh lock FILE -- COMMAND`, and the output of the command.
 struct Locked {
     wrapper: Child,
     output: BufReader<ChildStdout>,
@@ -46,8 +46,8 @@ fn signal(name: &str, pid: u32) {
     assert!(Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap().success());
 }
 
-/// Whether the tests were started with this signal ignored, as by nohup. If so, no shell below them can trap the
-/// signal.
+/// Whether the tests run with this signal ignored, for example below nohup. If they do, no shell that they start can
+/// trap the signal.
 fn is_ignored(name: &str) -> bool {
     let script = format!("trap 'exit 0' {name}; kill -{name} $$; exit 1");
     !Command::new("sh").args(["-c", &script]).status().unwrap().success()
@@ -121,7 +121,8 @@ fn a_signal_of_the_command_to_its_own_group_is_no_echo() {
     let mut command = place.command(&["lock", "a.rs", "--", "sh", "-c", script]);
     let mut locked = Locked::run(command.process_group(0));
     assert_eq!((locked.line(), locked.line()), ("got".into(), "ready".into()));
-    // Signals are passed on in order, so an earlier signal that was passed on twice would arrive before this one.
+    // The command must not get its own signal a second time. Signals are passed on in order, so a second SIGTERM would
+    // have arrived before this SIGUSR1.
     signal("USR1", locked.wrapper.id());
     assert_eq!((locked.line(), locked.status()), (String::new(), Some(6)));
 }
@@ -141,7 +142,7 @@ fn a_command_started_with_nohup_survives_a_hangup() {
 
 #[test]
 fn a_killed_wrapper_leaves_the_lock_to_the_command_that_still_runs() {
-    // The broker asks quiet sessions whether they are alive. Once the wrapper is killed, no process answers for it.
+    // The broker drops a session that does not answer heartbeats. After the wrapper is killed, no process answers them.
     let place = Place::new().with("SLM_MESH_HEARTBEAT_MS", "100").with("SLM_MESH_DEAD_MS", "100");
     let mut locked = Locked::start(&place, "a.rs", "echo $$; exec sleep 60");
     let command = locked.pid();
@@ -149,7 +150,7 @@ fn a_killed_wrapper_leaves_the_lock_to_the_command_that_still_runs() {
     locked.wrapper.wait().unwrap();
     assert!(lives(command) && is_held(&place, "a.rs"));
     let mut socket = place.socket();
-    // The wait in the broker lets several heartbeats pass.
+    // This call waits in the broker for one second, so that several heartbeats pass.
     socket.call("events.read", json!({ "types": ["never.comes"], "waitSeconds": 1 }));
     assert!(is_held(&place, "a.rs"));
     signal("KILL", command);
@@ -288,7 +289,8 @@ fn a_command_needs_neither_input_nor_terminal() {
     }
 }
 
-/// A script that opens a terminal, types Ctrl-C, or Ctrl-Z and then `fg`, and prints what the terminal showed.
+/// A Python script that opens a terminal and runs a command under a lock. It types either Ctrl-C, or Ctrl-Z and then
+/// `fg`, and prints the screen.
 const TERMINAL: &str = r#"
 import os, pty, sys, time
 program, keys = sys.argv[1], sys.argv[2]

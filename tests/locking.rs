@@ -1,4 +1,4 @@
-//! Locks across processes: what they exclude, the order of waiting, and when they end.
+//! Locks between several processes: which paths conflict, in which order peers get a lock, and when a lock ends.
 
 mod support;
 
@@ -10,14 +10,15 @@ use support::{BIN, Place, Session, Socket, lives, until};
 
 const CODEX: &str = "codex-mcp-client";
 
-/// Starts a session and waits until it is a peer.
+/// Starts an MCP session, and makes a call that turns it into a peer.
 fn session(place: &Place, folder: &str) -> Session {
     let mut session = place.session(CODEX, folder);
     assert_eq!(session.tool("mesh_status", json!({}))["you"]["name"], json!(format!("codex-{folder}")));
     session
 }
 
-/// A peer on a raw connection, which can send a call without waiting for its answer.
+/// A connection to the broker's socket that is attached as a peer. The test can send a call without waiting for the
+/// answer.
 fn peer(place: &Place, name: &str) -> Socket {
     let mut socket = place.socket();
     let attached = socket.call("attach", json!({ "name": name, "agent": "codex", "project": place.root, "pid": 1 }));
@@ -25,13 +26,13 @@ fn peer(place: &Place, name: &str) -> Socket {
     socket
 }
 
-/// Starts the broker and returns a connection that only observes.
+/// Starts the broker. Returns a connection that takes no locks, and only looks at the locks of others.
 fn watch(place: &Place) -> Socket {
     place.ok(&["start", "--detach"]);
     place.socket()
 }
 
-/// Locks a path that must be free and returns the token.
+/// Locks a free path, and returns the token of the lock.
 fn take(socket: &mut Socket, path: &str) -> i64 {
     let answer = socket.call("lock.lock", json!({ "filePath": path }));
     answer["result"]["token"].as_i64().unwrap_or_else(|| panic!("{answer}"))
@@ -42,27 +43,28 @@ fn give_back(socket: &mut Socket, path: &str) {
     assert_eq!(answer["result"]["ok"], json!(true), "{answer}");
 }
 
-/// Requests a lock, waits in line for it, and returns the id of the call.
+/// Requests a lock that another peer holds, and returns once the broker lists the peer as waiting. Returns the id of
+/// the request.
 fn stand_in_line(socket: &mut Socket, watcher: &mut Socket, name: &str, path: &str) -> i64 {
     let id = socket.ask("lock.lock", json!({ "filePath": path, "waitSeconds": 60 }));
     until("it stands in line", || line_for(watcher, path).iter().any(|waiting| waiting == name));
     id
 }
 
-/// The peers that wait for a path, in order.
+/// The peers that wait for a lock on this path, in the order in which they will get it.
 fn line_for(watcher: &mut Socket, path: &str) -> Vec<String> {
     let found = watcher.call("lock.query", json!({ "filePath": path }));
     let line = found["result"]["locks"][0]["queue"].as_array().cloned().unwrap_or_default();
     line.iter().map(|name| name.as_str().unwrap().to_owned()).collect()
 }
 
-/// The holder of a path.
+/// The name of the peer that holds a lock on this path.
 fn holder(watcher: &mut Socket, path: &str) -> Option<String> {
     let found = watcher.call("lock.query", json!({ "filePath": path }));
     found["result"]["locks"][0]["holder"].as_str().map(str::to_owned)
 }
 
-/// Reads until the answer to an earlier call arrives.
+/// Reads from a connection until the answer to an earlier call arrives.
 fn answer(socket: &mut Socket, id: i64) -> Value {
     loop {
         let value = socket.read().expect("the broker hung up");
@@ -95,7 +97,8 @@ fn two_plain_locks_of_one_person_are_two_wishes_unless_renewal_is_meant() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--renew"), "{refused:?}");
     let renewed = place.json(&["lock", "a.rs", "--renew", "--ttl", "30"]);
     assert_eq!((&renewed["token"], &renewed["expiresInSeconds"]), (&first["token"], &json!(1800)));
-    // A command needs a lock of its own, so renewing a lock does not help. The error says what to do instead.
+    // A command always needs a new lock, so the caller's old lock is in its way. The error must say how to release the
+    // old lock.
     place.ok(&["lock", "my dir/*.rs"]);
     for file in ["a.rs", "my dir/b.rs"] {
         let refused = place.run(&["lock", file, "--", "true"]);
@@ -145,7 +148,7 @@ fn folders_and_globs_keep_out_what_is_under_them() {
         ("/p/src/*.rs", "/p/src/x.md", true),
         ("/p/**/*.md", "/p/docs/**", false),
         ("/p/a", "/p/a", false),
-        // A path that was locked before it was made into a folder.
+        // A lock of a path also covers the paths below it, because the path may become a folder later.
         ("/p/new", "/p/new/f.rs", false),
         ("/p/new/f.rs", "/p/new", false),
         ("/p/new", "/p/new/", false),
@@ -178,7 +181,7 @@ fn a_file_is_the_same_by_whatever_way_one_gets_there() {
         assert_eq!(out.status.code(), Some(1), "{way}: {out:?}");
         assert!(String::from_utf8_lossy(&out.stderr).contains("codex-one"), "{way}: {out:?}");
     }
-    // A folder that exists needs no slash.
+    // The path of an existing folder means the whole folder, even without a slash at its end.
     let out = place.run(&["lock", "link", "--as", "human"]);
     assert_eq!(out.status.code(), Some(1), "{out:?}");
     place.ok(&["lock", "real.rs", "--as", "human"]);
@@ -196,7 +199,7 @@ fn waiting_peers_get_the_lock_in_order_with_growing_tokens() {
     give_back(&mut one, "/p/a");
     let second = answer(&mut two, id_two)["result"]["token"].as_i64().unwrap();
     assert_eq!(line_for(&mut watcher, "/p/a"), ["three"]);
-    // A newcomer does not overtake the peers that wait.
+    // A peer that asks for the lock now must not get it before the peers that already wait.
     assert_eq!(one.call("lock.lock", json!({ "filePath": "/p/a" }))["error"]["data"]["kind"], json!("held"));
     give_back(&mut two, "/p/a");
     let third = answer(&mut three, id_three)["result"]["token"].as_i64().unwrap();
@@ -248,7 +251,8 @@ fn a_cycle_of_waits_is_refused_and_named() {
     for name in ["one", "two", "three"] {
         assert!(refused["error"]["message"].as_str().unwrap().contains(name), "{refused}");
     }
-    // The refused wait would have closed the cycle. Since it was refused, all peers proceed once one lock is released.
+    // With one more wait, the peers would have waited for each other in a circle. That wait was refused, so one
+    // released lock is enough for the others to go on.
     give_back(&mut two, "/p/2");
     assert_eq!(answer(&mut one, id_one)["result"]["ok"], json!(true));
 }
@@ -290,8 +294,8 @@ fn a_lock_falls_after_its_session_was_killed_unless_that_comes_back() {
     let (mut dies, mut returns) = (session(&place, "dies"), session(&place, "returns"));
     returns.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/kept" }));
     dies.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/lost" }));
-    // The session that returns is killed first, so its grace period would end first. If that still ended its lock,
-    // `kept` would be free before `lost`.
+    // The session `returns` is killed first and comes back, so it must keep its lock. Otherwise, its lock `kept` would
+    // end before the lock `lost`, because its grace period began earlier.
     returns.child.kill().unwrap();
     returns.child.wait().unwrap();
     let mut returned = session(&place, "returns");
@@ -319,7 +323,7 @@ fn locks_and_their_tokens_outlive_a_killed_broker() {
     assert!(next > before + 1, "no token is given twice: {next} after {before} and the one of /p/b");
 }
 
-/// A place with two work trees of one repository: `main` and `tree`.
+/// A test directory with one repository that has two work trees: `main` and `tree`.
 fn two_work_trees() -> Place {
     let place = Place::new();
     let inner = place.root.join("main/.git/worktrees/tree");
@@ -332,7 +336,7 @@ fn two_work_trees() -> Place {
     place
 }
 
-/// The answer of Claude Code's hook before a tool call, in a folder of the place.
+/// Runs Claude Code's hook before a tool call in this folder, and returns its output.
 fn before(place: &Place, folder: &str, session: &str, tool: &str, arguments: Value) -> Value {
     let input = json!({ "session_id": session, "hook_event_name": "PreToolUse", "cwd": place.root.join(folder),
                         "tool_name": tool, "tool_input": arguments });
@@ -356,7 +360,8 @@ fn work_trees_are_apart_unless_the_whole_repository_is_meant() {
     assert!(is_error && error["error"].as_str().unwrap().contains("codex-main"), "{error}");
 }
 
-/// Which repository a lock covers depends on the file, and not on the folder in which the caller works.
+/// A lock with the scope `repo` covers the repository that contains the file, no matter in which folder the caller
+/// works.
 #[test]
 fn a_lock_of_the_whole_repository_counts_for_callers_in_any_folder() {
     let place = two_work_trees();
@@ -376,7 +381,7 @@ fn a_lock_of_the_whole_repository_counts_for_callers_in_any_folder() {
         assert_ne!(shell(folder, &both), Value::Null, "{folder}: one of the files belongs to the repository");
         assert_eq!(edit(folder, "s1", "tree/free.rs"), "", "{folder}");
     }
-    // The holder's own edit from elsewhere renews the lock, which stays a lock of the whole repository.
+    // The holder edits the file from another repository. This renews the lock, which must still cover all work trees.
     assert_eq!(edit("main", "holder", "main/c.rs"), "");
     let holder = place.json(&["lock", "list", "main/c.rs"])["locks"][0]["holder"].as_str().unwrap().to_owned();
     let main = place.root.join("main");
@@ -402,7 +407,8 @@ fn a_session_locks_a_file_of_another_repository_in_all_work_trees() {
     assert!(is_error, "{error}");
 }
 
-/// `git stash` would take away another agent's work if that agent has changed a file.
+/// `git stash` would undo another agent's changes to a locked file. If the file has no changes, the command is
+/// harmless.
 #[test]
 fn git_commands_on_the_whole_tree_are_denied_if_they_change_a_held_file() {
     let place = Place::new();
@@ -426,7 +432,7 @@ fn git_commands_on_the_whole_tree_are_denied_if_they_change_a_held_file() {
         assert!(reason.contains("held.txt is locked by") && reason.contains("mine"), "{command}: {reason}");
     }
     assert_eq!(before("git stash list && git commit -qm two"), Value::Null);
-    // A denied command takes no locks, even if its files do not fit into one call to the broker.
+    // A denied command takes no locks, even if the hook needs several calls to the broker for all its files.
     let many: Vec<String> = (0..700).map(|n| format!("a{n}")).collect();
     for command in ["echo > b.rs; git checkout .".to_owned(), format!("touch {} held.txt", many.join(" "))] {
         assert_ne!(before(&command), Value::Null, "{command:.40}");

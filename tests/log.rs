@@ -1,4 +1,5 @@
-//! The log as people read it: two agents talk, a person looks, follows and searches, and nothing is marked as read.
+//! Tests `slm-mesh log`: a person reads, follows and searches the messages of two agents. This marks no message as
+//! read.
 
 mod support;
 
@@ -8,7 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Stdio};
 use support::{Place, Socket, until};
 
-/// A peer on a raw connection.
+/// A connection to the broker's socket that is attached as a peer.
 fn peer(place: &Place, name: &str) -> Socket {
     let mut socket = place.socket();
     let attached =
@@ -31,12 +32,12 @@ fn texts(answer: &Value) -> Vec<&str> {
     answer["messages"].as_array().unwrap().iter().map(|row| row["payload"].as_str().unwrap()).collect()
 }
 
-/// `slm-mesh log` as the human, as JSON.
+/// Runs `slm-mesh log` as the human, and returns its JSON output.
 fn log(place: &Place, args: &[&str]) -> Value {
     place.json(&[&["log", "--as", "human"], args].concat())
 }
 
-/// A running `log --follow`.
+/// A running `slm-mesh log --follow`, and its output.
 struct Follower {
     child: Child,
     lines: BufReader<ChildStdout>,
@@ -84,9 +85,9 @@ fn a_person_reads_what_two_agents_wrote_and_both_still_get_their_mail() {
     assert_eq!(texts(&log(&place, &["--search", "LEXER where"])), ["where is the Lexer?"]);
     assert_eq!(texts(&log(&place, &["--grep", "lexer"])), [""; 0]);
     assert_eq!(texts(&log(&place, &["--since", "1h", "--limit", "1"])), ["all is well"]);
-    // With --as, the log is that agent's own.
+    // `--as bob` shows only the messages that bob sent or received.
     assert_eq!(texts(&place.json(&["log", "--as", "bob", "--search", "well"])), [""; 0]);
-    // Looking has changed nothing for the recipients.
+    // For the recipients, the messages in the log must still be new.
     let inbox = ann.call("inbox", json!({}));
     assert!(texts(&inbox["result"])[0].starts_with("in src/lex.rs"), "{inbox}");
     assert!(inbox["result"]["messages"][0].get("again").is_none(), "{inbox}");
@@ -158,7 +159,7 @@ fn an_agent_searches_what_it_sent_and_received() {
     codex.tool("mesh_send", json!({ "to": "ann", "message": "Deploy is ready" }));
     let found = codex.tool("mesh_inbox", json!({ "search": "DEPLOY" }));
     assert_eq!(texts(&found), ["deploy at noon", "Deploy is ready"]);
-    // A message that a search has shown counts as neither offered nor read.
+    // A search shows messages, but does not mark them as offered or read.
     let inbox = codex.tool("mesh_inbox", json!({}));
     assert_eq!(texts(&inbox), ["deploy at noon"]);
     assert!(inbox["messages"][0].get("again").is_none(), "{inbox}");
@@ -191,7 +192,7 @@ fn a_search_in_a_hundred_thousand_messages_finds_all_and_delays_nobody() {
     assert_eq!(found["more"], json!(false));
     let found = place.json(&["inbox", "--as", "human", "--search", "needle"]);
     assert_eq!((texts(&found), &found["more"]), (want.iter().map(String::as_str).collect(), &json!(false)));
-    // One call searches only a part of the log, so that a search does not hold up other clients.
+    // One call searches only a part of a long log. Otherwise, the broker could not answer other clients for too long.
     let page = place.socket().call("log", json!({ "search": "needle", "as": "human" }));
     assert_eq!((texts(&page["result"]), &page["result"]["more"]), (vec!["rare needle 100000"], &json!(true)));
     assert!(page["result"]["before"].as_i64().unwrap() > 90_000, "{page}");
@@ -209,7 +210,8 @@ fn a_channel_is_a_conversation_of_its_members_and_a_thread_is_one_in_it() {
     let asked = ann.call("send", json!({ "to": "#api", "message": "who takes the parser?" }));
     let ids = &asked["result"]["messageIds"];
     assert_eq!(ids.as_array().unwrap().len(), 2, "{asked}");
-    // Each member answers its own copy of the message; both answers belong to one conversation.
+    // Each member of the channel has a separate copy of the message. Replies to different copies must end up in one
+    // thread.
     let taken = bob.call("inbox", json!({ "from": "#api" }));
     let own = taken["result"]["messages"][0]["id"].as_str().unwrap().to_owned();
     send_to(&mut bob, "#api", "I do", &own);
@@ -223,12 +225,12 @@ fn a_channel_is_a_conversation_of_its_members_and_a_thread_is_one_in_it() {
     let text = place.ok(&["channels", "--as", "human"]);
     assert!(text.contains("#api") && text.contains("ann, bob"), "{text}");
     let table = place.json(&["channels", "--as", "human"]);
-    // The answer has acknowledged the first message.
+    // The human's reply has acknowledged the first message, so only bob's reply is unread.
     assert_eq!(table["channels"][0]["unread"], json!(1), "{table}");
     let shown = place.ok(&["inbox", "--as", "human"]);
-    // Each reader sees the id of its own copy of the message that was answered.
+    // Bob replied to bob's copy of the message, but the human must see the id of the human's copy.
     assert!(shown.contains(&format!("answers {}", ids[1].as_str().unwrap())) && !shown.contains(&own), "{shown}");
-    // A channel's name must be valid.
+    // A channel's name must not contain spaces, and must not be empty.
     for args in [&["send", "--as", "human", "#no such", "x"][..], &["log", "--as", "human", "--with", "#"]] {
         assert_eq!(place.run(args).status.code(), Some(2), "{args:?}");
     }

@@ -1,5 +1,5 @@
-//! Messages and events across processes: waiting mail, messages that are offered again, and receipts. No waiting call
-//! misses what it waits for.
+//! Messages and events between several processes: unread messages, messages that are offered twice, receipts, and calls
+//! that wait for a message or an event.
 
 mod support;
 
@@ -11,7 +11,8 @@ use support::{Place, Session, Socket, until};
 
 const CODEX: &str = "codex-mcp-client";
 
-/// A peer on a raw connection. The tests themselves report what it has read, as a real session would.
+/// A connection to the broker's socket that is attached as a peer. Unlike a real session, it does not report by itself
+/// which messages it has read.
 fn peer(place: &Place, name: &str) -> Socket {
     if place.broker_pid().is_none() {
         place.ok(&["start", "--detach"]);
@@ -34,18 +35,18 @@ fn texts(inbox: &Value) -> Vec<&str> {
     inbox["messages"].as_array().unwrap().iter().map(|message| message["payload"].as_str().unwrap()).collect()
 }
 
-/// The receipts of a peer's sent messages, oldest first.
+/// The receipts of all messages that this peer has sent, oldest first.
 fn receipts(socket: &mut Socket) -> Vec<String> {
     let sent = ok(socket, "inbox", json!({ "filter": "sent" }));
     sent["messages"].as_array().unwrap().iter().map(|row| row["receipt"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Whether exactly `n` calls wait in the broker.
+/// Whether the broker has exactly `n` calls that wait.
 fn waits(watcher: &mut Socket, n: i64) -> bool {
     watcher.call("status", json!({}))["result"]["waiting"] == json!(n)
 }
 
-/// Reads until the answer to an earlier call arrives.
+/// Reads from a connection until the answer to an earlier call arrives.
 fn answer(socket: &mut Socket, id: i64) -> Value {
     loop {
         let value = socket.read().expect("the broker hung up");
@@ -85,7 +86,7 @@ fn what_was_offered_and_not_written_out_is_offered_again() {
     let first = ok(&mut two, "inbox", json!({}));
     assert_eq!((texts(&first), first["messages"][0].get("again")), (vec!["hello"], None));
     assert_eq!(receipts(&mut one), ["offered"], "a handed answer is not yet a read one");
-    // The connection breaks before the answer is written out, and the peer reconnects.
+    // The peer loses its connection before it reports the message as shown. Then it connects again.
     drop(two);
     until("it is away", || ok(&mut one, "peers", json!({ "scope": "machine" }))["peers"] == json!([]));
     let mut two = peer(&place, "two");
@@ -129,7 +130,7 @@ fn a_session_killed_before_it_read_finds_its_mail_when_it_comes_back() {
         if round == 0 {
             ok(&mut one, "send", json!({ "to": "codex-api", "message": "hello" }));
         }
-        // The answer may be under way when the session is killed, and is never read.
+        // The session is killed right after the request. Nobody reads its answer, even if the session has written one.
         session.ask("tools/call", json!({ "name": "mesh_inbox", "arguments": {} }));
         session.child.kill().unwrap();
         session.child.wait().unwrap();
@@ -149,7 +150,7 @@ fn an_expired_message_cannot_be_read() {
     ok(&mut one, "send", json!({ "to": "two", "message": "still true" }));
     drop(one);
     place.ok(&["stop"]);
-    // The message expires, as if half an hour had passed.
+    // Sets the time of expiry to the past, as if half an hour had passed.
     let db = Connection::open(place.dir.join("broker.db")).unwrap();
     assert_eq!(db.execute("UPDATE message SET expires = created + 1 WHERE expires IS NOT NULL", []).unwrap(), 1);
     drop(db);
@@ -206,7 +207,7 @@ fn a_message_to_a_group_reaches_its_members() {
         assert_eq!(names, want, "{to}");
     }
     assert_eq!(texts(&sessions[2].tool("mesh_inbox", json!({}))), ["to repo", "to agent:codex", "to all"]);
-    // If the human sends to a group, its members depend on the directory of the shell.
+    // The groups `repo` and `directory` depend on the directory in which the human runs the command.
     for (to, folder, want) in [
         ("repo", "repo/src", &["claude-repo", "codex-repo", "codex-src"][..]),
         ("directory", "repo/src", &["codex-src"]),
@@ -231,7 +232,7 @@ fn a_waiting_inbox_gets_the_message_as_it_comes_and_ends_in_time_without_one() {
     assert_eq!(session.tool("mesh_inbox", json!({ "waitSeconds": 1 }))["messages"], json!([]));
     let id = session.ask("tools/call", json!({ "name": "mesh_inbox", "arguments": { "waitSeconds": 60 } }));
     until("it waits", || waits(&mut one, 1));
-    // A waiting call does not delay other calls of the same session.
+    // While one call of a session waits, the session must answer other calls.
     session.tool("mesh_status", json!({}));
     ok(&mut one, "send", json!({ "to": "codex-api", "message": "now" }));
     let answered = session.answer(id);
@@ -403,7 +404,7 @@ fn a_person_who_looks_at_an_agents_mail_takes_nothing() {
     let mut one = peer(&place, "one");
     let mut reader = place.session(CODEX, "api");
     reader.tool("mesh_status", json!({}));
-    // This text is too long for one answer to an agent.
+    // This message is too long to be shown to an agent in one answer.
     let long = "long ".repeat(13_000);
     for text in ["first", &long] {
         ok(&mut one, "send", json!({ "to": "codex-api", "message": text }));

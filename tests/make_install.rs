@@ -1,4 +1,4 @@
-//! `make install`: what it installs, and for whom, after each way to build. A script stands in for cargo.
+//! Tests `make install` after different builds: which files it installs, and who can read them. A script plays cargo.
 
 mod support;
 
@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use support::{BIN, Place, project, put_program};
 
-/// Puts a program where cargo would put it. The program says with which arguments it was built.
+/// A script that plays cargo. It writes a program to cargo's output directory; this program prints the arguments of its
+/// build.
 const CARGO: &str = r#"#!/bin/sh
 into=${CARGO_TARGET_DIR:-target}
 folder= words="$*"
@@ -24,14 +25,14 @@ printf '#!/bin/sh\n# %s\nexec "PROGRAM" "$@"\n' "$words" > "$into$folder/release
 chmod 755 "$into$folder/release/slm-mesh"
 "#;
 
-/// A source tree with this Makefile, and a cargo.
+/// A copy of the source tree with the project's Makefile and a script that plays cargo.
 struct Source {
     place: Place,
     tree: PathBuf,
 }
 
 impl Source {
-    /// `None` if there is no make.
+    /// Copies the source tree. Returns `None` if make is not installed.
     fn new() -> Option<Source> {
         if Command::new("make").arg("--version").output().is_err() {
             eprintln!("skipped: there is no make");
@@ -57,14 +58,14 @@ impl Source {
         make.envs(variables.iter().copied()).output().unwrap()
     }
 
-    /// Builds as a person does.
+    /// Runs `make` as an ordinary user, with the fake cargo.
     fn build(&self, words: &[&str], variables: &[(&str, &str)]) {
         let cargo = format!("CARGO={}", self.tree.join("cargo").display());
         let out = self.make("022", &[words, &[&cargo]].concat(), variables);
         assert!(out.status.success(), "{words:?} {variables:?}: {out:?}");
     }
 
-    /// Installs as root does with sudo: without cargo and without the environment of the build.
+    /// Runs `make install` as root does with sudo: cargo is not available, and the environment of the build is lost.
     fn install(&self, words: &[&str]) -> Output {
         self.make("077", &[&["install", "CARGO=false"], words].concat(), &[])
     }
@@ -97,7 +98,8 @@ fn root_installs_without_cargo_what_a_person_has_built() {
         let is_static = mark == "crt-static";
         assert!(is_static == installed.contains("--target ") && (is_static || installed.contains(mark)), "{installed}");
     }
-    // To install a program other than the one that was built, make needs cargo.
+    // These arguments ask for another program than the one that was built. Make can't build it without cargo, so it
+    // must fail.
     source.build(&[], &[]);
     for other in ["STATIC=1", "FEATURES=tls"] {
         let out = source.install(&[other, &into]);
@@ -115,7 +117,7 @@ fn every_user_can_read_what_is_installed_and_systemd_finds_the_unit() {
     for (prefix, units) in cases {
         let stage = source.place.root.join("a stage");
         let words = ["install", "CARGO=false", &format!("DESTDIR={}", stage.display()), &format!("PREFIX={prefix}")];
-        // Files of an earlier installation may be unreadable.
+        // The second run installs over the files of the first run.
         for _ in 0..2 {
             let out = source.make("077", &words, &[("HOME", &home)]);
             assert!(out.status.success(), "{prefix}: {out:?}");
@@ -135,7 +137,8 @@ fn every_user_can_read_what_is_installed_and_systemd_finds_the_unit() {
             assert_eq!(mode(&root.join("bin/slm-mesh")), 0o755);
             let unit = fs::read_to_string(unit).unwrap();
             assert!(unit.contains(&format!("ExecStart={prefix}/bin/slm-mesh start")), "{unit}");
-            // The user's command for alerts inherits the restrictions of the unit, and may be a script for node.
+            // The broker runs the user's command for alerts with the restrictions of its unit. This one would break
+            // commands that run on node.
             assert!(!unit.contains("\nMemoryDenyWriteExecute"), "{unit}");
         }
         let words = [&["uninstall"], &words[2..]].concat();

@@ -1,5 +1,5 @@
-//! The MCP protocol: its versions, malformed lines, cancellation, batches, and when a session becomes
-//! a peer. The descriptions of the tools and the length of their answers are in `mcp_tools.rs`.
+//! The MCP protocol: its versions, malformed lines, cancellation and batches. Also tests when a session becomes a peer.
+//! `mcp_tools.rs` tests the tools themselves.
 
 mod stdio;
 mod support;
@@ -9,17 +9,17 @@ use std::time::Duration;
 use stdio::{Bare, LEGACY, MODERN, call, cancel, code, content, initialize, modern, request, until_waiting};
 use support::{Place, until};
 
-/// Clients kill a server that takes longer to exit.
+/// The time within which the server must exit. Clients kill a server that takes longer.
 const GOES_WITHIN: Duration = Duration::from_secs(2);
 
-/// Sends a ping and reads up to its answer; returns the lines before it.
+/// Sends a ping and reads until its answer. Returns the lines that came before the answer.
 fn settle(session: &mut Bare) -> Vec<Value> {
     let n = session.seen.len();
     session.ask(&request("settle", "ping", json!({})));
     session.seen[n..session.seen.len() - 1].to_vec()
 }
 
-/// Whether every thread of a process waits for something; only Linux can say.
+/// Whether all threads of a process are asleep. Only Linux shows this; on other systems, the result is true.
 fn sleeps(pid: u32) -> bool {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
     let stats = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
@@ -49,7 +49,7 @@ fn both_kinds_of_version_share_one_process() {
     let discovered = session.ask(&modern("d", "server/discover", json!({})));
     assert_eq!(discovered["result"]["supportedVersions"], json!([MODERN]));
     assert_eq!(discovered["result"]["capabilities"], json!({ "tools": {} }));
-    // The modern version has neither `ping` nor `initialize`.
+    // The protocol version without a handshake has neither `ping` nor `initialize`.
     assert_eq!(code(&session.ask(&modern("p", "ping", json!({})))), -32601);
     let hello = modern("i", "initialize", initialize("2025-11-25")["params"].clone());
     assert_eq!(code(&session.ask(&hello)), -32601);
@@ -79,7 +79,7 @@ fn a_legacy_client_gets_the_version_it_wants_or_the_newest_legacy_one() {
         let want = if LEGACY.contains(asked) { asked } else { "2025-11-25" };
         let hello = session.ask(&initialize(asked));
         assert_eq!(hello["result"]["protocolVersion"], json!(want));
-        // The server answers before notifications/initialized, too.
+        // The client has not sent notifications/initialized yet, but the server must already answer.
         assert_eq!(session.ask(&request(1, "tools/list", json!({})))["result"]["tools"].as_array().unwrap().len(), 8);
     }
 }
@@ -261,7 +261,8 @@ fn a_line_that_is_too_long_costs_only_itself() {
     let answer = session.read().unwrap();
     assert_eq!((code(&answer), answer.get("id")), (-32600, Some(&json!(1))), "{answer}");
     assert!(settle(&mut session).is_empty());
-    // Only the line that is too long is refused, even if the next message arrives in the same write.
+    // Both lines are written at once. The server must refuse the first one, which is too long, and must answer the
+    // second one.
     let line = request(1, "ping", json!({ "padding": padding }));
     session.write(format!("{line}\n{}\n", request("next", "ping", json!({}))).as_bytes());
     assert_eq!(code(&session.read().unwrap()), -32600);
@@ -324,7 +325,7 @@ fn a_call_that_waits_reports_progress_if_its_client_wants_it() {
     let place = Place::new();
     let mut session = Bare::legacy(&place, "2025-11-25", "p");
     assert!(!session.call(0, "mesh_status", json!({})).1);
-    // The progress notification is in time even if the session was asleep when the call arrived.
+    // A call must wake the sleeping session, and the progress notification must still come in time.
     until("the session sleeps", || sleeps(session.child.id()));
     for (id, token) in [(1, json!("t")), (2, json!(7)), (3, Value::Null)] {
         let mut waits = call(id, "mesh_inbox", json!({ "waitSeconds": 60 }));

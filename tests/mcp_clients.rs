@@ -1,5 +1,5 @@
-//! Runs the official MCP clients against the program: two sessions find each other, talk, share state,
-//! contend for a file and watch each other, as `tests/clients/scenario.*` describes.
+//! Runs the official MCP client libraries against slm-mesh. Two sessions find each other, exchange messages, share
+//! state and lock the same file, as `tests/clients/scenario.*` describes.
 
 mod clients;
 mod support;
@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use support::{BIN, Place};
 
-/// Runs a script in a mesh of its own; the test fails with its output unless it prints "passed".
+/// Runs a script with a new mesh. If the script does not print "passed", the test fails and shows its output.
 fn play(interpreter: &Path, script: &Path, arguments: &[&str]) {
     let place = Place::new();
     let mut command = Command::new(interpreter);
@@ -26,7 +26,7 @@ fn play(interpreter: &Path, script: &Path, arguments: &[&str]) {
     );
 }
 
-/// Runs a script once for each way to connect, all at the same time, since a run mostly waits.
+/// Runs a script once for each way to connect. The runs are parallel, because each of them mostly waits.
 fn play_all(interpreter: &Path, script: &Path, ways: &[&[&str]]) {
     std::thread::scope(|scope| {
         for arguments in ways {

@@ -1,4 +1,4 @@
-//! How an MCP session ends, and which deaths of its broker it survives.
+//! How an MCP session ends, and how it goes on after its broker has died.
 
 mod stdio;
 mod support;
@@ -12,10 +12,10 @@ use std::time::Duration;
 use stdio::{Bare, call, content, initialize, request, until_waiting};
 use support::{BIN, Place, Session, lives, put_program, until};
 
-/// Clients kill a server that takes longer to exit.
+/// The time within which the server must exit. Clients kill a server that takes longer.
 const GOES_WITHIN: Duration = Duration::from_secs(2);
 
-/// The live processes that belong to the mesh of a test folder.
+/// The running processes whose environment contains the data directory of this test.
 fn processes(place: &Place) -> Vec<u32> {
     let mark = format!("SLM_MESH_DATA_DIR={}", place.dir.display());
     let is_ours = |pid: &u32| {
@@ -27,7 +27,8 @@ fn processes(place: &Place) -> Vec<u32> {
     pids.filter(|pid| is_ours(pid) && lives(*pid)).collect()
 }
 
-/// Asserts that exactly these processes are left. Only Linux shows the environment of a process.
+/// Asserts that only these processes of the test still run. Other systems than Linux do not show the environment of a
+/// process, so nothing is checked there.
 fn assert_processes(place: &Place, mut want: Vec<u32>) {
     if cfg!(target_os = "linux") {
         let mut pids = processes(place);
@@ -85,7 +86,8 @@ fn a_session_ends_with_its_input_though_calls_wait() {
         "{:?}",
         session.seen
     );
-    // No call is waiting any more, and the session has left the queue for the lock.
+    // The ended session must have no waiting calls in the broker. In particular, it must not wait for the lock any
+    // more.
     until_waiting(&mut holder, 0);
     assert_processes(&place, vec![place.broker_pid().unwrap(), holder.child.id()]);
 }
@@ -93,7 +95,8 @@ fn a_session_ends_with_its_input_though_calls_wait() {
 #[test]
 fn calls_before_the_end_of_input_are_answered() {
     let place = Place::new();
-    // When a session ends, its calls have 1.5 s to finish, and the start of a broker could use up this time.
+    // When its input ends, a session gives its calls 1.5 s to finish. A broker is started now, because starting one
+    // could take longer.
     place.ok(&["start", "--detach"]);
     for round in 0..10 {
         let mut session = Bare::legacy(&place, "2025-11-25", "p");
@@ -157,7 +160,8 @@ fn a_wait_for_events_misses_none_between_the_death_of_its_broker_and_the_next() 
     let verb = place.command(&args).stdout(Stdio::piped()).spawn().unwrap();
     until_waiting(&mut session, 2);
     let dead = place.broker_pid().unwrap();
-    // The session and the verb are stopped, so they can't connect to the next broker before the event is emitted.
+    // The session and the `events` command are stopped for a while. Otherwise, they could connect to the new broker
+    // before the event is emitted.
     [session.child.id(), verb.id()].into_iter().for_each(support::freeze);
     Command::new("kill").args(["-9", &dead.to_string()]).status().unwrap();
     until("the broker is dead", || !lives(dead));
@@ -179,7 +183,7 @@ fn a_stopped_broker_comes_back_with_the_next_call() {
     assert!(!is_error && value["entry"]["value"] == json!("v"), "{value}");
 }
 
-/// The upgrade is done as npm does it: the link to the program is replaced, and the old version's folder is removed.
+/// Upgrades slm-mesh as npm does: replaces the link to the program, and removes the folder of the old version.
 #[test]
 fn a_session_whose_program_was_upgraded_starts_the_new_broker() {
     let place = Place::new();
@@ -206,7 +210,7 @@ fn a_session_ends_with_its_client() {
     let place = Place::new();
     let mut other = Bare::legacy(&place, "2025-11-25", "q");
     other.call(1, "mesh_status", json!({}));
-    // If a client is killed in the middle of a call, both pipes to the session close.
+    // A client is killed while a call waits, which closes both pipes to the session.
     let mut child = place.command(&[]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
     writeln!(input, "{}\n{}", initialize("2025-11-25"), call(1, "mesh_inbox", json!({ "waitSeconds": 3600 }))).unwrap();

@@ -1,5 +1,5 @@
-//! Feeds the program what real agents have sent, and checks each line that it answers against the
-//! schema of its protocol version.
+//! Sends recorded lines of real agents to slm-mesh. Checks each line of its output against the MCP schema of the right
+//! version.
 
 mod clients;
 mod stdio;
@@ -15,8 +15,8 @@ use support::{Place, project};
 
 const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
 
-/// The recordings: each with its file and line, and the lines that one process got. One agent started its server twice,
-/// so its file has two recordings.
+/// All recordings. Each has a name, which is its file and line, and the lines that one server process got. One agent
+/// started its server twice, so its file contains two recordings.
 fn recordings() -> Vec<(String, Vec<Value>)> {
     let folder = project().join("tests/data/mcp-clients");
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -36,7 +36,7 @@ fn recordings() -> Vec<(String, Vec<Value>)> {
     found
 }
 
-/// Whether a request stays open until it is cancelled.
+/// Whether a request is answered only once it is cancelled.
 fn stays_open(line: &Value) -> bool {
     line["method"] == json!("subscriptions/listen")
 }
@@ -45,7 +45,7 @@ fn is_request(line: &Value) -> bool {
     line.get("id").is_some() && line.get("method").is_some()
 }
 
-/// Counts the answers among the written lines, by the request's id as JSON.
+/// The number of answers to each request, by the request's id as JSON text.
 fn answers(seen: &[Value]) -> HashMap<String, usize> {
     let mut n_by_id = HashMap::new();
     for value in seen.iter().filter(|value| value.get("method").is_none()) {
@@ -54,7 +54,8 @@ fn answers(seen: &[Value]) -> HashMap<String, usize> {
     n_by_id
 }
 
-/// Feeds a recording as the agent did, each line after the previous answer. Returns all lines that the program wrote.
+/// Sends the lines of a recording. After each request, waits for the answer, as the agent did. Returns all lines of the
+/// server's output.
 fn replay(lines: &[Value]) -> Vec<Value> {
     let place = Place::new();
     let mut session = Bare::start(&place, &[], "project");
@@ -69,7 +70,7 @@ fn replay(lines: &[Value]) -> Vec<Value> {
     std::mem::take(&mut session.seen)
 }
 
-/// The input of the checker: each written line, its version, and the method that it answers.
+/// The input of validate.py: for each line of the output, the protocol version, and the method of the answered request.
 fn to_check(lines: &[Value], seen: &[Value]) -> Vec<Value> {
     let is_modern = lines.iter().any(|line| line["params"]["_meta"].get(VERSION_KEY).is_some());
     let version = if is_modern { json!(MODERN) } else { lines[0]["params"]["protocolVersion"].clone() };
@@ -78,7 +79,7 @@ fn to_check(lines: &[Value], seen: &[Value]) -> Vec<Value> {
     seen.iter().map(row).collect()
 }
 
-/// Checks lines against the schemas; the error says what is wrong with them.
+/// Checks lines against the MCP schemas. The error contains what does not match.
 fn check(python: &PathBuf, rows: &[Value]) -> Result<(), String> {
     let mut command = Command::new(python);
     command.arg(clients::here().join("validate.py")).arg(project().join("tests/data/mcp-schema"));
@@ -124,8 +125,8 @@ fn a_real_agent_may_send_everything_at_once() {
                 session.answer(&line["id"]);
             }
         }
-        // A cancelled call may have left a broker that is just starting; without this wait the broker would
-        // outlive the test.
+        // A cancelled call may have started a broker that is not ready yet. Without this call, that broker would still
+        // run after the test.
         session.ask(&modern("last", "tools/call", json!({ "name": "mesh_status" })));
         session.end();
         for (id, n) in answers(&session.seen) {
@@ -142,7 +143,7 @@ fn what_real_agents_get_follows_the_schema() {
     check(&python, &rows).unwrap_or_else(|said| panic!("{said}"));
 }
 
-/// Requests that make the program write each kind of line that it can write.
+/// Requests for every kind of line that the server can write.
 fn one_of_each(version: &str) -> Vec<Value> {
     let lists = vec![
         request(1, "tools/list", json!({})),

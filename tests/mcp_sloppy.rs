@@ -1,5 +1,5 @@
-//! Clients that are sloppy: what can mean only one thing is accepted, and everything else is answered
-//! under the call's id.
+//! MCP clients that do not follow the protocol exactly. The server accepts input that has only one possible meaning.
+//! Otherwise, it returns an error with the id of the call.
 
 mod stdio;
 mod support;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use stdio::{Bare, call, code, content, initialize, request};
 use support::Place;
 
-/// Writes bytes as a line and reads the answer.
+/// Writes these bytes as one line, and reads the answer.
 fn say(session: &mut Bare, line: &[u8]) -> Value {
     session.write(&[line, b"\n"].concat());
     session.read().unwrap()
@@ -141,7 +141,7 @@ fn half_an_emoji_arrives_as_a_replacement_character() {
     assert_eq!(entry["entry"]["value"], json!("a \u{fffd} b \u{1f600} \\ud83d c \u{fffd}"), "{entry}");
 }
 
-/// The handshake of a client that can name its roots.
+/// Does the handshake of a client that can tell its roots (the folders in which it works).
 fn initialize_with_roots(session: &mut Bare) {
     let mut hello = initialize("2025-11-25");
     hello["params"]["capabilities"] = json!({ "roots": { "listChanged": true } });
@@ -149,7 +149,7 @@ fn initialize_with_roots(session: &mut Bare) {
     session.send(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
 }
 
-/// Answers the session's request for the client's roots.
+/// Reads the server's request `roots/list`, and answers it with these roots.
 fn name_roots(session: &mut Bare, roots: &[String]) {
     let question = session.read().unwrap();
     assert_eq!(question["method"], json!("roots/list"), "{question}");
@@ -182,7 +182,7 @@ fn a_relative_path_in_the_home_folder_wants_a_root() {
     let want = place.root.join("my proj/src/a.rs").canonicalize().unwrap_or(place.root.join("my proj/src/a.rs"));
     let locks = place.json(&["lock", "list"])["locks"].to_string();
     assert!(locks.contains(want.to_str().unwrap()) && locks.contains("y.rs") && locks.contains("x.rs"), "{locks}");
-    // With two roots, nobody can tell to which of them the relative path belongs, so the call fails.
+    // If the client has two roots, a relative path may belong to either of them, so the call fails.
     session.send(&json!({ "jsonrpc": "2.0", "method": "notifications/roots/list_changed" }));
     name_roots(&mut session, &[root, "file:///elsewhere".into()]);
     assert!(content(&session.ask(&lock("two", "src/b.rs"))).1);

@@ -1,5 +1,4 @@
-//! The eight tools: their schemas and descriptions, the arguments that they refuse, and how long their
-//! answers may be.
+//! The eight MCP tools: their schemas and descriptions, arguments that they refuse, and the length of their answers.
 
 mod stdio;
 mod support;
@@ -9,15 +8,15 @@ use std::collections::BTreeSet;
 use stdio::{Bare, LEGACY, MODERN, call, code, content, initialize, modern, request};
 use support::Place;
 
-/// Clients cut longer texts.
+/// The maximum length of a tool's answer, in bytes. Clients cut off longer answers.
 const RESULT_MAX: usize = 24 * 1024;
-/// Clients cut longer descriptions and instructions.
+/// The maximum length of descriptions and instructions. Clients cut off longer ones.
 const WORDS_MAX: usize = 2048;
 
-/// A tool: its name, its title, its required arguments, and what the schema of each argument must contain.
+/// What a test expects of a tool: its name, its title, its required arguments, and a part of each argument's schema.
 type Row = (&'static str, &'static str, &'static [&'static str], Value);
 
-/// The tools as existing clients know them, with the arguments that were added since.
+/// The tools that existing clients expect, with all later arguments.
 fn table() -> Vec<Row> {
     let text = json!({ "type": "string" });
     let whole = |min: i64, max: i64| json!({ "type": "integer", "minimum": min, "maximum": max });
@@ -86,7 +85,7 @@ fn table() -> Vec<Row> {
     ]
 }
 
-/// Whether a schema contains the wanted part.
+/// Whether a JSON schema contains all that `want` contains.
 fn says(schema: &Value, want: &Value) -> bool {
     match want {
         Value::Object(map) => map.iter().all(|(key, value)| says(&schema[key], value)),
@@ -224,7 +223,7 @@ fn a_wrong_argument_is_named_in_the_result() {
     assert_eq!(code(&session.ask(&call(99, "mesh_teleport", json!({})))), -32602);
 }
 
-/// Calls a tool and returns its JSON; asserts that the text is no longer than clients accept.
+/// Calls a tool and returns its JSON. Asserts that the answer is not too long for clients.
 fn short(session: &mut Bare, id: i64, name: &str, arguments: Value) -> Value {
     let answer = session.ask(&call(id, name, arguments));
     let text = answer["result"]["content"][0]["text"].as_str().unwrap();
@@ -240,7 +239,7 @@ fn a_long_message_comes_in_parts() {
     let mut sender = Bare::legacy(&place, "2025-11-25", "q");
     let mut reader = Bare::legacy(&place, "2025-11-25", "p");
     let name = reader.name();
-    // Characters that JSON escapes, and characters of several bytes that must stay whole.
+    // Some of these characters need an escape in JSON. Others have several bytes, and must not be cut in half.
     for unit in ["x", "\"", "\\", "\u{1}", "\u{e4}", "\u{1f980}", "a\u{1f980}"] {
         let text = unit.repeat(65_536 / unit.len());
         let sent = short(&mut sender, 1, "mesh_send", json!({ "to": name, "message": text }));
@@ -252,7 +251,8 @@ fn a_long_message_comes_in_parts() {
             let row = &value["messages"][0];
             assert_eq!(row["id"], sent["messageId"], "{unit:?}");
             let part = row["part"].as_i64().unwrap();
-            // The next call may arrive before the report that a part was written out. Then the same part comes again.
+            // If the next call arrives before the server has reported a part as shown, the server sends this part
+            // again.
             if parts.last().is_none_or(|(last, _)| *last != part) {
                 parts.push((part, row["payload"].as_str().unwrap().to_owned()));
             }
@@ -268,7 +268,7 @@ fn a_long_message_comes_in_parts() {
     }
 }
 
-/// Reads the inbox until it is empty; returns the messages in the order in which they first came.
+/// Reads the inbox until it is empty. Returns each message once, in the order of their first arrival.
 fn loop_until_empty(reader: &mut Bare) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
     for n in 0..200 {
@@ -304,7 +304,8 @@ fn many_messages_come_in_pages() {
     let want: Vec<String> = (0..100).map(text).collect();
     let numbers: Vec<&str> = found.iter().map(|(_, payload)| payload.split(':').next().unwrap()).collect();
     assert!(found.iter().map(|(_, payload)| payload).eq(&want), "{numbers:?}");
-    // The history has pages, too: the latest comes first, and the cursor leads further back.
+    // The history is also divided into pages. The first page has the latest messages, and the cursor leads to earlier
+    // ones.
     let latest = short(&mut reader, 2, "mesh_inbox", json!({ "limit": 100, "filter": "all" }));
     let n_rows = latest["messages"].as_array().unwrap().len();
     assert!((1..100).contains(&n_rows) && latest["more"] == json!(true), "{n_rows}");
@@ -339,7 +340,7 @@ fn a_long_list_of_events_stays_short() {
         after = page["seq"].as_i64().unwrap();
     }
     assert_eq!(found, (0..20).collect::<Vec<i64>>());
-    // An event that is too long even for an answer of its own is mentioned, but not shown.
+    // This event is too long for any answer. The answer must still contain the event's type, but not its whole payload.
     let payload = json!({ "text": "\u{1}".repeat(8_000) });
     let sent = json!({ "action": "emit", "type": "too.long", "payload": payload });
     assert!(short(&mut session, 102, "mesh_events", sent)["seq"].is_number());
@@ -410,7 +411,7 @@ fn a_long_list_of_locks_stays_short() {
     assert_eq!(query["locks"].as_array().unwrap().len() as u64 + query["remaining"].as_u64().unwrap(), 64);
     short(&mut session, 3, "mesh_peers", json!({ "scope": "machine", "includeAway": true }));
     let mut other = Bare::legacy(&place, "2025-11-25", "q");
-    // Long paths do not push their holder off the list.
+    // The peer holds locks on many long paths. The list of peers must still contain this peer.
     let seen = short(&mut other, 1, "mesh_peers", json!({ "scope": "machine" }));
     assert_eq!(seen["peers"].as_array().map(Vec::len), Some(1), "{seen}");
     let refused = other.ask(&call(2, "mesh_lock", all("lock")));

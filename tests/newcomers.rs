@@ -1,4 +1,4 @@
-//! What newcomers try: typos, odd values, pipes that close, a stopped broker. It works, or an error says what to do.
+//! Mistakes of new users: typos, odd values, closed pipes, a stopped broker. Each works, or the error says what to do.
 
 mod support;
 
@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use support::{BIN, Place, until};
 
-/// The error of a wrong command line, which must exit with the status for usage errors.
+/// Runs a wrong command line, checks that it exits with the status for usage errors, and returns the error.
 fn refused(place: &Place, args: &[&str]) -> String {
     let out = place.run(args);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -19,7 +19,7 @@ fn refused(place: &Place, args: &[&str]) -> String {
     said
 }
 
-/// Runs a line of sh in which `slm-mesh` is the tested program; returns its status and output.
+/// Runs a line of sh in which `slm-mesh` stands for the tested program. Returns its status and output.
 fn shell(place: &Place, line: &str) -> (i32, String) {
     let verb = place.command(&[]);
     let mut command = Command::new("sh");
@@ -215,7 +215,7 @@ fn mail_that_nobody_can_read_stays_unread() {
         shell(&place, line);
         assert_eq!(unread(&place), json!(["offered"]), "{line}");
     }
-    // The reader is gone before the first line.
+    // The reader of the output is closed before `slm-mesh inbox` writes the first line.
     let (reader, writer) = UnixStream::pair().unwrap();
     drop(reader);
     let status = place.command(&["inbox"]).stdout(std::os::fd::OwnedFd::from(writer)).status().unwrap();
@@ -230,7 +230,7 @@ fn a_change_whose_answer_was_lost_is_to_be_checked_before_it_is_repeated() {
     let place = Place::new();
     std::fs::create_dir(&place.dir).unwrap();
     let broker = UnixListener::bind(place.dir.join("mesh.sock")).unwrap();
-    // This broker ends after it has read the call.
+    // This fake broker reads the call, and then closes the connection.
     let serve = std::thread::spawn(move || {
         let mut line = String::new();
         BufReader::new(broker.accept().unwrap().0).read_line(&mut line).unwrap();
@@ -246,11 +246,11 @@ fn a_change_whose_answer_was_lost_is_to_be_checked_before_it_is_repeated() {
     );
 }
 
-/// Waits until a running verb is ready for news from the broker.
+/// Waits until a running command (`watch`, for example) is ready for news from the broker.
 fn until_it_follows(place: &Place, verb: &[&str]) {
     until("it follows", || {
         let status = place.json(&["status"]);
-        // `watch` makes no call that waits, since the broker pushes events to it. It may miss the first events.
+        // The broker pushes events to `watch`, which makes no waiting call, so its connection is the only sign.
         if verb[0] == "watch" { status["connections"].as_i64() > Some(1) } else { status["waiting"] == json!(1) }
     });
 }
@@ -336,7 +336,7 @@ fn a_script_that_follows_events_learns_that_some_of_them_are_gone() {
     }
     let first = place.json(&["events", "--types", "a.b"])["events"][0]["seq"].as_i64().unwrap();
     place.ok(&["stop"]);
-    // After 48 hours, the broker removes events.
+    // Deletes events, as the broker does after 48 hours.
     let db = rusqlite::Connection::open(place.dir.join("broker.db")).unwrap();
     db.execute("DELETE FROM event WHERE seq < ?1 + 2", [first]).unwrap();
     drop(db);
@@ -379,7 +379,7 @@ fn a_watched_entry_shows_each_of_many_changes_and_those_whose_events_are_gone() 
     assert_eq!(next(), "k = v1  (version 1)");
     let mut socket = place.socket();
     until("it waits", || socket.call("status", json!({}))["result"]["waiting"] == json!(1));
-    // The broker gets these changes at once, so the watcher gets many of them in one answer.
+    // All changes arrive at the broker together, so the next answer to the watcher contains many of them.
     let long = "x".repeat(5000);
     let value = |n: i32| if n == 60 { long.clone() } else { format!("v{n}") };
     let lines_of = |n| {
@@ -392,12 +392,12 @@ fn a_watched_entry_shows_each_of_many_changes_and_those_whose_events_are_gone() 
         assert_eq!(next(), format!("k = {}  (version {n})", value(n)));
     }
     support::freeze(child.id());
-    // The watcher has no call waiting in the broker, so only the gap in the events can tell it about the change.
+    // The stopped watcher misses this change. Later, it can learn of the change only from the gap in the events.
     place.ok(&["stop"]);
     place.ok(&["state", "set", "k", "unseen"]);
     place.ok(&["events", "emit", "a.b"]);
     place.ok(&["stop"]);
-    // After 48 hours, the broker removes events.
+    // Deletes events, as the broker does after 48 hours.
     let db = rusqlite::Connection::open(place.dir.join("broker.db")).unwrap();
     db.execute_batch("DELETE FROM event; UPDATE counters SET events = 0").unwrap();
     drop(db);
@@ -422,7 +422,7 @@ fn a_watched_entry_is_shown_as_it_is_in_a_database_that_replaces_the_other() {
     assert_eq!(next(), "k = c  (version 3)");
     until_it_follows(&place, &["state"]);
     place.ok(&["stop"]);
-    // A new database continues with the numbers of the old events, but its entries begin with version 1.
+    // In a new database, the numbers of events continue, but the versions of entries start again at 1.
     for file in ["broker.db", "broker.db-wal", "broker.db-shm"] {
         let _ = std::fs::remove_file(place.dir.join(file));
     }
@@ -495,6 +495,6 @@ fn launchd_starts_this_program() {
     let list = Place::new().ok(&["help", "launchd"]);
     let start = format!("<string>{BIN}</string>\n    <string>start</string>");
     assert!(list.starts_with("<?xml ") && list.contains(&start), "{list}");
-    // In `help machines`, the label is the name of the file, as launchd requires.
+    // launchd requires a label that equals the file's name. In `help machines`, the file is called slm-mesh.
     assert!(list.contains("<key>Label</key>\n  <string>slm-mesh</string>"), "{list}");
 }

@@ -1,5 +1,5 @@
-//! What a current broker tells a session of slm-mesh 0.1.0. Such a session may outlive its own broker, and half of the
-//! methods that it calls have other names now.
+//! Sessions of slm-mesh 0.1.0 that are connected to a current broker. Such a session may still run after an upgrade,
+//! and many of the methods that it calls have been renamed.
 
 mod support;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::io::Write;
 use support::Place;
 
-/// A broker, and a connection to it on which nothing has been sent yet.
+/// Starts a broker and connects to it, but sends nothing.
 fn connect(place: &Place) -> support::Socket {
     place.ok(&["start", "--detach"]);
     place.socket()
@@ -31,7 +31,7 @@ fn a_session_that_uses_old_names_is_told_to_restart() {
         let text = error_text(&answer);
         assert!(text.starts_with(&format!("the method {method} of slm-mesh 0.1.0 has the new name ")), "{text}");
     }
-    // The methods that kept their names still work, so that the session can finish what it does.
+    // Methods that were not renamed must still work, so that the old session can finish its task.
     assert_eq!(old.call("whoami", json!({}))["result"]["ok"], json!(true));
     assert_eq!(old.call("peers", json!({}))["result"]["ok"], json!(true));
 }
@@ -50,6 +50,6 @@ fn a_guest_that_states_its_origin_the_old_way_is_served_nothing() {
         let answer = old.read().unwrap();
         assert!(error_text(&answer).contains("restart the session"), "{method}: {answer}");
     }
-    // Other clients are served as before.
+    // The broker must still serve other clients.
     assert_eq!(place.socket().call("peers", json!({}))["result"]["ok"], json!(true));
 }

@@ -1,5 +1,5 @@
-//! Lists that need several pages: no row is missing or comes twice, even if rows are added or removed
-//! between two pages.
+//! Lists with several pages. No row may be missing or be repeated, even if rows are added or removed between two
+//! requests.
 
 mod support;
 
@@ -10,7 +10,7 @@ use support::{Place, Socket};
 const N_PEERS: usize = 300;
 const N_LOCKS: usize = 700;
 
-/// Attaches the peers; the first few of them take the locks.
+/// Attaches many peers. The first few of them also take locks.
 fn crowd(place: &Place) -> Vec<Socket> {
     let mut sockets = Vec::new();
     for n in 0..N_PEERS {
@@ -52,7 +52,7 @@ fn a_list_continues_where_its_last_page_ended() {
         let whole: BTreeSet<&String> = found.iter().collect();
         assert_eq!((found.len(), whole.len()), (n_all, n_all), "{list}");
     }
-    // Neither a new row nor the loss of a page's last row moves any other row.
+    // The next page must not change if a row is added, or if the last row of this page is removed.
     let first = place.json(&["lock", "list"]);
     let shown = names(&first, "locks", "filePath");
     let last = shown.last().unwrap();
@@ -89,7 +89,7 @@ fn the_output_says_how_to_see_the_rest() {
     assert!(String::from_utf8_lossy(&out.stderr).contains("--after"), "{out:?}");
 }
 
-/// The texts that `inbox` shows, and the hint above or below them.
+/// The messages in the output of `inbox`, and its hint about further messages.
 fn texts_and_hint(said: &str) -> (Vec<&str>, &str) {
     let texts = said.lines().filter_map(|line| line.strip_prefix("  ")).collect();
     (texts, said.lines().find(|line| line.starts_with("there are")).unwrap_or(""))
@@ -109,11 +109,11 @@ fn a_mailbox_that_is_longer_than_an_answer_says_how_to_see_the_rest() {
         sockets[0].call("send", json!({ "to": "#api", "message": format!("message {n}") }));
     }
     let inbox = |args: &[&str]| place.ok(&[&["inbox", "--as", "bob", "--limit", "2"], args].concat());
-    // Unread messages come oldest first, on the later pages as well.
+    // Without a filter, `inbox` shows unread messages, oldest first. This also holds for the second page.
     for (args, texts, hint) in [
         (&[][..], ["message 1", "message 2"], "there are more messages; continue with --after 2"),
         (&["--after", "2"], ["message 3", "message 4"], ""),
-        // A history ends with the newest message.
+        // With `--filter all`, the first page ends with the newest message.
         (
             &["--filter", "all"],
             ["message 3", "message 4"],

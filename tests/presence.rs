@@ -1,5 +1,5 @@
-//! Peers that count as online while their process runs: agents that have only hooks, or only verbs (subcommands), and
-//! agents that die.
+//! Agents that count as online as long as their process runs. They have only hooks, or only run verbs (subcommands).
+//! Also agents that die.
 
 mod support;
 
@@ -8,15 +8,16 @@ use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use support::{Place, until};
 
-/// An agent's process: it runs the shell commands that it is given, one on each line. The kernel shows it under the
-/// agent's own name.
+/// A shell that plays an agent: it reads shell commands and runs them, one for each line. Its process has the agent's
+/// name.
 struct Agent(Child);
 
 impl Agent {
     fn start(place: &Place, name: &str) -> Agent {
         let program = place.root.join("bin").join(name);
         std::fs::create_dir_all(place.root.join("bin")).unwrap();
-        // The loop keeps this shell running, so that it does not replace itself with a command.
+        // A shell may replace itself with the last command of its script. The loop prevents this, so the process keeps
+        // the agent's name.
         support::put_program(&program, b"#!/bin/sh\nwhile read -r line; do eval \"$line\"; done\n");
         let likeness = place.command(&[]);
         let mut command = Command::new(&program);
@@ -25,12 +26,12 @@ impl Agent {
         Agent(command.spawn().unwrap())
     }
 
-    /// Has the agent's shell run a verb, and returns what it printed.
+    /// Runs a verb (subcommand) in the agent's shell, and returns its output.
     fn run(&mut self, place: &Place, words: &str) -> String {
         self.eval(place, &format!("{} {words}", env!("CARGO_BIN_EXE_slm-mesh")))
     }
 
-    /// Has the agent's shell run a command, and returns what it printed.
+    /// Runs a command in the agent's shell, and returns its output.
     fn eval(&mut self, place: &Place, words: &str) -> String {
         let out = place.root.join("out");
         let line = format!("{words} > {out}.new; mv {out}.new {out}\n", out = out.display());
@@ -174,7 +175,7 @@ fn a_session_known_by_its_process_stays_online_through_a_crash_of_the_broker() {
     crash(&place);
     assert_eq!(status(&place, &holder).as_deref(), Some("active"));
     assert_eq!(place.json(&["lock", "list", "--as", "human"])["locks"][0]["holder"], json!(holder));
-    // An agent that died while no broker ran is gone, too.
+    // An agent dies while no broker runs. The next broker must list it as away.
     crash(&place);
     claude.kill();
     until("it is away", || status(&place, &holder).as_deref() == Some("away"));
@@ -184,12 +185,13 @@ fn a_session_known_by_its_process_stays_online_through_a_crash_of_the_broker() {
 fn a_verb_of_an_agent_that_we_do_not_know_is_its_own_while_its_server_comes_back() {
     let place = Place::new();
     place.ok(&["send", "human", "for the person", "--as", "human"]);
-    // This process plays the agent.
+    // The test itself is the agent's process, since it starts the session.
     let mut session = place.session("newcomer", ".");
     let id = session.tool("mesh_peers", json!({}))["you"]["id"].clone();
     let pid = session.child.id().to_string();
     let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
-    // The verb reaches the next broker before the agent's server does.
+    // The session is stopped, so the first client of the next broker is a verb (subcommand) that runs below the same
+    // process.
     signal("-STOP");
     crash(&place);
     assert_eq!(place.json(&["whoami"])["you"]["id"], id);
@@ -229,7 +231,7 @@ fn a_session_that_takes_over_a_name_is_told_so_once() {
     first.close();
     until("it is away", || status(&place, &name).as_deref() == Some("away"));
     place.ok(&["send", &name, "still there?", "--as", "human"]);
-    // A session in another process, as if on another day. Only the name shows that it continues the first one.
+    // The agent starts another session later. The only sign that it continues the first session is its name.
     let mut next = place.session("claude-code", "shop");
     let told = next.tool("mesh_status", json!({}));
     let notice = told["notice"].as_str().unwrap_or_else(|| panic!("{told}"));
@@ -252,13 +254,15 @@ fn a_session_gives_back_a_name_that_is_not_its_own() {
     place.ok(&["send", &name, "for the first one", "--as", "human"]);
     let mut next = place.session("claude-code", "shop");
     assert!(next.tool("mesh_status", json!({}))["notice"].as_str().unwrap().contains("decline"));
-    // The new session takes locks in the earlier session's name, so it can't give up the name while it holds a lock.
+    // The new session uses the earlier session's name, so it takes its locks under this name. It can't decline the name
+    // while it holds a lock.
     next.tool("mesh_lock", json!({ "action": "lock", "filePath": place.root.join("a.rs") }));
     assert!(next.try_tool("mesh_inbox", json!({ "action": "decline" })).1);
     next.tool("mesh_lock", json!({ "action": "unlock", "filePath": place.root.join("a.rs") }));
     let own = next.tool("mesh_inbox", json!({ "action": "decline" }));
     assert_eq!((&own["gaveBack"], &own["you"]["name"]), (&json!(name), &json!(format!("{name}-2"))));
-    // The mail stays with the name, for the session that comes back, and the next calls act as the new peer.
+    // After the session has declined the name, the old messages stay in the mailbox of this name. Further calls act as
+    // a new peer.
     assert_eq!(next.tool("mesh_inbox", json!({}))["messages"], json!([]));
     assert_eq!(next.tool("mesh_peers", json!({}))["you"]["name"], own["you"]["name"]);
     assert_eq!(status(&place, &name).as_deref(), Some("away"));
@@ -295,7 +299,7 @@ fn a_session_is_gone_with_its_agent_even_if_another_process_holds_its_pipes() {
     let mut claude = Agent::start(&place, "claude");
     let pipe = place.root.join("pipe");
     Command::new("mkfifo").arg(&pipe).status().unwrap();
-    // This test holds the server's input open, so the server stays.
+    // The test keeps the server's input open. Otherwise, the server would end when its input ends.
     let hold = std::thread::spawn({
         let pipe = pipe.clone();
         move || std::fs::OpenOptions::new().write(true).open(pipe).unwrap()

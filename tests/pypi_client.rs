@@ -1,4 +1,4 @@
-//! The Python client of slm-mesh 1.x, unmodified from PyPI, against a real broker.
+//! Runs the unmodified Python client of slm-mesh 1.x from PyPI against a real broker.
 
 mod clients;
 mod support;
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use support::Place;
 
-/// Checks every method of the client against a real broker, with the token in this file.
+/// Calls every method of the Python client, which reads its token from the given file.
 fn passes(python: &Path, place: &Place, token: &Path) {
     let started = place.json(&["start", "--detach"]);
     let port = started["data"]["port"].to_string();

@@ -1,5 +1,5 @@
-//! The Python package in `python/`: its own tests, a comparison with the old client, and an installation
-//! with pip. Needs python3, and the package registry for the old client.
+//! The Python package in `python/`: runs its own tests, compares it with the old client, and installs it with pip.
+//! Needs python3; the old client comes from PyPI.
 
 mod clients;
 mod support;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use support::{BIN, Place, project};
 
-/// A Python that finds this package first and writes nothing into the source tree.
+/// A Python command that imports the package from the source tree, and writes no files there.
 fn command(python: &Path) -> Command {
     let mut command = Command::new(python);
     command.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("PYTHONDONTWRITEBYTECODE", "1");
@@ -21,7 +21,7 @@ fn said(out: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
 }
 
-/// The python3 of this machine. If there is none, this prints that the test is skipped.
+/// Finds Python 3.9 or later. If there is none, prints that the test is skipped.
 fn python3(test: &str) -> Option<PathBuf> {
     let asks = "import sys; sys.exit(sys.version_info < (3, 9))";
     if command(Path::new("python3")).args(["-c", asks]).status().is_ok_and(|status| status.success()) {
@@ -78,7 +78,7 @@ fn pip_installs_it() {
     let test = "pip_installs_it";
     let Some(old) = clients::python(test, "pypi") else { return };
     let place = Place::new();
-    // A copy, because the build leaves files beside the sources.
+    // The build writes files next to the sources, so pip gets a copy of the package.
     let source = place.root.join("python");
     let copied = Command::new("cp").arg("-R").arg(project().join("python")).arg(&source).status().unwrap();
     assert!(copied.success());

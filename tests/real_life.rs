@@ -1,5 +1,5 @@
-//! What people and systems do to a running broker: its directory is removed or replaced, its process is stopped, the
-//! session that started it holds locks, power fails, clocks are set. None of this breaks a promise.
+//! Accidents of a running broker: its directory is removed, its process is stopped, the power fails, or the clock is
+//! set. The broker must keep all its promises.
 
 mod support;
 
@@ -12,7 +12,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use support::{BIN, Place, lives, until};
 
-/// After this time every verb (subcommand) has ended, even on a busy machine.
+/// The time within which every verb (subcommand) must end, even on a busy machine.
 const ENDS_WITHIN: Duration = Duration::from_secs(8);
 
 fn signal(pid: u32, name: &str) {
@@ -23,7 +23,7 @@ fn said(out: &Output) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr)
 }
 
-/// Locks a file as a session. Returns the session and the process id of the broker.
+/// Starts a session and locks a file in it. Returns the session and the process id of its broker.
 fn session_with_lock(place: &Place, file: &str) -> (support::Session, u32) {
     let mut session = place.session("codex-mcp-client", "api");
     let path = place.root.join(file);
@@ -31,7 +31,7 @@ fn session_with_lock(place: &Place, file: &str) -> (support::Session, u32) {
     (session, place.broker_pid().unwrap())
 }
 
-/// The locks as a session sees them.
+/// The locks in the answer to a session's `mesh_lock` query.
 fn locks_seen(session: &mut support::Session) -> Value {
     session.tool("mesh_lock", json!({ "action": "query" }))["locks"].clone()
 }
@@ -42,7 +42,8 @@ fn a_broker_whose_directory_goes_gives_way_to_the_next_one() {
         let place = Place::new();
         let (mut session, old) = session_with_lock(&place, "a.rs");
         let away = place.root.join("away");
-        // The broker must not see a half-removed directory, in which it would create its files again.
+        // The broker is stopped meanwhile. Otherwise, it could see that some files are missing, and create them again
+        // in the old directory.
         support::freeze(old);
         match how {
             "removed" => fs::remove_dir_all(&place.dir).unwrap(),
@@ -99,7 +100,7 @@ fn a_socket_that_a_cleaner_removes_is_created_again() {
     assert!(!place.dir.join("mesh.sock").exists(), "the new socket goes with its broker");
 }
 
-/// A place whose data directory has a path that is too long for a socket.
+/// A test mesh whose data directory has a path that is too long for a Unix socket.
 fn place_with_long_path() -> Place {
     let mut place = Place::new();
     place.dir = place.root.join("long/".repeat(24)).join("mesh");
@@ -130,7 +131,8 @@ fn all_paths_to_a_directory_whose_path_is_too_long_for_a_socket_lead_to_one_brok
 
 #[test]
 fn a_directory_below_tmp_that_a_cleaner_removes_is_created_again() {
-    // The broker's regular check is not due during this test, so the broker must notice the removal by itself.
+    // The regular check for the directory would run too late for this test. The broker must notice the removal in
+    // another way.
     let place = place_with_long_path().with("SLM_MESH_HEARTBEAT_MS", "600000").with("SLM_MESH_DEAD_MS", "1200000");
     place.ok(&["state", "set", "key", "value"]);
     let dir = DataDir { dir: place.dir.clone() }.runtime_dir().unwrap();
@@ -170,7 +172,7 @@ fn a_broker_keeps_nothing_of_its_starter() {
     }
 }
 
-/// Runs a program with the signals 1 to 31 blocked, including those that end a process or report the end of a child.
+/// Runs slm-mesh while the signals 1 to 31 are blocked, for example SIGTERM and SIGCHLD.
 fn with_blocked_signals(place: &Place, args: &[&str]) -> Output {
     let script = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32)); os.execv(sys.argv[1], sys.argv[1:])";
     let program = place.command(&[]);
@@ -310,7 +312,7 @@ fn numbers_are_not_given_again_when_power_takes_the_end_of_the_log() {
     let pid = place.broker_pid().unwrap();
     signal(pid, "KILL");
     until("it is dead", || !lives(pid));
-    // This is what a disk may hold after a power failure: the database as it was before the last grants.
+    // After a power failure, the disk may hold an old version of the database, without the last locks.
     for name in ["broker.db", "broker.db-wal"] {
         fs::copy(copy.join(name), place.dir.join(name)).unwrap();
     }
@@ -321,7 +323,7 @@ fn numbers_are_not_given_again_when_power_takes_the_end_of_the_log() {
     assert!(event > last_event, "{event} after {last_event}");
     let message = place.socket().call("send", json!({ "to": "human", "message": "y" }))["result"].clone();
     assert!(message["seq"].as_i64() > last_message["seq"].as_i64(), "{message} after {last_message}");
-    // After a clean end, the tokens go on without a gap.
+    // If a broker is stopped normally, the next broker goes on with the next token.
     place.ok(&["stop"]);
     assert_eq!(place.json(&["lock", "next.rs"])["token"].as_i64(), Some(token + 1));
 }
@@ -335,7 +337,7 @@ fn a_clock_that_was_set_while_no_broker_ran_ends_no_lease() {
         let pid = place.broker_pid().unwrap();
         signal(pid, "KILL");
         until("it is dead", || !lives(pid));
-        // Shifts all stored times, which has the same effect as setting the clock by a day in the other direction.
+        // The test can't set the clock, so it moves all stored times by a day in the other direction.
         let db = Connection::open(place.dir.join("broker.db")).unwrap();
         db.execute_batch(&format!("UPDATE lock SET expires = expires - {day}; UPDATE event SET at = at - {day}"))
             .unwrap();
@@ -356,7 +358,7 @@ fn a_clock_that_was_set_while_no_broker_ran_ends_no_lease() {
 fn a_missing_home_is_taken_from_the_account() {
     let place = Place::new();
     let out = place.command(&["status"]).env_remove("HOME").env_remove("SLM_MESH_DATA_DIR").output().unwrap();
-    // Status starts no broker, so the home directory of whoever runs this stays as it is.
+    // `status` starts no broker, so it writes nothing to the real home directory of the user who runs the tests.
     assert!(matches!(out.status.code(), Some(0 | 3)), "{}", said(&out));
 }
 
@@ -396,12 +398,12 @@ fn a_broker_of_another_kind_is_recognised_and_left_alone() {
         );
     }
     drop(listener);
-    // Now the other broker does not answer, as if it were busy or had no HTTP, but its process lives.
+    // Now the other broker does not answer any more, although its process still runs. `clean` must keep its files.
     place.ok(&["clean"]);
     for name in ["mesh.db", "broker.pid", "port"] {
         assert!(place.dir.join(name).exists(), "{name} is theirs");
     }
-    // The end of this test must not end the process that the file names, which is the test itself.
+    // The file contains the process id of this test. When the test ends, it would kill the process with this id.
     fs::remove_file(place.dir.join("broker.pid")).unwrap();
 }
 
@@ -454,7 +456,7 @@ fn one_repository_is_one_however_its_origin_is_written() {
         std::fs::write(root.join(".git/config"), format!("[remote \"origin\"]\n url = {origin}\n")).unwrap();
         root
     };
-    // Each clone is in a folder of its own, so that a relative path leads to another place.
+    // The clones are in folders of different depth, so the same relative path means another repository in each of them.
     let first = clone("x/one", "https://example.org/o/r");
     let up = clone("x/up-one", "../up.git");
     for (n, (beside, origin, is_same)) in [

@@ -1,4 +1,4 @@
-//! Stands in for a hub: keeps alive the process that announces the hub by mDNS, and prints each new process id.
+//! Runs the process that announces a hub by mDNS, and restarts it if it ends. Prints the id of each new process.
 
 use slm_mesh::discovery::MdnsSupervisor;
 use slm_mesh::discovery::announcer_process::Announcement;

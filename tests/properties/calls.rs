@@ -1,8 +1,7 @@
-//! Random calls with any arguments, over the socket's table of operations and the old HTTP routes, on
-//! one mesh in memory.
+//! Makes random calls to a mesh in memory: operations of the socket, and the old HTTP routes.
 //!
-//! Nothing panics. A refused call gets an error that blames the caller, and leaves the store as it was. What the mesh
-//! has in memory is what the store has.
+//! No call may panic. An error must blame the caller, and the refused call must not change the store. The mesh's data
+//! in memory must match the store.
 
 use crate::choices::Choices;
 use serde_json::{Map, Value, json};
@@ -95,13 +94,13 @@ struct World {
     mesh: Mesh,
     now: i64,
     next: i64,
-    /// The ids of peers and of messages that the mesh has given out.
+    /// The ids of peers and messages that the mesh has returned so far.
     ids: Vec<String>,
-    /// The namespaces that calls have used.
+    /// The namespaces of shared state that calls have used so far.
     spaces: BTreeSet<String>,
 }
 
-/// The first byte of each step says what the step does.
+/// Runs one random step after the other, and checks the mesh after each. The first byte of a step chooses its kind.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let mut world = World::new();
@@ -253,7 +252,7 @@ impl World {
         self.mesh.resume_waiting(self.now);
     }
 
-    /// A name, a path, an id that was given out, or any text.
+    /// A random argument: a name, a path, an id that the mesh has returned, or any short text.
     fn name(&self, choices: &mut Choices) -> String {
         match choices.below(8) {
             0 => choices.text(),
@@ -324,7 +323,7 @@ impl World {
 
     fn pass(&mut self, ms: i64) {
         let until = self.now + ms;
-        // Like the broker's loop, wake at each deadline on the way, if there are not too many.
+        // Wakes the mesh at each deadline, as the broker does. To save time, it stops after 50 of them.
         for _ in 0..50 {
             let Some(at) = self.mesh.deadline().filter(|at| *at <= until) else { break };
             self.now = at.max(self.now);
@@ -334,7 +333,7 @@ impl World {
         self.mesh.tick(self.now);
     }
 
-    /// What must hold at any time.
+    /// Checks that the mesh's data in memory matches the store, and that the store's counters are right.
     fn check(&mut self) {
         let store = self.mesh.store();
         let sorted = |mut locks: Vec<LockRow>| {
@@ -360,14 +359,14 @@ impl World {
     }
 }
 
-/// Checks that an error has a text and blames the caller: no call may cause an error that stands for a bug in slm-mesh
-/// or a failure of the disk.
+/// Checks that an error has a text, and is not about a bug in slm-mesh or a failure of the disk. No argument of a
+/// caller may cause such an error.
 fn check_fault(what: &str, error: &slm_mesh::base::error::Error) {
     assert!(!error.text.is_empty(), "{what}: {error:?}");
     assert!(![ErrorKind::Internal, ErrorKind::Storage, ErrorKind::Gone].contains(&error.kind), "{what}: {error:?}");
 }
 
-/// All that the store holds, as text.
+/// The whole content of the store, as text.
 fn dump(mesh: &Mesh, spaces: &BTreeSet<String>) -> String {
     let store = mesh.store();
     let messages = store.messages(&MessageFilter { limit: i64::MAX, ..MessageFilter::default() });

@@ -1,9 +1,9 @@
-//! Turns bytes into choices, so that a test and a fuzzer make the same case from the same bytes.
+//! Turns bytes into random choices. The same bytes always lead to the same choices, in a test as well as in a fuzzer.
 #![allow(dead_code)] // each fuzzer uses its part
 
 use serde_json::{Map, Value, json};
 
-/// The bytes that are not used yet. After the last byte, every further choice is zero.
+/// The remaining bytes. When none are left, each choice is 0.
 pub struct Choices<'a>(pub &'a [u8]);
 
 impl<'a> Choices<'a> {
@@ -21,7 +21,7 @@ impl<'a> Choices<'a> {
         self.0.is_empty()
     }
 
-    /// The bytes that are left, up to this many.
+    /// Takes the next bytes: as many as are left, but at most `max`.
     pub fn bytes(&mut self, max: usize) -> &'a [u8] {
         let (taken, rest) = self.0.split_at(max.min(self.0.len()));
         self.0 = rest;
@@ -32,13 +32,13 @@ impl<'a> Choices<'a> {
         list[self.below(list.len())]
     }
 
-    /// Any short text.
+    /// A random text of at most 11 bytes. Invalid UTF-8 is replaced.
     pub fn text(&mut self) -> String {
         let n = self.below(12);
         String::from_utf8_lossy(self.bytes(n)).into_owned()
     }
 
-    /// Any JSON that is not nested deeply.
+    /// A random JSON value that has at most `depth` levels.
     pub fn value(&mut self, depth: usize) -> Value {
         match self.below(if depth == 0 { 8 } else { 11 }) {
             0 => Value::Null,
@@ -62,7 +62,7 @@ impl<'a> Choices<'a> {
     }
 }
 
-/// Cuts bytes into pieces whose lengths depend on a seed. Seed 0 leaves them in one piece.
+/// Cuts bytes into pieces. The seed decides their lengths; with seed 0, there is only one piece.
 pub fn pieces(bytes: &[u8], seed: u8) -> Vec<&[u8]> {
     if seed == 0 {
         return vec![bytes];

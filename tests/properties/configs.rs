@@ -1,7 +1,7 @@
-//! Settings files of agents: what set-up puts in, it takes out again.
+//! Adds entries to settings files of agents, and removes them again, as `slm-mesh setup` does.
 //!
-//! A changed text still has all that it had before. Putting entries in twice changes nothing more, and taking them out
-//! restores the original bytes.
+//! The user's own settings must stay. Adding the entries again must change nothing. Removing them must restore the
+//! original bytes.
 
 use crate::choices::Choices;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use slm_mesh::known_agents::settings_files::{HookCommand, Scope};
 
 const PROGRAM: &str = "/opt/a b/slm-mesh";
 
-/// What set-up writes into the files of all agents.
+/// All entries that `slm-mesh setup` writes into agents' settings files.
 fn all_entries() -> Vec<Entries<'static>> {
     let mut found = Vec::new();
     let twice = AGENTS.iter().map(|agent| (agent, false)).chain(AGENTS.iter().map(|agent| (agent, true)));
@@ -33,7 +33,8 @@ fn all_entries() -> Vec<Entries<'static>> {
     found
 }
 
-/// The first byte chooses the file. The rest is its text, in which bytes above ASCII stand for whole words.
+/// The first byte chooses the kind of settings file. The other bytes become its text; each byte above ASCII becomes a
+/// whole word.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let all = all_entries();
@@ -47,12 +48,14 @@ pub fn check(data: &[u8]) {
     if is_json {
         let (old, new) = (json_edit::parse(&text).unwrap_or(Value::Null), json_edit::parse(&with));
         let new = new.unwrap_or_else(|why| panic!("{why}: {text:?} became {with:?}"));
-        // If the text names slm-mesh, set-up may change or remove entries with this name.
+        // If the text already contains the name slm-mesh, `setup` may change or remove an entry of this name, so
+        // nothing is checked.
         if !was_blank && !text.contains(NAME) {
             assert_kept(&old, &new, &text);
         }
     }
-    // If the text named slm-mesh before, taking our entries out does not restore it.
+    // If the text already contains the name slm-mesh, removing our entries may not restore it, so the rest is not
+    // checked.
     let before = if is_json { json_edit::parse(&text).ok() } else { None };
     let knew_us = text.contains(NAME) || before.as_ref().is_some_and(|value| value.to_string().contains(NAME));
     if was_blank || knew_us || entries.remove_from(&text, before.as_ref()).as_ref() != Ok(&text) {
@@ -60,15 +63,15 @@ pub fn check(data: &[u8]) {
     }
     let shape = before.unwrap_or(Value::Null);
     let without = entries.remove_from(&with, Some(&shape)).unwrap_or_else(|why| panic!("{why}: {with:?}"));
-    // If the last line had no newline at its end, it has one now, and brackets that held only spaces are now empty. Only
-    // the old text, which `setup` records, could restore both.
+    // Two differences are allowed: the last line may have got a newline, and empty brackets may have lost their spaces.
+    // Only the old text, which `setup` records, can restore these.
     let ended = [format!("{text}\n"), format!("{text}\r\n")];
     let is_ended = !is_json && !text.ends_with('\n') && ended.contains(&without);
     let is_same = without == text || is_ended || is_json && squeezed(&without) == squeezed(&text);
     assert!(is_same, "{text:?}\n  became {with:?}\n  and then {without:?}");
 }
 
-/// A JSON text without the space in empty brackets.
+/// Removes the spaces from empty brackets in a JSON text.
 fn squeezed(text: &str) -> String {
     let (mut out, mut quoted, mut escaped) = (String::new(), false, false);
     for c in text.chars() {
@@ -85,7 +88,7 @@ fn squeezed(text: &str) -> String {
     out
 }
 
-/// Checks that all that was there is still there; only lists of hooks may have grown at their ends.
+/// Checks that the new settings contain all old settings. A list of hooks may have new items at its end.
 fn assert_kept(old: &Value, new: &Value, text: &str) {
     match (old, new) {
         (Value::Object(old), Value::Object(new)) => {
@@ -100,7 +103,7 @@ fn assert_kept(old: &Value, new: &Value, text: &str) {
     }
 }
 
-/// Words that random bytes would hardly ever form.
+/// Long words that random bytes would almost never form. Each byte above ASCII stands for one of them.
 const WORDS: &[&str] = &[
     "\"mcpServers\":",
     "\"hooks\":",

@@ -1,14 +1,14 @@
-//! Paths and globs, compared with a slow and simple matcher.
+//! Compares the overlap check for paths and globs with a simple and slow one.
 //!
-//! Two globs that match the same path overlap; whether they overlap depends neither on their order nor on how their
-//! paths are written.
+//! Two globs overlap if a path matches both. The result must not change if the globs are swapped, or are written in
+//! another form.
 
 use crate::choices::Choices;
 use slm_mesh::base::path_overlap::{is_pattern, normal, overlap};
 use std::sync::OnceLock;
 
-/// Cuts the bytes after the first one into two halves, and reads each half as a glob of any text. If the first byte is
-/// even, each half is also read as a small glob of a few different characters.
+/// Cuts the bytes after the first one into two halves, and checks them as two globs. If the first byte is even, it also
+/// makes two short globs of a few different characters from them.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let how = choices.byte();
@@ -22,7 +22,7 @@ pub fn check(data: &[u8]) {
     check_any(&text(a), &text(b));
 }
 
-/// What holds for any two texts.
+/// Checks what must hold for any two paths or globs.
 fn check_any(a: &str, b: &str) {
     let (plain_a, plain_b) = (normal(a), normal(b));
     for (given, plain) in [(a, &plain_a), (b, &plain_b)] {
@@ -31,7 +31,7 @@ fn check_any(a: &str, b: &str) {
         assert!(!plain.contains("//") && plain.split('/').all(|part| part != "."), "{given:?}");
         assert!(!plain.starts_with('/') || plain.split('/').all(|part| part != ".."), "{given:?}");
         assert!(overlap(plain, plain), "{plain:?} does not meet itself");
-        // A folder holds what is under it.
+        // A path that ends with a slash overlaps with each path below it.
         assert!(overlap(&format!("{}/", plain.trim_end_matches('/')), &format!("{plain}/x")), "{plain:?}");
     }
     assert_eq!(overlap(&plain_a, &plain_b), overlap(&plain_b, &plain_a), "{plain_a:?} {plain_b:?}");
@@ -40,7 +40,7 @@ fn check_any(a: &str, b: &str) {
     }
 }
 
-/// Whether one path is below the other, which is then a folder and not a file.
+/// Whether one of the paths is below the other. The upper path must not be a pattern.
 fn one_is_below(a: &str, b: &str) -> bool {
     let is_below = |path: &str, folder: &str| {
         !is_pattern(folder) && path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
@@ -48,7 +48,7 @@ fn one_is_below(a: &str, b: &str) -> bool {
     is_below(a, b) || is_below(b, a)
 }
 
-/// What must hold for small globs, for which all paths can be tried out.
+/// Compares the overlap check for two short globs with a search through all short paths.
 fn check_small(a: &str, b: &str) {
     let (parts_a, parts_b) = (parts(a), parts(b));
     let got = overlap(a, b);
@@ -64,7 +64,7 @@ fn parts(path: &str) -> Vec<&str> {
     path.split('/').filter(|part| !part.is_empty()).chain(folder).collect()
 }
 
-/// All paths of up to three names of one or two letters, and the root.
+/// All paths of at most three names, from a list of eight short names.
 fn universe() -> &'static [Vec<&'static str>] {
     static ALL: OnceLock<Vec<Vec<&'static str>>> = OnceLock::new();
     ALL.get_or_init(|| {
@@ -101,7 +101,7 @@ fn fits_name(name: &[u8], pattern: &[u8]) -> bool {
     }
 }
 
-/// Whether some path matches both lists of patterns. Tries all possibilities.
+/// Whether any path matches both lists of patterns. Each list has one pattern for each part of the path.
 fn meet(a: &[&str], b: &[&str]) -> bool {
     match (a, b) {
         ([], []) => true,

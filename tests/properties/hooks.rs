@@ -1,6 +1,6 @@
-//! What agents tell their hooks, in each dialect, and what hooks show to a model.
+//! Random input for the hooks of all agents, and the text that hooks show to a model.
 //!
-//! A hook's input yields only an event, and files whose names occur in the input. A peer's words stay in quotes.
+//! The event and the file names must come from the hook's input. A peer's words must stay inside quotes.
 
 use crate::choices::Choices;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use slm_mesh::known_agents::hook_dialect::Dialect;
 use slm_mesh::sys::path_normalization;
 use slm_mesh::wire::json_field_scanner::read_object;
 
-/// The first byte chooses the agent; the rest is its hook's input.
+/// The first byte chooses an agent, and the other bytes are the input of its hook.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let dialects: Vec<&Dialect> = AGENTS.iter().filter_map(|agent| agent.dialect.as_ref()).collect();
@@ -27,8 +27,8 @@ pub fn check(data: &[u8]) {
     check_answers(dialect, &hook);
 }
 
-/// Checks that the reader makes an object or nothing of any bytes, and that it reads a valid object without repeated
-/// names as any other JSON parser does.
+/// Checks that the reader returns only objects, whatever the bytes. It must read a valid object like any other JSON
+/// parser.
 fn check_reader(bytes: &[u8]) {
     let read = |bytes: &[u8]| read_object(&mut &*bytes, &NEEDED_FIELDS);
     let found = read(bytes);
@@ -52,7 +52,7 @@ fn check_files(input: &Value, hook: &HookInput, files: &[String]) {
     }
 }
 
-/// All texts of an input; a text that holds JSON is looked into as well.
+/// Collects all strings in an input. If a string contains JSON, it also collects the strings in there.
 fn collect(value: &Value, texts: &mut Vec<String>) {
     match value {
         Value::String(text) => {
@@ -76,7 +76,7 @@ fn check_answers(dialect: &Dialect, hook: &HookInput) {
     }
 }
 
-/// Uses any bytes as a peer's name, branch, summary and message.
+/// Uses the same random text as a peer's name, summary and message, and checks what hooks make of it.
 fn check_words(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let message = json!({ "id": "m", "fromName": text, "group": text, "payload": text, "createdAt": text });

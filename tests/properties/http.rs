@@ -1,6 +1,7 @@
-//! Bytes on an HTTP connection: heads, bodies, pipelines.
+//! Random bytes on an HTTP connection.
 //!
-//! The same requests come out of the bytes however they are cut, and a client can tell where each response ends.
+//! The requests must not depend on how the bytes are cut into pieces. A client must be able to see where each response
+//! ends.
 
 use crate::choices::{Choices, pieces};
 use slm_mesh::broker::http::connection::{HttpConnection, HttpStream, Next, READ_MAX, SharedHttpState};
@@ -10,13 +11,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
-/// A client whose bytes are all known beforehand.
+/// A fake client that sends a fixed sequence of bytes, and records the server's bytes.
 struct Script {
     here: Vec<u8>,
     at: usize,
     ended: bool,
     said: Vec<u8>,
-    /// How many bytes of a response the client reads at once.
+    /// The maximum number of bytes that the client reads at once.
     takes: usize,
 }
 
@@ -50,7 +51,7 @@ impl HttpStream for Script {
     }
 }
 
-/// What came out of a stream: the requests, and the bytes of the responses.
+/// The requests that the server read from a stream, and the bytes that it sent.
 struct Outcome {
     requests: Vec<Request>,
     said: Vec<u8>,
@@ -60,7 +61,8 @@ fn limits() -> Limits {
     Limits { head_max: 600, headers_max: 12, body_max: 2000, pipeline_max: 3, ..Limits::default() }
 }
 
-/// The first byte says how the stream is cut. Its highest bit says that the client reads in small pieces.
+/// The first byte decides how the other bytes are cut into pieces. If its highest bit is set, the client reads only a
+/// few bytes at once.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let how = choices.byte();
@@ -74,7 +76,7 @@ pub fn check(data: &[u8]) {
     for outcome in [&whole, &cut] {
         let n_answers = frames(&outcome.said);
         assert!(n_answers >= outcome.requests.len(), "{} requests, {n_answers} answers", outcome.requests.len());
-        // An invalid request gets one refusal, and then the connection ends.
+        // After an invalid request, the server sends one error, and then closes the connection.
         assert!(n_answers <= outcome.requests.len() + 1, "{} requests, {n_answers} answers", outcome.requests.len());
     }
 }
@@ -124,7 +126,7 @@ fn check_request(request: &Request) {
     }
 }
 
-/// Counts responses as a client does, by their lengths; no bytes may be left between them.
+/// Counts the responses in the server's output. Their lengths must cover all of its bytes.
 fn frames(said: &[u8]) -> usize {
     let (mut rest, mut n) = (said, 0);
     while !rest.is_empty() {
@@ -138,7 +140,8 @@ fn frames(said: &[u8]) -> usize {
         n += 1;
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).expect("a length");
         let length: usize = length.parse().expect("a length is a number");
-        // The response to a HEAD gives the length of the body that it leaves out.
+        // The response to a HEAD request has no body, but still contains the body's length. A body always starts with a
+        // brace.
         if rest.starts_with(b"{") {
             assert!(rest.len() >= length, "an answer that is cut short");
             rest = &rest[length..];

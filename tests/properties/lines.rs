@@ -1,15 +1,15 @@
-//! Lines and the messages on them, as sessions and the broker read them.
+//! Random lines of JSON-RPC, as sessions and the broker read them.
 //!
-//! However a stream is split into reads, its lines are the same. Each line is either a message that survives
-//! being written and read again, or an error with a code.
+//! The lines must not depend on how a stream is cut into reads. Each line is either a message, which must be the same
+//! after it is written and read again, or an error with a code.
 
 use crate::choices::{Choices, pieces};
 use serde_json::Value;
 use slm_mesh::wire::line_splitter::{LINE_MAX, LineBuffer};
 use slm_mesh::wire::rpc::{self, InvalidMessage, RpcMessage};
 
-/// The first byte of `data` decides how the rest is split. If the highest bit of this byte is set, about a megabyte is
-/// added at the start of every line.
+/// The first byte decides how the other bytes are cut into pieces. If its highest bit is set, each line gets about a
+/// megabyte of padding.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let how = choices.byte();
@@ -30,7 +30,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// The lines that the buffer returns; `None` for a line that is too long.
+/// The lines that `LineBuffer` finds in these pieces. A line that is too long is `None`.
 fn split(pieces: &[&[u8]]) -> Vec<Option<Vec<u8>>> {
     let (mut lines, mut found, mut skipping) = (LineBuffer::default(), Vec::new(), false);
     for piece in pieces {
@@ -50,10 +50,11 @@ fn split(pieces: &[&[u8]]) -> Vec<Option<Vec<u8>>> {
     found
 }
 
-/// The lines that the buffer must return, computed in the simplest way.
+/// The lines that `LineBuffer` should find, computed in a simple way.
 fn expected(stream: &[u8]) -> Vec<Option<Vec<u8>>> {
     let mut lines: Vec<&[u8]> = stream.split(|byte| *byte == b'\n').collect();
-    // The bytes after the last line end are not a line yet, but may already be too long for one.
+    // The bytes after the last newline are not a line yet. But if there are already too many of them, the buffer
+    // reports this.
     let last = lines.pop().unwrap_or_default();
     let one = |line: &[u8]| (line.len() <= LINE_MAX).then(|| line.strip_suffix(b"\r").unwrap_or(line).to_vec());
     let rest = (last.len() > LINE_MAX).then_some(None);
@@ -73,7 +74,7 @@ fn check_line(line: &[u8]) {
     }
 }
 
-/// A line with rounded fractions, because reading may change their last digit.
+/// The JSON in a line, with rounded fractions. Reading a fraction and writing it again may change its last digit.
 fn rounded(line: &str) -> Value {
     fn round(value: Value) -> Value {
         match value {
@@ -105,7 +106,7 @@ fn check_invalid(bad: &InvalidMessage) {
     assert_eq!(line.matches('\n').count(), 1, "{line:?}");
 }
 
-/// A received error is sent on unchanged.
+/// Checks that an error is the same after it is read and written again.
 fn check_error(id: &Value, error: &Value) {
     let error = rpc::decode_error(error);
     let line = rpc::error_response(id, &error);

@@ -1,9 +1,8 @@
-//! Feeds random bytes to all code that reads untrusted bytes: each property is checked on the kept corpus of its
-//! fuzzer (tests/fuzz/corpus), on the captured inputs of real agents, and on random mutations of both. `make fuzz`
-//! looks for more inputs.
+//! Tests code that reads untrusted bytes. Each test checks one property on the inputs in tests/fuzz/corpus, on recorded
+//! inputs of real agents, and on random changes of both. `make fuzz` searches for more inputs.
 //!
-//! A failing input is written to the temporary directory, and its path is printed; `SLM_MESH_INPUT=file` checks only
-//! that input.
+//! If an input fails, the test writes it to a temporary file, and prints the path. `SLM_MESH_INPUT=file` checks only
+//! this file.
 
 mod calls;
 mod configs;
@@ -20,7 +19,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-/// xorshift64*, as in tests/simulate/world.rs.
+/// The random generator xorshift64*, which tests/simulate/world.rs also uses.
 struct Dice(u64);
 
 impl Dice {
@@ -36,7 +35,7 @@ fn data(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder)
 }
 
-/// The files of a folder, in the order of their names.
+/// The contents of all files in a folder, ordered by file name.
 fn files(folder: &Path) -> Vec<Vec<u8>> {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -44,7 +43,8 @@ fn files(folder: &Path) -> Vec<Vec<u8>> {
     paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// One input that was built from others: bytes changed, left out or put in, or a piece of another input.
+/// Makes a new input from the given ones. It changes, removes or inserts a few bytes, or inserts a piece of another
+/// input.
 fn mutated(dice: &mut Dice, inputs: &[Vec<u8>]) -> Vec<u8> {
     let mut input = inputs[dice.below(inputs.len())].clone();
     for _ in 0..=dice.below(4) {
@@ -74,7 +74,7 @@ fn mutated(dice: &mut Dice, inputs: &[Vec<u8>]) -> Vec<u8> {
     input
 }
 
-/// Checks a property on every kept input and every seed, then on `n` mutations of them.
+/// Checks a property on every seed, on every input in the corpus, and on `n` random changes of them.
 fn ask(target: &str, seeds: Vec<Vec<u8>>, n: usize, property: fn(&[u8])) {
     if let Some(path) = std::env::var_os("SLM_MESH_INPUT") {
         return property(&fs::read(path).unwrap());
@@ -98,7 +98,7 @@ fn ask(target: &str, seeds: Vec<Vec<u8>>, n: usize, property: fn(&[u8])) {
     }
 }
 
-/// Prefixes each input with a byte that says how the input is to be read.
+/// Adds a first byte to each input. The property uses this byte to choose how it reads the input.
 fn behind(first: impl Fn(usize) -> u8, inputs: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     inputs.into_iter().enumerate().map(|(n, input)| [vec![first(n)], input].concat()).collect()
 }

@@ -1,8 +1,8 @@
-//! A whole conversation on standard input, in the legacy and the modern protocol, without a broker.
+//! Random input for an MCP server without a broker, in all protocol versions.
 //!
-//! The answers are the same no matter how the input is cut; each is one line that answers one request, in the form of
-//! that request's protocol version. A request with garbage after its end, or with a byte order mark before it, is still
-//! answered under its id.
+//! The answers must not depend on how the input is cut into pieces. Each answer is one line for one request, in the
+//! form of the request's protocol version. A request must be answered with its id even if garbage follows it, or if a
+//! byte order mark is before it.
 
 use crate::choices::{Choices, pieces};
 use serde_json::Value;
@@ -11,7 +11,8 @@ use slm_mesh::wire::rpc::{self, RpcMessage};
 
 const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
-/// The first byte says how the input is cut; its highest bit stands for `--legacy`.
+/// The first byte decides how the other bytes are cut into pieces. If its highest bit is set, the server runs with
+/// `--legacy`.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let how = choices.byte();
@@ -31,13 +32,13 @@ pub fn check(data: &[u8]) {
     assert!(answers.len() <= n_asked, "{} answers to {n_asked} lines that want one", answers.len());
 }
 
-/// How many lines of one input are damaged, one after the other.
+/// The maximum number of lines in one input that are tested with added garbage.
 const DAMAGED_MAX: usize = 4;
 
-/// Damages a request; its answer must carry its id.
+/// Adds garbage to a request, and checks that its answer still has its id.
 fn check_damaged(line: &[u8], legacy: bool) {
     let Ok(RpcMessage::Request { id, .. }) = rpc::parse_line(line) else { return };
-    // If a request has two `id` keys, or an escaped one, readers may differ on which id they use.
+    // If a request has two `id` keys, or one with escapes, it is not clear which id the answer should have.
     if line.windows(4).filter(|bytes| bytes == br#""id""#).count() != 1 {
         return;
     }
@@ -49,7 +50,7 @@ fn check_damaged(line: &[u8], legacy: bool) {
     assert_eq!(String::from_utf8_lossy(&marked), String::from_utf8_lossy(&replay(line, b"\n")));
 }
 
-/// The answers in the output, with batches taken apart, and without notifications.
+/// All answers in the output, without notifications. The answers of a batch are listed one by one.
 fn answers(output: &[u8]) -> Vec<Value> {
     let text = std::str::from_utf8(output).expect("standard output is UTF-8");
     assert!(text.is_empty() || text.ends_with('\n'), "a line without an end");
@@ -64,7 +65,7 @@ fn answers(output: &[u8]) -> Vec<Value> {
     found
 }
 
-/// What must be answered: requests, and lines that are no message (`None`).
+/// All messages in the input. A line that is not a valid message gets an error, and is `None` here.
 fn asked(input: &[u8]) -> Vec<Option<RpcMessage>> {
     let mut found = Vec::new();
     let mut lines: Vec<&[u8]> = input.split(|byte| *byte == b'\n').collect();
@@ -72,7 +73,7 @@ fn asked(input: &[u8]) -> Vec<Option<RpcMessage>> {
     for line in lines.iter().filter(|line| !line.trim_ascii().is_empty()) {
         match serde_json::from_slice(line) {
             Ok(Value::Array(batch)) => {
-                // A batch is refused as a whole, or its messages are answered one by one.
+                // The server either refuses a whole batch with one error, or answers each of its messages.
                 found.push(None);
                 found.extend(batch.into_iter().map(|one| rpc::parse_message(one).ok()));
             }

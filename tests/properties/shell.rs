@@ -1,17 +1,17 @@
-//! Command lines: which files they write, whatever the bytes.
+//! Random command lines: which files does the shell reader say they write?
 //!
-//! A path is absolute and normalized; a command costs a bounded number of looks at the file tree; and a file whose name
-//! is quoted is found under this name.
+//! Each path must be absolute and normalized. The number of look-ups in the file tree must stay limited. A write to a
+//! quoted file name must be found.
 
 use slm_mesh::base::path_overlap::normal;
 use slm_mesh::shell_writes::{Entry, FileTree, ShellWrite, written_files};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
-/// How many looks at the file tree one command may cost, in addition to one for each of its bytes.
+/// The maximum number of look-ups in the file tree for one command. One more look-up is allowed for each of its bytes.
 const LOOKS_MAX: usize = 25_000;
 
-/// A tree without an end: each folder holds two files and a folder.
+/// A file tree without an end. Each folder contains two files and another folder.
 struct EndlessTree {
     n_looks: Cell<usize>,
 }
@@ -65,7 +65,7 @@ fn ask(command: &str) -> Vec<ShellWrite> {
     writes
 }
 
-/// Takes the bytes as a command line, and as the name of a file.
+/// Reads the bytes as a command line, and also uses them as a file name in another command.
 pub fn check(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     for write in ask(&text) {
@@ -80,7 +80,7 @@ pub fn check(data: &[u8]) {
     check_quoted(&text);
 }
 
-/// A redirection to a quoted name writes the file of this name, if there can be such a file.
+/// Checks that a redirection to a quoted file name is found, if a file can have this name.
 fn check_quoted(name: &str) {
     let quoted = format!("echo > '{}'", name.replace('\'', "'\\''"));
     let path = normal(&if name.starts_with('/') { name.to_owned() } else { format!("/work/{name}") });

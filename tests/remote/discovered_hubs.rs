@@ -1,5 +1,5 @@
-//! Which hub a machine joins after a search of the local network. The search itself needs several machines, so these
-//! tests say which hubs have responded to it.
+//! Which hub a machine joins when it has searched the local network. A real search needs several machines, so these
+//! tests only pass in the responses of hubs.
 
 use super::support::Place;
 use super::{SECRET, hub_and_guest, port};
@@ -11,7 +11,7 @@ use slm_mesh::sys::settings::Settings;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// A machine below `root` that knows only the secret.
+/// The data directory and settings of a machine that knows the secret, but no hub.
 fn machine(root: &Path) -> (DataDir, Settings) {
     let places = DataDir { dir: root.join("machine") };
     std::fs::create_dir_all(&places.dir).unwrap();
@@ -20,7 +20,7 @@ fn machine(root: &Path) -> (DataDir, Settings) {
     (places, settings)
 }
 
-/// A hub's response to a search.
+/// A hub's response to a search of the local network.
 fn response(name: &str, address: &str, ws_port: u16) -> DiscoveredService {
     let address: IpAddr = address.parse().unwrap();
     DiscoveredService {
@@ -57,7 +57,7 @@ fn of_two_hubs_with_the_same_name_a_machine_keeps_the_one_that_it_has_joined() {
     let (hub, _) = hub_and_guest();
     let (places, settings) = machine(&hub.root);
     let port = port(&hub);
-    // The hub accepts connections at every address of the loopback network, so it stands for both hubs.
+    // One real hub plays both hubs, since it can be reached at every loopback address.
     let search = |addresses: &[&str]| {
         let responses = addresses.iter().map(|address| response("desk", address, port)).collect();
         join_best(&places, &settings, responses, LeavePolicy::Immediately).unwrap().unwrap().address
@@ -75,7 +75,8 @@ fn a_broker_beside_a_joined_hub_is_reported_and_can_be_stopped_but_not_started()
     let machine = Place::new().with("SLM_MESH_SHARED_SECRET", SECRET);
     machine.ok(&["start", "--detach"]);
     let own = machine.broker_pid().unwrap();
-    // From now on, this machine uses a hub that it has found. The verbs below do not search the network.
+    // The test writes the file that says that this machine has joined a hub. So the commands below don't search the
+    // network.
     let joined = json!({ "name": "desk", "address": "127.0.0.1", "port": port(&hub), "joined": true, "missed": false });
     std::fs::write(machine.dir.join("hub"), joined.to_string()).unwrap();
     let machine = machine.with("SLM_MESH_DISCOVERY", "on");
@@ -85,7 +86,8 @@ fn a_broker_beside_a_joined_hub_is_reported_and_can_be_stopped_but_not_started()
     };
     let (status, said) = fails(&["start", "--detach"]);
     assert!(status == Some(2) && said.contains("has joined the hub desk at 127.0.0.1"), "{status:?} {said}");
-    // Doctor counts the hubs on the network unless it has a hub from the settings.
+    // If no hub is in the settings, doctor counts the hubs on the network. This test avoids that search with settings
+    // for a hub.
     let mut doctor = machine.command(&["doctor"]);
     let http = (port(&hub) - 1).to_string();
     doctor.envs([("SLM_MESH_DISCOVERY", "off"), ("SLM_MESH_HOST", "127.0.0.1"), ("SLM_MESH_ROLE", "client")]);

@@ -1,5 +1,5 @@
-//! Hubs that stand by, change their role, or lose power: mocks in front of one real broker, which stands for the
-//! database that real hubs share.
+//! Fake hubs that lead, stand by, or do not answer. They pass calls on to one real broker, which replaces the database
+//! that real hubs share.
 
 use crate::SECRET;
 use serde_json::{Value, json};
@@ -14,18 +14,18 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How a mock behaves.
+/// How a fake hub treats the requests of its clients.
 #[derive(Clone)]
 pub enum Role {
-    /// The mock passes all lines on to the broker at this socket.
+    /// Passes all requests on to the broker at this socket, and returns its answers.
     Leads(PathBuf),
-    /// The mock passes all lines on to the broker, but loses all answers.
+    /// Passes all requests on to the broker at this socket, but drops its answers.
     LosesAnswers(PathBuf),
-    /// The mock answers each request with the address of the hub that leads, or by saying that no leader is known.
+    /// Refuses each request. The error contains the address of the hub that leads, if there is one.
     StandsBy(Option<String>),
 }
 
-/// A hub that speaks Noise and changes its role when it is told to.
+/// A fake hub that accepts encrypted connections. A test can change its role at any time.
 pub struct FalseHub {
     role: Arc<Mutex<Role>>,
     connections: Arc<Mutex<Vec<Arc<Connection>>>>,
@@ -34,10 +34,10 @@ pub struct FalseHub {
     listener: ListenerHandle,
 }
 
-/// One guest of a mock.
+/// One client's connection to a fake hub.
 struct Connection {
     guest: Mutex<UnixStream>,
-    /// The methods of requests that are not answered yet, by id.
+    /// For each request without an answer so far, its id and method.
     open: Mutex<HashMap<String, String>>,
 }
 
@@ -61,7 +61,7 @@ impl FalseHub {
         };
         let (role, connections) = (Arc::clone(&hub.role), Arc::clone(&hub.connections));
         let (n_connections, methods) = (Arc::clone(&hub.n_connections), Arc::clone(&hub.methods));
-        // The threads end with the listener.
+        // This thread ends when the listener is closed.
         std::thread::spawn(move || {
             for peer in guests {
                 n_connections.fetch_add(1, Ordering::Relaxed);
@@ -76,7 +76,7 @@ impl FalseHub {
         hub
     }
 
-    /// The hub's address as a guest writes it.
+    /// The hub's address, as in the setting SLM_MESH_HOST of a client.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.listener.port())
     }
@@ -85,23 +85,24 @@ impl FalseHub {
         self.listener.port()
     }
 
-    /// How many guests have come so far.
+    /// The number of connections that clients have made so far.
     pub fn n_connections(&self) -> usize {
         self.n_connections.load(Ordering::Relaxed)
     }
 
-    /// The methods of all requests and notifications so far.
+    /// The methods of all requests and notifications that the hub has received so far.
     pub fn methods(&self) -> Vec<String> {
         self.methods.lock().unwrap().clone()
     }
 
-    /// Whether a request of this method waits for its answer.
+    /// Whether a request with this method has no answer yet.
     pub fn has_open(&self, method: &str) -> bool {
         let connections = self.connections.lock().unwrap();
         connections.iter().any(|connection| connection.open.lock().unwrap().values().any(|open| open == method))
     }
 
-    /// Changes the role of the hub, and returns the former role. A hub that ceases to lead refuses the calls that wait.
+    /// Changes the role of the hub, and returns its old role. A hub that starts to stand by refuses all calls that
+    /// wait.
     pub fn become_(&self, role: Role) -> Role {
         let former = std::mem::replace(&mut *self.role.lock().unwrap(), role.clone());
         if let Role::StandsBy(leader) = role {
@@ -115,7 +116,7 @@ impl FalseHub {
     }
 }
 
-/// Serves one client of a socket as a hub of this role does.
+/// Serves a client on a Unix socket in the same way as a fake hub with this role.
 pub fn serve_lines(client: UnixStream, role: &Arc<Mutex<Role>>) {
     Connection::new(&client).serve(client, role, &Mutex::default());
 }
@@ -147,12 +148,12 @@ impl Connection {
             }
         }
         if let Some(broker) = broker {
-            // The connection may have ended already.
+            // This fails if the connection has already ended.
             let _ = broker.shutdown(Shutdown::Both);
         }
     }
 
-    /// Passes the lines of the broker on to the guest.
+    /// Connects to the broker, and starts a thread that passes the broker's lines on to the client.
     fn connect(self: Arc<Connection>, socket: PathBuf, role: Arc<Mutex<Role>>) -> UnixStream {
         let broker = UnixStream::connect(socket).unwrap();
         let lines = BufReader::new(broker.try_clone().unwrap()).lines();
@@ -161,7 +162,8 @@ impl Connection {
                 let message: Value = serde_json::from_str(&line).unwrap();
                 let is_answer = message["method"].is_null();
                 if is_answer && self.open.lock().unwrap().remove(&message["id"].to_string()).is_none() {
-                    // This request was refused when the hub ceased to lead.
+                    // The client got an error for this request when the hub began to stand by, so the late answer is
+                    // dropped.
                     continue;
                 }
                 if !matches!(*role.lock().unwrap(), Role::LosesAnswers(_)) {
@@ -181,22 +183,22 @@ impl Connection {
         };
         data["kind"] = json!("standby");
         let error = json!({ "code": 1011, "message": text, "data": data });
-        // The guest may be gone.
+        // The write fails if the client has already closed the connection.
         let _ = writeln!(self.guest.lock().unwrap(), "{}", json!({ "jsonrpc": "2.0", "id": id, "error": error }));
     }
 }
 
-/// What a socket in front of a hub does with the bytes that arrive.
+/// What happens to the connections through a [`Front`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Cable {
-    /// The socket passes the bytes on to this port.
+    /// All bytes are passed on to this port.
     To(u16),
-    /// The socket accepts the bytes and sends nothing, like a hub without power, so no guest learns that the hub is
-    /// gone.
+    /// All bytes are lost, but the connections stay open, as if the hub had no power. So a client can't see that the
+    /// hub is gone.
     Cut,
 }
 
-/// A socket in front of a hub.
+/// A port through which clients reach a hub. A test can cut this connection.
 pub struct Front {
     port: u16,
     cable: Arc<Mutex<Cable>>,
@@ -214,7 +216,7 @@ impl Front {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Cuts the cable, or ends the existing connections and carries new ones to another port.
+    /// Cuts the connection to the hub, or connects this port to another hub. In the second case, open connections end.
     pub fn switch(&self, cable: Cable) {
         *self.cable.lock().unwrap() = cable;
     }
@@ -222,7 +224,7 @@ impl Front {
 
 fn carry(guest: TcpStream, cable: &Arc<Mutex<Cable>>) {
     let Cable::To(port) = *cable.lock().unwrap() else {
-        // The connection stays open for as long as the test runs.
+        // The connection must stay open, so the stream is never closed.
         std::mem::forget(guest);
         return;
     };
@@ -254,7 +256,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream, cable: &Mutex<Cable>, port: u16)
         }
     }
     for stream in [from, to] {
-        // The connection may have ended already.
+        // This fails if the connection has already ended.
         let _ = stream.shutdown(Shutdown::Both);
     }
 }

@@ -1,4 +1,5 @@
-//! A hub and its guests on one machine. The network is loopback; everything else is as between two machines.
+//! A hub and clients of other machines, all on this machine. Only the network is different from a real one: it is
+//! loopback.
 
 #[path = "../clients/mod.rs"]
 mod clients;
@@ -22,11 +23,11 @@ use tungstenite::{Message, WebSocket};
 
 const SECRET: &str = "correct horse battery staple";
 
-/// A hub, and a guest that knows only the hub's address and the secret.
+/// Starts a hub, and sets up a client machine that knows only the hub's address and the secret.
 fn hub_and_guest() -> (Place, Place) {
     let hub = Place::new().with("SLM_MESH_HOST", "0.0.0.0").with("SLM_MESH_SHARED_SECRET", SECRET);
     hub.ok(&["start", "--detach"]);
-    // The hub takes another port if another program has the usual one.
+    // If another program uses the hub's port, the hub takes the next one, so the real port is read from its file.
     let port = (port(&hub) - 1).to_string();
     let guest = Place::new()
         .with("SLM_MESH_HOST", "127.0.0.1")
@@ -36,7 +37,7 @@ fn hub_and_guest() -> (Place, Place) {
     (hub, guest)
 }
 
-/// The hub's port for sessions.
+/// The port on which the hub accepts sessions of other machines. It is the one after its HTTP port.
 fn port(hub: &Place) -> u16 {
     std::fs::read_to_string(hub.dir.join("port")).unwrap().trim().parse::<u16>().unwrap() + 1
 }
@@ -71,14 +72,14 @@ fn a_stranger_without_the_secret_learns_nothing() {
     let out = wrong.run(&["state", "get", "port"]);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.code() != Some(0) && said.contains("does not know this secret"), "{said}");
-    // To a client without the secret, the hub says at most 401, and it goes on serving others.
+    // A client without the secret may only get a 401, and the hub must go on serving others.
     let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     for words in [format!("GET /ws HTTP/1.1\r\nHost: x\r\n{upgrade}"), "nonsense\r\n\r\n".to_owned()] {
         let mut stream = TcpStream::connect(("127.0.0.1", port(&hub))).unwrap();
         stream.write_all(words.as_bytes()).unwrap();
         let mut answer = String::new();
-        // The hub may also cut the connection.
+        // The read may fail, since the hub may also close the connection without an answer.
         let _ = stream.read_to_string(&mut answer);
         assert!(answer.is_empty() || answer.contains("401"), "{answer}");
         assert!(!answer.contains("slm") && !answer.contains("version"), "{answer}");
@@ -92,18 +93,18 @@ fn a_stranger_without_the_secret_learns_nothing() {
 #[test]
 fn idle_strangers_at_the_hub_make_room_for_a_guest() {
     let (hub, guest) = hub_and_guest();
-    // All idle connections come from the guest's own address, and there are more of them than the hub keeps.
+    // There are more idle connections than the hub keeps, and they come from the same address as the guest.
     let mut strangers: Vec<TcpStream> = (0..280)
         .map(|_| {
             let mut stream = TcpStream::connect(("127.0.0.1", port(&hub))).unwrap();
-            // The hub may already have closed this connection to make room for a later one.
+            // The write may fail, since the hub may have closed this connection to make room for another.
             let _ = stream.write_all(b"GET /far HTTP/1.1\r\nHost: x\r\n");
             stream
         })
         .collect();
     let asked = Instant::now();
     guest.ok(&["status"]);
-    // Otherwise, the idle connections would keep their places for five seconds.
+    // The hub closes idle connections after five seconds, but it must make room for the guest before that.
     assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
     strangers[0].set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     assert!(!matches!(strangers[0].read(&mut [0]), Ok(1..)), "the oldest one made room");
@@ -133,7 +134,7 @@ fn ssh_carries_the_same_lines_and_reports_its_errors() {
     let hub = Place::new();
     let bin = hub.root.join("bin");
     std::fs::create_dir_all(&bin).unwrap();
-    // A false ssh that checks the target and runs the hub's `pipe` on this machine.
+    // A fake ssh that checks the target, and then runs `slm-mesh pipe` of the hub on this machine.
     let script = format!(
         "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\n[ \"$2\" = ada@hub ] || {{ echo \"ssh: Could not resolve $2\" >&2; exit 255; }}\n\
          unset SLM_MESH_HOST\nSLM_MESH_DATA_DIR='{}' exec '{}' pipe\n",
@@ -168,8 +169,8 @@ fn the_secret_works_as_a_bearer_token_unless_switched_off() {
     };
     let ask = |hub: &Place, header: &str| ask_as(hub, "192.168.1.5:7899", header);
     let (hub, _guest) = hub_and_guest();
-    // A hub may have any host name in its network, so a request with the secret may name any host. A web page whose own
-    // host name leads to the hub does not know the secret.
+    // With the secret, the hub accepts any host name. Without it, an unknown host name may come from a web page that
+    // has bound this name to the hub's address.
     let secret = format!("X-Mesh-Secret: {SECRET}");
     assert_eq!(ask_as(&hub, "desk.lan:7899", &secret), 200);
     assert_eq!(ask_as(&hub, "desk.lan:7899", "X-Mesh-Secret: wrong"), 401);
@@ -187,7 +188,7 @@ fn the_secret_works_as_a_bearer_token_unless_switched_off() {
     assert_eq!(ask(&hub, &format!("Authorization: Bearer {}", token.trim())), 200);
 }
 
-/// A push client like that of slm-mesh 1.3.
+/// A WebSocket client that gets pushed messages, like the one of slm-mesh 1.3. It runs on node.
 struct PushClient {
     child: Child,
     output: BufReader<std::process::ChildStdout>,
@@ -213,7 +214,7 @@ impl PushClient {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
     }
 
-    /// Returns the next message and skips updates before it.
+    /// Returns the next pushed message, and skips other events.
     fn mail(&mut self) -> Value {
         loop {
             let next = self.next();
@@ -227,12 +228,12 @@ impl PushClient {
 
 impl Drop for PushClient {
     fn drop(&mut self) {
-        // The process may have ended already.
+        // The kill fails if the process has already ended.
         let _ = self.child.kill().and_then(|()| self.child.wait());
     }
 }
 
-/// Calls a route of the old HTTP API with the secret, as a client of 1.3 does.
+/// Makes an old HTTP call to the hub with the secret, as a client of slm-mesh 1.3 does.
 fn ask(hub: &Place, route: &str, body: &Value) -> Value {
     let mut stream = TcpStream::connect(("127.0.0.1", port(hub) - 1)).unwrap();
     let body = body.to_string();
@@ -255,20 +256,20 @@ fn push_clients_of_1_3_receive_pushes_with_either_kind_of_hello() {
         ask(&hub, "/register", &who)["peerId"].as_str().unwrap().to_owned()
     };
     let send = |to: &str, text: &str| ask(&hub, "/send", &json!({ "fromPeer": "cli", "toPeer": to, "payload": text }));
-    // Clients up to 1.3.1 say hello once, before they register, with an id that they made up.
+    // Clients up to 1.3.1 send only one hello. They send it before they register, with an invented id.
     let made_up = "3f0c8a54-6f3c-4d5e-9d3a-0e6c5b2a1f00";
     let mut old = PushClient::start(&dir, &hub, SECRET);
     assert_eq!(old.next(), json!({ "open": true }));
     old.say(made_up);
     let first = register(&format!("/Users/ada/.slm-mesh/peers/{made_up}.sock"));
-    // Clients from 1.3.3 say hello again with their real id. Anything else is ignored.
+    // Clients from 1.3.3 on send a second hello with their real id. The hub ignores any other line.
     let mut new = PushClient::start(&dir, &hub, SECRET);
     assert_eq!(new.next(), json!({ "open": true }));
     let second = register("/Users/ada/.slm-mesh/peers/another.sock");
     for line in ["another", "{}", "{\"type\":\"ping\"}", "{\"type\":\"hello\",\"peerId\":7}", &second] {
         new.say(line);
     }
-    // Nobody answers a hello, so the test sends messages until one of them is pushed.
+    // The hub does not answer a hello. So the test sends messages until one of them is pushed.
     let until_pushed = |peer: &str, text: &str| {
         until("the hello has come", || {
             send(peer, text);
@@ -290,7 +291,7 @@ fn push_clients_of_1_3_receive_pushes_with_either_kind_of_hello() {
         let next = new.next();
         next["type"] == json!("peer_update") && next["payload"] == json!({ "action": "left", "peerId": first })
     });
-    // A wrong token is rejected, and so is the right one after SLM_MESH_BEARER=off.
+    // The hub rejects a wrong token. With SLM_MESH_BEARER=off, it also rejects the right one.
     let mut wrong = PushClient::start(&dir, &hub, "wrong horse battery staple");
     assert!(wrong.next()["error"].as_str().unwrap().contains("401"));
     hub.ok(&["stop"]);
@@ -304,7 +305,7 @@ fn push_clients_of_1_3_receive_pushes_with_either_kind_of_hello() {
 fn a_slow_false_hub_delays_nobody() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    // The thread ends with the test; each connection ends with its client.
+    // The thread for a connection ends when the client closes the connection.
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             std::thread::spawn(move || {
@@ -321,7 +322,8 @@ fn a_slow_false_hub_delays_nobody() {
     let out = guest.run(&["peers"]);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.code() == Some(3) && said.contains("can't be reached"), "{:?} {said}", out.status);
-    // If the time limit applied to each single read, the client would read on, and report an attack after 64 bytes.
+    // The time limit must be for the whole handshake. A limit for each read would let the client read 64 bytes, and
+    // then report an attack.
     assert!(!said.contains("ttack"), "{said}");
 }
 
@@ -347,7 +349,8 @@ fn hooks_avoid_a_silent_hub_for_a_while() {
     assert_eq!(attempts(), 1);
     hook();
     assert_eq!(attempts(), 0, "nobody waits for it again so soon");
-    // While the hooks pause, a person's command still tries the hub. When such a command succeeds, the pause ends.
+    // Hooks now skip the hub for a while, but a person's command still tries it. If it succeeds, hooks use the hub
+    // again.
     assert!(!guest.run(&["peers"]).status.success());
     assert_eq!(attempts(), 1);
     let (hub, _) = hub_and_guest();
@@ -356,16 +359,16 @@ fn hooks_avoid_a_silent_hub_for_a_while() {
     assert!(!guest.dir.join("hub.silent").exists());
 }
 
-/// Starts a false hub on loopback that calls `serve` for each connection.
+/// Starts a fake hub on a loopback port, which passes each connection to `serve`. Returns the port.
 fn false_hub(mut serve: impl FnMut(TcpStream) + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    // The thread ends with the test.
+    // The thread runs until the test program ends.
     std::thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(&mut serve));
     port
 }
 
-/// Accepts a guest as a current hub does.
+/// Accepts a connection as a current hub does, with the WebSocket subprotocol that the client offers.
 fn accept_noise(stream: TcpStream) -> WebSocket<TcpStream> {
     #[expect(clippy::result_large_err, reason = "the type is tungstenite's")]
     let answer = |request: &Request, mut response: Response| {
@@ -406,13 +409,14 @@ fn the_protocol_of_0_1_0_is_refused_with_a_clear_error() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 426 Upgrade Required"), "{answer}");
-    // A hub of 0.1.0 ignores subprotocols.
+    // A hub of slm-mesh 0.1.0 does not know WebSocket subprotocols, so it selects none.
     let old = false_hub(|stream| drop(tungstenite::accept(stream)));
     let error = connect(old).unwrap_err();
     assert!(error.text.contains("runs slm-mesh 0.1.0") && error.text.contains("update slm-mesh"), "{}", error.text);
 }
 
-/// Relays all bytes until `stopped` is set; after that, it only sends WebSocket pings to the guest.
+/// Starts a relay to a hub. Once `stopped` is set, it passes on no more bytes, and only sends WebSocket pings to the
+/// client.
 fn relay(hub: u16, stopped: std::sync::Arc<std::sync::atomic::AtomicBool>) -> u16 {
     use std::sync::atomic::Ordering::Relaxed;
     false_hub(move |guest| {

@@ -1,4 +1,5 @@
-//! A guest that lists several hubs: it finds the one that leads, follows it, and moves on when it dies.
+//! A client machine with several hubs in its settings. It must find the hub that leads, and switch to another when that
+//! one dies.
 
 use crate::SECRET;
 use crate::false_hubs::{self, Cable, FalseHub, Front, Role};
@@ -10,14 +11,14 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long a guest would wait for a dead or silent hub if it asked one hub after the other.
+/// How long a client would wait for a hub that does not answer. It asks several hubs at the same time, so it must need
+/// less time.
 const DEAD_HUB_WAIT: Duration = Duration::from_secs(3);
-/// What is added to the promised times because other tests keep the machine busy. A broken promise is still noticed,
-/// since a session would then wait for ten seconds.
+/// Added to each time limit, because other tests keep the machine busy. A broken time limit is still noticed, since the
+/// session would then need ten seconds.
 const BUSY: Duration = Duration::from_secs(2);
 
-/// A real broker that only its own machine and the mocks can reach, and the role of a mock that passes lines on to its
-/// socket.
+/// Starts a real broker. Returns it with the role of a fake hub that passes all requests on to this broker.
 fn broker() -> (Place, Role) {
     let place = Place::new();
     place.ok(&["start", "--detach"]);
@@ -32,13 +33,13 @@ fn guest(hubs: &[&str]) -> Place {
         .with("SLM_MESH_SHARED_SECRET", SECRET)
 }
 
-/// An address where nobody listens.
+/// An address at which no hub listens.
 fn dead() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
 }
 
-/// Runs a verb that must succeed, and returns how long it took.
+/// Runs `slm-mesh peers`, which must succeed, and returns how long it took.
 fn timed(guest: &Place) -> Duration {
     let began = Instant::now();
     guest.ok(&["peers"]);
@@ -77,7 +78,7 @@ fn a_standby_names_the_leader_even_to_a_guest_that_lists_only_the_standby() {
     let n_asked = standby.n_connections();
     assert_eq!(guest.ok(&["state", "get", "port"]).trim(), "8080");
     assert_eq!(standby.n_connections(), n_asked, "the leader is remembered");
-    // The two hubs swap roles. The remembered leader is wrong then, and the guest corrects it.
+    // The two hubs swap their roles. The client still remembers the old leader, but must find the new one.
     standby.become_(leader.become_(Role::StandsBy(Some(standby.address()))));
     assert_eq!(guest.ok(&["state", "get", "port"]).trim(), "8080");
     let n_asked = leader.n_connections();
@@ -151,7 +152,7 @@ fn when_all_hubs_are_down_the_error_names_each_with_its_cause() {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert_eq!(said.matches("slm-mesh doctor").count(), 1, "one cure for all: {said}");
-    // One hub comes back.
+    // One of the hubs can be reached again.
     gone.switch(Cable::To(hub.port()));
     timed(&guest);
 }
@@ -166,7 +167,7 @@ fn a_session_moves_within_a_second_when_its_hub_ceases_to_lead() {
     let id = own_id(&mut session);
     let waiting = session.ask("tools/call", json!({ "name": "mesh_inbox", "arguments": { "waitSeconds": 60 } }));
     until("the call waits", || first.has_open("inbox"));
-    // The first hub is deposed before a new leader is known; then the second one leads.
+    // The first hub stops leading. A moment later, the second hub begins to lead.
     let leads = first.become_(Role::StandsBy(None));
     second.become_(leads);
     let began = Instant::now();
@@ -197,7 +198,7 @@ fn a_power_cut_under_waiting_calls_and_locks_moves_a_session_within_four_seconds
 
     let began = Instant::now();
     cable.switch(Cable::Cut);
-    // Once the lease of the hub that was cut off has ended, the other hub takes over.
+    // After the cut, the leader's lease must end before the other hub takes over.
     std::thread::sleep(Duration::from_secs(3));
     second.become_(leads);
     until("both calls wait there", || second.has_open("inbox") && second.has_open("lock.lock"));
@@ -314,7 +315,7 @@ fn doctor_tries_each_hub_and_says_which_one_leads() {
     assert!(said.contains("(Connection refused") && said.contains("run slm-mesh doctor on the hub"), "{said}");
 }
 
-/// Opens a Unix socket like that of a broker that is one of several hubs and stands by.
+/// Opens the socket of a local broker that stands by: its errors contain the leader's address.
 fn standby_on_this_machine(place: &Place, leader: String) {
     std::fs::create_dir_all(&place.dir).unwrap();
     let listener = std::os::unix::net::UnixListener::bind(place.dir.join("mesh.sock")).unwrap();
@@ -342,9 +343,9 @@ fn on_a_hub_that_stands_by_everything_goes_to_the_leader() {
     hub.ok(&["send", "claude-api", "from here", "--as", "human"]);
     assert_eq!(session.tool("mesh_inbox", json!({}))["messages"][0]["payload"], json!("from here"));
     assert!(leader.methods().contains(&"attach".to_owned()) && id.is_string());
-    // A command under a lock runs as on any guest, and passes on its exit status.
+    // A command under a lock also works on a machine whose own hub stands by. Its exit status is passed on.
     assert_eq!(hub.run(&["lock", "/p/a.rs", "--", "sh", "-c", "exit 9"]).status.code(), Some(9));
-    // A guest that connects by ssh to a standby learns which hub leads, and then connects to the leader itself.
+    // A client that uses ssh asks the standby hub which hub leads, and then connects to that hub.
     let mut pipe = hub.command(&["pipe"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     writeln!(pipe.stdin.as_mut().unwrap(), r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{}}}}"#).unwrap();
     let mut answer = String::new();
@@ -365,7 +366,7 @@ fn a_guest_without_a_secret_learns_how_it_can_reach_the_leader() {
     put_program(&bin.join("ssh"), pipe.as_bytes());
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let guest = Place::new().with("SLM_MESH_HOST", "ssh://standby").with("PATH", &path);
-    // The guest must not remember the address in the first answer and ask there the second time.
+    // Both runs must give the same error. In particular, the client must not remember an address that it can't use.
     for _ in 0..2 {
         let (status, said) = fails(&guest);
         assert_eq!(status, Some(3), "{said}");

@@ -1,4 +1,4 @@
-//! An authority for the tests, and certificates that it issues.
+//! A certificate authority for tests, and the certificates that it issues.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +8,7 @@ pub struct Authority {
     name: String,
 }
 
-/// A certificate and its key, as files.
+/// The paths of a certificate and of its private key.
 #[derive(Clone)]
 pub struct Issued {
     pub certificate: PathBuf,
@@ -21,7 +21,7 @@ fn openssl(dir: &Path, words: &[&str]) {
 }
 
 impl Authority {
-    /// An authority whose files are in this directory.
+    /// Creates a certificate authority that keeps its files in this directory.
     pub fn new(dir: &Path, name: &str) -> Authority {
         std::fs::create_dir_all(dir).unwrap();
         let (key, out, subject) = (format!("{name}.key"), format!("{name}.pem"), format!("/O={name}"));
@@ -31,17 +31,18 @@ impl Authority {
         Authority { dir: dir.to_owned(), name: name.into() }
     }
 
-    /// The file with its own certificate.
+    /// The path of the authority's own certificate.
     pub fn certificate(&self) -> PathBuf {
         self.dir.join(format!("{}.pem", self.name))
     }
 
-    /// Issues a certificate for 127.0.0.1 that is valid for this many days; a negative number makes it expired.
+    /// Issues a certificate for 127.0.0.1. It is valid for this many days; with a negative number, it has already
+    /// expired.
     pub fn issue(&self, file: &str, subject: &str, days: i32) -> Issued {
         self.issue_for("127.0.0.1", file, subject, days)
     }
 
-    /// Issues a certificate as `issue` does, but for this address.
+    /// Issues a certificate for any IP address. The other arguments are as for `issue`.
     pub fn issue_for(&self, address: &str, file: &str, subject: &str, days: i32) -> Issued {
         let (key, csr, out, names) =
             (format!("{file}.key"), format!("{file}.csr"), format!("{file}.pem"), format!("{file}.ext"));

@@ -1,17 +1,17 @@
-//! Hubs that leave the log of their mesh, begin a new one or join again: no two meshes are mixed, and nobody begins an
-//! empty mesh by accident.
+//! Hubs that leave their mesh, start a new mesh, or join again. The data of two meshes must never be mixed, and no hub
+//! may start an empty mesh by accident.
 
 use crate::cluster::{Cluster, is_installed};
 use crate::hubs::{alone, await_equal, await_level, hub_status, kill, position, start, start_both};
 use crate::support::{Place, lives, until};
 
-/// Waits until a hub says, with these words, why it neither leads nor follows.
+/// Waits until the status of a hub shows a problem with these words.
 fn await_trouble(hub: &Place, words: &str) {
     let has_words = || hub_status(hub)["trouble"].as_str().is_some_and(|why| why.contains(words));
     until(&format!("the hub says \"{words}\""), has_words);
 }
 
-/// Runs a verb that must fail, and returns its error.
+/// Runs a verb (subcommand) that must fail, and returns its error.
 fn refusal(hub: &Place, args: &[&str]) -> String {
     let out = hub.run(args);
     assert!(!out.status.success(), "{args:?}");
@@ -35,7 +35,7 @@ fn a_hub_that_was_a_mesh_of_its_own_returns_only_on_request() {
     };
     first.ok(&["state", "set", "shared", "yes"]);
     stop_both(&first, &second);
-    // The hub runs alone, for example because a shell lacks the settings.
+    // This hub is started without its settings, so it runs alone. This may happen in a shell that lacks the variables.
     let first = run_alone(first, "private");
     assert!(first.log().contains("this hub has left the log of its mesh"), "{}", first.log());
     let why = "this hub has run without SLM_MESH_STORE";
@@ -45,7 +45,8 @@ fn a_hub_that_was_a_mesh_of_its_own_returns_only_on_request() {
     start(&second);
     until("the other hub leads", || hub_status(&second)["role"] == "leads");
     assert!(second.ok(&["state", "list"]).contains("shared"));
-    // A hub that may not take part says so, although another hub leads and answers its verbs.
+    // This hub must not take part in the mesh. Another hub answers its commands, but `status` and `doctor` must show
+    // the problem.
     for verb in ["status", "doctor"] {
         let said = String::from_utf8(first.run(&[verb]).stdout).unwrap();
         assert!(said.contains(why) && said.contains("start --rejoin"), "{verb}: {said}");
@@ -54,7 +55,8 @@ fn a_hub_that_was_a_mesh_of_its_own_returns_only_on_request() {
     refusal(&second, &["state", "get", "private"]);
     first.ok(&["start", "--detach", "--rejoin"]);
     await_level(&first);
-    // In a shell without the settings, doctor must not report a healthy standby as a broker that is stuck.
+    // This shell lacks the settings for several hubs. Doctor must not say that the hub, which stands by as it should,
+    // hangs.
     let first = alone(first);
     let said = String::from_utf8(first.run(&["doctor"]).stdout).unwrap();
     assert!(said.contains("a hub on standby") && said.contains("different values for SLM_MESH_STORE"), "{said}");
@@ -62,7 +64,7 @@ fn a_hub_that_was_a_mesh_of_its_own_returns_only_on_request() {
     let mut first = first;
     first.env.push(("SLM_MESH_STORE".into(), cluster.setting("slm")));
 
-    // The way back to one hub and from there to several, as the help describes it.
+    // Goes back to a single hub, and then to two hubs again, as the help describes.
     stop_both(&first, &second);
     let first = run_alone(first, "solo");
     cluster.control(&["del", "--prefix", "slm/"]).unwrap();
@@ -90,7 +92,7 @@ fn a_hub_that_rejoins_waits_for_the_hub_with_the_data_and_a_log_begins_once() {
     second.ok(&["stop"]);
     first.ok(&["stop"]);
     cluster.control(&["del", "--prefix", "slm/"]).unwrap();
-    // The steps in the wrong order: the hub with the data comes last.
+    // The steps are done in the wrong order: the hub that has the data should be started first.
     second.ok(&["start", "--detach", "--rejoin"]);
     await_trouble(&second, "Run slm-mesh start --new-log on the hub that has the data");
     first.ok(&["start", "--detach", "--new-log"]);
@@ -116,7 +118,7 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     let backup = position(&first).unwrap();
     first.ok(&["state", "set", "lost", "yes"]);
     first.ok(&["stop"]);
-    // This is what etcd has after it was restored from a backup that was made before the last entries.
+    // The log now is as if etcd had been restored from a backup that lacks the last entry.
     cluster.control(&["del", &format!("slm/log/{:016x}", backup + 1), "slm/log0"]).unwrap();
     start(&second);
     for n in 0..5 {
@@ -124,7 +126,8 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     }
     start(&first);
     await_trouble(&first, "differs from the entry with this number");
-    // The log is trimmed, so that only a copy of the leader's database could help a hub that was merely away.
+    // The old entries are deleted. A hub that was only away for long could now continue with a copy of the leader's
+    // database.
     let last = position(&second).unwrap();
     let n_copies = || second.log().matches("gets a snapshot of the database").count();
     let n_before = n_copies();
@@ -147,23 +150,25 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     first.ok(&["start", "--detach", "--rejoin"]);
     await_level(&first);
 
-    // Etcd is emptied while both hubs run.
+    // All data in etcd is deleted while both hubs run.
     cluster.control(&["del", "--prefix", "slm/"]).unwrap();
     for hub in [&first, &second] {
-        // The hub that led closes all connections when it ceases to lead, so the test reads the log file instead.
+        // The former leader closes its connections, so its status can't be read. The test looks into its log file
+        // instead.
         until("the hub says why it can't lead", || hub.log().contains("etcd has no log under this name"));
     }
     second.ok(&["start", "--detach", "--new-log"]);
     first.ok(&["start", "--detach", "--rejoin"]);
     await_level(&first);
-    // Another hub may have given out tokens that this hub never saw, so new tokens start at the current time in ms.
+    // Another hub may have granted locks with tokens that this hub does not know. To stay above them, new tokens start
+    // at the current time in ms.
     let token = second.json(&["lock", "/work/a.rs"])["token"].as_i64().unwrap();
     assert!(token > 1_700_000_000_000, "{token} may have been given out before");
     await_equal(&second, &first);
     second.ok(&["stop"]);
     assert_eq!(first.ok(&["state", "get", "n"]).trim(), "4");
-    // Until its lease ends, the killed hub is still the leader according to etcd. When it starts again, it must not
-    // conclude that another hub leads and has the data.
+    // The killed hub's lease is still valid, so etcd lists it as the leader. The restarted hub must not take this for
+    // another hub that has the data.
     let broker = first.broker_pid().unwrap();
     kill(&first);
     until("the hub is dead", || !lives(broker));
