@@ -1,4 +1,5 @@
-//! Restoring a backup while agents are active: the mesh has exactly what the backup has, and nothing else is lost.
+//! Restores a backup while agents use the mesh. Afterwards, the mesh must have the data of the backup, and the old data
+//! must still exist as a file.
 
 mod support;
 
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::{Place, until};
 
-/// The databases that were set aside for a backup.
+/// The old databases that `restore` has moved aside.
 fn set_aside(place: &Place) -> Vec<PathBuf> {
     let paths = fs::read_dir(&place.dir).unwrap().flatten().map(|entry| entry.path());
     paths.filter(|path| path.to_string_lossy().contains("broker.db.before-restore-20")).collect()
@@ -18,7 +19,7 @@ fn marker(place: &Place) -> String {
     place.ok(&["state", "get", "marker"]).trim().to_owned()
 }
 
-/// A mesh with a backup in which the marker is `backup`, while the marker of the mesh is `later`.
+/// A mesh and a backup of it. The entry `marker` is `backup` in the backup, and `later` in the mesh.
 fn with_backup() -> (Place, PathBuf) {
     let place = Place::new().with("SLM_MESH_RATE", "1000000");
     place.ok(&["state", "set", "marker", "backup"]);
@@ -36,7 +37,7 @@ fn a_restored_mesh_has_what_the_backup_has_even_if_agents_are_active() {
     let token = place.json(&["lock", "a.rs"])["token"].as_i64().unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|threads| {
-        // Each of these calls starts a broker if none is running.
+        // If no broker runs, each of these calls starts one.
         threads.spawn(|| {
             while !done.load(Ordering::SeqCst) {
                 place.run(&["state", "set", "agent", "busy"]);
@@ -56,7 +57,7 @@ fn a_restored_mesh_has_what_the_backup_has_even_if_agents_are_active() {
     assert!(!place.log().contains("DAMAGED"), "{}", place.log());
     assert_eq!(fs::read(&backup).unwrap(), content, "the backup itself stays as it was");
     assert!(place.json(&["lock", "a.rs"])["token"].as_i64().unwrap() > token, "no token is granted twice");
-    // The old database can be restored like any other backup.
+    // The old database, which was moved aside, can itself be restored.
     let old = set_aside(&place).into_iter().find(|path| path.to_string_lossy().ends_with('Z')).unwrap();
     place.ok(&["restore", old.to_str().unwrap()]);
     assert_eq!(marker(&place), "later");

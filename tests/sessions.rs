@@ -1,5 +1,5 @@
-//! Sessions across processes: which peer a session is, which peers it sees, which peer a verb in its shell acts as, and
-//! what other sessions learn when a session stops, dies or comes back.
+//! Sessions as peers: their names, the peers that they see, and the commands that act as them. Also what others see
+//! when a session stops, dies or comes back.
 
 mod support;
 
@@ -12,13 +12,13 @@ use support::{BIN, Place, Session, Socket, lives, until};
 
 const CODEX: &str = "codex-mcp-client";
 
-/// The id and name of a session. This call makes the session a peer, if it is none yet.
+/// The id and name of a session. If the session is not a peer yet, this call makes it one.
 fn you(session: &mut Session) -> (String, String) {
     let you = session.tool("mesh_status", json!({}))["you"].clone();
     (you["id"].as_str().unwrap().to_owned(), you["name"].as_str().unwrap().to_owned())
 }
 
-/// Names that a session sees in a scope, sorted.
+/// The names of all peers that a session sees in this scope, sorted.
 fn sees(session: &mut Session, scope: &str) -> Vec<String> {
     names(&session.tool("mesh_peers", json!({ "scope": scope })))
 }
@@ -30,7 +30,7 @@ fn names(peers: &Value) -> Vec<String> {
     names
 }
 
-/// Whether the mesh lists a peer as online.
+/// Whether the mesh lists the peer with this name as online.
 fn is_here(socket: &mut Socket, name: &str) -> bool {
     names(&socket.call("peers", json!({ "scope": "machine" }))["result"]).iter().any(|here| here == name)
 }
@@ -84,7 +84,8 @@ fn threads_of_one_server_are_peers_of_their_own_and_leave_together() {
 #[test]
 fn a_session_of_a_broker_that_was_killed_keeps_its_name_and_id() {
     let place = Place::new();
-    // Each session is a peer before the next one starts, so that they get their names in this order.
+    // A session gets its name when it becomes a peer. The call makes sure that this happens before the next session
+    // starts.
     let start = || {
         let mut session = place.session(CODEX, "api");
         let who = you(&mut session);
@@ -115,8 +116,8 @@ fn a_session_leaves_no_zombie_of_the_broker_that_it_started() {
 #[test]
 fn sessions_in_one_folder_are_numbered_and_in_another_folder_named_after_it() {
     let place = Place::new();
-    // Each session is a peer before the next one starts, since a session that is two seconds old becomes a peer by
-    // itself.
+    // A session gets its name when it becomes a peer. Without this call, that would happen after two seconds, and the
+    // order would not be certain.
     let start = |folder: &&str| {
         let mut session = place.session("claude-code", folder);
         let name = you(&mut session).1;
@@ -125,12 +126,13 @@ fn sessions_in_one_folder_are_numbered_and_in_another_folder_named_after_it() {
     let (mut sessions, names): (Vec<Session>, Vec<String>) =
         ["api", "api", "web", "deep/api"].iter().map(start).unzip();
     assert_eq!(names, ["claude-api", "claude-api-2", "claude-web", "claude-api-3"]);
-    // The second session leaves and comes back while the others are here.
+    // The second session ends and starts again. Meanwhile, all other sessions stay.
     let (id, _) = you(&mut sessions[1]);
     sessions[1].close();
     let mut back = place.session("claude-code", "api");
     assert_eq!(you(&mut back), (id, "claude-api-2".into()));
-    // A session in a folder of the same name elsewhere never takes over another session's mailbox.
+    // The folder `other/api` has the same name as the folder `api`. A session there must not get the mailbox of a
+    // session in `api`.
     sessions[3].close();
     let mut elsewhere = place.session("claude-code", "other/api");
     assert_eq!(you(&mut elsewhere).1, "claude-api-4");
@@ -145,7 +147,7 @@ fn a_session_is_called_as_its_settings_say() {
     assert_eq!(you(&mut two).1, "reviewer-2");
 }
 
-/// Runs git with a configuration of its own. Returns false if there is no git.
+/// Runs git with a fixed configuration. Returns false if git fails or is not installed.
 fn git(dir: &Path, args: &[&str]) -> bool {
     let mut command = Command::new("git");
     command
@@ -160,8 +162,7 @@ fn git(dir: &Path, args: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// A repository with one commit, and a work tree beside it: made by git, or without git from the files that git would
-/// write.
+/// Creates a repository with one commit and a second work tree. Without git, it writes the same files itself.
 fn repository(place: &Place) -> (PathBuf, PathBuf) {
     let (main, tree) = (place.root.join("main"), place.root.join("tree"));
     fs::create_dir_all(main.join("src")).unwrap();
@@ -205,7 +206,7 @@ fn scopes_show_the_machine_the_directory_and_the_repository() {
         peers["peers"].as_array().unwrap().iter().find(|peer| peer["name"] == json!(name)).unwrap()["gitBranch"].clone()
     };
     assert_eq!(branch("codex-tree"), json!("side"));
-    // A verb that a person runs in the subfolder lists all four sessions.
+    // When a person lists the peers of the repository in a subfolder, all four sessions are in the list.
     let out = place
         .command(&["peers", "--scope", "repo", "--as", "human", "--json"])
         .current_dir(place.root.join("main/src"))
@@ -265,7 +266,8 @@ fn a_session_that_ends_in_order_leaves_no_process_and_says_so() {
     assert_eq!(left["payload"]["reason"], json!("clean_exit"));
 }
 
-/// The answer or the error of a verb (subcommand) of the test's own process, which says who the verb acts as.
+/// Runs a program as a child of the test, and returns its JSON output. The output contains the peer that the program
+/// acts as.
 fn whoami(place: &Place, program: &str, words: &[&str]) -> Value {
     let mut command = Command::new(program);
     let env = place.command(&[]);
@@ -285,7 +287,7 @@ fn a_verb_acts_as_the_session_of_the_process_above_it() {
     let mut one = place.session(CODEX, "api");
     let (id, _) = you(&mut one);
     assert_eq!(whoami(&place, BIN, &["whoami", "--json"])["you"]["id"], json!(id));
-    // Agents run commands through a shell, and hooks through two.
+    // Agents run a command through one shell, and a hook through two shells.
     let in_shell = format!("cd / && {BIN} whoami --json; true");
     assert_eq!(whoami(&place, "sh", &["-c", &in_shell])["you"]["id"], json!(id));
     let in_two = format!("sh -c '{in_shell}'; true");
@@ -301,15 +303,16 @@ fn a_verb_acts_as_the_session_of_the_process_above_it() {
     assert_eq!(whoami(&place, BIN, &["whoami", "--json", "--as", "codex-web"])["you"]["name"], json!("codex-web"));
     place.env.push(("SLM_MESH_PEER".into(), "codex-api".into()));
     assert_eq!(whoami(&place, BIN, &["whoami", "--json"])["you"]["id"], json!(id));
-    // With SLM_MESH_PEER, a verb is that peer, and marks its mail as read. With --as, a verb only looks at the mail.
+    // With SLM_MESH_PEER, a command acts as this peer, and marks messages as read. With --as, it only shows the
+    // messages.
     place.ok(&["send", "codex-api", "hello", "--as", "human"]);
     for (args, n) in [(&["inbox", "--as", "codex-api"][..], 1), (&["inbox"], 1), (&["inbox"], 0)] {
         assert_eq!(place.json(args)["messages"].as_array().unwrap().len(), n, "{args:?}");
     }
 }
 
-/// A shell script that plays an agent. It passes each line on to its session and prints the answer. For the line `run`,
-/// it runs a verb instead.
+/// A shell script that plays an agent with an MCP session. It sends each line to the session and prints the answer. If
+/// the line is `run`, it runs `slm-mesh whoami` instead.
 const AGENT_SCRIPT: &str = r#"
 cd "$1"
 mkfifo in out
@@ -326,7 +329,7 @@ done
 #[test]
 fn two_agents_of_one_user_are_told_apart_by_their_processes() {
     let place = Place::new();
-    // The agent starts both the session and, later, a shell command as its own children.
+    // Both the session and the command `whoami` are children of the script.
     let script = place.root.join("agent.sh");
     fs::write(&script, AGENT_SCRIPT).unwrap();
     let mut agents: Vec<Agent> = ["one", "two"].iter().map(|folder| Agent::start(&place, &script, folder)).collect();
@@ -345,7 +348,7 @@ fn two_agents_of_one_user_are_told_apart_by_their_processes() {
     assert_eq!(outside["kind"], json!("human"), "beside the agents, not inside one: {outside}");
 }
 
-/// A shell that plays an agent.
+/// A running shell script that plays an agent.
 struct Agent {
     child: Child,
     output: std::io::BufReader<std::process::ChildStdout>,
@@ -379,7 +382,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // The agent's end closes the session's input, which ends the session, too.
+        // The script ends when its input ends. This also closes the session's input, so the session ends, too.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
@@ -388,7 +391,8 @@ impl Drop for Agent {
 #[test]
 fn calls_in_flight_are_answered_when_the_client_closes_its_end() {
     let place = Place::new();
-    // When a session ends, its calls have 1.5 s to finish, and the start of a broker could use up this time.
+    // When its input ends, a session gives its calls 1.5 s to finish. A broker is started now, because starting one
+    // could take longer.
     place.ok(&["start", "--detach"]);
     for round in 0..10 {
         let mut session = place.session(CODEX, "api");
@@ -414,14 +418,16 @@ fn sessions_that_are_restarted_while_the_broker_is_busy_keep_their_names_and_ids
     let mut sessions: Vec<Socket> = (0..100).map(|_| place.socket()).collect();
     let before: Vec<Value> =
         sessions.iter_mut().enumerate().map(|(n, socket)| socket.call("attach", attach(n))["result"].clone()).collect();
-    // Until the broker continues, it gets neither the last requests of the sessions nor those of their successors.
+    // While the broker is stopped, the last requests of all sessions and the first requests of the restarted sessions
+    // wait in its sockets.
     let pid = place.broker_pid().unwrap();
     support::freeze(pid);
-    // The broker has more requests to serve than one turn allows. After that, it notes the ends of the connections in
-    // the order in which they were made, but the session that connected last is the first to return.
+    // These are more requests than the broker serves in one turn. When it continues, it sees the connections end in the
+    // order in which they began. But the sessions come back in the opposite order.
     for session in &mut sessions {
         (0..20).for_each(|_| _ = session.ask("state.list", json!({})));
-        // A drop would not end the stream at once if another thread has just forked a child that holds a copy of it.
+        // Another thread may have just forked a child that holds a copy of the stream. A drop would wait for the child,
+        // but a shutdown takes effect at once.
         session.stream.shutdown(Shutdown::Both).unwrap();
     }
     let mut restarted: Vec<Socket> = before.iter().map(|_| place.socket()).collect();
@@ -459,7 +465,7 @@ fn a_newer_client_gets_room_and_sessions_move_over() {
     let answer = newer.call("state.get", json!({ "key": "k", "v": "99.0.0" }));
     assert_eq!(answer["result"]["entry"]["value"], json!("kept"), "it is answered before the broker goes");
     until("the older broker makes room", || !lives(pid));
-    // In this test, no newer program starts a broker, so the session starts one of its own version again.
+    // No newer version of slm-mesh starts a broker in this test. So the session starts a broker of its own version.
     assert_eq!(you(&mut session), me);
     let kept = session.tool("mesh_state", json!({ "action": "get", "key": "k" }));
     assert_eq!(kept["entry"]["value"], json!("kept"));
@@ -471,10 +477,11 @@ fn a_broker_is_not_idle_while_a_session_is_attached() {
     let mut session = place.session("codex-mcp-client", "api");
     session.tool("mesh_status", json!({}));
     let pid = place.broker_pid().unwrap();
-    // Meanwhile, other brokers with the same timeout and without sessions start and end.
+    // Brokers of other meshes start and end because they have no session. This broker has a session, so it must not
+    // end.
     for _ in 0..3 {
         let other = Place::new().with("SLM_MESH_IDLE_TIMEOUT", "1000");
-        // The answer has the process id. The file with the id may be gone, since the broker may have ended already.
+        // The id comes from the output of `start`. The broker may already have ended, and then its file is gone.
         let its = other.json(&["start", "--detach"])["data"]["pid"].as_u64().unwrap() as u32;
         until("the other one ends", || !lives(its));
     }

@@ -1,5 +1,5 @@
-//! Set-up over generated settings files in each format: valid stays valid, and `--remove` restores every
-//! byte.
+//! Runs `slm-mesh setup` on generated settings files of each format. The files must stay valid, and `--remove` must
+//! restore every byte.
 
 mod support;
 
@@ -8,12 +8,12 @@ use std::fs;
 use std::path::Path;
 use support::home::Home;
 
-/// The number of files per format.
+/// The number of generated files for each format.
 const N_FILES: usize = 120;
-/// How many files one run of set-up may leave alone, because their form can't be edited safely.
+/// The maximum number of files that `setup` may refuse to edit, because it can't edit their form safely.
 const LEFT_MAX: usize = N_FILES / 4;
 
-/// Numbers that look random and are the same in every run.
+/// A random generator that returns the same numbers on every run.
 struct Dice(u64);
 
 impl Dice {
@@ -70,7 +70,7 @@ fn json_file(dice: &mut Dice) -> String {
     format!("{}{body}{}", dice.one(&["", "// mine\n", "/* mine\n */\n"]), dice.one(&["\n", "", "\n\n", "\n// end"]))
 }
 
-/// A TOML string whose lines look like entries of slm-mesh.
+/// A TOML string that only looks like entries of slm-mesh.
 const LIKE_OURS: &str = "\"\"\"\n[[hooks]]\ncommand = '/x/slm-mesh hook kimi'\n[mcp_servers.slm-mesh]\n\"\"\"";
 
 fn toml_file(dice: &mut Dice) -> String {
@@ -134,7 +134,7 @@ fn yaml_file(dice: &mut Dice) -> String {
     text
 }
 
-/// Gives some files other line ends, and takes the last line end away from others.
+/// Sometimes changes all line ends to CRLF, and sometimes removes the last line end.
 fn dressed(dice: &mut Dice, text: String) -> String {
     match dice.below(5) {
         0 => text.replace('\n', "\r\n"),
@@ -143,7 +143,7 @@ fn dressed(dice: &mut Dice, text: String) -> String {
     }
 }
 
-/// Whether a parser of the format accepts the text.
+/// Whether the file's text is valid in its format.
 fn is_valid(path: &Path) -> bool {
     let text = fs::read_to_string(path).unwrap();
     match path.extension().unwrap().to_str().unwrap() {
@@ -202,7 +202,7 @@ fn generated_files_with_hooks_in_toml_come_back_byte_for_byte() {
             with == text || with.contains("slm-mesh hook kimi") && is_valid(&path),
             "{text}\nbecame\n{with}\n{said}"
         );
-        // Somebody writes below our hooks, so set-up can't simply put back the text that it recorded.
+        // The user adds a line below the hooks. To remove the hooks, `setup` now can't simply restore the old text.
         let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
         let gap = |text: &str| if text.is_empty() || text.ends_with('\n') { "" } else { end };
         let is_edited = seed % 2 == 0 && with != text;
@@ -259,7 +259,7 @@ fn an_agent_without_project_settings_is_not_set_up_in_a_project() {
         assert_eq!((status, &answer["ok"], &answer["agents"][0]["approve"]), (1, &false.into(), &"".into()), "{said}");
         assert!(home.ok(&[agent, "--project", "--remove"]).contains("nothing to change"));
     }
-    // If an agent without project settings is installed, the other agents are still set up.
+    // kimi has no settings for a project. `setup --project` must still set up the other agents.
     home.fake("kimi", "");
     home.fake("codex", "");
     let said = home.ok(&["--project"]);

@@ -1,5 +1,4 @@
-//! Set-up on configuration files as people have them, with false commands of agents that only record what they were
-//! asked.
+//! `slm-mesh setup` on typical configuration files. The agents are fake programs that only record their arguments.
 
 mod support;
 
@@ -10,7 +9,7 @@ use std::path::{Path, PathBuf};
 use support::BIN;
 use support::home::Home;
 
-/// All files below a folder: their bytes, modes and times.
+/// The bytes, mode and time of each file below a folder.
 fn tree(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u32, std::time::SystemTime)> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(dir).unwrap().flatten() {
@@ -28,7 +27,7 @@ fn tree(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u32, std::time::SystemTime)> 
     found
 }
 
-/// All files below a folder, without times.
+/// The bytes and mode of each file below a folder.
 fn bytes(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u32)> {
     tree(dir).into_iter().map(|(path, (bytes, mode, _))| (path, (bytes, mode))).collect()
 }
@@ -171,7 +170,7 @@ fn a_read_only_file_gets_a_sentence() {
         assert_eq!(home.read(".cursor/mcp.json"), "{}\n");
     }
 
-    // A file that needs no change need not be writable.
+    // This file needs no change, so `setup` must succeed although it can't write the file.
     let mode = |file: &Path, mode| std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
     mode(&file, 0o644);
     home.ok(&["cursor"]);
@@ -259,7 +258,7 @@ fn aiders_list_of_files_to_read_may_contain_ours() {
     home.ok(&["aider", "--remove"]);
     assert_eq!(home.read(".aider.conf.yml"), before);
 
-    // It is unclear where an entry in this form ends, so the user is told to remove it.
+    // `setup` can't tell where this entry ends, so it asks the user to remove the entry.
     let odd = format!("read: [ # mine\n  {item} ]\n");
     home.write(".aider.conf.yml", &odd);
     let (status, said) = home.setup(&["aider", "--remove"]);
@@ -453,7 +452,7 @@ fn a_plugin_and_setup_do_not_do_things_twice() {
     let entry = json!({ "mcpServers": { "slm-mesh": { "command": BIN } } });
     home.fake("claude", &format!("case \"$2\" in add) printf '%s' '{entry}' > \"$HOME/.claude.json\" ;; remove) rm \"$HOME/.claude.json\" ;; esac"));
     home.write(".claude/settings.json", "{\"enabledPlugins\": {\"slm-mesh@other\": false, \"slm-mesh-x@y\": true}}\n");
-    // A plugin that is off, or another plugin with a longer name, does not count as ours.
+    // One of these plugins is disabled, and the other only has a similar name. So `setup` must still install its hooks.
     home.ok(&["claude"]);
     assert!(home.read(".claude/settings.json").contains("hook"), "{}", home.read(".claude/settings.json"));
     let on = home.read(".claude/settings.json").replace("\"slm-mesh@other\": false", "\"slm-mesh@other\": true");
@@ -488,7 +487,7 @@ fn the_files_of_a_plugin_come_from_the_agents_facts() {
         assert!(hooks["hooks"]["SessionStart"][0]["hooks"][0]["command"].as_str().unwrap().contains("/bin/slm-mesh"));
         assert!(!files.to_string().contains("written by slm-mesh setup"), "{agent}: setup must not remove these");
         assert!(files["bin/slm-mesh"].as_str().unwrap().contains(env!("CARGO_PKG_VERSION")));
-        // In YAML, a colon or a hash sign could end the description.
+        // In YAML, the description would end at a colon or a hash sign.
         let skills = files.as_object().unwrap().iter().filter(|(name, _)| name.ends_with("SKILL.md"));
         for (name, text) in skills {
             let about = text.as_str().unwrap().lines().find_map(|line| line.strip_prefix("description: ")).unwrap();

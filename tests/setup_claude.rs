@@ -1,5 +1,5 @@
-//! How `setup` registers the server with Claude Code, whose file only Claude Code's own command may change. The command
-//! in these tests is a script that does to the file what Claude Code 2.1.330 does.
+//! `slm-mesh setup` for Claude Code. Only Claude Code's own command may change its file. In these tests, a script plays
+//! this command, and changes the file as Claude Code 2.1.330 does.
 
 mod support;
 
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use support::BIN;
 use support::home::Home;
 
-/// `claude mcp`: refuses to add a second entry, and reads the entry of `add-json` from standard input if the argument
-/// is `-`. `fails` is a line of shell that can look at `$entry` and make the command fail.
+/// A script that plays `claude mcp`. It refuses a second entry. If the argument of `add-json` is `-`, it reads the
+/// entry from standard input. `fails` is a line of shell that can use `$entry` and make the command fail.
 fn fake_claude(home: &Home, fails: &str) {
     home.fake(
         "claude",
@@ -43,7 +43,7 @@ fn what_the_user_added_to_claudes_entry_survives_an_update() {
     let mut new = old.clone();
     new["command"] = json!(BIN);
 
-    // An older version of Claude Code does not read the entry from standard input.
+    // In the second case, Claude Code is an older version, which can't read the entry from standard input.
     for (fails, is_secret_kept) in [("", true), ("[ \"$4\" != - ] || exit 1", false)] {
         let home = Home::new();
         write_entry(&home, &old);
@@ -60,7 +60,7 @@ fn what_the_user_added_to_claudes_entry_survives_an_update() {
         assert_eq!(home.asked("claude").len(), n_asked, "the entry is right, so Claude Code is not asked again");
     }
 
-    // An entry of version 1.x belongs to another program, so nothing of it stays.
+    // An entry of slm-mesh 1.x starts another program, so `setup` keeps no part of it.
     let home = Home::new();
     let first = json!({ "command": "npx", "args": ["slm-mesh"], "env": { "A": "1" } });
     write_entry(&home, &first);
@@ -68,7 +68,7 @@ fn what_the_user_added_to_claudes_entry_survives_an_update() {
     home.ok(&["claude"]);
     assert_eq!(entry(&home), json!({ "type": "stdio", "command": BIN, "args": ["mcp"] }));
 
-    // Claude Code refuses the new entry.
+    // In this case, `claude mcp` refuses the new entry.
     for old in [old, first] {
         let home = Home::new();
         write_entry(&home, &old);

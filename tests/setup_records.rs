@@ -1,5 +1,5 @@
-//! What `setup` remembers about the files that it has written, so that `--remove` restores all of them, even if several
-//! runs overlap, or the agent's files or folders have changed places since.
+//! The records of `slm-mesh setup` about files that it has changed. With them, `--remove` must restore all of these
+//! files, even if two runs overlap, or if files have been moved.
 
 mod support;
 
@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use support::home::Home;
 
-/// All files below a folder with their bytes, and all folders, whose path ends with a slash.
+/// The bytes of each file below a folder. Folders are also listed; their paths end with a slash.
 fn everything(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -26,7 +26,7 @@ fn everything(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 #[test]
 fn runs_at_the_same_time_lose_no_record() {
     let home = Home::new();
-    // Restoring these files needs a record, because what setup leaves in them depends on the old text.
+    // To restore these files, `setup` needs its record, because different old texts lead to the same new text.
     let agents = ["gemini", "qwen", "cursor", "windsurf", "droid", "zed"];
     home.write(".gemini/settings.json", "{\"theme\":\"dark\",\"mcpServers\":{}}");
     home.write(".qwen/settings.json", "{\"mcpServers\":{}, \"hooks\": {}}");
@@ -95,7 +95,7 @@ fn what_setup_wrote_goes_even_if_the_agent_looks_elsewhere_now() {
     home.ok(&["--remove"]);
     assert_eq!(everything(&home.home), before, "no agent is installed, but setup remembers what it wrote");
 
-    // The file that setup changed is no longer the first one in which the agent looks.
+    // OpenCode now reads another file first, and not the one that `setup` has changed.
     let theirs = home.write(".config/opencode/opencode.jsonc", "{\n   \"$schema\": \"s\"\n}\n");
     let before = everything(&home.home);
     home.ok(&["opencode"]);
@@ -177,7 +177,7 @@ fn a_command_that_the_user_changed_stays() {
     }
     assert!(home.run(&["doctor"]).status.success());
 
-    // An earlier version wrote other texts.
+    // The test changes the record, as if an earlier version had written another text into the file.
     let records = home.place.dir.join("setup.json");
     let text = std::fs::read_to_string(&records).unwrap();
     std::fs::write(&records, text.replace("Send a message", "Send some message")).unwrap();

@@ -1,5 +1,5 @@
-//! `shield -- COMMAND` and `setup --shield`: a shell command that cannot write what another agent has locked, and
-//! otherwise behaves as without a shield.
+//! Tests `shield -- COMMAND` and `setup --shield`. A shielded command can't write files that another agent has locked.
+//! In all other ways, it behaves as without a shield.
 
 mod support;
 
@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use support::{BIN, Place};
 
-/// A work tree with files, of which the human (the person who owns the machine) holds some; `None` if the system allows
-/// no shield.
+/// A work tree with files. The human (the person who owns the machine) holds locks on these paths. Returns `None` if
+/// the system allows no shield.
 fn held(locks: &[&str]) -> Option<Place> {
     let place = Place::new();
     let trial = place.run(&["shield", "--file", ".", "--", "true"]);
@@ -50,7 +50,7 @@ impl InWorkTree for Place {
         command
     }
 
-    /// Runs a script in a shield, as a peer other than the holder.
+    /// Runs a script in a shield as the peer `worker`, who holds no lock.
     fn shielded(&self, script: &str) -> Output {
         self.run(&["shield", "--as", "worker", "--", "bash", "-c", script])
     }
@@ -60,7 +60,7 @@ impl InWorkTree for Place {
     }
 }
 
-/// A second peer, whose commands run in shields.
+/// Starts the session `worker`. Shielded commands run as this peer.
 fn worker(place: &Place) -> support::Session {
     let mut session = support::Session::start(place.command(&["mcp"]).env("SLM_MESH_NAME", "worker"), "worker");
     session.tool("mesh_status", json!({}));
@@ -94,7 +94,7 @@ fn no_program_writes_a_held_file_and_all_write_a_free_one() {
         assert_eq!(out.status.success(), !wants_file, "{script}: {out:?}");
         fs::remove_file(place.root.join("free2.txt")).ok();
     }
-    // A locked folder accepts no new file, either, not even from a command that works in it.
+    // If a folder is locked, a command can't create files in it, even if the folder is its working directory.
     for script in ["echo x > dir/two.txt", "rm -rf dir", "cd dir && echo x > one.txt", "cd dir && rm one.txt"] {
         assert!(!place.shielded(script).status.success(), "{script}");
     }
@@ -105,7 +105,7 @@ fn no_program_writes_a_held_file_and_all_write_a_free_one() {
         .unwrap();
     assert!(!inside.status.success(), "{inside:?}");
     assert_eq!(place.text("dir/one.txt"), "as it was\n");
-    // The shield has left nothing behind.
+    // After the shield has ended, other programs can write the files again.
     fs::write(place.root.join("held.txt"), "by its holder\n").unwrap();
     fs::write(place.root.join("dir/two.txt"), "by its holder\n").unwrap();
 }
@@ -113,7 +113,7 @@ fn no_program_writes_a_held_file_and_all_write_a_free_one() {
 #[test]
 fn every_one_of_many_held_files_is_protected() {
     let Some(place) = held(&["held.txt"]) else { return };
-    // The list of these locks is longer than one answer of the broker.
+    // There are so many locks that the broker needs several answers to list them.
     let folder = "n".repeat(100);
     fs::create_dir(place.root.join(&folder)).unwrap();
     let files: Vec<String> = (0..640).map(|n| format!("{folder}/{n}.txt")).collect();
@@ -133,7 +133,7 @@ fn file_systems_inside_a_held_folder_are_covered_too() {
     let Some(place) = held(&["dir/"]) else { return };
     let _worker = worker(&place);
     fs::create_dir_all(place.root.join("dir/a b/c")).unwrap();
-    // The mounts are seen only by this shell and by the shield that it starts.
+    // Only this shell, and the shield that it starts, can see these mounts.
     let script = "
         mount -t tmpfs -o nosuid,noexec none 'dir/a b' && mkdir 'dir/a b/c' && mount -t tmpfs none 'dir/a b/c' || exit 9
         echo x > 'dir/a b/before' || exit 8
@@ -161,15 +161,15 @@ fn git_cannot_bring_another_version_of_a_held_file() {
 fn what_a_shield_does_not_cover() {
     let Some(place) = held(&["later.txt", "held.txt", "*.md"]) else { return };
     let _worker = worker(&place);
-    // A shield does not cover a file that is not there yet, another name of a file, or a glob whose files no hook has
-    // seen.
+    // A shield does not protect a file that does not exist yet, a second hard link to a file, or files of a locked glob
+    // that no hook has seen.
     fs::hard_link(place.root.join("held.txt"), place.root.join("other.txt")).unwrap();
     fs::write(place.root.join("a.md"), "").unwrap();
     for script in ["echo x > later.txt", "echo x > other.txt", "echo x > a.md"] {
         let out = place.shielded(script);
         assert!(out.status.success(), "{script}: {out:?}");
     }
-    // A shield protects the file that a link points to.
+    // If the given path is a link, the shield protects its target.
     std::os::unix::fs::symlink("free.txt", place.root.join("link.txt")).unwrap();
     let script = "echo x > free.txt";
     let out = place.run(&["shield", "--file", "link.txt", "--", "bash", "-c", script]);
@@ -180,7 +180,7 @@ fn what_a_shield_does_not_cover() {
 fn a_shield_protects_what_the_user_names_or_does_not_run() {
     let place = Place::new();
     fs::write(place.root.join("free.txt"), "").unwrap();
-    // A misspelt name, a pattern, or a link to nothing would otherwise leave the user without protection.
+    // Each of these paths matches no file. Without an error, the user would believe that a file is protected.
     std::os::unix::fs::symlink("nothing", place.root.join("link.txt")).unwrap();
     for file in ["fre.txt", "*", "*.txt", "link.txt"] {
         for flags in [&["--file", file][..], &["--if-possible", "--file", "free.txt", "--file", file]] {
@@ -190,7 +190,7 @@ fn a_shield_protects_what_the_user_names_or_does_not_run() {
             assert!(!place.root.join("ran.txt").exists(), "{flags:?}");
         }
     }
-    // A user who follows the usage line writes the flags where they take effect.
+    // The flags work only before `--`, so the usage line must show them there.
     let usage = place.run(&["shield"]);
     let error = String::from_utf8_lossy(&usage.stderr).into_owned();
     assert!(error.contains("shield [--file FILE] [--if-possible] -- COMMAND…"), "{error}");
@@ -260,10 +260,10 @@ fn a_terminal_stays_a_terminal_and_ctrl_c_works() {
     assert_eq!(child.wait().unwrap().code(), Some(6));
 }
 
-/// A session of Claude Code whose hooks the test runs.
+/// A fake session of Claude Code. The test runs its hooks and its shell commands.
 struct Claude<'a> {
     place: &'a Place,
-    /// The file with the lines that the session's shell runs before each command.
+    /// A file of shell lines that the session's shell runs before each command.
     lines: PathBuf,
 }
 
@@ -289,7 +289,8 @@ impl<'a> Claude<'a> {
         self.hook("PreToolUse", call)
     }
 
-    /// Runs a command as Claude Code does: after the user's functions and aliases, and followed by `pwd -P`.
+    /// Runs a command in the same way as Claude Code: first the user's functions and aliases, then the command, then
+    /// `pwd -P`.
     fn shell(&self, shell: &str, command: &str) -> (Option<i32>, String) {
         let lines = fs::read_to_string(&self.lines).unwrap_or_default();
         let options = if shell == "bash" { "shopt -s expand_aliases" } else { ":" };
@@ -301,7 +302,7 @@ impl<'a> Claude<'a> {
         (out.status.code(), String::from_utf8(out.stdout).unwrap())
     }
 
-    /// Whether a command that hides what it writes can write the locked file.
+    /// Whether a command can write the locked file if it hides the name of the file.
     fn can_write(&self, shell: &str) -> bool {
         assert_eq!(self.before(HIDDEN), Value::Null, "its text does not tell what it writes");
         let (status, output) = self.shell(shell, HIDDEN);
@@ -325,7 +326,7 @@ fn commands_are_shielded_only_while_others_hold_files_and_the_user_wants_it() {
     let Some(place) = held(&["held.txt"]) else { return };
     assert!(Claude::new(&place).can_write("bash"), "nobody asked for it");
     let settings = || fs::read_to_string(place.dir.join("config")).unwrap_or_default();
-    // This fails, since Claude Code is not installed here, but it writes the setting.
+    // `setup` fails because Claude Code is not installed, but it writes this setting first.
     place.run(&["setup", "claude", "--shield"]);
     assert_eq!(settings(), "SLM_MESH_SHIELD=claude\n");
     let claude = Claude::new(&place);
@@ -336,7 +337,7 @@ fn commands_are_shielded_only_while_others_hold_files_and_the_user_wants_it() {
     let denied = claude.before("echo x > held.txt");
     assert_eq!(denied["hookSpecificOutput"]["permissionDecision"], "deny", "{denied}");
     place.ok(&["unlock", "held.txt"]);
-    // The session can write what it has locked itself.
+    // The session holds this lock itself, so its shielded commands can write the file.
     let edit = json!({ "tool_name": "Write", "tool_input": { "file_path": place.root.join("held.txt") } });
     assert_eq!(claude.hook("PreToolUse", edit), Value::Null);
     place.ok(&["lock", "free.txt"]);
@@ -360,7 +361,7 @@ fn a_shielded_command_does_what_it_did() {
     let bare = Claude { place: &place, lines: place.root.join("home/none.sh") };
     for shell in ["bash", "zsh"].into_iter().filter(|shell| has_shell(shell)) {
         let shielded = Claude::new(bare.place);
-        // The unshielded session gets all lines that the hook adds, except for those of the shield.
+        // For the session without a shield, the test copies the hook's lines, but leaves out the lines of the shield.
         let lines = fs::read_to_string(&shielded.lines).unwrap();
         let others: Vec<&str> = lines.lines().filter(|line| !line.contains(" shield ")).collect();
         fs::write(&bare.lines, others.join("\n") + "\n").unwrap();
@@ -384,14 +385,15 @@ fn a_shielded_command_does_what_it_did() {
         ] {
             assert_eq!(shielded.shell(shell, command), bare.shell(shell, command), "{shell}: {command}");
         }
-        // Another shell that the command starts has no shield of its own, but it cannot write the file, either.
+        // The command starts another shell, which does not start a shield. The outer shield must still protect the
+        // file.
         let (_, output) = shielded.shell(shell, "bash -c 'f=$(echo dleh | rev); echo x > $f.txt'; cat held.txt");
         assert_eq!(output.lines().next(), Some("as it was"));
     }
 }
 
-/// Returns the `BASH_ENV` that the hook at a session's start sets for the agent's shell: OpenCode's hook in its answer,
-/// Droid's hook in a file.
+/// The `BASH_ENV` that the hook at the start of a session sets. OpenCode's hook prints it, and Droid's hook writes it
+/// into a file.
 fn bash_env_after_start(place: &Place, agent: &str, users: Option<&str>) -> String {
     let file = place.root.join(format!("home/{agent}.env"));
     let input = json!({ "session_id": "s1", "cwd": place.root, "hook_event_name": "SessionStart",
@@ -417,11 +419,11 @@ fn bash_enters_the_shield_by_its_own_variable() {
     let Some(place) = held(&["held.txt"]).map(|place| place.with("SLM_MESH_SHIELD", "opencode,droid")) else { return };
     let users = place.root.join("home/users.sh");
     fs::write(&users, "greet() { echo \"hi $1\"; }\n").unwrap();
-    // The variable in this value must be expanded, as bash expands it.
+    // The user's value contains a variable, which bash expands. The shield must expand it, too.
     let users_value = format!("{}/home/$NAME.sh", place.root.display());
     for (agent, tool) in [("opencode", "bash"), ("droid", "Execute")] {
         let first = bash_env_after_start(&place, agent, Some(&users_value));
-        // The hook of a later session may get our value instead of the user's.
+        // If another session starts in the same environment, its hook gets slm-mesh's value instead of the user's.
         let variable = bash_env_after_start(&place, agent, Some(&first));
         let before = json!({ "session_id": "s1", "cwd": place.root, "hook_event_name": "PreToolUse", "tool_name": tool,
                              "tool_use_id": "one", "tool_input": { "command": HIDDEN } });
@@ -456,7 +458,7 @@ fn a_program_that_is_gone_stops_no_command() {
     let lines = fs::read_to_string(&claude.lines).unwrap().replace(BIN, "/no/such/program");
     fs::write(&claude.lines, lines).unwrap();
     assert_eq!(claude.shell("bash", "echo on").0, Some(0));
-    // Commands also run without a broker, since nobody holds a file then.
+    // No broker runs now. The command must still run, and return its own exit status.
     place.ok(&["stop"]);
     let claude = Claude::new(&place);
     place.ok(&["stop"]);
@@ -467,7 +469,7 @@ fn a_program_that_is_gone_stops_no_command() {
 fn a_command_that_cannot_be_shielded_runs_as_before() {
     let Some(place) = held(&["held.txt"]) else { return };
     let unshare = ["unshare", "--user", "--map-current-user", "sh", "-c"];
-    // In this user namespace, no mount namespace may be created.
+    // The command runs in a user namespace that allows no mount namespace, so no shield is possible.
     let line = |flags: &str| {
         format!(
             "echo 0 > /proc/sys/user/max_mnt_namespaces; exec {BIN} shield --file free.txt {flags} -- sh -c 'echo x > free.txt'"

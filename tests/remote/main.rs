@@ -1,5 +1,4 @@
-//! A hub and clients of other machines, all on this machine. Only the network is different from a real one: it is
-//! loopback.
+//! A hub and clients of other machines. All of them run on this machine, and the network is loopback.
 
 #[path = "../clients/mod.rs"]
 mod clients;
@@ -93,7 +92,7 @@ fn a_stranger_without_the_secret_learns_nothing() {
 #[test]
 fn idle_strangers_at_the_hub_make_room_for_a_guest() {
     let (hub, guest) = hub_and_guest();
-    // There are more idle connections than the hub keeps, and they come from the same address as the guest.
+    // There are more idle connections than the hub keeps, and they come from the client's own address.
     let mut strangers: Vec<TcpStream> = (0..280)
         .map(|_| {
             let mut stream = TcpStream::connect(("127.0.0.1", port(&hub))).unwrap();
@@ -104,7 +103,7 @@ fn idle_strangers_at_the_hub_make_room_for_a_guest() {
         .collect();
     let asked = Instant::now();
     guest.ok(&["status"]);
-    // The hub closes idle connections after five seconds, but it must make room for the guest before that.
+    // The hub closes idle connections after five seconds, but it must make room for a new client before that.
     assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
     strangers[0].set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     assert!(!matches!(strangers[0].read(&mut [0]), Ok(1..)), "the oldest one made room");
@@ -322,8 +321,7 @@ fn a_slow_false_hub_delays_nobody() {
     let out = guest.run(&["peers"]);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.code() == Some(3) && said.contains("can't be reached"), "{:?} {said}", out.status);
-    // The time limit must be for the whole handshake. A limit for each read would let the client read 64 bytes, and
-    // then report an attack.
+    // The client must give up soon. If it went on reading, it would report an attack after 64 bytes.
     assert!(!said.contains("ttack"), "{said}");
 }
 

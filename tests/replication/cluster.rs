@@ -1,4 +1,4 @@
-//! Three members of etcd on loopback, which can be killed, stopped and started again.
+//! A cluster of three etcd members on loopback. A test can kill, stop and restart each member.
 
 use crate::certificates::Issued;
 use slm_mesh::replication::etcd::{EtcdAddress, EtcdLog, EtcdSettings, EtcdTls, EtcdUser};
@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Seconds of a lease in these tests: the shortest that etcd knows.
+/// The length of a lease in these tests, in seconds. Etcd allows no shorter one.
 pub const LEASE: u64 = 2;
 const MEMBERS: usize = 3;
 
@@ -18,23 +18,23 @@ struct Member {
     process: Option<Child>,
 }
 
-/// The certificates of a cluster that speaks TLS.
+/// The certificates of a cluster that uses TLS.
 pub struct Security {
     pub authority: PathBuf,
     pub server: Issued,
-    /// The certificate with which etcdctl identifies itself.
+    /// The certificate of `etcdctl`, as a client of the cluster.
     pub client: Issued,
 }
 
 pub struct Cluster {
     dir: PathBuf,
     security: Option<Security>,
-    /// Further words of each member's command line.
+    /// More arguments for each member's command line.
     options: Vec<&'static str>,
     members: Vec<Member>,
 }
 
-/// Whether etcd is installed. If not, these tests say so and check nothing.
+/// Whether etcd is installed. If not, prints this, and the tests are skipped.
 pub fn is_installed() -> bool {
     let answers = |program: &str, word: &str| {
         let status = Command::new(program).arg(word).stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -47,8 +47,8 @@ pub fn is_installed() -> bool {
     found
 }
 
-/// Where members keep their data: in memory if there is room, because a hub gives up its lead if a busy disk delays
-/// etcd for longer than the short lease of these tests.
+/// The directory for the data of all members. It is in memory if there is room. A busy disk can delay etcd for longer
+/// than the short lease of these tests, and the hub that leads would lose its lease.
 fn folder_for_etcd() -> PathBuf {
     const ROOM: u64 = 2 << 30;
     let memory = PathBuf::from("/dev/shm");
@@ -61,17 +61,17 @@ fn url(port: u16) -> String {
 }
 
 impl Cluster {
-    /// Starts the members and waits until they have a leader.
+    /// Starts all members, and waits until they have elected a leader.
     pub fn start() -> Cluster {
         Cluster::start_with(None, &[])
     }
 
-    /// Does what `start` does, with TLS or further words on the command lines.
+    /// Starts a cluster as `start` does, but with TLS or with more arguments for the members.
     pub fn start_with(security: Option<Security>, options: &[&'static str]) -> Cluster {
         Cluster::start_at(&folder_for_etcd(), security, options)
     }
 
-    /// Does what `start` does, but the members keep their data in this directory.
+    /// Starts a cluster as `start` does, but the members keep their data in this directory.
     #[allow(dead_code)] // the benchmark of several hubs needs it
     pub fn start_in(dir: &Path) -> Cluster {
         Cluster::start_at(dir, None, &[])
@@ -81,7 +81,7 @@ impl Cluster {
         static RUNS: AtomicU64 = AtomicU64::new(0);
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         let dir = dir.join(format!("slm-mesh-etcd-{}-{run}", std::process::id()));
-        // All ports are held at the same time, so that they differ.
+        // All listeners stay open until each has a port. Otherwise, two of them could get the same port.
         let free: Vec<TcpListener> = (0..2 * MEMBERS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports: Vec<u16> = free.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
         drop(free);
@@ -110,7 +110,7 @@ impl Cluster {
         member.process = Some(etcd.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     }
 
-    /// Lets a new member take the place of a member that is lost with its data.
+    /// Kills a member, deletes its data, and adds a new member to the cluster in its place.
     pub fn replace_member(&mut self, n: usize) {
         self.kill(n);
         std::fs::remove_dir_all(self.dir.join(n.to_string())).unwrap();
@@ -133,7 +133,7 @@ impl Cluster {
         }
     }
 
-    /// Runs etcdctl against the members that run.
+    /// Runs `etcdctl` with the addresses of all running members.
     pub fn control(&self, words: &[&str]) -> Result<String, String> {
         let running = self.members.iter().filter(|member| member.process.is_some());
         let mut endpoints: Vec<String> = running.map(|member| url(member.client)).collect();
@@ -149,7 +149,7 @@ impl Cluster {
         if out.status.success() { Ok(text) } else { Err(text) }
     }
 
-    /// Ends the lease on which this key depends.
+    /// Ends the lease of a key, so that etcd deletes the key.
     pub fn revoke_lease_of(&self, key: &str) {
         let found = self.control(&["get", key, "--write-out=json"]).unwrap();
         let lease: u64 = found.split("\"lease\":").nth(1).unwrap().split([',', '}']).next().unwrap().parse().unwrap();
@@ -162,7 +162,8 @@ impl Cluster {
         process.wait().unwrap();
     }
 
-    /// Freezes a member, whose port still accepts connections, or lets it continue.
+    /// Stops a member's process with a signal, or lets it continue. While it is stopped, its port still accepts
+    /// connections.
     pub fn freeze(&self, n: usize, frozen: bool) {
         let pid = self.members[n].process.as_ref().unwrap().id().to_string();
         let signal = if frozen { "-STOP" } else { "-CONT" };
@@ -170,34 +171,34 @@ impl Cluster {
         assert!(TcpStream::connect(("127.0.0.1", self.members[n].client)).is_ok());
     }
 
-    /// The member that leads etcd itself.
+    /// The index of the member that leads the etcd cluster. This is not the hub that leads the mesh.
     pub fn etcd_leader(&self) -> usize {
         let table = self.control(&["endpoint", "status", "--write-out=simple"]).unwrap();
         let line = table.lines().find(|line| line.split(", ").nth(4) == Some("true")).unwrap();
         self.members.iter().position(|member| line.starts_with(&url(member.client))).unwrap()
     }
 
-    /// The scheme with which a hub's `SLM_MESH_STORE` begins.
+    /// The scheme of the URL in `SLM_MESH_STORE`: `etcds` with TLS, `etcd` without.
     pub fn scheme(&self) -> &'static str {
         if self.security.is_some() { "etcds" } else { "etcd" }
     }
 
-    /// Each member's host and port.
+    /// The addresses of all members, as host and port.
     pub fn hosts(&self) -> Vec<String> {
         self.members.iter().map(|member| format!("127.0.0.1:{}", member.client)).collect()
     }
 
-    /// A client of etcd for the mesh with this name, such as a hub uses.
+    /// Connects to the log of the mesh with this name, as a hub does.
     pub fn log(&self, name: &str, user: Option<(&str, &str)>) -> EtcdLog {
         self.client(name, "etcd", None, user).unwrap()
     }
 
-    /// A client like that of `log`, with TLS.
+    /// Connects to the log of the mesh with this name over TLS.
     pub fn secure_log(&self, name: &str, tls: Option<EtcdTls>, user: Option<(&str, &str)>) -> Result<EtcdLog, String> {
         self.client(name, "etcds", tls, user)
     }
 
-    /// A client like that of `log`, with a lease that outlasts the test.
+    /// Connects to the log of the mesh with this name. The lease is longer than any test, so it can't end by accident.
     pub fn log_with_long_lease(&self, name: &str) -> EtcdLog {
         let address = EtcdAddress::parse(&format!("etcd://{}/{name}", self.hosts().join(","))).unwrap();
         EtcdLog::new(EtcdSettings { address, tls: None, user: None, lease_seconds: 60 }).unwrap()
@@ -219,7 +220,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for process in self.members.iter_mut().filter_map(|member| member.process.as_mut()) {
-            // This also ends a member that is frozen.
+            // SIGKILL also ends a process that is stopped.
             let _ = process.kill();
             let _ = process.wait();
         }

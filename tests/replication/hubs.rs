@@ -1,4 +1,4 @@
-//! Whole hubs over a real etcd: brokers, verbs (subcommands) and sessions, as their users run them.
+//! Several hubs that share a real etcd. Tests them with real brokers, verbs (subcommands) and sessions.
 
 use crate::cluster::{Cluster, is_installed};
 use crate::support::{BIN, Place, project, until};
@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 const SECRET: &str = "a secret of several hubs";
 
 impl Cluster {
-    /// The setting of a hub whose mesh has this name.
+    /// The value of `SLM_MESH_STORE` for the hubs of the mesh with this name.
     pub fn setting(&self, name: &str) -> String {
         format!("{}://{}/{name}", self.scheme(), self.hosts().join(","))
     }
 
-    /// A hub of the mesh with this name.
+    /// A new hub of the mesh with this name. Its broker is not started yet.
     pub fn hub(&self, name: &str) -> Place {
         Place::new()
             .with("SLM_MESH_HOST", "0.0.0.0")
@@ -25,12 +25,12 @@ impl Cluster {
     }
 }
 
-/// The HTTP port in the settings of this place; its port for sessions is the next one.
+/// The HTTP port in the settings. Sessions of other machines use the next port.
 fn port(place: &Place) -> u16 {
     place.env.iter().find(|(name, _)| name == "SLM_MESH_PORT").unwrap().1.parse().unwrap()
 }
 
-/// A guest of these hubs.
+/// A client machine that has these hubs in its settings.
 pub fn guest(hubs: &[&Place]) -> Place {
     let hubs: Vec<String> = hubs.iter().map(|hub| format!("127.0.0.1:{}", port(hub) + 1)).collect();
     Place::new()
@@ -39,7 +39,7 @@ pub fn guest(hubs: &[&Place]) -> Place {
         .with("SLM_MESH_SHARED_SECRET", SECRET)
 }
 
-/// A hub's place without its log in etcd, so that it is a mesh of its own.
+/// Removes `SLM_MESH_STORE` from a hub's settings, so that the hub no longer shares a mesh with other hubs.
 pub fn alone(mut hub: Place) -> Place {
     hub.env.retain(|(name, _)| name != "SLM_MESH_STORE");
     hub
@@ -50,8 +50,8 @@ pub fn kill(hub: &Place) {
     assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
 }
 
-/// What this hub's own broker says about the hubs, even if another hub leads. Returns null if the hub drops the
-/// connection, as it does when it ceases to lead.
+/// The status of this hub, even if another hub leads. Returns null if the connection breaks, which happens when the hub
+/// stops leading.
 pub fn hub_status(hub: &Place) -> Value {
     let mut socket = hub.socket();
     let id = socket.ask("hub.status", json!({}));
@@ -59,12 +59,12 @@ pub fn hub_status(hub: &Place) -> Value {
     answer.map_or(Value::Null, |line| line["result"].clone())
 }
 
-/// The last entry of the log that this hub has; `None` while the hub changes its role.
+/// The number of the last log entry that this hub has applied; `None` while the hub changes its role.
 pub fn position(hub: &Place) -> Option<u64> {
     hub_status(hub)["position"].as_u64()
 }
 
-/// Waits until two hubs have the same entries.
+/// Waits until both hubs have applied the same log entries.
 pub fn await_equal(first: &Place, second: &Place) {
     until("the other hub has it all", || {
         let position_of_first = position(first);
@@ -72,7 +72,7 @@ pub fn await_equal(first: &Place, second: &Place) {
     });
 }
 
-/// Waits until this hub follows the hub that leads, has caught up with it, and reports no trouble.
+/// Waits until this hub knows the leader, has all log entries, and reports no problem.
 pub fn await_level(hub: &Place) {
     until("the hub follows", || {
         let status = hub_status(hub);
@@ -88,7 +88,7 @@ fn token(text: &str) -> i64 {
     serde_json::from_str::<Value>(text).unwrap()["token"].as_i64().unwrap()
 }
 
-/// Starts two hubs, the first of which leads, with a lease of this many seconds; `None` if etcd is not installed.
+/// Starts two hubs whose lease has this many seconds. The first hub leads. Returns `None` if etcd is not installed.
 fn two_hubs(lease: &str) -> Option<(Cluster, Place, Place)> {
     if !is_installed() {
         return None;
@@ -99,7 +99,7 @@ fn two_hubs(lease: &str) -> Option<(Cluster, Place, Place)> {
     Some((cluster, hubs.0, hubs.1))
 }
 
-/// Starts two hubs, the first of which leads.
+/// Starts two hubs one after the other, so that the first one leads.
 pub fn start_both(first: Place, second: Place) -> (Place, Place) {
     start(&first);
     until("the first hub leads", || hub_status(&first)["role"] == "leads");
@@ -125,7 +125,7 @@ fn a_mesh_moves_from_one_hub_to_three_and_back_and_loses_nothing() {
         start(hub);
         await_level(hub);
     }
-    // A verb on a hub that stands by makes its call at the hub that leads.
+    // The second hub stands by, so its commands make their calls to the hub that leads.
     assert_eq!(second.ok(&["state", "get", "begun"]).trim(), "alone");
     second.ok(&["state", "set", "through", "a standby"]);
     let guest = guest(&[&first, &second, &third]);
@@ -134,7 +134,7 @@ fn a_mesh_moves_from_one_hub_to_three_and_back_and_loses_nothing() {
     let wait = session.ask("tools/call", json!({ "name": "mesh_inbox", "arguments": { "waitSeconds": 60 } }));
 
     kill(&first);
-    // The verb finds the hub that takes over, and the session's call goes on waiting there.
+    // The command must find the new leader. The session's call waits there again.
     guest.ok(&["send", "codex-api", "after the kill", "--key", "k1", "--as", "human"]);
     let mail = session.answer(wait).to_string();
     assert!(mail.contains("after the kill"), "{mail}");
@@ -165,7 +165,7 @@ fn a_mesh_moves_from_one_hub_to_three_and_back_and_loses_nothing() {
 
 #[test]
 fn a_hub_that_gives_way_is_followed_at_once() {
-    // The lease is so long that the test would fail if the other hub waited for its end.
+    // The lease has 60 seconds. The other hub must not wait for its end, or the test would fail.
     let Some((_cluster, first, second)) = two_hubs("60") else { return };
     first.ok(&["state", "set", "k", "v"]);
     let mut script = python_script(&second, ANSWERS_ON_A_STANDBY);
@@ -180,7 +180,7 @@ fn a_hub_that_gives_way_is_followed_at_once() {
     second.ok(&["stop"]);
 }
 
-/// A script that uses the mesh, and uses it again when its input ends.
+/// A Python script that makes a few calls, waits for the end of its input, and makes more calls.
 const ANSWERS_ON_A_STANDBY: &str = "import sys, slm_mesh
 mesh = slm_mesh.Mesh('script')
 before = mesh.state_get('k').value
@@ -206,11 +206,11 @@ fn a_deposed_hub_tells_nothing_and_follows() {
     signal("-STOP");
     until("the other hub leads", || hub_status(&second)["role"] == "leads");
     second.ok(&["state", "set", "k", "new"]);
-    // This request waits in the socket of the stopped hub.
+    // The hub is stopped, so this request waits in its socket.
     let mut waiting = first.socket();
     let id = waiting.ask("state.get", json!({ "key": "k" }));
     signal("-CONT");
-    // The request may be refused or cut off, but never answered from the old data.
+    // The hub may refuse the request or close the connection, but must not return its old data.
     let answer = std::iter::from_fn(|| waiting.read()).find(|line| line["id"] == json!(id));
     assert!(answer.as_ref().is_none_or(|line| line["error"]["data"]["kind"] == "standby"), "{answer:?}");
     await_level(&first);
@@ -228,7 +228,7 @@ fn a_verb_of_an_agent_that_no_file_describes_is_that_agents_at_a_new_leader_too(
     let id = session.tool("mesh_status", json!({}))["you"]["id"].clone();
     let pid = session.child.id().to_string();
     let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
-    // The verb must reach the new leader before the session does.
+    // The session is stopped, so that the first client of the new leader is a command, and not the session.
     signal("-STOP");
     kill(&first);
     assert_eq!(guest.json(&["whoami"])["you"]["id"], id);
@@ -247,7 +247,7 @@ fn two_meshes_never_mix() {
     let (first, stranger) = (cluster.hub("slm"), alone(cluster.hub("slm")));
     start(&first);
     first.ok(&["state", "set", "mesh", "first"]);
-    // This machine had a mesh of its own before it became a hub of another mesh.
+    // This machine had its own mesh before it became a hub of the other mesh.
     stranger.ok(&["state", "set", "mesh", "other"]);
     let mut stranger = stranger;
     stranger.env.push(("SLM_MESH_STORE".into(), cluster.setting("slm")));
@@ -256,14 +256,14 @@ fn two_meshes_never_mix() {
     assert!(status["trouble"].as_str().is_some_and(|why| why.contains("belongs to another mesh")), "{status}");
     let doctor = stranger.run(&["doctor"]);
     assert!(!doctor.status.success());
-    // The user decides: the old database is kept, and the hub takes part.
+    // With `--rejoin`, the hub sets its old database aside and joins the mesh.
     stranger.ok(&["start", "--detach", "--rejoin"]);
     await_level(&stranger);
     assert_eq!(stranger.ok(&["state", "get", "mesh"]).trim(), "first");
     let kept = std::fs::read_dir(&stranger.dir).unwrap().flatten();
     let kept = kept.filter(|file| file.file_name().to_string_lossy().starts_with("broker.db.before-rejoin")).count();
     assert!(kept >= 1, "the old database is there");
-    // A mesh of another name under the same etcd is another mesh.
+    // A hub with another mesh name uses the same etcd, but must see no data of the first mesh.
     let other = cluster.hub("slm2");
     start(&other);
     assert!(!other.run(&["state", "get", "mesh"]).status.success());
@@ -300,13 +300,13 @@ fn a_standby_that_missed_too_much_gets_a_snapshot_and_a_guest_gets_none() {
     for n in 0..20 {
         first.ok(&["state", "set", &format!("key{n}"), "v"]);
     }
-    // The log was trimmed while the other hub was away.
+    // Deletes the first log entries. The other hub was away, and has not read them.
     cluster.control(&["del", "slm/log/0000000000000000", "slm/log/0000000000000010"]).unwrap();
     start(&second);
     await_level(&second);
     first.ok(&["stop"]);
     assert_eq!(second.ok(&["state", "get", "key19"]).trim(), "v");
-    // A client that has only the secret can't put a ticket into etcd, so it gets no snapshot.
+    // To get a snapshot, a hub must write a ticket into etcd. A client that has only the secret can't do this.
     let mut stranger = second.socket();
     let asked = Instant::now();
     let refusal = loop {
@@ -322,7 +322,7 @@ fn a_standby_that_missed_too_much_gets_a_snapshot_and_a_guest_gets_none() {
     second.ok(&["stop"]);
 }
 
-/// The README's chapter about several hubs: its settings files and its commands.
+/// The settings files and commands in the README's chapter about several hubs.
 fn chapter_of_readme() -> (Vec<String>, Vec<String>) {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
     let chapter = text.split("## A mesh that outlives its hub").nth(1).unwrap().split("\n## ").next().unwrap();
@@ -340,7 +340,7 @@ fn the_settings_and_commands_of_the_readme_set_hubs_and_guests_up() {
     let ([of_hub, of_guest], [on_hub, on_guest]) = (&files[..], &commands[..]) else {
         panic!("{files:?} {commands:?}")
     };
-    // The settings come from the README, except for hosts, ports, the secret and the certificate of etcd.
+    // The test uses the settings from the README. It only replaces hosts, ports, the secret and etcd's certificate.
     let authority = "SLM_MESH_STORE_CA=/etc/ssl/etcd-ca.pem\n";
     assert!(of_hub.contains("etcds://") && of_hub.contains(authority), "etcds:// does not work without it: {of_hub}");
     let hubs: Vec<Place> = (0..2).map(|_| Place::new()).collect();
@@ -374,7 +374,7 @@ fn the_settings_and_commands_of_the_readme_set_hubs_and_guests_up() {
     }
 }
 
-/// The search path of a shell that finds the program under test.
+/// A search path on which the tested program comes first.
 fn path_with_program() -> String {
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_slm-mesh"));
     format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap())

@@ -1,4 +1,4 @@
-//! The log of several hubs in a real etcd: three members on loopback, which are killed and stopped.
+//! The log that several hubs share, in a real etcd with three members. The tests kill and stop members.
 
 mod certificates;
 mod cluster;
@@ -16,7 +16,7 @@ use slm_mesh::replication::{Append, Election, LogEntry, LogError, Position, Repl
 use slm_mesh::store::{Changeset, LogPosition, Message, MessageFilter, Store};
 use std::time::{Duration, Instant};
 
-/// The id of the log in these tests.
+/// The id of the log that these tests write.
 const LOG: LogId = LogId(11);
 
 fn won(log: &mut EtcdLog, address: &str) -> Term {
@@ -26,7 +26,7 @@ fn won(log: &mut EtcdLog, address: &str) -> Term {
     }
 }
 
-/// Takes the lead as soon as the lease of the last leader has ended.
+/// Tries to become the leader until the lease of the last leader has ended.
 fn take_over(log: &mut EtcdLog, address: &str) -> Term {
     let until = Instant::now() + Duration::from_secs(4 * LEASE);
     loop {
@@ -60,19 +60,19 @@ fn one_hub_leads_and_a_deposed_one_stores_nothing() {
     assert_eq!(second.lead("hub2:7900"), Ok(Election::Lost("hub1:7900".into())));
     assert_eq!(second.append(Position(1), &entry(term, "not leading")), Append::Deposed);
     assert_eq!(first.append(Position(1), &entry(term, "one")), Append::Stored);
-    // The hub appends the same entry again, as it does when the answer was lost.
+    // If an answer was lost, a hub appends the same entry again. This must succeed.
     assert_eq!(first.append(Position(1), &entry(term, "one")), Append::Stored);
     assert_eq!(first.append(Position(2), &entry(term, "two")), Append::Stored);
     assert_eq!(texts(&mut second, 1), ["one", "two"]);
     assert_eq!(texts(&mut second, 3), [""; 0]);
-    // Another mesh, which has a prefix of its own, sees none of these entries.
+    // Another mesh in the same etcd has other keys, so it sees none of these entries.
     let mut other_mesh = cluster.log("slm2", None);
     won(&mut other_mesh, "elsewhere:7900");
     assert_eq!(texts(&mut other_mesh, 1), [""; 0]);
-    // The log renews its lease by itself, so that it outlasts the lease time.
+    // The log keeps renewing its lease, so the hub must still lead after this time.
     std::thread::sleep(Duration::from_secs(LEASE + 1));
     assert!(first.still_leads());
-    // The lease ends, as if the hub had hung for too long.
+    // The lease ends, as if the hub had hung and had not renewed it.
     cluster.revoke_lease_of("slm/leader");
     let later = won(&mut second, "hub2:7900");
     assert!(later > term, "{later:?} {term:?}");
@@ -80,7 +80,7 @@ fn one_hub_leads_and_a_deposed_one_stores_nothing() {
     assert!(!first.still_leads());
     assert!(first.upkeep().trim(Position(2)).is_err());
     assert_eq!(second.append(Position(3), &entry(later, "three")), Append::Stored);
-    // Another entry already has this position, so this one is never stored there.
+    // There already is another entry at this position, so this one must not be stored.
     assert_eq!(second.append(Position(3), &entry(later, "another")), Append::Deposed);
     assert_eq!(texts(&mut first, 2), ["two", "three"]);
 }
@@ -144,7 +144,7 @@ fn positions_are_reported_and_the_log_is_trimmed() {
     assert_eq!(hub.upkeep().entry_sizes(Position(300)).unwrap(), []);
     assert_eq!(texts(&mut standby, 291).len(), 10);
     assert_eq!(standby.follow(Position(290)), Err(LogError::Trimmed(Position(291))));
-    // A new entry wakes a standby that waits.
+    // A standby waits for news. A new entry must end this wait.
     standby.wait_for_news(Duration::from_secs(60));
     let waiting = std::thread::spawn(move || {
         while texts(&mut standby, 301).is_empty() {
@@ -157,7 +157,7 @@ fn positions_are_reported_and_the_log_is_trimmed() {
     let stored = Instant::now();
     let lag = waiting.join().unwrap().saturating_duration_since(stored);
     assert!(lag < Duration::from_secs(30), "news must end the wait: {lag:?}");
-    // A hub that is gone is not counted any more.
+    // When a hub is gone, its position must disappear from etcd after a while.
     let until = Instant::now() + Duration::from_secs(4 * LEASE);
     while hub.upkeep().positions().unwrap().len() > 1 {
         assert!(Instant::now() < until);
@@ -165,7 +165,7 @@ fn positions_are_reported_and_the_log_is_trimmed() {
     }
 }
 
-/// Stores one message as a hub does: appends the changes to the log, and then commits them.
+/// Stores one message as a hub does: first appends the change to the log, then commits it to the database.
 fn send(store: &mut Store, log: &mut EtcdLog, term: Term, at: Position, text: &str) -> Append {
     let body = text.into();
     let mut m = Message { sender: "ada".into(), recipient: "bob".into(), body, created: 5, ..Message::default() };
@@ -181,7 +181,7 @@ fn send(store: &mut Store, log: &mut EtcdLog, term: Term, at: Position, text: &s
     outcome
 }
 
-/// Applies the entries of the log, and returns the position after them.
+/// Applies all log entries from this position on. Returns the position after the last one.
 fn catch_up(store: &mut Store, log: &mut EtcdLog, mut from: Position) -> Position {
     loop {
         let entries = log.follow(from).unwrap();
@@ -209,14 +209,14 @@ fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
     hub_store.start_recording();
     let mut term = won(&mut hub, "hub1:7900");
     let (mut sent, mut at) = (Vec::new(), Position(1));
-    // A hub that can't tell whether an entry was stored takes the lead again and reads the log, since its clients wait.
+    // If a hub does not know whether an entry was stored, it becomes the leader again, and reads the log to find out.
     let mut send_for_a_while = |store: &mut Store, log: &mut EtcdLog, mut term: Term| {
         for _ in 0..30 {
             let text = format!("message {} of {term:?}", at.0);
             let began = Instant::now();
             loop {
                 let outcome = send(store, log, term, at, &text);
-                // The lease may have ended while the members elected a leader.
+                // While the members elect a leader, the hub may get no answer, or its lease may end.
                 match outcome {
                     Append::Stored => break,
                     Append::Refused(why) => panic!("{why}"),
@@ -243,14 +243,14 @@ fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
     send_for_a_while(&mut hub_store, &mut hub, term);
     cluster.freeze(frozen, false);
     cluster.wait_until_healthy();
-    // The hub gives up, and the other one takes over.
+    // The first hub stops, and the other hub becomes the leader.
     drop((hub, hub_store));
     term = take_over(&mut standby, "hub2:7900");
     assert_eq!(catch_up(&mut standby_store, &mut standby, Position(1)), Position(91));
     standby_store.start_recording();
     send_for_a_while(&mut standby_store, &mut standby, term);
     assert_eq!(bodies(&standby_store), sent);
-    // Without a majority, nobody can tell whether an entry was stored, and no client is told that it was.
+    // Only one member is left, so nobody can know whether an entry was stored. No client is told that it was.
     cluster.kill(0);
     cluster.kill(1);
     let outcome = send(&mut standby_store, &mut standby, term, Position(121), "unknown");
@@ -259,7 +259,7 @@ fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
     cluster.start_member(0);
     cluster.start_member(1);
     cluster.wait_until_healthy();
-    // A third hub finds everything that was acknowledged, and perhaps also the entry whose fate was unknown.
+    // A third hub must find all acknowledged messages. It may also find the message whose entry got no answer.
     let (mut third, mut third_store) = (cluster.log("slm", None), Store::memory().unwrap());
     take_over(&mut third, "hub3:7900");
     catch_up(&mut third_store, &mut third, Position(1));
@@ -289,8 +289,8 @@ fn a_user_of_etcd_is_needed_where_its_authentication_is_on() {
     let term = won(&mut log, "hub1:7900");
     assert_eq!(log.append(Position(1), &entry(term, "one")), Append::Stored);
     assert_eq!(texts(&mut log, 1), ["one"]);
-    // A hub that only follows the log must also log in to etcd before it watches, since etcd would cancel the watch
-    // otherwise. A cancelled watch looks like news.
+    // A hub that never leads must also log in before it watches the log. Otherwise, etcd would cancel each watch at
+    // once, and the hub would take this for news.
     let mut follows = cluster.log("slm", Some(("mesh", "good")));
     let until = Instant::now() + Duration::from_secs(2);
     let mut n_news = 0;

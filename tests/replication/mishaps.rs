@@ -1,5 +1,5 @@
-//! Mishaps of several hubs: all of them were down, a clock is wrong, etcd is full or loses a member, the log is too
-//! long, or one hub is upgraded before the other.
+//! What can happen to several hubs: all of them are down, a clock is wrong, etcd is full or loses a member, the log is
+//! too long, or only one hub is upgraded.
 
 use crate::cluster::{Cluster, is_installed};
 use crate::hubs::{await_equal, await_level, guest, hub_status, kill, position, start, start_both};
@@ -16,7 +16,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Runs a verb (subcommand) as if on a machine of this name, and returns what it printed.
+/// Runs a verb (subcommand) under another host name, and returns its output.
 fn on(host: &str, place: &Place, args: &[&str]) -> String {
     let verb = place.command(args);
     let mut shell = Command::new("unshare");
@@ -32,7 +32,7 @@ fn json_on(host: &str, place: &Place, args: &[&str]) -> Value {
     serde_json::from_str(&on(host, place, &[args, &["--json"]].concat())).unwrap()
 }
 
-/// Whether this process may give a program another host name.
+/// Whether the test can run programs under another host name. This needs root.
 fn has_host_names() -> bool {
     let may = Command::new("unshare").args(["--uts", "true"]).status().is_ok_and(|status| status.success());
     if !may {
@@ -41,7 +41,7 @@ fn has_host_names() -> bool {
     may
 }
 
-/// The environment that makes a program's clock an hour fast; empty if libfaketime is not installed.
+/// Environment variables that set a program's clock forward by an hour; none if libfaketime is not installed.
 fn fast_clock() -> Vec<(String, String)> {
     let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
     let libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
@@ -64,7 +64,7 @@ fn people_and_time_go_on_when_all_hubs_were_down_and_one_is_back() {
     }
     let cluster = Cluster::start();
     let (mut first, second) = (cluster.hub("slm"), cluster.hub("slm"));
-    // Hubs reach each other under their host names, so both names must lead to this machine.
+    // Hubs use each other's host names as addresses, so both names must lead to this machine.
     let desk = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     let (desk, rack) = (desk.trim(), "localhost");
     on(desk, &first, &["start", "--detach"]);
@@ -77,7 +77,7 @@ fn people_and_time_go_on_when_all_hubs_were_down_and_one_is_back() {
     let of_first = people(&[(desk, &first), (rack, &second), ("laptop", &guest)]);
     assert!(of_first[0] != of_first[1] && of_first[1] != of_first[2], "{of_first:?}");
 
-    // The second hub is down while the first one has a clock that is an hour fast.
+    // The second hub is down. The first one runs alone, with a clock that is an hour ahead.
     second.ok(&["stop"]);
     first.ok(&["stop"]);
     let clock = fast_clock();
@@ -95,7 +95,7 @@ fn people_and_time_go_on_when_all_hubs_were_down_and_one_is_back() {
     let [before, after] = [before, after].map(|message| message["createdAt"].as_str().unwrap().to_owned());
     assert!(after >= before, "the mesh's time went back from {before} to {after}");
 
-    // Whichever hub leads, each person is the same peer.
+    // Each person must be the same peer, no matter which hub leads.
     first.env.retain(|setting| !clock.contains(setting));
     on(desk, &first, &["start", "--detach"]);
     assert_eq!(people(&[(desk, &first), (rack, &second), ("laptop", &guest)]), of_first);
@@ -115,7 +115,7 @@ fn a_hub_whose_clock_is_wrong_joins_an_idle_mesh_and_leads_without_ending_its_lo
     first.ok(&["lock", "/work/a.rs", "--ttl", "30"]);
     let idle_at = position(&first).unwrap();
     start(&second);
-    // The mesh is idle, so the only new entry is the one that records the time.
+    // Nobody uses the mesh, so the next entry can only be the one that contains the leader's time.
     until("the hub has heard of the time", || position(&second).is_some_and(|at| at > idle_at));
     kill(&first);
     until("the other hub leads", || hub_status(&second)["role"] == "leads");
@@ -130,10 +130,10 @@ fn entries_are_small_and_a_long_log_is_trimmed() {
         return;
     }
     let cluster = Cluster::start();
-    // No hub takes over here, so a busy machine may renew the lease late.
+    // There is only one hub. With a long lease, it keeps its lead even if a busy machine renews the lease late.
     let hub = cluster.hub("slm").with("SLM_MESH_LEASE", "60");
     start(&hub);
-    // Sixteen clients write at the same time. A release build could serve a megabyte in one turn.
+    // Sixteen clients write at the same time. In one turn, a fast broker could take more than a megabyte from them.
     let mut writers: Vec<_> = (0..16).map(|_| hub.socket()).collect();
     for round in 0..4 {
         let set =
@@ -152,7 +152,7 @@ fn entries_are_small_and_a_long_log_is_trimmed() {
     let largest = *sizes.iter().max().unwrap();
     assert!((130_000..340_000).contains(&largest), "an entry ends soon after 256 KiB: {sizes:?}");
 
-    // The upkeep thread of a leader is told that the log has grown beyond what etcd should keep.
+    // The thread of a leader that trims the log learns that the log is too long for etcd.
     let (mut last, entry) = entries.last().unwrap().clone();
     let progress = Arc::new(LogProgress::default());
     progress.note(last, 0);
@@ -169,7 +169,7 @@ fn entries_are_small_and_a_long_log_is_trimmed() {
 }
 
 impl Cluster {
-    /// Puts a megabyte under a key of another tenant; false if etcd refuses.
+    /// Writes a megabyte under a key that does not belong to the mesh. Returns false if etcd refuses this.
     fn put_megabyte(&self, key: &str) -> bool {
         let body = json!({ "key": STANDARD.encode(key), "value": STANDARD.encode("x".repeat(1_000_000)) }).to_string();
         let mut stream = TcpStream::connect(&self.hosts()[0]).unwrap();
@@ -180,7 +180,7 @@ impl Cluster {
         answer.starts_with("HTTP/1.1 200 ")
     }
 
-    /// Does what etcd's manual recommends when the quota is used up.
+    /// Frees space in etcd, as its manual recommends when the quota is used up.
     fn compact_and_defragment(&self) {
         let status = self.control(&["endpoint", "status", "--write-out=json"]).unwrap();
         let revision = status.split("\"revision\":").nth(1).unwrap().split(',').next().unwrap();
@@ -238,7 +238,7 @@ fn a_member_of_etcd_is_replaced_under_the_hubs() {
     let replaced = cluster.etcd_leader();
     cluster.replace_member(replaced);
     until("the mesh goes on", || first.run(&["state", "set", "k", "replaced"]).status.success());
-    // From here on, the new member belongs to every majority.
+    // With this member dead, etcd has a majority only together with the new member.
     cluster.kill((replaced + 1) % 3);
     until("the mesh goes on", || first.run(&["state", "set", "k", "needed"]).status.success());
     first.ok(&["stop"]);
@@ -257,7 +257,7 @@ fn a_hub_with_older_tables_neither_follows_nor_leads() {
     start(&hub);
     hub.ok(&["state", "set", "k", "v"]);
     hub.ok(&["stop"]);
-    // A hub that has already been upgraded leads, and uses its new tables.
+    // Another hub, which has been upgraded, leads now. It writes to tables that this version does not have.
     let mut newer = cluster.log("slm", None);
     let Ok(Election::Won(term)) = newer.lead("newer:7900") else { panic!() };
     let (last, entry) = newer.last().unwrap().unwrap();
@@ -285,7 +285,7 @@ fn thousands_of_locks_end_in_steps_that_etcd_accepts() {
         return;
     }
     let cluster = Cluster::start();
-    // No hub takes over here, so a busy machine may renew the lease late.
+    // There is only one hub. With a long lease, it keeps its lead even if a busy machine renews the lease late.
     let hub = cluster.hub("slm").with("SLM_MESH_RATE", "100000").with("SLM_MESH_LEASE", "60");
     start(&hub);
     let mut holder = hub.socket();

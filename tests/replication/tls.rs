@@ -1,4 +1,4 @@
-//! TLS to etcd, with an authority of the test's own.
+//! TLS connections to etcd. The tests create their own certificate authority.
 
 use crate::certificates::{Authority, Issued};
 use crate::cluster::{Cluster, LEASE, Security, is_installed};
@@ -53,7 +53,7 @@ fn etcd_and_the_hub_prove_themselves_with_certificates() {
         assert!(error.contains("does not answer"), "{error}");
     }
 
-    // If etcd's authentication is on, it refuses JSON requests from a client whose certificate has a common name.
+    // When authentication is on, etcd refuses JSON requests from a client whose certificate has a common name.
     for words in [&["user", "add", "root:secret"][..], &["user", "grant-role", "root", "root"], &["auth", "enable"]] {
         cluster.control(words).unwrap();
     }
@@ -70,8 +70,8 @@ fn etcd_and_the_hub_prove_themselves_with_certificates() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
-/// Starts a hub whose certificate has a common name. Doctor must say what is wrong, and the hub must work with another
-/// certificate.
+/// Starts a hub whose certificate has a common name, and checks that doctor explains this error. A hub with another
+/// certificate must work.
 fn doctor_names_the_trap(cluster: &Cluster, authority: &Authority, named: &Issued, unnamed: &Issued) {
     let hub = |issued: &Issued| {
         let place = cluster.hub("secure").with("SLM_MESH_STORE_CA", authority.certificate().to_str().unwrap());

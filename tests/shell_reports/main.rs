@@ -1,5 +1,5 @@
-//! What gets past the locks is reported: a shell command that hides what it writes, and an edit by a person. Each hook
-//! runs as the agent runs it, with inputs that were captured from this agent.
+//! Reports about changes that no lock prevented: by a shell command that hides which files it writes, or by a person.
+//! The hooks get recorded inputs of real agents.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use support::Place;
 
-/// Each agent: its events before and after a tool, its prompt and stop, and its shell tool.
+/// For each agent, the events before and after a tool, at a prompt and at the end of a turn. The last field is the name
+/// of the shell tool.
 const AGENTS: &[(&str, [&str; 4], &str)] = &[
     ("claude", ["PreToolUse", "PostToolUse", "UserPromptSubmit", "Stop"], "Bash"),
     ("codex", ["PreToolUse", "PostToolUse", "UserPromptSubmit", "Stop"], "shell"),
@@ -21,7 +22,7 @@ const AGENTS: &[(&str, [&str; 4], &str)] = &[
     ("opencode", ["PreToolUse", "PostToolUse", "UserPromptSubmit", "Stop"], "bash"),
 ];
 
-/// An agent whose hooks the test runs.
+/// A fake agent: the test runs the hooks that a real agent would run.
 struct Player<'a> {
     place: &'a Place,
     agent: &'a str,
@@ -38,7 +39,7 @@ impl<'a> Player<'a> {
         player
     }
 
-    /// Runs the hook of an event on the captured input, with these fields in place of the captured ones.
+    /// Runs the hook for an event. Its input is the recorded one, but with these fields replaced.
     fn hook(&self, event: usize, more: &Value) -> String {
         let name = format!("{}-{}.json", self.agent, self.events[event]);
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hooks").join(name);
@@ -55,11 +56,12 @@ impl<'a> Player<'a> {
         child.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
         let out = child.wait_with_output().unwrap();
         assert_eq!(String::from_utf8_lossy(&out.stderr), "", "{}", self.agent);
-        // Undoes the escapes of JSON, so that the tests can look for the same words in all dialects.
+        // Removes JSON escapes. The tests can then look for the same words in the output for every agent.
         String::from_utf8(out.stdout).unwrap().replace("\\n", "\n").replace("\\\"", "\"")
     }
 
-    /// A call of the shell tool, as its hooks see it: with the agent's id for the call, if it gives one.
+    /// The part of a hook's input that describes a shell command. It contains the id of the call if the agent sends
+    /// one.
     fn call(&self, command: &str, id: &str) -> Value {
         let arguments = match self.agent {
             "codex" => json!({ "command": ["bash", "-lc", command] }),
@@ -72,7 +74,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Runs a shell command with its hooks. Returns what the agent reads about it.
+    /// Runs a shell command between its two hooks. Returns the text that the agent gets from the hooks.
     fn run(&self, command: &str) -> String {
         self.run_with(command, || {
             Command::new("sh").args(["-c", command]).current_dir(&self.place.root).status().unwrap();
@@ -85,13 +87,13 @@ impl<'a> Player<'a> {
         work();
         let mut call = self.call(command, "call_1");
         if self.agent == "opencode" {
-            // OpenCode's plugin does not repeat the arguments.
+            // After a tool call, OpenCode's plugin does not send the arguments again.
             call.as_object_mut().unwrap().remove("tool_input");
         }
         self.hook(1, &call)
     }
 
-    /// Edits a file with the agent's tool, as Claude Code does.
+    /// Writes a file between the hooks of the edit tool, as Claude Code does.
     fn edit(&self, file: &str, content: &str) -> String {
         let path = self.place.root.join(file);
         let call =
@@ -105,7 +107,7 @@ impl<'a> Player<'a> {
     }
 }
 
-/// A place whose root is a work tree with one file.
+/// A test mesh and the path of the only file in its work tree.
 fn work_tree() -> (Place, PathBuf) {
     let place = Place::new();
     fs::create_dir_all(place.root.join(".git")).unwrap();
@@ -115,7 +117,7 @@ fn work_tree() -> (Place, PathBuf) {
     (place, file)
 }
 
-/// A command whose text does not tell what it writes.
+/// A command that writes `held.txt`, although it does not contain this name.
 fn hidden_write(content: &str) -> String {
     format!("f=$(echo dleh | rev); printf '{content}\\n' > $f.txt")
 }
@@ -179,7 +181,8 @@ fn a_file_that_is_removed_made_or_only_touched() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "as it was\n");
     place.ok(&["lock", "restore", "new.txt", "--yes"]);
     assert!(!place.root.join("new.txt").exists(), "there was none before");
-    // The modification time can be set back, but the change time (ctime) can't.
+    // The command resets the modification time of the file. It can't reset the change time (ctime), so the change must
+    // still be reported.
     let told = player.run("touch -r $(echo dleh | rev).txt r; printf 'as IT was\\n' > $(echo dleh | rev).txt; touch -r r $(echo dleh | rev).txt");
     assert!(told.contains("held.txt"), "{told}");
 }
@@ -313,7 +316,7 @@ fn a_holder_hears_of_an_edit_by_a_person_once() {
     fs::write(&file, "another one\n").unwrap();
     let told = player.run("true");
     assert!(told.contains("since the last edit of this session"), "noticed before its next command: {told}");
-    // What the holder's own commands do to its locked files is not reported.
+    // The agent holds the lock itself, so its own changes to the file are not reported.
     assert_eq!(player.run(&hidden_write("my own")), "");
     assert_eq!(player.edit("held.txt", "my edit\n"), "");
     assert_eq!(player.hook(2, &json!({})), "");
@@ -351,7 +354,8 @@ fn parallel_commands_of_one_session_and_a_command_that_failed() {
     fs::write(&file, "lost\n").unwrap();
     let told = player.hook(1, &first);
     assert!(told.contains("held.txt"), "{told}");
-    // An agent may run no hook after a command that failed, so the hook at the end of the turn also looks for changes.
+    // Some agents run no hook after a command that failed. So the hook at the end of the turn also looks for changed
+    // files.
     player.hook(0, &player.call("make c", "call_c"));
     fs::write(&file, "lost again\n").unwrap();
     let told = player.hook(3, &json!({}));
@@ -359,8 +363,8 @@ fn parallel_commands_of_one_session_and_a_command_that_failed() {
     assert!(human_mail(&place).contains("make c"));
 }
 
-/// Some agents treat the text of the hook at the end of a turn as a prompt from their user, so it must contain only
-/// slm-mesh's own words.
+/// Some agents take the output of the hook at the end of a turn for a prompt from the user. So it must not contain
+/// words of other peers.
 #[test]
 fn a_command_that_failed_is_reported_to_an_agent_that_takes_the_report_as_a_prompt() {
     let (place, file) = work_tree();
@@ -453,7 +457,7 @@ fn what_is_kept_ends_after_an_hour_and_is_bounded() {
     for entry in folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap().flatten()) {
         fs::File::options().write(true).open(entry.path()).unwrap().set_modified(long_ago).unwrap();
     }
-    // The hook at another session's prompt removes old files.
+    // When another session gets a prompt, its hook removes old files.
     Player::new(&place, "codex", "s2");
     let left: usize = folders.iter().map(|folder| fs::read_dir(folder).unwrap().count()).sum();
     assert_eq!(left, 0);

@@ -1,17 +1,17 @@
-//! Two agents that overwrite each other's files through the shell, for 200 turns.
+//! For 200 turns, two agents overwrite each other's files with shell commands.
 
 use super::{Player, work_tree};
 use serde_json::json;
 use std::fs;
 use std::process::Command;
 
-/// A few numbers from a seed.
+/// The next number of a random generator, which always returns the same numbers for one seed.
 fn next(seed: &mut u64) -> usize {
     *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*seed >> 33) as usize
 }
 
-/// A command that writes a file whose name it spells backwards.
+/// A command that writes a file, but contains its name only backwards.
 fn disguised_write(kind: usize, file: &str, turn: usize) -> String {
     let backwards: String = file.chars().rev().collect();
     let program = match kind % 2 {
@@ -21,15 +21,15 @@ fn disguised_write(kind: usize, file: &str, turn: usize) -> String {
     format!("{program} {backwards} \"turn {turn}\"")
 }
 
-/// Two agents work in one repository, mostly through the shell. Whenever one agent overwrites what the other has locked
-/// and written, its hook must say so. In most cases, the test also checks that the other agent is told.
+/// Two agents work in one repository, mostly with shell commands. If one of them overwrites a file that the other has
+/// locked and written, the output of its hook must say so. In most cases, the other agent must be told, too.
 #[test]
 fn every_lost_update_of_two_agents_is_reported_to_somebody() {
     let (place, _) = work_tree();
     let names: Vec<String> = (0..4).map(|n| format!("f{n}.txt")).collect();
     let players = [Player::new(&place, "claude", "one"), Player::new(&place, "claude", "two")];
     let mut seed = 20_261_128;
-    // Which agent holds each file because of an edit in its current turn.
+    // For each file, the agent that has locked it with an edit in its current turn.
     let mut held: Vec<Option<usize>> = vec![None; names.len()];
     let (mut n_lost, mut n_denied) = (0, 0);
     for turn in 0..200 {
@@ -37,7 +37,7 @@ fn every_lost_update_of_two_agents_is_reported_to_somebody() {
         let (player, n) = (&players[me], next(&mut seed) % names.len());
         let file = &names[n];
         let is_others = held[n].is_some_and(|holder| holder != me);
-        // Turns end often, so that no lock from an edit expires, even on a slow machine.
+        // Every tenth step ends a turn. Otherwise, a lock could expire on a slow machine.
         match if turn % 10 == 9 { 2 } else { [0, 0, 1, 3, 4, 5, 6][next(&mut seed) % 7] } {
             0 => {
                 let denied = player.edit(file, &format!("edit {turn}\n")).contains("deny");
@@ -45,7 +45,7 @@ fn every_lost_update_of_two_agents_is_reported_to_somebody() {
                 n_denied += usize::from(denied);
                 held[n] = held[n].or(Some(me));
             }
-            // A plain write by a shell command. It locks the file, or is denied, just like an edit.
+            // A shell command with a plain file name. Like an edit, it locks the file or is denied.
             1 => {
                 let call = player.call(&format!("echo {turn} > {file}"), "plain");
                 if player.hook(0, &call).is_empty() {
@@ -58,15 +58,16 @@ fn every_lost_update_of_two_agents_is_reported_to_somebody() {
                     n_denied += 1;
                 }
             }
-            // The turn ends, and with it its locks.
+            // The agent's turn ends, and its locks end with it.
             2 => {
                 player.hook(3, &json!({}));
                 held.iter_mut().filter(|holder| **holder == Some(me)).for_each(|holder| *holder = None);
             }
-            // A write that the command's text does not show.
+            // A shell command that hides the name of the file.
             kind => {
                 let command = disguised_write(kind, file, turn);
-                // In half of these cases, a command of the other agent also runs, and ends before or after this one.
+                // In half of these cases, the other agent runs a command at the same time. It ends before or after this
+                // command.
                 let (other, order) = (&players[1 - me], next(&mut seed) % 4);
                 let meanwhile = other.call("make", "meanwhile");
                 other.hook(2, &json!({}));

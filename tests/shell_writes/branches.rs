@@ -1,4 +1,4 @@
-//! Branches whose condition is certain: those that can't run write nothing.
+//! Shell branches whose condition is known. A branch that can't run writes no files.
 
 use super::forms::check;
 

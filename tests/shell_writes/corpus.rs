@@ -1,32 +1,32 @@
-//! Reads corpus.txt.
+//! Reads corpus.txt, a list of shell commands and the files that they write.
 //!
-//! `$ ` starts a command and `| ` its further lines. After these, each line is one write of the command: `w path` is a
-//! file, `d path` a folder with all that is in it, `m folder tracking endings` some files below a folder, and `u words`
-//! a write that no reader of the text can find.
+//! A line with `$ ` begins a command, and lines with `| ` continue it. Each of the next lines is one write: `w path` is
+//! a file; `d path` is a folder with all its files; `m folder tracking endings` means some files below a folder; and `u
+//! words` means a write that the command does not show.
 
 use super::tree;
 use std::collections::BTreeSet;
 
-/// One write of a command, as a line of the corpus states it.
+/// One write of a command, from one line of corpus.txt.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Truth {
-    /// A file: `w path`.
+    /// The line `w path`: one file.
     File(String),
-    /// A folder with all that is in it: `d path`.
+    /// The line `d path`: a folder and all files in it.
     Folder(String),
-    /// Some files below a folder: `m folder tracking endings`.
+    /// The line `m folder tracking endings`: some of the files below a folder.
     Maybe(String),
 }
 
-/// A command of the corpus and its writes.
+/// A command in corpus.txt, and the files that it writes.
 pub struct Case {
-    /// The line in corpus.txt where the command begins.
+    /// The number of the line in corpus.txt with which the command begins.
     pub line: usize,
-    /// The command line, which may have several lines.
+    /// The whole command, which may contain newlines.
     pub command: String,
-    /// What the command writes, as far as its text shows.
+    /// The writes that can be found in the command.
     pub truths: BTreeSet<Truth>,
-    /// How many writes the text of the command does not show.
+    /// The number of writes that the command does not show.
     pub n_untold: usize,
 }
 
@@ -39,7 +39,7 @@ fn absolute(path: &str) -> String {
     }
 }
 
-/// All commands of the corpus.
+/// All commands in corpus.txt, with their writes.
 pub fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     for (n, text) in include_str!("corpus.txt").lines().enumerate() {

@@ -1,9 +1,9 @@
-//! Each form of writing, in short made-up commands.
+//! Short invented commands for each way in which a shell command can write a file.
 
 use super::{Truth, reported};
 use std::collections::BTreeSet;
 
-/// Asserts that these commands write exactly these files of the current directory.
+/// Asserts that each command is found to write exactly these files. Their paths are relative to the current directory.
 pub fn check(cases: &[(&str, &[&str])]) {
     for (command, files) in cases {
         let want: BTreeSet<Truth> = files.iter().map(|file| Truth::File(format!("/work/app/{file}"))).collect();

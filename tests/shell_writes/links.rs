@@ -1,11 +1,11 @@
-//! Symbolic links: a command that replaces or removes a link writes the link, and leaves the link's target as it is.
+//! Symbolic links. A command that replaces or removes a link writes only the link, and not the file to which it points.
 
 use slm_mesh::shell_writes::{Disk, ShellWrite, written_files};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-/// A folder with the file `held`, a link to it, and a link to the folder `real/dir`.
+/// Creates a folder with a few files, a link to the file `held`, and a link to the folder `real/dir`.
 fn folder() -> PathBuf {
     let folder = std::env::temp_dir().join(format!("slm-mesh-links-{}", std::process::id()));
     fs::create_dir_all(folder.join("real/dir")).unwrap();
@@ -31,14 +31,15 @@ fn only_a_write_through_a_link_writes_its_target() {
         ("rm -rf linkdir/; rm linkdir/", ""),
         ("ln -sfn a linkdir", "linkdir itself"),
         ("rm linkdir/in", "linkdir/in"),
-        // The kernel goes to the folder above the link's target, but the shell to the one that contains the link.
+        // In a path, `..` after a link means the folder above the link's target. After `cd`, it means the folder that
+        // contains the link.
         ("echo > linkdir/../up", "real/up"),
         ("cd linkdir; rm ../up", "real/up"),
         ("git -C linkdir rm ../up", "real/up"),
         ("env -C linkdir sh -c 'cd ..; rm up'", "real/up"),
         ("cd linkdir/..; rm up", "up"),
         ("cd linkdir; rm \"$PWD/../up\"", "real/up"),
-        // With -P, the shell goes where the kernel goes.
+        // With -P, `cd` follows the link, so `..` means the folder above its target.
         ("cd -P linkdir && cd .. && echo > up", "real/up"),
         ("cd -LP linkdir/.. && echo > up", "real/up"),
         ("cd -P -L linkdir && cd .. && echo > up", "up"),
@@ -48,7 +49,7 @@ fn only_a_write_through_a_link_writes_its_target() {
         ("cd linkdir; cd \"$(pwd -P)/..\"; echo > up", "real/up"),
         ("zsh -c 'setopt CHASE_LINKS; cd linkdir; cd ..; echo > up'", "real/up"),
         ("mkdir -p new && cd -P new/.. && echo > up", "up"),
-        // The first two commands may or may not set the option. The last two create the link themselves, so its target
+        // In the first two commands, it is unknown whether `set -P` runs. In the last two, the target of the new link
         // is unknown.
         ("if x; then set -P; fi; cd linkdir; cd ..; echo > up", ""),
         ("if x; then set -P; fi; cd real/dir; cd ..; echo > up", "real/up"),

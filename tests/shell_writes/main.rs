@@ -1,7 +1,8 @@
-//! Which files real command lines of coding agents write: a corpus in which the writes are marked by hand.
+//! Which files a shell command writes. The corpus has real commands of coding agents, and a person has marked the files
+//! that each of them writes.
 //!
-//! A file may be reported only if it is written, because a wrong report would block a harmless command. Most of the
-//! writes that the text shows must be found.
+//! No other file may be reported, because the agent's harmless command would then be denied. Of the files that the
+//! command shows, most must be found.
 
 mod branches;
 mod corpus;
@@ -13,7 +14,7 @@ use corpus::{Case, Truth};
 use slm_mesh::shell_writes::{ShellWrite, written_files};
 use std::collections::BTreeSet;
 
-/// Of the writes that the text shows, at least this share must be found.
+/// The smallest share of visible writes that must be found.
 const CAUGHT_MIN: f64 = 0.9;
 
 fn environment(name: &str) -> Option<String> {
@@ -24,7 +25,7 @@ fn environment(name: &str) -> Option<String> {
     }
 }
 
-/// What the program reports of a command, in the words of the corpus.
+/// The files that slm-mesh finds in a command, as entries of the corpus.
 fn reported(command: &str) -> BTreeSet<Truth> {
     let writes = written_files(command, tree::DIRECTORY, &environment, &tree::tree());
     writes.iter().map(truth).collect()

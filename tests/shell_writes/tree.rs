@@ -1,17 +1,17 @@
-//! The file tree in which the commands of the corpus run.
+//! The files and folders that the commands in corpus.txt find.
 
 use slm_mesh::shell_writes::{Entry, FileTree};
 use std::collections::BTreeMap;
 
-/// Where the commands run.
+/// The directory in which the commands in corpus.txt run.
 pub const DIRECTORY: &str = "/work/app";
 
-/// A tree in memory: each folder with its entries.
+/// A file tree in memory. For each folder, it contains the names of its entries, and whether they are folders.
 pub struct Tree {
     folders: BTreeMap<String, BTreeMap<String, bool>>,
 }
 
-/// The tree of tree.txt, in which a line is a file, or a folder if it ends in a slash.
+/// The tree from tree.txt. Each line is the path of a file, or of a folder if it ends with a slash.
 pub fn tree() -> Tree {
     let mut tree = Tree { folders: BTreeMap::new() };
     for line in include_str!("tree.txt").lines().filter(|line| line.starts_with('/')) {
