@@ -1,4 +1,4 @@
-//! A log engine in memory, in place of etcd, with the faults that a real one has.
+//! A log in memory that replaces etcd in the simulation. It can fail in the same ways as etcd.
 
 use slm_mesh::base::ids::Term;
 use slm_mesh::replication::{Append, Election, LogEntry, LogError, Position, ReplicatedLog};
@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What the engine does to the next append.
+/// What happens to the next entry that a hub appends to the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The lease ended a moment ago, so the entry is refused.
+    /// The entry is refused, because the hub's lease has just ended.
     Refused,
-    /// The entry is stored, but the leader gets no answer.
+    /// The entry is stored, but the hub gets no answer.
     UnknownButWritten,
-    /// The entry is lost, and the leader gets no answer.
+    /// The entry is not stored, and the hub gets no answer.
     UnknownNotWritten,
-    /// The log has no room for the entry.
+    /// The entry is refused, because the log is full.
     Full,
 }
 
@@ -28,7 +28,7 @@ struct State {
     fault: Option<Fault>,
 }
 
-/// One engine, which all hubs share.
+/// The log in memory. All hubs of a run share it.
 #[derive(Debug, Clone, Default)]
 pub struct Engine(Rc<RefCell<State>>);
 
@@ -41,31 +41,31 @@ impl Engine {
         self.0.borrow_mut().fault = Some(fault);
     }
 
-    /// The position of the last entry.
+    /// The position of the last entry, or 0 if there is none.
     pub fn end(&self) -> u64 {
         self.0.borrow().entries.last_key_value().map_or(0, |(at, _)| *at)
     }
 
-    /// Goes back to a backup that was made when this was the position of the last entry.
+    /// Removes all entries after this position, as if the log were restored from an old backup.
     pub fn restore(&self, end: u64) {
         self.0.borrow_mut().entries.retain(|at, _| *at <= end);
     }
 
-    /// Ends the lease of the hub that leads, and lets the engine work without faults again.
+    /// Ends the leader's lease, and cancels the fault for the next entry.
     pub fn reset(&self) {
         let mut state = self.0.borrow_mut();
         (state.leader, state.fault) = (None, None);
     }
 }
 
-/// The engine as one hub uses it.
+/// One hub's access to the log in memory.
 #[derive(Debug)]
 pub struct MemoryLog {
     engine: Engine,
     term: u64,
 }
 
-/// The number of entries that one request reads. It is small, so that a standby has often read only a part of the log.
+/// The number of entries that a hub reads at once. It is small, so that a standby often has only a part of the log.
 const PAGE: usize = 7;
 
 impl ReplicatedLog for MemoryLog {

@@ -1,14 +1,14 @@
-//! The stream of events as one watcher saw it, and what others must have seen of it.
+//! The events that one watcher has received. With them, the test checks what other subscribers receive.
 
 use serde_json::Value;
 use slm_mesh::base::limits::EVENTS_KEPT_MS;
 use slm_mesh::base::time;
 use std::collections::VecDeque;
 
-/// How many events are remembered.
+/// How many of the latest events the test remembers.
 const KEPT: usize = 4000;
 
-/// One event, as it was pushed.
+/// One event that the watcher has received.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
     pub seq: i64,
@@ -17,20 +17,19 @@ pub struct Seen {
     at: String,
     taken: i64,
     pub payload: String,
-    /// The namespace and key of the state entry that the event is about, and the payload that the event has once that
-    /// entry is deleted.
+    /// For an event about a state entry, the entry's namespace and key. `blanked` is the payload after the entry is
+    /// deleted, which then contains no value.
     entry: Option<(String, String)>,
     blanked: String,
 }
 
-/// The stream.
+/// All events that the watcher has received.
 #[derive(Debug, Default)]
 pub struct Stream {
     kept: VecDeque<Seen>,
-    /// The events of this turn.
+    /// The events that the watcher has received in this turn.
     pub fresh: Vec<Seen>,
-    /// The latest time so far. The age of an event is counted up to this time, so that removed events stay removed when
-    /// the clock goes back.
+    /// The latest time so far, even if the clock has gone back since. The age of an event is relative to this time.
     pub latest: i64,
 }
 
@@ -58,7 +57,8 @@ impl Stream {
         self.kept.back().map_or(0, |event| event.seq)
     }
 
-    /// Records the next event. Checks that none is missing before it, and that time does not go back.
+    /// Records an event that the watcher has received. Its number must follow the last one, and its time must not be
+    /// earlier.
     pub fn push(&mut self, row: &Value, now: i64) {
         let event = seen(row, now);
         if let Some(last) = self.kept.back() {
@@ -72,19 +72,19 @@ impl Stream {
         }
     }
 
-    /// The events that a subscriber to these types must have got in this turn.
+    /// The numbers of the events in this turn that a subscriber to these types must receive.
     pub fn expected(&self, types: &[String]) -> Vec<i64> {
         let wanted = |event: &&Seen| types.iter().any(|kind| kind == "*" || *kind == event.kind);
         self.fresh.iter().filter(wanted).map(|event| event.seq).collect()
     }
 
-    /// Whether this turn had an event of this type with this text in its payload.
+    /// Whether there was an event of this type in this turn whose payload contains this text.
     pub fn has(&self, kind: &str, part: &str) -> bool {
         self.fresh.iter().any(|event| event.kind == kind && event.payload.contains(part))
     }
 
-    /// Whether an event may have this payload now. Once a state entry is deleted, its value is gone from the event,
-    /// too.
+    /// Whether a read may return this payload for an event. After a state entry is deleted, its events no longer
+    /// contain its value.
     fn may_show(&self, event: &Seen, payload: &str) -> bool {
         let takes_away = |later: &&Seen| {
             later.seq > event.seq
@@ -93,7 +93,7 @@ impl Stream {
                 && later.entry == event.entry
         };
         match self.kept.iter().find(takes_away) {
-            // An earlier call in the same turn may have read the event before a later call deleted the entry.
+            // The entry was deleted in this turn. The read may have been before or after that.
             Some(later) if self.fresh.iter().any(|fresh| fresh.seq == later.seq) => {
                 payload == event.blanked || payload == event.payload
             }
@@ -102,7 +102,7 @@ impl Stream {
         }
     }
 
-    /// Checks the answer to a call that read the stream after a cursor.
+    /// Checks the answer to a call that read events after a certain number.
     pub fn read(&self, after: i64, types: &[String], value: &Value, now: i64) {
         let rows = value["events"].as_array().expect("events");
         let gap = value["gap"] == true;

@@ -1,5 +1,5 @@
-//! Three hubs that share a log: one leads; the others repeat what it stores, and take over when it dies, hangs or gets
-//! no answer from the engine.
+//! Three hubs that share a log. One hub leads, and the others apply its entries. Another hub takes over when the leader
+//! dies, hangs, or gets no answer from the log.
 
 use crate::engine::{Engine, Fault, MemoryLog};
 use crate::world::Dice;
@@ -12,7 +12,7 @@ use slm_mesh::store::Store;
 
 const HUBS: usize = 3;
 
-/// A hub that was deposed while it hung, and has not noticed this yet.
+/// A hub that hung while another hub took over. It still believes that it leads.
 struct Hung {
     hub: usize,
     mesh: Mesh,
@@ -21,9 +21,9 @@ struct Hung {
 
 pub struct Hubs {
     engine: Engine,
-    /// SQLite databases in memory, one for each hub.
+    /// The names of the hubs' SQLite databases, which are in memory.
     files: Vec<String>,
-    /// Connections that keep these databases alive while no hub has them open.
+    /// An open connection to each database. Without it, SQLite would delete the database when its hub closes it.
     _keepers: Vec<Store>,
     leads: usize,
     leader: Option<Leader<MemoryLog>>,
@@ -42,11 +42,11 @@ impl Hubs {
         Store::open(self.files[hub].as_ref(), false).expect("a store")
     }
 
-    /// Lets this hub take over, or lead again after a restart. Returns its store.
+    /// Makes this hub the leader, even if it was the last leader. Returns its store.
     pub fn take_over(&mut self, hub: usize) -> Store {
         let (mut standby, mut store) = (Standby::new(self.engine.log()), self.store(hub));
         if store.log_position().expect("a position").is_none() {
-            // A hub can't take over with a database that has never followed the log, so this hub follows the log first.
+            // A new database must follow the log once before its hub can lead.
             standby.follow(&mut store).expect("entries");
         }
         let taken = standby.take_over(&mut store, &format!("hub{hub}"), || LogId(7));
@@ -55,7 +55,7 @@ impl Hubs {
         store
     }
 
-    /// Ends a turn of the hub that leads; returns false if it was deposed.
+    /// Commits a turn of the hub that leads. Returns false if the hub finds out that it has lost the lead.
     pub fn commit(&mut self, mesh: &mut Mesh, now: i64) -> bool {
         let leader = self.leader.as_mut().expect("a leader");
         match leader.commit_turn(mesh, now) {
@@ -70,7 +70,7 @@ impl Hubs {
         self.engine.set_fault(if is_written { Fault::UnknownButWritten } else { lost });
     }
 
-    /// Lets the hub that leads die, or hang with all that it has not committed. Returns the hub that is to lead next.
+    /// Stops the leader: it either dies, or hangs with an uncommitted turn. Returns the hub that takes over next.
     pub fn depose(&mut self, dice: &mut Dice, mesh: Mesh) -> usize {
         self.engine.reset();
         let leader = self.leader.take();
@@ -85,7 +85,7 @@ impl Hubs {
         }
     }
 
-    /// Lets one of the hubs that don't lead do something, and returns what that was.
+    /// Makes one of the other hubs take a step. Returns a description of the step.
     pub fn stand_by(&mut self, dice: &mut Dice, now: i64) -> &'static str {
         if self.hung.is_some() && dice.one_in(10) {
             self.wake_up(now);
@@ -105,7 +105,7 @@ impl Hubs {
         "standbys found equal to the leader"
     }
 
-    /// Wakes up a hub that was deposed while it hung. It tries to commit its work, none of which may take effect.
+    /// Lets the hub that hung continue. It tries to commit its turn, which must fail, because another hub leads now.
     fn wake_up(&mut self, now: i64) {
         let Some(Hung { mut mesh, mut leader, .. }) = self.hung.take() else { return };
         mesh.tick(now);
@@ -115,7 +115,7 @@ impl Hubs {
     }
 }
 
-/// Every row of every table of a database.
+/// All tables of a database with all of their rows.
 fn rows(file: &str) -> Vec<(String, Vec<String>)> {
     let db = Connection::open(file).expect("a database");
     let mut tables = db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").expect("tables");
@@ -128,7 +128,7 @@ fn rows(file: &str) -> Vec<(String, Vec<String>)> {
             Ok(values.collect::<Vec<_>>().join(" "))
         };
         let mut rows: Vec<String> = query.query_map([], read).expect("rows").flatten().collect();
-        // Two equal databases may return their rows in different orders.
+        // The order of rows may differ between two databases with the same content.
         rows.sort_unstable();
         (name, rows)
     };
@@ -142,7 +142,7 @@ fn assert_equal(one: &str, other: &str) {
     }
 }
 
-/// A mesh of one hub that leads.
+/// A hub that applies the whole log and then leads. Returns its mesh and the leader's side of the log.
 fn leading(engine: &Engine, file: &str) -> (Mesh, Leader<MemoryLog>) {
     let (mut standby, mut store) = (Standby::new(engine.log()), Store::open(file.as_ref(), false).expect("a store"));
     while standby.follow(&mut store).expect("entries").is_some() {}
@@ -155,7 +155,7 @@ fn leading(engine: &Engine, file: &str) -> (Mesh, Leader<MemoryLog>) {
     (Mesh::open(store, MeshSettings::default(), Box::new(random), 1000).expect("a mesh"), leader)
 }
 
-/// Sets an entry of the shared state in a turn of its own; returns how the turn ended, and the answers.
+/// Sets an entry of the shared state, and commits the turn. Returns how the turn ended, and the answers.
 fn set_entry(mesh: &mut Mesh, leader: &mut Leader<MemoryLog>, value: &str) -> (TurnEnd, Vec<String>) {
     let op = core::op("state.set").expect("an operation");
     let args = op.check(core::object(json!({ "key": "k", "value": value }))).expect("good arguments");
@@ -182,7 +182,7 @@ fn an_engine_without_room_costs_the_turn_and_not_the_leadership() {
     assert!(end == TurnEnd::TakenBack && answers[0].contains("the engine is full"), "{end:?} {answers:?}");
     let (end, answers) = set_entry(&mut mesh, &mut leader, "3");
     assert!(end == TurnEnd::Committed && answers[0].contains("\"version\":2"), "{end:?} {answers:?}");
-    // A hub that steps down hands over at once.
+    // If a hub gives up its lead, another hub can lead at once.
     drop(mesh.into_store());
     drop(leader.step_down());
     let (mesh, _leader) = leading(&engine, "file:/simulate-full-2?vfs=memdb");
@@ -210,8 +210,8 @@ fn an_engine_that_lost_entries_divides_no_mesh() {
     engine.restore(end - 2);
     while second.follow(&mut store).unwrap().is_some() {}
     drop(store);
-    // The first hub is ahead of the log now. It must not lead, whether other hubs add no entries, fewer than were lost,
-    // just as many, or more.
+    // The first hub has an entry that the log has lost. It must never follow this log again, no matter how many entries
+    // other hubs add.
     for value in ["", "x", "y", "z"] {
         let (mut standby, mut store) = stand_by(&files[0]);
         let is_refused = !matches!(standby.match_database(&store).unwrap(), DatabaseLogMatch::SameLog);
@@ -235,7 +235,7 @@ fn a_hub_with_data_of_its_own_adds_no_log_to_it() {
     let files = ["first", "second"].map(|hub| format!("file:/simulate-race-{hub}?vfs=memdb"));
     let _keepers = files.each_ref().map(|file| Store::open(file.as_ref(), false).unwrap());
     let mut store = Store::open(files[1].as_ref(), false).unwrap();
-    // There was no log when this hub looked. Before it wins the lead, another hub begins one and steps down.
+    // This hub finds no log. Then another hub starts one and stops leading, before this hub tries to lead.
     let mut standby = Standby::new(engine.log());
     assert_eq!(standby.match_database(&store).unwrap(), DatabaseLogMatch::NoLog);
     let (mut mesh, mut leader) = leading(&engine, &files[0]);

@@ -1,11 +1,11 @@
-//! Who holds which lock: for certain, or perhaps if an answer was lost.
+//! The locks that the test expects. If the answer to a call was lost, it is uncertain whether its lock exists.
 
 use crate::model::{HUMAN, NAMES, Who, minutes};
 use serde_json::Value;
 use slm_mesh::base::limits::{COMMAND_LEASE_MS, GRACE_MS};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The paths that calls lock, and which of eight files each path covers, as bits.
+/// The paths that calls lock. The bits of the number stand for eight files, and show which of them the path covers.
 pub const PATHS: [(&str, u16); 9] = [
     ("/p/a", 1),
     ("/p/b", 2),
@@ -18,24 +18,24 @@ pub const PATHS: [(&str, u16); 9] = [
     ("/p/dir/q.rs", 64),
 ];
 
-/// One path of one grant.
+/// A lock on one path that was granted, or perhaps granted.
 #[derive(Debug, Clone)]
 struct Grant {
     path: usize,
     who: Who,
     command: String,
-    /// `None` if the answer was lost. In this case, the token is higher than `above`.
+    /// The lock's token. It is `None` if the answer was lost; then the token is higher than `above`.
     token: Option<i64>,
     above: i64,
-    /// The time until which the lock certainly lasts.
+    /// Until this time, the lock is certainly in force.
     sure: i64,
-    /// The time until which the lock perhaps lasts.
+    /// Until this time, the lock may be in force.
     may: i64,
-    /// Whether the lock was granted by an earlier broker, before the last crash.
+    /// Whether the lock was granted before the last crash of the broker.
     old: bool,
 }
 
-/// What a call asks for.
+/// The paths and the caller of a lock or unlock call.
 #[derive(Debug, Clone)]
 pub struct LockRequest {
     pub paths: Vec<usize>,
@@ -60,7 +60,7 @@ impl LockRequest {
         self.is_hindered(grant.who, &grant.command, &[grant.path])
     }
 
-    /// Whether a request that is ahead in the line is in the way of this one.
+    /// Whether this request must wait for an older one that also waits.
     pub fn is_hindered_by_request(&self, ahead: &LockRequest) -> bool {
         self.is_hindered(ahead.who, &ahead.command, &ahead.paths)
     }
@@ -80,34 +80,35 @@ fn path(name: &Value) -> usize {
     PATHS.iter().position(|(path, _)| name == path).unwrap_or_else(|| panic!("a lock on {name}, which nobody asked"))
 }
 
-/// All locks.
+/// All locks that exist or may exist.
 #[derive(Debug, Default)]
 pub struct Locks {
     grants: Vec<Grant>,
-    /// The highest token that any caller was told.
+    /// The highest token in any answer so far.
     token: i64,
-    /// Recent lock tokens, and the owner of each.
+    /// The latest tokens in answers, each with its owner.
     tokens: BTreeMap<i64, (Who, String)>,
-    /// Keys of the commands that run on a connection, or may do so.
+    /// The keys of all `lock FILE -- COMMAND` calls that run, or may run.
     running: BTreeSet<String>,
-    /// Keys of those commands whose answer arrived, so that they run for certain.
+    /// The keys of those calls that got an answer, so it is certain that they run.
     surely_running: BTreeSet<String>,
-    /// When the broker last started again. Commands whose locks it kept must then reconnect.
+    /// The time of the broker's last restart. The broker keeps the locks of commands for a while, so that they can
+    /// reconnect.
     orphans: Option<i64>,
 }
 
 impl Locks {
-    /// Whether a lock may be in the way of a request.
+    /// Whether another owner's lock may prevent this request.
     pub fn may_be_held(&self, request: &LockRequest) -> bool {
         self.grants.iter().any(|grant| request.is_hindered_by(grant))
     }
 
-    /// Whether a peer may hold any lock.
+    /// Whether a peer holds a lock, or may hold one.
     pub fn may_hold_any(&self, who: Who) -> bool {
         self.grants.iter().any(|grant| grant.who == who)
     }
 
-    /// Checks and records an answer that granted a request.
+    /// Records a granted request. Fails if the answer can't be right.
     pub fn granted(&mut self, request: &LockRequest, rows: &[Value], now: i64) {
         if let Some(other) = self.grants.iter().find(|grant| request.is_hindered_by(grant) && grant.sure > now) {
             panic!("two hold a lock: {request:?} was granted, and there is {other:?}, known to {}", NAMES[other.who]);
@@ -150,7 +151,7 @@ impl Locks {
         }
     }
 
-    /// Records that the answer to a lock call was lost, so that the lock may have been granted.
+    /// Records a lock call whose answer was lost. Its locks may have been granted.
     pub fn perhaps_granted(&mut self, request: &LockRequest, now: i64) {
         let until = now + request.ttl;
         for path in &request.paths {
@@ -158,11 +159,11 @@ impl Locks {
                 grant.path == *path && grant.who == request.who && grant.command == request.command
             };
             match self.grants.iter_mut().find(own) {
-                // A renewal may also shorten a lease.
+                // The call may have renewed the lock. The new lease can be shorter than the old one.
                 Some(grant) => {
                     (grant.sure, grant.may) = (grant.sure.min(until), grant.may.max(until));
                     if grant.sure <= now {
-                        // The lease may have ended and the lock been granted again, with another token.
+                        // The old lease may have ended before the call. In this case, the lock has a new token.
                         grant.above = grant.token.take().map_or(grant.above, |token| token - 1);
                     }
                 }
@@ -181,7 +182,7 @@ impl Locks {
         self.run(&request.command);
     }
 
-    /// Checks an answer that refused a request because of this lock.
+    /// Checks an answer that refused a request and named this lock as the reason.
     pub fn refused(&self, request: &LockRequest, lock: &Value, ids: &[Option<String>]) {
         let fits = |grant: &&Grant| {
             request.is_hindered_by(grant)
@@ -192,7 +193,7 @@ impl Locks {
         assert!(self.grants.iter().any(|grant| fits(&grant)), "{request:?} was refused by a lock that fell: {lock}");
     }
 
-    /// Records that paths were unlocked, or perhaps unlocked if the answer was lost.
+    /// Records an unlock call. If its answer was lost (`is_sure` is false), the locks may have ended or not.
     pub fn unlocked(&mut self, request: &LockRequest, is_sure: bool) {
         let meant = |grant: &Grant| {
             grant.who == request.who && grant.command == request.command && request.paths.contains(&grant.path)
@@ -204,7 +205,7 @@ impl Locks {
         }
     }
 
-    /// Checks an answer that refused to unlock paths because the caller does not hold all of them.
+    /// Checks an answer that refused to unlock paths. At least one of them must not be held by the caller for certain.
     pub fn not_unlocked(&self, request: &LockRequest, now: i64) {
         let held = |path: &usize| {
             let own =
@@ -214,8 +215,8 @@ impl Locks {
         assert!(!request.paths.iter().all(held), "{request:?} was told that it does not hold what it holds");
     }
 
-    /// Records that the human (the person who owns the machine) takes away the locks that are in the way of a request.
-    /// Returns the holder and path of each, and whether it was taken away for certain.
+    /// Records that the human (the person who owns the machine) takes away all locks that prevent a request. Returns
+    /// the holder and path of each lock, and whether it was certainly taken away.
     pub fn stolen(&mut self, request: &LockRequest, is_sure: bool, now: i64) -> Vec<(Who, &'static str, bool)> {
         let mut notes = Vec::new();
         for grant in self.grants.iter_mut().filter(|grant| request.is_hindered_by(grant)) {
@@ -228,20 +229,20 @@ impl Locks {
         notes
     }
 
-    /// Ends the locks that a peer took itself, since the peer left, or has been gone for too long.
+    /// Ends all locks of a peer that has left, except the locks of its commands.
     pub fn left(&mut self, who: Who) {
         self.grants.retain(|grant| grant.who != who || !grant.command.is_empty());
     }
 
-    /// Ends the locks of a command whose connection ended.
+    /// Ends the locks of a command, since its connection has ended.
     pub fn command_ended(&mut self, command: &str) {
         self.running.remove(command);
         self.surely_running.remove(command);
         self.grants.retain(|grant| grant.command != command);
     }
 
-    /// Records that the broker started again. Commands have a grace period to reconnect, and a session that was away
-    /// before the crash keeps its locks for at most another grace period.
+    /// Records that the broker was restarted. Commands have a grace period to reconnect. A session that was already
+    /// away keeps its locks for one more grace period at most.
     pub fn crashed(&mut self, now: i64) {
         self.running.clear();
         self.surely_running.clear();
@@ -249,19 +250,19 @@ impl Locks {
         self.grants.iter_mut().for_each(|grant| grant.old = true);
     }
 
-    /// Records that a peer, which was already away before the broker started, has used up its grace period. The locks
-    /// that it held at the start end, but locks that a verb (subcommand) has since taken in its name may stay.
+    /// Records the end of the grace period of a peer that was already away when the broker was restarted. The peer's
+    /// old locks end. A verb (subcommand) may have taken locks as this peer since, and these may stay.
     pub fn left_before(&mut self, who: Who) {
         self.grants.retain(|grant| grant.who != who || !grant.command.is_empty() || !grant.old);
         self.doubt(who);
     }
 
-    /// Records that it is uncertain which locks of this peer are still held.
+    /// Records that it is uncertain whether this peer's locks still exist.
     pub fn doubt(&mut self, who: Who) {
         self.grants.iter_mut().filter(|grant| grant.who == who && grant.command.is_empty()).for_each(|g| g.sure = 0);
     }
 
-    /// Ends the locks whose time is over. The lock of a command lasts as long as the command runs, or may still
+    /// Ends the locks whose lease has ended. A command's lock lasts longer if the command still runs, or may still
     /// reconnect.
     pub fn expire(&mut self, now: i64) {
         let has_grace = self.orphans.is_some_and(|since| since + GRACE_MS > now);
@@ -280,7 +281,7 @@ impl Locks {
         }
     }
 
-    /// Checks the list of all locks as a caller read it.
+    /// Checks a list of all locks that the mesh returned.
     pub fn listed(&mut self, rows: &[Value], now: i64) {
         let mut seen = Vec::new();
         for row in rows {

@@ -1,4 +1,4 @@
-//! What must be in each mailbox, and how far each message may have got.
+//! The messages that each mailbox should contain, and the states in which each message may be.
 
 use crate::model::{NAMES, Who};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use slm_mesh::base::limits::{DAY_MS, MAIL_KEPT_MS};
 use slm_mesh::base::time;
 use std::collections::VecDeque;
 
-/// The states that a message can be in, as bits: after a lost answer, any of several states is possible.
+/// The states of a message, as bits. If an answer was lost, a message may be in one of several states.
 pub const ACCEPTED: u8 = 1;
 pub const OFFERED: u8 = 2;
 pub const READ: u8 = 4;
@@ -15,22 +15,22 @@ pub const EXPIRED: u8 = 16;
 const UNREAD: u8 = ACCEPTED | OFFERED;
 const WORDS: [(&str, u8); 5] =
     [("accepted", ACCEPTED), ("offered", OFFERED), ("read", READ), ("acked", ACKED), ("expired", EXPIRED)];
-/// Messages of each mailbox that are remembered after they were read.
+/// The number of read messages in each mailbox that the test remembers.
 const DONE_MAX: usize = 40;
 
-/// A message as its sender and its reader were told of it.
+/// A message, with all that answers to its sender and reader have said about it.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// The id, once an answer has named it.
+    /// The message id; `None` until an answer contains it.
     id: Option<String>,
     from: Who,
     body: String,
     created: i64,
     expires: Option<i64>,
     may: u8,
-    /// Whether an answer said that the message is in the mailbox.
+    /// Whether it is certain that the message was stored.
     sure: bool,
-    /// The number of the call that sent the message. Messages of one call to one mailbox arrive in no particular order.
+    /// The number of the call that sent this message. Messages of the same call to one mailbox may arrive in any order.
     rank: u64,
 }
 
@@ -43,15 +43,14 @@ impl Message {
     }
 }
 
-/// All mailboxes.
+/// All mailboxes, and a few messages that were already read.
 #[derive(Debug)]
 pub struct Mail {
     boxes: Vec<Vec<Message>>,
     done: Vec<VecDeque<Message>>,
-    /// Counts the calls.
+    /// The number of calls so far.
     pub rank: u64,
-    /// The latest time so far. The age of mail is counted up to this time, so that removed mail stays removed when the
-    /// clock goes back.
+    /// The latest time so far, even if the clock has gone back since. The age of a message is relative to this time.
     latest: i64,
 }
 
@@ -60,21 +59,21 @@ impl Mail {
         Mail { boxes: vec![Vec::new(); NAMES.len()], done: vec![VecDeque::new(); NAMES.len()], rank: 0, latest: 0 }
     }
 
-    /// Records a message that may be in the mailbox or not, because its sender got no answer.
+    /// Records a sent message whose sender got no answer. The message may have been stored or not.
     pub fn perhaps(&mut self, to: Who, from: Who, body: &str, expires: Option<i64>, now: i64) {
         if self.boxes[to].iter().chain(&self.done[to]).all(|message| message.body != body) {
             self.add(to, from, body, expires, now, false);
         }
     }
 
-    /// Records a message whose sender was not told its id, such as the note about a lock that was taken away.
+    /// Records a message whose id is unknown, such as the notice about a lock that was taken away.
     pub fn add(&mut self, to: Who, from: Who, body: &str, expires: Option<i64>, now: i64, sure: bool) {
         let body = body.to_owned();
         let rank = self.rank;
         self.boxes[to].push(Message { id: None, from, body, created: now, expires, may: ACCEPTED, sure, rank });
     }
 
-    /// Records that a sender was told that its message was accepted.
+    /// Checks and records the answer to a sender: the message was accepted.
     pub fn accepted(&mut self, to: Who, from: Who, body: &str, expires: Option<i64>, value: &Value, now: i64) {
         let id = value["messageId"].as_str().expect("an id").to_owned();
         let again = value["repeated"] == true;
@@ -93,14 +92,14 @@ impl Mail {
         }
     }
 
-    /// How many unread messages a mailbox has at least and at most.
+    /// The smallest and the largest possible number of unread messages in a mailbox.
     pub fn unread(&self, to: Who) -> (i64, i64) {
         let least = self.boxes[to].iter().filter(|message| message.is_surely_unread(self.latest)).count();
         let most = self.boxes[to].iter().filter(|message| message.may_be_unread()).count();
         (least as i64, most as i64)
     }
 
-    /// Checks that a count of unread messages can be true.
+    /// Checks that a mailbox can have this number of unread messages.
     pub fn check_count(&self, to: Who, n: i64) {
         let (least, most) = self.unread(to);
         let sure: Vec<&Message> =
@@ -108,13 +107,13 @@ impl Mail {
         assert!((least..=most).contains(&n), "{} has {n} unread, not {least} to {most}: {sure:?}", NAMES[to]);
     }
 
-    /// Finds a message that was shown, records its id, and returns its index in the recipient's mailbox.
+    /// Finds the message that a row of an answer shows, and records its id. Returns its index in the mailbox.
     fn place(&mut self, to: Who, row: &Value, body: &str) -> usize {
         let id = row["id"].as_str().expect("an id");
         let messages = &mut self.boxes[to];
         let known = messages.iter().position(|message| message.id.as_deref() == Some(id));
-        // Notes about two locks that were taken away may have the same text, so the time must match, too. The time in
-        // the row is a little later than the call if several messages went to one group in the same millisecond.
+        // Two notices about lost locks may have the same text, so the time must also match. If one call sends several
+        // messages, their times may differ by a few milliseconds.
         let created = row["createdAt"].as_str().and_then(time::parse).expect("a time");
         let is_time = |message: &Message| (message.created..message.created + 5).contains(&created);
         let fits = |message: &Message| message.id.is_none() && message.body == body && is_time(message);
@@ -127,7 +126,7 @@ impl Mail {
         place
     }
 
-    /// Checks and records an answer with mail. Returns the ids of the messages that it showed.
+    /// Checks and records the answer to an inbox call. Returns the ids of its messages.
     pub fn inbox(&mut self, to: Who, value: &Value) -> Vec<String> {
         let rows = value["messages"].as_array().expect("messages");
         let mut last = 0;
@@ -149,21 +148,21 @@ impl Mail {
             assert!(seen.contains(&place) || !message.is_surely_unread(self.latest), "left out: {message:?}");
         }
         for place in seen {
-            // A call that is still waiting may have acknowledged the message in the meantime.
+            // Another call, whose answer has not come yet, may have acknowledged this message.
             let message = &mut self.boxes[to][place];
             message.may = OFFERED | message.may & ACKED;
         }
         rows.iter().map(|row| row["id"].as_str().expect("an id").to_owned()).collect()
     }
 
-    /// Records that an answer with mail was lost. The messages in it may count as offered, but not as read.
+    /// Records that the answer to an inbox call was lost. Its messages may have become offered, but not read.
     pub fn inbox_lost(&mut self, to: Who) {
         for message in self.boxes[to].iter_mut().filter(|message| message.may & ACCEPTED != 0) {
             message.may |= OFFERED;
         }
     }
 
-    /// Checks and records these rows, which the old HTTP route returned, newest first, and marked as read.
+    /// Checks and records the rows of the old HTTP route, newest first. The route has marked these messages as read.
     pub fn fetched(&mut self, to: Who, rows: &[Value], limit: usize) {
         let mut last = u64::MAX;
         let mut seen = Vec::new();
@@ -185,7 +184,7 @@ impl Mail {
         self.settle(to);
     }
 
-    /// Records that a call may have marked messages as read, or acked, because its answer was lost.
+    /// Records a call whose answer was lost. It may have moved these messages to this state.
     pub fn perhaps_seen(&mut self, to: Who, ids: Option<&[String]>, state: u8) {
         let meant = |message: &Message| match (ids, &message.id) {
             (Some(ids), Some(id)) => ids.contains(id),
@@ -199,12 +198,12 @@ impl Mail {
         }
     }
 
-    /// Records that a reader reported these messages as shown, or acknowledged them.
+    /// Records that a reader has moved these messages to this state: it has reported or acknowledged them.
     pub fn seen(&mut self, to: Who, ids: &[String], state: u8) {
         let meant = |message: &&mut Message| message.id.as_ref().is_some_and(|id| ids.contains(id));
         for message in self.boxes[to].iter_mut().chain(&mut self.done[to]).filter(meant) {
             match state {
-                // A message that has expired stays so.
+                // An expired message stays expired even if it is acknowledged.
                 ACKED => message.may = ACKED | message.may & EXPIRED,
                 state if message.may & UNREAD != 0 => message.may = message.may & !UNREAD | state,
                 _ => {}
@@ -213,7 +212,7 @@ impl Mail {
         self.settle(to);
     }
 
-    /// Expires messages, and removes old ones.
+    /// Marks messages as expired, and removes messages that are too old.
     pub fn expire(&mut self, now: i64) {
         self.latest = self.latest.max(now);
         for to in 0..NAMES.len() {
@@ -242,7 +241,7 @@ impl Mail {
         }
     }
 
-    /// Checks what a sender was told about its own messages.
+    /// Checks the receipts that a sender sees for its own messages.
     pub fn receipts(&self, from: Who, rows: &[Value], now: i64) {
         for row in rows {
             let Some(to) = NAMES.iter().position(|name| row["toName"] == *name) else { continue };

@@ -1,6 +1,6 @@
-//! Random sessions, verbs (subcommands) and HTTP clients on one mesh with a real store, chosen by a seed: with crashes,
-//! lost answers and connections, slow and silent readers, and clocks that jump. After every step, what arrived is
-//! compared with a model that knows only requests and answers.
+//! Simulates a mesh with a real store. Random sessions, verbs (subcommands) and HTTP clients make calls. The broker
+//! crashes, answers get lost, clients are slow, and clocks jump. After each step, the results are compared with a model
+//! that knows only requests and answers.
 //!
 //! `make sim SEED=7 STEPS=100000` runs one seed for this many steps.
 
@@ -21,21 +21,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 use world::{Disk, World};
 
-/// How many seeds `make test` runs, and how many steps each seed takes.
+/// The number of seeds that `make test` runs, and the number of steps for each.
 const SEEDS: u64 = 40;
 const STEPS: u64 = 600;
-/// One in this many seeds keeps the store in a file, and a crash leaves this file as `kill -9` would leave it.
+/// One seed in this many has its store in a file. A crash leaves the file as after `kill -9`.
 const FILE_EVERY: u64 = 8;
-/// In one of this many seeds, three hubs share a log, and one of them leads.
+/// One seed in this many has three hubs that share a log.
 const HUBS_EVERY: u64 = 4;
 
-/// The result of a run: a hash of its trace, and how much of each kind happened.
+/// The result of a run: a hash of all that happened, and a count for each kind of event.
 struct Run {
     hash: u64,
     counts: BTreeMap<&'static str, u64>,
 }
 
-/// Runs a seed, and panics with all that is needed to run it again.
+/// Runs one seed. If it fails, panics with a command that repeats the run.
 fn simulate(seed: u64, steps: u64) -> Run {
     let disk = match seed {
         seed if seed.is_multiple_of(FILE_EVERY) => Disk::File,

@@ -1,5 +1,5 @@
-//! What must be true of the mesh, computed without its code: from requests, from the answers and pushes that arrived,
-//! and from nothing else.
+//! A model of the mesh, without the mesh's code. It predicts what the mesh must do, and knows only requests, answers
+//! and pushed events.
 
 use crate::events::Stream;
 use crate::locks::{LockRequest, Locks};
@@ -9,44 +9,44 @@ use serde_json::Value;
 use slm_mesh::base::error::{Error, ErrorKind};
 use slm_mesh::base::limits::GRACE_MS;
 
-/// A peer, by its place in [`NAMES`].
+/// A peer, as an index into [`NAMES`].
 pub type Who = usize;
-/// Five sessions, the human (the person who owns the machine), and three clients over HTTP.
+/// The names of five sessions, of the human (the person who owns the machine), and of three HTTP clients.
 pub const NAMES: [&str; 9] = ["ann", "bob", "cid", "dot", "eve", "ada", "wes", "wyn", "wil"];
 pub const HUMAN: Who = 5;
 pub const WEB: std::ops::Range<Who> = 6..9;
-/// A client over HTTP is gone after this time without a heartbeat.
+/// After this time without a heartbeat, an HTTP client is no longer a peer, in ms.
 pub const DEAD_MS: i64 = 60_000;
 pub const STALE_MS: i64 = 30_000;
 
-/// A request on its way.
+/// A request that has no answer yet.
 #[derive(Debug, Clone)]
 pub struct Ask {
     pub id: u64,
     pub conn: u64,
     pub who: Who,
-    /// An operation, or a route of the old HTTP API.
+    /// The name of an operation, or a route of the old HTTP API.
     pub op: &'static str,
     pub args: Value,
-    /// When its wait ends.
+    /// The time at which the call stops waiting; `None` if it does not wait.
     pub until: Option<i64>,
 }
 
-/// Everything that is known from outside.
+/// The model's state: all that can be known from requests, answers and pushed events.
 #[derive(Debug)]
 pub struct Model {
     pub now: i64,
     pub ids: Vec<Option<String>>,
-    /// How many connections speak for each session, without those that have fallen silent.
+    /// The number of each session's connections. Silent connections don't count.
     connections: Vec<usize>,
-    /// Since when each session has been gone; `None` unless its grace period runs.
+    /// When each session went away. It is `None` if the session is online, or its grace period has ended.
     gone: Vec<Option<i64>>,
-    /// For each peer, whether its last event said that it is online.
+    /// Whether the last event about each peer said that the peer is online.
     told_here: Vec<bool>,
-    /// Whether each peer was online when the broker crashed, and has not come back yet. Until its grace period ends, no
-    /// event says that it left.
+    /// Whether each peer was online when the broker crashed and has not come back. During its grace period, no event
+    /// says that it left.
     pardoned: Vec<bool>,
-    /// Whether each peer was already away when the broker crashed.
+    /// Whether each peer was away when the broker crashed.
     was_away: Vec<bool>,
     heard: Vec<i64>,
     web_here: Vec<bool>,
@@ -54,18 +54,18 @@ pub struct Model {
     pub locks: Locks,
     pub state: State,
     pub stream: Stream,
-    /// Events that must have been pushed by the end of the turn.
+    /// Events that must be pushed before this turn ends.
     owed: Vec<(&'static str, String)>,
-    /// What the last inbox answer showed.
+    /// The ids of the messages in the last answer to an inbox call.
     pub shown: Vec<String>,
 }
 
-/// An argument in minutes, in ms.
+/// Converts an argument from minutes to ms.
 pub fn minutes(args: &Value, name: &str) -> Option<i64> {
     args[name].as_f64().map(|minutes| (minutes * 60_000.0) as i64)
 }
 
-/// A list of texts.
+/// An argument that is a list of texts.
 pub fn texts(args: &Value, name: &str) -> Vec<String> {
     args[name].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
@@ -100,7 +100,7 @@ impl Model {
         self.connections[who] > 0 || self.web_here[who]
     }
 
-    /// Whether a message can be addressed to this peer.
+    /// Whether others can send messages to this peer.
     pub fn is_known(&self, who: Who) -> bool {
         who == HUMAN || self.ids[who].is_some()
     }
@@ -110,7 +110,7 @@ impl Model {
         (self.gone[who], self.pardoned[who], self.was_away[who]) = (None, false, false);
     }
 
-    /// Records that a connection of a session is gone, or silent. `in_order` means that it detached first.
+    /// Records that a session has lost a connection, or hangs. `in_order` means that it sent `detach` first.
     pub fn rise(&mut self, who: Who, in_order: bool) {
         self.connections[who] -= 1;
         if self.connections[who] > 0 {
@@ -122,11 +122,11 @@ impl Model {
         }
     }
 
-    /// Records that the broker crashed and started again.
+    /// Records that the broker crashed and was started again.
     pub fn crash(&mut self) {
         for who in 0..NAMES.len() {
-            // A peer that was here has a grace period to come back. A peer whose grace period was running has at most
-            // another one.
+            // A peer that was online gets a grace period. A peer whose grace period was already running gets at most
+            // one more.
             self.pardoned[who] = self.connections[who] > 0 || self.pardoned[who];
             self.was_away[who] = !self.pardoned[who];
             if !WEB.contains(&who) && who != HUMAN {
@@ -138,7 +138,7 @@ impl Model {
         self.locks.crashed(self.now);
     }
 
-    /// Records the new time: leases and grace periods end, and HTTP clients without a heartbeat are gone.
+    /// Records the new time, which ends leases, grace periods, and HTTP clients that sent no heartbeat.
     pub fn pass(&mut self, now: i64) {
         self.now = now;
         self.mail.expire(now);
@@ -164,13 +164,13 @@ impl Model {
         self.owed.push((kind, part.into()));
     }
 
-    /// Forgets what this turn should have pushed, since it was lost in a crash.
+    /// Forgets the events that this turn should have pushed, since a crash has lost them.
     pub fn forget_turn(&mut self) {
         self.owed.clear();
         self.stream.fresh.clear();
     }
 
-    /// Checks that the turn pushed all that it had to push, and that each call that still waits has a reason to.
+    /// Checks that this turn has pushed all events that it had to push, and that each waiting call must still wait.
     pub fn end_turn<'a>(&mut self, pending: impl Iterator<Item = &'a Ask>) {
         for (kind, part) in self.owed.drain(..) {
             assert!(self.stream.has(kind, &part), "no event {kind} with {part} was pushed in its turn");
@@ -199,8 +199,7 @@ impl Model {
         self.stream.fresh.clear();
     }
 
-    /// Checks that there is a reason why a call is still waiting: it can't be answered yet, or nobody is there to
-    /// receive the answer.
+    /// Checks that a call has a reason to wait: it can't be answered yet, or its caller is away.
     fn check_wait(&self, ask: &Ask, pending: &[&Ask]) {
         assert!(ask.until.is_some_and(|until| until > self.now), "not answered in time: {ask:?}");
         match ask.op {
@@ -215,26 +214,26 @@ impl Model {
         }
     }
 
-    /// Whether a waiting call of this caller can be answered: the caller is the human, or is online.
+    /// Whether waiting calls of this peer are answered. The peer must be online, or be the human.
     fn is_served(&self, who: Who) -> bool {
         who == HUMAN || self.is_here(who)
     }
 
-    /// Whether a lock, or an older call, may be in the way of a call that asks for locks.
+    /// Whether a lock call may have to wait, for a lock or for an older lock call.
     fn may_wait(&self, ask: &Ask, pending: &[&Ask]) -> bool {
         let request = LockRequest::new(ask.who, &ask.args);
         self.locks.may_be_held(&request)
             || self.older_calls(ask, pending).any(|older| request.is_hindered_by_request(&older))
     }
 
-    /// What older calls that wait in line ask for.
+    /// The requests of all older lock calls that still wait.
     fn older_calls(&self, ask: &Ask, pending: &[&Ask]) -> impl Iterator<Item = LockRequest> {
         let is_ahead = |older: &&&Ask| older.op == "lock.lock" && older.id < ask.id && self.is_served(older.who);
         pending.iter().filter(is_ahead).map(|older| LockRequest::new(older.who, &older.args))
     }
 
-    /// Checks that no older call that could have been served still waits, and that a call that stood in line did not
-    /// pass an older one that wants one of the same files.
+    /// Checks that a lock call was not answered before an older one that also could be. If it has waited, no older call
+    /// for the same file may still wait.
     pub fn check_fairness<'a>(&self, ask: &Ask, pending: impl Iterator<Item = &'a Ask>) {
         let pending: Vec<&Ask> = pending.collect();
         for older in pending.iter().filter(|older| older.op == "lock.lock" && older.id < ask.id) {
@@ -244,7 +243,8 @@ impl Model {
             );
         }
         let request = LockRequest::new(ask.who, &ask.args);
-        // Nobody can wait for a caller that holds nothing and waits for nothing else.
+        // The second check needs a caller that holds no lock and has no other waiting call. Then nobody waits for this
+        // caller.
         let is_free = !self.locks.may_hold_any(ask.who) && pending.iter().all(|other| other.who != ask.who);
         if ask.until.is_some() && ask.args["steal"] != true && is_free {
             let passed = self.older_calls(ask, &pending).find(|older| request.is_hindered_by_request(older));
@@ -252,12 +252,12 @@ impl Model {
         }
     }
 
-    /// Records that a call that waits for mail may have acknowledged other mail before its answer comes.
+    /// Records that a call which waits for mail may already have acknowledged other messages.
     pub fn may_have_acked(&mut self, ask: &Ask) {
         self.mail.perhaps_seen(ask.who, Some(&texts(&ask.args, "ack")), ACKED);
     }
 
-    /// Checks and records an answer.
+    /// Checks an answer, and records what follows from it.
     pub fn learn(&mut self, ask: &Ask, result: &Result<Value, Error>) {
         self.mail.rank += 1;
         match result {
@@ -318,7 +318,7 @@ impl Model {
         self.locks.granted(&request, rows, self.now);
     }
 
-    /// Records the locks that the human takes away, and the notes that their holders get.
+    /// Records the locks that the human takes away, and the notices that their holders get.
     fn steal(&mut self, request: &LockRequest, args: &Value, is_sure: bool) {
         if args["steal"] != true {
             return;
@@ -396,9 +396,9 @@ impl Model {
             ("lock.lock", ErrorKind::Held) if data["lock"].is_object() => {
                 self.locks.refused(&request(), &data["lock"], &self.ids);
             }
-            // An older call that still waits was in the way, and no lock.
+            // The error contains a queue, so an older call prevented this one, and not a lock.
             ("lock.lock", ErrorKind::Held) if data["queue"].is_array() => assert!(ask.until.is_some(), "{error}"),
-            // The error names no lock, so the caller must have been away when it could have had the lock.
+            // The error contains no lock, so the caller was away when the lock became free.
             ("lock.lock", ErrorKind::Held) => assert!(!self.is_served(ask.who), "{error} {ask:?}"),
             ("lock.lock", ErrorKind::Refused) if data["cycle"].is_array() => {
                 assert!(self.locks.may_be_held(&request()), "a cycle without a lock: {error}");
@@ -412,7 +412,7 @@ impl Model {
         }
     }
 
-    /// Records that an answer was lost, so that the call may have taken effect.
+    /// Records a call whose answer was lost. The call may have taken effect.
     pub fn lost(&mut self, ask: &Ask) {
         self.mail.rank += 1;
         let (from, args, now) = (ask.who, &ask.args, self.now);
@@ -450,7 +450,7 @@ impl Model {
         }
     }
 
-    /// Checks and records an answer of the old HTTP API.
+    /// Checks an answer of the old HTTP API, and records what follows from it.
     pub fn learn_web(&mut self, ask: &Ask, value: &Value) {
         self.mail.rank += 1;
         let (who, args, now) = (ask.who, &ask.args, self.now);

@@ -1,25 +1,25 @@
-//! What each key of the shared state holds.
+//! The value and version that each key of the shared state should have.
 
 use serde_json::Value;
 use slm_mesh::base::limits::MAIL_KEPT_MS;
 use std::collections::BTreeMap;
 
-/// One key.
+/// An entry of the shared state, as far as answers show it.
 #[derive(Debug, Clone, Default)]
 struct StateEntry {
     value: Option<String>,
     version: i64,
     expires: Option<i64>,
     touched: i64,
-    /// The number of writes whose answers were lost. Each of them may have raised the version.
+    /// The number of writes to this key whose answers were lost. Each of them may have changed the value and version.
     slack: i64,
 }
 
-/// All keys.
+/// All entries of the shared state, by key.
 #[derive(Debug, Default)]
 pub struct State {
     entries: BTreeMap<String, StateEntry>,
-    /// The latest time so far.
+    /// The latest time so far, even if the clock has gone back since.
     latest: i64,
 }
 
@@ -28,13 +28,14 @@ impl State {
         self.entries.entry(key.to_owned()).or_default()
     }
 
-    /// The version that a compare-and-set has to name to succeed, as far as it is known.
+    /// The version that a compare-and-set call must expect for this key; 0 if there is no entry. It may be outdated if
+    /// an answer was lost.
     pub fn version(&mut self, key: &str) -> i64 {
         let entry = self.entry(key);
         if entry.value.is_some() { entry.version } else { 0 }
     }
 
-    /// Checks and records a write that was acknowledged.
+    /// Checks and records the answer to a write that succeeded.
     pub fn set(&mut self, key: &str, args: &Value, version: i64, now: i64) {
         let latest = self.latest;
         let entry = self.entry(key);
@@ -52,14 +53,14 @@ impl State {
             StateEntry { value: args["value"].as_str().map(str::to_owned), version, expires, touched: now, slack: 0 };
     }
 
-    /// Checks a write that was refused because of its version.
+    /// Checks an answer that refused a write because of the expected version.
     pub fn conflict(&mut self, key: &str, args: &Value) {
         let entry = self.entry(key);
         let living = if entry.value.is_some() { entry.version } else { 0 };
         assert!(entry.slack > 0 || args["expect"].as_i64() != Some(living), "refused: {args} on {entry:?}");
     }
 
-    /// Checks and records that an entry was removed, or that there was none.
+    /// Checks and records the answer to a delete call. `deleted` is false if there was no entry.
     pub fn deleted(&mut self, key: &str, deleted: bool, now: i64) {
         let entry = self.entry(key);
         if entry.slack == 0 {
@@ -80,7 +81,7 @@ impl State {
         entry.touched = now;
     }
 
-    /// Checks and records what a read returned.
+    /// Checks and records the entry that a read returned.
     pub fn got(&mut self, key: &str, row: &Value, now: i64) {
         let entry = self.entry(key);
         if row.is_null() {
@@ -95,14 +96,14 @@ impl State {
         }
         assert!(version >= entry.version, "{key} went back: {row} after {entry:?}");
         (entry.value, entry.version) = (row["value"].as_str().map(str::to_owned), version);
-        // If it is unknown whether a write succeeded, it is also unknown when the entry expires.
+        // An earlier write without an answer may have changed the time of expiry, so it is now unknown.
         entry.expires = None;
         if row["expiresAt"].is_null() {
             (entry.slack, entry.touched) = (0, now);
         }
     }
 
-    /// Removes the entries whose time is over.
+    /// Removes all entries that have expired.
     pub fn expire(&mut self, now: i64) {
         self.latest = self.latest.max(now);
         for entry in self.entries.values_mut() {

@@ -1,4 +1,4 @@
-//! What random agents, people and programs do next.
+//! The random steps of a simulation: what agents, people and programs do next.
 
 use crate::locks::PATHS;
 use crate::model::{Ask, HUMAN, NAMES, WEB, Who};
@@ -19,7 +19,7 @@ const TYPES: [&str; 8] = [
 const DAY: i64 = 86_400_000;
 
 impl World {
-    /// Takes one random step.
+    /// Chooses a random step and takes it.
     pub fn one_step(&mut self) {
         self.step += 1;
         self.stand_by();
@@ -49,7 +49,7 @@ impl World {
         }
     }
 
-    /// Adds a subscription, or lets so much time pass that events and mail are removed.
+    /// Adds a subscription, or lets hours or days pass, so that old events and messages are removed.
     fn rarely(&mut self) {
         if self.dice.one_in(40) {
             self.agents.iter_mut().for_each(|agent| agent.messages.clear());
@@ -69,7 +69,7 @@ impl World {
         self.crash(asks, commits);
     }
 
-    /// Lets sessions make one to three calls in one turn.
+    /// Makes up to three random calls of sessions in one turn.
     fn sessions_call(&mut self) {
         let asks = self.some_calls();
         if !asks.is_empty() {
@@ -101,7 +101,7 @@ impl World {
         Some(self.ask(conn, who, op, args))
     }
 
-    /// A random call of a session or a verb.
+    /// Returns a random operation with random arguments for this caller.
     fn random_call(&mut self, who: Who) -> (&'static str, Value) {
         match self.dice.below(26) {
             0..=5 => ("send", self.random_message(who)),
@@ -194,7 +194,7 @@ impl World {
         args
     }
 
-    /// Runs a verb (subcommand), which has its own connection, and acts as the human or as a session that it names.
+    /// Runs a verb (subcommand) with a new connection. It acts as the human, or as one of the sessions.
     fn verb(&mut self) {
         let who = if self.dice.below(2) == 0 { HUMAN } else { self.dice.below(HUMAN as u64) as Who };
         if !self.model.is_known(who) {
@@ -223,7 +223,7 @@ impl World {
         self.turn(vec![ask]);
     }
 
-    /// Lists the peers as the human, who sees all that are here.
+    /// Makes the human's call that lists all peers on this machine.
     fn list_peers(&mut self, conn: u64) {
         let ask = self.ask(conn, HUMAN, "peers", json!({ "scope": "machine" }));
         self.turn(vec![ask]);
@@ -234,7 +234,7 @@ impl World {
         let conns = self.agents[who].conns.clone();
         match (conns.len(), self.dice.below(4)) {
             (0, _) => self.attach(who),
-            // The session connects again before the broker learns that its old connection ended.
+            // The broker does not know yet that the session's old connection has ended.
             (1, 0) if !self.agents[who].mute => self.attach(who),
             (_, 1) if !self.agents[who].mute => {
                 let conn = self.dice.pick(&conns);
@@ -250,7 +250,7 @@ impl World {
         }
     }
 
-    /// Attaches a session, by its name or by its former id.
+    /// Connects and attaches a session, with its name or with its earlier id.
     pub fn attach(&mut self, who: Who) {
         let conn = self.connect();
         let mut args = json!({ "agent": "test", "project": "/p", "pid": 1, "name": NAMES[who] });
@@ -300,8 +300,8 @@ impl World {
         }
     }
 
-    /// Does what `lock FILE -- COMMAND` does: takes a lock, renews it while the command runs, and gives it up when the
-    /// connection ends.
+    /// Takes a step of a `lock FILE -- COMMAND` call. It takes a lock, renews the lock while its command runs, and
+    /// loses the lock when its connection ends.
     fn command(&mut self) {
         if self.commands.len() < 3 && self.dice.one_in(2) {
             let who = if self.dice.one_in(2) { HUMAN } else { self.dice.below(HUMAN as u64) as Who };
@@ -340,7 +340,7 @@ impl World {
         self.turn(vec![ask]);
     }
 
-    /// Lets a program that was written for slm-mesh 1.x make a call over HTTP.
+    /// Makes a random HTTP call of a client for slm-mesh 1.x.
     fn web(&mut self) {
         let who = WEB.start + self.dice.below(3) as Who;
         let Some(id) = self.model.ids[who].clone().filter(|_| self.model.is_here(who)) else {

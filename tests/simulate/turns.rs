@@ -1,4 +1,5 @@
-//! A turn as in the broker: calls, commit, flush. Some of what it sends does not arrive.
+//! Runs one turn like the broker: makes calls, commits, and sends the answers. Some answers and events are lost on the
+//! way.
 
 use crate::model::{Ask, HUMAN, NAMES, texts};
 use crate::world::World;
@@ -29,7 +30,7 @@ impl World {
         );
     }
 
-    /// Runs one turn with these calls.
+    /// Runs one turn in which the mesh gets these calls.
     pub fn turn(&mut self, asks: Vec<Ask>) {
         for ask in asks {
             self.hand_over(&ask);
@@ -38,7 +39,7 @@ impl World {
         self.end_turn(None);
     }
 
-    /// Runs one turn with a request over HTTP.
+    /// Runs one turn in which the mesh gets this HTTP request.
     pub fn web_turn(&mut self, ask: Ask) {
         let now = self.now();
         self.note(format!("{} {} {}", NAMES[ask.who], ask.op, ask.args));
@@ -63,7 +64,7 @@ impl World {
         self.end_turn(Some((ask, value)));
     }
 
-    /// Commits, and only then sends answers and pushes, some of which are lost on the way.
+    /// Commits the turn, and then delivers its answers and events. Some of them are lost.
     pub fn end_turn(&mut self, web: Option<(Ask, Value)>) {
         let committed = self.commit();
         assert!(committed, "{:?}", self.mesh().take_effects());
@@ -114,14 +115,14 @@ impl World {
         }
     }
 
-    /// Checks that each subscriber got all events of its types, and no others.
+    /// Checks that each subscriber has received all events of its types in this turn, and no other events.
     fn check_pushes(&mut self, pushed: &BTreeMap<u64, Vec<i64>>) {
         for (conn, types) in &self.subscribed {
             let want = self.model.stream.expected(types);
             let got = pushed.get(conn).map_or(&[][..], Vec::as_slice);
             assert!(got == want, "a subscriber to {types:?} got {got:?}, not {want:?}");
         }
-        // A push to a connection that has just ended reaches no client, so it does not count.
+        // The mesh may push an event to a connection that has just ended. Nobody receives it, so this is no error.
         let lives = |conn: &u64| self.agents.iter().any(|agent| agent.conns.contains(conn));
         let stranger = pushed.keys().find(|conn| !self.subscribed.contains_key(conn) && lives(conn));
         assert!(stranger.is_none(), "{stranger:?} got events that it did not ask for");

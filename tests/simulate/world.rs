@@ -1,5 +1,4 @@
-//! The world around the mesh: its store, its clocks, its connections, and what is lost on the way.
-//! Turns are as in the broker: calls, commit, flush.
+//! The surroundings of a simulated mesh: its store, clocks, connections and clients.
 
 use crate::hubs::Hubs;
 use crate::model::{Ask, DEAD_MS, Model, NAMES, STALE_MS, WEB, Who};
@@ -10,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many lines of the trace a failure shows: about twenty steps.
+/// How many of the last lines a failure prints. These are about twenty steps.
 const TRACE: usize = 50;
 const HOUR: i64 = 3_600_000;
 
-/// xorshift64*, a small random generator that gives the same numbers on every machine.
+/// The random generator xorshift64*. It returns the same numbers on every machine.
 #[derive(Debug)]
 pub struct Dice(pub u64);
 
@@ -33,7 +32,7 @@ impl Dice {
     }
 }
 
-/// Wall time, which jumps, and time since boot, which does not; the broker's clock uses both.
+/// The two times that the broker's clock uses. The wall time can jump, but the time since boot can't.
 #[derive(Debug)]
 struct Clock {
     wall: i64,
@@ -51,21 +50,21 @@ impl Clock {
     }
 }
 
-/// A coding agent, as far as the mesh knows it.
+/// The client's side of a simulated session.
 #[derive(Debug, Clone, Default)]
 pub struct Agent {
     pub conns: Vec<u64>,
-    /// Whether the agent hangs, so that the broker counts it as away.
+    /// Whether the session hangs and answers no heartbeat. The broker then counts it as away.
     pub mute: bool,
-    /// A message that the agent may send again, since the answer to it was lost.
+    /// The arguments of a `send` call without an answer. The session may send the same message again.
     pub retry: Option<Value>,
-    /// Messages that the agent has yet to report as shown.
+    /// The ids of messages that the session has not yet reported as shown.
     pub show: Vec<String>,
-    /// Messages that the agent could answer.
+    /// The ids of messages to which the session could reply.
     pub messages: Vec<String>,
 }
 
-/// A running `lock FILE -- COMMAND`.
+/// A simulated `lock FILE -- COMMAND` call that is running.
 #[derive(Debug, Clone)]
 pub struct Command {
     pub conn: u64,
@@ -74,21 +73,22 @@ pub struct Command {
     pub key: String,
 }
 
-/// Where the store is kept.
+/// Where a run keeps the data of the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disk {
     Memory,
     File,
-    /// The databases of three hubs.
+    /// In the databases of three hubs, which are in memory.
     Hubs,
 }
 
 pub struct World {
     mesh: Option<Mesh>,
     hubs: Option<Hubs>,
-    /// The hub that leads next.
+    /// The index of the hub that leads after the next restart.
     next_hub: usize,
-    /// Keeps a database in memory alive while no broker has it open.
+    /// An open connection to the database in memory. Without it, SQLite would delete the database when the broker
+    /// closes it.
     keeper: Option<Store>,
     dir: PathBuf,
     on_file: bool,
@@ -100,7 +100,7 @@ pub struct World {
     pub model: Model,
     pub agents: Vec<Agent>,
     pub commands: Vec<Command>,
-    /// Connections of verbs, which end when the verb has its answer.
+    /// The connections of verbs (subcommands). Each of them ends when the verb has its answer.
     pub verbs: BTreeSet<u64>,
     pub pending: BTreeMap<u64, Ask>,
     pub subscribed: BTreeMap<u64, Vec<String>>,
@@ -122,7 +122,7 @@ impl World {
             std::fs::create_dir_all(&dir).expect("a directory for the store");
             dir
         } else {
-            // An SQLite database in memory that several connections can open.
+            // The name of an SQLite database in memory to which several connections can be opened.
             PathBuf::from(format!("file:/simulate-{run}?vfs=memdb"))
         };
         let clock = Clock { wall: 1_795_000_000_000, boot: 5_000_000, base: 0, started: 0 };
@@ -171,7 +171,7 @@ impl World {
         *self.counts.entry(what).or_insert(0) += 1;
     }
 
-    /// A line of the trace, which goes into the hash of the run.
+    /// Adds a line to the trace and to the hash of the run.
     pub fn note(&mut self, line: String) {
         for byte in line.bytes() {
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
@@ -187,7 +187,7 @@ impl World {
         if self.on_file { self.dir.join(format!("{}.db", self.n_stores)) } else { self.dir.clone() }
     }
 
-    /// Opens the store on the disk; if there are several hubs, the store of the hub that leads next.
+    /// Opens the mesh's store. If there are several hubs, makes the next hub the leader, and returns its store.
     fn open_store(&mut self) -> Store {
         match &mut self.hubs {
             Some(hubs) => hubs.take_over(self.next_hub),
@@ -195,7 +195,7 @@ impl World {
         }
     }
 
-    /// Ends a turn. Returns whether its answers may be sent.
+    /// Commits the current turn. Returns false if it failed, in which case no answer may be sent.
     pub fn commit(&mut self) -> bool {
         let now = self.now();
         let mesh = self.mesh.as_mut().expect("the broker runs");
@@ -205,7 +205,7 @@ impl World {
         }
     }
 
-    /// Lets the other hubs do something.
+    /// Now and then, lets one of the hubs that don't lead take a step.
     pub fn stand_by(&mut self) {
         let now = self.now();
         if let Some(hubs) = self.hubs.as_mut().filter(|_| self.dice.one_in(20)) {
@@ -214,7 +214,7 @@ impl World {
         }
     }
 
-    /// Starts a broker with this store.
+    /// Starts a simulated broker with this store.
     fn start(&mut self, store: Store) {
         self.clock.start(store.last_time().expect("a time"));
         let now = self.now();
@@ -234,7 +234,8 @@ impl World {
         self.watch();
     }
 
-    /// Connects the watcher, to which every event is pushed. After a crash, it first reads the events that it missed.
+    /// Connects the watcher, which subscribes to all events. After a crash, it first reads the events that it has
+    /// missed.
     fn watch(&mut self) {
         self.next += 1;
         self.watcher = self.next;
@@ -251,7 +252,7 @@ impl World {
             assert!(!rows.is_empty(), "events after {after} are lost: {value}");
             rows.iter().for_each(|row| self.model.stream.push(row, now));
         }
-        // The events that the watcher was told of before are still there, unchanged.
+        // The last events that the watcher saw before the crash must still be in the store.
         let tail = (last - 10).max(0);
         let value = self.raw("events.read", json!({ "after": tail, "limit": 200 }));
         self.model.stream.read(tail, &[], &value, self.model.now);
@@ -295,7 +296,7 @@ impl World {
         Ask { id: self.next, conn, who, op, args, until }
     }
 
-    /// Ends a connection. The broker notices this in a turn of its own.
+    /// Ends a connection. The broker learns of this in a separate turn.
     pub fn hang_up(&mut self, conn: u64) {
         self.note(format!("connection {conn} is gone"));
         self.count("connections lost");
@@ -321,7 +322,7 @@ impl World {
         self.end_turn(None);
     }
 
-    /// Makes a session hang, or answer again.
+    /// Makes a session hang, or lets a session that hangs continue.
     pub fn mute(&mut self, who: Who, mute: bool) {
         let [conn] = self.agents[who].conns[..] else { return };
         self.agents[who].mute = mute;
@@ -346,7 +347,8 @@ impl World {
         self.end_turn(None);
     }
 
-    /// Lets time pass. The loop wakes when something is due, or late if the machine slept.
+    /// Lets time pass. Usually, the broker wakes at each deadline; sometimes it wakes late, as if the machine had
+    /// slept.
     pub fn pass(&mut self, ms: i64) {
         let until = self.clock.boot + ms;
         let late = self.dice.one_in(6);
@@ -368,7 +370,7 @@ impl World {
         panic!("the mesh is due again and again, and time does not pass");
     }
 
-    /// Sets the clock. A running broker does not notice this, but the next broker starts with the new time.
+    /// Sets the clock forward or back. This affects only the next broker; a running one does not notice.
     pub fn set_clock(&mut self) {
         let jump = self.dice.pick(&[-HOUR, HOUR, -60_000, 60_000, -24 * HOUR, 20 * HOUR]);
         self.clock.wall += jump;
@@ -376,8 +378,8 @@ impl World {
         self.count(if jump < 0 { "clocks set back" } else { "clocks set ahead" });
     }
 
-    /// Kills the broker between two turns, in a turn that was not committed, or after the commit but before anything
-    /// was sent, and starts it again.
+    /// Kills the broker and starts a new one. The broker dies between two turns, before the commit of a turn, or after
+    /// the commit but before its answers are sent.
     pub fn crash(&mut self, asks: Vec<Ask>, commits: bool) {
         self.note(format!("crash, with {} calls, committed {commits}", asks.len()));
         self.count(match (asks.is_empty(), commits) {
@@ -417,7 +419,7 @@ impl World {
         }
         self.verbs.clear();
         self.subscribed.clear();
-        // The new broker notices in its first turn what expired while none was running.
+        // Some things expired while no broker ran. The new broker learns of this in its first turn.
         let store = self.open_store();
         self.clock.start(store.last_time().expect("a time"));
         self.model.now = self.now();
@@ -427,7 +429,7 @@ impl World {
         self.come_back(commands);
     }
 
-    /// Lets the log engine fail in a way that fits the crash: with the turn in the log, or without it.
+    /// Prepares a fault of the log that fits the next crash: either the turn is in the log, or it is not.
     fn set_fault(&mut self, is_written: bool) {
         let Some(hubs) = self.hubs.as_ref().filter(|_| self.dice.one_in(2)) else { return };
         hubs.set_fault(&mut self.dice, is_written);
@@ -436,7 +438,7 @@ impl World {
         }
     }
 
-    /// Ends the broker as `kill -9` does, so that what was not committed is lost.
+    /// Ends the broker as `kill -9` would. All uncommitted changes are lost.
     fn kill(&mut self) {
         if let (Some(hubs), Some(mesh)) = (&mut self.hubs, self.mesh.take()) {
             self.next_hub = hubs.depose(&mut self.dice, mesh);
@@ -453,7 +455,7 @@ impl World {
             }
             self.mesh = None;
             for suffix in ["", "-wal", "-shm"] {
-                // A clean end may have removed some of these files.
+                // Some of these files may not exist, since SQLite removes them when a database is closed.
                 let _ = std::fs::remove_file(format!("{}{suffix}", old.display()));
             }
         }
