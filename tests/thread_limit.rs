@@ -1,5 +1,5 @@
-//! A limit of processes (`ulimit -u`, or that of a container) allows no further thread. What needs no new thread still
-//! works, and the rest is refused with a message.
+//! The system refuses to start another thread, for example because of `ulimit -u`. Calls that need no new thread must
+//! still work, and others must fail with an error.
 
 mod support;
 
@@ -8,7 +8,7 @@ use std::io::Write;
 use std::process::Stdio;
 use support::{Place, Session};
 
-/// The standard output of a hook before an edit.
+/// Runs the hook before an edit of this file, and returns its output.
 fn hook_answer(place: &Place, file: &str) -> String {
     let input = json!({ "session_id": "s1", "hook_event_name": "PreToolUse", "cwd": place.root, "tool_name": "Write",
         "tool_input": { "file_path": place.root.join(file), "content": "text" } });
@@ -26,7 +26,7 @@ fn nothing_panics_where_no_thread_can_be_started() {
     let place = place.with("LD_PRELOAD", library.to_str().unwrap()).with("SHIM_NO_THREADS", "1");
     std::fs::write(place.root.join("held.rs"), "").unwrap();
 
-    // This also starts a broker, which has no threads either.
+    // This hook also starts the broker, which can't start threads either.
     assert_eq!(hook_answer(&place, "free.rs"), "");
     place.ok(&["lock", "held.rs"]);
     assert!(hook_answer(&place, "held.rs").contains("deny"), "a hook denies");

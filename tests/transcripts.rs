@@ -1,5 +1,5 @@
-//! What people and other agents see of the transcript that a peer's agent keeps. Its path comes from a hook, so the
-//! path may lead anywhere, and the file may hold anything.
+//! Reading the transcript of another agent's session. A hook reports the path of the file, so the path may be wrong,
+//! and the file may contain anything.
 
 mod support;
 
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::Place;
 
-/// Each agent, its event for a prompt, and the field with the transcript's path.
+/// For each agent, the event for a prompt, and the field of its input that contains the transcript's path.
 const AGENTS: &[(&str, &str, &str)] = &[
     ("claude", "UserPromptSubmit", "transcript_path"),
     ("codex", "UserPromptSubmit", "transcript_path"),
@@ -32,7 +32,7 @@ fn each_agent_whose_transcripts_are_read_is_tested() {
     assert_eq!(tested, read, "add an example to tests/data/transcripts, and a row to AGENTS in this file");
 }
 
-/// Runs an agent's hook that reports a prompt and a transcript. Returns the name of the session.
+/// Runs an agent's hook for a prompt, which reports the path of a transcript. Returns the session's name.
 fn report(place: &Place, agent: &str, transcript: &Path) -> String {
     let (_, event, word) = AGENTS.iter().find(|(id, ..)| *id == agent).unwrap();
     let input = json!({
@@ -52,14 +52,14 @@ fn recorded(agent: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// A line of a Claude Code transcript.
+/// One line of a transcript in Claude Code's format.
 fn said(speaker: &str, text: &str) -> String {
     json!({ "type": speaker, "timestamp": "2026-11-23T02:52:10Z", "message": { "role": speaker, "content": text } })
         .to_string()
         + "\n"
 }
 
-/// A Claude Code session with this transcript.
+/// Starts a Claude Code session that has this transcript. Returns the session's name and the transcript's path.
 fn claude_with(place: &Place, transcript: &[u8]) -> (String, PathBuf) {
     let path = place.root.join("session.jsonl");
     fs::write(&path, transcript).unwrap();
@@ -98,7 +98,7 @@ fn the_last_words_come_first_to_mind_and_a_text_is_found() {
     assert_eq!(texts(&place.json(&["transcript", &name, "--grep", "TASK 4", "--last", "2"])), ["task 48", "task 49"]);
     let nothing = place.ok(&["transcript", &name, "--grep", "no such words"]);
     assert!(nothing.contains("does not contain this text"), "{nothing}");
-    // The session goes on, and its file grows.
+    // The agent appends a line to its transcript.
     OpenOptions::new().append(true).open(path).unwrap().write_all(said("user", "one more").as_bytes()).unwrap();
     assert_eq!(texts(&place.json(&["transcript", &name, "--last", "1"])), ["one more"]);
     for wrong in [&["transcript"][..], &["transcript", &name, "--last", "0"], &["transcript", &name, "more"]] {
@@ -124,7 +124,7 @@ fn another_agent_sees_the_last_prompts_and_words_shortened() {
     assert!(seen["transcript"]["path"].is_null(), "the path is nobody's business: {seen}");
     let (_, is_error) = codex.try_tool("mesh_peers", json!({ "detail": "nobody" }));
     assert!(is_error);
-    // A peer without a transcript can still be looked at.
+    // A peer has no transcript if no hook has reported one. Its other details must still be shown.
     let own = codex.tool("mesh_peers", json!({ "detail": "codex-api" }));
     assert!(own["transcript"]["why"].as_str().unwrap().contains("no hook"), "{own}");
 }
@@ -139,7 +139,7 @@ fn the_broker_keeps_the_path_and_none_of_the_words() {
     let kept: Vec<u8> = files.flat_map(|path| fs::read(path).unwrap()).collect();
     let has = |text: &str| kept.windows(text.len()).any(|bytes| bytes == text.as_bytes());
     assert!(has(path.to_str().unwrap()) && !has("very private words"));
-    // A broker that starts again still knows where the transcript is.
+    // After a restart, the broker must still know the path of the transcript.
     assert_eq!(texts(&place.json(&["transcript", &name])), ["very private words"]);
 }
 
@@ -150,7 +150,8 @@ fn switched_off_nothing_is_reported_or_read() {
     let off = |args: &[&str]| place.command(args).env("SLM_MESH_TRANSCRIPTS", "off").output().unwrap();
     let refused = off(&["transcript", &name]);
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("SLM_MESH_TRANSCRIPTS"));
-    // The hooks of this session run with the setting: from then on, nobody can read its transcript.
+    // The agent's hooks run with transcripts turned off. From now on, even a reader with transcripts turned on must not
+    // get this one.
     let place = place.with("SLM_MESH_TRANSCRIPTS", "off");
     report(&place, "claude", &path);
     let on = place.command(&["transcript", &name]).env("SLM_MESH_TRANSCRIPTS", "on").output().unwrap();
@@ -182,7 +183,7 @@ fn words_in_a_transcript_steer_no_terminal() {
     assert!(!line.contains(&0x1b) && line.iter().filter(|byte| **byte == b'\n').count() == 1);
 }
 
-/// Looks at a transcript, which must not take long, whatever the file is.
+/// Runs `slm-mesh transcript`, and checks that it does not take long. Returns whether it succeeded, and its output.
 fn look(place: &Place, name: &str) -> (bool, String) {
     let began = Instant::now();
     let out = place.run(&["transcript", name, "--json"]);
@@ -194,7 +195,7 @@ fn look(place: &Place, name: &str) -> (bool, String) {
 fn a_huge_file_costs_no_more_than_its_end() {
     let place = Place::new();
     let path = place.root.join("session.jsonl");
-    // A gigabyte of nothing, in which no line ends.
+    // The file has a gigabyte of zero bytes, and no newline.
     File::create(&path).unwrap().set_len(1 << 30).unwrap();
     let name = report(&place, "claude", &path);
     let (is_ok, seen) = look(&place, &name);
@@ -228,7 +229,7 @@ fn a_path_that_leads_elsewhere_is_not_followed() {
     std::os::unix::fs::symlink(&secret, at("link.jsonl")).unwrap();
     assert!(Command::new("mkfifo").arg(at("pipe.jsonl")).status().unwrap().success());
     let _socket = std::os::unix::net::UnixListener::bind(at("socket.jsonl")).unwrap();
-    // A file of another user: root can make one, and for everybody else /etc/passwd is one.
+    // A file that belongs to another user. If the test can't create one because it is not root, it uses /etc/passwd.
     let foreign = at("foreign.jsonl");
     fs::write(&foreign, said("user", "a secret")).unwrap();
     let given = std::os::unix::fs::chown(&foreign, Some(12_345), None).is_ok();

@@ -1,5 +1,5 @@
-//! The command line: what each verb (subcommand) prints for people and for scripts, and its exit statuses. Text from
-//! other peers cannot control a terminal.
+//! Verbs (subcommands): their output for people, their JSON output, and their exit statuses. Text from other peers must
+//! not control the terminal.
 
 mod support;
 
@@ -11,7 +11,7 @@ use support::{BIN, Place, Socket, lives, until};
 
 const CODEX: &str = "codex-mcp-client";
 
-/// Runs a verb that reads its text from standard input.
+/// Runs a verb (subcommand) with this standard input.
 fn run_with_input(place: &Place, args: &[&str], input: &[u8]) -> Output {
     let mut command = place.command(args);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -23,7 +23,7 @@ fn status(place: &Place, args: &[&str]) -> i32 {
     place.run(args).status.code().unwrap()
 }
 
-/// A running verb and its lines as they arrive.
+/// A running verb (subcommand). The test reads its output line by line.
 struct Stream {
     child: Child,
     lines: BufReader<ChildStdout>,
@@ -54,7 +54,7 @@ impl Drop for Stream {
     }
 }
 
-/// Waits until this many calls wait in the broker.
+/// Waits until the broker has exactly this many calls that wait.
 fn until_waiting(socket: &mut Socket, n: i64) {
     until("a verb waits in the broker", || socket.call("status", json!({}))["result"]["waiting"] == json!(n));
 }
@@ -62,7 +62,7 @@ fn until_waiting(socket: &mut Socket, n: i64) {
 fn kill_broker(place: &Place) {
     let pid = place.broker_pid().unwrap();
     assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
-    // The broker's threads end one by one; what matters is that the broker no longer answers.
+    // The broker's threads do not end at the same moment, so the test also waits until its socket is dead.
     let answers = || UnixStream::connect(place.dir.join("mesh.sock")).is_ok() && place.broker_pid() == Some(pid);
     until("the broker is dead", || !lives(pid) && !answers());
 }
@@ -72,8 +72,8 @@ fn each_verb_speaks_to_people_and_to_programs() {
     let place = Place::new();
     let mut agent = place.session(CODEX, "api");
     agent.tool("mesh_summary", json!({ "summary": "the parser" }));
-    // Each row: the verb, words that its output for people must contain, a JSON pointer into its JSON output, and the
-    // value at that place.
+    // Each row has the arguments, words that the output for people must contain, a JSON pointer into the JSON output,
+    // and the value there.
     let table: &[(&[&str], &[&str], &str, Value)] = &[
         (&["start", "--detach"], &["running", "PID"], "/ok", json!(true)),
         (&["peers"], &["NAME", "codex-api", "the parser"], "/peers/0/name", json!("codex-api")),
@@ -120,7 +120,7 @@ fn each_verb_speaks_to_people_and_to_programs() {
         }
         assert!(!text.contains('\u{1b}'), "{args:?}: colour where there is no terminal: {text:?}");
         match args[..] {
-            // These verbs succeed only once, so the effect of the first run is undone before the second run.
+            // These verbs (subcommands) succeed only once. The test undoes the first run before the second one.
             ["unlock", file] => drop(place.ok(&["lock", file, "--as", "human"])),
             ["stop"] => drop(place.ok(&["start", "--detach"])),
             _ => {}
@@ -260,13 +260,13 @@ fn a_command_under_a_lock_keeps_the_others_out_while_it_runs() {
     let place = Place::new();
     let mut running = Stream::start(&place, &["lock", "a.rs", "--", "sh", "-c", "echo held; exec sleep 60"]);
     assert_eq!(running.line(), "held");
-    // The lock also keeps out the user who runs the command, because a second command is a separate request.
+    // The lock belongs to the running command only, so a second command of the same user must not get it.
     let refused = place.run(&["lock", "a.rs", "--", "true"]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert_eq!(status(&place, &["unlock", "a.rs"]), 1, "it belongs to the command alone");
     let mut waiting = Stream::start(&place, &["lock", "a.rs", "--wait", "30", "--", "echo", "mine"]);
     until_waiting(&mut place.socket(), 1);
-    // When the holder ends, even by a signal, the next in line gets the lock.
+    // A signal ends the first command. The command that waits must then get the lock.
     assert!(Command::new("kill").arg(running.child.id().to_string()).status().unwrap().success());
     assert_eq!(waiting.line(), "mine");
     assert!(waiting.child.wait().unwrap().success());
@@ -286,13 +286,13 @@ fn a_command_under_a_lock_holds_it_over_a_killed_broker() {
         kill_broker(&place);
         until("it is back on its own", || place.broker_pid().is_some_and(lives));
         until("the broker serves", || status(&place, &["status"]) == 0);
-        // The next broker knows the lock from the start, but the command renews the lock over its new connection.
+        // The new broker reads the lock from its database. The command must renew the lock over a new connection.
         until("the command has its lock again", || !lock().is_null() && lock()["expiresAt"] != granted_until);
         let held = lock();
         assert_eq!(held["token"].to_string(), token.trim());
         assert_eq!(status(&place, &["lock", "a.rs"]), 1);
     }
-    // The new connection owns the lock again, so the lock ends with the command and not when its lease expires.
+    // The lock must end with the command, because the new connection owns it. It must not last until its lease ends.
     writeln!(child.stdin.take().unwrap(), "end").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(3));
     assert_eq!(place.json(&["lock", "list"])["locks"], json!([]));
@@ -306,7 +306,7 @@ fn a_lock_is_renewed_while_its_command_runs() {
     assert_eq!(running.line(), "held");
     let mut socket = place.socket();
     let mut left = || {
-        // The wait in the broker paces this loop.
+        // This call waits in the broker for one second, so the loop does not run too fast.
         socket.call("events.read", json!({ "types": ["never.comes"], "waitSeconds": 1 }));
         socket.call("lock.query", json!({}))["result"]["locks"][0]["expiresInSeconds"].as_i64().unwrap()
     };

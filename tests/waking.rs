@@ -1,4 +1,5 @@
-//! Waking real processes: Claude Code's inbox socket and `asyncRewake`, `codex queue`, OpenCode.
+//! Wakes idle agents, with real processes: through Claude Code's inbox socket, its `asyncRewake` hooks, `codex queue`,
+//! and OpenCode's server.
 
 mod support;
 
@@ -10,13 +11,14 @@ use support::{BIN, Place, lives, put_program, until};
 
 const SENTENCE: &str = "1 unread mesh message from ";
 
-/// How the last message of the human (the person who owns the machine) woke its recipient, according to its receipt.
+/// How the recipient of the last message was woken. This is part of the receipt of the human (the person who owns the
+/// machine).
 fn wakes(place: &Place) -> Value {
     place.json(&["inbox", "--filter", "sent", "--as", "human"])["messages"].as_array().unwrap().last().unwrap()["wakes"]
         .clone()
 }
 
-/// Starts a hook in the background, as a client does. The hook waits to wake its agent.
+/// Starts a hook that waits in the background until it has to wake its agent.
 fn waiter(place: &Place, agent: &str, session: &str) -> Child {
     let mut child = place
         .command(&["hook", agent, "--wake"])
@@ -32,7 +34,7 @@ fn waiter(place: &Place, agent: &str, session: &str) -> Child {
     child
 }
 
-/// The name under which a session of this agent is known.
+/// The name of the session of this agent; empty if there is none yet.
 fn name_of(place: &Place, agent: &str) -> String {
     let found = place.json(&["peers", "--include-away", "--as", "human"]);
     let peer = found["peers"].as_array().unwrap().iter().find(|peer| peer["agentType"] == json!(agent)).cloned();
@@ -93,7 +95,7 @@ fn who_waits_to_wake_an_agent_ends_with_it() {
     session.tool("mesh_status", json!({}));
     let input = json!({ "session_id": "s1", "hook_event_name": "Stop", "cwd": place.root });
     std::fs::write(place.root.join("input"), input.to_string()).unwrap();
-    // An agent that is killed cannot end its hooks itself.
+    // The shell plays an agent. When it is killed, it can't end its hook, so the hook must notice this by itself.
     let env = place.command(&[]);
     let mut agent = Command::new("sh")
         .args(["-c", "\"$0\" hook claude --wake <input >output 2>&1 & echo $!; wait", BIN])
@@ -139,8 +141,8 @@ fn an_idle_codex_thread_gets_the_sentence_into_its_queue() {
 #[test]
 fn the_codex_that_runs_is_asked_in_its_own_home_wherever_it_is() {
     let place = Place::new();
-    // A copy of sh under the name of Codex, in a folder that is not on PATH. Like Codex, it does not pass its own
-    // environment on to the server. It runs its first argument as a script.
+    // A copy of sh plays Codex. It is not on the search path, and runs its first argument as a script. Like Codex, it
+    // does not pass its environment on to the MCP server.
     let (codex, work, home) = (place.root.join("vendor/codex"), place.root.join("p"), place.root.join("its home"));
     for dir in [codex.parent().unwrap(), &work, &place.root.join("home")] {
         std::fs::create_dir_all(dir).unwrap();
@@ -198,7 +200,7 @@ fn nobody_waits_where_the_user_did_not_allow_it_or_another_agent_runs_the_hook()
     let mut once = once.stdin(Stdio::piped()).spawn().unwrap();
     once.stdin.take().unwrap().write_all(br#"{"session_id":"s1","hook_event_name":"Stop"}"#).unwrap();
     assert!(once.wait().unwrap().success(), "a run without a window, which would not end before its hook");
-    // A second hook that waits replaces the first one, which ends. The second one ends with the session.
+    // When a second hook of the same session waits, the first one ends. The second one ends with the session.
     let mut first = waiter(&place, "claude", "s1");
     until("the session is known", || !name_of(&place, "claude-code").is_empty());
     let mut second = waiter(&place, "claude", "s1");

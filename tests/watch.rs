@@ -1,4 +1,4 @@
-//! `watch` as people see it: on a real terminal, which it restores, and in a pipe.
+//! Tests `slm-mesh watch` on a real terminal, whose modes it must restore, and in a pipe.
 
 mod support;
 
@@ -10,16 +10,16 @@ use std::sync::mpsc::channel;
 use support::{BIN, Place, until};
 
 const CODEX: &str = "codex-mcp-client";
-/// Records the terminal's modes in the file `is`, which exists only once it is complete.
+/// Shell commands that write the terminal's modes to the file `is`. The file appears only when it is complete.
 const MODES_AFTER: &str = "stty -g >is.new; mv is.new is";
 
-/// A shell in a terminal of 80 by 24 characters, emulated by tmux.
+/// A shell on a terminal with 24 lines of 80 characters, which tmux emulates.
 struct Screen<'a> {
     place: &'a Place,
 }
 
 impl Screen<'_> {
-    /// `None` without tmux; then the test reports that it was skipped.
+    /// Starts tmux with a shell. If tmux is not installed, prints that the test is skipped, and returns `None`.
     fn new<'a>(place: &'a Place, test: &str) -> Option<Screen<'a>> {
         if Command::new("tmux").arg("-V").stdout(Stdio::null()).status().is_err() {
             assert!(std::env::var_os("SLM_MESH_TEST_ALL").is_none(), "tmux is missing");
@@ -28,7 +28,7 @@ impl Screen<'_> {
         }
         let screen = Screen { place };
         screen.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "sh -i"]);
-        // The prompt is written in two parts, so that the echoed line does not look like the prompt.
+        // The typed line contains the prompt in two parts, so that the test does not take this line for the prompt.
         screen.press(&["-l", "PS1='rea''dy> '"]);
         screen.press(&["Enter"]);
         Some(screen)
@@ -45,7 +45,7 @@ impl Screen<'_> {
         String::from_utf8(out.stdout).unwrap()
     }
 
-    /// The current screen.
+    /// The text on the screen.
     fn text(&self) -> String {
         self.tmux(&["capture-pane", "-p"])
     }
@@ -58,12 +58,12 @@ impl Screen<'_> {
         until(&format!("the screen does not show {what:?} any more"), || !self.text().contains(what));
     }
 
-    /// Presses keys by name, or types text.
+    /// Sends keys to the terminal. With `-l`, types a text.
     fn press(&self, keys: &[&str]) {
         self.tmux(&[&["send-keys"], keys].concat());
     }
 
-    /// Starts the view and records the terminal's modes before and after.
+    /// Runs `slm-mesh watch`. Writes the terminal's modes to files before it starts and after it ends.
     fn watch(&self) {
         let line = format!("stty -g >was; sh -c 'echo $$ >pid; exec {BIN} watch'; echo status=$?; {MODES_AFTER}");
         self.shows("ready>");
@@ -76,7 +76,7 @@ impl Screen<'_> {
         self.place.root.join(name)
     }
 
-    /// Waits until the view ends or stops, and checks that the terminal is as before.
+    /// Waits until `watch` ends or stops with this status. Checks that the terminal's modes are as before.
     fn ends_with(&self, status: i32) {
         self.shows(&format!("status={status}"));
         self.is_as_it_was();
@@ -94,7 +94,7 @@ impl Screen<'_> {
 
 impl Drop for Screen<'_> {
     fn drop(&mut self) {
-        // The tmux server ends with its only session.
+        // This fails if the shell has ended, because tmux then ends, too.
         let _ = Command::new("tmux").arg("-S").arg(self.place.root.join("tmux")).arg("kill-server").output();
     }
 }
@@ -237,7 +237,7 @@ fn a_view_that_is_stopped_comes_back_and_so_does_a_broker() {
     let Some(screen) = Screen::new(&place, "a_view_that_is_stopped_comes_back") else { return };
     screen.watch();
     screen.press(&["C-z"]);
-    // SIGTSTP stops the view, and the shell continues with the rest of the line.
+    // SIGTSTP stops `watch`. The shell then runs the other commands of the line.
     screen.ends_with(128 + 20);
     screen.press(&["-l", "fg"]);
     screen.press(&["Enter"]);
@@ -257,8 +257,8 @@ fn a_view_that_is_stopped_comes_back_and_so_does_a_broker() {
     screen.is_as_it_was();
 }
 
-/// The lines of a view in a pipe, from the moment at which it follows the events. The view prints no earlier events, and
-/// the broker does not show who has subscribed, so this emits events until the view prints one of them.
+/// The output of `slm-mesh watch` in a pipe. `watch` prints only new events, and nothing shows when it has subscribed.
+/// So the test emits events until `watch` prints one of them.
 fn lines_once_it_follows(place: &Place, output: ChildStdout) -> impl Iterator<Item = String> {
     const MARK: &str = "view.follows";
     let (sender, lines) = channel();

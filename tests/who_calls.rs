@@ -1,4 +1,4 @@
-//! Which session a hook speaks for if one agent process has several, or if a session has subagents.
+//! Which session a hook acts as, if one agent process has several sessions, or if a session has subagents.
 
 mod support;
 
@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::Stdio;
 use support::Place;
 
-/// Runs one hook of Claude Code and returns what it printed.
+/// Runs a hook of Claude Code, and returns its output.
 fn hook(place: &Place, event: &str, session: &str, more: Value) -> String {
     let mut input = json!({ "hook_event_name": event, "session_id": session, "cwd": place.root });
     input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -20,7 +20,7 @@ fn hook(place: &Place, event: &str, session: &str, more: Value) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-/// The hook before an edit of `a.rs`, by the session itself or by one of its subagents.
+/// Runs the hook before an edit of `a.rs`. If `subagent` is given, this subagent of the session makes the edit.
 fn edit(place: &Place, session: &str, subagent: Option<&str>) -> String {
     let file = place.root.join("a.rs");
     let input = json!({ "tool_name": "Edit", "tool_input": { "file_path": file }, "agent_id": subagent });
@@ -67,7 +67,7 @@ fn locks_of_background_work_outlive_the_turn() {
     assert!(is_denied(&edit(&place, "s2", None)), "the subagent still edits the file");
     hook(&place, "SubagentStop", "s1", json!({ "agent_id": "sub-1" }));
     assert_eq!(lock_count(&place), 0);
-    // If `SubagentStop` does not come, the next `Stop` tells that the subagent has ended.
+    // No `SubagentStop` event comes for this subagent. The next `Stop` event of the session must end its locks.
     assert!(!is_denied(&edit(&place, "s1", Some("sub-1"))));
     hook(&place, "Stop", "s1", task("completed"));
     assert_eq!(lock_count(&place), 0);
@@ -83,7 +83,8 @@ fn two_subagents_do_not_edit_one_file_at_once() {
     assert!(!is_denied(&edit(&place, "s1", Some("sub-2"))), "a subagent that has ended blocks nobody");
 }
 
-/// A locked file is noticed even if the edit has many files, a path that is too long, or an unusual key.
+/// The hook must notice a locked file even if the edit has many files, a path that is too long, or an unusual session
+/// key.
 #[test]
 fn an_edit_of_a_locked_file_is_denied_whatever_else_is_in_it() {
     let place = Place::new();
@@ -103,7 +104,7 @@ fn an_edit_of_a_locked_file_is_denied_whatever_else_is_in_it() {
     ] {
         assert!(edit(key, files).contains("was not changed"), "{what}");
     }
-    // Two keys with the same long beginning are two sessions.
+    // These two session keys differ only at the end, after 4000 equal characters.
     let long = "k".repeat(4000);
     assert_eq!(edit(&format!("{long}1"), &["own.txt".into()]), "");
     assert!(edit(&format!("{long}2"), &["own.txt".into()]).contains("was not changed"));
@@ -137,7 +138,7 @@ fn a_guard_that_cannot_know_its_caller_refuses_what_anybody_holds() {
     }
     place.ok(&["lock", "repo/held", "--as", "human", "--reason", "mine"]);
     assert!(git("", &["add", "held"]).0);
-    // The variable is left from a session that has ended.
+    // The variable contains the id of a session that does not exist any more.
     let (passed, said) = git("nobody", &["commit", "-qm", "held"]);
     assert!(!passed && said.contains("mine"), "{said}");
     assert!(git("", &["rm", "-q", "--cached", "held"]).0 && git("", &["add", "free"]).0);
@@ -145,7 +146,7 @@ fn a_guard_that_cannot_know_its_caller_refuses_what_anybody_holds() {
     assert!(passed, "{said}");
 }
 
-/// Runs one hook of Cursor before a tool call, or at a prompt.
+/// Runs a hook of Cursor for a tool call or a prompt.
 fn cursor_hook(place: &Place, event: &str, conversation: &str, more: Value) {
     let mut input =
         json!({ "hook_event_name": event, "conversation_id": conversation, "workspace_roots": [place.root] });
@@ -159,7 +160,7 @@ fn cursor_hook(place: &Place, event: &str, conversation: &str, more: Value) {
 #[test]
 fn a_tool_call_belongs_to_the_conversation_whose_hook_announced_it() {
     let place = Place::new();
-    // One window: one MCP server, two conversations.
+    // One window of Cursor has one MCP server, but two conversations.
     let mut window = place.session("cursor-vscode", ".");
     window.tool("mesh_status", json!({}));
     for conversation in ["c1", "c2"] {
@@ -176,7 +177,7 @@ fn a_tool_call_belongs_to_the_conversation_whose_hook_announced_it() {
     let first = call("c1", "mesh_summary", json!({ "summary": "one" }))["actedAs"]["id"].clone();
     let second = call("c2", "mesh_summary", json!({ "summary": "two" }))["actedAs"]["id"].clone();
     assert!(first.is_string() && second.is_string() && first != second, "{first} {second}");
-    // Each conversation reads its own mail, and the sender sees that it was read.
+    // Each conversation gets only its own messages. The sender must see that they were read.
     for id in [&second, &first] {
         place.ok(&["send", id.as_str().unwrap(), named(id).as_str().unwrap(), "--as", "human"]);
     }

@@ -1,5 +1,5 @@
-//! A bare MCP client: it sends exactly the lines that a test gives it, and returns each line as the program wrote it.
-//! `support::Session` adds a handshake and filters notifications.
+//! An MCP client that sends exactly the lines of a test, and returns each line of the server unchanged. In contrast,
+//! `support::Session` does the handshake and hides notifications.
 #![allow(dead_code)] // each test program uses its part
 
 use crate::support::Place;
@@ -13,21 +13,21 @@ use std::time::{Duration, Instant};
 pub const MODERN: &str = "2026-07-28";
 /// The versions of the MCP protocol that have a handshake, oldest first.
 pub const LEGACY: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
-/// A test fails if an answer takes longer.
+/// The timeout for an answer. A test fails after it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The program, before any handshake.
+/// A running MCP server. The client has not done the handshake yet.
 pub struct Bare {
-    /// The process.
+    /// The server's process.
     pub child: Child,
     input: Option<ChildStdin>,
     lines: Receiver<Vec<u8>>,
-    /// Everything read so far.
+    /// All lines that the server has written so far.
     pub seen: Vec<Value>,
 }
 
 impl Bare {
-    /// Starts the program in a folder below the test folder.
+    /// Starts slm-mesh in this folder of the test directory.
     pub fn start(place: &Place, args: &[&str], folder: &str) -> Bare {
         let dir = place.root.join(folder);
         std::fs::create_dir_all(&dir).unwrap();
@@ -46,7 +46,7 @@ impl Bare {
         Bare { input: child.stdin.take(), child, lines, seen: Vec::new() }
     }
 
-    /// Starts the program and does the handshake of a legacy version.
+    /// Starts the server, and does the handshake of this protocol version.
     pub fn legacy(place: &Place, version: &str, folder: &str) -> Bare {
         let mut bare = Bare::start(place, &[], folder);
         let hello = bare.ask(&initialize(version));
@@ -55,19 +55,19 @@ impl Bare {
         bare
     }
 
-    /// Writes bytes without a change.
+    /// Writes these bytes to the server's input.
     pub fn write(&mut self, bytes: &[u8]) {
         let input = self.input.as_mut().unwrap();
         input.write_all(bytes).unwrap();
         input.flush().unwrap();
     }
 
-    /// Writes a line.
+    /// Writes a JSON value as one line.
     pub fn send(&mut self, value: &Value) {
         self.write(format!("{value}\n").as_bytes());
     }
 
-    /// Reads a line; `None` at the end of the output.
+    /// Reads one line of the server's output. Returns `None` at its end.
     pub fn read(&mut self) -> Option<Value> {
         let line = match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => line,
@@ -81,7 +81,7 @@ impl Bare {
         Some(value)
     }
 
-    /// Reads on until the answer to this id comes, or a batch that contains it.
+    /// Reads lines until the answer with this id arrives. If the answer is part of a batch, returns the whole batch.
     pub fn answer(&mut self, id: &Value) -> Value {
         loop {
             let value = self.read().unwrap_or_else(|| panic!("the session ended before it answered {id}"));
@@ -92,23 +92,24 @@ impl Bare {
         }
     }
 
-    /// Sends a request and reads on until its answer comes.
+    /// Sends a request, and reads lines until its answer arrives.
     pub fn ask(&mut self, request: &Value) -> Value {
         self.send(request);
         self.answer(&request["id"])
     }
 
-    /// Calls a tool in a legacy version; returns its JSON and whether it is an error.
+    /// Calls a tool. Returns the JSON of the answer, and whether the answer is an error.
     pub fn call(&mut self, id: i64, name: &str, arguments: Value) -> (Value, bool) {
         content(&self.ask(&call(json!(id), name, arguments)))
     }
 
-    /// The name under which others reach this session.
+    /// The name of this session as a peer.
     pub fn name(&mut self) -> String {
         self.call(9999, "mesh_status", json!({})).0["you"]["name"].as_str().unwrap().to_owned()
     }
 
-    /// Closes standard input and reads to the end of the output; returns the exit status and how long it took.
+    /// Closes the server's input, and reads its output to the end. Returns its exit status, and how long it needed to
+    /// exit.
     pub fn end(&mut self) -> (ExitStatus, Duration) {
         self.input = None;
         let began = Instant::now();
@@ -125,42 +126,42 @@ impl Drop for Bare {
     }
 }
 
-/// A request.
+/// A JSON-RPC request.
 pub fn request(id: impl Into<Value>, method: &str, params: Value) -> Value {
     json!({ "jsonrpc": "2.0", "id": id.into(), "method": method, "params": params })
 }
 
-/// A request of the modern protocol. It states the protocol's version and the client's capabilities.
+/// A request of the protocol version without a handshake. It contains this version and the client's capabilities.
 pub fn modern(id: impl Into<Value>, method: &str, mut params: Value) -> Value {
     params["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!(MODERN);
     params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({});
     request(id, method, params)
 }
 
-/// The handshake of a legacy version.
+/// The `initialize` request for this protocol version.
 pub fn initialize(version: &str) -> Value {
     let params =
         json!({ "protocolVersion": version, "capabilities": {}, "clientInfo": { "name": "bare", "version": "1" } });
     request("hello", "initialize", params)
 }
 
-/// A legacy tool call.
+/// A `tools/call` request, for the protocol versions with a handshake.
 pub fn call(id: impl Into<Value>, name: &str, arguments: Value) -> Value {
     request(id, "tools/call", json!({ "name": name, "arguments": arguments }))
 }
 
-/// A cancellation.
+/// The notification that cancels the request with this id.
 pub fn cancel(id: impl Into<Value>) -> Value {
     json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": id.into() } })
 }
 
-/// The JSON in a tool's answer and whether it is an error.
+/// The JSON in the answer of a tool, and whether the answer is an error.
 pub fn content(answer: &Value) -> (Value, bool) {
     let text = answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}"));
     (serde_json::from_str(text).unwrap(), answer["result"]["isError"] == json!(true))
 }
 
-/// Returns once this many calls are waiting in the broker.
+/// Waits until the broker has exactly this many calls that wait.
 pub fn until_waiting(session: &mut Bare, n: i64) {
     let mut id = 9000;
     crate::support::until("calls wait in the broker", || {
@@ -169,7 +170,7 @@ pub fn until_waiting(session: &mut Bare, n: i64) {
     });
 }
 
-/// The code of an error of the protocol, or 0.
+/// The code of a JSON-RPC error; 0 if the answer is no such error.
 pub fn code(answer: &Value) -> i64 {
     answer["error"]["code"].as_i64().unwrap_or(0)
 }

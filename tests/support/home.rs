@@ -1,17 +1,18 @@
-//! A user's home for set-up: settings of agents, and false programs that only record what they were asked.
+//! A home directory for tests of `slm-mesh setup`. It has settings files of agents, and fake agents that only record
+//! their arguments.
 
 use super::Place;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Output;
 
-/// A home directory for one test, and a PATH without any agent.
+/// A home directory and a search path for one test. No real agent is on the search path.
 pub struct Home {
-    /// The mesh.
+    /// The mesh of this user.
     pub place: Place,
-    /// HOME.
+    /// The home directory.
     pub home: PathBuf,
-    /// The folder that comes first on PATH.
+    /// The folder for fake agents, which is first on the search path.
     pub bin: PathBuf,
 }
 
@@ -56,7 +57,7 @@ impl Home {
         serde_json::from_str(&self.read(path)).unwrap()
     }
 
-    /// Makes a false program of an agent, which writes its arguments into a file and then runs `line`.
+    /// Creates a fake agent on the search path: a script that records its arguments in a file, and then runs `line`.
     pub fn fake(&self, name: &str, line: &str) {
         let path = self.bin.join(name);
         let log = self.bin.join(format!("{name}.log"));

@@ -1,5 +1,5 @@
-//! What the tests of the real program share: for each test, a separate mesh in a temporary directory, on free ports.
-//! The mesh ends with the test.
+//! Helpers for tests that run the real program. Each test has its own mesh, with a temporary directory and a free port.
+//! The broker and the directory are removed when the test ends.
 #![allow(dead_code)] // each test program uses its part
 
 pub mod home;
@@ -12,54 +12,54 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// The program under test.
+/// The path of the tested program.
 pub const BIN: &str = env!("CARGO_BIN_EXE_slm-mesh");
 
-/// The variables that a process gets in a build that counts lines: the file for the counters, and the mark that LLVM's
-/// runtime would otherwise set in the environment of each program that a counted process starts.
+/// The environment variables that each process needs under `make coverage`. The first one contains the file for the
+/// counters. LLVM's runtime sets the second one in the environment of each child process.
 const COUNTERS: [&str; 2] = ["LLVM_PROFILE_FILE", "__LLVM_PROFILE_RT_INIT_ONCE"];
 
 static N: AtomicU32 = AtomicU32::new(0);
 
-/// A mesh for one test, with a directory of its own.
+/// A mesh for one test, with its directory and settings.
 pub struct Place {
-    /// The directory of all files of the test, which is removed at the end.
+    /// The temporary directory of the test. It is removed at the end of the test.
     pub root: PathBuf,
-    /// The data directory.
+    /// The data directory of slm-mesh.
     pub dir: PathBuf,
-    /// Settings for every process started here.
+    /// Settings, as environment variables of each process that a test starts.
     pub env: Vec<(String, String)>,
 }
 
 impl Place {
-    /// A new place; its HTTP port is one that no other test uses.
+    /// Creates a mesh with a new directory, and an HTTP port that no other test uses.
     pub fn new() -> Place {
         let n = N.fetch_add(1, Ordering::Relaxed);
         let root = std::env::temp_dir().join(format!("slm-mesh-test-{}-{n}", std::process::id()));
         let _ = std::fs::remove_dir_all(&root);
         std::fs::create_dir_all(root.join("home")).unwrap();
         let root = root.canonicalize().unwrap();
-        // The port is below the range from which the kernel takes ports for outgoing connections.
+        // The kernel uses ports above this range for outgoing connections.
         let port = 20_000 + (std::process::id() * 37 + n * 11) % 12_700;
         let mut env = vec![
             ("SLM_MESH_PORT".into(), port.to_string()),
-            // Tests must not search the network on which they run.
+            // A test must not search the network of the machine on which it runs.
             ("SLM_MESH_DISCOVERY".into(), "off".into()),
-            // The tests check what a hook says, not how soon it answers, so a busy machine must not silence it.
+            // A hook says nothing if it runs out of time. A long limit prevents this on a busy machine.
             ("SLM_MESH_HOOK_BUDGET_MS".into(), "20000".into()),
         ];
-        // With `make coverage`, these variables say where each process counts the lines that it runs.
+        // Under `make coverage`, each process needs these variables to count the lines that it runs.
         env.extend(COUNTERS.iter().filter_map(|name| Some(((*name).into(), std::env::var(name).ok()?))));
         Place { dir: root.join("mesh"), env, root }
     }
 
-    /// This place with one more setting.
+    /// Adds a setting.
     pub fn with(mut self, name: &str, value: &str) -> Place {
         self.env.push((name.into(), value.into()));
         self
     }
 
-    /// A command of the program, with the sparse environment that MCP clients give it.
+    /// Prepares a run of slm-mesh with these arguments. Its environment is as small as the one that MCP clients set.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(BIN);
         command.args(args).env_clear().env("PATH", std::env::var("PATH").unwrap()).env("HOME", self.root.join("home"));
@@ -71,12 +71,12 @@ impl Place {
         command
     }
 
-    /// Runs a verb (subcommand).
+    /// Runs a verb (subcommand), and returns its output and status.
     pub fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 
-    /// Runs a verb that must succeed, and returns its standard output.
+    /// Runs a verb (subcommand) that must succeed, and returns its standard output.
     pub fn ok(&self, args: &[&str]) -> String {
         let out = self.run(args);
         assert!(
@@ -90,30 +90,30 @@ impl Place {
         String::from_utf8(out.stdout).unwrap()
     }
 
-    /// Runs a verb with `--json` that must succeed, and returns its answer.
+    /// Runs a verb (subcommand) that must succeed, and returns its JSON output.
     pub fn json(&self, args: &[&str]) -> Value {
         let args: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
         serde_json::from_str(&self.ok(&args)).unwrap()
     }
 
-    /// The log of the detached broker.
+    /// The content of the broker's log file.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("broker.log")).unwrap_or_default()
     }
 
-    /// The live broker's process id, if there is one.
+    /// The process id in the broker's file; `None` if there is no such file.
     pub fn broker_pid(&self) -> Option<u32> {
         std::fs::read_to_string(self.dir.join("broker.pid")).ok()?.trim().parse().ok()
     }
 
-    /// An MCP session as an agent starts it, initialized, in a directory below the place.
+    /// Starts an MCP session in this folder of the test directory, and does the handshake.
     pub fn session(&self, client: &str, folder: &str) -> Session {
         let dir = self.root.join(folder);
         std::fs::create_dir_all(&dir).unwrap();
         Session::start(self.command(&[]).current_dir(dir), client)
     }
 
-    /// A raw connection to the broker's socket.
+    /// Opens a connection to the broker's Unix socket.
     pub fn socket(&self) -> Socket {
         Socket::new(UnixStream::connect(self.dir.join("mesh.sock")).unwrap())
     }
@@ -131,9 +131,9 @@ impl Drop for Place {
     }
 }
 
-/// An MCP session over standard input and output.
+/// A running MCP server, and the client's side of its input and output.
 pub struct Session {
-    /// The process.
+    /// The server's process.
     pub child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -141,7 +141,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that is started with a command of the test's own.
+    /// Starts an MCP session with this command, and does the handshake.
     pub fn start(command: &mut Command, client: &str) -> Session {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (input, output) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
@@ -152,34 +152,34 @@ impl Session {
         session
     }
 
-    /// Writes a line.
+    /// Writes a JSON value as one line.
     pub fn send(&mut self, value: &Value) {
         let input = self.input.as_mut().unwrap();
         writeln!(input, "{value}").unwrap();
         input.flush().unwrap();
     }
 
-    /// Reads a line.
+    /// Reads one line of JSON.
     pub fn read(&mut self) -> Value {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
     }
 
-    /// Sends a request without waiting, and returns its id.
+    /// Sends a request, and returns its id. Does not wait for the answer.
     pub fn ask(&mut self, method: &str, params: Value) -> i64 {
         self.next += 1;
         self.send(&json!({ "jsonrpc": "2.0", "id": self.next, "method": method, "params": params }));
         self.next
     }
 
-    /// Sends a request and reads on until its answer comes.
+    /// Sends a request, and reads lines until its answer arrives.
     pub fn request(&mut self, method: &str, params: Value) -> Value {
         let id = self.ask(method, params);
         self.answer(id)
     }
 
-    /// Reads on until the answer to this id comes.
+    /// Reads lines until the answer to the request with this id arrives.
     pub fn answer(&mut self, id: i64) -> Value {
         loop {
             let value = self.read();
@@ -189,26 +189,26 @@ impl Session {
         }
     }
 
-    /// Calls a tool that must succeed, and returns its JSON.
+    /// Calls a tool that must succeed, and returns the JSON of its answer.
     pub fn tool(&mut self, name: &str, arguments: Value) -> Value {
         let (value, is_error) = self.try_tool(name, arguments);
         assert!(!is_error, "{name}: {value}");
         value
     }
 
-    /// Calls a tool, and returns its JSON and whether it is an error.
+    /// Calls a tool. Returns the JSON of the answer, and whether the answer is an error.
     pub fn try_tool(&mut self, name: &str, arguments: Value) -> (Value, bool) {
         let answer = self.request("tools/call", json!({ "name": name, "arguments": arguments }));
         Session::content(&answer)
     }
 
-    /// The JSON in a tool's answer and whether it is an error.
+    /// The JSON in the answer of a tool, and whether the answer is an error.
     pub fn content(answer: &Value) -> (Value, bool) {
         let text = answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}"));
         (serde_json::from_str(text).unwrap(), answer["result"]["isError"] == json!(true))
     }
 
-    /// Closes standard input and waits for the end.
+    /// Closes the server's input, and waits until the server has exited.
     pub fn close(&mut self) -> std::process::ExitStatus {
         self.input = None;
         self.child.wait().unwrap()
@@ -223,9 +223,9 @@ impl Drop for Session {
     }
 }
 
-/// A raw JSON-RPC connection.
+/// A connection to the broker's Unix socket, on which a test sends JSON-RPC requests.
 pub struct Socket {
-    /// The stream itself.
+    /// The stream of this connection.
     pub stream: UnixStream,
     reader: BufReader<UnixStream>,
     next: i64,
@@ -238,28 +238,28 @@ impl Socket {
         Socket { stream, reader, next: 0 }
     }
 
-    /// Sends a request, and returns its id.
+    /// Sends a request, and returns its id. Does not wait for the answer.
     pub fn ask(&mut self, method: &str, params: Value) -> i64 {
         self.next += 1;
         let line = json!({ "jsonrpc": "2.0", "id": self.next, "method": method, "params": params });
-        // The line is written as one text, because otherwise each token of the JSON would be a separate write.
+        // Makes one write of the whole line. `writeln!` would make a separate write for each part of the JSON.
         self.stream.write_all(format!("{line}\n").as_bytes()).unwrap();
         self.next
     }
 
-    /// Reads a message; `None` at the end of the stream.
+    /// Reads one message. Returns `None` if the broker has closed the connection.
     pub fn read(&mut self) -> Option<Value> {
         let mut line = String::new();
         match self.reader.read_line(&mut line) {
             Ok(0) => return None,
-            // The broker closed the connection without reading all that was sent to it.
+            // The broker has closed the connection before it had read all of the client's bytes.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
             read => read.unwrap(),
         };
         Some(serde_json::from_str(&line).unwrap())
     }
 
-    /// Asks and reads on until the answer comes.
+    /// Sends a request, and reads messages until its answer arrives.
     pub fn call(&mut self, method: &str, params: Value) -> Value {
         let id = self.ask(method, params);
         loop {
@@ -271,8 +271,8 @@ impl Socket {
     }
 }
 
-/// Makes a program that a test runs. Another process writes it: if this one did, a child that another thread forks
-/// right then would hold the file open, and a file that is open for writing can't be run.
+/// Writes a program that the test will run. A separate process writes the file. If this process wrote it, another
+/// thread could fork at the same moment, and the child would keep the file open for writing. Such a file can't be run.
 pub fn put_program(path: &Path, text: &[u8]) {
     let mut shell = Command::new("sh");
     shell.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(path).stdin(Stdio::piped());
@@ -281,8 +281,8 @@ pub fn put_program(path: &Path, text: &[u8]) {
     assert!(shell.wait().unwrap().success(), "{} can't be written", path.display());
 }
 
-/// Builds the library of tests/shim.c, which makes system calls fail in a process that loads it with LD_PRELOAD.
-/// Returns `None` without a C compiler.
+/// Compiles tests/shim.c to a library for LD_PRELOAD, which makes system calls fail in a test. Returns `None` if there
+/// is no C compiler.
 pub fn shim(place: &Place) -> Option<PathBuf> {
     let library = place.root.join("shim.so");
     let source = project().join("tests/shim.c");
@@ -299,7 +299,7 @@ pub fn shim(place: &Place) -> Option<PathBuf> {
     }
 }
 
-/// Waits until something holds; fails the test after 20 s.
+/// Waits until a condition is true. The test fails after 20 s.
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
@@ -308,32 +308,32 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Whether a process lives. A zombie counts as dead, unless other threads of it still run and hold its files.
+/// Whether a process still runs. A zombie does not, unless other threads of it still run and keep files open.
 pub fn lives(pid: u32) -> bool {
     let is_zombie = || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));
     let n_threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     n_threads > 1 || n_threads == 1 && !is_zombie()
 }
 
-/// Stops a process with SIGSTOP, and returns once none of its threads runs. A thread in the middle of a system call stops
-/// only after that call.
+/// Stops a process with SIGSTOP, and waits until all of its threads have stopped. A thread in a system call stops only
+/// after this call.
 pub fn freeze(pid: u32) {
     assert!(Command::new("kill").args(["-STOP", &pid.to_string()]).status().unwrap().success());
     let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
         std::fs::read_to_string(task.unwrap().path().join("stat")).is_ok_and(|stat| stat.contains(") T "))
     };
-    // Only Linux shows the state of each thread.
+    // Only Linux shows the state of each thread, so other systems don't wait.
     until("the process is stopped", || {
         std::fs::read_dir(format!("/proc/{pid}/task")).map_or(true, |mut tasks| tasks.all(is_stopped))
     });
 }
 
-/// Lets a process continue that `freeze` has stopped.
+/// Lets a stopped process continue.
 pub fn thaw(pid: u32) {
     assert!(Command::new("kill").args(["-CONT", &pid.to_string()]).status().unwrap().success());
 }
 
-/// The project's directory.
+/// The root directory of the source tree.
 pub fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }

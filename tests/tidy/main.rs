@@ -1,5 +1,5 @@
-//! The rules of the source tree, checked by reading it: the direction of imports, the places where each crate may be
-//! used, the length of files and functions, and what must not be committed.
+//! Rules for the source tree, which these tests check by reading the files: which folder may import which, where each
+//! crate may be used, how long files and functions may be, and what must not be committed.
 
 mod parts;
 mod source;
@@ -7,8 +7,8 @@ mod source;
 use source::{Source, check, files_ending, root, sources};
 use std::fs;
 
-/// The folders that each folder may import. Imports go `main → cli → agents, mcp → client, broker →
-/// wire → core → store`; `discovery` and `sys` are the impure leaves beside them.
+/// For each folder of `src`, the folders that it may import. The layers are `main → cli → agents, mcp → client, broker
+/// → wire → core → store`. The folders `discovery` and `sys` talk to the system, and are beside these layers.
 const ROOMS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("store", &["base"]),
@@ -29,7 +29,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("lib", &[]),
 ];
 
-/// Each crate with the paths below `src` that may use it.
+/// For each crate, the paths below `src` in which it may be used.
 const HOMES: &[(&str, &[&str])] = &[
     ("rusqlite", &["store/"]),
     ("serde_json", &[""]),
@@ -56,7 +56,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("toml_edit", &["agents/toml_document", "agents/toml_entry", "agents/toml_hooks"]),
 ];
 
-/// What pure code must not use: clocks, sockets, threads, randomness, the environment.
+/// Names that pure code must not contain, because they mean clocks, sockets, threads, random numbers or the
+/// environment.
 const IMPURE: &[&str] = &[
     "std::net",
     "std::thread",
@@ -75,8 +76,8 @@ const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 160;
 
-/// The path after each `crate::`. A group `{a, b}` gives one path for each member; of a nested group, only
-/// the first word is used.
+/// The paths after `crate::` in a line. A group `{a, b}` gives one path for each item. Of a group inside a group, only
+/// the first word counts.
 fn crate_paths(line: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in line.match_indices("crate::") {
@@ -97,7 +98,7 @@ fn crate_paths(line: &str) -> Vec<String> {
     found
 }
 
-/// Whether a line uses a crate: `rusqlite::`, or `use rusqlite;`.
+/// Whether a line uses this crate, as in `rusqlite::` or `use rusqlite;`.
 fn names_crate(line: &str, name: &str) -> bool {
     line.match_indices(name).any(|(at, _)| {
         let free = !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':' || c == '.');
@@ -213,8 +214,8 @@ fn files_functions_and_lines_are_short_enough_to_read() {
     check("files, functions and lines must be short enough to read", &breaches);
 }
 
-/// Functions with their line, name and length. A function ends at the closing brace with the same indent,
-/// where the formatter puts it.
+/// All functions, each with its first line, its name and its length. A function ends at the first closing brace with
+/// the same indent, because rustfmt puts it there.
 fn functions(lines: &[String]) -> Vec<(usize, String, usize)> {
     let mut found = Vec::new();
     for (n, line) in lines.iter().enumerate() {
@@ -223,7 +224,7 @@ fn functions(lines: &[String]) -> Vec<(usize, String, usize)> {
         let plain = ["pub ", "pub(crate) ", "pub(super) ", "const "]
             .iter()
             .fold(text, |text, word| text.trim_start_matches(word));
-        // A method that a trait only declares has no body.
+        // A method without a body, as in a trait, ends with a semicolon.
         let Some(rest) = plain.strip_prefix("fn ").filter(|_| !line.ends_with(';')) else { continue };
         let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
         let end = format!("{}}}", " ".repeat(indent));
@@ -254,7 +255,7 @@ fn every_file_says_what_it_is_for() {
 
 #[test]
 fn no_unfinished_work_is_committed() {
-    // Each word is split, so that this file passes its own rule.
+    // Each word is in two parts. Otherwise, this file would contain the forbidden words.
     let words = [
         ["TO", "DO"],
         ["FIX", "ME"],
@@ -322,7 +323,8 @@ fn every_ignored_error_has_a_reason() {
     check("an ignored error needs a comment with the reason", &breaches);
 }
 
-/// Files outside the core that may decide by an operation's name, each with the number of such places. Add no more.
+/// Files outside `core` that may compare an operation's name, each with the allowed number of comparisons. The list
+/// should stay empty.
 const DECIDE_BY_OPERATION: &[(&str, usize)] = &[];
 
 #[test]

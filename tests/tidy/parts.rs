@@ -1,10 +1,10 @@
-//! The boundaries between the parts of the program: which files may call which methods of the store, which fields are
-//! private, and that each name means one thing.
+//! Boundaries between the parts of the program: who may call which methods of the store, and which fields must be
+//! private. Also checks that no two types have the same name.
 
 use crate::source::{Source, check, files_ending, root, sources};
 use std::collections::BTreeMap;
 
-/// Each part of the core: its files, and the struct whose fields only these files may name.
+/// The parts of the core. Each has the file and the name of a struct whose fields only this part may use.
 const PARTS: &[(&str, &str)] = &[
     ("core/peers/mod.rs", "Peers"),
     ("core/locks/table.rs", "Locks"),
@@ -21,7 +21,7 @@ fn each_part_of_the_core_keeps_its_fields_private() {
         let source = Source::read(root(), &root().join("src").join(path));
         let start = format!("pub struct {name} {{");
         let begin = source.lines.iter().position(|line| *line == start).unwrap_or_else(|| panic!("{path}: no {name}"));
-        // In a file beside a `mod.rs`, `pub(super)` means: visible only in this part.
+        // In these files, `pub(super)` makes a field visible only in the folder of this part.
         let is_own_file = !path.ends_with("mod.rs") && path.matches('/').count() > 1;
         for line in source.lines[begin + 1..].iter().take_while(|line| *line != "}") {
             let field = line.trim_start();
@@ -33,11 +33,11 @@ fn each_part_of_the_core_keeps_its_fields_private() {
     check("keep these fields private, because other parts of the core must use methods", &breaches);
 }
 
-/// A part of the store, and the paths that may use it, each with the methods that it may call.
+/// A file of the store, and the paths that may call its methods. Each path has a list of the allowed methods.
 type Part = (&'static str, &'static [(&'static str, &'static [&'static str])]);
 
-/// Who may call the methods of each part of the store: paths below `src`, each with the methods that it may call. An
-/// empty list stands for all methods, and marks the owner of the part. The other paths may only read.
+/// For each file of the store, the paths below `src` that may call its methods. Each path has a list of the allowed
+/// methods. The owner of the file has an empty list, and may call all of them.
 const STORE_QUESTIONS: &[Part] = &[
     ("peers", &[("core/peers/", &[])]),
     ("locks", &[("core/locks/", &[])]),
@@ -72,7 +72,7 @@ fn each_question_to_the_store_is_asked_by_the_part_that_owns_it() {
         assert!(questions.len() > 2, "the methods of store/{part}.rs were not found: {questions:?}");
         for source in program.iter().filter(|source| source.room() != Some("store")) {
             let inside = source.inside().unwrap();
-            // A call may begin on a new line.
+            // A call may be split between lines, so all lines are joined.
             let code: String = source.code().map(|(_, line)| line.trim()).collect();
             for question in &questions {
                 let is_asked = ["store.", "store()."].iter().any(|of| code.contains(&format!("{of}{question}(")));
@@ -88,7 +88,8 @@ fn each_question_to_the_store_is_asked_by_the_part_that_owns_it() {
     check("let only the part of the core that owns a file of the store call the methods of that file", &breaches);
 }
 
-/// The name of the method that this line of `src/store` declares, unless it is a method of a row.
+/// The name of the public method that a line declares. A method whose only argument is `now`, or that has none, is
+/// taken for a method of a row and left out.
 fn method_of_store(line: &str) -> Option<&str> {
     let rest = line.strip_prefix("    pub fn ")?;
     let (name, arguments) = rest.split_once('(')?;
@@ -98,7 +99,7 @@ fn method_of_store(line: &str) -> Option<&str> {
 
 #[test]
 fn every_write_of_the_store_goes_through_one_function() {
-    // `run` opens and ends transactions; migrations and salvages run before anything is recorded.
+    // Two exceptions: `run` executes the statements that begin and end a transaction, and migrations change the schema.
     let allowed = [("store/mod.rs", ".execute([])"), ("store/schema.rs", "step.execute_batch(sql)")];
     let mut breaches = Vec::new();
     for source in sources(&["src/store"]) {
@@ -150,7 +151,7 @@ fn every_operation_is_in_the_list() {
     check("add each operation to OPS in src/core/mod.rs", &breaches);
 }
 
-/// The name of the type that this line declares as `pub` or `pub(…)`.
+/// The name of the type that a line declares with `pub` or `pub(…)`.
 fn public_type(line: &str) -> Option<String> {
     let rest = line.trim_start().strip_prefix("pub")?;
     let rest = if rest.starts_with('(') { rest.split_once(") ")?.1 } else { rest.trim_start() };
@@ -159,7 +160,7 @@ fn public_type(line: &str) -> Option<String> {
     ["struct", "enum", "trait", "type"].contains(&kind).then_some(name)
 }
 
-/// Private words for things that have common names. They must not come back in the names of files.
+/// Words that earlier versions of the code used in unusual meanings. No file name may contain them again.
 const PRIVATE_WORDS: &[&str] = &[
     "seat", "letter", "wish", "desk", "outlet", "ear", "ears", "far", "lan", "ground", "knock", "porter", "ring",
     "bell", "places", "birth", "pests",

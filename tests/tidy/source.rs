@@ -1,9 +1,9 @@
-//! Reads the source files of the project, as far as the rules look at them.
+//! Reads the source files of the project for the tests of its rules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A source file: its path in the project, its lines, and where its unit tests begin.
+/// A source file: its path, its lines, and the number of lines before its unit tests.
 pub struct Source {
     pub path: String,
     pub lines: Vec<String>,
@@ -17,18 +17,18 @@ impl Source {
         Source { path: path.strip_prefix(root).unwrap().to_string_lossy().into_owned(), lines, n_code }
     }
 
-    /// The lines of the program with their numbers, without comments and unit tests.
+    /// The numbered lines of code, without comments and unit tests.
     pub fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self.lines[..self.n_code].iter().enumerate();
         lines.map(|(n, line)| (n + 1, line.as_str())).filter(|(_, line)| !line.trim_start().starts_with("//"))
     }
 
-    /// The path below `src`, if the file is there.
+    /// The path relative to `src`; `None` if the file is not in `src`.
     pub fn inside(&self) -> Option<&str> {
         self.path.strip_prefix("src/")
     }
 
-    /// The folder or file directly below `src` to which this file belongs.
+    /// The first component of the path below `src`, which is a folder or a file, without `.rs`.
     pub fn room(&self) -> Option<&str> {
         let first = self.inside()?.split('/').next()?;
         Some(first.strip_suffix(".rs").unwrap_or(first))
@@ -39,12 +39,12 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All Rust sources in these folders.
+/// The paths of all Rust files in these folders.
 pub fn files(folders: &[&str]) -> Vec<PathBuf> {
     files_ending(folders, &["rs"])
 }
 
-/// All files in these folders whose names have one of these endings.
+/// The paths of all files in these folders that have one of these extensions.
 pub fn files_ending(folders: &[&str], endings: &[&str]) -> Vec<PathBuf> {
     let mut open: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
     let mut found = Vec::new();
@@ -65,7 +65,7 @@ pub fn sources(folders: &[&str]) -> Vec<Source> {
     found
 }
 
-/// Fails with all breaches at once, so that one run shows everything to fix.
+/// Fails if there are any breaches of a rule, and prints all of them at once.
 pub fn check(rule: &str, breaches: &[String]) {
     assert!(breaches.is_empty(), "{rule}\n  {}", breaches.join("\n  "));
 }

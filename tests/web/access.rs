@@ -1,5 +1,5 @@
-//! Which requests may use the page: a link works once and for one browser, and requests must come from the page's own
-//! origin and from this machine.
+//! Who can use the web page. Each link works only once, in one browser. Requests must come from this machine and from
+//! the page itself.
 
 use super::client::*;
 use super::page::*;
@@ -19,7 +19,7 @@ fn a_link_opens_once_and_leaves_no_token_behind() {
     let set = header(&first, "Set-Cookie");
     assert!(set.starts_with(&format!("slm-mesh-{}=", broker.port)), "{set}");
     assert!(set.ends_with("; Path=/; HttpOnly; SameSite=Strict"), "{set}");
-    // Somebody stole the link and uses it a second time.
+    // The link was stolen, and is used a second time.
     let second = bare(&broker).ask("GET", &link, &page.host(), b"");
     assert_eq!((second.status, header(&second, "Location"), cookie(&second)), (303, "/#used", None));
 }
@@ -59,7 +59,7 @@ fn without_a_session_there_is_a_page_without_data() {
     assert!(reply.text.contains("slm-mesh web") && !reply.text.contains("ultramarine"));
     for target in ["/web/events", "/web/call", "/web/key"] {
         assert_eq!(bare(&broker).ask("POST", target, &page.headers(), b"{}").status, 401, "{target}");
-        // The token that programs use does not open the page.
+        // The broker's token for HTTP clients must not work for the page.
         assert_eq!(broker.http().ask("POST", target, &page.headers(), b"{}").status, 401, "{target}");
     }
 }
@@ -103,7 +103,7 @@ fn a_page_of_another_origin_gets_nothing() {
     let own = page.headers();
     let others = [
         ("evil.example".to_owned(), "http://evil.example".to_owned()),
-        // Another host name that an attacker has bound to our address.
+        // An attacker may let another host name lead to the broker's address.
         (format!("evil.example:{port}"), format!("http://evil.example:{port}")),
         ("127.0.0.1".to_owned(), "http://127.0.0.1".to_owned()),
         (format!("127.0.0.1:{}", port + 1), format!("http://127.0.0.1:{}", port + 1)),
@@ -131,7 +131,7 @@ fn a_page_of_another_origin_gets_nothing() {
         }
         refused(method, target, &session);
     }
-    // A form can't set an origin, nor send JSON.
+    // An HTML form of another site can neither choose its origin nor send JSON.
     refused("POST", "/web/call", &format!("{}{session}", page.host()));
     let plain = own.replace("application/json", "text/plain");
     assert_eq!(bare(&broker).ask("POST", "/web/call", &plain, b"{}").status, 415);
@@ -146,7 +146,7 @@ fn a_session_is_cookie_and_key_of_this_broker() {
     let own_name = |page: &Page| format!("slm-mesh-{}={}", broker.port, value(&page.cookie));
     let status = |page: &Page| page.ask(&broker, "inbox", json!({})).status;
     assert_eq!(status(&page), 200);
-    // The browser sends the cookie to other ports of this machine, too, but never the key.
+    // A browser sends the cookie to every port of this machine, but sends the key only to the page's own port.
     assert_eq!(status(&Page { key: String::new(), ..page.clone() }), 401);
     assert_eq!(status(&Page { key: value(&page.cookie), ..page.clone() }), 401);
     assert_eq!(bare(&broker).ask("POST", "/web/key", &page.headers(), b"").status, 401, "the key is given out once");

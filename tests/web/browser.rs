@@ -1,4 +1,4 @@
-//! The page as a person sees it, in a headless Chromium. `SLM_MESH_SHOTS=DIR` saves screenshots.
+//! The web page in a real browser, a Chromium without a window. `SLM_MESH_SHOTS=DIR` saves screenshots.
 
 use super::client::*;
 use super::clients;
@@ -9,10 +9,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// A message that tries to be more than text.
+/// A message with HTML, text in the reverse direction, and terminal codes. The page must show all of it as plain text.
 const EVIL: &str = "<img src=x onerror=alert(1)><b class=evil>bold</b> \u{202e}drawkcab\u{202c} \u{1b}[31mred\u{1b}[0m <script>alert(2)</script>";
 
-/// The running script, which stops after each step.
+/// A running script that controls the browser like a person. It waits after each step.
 struct Person {
     child: Child,
     input: ChildStdin,
@@ -20,7 +20,7 @@ struct Person {
 }
 
 impl Person {
-    /// Waits for the next step, and returns what the script saw.
+    /// Waits until the script has done a step, and returns what it found on the page.
     fn sees(&mut self) -> Value {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
@@ -39,7 +39,7 @@ impl Drop for Person {
     }
 }
 
-/// The path of a Chromium, under one of its names.
+/// Finds Chromium on the search path. It has different names on different systems.
 fn chromium(test: &str) -> Option<PathBuf> {
     let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
     let path = std::env::var("PATH").unwrap();
@@ -132,7 +132,7 @@ fn a_person_opens_the_link_and_looks_writes_and_releases() {
     assert!(person.child.wait().unwrap().success());
 }
 
-/// The person finds the answer to a message below it and by a search, and marks nothing in the agent's mailbox as read.
+/// The person finds the reply below a message, and also with a search. This marks no message of the agent as read.
 fn reads_the_conversation(broker: &Broker, person: &mut Person, codex: &mut Session, answered: &Value, name: &Value) {
     let long = json!({ "to": "human", "message": format!("A {}end", "long ".repeat(5_000)) });
     codex.tool("mesh_send", long);

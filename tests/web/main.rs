@@ -1,4 +1,4 @@
-//! The web page: access to it, the event stream of an open page, and what a person sees.
+//! The web page: who can open it, its stream of events, and what a person sees.
 
 #[path = "../clients/mod.rs"]
 mod clients;

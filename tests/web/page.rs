@@ -1,11 +1,11 @@
-//! A page without a browser: it opens the link, keeps the cookie and the key, calls and listens.
+//! A fake web page that needs no browser. It opens a link, keeps its cookie and key, makes calls, and reads events.
 
 use super::client::*;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
-/// What a browser keeps of a session.
+/// What an open page has to remember: the port, its cookie, and its key.
 #[derive(Clone)]
 pub struct Page {
     pub port: u16,
@@ -13,32 +13,32 @@ pub struct Page {
     pub key: String,
 }
 
-/// The path of a link from `slm-mesh web`.
+/// Makes a new link with `slm-mesh web`, and returns its path.
 pub fn link(broker: &Broker) -> String {
     let url = word(&broker.place.json(&["web"])["url"]);
     let start = format!("http://127.0.0.1:{}", broker.port);
     url.strip_prefix(&start).unwrap_or_else(|| panic!("{url} is not at {start}")).to_owned()
 }
 
-/// The cookie that a response sets, as the browser sends it back.
+/// The cookie in a response, in the form in which a browser sends it back.
 pub fn cookie(reply: &Reply) -> Option<String> {
     let set = reply.head.lines().find_map(|line| line.strip_prefix("Set-Cookie: "))?;
     Some(set.split(';').next().unwrap().to_owned())
 }
 
-/// The value of a header.
+/// The value of a response's header, which must exist.
 pub fn header<'a>(reply: &'a Reply, name: &str) -> &'a str {
     let line = reply.head.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
     line.unwrap_or_else(|| panic!("no {name} in {}", reply.head))
 }
 
-/// A connection without a token.
+/// A connection to the broker's HTTP port that sends no token.
 pub fn bare(broker: &Broker) -> Http {
     broker.http().token("")
 }
 
 impl Page {
-    /// Opens a link of this broker.
+    /// Opens a new link, as a browser does, and gets the page's cookie and key.
     pub fn open(broker: &Broker) -> Page {
         let mut page = Page { port: broker.port, cookie: String::new(), key: String::new() };
         let reply = bare(broker).ask("GET", &link(broker), &page.host(), b"");
@@ -52,7 +52,7 @@ impl Page {
         format!("Host: 127.0.0.1:{}\r\n", self.port)
     }
 
-    /// The headers that the page's own script sends.
+    /// The headers of the requests that the page's script makes.
     pub fn headers(&self) -> String {
         let (host, port, cookie, key) = (self.host(), self.port, &self.cookie, &self.key);
         format!(
@@ -61,13 +61,13 @@ impl Page {
         )
     }
 
-    /// Calls an operation.
+    /// Makes a call as the page's script does.
     pub fn ask(&self, broker: &Broker, method: &str, params: Value) -> Reply {
         let body = json!({ "method": method, "params": params }).to_string();
         bare(broker).ask("POST", "/web/call", &self.headers(), body.as_bytes())
     }
 
-    /// Opens the event stream.
+    /// Opens the page's stream of events.
     pub fn listen(&self, broker: &Broker) -> Stream {
         let mut stream = broker.raw();
         write!(stream, "POST /web/events HTTP/1.1\r\n{}Content-Length: 2\r\n\r\n{{}}", self.headers()).unwrap();
@@ -80,19 +80,19 @@ impl Page {
     }
 }
 
-/// An open event stream.
+/// An open stream of events from the broker to a page.
 pub struct Stream {
     pub lines: BufReader<TcpStream>,
     pub head: String,
 }
 
 impl Stream {
-    /// The next frame; `None` at the end.
+    /// The JSON of the next event in the stream; `None` at the end of the stream.
     pub fn frame(&mut self) -> Option<Value> {
         loop {
             let mut line = String::new();
             self.lines.read_line(&mut line).ok()?;
-            // The stream of a dropped page ends in the middle of a frame.
+            // If the broker drops the page, the last line of the stream may be incomplete.
             if !line.ends_with('\n') {
                 return None;
             }
@@ -102,7 +102,7 @@ impl Stream {
         }
     }
 
-    /// Reads frames until a list has a row that fits, and returns that row.
+    /// Reads the stream until this list has a matching row, and returns the row.
     pub fn until(&mut self, list: &str, fits: impl Fn(&Value) -> bool) -> Value {
         loop {
             let frame = self.frame().unwrap_or_else(|| panic!("the stream ended before a row of {list} came"));

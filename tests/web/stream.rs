@@ -1,4 +1,4 @@
-//! The event stream of an open page, which must not slow other clients down.
+//! The stream of events to an open page. A slow page must not slow other clients down.
 
 use super::client::*;
 use super::page::*;
@@ -79,7 +79,7 @@ fn a_page_that_does_not_read_is_dropped_and_others_stay() {
     let (mut slow, mut quick) = (page.listen(&broker), page.listen(&broker));
     let mut socket = broker.place.socket();
     let value = "x".repeat(4000);
-    // This is more than the buffers of the page and of the kernel hold together.
+    // Together, these events are larger than all buffers of the page and of the kernel.
     for n in 0..4000 {
         socket.ask("state.set", json!({ "as": "human", "key": "k", "value": value }));
         socket.read();
@@ -87,7 +87,7 @@ fn a_page_that_does_not_read_is_dropped_and_others_stay() {
             quick.until("events", |row| row["payload"]["version"] == json!(n + 1));
         }
     }
-    // The slow page gets the frames that are under way; then its stream ends, before the last change.
+    // The slow page can still read what was already sent. Its stream must end before the last change.
     let mut heard = 0;
     while let Some(frame) = slow.frame() {
         let rows = frame["events"].as_array().cloned().unwrap_or_default();
@@ -103,7 +103,7 @@ fn a_page_that_does_not_read_is_dropped_and_others_stay() {
 fn an_open_page_needs_the_broker_and_a_closed_one_does_not() {
     let place = support::Place::new().with("SLM_MESH_IDLE_TIMEOUT", "1000");
     let broker = Broker::over(place);
-    // This client needs the broker until the page is open.
+    // While a client is connected, the broker does not end. Later, only the page keeps it running.
     let client = broker.place.socket();
     let page = Page::open(&broker);
     let mut stream = page.listen(&broker);
