@@ -156,8 +156,8 @@ fn a_subscriber_that_never_reads_is_dropped_and_the_others_hear_all() {
         assert_eq!(heard["params"]["payload"]["n"], json!(n), "every event, in order");
     }
     let now = || place.socket().call("status", json!({}))["result"]["connections"].as_i64().unwrap();
-    // The status request uses one more connection. So the number is as before only after the broker has dropped the
-    // deaf client.
+    // The request itself uses a connection. So the count is the old one again only when the deaf client's connection is
+    // gone.
     until("the deaf one is dropped", || now() == n_connections);
     check_served(&place, &mut neighbour);
 }
@@ -193,14 +193,14 @@ fn a_client_that_speaks_and_hangs_up_in_one_breath_is_let_go() {
     let mut hasty = place.socket();
     hasty.call("attach", json!({ "name": "hasty", "agent": "codex", "project": "/p", "pid": 1 }));
     hold_still(&place, || {
-        // A session sends notifications like these when it ends. The broker writes no answer to a notification, so no
-        // failed write can tell it that the session is gone.
+        // A session sends such notifications when it ends. The broker never answers them, so no failed write can tell
+        // the broker that the session is gone.
         for (method, params) in [("state.set", json!({ "key": "last", "value": "word" })), ("detach", json!({}))] {
             let line = json!({ "jsonrpc": "2.0", "method": method, "params": params });
             writeln!(hasty.stream, "{line}").unwrap();
         }
-        // Another thread may have just forked a child that holds a copy of the stream. A close would wait for the
-        // child, but a shutdown takes effect at once.
+        // Another thread may have just forked a child that holds a copy of the stream. In spite of the copy, a shutdown
+        // ends the stream at once.
         hasty.stream.shutdown(Shutdown::Both).unwrap();
     });
     until("its place is free", || neighbour.call("status", json!({}))["result"]["connections"] == json!(1));
@@ -228,8 +228,8 @@ fn who_comes_back_in_the_breath_of_its_end_is_who_it_was() {
         });
         let mut after: Socket = after.unwrap();
         assert_eq!(after.read().unwrap()["result"]["you"], you);
-        // Another thread may have just forked a child that holds a copy of the stream. A drop would wait for the child,
-        // but a shutdown takes effect at once.
+        // Another thread may have just forked a child that holds a copy of the stream. In spite of the copy, a shutdown
+        // ends the stream at once.
         after.stream.shutdown(Shutdown::Both).unwrap();
     }
     check_served(&place, &mut neighbour);
@@ -258,7 +258,7 @@ fn who_came_and_went_while_the_broker_was_away_leaves_its_seat_free() {
     check_served(&place, &mut neighbour);
 }
 
-/// A random generator of our own, which makes the same senseless lines on every run.
+/// A random generator that makes the same nonsense on every run.
 struct Dice(u64);
 
 impl Dice {

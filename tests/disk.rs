@@ -52,7 +52,7 @@ fn set(socket: &mut Socket, n: i64) -> Value {
     socket.call("state.set", json!({ "key": format!("n{n:06}"), "value": n.to_string() }))
 }
 
-/// xorshift64*, so that a run can be repeated.
+/// A random number below `n`. The generator is xorshift64*, so a run can be repeated with the same seed.
 fn below(dice: &mut u64, n: u64) -> u64 {
     *dice ^= *dice >> 12;
     *dice ^= *dice << 25;
@@ -291,7 +291,8 @@ fn a_restored_backup_uses_no_number_twice() {
     assert_eq!(lock(&restored), before + 1, "the numbers are reserved again");
 }
 
-/// The b-trees of a database, each with its first page and whether it is a table.
+/// The b-trees of a database. Each has a name, a first page, and a flag that is true for a table and false for an
+/// index.
 fn trees(file: &Path) -> Vec<(String, u64, bool)> {
     let db = Connection::open(file).unwrap();
     let mut query = db.prepare("SELECT name, rootpage, type = 'table' FROM sqlite_schema WHERE rootpage > 0").unwrap();
@@ -385,8 +386,7 @@ fn a_damaged_page_costs_at_most_the_rows_on_it() {
         assert!(copy.json(&["lock", "b.rs"])["token"].as_i64() > token, "{tree}: no token is granted twice");
         copy.ok(&["stop"]);
     }
-    // The test leaves the files as after a kill: a broker had copied the rows, but had not yet moved the damaged file
-    // away.
+    // The files are as after a kill: a broker had copied the rows, but had not yet moved the damaged file away.
     let copy = with_damage(&place, messages);
     std::fs::copy(&file, copy.dir.join("broker.db.salvaged")).unwrap();
     assert_eq!(kept(&copy), all);

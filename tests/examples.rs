@@ -99,7 +99,7 @@ fn man_page() -> String {
     blocks(&manual::man_page().replace("\\-", "-").replace("\\(ti", "~").replace("\\e", "\\"), ".nf", ".fi")
 }
 
-/// Every document with its name.
+/// All documents with examples, each with its name.
 fn documents() -> Vec<(&'static str, String)> {
     let topics = help_topics::TOPICS.iter().map(|(name, _, text)| (*name, (*text).to_owned()));
     let pages = ["README.md", "python/README.md"].map(|path| (path, markdown(path)));
@@ -176,8 +176,8 @@ impl Stage {
         let place = &self.home.place;
         let mut shell = Command::new("sh");
         shell.args(["-c", line]).current_dir(place.root.join("api")).env_clear().env("HOME", &self.home.home);
-        // The search path is short, so that no example finds an agent that is installed on this machine. Without
-        // SLM_MESH_PEER, the shell would count as one of the sessions, which have the same parent process.
+        // With this short search path, no example finds an agent that is installed on this machine. The sessions have
+        // the same parent process as the shell, so SLM_MESH_PEER makes the shell act as the human.
         shell.env("PATH", format!("{}:/usr/bin:/bin", self.home.bin.display()));
         shell.envs((!self.sessions.is_empty()).then_some(("SLM_MESH_PEER", "human")));
         shell.env("PYTHONPATH", project().join("python")).env("PYTHONDONTWRITEBYTECODE", "1");

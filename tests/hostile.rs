@@ -1,6 +1,5 @@
-//! Input that could stop a process: nested too deep, too long, with numbers that are too large, or slow to handle. The
-//! process must survive each input, and must still serve other clients. For HTTP, see tests/http/hostile.rs and
-//! tests/http_thread.
+//! Input that could stop a process: too deeply nested, too long, or slow to handle. The process must survive it, and
+//! must still serve other clients. For HTTP, see tests/http/hostile.rs and tests/http_thread.
 
 mod stdio;
 mod support;

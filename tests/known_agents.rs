@@ -88,8 +88,8 @@ fn processes_show_their_agent() {
     assert_eq!(kind(&["bash", "-c", "make"]), None);
 }
 
-/// npm and pip install an agent as a script, and a link to it in PATH has the agent's name. The arguments of the
-/// script's interpreter contain the link and not the script, so the link must be enough to recognize the agent.
+/// npm and pip install a script, and a link to it with the agent's name. The arguments of the script's interpreter
+/// contain this link, and not the script. So slm-mesh must recognize the agent by the link.
 #[test]
 fn an_agent_that_an_interpreter_runs_is_known_by_its_link() {
     let id = |words: &[&str]| {

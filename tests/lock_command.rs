@@ -1,5 +1,5 @@
-//! Tests `slm-mesh lock FILE -- COMMAND`, which runs a command under a lock. The lock ends with the command. The
-//! command gets the signals and the terminal of `slm-mesh`, which exits with the command's status.
+//! Tests `slm-mesh lock FILE -- COMMAND`, which runs a command under a lock. The lock ends with the command. `slm-mesh`
+//! passes signals and the terminal on to the command, and exits with its status.
 
 mod support;
 

@@ -398,7 +398,7 @@ fn a_broker_of_another_kind_is_recognised_and_left_alone() {
         );
     }
     drop(listener);
-    // Now the other broker does not answer any more, although its process still runs. `clean` must keep its files.
+    // Now the broker of slm-mesh 1.x does not answer any more, but its process still runs. `clean` must keep its files.
     place.ok(&["clean"]);
     for name in ["mesh.db", "broker.pid", "port"] {
         assert!(place.dir.join(name).exists(), "{name} is theirs");

@@ -8,7 +8,7 @@ use support::BIN;
 use support::home::Home;
 
 /// A script that plays `claude mcp`. It refuses a second entry. If the argument of `add-json` is `-`, it reads the
-/// entry from standard input. `fails` is a line of shell that can use `$entry` and make the command fail.
+/// entry from standard input. The shell line `fails` can make it fail for certain entries.
 fn fake_claude(home: &Home, fails: &str) {
     home.fake(
         "claude",

@@ -141,8 +141,8 @@ fn an_idle_codex_thread_gets_the_sentence_into_its_queue() {
 #[test]
 fn the_codex_that_runs_is_asked_in_its_own_home_wherever_it_is() {
     let place = Place::new();
-    // A copy of sh plays Codex. It is not on the search path, and runs its first argument as a script. Like Codex, it
-    // does not pass its environment on to the MCP server.
+    // A copy of sh plays Codex. It runs its first argument as a script. Like Codex, it does not pass its environment on
+    // to the MCP server.
     let (codex, work, home) = (place.root.join("vendor/codex"), place.root.join("p"), place.root.join("its home"));
     for dir in [codex.parent().unwrap(), &work, &place.root.join("home")] {
         std::fs::create_dir_all(dir).unwrap();

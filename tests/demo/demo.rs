@@ -69,7 +69,7 @@ impl Agent {
     }
 }
 
-/// A data directory and a project, both temporary.
+/// The temporary directories of the demo: a data directory and a project.
 struct Stage {
     root: PathBuf,
     program: PathBuf,

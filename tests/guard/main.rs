@@ -58,8 +58,8 @@ fn a_commit_of_a_file_that_an_agent_holds_is_refused() {
     let mut agent = place.session("codex-mcp-client", "repo");
     agent.tool("mesh_lock", serde_json::json!({ "action": "lock", "filePath": "a.txt", "reason": "mine now" }));
     change(&place, "repo", "3");
-    // The test is the parent process of both the agent's session and git, so git would act as this agent. The test
-    // therefore runs git as the human (the person who owns the machine).
+    // The test starts both the agent's session and git, so git would act as this agent. It must act as the human, who
+    // does not hold the lock.
     let refused = git_as_human(&place, "repo", &["commit", "-qm", "held"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("codex-repo") && said.contains("mine now"), "{said}");

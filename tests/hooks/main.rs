@@ -41,8 +41,8 @@ fn told(place: &Place, agent: &str, input: &Value) -> Value {
     }
 }
 
-/// The JSON that an agent exchanges with its hooks: inputs for an edit, a prompt and a stop, and where to find the text
-/// in each output.
+/// The JSON of an agent's hooks: the inputs for an edit, a prompt and a stop, and functions that find the text in an
+/// output.
 struct Dialect {
     agent: &'static str,
     kind: &'static str,
@@ -465,7 +465,7 @@ fn an_edit_through_another_mcp_server_is_denied() {
         assert!(answer.contains(r#"reason: \"mine\""#) && answer.contains("was not changed"), "{agent}: {answer}");
         assert_eq!(told(&place, agent, &free), Value::Null, "{agent}: it only reads");
     }
-    // Checks this for each known agent that has hooks.
+    // Each known agent with hooks must deny a write through another MCP server, and must allow a read.
     for agent in AGENTS {
         let Some(dialect) = &agent.dialect else { continue };
         let call = |tool: &str| {

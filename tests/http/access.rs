@@ -81,8 +81,8 @@ fn text_that_was_cut_inside_a_character_arrives() {
     let broker = Broker::start();
     let mut http = broker.http();
     let (from, to) = (http.peer("/a"), http.peer("/b"));
-    // A client may cut a text in the middle of an emoji. JSON.stringify and json.dumps then write half a surrogate pair
-    // as an escape, and other programs write incomplete UTF-8.
+    // A client may cut a text in the middle of an emoji. Some clients then write half a surrogate pair as an escape;
+    // others write incomplete UTF-8.
     for cut in [&b"cut \\ud83d"[..], b"cut \xf0", b"cut \xff"] {
         let start = format!("{{\"fromPeer\":\"{from}\",\"toPeer\":\"{to}\",\"payload\":\"");
         let reply = http.ask("POST", "/send", "", &[start.as_bytes(), cut, b"\"}"].concat());

@@ -9,8 +9,8 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How much processor time the broker may use before it answers an honest client during an attack. Unlike elapsed time,
-/// this does not depend on the load of the machine. In addition, each answer must come within `SOON`.
+/// How much processor time the broker may use before it answers an honest client during an attack. This does not depend
+/// on the load of the machine. In addition, each answer must come within `SOON`.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How much an attack may increase the broker's memory, in KiB. This is the sum of all limits on buffers, and a reserve
 /// for the allocator.
@@ -156,8 +156,8 @@ fn connections_that_reset() {
         for _ in 0..20 {
             let burst: Vec<TcpStream> = (0..64).map(|_| shout(&broker, "GET /health HTTP/1.1\r\n\r\n")).collect();
             for stream in burst {
-                // Closing a connection before its answer is read would send a reset, so the test waits for the answer.
-                // If the broker has dropped the connection to make room for others, the wait ends without an answer.
+                // The test waits for the answer, because closing the connection earlier would send a reset. If the
+                // broker drops the connection, the wait ends without an answer.
                 let _ = stream.peek(&mut [0]);
             }
         }
@@ -352,8 +352,8 @@ fn a_project_that_is_a_trap_keeps_nobody_waiting() {
 fn a_quiet_broker_uses_no_processor() {
     let broker = Broker::start();
     let mut http = broker.http();
-    // The broker tries to push to three bad sockets: one does not exist, one refuses, and one closes each connection at
-    // once. None of them may keep its loop busy.
+    // The broker tries to push to three sockets: one does not exist, one refuses, and one closes each connection at
+    // once. This must not keep the broker busy.
     let gone = broker.place.root.join("gone");
     http.ok("/register", json!({ "projectPath": "/p", "pid": 1, "udsPath": gone }));
     let shut = broker.place.root.join("shut");

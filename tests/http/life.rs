@@ -200,8 +200,8 @@ fn a_waiting_call_gets_what_comes_over_http() {
     http.ok("/lock", json!({ "action": "lock", "filePath": "/p/x", "peerId": a }));
     let mut session = broker.place.session("codex-mcp-client", "work");
     let me = word(&session.tool("mesh_peers", json!({ "scope": "machine" }))["you"]["id"]);
-    // The waiting call must be answered as soon as the lock is free, and not only when some other event wakes the
-    // broker. The machine may be busy, so the test takes the best of five tries.
+    // The waiting call must be answered as soon as the lock is free. The machine may be busy, so the test takes the
+    // best of five tries.
     let mut best = std::time::Duration::MAX;
     for _ in 0..5 {
         let lock = json!({ "action": "lock", "filePath": "/p/x", "waitSeconds": 25 });

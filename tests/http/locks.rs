@@ -120,8 +120,8 @@ fn since_works_in_either_form() {
     let first = set("first");
     until("the clock goes on", || set("second") > first);
     set("third");
-    // `lockedAt` is the time of the first request for the lock, which was between the first and the third entry. The
-    // renewal did not change it.
+    // The test has set three entries, and locked the path each time. `lockedAt` is the time of the first lock call,
+    // since the others only renewed the lock.
     let taken = word(&locks(&mut http)[0]["lockedAt"]);
     let seconds = taken[..19].replace('T', " ");
     let mut count = |since: &str| {

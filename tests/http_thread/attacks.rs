@@ -111,8 +111,8 @@ fn a_flood_of_requests_is_held_back() {
 
 #[test]
 fn a_busy_pipeline_leaves_others_their_turn() {
-    // The gate checks each request before its body is read. This gate refuses every request, so only the HTTP thread
-    // has work. It records the order of the requests, and blocks the thread until both clients have sent theirs.
+    // This gate, which checks each request, refuses all of them, so only the HTTP thread has work. It records the order
+    // of the requests. It also blocks the thread until both clients have sent theirs.
     let (release, released) = channel();
     let (note, seen) = channel();
     let gate: Gate = Box::new(move |head| {
@@ -304,8 +304,8 @@ fn stopping_does_not_wait_for_clients_that_do_not_read() {
     until("its answer is under way", || deaf.0.peek(&mut [0]).is_ok_and(|n| n == 1));
     let begin = Instant::now();
     drop(mesh);
-    // The client does not read. If the server waited for it, the drop would take ten seconds: the timeout for a client
-    // that does not read.
+    // The client does not read its response. The server must stop at once, and must not wait ten seconds for this
+    // client.
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
 }
 

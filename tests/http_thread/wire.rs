@@ -26,8 +26,8 @@ pub fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Starts a server without a loop that answers. Returns the server, its address, the requests that it accepts, and a
-/// count of its attempts to wake the loop.
+/// Starts a server, but answers no requests. Returns the server, its address, the requests that it accepts, and a count
+/// of its attempts to wake the loop.
 pub fn raw(
     limits: Limits,
     gate: Gate,

@@ -170,8 +170,8 @@ pub fn locks(world: &World, socket: &mut Socket) -> Locks {
     locks
 }
 
-/// Checks that each lock in force belongs to a caller who was told of it, or whose request got no answer. No answer may
-/// have said that this lock was unlocked. Returns the number of locks.
+/// Checks each lock in force. Its holder must have been told of it, or must have made a request that got no answer. No
+/// answer may have said that it was unlocked. Returns the number of locks.
 pub fn in_force(world: &World, socket: &mut Socket) -> usize {
     let mut n_locks = 0;
     // If a broker was killed while a command ran under a lock, this lock ends only after a grace period.

@@ -84,8 +84,8 @@ pub trait Caller: Send {
     }
 }
 
-/// The process id of a session, or `None` while the session must not be killed. A thread holds this mutex while it
-/// kills the process or waits for its end. Otherwise, it could kill a new process that has got the same id.
+/// The process id of a session, or `None` while the session must not be killed. The mutex is held during a kill, and
+/// while the process is reaped. Otherwise, a kill could hit a new process with the same id.
 pub type Slot = Mutex<Option<u32>>;
 
 /// An MCP session. The client starts it again when it was killed.
@@ -142,7 +142,7 @@ impl<'a> Mcp<'a> {
                     panic!("{}: no answer to {method} {params} in {PATIENCE:?}", self.folder)
                 }
             };
-            // If the process is killed while it writes, its last line is incomplete.
+            // If the process was killed while it wrote, its last line is incomplete.
             let value: Value = serde_json::from_str(&line).ok()?;
             if value["id"] == json!(self.next) {
                 return Some(value);

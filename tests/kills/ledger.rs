@@ -39,9 +39,9 @@ pub struct Ledger {
     parts: HashMap<(String, String), BTreeMap<u64, String>>,
     /// Locks whose holders were told of them: holder, path, token.
     pub grants: HashSet<(String, String, i64)>,
-    /// Locks that their holders believe to hold, by path.
+    /// Locks that their holders believe they still hold, by path.
     pub held: HashMap<String, Hold>,
-    /// Locks that were granted while an earlier holder believed to hold the same path: path, earlier holder, later
+    /// Locks that were granted before an earlier holder knew that its lock had ended: path, earlier holder, later
     /// holder.
     pub followed: Vec<(String, Hold, Hold)>,
     /// Lock and unlock requests whose answers were lost: the caller and the path.
@@ -159,7 +159,7 @@ impl Ledger {
         self.held.retain(|_, hold| hold.holder != holder);
     }
 
-    /// Counts a call that has ended, and notes its time.
+    /// Counts a call that has ended, and records how long it took.
     pub fn called(&mut self, who: &'static str, took: Duration, waited: bool, lost: bool) {
         let (n_calls, n_lost, slowest) = self.calls.entry(who).or_default();
         *n_calls += 1;

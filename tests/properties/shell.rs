@@ -1,4 +1,4 @@
-//! Random command lines: which files does the shell reader say they write?
+//! Random command lines, and the files that slm-mesh finds in them.
 //!
 //! Each path must be absolute and normalized. The number of look-ups in the file tree must stay limited. A write to a
 //! quoted file name must be found.

@@ -55,7 +55,7 @@ fn a_hub_that_was_a_mesh_of_its_own_returns_only_on_request() {
     refusal(&second, &["state", "get", "private"]);
     first.ok(&["start", "--detach", "--rejoin"]);
     await_level(&first);
-    // This shell lacks the settings for several hubs. Doctor must not say that the hub, which stands by as it should,
+    // This shell lacks the settings for several hubs. The hub stands by as it should, and doctor must not say that it
     // hangs.
     let first = alone(first);
     let said = String::from_utf8(first.run(&["doctor"]).stdout).unwrap();
@@ -126,8 +126,8 @@ fn a_hub_with_entries_that_a_restored_etcd_lacks_neither_follows_nor_leads() {
     }
     start(&first);
     await_trouble(&first, "differs from the entry with this number");
-    // The old entries are deleted. A hub that was only away for long could now continue with a copy of the leader's
-    // database.
+    // Old log entries are deleted. A hub that was only away for long could now go on with a copy of the leader's
+    // database. This hub must refuse the copy.
     let last = position(&second).unwrap();
     let n_copies = || second.log().matches("gets a snapshot of the database").count();
     let n_before = n_copies();

@@ -34,7 +34,7 @@ pub struct Cluster {
     members: Vec<Member>,
 }
 
-/// Whether etcd is installed. If not, prints this, and the tests are skipped.
+/// Whether etcd is installed. If not, prints that these tests are skipped.
 pub fn is_installed() -> bool {
     let answers = |program: &str, word: &str| {
         let status = Command::new(program).arg(word).stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -47,8 +47,8 @@ pub fn is_installed() -> bool {
     found
 }
 
-/// The directory for the data of all members. It is in memory if there is room. A busy disk can delay etcd for longer
-/// than the short lease of these tests, and the hub that leads would lose its lease.
+/// The directory for the data of all members, which is in memory if there is room. On a busy disk, etcd can be so slow
+/// that a hub loses the short lease of these tests.
 fn folder_for_etcd() -> PathBuf {
     const ROOM: u64 = 2 << 30;
     let memory = PathBuf::from("/dev/shm");

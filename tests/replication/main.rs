@@ -26,7 +26,7 @@ fn won(log: &mut EtcdLog, address: &str) -> Term {
     }
 }
 
-/// Tries to become the leader until the lease of the last leader has ended.
+/// Becomes the leader. Tries again until the lease of the last leader has ended.
 fn take_over(log: &mut EtcdLog, address: &str) -> Term {
     let until = Instant::now() + Duration::from_secs(4 * LEASE);
     loop {

@@ -152,7 +152,7 @@ fn entries_are_small_and_a_long_log_is_trimmed() {
     let largest = *sizes.iter().max().unwrap();
     assert!((130_000..340_000).contains(&largest), "an entry ends soon after 256 KiB: {sizes:?}");
 
-    // The thread of a leader that trims the log learns that the log is too long for etcd.
+    // The thread that trims the log is told that the log is too long for etcd.
     let (mut last, entry) = entries.last().unwrap().clone();
     let progress = Arc::new(LogProgress::default());
     progress.note(last, 0);

@@ -21,8 +21,8 @@ fn disguised_write(kind: usize, file: &str, turn: usize) -> String {
     format!("{program} {backwards} \"turn {turn}\"")
 }
 
-/// Two agents work in one repository, mostly with shell commands. If one of them overwrites a file that the other has
-/// locked and written, the output of its hook must say so. In most cases, the other agent must be told, too.
+/// Two agents work in one repository, mostly with shell commands. One of them may overwrite a file that the other has
+/// locked and written. The output of its own hook must say so. In most cases, the other agent must be told, too.
 #[test]
 fn every_lost_update_of_two_agents_is_reported_to_somebody() {
     let (place, _) = work_tree();

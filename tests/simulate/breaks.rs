@@ -1,4 +1,4 @@
-//! Checks that the deliberate bugs of `make sim-breaks` (breaks.json) still fit the source.
+//! `make sim-breaks` puts deliberate bugs into the source. Checks that each bug in breaks.json still fits the source.
 
 use serde_json::Value;
 use std::path::Path;

@@ -205,7 +205,7 @@ impl Locks {
         }
     }
 
-    /// Checks an answer that refused to unlock paths. At least one of them must not be held by the caller for certain.
+    /// Checks an answer that refused to unlock paths. Fails if the caller certainly holds all of them.
     pub fn not_unlocked(&self, request: &LockRequest, now: i64) {
         let held = |path: &usize| {
             let own =
@@ -250,8 +250,8 @@ impl Locks {
         self.grants.iter_mut().for_each(|grant| grant.old = true);
     }
 
-    /// Records the end of the grace period of a peer that was already away when the broker was restarted. The peer's
-    /// old locks end. A verb (subcommand) may have taken locks as this peer since, and these may stay.
+    /// Ends the grace period of a peer that was already away when the broker was restarted. The peer's old locks end.
+    /// Locks that a verb (subcommand) has taken as this peer since may stay.
     pub fn left_before(&mut self, who: Who) {
         self.grants.retain(|grant| grant.who != who || !grant.command.is_empty() || !grant.old);
         self.doubt(who);

@@ -138,7 +138,7 @@ impl Model {
         self.locks.crashed(self.now);
     }
 
-    /// Records the new time, which ends leases, grace periods, and HTTP clients that sent no heartbeat.
+    /// Records the new time. Leases and grace periods end, and HTTP clients without a heartbeat go offline.
     pub fn pass(&mut self, now: i64) {
         self.now = now;
         self.mail.expire(now);

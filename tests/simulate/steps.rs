@@ -223,7 +223,7 @@ impl World {
         self.turn(vec![ask]);
     }
 
-    /// Makes the human's call that lists all peers on this machine.
+    /// Makes a call as the human that lists all peers on this machine.
     fn list_peers(&mut self, conn: u64) {
         let ask = self.ask(conn, HUMAN, "peers", json!({ "scope": "machine" }));
         self.turn(vec![ask]);

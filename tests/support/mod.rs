@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 /// The path of the tested program.
 pub const BIN: &str = env!("CARGO_BIN_EXE_slm-mesh");
 
-/// The environment variables that each process needs under `make coverage`. The first one contains the file for the
-/// counters. LLVM's runtime sets the second one in the environment of each child process.
+/// Environment variables that each process needs under `make coverage`. The first one contains the file for the
+/// counters. If the second one is missing, LLVM's runtime sets it, which changes the environment.
 const COUNTERS: [&str; 2] = ["LLVM_PROFILE_FILE", "__LLVM_PROFILE_RT_INIT_ONCE"];
 
 static N: AtomicU32 = AtomicU32::new(0);
@@ -271,8 +271,8 @@ impl Socket {
     }
 }
 
-/// Writes a program that the test will run. A separate process writes the file. If this process wrote it, another
-/// thread could fork at the same moment, and the child would keep the file open for writing. Such a file can't be run.
+/// Writes a program that the test will run. A separate process writes the file, because a program that is open for
+/// writing can't be run. In this process, another thread could fork a child that keeps the file open.
 pub fn put_program(path: &Path, text: &[u8]) {
     let mut shell = Command::new("sh");
     shell.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(path).stdin(Stdio::piped());

@@ -1,5 +1,5 @@
-//! Rules for the source tree, which these tests check by reading the files: which folder may import which, where each
-//! crate may be used, how long files and functions may be, and what must not be committed.
+//! Rules for the source tree. These tests read the files, and check imports, the use of crates, the length of files and
+//! functions, and what must not be committed.
 
 mod parts;
 mod source;
@@ -8,7 +8,7 @@ use source::{Source, check, files_ending, root, sources};
 use std::fs;
 
 /// For each folder of `src`, the folders that it may import. The layers are `main → cli → agents, mcp → client, broker
-/// → wire → core → store`. The folders `discovery` and `sys` talk to the system, and are beside these layers.
+/// → wire → core → store`. `discovery` and `sys`, which talk to the system, are beside them.
 const ROOMS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("store", &["base"]),

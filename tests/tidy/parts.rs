@@ -21,7 +21,7 @@ fn each_part_of_the_core_keeps_its_fields_private() {
         let source = Source::read(root(), &root().join("src").join(path));
         let start = format!("pub struct {name} {{");
         let begin = source.lines.iter().position(|line| *line == start).unwrap_or_else(|| panic!("{path}: no {name}"));
-        // In these files, `pub(super)` makes a field visible only in the folder of this part.
+        // In a file next to a `mod.rs`, `pub(super)` makes a field visible only in this folder.
         let is_own_file = !path.ends_with("mod.rs") && path.matches('/').count() > 1;
         for line in source.lines[begin + 1..].iter().take_while(|line| *line != "}") {
             let field = line.trim_start();
@@ -36,8 +36,8 @@ fn each_part_of_the_core_keeps_its_fields_private() {
 /// A file of the store, and the paths that may call its methods. Each path has a list of the allowed methods.
 type Part = (&'static str, &'static [(&'static str, &'static [&'static str])]);
 
-/// For each file of the store, the paths below `src` that may call its methods. Each path has a list of the allowed
-/// methods. The owner of the file has an empty list, and may call all of them.
+/// For each file of the store, the paths below `src` that may call its methods. Each path has a list of allowed
+/// methods. An empty list allows all methods.
 const STORE_QUESTIONS: &[Part] = &[
     ("peers", &[("core/peers/", &[])]),
     ("locks", &[("core/locks/", &[])]),
@@ -99,7 +99,7 @@ fn method_of_store(line: &str) -> Option<&str> {
 
 #[test]
 fn every_write_of_the_store_goes_through_one_function() {
-    // Two exceptions: `run` executes the statements that begin and end a transaction, and migrations change the schema.
+    // Two kinds of statements are allowed elsewhere: those that begin and end a transaction, and those of migrations.
     let allowed = [("store/mod.rs", ".execute([])"), ("store/schema.rs", "step.execute_batch(sql)")];
     let mut breaches = Vec::new();
     for source in sources(&["src/store"]) {

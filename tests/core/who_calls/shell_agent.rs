@@ -1,5 +1,5 @@
-//! Commands of slm-mesh that an agent of an unknown kind runs in its shell. An environment variable of the shell
-//! contains the agent's name.
+//! An agent of an unknown kind runs `slm-mesh` commands in its shell. An environment variable of this shell contains
+//! the agent's name.
 
 use super::{World, process};
 use serde_json::{Value, json};

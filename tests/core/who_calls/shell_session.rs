@@ -1,5 +1,5 @@
-//! Commands of slm-mesh in an agent's shell, where an environment variable contains a session id. Tests which session
-//! the command acts as, and which commands are refused.
+//! An agent runs `slm-mesh` commands in a shell with a session id in its environment. Tests which session a command
+//! acts as, and when it is refused.
 
 use super::{AGENTS, Session, World, id_of, process};
 use serde_json::{Value, json};

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use todc_utils::{Action, History, Specification, WGLChecker};
 
-/// An entry of the shared state. Its checked state is a pair: version and value.
+/// The model of one entry of the shared state. Its state is the entry's version and value.
 struct Entry;
 
 #[derive(Debug, Clone)]
@@ -70,7 +70,8 @@ impl Specification for Entry {
     }
 }
 
-/// A lock. Its checked state is the holder, the last token, and whether the holder has exactly this token.
+/// The model of one lock. Its state is the holder, the last known token, and whether this is certainly the holder's
+/// token.
 struct Lock;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
