@@ -4,8 +4,8 @@
 //! - [`base`]: the types and limits that every module shares
 //! - [`mod@core`]: the rules, as functions of (request, time, store), and the table of operations
 //! - [`store`]: the only code that contains SQL
-//! - [`wire`]: reads and writes lines and messages in buffers
-//! - [`remote`]: carries these lines between machines, authenticated and encrypted
+//! - [`wire`]: reads and writes protocol messages in buffers
+//! - [`remote`]: carries protocol messages between machines, authenticated and encrypted
 //! - [`replication`]: the log in etcd that several hubs share
 //! - [`broker`]: the poll loop, the HTTP thread, and the frozen HTTP routes
 //! - [`client`]: a blocking connection, which starts the broker if none is running
@@ -17,9 +17,9 @@
 //! - [`cli`]: verbs, help, man page and completions, derived from the operations
 //! - [`sys`]: time, randomness, environment, files and processes
 //!
-//! **Invariant:** imports go only in the direction `cli → {agents, mcp} → {client, broker} → remote → wire → core →
-//! store → base`. `broker` and `client` do not import each other, and `discovery` imports only `base` and `sys`.
-//! `core`, `store` and `wire` use no clock, socket, thread or randomness. tests/tidy checks all of this.
+//! **Invariant:** a module imports only modules to its right in `cli → {agents, mcp} → {client, broker} → remote → wire
+//! → core → store → base`. `broker` and `client` do not import each other, and `discovery` imports only `base` and
+//! `sys`. `core`, `store` and `wire` use no clock, socket, thread or randomness. tests/tidy checks all of this.
 
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]

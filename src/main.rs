@@ -1,4 +1,4 @@
-//! Arguments in, exit status out.
+//! The program `slm-mesh`. The module `cli` turns its arguments into an exit status.
 
 use std::process::ExitCode;
 

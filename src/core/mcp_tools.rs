@@ -1,11 +1,12 @@
-//! The eight MCP tools, made from the operations. There is one tool for each noun, with the action as an argument.
+//! The eight MCP tools. Each tool covers the operations on one noun, such as `lock`. A tool with several operations has
+//! an argument `action`, which selects one of them.
 
 use crate::base::error::Error;
 use crate::core::op_definition::ArgKind;
 use crate::core::{Args, OPS, Op};
 use serde_json::{Map, Value, json};
 
-/// The texts and hints of a tool. The arguments of a tool come from its operations.
+/// The texts and hints of an MCP tool. The arguments are not listed here, because they come from the tool's operations.
 #[derive(Debug)]
 pub struct Tool {
     /// The tool's name without the prefix `mesh_`: what the tool acts on, such as `lock`.
@@ -14,10 +15,10 @@ pub struct Tool {
     pub title: &'static str,
     /// The description that a model reads, with the main point first.
     pub about: &'static str,
-    /// The default action, for calls that name none.
+    /// The action of a call that does not specify one.
     pub default: Option<&'static str>,
-    /// The hints readOnly, destructive and idempotent. The hint openWorld is false for every tool, because no tool
-    /// affects anything outside the mesh.
+    /// The MCP hints `readOnly`, `destructive` and `idempotent`, in this order. The hint `openWorld` is always false,
+    /// because no tool affects anything outside the mesh.
     pub hints: [bool; 3],
 }
 
@@ -99,12 +100,12 @@ pub fn name(tool: &Tool) -> String {
     format!("mesh_{}", tool.noun)
 }
 
-/// The operations of a tool, each with its action.
+/// Returns the operations of the tool `noun`, each with its action if the tool has actions.
 pub fn actions(noun: &str) -> impl Iterator<Item = (&'static Op, Option<&'static str>)> {
     OPS.iter().copied().filter_map(move |op| op.tool.filter(|(tool, _)| *tool == noun).map(|(_, action)| (op, action)))
 }
 
-/// A tool in the form that `tools/list` shows.
+/// Returns a tool in the format of `tools/list`.
 pub fn definition(tool: &Tool) -> Value {
     let [read_only, destructive, idempotent] = tool.hints;
     json!({
@@ -113,7 +114,7 @@ pub fn definition(tool: &Tool) -> Value {
             "title": tool.title, "readOnlyHint": read_only, "destructiveHint": destructive,
             "idempotentHint": idempotent, "openWorldHint": false,
         },
-        // In Claude Code, a model must first search for a tool unless the tool says that it is always needed.
+        // Without this field, a model in Claude Code must search for the tool before the model can use it.
         "_meta": { "anthropic/alwaysLoad": true },
     })
 }
@@ -150,7 +151,7 @@ fn schema(tool: &Tool) -> Value {
     schema
 }
 
-/// The operation of a tool call, and its checked arguments; `None` if there is no tool of this name.
+/// Returns the operation that a tool call selects, with its checked arguments; `None` if no tool has this name.
 pub fn call(tool_name: &str, given: &Map<String, Value>) -> Option<Result<(&'static Op, Args), Error>> {
     let tool = TOOLS.iter().find(|tool| name(tool) == tool_name)?;
     Some(pick(tool, given))
@@ -181,8 +182,8 @@ fn pick(tool: &Tool, given: &Map<String, Value>) -> Result<(&'static Op, Args), 
     Ok((op, op.check(rest)?))
 }
 
-/// Refuses an argument that the tool's schema does not contain for this action, even if the operation accepts it over
-/// the socket. The error lists the arguments of the action.
+/// Refuses an argument that this action of the tool does not have, even if the operation accepts the argument over the
+/// socket. The error lists the arguments of the action.
 fn refuse_unknown(tool: &Tool, op: &Op, given: &Map<String, Value>) -> Result<(), Error> {
     let known: Vec<&str> = op.args.iter().filter(|arg| arg.tool).map(|arg| arg.name).collect();
     let unknown = given.iter().find(|(name, value)| !value.is_null() && !known.contains(&name.as_str()));

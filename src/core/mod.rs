@@ -1,12 +1,12 @@
-//! The rules of the mesh, as functions of a request, the time and the store.
+//! The rules of the mesh. A rule is the code of one operation: a function of a request, the time and the store.
 //!
 //! A [`Mesh`] consists of parts: peers, locks, mail, channels, the journal, state and federation. Each part is the only
-//! writer of its memory and its tables. A rule (the code of an operation) gets the parts that it needs. [`dispatch`]
-//! runs operations. [`transaction`] holds the open transaction, and the effects, such as answers, that leave the core
+//! writer of its data, in memory and in the database. [`dispatch`] runs operations, and passes each rule the parts that
+//! the rule needs. [`transaction`] holds the open transaction, and the effects (such as replies) that leave the core
 //! after the commit.
 //!
-//! **Invariant:** the core uses no clock, socket, thread or random source. The time is an argument, random numbers
-//! come from a function that the caller passes, and the caller takes the effects after the commit.
+//! **Invariant:** the core uses no clock, socket, thread or random source. The caller passes the time, and a function
+//! that returns random numbers. The caller also takes the effects after the commit.
 
 pub mod channels;
 pub mod dispatch;
@@ -99,7 +99,7 @@ pub fn op(name: &str) -> Option<&'static Op> {
     OPS.iter().copied().find(|op| op.name == name)
 }
 
-/// A mesh: its parts, and the turn that is running.
+/// A mesh: its parts, and the turn (one round of the broker's event loop) that is running.
 pub struct Mesh {
     settings: Rc<MeshSettings>,
     ids: PublicIds,
@@ -112,18 +112,19 @@ pub struct Mesh {
     channels: Channels,
     journal: Journal,
     federation: Federation,
-    /// Describes the hubs of this mesh at a given time; `None` if this broker is the only one.
+    /// Returns the status of all hubs of this mesh at a given time. `None` if this broker is the only hub.
     hub_status: Option<Box<dyn Fn(i64) -> Value + Send>>,
     damage: status::Damage,
     /// When the mesh opened, in ms.
     started: i64,
-    /// When timed work was last checked, in ms.
+    /// When [`Mesh::tick`] last ran, in ms.
     ticked_at: i64,
     /// When old rows will be removed next, in ms.
     next_prune: i64,
-    /// The values of all entries that were deleted up to this position have been removed from the events.
+    /// How far a cleanup has come: the events no longer contain values of entries that were deleted up to this
+    /// position.
     values_forgotten_until: DeletionPosition,
-    /// If the disk refused a write, timed work such as expiry pauses until this time, in ms.
+    /// When timed work, such as expiry, resumes after the disk has refused a write, in ms.
     retry_after: i64,
 }
 
@@ -185,27 +186,27 @@ impl Mesh {
         })
     }
 
-    /// Sets the function that describes the hubs of this mesh at a given time, in ms. The operation `status` uses
-    /// the function.
+    /// Sets the function that returns the status of all hubs of this mesh at a given time, in ms. The operation
+    /// `status` calls this function.
     pub fn set_hub_status(&mut self, describe: Box<dyn Fn(i64) -> Value + Send>) {
         self.hub_status = Some(describe);
     }
 
     /// Sets the function that describes the last damaged database. The function gets a time, in ms, and returns `None`
-    /// if no damaged database was set aside at or after that time.
+    /// if no damaged database has been set aside since then.
     pub fn set_damage_report(&mut self, describe: Box<dyn Fn(i64) -> Option<String> + Send>) {
         self.damage.describe = Some(describe);
     }
 
-    /// Sets the function that tells whether a process of this machine is alive. After a restart of the broker, a
-    /// session can still reconnect if its process is alive, so no other session takes over its name.
+    /// Sets the function that checks whether a process on this machine is alive. After a restart of the broker, a
+    /// session whose process is alive may still reconnect, so no other session may take over its name.
     pub fn set_process_probe(&mut self, is_alive: Box<dyn Fn(i64) -> bool + Send>) {
         self.peers.set_process_probe(is_alive);
     }
 
-    /// Notes which agents run the MCP servers that were connected to an earlier broker. `agent_above` finds the agent
-    /// process above the MCP server with a given process id, and `is_known` tells whether slm-mesh knows a type of
-    /// agent.
+    /// Records which agents run the MCP servers that were connected to an earlier broker. `agent_above` gets the
+    /// process id of an MCP server, and returns the agent process above this server. `is_known` checks whether slm-mesh
+    /// knows an agent type.
     pub fn expect_servers(&mut self, agent_above: impl Fn(i64) -> Option<Process>, is_known: impl Fn(&str) -> bool) {
         self.peers.expect_servers(agent_above, is_known);
     }
@@ -220,8 +221,8 @@ impl Mesh {
         self.waiting.is_empty() && !self.peers.is_anybody_online() && !self.has_mail_to_forward()
     }
 
-    /// Whether a connection is in use: it acts for a peer, has a waiting call, has subscribed to events, or holds the
-    /// lock of a command.
+    /// Whether a connection is in use: it acts for a peer, has a waiting call, has subscribed to events, or holds locks
+    /// for a running command.
     pub fn is_in_use(&self, conn: ConnId) -> bool {
         self.is_attached(conn)
             || self.journal.is_subscribed(conn)
@@ -234,7 +235,8 @@ impl Mesh {
         !self.peers.attached_to(conn).is_empty()
     }
 
-    /// Stores the ancestor processes of the client on a connection. The transport has verified them.
+    /// Stores the agent process of the client on a connection. This process is chosen from the client's ancestor
+    /// processes, which the transport has verified.
     pub fn set_ancestors(&mut self, conn: ConnId, ancestors: &[Process]) {
         self.peers.set_agent_process(conn, ancestors);
     }
@@ -254,7 +256,7 @@ impl Mesh {
         self.ids.mesh_id()
     }
 
-    /// The converter between the sequence numbers and the public ids of this mesh's messages and events.
+    /// Returns the converter between internal sequence numbers and public ids of messages and events.
     pub fn ids(&self) -> PublicIds {
         self.ids
     }
@@ -284,7 +286,7 @@ impl Mesh {
         &self.turn.store
     }
 
-    /// A peer in the form that clients see.
+    /// Returns a peer in the form that clients see; `None` if no peer has this id.
     ///
     /// # Errors
     /// When the database can't be read.
@@ -296,7 +298,7 @@ impl Mesh {
 
 /// The random number that is part of this mesh's public ids.
 fn instance_number(turn: &mut Turn, peers: &mut Peers) -> Result<u128, Error> {
-    // The name comes from version 0.1.0, whose databases must stay readable.
+    // Version 0.1.0 stored the number under this name, and its databases must stay readable.
     const NAME: &str = "salt";
     if let Some(known) = turn.store.meta(NAME)?.and_then(|hex| u128::from_str_radix(&hex, 16).ok()) {
         return Ok(known);
@@ -306,7 +308,7 @@ fn instance_number(turn: &mut Turn, peers: &mut Peers) -> Result<u128, Error> {
     Ok(number)
 }
 
-/// The object in `value`, to which a caller can add fields; an empty object if `value` is not an object.
+/// Converts a JSON value to an object, so that a caller can add fields. Returns an empty object for any other type.
 pub fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,

@@ -1,7 +1,7 @@
-//! The definition of an operation. The socket method, the MCP tool and its schema, the verb (the subcommand of the
-//! command line), its help, the man page and the README's tables are all derived from this one value.
+//! The definition of an operation. One [`Op`] determines the socket method, the MCP tool and its schema, the verb (the
+//! subcommand of the command line), its help, the man page and the README's tables.
 //!
-//! **Invariant:** the rule of an operation sees only [`Args`] that have passed [`Op::check`].
+//! **Invariant:** the code of an operation receives only [`Args`] that have passed [`Op::check`].
 
 use crate::base::error::Error;
 use crate::base::json_text::json_length;
@@ -25,7 +25,7 @@ pub enum ArgKind {
     Choice(&'static [&'static str]),
     /// Up to `items` strings of 1 to `max` bytes each.
     Texts { items: usize, max: usize },
-    /// A JSON object of at most `max` bytes, nested at most `limits::DEPTH_MAX` deep.
+    /// A JSON object of at most `max` bytes, nested at most `limits::DEPTH_MAX` levels deep.
     Object { max: usize },
 }
 
@@ -42,21 +42,21 @@ pub enum CliPlace {
     Hidden,
 }
 
-/// What an argument means to a client, beyond its value.
+/// How a client treats an argument before it sends the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArgRole {
-    /// Nothing special.
+    /// The client sends the value unchanged.
     Value,
     /// A path. The client makes it absolute.
     Path,
-    /// A key that makes the call repeatable. If the user gives none, the client generates one.
+    /// An idempotency key: repeated calls with the same key take effect only once. If the user gives no key, the client
+    /// generates one.
     IdempotencyKey,
 }
 
-/// The argument that says since when the caller has waited, in ms since the epoch, by the caller's clock. A client sends
-/// it when it repeats a call after it has lost its connection, so that callers keep their order in the line when the
-/// broker restarts. The argument is a time instead of a duration, because a call may arrive long after it was written,
-/// for instance while the broker starts, and each call would then be late by another amount.
+/// The argument that says when the caller began to wait, in ms since the epoch, by the caller's clock. A client that
+/// repeats a call after a lost connection sends this time, so that callers keep their order in the line. A duration
+/// would be wrong by the time that the call takes to arrive, for instance while the broker starts.
 pub const WAITING_SINCE: &str = "waitingSince";
 
 /// One argument of an operation.
@@ -74,9 +74,9 @@ pub struct Arg {
     pub place: CliPlace,
     /// A shorter flag for the command line, without dashes.
     pub short: Option<&'static str>,
-    /// The word for the value in usage lines, such as `PEER`; `None` if the kind says enough.
+    /// The word for the value in usage lines, such as `PEER`; `None` for the default word.
     pub placeholder: Option<&'static str>,
-    /// Whether the MCP tool has this argument. An argument that the tool lacks is for people and hooks.
+    /// Whether the MCP tool accepts this argument. If not, only people and hooks use it.
     pub tool: bool,
     /// What the argument means to clients, beyond its value.
     pub role: ArgRole,
@@ -97,11 +97,11 @@ impl Arg {
             role: ArgRole::Value,
         }
     }
-    /// The argument that says how long a call may wait, in seconds.
+    /// Makes the argument that says how long a call may wait, in seconds.
     pub const fn wait_seconds(help: &'static str) -> Arg {
         Arg::new("waitSeconds", ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, help)
     }
-    /// The argument [`WAITING_SINCE`].
+    /// Makes the optional argument [`WAITING_SINCE`].
     pub const fn waiting_since() -> Arg {
         let kind = ArgKind::Int { min: 0, max: i64::MAX };
         Arg::new(WAITING_SINCE, kind, "When the caller began to wait, if it repeats the call")
@@ -128,7 +128,7 @@ impl Arg {
         self.placeholder = Some(word);
         self
     }
-    /// Leaves the argument out of the MCP tool.
+    /// Excludes the argument from the MCP tool.
     pub const fn not_in_tool(mut self) -> Arg {
         self.tool = false;
         self
@@ -155,8 +155,8 @@ impl Arg {
         flag
     }
 
-    /// Whether `flag` is the flag or the short flag of the argument. A verb calls this for many arguments, so the flag
-    /// of the argument is compared without being formatted first.
+    /// Whether `flag` is the long or the short flag of the argument. The comparison builds no string, because each verb
+    /// checks many arguments.
     pub fn has_flag(&self, flag: &str) -> bool {
         let mut rest = flag.bytes();
         let is_equal = self.name.bytes().all(|byte| {
@@ -172,15 +172,15 @@ impl Arg {
 pub enum Auth {
     /// The caller must be a known peer.
     Required,
-    /// Any caller is accepted. A known peer gets a fuller answer.
+    /// Any caller is accepted, but a known peer gets more information.
     Optional,
-    /// The caller is usually an agent's hook, and the rule itself finds the session.
+    /// The caller is usually an agent's hook. The operation itself finds the session to which the hook belongs.
     Hook,
 }
 
 /// The definition of an operation.
 pub struct Op {
-    /// The method on the socket: a noun, or `noun.action`.
+    /// The name of the method on the socket: a noun, or `noun.action`.
     pub name: &'static str,
     /// One line about what the operation does.
     pub summary: &'static str,
@@ -210,7 +210,7 @@ impl Op {
         self.args.iter().find(|arg| arg.role == ArgRole::IdempotencyKey)
     }
 
-    /// Whether the callers of the operation wait in line, so that a repeated call must say when the wait began.
+    /// Whether callers of the operation wait in line. If so, a repeated call must say when its caller began to wait.
     pub fn has_line(&self) -> bool {
         self.args.iter().any(|arg| arg.name == WAITING_SINCE)
     }
@@ -258,8 +258,8 @@ impl ArgKind {
         }
     }
 
-    /// Converts a string to a value of this kind, if it is certain what the string means. Models write `"5"` for 5,
-    /// `"true"` for true, and a list or an object as JSON text.
+    /// Converts a string to a value of this kind, if the meaning is certain. Models often write `"5"` for 5, `"true"`
+    /// for true, and JSON text for a list or an object.
     fn coerce(&self, value: &mut Value) {
         let Value::String(text) = &*value else { return };
         let text = text.trim();
@@ -334,7 +334,7 @@ fn is_flat(value: &Value, depth: usize) -> bool {
     }
 }
 
-/// The whole number that a JSON number stands for. Some clients write 5 as `5.0`.
+/// Converts a JSON number to a whole number, if it is one. Some clients write 5 as `5.0`.
 fn whole(n: &serde_json::Number) -> Option<i64> {
     n.as_i64().or_else(|| n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15).map(|f| f as i64))
 }
@@ -344,7 +344,7 @@ fn whole(n: &serde_json::Number) -> Option<i64> {
 pub struct Args(Map<String, Value>);
 
 impl Args {
-    /// All arguments, as the caller gave them or as the check converted them.
+    /// Returns all arguments, some of which [`Op::check`] may have converted.
     pub fn into_map(self) -> Map<String, Value> {
         self.0
     }
@@ -360,7 +360,7 @@ impl Args {
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).and_then(Value::as_str)
     }
-    /// The value of a required text argument, which [`Op::check`] has found to be present.
+    /// The value of a required text argument; empty if the argument is missing, which [`Op::check`] prevents.
     pub fn word(&self, name: &str) -> &str {
         self.text(name).unwrap_or("")
     }
@@ -371,11 +371,11 @@ impl Args {
             _ => None,
         }
     }
-    /// The value of a flag; `None` if the caller did not give it.
+    /// The value of a boolean argument; `None` if the caller did not give one.
     pub fn flag(&self, name: &str) -> Option<bool> {
         self.0.get(name).and_then(Value::as_bool)
     }
-    /// The items of a list argument; empty if the caller did not give it.
+    /// The items of a list argument; empty if the caller did not give one.
     pub fn texts(&self, name: &str) -> Vec<&str> {
         let list = self.0.get(name).and_then(Value::as_array);
         list.map(|list| list.iter().filter_map(Value::as_str).collect()).unwrap_or_default()

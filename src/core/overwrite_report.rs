@@ -1,5 +1,5 @@
-//! Reports that a shell command changed a file although another peer has locked the file. A hook makes one report for
-//! each holder of changed files, and the holder gets a message.
+//! Reports to the holder of a lock that a shell command of another peer has changed the locked file. A hook sends one
+//! report to each holder, as a message.
 
 use super::hook_operations::session_of_hook;
 use super::op_definition::ArgKind;
@@ -10,9 +10,9 @@ use crate::base::{limits, untrusted_text};
 use crate::store::Message;
 use serde_json::json;
 
-/// How many characters of a command's first line the message shows.
+/// Maximum number of characters of a command's first line in the message.
 const COMMAND_SHOWN: usize = 200;
-/// How many files the message names.
+/// Maximum number of files that the message lists.
 const FILES_SHOWN: usize = 10;
 
 /// Reports that a command changed files that another peer has locked.
@@ -52,7 +52,7 @@ fn changed(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, E
     Ok(Outcome::Ready(json!({ "ok": true, "sent": !sent.is_empty() })))
 }
 
-/// The message to the holder. It names the first files and counts the rest.
+/// Returns the message to the holder of the locks. The message lists the first files and says how many more there are.
 fn report_text(args: &Args) -> String {
     let files = args.texts("files");
     let shown: Vec<String> = files.iter().take(FILES_SHOWN).map(|path| untrusted_text::shown_path(path)).collect();

@@ -1,9 +1,9 @@
-//! Splits lists that are too long for one answer into pages: the arguments that choose a page, the rows that fit into
-//! the page, and the cursor after which the next page begins.
+//! Splits lists that are too long for one reply into pages. A reply contains one page, and a cursor from which the next
+//! page begins.
 //!
-//! A cursor consists of a number that ascends from row to row, and of a string that distinguishes rows with the same
-//! number. Both come from the last row of a page, so no row is missed or repeated if other rows appear or disappear
-//! before the next page is read.
+//! A cursor describes the last row of a page: a number by which the rows are sorted, and a string that distinguishes
+//! rows with the same number. So no row is missed or repeated if other rows appear or disappear before the next page is
+//! read.
 
 use super::Arg;
 use super::op_definition::ArgKind;
@@ -12,35 +12,35 @@ use crate::base::json_text::json_length;
 use crate::base::limits;
 use serde_json::{Value, json};
 
-/// Maximum size of the rows in an answer that people read, in bytes. Two of the longest messages fit.
+/// Maximum size of the rows in a page for people, in bytes. Two messages of maximum length fit.
 pub const PAGE_FOR_PEOPLE_MAX: usize = 128 * 1024;
 
 /// Maximum length of a cursor, in bytes: enough for a number and a path.
 pub const CURSOR_MAX: usize = limits::PATH_MAX + 21;
 
-/// The argument that limits the number of rows in an answer.
+/// The argument `limit`, the maximum number of rows in a reply.
 pub const fn limit(max: i64, help: &'static str) -> Arg {
     Arg::new("limit", ArgKind::Int { min: 1, max }, help)
 }
 
-/// The argument that names the sequence number after which the rows begin.
+/// The argument `after`. The list begins after the row with this sequence number.
 pub const fn after(help: &'static str) -> Arg {
     Arg::new("after", ArgKind::Int { min: 0, max: i64::MAX }, help)
 }
 
-/// The argument that names the sequence number before which the rows end.
+/// The argument `before`. The list ends before the row with this sequence number.
 pub const fn before(help: &'static str) -> Arg {
     Arg::new("before", ArgKind::Int { min: 0, max: i64::MAX }, help)
 }
 
-/// The argument that names the cursor of the next page. The cursor has at most `max` bytes.
+/// The argument `after`, if it contains the cursor of the next page. The cursor has at most `max` bytes.
 pub const fn next_page(max: usize) -> Arg {
     Arg::new("after", ArgKind::Text { min: 1, max }, "Where to start: `next` from the previous answer")
         .placeholder("CURSOR")
         .not_in_tool()
 }
 
-/// The rows of one answer.
+/// One page of a list: the rows of one reply.
 #[derive(Debug)]
 pub struct Page {
     rows: Vec<Value>,
@@ -56,13 +56,13 @@ impl Default for Page {
 }
 
 impl Page {
-    /// A page for a person or a program, which need not fit into a tool result.
+    /// Makes a page for a person or a program. Such a page may be longer than a tool result.
     pub fn for_people() -> Page {
         Page { size_max: PAGE_FOR_PEOPLE_MAX, ..Page::default() }
     }
 
-    /// Adds a row if the row fits. Returns whether it was added. The first row always fits, so that each page makes
-    /// progress.
+    /// Adds a row if there is room, and returns whether the row was added. The first row is always added, because a row
+    /// that fits into no page would otherwise block all later rows.
     #[must_use]
     pub fn add(&mut self, row: Value) -> bool {
         self.size += json_length(&row);
@@ -89,7 +89,8 @@ impl Page {
     }
 }
 
-/// If rows are left, adds two facts to an answer: how many are left, and the cursor of the last row in this answer.
+/// If rows remain after this page, adds to the reply how many rows remain, and the cursor of the next page. `last`
+/// describes the last row of this page.
 pub fn add_cursor(value: &mut Value, n_left: usize, last: Option<(i64, &str)>) {
     if let Some((number, text)) = last.filter(|_| n_left > 0) {
         value["remaining"] = json!(n_left);

@@ -6,11 +6,11 @@ use crate::base::limits;
 use serde_json::json;
 use std::collections::HashMap;
 
-/// How much each sender has spent in its current window.
+/// Counts how much each sender has sent in its current time window.
 #[derive(Debug)]
 pub struct RateLimiter {
-    /// How many messages a sender may send in one window. A small change, such as a change of a state entry or a
-    /// summary, costs a tenth of a message.
+    /// Maximum number of messages that a sender may send in one time window. A small change, such as a new value of a
+    /// state entry or a new summary, costs a tenth of a message.
     messages_max: u32,
     /// For each sender, when its window began, and how many tenths of a message it has spent since then.
     spent: HashMap<String, (i64, u32)>,
@@ -21,10 +21,11 @@ impl RateLimiter {
         RateLimiter { messages_max, spent: HashMap::new() }
     }
 
-    /// Charges `cost` tenths of a message to a sender, which is the id of a peer or the name of a shared budget.
+    /// Charges `cost` tenths of a message to a sender. `sender` is the id of a peer, or the name of a budget that
+    /// several callers share.
     ///
     /// # Errors
-    /// When the sender has spent the budget of its window. The error says how long to wait.
+    /// When the sender has used up the budget of its time window. The error says how long to wait.
     pub fn charge(&mut self, peers: &Peers, sender: &str, cost: u32, now: i64) -> Result<(), Error> {
         let Err(pause) = self.spend(sender, cost, now) else { return Ok(()) };
         let wait = (pause + 999) / 1000;

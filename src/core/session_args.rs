@@ -1,5 +1,5 @@
-//! The arguments by which a hook, a subcommand or a wakeup channel names its session. All operations about a session
-//! accept the same list, so that every hook may send the same facts.
+//! The arguments by which a hook, a subcommand or a wakeup channel identifies its session. All operations about a
+//! session accept the same arguments, so a hook can send the same values to all of them.
 
 use super::op_definition::ArgKind;
 use super::{Arg, CliPlace};
@@ -13,7 +13,7 @@ const fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name, ArgKind::Flag, help).at(CliPlace::Hidden)
 }
 
-/// The arguments that name the session of a call.
+/// The arguments that identify the session of a call.
 pub(crate) const NAMING: [Arg; 13] = [
     arg("agent", limits::WORD_MAX, "Agent type").required(),
     arg("session", limits::WORD_MAX, "The agent's own id for this session").required(),
@@ -37,7 +37,7 @@ pub(crate) const NAMING: [Arg; 13] = [
     arg("transcript", limits::PATH_MAX, "Path of the session's transcript; empty means that nobody may read it"),
 ];
 
-/// The arguments of [`NAMING`], all of them optional, because the connection of the call may already identify the
+/// Like [`NAMING`], but all arguments are optional, because the connection of the call may already identify the
 /// session.
 pub(crate) const OPTIONAL_NAMING: [Arg; 13] = {
     let mut all = NAMING;
@@ -49,7 +49,7 @@ pub(crate) const OPTIONAL_NAMING: [Arg; 13] = {
     all
 };
 
-/// Joins the arguments that name a session and an operation's own arguments. `ALL` is the total number of
+/// Joins the arguments that identify a session with an operation's own arguments. `ALL` is the total number of
 /// arguments.
 pub(crate) const fn joined<const ALL: usize>(naming: &[Arg], own: &[Arg]) -> [Arg; ALL] {
     let mut all = [naming[0]; ALL];
@@ -61,7 +61,8 @@ pub(crate) const fn joined<const ALL: usize>(naming: &[Arg], own: &[Arg]) -> [Ar
     all
 }
 
-/// The arguments of an operation about a session: first those that name the session, then the operation's own.
+/// Makes the argument list of an operation about a session: first the arguments that identify the session, then the
+/// operation's own.
 macro_rules! session_args {
     ($naming:expr; $($own:expr),* $(,)?) => {{
         const NAMED_BY: &[$crate::core::Arg] = &$naming;

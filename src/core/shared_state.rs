@@ -1,5 +1,5 @@
-//! Shared state: small values under keys. Each key has a version, which increases with every change. The version is
-//! lost only when the tombstone that marks a deleted entry is removed.
+//! Shared state: small values under keys. Each key has a version, which increases with every change. After a deletion,
+//! a tombstone keeps the version for a long time.
 //!
 //! **Invariant:** only this module writes entries.
 
@@ -17,8 +17,8 @@ use crate::base::{limits, time};
 use crate::store::{DeletionPosition, StateEntry, Store};
 use serde_json::{Value, json};
 
-/// A value of at most this many bytes fits into an answer together with its key, even if JSON needs six bytes for each
-/// byte of the value and the key.
+/// A value of at most this many bytes always fits into a reply together with its key, even if JSON needs six bytes for
+/// each byte.
 const SHORT_VALUE_MAX: usize = 2048;
 
 const KEY: Arg =
@@ -124,8 +124,8 @@ fn get(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(value))
 }
 
-/// If a value is too long for one result, keeps only one part of it. In the result, `next` is where the next part
-/// starts.
+/// If a value is too long for one reply, keeps only the part that contains the byte at `from`. In the reply, `next` is
+/// the start of the next part.
 fn cut_to_part(value: &mut Value, from: usize) {
     let Some(whole) = value["entry"]["value"].as_str().map(str::to_owned) else { return };
     let starts = part_starts(&whole);
@@ -212,7 +212,7 @@ fn view(peers: &Peers, entry: &StateEntry) -> Value {
     value
 }
 
-/// If the caller expects a version, checks that the key has this version; a key without an entry has version 0. Returns
+/// If the caller expects a version, checks that the key has this version. A key without an entry has version 0. Returns
 /// the last version of the key, even if its entry has been deleted or has expired.
 fn last_version(
     store: &Store,
@@ -261,11 +261,10 @@ pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64
     Ok(())
 }
 
-/// Removes a bounded amount of old data: the tombstones of entries that were deleted long ago, and the values of
-/// deleted entries from the events that still contain them. Events still contain such values if an entry changed
-/// thousands of times, because the deletion of the entry cleans only a limited number of events. Only the events of
-/// entries that were deleted after the position `after` are cleaned. Returns the position for the next call, and
-/// whether more is left to do now.
+/// Removes a limited amount of old data: tombstones of entries that were deleted long ago, and values of deleted
+/// entries that events still contain. Such values remain if an entry changed thousands of times, because its deletion
+/// cleans only a limited number of events. This function cleans the events of entries that were deleted after the
+/// position `after`. Returns the position for the next call, and whether more work is left to do now.
 pub(super) fn prune(turn: &mut Turn, after: DeletionPosition, now: i64) -> Result<(DeletionPosition, bool), Error> {
     let n_pruned = turn.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
     // Entries that are deleted in the current millisecond are left to a later call, because more of them may follow.
@@ -281,7 +280,7 @@ pub(super) fn prune(turn: &mut Turn, after: DeletionPosition, now: i64) -> Resul
     Ok((last, is_full(n_pruned) || is_full(deleted.len())))
 }
 
-/// Makes the tombstone of an entry. The tombstone takes the next version, and later versions continue from it.
+/// Makes the tombstone of an entry. The tombstone gets the next version of the key.
 fn deleted(entry: &StateEntry, now: i64) -> StateEntry {
     StateEntry { value: None, version: entry.version + 1, updated: now, expires: None, ..entry.clone() }
 }
@@ -289,7 +288,7 @@ fn deleted(entry: &StateEntry, now: i64) -> StateEntry {
 /// Replaces an entry by its tombstone, and removes the values of the entry from the events.
 fn put_deleted(turn: &mut Turn, gone: &StateEntry) -> Result<(), Error> {
     turn.store.put_entry(gone)?;
-    // If further events still show values of the entry, `prune` removes these values later.
+    // If more events contain values of the entry, `prune` removes these values later.
     Journal::forget_values(turn, gone)?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The status of the mesh. Messages and events are not counted for it, because the store keeps counters.
+//! The status of the mesh. The store keeps counters of messages and events, so the status need not count them.
 
 use super::{Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::base::error::Error;
@@ -34,9 +34,9 @@ fn status(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error
 /// Reports a damaged database that was set aside, so that people and sessions learn why data is missing.
 #[derive(Default)]
 pub(super) struct Damage {
-    /// Describes the last damaged database, if it was set aside at or after a given time, and what was lost.
+    /// Describes the last damaged database and the lost data, if the database was set aside at or after the given time.
     pub(super) describe: Option<Box<dyn Fn(i64) -> Option<String> + Send>>,
-    /// The sessions that have been told.
+    /// The sessions that have received the report.
     told: HashSet<PeerId>,
 }
 
@@ -45,7 +45,7 @@ impl Damage {
         self.describe.as_ref().and_then(|describe| describe(at))
     }
 
-    /// The report for a session that begins. Each session gets it once.
+    /// Returns the report for a session that begins, if the session has not received the report yet.
     pub(super) fn tell(&mut self, session: &PeerId, now: i64) -> Option<String> {
         let report = self.since(now - TOLD_MS)?;
         self.told.insert(session.clone()).then_some(report)
@@ -53,7 +53,7 @@ impl Damage {
 }
 
 impl Mesh {
-    /// Describes the hubs that share this mesh; `None` if this broker is the only one.
+    /// Returns the status of all hubs that share this mesh; `None` if this broker is the only hub.
     pub fn hub_status(&self, now: i64) -> Option<Value> {
         self.hub_status.as_ref().map(|describe| describe(now))
     }

@@ -19,14 +19,14 @@ impl Mesh {
             }
         }
         self.ticked_at = now;
-        // If a lock and the wait for it end at the same instant, the waiting call still gets the lock.
+        // If a lock expires at the instant at which a wait for it ends, the waiting call still gets the lock.
         self.resume_waiting(now);
         self.end_waits(now);
         self.resume_waiting(now);
     }
 
-    /// When [`Mesh::tick`] will next have something to do, in ms. The removal of old rows does not count, because it is
-    /// not urgent.
+    /// When [`Mesh::tick`] will next have work to do, in ms. The removal of old rows is not included, because it is not
+    /// urgent.
     pub fn deadline(&mut self) -> Option<i64> {
         let writes = [
             self.locks.deadline(),

@@ -1,7 +1,7 @@
-//! The parts of a turn (one round of the broker's event loop) with which the rules work: the open transaction, the
-//! effects (such as answers) that leave the core after the commit, and the changes that affect waiting calls.
+//! The parts of a turn (one round of the broker's event loop): the open transaction, the effects (such as replies) that
+//! leave the core after the commit, and the changes because of which waiting calls must run again.
 //!
-//! **Invariant:** nothing leaves before the commit, because `Turn::take_effects` is called only afterwards.
+//! **Invariant:** no effect leaves before the commit, because `Turn::take_effects` is called only afterwards.
 
 use super::ConnId;
 use super::waiting_calls::WaitReason;
@@ -32,7 +32,7 @@ pub enum Effect {
     Alert(i64),
     /// An event, for observers and for peers with push sockets.
     Event(Rc<Event>),
-    /// A message that was sent or has changed its state, for observers.
+    /// A message that was sent, or whose delivery state has changed, for observers.
     Message(Rc<Message>),
 }
 
@@ -48,8 +48,8 @@ pub(super) struct Dirty {
 }
 
 impl Dirty {
-    /// Notes that a call that waited for this reason no longer waits. If the call waited to wake a peer, another call
-    /// may now wake this peer. If the call waited for locks, the requests behind it in the line may be granted next.
+    /// Records that a call no longer waits for this reason. If the call waited to wake a peer, another call may now
+    /// wake this peer. If the call waited for locks, the lock requests behind it may be granted next.
     pub(super) fn note_end(&mut self, reason: Option<&WaitReason>) {
         match reason {
             Some(WaitReason::Wakeup(peer, _)) => drop(self.mail.insert(peer.clone())),
@@ -64,7 +64,7 @@ pub struct Turn {
     pub(super) store: Store,
     pub(super) dirty: Dirty,
     effects: Vec<Effect>,
-    /// Why the transaction of the turn was lost before the turn ended.
+    /// The error that made the transaction of the turn fail early, before the commit.
     broken: Option<Error>,
     /// When the next row expires: `None` if this is unknown, `Some(None)` if no row will expire.
     next_expiry: Option<Option<i64>>,
@@ -94,16 +94,15 @@ impl Turn {
         }
     }
 
-    /// The time of a message or an event that is stored now. Messages and events are searched by time, so none of them
-    /// gets an earlier time than the one before it.
+    /// Returns the time to store with a new message or event. Messages and events are searched by time, so a new one
+    /// never gets an earlier time than the one before it.
     pub(super) fn time_of_row(&mut self, now: i64) -> i64 {
         self.newest = self.newest.max(now);
         self.newest
     }
 
-    /// The time of a message to a group that is stored now. All copies of the message have this time. Two messages of
-    /// one sender to one group have different times, even if both are sent in the same millisecond, so that everybody
-    /// can tell which copies belong together.
+    /// Returns the time to store with all copies of a new message to a group. Two messages of one sender to one group
+    /// never get the same time, so everybody can tell which copies belong together.
     pub(super) fn time_of_group_send(&mut self, sender: &PeerId, group: &str, now: i64) -> i64 {
         self.group_sends.retain(|_, time| *time >= now);
         let send = (sender.clone(), group.to_owned());
@@ -125,7 +124,7 @@ impl Turn {
         }
     }
 
-    /// How many effects there are. [`Turn::drop_effects`] takes this number.
+    /// The number of effects so far, for a later call of [`Turn::drop_effects`].
     pub(super) fn effect_count(&self) -> usize {
         self.effects.len()
     }
@@ -144,8 +143,8 @@ impl Turn {
     pub(super) fn undo_call(&mut self) -> bool {
         let wrote = self.store.call_wrote();
         if let Err(error) = self.store.undo_call() {
-            // The state of the database file is uncertain, so the whole turn is given up. The earlier answers of this
-            // turn are no longer true, so the commit replaces them with this error.
+            // The state of the database is uncertain now, so the whole turn is rolled back. The replies to earlier
+            // calls of this turn are no longer true, so the commit replaces them with this error.
             self.store.rollback();
             let error = Error::from(error);
             self.broken = Some(error.clone());
@@ -157,8 +156,7 @@ impl Turn {
     /// Commits the turn.
     ///
     /// # Errors
-    /// When the database can't be written. In this case, the error replaces every answer of the turn, and nothing else
-    /// is sent.
+    /// When the database can't be written. The error then replaces every reply of the turn, and no other effect leaves.
     pub(super) fn commit(&mut self) -> Result<(), Error> {
         let error = match (self.broken.take(), self.store.commit()) {
             (None, Ok(_)) => return Ok(()),
@@ -169,10 +167,12 @@ impl Turn {
         Err(error)
     }
 
-    /// Ends the writes of the turn and returns its changes, which then include the turn's position in the log.
+    /// Ends the writes of the turn, and returns its changes for the log. The changes include the turn's position in the
+    /// log.
     ///
     /// # Errors
-    /// When the turn was lost, or the database can't be written. In either case, call [`Turn::take_back`] next.
+    /// When the transaction has already failed, or the database can't be written. In either case, call
+    /// [`Turn::take_back`] next.
     pub(super) fn seal(&mut self, position: LogPosition) -> Result<Option<Changeset>, Error> {
         if let Some(error) = self.broken.take() {
             return Err(error);
@@ -180,7 +180,7 @@ impl Turn {
         Ok(self.store.seal(position)?)
     }
 
-    /// Rolls the turn back. This error replaces every answer of the turn, and nothing else is sent.
+    /// Rolls the turn back. The error replaces every reply of the turn, and no other effect leaves.
     pub(super) fn take_back(&mut self, error: &Error) {
         self.store.rollback();
         self.effects.retain_mut(|effect| match effect {
@@ -203,7 +203,7 @@ impl Turn {
         self.next_expiry.flatten()
     }
 
-    /// Notes that a row will expire at this time.
+    /// Records that a row will expire at this time.
     pub(super) fn note_expiry(&mut self, time: Option<i64>) {
         if let (Some(time), Some(next)) = (time, &mut self.next_expiry) {
             *next = Some(next.map_or(time, |next| next.min(time)));

@@ -9,8 +9,8 @@ use crate::store::{Changeset, Checkpointer, LogPosition, Store};
 const TIME: &str = "time";
 
 impl Mesh {
-    /// Commits the turn. Returns whether this succeeded. If it failed, the error replaces every answer of the turn, and
-    /// memory agrees with the database again.
+    /// Commits the turn. Returns whether this succeeded. If not, the error replaces every reply of the turn, and memory
+    /// is loaded again from the database.
     pub fn commit(&mut self) -> bool {
         let committed = self.turn.commit().is_ok();
         if !committed {
@@ -19,8 +19,8 @@ impl Mesh {
         committed
     }
 
-    /// Ends the writes of the turn and returns its changes, which will have this position in the log. Returns `None` if
-    /// the turn wrote nothing. Afterwards, call [`Mesh::commit`] or [`Mesh::take_back`].
+    /// Ends the writes of the turn, and returns its changes for this position in the log; `None` if the turn wrote
+    /// nothing. Call [`Mesh::commit`] or [`Mesh::take_back`] next.
     ///
     /// # Errors
     /// When the database can't be written. In this case, call [`Mesh::take_back`].
@@ -28,8 +28,8 @@ impl Mesh {
         self.turn.seal(position)
     }
 
-    /// Writes the time, so that this turn gets an entry in the log even if it changes nothing else. The entry tells the
-    /// other hubs the time on the clock of the mesh.
+    /// Writes the current time, so that this turn gets an entry in the log even without other changes. The entry tells
+    /// the other hubs the time on the mesh's clock.
     pub fn write_time(&mut self, now: i64) {
         let written = self.in_savepoint(|mesh| Ok(mesh.turn.store.set_meta(TIME, &now.to_string())?));
         self.turn.log_error(written);
@@ -40,21 +40,20 @@ impl Mesh {
         self.turn.store.recorded_size()
     }
 
-    /// Rolls the turn back. This error replaces every answer of the turn, and memory agrees with the database
-    /// again.
+    /// Rolls the turn back. The error replaces every reply of the turn, and memory is loaded again from the database.
     pub fn take_back(&mut self, error: &Error) {
         self.turn.take_back(error);
         self.rest();
     }
 
-    /// Makes memory agree with the database again after a rollback, and makes timed work pause, because the same work
-    /// would only fail again.
+    /// Loads memory again from the database after a rollback. Also pauses timed work, because the same work would fail
+    /// again.
     fn rest(&mut self) {
         self.reload();
         self.retry_after = self.ticked_at + limits::REST_MS;
     }
 
-    /// Makes memory agree with the database again after a rollback.
+    /// Loads memory again from the database after a rollback.
     pub(super) fn reload(&mut self) {
         self.mail.reload();
         self.turn.forget_expiry();
@@ -75,7 +74,7 @@ impl Mesh {
         self.turn.store.has_written()
     }
 
-    /// Returns the store in the state in which a crash would leave it, without uncommitted writes.
+    /// Returns the store without uncommitted writes, in the state after a crash.
     pub fn into_store(mut self) -> Store {
         self.turn.store.rollback();
         self.turn.store
@@ -87,8 +86,8 @@ impl Mesh {
         self.turn.log_error(done);
     }
 
-    /// Copies the rest of a long write-ahead log, which the checkpointer has just left uncopied. An error need not be
-    /// reported, because the log stays complete. If the disk has failed, the next commit reports the error.
+    /// Copies the part of a long write-ahead log that the checkpointer has left. Errors are ignored, because the log
+    /// stays complete, and the next commit reports a failed disk.
     pub fn copy_rest_of_log(&mut self) {
         let _ = self.turn.store.copy_rest_of_log();
     }

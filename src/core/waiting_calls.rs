@@ -20,9 +20,9 @@ pub enum WaitReason {
     Events(i64),
     /// The call waits for any message after this cursor.
     Messages(i64),
-    /// The call waits for a message that may wake this peer, but not beyond this time, in ms.
+    /// The call waits for a message that may wake this peer, but not after this time, in ms.
     Wakeup(PeerId, i64),
-    /// The call waits until no lock conflicts with this request, and no earlier request for the same files is left.
+    /// The call waits until no lock conflicts with this request, and no earlier request for the same files waits.
     Locks(Rc<LockRequest>),
 }
 
@@ -32,8 +32,8 @@ pub(super) struct WaitingCall {
     pub(super) ctx: CallContext,
     pub(super) op: &'static Op,
     pub(super) args: Args,
-    /// When the caller began to wait, in ms. If the call repeats an earlier one because the connection was lost, this
-    /// is the time of the earlier call by the caller's clock, but at most the time at which the repeated call arrived.
+    /// When the caller began to wait, in ms. If the call is repeated after a lost connection, the caller's clock gives
+    /// this time, so a time in the future is replaced by the time of arrival.
     pub(super) since: i64,
     /// What the call waits for; `None` until the operation has run for the first time.
     pub(super) reason: Option<WaitReason>,
@@ -51,8 +51,7 @@ impl WaitingCall {
         }
     }
 
-    /// Replaces the names of peers in the arguments by their ids, because a peer may get another name while the call
-    /// waits.
+    /// Replaces the names of peers in the arguments by their ids, because a peer may be renamed while the call waits.
     pub(super) fn pin_peers(&mut self, peers: &Peers) {
         for argument in PEER_ARGUMENTS {
             if let Some(id) = self.args.text(argument).and_then(|name| peers.resolve(name).ok()) {
@@ -61,7 +60,7 @@ impl WaitingCall {
         }
     }
 
-    /// The request for locks that the call makes, if it waits for locks.
+    /// Returns the call's lock request, if the call waits for locks.
     pub(super) fn lock_request(&self) -> Option<&LockRequest> {
         match &self.reason {
             Some(WaitReason::Locks(request)) => Some(request),
@@ -75,14 +74,14 @@ impl WaitingCall {
     }
 }
 
-/// The waiting calls, in the order in which they arrived.
+/// The line of waiting calls, in the order in which their callers began to wait.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     calls: Vec<WaitingCall>,
-    /// The waiting calls that the current rule has ended, with their positions at that time. If the rule fails, these
-    /// calls continue to wait.
+    /// The waiting calls that the current rule has ended, each with its former position. If the rule fails, these calls
+    /// are put back.
     ended: Vec<(usize, WaitingCall)>,
-    /// How many of the waiting calls are ahead of the current call.
+    /// The number of waiting calls ahead of the call that is running.
     n_ahead: usize,
 }
 
@@ -95,7 +94,7 @@ impl Waiting {
         self.calls.is_empty()
     }
 
-    /// All waiting calls, in the order in which they arrived.
+    /// All waiting calls, in the order of the line.
     pub(super) fn iter(&self) -> impl Iterator<Item = &WaitingCall> {
         self.calls.iter()
     }
@@ -105,20 +104,20 @@ impl Waiting {
         self.calls.iter().skip(start).position(fits).map(|n| n + start)
     }
 
-    /// Removes a call, which is about to run again.
+    /// Removes a call from the line, because it is about to run again.
     pub(super) fn remove(&mut self, place: usize) -> WaitingCall {
         self.calls.remove(place)
     }
 
-    /// Notes that a call begins to run, and returns its place among the waiting calls: its former place if it has one,
-    /// and otherwise the place behind the calls whose callers began to wait earlier.
+    /// Records that a call begins to run, and returns its position in the line. This is its former position if it
+    /// waited before, and otherwise the position behind all callers who began to wait earlier.
     pub(super) fn begin(&mut self, former: Option<usize>, since: i64) -> usize {
         let behind_older = || self.calls.iter().rposition(|call| call.since <= since).map_or(0, |last| last + 1);
         self.n_ahead = former.unwrap_or_else(behind_older).min(self.calls.len());
         self.n_ahead
     }
 
-    /// Puts a call back at its place among the waiting calls.
+    /// Inserts a call into the line at this position.
     pub(super) fn insert(&mut self, place: usize, call: WaitingCall) {
         self.calls.insert(place.min(self.calls.len()), call);
     }
@@ -128,12 +127,12 @@ impl Waiting {
         self.calls.iter().filter_map(|call| call.ctx.until).min()
     }
 
-    /// The waiting requests for locks, in the order in which they arrived.
+    /// The waiting lock requests, in the order of the line.
     pub(super) fn lock_requests(&self) -> impl Iterator<Item = &LockRequest> {
         self.calls.iter().filter_map(WaitingCall::lock_request)
     }
 
-    /// The waiting requests for locks that are ahead of the current call.
+    /// The waiting lock requests that are ahead of the current call in the line.
     pub(super) fn lock_requests_ahead(&self) -> impl Iterator<Item = &LockRequest> {
         self.calls.iter().take(self.n_ahead).filter_map(WaitingCall::lock_request)
     }
@@ -143,7 +142,8 @@ impl Waiting {
         self.calls.extract_if(.., |call| fits(call)).collect()
     }
 
-    /// Ends the matching calls. If the current rule fails, they wait again. Returns their connections, ids and reasons.
+    /// Ends the waits of the matching calls. If the current rule fails, they wait again. Returns their connections, ids
+    /// and reasons.
     pub(super) fn end(&mut self, fits: impl Fn(&WaitingCall) -> bool) -> Vec<(ConnId, Value, Option<WaitReason>)> {
         let mut ended = Vec::new();
         while let Some(place) = self.position(0, &fits) {

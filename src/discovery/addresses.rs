@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-/// Interfaces with names that begin with one of these prefixes lead only to containers, virtual machines or a direct
-/// link to a phone.
+/// The beginnings of the names of virtual interfaces. These lead only to containers, virtual machines or a directly
+/// connected phone.
 const VIRTUAL_PREFIXES: &[&str] = &[
     "docker", "br-", "veth", "virbr", "vnet", "lxc", "lxd", "cni", "podman", "flannel", "cali", "vmnet", "awdl", "llw",
 ];
 
-/// Maximum number of addresses. More addresses would not make this machine any easier to reach.
+/// Maximum number of addresses of this machine. More would not make the machine any easier to reach.
 const ADDRESSES_MAX: usize = 16;
 
 /// One address of an interface.

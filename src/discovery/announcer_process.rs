@@ -1,9 +1,9 @@
 //! The process that announces a hub by multicast DNS. Its command is `slm-mesh announce`, and only the broker starts
 //! it.
 //!
-//! **Invariant:** the process has no secret, and after a crash it only needs to be restarted. A single packet can
-//! overflow the stack of libmdns (librespot-org/libmdns issue 56), and another packet makes a thread of libmdns panic.
-//! A panic in any thread ends the process, so that the broker notices.
+//! **Invariant:** the process knows no secret and keeps no state, so it can simply be restarted after a crash. A single
+//! packet can overflow the stack of libmdns (librespot-org/libmdns issue 56), and another packet can make one of its
+//! threads panic. A panic in any thread ends the process, so that the broker notices the failure.
 
 use super::{SERVICE, addresses};
 use crate::sys;
@@ -17,9 +17,9 @@ use std::time::Duration;
 const LABEL_BYTES_MAX: usize = 62;
 /// Maximum length of the version, in bytes. Other hubs ignore longer versions.
 const VERSION_BYTES_MAX: usize = 32;
-/// Maximum number of addresses. This many fit into a packet.
+/// Maximum number of addresses. So many addresses fit into a packet.
 const ADDRESSES_MAX: usize = 16;
-/// How long libmdns needs to send its goodbye. libmdns does not report when it has done so.
+/// How long to wait while libmdns sends its goodbye packet. libmdns does not report when it has sent the packet.
 const GOODBYE: Duration = Duration::from_millis(100);
 /// The exit status after a thread has panicked.
 const PANICKED: i32 = 101;
@@ -27,7 +27,7 @@ const PANICKED: i32 = 101;
 /// What the process announces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announcement {
-    /// The name of the service instance. It is one label, and libmdns accepts it.
+    /// The name of the service instance: a single DNS label of a length that libmdns accepts.
     name: String,
     /// The HTTP port of the hub.
     port: u16,
@@ -40,7 +40,7 @@ pub struct Announcement {
 }
 
 impl Announcement {
-    /// Makes an announcement without addresses. The name is turned into one label, because libmdns would cut it at
+    /// Makes an announcement without addresses. Dots in the name are replaced, because libmdns would cut the name at
     /// the first dot.
     pub fn new(name: &str, port: u16, ws_port: u16, version: &str) -> Announcement {
         let tame = |c: char| if c == '.' || c.is_control() { '-' } else { c };
@@ -82,14 +82,13 @@ impl Announcement {
     }
 }
 
-/// Announces the hub until standard input ends. Then sends a goodbye.
+/// Announces the hub until standard input ends. Then sends a goodbye packet.
 ///
 /// # Errors
 /// When there is no network, or another program uses the port of multicast DNS and does not share it.
 pub fn announce(announcement: &Announcement) -> Result<(), String> {
     exit_on_panic();
-    // The list that libmdns gets must not be empty, because libmdns would then announce all addresses, even those of
-    // containers.
+    // libmdns must not get an empty list, because it would then announce all addresses, even those of containers.
     let addresses =
         if announcement.addresses.is_empty() { addresses::local_addresses() } else { announcement.addresses.clone() };
     if addresses.is_empty() {
@@ -110,7 +109,7 @@ pub fn announce(announcement: &Announcement) -> Result<(), String> {
     let service = responder.register(SERVICE, &announcement.name, announcement.port, &texts);
     // The end of standard input tells this process to stop, even if reading ended with an error.
     let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-    // The order and the pause matter, because a responder that is dropped at once sends no goodbye.
+    // Dropping the service sends a goodbye packet. The responder must live until the packet is sent.
     drop(service);
     std::thread::sleep(GOODBYE);
     drop(responder);

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// Maximum number of hubs. No LAN has more hubs, so a larger number would be an attack.
+/// Maximum number of hubs. No LAN has so many hubs, so further ones would come from an attacker.
 const HUBS_MAX: usize = 64;
 /// Maximum number of hubs at one address. A machine may run the hubs of several users, but they must not displace the
 /// hubs of other machines.
@@ -20,9 +20,9 @@ const ADDRESSES_MAX: usize = 8;
 const PACKETS_PER_SECOND_MAX: u32 = 256;
 /// Maximum size of a multicast DNS packet, in bytes (RFC 6762, section 17).
 const PACKET_BYTES_MAX: usize = 9000;
-/// How many sockets are opened: at most one for each address of this machine.
+/// Maximum number of sockets. Each address of this machine needs at most one.
 const SOCKETS_MAX: usize = 32;
-/// How many queries are sent. A packet may be lost, and a busy responder drops some packets.
+/// How many times the query is sent. A packet may be lost, and a busy responder drops some packets.
 const QUERIES: u32 = 3;
 
 const PORT: u16 = 5353;
@@ -46,7 +46,7 @@ pub struct DiscoveredService {
     pub name: String,
     /// Which program the service claims to be.
     pub kind: ServiceKind,
-    /// The address from which the response came, with the HTTP port.
+    /// The address from which the response came, combined with the HTTP port.
     pub address: SocketAddr,
     /// All addresses at which to try the service. The first one is `address`.
     pub addresses: Vec<IpAddr>,
@@ -94,7 +94,7 @@ pub fn browse(timeout: Duration) -> Vec<DiscoveredService> {
 fn wait_readable(sockets: &[QuerySocket], most: Duration) {
     let mut fds: Vec<PollFd> = sockets.iter().map(|socket| PollFd::new(&socket.udp, PollFlags::IN)).collect();
     let most = Timespec { tv_sec: most.as_secs() as i64, tv_nsec: most.subsec_nanos() as _ };
-    // A signal merely makes the wait shorter.
+    // An error, such as an interruption by a signal, merely makes the wait shorter.
     let _ = poll(&mut fds, Some(&most));
 }
 
@@ -133,7 +133,7 @@ impl QuerySocket {
     }
 
     fn send_query(&self, query: &[u8]) {
-        // If this fails, no responses arrive on this interface, so the failure need not be reported separately.
+        // If this fails, this interface simply gets no responses, so the error is ignored.
         let _ = self.udp.send_to(query, self.group);
     }
 }
@@ -157,7 +157,7 @@ impl DiscoveryResults {
             (self.second, self.n_packets) = (after.as_secs(), 0);
         }
         self.n_packets += 1;
-        // A response comes from port 5353 and from this link (RFC 6762, sections 6 and 11).
+        // A valid response comes from port 5353 and from a machine on this link (RFC 6762, sections 6 and 11).
         let is_response =
             self.n_packets <= PACKETS_PER_SECOND_MAX && from.port() == PORT && interface.is_on_link(from.ip());
         if !is_response {
@@ -168,8 +168,8 @@ impl DiscoveryResults {
         }
     }
 
-    /// Adds a service. Each name counts once per source address, so that no machine can change what another machine has
-    /// sent.
+    /// Adds a service, unless the same address has already sent a service of this name. Equal names from different
+    /// addresses are different services, so no machine can change what another machine has sent.
     fn add(&mut self, service: ServiceRecord, from: SocketAddr) {
         let of_one = self.found.iter().filter(|(found, _)| found.address.ip() == from.ip());
         let is_known = of_one.clone().any(|(found, _)| found.name == service.name);

@@ -23,8 +23,8 @@ const TXT: u16 = 16;
 const AAAA: u16 = 28;
 const SRV: u16 = 33;
 const IN: u16 = 1;
-/// In a question, this bit asks for a unicast response. In a response, it says that older records are no longer
-/// valid.
+/// The top bit of the class. In a question, it asks for a unicast response. In a record, it says that older records are
+/// no longer valid.
 const TOP_BIT: u16 = 0x8000;
 
 /// A service, as a response describes it.
@@ -46,7 +46,7 @@ pub struct ServiceRecord {
     pub is_superlocalmemory: bool,
 }
 
-/// A name in wire format, without pointers and without the empty label at its end.
+/// A name in wire format. Pointers are resolved, and the empty label at the end is left out.
 type EncodedName = Vec<u8>;
 
 /// Builds a query for hubs. The query asks for unicast responses.
@@ -113,14 +113,14 @@ impl ServiceRecord {
     }
 }
 
-/// Returns the first label of a name, if the rest of the name is the name of our service.
+/// Returns the first label of a name, if the other labels are the name of our service.
 fn instance_name(owner: &[u8]) -> Option<String> {
     let length = usize::from(*owner.first()?);
     let (label, rest) = owner[1..].split_at_checked(length)?;
     rest.eq_ignore_ascii_case(SERVICE).then(|| String::from_utf8_lossy(label).into_owned())
 }
 
-/// The records that are needed from a packet.
+/// The records of a packet that describe services.
 #[derive(Default)]
 struct ResourceRecords<'a> {
     srv: Vec<(EncodedName, u16, EncodedName)>,
@@ -143,7 +143,7 @@ impl<'a> ResourceRecords<'a> {
             reader.bytes(4)?;
         }
         let mut records = ResourceRecords::default();
-        // A record has at least eleven bytes, so a wrong count can't cause many rounds.
+        // A record has at least eleven bytes, so even with a wrong count, the loop soon reaches the end of the packet.
         for _ in 0..n_records {
             records.add_next(&mut reader)?;
         }
@@ -351,7 +351,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_chain_of_pointers_has_an_end() {
-        // Questions, each of which has a name that points to the name of the previous question.
+        // Makes `n` questions. The name in each question is a pointer to the name in the previous question.
         let chain = |n: u16| {
             let mut packet = [&plain()[..4], &(n + 1).to_be_bytes(), &[0; 6], &[0, 0, 12, 0, 1]].concat();
             for n in 0..n {

@@ -1,8 +1,8 @@
-//! Starts the process that announces a hub, and restarts it after a crash. The pause before a restart grows, so
-//! that an attacker who crashes the process again and again gains little.
+//! Starts the process that announces a hub, and restarts it after a crash. The pause before each restart grows, so that
+//! an attacker gains little by crashing the process again and again.
 //!
-//! **Invariant:** nothing here blocks. [`MdnsSupervisor::supervise`] does what is due, and returns the time at which it
-//! must be called again.
+//! **Invariant:** nothing here blocks. [`MdnsSupervisor::supervise`] does the work that is due, and returns the time at
+//! which it must be called again.
 
 use super::addresses;
 use super::announcer_process::Announcement;
@@ -16,7 +16,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 const PAUSE_MS_MIN: i64 = 1000;
 /// Maximum pause before a restart.
 const PAUSE_MS_MAX: i64 = 300_000;
-/// If the process has run for this long without a crash, the next pause is short again.
+/// How long the process must run without a crash before the pause is reset to its minimum.
 const STABLE_MS: i64 = 60_000;
 /// How often the supervisor checks that the process is running, and that the machine still has the announced
 /// addresses.
@@ -38,7 +38,7 @@ pub struct MdnsSupervisor {
 }
 
 impl MdnsSupervisor {
-    /// Makes a supervisor for this program. The first call of [`MdnsSupervisor::supervise`] starts the program.
+    /// Makes a supervisor that runs this program. The first call of [`MdnsSupervisor::supervise`] starts the program.
     pub fn new(program: PathBuf, announcement: Announcement) -> MdnsSupervisor {
         MdnsSupervisor {
             program,
@@ -52,8 +52,8 @@ impl MdnsSupervisor {
         }
     }
 
-    /// Does what is due. Returns the time at which this must be called again, or `None` once the process has been
-    /// stopped.
+    /// Starts, checks or restarts the process, as needed. Returns the time of the next call that is needed; `None` once
+    /// the process has been stopped.
     pub fn supervise(&mut self, now_ms: i64) -> Option<i64> {
         if let Some(child) = &mut self.child {
             match child.try_wait() {
@@ -153,7 +153,7 @@ mod tests {
         supervisor
     }
 
-    /// Calls the supervisor again and again until the process has ended. The time stays `now_ms`.
+    /// Calls the supervisor repeatedly, always with the time `now_ms`, until the process has ended.
     fn supervise_until_gone(supervisor: &mut MdnsSupervisor, now_ms: i64) -> Option<i64> {
         loop {
             let next = supervisor.supervise(now_ms);
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn it_stops_on_request_and_restarts_for_new_addresses() {
-        // xargs takes the place of slm-mesh. It reads its input to the end, and does nothing with its arguments until
+        // xargs replaces slm-mesh here, because it also reads its input to the end. It ignores its arguments until
         // then.
         let mut supervisor = with("/usr/bin/xargs");
         assert_eq!(supervisor.supervise(0), Some(CHECK_MS));

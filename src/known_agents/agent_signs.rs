@@ -15,17 +15,17 @@ pub fn kind_of(name: &str) -> Option<String> {
     (is_name && kind != "true").then(|| kind.to_owned())
 }
 
-/// The signs by which one agent is recognised.
+/// How one agent can be recognised.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity {
     /// The names that the agent's MCP client sends as `clientInfo.name`.
     pub client_names: &'static [&'static str],
     /// Environment variables that only this agent sets for the processes that it starts.
     pub environment: &'static [&'static str],
-    /// The variable that contains the key of the agent's session. An agent that runs inside another agent inherits the
-    /// variable, so the variable is used only if the MCP client also has the agent's name.
+    /// The environment variable that contains the key of the agent's session. An agent that runs inside another agent
+    /// inherits this variable, so it counts only if the MCP client also has the agent's name.
     pub session_variable: Option<&'static str>,
-    /// The processes of the agent.
+    /// How the agent's processes can be recognised.
     pub processes: &'static [ProcessSign],
     /// Whether one process of the agent serves several sessions, each with its own key.
     pub has_many_sessions: bool,
@@ -41,7 +41,7 @@ impl Identity {
     }
 }
 
-/// What to look for in a process. All texts are in lower case.
+/// What to look for in the name or the arguments of a process. All texts are in lower case.
 #[derive(Debug, Clone, Copy)]
 pub enum ProcessSign {
     /// The process has this name.
@@ -81,8 +81,8 @@ impl ProcessSign {
     }
 }
 
-/// The name of the program that a process runs. Node names its main thread MainThread, even in a program that embeds
-/// Node, so the arguments of a process with this name show the program.
+/// Returns the name of the program that a process runs. Node calls its main thread MainThread, even in other programs
+/// that embed Node. So for a process of this name, the arguments tell the program.
 fn program_name<'a>(name: &'a str, arguments: &'a [String]) -> &'a str {
     let first = arguments.first().filter(|_| name == "mainthread");
     first.map_or(name, |path| path.rsplit('/').next().unwrap_or(path))
@@ -101,7 +101,7 @@ pub fn own_arguments<'a>(name: &str, arguments: &'a [String]) -> &'a [String] {
     arguments.get(script_place(name, arguments).unwrap_or(0) + 1..).unwrap_or_default()
 }
 
-/// The signs of an agent that cannot be detected: none.
+/// The identity of an agent that cannot be recognised.
 pub(super) const UNSEEN: Identity = Identity {
     client_names: &[],
     environment: &[],

@@ -4,7 +4,7 @@
 use super::vocabulary::*;
 use serde_json::{Value, json};
 
-/// The variable that contains the path of a file. Claude Code's shell runs the lines of this file before each command.
+/// The environment variable with the path of a file that Claude Code's shell runs before each command.
 const SHELL_LINES: &str = "CLAUDE_ENV_FILE";
 
 /// Claude Code's own tools that write files, and all tools of MCP servers other than slm-mesh.
@@ -42,8 +42,8 @@ pub(super) const AGENT: Agent = Agent {
         ..UNSEEN
     },
     dialect: Some(Dialect {
-        // Claude Code shows a hook's `reason` twice, as if the user had written it, so the mail goes into
-        // `additionalContext` instead. Other agents that run these hooks read only `reason`, which says how to read the
+        // Claude Code shows a hook's `reason` twice, like a text from the user, so the mail goes into
+        // `additionalContext` instead. Other agents that run these hooks read only `reason`, so it says how to read the
         // mail.
         go_on: |text| {
             json!({
@@ -111,8 +111,8 @@ pub(super) const AGENT: Agent = Agent {
     },
     transcript: Some(TranscriptFormat { passage: read_passage }),
     wakeups: &[
-        // Since 2.1.224, the documentation promises that hooks and shell commands get these variables. MCP servers get
-        // them too.
+        // Claude Code passes these variables to hooks, shell commands and MCP servers. Since 2.1.224, the documentation
+        // promises this for hooks and shell commands.
         Wakeup {
             channel: "session inbox",
             means: Means::SessionSocket {
@@ -120,8 +120,8 @@ pub(super) const AGENT: Agent = Agent {
                 token: "CLAUDE_CODE_MESSAGING_TOKEN",
             },
         },
-        // The hook is marked `asyncRewake`. `claude -p` does not end while such a hook waits, so only interactive
-        // sessions may have one.
+        // This hook is marked `asyncRewake`. Only interactive sessions may have such a hook, because `claude -p` does
+        // not end while one waits.
         Wakeup {
             channel: "background hook",
             means: Means::BackgroundHook {

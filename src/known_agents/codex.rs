@@ -8,8 +8,7 @@ const HOOKS: HookFile = HookFile {
     events: &[
         ("SessionStart", ""),
         ("UserPromptSubmit", ""),
-        // An empty pattern matches all tools. It is needed because models that have no patch tool apply patches with a
-        // shell command.
+        // An empty pattern matches all tools, because models without a patch tool apply patches with a shell command.
         ("PreToolUse", ""),
         ("PostToolUse", ""),
         ("Stop", ""),

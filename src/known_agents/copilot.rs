@@ -79,8 +79,8 @@ pub(super) const AGENT: Agent = Agent {
     ..Agent::new("copilot", "Copilot CLI")
 };
 
-/// Finds the event of an input that does not name its event. A hook that is registered under an event name in camelCase
-/// gets such an input, but the fields in the input show which event it is.
+/// Finds the event of an input that does not contain the event's name. Copilot sends such an input to a hook whose
+/// event is registered in camelCase, but other fields in the input show which event it is.
 fn unnamed_event(input: &Value) -> Option<&'static str> {
     let signs = [
         ("toolResult", "postToolUse"),

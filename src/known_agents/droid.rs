@@ -14,8 +14,8 @@ pub(super) const AGENT: Agent = Agent {
     dialect: Some(Dialect {
         edit_tools: &["create", "edit", "multiedit", "applypatch"],
         shell_lines: Some(ShellLines::BashEnv),
-        // In its own process, Droid sets the variables from the file that `CLAUDE_ENV_FILE` names, so its hooks get
-        // them too. This does no harm, because Droid runs hooks with sh, which ignores BASH_ENV.
+        // Droid reads the file in `CLAUDE_ENV_FILE` into its own environment, so its hooks also get the variables from
+        // this file. This does no harm, because Droid runs hooks with sh, which ignores BASH_ENV.
         shell_environment: Some(ShellEnvironment::File("CLAUDE_ENV_FILE")),
         proof: ProofScript {
             input: |event, file| named_input(event, "Create", &json!({ "file_path": file, "content": "" })),
@@ -42,7 +42,7 @@ pub(super) const AGENT: Agent = Agent {
         ],
         ..NO_SETTINGS
     },
-    // `droid exec` does not run the hook for its prompt, so our tests cannot show mail at a prompt.
+    // `droid exec` does not run the hook for its prompt, so our tests cannot check that mail arrives with a prompt.
     support: Support { mail_at_prompt: Evidence::Docs, ..Support::run("0.215.0").with_shield(Evidence::Run) },
     ..Agent::new("droid", "Factory Droid")
 };

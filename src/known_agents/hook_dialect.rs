@@ -1,100 +1,99 @@
-//! How agents call hooks and read their answers: the parts of a dialect, and the formats that several agents share.
+//! Hook dialects: how agents call hooks and read the hooks' output. Also contains the formats that several agents
+//! share.
 
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// How an agent calls its hooks and reads their answers.
+/// How an agent calls its hooks and reads their output.
 #[derive(Debug, Clone, Copy)]
 pub struct Dialect {
-    /// The agent's names for events.
+    /// The agent's names for the hook events.
     pub events: &'static [(&'static str, HookKind)],
-    /// Finds the event of an input that does not name its event.
+    /// Finds the event of a hook input that does not contain the event's name.
     pub unnamed_event: fn(&Value) -> Option<&'static str>,
     /// The names of tools that write files, in lower case without separators.
     pub edit_tools: &'static [&'static str],
     /// The names of tools that run a command, in lower case without separators.
     pub shell_tools: &'static [&'static str],
-    /// Events for which the agent does not show the hook's answer to its model. The hook leaves mail unread at these
-    /// events.
+    /// Events at which the agent does not show the hook's output to its model, so the hook does not deliver mail.
     pub unheard: &'static [HookKind],
-    /// Builds the answer that shows text to the model.
+    /// Builds the hook output that shows a text to the model.
     pub show: fn(&HookCall, &str) -> Value,
-    /// Builds the answer that shows text to the user; `None` if the agent has no such answer.
+    /// Builds the hook output that shows a text to the user; `None` if the agent does not support this.
     pub warn: Option<fn(&str) -> Value>,
-    /// Builds the answer that prevents an edit.
+    /// Builds the hook output that prevents an edit.
     pub deny: fn(&HookCall, &str) -> Value,
-    /// How slm-mesh can add lines that the agent's shell runs before each command; `None` if that is impossible.
+    /// How slm-mesh can add lines that the agent's shell runs before each command; `None` if there is no way.
     pub shell_lines: Option<ShellLines>,
-    /// Builds the answer that makes the agent continue once instead of stopping.
+    /// Builds the hook output that makes the agent continue once instead of stopping.
     pub go_on: fn(&str) -> Value,
     /// How the hook at the start of a session sets environment variables for the session's shell commands.
     pub shell_environment: Option<ShellEnvironment>,
-    /// Whether the agent treats the reason for continuing as a prompt of its user, and so runs the hook for prompts.
-    /// For such an agent, the reason is a fixed sentence, and the hook for prompts shows the mail.
+    /// Whether the agent treats the reason for continuing as a prompt from its user, and therefore runs the prompt
+    /// hook. For such an agent, the reason is a fixed sentence, and the prompt hook shows the mail.
     pub reason_is_prompt: bool,
     /// Whether other agents run these hooks in addition to their own.
     pub is_shared: bool,
-    /// The session that `doctor --prove` simulates.
+    /// The session that `doctor --prove` simulates for this agent.
     pub proof: ProofScript,
 }
 
 /// How a hook sets environment variables for the shell commands of its session.
 #[derive(Debug, Clone, Copy)]
 pub enum ShellEnvironment {
-    /// The hook appends lines to a file. The file's path is in the environment variable of this name, or in the field
-    /// of this name in the hook's input.
+    /// The hook appends lines to a file. An environment variable of this name, or the field of this name in the hook's
+    /// input, contains the path of the file.
     File(&'static str),
-    /// The hook's answer contains the variables in the field with this name.
+    /// The hook's output contains the variables, in the field of this name.
     Answer(&'static str),
 }
 
 /// How slm-mesh can add lines that an agent's shell runs before each command.
 #[derive(Debug, Clone, Copy)]
 pub enum ShellLines {
-    /// The hook at a session's start appends the lines to the file that this variable names. The agent's bash or zsh
-    /// runs this file before each command.
+    /// The hook at a session's start appends the lines to a file. The environment variable of this name contains the
+    /// path of the file. The agent's bash or zsh runs the file before each command.
     File(&'static str),
-    /// The agent runs commands with bash, which first runs the file that `BASH_ENV` names. The hook at a session's
+    /// The agent runs commands with bash, which first runs the file in the variable `BASH_ENV`. The hook at a session's
     /// start sets this variable.
     BashEnv,
-    /// Like `BashEnv`, but the agent runs commands with the shell that `SHELL` names. Shells other than bash ignore
-    /// `BASH_ENV`.
+    /// Like `BashEnv`, but the agent runs commands with the shell in the variable `SHELL`. Only bash uses `BASH_ENV`.
     BashEnvInUsersShell,
 }
 
-/// What happened, independent of the agent's own name for the event.
+/// The kind of a hook event, independent of the agent's own name for the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookKind {
-    /// A session began.
+    /// A session has begun.
     Start,
-    /// The user wrote something.
+    /// The user has sent a prompt.
     Prompt,
     /// A tool is about to run.
     BeforeTool,
-    /// A tool ran.
+    /// A tool has run.
     AfterTool,
     /// The agent is about to stop.
     Stop,
-    /// A subagent ended.
+    /// A subagent has ended.
     SubagentStop,
     /// The user stopped the agent, so the agent cannot continue.
     Interrupt,
     /// The agent is waiting for its user: for a permission or for the next prompt.
     Waits,
-    /// The session ended.
+    /// The session has ended.
     End,
 }
 
-/// The parts of a hook's input that determine the form of the answer.
+/// The parts of a hook's input that determine the format of the hook's output.
 #[derive(Debug, Clone)]
 pub struct HookCall {
     /// What happened.
     pub kind: HookKind,
-    /// The agent's name for the event. Some answers repeat it.
+    /// The agent's name for the event. Some outputs must repeat this name.
     pub event: String,
 }
 
-/// The session that `doctor --prove` simulates.
+/// The session that `doctor --prove` simulates for an agent.
 #[derive(Debug, Clone, Copy)]
 pub struct ProofScript {
     /// The agent's name for the event that a prompt triggers.
@@ -105,16 +104,17 @@ pub struct ProofScript {
     pub tool: &'static str,
     /// The agent's name for the event at the end of a turn.
     pub stop: &'static str,
-    /// Builds the input of an event. The path is the file that is about to be edited.
+    /// Builds the input of an event, from the event's name and the path of the file that is about to be edited.
     pub input: fn(&str, &Path) -> Value,
 }
 
-/// The text with which a hook makes the agent continue, if the model gets the waiting mail in another way.
+/// The text with which a hook makes the agent continue after mail arrived, if the mail itself reaches the model in
+/// another way.
 pub const MAIL_CAME: &str =
     "slm-mesh: mail came in while you worked. It is in your context; mesh_inbox with filter `all` also shows it.";
 
-/// The text with which a hook makes the agent continue, if commands in the turn changed files that other agents have
-/// locked, and the hooks after these commands did not run.
+/// The text with which a hook makes the agent continue after commands in the turn changed files that other agents have
+/// locked. The text is used if no hook ran right after these commands.
 pub const FILES_CHANGED: &str = "slm-mesh: a command in this turn changed files that other agents have locked. \
      The messages to these agents say which files; mesh_inbox with filter `sent` shows these messages.";
 
@@ -169,7 +169,7 @@ const CLAUDE_PROOF: ProofScript = ProofScript {
     input: |event, file| named_input(event, "Write", &json!({ "file_path": file, "content": "" })),
 };
 
-/// The input of an event, including the event's name.
+/// Builds a hook input that contains the name of its event.
 pub(super) fn named_input(event: &str, tool: &str, arguments: &Value) -> Value {
     json!({ "session_id": "proof", "hook_event_name": event, "stop_hook_active": false,
             "tool_name": tool, "tool_input": arguments })
@@ -185,7 +185,7 @@ fn deny_in_hook_output(call: &HookCall, reason: &str) -> Value {
     } })
 }
 
-/// The answer with which a hook makes the agent continue at the end of a turn. Several agents share this form.
+/// Builds the output with which a hook makes the agent continue at the end of a turn. Several agents share this format.
 pub(super) fn block(reason: &str) -> Value {
     json!({ "decision": "block", "reason": reason })
 }

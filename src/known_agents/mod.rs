@@ -41,7 +41,7 @@ use support_table::Support;
 use transcript_format::TranscriptFormat;
 use wakeup_means::Wakeup;
 
-/// The types and functions that an agent's file uses to state its facts.
+/// The types and functions that the files of the agents use.
 mod vocabulary {
     pub(super) use super::Agent;
     pub(super) use super::agent_signs::{Identity, ProcessSign, UNSEEN};
@@ -67,7 +67,7 @@ pub struct Agent {
     pub title: &'static str,
     /// The type of the agent's sessions on the mesh.
     pub kind: &'static str,
-    /// The first part of the names of the agent's sessions.
+    /// The beginning of the default names of the agent's sessions, such as `claude` in `claude-api`.
     pub short_name: &'static str,
     /// How to recognise a process that this agent started.
     pub identity: Identity,
@@ -75,8 +75,8 @@ pub struct Agent {
     pub dialect: Option<Dialect>,
     /// The files that `setup` changes.
     pub files: Files,
-    /// How the agent writes transcripts; `None` if its hooks do not give the path of the transcript, or if the format
-    /// is not known.
+    /// The format of the agent's transcripts; `None` if the format is not known, or if the agent's hooks do not give
+    /// the path of the transcript.
     pub transcript: Option<TranscriptFormat>,
     /// How mail can wake an idle session of the agent.
     pub wakeups: &'static [Wakeup],
@@ -135,28 +135,28 @@ pub fn by_process(words: &[String]) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.processes.iter().any(|sign| sign.fits(name, &arguments)))
 }
 
-/// The agent whose own program a process runs. Every shell below such a process counts as the agent's, so agents in
-/// which people open terminals are left out. `words` are the name of the process, followed by its arguments.
+/// The agent whose own program a process runs. Agents in which people open terminals are left out, because a shell
+/// below such an agent may belong to a person. `words` are the name of the process, followed by its arguments.
 pub fn by_program(words: &[String]) -> Option<&'static Agent> {
     let (name, arguments) = words.split_first()?;
     let is_it = |agent: &&Agent| agent.identity.processes.iter().any(|sign| sign.is_program(name, arguments));
     AGENTS.iter().filter(|agent| !agent.identity.hosts_terminals).find(is_it)
 }
 
-/// The ids of the agents that can be woken by mail.
+/// The ids of the agents that mail can wake.
 pub fn wakeable() -> Vec<&'static str> {
     AGENTS.iter().filter(|agent| !agent.wakeups.is_empty()).map(|agent| agent.id).collect()
 }
 
-/// The ids of the agents whose shell commands can run in a shield.
+/// The ids of the agents that can run their shell commands in a shield (a sandbox that protects locked files).
 pub fn shieldable() -> Vec<&'static str> {
     let can = |agent: &&Agent| agent.dialect.as_ref().is_some_and(|dialect| dialect.shell_lines.is_some());
     AGENTS.iter().filter(can).map(|agent| agent.id).collect()
 }
 
 impl Agent {
-    /// An agent with a name and no other facts. The agent's file overrides what is different. By default, the id is
-    /// also the type of the agent's sessions and the first part of their names.
+    /// Makes an agent from a name and default values, which the agent's file overrides. By default, the id is also the
+    /// type of the agent's sessions and the beginning of their names.
     const fn new(id: &'static str, title: &'static str) -> Agent {
         Agent {
             id,
@@ -172,7 +172,7 @@ impl Agent {
         }
     }
 
-    /// The words from which the mesh makes the names of this agent's sessions.
+    /// Returns the agent type of this agent's sessions and the beginning of their names.
     pub fn program(&self) -> AgentProgram {
         AgentProgram { kind: self.kind, short_name: self.short_name }
     }

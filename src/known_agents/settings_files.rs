@@ -5,8 +5,8 @@
 pub struct Files {
     /// The agent's programs. The agent counts as installed if one of them is on PATH.
     pub programs: &'static [&'static str],
-    /// The possible places of the agent's settings directory. A place that depends on an environment variable is
-    /// skipped if the variable is not set. The first remaining place is used.
+    /// The possible paths of the agent's settings directory. The first one is used, but a path that depends on an
+    /// environment variable is skipped if the variable is not set.
     pub directory: &'static [Directory],
     /// The files that apply to all projects of a user.
     pub user: Scope,
@@ -47,31 +47,31 @@ pub struct Plugin {
     pub manifest: &'static str,
     /// The file of the package that registers servers; `None` if the manifest registers them.
     pub server_file: Option<&'static str>,
-    /// The placeholder that stands for the package's folder in the package's files.
+    /// The placeholder for the path of the package's folder, for use in the package's files.
     pub root: &'static str,
-    /// The paths of the skills, with `{name}` for the name of a skill, and the format of the skills.
+    /// The paths of the skills, in which `{name}` stands for the name of a skill, and the format of the skills.
     pub skills: (&'static str, CommandStyle),
-    /// How to see that the user has installed the package.
+    /// How to detect that the user has installed the package.
     pub sign: PluginSign,
 }
 
-/// How to see that a plugin is installed and switched on.
+/// How to detect that a plugin is installed and switched on.
 #[derive(Debug, Clone, Copy)]
 pub enum PluginSign {
-    /// This settings file has this key, and `slm-mesh@MARKETPLACE` is true below the key.
+    /// In this settings file, an entry `slm-mesh@MARKETPLACE` below this key is true.
     EnabledIn(FilePath, &'static str),
     /// This file exists.
     Exists(FilePath),
 }
 
-/// A possible place of an agent's settings directory.
+/// A possible path of an agent's settings directory.
 #[derive(Debug, Clone, Copy)]
 pub enum Directory {
-    /// A folder below the directory that an environment variable names, or that directory itself if the second text is
-    /// empty.
+    /// The environment variable (first text) contains a directory. The settings directory is a folder in it (second
+    /// text), or the directory itself if the second text is empty.
     Variable(&'static str, &'static str),
-    /// A folder below the directory in `XDG_CONFIG_HOME`. As the XDG specification demands, a relative path in this
-    /// variable is ignored.
+    /// A folder below the directory in `XDG_CONFIG_HOME`. A relative path in this variable is ignored, as the XDG
+    /// specification demands.
     Xdg(&'static str),
     /// A folder below the user's home directory.
     Home(&'static str),
@@ -82,7 +82,7 @@ pub enum Directory {
 pub struct Switch {
     /// The file that contains the setting.
     pub file: FilePath,
-    /// The path of keys to the setting.
+    /// The keys that lead to the setting, outermost first.
     pub keys: &'static [&'static str],
     /// The value that switches hooks off.
     pub off: Off,
@@ -93,11 +93,11 @@ pub struct Switch {
 pub enum Off {
     /// The setting has this boolean value.
     Flag(bool),
-    /// The setting is a list, and our name is in it.
+    /// The setting is a list that contains our name.
     ListHasUs,
 }
 
-/// The place of one of an agent's files.
+/// The path of one of an agent's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FilePath {
     /// In the agent's settings directory.
@@ -133,7 +133,7 @@ pub struct ServerFile {
     pub paths: &'static [FilePath],
     /// The key that contains the servers.
     pub key: &'static str,
-    /// The shape of a server's entry.
+    /// The format of a server's entry.
     pub entry: EntryShape,
     /// Who writes the entry.
     pub writer: Writer,
@@ -144,7 +144,7 @@ pub struct ServerFile {
 pub enum Writer {
     /// Set-up edits the file.
     Us,
-    /// The agent's own command writes the entry, because a running session rewrites the file.
+    /// The agent's own command writes the entry, because a running session of the agent also rewrites the file.
     Agent(AgentCommand),
 }
 
@@ -152,7 +152,7 @@ pub enum Writer {
 /// for the server's entry in JSON, or for `-` if the command should read the entry from standard input.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentCommand {
-    /// The program.
+    /// The agent's program.
     pub program: &'static str,
     /// The arguments that add the server.
     pub add: &'static [&'static str],
@@ -160,14 +160,14 @@ pub struct AgentCommand {
     pub add_entry: &'static [&'static str],
     /// The arguments that remove the server.
     pub remove: &'static [&'static str],
-    /// The key below which the same file has settings for single directories. In such a directory, the agent starts the
-    /// server from these settings instead of the user's server.
+    /// The key of the settings for single directories, in the same file. If these settings contain the server, the
+    /// agent uses them in the directory instead of the user's entry.
     pub directories: &'static str,
     /// The arguments that remove the server for the working directory alone.
     pub remove_in_directory: &'static [&'static str],
 }
 
-/// The shapes of a server's entry.
+/// The formats of a server's entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryShape {
     /// JSON: `command` and `args`.
@@ -180,14 +180,14 @@ pub enum EntryShape {
     LocalWithList,
     /// A table in TOML.
     TomlTable,
-    /// A line of YAML that names the file in [`OwnFile`].
+    /// A line of YAML that contains the path of the file in [`OwnFile`].
     YamlLine,
 }
 
 /// The file in which an agent looks for hooks.
 #[derive(Debug, Clone, Copy)]
 pub struct HookFile {
-    /// The file.
+    /// The path of the file.
     pub path: FilePath,
     /// The key that contains the events; `None` if the events are at the top level.
     pub key: Option<&'static str>,
@@ -195,7 +195,7 @@ pub struct HookFile {
     pub has_version: bool,
     /// Whether each event contains groups with a matcher, and each group contains hooks.
     pub has_groups: bool,
-    /// How the entry of a hook names our program.
+    /// The form in which a hook's entry contains our command.
     pub command: HookCommand,
     /// The unit of the hook's time limit.
     pub limit: TimeLimit,
@@ -224,7 +224,7 @@ pub(super) const CLAUDE_HOOKS: HookFile = HookFile {
     wake_event: None,
 };
 
-/// How the entry of a hook names our program.
+/// The form in which a hook's entry contains our command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookCommand {
     /// `command` and `args`, run without a shell.
@@ -240,7 +240,7 @@ pub enum HookCommand {
     TomlLine,
 }
 
-/// How the entry of a hook gives its time limit.
+/// The field for a hook's time limit, and its unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeLimit {
     /// `timeout`, in seconds.
@@ -276,7 +276,7 @@ pub enum CommandStyle {
 /// A file that `setup` writes as a whole.
 #[derive(Debug, Clone, Copy)]
 pub struct OwnFile {
-    /// The file.
+    /// The path of the file.
     pub path: FilePath,
     /// The text of the file. `"{program}"` stands for our path in quotes, and `{agent}` for the agent's id.
     pub text: &'static str,
@@ -285,18 +285,18 @@ pub struct OwnFile {
 }
 
 impl EntryShape {
-    /// Whether the file is JSON.
+    /// Whether a file with this entry is JSON.
     pub fn is_json(self) -> bool {
         !matches!(self, EntryShape::TomlTable | EntryShape::YamlLine)
     }
 }
 
-/// A file in which `setup` itself registers our server.
+/// Makes the description of a file in which `setup` itself registers our server.
 pub(super) const fn edited(paths: &'static [FilePath], key: &'static str, entry: EntryShape) -> Option<ServerFile> {
     Some(ServerFile { paths, key, entry, writer: Writer::Us })
 }
 
-/// Slash commands or skills.
+/// Makes the description of slash commands or skills.
 pub(super) const fn commands(path: FilePath, style: CommandStyle) -> Option<CommandFiles> {
     Some(CommandFiles { path, style })
 }

@@ -1,4 +1,4 @@
-//! Which features work with an agent, and how we know that. This is the agent's row in the README.
+//! Which features work with an agent, and how we know that. The README contains these facts as a table.
 
 /// Which features work with an agent, and how we know that.
 #[derive(Debug, Clone, Copy)]
@@ -13,7 +13,7 @@ pub struct Support {
     pub wakes_idle: Evidence,
     /// Whether an edit of a locked file is denied.
     pub edit_denied: Evidence,
-    /// What locks can do about shell commands.
+    /// How locks protect files from shell commands.
     pub shell: ShellTiers,
     /// Whether `slm-mesh setup` can set up the agent.
     pub set_up: Evidence,
@@ -32,18 +32,18 @@ pub enum Evidence {
     No,
 }
 
-/// What locks can do about shell commands.
+/// How locks protect files from shell commands.
 #[derive(Debug, Clone, Copy)]
 pub struct ShellTiers {
     /// Whether a command is refused if its text shows that the command would write a locked file.
     pub denied: Evidence,
     /// Whether the agent and the holder are told after a command has written a locked file.
     pub reported: Evidence,
-    /// Whether commands can run in a shield while other peers hold files, if the user has asked for shields.
+    /// Whether commands can run in a shield (a sandbox that protects locked files), if the user has asked for shields.
     pub shielded: Evidence,
 }
 
-/// An agent that `setup` can set up, but that has no hooks, or only hooks that cannot show mail.
+/// An agent that `setup` can set up, but that has no hooks, or whose hooks cannot show mail.
 pub(super) const NO_HOOKS: Support = Support {
     version: "",
     mail_at_prompt: Evidence::No,
@@ -61,7 +61,7 @@ impl Support {
         Support { version, set_up: Evidence::Run, ..Support::hooks(Evidence::Run) }
     }
 
-    /// States that the agent's commands can also run in a shield. `shielded` is how we know that.
+    /// Adds that the agent's commands can run in a shield. `shielded` is how we know that.
     pub(super) const fn with_shield(self, shielded: Evidence) -> Support {
         Support { shell: ShellTiers { shielded, ..self.shell }, ..self }
     }
@@ -93,7 +93,7 @@ impl Support {
 }
 
 impl ShellTiers {
-    /// The features that work, each with the word for how we know that.
+    /// Returns the features that work, each with the word for how we know that.
     fn words(&self) -> String {
         let tiers = [("denied", self.denied), ("reported", self.reported), ("shielded", self.shielded)];
         let works = tiers.iter().filter(|(_, evidence)| *evidence != Evidence::No);

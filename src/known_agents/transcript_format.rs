@@ -5,7 +5,7 @@ use serde_json::Value;
 /// How an agent writes its transcripts. A transcript is a file of JSON lines, to which the agent only appends.
 #[derive(Debug, Clone, Copy)]
 pub struct TranscriptFormat {
-    /// Reads a line; `None` if the line is neither a prompt nor an answer to the user.
+    /// Reads a line. Returns `None` if the line is neither a prompt nor an answer to the user.
     pub passage: fn(&Value) -> Option<Passage>,
 }
 
@@ -27,12 +27,12 @@ pub struct Passage {
     pub text: String,
 }
 
-/// A passage; `None` if the text is empty.
+/// Makes a passage; `None` if the text is empty.
 pub(super) fn passage(speaker: Speaker, text: String) -> Option<Passage> {
     (!text.trim().is_empty()).then_some(Passage { speaker, text })
 }
 
-/// The text of a message. The content is either a string or a list of parts; thoughts and tool calls are left out.
+/// Returns the text of a message, without thoughts and tool calls. The content is either a string or a list of parts.
 pub(super) fn text_of(content: &Value) -> String {
     let is_text = |part: &&Value| {
         let kind = part["type"].as_str().unwrap_or("text");

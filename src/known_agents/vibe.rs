@@ -1,5 +1,5 @@
 //! Mistral Vibe, as of 3.0.3. Vibe's MCP client calls itself `mcp`, so Vibe is recognised by its processes. Vibe runs
-//! our server only while it calls a tool. Set-up does not edit Vibe's list of servers.
+//! our server only during a tool call. Set-up does not edit Vibe's list of servers.
 
 use super::vocabulary::*;
 

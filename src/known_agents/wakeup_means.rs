@@ -3,7 +3,7 @@
 /// A way to wake a session.
 #[derive(Debug, Clone, Copy)]
 pub struct Wakeup {
-    /// The name of this wakeup in the receipts of messages.
+    /// The name of this wakeup channel in the delivery records of messages.
     pub channel: &'static str,
     /// What makes the agent begin a turn.
     pub means: Means,
@@ -12,30 +12,31 @@ pub struct Wakeup {
 /// What makes the agent begin a turn.
 #[derive(Debug, Clone, Copy)]
 pub enum Means {
-    /// Our MCP server writes to the session's Unix socket. The agent passes the two variables below to our server.
+    /// Our MCP server writes to the session's Unix socket. The agent passes these two environment variables to our
+    /// server.
     SessionSocket {
-        /// The variable that contains the path of the socket.
+        /// The environment variable that contains the path of the socket.
         socket: &'static str,
-        /// The variable that contains the token for the socket.
+        /// The environment variable that contains the token for the socket.
         token: &'static str,
     },
     /// Our MCP server runs one of the agent's commands. `{session}` stands for the session's key, and `{text}` for the
     /// wakeup sentence.
     Command {
-        /// The program.
+        /// The agent's program.
         program: &'static str,
         /// The arguments of the program.
         arguments: &'static [&'static str],
-        /// A variable that the command needs, but that the agent does not pass to its MCP servers.
+        /// An environment variable that the command needs, but that the agent does not pass to its MCP servers.
         variable: &'static str,
     },
-    /// `slm-mesh hook AGENT --wake` waits in the background. Its answer wakes the agent.
+    /// The command `slm-mesh hook AGENT --wake` waits in the background. Its result wakes the agent.
     BackgroundHook {
-        /// What the answer looks like.
+        /// How the hook gives its result to the agent.
         answer: HookAnswer,
-        /// The environment variables that must be set, each with its value if the value matters. Without this
-        /// condition, other agents that run these hooks, and sessions that are not interactive, would wait for the hook
-        /// to end.
+        /// The environment variables that must be set, each with its required value, or `None` if any value will do.
+        /// Otherwise the hook does not wait, because other agents that run these hooks, and sessions that are not
+        /// interactive, would have to wait for its end.
         needs: &'static [(&'static str, Option<&'static str>)],
     },
 }

@@ -1,7 +1,7 @@
-//! Wakes this session's client and makes it begin a turn, if the user has allowed that.
+//! Wakes the client of this session, so that it begins a turn, if the user has allowed wakeups.
 //!
-//! **Invariant:** a wakeup consists of one of the mesh's fixed sentences, and the token for the session's socket is
-//! kept only in memory.
+//! **Invariant:** a wakeup sends only a fixed sentence of the mesh, and the token for the session's socket is kept only
+//! in memory.
 
 use crate::known_agents::Agent;
 use crate::known_agents::wakeup_means::Means;
@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long the client may take to accept the sentence of a wakeup.
+/// Maximum time that the client may take to accept a wakeup.
 const NOTIFY_MAX: Duration = Duration::from_secs(10);
 /// How often to check whether the agent's command has ended.
 const POLL_EVERY: Duration = Duration::from_millis(20);
@@ -30,18 +30,18 @@ pub struct AgentNotifier {
     route: NotifyRoute,
 }
 
-/// Where the sentence is sent.
+/// How the wakeup sentence is sent to the session.
 #[derive(Debug, Clone)]
 enum NotifyRoute {
     /// The session's Unix socket, and the token that must be sent first. The sentence follows as a message of the type
-    /// `user`, which current versions of the agent accept.
+    /// `user`, which the agent accepts.
     Socket { path: String, token: String },
     /// One of the agent's commands, and the session's key.
     Command { program: &'static str, arguments: &'static [&'static str], variable: &'static str, session: String },
 }
 
 impl AgentNotifier {
-    /// Finds a way to wake a session of this agent; `None` if there is none, or if the user has not allowed wakeups.
+    /// Finds a way to wake a session of this agent; `None` if there is no way, or if the user has not allowed wakeups.
     pub fn find(agent: &Agent, session: &str, settings: &Settings) -> Option<AgentNotifier> {
         let var = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
         let route = |means: &Means| match *means {
@@ -61,15 +61,15 @@ impl AgentNotifier {
         notifiers.next().filter(|_| settings.wakes(agent.id))
     }
 
-    /// The name of the wakeup channel in the broker's records.
+    /// The name of this wakeup channel in the broker's records.
     pub fn channel(&self) -> &'static str {
         self.channel
     }
 
-    /// Sends the sentence to the client, so that the client begins a turn.
+    /// Sends the wakeup sentence to the client, so that the client begins a turn.
     ///
     /// # Errors
-    /// If the client does not accept the sentence; the error says why.
+    /// If the client does not accept the sentence. The error says why.
     pub fn notify(&self, text: &str) -> Result<(), String> {
         match &self.route {
             NotifyRoute::Socket { path, token } => {
@@ -94,9 +94,9 @@ fn write_to_inbox(socket: &str, token: &str, text: &str) -> std::io::Result<()> 
     stream.write_all(lines.as_bytes())
 }
 
-/// The command that runs the agent's program once more. To find the session, that program needs the environment variable
-/// `variable`, which the agent may hide from its MCP servers, and the program may be missing from PATH. But the agent
-/// is the parent of this MCP server, so `/proc` shows both the variable and the path of the agent's program.
+/// Makes the command that runs the agent's program once more. The program may be missing from PATH, and it needs the
+/// environment variable `variable`, which the agent may hide from its MCP servers. But the agent is the parent of this
+/// MCP server, so `/proc` shows the path of its program and the value of the variable.
 #[cfg(target_os = "linux")]
 fn parent_command(program: &str, variable: &str) -> Command {
     let parent = PathBuf::from(format!("/proc/{}", std::os::unix::process::parent_id()));

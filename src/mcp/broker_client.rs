@@ -29,19 +29,19 @@ const CLOSE_MAX: Duration = Duration::from_millis(1500);
 /// The stack size of a thread that only waits and writes.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// The main thread's handle to the connection. The main thread reads the client's requests.
+/// The main thread's handle to the connection with the broker.
 #[derive(Debug)]
 pub struct BrokerClient {
     shared: Arc<SharedState>,
-    /// The thread of the connection, or why the last attempt to start it failed; `None` before the first attempt.
+    /// The reader thread, or the error of the last attempt to start it; `None` before the first attempt.
     thread: Option<io::Result<JoinHandle<()>>>,
     is_detached: bool,
     out: Arc<StdoutWriter>,
 }
 
 impl BrokerClient {
-    /// A connection that is not open yet and has no thread yet, because some clients start a server only to list its
-    /// tools.
+    /// Makes a client that has no connection and no thread yet, because some MCP clients start a server only to list
+    /// its tools.
     pub fn new(out: Arc<StdoutWriter>) -> BrokerClient {
         BrokerClient { shared: Arc::default(), thread: None, is_detached: false, out }
     }
@@ -51,15 +51,15 @@ impl BrokerClient {
         BrokerClient { is_detached: true, ..BrokerClient::new(out) }
     }
 
-    /// Starts the threads of the connection when the client sends its first message. The age of the session is counted
-    /// from this moment.
+    /// Starts the threads of the connection when the MCP client sends its first message. The age of the session is
+    /// counted from this moment.
     pub fn note_client_spoke(&mut self) {
         if matches!(self.thread, Some(Ok(_))) || self.is_detached {
             return;
         }
         self.shared.lock().client_spoke_at.get_or_insert_with(Instant::now);
         let reader = ReaderThread::new(Arc::clone(&self.shared), Arc::clone(&self.out));
-        // If this thread can't be started, calls are refused, and the next message of the client tries again.
+        // If the reader thread can't be started, calls are refused, and the next message of the client tries again.
         let started = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || reader.run_until_closed());
         let is_started = started.is_ok();
         self.thread = Some(started);
@@ -67,7 +67,8 @@ impl BrokerClient {
             return;
         }
         let (shared, out) = (Arc::clone(&self.shared), Arc::clone(&self.out));
-        // If this thread can't be started, calls to a stuck broker wait without a limit, but everything else works.
+        // If this second thread can't be started, calls to a stuck broker wait without a limit, but everything else
+        // works.
         let _ = std::thread::Builder::new()
             .stack_size(STACK_BYTES)
             .spawn(move || stuck_broker_watch::watch_calls(&shared, &out));
@@ -107,8 +108,8 @@ impl BrokerClient {
             state.attach_for(request);
         }
         if wants_progress {
-            // The reader thread waits on the socket without a limit. The answer to this ping wakes the reader thread,
-            // which then sees when the first progress report is due.
+            // The reader thread waits on the socket without a limit. The reply to this ping wakes the thread, so that
+            // it sees when the first progress report is due.
             state.send(&rpc::request(&json!(0), "ping", &json!({})));
         }
         if state.is_watch_idle {
@@ -144,9 +145,9 @@ impl BrokerClient {
             .wait_while(state, until, |state| !state.calls.is_empty() || state.is_answering || state.is_attaching);
         state.is_closing = true;
         state.send(&rpc::notification("detach", &json!({})));
-        // The broker ends the connection once it has read the detach. If this process ended before that and left lines
-        // unread, the operating system could discard the detach on its way to a hub. So this waits until the connection
-        // has ended.
+        // The broker ends the connection after it has read the `detach`. If this process ended earlier, with unread
+        // data on the connection, the operating system could discard the `detach` on its way to a hub. So this waits
+        // for the end of the connection.
         let is_sent = state.socket.as_ref().is_some_and(|socket| socket.shutdown(Shutdown::Write).is_ok());
         drop(state);
         self.shared.announce_change();

@@ -1,5 +1,6 @@
-//! Finds the folder to which relative paths refer: the working directory, or the client's root if the client names
-//! exactly one. Some clients start this session in the home folder or in `/`, regardless of the workspace.
+//! Finds the folder to which relative paths refer. If the working directory is no project, this is the client's root,
+//! provided that the client lists exactly one. Some clients start this session in the home folder or in `/`, regardless
+//! of the workspace.
 
 use crate::base::error::Error;
 use crate::sys::path_normalization;
@@ -9,7 +10,7 @@ use serde_json::{Map, Value, json};
 /// The id of our request for the client's roots.
 const REQUEST_ID: &str = "slm-mesh-roots";
 
-/// The client's workspace folders, if the client names them.
+/// The client's workspace folders, if the client lists them.
 #[derive(Debug, Default)]
 pub struct ClientRoots {
     is_supported: bool,
@@ -22,8 +23,8 @@ impl ClientRoots {
         self.is_supported = params.get("capabilities").is_some_and(|capabilities| capabilities["roots"].is_object());
     }
 
-    /// The request for the roots; `None` if the client can't list its roots, or if the working directory is a project,
-    /// so that the roots are not needed.
+    /// Returns the request for the client's roots; `None` if the client can't list them, or if they are not needed
+    /// because the working directory is a project.
     pub fn request(&self) -> Option<String> {
         let is_needed = self.is_supported && path_normalization::project_dir().is_err();
         is_needed.then(|| rpc::request(&json!(REQUEST_ID), "roots/list", &json!({})))
@@ -37,7 +38,8 @@ impl ClientRoots {
             rows.iter().filter_map(|row| row["uri"].as_str()).filter_map(path_normalization::from_uri).collect();
     }
 
-    /// Makes the paths in a call absolute and normalises them, because only this process knows the working directory.
+    /// Makes the paths in a call absolute and normalises them. Only this process can do so, because the broker does not
+    /// know the working directory.
     ///
     /// # Errors
     /// If a path is relative and the folder to which it refers is not known.

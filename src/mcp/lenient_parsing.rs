@@ -1,5 +1,5 @@
-//! Parses malformed input from clients if it can mean only one thing. Also finds the id of a call that can't be parsed,
-//! so that the client gets an answer instead of waiting for its own timeout.
+//! Parses malformed input from clients if its meaning is certain. Also finds the id of a call that can't be parsed, so
+//! that the client gets an error instead of waiting for its own timeout.
 
 use super::ProtocolError;
 use crate::wire::lenient_json;
@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 /// U+FEFF in UTF-8. Editors and Windows shells write this character before the first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The line without a byte order mark.
+/// Returns the line without a byte order mark.
 pub fn without_byte_order_mark(line: &[u8]) -> &[u8] {
     line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line)
 }
 
-/// Parses a line. Half an emoji (a lone surrogate) becomes U+FFFD, and an id such as `5.0` becomes `5`.
+/// Parses a line. Half an emoji (a lone surrogate) becomes U+FFFD, and a number such as `5.0` as the id becomes `5`.
 ///
 /// # Errors
 /// If the line is not JSON. The error contains the call's id if the id can be found.
@@ -29,8 +29,8 @@ pub fn parse(line: &[u8]) -> Result<Value, InvalidMessage> {
     Ok(value)
 }
 
-/// The arguments of a tool call: an object, or a string that contains a JSON object. `null`, `""` and `[]` mean no
-/// arguments.
+/// Returns the arguments of a tool call, which are an object or a string that contains a JSON object. `null`, `""` and
+/// `[]` mean that there are no arguments.
 pub fn tool_arguments(given: Option<Value>) -> Result<Map<String, Value>, ProtocolError> {
     let given = match given {
         Some(Value::String(text)) if text.trim().is_empty() => None,
@@ -52,7 +52,7 @@ fn make_id_whole(message: &mut Value) {
     }
 }
 
-/// The `id` of the outermost object in a line that is not JSON, or that is only the beginning of a JSON text.
+/// Finds the `id` of the outermost object in a line that is not JSON, or in the beginning of a JSON text.
 pub fn find_id(line: &[u8]) -> Option<Value> {
     let mut depth = 0usize;
     let mut at = 0;
@@ -79,7 +79,7 @@ pub fn find_id(line: &[u8]) -> Option<Value> {
     None
 }
 
-/// The position where the string that begins at `start` ends.
+/// Returns the position after the closing quote of the string that begins at `start`.
 fn string_end(line: &[u8], start: usize) -> Option<usize> {
     let mut is_escaped = false;
     let length = line[start + 1..].iter().position(|byte| {
@@ -90,7 +90,7 @@ fn string_end(line: &[u8], start: usize) -> Option<usize> {
     Some(start + length + 2)
 }
 
-/// The string or whole number at the start of these bytes.
+/// Parses the string or whole number at the start of these bytes.
 fn read_id(bytes: &[u8]) -> Option<Value> {
     let is_end = |byte: &u8| matches!(byte, b',' | b'}') || byte.is_ascii_whitespace();
     let end = match bytes.first()? {

@@ -1,7 +1,7 @@
 //! MCP over stdio: the server that an agent starts as `slm-mesh mcp`.
 //!
-//! The main thread reads requests and answers those that need no broker. The reader thread of the broker client writes
-//! the broker's answers. Waiting calls wait in the broker, so they block nothing here.
+//! The main thread reads requests, and answers those that need no broker. The reader thread passes on the broker's
+//! replies. Calls that wait do so in the broker, so they block nothing here.
 //!
 //! **Invariant:** only complete protocol lines are written to standard output.
 
@@ -25,7 +25,8 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use stdout_writer::StdoutWriter;
 
-/// Runs a session until its client closes standard input. `agent` is the client's agent, if the command line names one.
+/// Runs a session until its client closes standard input. `agent` is the client's agent, if the command line specifies
+/// one.
 ///
 /// # Errors
 /// If standard input can't be read.
@@ -45,7 +46,7 @@ pub fn serve_stdio(legacy_only: bool, agent: Option<String>) -> io::Result<()> {
         };
         server.receive(&buffer[..n]);
     }
-    // The client may have closed its output without ending its last line.
+    // The client may have closed standard input without ending its last line.
     server.receive(b"\n");
     server.close();
     Ok(())
@@ -61,7 +62,7 @@ pub fn replay_detached<'a>(legacy_only: bool, input: impl Iterator<Item = &'a [u
     out.take_kept()
 }
 
-/// A mistake of the client, which is reported as a protocol error and not as a tool's result.
+/// A client's mistake that is reported as a protocol error, not as the result of a tool.
 #[derive(Debug)]
 struct ProtocolError {
     code: i64,

@@ -1,5 +1,5 @@
-//! Reads what was said last in a peer's session, from the transcript that the peer's agent keeps. The broker knows only
-//! the path of the transcript, so the client that shows the text reads the file.
+//! Reads what was said last in a peer's session, from the transcript that the peer's agent writes. The broker knows
+//! only the path of the transcript, so the client that shows the text must read the file.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::untrusted_text;
@@ -16,7 +16,7 @@ const SHOWN: usize = 3;
 /// Maximum number of characters of a passage that an agent may see.
 const SHOWN_CHARS: usize = 400;
 
-/// Which passages a reader wants.
+/// Which passages of a transcript to return.
 #[derive(Debug, Clone, Copy)]
 pub struct PassageFilter<'a> {
     /// Maximum number of passages of each speaker.
@@ -27,7 +27,7 @@ pub struct PassageFilter<'a> {
     pub grep: Option<&'a str>,
 }
 
-/// A passage, and its time in the form that the agent wrote.
+/// A passage, and its time in the agent's own format.
 #[derive(Debug)]
 pub struct DatedPassage {
     /// The time in the transcript; empty if the transcript has none.
@@ -82,8 +82,8 @@ fn read(path: &Path, passage: fn(&Value) -> Option<Passage>, filter: &PassageFil
         if grep.as_ref().is_some_and(|grep| !passage.text.to_lowercase().contains(grep)) {
             return true;
         }
-        // An agent may write a message again after adding text. The newest version is complete, so the older ones are
-        // skipped.
+        // An agent may write a message again after it has added text. Only the newest version is complete, so older
+        // versions are skipped.
         let id = line["id"].as_str().unwrap_or("").to_owned();
         if count(&found, passage.speaker) < filter.per_speaker && (id.is_empty() || !ids.contains(&id)) {
             let at = line["timestamp"].as_str().unwrap_or("").chars().take(40).collect();
@@ -97,7 +97,7 @@ fn read(path: &Path, passage: fn(&Value) -> Option<Passage>, filter: &PassageFil
     Ok(LastPassages { passages: found, more })
 }
 
-/// Replaces, in the broker's answer, the path of another peer's transcript with the passages that an agent may see.
+/// Replaces the path of a peer's transcript in the broker's reply with the last passages of the transcript.
 pub(super) fn add_last_words(answer: &mut Value) {
     let filter = PassageFilter { per_speaker: SHOWN, total: 2 * SHOWN, grep: None };
     let transcript = match last_passages(answer, &filter) {
@@ -116,7 +116,7 @@ pub(super) fn add_last_words(answer: &mut Value) {
     answer["transcript"] = transcript;
 }
 
-/// The first characters of a string, without invisible characters.
+/// Returns the first characters of a text, without invisible characters.
 fn shortened(text: &str) -> String {
     let text = untrusted_text::lines(text).join("\n");
     let end = text.char_indices().nth(SHOWN_CHARS).map(|(end, _)| end);

@@ -20,12 +20,12 @@ pub const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 /// Maximum number of times that a call is sent again after the connection was lost.
 const TRIES_MAX: u32 = 3;
 
-/// Where the answer to a request goes, and in which form.
+/// Where the answer to a request is written, and in which form.
 #[derive(Debug, Clone)]
 pub struct ReplyTarget {
     /// The client's request id.
     pub id: Value,
-    /// The revision of MCP in the request.
+    /// The revision of MCP that the request uses.
     pub version: ProtocolVersion,
     /// The batch that contains the request.
     pub batch: Option<Arc<BatchReply>>,
@@ -68,8 +68,8 @@ pub struct BatchReply {
 struct Gathered {
     n_wanted: usize,
     answers: Vec<Value>,
-    /// Lines that tell the broker that the mail in the answers was read. These lines must not be sent before the
-    /// answers are written.
+    /// The reports to the broker that the mail in the answers was read. They must not be sent before the answers are
+    /// written.
     reports: Vec<String>,
 }
 
@@ -79,28 +79,29 @@ impl BatchReply {
         BatchReply { gathered: Mutex::new(Gathered { n_wanted, answers: Vec::new(), reports: Vec::new() }), out }
     }
 
-    /// Adds an answer. When the last answer is added, all answers are sent. Returns true only if the whole line was
-    /// written, because until then the client has seen none of the answers.
+    /// Adds an answer. The last answer completes the batch, which is then written as one line. Returns true only if the
+    /// whole line was written, because until then the client has seen none of the answers.
     pub fn add(&self, answer: Value) -> bool {
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         gathered.answers.push(answer);
         self.send_if_complete(&mut gathered)
     }
 
-    /// Reduces the number of expected answers by one, because a call was cancelled. Returns true if the other answers
-    /// were sent now.
+    /// Reduces the number of expected answers by one, because a call was cancelled. Returns true if this completed the
+    /// batch, and the other answers were written.
     pub fn expect_one_less(&self) -> bool {
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         gathered.n_wanted -= 1;
         self.send_if_complete(&mut gathered)
     }
 
-    /// Keeps a line that tells the broker that the mail in one of the answers was read.
+    /// Keeps a line that reports to the broker that the mail in one of the answers was read.
     pub fn add_report(&self, line: String) {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner).reports.push(line);
     }
 
-    /// Takes the lines that tell the broker which mail was read. The caller must send them after the answers.
+    /// Removes and returns the lines that report mail as read. The caller must send them after the answers were
+    /// written.
     pub fn take_reports(&self) -> Vec<String> {
         std::mem::take(&mut self.gathered.lock().unwrap_or_else(PoisonError::into_inner).reports)
     }
@@ -172,7 +173,7 @@ impl PendingCall {
         self.progress = Some(ProgressReports { token, next_at: self.began + PROGRESS_EVERY, n_sent: 0 });
     }
 
-    /// The report that is due now; `None` if none is due.
+    /// Returns the progress report that is due now; `None` if none is due.
     pub fn due_report(&mut self, now: Instant) -> Option<String> {
         let seconds = self.began.elapsed().as_secs();
         let reports = self.progress.as_mut().filter(|reports| reports.next_at <= now)?;
@@ -188,26 +189,25 @@ impl PendingCall {
         self.arguments.get("waitSeconds").is_some_and(|seconds| *seconds != json!(0))
     }
 
-    /// Whether the call waits for events without saying after which event, so that it waits for events from now on. If
-    /// the call is sent again after a lost connection, it needs a cursor, so that it misses no event in between.
+    /// Whether the call waits for future events, without a cursor. If such a call is sent again after a lost
+    /// connection, it needs a cursor, so that it misses no event in between.
     pub fn lacks_cursor(&self) -> bool {
         let is_given = |name: &&str| self.arguments.get(*name).is_some_and(|value| !value.is_null());
         ptr::eq(self.op, &journal::READ) && self.may_wait() && !["after", "since"].iter().any(is_given)
     }
 
-    /// Makes a repetition of the call continue after this event.
+    /// Makes the call continue after this event when it is sent again.
     pub fn continue_after(&mut self, seq: i64) {
         self.arguments.insert("after".into(), json!(seq));
     }
 
-    /// The line with which this call is sent to the broker, on behalf of `peer`. `request` is the number of the
+    /// Returns the request that sends this call to the broker on behalf of `peer`. `request` is the number of the
     /// request.
     pub fn to_line(&self, request: u64, peer: &str) -> String {
         let mut params = self.arguments.clone();
         params.insert("as".into(), json!(peer));
         if let Some(seconds) = params.get("waitSeconds").and_then(Value::as_u64).filter(|_| self.was_sent) {
-            // If a lost connection interrupted the wait, the call waits only for the time that remains, and keeps its
-            // place in the queue.
+            // After a lost connection, the call waits only for the time that remains, and keeps its place in the line.
             params.insert("waitSeconds".into(), json!(seconds.saturating_sub(self.began.elapsed().as_secs())));
             if self.op.has_line() {
                 params.insert(WAITING_SINCE.into(), json!(self.arrived_at));
@@ -229,13 +229,13 @@ fn takes_idempotency_key(op: &Op) -> bool {
     op.args.iter().any(|arg| arg.name == "key" && !arg.required)
 }
 
-/// Whether the operation returns a value in parts, each beginning at a given position.
+/// Whether the operation can return a long value in parts, from a given position.
 fn reads_in_parts(op: &Op) -> bool {
     op.args.iter().any(|arg| arg.name == "from" && matches!(arg.kind, ArgKind::Int { .. }))
 }
 
-/// The ids of the messages in an inbox answer, in the form that the broker's `inbox.mark_read` expects. A list of sent
-/// messages marks none of them as read, not even a message that the sender sent to itself.
+/// Returns the ids of the unread messages in an inbox reply, in the form that `inbox.mark_read` expects. Messages in a
+/// list of sent mail are not included, not even a message that the sender sent to itself.
 pub fn shown_items(value: &Value) -> Vec<String> {
     let is_open = |row: &&Value| row["receipt"] == json!("accepted") || row["receipt"] == json!("offered");
     let is_unread = |row: &&Value| is_open(row) && row.get("toName").is_none();
@@ -247,8 +247,8 @@ pub fn shown_items(value: &Value) -> Vec<String> {
     rows.iter().filter(is_unread).map(item).collect()
 }
 
-/// A tool's result in MCP's form. The result is only text, because clients differ in how they treat all other forms.
-/// Whatever peers wrote is inside JSON strings, where the model sees every character.
+/// Returns a tool's result in MCP's form. The result contains only text, because clients differ in how they treat other
+/// content. The words of peers stay inside JSON strings, where the model sees every character.
 pub fn tool_result(result: Result<Value, Error>, version: ProtocolVersion) -> Value {
     let (text, is_error) = result_text(result);
     complete_tool_result(&text, is_error, version)
@@ -258,8 +258,8 @@ fn complete_tool_result(text: &str, is_error: bool, version: ProtocolVersion) ->
     version.complete_result(json!({ "content": [{ "type": "text", "text": text }], "isError": is_error }))
 }
 
-/// The line that answers a tool call in the revisions of MCP that add no fields to a result. The line contains the same
-/// result as [`tool_result`], but is written directly, because each layer of JSON would copy the text.
+/// Returns the line that answers a tool call, for revisions of MCP that add no fields to a result. The result equals
+/// [`tool_result`], but the line is built directly, because each layer of JSON would copy the text.
 fn tool_result_line(id: &Value, text: &str, is_error: bool) -> String {
     let id = json_text(id);
     let mut line =
@@ -269,7 +269,7 @@ fn tool_result_line(id: &Value, text: &str, is_error: bool) -> String {
     line
 }
 
-/// The text of a result, as JSON, and whether it is an error.
+/// Returns the JSON text of a result, and whether it is an error.
 fn result_text(result: Result<Value, Error>) -> (String, bool) {
     let (value, is_error) = match result {
         Ok(value) => (value, false),

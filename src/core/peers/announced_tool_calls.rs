@@ -1,7 +1,7 @@
-//! Tool calls that hooks announced. A client with several sessions in one process may have a single MCP server for all
-//! of them, and the calls of this server do not name their session. But the client runs a hook right before each call,
-//! and the hook names the session. So the next call from the same process with the announced operation and arguments
-//! belongs to that session.
+//! Tool calls that hooks announced. Some clients run several sessions in one process with a single MCP server, and the
+//! tool calls of this server do not say which session makes them. But right before each call, the client runs a hook
+//! that knows the session. The hook announces the operation and its arguments to the mesh. The next call from the same
+//! process with this operation and these arguments belongs to the announced session.
 
 use super::Peers;
 use super::caller_resolver::nearest;
@@ -15,13 +15,13 @@ use crate::core::session_args::{NAMING, session_args};
 use crate::core::{Arg, Args, Auth, Call, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, op};
 use serde_json::{Map, Value, json};
 
-/// How long an announced call may take to arrive, in ms. After this time, the call is no longer expected, because the
-/// user may have refused permission.
+/// How long an announced call may take to arrive, in ms. Later calls do not match the announcement, because the user
+/// may have refused the announced call.
 const ANNOUNCED_MS: i64 = 60_000;
 /// Maximum number of announced calls that are remembered.
 const ANNOUNCED_MAX: usize = 64;
-/// Maximum size of the arguments of one call, in bytes. A message of the maximum size fits even when it is written as a
-/// JSON string.
+/// Maximum size of the arguments of one call, in bytes. The factor leaves room for a long message, which becomes longer
+/// as a JSON string.
 const ARGUMENTS_MAX: usize = 2 * limits::PAYLOAD_MAX;
 
 /// Announces a tool call.
@@ -55,9 +55,8 @@ pub(super) struct AnnouncedCall {
 }
 
 impl AnnouncedCall {
-    /// Whether a call may be the announced one. Only the announced arguments are compared, because the client may have
-    /// added others. The announced arguments contain no paths, because the client may have made the paths in the call
-    /// absolute.
+    /// Whether a call matches this announcement. Arguments that were not announced are ignored, because the client may
+    /// have added them. Paths are never announced, because the client may have made them absolute.
     fn is(&self, call: &Call) -> bool {
         std::ptr::eq(self.op, call.op) && self.arguments.iter().all(|(name, value)| call.args.get(name) == Some(value))
     }
@@ -73,7 +72,7 @@ fn announce(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, 
     let mut arguments = called.check(given)?.into_map();
     arguments.retain(|name, _| called.args.iter().any(|arg| arg.name == name && arg.role == ArgRole::Value));
     let peers = &mut mesh.peers;
-    // If only one session can make the call, no announcement is needed.
+    // If the process has only one session, no announcement is needed.
     if let Some(process) = nearest(&ctx.ancestors).filter(|process| peers.sessions_of_process(process).len() > 1) {
         peers.announced.retain(|call| call.until > ctx.now);
         if peers.announced.len() == ANNOUNCED_MAX {
@@ -86,11 +85,10 @@ fn announce(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, 
 }
 
 impl Peers {
-    /// The session that announced this call, if any.
+    /// Returns the session whose hook announced this call, if any.
     ///
     /// # Errors
-    /// When several sessions announced the same call, because any of them may have made it. The error names these
-    /// sessions.
+    /// When hooks of several sessions announced the same call. The error lists these sessions.
     pub(super) fn announcer(&mut self, call: &Call, now: i64) -> Result<Option<PeerId>, Error> {
         if self.announced.is_empty() || call.op.tool.is_none() {
             return Ok(None);
@@ -111,19 +109,19 @@ impl Peers {
         let mut sessions: Vec<PeerId> = places.iter().map(|place| self.announced[*place].session.clone()).collect();
         sessions.sort();
         sessions.dedup();
-        // All these announcements are dropped, because a session that tries the call again announces it again.
+        // A session that repeats the call also announces it again, so none of these announcements is needed any more.
         places.iter().rev().for_each(|place| drop(self.announced.remove(*place)));
         Err(self.several_callers(&sessions))
     }
 
-    /// Notes that a session began. If its process already has sessions, it may be unclear from now on which session
-    /// makes a call.
+    /// Records that a session began. If its process already has a session, a later call from this process may belong to
+    /// either of them.
     pub(in crate::core) fn note_new_session(&mut self, process: Option<&Process>) {
         self.has_shared_process |= process.is_some_and(|process| !self.sessions_of_process(process).is_empty());
     }
 
-    /// Remembers that a call of this session came over this connection. The client will report over the same connection
-    /// what the session has read.
+    /// Remembers that this session has made an announced call over this connection. The client will use the same
+    /// connection to report what the session has read.
     fn note_announcer(&mut self, conn: ConnId, session: &PeerId) {
         let Some(one) = self.attachments.get_mut(conn) else { return };
         if !one.peers().contains(session) && !one.announcers.contains(session) {
@@ -134,14 +132,13 @@ impl Peers {
         }
     }
 
-    /// Whether this session announced a call that came over this connection.
+    /// Whether this session has made an announced call over this connection.
     pub(super) fn has_announced_over(&self, conn: ConnId, session: &PeerId) -> bool {
         self.attachments.get(conn).is_some_and(|one| one.announcers.contains(session))
     }
 
-    /// The part of an answer that tells a client which peer it acted as, if the client did not name one. If a session
-    /// announced the call, the part names this session. Otherwise it names the connection's only peer, and says that
-    /// another session of the client may have made the call.
+    /// Returns the part of a reply that tells a client which peer its call acted as; `None` if this is clear. If no
+    /// hook announced the call, the part adds a warning that another session of the client may have made the call.
     pub(in crate::core) fn caller_note(&self, conn: ConnId, actor: &PeerId) -> Option<Value> {
         if !self.has_shared_process {
             return None;

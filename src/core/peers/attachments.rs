@@ -10,14 +10,14 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub(super) struct Attachment {
     peers: Vec<PeerId>,
-    /// Sessions that have made calls over this connection, according to the hooks that announced these calls. All
-    /// of them belong to one agent process.
+    /// Sessions that have made calls over this connection after their hooks announced these calls. All of them belong
+    /// to one agent process.
     pub(super) announcers: Vec<PeerId>,
-    /// Whether the connection has attached with a key that the agent gave the session.
+    /// Whether the last attach over this connection contained the key that the agent gave the session.
     pub(super) is_keyed: bool,
-    /// The agent process among the ancestors of the connection's client.
+    /// The agent process from which the client on this connection descends.
     pub(super) agent: Option<Process>,
-    /// Whether the connection has not answered for too long.
+    /// Whether the client on this connection has stopped answering.
     pub(super) unresponsive: bool,
     /// The machine from which the connection comes, if it is another machine.
     pub(super) remote: Option<RemoteMachine>,
@@ -29,7 +29,7 @@ impl Attachment {
         &self.peers
     }
 
-    /// Whether this process is the agent process among the ancestors of the connection's client.
+    /// Whether the client on this connection descends from this agent process.
     pub(super) fn is_below(&self, process: &Process) -> bool {
         self.agent.is_some_and(|agent| agent.is_same(process))
     }
@@ -56,12 +56,12 @@ impl Attachments {
         self.by_connection.remove(&conn);
     }
 
-    /// The attachment of an open connection.
+    /// Returns what the mesh knows about an open connection.
     pub(super) fn get(&self, conn: ConnId) -> Option<&Attachment> {
         self.by_connection.get(&conn)
     }
 
-    /// The attachment of an open connection, for a caller that changes it.
+    /// Like [`Attachments::get`], but mutable.
     pub(super) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Attachment> {
         self.by_connection.get_mut(&conn)
     }
@@ -81,7 +81,7 @@ impl Attachments {
         self.connections.get(id).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The attachments of the connections that act for a peer.
+    /// Returns what the mesh knows about each connection that acts for a peer.
     pub(super) fn of_peer(&self, id: &str) -> impl Iterator<Item = &Attachment> {
         self.connections_of(id).iter().filter_map(|conn| self.get(*conn))
     }
@@ -94,7 +94,7 @@ impl Attachments {
         true
     }
 
-    /// Notes that a connection no longer acts for a peer.
+    /// Records that a connection no longer acts for a peer.
     pub(super) fn detach(&mut self, conn: ConnId, id: &str) {
         if let Some(one) = self.by_connection.get_mut(&conn) {
             one.peers.retain(|attached| attached != id);
@@ -107,20 +107,20 @@ impl Attachments {
         }
     }
 
-    /// Notes that a connection no longer acts for any peer. Returns the peers for which it acted.
+    /// Records that a connection no longer acts for any peer. Returns the peers for which it acted.
     pub(super) fn detach_all(&mut self, conn: ConnId) -> Vec<PeerId> {
         let ids = self.get(conn).map(|one| one.peers.clone()).unwrap_or_default();
         ids.iter().for_each(|id| self.detach(conn, id));
         ids
     }
 
-    /// Keeps only the peers that match, and detaches all others from their connections.
+    /// Detaches every peer for which `fits` returns false from all of its connections.
     pub(super) fn retain(&mut self, fits: impl Fn(&str) -> bool) {
         self.connections.retain(|id, _| fits(id));
         self.by_connection.values_mut().for_each(|one| one.peers.retain(|id| fits(id)));
     }
 
-    /// Moves all connections of one peer to another peer, for which they act from now on.
+    /// Moves all connections of the peer `id` to the peer `other`.
     pub(super) fn move_to(&mut self, id: &str, other: &PeerId) {
         for conn in self.connections_of(id).to_vec() {
             self.detach(conn, id);

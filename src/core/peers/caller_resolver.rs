@@ -1,8 +1,8 @@
 //! Identifies callers: sessions, hooks, tool calls, verbs (the subcommands of `slm-mesh`) and the guard (the git hook
-//! of `slm-mesh`). Each kind of caller presents its evidence here. The result is one peer, no peer, or an error that
-//! lists the candidates.
+//! of `slm-mesh`). The result is one peer, no peer, or an error that lists the candidates.
 //!
-//! This table lists the evidence, the strongest first. The first row for which a caller has evidence decides.
+//! The following table lists what a caller can present as evidence, the strongest evidence first. The first row that
+//! applies to the caller decides.
 //!
 //! | evidence | a session that attaches | a hook | a tool call | a verb, the guard |
 //! | --- | --- | --- | --- | --- |
@@ -14,9 +14,9 @@
 //! | the former name | the only session of that name that is gone | the only session of that name that is gone | | |
 //! | nothing | a new peer | a new peer | refused | the person at the machine (the human) |
 //!
-//! Some clients name their session only in calls, so the MCP server first attaches without a key and becomes a peer. If
-//! the first key that the server sends belongs to another peer, which a hook registered, the peer without a key is
-//! removed if it is unused.
+//! Some clients give the key of their session only in tool calls. The MCP server of such a client first attaches
+//! without a key and becomes a peer. A hook may already have registered another peer with the key. When the server
+//! sends the key, the server moves to that peer, and its own first peer is removed if it is unused.
 //!
 //! If a hook has no key, or a key that no session has, the sessions of its agent process decide:
 //!
@@ -27,7 +27,8 @@
 //! | new, and the agent says that its session continues | one | that one, which gets a further key |
 //! | new | any other | none, because a second key means a second session |
 //!
-//! If the environment of a verb names the session of its shell, the verb's ancestor processes decide:
+//! The environment of an agent's shell may contain the id of a session (`SLM_MESH_SESSION`). The ancestor processes of
+//! a verb in this shell decide whether the verb acts as this session:
 //!
 //! | the session | the verb's ancestor processes | the verb acts as |
 //! | --- | --- | --- |
@@ -37,16 +38,14 @@
 //! | has not ended | the nearest agent process belongs to another agent, or no agent process is found although the session's process is known | refused |
 //! | has not ended | the processes can't be seen, or the session's process is unknown | that session |
 //!
-//! When a session gives back the name of an earlier session, it becomes a new peer, while its shells and its MCP server
-//! may still know it by the id of the peer that it was before. If such a caller names the old id, this id means the
-//! session.
+//! A session that gives back the name of an earlier session becomes a new peer. Its shells and its MCP server may still
+//! use the id of the peer that the session was before. In calls from them, the old id means the session.
 //!
-//! If no ancestor process of a verb is known to be an agent, and the verb's environment names an agent (`AI_AGENT`),
-//! the verb acts as that agent's session in the nearest ancestor process that has such a session. If no ancestor has
-//! one, the call is refused, and the verb begins a session and repeats the call.
+//! The environment of a verb may also contain the name of its agent (`AI_AGENT`). This name counts only if no ancestor
+//! process is known to be an agent. The verb then acts as the agent's session in the nearest ancestor process that has
+//! one. If no ancestor has one, the call is refused, and the verb begins a session and repeats the call.
 //!
-//! After a restart of the broker, a session counts as a session of its agent process even before the session's MCP
-//! server has reconnected.
+//! After a restart of the broker, a session belongs to its agent process even before its MCP server has reconnected.
 //!
 //! If several sessions match, a caller that would write is refused, while a caller that only reads acts as no peer.
 
@@ -59,7 +58,7 @@ use crate::core::{Auth, Call, ConnId, Op};
 use crate::store::PeerRow;
 use serde_json::json;
 
-/// Maximum number of candidates that the text of an error names.
+/// Maximum number of candidates that an error message lists.
 const NAMED_MAX: usize = 8;
 
 /// The evidence that a session has when it attaches, or when its first hook calls.
@@ -69,7 +68,7 @@ pub(super) struct SessionEvidence<'a> {
     pub conn: Option<ConnId>,
     /// The session's description of itself, which includes its key.
     pub row: &'a PeerRow,
-    /// The id that the mesh gave the session over an earlier connection.
+    /// The peer id that the session had on an earlier connection, if any.
     pub id: Option<&'a str>,
     /// The name that the session wants.
     pub name: &'a str,
@@ -77,7 +76,7 @@ pub(super) struct SessionEvidence<'a> {
     pub is_name_chosen: bool,
 }
 
-/// The former peer of a session.
+/// The result of the search for the peer that a session was before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FormerPeer {
     /// The evidence proves that this is the former peer of the session.
@@ -91,9 +90,9 @@ pub(super) enum FormerPeer {
 /// The evidence by which a hook identifies its session.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::core) struct HookEvidence<'a> {
-    /// The agent whose dialect the hook uses.
+    /// The agent in whose format the hook sends its input.
     pub agent: &'a str,
-    /// Whether other agents use the same dialect.
+    /// Whether hooks of other agents use the same format.
     pub is_shared_dialect: bool,
     /// The key that the agent gave the session. It may be empty.
     pub key: &'a str,
@@ -104,7 +103,8 @@ pub(in crate::core) struct HookEvidence<'a> {
 }
 
 impl Peer {
-    /// Whether the row describes another session, because both have keys, and the row's key is not one of the peer's.
+    /// Whether the row belongs to another session than this peer. This is so if both have keys, and the row's key is
+    /// none of the peer's keys.
     pub(super) fn has_other_key(&self, row: &PeerRow) -> bool {
         row.session_key().is_some_and(|key| self.row.session_key().is_some() && !self.has_key(key))
     }
@@ -127,10 +127,10 @@ impl Peers {
         };
         let by_process = || {
             let process = own.and_then(|own| own.agent)?;
-            // This searches all peers, so it compares the numbers first, and then the strings, which are slower to
-            // compare.
+            // This searches all peers, so the fast comparison of process ids comes before the slower comparison of
+            // strings.
             let detached = sessions().filter(|peer| peer.connections == 0 && peer.is_run_by(&process));
-            // If a process has several sessions, nothing shows which of them attaches.
+            // If several sessions of the process match, it is unknown which of them attaches.
             only(detached.filter(|peer| is_alike(&peer.row, row)))
         };
         match by_id.or_else(by_key).or_else(by_connection).or_else(by_process) {
@@ -139,22 +139,21 @@ impl Peers {
         }
     }
 
-    /// An ended session of the same agent in the same directory on the same machine. A new session takes over the name
-    /// and the mail of such a session.
+    /// Finds an ended session of the same agent in the same directory on the same machine. The new session takes over
+    /// the name and the mail of the ended one.
     fn by_former_name(&self, evidence: &SessionEvidence) -> Option<PeerId> {
         let SessionEvidence { row, name, is_name_chosen, .. } = *evidence;
         let is_same =
             |peer: &&Peer| peer.row.is_session() && is_numbered(&peer.row.name, name) && is_alike(&peer.row, row);
-        // A session that only hooks have registered may still be running until a hook reports its end. So until that
-        // report, its name is not free for a new session with another key.
+        // A session that only hooks have registered may be running until a hook reports its end. Until then, a new
+        // session with another key must not take over its name.
         let may_return = |peer: &Peer| peer.has_left || peer.row.process.is_none() && !peer.has_other_key(row);
         let is_free = |peer: &&Peer| may_return(peer) && !self.may_be_alive(peer, row.pid);
-        // The name is compared first, because it may take a system call to find out whether a session is alive.
+        // The name is compared first, because the check whether a session is alive may need a system call.
         let free = || self.peers.iter().filter(is_same).filter(is_free);
-        // If two ended sessions have the default name, the new session could continue either of them, so it takes over
-        // neither name nor mail. But a chosen name identifies one peer. A peer that has the chosen name with a number
-        // counts only if it has not left and neither session has a key, because otherwise a user may have chosen the
-        // name with the number.
+        // If two ended sessions have the default name, it is unknown which of them the new session continues, so the
+        // new session takes over neither. But a chosen name belongs to one peer. A name such as `NAME-2` may be another
+        // name that a user chose, so its peer counts only if that peer has not left and neither session has a key.
         let is_nameless = |peer: &&Peer| !peer.has_left && peer.row.session_key().or(row.session_key()).is_none();
         let found = if is_name_chosen {
             free().find(|peer| peer.row.name == name).or_else(|| only(free().filter(is_nameless)))
@@ -164,8 +163,8 @@ impl Peers {
         found.map(|peer| peer.row.id.clone())
     }
 
-    /// The ended sessions of the same agent in the same directory that have this default name, with or without a
-    /// number, and whose grace periods are over.
+    /// Returns the ended sessions of the same agent in the same directory that have this default name, with or without
+    /// a number. A session in its grace period does not count as ended.
     pub(super) fn ended_alike(&self, row: &PeerRow, name: &str) -> Vec<PeerId> {
         let has_ended = |peer: &Peer| peer.has_left && peer.offline_since.is_none();
         let is_same = |peer: &Peer| is_numbered(&peer.row.name, name) && is_alike(&peer.row, row);
@@ -174,24 +173,24 @@ impl Peers {
         ended.map(|peer| peer.row.id.clone()).collect()
     }
 
-    /// Whether a session may still be alive. This is so in three cases: the session has a connection, even a silent
-    /// one; its agent process is running; or the process that connected it to an earlier broker is running and may
-    /// reconnect. The process `pid`, which connects now, does not count in the third case.
+    /// Whether a session may still be alive. There are three cases: the session has a connection, even a silent one;
+    /// its agent process is running; or the process that connected it to an earlier broker is running. The process
+    /// `pid` connects only now, so it does not count in the third case.
     fn may_be_alive(&self, peer: &Peer, pid: i64) -> bool {
         let is_attached = !self.attachments.connections_of(&peer.row.id).is_empty();
         let is_other = peer.row.host == self.settings.host && peer.row.pid != pid;
         is_attached || peer.is_watched || peer.unconfirmed && is_other && (self.is_process_alive)(peer.row.pid)
     }
 
-    /// The session to which a hook belongs, if the mesh knows it.
+    /// Returns the session to which a hook belongs, if the mesh knows this session.
     pub(in crate::core) fn session_of_hook(&self, evidence: &HookEvidence) -> Option<PeerId> {
         let HookEvidence { agent, is_shared_dialect, key, continues, ancestors } = *evidence;
         self.by_key(agent, is_shared_dialect, key).or_else(|| {
             let process = nearest(ancestors)?;
             let speaks = |peer: &&Peer| peer.row.agent == agent || is_shared_dialect || !peer.is_known_agent;
             let sessions: Vec<&Peer> = self.sessions_of_process(process).into_iter().filter(speaks).collect();
-            // For an agent that slm-mesh does not know, the agent type of the session differs from the type that the
-            // hooks report, so the session is found by its key alone.
+            // If slm-mesh does not know the agent, its hooks report another agent type than its MCP server, so only the
+            // key is compared.
             let keyed = sessions.iter().find(|one| !key.is_empty() && one.has_key(key)).copied();
             let found = keyed.or_else(|| match sessions[..] {
                 [one] if key.is_empty() || continues => Some(one),
@@ -201,8 +200,8 @@ impl Peers {
         })
     }
 
-    /// The session of this agent that has this key. If several agents share the dialect, a session of another agent may
-    /// match as well, because the dialect does not tell which of these agents runs the hook.
+    /// Finds the session with this key. If several agents share a hook format, any of them may have run the hook. In
+    /// this case, sessions of other agents match, too.
     fn by_key(&self, agent: &str, is_shared_dialect: bool, key: &str) -> Option<PeerId> {
         if key.is_empty() {
             return None;
@@ -212,10 +211,11 @@ impl Peers {
         own.or_else(other).map(|peer| peer.row.id.clone())
     }
 
-    /// The peer that a tool call, a verb or the guard acts as; `None` for a caller that needs no identity.
+    /// Returns the peer that a caller (a tool call, a verb or the guard) acts as; `None` if the caller needs no
+    /// identity.
     ///
     /// # Errors
-    /// When the caller must not act as the named peer, or when several sessions may have made the call.
+    /// When the caller must not act as the requested peer, or when several sessions may have made the call.
     pub(in crate::core) fn acting_peer(&mut self, call: &Call, now: i64) -> Result<Option<PeerId>, Error> {
         if let Some(session) = self.announcer(call, now)? {
             return Ok(Some(session));
@@ -233,8 +233,8 @@ impl Peers {
                 let is_own = own.contains(&id) || self.has_announced_over(call.conn, &id);
                 is_own.then_some(Some(id)).ok_or_else(|| Error::new(ErrorKind::Refused, text))
             }
-            // These operations need no acting peer: one attaches a further peer to the connection, and the other
-            // detaches all peers.
+            // These two operations need no acting peer: `attach` adds another peer to the connection, and `detach`
+            // removes all peers.
             (None, [_, _, ..]) if is_about_connection(call.op) => Ok(None),
             (None, [_, _, ..]) => {
                 Err(Error::usage("as", "this connection acts for several peers; say which one with `as`"))
@@ -242,7 +242,7 @@ impl Peers {
             (Some(name), []) => self.require_local(self.resolve(name)?).map(Some),
             (None, []) if call.op.actor == Auth::Hook => Ok(None),
             (None, []) if call.op.actor == Auth::Optional && call.ancestors.is_empty() => Ok(None),
-            // Any caller may read a list, even if it is unclear to which session the caller belongs.
+            // Any caller may run such an operation, so the call goes on even if the caller's session is unclear.
             (None, []) if call.op.actor == Auth::Optional => Ok(self.session_of_shell(call).ok().flatten()),
             (None, []) => {
                 let session = self.session_of_shell(call)?;
@@ -252,8 +252,8 @@ impl Peers {
         }
     }
 
-    /// The session in whose shell a caller runs. If the environment of the shell does not name the session, the
-    /// caller's ancestor processes show which session it is.
+    /// Returns the session in whose shell a caller runs, as the shell's environment says. If the environment says
+    /// nothing, the caller's ancestor processes decide.
     fn session_of_shell(&self, call: &Call) -> Result<Option<PeerId>, Error> {
         let Some(named) = &call.shell_session else { return self.session_around(&call.ancestors) };
         let refused = |why: String| {
@@ -283,9 +283,9 @@ impl Peers {
         }
     }
 
-    /// Returns the session that was the peer `former` until it gave back that peer's name. Of several such sessions,
-    /// the one in which the caller runs is returned. If the caller runs in none of them, a session is returned only if
-    /// it is the only one, and if the session that is now the peer `former` has ended.
+    /// Returns the session that was the peer `former` until it gave back that peer's name. If there are several such
+    /// sessions, the caller must run in one of them. A caller that runs in none of them gets the only such session, but
+    /// only after the present session of the peer `former` has ended.
     fn session_that_was(&self, former: &str, ancestors: &[Process]) -> Option<&Peer> {
         let now = || self.peers.iter().filter(|peer| peer.has_been(former));
         let runs = |peer: &&Peer| {
@@ -295,12 +295,12 @@ impl Peers {
         now().find(runs).or_else(|| only(now()).filter(|_| has_ended()))
     }
 
-    /// Finds the caller's session by the name of an agent in the environment of the caller's shell. Returns `None` if
-    /// the environment names no agent.
+    /// Finds the caller's session by the agent name in the environment of the caller's shell. Returns `None` if the
+    /// environment contains no agent name.
     ///
     /// # Errors
-    /// When this agent has no session yet, because the caller must not act as the person at the machine instead, or
-    /// when the caller may belong to several sessions.
+    /// When this agent has no session yet, or when the caller may belong to several sessions. Without the error, the
+    /// caller would act as the person at the machine.
     fn session_of_named_agent(&self, call: &Call) -> Result<Option<PeerId>, Error> {
         let Some(agent) = &call.shell_agent else { return Ok(None) };
         for above in &call.ancestors {
@@ -324,7 +324,8 @@ impl Peers {
         ancestors.iter().any(|above| self.sessions_inside(above).iter().any(|inside| *inside == id))
     }
 
-    /// The session whose agent process is the nearest one among a caller's ancestors.
+    /// Returns the session of the nearest agent process among a caller's ancestors; `None` if no ancestor is an agent
+    /// process.
     ///
     /// # Errors
     /// When the nearest agent process has several sessions, or none yet.
@@ -357,21 +358,21 @@ impl Peers {
         candidates_error(format!("several sessions made this call at the same time: {names}; repeat the call"), &ids)
     }
 
-    /// The names of the first few candidates.
+    /// Returns the names of the first candidates, for an error message.
     pub(super) fn names_of(&self, ids: &[&PeerId]) -> String {
         let names: Vec<_> = ids.iter().take(NAMED_MAX).map(|id| self.name_of(id)).collect();
         let more = if ids.len() > names.len() { " and others" } else { "" };
         names.join(", ") + more
     }
 
-    /// Whether a peer has a connection from the agent process of the caller. A lock that was requested over such a
-    /// connection may belong to any session of that process.
+    /// Whether a peer has a connection from the agent process of the caller. If so, a lock that was requested over this
+    /// connection may belong to any session of the process.
     pub(in crate::core) fn is_attached_beside(&self, ancestors: &[Process], id: &str) -> bool {
         nearest(ancestors).is_some_and(|process| self.is_attached_from(id, process))
     }
 
-    /// Whether a session is also connected from another process of the caller's agent, because it was resumed in a
-    /// second terminal. If so, the session continues when one of the two processes ends.
+    /// Whether a session is also connected from another process of the same agent, for example because the user resumed
+    /// it in a second terminal. Such a session continues when the caller's process ends.
     pub(in crate::core) fn runs_elsewhere(&self, id: &str, ancestors: &[Process]) -> bool {
         let Some(own) = nearest(ancestors).and_then(|process| process.agent) else { return false };
         let is_other =
@@ -380,8 +381,8 @@ impl Peers {
         answering.filter_map(|one| one.agent.as_ref()).any(is_other)
     }
 
-    /// The sessions to which a caller below this process may belong. The list is empty if slm-mesh does not know the
-    /// program of the process and the process has only run hooks, because it may then be a person's script.
+    /// Returns the sessions to which a caller below this process may belong. A process counts only if slm-mesh knows
+    /// its program or if it has run an MCP server, because a process that only runs hooks may be a person's script.
     fn sessions_inside(&self, above: &Process) -> Vec<&PeerId> {
         let sessions = self.sessions_of_process(above);
         let runs_server = |peer: &&Peer| self.is_attached_from(&peer.row.id, above) || peer.ran_server(above);
@@ -392,7 +393,8 @@ impl Peers {
     }
 }
 
-/// The agent process above a caller: the nearest ancestor that is not a wrapper.
+/// Returns the nearest ancestor of a caller that is not a wrapper, such as a shell that runs a single command. This
+/// process counts as the caller's agent process.
 pub(in crate::core) fn nearest(ancestors: &[Process]) -> Option<&Process> {
     ancestors.iter().find(|process| !process.wrapper)
 }
@@ -402,8 +404,8 @@ fn is_about_connection(op: &Op) -> bool {
     [&ATTACH, &DETACH].iter().any(|known| std::ptr::eq(op, *known))
 }
 
-/// The error if a caller runs inside an agent that has no session on the mesh yet. Such a caller must not act as the
-/// person at the machine, because it would then read that person's mail.
+/// The error if a caller runs inside an agent that has no session on the mesh yet. Without this error, the caller would
+/// act as the person at the machine, and could read that person's mail.
 fn unknown_session(kind: &str, short_name: &str) -> Error {
     let text = format!(
         "this process runs inside {short_name}, which has no session on the mesh yet; call the method session.begin, \
@@ -428,10 +430,10 @@ fn is_numbered(name: &str, base: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok()))
 }
 
-/// Of the peers that have the same key, returns the one that continues the session. Two peers have the same key in one
-/// case: a second session took over the name of the first session, the first session was then resumed as a new peer,
-/// and the second session gave the name back. The first session remains the new peer while it runs. When it is resumed
-/// again, it becomes its first peer again, with the name and the mail of that peer.
+/// Of the peers that have the same key, returns the one that continues the session. Two peers get the same key in three
+/// steps: session B takes over the name of session A; the user resumes A, which becomes a new peer; and B gives the
+/// name back. While A runs, A remains the new peer. The next time the user resumes A, it becomes its first peer again,
+/// with that peer's name and mail.
 fn latest<'a>(with_key: impl Iterator<Item = &'a Peer>) -> Option<&'a Peer> {
     let mut found: Option<&Peer> = None;
     for peer in with_key {

@@ -13,7 +13,7 @@ use crate::core::transaction::Turn;
 use crate::store::PeerRow;
 
 impl Peers {
-    /// The clients of the old HTTP API that are online. They may receive pushes on sockets of their own.
+    /// Returns the clients of the old HTTP API that are online. Such a client can receive pushes on its own socket.
     pub fn push_recipients(&self) -> Vec<PeerId> {
         let online = self.peers.http_clients().filter(|peer| peer.row.online);
         online.map(|peer| peer.row.id.clone()).collect()
@@ -54,7 +54,7 @@ impl Peers {
         }
         row.host = self.settings.host.clone();
         (row.first_seen, row.last_seen, row.online) = (now, now, true);
-        // The peer counts as new, so it moves behind all older peers.
+        // A peer that registers again counts as new, so it moves to the end of the list.
         self.peers.remove(&row.id);
         self.peers.put(Peer::new(row.clone(), now));
         turn.store.put_peer(&row)?;
@@ -82,14 +82,14 @@ impl Mesh {
         Ok(row)
     }
 
-    /// Notes a heartbeat. Returns false if the peer is unknown or gone.
+    /// Records a heartbeat. Returns false if the peer is unknown or offline, and must register again.
     pub fn heartbeat(&mut self, id: &str, now: i64) -> bool {
         let peers = &mut self.peers;
         match peers.get_mut(id) {
             Some(peer) if peer.row.is_http() => {
                 peer.last_heartbeat = now;
-                // A client that counts as gone must register again. If a late heartbeat brought the client back
-                // instead, the client would not learn that it has lost its locks and its push socket.
+                // A client that was marked as gone has lost its locks and its push socket. The client learns this only
+                // by registering again, so a late heartbeat does not bring the client back.
                 peer.row.online
             }
             Some(peer) => peer.is_online(),
@@ -97,7 +97,7 @@ impl Mesh {
         }
     }
 
-    /// Removes a client of the old HTTP API that has signed off. A client with a chosen name keeps its mailbox.
+    /// Ends the registration of a client of the old HTTP API. A client with a chosen name keeps its mailbox.
     ///
     /// # Errors
     /// When the database can't be written.

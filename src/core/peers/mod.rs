@@ -42,7 +42,7 @@ use std::rc::Rc;
 pub struct Peer {
     /// The row of the peer in the database.
     pub row: PeerRow,
-    /// How many connections act for the peer and still answer.
+    /// The number of connections that act for the peer and still answer.
     pub connections: usize,
     /// When a client of the old HTTP API last sent a heartbeat, in ms.
     pub last_heartbeat: i64,
@@ -52,7 +52,7 @@ pub struct Peer {
     pub offline_since: Option<i64>,
     /// Whether the peer was online when an earlier broker ended, and has not come online again since.
     pub unconfirmed: bool,
-    /// The agent process above the MCP server that the peer had under an earlier broker. The server may reconnect.
+    /// The agent process that started the peer's MCP server under an earlier broker. This server may reconnect.
     pub expected_agent: Option<Process>,
     /// Whether the kernel will report the end of the peer's agent process. Until that report, the peer counts as
     /// online, unless it is silent.
@@ -61,19 +61,19 @@ pub struct Peer {
     pub is_silent: bool,
     /// Whether the peer has left and has shown no activity since then.
     pub has_left: bool,
-    /// The background tasks and subagents that still ran at the end of the peer's last turn. They keep the locks of
-    /// that turn.
+    /// The background tasks and subagents that still ran at the end of the peer's last turn. The locks of that turn
+    /// stay held until they end.
     pub background_tasks: Vec<String>,
-    /// Whether the log already says that a process outside the peer's agent acts as the peer.
+    /// Whether the log already contains a warning that a hook from outside the peer's agent acts as the peer.
     pub is_foreign_hook_reported: bool,
-    /// When a hook last showed that the peer is in a turn, in ms.
+    /// When a hook last showed that the peer is working on a turn, in ms.
     pub turn_active_at: Option<i64>,
     /// Whether the agent has reported the end of the session, and the session has not continued since.
     pub has_ended: bool,
-    /// What the peer was before its session took over the name and the mail of an earlier session; `None` if the
-    /// session did not take over anything. The session may give the name back.
+    /// What the session needs in order to give back a name and mail that it took over from an earlier session; `None`
+    /// if it took over nothing.
     pub takeover: Option<TakeoverRow>,
-    /// If this session has given back a name, the peer that it was before.
+    /// The peer that the session was before it gave back a name; `None` if it has not done so.
     pub gave_back: Option<PeerId>,
     /// Whether slm-mesh knows the peer's agent. An unknown agent may have hooks in any dialect.
     pub is_known_agent: bool,
@@ -103,7 +103,7 @@ impl Peer {
         }
     }
 
-    /// Whether the peer can be reached now.
+    /// Whether the peer counts as online. A person never does.
     pub fn is_online(&self) -> bool {
         match self.row.kind {
             PeerKind::Session { .. } => self.connections > 0 || self.is_watched && !self.is_silent,
@@ -112,8 +112,8 @@ impl Peer {
         }
     }
 
-    /// Whether the session has ended or hangs. Such a session is offline, and either it has lost its connection or it
-    /// has no known agent process.
+    /// Whether the session has ended or hangs: it is offline, and either its grace period is running or no agent
+    /// process of the session is known.
     pub fn is_gone(&self) -> bool {
         let is_lost = self.offline_since.is_some() || self.row.process.is_none();
         self.row.is_session() && !self.is_online() && is_lost
@@ -134,8 +134,8 @@ impl Peer {
         self.row.process.is_some_and(|known| known.is_same(process))
     }
 
-    /// Whether the peer's MCP server was a descendant of this process, and may reconnect. If slm-mesh does not know the
-    /// program of this process, only the earlier server shows that the process is an agent.
+    /// Whether the peer's MCP server ran below this process and may reconnect. If slm-mesh does not know the program of
+    /// the process, this server is the only sign that the process is an agent.
     fn ran_server(&self, process: &Process) -> bool {
         let is_expected = || self.expected_agent.is_some_and(|above| above.is_same(process));
         self.connections == 0 && self.row.pid != 0 && (self.is_run_by(process) || is_expected())
@@ -154,7 +154,7 @@ impl Peer {
         if self.is_online() { "active" } else { "away" }
     }
 
-    /// When the peer's state will next change merely because time passes, in ms.
+    /// When the peer's running timeout ends, in ms: the time without a heartbeat, or the grace period.
     fn deadline(&self, settings: &MeshSettings) -> Option<i64> {
         if self.row.is_http() && self.row.online {
             return Some(self.last_heartbeat + settings.dead_ms);
@@ -165,7 +165,7 @@ impl Peer {
     }
 }
 
-/// Maximum number of rows that can fit into a page. The keys alone take at least 200 bytes in each row.
+/// Maximum number of rows in a page. The field names alone take at least 200 bytes in each row.
 const PAGE_ROWS: usize = limits::PAGE_MAX / 200;
 
 const SCOPES: &[&str] = &["machine", "directory", "repo"];
@@ -284,7 +284,7 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     Ok(Outcome::Ready(value))
 }
 
-/// Where a peer stands in a list that is sorted by age.
+/// The position of a peer in a list that is sorted by age.
 fn cursor(peer: &Peer) -> (i64, &str) {
     (peer.row.first_seen, &peer.row.id)
 }
@@ -324,7 +324,8 @@ pub struct Peers {
     announced: Vec<announced_tool_calls::AnnouncedCall>,
     /// The peer that stands for the person at this machine.
     human: PeerId,
-    /// A number that increases with every change of this mesh's own peers. It is sent to the meshes that poll this one.
+    /// A number that increases with every change of this mesh's own peers. Meshes that poll this mesh receive the
+    /// number.
     roster_version: i64,
 }
 
@@ -391,7 +392,7 @@ impl Peers {
         self.roster_version
     }
 
-    /// Notes that a peer has just made a call.
+    /// Records the time of a peer's last call.
     pub(super) fn touch(&mut self, id: &str, now: i64) {
         self.peers.touch(id, now);
     }
@@ -434,8 +435,8 @@ impl Peers {
         self.record(turn, journal, &Change::PeerUpdated(&row), id, now)
     }
 
-    /// Stores the path of a session's transcript, if the hook gives one. An empty path means that the transcript must
-    /// not be read, so it removes the stored path.
+    /// Stores the path of a session's transcript, if the hook reports a path. An empty path means that nobody may read
+    /// the transcript, so the stored path is removed.
     pub(super) fn note_transcript(&mut self, turn: &mut Turn, id: &str, path: Option<&str>) -> Result<(), Error> {
         let Some(path) = path else { return Ok(()) };
         let path = Some(path).filter(|path| !path.is_empty()).map(str::to_owned);
@@ -446,8 +447,8 @@ impl Peers {
         Ok(())
     }
 
-    /// The path at which a client on this connection finds a peer's transcript, or the reason why the client can't
-    /// read it.
+    /// Returns the path of a peer's transcript, or the reason why a client on this connection can't read the
+    /// transcript.
     fn transcript_of(&self, peer: &Peer, conn: ConnId) -> Value {
         let row = &peer.row;
         match &row.transcript {

@@ -7,10 +7,10 @@ use crate::base::ids::PeerId;
 use crate::base::stored_enums::PeerKind;
 use crate::store::PeerRow;
 
-/// Maximum number of peers that an error names if several peers match.
+/// Maximum number of peers that an error lists if a name is ambiguous.
 const NAMED_MAX: usize = 8;
 
-/// Separates user and machine in the name of a peer that stands for a person on another machine, such as `ada@desk`.
+/// Separates the user from the machine in the name of a person at another machine, such as `ada@desk`.
 const HUMAN_AT: char = '@';
 
 /// Whether a word is reserved. No peer may have a reserved word as its name.
@@ -28,7 +28,8 @@ impl Peers {
         if ["human", "cli"].contains(&name) {
             return Ok(self.human.clone());
         }
-        // The id of a peer in another mesh may be the name of a peer in this mesh, so the name takes precedence.
+        // Other meshes choose the ids of their peers, and such an id may equal a name in this mesh. So names in this
+        // mesh are tried before ids from other meshes.
         let is_own = |row: &PeerRow| !row.is_linked();
         let rules: [&dyn Fn(&PeerRow) -> bool; 4] =
             [&|row| row.id == name && is_own(row), &|row| row.name == name, &|row| row.id == name, &|row| {
@@ -56,7 +57,7 @@ impl Peers {
         Err(no_peer(name))
     }
 
-    /// Refuses the id of a peer of another mesh, because a caller can act as that peer only in that mesh.
+    /// Refuses the id of a peer in another mesh, because callers of this mesh cannot act as that peer.
     pub fn require_local(&self, id: PeerId) -> Result<PeerId, Error> {
         if self.get(&id).is_some_and(|peer| peer.row.is_linked()) {
             let text = format!("{} is on another mesh; you can act as that peer only there", self.name_of(&id));
@@ -70,9 +71,9 @@ impl Peers {
         self.attachments.get(conn).and_then(|one| one.remote.as_ref()).map_or(&self.human, |at| &at.human).clone()
     }
 
-    /// The peer that stands for this user on this machine. The name of the peer depends on the hub that created it: a
-    /// hub on the machine `desk` names its own user `ada`, while any other hub names the same user `ada@desk`. Both
-    /// names are recognized, so the peer stays the same when another hub leads.
+    /// Finds the peer that stands for this user on this machine. The hub on the machine `desk` calls its own user
+    /// `ada`, while every other hub calls the same user `ada@desk`. This accepts both names, so the peer stays the same
+    /// when another hub leads.
     pub(super) fn human_of(&self, host: &str, user: &str) -> Option<PeerId> {
         let is_number = |rest: &str| rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok());
         let is_it = |peer: &&Peer| {
@@ -89,8 +90,8 @@ impl Peers {
     /// from the start.
     pub(in crate::core) fn settle_human(&mut self, turn: &mut super::Turn, now: i64) -> Result<(), Error> {
         let MeshSettings { host, user, .. } = &*self.settings;
-        // If the user has been renamed, this finds the former peer. Of all peers that stand for persons at this
-        // machine, only the former peer has a name that does not end in `@` and the name of a machine.
+        // After the user was renamed, this finds the user's former peer. Other persons at this machine have a name that
+        // ends in `@` and the name of the machine.
         let is_here = |peer: &&Peer| {
             peer.row.kind == PeerKind::Human && peer.row.host == *host && !peer.row.name.contains(HUMAN_AT)
         };

@@ -1,7 +1,7 @@
-//! The table of peers: their order, their ids, and the times at which their state changes without an event.
+//! The table of all peers, with indexes by id, by kind and by deadline.
 //!
-//! **Invariant:** finding one peer, the clients of the old HTTP API, the peers of linked meshes, or the next deadline
-//! takes no longer with five thousand peers than with five.
+//! **Invariant:** the time to find a peer, the clients of the old HTTP API, the peers of linked meshes, or the next
+//! deadline does not grow with the number of other peers.
 
 use super::Peer;
 use crate::base::ids::PeerId;
@@ -19,8 +19,7 @@ pub(super) struct PeerTable {
     http_clients: BTreeSet<PeerId>,
     /// The peers of linked meshes.
     linked: BTreeSet<PeerId>,
-    /// The deadlines of peers, in ms. If a peer's deadline changes, the old entry is dropped only when it comes first
-    /// in this set.
+    /// The deadlines of peers, in ms. An outdated deadline stays in this set until it is the earliest one.
     deadlines: BTreeSet<(i64, PeerId)>,
     /// The positions of peers whose entry in `deadlines` may be out of date.
     changed: Vec<usize>,
@@ -52,8 +51,8 @@ impl PeerTable {
         positions.into_iter().map(|n| &self.peers[n])
     }
 
-    /// The peer with this id, for a caller that changes it. The caller must not change the id of the peer, or its kind
-    /// (session, person, HTTP client or linked peer).
+    /// Returns the peer with this id, to be changed. The caller must not change the peer's id or kind (session, person,
+    /// HTTP client or linked peer).
     pub(super) fn get_mut(&mut self, id: &str) -> Option<&mut Peer> {
         let n = *self.positions.get(id)?;
         if self.changed.last() != Some(&n) {
@@ -62,21 +61,20 @@ impl PeerTable {
         self.peers.get_mut(n)
     }
 
-    /// Notes that a peer has just made a call. This does not change any deadline.
+    /// Records the time of a peer's last call. This does not change any deadline.
     pub(super) fn touch(&mut self, id: &str, now: i64) {
         if let Some(n) = self.positions.get(id) {
             self.peers[*n].last_active = now;
         }
     }
 
-    /// All peers, for a caller that changes them. The restrictions of [`PeerTable::get_mut`] apply.
+    /// Returns all peers, to be changed. The caller must not change the id or the kind of a peer.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
         self.note_all();
         self.peers.iter_mut()
     }
 
-    /// Appends a peer. If the table already has a peer with this id, that peer is replaced, and the position stays the
-    /// same.
+    /// Appends a peer. If the table already has a peer with this id, replaces that peer at its present position.
     pub(super) fn put(&mut self, peer: Peer) {
         for (kind, belongs) in [(&mut self.http_clients, peer.row.is_http()), (&mut self.linked, peer.row.is_linked())]
         {
@@ -117,7 +115,7 @@ impl PeerTable {
         self.changed.extend(0..self.peers.len());
     }
 
-    /// When the state of any peer will next change merely because time passes, in ms.
+    /// Returns the earliest deadline of all peers, in ms.
     pub(super) fn deadline(&mut self, settings: &MeshSettings) -> Option<i64> {
         for n in self.changed.drain(..) {
             let peer = &self.peers[n];
@@ -152,7 +150,8 @@ mod tests {
     use crate::base::stored_enums::PeerKind;
     use crate::store::PeerRow;
 
-    /// A random number below `n`, computed by xorshift64, so that a failing run can be repeated from its seed.
+    /// Returns a pseudorandom number below `n` (xorshift64). Equal seeds give equal numbers, so a failing run can be
+    /// repeated.
     fn below(dice: &mut u64, n: u64) -> u64 {
         *dice ^= *dice << 13;
         *dice ^= *dice >> 7;

@@ -14,7 +14,7 @@ use crate::core::mail::Mail;
 use crate::core::transaction::Turn;
 use crate::store::PeerRow;
 
-/// How many characters of a long name are kept, to leave room for a part of the peer's id.
+/// Maximum number of characters that are kept of a name, so that a part of the peer's id can be added.
 const ID_NAME_MAX: usize = 32;
 
 /// A peer of a linked mesh, as that mesh describes it.
@@ -28,7 +28,7 @@ pub struct LinkedPeer {
     pub agent: String,
     /// The absolute path of the peer's working directory.
     pub project: String,
-    /// The identity of the peer's repository, if any.
+    /// The identifier of the peer's repository, if any.
     pub repo: Option<String>,
     /// The git branch, if any.
     pub branch: Option<String>,
@@ -52,8 +52,8 @@ pub(in crate::core) struct LinkedParts<'a> {
     pub(in crate::core) journal: &'a Journal,
 }
 
-/// The two possible names for a linked peer: `claude-api@laptop`, and the same name with a part of the id. The second
-/// name is used if another peer already has the first.
+/// Returns the two possible names of a linked peer: `claude-api@laptop`, and the same name with a part of the peer's
+/// id. The second name is for the case that another peer already has the first.
 fn linked_names(seen: &LinkedPeer, label: &str) -> [String; 2] {
     let name = |own: &str| format!("{}@{}", plain_name(own), plain_name(label));
     // A long name is cut, to leave room for the first characters of the id.
@@ -61,8 +61,8 @@ fn linked_names(seen: &LinkedPeer, label: &str) -> [String; 2] {
     [name(&seen.name), name(&format!("{short}-{:.6}", seen.id))]
 }
 
-/// Whether the name that a linked peer has here is derived from its present name in its own mesh. If not, the peer is
-/// new or has been renamed there.
+/// Whether `name`, the name of a linked peer in this mesh, is made from the peer's present name in its own mesh. If
+/// not, the peer is new or has been renamed in its own mesh.
 fn is_named_after(name: &str, seen: &LinkedPeer, label: &str) -> bool {
     let is_number = |rest: &str| rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok());
     linked_names(seen, label).iter().any(|wanted| name.strip_prefix(wanted.as_str()).is_some_and(is_number))
@@ -90,8 +90,8 @@ impl Peers {
                 PeerRow { id: seen.id.clone(), ..PeerRow::default() }
             }
         };
-        // If the reported time of registration is missing or in the future, the time that is already known is kept.
-        // Otherwise the peer would get a new time with each answer to a poll.
+        // If the reported time of registration is missing or in the future, the stored time stays. Otherwise each poll
+        // would give the peer a new time.
         let first_seen = match seen.registered {
             at if known.first_seen > 0 && (at <= 0 || at > now) => known.first_seen,
             0 => now,
@@ -151,15 +151,15 @@ impl Peers {
         Ok(())
     }
 
-    /// The first of a linked peer's possible names that no other peer has.
+    /// Returns a free name for a linked peer, without a part of the peer's id if possible.
     fn linked_name(&self, seen: &LinkedPeer, label: &str) -> String {
         let [wanted, with_id] = linked_names(seen, label);
         let is_free = self.peers.iter().all(|peer| peer.row.name != wanted || peer.row.id == seen.id);
         self.free_name(if is_free { &wanted } else { &with_id })
     }
 
-    /// Makes room for one more linked peer: if the limit is reached, removes an offline linked peer without unread
-    /// mail. Returns false if there is no such peer.
+    /// Makes room for one more linked peer. If the limit is reached, removes an offline linked peer without unread
+    /// mail. Returns false if the limit is reached and there is no such peer.
     fn has_room_for_linked(&mut self, turn: &mut Turn, mail: &mut Mail) -> Result<bool, Error> {
         let linked: Vec<&Peer> = self.peers.linked().collect();
         if linked.len() < 2 * limits::LINKED_MAX {

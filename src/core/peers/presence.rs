@@ -13,7 +13,7 @@ use crate::core::transaction::{Effect, Turn};
 use crate::core::{CallContext, ConnId, Mesh};
 use crate::store::PeerRow;
 
-/// The other machine from which a connection comes.
+/// The machine from which a connection comes, if it is not this machine.
 #[derive(Debug, Clone)]
 pub(super) struct RemoteMachine {
     /// The name of the machine.
@@ -28,7 +28,7 @@ impl Mesh {
         self.peers.attachments.open(conn);
     }
 
-    /// Notes that a connection comes from another machine. A separate peer stands for the person at that machine.
+    /// Records that a connection comes from another machine. The person at that machine gets a separate peer.
     ///
     /// # Errors
     /// When `host` or `user` is empty, or the database can't be written.
@@ -53,24 +53,24 @@ impl Mesh {
         Ok(())
     }
 
-    /// Notes that a connection was closed. Sessions that have no other connection go offline at once, but keep their
-    /// locks for a short grace period.
+    /// Handles the end of a connection. A session goes offline at once, unless it has another connection or the kernel
+    /// watches its agent process. An offline session keeps its locks for a short grace period.
     pub fn on_disconnected(&mut self, conn: ConnId, now: i64) {
         for call in self.waiting.extract(|call| call.ctx.conn == conn) {
             self.turn.dirty.note_end(call.reason.as_ref());
         }
-        // If a hook disconnects before it confirms that it has shown its mail, the next hook gets this mail.
+        // A hook that disconnects may not have shown its mail, so the next hook gets all mail that this hook has not
+        // confirmed.
         self.mail.forget_deliveries_to(conn);
         self.journal.unsubscribe(conn);
         let left = self.in_savepoint(|mesh| leave(mesh, conn, "disconnected", now));
-        // The state in memory decides which peers are online, so if the disk fails, only the stored row stays out of
-        // date.
+        // If the disk fails, only the stored row is out of date. The state in memory decides which peers are online.
         self.turn.log_error(left);
         self.peers.attachments.close(conn);
         self.resume_waiting(now);
     }
 
-    /// Notes that a connection has stopped answering, or that it answers again.
+    /// Records that a connection has stopped answering, or that it answers again.
     pub fn set_unresponsive(&mut self, conn: ConnId, unresponsive: bool, now: i64) {
         let attached = self.peers.attachments.get_mut(conn);
         let Some(one) = attached.filter(|one| one.unresponsive != unresponsive) else { return };
@@ -94,8 +94,8 @@ impl Mesh {
 }
 
 impl Mesh {
-    /// Notes that an agent process has ended. Its sessions are gone, even if another process still keeps their
-    /// connections open.
+    /// Handles the end of an agent process. Its sessions are gone, even if another process keeps their connections
+    /// open.
     pub fn on_process_exit(&mut self, process: &Process, now: i64) {
         let run_by: Vec<PeerId> =
             self.peers.peers.iter().filter(|peer| peer.is_run_by(process)).map(|peer| peer.row.id.clone()).collect();
@@ -115,8 +115,8 @@ impl Mesh {
         self.resume_waiting(now);
     }
 
-    /// Notes that the kernel can't report the end of this process. From now on, the sessions of the process are
-    /// online only while they are connected.
+    /// Handles the news that the kernel can't report the end of a process. From now on, the sessions of this process
+    /// are online only while they are connected.
     pub fn on_unwatched_process(&mut self, process: &Process, now: i64) {
         let mut run_by: Vec<PeerId> = Vec::new();
         for peer in self.peers.peers.iter_mut().filter(|peer| peer.is_run_by(process)) {
@@ -131,12 +131,12 @@ impl Mesh {
     }
 }
 
-/// The reason that an event gives when the agent process of a session has ended.
+/// The reason in the event that a session has left, if the session's agent process has ended.
 const PROCESS_EXIT: &str = "process_exit";
 
 impl Peers {
-    /// Stores which of the client's ancestor processes is its agent process. The transport has verified the
-    /// ancestors.
+    /// Stores the agent process of the client on a connection. This process is chosen from the client's ancestor
+    /// processes, which the transport has verified.
     pub(in crate::core) fn set_agent_process(&mut self, conn: ConnId, ancestors: &[Process]) {
         if let Some(one) = self.attachments.get_mut(conn) {
             one.agent = nearest(ancestors).copied();
@@ -169,7 +169,7 @@ impl Peers {
         self.attachments.connections_of(id)
     }
 
-    /// Lets a connection act for a peer. The first connection brings the peer online.
+    /// Counts a new connection that acts for a peer, and marks the peer as online.
     pub(super) fn add_connection(
         &mut self,
         turn: &mut Turn,
@@ -192,8 +192,8 @@ impl Peers {
         peer.row.last_seen = now;
         let row = peer.row.clone();
         turn.store.put_peer(&row)?;
-        // If the peer waits for a lock, the lock may have been released while the peer was offline, so the request is
-        // checked again.
+        // A lock may have been released while the peer was offline, so the peer's waiting lock requests are checked
+        // again.
         turn.dirty.locks = true;
         if !joins {
             return Ok(());
@@ -201,7 +201,7 @@ impl Peers {
         self.record(turn, journal, &Change::PeerJoined(&row), id, now)
     }
 
-    /// Notes that a hook or a subcommand called for a session. This shows that the session has not ended.
+    /// Records that a hook or a subcommand called for a session. This shows that the session has not ended.
     pub(in crate::core) fn note_return(&mut self, turn: &mut Turn, id: &PeerId) {
         let Some(peer) = self.get_mut(id) else { return };
         peer.has_left = false;
@@ -211,14 +211,14 @@ impl Peers {
         }
     }
 
-    /// Whether the agent has ended this session. A late hook does not bring the session back if the hook reports
-    /// something from before the end.
+    /// Whether the agent has ended this session. Hooks with late reports from before the end do not bring the session
+    /// back.
     pub(in crate::core) fn has_ended(&self, id: &str) -> bool {
         self.get(id).is_some_and(|peer| peer.has_ended)
     }
 
-    /// Writes a line into the log, once per session, if a hook has the key of the session but runs outside the
-    /// session's live agent. The hook is not refused, because any process of this user may act for any session.
+    /// Logs once per session that a hook with the session's key runs outside the session's agent process. The hook is
+    /// still accepted, because any process of this user may act for any session.
     pub(in crate::core) fn report_foreign_hook(&mut self, turn: &mut Turn, id: &str, ancestors: &[Process]) {
         let Some(caller) = nearest(ancestors) else { return };
         let is_own = |above: &Process| self.is_attached_from(id, above);
@@ -237,10 +237,10 @@ impl Peers {
         }
     }
 
-    /// Notes the agent process from which a call of a session comes, as the kernel reports it. If slm-mesh knows the
-    /// program of the process, or if an earlier hook of the session came from the same process, the process is
-    /// certainly an agent, and the session counts as online from now on, as long as the process lives. A single hook
-    /// from a process of an unknown program does not prove that the process is an agent.
+    /// Records the agent process from which a session makes a call, as the kernel reports it. The process is certainly
+    /// an agent if slm-mesh knows its program, or if an earlier hook of the session came from the same process. The
+    /// session is then online while the process lives. A single hook from an unknown program does not prove that the
+    /// process is an agent.
     pub(in crate::core) fn note_process(
         &mut self,
         turn: &mut Turn,
@@ -254,7 +254,8 @@ impl Peers {
         self.set_process(turn, journal, id, process, is_agent, call)
     }
 
-    /// Notes a process from which a call of a session comes. `is_agent` tells whether it is certainly an agent.
+    /// Records the process from which a session makes a call. `is_agent` says whether the process is certainly an
+    /// agent.
     pub(super) fn set_process(
         &mut self,
         turn: &mut Turn,
@@ -272,8 +273,8 @@ impl Peers {
             return Ok(());
         }
         peer.row.process = Some(*process);
-        // Two kinds of processes are not watched: those on another machine, because that machine's kernel can't report
-        // their end to this broker, and those that may not be agents, because their end means nothing.
+        // A process on another machine is not watched, because this kernel can't report its end. A process that may not
+        // be an agent is not watched either, because its end means nothing for the session.
         if is_remote || !is_agent {
             let row = peer.row.clone();
             return if is_known { Ok(()) } else { Ok(turn.store.put_peer(&row)?) };
@@ -283,8 +284,8 @@ impl Peers {
         self.come_online(turn, journal, id, call.now)
     }
 
-    /// Notes that a connection no longer acts for a peer. If nothing else shows that the peer is online, it is now
-    /// offline.
+    /// Counts the loss of one connection of a peer. Marks the peer as offline, unless something else shows that it is
+    /// online.
     pub(super) fn remove_connection(
         &mut self,
         turn: &mut Turn,
@@ -313,12 +314,13 @@ impl Peers {
         peer.row.last_seen = now;
         let row = peer.row.clone();
         turn.store.put_peer(&row)?;
-        // An offline peer's requests for locks do not hold up the requests of other peers, so these are checked again.
+        // The lock requests of an offline peer do not delay the requests of other peers, so the other requests are
+        // checked again.
         turn.dirty.locks = true;
         self.record(turn, journal, &Change::PeerLeft { row: &row, named: true, reason }, id, now)
     }
 
-    /// Notes when a session was last known to be in a turn; `None` means that its turn has ended.
+    /// Records when a session was last known to work on a turn; `None` means that the turn has ended.
     pub(in crate::core) fn set_turn_active(&mut self, turn: &mut Turn, id: &PeerId, at: Option<i64>) {
         if let Some(peer) = self.get_mut(id) {
             peer.turn_active_at = at;
@@ -329,16 +331,15 @@ impl Peers {
         }
     }
 
-    /// Notes the background tasks and subagents that keep the locks of a turn that has ended. An empty list means that
-    /// a turn is running, or that nothing keeps the locks of the last turn.
+    /// Records the background tasks and subagents that still run after the end of a turn, and keep the locks of the
+    /// turn. The list is empty if a turn is running, or if no task is left.
     pub(in crate::core) fn set_background_tasks(&mut self, id: &str, running: &[&str]) {
         if let Some(peer) = self.get_mut(id) {
             peer.background_tasks = running.iter().map(|task| (*task).to_owned()).collect();
         }
     }
 
-    /// Notes that a subagent ended. Returns whether the subagent was the last of the tasks that kept the locks of the
-    /// turn.
+    /// Records that a subagent has ended. Returns true if it was the last task that kept the locks of the turn.
     pub(in crate::core) fn end_background_task(&mut self, id: &str, task: &str) -> bool {
         let Some(peer) = self.get_mut(id).filter(|peer| !peer.background_tasks.is_empty()) else { return false };
         peer.background_tasks.retain(|running| running != task);
@@ -353,7 +354,7 @@ impl Peers {
         Ok(turn.store.put_peer(&peer.row)?)
     }
 
-    /// Notes that the agent has ended a session. The process of the agent may continue with another session.
+    /// Records that the agent has ended a session. The agent process may continue with another session.
     pub(in crate::core) fn end_session(
         &mut self,
         turn: &mut Turn,
@@ -374,7 +375,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Notes which agents run the MCP servers that were connected to an earlier broker.
+    /// Records which agents run the MCP servers that were connected to an earlier broker.
     pub(in crate::core) fn expect_servers(
         &mut self,
         agent_above: impl Fn(i64) -> Option<Process>,
@@ -414,7 +415,8 @@ impl Peers {
                 turn.push(Effect::WatchProcess(process));
             }
         }
-        // A grace period starts again if it was running when the broker died, or if a rollback undid its end.
+        // A session that still holds locks gets a new grace period, if the broker died during the old one, or if a
+        // rollback undid the end of the old one.
         for peer in self.peers.iter_mut() {
             // The end of a process on another machine is not reported, so a session there gets a grace period even if
             // its process is known.
@@ -448,8 +450,7 @@ impl Peer {
             offline_since: was_online.then_some(now),
             unconfirmed: was_online,
             // A session with an MCP server counts as gone until the server reconnects. A session that has only hooks
-            // does not count as gone, because it may still be running, although it may also have ended while no broker
-            // was running.
+            // may still be running, so it does not count as gone.
             has_left: row.pid != 0,
             ..Peer::new(row, now)
         }

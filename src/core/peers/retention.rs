@@ -15,7 +15,8 @@ use crate::core::transaction::Turn;
 use crate::store::{LockRow, PeerRow};
 
 impl Peers {
-    /// Makes room for one more peer, if necessary by forgetting offline peers that have neither unread mail nor locks.
+    /// Makes room for one more peer. If the mesh is full, forgets offline peers that have neither unread mail nor
+    /// locks.
     pub(super) fn make_room(&mut self, turn: &mut Turn, mail: &mut Mail, locks: &Locks, now: i64) -> Result<(), Error> {
         if self.peers.len() < limits::PEERS_MAX {
             return Ok(());
@@ -49,10 +50,10 @@ impl Peers {
         Ok(())
     }
 
-    /// Forgets the ended sessions of one agent in one directory that have no messages, neither sent nor received, and
-    /// hold no lock. A session with a chosen name is kept, because others know the name. Without this cleanup, if two
-    /// such sessions were left, a new session could take over neither of them, so each new session would leave one more
-    /// peer behind.
+    /// Forgets the unused ended sessions of one agent in one directory: those without locks and without messages,
+    /// neither sent nor received. A session with a chosen name is kept, because others may know this name. The cleanup
+    /// is needed because a new session could not choose between two unused sessions, so each new session would leave
+    /// one more behind.
     pub(super) fn forget_unused(
         &mut self,
         turn: &mut Turn,
@@ -83,15 +84,15 @@ impl Peers {
         Ok(())
     }
 
-    /// When the state of any peer will next change merely because time passes, in ms.
+    /// Returns the earliest deadline of all peers, in ms.
     pub(in crate::core) fn deadline(&mut self) -> Option<i64> {
         self.peers.deadline(&self.settings)
     }
 }
 
 impl Mesh {
-    /// Marks the peers whose time is up as gone: HTTP clients that send no heartbeat, and sessions whose grace period
-    /// is over.
+    /// Marks peers as gone when their time is up: HTTP clients that send no heartbeat, and sessions after their grace
+    /// period.
     pub(in crate::core) fn expire_peers(&mut self, now: i64) -> Result<(), Error> {
         let Peers { peers, settings, .. } = &mut self.peers;
         let due: Vec<PeerRow> = peers.due(settings, now).into_iter().map(|peer| peer.row.clone()).collect();
@@ -105,9 +106,8 @@ impl Mesh {
         Ok(())
     }
 
-    /// Forgets the agent processes that ended while no broker was running. Otherwise, the next session could never take
-    /// over the name and the mail of a session whose process has ended. `is_alive` tells whether a process of this
-    /// machine is running.
+    /// Forgets agent processes that ended while no broker was running, so that a new session can take over the name and
+    /// the mail of a session whose process has ended. `is_alive` checks whether a process on this machine is running.
     pub fn forget_dead_processes(&mut self, is_alive: impl Fn(&Process) -> bool, now: i64) {
         let host = self.settings.host.clone();
         // The kernel reports the end of a watched process, so only the other processes are checked.
@@ -130,9 +130,9 @@ impl Mesh {
         self.turn.log_error(forgotten);
     }
 
-    /// Takes the locks and the channels from a session that is gone, and ends its waiting calls, because a command that
-    /// outlives the session must not get a lock or mail in the name of the session. A connection that still acts for the
-    /// session but does not answer keeps its waiting calls, because the session may return.
+    /// Takes the locks and the channels from a session that is gone, and ends its waiting calls. Otherwise a command
+    /// that outlives the session could get a lock or mail in the session's name. Calls continue to wait on a silent
+    /// connection that acts for the session, because the session may return there.
     pub(super) fn take_from_gone(&mut self, id: &PeerId, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, locks, channels, journal, waiting, .. } = self;
         end_hook_waits(turn, peers, waiting, id);
@@ -144,7 +144,7 @@ impl Mesh {
         channels.leave_all(turn, peers, journal, id, now)
     }
 
-    /// Ends a session that did not come back in time.
+    /// Ends a session that did not return during its grace period.
     fn end_grace(&mut self, id: &PeerId, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, journal, .. } = self;
         let Some(peer) = peers.get_mut(id) else { return Ok(()) };

@@ -66,8 +66,8 @@ pub static DETACH: Op = Op {
     run: detach,
 };
 
-/// Registers a peer for the session in which a caller runs, unless an MCP server or a hook has already done so. In this
-/// way, an agent without MCP becomes a peer with its first subcommand.
+/// Registers a peer for the session in which a caller runs, unless an MCP server or a hook has already done so. An
+/// agent without MCP becomes a peer in this way, with its first subcommand.
 pub static BEGIN: Op = Op {
     name: "session.begin",
     summary: "Register the caller's agent as a peer, unless it is a peer already",
@@ -81,8 +81,8 @@ pub static BEGIN: Op = Op {
 
 fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let is_it = |process: &&Process| process.agent.is_some_and(|agent| agent.kind == args.word("agent"));
-    // If slm-mesh does not know the agent, the nearest process counts as the agent, unless it is another agent that
-    // slm-mesh knows.
+    // For an agent that slm-mesh does not know, the nearest ancestor process counts as the agent, unless this process
+    // is a known agent.
     let nearest_unknown = || nearest(&ctx.ancestors).filter(|process| process.agent.is_none());
     let Some(process) = ctx.ancestors.iter().find(is_it).or_else(nearest_unknown) else {
         let text =
@@ -100,8 +100,8 @@ fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         }
     };
     let Mesh { turn, peers, journal, .. } = mesh;
-    // A caller begins a session only if it runs inside an agent: slm-mesh knows the program of the process, or the
-    // environment names the agent. So the process is the agent, and the session is online until the process ends.
+    // The caller runs inside an agent: slm-mesh knows the program of the process, or the environment contains the name
+    // of the agent. So the process is certainly the agent, and the session is online until the process ends.
     peers.set_process(turn, journal, &id, process, true, ctx)?;
     Ok(Outcome::Ready(json!({ "ok": true, "you": { "id": id.as_str(), "name": peers.name_of(&id) } })))
 }
@@ -156,9 +156,8 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         && let Some(one) = peers.attachments.get_mut(ctx.conn)
     {
         one.is_keyed = is_keyed;
-        // If slm-mesh does not know the program of the agent process, the process is not noted, because its end may
-        // mean nothing. But if the process runs on another machine, it is noted, because its end is never reported and
-        // so can't mislead the broker.
+        // The process of an unknown program is not recorded, because its end may mean nothing. On another machine, it
+        // is recorded, because its end is never reported and so can't mislead the broker.
         let is_far_server = one.remote.is_some() && args.flag("script") != Some(true);
         let agent = one.agent.filter(|process| process.agent.is_some() || is_far_server);
         peers.add_connection(turn, journal, &id, ctx.now)?;
@@ -174,9 +173,9 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     Ok(Outcome::Ready(value))
 }
 
-/// If a connection acts for an unused peer without a key, removes that peer. The connection has just got the key of
-/// another peer, which a hook registered, so the unused peer would remain as a second session of the agent, and mail
-/// to it would never be read. Returns the removed peer, so that the client can forget it.
+/// Removes the unused peer of a connection. The connection has just attached as another peer, which a hook registered
+/// with the session's key. The unused peer would look like a second session of the agent, and nobody would read its
+/// mail. Returns the removed peer, so that the client can forget it.
 fn retire_placeholder(mesh: &mut Mesh, ctx: &CallContext, keyed: &PeerId) -> Result<Option<PeerId>, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let is_unused = |peer: &&Peer| {
@@ -211,7 +210,7 @@ fn push_older_key(older: &mut Vec<String>, key: String) {
     }
 }
 
-/// The reason that an event gives when a session ends cleanly.
+/// The reason in the event that a session has left, if the session ended cleanly.
 const CLEAN_EXIT: &str = "clean_exit";
 
 /// Makes the row of a session from the arguments that describe it.
@@ -231,11 +230,10 @@ pub(in crate::core) fn session_row(args: &Args, host: String, now: i64) -> PeerR
     }
 }
 
-/// Returns the peer of a session whose hook or subcommand calls before any connection attaches: its former peer, or a
-/// new one.
+/// Registers a session whose hook or subcommand calls before any connection attaches. Returns the session's former
+/// peer, or a new peer.
 pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args) -> Result<PeerId, Error> {
-    // A name that is not allowed must not make hooks fail. The user is told about such a name when the MCP server
-    // attaches.
+    // An invalid name must not make hooks fail. The MCP server shows the error to the user when it attaches.
     let chosen = args.text("name").filter(|name| !name.is_empty() && untrusted_text::check_name(name).is_ok());
     let wanted = chosen.map_or_else(|| default_name(row, args.text("shortName")), str::to_owned);
     let (is_name_chosen, now) = (chosen.is_some(), row.first_seen);
@@ -245,8 +243,7 @@ pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args)
     let takeover = match &former {
         FormerPeer::Proven(id) | FormerPeer::SameName(id) => {
             let unread = mail.unread(&turn.store, id)?;
-            // If a session has neither a key nor a process, each of its hooks finds the session by its name, which is
-            // not a takeover.
+            // A session with neither a key nor a process is found by its name at each hook. This is not a takeover.
             let is_other = |peer: &Peer| peer.has_left || peer.row.session_key().is_some();
             peers.get(id).and_then(|peer| match former {
                 FormerPeer::SameName(_) if is_name_chosen => None,
@@ -267,9 +264,9 @@ pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args)
     Ok(id)
 }
 
-/// Finds the former peer of a session. If several ended sessions match, none of them can be chosen, so those that were
-/// never used are forgotten first. If a session that has left has the same name but another key, its grace period ends
-/// at once, because the new session must not inherit its locks.
+/// Finds the former peer of a session. If none is found, forgets unused ended sessions, which may have made the choice
+/// ambiguous, and tries again. If the former peer has left and has another key, its grace period ends at once, because
+/// the new session must not inherit its locks.
 fn find_former_peer(mesh: &mut Mesh, evidence: &SessionEvidence, now: i64) -> Result<FormerPeer, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let mut former = peers.former_peer(evidence);
@@ -293,7 +290,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
     for id in mesh.peers.attachments.detach_all(conn) {
         let Mesh { turn, peers, journal, .. } = mesh;
         if reason == CLEAN_EXIT {
-            // The process may continue with other sessions, so this session must not depend on it.
+            // The agent process may continue with other sessions, so it no longer shows that this session is alive.
             peers.forget_process(turn, &id)?;
         }
         if !unresponsive {
@@ -344,8 +341,8 @@ fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
     untrusted_text::plain_name(&if folder.is_empty() { agent.to_owned() } else { format!("{agent}-{folder}") })
 }
 
-/// Makes the row from which a session can later give back the name that it takes over. The row contains a notice about
-/// the earlier session, because the two sessions may have worked on different tasks.
+/// Makes the row that later lets a session give back the name that it takes over now. The row contains a notice about
+/// the earlier session, because that session may have worked on another task.
 fn takeover_of(turn: &Turn, former: &Peer, unread: i64, now: i64) -> TakeoverRow {
     let ago = time::span((now - former.row.last_seen).max(0));
     let worked = match former.row.summary.as_str() {
@@ -404,9 +401,9 @@ impl Peers {
         Ok(PeerRow { id: self.new_id(), name: self.free_name(wanted), ..row.clone() })
     }
 
-    /// The name of a session that returns to a peer. The session keeps the peer's name, unless its MCP server attaches
-    /// for the first time with a name that the user chose and that is free. Until then, only hooks or subcommands have
-    /// called for the session, and these may not know the chosen name.
+    /// Returns the name of a session that returns to its former peer: normally the name of this peer. Only when an MCP
+    /// server attaches for the first time, a free name that the user chose takes precedence. Earlier hooks and
+    /// subcommands may not have known the chosen name.
     fn name_of_return(&self, old: &Peer, evidence: &SessionEvidence) -> String {
         let is_first_server = evidence.conn.is_some() && old.row.pid == 0;
         let is_free = || self.free_name(evidence.name) == evidence.name;
@@ -425,8 +422,8 @@ impl Peers {
 
     /// The name `wanted`, or the first of `wanted-2`, `wanted-3` and so on that is free.
     pub(super) fn free_name(&self, wanted: &str) -> String {
-        // Many sessions may want the same name, so the names of all peers are collected once instead of once per
-        // number.
+        // The names of all peers are collected once, because a search per number would be slow if many sessions want
+        // the same name.
         let similar = self.peers.iter().map(|peer| peer.row.name.as_str()).filter(|name| name.starts_with(wanted));
         let taken: HashSet<&str> = similar.collect();
         let is_free = |name: &String| !taken.contains(name.as_str()) && !is_reserved(name);
@@ -434,8 +431,8 @@ impl Peers {
         std::iter::once(wanted.to_owned()).chain(numbered).find(is_free).unwrap_or_else(|| wanted.to_owned())
     }
 
-    /// Adds another key to a session. For example, the agent gives the session a new key after /clear, while the MCP
-    /// server still uses the old key.
+    /// Adds another key to a session. For example, after /clear the agent uses a new key, but the MCP server still uses
+    /// the old key.
     pub(in crate::core) fn add_key(&mut self, turn: &mut Turn, id: &str, key: &str) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id).filter(|peer| !key.is_empty() && !peer.has_key(key)) else { return Ok(()) };
         if let Some(old) = peer.row.session_key().map(str::to_owned) {
@@ -450,8 +447,8 @@ impl Peers {
         self.attachments.of_peer(id).any(|one| one.is_below(process))
     }
 
-    /// The sessions of one agent process: those with a connection from a descendant of the process, those that only
-    /// hooks or subcommands below the process have registered, and those with an MCP server that may still reconnect.
+    /// Returns the sessions of one agent process. These are the sessions that are connected from a descendant of the
+    /// process, those that only its hooks or subcommands have registered, and those whose MCP server may reconnect.
     pub(in crate::core) fn sessions_of_process(&self, process: &Process) -> Vec<&Peer> {
         let below = self.attachments.iter().filter(|(_, one)| one.is_below(process));
         let attached: Vec<&PeerId> = below.flat_map(|(_, one)| one.peers()).collect();

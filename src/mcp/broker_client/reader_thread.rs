@@ -18,22 +18,22 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A client that starts a server only to list its tools ends the server within this time. A session that lasts longer
-/// becomes a peer.
+/// How long a session must last to become a peer. A client that starts a server only to list its tools ends the server
+/// sooner.
 const APPEARS_AFTER: Duration = Duration::from_secs(2);
 /// Minimum pause between attempts to find a broker.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How long a client of a newer version needs to start its own broker after it has stopped the old one.
+/// How long a newer version of slm-mesh needs to start its own broker after it has stopped the old broker.
 const REPLACED_PAUSE: Duration = Duration::from_millis(500);
-/// How often a session checks whether a broker is running again after the broker was stopped. This is shorter than the
-/// grace period after which a new broker would release the session's locks.
+/// How often a session looks for a new broker after the broker was stopped. A new broker waits longer than this before
+/// it releases the session's locks.
 const STOPPED_PAUSE: Duration = Duration::from_secs(3);
 /// How many attempts to connect may fail before the waiting calls fail. The pauses between the attempts add up to a
 /// third of a second.
 const MISSES_MAX: u32 = 5;
-/// If an attempt to reach another machine takes longer than this, the cause is a broken network rather than a broker
-/// that is shutting down, so calls fail at once.
+/// If an attempt to reach another machine takes longer than this before it fails, the network is broken, so calls fail
+/// at once. Otherwise the broker may be shutting down, and the attempt is repeated.
 const MISS_MAX: Duration = Duration::from_millis(500);
 /// How long a hub that has ceased to lead may take to refuse the calls that it has received.
 const REFUSES_WITHIN: Duration = Duration::from_millis(200);
@@ -96,8 +96,8 @@ impl ReaderThread {
         }
     }
 
-    /// Sleeps until there is a call to send, or until the session is old enough to become a peer and the pause is over.
-    /// Returns false when the session ends.
+    /// Sleeps until the session needs a connection. That is when a call must be sent, or when the pause is over and the
+    /// session is old enough to become a peer. Returns false when the session ends.
     fn wait_for_need(&self) -> bool {
         let mut state = self.shared.lock();
         let since = Instant::now();
@@ -115,9 +115,9 @@ impl ReaderThread {
         }
     }
 
-    /// Whether to try again soon after an attempt to connect failed with this error and took this long. If the attempt
-    /// reached a broker on this machine, that broker has ended since, so the next one can be expected soon, even if the
-    /// attempt took long because the old broker was silent.
+    /// Whether to try again soon after an attempt to connect failed with this error and took this long. A broker on
+    /// this machine that was reached must have ended, so the next broker can be expected soon, however long the attempt
+    /// took.
     fn expects_next_broker(&self, error: &Error, took: Duration) -> bool {
         is_connection_lost(error) && self.n_misses < MISSES_MAX && (self.has_reached_own || took < MISS_MAX)
     }
@@ -145,8 +145,8 @@ impl ReaderThread {
         Ok(client)
     }
 
-    /// Attaches the client's threads that were attached before, and the threads whose calls are waiting. If there are
-    /// none, attaches the session with an empty name for the thread.
+    /// Attaches the threads (conversations) of the client that were attached before, and those whose calls are waiting.
+    /// If there are none, attaches the session with an empty name for the thread.
     fn attach_all(&mut self, client: &mut Client) -> Result<(), Error> {
         let mut state = self.shared.lock();
         if state.is_closing {
@@ -214,15 +214,15 @@ impl ReaderThread {
         }
     }
 
-    /// Decides, when the broker shuts down, how soon to reconnect. If a newer broker replaces the old one, this thread
+    /// Decides how soon to reconnect when the broker shuts down. If a newer broker replaces the old one, this thread
     /// reconnects soon. If the user stopped the broker, only a call starts it again.
     fn on_shutdown(&mut self, params: &Map<String, Value>) {
         self.is_dormant = params.get("reason") != Some(&json!("making_room"));
         self.pause = if self.is_dormant { STOPPED_PAUSE } else { REPLACED_PAUSE };
     }
 
-    /// Records which peer represents this session now, after a command in the agent's shell has given back the name
-    /// that the session had taken over.
+    /// Records which peer represents this session now. A command in the agent's shell has just given back the name that
+    /// the session had taken over.
     fn on_declined(&mut self, params: &Map<String, Value>) {
         let (Some(was), Some(you)) = (params.get("was").and_then(Value::as_str), params.get("you")) else { return };
         let Some(id) = you["id"].as_str() else { return };
@@ -246,8 +246,8 @@ impl ReaderThread {
         }
     }
 
-    /// Records which peer represents a thread of the client, and forgets the peer that the broker has retired, if any.
-    /// This may be the peer that represented the session before the client named a thread.
+    /// Records which peer represents a thread of the client. Also forgets the peer that the broker has retired, if any,
+    /// for example the peer that represented the session before its first thread had a name.
     fn note_attached(&mut self, thread: String, answer: &Value) {
         let retired = answer["retired"].as_str();
         self.known_peers.retain(|_, id| Some(id.as_str()) != retired);
@@ -299,8 +299,8 @@ impl ReaderThread {
         self.write_answer(call, result);
     }
 
-    /// Records which peer represents this session now. The peer changes if the session has taken over a name and then
-    /// declines it.
+    /// Records which peer represents this session now, as the reply says. The peer changes when the session gives back
+    /// a name that it took over.
     fn note_own_id(&mut self, call: &PendingCall, result: &Result<Value, Error>) {
         let Some(id) = result.as_ref().ok().and_then(|answer| answer["you"]["id"].as_str()) else { return };
         if self.known_peers.get(&call.thread).is_some_and(|known| known != id) {
@@ -314,8 +314,8 @@ impl ReaderThread {
         let shown = result.as_ref().map(shown_items).unwrap_or_default();
         self.note_own_id(call, &result);
         let announcer = result.as_ref().ok().and_then(|answer| answer["actedAs"]["id"].as_str().map(str::to_owned));
-        // The answer and the report are written under one lock, because the client may send its next call immediately,
-        // and that call must find the mail marked as read.
+        // The answer and the report are written under one lock. Otherwise the client's next call could reach the broker
+        // before the report, and find the mail still unread.
         let locked = (!shown.is_empty() || call.target.batch.is_some()).then(|| self.shared.lock());
         let report = locked.as_ref().filter(|_| !shown.is_empty()).map(|state| {
             let peer = announcer.or_else(|| state.peers.get(&call.thread).cloned());
@@ -357,7 +357,7 @@ impl ReaderThread {
             }
         }
         drop(state);
-        // If the session is closing, the main thread waits for the connection to end.
+        // If the session is closing, this wakes the main thread, which waits for the connection to end.
         self.shared.announce_change();
         for call in failed {
             let text = format!(
@@ -384,9 +384,8 @@ fn peer_id(attached: &Value) -> String {
     attached["you"]["id"].as_str().unwrap_or("").to_owned()
 }
 
-/// Whether the session itself needs a part of this answer. The session reports mail as read, records which peer
-/// represents it, and adds what was said last in a peer's session to the details of that peer. All other answers are
-/// passed on without being parsed.
+/// Whether the session itself needs a part of this reply: to report mail as read, to record which peer represents the
+/// session, or to add what was said last in a peer's session. All other replies are passed on without being parsed.
 fn concerns_session(call: &PendingCall, answer: &str) -> bool {
     call.arguments.contains_key("detail")
         || rpc::may_have_field(answer, "messages")
@@ -406,7 +405,7 @@ mod tests {
     use super::*;
     use crate::core;
 
-    /// What the client of a session reads when this result arrives for a call with these arguments.
+    /// Returns what the client of a session reads when this result arrives for a call with these arguments.
     fn written(arguments: &Value, result: &str) -> String {
         let out = Arc::new(StdoutWriter::keeping());
         let mut reader = ReaderThread::new(Arc::default(), Arc::clone(&out));

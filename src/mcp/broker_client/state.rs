@@ -15,12 +15,12 @@ use std::net::Shutdown;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// The state, and signals that announce changes.
+/// The shared state, and signals that announce changes of the state.
 #[derive(Debug, Default)]
 pub struct SharedState {
     state: Mutex<ClientState>,
     changed: Condvar,
-    /// Signals that a call was sent while the watch for stuck brokers was idle.
+    /// Wakes the watch for stuck brokers when a call was sent.
     pub call_sent: Condvar,
 }
 
@@ -64,7 +64,7 @@ impl SharedState {
     }
 }
 
-/// The calls, the socket and the peers.
+/// The calls, the socket to the broker, and the peers of a session.
 #[derive(Debug, Default)]
 pub struct ClientState {
     /// Calls that no broker has received yet, oldest first.
@@ -81,13 +81,13 @@ pub struct ClientState {
     pub attaching: CountedMap<String>,
     /// Unanswered `wakeup.wait` requests, by request number.
     pub wakeups: CountedMap<WakeupWait>,
-    /// Calls that will wait for events, each by the number of its unanswered `events.cursor` request. The answer to
-    /// that request says after which event the call waits.
+    /// Calls that will wait for events. The key is the number of the `events.cursor` request that was sent just before
+    /// the call. The reply to this request says after which event the call waits.
     pub cursors: HashMap<u64, u64>,
     /// When the last message from the broker arrived.
     pub heard_at: Option<Instant>,
-    /// The error that calls get if the broker stops answering. `None` for a broker on another machine, because a
-    /// connection to another machine itself detects a lost broker.
+    /// The error for all calls if the broker stops answering. `None` for a broker on another machine, because a network
+    /// connection detects a lost broker without this watch.
     pub stuck_error: Option<Error>,
     /// Whether the watch for stuck brokers is asleep, because no call is waiting for an answer.
     pub is_watch_idle: bool,
@@ -97,7 +97,7 @@ pub struct ClientState {
     /// How many threads wait for a change.
     n_waiting: usize,
     pub is_closing: bool,
-    /// Whether a new connection is attaching. If the session ends now, it must detach that connection.
+    /// Whether a new connection is attaching. A session that ends now must detach this connection.
     pub is_attaching: bool,
     /// Whether an answer is being written. The process must not end before the answer is complete.
     pub is_answering: bool,
@@ -117,9 +117,8 @@ impl ClientState {
         self.last_request
     }
 
-    /// Writes a line to the broker. Returns whether the broker can receive the line. If not, this ends the connection,
-    /// because a part of the line may have been written, and no other line may follow it. The reader thread then
-    /// connects again.
+    /// Writes a line to the broker. Returns whether the whole line was written. If not, the connection ends, because no
+    /// other line may follow a partial line, and the reader thread connects again.
     pub fn send(&mut self, line: &str) -> bool {
         let Some(socket) = &mut self.socket else { return false };
         let is_sent = socket.write_all(line.as_bytes()).is_ok();
@@ -148,9 +147,9 @@ impl ClientState {
         is_sent
     }
 
-    /// Notes that an answer was written, and sends `report`, which reports the mail in the answer as read. The answers
-    /// of a batch are written together, so their reports are sent together, too. If the broker is gone, the messages
-    /// are offered again later, because nothing proves that they were read.
+    /// Records that an answer was written, and sends `report`, which marks the mail in the answer as read. In a batch,
+    /// all reports are sent after all answers. If the broker is gone, the next one offers the mail again, because
+    /// nothing proves that the mail was read.
     pub fn end_answer(&mut self, call: &PendingCall, is_whole: bool, report: Option<String>) {
         self.is_answering = false;
         match (&call.target.batch, report) {
@@ -173,8 +172,8 @@ impl ClientState {
         }
     }
 
-    /// Puts a call back into the queue, because a standby hub refused the call without running it. If `request` is not
-    /// a call, it is dropped, because such requests end with their connection.
+    /// Puts a call back into the queue after a standby hub has refused the call without running it. Other requests are
+    /// dropped, because they are useless after the connection has ended.
     pub fn take_back(&mut self, request: u64) {
         if self.calls.contains_key(&request) {
             self.queue.push_back(request);
@@ -186,7 +185,7 @@ impl ClientState {
         self.calls.keys().any(|request| !self.queue.contains(request))
     }
 
-    /// Attaches the conversation of this call to the broker, unless its `attach` has already been sent.
+    /// Attaches the thread (conversation) of this call to the broker, unless its `attach` has already been sent.
     pub fn attach_for(&mut self, request: u64) {
         let thread = self.calls.get(&request).map(|call| call.thread.clone()).unwrap_or_default();
         if self.socket.is_none() || self.attaching.values().any(|attaching| *attaching == thread) {

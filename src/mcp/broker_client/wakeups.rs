@@ -35,7 +35,7 @@ impl ClientState {
 }
 
 impl ReaderThread {
-    /// If the broker's answer contains a text, wakes the client with the text and reports the result. Then sends the
+    /// If the broker's reply contains a text, wakes the client with this text and reports the outcome. Then sends the
     /// next request, unless the broker has ended the wait.
     pub fn notify_agent(&self, wait: WakeupWait, answer: Value) {
         if answer["over"] == json!(true) || answer.is_null() {
