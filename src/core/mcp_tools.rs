@@ -22,7 +22,7 @@ pub struct Tool {
     pub hints: [bool; 3],
 }
 
-/// The tools, in the order of `tools/list`. This order never changes.
+/// All tools, in the fixed order in which `tools/list` returns them.
 pub const TOOLS: &[Tool] = &[
     Tool {
         noun: "peers",

@@ -135,8 +135,8 @@ impl std::fmt::Debug for Mesh {
 }
 
 impl Mesh {
-    /// Opens a mesh with its store. `random` returns unpredictable numbers. If the store records its changes, the
-    /// writes of this function are committed with the first turn.
+    /// Opens a mesh on a store. `random` returns unpredictable numbers. If the store records its changes, the first
+    /// turn commits the writes of this function.
     ///
     /// # Errors
     /// When the store cannot be read or written.
@@ -296,7 +296,7 @@ impl Mesh {
     }
 }
 
-/// The random number that is part of this mesh's public ids.
+/// Returns the random number in this mesh's public ids. The number is chosen once and then stored.
 fn instance_number(turn: &mut Turn, peers: &mut Peers) -> Result<u128, Error> {
     // Version 0.1.0 stored the number under this name, and its databases must stay readable.
     const NAME: &str = "salt";

@@ -56,7 +56,7 @@ pub enum ArgRole {
 
 /// The argument that says when the caller began to wait, in ms since the epoch, by the caller's clock. A client that
 /// repeats a call after a lost connection sends this time, so that callers keep their order in the line. A duration
-/// would be wrong by the time that the call takes to arrive, for instance while the broker starts.
+/// would become wrong while the call is on its way, for instance while the broker starts.
 pub const WAITING_SINCE: &str = "waitingSince";
 
 /// One argument of an operation.
@@ -78,7 +78,7 @@ pub struct Arg {
     pub placeholder: Option<&'static str>,
     /// Whether the MCP tool accepts this argument. If not, only people and hooks use it.
     pub tool: bool,
-    /// What the argument means to clients, beyond its value.
+    /// How clients treat the argument before they send the value.
     pub role: ArgRole,
 }
 
@@ -192,7 +192,7 @@ pub struct Op {
     pub verb: Option<&'static str>,
     /// The MCP tool and its action, if the operation belongs to a tool.
     pub tool: Option<(&'static str, Option<&'static str>)>,
-    /// Whether a client that has lost the connection may repeat a call without asking its user.
+    /// Whether a client may repeat a call after it has lost the connection, without asking its user.
     pub repeatable: bool,
     /// The function that runs the operation.
     pub run: fn(&mut Mesh, &CallContext, &Args) -> Result<Outcome, Error>,
@@ -325,7 +325,7 @@ impl ArgKind {
     }
 }
 
-/// Whether a value has at most this depth of nesting.
+/// Whether a value is nested at most `depth` levels deep.
 fn is_flat(value: &Value, depth: usize) -> bool {
     match value {
         Value::Array(list) => depth > 0 && list.iter().all(|item| is_flat(item, depth - 1)),

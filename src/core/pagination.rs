@@ -33,7 +33,7 @@ pub const fn before(help: &'static str) -> Arg {
     Arg::new("before", ArgKind::Int { min: 0, max: i64::MAX }, help)
 }
 
-/// The argument `after`, if it contains the cursor of the next page. The cursor has at most `max` bytes.
+/// The argument `after` of a list whose next page begins at a cursor. The cursor has at most `max` bytes.
 pub const fn next_page(max: usize) -> Arg {
     Arg::new("after", ArgKind::Text { min: 1, max }, "Where to start: `next` from the previous answer")
         .placeholder("CURSOR")

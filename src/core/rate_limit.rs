@@ -12,7 +12,7 @@ pub struct RateLimiter {
     /// Maximum number of messages that a sender may send in one time window. A small change, such as a new value of a
     /// state entry or a new summary, costs a tenth of a message.
     messages_max: u32,
-    /// For each sender, when its window began, and how many tenths of a message it has spent since then.
+    /// For each sender, the start of its time window, and the tenths of a message that it has spent since then.
     spent: HashMap<String, (i64, u32)>,
 }
 
@@ -42,7 +42,7 @@ impl RateLimiter {
     /// Charges `cost` tenths of a message to a budget.
     ///
     /// # Errors
-    /// When the budget is spent. The error is the remaining time of the window, in ms.
+    /// When the budget of the time window is used up. The error is the time until the window ends, in ms.
     pub(super) fn spend(&mut self, budget: &str, cost: u32, now: i64) -> Result<(), i64> {
         if self.spent.len() > limits::PEERS_MAX {
             self.spent.retain(|_, (since, _)| now - *since < limits::RATE_WINDOW_MS);

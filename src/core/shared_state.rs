@@ -150,7 +150,7 @@ fn set(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let mut row = view(&mesh.peers, &entry);
     let n = new.value.len();
     if n > limits::PAGE_MAX || n > SHORT_VALUE_MAX && json_length(&row) > limits::PAGE_MAX {
-        // The caller knows the value, so a value that is too long for an answer is left out.
+        // The caller has just sent the value, so a value that is too long is left out of the reply.
         row["value"] = Value::Null;
     }
     let value = json_object([("ok", Value::Bool(true)), ("version", entry.version.into()), ("entry", row)]);

@@ -20,7 +20,7 @@ pub enum Effect {
     /// A request to watch an agent process and to report its end to
     /// [`Mesh::on_process_exit`](super::Mesh::on_process_exit).
     WatchProcess(Process),
-    /// The answer to a call.
+    /// The reply to a call.
     Reply { conn: ConnId, id: Value, result: Result<Value, Error> },
     /// A JSON-RPC notification to a connection. The parameters are JSON text.
     Notification { conn: ConnId, method: &'static str, params: String },
@@ -112,7 +112,7 @@ impl Turn {
         time
     }
 
-    /// Adds an effect. It will leave after the commit.
+    /// Adds an effect, which leaves the core after the commit.
     pub(super) fn push(&mut self, effect: Effect) {
         self.effects.push(effect);
     }
@@ -134,7 +134,7 @@ impl Turn {
         self.effects.truncate(n);
     }
 
-    /// Returns the effects that are to leave, oldest first, and removes them from the turn.
+    /// Removes and returns the effects that are to leave the core, oldest first.
     pub(super) fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }

@@ -64,7 +64,7 @@ impl Mesh {
         self.turn.log_error(loaded);
     }
 
-    /// Returns the effects that are to leave, oldest first, and removes them from the turn.
+    /// Removes and returns the effects that are to leave the core, oldest first.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         self.turn.take_effects()
     }

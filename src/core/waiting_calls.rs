@@ -8,7 +8,7 @@ use crate::base::ids::PeerId;
 use serde_json::{Value, json};
 use std::rc::Rc;
 
-/// The arguments in which a waiting call can name a peer.
+/// The arguments of a waiting call that can contain the name of a peer.
 const PEER_ARGUMENTS: [&str; 2] = ["from", "with"];
 
 /// What a waiting call is waiting for.
@@ -20,9 +20,9 @@ pub enum WaitReason {
     Events(i64),
     /// The call waits for any message after this cursor.
     Messages(i64),
-    /// The call waits for a message that may wake this peer, but not after this time, in ms.
+    /// The call waits for a message that may wake this peer, at most until this time, in ms.
     Wakeup(PeerId, i64),
-    /// The call waits until no lock conflicts with this request, and no earlier request for the same files waits.
+    /// The call waits until no lock conflicts with this request, and no earlier request for the same files is waiting.
     Locks(Rc<LockRequest>),
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 const LABEL_BYTES_MAX: usize = 62;
 /// Maximum length of the version, in bytes. Other hubs ignore longer versions.
 const VERSION_BYTES_MAX: usize = 32;
-/// Maximum number of addresses. So many addresses fit into a packet.
+/// Maximum number of addresses. A packet has room for this many.
 const ADDRESSES_MAX: usize = 16;
 /// How long to wait while libmdns sends its goodbye packet. libmdns does not report when it has sent the packet.
 const GOODBYE: Duration = Duration::from_millis(100);
@@ -65,7 +65,7 @@ impl Announcement {
     /// Parses the arguments of the command line.
     ///
     /// # Errors
-    /// When the arguments are wrong; the text says what was expected.
+    /// When the arguments are wrong. The error says what was expected.
     pub fn from_args(words: &[String]) -> Result<Announcement, String> {
         let [name, port, ws_port, version, addresses @ ..] = words else {
             return Err("expected NAME PORT WSPORT VERSION ADDRESS…; only the broker runs this command".into());

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// Maximum number of hubs. No LAN has so many hubs, so further ones would come from an attacker.
+/// Maximum number of hubs. No LAN has more hubs than this, so further ones would come from an attacker.
 const HUBS_MAX: usize = 64;
 /// Maximum number of hubs at one address. A machine may run the hubs of several users, but they must not displace the
 /// hubs of other machines.

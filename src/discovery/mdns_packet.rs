@@ -9,7 +9,7 @@ use std::net::IpAddr;
 const HOPS_MAX: usize = 16;
 /// Maximum length of a name, in bytes, without the empty label at its end (RFC 1035, section 2.3.4).
 const NAME_BYTES_MAX: usize = 254;
-/// How many records of each kind are taken from one packet.
+/// Maximum number of records of each kind that are taken from one packet.
 const RECORDS_MAX: usize = 64;
 /// Maximum length of a version, in bytes. A longer one is ignored.
 const VERSION_BYTES_MAX: usize = 32;
@@ -23,8 +23,8 @@ const TXT: u16 = 16;
 const AAAA: u16 = 28;
 const SRV: u16 = 33;
 const IN: u16 = 1;
-/// The top bit of the class. In a question, it asks for a unicast response. In a record, it says that older records are
-/// no longer valid.
+/// The top bit of the class field. In a question, this bit asks for a unicast response. In a record, it says that older
+/// records are no longer valid.
 const TOP_BIT: u16 = 0x8000;
 
 /// A service, as a response describes it.
@@ -88,7 +88,7 @@ pub fn parse_response(packet: &[u8], id: u16) -> Option<Vec<ServiceRecord>> {
 }
 
 impl ServiceRecord {
-    /// Takes the strings of a TXT record. If a key occurs twice, the first one counts (RFC 6763, section 6.4).
+    /// Reads the strings of a TXT record. If a key occurs twice, the first one counts (RFC 6763, section 6.4).
     fn add_txt(&mut self, mut text: &[u8]) {
         let mut seen = [false; 3];
         while let Some((length, rest)) = text.split_first() {

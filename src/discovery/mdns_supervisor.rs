@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-/// The first pause before a restart.
+/// Minimum pause before a restart.
 const PAUSE_MS_MIN: i64 = 1000;
 /// Maximum pause before a restart.
 const PAUSE_MS_MAX: i64 = 300_000;
@@ -52,8 +52,8 @@ impl MdnsSupervisor {
         }
     }
 
-    /// Starts, checks or restarts the process, as needed. Returns the time of the next call that is needed; `None` once
-    /// the process has been stopped.
+    /// Starts, checks or restarts the process, as needed. Returns the time at which this must be called again; `None`
+    /// once the process has been stopped.
     pub fn supervise(&mut self, now_ms: i64) -> Option<i64> {
         if let Some(child) = &mut self.child {
             match child.try_wait() {
@@ -70,7 +70,7 @@ impl MdnsSupervisor {
         Some(if self.child.is_some() { now_ms + CHECK_MS } else { self.due_ms })
     }
 
-    /// Tells the process to send its goodbye and end. The caller need not wait for its end.
+    /// Tells the process to send its goodbye packet and to end. The caller need not wait for the end.
     pub fn stop(&mut self) {
         self.is_stopped = true;
         self.ask_to_stop();
@@ -191,8 +191,8 @@ mod tests {
 
     #[test]
     fn it_stops_on_request_and_restarts_for_new_addresses() {
-        // xargs replaces slm-mesh here, because it also reads its input to the end. It ignores its arguments until
-        // then.
+        // xargs stands in for slm-mesh here, because it also reads its input to the end. Until then, it ignores its
+        // arguments.
         let mut supervisor = with("/usr/bin/xargs");
         assert_eq!(supervisor.supervise(0), Some(CHECK_MS));
         let first = supervisor.pid().unwrap();

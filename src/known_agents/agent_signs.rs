@@ -5,8 +5,8 @@
 /// slm-mesh does not know.
 pub const AGENT_VARIABLE: &str = "AI_AGENT";
 
-/// The session type of an agent that calls itself `name`. A version after the name is ignored. Returns `None` if the
-/// text is not a name.
+/// Returns the agent type of an agent that calls itself `name`, without any version after the name. Returns `None` if
+/// the text is not a name.
 pub fn kind_of(name: &str) -> Option<String> {
     let name = name.trim().to_ascii_lowercase();
     let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(name.len());

@@ -43,8 +43,8 @@ pub(super) const AGENT: Agent = Agent {
     },
     dialect: Some(Dialect {
         // Claude Code shows a hook's `reason` twice, like a text from the user, so the mail goes into
-        // `additionalContext` instead. Other agents that run these hooks read only `reason`, so it says how to read the
-        // mail.
+        // `additionalContext` instead. Other agents that run these hooks read only `reason`, so `reason` says how to
+        // read the mail.
         go_on: |text| {
             json!({
                 "decision": "block", "reason": MAIL_CAME,

@@ -1,4 +1,4 @@
-//! Codex CLI, as of 0.169.0. Codex has hooks like Claude Code's, but refuses a hook's answer that has unknown fields.
+//! Codex CLI, as of 0.169.0. Codex has hooks like Claude Code's, but refuses hook output that has unknown fields.
 
 use super::vocabulary::*;
 use serde_json::{Value, json};
@@ -77,7 +77,7 @@ pub(super) const AGENT: Agent = Agent {
 };
 
 /// Reads a line of `sessions/YYYY/MM/DD/rollout-….jsonl`. Codex also records the project's rules and the environment as
-/// messages of the user; these are skipped.
+/// messages of the user. Such messages are skipped.
 fn read_passage(line: &Value) -> Option<Passage> {
     let item = &line["payload"];
     if line["type"] != json!("response_item") || item["type"] != json!("message") {

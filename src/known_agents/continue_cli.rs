@@ -1,4 +1,4 @@
-//! Continue's command line, as of 1.5.47. It runs no hooks, and `setup` does not edit its list of servers.
+//! Continue's command line, as of 1.5.47. Continue runs no hooks, and `setup` does not edit Continue's list of servers.
 
 use super::vocabulary::*;
 

@@ -65,7 +65,7 @@ pub struct Agent {
     pub id: &'static str,
     /// The agent's name as its makers write it.
     pub title: &'static str,
-    /// The type of the agent's sessions on the mesh.
+    /// The agent type of this agent's sessions, such as `claude-code`.
     pub kind: &'static str,
     /// The beginning of the default names of the agent's sessions, such as `claude` in `claude-api`.
     pub short_name: &'static str,
@@ -84,7 +84,7 @@ pub struct Agent {
     pub support: Support,
 }
 
-/// All agents, in the order in which they are listed for people.
+/// All known agents, in the order in which lists for people show them.
 pub static AGENTS: &[Agent] = &[
     claude_code::AGENT,
     codex::AGENT,

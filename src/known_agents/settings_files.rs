@@ -148,15 +148,16 @@ pub enum Writer {
     Agent(AgentCommand),
 }
 
-/// The commands of an agent that add and remove a server. `{program}` stands for the path of our program, and `{entry}`
-/// for the server's entry in JSON, or for `-` if the command should read the entry from standard input.
+/// The commands with which an agent adds and removes a server. In the arguments, `{program}` stands for the path of our
+/// program. `{entry}` stands for the server's entry in JSON, or for `-` if the command reads the entry from standard
+/// input.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentCommand {
     /// The agent's program.
     pub program: &'static str,
     /// The arguments that add the server.
     pub add: &'static [&'static str],
-    /// The arguments that add the server with a given entry.
+    /// The arguments that add the server with the entry `{entry}`.
     pub add_entry: &'static [&'static str],
     /// The arguments that remove the server.
     pub remove: &'static [&'static str],
@@ -233,8 +234,8 @@ pub enum HookCommand {
     ShellLine,
     /// `command` and `name`: a line for a shell.
     NamedShellLine,
-    /// `bash`: a shell line that succeeds even if slm-mesh has been removed. An agent with such entries denies every
-    /// tool call whose hook fails.
+    /// `bash`: a line for a shell, which succeeds even if slm-mesh has been removed. An agent with this field denies
+    /// every tool call whose hook fails.
     BashIfPresent,
     /// TOML: an array of tables. Each table has an `event` and a `command`, which is a line for a shell.
     TomlLine,

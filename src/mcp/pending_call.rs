@@ -38,7 +38,8 @@ impl ReplyTarget {
         self.reply_with_text(out, &text, is_error)
     }
 
-    /// Writes a result that is still the broker's JSON text. Returns whether the whole result was written.
+    /// Writes the JSON text of a broker's result, without parsing the text. Returns whether the whole result was
+    /// written.
     pub fn pass_on(&self, out: &StdoutWriter, json: String) -> bool {
         self.reply_with_text(out, &untrusted_text::visible_json(json), false)
     }
@@ -145,14 +146,15 @@ pub struct PendingCall {
 }
 
 impl PendingCall {
-    /// A call whose arguments have been checked against the operation.
+    /// Makes a call. The arguments must have been checked against the operation before.
     pub fn new(target: ReplyTarget, op: &'static Op, mut arguments: Map<String, Value>, thread: String) -> PendingCall {
         if takes_idempotency_key(op) && !arguments.contains_key("key") {
             // With a key, the call can be sent again after a lost connection and still run only once.
             arguments.insert("key".into(), json!(format!("auto-{:032x}", sys::random_u128())));
         }
         if reads_in_parts(op) {
-            // A tool's result has a maximum size. With `from`, the broker returns a long value in parts.
+            // A tool's result has a maximum size. With the argument `from`, the broker returns a long value in parts
+            // that fit.
             arguments.entry("from").or_insert(json!(0));
         }
         PendingCall {
@@ -248,7 +250,7 @@ pub fn shown_items(value: &Value) -> Vec<String> {
 }
 
 /// Returns a tool's result in MCP's form. The result contains only text, because clients differ in how they treat other
-/// content. The words of peers stay inside JSON strings, where the model sees every character.
+/// content. Texts from peers stay inside JSON strings, where the model sees every character.
 pub fn tool_result(result: Result<Value, Error>, version: ProtocolVersion) -> Value {
     let (text, is_error) = result_text(result);
     complete_tool_result(&text, is_error, version)

@@ -20,8 +20,8 @@ use serde_json::{Map, Value, json};
 const ANNOUNCED_MS: i64 = 60_000;
 /// Maximum number of announced calls that are remembered.
 const ANNOUNCED_MAX: usize = 64;
-/// Maximum size of the arguments of one call, in bytes. The factor leaves room for a long message, which becomes longer
-/// as a JSON string.
+/// Maximum size of the arguments of one call, in bytes. A message becomes longer as a JSON string, so this is twice the
+/// maximum size of a message.
 const ARGUMENTS_MAX: usize = 2 * limits::PAYLOAD_MAX;
 
 /// Announces a tool call.

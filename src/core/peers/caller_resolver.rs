@@ -79,7 +79,7 @@ pub(super) struct SessionEvidence<'a> {
 /// The result of the search for the peer that a session was before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FormerPeer {
-    /// The evidence proves that this is the former peer of the session.
+    /// The evidence proves that the session was this peer.
     Proven(PeerId),
     /// Only the name is the same, so the peer may have belonged to another session.
     SameName(PeerId),
@@ -90,7 +90,7 @@ pub(super) enum FormerPeer {
 /// The evidence by which a hook identifies its session.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::core) struct HookEvidence<'a> {
-    /// The agent in whose format the hook sends its input.
+    /// The agent whose hook format the hook uses.
     pub agent: &'a str,
     /// Whether hooks of other agents use the same format.
     pub is_shared_dialect: bool,
@@ -242,7 +242,7 @@ impl Peers {
             (Some(name), []) => self.require_local(self.resolve(name)?).map(Some),
             (None, []) if call.op.actor == Auth::Hook => Ok(None),
             (None, []) if call.op.actor == Auth::Optional && call.ancestors.is_empty() => Ok(None),
-            // Any caller may run such an operation, so the call goes on even if the caller's session is unclear.
+            // Any caller may run this operation. If the caller's session is unclear, the caller acts as no peer.
             (None, []) if call.op.actor == Auth::Optional => Ok(self.session_of_shell(call).ok().flatten()),
             (None, []) => {
                 let session = self.session_of_shell(call)?;
@@ -342,7 +342,7 @@ impl Peers {
         Ok(None)
     }
 
-    /// The error if a shell may belong to any of these sessions.
+    /// Makes the error for a shell that may belong to any of these sessions.
     fn several_sessions(&self, ids: &[&PeerId]) -> Error {
         let text = format!(
             "this shell may belong to any of several sessions: {}; use --as to say which one",
@@ -351,7 +351,7 @@ impl Peers {
         candidates_error(text, ids)
     }
 
-    /// The error if several sessions of one client announced the same call at the same time.
+    /// Makes the error for a call that several sessions of one client announced at the same time.
     pub(super) fn several_callers(&self, ids: &[PeerId]) -> Error {
         let ids: Vec<&PeerId> = ids.iter().collect();
         let names = self.names_of(&ids);
@@ -404,8 +404,8 @@ fn is_about_connection(op: &Op) -> bool {
     [&ATTACH, &DETACH].iter().any(|known| std::ptr::eq(op, *known))
 }
 
-/// The error if a caller runs inside an agent that has no session on the mesh yet. Without this error, the caller would
-/// act as the person at the machine, and could read that person's mail.
+/// Makes the error for a caller inside an agent that has no session on the mesh yet. Without this error, the caller
+/// would act as the person at the machine, and could read that person's mail.
 fn unknown_session(kind: &str, short_name: &str) -> Error {
     let text = format!(
         "this process runs inside {short_name}, which has no session on the mesh yet; call the method session.begin, \
@@ -447,7 +447,7 @@ fn latest<'a>(with_key: impl Iterator<Item = &'a Peer>) -> Option<&'a Peer> {
     found
 }
 
-/// The only item; `None` if there is no item or more than one.
+/// Returns the only item of an iterator; `None` if there is no item or more than one.
 pub(in crate::core) fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
     let first = items.next();
     first.filter(|_| items.next().is_none())

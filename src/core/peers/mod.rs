@@ -64,7 +64,7 @@ pub struct Peer {
     /// The background tasks and subagents that still ran at the end of the peer's last turn. The locks of that turn
     /// stay held until they end.
     pub background_tasks: Vec<String>,
-    /// Whether the log already contains a warning that a hook from outside the peer's agent acts as the peer.
+    /// Whether the log already contains a warning that a hook outside the peer's agent process acts as the peer.
     pub is_foreign_hook_reported: bool,
     /// When a hook last showed that the peer is working on a turn, in ms.
     pub turn_active_at: Option<i64>,
@@ -146,7 +146,7 @@ impl Peer {
         self.row.session_key() == Some(key) || self.row.older_keys.iter().any(|known| known == key)
     }
 
-    /// The peer's state in the words of the old HTTP API: `active`, `stale` or `away`.
+    /// The peer's status in the old HTTP API: `active`, `stale` or `away`.
     pub fn status(&self, settings: &MeshSettings, now: i64) -> &'static str {
         if self.row.is_http() && self.row.online && now - self.last_heartbeat >= settings.stale_ms {
             return "stale";
@@ -154,7 +154,7 @@ impl Peer {
         if self.is_online() { "active" } else { "away" }
     }
 
-    /// When the peer's running timeout ends, in ms: the time without a heartbeat, or the grace period.
+    /// When the peer's timeout ends, in ms: the heartbeat timeout of an HTTP client, or the grace period of a session.
     fn deadline(&self, settings: &MeshSettings) -> Option<i64> {
         if self.row.is_http() && self.row.online {
             return Some(self.last_heartbeat + settings.dead_ms);
@@ -303,7 +303,7 @@ fn summary(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, E
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
-/// The error if no peer has this name.
+/// Makes the error for a name that no peer has.
 pub fn no_peer(name: &str) -> Error {
     let name: String = name.chars().take(80).collect();
     Error::not_found(format!("no peer is called {name}; list the peers with mesh_peers (slm-mesh peers --all)"))
@@ -402,7 +402,7 @@ impl Peers {
         self.peers.iter().any(|peer| !peer.row.is_linked() && peer.is_online())
     }
 
-    /// Stores a row, in memory and in the database.
+    /// Stores the row of a peer, in memory and in the database.
     fn put(&mut self, turn: &mut Turn, row: PeerRow, now: i64) -> Result<(), Error> {
         turn.store.put_peer(&row)?;
         let peer = match self.get(&row.id) {
@@ -413,7 +413,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Records a change of one of this mesh's own peers.
+    /// Records a change of one of this mesh's own peers in the journal.
     fn record(&mut self, turn: &mut Turn, journal: &Journal, change: &Change, id: &str, now: i64) -> Result<(), Error> {
         self.roster_version += 1;
         journal.record(turn, self, change, id, now)

@@ -1,4 +1,4 @@
-//! Finds peers by name, and finds the peer that stands for the person behind a connection.
+//! Finds peers by name, and finds the peers that stand for the persons at this and other machines.
 
 use super::super::{ConnId, MeshSettings};
 use super::{Peer, Peers, no_peer};
@@ -66,7 +66,7 @@ impl Peers {
         Ok(id)
     }
 
-    /// The peer that stands for the person behind a connection.
+    /// Returns the peer that stands for the person at the machine from which a connection comes.
     pub(super) fn human_at(&self, conn: ConnId) -> PeerId {
         self.attachments.get(conn).and_then(|one| one.remote.as_ref()).map_or(&self.human, |at| &at.human).clone()
     }

@@ -1,4 +1,5 @@
-//! Presence: peers go online and offline when their connections open, close, stop answering or answer again.
+//! Decides when peers go online and offline: when connections open, close, stop answering or answer again, and when
+//! agent processes end.
 
 use super::attachments::Attachment;
 use super::caller_resolver::nearest;
@@ -115,8 +116,8 @@ impl Mesh {
         self.resume_waiting(now);
     }
 
-    /// Handles the news that the kernel can't report the end of a process. From now on, the sessions of this process
-    /// are online only while they are connected.
+    /// Records that the kernel can't report the end of a process. From now on, the sessions of this process are online
+    /// only while they are connected.
     pub fn on_unwatched_process(&mut self, process: &Process, now: i64) {
         let mut run_by: Vec<PeerId> = Vec::new();
         for peer in self.peers.peers.iter_mut().filter(|peer| peer.is_run_by(process)) {
@@ -131,7 +132,7 @@ impl Mesh {
     }
 }
 
-/// The reason in the event that a session has left, if the session's agent process has ended.
+/// In events, the reason why a session left: its agent process has ended.
 const PROCESS_EXIT: &str = "process_exit";
 
 impl Peers {
@@ -169,7 +170,7 @@ impl Peers {
         self.attachments.connections_of(id)
     }
 
-    /// Counts a new connection that acts for a peer, and marks the peer as online.
+    /// Adds one to the number of a peer's connections, and marks the peer as online.
     pub(super) fn add_connection(
         &mut self,
         turn: &mut Turn,
@@ -206,7 +207,7 @@ impl Peers {
         let Some(peer) = self.get_mut(id) else { return };
         peer.has_left = false;
         if std::mem::replace(&mut peer.has_ended, false) {
-            // A call that waits to wake this session must check its conditions again.
+            // This may allow a wakeup, so the calls that wait to wake this session run again.
             turn.dirty.mail.insert(id.clone());
         }
     }
@@ -284,8 +285,8 @@ impl Peers {
         self.come_online(turn, journal, id, call.now)
     }
 
-    /// Counts the loss of one connection of a peer. Marks the peer as offline, unless something else shows that it is
-    /// online.
+    /// Subtracts one from the number of a peer's connections. Marks the peer as offline, unless something else shows
+    /// that it is online.
     pub(super) fn remove_connection(
         &mut self,
         turn: &mut Turn,
@@ -326,7 +327,7 @@ impl Peers {
             peer.turn_active_at = at;
         }
         if at.is_none() {
-            // A call that waits to wake this session must check its conditions again.
+            // This may allow a wakeup, so the calls that wait to wake this session run again.
             turn.dirty.mail.insert(id.clone());
         }
     }

@@ -156,8 +156,8 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         && let Some(one) = peers.attachments.get_mut(ctx.conn)
     {
         one.is_keyed = is_keyed;
-        // The process of an unknown program is not recorded, because its end may mean nothing. On another machine, it
-        // is recorded, because its end is never reported and so can't mislead the broker.
+        // The process of an unknown program is not recorded, because its end may mean nothing. A process on another
+        // machine is recorded nevertheless, because its end is never reported and so can't mislead the broker.
         let is_far_server = one.remote.is_some() && args.flag("script") != Some(true);
         let agent = one.agent.filter(|process| process.agent.is_some() || is_far_server);
         peers.add_connection(turn, journal, &id, ctx.now)?;
@@ -210,7 +210,7 @@ fn push_older_key(older: &mut Vec<String>, key: String) {
     }
 }
 
-/// The reason in the event that a session has left, if the session ended cleanly.
+/// In events, the reason why a session left: the session ended cleanly.
 const CLEAN_EXIT: &str = "clean_exit";
 
 /// Makes the row of a session from the arguments that describe it.
@@ -366,7 +366,7 @@ fn takeover_of(turn: &Turn, former: &Peer, unread: i64, now: i64) -> TakeoverRow
     }
 }
 
-/// How many characters of an earlier session's summary are shown.
+/// Maximum number of characters of an earlier session's summary in a notice.
 const SUMMARY_SHOWN: usize = 200;
 
 impl Peers {
@@ -401,9 +401,9 @@ impl Peers {
         Ok(PeerRow { id: self.new_id(), name: self.free_name(wanted), ..row.clone() })
     }
 
-    /// Returns the name of a session that returns to its former peer: normally the name of this peer. Only when an MCP
-    /// server attaches for the first time, a free name that the user chose takes precedence. Earlier hooks and
-    /// subcommands may not have known the chosen name.
+    /// Returns the name of a session that returns to its former peer: normally the name of this peer. If an MCP server
+    /// attaches for the first time, and the user chose a name that is free, the session gets the chosen name. Earlier
+    /// hooks and subcommands may not have known this name.
     fn name_of_return(&self, old: &Peer, evidence: &SessionEvidence) -> String {
         let is_first_server = evidence.conn.is_some() && old.row.pid == 0;
         let is_free = || self.free_name(evidence.name) == evidence.name;
@@ -420,7 +420,8 @@ impl Peers {
         self.record(turn, journal, &Change::PeerUpdated(&renamed), &row.id, now)
     }
 
-    /// The name `wanted`, or the first of `wanted-2`, `wanted-3` and so on that is free.
+    /// Returns `wanted` if no peer has this name, and otherwise the first free name of `wanted-2`, `wanted-3` and so
+    /// on.
     pub(super) fn free_name(&self, wanted: &str) -> String {
         // The names of all peers are collected once, because a search per number would be slow if many sessions want
         // the same name.

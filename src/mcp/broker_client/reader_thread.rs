@@ -42,8 +42,8 @@ const REFUSES_WITHIN: Duration = Duration::from_millis(200);
 pub struct ReaderThread {
     pub shared: Arc<SharedState>,
     out: Arc<StdoutWriter>,
-    /// The peer ids that this session had before, one for each thread of the client. (A thread is a conversation; a
-    /// Codex server has several.) The session resumes these peers.
+    /// The peers that this session had on earlier connections, by the client's thread. (A thread is a conversation; a
+    /// Codex server has several.) On a new connection, the session continues as these peers.
     known_peers: HashMap<String, String>,
     pause: Duration,
     /// Whether the user has stopped the broker. If so, only a call starts the broker again.
@@ -232,7 +232,7 @@ impl ReaderThread {
         self.shared.lock().peers.clone_from(&self.known_peers);
     }
 
-    /// Handles the answer to an `attach` that was sent after the connection was made.
+    /// Handles the reply to an `attach` that was sent on an existing connection.
     fn on_attached(&mut self, thread: String, result: Result<Value, Value>) {
         match result {
             Ok(value) => {

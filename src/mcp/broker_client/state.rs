@@ -67,7 +67,7 @@ impl SharedState {
 /// The calls, the socket to the broker, and the peers of a session.
 #[derive(Debug, Default)]
 pub struct ClientState {
-    /// Calls that no broker has received yet, oldest first.
+    /// Calls that must still be sent to a broker, oldest first.
     pub queue: VecDeque<u64>,
     /// All unanswered calls, by the number of the request to the broker.
     pub calls: CountedMap<PendingCall>,
@@ -77,7 +77,7 @@ pub struct ClientState {
     /// The peer id of each attached thread of the client. A thread is a conversation; a Codex server has several. If
     /// the client has no threads, the name of the only thread is empty.
     pub peers: HashMap<String, String>,
-    /// Threads whose `attach` has not been answered yet, by request number.
+    /// Threads (conversations) whose `attach` has no reply yet, by request number.
     pub attaching: CountedMap<String>,
     /// Unanswered `wakeup.wait` requests, by request number.
     pub wakeups: CountedMap<WakeupWait>,
@@ -164,8 +164,7 @@ impl ClientState {
         }
     }
 
-    /// Sends the lines that report the mail in the answers of a batch as read. The answers must have been written
-    /// before.
+    /// Sends the lines that report the mail in a batch as read. The batch must have been written before.
     pub fn send_reports(&mut self, batch: &BatchReply) {
         for line in batch.take_reports() {
             self.send(&line);

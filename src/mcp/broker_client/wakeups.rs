@@ -14,7 +14,7 @@ use crate::wire::rpc;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Maximum length, in characters, of the reason for a failed wakeup that is reported to the broker.
+/// Maximum number of characters in the report of why a wakeup failed.
 const REASON_MAX: usize = 100;
 
 impl ClientState {
