@@ -198,8 +198,8 @@ impl Mesh {
         self.damage.describe = Some(describe);
     }
 
-    /// Sets the function that checks whether a process on this machine is alive. After a restart of the broker, a
-    /// session whose process is alive may still reconnect, so no other session may take over its name.
+    /// Sets the function that checks whether a process on this machine is alive. After a restart of the broker, the
+    /// name of a session stays reserved while its process is alive, so that the session can reconnect.
     pub fn set_process_probe(&mut self, is_alive: Box<dyn Fn(i64) -> bool + Send>) {
         self.peers.set_process_probe(is_alive);
     }

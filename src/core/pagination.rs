@@ -1,9 +1,9 @@
 //! Splits lists that are too long for one reply into pages. A reply contains one page, and a cursor from which the next
 //! page begins.
 //!
-//! A cursor describes the last row of a page: a number by which the rows are sorted, and a string that distinguishes
-//! rows with the same number. So no row is missed or repeated if other rows appear or disappear before the next page is
-//! read.
+//! A cursor describes the last row of a page by a number and a string. The rows are sorted by the number, and the
+//! string distinguishes rows with the same number. So no row is missed or repeated if other rows appear or disappear
+//! before the next page is read.
 
 use super::Arg;
 use super::op_definition::ArgKind;

@@ -17,8 +17,8 @@ use crate::base::{limits, time};
 use crate::store::{DeletionPosition, StateEntry, Store};
 use serde_json::{Value, json};
 
-/// A value of at most this many bytes always fits into a reply together with its key, even if JSON needs six bytes for
-/// each byte.
+/// A value of at most this many bytes always fits into a reply together with its key, because JSON needs at most six
+/// bytes for each byte.
 const SHORT_VALUE_MAX: usize = 2048;
 
 const KEY: Arg =
@@ -262,9 +262,9 @@ pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64
 }
 
 /// Removes a limited amount of old data: tombstones of entries that were deleted long ago, and values of deleted
-/// entries that events still contain. Such values remain if an entry changed thousands of times, because its deletion
-/// cleans only a limited number of events. This function cleans the events of entries that were deleted after the
-/// position `after`. Returns the position for the next call, and whether more work is left to do now.
+/// entries in events. Such values remain because the deletion of an entry cleans only a limited number of events.
+/// Entries that were deleted up to the position `after` are already clean. Returns the position for the next call, and
+/// whether more work is left to do now.
 pub(super) fn prune(turn: &mut Turn, after: DeletionPosition, now: i64) -> Result<(DeletionPosition, bool), Error> {
     let n_pruned = turn.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
     // Entries that are deleted in the current millisecond are left to a later call, because more of them may follow.

@@ -1,5 +1,4 @@
-//! The work that becomes due as time passes: waits end, locks and entries expire, silent peers count as gone, and
-//! old rows are removed.
+//! The work that becomes due as time passes, such as the end of a wait or the expiry of a lock.
 
 use super::journal::Journal;
 use super::{Effect, Mesh, shared_state};

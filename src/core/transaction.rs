@@ -1,5 +1,5 @@
-//! The parts of a turn (one round of the broker's event loop): the open transaction, the effects (such as replies) that
-//! leave the core after the commit, and the changes because of which waiting calls must run again.
+//! A turn: one round of the broker's event loop. A turn has an open transaction, and effects (such as replies) that
+//! leave the core after the commit. It also records the changes because of which waiting calls must run again.
 //!
 //! **Invariant:** no effect leaves before the commit, because `Turn::take_effects` is called only afterwards.
 
@@ -43,7 +43,7 @@ pub(super) struct Dirty {
     pub(super) mail: BTreeSet<PeerId>,
     /// Whether there are new events.
     pub(super) events: bool,
-    /// Whether the waiting requests for locks must be checked again, for example because a lock has ended.
+    /// Whether the waiting lock requests must be checked again, for example because a lock was released.
     pub(super) locks: bool,
 }
 

@@ -32,8 +32,8 @@ pub(super) struct WaitingCall {
     pub(super) ctx: CallContext,
     pub(super) op: &'static Op,
     pub(super) args: Args,
-    /// When the caller began to wait, in ms. If the call is repeated after a lost connection, the caller's clock gives
-    /// this time, so a time in the future is replaced by the time of arrival.
+    /// When the caller began to wait, in ms. A call that is repeated after a lost connection contains this time, by the
+    /// caller's clock. If it is in the future, the time of arrival is used instead.
     pub(super) since: i64,
     /// What the call waits for; `None` until the operation has run for the first time.
     pub(super) reason: Option<WaitReason>,

@@ -25,8 +25,8 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// Whether `other` is on the link of this interface: either both addresses have the same network prefix, or both
-    /// are IPv6 addresses and `other` is link-local.
+    /// Whether `other` is on the link of this interface. This is so if both addresses have the same network prefix, or
+    /// if both are IPv6 addresses and `other` is link-local.
     pub fn is_on_link(&self, other: IpAddr) -> bool {
         match (self.address, other.to_canonical()) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {

@@ -1,5 +1,5 @@
-//! How to detect which agent started a process: by the name of its MCP client, by environment variables, and by the
-//! names of processes.
+//! How to detect which agent started a process. The signs are the name of the agent's MCP client, environment
+//! variables, and the names and arguments of processes.
 
 /// The environment variable that tells shell commands which agent runs them. Several agents set it, including some that
 /// slm-mesh does not know.

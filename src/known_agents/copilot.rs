@@ -80,7 +80,7 @@ pub(super) const AGENT: Agent = Agent {
 };
 
 /// Finds the event of an input that does not contain the event's name. Copilot sends such an input to a hook whose
-/// event is registered in camelCase, but other fields in the input show which event it is.
+/// event is registered in camelCase. The other fields of the input show which event it is.
 fn unnamed_event(input: &Value) -> Option<&'static str> {
     let signs = [
         ("toolResult", "postToolUse"),

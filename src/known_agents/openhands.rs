@@ -1,5 +1,5 @@
-//! OpenHands' command line, as of 1.16.0. If tmux is installed, OpenHands runs its shell in tmux, so the slm-mesh
-//! commands in that shell are not descendants of OpenHands' own process.
+//! OpenHands' command line, as of 1.16.0. If tmux is installed, OpenHands runs its shell in tmux. The slm-mesh commands
+//! in that shell are then not descendants of OpenHands' own process.
 
 use super::vocabulary::*;
 

@@ -34,9 +34,9 @@ pub enum Means {
     BackgroundHook {
         /// How the hook gives its result to the agent.
         answer: HookAnswer,
-        /// The environment variables that must be set, each with its required value, or `None` if any value will do.
-        /// Otherwise the hook does not wait, because other agents that run these hooks, and sessions that are not
-        /// interactive, would have to wait for its end.
+        /// The hook waits only if these environment variables are set. A variable must have the given value, or any
+        /// value if the value is `None`. Without this condition, the hook would delay other agents that run it, and
+        /// sessions that are not interactive.
         needs: &'static [(&'static str, Option<&'static str>)],
     },
 }

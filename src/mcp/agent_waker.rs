@@ -48,7 +48,7 @@ impl AgentNotifier {
             Means::SessionSocket { socket, token } => {
                 Some(NotifyRoute::Socket { path: var(socket)?, token: var(token)? })
             }
-            // Without a key, it is not known which session to wake.
+            // Without the session's key, the command can't tell which session to wake.
             Means::Command { program, arguments, variable } if !session.is_empty() => {
                 Some(NotifyRoute::Command { program, arguments, variable, session: session.to_owned() })
             }

@@ -46,7 +46,7 @@ impl BrokerClient {
         BrokerClient { shared: Arc::default(), thread: None, is_detached: false, out }
     }
 
-    /// A client that never looks for a broker. Its calls are never answered.
+    /// Makes a client that never looks for a broker, so its calls are never answered.
     pub fn detached(out: Arc<StdoutWriter>) -> BrokerClient {
         BrokerClient { is_detached: true, ..BrokerClient::new(out) }
     }

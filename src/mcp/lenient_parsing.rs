@@ -1,5 +1,5 @@
-//! Parses malformed input from clients if its meaning is certain. Also finds the id of a call that can't be parsed, so
-//! that the client gets an error instead of waiting for its own timeout.
+//! Parses malformed input from clients if its meaning is certain. Also finds the id of a call that can't be parsed. The
+//! client then gets an error instead of waiting for its own timeout.
 
 use super::ProtocolError;
 use crate::wire::lenient_json;

@@ -52,8 +52,8 @@ pub fn serve_stdio(legacy_only: bool, agent: Option<String>) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns what a session without a broker writes when these pieces arrive on standard input. The session accepts calls
-/// but never answers them. Tests use this function to feed arbitrary bytes to the session.
+/// Returns what a session without a broker writes if this input arrives in these pieces. The session accepts calls but
+/// never answers them. Tests use this function to feed arbitrary bytes to the session.
 #[doc(hidden)]
 pub fn replay_detached<'a>(legacy_only: bool, input: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let out = Arc::new(StdoutWriter::keeping());

@@ -1,6 +1,6 @@
-//! Tool calls that hooks announced. Some clients run several sessions in one process with a single MCP server, and the
-//! tool calls of this server do not say which session makes them. But right before each call, the client runs a hook
-//! that knows the session. The hook announces the operation and its arguments to the mesh. The next call from the same
+//! Tool calls that hooks announced. Some clients run several sessions in one process with a single MCP server. The tool
+//! calls of this server do not say which session makes them. But right before each call, the client runs a hook that
+//! knows the session. The hook announces the operation and its arguments to the mesh. The next call from the same
 //! process with this operation and these arguments belongs to the announced session.
 
 use super::Peers;

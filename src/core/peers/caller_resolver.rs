@@ -151,9 +151,9 @@ impl Peers {
         let is_free = |peer: &&Peer| may_return(peer) && !self.may_be_alive(peer, row.pid);
         // The name is compared first, because the check whether a session is alive may need a system call.
         let free = || self.peers.iter().filter(is_same).filter(is_free);
-        // If two ended sessions have the default name, it is unknown which of them the new session continues, so the
-        // new session takes over neither. But a chosen name belongs to one peer. A name such as `NAME-2` may be another
-        // name that a user chose, so its peer counts only if that peer has not left and neither session has a key.
+        // Two ended sessions with the default name are ambiguous, so the new session takes over neither. But a chosen
+        // name belongs to one peer. A user may also have chosen a name such as `NAME-2`, so a peer with such a name
+        // counts only if the peer has not left and neither session has a key.
         let is_nameless = |peer: &&Peer| !peer.has_left && peer.row.session_key().or(row.session_key()).is_none();
         let found = if is_name_chosen {
             free().find(|peer| peer.row.name == name).or_else(|| only(free().filter(is_nameless)))
@@ -173,9 +173,9 @@ impl Peers {
         ended.map(|peer| peer.row.id.clone()).collect()
     }
 
-    /// Whether a session may still be alive. There are three cases: the session has a connection, even a silent one;
-    /// its agent process is running; or the process that connected it to an earlier broker is running. The process
-    /// `pid` connects only now, so it does not count in the third case.
+    /// Whether a session may still be alive. A session is alive if it has a connection, even a silent one, or if its
+    /// agent process is running. A session may also be alive if the process that connected it to an earlier broker is
+    /// running, unless this is the process `pid`, which connects only now.
     fn may_be_alive(&self, peer: &Peer, pid: i64) -> bool {
         let is_attached = !self.attachments.connections_of(&peer.row.id).is_empty();
         let is_other = peer.row.host == self.settings.host && peer.row.pid != pid;
@@ -284,8 +284,8 @@ impl Peers {
     }
 
     /// Returns the session that was the peer `former` until it gave back that peer's name. If there are several such
-    /// sessions, the caller must run in one of them. A caller that runs in none of them gets the only such session, but
-    /// only after the present session of the peer `former` has ended.
+    /// sessions, the caller must run in one of them. If the caller runs in none, there must be only one such session,
+    /// and the session that is now the peer `former` must have ended.
     fn session_that_was(&self, former: &str, ancestors: &[Process]) -> Option<&Peer> {
         let now = || self.peers.iter().filter(|peer| peer.has_been(former));
         let runs = |peer: &&Peer| {
@@ -381,8 +381,8 @@ impl Peers {
         answering.filter_map(|one| one.agent.as_ref()).any(is_other)
     }
 
-    /// Returns the sessions to which a caller below this process may belong. A process counts only if slm-mesh knows
-    /// its program or if it has run an MCP server, because a process that only runs hooks may be a person's script.
+    /// Returns the sessions to which a caller below this process may belong. Even a person's script may run hooks. So
+    /// the process counts as an agent only if slm-mesh knows its program, or if it has run an MCP server.
     fn sessions_inside(&self, above: &Process) -> Vec<&PeerId> {
         let sessions = self.sessions_of_process(above);
         let runs_server = |peer: &&Peer| self.is_attached_from(&peer.row.id, above) || peer.ran_server(above);
@@ -431,9 +431,9 @@ fn is_numbered(name: &str, base: &str) -> bool {
 }
 
 /// Of the peers that have the same key, returns the one that continues the session. Two peers get the same key in three
-/// steps: session B takes over the name of session A; the user resumes A, which becomes a new peer; and B gives the
-/// name back. While A runs, A remains the new peer. The next time the user resumes A, it becomes its first peer again,
-/// with that peer's name and mail.
+/// steps. First, session B takes over the name of session A. Then the user resumes A, which becomes a new peer.
+/// Finally, B gives the name back. While A runs, A remains the new peer. The next time the user resumes A, it becomes
+/// its first peer again, with that peer's name and mail.
 fn latest<'a>(with_key: impl Iterator<Item = &'a Peer>) -> Option<&'a Peer> {
     let mut found: Option<&Peer> = None;
     for peer in with_key {

@@ -50,8 +50,8 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     Ok(Outcome::Ready(json!({ "ok": true, "kind": row.kind.word(), "you": you, "gaveBack": name })))
 }
 
-/// Tells all connections of a session which peer the session is now. The request may have come from the agent's shell,
-/// so the session's MCP server does not know the new peer yet, and would attach to the next broker as the former peer.
+/// Tells all connections of a session which peer the session is now. The request may have come from the agent's shell.
+/// Without this notice, the session's MCP server would attach to the next broker as the former peer.
 fn tell_connections(turn: &mut Turn, peers: &Peers, former: &PeerId, own: &PeerId, you: &Value) {
     let params = json!({ "was": former.as_str(), "you": you }).to_string();
     for conn in peers.connections_of(own) {

@@ -112,8 +112,8 @@ impl Peer {
         }
     }
 
-    /// Whether the session has ended or hangs: it is offline, and either its grace period is running or no agent
-    /// process of the session is known.
+    /// Whether the session has ended or hangs. Such a session is offline, and either its grace period is running or its
+    /// agent process is unknown.
     pub fn is_gone(&self) -> bool {
         let is_lost = self.offline_since.is_some() || self.row.process.is_none();
         self.row.is_session() && !self.is_online() && is_lost

@@ -86,8 +86,8 @@ impl Peers {
         self.peers.iter().find(is_it).map(|peer| peer.row.id.clone())
     }
 
-    /// Finds or creates the peer that stands for the person at this machine, so that agents can write to this person
-    /// from the start.
+    /// Finds or creates the peer that stands for the person at this machine. Agents can then write to this person from
+    /// the start.
     pub(in crate::core) fn settle_human(&mut self, turn: &mut super::Turn, now: i64) -> Result<(), Error> {
         let MeshSettings { host, user, .. } = &*self.settings;
         // After the user was renamed, this finds the user's former peer. Other persons at this machine have a name that

@@ -1,7 +1,7 @@
 //! The table of all peers, with indexes by id, by kind and by deadline.
 //!
-//! **Invariant:** the time to find a peer, the clients of the old HTTP API, the peers of linked meshes, or the next
-//! deadline does not grow with the number of other peers.
+//! **Invariant:** it does not take a search through all peers to find one peer, the clients of the old HTTP API, the
+//! peers of linked meshes, or the next deadline.
 
 use super::Peer;
 use crate::base::ids::PeerId;

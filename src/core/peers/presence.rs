@@ -239,9 +239,9 @@ impl Peers {
     }
 
     /// Records the agent process from which a session makes a call, as the kernel reports it. The process is certainly
-    /// an agent if slm-mesh knows its program, or if an earlier hook of the session came from the same process. The
-    /// session is then online while the process lives. A single hook from an unknown program does not prove that the
-    /// process is an agent.
+    /// an agent if slm-mesh knows its program, or if an earlier hook of the session came from it. The session is then
+    /// online while the process lives. A single hook from an unknown program does not prove that the process is an
+    /// agent.
     pub(in crate::core) fn note_process(
         &mut self,
         turn: &mut Turn,
@@ -347,8 +347,8 @@ impl Peers {
         peer.background_tasks.is_empty()
     }
 
-    /// Forgets the agent process of a session that has ended, so that the next session in the same directory may take
-    /// over its name and mailbox.
+    /// Forgets the agent process of a session that has ended. The next session in the same directory may then take over
+    /// the name and the mailbox.
     pub(in crate::core) fn forget_process(&mut self, turn: &mut Turn, id: &str) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id).filter(|peer| peer.row.process.is_some()) else { return Ok(()) };
         (peer.row.process, peer.is_watched) = (None, false);
@@ -416,10 +416,10 @@ impl Peers {
                 turn.push(Effect::WatchProcess(process));
             }
         }
-        // A session that still holds locks gets a new grace period, if the broker died during the old one, or if a
-        // rollback undid the end of the old one.
+        // A session that still holds locks gets a new grace period. The broker may have died during the old one, or a
+        // rollback may have undone its end.
         for peer in self.peers.iter_mut() {
-            // The end of a process on another machine is not reported, so a session there gets a grace period even if
+            // The end of a process on another machine is not reported. So a session there gets a grace period even if
             // its process is known.
             let is_far_server = peer.row.pid != 0 && peer.row.host != self.settings.host;
             let has_left = peer.row.process.is_none() || is_far_server;

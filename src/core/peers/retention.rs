@@ -51,9 +51,8 @@ impl Peers {
     }
 
     /// Forgets the unused ended sessions of one agent in one directory: those without locks and without messages,
-    /// neither sent nor received. A session with a chosen name is kept, because others may know this name. The cleanup
-    /// is needed because a new session could not choose between two unused sessions, so each new session would leave
-    /// one more behind.
+    /// neither sent nor received. A session with a chosen name is kept, because others may know this name. Without this
+    /// cleanup, unused sessions would accumulate, because a new session takes over none of them if there are several.
     pub(super) fn forget_unused(
         &mut self,
         turn: &mut Turn,
@@ -106,8 +105,8 @@ impl Mesh {
         Ok(())
     }
 
-    /// Forgets agent processes that ended while no broker was running, so that a new session can take over the name and
-    /// the mail of a session whose process has ended. `is_alive` checks whether a process on this machine is running.
+    /// Forgets agent processes that ended while no broker was running. New sessions can then take over the names and
+    /// the mail of the sessions of these processes. `is_alive` checks whether a process on this machine is running.
     pub fn forget_dead_processes(&mut self, is_alive: impl Fn(&Process) -> bool, now: i64) {
         let host = self.settings.host.clone();
         // The kernel reports the end of a watched process, so only the other processes are checked.

@@ -265,8 +265,8 @@ pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args)
 }
 
 /// Finds the former peer of a session. If none is found, forgets unused ended sessions, which may have made the choice
-/// ambiguous, and tries again. If the former peer has left and has another key, its grace period ends at once, because
-/// the new session must not inherit its locks.
+/// ambiguous, and tries again. If the former peer has left and has another key, its grace period ends at once.
+/// Otherwise the new session would inherit its locks.
 fn find_former_peer(mesh: &mut Mesh, evidence: &SessionEvidence, now: i64) -> Result<FormerPeer, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let mut former = peers.former_peer(evidence);
@@ -448,8 +448,8 @@ impl Peers {
         self.attachments.of_peer(id).any(|one| one.is_below(process))
     }
 
-    /// Returns the sessions of one agent process. These are the sessions that are connected from a descendant of the
-    /// process, those that only its hooks or subcommands have registered, and those whose MCP server may reconnect.
+    /// Returns the sessions of one agent process. Some are connected from a descendant of the process. Others were
+    /// registered only by its hooks or subcommands, or had an MCP server below the process that may reconnect.
     pub(in crate::core) fn sessions_of_process(&self, process: &Process) -> Vec<&Peer> {
         let below = self.attachments.iter().filter(|(_, one)| one.is_below(process));
         let attached: Vec<&PeerId> = below.flat_map(|(_, one)| one.peers()).collect();

@@ -115,9 +115,9 @@ impl ReaderThread {
         }
     }
 
-    /// Whether to try again soon after an attempt to connect failed with this error and took this long. A broker on
-    /// this machine that was reached must have ended, so the next broker can be expected soon, however long the attempt
-    /// took.
+    /// Whether to try again soon after an attempt to connect failed with this error and took this long. If the attempt
+    /// reached a broker on this machine, that broker has ended, and the next one can be expected soon. In this case, it
+    /// does not matter how long the attempt took.
     fn expects_next_broker(&self, error: &Error, took: Duration) -> bool {
         is_connection_lost(error) && self.n_misses < MISSES_MAX && (self.has_reached_own || took < MISS_MAX)
     }
@@ -246,8 +246,8 @@ impl ReaderThread {
         }
     }
 
-    /// Records which peer represents a thread of the client. Also forgets the peer that the broker has retired, if any,
-    /// for example the peer that represented the session before its first thread had a name.
+    /// Records which peer represents a thread of the client. Also forgets the peer that the broker has retired, if any.
+    /// Such a peer represented the session before its first thread had a name.
     fn note_attached(&mut self, thread: String, answer: &Value) {
         let retired = answer["retired"].as_str();
         self.known_peers.retain(|_, id| Some(id.as_str()) != retired);
@@ -384,8 +384,9 @@ fn peer_id(attached: &Value) -> String {
     attached["you"]["id"].as_str().unwrap_or("").to_owned()
 }
 
-/// Whether the session itself needs a part of this reply: to report mail as read, to record which peer represents the
-/// session, or to add what was said last in a peer's session. All other replies are passed on without being parsed.
+/// Whether the session itself needs a part of this reply. The session reports mail as read, records which peer
+/// represents it, and adds what was said last in the session of another peer. All other replies are passed on without
+/// being parsed.
 fn concerns_session(call: &PendingCall, answer: &str) -> bool {
     call.arguments.contains_key("detail")
         || rpc::may_have_field(answer, "messages")
