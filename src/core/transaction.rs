@@ -129,7 +129,7 @@ impl Turn {
         self.effects.len()
     }
 
-    /// Keeps only the first `n` effects, because the call that caused the others failed.
+    /// Keeps only the first `n` effects. The other effects come from a call that has failed.
     pub(super) fn drop_effects(&mut self, n: usize) {
         self.effects.truncate(n);
     }

@@ -32,7 +32,7 @@ pub struct Dialect {
     /// Whether the agent treats the reason for continuing as a prompt from its user, and therefore runs the prompt
     /// hook. For such an agent, the reason is a fixed sentence, and the prompt hook shows the mail.
     pub reason_is_prompt: bool,
-    /// Whether other agents run these hooks in addition to their own.
+    /// Whether other agents run this agent's hooks in addition to their own.
     pub is_shared: bool,
     /// The session that `doctor --prove` simulates for this agent.
     pub proof: ProofScript,

@@ -3,8 +3,8 @@
 //! To add an agent, write its file, add the file to [`AGENTS`], and record the inputs of the agent's hooks in
 //! `tests/data/hooks`. `tests/known_agents.rs` fails if something is missing.
 //!
-//! **Invariant:** these files contain only facts. Other code loops over [`AGENTS`] to find a fact, and never names an
-//! agent.
+//! **Invariant:** these files contain only facts. Other code loops over [`AGENTS`] to find a fact, and never checks for
+//! the name of an agent.
 
 pub mod agent_signs;
 mod aider;

@@ -24,7 +24,7 @@ pub struct Support {
 pub enum Evidence {
     /// `make test-agents` has shown the feature with the real agent.
     Run,
-    /// Our tests show the feature, with real settings files.
+    /// Our tests show the feature with real settings files, but without the real agent.
     Test,
     /// The agent's documentation describes the feature. Our tests follow the documentation, without the real agent.
     Docs,
@@ -37,7 +37,7 @@ pub enum Evidence {
 pub struct ShellTiers {
     /// Whether a command is refused if its text shows that the command would write a locked file.
     pub denied: Evidence,
-    /// Whether the agent and the holder are told after a command has written a locked file.
+    /// Whether the agent and the holder of the lock get a report after a command has written a locked file.
     pub reported: Evidence,
     /// Whether commands can run in a shield (a sandbox that protects locked files), if the user has asked for shields.
     pub shielded: Evidence,

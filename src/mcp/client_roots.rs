@@ -30,7 +30,7 @@ impl ClientRoots {
         is_needed.then(|| rpc::request(&json!(REQUEST_ID), "roots/list", &json!({})))
     }
 
-    /// Handles the answer to our request.
+    /// Handles the client's reply to the request for its roots.
     pub fn note_response(&mut self, id: &Value, result: &Result<Value, Value>) {
         let Some(rows) = result.as_ref().ok().filter(|_| *id == json!(REQUEST_ID)) else { return };
         let rows = rows["roots"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -59,7 +59,7 @@ pub struct Peer {
     pub is_watched: bool,
     /// Whether the peer's connection has stopped answering, because the program has been stopped or hangs.
     pub is_silent: bool,
-    /// Whether the peer has left and has shown no activity since then.
+    /// Whether the peer has left, and no hook or connection has shown any activity since then.
     pub has_left: bool,
     /// The background tasks and subagents that still ran at the end of the peer's last turn. The locks of that turn
     /// stay held until they end.

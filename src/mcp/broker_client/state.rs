@@ -197,7 +197,7 @@ impl ClientState {
         }
     }
 
-    /// Sends the queued calls whose threads are attached now, and attaches the next thread.
+    /// Sends the queued calls whose threads are attached now, and attaches the thread of the first call that remains.
     pub fn send_queued(&mut self) {
         for request in std::mem::take(&mut self.queue) {
             if !self.send_call(request) {
