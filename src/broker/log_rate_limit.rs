@@ -4,7 +4,7 @@
 /// Minimum time between two reports, in ms.
 const REPORT_EVERY_MS: i64 = 60_000;
 
-/// How many events of one kind have happened since the last report.
+/// The number of events of one kind since the last report.
 #[derive(Debug, Default)]
 pub struct EventCount {
     n: u64,
@@ -18,13 +18,13 @@ impl EventCount {
         self.n += 1;
     }
 
-    /// When the next report is due, in ms; `None` if nothing has happened.
+    /// When the next report is due, in ms; `None` if there was no event.
     pub fn report_due(&self) -> Option<i64> {
         (self.n > 0).then_some(self.next_report)
     }
 
-    /// How many events have happened since the last report. Returns `None` if there were none, or if the last
-    /// report is less than a minute old.
+    /// Returns the number of events since the last report; `None` if there were none, or if the last report is less
+    /// than a minute old.
     pub fn take_report(&mut self, now: i64) -> Option<u64> {
         self.report_due().filter(|due| *due <= now)?;
         self.next_report = now + REPORT_EVERY_MS;

@@ -1,10 +1,10 @@
-//! Exchanges messages and lists of peers with the linked meshes, which are other slm-mesh brokers or SuperLocalMemory
-//! daemons. Each link has two threads. One polls the linked mesh for the peers that are online there. The other posts
-//! messages and asks for their receipts.
+//! Exchanges messages and lists of peers with linked meshes, which are other slm-mesh brokers or SuperLocalMemory
+//! daemons. Each link has two threads. One polls the linked mesh for its online peers. The other posts messages, and
+//! asks for their receipts (whether each message was read).
 //!
-//! **Invariant:** the event loop never waits for another mesh, so two meshes that poll each other at the same time
-//! can't block each other. The secret is sent only to the address that the user configured, and redirects are not
-//! followed. A link posts one message at a time, and does not exceed its own rate limit.
+//! **Invariant:** the event loop never waits for another mesh, so two meshes that poll each other can't block each
+//! other. The secret is sent only to the address that the user configured, and redirects are not followed. A link posts
+//! one message at a time, and does not exceed its own rate limit.
 
 use super::log;
 use crate::base::error::Error;
@@ -19,38 +19,37 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
-/// How often a SuperLocalMemory daemon is polled. An slm-mesh broker needs no such interval, because it holds each poll
-/// until something changes.
+/// The time between two polls of a SuperLocalMemory daemon. Polls of an slm-mesh broker need no pause, because the
+/// broker delays its reply until something changes.
 const ASK_EVERY: Duration = Duration::from_secs(30);
-/// How long a broker may hold a poll before it answers, in seconds. This is less than the broker's HTTP thread allows.
+/// Maximum time for which a linked broker may delay its reply to a poll, in seconds. The HTTP thread allows more.
 const HOLD_SECONDS: u64 = super::superlocalmemory_routes::HOLD_SECONDS_MAX;
-/// How long the answer to a poll may take, in addition to the time for which the linked mesh may hold the poll. While
-/// SuperLocalMemory 3.4.48 forwards a message, it answers no client for 10 s, so a poll during that time may fail. The
-/// poll is then repeated.
+/// Maximum time to wait for the reply to a poll, in addition to `HOLD_SECONDS`. While SuperLocalMemory 3.4.48 forwards
+/// a message, it answers no client for 10 s. A poll during that time fails, and is repeated.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the answer to a message may take.
+/// Maximum time to wait for the reply to a posted message.
 const POST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Maximum size of an answer, in bytes.
+/// Maximum size of a reply, in bytes.
 const ANSWER_MAX: u64 = 8 << 20;
-/// The pause after the first failure. It doubles with each further failure.
+/// The pause after the first failure. The pause doubles after each further failure.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// Maximum pause after a failed attempt to post a message.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// Maximum pause after a failed poll. It is short because polls also show when messages can be sent again.
+/// Maximum pause after a failed poll. It is short, because a successful poll shows that messages can be sent again.
 const POLL_BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// Minimum time between two polls, whatever the other mesh answers.
+/// Minimum time between two polls, however quickly the other mesh replies.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// Maximum time between two polls. The time doubles with each quick answer in a row. So if the other mesh changes
-/// all the time, one answer covers more changes, and polling stays cheap.
+/// Maximum time between two polls. The time grows with each quick reply in a row. So if the other mesh changes all the
+/// time, one reply covers more changes, and polling stays cheap.
 const PAUSE_MAX: Duration = Duration::from_secs(6);
-/// An answer that arrives sooner than this counts as quick.
+/// A reply that arrives sooner than this counts as quick.
 const QUICK: Duration = Duration::from_secs(4);
-/// Maximum number of reports in the queue from the link threads to the event loop. While the queue is full, a
-/// thread that has a further report waits and does not poll.
+/// Maximum number of reports in the queue from the link threads to the event loop. While the queue is full, a link
+/// thread with a new report waits and does not poll.
 const NEWS_MAX: usize = 4;
-/// How many peers of a linked mesh are processed between two checks of the time.
+/// The number of peers of a linked mesh that are processed between two checks of the time.
 const PEERS_AT_ONCE: usize = 4;
-/// Maximum time that one turn spends on lists of peers. The rest of a list is processed in the next turn.
+/// Maximum time per turn for processing lists of peers. The rest of a list is processed in the next turn.
 const TURN_SHARE: Duration = Duration::from_millis(1);
 
 /// A report from a thread of a link. The first field is the number of the link.
@@ -58,32 +57,32 @@ enum LinkNews {
     Roster(usize, RemoteRoster),
     Unreachable(usize, String),
     Delivery(usize, i64, Delivery),
-    /// The answer to a question about receipts; `None` if there was no valid answer.
+    /// The reply to a request for receipts; `None` if there was no valid reply.
     Receipts(usize, Option<Vec<RemoteReceipt>>),
 }
 
-/// What a link's thread posts.
+/// What the posting thread of a link sends.
 enum Outgoing {
     Message(ForwardedMessage),
-    /// A question about receipts.
+    /// A request for the receipts of earlier messages.
     ReceiptsQuery(Value),
 }
 
-/// The version numbers from the last answer to a poll. The other mesh answers the next poll when one of them is
-/// outdated.
+/// Version numbers from the last reply to a poll. The next poll sends them back. The other mesh then replies as soon as
+/// one of them is outdated.
 #[derive(Debug, Default, Clone, Copy)]
 struct Marks {
-    /// The version of the other mesh's list of peers. A SuperLocalMemory daemon gives no such version.
+    /// The version of the other mesh's list of peers; `None` for a SuperLocalMemory daemon.
     roster: Option<i64>,
-    /// The version of the other mesh's receipts. slm-mesh 0.1.0 gives no such version.
+    /// The version of the other mesh's receipts; `None` for slm-mesh 0.1.0.
     receipts: Option<i64>,
 }
 
-/// All links.
+/// The links to all linked meshes.
 pub struct MeshLinks {
     links: Vec<LinkSender>,
     inbox: Receiver<LinkNews>,
-    /// A list of peers that is being processed: the link, the list, and how many of its peers are done.
+    /// A list of peers that is being processed: the number of the link, the list, and the number of processed peers.
     partial: Option<(usize, RemoteRoster, usize)>,
     /// Whether the last turn ended before the inbox was empty.
     has_backlog: bool,
@@ -93,29 +92,29 @@ pub struct MeshLinks {
 struct LinkSender {
     outbox: SyncSender<Outgoing>,
     state: SendState,
-    /// How many attempts in a row have failed.
+    /// The number of failed attempts in a row.
     n_failures: u32,
     /// Whether the last poll failed.
     is_poll_failing: bool,
 }
 
-/// What a link does with its outgoing messages.
+/// The state of a link's outgoing messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SendState {
     /// Messages may be waiting.
     Ready,
     /// No message is waiting.
     Idle,
-    /// A message or a question about receipts is being posted.
+    /// A message or a request for receipts is being posted.
     Posting,
-    /// The last attempt failed. The next attempt is at this time, in ms, or as soon as the other mesh answers polls
-    /// again.
+    /// The last attempt failed. The next attempt is at this time, in ms, or as soon as polls succeed again.
     FailedUntil(i64),
-    /// The link has reached its rate limit. The next attempt is at this time, in ms.
+    /// The link has reached its rate limit, or the next message could not be read. The next attempt is at this time, in
+    /// ms.
     PausedUntil(i64),
 }
 
-/// What the threads of a link need to know.
+/// The configuration of a link, for its two threads.
 #[derive(Clone)]
 struct LinkThread {
     n: usize,
@@ -126,8 +125,8 @@ struct LinkThread {
 }
 
 impl MeshLinks {
-    /// Starts the threads. A thread ends when it can't send a report, because the receiver is gone. All threads also
-    /// end with the process, even in the middle of a poll.
+    /// Starts the threads of all links. A thread ends when the receiver of its reports is gone. The end of the process
+    /// also ends all threads, even during a poll.
     pub fn open(urls: &[String], secret: &str, wake: Arc<dyn Fn() + Send + Sync>) -> MeshLinks {
         let (news, inbox) = sync_channel(NEWS_MAX);
         let links = urls.iter().enumerate().map(|(n, url)| {
@@ -167,8 +166,8 @@ impl MeshLinks {
         self.links.iter().filter_map(retry_at).min()
     }
 
-    /// Passes at most `NEWS_MAX` reports on to the mesh. Without this limit, reports that arrive faster than they are
-    /// processed would keep all clients waiting.
+    /// Passes at most `NEWS_MAX` reports to the mesh. Without this limit, a fast series of reports would keep all
+    /// clients waiting.
     pub fn receive_news(&mut self, mesh: &mut Mesh, now: i64) {
         let began = Instant::now();
         for _ in 0..NEWS_MAX {
@@ -196,8 +195,8 @@ impl MeshLinks {
                     mesh.on_delivery(n, seq, &delivery, now)
                 }
                 LinkNews::Receipts(n, receipts) => {
-                    // If a question about receipts fails, messages are not delayed, because the failure does not show
-                    // whether the other mesh accepts messages.
+                    // A failed request for receipts does not delay messages, because it does not show whether the other
+                    // mesh accepts messages.
                     self.links[n].state = SendState::Ready;
                     match receipts {
                         Some(receipts) => mesh.on_receipts(n, &receipts, now),
@@ -213,7 +212,7 @@ impl MeshLinks {
         self.has_backlog = true;
     }
 
-    /// Processes more peers of a list that a linked mesh sent, for a limited share of the turn.
+    /// Processes more peers of a list from a linked mesh, until the time for lists in this turn is used up.
     fn take_in_roster(&mut self, mesh: &mut Mesh, began: Instant, now: i64) {
         while let Some((n, roster, n_taken)) = &mut self.partial {
             let end = roster.peers.len().min(*n_taken + PEERS_AT_ONCE);
@@ -229,8 +228,8 @@ impl MeshLinks {
         }
     }
 
-    /// Passes the next waiting message of each link to its thread, which posts it. The turn must already be committed,
-    /// because a posted message can't be taken back.
+    /// Passes the next message of each link to the thread that posts it. The turn must already be committed, because a
+    /// posted message can't be taken back.
     pub fn send_waiting(&mut self, mesh: &mut Mesh, now: i64) {
         let has_new = mesh.take_forwarding_due();
         for (n, link) in self.links.iter_mut().enumerate() {
@@ -252,8 +251,8 @@ fn report_unstored(stored: Result<(), Error>) {
 }
 
 impl LinkSender {
-    /// Passes the next message to the link's thread. If there is no message, passes a question about receipts.
-    /// Returns the new state.
+    /// Passes the next message to the posting thread. If there is no message, passes a request for receipts. Returns
+    /// the new state of the link.
     fn send_next(&self, mesh: &mut Mesh, n: usize, now: i64) -> SendState {
         let outgoing = match mesh.next_forwarded(n, now) {
             Ok(Some(message)) => match mesh.forwarding_pause(n, now) {
@@ -272,8 +271,8 @@ impl LinkSender {
         }
     }
 
-    /// Notes whether a poll was answered. If the other mesh answers again after it was unreachable, the messages that
-    /// failed meanwhile are sent at once. If only messages fail, their pause remains.
+    /// Records whether a poll succeeded. If the other mesh was unreachable before, the failed messages are sent again
+    /// at once. If only messages failed, their pause continues.
     fn note_poll(&mut self, is_answered: bool) {
         let was_failing = std::mem::replace(&mut self.is_poll_failing, !is_answered);
         if is_answered && was_failing && matches!(self.state, SendState::FailedUntil(_)) {
@@ -291,18 +290,18 @@ impl LinkSender {
     }
 }
 
-/// How long to pause after this many failures in a row.
+/// Returns the pause after this many failures in a row.
 fn backoff(n_failures: u32) -> Duration {
     BACKOFF_MIN.saturating_mul(1 << (n_failures - 1).min(8)).min(BACKOFF_MAX)
 }
 
-/// How long to pause between two polls after this many quick answers in a row.
+/// Returns the time between two polls after this many quick replies in a row.
 fn pause(n_quick: u32) -> Duration {
     PAUSE_MIN.saturating_mul(1 << n_quick.saturating_sub(2).min(8)).min(PAUSE_MAX)
 }
 
 impl LinkThread {
-    /// Passes a report to the event loop. Returns false if the loop is gone.
+    /// Passes a report to the event loop. Returns false if the event loop no longer receives reports.
     fn report(&self, news: LinkNews) -> bool {
         let is_sent = self.news.send(news).is_ok();
         (self.wake)();
@@ -334,8 +333,8 @@ impl LinkThread {
         }
     }
 
-    /// Polls the other mesh once for its online peers. A broker also answers with version numbers, the marks. The next
-    /// poll sends these marks back and waits until something has changed since then.
+    /// Polls the other mesh once for its online peers. A broker's reply also contains version numbers (marks). The next
+    /// poll sends these marks back, and the broker delays its reply until something changes.
     fn ask_roster(&self, agent: &ureq::Agent, marks: Marks) -> Result<(RemoteRoster, Marks), String> {
         let (query, timeout) = match marks.roster {
             Some(mark) => {
@@ -356,7 +355,7 @@ impl LinkThread {
         Ok((roster, marks))
     }
 
-    /// Posts what the event loop passes on: messages, and questions about receipts.
+    /// Posts what the event loop passes to this thread: messages, and requests for receipts.
     fn post_messages(&self, outbox: &Receiver<Outgoing>) {
         let agent = http_agent();
         while let Ok(outgoing) = outbox.recv() {
@@ -387,16 +386,16 @@ impl LinkThread {
             200..300 | 400 | 404 | 413 | 422 if says_why(&value) => {
                 Delivery::Rejected(describe_refusal(status, &value))
             }
-            // The other mesh accepts no messages at all at the moment: our secret is wrong, that mesh gets too many
-            // requests, its hub is on standby, or its disk is full.
+            // The other mesh accepts no messages at present. Possible reasons are a wrong secret, too many requests, a
+            // hub on standby, or a full disk.
             401 | 403 | 429 | 503 | 507 => Delivery::Retry(describe_refusal(status, &value)),
-            // Another kind of server may answer at this address, so a reply with any other status does not count as an
-            // answer from the mesh.
+            // Another kind of server may run at this address. So a reply with any other status says nothing about the
+            // message.
             _ => Delivery::Unclear(describe_refusal(status, &value)),
         }
     }
 
-    /// Posts JSON and returns the answer.
+    /// Posts JSON. Returns the status and the body of the reply.
     fn post(&self, agent: &ureq::Agent, path: &str, body: &Value) -> Result<(StatusCode, Value), ureq::Error> {
         let request = agent.post(format!("{}{path}", self.url));
         let request = self.add_secret(request.config().timeout_global(Some(POST_TIMEOUT)).build());
@@ -412,14 +411,14 @@ impl LinkThread {
     }
 }
 
-/// Makes an HTTP client that follows no redirects and ignores the proxy in the environment. Every status counts as
-/// an answer.
+/// Makes an HTTP client that follows no redirects and ignores proxy settings. A reply with an error status is not an
+/// error of the client.
 fn http_agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder().max_redirects(0).proxy(None).http_status_as_error(false);
     config.timeout_connect(Some(ASK_TIMEOUT)).user_agent(concat!("slm-mesh/", env!("CARGO_PKG_VERSION"))).build().into()
 }
 
-/// The status and the body of an answer. A body that is not JSON counts as null.
+/// Returns the status and the JSON body of a reply. A body that is not JSON becomes null.
 fn read_answer(
     answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
 ) -> Result<(StatusCode, Value), ureq::Error> {
@@ -428,7 +427,7 @@ fn read_answer(
     Ok((answer.status(), serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
 }
 
-/// Whether no server was reached at this address. In this case, the failure can't be due to the message.
+/// Whether the request failed before it reached a server. Then the message itself can't be the cause.
 fn is_unreachable(error: &ureq::Error) -> bool {
     use ureq::{Error, Timeout};
     match error {
@@ -439,12 +438,12 @@ fn is_unreachable(error: &ureq::Error) -> bool {
     }
 }
 
-/// Whether a refusal gives a reason in a form that brokers or SuperLocalMemory use.
+/// Whether a reply contains a reason in its field `error` or `detail`.
 fn says_why(value: &Value) -> bool {
     ["error", "detail"].iter().any(|name| !value[name].is_null())
 }
 
-/// Why the other mesh refused, if possible in its own words.
+/// Describes why the other mesh refused a request, with the text from its reply if possible.
 fn describe_refusal(status: StatusCode, value: &Value) -> String {
     let words = ["error", "detail"].iter().find_map(|name| value[name].as_str());
     match (words, status.as_u16()) {
@@ -480,7 +479,7 @@ mod tests {
         assert_eq!(link.state, waits);
         link.note_poll(true);
         assert_eq!((link.state, link.n_failures), (SendState::Ready, 0));
-        // The rate limit does not depend on the other mesh.
+        // A pause because of the rate limit does not end when polls succeed again.
         link.state = SendState::PausedUntil(9);
         link.note_poll(false);
         link.note_poll(true);

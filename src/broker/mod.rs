@@ -1,7 +1,7 @@
-//! The broker: a poll loop that passes the requests of clients to the mesh, and sends the answers back.
+//! The broker: a poll loop that passes the requests of clients to the mesh, and sends the responses back.
 //!
-//! [`startup`] starts the loop, and `event_loop` runs it. The other modules are the parts of the loop. When the loop
-//! calls a part, it lends the mesh to this part.
+//! [`startup`] starts the loop, and `event_loop` runs it. The other modules are parts of the loop. They borrow the mesh
+//! while the loop calls them.
 //!
 //! **Invariant:** a turn consists of wait, tick, serve, commit and flush, in this order. Only flush sends anything to
 //! clients, and flush sends only what is committed.
@@ -31,7 +31,7 @@ mod unix_clients;
 pub mod web;
 mod ws_subscribers;
 
-/// Writes one line for the operator to standard error. For a detached broker, standard error is the log.
+/// Writes a line for the operator to standard error. If the broker runs in the background, this is its log file.
 pub fn log(text: &str) {
     crate::sys::print_error(&format!("{} {text}", crate::base::time::iso(crate::sys::wall_ms())));
 }

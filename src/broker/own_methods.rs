@@ -1,5 +1,5 @@
-//! The methods of the broker itself, in addition to the operations of the mesh. One table is the source of both the
-//! dispatch and `slm-mesh help protocol`.
+//! Methods that the broker itself handles, in addition to the operations of the mesh. The same table serves to find a
+//! method and to print `slm-mesh help protocol`.
 
 use super::event_loop::LoopContext;
 use super::leadership::BrokerRole;
@@ -31,9 +31,9 @@ pub struct BrokerMethod {
     pub summary: &'static str,
     /// The method's arguments.
     pub args: &'static [Arg],
-    /// Whether a hub on standby also answers the method.
+    /// Whether a hub on standby answers this method.
     works_on_standby: bool,
-    /// What the method does.
+    /// The function that runs the method.
     run: RunMethod,
 }
 
@@ -100,14 +100,14 @@ const SNAPSHOT_ARGS: &[Arg] = &[
     Arg::new("from", ArgKind::Int { min: 0, max: i64::MAX }, "The byte at which the piece begins"),
 ];
 
-/// What the broker's own methods need.
+/// Data for the broker's own methods.
 pub struct BrokerInfo {
     settings: Settings,
     web: Arc<WebAuth>,
 }
 
 impl BrokerInfo {
-    /// Takes the settings in force, and the codes that open the web page.
+    /// Makes the data from the current settings and the authentication of the web page.
     pub fn new(settings: Settings, web: Arc<WebAuth>) -> BrokerInfo {
         BrokerInfo { settings, web }
     }
@@ -129,8 +129,7 @@ pub fn works_on_standby(method: &str) -> bool {
     BROKER_OPS.iter().any(|known| known.name == method && known.works_on_standby)
 }
 
-/// Ends the broker if a client on this machine has a newer version. The client then starts a broker of its own
-/// version.
+/// Ends the broker if a client on this machine has a newer version. This client then starts a new broker.
 pub fn yield_to_newer(context: &mut LoopContext, version: &str, caller: CallerMachine) {
     if caller == CallerMachine::Local && is_newer(version, env!("CARGO_PKG_VERSION")) {
         log(&format!("ending, because a client with the newer version {version} connected"));
@@ -148,8 +147,8 @@ fn events_cursor(context: &mut LoopContext, _: CallerMachine, _: &Map<String, Va
 
 fn info(context: &mut LoopContext, caller: CallerMachine, _: &Map<String, Value>) -> Result<Value, Error> {
     let settings = context.mesh.settings();
-    // Guests do not get the fingerprint of the settings, because it contains hashes of the secrets, with which they
-    // could test guesses of the password for etcd. Only programs on this machine compare settings.
+    // Guests get no fingerprint of the settings. It contains hashes of secrets, so a guest could use it to guess the
+    // password for etcd.
     let fingerprint = (caller == CallerMachine::Local).then(|| context.info.settings.fingerprint());
     Ok(json!({
         "ok": true, "version": settings.version, "pid": settings.pid, "port": settings.port,

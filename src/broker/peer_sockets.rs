@@ -1,10 +1,9 @@
-//! Pushes to peers that registered over HTTP. A push is one line with a JSON envelope, as clients of slm-mesh 1.x
-//! expect, and lines go only from the broker to the peer. If the peer is on this machine, the broker connects to the
-//! Unix socket that the peer named. A peer on another machine opens a WebSocket instead (clients of slm-mesh 1.x, from
-//! 1.3 on).
+//! Pushes lines to peers that registered over HTTP. Each line contains a JSON object, as clients of slm-mesh 1.x
+//! expect. For a peer on this machine, the broker connects to the Unix socket that the peer registered. A peer on
+//! another machine opens a WebSocket instead, if it runs slm-mesh 1.3 or later.
 //!
-//! **Invariant:** the broker connects only to sockets of this user, and closes the connection of a peer that does
-//! not read.
+//! **Invariant:** the broker connects only to sockets of this user, and closes the connection of a peer that does not
+//! read.
 
 use super::directory_lookups::{DirectoryLookup, DirectoryLookups};
 use super::event_loop::{LoopContext, TokenSource};
@@ -22,19 +21,19 @@ use std::collections::HashMap;
 
 /// After this many failures in a row, the broker stops trying to connect to a peer, until the peer registers again.
 const ATTEMPTS_MAX: u32 = 10;
-/// The pause after the first failure, in ms. It doubles with each further failure.
+/// The pause after the first failure, in ms. The pause doubles after each further failure.
 const BACKOFF_MS_MIN: i64 = 200;
 /// Maximum pause after a failure, in ms.
 const BACKOFF_MS_MAX: i64 = 5000;
-/// How many lines for a peer are queued while the broker connects to the peer's socket. Further lines are dropped,
-/// which is harmless, because the mailbox and the event stream contain the same information.
+/// Maximum number of lines that are queued while the broker connects to a peer's socket. Further lines are dropped.
+/// This is harmless, because the peer can also read its mailbox and the event stream.
 const LINES_KEPT_MAX: usize = 64;
 
 /// The socket of one peer.
 struct PeerSocket {
     path: String,
     state: SocketState,
-    /// How many attempts have failed in a row.
+    /// The number of failed attempts in a row.
     n_failures: u32,
 }
 
@@ -42,8 +41,8 @@ struct PeerSocket {
 enum SocketState {
     /// The broker has been connected since this time, in ms.
     Connected(PushConnection, i64),
-    /// The broker is connecting, and these lines are queued. Each line has the sequence number of the message in
-    /// it, if any.
+    /// The broker is connecting. These lines wait for the connection. Each has the sequence number of its message, if
+    /// any.
     Dialling(DirectoryLookup<UnixStream>, Vec<(String, Option<i64>)>),
     /// The broker will try to connect at this time, in ms.
     RetryAt(i64),
@@ -51,7 +50,7 @@ enum SocketState {
     GivenUp,
 }
 
-/// The peers that receive pushes.
+/// The connections over which peers receive pushes.
 pub struct PushTargets {
     sockets: HashMap<String, PeerSocket>,
     subscribers: Subscribers,
@@ -59,8 +58,8 @@ pub struct PushTargets {
 }
 
 impl PushTargets {
-    /// Makes an empty list. The threads of `lookups` connect to the sockets, because access to a socket's directory
-    /// may hang.
+    /// Makes a value without connections. The threads of `lookups` connect to the sockets, because access to a socket's
+    /// directory may block.
     pub fn new(lookups: DirectoryLookups) -> PushTargets {
         PushTargets { sockets: HashMap::new(), subscribers: Subscribers::default(), lookups }
     }
@@ -79,7 +78,7 @@ impl PushTargets {
         }
     }
 
-    /// Reads from the connection for which an event occurred.
+    /// Reads from the connection with this token, which the poll has reported.
     pub fn note_ready(&mut self, token: u64, now: i64) {
         let has_token = |socket: &&mut PeerSocket| matches!(&socket.state, SocketState::Connected(connection, _) if connection.token() == token);
         match self.sockets.values_mut().find(has_token) {
@@ -88,7 +87,7 @@ impl PushTargets {
         }
     }
 
-    /// When the broker will next try to connect to a peer, in ms.
+    /// When the next attempt to connect to a peer is due, in ms.
     pub fn deadline(&self) -> Option<i64> {
         let retry_at = |socket: &PeerSocket| match socket.state {
             SocketState::RetryAt(at) => Some(at),
@@ -103,7 +102,7 @@ impl PushTargets {
         self.push(mesh, peer, &envelope("message", &payload, now), Some(seq), now);
     }
 
-    /// Pushes an event to its subscribers. Then pushes the update that every peer gets for this kind of event.
+    /// Pushes an event to its subscribers. For some kinds of events, also pushes an update to all peers.
     pub fn push_event(&mut self, mesh: &Mesh, event: &Event, now: i64) {
         let payload: Value = serde_json::from_str(&event.payload).unwrap_or_else(|_| json!({}));
         let peers = mesh.peers().push_recipients();
@@ -128,7 +127,7 @@ impl PushTargets {
         self.subscribers.flush();
     }
 
-    /// Pushes one line to all peers. A WebSocket gets the line only once, even if it listens for several ids.
+    /// Pushes one line to all peers. A WebSocket that serves several peers gets the line only once.
     fn push_to_all(&mut self, mesh: &Mesh, peers: &[PeerId], text: &str, now: i64) {
         for peer in peers {
             if self.subscribers.find(mesh, peer).is_none() {
@@ -152,7 +151,7 @@ impl PushTargets {
         socket.enqueue(text, seq, now);
     }
 
-    /// Sends as much as the sockets accept. Returns the messages that have been sent completely.
+    /// Sends as much as the sockets accept. Returns the sequence numbers of the messages that were sent completely.
     pub fn flush(&mut self, now: i64) -> Vec<i64> {
         let mut sent = Vec::new();
         for socket in self.sockets.values_mut() {
@@ -165,8 +164,8 @@ impl PushTargets {
         sent
     }
 
-    /// Takes over the connections that have been established. Then begins to connect to each peer that is new or whose
-    /// next attempt is due, except the peers that listen on a WebSocket.
+    /// Takes over established connections. Then starts to connect to each peer that is new or due for another attempt.
+    /// Peers with a WebSocket are skipped.
     pub fn dial(&mut self, context: &mut LoopContext) {
         let LoopContext { mesh, poll, tokens, now, .. } = context;
         let is_current = |peer: &String, socket: &mut PeerSocket| {
@@ -192,8 +191,7 @@ impl PushTargets {
     }
 }
 
-/// The update that all peers get for an event: its type and its payload; `None` if there is no update for this
-/// kind.
+/// Returns the type and the payload of the update that all peers get for an event; `None` for kinds without an update.
 fn update_of(kind: &EventKind, payload: &Value) -> Option<(&'static str, Value)> {
     match kind {
         EventKind::PeerLeft => Some(("peer_update", json!({ "action": "left", "peerId": payload["peerId"] }))),
@@ -212,13 +210,13 @@ fn update_of(kind: &EventKind, payload: &Value) -> Option<(&'static str, Value)>
     }
 }
 
-/// A line to push, in the form that clients of slm-mesh 1.x read.
+/// Formats a line to push, as clients of slm-mesh 1.x expect.
 fn envelope(kind: &str, payload: &Value, now: i64) -> String {
     json!({ "type": kind, "payload": payload, "timestamp": time::iso(now) }).to_string()
 }
 
 impl PeerSocket {
-    /// Makes a socket to which the broker connects at once.
+    /// Makes a socket that is not connected. The first attempt to connect is due at once.
     fn new(path: String) -> PeerSocket {
         PeerSocket { path, state: SocketState::RetryAt(0), n_failures: 0 }
     }
@@ -230,7 +228,7 @@ impl PeerSocket {
         };
     }
 
-    /// Takes over the connection, if it has been established.
+    /// Takes over the connection, if it is established.
     fn take_over(&mut self, registry: &Registry, tokens: &mut TokenSource, now: i64) {
         let SocketState::Dialling(lookup, lines) = &mut self.state else { return };
         let Some(stream) = lookup.result() else { return };
@@ -244,8 +242,8 @@ impl PeerSocket {
         }
     }
 
-    /// Queues a line. If the peer can't be reached or does not read, the line is dropped, which is harmless, because
-    /// the mailbox and the event stream contain the same information.
+    /// Queues a line. Drops the line if the peer can't be reached or does not read. This is harmless, because the peer
+    /// can also read its mailbox and the event stream.
     fn enqueue(&mut self, text: &str, seq: Option<i64>, now: i64) {
         match &mut self.state {
             SocketState::Connected(connection, _) => {
@@ -267,7 +265,7 @@ impl PeerSocket {
         }
     }
 
-    /// Checks whether the peer has hung up. A peer never sends anything on this socket.
+    /// Reads from the socket to find out whether the peer has hung up. Peers never send anything on this socket.
     fn check(&mut self, now: i64) {
         if let SocketState::Connected(connection, since) = &mut self.state
             && connection.read_lines(|_| ()).is_err()
@@ -277,7 +275,7 @@ impl PeerSocket {
         }
     }
 
-    /// Closes the connection. The broker will try again later, unless it has failed too often.
+    /// Closes the connection. The broker tries again later, unless too many attempts have failed.
     fn fail(&mut self, now: i64) {
         let wait = (BACKOFF_MS_MIN << self.n_failures.min(5)).min(BACKOFF_MS_MAX);
         self.n_failures += 1;
@@ -285,9 +283,8 @@ impl PeerSocket {
             if self.n_failures < ATTEMPTS_MAX { SocketState::RetryAt(now + wait) } else { SocketState::GivenUp };
     }
 
-    /// Drops a connection that the peer has closed. The unsent output is dropped as well, so that the next
-    /// connection begins with a whole envelope. The count of failures is reset only if the connection lasted for a
-    /// while.
+    /// Drops a connection that the peer has closed, with its unsent output. So the next connection does not begin in
+    /// the middle of a line. The count of failures is reset only if the connection lasted for a while.
     fn lose(&mut self, since: i64, now: i64) {
         if now - since >= BACKOFF_MS_MAX {
             self.n_failures = 0;

@@ -1,4 +1,4 @@
-//! Watches agent processes. When one of them ends, the kernel reports this, and the process's sessions go offline.
+//! Watches agent processes. When a process ends, the kernel reports this, and the sessions of the process go offline.
 //!
 //! **Invariant:** watching wakes the event loop only when a process ends.
 
@@ -12,15 +12,15 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use std::os::fd::AsRawFd;
 
-/// Maximum number of watched processes. It is limited because each one needs a file descriptor. The sessions of further
-/// processes are online only while they are connected.
+/// Maximum number of watched processes, because each one needs a file descriptor. The sessions of further processes are
+/// online only while they are connected.
 const WATCHED_MAX: usize = 512;
 
 /// The agent processes that are watched.
 #[derive(Debug, Default)]
 pub struct ProcessExits {
     watches: CountedMap<(Process, ExitWatch)>,
-    /// What the mesh has not been told yet.
+    /// Changes that were not passed to the mesh yet.
     news: Vec<ProcessNews>,
 }
 
@@ -58,8 +58,7 @@ impl ProcessExits {
         }
     }
 
-    /// Notes that the poll reported a file descriptor. Returns false if the descriptor belongs to no watched
-    /// process.
+    /// Records that the poll reported a watched process. Returns false if the token belongs to no watched process.
     pub fn note_ready(&mut self, token: u64) -> bool {
         let Some((process, watch)) = self.watches.get(&token) else { return false };
         if watch.has_ended() {
@@ -68,7 +67,7 @@ impl ProcessExits {
         true
     }
 
-    /// Whether there is something to tell the mesh.
+    /// Whether there are changes to pass to the mesh.
     pub fn has_news(&self) -> bool {
         !self.news.is_empty()
     }
@@ -83,7 +82,7 @@ impl ProcessExits {
                 ProcessNews::Ended(process) => {
                     context.mesh.on_process_exit(&process, context.now);
                     for (_, (_, watch)) in self.watches.extract_if(|_, (known, _)| known.is_same(&process)) {
-                        // A failure is harmless, because dropping the watch closes the file descriptor, which also
+                        // A failure is harmless. Dropping the watch closes the file descriptor, and the kernel then
                         // removes it from the poll.
                         let _ = context.poll.registry().deregister(&mut SourceFd(&watch.as_raw_fd()));
                     }

@@ -1,4 +1,4 @@
-//! A connection on which lines are pushed to a client, with the output that has not been sent yet.
+//! A connection over which the broker pushes lines to a client, with a buffer for unsent output.
 //!
 //! **Invariant:** the output is bounded, and a message counts as sent only after its whole line was sent.
 
@@ -9,26 +9,25 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// Maximum amount of unsent output, in bytes. If there is more, the client does not read, so its connection is closed.
+/// Maximum size of the output buffer, in bytes. If a client does not read and fills the buffer, its connection is
+/// closed.
 const OUTPUT_MAX: usize = 1 << 20;
-/// Maximum number of bytes that are read from a client at once, which is enough for a few hellos (the lines in which a
-/// client names the ids for which it listens). Without this limit, a client could send faster than the broker reads,
-/// and the event loop would never serve other clients.
+/// Maximum number of bytes to read from a client at once. This is enough for a few hellos, which are lines with the ids
+/// for which a client listens. Without a limit, one fast client could keep the event loop busy forever.
 const INPUT_MAX: usize = 128 << 10;
 
-/// A connection on which lines are pushed.
+/// A connection over which the broker pushes lines to a client.
 pub struct PushConnection {
     stream: UnixStream,
     token: u64,
     input: LineBuffer,
     output: Vec<u8>,
     sent: usize,
-    /// The messages in `output`: where each ends, and its sequence number.
+    /// For each message in `output`, the position of its end and its sequence number.
     message_ends: Vec<(usize, i64)>,
 }
 
-/// Connects to the socket that a peer named, if it is a socket of this user. This may hang, if the file system of
-/// the path does not respond.
+/// Connects to the socket at this path, if it belongs to this user. Blocks if the file system does not respond.
 pub fn dial_own(path: &Path) -> Option<UnixStream> {
     let meta = std::fs::metadata(path).ok()?;
     if !meta.file_type().is_socket() || meta.uid() != crate::sys::uid() {
@@ -39,7 +38,7 @@ pub fn dial_own(path: &Path) -> Option<UnixStream> {
     (listener.uid == crate::sys::uid()).then_some(stream)
 }
 
-/// The error for a client that does not read. Its connection must be closed.
+/// The error for a client that does not read its output. The connection must be closed.
 #[derive(Debug)]
 pub struct NotReading;
 
@@ -87,7 +86,7 @@ impl PushConnection {
         Ok(())
     }
 
-    /// The messages that have been sent completely since the last call.
+    /// Returns the sequence numbers of messages that were sent completely since the last call.
     pub fn drain_sent(&mut self) -> Vec<i64> {
         let sent = self.sent;
         let messages = self.message_ends.iter().filter(|(end, _)| *end <= sent).map(|(_, seq)| *seq).collect();
@@ -99,7 +98,7 @@ impl PushConnection {
         messages
     }
 
-    /// Reads, and calls `take_line` for each line that has arrived.
+    /// Reads from the client, and calls `take_line` for each line.
     ///
     /// # Errors
     /// When the client has hung up, or sent too long a line or too many bytes.

@@ -10,16 +10,16 @@ use std::sync::mpsc::Receiver;
 /// The listener for other machines. If the broker is not a hub, all fields are empty.
 #[derive(Default)]
 pub struct RemoteListener {
-    /// The thread that checks the secrets of other machines, and the channel on which the admitted sessions arrive.
+    /// The thread that checks the secrets of other machines, and the channel for the connections that it accepts.
     admission: Option<(ListenerHandle, Receiver<AcceptedPeer>)>,
     announcer: Option<MdnsSupervisor>,
-    /// When the announcing process is next checked, in ms.
+    /// When to check next whether the announcing process still runs, in ms.
     announce_at: Option<i64>,
 }
 
 impl RemoteListener {
-    /// Takes over a listener that has been started. If the hub is announced on the local network, also takes over the
-    /// announcing process.
+    /// Takes over a listener that was started, and the process that announces this hub on the local network, if there
+    /// is one.
     pub fn new(
         door: ListenerHandle,
         arrivals: Receiver<AcceptedPeer>,
@@ -34,7 +34,7 @@ impl RemoteListener {
         self.admission.as_ref().map_or(0, |(door, _)| door.port())
     }
 
-    /// Admits the clients that have proven, since the last turn, that they know the secret.
+    /// Admits the clients that have proven since the last turn that they know the secret.
     pub fn admit_arrivals(&mut self, clients: &mut UnixClients, pushes: &mut PushTargets, context: &mut LoopContext) {
         let Some((_, arrivals)) = &self.admission else { return };
         while let Ok(arrival) = arrivals.try_recv() {
@@ -53,7 +53,7 @@ impl RemoteListener {
         }
     }
 
-    /// When the announcing process is next checked, in ms.
+    /// When to check next whether the announcing process still runs, in ms.
     pub fn deadline(&self) -> Option<i64> {
         self.announce_at
     }

@@ -1,6 +1,5 @@
-//! Turns this broker from a hub on standby into the hub that leads, and back. The listening sockets stay open. The
-//! clients of a hub on standby stay connected when the hub begins to lead. The clients of a leader are dropped when
-//! it goes on standby.
+//! Turns this broker from a hub on standby into the leader, and back. The listening sockets stay open. When a standby
+//! becomes the leader, its clients stay connected. When a leader goes on standby, its clients are disconnected.
 
 use super::checkpoint_thread::CheckpointThread;
 use super::event_loop::EventLoop;
@@ -12,12 +11,12 @@ use crate::base::error::Error;
 use crate::core::Mesh;
 use std::time::Duration;
 
-/// How long a broker that is starting waits to learn whether it leads.
+/// Maximum time for which a starting broker waits to learn whether it leads.
 const FIRST_ROLE_MAX: Duration = Duration::from_secs(4);
 
 impl EventLoop {
-    /// Waits until a broker that has just started knows its role. Without this wait, the process that started a hub
-    /// could find that the hub does not serve clients yet.
+    /// Waits until a broker that has just started knows its role. Otherwise, a user who starts a hub could find that
+    /// the hub serves no clients yet.
     pub fn settle_role(&mut self) {
         let BrokerRole::StandsBy(thread) = &self.context.role else { return };
         if let Some(taken) = thread.wait_for_role(FIRST_ROLE_MAX) {
@@ -25,7 +24,7 @@ impl EventLoop {
         }
     }
 
-    /// Begins to lead, if the standby thread has won the lead since the last turn.
+    /// Begins to lead if the standby thread has won the lead since the last turn.
     pub(super) fn note_taken_lead(&mut self) {
         let BrokerRole::StandsBy(thread) = &self.context.role else { return };
         if let Some(taken) = thread.take_lead() {
@@ -37,8 +36,8 @@ impl EventLoop {
         let TakenLead { mut leader, store, clock } = taken;
         let now = clock.now();
         let opened = self.opener.open(store, &clock).map(|mut mesh| {
-            // Opening a mesh changes it: the peer for the person at this machine may be added, and ended sessions are
-            // removed from their channels.
+            // Opening a mesh may change it. For example, a peer for the user of this machine may be added, and ended
+            // sessions leave their channels.
             let end = leader.commit_turn(&mut mesh, now);
             (mesh, end)
         });
@@ -64,7 +63,7 @@ impl EventLoop {
         }
     }
 
-    /// Goes on standby. Sends nothing from the current turn, because another hub may have changed the facts on which
+    /// Goes on standby. Nothing from the current turn is sent, because another hub may have changed the data on which
     /// the turn is based.
     pub(super) fn stand_by(&mut self, why: &str) {
         log(&format!("this hub goes on standby: {why}"));
@@ -78,14 +77,13 @@ impl EventLoop {
             Ok(role) => self.context.role = role,
             Err(error) => return self.give_up(&error),
         }
-        // The sessions of these clients belong to the mesh that was replaced. The clients will reconnect to the hub
-        // that leads.
+        // The sessions of these clients belong to the old mesh. The clients will reconnect to the hub that leads.
         self.clients.drop_all(&self.context);
         self.pushes.drop_all();
         self.processes = ProcessExits::default();
     }
 
-    /// Gives the event loop another mesh. Drops everything that belongs to the old one, except connections.
+    /// Replaces the mesh of the event loop. Everything that belongs to the old mesh is dropped, except connections.
     fn replace_mesh(&mut self, mesh: Mesh) {
         std::mem::replace(&mut self.checkpoints, CheckpointThread::start(&mesh)).stop();
         self.links = self.opener.links(&mesh);
@@ -95,7 +93,7 @@ impl EventLoop {
         self.context.pages.mark_dirty();
     }
 
-    /// Ends this broker because of an error on this machine. The next client, or systemd, starts a new broker.
+    /// Ends this broker because of an error on this machine. A client or systemd will start a new broker.
     fn give_up(&mut self, error: &Error) {
         log(&error.text);
         self.context.shutdown.request(ShutdownReason::Failed);

@@ -1,5 +1,5 @@
-//! Decides when the broker ends: on a signal, on request, for a newer version, after a time without use, or when the
-//! path of its data directory no longer leads to this broker.
+//! Decides when the broker ends. The reasons are a signal, a request, a newer version, a long time without use, or a
+//! path of the data directory that no longer leads to this broker.
 //!
 //! **Invariant:** the first reason to end wins, but damage of the database outranks all other reasons.
 
@@ -20,7 +20,7 @@ pub enum ShutdownReason {
     Displaced,
     /// The database is damaged. The next broker must check it.
     Damaged,
-    /// The database can't be opened again after this hub has ceased to lead, or a mesh can't be opened from it.
+    /// The database could not be opened when the role of this hub changed.
     Failed,
 }
 
@@ -29,7 +29,7 @@ pub struct ShutdownDecision {
     /// The read end of the signal pipe.
     signals: UnixStream,
     last_use: i64,
-    /// How long the broker must be unused before it ends, in ms; `None` if it does not end by itself.
+    /// The time without use after which the broker ends, in ms; `None` if the broker never ends by itself.
     idle_ms: Option<i64>,
     reason: Option<ShutdownReason>,
 }
@@ -64,12 +64,12 @@ impl ShutdownDecision {
 
     /// Ends the event loop because of a signal.
     pub fn note_signal(&mut self) {
-        // The pipe is emptied, so that a second signal causes an event again.
+        // Empties the pipe, so that another signal causes a new event.
         let _ = self.signals.read(&mut [0; 16]);
         self.request(ShutdownReason::Stopped);
     }
 
-    /// The time at which the broker ends if it is not used before then, in ms.
+    /// When the broker ends unless it is used before then, in ms.
     pub fn idle_deadline(&self) -> Option<i64> {
         self.idle_ms.map(|idle_ms| self.last_use + idle_ms)
     }

@@ -1,10 +1,9 @@
-//! HTTP, on a separate thread. The thread accepts connections and parses requests, both within limits. It passes
-//! each complete request to the event loop as a [`PendingRequest`]. The loop returns an [`HttpResponse`] with
-//! [`HttpServer::respond`].
+//! The HTTP server, on a separate thread. It accepts connections and parses requests, within limits. It passes each
+//! complete request to the event loop as a [`PendingRequest`]. The event loop answers with [`HttpServer::respond`].
 //!
-//! **Invariant:** the bytes of a client reach other threads only as part of a complete, valid request that the
-//! [`Gate`] has accepted. No client can make this thread wait, panic, or use more memory than [`Limits`] allows.
-//! tiny_http's server is not used, because a single request can abort it.
+//! **Invariant:** bytes from a client reach other threads only as part of a complete, valid request that the [`Gate`]
+//! has accepted. No client can make this thread wait, panic, or use more memory than [`Limits`] allows. tiny_http only
+//! formats the responses. Its server is not used, because a single request can abort it.
 
 #[doc(hidden)]
 pub mod connection;
@@ -20,43 +19,43 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, channel};
 use std::thread::JoinHandle;
 
-/// The part of a request's head that the gate and the event loop get. If a request repeats one of these headers, or
-/// one of them is not UTF-8, the request is refused before it reaches the gate.
+/// The method, target and headers of a request. The request is refused if it repeats one of these headers, or if a
+/// header is not UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// The method, in capitals. It is one of the methods that the server knows.
+    /// The method, in capitals.
     pub method: String,
     /// The request target as the client sent it, including the query.
     pub target: String,
     /// The address of the client. An IPv4 address that is mapped into IPv6 appears as IPv4.
     pub peer: IpAddr,
-    /// `Host`, not checked yet.
+    /// The `Host` header, not checked yet.
     pub host: Option<String>,
-    /// `Origin`, not checked yet.
+    /// The `Origin` header, not checked yet.
     pub origin: Option<String>,
-    /// `Authorization`.
+    /// The `Authorization` header.
     pub authorization: Option<String>,
-    /// `X-Mesh-Secret`.
+    /// The `X-Mesh-Secret` header.
     pub mesh_secret: Option<String>,
-    /// `Cookie`.
+    /// The `Cookie` header.
     pub cookie: Option<String>,
-    /// The headers that matter only for requests of the web page.
+    /// Headers that matter only for requests from the web page.
     pub browser: Box<Browser>,
 }
 
-/// The headers that matter only for requests of the web page. The browser itself sets the first three, and scripts
+/// Headers that matter only for requests from the web page. The browser itself sets the `Sec-Fetch-*` headers. Scripts
 /// can't change them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Browser {
-    /// `Sec-Fetch-Site`: how the requesting page is related to this server.
+    /// The `Sec-Fetch-Site` header: how the origin of the requesting page relates to this server.
     pub site: Option<String>,
-    /// `Sec-Fetch-Mode`.
+    /// The `Sec-Fetch-Mode` header.
     pub mode: Option<String>,
-    /// `Sec-Fetch-Dest`: how the browser will use the response.
+    /// The `Sec-Fetch-Dest` header: how the browser will use the response.
     pub dest: Option<String>,
-    /// `Content-Type` of the body.
+    /// The `Content-Type` header.
     pub content_type: Option<String>,
-    /// `X-Mesh-Page`: the key with which our own page proves its session.
+    /// The `X-Mesh-Page` header: the key with which the broker's web page proves its session.
     pub page_key: Option<String>,
 }
 
@@ -65,19 +64,19 @@ pub struct Browser {
 pub struct Request {
     /// The head of the request.
     pub head: Head,
-    /// The body. Its length is the one in `Content-Length`.
+    /// The body. Its length is the value of `Content-Length`.
     pub body: Vec<u8>,
 }
 
-/// Identifies a request by the number of its connection and its position on that connection. No connection gets a
-/// number that was used before, so a late response can't reach the wrong client.
+/// Identifies a request: the number of its connection, and its position on that connection. Connection numbers are
+/// never reused, so a late response can't reach another client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
     conn: usize,
     position: u64,
 }
 
-/// A request that was passed to the event loop.
+/// A request that waits for a response from the event loop.
 #[derive(Debug)]
 pub struct PendingRequest {
     /// Identifies the request, so that the response reaches the right client.
@@ -93,7 +92,7 @@ pub struct HttpResponse {
     pub status: u16,
     /// The value of `Content-Type`.
     pub content_type: &'static str,
-    /// Other headers. The server itself writes `Connection` and the headers that frame the body.
+    /// Further headers. The server itself adds `Connection` and `Content-Length`.
     pub headers: Vec<(&'static str, String)>,
     /// The body. The server writes its length.
     pub body: Vec<u8>,
@@ -103,17 +102,17 @@ pub struct HttpResponse {
 pub(crate) enum ResponsePart {
     /// A whole response.
     Whole(HttpResponse),
-    /// The head of a stream. The body of this response is the first part of the stream.
+    /// The start of a stream: the head of the response, and the first bytes of the stream as its body.
     StreamStart(HttpResponse, OnDisconnect),
     /// The next bytes of a stream.
     StreamChunk(Arc<[u8]>),
 }
 
-/// A function that runs when this value is dropped, which happens when the connection ends.
+/// Runs a function when it is dropped. The HTTP thread drops this value when the connection closes.
 pub struct OnDisconnect(Option<Box<dyn FnOnce() + Send>>);
 
 impl OnDisconnect {
-    /// Wraps a function that is to run when the stream ends, for whatever reason.
+    /// Makes a value that calls `run` when the stream ends, for any reason.
     pub fn new(run: impl FnOnce() + Send + 'static) -> OnDisconnect {
         OnDisconnect(Some(Box::new(run)))
     }
@@ -148,23 +147,23 @@ pub struct Limits {
     pub connections_max: usize,
     /// Maximum number of connections from one address.
     pub per_address_max: usize,
-    /// Maximum number of requests of one connection that are served before other connections get a turn. The requests
-    /// are parsed one by one, so memory never holds more than one of them.
+    /// How many requests of one connection are served before other connections get a turn. Only one of these requests
+    /// is in memory at a time.
     pub pipeline_max: usize,
     /// Maximum number of unread bytes in a stream. If a client leaves more bytes unread, its connection is closed.
     pub stream_max: usize,
-    /// How often a quiet stream gets a keep-alive, in ms.
+    /// The interval between keep-alives on an idle stream, in ms.
     pub beat_ms: u64,
-    /// Maximum number of unread bytes in all responses together. The connection with the most unread bytes is
-    /// closed first.
+    /// Maximum number of unread bytes on all connections together. Above this limit, the connection with the most
+    /// unread bytes is closed.
     pub out_max: usize,
 }
 
-/// Decides from the head of a request whether the request is accepted, before any byte of the body is stored. Returns
-/// `None` to accept the request, or the response to send instead. The gate runs on the HTTP thread.
+/// Checks the head of a request before the body is read. Returns `None` to accept the request, or the response that
+/// refuses it. Runs on the HTTP thread.
 pub type Gate = Box<dyn Fn(&Head) -> Option<HttpResponse> + Send>;
 
-/// The handle with which other threads use the HTTP thread. When the handle is dropped, the thread stops.
+/// A handle with which other threads use the HTTP thread. Dropping the handle stops the thread.
 pub struct HttpServer {
     responses: Sender<(Ticket, ResponsePart)>,
     waker: Arc<mio::Waker>,
@@ -201,11 +200,11 @@ impl Default for Limits {
 }
 
 impl HttpServer {
-    /// Serves `listener` on a separate thread. The thread puts each complete request into `requests`, and then
-    /// calls `wake`, which must not block.
+    /// Serves `listener` on a separate thread. The thread puts each complete request into `requests`, and then calls
+    /// `wake`, which must not block.
     ///
     /// # Errors
-    /// When no poll or thread can be created.
+    /// When the thread or its `mio` poll can't be created.
     pub fn start(
         listener: TcpListener,
         requests: SyncSender<PendingRequest>,
@@ -213,8 +212,8 @@ impl HttpServer {
         gate: Gate,
         limits: Limits,
     ) -> io::Result<HttpServer> {
-        // The channel is unbounded, so that a response never blocks the sender. The channel still stays short,
-        // because each connection has at most one request that waits for a response.
+        // The channel is unbounded, so sending a response never blocks. It stays short, because each connection waits
+        // for at most one response.
         let (responses, inbox) = channel();
         let stopping = Arc::new(AtomicBool::new(false));
         let n_open = Arc::new(AtomicUsize::new(0));
@@ -230,8 +229,8 @@ impl HttpServer {
         self.send(ticket, ResponsePart::Whole(response));
     }
 
-    /// Begins to answer a request with a stream; `send_chunk` continues the stream. When the client stops listening,
-    /// `on_disconnect` is dropped.
+    /// Starts a stream as the response to a request. [`HttpServer::send_chunk`] sends more bytes. When the client stops
+    /// listening, `on_disconnect` is dropped.
     pub fn start_stream(&self, ticket: Ticket, head: HttpResponse, on_disconnect: OnDisconnect) {
         self.send(ticket, ResponsePart::StreamStart(head, on_disconnect));
     }
@@ -242,24 +241,24 @@ impl HttpServer {
     }
 
     fn send(&self, ticket: Ticket, part: ResponsePart) {
-        // This fails only if the thread has ended. In this case, there are no clients.
+        // Sending fails only if the HTTP thread has ended. Then no clients are connected.
         if self.responses.send((ticket, part)).is_ok() {
             self.wake_thread();
         }
     }
 
-    /// How many connections are open.
+    /// The number of open connections.
     pub fn n_open(&self) -> usize {
         self.n_open.load(Ordering::Relaxed)
     }
 
-    /// Accepts no more connections, gives queued responses up to `stop_ms` to be sent, and ends the thread.
+    /// Stops accepting connections, sends queued responses for up to `stop_ms`, and then ends the thread.
     pub fn stop(self) {
         drop(self);
     }
 
     fn wake_thread(&self) {
-        // This fails only if the thread and its poll are gone.
+        // Waking fails only if the HTTP thread has already ended.
         let _ = self.waker.wake();
     }
 }

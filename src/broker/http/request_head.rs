@@ -1,7 +1,7 @@
 //! Parses the head of a request. The result is a valid head or a refusal.
 //!
-//! **Invariant:** parsing has no side effects. If two parsers could disagree about where a head or its body ends, the
-//! head is refused and never interpreted.
+//! **Invariant:** parsing has no side effects. If two HTTP parsers could disagree about where the head or the body
+//! ends, the request is refused.
 
 use super::response::Refusal;
 use super::{Browser, Head, Limits};
@@ -14,20 +14,20 @@ pub enum HeadStatus {
     Partial,
     /// The head is complete.
     Complete(ParsedHead),
-    /// The head can't be accepted. It is unknown where the next head would begin.
+    /// The head is refused. The start of the next request is unknown.
     Refused(Refusal),
 }
 
-/// A valid head, and how the body is framed.
+/// A valid head, and the length of the body that follows.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ParsedHead {
-    /// The part that the gate and the event loop get.
+    /// The head, for the gate and the event loop.
     pub head: Head,
-    /// How many bytes the head has.
+    /// The size of the head, in bytes.
     pub used: usize,
-    /// How many bytes the body has. `u64::MAX` also stands for any larger number.
+    /// The size of the body, in bytes; `u64::MAX` if the number is too large for this type.
     pub length: u64,
-    /// Whether the connection ends after this request.
+    /// Whether the connection closes after this request.
     pub close: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects: bool,
@@ -82,7 +82,8 @@ fn validate(request: &httparse::Request, used: usize, peer: IpAddr) -> Result<Pa
         },
         used,
         length: length(request)?,
-        // In HTTP/1.0, only a special header keeps the connection open. No client needs this, so the connection ends.
+        // An HTTP/1.0 connection stays open only if the client asks for this. No client of the broker needs it, so the
+        // connection always closes.
         close: old || lists(request, "Connection", "close"),
         expects: !old && lists(request, "Expect", "100-continue"),
     })
@@ -93,8 +94,8 @@ fn all<'a>(request: &'a httparse::Request, name: &'a str) -> impl Iterator<Item 
     request.headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value)
 }
 
-/// The value of a header that may appear only once; `None` if it is missing. A repeated header is refused, because one
-/// part of the program could check the first value while another part uses the second.
+/// Returns the value of a header; `None` if it is missing. Refuses a repeated header. Otherwise, one check could use
+/// the first value while another check uses the second.
 fn one<'a>(request: &'a httparse::Request, name: &'a str) -> Result<Option<&'a [u8]>, Refusal> {
     let mut values = all(request, name);
     match (values.next(), values.next()) {

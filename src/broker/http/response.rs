@@ -1,7 +1,7 @@
-//! Writes responses as bytes, including the refusals that the HTTP thread sends itself.
+//! Writes responses as bytes, including the error responses of the HTTP thread itself.
 //!
-//! **Invariant:** only `Content-Length` marks the end of a response, and only the end of the connection marks the
-//! end of a stream. No header value can break out of its line.
+//! **Invariant:** only `Content-Length` marks the end of a response, and only the end of the connection marks the end
+//! of a stream. No header value can contain a line break.
 
 use super::HttpResponse;
 use std::io;
@@ -10,14 +10,14 @@ use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 /// Tells a client that sent `Expect: 100-continue` to send the body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Why the HTTP thread itself answers a request, instead of the event loop.
+/// An error that the HTTP thread itself sends to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The request is not HTTP, or can be read in two ways.
+    /// The request is not valid HTTP, or its meaning is ambiguous.
     Malformed(&'static str),
     /// The request did not arrive in time.
     Slow,
-    /// The request uses `Transfer-Encoding`, but the server must know the size of a body before the first byte arrives.
+    /// The request uses `Transfer-Encoding`. The server accepts only bodies with a `Content-Length`.
     BodyUnsized,
     /// The body is larger than `body_max`.
     BodyTooLarge,
@@ -31,18 +31,18 @@ pub enum Refusal {
     Busy,
     /// The broker is ending.
     Stopping,
-    /// Our own response can't be written as HTTP.
+    /// The response of the event loop has a header or status that HTTP does not allow.
     Unprintable,
 }
 
 impl Refusal {
-    /// The refusal as a response.
+    /// Returns the HTTP response that reports this error.
     pub fn response(self) -> HttpResponse {
         let (status, sentence) = match self {
             Refusal::Malformed(what) => (400, what),
             Refusal::Slow => (408, "the request did not arrive completely in time"),
             Refusal::BodyUnsized => (411, "expected a Content-Length, not a Transfer-Encoding"),
-            // Clients of slm-mesh 1.x match this text.
+            // Clients of slm-mesh 1.x compare errors with exactly this text.
             Refusal::BodyTooLarge => (413, "Request body too large (max 1MB)"),
             Refusal::HeadTooLarge => (431, "the request head is too large; send fewer or shorter headers"),
             Refusal::Method => (501, "unknown method"),
@@ -55,8 +55,7 @@ impl Refusal {
     }
 }
 
-/// Appends `response` to `out`. The body is left out if the request was a HEAD. `Connection: close` is added if the
-/// connection ends after this response.
+/// Appends `response` to `out`, without its body if `bodyless` is set. Adds `Connection: close` if `close` is set.
 pub fn print_response(response: &HttpResponse, close: bool, bodyless: bool, out: &mut Vec<u8>) {
     let start = out.len();
     let bodyless = bodyless || matches!(response.status, 204 | 304);
@@ -74,8 +73,8 @@ pub fn print_response(response: &HttpResponse, close: bool, bodyless: bool, out:
     }
 }
 
-/// Appends the head and the first part of a stream. Returns false if a header can't be written. The stream lasts as
-/// long as its connection.
+/// Appends the head and the first bytes of a stream. Returns false if a header contains a character that HTTP does not
+/// allow.
 pub fn print_stream(response: &HttpResponse, out: &mut Vec<u8>) -> bool {
     let own = [("Content-Type", response.content_type), ("Connection", "close")];
     let extra = response.headers.iter().map(|(name, value)| (*name, value.as_str()));
@@ -92,12 +91,12 @@ pub fn print_stream(response: &HttpResponse, out: &mut Vec<u8>) -> bool {
     true
 }
 
-/// Appends the head of a response. Returns false if a header can't be written, or if the status is invalid.
+/// Appends the head of a response. Returns false if a header or the status is invalid.
 fn print_head(response: &HttpResponse, out: &mut Vec<u8>) -> bool {
     let mut headers = Vec::with_capacity(response.headers.len() + 1);
     let extra = response.headers.iter().map(|(name, value)| (*name, value.as_str()));
     for (name, value) in std::iter::once(("Content-Type", response.content_type)).chain(extra) {
-        // tiny_http would accept a line break here, which could begin a second response.
+        // tiny_http accepts line breaks in headers. A line break in a value could start a forged second response.
         if name.bytes().chain(value.bytes()).any(|b| b.is_ascii_control()) {
             return false;
         }

@@ -1,6 +1,6 @@
-//! What all HTTP connections share: the queue of requests, the rules for requests, and the count of wrong tokens.
+//! State that all HTTP connections share: the request queue, the gate, the limits and the counts of wrong tokens.
 //!
-//! **Invariant:** a client with the right token is never delayed, and neither is a program on this machine.
+//! **Invariant:** clients with the right token and programs on this machine are never delayed.
 
 use super::{Gate, Head, Limits, PendingRequest};
 use crate::remote::auth_failures::AuthFailures;
@@ -8,22 +8,22 @@ use std::cell::RefCell;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-/// How many wrong tokens from one address in a minute are refused without a delay.
+/// The number of wrong tokens per minute from one address that are refused without a delay.
 const TRIES_FREE: u32 = 20;
-/// How long the refusal of further wrong tokens is delayed.
+/// The delay before each refusal once an address has sent more than `TRIES_FREE` wrong tokens.
 pub(super) const SLOWED: Duration = Duration::from_secs(1);
 
-/// The queue of requests, and the rules for requests.
+/// The request queue, the gate, the limits and the counts of wrong tokens.
 pub struct SharedHttpState {
     /// The queue of complete requests.
     pub requests: SyncSender<PendingRequest>,
     /// Wakes the event loop, so that it reads the queue.
     pub wake: Box<dyn Fn() + Send>,
-    /// Decides about each head before the rest of the request is read.
+    /// Accepts or refuses each request before its body is read.
     pub gate: Gate,
     /// The limits for each client.
     pub limits: Limits,
-    /// Counts the wrong tokens that came from other machines.
+    /// Counts the wrong tokens from each address on other machines.
     pub tries: RefCell<AuthFailures>,
 }
 
@@ -38,8 +38,8 @@ impl SharedHttpState {
         SharedHttpState { requests, wake, gate, limits, tries: RefCell::default() }
     }
 
-    /// Counts a wrong token from another machine. Returns whether the refusal must be delayed. A client with the
-    /// right token is served at once, even if others at the same address send wrong ones.
+    /// Counts a wrong token from another machine. Returns whether the refusal must be delayed, because this address has
+    /// sent too many.
     pub(super) fn is_slowed(&self, head: &Head, now: Instant) -> bool {
         let tried = head.authorization.is_some() || head.mesh_secret.is_some();
         tried && !head.peer.is_loopback() && self.tries.borrow_mut().note(head.peer, now) > TRIES_FREE
@@ -54,7 +54,7 @@ mod tests {
     use std::io::{self, ErrorKind, Read, Write};
     use std::sync::mpsc::{Receiver, sync_channel};
 
-    /// A client that has sent all of its bytes.
+    /// A connection on which all bytes of the client have already arrived.
     struct Pipe(io::Cursor<Vec<u8>>, Vec<u8>);
 
     impl Read for Pipe {

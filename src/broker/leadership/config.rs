@@ -13,16 +13,16 @@ use std::path::Path;
 #[derive(Clone)]
 pub struct HubConfig {
     etcd: EtcdSettings,
-    /// The address at which other hubs and guests (machines that use this hub) reach this hub, with the port for
-    /// sessions. It is also the hub's name.
+    /// The host and port at which other hubs and guests (machines that use this hub) connect. The address is also the
+    /// hub's name.
     pub address: String,
     /// The secret that hubs and guests share.
     pub secret: String,
 }
 
 impl HubConfig {
-    /// Reads the settings. Returns `None` if this hub shares no log with other hubs. `bind` is the address on which the
-    /// hub serves other machines, if any. `port` is the hub's port for sessions.
+    /// Reads the settings. Returns `None` if they configure no shared log. For other machines, the hub listens on the
+    /// address `bind` and on `port`.
     ///
     /// # Errors
     /// When a setting is wrong, or when two settings exclude each other.
@@ -58,7 +58,7 @@ impl HubConfig {
         Ok(Some(HubConfig { etcd, address, secret: settings.text(SECRET).to_owned() }))
     }
 
-    /// Makes a client of the log.
+    /// Makes an etcd client for the log of this mesh.
     ///
     /// # Errors
     /// When a certificate can't be used.
@@ -66,8 +66,8 @@ impl HubConfig {
         EtcdLog::new(self.etcd.clone()).map_err(|why| Error::new(ErrorKind::Usage, format!("{STORE}: {why}")))
     }
 
-    /// Refuses to begin a new log while etcd still has one under this name. Otherwise, this hub's database would leave
-    /// the log that the other hubs follow, and could not begin another log, because the name is taken.
+    /// Checks that etcd has no log under this name, so that this hub can begin one. If the name were taken, `--new-log`
+    /// would detach the database from its old log without starting another.
     ///
     /// # Errors
     /// When there is a log, or when etcd does not say whether there is one.
@@ -95,16 +95,16 @@ impl HubConfig {
         }
     }
 
-    /// Refuses to set this hub's database aside while no other hub leads, because only a leader could send a copy of
+    /// Checks that another hub leads, so that this hub's database can be set aside. Only a leader can send a copy of
     /// its database as a replacement.
     ///
     /// # Errors
-    /// When there is a log and no other hub leads, or when etcd does not say whether one does.
+    /// When etcd has a log but no other hub leads, or when etcd does not answer.
     pub fn check_hub_leads(&self) -> Result<(), Error> {
         let prefix = &self.etcd.address.prefix;
         let mut log = self.open_log()?;
-        // Without a log, this hub waits for the hub that begins one. This hub's own address does not count as a leader:
-        // if this hub led and was killed, etcd still names it until its lease ends.
+        // If there is no log, this hub will wait until another hub begins one. This hub's own address does not count as
+        // a leader. After a crash of this hub, etcd lists the address until the lease ends.
         let is_other = |leader: String| leader != self.address;
         let found = log.last().and_then(|last| Ok(last.is_none() || log.leader()?.is_some_and(is_other)));
         match found {
@@ -132,8 +132,8 @@ impl HubConfig {
     }
 }
 
-/// This machine's address in the network that it shares with etcd and the other hubs. If etcd has a loopback address,
-/// returns the machine's name instead.
+/// Returns the IP address from which this machine reaches an etcd member. Returns the machine's name instead if the
+/// address is unknown or a loopback address.
 fn own_address_towards(member: &str) -> String {
     let place = member.split_once("://").map_or(member, |(_, place)| place);
     // Connecting a UDP socket sends nothing. It only makes the system choose an address of this machine.
@@ -145,7 +145,7 @@ fn own_address_towards(member: &str) -> String {
     chosen.map(|address| address.ip()).filter(|ip| !ip.is_loopback()).map_or_else(sys::host, |ip| ip.to_string())
 }
 
-/// The files of the client certificate and its key, if the settings name them.
+/// Returns the paths of the client certificate and its key, if both are set.
 fn client_files(settings: &Settings) -> Result<Option<(&Path, &Path)>, Error> {
     match (settings.text("SLM_MESH_STORE_CERT"), settings.text("SLM_MESH_STORE_KEY")) {
         ("", "") => Ok(None),

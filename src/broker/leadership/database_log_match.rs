@@ -1,12 +1,12 @@
-//! Decides whether a hub's database belongs to the log that the hub finds in etcd, so that two meshes never mix.
+//! Checks whether a hub's database belongs to the log in etcd, so that the data of two meshes never mixes.
 
 use crate::store::LogPosition;
 
-/// What to do if the log lacks entries that a database contains.
+/// Tells the user what to do when the database and the log in etcd contradict each other.
 const REJOIN: &str = "if etcd was restored from a backup, run slm-mesh start --rejoin on this hub to set its database \
                       aside and join the mesh in etcd";
 
-/// Whether and how a hub's database belongs to the log that the hub finds in etcd.
+/// The result of comparing a hub's database with the log in etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseLogMatch {
     /// There is no log yet. This hub may begin one with its own data.
@@ -15,14 +15,13 @@ pub enum DatabaseLogMatch {
     SameLog,
     /// The hub first needs a copy of the leader's database.
     NeedsSnapshot,
-    /// The database does not fit the log, so a person must decide what to do. The text says why.
+    /// The database does not belong to the log, for the reason given here. The user must decide what to do.
     Refused(String),
 }
 
 impl DatabaseLogMatch {
-    /// Compares `end`, the position of the last entry in etcd, with `own`, the database's position in the log to which
-    /// it belongs.
-    /// `is_expendable` says whether a copy of another database may replace this one without a loss.
+    /// Compares the last entry of the log in etcd (`end`) with the last log entry in the database (`own`).
+    /// `is_expendable` is true if the database can be replaced without a loss.
     pub fn of(end: Option<LogPosition>, own: Option<LogPosition>, is_expendable: bool) -> DatabaseLogMatch {
         match (end, own) {
             (None, None) => DatabaseLogMatch::NoLog,
@@ -58,7 +57,7 @@ impl DatabaseLogMatch {
     }
 }
 
-/// The reason to refuse a database whose entry at this position differs from the one in the log.
+/// Returns the error text for an entry that differs between the database and the log in etcd.
 pub(super) fn diverged(index: u64) -> String {
     format!("entry {index} of the log in etcd differs from the entry with this number in this hub's database; {REJOIN}")
 }

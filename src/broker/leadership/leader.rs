@@ -1,5 +1,5 @@
-//! Ends the turns of the event loop on a hub that leads. The changes of a turn go first into the log, and then into the
-//! database. Only then may the hub send anything.
+//! Commits the turns of the event loop on the hub that leads. The changes of a turn go first into the log, and then
+//! into the database. Only then may the hub send its responses.
 
 use super::Standby;
 use crate::base::error::{Error, ErrorKind};
@@ -15,9 +15,8 @@ pub enum TurnEnd {
     Committed,
     /// The turn was rolled back, and its callers get the error. The hub continues to lead.
     TakenBack,
-    /// The hub no longer leads, for the reason given here. Nothing from this turn may be sent, not even an error,
-    /// because the turn may be in the log. The mesh must be dropped, and the hub must go on standby with the mesh's
-    /// database.
+    /// The hub no longer leads, for the reason given here. The log may contain the turn, so nothing may be sent, not
+    /// even an error. The caller must drop the mesh and go on standby.
     Deposed(String),
 }
 
@@ -42,7 +41,7 @@ impl<L: ReplicatedLog> Leader<L> {
                 mesh.take_back(&error);
                 return TurnEnd::TakenBack;
             }
-            // The turn has changed nothing. But another hub may lead by now, and may have changed what the turn read.
+            // The turn changed nothing. But if another hub leads by now, the data that the turn read may be outdated.
             Ok(None) if !self.log.still_leads() => return TurnEnd::Deposed("the lease has ended".into()),
             Ok(None) => {}
             Ok(Some(changes)) => {

@@ -11,20 +11,20 @@ use std::time::{Duration, Instant};
 
 /// How often the thread checks the other hubs.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Minimum time for which entries are kept, unless the log exceeds `KEEP_BYTES`. A hub that was away for a moment
-/// therefore needs no snapshot.
+/// Minimum time for which entries are kept, unless the log exceeds `KEEP_BYTES`. A hub that was briefly offline can
+/// then catch up from the log alone.
 const KEEP_FOR: Duration = Duration::from_secs(600);
-/// Maximum number of bytes of entries that are kept. A hub that needs older entries gets a snapshot.
+/// Maximum size of the kept entries, in bytes. A hub that needs older entries gets a copy of the database instead.
 const KEEP_BYTES: u64 = 64 << 20;
-/// Maximum time that each check spends on measuring entries that earlier leaders have stored.
+/// Maximum time that each check spends on reading the sizes of entries from earlier leaders.
 const MEASURE_FOR: Duration = Duration::from_millis(200);
-/// How many hubs must have an entry on their disks before it is trimmed, unless the log exceeds `KEEP_BYTES`.
+/// The number of hubs that must have stored an entry before it is trimmed, unless the log exceeds `KEEP_BYTES`.
 const COPIES_MIN: usize = 2;
 
 /// What the thread found in its last check.
 #[derive(Debug, Clone, Default)]
 pub struct ClusterReport {
-    /// The hubs on standby, each with the last entry on its disk.
+    /// The address of each hub on standby, and the number of the last entry on its disk.
     pub standbys: Vec<(String, u64)>,
     /// The members of etcd.
     pub members: Vec<MemberHealth>,
@@ -32,8 +32,8 @@ pub struct ClusterReport {
     pub trouble: Option<String>,
 }
 
-/// What the loop and the thread tell each other: how far the leader has got, and whether a new hub must be told the
-/// time of the mesh.
+/// State that the event loop shares with the trim thread: the last entry, the size of the log, and whether a new hub
+/// needs the mesh's time.
 #[derive(Debug, Default)]
 pub struct LogProgress {
     position: AtomicU64,
@@ -47,29 +47,28 @@ impl LogProgress {
         self.position.load(Ordering::Acquire)
     }
 
-    /// Notes that an entry was stored.
+    /// Records that an entry of this size was stored.
     pub fn note(&self, position: Position, n_bytes: usize) {
         self.bytes.fetch_add(n_bytes as u64, Ordering::Relaxed);
         self.position.store(position.0, Ordering::Release);
     }
 
-    /// Whether a hub has joined since the last call. If so, the leader must store an entry with the time of the mesh,
-    /// because a new hub knows only the time of its own machine until it finds a new entry.
+    /// Whether a hub has joined since the last call. If so, the leader must store an entry with the mesh's time. Until
+    /// then, the new hub knows only the time of its own machine.
     pub fn take_wish_for_time(&self) -> bool {
         self.is_time_wanted.swap(false, Ordering::AcqRel)
     }
 }
 
-/// The event loop's handle to the thread. Dropping the handle ends the thread, but does not wait for its end.
+/// The event loop's handle to the trim thread. Dropping the handle stops the thread, but does not wait for its end.
 pub struct LogTrimThread {
     report: Arc<Mutex<ClusterReport>>,
     _stop: Sender<()>,
 }
 
 impl LogTrimThread {
-    /// Starts the thread of the hub at this address. `wake` is called when the loop should look at
-    /// [`LogProgress::take_wish_for_time`]. If the thread can't be started, the broker's log says so, and the log in
-    /// etcd is not trimmed.
+    /// Starts the trim thread of the hub at `address`. The thread calls `wake` when a new hub needs the mesh's time. If
+    /// the thread can't be started, the broker logs an error, and the log in etcd is not trimmed.
     pub fn start(
         upkeep: EtcdUpkeep,
         address: String,
@@ -95,14 +94,14 @@ impl LogTrimThread {
         LogTrimThread { report, _stop: stop }
     }
 
-    /// Returns a function that returns what the thread found in its last check.
+    /// Returns a function that reports the results of the thread's last check.
     pub fn reporter(&self) -> impl Fn() -> ClusterReport + Send + 'static {
         let report = Arc::clone(&self.report);
         move || report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// How far the leader had got at some time.
+/// The last entry and the total size of the log at one point in time.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     at: Instant,
@@ -116,19 +115,19 @@ struct Keeper {
     progress: Arc<LogProgress>,
     wake: Box<dyn Fn() + Send + Sync>,
     report: Arc<Mutex<ClusterReport>>,
-    /// The hubs on standby in the last check.
+    /// The hubs on standby that the last check found.
     standbys: Vec<HubPosition>,
-    /// The samples, oldest first. A sample is removed when the entries up to it have been trimmed.
+    /// Samples of the log's size, oldest first. A sample is removed when its entries have been trimmed.
     samples: VecDeque<Sample>,
-    /// The entries that earlier leaders have stored, until all of them have been measured.
+    /// The entries from earlier leaders; `None` once all of their sizes are known.
     older: Option<OlderEntries>,
 }
 
-/// The entries that earlier leaders have stored. This leader measures them, because `KEEP_BYTES` counts them too.
+/// Entries from earlier leaders. Their sizes must be read from etcd, because `KEEP_BYTES` limits all entries together.
 struct OlderEntries {
-    /// The last of these entries.
+    /// The number of the last entry from an earlier leader.
     last: u64,
-    /// The last entry that has been measured. `bytes` is the size of all entries up to this one.
+    /// The number of the last entry whose size is known. `bytes` is the total size up to this entry.
     position: u64,
     bytes: u64,
     samples: VecDeque<Sample>,
@@ -139,7 +138,7 @@ impl OlderEntries {
         OlderEntries { last, position: 0, bytes: 0, samples: VecDeque::new() }
     }
 
-    /// Measures the next entries. Returns whether all have been measured.
+    /// Adds the sizes of the next entries. Returns whether all sizes are known now.
     fn note(&mut self, sizes: &[(Position, u64)], now: Instant) -> bool {
         let mut older = sizes.iter().take_while(|(at, _)| at.0 <= self.last).peekable();
         if older.peek().is_none() {
@@ -156,8 +155,8 @@ impl OlderEntries {
 }
 
 impl Keeper {
-    /// Measures entries that earlier leaders have stored, for a limited time, and puts their samples before those of
-    /// this leader.
+    /// Reads the sizes of entries from earlier leaders, for up to `MEASURE_FOR`. Once all sizes are known, puts their
+    /// samples before the samples of this leader.
     fn measure_older(&mut self) -> Result<(), String> {
         let began = Instant::now();
         while let Some(older) = self.older.as_mut().filter(|_| began.elapsed() < MEASURE_FOR) {
@@ -192,8 +191,8 @@ impl Keeper {
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }
 
-    /// Asks for an entry with the time if a hub has joined. Without this entry, that hub could take over an idle mesh
-    /// with the time of its own machine.
+    /// If a hub has joined, asks the event loop to store an entry with the mesh's time. Otherwise, that hub could take
+    /// over an idle mesh with the time of its own machine.
     fn note_standbys(&mut self, standbys: Vec<HubPosition>) {
         let is_known = |standby: &HubPosition| self.standbys.iter().any(|known| known.lease == standby.lease);
         if !standbys.iter().all(is_known) {
@@ -206,7 +205,7 @@ impl Keeper {
     fn trim(&mut self, standbys: &[(String, u64)], now: Instant, bytes: u64) -> Result<(), String> {
         let (upto, n_samples) = trim_target(&self.samples, standbys, now, bytes);
         if n_samples > 0 {
-            // The last entry is kept, because it says to which mesh the log belongs.
+            // The last entry is never trimmed, because it identifies the mesh to which the log belongs.
             let upto = upto.min(self.progress.position.load(Ordering::Acquire).saturating_sub(1));
             self.upkeep.trim(Position(upto)).map_err(|error| error.to_string())?;
             self.samples.drain(..n_samples);
@@ -215,9 +214,9 @@ impl Keeper {
     }
 }
 
-/// The entry up to which the log may be trimmed, and the number of samples that show this entry or an earlier one.
+/// Returns the last entry that may be trimmed, and the number of samples up to this entry.
 fn trim_target(samples: &VecDeque<Sample>, standbys: &[(String, u64)], now: Instant, bytes: u64) -> (u64, usize) {
-    // The leader itself has all entries on its disk.
+    // The leader has every entry on its disk, so it counts as one copy of each.
     let mut held: Vec<u64> = standbys.iter().map(|(_, at)| *at).chain([u64::MAX]).collect();
     held.sort_unstable_by(|a, b| b.cmp(a));
     let copied = held.get(COPIES_MIN - 1).copied().unwrap_or(0);

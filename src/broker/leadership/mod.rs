@@ -1,9 +1,9 @@
-//! Several hubs share a log. One of them leads, and the others are on standby.
+//! Several hubs share one log in etcd. One of them leads, and the others are on standby.
 //!
 //! The leader stores each turn in the log before it commits. A standby applies the entries of the log to its own
 //! database, and takes over when the leader is gone.
 //!
-//! **Invariant:** a hub sends nothing that is not in the log, and a hub that may have been deposed sends nothing.
+//! **Invariant:** a hub sends nothing that is not in the log. A hub that may have lost the lead sends nothing at all.
 //! The database of a hub is never ahead of the log.
 
 mod config;

@@ -21,22 +21,22 @@ pub enum BrokerRole {
     StandsBy(StandbyThread),
 }
 
-/// What a hub needs to lead, and the work that it does outside the turns of its event loop.
+/// The state of a hub that leads: its connection to the log, its trim thread, and the copies for other hubs.
 pub struct Leading {
     leader: Leader<EtcdLog>,
     progress: Arc<LogProgress>,
     upkeep: EtcdUpkeep,
     log_trim_thread: LogTrimThread,
     snapshots: SnapshotSource,
-    /// The address at which guests reach this hub.
+    /// The address at which guests (machines that use this hub) connect.
     address: String,
     /// When this hub began to lead, in ms.
     since: i64,
 }
 
 impl Leading {
-    /// Begins to lead after a standby has taken over. Copies of the database for other hubs are written into
-    /// `directory`. `wake` makes the loop begin a turn.
+    /// Makes the state of a new leader, and starts its trim thread. Copies of the database for other hubs are written
+    /// into `directory`. `wake` makes the event loop begin a turn.
     pub fn begin(
         leader: Leader<EtcdLog>,
         config: &HubConfig,
@@ -52,7 +52,7 @@ impl Leading {
         Leading { leader, progress, upkeep, log_trim_thread, snapshots, address, since: now }
     }
 
-    /// Returns a function that describes the hubs and the members of etcd at a given time.
+    /// Returns a function that describes the hubs and the members of etcd. The function takes the current time, in ms.
     pub fn describe(&self) -> Box<dyn Fn(i64) -> Value + Send> {
         let (address, since) = (self.address.clone(), self.since);
         let (progress, cluster) = (Arc::clone(&self.progress), self.log_trim_thread.reporter());
@@ -91,7 +91,7 @@ impl Leading {
 }
 
 impl BrokerRole {
-    /// Ends the turn with a commit, in the way that this role needs.
+    /// Commits the turn. A leader first stores the changes in the log.
     pub fn commit(&mut self, mesh: &mut Mesh, now: i64) -> TurnEnd {
         match self {
             BrokerRole::Leads(leading) => leading.commit(mesh, now),

@@ -1,4 +1,4 @@
-//! Fetches a copy of the leader's database, for a standby whose own database is too old to follow the log.
+//! Fetches a copy of the leader's database. A standby needs the copy if its own database is too old to follow the log.
 
 use super::HubConfig;
 use crate::remote::connect_to_hub;
@@ -18,13 +18,13 @@ use std::time::Duration;
 
 /// The file into which the copy is written.
 pub const FETCHED_NAME: &str = "broker.db.fetched";
-/// How long one answer of the leader may take.
+/// Maximum time to wait for a reply from the leader.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The pause between two requests while the leader is making the copy.
+/// The pause between two requests while the leader still prepares the copy.
 const PREPARING_PAUSE: Duration = Duration::from_millis(50);
 
-/// Fetches the database of the hub at `leader` into a file beside our own database, and returns the path of this file.
-/// `ticket` proves to the leader that the request comes from a hub. The caller must have put it into etcd already.
+/// Fetches a copy of the database from the hub at `leader`, and returns the path of the fetched file. The caller must
+/// first store `ticket` in etcd. The ticket proves to the leader that the request comes from a hub.
 ///
 /// # Errors
 /// A sentence that says what failed.
@@ -65,8 +65,8 @@ pub fn fetch(
     Err("this hub is being stopped".into())
 }
 
-/// Replaces the database with the fetched file. The database must be closed. If the process crashes in this function,
-/// the old database may be gone. Nothing is lost, because a copy is then fetched again.
+/// Replaces the database with the fetched file. The database must be closed. After a crash in this function, the old
+/// database may be missing. The hub then fetches a copy again, so nothing is lost.
 ///
 /// # Errors
 /// When the database can't be written.

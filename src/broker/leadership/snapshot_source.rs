@@ -1,7 +1,7 @@
-//! Gives a standby a copy of this hub's database, in pieces. The standby requests them over the same kind of connection
-//! that guests (machines that use this hub) have.
+//! Sends a copy of this hub's database to a standby, in pieces. The standby connects in the same way as a guest (a
+//! machine that uses this hub).
 //!
-//! Only a hub may have the copy. So a hub must first put a ticket into etcd, to which guests have no access.
+//! Only hubs may get the copy. So the standby must first store a ticket in etcd, to which guests have no access.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::broker::log;
@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 
 /// The file that contains the copy while it is sent.
 pub const COPY_NAME: &str = "broker.db.copy";
-/// The size of a piece, in bytes. As base64, a piece fits into one line.
+/// Maximum size of one piece, in bytes. As base64, a piece fits into one line of the protocol.
 const PIECE: u64 = 384 << 10;
-/// If the hub that is getting a copy has requested no piece for this long, another hub may get a copy instead.
+/// If a hub requests no piece for this long, another hub may get a copy instead.
 const IDLE_MAX: Duration = Duration::from_secs(10);
-/// How much room must be left on the disk beside a copy, in bytes.
+/// Disk space that must remain free after a copy was made, in bytes.
 const ROOM_LEFT: u64 = 16 << 20;
 /// Maximum length of a ticket or of the name of a hub, in bytes.
 const WORD_MAX: usize = 300;
@@ -51,14 +51,13 @@ impl SnapshotSource {
     /// Makes a source that writes its copies into the data directory.
     pub fn new(directory: &Path) -> SnapshotSource {
         let path = directory.join(COPY_NAME);
-        // If an earlier broker was killed while it was sending a copy, this copy is still there.
+        // If an earlier broker was killed, its copy may still be there.
         remove(&path);
         SnapshotSource { path, current: None }
     }
 
-    /// Answers one request for a part of the copy. While the copy is being made or another hub is being served, the
-    /// answer is `{"ok":true}`. Afterwards, the answer contains the size of the copy and the piece that begins at
-    /// `from`.
+    /// Replies to a request for a piece of the copy. While the copy is being made, or another hub is being served, the
+    /// reply is `{"ok":true}`. Otherwise, the reply contains the size of the copy and the piece that begins at `from`.
     ///
     /// # Errors
     /// When the request does not come from a hub, or copying fails.
@@ -122,14 +121,14 @@ impl Copy {
     }
 }
 
-/// Removes a copy, if there is one, and the journal that an attempt to copy leaves behind if it fails. If the files
-/// can't be removed, they only take up space until the next copy replaces them.
+/// Removes the copy, and the journal that a failed copy leaves behind. Errors are ignored, because a leftover file only
+/// takes up space.
 fn remove(path: &Path) {
     let _ = std::fs::remove_file(path);
     let _ = std::fs::remove_file(format!("{}-journal", path.display()));
 }
 
-/// Refuses to make a copy that would fill the disk, because then this hub could store nothing more.
+/// Checks that the disk has room for a copy. If the disk were full, this hub could store nothing more.
 fn check_room(path: &Path, database: &Checkpointer) -> Result<(), String> {
     let free = sys::free_bytes(path.parent().unwrap_or(path)).map_err(|error| error.to_string())?;
     let wanted = database.size().map_err(|error| error.to_string())? + ROOM_LEFT;
@@ -176,7 +175,7 @@ fn prepare(
             Ok(()) => log(&format!("{hub} gets a snapshot of the database")),
             Err(why) => log(&format!("{hub} gets no snapshot: {why}")),
         }
-        // This fails if the event loop has stopped waiting for the result.
+        // Sending fails only if the event loop no longer waits for the result.
         let _ = done.send(copied);
     };
     let thread = std::thread::Builder::new().name("snapshot".into()).spawn(work);

@@ -6,11 +6,11 @@ use crate::base::ids::{LogId, Term};
 use crate::replication::{Election, LogEntry, LogError, Position, ReplicatedLog};
 use crate::store::{Changeset, LogPosition, Store, StoreError};
 
-/// The key in the `meta` table for the address of the hub that began the log.
+/// The key in the `meta` table. Its value is the address of the hub that began the log.
 const FOUNDER: &str = "log_founder";
 
-/// Why a hub that was started with --rejoin can't continue if there is no log. If this hub began the log, the log would
-/// be empty, and the hub that has the data could no longer begin one.
+/// The error for a hub that was started with --rejoin while etcd has no log. This hub must not begin the log, because
+/// another hub has the data with which the log must begin.
 const NOTHING_TO_JOIN: &str = "this hub was started with --rejoin, but etcd has no log under this name yet. Run \
                                slm-mesh start --new-log on the hub that has the data; this hub will then follow it. To \
                                begin an empty mesh instead, run slm-mesh start --new-log on this hub";
@@ -18,9 +18,9 @@ const NOTHING_TO_JOIN: &str = "this hub was started with --rejoin, but etcd has 
 /// Why a standby can't continue.
 #[derive(Debug)]
 pub enum StandbyError {
-    /// The log failed.
+    /// Access to the log failed.
     Log(LogError),
-    /// The disk of this hub failed.
+    /// Access to this hub's database failed.
     Store(StoreError),
 }
 
@@ -51,7 +51,7 @@ pub struct Standby<L> {
     pub(super) log: L,
 }
 
-/// The result when a standby tries to lead.
+/// The result of an attempt to become the leader.
 pub enum TakeOver<L> {
     /// This hub leads. Its store contains the whole log, and records changes from now on.
     Leads(Leader<L>),
@@ -60,12 +60,12 @@ pub enum TakeOver<L> {
 }
 
 impl<L: ReplicatedLog> Standby<L> {
-    /// Makes a standby, which has not followed the log yet.
+    /// Makes a standby that has applied no entry of the log yet.
     pub fn new(log: L) -> Standby<L> {
         Standby { log }
     }
 
-    /// Whether the database of this hub belongs to the log.
+    /// Compares the database of this hub with the log in etcd.
     ///
     /// # Errors
     /// When the log does not answer, its last entry can't be read, or this hub's disk fails.
@@ -77,8 +77,8 @@ impl<L: ReplicatedLog> Standby<L> {
         })
     }
 
-    /// Applies the next entries of the log. Returns the position and the time of the last one; `None` if there are no
-    /// new entries.
+    /// Applies the next entries of the log. Returns the position and the time of the last applied entry; `None` if
+    /// there were no new entries.
     ///
     /// # Errors
     /// When the log does not answer, an entry can't be read or belongs to another mesh, or this hub's disk fails.
@@ -102,7 +102,7 @@ impl<L: ReplicatedLog> Standby<L> {
     }
 
     /// Tries to become the leader, and then applies the rest of the log. Once this hub leads, an earlier leader can no
-    /// longer store entries. If there is no log yet, this hub begins one, with the id that `new_log` returns.
+    /// longer store entries. If there is no log yet, this hub begins a log, whose id comes from `new_log`.
     ///
     /// # Errors
     /// The same as those of [`Standby::follow`]. After an error, this hub does not lead.
@@ -135,11 +135,11 @@ impl<L: ReplicatedLog> Standby<L> {
         }
     }
 
-    /// Applies the rest of the log, and checks that the database is then exactly at the end of the log. The check fails
-    /// if etcd was emptied or restored from a backup, and so has fewer entries than the database.
+    /// Applies the rest of the log, and checks that the database then ends at the same entry as the log. The check
+    /// fails if etcd has lost entries, for example because it was restored from a backup.
     fn follow_to_end(&mut self, store: &mut Store) -> Result<Option<LogPosition>, StandbyError> {
         if store.log_position()?.is_none() && self.end()?.is_some() {
-            // The entries of another mesh must not be added to what this database contains.
+            // This database belongs to no log, so the entries of another hub's log must not be added to it.
             return Err(LogError::Refused("another hub has just begun the log of this mesh".into()).into());
         }
         while self.follow(store)?.is_some() {}
@@ -158,9 +158,9 @@ impl<L: ReplicatedLog> Standby<L> {
     }
 }
 
-/// Makes the store record its changes. The first change contains the term and the first position of this leader, so the
-/// log gets an entry at once. Otherwise, another hub could begin a log of its own, because the new log would still be
-/// empty. `founder` is the address of the hub that begins a new log.
+/// Starts to record the changes of the store. The first change contains the leader's term and first position, so the
+/// log gets an entry at once. While a log is empty, another hub could still begin its own. `founder` is the address of
+/// the hub that begins a new log.
 fn begin(store: &mut Store, (term, first): (Term, Position), founder: Option<&str>) -> Result<(), StandbyError> {
     store.start_recording();
     store.begin_call();
@@ -172,7 +172,7 @@ fn begin(store: &mut Store, (term, first): (Term, Position), founder: Option<&st
     Ok(())
 }
 
-/// The changes of an entry. Fails if the entry belongs to another log, or if the leader runs a newer slm-mesh.
+/// Returns the changes of an entry. Fails if the entry belongs to another log, or if its leader runs a newer slm-mesh.
 fn checked_changes(entry: LogEntry, log: LogId) -> Result<Changeset, LogError> {
     if entry.log != log {
         return Err(LogError::Refused("the log in etcd belongs to another mesh; see slm-mesh help machines".into()));

@@ -18,14 +18,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Maximum time for which the thread waits for new entries.
+/// Maximum time of one wait for new entries.
 const WAIT_MAX: Duration = Duration::from_millis(500);
-/// The pause after the first failed attempt to get a snapshot. It doubles with each further failure.
+/// The pause after the first failed attempt to get a snapshot (a copy of the leader's database). The pause doubles
+/// after each further failure.
 const SNAPSHOT_RETRY_MIN: Duration = Duration::from_millis(500);
 const SNAPSHOT_RETRY_MAX: Duration = Duration::from_secs(30);
 /// The pause after an error.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-/// Minimum time between two reports of how far this hub has followed the log.
+/// Minimum time between two reports of this hub's position to the leader.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// What a hub on standby knows about the log and about other hubs.
@@ -35,13 +36,13 @@ pub struct StandbyReport {
     pub leader: Option<String>,
     /// The number of the last entry in the database of this hub.
     pub position: u64,
-    /// When this hub last had the whole log, in ms since boot.
+    /// When this hub had last applied the whole log, in ms since boot.
     pub level_at: Option<i64>,
     /// Why this hub can't follow or lead; `None` if it can.
     pub trouble: Option<String>,
 }
 
-/// The database of a hub. While the hub is on standby, the thread owns the database.
+/// The database of a hub. While the hub is on standby, the standby thread owns the database.
 pub struct HubDatabase {
     /// The data directory.
     pub places: DataDir,
@@ -49,11 +50,11 @@ pub struct HubDatabase {
     pub store: Store,
     /// The clock of the mesh.
     pub clock: Clock,
-    /// Opens the database again after it was replaced.
+    /// Opens the database again after a snapshot has replaced it.
     pub reopen: Box<dyn Fn() -> Result<Store, Error> + Send>,
 }
 
-/// What the thread hands over when this hub begins to lead.
+/// What the standby thread passes to the event loop when this hub becomes the leader.
 pub struct TakenLead {
     /// The connection to the log, with the right to lead.
     pub leader: Leader<EtcdLog>,
@@ -63,7 +64,7 @@ pub struct TakenLead {
     pub clock: Clock,
 }
 
-/// The event loop's handle to the thread.
+/// The event loop's handle to the standby thread.
 pub struct StandbyThread {
     report: Arc<Mutex<StandbyReport>>,
     taken: Receiver<TakenLead>,
@@ -102,18 +103,18 @@ impl StandbyThread {
         Ok(StandbyThread { report, taken, stopping, thread: Some(thread) })
     }
 
-    /// What the thread knows now.
+    /// Returns what the thread knows now about the log and about other hubs.
     pub fn report(&self) -> StandbyReport {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns the lead, if this hub has just begun to lead.
+    /// Returns the connection, the database and the clock of a leader if this hub has just become one.
     pub fn take_lead(&self) -> Option<TakenLead> {
         self.taken.try_recv().ok()
     }
 
-    /// Waits until this hub leads, follows another hub that leads, or knows why it can do neither, but at most this
-    /// long. Returns the lead, if this hub has it.
+    /// Waits until this hub leads, follows a leader, or knows why it can do neither, but at most for `at_most`. Returns
+    /// a value only if this hub leads.
     pub fn wait_for_role(&self, at_most: Duration) -> Option<TakenLead> {
         let until = Instant::now() + at_most;
         while Instant::now() < until {
@@ -132,38 +133,38 @@ impl StandbyThread {
 }
 
 impl Drop for StandbyThread {
-    /// Waits until the thread has ended. Only after its last write may another broker get the lock of this data
-    /// directory.
+    /// Waits until the thread has ended. Otherwise, another broker could lock the data directory while this thread
+    /// still writes to it.
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
-            // If the thread has panicked, it writes nothing more.
+            // A thread that has panicked writes nothing more, so the result does not matter.
             let _ = thread.join();
         }
     }
 }
 
-/// What the thread works with.
+/// The state of the standby thread.
 struct Follower {
     config: HubConfig,
-    /// The database. Its clock follows the entries that arrive after this hub had the whole log.
+    /// The database and its clock. Once this hub has applied the whole log, the clock follows the times of new entries.
     database: HubDatabase,
     report: Arc<Mutex<StandbyReport>>,
     stopping: Arc<AtomicBool>,
-    /// Whether the database is known to belong to the log. After each error, this is checked again, because etcd may
-    /// have been restored from a backup.
+    /// Whether the database is known to belong to the log. Each error resets this, because etcd may have been restored
+    /// from a backup.
     follows_log: bool,
-    /// Whether this hub has ever had the whole log. All entries that arrive after that are new, so their times show the
-    /// clock of the mesh.
+    /// Whether this hub has ever applied the whole log while another hub led. Later entries are new, so they show the
+    /// current time of the mesh.
     is_level: bool,
-    /// Whether the clock shows the time of the mesh, and not the time of this machine.
+    /// Whether the clock shows the mesh's time instead of this machine's time.
     knows_time: bool,
-    /// The position that this hub last reported, and when.
+    /// The position that this hub last reported to the leader, and the time of this report.
     reported: Option<(u64, Instant)>,
-    /// If the last attempt to get a snapshot failed: why, how long the pause after it is, and when the pause ends.
+    /// Set after a failed attempt to get a snapshot: the reason, the length of the pause, and the end of the pause.
     snapshot_retry: Option<(String, Duration, Instant)>,
-    /// When this hub first saw its own address as the address of the leader, although this hub does not lead. `None`
-    /// while the leader has another address.
+    /// Since when etcd lists this hub's own address as the leader, although this hub is on standby. `None` if etcd
+    /// lists no leader or another address.
     namesake_since: Option<Instant>,
 }
 
@@ -175,7 +176,7 @@ impl Follower {
                     Ok(TakeOver::Leads(leader)) => {
                         let HubDatabase { store, clock, .. } = self.database;
                         let clock = not_before_log(clock, &store);
-                        // If the event loop is gone, the lead ends with its lease.
+                        // If the event loop is gone, the leader is dropped, which revokes its lease.
                         let _ = taken_to.send(TakenLead { leader, store, clock });
                         return wake();
                     }
@@ -194,14 +195,14 @@ impl Follower {
         }
     }
 
-    /// Follows the log once. Returns whether this hub may take over.
+    /// Applies all new entries of the log. Returns whether this hub may try to become the leader.
     fn step(&mut self, standby: &mut Standby<EtcdLog>) -> Result<bool, StandbyError> {
         let leader = standby.log.leader()?;
         self.update(|report| report.leader.clone_from(&leader));
         self.refuse_namesake(leader.as_deref())?;
         if !self.follows_log {
             match standby.match_database(&self.database.store)? {
-                // If no hub leads, this hub may begin the log. Otherwise the leader is about to begin it.
+                // If no hub leads, this hub may begin the log. Otherwise, the leader will soon begin the log.
                 DatabaseLogMatch::NoLog => return Ok(leader.is_none()),
                 DatabaseLogMatch::SameLog => self.follows_log = true,
                 DatabaseLogMatch::NeedsSnapshot => self.fetch_snapshot(standby, leader.as_deref())?,
@@ -232,16 +233,15 @@ impl Follower {
 
     /// Sets the clock to `now`, the time at which the leader stored an entry.
     fn note_time(&mut self, now: i64) {
-        // An entry that was delayed on its way shows a time in the past. So after the first entry, only a time ahead of
-        // the clock is used.
+        // A delayed entry shows a time in the past. So after the first entry, the clock is only ever set forward.
         if self.is_level && (!self.knows_time || now > self.database.clock.now()) {
             (self.database.clock, self.knows_time) = (Clock::at(now), true);
         }
     }
 
-    /// Refuses to follow a leader that has this hub's own address. Guests and this hub could not tell the two apart. If
-    /// this hub led and was killed, etcd still names this hub as the leader until its old lease ends, so this function
-    /// waits for longer than a lease before it refuses.
+    /// Refuses to follow a leader that has this hub's own address, because guests could not tell the two hubs apart.
+    /// After a crash of this hub, etcd lists the address until the old lease ends. So this function refuses only after
+    /// two lease times.
     fn refuse_namesake(&mut self, leader: Option<&str>) -> Result<(), LogError> {
         let address = &self.config.address;
         if leader != Some(address) {
@@ -258,8 +258,8 @@ impl Follower {
         )))
     }
 
-    /// Replaces the database with a copy of the leader's database. After a failure, waits longer and longer before the
-    /// next attempt, because each attempt makes the leader copy its whole database.
+    /// Replaces the database with a copy of the leader's database. After each failure, the pause before the next
+    /// attempt grows, because each attempt makes the leader copy its whole database.
     fn fetch_snapshot(&mut self, standby: &mut Standby<EtcdLog>, leader: Option<&str>) -> Result<(), StandbyError> {
         if let Some((why, _, until)) = &self.snapshot_retry
             && Instant::now() < *until
@@ -291,7 +291,7 @@ impl Follower {
         if let Some(own) = store.log_position()? {
             check_past(own, &Store::log_terms_of(&fetched)?)?;
         }
-        // An empty database takes the place of the open one, so that the file is closed and can be replaced.
+        // An empty database replaces the open one, so that the file is closed and can be overwritten.
         drop(std::mem::replace(store, Store::memory()?));
         let installed = snapshot_fetch::install(places, &fetched).map_err(|error| failed(error.to_string()));
         *store = reopen().map_err(|error| failed(error.text))?;
@@ -300,7 +300,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Tells the leader how much of the log this hub has, so that the log can be trimmed.
+    /// Reports this hub's position to the leader, so that the leader can trim the log.
     fn report_position(&mut self, standby: &mut Standby<EtcdLog>, position: u64) -> Result<(), StandbyError> {
         let is_soon = |(last, at): (u64, Instant)| last == position || at.elapsed() < REPORT_EVERY;
         if standby.log.is_present() && self.reported.is_some_and(is_soon) {
@@ -332,7 +332,7 @@ impl Follower {
     }
 }
 
-/// The clock, set forward if the log is ahead of it, because the mesh's time must never go back.
+/// Returns the clock, set forward to the time of the last log entry if necessary. The mesh's time must never go back.
 fn not_before_log(clock: Clock, store: &Store) -> Clock {
     match store.log_position() {
         Ok(Some(position)) if position.stamp.now > clock.now() => Clock::at(position.stamp.now),
@@ -340,9 +340,8 @@ fn not_before_log(clock: Clock, store: &Store) -> Clock {
     }
 }
 
-/// Checks that the snapshot contains the last entry of the database that it replaces. If etcd was restored from a
-/// backup, the log may have another entry at this position. If the log has been trimmed since, only the snapshot still
-/// shows this.
+/// Checks that the snapshot contains the last entry of the database that it replaces. After a restore of etcd from a
+/// backup, the log may have another entry at this position. Only the snapshot shows this if the log was trimmed.
 fn check_past(own: LogPosition, snapshot: &LogTerms) -> Result<(), LogError> {
     match snapshot.term_at(own.index) {
         Some(term) if term == own.stamp.term => Ok(()),

@@ -1,6 +1,5 @@
-//! Authorises HTTP requests. A request must have the token or the secret, except for `/health`, and must address this
-//! machine by one of the machine's own names or addresses. On a hub, a request with a token or secret may use any
-//! address.
+//! Authorises HTTP requests. Each request must have the token or the secret, except for `/health`. Its `Host` header
+//! must be a name or address of this machine. On a hub, a request with a token or secret may have any `Host`.
 
 use super::{body, refuse};
 use crate::broker::http::{Gate, Head, HttpResponse};
@@ -9,11 +8,10 @@ use std::net::IpAddr;
 use std::time::Instant;
 use subtle::ConstantTimeEq;
 
-/// Accepts a request if it has the token or the secret, has no `Origin` header, and addresses this machine as
-/// `localhost`, `127.0.0.1` or `::1`. This keeps out web pages from other origins, even if such a page makes its own
-/// name resolve to this machine's address. A hub also accepts `hub_name` and all IP addresses. Other machines may know
-/// a hub by any name of their network, so a hub accepts any name if the request contains a token or secret, which such
-/// a web page does not have. The gate itself answers `/health`.
+/// Accepts a request if it has the token or the secret, has no `Origin` header, and its `Host` is `localhost`,
+/// `127.0.0.1` or `::1`. This keeps out web pages, even if a page makes its own name resolve to this machine's address.
+/// A hub also accepts `hub_name` and all IP addresses as the `Host`. If a request has a token or secret, a hub accepts
+/// any `Host`, because a web page has neither. The gate itself answers `/health`.
 pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> Gate {
     let is_known = bearer_check(token, secret);
     let started = Instant::now();
@@ -31,28 +29,28 @@ pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> 
         if is_own && head.target == "/health" && head.method == "GET" {
             return Some(health(head, started));
         }
-        // If a request has both a bearer token and a secret, both are compared, even if the first one matches, so that
-        // the time reveals nothing.
+        // Checks both the bearer token and the secret of a request, even if the first one is right. Otherwise, the
+        // response time would reveal which one is right.
         let is_let_in = given.iter().filter(|given| is_known(given)).count() > 0;
         (!is_let_in).then(|| refuse(401, "Unauthorized — invalid or missing bearer token"))
     })
 }
 
-/// Whether the `Host` header of a request names this machine. Other machines address a hub by its name or by an IP
-/// address. An IP address is safe, because a web page can make only names of its own resolve to this machine.
+/// Whether the `Host` header is a name or address of this machine. On a hub, the hub's name and any IP address also
+/// count. An IP address is safe, because a web page can make only its own domain name resolve to this machine.
 fn is_own_name(host: Option<&str>, hub_name: Option<&str>) -> bool {
     let host = host.map_or("localhost", without_port);
-    // Host names ignore case.
+    // Host names are case-insensitive.
     let bare = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
     let is_hub =
         |name: &str| bare.parse::<IpAddr>().is_ok() || bare.trim_end_matches(".local").eq_ignore_ascii_case(name);
     ["127.0.0.1", "localhost", "::1"].contains(&bare.as_str()) || hub_name.is_some_and(is_hub)
 }
 
-/// Answers a request that needs no token. The request never reaches the event loop, so clients without a token can't
-/// slow the loop down.
+/// Answers `/health`, which needs no token. The request never reaches the event loop, so clients without a token can't
+/// slow it down.
 fn health(head: &Head, started: Instant) -> HttpResponse {
-    // A client on another machine learns only that there is a server.
+    // Clients on other machines learn only that a server runs here.
     if !head.peer.is_loopback() {
         return body(200, &json!({ "status": "ok" }));
     }
@@ -60,11 +58,11 @@ fn health(head: &Head, started: Instant) -> HttpResponse {
     body(200, &json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION"), "uptime": uptime }))
 }
 
-/// Returns a function that checks whether a string is the token, or the secret if there is one.
+/// Returns a function that checks whether a string is the token or the secret.
 pub fn bearer_check(token: String, secret: Option<String>) -> impl Fn(&str) -> bool + Send + Sync {
     let wanted: Vec<String> = [Some(token), secret].into_iter().flatten().collect();
-    // The string is always compared with the token and with the secret, each in constant time, so that the time reveals
-    // nothing.
+    // Always compares with both the token and the secret, each in constant time. Otherwise, the time would reveal
+    // something about them.
     move |given| wanted.iter().fold(0, |n, want| n | given.as_bytes().ct_eq(want.as_bytes()).unwrap_u8()) == 1
 }
 

@@ -1,5 +1,4 @@
-//! The fields of a request to one of the frozen HTTP routes of slm-mesh 1.x. They are checked against the limits that
-//! the operations declare.
+//! The JSON fields of requests to the HTTP routes of slm-mesh 1.x. Their limits are those of the mesh's operations.
 
 use super::no;
 use crate::base::error::Error;
@@ -8,7 +7,7 @@ use crate::core::Op;
 use crate::core::op_definition::ArgKind;
 use serde_json::{Map, Value};
 
-/// Maximum length of a string that an operation accepts for this argument.
+/// Returns the maximum length that an operation declares for an argument.
 pub fn max_of(op: &Op, arg: &str) -> usize {
     match op.args.iter().find(|known| known.name == arg).map(|known| known.kind) {
         Some(ArgKind::Text { max, .. } | ArgKind::Texts { max, .. } | ArgKind::Units { max }) => max,
@@ -16,7 +15,7 @@ pub fn max_of(op: &Op, arg: &str) -> usize {
     }
 }
 
-/// The words that an operation accepts for this argument.
+/// Returns the words that an operation accepts for an argument.
 pub fn choices_of(op: &Op, arg: &str) -> &'static [&'static str] {
     match op.args.iter().find(|known| known.name == arg).map(|known| known.kind) {
         Some(ArgKind::Choice(words)) => words,
@@ -27,7 +26,7 @@ pub fn choices_of(op: &Op, arg: &str) -> &'static [&'static str] {
 /// The fields of a request. A field of the wrong type counts as missing, and unknown fields are ignored.
 pub struct Fields {
     values: Map<String, Value>,
-    /// The repository of the directory that the request names. It was looked up earlier.
+    /// The repository of the directory that the request contains. It was looked up before the route runs.
     pub repository: Option<String>,
 }
 
@@ -38,7 +37,7 @@ impl Fields {
     pub fn text(&self, name: &str) -> Option<&str> {
         self.values.get(name).and_then(Value::as_str)
     }
-    /// A string with at least one character.
+    /// Returns the text of a field; `None` if the field is missing or empty.
     pub fn word(&self, name: &str) -> Option<&str> {
         self.text(name).filter(|text| !text.is_empty())
     }
@@ -52,12 +51,12 @@ impl Fields {
         let list = self.values.get(name).and_then(Value::as_array)?;
         Some(list.iter().take(limits::LIST_MAX).filter_map(Value::as_str).collect())
     }
-    /// How many rows the client wants. A negative number stands for the largest number that is allowed.
+    /// Returns the number of rows that the client wants. A negative number stands for the maximum.
     pub fn limit(&self, default: i64) -> i64 {
         let n = self.number("limit").map_or(default, |n| n as i64);
         if n < 0 { limits::ROWS_MAX } else { n.min(limits::ROWS_MAX) }
     }
-    /// A string. It is an error if the string is longer than the operation allows.
+    /// Returns the text of a field. Fails if the text is longer than the operation allows for `arg`.
     pub fn bounded(&self, name: &str, op: &Op, arg: &str) -> Result<Option<String>, Error> {
         let max = max_of(op, arg);
         match self.text(name) {
@@ -65,7 +64,8 @@ impl Fields {
             text => Ok(text.map(str::to_owned)),
         }
     }
-    /// A string with at least one character. It is an error if the string is longer than the operation allows.
+    /// Returns the text of a field; `None` if it is missing or empty. Fails if the text is longer than the operation
+    /// allows.
     pub fn bounded_word(&self, name: &str, op: &Op, arg: &str) -> Result<Option<String>, Error> {
         Ok(self.bounded(name, op, arg)?.filter(|text| !text.is_empty()))
     }

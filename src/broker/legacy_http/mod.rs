@@ -1,11 +1,9 @@
-//! The twelve HTTP routes of slm-mesh 1.x. Their keys, the order of the keys, the ids (strings) and the texts are
-//! frozen, because the clients of slm-mesh 1.x match them. Keys may be added, but none may be renamed.
+//! The twelve HTTP routes of slm-mesh 1.x. Their JSON keys, ids and texts are frozen, because existing clients compare
+//! them. Keys may be added, but none may be renamed.
 //!
-//! A route runs the operation that corresponds to it. But sometimes the frozen protocol differs from every operation:
-//! it does not count a call towards the caller's rate limit, marks a whole page of messages as read, accepts fractions
-//! of a minute, or returns long rows uncut. In such cases, the route calls the rule behind the operation. Either way,
-//! the maximum sizes and the allowed words come from the declaration of the operation, so the routes have no limits of
-//! their own.
+//! A route usually runs the corresponding operation of the mesh. Some routes call lower-level functions instead,
+//! because the old protocol differs from the operation. For example, it accepts fractions of a minute. Even then, the
+//! routes take their maximum sizes and allowed words from the operations.
 //!
 //! **Invariant:** only this module knows the old formats. The core does not know them.
 
@@ -23,10 +21,10 @@ use fields::Fields;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
-/// The result of a route: a body, or an error, which is sent with status 200 and `ok: false`.
+/// The JSON body of a response, or an error. Most errors are sent with status 200 and `ok: false`.
 type RouteResult = Result<Value, Error>;
 
-/// Runs one request. `repository` is the repository of the [`directory`] that the request names.
+/// Runs a request. `repository` is the repository of the directory that [`directory`] returns for this request.
 pub fn respond(mesh: &mut Mesh, request: &Request, repository: Option<String>, now: i64) -> HttpResponse {
     let route = (request.head.method.as_str(), request.head.target.as_str());
     let own = routes::find(route);
@@ -58,8 +56,8 @@ pub fn respond(mesh: &mut Mesh, request: &Request, repository: Option<String>, n
     }
 }
 
-/// The directory that a request names, if the response depends on the repository of this directory. Access to the
-/// directory may hang.
+/// Returns the directory in a request, if the response depends on the repository of this directory. Access to the
+/// directory may block for long.
 pub fn directory(mesh: &Mesh, request: &Request) -> Option<PathBuf> {
     let names_directory = routes::names_directory((request.head.method.as_str(), request.head.target.as_str()))?;
     let Ok(Value::Object(values)) = lenient_json::parse_bytes(&request.body) else { return None };

@@ -1,5 +1,5 @@
-//! The frozen HTTP routes of slm-mesh 1.x. Each route translates its fields, runs an operation or the rule behind it,
-//! and writes the answer in the frozen format.
+//! The HTTP routes of slm-mesh 1.x. Each route reads its fields, runs an operation of the mesh, and writes the response
+//! in the old format.
 
 use super::fields::{Fields, choices_of, max_of};
 use super::{RouteResult, no};
@@ -21,10 +21,10 @@ use serde_json::{Value, json};
 /// The agent types, under the names that clients of slm-mesh 1.x use.
 const AGENT_TYPES: &[&str] = &["claude-code", "cursor", "aider", "codex", "windsurf", "vscode", "unknown"];
 
-/// A route: a function of the mesh, the fields of the request, and the time.
+/// A route. It takes the mesh, the fields of the request, and the current time in ms.
 type Route = fn(&mut Mesh, &Fields, i64) -> RouteResult;
 
-/// The route for a method and a target.
+/// Returns the route for a method and a path.
 pub fn find(route: (&str, &str)) -> Option<Route> {
     Some(match route {
         ("GET", "/status") => |mesh, _, now| run_operation(mesh, &status::STATUS, json!({}), now),
@@ -42,7 +42,7 @@ pub fn find(route: (&str, &str)) -> Option<Route> {
     })
 }
 
-/// If a route needs the repository of a directory, returns the function that finds this directory in a request.
+/// Returns a function that finds a directory in a request, if the route needs the repository of this directory.
 pub fn names_directory(route: (&str, &str)) -> Option<fn(&Mesh, &Fields) -> Option<String>> {
     match route {
         ("POST", "/register") => Some(|_, fields| fields.word("projectPath").map(str::to_owned)),
@@ -54,13 +54,13 @@ pub fn names_directory(route: (&str, &str)) -> Option<fn(&Mesh, &Fields) -> Opti
     }
 }
 
-/// The directory that the client names, or otherwise the directory with which it registered.
+/// Returns the directory in the request, or otherwise the directory with which the client registered.
 fn own_project(mesh: &Mesh, fields: &Fields) -> Option<String> {
     let registered = || mesh.peers().get(fields.text("excludeId")?).map(|peer| peer.row.project.clone());
     fields.text("projectPath").map(str::to_owned).or_else(registered)
 }
 
-/// Runs an operation that needs no caller, on behalf of a route.
+/// Runs an operation that needs no caller.
 fn run_operation(mesh: &mut Mesh, op: &'static Op, params: Value, now: i64) -> RouteResult {
     let args = op.check(object(params))?;
     let context = CallContext {
@@ -171,9 +171,8 @@ fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     if !kinds.contains(&kind) {
         return Err(no(format!("type: expected one of {}", kinds.join(", "))));
     }
-    // All unregistered senders share one rate limit, so a client gains nothing by inventing senders. Messages that name
-    // a session as their sender do not count towards the session's own limit, which is for calls over the session's
-    // socket.
+    // All unregistered senders share one rate limit, so a client gains nothing by inventing senders. A registered
+    // sender has one limit for HTTP, and another for calls over its session's socket.
     let is_known = mesh.peers().get(from).is_some();
     let budget = if is_known { format!("http {from}") } else { "unregistered".into() };
     mesh.charge(&budget, 10, now)?;
@@ -198,7 +197,7 @@ fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     Ok(json!({ "ok": true, "messageId": mesh.ids().message(sent[0].seq) }))
 }
 
-/// Cuts the id of a sender to the length that is stored, because clients of slm-mesh 1.x may send any text.
+/// Cuts a sender's id to the maximum length that is stored. Clients of slm-mesh 1.x may send any text as an id.
 fn shortened(id: &str) -> PeerId {
     id.chars().take(limits::WORD_MAX).collect::<String>().into()
 }
@@ -290,8 +289,8 @@ fn lock(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     }
 }
 
-/// Makes a path absolute. A relative path is relative to the peer's project. If the peer is unknown, the path stays
-/// unchanged.
+/// Makes a path absolute and normalises it. A relative path is relative to the project of the peer `holder`. If this
+/// peer is unknown, a relative path stays relative.
 fn absolute(mesh: &Mesh, file: &str, holder: &str) -> String {
     match mesh.peers().get(holder) {
         Some(peer) if !file.starts_with('/') && peer.row.project.starts_with('/') => {
@@ -309,7 +308,7 @@ fn take_lock(mesh: &mut Mesh, fields: &Fields, file: &str, holder: &str, now: i6
         holder: holder.into(),
         owner: LockOwner::Peer,
         reason: fields.bounded("reason", &locks::LOCK, "reason")?.unwrap_or_default(),
-        // Clients of slm-mesh 1.x may send fractions of a minute. The time is limited to between a second and a day.
+        // Clients of slm-mesh 1.x may send fractions of a minute. A lock lasts for at least a second and at most a day.
         ttl_ms: ((minutes * 60_000.0) as i64).clamp(1000, limits::DAY_MS),
         trees: Repository::new(row.repo, row.git_root).into_iter().collect(),
         host: mesh.settings().host.clone(),
@@ -323,7 +322,7 @@ fn take_lock(mesh: &mut Mesh, fields: &Fields, file: &str, holder: &str, now: i6
     }
     let grants = mesh.grant(&want, now)?;
     let mut value = lock_view(mesh.peers(), &grants[0], now);
-    // The client gets the path back in the form in which it sent the path.
+    // The response contains the path exactly as the client sent it.
     value["filePath"] = json!(file);
     Ok(json!({ "ok": true, "lock": value }))
 }
@@ -337,7 +336,7 @@ fn events(mesh: &mut Mesh, fields: &Fields, _now: i64) -> RouteResult {
                 .map(|text| time::parse(text).ok_or_else(|| no("since: expected a time such as 2026-11-22T06:43:36Z")));
             let found = mesh.latest_events(&types, since.transpose()?, fields.limit(50))?;
             let rows = found.into_iter().map(|mut event| {
-                // In the frozen format, the payload is a string that contains JSON.
+                // In the old format, the payload is a string that contains JSON.
                 event["payload"] = json!(event["payload"].to_string());
                 without_zones(event, &["createdAt"])
             });
@@ -351,7 +350,7 @@ fn events(mesh: &mut Mesh, fields: &Fields, _now: i64) -> RouteResult {
             if types.iter().any(|kind| kind.len() > max) {
                 return Err(no(format!("types: one is too long (max {max} bytes)")));
             }
-            // Only known peers receive pushes, so the subscription of an unknown peer would only use up space.
+            // Only known peers receive pushes, so the subscription of an unknown peer would only use up memory.
             if mesh.peers().get(&id).is_some() {
                 mesh.subscribe_peer(&id, types.iter().map(|kind| (*kind).to_owned()).collect());
             }
@@ -370,7 +369,7 @@ fn unknown_action(action: &str) -> Error {
     no(format!("Unknown action: {}", action.chars().take(60).collect::<String>()))
 }
 
-/// Formats these times as the frozen protocol requires, without a zone.
+/// Formats the times in these fields without a time zone, as clients of slm-mesh 1.x expect.
 fn without_zones(mut row: Value, names: &[&str]) -> Value {
     for name in names {
         if let Some(iso) = row[*name].as_str() {

@@ -1,5 +1,5 @@
-//! Opens the database. A damaged database is set aside under a name with the date, and is never deleted. What can be
-//! read of it is copied into a new database.
+//! Opens the database. A damaged database is never deleted. It is set aside under a name with the date, and everything
+//! that can be read is copied into a new database.
 
 use crate::base::error::Error;
 use crate::broker::log;
@@ -11,19 +11,19 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// How a person can move the database of a hub to another log.
+/// The ways in which a user can move the database of a hub to another log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogChange {
     /// etcd has lost the log, so this database begins a new one.
     BeginNew,
-    /// The database can't follow the log in etcd, which is a different log or was restored from an old backup. The
-    /// database is set aside, and this hub gets a copy of the leader's database.
+    /// The database does not fit the log in etcd. The database is set aside, and this hub gets a copy of the leader's
+    /// database.
     Rejoin,
 }
 
-/// The name of a new database with the rows of a damaged one, until the damaged one is set aside.
+/// The name of a new database with the rows of a damaged one, while the damaged one is still in place.
 const SALVAGED: &str = "broker.db.salvaged";
-/// The name of a checked copy of a backup, until the old database is set aside.
+/// The name of a checked copy of a backup, while the old database is still in place.
 pub(super) const RESTORED: &str = "broker.db.restored";
 /// The suffixes that SQLite appends to the name of a database to form the names of its files.
 pub(super) const FILE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
@@ -45,31 +45,31 @@ pub(super) fn open_with_clock(places: &DataDir, settings: &Settings) -> Result<(
     Ok((store, clock))
 }
 
-/// Starts the clock of this broker. If locks are in force, this clock continues from the clock of the last broker. So a
-/// change of the wall clock between the two brokers does not end the lease of a live session.
+/// Starts the clock of this broker. If there are locks, the clock continues from the clock of the last broker.
+/// Otherwise, a change of the system time between the two brokers could end the lock of a live session.
 fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
     let saved = fs::read_to_string(places.clock()).unwrap_or_default();
-    // If the table of locks can't be read, the damage is found when the mesh is opened.
+    // If the lock table can't be read, opening the mesh will find the damage.
     let has_locks = store.has_locks().unwrap_or(false);
     let resumed = Clock::resume(&saved, floor).filter(|_| has_locks);
     let clock = resumed.unwrap_or_else(|| Clock::start(floor));
     if let Some(text) = clock.save()
         && let Err(error) = places.write(&places.clock(), &text)
     {
-        // A broker that can't save its clock, for example on a full disk, still answers questions. The next broker's
-        // clock then continues from the last committed time.
+        // The disk may be full, but the broker still answers. The next broker's clock then continues from the last
+        // committed time.
         log(&error.text);
     }
     clock
 }
 
-/// Opens the store. If an earlier broker left a note that the file may be damaged, the whole file is checked. If the
-/// file is damaged, everything that can be read of it is copied into a new file.
+/// Opens the store. If an earlier broker marked the file as suspect, the whole file is checked. If the file is damaged,
+/// everything that can be read is copied into a new file.
 pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error> {
     finish_replacement(places)?;
     for suffix in FILE_SUFFIXES {
-        // Makes the file writable for this user, because otherwise the broker would refuse every change. If this fails,
-        // the file is still private, because its directory is.
+        // Makes the file writable for this user. Otherwise, the broker would refuse every change. If this fails, the
+        // directory still keeps the file private.
         let _ = fs::set_permissions(with_suffix(&places.database(), suffix), fs::Permissions::from_mode(0o600));
     }
     let mut store = match try_open(places, settings) {
@@ -79,20 +79,20 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
             set_damaged_aside(places, &why, salvage.as_ref(), shares_log(settings))?;
             let mut store = open_file(places, settings)?;
             if salvage.is_none() {
-                // The new sequence numbers continue from the time in milliseconds, which is higher than any number in
-                // the old file.
+                // New sequence numbers start at the time in milliseconds, which is higher than any number in the old
+                // file.
                 store.raise(sys::wall_ms())?;
             }
             store
         }
         opened => opened?,
     };
-    // Lost numbers are replaced only if this hub shares no log with other hubs. Otherwise the numbers come from the
-    // log. In this case, the file of reserved numbers may be missing after a snapshot, although no numbers are lost.
+    // Lost numbers are replaced only if this hub shares no log. Otherwise, all numbers come from the log. After a
+    // snapshot, the file of reserved numbers may be missing, although no numbers are lost.
     if store.log_position().is_ok_and(|position| position.is_none()) {
         replace_lost_numbers(&mut store)?;
     }
-    // The note is no longer needed, because the file has been checked. The removal fails if there was no note.
+    // Removes the mark that made the file suspect, because the file has been checked. This fails if there was no mark.
     let _ = fs::remove_file(places.suspect());
     Ok(store)
 }
@@ -101,7 +101,7 @@ fn open_file(places: &DataDir, settings: &Settings) -> StoreResult<Store> {
     Store::open(&places.database(), settings.text("SLM_MESH_SYNC") == "full")
 }
 
-/// Opens the file that is there, and checks it if an earlier broker found damage.
+/// Opens the existing file. If the file is marked as suspect, checks it and rebuilds its indexes.
 fn try_open(places: &DataDir, settings: &Settings) -> StoreResult<Store> {
     let store = open_file(places, settings)?;
     if places.suspect().exists() {
@@ -117,7 +117,7 @@ fn shares_log(settings: &Settings) -> bool {
 }
 
 /// Copies everything that can be read of the damaged database into a new file. Returns `None` if nothing can be read,
-/// or if the copy can't be used.
+/// or if this hub would need a complete copy.
 ///
 /// # Errors
 /// When the disk is full. The next broker tries again, because a mesh that started empty now would lose more.
@@ -134,8 +134,8 @@ fn salvage(places: &DataDir, settings: &Settings) -> Result<Option<Salvage>, Err
         }
     };
     if shares_log(settings) && !salvage.is_complete() {
-        // A database that lacks rows of the damaged one could not follow the log of the other hubs. This hub gets a
-        // copy of the leader's database instead.
+        // A database without some of its rows can't follow the log of the other hubs. This hub gets a copy of the
+        // leader's database instead.
         remove_database(&draft);
         return Ok(None);
     }
@@ -144,20 +144,20 @@ fn salvage(places: &DataDir, settings: &Settings) -> Result<Option<Salvage>, Err
     Ok(Some(salvage))
 }
 
-/// The path of a new database while it is written. After a crash, slm-mesh clean removes files with such names.
+/// The path at which a new database is written. After a crash, slm-mesh clean removes the unfinished file.
 pub(super) fn draft_path(places: &DataDir) -> PathBuf {
     places.database().with_extension(format!("new{}", std::process::id()))
 }
 
-/// Removes the unfinished draft of a database.
+/// Removes an unfinished new database.
 pub(super) fn remove_database(draft: &Path) {
     for suffix in FILE_SUFFIXES {
-        // A file that is not there need not be removed. Any other failure shows when the draft is written.
+        // The file may not exist. Any other failure shows when the new database is written.
         let _ = fs::remove_file(with_suffix(draft, suffix));
     }
 }
 
-/// Completes the replacement of the database if an earlier process ended in the middle of it.
+/// Completes the replacement of the database if an earlier process was killed in the middle of it.
 fn finish_replacement(places: &DataDir) -> Result<(), Error> {
     for (new, prefix) in [(SALVAGED, set_aside::DAMAGED), (RESTORED, set_aside::REPLACED)] {
         if places.dir.join(new).exists() {
@@ -168,8 +168,8 @@ fn finish_replacement(places: &DataDir) -> Result<(), Error> {
     Ok(())
 }
 
-/// Sets the database aside, and puts a complete new one into its place. If this process is killed in between, the next
-/// broker finds the new database under the name `new`, and completes the replacement.
+/// Moves the database aside, and moves the file `new` to its path. If this process is killed in between, the next
+/// broker finds the file `new`, and completes the replacement.
 pub(super) fn replace_database(places: &DataDir, new: &str, prefix: &str) -> Result<PathBuf, Error> {
     let aside = move_aside(places, prefix)?;
     let renamed = fs::rename(places.dir.join(new), places.database());
@@ -178,7 +178,7 @@ pub(super) fn replace_database(places: &DataDir, new: &str, prefix: &str) -> Res
     Ok(aside)
 }
 
-/// If the file of reserved numbers was lost or damaged, makes new numbers continue from the time in milliseconds.
+/// If the file of reserved numbers was lost or damaged, makes new numbers start at the current time in milliseconds.
 fn replace_lost_numbers(store: &mut Store) -> Result<(), Error> {
     if store.has_lost_reserved_numbers() {
         store.raise(sys::wall_ms())?;
@@ -190,7 +190,7 @@ fn replace_lost_numbers(store: &mut Store) -> Result<(), Error> {
     Ok(())
 }
 
-/// Sets the damaged database aside, puts the new one into its place if there is one, and reports what happened.
+/// Moves the damaged database aside, replaces it if any rows were salvaged, and reports what happened.
 fn set_damaged_aside(places: &DataDir, why: &str, salvage: Option<&Salvage>, is_hub: bool) -> Result<(), Error> {
     let aside = match salvage {
         Some(_) => replace_database(places, SALVAGED, set_aside::DAMAGED)?,
@@ -212,9 +212,9 @@ fn set_damaged_aside(places: &DataDir, why: &str, salvage: Option<&Salvage>, is_
     Ok(())
 }
 
-/// Renames the files of the database. The new name consists of this prefix and the time. The database itself is renamed
-/// last. Otherwise, if this process were killed in between, the next broker would apply the write-ahead log that was
-/// left behind to a new database.
+/// Renames the files of the database, to a name that consists of `prefix` and the time. The database itself is renamed
+/// last. Otherwise, if this process were killed in between, the next broker would apply the old write-ahead log to a
+/// new database.
 fn move_aside(places: &DataDir, prefix: &str) -> Result<PathBuf, Error> {
     let path = places.database();
     let aside = set_aside::path(places, prefix, sys::wall_ms());
@@ -233,7 +233,7 @@ pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChang
         LogChange::BeginNew => {
             let mut store = open(places, settings)?;
             store.leave_log()?;
-            // Other hubs may have used higher numbers, so new numbers continue from the current time.
+            // Other hubs may have used higher numbers, so new numbers start at the current time.
             Ok(store.raise(sys::wall_ms())?)
         }
         LogChange::Rejoin => {
@@ -249,14 +249,14 @@ pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChang
     }
 }
 
-/// Leaves a note that makes the next broker check the whole file before it uses the database. Without the note, damage
-/// would be found only when the damaged part of the file is read.
+/// Marks the database as suspect, so that the next broker checks the whole file. Otherwise, damage would be found only
+/// when the damaged part of the file is read.
 pub(super) fn mark_suspect(places: &DataDir) {
-    // If the note can't be written, any damage is still found, but later.
+    // Without the mark, any damage is still found, but later.
     let _ = fs::write(places.suspect(), "");
 }
 
-/// The warning that a database was set aside after `started`, for the user who started this broker.
+/// Returns a warning for the user if a database was set aside after `started`.
 pub(super) fn set_aside_warning(places: &DataDir, started: i64) -> Option<String> {
     set_aside::last_damaged(places, started).map(|damaged| damaged.report)
 }

@@ -1,5 +1,4 @@
-//! The ports on which a broker listens (for HTTP and for other machines), the credentials for these ports, and the pipe
-//! for signals.
+//! The ports of a broker (for HTTP and for other machines), the credentials for these ports, and the pipe for signals.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::broker::http::{HttpServer, Limits, PendingRequest};
@@ -18,22 +17,22 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-/// How many ports are tried for HTTP. The first is the one in the settings.
+/// The number of ports that are tried for HTTP, starting with the port in the settings.
 const PORTS_TRIED: u16 = 10;
 /// Maximum number of sessions from other machines that wait for the event loop.
 const ARRIVALS_MAX: usize = 64;
 
 /// An HTTP listener that has been started.
 pub(super) struct HttpListener {
-    /// The thread; `None` if no port was free, or if the thread could not be started.
+    /// The HTTP thread; `None` if no port was free, or if the thread could not be started.
     pub(super) server: Option<HttpServer>,
     /// The channel on which requests arrive.
     pub(super) inbox: Receiver<PendingRequest>,
-    /// The port; `None` if no port was free.
+    /// The port; `None` if HTTP is not served.
     pub(super) port: Option<u16>,
 }
 
-/// The credentials for the ports.
+/// The credentials that HTTP clients and linked meshes must present.
 pub(super) struct PortCredentials {
     /// The token in the data directory, which programs of this user can read.
     pub(super) token: String,
@@ -42,14 +41,15 @@ pub(super) struct PortCredentials {
 }
 
 impl PortCredentials {
-    /// Takes the token, and the secret if HTTP clients and linked meshes may use it as a bearer token.
+    /// Makes the credentials. The secret is included only if the settings allow it as a bearer token and it is long
+    /// enough.
     pub(super) fn new(token: String, settings: &Settings) -> PortCredentials {
         let is_open = settings.text(SECRET).len() >= SECRET_MIN && settings.text("SLM_MESH_BEARER") == "on";
         PortCredentials { token, secret: is_open.then(|| settings.text(SECRET).to_owned()) }
     }
 
-    /// The check for pushes over a WebSocket. It accepts nothing if the shared secret is not accepted as a bearer
-    /// token.
+    /// Returns the check for WebSockets that receive pushes. The check refuses everything if the shared secret is not
+    /// accepted as a bearer token.
     fn subscriber_check(self) -> BearerCheck {
         let is_on = self.secret.is_some();
         let is_known = legacy_http::bearer_check(self.token, self.secret);
@@ -57,8 +57,8 @@ impl PortCredentials {
     }
 }
 
-/// Starts HTTP on the port in the settings, or on one of the nine ports after it. If all of them are taken, the
-/// broker serves only its Unix socket, which is enough for agents.
+/// Starts HTTP on the port in the settings, or on one of the nine ports after it. If no port is free, the broker serves
+/// only its Unix socket, which is enough for agents.
 pub(super) fn start_http(
     bind: &str,
     is_hub: bool,
@@ -77,12 +77,13 @@ pub(super) fn start_http(
     let gate = web::gate(Arc::clone(web_auth), port, gate);
     let server = HttpServer::start(listener, sender, wake_loop(waker), gate, limits);
     let server = server.map_err(|error| log(&format!("HTTP is not served: {error}"))).ok();
-    // Without the server, nobody accepts connections at the port.
+    // Without a server, nothing listens on the port.
     let port = server.is_some().then_some(port);
     HttpListener { server, inbox, port }
 }
 
-/// Starts the listener for sessions on other machines, and announces it on the local network.
+/// Starts the listener for sessions from other machines. Announces this hub on the local network if the settings say
+/// so.
 pub(super) fn start_remote(
     bind: &str,
     http_port: Option<u16>,
@@ -93,7 +94,7 @@ pub(super) fn start_remote(
     if let Some(warning) = weak_secret_warning(settings) {
         log(&warning);
     }
-    // If all ports that were tried for HTTP are taken, the port after them is used.
+    // If no port for HTTP is free, sessions use the port after the last one that was tried.
     let last_tried = (settings.int("SLM_MESH_PORT") as u16).saturating_add(PORTS_TRIED - 1);
     let port = sessions_port(settings, http_port.unwrap_or(last_tried));
     let listener = TcpListener::bind(socket_address(bind, port)).map_err(|error| {
@@ -118,7 +119,7 @@ pub(super) fn start_remote(
     Ok(RemoteListener::new(door, inbox, announcer))
 }
 
-/// The warning about a secret that is easy to guess. It goes to the log, and to the user who starts the hub.
+/// Returns a warning if the secret is easy to guess. The warning is logged, and shown to the user who starts the hub.
 pub(super) fn weak_secret_warning(settings: &Settings) -> Option<String> {
     let is_weak = settings.text(SECRET).len() < SECRET_GOOD;
     is_weak.then(|| {
@@ -129,11 +130,11 @@ pub(super) fn weak_secret_warning(settings: &Settings) -> Option<String> {
     })
 }
 
-/// Returns a function with which another thread wakes the event loop.
+/// Returns a function that wakes the event loop from another thread.
 pub(super) fn wake_loop(waker: &Arc<Waker>) -> Box<dyn Fn() + Send + Sync> {
     let waker = Arc::clone(waker);
     Box::new(move || {
-        // This fails only if the event loop is gone because the process is ending.
+        // Waking fails only if the event loop is gone because the process is ending.
         let _ = waker.wake();
     })
 }
@@ -148,7 +149,7 @@ pub(super) fn watch_signals() -> io::Result<mio::net::UnixStream> {
     Ok(mio::net::UnixStream::from_std(reader))
 }
 
-/// The port for the sessions of other machines: the one in the settings, or the one after the HTTP port.
+/// Returns the port for sessions from other machines. By default, this is the port after the HTTP port.
 pub(super) fn sessions_port(settings: &Settings, http_port: u16) -> u16 {
     match settings.int("SLM_MESH_WS_PORT") as u16 {
         0 => http_port.saturating_add(1),

@@ -18,7 +18,7 @@ use crate::sys::{self, Clock, set_aside};
 use mio::Waker;
 use std::sync::Arc;
 
-/// What is needed to open a mesh and its parts, both when the broker starts and when its role changes.
+/// Opens the mesh when the broker starts, and again whenever its role changes.
 pub struct MeshOpener {
     pub(super) places: DataDir,
     pub(super) settings: Settings,
@@ -28,7 +28,7 @@ pub struct MeshOpener {
 }
 
 impl MeshOpener {
-    /// What a broker begins with: its mesh, its clock and its role. A hub that shares a log begins on standby.
+    /// Returns the mesh, the clock and the role with which a broker starts. A hub that shares a log starts on standby.
     pub(super) fn open_first(&self) -> Result<(Mesh, Clock, BrokerRole), Error> {
         if self.hub.is_some() {
             let clock = Clock::start(0);
@@ -40,9 +40,8 @@ impl MeshOpener {
         Ok((mesh, clock, BrokerRole::Alone))
     }
 
-    /// Opens the mesh that a store contains. If the store can't be read or written, the database file is checked. If it
-    /// is damaged, it is set aside, and a new one is opened. On a hub that shares a log, this function fails instead,
-    /// and the next broker checks the file.
+    /// Opens the mesh in a store. If the store can't be used, checks the database file, and replaces a damaged file by
+    /// a new one. A hub that shares a log fails instead, and the next broker checks the file.
     ///
     /// # Errors
     /// When the store can't be read or written.
@@ -68,7 +67,7 @@ impl MeshOpener {
         Ok(mesh)
     }
 
-    /// Opens a mesh without a file, for a hub on standby.
+    /// Opens an empty mesh in memory, for a hub on standby.
     ///
     /// # Errors
     /// When there is not enough memory.
@@ -95,7 +94,7 @@ impl MeshOpener {
         })
     }
 
-    /// The role of a hub that has begun to lead.
+    /// Returns the role of a hub that has just begun to lead.
     pub fn lead(&self, leader: Leader<EtcdLog>, mesh: &mut Mesh, now: i64) -> BrokerRole {
         let Some(config) = &self.hub else { return BrokerRole::Alone };
         let leading = Leading::begin(leader, config, &self.places.dir, now, wake_loop(&self.waker));
@@ -109,16 +108,16 @@ impl MeshOpener {
     }
 }
 
-/// Detaches a database from a shared log, so that it belongs to a mesh of its own. The shared log does not contain what
-/// this broker stores from now on. If the database were not detached, this hub could later follow the log again. The
-/// changes that this broker stored would then be mixed into the shared mesh, or lost without any warning.
+/// Detaches a database from a shared log, so that this broker has a mesh of its own. The log will not contain the
+/// changes that this broker stores. If the hub followed the log again later, these changes would be mixed into the
+/// shared mesh, or lost without a warning.
 fn leave_shared_log(store: &mut Store) -> Result<(), Error> {
     let position = store.log_position()?;
     if position.is_some() || store.joins_log()? {
         store.leave_log()?;
     }
     let Some(position) = position else { return Ok(()) };
-    // Other hubs may have used higher numbers, so new numbers continue from the current time.
+    // Other hubs may have used higher numbers, so new numbers start at the current time.
     store.raise(sys::wall_ms())?;
     log(&format!(
         "{STORE} is not set, so this hub has left the log of its mesh after entry {} and now has a mesh of its own; to \
@@ -128,8 +127,7 @@ fn leave_shared_log(store: &mut Store) -> Result<(), Error> {
     Ok(())
 }
 
-/// The settings of the mesh, including the port of the HTTP listener and the address at which other machines are
-/// served.
+/// Returns the settings of the mesh. `port` is the HTTP port, and `serves` is the address for other machines.
 ///
 /// # Errors
 /// When the address of a linked mesh is wrong.

@@ -46,8 +46,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Runs a broker until it ends. Calls `ready` once, as soon as clients can connect. The arguments of `ready` are
-/// the HTTP port (0 without HTTP) and a warning for the user who starts the broker.
+/// Runs a broker until it ends. As soon as clients can connect, calls `ready` with the HTTP port (0 without HTTP) and a
+/// warning for the user, if any.
 ///
 /// # Errors
 /// When another broker runs in this directory, or when something that the broker needs is missing.
@@ -76,7 +76,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     let (mesh, clock, role) = opener.open_first()?;
     let now = clock.now();
     let (heartbeat_ms, dead_ms) = (settings.int("SLM_MESH_HEARTBEAT_MS"), settings.int("SLM_MESH_DEAD_MS"));
-    // A hub that shares a log does not end when it is idle, because it must be able to take over.
+    // A hub that shares a log never ends because it is idle, so that it can take over at any time.
     let idle_ms = if opener.hub.is_some() { 0 } else { settings.int("SLM_MESH_IDLE_TIMEOUT") };
     let shutdown = watch_signals()
         .and_then(|pipe| ShutdownDecision::new(pipe, idle_ms, poll.registry(), SIGNALS, now))
@@ -119,7 +119,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     end_result(ended, places)
 }
 
-/// What the end of the broker's loop means for the exit status.
+/// Turns the reason why the event loop ended into the result of the process.
 fn end_result(ended: io::Result<ShutdownReason>, places: &DataDir) -> Result<(), Error> {
     let reason =
         ended.map_err(|error| Error::new(ErrorKind::Internal, format!("the broker can't wait for events: {error}")))?;
@@ -144,12 +144,11 @@ pub fn change_log(places: &DataDir, settings: &Settings, change: LogChange) -> R
 /// Checks whether the database of this hub may be moved to another log. The broker may still be running.
 ///
 /// # Errors
-/// When a setting is wrong, when etcd has a log although a new one is to begin, or when no other hub leads the log that
-/// this hub is to join again.
+/// When a setting is wrong. For `BeginNew`, when etcd already has a log. For `Rejoin`, when no other hub leads.
 pub fn check_log_change(settings: &Settings, change: LogChange) -> Result<(), Error> {
     let (bind, is_hub) = own_address(settings)?;
-    // If the first port was taken, the broker of this hub may have used another port. As long as etcd still names that
-    // broker as the leader, the check takes that broker for another hub.
+    // If this port was taken, this hub's own broker runs on another port. While etcd lists that broker as the leader,
+    // this check takes it for another hub.
     let port = sessions_port(settings, settings.int("SLM_MESH_PORT") as u16);
     match HubConfig::find(settings, is_hub.then_some(&bind), port)? {
         Some(config) => match change {
@@ -160,7 +159,7 @@ pub fn check_log_change(settings: &Settings, change: LogChange) -> Result<(), Er
     }
 }
 
-/// The address on which this broker listens, and whether it serves other machines.
+/// Returns the address on which this broker listens, and whether it serves other machines.
 ///
 /// # Errors
 /// When the settings say that the broker runs on another machine.
@@ -183,15 +182,16 @@ pub fn own_address(settings: &Settings) -> Result<(String, bool), Error> {
 pub enum AfterReady {
     /// The broker runs in the foreground and keeps standard output open.
     KeepOutput,
-    /// The broker runs in the background. The process that started it waits for the end of standard output.
+    /// The broker runs in the background. It closes standard output, because the process that started it waits for
+    /// this.
     CloseOutput,
 }
 
-/// Reports on standard output that clients can connect, for the process that started this broker.
+/// Reports on standard output that clients can connect. The process that started this broker reads this line.
 pub fn say_ready(port: u16, note: Option<String>, after: AfterReady) {
     let line = json!({ "ok": true, "data": { "pid": std::process::id(), "port": port }, "note": note });
     let mut out = io::stdout().lock();
-    // This fails if the process that started this broker is gone, which is harmless.
+    // Writing fails if the process that started this broker is gone, which is harmless.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
     if after == AfterReady::CloseOutput
         && let Ok(null) = File::options().write(true).open("/dev/null")

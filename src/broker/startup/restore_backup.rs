@@ -26,8 +26,7 @@ impl Drop for CheckedBackup {
 
 impl CheckedBackup {
     /// Copies a backup into the data directory, and checks the copy. The backup itself is not changed. If a broker was
-    /// running when the backup was made, a write-ahead log may lie beside the backup. It belongs to the backup, so it
-    /// is copied too.
+    /// running when the backup was made, the backup may include a write-ahead log, which is copied too.
     ///
     /// # Errors
     /// When the file can't be read or is not a sound database of slm-mesh, or when the data directory can't be written.
@@ -69,8 +68,8 @@ impl CheckedBackup {
         Ok(checked)
     }
 
-    /// Sets the database aside, and puts the copy into its place. The caller stops the broker first. Returns where the
-    /// old database is; `None` if there was none.
+    /// Moves the database aside, and moves the copy to its path. The caller must stop the broker first. Returns the new
+    /// path of the old database; `None` if there was none.
     ///
     /// # Errors
     /// When a broker is running, or the data directory can't be written.
@@ -86,7 +85,7 @@ impl CheckedBackup {
     }
 }
 
-/// Copies a file so that only this user can read the copy, whatever the permissions of the original are.
+/// Copies a file. Only this user can read the copy, whatever the permissions of the original file are.
 fn copy_file(mut from: File, to: &Path) -> io::Result<()> {
     let mut copy = File::create(to)?;
     copy.set_permissions(Permissions::from_mode(0o600))?;

@@ -1,5 +1,5 @@
-//! The files that make this process the broker of its data directory: the lock, the database, the socket, and the files
-//! by which clients of slm-mesh 1.x find the broker.
+//! The files of a running broker: the lock, the database, the socket, and the files through which clients of slm-mesh
+//! 1.x find the broker.
 //!
 //! **Invariant:** the broker removes and replaces only its own files, which it recognises by their inodes.
 
@@ -16,7 +16,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// How long after a change to the directory the broker checks its files, in ms.
+/// The delay between a change to the directory and the check of the broker's files, in ms.
 const SETTLES_MS: i64 = 150;
 
 /// Identifies a file independently of its path, by device and inode.
@@ -24,7 +24,7 @@ const SETTLES_MS: i64 = 150;
 struct FileId(u64, u64);
 
 impl FileId {
-    /// The file at a path. A symbolic link is not followed.
+    /// Identifies the file at a path. A symbolic link is not followed.
     fn at(path: &Path) -> Option<FileId> {
         fs::symlink_metadata(path).ok().map(|meta| FileId(meta.dev(), meta.ino()))
     }
@@ -61,26 +61,25 @@ pub struct RuntimeFiles {
     places: DataDir,
     lock: File,
     lock_id: FileId,
-    /// The database; `None` while the standby thread owns the database, because that thread may replace it with a
-    /// snapshot.
+    /// The files of the database; `None` while the standby thread owns the database and may replace it.
     database: Option<DatabaseFiles>,
     socket_id: Option<FileId>,
     token: String,
     port: Option<u16>,
-    /// Where the kernel reports changes to the directories; `None` if the system does not report them.
+    /// The file descriptor on which the kernel reports changes to the directories; `None` if the system reports none.
     events: Option<OwnedFd>,
-    /// When the files are next checked, in ms.
+    /// When to check the files next, in ms.
     look_at: i64,
     look_every: i64,
-    /// Why a file could not be written at the last attempt.
+    /// Why the last attempt to write a file failed; `None` if it succeeded.
     failure: Option<String>,
-    /// The earliest time at which to try again to write files that could not be written, in ms.
+    /// After a failed attempt to write files, the earliest time of the next attempt, in ms.
     write_again_at: i64,
 }
 
 impl RuntimeFiles {
-    /// Binds the socket and writes the files by which clients find this broker. `lock` is the lock that makes this
-    /// process the only broker. `port` is `None` without HTTP.
+    /// Binds the socket, and writes the files through which clients find this broker. `lock` makes this process the
+    /// only broker. `port` is `None` without HTTP.
     ///
     /// # Errors
     /// When the socket can't be bound, or the directory was removed while the broker started.
@@ -111,18 +110,18 @@ impl RuntimeFiles {
         Ok((own, listener))
     }
 
-    /// Leaves the database to the standby thread, which may replace it.
+    /// Forgets the files of the database, because the standby thread may replace them.
     pub fn leave_database(&mut self) {
         self.database = None;
     }
 
-    /// Notes the files of the database that this broker has just opened.
+    /// Records the files of the database that this broker has just opened.
     pub fn adopt_database(&mut self) {
         self.database = Some(DatabaseFiles::at(&self.places));
     }
 
-    /// Makes the poll report changes to the directories under `token`. If the system reports none, the regular check
-    /// finds the changes.
+    /// Makes the poll report changes to the directories under `token`. If the system reports none, only the regular
+    /// check finds changes.
     pub fn watch(&mut self, registry: &Registry, token: Token) {
         self.events = watch_directories(&self.places).ok();
         if let Some(events) = &self.events
@@ -132,30 +131,29 @@ impl RuntimeFiles {
         }
     }
 
-    /// Notes that the directory has changed. The check of the files is delayed for a moment, because it creates missing
-    /// files again. The directory may be in the middle of being removed file by file, and a new file in it would
-    /// prevent the removal.
+    /// Records that the directory has changed, and plans a check soon. The check is delayed because it creates missing
+    /// files again. If a user is just removing the directory, a new file in it would prevent this.
     pub fn note_change(&mut self, now: i64) {
         if let Some(events) = &self.events {
-            // The details do not matter, because the check compares all files. The queue is emptied so that the
-            // next change causes an event again.
+            // The check compares all files, so the events themselves do not matter. Reading them all makes the next
+            // change cause a new event.
             while rustix::io::read(events, &mut [0; 4096]).is_ok_and(|n| n > 0) {}
         }
         self.look_at = self.look_at.min(now + SETTLES_MS);
     }
 
-    /// When the files are next checked, in ms.
+    /// When to check the files next, in ms.
     pub fn deadline(&self) -> i64 {
         self.look_at
     }
 
-    /// Whether the path still leads to this broker's lock. The check takes only one system call, so each turn that writes
-    /// can afford it. It keeps a broker from granting anything after its directory was removed.
+    /// Whether the path still leads to this broker's lock. Each turn that writes checks this, at the cost of one system
+    /// call. So the broker grants nothing after its directory was removed.
     pub fn holds_path(&self) -> bool {
         FileId::at(&self.places.broker_lock()) == Some(self.lock_id)
     }
 
-    /// Checks whether the path still leads to this broker's files. Where possible, creates missing files again.
+    /// Checks whether the path still leads to this broker's files. Creates missing files again where possible.
     pub fn look(&mut self, now: i64) -> PathState {
         self.look_at = now + self.look_every;
         if !self.holds_path() || self.is_database_replaced() {
@@ -168,8 +166,8 @@ impl RuntimeFiles {
         let healed = self.heal_socket();
         if now >= self.write_again_at {
             let written = self.heal_files();
-            // A failed attempt removes its draft, which changes the directory and so causes another check. That check
-            // must not try again.
+            // A failed attempt removes its temporary file. This changes the directory and causes another check, which
+            // must not write again at once.
             self.write_again_at = if written.is_err() { now + self.look_every } else { 0 };
             self.report(written);
         }
@@ -192,14 +190,14 @@ impl RuntimeFiles {
         let listener = single_instance::bind_socket(&self.places)?;
         self.socket_id = FileId::at(&self.places.socket());
         if let Some(events) = &self.events {
-            // The socket's directory may be a new one. If it can't be watched, the regular check finds changes.
+            // The socket's directory may be new. If it can't be watched, the regular check still finds changes.
             let _ = add_watches(events, &self.places);
         }
         log("the socket was removed or replaced; it has been created again");
         Ok(Some(listener))
     }
 
-    /// Writes the other files again if they are missing.
+    /// Writes the token, PID and port files again if they are missing.
     fn heal_files(&self) -> Result<(), Error> {
         if !self.places.token().exists() {
             self.places.write(&self.places.token(), &self.token)?;
@@ -210,8 +208,8 @@ impl RuntimeFiles {
         single_instance::write_files(&self.places, self.port)
     }
 
-    /// Logs why a file could not be written, once for each reason. The broker continues, because even on a full disk it
-    /// must answer questions, and its own clients need only the socket. A later check writes the file.
+    /// Logs why a file could not be written, once for each reason. The broker continues, because its own clients need
+    /// only the socket. A later check writes the file.
     fn report(&mut self, written: Result<(), Error>) {
         let failure = written.err().map(|error| error.text);
         if failure != self.failure
@@ -222,20 +220,20 @@ impl RuntimeFiles {
         self.failure = failure;
     }
 
-    /// Removes the files by which clients find this broker, if they belong to it.
+    /// Removes the files through which clients find this broker, if they are its own.
     pub fn remove(&self, reason: ShutdownReason) {
-        // If the socket remains, this is harmless, because no broker listens on it.
+        // A socket that remains is harmless, because no broker listens on it.
         if FileId::at(&self.places.socket()) == self.socket_id {
             let _ = fs::remove_file(self.places.socket());
         }
         if self.holds_path() && self.has_own_pid() {
             for path in [self.places.pid(), self.places.port()] {
-                // If a file remains, this is harmless, because no broker answers at the port in it.
+                // A file that remains is harmless, because no broker answers at the port in it.
                 let _ = fs::remove_file(path);
             }
         }
-        // Whoever removed the write-ahead log of the database may have changed the database as well, so the next broker
-        // must check it.
+        // Whoever removed the write-ahead log may have changed the database as well, so the next broker must check the
+        // database.
         if reason == ShutdownReason::Damaged || self.is_log_removed() {
             database::mark_suspect(&self.places);
         }
@@ -246,7 +244,7 @@ impl RuntimeFiles {
         let log = database::log_path(&self.places);
         let is_own_log = self.database.as_ref().is_some_and(|files| FileId::at(&log) == files.log);
         if self.holds_path() && self.is_database_replaced() && is_own_log {
-            // If the write-ahead log of the old database remained, SQLite would write it into the new database.
+            // SQLite would apply the old write-ahead log to the new database.
             let _ = fs::remove_file(log);
         }
         drop(self.lock);
@@ -256,8 +254,8 @@ impl RuntimeFiles {
         self.database.as_ref().is_some_and(|files| FileId::at(&self.places.database()) != files.database)
     }
 
-    /// Whether the write-ahead log of this broker's database was removed or replaced. If so, whatever this broker still
-    /// writes to the old log would be lost if it was killed.
+    /// Whether the write-ahead log of this broker's database was removed or replaced. If so, further writes would be
+    /// lost if this broker were killed.
     fn is_log_removed(&self) -> bool {
         let is_same = |file: &FileId| FileId::at(&database::log_path(&self.places)).as_ref() == Some(file);
         self.holds_path()
@@ -278,8 +276,8 @@ fn watch_directories(places: &DataDir) -> std::io::Result<OwnedFd> {
     Ok(events)
 }
 
-/// Makes the kernel report files that are removed from these directories or moved into or out of them, and the removal
-/// or renaming of the directories themselves. A directory that is watched already stays watched.
+/// Makes the kernel report files that are removed or moved, and the removal or renaming of the directories themselves.
+/// A directory that is already watched stays watched.
 #[cfg(target_os = "linux")]
 fn add_watches(events: &OwnedFd, places: &DataDir) -> std::io::Result<()> {
     use rustix::fs::inotify::{WatchFlags, add_watch};

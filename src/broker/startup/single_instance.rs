@@ -1,4 +1,5 @@
-//! Makes this process the only broker of its data directory, and writes the files by which clients find it.
+//! Makes this process the only broker of its data directory, and writes the files through which clients find the
+//! broker.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::sys::data_dir::DataDir;
@@ -9,9 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// How long a new broker waits for an old one that is ending.
+/// Maximum time for which a new broker waits for an old broker to end.
 const HANDOVER: Duration = Duration::from_secs(3);
-/// How often the new broker checks, during this wait, whether the old one accepts connections.
+/// During this wait, the time between two checks of whether the old broker accepts connections.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Takes the lock that makes this process the only broker. Waits briefly for a broker that is ending. Fails at once
@@ -25,8 +26,8 @@ pub(super) fn lock(places: &DataDir) -> Result<File, Error> {
     let mut wait = LockWait::begin(file);
     let until = Instant::now() + HANDOVER;
     while Instant::now() < until {
-        // A broker that is starting holds the lock before its socket exists. A broker that is ending removes its socket
-        // before it releases the lock. Neither accepts connections, so this function waits for the lock.
+        // A starting broker holds the lock before its socket exists. An ending broker removes its socket before it
+        // releases the lock. Neither accepts connections, so this function waits for the lock.
         refuse_running(places)?;
         let locked = wait.for_time(LOOK_EVERY);
         if let Some(file) =
