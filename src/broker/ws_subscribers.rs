@@ -1,8 +1,8 @@
-//! Clients of slm-mesh 1.3 on other machines. They register over HTTP, and receive pushes on a WebSocket. On the
-//! WebSocket, a client sends any number of hellos, each with an id for which the client listens. Clients up to 1.3.1
-//! use only an id that they chose themselves, which is also the name of the socket that they registered.
+//! WebSockets of clients of slm-mesh 1.3 on other machines. These clients register over HTTP, and receive pushes on the
+//! WebSocket. A client sends hellos, each with an id for which the client listens. Clients up to 1.3.1 send only one id
+//! of their own choice, which is also the name of the socket that they registered.
 //!
-//! **Invariant:** everything except hellos is ignored, and nothing is answered.
+//! **Invariant:** everything except hellos is ignored, and no line is answered.
 
 use super::push_connection::PushConnection;
 use crate::base::limits;
@@ -10,7 +10,7 @@ use crate::core::Mesh;
 use serde_json::Value;
 use std::path::Path;
 
-/// Maximum number of ids for which one connection may listen. The oldest ids are forgotten first.
+/// Maximum number of ids for which one connection may listen. The oldest ids are dropped first.
 const IDS_MAX: usize = 16;
 
 /// One WebSocket connection.
@@ -21,7 +21,7 @@ struct Subscriber {
     is_gone: bool,
 }
 
-/// All WebSocket connections for pushes.
+/// All WebSockets on which clients receive pushes.
 #[derive(Default)]
 pub struct Subscribers {
     subscribers: Vec<Subscriber>,
@@ -33,7 +33,7 @@ impl Subscribers {
         self.subscribers.push(Subscriber { connection, ids: Vec::new(), is_gone: false });
     }
 
-    /// Reads the hellos that have arrived on a connection.
+    /// Reads the hellos that have arrived on the connection with this token.
     pub fn read_hellos(&mut self, token: u64) {
         let Some(place) = self.subscribers.iter().position(|subscriber| subscriber.connection.token() == token) else {
             return;
@@ -42,7 +42,7 @@ impl Subscribers {
         let subscriber = &mut self.subscribers[place];
         subscriber.is_gone |= subscriber.connection.read_lines(|line| hellos.extend(parse_hello(line))).is_err();
         for id in hellos {
-            // The pushes for an id go to the connection that sent the latest hello with this id.
+            // Pushes for an id go only to the connection with the latest hello for this id.
             self.subscribers.iter_mut().for_each(|other| other.ids.retain(|known| *known != id));
             let ids = &mut self.subscribers[place].ids;
             if ids.len() == IDS_MAX {
@@ -53,7 +53,7 @@ impl Subscribers {
         self.subscribers.retain(|subscriber| !subscriber.is_gone);
     }
 
-    /// The index of the connection that listens for a peer.
+    /// Returns the index of the connection that listens for a peer.
     pub fn find(&self, mesh: &Mesh, peer: &str) -> Option<usize> {
         if self.subscribers.is_empty() {
             return None;
@@ -78,7 +78,7 @@ impl Subscribers {
         (0..self.subscribers.len()).for_each(|place| self.enqueue(place, text, None));
     }
 
-    /// Sends as much as the sockets accept. Returns the messages that have been sent completely.
+    /// Sends as much as the sockets accept. Returns the sequence numbers of the messages that were sent completely.
     pub fn flush(&mut self) -> Vec<i64> {
         let mut sent = Vec::new();
         for subscriber in &mut self.subscribers {
@@ -90,7 +90,7 @@ impl Subscribers {
     }
 }
 
-/// The id in a hello; `None` if the line is not a hello.
+/// Returns the id in a hello; `None` if the line is not a hello.
 fn parse_hello(line: &[u8]) -> Option<String> {
     let value: Value = serde_json::from_slice(line).ok()?;
     let id = value["peerId"].as_str().filter(|id| !id.is_empty() && id.len() <= limits::WORD_MAX)?;

@@ -1,4 +1,4 @@
-//! Parses a command line. The verbs and flags are defined in the table of operations and in `flags.rs`.
+//! Parses a command line. The table of operations and `flags.rs` define the verbs and flags.
 
 pub use super::parsed_command::{CliCommand, ParsedCommand};
 
@@ -58,8 +58,8 @@ pub fn parse(argv: Vec<OsString>) -> Result<ParsedCommand, Error> {
     }
 }
 
-/// The next word, if it begins with `-` but cannot be a flag, because what follows the `-` is not a flag's name: `-5`,
-/// `-> done`, `- buy milk`.
+/// Takes the next word if it begins with `-` but contains no flag name after the dash. Examples are `-5`, `-> done` and
+/// `- buy milk`.
 fn dashed_value(parser: &mut Parser) -> Option<String> {
     let mut rest = parser.try_raw_args()?;
     let word = rest.peek()?.to_str()?.to_owned();
@@ -73,11 +73,11 @@ fn dashed_value(parser: &mut Parser) -> Option<String> {
     Some(word)
 }
 
-/// The words and flags of a command line while its verb is not known yet.
+/// The words and flags of a command line whose verb is not known yet.
 struct CommandParser {
     parsed: ParsedCommand,
     words: Vec<String>,
-    /// The flags that belong to the verb, each with its name and value.
+    /// The flags of the verb, each with its name and value.
     flags: Vec<(String, Option<String>)>,
 }
 
@@ -96,7 +96,7 @@ impl CommandParser {
                 let value = match flags::takes_value(&name) {
                     Some(true) => Some(utf8(rest.value().map_err(lexopt_error)?)?),
                     Some(false) => None,
-                    // The error about an unknown flag should name the verb, and the verb may come later, so the flag is
+                    // The error about an unknown flag should contain the verb, which may come later. So the flag is
                     // kept until then.
                     None => rest.optional_value().map(utf8).transpose()?,
                 };
@@ -125,15 +125,15 @@ impl CommandParser {
         Ok(self.parsed)
     }
 
-    /// The agent that the user specifies for a session or a hook.
+    /// Returns the agent that the user gives with `--agent`.
     fn take_agent(&mut self) -> Result<Option<String>, Error> {
         let Some(name) = self.take_value("agent") else { return Ok(None) };
         untrusted_text::check_name(&name).map_err(|want| Error::usage("--agent", want))?;
         Ok(Some(name.to_lowercase()))
     }
 
-    /// Builds the command of a verb that is not an operation. Takes the words and flags of that verb, and reports any
-    /// other word or flag as an error.
+    /// Builds the command of a verb that is not an operation, and takes the words and flags of that verb. Returns
+    /// `None` for any other verb.
     fn plain_command(&mut self, verb: &str) -> Result<Option<CliCommand>, Error> {
         Ok(Some(match verb {
             "" if self.words.is_empty() => match self.flags.first() {
@@ -187,7 +187,7 @@ impl CommandParser {
         self.flags.remove(at).1
     }
 
-    /// The user's choice between a flag that switches something on and a flag that switches it off.
+    /// Returns whether the user gave the flag `on` (true) or the flag `off` (false); `None` if neither.
     fn take_choice(&mut self, on: &str, off: &str) -> Result<Option<bool>, Error> {
         match (self.take_switch(on), self.take_switch(off)) {
             (true, true) => {
@@ -220,8 +220,8 @@ impl CommandParser {
         while let Some(file) = self.take_value("file") {
             options.files.push(file);
         }
-        // Flags that are left here are unknown. The caller reports them, so the missing command is reported only if no
-        // flag is left.
+        // Flags that are left here are unknown, and the caller reports them. So the missing command is reported only if
+        // no flag is left.
         if self.parsed.command_line.is_empty() && self.flags.is_empty() && !self.parsed.follow {
             return Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("shield"))));
         }
@@ -239,12 +239,12 @@ impl CommandParser {
         Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("restore"))))
     }
 
-    /// How long `hubs` waits for answers, in seconds.
+    /// Returns how long `hubs` waits for replies, in seconds.
     fn take_hubs_seconds(&mut self) -> Result<u64, Error> {
         Ok(self.take_number("hubs", "wait", HUBS_SECONDS_MAX)?.unwrap_or(1))
     }
 
-    /// The number after a verb's flag, which must be at least 1.
+    /// Returns the number after a flag, from 1 to `max`; `None` if the flag is missing.
     fn take_number(&mut self, verb: &str, flag: &str, max: i64) -> Result<Option<u64>, Error> {
         let Some(word) = self.take_value(flag) else { return Ok(None) };
         let number = word_value(ArgKind::Int { min: 1, max }, flag, word)?;
@@ -259,8 +259,8 @@ impl CommandParser {
         let grep = self.take_value("grep");
         let mut words = self.words.drain(1..self.words.len().min(2));
         match words.next() {
-            // Flags that are left here are unknown. The caller reports them, so the missing peer is reported only if no
-            // flag is left.
+            // Flags that are left here are unknown, and the caller reports them. So the missing peer is reported only
+            // if no flag is left.
             None if self.flags.is_empty() && !self.parsed.follow => {
                 Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("transcript"))))
             }
@@ -295,7 +295,7 @@ impl CommandParser {
         Ok(self.parsed)
     }
 
-    /// Checks the arguments as the broker does, so that a mistake is reported at once and even without a broker.
+    /// Checks the arguments in the same way as the broker, so that a mistake is reported even if no broker is running.
     fn check(&self, row: &CliOperation, verb: &str) -> Result<(), Error> {
         let op = row.op;
         let mut checked = self.parsed.args.clone();
@@ -409,8 +409,8 @@ pub fn is_file_list(arg: &Arg) -> bool {
     arg.role == ArgRole::Path && arg.place == CliPlace::Rest
 }
 
-/// Turns the remaining words into a value: a list or a single text, depending on the argument. If the only word is `-`,
-/// the text is read from standard input.
+/// Turns the remaining words into a list or a text, depending on the argument. If the only word is `-`, the text comes
+/// from standard input.
 fn words_value(arg: &Arg, words: Vec<String>) -> Result<Value, Error> {
     if let ArgKind::Texts { .. } = arg.kind {
         return Ok(json!(words));
@@ -425,8 +425,8 @@ fn words_value(arg: &Arg, words: Vec<String>) -> Result<Value, Error> {
     Ok(json!(text.strip_suffix('\n').unwrap_or(&text)))
 }
 
-/// The verb of a command line that contains `--` and a command. The verb is the first word that is neither a flag nor a
-/// flag's value.
+/// Returns the verb if it is `lock` or `shield`, which accept a command after `--`. The verb is the first word that is
+/// neither a flag nor a flag's value.
 fn command_verb(words: &[OsString]) -> Option<&'static str> {
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -442,7 +442,7 @@ fn command_verb(words: &[OsString]) -> Option<&'static str> {
     None
 }
 
-/// Changes an error so that it names the argument as users write it: `--ttl` for `ttlMinutes`, `KEY` for `key`.
+/// Changes an error so that it contains the argument as users write it: `--ttl` for `ttlMinutes`, `KEY` for `key`.
 pub fn on_command_line(op: &Op, error: Error) -> Error {
     let named = error.data.as_ref().and_then(|data| data["argument"].as_str()).map(str::to_owned);
     let Some(named) = named.filter(|named| error.text.starts_with(&format!("{named}:"))) else { return error };

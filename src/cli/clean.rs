@@ -16,13 +16,13 @@ pub fn clean(json: bool) -> Result<u8, Error> {
     let mut found: Vec<PathBuf> = list_files(&places.peers()).into_iter().filter(|path| is_dead_socket(path)).collect();
     let n_sockets = found.len();
     let lock = places.open_lock(&places.broker_lock());
-    // While this process holds the lock, no broker is running, so files that point to a broker are stale.
+    // While this process holds the lock, no broker is running, so all files that point to a broker are stale.
     if let Ok(file) = &lock
         && file.try_lock().is_ok()
     {
         typescript_broker::refuse(&places)?;
         let left = [places.socket(), places.pid(), places.port()];
-        // If these files name a running process, they may belong to the older TypeScript broker, so they are kept.
+        // If the files contain the id of a running process, the older TypeScript broker may own them. So they are kept.
         let left = left.into_iter().filter(|_| !typescript_broker::may_live(&places));
         found.extend(left.filter(|path| path.symlink_metadata().is_ok()));
         found.extend(list_files(&places.dir).into_iter().filter(|path| is_temporary(path)));
@@ -31,9 +31,8 @@ pub fn clean(json: bool) -> Result<u8, Error> {
         fs::remove_file(path).map_err(|error| places.error("contains a file that cannot be removed", &error))?;
     }
     let mut names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
-    // The copies of locked files would be removed after an hour anyway, but a user who runs `clean` wants them removed
-    // now. The records of running commands stay, because the hooks that run after these commands need the records to
-    // report writes to locked files.
+    // Copies of locked files expire after an hour, but a user who runs `clean` wants them removed now. Records of
+    // running commands stay. After such a command, a hook needs the record to report writes to locked files.
     let is_removed = HeldFiles::remove_copies(&places);
     if is_removed.map_err(|error| places.error("contains copies that cannot be removed", &error))? {
         names.push(places.held_files().join("copies").display().to_string());
@@ -59,10 +58,10 @@ fn is_dead_socket(path: &Path) -> bool {
     is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
-/// Copies of the database that hubs pass to each other. A crash may leave such a copy behind.
+/// Copies of the database that one hub sends to another. A crash may leave a copy behind.
 const COPIES: [&str; 2] = ["broker.db.copy", "broker.db.fetched"];
 
-/// Whether a file has a temporary name, such as `broker.new1234`, and so was left behind by a crash.
+/// Whether a crash left this file behind. Such a file has a temporary name, for example `broker.new1234`.
 fn is_temporary(path: &Path) -> bool {
     if path.file_name().is_some_and(|name| COPIES.iter().any(|copy| name == *copy)) {
         return true;

@@ -1,7 +1,7 @@
-//! `complete`: prints the words that may come next on a command line. The shells' completion scripts run this verb each
-//! time the user presses Tab.
+//! `complete`: prints the words that may come next on a command line. The completion script of a shell runs this verb
+//! each time the user presses Tab.
 //!
-//! **Invariant:** `complete` never starts a broker, and it answers quickly or not at all.
+//! **Invariant:** `complete` never starts a broker. It answers quickly or not at all.
 
 use super::args::is_file_list;
 use super::flags::{self, FLAGS};
@@ -15,12 +15,12 @@ use crate::known_agents::AGENTS;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// How long the broker may take to answer when the user presses Tab.
+/// Maximum time to wait for the broker after the user has pressed Tab.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
 /// The groups to which users can send messages, in addition to single peers.
 const GROUPS: &[&str] = &["all", "directory", "human", "repo"];
 
-/// A word that may come next, with a description, which may be empty.
+/// A word that may come next, and its description, which may be empty.
 type Candidate = (String, String);
 
 /// Prints the candidates for the last word, one per line: the word, a tab, and the description.
@@ -57,7 +57,7 @@ fn candidates(before: &[String], typed: &str) -> Vec<Candidate> {
     found
 }
 
-/// The words that are neither flags nor values of flags.
+/// Returns the words that are neither flags nor values of flags.
 fn plain_words(before: &[String]) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = before.iter();
@@ -79,8 +79,8 @@ fn find_verb(words: &[&str]) -> Option<&'static str> {
     find(&two).or_else(|| find(words.first()?))
 }
 
-/// The words that may come next in a verb: the first words of all verbs, or, if a first word was typed, the second
-/// words of the verbs that begin with it.
+/// Returns the next words of all verbs that begin with the words so far. Without any words, these are the first words
+/// of all verbs.
 fn verb_words(words: &[&str]) -> Vec<Candidate> {
     let typed = words.iter().map(|word| format!("{word} ")).collect::<String>();
     let mut found: Vec<Candidate> = Vec::new();
@@ -167,7 +167,8 @@ fn locked_files() -> Vec<Candidate> {
     list("lock.query", &json!({}), "locks", |row| (render::relative(&text(&row["filePath"])), text(&row["holder"])))
 }
 
-/// The candidates from the rows of one of the broker's lists; empty if no broker is running or if the broker is slow.
+/// Requests a list from the broker, and makes a candidate from each row. Returns an empty list if no broker is running
+/// or if the broker is slow.
 fn list(method: &str, params: &Value, name: &str, to_candidate: fn(&Value) -> Candidate) -> Vec<Candidate> {
     let answer = || {
         let (places, settings) = load_environment().ok()?;
@@ -181,7 +182,7 @@ fn list(method: &str, params: &Value, name: &str, to_candidate: fn(&Value) -> Ca
     answer[name].as_array().into_iter().flatten().map(to_candidate).collect()
 }
 
-/// Reduces a string from a peer to one line without characters that could harm a terminal.
+/// Makes text from a peer safe for a terminal: a single line without control characters.
 fn text(value: &Value) -> String {
     render::plain(value.as_str().unwrap_or(""))
 }

@@ -1,11 +1,11 @@
-//! The verbs and flags of the command line. Operations define some of them, and the tables in this file define all
-//! others. The parser, the help, the man page, the README's tables and the completions all use this file.
+//! The verbs and flags of the command line. Some come from the table of operations, and all others from the tables in
+//! this file. The parser, the help, the man page, the README and the completions use them.
 
 use super::operation_table;
 use crate::core::op_definition::ArgKind;
 use crate::core::{Arg, CliPlace, OPS};
 
-/// Verbs that are not operations: the name, the words after the name, and a sentence for the help.
+/// Verbs that are not operations. Each has a name, the words after the name, and a sentence for the help.
 pub const VERBS: &[(&str, &str, &str)] = &[
     (
         "start",
@@ -74,13 +74,13 @@ pub const VERBS: &[(&str, &str, &str)] = &[
 pub struct CliFlag {
     /// The flag's name, without dashes.
     pub name: &'static str,
-    /// Other names of the flag. A single letter is written with one dash.
+    /// Other names of the flag. A name of one letter gets one dash.
     pub also: &'static [&'static str],
     /// The placeholder for the flag's value in usage lines; empty for a switch.
     pub value: &'static str,
-    /// The verbs that accept the flag. If the list is empty, all verbs accept the flag.
+    /// The verbs that accept the flag; empty if all verbs accept it.
     pub verbs: &'static [&'static str],
-    /// One line for the help and the man page.
+    /// A line about the flag for the help and the man page.
     pub help: &'static str,
 }
 
@@ -158,11 +158,11 @@ pub const FLAGS: &[CliFlag] = &[
 /// A flag as the documentation shows it.
 #[derive(Debug, Clone)]
 pub struct FlagHelp {
-    /// The flag's name, with dashes: `--ttl`.
+    /// The flag's name with dashes, such as `--ttl`.
     pub name: String,
-    /// The flag's name and the placeholder for its value: `--ttl M`.
+    /// The flag's name and the placeholder for its value, such as `--ttl M`.
     pub usage: String,
-    /// One line that says what the flag does, what it accepts, and which other names it has.
+    /// A line about what the flag does, what it accepts, and its other names.
     pub help: String,
 }
 
@@ -184,12 +184,12 @@ impl CliFlag {
     }
 }
 
-/// A flag's name with dashes: one dash for a letter, two dashes for a word.
+/// Adds dashes to a flag's name: one dash for a letter, two dashes for a word.
 pub fn with_dashes(name: &str) -> String {
     format!("{}{name}", if name.len() == 1 { "-" } else { "--" })
 }
 
-/// The name of the flag for an operation's argument: `--ttl`.
+/// Returns the flag for an operation's argument, such as `--ttl`.
 pub fn flag_name(arg: &Arg) -> String {
     format!("--{}", arg.short.map_or_else(|| arg.flag(), str::to_owned))
 }
@@ -281,16 +281,16 @@ pub fn usage_line(verb: &str) -> String {
     parts.join(" ")
 }
 
-/// The known word that is closest to a misspelt word, if the two differ by at most two letters, or by at most one
-/// letter if the misspelt word has fewer than five.
+/// Returns the known word that is closest to a misspelt word. The two may differ by two letters, or by one letter if
+/// the misspelt word has fewer than five letters.
 pub fn closest_word<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let reach = if word.chars().count() < 5 { 1 } else { 2 };
     let near = known.map(|known| (edit_distance(&word.to_lowercase(), known), known)).filter(|(far, _)| *far <= reach);
     near.min().map(|(_, known)| known)
 }
 
-/// The Damerau-Levenshtein distance: how many times a letter must be added, removed, changed, or swapped with its
-/// neighbour.
+/// Returns the Damerau-Levenshtein distance: how many times a letter must be added, removed, changed, or swapped with
+/// its neighbour to turn `a` into `b`.
 fn edit_distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(40).collect(), b.chars().collect());
     let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];

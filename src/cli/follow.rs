@@ -1,6 +1,6 @@
 //! The verbs that keep running: `inbox --follow`, `log --follow`, `events --follow` and `state watch`. Each verb makes
 //! one call after another, and each call waits for a limited time. If the broker crashes, the verb repeats the call, so
-//! the output is delayed but no event is lost.
+//! no event is lost.
 //!
 //! **Invariant:** these verbs never restart a broker that was stopped on purpose.
 
@@ -18,14 +18,14 @@ use serde_json::{Map, Value, json};
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-/// The length of one wait.
+/// The maximum time for which one call waits, in seconds.
 const WAIT_SECONDS: i64 = 300;
-/// How long to try to reconnect after the broker has crashed.
+/// Maximum time for attempts to reconnect after the broker has crashed.
 const RETRY_TIME: Duration = Duration::from_secs(30);
-/// How often to check whether a broker that was stopped is running again.
+/// The time between two checks whether a stopped broker is running again.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Why a verb that keeps running ends.
+/// Why one of these verbs ends.
 enum End {
     /// Nobody reads the output any more.
     OutputClosed,
@@ -49,7 +49,7 @@ impl End {
         }
     }
 
-    /// Names the argument that an error is about as users write it.
+    /// Changes an error so that it contains the argument as users write it.
     fn on_command_line(self, op: &Op) -> End {
         match self {
             End::Failed(error) => End::Failed(on_command_line(op, error)),
@@ -58,7 +58,7 @@ impl End {
     }
 }
 
-/// Prints rows as they arrive, until the user interrupts the verb or the reader closes the output.
+/// Prints rows as they arrive, until the user interrupts the program or the reader closes the output.
 pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> Result<u8, Error> {
     let Err(end) = print_as_they_arrive(row, stream, parsed);
     end.into_status()
@@ -92,7 +92,7 @@ fn print_as_they_arrive(row: &CliOperation, stream: RowStream, parsed: &ParsedCo
     params.insert("waitSeconds".into(), json!(WAIT_SECONDS));
     loop {
         let answer = client.call(op.name, &params).map_err(|end| end.on_command_line(op))?;
-        // This warning is for programs, too, because the rows that they read don't show that something is missing.
+        // Programs get this warning, too, because the rows do not show that events are missing.
         if answer["gap"] == json!(true) {
             crate::sys::print_error("slm-mesh: some events before the next one have already been deleted");
         }
@@ -102,8 +102,8 @@ fn print_as_they_arrive(row: &CliOperation, stream: RowStream, parsed: &ParsedCo
                 if answer["look"] != json!(true) {
                     mark_read(&mut client.client, &Value::Object(params.clone()), &answer);
                 }
-                // An answer has `next` if its messages stay in the list after they were shown, so the next call must
-                // start after them.
+                // If the messages stay in the list after they were shown, the answer contains `next`. The next call
+                // then starts after these messages.
                 if let Some(next) = answer.get("next") {
                     params.insert("after".into(), next.clone());
                 }
@@ -180,8 +180,8 @@ fn print_changes(parsed: &ParsedCommand) -> Result<Infallible, End> {
         cursor = answer["seq"].clone();
         let is_ours = |row: &&Value| row["payload"]["key"] == *key && row["payload"]["namespace"] == namespace;
         let rows = RowStream::Events.rows(&answer).iter().filter(is_ours);
-        // A new connection may lead to another database, such as a restored backup, in which the entry is different
-        // although no event says so.
+        // A new connection may lead to another database, such as a restored backup. The entry may be different there,
+        // although no event reports a change.
         let is_gap = std::mem::take(&mut is_new_connection) || answer["gap"] == json!(true);
         let get_current = || client.call("state.get", &get).map(|got| got["entry"].clone());
         for entry in changed_entries(rows, is_gap, &shown, get_current)? {
@@ -198,8 +198,8 @@ fn print_changes(parsed: &ParsedCommand) -> Result<Infallible, End> {
     }
 }
 
-/// The states of an entry that are newer than `shown`, oldest first, as the events about the entry report them. If some
-/// events were deleted before they were read, the list ends with the current state.
+/// Returns the states of an entry that are newer than `shown`, oldest first. They come from the events about the entry.
+/// If some events were deleted before they were read, the list ends with the current state.
 fn changed_entries<'a>(
     rows: impl Iterator<Item = &'a Value>,
     is_gap: bool,
@@ -207,15 +207,15 @@ fn changed_entries<'a>(
     get_current: impl FnOnce() -> Result<Value, End>,
 ) -> Result<Vec<Value>, End> {
     let version = |entry: &Value| entry["version"].as_i64().unwrap_or(0);
-    // In another database, such as a restored backup, the entry may have lower version numbers. So a change that is
-    // later than the shown state also counts as newer.
+    // In another database, such as a restored backup, the entry may have lower version numbers. So a change also counts
+    // as newer if it is later than the shown state.
     let shown_at = shown["updatedAt"].as_str();
     let is_newer = |row: &&Value| version(&row["payload"]) > version(shown) || row["createdAt"].as_str() > shown_at;
     let rows: Vec<&Value> = rows.filter(is_newer).collect();
     if rows.is_empty() && !is_gap {
         return Ok(Vec::new());
     }
-    // An event contains neither a long value nor the time at which the entry expires. The current entry has both.
+    // Events contain neither long values nor the time at which an entry expires, so the current entry is fetched.
     let current = get_current()?;
     let entry_of = |row: &&Value| {
         let payload = &row["payload"];
@@ -255,13 +255,13 @@ fn print_entry(parsed: &ParsedCommand, key: &Value, entry: &Value) -> Result<(),
     }
 }
 
-/// A connection to the broker that is re-established when it breaks.
+/// A connection to the broker that is replaced when it breaks.
 struct ReconnectingClient {
     places: DataDir,
     client: Client,
     retry_limit: RetryLimit,
     n_requests: u64,
-    /// When to stop waiting for a stopped broker to come back. `None` means that there is no limit.
+    /// When to stop waiting for a new broker after the broker was stopped; `None` if there is no limit.
     deadline: Option<Instant>,
 }
 

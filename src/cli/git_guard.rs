@@ -1,7 +1,7 @@
-//! `guard`: git hooks that refuse a commit, a merge or a push that changes a file that another peer has locked.
+//! `guard`: git hooks that refuse commits, merges and pushes of files that other peers have locked.
 //!
-//! **Invariant:** if the mesh is down or slow, every commit passes. A hook that existed before the guard was installed
-//! still runs in full after the check, and under its own name.
+//! **Invariant:** if the mesh is down or slow, every commit passes. An earlier hook of the user still runs in full
+//! after the check, and under its own name.
 
 mod commit_check;
 mod git_hook;
@@ -77,7 +77,7 @@ fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
     fs::create_dir_all(&dir.path).map_err(|error| cant_write(&dir.path, &error))?;
     let program = if sharing == Sharing::Tracked { Program::InPath } else { Program::Here(crate::sys::own_path()) };
     let files: Vec<GitHook> = HOOKS.iter().map(|hook| GitHook::new(&dir, hook)).collect();
-    // If any hook can't be extended, refuse before changing the first one.
+    // If any hook can't be extended, this refuses before the first hook is changed.
     files.iter().try_for_each(|file| file.check_installable(sharing))?;
     for file in &files {
         notes.extend(file.install(&program).map_err(|error| cant_write(&file.path, &error))?);
@@ -89,7 +89,7 @@ fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
     print_line(&if json { value.to_string() } else { lines.join("\n") })
 }
 
-/// The error that explains why the guard does not change hooks that other repositories or users share.
+/// Returns the error for hooks that other repositories or users share, which the guard does not change without consent.
 fn refusal(dir: &HooksDir, sharing: Sharing) -> Error {
     let (shown, word) = (dir.path.display(), shell_quoted(&dir.path.to_string_lossy()));
     let why = match sharing {
@@ -131,8 +131,7 @@ fn remove(json: bool) -> Result<u8, Error> {
     print_line(&if json { value.to_string() } else { lines.join("\n") })
 }
 
-/// Checks that a guard that was installed in this repository still works. Returns `None` if no guard has been
-/// installed.
+/// Checks whether the guard of this repository still works. Returns `None` if no guard was installed.
 pub fn check_installed() -> Option<Check> {
     let dir = HooksDir::find().ok()?;
     let files: Vec<GitHook> = HOOKS.iter().map(|hook| GitHook::new(&dir, hook)).collect();

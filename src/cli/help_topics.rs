@@ -3,7 +3,7 @@
 //! **Invariant:** a line that begins with two spaces and `$` is a command. The indented lines below the command are its
 //! output, in which `…` stands for text that varies. `tests/examples.rs` runs all these commands.
 
-/// The topics, in the order of the overview: name, subject, text.
+/// The topics, in the order of the overview. Each has a name, a subject and a text.
 pub const TOPICS: &[(&str, &str, &str)] = &[
     ("agents", "Connecting agents, and what they see", include_str!("help_topics/agents.txt")),
     ("locks", "Locking files, waiting in line, running a command under a lock", include_str!("help_topics/locks.txt")),

@@ -12,9 +12,8 @@ use crate::sys::threads;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Lists the hubs that answer within this many seconds, and joins one of them if the settings allow that. Only two
-/// things in the list are certain: the IP address, and whether the hub has proven that it knows the secret. Everything
-/// else is what the hub claims.
+/// Lists the hubs that answer within this many seconds, and joins one of them if the settings allow that. Only the IP
+/// address of a hub and its proof of the secret are certain. Everything else is only what the hub claims.
 pub fn list_hubs(seconds: u64, json: bool) -> Result<u8, Error> {
     let (places, settings) = load_environment()?;
     if !settings.discovers() {
@@ -63,7 +62,7 @@ fn prove(hub: &DiscoveredService, settings: &Settings) -> Option<bool> {
     is_hub.then(|| discovered_hub::proves_secret(settings, &hub.address.ip().to_string(), hub.ws_port)).flatten()
 }
 
-/// What the user should check if no hub answered.
+/// Returns advice for the user if no hub answered.
 fn no_answer_text() -> &'static str {
     if addresses::local_addresses().is_empty() {
         return "No hub answered: this machine is not connected to a network.";

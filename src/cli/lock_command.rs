@@ -1,10 +1,11 @@
 //! `lock FILE… -- COMMAND`: holds a lock while a command runs, forwards signals to the command, and returns the
 //! command's exit status.
 //!
-//! **Invariant:** the lock lasts as long as the command and its children, even if this process is killed. This is
-//! because the lock ends with our connection to the broker, and the command inherits that connection. In two cases the
-//! lock ends together with this process: if the command closes the descriptors that it inherits, or if the broker is
-//! replaced while the command runs, because only this process connects to the new broker.
+//! **Invariant:** the lock lasts as long as the command and its children, even if this process is killed. The reason is
+//! that the lock belongs to a connection to the broker, and the command inherits this connection.
+//!
+//! There are two exceptions, in which the lock ends with this process. The command may close the inherited descriptor.
+//! Or the broker may be replaced, and only this process connects to the new broker.
 
 use super::args::ParsedCommand;
 use super::operation_table::CliOperation;
@@ -27,15 +28,15 @@ use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// How often to check the connection between renewals, and how often to try again after a failure.
+/// The time between two checks of the connection, and between two attempts after a failure.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// How soon to ask again for a lock that was lost and that another peer holds now. The holder may be a command that
-/// died together with the broker. In that case, the lock ends soon.
+/// The pause before the next request for a lost lock that another peer holds now. That peer may be a command that died
+/// together with the broker, so its lock may end soon.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(2);
-/// How long to wait for the answer to `detach`, and also for the end of the carrier (the process that forwards the
-/// connection to the hub). Both waits let the hub learn that the command has ended.
+/// Maximum time to wait for the reply to `detach`, or for the end of the carrier (the process that forwards the
+/// connection to the hub). Meanwhile, the hub learns that the command has ended.
 const CARRIER_TIMEOUT: Duration = Duration::from_millis(500);
-/// How often to check whether the carrier has ended. It ends within milliseconds.
+/// The time between two checks whether the carrier has ended, which takes only milliseconds.
 const CARRIER_CHECK_INTERVAL: Duration = Duration::from_millis(2);
 /// The shell's exit status for a command that was not found.
 const NOT_FOUND: u8 = 127;
@@ -63,8 +64,8 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     params.insert("waitSeconds".into(), json!(0));
     let interval = Duration::from_secs((minutes as u64 * 60 / 3).max(1));
     let mut renewal = Renewal { params: Value::Object(params), token: granted["token"].clone(), is_refused: false };
-    // The thread is started before the command. If the system allows no further thread, the command must not run,
-    // because nothing would renew its lock.
+    // The thread starts before the command. If the system allows no further thread, the command must not run, because
+    // nothing would renew its lock.
     let (begin, begun) = channel();
     let (done, ended) = channel();
     let renewing = threads::spawn("renew the lock, so the command was not run", move || {
@@ -72,20 +73,20 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
             renew_until_ended(client, &places, &mut renewal, interval, &ended);
         }
     })?;
-    // When this process ends, the connection is closed. That releases the lock, unless a child of the command still
-    // holds the connection.
+    // When this process ends, its connection closes. That releases the lock, unless a child of the command still holds
+    // the connection.
     let running = match ForegroundCommand::spawn(&mut command, client.as_fd()) {
         Ok(running) => running,
         Err(error) => return Ok(report_not_run(program, &error)),
     };
     let carrier = client.take_carrier();
-    // If the thread has panicked, this fails. The command still has the connection, and so keeps the lock.
+    // Sending fails only if the thread has panicked. The command still has the connection, and so keeps the lock.
     let _ = begin.send(client);
     let status = running
         .wait()
         .map_err(|error| Error::new(ErrorKind::Internal, format!("cannot wait for the command ({error})")))?;
     drop(done);
-    // Even if the thread panicked, it has closed its connection, and nothing else matters here.
+    // The result does not matter. Even if the thread panicked, its connection is closed now.
     let _ = renewing.join();
     if let Some(carrier) = carrier {
         wait_for_carrier(carrier);
@@ -105,33 +106,34 @@ pub(super) fn report_not_run(program: &OsStr, error: &io::Error) -> u8 {
 }
 
 /// Waits briefly until the carrier has ended. (The carrier is the process that forwards this connection to the hub.)
-/// Then the hub knows that the connection has ended, and the next command of a script finds the lock free.
+/// Without this wait, the next command of a script could find the files still locked.
 fn wait_for_carrier(mut carrier: Child) {
     let until = Instant::now() + CARRIER_TIMEOUT;
-    // If the command left a child behind, the child keeps the connection open and so keeps the lock. The carrier then
-    // does not end in time.
+    // A child that the command left behind keeps the connection open, and so keeps the lock. The carrier then does not
+    // end in time.
     while matches!(carrier.try_wait(), Ok(None)) && Instant::now() < until {
         std::thread::sleep(CARRIER_CHECK_INTERVAL);
     }
 }
 
-/// The call that renews the lock.
+/// The call that renews the lock, and the results of earlier calls.
 struct Renewal {
     params: Value,
-    /// The token of the lock. A renewed lock keeps its token, so another token shows that the lock was free in between.
+    /// The token of the lock. A renewal does not change the token, so a new token shows that the lock was free in
+    /// between.
     token: Value,
     /// Whether the last attempt was refused, so that the loss of the lock is reported only once.
     is_refused: bool,
 }
 
-/// What a renewal achieved.
+/// The result of a renewal.
 #[derive(Clone, Copy, PartialEq)]
 enum Renewed {
-    /// The lock is held, or the connection failed. The next check of the connection notices such a failure.
+    /// The lock is held, or the connection failed. The next check of the connection finds such a failure.
     Held,
     /// Another peer holds a file of this lock.
     Refused,
-    /// The hub has ceased to lead.
+    /// The hub no longer leads.
     Standby,
 }
 
@@ -188,7 +190,7 @@ fn renew_until_ended(
     let inherited = client.as_fd().as_raw_fd();
     let mut has_reconnected = false;
     loop {
-        // The loss of the broker must be noticed at once, because without a connection the lock ends soon.
+        // The loss of the broker must be noticed soon, because the lock ends soon after its connection.
         let pause = wait.min(CHECK_INTERVAL);
         match ended.recv_timeout(pause) {
             Err(RecvTimeoutError::Timeout) => {}
@@ -197,7 +199,7 @@ fn renew_until_ended(
         wait = wait.saturating_sub(pause);
         let is_lost = renewed == Renewed::Standby || is_connection_lost(&mut client, renewal);
         if is_lost {
-            // The command does not inherit this connection, so no forwarding process is needed.
+            // The command does not inherit this connection, so no carrier is needed.
             match Client::connect_or_start(places) {
                 Ok(new) => (client, has_reconnected) = (new, true),
                 Err(_) => {
@@ -208,22 +210,22 @@ fn renew_until_ended(
         }
         if is_lost || wait.is_zero() {
             renewed = renewal.send(&mut client);
-            // If the hub has ceased to lead, the call has replaced the connection with one to the leader.
+            // If the hub no longer leads, the call has replaced the connection with a connection to the leader.
             has_reconnected |= client.as_fd().as_raw_fd() != inherited;
             wait = if renewed == Renewed::Refused { REFUSED_INTERVAL.min(interval) } else { interval };
         }
     }
-    // A hub keeps the lock for a while after a connection has ended, because the network may have failed. For the
-    // inherited connection, the carrier tells the hub that the command has ended. A later connection may have no
-    // carrier, so this process tells the hub.
+    // After a connection ends, a hub keeps the lock for a while, because the network may have failed. For the inherited
+    // connection, the carrier tells the hub that the command has ended. A later connection may have no carrier, so this
+    // process tells the hub.
     if has_reconnected && client.set_receive_timeout(Some(CARRIER_TIMEOUT)).is_ok() {
         // If this fails, the lock ends a little later.
         let _ = client.call("detach", &json!({}));
     }
 }
 
-/// Whether the connection has ended. If the broker says that a person has taken the lock, tells the user. The check
-/// takes only a moment.
+/// Whether the connection has ended. If the broker reports that a person has taken the lock, tells the user. Waits for
+/// only a millisecond.
 fn is_connection_lost(client: &mut Client, renewal: &mut Renewal) -> bool {
     if client.set_receive_timeout(Some(Duration::from_millis(1))).is_err() {
         return true;

@@ -52,7 +52,7 @@ fn refuse_running(places: &DataDir) -> Result<(), Error> {
     Err(Error::new(ErrorKind::Refused, format!("Broker already running (PID {pid}); stop it with slm-mesh stop")))
 }
 
-/// Binds the Unix socket. This process holds the broker lock, so a socket that already exists is stale.
+/// Binds the Unix socket. Removes an existing socket first: this process holds the broker lock, so nobody uses it.
 pub(super) fn bind_socket(places: &DataDir) -> Result<mio::net::UnixListener, Error> {
     let path = places.socket();
     if let Ok(meta) = path.symlink_metadata() {
@@ -67,13 +67,13 @@ pub(super) fn bind_socket(places: &DataDir) -> Result<mio::net::UnixListener, Er
     Ok(listener)
 }
 
-/// Writes the files by which clients of slm-mesh 1.x find this broker. `port` is `None` without HTTP.
+/// Writes the files through which clients of slm-mesh 1.x find this broker. `port` is `None` without HTTP.
 pub(super) fn write_files(places: &DataDir, port: Option<u16>) -> Result<(), Error> {
     places.write(&places.pid(), &std::process::id().to_string())?;
     if let Some(port) = port {
         return places.write(&places.port(), &port.to_string());
     }
-    // If the file of an earlier broker stayed, it could send clients to the port of another program.
+    // The file of an earlier broker could send clients to the port of another program.
     let _ = fs::remove_file(places.port());
     Ok(())
 }

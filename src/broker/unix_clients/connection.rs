@@ -1,5 +1,4 @@
-//! The connection of one client: its input and output, which are both bounded, and whether the client still
-//! answers.
+//! The connection of a client: its bounded input and output, and whether the client still answers pings.
 
 use super::fair_queue::QueueTag;
 use super::liveness_schedule::LivenessLimits;
@@ -13,12 +12,11 @@ use std::time::Duration;
 
 /// Maximum number of bytes to read from a client at once.
 pub const READ_MAX: usize = 64 * 1024;
-/// If a client has more unread output than this, in bytes, no more of its requests are read.
+/// While a client has more unread output than this, in bytes, its requests are not read.
 const BACKPRESSURE_AT: usize = 256 * 1024;
-/// Maximum amount of unread output, in bytes. If there is more, the connection is closed, because the client does
-/// not read.
+/// Maximum amount of unread output, in bytes. A client that exceeds this limit is disconnected.
 const OUTPUT_MAX: usize = 4 << 20;
-/// A client that acts for no peer may be dropped for a new client after this many ms of silence.
+/// After this many ms of silence, a client may be dropped to make room for a new client, unless a peer uses it.
 const IDLE_MS: i64 = 1_000;
 
 /// Whether a client answers.
@@ -32,19 +30,20 @@ enum Responsiveness {
     Unresponsive,
 }
 
-/// The client's position in the order of service.
+/// The client's position in the order of service. Clients with a lower rank are served first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServiceRank {
-    /// The client has closed its side. It is served first, because a session that reconnects waits until its old
-    /// connection no longer acts for its peer.
+    /// The client has hung up. It is served first, because its session may reconnect at once, and then has to wait for
+    /// the end of the old connection.
     HungUp,
-    /// The client has waited too long, and longer than all others. It is served now, so that no client waits forever.
+    /// The client has waited too long, and longer than all others. It is served before the queue, so that no client
+    /// waits forever.
     Overdue,
-    /// The client waits in the fair queue. The number is the virtual time at which the client is expected to finish.
+    /// The client waits in the fair queue. The number is the virtual time at which its work is expected to end.
     Queued(u64),
 }
 
-/// A client.
+/// A connected client.
 pub struct ClientConnection {
     stream: UnixStream,
     /// The machine and the processes of the client.
@@ -53,43 +52,41 @@ pub struct ClientConnection {
     pub input: LineBuffer,
     /// Whether the last turn may have left lines that were read but not served.
     pub has_more: bool,
-    /// Whether a check for silence has been planned for the client.
+    /// Whether a check for silence is planned for this client.
     pub has_check: bool,
-    /// Whether a bridge carries the lines from another machine. The bridge itself pings the client, and hangs up if
-    /// the client does not answer.
+    /// Whether a bridge carries the client's lines from another machine. The bridge pings the client itself, and hangs
+    /// up if there is no answer.
     pub is_bridged: bool,
-    /// Whether the mesh knows that the client has hung up.
+    /// Whether the mesh was told that the client has hung up.
     pub is_detached: bool,
     /// Whether the client is a session of slm-mesh 0.1.0 on another machine. Such sessions are not served.
     pub is_outdated: bool,
-    /// Whether the socket may have bytes to read. This must be stored, because the poll reports new bytes only
-    /// once.
+    /// Whether the socket may have bytes to read. The poll reports new bytes only once, so this is stored here.
     is_readable: bool,
     /// Whether the socket may accept bytes.
     is_writable: bool,
-    /// Whether the poll reports when the socket accepts bytes again. The poll does so only while the socket accepts
-    /// none. If the poll always did so, the loop would wake needlessly for each line that the client reads.
+    /// Whether the poll also reports when the socket accepts bytes again. The poll does so only after the socket has
+    /// refused bytes. Otherwise, each line that the client reads would wake the event loop.
     watches_writable: bool,
-    /// Whether the client has closed its side. What it sent before must still be read.
+    /// Whether the client has closed its side. Bytes that it sent before must still be read.
     is_half_closed: bool,
     /// Whether the client has hung up, or must be dropped once its output is sent.
     is_closed: bool,
-    /// Whether the client has left too much output unread. If so, it gets no more output.
+    /// Whether the client exceeded the limit for unread output. Such a client gets no more output.
     has_overflowed: bool,
     output: Vec<u8>,
     sent: usize,
     last_heard: i64,
     liveness: Responsiveness,
     tag: QueueTag,
-    /// The turn in which the client was last served, or in which it connected if it was never served.
+    /// The turn in which the client was last served, or in which it connected.
     last_turn: u64,
-    /// Whether the client has sent something or has proven that it knows the secret. Before that, it is unknown what
-    /// the client wants.
+    /// Whether the client has sent something, or has proven that it knows the secret.
     has_spoken: bool,
 }
 
 impl ClientConnection {
-    /// Makes the connection of a client that has just connected.
+    /// Makes the connection of a client that connects in this turn.
     pub fn new(stream: UnixStream, origin: Origin, turn: u64, now: i64) -> ClientConnection {
         let is_bridged = matches!(origin, Origin::Remote(_));
         ClientConnection {
@@ -101,7 +98,7 @@ impl ClientConnection {
             is_bridged,
             is_detached: false,
             is_outdated: false,
-            // The poll reports bytes that arrived before the socket was registered.
+            // If bytes arrived before the socket was registered, the poll still reports them.
             is_readable: false,
             is_writable: true,
             watches_writable: false,
@@ -118,14 +115,14 @@ impl ClientConnection {
         }
     }
 
-    /// Notes what the poll has reported.
+    /// Records what the poll has reported.
     pub fn note_ready(&mut self, event: &Event) {
         self.is_readable |= event.is_readable();
         self.is_writable |= event.is_writable();
         self.is_half_closed |= event.is_read_closed();
     }
 
-    /// Reads once into the buffer of the event loop. Returns whether there were any bytes.
+    /// Reads once from the client, through the shared buffer. Returns whether there were any bytes.
     pub fn fill(&mut self, buffer: &mut [u8]) -> bool {
         match self.stream.read(buffer) {
             Ok(0) => {
@@ -135,8 +132,8 @@ impl ClientConnection {
             Ok(n) => {
                 self.has_spoken = true;
                 self.input.push(&buffer[..n]);
-                // A short read has emptied the socket, so the next byte will cause a new event. But the end of the
-                // stream causes none if it was reported together with these bytes, so reading continues.
+                // A short read has emptied the socket, so new bytes will cause a new event. But if the end of the
+                // stream was already reported, no event follows, so reading continues.
                 self.is_readable = n == buffer.len() || self.is_half_closed;
                 return true;
             }
@@ -151,15 +148,14 @@ impl ClientConnection {
         false
     }
 
-    /// Queues a line. A client that has too much unread output is dropped instead.
+    /// Queues a line. A client with too much unread output is dropped instead.
     pub fn write(&mut self, line: &str) {
         if self.has_overflowed {
             return;
         }
         if self.n_unsent() + line.len() > OUTPUT_MAX {
             (self.is_closed, self.has_overflowed) = (true, true);
-            // Further requests of this client are dropped as well, because their answers would need unbounded
-            // memory.
+            // The remaining requests are dropped as well, because their responses would need unbounded memory.
             (self.input, self.is_readable, self.has_more) = (LineBuffer::default(), false, false);
             self.discard_output();
             return;
@@ -188,20 +184,20 @@ impl ClientConnection {
         }
     }
 
-    /// After a flush, tells the poll which events to report.
+    /// Tells the poll which events to report. Must be called after each flush.
     pub fn watch(&mut self, registry: &Registry, token: u64) {
         if self.watches_writable != self.is_writable {
             return;
         }
         self.watches_writable = !self.is_writable;
         let interest = if self.watches_writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-        // If this fails, the connection must end, because no event would report when the socket accepts bytes again.
+        // If this fails, no event would report when the socket accepts bytes again, so the connection is closed.
         self.is_closed |= registry.reregister(&mut self.stream, Token(token as usize), interest).is_err();
     }
 
     /// Removes the socket from the poll before the socket is dropped.
     pub fn deregister(&mut self, registry: &Registry) {
-        // A failure is harmless, because dropping the socket also removes it from the poll.
+        // A failure is harmless. Dropping the socket also removes it from the poll.
         let _ = registry.deregister(&mut self.stream);
     }
 
@@ -258,8 +254,8 @@ impl ClientConnection {
         self.last_heard
     }
 
-    /// Whether the client may be dropped to make room. This is so if it connected in an earlier turn and has sent
-    /// nothing yet, or if it has been silent for a while and has read all of its output.
+    /// Whether the client may be dropped to make room. Either it has sent nothing since it connected in an earlier
+    /// turn. Or it has been silent for `IDLE_MS` and has no unread output.
     pub fn is_idle(&self, turn: u64, now: i64) -> bool {
         let is_silent = !self.has_spoken && !self.is_new(turn);
         is_silent || now - self.last_heard >= IDLE_MS && self.is_flushed()
@@ -275,8 +271,7 @@ impl ClientConnection {
         !self.has_spoken && (self.is_readable || self.last_turn == turn)
     }
 
-    /// Notes that the client was served in this turn, and how much work this took. Returns the client's virtual
-    /// start time in the fair queue.
+    /// Records how much work the client took in this turn. Returns the client's virtual start time in the fair queue.
     pub fn note_served(&mut self, work: Duration, turn: u64, time: u64) -> u64 {
         let start = self.tag.start(time);
         self.last_turn = turn;
@@ -284,15 +279,14 @@ impl ClientConnection {
         start
     }
 
-    /// Whether the client is expected to take longer than its share, as it did when it was last served.
+    /// Whether the client took longer than its share when it was last served.
     pub fn is_costly(&self) -> bool {
         self.tag.is_costly()
     }
 
-    /// The client's position in the order of service.
+    /// Returns the client's position in the order of service.
     pub fn rank(&self, time: u64) -> ServiceRank {
-        // A client that has hung up gets this priority only once. If it left many requests behind, the remaining ones
-        // must queue.
+        // A client that has hung up is served first only once. If it left many requests, the rest must queue.
         if self.is_half_closed && !self.has_more {
             ServiceRank::HungUp
         } else {
@@ -300,28 +294,28 @@ impl ClientConnection {
         }
     }
 
-    /// The turn in which the client was last served, or in which it connected if it was never served.
+    /// The turn in which the client was last served, or in which it connected.
     pub fn last_turn(&self) -> u64 {
         self.last_turn
     }
 
-    /// Notes that the client has sent something. Returns true if it had counted as offline.
+    /// Records that the client has sent something. Returns true if the client counted as offline before.
     pub fn note_heard(&mut self, now: i64) -> bool {
         self.last_heard = now;
         std::mem::replace(&mut self.liveness, Responsiveness::Responsive) == Responsiveness::Unresponsive
     }
 
-    /// Whether the client has been silent for one heartbeat and has not been pinged yet.
+    /// Whether the client has been silent for the heartbeat time and was not pinged yet.
     pub fn needs_ping(&self, heartbeat_ms: i64, now: i64) -> bool {
         self.liveness == Responsiveness::Responsive && now - self.last_heard >= heartbeat_ms
     }
 
-    /// Notes that the client was pinged.
+    /// Records that the client was pinged.
     pub fn note_ping(&mut self, now: i64) {
         self.liveness = Responsiveness::Pinged(now);
     }
 
-    /// If the client has not answered a ping in time, marks the client as unresponsive and returns true.
+    /// If the client did not answer a ping in time, marks the client as unresponsive and returns true.
     pub fn gives_up(&mut self, limits: LivenessLimits, now: i64) -> bool {
         let is_late = matches!(self.liveness, Responsiveness::Pinged(at) if now - at >= limits.answer_ms());
         if is_late {
@@ -330,7 +324,7 @@ impl ClientConnection {
         is_late
     }
 
-    /// When the client must be pinged or given up if it stays silent, in ms; `None` if it has been given up.
+    /// When the client must next be pinged or marked as unresponsive, in ms; `None` if it is already unresponsive.
     pub fn deadline(&self, limits: LivenessLimits) -> Option<i64> {
         match self.liveness {
             Responsiveness::Responsive => Some(self.last_heard + limits.heartbeat_ms),

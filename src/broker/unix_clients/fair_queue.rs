@@ -1,39 +1,37 @@
-//! Fair queueing: the order in which clients are served. A client that causes much work waits for the others, but the
-//! others do not wait for it.
+//! Fair queueing decides in which order clients are served. A client that causes much work waits for the others, but
+//! the others do not wait for it.
 //!
-//! Each client has a virtual start time, which advances by the work that is done for this client. The client that is
-//! served next is the one that would finish first if its work took as long as last time. The queue has a clock of its
-//! own, which shows the virtual start time of the last client that was served. When a client returns after a pause, it
-//! starts from that time, so it gains no advantage from the pause.
+//! Each client has a virtual start time, which advances by the work that is done for this client. The next client is
+//! the one that would finish first if its work took as long as last time.
+//!
+//! The queue has its own clock, which shows the virtual start time of the last client that was served. A client that
+//! returns after a pause starts at that time, so the pause gives it no advantage.
 
 use crate::sys;
 use std::time::Duration;
 
-/// Maximum work for one client in one turn, before the others get their share. A request that has begun is always
-/// finished.
+/// Maximum work per turn for one client. A request that has begun is always finished.
 pub const CLIENT_SHARE: Duration = Duration::from_micros(500);
-/// Maximum work for all clients together in one turn. Requests that are left are served in the next turn, after new
-/// clients, HTTP and the linked meshes have had their share.
+/// Maximum work per turn for all clients together. The remaining requests are served in the next turn, after new
+/// clients, HTTP and the linked meshes.
 pub const TURN_SHARE: Duration = Duration::from_millis(1);
-/// Maximum work in one turn for clients that have hung up. These clients are served before all others. Without this
-/// limit, if many clients hung up at once, all others would have to wait for them.
+/// Maximum work per turn for clients that have hung up, which are served first. If many clients hang up at once, this
+/// limit keeps the other clients from waiting for all of them.
 pub const HUNG_UP_SHARE: Duration = Duration::from_micros(300);
-/// Maximum work in one turn of a hub that leads. Each turn of such a hub waits for etcd for some milliseconds, so
-/// little time would be left for calls if a turn served only a few of them.
+/// Maximum work per turn of a hub that leads. Each turn of a leader also waits for etcd for some milliseconds. If a
+/// turn served only a few calls, most of the time would be spent waiting.
 pub const LOGGED_TURN_SHARE: Duration = Duration::from_millis(4);
 
-/// If a client was served within this time, the whole time counts as its work, even if other programs ran in the
-/// meantime.
+/// A client that is served within this time is charged for the whole time, even if other programs ran meanwhile.
 const BRIEF: Duration = Duration::from_micros(200);
 
-/// Measures the work for the clients of one turn. A client that is served for long is charged only for the CPU time of
-/// this thread, not for the time in which other programs run. Reading the CPU time takes a system call, so it is not
-/// read for clients that are served briefly.
+/// Measures the work for each client in a turn. A client that is served for long is charged only for the CPU time of
+/// this thread. Reading the CPU time takes a system call, so brief work is measured by the wall clock instead.
 #[derive(Debug)]
 pub struct WorkMeter {
-    /// The CPU time of this thread, when it was last read.
+    /// The CPU time of this thread at the last reading.
     cpu_time: Duration,
-    /// The work for the clients that were served briefly since `cpu_time` was read.
+    /// The work for briefly served clients since the last reading of `cpu_time`.
     brief_work: Duration,
 }
 
@@ -43,7 +41,7 @@ impl WorkMeter {
         WorkMeter { cpu_time: sys::thread_time(), brief_work: Duration::ZERO }
     }
 
-    /// The work for a client whose requests took `time` to serve.
+    /// Returns the work for a client whose requests took `time` to serve.
     pub fn work(&mut self, time: Duration) -> Duration {
         if time <= BRIEF {
             self.brief_work += time;
@@ -61,12 +59,12 @@ impl WorkMeter {
 pub struct QueueTag {
     /// The client's virtual start time, in microseconds of work.
     start: u64,
-    /// What the client cost when it was last served, in microseconds of work.
+    /// The work for the client when it was last served, in microseconds.
     last_cost: u64,
 }
 
 impl Default for QueueTag {
-    /// The position of a new client, which is expected to need its whole share.
+    /// The position of a new client. It is expected to need its whole share.
     fn default() -> QueueTag {
         QueueTag { start: 0, last_cost: CLIENT_SHARE.as_micros() as u64 }
     }
@@ -84,13 +82,13 @@ impl QueueTag {
         self.start(time) + self.last_cost
     }
 
-    /// Whether the client took longer than its share when it was last served. If so, the answers to other clients
-    /// should not have to wait for this client.
+    /// Whether the client took longer than its share when it was last served. If so, responses to other clients should
+    /// not wait for this client.
     pub fn is_costly(self) -> bool {
         self.last_cost > CLIENT_SHARE.as_micros() as u64
     }
 
-    /// The client's position after this work.
+    /// Returns the client's position after this work.
     pub fn after(self, time: u64, work: Duration) -> QueueTag {
         let last_cost = work.as_micros() as u64;
         QueueTag { start: self.start(time) + last_cost, last_cost }
@@ -101,8 +99,8 @@ impl QueueTag {
 mod tests {
     use super::*;
 
-    /// Serves clients with these costs for this many turns. The first client sends a request every `pause` turns.
-    /// Returns the longest wait of this client, in turns.
+    /// Simulates clients with these costs for this many turns. The first client sends a request every `pause` turns.
+    /// Returns the longest wait of the first client, in turns.
     fn longest_wait(costs: &[u64], pause: usize, n_turns: usize) -> usize {
         let mut tags = vec![QueueTag::default(); costs.len()];
         let (mut time, mut asked, mut longest) = (0, None, 0);

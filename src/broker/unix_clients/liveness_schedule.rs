@@ -1,4 +1,4 @@
-//! Decides when each session is next checked for silence.
+//! Schedules the checks that find silent sessions.
 
 use super::connection::ClientConnection;
 use crate::base::ids::CountedMap;
@@ -8,30 +8,29 @@ use std::collections::BinaryHeap;
 /// Minimum time that a client gets to answer a ping, in ms.
 const ANSWER_MIN_MS: i64 = 500;
 
-/// How long a client may be silent.
+/// The limits for the silence of a client.
 #[derive(Debug, Clone, Copy)]
 pub struct LivenessLimits {
     /// After this many ms without a line from the client, the client is pinged.
     pub heartbeat_ms: i64,
-    /// After this many ms without a line from the client, the client counts as offline, if it was pinged in time.
+    /// After this many ms without a line from the client, a client that was pinged counts as offline.
     pub dead_ms: i64,
 }
 
 impl LivenessLimits {
-    /// How long a client may take to answer a ping. This is counted from the ping, not from the last line: if the
-    /// machine was asleep, the last line is old although the client had no chance to answer.
+    /// Maximum time for the answer to a ping, in ms. The time is counted from the ping, because the last line of a
+    /// client may be old only because this machine was asleep.
     pub fn answer_ms(self) -> i64 {
         (self.dead_ms - self.heartbeat_ms).max(ANSWER_MIN_MS)
     }
 }
 
-/// The checks that are to come, at most one for each connection. When a client sends something, the check of its
-/// connection may be postponed. To save work, the queue is updated only once the check has reached the front of the
-/// queue.
+/// The planned checks, at most one for each connection. When a client sends something, its check may move to a later
+/// time. To save work, the queue is updated only once the check has reached the front.
 pub struct LivenessSchedule {
-    /// How long a session may be silent.
+    /// The limits for the silence of a session.
     pub limits: LivenessLimits,
-    /// The earliest time at which each check may be due, in ms, with the token of the connection.
+    /// For each check, the earliest time at which it may be due, in ms, and the token of the connection.
     queue: BinaryHeap<Reverse<(i64, u64)>>,
 }
 
@@ -41,7 +40,7 @@ impl LivenessSchedule {
         LivenessSchedule { limits, queue: BinaryHeap::new() }
     }
 
-    /// Adds a check for a session. Does nothing if the session already has one, or if it has been given up.
+    /// Plans a check for a connection. Does nothing if a check is already planned, or if the client is unresponsive.
     pub fn add(&mut self, token: u64, connection: &mut ClientConnection) {
         if connection.has_check {
             return;
@@ -63,13 +62,13 @@ impl LivenessSchedule {
                     self.queue.push(Reverse((later, token)));
                 }
                 Some(_) => return Some(at),
-                // The connection has been closed, or its session has been given up.
+                // The connection was closed, or its client is unresponsive.
                 None => drop(self.queue.pop()),
             }
         }
     }
 
-    /// Removes the next check, if it is due, and returns its connection.
+    /// If the next check is due, removes it and returns the token of the connection.
     pub fn take_due(&mut self, connections: &CountedMap<ClientConnection>, now: i64) -> Option<u64> {
         self.next_due(connections).filter(|at| *at <= now)?;
         self.queue.pop().map(|Reverse((_, token))| token)

@@ -1,8 +1,8 @@
-//! The clients on the Unix socket, and the sessions on other machines, whose lines arrive over a socket pair. This
+//! The clients on the Unix socket, and the sessions on other machines, whose lines arrive over socket pairs. This
 //! module accepts clients, serves them in turn, checks whether they still answer, and drops them.
 //!
 //! **Invariant:** a client gets a bounded share of each turn, and no client has to wait for the input of another
-//! one. The cost of a turn depends only on the clients that are busy, however many idle ones are connected.
+//! client. Idle clients add nothing to the cost of a turn.
 
 mod connection;
 mod fair_queue;
@@ -34,50 +34,48 @@ use std::time::Instant;
 
 /// Maximum number of clients at once, including sessions on other machines.
 const CLIENTS_MAX: usize = 12_000;
-/// How long to pause after a failed accept, in ms.
+/// The pause after a failed accept, in ms.
 const ACCEPT_RETRY_MS: i64 = 100;
-/// A client with input is overdue if it was last served more than this many turns ago. The one that has waited longest
-/// is served before the others, whatever its position in the queue.
+/// A client with input is overdue after more than this many turns without service. The client that has waited longest
+/// is then served before the queue.
 const OVERDUE_TURNS: u64 = 64;
-/// How many connections are dropped when no file descriptor is free. The next client needs several descriptors: one for
-/// its connection, and others for the files that the loop opens to serve it.
+/// The number of connections to drop when no file descriptor is free. A new client needs several descriptors: one for
+/// its connection, and others for the files that the event loop opens to serve it.
 const DROPPED_AT_ONCE: usize = 8;
 
-/// Whether clients wait to be accepted. This must be stored, because the poll reports a waiting client only once.
+/// Whether clients wait to be accepted. The poll reports a waiting client only once, so this is stored here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AcceptState {
     /// No client is known to be waiting.
     Idle,
     /// A client may be waiting.
     Ready,
-    /// A client is waiting, but there was no room for it. The next attempt is made at this time, in ms.
+    /// A client is waiting, but could not be accepted. The next attempt is at this time, in ms.
     RetryAt(i64),
 }
 
-/// All clients.
+/// The clients on the Unix socket, and the sessions on other machines.
 pub struct UnixClients {
     listener: UnixListener,
     accept_state: AcceptState,
     connections: CountedMap<ClientConnection>,
-    /// The clients that have had an event, output or unfinished work since the last flush. A turn does not look at
-    /// the others.
+    /// The clients with an event, output or unfinished work since the last flush. A turn looks only at these clients.
     busy: CountedSet,
-    /// The times at which sessions are next checked for silence.
+    /// The planned checks for silent sessions.
     checks: LivenessSchedule,
-    /// The buffer into which the input of all clients is read. A shared buffer needs to be zeroed only once, not for
-    /// every read.
+    /// The read buffer for all clients. A shared buffer is zeroed only once, and not for every read.
     buffer: Vec<u8>,
-    /// How many turns there have been.
+    /// The number of turns so far.
     turn: u64,
     /// The clock of the fair queue: the virtual start time of the last client that was served.
     queue_time: u64,
-    /// How many connections of other users were refused.
+    /// The number of refused connections from other users.
     n_refused: EventCount,
 }
 
 impl UnixClients {
-    /// Watches a socket that is already bound. `limits` says when a silent session is pinged, and when it counts as
-    /// offline.
+    /// Accepts clients on a socket that is already bound. `limits` decides when a silent session is pinged, and when it
+    /// counts as offline.
     ///
     /// # Errors
     /// When the socket can't be registered in the poll.
@@ -96,12 +94,12 @@ impl UnixClients {
         })
     }
 
-    /// From now on, accepts clients on another socket. Clients that are connected stay.
+    /// Accepts clients on a new socket from now on. Connected clients stay connected.
     ///
     /// # Errors
     /// When the socket can't be registered in the poll.
     pub fn replace_listener(&mut self, mut listener: UnixListener, registry: &Registry) -> io::Result<()> {
-        // A failure is harmless. The old socket reports no more clients, because no path leads to it.
+        // A failure is harmless. No path leads to the old socket, so no more clients arrive there.
         let _ = registry.deregister(&mut self.listener);
         registry.register(&mut listener, LISTENER, Interest::READABLE)?;
         self.listener = listener;
@@ -109,12 +107,12 @@ impl UnixClients {
         Ok(())
     }
 
-    /// Notes that a client may be waiting to be accepted.
+    /// Records that a client may be waiting to be accepted.
     pub fn note_newcomers(&mut self) {
         self.accept_state = AcceptState::Ready;
     }
 
-    /// Notes what the poll has reported about a connection. Returns false if no client has this token.
+    /// Records what the poll has reported about a connection. Returns false if no client has this token.
     pub fn note_ready(&mut self, token: u64, event: &Event) -> bool {
         let Some(connection) = self.connections.get_mut(&token) else { return false };
         connection.note_ready(event);
@@ -133,7 +131,7 @@ impl UnixClients {
         self.accept_state == AcceptState::Ready || self.busy.iter().any(wants_turn)
     }
 
-    /// The time, in ms, at which a client must next be checked or served even if there is no event.
+    /// When the event loop must look at the clients even if there is no event, in ms.
     pub fn deadline(&mut self) -> Option<i64> {
         let retry = match self.accept_state {
             AcceptState::RetryAt(at) => Some(at),
@@ -159,8 +157,7 @@ impl UnixClients {
                 }
                 Err(_) => {
                     // Most likely no file descriptor is free, and no event will report when one becomes free. So some
-                    // connections are dropped, and accepting continues in the next turn, after the input of clients has
-                    // been read.
+                    // idle connections are dropped, and the next turn accepts clients again.
                     let n_dropped = (0..DROPPED_AT_ONCE).filter(|_| self.drop_idlest(context)).count();
                     if n_dropped > 0 || self.connections.values().any(|conn| conn.is_new(self.turn)) {
                         return;
@@ -179,7 +176,7 @@ impl UnixClients {
         }
     }
 
-    /// Adds a session on another machine, which has already proven that it knows the shared secret.
+    /// Adds a session from another machine. The session has already proven that it knows the shared secret.
     pub fn add_remote(&mut self, context: &mut LoopContext, stream: UnixStream, address: IpAddr) {
         self.add(context, stream, Origin::remote(address));
     }
@@ -194,9 +191,8 @@ impl UnixClients {
         }
     }
 
-    /// Makes room by dropping a client that acts for no peer. A client that has never sent anything goes first, then
-    /// the one that has been silent for longest. Returns false if no client can be dropped, because all clients are
-    /// sessions or have sent something a moment ago.
+    /// Makes room by dropping a client that no peer uses. A client that has never sent anything goes first, then the
+    /// client that has been silent for longest. Returns false if no client can be dropped.
     fn drop_idlest(&mut self, context: &mut LoopContext) -> bool {
         let is_idle = |(token, conn): &(&u64, &ClientConnection)| {
             conn.is_idle(self.turn, context.now) && !context.mesh.is_in_use(**token)
@@ -213,8 +209,8 @@ impl UnixClients {
         true
     }
 
-    /// Reads one buffer from each client that has sent something, and runs the requests in it. The work for each
-    /// client is bounded, and so is the total work.
+    /// Reads one buffer from each client that has sent something, and runs the requests in it. The work is bounded for
+    /// each client and for all clients together.
     pub fn serve(&mut self, context: &mut LoopContext) {
         self.turn += 1;
         let now = context.now;
@@ -251,8 +247,8 @@ impl UnixClients {
         let began = Instant::now();
         let mut is_answer_waiting = false;
         for (rank, token) in others {
-            // Answers are sent only at the end of the turn. So after a quick client was served, the turn ends before
-            // the first client that is expected to take long.
+            // Responses are sent only at the end of the turn. So if a quick client waits for its response, the turn
+            // ends before the first client that is expected to take long.
             if began.elapsed() >= share || is_answer_waiting && self.is_costly(*token) {
                 break;
             }
@@ -261,7 +257,7 @@ impl UnixClients {
         }
     }
 
-    /// Whether any session that has hung up still acts for its peer, because not all of its requests have been served.
+    /// Whether a session that has hung up still has unserved requests, and so is still attached to its peer.
     fn has_unserved_ends(&self, context: &LoopContext) -> bool {
         self.busy.iter().any(|token| {
             let is_it = |conn: &ClientConnection| conn.is_half_closed() && conn.wants_turn();
@@ -273,7 +269,7 @@ impl UnixClients {
         self.connections.get(&token).is_some_and(ClientConnection::is_costly)
     }
 
-    /// The clients that have sent something, in the order in which they are to be served.
+    /// Returns the clients with input, in the order of service.
     fn service_order(&self) -> Vec<(ServiceRank, u64)> {
         let busy = || self.busy.iter().filter_map(|token| self.connections.get_key_value(token));
         let ready = || busy().filter(|(_, conn)| conn.has_input());
@@ -302,7 +298,7 @@ impl UnixClients {
         let (buffer, began) = (&mut self.buffer, Instant::now());
         let served = catch_unwind(AssertUnwindSafe(|| requests::serve(context, token, connection, may_begin, buffer)));
         let start = connection.note_served(meter.work(began.elapsed()), self.turn, self.queue_time);
-        // The clock of the queue does not move for a client that is served out of order.
+        // A client that is served out of order does not move the clock of the queue.
         if matches!(rank, ServiceRank::Queued(_)) {
             self.queue_time = start;
         }
@@ -317,11 +313,11 @@ impl UnixClients {
 
     /// Pings silent sessions, and marks sessions that do not answer as offline in the mesh.
     pub fn check_liveness(&mut self, context: &mut LoopContext) {
-        // A client attaches, or answers again after a silence, only by sending a line, which makes the client busy. So
-        // only busy clients can need a new check.
+        // Only a line from a client can attach it or end its silence, and each line makes the client busy. So only busy
+        // clients can need a new check.
         for token in &self.busy {
             if let Some(connection) = self.connections.get_mut(token)
-                // The bridge that carries the lines of a remote session already pings the session. For a hub with
+                // A bridge carries the lines of a remote session, and already pings the session. For a hub with
                 // thousands of such sessions, a second ping would cost more than all other work.
                 && !connection.is_bridged
                 && context.mesh.is_attached(*token)
@@ -364,8 +360,8 @@ impl UnixClients {
         }
     }
 
-    /// Drops the clients that have hung up and have received all of their output. The others stay busy if they have
-    /// work left.
+    /// Drops the clients that have hung up and have received all of their output. Other clients stay busy while they
+    /// have work left.
     pub fn drop_flushed(&mut self, context: &LoopContext) {
         self.busy.retain(|token| {
             let Some(connection) = self.connections.get_mut(token) else { return false };
@@ -378,7 +374,7 @@ impl UnixClients {
         });
     }
 
-    /// Tells the mesh about the open connections, after a hub on standby has begun to lead.
+    /// Tells the mesh about all open connections when this hub begins to lead.
     pub fn join(&mut self, context: &mut LoopContext) {
         for (token, connection) in &mut self.connections {
             context.mesh.on_connected(*token);
@@ -393,7 +389,7 @@ impl UnixClients {
         }
     }
 
-    /// Ends all connections without an answer, because the mesh to which they belong is gone.
+    /// Closes all connections without a response, because the mesh to which they belong is gone.
     pub fn drop_all(&mut self, context: &LoopContext) {
         for (_, mut connection) in self.connections.drain() {
             connection.deregister(context.poll.registry());
@@ -414,8 +410,8 @@ impl UnixClients {
     }
 }
 
-/// Tells the mesh that a client has hung up. The connection stays open until the flush, because the client may have
-/// closed only its own side. In this case, the client still gets the answers of this turn.
+/// Tells the mesh that a client has hung up. The connection stays open until the flush. A client that has closed only
+/// its own side still gets the responses of this turn.
 fn detach(token: u64, connection: &mut ClientConnection, context: &mut LoopContext) {
     if !std::mem::replace(&mut connection.is_detached, true) {
         context.mesh.on_disconnected(token, context.now);

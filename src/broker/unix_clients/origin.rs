@@ -1,5 +1,5 @@
-//! The machine on which a client runs, and the ancestor processes of the client. For a client on this machine, the
-//! kernel reports these facts. A client on another machine reports them itself.
+//! Where a client runs: its machine and its ancestor processes. For a client on this machine, the kernel reports them.
+//! A client on another machine reports them itself.
 
 use super::super::own_methods::CallerMachine;
 use crate::base::ids::fnv1a;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-/// Maximum length of the name of a host or a user, in characters. The rest of a longer name is dropped.
+/// Maximum length of the name of a host or a user, in characters. Longer names are cut.
 const NAME_MAX: usize = 64;
 /// Maximum number of ancestor processes that are kept for a client on another machine.
 const ANCESTORS_MAX: usize = 64;
@@ -24,7 +24,7 @@ pub enum Origin {
         /// The ancestor processes of the client; `None` until they have been read.
         ancestors: Option<Vec<Process>>,
     },
-    /// The client runs on another machine, whose kernel can't be asked.
+    /// The client runs on another machine. It has reported everything itself.
     Remote(RemoteOrigin),
 }
 
@@ -40,7 +40,7 @@ pub struct RemoteOrigin {
 }
 
 impl RemoteOrigin {
-    /// Parses what the client has reported. Invalid facts are left out.
+    /// Parses the report of a client. Invalid parts are left out.
     pub fn parse(params: &Map<String, Value>) -> RemoteOrigin {
         let name = |field: &str| -> String {
             let text = params.get(field).and_then(Value::as_str).unwrap_or("");
@@ -59,32 +59,32 @@ impl RemoteOrigin {
     }
 }
 
-/// The salt of this machine, which is added to the start times of its processes.
+/// The salt of this machine. It is added to the start times of this machine's processes.
 static OWN_SALT: LazyLock<u64> = LazyLock::new(|| fnv1a(sys::host()));
 
-/// A process as the mesh knows it. The salt, which depends on the machine, is added to the start time. So the process
-/// is not mistaken for a process with the same id on another machine, and is still recognised when another hub leads.
+/// Adds the salt of a machine to the start time of a process. So processes with the same id on two machines stay
+/// distinct, and every hub recognises the process again.
 fn salted(process: Process, salt: u64) -> Process {
     Process { start: process.start.wrapping_add(salt), ..process }
 }
 
-/// A process of this machine as the mesh knows it.
+/// Adds the salt of this machine to the start time of a process, as the mesh stores it.
 pub fn to_mesh(process: Process) -> Process {
     salted(process, *OWN_SALT)
 }
 
-/// A process of this machine as the kernel knows it.
+/// Removes the salt of this machine from the start time of a process, as the kernel reports it.
 pub fn from_mesh(process: Process) -> Process {
     Process { start: process.start.wrapping_sub(*OWN_SALT), ..process }
 }
 
 impl Origin {
-    /// The origin of a client on this machine. The kernel reports its process id.
+    /// Makes the origin of a client on this machine. The kernel has reported the process id.
     pub fn local(pid: i64) -> Origin {
         Origin::Local { pid, ancestors: None }
     }
 
-    /// The origin of a client on another machine, before the client has reported anything about itself.
+    /// Makes the origin of a client on another machine that has not reported anything about itself yet.
     pub fn remote(address: IpAddr) -> Origin {
         Origin::Remote(RemoteOrigin { host: address.to_string(), ..RemoteOrigin::default() })
     }
@@ -97,7 +97,7 @@ impl Origin {
         }
     }
 
-    /// The process of the client, if the client is on this machine.
+    /// Returns the process of the client; `None` if the client is on another machine.
     pub fn process(&self) -> Option<Process> {
         match self {
             Origin::Local { pid, .. } => process::identify(*pid).map(to_mesh),
@@ -105,7 +105,7 @@ impl Origin {
         }
     }
 
-    /// The ancestor processes of the client, nearest first. The process tree is read only once.
+    /// Returns the ancestor processes of the client, nearest first. The process tree is read only once.
     pub fn ancestors(&mut self) -> &[Process] {
         match self {
             Origin::Remote(remote) => &remote.ancestors,

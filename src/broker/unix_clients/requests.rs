@@ -1,5 +1,5 @@
-//! Handles the lines of a client: parses them, passes them to the mesh or to the broker's own methods, and sends
-//! the answers.
+//! Handles the lines of a client: parses them, passes them to the mesh or to the broker's own methods, and sends the
+//! responses.
 
 use super::connection::ClientConnection;
 use super::fair_queue::CLIENT_SHARE;
@@ -19,12 +19,12 @@ use std::time::Instant;
 const REQUESTS_MAX: usize = 16;
 /// Maximum length of the parameters `as` and `shellAgent`, in bytes, and of `shellSession`, in characters.
 const AS_MAX: usize = 256;
-/// If a method is unknown, the error shows this many characters of its name.
+/// The number of characters of an unknown method's name that the error shows.
 const METHOD_SHOWN: usize = 60;
 
 /// Reads what a client has sent, and serves as much of it as one turn allows. If `may_begin` is false, a request that
-/// may begin a session waits for the next turn. Such a request may continue a session that has ended, so the mesh must
-/// first learn which sessions have ended. The requests of a session that has itself hung up do not wait.
+/// may begin a session waits for the next turn, unless its client has hung up. Such a request may continue an ended
+/// session, so the mesh must first learn which sessions have ended.
 pub fn serve(
     context: &mut LoopContext,
     token: u64,
@@ -39,8 +39,8 @@ pub fn serve(
         if connection.note_heard(context.now) {
             context.mesh.set_unresponsive(token, false, context.now);
         }
-        // If the client has hung up, all of its input is read now, so that its connection can be detached in this turn.
-        // Otherwise, if the client reconnected in this turn, its old connection would still act for its peer.
+        // If the client has hung up, all of its input is read now, so that the connection can be detached in this turn.
+        // Otherwise, a client that reconnects in this turn would find its peer still in use.
         if !connection.is_half_closed() {
             break;
         }
@@ -75,7 +75,7 @@ pub fn serve(
     }
 }
 
-/// Whether this message may begin a session: an attach, or a call of a hook.
+/// Whether a message may begin a session. This is true for an attach, and for a call from an agent's hook.
 fn may_begin_session(message: &RpcMessage) -> bool {
     let (RpcMessage::Request { method, .. } | RpcMessage::Notification { method, .. }) = message else { return false };
     core::op(method).is_some_and(|op| std::ptr::eq(op, &ATTACH) || op.actor == Auth::Hook)
@@ -106,7 +106,7 @@ fn serve_notice(
     params: Map<String, Value>,
 ) {
     match method {
-        // The mesh learns this origin when this hub begins to lead.
+        // The mesh learns this origin later, when this hub begins to lead.
         "origin" if context.role.is_standby() => connection.origin = Origin::Remote(RemoteOrigin::parse(&params)),
         _ if context.role.is_standby() => {}
         "cancel" => context.mesh.cancel(token, params.get("id").unwrap_or(&Value::Null), context.now),
@@ -117,14 +117,14 @@ fn serve_notice(
                 Err(error) => connection.write(&rpc::error_response(&Value::Null, &error)),
             }
         }
-        // An operation without an id is run, but its sender wants no reply.
+        // A message without an id runs an operation, but the client wants no reply.
         _ => {
             if let Some(op) = core::op(method) {
                 call_operation(context, token, connection, Value::Null, op, params);
             } else if let Some(error) = retired(method) {
                 connection.write(&rpc::error_response(&Value::Null, &error));
-                // A session of slm-mesh 0.1.0 on another machine reports its origin in a way that is no longer
-                // understood. Without its origin, the session would look like a caller on this machine.
+                // A session of slm-mesh 0.1.0 on another machine reports its origin with an outdated method. Without
+                // its origin, the session would look like a caller on this machine, so it is no longer served.
                 connection.is_outdated |= method == "far";
             }
         }
@@ -194,15 +194,15 @@ fn call_operation(
         Some(Value::String(name)) if !name.is_empty() && name.len() <= AS_MAX => Some(name),
         _ => None,
     };
-    // A caller that must be identified, but has neither named a peer nor attached, is identified by its ancestors in
-    // the process tree, which a caller can't fake.
+    // Some callers must be identified, but have neither attached nor given a peer. They are identified by their
+    // ancestor processes, which a caller on this machine can't fake.
     let is_known = acting.is_some() || mesh.is_attached(token);
     let must_be_known = params.remove("whoami").is_some() || op.actor == Auth::Required;
     let is_attach = std::ptr::eq(op, &ATTACH);
     if is_attach {
-        // The ancestors of a session are stored for its connection, but do not identify the caller: a session that is
-        // started inside another session is a peer of its own. For a script, only its own process is stored, so
-        // commands that the script starts act as the script, but other commands of its shell do not.
+        // The ancestors of a session are stored, but do not identify the caller, because a session inside another
+        // session is a peer of its own. For a script, only its own process is stored. So commands of the script act as
+        // the script, but other commands of the same shell do not.
         match connection.origin.process().filter(|_| params.get("script") == Some(&Value::Bool(true))) {
             Some(process) => mesh.set_ancestors(token, &[process]),
             None => mesh.set_ancestors(token, connection.origin.ancestors()),

@@ -1,9 +1,9 @@
-//! Methods of slm-mesh 0.1.0 that have new names. A session of that version may outlive its broker, so the error
-//! tells it what to do.
+//! Methods of slm-mesh 0.1.0 that have new names. A session of that version may still run when a newer broker starts,
+//! so the error says what the user must do.
 
 use crate::base::error::{Error, ErrorKind};
 
-/// Each retired name, with the new name.
+/// Each old name, with the new name.
 const RETIRED: &[(&str, &str)] = &[
     ("turn.edit", "hook.edit"),
     ("turn.mail", "hook.mail"),
@@ -14,7 +14,7 @@ const RETIRED: &[(&str, &str)] = &[
     ("far", "origin"),
 ];
 
-/// The error for a method that only slm-mesh 0.1.0 calls by this name; `None` if the method is not retired.
+/// Returns the error for a method that was renamed after slm-mesh 0.1.0; `None` for any other method.
 pub fn retired(method: &str) -> Option<Error> {
     let (old, new) = RETIRED.iter().find(|(old, _)| *old == method)?;
     let text = format!(

@@ -1,7 +1,7 @@
-//! Access to the web page: codes, each of which opens the page once, and the sessions that begin with these codes.
+//! Access to the web page. A code opens the page once, and begins a session.
 //!
-//! A session has two secrets, and a request needs both. The cookie stays in the browser. No script can read it, but
-//! the browser sends it to every port of this machine. The key stays in the page, and goes to no other port.
+//! A session has two secrets, and a request needs both. The cookie stays in the browser. No script can read it, but the
+//! browser sends it to every port of this machine. The key stays in the page, and goes to no other port.
 //!
 //! **Invariant:** no code or session is written to disk, and all of them end with the broker.
 
@@ -18,7 +18,7 @@ const SESSION_LASTS: Duration = Duration::from_secs(12 * 3600);
 /// Maximum number of sessions. A further session replaces the one that has been unused for longest.
 const SESSIONS_MAX: usize = 16;
 
-/// The codes and sessions. The event loop and the HTTP thread share them.
+/// The valid codes and sessions, which the event loop and the HTTP thread share.
 pub struct WebAuth {
     chance: fn() -> u128,
     state: Mutex<AuthState>,
@@ -32,18 +32,18 @@ struct AuthState {
 
 struct PageSession {
     cookie: String,
-    /// The key of the session; `None` until the page has requested it, which works only once.
+    /// The key of the session; `None` until the page has requested the key. Each page can do so only once.
     key: Option<String>,
     used: Instant,
 }
 
 impl WebAuth {
-    /// Starts without any codes. `chance` returns unpredictable numbers.
+    /// Starts without codes and sessions. `chance` returns unpredictable numbers.
     pub fn new(chance: fn() -> u128) -> WebAuth {
         WebAuth { chance, state: Mutex::default() }
     }
 
-    /// Creates a code.
+    /// Creates a code that opens the page once.
     pub fn new_code(&self, now: Instant) -> String {
         let code = self.new_secret();
         let mut state = self.valid_state(now);
@@ -63,7 +63,7 @@ impl WebAuth {
         Some(cookie)
     }
 
-    /// Returns the key of a session. Only the first call gets it.
+    /// Returns the key of a session on the first call, and `None` on later calls.
     pub fn claim_key(&self, cookie: &str, now: Instant) -> Option<String> {
         let mut state = self.valid_state(now);
         let place = find(&state.sessions, |session| is_same(&session.cookie, cookie))?;
@@ -72,7 +72,7 @@ impl WebAuth {
         session.key.clone()
     }
 
-    /// Whether a cookie and a key belong to the same session.
+    /// Whether a cookie and a key belong to the same session. If so, the session counts as used now.
     pub fn admits(&self, cookie: &str, key: &str, now: Instant) -> bool {
         let mut state = self.valid_state(now);
         let fits = |session: &PageSession| {
@@ -86,7 +86,7 @@ impl WebAuth {
         true
     }
 
-    /// The state without the codes and sessions that are no longer valid.
+    /// Locks the state, and removes the codes and sessions that are no longer valid.
     fn valid_state(&self, now: Instant) -> MutexGuard<'_, AuthState> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.codes.retain(|(_, made)| now.saturating_duration_since(*made) < CODE_LASTS);

@@ -1,11 +1,10 @@
-//! The event streams of open web pages. A stream begins with the whole state. Changes follow in frames, each of which
-//! is one message with all changes of a short time.
+//! The event streams of open web pages. A stream begins with the whole state of the mesh. Changes follow in frames. A
+//! frame is one message with all changes of a short time.
 //!
 //! The mesh reports events and messages one by one. But rows of peers and locks also change without an event, for
 //! example when a peer waits for a lock. So these rows are compared with the rows that were sent last.
 //!
-//! **Invariant:** frames are sent only in `flush`. Every frame contains current facts, so a page may get a fact
-//! twice, but never misses one.
+//! **Invariant:** frames are sent only in `flush`. A page may get a change twice, but never misses a change.
 
 use super::with_policy;
 use crate::base::{limits, time};
@@ -18,20 +17,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Maximum number of open pages. It is limited because each page may need a buffer.
+/// Maximum number of open pages, because each page may need a buffer.
 const PAGES_MAX: usize = 16;
-/// Changes within this many ms share a frame. The time is short, because a change must be visible within 100 ms.
+/// Changes within this many ms share a frame. A change must be visible within 100 ms, so the time is short.
 const FRAME_MS: i64 = 40;
-/// Minimum time between two comparisons of the rows, in ms.
+/// Minimum time between two comparisons of the rows of peers and locks, in ms.
 const ROWS_MS: i64 = 500;
-/// The time of a peer's last activity is rounded down to a multiple of this, so that the row does not change all
-/// the time.
+/// The last activity of a peer is rounded down to a multiple of this time. Otherwise, the row of a busy peer would
+/// change all the time.
 const ACTIVE_MS: i64 = 5_000;
-/// Maximum number of items of each kind that a new page gets: past events, past messages, and past state changes.
+/// Maximum number of past events that a new page gets. The limit is the same for past messages and past state changes.
 const N_OLD: i64 = 200;
-/// Maximum number of rows of each kind that a page gets: peers, locks, and entries of the shared state.
+/// Maximum number of peers that a page gets. The limit is the same for locks and for entries of the shared state.
 const ROWS_MAX: usize = 300;
-/// Maximum length of a value or payload that is shown, in bytes.
+/// Maximum length of a value or payload on the page, in bytes.
 const SHOWN_MAX: usize = 4096;
 
 /// The streams of all open pages.
@@ -40,25 +39,25 @@ pub struct PageStreams {
     waker: Arc<Waker>,
     /// The open streams, each with a flag that says whether its page has been closed.
     open: Vec<(Ticket, Arc<AtomicBool>)>,
-    /// The streams that begin with the next flush.
+    /// The streams that will begin in the next flush.
     new: Vec<Ticket>,
     next: NextFrame,
     peers: SentRows,
     locks: SentRows,
 }
 
-/// What the next frame contains, and when it is sent.
+/// The content of the next frame, and when the frame is sent.
 #[derive(Default)]
 struct NextFrame {
     /// The events, as JSON.
     events: Vec<String>,
     /// The messages, as JSON.
     messages: Vec<String>,
-    /// Whether rows may have changed since they were last sent.
+    /// Whether peers or locks may have changed since their rows were last sent.
     is_dirty: bool,
     /// The earliest time at which a frame may be sent, in ms.
     frame_at: i64,
-    /// The earliest time at which rows may be compared, in ms.
+    /// The earliest time at which the rows of peers and locks may be compared again, in ms.
     rows_at: i64,
 }
 
@@ -66,12 +65,12 @@ struct NextFrame {
 #[derive(Default)]
 struct SentRows {
     sent: HashMap<String, String>,
-    /// How many rows are beyond the limit and were not sent.
+    /// The number of rows that were not sent, because there are more than `ROWS_MAX`.
     n_more: usize,
 }
 
 impl SentRows {
-    /// Replaces the rows. Returns the rows that have changed, and the keys of the rows that are gone.
+    /// Replaces the rows. Returns the changed rows, and the keys of the removed rows.
     fn update(&mut self, rows: Vec<(String, String)>, n_more: usize) -> (Vec<String>, Vec<String>) {
         let mut old = std::mem::take(&mut self.sent);
         let mut changed = Vec::new();
@@ -104,12 +103,12 @@ impl PageStreams {
         self.open.is_empty() && self.new.is_empty()
     }
 
-    /// Notes that rows may have changed.
+    /// Records that rows may have changed.
     pub fn mark_dirty(&mut self) {
         self.next.is_dirty = !self.is_empty();
     }
 
-    /// Opens a stream with the next flush. If too many pages are open, returns the refusal.
+    /// Opens a stream in the next flush. If too many pages are open, returns the response that refuses the page.
     pub fn open_stream(&mut self, mesh: &mut Mesh, ticket: Ticket) -> Option<HttpResponse> {
         if self.open.len() + self.new.len() >= PAGES_MAX {
             return Some(super::refuse(503, "too many pages are open; close one of them"));
@@ -127,7 +126,7 @@ impl PageStreams {
         self.mark_dirty();
     }
 
-    /// Adds a message to the next frame. The turn that sent the message or changed its state must be committed.
+    /// Adds a message to the next frame. The latest change of the message must be committed.
     pub fn add_message(&mut self, mesh: &Mesh, message: &Message) {
         if !self.open.is_empty() {
             self.next.messages.push(mesh.observed_message(message).to_string());
@@ -172,7 +171,7 @@ impl PageStreams {
         let (mark, waker) = (Arc::clone(&is_closed), Arc::clone(&self.waker));
         let on_disconnect = OnDisconnect::new(move || {
             mark.store(true, Ordering::Release);
-            // This fails only if the event loop is gone because the process is ending.
+            // Waking fails only if the event loop is gone because the process is ending.
             let _ = waker.wake();
         });
         let body = self.first_frame(mesh, now).into_bytes();
@@ -181,8 +180,8 @@ impl PageStreams {
         self.open.push((ticket, is_closed));
     }
 
-    /// The changes since the last frame. If a page has just connected, the rows are updated now, because the first
-    /// frame for that page contains them.
+    /// Returns the changes since the last frame. If a page has just connected, the rows are updated at once, because
+    /// the first frame for that page contains them.
     fn next_frame(&mut self, mesh: &mut Mesh, has_new: bool, now: i64) -> Arc<[u8]> {
         let mut parts = vec![
             ("events", std::mem::take(&mut self.next.events)),
@@ -202,7 +201,8 @@ impl PageStreams {
         format_frame(now, &more, parts).into_bytes().into()
     }
 
-    /// The whole state, as the first part of a stream. The caller must have updated the rows of peers and locks.
+    /// Returns the first part of a stream, which contains the whole state. The caller must have updated the rows of
+    /// peers and locks.
     fn first_frame(&self, mesh: &Mesh, now: i64) -> String {
         let settings = mesh.settings();
         let human = mesh.peers().resolve("human").unwrap_or_default();
@@ -210,7 +210,7 @@ impl PageStreams {
             "me": human.as_str(), "name": mesh.peers().name_of(&human), "host": settings.host, "version": settings.version,
             "since": time::iso(mesh.started()), "hubs": mesh.hub_status(now),
         });
-        // If rows can't be read, they are missing here. Calls that need them report the failure.
+        // Rows that can't be read are left out. Calls that need them report the failure.
         let events = |types: &[&str]| {
             let found =
                 mesh.store().events(&EventFilter { types, after: 0, newest: true, limit: N_OLD }).unwrap_or_default();
@@ -238,15 +238,15 @@ impl PageStreams {
     }
 }
 
-/// Formats a frame: one message of the event stream, which contains an object of lists.
+/// Formats a frame as one message of the event stream. The message is a JSON object of lists.
 fn format_frame(now: i64, more: &str, parts: Vec<(&str, Vec<String>)>) -> String {
     let lists = parts.iter().filter(|(_, rows)| !rows.is_empty());
     let lists: Vec<String> = lists.map(|(name, rows)| format!(",\"{name}\":[{}]", rows.join(","))).collect();
     format!("data: {{\"now\":{now}{more}{}}}\n\n", lists.concat())
 }
 
-/// Formats an event as JSON. The payload is copied unparsed, because it is already JSON and there may be hundreds of
-/// events a second.
+/// Formats an event as JSON. The payload is already JSON, so it is copied without parsing. This saves time, because
+/// there may be hundreds of events per second.
 fn event_row(mesh: &Mesh, event: &Event) -> String {
     let note = || json!({ "note": "too long to show", "bytes": event.payload.len() }).to_string();
     let payload = if event.payload.len() > SHOWN_MAX { &note() } else { &event.payload };
@@ -267,8 +267,8 @@ fn entry_row(mesh: &Mesh, entry: &StateEntry) -> String {
     row.to_string()
 }
 
-/// The rows of peers. Online peers and the person at this machine come first, then all others. Within each group, the
-/// peer that was seen most recently comes first.
+/// Returns the rows of at most `ROWS_MAX` peers, and the number of further peers. Online peers and the person at this
+/// machine come first. Within each group, the peer that was seen last comes first.
 fn peer_rows(mesh: &mut Mesh, now: i64) -> (Vec<(String, String)>, usize) {
     let mut peers: Vec<Peer> = mesh.peers().all().to_vec();
     peers.sort_by_key(|peer| (!peer.is_online() && !mesh.peers().is_human(&peer.row.id), -peer.row.last_seen));
@@ -279,7 +279,7 @@ fn peer_rows(mesh: &mut Mesh, now: i64) -> (Vec<(String, String)>, usize) {
         let active = peer.last_active - peer.last_active % ACTIVE_MS;
         if let Some(row) = row.as_object_mut() {
             // Fields that change with time alone are left out, because the page computes them itself. The page does not
-            // use `udsPath`.
+            // need `udsPath`.
             row.retain(|name, _| !["udsPath", "lastHeartbeat", "idleSeconds"].contains(&name.as_str()));
             row.insert("activeAt".into(), json!(active));
             row.insert("repo".into(), json!(peer.row.repo));

@@ -1,7 +1,8 @@
-//! The web page for people: who may use it, its files, and the calls that it may make.
+//! The web page for people: access to the page, its files, and the calls that it may make.
 //!
-//! **Invariant:** without a session, only the files of the page are served, which contain no data. Only our own
-//! page, on this machine, can use a session. The HTTP thread decides all of this from the head of a request alone.
+//! **Invariant:** without a session, only the files of the page are served, which contain no data. Only the broker's
+//! own page, in a browser on this machine, can use a session. The HTTP thread checks this with the head of each
+//! request.
 
 pub mod auth;
 pub mod event_stream;
@@ -19,7 +20,7 @@ use std::time::Instant;
 
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// A file of the page: its path, its content type, its text.
+/// A file of the page: its path, its content type and its text.
 type PageFile = (&'static str, &'static str, &'static str);
 
 /// The files of the page. The scripts are ES modules, which import each other by these paths.
@@ -42,7 +43,7 @@ const FILES: &[PageFile] = &[
     ("/page/events_list.js", JAVASCRIPT, include_str!("page/events_list.js")),
 ];
 
-/// The path that opens the page. A code follows it.
+/// The beginning of the path that opens the page. The rest of the path is a code.
 pub const OPEN: &str = "/open/";
 /// The path of the event stream.
 pub const STREAM: &str = "/web/events";
@@ -52,13 +53,12 @@ const CALL: &str = "/web/call";
 /// The operations that the page may call. It calls them as the person at this machine.
 const CALLABLE: &[&str] = &["send", "inbox", "inbox.mark_read", "log", "lock.unlock"];
 
-/// This policy allows nothing from other origins, nothing inline, no frames, and no text that is turned into
-/// markup.
+/// Forbids content from other origins, inline scripts and styles, frames, and scripts that turn text into markup.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
      frame-ancestors 'none'; base-uri 'none'; form-action 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
 
-/// Decides about requests that belong to the page, and passes all other requests to another gate.
+/// Accepts or refuses requests for the page, and passes all other requests to the gate `rest`.
 pub fn gate(auth: Arc<WebAuth>, port: u16, rest: Gate) -> Gate {
     Box::new(move |head: &Head| {
         let path = head.target.as_str();
@@ -71,7 +71,7 @@ fn find_file(path: &str) -> Option<&'static PageFile> {
     FILES.iter().find(|(known, ..)| *known == path)
 }
 
-/// The response to a request; `None` if the event loop must answer it.
+/// Returns the response to a request for the page; `None` if the event loop must respond.
 fn decide(auth: &WebAuth, port: u16, head: &Head) -> Option<HttpResponse> {
     if let Some(why) = why_foreign(port, head) {
         return Some(refuse(403, why));
@@ -102,10 +102,10 @@ fn decide(auth: &WebAuth, port: u16, head: &Head) -> Option<HttpResponse> {
     }
 }
 
-/// The reason to refuse a request; `None` if the request comes from our own page, or from the address bar of a browser,
-/// on this machine.
+/// Returns why a request is refused. Returns `None` for a request on this machine that comes from the broker's own page
+/// or from the address bar of a browser.
 fn why_foreign(port: u16, head: &Head) -> Option<&'static str> {
-    // Host names ignore case.
+    // Host names are case-insensitive.
     let host = head.host.as_deref().unwrap_or("").to_ascii_lowercase();
     let is_named = ["127.0.0.1", "localhost", "[::1]"].iter().any(|name| host == format!("{name}:{port}"));
     let is_own = head.origin.as_ref().map(|origin| *origin == format!("http://{host}"));
@@ -123,7 +123,8 @@ fn why_foreign(port: u16, head: &Head) -> Option<&'static str> {
     (head.method == "POST" && !is_proven).then_some("the Origin header must name the broker's own page")
 }
 
-/// The values of the cookies with this name. A program on another port of this machine can set a second one.
+/// Returns the values of all cookies with this name. There may be several, because a program on another port of this
+/// machine can set such a cookie, too.
 fn find_cookies<'a>(cookies: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     cookies
         .split(';')
@@ -131,8 +132,8 @@ fn find_cookies<'a>(cookies: &'a str, name: &str) -> impl Iterator<Item = &'a st
         .map(|(_, value)| value)
 }
 
-/// Exchanges a code for a cookie. The response is a redirect, so that the code disappears from the address bar. A
-/// preview, a frame or a prefetch does not use up the code.
+/// Exchanges a code for a cookie. The response is a redirect, so that the code disappears from the address bar.
+/// Previews, frames and prefetches do not use up the code.
 fn redeem_code(auth: &WebAuth, head: &Head, code: &str, name: &str) -> HttpResponse {
     let browser = &head.browser;
     let is_visit = matches!(browser.mode.as_deref(), None | Some("navigate"))
@@ -143,7 +144,7 @@ fn redeem_code(auth: &WebAuth, head: &Head, code: &str, name: &str) -> HttpRespo
     let cookie = auth.redeem(code, Instant::now());
     let mut response =
         with_policy(HttpResponse { status: 303, content_type: "text/plain", headers: Vec::new(), body: Vec::new() });
-    // If the code is not valid, the page is opened anyway: it works if the browser still has a session, and otherwise
+    // The page opens even without a valid code. If the browser still has a session, the page works. Otherwise, the page
     // says what was wrong.
     response.headers.push(("Location", if cookie.is_some() { "/".into() } else { "/#used".into() }));
     if let Some(cookie) = cookie {
@@ -177,7 +178,7 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
         Some(owner) => look_at_mailbox(mesh, op.name, owner, &mut params)?,
     };
     let args = op.check(params)?;
-    // A call from the page never waits. It gets an answer at once, even if the answer is empty.
+    // A call from the page never waits. The response is sent at once, even if it is empty.
     let ctx = CallContext {
         conn: 0,
         actor: Some(actor),
@@ -191,8 +192,8 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
     mesh.run(op, &args, &ctx)
 }
 
-/// Restricts a call on behalf of another peer of this mesh: the call may only show the mailbox of that peer, and marks
-/// no message as read or acknowledged. Returns that peer.
+/// Restricts a call on behalf of another peer of this mesh. The call may only show the mailbox of that peer, and marks
+/// no message as read or acknowledged. Returns the id of that peer.
 fn look_at_mailbox(mesh: &Mesh, method: &str, owner: &str, params: &mut Map<String, Value>) -> Result<PeerId, Error> {
     if method != INBOX.name || params.contains_key("ack") {
         return Err(Error::usage(

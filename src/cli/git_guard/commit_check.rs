@@ -1,4 +1,4 @@
-//! Finds the files that a commit, a merge or a push changes, and checks whether other peers hold them.
+//! Finds the files that a commit, a merge or a push changes, and checks whether other peers have locked them.
 
 use super::hooks_dir::path_of;
 use super::run_git;
@@ -14,16 +14,16 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// How long the broker may take to answer each call. After that, the commit passes.
+/// Maximum time to wait for each reply of the broker. After that, the commit passes.
 const BUDGET: Duration = Duration::from_millis(500);
-/// Maximum number of locks that a refusal names.
+/// Maximum number of locks that a refusal lists.
 const NAMED_MAX: usize = 10;
-/// Maximum length of the list of refs that git passes for a push, in bytes. A mirror of a large repository pushes
-/// several hundred thousand refs, of about 150 bytes each.
+/// Maximum size of git's list of pushed refs, in bytes. A mirror of a large repository pushes several hundred thousand
+/// refs, of about 150 bytes each.
 const REFS_BYTES_MAX: u64 = 64 << 20;
 /// The arguments with which git lists the files that a commit or a merge changes.
 const STAGED: &[&str] = &["diff", "--cached", "--raw", "-z", "--no-renames"];
-/// The mode of a submodule in git's lists.
+/// The file mode of a submodule in git's lists.
 const SUBMODULE: &str = "160000";
 
 /// Runs as a git hook. Returns 1 to refuse the commit. If anything fails, the commit passes.
@@ -58,7 +58,7 @@ fn report_refusal(locks: &[Value]) {
     );
 }
 
-/// The locks that other peers hold on the files of a commit or a push.
+/// Returns the locks that other peers hold on the files of a commit or a push.
 fn conflicting_locks(hook: &str) -> Result<Vec<Value>, Error> {
     let top = path_of(run_git(Path::new("."), &["rev-parse", "--show-toplevel"])?);
     let list = if hook == "pre-push" { pushed_files()? } else { run_git(Path::new("."), STAGED)? };
@@ -80,8 +80,8 @@ fn conflicting_locks(hook: &str) -> Result<Vec<Value>, Error> {
     }
     for part in submodules.chunks(limits::EDIT_FILES_MAX) {
         params.insert("files".into(), json!(part));
-        // The commit only records which commit of the submodule it uses, and changes no file inside the submodule. So
-        // locks on files inside the submodule do not matter.
+        // The commit changes only the version of the submodule, and no file inside it. So locks on files inside the
+        // submodule do not matter.
         let is_inside = |lock: &Value| {
             let path = lock["filePath"].as_str().unwrap_or("");
             part.iter()
@@ -92,8 +92,8 @@ fn conflicting_locks(hook: &str) -> Result<Vec<Value>, Error> {
     Ok(found)
 }
 
-/// The files and the submodules in a list of changes that git printed with `--raw -z`. Each change is two entries: the
-/// first begins with colons and the modes, and the second is the name.
+/// Parses a list of changes that git printed with `--raw -z`, and returns the files and the submodules. Each change has
+/// two entries. The first begins with colons and the file modes, and the second is the name.
 fn changed_files(list: &[u8], root: &str) -> (Vec<String>, Vec<String>) {
     let (mut files, mut submodules) = (BTreeSet::new(), BTreeSet::new());
     let mut words = list.split(|byte| *byte == 0);
@@ -107,7 +107,7 @@ fn changed_files(list: &[u8], root: &str) -> (Vec<String>, Vec<String>) {
         let n_modes = facts.len() - modes.len() + 1;
         let mut modes = modes.split(' ').take(n_modes).filter(|mode| *mode != "000000").peekable();
         let is_submodule = modes.peek().is_some() && modes.all(|mode| mode == SUBMODULE);
-        // The name is taken as it is, because it may be blank or begin with a line break. A name that is not UTF-8 is
+        // The name is not trimmed, because it may be blank or begin with a line break. A name that is not UTF-8 is
         // converted in the same way as when the file was locked.
         let name = words.next().unwrap_or_default();
         let found = if is_submodule { &mut submodules } else { &mut files };
@@ -116,8 +116,8 @@ fn changed_files(list: &[u8], root: &str) -> (Vec<String>, Vec<String>) {
     (files.into_iter().collect(), submodules.into_iter().collect())
 }
 
-/// The locks that stop the commit or push. If several sessions could be the caller, the locks of all these sessions are
-/// left out. If nothing shows who the caller is, no lock is left out.
+/// Returns the locks that stop the commit or push. If several sessions could be the caller, the locks of these sessions
+/// do not count. If nothing shows who the caller is, all locks count.
 fn locks_of_others(client: &mut Client, params: &Map<String, Value>) -> Result<Vec<Value>, Error> {
     let mut check = |params: &Map<String, Value>| {
         let value = client.call("lock.check", &Value::Object(params.clone()))?;
@@ -136,7 +136,8 @@ fn locks_of_others(client: &mut Client, params: &Map<String, Value>) -> Result<V
     Ok(locks.filter(|lock| !candidates.contains(&lock["lockedBy"])).collect())
 }
 
-/// The files that a push changes. Git passes one line per ref to the hook: `local-ref local-id remote-ref remote-id`.
+/// Returns the files that a push changes. Git passes one line per ref to the hook: `local-ref local-id remote-ref
+/// remote-id`.
 fn pushed_files() -> Result<Vec<u8>, Error> {
     let mut text = Vec::new();
     let failed = |why: &str| Error::new(ErrorKind::Usage, format!("the list of pushed refs {why}"));
@@ -155,8 +156,7 @@ fn pushed_files() -> Result<Vec<u8>, Error> {
         }
         let range = format!("{remote}..{local}");
         let changed = ["diff", "--raw", "-z", "--no-renames", &range];
-        // If the remote ref is new, or this clone does not have the commit of that ref, all new commits are checked
-        // instead.
+        // If the remote ref is new, or this clone lacks the commit of that ref, all new commits are checked instead.
         let known = if is_nothing(remote) { None } else { run_git(Path::new("."), &changed).ok() };
         files.extend(known.map_or_else(|| files_of_new_commits(local), Ok)?);
         files.push(0);
@@ -164,19 +164,18 @@ fn pushed_files() -> Result<Vec<u8>, Error> {
     Ok(files)
 }
 
-/// The files that are changed by commits that no remote has yet.
+/// Returns the files that change in commits that no remote has yet.
 fn files_of_new_commits(local: &str) -> Result<Vec<u8>, Error> {
     let commits = run_git(Path::new("."), &["rev-list", local, "--not", "--remotes"])?;
     let failed = |error: std::io::Error| Error::new(ErrorKind::Usage, format!("cannot run git diff-tree ({error})"));
-    // `git log` is not used, because it separates the names with line breaks, and a name may itself begin with a line
-    // break.
+    // `git log` would separate the names with line breaks, but a name may itself begin with a line break.
     let mut git = Command::new("git");
     git.args(["diff-tree", "--stdin", "-r", "-c", "--root", "--no-commit-id", "--raw", "-z", "--no-renames"]);
     let mut git = git.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
     let input = git.stdin.take();
     let writing = threads::spawn("run git diff-tree", move || input.map(|mut input| input.write_all(&commits)));
     let writing = writing.inspect_err(|_| {
-        // If this fails, git still ends by itself, because its input is closed.
+        // If killing git fails, git still ends by itself, because its input is closed.
         let _ = git.kill().and_then(|()| git.wait());
     })?;
     let out = git.wait_with_output().map_err(failed)?;

@@ -1,7 +1,7 @@
-//! One git hook: adds the guard before an existing hook, and removes the guard again.
+//! One git hook. This module adds the guard before an existing hook, and removes the guard again.
 //!
 //! If the hook is a shell script, the guard's lines are inserted into it, so that the script keeps its name, its
-//! arguments and its standard input. Any other hook is moved aside, and our script runs it.
+//! arguments and its standard input. Any other hook is moved aside, and a script of the guard runs it.
 
 use super::hooks_dir::{HooksDir, Sharing};
 use crate::base::error::{Error, ErrorKind};
@@ -13,11 +13,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use std::{fs, io};
 
-/// The first and the last of the lines that the guard adds.
+/// The first line that the guard adds to a hook.
 const BEGIN: &str =
     "# slm-mesh guard: refuses what another agent has locked; slm-mesh guard remove takes these lines out.";
 const END: &str = "# end of slm-mesh guard";
-/// The suffix of the copy of an earlier hook. Also the name of the directory with links to hooks that were moved aside.
+/// The suffix of the copy of an earlier hook. Also the name of the directory with links to moved hooks.
 const BEFORE: &str = "before-slm-mesh";
 /// The suffixes with which the hook managers pre-commit and lefthook rename an existing hook.
 const RENAMED: &[&str] = &["legacy", "old"];
@@ -26,28 +26,28 @@ const MOVED: &str = "old-hooks";
 /// Shells that can run the guard's lines.
 const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh", "ksh"];
 
-/// How long the program may take to print its version.
+/// Maximum time for the program to print its version.
 const RUNS_WITHIN: Duration = Duration::from_secs(5);
 
-/// How the guard's lines refer to this program.
+/// How the guard's lines find this program.
 pub enum Program {
-    /// By the path of the program on this machine.
+    /// By its path on this machine.
     Here(PathBuf),
-    /// By the program's name, because the hook is also used on other machines.
+    /// By its name, because the hook is also used on other machines.
     InPath,
 }
 
-/// One hook of git, in the directory of hooks.
+/// One git hook in a hooks directory.
 pub struct GitHook {
     /// The name of the hook.
     pub hook: &'static str,
     /// The file that git runs.
     pub path: PathBuf,
-    /// The directory for a hook that was moved aside, relative to the hooks directory.
+    /// The directory for the link to a hook that was moved aside, relative to the hooks directory.
     aside: &'static str,
 }
 
-/// What a hook file contains at present.
+/// What a hook file contains now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Found {
     Nothing,
@@ -55,23 +55,22 @@ enum Found {
     Unguarded,
     /// A shell script that contains the guard's lines. The value is the script without these lines.
     Inline(Vec<u8>),
-    /// Our own script. It runs the hook that was moved aside, if there is one.
+    /// The guard's own script. It runs the hook that was moved aside, if there is one.
     Ours,
 }
 
 impl GitHook {
-    /// The hook with this name.
+    /// Describes the hook with this name.
     pub fn new(dir: &HooksDir, hook: &'static str) -> GitHook {
-        // A hook that was moved aside may look for its project relative to its own path. So the directory for moved
-        // hooks is usually beside the hooks directory, at the same depth. If the hooks directory is not in the git
-        // directory but, for example, in a work tree, nothing may be added beside it, so the directory for moved hooks
-        // is inside it.
+        // A moved hook may look for its project relative to its own path. So the directory for moved hooks is usually
+        // beside the hooks directory, at the same depth. But if the hooks directory is outside the git directory, for
+        // example in a work tree, nothing may be added beside it. The directory for moved hooks is then inside it.
         let is_usual = dir.path.parent() == Some(&dir.common);
         let aside = if is_usual { "../before-slm-mesh" } else { "before-slm-mesh" };
         GitHook { hook, path: dir.path.join(hook), aside }
     }
 
-    /// Refuses a hook that git tracks if the guard can't be added for everybody who uses the hook.
+    /// Checks whether the guard can be installed in this hook. Only a hook that git tracks can be refused.
     ///
     /// # Errors
     /// If git tracks the hook and the guard's lines can't be inserted into it.
@@ -90,13 +89,13 @@ impl GitHook {
         Ok(())
     }
 
-    /// Adds the guard to the hook. Returns what the user should know.
+    /// Adds the guard to the hook. Returns a note for the user, if there is one.
     ///
     /// # Errors
     /// If a file can't be written.
     pub fn install(&self, program: &Program) -> io::Result<Option<String>> {
-        // If a hook manager has renamed our hook, the manager takes our hook for a hook of the user, and runs it or
-        // later restores it. So the guard is removed from the renamed file.
+        // A hook manager may have renamed our hook, because it took the hook for one of the user's. The manager runs
+        // the renamed hook, or restores it later. So the guard is removed from the renamed file.
         for renamed in self.renamed() {
             self.remove_from(&renamed)?;
         }
@@ -115,7 +114,7 @@ impl GitHook {
         if let Some(at) = insertion_point(&self.path, &text) {
             let mode = fs::metadata(&self.path)?.permissions().mode();
             if matches!(program, Program::Here(_)) {
-                // If a hook manager overwrites the file later, this copy still contains the user's hook.
+                // If a hook manager overwrites the hook later, this copy still contains the user's version.
                 write_hook(&self.kept(), &text, mode)?;
             }
             let with = [&text[..at], lines.as_bytes(), &text[at..]].concat();
@@ -137,7 +136,7 @@ impl GitHook {
             removed |= self.remove_from(&path)?;
         }
         let kept = self.kept();
-        // If a hook manager has written a hook that is identical to the copy, the copy is no longer needed.
+        // If a hook manager has written the same hook again, the copy is no longer needed.
         if !removed && kept.exists() && read_hook(&kept) == read_hook(&self.path) {
             fs::remove_file(&kept)?;
         }
@@ -149,7 +148,7 @@ impl GitHook {
         match find_in(path) {
             Found::Nothing | Found::Unguarded => return Ok(false),
             Found::Inline(text) => {
-                // The hook may have changed since the guard was installed, so it is kept as it is now, and the copy is
+                // The hook may have changed since the guard was installed. So its present text stays, and the copy is
                 // removed.
                 write_hook(path, &text, fs::metadata(path)?.permissions().mode())?;
                 remove_if_there(&kept)?;
@@ -160,7 +159,7 @@ impl GitHook {
         let link = self.aside_path();
         remove_if_there(&link)?;
         if let Some(dir) = link.parent() {
-            // The directory may still contain other hooks.
+            // This fails if the directory still contains other hooks.
             let _ = fs::remove_dir(dir);
         }
         Ok(true)
@@ -174,12 +173,12 @@ impl GitHook {
         has_guard(&self.path) || runs_legacy() && has_guard(&self.with_suffix("legacy"))
     }
 
-    /// Tries to run the program that the guard's lines run. If this fails, returns the program and the reason.
+    /// Tries to run the program that the guard's lines call. If this fails, returns the program and the reason.
     pub fn broken_program(&self) -> Option<String> {
         let text = String::from_utf8_lossy(&read_hook(&self.path)).into_owned();
         let lines = text.split(BEGIN).nth(1)?;
         let path = lines.split("[ ! -x '").nth(1).and_then(|rest| rest.split("' ] ||").next());
-        // The lines in a hook that git tracks contain no path, because they find the program on PATH.
+        // In a hook that git tracks, the guard's lines contain no path. They find the program on PATH.
         let program = path.map_or_else(|| "slm-mesh".to_owned(), |path| path.replace("'\\''", "'"));
         if path.is_some() && !is_executable(Path::new(&program)) {
             return Some(format!("{program}, which no longer exists"));
@@ -195,8 +194,8 @@ impl GitHook {
         std::iter::once(self.kept()).filter(|path| path.symlink_metadata().is_ok()).chain(older).collect()
     }
 
-    /// If the existing copy of an earlier hook differs from the present hook, renames this copy, so that a new copy
-    /// does not overwrite it.
+    /// If the copy of an earlier hook differs from the present hook, renames the copy. Otherwise, a new copy would
+    /// overwrite it. Returns a note for the user, if the copy was renamed.
     fn set_older_apart(&self, text: &[u8]) -> io::Result<Option<String>> {
         let kept = self.kept();
         if kept.symlink_metadata().is_err() || read_hook(&kept) == text {
@@ -220,7 +219,7 @@ impl GitHook {
         self.with_suffix(BEFORE)
     }
 
-    /// Where a hook manager may have put our hook.
+    /// The paths to which a hook manager may have moved our hook.
     fn renamed(&self) -> impl Iterator<Item = PathBuf> {
         let moved = self.path.with_file_name(MOVED).join(self.hook);
         RENAMED.iter().map(|suffix| self.with_suffix(suffix)).chain([moved])
@@ -230,8 +229,8 @@ impl GitHook {
         self.path.with_file_name(self.aside).join(self.hook)
     }
 
-    /// Creates a link to the hook that was moved aside. The link has the hook's own name, because some hooks check the
-    /// name under which they run.
+    /// Creates a link to the hook that was moved aside. The link has the hook's own name, because some hooks check
+    /// under which name they run.
     fn link_aside(&self) -> io::Result<()> {
         let link = self.aside_path();
         let Some(dir) = link.parent() else { return Ok(()) };
@@ -242,7 +241,7 @@ impl GitHook {
         symlink(back.join(format!("{}.{BEFORE}", self.hook)), &link)
     }
 
-    /// A script that asks the mesh about locks, and then runs the hook that was there before.
+    /// Returns a script that checks for locks, and then runs the earlier hook.
     fn script(&self, lines: &str) -> String {
         let (aside, hook) = (self.aside, self.hook);
         format!(
@@ -251,8 +250,8 @@ impl GitHook {
     }
 }
 
-/// The lines that ask the mesh about locks. These lines leave the hook's name, its arguments and its standard input as
-/// git passed them.
+/// Returns the lines that check for locks. The lines do not change the hook's name, its arguments or its standard
+/// input.
 fn guard_lines(program: &Program, hook: &str) -> String {
     let (is_missing, program) = match program {
         Program::Here(path) => {
@@ -288,8 +287,8 @@ fn find_in(path: &Path) -> Found {
     if is_ours { Found::Ours } else { Found::Inline(bare) }
 }
 
-/// The position for the guard's lines in a hook. In an executable shell script, this is after the first line. A script
-/// in another language, or one that runs itself again with `exec`, has no such position.
+/// Returns the position for the guard's lines, which is after the first line of an executable shell script. Returns
+/// `None` for a script in another language, or a script that runs itself again with `exec`.
 fn insertion_point(path: &Path, text: &[u8]) -> Option<usize> {
     let is_file = path.symlink_metadata().is_ok_and(|meta| meta.is_file());
     if !is_file || !is_executable(path) {
@@ -310,8 +309,7 @@ fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// Writes a hook completely or not at all. If the file also has another name (a hard link), the content under that name
-/// does not change.
+/// Writes a hook completely or not at all. Other hard links to the old file keep the old content.
 fn write_hook(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
     let new = PathBuf::from(format!("{}.new-slm-mesh", path.display()));
     let written = fs::write(&new, text)

@@ -1,5 +1,5 @@
-//! Finds the directory of this work tree's git hooks, finds out which other repositories or users share it, and records
-//! where a guard was installed.
+//! The directory of the git hooks of a work tree. Finds out who else uses these hooks, and records where a guard was
+//! installed.
 
 use super::run_git;
 use crate::base::error::{Error, ErrorKind};
@@ -18,19 +18,20 @@ pub struct HooksDir {
     pub common: PathBuf,
 }
 
-/// Which other repositories or users run the same hooks.
+/// Which other repositories or users run the hooks in this directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
     /// Only this repository, and only for this user.
     Private,
-    /// All repositories of this user, because the directory of the hooks is set outside this repository.
+    /// All repositories of this user, because `core.hooksPath` is set outside this repository.
     AllRepositories,
     /// Everybody who works on the project, because git tracks the hooks.
     Tracked,
 }
 
 impl HooksDir {
-    /// Asks git for the directory, because git takes linked work trees and all scopes of `core.hooksPath` into account.
+    /// Finds the hooks directory of the current work tree. Asks git, because git takes linked work trees and all scopes
+    /// of `core.hooksPath` into account.
     ///
     /// # Errors
     /// If git is not installed, or the working directory is not in a work tree.
@@ -40,7 +41,7 @@ impl HooksDir {
 
     fn of_work_tree(inside: &Path) -> Result<HooksDir, Error> {
         let top = path_of(run_git(inside, &["rev-parse", "--show-toplevel"])?);
-        // A relative `core.hooksPath` is relative to the root of the work tree, because git runs the hooks there.
+        // A relative `core.hooksPath` starts at the root of the work tree, where git runs the hooks.
         let path = top.join(path_of(run_git(&top, &["rev-parse", "--git-path", "hooks"])?));
         let common = top.join(path_of(run_git(&top, &["rev-parse", "--git-common-dir"])?));
         if top.as_os_str().is_empty() {
@@ -52,7 +53,7 @@ impl HooksDir {
         Ok(HooksDir { path: real(path), top, common: real(common) })
     }
 
-    /// Whether a path that a user typed names this directory.
+    /// Whether a path that a user typed leads to this directory.
     pub fn is_at(&self, named: &Path) -> bool {
         named.canonicalize().is_ok_and(|named| named == self.path) || named == self.path
     }
@@ -63,26 +64,26 @@ impl HooksDir {
             let words = [&["config"], scope, &["--get", "core.hooksPath"]].concat();
             run_git(&self.top, &words).ok()
         };
-        // Old versions of git can't show the scope of a value, so the value that applies is compared with the values of
-        // the repository's own scopes.
+        // Old versions of git can't show the scope of a value. So the value that applies is compared with the values
+        // that are set in this repository.
         let effective = value(&[]);
         if effective.is_some() && value(&["--worktree"]) != effective && value(&["--local"]) != effective {
             return Sharing::AllRepositories;
         }
-        // In a git directory, `ls-files` would list the files of the work tree, so that case is checked first.
+        // Inside a git directory, `ls-files` would list the files of the work tree. So this case is checked first.
         let is_in_work_tree = run_git(&self.path, &["rev-parse", "--is-inside-work-tree"]);
         if is_in_work_tree.is_ok_and(|answer| answer.starts_with(b"false")) {
             return Sharing::Private;
         }
-        // git runs in the hooks directory, because a different repository may track the hooks.
+        // git runs in the hooks directory, because another repository may track the hooks.
         match run_git(&self.path, &["ls-files", "-z"]) {
             Ok(files) if !files.is_empty() => Sharing::Tracked,
             _ => Sharing::Private,
         }
     }
 
-    /// The file that records where guards were installed. If another program rewrites the hooks, they no longer contain
-    /// the guard, and only this file shows that it was installed.
+    /// The file that lists where guards were installed. If another program rewrites the hooks, only this file shows
+    /// that a guard was installed.
     pub fn record_path(&self) -> PathBuf {
         self.common.join("slm-mesh-guard")
     }
@@ -94,8 +95,8 @@ impl HooksDir {
         lines.map(|line| real(PathBuf::from(OsStr::from_bytes(line)))).collect()
     }
 
-    /// The directories in which a guard was installed, and which no work tree of this repository uses any more, for
-    /// example because a hook manager has set `core.hooksPath`.
+    /// Returns the directories with an installed guard that no work tree of this repository uses any more. For example,
+    /// a hook manager may have set `core.hooksPath`.
     pub fn abandoned(&self) -> Vec<HooksDir> {
         let list = run_git(&self.top, &["worktree", "list", "--porcelain"]).unwrap_or_default();
         let trees = list.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"worktree "));
@@ -111,7 +112,7 @@ impl HooksDir {
     /// # Errors
     /// If the file can't be written.
     pub fn record(&self) -> io::Result<()> {
-        // The directory may not have existed when git named it, so symlinks are resolved again.
+        // The directory may have been created after git returned its path, so symlinks are resolved again.
         let (mut known, path) = (self.recorded(), real(self.path.clone()));
         if !known.contains(&path) {
             known.push(path);
@@ -138,12 +139,12 @@ impl HooksDir {
     }
 }
 
-/// The path without symlinks, if there is such a directory.
+/// Resolves the symlinks in a path, if the path exists.
 fn real(path: PathBuf) -> PathBuf {
     path.canonicalize().unwrap_or(path)
 }
 
-/// The path in git's output, without the line break at the end.
+/// Converts git's output to a path, without the line break at the end.
 pub fn path_of(mut line: Vec<u8>) -> PathBuf {
     if line.last() == Some(&b'\n') {
         line.pop();
