@@ -25,7 +25,7 @@ const ASK_EVERY: Duration = Duration::from_secs(30);
 /// Maximum time for which a linked broker may delay its reply to a poll, in seconds. The HTTP thread allows more.
 const HOLD_SECONDS: u64 = super::superlocalmemory_routes::HOLD_SECONDS_MAX;
 /// Maximum time to wait for the reply to a poll, in addition to `HOLD_SECONDS`. While SuperLocalMemory 3.4.48 forwards
-/// a message, it answers no client for 10 s. A poll during that time fails, and is repeated.
+/// a message, it answers no client for 10 s. A poll during that time may fail, and is then repeated.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum time to wait for the reply to a posted message.
 const POST_TIMEOUT: Duration = Duration::from_secs(10);

@@ -100,14 +100,14 @@ const SNAPSHOT_ARGS: &[Arg] = &[
     Arg::new("from", ArgKind::Int { min: 0, max: i64::MAX }, "The byte at which the piece begins"),
 ];
 
-/// Data for the broker's own methods.
+/// The settings, and the access to the web page, for the broker's own methods.
 pub struct BrokerInfo {
     settings: Settings,
     web: Arc<WebAuth>,
 }
 
 impl BrokerInfo {
-    /// Makes the data from the current settings and the authentication of the web page.
+    /// Takes the settings in force. `web` creates the codes that open the web page.
     pub fn new(settings: Settings, web: Arc<WebAuth>) -> BrokerInfo {
         BrokerInfo { settings, web }
     }

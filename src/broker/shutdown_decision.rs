@@ -1,5 +1,5 @@
 //! Decides when the broker ends. The reasons are a signal, a request, a newer version, a long time without use, or a
-//! path of the data directory that no longer leads to this broker.
+//! data directory that was removed, replaced or moved.
 //!
 //! **Invariant:** the first reason to end wins, but damage of the database outranks all other reasons.
 
@@ -20,7 +20,7 @@ pub enum ShutdownReason {
     Displaced,
     /// The database is damaged. The next broker must check it.
     Damaged,
-    /// The database could not be opened when the role of this hub changed.
+    /// The database or its mesh could not be opened when the role of this hub changed.
     Failed,
 }
 

@@ -143,7 +143,7 @@ impl<'a> Sender<'a> {
         Sender { id, name: fields.word("from_name"), machine: fields.word("from_machine") }
     }
 
-    /// Returns both ids under which this mesh may know the sender. The second one applies until the linked mesh lists
+    /// Returns the two ids under which this mesh may know the sender. The second id applies until the linked mesh lists
     /// the sender as its peer.
     fn names(&self, mesh: &Mesh) -> [PeerId; 2] {
         let cut = |id: PeerId| PeerId::from(id.chars().take(limits::WORD_MAX).collect::<String>());

@@ -1,5 +1,5 @@
 //! WebSockets of clients of slm-mesh 1.3 on other machines. These clients register over HTTP, and receive pushes on the
-//! WebSocket. A client sends hellos, each with an id for which the client listens. Clients up to 1.3.1 send only one id
+//! WebSocket. A client sends hellos, each with an id for which the client listens. Clients up to 1.3.1 listen for an id
 //! of their own choice, which is also the name of the socket that they registered.
 //!
 //! **Invariant:** everything except hellos is ignored, and no line is answered.

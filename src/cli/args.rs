@@ -81,7 +81,7 @@ struct CommandParser {
     flags: Vec<(String, Option<String>)>,
 }
 
-/// Maximum time that `hubs` may wait, in seconds. No hub needs longer to answer.
+/// Maximum time that the verb `hubs` may wait, in seconds. No hub needs longer to answer.
 const HUBS_SECONDS_MAX: i64 = 60;
 
 impl CommandParser {
@@ -239,7 +239,7 @@ impl CommandParser {
         Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("restore"))))
     }
 
-    /// Returns how long `hubs` waits for replies, in seconds.
+    /// Returns how long the verb `hubs` waits for replies, in seconds.
     fn take_hubs_seconds(&mut self) -> Result<u64, Error> {
         Ok(self.take_number("hubs", "wait", HUBS_SECONDS_MAX)?.unwrap_or(1))
     }

@@ -92,7 +92,7 @@ fn print_as_they_arrive(row: &CliOperation, stream: RowStream, parsed: &ParsedCo
     params.insert("waitSeconds".into(), json!(WAIT_SECONDS));
     loop {
         let answer = client.call(op.name, &params).map_err(|end| end.on_command_line(op))?;
-        // Programs get this warning, too, because the rows do not show that events are missing.
+        // This warning is printed even with --json, because the rows do not show that events are missing.
         if answer["gap"] == json!(true) {
             crate::sys::print_error("slm-mesh: some events before the next one have already been deleted");
         }

@@ -36,7 +36,7 @@ const REFUSED_INTERVAL: Duration = Duration::from_secs(2);
 /// Maximum time to wait for the reply to `detach`, or for the end of the carrier (the process that forwards the
 /// connection to the hub). Meanwhile, the hub learns that the command has ended.
 const CARRIER_TIMEOUT: Duration = Duration::from_millis(500);
-/// The time between two checks whether the carrier has ended, which takes only milliseconds.
+/// The time between two checks whether the carrier has ended. The carrier usually ends within milliseconds.
 const CARRIER_CHECK_INTERVAL: Duration = Duration::from_millis(2);
 /// The shell's exit status for a command that was not found.
 const NOT_FOUND: u8 = 127;

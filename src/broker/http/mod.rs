@@ -108,7 +108,7 @@ pub(crate) enum ResponsePart {
     StreamChunk(Arc<[u8]>),
 }
 
-/// Runs a function when it is dropped. The HTTP thread drops this value when the connection closes.
+/// A value that calls its function when it is dropped. The HTTP thread drops the value when the connection closes.
 pub struct OnDisconnect(Option<Box<dyn FnOnce() + Send>>);
 
 impl OnDisconnect {
@@ -268,7 +268,7 @@ impl Drop for HttpServer {
         self.stopping.store(true, Ordering::Release);
         self.wake_thread();
         if let Some(thread) = self.thread.take() {
-            // If the thread has panicked, the panic hook has already printed the panic, and the broker ends anyway.
+            // If the thread has panicked, the panic hook has already printed why.
             let _ = thread.join();
         }
     }

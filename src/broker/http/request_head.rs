@@ -14,7 +14,7 @@ pub enum HeadStatus {
     Partial,
     /// The head is complete.
     Complete(ParsedHead),
-    /// The head is refused. The start of the next request is unknown.
+    /// The head is refused. The connection must close, because the start of the next request is unknown.
     Refused(Refusal),
 }
 

@@ -23,7 +23,7 @@ pub struct SharedHttpState {
     pub gate: Gate,
     /// The limits for each client.
     pub limits: Limits,
-    /// Counts the wrong tokens from each address on other machines.
+    /// Counts the wrong tokens per address, for clients on other machines.
     pub tries: RefCell<AuthFailures>,
 }
 

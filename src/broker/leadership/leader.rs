@@ -28,7 +28,7 @@ pub struct Leader<L> {
     pub(super) term: Term,
     /// The position that the next entry will have.
     pub(super) next: Position,
-    /// The stamp of the last entry: its term and its time.
+    /// The term and the time of the last entry.
     pub(super) last: EntryStamp,
 }
 

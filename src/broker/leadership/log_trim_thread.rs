@@ -32,8 +32,7 @@ pub struct ClusterReport {
     pub trouble: Option<String>,
 }
 
-/// State that the event loop shares with the trim thread: the last entry, the size of the log, and whether a new hub
-/// needs the mesh's time.
+/// State that the event loop and the trim thread share.
 #[derive(Debug, Default)]
 pub struct LogProgress {
     position: AtomicU64,

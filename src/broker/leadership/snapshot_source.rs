@@ -34,7 +34,7 @@ pub struct SnapshotSource {
     current: Option<Copy>,
 }
 
-/// A copy for one hub.
+/// The copy for the hub that is being served.
 struct Copy {
     ticket: String,
     state: CopyState,

@@ -108,13 +108,13 @@ impl StandbyThread {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns the connection, the database and the clock of a leader if this hub has just become one.
+    /// Returns the leader's connection, database and clock if this hub has just begun to lead.
     pub fn take_lead(&self) -> Option<TakenLead> {
         self.taken.try_recv().ok()
     }
 
-    /// Waits until this hub leads, follows a leader, or knows why it can do neither, but at most for `at_most`. Returns
-    /// a value only if this hub leads.
+    /// Waits for up to `at_most`, until this hub leads, follows a leader, or knows why it can do neither. Returns a
+    /// value only if this hub leads.
     pub fn wait_for_role(&self, at_most: Duration) -> Option<TakenLead> {
         let until = Instant::now() + at_most;
         while Instant::now() < until {
@@ -163,8 +163,8 @@ struct Follower {
     reported: Option<(u64, Instant)>,
     /// Set after a failed attempt to get a snapshot: the reason, the length of the pause, and the end of the pause.
     snapshot_retry: Option<(String, Duration, Instant)>,
-    /// Since when etcd lists this hub's own address as the leader, although this hub is on standby. `None` if etcd
-    /// lists no leader or another address.
+    /// When this hub noticed that etcd lists its address as the leader's, although this hub is on standby. `None` if
+    /// etcd lists no leader or another address.
     namesake_since: Option<Instant>,
 }
 

@@ -56,8 +56,8 @@ fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
     if let Some(text) = clock.save()
         && let Err(error) = places.write(&places.clock(), &text)
     {
-        // The disk may be full, but the broker still answers. The next broker's clock then continues from the last
-        // committed time.
+        // The clock can't be saved, for example because the disk is full. The broker still works, and the next broker's
+        // clock continues from the last committed time.
         log(&error.text);
     }
     clock
@@ -87,8 +87,8 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
         }
         opened => opened?,
     };
-    // Lost numbers are replaced only if this hub shares no log. Otherwise, all numbers come from the log. After a
-    // snapshot, the file of reserved numbers may be missing, although no numbers are lost.
+    // Lost sequence numbers are replaced only if this hub shares no log. Otherwise, all numbers come from the log.
+    // After a snapshot, the file of reserved numbers may be missing, although no numbers are lost.
     if store.log_position().is_ok_and(|position| position.is_none()) {
         replace_lost_numbers(&mut store)?;
     }
@@ -117,7 +117,7 @@ fn shares_log(settings: &Settings) -> bool {
 }
 
 /// Copies everything that can be read of the damaged database into a new file. Returns `None` if nothing can be read,
-/// or if this hub would need a complete copy.
+/// or if rows are missing on a hub that shares a log.
 ///
 /// # Errors
 /// When the disk is full. The next broker tries again, because a mesh that started empty now would lose more.
@@ -168,8 +168,8 @@ fn finish_replacement(places: &DataDir) -> Result<(), Error> {
     Ok(())
 }
 
-/// Moves the database aside, and moves the file `new` to its path. If this process is killed in between, the next
-/// broker finds the file `new`, and completes the replacement.
+/// Moves the database aside, and moves the file `new` to the path of the database. If this process is killed in
+/// between, the next broker finds the file `new`, and completes the replacement.
 pub(super) fn replace_database(places: &DataDir, new: &str, prefix: &str) -> Result<PathBuf, Error> {
     let aside = move_aside(places, prefix)?;
     let renamed = fs::rename(places.dir.join(new), places.database());

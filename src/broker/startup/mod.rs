@@ -76,7 +76,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     let (mesh, clock, role) = opener.open_first()?;
     let now = clock.now();
     let (heartbeat_ms, dead_ms) = (settings.int("SLM_MESH_HEARTBEAT_MS"), settings.int("SLM_MESH_DEAD_MS"));
-    // A hub that shares a log never ends because it is idle, so that it can take over at any time.
+    // A hub that shares a log keeps running while it is idle, so that it can take over at any time.
     let idle_ms = if opener.hub.is_some() { 0 } else { settings.int("SLM_MESH_IDLE_TIMEOUT") };
     let shutdown = watch_signals()
         .and_then(|pipe| ShutdownDecision::new(pipe, idle_ms, poll.registry(), SIGNALS, now))
@@ -182,8 +182,7 @@ pub fn own_address(settings: &Settings) -> Result<(String, bool), Error> {
 pub enum AfterReady {
     /// The broker runs in the foreground and keeps standard output open.
     KeepOutput,
-    /// The broker runs in the background. It closes standard output, because the process that started it waits for
-    /// this.
+    /// The broker runs in the background. The process that started the broker waits until standard output is closed.
     CloseOutput,
 }
 

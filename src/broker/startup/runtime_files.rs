@@ -132,7 +132,7 @@ impl RuntimeFiles {
     }
 
     /// Records that the directory has changed, and plans a check soon. The check is delayed because it creates missing
-    /// files again. If a user is just removing the directory, a new file in it would prevent this.
+    /// files again. If a user is just removing the directory, a new file in it would prevent the removal.
     pub fn note_change(&mut self, now: i64) {
         if let Some(events) = &self.events {
             // The check compares all files, so the events themselves do not matter. Reading them all makes the next
@@ -244,7 +244,7 @@ impl RuntimeFiles {
         let log = database::log_path(&self.places);
         let is_own_log = self.database.as_ref().is_some_and(|files| FileId::at(&log) == files.log);
         if self.holds_path() && self.is_database_replaced() && is_own_log {
-            // SQLite would apply the old write-ahead log to the new database.
+            // Otherwise, SQLite would apply the old write-ahead log to the new database.
             let _ = fs::remove_file(log);
         }
         drop(self.lock);

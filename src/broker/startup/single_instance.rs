@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// Maximum time for which a new broker waits for an old broker to end.
 const HANDOVER: Duration = Duration::from_secs(3);
-/// During this wait, the time between two checks of whether the old broker accepts connections.
+/// The time between two checks of whether the old broker still accepts connections.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Takes the lock that makes this process the only broker. Waits briefly for a broker that is ending. Fails at once
@@ -52,7 +52,7 @@ fn refuse_running(places: &DataDir) -> Result<(), Error> {
     Err(Error::new(ErrorKind::Refused, format!("Broker already running (PID {pid}); stop it with slm-mesh stop")))
 }
 
-/// Binds the Unix socket. Removes an existing socket first: this process holds the broker lock, so nobody uses it.
+/// Binds the Unix socket. This process holds the broker lock, so an existing socket is stale and is removed first.
 pub(super) fn bind_socket(places: &DataDir) -> Result<mio::net::UnixListener, Error> {
     let path = places.socket();
     if let Ok(meta) = path.symlink_metadata() {
@@ -73,7 +73,7 @@ pub(super) fn write_files(places: &DataDir, port: Option<u16>) -> Result<(), Err
     if let Some(port) = port {
         return places.write(&places.port(), &port.to_string());
     }
-    // The file of an earlier broker could send clients to the port of another program.
+    // The port file of an earlier broker could send clients to another program.
     let _ = fs::remove_file(places.port());
     Ok(())
 }

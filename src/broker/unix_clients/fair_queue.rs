@@ -15,8 +15,8 @@ pub const CLIENT_SHARE: Duration = Duration::from_micros(500);
 /// Maximum work per turn for all clients together. The remaining requests are served in the next turn, after new
 /// clients, HTTP and the linked meshes.
 pub const TURN_SHARE: Duration = Duration::from_millis(1);
-/// Maximum work per turn for clients that have hung up, which are served first. If many clients hang up at once, this
-/// limit keeps the other clients from waiting for all of them.
+/// Maximum work per turn for clients that have hung up, which are served first. Without this limit, all other clients
+/// would have to wait if many clients hung up at once.
 pub const HUNG_UP_SHARE: Duration = Duration::from_micros(300);
 /// Maximum work per turn of a hub that leads. Each turn of a leader also waits for etcd for some milliseconds. If a
 /// turn served only a few calls, most of the time would be spent waiting.

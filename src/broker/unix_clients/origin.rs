@@ -68,12 +68,12 @@ fn salted(process: Process, salt: u64) -> Process {
     Process { start: process.start.wrapping_add(salt), ..process }
 }
 
-/// Adds the salt of this machine to the start time of a process, as the mesh stores it.
+/// Converts a process of this machine to the form that the mesh stores, with the salt added to the start time.
 pub fn to_mesh(process: Process) -> Process {
     salted(process, *OWN_SALT)
 }
 
-/// Removes the salt of this machine from the start time of a process, as the kernel reports it.
+/// Converts a process of this machine back to the form that the kernel reports, without the salt.
 pub fn from_mesh(process: Process) -> Process {
     Process { start: process.start.wrapping_sub(*OWN_SALT), ..process }
 }

@@ -23,8 +23,8 @@ const AS_MAX: usize = 256;
 const METHOD_SHOWN: usize = 60;
 
 /// Reads what a client has sent, and serves as much of it as one turn allows. If `may_begin` is false, a request that
-/// may begin a session waits for the next turn, unless its client has hung up. Such a request may continue an ended
-/// session, so the mesh must first learn which sessions have ended.
+/// may begin a session waits for the next turn. Such a request may continue an ended session, so the mesh must first
+/// learn which sessions have ended. Requests of a session that has itself hung up do not wait.
 pub fn serve(
     context: &mut LoopContext,
     token: u64,

@@ -32,7 +32,7 @@ struct AuthState {
 
 struct PageSession {
     cookie: String,
-    /// The key of the session; `None` until the page has requested the key. Each page can do so only once.
+    /// The key of the session; `None` until the page has requested the key, which is possible only once per session.
     key: Option<String>,
     used: Instant,
 }

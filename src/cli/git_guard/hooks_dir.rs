@@ -95,8 +95,8 @@ impl HooksDir {
         lines.map(|line| real(PathBuf::from(OsStr::from_bytes(line)))).collect()
     }
 
-    /// Returns the directories with an installed guard that no work tree of this repository uses any more. For example,
-    /// a hook manager may have set `core.hooksPath`.
+    /// Returns the recorded hooks directories that no work tree of this repository uses any more. For example, a hook
+    /// manager may have set `core.hooksPath`.
     pub fn abandoned(&self) -> Vec<HooksDir> {
         let list = run_git(&self.top, &["worktree", "list", "--porcelain"]).unwrap_or_default();
         let trees = list.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"worktree "));
