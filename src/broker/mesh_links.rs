@@ -195,8 +195,7 @@ impl MeshLinks {
                     mesh.on_delivery(n, seq, &delivery, now)
                 }
                 LinkNews::Receipts(n, receipts) => {
-                    // A failed request for receipts does not delay messages, because it does not show whether the other
-                    // mesh accepts messages.
+                    // A failed request for receipts does not delay messages. The other mesh may still accept them.
                     self.links[n].state = SendState::Ready;
                     match receipts {
                         Some(receipts) => mesh.on_receipts(n, &receipts, now),
@@ -271,8 +270,8 @@ impl LinkSender {
         }
     }
 
-    /// Records whether a poll succeeded. If the other mesh was unreachable before, the failed messages are sent again
-    /// at once. If only messages failed, their pause continues.
+    /// Records whether a poll succeeded. If the other mesh was unreachable before, failed messages are sent again at
+    /// once. If polls never failed, the pause after failed messages continues.
     fn note_poll(&mut self, is_answered: bool) {
         let was_failing = std::mem::replace(&mut self.is_poll_failing, !is_answered);
         if is_answered && was_failing && matches!(self.state, SendState::FailedUntil(_)) {

@@ -50,7 +50,7 @@ impl ShutdownDecision {
         Ok(ShutdownDecision { signals, last_use: now, idle_ms: (idle_ms > 0).then_some(idle_ms), reason: None })
     }
 
-    /// Notes that the broker is being used.
+    /// Records that the broker was used at the time `now`.
     pub fn note_use(&mut self, now: i64) {
         self.last_use = now;
     }

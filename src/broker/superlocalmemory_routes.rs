@@ -95,8 +95,8 @@ fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, now: i64) -> Result<Value, Er
     let host = head.host.as_deref().map_or("", |host| host.rsplit_once(':').map_or(host, |(name, _)| name)).to_owned();
     let port = mesh.settings().port;
     let mesh_id = mesh.mesh_id();
-    // People are never online, but agents of a linked broker must be able to answer them, so the broker asks for
-    // people. A SuperLocalMemory daemon does not ask for people. It would take them for sessions.
+    // People are never online, but agents of a linked broker must be able to answer them. So the broker's polls ask for
+    // people. A SuperLocalMemory daemon does not ask, because it would take people for sessions.
     let with_people = query_number(&head.target, "people") == Some(1);
     let people = mesh.peers().all().iter().filter(|peer| with_people && peer.row.kind == PeerKind::Human);
     let rows: Vec<Value> = own_peers(mesh)

@@ -224,7 +224,7 @@ impl HttpServer {
         Ok(HttpServer { responses, waker, stopping, n_open, thread: Some(handle) })
     }
 
-    /// Answers a request without blocking. Any thread may call this. If the client is gone, nothing happens.
+    /// Answers a request without blocking. Any thread may call this. Does nothing if the client has disconnected.
     pub fn respond(&self, ticket: Ticket, response: HttpResponse) {
         self.send(ticket, ResponsePart::Whole(response));
     }
@@ -235,7 +235,7 @@ impl HttpServer {
         self.send(ticket, ResponsePart::StreamStart(head, on_disconnect));
     }
 
-    /// Adds bytes to a stream, without blocking. If the client is gone, nothing happens.
+    /// Adds bytes to a stream, without blocking. Does nothing if the client has disconnected.
     pub fn send_chunk(&self, ticket: Ticket, bytes: Arc<[u8]>) {
         self.send(ticket, ResponsePart::StreamChunk(bytes));
     }

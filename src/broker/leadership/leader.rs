@@ -11,7 +11,7 @@ use crate::store::{LogPosition, Store};
 /// How a leader's turn ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TurnEnd {
-    /// The turn is in the log and in the database, so its answers may be sent.
+    /// The turn is in the log and in the database, so its responses may be sent.
     Committed,
     /// The turn was rolled back, and its callers get the error. The hub continues to lead.
     TakenBack,

@@ -8,10 +8,10 @@ use std::net::IpAddr;
 use std::time::Instant;
 use subtle::ConstantTimeEq;
 
-/// Checks the token or secret, the `Origin` and the `Host` of each request. Web pages must not get through, even if a
-/// page makes its own name resolve to this machine's address. So no `Origin` is allowed, and the `Host` must be
-/// `localhost`, `127.0.0.1` or `::1`. A hub also accepts `hub_name` and all IP addresses. If a request has a token or
-/// secret, a hub accepts any `Host`, because a web page has neither. The gate itself answers `/health`.
+/// Accepts requests with the token or the secret, but none from web pages. A page could make its own name resolve to
+/// this machine's address. So the `Host` must be `localhost`, `127.0.0.1` or `::1`, and any `Origin` is refused. A hub
+/// also accepts `hub_name` and all IP addresses, and any `Host` if the request has a token or secret. The gate itself
+/// answers `/health`.
 pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> Gate {
     let is_known = bearer_check(token, secret);
     let started = Instant::now();

@@ -29,7 +29,7 @@ impl CheckedBackup {
     /// running when the backup was made, the backup may include a write-ahead log, which is copied too.
     ///
     /// # Errors
-    /// When the file can't be read or is not a sound database of slm-mesh, or when the data directory can't be written.
+    /// When the backup can't be read or is not a sound database, or when the data directory can't be written.
     pub fn copy(places: &DataDir, backup: &Path) -> Result<CheckedBackup, Error> {
         let shown = backup.display();
         let refused = |why: &str| Error::new(ErrorKind::Usage, format!("{shown} {why}; nothing was changed"));

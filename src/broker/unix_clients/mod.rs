@@ -342,7 +342,7 @@ impl UnixClients {
         }
     }
 
-    /// Queues a line for a client. If the client is gone, nothing happens.
+    /// Queues a line for a client. Does nothing if the client has disconnected.
     pub fn send(&mut self, token: u64, line: impl FnOnce() -> String) {
         if let Some(connection) = self.connections.get_mut(&token) {
             connection.write(&line());

@@ -200,9 +200,9 @@ fn call_operation(
     let must_be_known = params.remove("whoami").is_some() || op.actor == Auth::Required;
     let is_attach = std::ptr::eq(op, &ATTACH);
     if is_attach {
-        // The ancestors of a session are stored, but do not identify the caller, because a session inside another
-        // session is a peer of its own. For a script, only its own process is stored. So commands of the script act as
-        // the script, but other commands of the same shell do not.
+        // The ancestors of a session are stored, but do not identify the caller. A session inside another session is a
+        // peer of its own. For a script, only its own process is stored. So commands of the script act as the script,
+        // but other commands of the same shell do not.
         match connection.origin.process().filter(|_| params.get("script") == Some(&Value::Bool(true))) {
             Some(process) => mesh.set_ancestors(token, &[process]),
             None => mesh.set_ancestors(token, connection.origin.ancestors()),
