@@ -1,5 +1,5 @@
-//! The settings that list agents: which agents mail may wake, and which agents run shell commands in a shield. `setup`
-//! changes these lists in the `config` file.
+//! Tests the two settings that list agents: those that mail may wake, and those whose shell commands run in a sandbox
+//! (a shield). `setup` changes both lists in the `config` file.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! Alerts reach a person who is not looking at slm-mesh: as a desktop notification, or through a command of the
-//! person's own, which may hang, die or be missing without delaying anything else.
+//! Tests that alerts reach a person who is not looking at slm-mesh, as a desktop notification or through the person's
+//! own command. A command that hangs, dies or is missing must not delay anything else.
 
 mod support;
 
@@ -10,8 +10,8 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use support::{Place, lives, put_program, until};
 
-/// A mesh that runs this script for each alert, and the folder for the script's files, which the script finds in
-/// `$OUT`.
+/// Returns a mesh that runs this script for each alert, and the folder for the script's files. The script finds this
+/// folder in `$OUT`.
 fn place_with(script: &str, arguments: &str) -> (Place, PathBuf) {
     let place = Place::new();
     let out = place.root.join("out");
@@ -32,8 +32,8 @@ fn told_json(path: &Path) -> Value {
     serde_json::from_str(&told(path)).unwrap()
 }
 
-/// A script that keeps the input of each run in a file of its own (`1`, `2` and so on), and the arguments of the last
-/// run in `words`.
+/// A script that writes its input to a new file in each run (`1`, `2` and so on). The file `words` contains the
+/// arguments of the last run.
 const KEEP: &str = r#"n=1; while [ -e "$OUT/$n" ]; do n=$((n + 1)); done
 for word in "$@"; do printf '%s\n' "$word"; done > "$OUT/words"
 cat > "$OUT/part"; mv "$OUT/part" "$OUT/$n""#;
@@ -58,8 +58,8 @@ fn a_persons_command_gets_the_alert_and_its_words_reach_no_shell() {
     assert_eq!(place.json(&["inbox", "--as", "human"])["messages"][1]["id"], alert["id"]);
 }
 
-/// Runs Claude Code's hook for a session that waits for its user. Runs it twice, as happens if both a plugin and the
-/// verb `setup` have installed the hook.
+/// Runs Claude Code's hook for an agent that waits for its user. The hook runs twice, as it does if both a plugin and
+/// `slm-mesh setup` have installed it.
 fn waits(place: &Place) {
     let hooks = [start_waiting(place), start_waiting(place)];
     for hook in hooks {
@@ -101,8 +101,8 @@ fn an_agent_that_waits_for_its_user_raises_an_alert_if_the_user_wants_any() {
 fn alerts_that_were_read_are_not_raised_and_the_others_come_together() {
     let (place, out) = place_with(KEEP, "");
     place.ok(&["start", "--detach"]);
-    // The socket is used because on a busy machine, two verbs could take longer than the broker waits for an alert to
-    // be read.
+    // The broker notifies a person only of alerts that stay unread for a moment. On a busy machine, two verbs
+    // (subcommands) could take longer than that, so this test uses the socket.
     let mut socket = place.socket();
     let sent = socket.call("send", json!({ "as": "human", "to": "human", "message": "read at once", "type": "alert" }));
     let read = json!({ "as": "human", "items": [sent["result"]["messageId"]] });
@@ -147,7 +147,7 @@ fn the_desktop_shows_an_alert() {
 #[test]
 fn a_command_that_hangs_holds_nobody_up_and_is_ended() {
     let (place, out) = place_with("echo $$ > \"$OUT/pid.part\"; mv \"$OUT/pid.part\" \"$OUT/pid\"; sleep 600", "");
-    // This is more than a pipe holds, and the command never reads it.
+    // Together, these two alerts are more than a pipe holds, and the command never reads them.
     alert(&place, &"x".repeat(60_000));
     alert(&place, &"y".repeat(60_000));
     let pid: u32 = told(&out.join("pid")).trim().parse().unwrap();

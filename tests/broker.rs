@@ -1,4 +1,4 @@
-//! The life of a broker: it is started, found, ended, killed and started again. Also the errors that
+//! Tests the life of a broker: how it is started, found, ended, killed and started again. Also tests the errors that
 //! users see when it can't start.
 
 mod support;
@@ -51,7 +51,7 @@ fn is_root(test: &str) -> bool {
     is_root
 }
 
-/// Runs a verb as another user, from a copy of the program that this user can read.
+/// Runs a verb (subcommand) as another user, from a copy of the program that the other user can read.
 fn run_as_other(place: &Place, args: &[&str]) -> Output {
     let (copy, id) = (place.root.join("slm-mesh"), OTHER_UID.to_string());
     if !copy.exists() {
@@ -80,7 +80,7 @@ fn twenty_verbs_at_once_start_one_broker() {
 fn a_detached_start_returns_when_clients_can_connect() {
     let place = Place::new();
     let first = place.json(&["start", "--detach"]);
-    // We need not wait here, since `start` promises that the broker is ready.
+    // When `start` returns, the broker is ready, so this call need not wait.
     assert_eq!(place.socket().call("ping", json!({}))["result"], json!({}));
     let port = first["data"]["port"].as_u64().unwrap() as u16;
     std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -143,7 +143,7 @@ fn stop_ends_the_broker_and_keeps_what_it_knew() {
     assert_eq!(fs::read_to_string(place.dir.join("broker.token")).unwrap(), token, "existing clients read it once");
 }
 
-/// A waiting client may start the next broker so early that `stop` never gets the lock.
+/// A waiting client may start the next broker before `stop` gets the broker's lock. `stop` must succeed even then.
 #[test]
 fn stop_succeeds_if_the_next_broker_takes_the_lock_at_once() {
     let place = Place::new();
@@ -221,8 +221,8 @@ fn a_killed_broker_loses_nothing_that_was_acknowledged() {
             for round in 1..=6 {
                 until("some writes are acknowledged", || n.load(Ordering::SeqCst) >= round * 20);
                 until("a broker lives", || place.broker_pid().is_some_and(lives));
-                // This fails if the broker has already ended. Only a bug makes it end by itself, and the count below
-                // would show that.
+                // This fails if the broker has already ended. Only a bug makes the broker end by itself, and the count
+                // below would show this bug.
                 let _ = Command::new("kill")
                     .args(["-9", &place.broker_pid().unwrap().to_string()])
                     .stderr(Stdio::null())
@@ -346,7 +346,7 @@ fn a_database_with_one_damaged_table_does_not_keep_the_broker_away() {
     let mut bytes = fs::read(&file).unwrap();
     bytes[((page - 1) * size) as usize..(page * size) as usize].fill(0xa5);
     fs::write(&file, &bytes).unwrap();
-    // The first verb may report the damage; the second one must find a mesh that works.
+    // The first verb (subcommand) may report the damage. The second one must find a mesh that works.
     place.run(&["peers"]);
     place.ok(&["peers"]);
     assert_eq!(damaged(&place).len(), 1);
@@ -397,7 +397,7 @@ fn a_client_of_another_user_is_refused() {
     // Everybody may open the socket. The broker must still ask the kernel who connects.
     fs::set_permissions(&place.dir, fs::Permissions::from_mode(0o777)).unwrap();
     fs::set_permissions(place.dir.join("mesh.sock"), fs::Permissions::from_mode(0o777)).unwrap();
-    // This client lacks the checks of our program: it becomes another user and connects.
+    // Unlike our program, this client does no checks of its own: it becomes another user and connects.
     let script = "import os, socket, sys; os.setuid(int(sys.argv[2])); s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
                   print('connected', flush=True); s.sendall(sys.argv[3].encode() + b'\\n'); print(s.recv(999))";
     let ask = json!({ "jsonrpc": "2.0", "id": 1, "method": "state.get", "params": { "key": "secret" } }).to_string();

@@ -1,4 +1,4 @@
-//! Feeds the hooks what real agents have sent them (`tests/data/hooks`), and checks what each one does.
+//! Runs each hook with inputs that real agents have sent (recorded in `tests/data/hooks`), and checks the results.
 
 mod support;
 
@@ -14,7 +14,7 @@ const NAMES: &[(&str, [&str; 6])] = &[
     ("codex", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", "SessionEnd"]),
     ("copilot", ["sessionStart", "userPromptSubmitted", "preToolUse", "postToolUse", "agentStop", "sessionEnd"]),
     ("gemini", ["SessionStart", "BeforeAgent", "BeforeTool", "AfterTool", "AfterAgent", "SessionEnd"]),
-    // A session of OpenCode and Kilo ends when it is deleted; no recording contains that.
+    // A session of OpenCode or Kilo ends only when it is deleted, and no recording contains this event.
     ("opencode", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", ""]),
     ("kilo", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", ""]),
     ("qwen", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", ""]),
@@ -38,7 +38,7 @@ fn told(place: &Place, agent: &str, event: &str) -> Value {
 #[test]
 fn each_agent_with_captured_events_is_tested() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hooks");
-    // Kimi Code has a test of its own in this file.
+    // Kimi Code has its own test in this file.
     let is_tested = |name: &String| {
         let id = name.split('-').next().unwrap();
         id == "kimi" || NAMES.iter().any(|(agent, _)| *agent == id)

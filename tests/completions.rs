@@ -1,4 +1,4 @@
-//! Completions as people use them: in shells on a terminal, where a press of Tab completes the word.
+//! Tests completions as people use them: in a shell on a terminal, where the Tab key completes a word.
 
 mod support;
 
@@ -39,7 +39,7 @@ impl Shell<'_> {
         String::from_utf8(out.stdout).unwrap()
     }
 
-    /// The current screen, with the blanks at the ends of lines.
+    /// The current screen, including the blanks at the ends of lines.
     fn text(&self) -> String {
         self.tmux(&["capture-pane", "-p", "-N"])
     }

@@ -1,11 +1,11 @@
-//! The only module that uses SQL. There is one SQLite file with one writer, and the functions of this module read and
-//! write the mesh's records in it, such as messages and locks.
+//! The only module that uses SQL. It reads and writes the records of one mesh, such as messages and locks, in one
+//! SQLite file.
 //!
-//! All changes of rows go through `writes`, so that they can be recorded and applied to another database.
+//! While the broker runs, only the submodule `writes` changes rows. So it can record each change for other databases.
 //!
-//! **Invariant:** a write transaction begins with the first write of a turn of the broker's loop and ends in
-//! [`Store::commit`]. A turn that only reads opens no transaction. If a call fails, only the writes of that call are
-//! rolled back.
+//! **Invariant:** each turn of the broker's loop has at most one write transaction. The first write of the turn opens
+//! the transaction, and [`Store::commit`] or [`Store::rollback`] ends it. If a call fails, only the writes of this call
+//! are rolled back.
 
 mod changeset;
 mod channels;
@@ -54,33 +54,33 @@ use schema::{MIGRATIONS, migrate};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// What the current call has written so far.
+/// What has to be undone if the current call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CallState {
     /// The call has written nothing.
     Clean,
-    /// The transaction or savepoint for the call's first write could not be opened. Nothing in the file needs to be
-    /// undone, but the state in memory may be ahead of the file.
+    /// The call tried to write, but its transaction or savepoint could not be opened. The file has not changed, but the
+    /// caller may have changed its state in memory.
     Refused,
     /// The call opened the turn's transaction. To undo the call, the transaction is rolled back.
     First,
-    /// The call wrote after another call had opened the turn's transaction. To undo the call, the transaction is rolled
-    /// back to the call's savepoint.
+    /// Another call had already opened the turn's transaction, so this call set a savepoint. To undo the call, the
+    /// transaction is rolled back to the savepoint.
     Nested,
 }
 
-/// Which connections can use a database that the store has open.
+/// Whether other connections may use the database while the store has it open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LockingMode {
-    /// Any connection: the checkpointer, and users who read the database.
+    /// Other connections may use the database: the checkpointer's, and those of users who read it.
     Shared,
-    /// Only this connection. SQLite then needs no shared-memory file (32 KiB). A full disk has no room for that file,
-    /// so in the shared mode, a broker on a full disk could not even read.
+    /// No other connection may use the database, so SQLite needs no shared-memory file (32 KiB). On a full disk, SQLite
+    /// could not create this file, and then the broker could not even read the database.
     Exclusive,
 }
 
 impl LockingMode {
-    /// What SQLite calls this mode.
+    /// The value of `PRAGMA locking_mode` for this mode.
     fn word(self) -> &'static str {
         match self {
             LockingMode::Shared => "normal",
@@ -98,12 +98,12 @@ fn connect(path: &Path, mode: LockingMode) -> StoreResult<Connection> {
     Ok(db)
 }
 
-/// The size of the pages of a new database, in bytes. A change writes each page that it touches to the log, so a change
-/// is cheaper if pages are small: with 2 KiB, a message takes a sixth less time than with SQLite's 4 KiB. With 1 KiB,
-/// the larger number of pages costs as much as their smaller size saves.
+/// The page size of a new database, in bytes. SQLite writes whole pages to its log, so a small change is cheaper if
+/// pages are small. With 2 KiB, storing a message takes a sixth less time than with SQLite's default of 4 KiB. 1 KiB is
+/// no faster than 2 KiB, because more pages are needed.
 const PAGE_BYTES: i64 = 2048;
-/// Once the log has this many bytes, a commit copies it into the database file, no matter how much of it has not been
-/// copied yet.
+/// The size of the write-ahead log, in bytes, at which SQLite itself copies the log into the database file during a
+/// commit. Usually, the checkpointer has copied the log before that.
 const LONGEST_LOG_BYTES: i64 = 22 << 20;
 
 /// The database of one mesh.
@@ -116,24 +116,23 @@ pub struct Store {
     pub counters: Counters,
     counters_committed: Counters,
     counters_before_call: Counters,
-    /// The counters as they were last written to the database or read from it. When counters are read, the rows that
-    /// were added since they were written are counted, too.
+    /// The counters when they were last written to the database, or when the database was opened.
     counters_stored: Counters,
     /// Whether the turn has written its counters.
     has_written_counters: bool,
-    /// Caches the number of each peer, by the peer's id. The cache is cleared when a write is rolled back.
+    /// Caches the number that stands for each peer in the table of messages, by the peer's id. The cache is cleared
+    /// when a write is rolled back.
     numbers: HashMap<String, i64>,
     /// The sequence numbers that are reserved in a file beside the database; `None` if the database has no file.
     reserved: Option<ReservedNumbers>,
     /// Records the changes of the turn; `None` if no other database needs them.
     recorder: Option<Recorder>,
-    /// Whether the turn's counters were written and its changes were taken. If so, the turn must not write anything
-    /// more.
+    /// Whether [`Store::seal`] has taken the turn's changes. If so, the turn must not write anything more.
     is_sealed: bool,
 }
 
 impl Store {
-    /// Opens or creates the file. If `full` is true, a commit also survives a power failure.
+    /// Opens or creates a database file. If `full` is true, a committed change survives even a power failure.
     pub fn open(path: &Path, full: bool) -> StoreResult<Store> {
         let db = match connect(path, LockingMode::Shared) {
             Err(StoreError::Full) => connect(path, LockingMode::Exclusive)?,
@@ -143,8 +142,8 @@ impl Store {
         let mut store = Store::prepare(db)?;
         let reserved = ReservedNumbers::open(path)?;
         store.counters.raise_to(reserved.floor());
-        // The raised counters count as committed, although they are not in the database yet, because the file of
-        // reserved numbers contains their values.
+        // The raised counters count as committed, although they are not in the database yet. Their values are safe,
+        // because they come from the file of reserved numbers.
         (store.counters_before_call, store.counters_committed) = (store.counters, store.counters);
         store.reserved = Some(reserved);
         Ok(store)
@@ -157,9 +156,8 @@ impl Store {
 
     fn prepare(mut db: Connection) -> StoreResult<Store> {
         db.set_prepared_statement_cache_capacity(64);
-        // Without this setting, SQLite looks at the values of parameters when it considers a partial index, and then
-        // prepares the statement again for each new value. That took half of the time needed to store a message with an
-        // idempotency key.
+        // Without this setting, SQLite prepares a statement again whenever the value of a parameter may decide whether
+        // a partial index applies. Then it took twice as long to store a message with an idempotency key.
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         // Users may read the database while the broker runs. A reader may lock the database for a moment, so the broker
         // waits for the lock.
@@ -196,7 +194,7 @@ impl Store {
         Checkpointer::open(self.db.path().unwrap_or_default())
     }
 
-    /// Marks the point to which [`Store::undo_call`] returns.
+    /// Begins a call. [`Store::undo_call`] rolls back everything that is written from here on.
     pub fn begin_call(&mut self) {
         self.call = CallState::Clean;
         self.counters_before_call = self.counters;
@@ -215,7 +213,7 @@ impl Store {
         self.open
     }
 
-    /// Keeps the writes of the current call.
+    /// Ends the current call and keeps its writes.
     pub fn end_call(&mut self) -> StoreResult<()> {
         if self.call == CallState::Nested {
             self.run("RELEASE call")?;
@@ -267,7 +265,8 @@ impl Store {
     /// Rolls back the whole turn.
     pub fn rollback(&mut self) {
         if self.open {
-            // This fails if a failed COMMIT has already rolled the transaction back, which is harmless.
+            // This fails if a COMMIT has failed and SQLite has already rolled the transaction back. Then nothing is
+            // left to do.
             let _ = self.run("ROLLBACK");
         }
         self.open = false;
@@ -279,17 +278,16 @@ impl Store {
         self.numbers.clear();
     }
 
-    /// Copies the log into the database file without waiting for readers, and gives back the reserved sequence numbers
-    /// that were not used. Call this before the store is closed.
+    /// Copies the write-ahead log into the database file, without waiting for readers. Also gives back the reserved
+    /// sequence numbers that were not used, so call this before the store is closed.
     pub fn checkpoint(&mut self) -> StoreResult<()> {
         copy_log(&self.db)?;
         let counters = self.counters_committed;
         self.reserved.as_mut().map_or(Ok(()), |reserved| reserved.give_back(&counters))
     }
 
-    /// Copies the rest of a long log, right after the checkpointer has copied most of it, so that the next commit
-    /// restarts the log. Because little is left, this takes a fraction of the time that SQLite would need to copy the
-    /// log within a later commit.
+    /// Copies the rest of a long log after the checkpointer has copied most of it. The next commit can then restart the
+    /// log. Copying the rest here is much faster than letting SQLite copy the whole log during a later commit.
     pub fn copy_rest_of_log(&mut self) -> StoreResult<()> {
         copy_log(&self.db).map(|_| ())
     }
@@ -303,33 +301,34 @@ impl Store {
         Ok((pages * page, log as i64))
     }
 
-    /// The value that is stored under a name.
+    /// The value that the table `meta` contains under this name.
     pub fn meta(&self, name: &str) -> StoreResult<Option<String>> {
         let mut read = self.db.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
         Ok(read.query_row([name], |row| row.get(0)).optional()?)
     }
 
-    /// Stores a value under a name.
+    /// Stores a value under a name in the table `meta`.
     pub fn set_meta(&mut self, name: &str, value: &str) -> StoreResult<()> {
         write_row!(self, "INSERT OR REPLACE", "meta", { "name": name, "value": value })?;
         Ok(())
     }
 
-    /// The version of the tables. Each entry of a log contains the version, because an older program can't apply
-    /// changes to columns that it does not know.
+    /// The version of the tables. Each entry of the replicated log contains this version, because an older program
+    /// can't apply changes to columns that it does not know.
     pub fn schema() -> u32 {
         MIGRATIONS.len() as u32
     }
 
-    /// Whether a copy of another database may replace this database without any loss, because this database contains no
-    /// messages, no state and no locks. Peers are allowed, because they reconnect by themselves.
+    /// Whether a copy of another database may replace this database without loss. This is the case if this database
+    /// contains no messages, no shared state and no locks. It may contain peers, because they reconnect by themselves.
     pub fn is_expendable(&self) -> StoreResult<bool> {
         let sql = "SELECT NOT EXISTS (SELECT 1 FROM message) AND NOT EXISTS (SELECT 1 FROM state)
                    AND NOT EXISTS (SELECT 1 FROM lock)";
         Ok(self.db.query_row(sql, [], |row| row.get(0))?)
     }
 
-    /// The latest time that the store contains. The clock of the mesh is never earlier than this.
+    /// The time of the newest message, event or log entry in the store. The clock of the mesh never starts before this
+    /// time.
     pub fn last_time(&self) -> StoreResult<i64> {
         let newest = |table: &str, column: &str| {
             let sql = format!("SELECT {column} FROM {table} ORDER BY seq DESC LIMIT 1");

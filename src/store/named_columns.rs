@@ -1,22 +1,22 @@
-//! Reads and writes rows. Each value stands beside the name of its column, so that no positions have to be counted.
+//! Reads and writes rows by the names of their columns, so that callers need not count columns.
 
 use rusqlite::Row;
 use rusqlite::types::FromSql;
 
-/// Reads the columns of a row by name. A column that is read in the order of the query is found at once, while
-/// [`Row::get`] compares the name with those of all columns that come before the right one. These comparisons made up a
-/// third of the cost of reading a message.
+/// Reads the columns of a row by name. If columns are read in the order of the query, each is found at once.
+/// [`Row::get`] instead compares the name with every column up to the right one, which was a third of the cost of
+/// reading a message.
 pub(super) struct NamedColumns<'row, 'statement> {
     row: &'row Row<'statement>,
     /// The position of the column that is probably read next.
     next: usize,
-    /// The order of the columns in the earlier rows, and how many columns of this row have been read; `None` if no
-    /// order is kept between rows.
+    /// The order in which the columns of earlier rows were read, and the number of columns read from this row. `None`
+    /// if the order is not kept from row to row.
     order: Option<(&'row mut ColumnOrder, usize)>,
 }
 
-/// The columns of a query in the order in which the first row was read: the name and the position of each. The other
-/// rows are read by the same code, so it is enough to compare the addresses of the names, not their texts.
+/// The name and position of each column, in the order in which the columns of a row are read. All rows of a query are
+/// read by the same code, so names can be compared by their addresses instead of their texts.
 #[derive(Debug, Default)]
 pub(super) struct ColumnOrder(Vec<(&'static str, usize)>);
 
@@ -25,7 +25,7 @@ impl<'row, 'statement> NamedColumns<'row, 'statement> {
         NamedColumns { row, next: 0, order: None }
     }
 
-    /// The columns of one row of a query that may return several rows.
+    /// Reads one row of a query that may return several rows. `order` is kept from row to row.
     pub(super) fn of_one(row: &'row Row<'statement>, order: &'row mut ColumnOrder) -> Self {
         NamedColumns { row, next: 0, order: Some((order, 0)) }
     }
@@ -58,14 +58,14 @@ impl<'row, 'statement> NamedColumns<'row, 'statement> {
     }
 }
 
-/// The placeholder for each column after the first.
+/// Expands to the SQL placeholder for a column that is not the first.
 macro_rules! placeholder {
     ($column:literal) => {
         ",?"
     };
 }
 
-/// Runs `INSERT INTO table(columns) VALUES (values)`. An argument chooses between `INSERT` and `INSERT OR REPLACE`.
+/// Runs `INSERT INTO table(columns) VALUES (values)`, or `INSERT OR REPLACE` if `$verb` says so.
 macro_rules! write_row {
     ($store:expr, $verb:literal, $table:literal, { $first:literal: $value:expr $(, $column:literal: $more:expr)* $(,)? }) => {
         $store.write(
@@ -77,8 +77,8 @@ macro_rules! write_row {
     };
 }
 
-/// Adds a row, or changes the row that has the same key. The columns of the key are given first. An existing row is
-/// changed in place, which `INSERT OR REPLACE` does not do, so an index is written only if its columns have changed.
+/// Adds a row, or updates the existing row with the same key. The columns of the key are given first. Unlike `INSERT OR
+/// REPLACE`, an update writes only those indexes whose columns have changed.
 macro_rules! upsert_row {
     ($store:expr, $table:literal, { $key:literal: $is:expr $(, $part:literal: $part_is:expr)* $(,)? },
      { $first:literal: $value:expr $(, $column:literal: $more:expr)* $(,)? }) => {
@@ -126,7 +126,7 @@ mod tests {
         let read = |row: &Row<'_>| {
             let mut row = NamedColumns::of_one(row, &mut order);
             let a: i64 = row.get("a")?;
-            // The columns of the second row are read in a different order from those of the first and the third row.
+            // In the second row, the columns are read in another order than in the first and third rows.
             let first = if a == 2 { row.get::<i64>("c")? } else { row.get("b")? };
             Ok((a, first, row.get::<i64>("c")?))
         };

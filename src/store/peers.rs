@@ -1,4 +1,4 @@
-//! Peers, as rows in the database: all peers that the mesh knows, online or offline.
+//! The rows of all peers that the mesh knows, online or offline.
 
 use super::named_columns::{placeholder, upsert_row};
 use super::{Store, StoreResult};
@@ -18,7 +18,7 @@ pub struct PeerRow {
     pub kind: PeerKind,
     /// Earlier keys of the session, oldest first. The agent may still use them.
     pub older_keys: Vec<String>,
-    /// The agent type, as the agent's file in `known_agents` gives it, or `unknown`.
+    /// The agent type, such as `claude-code`, or `unknown`.
     pub agent: String,
     /// The absolute path of the working directory.
     pub project: String,
@@ -37,8 +37,8 @@ pub struct PeerRow {
     pub host: String,
     /// The process id of the peer on that machine.
     pub pid: i64,
-    /// The agent's process, if the session was registered by the agent's hooks or by slm-mesh commands in the agent's
-    /// shell.
+    /// The agent's process. It is known if the session was registered by the agent's hooks, or by slm-mesh commands in
+    /// the agent's shell.
     pub process: Option<Process>,
     /// When the peer was first seen, in ms.
     pub first_seen: i64,
@@ -49,7 +49,7 @@ pub struct PeerRow {
 }
 
 impl PeerRow {
-    /// The key that the agent gave this session, if there is one.
+    /// The newest key that the agent gave this session, if any.
     pub fn session_key(&self) -> Option<&str> {
         match &self.kind {
             PeerKind::Session { key } => key.as_deref(),
@@ -89,9 +89,8 @@ impl PeerRow {
     }
 }
 
-/// Joins the keys of a session for one column. The column contains the newest key alone, or all keys as a JSON array,
-/// oldest first. Nearly all sessions have one key, so their column looks the same as in versions that allowed only one
-/// key.
+/// Joins the keys of a session into the value of one column. A single key is stored as it is, as in versions that
+/// allowed only one key. Several keys are stored as a JSON array, oldest first.
 fn join_keys(p: &PeerRow) -> String {
     let key = p.session_key().unwrap_or("");
     if p.older_keys.is_empty() && !key.starts_with('[') {
@@ -101,7 +100,7 @@ fn join_keys(p: &PeerRow) -> String {
     serde_json::json!(all).to_string()
 }
 
-/// Splits a column that `join_keys` wrote into the newest key and the older ones.
+/// Splits a value that `join_keys` has made into the newest key and the older keys.
 fn split_keys(column: String) -> (String, Vec<String>) {
     let all = Some(&column).filter(|text| text.starts_with('['));
     let mut older: Vec<String> = all.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
@@ -119,7 +118,7 @@ fn read_kind(row: &Row<'_>, key: String) -> rusqlite::Result<PeerKind> {
     })
 }
 
-/// The error if the database contains a word that this version does not know.
+/// The error for a column that contains a word which this version does not know.
 pub(super) fn unknown_word(column: &str, word: &str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Text, format!("{column}: unknown value {word:?}").into())
 }

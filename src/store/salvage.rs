@@ -1,7 +1,8 @@
-//! Copies everything that can be read of a damaged database into a new file.
+//! Copies everything that is readable in a damaged database into a new file.
 //!
-//! The indexes of the damaged file are not used: they can be built anew, and most damage is in them, because they have
-//! more pages than the tables. So a damaged index costs nothing, and a damaged page of a table costs the rows on it.
+//! The copy reads only the tables, because indexes can be rebuilt. So damage to an index loses nothing, and a damaged
+//! page of a table loses only the rows on that page. Most damage is in indexes, because they have more pages than the
+//! tables.
 
 use super::schema::{self, MIGRATIONS};
 use super::{PAGE_BYTES, Store, StoreError, StoreResult};
@@ -12,7 +13,7 @@ use std::fmt::{self, Display, Formatter};
 use std::fs::File;
 use std::path::Path;
 
-/// What people call the rows of each table.
+/// A readable name for the rows of each table, for the report about lost rows.
 const ROWS: &[(&str, &str)] = &[
     ("message", "messages"),
     ("state", "entries of the shared state"),
@@ -26,12 +27,12 @@ const ROWS: &[(&str, &str)] = &[
     ("counters", "counters"),
 ];
 
-/// A table of which rows were lost.
+/// How much of one table was lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct TableLoss {
     table: String,
     n_kept: i64,
-    /// How many rows were lost; `None` if no index of the table can be read to count them.
+    /// How many rows were lost; `None` if this can't be determined.
     n_lost: Option<i64>,
 }
 
@@ -62,8 +63,8 @@ impl Display for Salvage {
 }
 
 impl Store {
-    /// Copies everything that can be read of a damaged database into a new file. If rows were lost, the numbers of the
-    /// new database continue above `floor`, because the lost rows may have had higher numbers than those that are left.
+    /// Copies everything that is readable in a damaged database into a new file. If rows were lost, the new database
+    /// assigns only sequence numbers and fencing tokens above `floor`, because lost rows may have had the highest ones.
     ///
     /// # Errors
     /// When nothing can be read, or the new file can't be written.
@@ -104,13 +105,13 @@ impl Store {
 fn open_damaged(path: &Path) -> StoreResult<Connection> {
     let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // Otherwise, a wrong definition of one table would make all tables unreadable.
+    // Without this, one damaged table definition would make all tables unreadable.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_WRITABLE_SCHEMA, true)?;
     db.pragma_update(None, "cell_size_check", true)?;
     Ok(db)
 }
 
-/// The names of the tables, without SQLite's own.
+/// The names of all tables except SQLite's own.
 pub(super) fn tables(db: &Connection) -> StoreResult<Vec<String>> {
     let mut query =
         db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY rowid")?;
@@ -134,8 +135,8 @@ struct TableCopy<'db> {
     /// The declared type of each column.
     types: Vec<String>,
     n_kept: i64,
-    /// The number of rows that can be read but not kept, because a value has the wrong type or another row has the same
-    /// key.
+    /// The number of readable rows that could not be kept, because a value has the wrong type or another row has the
+    /// same key.
     n_refused: i64,
     has_gaps: bool,
 }
@@ -162,16 +163,16 @@ impl<'db> TableCopy<'db> {
             self.has_gaps = true;
             let gap = last.map_or(first, |last| last.saturating_add(1));
             let resume = self.find_readable_row(gap);
-            // The search may have skipped rows that can be read, so these are copied backwards from the row that it
-            // found.
+            // The search may have skipped readable rows. These are copied backwards, from the row that was found down
+            // to the damage.
             self.copy_range(gap, resume.map_or(i64::MAX, |row| row - 1), "DESC")?;
             let Some(row) = resume else { return Ok(()) };
             first = row;
         }
     }
 
-    /// The next row after the damage at `gap`. The search doubles its distance from `gap` until SQLite gets past the
-    /// damaged page.
+    /// Finds a readable row after the damage at `gap`. The search doubles its distance from `gap` until SQLite gets
+    /// past the damaged page.
     fn find_readable_row(&self, gap: i64) -> Option<i64> {
         let sql = format!("SELECT rowid FROM {} NOT INDEXED WHERE rowid >= ?1 ORDER BY rowid LIMIT 1", self.table);
         let find = |row: i64| self.from.query_row(&sql, [row], |row| row.get::<_, i64>(0));
@@ -179,7 +180,8 @@ impl<'db> TableCopy<'db> {
         found.take_while(|found| !matches!(found, Err(rusqlite::Error::QueryReturnedNoRows))).find_map(Result::ok)
     }
 
-    /// Copies the rows in this range up to the first damage. Returns whether there was no damage, and the last row.
+    /// Copies the rows in this range up to the first damage. Returns whether the whole range was copied, and the id of
+    /// the last copied row.
     fn copy_range(&mut self, first: i64, last: i64, order: &str) -> StoreResult<(bool, Option<i64>)> {
         let range = "WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid";
         let sql = format!("SELECT rowid, {} FROM {} NOT INDEXED {range} {order}", self.columns.join(","), self.table);
@@ -190,7 +192,7 @@ impl<'db> TableCopy<'db> {
             let Ok(next) = rows.next() else { return Ok((false, reached)) };
             let Some(row) = next else { return Ok((true, reached)) };
             let Ok(rowid) = row.get::<_, i64>(0) else { return Ok((false, reached)) };
-            // Damage may lead SQLite back to a page that it has already read.
+            // A damaged page may lead SQLite back to rows that it has already returned.
             if reached.is_some_and(|reached| if order == "ASC" { rowid <= reached } else { rowid >= reached }) {
                 return Ok((false, reached));
             }
@@ -226,7 +228,7 @@ impl<'db> TableCopy<'db> {
         Ok(())
     }
 
-    /// Adds a row to the new table. The values begin in the column `offset` of the row.
+    /// Adds a row to the new table, or counts the row as refused. Its values begin at the column `offset`.
     fn keep(&mut self, row: &Row<'_>, offset: usize) -> StoreResult<()> {
         let mut values = Vec::with_capacity(self.types.len());
         for (n, declared) in self.types.iter().enumerate() {
@@ -246,10 +248,10 @@ impl<'db> TableCopy<'db> {
         Ok(())
     }
 
-    /// What was lost of this table.
+    /// How much of this table was lost; `None` if nothing was.
     fn loss(&self, table: String) -> Option<TableLoss> {
-        // SQLite counts the rows of a table in its smallest index. If the index has more rows than the table, a page of
-        // the table may have been replaced by an older one.
+        // SQLite counts the rows in the smallest index of the table. This index may still list rows that the damaged
+        // table has lost.
         let count = || self.from.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0));
         let n_missing = count().ok().map(|n_all| n_all - self.n_kept).filter(|n| *n > 0);
         let n_lost = match (self.has_gaps, self.n_refused) {
@@ -271,9 +273,8 @@ pub(super) fn has_type(value: ValueRef<'_>, declared: &str) -> bool {
     }
 }
 
-/// Removes the messages whose sender or recipient is unknown, because the row that assigned a number to this peer was
-/// lost. A new peer would get the same number, and the messages would then appear to be its own. Also removes the
-/// numbers that no message needs any more.
+/// Removes messages whose sender or recipient is unknown, because the row with this peer's number was lost. Otherwise,
+/// a new peer could get the same number and these messages. Also removes numbers that no message uses any more.
 fn drop_unreadable_messages(db: &Connection, salvage: &mut Salvage) -> StoreResult<()> {
     let unknown = "NOT IN (SELECT num FROM peer_number)";
     let n = db.execute(&format!("DELETE FROM message WHERE sender {unknown} OR recipient {unknown}"), [])? as i64;
@@ -294,7 +295,7 @@ fn drop_unreadable_messages(db: &Connection, salvage: &mut Salvage) -> StoreResu
     Ok(())
 }
 
-/// Counts the rows that are left, and makes all numbers continue above `floor`.
+/// Stores new counters: counts the rows that are left, and sets the last assigned numbers to at least `floor`.
 fn count_again(db: &Connection, floor: i64) -> StoreResult<()> {
     let last = |stored: &str, row: &str, table: &str| {
         format!("max(?1, coalesce((SELECT {stored} FROM counters), 0), coalesce((SELECT max({row}) FROM {table}), 0))")

@@ -4,11 +4,11 @@ use super::{StoreError, StoreResult};
 use rusqlite::{Connection, TransactionBehavior};
 use std::ops::Range;
 
-/// The tables of a new file. Creating them in one step takes a tenth of the time that all the numbered steps take.
+/// Creates the tables of a new file at once. This takes a tenth of the time that all numbered steps would take.
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// The numbered steps that lead from an empty file to the tables of this version. `user_version` says how many of
-/// them have been applied to a file.
+/// The numbered steps that turn an empty file into a database of this version. A file's `user_version` is the number of
+/// steps that have been applied to the file.
 pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),

@@ -1,5 +1,5 @@
-//! Shared state, as rows in the database. A deleted entry stays for a while as a tombstone, which is a row without
-//! a value. The tombstone keeps the version, so that no compare-and-set mistakes a new entry for the deleted one.
+//! Shared state, as rows in the database. A deleted entry stays for a while as a row without a value (a tombstone).
+//! This row keeps the entry's version, so that a compare-and-set does not mistake a new entry for the deleted one.
 
 use super::named_columns::{NamedColumns, placeholder, upsert_row};
 use super::{Store, StoreResult};
@@ -113,8 +113,8 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// The entries after this position that were deleted before the time `before`, in ms. They are sorted by the time
-    /// of their deletion, and each has its own position.
+    /// The entries after the position `after` that were deleted before the time `before` (in ms), oldest deletion
+    /// first. Each entry comes with its own position.
     pub fn deleted_entries(
         &self,
         after: DeletionPosition,

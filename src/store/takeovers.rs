@@ -1,16 +1,16 @@
-//! What the database keeps about a peer whose name and mail another session has taken over, so that the session can
-//! give both back. Also records which peer a session was before it gave back a name. The rows are in the table `meta`,
-//! because few peers have such rows.
+//! Records takeovers. If a session takes over the name and the mail of an earlier session's peer, the database keeps
+//! what this peer was before, so that the session can give both back. The database also keeps which peer a session was
+//! before it gave back a name. There are few such rows, so they are in the table `meta`.
 
 use super::{Store, StoreResult};
 use crate::base::ids::PeerId;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// The beginning of the names of the rows that record what a peer was before a takeover. The id of the peer follows.
+/// The beginning of the name of a row in `meta` that records what a peer was before a takeover. The peer's id follows.
 const PREFIX: &str = "takeover ";
-/// The beginning of the names of the rows that record which peer a session was before it gave back a name. The id of
-/// the session's present peer follows.
+/// The beginning of the name of a row in `meta` that records which peer a session was before it gave back a name. The
+/// id of the session's present peer follows.
 const GIVEN_BACK: &str = "declined ";
 
 /// What a peer was before a session took it over.
@@ -25,7 +25,7 @@ pub struct TakeoverRow {
     /// The last fencing token that was granted before the takeover. A lock with a later token belongs to the new
     /// session.
     pub token: i64,
-    /// The notice for the next answer to the session that took the peer over; `None` once an answer has shown it.
+    /// The notice that the next reply shows to the new session; `None` once the notice has been shown.
     pub notice: Option<String>,
 }
 
@@ -51,19 +51,19 @@ impl TakeoverRow {
 }
 
 impl Store {
-    /// The peers that a session has taken over.
+    /// The peers that another session has taken over, each with what it was before.
     pub fn takeovers(&self) -> StoreResult<HashMap<PeerId, TakeoverRow>> {
         self.rows_of_peers(PREFIX, |value| TakeoverRow::from_json(&serde_json::from_str(value).unwrap_or_default()))
     }
 
-    /// The sessions that have given back a name, each with the peer that it was before.
+    /// The present peers of the sessions that have given back a name, each with the session's former peer.
     pub fn given_back(&self) -> StoreResult<HashMap<PeerId, PeerId>> {
         self.rows_of_peers(GIVEN_BACK, |value| value.into())
     }
 
     fn rows_of_peers<T>(&self, prefix: &str, read: impl Fn(&str) -> T) -> StoreResult<HashMap<PeerId, T>> {
-        // The upper limit ends with `!` in place of the space and sorts after all names with the prefix, so SQLite can
-        // use the primary key.
+        // All names with this prefix sort before the prefix with `!` in place of its space. So SQLite can search a
+        // range of the primary key.
         let mut query = self.db.prepare_cached("SELECT name, value FROM meta WHERE name >= ?1 AND name < ?2")?;
         let rows = query.query_map([prefix, &prefix.replace(' ', "!")], |row| {
             let (name, value): (String, String) = (row.get(0)?, row.get(1)?);

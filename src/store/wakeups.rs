@@ -46,8 +46,8 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// The attempts after a time, oldest first, each with its message's sender and recipient. An attempt that was made
-    /// because of several messages has a row for each of them.
+    /// The attempts that were made after the time `after`, oldest first, each with the sender and recipient of its
+    /// message. An attempt that was made because of several messages is returned once for each message.
     pub fn wakeups_since(&self, after: i64) -> StoreResult<Vec<(WakeupRow, PeerId, PeerId)>> {
         let sql = "SELECT at, wakeup.channel, outcome, \
                    (SELECT id FROM peer_number WHERE num = sender), (SELECT id FROM peer_number WHERE num = recipient) \
@@ -60,8 +60,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Deletes attempts whose message was deleted, that is, attempts for messages before the oldest message that is
-    /// kept.
+    /// Deletes attempts whose messages have been deleted. These are the messages before the oldest one that is kept.
     pub fn prune_wakeups(&mut self, limit: i64) -> StoreResult<()> {
         let sql = "SELECT max(seq) FROM (SELECT seq FROM wakeup \
                    WHERE seq < (SELECT coalesce(min(seq), 0) FROM message) ORDER BY seq LIMIT ?1)";

@@ -1,9 +1,8 @@
-//! The only module that changes rows. It can record the changes of each turn, and apply changes that were recorded on
-//! another database.
+//! The only module that changes rows while the broker runs. It can record the changes of each turn, and apply changes
+//! that were recorded in another database.
 //!
-//! **Invariant:** a statement has the same effect on every database that has the same rows, because it names the rows
-//! to change by their keys. If rows must be selected by `LIMIT` or by SQLite's row numbers, a separate query first
-//! looks up their keys.
+//! **Invariant:** a statement has the same effect on every database with the same rows, because it selects rows by
+//! their keys. If rows must be selected by `LIMIT` or by SQLite's row ids, a separate query first looks up their keys.
 
 use super::changeset::{Changeset, Recorder, damaged};
 use super::{CallState, Store, StoreError, StoreResult, counters};
@@ -13,19 +12,20 @@ use rusqlite::ToSql;
 /// A recorded statement begins with one of these words. A statement that begins differently comes from another program.
 const VERBS: [&str; 3] = ["INSERT ", "UPDATE ", "DELETE "];
 
-/// The name in the `meta` table under which the log position is stored.
+/// The name of the row in the table `meta` that contains the log position.
 const POSITION: &str = "log_position";
-/// The name in the `meta` table that marks a database whose hub joins a log that another hub has begun or will begin.
+/// The name of the row in the table `meta` that marks a database which must not begin a log. Its hub joins a log that
+/// another hub has begun or will begin.
 const JOINS: &str = "joins_log";
 
-/// How far a database has followed the replicated log.
+/// The last entry of the replicated log that a database contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogPosition {
     /// The id of the log.
     pub log: LogId,
     /// The index of the last entry that the database contains.
     pub index: u64,
-    /// The stamp of that entry.
+    /// The term and the time of that entry.
     pub stamp: EntryStamp,
 }
 
@@ -61,7 +61,7 @@ impl Store {
         Ok(())
     }
 
-    /// From now on, records the changes of each turn for [`Store::seal`].
+    /// Starts to record the changes of each turn, which [`Store::seal`] then returns.
     pub fn start_recording(&mut self) {
         self.recorder = Some(Recorder::default());
     }
@@ -71,7 +71,7 @@ impl Store {
         self.recorder.is_some()
     }
 
-    /// How far this database has followed its log; `None` if it has never belonged to a log.
+    /// The last log entry that this database contains; `None` if the database has never belonged to a log.
     pub fn log_position(&self) -> StoreResult<Option<LogPosition>> {
         let text = self.meta(POSITION)?;
         let read = |text: &str| {
@@ -84,8 +84,8 @@ impl Store {
         Ok(text.as_deref().and_then(read))
     }
 
-    /// Whether this database must not begin a log, because its hub joins the log of another hub. The mark disappears
-    /// with this database when a copy of the leader's database replaces it.
+    /// Whether this database must not begin a log, because its hub joins the log of another hub. A copy of the leader's
+    /// database later replaces this database, and then the mark is gone.
     ///
     /// # Errors
     /// When the database can't be read.
@@ -104,7 +104,8 @@ impl Store {
         self.commit().map(|_| ())
     }
 
-    /// Forgets that this database belongs to a log or joins one, so that the database can begin a new one.
+    /// Removes the log position and the mark that [`Store::join_log`] has set, so that this database can begin a new
+    /// log.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -128,8 +129,8 @@ impl Store {
         self.recorder.as_ref().map_or(0, Recorder::size)
     }
 
-    /// Ends the writes of the turn and returns its changes, which include the position in the log. Returns `None`
-    /// if the turn wrote nothing. Afterwards, call only [`Store::commit`] or [`Store::rollback`].
+    /// Stores the position in the log, ends the writes of the turn, and returns the turn's changes. Returns `None` if
+    /// the turn wrote nothing. Afterwards, call only [`Store::commit`] or [`Store::rollback`].
     ///
     /// # Errors
     /// When the position in the log or the store's counters can't be written.
@@ -272,7 +273,7 @@ mod tests {
         }
     }
 
-    /// Does what two agents could do, so that each kind of row is written, changed and removed.
+    /// Writes, changes and removes rows of each kind, as two agents could.
     fn work(store: &mut Store) {
         store.set_meta("name", "value").unwrap();
         for id in ["a", "b", "c"] {
@@ -321,7 +322,7 @@ mod tests {
         assert_eq!(standby.counters, leader.counters);
         assert_eq!((standby.log_position().unwrap(), standby.last_time().unwrap()), (Some(AT), 40));
         assert!(rows(&leader).len() > 10, "{:?}", rows(&leader));
-        // The standby's store continues where the leader's store ended.
+        // The standby's store numbers the next message as the leader's store would.
         let mut next = message("b", "d", 40);
         standby.add_message(&mut next).unwrap();
         assert_eq!((next.seq, standby.count_unread("d").unwrap()), (5, 1));

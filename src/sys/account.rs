@@ -30,7 +30,7 @@ fn own_account() -> Option<Account> {
     Some(Account { name: user.name, home: user.dir })
 }
 
-/// The user's name. It comes from the account database, because MCP clients remove most of the environment.
+/// The user's name. The account database is tried before `USER`, because MCP clients remove most of the environment.
 pub fn user() -> String {
     own_account()
         .map(|account| account.name)
@@ -50,8 +50,8 @@ pub fn uid() -> u32 {
     rustix::process::getuid().as_raw()
 }
 
-/// Refuses a home directory that `sudo` has left in root's environment. Files that root creates there would be
-/// inaccessible to the owner of the home.
+/// Refuses the `HOME` of another user that `sudo` has left in root's environment. The other user could not use the
+/// files that root creates there.
 ///
 /// # Errors
 /// If root runs this program through `sudo` and `HOME` is the home of another user.

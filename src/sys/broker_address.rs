@@ -7,7 +7,7 @@ use std::net::UdpSocket;
 
 /// Minimum length of a secret, in bytes. Shorter secrets are refused.
 pub const SECRET_MIN: usize = 8;
-/// How many bytes a good secret has. Shorter secrets cause a warning.
+/// The recommended length of a secret, in bytes. Shorter secrets cause a warning.
 pub const SECRET_GOOD: usize = 16;
 
 /// Where the broker is.
@@ -66,7 +66,7 @@ pub fn with_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// The endpoint for a setting that contains a single address: this machine or a hub.
+/// Returns the endpoint if the setting contains a single address, which is an address of this machine or of a hub.
 fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
     let is_loopback = host.is_loopback();
     if role == "client" && host.is_wildcard() {
@@ -76,7 +76,7 @@ fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
         );
         return Err(Error::new(ErrorKind::Usage, text));
     }
-    // If the role is `client`, a loopback address is a tunnel to a hub, and not this machine.
+    // With the role `client`, a loopback address leads through a tunnel to a hub, so it does not mean this machine.
     let is_local = role != "client" && (is_loopback || host.is_wildcard() || role == "broker" || is_own(host));
     if !is_local {
         return Ok(Endpoint::Hubs(vec![host.clone()]));
@@ -96,8 +96,8 @@ fn is_own(hub: &HubAddress) -> bool {
     hub.ip().is_some_and(|address| UdpSocket::bind((address, 0)).is_ok())
 }
 
-/// Refuses a list of hubs if this machine is one of them or has the role `broker`, because it would be both hub and
-/// guest.
+/// Refuses a list of hubs if this machine is one of them or has the role `broker`. Otherwise, this machine would be
+/// both hub and guest.
 fn refuse_own_address(hubs: &[HubAddress], role: &str) -> Result<(), Error> {
     if role == "broker" && hubs.len() > 1 {
         let text = "SLM_MESH_HOST is a list of hubs, but SLM_MESH_ROLE=broker needs an address of this machine; set \
@@ -119,11 +119,11 @@ fn refuse_own_address(hubs: &[HubAddress], role: &str) -> Result<(), Error> {
 /// Maximum number of other meshes to which one broker can be linked.
 const LINKS_MAX: usize = 8;
 
-/// The addresses of other meshes, without a trailing slash.
+/// The addresses of the linked meshes, without a trailing slash.
 ///
 /// # Errors
-/// If an element of the setting is not an address (the error names the first such element), or if there are too many
-/// addresses.
+/// If an element of the setting is not an address, or if there are too many addresses. The error contains the first
+/// wrong element.
 pub fn links(settings: &Settings) -> Result<Vec<String>, Error> {
     let mut urls: Vec<String> = Vec::new();
     for url in settings.several(LINKS) {

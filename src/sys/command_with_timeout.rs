@@ -21,7 +21,8 @@ const LAST_LINE_MAX: usize = 200;
 /// Maximum number of reads from standard error between two checks.
 const READS_AT_ONCE: usize = 256;
 
-/// Runs a command until it ends, the time limit is reached, or `cancel` becomes true. What the command prints is dropped.
+/// Runs a command until it ends, the time limit is reached, or `cancel` becomes true. The output of the command is
+/// dropped.
 ///
 /// # Errors
 /// If the command cannot be started, fails, takes too long or is cancelled. The error is a sentence that does not
@@ -31,8 +32,8 @@ pub fn run_bounded(command: &mut Command, input: &[u8], limit: Duration, cancel:
     wait_for_end(command, &mut child, input, limit, cancel, || {})
 }
 
-/// The same as [`run_bounded`], but nothing cancels the command. If the command fails, the error contains the last line
-/// that the command printed to standard error.
+/// Like [`run_bounded`], but nothing cancels the command. If the command fails, the error contains the last line that
+/// the command printed to standard error.
 ///
 /// # Errors
 /// See [`run_bounded`].
@@ -91,11 +92,11 @@ struct ErrorPipe {
 }
 
 impl ErrorPipe {
-    /// Reads what is available, without waiting for more, because a process that the command left behind may keep the
-    /// pipe open.
+    /// Reads what is available, and does not wait for more. A process that the command left behind may keep the pipe
+    /// open for a long time.
     fn read_some(&mut self) {
         let mut buffer = [0; 4096];
-        // The number of reads is limited, because a command may print faster than this loop reads.
+        // The command may print faster than this loop reads, so the loop would never end without a limit.
         for _ in 0..READS_AT_ONCE {
             let Some(pipe) = &mut self.pipe else { return };
             match pipe.read(&mut buffer) {

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// The name of the socket.
+/// The file name of the broker's socket.
 const SOCKET: &str = "mesh.sock";
 /// Maximum length of a Unix socket's path, in bytes: the size of macOS's `sun_path` without the final zero.
 const SOCKET_PATH_MAX: usize = 103;
@@ -22,12 +22,12 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Finds the data directory: `SLM_MESH_DATA_DIR` if it is set, or otherwise `.slm-mesh` in the home directory. No
-    /// other variable is used, because MCP clients remove most of the environment.
+    /// Returns `SLM_MESH_DATA_DIR` if it is set, or otherwise `.slm-mesh` in the home directory. No other variable is
+    /// used, because MCP clients remove most of the environment.
     ///
     /// # Errors
-    /// If the variable is not set and the user has no home directory, if the path is relative, or if the directory
-    /// belongs to another user.
+    /// If the variable is not set and the user has no home directory, or if the path is relative. Also if the directory
+    /// (or, under `sudo`, the home directory) belongs to another user.
     pub fn find() -> Result<DataDir, Error> {
         let dir = match std::env::var_os("SLM_MESH_DATA_DIR").filter(|dir| !dir.is_empty()) {
             Some(dir) => require_absolute(PathBuf::from(dir))?,
@@ -48,8 +48,8 @@ impl DataDir {
         Ok(places)
     }
 
-    /// Refuses a directory that belongs to another user, because that user could read all messages and answer in our
-    /// name.
+    /// Refuses a directory that belongs to another user. That user could read all messages, and send messages in this
+    /// user's name.
     fn refuse_foreign(&self) -> Result<(), Error> {
         match fs::metadata(&self.dir) {
             Ok(meta) if meta.uid() != super::uid() => {
@@ -64,7 +64,7 @@ impl DataDir {
         }
     }
 
-    /// A file whose modification time shows when a hub last failed to answer.
+    /// The file whose modification time shows when a hub last failed to answer.
     pub fn silent(&self) -> PathBuf {
         self.dir.join("hub.silent")
     }
@@ -74,24 +74,26 @@ impl DataDir {
         self.dir.join("hub")
     }
 
-    /// The file that stores, on a guest with several hubs, which hub led last.
+    /// The file that, on a guest with several hubs, contains which hub was the leader last.
     pub fn leader(&self) -> PathBuf {
         self.dir.join("leader")
     }
 
-    /// The socket to which sessions and commands connect. It is in the data directory. If its path would be too long
-    /// there, it is in a directory below `/tmp` whose name is derived from the path of the data directory.
+    /// The path of the socket to which sessions and commands connect. The socket is in the data directory, unless its
+    /// path would be too long there. In that case, it is in a directory below `/tmp` whose name contains a hash of the
+    /// data directory's path.
     pub fn socket(&self) -> PathBuf {
         let dir = self.canonical();
         runtime_dir_of(&dir).unwrap_or(dir).join(SOCKET)
     }
 
-    /// The directory for the socket if the path of the data directory is too long.
+    /// The directory below `/tmp` for the socket; `None` if the data directory itself can contain the socket.
     pub fn runtime_dir(&self) -> Option<PathBuf> {
         runtime_dir_of(&self.canonical())
     }
 
-    /// The path without links. Two paths to the same directory must lead to the same socket.
+    /// The path of the data directory without symlinks, so that two paths to the same directory lead to the same
+    /// socket.
     fn canonical(&self) -> PathBuf {
         fs::canonicalize(&self.dir).unwrap_or_else(|_| self.dir.clone())
     }
@@ -133,7 +135,8 @@ impl DataDir {
     pub fn broker_lock(&self) -> PathBuf {
         self.dir.join("broker.lock")
     }
-    /// The lock that a client holds while it starts a broker, so that twenty clients that need a broker start only one.
+    /// The lock that a client holds while it starts a broker, so that several clients do not start several brokers at
+    /// once.
     pub fn start_lock(&self) -> PathBuf {
         self.dir.join("start.lock")
     }
@@ -161,22 +164,23 @@ impl DataDir {
     pub fn peers(&self) -> PathBuf {
         self.dir.join("peers")
     }
-    /// The folder in which hooks keep, for an hour, what they know about held (locked) files: notes that they made
-    /// before a command, copies, and overwritten contents.
+    /// The folder in which hooks keep, for an hour, what they know about locked files: the state before a command,
+    /// copies of the files, and contents that were overwritten.
     pub fn held_files(&self) -> PathBuf {
         self.dir.join("held-files")
     }
-    /// The folder with one file for each session whose shell commands need a shield, a sandbox in which locked files
-    /// are read-only.
+    /// The folder with one file for each session whose shell commands run in a shield. A shield is a sandbox in which
+    /// locked files are read-only.
     pub fn shields(&self) -> PathBuf {
         self.held_files().join("shields")
     }
-    /// The folder with the files that bash runs before each command of a session that has a shield.
+    /// The folder with the files that bash runs before each command of a session that has a shield. `BASH_ENV` contains
+    /// the path of such a file.
     pub fn bash_env_files(&self) -> PathBuf {
         self.dir.join("bash-env")
     }
-    /// A file that a broker leaves behind if it found the database damaged, so that the next broker checks the database
-    /// before it uses it.
+    /// The file that a broker creates when it finds the database damaged. If the file exists, the next broker checks
+    /// the database before it uses the database.
     pub fn suspect(&self) -> PathBuf {
         self.dir.join("broker.suspect")
     }
@@ -220,7 +224,7 @@ impl DataDir {
         opened.map_err(|error| self.file_error(&path, "can't be written", &error))
     }
 
-    /// Writes a small file that only this user can read, completely or not at all.
+    /// Writes a small file that only this user can read. An existing file is replaced completely or not at all.
     ///
     /// # Errors
     /// If the directory can't be written, or the file can't be replaced.
@@ -235,13 +239,14 @@ impl DataDir {
             fs::rename(&draft, path).map_err(|error| self.file_error(path, "can't be replaced", &error))
         });
         renamed.inspect_err(|_| {
-            // Only this process uses the draft. If removing it fails, the error that is returned already explains why.
+            // Only this process uses the draft. If the draft can't be removed, the returned error already explains the
+            // cause.
             let _ = fs::remove_file(&draft);
         })
     }
 
-    /// The error that says that a file in the directory can't be used, and what to do about it. If the file does not
-    /// exist, or if the cause is its disk or the limit of open files, the error names the directory instead.
+    /// Returns the error for a file that can't be used, with what to do about it. If the file does not exist, or if the
+    /// cause is the disk or the limit of open files, the error is about the whole directory.
     fn file_error(&self, path: &Path, what: &str, error: &std::io::Error) -> Error {
         use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         let is_own_fault = !matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
@@ -254,7 +259,7 @@ impl DataDir {
         Error::new(ErrorKind::Storage, text)
     }
 
-    /// The error that says that the directory can't be used, and what to do about it.
+    /// Returns the error for a data directory that can't be used, with what to do about it.
     pub fn error(&self, what: &str, error: &std::io::Error) -> Error {
         let cure = match error.kind() {
             _ if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {
@@ -270,7 +275,7 @@ impl DataDir {
     }
 }
 
-/// The directory below `/tmp` for the socket of a data directory, if the path of the data directory is too long.
+/// The directory below `/tmp` for the socket; `None` if the data directory `dir` itself can contain the socket.
 fn runtime_dir_of(dir: &Path) -> Option<PathBuf> {
     if dir.as_os_str().len() + 1 + SOCKET.len() <= SOCKET_PATH_MAX {
         return None;
@@ -279,7 +284,7 @@ fn runtime_dir_of(dir: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(format!("/tmp/slm-mesh-{}-{hash:016x}", super::uid())))
 }
 
-/// Checks `SLM_MESH_DATA_DIR`. A relative path would mean a different mesh in each working directory.
+/// Refuses a relative `SLM_MESH_DATA_DIR`, which would mean a different mesh in each working directory.
 fn require_absolute(dir: PathBuf) -> Result<PathBuf, Error> {
     if dir.is_absolute() {
         return Ok(dir);
@@ -294,8 +299,8 @@ fn require_absolute(dir: PathBuf) -> Result<PathBuf, Error> {
     Err(Error::new(ErrorKind::Usage, text))
 }
 
-/// Returns the bearer token, or a new one if there is none yet. The token stays the same when the broker restarts,
-/// because some clients read it only once.
+/// Returns the stored bearer token. If there is none, creates and stores one. The token stays the same when the broker
+/// restarts, because some clients read it only once.
 ///
 /// # Errors
 /// If the token can't be made private, or a new one can't be written.

@@ -1,21 +1,22 @@
-//! Drops the inherited state that a process must not keep after the process that started it has ended: open files, the
-//! working directory, limits, priority.
+//! Drops what a broker has inherited from the process that started it, such as open files, the working directory,
+//! limits and the priority.
 
 use nix::sys::signal::{SigSet, Signal};
 use std::fs;
 
-/// Where the system lists this process's open files.
+/// The directory in which the system lists this process's open files.
 #[cfg(target_os = "linux")]
 const OWN_FILES: &str = "/proc/self/fd";
-/// Where the system lists this process's open files.
+/// The directory in which the system lists this process's open files.
 #[cfg(not(target_os = "linux"))]
 const OWN_FILES: &str = "/dev/fd";
 
-/// Drops what this process inherited from the process that started it: closes every file descriptor above standard
-/// error, and resets the working directory, the umask, the soft limits, the priority and the blocked signals.
+/// Closes every file descriptor above standard error. Also resets what else this process has inherited: the working
+/// directory, the umask, the soft limits, the priority and the blocked signals. Call this function before opening
+/// anything.
 ///
-/// Without this, a lock that the starting process holds on an inherited file would last as long as this process, and a
-/// program that reads an inherited pipe to its end would wait just as long. Call this function before opening anything.
+/// Otherwise, inherited files would stay open as long as this process runs. A lock on such a file would not be
+/// released, and a program that reads an inherited pipe would not reach its end.
 pub fn leave_starter() {
     close_inherited_files();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -30,7 +31,7 @@ pub fn leave_starter() {
 
 /// Leaves the inherited terminal and session, as a daemon does.
 pub fn leave_session() {
-    // This fails only for the leader of a process group, which a spawned child is not.
+    // This fails only if this process leads a process group, and a newly started child does not.
     let _ = rustix::process::setsid();
 }
 
@@ -39,14 +40,14 @@ fn close_inherited_files() {
         fs::read_dir(OWN_FILES).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
     let numbers = names.iter().filter_map(|name| name.to_str()?.parse::<i32>().ok());
     for number in numbers.filter(|number| *number > 2) {
-        // The list also contains the descriptor through which the list was read. That descriptor is already closed, so
-        // closing it again fails.
+        // The list also contains the descriptor that was opened to read the list. That descriptor is already closed, so
+        // this call fails for it.
         let _ = nix::unistd::close(number);
     }
 }
 
-/// Blocks the signal with which the kernel ends a process that writes beyond its file size limit, because this process
-/// can't raise the hard limit. Such a write then fails, and the call that needs it is refused.
+/// Blocks SIGXFSZ, with which the kernel would kill this process for a write beyond the file size limit. With the
+/// signal blocked, only the write fails, and the broker can refuse the call.
 fn refuse_writes_beyond_limit() {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGXFSZ);

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// How often to try the lock if no thread can wait for it.
+/// The pause between two attempts to get the lock, if no thread could be started to wait for it.
 const TRY_EVERY: Duration = Duration::from_millis(5);
 
 /// A wait for a lock.
@@ -14,7 +14,8 @@ const TRY_EVERY: Duration = Duration::from_millis(5);
 pub enum LockWait {
     /// A separate thread waits.
     Thread(Receiver<io::Result<File>>),
-    /// No thread could be started, so the caller tries to get the lock again and again. `None` once the lock is held.
+    /// No thread could be started, so [`LockWait::for_time`] tries again and again to get the lock. `None` once the
+    /// lock is held.
     Tries(Option<File>),
 }
 
@@ -26,7 +27,7 @@ impl LockWait {
         let wait = move || {
             let Ok(file) = file_receiver.recv() else { return };
             let locked = file.lock().map(|()| file);
-            // If the `LockWait` is gone, dropping the file releases the lock.
+            // This fails if the `LockWait` was dropped. Then the file is dropped, too, which releases the lock.
             let _ = sender.send(locked);
         };
         if std::thread::Builder::new().spawn(wait).is_err() {
@@ -73,8 +74,8 @@ fn try_for_time(file: &mut Option<File>, time: Duration) -> io::Result<Option<Fi
     }
 }
 
-/// The process that holds a lock on this file, as the kernel reports it; `None` if no process holds a lock, if the
-/// holder is in another PID namespace, or if the kernel does not report locks.
+/// The id of the process that holds a lock on this file. `None` if no process holds a lock, if the process is in
+/// another PID namespace, or if the kernel does not report locks.
 pub fn holder(file: &File) -> Option<i64> {
     let meta = file.metadata().ok()?;
     let device = device_numbers(meta.dev());
@@ -89,7 +90,7 @@ pub fn holder(file: &File) -> Option<i64> {
 
 /// The major and minor number of a device.
 fn device_numbers(device: u64) -> (u32, u32) {
-    // The width of dev_t differs between systems.
+    // On some systems, `dev_t` has another width, so the number must be converted.
     #[allow(clippy::useless_conversion)]
     let device = rustix::fs::Dev::try_from(device).unwrap_or_default();
     (rustix::fs::major(device), rustix::fs::minor(device))
@@ -113,8 +114,8 @@ mod tests {
         assert!(tries.for_time(Duration::from_millis(1)).unwrap().is_none());
         ours.unlock().unwrap();
         let locked = wait.for_time(Duration::from_secs(20)).unwrap().expect("the lock was released");
-        // Closing the file is not enough: a process that another test is starting holds a copy of the descriptor until
-        // its exec.
+        // Closing the file may not release the lock. Another test may be starting a process, and until its exec, that
+        // process holds a copy of the descriptor.
         locked.unlock().unwrap();
         assert_eq!(holder(&File::open(&path).unwrap()), None);
         std::fs::remove_file(&path).unwrap();

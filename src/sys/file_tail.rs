@@ -1,9 +1,8 @@
-//! Reads the last lines of a file that another program names. Reads only a limited amount, never waits, and accepts
-//! only a file that belongs to this user.
+//! Reads the last lines of a file whose path comes from another program. Reads only a limited amount, never waits, and
+//! accepts only a file that belongs to this user.
 //!
-//! **Invariant:** the path is not trusted. A symlink, a pipe, a device or another user's file is refused; this is
-//! checked both before and after the file is opened. At most [`READ_MAX`] bytes are read, no matter how long the file
-//! or one of its lines is.
+//! **Invariant:** the path is not trusted. Symlinks, pipes, devices and other users' files are refused, both before and
+//! after the file is opened. At most the last [`READ_MAX`] bytes are read.
 
 use super::uid;
 use rustix::fs::OFlags;
@@ -14,14 +13,15 @@ use std::path::Path;
 
 /// Maximum number of bytes to read from the end of a file.
 pub const READ_MAX: u64 = 4 << 20;
-/// Maximum length of a line, in bytes. A longer line is skipped, because parsing it takes many times its own memory.
+/// Maximum length of a line, in bytes. A longer line is skipped, because parsing it would need many times as much
+/// memory.
 const LINE_MAX: usize = 1 << 20;
 /// How many bytes the first attempt reads, which is usually enough. Each further attempt reads four times as many.
 const FIRST_READ: u64 = 64 << 10;
 
-/// Reads the last lines of a file. `take` receives the lines, newest first, and returns whether it wants another line.
-/// If more of the file has to be read, `take` receives all lines again, beginning with the newest. The second argument
-/// of `take` is true for the newest line, so that `take` can start over. Returns whether lines were left unread.
+/// Passes the last lines of a file to `take`, newest first, until `take` returns false. If more of the file has to be
+/// read, `take` gets all lines again, beginning with the newest. The second argument of `take` is true for the newest
+/// line, so that `take` can start over. Returns whether older lines may be left unread.
 ///
 /// # Errors
 /// If the file is not a plain file of this user, or cannot be read. The error is a sentence that says so.
@@ -36,7 +36,7 @@ pub fn read_last_lines(path: &Path, mut take: impl FnMut(&[u8], bool) -> bool) -
         let bytes = read_end(&mut file, len, size).map_err(failed)?;
         let mut lines = bytes.split(|byte| *byte == b'\n').collect::<Vec<_>>();
         if !is_whole {
-            // This line may begin before the bytes that were read.
+            // This line may be incomplete, because it may begin before the bytes that were read.
             lines.remove(0);
         }
         let mut is_first = true;
@@ -61,7 +61,7 @@ fn read_end(file: &mut File, len: u64, size: u64) -> io::Result<Vec<u8>> {
 }
 
 /// Opens a plain file that belongs to this user. The path is checked before the file is opened, because opening a
-/// device can affect it, and again afterwards, because the path may lead to another file by then.
+/// device can affect the device. The open file is checked again, because the path may lead to another file by then.
 fn open_own(path: &Path) -> Result<File, String> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => format!("{} is gone; the agent may have removed it", path.display()),

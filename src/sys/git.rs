@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// Maximum number of bytes to read from one of git's files.
 const FILE_MAX: u64 = 64 << 10;
-/// Maximum number of origins on this machine to follow. Without a limit, the search would never end if two repositories
-/// named each other as their origin.
+/// Maximum number of origins to follow on this machine. Without a limit, the search would never end if two repositories
+/// were each other's origin.
 const CLONES_MAX: usize = 5;
 
 /// Facts about a work tree.
@@ -26,11 +26,11 @@ const CLONES_MAX: usize = 5;
 pub struct GitFacts {
     /// The root of the work tree.
     pub root: Option<String>,
-    /// The branch. If the head is detached, the first digits of the commit.
+    /// The branch, or the first digits of the commit if the head is detached.
     pub branch: Option<String>,
-    /// The identity of the repository, which is the same for all its work trees and clones: the normal form of the
-    /// origin's URL, or the path of the common git directory if there is no origin. If the origin is a repository on
-    /// this machine, the clone has the identity of that repository.
+    /// The identity of the repository, which is the same for all its work trees and clones. It is the normal form of
+    /// the origin's URL, or the path of the common git directory if there is no origin. A clone of a repository on this
+    /// machine has the identity of that repository.
     pub repo: Option<String>,
 }
 
@@ -42,8 +42,8 @@ struct WorkTree {
     common_dir: PathBuf,
 }
 
-/// The beginning of a file; `None` if the file can't be read. Because a caller may name any directory, the file may be
-/// a pipe or a device, which must neither block this process nor fill its memory.
+/// Returns the beginning of a file; `None` if the file can't be read. Callers may choose any directory, so the file may
+/// be a pipe or a device. Such a file must neither block this process nor fill its memory.
 fn read_beginning(path: &Path) -> Option<String> {
     use rustix::fs::{Mode, OFlags};
     let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()?;
@@ -57,15 +57,15 @@ fn read_beginning(path: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Searches for a work tree in a directory and its parents.
+/// Searches a directory and its parents for a work tree, and returns facts about it.
 pub fn facts(dir: &Path) -> GitFacts {
     let Some(tree) = dir.ancestors().take(64).find_map(|at| Some(WorkTree::new(at, git_dir(at)?))) else {
         return GitFacts::default();
     };
     let head = read_beginning(&tree.git_dir.join("HEAD")).unwrap_or_default();
     let branch = match head.trim().strip_prefix("ref: refs/heads/") {
-        // If a repository stores its references in tables (`reftable`), `HEAD` contains only this placeholder, for
-        // programs that do not know the format.
+        // This placeholder is not a branch. `HEAD` contains it if the repository stores its references in tables
+        // (`reftable`).
         Some(".invalid") => String::new(),
         Some(branch) => branch.to_owned(),
         None => head.trim().chars().take(12).collect(),
@@ -77,8 +77,8 @@ pub fn facts(dir: &Path) -> GitFacts {
     }
 }
 
-/// The work trees that contain these paths: their roots, and the identities of their repositories in the same order. The
-/// paths are in the normal form of locks, and may be globs.
+/// Returns the roots of the work trees that contain these paths, and the identity of each root's repository in the same
+/// order. The paths are normalised as for locks, and may be globs.
 pub fn work_trees<'a>(paths: impl Iterator<Item = &'a str>) -> (Vec<String>, Vec<String>) {
     let home = account::home().unwrap_or_default();
     let mut roots = HashMap::<&Path, Option<&Path>>::new();
@@ -102,13 +102,13 @@ pub fn work_trees<'a>(paths: impl Iterator<Item = &'a str>) -> (Vec<String>, Vec
         }
         roots.extend(passed.into_iter().map(|at| (at, root)));
     }
-    // The broker would refuse the whole call if one of these texts were empty or too long, and then no lock would be
-    // checked. So such a work tree is left out.
+    // If one of these texts were empty or too long, the broker would refuse the whole call, and no lock would be
+    // checked. So a work tree with such a text is left out.
     let fits = |text: &String| (1..=limits::PATH_MAX).contains(&text.len());
     found.into_iter().filter(|(root, identity)| fits(root) && fits(identity)).unzip()
 }
 
-/// Adds the work trees of a call's paths to the call.
+/// Finds the work trees of the paths in a call's parameters, and adds these work trees to the parameters.
 pub fn name_work_trees(params: &mut Map<String, Value>) {
     let one = params.get("filePath").and_then(Value::as_str);
     let several = params.get("filePaths").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
@@ -126,8 +126,8 @@ impl WorkTree {
         WorkTree { root: root.to_owned(), git_dir, common_dir }
     }
 
-    /// The identity of the repository. If the origin is itself a clone on this machine, that clone's origin is used
-    /// instead, and so on, at most `clones` times.
+    /// The identity of the repository. If the origin is a repository on this machine, returns the identity of the
+    /// origin instead. At most `clones` origins are followed.
     fn identity(&self, home: &Path, clones: usize) -> String {
         let settings = settings::settings(self, home);
         let Some(url) = origin(&settings) else { return self.common_dir.display().to_string() };
@@ -160,7 +160,7 @@ fn repository_at(path: &Path) -> Option<WorkTree> {
     })
 }
 
-/// The git directory for the root of a work tree: `.git` itself, or the directory to which a file of that name points.
+/// The git directory for the root of a work tree: the directory `.git`, or the directory to which a file `.git` points.
 fn git_dir(root: &Path) -> Option<PathBuf> {
     let dot_git = root.join(".git");
     let meta = std::fs::metadata(&dot_git).ok()?;
@@ -171,8 +171,8 @@ fn git_dir(root: &Path) -> Option<PathBuf> {
     Some(root.join(text.strip_prefix("gitdir:")?.trim()))
 }
 
-/// The URL of the remote `origin`, or else of the first remote, because `git clone --origin NAME` gives the remote
-/// another name.
+/// The URL of the remote `origin`, or else of the first remote. A clone may have no `origin`, because `git clone
+/// --origin NAME` gives the remote another name.
 fn origin(settings: &[ConfigEntry]) -> Option<String> {
     let urls = || settings.iter().filter(|entry| entry.section == "remote" && entry.name == "url");
     let url = urls().find(|entry| entry.subsection == "origin").or_else(|| urls().next());

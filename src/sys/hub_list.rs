@@ -20,7 +20,7 @@ pub enum HubAddress {
     },
     /// A hub that is reached through ssh.
     Ssh {
-        /// `[user@]host`.
+        /// The argument for ssh: `[user@]host`.
         target: String,
         /// The port of ssh, if the setting contains one.
         port: Option<u16>,
@@ -60,8 +60,8 @@ impl HubAddress {
         self.is_network() && self.host() == "localhost" || self.ip().is_some_and(|address| address.is_loopback())
     }
 
-    /// Whether the address stands for all addresses of this machine. A setting with such an address makes this machine a
-    /// hub.
+    /// Whether the address stands for all addresses of this machine, such as `0.0.0.0`. A machine with such a setting
+    /// is a hub.
     pub fn is_wildcard(&self) -> bool {
         self.ip().is_some_and(|address| address.is_unspecified())
     }
@@ -71,7 +71,7 @@ impl HubAddress {
         matches!(self, HubAddress::Network { .. })
     }
 
-    /// Whether both addresses mean the same hub, as far as their spelling shows.
+    /// Whether both addresses have the same spelling, apart from upper and lower case.
     pub fn is_same(&self, other: &HubAddress) -> bool {
         self.to_string().eq_ignore_ascii_case(&other.to_string())
     }
@@ -106,7 +106,7 @@ impl fmt::Display for HubAddress {
     }
 }
 
-/// Parses a guest's setting that lists its hubs.
+/// Parses `SLM_MESH_HOST`, which contains one address or several addresses.
 ///
 /// # Errors
 /// If an element is wrong. The error says what is wrong with the first such element, and what to write instead.
@@ -158,7 +158,7 @@ fn parse_network(text: &str) -> Result<HubAddress, Error> {
 }
 
 /// Splits `host`, `host:port`, `IPv6`, `[IPv6]` or `[IPv6]:port`, and removes the brackets. Returns `None` if the text
-/// has another form, or if the port is invalid. `is_v6` says what counts as an IPv6 address.
+/// has another form, or if the port is invalid. `is_v6` decides whether a text is an IPv6 address.
 fn split_port(text: &str, is_v6: fn(&str) -> bool) -> Option<(&str, Option<u16>)> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -178,7 +178,8 @@ fn is_ipv6(text: &str) -> bool {
     text.parse::<Ipv6Addr>().is_ok()
 }
 
-/// Whether this is an IPv6 address, or a link-local one with its interface, which ssh accepts too: `fe80::1%eth0`.
+/// Whether this is an IPv6 address. A link-local address may be followed by its interface, as ssh allows:
+/// `fe80::1%eth0`.
 fn is_ipv6_with_zone(text: &str) -> bool {
     is_ipv6(text.split_once('%').map_or(text, |(address, _)| address))
 }

@@ -34,8 +34,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The name of this program.
 const PROGRAM: &str = "slm-mesh";
 
-/// The clock of the mesh: the wall time when the broker started, plus the time that has passed since then, even while
-/// the machine slept. Setting the wall clock does not affect it, so leases and cursors stay valid.
+/// The clock of the mesh. It shows the wall time at which the broker started plus the time that has passed since then,
+/// including sleep. If somebody sets the wall clock, this clock does not change, so leases and cursors stay valid.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     base_ms: i64,
@@ -48,13 +48,13 @@ impl Clock {
         Clock { base_ms: wall_ms().max(floor), boot_ms: boot_ms() }
     }
 
-    /// Starts at a given time of the mesh's clock, regardless of the wall clock.
+    /// Starts at the time `now`, whatever the wall clock shows.
     pub fn at(now: i64) -> Clock {
         Clock { base_ms: now, boot_ms: boot_ms() }
     }
 
-    /// Continues the clock of an earlier broker if the machine has not been rebooted since then, so that no lease ends
-    /// because the wall clock was set in the meantime. `None` after a reboot, or if the text has another format.
+    /// Continues the clock of an earlier broker. So no lease ends because somebody set the wall clock in the meantime.
+    /// Returns `None` if the machine has been rebooted since then, or if the text has another format.
     pub fn resume(saved: &str, floor: i64) -> Option<Clock> {
         let mut words = saved.split_whitespace();
         let boot_id = words.next()?;
@@ -107,8 +107,8 @@ pub fn thread_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
-/// Identifies the moment from which [`boot_ms`] counts: the id of this boot of the machine, followed by the id of
-/// the time namespace, because each namespace can count from its own moment. `None` on a system without boot ids.
+/// Identifies the moment from which [`boot_ms`] counts. The text contains the id of this boot and the id of the time
+/// namespace, because each namespace may count from another moment. `None` on a system without boot ids.
 fn boot_id() -> Option<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     // Linux before 5.6 has no time namespaces.
@@ -133,15 +133,14 @@ pub fn accept_signals() {
     let _ = nix::sys::signal::SigSet::all().thread_unblock();
 }
 
-/// Writes a message to standard error, which may be a terminal or a log. Characters that control a terminal or hide
-/// text are removed, because the message may contain text from others. If the write fails (a full disk, a closed pipe),
-/// the program continues, because there is no other place to report to.
+/// Writes a message to standard error. Removes characters that control a terminal or hide text, because the message may
+/// contain text from others. Ignores a failed write, because there is no other place to report to.
 pub fn print_error(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", untrusted_text::lines(line).join("\n"));
 }
 
-/// Whether this process was started with standard output closed. If so, Rust's runtime has opened `/dev/null` as
-/// descriptor 1, so that no other file gets that number, and the output is lost.
+/// Whether this process was started with standard output closed. Then Rust's runtime has opened `/dev/null` as
+/// descriptor 1, and all output is lost.
 pub fn is_output_closed() -> bool {
     let out = std::io::stdout();
     let (Ok(here), Ok(null)) = (rustix::fs::fstat(&out), rustix::fs::stat("/dev/null")) else { return false };
@@ -155,8 +154,8 @@ pub fn host() -> String {
     if name.is_empty() { "localhost".into() } else { name }
 }
 
-/// The path of this program. If an upgrade has replaced or moved the file while the process was running, this is the
-/// path by which the process was started, or the path of the program with the same name in `PATH`.
+/// The path of this program. If an upgrade has left no file at this path, returns the path by which the process was
+/// started, or else the first program with this name in `PATH`.
 pub fn own_path() -> PathBuf {
     let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from(PROGRAM));
     let path = match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
@@ -166,8 +165,8 @@ pub fn own_path() -> PathBuf {
     if path.is_file() {
         return path;
     }
-    // Agents start the program by a path that their settings name. A package manager keeps that path up to date, so it
-    // is tried before `PATH`.
+    // Agents start this program by the path in their settings. Package managers keep that path up to date, so it is
+    // tried before `PATH`.
     let started_as = std::env::args_os().next().map(PathBuf::from);
     let started_as = started_as.filter(|path| path.is_absolute() && path.file_name() == Some(PROGRAM.as_ref()));
     let folders = std::env::var_os("PATH").unwrap_or_default();

@@ -36,13 +36,13 @@ pub fn absolute_in(dir: &str, path: &str) -> String {
     let mut whole = if given.starts_with('/') { given } else { format!("{dir}/{given}") };
     if !whole.starts_with('/') || dir.is_empty() && !without_prefix(path).starts_with('/') {
         // Here, `dir` is empty or relative. A relative `dir` comes from the input of a hook. It is relative to the
-        // agent's working directory, which is also that of the hook.
+        // agent's working directory, in which the hook runs, too.
         whole = format!("{}/{whole}", std::env::current_dir().unwrap_or_default().display());
     }
     normal_form(&whole)
 }
 
-/// The absolute path of a symlink itself: only the folders above the symlink are resolved.
+/// The absolute path of a symlink itself, not of its target. Only symlinks in the folders above it are resolved.
 pub fn absolute_link(path: &str) -> String {
     let given = without_prefix(path);
     let (folder, name) = given.rsplit_once('/').map_or((".", given.as_str()), |(folder, name)| (folder, name));
@@ -150,7 +150,8 @@ fn without_links(path: &Path) -> PathBuf {
     while let Some(part) = rest.pop_front() {
         match Path::new(&part).components().next() {
             Some(Component::RootDir) => done = PathBuf::from("/"),
-            // The file system resolves `..` after it has followed a symlink, so symlinks are resolved first.
+            // `..` is the parent of a symlink's target, not of the symlink. All symlinks before this `..` are already
+            // resolved.
             Some(Component::ParentDir) => {
                 done.pop();
             }

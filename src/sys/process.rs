@@ -1,5 +1,5 @@
-//! Processes as the kernel reports them: which process connected, which ancestors it has, whether it is still running,
-//! and an event when it ends.
+//! Asks the kernel about processes: which process has connected, what its ancestors are, whether it is still running,
+//! and when it ends.
 //!
 //! `process/linux.rs` and `process/macos.rs` provide the same few functions.
 //!
@@ -25,7 +25,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::Child;
 
-/// The process at the other end of a Unix socket, as the kernel recorded it.
+/// The user and the process at the other end of a Unix socket, as the kernel reports them.
 #[derive(Debug, Clone, Copy)]
 pub struct Credentials {
     /// User id.
@@ -58,8 +58,8 @@ struct Program {
     shown: String,
 }
 
-/// Starts a small thread that waits for a child process and reaps it when it ends. Otherwise, the ended child would be
-/// a zombie until this process ends, and a zombie looks like a running process to other programs.
+/// Starts a thread that reaps a child process when it ends. Otherwise, the ended child would stay a zombie, which other
+/// programs take for a running process.
 pub fn reap_at_end(mut child: Child) {
     // If no thread can be started, the only harm is the zombie.
     let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || child.wait());
@@ -87,8 +87,8 @@ pub fn identify(pid: i64) -> Option<Process> {
     start_time(pid).map(|start| Process { pid, start, wrapper: false, agent: None })
 }
 
-/// The agent above an MCP server: its nearest ancestor that is not a wrapper. `None` if the number does not belong to
-/// an slm-mesh process of this user.
+/// The agent that runs an MCP server, which is the server's nearest ancestor that is not a wrapper. `None` if `pid` is
+/// not an slm-mesh process of this user.
 pub fn agent_of_server(pid: i64) -> Option<Process> {
     platform::program(pid).filter(|program| program.is_own)?;
     ancestors(pid).into_iter().find(|process| !process.wrapper)
@@ -110,8 +110,8 @@ impl ExitWatch {
     /// (Linux before 5.3).
     pub fn new(pid: i64, start: u64) -> io::Result<Option<ExitWatch>> {
         let Some(fd) = platform::open_exit_event(pid)? else { return Ok(None) };
-        // The start time is compared after the descriptor is open, because until then, the kernel may give the number
-        // to another process.
+        // The start time is compared only now, when the descriptor is open. Before that, the kernel could give the
+        // number to another process.
         Ok(is_alive(pid, start).then_some(ExitWatch { pid, start, fd }))
     }
 
@@ -133,7 +133,7 @@ impl AsRawFd for ExitWatch {
     }
 }
 
-/// The words that the mesh uses for sessions of the agent type `kind`; `None` if slm-mesh knows no agent of this type.
+/// The type and the short name of the known agent `kind`; `None` if slm-mesh knows no agent of this type.
 pub fn agent_program(kind: &str) -> Option<AgentProgram> {
     known_agents::by_kind(kind).map(Agent::program)
 }

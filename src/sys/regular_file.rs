@@ -7,8 +7,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// Opens a regular file for reading, even behind a link; `None` if the path leads to anything else. A pipe does not make
-/// this process wait for a writer that may never come.
+/// Opens a regular file for reading, and follows links; `None` if the path leads to anything else. Never waits, even if
+/// the path leads to a pipe without a writer.
 ///
 /// # Errors
 /// If the file does not exist or cannot be opened.
@@ -18,13 +18,13 @@ pub fn open_regular(path: &Path) -> io::Result<Option<File>> {
     Ok(if file.metadata()?.is_file() { Some(file) } else { None })
 }
 
-/// Whether a path leads to a pipe, which makes a process that opens it wait for another process.
+/// Whether a path leads to a pipe. Opening a pipe would make this process wait for another process.
 pub fn is_pipe(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo())
 }
 
-/// The content of a regular file of at most `max` bytes, and its metadata; `None` if the path leads to anything else,
-/// if the file cannot be read, or if the file changed during the read.
+/// Reads a regular file of at most `max` bytes, and returns its content and metadata. Returns `None` if the path leads
+/// to anything else, if the file can't be read, or if the file changes during the read.
 pub fn read_regular(path: &Path, max: u64) -> Option<(Vec<u8>, fs::Metadata)> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
@@ -54,7 +54,8 @@ pub fn replace_regular(path: &Path, content: &[u8], mode: u32) -> io::Result<()>
         fs::rename(&draft, path)
     })();
     result.inspect_err(|_| {
-        // Only this process uses the draft, and the error that matters is the error of the replacement.
+        // Only this process uses the draft. The caller gets the error of the replacement, which matters more than a
+        // failure here.
         let _ = fs::remove_file(&draft);
     })
 }

@@ -1,7 +1,8 @@
 //! Runs a command as if our caller had started it. The command gets the same signals as this process. It stops and
 //! continues together with this process, and inherits one of our file descriptors.
 //!
-//! **Invariant:** the command gets each signal once, and still ignores the signals that our caller ignores.
+//! **Invariant:** a signal from the terminal, or from the command itself, reaches the command only once. The command
+//! still ignores the signals that our caller ignores.
 
 use super::process;
 use rustix::io::FdFlags;
@@ -19,8 +20,8 @@ use std::time::Duration;
 
 /// Signals that are forwarded to the command, because the sender may know only our process.
 const FORWARDED: &[i32] = &[SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGCONT];
-/// How long a command may stay stopped before this process stops, too. If both were continued together, the kernel
-/// reports within this time that the command was continued.
+/// How long the command may be stopped before this process stops itself, too. If both were stopped and continued
+/// together, the kernel reports within this time that the command runs again.
 const STOP_GRACE: Duration = Duration::from_millis(50);
 
 /// A running command.
@@ -48,8 +49,8 @@ impl ForegroundCommand {
         let mut signals = SignalsInfo::<WithOrigin>::new(watched.chain(&[SIGCHLD]))?;
         let watch = signals.handle();
         let (sender, receiver) = channel();
-        // The thread, too, is started before the command. Otherwise, if the system allowed no further thread, the
-        // command would be left running alone.
+        // The thread is started before the command. Otherwise, if no thread could be started, the command would run
+        // without anybody who waits for it.
         std::thread::Builder::new().stack_size(64 * 1024).spawn(move || {
             for origin in &mut signals {
                 if sender.send(origin).is_err() {
@@ -59,12 +60,12 @@ impl ForegroundCommand {
         })?;
         rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
         let spawned = command.spawn();
-        // Other programs that this process starts must not keep this file open.
+        // Other programs that this process starts must not inherit the descriptor.
         rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?;
         // If the command can't be started, closing the watch ends the thread.
         let pid = Pid::from_child(&spawned.inspect_err(|_| watch.close())?);
-        // The command has inherited the signals that our caller blocked. This process unblocks them for itself, because
-        // it must receive the signal that reports the end of the command.
+        // The command keeps the signals blocked that our caller had blocked. This process unblocks them for itself,
+        // because it must receive SIGCHLD when the command ends.
         super::accept_signals();
         Ok(ForegroundCommand { pid, signals: receiver })
     }
@@ -117,15 +118,16 @@ impl ForegroundCommand {
         }
     }
 
-    /// Forwards a signal, unless the command gets the signal anyway.
+    /// Forwards a signal to the command, unless the command has got or sent this signal itself.
     fn forward(&self, origin: &Origin) {
         let Some(signal) = Signal::from_named_raw(origin.signal).filter(|_| origin.signal != SIGCHLD) else { return };
-        // A terminal sends a signal to its whole foreground group. On macOS, the sender of such a signal is process 0.
+        // For a signal from the terminal, `sender` is 0. The terminal has sent it to the whole foreground group, and so
+        // to the command, too. On macOS, the sender of such a signal is process 0.
         let sender = origin.process.map_or(0, |process| i64::from(process.pid));
         let command = i64::from(self.pid.as_raw_nonzero().get());
         let is_own = || sender == command || process::ancestors(sender).iter().any(|above| above.pid == command);
-        // A signal that the command sends to its own group also reaches this process. The command must not get it
-        // twice.
+        // A signal that the command sends to its own group also reaches this process. The command must not get this
+        // signal twice.
         if sender != 0 && !is_own() {
             // If this fails because the command has just ended, the kernel reports that end next.
             let _ = kill_process(self.pid, signal);
@@ -133,16 +135,16 @@ impl ForegroundCommand {
     }
 }
 
-/// Whether the command was stopped by job control. A SIGSTOP does not count, because its sender will continue only that
-/// one process.
+/// Whether the command was stopped by job control. A SIGSTOP does not count, because whoever sent it to the command
+/// will also continue only the command.
 fn is_job_control(status: WaitStatus) -> bool {
     let stops = [Signal::TSTP, Signal::TTIN, Signal::TTOU];
     status.stopping_signal().is_some_and(|signal| stops.iter().any(|stop| stop.as_raw() == signal))
 }
 
-/// The signals that our caller ignores, as bits. These signals are not watched: a command run under nohup must survive
-/// SIGHUP, but if this process watched SIGHUP, the command would no longer ignore it. On macOS, no safe call returns
-/// these signals, so the result is 0.
+/// The signals that our caller ignores, as a bit mask. This process does not watch them, because the command would then
+/// no longer ignore them: under nohup, SIGHUP would end the command. On macOS, no safe call returns these signals, so
+/// the result is 0.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -36,12 +36,13 @@ pub struct DamagedDatabase {
     pub report: String,
 }
 
-/// The last damaged database that was set aside at or after this time, if its file is still there.
+/// The damaged database that was set aside last, if this happened at or after the time `since` and the file still
+/// exists.
 pub fn last_damaged(places: &DataDir, since: i64) -> Option<DamagedDatabase> {
     let since = file_time(since);
     let names = fs::read_dir(&places.dir).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    // The time in a name ends with Z. Only the main file's name ends with the time; the names of the database's other
-    // files have something after it.
+    // The main file's name ends with the time, and the time ends with Z. The names of the database's other files are
+    // longer.
     let is_recent = |name: &String| name.strip_prefix(DAMAGED).is_some_and(|at| at >= &*since && at.ends_with('Z'));
     let path = places.dir.join(names.filter(is_recent).max()?);
     let report = fs::read_to_string(format!("{}{REPORT}", path.display())).unwrap_or_default();

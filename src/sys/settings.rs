@@ -45,19 +45,20 @@ pub const HOST: &str = "SLM_MESH_HOST";
 pub const SECRET: &str = "SLM_MESH_SHARED_SECRET";
 /// The setting that lists the agents that may be woken by mail.
 pub const WAKE: &str = "SLM_MESH_WAKE";
-/// The setting that lists the agents whose shell commands run in a shield.
+/// The setting that lists the agents whose shell commands run in a shield, a sandbox in which locked files are
+/// read-only.
 pub const SHIELD: &str = "SLM_MESH_SHIELD";
 
 /// The setting that switches discovery on the local network on or off.
 pub const DISCOVERY: &str = "SLM_MESH_DISCOVERY";
 
-/// The setting with the addresses of the other meshes.
+/// The setting with the addresses of the linked meshes.
 pub const LINKS: &str = "SLM_MESH_PEER_URL";
 
 /// The setting that says how people are notified of alerts.
 pub const NOTIFY: &str = "SLM_MESH_NOTIFY";
 
-/// The variable that says to which session a shell belongs.
+/// The variable with the session to which a shell belongs.
 pub const SESSION: &str = "SLM_MESH_SESSION";
 
 /// The setting that allows or forbids reading transcripts.
@@ -274,7 +275,7 @@ impl Settings {
     /// Reads and checks all settings.
     ///
     /// # Errors
-    /// If a setting is wrong. The error names the first such setting and the values that it accepts.
+    /// If a setting is wrong. The error contains the name of the first wrong setting and the values that it accepts.
     pub fn load(places: &DataDir) -> Result<Settings, Error> {
         Settings::read(places, true)
     }
@@ -282,7 +283,8 @@ impl Settings {
     /// Reads and checks the settings in the file, and ignores the environment.
     ///
     /// # Errors
-    /// If a setting in the file is wrong. The error names the first such setting and the values that it accepts.
+    /// If a setting in the file is wrong. The error contains the name of the first wrong setting and the values that it
+    /// accepts.
     pub fn load_file(places: &DataDir) -> Result<Settings, Error> {
         Settings::read(places, false)
     }
@@ -331,7 +333,8 @@ impl Settings {
         self.several(WAKE).iter().any(|word| word == agent)
     }
 
-    /// Whether the user wants the shell commands of this agent to run in a shield.
+    /// Whether the user wants the shell commands of this agent to run in a shield, a sandbox in which locked files are
+    /// read-only.
     pub fn shields(&self, agent: &str) -> bool {
         self.several(SHIELD).iter().any(|word| word == agent)
     }
@@ -356,7 +359,8 @@ impl Settings {
         words_of(self.text(name))
     }
 
-    /// The settings that may make one broker differ from another, as text. Settings of a single session are left out.
+    /// The settings that affect a broker, as text, so that the settings of two brokers can be compared. Settings that
+    /// affect only a single session are left out.
     pub fn fingerprint(&self) -> String {
         // Clients on this machine can see the fingerprint, so it contains only hashes of the secrets.
         let is_secret = |name| [SECRET, STORE_PASSWORD].contains(&name);
@@ -364,7 +368,8 @@ impl Settings {
         shared_settings().map(|name| format!("{name}={}", value(name))).collect::<Vec<_>>().join(" ")
     }
 
-    /// The names of the settings whose values differ from those in a fingerprint; none if another version made it.
+    /// The names of the settings whose values differ from those in a fingerprint. Returns no names if another version
+    /// has made the fingerprint.
     pub fn different_from(&self, fingerprint: &str) -> Vec<&'static str> {
         let own = self.fingerprint();
         let (Some(ours), Some(theirs)) = (fingerprint_values(&own), fingerprint_values(fingerprint)) else {
@@ -380,14 +385,14 @@ pub fn words_of(value: &str) -> Vec<String> {
     value.split(',').map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect()
 }
 
-/// The names of the settings that may make one broker differ from another.
+/// The names of the settings that affect a broker and not only a single session.
 fn shared_settings() -> impl Iterator<Item = &'static str> {
     let of_session = ["SLM_MESH_NAME", "SLM_MESH_PEER", SESSION, "SLM_MESH_HOOK_BUDGET_MS", WAKE, SHIELD, TRANSCRIPTS];
     SETTINGS.iter().map(|setting| setting.name).filter(move |name| !of_session.contains(name))
 }
 
-/// The settings in a fingerprint; `None` if another version made it. A value may contain spaces, so it ends where the
-/// name of the next setting begins.
+/// Splits a fingerprint into names and values; `None` if another version has made the fingerprint. A value may contain
+/// spaces, so it ends where the name of the next setting begins.
 fn fingerprint_values(fingerprint: &str) -> Option<Vec<(&'static str, &str)>> {
     let names: Vec<&'static str> = shared_settings().collect();
     let (mut rest, mut values) = (fingerprint, Vec::new());
@@ -464,7 +469,7 @@ fn read_file(places: &DataDir) -> Result<HashMap<String, String>, Error> {
     }
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        // If the data directory is a file, the first attempt to write there gives a clearer error than this function could.
+        // If the data directory is a file, the program soon fails with a clearer error, when it first writes there.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(HashMap::new());
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 pub enum SocketEvent {
     /// There is something to read, or the other side has closed the connection.
     Readable,
-    /// The socket is readable as above, or there is room to write.
+    /// The socket is readable as in `Readable`, or it accepts bytes to write.
     ReadableOrWritable,
 }
 

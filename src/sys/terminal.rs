@@ -18,22 +18,22 @@ const ENTER: &str = "\u{1b}[?1049h\u{1b}[?7l\u{1b}[?25l\u{1b}[2J";
 /// Restores the normal screen.
 const LEAVE: &str = "\u{1b}[0m\u{1b}[?25h\u{1b}[?7h\u{1b}[?1049l";
 
-/// The state that the terminal had before this program took it over.
+/// The modes of the terminal before this program took it over; `None` once they are restored.
 static WAS: Mutex<Option<Termios>> = Mutex::new(None);
 static HOOK: Once = Once::new();
 
-/// What ended a wait.
+/// What happened during a [`Terminal::wait`].
 #[derive(Debug, Default)]
 pub struct TerminalEvent {
     /// The keys that were pressed, as bytes; empty if there were none.
     pub keys: Vec<u8>,
     /// Whether the terminal is gone, so that no more keys will come.
     pub closed: bool,
-    /// Whether the other descriptor that the caller passed is readable.
+    /// Whether the descriptor that the caller passed to [`Terminal::wait`] is readable.
     pub other: bool,
     /// Whether the screen must be drawn again, because its size has changed or another program has written to it.
     pub anew: bool,
-    /// The number of the signal that tells the program to end.
+    /// The number of the signal, such as SIGTERM, that tells the program to end.
     pub end: Option<i32>,
 }
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 /// How long the TypeScript broker may take to accept a connection.
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(300);
 
-/// The process of a running TypeScript broker. The process that the broker's files name must be alive, and the port
-/// that they name must accept connections. Our own broker writes the same files, so call this function only while our
-/// broker is not running. Otherwise, our broker may be taken for a TypeScript broker.
+/// The process id of a running TypeScript broker. The process in its pid file must be alive, and the port in its port
+/// file must accept connections. Call this function only while our own broker is not running. Our broker writes the
+/// same files, so it could be taken for a TypeScript broker.
 pub fn find(places: &DataDir) -> Option<i64> {
     let pid = named_process(places)?;
     let port = u16::try_from(number(places.port())?).ok()?;
@@ -21,12 +21,13 @@ pub fn find(places: &DataDir) -> Option<i64> {
     TcpStream::connect_timeout(&address, ACCEPTS_WITHIN).is_ok().then_some(pid)
 }
 
-/// Whether a TypeScript broker may be running here: its database exists, and the process that its files name is alive.
+/// Whether a TypeScript broker may be running here. This is the case if its database exists and the process in its pid
+/// file is alive.
 pub fn may_live(places: &DataDir) -> bool {
     named_process(places).is_some()
 }
 
-/// The living process that the files name, if the directory contains the database of a TypeScript broker.
+/// The process in the pid file, if it is alive and the directory contains the database of a TypeScript broker.
 fn named_process(places: &DataDir) -> Option<i64> {
     if !places.dir.join("mesh.db").exists() {
         return None;

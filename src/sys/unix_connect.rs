@@ -46,7 +46,7 @@ mod tests {
         assert!(matches!(refused.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionRefused), "{refused}");
         assert!(began.elapsed() < Duration::from_secs(20));
         drop(listener);
-        // A process that another test is starting holds a copy of the listener until its exec.
+        // Another test may be starting a process. Until its exec, that process holds a copy of the listener.
         while connect(&path, Duration::from_millis(50)).unwrap_err().kind() != io::ErrorKind::ConnectionRefused {
             assert!(began.elapsed() < Duration::from_secs(20), "the listener is closed");
         }

@@ -3,9 +3,9 @@
 
 use std::io::{self, BufReader, Cursor, Read};
 
-/// Converts the given bytes to UTF-8, and removes zero bytes, which are never part of the text. JSON begins with ASCII
-/// characters, so the zero bytes among the first bytes show the encoding, even if there is no byte order mark. `bytes`
-/// is read in pieces of `buffer_size` bytes.
+/// Converts the bytes of a JSON text to UTF-8, and removes zero bytes. JSON begins with ASCII characters, so the zeros
+/// among the first four bytes show the encoding, even if there is no byte order mark. `buffer_size` is the number of
+/// bytes to read at once.
 pub fn convert_to_utf8<'a>(bytes: &'a mut dyn Read, buffer_size: usize) -> Box<dyn Read + 'a> {
     let mut bytes = BufReader::with_capacity(buffer_size, bytes);
     let mut head = Vec::with_capacity(4);
@@ -22,7 +22,7 @@ pub fn convert_to_utf8<'a>(bytes: &'a mut dyn Read, buffer_size: usize) -> Box<d
     Box::new(IteratorReader(chars.filter(|c| *c != '\0').flat_map(|c| c.to_string().into_bytes())))
 }
 
-/// Leaves out the zero bytes.
+/// Reads the bytes of another reader, without the zero bytes.
 struct WithoutZeros<R>(R);
 
 impl<R: Read> Read for WithoutZeros<R> {
@@ -37,7 +37,7 @@ impl<R: Read> Read for WithoutZeros<R> {
                     n_kept += 1;
                 }
             }
-            // To return no byte would mean that the text has ended.
+            // `Ok(0)` must not be returned here, because it means the end of the text.
             if n_kept > 0 {
                 return Ok(n_kept);
             }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     fn text(bytes: &[u8]) -> String {
-        // Whatever the size of the pieces, the text is the same.
+        // The text does not depend on how many bytes are read at once.
         let [one, other] = [1, 64].map(|size| std::io::read_to_string(convert_to_utf8(&mut &*bytes, size)).unwrap());
         assert_eq!(one, other);
         one

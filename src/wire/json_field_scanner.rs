@@ -1,10 +1,8 @@
-//! Reads the short fields of a JSON object of any size. The object may be encoded in UTF-16, and other bytes may come
-//! before it. The object may also contain unpaired surrogates, texts of many megabytes, deep nesting or repeated names,
-//! and its end may be missing.
+//! Reads the short fields of a JSON object of any size. The text may be UTF-16, begin with other bytes, or lack its
+//! end. It may also contain unpaired surrogates, very long strings, deep nesting or repeated names.
 //!
-//! **Invariant:** memory is bounded. Long texts are cut. Values that are too deeply nested are skipped. Once a maximum
-//! number of values has been kept, all further values are skipped as well. Some room is reserved for the fields that
-//! the caller needs.
+//! **Invariant:** memory is bounded. Long texts are cut, and values beyond a maximum depth or number are skipped. Some
+//! room is reserved for the fields that the caller needs.
 
 use super::convert_to_utf8::{IteratorReader, convert_to_utf8};
 use super::text_excerpt::KeptText;
@@ -20,7 +18,7 @@ const TEXT_MAX: usize = 1 << 20;
 const TEXTS_MAX: usize = 4 << 20;
 /// How many bytes of needed fields and lines are kept after `TEXTS_MAX` is reached.
 const RESERVE: usize = 4 << 20;
-/// Maximum length of a needed field, or of a needed line in a long text, in bytes. No path is longer.
+/// Maximum length of a needed field, or of a needed line in a long text, in bytes. Even the longest path is shorter.
 pub(super) const SHORT_MAX: usize = 8 << 10;
 /// How many values are kept. Beyond this limit, only needed fields are kept.
 const VALUES_MAX: usize = 1 << 16;
@@ -56,7 +54,7 @@ impl NeededFields {
 }
 
 /// Reads the first object, and skips what comes before it, such as a byte order mark. Returns `None` if there is no
-/// object. A read that fails ends the text.
+/// object. If a read fails, the text ends at that point.
 pub fn read_object(bytes: &mut dyn Read, needed: &NeededFields) -> Option<Value> {
     let room = Room { texts: TEXTS_MAX, reserve: RESERVE, values: VALUES_MAX };
     let mut bytes = convert_to_utf8(bytes, BUFFER_SIZE);
@@ -68,7 +66,7 @@ pub fn read_object(bytes: &mut dyn Read, needed: &NeededFields) -> Option<Value>
     Some(reader.read_value("", 0))
 }
 
-/// How much room is left for values.
+/// The remaining limits: bytes of texts, bytes of the reserve, and number of values.
 #[derive(Clone, Copy)]
 struct Room {
     texts: usize,
@@ -252,8 +250,8 @@ impl FieldReader<'_> {
         let mut decoder = TextDecoder { ready: std::mem::take(before), ..TextDecoder::default() };
         while let Some(byte) = decoder.next_byte(self) {
             text.push(byte, self.needed.line_starts);
-            // Bytes without escapes are copied together, because nearly all bytes are of this kind, and the arguments
-            // of a tool may have a hundred million bytes.
+            // Bytes up to the next escape are copied together, which is faster. A tool's arguments may have a hundred
+            // million bytes, and few of them are escapes.
             if decoder.is_plain() {
                 let plain = self.plain_bytes();
                 text.push_all(plain, self.needed.line_starts);
@@ -324,7 +322,8 @@ struct TextDecoder {
 }
 
 impl TextDecoder {
-    /// Whether the next byte does not depend on the bytes before it.
+    /// Whether nothing is pending from earlier bytes, so that the next byte can be copied unless it is a quote or a
+    /// backslash.
     fn is_plain(&self) -> bool {
         self.ready.is_empty() && self.half.is_none() && !self.is_over
     }

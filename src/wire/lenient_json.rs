@@ -1,5 +1,5 @@
-//! Parses JSON in which only half of a character was written. JavaScript and Python write such texts when a program cuts
-//! a string in the middle of an emoji, and JavaScript reads them.
+//! Parses JSON that contains half of a character (a lone surrogate). JavaScript and Python write such JSON when a
+//! program has cut a string in the middle of an emoji, and JavaScript accepts it.
 
 use serde_json::{Error, Value};
 

@@ -27,7 +27,7 @@ pub enum RpcMessage {
     Response { id: Value, result: Result<Value, Value> },
 }
 
-/// Why a line is not a message, with the facts for the error response.
+/// The error for a line that is not a valid message, with the facts for the error response.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InvalidMessage {
     /// The request's id, if it is valid.
@@ -59,8 +59,8 @@ pub fn parse_line(line: &[u8]) -> Result<RpcMessage, InvalidMessage> {
     parse_message(value)
 }
 
-/// Parses a numbered request, if the line has the form in which [`request`] formats it. Only the parameters are parsed,
-/// which saves half of the cost. Returns `None` for all other lines, even for requests in another form.
+/// Parses a request with a numeric id, if the line has exactly the form that [`request`] writes. Only the parameters
+/// are parsed as JSON, which takes half of the time. Returns `None` for all other lines, even for valid requests.
 fn plain_request(line: &str) -> Option<RpcMessage> {
     let line = line.strip_prefix("{\"jsonrpc\":\"2.0\",\"id\":")?;
     let (number, rest) = line.split_at(line.find(',')?);
@@ -69,16 +69,16 @@ fn plain_request(line: &str) -> Option<RpcMessage> {
     let is_plain = number.bytes().all(|byte| byte.is_ascii_digit())
         && (number.len() == 1 || !number.starts_with('0'))
         && method.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._/".contains(&byte));
-    // If the text between here and the last brace is a single object, the line has no other fields. The parser below
-    // fails on any other text.
+    // The rest of the line must be the parameters and a closing brace. If there are other fields, the parser below
+    // fails.
     let params = rest.strip_prefix("\",\"params\":")?.strip_suffix('}').filter(|_| is_plain)?;
     let id = Value::from(number.parse::<u64>().ok()?);
     Some(RpcMessage::Request { id, method: method.to_owned(), params: serde_json::from_str(params).ok()? })
 }
 
-/// The number of the request and the text of the result, if the line has the form in which [`response`] formats the
-/// result of a numbered request. So a caller that only passes the result on does not have to parse it. Returns `None`
-/// for all other lines, even for results in another form, which [`parse_line`] can parse.
+/// Returns the number of the request and the text of the result, if [`response`] has formatted this line for a numbered
+/// request. So a caller can pass the result on without parsing it. Returns `None` if the line begins in another way.
+/// [`parse_line`] can parse all lines.
 pub fn numbered_result(line: &[u8]) -> Option<(u64, &str)> {
     let line = std::str::from_utf8(line).ok()?.strip_prefix("{\"jsonrpc\":\"2.0\",\"id\":")?;
     let (number, rest) = line.split_at(line.find(',')?);
@@ -86,8 +86,8 @@ pub fn numbered_result(line: &[u8]) -> Option<(u64, &str)> {
     Some((number.parse().ok()?, result))
 }
 
-/// Whether an object in this JSON text may have a field of this name. If the answer is false, no object has such a
-/// field, provided that names are written without escapes, as our own programs write them.
+/// Whether an object in this JSON text may have a field of this name. If this returns false, no object has such a
+/// field. Names must be written without escapes, as our own programs write them.
 pub fn may_have_field(json: &str, name: &str) -> bool {
     let json = json.as_bytes();
     let is_quoted = |at: usize| json[..at].ends_with(b"\"") && json[at + name.len()..].starts_with(b"\"");

@@ -1,5 +1,5 @@
-//! Keeps the beginning of a long text, and after the beginning only the lines that the caller needs. For example, a
-//! patch of many megabytes names its files on a few lines.
+//! Keeps the beginning of a long text, and only the needed lines of the rest. For example, a patch of many megabytes
+//! contains the names of its files on a few lines.
 
 use super::json_field_scanner::SHORT_MAX;
 
@@ -7,7 +7,7 @@ use super::json_field_scanner::SHORT_MAX;
 pub(super) struct KeptText {
     kept: Vec<u8>,
     head_max: usize,
-    /// What has been read of the current line, if this line is not part of the kept beginning.
+    /// What has been read of the current line, once the beginning of the text is full.
     line: Vec<u8>,
     is_cut: bool,
     n_lines: usize,
@@ -25,7 +25,7 @@ impl KeptText {
         }
         if !self.is_cut {
             self.is_cut = true;
-            // The limit may fall in the middle of a needed line, so the whole line is collected from its start.
+            // The limit may be in the middle of a needed line. So the line is collected again from its start.
             let start = self.kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
             self.line = self.kept[start..].to_vec();
         }

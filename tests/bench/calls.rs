@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Roughly how many bytes a call commits in one row: texts, ids and times.
+/// Roughly how many bytes of texts, ids and times a write commits in one row.
 const ROW: usize = 250;
 
 fn run(command: &mut Command) {
@@ -17,7 +17,7 @@ fn run(command: &mut Command) {
     assert!(status.success(), "{command:?}: {status}");
 }
 
-/// Times verbs, and compares them with a process that ends at once.
+/// Times verbs (subcommands), and compares them with a process that ends at once.
 pub fn verbs(table: &mut Table) {
     let mesh = Mesh::started();
     let _reader = mesh.attach("reader");
@@ -37,14 +37,15 @@ pub fn verbs(table: &mut Table) {
         run(&mut mesh.command(&["lock", &format!("{file}{taken}")]));
     };
     let samples = in_turns(12, 20, &mut [&mut floor, &mut get, &mut send, &mut lock]);
-    // Each lock call looks through the few hundred locks that pile up here, so its figure includes that work.
+    // Each call of `lock` looks through the few hundred locks that earlier calls have taken, so its time includes that
+    // work.
     let reach = Reach::Times(if is_static() { 1.3 } else { 2.2 });
     for (work, samples_of) in ["verb state get", "verb send", "verb lock"].iter().zip(&samples[1..]) {
         table.times(work, samples_of, Some(samples[0].median()), reach);
     }
 }
 
-/// The three measured calls, as lines for the socket.
+/// The names of the three measured calls, each with its request as a line.
 fn three() -> [(&'static str, Vec<u8>); 3] {
     let set = json!({ "key": "port", "value": VALUE });
     let send = json!({ "to": "reader", "message": VALUE });
@@ -97,7 +98,7 @@ pub fn socket(table: &mut Table) {
     }
 }
 
-/// Tool calls over MCP stdio: client, session, broker and back.
+/// Times tool calls over MCP stdio, from the client through the session to the broker and back.
 pub fn mcp(table: &mut Table) {
     let mesh = Mesh::started();
     let _reader = mesh.attach("reader");
@@ -158,5 +159,5 @@ pub fn http(table: &mut Table) {
     table.times("HTTP set", &samples[2], Some(samples[3].median() + row), Reach::Times(2.5));
 }
 
-/// Gives all measured closures the same type. The size of the answer was checked before.
+/// Drops the size of an answer, so that all measured closures have the same type.
 fn ignore(_size: usize) {}

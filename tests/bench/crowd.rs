@@ -1,4 +1,4 @@
-//! Times a push, a broadcast, clients that pipeline, and a steady load.
+//! Times a push, a broadcast, clients that send calls without waiting for answers, and a steady load.
 
 use super::bare_broker::BareBroker;
 use super::calls::VALUE;
@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 /// The number of sessions that receive a broadcast.
 const N_HEARERS: usize = 100;
-/// For clients that pipeline: their number, the number of calls in one write, and the number of writes that each client
-/// sends before it reads an answer.
+/// For clients that do not wait for answers: the number of clients, the number of calls in one write, and the number of
+/// writes that a client sends before it reads an answer.
 const N_CLIENTS: usize = 8;
 const N_LINES: usize = 32;
 const N_AHEAD: usize = 2;
@@ -29,7 +29,7 @@ fn set_line(n: usize) -> Vec<u8> {
     request("state.set", &json!({ "key": key(n), "value": VALUE }))
 }
 
-/// The time from the write of a `send` until its notice arrives on the recipient's socket.
+/// Times a `send`, from its write until the notice arrives on the recipient's socket.
 pub fn push(table: &mut Table) {
     let mesh = Mesh::started();
     let bare = BareBroker::start(&mesh.scratch);
@@ -51,7 +51,7 @@ fn push_times(mut sender: Line, mut reader: Line) -> Samples {
     Samples::new(times)
 }
 
-/// The time from the write of a `send` to all peers until the last of a hundred has received its notice.
+/// Times a `send` to all peers, from its write until the last of a hundred recipients has received the notice.
 pub fn broadcast(table: &mut Table) {
     let mesh = Mesh::started();
     let bare = BareBroker::start(&mesh.scratch);
@@ -75,7 +75,7 @@ fn broadcast_round(attach: impl Fn(&str) -> Line) -> impl FnMut() {
     }
 }
 
-/// Durable writes per second by clients that do not wait for an answer before they send the next call.
+/// Measures how many durable writes per second clients get done if they send calls without waiting for answers.
 pub fn writes(table: &mut Table) {
     let mesh = Mesh::started();
     let bare_broker = BareBroker::start(&mesh.scratch);
@@ -146,7 +146,7 @@ pub fn steady(table: &mut Table) {
             if next - began > LASTS {
                 return;
             }
-            // This fails only if the reading thread has panicked, and then that panic is what matters.
+            // This fails only if the reading thread has panicked. Its panic then fails the benchmark.
             let _ = sent.send(Instant::now());
             writer.write_all(line).expect("the broker reads");
         }

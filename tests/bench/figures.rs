@@ -1,9 +1,9 @@
-//! Samples, and the table that shows them.
+//! Measured times, and the table of results.
 
 use std::time::Instant;
 
-/// The number of untimed calls before each batch. During these calls, the caches fill, and the scheduler places the two
-/// processes.
+/// The number of untimed calls before each batch. During these calls, the caches fill, and the scheduler chooses CPUs
+/// for the two processes.
 const WARM: usize = 5;
 
 /// The last cell of a line that has no target and does not count as a row.
@@ -19,7 +19,7 @@ impl Samples {
         Samples(micros)
     }
 
-    /// The time below which this part of the samples lies; `part` is 0.99 for the 99th percentile.
+    /// The time below which a part of the samples lies. For the 99th percentile, `part` is 0.99.
     pub fn at(&self, part: f64) -> f64 {
         self.0[((self.0.len() - 1) as f64 * part).round() as usize]
     }
@@ -30,7 +30,7 @@ impl Samples {
     }
 }
 
-/// Runs the pieces of work in turns: in each of `rounds` rounds, each piece runs `batch` times. Times every run.
+/// Runs several pieces of work in turns, and times each run. In each of `rounds` rounds, each piece runs `batch` times.
 pub fn in_turns(rounds: usize, batch: usize, works: &mut [&mut dyn FnMut()]) -> Vec<Samples> {
     let mut times: Vec<Vec<f64>> = works.iter().map(|_| Vec::with_capacity(rounds * batch)).collect();
     for _ in 0..rounds {
@@ -56,15 +56,15 @@ pub fn micros_since(began: Instant) -> f64 {
 /// The target that a row must reach.
 #[derive(Clone, Copy)]
 pub enum Reach {
-    /// A median of at most this many times the floor.
+    /// The median must be at most this many times the floor (the time that the machine itself needs).
     Times(f64),
-    /// A median of at most this many microseconds.
+    /// The median must be at most this many microseconds.
     Median(f64),
     /// The highest allowed median and the highest allowed 99th percentile, in microseconds.
     MedianAndP99(f64, f64),
 }
 
-/// The table. Each row is printed as soon as it is known.
+/// The table of results. Each row is printed as soon as it is known.
 pub struct Table {
     n_rows: usize,
     missed: Vec<String>,
@@ -80,7 +80,7 @@ pub struct Row {
     pub figure: String,
     /// The time that one call in a hundred exceeds.
     pub p99: String,
-    /// The value with which the measured one is compared: what the machine itself needs.
+    /// What the machine itself needs for similar work, for comparison with the measured value.
     pub floor: String,
     /// The measured value divided by the floor.
     pub ratio: String,
@@ -110,7 +110,7 @@ impl Table {
         println!("{}", "-".repeat(110));
     }
 
-    /// Prints and counts a row that another process of this program made.
+    /// Counts a row that another process of this program has printed, and prints it.
     pub fn printed(&mut self, line: &str) {
         println!("{line}");
         if line.ends_with(NO_TARGET) {
@@ -133,7 +133,7 @@ impl Table {
         }
     }
 
-    /// A row of times, with or without a floor in microseconds.
+    /// Prints a row of times. `floor` is the time for comparison, in microseconds.
     pub fn times(&mut self, work: &str, samples: &Samples, floor: Option<f64>, reach: Reach) {
         let (median, p99) = (samples.median(), samples.at(0.99));
         let ratio = floor.map(|floor| median / floor);

@@ -1,5 +1,5 @@
-//! Writes rows into the store's own tables without the store's code: to time a bare loop of commits, and to make a mesh
-//! with a million rows. A test fills a few rows, so that a change of the tables is noticed before the next benchmark.
+//! Writes rows into the store's tables without the store's code. This serves to time a bare loop of commits, and to
+//! fill a mesh with a million rows. A test also writes a few rows in this way, so that it fails if the tables change.
 
 use rusqlite::{Connection, params};
 use serde_json::json;
@@ -21,7 +21,7 @@ pub fn peer(n: usize) -> String {
     format!("00000000-0000-4000-8000-{:012x}", n % N_PEERS)
 }
 
-/// The number by which messages name the peer.
+/// The number that stands for a peer in the table of messages.
 fn number(n: usize) -> i64 {
     (n % N_PEERS) as i64 + 1
 }
@@ -32,7 +32,7 @@ pub fn key(n: usize) -> String {
 }
 
 /// Returns how many state entries per second a bare loop writes to an empty store. Like `state.set`, each round writes
-/// an entry and an event; each transaction writes the counters once.
+/// an entry and an event. The counters are written once in each transaction.
 pub fn bare_sets_per_second(file: &Path, n_sets: usize, per_commit: usize) -> f64 {
     let db = Connection::open(file).expect("a database");
     db.set_prepared_statement_cache_capacity(16);

@@ -1,5 +1,5 @@
-//! Thousands of sessions on one hub, from other machines: what they cost while they are idle, and how long callers on
-//! the hub's machine wait while all sessions reconnect at once. `make fleet` prints the results.
+//! Measures a hub with thousands of sessions from other machines: what they cost while they are idle, and how long
+//! callers on the hub's machine wait while all sessions reconnect at once. `make fleet` prints the results.
 //!
 //! One process plays all sessions, over real connections and without a thread for each.
 
@@ -29,7 +29,7 @@ const PER_MACHINE: usize = 5;
 const STORM: Duration = Duration::from_secs(10);
 /// The number of threads that connect sessions.
 const N_CONNECTORS: usize = 8;
-/// A secret in the form that `slm-mesh secret` prints. From a secret of any other form, each guest process would derive
+/// A secret in the form that `slm-mesh secret` prints. With a secret of another form, each guest process would derive
 /// its key slowly.
 const SECRET: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
 /// How long the hub may take until it is idle.
@@ -39,7 +39,7 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How often a client on the hub's machine makes a call.
 const LOCAL_EVERY: Duration = Duration::from_millis(5);
 
-/// Connects a session as the peer that it was before, if any, and returns its stream and its id.
+/// Connects a session, as its former peer if `former` is given. Returns the session's stream and the id of its peer.
 fn attach(mesh: &Mesh, n: usize, former: Option<&str>) -> (HubStream, String) {
     let port = mesh.http_port() + 1;
     let connected = connect_to_hub::connect("127.0.0.1", port, SECRET, n as u64, None);
@@ -53,7 +53,7 @@ fn attach(mesh: &Mesh, n: usize, former: Option<&str>) -> (HubStream, String) {
     stream.write_all(&lines).expect("the hub reads");
     let (mut lines_in, mut buffer) = (LineBuffer::default(), [0; 4096]);
     let answer = loop {
-        // Pushes may come before the answer, and after it.
+        // Notifications from the hub may arrive before the answer.
         let line = lines_in.next_line().expect("a line is not too long").map(serde_json::from_slice::<Value>);
         match line.map(|line| line.expect("a line is JSON")) {
             Some(line) if line["id"] == json!(1) => break line,
@@ -69,8 +69,8 @@ fn attach(mesh: &Mesh, n: usize, former: Option<&str>) -> (HubStream, String) {
     (stream, id.to_owned())
 }
 
-/// The connected sessions, and the thread that sends their pings and answers the pings of the hub, as real sessions do
-/// while they wait for mail.
+/// The connected sessions, and the thread that serves them. As in a real session that waits for mail, this thread sends
+/// pings and answers the hub's pings.
 struct Fleet {
     ids: Vec<String>,
     shared: Arc<Streams>,
@@ -84,7 +84,8 @@ struct Streams {
 }
 
 impl Fleet {
-    /// Connects this many sessions, spread evenly over this span. Each session keeps the id that it had before.
+    /// Connects this many sessions, spread evenly over the time `within`. A session with an id in `former` is attached
+    /// as that peer again.
     fn connect(mesh: &Mesh, n_sessions: usize, within: Duration, former: &[String]) -> Fleet {
         let poll = Poll::new().expect("a poll");
         let registry = poll.registry().try_clone().expect("a descriptor");
@@ -135,8 +136,8 @@ impl Streams {
             for Token(n) in events.iter().map(mio::event::Event::token) {
                 self.serve(n);
             }
-            // A real session that waits for mail also wakes when its next ping is due, so here each session is also
-            // served about once a second.
+            // A real session that waits for mail also wakes when its next ping is due. So this loop also serves each
+            // session about once a second.
             let n_due = (self.slots.len() as f64 * looked_at.elapsed().as_secs_f64()) as usize;
             for _ in 0..n_due {
                 next = (next + 1) % self.slots.len();
@@ -182,8 +183,8 @@ fn work(mesh: &Mesh) -> Duration {
     Duration::from_nanos(nanos.sum())
 }
 
-/// Calls the hub from its own machine at a steady rate until `done`, and returns the time of each call, counted from
-/// when it was due.
+/// Calls the hub from its own machine at a steady rate until `done` is set. Returns the time of each call, which begins
+/// when the call was due.
 fn call_locally(mesh: &Mesh, done: &AtomicBool) -> Samples {
     let mut line = mesh.attach("local");
     let call = request("state.set", &json!({ "key": "port", "value": "8080" }));
@@ -197,7 +198,8 @@ fn call_locally(mesh: &Mesh, done: &AtomicBool) -> Samples {
     Samples::new(times)
 }
 
-/// Does `work` while the local caller makes its calls, and returns the result and the caller's times.
+/// Does `work` while a client on the hub's machine makes calls. Returns the result of `work`, and the times of the
+/// calls.
 fn beside_local_calls<T>(mesh: &Mesh, work: impl FnOnce() -> T) -> (T, Samples) {
     let done = AtomicBool::new(false);
     thread::scope(|threads| {

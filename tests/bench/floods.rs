@@ -1,5 +1,5 @@
-//! How much honest clients are slowed by a client that causes as much work as it can: the p99 of their calls during the
-//! flood, beside the p99 when nothing else happens. No honest call may fail.
+//! Measures how much an honest client is slowed by a client that causes as much work as it can. The 99th percentile of
+//! the honest client's call times is compared with the 99th percentile at a quiet time. No honest call may fail.
 
 use super::figures::{Reach, Samples, Table, micros_since};
 use super::place::{Line, Mesh, request};
@@ -125,8 +125,8 @@ fn deaf_listers(table: &mut Table) {
         }
         while !done.load(Ordering::Relaxed) {
             for stream in &mut streams {
-                // In the end the broker drops a client that reads nothing. That client's writes fail from then on,
-                // which is fine.
+                // In the end, the broker disconnects a client that reads nothing. From then on, writes to that
+                // connection fail, which is fine.
                 let _ = stream.write(&ask);
             }
             thread::sleep(PAUSE);
@@ -135,7 +135,7 @@ fn deaf_listers(table: &mut Table) {
     row(table, "50 clients flood peers and do not read", &mesh, attack);
 }
 
-/// Times calls while a linked mesh lists twenty thousand peers, different ones each time.
+/// Times calls while a linked mesh reports twenty thousand peers again and again, different ones each time.
 fn linked_mesh(table: &mut Table) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("a port"));
@@ -180,7 +180,7 @@ fn pipeline(mut stream: BrokerStream, bytes: &[u8], done: &AtomicBool) {
     }
 }
 
-/// A row: times an honest client that sets an entry over the Unix socket, alone and during the attack.
+/// Adds a row for an honest client that sets an entry over the Unix socket, at a quiet time and during the attack.
 fn row(table: &mut Table, work: &str, mesh: &Mesh, attack: impl FnOnce(&AtomicBool) + Send) {
     let mut honest = mesh.attach("honest");
     let set = json!({ "key": "port", "value": "8080" });
@@ -190,7 +190,7 @@ fn row(table: &mut Table, work: &str, mesh: &Mesh, attack: impl FnOnce(&AtomicBo
     row_of(table, work, call, attack);
 }
 
-/// A row: times `call`, which an honest client makes, while nothing else happens, and again during the attack.
+/// Adds a row for `call`, which an honest client makes at a quiet time and during the attack.
 fn row_of(table: &mut Table, work: &str, mut call: impl FnMut(), attack: impl FnOnce(&AtomicBool) + Send) {
     let mut calls = || {
         let time = |_| {

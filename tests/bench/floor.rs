@@ -1,5 +1,5 @@
-//! What the machine itself can do: run a process that ends at once, echo the bytes of a call through mio and
-//! serde_json, echo them over HTTP with tiny_http, and commit a row.
+//! Work without slm-mesh, which shows what the machine itself needs. A call is compared with an echo of its bytes,
+//! through mio and serde_json or through tiny_http. A write is compared with the commit of one row.
 
 use super::place::{Http, Line, Scratch};
 use mio::net::{UnixListener, UnixStream};
@@ -72,7 +72,8 @@ pub fn serve_tcp() {
     }
 }
 
-/// Runs the echo server: a poll loop that parses each line, and answers by serializing its connection's first line.
+/// Runs the echo server. For each connection, it remembers the first line, and answers each later line with that first
+/// line.
 pub fn serve_echo(path: &str) {
     let mut poll = Poll::new().expect("a poll");
     let mut listener = UnixListener::bind(path).expect("the echo's socket");
@@ -97,7 +98,7 @@ pub fn serve_echo(path: &str) {
     }
 }
 
-/// Expects one whole line in each read, since callers of this echo wait for an answer before they send the next line.
+/// Answers one line. Each read returns a whole line, because callers wait for an answer before they send the next line.
 fn serve_line(stream: &mut UnixStream, answer: &mut Option<Value>) {
     let mut buffer = [0; 64 * 1024];
     while let Ok(n) = stream.read(&mut buffer) {
@@ -144,7 +145,7 @@ pub struct Commits {
 }
 
 impl Commits {
-    /// A new database in WAL mode, synchronous NORMAL, like the broker's.
+    /// A new database in WAL mode with synchronous NORMAL, like the broker's database.
     pub fn new(scratch: &Scratch, name: &str, size: usize) -> Commits {
         let db = Connection::open(scratch.path.join(name)).expect("a database");
         db.pragma_update(None, "journal_mode", "WAL").expect("WAL");

@@ -1,5 +1,5 @@
-//! Each frequent operation on a mesh with a million messages and events, compared with the same operation on a mesh
-//! with just enough rows to fill the answers.
+//! Times each frequent operation on a mesh with a million messages and events. For comparison, times the same operation
+//! on a mesh with just enough rows to fill the answers.
 
 use super::figures::{Reach, Table, in_turns};
 use super::filled_store::{N_PEERS, UNREAD, VALUE, fill, peer};
@@ -24,7 +24,8 @@ fn grown(n_rows: usize) -> (Mesh, Line) {
     (mesh, line)
 }
 
-/// The frequent operations, some of which start in the middle of the messages and events, at half of `n_rows`.
+/// The frequent operations: a title, the method and the arguments. Some operations start at the message or event number
+/// `n_rows / 2`.
 fn operations(n_rows: usize) -> Vec<(&'static str, &'static str, Value)> {
     let after = n_rows / 2;
     vec![

@@ -1,4 +1,5 @@
-//! How much longer a shell command takes if others have locked files: the hooks before and after it, and the shield.
+//! Measures how much longer a shell command takes if others have locked files, because of the hooks before and after it
+//! and because of the shield (a sandbox).
 
 use super::figures::{Reach, Samples, Table, micros_since};
 use super::hooks::run;
@@ -12,9 +13,9 @@ use std::time::Instant;
 const RUNS: usize = 300;
 /// The number of files that another peer holds.
 const HELD: usize = 50;
-/// How many microseconds the check of these files may add.
+/// How many microseconds a hook may need to check the locked files.
 const ADDED_MAX: f64 = 1_000.0;
-/// How many microseconds a shield may add to a command.
+/// How many microseconds a shield (a sandbox) may add to a command.
 const SHIELD_MAX: f64 = 3_000.0;
 
 fn input(event: &str, session: &str, folder: &Path, call: Value) -> String {
@@ -53,8 +54,8 @@ fn shield(table: &mut Table, mesh: &Mesh, folder: &Path) {
     table.times("command in a shield, 50 held files", &Samples::new(shielded), Some(alone), reach);
 }
 
-/// Measures both hooks of a shell command in a work tree with fifty locked files and in one without any. The hooks
-/// before the command are compared with the hook before an edit.
+/// Times the hooks before and after a shell command, in a work tree with fifty locked files and in one without any. The
+/// hooks before the command are compared with a hook before an edit.
 pub fn held_files(table: &mut Table) {
     let mesh = Mesh::started();
     let mut holder = mesh.attach("holder");

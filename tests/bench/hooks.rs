@@ -1,4 +1,5 @@
-//! Hooks as an agent runs them after each tool: one process each, JSON in, an answer or none.
+//! Times hooks as an agent runs them after each tool call. Each hook is a new process that reads JSON and may print an
+//! answer.
 
 use super::calls::VALUE;
 use super::figures::{Reach, Table, in_turns};
@@ -45,7 +46,7 @@ pub fn hooks(table: &mut Table) {
     let mut named =
         peers["result"]["peers"].as_array().expect("peers").iter().filter(|peer| peer["agentType"] == "claude-code");
     let name = named.next_back().expect("the second session")["id"].as_str().expect("an id").to_owned();
-    // Each run uses up the messages that it shows; twenty are left for the last run.
+    // Each run shows ten messages, which then no longer wait. Twenty messages are left for the last run.
     for _ in 0..ROUNDS * (BATCH + 5) * SHOWN + 20 {
         line.call("send", &json!({ "to": name, "message": VALUE }));
     }

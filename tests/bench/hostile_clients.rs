@@ -13,7 +13,7 @@ use std::time::Duration;
 /// The pause between two writes of a hostile client, so that it adds little to the load that is measured.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// xorshift64*, the same garbage on every run.
+/// A random number generator (xorshift64*) with a fixed seed, so that each run sends the same garbage.
 struct Dice(u64);
 
 impl Dice {
@@ -109,7 +109,7 @@ pub fn babble_over_http(load: &Load) {
     let (mut dice, mut open) = (Dice(0xbad), Vec::new());
     while load.goes_on() {
         if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
-            // The broker may have closed the connection by now, which is its right.
+            // The broker may already have closed the connection, which is fine.
             let _ = stream.write_all(&dice.http(&auth));
             open.push(stream);
         }

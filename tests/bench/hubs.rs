@@ -1,5 +1,5 @@
-//! Several hubs over three members of etcd: what a write costs, how fast a standby follows, and how long no client is
-//! served when a hub or a member of etcd dies. The members and the hubs share this machine and its disk.
+//! Measures several hubs that share a log in three etcd members: what a write costs, how fast a standby follows, and
+//! how long clients wait if a hub or a member dies. All hubs and members share this machine and its disk.
 
 use super::calls::VALUE;
 use super::cluster::{Cluster, is_installed};
@@ -15,14 +15,15 @@ use std::time::{Duration, Instant};
 
 /// The lease of a hub, which is the default.
 const LEASE_SECONDS: u64 = 3;
-/// Clients that write at the same time, and how many entries each of them sets, one after the other.
+/// The number of clients that write at the same time, and the number of entries that each client sets, one after the
+/// other.
 const N_CLIENTS: usize = 32;
 const N_SETS: usize = 1250;
 /// How often a hub, or a member of etcd, is killed.
 const N_KILLS: u32 = 5;
 /// How often a wait checks its condition.
 const ASK_EVERY: Duration = Duration::from_millis(1);
-/// Nothing that is measured here may take longer than this.
+/// The longest time that a wait in this benchmark may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Measures everything, on two hubs.
@@ -66,8 +67,8 @@ fn micros_until(began: Instant, mut holds: impl FnMut() -> bool) -> f64 {
     micros_since(began)
 }
 
-/// Times the writes of one client that waits for each answer. The floor is the time to store an entry of the same size in
-/// etcd directly.
+/// Times the writes of one client that waits for each answer. The floor is the time to store an entry of the same size
+/// in etcd directly.
 fn one_write(table: &mut Table, cluster: &Cluster, hub: &Mesh) {
     let mut line = hub.attach("one");
     let mut log = cluster.log("floor", None);
@@ -87,7 +88,7 @@ fn one_write(table: &mut Table, cluster: &Cluster, hub: &Mesh) {
     table.times("hubs: set", &samples[0], Some(samples[1].median()), Reach::MedianAndP99(3000.0, 15_000.0));
 }
 
-/// The time from the answer to a write until the standby has the write on its disk.
+/// Measures the time from the answer to a write until the standby has stored the write.
 fn lag(table: &mut Table, leader: &Mesh, standby: &Mesh) {
     let (mut line, mut asked) = (leader.attach("lag"), standby.line());
     let mut micros = Vec::new();
@@ -102,7 +103,7 @@ fn lag(table: &mut Table, leader: &Mesh, standby: &Mesh) {
     table.times("hubs: lag of a standby", &Samples::new(micros), None, Reach::MedianAndP99(50_000.0, 50_000.0));
 }
 
-/// Acknowledged writes per second by many clients, each of which waits for its answers.
+/// Measures how many writes per second are acknowledged if many clients write and each waits for its answers.
 fn many_writes(table: &mut Table, hub: &Mesh) {
     let lines: Vec<Line> = (0..N_CLIENTS).map(|n| hub.attach(&format!("client-{n}"))).collect();
     let began = Instant::now();
@@ -121,7 +122,7 @@ fn many_writes(table: &mut Table, hub: &Mesh) {
     });
 }
 
-/// The size of a write in the log in etcd, in bytes: the average of the last writes.
+/// Measures the size of a write in the shared log, in bytes, as the average of the last writes.
 fn log_size(table: &mut Table, cluster: &Cluster, n_before: u64) {
     let mut log = cluster.log("slm", None);
     let (mut at, mut n_bytes) = (Position(n_before + 1), 0);
@@ -141,7 +142,8 @@ fn log_size(table: &mut Table, cluster: &Cluster, n_before: u64) {
     });
 }
 
-/// How long a standby that was stopped needs for the writes that it missed. Each write changes at least two rows.
+/// Measures how long a restarted standby needs to apply the writes that it missed. Each write changes at least two
+/// rows.
 fn replay(table: &mut Table, leader: &Mesh, standby: &mut Mesh) {
     let wanted = position(leader);
     let began = Instant::now();
@@ -165,8 +167,8 @@ fn accepts(hub: &Mesh, line: &[u8]) -> bool {
     answer().is_ok_and(|answer| answer.contains("\"result\""))
 }
 
-/// The longest time without an answer while the member of etcd that leads is killed. The hub may lose its lead because
-/// of this.
+/// Measures the longest time without an answer after the leading member of etcd was killed. The leading hub may cease
+/// to lead because of this.
 fn etcd_dies(table: &mut Table, cluster: &mut Cluster, hubs: [&Mesh; 2]) {
     let mut micros = Vec::new();
     for _ in 0..N_KILLS {
@@ -184,7 +186,7 @@ fn etcd_dies(table: &mut Table, cluster: &mut Cluster, hubs: [&Mesh; 2]) {
     table.times("hubs: etcd's leader is killed", &Samples::new(micros), None, Reach::Median(2_000_000.0));
 }
 
-/// The time from the death of the hub that leads to the first answer of the other one.
+/// Measures the time from the death of the leading hub to the first answer of the other hub.
 fn hub_dies(table: &mut Table, first: &mut Mesh, second: &mut Mesh) {
     let (mut leader, mut standby) = if status(first)["role"] == "leads" { (first, second) } else { (second, first) };
     let mut micros = Vec::new();
@@ -192,7 +194,7 @@ fn hub_dies(table: &mut Table, first: &mut Mesh, second: &mut Mesh) {
         let wanted = position(leader);
         micros_until(Instant::now(), || position(standby) >= wanted && status(standby)["leader"].is_string());
         // A hub renews its lease three times within the lease's duration. The kills are spread over the time between
-        // two renewals, because the remaining time of the lease decides how long no hub leads.
+        // two renewals, because no hub leads until the rest of the lease is over.
         thread::sleep(Duration::from_secs(LEASE_SECONDS) / 3 * n / N_KILLS);
         leader.kill();
         let began = Instant::now();

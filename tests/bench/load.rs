@@ -1,9 +1,9 @@
-//! A load that lasts for minutes: a hundred sessions that chat, a thousand silent connections, a client that never
-//! reads, and two that send garbage. Measures how long other clients wait meanwhile, and how large the broker and its
-//! database become. `make load MINUTES=10` prints the results.
+//! Puts a load on a broker for minutes: a hundred sessions that chat, a thousand silent connections, and three hostile
+//! clients. Measures how long other clients wait in that time, and how large the broker and its database become. `make
+//! load MINUTES=10` prints the results.
 //!
-//! The other clients call at a steady rate, so that their times show the broker's delay and not a queue of their own.
-//! An echo server beside the broker shows how long any call takes on this machine in the same minutes.
+//! The measured clients call at a steady rate, so that their times show the broker's delay and not a queue of their
+//! own. Calls to an echo server at the same time show how busy the machine itself is.
 
 #[allow(dead_code)] // each bench uses its part
 mod figures;
@@ -30,7 +30,7 @@ const N_THREADS: usize = 4;
 const N_SESSIONS: usize = 3;
 /// How often each session chats.
 const CHATS_EVERY: Duration = Duration::from_millis(250);
-/// How long a newcomer waits for its answer.
+/// How long a newcomer (a client with a new connection) waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 const WORDS: &str = "the parser is done; I go on with the printer, and leave the tests of both to you";
 
@@ -56,8 +56,8 @@ impl Load<'_> {
     }
 }
 
-/// Calls at a steady rate until the end. If a call was held up by the call before it, its time counts from when it was
-/// due.
+/// Makes calls at a steady rate until the load ends. If the previous call took too long, the time of a call begins when
+/// the call was due.
 fn steadily(load: &Load, name: &'static str, every: Duration, mut call: impl FnMut(usize)) {
     let mut times = Vec::new();
     let mut due = Instant::now();
@@ -75,7 +75,8 @@ fn steadily(load: &Load, name: &'static str, every: Duration, mut call: impl FnM
     load.times.lock().expect("no thread panics with it").push((name, times));
 }
 
-/// Pauses so that each session chats every `CHATS_EVERY`, and the sessions are spread evenly over that time.
+/// Pauses between two chats. Each session chats once every `CHATS_EVERY`, and the sessions are spread evenly over that
+/// time.
 fn pace(next: &mut Instant, n_chatters: usize) {
     *next += CHATS_EVERY / n_chatters as u32;
     thread::sleep(next.saturating_duration_since(Instant::now()));
@@ -116,8 +117,8 @@ fn chat_over_mcp(load: &Load, sessions: &mut [Session]) {
             load.n_calls.fetch_add(2, Ordering::Relaxed);
             pace(&mut next, N_SESSIONS);
         }
-        // This message is sent only now and then, because nobody reads the mailbox of the human (the person who owns
-        // the machine), and a full mailbox would refuse messages.
+        // Nobody reads the mailbox `human`, and a full mailbox refuses messages. So this message is sent only now and
+        // then.
         if load.n_calls.load(Ordering::Relaxed).is_multiple_of(64) {
             sessions[0].ask(&lines[0]);
         }
@@ -174,7 +175,7 @@ fn idle(load: &Load, n_idle: usize) -> Vec<UnixStream> {
     (0..n_idle).map(|_| UnixStream::connect(&path).expect("a socket")).collect()
 }
 
-/// The other clients, which connect before the hostile clients and the idle connections do.
+/// The measured clients. They connect before the hostile clients and before the idle connections.
 struct Others {
     writer: Line,
     watched: Session,
@@ -223,7 +224,7 @@ fn main() {
     if let [flag, path] = &words[..]
         && flag == "--echo"
     {
-        // This process is the echo server, which this program starts to measure the machine itself.
+        // The benchmark has started this process as its echo server.
         return floor::serve_echo(path);
     }
     let mut numbers = words.iter().filter_map(|word| word.parse::<f64>().ok());

@@ -1,5 +1,5 @@
-//! A mesh of its own for each row: a directory on the real disk, a broker, and clients so thin that they add almost
-//! nothing to the times.
+//! Sets up a mesh for each row: a directory on the real disk, a broker, and clients that add almost nothing to the
+//! measured times.
 
 use serde_json::{Value, json};
 use slm_mesh::client::stream::BrokerStream;
@@ -48,7 +48,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A mesh and, while it runs, its broker, which is a child of this process.
+/// A mesh with its directory. While its broker runs, the broker is a child of this process.
 pub struct Mesh {
     /// The directory that contains the data directory, `mesh`.
     pub scratch: Scratch,
@@ -58,7 +58,8 @@ pub struct Mesh {
     secret: Option<&'static str>,
     /// The address of a linked mesh; empty if there is none.
     link: String,
-    /// The log that several hubs share, and the seconds of a hub's lease, if this is one of several hubs.
+    /// The address of the log that several hubs share, and the duration of a hub's lease in seconds; `None` for a
+    /// single hub.
     store: Option<(String, u64)>,
 }
 
@@ -77,7 +78,7 @@ impl Mesh {
         Mesh::hub_with(SECRET)
     }
 
-    /// A new mesh like that of `hub`, with this secret.
+    /// Like [`Mesh::hub`], but with this secret.
     pub fn hub_with(secret: &'static str) -> Mesh {
         let mut mesh = Mesh::new();
         mesh.secret = Some(secret);
@@ -85,7 +86,7 @@ impl Mesh {
         mesh
     }
 
-    /// A new mesh like that of `hub`, whose broker shares a log with other hubs.
+    /// Like [`Mesh::hub`], but the broker shares the log at `store` with other hubs.
     pub fn hub_over(store: &str, lease_seconds: u64) -> Mesh {
         let mut mesh = Mesh::new();
         (mesh.secret, mesh.store) = (Some(SECRET), Some((store.to_owned(), lease_seconds)));
@@ -113,8 +114,8 @@ impl Mesh {
         self.scratch.path.join("mesh")
     }
 
-    /// The program with the settings of a bench. Does not set a working directory, because std could then not start the
-    /// process in the quickest way.
+    /// Returns a command that runs the program with the settings of a benchmark. Sets no working directory, because std
+    /// starts a process faster without one.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program());
         command.args(args).env_clear().env("HOME", &self.scratch.path).env("SLM_MESH_DATA_DIR", self.dir());
@@ -145,7 +146,7 @@ impl Mesh {
         self.broker = Some(broker);
     }
 
-    /// Stops the broker in an orderly way, whether this value or a session started it.
+    /// Stops the broker with the verb `stop`, even if a session has started the broker.
     pub fn stop(&mut self) {
         // The verb may fail, since there may be no broker to stop.
         let _ = self.command(&["stop"]).stderr(Stdio::null()).status();
@@ -166,12 +167,12 @@ impl Mesh {
         self.broker.as_ref().expect("it was started").id()
     }
 
-    /// A connection that is not a peer.
+    /// A new connection that is not attached as a peer.
     pub fn line(&self) -> Line {
         Line::connect(&self.dir().join("mesh.sock"))
     }
 
-    /// A connection that is a peer with this name.
+    /// A new connection that is attached as a peer with this name.
     pub fn attach(&self, name: &str) -> Line {
         attached(self.line(), name)
     }
@@ -244,13 +245,13 @@ pub fn tool(name: &str, arguments: Value) -> Vec<u8> {
 pub struct Line {
     stream: BrokerStream,
     buffer: Vec<u8>,
-    /// Bytes in the buffer, and how many of them were handed out.
+    /// The number of bytes in the buffer, and how many of them were returned.
     filled: usize,
     taken: usize,
 }
 
 impl Line {
-    /// Connects.
+    /// Connects to the broker's socket.
     pub fn connect(path: &Path) -> Line {
         let socket = UnixStream::connect(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         Line::over(BrokerStream::Socket(socket))
@@ -287,7 +288,7 @@ impl Line {
         }
     }
 
-    /// Asks and waits for the answer.
+    /// Sends a request and returns the answer.
     pub fn ask(&mut self, line: &[u8]) -> &[u8] {
         self.send(line);
         self.read()
@@ -332,7 +333,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Asks and waits for the answer.
+    /// Sends a request and returns the answer.
     pub fn ask(&mut self, line: &[u8]) -> &str {
         self.input.as_mut().expect("open").write_all(line).expect("the session reads");
         self.answer.clear();
@@ -361,7 +362,7 @@ pub struct Http {
 }
 
 impl Http {
-    /// Connects.
+    /// Connects to a port of this machine.
     pub fn connect(port: u16) -> Http {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("an HTTP port");
         stream.set_nodelay(true).expect("a socket");

@@ -1,4 +1,4 @@
-//! A call of the Python package, compared with the same call of the Rust client, over the Unix socket.
+//! Times a call of the Python package, and compares it with the same call of the Rust client. Both use the Unix socket.
 
 use super::calls::VALUE;
 use super::figures::{Reach, Samples, Table, micros_since};
@@ -15,7 +15,7 @@ use std::time::Instant;
 const ROUNDS: usize = 30;
 /// How many calls of a batch are timed.
 const BATCH: usize = 80;
-/// How many calls come first in a batch, without being timed.
+/// How many calls at the start of a batch are not timed.
 const WARM: usize = 5;
 
 /// A Python process that makes as many calls as it is told to.

@@ -1,5 +1,5 @@
-//! Sessions that connect as if from other machines, but over loopback. The values with which their times are compared
-//! include the cost of loopback itself.
+//! Times sessions that connect as if from other machines, but over loopback. The times for comparison include the cost
+//! of loopback, too.
 
 use super::calls::VALUE;
 use super::figures::{Reach, Row, Samples, Table, in_turns, micros_since, size};
@@ -20,8 +20,8 @@ const SETTLES: Duration = Duration::from_secs(3);
 const SILENT: Duration = Duration::from_secs(20);
 /// `/proc` counts CPU time in ticks of a hundredth of a second.
 const TICKS_PER_SECOND: f64 = 100.0;
-/// The number of clients without the secret, and how long each pauses between connections, so that these clients do not
-/// use up the CPU themselves.
+/// The number of clients without the secret, and the pause of each client between two connections. Without the pause,
+/// these clients would use up the CPU themselves.
 const N_STRANGERS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -63,7 +63,7 @@ pub fn far(table: &mut Table) {
     table.times("far push, send to arrival", &Samples::new(fars), Some(floor), Reach::Times(1.0));
 }
 
-/// Gives all measured closures the same type. The answer was checked before.
+/// Drops an answer, so that all measured closures have the same type.
 fn ignore(_answer: &[u8]) {}
 
 /// The CPU seconds that a process has used.
@@ -83,7 +83,7 @@ fn idle(guests: &mut [Line], span: Duration) {
     }
 }
 
-/// Many guests that are idle, and then receive a broadcast.
+/// Measures many guests that are idle, and then receive a broadcast.
 pub fn guests(table: &mut Table) {
     let mesh = Mesh::hub();
     let mut sender = mesh.attach("sender");
@@ -135,7 +135,7 @@ fn intrude(n: usize, port: u16) -> std::io::Result<()> {
             stream.write_all(upgrade.as_bytes())?;
             stream.set_read_timeout(Some(Duration::from_secs(1)))?;
             let n = stream.read(&mut [0; 1024])?;
-            // A handshake message of the right length under a wrong key.
+            // A handshake message that has the right length but was made with a wrong key.
             let wrong = [&b"\x82\xb0\0\0\0\0"[..], &[7; 48]].concat();
             stream.write_all(if n > 0 { &wrong } else { b"" })
         }

@@ -1,17 +1,18 @@
-//! What a process costs: its start, its memory, its space on disk, its wake-ups.
+//! Measures what a process costs: its start, its memory, its space on disk, and its wake-ups while it is idle.
 
 use super::figures::{Reach, Row, Samples, Table, micros_since, size};
 use super::place::{Line, Mesh, is_static, program, tool};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// The time without calls after which a broker has nothing left to do: the grace periods of its peers are over, and the
-/// write-ahead log has been moved into the database.
+/// After this time without calls, a broker has nothing left to do: the grace periods of its peers are over, and the
+/// write-ahead log has been copied into the database.
 const SETTLES: Duration = Duration::from_secs(6);
-/// Two seconds more than the time for which the idle broker is watched.
+/// The idle broker is watched for two seconds less than this.
 const WATCHED: Duration = Duration::from_secs(10);
 
-/// The time from spawn to the first tool result, as a client sees it: initialize, then a call.
+/// Times the start of a session as a client sees it, from the spawn of the process over `initialize` to the first
+/// result of a tool.
 pub fn session(table: &mut Table) {
     let mut mesh = Mesh::new();
     let line = tool("mesh_state", json!({ "action": "get", "key": "port" }));
@@ -46,7 +47,7 @@ pub fn memory_of(pid: u32) -> (f64, f64) {
     (bytes("Rss:"), bytes("Pss:"))
 }
 
-/// Memory of the broker, alone and with a hundred sessions, and of a session.
+/// Measures the memory of a session, and of the broker alone and with a hundred sessions.
 pub fn memory(table: &mut Table) {
     let mesh = Mesh::started();
     mesh.line().call("state.set", &json!({ "key": "port", "value": "8080" }));
@@ -76,7 +77,7 @@ pub fn memory(table: &mut Table) {
     }
 }
 
-/// The program's size.
+/// Measures the size of the program file.
 pub fn disk(table: &mut Table) {
     let bytes = std::fs::metadata(program()).expect("the program is there").len() as f64;
     let most = if is_static() { 4.0 } else { 3.2 };
@@ -102,7 +103,7 @@ fn switches(pid: u32) -> u64 {
     counts.sum()
 }
 
-/// An idle broker, with an attached session that sends nothing.
+/// Counts the wake-ups of an idle broker with an attached session that sends nothing.
 pub fn idle(table: &mut Table) {
     let mesh = Mesh::started();
     let mut peer = mesh.attach("quiet");

@@ -8,7 +8,7 @@ use std::hint::black_box;
 /// The length of a long command line, in bytes. A command line that writes a file from a here-document may be that
 /// long.
 const LONG: usize = 10 * 1024;
-/// The number of files in the directory.
+/// The number of files in the directory to which wildcards apply.
 const ENTRIES: usize = 50;
 
 /// A string repeated up to the length of a long command line.
@@ -16,7 +16,7 @@ fn long(text: &str) -> String {
     text.repeat(LONG / text.len() + 1)[..LONG].to_owned()
 }
 
-/// Command lines of agents, short and long.
+/// Times the search for written files in short and long command lines of agents.
 pub fn shell(table: &mut Table) {
     let scratch = Scratch::new();
     for n in 0..ENTRIES {

@@ -1,5 +1,6 @@
-//! The table of speed, size and growth: each figure beside its floor, which is what the machine itself needs for
-//! similar work in the same run. `make bench` prints it; `make bench ROWS="verbs push"` prints only those rows.
+//! Prints a table of speed, size and growth. Beside each measured value stands its floor, which is what the machine
+//! itself needs for similar work in the same run. `make bench` prints all rows, and `make bench ROWS="verbs push"` only
+//! the rows of these two groups.
 //!
 //! Absolute times hold for one machine only; the ratios hold for other machines, too. The work and its floor are run in
 //! turns, in small batches, so that a disturbance affects both.
@@ -37,13 +38,13 @@ use std::process::{Command, Stdio};
 enum On {
     /// All CPUs: the scheduler decides where each process runs.
     AllCpus,
-    /// One CPU for the caller, the broker and the process that they are compared with. A call and its answer are two
-    /// wake-ups, which cost ten times as much between two CPUs as on one, and the scheduler decides by chance whether
-    /// two processes share a CPU.
+    /// One CPU for the caller, the broker and the process with which they are compared. A call and its answer wake two
+    /// processes, which costs ten times as much between two CPUs as on one. On all CPUs, chance would decide whether
+    /// the processes share a CPU.
     OneCpu,
 }
 
-/// A group of rows by its name.
+/// A group of rows: its name, its CPUs, and the function that adds its rows to the table.
 type Group = (&'static str, On, fn(&mut Table));
 
 /// The groups, in the order of the table.
@@ -78,7 +79,7 @@ fn main() {
     let mut wanted = Vec::new();
     while let Some(word) = words.next() {
         match word.as_str() {
-            // This process is a server that this program starts to measure a floor.
+            // The benchmark has started this process as a server for comparison.
             "--echo" => return floor::serve_echo(&words.next().expect("--echo PATH")),
             "--echo-http" => return floor::serve_http(),
             "--bare-broker" => {

@@ -1,4 +1,4 @@
-//! Viewers that look on while fifty agents are at work: how soon they see an event, and what that costs the broker.
+//! Measures viewers that watch fifty agents at work: how soon the viewers see an event, and what this costs the broker.
 
 use super::figures::{Reach, Row, Samples, Table};
 use super::place::{Line, Mesh, request};
@@ -18,7 +18,7 @@ const N_EVENTS: usize = 3000;
 /// How many ticks `/proc` counts in a second.
 const TICKS: f64 = 100.0;
 
-/// When each event was seen.
+/// A thread that returns when it saw each event.
 type Seen = JoinHandle<Vec<Instant>>;
 
 /// Measures the web page and `watch --plain`. The broker's use of the CPU is compared with its use when nobody watches.
@@ -45,8 +45,8 @@ fn row(table: &mut Table, work: &str, cost: f64, floor: Option<f64>, most: f64) 
     });
 }
 
-/// Lets the agents work while a viewer watches. Returns the times from each call's write until its event was seen (zero
-/// without a viewer), and the percentage of a core that the broker used.
+/// Lets the agents work while a viewer watches. Returns the times from the write of a call until the viewer saw its
+/// event, and the broker's CPU use in percent of a core. Without a viewer, the times are zero.
 fn load(look: impl Fn(&Mesh) -> Option<Seen>) -> (Samples, f64) {
     let mesh = Mesh::started();
     let mut peers: Vec<Line> = (0..N_AGENTS).map(|n| mesh.attach(&format!("agent-{n}"))).collect();
@@ -74,7 +74,7 @@ fn ticks_of(pid: u32) -> f64 {
     time(11) + time(12)
 }
 
-/// Reads lines, and notes when each event came. Events come in order.
+/// Reads lines in a thread, and records when each event came. Events come in order.
 fn note(mut lines: impl BufRead + Send + 'static) -> Seen {
     std::thread::spawn(move || {
         let (mut seen, mut line) = (Vec::with_capacity(N_EVENTS), String::new());
@@ -90,7 +90,7 @@ fn note(mut lines: impl BufRead + Send + 'static) -> Seen {
     })
 }
 
-/// An open page, without a browser.
+/// Opens the web page without a browser, and watches its events.
 fn page(mesh: &Mesh) -> Seen {
     let out = mesh.command(&["web", "--json"]).stdout(Stdio::piped()).output().expect("a link");
     let link: Value = serde_json::from_slice(&out.stdout).expect("JSON");
@@ -121,7 +121,7 @@ fn page(mesh: &Mesh) -> Seen {
     note(lines)
 }
 
-/// `watch --plain`, which prints the terminal's view as lines. It is ready once it shows something.
+/// Starts `watch --plain`, which prints the terminal's view as lines. Returns after the first line was printed.
 fn watch(mesh: &Mesh) -> Seen {
     let mut child = mesh.command(&["watch", "--plain"]).stdout(Stdio::piped()).spawn().expect("it starts");
     let mut lines = BufReader::new(child.stdout.take().expect("piped"));

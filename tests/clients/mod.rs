@@ -1,7 +1,7 @@
-//! The official MCP clients and the schema checker: installed once, into cargo's target directory,
-//! under a file lock, since test programs run side by side.
+//! Installs the official MCP clients and the schema checker once, in cargo's target directory. A file lock protects the
+//! installation, because test programs run at the same time.
 //!
-//! If Python, Node or the network is missing, the tests that need it are skipped and say so. With
+//! If Python, Node or the network is missing, the tests that need it are skipped with a message. With
 //! `SLM_MESH_TEST_ALL=1`, they fail instead.
 #![allow(dead_code)] // each test program uses its part
 
@@ -18,7 +18,8 @@ pub fn here() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
 }
 
-/// A Python with all packages that `NAME.txt` pins; `None`, with the reason printed, if they can't be installed.
+/// Returns a Python interpreter with the packages that `NAME.txt` lists. If they can't be installed, prints the reason
+/// and returns `None`.
 pub fn python(test: &str, name: &str) -> Option<PathBuf> {
     let wanted = here().join(format!("{name}.txt"));
     let made = once(&format!("python-{name}"), &fs::read_to_string(&wanted).unwrap(), |dir| {
@@ -29,14 +30,14 @@ pub fn python(test: &str, name: &str) -> Option<PathBuf> {
     found(test, made).map(|dir| dir.join("bin/python"))
 }
 
-/// A folder with the JavaScript clients and the scripts that use them; `None`, with the reason printed, if they can't
-/// be installed.
+/// Returns a folder with the JavaScript clients and the scripts that use them. If the clients can't be installed,
+/// prints the reason and returns `None`.
 pub fn node(test: &str) -> Option<PathBuf> {
     node_with(test, "node", &here(), &["scenario.mjs", "node_v1.mjs", "node_v2.mjs", "listen.mjs"])
 }
 
-/// A folder with the packages that `from/package.json` lists, and with copies of these scripts from `from`; `None`,
-/// with the reason printed, if the packages can't be installed.
+/// Returns a folder with the packages that `from/package.json` lists, and with copies of these scripts from `from`. If
+/// the packages can't be installed, prints the reason and returns `None`.
 pub fn node_with(test: &str, name: &str, from: &Path, scripts: &[&str]) -> Option<PathBuf> {
     let mut wanted = fs::read_to_string(from.join("package.json")).unwrap();
     for script in scripts {
@@ -65,8 +66,8 @@ fn has_node() -> Result<(), String> {
     }
 }
 
-/// Makes a folder and notes `wanted`, which describes its contents. A folder that was made with the same `wanted` is
-/// kept.
+/// Makes a folder, and records `wanted`, the description of its contents. An existing folder with the same description
+/// is kept.
 fn once(name: &str, wanted: &str, make: impl FnOnce(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
     fs::create_dir_all(&root).unwrap();

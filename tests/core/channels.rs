@@ -1,4 +1,4 @@
-//! Channels: who gets a message that is sent to a channel, and until when.
+//! Tests channels: which peers get a message to a channel, and how long a peer stays a member.
 
 use crate::failures::Disk;
 use crate::script::check;

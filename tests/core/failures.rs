@@ -1,4 +1,5 @@
-//! Trouble: sessions that vanish while they wait, a disk that refuses writes for a moment, a bug in a rule.
+//! Tests what happens if a session vanishes while it waits, if the disk refuses writes for a moment, or if an operation
+//! has a bug.
 
 use crate::script::check;
 use serde_json::{Value, json};
@@ -82,7 +83,8 @@ impl Disk {
         Disk::open(path, links.iter().map(|url| (*url).to_owned()).collect(), 1_795_000_000_000)
     }
 
-    /// Kills the broker, and starts another one. `lives` says which processes of the first broker's sessions still run.
+    /// Kills the broker, and starts another one. For the process id of an earlier session, `lives` returns whether the
+    /// process is still running.
     pub fn crash(mut self, lives: fn(i64) -> bool) -> Disk {
         let mut next = Disk::open(std::mem::take(&mut self.path), std::mem::take(&mut self.links), self.now);
         next.mesh.set_process_probe(Box::new(lives));
@@ -158,7 +160,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // A mesh that crashed has left its files to the next one.
+        // After [`Disk::crash`], the files belong to the new mesh, so they are not removed.
         if self.path.as_os_str().is_empty() {
             return;
         }
@@ -226,7 +228,7 @@ fn every_value_of_a_deleted_entry_leaves_the_events_even_if_the_broker_dies_firs
     assert_eq!((shown(&disk, "secret-"), shown(&disk, "kept")), (0, 1));
 }
 
-/// A rule that writes, and then fails because of a bug.
+/// An operation that writes, and then panics.
 static BUG: Op = Op {
     name: "bug",
     summary: "",

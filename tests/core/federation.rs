@@ -1,4 +1,5 @@
-//! Links to other meshes: how their reports are merged, checked and forgotten, and how messages for them wait.
+//! Tests links to other meshes: how the peers that these meshes report are merged, checked and forgotten, and how
+//! messages to these peers wait.
 
 use crate::failures::Disk;
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use slm_mesh::core::{journal, mail, peers, peers::sessions, status};
 
 const URL: &str = "http://laptop:7899";
 
-/// A mesh with one session, linked to the mesh of a laptop.
+/// A mesh with one session and with links to two other meshes, such as that of a laptop.
 fn linked(name: &str) -> Disk {
     let mut disk = Disk::linked(name, &[URL, "http://memory:8765"]);
     disk.mesh.on_connected(1);
@@ -17,7 +18,7 @@ fn linked(name: &str) -> Disk {
     disk
 }
 
-/// A row as our own `GET /mesh/peers` returns it.
+/// A peer as an slm-mesh broker reports it in its answer to `GET /mesh/peers`.
 fn row(id: &str, name: &str) -> Value {
     json!({ "peer_id": id, "session_id": name, "agent_type": "codex", "status": "active", "project_path": "/p",
             "mesh": "theirs", "machine": "laptop", "registered_at": "2026-01-01T00:00:00+00:00" })
@@ -47,14 +48,14 @@ fn send_as(disk: &mut Disk, conn: u64, to: &str, text: &str) -> Result<Value, Er
     disk.call(conn, &mail::SEND, json!({ "to": to, "message": text }))
 }
 
-/// The receipt of the newest sent message, and the channel or linked mesh that it names.
+/// The fields `receipt` and `channel` of the newest sent message.
 fn receipt(disk: &mut Disk) -> (String, String) {
     let sent = disk.call(1, &mail::INBOX, json!({ "filter": "sent" })).unwrap();
     let row = sent["messages"].as_array().unwrap().last().unwrap().clone();
     (row["receipt"].as_str().unwrap().to_owned(), row["channel"].as_str().unwrap_or("").to_owned())
 }
 
-/// The receipt of the sent message with this number, and the channel or linked mesh that it names.
+/// The fields `receipt` and `channel` of the sent message at index `n`.
 fn sent(disk: &mut Disk, n: usize) -> (String, String) {
     let sent = disk.call(1, &mail::INBOX, json!({ "filter": "sent" })).unwrap();
     let row = &sent["messages"][n];
@@ -96,7 +97,7 @@ fn nobody_is_taken_in_who_is_ours_already_or_only_passed_on() {
     hear(&mut disk, 1, &slm(&[echo, bare, row("peer-9", "of a third")]));
     assert_eq!(names(&mut disk), [""; 0]);
     assert_eq!(disk.mesh.peers().get(&me).unwrap().row.kind.word(), "session");
-    // If a link points at its own broker, the status says so.
+    // If a link leads back to its own broker, the status reports this.
     hear(&mut disk, 0, &RemoteRoster::parse(&json!({ "mesh": own, "peers": [row("peer-1", "x")] })).unwrap());
     let state = disk.call(1, &status::STATUS, json!({})).unwrap();
     assert!(state["links"][0]["trouble"].as_str().unwrap().contains("leads back to this broker"), "{state}");
@@ -134,7 +135,7 @@ fn a_letter_waits_in_order_until_the_other_side_has_it_and_its_receipt_says_no_m
     send(&mut disk, "codex-web@laptop", "first").unwrap();
     send(&mut disk, "claude-api@laptop", "second").unwrap();
     assert_eq!(receipt(&mut disk).0, "accepted");
-    // The other mesh is away for longer than its peers stay listed, and this broker dies meanwhile.
+    // The other mesh stays unreachable until its peers are no longer listed. In that time, this broker dies.
     let message = disk.mesh.next_forwarded(0, disk.now).unwrap().unwrap();
     assert_eq!((&message.body["content"], &message.body["to_peer"]), (&json!("first"), &json!("peer-2")));
     assert_eq!(message.body["from_name"], json!("near"));
@@ -172,8 +173,8 @@ fn superlocalmemory_gets_what_it_can_take_and_what_its_sessions_can_see() {
         json!({ "peer_id": id, "session_id": id, "agent_type": "claude", "status": "active", "project_path": project,
                 "host": "127.0.0.1", "registered_at": at(since), "last_heartbeat": at(beat) })
     };
-    // A session of SuperLocalMemory 3.4.48 registers, never sends a heartbeat, and reads only messages to its project
-    // or to all.
+    // Sessions of SuperLocalMemory 3.4.48 register, but never send a heartbeat. They read only messages to their
+    // project or to all.
     let rows = [peer("sees-direct", "/p", -300, -5), peer("deaf-at-p", "/p", -300, -300), peer("deaf", "", -300, -300)];
     let fresh = peer("fresh-one", "/p", -5, -5);
     let roster = RemoteRoster::parse(&json!({ "peers": [rows[0], rows[1], rows[2], fresh] })).unwrap();
@@ -225,7 +226,7 @@ fn letters_for_a_mesh_that_is_away_go_to_no_other_that_lists_the_same_peer() {
     theirs.as_object_mut().unwrap().remove("mesh");
     hear(&mut disk, 1, &RemoteRoster::parse(&json!({ "peers": [theirs] })).unwrap());
     assert_eq!((disk.mesh.next_forwarded(1, disk.now).unwrap(), names(&mut disk).len()), (None, 0));
-    // The same mesh under another address is not a second mesh.
+    // If a mesh is reached through a second address, it does not count as a second mesh.
     hear(&mut disk, 1, &ours(&[row("peer-1", "claude-api")]));
     assert_eq!(names(&mut disk), ["claude-api@laptop"]);
     assert_eq!(disk.mesh.next_forwarded(1, disk.now).unwrap().unwrap().body["content"], json!("for the laptop"));
@@ -335,7 +336,7 @@ fn a_message_alone_is_given_up_only_after_an_hour_of_unclear_answers() {
         minutes += 1;
     }
     assert!((119..=122).contains(&minutes), "{minutes} half minutes");
-    // The report quotes the other mesh's reason in one line, without control characters.
+    // In the report, the reason that the other mesh gave is on one line, without control characters.
     send(&mut disk, "claude-api@laptop", "to nobody").unwrap();
     assert_eq!(deliver(&mut disk, &Delivery::Rejected("no\u{1b}[2Jsuch\npeer".into())), "to nobody");
     let mail = disk.call(1, &mail::INBOX, json!({})).unwrap();

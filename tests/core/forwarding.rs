@@ -1,5 +1,5 @@
-//! Messages between two meshes whose brokers die at any moment, over a network that loses requests and answers: each
-//! message that was accepted arrives once, in order, and its receipt never claims more than is true.
+//! Tests messages between two meshes. Both brokers may die at any moment, and the network loses requests and answers.
+//! Each accepted message must arrive once and in order, and its receipt must never claim more than is true.
 
 use crate::failures::Disk;
 use serde_json::{Value, json};
@@ -30,11 +30,11 @@ impl Dice {
     }
 }
 
-/// Two meshes, and what is on its way between them.
+/// Two meshes, and the message that is on its way between them.
 struct Pair {
     here: Disk,
     there: Disk,
-    /// The message that is on its way, and the answer to it once there is one.
+    /// The message that is on its way, and its answer once the other side has given one.
     under_way: Option<(ForwardedMessage, Option<Delivery>)>,
     n_sent: usize,
     /// How many of the sent messages were read on the other side.
@@ -68,7 +68,7 @@ impl Pair {
         self.there.call(1, &sessions::ATTACH, who).unwrap();
     }
 
-    /// Makes one HTTP request, which the other side must accept. Returns the answer.
+    /// Makes one HTTP request, which the other side must accept, and returns its answer.
     fn ask(&mut self, method: &str, target: &str, body: &Value) -> Value {
         let (status, answer) = self.answer(method, target, body);
         assert_eq!(status, 200, "{answer}");
@@ -148,7 +148,7 @@ impl Pair {
                     self.under_way = Some((message, Some(Delivery::Accepted)));
                 }
             }
-            // The answer arrives. A message that was lost gets no answer.
+            // The answer arrives. If the message was lost, there is no answer.
             4 => {
                 if let Some((message, answer)) = self.under_way.take() {
                     let passed = answer.unwrap_or(Delivery::Retry("no answer".into()));
@@ -341,7 +341,7 @@ fn slm_mesh_0_1_0_is_not_asked_for_receipts_and_waits_for_none() {
     pair.here.mesh.on_roster(0, &roster, 0..usize::MAX, pair.here.now).unwrap();
     assert_eq!(pair.here.mesh.next_receipts_query(0), None);
     assert_eq!(pair.receipts(), ["forwarded"]);
-    // Once the other mesh is updated, this mesh asks it even about messages that it accepted before.
+    // After its update, the other mesh is also asked about messages that it accepted before the update.
     pair.learn_receipts(false);
     assert_eq!(pair.receipts(), ["read"]);
 }
@@ -370,7 +370,7 @@ fn a_letter_that_comes_again_once_its_sender_is_known_is_still_the_same() {
     pair.here.call(1, &mail::SEND, json!({ "to": to.as_str(), "message": "once" })).unwrap();
     let message = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap().unwrap();
     let first = pair.ask("POST", "/mesh/send", &message.body)["id"].clone();
-    // The answer is lost, and the other side polls this side before the message comes again.
+    // The answer is lost. Before the message is sent again, the recipient's mesh polls the sender's mesh.
     let near = json!({ "peer_id": message.body["from_peer"], "session_id": "near", "mesh": "ours" });
     let roster = RemoteRoster::parse(&json!({ "mesh": "ours", "mark": 1, "peers": [near] })).unwrap();
     pair.there.mesh.on_roster(0, &roster, 0..usize::MAX, pair.there.now).unwrap();

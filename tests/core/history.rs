@@ -1,4 +1,5 @@
-//! The log and the search of the inbox: who sees what, threads, and that looking marks nothing as read.
+//! Tests `log` and the search in `inbox`: who sees which messages, how threads are shown, and that reading the log
+//! marks no message as read.
 
 use crate::failures::Disk;
 use crate::script::check;
@@ -313,7 +314,7 @@ fn following_the_log_waits_for_messages_between_others() {
 
 #[test]
 fn messages_to_a_group_in_one_millisecond_are_not_taken_for_one() {
-    // The clock of the script stands still, as it does for several tool calls that an agent makes at once.
+    // All calls of this script happen in the same millisecond, like several tool calls that an agent makes at once.
     check(
         "
         a joins

@@ -1,4 +1,4 @@
-//! The line of those who wait for a lock.
+//! Tests the queue of the peers that wait for a lock.
 
 use crate::script::check;
 

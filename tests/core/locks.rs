@@ -1,4 +1,4 @@
-//! Locks, and the edits that take them.
+//! Tests locks, and the edits that lock files.
 
 use crate::script::{Script, check};
 

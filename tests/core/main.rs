@@ -1,10 +1,13 @@
-//! Tests the rules of the mesh with scripts: lists of calls and their expected results. The tests need no process, no
-//! clock and no file.
+//! Tests the rules of the mesh with scripts, which are lists of calls and their expected results. The tests need no
+//! process, no clock and no file.
 //!
-//! A line is `WHO OP key=value … -> WANT …`, or `+TIME` to let time pass, or `WHO joins`, `WHO connects` (a hook or
-//! verb), `WHO leaves`, `WHO cancels` (its last call), `crash`. A want is `ok`, `waits`, or an error's kind. Each
-//! `path=value` after it must equal a field of the answer, and each quoted text must occur in the answer.
-//! `! WHO WANT…` checks what WHO has received since the last such line.
+//! The line `WHO OP key=value … -> WANT …` makes a call. The first WANT is `ok`, `waits`, or an error's kind. Each
+//! `path=value` after it must equal a field of the answer, and `path=$name` keeps the field for later lines. Each other
+//! text must occur in the answer, or must not if it begins with `~`.
+//!
+//! `! WHO -> WANT …` checks what WHO has received since the last such line. `WHO cancels` cancels the last call of WHO.
+//! `WHO joins` attaches a peer, `WHO connects` connects a hook or verb, and `WHO leaves` disconnects it. `+TIME` lets
+//! time pass, and `crash` restarts the broker.
 
 mod channels;
 mod failures;

@@ -1,4 +1,4 @@
-//! Peers, messages, state and events.
+//! Tests the operations on peers, messages, shared state and events.
 
 use crate::script::{Script, check};
 

@@ -12,11 +12,11 @@ pub struct Script {
     now: i64,
     conns: HashMap<String, ConnId>,
     next: u64,
-    /// The last call of each client.
+    /// The id of each client's last call.
     asked: HashMap<String, Value>,
-    /// Answers to calls that waited, and notices, grouped by recipient.
+    /// Answers to calls that had to wait, and notices, by the name of the client that received them.
     came: HashMap<String, Vec<Value>>,
-    /// Values kept by `as=$name` for later lines.
+    /// Values that `path=$name` keeps for later lines.
     kept: HashMap<String, String>,
 }
 
@@ -50,7 +50,7 @@ impl Script {
         self.mesh.as_mut().unwrap()
     }
 
-    /// Ends the turn, and sorts what it sends by recipient.
+    /// Ends the turn. Keeps its notices for the clients that receive them, and returns its replies.
     fn end_turn(&mut self) -> Vec<(String, Value, Result<Value, slm_mesh::base::error::Error>)> {
         assert!(self.mesh().commit());
         let names: HashMap<ConnId, String> = self.conns.iter().map(|(name, conn)| (*conn, name.clone())).collect();
@@ -74,7 +74,7 @@ impl Script {
         self.conns.insert(who.to_owned(), self.next);
         let conn = self.next;
         self.mesh().on_connected(conn);
-        // `b@other` works in another project than `a` does.
+        // The client `b@other` works in the project `other`. Without `@`, a client works in the project `p`.
         let (name, project) = who.split_once('@').unwrap_or((who, "p"));
         let args = json!({
             "agent": "test", "project": format!("/{project}"), "pid": 5, "name": name, "repo": "r",
@@ -151,7 +151,7 @@ impl Script {
         }
     }
 
-    /// When the locks in the database end, in ms.
+    /// The times at which the locks in the database expire, in ms.
     pub fn stored_lock_ends(&mut self) -> Vec<i64> {
         self.mesh().store().locks().unwrap().iter().map(|lock| lock.expires).collect()
     }

@@ -1,9 +1,9 @@
-//! Sessions that take over the name and the mail of an earlier session, and give them back.
+//! Tests sessions that take over the name and the mail of an earlier session, and give them back.
 
 use crate::script::check;
 
-/// Runs a script after this beginning: the session `p` has ended, a message waits for it, and the session `q` has taken
-/// over its name. In the script, `P`, `Q` and `N` each stand for the call that attaches the session with this key.
+/// Runs a script. At its beginning, the session `p` has ended, a message waits for it, and the session `q` has taken
+/// over its name. In the script, `P`, `Q` and `N` stand for calls that attach a session with this key.
 fn run(script: &str) {
     let attach = |key: &str| format!("attach agent=test project=/p pid=5 session={key}");
     let begin = "

@@ -1,4 +1,4 @@
-//! Peers on two machines: a path means a file on the peer's own machine, but a repository is the same on both.
+//! Tests peers on two machines. A path means a file on the peer's own machine, but a repository is the same on both.
 
 use crate::failures::Disk;
 use serde_json::{Value, json};
@@ -127,7 +127,7 @@ fn a_human_releases_the_grant_that_was_seen_wherever_it_is_and_no_newer_one() {
     let release = |disk: &mut Disk, conn, path: &str, token| {
         disk.call(conn, &locks::UNLOCK, json!({ "filePath": path, "token": token }))
     };
-    // A person who saw the lock before another peer got it can't release the other peer's lock.
+    // The person saw an earlier grant of this lock. Another peer has the lock now, so the person can't release it.
     release(&mut disk, 3, path, seen).unwrap_err();
     let far = disk.mesh.observed_locks(9, disk.now)[0]["filePath"].as_str().unwrap().to_owned();
     assert_eq!(

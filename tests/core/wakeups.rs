@@ -1,4 +1,5 @@
-//! Waking an idle session: once for all mail that comes together, in the best way available, never in a loop.
+//! Tests the waking of an idle session: once for all messages that arrive together, in the best way available, and
+//! never in a loop.
 
 use crate::script::check;
 
@@ -167,7 +168,7 @@ fn two_agents_do_not_wake_each_other_for_ever_unless_a_person_speaks() {
 
 #[test]
 fn nobody_is_woken_more_often_than_an_hour_allows() {
-    // Each attempt goes into the receipts, so a broker that is restarted knows it.
+    // Each attempt is stored with its message's receipt, so a restarted broker knows how often the session was woken.
     for restart in ["", "crash\nb joins\nx joins\n"] {
         let mut script = String::from("b joins\nx joins\n");
         for n in 0..6 {

@@ -1,6 +1,5 @@
-//! Which session makes a call. Tests each agent that slm-mesh knows, with each order in which a session's hooks, MCP
-//! server and verbs (subcommands) may first call the broker, and with what may happen to the session later. In each
-//! case, every session is one peer.
+//! Tests which session makes a call, for each known agent. A session's hooks, MCP server and verbs (subcommands) may
+//! first call the broker in any order, and much may happen to the session later. Each session must always be one peer.
 
 mod announced;
 mod chosen_name;
@@ -58,11 +57,11 @@ struct World {
     mesh: Option<Mesh>,
     now: i64,
     next: u64,
-    /// Where all sessions of one scenario work.
+    /// The folder in which all sessions of a scenario work.
     project: String,
-    /// The session that is named in the environment of the next calls.
+    /// The session in the environment of the next calls.
     shell_session: Option<String>,
-    /// The agent that is named in the environment of the next calls.
+    /// The agent in the environment of the next calls.
     shell_agent: Option<String>,
 }
 
@@ -76,7 +75,7 @@ fn open(store: Store, now: i64) -> Mesh {
 }
 
 fn process(pid: i64, agent: Option<&'static Agent>) -> Process {
-    // An editor's process does not show that an agent runs below it, since people's own terminals run there, too.
+    // A process below an editor need not belong to an agent, because people's own terminals run there, too.
     let agent = agent.filter(|agent| !agent.identity.hosts_terminals).map(Agent::program);
     Process { pid, start: 1, wrapper: false, agent }
 }
@@ -147,7 +146,7 @@ impl World {
         reply.expect("the call is answered")
     }
 
-    /// A call over a connection of its own, as hooks and verbs make it.
+    /// Makes a call over a new connection, as hooks and verbs (subcommands) do.
     fn call_once(&mut self, op: &str, args: Value, above: &[Process]) -> Result<Value, Error> {
         self.next += 1;
         let conn = self.next;
@@ -176,7 +175,7 @@ impl World {
         id_of(&answer)
     }
 
-    /// An edit of `a.rs`, by the session or by one of its subagents.
+    /// Reports an edit of `a.rs` by the session or by one of its subagents.
     fn edit(&mut self, session: &Session, subagent: Option<&str>) -> Result<Value, Error> {
         let mut args = self.hook_args(session);
         (args["files"], args["subagent"]) = (json!([format!("{}/a.rs", self.project)]), json!(subagent));
@@ -235,7 +234,8 @@ impl World {
         mesh.peers().resolve("human").unwrap().to_string()
     }
 
-    /// Makes one call in each of these ways, and returns the one peer that all of the calls acted as.
+    /// Makes one call in each of these ways, and checks that all calls acted as the same peer. Returns the id of this
+    /// peer.
     fn speak(&mut self, session: &mut Session, roads: &[Road]) -> String {
         let mut ids: Vec<String> = Vec::new();
         for road in roads {
@@ -275,7 +275,7 @@ fn each(scenario: impl Fn(&mut World, Session, &[Road])) {
     }
 }
 
-/// Like `each`, but only for agents with hooks, which tell the key of each session.
+/// Like `each`, but only for agents with hooks. These hooks report the key of each session.
 fn each_with_hooks(scenario: impl Fn(&mut World, Session, &[Road])) {
     each(|world, session, order| {
         if session.agent.dialect.is_some() {
@@ -326,11 +326,12 @@ fn two_tabs_of_one_process_are_two_peers() {
         let two = world.tab(&one);
         let second = world.hook(&two);
         assert_ne!(first, second, "{}", one.agent.id);
-        // The first tab's edit locks the file: the second tab is refused, but the first is not refused by its own lock.
+        // The edit in the first tab locks the file. Then an edit in the second tab is refused, but the first tab may
+        // edit the file again.
         world.edit(&one, None).unwrap();
         assert!(world.edit(&two, None).is_err());
         world.edit(&one, None).unwrap();
-        // The shell may belong to either tab. So a call that acts as a peer is refused, and the error names both tabs.
+        // The shell may belong to either tab. So a call that acts as a peer is refused, and the error lists both tabs.
         let error = world.verb(&two).unwrap_err();
         let candidates = error.data.unwrap()["candidates"].clone();
         assert!(candidates.as_array().unwrap().iter().all(|id| *id == json!(first) || *id == json!(second)));
@@ -389,8 +390,8 @@ fn subagents_are_the_peer_of_their_session_and_owners_of_their_own() {
 fn an_agent_that_an_agent_started_is_itself() {
     each(|world, mut inner, order| {
         let folder = world.project.clone();
-        // Two cases are left out: an editor inside an agent, which does not occur, and an agent inside another agent of
-        // the same kind, which looks like one agent with two windows.
+        // Two cases are left out. No editor runs inside an agent, and an agent inside an agent of the same kind looks
+        // like one agent with two windows.
         let is_other = |outer: &&Agent| outer.kind != inner.agent.kind && !inner.agent.identity.hosts_terminals;
         for (n, outer) in AGENTS.iter().filter(is_other).enumerate() {
             world.project = format!("{folder}/{n}");
@@ -410,7 +411,7 @@ fn sessions_come_back_to_their_peers_after_a_restart_of_the_broker() {
         let mut two = world.session(one.agent);
         let (first, second) = (world.speak(&mut one, order), world.speak(&mut two, order));
         world.restart_broker(&mut [&mut one, &mut two]);
-        // Now the second session speaks first.
+        // Now the second session makes the first call.
         assert_eq!(world.hook(&two), second, "{} by {order:?}", one.agent.id);
         assert_eq!(world.hook(&one), first);
         assert_eq!(world.speak(&mut two, order), second);

@@ -38,7 +38,8 @@ pub(super) fn entries(text: &str) -> impl Iterator<Item = ConfigEntry> {
     })
 }
 
-/// Splits the text that follows an opening bracket into the head of a section, up to the closing bracket, and the rest.
+/// Splits the text after an opening bracket at the closing bracket. Returns the head of the section, and the rest of
+/// the text.
 fn split_head(text: &str) -> Option<(&str, &str)> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     for (at, c) in text.char_indices() {

@@ -1,5 +1,5 @@
-//! Determines whether the remotes of two clones are the same repository, by writing each URL in one normal form. For
-//! this, URLs are resolved as git resolves them: git replaces the beginning of a URL (`insteadOf`), ssh replaces host
+//! Writes the URLs of remotes in a normal form. If two clones have the same form, their remotes are the same
+//! repository. URLs are first resolved as git does it: `insteadOf` replaces the beginning of a URL, ssh replaces host
 //! names, and a path may be relative.
 
 use super::config_file::ConfigEntry;
@@ -8,8 +8,8 @@ use crate::base::path_overlap;
 use crate::sys::path_normalization;
 use std::path::{Path, PathBuf};
 
-/// Pairs of host names of a forge. According to the forges' documentation, the first host offers ssh for networks that
-/// block port 22. The second is the usual host name.
+/// Pairs of host names of a forge. The second is the usual name. The first offers ssh for networks that block port 22,
+/// as the forge's documentation says.
 const SSH_DOORS: &[(&str, &str)] =
     &[("ssh.github.com", "github.com"), ("altssh.gitlab.com", "gitlab.com"), ("altssh.bitbucket.org", "bitbucket.org")];
 
@@ -42,7 +42,7 @@ pub(super) fn resolve(url: &str, root: &Path, settings: &[ConfigEntry], home: &P
 #[derive(Debug, PartialEq)]
 enum Location {
     Path(String),
-    /// To a host. `ssh` is `None` if the host is not reached through ssh.
+    /// The URL leads to a host. `ssh` is `None` if the URL does not use ssh.
     Host {
         host: String,
         path: String,
@@ -50,7 +50,7 @@ enum Location {
     },
 }
 
-/// What a URL tells ssh, other than the host.
+/// The part of a URL, other than the host, on which ssh's settings may depend.
 #[derive(Debug, PartialEq)]
 struct SshLogin {
     user: Option<String>,
@@ -107,8 +107,8 @@ fn without_ending(path: &str) -> &str {
     path.trim_end_matches('/').trim_end_matches(".git").trim_end_matches('/')
 }
 
-/// Replaces the beginning of a URL as the settings `url.NEW.insteadOf = OLD` say. The longest matching `OLD` wins. If
-/// several settings have that `OLD`, the first of them wins.
+/// Replaces the beginning of a URL according to the settings `url.NEW.insteadOf = OLD`. The longest matching `OLD`
+/// wins. Among settings with the same `OLD`, the first wins.
 fn replaced(url: &str, settings: &[ConfigEntry]) -> String {
     let is_rule = |entry: &&ConfigEntry| entry.section == "url" && entry.name == "insteadof";
     let fitting = settings.iter().filter(is_rule).filter(|entry| url.starts_with(&entry.value));

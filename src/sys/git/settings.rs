@@ -1,5 +1,5 @@
-//! Reads git's settings of the machine, the user and one repository, and the files that these settings include, in the
-//! same order as git.
+//! Reads git's settings for a work tree: those of the machine, the user and the repository, and the files that they
+//! include. The order is the same as in git.
 
 use super::config_file::{ConfigEntry, entries};
 use super::{WorkTree, read_beginning};
@@ -63,8 +63,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Whether the condition of an `includeIf` holds. `onbranch` never counts as met, because the identity of a
-    /// repository must not depend on the branch of a clone.
+    /// Whether the condition of an `includeIf` is met. An `onbranch` condition never is, because the identity of a
+    /// repository must not depend on the current branch of a clone.
     fn holds(&self, condition: &str, folder: &Path) -> bool {
         match condition.split_once(':') {
             Some(("gitdir", pattern)) => self.is_git_dir(pattern, folder, str::to_owned),

@@ -1,4 +1,4 @@
-//! Finds the host to which ssh connects for a name. For this, reads ssh's settings files with their `Host` and `Match`
+//! Finds the host to which ssh connects for a name in a URL. Reads ssh's settings files with their `Host` and `Match`
 //! blocks (ssh_config(5)), and the files that they include.
 
 use crate::base::shell_wildcards::{has_wildcards, live_pattern, pattern, text_fits};
@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 const DEPTH_MAX: usize = 16;
 /// Maximum number of files to read for one name. A file that includes itself twice would otherwise be read 2^16 times.
 const FILES_MAX: usize = 64;
-/// Maximum number of names to compare with the wildcards of one `Include`.
+/// Maximum number of names in one folder to compare with a wildcard of an `Include` line.
 const NAMES_MAX: usize = 1_000;
 
-/// The host that ssh connects to for a name: the first `HostName` that applies, in the user's files or else in the
-/// machine's files.
+/// Returns the host to which ssh connects for a name. The first `HostName` line that applies wins, and the user's files
+/// come before the machine's files.
 pub(super) fn host_name(name: &str, user: Option<&str>, home: &Path) -> String {
     let own = Search { name, user, home, folder: &home.join(".ssh"), files_left: FILES_MAX }.in_file("config", 0);
     let of_machine =
@@ -25,7 +25,7 @@ pub(super) fn host_name(name: &str, user: Option<&str>, home: &Path) -> String {
 /// A search for the `HostName` of a name.
 struct Search<'a> {
     name: &'a str,
-    /// The user that the URL names.
+    /// The user name in the URL.
     user: Option<&'a str>,
     home: &'a Path,
     /// The folder against which relative paths are resolved.
@@ -46,7 +46,7 @@ impl Search<'_> {
                 "host" => applies = names_host(words, self.name),
                 "match" => applies = matches_host(words, self.name, self.user),
                 "hostname" if applies => return Some(self.expanded(&words.next()?)),
-                // Blocks of the included file end with that file, so `applies` stays as it is.
+                // A block in an included file ends with that file, so `applies` does not change here.
                 "include" if applies && depth < DEPTH_MAX => {
                     let files = words.flat_map(|pattern| self.included(&pattern)).collect::<Vec<_>>();
                     if let Some(found) = files.into_iter().find_map(|file| self.in_file(file, depth + 1)) {
@@ -64,7 +64,7 @@ impl Search<'_> {
         value.replace("%h", self.name).replace("%%", "%")
     }
 
-    /// The files that an `Include` line names, in lexical order.
+    /// The files that match a pattern of an `Include` line, in lexical order.
     fn included(&self, pattern: &str) -> Vec<PathBuf> {
         let whole = match pattern.strip_prefix("~/") {
             Some(rest) => self.home.join(rest),
@@ -127,7 +127,7 @@ fn names_host(patterns: impl IntoIterator<Item = impl AsRef<str>>, name: &str) -
     for given in patterns {
         let given = given.as_ref();
         let (is_negated, given) = given.strip_prefix('!').map_or((false, given), |given| (true, given));
-        // ssh takes brackets literally.
+        // In ssh's patterns, brackets have no special meaning.
         let signs = pattern(&given.chars().map(|c| (c, c != '[')).collect::<Vec<_>>());
         if text_fits(name, &signs) {
             if is_negated {
@@ -139,9 +139,9 @@ fn names_host(patterns: impl IntoIterator<Item = impl AsRef<str>>, name: &str) -
     applies
 }
 
-/// Whether a `Match` line applies to a name. The line applies if all its criteria hold. Unlike in a `Host` line, the
+/// Whether a `Match` line applies to a name. The line applies if all its criteria are met. Unlike in a `Host` line, the
 /// case of host names does not matter. A criterion that only ssh can decide, such as the result of a command, counts as
-/// not met, because running a command from here would surprise the user.
+/// not met, because running the command here would surprise the user.
 fn matches_host(criteria: impl IntoIterator<Item = String>, name: &str, user: Option<&str>) -> bool {
     let mut words = criteria.into_iter();
     let mut is_first = true;
@@ -150,8 +150,8 @@ fn matches_host(criteria: impl IntoIterator<Item = String>, name: &str, user: Op
         let mut lists = |name: &str| words.next().map(|list| names_host(list.split(','), name));
         let holds = match word.to_ascii_lowercase().as_str() {
             "all" => Some(true),
-            // In ssh, `host` means the new name once a `HostName` line has replaced the name. This search ends at such
-            // a line, so here `host` and `originalhost` both mean the name as it was given.
+            // In ssh, `host` stands for the new name after a `HostName` line has replaced the name. This search ends at
+            // the first such line, so here `host` means the same as `originalhost`.
             "host" | "originalhost" => {
                 let list = words.next().map(|list| list.to_ascii_lowercase());
                 list.map(|list| names_host(list.split(','), &name.to_ascii_lowercase()))

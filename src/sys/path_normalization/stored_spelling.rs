@@ -1,6 +1,5 @@
-//! Gives a path the spelling that the file system stores. On a volume that ignores case, or that does not distinguish
-//! Unicode forms, several spellings open the same file. The longest part of the path that exists gets the stored
-//! spelling.
+//! Gives a path the spelling that the file system stores. This is needed on volumes that ignore case or Unicode forms,
+//! where several spellings open the same file. Only the part of the path that exists is changed.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +13,7 @@ pub(super) fn stored_spelling(path: &Path) -> PathBuf {
     let flags = OFlags::from_bits_retain(0x8000) | OFlags::CLOEXEC;
     let stored = path.ancestors().find_map(|at| {
         let file = rustix::fs::open(at, flags, Mode::empty()).ok()?;
-        // F_GETPATH in <sys/fcntl.h>.
+        // This uses `F_GETPATH` of <sys/fcntl.h>, which returns the stored spelling.
         let stored = rustix::fs::getpath(&file).ok()?;
         let rest = path.strip_prefix(at).ok()?;
         let stored = PathBuf::from(OsString::from_vec(stored.into_bytes()));
@@ -24,9 +23,9 @@ pub(super) fn stored_spelling(path: &Path) -> PathBuf {
     stored.unwrap_or_else(|| path.to_path_buf())
 }
 
-/// The path in the spelling that the file system stores. On most volumes under Linux, each spelling names a different
-/// file. On Windows volumes under WSL, in a Mac's folders that are mounted in a container, and on most USB sticks,
-/// several spellings name one file, and no system call reports the stored spelling.
+/// The path in the spelling that the file system stores, which no system call of Linux reports. Several spellings open
+/// the same file on Windows volumes under WSL, in a Mac's folders that are mounted in a container, and on most USB
+/// sticks.
 #[cfg(not(target_os = "macos"))]
 pub(super) fn stored_spelling(path: &Path) -> PathBuf {
     spelling::stored_in(path, &spelling::System)
@@ -41,7 +40,7 @@ mod spelling {
     /// Maximum number of entries to read from a folder. In a larger folder, a name stays as it was written.
     pub(super) const ENTRIES_MAX: usize = 10_000;
 
-    /// What the file system says about names.
+    /// Looks up names in a file system. Tests replace the real one.
     pub(super) trait Names {
         /// Device and inode of an existing file.
         fn id(&self, path: &Path) -> Option<(u64, u64)>;
@@ -71,9 +70,9 @@ mod spelling {
         let mut parts: Vec<OsString> = path.iter().map(OsStr::to_owned).collect();
         let n_existing = path.ancestors().find(|at| names.id(at).is_some()).map_or(0, |at| at.iter().count());
         let mut ignores_case = true;
-        // The loop goes from the end of the path up, because a volume that ignores case may be mounted below folders
-        // that distinguish case. Once a name turns out to distinguish case, the folders above it are assumed to do so,
-        // too.
+        // The loop goes from the end of the path up, because a volume that ignores case may be mounted in a folder that
+        // distinguishes case. Once a name turns out to distinguish case, the loop assumes the same for all folders
+        // above it.
         for n in (1..n_existing).rev() {
             let folder: PathBuf = parts[..n].iter().collect();
             // A name without letters does not show whether the volume ignores case.
@@ -96,7 +95,7 @@ mod spelling {
         (bytes != name.as_bytes()).then(|| OsString::from_vec(bytes))
     }
 
-    /// The name that the folder stores for the entry that `name` opens.
+    /// Finds the entry of a folder that `name` opens, and returns the name that the folder stores for this entry.
     fn stored_name(folder: &Path, name: &OsStr, names: &impl Names) -> OsString {
         let entries = names.entries(folder);
         if entries.len() >= ENTRIES_MAX || entries.iter().any(|(entry, _)| entry == name) {
@@ -117,7 +116,7 @@ mod tests {
     use std::ffi::OsString;
     use std::path::Path;
 
-    /// Paths below `/`. Below `/mnt`, two names open the same file if `fold` makes them equal.
+    /// A file system with these paths. Below `/mnt`, two names open the same file if `fold` makes them equal.
     struct Tree {
         paths: Vec<&'static str>,
         fold: fn(&str) -> String,

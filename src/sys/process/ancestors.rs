@@ -1,7 +1,7 @@
 //! The ancestors of a process, and which of them are only wrappers that run another program.
 //!
-//! **Invariant:** remembered facts are used only for a process with the same number, start time, parent and name. The
-//! nearest ancestor is read again in each call.
+//! **Invariant:** cached facts are used only for a process with the same number, start time, parent and name. Each call
+//! reads at least the nearest ancestor from the kernel.
 
 use super::{ProcessInfo, platform};
 use crate::base::process::Process;
@@ -12,10 +12,10 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// Maximum number of ancestors that are read.
 const ANCESTORS_MAX: usize = 24;
-/// Maximum number of processes whose ancestors are remembered. When there are more, all are forgotten.
+/// Maximum number of processes in the cache of ancestors. A full cache is cleared.
 const KNOWN_MAX: usize = 256;
 
-/// A process, with the ancestors that were read for it.
+/// A process in the cache, with its ancestors.
 struct KnownProcess {
     info: ProcessInfo,
     /// The arguments of the process, if it is an agent.
@@ -24,8 +24,8 @@ struct KnownProcess {
     chain: Vec<Process>,
 }
 
-/// The chains that were read last, by process number. A command of slm-mesh lives only for milliseconds, but its shell
-/// and its agent live for hours, so without this cache the broker would read the same files in /proc again for each
+/// A cache of the processes that were read last, by number. A command of slm-mesh runs only for milliseconds, but its
+/// shell and its agent run for hours. Without the cache, the broker would read the same files in /proc again for each
 /// command.
 static KNOWN: LazyLock<Mutex<HashMap<i64, KnownProcess>>> = LazyLock::new(Mutex::default);
 
@@ -49,8 +49,8 @@ pub fn ancestors(pid: i64) -> Vec<Process> {
         fresh.push((Process { pid, start: info.start, wrapper, agent }, info.clone(), arguments));
         None
     });
-    // The loop goes from the topmost ancestor down, because the chain of a process is the chain of its parent with the
-    // process itself in front.
+    // The chain of a process is the process itself and the chain of its parent, so the loop goes from the topmost
+    // ancestor down.
     for (process, info, arguments) in fresh.into_iter().rev() {
         if !rest.first().is_some_and(|parent| is_restart((&process, &arguments), (parent, &above))) {
             rest.insert(0, process);
@@ -65,9 +65,8 @@ pub fn ancestors(pid: i64) -> Vec<Process> {
     rest
 }
 
-/// Whether an agent has restarted itself, for example to get more memory. This is the case if parent and child have the
-/// same arguments and no process is between them. Both processes are then one agent. If the arguments differ, one
-/// session has started another.
+/// Whether an agent has restarted itself as its own child, for example to get more memory. Then both processes have the
+/// same arguments and count as one agent. If the arguments differ, one session has started another.
 fn is_restart(own: (&Process, &[String]), parent: (&Process, &[String])) -> bool {
     own.0.agent.is_some() && own.0.agent == parent.0.agent && own.1 == parent.1
 }
@@ -97,8 +96,8 @@ fn is_wrapper(info: &ProcessInfo, arguments: &[String]) -> bool {
     is_shell && runs_command || is_runner || is_package_runner(info, arguments) || arguments.iter().take(3).any(is_npx)
 }
 
-/// Whether a process runs a program from a package: npx, which calls itself `npm exec`; uvx, which turns into `uv tool
-/// uvx`; or the script in our npm package.
+/// Whether a process only runs a program from a package. Such processes are npx (which calls itself `npm exec`), `uv
+/// run`, uvx (which becomes `uv tool uvx`), and the script in our npm package.
 fn is_package_runner(info: &ProcessInfo, arguments: &[String]) -> bool {
     let word = |at: usize| arguments.get(at).map_or("", String::as_str);
     let is_uv = info.name == "uv" && (word(1) == "run" || word(1) == "tool");

@@ -14,15 +14,15 @@ const ARGUMENTS_MAX: usize = 8;
 /// Asks the kernel which process connected.
 pub fn peer_credentials(socket: impl AsFd) -> Option<Credentials> {
     use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-    // rustix is not used here, because its type for a process id cannot hold 0, which means a peer in another PID
-    // namespace.
+    // The type that rustix has for a process id can't hold 0, which stands for a peer in another PID namespace. So nix
+    // is used here.
     let found = getsockopt(&socket, PeerCredentials).ok()?;
     Some(Credentials { uid: found.uid(), pid: Some(i64::from(found.pid())).filter(|pid| *pid > 0) })
 }
 
 /// Asks the kernel to end this process when its parent ends.
 pub fn end_with_parent() {
-    // If the kernel refuses, this process notices the end of its parent only after its current wait.
+    // If the kernel refuses, this process notices only later that its parent has ended.
     let _ = set_parent_process_death_signal(Some(Signal::TERM));
 }
 
@@ -36,7 +36,7 @@ pub fn open_exit_event(pid: i64) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Kills the process that a descriptor from [`open_exit_event`] refers to, and never a later one with its number.
+/// Sends SIGKILL to the process of a descriptor from [`open_exit_event`]. A later process with the same number is safe.
 pub fn kill(_pid: i64, target: &OwnedFd) -> io::Result<()> {
     Ok(pidfd_send_signal(target, Signal::KILL)?)
 }
@@ -53,8 +53,8 @@ pub fn program(pid: i64) -> Option<Program> {
 
 /// Facts about a process from /proc.
 pub fn process_info(pid: i64) -> Option<ProcessInfo> {
-    // A single read is enough. `read_to_string` would also ask for the size and look for the end of the file, and the
-    // broker's caller would have to wait for that.
+    // One read returns the whole line. `read_to_string` would make more system calls, and the broker's callers wait for
+    // this.
     let mut bytes = [0; 1024];
     let n = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut bytes).ok()?;
     parse_stat(pid, &bytes[..n])

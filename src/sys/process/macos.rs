@@ -1,7 +1,7 @@
 //! Processes on macOS: libproc, `LOCAL_PEERPID` and kqueue.
 //!
-//! The header that defines each constant is named beside it. `make check-macos` type-checks and links this file, but it
-//! has not been run yet.
+//! The comment on each constant shows the header that defines it. `make check-macos` type-checks and links this file,
+//! but nobody has run this code yet.
 
 use super::{Credentials, ProcessInfo, Program};
 use nix::errno::Errno;
@@ -23,8 +23,8 @@ pub fn peer_credentials(socket: impl AsFd) -> Option<Credentials> {
     Some(Credentials { uid: credentials.uid(), pid })
 }
 
-/// Does nothing, because macOS can't end a process together with its parent. This process notices the end of its parent
-/// only after its current wait.
+/// Does nothing, because macOS can't end a process together with its parent. This process notices only later that its
+/// parent has ended.
 pub fn end_with_parent() {}
 
 /// A kqueue that becomes readable when a process ends (`EVFILT_PROC` and `NOTE_EXIT` in <sys/event.h>); `None` if no
@@ -41,8 +41,8 @@ pub fn open_exit_event(pid: i64) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Kills the process with this number. On macOS, the process may have ended just before, and another process may have
-/// got its number.
+/// Sends SIGKILL to the process with this number. If the process has just ended, another process may have got the
+/// number, and that process is then killed.
 pub fn kill(pid: i64, _target: &OwnedFd) -> io::Result<()> {
     let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;

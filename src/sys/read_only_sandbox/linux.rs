@@ -36,8 +36,8 @@ pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
         }
     }
     if has_folder && let Ok(directory) = std::env::current_dir() {
-        // The working directory may still be a writable folder that a new mount hides. Entering it again by its path
-        // leads into the mount.
+        // The working directory may still be the writable folder below a new mount. Entering it again by its path leads
+        // into the read-only mount.
         std::env::set_current_dir(directory)?;
     }
     Ok(Vec::new())
@@ -46,8 +46,7 @@ pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
 fn enter_namespace() -> io::Result<()> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     match unshare(CloneFlags::CLONE_NEWNS) {
-        // Root gets the error instead: inside a user namespace, root would lose its power over the files of other
-        // users.
+        // Root gets the error. In a user namespace, root could no longer access the files of other users.
         Err(Errno::EPERM) if uid != 0 => {
             unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
             // The kernel requires this before a group can be mapped.
@@ -67,8 +66,8 @@ fn make_read_only(path: &Path, reach: MsFlags) -> io::Result<()> {
     remount_read_only(path)
 }
 
-/// Makes the file systems that are mounted below a folder read-only, each in a separate call, because the kernel
-/// applies a remount to a single mount.
+/// Makes each file system that is mounted below a folder read-only. Each one needs a call of its own, because a remount
+/// applies to a single mount.
 fn make_read_only_below(folder: &Path) -> io::Result<()> {
     let folder = fs::canonicalize(folder)?;
     for path in mounts(&fs::read("/proc/self/mountinfo")?) {
@@ -76,8 +75,8 @@ fn make_read_only_below(folder: &Path) -> io::Result<()> {
             continue;
         }
         match remount_read_only(&path) {
-            // Either another mount hides this one, or it is a file system of another user, which the command may not
-            // enter either.
+            // If the path leads to no file, another mount hides this one, or this mount belongs to another user. The
+            // command can't enter it in either case.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
                 let is_hidden = fs::metadata(&path).is_err();
                 is_hidden.then_some(()).ok_or(error)?;
@@ -89,8 +88,8 @@ fn make_read_only_below(folder: &Path) -> io::Result<()> {
 }
 
 fn remount_read_only(path: &Path) -> io::Result<()> {
-    // In a user namespace, no process may remove the restrictions that the file system's mount already has, so the new
-    // mount keeps them.
+    // In a user namespace, the kernel refuses to remove restrictions such as `nosuid` from a mount. So the new mount
+    // gets the restrictions that are there already.
     let now = rustix::fs::statvfs(path)?.f_flag;
     let kept = [
         (StatVfsMountFlags::NOSUID, MsFlags::MS_NOSUID),
@@ -104,8 +103,8 @@ fn remount_read_only(path: &Path) -> io::Result<()> {
     Ok(mount(None::<&Path>, path, None::<&Path>, flags, None::<&Path>)?)
 }
 
-/// The paths of all mounts, from the content of `/proc/self/mountinfo` (proc_pid_mountinfo(5)): each line's fifth field
-/// is the path, in which a backslash and three octal digits stand for a space, tab, line break or backslash.
+/// Returns the paths of all mounts from the content of `/proc/self/mountinfo` (proc_pid_mountinfo(5)). The path is the
+/// fifth field of each line. A backslash and three octal digits stand for a space, tab, line break or backslash.
 fn mounts(mountinfo: &[u8]) -> Vec<PathBuf> {
     let fields = mountinfo.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
     let unescaped = |field: &[u8]| {

@@ -1,4 +1,4 @@
-//! Tool calls that a hook has announced, so that they belong to the session of that hook.
+//! Tests tool calls that a hook has announced. Such a call belongs to the session of the hook.
 
 use super::{Road, Session, World, each_with_hooks};
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ fn a_call_that_a_hook_announced_is_that_sessions() {
         let answer = summarise(world, "a").unwrap();
         assert_eq!(answer["actedAs"]["id"], json!(first));
         assert!(answer["actedAs"]["note"].as_str().unwrap().contains("several sessions"), "{answer}");
-        // A call with other arguments than the announced ones is another call.
+        // An announcement does not apply to a call with other arguments.
         announce(world, &two, "b");
         assert_eq!(acted_as(summarise(world, "c").unwrap()), Some(first.clone()));
         // If two sessions announce the same call at the same time, the call is refused, since its caller is unknown.

@@ -1,4 +1,5 @@
-//! The name that the user chose for a session, and that its hooks, its verbs and its MCP server report.
+//! Tests the name that a user has chosen for a session. The session's hooks, verbs (subcommands) and MCP server report
+//! this name.
 
 use super::{AGENTS, Effect, Session, World, process};
 use serde_json::{Value, json};
@@ -116,7 +117,7 @@ fn a_name_that_only_the_server_knows_replaces_the_default_one_once() {
     let events = world.call_once("events.read", json!({ "types": ["peer_updated"] }), &[]).unwrap();
     assert_eq!(events["events"][0]["payload"]["name"], "boss", "the others learn the name: {events}");
     assert_eq!(world.attach_with_name(&claude, "chief")["you"]["name"], "boss", "others know the session as boss");
-    // A name that is not allowed does not stop a hook.
+    // A hook also succeeds if the chosen name is not allowed. The session then gets a default name.
     let other = world.named_session("claude");
     assert_eq!(world.hook_with_name(&other, "a b")["you"]["name"], "claude-p");
 }

@@ -1,5 +1,5 @@
-//! An agent's daemon that serves several threads. It starts an MCP server for each thread, and only later sends the
-//! thread's key.
+//! Tests an agent's daemon that serves several threads. The daemon starts an MCP server for each thread, but sends the
+//! thread's key only later.
 
 use super::{Session, World, id_of};
 use serde_json::json;
@@ -7,7 +7,7 @@ use slm_mesh::core::ConnId;
 use slm_mesh::known_agents::AGENTS;
 
 impl World {
-    /// The connection of a new MCP server of the session, which does not know the session's key yet.
+    /// Connects a new MCP server of the session, which does not know the session's key yet. Returns the connection.
     fn server(&mut self, session: &Session) -> ConnId {
         let conn = self.connect(&session.above);
         self.attach(session, conn, None);
@@ -33,7 +33,7 @@ fn two_threads_of_one_daemon_are_two_peers_although_their_servers_came_before_an
         let mut world = World::new();
         let one = world.session(agent);
         let two = world.tab(&one);
-        // Each thread has a server of its own, which is a peer before any call names the thread.
+        // Each thread has its own server, which is attached as a peer before any call contains the thread's key.
         let servers = [&one, &two].map(|thread| world.server(thread));
         let ids = [&one, &two].map(|thread| world.hook(thread));
         assert_ne!(ids[0], ids[1]);

@@ -1,6 +1,6 @@
-//! Windows, tabs, subagents, restarts and names that are taken over, chosen at random from a seed. After each step, a
-//! session is still the peer that it was, and no other session is that peer; mail reaches only its addressee; no file
-//! has two owners; no session is refused by its own lock.
+//! Tests windows, tabs, subagents, restarts and taken-over names in random order. After each step, every session is
+//! still its own peer, and mail reaches only its addressee. No file has two owners, and no session is refused because
+//! of its own lock.
 
 use super::{AGENTS, Session, World, process};
 use serde_json::json;
@@ -11,7 +11,7 @@ const SEEDS: u64 = 30;
 const STEPS: usize = 120;
 const FILES: [&str; 3] = ["a.rs", "b.rs", "c.rs"];
 
-/// Numbers from a seed (splitmix64, as Steele and others describe it).
+/// Random numbers from a seed (SplitMix64).
 struct Draw(u64);
 
 impl Draw {
@@ -59,8 +59,7 @@ impl Play {
         self.live.push(live);
     }
 
-    /// Shows a session its mail. A fresh session may take over the name of a session that has gone, and with it that
-    /// session's mail.
+    /// Shows a session its mail. A fresh session may take over the name and the mail of a session that has gone.
     fn read(&mut self, live: &mut Live, is_fresh: bool) {
         let args = self.world.hook_args(&live.session);
         let answer = self.world.call_once("hook.mail", args, &live.session.above).unwrap();

@@ -1,4 +1,4 @@
-//! Sessions that have ended: hooks that arrive late, and keys that a session used before the broker restarted.
+//! Tests sessions that have ended: hooks that arrive late, and keys that a session used before the broker restarted.
 
 use super::{Road, Session, World, each_with_hooks};
 use serde_json::{Value, json};
@@ -11,8 +11,8 @@ impl World {
         self.call_once("hook.turn_end", args, &session.above).unwrap();
     }
 
-    /// A hook that reports what has already happened, and may therefore be late: after a tool call, at the end of a
-    /// turn, or for a notification.
+    /// Runs a hook that may be late, because it reports what has already happened. Agents run such hooks after a tool
+    /// call, at the end of a turn, or for a notification.
     fn late_hook(&mut self, session: &Session) -> Value {
         let mut args = self.hook_args(session);
         args["mayBeLate"] = json!(true);
@@ -26,7 +26,7 @@ impl World {
 
 #[test]
 fn a_late_hook_brings_no_ended_session_back_and_takes_none_of_its_mail() {
-    // In a container, or on a machine that hides processes, a hook does not know the processes above it.
+    // In a container, or on a machine that hides processes, a hook can't see its ancestor processes.
     for is_hidden in [false, true] {
         each_with_hooks(|world, mut session, _| {
             if is_hidden {
@@ -154,7 +154,7 @@ fn an_older_key_of_a_session_is_known_after_a_restart() {
     each_with_hooks(|world, mut session, _| {
         let id = world.hook(&session);
         let old = session.clone();
-        // Agents choose their keys freely, so a key may look like the list of keys in our store.
+        // Agents choose their keys freely, so a key may look like the list of keys in the database.
         for key in ["[\"key\",\"other\"]", "[", "a\nb", "newest"] {
             session.key = format!("{key}-{}", old.key);
             session.continues = true;
@@ -181,7 +181,7 @@ fn a_later_session_gets_the_mail_of_one_of_two_sessions_that_ended() {
         world.end(&one);
         world.end(&two);
         world.call_once("send", json!({ "to": first, "message": "please answer" }), &[]).unwrap();
-        // The second session was never used, so it does not keep the next session from continuing the first one.
+        // The second session was never used, so only the first session can be continued.
         let next = world.session(one.agent);
         assert_eq!(world.hook(&next), first, "{}", one.agent.id);
         let inbox = world.call_once("hook.mail", world.hook_args(&next), &next.above).unwrap();

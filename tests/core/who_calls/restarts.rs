@@ -1,4 +1,5 @@
-//! Restarts of the broker between any two calls of a session, and agents that are known only from their MCP server.
+//! Tests restarts of the broker between any two calls of a session. Also tests agents of which the broker knows only
+//! the MCP server.
 
 use super::{AGENTS, Road, Session, World, each, open, process};
 use serde_json::{Value, json};
@@ -7,7 +8,7 @@ use slm_mesh::base::process::Process;
 use slm_mesh::core::{ConnId, Effect};
 use slm_mesh::known_agents::by_kind;
 
-/// The name that an agent unknown to slm-mesh gives itself.
+/// The agent type that an unknown agent reports.
 const NEWCOMER: &str = "newcomer";
 /// The process id of an MCP server in these tests.
 const SERVER: i64 = 77;
@@ -105,7 +106,7 @@ fn hooks_of_an_agent_that_no_file_describes_are_its_servers_peer_in_any_dialect(
         assert_eq!(newcomer.attach(), id);
         newcomer.world.call(newcomer.conn, "lock.lock", json!({ "filePath": "/p/a.rs" }), &[]).unwrap();
         assert!(newcomer.world.edit(&session, None).is_ok(), "its own lock refuses it");
-        // A second key in the newcomer's process is a second session.
+        // A second session key in the same process belongs to a second session.
         let tab = newcomer.world.tab(&session);
         assert_ne!(newcomer.world.hook(&tab), id);
     }
@@ -141,7 +142,7 @@ fn sessions_that_nobody_wrote_to_leave_no_peers_behind() {
     for agent in AGENTS.iter().filter(|agent| agent.dialect.is_some()) {
         let mut world = World::new();
         for n in 0..20 {
-            // Two sessions at once, so that the next session can't tell which of them it continues.
+            // Two sessions run at the same time. So the next session can't know which of the two it continues.
             let mut both = [world.session(agent), world.session(agent)];
             let conns = both.each_mut().map(|session| {
                 world.serve(session);
@@ -230,8 +231,8 @@ fn the_locks_of_a_turn_end_with_the_last_subagent_that_outlived_it() {
         assert_eq!(n_locks(&world), 1, "another one still runs");
         end(&mut world, json!({ "subagent": "sub-2" }));
         assert_eq!(n_locks(&world), 0, "{}", agent.id);
-        // If the next turn begins before the last subagent ends, the end of the subagent leaves the next turn's locks
-        // alone.
+        // The next turn begins before the last subagent ends. The end of the subagent must not release the locks of the
+        // next turn.
         world.edit(&session, None).unwrap();
         end(&mut world, json!({ "running": ["sub-3"] }));
         world.edit(&session, None).unwrap();
@@ -265,7 +266,7 @@ fn the_log_says_once_that_a_hook_speaks_for_a_session_from_outside() {
             agent.id
         );
         assert_eq!(reports(&mut world, &stranger), Vec::<String>::new(), "once");
-        // The exit of this other process changes nothing: the session stays online, since its own agent still runs.
+        // After the exit of this other process, the session stays online, because its own agent still runs.
         world.mesh.as_mut().unwrap().on_process_exit(&stranger.above[0], 0);
         world.settle();
         assert!(
