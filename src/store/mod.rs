@@ -62,9 +62,10 @@ enum CallState {
     /// The call tried to write, but its transaction or savepoint could not be opened. The file has not changed, but the
     /// caller may have changed its state in memory.
     Refused,
-    /// The call opened the turn's transaction. To undo the call, the transaction is rolled back.
+    /// This call was the first to write in the current turn of the broker's loop, and opened the transaction. To undo
+    /// the call, the transaction is rolled back.
     First,
-    /// Another call had already opened the turn's transaction, so this call set a savepoint. To undo the call, the
+    /// An earlier call of the same turn had opened the transaction, so this call set a savepoint. To undo the call, the
     /// transaction is rolled back to the savepoint.
     Nested,
 }
@@ -118,16 +119,17 @@ pub struct Store {
     counters_before_call: Counters,
     /// The counters when they were last written to the database, or when the database was opened.
     counters_stored: Counters,
-    /// Whether the turn has written its counters.
+    /// Whether the counters were written in the current turn of the broker's loop.
     has_written_counters: bool,
     /// Caches the number that stands for each peer in the table of messages, by the peer's id. The cache is cleared
     /// when a write is rolled back.
     numbers: HashMap<String, i64>,
     /// The sequence numbers that are reserved in a file beside the database; `None` if the database has no file.
     reserved: Option<ReservedNumbers>,
-    /// Records the changes of the turn; `None` if no other database needs them.
+    /// Records the changes of the current turn of the broker's loop; `None` if no other database needs them.
     recorder: Option<Recorder>,
-    /// Whether [`Store::seal`] has taken the turn's changes. If so, the turn must not write anything more.
+    /// Whether [`Store::seal`] has returned the changes of the current turn. If so, this turn must not write anything
+    /// more.
     is_sealed: bool,
 }
 
@@ -244,7 +246,7 @@ impl Store {
         }
     }
 
-    /// Commits the turn. Returns whether there was anything to commit.
+    /// Commits the writes of the current turn of the broker's loop. Returns whether there was anything to commit.
     pub fn commit(&mut self) -> StoreResult<bool> {
         if !self.open {
             return Ok(false);
@@ -262,7 +264,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Rolls back the whole turn.
+    /// Rolls back all writes of the current turn of the broker's loop.
     pub fn rollback(&mut self) {
         if self.open {
             // This fails if a COMMIT has failed and SQLite has already rolled the transaction back. Then nothing is

@@ -14,7 +14,7 @@ pub struct PeerRow {
     pub id: PeerId,
     /// The name that people and agents type.
     pub name: String,
-    /// What kind of peer it is, with the facts that only peers of this kind have.
+    /// The kind of the peer, with the data that only peers of this kind have.
     pub kind: PeerKind,
     /// Earlier keys of the session, oldest first. The agent may still use them.
     pub older_keys: Vec<String>,

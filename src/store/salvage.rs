@@ -101,7 +101,7 @@ impl Store {
     }
 }
 
-/// Opens a damaged database so that as much as possible can be read, and nothing is written to it.
+/// Opens a damaged database so that SQLite can read as much as possible and writes nothing.
 fn open_damaged(path: &Path) -> StoreResult<Connection> {
     let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -274,7 +274,8 @@ pub(super) fn has_type(value: ValueRef<'_>, declared: &str) -> bool {
 }
 
 /// Removes messages whose sender or recipient is unknown, because the row with this peer's number was lost. Otherwise,
-/// a new peer could get the same number and these messages. Also removes numbers that no message uses any more.
+/// a new peer could get the same number, and the messages would seem to be its own. Also removes numbers that no
+/// message uses any more.
 fn drop_unreadable_messages(db: &Connection, salvage: &mut Salvage) -> StoreResult<()> {
     let unknown = "NOT IN (SELECT num FROM peer_number)";
     let n = db.execute(&format!("DELETE FROM message WHERE sender {unknown} OR recipient {unknown}"), [])? as i64;
@@ -295,7 +296,8 @@ fn drop_unreadable_messages(db: &Connection, salvage: &mut Salvage) -> StoreResu
     Ok(())
 }
 
-/// Stores new counters: counts the rows that are left, and sets the last assigned numbers to at least `floor`.
+/// Stores new counters: counts the rows that are left, and sets the last assigned sequence numbers and fencing token to
+/// at least `floor`.
 fn count_again(db: &Connection, floor: i64) -> StoreResult<()> {
     let last = |stored: &str, row: &str, table: &str| {
         format!("max(?1, coalesce((SELECT {stored} FROM counters), 0), coalesce((SELECT max({row}) FROM {table}), 0))")

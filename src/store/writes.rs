@@ -61,7 +61,8 @@ impl Store {
         Ok(())
     }
 
-    /// Starts to record the changes of each turn, which [`Store::seal`] then returns.
+    /// Starts to record the changes of each turn of the broker's loop. [`Store::seal`] returns them at the end of the
+    /// turn.
     pub fn start_recording(&mut self) {
         self.recorder = Some(Recorder::default());
     }
@@ -116,7 +117,7 @@ impl Store {
         self.commit().map(|_| ())
     }
 
-    /// Forgets the recorded changes, because the turn has ended.
+    /// Drops the recorded changes at the end of a turn of the broker's loop.
     pub(super) fn forget_recorded(&mut self) {
         self.is_sealed = false;
         if let Some(recorder) = &mut self.recorder {

@@ -164,8 +164,8 @@ impl DataDir {
     pub fn peers(&self) -> PathBuf {
         self.dir.join("peers")
     }
-    /// The folder in which hooks keep, for an hour, what they know about locked files: the state before a command,
-    /// copies of the files, and contents that were overwritten.
+    /// The folder in which hooks keep, for an hour, what they know about locked files: the states of the files before a
+    /// command, copies of the files, and contents that were overwritten.
     pub fn held_files(&self) -> PathBuf {
         self.dir.join("held-files")
     }

@@ -102,7 +102,7 @@ pub fn work_trees<'a>(paths: impl Iterator<Item = &'a str>) -> (Vec<String>, Vec
         }
         roots.extend(passed.into_iter().map(|at| (at, root)));
     }
-    // If one of these texts were empty or too long, the broker would refuse the whole call, and no lock would be
+    // If a root or an identity were empty or too long, the broker would refuse the whole call, and no lock would be
     // checked. So a work tree with such a text is left out.
     let fits = |text: &String| (1..=limits::PATH_MAX).contains(&text.len());
     found.into_iter().filter(|(root, identity)| fits(root) && fits(identity)).unzip()

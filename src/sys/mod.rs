@@ -53,8 +53,8 @@ impl Clock {
         Clock { base_ms: now, boot_ms: boot_ms() }
     }
 
-    /// Continues the clock of an earlier broker. So no lease ends because somebody set the wall clock in the meantime.
-    /// Returns `None` if the machine has been rebooted since then, or if the text has another format.
+    /// Continues the clock of an earlier broker, so that leases stay valid even if somebody has set the wall clock in
+    /// the meantime. Returns `None` if the machine has been rebooted since then, or if the text has another format.
     pub fn resume(saved: &str, floor: i64) -> Option<Clock> {
         let mut words = saved.split_whitespace();
         let boot_id = words.next()?;

@@ -49,8 +49,8 @@ impl ForegroundCommand {
         let mut signals = SignalsInfo::<WithOrigin>::new(watched.chain(&[SIGCHLD]))?;
         let watch = signals.handle();
         let (sender, receiver) = channel();
-        // The thread is started before the command. Otherwise, if no thread could be started, the command would run
-        // without anybody who waits for it.
+        // The thread is started before the command. Otherwise, if no thread could be started, the command would run,
+        // but nothing would wait for its end.
         std::thread::Builder::new().stack_size(64 * 1024).spawn(move || {
             for origin in &mut signals {
                 if sender.send(origin).is_err() {
@@ -64,7 +64,7 @@ impl ForegroundCommand {
         rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?;
         // If the command can't be started, closing the watch ends the thread.
         let pid = Pid::from_child(&spawned.inspect_err(|_| watch.close())?);
-        // The command keeps the signals blocked that our caller had blocked. This process unblocks them for itself,
+        // In the command, the signals that our caller has blocked stay blocked. This process unblocks all signals,
         // because it must receive SIGCHLD when the command ends.
         super::accept_signals();
         Ok(ForegroundCommand { pid, signals: receiver })

@@ -58,7 +58,7 @@ pub const LINKS: &str = "SLM_MESH_PEER_URL";
 /// The setting that says how people are notified of alerts.
 pub const NOTIFY: &str = "SLM_MESH_NOTIFY";
 
-/// The variable with the session to which a shell belongs.
+/// The variable that contains the session to which a shell belongs.
 pub const SESSION: &str = "SLM_MESH_SESSION";
 
 /// The setting that allows or forbids reading transcripts.

@@ -6,7 +6,7 @@ use serde_json::{Error, Value};
 /// The replacement for half a character: an escaped U+FFFD, which JavaScript's own encoder also writes.
 const REPLACEMENT: &str = "\\ufffd";
 
-/// Parses a text. Half an emoji (a lone surrogate) becomes U+FFFD.
+/// Parses a JSON text. Half an emoji (a lone surrogate) becomes U+FFFD.
 ///
 /// # Errors
 /// If the text is not JSON for any other reason.

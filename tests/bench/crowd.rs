@@ -75,7 +75,7 @@ fn broadcast_round(attach: impl Fn(&str) -> Line) -> impl FnMut() {
     }
 }
 
-/// Measures how many durable writes per second clients get done if they send calls without waiting for answers.
+/// Measures how many durable writes per second are possible if clients send calls without waiting for answers.
 pub fn writes(table: &mut Table) {
     let mesh = Mesh::started();
     let bare_broker = BareBroker::start(&mesh.scratch);

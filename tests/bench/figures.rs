@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-/// The number of untimed calls before each batch. During these calls, the caches fill, and the scheduler chooses CPUs
-/// for the two processes.
+/// The number of untimed calls before each batch. During these calls, the caches fill, and the scheduler chooses a CPU
+/// for each process.
 const WARM: usize = 5;
 
 /// The last cell of a line that has no target and does not count as a row.

@@ -72,8 +72,8 @@ pub fn serve_tcp() {
     }
 }
 
-/// Runs the echo server. For each connection, it remembers the first line, and answers each later line with that first
-/// line.
+/// Runs the echo server. The server remembers the first line of each connection, and answers each later line with that
+/// first line.
 pub fn serve_echo(path: &str) {
     let mut poll = Poll::new().expect("a poll");
     let mut listener = UnixListener::bind(path).expect("the echo's socket");

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// How many messages and events the large mesh holds.
 const MANY: usize = 1_000_000;
-/// How many messages and events the small mesh holds. They are enough to fill a page of every answer.
+/// How many messages and events the small mesh holds. This is enough to fill a page of every answer.
 const FEW: usize = N_PEERS * 120;
 
 /// A mesh with this many rows, and a connection as one of its peers.

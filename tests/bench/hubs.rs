@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The lease of a hub, which is the default.
+/// The duration of a hub's lease in seconds, which is the default.
 const LEASE_SECONDS: u64 = 3;
 /// The number of clients that write at the same time, and the number of entries that each client sets, one after the
 /// other.
@@ -49,7 +49,7 @@ fn set_line(n: usize) -> Vec<u8> {
     request("state.set", &json!({ "key": format!("k{}", n % 500), "value": VALUE }))
 }
 
-/// What a hub's own broker says about its role.
+/// The role of a hub, as the hub's own broker reports it.
 fn status(hub: &Mesh) -> Value {
     hub.line().call("hub.status", &json!({}))["result"].clone()
 }

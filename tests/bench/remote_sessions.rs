@@ -121,7 +121,7 @@ pub fn guests(table: &mut Table) {
     table.times("  broadcast, from first to last", &Samples::new(spreads), None, Reach::MedianAndP99(50e3, 50e3));
 }
 
-/// Connects once as a client without the secret: sends a wrong token or key, half of a request, or something that is no
+/// Connects once as a client without the secret. Sends a wrong token or key, half of a request, or bytes that are no
 /// request.
 fn intrude(n: usize, port: u16) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;

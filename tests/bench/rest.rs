@@ -11,8 +11,7 @@ const SETTLES: Duration = Duration::from_secs(6);
 /// The idle broker is watched for two seconds less than this.
 const WATCHED: Duration = Duration::from_secs(10);
 
-/// Times the start of a session as a client sees it, from the spawn of the process over `initialize` to the first
-/// result of a tool.
+/// Times the start of a session as a client sees it, from the start of the process to the first result of a tool.
 pub fn session(table: &mut Table) {
     let mut mesh = Mesh::new();
     let line = tool("mesh_state", json!({ "action": "get", "key": "port" }));

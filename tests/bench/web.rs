@@ -74,7 +74,7 @@ fn ticks_of(pid: u32) -> f64 {
     time(11) + time(12)
 }
 
-/// Reads lines in a thread, and records when each event came. Events come in order.
+/// Reads lines in a thread, and records when each event came. The events come in order.
 fn note(mut lines: impl BufRead + Send + 'static) -> Seen {
     std::thread::spawn(move || {
         let (mut seen, mut line) = (Vec::with_capacity(N_EVENTS), String::new());

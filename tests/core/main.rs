@@ -3,10 +3,10 @@
 //!
 //! The line `WHO OP key=value … -> WANT …` makes a call. The first WANT is `ok`, `waits`, or an error's kind. Each
 //! `path=value` after it must equal a field of the answer, and `path=$name` keeps the field for later lines. Each other
-//! text must occur in the answer, or must not if it begins with `~`.
+//! text must occur in the answer, or must not occur if it begins with `~`.
 //!
 //! `! WHO -> WANT …` checks what WHO has received since the last such line. `WHO cancels` cancels the last call of WHO.
-//! `WHO joins` attaches a peer, `WHO connects` connects a hook or verb, and `WHO leaves` disconnects it. `+TIME` lets
+//! `WHO joins` attaches a peer, `WHO connects` connects a hook or verb, and `WHO leaves` disconnects WHO. `+TIME` lets
 //! time pass, and `crash` restarts the broker.
 
 mod channels;

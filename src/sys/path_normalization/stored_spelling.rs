@@ -40,7 +40,7 @@ mod spelling {
     /// Maximum number of entries to read from a folder. In a larger folder, a name stays as it was written.
     pub(super) const ENTRIES_MAX: usize = 10_000;
 
-    /// Looks up names in a file system. Tests replace the real one.
+    /// Looks up names in a file system, which may be the real one or that of a test.
     pub(super) trait Names {
         /// Device and inode of an existing file.
         fn id(&self, path: &Path) -> Option<(u64, u64)>;

@@ -46,7 +46,7 @@ pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
 fn enter_namespace() -> io::Result<()> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     match unshare(CloneFlags::CLONE_NEWNS) {
-        // Root gets the error. In a user namespace, root could no longer access the files of other users.
+        // For root, this error is final. In a user namespace, root could no longer access the files of other users.
         Err(Errno::EPERM) if uid != 0 => {
             unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
             // The kernel requires this before a group can be mapped.
@@ -75,8 +75,8 @@ fn make_read_only_below(folder: &Path) -> io::Result<()> {
             continue;
         }
         match remount_read_only(&path) {
-            // If the path leads to no file, another mount hides this one, or this mount belongs to another user. The
-            // command can't enter it in either case.
+            // If the path leads to no file, another mount hides this one, or this mount belongs to another user. In
+            // both cases, the command can't enter this mount.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
                 let is_hidden = fs::metadata(&path).is_err();
                 is_hidden.then_some(()).ok_or(error)?;

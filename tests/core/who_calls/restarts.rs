@@ -25,7 +25,7 @@ impl World {
     }
 }
 
-/// A program that slm-mesh does not know, with its MCP server, on this machine or on another machine.
+/// An agent that slm-mesh does not know. The agent has an MCP server, and runs on this machine or on another machine.
 struct Newcomer {
     world: World,
     above: Vec<Process>,
