@@ -1,11 +1,8 @@
-//! The only module that uses SQL. It reads and writes the records of one mesh, such as messages and locks, in one
-//! SQLite file.
+//! The only module that uses SQL. It keeps the records of one mesh, such as messages and locks, in one SQLite file.
+//! While the broker runs, only the submodule `writes` changes rows.
 //!
-//! While the broker runs, only the submodule `writes` changes rows. So it can record each change for other databases.
-//!
-//! **Invariant:** each turn of the broker's loop has at most one write transaction. The first write of the turn opens
-//! the transaction, and [`Store::commit`] or [`Store::rollback`] ends it. If a call fails, only the writes of this call
-//! are rolled back.
+//! **Invariant:** each turn of the broker's loop has at most one write transaction. If a call fails, only the writes of
+//! this call are rolled back.
 
 mod changeset;
 mod channels;
@@ -99,9 +96,9 @@ fn connect(path: &Path, mode: LockingMode) -> StoreResult<Connection> {
     Ok(db)
 }
 
-/// The page size of a new database, in bytes. SQLite writes whole pages to its log, so a small change is cheaper if
-/// pages are small. With 2 KiB, storing a message takes a sixth less time than with SQLite's default of 4 KiB. 1 KiB is
-/// no faster than 2 KiB, because more pages are needed.
+/// The page size of a new database, in bytes. SQLite writes whole pages to its log, so small pages make small changes
+/// cheaper. A message takes a sixth less time than with SQLite's default of 4096 bytes. Pages of 1024 bytes save no
+/// more time.
 const PAGE_BYTES: i64 = 2048;
 /// The size of the write-ahead log, in bytes, at which SQLite itself copies the log into the database file during a
 /// commit. Usually, the checkpointer has copied the log before that.
@@ -288,8 +285,8 @@ impl Store {
         self.reserved.as_mut().map_or(Ok(()), |reserved| reserved.give_back(&counters))
     }
 
-    /// Copies the rest of a long log after the checkpointer has copied most of it. The next commit can then restart the
-    /// log. Copying the rest here is much faster than letting SQLite copy the whole log during a later commit.
+    /// Copies the rest of a long log after the checkpointer has copied most of it, so that the next commit can restart
+    /// the log. This is much faster than a copy of the whole log during a later commit.
     pub fn copy_rest_of_log(&mut self) -> StoreResult<()> {
         copy_log(&self.db).map(|_| ())
     }

@@ -1,8 +1,7 @@
 //! Copies everything that is readable in a damaged database into a new file.
 //!
-//! The copy reads only the tables, because indexes can be rebuilt. So damage to an index loses nothing, and a damaged
-//! page of a table loses only the rows on that page. Most damage is in indexes, because they have more pages than the
-//! tables.
+//! The copy does not read indexes, because they can be rebuilt. Most damage is in indexes, because they have more pages
+//! than the tables. A damaged page of a table loses only the rows on that page.
 
 use super::schema::{self, MIGRATIONS};
 use super::{PAGE_BYTES, Store, StoreError, StoreResult};

@@ -1,6 +1,5 @@
-//! Records takeovers. If a session takes over the name and the mail of an earlier session's peer, the database keeps
-//! what this peer was before, so that the session can give both back. The database also keeps which peer a session was
-//! before it gave back a name. There are few such rows, so they are in the table `meta`.
+//! Records takeovers. When a session takes over the name and the mail of an earlier session, the database keeps what is
+//! needed to give them back. There are few such rows, so they are in the table `meta`.
 
 use super::{Store, StoreResult};
 use crate::base::ids::PeerId;

@@ -1,8 +1,8 @@
-//! The only module that changes rows while the broker runs. It can record the changes of each turn, and apply changes
-//! that were recorded in another database.
+//! The only module that changes rows while the broker runs. It can record the changes of each turn of the broker's
+//! loop, and apply changes that another broker has recorded.
 //!
-//! **Invariant:** a statement has the same effect on every database with the same rows, because it selects rows by
-//! their keys. If rows must be selected by `LIMIT` or by SQLite's row ids, a separate query first looks up their keys.
+//! **Invariant:** a statement selects rows only by their keys, never by `LIMIT` or by SQLite's row ids. So it has the
+//! same effect on every database with the same rows.
 
 use super::changeset::{Changeset, Recorder, damaged};
 use super::{CallState, Store, StoreError, StoreResult, counters};

@@ -79,9 +79,9 @@ impl DataDir {
         self.dir.join("leader")
     }
 
-    /// The path of the socket to which sessions and commands connect. The socket is in the data directory, unless its
-    /// path would be too long there. In that case, it is in a directory below `/tmp` whose name contains a hash of the
-    /// data directory's path.
+    /// The path of the socket to which sessions and commands connect. If the path in the data directory would be too
+    /// long, the socket is in a directory below `/tmp`. The name of that directory contains a hash of the data
+    /// directory's path.
     pub fn socket(&self) -> PathBuf {
         let dir = self.canonical();
         runtime_dir_of(&dir).unwrap_or(dir).join(SOCKET)
@@ -164,8 +164,8 @@ impl DataDir {
     pub fn peers(&self) -> PathBuf {
         self.dir.join("peers")
     }
-    /// The folder in which hooks keep, for an hour, what they know about locked files: the states of the files before a
-    /// command, copies of the files, and contents that were overwritten.
+    /// The folder in which hooks keep their records of locked files for an hour, such as copies of the files, and
+    /// contents that were overwritten.
     pub fn held_files(&self) -> PathBuf {
         self.dir.join("held-files")
     }

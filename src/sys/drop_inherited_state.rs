@@ -15,8 +15,8 @@ const OWN_FILES: &str = "/dev/fd";
 /// directory, the umask, the soft limits, the priority and the blocked signals. Call this function before opening
 /// anything.
 ///
-/// Otherwise, inherited files would stay open as long as this process runs. A lock on such a file would not be
-/// released, and a program that reads an inherited pipe would not reach its end.
+/// Otherwise, a lock on an inherited file would last as long as this process, and a program that reads an inherited
+/// pipe would not reach its end.
 pub fn leave_starter() {
     close_inherited_files();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));

@@ -1,8 +1,7 @@
-//! Reads the last lines of a file whose path comes from another program. Reads only a limited amount, never waits, and
-//! accepts only a file that belongs to this user.
+//! Reads the last lines of a file whose path comes from another program.
 //!
 //! **Invariant:** the path is not trusted. Symlinks, pipes, devices and other users' files are refused, both before and
-//! after the file is opened. At most the last [`READ_MAX`] bytes are read.
+//! after the file is opened. Only the last [`READ_MAX`] bytes are read, and no read waits.
 
 use super::uid;
 use rustix::fs::OFlags;
@@ -19,9 +18,9 @@ const LINE_MAX: usize = 1 << 20;
 /// How many bytes the first attempt reads, which is usually enough. Each further attempt reads four times as many.
 const FIRST_READ: u64 = 64 << 10;
 
-/// Passes the last lines of a file to `take`, newest first, until `take` returns false. If more of the file has to be
-/// read, `take` gets all lines again, beginning with the newest. The second argument of `take` is true for the newest
-/// line, so that `take` can start over. Returns whether older lines may be left unread.
+/// Passes the last lines of a file to `take`, newest first, until `take` returns false. If more bytes have to be read,
+/// `take` gets all lines again. The second argument of `take` is true for the newest line, so that `take` can start
+/// over. Returns whether older lines may be left unread.
 ///
 /// # Errors
 /// If the file is not a plain file of this user, or cannot be read. The error is a sentence that says so.
@@ -60,8 +59,8 @@ fn read_end(file: &mut File, len: u64, size: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a plain file that belongs to this user. The path is checked before the file is opened, because opening a
-/// device can affect the device. The open file is checked again, because the path may lead to another file by then.
+/// Opens a plain file that belongs to this user. The path is checked before, because opening a device can have effects.
+/// The open file is checked again, because another program may have replaced the file.
 fn open_own(path: &Path) -> Result<File, String> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => format!("{} is gone; the agent may have removed it", path.display()),

@@ -29,8 +29,7 @@ pub struct GitFacts {
     /// The branch, or the first digits of the commit if the head is detached.
     pub branch: Option<String>,
     /// The identity of the repository, which is the same for all its work trees and clones. It is the normal form of
-    /// the origin's URL, or the path of the common git directory if there is no origin. A clone of a repository on this
-    /// machine has the identity of that repository.
+    /// the origin's URL, or the path of the common git directory if there is no origin.
     pub repo: Option<String>,
 }
 

@@ -34,8 +34,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The name of this program.
 const PROGRAM: &str = "slm-mesh";
 
-/// The clock of the mesh. It shows the wall time at which the broker started plus the time that has passed since then,
-/// including sleep. If somebody sets the wall clock, this clock does not change, so leases and cursors stay valid.
+/// The clock of the mesh. It shows the wall time of the broker's start plus the time that has passed since then,
+/// including sleep. Changes of the wall clock do not affect it, so leases and cursors stay valid.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     base_ms: i64,
@@ -154,8 +154,8 @@ pub fn host() -> String {
     if name.is_empty() { "localhost".into() } else { name }
 }
 
-/// The path of this program. If an upgrade has left no file at this path, returns the path by which the process was
-/// started, or else the first program with this name in `PATH`.
+/// The path of this program. If an upgrade has left no file there, returns the path by which the process was started,
+/// or else the first program with this name in `PATH`.
 pub fn own_path() -> PathBuf {
     let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from(PROGRAM));
     let path = match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {

@@ -1,10 +1,7 @@
-//! Makes files read-only for this process and for the processes that it starts, but not for any other process.
+//! Makes files read-only for this process and for the processes that it starts, but not for any other process. On
+//! Linux, this is done by a mount namespace, and on macOS by a sandbox profile.
 //!
-//! `read_only_sandbox/linux.rs` (a mount namespace) and `read_only_sandbox/macos.rs` (a sandbox profile) provide the same
-//! function.
-//!
-//! **Invariant:** setting up the protection creates and changes no file, and the protection ends together with these
-//! processes.
+//! **Invariant:** the protection creates and changes no file, and ends together with these processes.
 
 #[cfg(target_os = "linux")]
 #[path = "read_only_sandbox/linux.rs"]

@@ -1,5 +1,5 @@
-//! Runs a command as if our caller had started it. The command gets the same signals as this process. It stops and
-//! continues together with this process, and inherits one of our file descriptors.
+//! Runs a command as if our caller had started it. The command gets our signals, stops and continues together with this
+//! process, and inherits one of our file descriptors.
 //!
 //! **Invariant:** a signal from the terminal, or from the command itself, reaches the command only once. The command
 //! still ignores the signals that our caller ignores.
@@ -143,8 +143,8 @@ fn is_job_control(status: WaitStatus) -> bool {
 }
 
 /// The signals that our caller ignores, as a bit mask. This process does not watch them, because the command would then
-/// no longer ignore them: under nohup, SIGHUP would end the command. On macOS, no safe call returns these signals, so
-/// the result is 0.
+/// no longer ignore them (under nohup, SIGHUP would end the command). Always 0 on macOS, where no safe call returns
+/// these signals.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -12,8 +12,8 @@ use std::time::Duration;
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(300);
 
 /// The process id of a running TypeScript broker. The process in its pid file must be alive, and the port in its port
-/// file must accept connections. Call this function only while our own broker is not running. Our broker writes the
-/// same files, so it could be taken for a TypeScript broker.
+/// file must accept connections. Call this function only while our own broker, which writes the same files, is not
+/// running.
 pub fn find(places: &DataDir) -> Option<i64> {
     let pid = named_process(places)?;
     let port = u16::try_from(number(places.port())?).ok()?;

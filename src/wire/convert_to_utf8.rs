@@ -3,9 +3,8 @@
 
 use std::io::{self, BufReader, Cursor, Read};
 
-/// Converts the bytes of a JSON text to UTF-8, and removes zero bytes. JSON begins with ASCII characters, so the zeros
-/// among the first four bytes show the encoding, even if there is no byte order mark. `buffer_size` is the number of
-/// bytes to read at once.
+/// Converts the bytes of a JSON text to UTF-8, and removes zero bytes. JSON begins with ASCII characters, so zeros
+/// among the first four bytes show the encoding. `bytes` is read `buffer_size` bytes at a time.
 pub fn convert_to_utf8<'a>(bytes: &'a mut dyn Read, buffer_size: usize) -> Box<dyn Read + 'a> {
     let mut bytes = BufReader::with_capacity(buffer_size, bytes);
     let mut head = Vec::with_capacity(4);

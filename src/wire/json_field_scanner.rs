@@ -1,5 +1,5 @@
-//! Reads the short fields of a JSON object of any size. The text may be UTF-16, begin with other bytes, or lack its
-//! end. It may also contain unpaired surrogates, very long strings, deep nesting or repeated names.
+//! Reads the short fields of a JSON object of any size. The text may be UTF-16, begin with other bytes, contain
+//! unpaired surrogates, or lack its end.
 //!
 //! **Invariant:** memory is bounded. Long texts are cut, and values beyond a maximum depth or number are skipped. Some
 //! room is reserved for the fields that the caller needs.

@@ -76,9 +76,8 @@ fn plain_request(line: &str) -> Option<RpcMessage> {
     Some(RpcMessage::Request { id, method: method.to_owned(), params: serde_json::from_str(params).ok()? })
 }
 
-/// Returns the number of the request and the text of the result, if [`response`] has formatted this line for a numbered
+/// Returns the request's number and the text of the result, if [`response`] has formatted this line for a numbered
 /// request. So a caller can pass the result on without parsing it. Returns `None` if the line begins in another way.
-/// [`parse_line`] can parse all lines.
 pub fn numbered_result(line: &[u8]) -> Option<(u64, &str)> {
     let line = std::str::from_utf8(line).ok()?.strip_prefix("{\"jsonrpc\":\"2.0\",\"id\":")?;
     let (number, rest) = line.split_at(line.find(',')?);

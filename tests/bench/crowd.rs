@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// The number of sessions that receive a broadcast.
 const N_HEARERS: usize = 100;
 /// For clients that do not wait for answers: the number of clients, the number of calls in one write, and the number of
-/// writes that a client sends before it reads an answer.
+/// writes before a client reads an answer.
 const N_CLIENTS: usize = 8;
 const N_LINES: usize = 32;
 const N_AHEAD: usize = 2;

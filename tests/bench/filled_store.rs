@@ -1,5 +1,5 @@
-//! Writes rows into the store's tables without the store's code. This serves to time a bare loop of commits, and to
-//! fill a mesh with a million rows. A test also writes a few rows in this way, so that it fails if the tables change.
+//! Writes rows into the store's tables without the store's code, to time a bare loop of commits and to fill a mesh with
+//! a million rows. A test writes a few rows in the same way, so that it fails if the tables change.
 
 use rusqlite::{Connection, params};
 use serde_json::json;

@@ -1,5 +1,5 @@
-//! Measures a hub with thousands of sessions from other machines: what they cost while they are idle, and how long
-//! callers on the hub's machine wait while all sessions reconnect at once. `make fleet` prints the results.
+//! Measures what thousands of idle sessions from other machines cost a hub, and how long local callers wait while all
+//! sessions reconnect at once. `make fleet` prints the results.
 //!
 //! One process plays all sessions, over real connections and without a thread for each.
 

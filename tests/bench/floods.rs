@@ -1,5 +1,5 @@
-//! Measures how much an honest client is slowed by a client that causes as much work as it can. The 99th percentile of
-//! the honest client's call times is compared with the 99th percentile at a quiet time. No honest call may fail.
+//! Measures how much longer an honest client's calls take while other clients cause as much work as they can. The 99th
+//! percentile is compared with that at a quiet time. No honest call may fail.
 
 use super::figures::{Reach, Samples, Table, micros_since};
 use super::place::{Line, Mesh, request};

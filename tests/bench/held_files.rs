@@ -1,5 +1,5 @@
-//! Measures how much longer a shell command takes if others have locked files, because of the hooks before and after it
-//! and because of the shield (a sandbox).
+//! Measures how much longer a shell command takes if others have locked files. The hooks before and after the command
+//! add time, and so does the shield (a sandbox).
 
 use super::figures::{Reach, Samples, Table, micros_since};
 use super::hooks::run;

@@ -1,5 +1,5 @@
-//! Measures several hubs that share a log in three etcd members: what a write costs, how fast a standby follows, and
-//! how long clients wait if a hub or a member dies. All hubs and members share this machine and its disk.
+//! Measures several hubs that share a log in etcd: what a write costs, how fast a standby follows, and how long clients
+//! wait if a hub or a member of etcd dies. All processes share this machine and its disk.
 
 use super::calls::VALUE;
 use super::cluster::{Cluster, is_installed};

@@ -1,9 +1,9 @@
 //! Puts a load on a broker for minutes: a hundred sessions that chat, a thousand silent connections, and three hostile
-//! clients. Measures how long other clients wait in that time, and how large the broker and its database become. `make
-//! load MINUTES=10` prints the results.
+//! clients. Measures how long other clients wait, and how large the broker becomes. `make load MINUTES=10` prints the
+//! results.
 //!
-//! The measured clients call at a steady rate, so that their times show the broker's delay and not a queue of their
-//! own. Calls to an echo server at the same time show how busy the machine itself is.
+//! The measured clients call at a steady rate, so that their times contain no queue of their own. An echo server shows
+//! how busy the machine itself is.
 
 #[allow(dead_code)] // each bench uses its part
 mod figures;

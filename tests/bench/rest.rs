@@ -5,7 +5,7 @@ use super::place::{Line, Mesh, is_static, program, tool};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// After this time without calls, a broker has nothing left to do: the grace periods of its peers are over, and the
+/// After this time without calls, a broker has nothing left to do. The grace periods of its peers are over, and the
 /// write-ahead log has been copied into the database.
 const SETTLES: Duration = Duration::from_secs(6);
 /// The idle broker is watched for two seconds less than this.

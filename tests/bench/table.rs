@@ -1,9 +1,8 @@
-//! Prints a table of speed, size and growth. Beside each measured value stands its floor, which is what the machine
-//! itself needs for similar work in the same run. `make bench` prints all rows, and `make bench ROWS="verbs push"` only
-//! the rows of these two groups.
+//! Prints a table of speed, size and growth. Each value is compared with its floor, which is what the machine itself
+//! needs for similar work. `make bench` prints all rows, and `make bench ROWS="verbs push"` only two groups.
 //!
-//! Absolute times hold for one machine only; the ratios hold for other machines, too. The work and its floor are run in
-//! turns, in small batches, so that a disturbance affects both.
+//! The work and its floor are run in turns, so that a disturbance affects both. Their ratio also holds for other
+//! machines, but the times do not.
 
 mod bare_broker;
 mod calls;
@@ -38,9 +37,8 @@ use std::process::{Command, Stdio};
 enum On {
     /// All CPUs: the scheduler decides where each process runs.
     AllCpus,
-    /// One CPU for the caller, the broker and the process with which they are compared. A call and its answer wake two
-    /// processes, which costs ten times as much between two CPUs as on one. On all CPUs, chance would decide whether
-    /// the processes share a CPU.
+    /// One CPU for the caller, the broker and the process with which they are compared. To wake a process on another
+    /// CPU costs ten times as much, and the scheduler would decide by chance which processes share a CPU.
     OneCpu,
 }
 

@@ -2,12 +2,12 @@
 //! process, no clock and no file.
 //!
 //! The line `WHO OP key=value … -> WANT …` makes a call. The first WANT is `ok`, `waits`, or an error's kind. Each
-//! `path=value` after it must equal a field of the answer, and `path=$name` keeps the field for later lines. Each other
-//! text must occur in the answer, or must not occur if it begins with `~`.
+//! `path=value` after it must equal a field of the answer, and `path=$name` keeps a field for later lines. Any other
+//! text must occur in the answer, but `~text` must not.
 //!
-//! `! WHO -> WANT …` checks what WHO has received since the last such line. `WHO cancels` cancels the last call of WHO.
-//! `WHO joins` attaches a peer, `WHO connects` connects a hook or verb, and `WHO leaves` disconnects WHO. `+TIME` lets
-//! time pass, and `crash` restarts the broker.
+//! `! WHO -> WANT …` checks what WHO has received since the last such line. `WHO joins` attaches a peer, `WHO connects`
+//! connects a hook or verb, `WHO leaves` disconnects WHO, and `WHO cancels` cancels its last call. `+TIME` lets time
+//! pass, and `crash` restarts the broker.
 
 mod channels;
 mod failures;

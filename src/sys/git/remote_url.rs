@@ -1,6 +1,5 @@
-//! Writes the URLs of remotes in a normal form. If two clones have the same form, their remotes are the same
-//! repository. URLs are first resolved as git does it: `insteadOf` replaces the beginning of a URL, ssh replaces host
-//! names, and a path may be relative.
+//! Writes the URLs of remotes in a normal form, which is the same for all URLs of one repository. For this, `insteadOf`
+//! settings, ssh's host names and relative paths are resolved as git does it.
 
 use super::config_file::ConfigEntry;
 use super::ssh_config;

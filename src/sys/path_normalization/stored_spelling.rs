@@ -23,9 +23,8 @@ pub(super) fn stored_spelling(path: &Path) -> PathBuf {
     stored.unwrap_or_else(|| path.to_path_buf())
 }
 
-/// The path in the spelling that the file system stores, which no system call of Linux reports. Several spellings open
-/// the same file on Windows volumes under WSL, in a Mac's folders that are mounted in a container, and on most USB
-/// sticks.
+/// The path in the spelling that the file system stores, which no system call of Linux reports. Several spellings may
+/// open the same file, for example on a USB stick or on a Windows volume under WSL.
 #[cfg(not(target_os = "macos"))]
 pub(super) fn stored_spelling(path: &Path) -> PathBuf {
     spelling::stored_in(path, &spelling::System)
@@ -71,8 +70,7 @@ mod spelling {
         let n_existing = path.ancestors().find(|at| names.id(at).is_some()).map_or(0, |at| at.iter().count());
         let mut ignores_case = true;
         // The loop goes from the end of the path up, because a volume that ignores case may be mounted in a folder that
-        // distinguishes case. Once a name turns out to distinguish case, the loop assumes the same for all folders
-        // above it.
+        // does not. Above the first name that distinguishes case, all folders are assumed to do so.
         for n in (1..n_existing).rev() {
             let folder: PathBuf = parts[..n].iter().collect();
             // A name without letters does not show whether the volume ignores case.

@@ -24,9 +24,8 @@ struct KnownProcess {
     chain: Vec<Process>,
 }
 
-/// A cache of the processes that were read last, by number. A command of slm-mesh runs only for milliseconds, but its
-/// shell and its agent run for hours. Without the cache, the broker would read the same files in /proc again for each
-/// command.
+/// A cache of the processes that were read last, by number. A command runs for milliseconds, but its shell and its
+/// agent run for hours, so each command would otherwise cause the same reads in /proc.
 static KNOWN: LazyLock<Mutex<HashMap<i64, KnownProcess>>> = LazyLock::new(Mutex::default);
 
 /// The ancestors of a process, nearest first.

@@ -1,5 +1,5 @@
-//! A mount namespace in which each file is mounted over itself, read-only. If the user is not allowed to create a mount
-//! namespace, it is created inside a user namespace, in which the user keeps the same id.
+//! Mounts each file read-only over itself, in a mount namespace. If the user may not create a mount namespace, it is
+//! created inside a user namespace, in which the user keeps the same id.
 //!
 //! A program in the namespace cannot write to such a file, remove it, or rename another file over it. Only root could
 //! unmount the file.
