@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::Stdio;
 use support::Place;
 
-/// Each agent's names for these events: session start, prompt, edit, after a tool, stop, session end.
+/// The agents' names for six events, in this order: the start of a session, a prompt, an edit, after a tool, a stop,
+/// and the end of a session.
 const NAMES: &[(&str, [&str; 6])] = &[
     ("claude", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", "SessionEnd"]),
     ("codex", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", "SessionEnd"]),

@@ -156,7 +156,7 @@ impl Store {
     fn prepare(mut db: Connection) -> StoreResult<Store> {
         db.set_prepared_statement_cache_capacity(64);
         // Without this setting, SQLite prepares a statement again whenever the value of a parameter may decide whether
-        // a partial index applies. Then it took twice as long to store a message with an idempotency key.
+        // a partial index applies. Storing a message with an idempotency key then took twice as long.
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         // Users may read the database while the broker runs. A reader may lock the database for a moment, so the broker
         // waits for the lock.

@@ -121,8 +121,8 @@ impl ForegroundCommand {
     /// Forwards a signal to the command, unless the command has got or sent this signal itself.
     fn forward(&self, origin: &Origin) {
         let Some(signal) = Signal::from_named_raw(origin.signal).filter(|_| origin.signal != SIGCHLD) else { return };
-        // For a signal from the terminal, `sender` is 0. The terminal has sent it to the whole foreground group, and so
-        // to the command, too. On macOS, the sender of such a signal is process 0.
+        // For a signal from the terminal, `sender` is 0. The terminal has sent this signal to the whole foreground
+        // group, and so to the command, too. On macOS, the sender of such a signal is process 0.
         let sender = origin.process.map_or(0, |process| i64::from(process.pid));
         let command = i64::from(self.pid.as_raw_nonzero().get());
         let is_own = || sender == command || process::ancestors(sender).iter().any(|above| above.pid == command);

@@ -1,4 +1,4 @@
-//! Badly behaved clients: one never reads, two send garbage. They continue until the load ends.
+//! Badly behaved clients, of which one never reads and two send garbage. They continue until the benchmark ends.
 
 use super::Load;
 use super::place::request;

@@ -1,5 +1,5 @@
 //! Writes the URLs of remotes in a normal form, which is the same for all URLs of one repository. For this, `insteadOf`
-//! settings, ssh's host names and relative paths are resolved as git does it.
+//! settings, ssh's host names and relative paths are resolved as in git.
 
 use super::config_file::ConfigEntry;
 use super::ssh_config;

@@ -70,7 +70,8 @@ mod spelling {
         let n_existing = path.ancestors().find(|at| names.id(at).is_some()).map_or(0, |at| at.iter().count());
         let mut ignores_case = true;
         // The loop goes from the end of the path up, because a volume that ignores case may be mounted in a folder that
-        // does not. Above the first name that distinguishes case, all folders are assumed to do so.
+        // distinguishes case. Above the first name that distinguishes case, all folders are assumed to distinguish
+        // case.
         for n in (1..n_existing).rev() {
             let folder: PathBuf = parts[..n].iter().collect();
             // A name without letters does not show whether the volume ignores case.

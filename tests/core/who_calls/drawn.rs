@@ -23,7 +23,7 @@ impl Draw {
     }
 }
 
-/// A running session, and the peer that it is.
+/// A running session, and the id of its peer.
 struct Live {
     session: Session,
     id: String,
