@@ -36,7 +36,7 @@ pub mod setup_environment;
 mod setup_lock;
 pub mod setup_records;
 pub mod setup_removal;
-mod shared_log_check;
+mod etcd_hubs_check;
 pub mod shell_tool_writes;
 pub mod shield_support;
 mod toml_document;

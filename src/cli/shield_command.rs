@@ -9,7 +9,7 @@ use super::parsed_command::ParsedCommand;
 use crate::agents::held_files::{HeldFiles, LockedPath};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::Client;
-use crate::sys::{git, path_normalization, read_only_sandbox};
+use crate::sys::{git, make_files_read_only, path_normalization};
 use serde_json::json;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -64,7 +64,7 @@ fn enter(
     if files.is_empty() {
         return Ok(Vec::new());
     }
-    read_only_sandbox::protect(&files).map_err(|error| {
+    make_files_read_only::protect(&files).map_err(|error| {
         let text = format!("this system allows no shield ({error}); add --if-possible to run the command without one");
         Error::new(ErrorKind::Usage, text)
     })

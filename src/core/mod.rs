@@ -13,7 +13,7 @@ pub mod dispatch;
 pub mod federation;
 pub mod hook_operations;
 pub mod journal;
-mod legacy_http_calls;
+mod methods_for_http_routes;
 pub mod locks;
 pub mod mail;
 pub mod mcp_tools;

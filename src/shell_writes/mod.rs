@@ -21,7 +21,7 @@ mod shell_state;
 mod syntax_tree;
 mod word_expansion;
 mod word_parser;
-mod written_paths;
+mod resolve_and_record_paths;
 
 pub use real_file_tree::Disk;
 

@@ -4,7 +4,7 @@
 
 mod account;
 pub mod broker_address;
-pub mod read_only_sandbox;
+pub mod make_files_read_only;
 pub mod command_with_timeout;
 pub mod drop_inherited_state;
 pub mod data_dir;

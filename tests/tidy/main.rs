@@ -48,7 +48,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("proc_pidinfo", &["sys/process/"]),
     ("signal_hook", &["sys/", "broker/startup"]),
     ("lexopt", &["cli/"]),
-    ("memchr", &["core/mail/text_filter", "wire/"]),
+    ("memchr", &["core/mail/search_terms", "wire/"]),
     ("humantime", &["base/time"]),
     ("libmdns", &["discovery/announcer_process"]),
     ("if_addrs", &["discovery/addresses"]),

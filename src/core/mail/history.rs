@@ -7,7 +7,7 @@
 //! machine's broker) has no database. A second reader would delay the checkpoints of the write-ahead log. The rules
 //! about who may see which messages would exist twice.
 
-use super::text_filter::TextFilter;
+use super::search_terms::TextFilter;
 use super::{Correspondent, Mail};
 use crate::base::error::Error;
 use crate::base::ids::PeerId;

@@ -4,7 +4,7 @@
 //! them again.
 
 use super::history::{self, HistoryFilter};
-use super::text_filter::TextFilter;
+use super::search_terms::TextFilter;
 use super::{Correspondent, Mail};
 use crate::base::error::Error;
 use crate::base::json_object::json_object;

@@ -10,7 +10,7 @@ mod inbox_search;
 pub mod show_all_messages;
 mod person_alerts;
 pub mod receipts;
-mod text_filter;
+mod search_terms;
 pub mod wakeups;
 
 use super::channels::Channels;

@@ -4,7 +4,7 @@
 //! machine sees only the messages of the peers on that machine. An agent sees only its own messages.
 
 use super::history::{self, HistoryFilter, VisibleMail};
-use super::text_filter::TextFilter;
+use super::search_terms::TextFilter;
 use super::{Correspondent, Mail, MailView, WORD};
 use crate::base::error::Error;
 use crate::base::json_object::json_object;

@@ -4,10 +4,10 @@
 //! **Invariant:** the protection creates and changes no file, and ends together with these processes.
 
 #[cfg(target_os = "linux")]
-#[path = "read_only_sandbox/linux.rs"]
+#[path = "make_files_read_only/linux.rs"]
 mod platform;
 #[cfg(target_os = "macos")]
-#[path = "read_only_sandbox/macos.rs"]
+#[path = "make_files_read_only/macos.rs"]
 mod platform;
 
 #[cfg(any(target_os = "linux", target_os = "macos"))]
