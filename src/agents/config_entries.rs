@@ -11,7 +11,7 @@ use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{EntryShape, HookCommand, HookFile, ServerFile, TimeLimit};
 use serde_json::{Map, Value, json};
 
-/// The time limit of the hook that waits for mail to wake its agent, in seconds: one day.
+/// The time limit, in seconds, of the hook that waits for mail and then wakes its agent: one day.
 const WAKE_HOOK_SECONDS: i64 = 86_400;
 /// The time limit, in seconds, of a hook that answers at once.
 const HOOK_SECONDS: i64 = 5;
@@ -23,7 +23,8 @@ pub struct Entries<'a> {
     pub agent: &'static Agent,
     /// The path of the slm-mesh program.
     pub program: &'a str,
-    /// The path of the file that `setup` writes as a whole for this agent. The agent's YAML settings contain this path.
+    /// The path of the file that `setup` writes as a whole for this agent. Settings in YAML refer to the file by this
+    /// path.
     pub own_file: &'a str,
     /// The position and format of our server entry; `None` if this file needs no server entry.
     pub server: Option<ServerFile>,
@@ -164,8 +165,8 @@ impl Entries<'_> {
         self.remove_hooks(&text, hooks, None, |name, n| name == event && n >= wanted.len())
     }
 
-    /// Our hooks for an event. The first hook answers at once. The second one, if any, waits for mail to wake the
-    /// agent.
+    /// Our hooks for an event. The first hook answers at once. The second one, if any, waits for mail and then wakes
+    /// the agent.
     fn hooks_for(&self, event: &str, hooks: &HookFile) -> Vec<Value> {
         let mut wanted = vec![self.hook(hooks)];
         if self.may_wake && hooks.wake_event == Some(event) {

@@ -89,7 +89,7 @@ fn check_creatable(places: &DataDir) -> Check {
     }
 }
 
-/// Tries to write a file in a directory, and removes the file.
+/// Tries to create and write a file in a directory. The file is removed again.
 fn try_write(dir: &Path) -> std::io::Result<()> {
     let path = dir.join(format!("doctor.new{}", std::process::id()));
     let mut file = fs::File::options().create_new(true).write(true).mode(0o600).open(&path)?;
@@ -109,7 +109,7 @@ fn check_private(path: &Path, about: &str) -> Option<Check> {
     })
 }
 
-/// Reports a database that was damaged in the last week, because some of its rows may be lost.
+/// Reports a damaged database that the broker has set aside in the last week, because some of its rows may be lost.
 fn check_damage(places: &DataDir) -> Option<Check> {
     let damaged = set_aside::last_damaged(places, sys::wall_ms() - DAMAGE_SHOWN_MS)?;
     let cure = format!(

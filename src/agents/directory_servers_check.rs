@@ -1,5 +1,5 @@
 //! Checks server entries that apply to a single directory. In such a directory, the agent ignores the entry that
-//! `setup` wrote for all directories, so it may not start slm-mesh there.
+//! `setup` wrote for all directories, and might start something other than slm-mesh.
 
 use super::doctor::Check;
 use super::generated_files::{NAME, is_our_program};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Finds directories whose own entry does not start slm-mesh, and says how to remove this entry.
+/// Finds directories with an entry of their own that does not start slm-mesh, and says how to remove that entry.
 pub(super) fn check_directory_servers(environment: &Environment, agent: &Agent) -> Vec<Check> {
     let Some((server, command)) = agent.files.user.server.and_then(by_agent) else { return Vec::new() };
     let path = environment.server_path(agent, &server);

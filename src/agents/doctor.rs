@@ -73,7 +73,7 @@ impl Check {
     }
 }
 
-/// Checks everything except the agents, such as the data directory, the settings, the broker and the hubs.
+/// Checks the data directory, the settings, the broker, the hubs and the notifications, but not the agents.
 pub fn check_mesh() -> Vec<Check> {
     let places = match DataDir::find() {
         Ok(places) => places,
@@ -173,7 +173,7 @@ fn check_broker(places: &DataDir, settings: &Settings) -> Vec<Check> {
     checks
 }
 
-/// Asks the broker for its status. If the broker does not return its status, the error contains checks that say why.
+/// Asks the broker for its status. If that fails, returns checks that report the reason.
 fn ask_status(client: &mut Client, process: &str, places: &DataDir, settings: &Settings) -> Result<Value, Vec<Check>> {
     let asked = client
         .set_receive_timeout(Some(ANSWERS_WITHIN))
@@ -187,8 +187,8 @@ fn ask_status(client: &mut Client, process: &str, places: &DataDir, settings: &S
             vec![Check::error(about, found, cure_of_stuck(client))]
         }
         kind => {
-            // A hub on standby sends this error. Either no hub leads, or this program has no settings with which it can
-            // find the leading hub.
+            // `Standby` is the error of a hub on standby. Either no hub leads, or this program has no settings with
+            // which it can find the leading hub.
             let own = if kind == ErrorKind::Standby { OwnBroker::ask(places) } else { None };
             let found = format!("the broker does not show its status ({process}): {}", error.text);
             own.map_or_else(
@@ -386,8 +386,8 @@ pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Chec
     checks
 }
 
-/// Checks an agent that has our plugin. It is a fault if `setup` has registered the server, the hooks or the commands
-/// too.
+/// Checks an agent that has our plugin. It is a fault if `setup` has also registered the server, the hooks or the
+/// commands, because the plugin already provides them.
 fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, cure: &str) -> Check {
     let about = format!("{} plugin", agent.id);
     let scope = environment.scope(agent);
@@ -413,8 +413,8 @@ fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, c
     Check::error(&about, found, cure)
 }
 
-/// Whether a file that `setup` writes as a whole is up to date. A file that the user has changed counts as up to date
-/// if `setup` wrote the current text before the change.
+/// Whether a file that `setup` writes as a whole is up to date. A file that the user has edited counts as up to date if
+/// `setup` had written the text of this version before the edit.
 fn is_current((path, text): &(PathBuf, String), records: Option<&Records>) -> bool {
     let record = || records.and_then(|records| records.get(path));
     let has_record = || record().is_some_and(|record| record.after == *text);
@@ -485,7 +485,7 @@ fn check_hooks(environment: &Environment, agent: &'static Agent, cure: &str) -> 
     })
 }
 
-/// Runs each of our hooks in the agent's settings. Equal hooks are run only once.
+/// Runs each of our hooks in the agent's settings. Identical hooks are run only once.
 fn try_hooks(environment: &Environment, agent: &'static Agent) -> Result<(), String> {
     let calls = calls_in_file(environment, agent).map_err(|error| error.text)?;
     let mut tried = Vec::new();

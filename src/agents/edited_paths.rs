@@ -1,4 +1,4 @@
-//! Finds out from a tool's name and input which files a tool call is about to edit.
+//! Determines which files a tool call is about to edit, from the tool's name and input.
 
 use super::mcp_tool_writes::{self, BASE_FIELDS, PATH_FIELDS};
 use super::own_tool_calls::{MeshCall, mesh_call};
@@ -23,7 +23,7 @@ const ARGUMENT_FIELDS: &[&str] = &["tool_input", "toolArgs", "toolInput"];
 /// The fields that contain the id that an agent gives to a tool call.
 const CALL_FIELDS: &[&str] = &["tool_use_id", "toolUseId", "tool_call_id", "callID"];
 
-/// The fields that a hook needs from its input. If the input is too long to keep all fields, these are kept.
+/// The fields that a hook needs from its input. These fields are kept even if the input is too long to keep all of it.
 pub const NEEDED_FIELDS: NeededFields = NeededFields {
     names: &[HOOK_FIELDS, FILE_FIELDS, LIST_FIELDS, PATH_FIELDS, BASE_FIELDS, DIRECTORY_FIELDS],
     repeated: FILE_FIELDS,
@@ -92,7 +92,7 @@ pub fn mesh_call_of(input: &Value) -> Option<MeshCall> {
     mesh_call(tool_name(input), &arguments)
 }
 
-/// Whether a tool edits files or runs commands.
+/// Whether a tool can write files, either by editing them or by running commands.
 pub fn writes(input: &Value) -> bool {
     let (name, arguments) = tool_call(input);
     is_known(&name, |dialect| dialect.shell_tools)
@@ -100,8 +100,8 @@ pub fn writes(input: &Value) -> bool {
         || !mcp_tool_writes::written_files(tool_name(input), &arguments).is_empty()
 }
 
-/// A key that is the same in the hooks before and after one tool call. This is the agent's id for the call, or
-/// otherwise the call's arguments. It is empty if the input contains neither.
+/// A key that is the same in the hooks before and after one tool call. The key is the agent's id for the call. If the
+/// call has no id, the key is the call's arguments, or empty if there are none.
 pub fn call_key(input: &Value) -> String {
     let id = CALL_FIELDS.iter().find_map(|field| input[*field].as_str()).filter(|id| !id.is_empty());
     let arguments = || ARGUMENT_FIELDS.iter().find_map(|field| input.get(*field)).map(Value::to_string);
@@ -152,7 +152,7 @@ fn collect(value: &Value, found: &mut Vec<String>, depth: usize) {
                             }
                         }
                     }
-                    // If `apply_patch` is run as a command, the patch is one of the command's words.
+                    // If `apply_patch` is run as a command, one of the items in `command` is the patch.
                     Value::Array(list) if name == "command" => {
                         list.iter().filter_map(Value::as_str).for_each(|word| from_patch(word, found))
                     }

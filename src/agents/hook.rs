@@ -27,8 +27,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-/// Hooks append to the log only while it is smaller than this, in bytes. Otherwise, a hook that always fails would fill
-/// the disk.
+/// Hooks append to the log only while the log is smaller than this, in bytes. Without this limit, a hook that always
+/// fails would fill the disk.
 const LOG_MAX: u64 = 1 << 20;
 
 /// An agent that has hooks.
@@ -155,8 +155,8 @@ fn answer_of(
     Ok(answer.map(|answer| (answer, Some(client))))
 }
 
-/// Asks the broker. If the broker ends while it checks an edit or a command, asks the next broker. Without this second
-/// check, the agent could write a file that another agent has locked.
+/// Asks the broker. If the broker ends while it checks an edit or a command, asks the next broker. If the check were
+/// skipped, the agent could write a file that another agent has locked.
 fn ask(
     places: &DataDir,
     work: &HookWork<'_>,

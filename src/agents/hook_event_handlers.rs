@@ -44,8 +44,9 @@ pub(super) struct HookWork<'a> {
 }
 
 impl HookWork<'_> {
-    /// When the session starts, makes its shell check before each command whether the command needs a shield. Returns
-    /// the environment variables that the shell needs for this check. When the session ends, turns the shield off.
+    /// When the session starts, sets up its shell to check before each command whether the command needs a shield.
+    /// Returns the environment variables that the shell needs for this check. When the session ends, turns the shield
+    /// off.
     pub fn prepare_shell(&self) -> Vec<(&'static str, String)> {
         let Some(shield) = &self.shield else { return Vec::new() };
         let own_path = crate::sys::own_path();
@@ -64,8 +65,8 @@ impl HookWork<'_> {
         Vec::new()
     }
 
-    /// A key that identifies the event. If two hooks report the same event, their input is the same, so their key is
-    /// the same. The broker then answers only one of them.
+    /// A key that identifies the event. Two hooks that report the same event get the same input, so their keys are the
+    /// same, and the broker answers only one of them.
     fn event_key(&self) -> Value {
         json!(hashed(&self.input.to_string()))
     }
@@ -75,7 +76,7 @@ impl HookWork<'_> {
         self.dialect.unheard.contains(&self.hook.call.kind)
     }
 
-    /// Compares the files that other peers hold with their state from before a command.
+    /// Compares files that are locked by other peers with the state of these files before a command.
     pub fn compare_held_files(&mut self) {
         match &self.hook.event {
             HookEvent::AfterTool => {
@@ -104,8 +105,8 @@ impl HookWork<'_> {
         }
     }
 
-    /// Makes an answer that shows mail, reports, and changes to the session's own files to the model. Returns `None` if
-    /// there is nothing to show.
+    /// Makes an answer for the model, with the mail, the reports, and the changes to the session's own files. Returns
+    /// `None` if there is nothing to show.
     pub fn show(&self, value: &Value, mail: MailText) -> Option<HookReply> {
         self.show_with(value, mail, None)
     }
@@ -216,7 +217,7 @@ fn alert_user(client: &mut Client, mut facts: Value, why: &str) -> Result<(), Er
     client.call("send", &alert).map(|_| ())
 }
 
-/// Takes the locks for a tool that writes files, or denies the tool call. If the tool runs a command, also records the
+/// Locks the files that a tool is about to write, or denies the tool call. If the tool runs a command, also records the
 /// state of the files that other peers hold. If there are any such files, turns the shield on.
 fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
     facts["subagent"] = json!(work.hook.subagent);
@@ -227,7 +228,7 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
         let answer = client.call("hook.edit", &facts)?;
         let held = work.held.protected_paths(&LockedPath::list(&answer["others"]));
         // Other peers hold these files, so the broker denies the call, unless the peers have just released their locks.
-        // The files are requested together with all others, so that a denied command locks nothing.
+        // The call requests all its locks together, so that a denied command locks nothing.
         files.extend(replaced_by_git::replaced(&work.run.maybe_written, &held));
     }
     match lock_files(&files, client, &mut facts) {

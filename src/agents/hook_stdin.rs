@@ -1,5 +1,5 @@
-//! Reads the input of a hook from standard input. The size has no limit, because a tool's arguments may contain whole
-//! files. But a hook waits only a limited time for missing input.
+//! Reads the input of a hook from standard input. The size is not limited, because a tool's arguments may contain whole
+//! files. The time that a hook waits for missing input is limited.
 
 use super::edited_paths::NEEDED_FIELDS;
 use crate::sys::socket_wait::{SocketEvent, wait_for};
@@ -21,8 +21,8 @@ struct TimedStdin {
 
 impl Read for TimedStdin {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // `wait_for` does not see input that is in the buffer of `StdinLock`. This buffer is not larger than
-        // `BUFFER_SIZE`, so a read of `BUFFER_SIZE` bytes bypasses it and leaves no input in it.
+        // `wait_for` does not see input that is in the buffer of `StdinLock`. A read of at least `BUFFER_SIZE` bytes
+        // bypasses that buffer, so the buffer stays empty.
         debug_assert!(buffer.len() >= BUFFER_SIZE);
         while self.failure.is_none() {
             match wait_for(&self.stdin, SocketEvent::Readable, MORE_WITHIN) {

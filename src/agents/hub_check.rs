@@ -14,8 +14,8 @@ pub fn check_hubs_of_guest(target: &RemoteTarget, places: &DataDir) -> Vec<Check
     let leads = |one: &HubAnswer| matches!(one.role, Ok(HubRole::Leads { .. }));
     let has_leader = answers.iter().any(leads);
     let mut checks: Vec<Check> = answers.iter().map(|one| check_hub(one, has_leader)).collect();
-    // If none of these hubs leads, a standby may still know the leader. The lock is then tried too, because the leader
-    // may just be missing from the settings.
+    // If none of these hubs leads, a standby may still know a leader that is missing from the settings. In that case,
+    // the trial lock is requested from that leader.
     let names_one = |one: &HubAnswer| matches!(one.role, Ok(HubRole::StandsBy { leader: Some(_) }));
     if has_leader || answers.iter().any(names_one) {
         checks.push(match Client::connect_to_running(places) {

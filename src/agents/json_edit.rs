@@ -225,7 +225,7 @@ fn remove_child(text: &str, node: &Node, n: usize) -> String {
     if !space.contains('\n') && comma.is_some() {
         end += text[end..].len() - text[end..].trim_start_matches([' ', '\t']).len();
     }
-    // A `//` comment extends to the end of its line, so the text after the comma must begin on another line.
+    // A `//` comment extends to the end of its line, so the text after the comma must begin on a new line.
     let gap = if kept.rsplit('\n').next().is_some_and(|line| line.contains("//")) { end_of_line(text) } else { "" };
     let mut left = format!("{}{kept}{gap}{}", &text[..start], &text[end..]);
     // After the last member is removed, the comma after the previous member is no longer needed.
@@ -246,8 +246,8 @@ fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
 }
 
-/// The position after the white space and comments that begin at `at`. With `on_line`, the position after the last
-/// comment on the same line.
+/// Returns the position after the white space and comments that begin at `at`. With `on_line`, returns the position
+/// after the last comment on the same line, or `at` if there is none.
 fn after_trivia(text: &str, at: usize, on_line: bool) -> usize {
     let mut end = at;
     let mut next = at;

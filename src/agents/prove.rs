@@ -142,7 +142,7 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
     let locks = scratch.ask("lock.query", json!({})).map_err(|error| error.text);
     let has_both = locks.map(|value| value["locks"].as_array().is_some_and(|locks| locks.len() == 2));
     add("an edit of a file that nobody holds locks the file for the session", has_both, "no lock was taken");
-    // In some agents, the reason to continue becomes a prompt, and the hook that runs for this prompt shows the mail.
+    // Some agents turn the reason to continue into a prompt. The hook that runs for this prompt then shows the mail.
     let go_on = |output: String| {
         if output.contains(MAIL_CAME) { Ok(output + &play(script.prompt, &free)?) } else { Ok(output) }
     };
@@ -224,8 +224,7 @@ pub(super) fn calls_in_file(environment: &Environment, agent: &'static Agent) ->
 fn run_hook(run: &HookRun, places: &DataDir, work: &Path, input: &Value) -> Result<String, String> {
     let mut command = run.command();
     command.env("SLM_MESH_DATA_DIR", &places.dir).current_dir(work);
-    // The proof checks what the hook prints, not how fast it is. So even on a busy machine, the hook must have enough
-    // time.
+    // The proof checks what the hook prints, not how fast it is, so the hook gets enough time even on a busy machine.
     command.env("SLM_MESH_HOOK_BUDGET_MS", "20000");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|error| format!("it can't be run ({error})"))?;

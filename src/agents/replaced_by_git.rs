@@ -14,7 +14,7 @@ use std::time::Duration;
 /// the command reports what has changed.
 const LIMIT: Duration = Duration::from_millis(500);
 
-/// Returns the files that the command certainly changes. They are held files, or files in held folders.
+/// Returns the held files that the command would replace, including files in held folders.
 pub fn replaced(maybe_written: &[MaybeWritten], held: &[PathBuf]) -> Vec<String> {
     let mut found = Vec::new();
     for maybe in maybe_written {
@@ -40,8 +40,8 @@ fn passing(test: &GitTest, folder: &Path, held: &[&PathBuf]) -> Vec<String> {
     git.arg("-C").arg(folder).args(["-c", "core.fsmonitor=false", "-c", "core.quotePath=false"]);
     match test {
         GitTest::DiffersFromIndex => git.args(["diff", "--relative", "--name-only", "-z"]),
-        // In the agent's command, git reads a commit that begins with `-` as an option. So the command does something
-        // else, and the test does not apply.
+        // In the agent's command, git would read such a `commit` as an option. The command would then do something
+        // else, so the test does not apply.
         GitTest::DiffersFrom { commit, .. } if commit.starts_with('-') => return Vec::new(),
         GitTest::DiffersFrom { commit, removes_new } => {
             let filter = if *removes_new { "--diff-filter=ACDMRT" } else { "--diff-filter=CDMRT" };

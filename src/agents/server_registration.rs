@@ -17,8 +17,8 @@ use std::time::Duration;
 /// How long an agent's own command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
-/// If the agent itself registers the server, returns the server and the agent's command for this. Returns `None` if
-/// `setup` edits the file.
+/// Returns the server, and the command with which the agent itself registers the server. Returns `None` if `setup`
+/// registers it by editing the file.
 pub(super) fn by_agent(server: ServerFile) -> Option<(ServerFile, AgentCommand)> {
     match server.writer {
         Writer::Agent(command) => Some((server, command)),

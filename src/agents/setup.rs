@@ -63,7 +63,7 @@ impl SetupStep {
         self
     }
 
-    /// Whether setup changed something, or the user must change something.
+    /// Returns true if the step changed something, or if the user must make the change.
     pub fn is_change(&self) -> bool {
         ![SAME, KEPT].contains(&self.done)
     }

@@ -99,7 +99,7 @@ impl Environment {
         Ok(AGENTS.iter().filter(is_ours).collect())
     }
 
-    /// Whether one of the agent's files contains our entries, or was written by `setup` as a whole.
+    /// Returns true if one of the agent's files contains our entries, or if `setup` wrote the file as a whole.
     fn has_entries(&self, agent: &'static Agent) -> bool {
         let own_file = self.own_file(agent);
         let text_of = |path: &Path| safe_write::read(path).ok().flatten().unwrap_or_default();

@@ -58,7 +58,8 @@ fn names_key(line: &str, key: &str) -> bool {
     start.strip_prefix(key).is_some_and(|rest| rest.trim_start_matches(['"', '\'', ' ', '\t']).starts_with(':'))
 }
 
-/// Whether a line is certainly blank, a comment, an indented line, a list item, or a key of the top-level mapping.
+/// Returns true if a line is blank, a comment, an indented line, a list item, or a key of the top-level mapping.
+/// Returns false if this is not certain.
 fn is_plain(line: &str) -> bool {
     let line = line.trim_end_matches('\r');
     // A block scalar with `+` includes all line ends that follow its text, so an appended line could change the scalar.
@@ -73,7 +74,7 @@ fn is_plain(line: &str) -> bool {
     rest.len() < line.len() && line.starts_with(|c: char| c.is_ascii_alphabetic()) && is_value(rest)
 }
 
-/// Whether a key's value ends on the key's line, or continues only in indented lines.
+/// Returns true if the value of a key ends on the key's line, or continues only on indented lines.
 fn is_value(rest: &str) -> bool {
     let Some(value) = rest.strip_prefix(':') else { return false };
     let is_open = value.trim_start().starts_with(['{', '[', '"', '\'']) && !is_closed(value.trim());

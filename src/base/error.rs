@@ -49,7 +49,7 @@ pub struct Codes {
     pub word: &'static str,
     /// The JSON-RPC code: a standard code if one fits, otherwise one of our own codes, outside the reserved range.
     pub rpc: i64,
-    /// The HTTP status, except where the old HTTP API prescribes another one.
+    /// The HTTP status, except where the old HTTP API prescribes a different one.
     pub http: u16,
     /// The exit status of the command line.
     pub exit: u8,
@@ -85,12 +85,12 @@ impl ErrorKind {
         CODES.iter().find(|row| row.kind == listed).unwrap_or(&CODES[CODES.len() - 1])
     }
 
-    /// Whether the disk or the database failed.
+    /// Returns true for a failure of the disk or of the database.
     pub fn is_storage(self) -> bool {
         matches!(self, ErrorKind::Storage | ErrorKind::Damaged)
     }
 
-    /// Converts a word that came over the wire to the kind that it stands for. An unknown word becomes `Internal`.
+    /// Returns the kind that this word stands for in a reply. An unknown word stands for `Internal`.
     pub fn from_word(word: &str) -> ErrorKind {
         CODES.iter().find(|row| row.word == word).map_or(ErrorKind::Internal, |row| row.kind)
     }

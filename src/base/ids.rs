@@ -140,8 +140,8 @@ impl std::str::FromStr for LogId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Term(pub u64);
 
-/// Identifies an entry of the log. The position alone is not enough: if etcd is restored from a backup, another entry
-/// may be stored at the same position.
+/// Identifies an entry of the log. The position alone is not enough: if etcd is restored from a backup, a different
+/// entry may be stored at the same position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EntryStamp {
     /// The term of the leader that stored the entry.
@@ -158,7 +158,7 @@ impl ChannelName {
     /// Distinguishes the name of a channel from the name of a peer, where both are allowed.
     const MARK: char = '#';
 
-    /// Whether a text is the name of a channel, where the name of a peer is allowed too.
+    /// Whether a text that names a channel or a peer names a channel.
     pub fn is_meant_by(text: &str) -> bool {
         text.starts_with(ChannelName::MARK)
     }
@@ -232,7 +232,7 @@ impl PublicIds {
         (self.id(MESSAGE, seq) == id.to_ascii_lowercase()).then_some(seq)
     }
 
-    /// Formats an id digit by digit. Almost every answer contains an id, and `format!` takes many times as many
+    /// Formats an id digit by digit. Almost every answer contains an id, and `format!` would take many times more
     /// instructions.
     fn id(self, family: u8, seq: i64) -> String {
         let bits_of_own = |from: u32| (self.0 >> from) as u64;

@@ -1,6 +1,4 @@
-//! The limits that users may reach. Most comments say why the limit has this value.
-//!
-//! **Invariant:** every queue, text, list and wait in this program is bounded.
+//! The limits that users may reach. Most comments give the reason for the value.
 
 /// Maximum size of a message's payload, in UTF-8 bytes. Existing HTTP clients rely on this size.
 pub const PAYLOAD_MAX: usize = 64 * 1024;
@@ -99,8 +97,8 @@ pub const MAIL_KEPT_MS: i64 = 7 * DAY_MS;
 pub const EVENTS_KEPT_MS: i64 = 2 * DAY_MS;
 /// An offline peer without mail or locks is forgotten after this time.
 pub const AWAY_KEPT_MS: i64 = 30 * DAY_MS;
-/// How often housekeeping runs. Housekeeping never wakes the broker. If it is due, it runs in the next turn of the
-/// broker's loop.
+/// How often housekeeping runs. Housekeeping never wakes the broker. Once housekeeping is due, it runs in the next turn
+/// of the broker's loop.
 pub const PRUNE_EVERY_MS: i64 = 10 * 60_000;
 /// One day in milliseconds.
 pub const DAY_MS: i64 = 86_400_000;

@@ -86,8 +86,8 @@ pub struct PathMatcher<'a> {
 }
 
 /// Maximum number of steps for comparing one request with all locks. This many steps take about a millisecond. The
-/// patterns that people write need a hundredth of this. A pattern that needs more counts as overlapping, so that its
-/// request is refused or waits. Otherwise, the comparison would hold up other clients.
+/// patterns that people write need a hundredth of them. If the steps do not suffice, the paths count as overlapping, so
+/// that the request is refused or waits. Otherwise, the comparison would hold up other clients.
 const STEPS_MAX: u64 = 200_000;
 /// How many bytes of a path count as one step.
 const BYTES_A_STEP: usize = 16;
@@ -232,7 +232,7 @@ fn any_path(a: &[&str], b: &[&str], steps: &Cell<u64>) -> bool {
     if !may_spend(steps, a.len(), b.len()) {
         return true;
     }
-    // `reach[j]` tells whether some path matches both `a[i..]` and `b[j..]`; `i` counts down from the end.
+    // `reach[j]` is true if some path matches both `a[i..]` and `b[j..]`; `i` counts down from the end.
     let mut reach = vec![false; b.len() + 1];
     for i in (0..=a.len()).rev() {
         let below = reach.clone();

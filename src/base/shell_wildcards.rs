@@ -15,7 +15,7 @@ pub enum Sign {
     Any,
     /// `?`, which matches one character.
     One,
-    /// `[…]`, as ranges. The flag tells whether the ranges are excluded, as in `[!…]`.
+    /// `[…]`, as ranges. The flag is true if the ranges are excluded, as in `[!…]`.
     Set(bool, Vec<(char, char)>),
 }
 

@@ -154,8 +154,8 @@ impl LockOwner {
         matches!(self, LockOwner::Turn | LockOwner::Subagent(_))
     }
 
-    /// Whether two locks with these owners exclude each other even if the same peer holds both. This is so for two
-    /// different commands and for two different subagents.
+    /// Whether two locks with these owners exclude each other even if the same peer holds both. This applies to two
+    /// different commands and to two different subagents.
     pub fn excludes(&self, other: &LockOwner) -> bool {
         match (self, other) {
             (LockOwner::Command(one), LockOwner::Command(two)) => one != two,

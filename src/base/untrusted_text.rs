@@ -91,7 +91,8 @@ pub fn lines(text: &str) -> Vec<String> {
     text.split(is_line_break).map(line).collect()
 }
 
-/// Cuts a string after `max` characters and puts `> ` before each line. Also returns whether the string is complete.
+/// Cuts a string after `max` characters and puts `> ` before each line. Also returns whether the whole string is
+/// quoted.
 pub fn quoted_lines(text: &str, max: usize) -> (String, bool) {
     let shown = first_chars(text, max);
     let quoted: Vec<String> = lines(shown).iter().map(|line| format!("> {line}")).collect();
@@ -146,8 +147,7 @@ pub fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// Turns any name into one that [`check_name`] accepts. This is for names whose owner can't be asked to change
-/// them.
+/// Turns any name into one that [`check_name`] accepts. Used for names whose owner can't be asked to change them.
 pub fn plain_name(name: &str) -> String {
     name.chars().map(|c| if is_name_char(c) { c } else { '-' }).take(NAME_MAX).collect()
 }
@@ -184,8 +184,8 @@ fn escaped_char(c: char) -> String {
     if is_visible(c) && c != ' ' { format!("'{c}'") } else { format!("U+{:04X}", c as u32) }
 }
 
-/// Escapes each invisible or ambiguous character of a JSON text as `\uXXXX`. For a program the value stays the
-/// same, and a person or a model sees that the character is there.
+/// Escapes each invisible or ambiguous character of a JSON text as `\uXXXX`. A program reads the same value as before,
+/// and a person or a model sees that the character is there.
 pub fn visible_json(json: String) -> String {
     if is_plain_ascii(&json) || json.chars().all(is_visible) {
         return json;

@@ -42,7 +42,7 @@ impl HttpRequests {
     }
 
     /// Serves the requests that have arrived, for at most `TURN_SHARE`. The HTTP thread passes on one request of each
-    /// connection at a time, so no connection can fill the turn alone.
+    /// connection at a time, so no single connection can use up this time.
     pub fn serve(&mut self, context: &mut LoopContext) {
         let began = Instant::now();
         while began.elapsed() < TURN_SHARE && !context.is_turn_full() {

@@ -1,4 +1,5 @@
-//! A thread that copies the write-ahead log into the database. So the event loop does not have to wait for the disk.
+//! Copies the write-ahead log into the database on a separate thread, so that the event loop does not have to wait for
+//! the disk.
 
 use crate::core::Mesh;
 use std::sync::Arc;

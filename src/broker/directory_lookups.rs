@@ -1,5 +1,5 @@
-//! Inspects directories and connects to sockets whose paths come from clients. This happens on separate threads,
-//! because access to a dead network file system may never end, and the event loop must not wait for it.
+//! Inspects directories and connects to sockets whose paths come from clients. Uses separate threads, because access to
+//! a dead network file system may hang forever, and the event loop must not wait for it.
 
 use super::push_connection;
 use crate::sys::git;

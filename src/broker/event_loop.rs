@@ -40,8 +40,8 @@ pub const DIRECTORY: Token = Token(3);
 const FIRST_CONNECTION: u64 = 16;
 
 /// Once the changes of a turn have this many bytes, a leading hub serves no further calls in this turn. etcd takes 12
-/// ms to store 256 KiB, and refuses requests of more than 1.5 MiB. The last call of a turn is too small to exceed this
-/// limit.
+/// ms to store 256 KiB, and refuses requests of more than 1.5 MiB. One more call is too small to bring a turn above 1.5
+/// MiB.
 const ENTRY_BYTES: usize = 256 << 10;
 
 /// Gives each connection a token of its own.
@@ -67,7 +67,7 @@ pub struct LoopContext {
     pub tokens: TokenSource,
     /// The mesh, with its rules and its database.
     pub mesh: Mesh,
-    /// Whether this broker is the only one, leads, or is on standby.
+    /// The role of this broker: the only broker of its mesh, the hub that leads, or a hub on standby.
     pub role: BrokerRole,
     /// The time of this turn, in ms.
     pub now: i64,
@@ -130,7 +130,7 @@ pub struct EventLoop {
     pub checkpoints: CheckpointThread,
     /// Shows alerts to the person at this machine.
     pub notifications: Notifications,
-    /// Opens another mesh when the role of this broker changes.
+    /// Opens the mesh again when the role of this broker changes.
     pub opener: MeshOpener,
 }
 
@@ -306,7 +306,7 @@ impl EventLoop {
         if let Some(server) = self.http.server()
             && pages.flush(mesh, server, *now)
         {
-            // The time without use is counted from the moment at which the last page closes.
+            // The idle time of the broker begins when the last page closes.
             shutdown.note_use(*now);
         }
         self.clients.drop_flushed(&self.context);

@@ -1,4 +1,4 @@
-//! Finds files that changed while a command ran, although another peer had locked them. Finds out whether this command
+//! Finds files that changed while a command ran, although another peer had locked them. Determines whether this command
 //! changed them.
 
 use super::HeldFiles;
@@ -12,7 +12,7 @@ use std::path::Path;
 /// Who or what changed a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// This session's command, because no tool of another session was running.
+    /// This session's command. No tool of another session was running.
     Command,
     /// This session's command, or another command that ran at the same time.
     Unsure,

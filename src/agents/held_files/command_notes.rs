@@ -16,7 +16,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Maximum size of a note, in bytes. Hooks do not write longer files, so a longer file is not a note.
+/// Maximum size of a note, in bytes. Hooks do not write larger notes, so a larger file is not a note.
 const NOTE_MAX: u64 = 2 << 20;
 
 /// What a hook knows about a tool call.
@@ -30,9 +30,9 @@ pub struct ToolRun {
     pub command: Option<String>,
     /// The files that the tool writes, if its input shows them.
     pub named: Vec<String>,
-    /// The files that the command may write. Only git can tell whether it does.
+    /// The files that the command may write, with tests that ask git whether the command does.
     pub maybe_written: Vec<MaybeWritten>,
-    /// Whether the tool edits files or runs commands. Other tools leave no note.
+    /// Whether the tool can write files, either by editing them or by running commands. Other tools leave no note.
     pub writes: bool,
 }
 

@@ -14,13 +14,14 @@ use std::time::{Duration, SystemTime};
 
 /// How long a copy is kept.
 pub const KEPT: Duration = Duration::from_secs(3600);
-/// Maximum number of bytes that one hook copies or renews. Copying more would delay the command.
+/// Maximum total size of the copies that one hook makes or renews, in bytes. More copies would delay the command.
 const HOOK_BYTES_MAX: u64 = 32 << 20;
 /// Maximum total size of all copies, in bytes. A hook removes the oldest copies before it makes its first copy.
 const COPIES_BYTES_MAX: u64 = 2 * HOOK_BYTES_MAX;
 /// Maximum number of copies.
 const COPIES_MAX: usize = 2 * limits::WATCHED_FILES_MAX;
-/// A copy that is needed again is kept for another hour. A copy that is younger than `FRESH` does not need this.
+/// A hook that reuses a copy renews it, so that it is kept for another hour. A copy that is younger than this is reused
+/// without being renewed.
 const FRESH: Duration = Duration::from_secs(60);
 
 /// The folder that contains the copies.
@@ -38,9 +39,9 @@ impl CopyStore {
         CopyStore { dir, used: Cell::new(0), has_room: Cell::new(false) }
     }
 
-    /// Copies a file, unless it has changed since `stamp` was taken. If `is_recent` is false, an existing copy is used
-    /// again. If it is true, the file may have changed although its stamp is the same, so the file is copied again.
-    /// Returns whether a copy exists now.
+    /// Copies a file, unless it has changed since `stamp` was taken. If `is_recent` is false, an existing copy is
+    /// reused. If `is_recent` is true, the file may have changed although its stamp is the same, so the file is copied
+    /// again. Returns whether a copy exists now.
     pub fn keep(&self, path: &Path, stamp: &FileStamp, is_recent: bool) -> bool {
         let copy = self.dir.join(stamp.name());
         if self.used.get() + stamp.size > HOOK_BYTES_MAX {
@@ -107,7 +108,7 @@ impl CopyStore {
     }
 }
 
-/// Creates a folder for this user alone.
+/// Creates a folder that only this user can access. Returns whether the folder exists now.
 pub fn make_private_dir(dir: &Path) -> bool {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).is_ok()
 }

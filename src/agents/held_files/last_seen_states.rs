@@ -15,7 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// Maximum size of a records file, in bytes. Hooks do not write longer files, so a longer file is not a records file.
+/// Maximum size of a records file, in bytes. Hooks do not write larger files, so a larger file is not a records file.
 const RECORDS_SIZE_MAX: u64 = 4 << 20;
 
 /// How a file got into its recorded state.
@@ -53,7 +53,7 @@ impl RecordedBy {
 pub struct HolderRecord {
     /// The path of the file.
     pub path: String,
-    /// The fencing token of the lock. A new lock on the same file has another token.
+    /// The fencing token of the lock. A new lock on the same file has a different token.
     pub token: i64,
     /// The state of the file.
     pub state: FileState,
@@ -78,7 +78,7 @@ pub struct HolderRecords {
 /// is stopped while it holds the lock must not block all other hooks.
 const LOCK_WAIT: Duration = Duration::from_millis(200);
 
-/// Locks a records file; `None` if another hook keeps its lock for too long.
+/// Locks a records file. Returns `None` if another hook holds the lock for too long.
 fn locked(file: File) -> Option<File> {
     match file.try_lock() {
         Ok(()) => Some(file),

@@ -8,7 +8,7 @@ use crate::sys::regular_file::{read_regular, replace_regular};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// Maximum size of an entry's file, in bytes. Hooks do not write longer files, so a longer file is not an entry.
+/// Maximum size of an entry's file, in bytes. Hooks do not write larger files, so a larger file is not an entry.
 const ENTRY_MAX: u64 = 64 << 10;
 /// Maximum number of entries. The oldest entries are removed to make room.
 const ENTRIES_MAX: usize = 512;
@@ -53,8 +53,8 @@ impl Overwrites {
         Overwrites { dir }
     }
 
-    /// Adds an entry. Its file name begins with the time of the change, padded to a fixed number of digits. So, if the
-    /// entries are sorted by name, they are also sorted by time.
+    /// Adds an entry. Its file name begins with the time of the change, with leading zeros. Entries that are sorted by
+    /// file name are therefore sorted by time.
     pub fn add(&self, entry: &Overwrite) {
         let name = format!("{:015}.{}", entry.at, hashed(&entry.path));
         let text = json!({ "path": entry.path, "at": entry.at, "holder": entry.holder, "command": entry.command,

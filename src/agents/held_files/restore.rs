@@ -143,7 +143,7 @@ impl HeldFiles {
         state.small_file().map_or_else(|| PathBuf::from("/dev/null"), |stamp| self.copies.path(&stamp.name()))
     }
 
-    /// A path from which diff can read the current content. This is a copy if the content can be copied, because diff
+    /// A path from which diff can read the current content. If possible, the content is copied first, because diff
     /// would follow a symlink that somebody has put in place of the file.
     fn path_of(&self, point: &RestorePoint, state: &FileState) -> PathBuf {
         match state.small_file() {
@@ -155,7 +155,7 @@ impl HeldFiles {
     }
 }
 
-/// Describes the difference by the sizes and the numbers of lines, because diff cannot be run.
+/// Describes the difference by size and number of lines. Used if diff can't be run.
 fn size_summary(now: &Path, before: &Path) -> String {
     let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
     let lines = |path: &Path| {

@@ -35,7 +35,7 @@ const INPUT_KEPT: usize = 4 << 10;
 pub enum Next {
     /// The connection waits for an event or a deadline.
     Wait,
-    /// The connection needs another turn, after the other connections had theirs.
+    /// The connection needs another turn, after the other connections have had theirs.
     Again,
     /// The connection must be closed.
     Close,
@@ -303,8 +303,8 @@ impl<S: HttpStream> HttpConnection<S> {
         true
     }
 
-    /// Asks the gate, which checks the head, and checks the limits. If both allow the request, the connection waits for
-    /// the body.
+    /// Checks the limits, and lets the gate check the head. If both allow the request, the connection waits for the
+    /// body.
     fn begin_request(&mut self, parsed: ParsedHead, http_state: &SharedHttpState, now: Instant) {
         self.input.skip(parsed.used);
         self.close = parsed.close;

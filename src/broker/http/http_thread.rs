@@ -99,8 +99,8 @@ impl HttpThread {
     pub fn serve(mut self) {
         let mut events = Events::with_capacity(256);
         while !self.stopping.load(Ordering::Acquire) {
-            // A poll that has failed would fail again, so the thread ends. This closes all sockets, which the clients
-            // notice.
+            // A poll that has failed would fail again, so the thread ends. All sockets are then closed, so the clients
+            // see that the server is gone.
             let Ok(now) = self.run_turn(&mut events, None) else { return };
             self.accept(now);
         }

@@ -43,8 +43,8 @@ pub struct Head {
     pub browser: Box<Browser>,
 }
 
-/// Headers that matter only for requests from the web page. The browser itself sets the `Sec-Fetch-*` headers. Scripts
-/// can't change them.
+/// Headers that matter only for requests from the web page. The browser itself sets the `Sec-Fetch-*` headers, and
+/// scripts can't change them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Browser {
     /// The `Sec-Fetch-Site` header: how the origin of the requesting page relates to this server.
@@ -212,8 +212,8 @@ impl HttpServer {
         gate: Gate,
         limits: Limits,
     ) -> io::Result<HttpServer> {
-        // The channel is unbounded, so sending a response never blocks. It stays short, because each connection waits
-        // for at most one response.
+        // The channel is unbounded, so sending a response never blocks. The queue stays short, because each connection
+        // waits for at most one response.
         let (responses, inbox) = channel();
         let stopping = Arc::new(AtomicBool::new(false));
         let n_open = Arc::new(AtomicUsize::new(0));
@@ -241,7 +241,7 @@ impl HttpServer {
     }
 
     fn send(&self, ticket: Ticket, part: ResponsePart) {
-        // Sending fails only if the HTTP thread has ended. Then no clients are connected.
+        // Sending fails only if the HTTP thread has ended. In that case, no clients are connected.
         if self.responses.send((ticket, part)).is_ok() {
             self.wake_thread();
         }

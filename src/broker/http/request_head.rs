@@ -82,8 +82,8 @@ fn validate(request: &httparse::Request, used: usize, peer: IpAddr) -> Result<Pa
         },
         used,
         length: length(request)?,
-        // An HTTP/1.0 connection stays open only if the client asks for this. No client of the broker needs it, so the
-        // connection always closes.
+        // An HTTP/1.0 connection stays open only if the client asks for this. No client of the broker needs this, so
+        // the connection always closes.
         close: old || lists(request, "Connection", "close"),
         expects: !old && lists(request, "Expect", "100-continue"),
     })

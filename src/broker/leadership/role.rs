@@ -21,7 +21,7 @@ pub enum BrokerRole {
     StandsBy(StandbyThread),
 }
 
-/// The state of a hub that leads: its connection to the log, its trim thread, and the copies for other hubs.
+/// The state of a hub that leads: its connection to the log, its trim thread, and the database copies for other hubs.
 pub struct Leading {
     leader: Leader<EtcdLog>,
     progress: Arc<LogProgress>,
