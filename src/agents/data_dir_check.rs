@@ -137,8 +137,8 @@ fn check_usable(path: &Path, needed: u32) -> Option<Check> {
     })
 }
 
-/// Looks for files of another user, which the broker can't write. Such files may exist because slm-mesh was once run
-/// with sudo. Returns `None` if the data directory does not exist or can't be read.
+/// Looks for files that belong to another user and that the broker therefore can't write. Such files may exist because
+/// slm-mesh was once run with sudo. Returns `None` if the data directory does not exist or can't be read.
 fn check_owners(places: &DataDir) -> Option<Check> {
     let about = "owners";
     let shown = places.dir.display();

@@ -1,6 +1,6 @@
 //! `slm-mesh doctor`: checks the broker and each agent, and says how to fix each fault.
 //!
-//! **Invariant:** doctor reports that something works only after it has tried it. It shows a process id only if the
+//! **Invariant:** doctor reports that something works only after a successful trial. It shows a process id only if the
 //! kernel has identified the process. It leaves no files behind, and it does not start a broker.
 
 use super::config_entries::hook_program;
@@ -424,7 +424,7 @@ fn is_current((path, text): &(PathBuf, String), records: Option<&Records>) -> bo
 
 /// Checks whether the files that `setup` writes as a whole are up to date.
 pub(super) fn check_own_files(about: &str, files: &[(PathBuf, String)], cure: &str) -> Option<Check> {
-    // Without the records of `setup`, a change by the user looks like an old version, so it counts as a fault.
+    // Without the records of `setup`, a file that the user has edited looks outdated, so it counts as a fault.
     let records = Records::load().ok();
     let n_current = files.iter().filter(|file| is_current(file, records.as_ref())).count();
     if n_current < files.len() {

@@ -1,6 +1,6 @@
 //! Sets environment variables in the shell of a session. One of them contains the session's id, so that commands such
-//! as `slm-mesh send` know which session runs them. The process tree alone does not always show this, for example if
-//! one process runs several sessions.
+//! as `slm-mesh send` know which session runs them. The process tree alone does not always identify the session, for
+//! example if one process runs several sessions.
 
 use crate::base::shell_wildcards::shell_quoted;
 use crate::known_agents::hook_dialect::ShellEnvironment;

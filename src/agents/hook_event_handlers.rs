@@ -159,7 +159,7 @@ pub(super) fn ask_broker(
             facts["event"] = work.event_key();
             alert_user(client, facts, why).map(|()| None)
         }
-        // Without the subagent's id, a call of `hook.turn_end` would end the whole turn. So no call is made, and the
+        // Without the subagent's id, a call of `hook.turn_end` would end the whole turn, so no call is made. The
         // subagent's locks are kept until the turn ends.
         HookEvent::SubagentStop if hook.subagent.is_none() => Ok(None),
         HookEvent::SubagentStop => {

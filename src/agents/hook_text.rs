@@ -8,12 +8,12 @@ use crate::base::error::Error;
 use crate::base::{time, untrusted_text};
 use serde_json::Value;
 
-/// How many characters of a message are shown at most. The inbox shows the rest.
+/// Maximum number of characters that are shown of a message. The inbox shows the rest.
 const BODY_MAX: usize = 1500;
 /// Approximate maximum number of characters of mail that one hook shows. Agents truncate a longer text or move it to a
 /// file.
 const ALL_MAX: usize = 6000;
-/// How many characters of a summary or a reason are shown at most.
+/// Maximum number of characters that are shown of a summary or a reason.
 const WORDS_MAX: usize = 200;
 
 /// A text that shows mail.

@@ -325,7 +325,7 @@ fn append_first(text: &str, node: &Node, head: &str, value: &Value) -> String {
     format!("{before}{line}{inner}{head}{new}{line}{outer}{}", &text[end..])
 }
 
-/// Whether new members get lines of their own. They do if the text already has several lines, or is empty or `{}`.
+/// Returns true if new members get lines of their own: if the text already has several lines, or is empty or `{}`.
 fn spreads_over_lines(text: &str) -> bool {
     let inside = text.trim();
     inside.contains('\n') || inside.len() <= 2

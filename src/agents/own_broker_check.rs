@@ -1,5 +1,5 @@
-//! Checks what only this machine's own broker knows, even if another hub leads. This includes the broker's settings,
-//! the address at which it serves other machines, and why a hub on standby can't take over.
+//! Checks facts that this machine's own broker knows, but the leading hub does not: the broker's settings, the address
+//! at which it serves other machines, and why a hub on standby can't take over.
 
 use super::doctor::{ANSWERS_WITHIN, Check};
 use crate::base::untrusted_text::line;
@@ -45,8 +45,8 @@ impl OwnBroker {
         Check::well("broker", format!("version {version}{process}, a hub on standby; {leader}"))
     }
 
-    /// Reports that this hub is on standby and can't take over, or that no hub leads. Returns `None` for the leading
-    /// hub, because the status of the mesh already contains the faults of that hub.
+    /// Reports that this hub is on standby and can't take over, or that no hub leads. Returns `None` in any other case.
+    /// The status of the mesh already contains the faults of a hub that leads.
     pub fn check_hub(&self) -> Option<Check> {
         let (leader, trouble) = (self.hub["leader"].as_str(), self.hub["trouble"].as_str());
         let (prefix, why) = match (leader, trouble) {

@@ -87,7 +87,7 @@ fn ask(child: &mut Child) -> Result<Value, String> {
     serde_json::from_slice(&line).map_err(|_| "it does not answer as an MCP server".into())
 }
 
-/// The first line that a server prints; only a part of it if the server ends before the line is complete.
+/// The first line that a server prints, or the beginning of this line if the server ends before the line is complete.
 fn first_line(mut output: ChildStdout) -> Result<Vec<u8>, String> {
     let until = Instant::now() + ANSWERS_WITHIN;
     let (mut line, mut buffer) = (Vec::new(), [0; 4096]);

@@ -226,7 +226,7 @@ pub(super) fn load_records(environment: &Environment) -> Result<Records, String>
     if environment.is_dry_run { Records::load() } else { Records::load_locked() }
 }
 
-/// Writes a file whose whole text comes from slm-mesh, such as a slash command.
+/// Writes a file, such as a slash command, whose whole text comes from slm-mesh.
 fn write_own_file(environment: &Environment, agent: &Agent, what: &'static str, path: &Path, text: &str) -> SetupStep {
     let place = environment.shown(path);
     match write_own_file_once(environment, agent, path, text) {

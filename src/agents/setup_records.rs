@@ -25,7 +25,7 @@ pub struct FileRecord {
     pub agents: Vec<String>,
     /// The project's directory, if `setup --project` wrote the file.
     pub project: Option<PathBuf>,
-    /// Whether `setup` wrote the whole file, such as a slash command.
+    /// Whether `setup` wrote the file as a whole. This is so for a slash command, for example.
     pub is_own: bool,
 }
 

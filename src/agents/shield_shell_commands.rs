@@ -4,7 +4,7 @@
 //! Before each command, the agent's shell runs a line that slm-mesh provides. If a hook has turned the shield on by
 //! creating a file, this line restarts the shell inside a shield, with the same arguments.
 //!
-//! The command itself does not change. So functions, aliases and the working directory stay the same, and the agent's
+//! The command itself does not change, so functions, aliases and the working directory stay the same, and the agent's
 //! permission rules see the command that the model wrote. If a hook rewrote the command instead, Claude Code, Gemini
 //! CLI, Codex, Copilot CLI and Droid would apply their rules to the new text. A rule about `touch` would then no longer
 //! recognise `touch`.

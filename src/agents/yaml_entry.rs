@@ -2,8 +2,9 @@
 //! our file. If the user already has a list under this key, the user must add our file to the list. `remove` removes
 //! our file from such a list, too.
 //!
-//! No crate can edit one line of a YAML file without changing other lines. So our line is added only if every other
-//! line is certainly part of a plain mapping. Only a line or a list item that contains the path of our file is removed.
+//! No crate can edit one line of a YAML file without changing other lines. Our line is therefore added only if every
+//! other line is known to be part of a plain mapping. Only a line or a list item that contains the path of our file is
+//! removed.
 
 use serde_json::json;
 use std::ops::Range;

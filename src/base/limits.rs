@@ -22,7 +22,7 @@ pub const EDIT_FILES_MAX: usize = 512;
 pub const WATCHED_FILES_MAX: usize = 256;
 /// Maximum number of locks in force at the same time. Each lock request is compared with all of them.
 pub const LOCKS_MAX: usize = 4096;
-/// Maximum number of items in an argument that is a list, such as types or ids.
+/// Maximum number of items in a list argument, such as a list of types or ids.
 pub const LIST_MAX: usize = 100;
 /// Maximum nesting of a JSON object that the mesh passes on. The answer that contains the object adds a few levels, and
 /// JSON parsers such as serde_json accept at most 128.

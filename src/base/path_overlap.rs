@@ -2,7 +2,7 @@
 //! overlap.
 //!
 //! A path that ends in `/` is a folder and covers everything below it. A path such as `/r/new` may have been locked
-//! before the folder existed. So a path without a slash at its end also counts as a folder when it is compared with a
+//! before the folder existed, so a path without a slash at its end also counts as a folder when it is compared with a
 //! path below it.
 //!
 //! `*` and `?` match within one component, and `**` matches any number of components. Brackets are plain characters,
@@ -39,7 +39,7 @@ pub fn is_same(a: &str, b: &str) -> bool {
     a.strip_suffix('/').unwrap_or(a) == b.strip_suffix('/').unwrap_or(b)
 }
 
-/// Whether a path is a folder or a glob, so that it can cover several files.
+/// Whether a path can cover several files, because it is a folder or a glob.
 pub fn is_pattern(path: &str) -> bool {
     // Searching the bytes is quick, even if the table of locks is full of long paths.
     path.ends_with('/') || path.as_bytes().contains(&b'*') || path.as_bytes().contains(&b'?')
@@ -57,8 +57,7 @@ pub fn overlap(a: &str, b: &str) -> bool {
     any_path(&a, &b, &Cell::new(STEPS_MAX))
 }
 
-/// Whether `path` is below `folder`. Here, `folder` is a plain path, that is, it has no wildcards and no slash at its
-/// end.
+/// Whether `path` is below `folder`, which must have no wildcards and no slash at its end.
 fn is_below(path: &str, folder: &str) -> bool {
     !is_pattern(folder) && path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
 }
@@ -161,8 +160,8 @@ fn components(path: &str) -> Vec<&str> {
     parts
 }
 
-/// Whether the first or the last components of a pattern and a path differ. Most pairs differ there, so most paths need
-/// not be split.
+/// Returns true if the first components of a pattern and a path differ, or if their last components differ. This is so
+/// for most pairs, so most paths need not be split.
 fn ends_differ(parts: &[&str], path: &str, steps: &Cell<u64>) -> bool {
     let differ =
         |(part, name): (&&str, &str)| *part != name && (tell_apart(part, name) || !any_name(part, name, steps));

@@ -1,4 +1,4 @@
-//! Describes processes. The mesh uses these facts to find out which session makes a call.
+//! Describes processes, so that the mesh can find out which session makes a call.
 
 /// Identifies a process. The process id alone is not enough, because the kernel reuses ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -44,8 +44,7 @@ impl PeerKind {
     }
 }
 
-/// What has happened to a message so far. The order matters: each state before [`MessageState::Read`] is an unread
-/// state.
+/// The state of a message. The order matters: each state before [`MessageState::Read`] is an unread state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum MessageState {
     /// The mesh has committed the message.
@@ -144,7 +143,7 @@ pub enum LockOwner {
 }
 
 impl LockOwner {
-    /// Whether the lock ends at the latest with the peer's session. Only the lock of a command may outlive the session.
+    /// Whether the lock ends no later than the peer's session. Only the lock of a command may outlive the session.
     pub fn is_shared(&self) -> bool {
         !matches!(self, LockOwner::Command(_))
     }

@@ -87,7 +87,7 @@ fn desktop_command(alert: &Value, is_macos: bool) -> Command {
     let text = text.replace('\\', "\\\\").replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let mut command = Command::new("notify-send");
     command.args(["--app-name=slm-mesh", "--", &title, &text]);
-    // If an agent started this broker, the environment variables of the desktop may be missing. So the address of the
+    // If an agent started this broker, the environment variables of the desktop may be missing, so the address of the
     // message bus is set here.
     let bus = format!("/run/user/{}/bus", sys::uid());
     if std::env::var_os(BUS).is_none() && Path::new(&bus).exists() {

@@ -5,7 +5,7 @@ use crate::base::error::Error;
 use crate::base::untrusted_text;
 use serde_json::{Value, json};
 
-/// Maximum number of files in one list of a report. The report only counts the files beyond this number.
+/// Maximum number of files in one list of a report. Further files are only counted.
 const FILES_SHOWN: usize = 20;
 
 /// A report on the changes that one command made.

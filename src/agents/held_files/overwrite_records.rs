@@ -13,7 +13,7 @@ const ENTRY_MAX: u64 = 64 << 10;
 /// Maximum number of entries. The oldest entries are removed to make room.
 const ENTRIES_MAX: usize = 512;
 
-/// A change to a file, which `lock restore` can undo.
+/// A file change that `lock restore` can undo.
 #[derive(Debug, Clone)]
 pub struct Overwrite {
     /// The path of the file.

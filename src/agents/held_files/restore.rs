@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 /// Maximum size of the diff that is shown, in bytes.
 const DIFFERENCE_MAX: usize = 64 << 10;
 
-/// A change to a file that `slm-mesh lock restore` can undo.
+/// A file change that `slm-mesh lock restore` can undo, and the current state of the file.
 #[derive(Debug)]
 pub struct RestorePoint {
     entry: Overwrite,

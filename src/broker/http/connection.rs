@@ -2,7 +2,7 @@
 //! with the next request.
 //!
 //! **Invariant:** a connection never blocks, and holds at most one head, one body, one response and one read buffer. It
-//! parses the next request only after the previous response has been sent. So responses stay in order, and a client
+//! parses the next request only after the previous response has been sent, so responses stay in order, and a client
 //! that does not read its responses can't send more requests. A stream is a response without an end. It is the last
 //! response on its connection, and its unread output is bounded.
 
@@ -160,8 +160,9 @@ impl<S: HttpStream> HttpConnection<S> {
         self.unsent() > 0 || matches!(self.phase, Phase::Draining { .. })
     }
 
-    /// Returns a rank if this connection may be dropped to make room for others. The connection with the lowest rank is
-    /// dropped first. The flag says whether a request on this connection has ever been accepted.
+    /// Returns a rank, made of a flag and a time, if this connection may be dropped to make room for others. The
+    /// connection with the lowest rank is dropped first. The flag says whether a request on this connection has ever
+    /// been accepted.
     ///
     /// If the flag is false, the connection may be dropped at any time after its first turn. The time says when the
     /// connection was accepted. If the flag is true, the connection may be dropped only while it is idle and has no

@@ -67,7 +67,7 @@ impl HubConfig {
     }
 
     /// Checks that etcd has no log under this name, so that this hub can begin one. If the name were taken, `--new-log`
-    /// would detach the database from its old log without starting another.
+    /// would detach the database from its old log without starting a new one.
     ///
     /// # Errors
     /// When there is a log, or when etcd does not say whether there is one.
