@@ -13,7 +13,7 @@ const FILE_FIELDS: &[&str] =
     &["file_path", "filePath", "path", "notebook_path", "target_file", "target_notebook", "absolute_path", "filename"];
 /// The argument fields that contain a list of edits or files.
 const LIST_FIELDS: &[&str] = &["edits", "replacements", "files"];
-/// Commands of a text editor tool that do not write to a file.
+/// The commands of a text editor tool that do not write to a file.
 const READ_COMMANDS: &[&str] = &["view"];
 /// The fields that contain the directory in which a tool runs its command.
 pub const DIRECTORY_FIELDS: &[&str] = &["workdir", "working_directory", "dir_path", "directory", "cwd"];

@@ -1,5 +1,5 @@
-//! Files that `setup` writes as a whole: slash commands, a plugin, a page of conventions. Each of these files contains
-//! a mark. `setup` changes or removes only files that contain this mark.
+//! The files that `setup` writes as a whole: slash commands, a plugin, a page of conventions. Each of these files
+//! contains a mark. `setup` changes or removes only files that contain this mark.
 
 use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{CommandStyle, OwnFile};

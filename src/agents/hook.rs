@@ -204,7 +204,7 @@ fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
     run
 }
 
-/// Reports keep at most this many characters of a command's first line.
+/// Maximum number of characters of a command's first line that a report contains.
 const COMMAND_LINE_MAX: usize = 500;
 
 /// Connects to the broker. Only a new session, a prompt, an edit or a command may start a broker. Other events matter
@@ -229,8 +229,8 @@ fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, Stri
     }
 }
 
-/// The facts by which the broker finds the session: the agent, the agent's key for the session, and the directory. If
-/// the session is new, it gets the name in the settings.
+/// The data by which the broker identifies the session: the agent, the agent's key for the session, and the directory.
+/// If the session is new, it gets the name in the settings.
 pub fn session_facts(agent: &Agent, hook: &HookInput, settings: &Settings) -> Value {
     // The paths of locks contain no symlinks, so the root of the work tree must not contain any, either.
     let directory = path_normalization::absolute_in("", &hook.directory);

@@ -39,7 +39,7 @@ pub(super) struct HookWork<'a> {
     pub shell_variables: Vec<(&'static str, String)>,
     /// The note that was written before the tool ran.
     pub note: Option<CommandNote>,
-    /// Reports on held files that changed while commands of this session ran.
+    /// The reports on held files that changed while commands of this session ran.
     pub reports: Vec<ChangeReport>,
 }
 
@@ -268,8 +268,8 @@ fn lock_files(files: &[String], client: &mut Client, facts: &mut Value) -> Resul
     Ok(answer)
 }
 
-/// Adds the files of a call, and the work trees that contain these files, to the facts. The work trees are added
-/// because the session itself may work in a different work tree.
+/// Adds the files of a call, and the work trees that contain these files, to `facts`. The work trees are added because
+/// the session itself may work in a different work tree.
 fn name_files(facts: &mut Value, files: &[String]) {
     let (roots, repos) = git::work_trees(files.iter().map(String::as_str));
     (facts["files"], facts["gitRoots"], facts["repos"]) = (json!(files), json!(roots), json!(repos));

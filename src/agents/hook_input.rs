@@ -7,7 +7,7 @@ use crate::known_agents::AGENTS;
 use crate::known_agents::hook_dialect::{Dialect, HookCall, HookKind};
 use serde_json::Value;
 
-/// An event that a hook reports, with the facts about this event.
+/// An event that a hook reports, with its details.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HookEvent {
     /// A session began, or resumed after a break.

@@ -1,5 +1,4 @@
-//! Writes the texts that a hook shows to a model. They contain facts about mail, peers and locks, and their length is
-//! limited.
+//! Writes the texts that a hook shows to a model. They describe mail, peers and locks, and their length is limited.
 //!
 //! **Invariant:** what a peer wrote appears only after the peer's name, quoted by [`untrusted_text`]. All other words
 //! come from slm-mesh itself.
@@ -73,7 +72,7 @@ fn message(row: &Value) -> (String, String) {
     (text, item)
 }
 
-/// The text that a session gets when it begins. It contains facts about peers and locks, and the mail.
+/// The text that a session gets when it begins. It describes the peers and the locks, and contains the mail.
 pub fn beginning(value: &Value) -> MailText {
     let mut lines = Vec::new();
     let list = |name: &str| value[name].as_array().cloned().unwrap_or_default();

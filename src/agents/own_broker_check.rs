@@ -45,8 +45,8 @@ impl OwnBroker {
         Check::well("broker", format!("version {version}{process}, a hub on standby; {leader}"))
     }
 
-    /// Reports that this hub is on standby and can't take over, or that no hub leads. Returns `None` in any other case.
-    /// The status of the mesh already contains the faults of a hub that leads.
+    /// Reports that this hub is on standby and can't take over, or that no hub leads. Returns `None` in all other
+    /// cases. For a hub that leads, the status of the mesh contains the faults.
     pub fn check_hub(&self) -> Option<Check> {
         let (leader, trouble) = (self.hub["leader"].as_str(), self.hub["trouble"].as_str());
         let (prefix, why) = match (leader, trouble) {

@@ -1,6 +1,6 @@
-//! Records of the files that `setup` has written. A record contains the text without our entries, the text that `setup`
-//! wrote, and the agents that use the file. With these records, `setup --remove` restores every file byte for byte,
-//! even if our program or the agent's settings directory has moved.
+//! The records of the files that `setup` has written. A record contains the text without our entries, the text that
+//! `setup` wrote, and the agents that use the file. With these records, `setup --remove` restores every file byte for
+//! byte, even if our program or the agent's settings directory has moved.
 //!
 //! The folders that `setup` has created are recorded too, so that they can be removed. Otherwise, an agent would count
 //! as installed, because its settings directory exists.
@@ -25,7 +25,7 @@ pub struct FileRecord {
     pub agents: Vec<String>,
     /// The project's directory, if `setup --project` wrote the file.
     pub project: Option<PathBuf>,
-    /// Whether `setup` wrote the file as a whole. This is so for a slash command, for example.
+    /// Whether `setup` wrote the file as a whole, as it does for slash commands.
     pub is_own: bool,
 }
 

@@ -45,7 +45,7 @@ pub enum ErrorKind {
 pub struct Codes {
     /// The kind that has these codes.
     pub kind: ErrorKind,
-    /// The kind's word in `error.data.kind`.
+    /// The name of the kind in `error.data.kind`.
     pub word: &'static str,
     /// The JSON-RPC code: a standard code if one fits, otherwise one of our own codes, outside the reserved range.
     pub rpc: i64,
@@ -103,33 +103,33 @@ pub struct Error {
     pub kind: ErrorKind,
     /// A sentence for people: what failed, why it failed, and what to do about it.
     pub text: String,
-    /// Facts for programs, such as the conflicting lock or the current version.
+    /// Data for programs, such as the conflicting lock or the current version.
     pub data: Option<Value>,
 }
 
 impl Error {
-    /// Makes an error from a kind and a sentence.
+    /// Creates an error from a kind and a sentence.
     pub fn new(kind: ErrorKind, text: impl Into<String>) -> Error {
         Error { kind, text: text.into(), data: None }
     }
 
-    /// This error, with facts for programs.
+    /// Adds data for programs to this error.
     pub fn with(mut self, data: Value) -> Error {
         self.data = Some(data);
         self
     }
 
-    /// Makes an error about a wrong argument. The text has the form `name: expected …`.
+    /// Creates an error about a wrong argument. The text has the form `name: expected …`.
     pub fn usage(name: &str, want: impl std::fmt::Display) -> Error {
         Error::new(ErrorKind::Usage, format!("{name}: {want}")).with(json!({ "argument": name }))
     }
 
-    /// Makes an error about something that does not exist.
+    /// Creates an error about something that does not exist.
     pub fn not_found(text: impl Into<String>) -> Error {
         Error::new(ErrorKind::NotFound, text)
     }
 
-    /// The body of a reply with this error: `{"ok":false,"error":…,"kind":…}`, followed by the facts.
+    /// The body of a reply with this error: `{"ok":false,"error":…,"kind":…}`, and the members of `data`.
     pub fn to_value(&self) -> Value {
         let mut value = json!({ "ok": false, "error": self.text, "kind": self.kind.codes().word });
         if let (Some(Value::Object(data)), Some(object)) = (&self.data, value.as_object_mut()) {

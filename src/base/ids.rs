@@ -158,7 +158,7 @@ impl ChannelName {
     /// Distinguishes the name of a channel from the name of a peer, where both are allowed.
     const MARK: char = '#';
 
-    /// Whether a text that names a channel or a peer names a channel.
+    /// Whether a name stands for a channel, not for a peer.
     pub fn is_meant_by(text: &str) -> bool {
         text.starts_with(ChannelName::MARK)
     }

@@ -33,7 +33,7 @@ impl Default for PeerKind {
 }
 
 impl PeerKind {
-    /// The word for this kind in replies to clients and in the database.
+    /// The name of this kind in replies to clients and in the database.
     pub fn word(&self) -> &'static str {
         match self {
             PeerKind::Session { .. } => "session",
@@ -64,7 +64,7 @@ pub enum MessageState {
     Rejected,
 }
 
-/// The states, each with the word that the sender of a message sees. The position of a state in this list is its number
+/// The states, each with the name that the sender of a message sees. The position of a state in this list is its number
 /// in the database.
 const STATES: [(MessageState, &str); 7] = [
     (MessageState::Accepted, "accepted"),
@@ -87,7 +87,7 @@ impl MessageState {
         STATES.get(usize::try_from(number).ok()?).map(|(state, _)| *state)
     }
 
-    /// The word for this state that the sender of a message sees.
+    /// The name of this state that the sender of a message sees.
     pub fn word(self) -> &'static str {
         STATES[self as usize].1
     }
@@ -113,15 +113,15 @@ pub enum MessageType {
 }
 
 impl MessageType {
-    /// The words for the types, in the order of the variants.
+    /// The names of the types, in the order of the variants.
     pub const WORDS: &'static [&'static str] = &["text", "json", "command", "alert"];
 
-    /// The word for this type in replies to clients and in the database.
+    /// The name of this type in replies to clients and in the database.
     pub fn word(self) -> &'static str {
         MessageType::WORDS[self as usize]
     }
 
-    /// The type that this word stands for.
+    /// The type that has this name.
     pub fn from_word(word: &str) -> Option<MessageType> {
         let all = [MessageType::Text, MessageType::Json, MessageType::Command, MessageType::Alert];
         all.into_iter().find(|kind| kind.word() == word)
@@ -253,7 +253,7 @@ pub enum EventKind {
     Custom(String),
 }
 
-/// The types of events that the mesh itself publishes, with their words.
+/// The types of events that the mesh itself publishes, with their names.
 const EVENTS: [(EventKind, &str); 13] = [
     (EventKind::PeerJoined, "peer_joined"),
     (EventKind::PeerLeft, "peer_left"),
@@ -271,7 +271,7 @@ const EVENTS: [(EventKind, &str); 13] = [
 ];
 
 impl EventKind {
-    /// The word for this type in the event stream and in the database.
+    /// The name of this type in the event stream and in the database.
     pub fn word(&self) -> &str {
         if let EventKind::Custom(name) = self {
             return name;
@@ -279,7 +279,7 @@ impl EventKind {
         EVENTS.iter().find(|(kind, _)| kind == self).map_or("", |(_, word)| word)
     }
 
-    /// Converts a word to the type that it stands for. An unknown word is the type of an event that a client published.
+    /// Returns the type that has this name. An unknown name belongs to an event that a client published.
     pub fn from_word(word: &str) -> EventKind {
         let own = EVENTS.iter().find(|(_, own)| *own == word);
         own.map_or_else(|| EventKind::Custom(word.to_owned()), |(kind, _)| kind.clone())

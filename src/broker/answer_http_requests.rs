@@ -23,12 +23,12 @@ pub struct HttpRequests {
     /// The HTTP thread; `None` if no port was free, or if the thread could not be started.
     server: Option<HttpServer>,
     inbox: Receiver<PendingRequest>,
-    /// Requests that wait for changes, each with the time at which its wait ends, in ms.
+    /// The requests that wait for changes, each with the time at which its wait ends, in ms.
     held: Vec<(PendingRequest, i64)>,
-    /// Requests that wait for the lookup of a directory, each with the time at which its wait ends, in ms.
+    /// The requests that wait for the lookup of a directory, each with the time at which its wait ends, in ms.
     looking: Vec<(PendingRequest, DirectoryLookup<String>, i64)>,
     lookups: DirectoryLookups,
-    /// Responses that are sent with the next flush.
+    /// The responses that are sent with the next flush.
     responses: Vec<(Ticket, HttpResponse)>,
     /// Whether the last turn ended before the inbox was empty.
     has_backlog: bool,

@@ -124,7 +124,7 @@ pub struct EventLoop {
     pub remote: RemoteListener,
     /// The agent processes whose end the kernel will report.
     pub processes: ProcessExits,
-    /// Links to other meshes.
+    /// The links to other meshes.
     pub links: MeshLinks,
     /// The thread that copies the write-ahead log.
     pub checkpoints: CheckpointThread,

@@ -1,4 +1,4 @@
-//! Notes that the hook before a tool call leaves for the hook after the call. Each tool call has one small file.
+//! The notes that the hook before a tool call leaves for the hook after the call. Each tool call has one small file.
 //!
 //! The notes are files, not entries in the broker's memory, for these reasons:
 //! - The hooks of parallel commands do not share a file.

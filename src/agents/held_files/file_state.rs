@@ -28,7 +28,7 @@ pub enum FileState {
     Other,
 }
 
-/// The facts that `stat` gives about a file.
+/// The metadata that `stat` returns for a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileStamp {
     device: u64,
@@ -47,7 +47,7 @@ pub struct FileStamp {
 pub enum Comparison {
     /// The content is the same.
     Same,
-    /// The size is the same, but other facts differ, so only a comparison of the contents can decide.
+    /// The size is the same, but other metadata differs, so the contents must be compared.
     InDoubt,
     /// The content is different.
     Different,
@@ -112,7 +112,7 @@ impl FileState {
 }
 
 impl FileStamp {
-    /// Makes a stamp from a file's metadata.
+    /// Creates a stamp from a file's metadata.
     pub fn of(meta: &fs::Metadata) -> FileStamp {
         let nanos = |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
         FileStamp {

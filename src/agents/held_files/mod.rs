@@ -33,7 +33,7 @@ use serde_json::Value;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
-/// The records that hooks keep about held files, as files in the data directory.
+/// The records that hooks keep about held files. They are stored in the data directory.
 #[derive(Debug)]
 pub struct HeldFiles {
     notes: CommandNotes,

@@ -53,8 +53,8 @@ impl Overwrites {
         Overwrites { dir }
     }
 
-    /// Adds an entry. Its file name begins with the time of the change, with leading zeros. Entries that are sorted by
-    /// file name are therefore sorted by time.
+    /// Adds an entry. The entry's file name begins with the time of the change, with leading zeros, so file names that
+    /// are sorted as text are also sorted by time.
     pub fn add(&self, entry: &Overwrite) {
         let name = format!("{:015}.{}", entry.at, hashed(&entry.path));
         let text = json!({ "path": entry.path, "at": entry.at, "holder": entry.holder, "command": entry.command,

@@ -113,7 +113,7 @@ struct Input {
 }
 
 impl<S: HttpStream> HttpConnection<S> {
-    /// Makes a connection over `stream`, which the caller has registered in the poll.
+    /// Creates a connection over `stream`, which the caller has registered in the poll.
     pub fn new(stream: S, peer: IpAddr, id: usize, now: Instant, limits: &Limits) -> HttpConnection<S> {
         HttpConnection {
             stream,

@@ -112,7 +112,7 @@ pub(crate) enum ResponsePart {
 pub struct OnDisconnect(Option<Box<dyn FnOnce() + Send>>);
 
 impl OnDisconnect {
-    /// Makes a value that calls `run` when the stream ends, for any reason.
+    /// Creates a value that calls `run` when the stream ends, for any reason.
     pub fn new(run: impl FnOnce() + Send + 'static) -> OnDisconnect {
         OnDisconnect(Some(Box::new(run)))
     }
@@ -173,7 +173,7 @@ pub struct HttpServer {
 }
 
 impl HttpResponse {
-    /// Makes a JSON response without further headers.
+    /// Creates a JSON response without further headers.
     pub fn json(status: u16, body: Vec<u8>) -> HttpResponse {
         HttpResponse { status, content_type: "application/json", headers: Vec::new(), body }
     }

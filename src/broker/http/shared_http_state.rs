@@ -1,4 +1,4 @@
-//! State that all HTTP connections share: the request queue, the gate, the limits and the counts of wrong tokens.
+//! The state that all HTTP connections share: the request queue, the gate, the limits and the counts of wrong tokens.
 //!
 //! **Invariant:** clients with the right token and programs on this machine are never delayed.
 
@@ -28,7 +28,7 @@ pub struct SharedHttpState {
 }
 
 impl SharedHttpState {
-    /// Makes a state in which no wrong tokens have been counted.
+    /// Creates a state in which no wrong tokens have been counted.
     pub fn new(
         requests: SyncSender<PendingRequest>,
         wake: Box<dyn Fn() + Send>,
@@ -90,7 +90,8 @@ mod tests {
         )
     }
 
-    /// Makes a connection on which `n` requests with this token have arrived, and gives the connection its first turn.
+    /// Creates a connection on which `n` requests with this token have arrived, and gives the connection its first
+    /// turn.
     fn asked(http_state: &SharedHttpState, peer: &str, token: &str, n: usize, now: Instant) -> HttpConnection<Pipe> {
         let text = format!("GET /peers HTTP/1.1\r\nHost: hub\r\nAuthorization: {token}\r\n\r\n").repeat(n);
         let pipe = Pipe(io::Cursor::new(text.into_bytes()), Vec::new());

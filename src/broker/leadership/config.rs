@@ -58,7 +58,7 @@ impl HubConfig {
         Ok(Some(HubConfig { etcd, address, secret: settings.text(SECRET).to_owned() }))
     }
 
-    /// Makes an etcd client for the log of this mesh.
+    /// Creates an etcd client for the log of this mesh.
     ///
     /// # Errors
     /// When a certificate can't be used.

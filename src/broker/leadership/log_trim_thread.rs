@@ -32,7 +32,7 @@ pub struct ClusterReport {
     pub trouble: Option<String>,
 }
 
-/// State that the event loop and the trim thread share.
+/// The state that the event loop and the trim thread share.
 #[derive(Debug, Default)]
 pub struct LogProgress {
     position: AtomicU64,
@@ -116,7 +116,7 @@ struct Keeper {
     report: Arc<Mutex<ClusterReport>>,
     /// The hubs on standby that the last check found.
     standbys: Vec<HubPosition>,
-    /// Samples of the log's size, oldest first. A sample is removed when its entries have been trimmed.
+    /// The samples of the log's size, oldest first. A sample is removed when its entries have been trimmed.
     samples: VecDeque<Sample>,
     /// The entries from earlier leaders; `None` once all of their sizes are known.
     older: Option<OlderEntries>,

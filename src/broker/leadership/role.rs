@@ -35,7 +35,7 @@ pub struct Leading {
 }
 
 impl Leading {
-    /// Makes the state of a new leader, and starts its trim thread. Copies of the database for other hubs are written
+    /// Creates the state of a new leader, and starts its trim thread. Copies of the database for other hubs are written
     /// into `directory`. `wake` makes the event loop begin a turn.
     pub fn begin(
         leader: Leader<EtcdLog>,
