@@ -40,8 +40,7 @@ pub const DIRECTORY: Token = Token(3);
 const FIRST_CONNECTION: u64 = 16;
 
 /// Once the changes of a turn have this many bytes, a leading hub serves no further calls in this turn. etcd takes 12
-/// ms to store 256 KiB, and refuses requests of more than 1.5 MiB. One more call is too small to bring a turn above 1.5
-/// MiB.
+/// ms to store 256 KiB, and refuses requests of more than 1.5 MiB. A single call adds too little to exceed that size.
 const ENTRY_BYTES: usize = 256 << 10;
 
 /// Gives each connection a token of its own.

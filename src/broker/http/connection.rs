@@ -304,8 +304,8 @@ impl<S: HttpStream> HttpConnection<S> {
         true
     }
 
-    /// Checks the limits, and lets the gate check the head. If both allow the request, the connection waits for the
-    /// body.
+    /// Lets the gate check the head, and then checks the length of the body. If both are accepted, the connection waits
+    /// for the body.
     fn begin_request(&mut self, parsed: ParsedHead, http_state: &SharedHttpState, now: Instant) {
         self.input.skip(parsed.used);
         self.close = parsed.close;
