@@ -19,10 +19,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
-/// The time between two polls of a SuperLocalMemory daemon. Polls of an slm-mesh broker need no pause, because the
+/// The time between two polls of a SuperLocalMemory daemon. For an slm-mesh broker, no pause is needed, because the
 /// broker delays its reply until something changes.
 const ASK_EVERY: Duration = Duration::from_secs(30);
-/// Maximum time for which a linked broker may delay its reply to a poll, in seconds. The HTTP thread allows more.
+/// Maximum time for which a linked broker may delay its reply to a poll, in seconds.
 const HOLD_SECONDS: u64 = super::superlocalmemory_routes::HOLD_SECONDS_MAX;
 /// Maximum time to wait for the reply to a poll, in addition to `HOLD_SECONDS`. While SuperLocalMemory 3.4.48 forwards
 /// a message, it answers no client for 10 s. A poll during that time may fail, and is then repeated.
@@ -84,7 +84,7 @@ pub struct MeshLinks {
     inbox: Receiver<LinkNews>,
     /// A list of peers that is being processed: the number of the link, the list, and the number of processed peers.
     partial: Option<(usize, RemoteRoster, usize)>,
-    /// Whether the last turn ended before the inbox was empty.
+    /// Whether reports were left in the inbox at the end of the last turn.
     has_backlog: bool,
 }
 
@@ -125,8 +125,8 @@ struct LinkThread {
 }
 
 impl MeshLinks {
-    /// Starts the threads of all links. A thread ends when the receiver of its reports is gone. The end of the process
-    /// also ends all threads, even during a poll.
+    /// Starts the threads of all links. A thread ends when the receiver of its reports is gone. When the process ends,
+    /// all threads end, even during a poll.
     pub fn open(urls: &[String], secret: &str, wake: Arc<dyn Fn() + Send + Sync>) -> MeshLinks {
         let (news, inbox) = sync_channel(NEWS_MAX);
         let links = urls.iter().enumerate().map(|(n, url)| {
@@ -270,8 +270,8 @@ impl LinkSender {
         }
     }
 
-    /// Records whether a poll succeeded. If the other mesh was unreachable before, failed messages are sent again at
-    /// once. If polls never failed, the pause after failed messages continues.
+    /// Records whether a poll succeeded. If the previous poll failed and this one succeeded, failed messages are sent
+    /// again at once. Otherwise, the pause after failed messages continues.
     fn note_poll(&mut self, is_answered: bool) {
         let was_failing = std::mem::replace(&mut self.is_poll_failing, !is_answered);
         if is_answered && was_failing && matches!(self.state, SendState::FailedUntil(_)) {
@@ -388,8 +388,8 @@ impl LinkThread {
             // The other mesh accepts no messages at present. Possible reasons are a wrong secret, too many requests, a
             // hub on standby, or a full disk.
             401 | 403 | 429 | 503 | 507 => Delivery::Retry(describe_refusal(status, &value)),
-            // Another kind of server may run at this address. So a reply with any other status says nothing about the
-            // message.
+            // A different kind of server may run at this address. So a reply with any other status says nothing about
+            // the message.
             _ => Delivery::Unclear(describe_refusal(status, &value)),
         }
     }
@@ -426,7 +426,7 @@ fn read_answer(
     Ok((answer.status(), serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
 }
 
-/// Whether the request failed before it reached a server. Then the message itself can't be the cause.
+/// Whether the request failed before it reached a server, so that the message itself can't be the cause.
 fn is_unreachable(error: &ureq::Error) -> bool {
     use ureq::{Error, Timeout};
     match error {

@@ -31,7 +31,8 @@ mod unix_clients;
 pub mod web;
 mod ws_subscribers;
 
-/// Writes a line for the operator to standard error. If the broker runs in the background, this is its log file.
+/// Writes a line for the operator to standard error. If the broker runs in the background, standard error is its log
+/// file.
 pub fn log(text: &str) {
     crate::sys::print_error(&format!("{} {text}", crate::base::time::iso(crate::sys::wall_ms())));
 }

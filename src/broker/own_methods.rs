@@ -1,4 +1,4 @@
-//! Methods that the broker itself handles, in addition to the operations of the mesh. The same table serves to find a
+//! Methods that the broker itself handles, in addition to the operations of the mesh. The same table is used to find a
 //! method and to print `slm-mesh help protocol`.
 
 use super::event_loop::LoopContext;
@@ -27,7 +27,7 @@ pub enum CallerMachine {
 pub struct BrokerMethod {
     /// The name of the method on the socket.
     pub name: &'static str,
-    /// One line about what the method does.
+    /// What the method does, in one line.
     pub summary: &'static str,
     /// The method's arguments.
     pub args: &'static [Arg],
@@ -100,7 +100,7 @@ const SNAPSHOT_ARGS: &[Arg] = &[
     Arg::new("from", ArgKind::Int { min: 0, max: i64::MAX }, "The byte at which the piece begins"),
 ];
 
-/// The settings, and the access to the web page, for the broker's own methods.
+/// What the broker's own methods need: the settings, and the access to the web page.
 pub struct BrokerInfo {
     settings: Settings,
     web: Arc<WebAuth>,

@@ -19,7 +19,7 @@ use mio::net::UnixStream;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// After this many failures in a row, the broker stops trying to connect to a peer, until the peer registers again.
+/// After this many failures in a row, the broker does not try to connect to a peer until the peer registers again.
 const ATTEMPTS_MAX: u32 = 10;
 /// The pause after the first failure, in ms. The pause doubles after each further failure.
 const BACKOFF_MS_MIN: i64 = 200;
@@ -78,7 +78,7 @@ impl PushTargets {
         }
     }
 
-    /// Reads from the connection with this token, which the poll has reported.
+    /// Reads from the connection with this token, because the poll has reported an event for it.
     pub fn note_ready(&mut self, token: u64, now: i64) {
         let has_token = |socket: &&mut PeerSocket| matches!(&socket.state, SocketState::Connected(connection, _) if connection.token() == token);
         match self.sockets.values_mut().find(has_token) {
@@ -283,8 +283,8 @@ impl PeerSocket {
             if self.n_failures < ATTEMPTS_MAX { SocketState::RetryAt(now + wait) } else { SocketState::GivenUp };
     }
 
-    /// Drops a connection that the peer has closed, with its unsent output. So the next connection does not begin in
-    /// the middle of a line. The count of failures is reset only if the connection lasted for a while.
+    /// Drops a connection that the peer has closed, together with its unsent output. Otherwise, the next connection
+    /// would begin in the middle of a line. The count of failures is reset only if the connection lasted for a while.
     fn lose(&mut self, since: i64, now: i64) {
         if now - since >= BACKOFF_MS_MAX {
             self.n_failures = 0;

@@ -20,7 +20,7 @@ const WATCHED_MAX: usize = 512;
 #[derive(Debug, Default)]
 pub struct ProcessExits {
     watches: CountedMap<(Process, ExitWatch)>,
-    /// Changes that were not passed to the mesh yet.
+    /// Changes that have not been passed to the mesh yet.
     news: Vec<ProcessNews>,
 }
 

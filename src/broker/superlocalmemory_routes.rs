@@ -21,7 +21,7 @@ use crate::core::peers::Peer;
 use crate::store::Message;
 use serde_json::{Value, json};
 
-/// Maximum time for which a poll may wait for changes, in seconds. The HTTP thread allows more.
+/// Maximum time for which a poll may wait for changes, in seconds.
 pub const HOLD_SECONDS_MAX: u64 = 8;
 
 /// The version numbers that a linked broker gets when it polls this mesh.

@@ -27,7 +27,7 @@ const PREPARING_PAUSE: Duration = Duration::from_millis(50);
 /// first store `ticket` in etcd. The ticket proves to the leader that the request comes from a hub.
 ///
 /// # Errors
-/// A sentence that says what failed.
+/// The error is a sentence that says what failed.
 pub fn fetch(
     places: &DataDir,
     config: &HubConfig,

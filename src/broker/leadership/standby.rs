@@ -135,8 +135,8 @@ impl<L: ReplicatedLog> Standby<L> {
         }
     }
 
-    /// Applies the rest of the log, and checks that the database then ends at the same entry as the log. The check
-    /// fails if etcd has lost entries, for example because it was restored from a backup.
+    /// Applies the rest of the log, and checks that the database and the log end at the same entry. The check fails if
+    /// etcd has lost entries, for example because it was restored from a backup.
     fn follow_to_end(&mut self, store: &mut Store) -> Result<Option<LogPosition>, StandbyError> {
         if store.log_position()?.is_none() && self.end()?.is_some() {
             // This database belongs to no log, so the entries of another hub's log must not be added to it.
@@ -158,9 +158,9 @@ impl<L: ReplicatedLog> Standby<L> {
     }
 }
 
-/// Starts to record the changes of the store. The first change contains the leader's term and first position, so the
-/// log gets an entry at once. While a log is empty, another hub could still begin its own. `founder` is the address of
-/// the hub that begins a new log.
+/// Starts to record the changes of the store. The first change contains the leader's term and first position, and gives
+/// the log an entry at once, because another hub could still begin its own log while this log is empty. If this hub
+/// begins a new log, `founder` is its address.
 fn begin(store: &mut Store, (term, first): (Term, Position), founder: Option<&str>) -> Result<(), StandbyError> {
     store.start_recording();
     store.begin_call();
@@ -172,7 +172,8 @@ fn begin(store: &mut Store, (term, first): (Term, Position), founder: Option<&st
     Ok(())
 }
 
-/// Returns the changes of an entry. Fails if the entry belongs to another log, or if its leader runs a newer slm-mesh.
+/// Returns the changes of an entry. Fails if the entry belongs to a different log, or if its leader runs a newer
+/// slm-mesh.
 fn checked_changes(entry: LogEntry, log: LogId) -> Result<Changeset, LogError> {
     if entry.log != log {
         return Err(LogError::Refused("the log in etcd belongs to another mesh; see slm-mesh help machines".into()));

@@ -36,7 +36,7 @@ pub struct StandbyReport {
     pub leader: Option<String>,
     /// The number of the last entry in the database of this hub.
     pub position: u64,
-    /// When this hub had last applied the whole log, in ms since boot.
+    /// The last time at which this hub had applied the whole log, in ms since boot.
     pub level_at: Option<i64>,
     /// Why this hub can't follow or lead; `None` if it can.
     pub trouble: Option<String>,
@@ -103,7 +103,7 @@ impl StandbyThread {
         Ok(StandbyThread { report, taken, stopping, thread: Some(thread) })
     }
 
-    /// Returns what the thread knows now about the log and about other hubs.
+    /// Returns what the thread knows about the log and about other hubs.
     pub fn report(&self) -> StandbyReport {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -154,8 +154,8 @@ struct Follower {
     /// Whether the database is known to belong to the log. Each error resets this, because etcd may have been restored
     /// from a backup.
     follows_log: bool,
-    /// Whether this hub has ever applied the whole log while another hub led. Later entries are new, so they show the
-    /// current time of the mesh.
+    /// Whether this hub has applied the whole log at least once while another hub led. Entries that arrive after that
+    /// are new, so they show the current time of the mesh.
     is_level: bool,
     /// Whether the clock shows the mesh's time instead of this machine's time.
     knows_time: bool,
@@ -163,8 +163,8 @@ struct Follower {
     reported: Option<(u64, Instant)>,
     /// Set after a failed attempt to get a snapshot: the reason, the length of the pause, and the end of the pause.
     snapshot_retry: Option<(String, Duration, Instant)>,
-    /// When this hub noticed that etcd lists its address as the leader's, although this hub is on standby. `None` if
-    /// etcd lists no leader or another address.
+    /// When this hub noticed that etcd lists this hub's address as the leader's, although this hub is on standby.
+    /// `None` if etcd lists no leader or a different address.
     namesake_since: Option<Instant>,
 }
 
@@ -233,7 +233,7 @@ impl Follower {
 
     /// Sets the clock to `now`, the time at which the leader stored an entry.
     fn note_time(&mut self, now: i64) {
-        // A delayed entry shows a time in the past. So after the first entry, the clock is only ever set forward.
+        // A delayed entry shows a time in the past. So after the first entry, the clock is never set back.
         if self.is_level && (!self.knows_time || now > self.database.clock.now()) {
             (self.database.clock, self.knows_time) = (Clock::at(now), true);
         }
@@ -340,8 +340,9 @@ fn not_before_log(clock: Clock, store: &Store) -> Clock {
     }
 }
 
-/// Checks that the snapshot contains the last entry of the database that it replaces. After a restore of etcd from a
-/// backup, the log may have another entry at this position. Only the snapshot shows this if the log was trimmed.
+/// Checks that the snapshot contains the last entry of the database that it replaces. If etcd was restored from a
+/// backup, the log may contain a different entry at the same position. If the log was trimmed, only the snapshot shows
+/// the difference.
 fn check_past(own: LogPosition, snapshot: &LogTerms) -> Result<(), LogError> {
     match snapshot.term_at(own.index) {
         Some(term) if term == own.stamp.term => Ok(()),

@@ -1,4 +1,5 @@
-//! The JSON fields of requests to the HTTP routes of slm-mesh 1.x. Their limits are those of the mesh's operations.
+//! The JSON fields of requests to the HTTP routes of slm-mesh 1.x. The fields have the same limits as the arguments of
+//! the mesh's operations.
 
 use super::no;
 use crate::base::error::Error;
@@ -15,7 +16,7 @@ pub fn max_of(op: &Op, arg: &str) -> usize {
     }
 }
 
-/// Returns the words that an operation accepts for an argument.
+/// Returns the values that an operation accepts for an argument.
 pub fn choices_of(op: &Op, arg: &str) -> &'static [&'static str] {
     match op.args.iter().find(|known| known.name == arg).map(|known| known.kind) {
         Some(ArgKind::Choice(words)) => words,

@@ -3,7 +3,7 @@
 //!
 //! A route usually runs the corresponding operation of the mesh. Some routes call lower-level functions instead,
 //! because the old protocol differs from the operation. For example, the old protocol accepts fractions of a minute.
-//! Even then, the routes take their maximum sizes and allowed words from the operations.
+//! Even then, the routes take their maximum sizes and allowed values from the operations.
 //!
 //! **Invariant:** only this module knows the old formats. The core does not know them.
 
@@ -57,7 +57,7 @@ pub fn respond(mesh: &mut Mesh, request: &Request, repository: Option<String>, n
 }
 
 /// Returns the directory in a request, if the response depends on the repository of this directory. Access to the
-/// directory may block for long.
+/// directory may block for a long time.
 pub fn directory(mesh: &Mesh, request: &Request) -> Option<PathBuf> {
     let names_directory = routes::names_directory((request.head.method.as_str(), request.head.target.as_str()))?;
     let Ok(Value::Object(values)) = lenient_json::parse_bytes(&request.body) else { return None };

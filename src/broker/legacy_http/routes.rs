@@ -42,7 +42,7 @@ pub fn find(route: (&str, &str)) -> Option<Route> {
     })
 }
 
-/// Returns a function that finds a directory in a request, if the route needs the repository of this directory.
+/// If the route needs the repository of a directory, returns a function that finds this directory in a request.
 pub fn names_directory(route: (&str, &str)) -> Option<fn(&Mesh, &Fields) -> Option<String>> {
     match route {
         ("POST", "/register") => Some(|_, fields| fields.word("projectPath").map(str::to_owned)),
@@ -54,7 +54,7 @@ pub fn names_directory(route: (&str, &str)) -> Option<fn(&Mesh, &Fields) -> Opti
     }
 }
 
-/// Returns the directory in the request, or otherwise the directory with which the client registered.
+/// Returns the directory in the request. If there is none, returns the directory with which the client registered.
 fn own_project(mesh: &Mesh, fields: &Fields) -> Option<String> {
     let registered = || mesh.peers().get(fields.text("excludeId")?).map(|peer| peer.row.project.clone());
     fields.text("projectPath").map(str::to_owned).or_else(registered)

@@ -21,9 +21,9 @@ pub enum LogChange {
     Rejoin,
 }
 
-/// The name of a new database with the rows of a damaged one, while the damaged one is still in place.
+/// The name of a new database with the rows of a damaged one, until it replaces the damaged one.
 const SALVAGED: &str = "broker.db.salvaged";
-/// The name of a checked copy of a backup, while the old database is still in place.
+/// The name of a checked copy of a backup, until the copy replaces the database.
 pub(super) const RESTORED: &str = "broker.db.restored";
 /// The suffixes that SQLite appends to the name of a database to form the names of its files.
 pub(super) const FILE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
@@ -68,8 +68,8 @@ fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
 pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error> {
     finish_replacement(places)?;
     for suffix in FILE_SUFFIXES {
-        // Makes the file writable for this user. Otherwise, the broker would refuse every change. If this fails, the
-        // directory still keeps the file private.
+        // Lets only this user read and write the file. The broker would refuse every change to a read-only file. If
+        // this call fails, the directory still keeps the file private.
         let _ = fs::set_permissions(with_suffix(&places.database(), suffix), fs::Permissions::from_mode(0o600));
     }
     let mut store = match try_open(places, settings) {
@@ -87,8 +87,8 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
         }
         opened => opened?,
     };
-    // Lost sequence numbers are replaced only if this hub shares no log. Otherwise, all numbers come from the log.
-    // After a snapshot, the file of reserved numbers may be missing, although no numbers are lost.
+    // On a hub that shares a log, all sequence numbers come from the log. So none are lost, even if the file of
+    // reserved numbers is missing, as it may be after a snapshot.
     if store.log_position().is_ok_and(|position| position.is_none()) {
         replace_lost_numbers(&mut store)?;
     }
@@ -116,8 +116,8 @@ fn shares_log(settings: &Settings) -> bool {
     !settings.text(STORE).is_empty()
 }
 
-/// Copies everything that can be read of the damaged database into a new file. Returns `None` if nothing can be read,
-/// or if rows are missing on a hub that shares a log.
+/// Copies everything readable from the damaged database into a new file. Returns `None` if nothing can be read, or if
+/// rows are missing on a hub that shares a log.
 ///
 /// # Errors
 /// When the disk is full. The next broker tries again, because a mesh that started empty now would lose more.
@@ -212,7 +212,7 @@ fn set_damaged_aside(places: &DataDir, why: &str, salvage: Option<&Salvage>, is_
     Ok(())
 }
 
-/// Renames the files of the database, to a name that consists of `prefix` and the time. The database itself is renamed
+/// Renames the files of the database. The new name consists of `prefix` and the time. The database itself is renamed
 /// last. Otherwise, if this process were killed in between, the next broker would apply the old write-ahead log to a
 /// new database.
 fn move_aside(places: &DataDir, prefix: &str) -> Result<PathBuf, Error> {

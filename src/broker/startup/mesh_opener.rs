@@ -40,8 +40,8 @@ impl MeshOpener {
         Ok((mesh, clock, BrokerRole::Alone))
     }
 
-    /// Opens the mesh in a store. If the store can't be used, checks the database file, and replaces a damaged file by
-    /// a new one. A hub that shares a log fails instead, and the next broker checks the file.
+    /// Opens the mesh in a store. If the store can't be used, checks the database file, and replaces a damaged file
+    /// with a new one. A hub that shares a log fails instead, and the next broker checks the file.
     ///
     /// # Errors
     /// When the store can't be read or written.

@@ -68,8 +68,8 @@ impl CheckedBackup {
         Ok(checked)
     }
 
-    /// Moves the database aside, and moves the copy to its path. The caller must stop the broker first. Returns the new
-    /// path of the old database; `None` if there was none.
+    /// Moves the database aside, and puts the copy in its place. The caller must stop the broker first. Returns the new
+    /// path of the old database; `None` if there was no database.
     ///
     /// # Errors
     /// When a broker is running, or the data directory can't be written.

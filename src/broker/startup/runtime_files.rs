@@ -132,7 +132,7 @@ impl RuntimeFiles {
     }
 
     /// Records that the directory has changed, and plans a check soon. The check is delayed because it creates missing
-    /// files again. If a user is just removing the directory, a new file in it would prevent the removal.
+    /// files again. If a user is removing the directory at this time, a new file in it would prevent the removal.
     pub fn note_change(&mut self, now: i64) {
         if let Some(events) = &self.events {
             // The check compares all files, so the events themselves do not matter. Reading them all makes the next
@@ -220,7 +220,7 @@ impl RuntimeFiles {
         self.failure = failure;
     }
 
-    /// Removes the files through which clients find this broker, if they are its own.
+    /// Removes the files through which clients find this broker, if they belong to this broker.
     pub fn remove(&self, reason: ShutdownReason) {
         // A socket that remains is harmless, because no broker listens on it.
         if FileId::at(&self.places.socket()) == self.socket_id {
@@ -244,7 +244,7 @@ impl RuntimeFiles {
         let log = database::log_path(&self.places);
         let is_own_log = self.database.as_ref().is_some_and(|files| FileId::at(&log) == files.log);
         if self.holds_path() && self.is_database_replaced() && is_own_log {
-            // Otherwise, SQLite would apply the old write-ahead log to the new database.
+            // SQLite would apply the old write-ahead log to the new database, so the log is removed.
             let _ = fs::remove_file(log);
         }
         drop(self.lock);

@@ -68,9 +68,9 @@ pub struct ClientConnection {
     /// Whether the poll also reports when the socket accepts bytes again. The poll does so only after the socket has
     /// refused bytes. Otherwise, each line that the client reads would wake the event loop.
     watches_writable: bool,
-    /// Whether the client has closed its side. Bytes that it sent before must still be read.
+    /// Whether the client has closed its side of the stream. Bytes that the client sent before must still be read.
     is_half_closed: bool,
-    /// Whether the client has hung up, or must be dropped once its output is sent.
+    /// Set when the client has hung up, or must be dropped once its output is sent.
     is_closed: bool,
     /// Whether the client exceeded the limit for unread output. Such a client gets no more output.
     has_overflowed: bool,
@@ -81,7 +81,7 @@ pub struct ClientConnection {
     tag: QueueTag,
     /// The turn in which the client was last served, or in which it connected.
     last_turn: u64,
-    /// Whether the client has sent something, or has proven that it knows the secret.
+    /// Set once the client has sent something, or has proven that it knows the secret.
     has_spoken: bool,
 }
 
@@ -132,8 +132,8 @@ impl ClientConnection {
             Ok(n) => {
                 self.has_spoken = true;
                 self.input.push(&buffer[..n]);
-                // A short read has emptied the socket, so new bytes will cause a new event. But if the end of the
-                // stream was already reported, no event follows, so reading continues.
+                // After a short read, the socket is empty, and new bytes will cause a new event. But after the end of
+                // the stream was reported, no event follows, so reading continues.
                 self.is_readable = n == buffer.len() || self.is_half_closed;
                 return true;
             }
@@ -206,7 +206,7 @@ impl ClientConnection {
         self.is_closed = true;
     }
 
-    /// Whether the client has hung up or must be dropped.
+    /// Returns true if the client has hung up or must be dropped.
     pub fn is_closed(&self) -> bool {
         self.is_closed
     }
@@ -216,7 +216,7 @@ impl ClientConnection {
         self.is_half_closed
     }
 
-    /// Whether there may be input to read or requests to serve.
+    /// Returns true if there may be input to read or requests to serve.
     pub fn has_input(&self) -> bool {
         self.is_readable || self.has_more
     }
@@ -254,14 +254,14 @@ impl ClientConnection {
         self.last_heard
     }
 
-    /// Whether the client may be dropped to make room. Either it has sent nothing since it connected in an earlier
-    /// turn. Or it has been silent for `IDLE_MS` and has no unread output.
+    /// Returns true if the client may be dropped to make room. This is the case if the client has sent nothing since it
+    /// connected in an earlier turn, or has been silent for `IDLE_MS` and has no unread output.
     pub fn is_idle(&self, turn: u64, now: i64) -> bool {
         let is_silent = !self.has_spoken && !self.is_new(turn);
         is_silent || now - self.last_heard >= IDLE_MS && self.is_flushed()
     }
 
-    /// Whether the client has sent something or has proven that it knows the secret.
+    /// Returns true if the client has sent something or has proven that it knows the secret.
     pub fn has_spoken(&self) -> bool {
         self.has_spoken
     }
@@ -286,7 +286,7 @@ impl ClientConnection {
 
     /// Returns the client's position in the order of service.
     pub fn rank(&self, time: u64) -> ServiceRank {
-        // A client that has hung up is served first only once. If it left many requests, the rest must queue.
+        // A client that has hung up is served first only once. If it left many requests, the rest wait in the queue.
         if self.is_half_closed && !self.has_more {
             ServiceRank::HungUp
         } else {

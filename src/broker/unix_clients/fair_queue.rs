@@ -25,8 +25,8 @@ pub const LOGGED_TURN_SHARE: Duration = Duration::from_millis(4);
 /// A client that is served within this time is charged for the whole time, even if other programs ran meanwhile.
 const BRIEF: Duration = Duration::from_micros(200);
 
-/// Measures the work for each client in a turn. A client that is served for long is charged only for the CPU time of
-/// this thread. Reading the CPU time takes a system call, so brief work is measured by the wall clock instead.
+/// Measures the work for each client in a turn. A client that is served for a long time is charged only for the CPU
+/// time of this thread. Reading the CPU time takes a system call, so brief work is measured by the wall clock instead.
 #[derive(Debug)]
 pub struct WorkMeter {
     /// The CPU time of this thread at the last reading.
@@ -64,7 +64,7 @@ pub struct QueueTag {
 }
 
 impl Default for QueueTag {
-    /// The position of a new client. It is expected to need its whole share.
+    /// Returns the position of a new client, which is expected to need its whole share.
     fn default() -> QueueTag {
         QueueTag { start: 0, last_cost: CLIENT_SHARE.as_micros() as u64 }
     }

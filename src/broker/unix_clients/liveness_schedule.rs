@@ -8,18 +8,18 @@ use std::collections::BinaryHeap;
 /// Minimum time that a client gets to answer a ping, in ms.
 const ANSWER_MIN_MS: i64 = 500;
 
-/// The limits for the silence of a client.
+/// How long a client may be silent.
 #[derive(Debug, Clone, Copy)]
 pub struct LivenessLimits {
-    /// After this many ms without a line from the client, the client is pinged.
+    /// A client is pinged after this many ms without a line from it.
     pub heartbeat_ms: i64,
-    /// After this many ms without a line from the client, a client that was pinged counts as offline.
+    /// A client that was pinged counts as offline after this many ms without a line from it.
     pub dead_ms: i64,
 }
 
 impl LivenessLimits {
-    /// Maximum time for the answer to a ping, in ms. The time is counted from the ping, because the last line of a
-    /// client may be old only because this machine was asleep.
+    /// Maximum time for the answer to a ping, in ms. The time starts with the ping, and not with the client's last
+    /// line, which may be old because this machine was asleep.
     pub fn answer_ms(self) -> i64 {
         (self.dead_ms - self.heartbeat_ms).max(ANSWER_MIN_MS)
     }
@@ -28,7 +28,7 @@ impl LivenessLimits {
 /// The planned checks, at most one for each connection. When a client sends something, its check may move to a later
 /// time. To save work, the queue is updated only once the check has reached the front.
 pub struct LivenessSchedule {
-    /// The limits for the silence of a session.
+    /// How long a session may be silent.
     pub limits: LivenessLimits,
     /// For each check, the earliest time at which it may be due, in ms, and the token of the connection.
     queue: BinaryHeap<Reverse<(i64, u64)>>,

@@ -156,7 +156,7 @@ impl UnixClients {
                     return;
                 }
                 Err(_) => {
-                    // Most likely no file descriptor is free, and no event will report when one becomes free. So some
+                    // Most likely, no file descriptor is free, and no event will report when one becomes free. So some
                     // idle connections are dropped, and the next turn accepts clients again.
                     let n_dropped = (0..DROPPED_AT_ONCE).filter(|_| self.drop_idlest(context)).count();
                     if n_dropped > 0 || self.connections.values().any(|conn| conn.is_new(self.turn)) {
@@ -248,7 +248,7 @@ impl UnixClients {
         let mut is_answer_waiting = false;
         for (rank, token) in others {
             // Responses are sent only at the end of the turn. So if a quick client waits for its response, the turn
-            // ends before the first client that is expected to take long.
+            // ends before it serves a client that is expected to take a long time.
             if began.elapsed() >= share || is_answer_waiting && self.is_costly(*token) {
                 break;
             }
@@ -257,7 +257,7 @@ impl UnixClients {
         }
     }
 
-    /// Whether a session that has hung up still has unserved requests, and so is still attached to its peer.
+    /// Whether a session that has hung up still has unserved requests. Such a session is still attached to its peer.
     fn has_unserved_ends(&self, context: &LoopContext) -> bool {
         self.busy.iter().any(|token| {
             let is_it = |conn: &ClientConnection| conn.is_half_closed() && conn.wants_turn();
@@ -313,8 +313,8 @@ impl UnixClients {
 
     /// Pings silent sessions, and marks sessions that do not answer as offline in the mesh.
     pub fn check_liveness(&mut self, context: &mut LoopContext) {
-        // Only a line from a client can attach it or end its silence, and each line makes the client busy. So only busy
-        // clients can need a new check.
+        // Only a line from a client can attach a session or end a silence, and each line makes its client busy. So only
+        // busy clients can need a new check.
         for token in &self.busy {
             if let Some(connection) = self.connections.get_mut(token)
                 // A bridge carries the lines of a remote session, and already pings the session. For a hub with

@@ -1,5 +1,5 @@
-//! Where a client runs: its machine and its ancestor processes. For a client on this machine, the kernel reports them.
-//! A client on another machine reports them itself.
+//! Where a client runs: its machine and its ancestor processes. The kernel reports the processes of a client on this
+//! machine. A client on another machine describes its origin itself.
 
 use super::super::own_methods::CallerMachine;
 use crate::base::ids::fnv1a;
@@ -24,7 +24,7 @@ pub enum Origin {
         /// The ancestor processes of the client; `None` until they have been read.
         ancestors: Option<Vec<Process>>,
     },
-    /// The client runs on another machine. It has reported everything itself.
+    /// The client runs on another machine, and has described its origin itself.
     Remote(RemoteOrigin),
 }
 
@@ -62,8 +62,8 @@ impl RemoteOrigin {
 /// The salt of this machine. It is added to the start times of this machine's processes.
 static OWN_SALT: LazyLock<u64> = LazyLock::new(|| fnv1a(sys::host()));
 
-/// Adds the salt of a machine to the start time of a process. So processes with the same id on two machines stay
-/// distinct, and every hub recognises the process again.
+/// Adds the salt of a machine to the start time of a process, so that processes with the same id on two machines stay
+/// distinct. Every hub uses the same salt for a machine, and so recognises the process again.
 fn salted(process: Process, salt: u64) -> Process {
     Process { start: process.start.wrapping_add(salt), ..process }
 }
@@ -79,7 +79,7 @@ pub fn from_mesh(process: Process) -> Process {
 }
 
 impl Origin {
-    /// Makes the origin of a client on this machine. The kernel has reported the process id.
+    /// Makes the origin of a client on this machine. `pid` is the process id that the kernel has reported.
     pub fn local(pid: i64) -> Origin {
         Origin::Local { pid, ancestors: None }
     }
@@ -89,7 +89,7 @@ impl Origin {
         Origin::Remote(RemoteOrigin { host: address.to_string(), ..RemoteOrigin::default() })
     }
 
-    /// Whether the client runs on this machine or on another one.
+    /// Returns where the client runs: on this machine or on another machine.
     pub fn machine(&self) -> CallerMachine {
         match self {
             Origin::Local { .. } => CallerMachine::Local,

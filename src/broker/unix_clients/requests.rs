@@ -24,7 +24,7 @@ const METHOD_SHOWN: usize = 60;
 
 /// Reads what a client has sent, and serves as much of it as one turn allows. If `may_begin` is false, a request that
 /// may begin a session waits for the next turn. Such a request may continue an ended session, so the mesh must first
-/// learn which sessions have ended. Requests of a session that has itself hung up do not wait.
+/// learn which sessions have ended. If the client's own session has hung up, its requests do not wait.
 pub fn serve(
     context: &mut LoopContext,
     token: u64,
@@ -75,7 +75,7 @@ pub fn serve(
     }
 }
 
-/// Whether a message may begin a session. This is true for an attach, and for a call from an agent's hook.
+/// Whether a message may begin a session, as an attach and a call from an agent's hook may.
 fn may_begin_session(message: &RpcMessage) -> bool {
     let (RpcMessage::Request { method, .. } | RpcMessage::Notification { method, .. }) = message else { return false };
     core::op(method).is_some_and(|op| std::ptr::eq(op, &ATTACH) || op.actor == Auth::Hook)
@@ -117,7 +117,7 @@ fn serve_notice(
                 Err(error) => connection.write(&rpc::error_response(&Value::Null, &error)),
             }
         }
-        // A message without an id runs an operation, but the client wants no reply.
+        // A message without an id runs an operation, but asks for no reply.
         _ => {
             if let Some(op) = core::op(method) {
                 call_operation(context, token, connection, Value::Null, op, params);

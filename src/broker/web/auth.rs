@@ -72,7 +72,7 @@ impl WebAuth {
         session.key.clone()
     }
 
-    /// Whether a cookie and a key belong to the same session. If so, the session counts as used now.
+    /// Whether a cookie and a key belong to the same session. If so, records that the session is used at `now`.
     pub fn admits(&self, cookie: &str, key: &str, now: Instant) -> bool {
         let mut state = self.valid_state(now);
         let fits = |session: &PageSession| {

@@ -1,5 +1,5 @@
 //! The event streams of open web pages. A stream begins with the whole state of the mesh. Changes follow in frames. A
-//! frame is one message with all changes of a short time.
+//! frame contains all changes within a short time.
 //!
 //! The mesh reports events and messages one by one. But rows of peers and locks also change without an event, for
 //! example when a peer waits for a lock. So these rows are compared with the rows that were sent last.
@@ -23,8 +23,8 @@ const PAGES_MAX: usize = 16;
 const FRAME_MS: i64 = 40;
 /// Minimum time between two comparisons of the rows of peers and locks, in ms.
 const ROWS_MS: i64 = 500;
-/// The last activity of a peer is rounded down to a multiple of this time. Otherwise, the row of a busy peer would
-/// change all the time.
+/// The time of a peer's last activity is rounded down to a multiple of this, in ms. Otherwise, the row of a busy peer
+/// would change all the time.
 const ACTIVE_MS: i64 = 5_000;
 /// Maximum number of past events that a new page gets. The limit is the same for past messages and past state changes.
 const N_OLD: i64 = 200;
@@ -210,7 +210,7 @@ impl PageStreams {
             "me": human.as_str(), "name": mesh.peers().name_of(&human), "host": settings.host, "version": settings.version,
             "since": time::iso(mesh.started()), "hubs": mesh.hub_status(now),
         });
-        // Rows that can't be read are left out. Calls that need them report the failure.
+        // Rows that can't be read are left out. Calls that need these rows report the failure.
         let events = |types: &[&str]| {
             let found =
                 mesh.store().events(&EventFilter { types, after: 0, newest: true, limit: N_OLD }).unwrap_or_default();
