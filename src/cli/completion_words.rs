@@ -79,8 +79,8 @@ fn find_verb(words: &[&str]) -> Option<&'static str> {
     find(&two).or_else(|| find(words.first()?))
 }
 
-/// Returns the next words of all verbs that begin with the words so far. Without any words, these are the first words
-/// of all verbs.
+/// Returns the next word of each verb that begins with the words so far. Without any words, returns the first word of
+/// each verb.
 fn verb_words(words: &[&str]) -> Vec<Candidate> {
     let typed = words.iter().map(|word| format!("{word} ")).collect::<String>();
     let mut found: Vec<Candidate> = Vec::new();

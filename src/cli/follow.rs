@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 const WAIT_SECONDS: i64 = 300;
 /// Maximum time for attempts to reconnect after the broker has crashed.
 const RETRY_TIME: Duration = Duration::from_secs(30);
-/// The time between two checks whether a stopped broker is running again.
+/// The time between two checks of whether a stopped broker is running again.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Why a verb of this module ends.
@@ -180,8 +180,8 @@ fn print_changes(parsed: &ParsedCommand) -> Result<Infallible, End> {
         cursor = answer["seq"].clone();
         let is_ours = |row: &&Value| row["payload"]["key"] == *key && row["payload"]["namespace"] == namespace;
         let rows = RowStream::Events.rows(&answer).iter().filter(is_ours);
-        // A new connection may lead to another database, such as a restored backup. The entry may be different there,
-        // although no event reports a change.
+        // A new connection may lead to a different database, such as a restored backup. The entry may be different
+        // there, although no event reports a change.
         let is_gap = std::mem::take(&mut is_new_connection) || answer["gap"] == json!(true);
         let get_current = || client.call("state.get", &get).map(|got| got["entry"].clone());
         for entry in changed_entries(rows, is_gap, &shown, get_current)? {
@@ -207,8 +207,8 @@ fn changed_entries<'a>(
     get_current: impl FnOnce() -> Result<Value, End>,
 ) -> Result<Vec<Value>, End> {
     let version = |entry: &Value| entry["version"].as_i64().unwrap_or(0);
-    // In another database, such as a restored backup, the entry may have lower version numbers. So a change also counts
-    // as newer if it is later than the shown state.
+    // In a different database, such as a restored backup, the entry may have lower version numbers. So a change that is
+    // later than the shown state counts as newer, too.
     let shown_at = shown["updatedAt"].as_str();
     let is_newer = |row: &&Value| version(&row["payload"]) > version(shown) || row["createdAt"].as_str() > shown_at;
     let rows: Vec<&Value> = rows.filter(is_newer).collect();
@@ -248,7 +248,7 @@ fn print_entry(parsed: &ParsedCommand, key: &Value, entry: &Value) -> Result<(),
     match entry["value"].as_str() {
         Some(value) => print(&format!("{key} = {}  (version {})", render::plain(value), entry["version"])),
         None if entry.is_null() => print(&format!("{key} is not set")),
-        // The entry has changed again or was deleted before its long value could be fetched.
+        // The entry was changed again, or deleted, before its long value could be fetched.
         None => {
             print(&format!("{key} had version {}, but the value of that version is already gone", entry["version"]))
         }
@@ -282,7 +282,7 @@ impl ReconnectingClient {
         }
     }
 
-    /// Calls a method once. Returns `None` if the connection was lost and is now replaced.
+    /// Calls a method once. Returns `None` if the connection was lost and has been replaced.
     fn call_or_reconnect(&mut self, method: &str, params: &Value) -> Result<Option<Value>, End> {
         match self.try_call(method, params) {
             Ok(Some(answer)) => return Ok(Some(answer)),

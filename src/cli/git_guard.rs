@@ -1,7 +1,7 @@
 //! `guard`: git hooks that refuse commits, merges and pushes of files that other peers have locked.
 //!
 //! **Invariant:** if the mesh is down or slow, every commit passes. An earlier hook of the user still runs in full
-//! after the check, and under its own name.
+//! after the check, under its own name.
 
 mod commit_check;
 mod git_hook;
@@ -77,7 +77,7 @@ fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
     fs::create_dir_all(&dir.path).map_err(|error| cant_write(&dir.path, &error))?;
     let program = if sharing == Sharing::Tracked { Program::InPath } else { Program::Here(crate::sys::own_path()) };
     let files: Vec<GitHook> = HOOKS.iter().map(|hook| GitHook::new(&dir, hook)).collect();
-    // If any hook can't be extended, this refuses before the first hook is changed.
+    // If any hook can't be extended, the command fails before the first hook is changed.
     files.iter().try_for_each(|file| file.check_installable(sharing))?;
     for file in &files {
         notes.extend(file.install(&program).map_err(|error| cant_write(&file.path, &error))?);

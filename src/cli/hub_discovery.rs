@@ -1,5 +1,4 @@
-//! `hubs`: lists the hubs that answer on the local network. Also contains the hidden verb `announce`, which announces a
-//! hub on the local network.
+//! `hubs`: lists the hubs that answer on the local network. The hidden verb `announce` announces a hub there.
 
 use super::{load_environment, print_line, render};
 use crate::base::error::{Error, ErrorKind};

@@ -4,8 +4,8 @@
 //! **Invariant:** the lock lasts as long as the command and its children, even if this process is killed. The reason is
 //! that the lock belongs to a connection to the broker, and the command inherits this connection.
 //!
-//! There are two exceptions, in which the lock ends with this process. The command may close the inherited descriptor.
-//! Or the broker may be replaced, and only this process connects to the new broker.
+//! There are two exceptions. If the command closes the inherited descriptor, the lock ends with this process. The same
+//! happens if the broker is replaced, because only this process connects to the new broker.
 
 use super::args::ParsedCommand;
 use super::operation_table::CliOperation;
@@ -30,13 +30,13 @@ use std::time::{Duration, Instant};
 
 /// The time between two checks of the connection, and between two attempts after a failure.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// The pause before the next request for a lost lock that another peer holds now. That peer may be a command that died
+/// The pause before a lost lock is requested again while another peer holds it. That peer may be a command that died
 /// together with the broker, so its lock may end soon.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(2);
 /// Maximum time to wait for the reply to `detach`, or for the end of the carrier (the process that forwards the
 /// connection to the hub). Meanwhile, the hub learns that the command has ended.
 const CARRIER_TIMEOUT: Duration = Duration::from_millis(500);
-/// The time between two checks whether the carrier has ended. The carrier usually ends within milliseconds.
+/// The time between two checks of whether the carrier has ended. The carrier usually ends within milliseconds.
 const CARRIER_CHECK_INTERVAL: Duration = Duration::from_millis(2);
 /// The shell's exit status for a command that was not found.
 const NOT_FOUND: u8 = 127;
@@ -86,7 +86,7 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
         .wait()
         .map_err(|error| Error::new(ErrorKind::Internal, format!("cannot wait for the command ({error})")))?;
     drop(done);
-    // The result does not matter. Even if the thread panicked, its connection is closed now.
+    // The result does not matter, because the thread's connection is closed even after a panic.
     let _ = renewing.join();
     if let Some(carrier) = carrier {
         wait_for_carrier(carrier);
@@ -129,7 +129,7 @@ struct Renewal {
 /// The result of a renewal.
 #[derive(Clone, Copy, PartialEq)]
 enum Renewed {
-    /// The lock is held, or the connection failed. The next check of the connection finds such a failure.
+    /// The lock is held, or the connection failed. In that case, the next check of the connection finds the failure.
     Held,
     /// Another peer holds a file of this lock.
     Refused,
@@ -224,8 +224,8 @@ fn renew_until_ended(
     }
 }
 
-/// Whether the connection has ended. If the broker reports that a person has taken the lock, tells the user. Waits for
-/// only a millisecond.
+/// Waits for a millisecond, and returns whether the connection has ended. If the broker reports meanwhile that a person
+/// has taken the lock, tells the user.
 fn is_connection_lost(client: &mut Client, renewal: &mut Renewal) -> bool {
     if client.set_receive_timeout(Some(Duration::from_millis(1))).is_err() {
         return true;

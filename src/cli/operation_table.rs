@@ -53,9 +53,9 @@ impl RowStream {
 /// Which calls include the caller's directory and repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendLocation {
-    /// Never.
+    /// No calls.
     Never,
-    /// With every call.
+    /// All calls.
     Always,
     /// Only calls whose scope or group is smaller than the whole machine. Other calls do not need the repository, which
     /// takes time to find.

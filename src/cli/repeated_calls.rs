@@ -32,7 +32,7 @@ impl RetryLimit {
         RetryLimit { limit, connected_at: Instant::now(), lost_at: None }
     }
 
-    /// Connects again after a loss.
+    /// Connects again after the connection was lost.
     ///
     /// # Errors
     /// The error of the last attempt, once the limit is reached. An error other than a lost connection is returned at

@@ -120,7 +120,7 @@ fn print_lists(lists: &[(&str, ChangedList)]) -> Result<(), Error> {
 }
 
 /// Returns the projects that still have settings of the chosen agents, and the projects that were moved or deleted. If
-/// no agent was chosen, this covers all agents. A moved or deleted project is forgotten once it has been reported.
+/// no agent was chosen, all agents count as chosen. A moved or deleted project is forgotten once it has been reported.
 fn projects_left(options: &SetupOptions) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
     let load = if options.dry { Records::load } else { Records::load_locked };
     let storage = |why| Error::new(ErrorKind::Storage, why);
@@ -183,7 +183,7 @@ fn save_lists(
     let shield =
         AgentList { setting: SHIELD, choice: options.shield, able: shieldable(), flag: "--shield", done: "shielded" };
     if options.shield == Some(false) && !options.dry {
-        // This turns off the shield of every session. If an agent still uses the shield, its sessions turn it on again.
+        // Turns off the shield of every session. If an agent still uses the shield, its sessions turn it on again.
         SessionShield::lower_all(&DataDir::find()?);
     }
     let wake = wake.save(options, chosen, &mut environment.wake)?;

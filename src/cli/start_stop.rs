@@ -19,9 +19,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often to check whether a broker that is shutting down has ended.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Runs the broker in the foreground or the background. If a broker with other settings is running, stops it first. A
-/// `log_change` stops any running broker. Then a new log begins, or the database is set aside so that the hub gets a
-/// copy of the leader's database.
+/// Runs the broker in the foreground or the background. If a broker with other settings is running, stops it first.
+/// With a `log_change`, stops any running broker. Then begins a new log, or sets the database aside so that the hub
+/// gets a copy of the leader's database.
 ///
 /// # Errors
 /// If the settings are wrong, or the broker can't be started or replaced.
@@ -144,7 +144,7 @@ pub fn stop(force: bool, json: bool) -> Result<u8, Error> {
     if json { print_line(&line.to_string()) } else { print_line(&format!("Broker (PID {pid}) {how}.")) }
 }
 
-/// Connects to the broker for `stop`. This is the machine's own broker, even if another hub leads or the machine has
+/// Connects to the broker that must stop: this machine's own broker, even if another hub leads or the machine has
 /// become a guest. A guest without a broker asks the hub, which refuses and explains why.
 fn connect_to_stop(places: &DataDir) -> Result<Client, Error> {
     match Client::connect_to_own(places) {

@@ -26,7 +26,7 @@ pub fn open_page(only_print: bool, json: bool) -> Result<u8, Error> {
     if !only_print && io::stdout().is_terminal() {
         let note = match desktop_opener().map(|program| open_link(program, &link)) {
             Some(Ok(())) => "Opening it in your browser. The link works once and expires in a minute.",
-            // There is no desktop, or the browser can't be started. The user can open the link by hand.
+            // If there is no desktop, or the browser can't be started, the user can open the link by hand.
             _ => "Open it in a browser on this machine. The link works once and expires in a minute.",
         };
         crate::sys::print_error(note);

@@ -53,7 +53,8 @@ enum Membership {
 pub enum LeavePolicy {
     /// Never, because a session of this process uses the hub.
     Never,
-    /// After two searches in a row without an answer. After only one, other processes may still be using the hub.
+    /// After two searches in a row without an answer. After only one failed search, other processes may still be using
+    /// the hub.
     AfterSecondMiss,
     /// After the first search without an answer.
     Immediately,

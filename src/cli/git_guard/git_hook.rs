@@ -17,7 +17,7 @@ use std::{fs, io};
 const BEGIN: &str =
     "# slm-mesh guard: refuses what another agent has locked; slm-mesh guard remove takes these lines out.";
 const END: &str = "# end of slm-mesh guard";
-/// The suffix of the copy of an earlier hook. Also the name of the directory with links to moved hooks.
+/// The suffix of the copy of an earlier hook, and the name of the directory with links to moved hooks.
 const BEFORE: &str = "before-slm-mesh";
 /// The suffixes with which the hook managers pre-commit and lefthook rename an existing hook.
 const RENAMED: &[&str] = &["legacy", "old"];
@@ -47,7 +47,7 @@ pub struct GitHook {
     aside: &'static str,
 }
 
-/// What a hook file contains now.
+/// What a hook file contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Found {
     Nothing,
@@ -64,7 +64,8 @@ impl GitHook {
     pub fn new(dir: &HooksDir, hook: &'static str) -> GitHook {
         // A moved hook may look for its project relative to its own path. So the directory for moved hooks is usually
         // beside the hooks directory, at the same depth. But if the hooks directory is outside the git directory, for
-        // example in a work tree, nothing may be added beside it. The directory for moved hooks is then inside it.
+        // example in a work tree, nothing may be added beside it. In this case, the directory for moved hooks is inside
+        // it.
         let is_usual = dir.path.parent() == Some(&dir.common);
         let aside = if is_usual { "../before-slm-mesh" } else { "before-slm-mesh" };
         GitHook { hook, path: dir.path.join(hook), aside }
@@ -148,7 +149,7 @@ impl GitHook {
         match find_in(path) {
             Found::Nothing | Found::Unguarded => return Ok(false),
             Found::Inline(text) => {
-                // The hook may have changed since the guard was installed. So its present text stays, and the copy is
+                // The hook may have changed since the guard was installed. So its current text stays, and the copy is
                 // removed.
                 write_hook(path, &text, fs::metadata(path)?.permissions().mode())?;
                 remove_if_there(&kept)?;
@@ -194,8 +195,8 @@ impl GitHook {
         std::iter::once(self.kept()).filter(|path| path.symlink_metadata().is_ok()).chain(older).collect()
     }
 
-    /// If the copy of an earlier hook differs from the present hook, renames the copy. Otherwise, a new copy would
-    /// overwrite it. Returns a note for the user, if the copy was renamed.
+    /// If the copy of an earlier hook differs from the current hook, renames the copy, so that a new copy does not
+    /// overwrite it. In this case, returns a note for the user.
     fn set_older_apart(&self, text: &[u8]) -> io::Result<Option<String>> {
         let kept = self.kept();
         if kept.symlink_metadata().is_err() || read_hook(&kept) == text {

@@ -64,8 +64,8 @@ impl HooksDir {
             let words = [&["config"], scope, &["--get", "core.hooksPath"]].concat();
             run_git(&self.top, &words).ok()
         };
-        // Old versions of git can't show the scope of a value. So the value that applies is compared with the values
-        // that are set in this repository.
+        // Old versions of git can't show the scope of a value. So the effective value is compared with the values that
+        // are set in this repository.
         let effective = value(&[]);
         if effective.is_some() && value(&["--worktree"]) != effective && value(&["--local"]) != effective {
             return Sharing::AllRepositories;

@@ -64,7 +64,7 @@ impl WatchedMessage {
 }
 
 impl WatchModel {
-    /// Returns the conversations, latest first, in which the project of a sender or a recipient passes the filter.
+    /// Returns the conversations in which the project of a sender or a recipient passes the filter, latest first.
     pub fn shown_conversations(&self) -> Vec<Conversation<'_>> {
         let mut found: Vec<Conversation<'_>> = Vec::new();
         for mail in &self.mail {

@@ -266,8 +266,8 @@ fn draw_locks(model: &WatchModel, columns: usize, now: i64) -> Vec<StyledLine> {
     (0..rows.len()).map(row).collect()
 }
 
-/// Shortens a path. In the holder's project, the path is relative to the project. In another project, it begins with
-/// the name of that project's folder.
+/// Shortens a path. The path of a file in the holder's project is shown relative to the project. The path of a file in
+/// a different project begins with the name of that project's folder.
 fn short_path(model: &WatchModel, holder: &str, path: &Value) -> String {
     let path = word(path);
     let inside = |root: &str| {

@@ -1,5 +1,5 @@
-//! The connection of the live view to the broker. Delivers every event exactly once and in order, even after the
-//! connection broke. Delivers an answer or an error for every request.
+//! The connection of the live view to the broker. Delivers every event exactly once and in order, even if the
+//! connection breaks in between. Delivers an answer or an error for every request.
 //!
 //! **Invariant:** the view never restarts a broker that was stopped on purpose.
 
@@ -36,7 +36,7 @@ pub enum WatchRequest {
     Sent,
     /// Recent messages between all peers.
     Log,
-    /// The messages of the conversation with this id, which the view shows.
+    /// The messages of the conversation that the view shows. The value is the id of the conversation.
     Conversation(String),
     /// Messages that contain these words. The list contains the messages that earlier pages of the search returned,
     /// newest first.
@@ -116,7 +116,7 @@ impl Feed {
         Ok(feed)
     }
 
-    /// The client, while the connection works.
+    /// The client; `None` while there is no connection.
     pub fn client(&self) -> Option<&Client> {
         self.client.as_ref()
     }
@@ -158,7 +158,7 @@ impl Feed {
         self.open.values().any(|open| open.asked == *asked)
     }
 
-    /// Everything that has arrived since the last call.
+    /// Returns everything that has arrived since the last call.
     pub fn poll(&mut self) -> Vec<FeedUpdate> {
         while let Some(client) = &mut self.client {
             match client.try_receive() {
@@ -190,8 +190,8 @@ impl Feed {
                 true => None,
                 false => Some(error.to_string()),
             }),
-            // The broker crashed, so this starts a new one. There is only one attempt, because another one would fail
-            // too.
+            // The broker crashed, so this starts a new broker. Only one start is attempted, because a second attempt
+            // would fail too.
             false => Client::connect_or_start(&self.places).map_err(|error| Some(error.text)),
         };
         self.was_stopped = true;
@@ -213,7 +213,7 @@ impl Feed {
         let all = json!({ "types": ["*"] });
         let stands = self.call_on(&mut client, "events.subscribe", all, &mut pushed)?["seq"].as_i64();
         if self.cursor.is_some_and(|cursor| stands.is_some_and(|stands| cursor > stands)) {
-            // The broker has another database, whose sequence numbers are different. So the old cursor is useless.
+            // The broker has a different database, with different sequence numbers, so the old cursor is useless.
             self.cursor = None;
         }
         if self.cursor.is_none() && self.n_old == 0 {

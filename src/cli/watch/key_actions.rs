@@ -25,7 +25,7 @@ pub enum UserAction {
     /// Release the lock that has this token. A newer lock on the same path is kept.
     #[allow(missing_docs)]
     Release { path: String, token: i64 },
-    /// Report the messages with these rows as read.
+    /// Report the messages in these rows as read.
     Opened(Vec<Value>),
     /// Request the messages of this conversation.
     Fetch(String),

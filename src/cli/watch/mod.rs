@@ -311,7 +311,7 @@ impl WatchScreen {
     }
 
     /// Requests the lists that are outdated, each at most once per `REQUEST_INTERVAL`. A list is not requested again
-    /// while the last request for it is open.
+    /// until the last request for it has been answered.
     fn request_stale_lists(&mut self) {
         if self.feed.client().is_none() {
             return;
@@ -371,8 +371,8 @@ impl WatchScreen {
         let stale = self.model.stale;
         let stale = [stale.peers, stale.locks, stale.mail, stale.names];
         let lists = stale.iter().zip(self.requested_at).filter(|(stale, _)| **stale);
-        // While the last request for a list is open, the list is not requested again. So the view waits for 20 ms at a
-        // time, and an answer ends the wait early.
+        // A list is not requested again until the last request for it has been answered. So the view waits for 20 ms at
+        // a time, and an answer ends the wait early.
         let lists = lists.map(|(_, at)| after(at, REQUEST_INTERVAL).max(Duration::from_millis(20)));
         lists.chain([pause]).min().unwrap_or(pause)
     }

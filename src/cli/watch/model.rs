@@ -32,7 +32,7 @@ pub const PANES: [Pane; 4] = [Pane::Peers, Pane::Locks, Pane::Mail, Pane::Events
 /// A message to one peer or to a group.
 #[derive(Debug, Clone)]
 pub struct WatchedMessage {
-    /// The message's id. For a group message, a key that all copies share.
+    /// The message's id, or, for a group message, a key that all copies share.
     pub key: String,
     /// The sender's id.
     pub from: String,
@@ -46,7 +46,7 @@ pub struct WatchedMessage {
     pub at: i64,
     /// The receipt of the message.
     pub receipt: String,
-    /// The message's row from an answer, with the text; `None` until such a row arrives.
+    /// The message as the broker returned it, with its text; `None` until the broker has returned it.
     pub row: Option<Value>,
     /// The user's own copy of the message, if the user is a recipient.
     pub own: Option<Value>,
@@ -103,7 +103,7 @@ pub struct WatchModel {
     pub mail: VecDeque<WatchedMessage>,
     /// The recent events, newest first.
     pub events: VecDeque<Value>,
-    /// The user's unread messages.
+    /// The number of the user's unread messages.
     pub unread: i64,
     /// The name of the hub that leads, and the number of standbys; `None` if the mesh has only one hub.
     pub hubs: Option<(String, usize)>,
@@ -235,13 +235,13 @@ impl WatchModel {
         self.peers.sort_by_key(|row| word(&row["name"]).to_lowercase());
     }
 
-    /// Records which hub leads.
+    /// Records which hub leads, and how many hubs stand by.
     pub fn set_hubs(&mut self, status: &Value) {
         let standbys = status["standbys"].as_array().map_or(0, Vec::len);
         self.hubs = status["leader"].as_str().map(|leader| (leader.to_owned(), standbys));
     }
 
-    /// Collects names from an answer of `peers` that includes offline peers.
+    /// Collects the names and projects of peers from an answer of `peers`.
     pub fn learn_names(&mut self, value: &Value) {
         for row in rows(value, "peers") {
             self.learn_name(word(&row["id"]), word(&row["name"]), row["projectPath"].as_str());
@@ -312,7 +312,7 @@ impl WatchModel {
         }
     }
 
-    /// A peer's name. If the name is unknown, the beginning of the peer's id.
+    /// A peer's name, or the beginning of the peer's id if the name is unknown.
     pub fn name(&self, id: &str) -> String {
         match self.names.get(id) {
             Some(name) => tame(name),

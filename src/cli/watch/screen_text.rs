@@ -1,4 +1,5 @@
-//! Prepares text from other peers for the screen: removes what could do harm, measures its width, and shortens it.
+//! Prepares text from other peers for the screen: removes harmful characters, measures the width of the text, and
+//! shortens it.
 //!
 //! **Invariant:** text from other peers reaches a line of the screen only through [`tame`].
 

@@ -1,4 +1,4 @@
-//! Selects the rows that the panes show, according to the user's filter for projects. Also finds the selected row.
+//! Finds the selected row, and the rows that the panes show, according to the user's filter for projects.
 
 use super::model::{Pane, WatchModel, WatchedMessage, word};
 use serde_json::Value;
@@ -42,7 +42,7 @@ impl WatchModel {
         }
     }
 
-    /// The position of a pane's selected row. If that row is gone, the position of the first row.
+    /// The position of a pane's selected row, or of the first row if the selected row is gone.
     pub fn selected_row(&self, pane: Pane) -> usize {
         let selected = &self.selected[pane as usize];
         selected.as_ref().and_then(|key| self.row_keys(pane).iter().position(|other| other == key)).unwrap_or(0)
