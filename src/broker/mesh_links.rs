@@ -39,15 +39,15 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const POLL_BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Minimum time between two polls, however quickly the other mesh replies.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// Maximum time between two polls. The time grows with each quick reply in a row. So if the other mesh changes all the
-/// time, one reply covers more changes, and polling stays cheap.
+/// Maximum time between two polls. The time grows while the other mesh replies quickly. So if the other mesh changes
+/// all the time, one reply covers more changes, and polling stays cheap.
 const PAUSE_MAX: Duration = Duration::from_secs(6);
 /// A reply that arrives sooner than this counts as quick.
 const QUICK: Duration = Duration::from_secs(4);
 /// Maximum number of reports in the queue from the link threads to the event loop. While the queue is full, a link
 /// thread with a new report waits and does not poll.
 const NEWS_MAX: usize = 4;
-/// The number of peers of a linked mesh that are processed between two checks of the time.
+/// How many peers of a linked mesh are processed before the time is checked again.
 const PEERS_AT_ONCE: usize = 4;
 /// Maximum time per turn for processing lists of peers. The rest of a list is processed in the next turn.
 const TURN_SHARE: Duration = Duration::from_millis(1);
@@ -478,7 +478,7 @@ mod tests {
         assert_eq!(link.state, waits);
         link.note_poll(true);
         assert_eq!((link.state, link.n_failures), (SendState::Ready, 0));
-        // A pause because of the rate limit does not end when polls succeed again.
+        // If the rate limit caused the pause, the pause does not end when polls succeed again.
         link.state = SendState::PausedUntil(9);
         link.note_poll(false);
         link.note_poll(true);

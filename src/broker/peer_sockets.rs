@@ -58,7 +58,7 @@ pub struct PushTargets {
 }
 
 impl PushTargets {
-    /// Makes a value without connections. The threads of `lookups` connect to the sockets, because access to a socket's
+    /// Starts without connections. The threads of `lookups` connect to the sockets, because access to a socket's
     /// directory may block.
     pub fn new(lookups: DirectoryLookups) -> PushTargets {
         PushTargets { sockets: HashMap::new(), subscribers: Subscribers::default(), lookups }

@@ -12,8 +12,8 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use std::os::fd::AsRawFd;
 
-/// Maximum number of watched processes, because each one needs a file descriptor. The sessions of further processes are
-/// online only while they are connected.
+/// Maximum number of watched processes. The number is limited because each process needs a file descriptor. A session
+/// of any other process is online only while it is connected.
 const WATCHED_MAX: usize = 512;
 
 /// The agent processes that are watched.

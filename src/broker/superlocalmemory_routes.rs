@@ -194,8 +194,8 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
     let reply_to =
         answered.map(|(id, me)| mesh.acknowledge_by_reply(&draft.sender, me, id, now)).transpose()?.flatten();
     let expires = fields.integer("expires_in").map(|ms| now + ms.clamp(0, limits::MAIL_KEPT_MS));
-    // A linked broker sends a message to a group once to each member. The group is stored with the message, so that
-    // each member sees that others got it too. Channels never cross a link, so they are left out.
+    // A linked broker sends a group message once to each member. The group is stored with the message, so that each
+    // member sees that others got it too. Channels never cross a link, so they are left out.
     let group = match target {
         "peer" => fields.word("group").filter(|group| group.len() <= limits::WORD_MAX && mail::is_named_group(group)),
         _ => Some(to),

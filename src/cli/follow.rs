@@ -198,8 +198,8 @@ fn print_changes(parsed: &ParsedCommand) -> Result<Infallible, End> {
     }
 }
 
-/// Returns the states of an entry that are newer than `shown`, oldest first. They come from the events about the entry.
-/// If some events were deleted before they were read, the list ends with the current state.
+/// Returns the states of an entry that are newer than `shown`, oldest first. The states come from the events about the
+/// entry. If some events were deleted before they were read, the list ends with the current state.
 fn changed_entries<'a>(
     rows: impl Iterator<Item = &'a Value>,
     is_gap: bool,

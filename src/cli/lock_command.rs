@@ -190,7 +190,7 @@ fn renew_until_ended(
     let inherited = client.as_fd().as_raw_fd();
     let mut has_reconnected = false;
     loop {
-        // The loss of the broker must be noticed soon, because the lock ends soon after its connection.
+        // The loss of the broker must be noticed soon, because the lock ends soon after its connection ends.
         let pause = wait.min(CHECK_INTERVAL);
         match ended.recv_timeout(pause) {
             Err(RecvTimeoutError::Timeout) => {}

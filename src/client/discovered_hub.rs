@@ -169,7 +169,7 @@ fn proven_hubs(hubs: Vec<DiscoveredHub>, settings: &Settings) -> Vec<DiscoveredH
         let (settings, sender) = (settings.clone(), sender.clone());
         let ask = move || {
             let is_proven = proves_secret(&settings, &hub.address, hub.port) == Some(true);
-            // If the hub was too slow, the search has ended, and the send fails.
+            // The send fails if the search has ended because the hub was too slow.
             let _ = sender.send(is_proven.then_some(hub));
         };
         n_asked += usize::from(std::thread::Builder::new().stack_size(256 * 1024).spawn(ask).is_ok());
@@ -232,7 +232,7 @@ pub fn own_broker_warning(places: &DataDir) -> Option<String> {
     ))
 }
 
-/// Adds to the error of a failed connection that the hub was discovered, and what the user can do.
+/// Extends the error of a failed connection: says that the hub was discovered, and what the user can do.
 pub fn unreachable(name: &str, error: &Error) -> Error {
     let text = format!(
         "{}; this hub was found on the local network as {name}, and each new session searches for it again; run \

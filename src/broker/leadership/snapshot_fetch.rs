@@ -65,8 +65,8 @@ pub fn fetch(
     Err("this hub is being stopped".into())
 }
 
-/// Replaces the database with the fetched file. The database must be closed. After a crash in this function, the old
-/// database may be missing. The hub then fetches a copy again, so nothing is lost.
+/// Replaces the database with the fetched file. The database must be closed. If the process crashes in this function,
+/// the old database may be missing. The hub then fetches a copy again, so nothing is lost.
 ///
 /// # Errors
 /// When the database can't be written.

@@ -23,7 +23,7 @@ pub const COPY_NAME: &str = "broker.db.copy";
 const PIECE: u64 = 384 << 10;
 /// If a hub requests no piece for this long, another hub may get a copy instead.
 const IDLE_MAX: Duration = Duration::from_secs(10);
-/// Disk space that must remain free after a copy was made, in bytes.
+/// Disk space that must remain free after a copy is made, in bytes.
 const ROOM_LEFT: u64 = 16 << 20;
 /// Maximum length of a ticket or of the name of a hub, in bytes.
 const WORD_MAX: usize = 300;

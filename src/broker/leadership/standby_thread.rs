@@ -176,7 +176,7 @@ impl Follower {
                     Ok(TakeOver::Leads(leader)) => {
                         let HubDatabase { store, clock, .. } = self.database;
                         let clock = not_before_log(clock, &store);
-                        // If the event loop is gone, the leader is dropped, which revokes its lease.
+                        // If the event loop is gone, `leader` is dropped, which revokes its lease.
                         let _ = taken_to.send(TakenLead { leader, store, clock });
                         return wake();
                     }

@@ -62,7 +62,7 @@ fn health(head: &Head, started: Instant) -> HttpResponse {
 pub fn bearer_check(token: String, secret: Option<String>) -> impl Fn(&str) -> bool + Send + Sync {
     let wanted: Vec<String> = [Some(token), secret].into_iter().flatten().collect();
     // Always compares with both the token and the secret, each in constant time. Otherwise, the time would reveal
-    // something about them.
+    // something about the token or the secret.
     move |given| wanted.iter().fold(0, |n, want| n | given.as_bytes().ct_eq(want.as_bytes()).unwrap_u8()) == 1
 }
 

@@ -49,7 +49,7 @@ pub(super) fn open_with_clock(places: &DataDir, settings: &Settings) -> Result<(
 /// Otherwise, a change of the system time between the two brokers could end the lock of a live session.
 fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Clock {
     let saved = fs::read_to_string(places.clock()).unwrap_or_default();
-    // If the lock table can't be read, opening the mesh will find the damage.
+    // If the table of locks can't be read, the damage is found when the mesh is opened.
     let has_locks = store.has_locks().unwrap_or(false);
     let resumed = Clock::resume(&saved, floor).filter(|_| has_locks);
     let clock = resumed.unwrap_or_else(|| Clock::start(floor));

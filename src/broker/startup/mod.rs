@@ -195,7 +195,7 @@ pub fn say_ready(port: u16, note: Option<String>, after: AfterReady) {
     if after == AfterReady::CloseOutput
         && let Ok(null) = File::options().write(true).open("/dev/null")
     {
-        // If this fails, standard output stays open, so the process that started this broker only waits longer.
+        // If this fails, standard output stays open, and the process that started this broker just waits longer.
         let _ = rustix::stdio::dup2_stdout(null.as_fd());
     }
 }

@@ -135,8 +135,8 @@ impl RuntimeFiles {
     /// files again. If a user is removing the directory at this time, a new file in it would prevent the removal.
     pub fn note_change(&mut self, now: i64) {
         if let Some(events) = &self.events {
-            // The check compares all files, so the events themselves do not matter. Reading them all makes the next
-            // change cause a new event.
+            // The check compares all files, so the events themselves do not matter. All of them are read, so that the
+            // next change causes a new event.
             while rustix::io::read(events, &mut [0; 4096]).is_ok_and(|n| n > 0) {}
         }
         self.look_at = self.look_at.min(now + SETTLES_MS);
@@ -228,7 +228,7 @@ impl RuntimeFiles {
         }
         if self.holds_path() && self.has_own_pid() {
             for path in [self.places.pid(), self.places.port()] {
-                // A file that remains is harmless, because no broker answers at the port in it.
+                // A file that remains is harmless, because no broker listens on the port in it.
                 let _ = fs::remove_file(path);
             }
         }

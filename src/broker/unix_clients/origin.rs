@@ -84,7 +84,7 @@ impl Origin {
         Origin::Local { pid, ancestors: None }
     }
 
-    /// Makes the origin of a client on another machine that has not reported anything about itself yet.
+    /// Makes the origin of a client that runs on another machine and has not described its origin yet.
     pub fn remote(address: IpAddr) -> Origin {
         Origin::Remote(RemoteOrigin { host: address.to_string(), ..RemoteOrigin::default() })
     }

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Maximum number of open pages, because each page may need a buffer.
+/// Maximum number of open pages. The number is limited because each page may need a buffer.
 const PAGES_MAX: usize = 16;
 /// Changes within this many ms share a frame. A change must be visible within 100 ms, so the time is short.
 const FRAME_MS: i64 = 40;

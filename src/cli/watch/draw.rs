@@ -122,8 +122,8 @@ fn footer(model: &WatchModel, columns: usize) -> StyledLine {
     }
 }
 
-/// Divides the rows of the screen among the panes and their titles. A pane with few rows gets only as many as it needs.
-/// Free rows go to the events.
+/// Divides the lines of the screen among the panes and their titles. A pane with few rows gets only as many lines as it
+/// needs. The remaining lines go to the events.
 fn divide_rows(model: &WatchModel, n_rows: usize) -> Vec<(Pane, usize)> {
     if n_rows + 2 < ROWS_FOR_ALL {
         return vec![(model.pane, n_rows)];
