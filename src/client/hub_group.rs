@@ -1,5 +1,4 @@
-//! The hubs that share a mesh, one of which leads. Connects to the leader. If the leader does not answer, asks the
-//! other hubs.
+//! Connects to the leader of the hubs that share a mesh. If the last known leader does not answer, asks the other hubs.
 
 use super::last_leader::LastLeader;
 use super::leader_search::{LeaderSearch, leader_hint};
@@ -12,23 +11,23 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a search for the leader may take. This is longer than a usual lease, so that another hub can replace a dead
-/// leader during the search. It is short enough for every command to end within five seconds.
+/// Maximum duration of a search for the leader. It is longer than the lease that a leader usually has, so that another
+/// hub can replace a dead leader during the search. It is short enough for every command to end within five seconds.
 pub const SEARCH_MAX: Duration = Duration::from_millis(4500);
-/// How long a client with a silent hub asks the other hubs whether one of them leads.
+/// How long a client whose hub is silent asks the other hubs whether one of them leads.
 const SECOND_OPINION_MAX: Duration = Duration::from_secs(1);
 
-/// A hub that may lead.
+/// A hub to ask during a search for the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Candidate {
     /// This machine's broker, which is one of several hubs.
     ThisMachine,
-    /// Another machine.
+    /// The hub at this address.
     Hub(HubAddress),
 }
 
 impl Candidate {
-    /// The address of the candidate, if it is another machine.
+    /// The address of the candidate, unless it is this machine's broker.
     pub fn hub(&self) -> Option<&HubAddress> {
         match self {
             Candidate::ThisMachine => None,
@@ -62,14 +61,14 @@ pub struct HubGroup {
 }
 
 impl HubGroup {
-    /// Creates the group of the hubs that a guest's settings list.
+    /// Creates a group of the hubs that are listed in a guest's settings.
     pub fn of_guest(hubs: Vec<HubAddress>, settings: Settings, places: &DataDir) -> HubGroup {
         let last_leader = Some(LastLeader::of(places, &hubs));
         let candidates = hubs.into_iter().map(Candidate::Hub).collect();
         HubGroup { candidates, settings, places: places.clone(), last_leader }
     }
 
-    /// Creates a group that contains only this machine's broker. This broker knows the address of the leader.
+    /// Creates a group that contains only this machine's broker, which knows the address of the leader.
     pub fn of_hub(settings: Settings, places: &DataDir) -> HubGroup {
         HubGroup { candidates: vec![Candidate::ThisMachine], settings, places: places.clone(), last_leader: None }
     }
@@ -89,8 +88,8 @@ impl HubGroup {
         !self.settings.text(SECRET).is_empty()
     }
 
-    /// Returns the only hub in the settings. Returns `None` if there are several hubs, or if the only one was a standby
-    /// last time.
+    /// Returns the only hub in the settings. Returns `None` if there are several hubs, or if the only hub was a standby
+    /// when it was last asked.
     pub fn only_hub(&self) -> Option<&HubAddress> {
         match &self.candidates[..] {
             [Candidate::Hub(hub)] if self.last_leader.as_ref().is_none_or(|note| note.read().is_none()) => Some(hub),
@@ -98,8 +97,8 @@ impl HubGroup {
         }
     }
 
-    /// Records the answer of a standby. The next connection then searches for the leader, and first tries the hub that
-    /// the standby named.
+    /// Records that a hub is a standby. The next search for the leader starts with the hub that the standby named in
+    /// its refusal.
     pub fn note_standby(&self, refusal: &Error) {
         let Some(note) = &self.last_leader else { return };
         let only = match &self.candidates[..] {
@@ -115,7 +114,7 @@ impl HubGroup {
     /// Connects to the hub that leads, and saves the hub's address.
     ///
     /// # Errors
-    /// If no hub leads; the error lists all hubs, each with its cause.
+    /// If no hub leads. The error says for each hub what is wrong.
     pub fn find_leader(self: &Arc<Self>, limit: Duration) -> Result<(Candidate, Client), Error> {
         let first = self.last_leader.as_ref().and_then(LastLeader::read).map(Candidate::Hub);
         let (leader, mut client) = LeaderSearch::new(self, first).run(limit)?;
@@ -156,8 +155,8 @@ impl HubGroup {
         }
     }
 
-    /// Whether a standby's `hint` at the leader means this hub. Compares the hosts and the ports for sessions. For a
-    /// hub that is reached through ssh, compares only the hosts.
+    /// Whether `hub` is the leader that a standby named in its `hint`. Compares the hosts and the ports for sessions.
+    /// For a hub that is reached through ssh, compares only the hosts.
     pub fn is_named_by(&self, hub: &HubAddress, hint: &HubAddress) -> bool {
         let is_same_port = remote::session_port(hub, &self.settings) == remote::session_port(hint, &self.settings);
         hub.host().eq_ignore_ascii_case(hint.host()) && (!hub.is_network() || is_same_port)

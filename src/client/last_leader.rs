@@ -1,7 +1,7 @@
 //! Saves, on a guest, which hub led last. All sessions, commands and hooks of the guest try this hub first.
 //!
-//! **Invariant:** the saved address is only an address to try. The hub at this address must still prove that it knows
-//! the secret, and must say whether it leads.
+//! **Invariant:** the saved address is not trusted. The hub at this address must still prove that it knows the secret,
+//! and must say whether it leads.
 
 use crate::sys::data_dir::DataDir;
 use crate::sys::hub_list::HubAddress;
@@ -11,7 +11,7 @@ use std::fs;
 #[derive(Debug, Clone)]
 pub struct LastLeader {
     places: DataDir,
-    /// The hubs in the settings. A file that was written for other hubs is ignored.
+    /// The hubs in the settings, separated by commas. If the file was written for other hubs, it is ignored.
     listed: String,
 }
 
@@ -37,9 +37,9 @@ impl LastLeader {
         }
     }
 
-    /// Removes the file, because its address is wrong or not needed.
+    /// Removes the file, because the address in it is wrong or not needed.
     pub fn forget(&self) {
-        // The file may not exist.
+        // This fails if there is no file, which does no harm.
         let _ = fs::remove_file(self.places.leader());
     }
 }

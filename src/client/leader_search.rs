@@ -1,8 +1,8 @@
 //! Finds the leader among several hubs. A search asks one hub first. If this hub takes too long, fails or is a standby,
 //! the search asks the next one.
 //!
-//! **Invariant:** a dead hub delays a search only slightly, and a standby that names a wrong leader does not delay it
-//! at all. No hub is asked twice at the same time, and a search always ends.
+//! **Invariant:** a dead hub delays a search only slightly, and a standby that names a wrong leader does not delay the
+//! search at all. No hub is asked twice at the same time, and a search always ends.
 
 use super::Client;
 use super::hub_group::{Candidate, HubGroup};
@@ -13,15 +13,15 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// How long a hub that is reached through ssh may take. A login takes time.
+/// How long a hub that is reached through ssh may take to answer. This is long because ssh must log in first.
 const SSH_MAX: Duration = Duration::from_secs(30);
 /// How long to wait for a hub's answer before the next hub is asked too.
 const NEXT_AFTER: Duration = Duration::from_millis(150);
 const NEXT_AFTER_SSH: Duration = Duration::from_secs(1);
 /// How long to wait before a hub that could not be asked is asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// How long to wait before a standby is asked again. The pause grows up to a maximum, because all guests of a dead hub
-/// search at the same time.
+/// How long to wait before a standby is asked again. The pause grows with each attempt up to a maximum, because all
+/// guests of a dead hub search at the same time.
 const STANDBY_PAUSE_MIN: Duration = Duration::from_millis(100);
 const STANDBY_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Maximum number of hubs that a search adds because a standby named them.
@@ -37,7 +37,7 @@ enum Progress {
     Asked,
     /// The candidate is a standby. The search asks it again until it leads.
     StandsBy(Error),
-    /// The candidate could not be asked, at this time and for this reason.
+    /// The last attempt to ask the candidate failed at this time, with this error.
     Failed(Instant, Error),
 }
 
@@ -74,8 +74,8 @@ impl<'a> LeaderSearch<'a> {
     /// asked again, because one of them may be about to take over.
     ///
     /// # Errors
-    /// `Standby` if hubs answer but none leads, `Refused` if all hubs reject us, and `Gone` otherwise. The error lists
-    /// all hubs, each with its cause.
+    /// `Standby` if hubs answer but none leads, `Refused` if all hubs reject us, and `Gone` otherwise. The error says
+    /// for each hub what is wrong.
     pub fn run(mut self, limit: Duration) -> Result<(Candidate, Client), Error> {
         let began = Instant::now();
         let mut next_at = began;
@@ -102,7 +102,8 @@ impl<'a> LeaderSearch<'a> {
         }
     }
 
-    /// Asks the next candidate that is due. Returns how long that candidate may take before another one is asked.
+    /// Asks the next candidate that is due. Returns how long to wait for its answer before the next candidate is asked.
+    /// Returns `None` if no candidate is due.
     fn ask_next(&mut self, now: Instant, next_at: Instant) -> Option<Duration> {
         let is_due = |progress: &Progress| match progress {
             Progress::Waiting => now >= next_at,
@@ -140,7 +141,7 @@ impl<'a> LeaderSearch<'a> {
         }
     }
 
-    /// Whether the search may still succeed, because at least one candidate has not failed.
+    /// Whether the search can still succeed. This is so if at least one candidate has not failed.
     fn is_hopeful(&self) -> bool {
         self.candidates.iter().any(|(_, progress)| !matches!(progress, Progress::Failed(..)))
     }
@@ -187,8 +188,8 @@ impl<'a> LeaderSearch<'a> {
 }
 
 impl LeaderSearch<'_> {
-    /// Returns the leader that a standby named, if the settings do not list this hub and there is no secret to connect
-    /// to it.
+    /// Returns the leader that a standby named, if this machine can't connect to that hub, because the settings contain
+    /// neither the hub nor a secret.
     fn leader_out_of_reach(&self) -> Option<HubAddress> {
         let mut hints = self.candidates.iter().filter_map(|(_, progress)| match progress {
             Progress::StandsBy(error) => leader_hint(error),

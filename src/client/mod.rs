@@ -1,8 +1,8 @@
 //! A blocking connection to a broker, on this machine or on a hub. If no broker runs on this machine, the client can
 //! start one.
 //!
-//! **Invariant:** a call whose response was lost is repeated only if that does no harm, or if the broker has certainly
-//! not run the call.
+//! **Invariant:** a call whose response was lost is repeated only if that does no harm, or if the broker can't have run
+//! the call.
 
 mod arrivals;
 mod connection_errors;
@@ -39,11 +39,11 @@ use stream::BrokerStream;
 use unread_call::{CallFate, Reconnect};
 
 /// How long a broker on this machine may be silent before the client sends a ping. Together with [`PING_WITHIN`], this
-/// is less than five seconds. So a command ends within five seconds even if the broker is stuck.
+/// is less than five seconds, so that a command ends within five seconds even if the broker is stuck.
 pub const QUIET_MAX: Duration = Duration::from_millis(2000);
 /// How long the broker may take to answer the ping.
 pub const PING_WITHIN: Duration = Duration::from_millis(2400);
-/// Most answers fit into this many bytes. Longer ones take several reads.
+/// How many bytes to read at once. Most answers fit, and longer ones take several reads.
 const READ_BYTES: usize = 4096;
 /// How long the broker may take to accept a connection, or to read a part of a long line.
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(4000);
@@ -55,7 +55,7 @@ pub enum BrokerMessage {
     Result {
         /// The number of the call.
         request: u64,
-        /// The text, which has not been parsed.
+        /// The JSON text of the result, not yet parsed.
         text: String,
     },
     /// Any other message, or a result in an unusual form.
@@ -68,7 +68,7 @@ pub struct Client {
     stream: BrokerStream,
     /// Where the broker runs.
     server: Server,
-    /// The limit that the caller has set for [`Client::receive`].
+    /// The time limit that the caller has set for [`Client::receive`].
     receive_timeout: Option<Duration>,
     lines: LineBuffer,
     last_id: u64,
@@ -88,9 +88,10 @@ pub struct Client {
 enum Server {
     /// On this machine. The process id is known if the broker is in the same PID namespace as the client.
     Local(Option<i64>),
-    /// On another machine. The connection itself detects when the other side is gone.
+    /// On another machine. No pings are needed, because the connection itself detects that the other side is gone.
     Remote,
-    /// On another machine, through a process that forwards the lines. A child process can inherit such a connection.
+    /// On another machine, behind a local process that forwards requests and answers. A child process can inherit the
+    /// connection to that local process.
     Carried,
 }
 
@@ -167,8 +168,8 @@ impl Client {
         }
     }
 
-    /// Takes the process that forwards the lines, if the connection comes from [`remote::connect_for_child`] and has
-    /// such a process. The caller must then reap the process.
+    /// Removes and returns the local process that forwards requests and answers, if [`remote::connect_for_child`]
+    /// started one. The caller must then reap this process.
     pub fn take_carrier(&mut self) -> Option<Child> {
         self.carrier.take_if(|_| self.server == Server::Carried)
     }
@@ -244,7 +245,8 @@ impl Client {
     /// function then waits for the answer.
     ///
     /// # Errors
-    /// If the request could not be sent, and for a broker on another machine also the errors of [`Client::call`].
+    /// If the request could not be sent. If the broker is on another machine, the errors of [`Client::call`] are
+    /// possible, too.
     pub fn report(&mut self, method: &str, params: &Value) -> Result<(), Error> {
         if !matches!(self.server, Server::Local(_)) {
             return self.call(method, params).map(drop);
@@ -272,7 +274,8 @@ impl Client {
     }
 
     /// Registers the agent that runs this process, after the broker refused a call because this agent has no session.
-    /// Only this process knows the directory and the repository. Returns true if the call may be repeated.
+    /// The broker can't do this alone, because only this process knows the agent's directory and repository. Returns
+    /// true if the call may be repeated.
     fn begin_session(&mut self, refusal: &Error) -> bool {
         let fact = |name: &str| refusal.data.as_ref().and_then(|data| data[name].as_str());
         let (Some(agent), Some(short_name)) = (fact("agent"), fact("shortName")) else { return false };

@@ -33,7 +33,7 @@ const SILENT_MARK_AGE: Duration = Duration::from_secs(30);
 pub enum Route {
     /// The broker of this machine.
     ThisMachine,
-    /// The broker of this machine, which is one of several hubs. If another hub leads, the broker of that hub.
+    /// One of several hubs: the broker of this machine if it leads, and otherwise the hub that leads.
     OwnHub(Arc<HubGroup>),
     /// A broker on another machine.
     Remote(RemoteTarget),
@@ -52,8 +52,8 @@ impl Route {
     /// # Errors
     /// If the settings are wrong.
     pub fn find(places: &DataDir) -> Result<Route, Error> {
-        // If none of these variables is set and there is no settings file, the machine uses no hub. This avoids reading
-        // the settings on most machines.
+        // If none of these variables is set and there is no settings file, the machine uses no hub. With this check,
+        // most machines need not read the settings.
         let is_set = |name: &str| std::env::var_os(name).is_some();
         if ![HOST, SECRET, STORE].into_iter().any(is_set) && !places.config().exists() {
             return Ok(Route::ThisMachine);
@@ -97,7 +97,7 @@ pub fn connect(target: &RemoteTarget, places: &DataDir) -> Result<Client, Error>
     let began = Instant::now();
     let connected = target.connect();
     match &connected {
-        // Usually there is no mark to remove, so this fails.
+        // Usually there is no mark, so the removal fails, and the error is ignored.
         Ok(_) => drop(std::fs::remove_file(places.silent())),
         Err(error) if error.kind == ErrorKind::Gone && began.elapsed() >= SILENT_AFTER => {
             // If the mark can't be written, the next hook tries the silent hub again.
@@ -134,7 +134,7 @@ pub struct HubAnswer {
 }
 
 impl RemoteTarget {
-    /// Asks all hubs at the same time.
+    /// Asks all hubs for their roles, all at the same time.
     pub fn ask_each(&self) -> Vec<HubAnswer> {
         let ask = |hub: &&HubAddress| {
             let began = Instant::now();

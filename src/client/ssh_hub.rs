@@ -38,13 +38,13 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
     command.args(["--", target, "slm-mesh", "pipe"]);
     command.stdin(Stdio::from(OwnedFd::from(input))).stdout(Stdio::from(OwnedFd::from(output))).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| failed(&format!("ssh can't be run ({error})")))?;
-    // Dropping the command closes our copies of the socket ends of ssh. So our stream ends when ssh ends.
+    // Dropping the command closes our copies of the sockets that ssh uses, so that our stream ends when ssh ends.
     drop(command);
     let stderr = child.stderr.take();
     let mut client = Client::from_stream(BrokerStream::Socket(ours), Some(child));
     let ready = client.set_receive_timeout(Some(SSH_TIMEOUT)).map_err(|error| client.connection_lost(&error));
     let answer = ready.and_then(|()| client.call_once("ping", &json!({})));
-    // A standby refuses the ping. This also shows that the hub can be reached.
+    // If a standby refuses the ping, the hub can be reached, too.
     match answer.or_else(|error| if error.kind == ErrorKind::Standby { Ok(Value::Null) } else { Err(error) }) {
         Ok(_) => {
             client.set_receive_timeout(None).map_err(|error| client.connection_lost(&error))?;
@@ -61,7 +61,8 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
         Err(_) => {
             let mut messages = String::new();
             if let (Some(mut stderr), Some(child)) = (stderr, client.carrier.as_mut()) {
-                // Ends ssh if it is still running. The last line that ssh printed is the reason for the failure.
+                // Ends ssh if it is still running, so that its standard error can be read to the end. The last line
+                // there is the reason for the failure.
                 let _ = child.kill().and_then(|()| child.wait());
                 let _ = stderr.by_ref().take(4096).read_to_string(&mut messages);
             }

@@ -37,10 +37,10 @@ impl CallFate {
         self.is_broker_ending |= is_ending;
     }
 
-    /// Whether this error means that the broker has not run the call. The call must be the only line that was sent. In
-    /// one case, the kernel reset the connection, because the broker closed it without reading everything. In the other
-    /// case, the broker said that it was ending. It says so only after it has sent all answers, so it will not run this
-    /// call.
+    /// Whether this error means that the broker has not run the call. This is known only if nothing else was sent on
+    /// the connection, and only in two cases. Either the kernel reset the connection, because the broker closed it
+    /// without reading everything. Or the broker said that it was ending. A broker says so only after it has sent all
+    /// answers, so it will not run this call.
     pub(super) fn shows_unread(&self, error: &io::Error) -> bool {
         let is_closed = match error.kind() {
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => true,

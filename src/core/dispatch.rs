@@ -32,11 +32,11 @@ pub struct CallContext {
     pub actor: Option<PeerId>,
     /// The current time, in ms.
     pub now: i64,
-    /// When this waiting call runs again at the latest, in ms; `None` if the call has not waited yet. The wait also
-    /// ends then, unless the call waits for a wakeup.
+    /// The latest time at which a waiting call runs again, in ms; `None` if the call has not waited yet. The call is
+    /// then answered, unless it waits for a wakeup.
     pub until: Option<i64>,
-    /// For events and messages: the position in the stream after which the call waits. For a wakeup: the time at which
-    /// the wait ends, in ms.
+    /// If the call waits for events or messages, the sequence number after which they must come. If the call waits for
+    /// a wakeup, the time at which the wait ends, in ms.
     pub cursor: Option<i64>,
     /// Whether the operation must answer now instead of waiting.
     pub deadline_reached: bool,
@@ -197,8 +197,8 @@ impl Mesh {
                 if call.reason.replace(reason).is_none() {
                     call.pin_peers(&self.peers);
                 }
-                // Peers that wait for a lock of the caller now also wait for what the caller waits for. This can change
-                // who is next in line, so the waiting requests for locks are checked again.
+                // If other peers wait for locks of the caller, they now depend on this request, too. This can change
+                // who is next in line, so all waiting requests for locks are checked again.
                 let holds_up = call.lock_request().is_some_and(|request| self.locks.has_any(&request.holder));
                 self.turn.dirty.locks |= former.is_none() && holds_up;
                 self.waiting.insert(place, call);
@@ -273,7 +273,7 @@ impl Mesh {
             let mut call = self.waiting.remove(place);
             call.ctx.now = now;
             call.ctx.deadline_reached = true;
-            // Later requests for locks may have waited behind this request, so they are checked again.
+            // If this call waits for locks, later requests may be in line behind it, so they are checked again.
             self.turn.dirty.locks |= call.lock_request().is_some();
             self.step(call, Some(place));
         }

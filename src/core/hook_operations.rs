@@ -1,7 +1,7 @@
 //! The operations that an agent's hooks call: before an edit, to show mail, and at the end of a turn.
 //!
-//! A hook identifies its session by a key from the agent. The session's MCP server may have another key, or none. These
-//! operations make sure that the hook and the server act as the same peer.
+//! A hook identifies its session by a key from the agent. The session's MCP server may have a different key, or none.
+//! These operations make sure that the hook and the server act as the same peer.
 
 use super::locks::request::{LockRequest, Repository};
 use super::locks::worktree_locks::{WorkPlace, own_locks, watched_locks};
@@ -30,12 +30,12 @@ const RUNNING: Arg = Arg::new(
     "Ids of background tasks and subagents that are still running",
 )
 .at(CliPlace::Hidden);
-/// How long a lock lasts that an edit took automatically. The next edit of the file and each tool call of the turn
-/// renew the lock.
+/// How long a lock lasts if it was taken automatically for an edit. The next edit of the file renews the lock, and so
+/// does each tool call of the turn.
 const EDIT_MS: i64 = 2 * 60_000;
 /// How long the locks of background work last, unless the work ends earlier.
 const BACKGROUND_MS: i64 = 60 * 60_000;
-/// Maximum number of messages that one hook shows. Further messages are only counted.
+/// Maximum number of messages that one hook shows. If there are more messages, the hook only shows their number.
 const SHOWN_MAX: usize = 10;
 
 /// Locks the files of an edit for the session of the hook.
@@ -175,14 +175,13 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         peers.set_background_tasks(&id, &[]);
     }
     if !direct && args.flag("userPrompted") != Some(true) {
-        // The session has used a tool, so its turn goes on, and its locks are renewed. To avoid frequent writes, this
-        // happens only in the second half of a lease.
+        // The session has used a tool, so its turn goes on, and its locks are renewed. To avoid frequent writes, a lock
+        // is renewed only in the second half of its lease.
         let is_due = |lock: &LockRow| lock.holder == id && lock.owner.is_edit() && lock.expires < ctx.now + EDIT_MS / 2;
         locks.extend(turn, is_due, ctx.now + EDIT_MS)?;
     }
     if !direct || !rows.is_empty() {
-        // A hook with `direct` runs when its session is about to stop. If there is mail, the session continues its
-        // turn.
+        // If `direct` is set, the session is about to stop, but continues its turn if there is mail.
         peers.set_turn_active(turn, &id, Some(ctx.now));
     }
     let unread = mail.unread(&turn.store, &id)? - rows.len() as i64;

@@ -178,7 +178,7 @@ fn subscribe(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome,
         journal.subscriptions.insert(ctx.conn, wanted.clone());
     }
     let last = turn.store.counters.event_last;
-    // MCP has no notification that would show an event to a model. So a session does not pass pushed events on.
+    // MCP has no notification that would show an event to a model, so an MCP server does not pass on pushed events.
     let note = "pushed events are not shown over MCP; to wait for events, read them with waitSeconds and with this \
                 `seq` as `after`";
     Ok(Outcome::Ready(json!({ "ok": true, "subscribed": wanted, "seq": last, "note": note })))
@@ -190,8 +190,8 @@ fn unsubscribe(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, 
 }
 
 impl Mesh {
-    /// Returns the sequence number of the last event. A client that wants only later events uses this number as a
-    /// cursor.
+    /// Returns the sequence number of the last event. A client that wants only the events after it uses this number as
+    /// a cursor.
     pub fn last_event(&self) -> i64 {
         self.turn.store.counters.event_last
     }

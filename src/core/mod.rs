@@ -112,7 +112,8 @@ pub struct Mesh {
     channels: Channels,
     journal: Journal,
     federation: Federation,
-    /// Returns the status of all hubs of this mesh at a given time. `None` if this broker is the only hub.
+    /// The function that returns the status of all hubs of this mesh at a given time; `None` if this broker is the only
+    /// hub.
     hub_status: Option<Box<dyn Fn(i64) -> Value + Send>>,
     damage: status::Damage,
     /// When the mesh opened, in ms.
@@ -216,7 +217,7 @@ impl Mesh {
         self.journal.set_observed(observed);
     }
 
-    /// Whether the mesh is idle: no peer is online, no call waits, and no message waits for another mesh.
+    /// Whether the mesh is idle: no peer is online, no call waits, and no message waits to be forwarded.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && !self.peers.is_anybody_online() && !self.has_mail_to_forward()
     }

@@ -74,7 +74,7 @@ impl Mesh {
         self.turn.store.has_written()
     }
 
-    /// Returns the store without uncommitted writes, in the state after a crash.
+    /// Returns the store without uncommitted writes, as it would be after a crash.
     pub fn into_store(mut self) -> Store {
         self.turn.store.rollback();
         self.turn.store
@@ -86,8 +86,8 @@ impl Mesh {
         self.turn.log_error(done);
     }
 
-    /// Copies the part of a long write-ahead log that the checkpointer has left. Errors are ignored, because the log
-    /// stays complete, and the next commit reports a failed disk.
+    /// Copies into the database the part of a long write-ahead log that the checkpointer has not copied. Errors are
+    /// ignored, because the log stays complete, and the next commit reports a failed disk.
     pub fn copy_rest_of_log(&mut self) {
         let _ = self.turn.store.copy_rest_of_log();
     }

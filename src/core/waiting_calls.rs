@@ -33,7 +33,7 @@ pub(super) struct WaitingCall {
     pub(super) op: &'static Op,
     pub(super) args: Args,
     /// When the caller began to wait, in ms. A call that is repeated after a lost connection contains this time, by the
-    /// caller's clock. If it is in the future, the time of arrival is used instead.
+    /// caller's clock. If this time is in the future, the time of arrival is used instead.
     pub(super) since: i64,
     /// What the call waits for; `None` until the operation has run for the first time.
     pub(super) reason: Option<WaitReason>,

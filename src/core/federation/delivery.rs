@@ -17,9 +17,9 @@ use crate::store::Message;
 
 /// How many times the oldest message is tried before a later message may overtake it.
 const TRIES_ALONE: u32 = 3;
-/// After this time without a clear answer, a message counts as refused, if the other mesh still answers polls.
+/// How long a message may get no clear answer before it counts as refused, in ms, if the other mesh answers polls.
 const GIVE_UP_MS: i64 = 3_600_000;
-/// How many characters of the reason for a refusal are kept.
+/// Maximum number of characters that are kept of the reason for a refusal.
 const REASON_MAX: usize = 200;
 
 /// How the other mesh answered a message.

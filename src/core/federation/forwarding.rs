@@ -25,7 +25,7 @@ const LOOKED_AT_MAX: usize = 20;
 pub struct ForwardedMessage {
     /// The sequence number of the message.
     pub seq: i64,
-    /// The JSON to post.
+    /// The JSON to post to the other mesh.
     pub body: Value,
 }
 
@@ -71,8 +71,8 @@ impl Federation {
 
 impl Mesh {
     /// Counts a message against the rate limit of its link before the message is sent. If the limit is reached, returns
-    /// how long the link must pause, in ms. So the link never carries more messages than the other mesh accepts by
-    /// default.
+    /// how long the link must pause, in ms. This limit keeps the link below the number of messages that another mesh
+    /// accepts by default.
     pub fn forwarding_pause(&mut self, n: usize, now: i64) -> Option<i64> {
         let url = &self.federation.links.get(n)?.url;
         self.rates.spend(&format!("messages to {url}"), 10, now).err()
@@ -98,8 +98,8 @@ impl Mesh {
     /// # Errors
     /// When the database can't be read.
     pub fn next_forwarded(&self, n: usize, now: i64) -> Result<Option<ForwardedMessage>, Error> {
-        // Before the linked mesh answers a poll, it is unknown whether its peers read direct messages. So nothing is
-        // sent until then.
+        // Nothing is sent before the linked mesh has answered a poll, because it is unknown until then whether its
+        // peers read direct messages.
         let link = self.federation.links.get(n).filter(|link| link.last_answer.is_some());
         let Some(link) = link else { return Ok(None) };
         let mut waiting = self.waiting_messages(link, 1, now)?;
@@ -131,8 +131,8 @@ impl Mesh {
         Ok(waiting)
     }
 
-    /// Returns the JSON to post. An slm-mesh broker reads all of the fields, but a SuperLocalMemory daemon reads only
-    /// some.
+    /// Returns the JSON to post. An slm-mesh broker reads all of its fields, but a SuperLocalMemory daemon reads only
+    /// some of them.
     fn forwarded_body(&self, link: &MeshLink, message: &Message, now: i64) -> Result<Value, Error> {
         let direct = !link.broadcast_only.contains(&message.recipient);
         let to = self.peers.get(&message.recipient).map(|peer| peer.row.clone()).unwrap_or_default();

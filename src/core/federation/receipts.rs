@@ -25,7 +25,7 @@ const READ_AWAITED_MAX: usize = limits::LIST_MAX;
 const RELOADED_MAX: i64 = 100;
 /// Maximum size of the messages to each peer that are loaded after a restart, in bytes.
 const RELOADED_BYTES_MAX: usize = 256 * 1024;
-/// The states that are reported to the sender's mesh. The reports use the words of receipts.
+/// The states of a message that are reported to the sender's mesh.
 const TOLD: [MessageState; 3] = [MessageState::Read, MessageState::Acked, MessageState::Expired];
 
 /// The messages that one linked mesh has accepted and whose receipts are awaited.
@@ -45,8 +45,8 @@ pub(super) struct AwaitedReceipts {
 }
 
 impl AwaitedReceipts {
-    /// Adds a message that the other mesh accepted. The recipient may have read the message before this answer arrived.
-    /// So its receipt is requested even if the version of the receipts does not change.
+    /// Adds a message that the other mesh accepted. The recipient may have read the message before the other mesh's
+    /// answer arrived. So the receipt is requested even if the version of the receipts does not change.
     pub(super) fn add(&mut self, message: &Message) {
         self.forwarded.insert(message.seq, message.sender.clone());
         if self.version.is_some() {
@@ -179,7 +179,7 @@ impl Mesh {
         self.mail.receipts_version()
     }
 
-    /// Returns the next request for receipts to a linked mesh, as the JSON to post.
+    /// Returns the next request that asks a linked mesh for receipts, as the JSON to post.
     pub fn next_receipts_query(&mut self, n: usize) -> Option<Value> {
         let (sender, seqs) = self.federation.links.get_mut(n)?.awaited.take_due()?;
         let keys: Vec<String> = seqs.into_iter().map(|seq| self.ids.message(seq)).collect();

@@ -186,8 +186,8 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         locks.refuse_cycle(peers, waiting, &request, &conflicts)?;
         return Ok(Outcome::Pending(WaitReason::Locks(request.into()), until));
     }
-    // A session that has disconnected would not learn that it got the lock. So the lock is not granted yet, but the
-    // request keeps its position in the queue, because the session may return.
+    // A disconnected session would not learn that it got the lock, so the lock is not granted yet. But the request
+    // keeps its position in the queue, because the session may return.
     if ctx.until.is_some() && peers.get(&request.holder).is_none_or(Peer::is_gone) {
         let name = peers.name_of(&request.holder);
         return match until {

@@ -200,12 +200,12 @@ impl Locks {
         }
     }
 
-    /// Gives a grace period to the commands whose connection to another machine broke.
+    /// Gives a grace period to the commands on another machine whose connection broke.
     pub(in crate::core) fn await_commands(&mut self, conn: ConnId, now: i64) {
         let until = now + grace_ms(false);
         for (holder, command) in self.commands.remove(&conn).unwrap_or_default() {
-            // After a rollback, even a connected command has a grace period. That grace period would end too early, so
-            // this one replaces it.
+            // After a rollback, even a connected command has a grace period, which would end too early. The new grace
+            // period replaces it.
             self.orphans.retain(|orphan| !orphan.is(&holder, &command));
             self.orphans.push(Orphan { holder, command, until });
         }
@@ -352,8 +352,8 @@ impl Locks {
         Ok(())
     }
 
-    /// Ends the matching locks, for this reason. Ends only as many as one turn may change. The others expire now, and
-    /// the next turns end them.
+    /// Ends the matching locks, for this reason. Ends only as many as one turn may change. The others count as expired
+    /// from now on, and the next turns end them.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -437,7 +437,7 @@ impl Locks {
             let cure = match (lock.owner.is_shared(), request.owner.is_shared()) {
                 (false, _) => "the lock ends when that command ends".to_owned(),
                 (true, true) => "renew that lock with --renew".to_owned(),
-                // A command's locks belong to the command alone. So its request can't renew a lock that the peer took
+                // A command's locks belong to the command alone, so the command can't renew a lock that the peer took
                 // without a command.
                 (true, false) => {
                     let word = if path == lock.path { shell_quoted(&path) } else { path.clone() };

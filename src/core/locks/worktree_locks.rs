@@ -44,8 +44,8 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         peer: ctx.my_id(),
         host: peers.host_of(ctx.conn),
     };
-    // If a lock was requested over a connection of the caller's agent process, it may belong to any session of that
-    // process. So it blocks none of them. `hook_operations` makes the same exception for edits.
+    // If a lock was requested over a connection of the caller's agent process, the lock may belong to any session of
+    // that process, so it blocks none of them. `hook_operations` makes the same exception for edits.
     let is_shared =
         |lock: &LockRow| lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder);
     let mut found: Vec<(&LockRow, String)> = locks_of_others(locks, &here, is_shared).collect();
@@ -54,8 +54,8 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         let after = pagination::parse_cursor(after)?;
         found.retain(|(lock, _)| cursor(lock) > after);
     }
-    // A program reads the rows, so a page may be larger than a tool result. But all rows together may not fit into one
-    // line on the socket.
+    // A program reads the answer, so a page may be larger than a tool result. But all locks together might not fit into
+    // one answer, so pages are still needed.
     let mut page = Page::for_people();
     let fitting = found.iter().take_while(|(lock, path)| page.add(short_view(peers, lock, path))).count();
     let mut value = json!({ "ok": true });

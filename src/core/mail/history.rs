@@ -1,11 +1,11 @@
 //! Reads the history of messages in bounded steps, for `log` and for a search of the inbox.
 //!
-//! One step takes at most a millisecond of the broker's event loop. To get more, a client calls again, and other
-//! clients are served in between.
+//! One step takes at most a millisecond of the broker's event loop. A client that needs more steps calls again, and
+//! other clients are served in between.
 //!
 //! The subcommands do not read the database themselves, for three reasons. A guest (a machine that uses another
-//! machine's broker) has no database. A second reader would delay the checkpoints of the write-ahead log. The rules
-//! about who may see which messages would exist twice.
+//! machine's broker) has no database. A second reader would delay the checkpoints of the write-ahead log. And the rules
+//! about who may see which messages would have to be written twice.
 
 use super::search_terms::TextFilter;
 use super::{Correspondent, Mail};
@@ -171,7 +171,7 @@ impl Subthread {
     }
 }
 
-/// A sent message, with those of its copies that the scan found. A message to a group has one copy for each member.
+/// A sent message, with the copies of it that the scan found. A message to a group has one copy for each member.
 #[derive(Debug)]
 struct FoundSend {
     /// The sequence number of the oldest copy.
@@ -199,7 +199,7 @@ impl FoundSend {
         })
     }
 
-    /// Adds another copy.
+    /// Adds a copy that the scan found.
     fn add(&mut self, copy: &ScannedMessage<'_>) {
         self.first = self.first.min(copy.seq);
         self.last = self.last.max(copy.seq);
@@ -266,8 +266,8 @@ impl Mail {
 }
 
 /// Finds at most `limit` messages that pass the filter, in the direction of the scan. If the step ends between the
-/// copies of one message, the other copies are read too. Otherwise, the next page would show them as a message of their
-/// own.
+/// copies of one message, the other copies are read too. Otherwise, the next page would show the other copies as a
+/// separate message.
 fn find(
     store: &Store,
     scan: &MessageScan<'_>,

@@ -229,8 +229,8 @@ pub struct Mail {
     /// Recent wakeups of sessions.
     wakeups: Vec<WakeupAttempt>,
     /// A number that increases when the receipt of a message with a key changes. Every message from a linked mesh has a
-    /// key, and the number is sent to the meshes that poll this mesh. It starts from the current time, so that it
-    /// differs after a restart.
+    /// key, and the meshes that poll this mesh receive the number. The number starts from the current time, so that it
+    /// is different after a restart.
     receipts_version: i64,
 }
 
@@ -357,7 +357,7 @@ impl Mail {
         Ok(sent)
     }
 
-    /// Returns why a recipient can't receive a message. Returns `None` if the recipient can.
+    /// Returns the reason why a recipient can't receive a message; `None` if there is no such reason.
     fn refusal(
         &mut self,
         turn: &Turn,

@@ -158,8 +158,8 @@ impl Mail {
         message: &Message,
     ) -> Result<(), Error> {
         turn.store.put_receipt(was, message)?;
-        // Every message from a linked mesh has a key. Other messages may have a key, too. For them, a new version only
-        // makes linked meshes ask for receipts once more.
+        // Every message from a linked mesh has a key. Other messages may have a key, too, but a new version then does
+        // no harm: the linked meshes just ask for receipts once more.
         if message.key.is_some() && message.state >= MessageState::Read && message.state != was.state {
             self.receipts_version += 1;
         }
@@ -313,7 +313,7 @@ impl Mesh {
         self.mail.row(&self.turn.store, &self.peers, message, MailView::Sent, None)
     }
 
-    /// Records that a message was pushed. Its whole line has been written to the push socket of the recipient.
+    /// Records that a message was pushed, after it was written completely to the push socket of the recipient.
     pub fn on_pushed(&mut self, seq: i64, now: i64) {
         let noted = self.in_savepoint(|mesh| {
             let Mesh { turn, mail, journal, .. } = mesh;

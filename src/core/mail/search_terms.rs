@@ -15,8 +15,8 @@ pub(super) struct TextFilter {
 }
 
 impl TextFilter {
-    /// Creates a filter for words, which are separated by spaces, and for an exact phrase. Without words and phrase,
-    /// every text passes.
+    /// Creates a filter for `words`, which are separated by spaces, and for an exact `phrase`. If both are missing or
+    /// empty, every text passes.
     pub(super) fn new(words: Option<&str>, phrase: Option<&str>) -> TextFilter {
         let mut words: Vec<Needle> =
             words.unwrap_or("").split_whitespace().map(|word| Needle::new(to_lower(word))).collect();
@@ -45,7 +45,7 @@ impl TextFilter {
     }
 }
 
-/// Whether a search distinguishes the upper and lower case of ASCII letters.
+/// How a search treats the upper and lower case of ASCII letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Case {
     Matters,
@@ -108,8 +108,8 @@ impl Needle {
     }
 }
 
-/// Converts a string to lower case, letter by letter. `str::to_lowercase` treats a Σ at the end of a word differently.
-/// Then a search word might not match inside a longer word.
+/// Converts a string to lower case, letter by letter. Unlike this function, `str::to_lowercase` treats a Σ at the end
+/// of a word differently, so that a search word might not match inside a longer word.
 fn to_lower(text: &str) -> String {
     text.chars().flat_map(char::to_lowercase).collect()
 }

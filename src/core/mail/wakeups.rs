@@ -172,7 +172,7 @@ pub(in crate::core) fn repeat_waits(turn: &mut Turn, waiting: &mut Waiting, id: 
     end_waits(turn, waiting, &json!({ "ok": true, "wake": false }), |call| call.would_wake(id));
 }
 
-/// Returns the unread messages to this peer alone that the peer has not begun to read.
+/// Returns the unread messages that were sent to this peer and not to a group, and that the peer has not begun to read.
 fn direct_unread(store: &Store, id: &str) -> Result<Vec<Message>, Error> {
     let filter = MessageFilter {
         to: Some(id),
@@ -242,7 +242,7 @@ impl Mail {
         if newest + limits::WAKE_COALESCE_MS > now {
             return Ok(WakeupTime::At(newest + limits::WAKE_COALESCE_MS));
         }
-        // A session is not woken during a turn, because its hooks show mail then. An interrupted turn does not report
+        // A session is not woken during a turn, because its hooks show the mail. An interrupted turn does not report
         // its end, so a turn counts as over when no hook has called for a while.
         let active = peers.get(id).and_then(|peer| peer.turn_active_at);
         if let Some(last) = active.filter(|last| now - last < limits::TURN_QUIET_MS) {
@@ -318,8 +318,8 @@ impl Mail {
     }
 }
 
-/// Whether a better channel, which has a lower rank, waits to wake this session and has not been tried for each of the
-/// session's unread messages.
+/// Whether a better channel (one with a lower rank) waits to wake this session, and has not been tried yet for at least
+/// one of the session's unread messages.
 fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Channel) -> bool {
     let untried = |name: &str| {
         let tried = |message: &Message| {

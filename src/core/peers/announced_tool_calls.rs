@@ -1,5 +1,5 @@
 //! Tool calls that hooks announced. Some clients run several sessions in one process with a single MCP server. The tool
-//! calls of this server do not say which session makes them. But right before each call, the client runs a hook that
+//! calls to this server do not say which session makes them. But right before each call, the client runs a hook that
 //! knows the session. The hook announces the operation and its arguments to the mesh. The next call from the same
 //! process with this operation and these arguments belongs to the announced session.
 
@@ -138,7 +138,7 @@ impl Peers {
     }
 
     /// Returns the part of a reply that tells a client which peer its call acted as; `None` if this is clear. If no
-    /// hook announced the call, the part adds a warning that another session of the client may have made the call.
+    /// hook announced the call, this part contains a warning that another session of the client may have made the call.
     pub(in crate::core) fn caller_note(&self, conn: ConnId, actor: &PeerId) -> Option<Value> {
         if !self.has_shared_process {
             return None;

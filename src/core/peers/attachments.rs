@@ -13,7 +13,7 @@ pub(super) struct Attachment {
     /// Sessions that have made calls over this connection after their hooks announced these calls. All of them belong
     /// to one agent process.
     pub(super) announcers: Vec<PeerId>,
-    /// Whether the last attach over this connection contained the key that the agent gave the session.
+    /// Whether the last session that attached over this connection sent the key that the agent gave it.
     pub(super) is_keyed: bool,
     /// The agent process from which the client on this connection descends.
     pub(super) agent: Option<Process>,

@@ -103,8 +103,8 @@ pub(in crate::core) struct HookEvidence<'a> {
 }
 
 impl Peer {
-    /// Whether the row belongs to another session than this peer. This is so if both have keys, and the row's key is
-    /// none of the peer's keys.
+    /// Whether the row belongs to a different session than this peer. This is so if both have keys, and the row's key
+    /// is none of the peer's keys.
     pub(super) fn has_other_key(&self, row: &PeerRow) -> bool {
         row.session_key().is_some_and(|key| self.row.session_key().is_some() && !self.has_key(key))
     }
@@ -145,8 +145,8 @@ impl Peers {
         let SessionEvidence { row, name, is_name_chosen, .. } = *evidence;
         let is_same =
             |peer: &&Peer| peer.row.is_session() && is_numbered(&peer.row.name, name) && is_alike(&peer.row, row);
-        // A session that only hooks have registered may be running until a hook reports its end. Until then, a new
-        // session with another key must not take over its name.
+        // A session that only hooks have registered may still be running if no hook has reported its end. A new session
+        // with a different key must then not take over its name.
         let may_return = |peer: &Peer| peer.has_left || peer.row.process.is_none() && !peer.has_other_key(row);
         let is_free = |peer: &&Peer| may_return(peer) && !self.may_be_alive(peer, row.pid);
         // The name is compared first, because the check whether a session is alive may need a system call.

@@ -1,7 +1,7 @@
 //! The table of all peers, with indexes by id, by kind and by deadline.
 //!
-//! **Invariant:** it does not take a search through all peers to find one peer, the clients of the old HTTP API, the
-//! peers of linked meshes, or the next deadline.
+//! **Invariant:** one peer, the clients of the old HTTP API, the peers of linked meshes, and the next deadline are
+//! found without a search through all peers.
 
 use super::Peer;
 use crate::base::ids::PeerId;

@@ -60,7 +60,7 @@ impl Mesh {
         for call in self.waiting.extract(|call| call.ctx.conn == conn) {
             self.turn.dirty.note_end(call.reason.as_ref());
         }
-        // A hook that disconnects may not have shown its mail, so the next hook gets all mail that this hook has not
+        // A hook that disconnects has perhaps not shown its mail, so the next hook gets all mail that this hook has not
         // confirmed.
         self.mail.forget_deliveries_to(conn);
         self.journal.unsubscribe(conn);
@@ -207,13 +207,13 @@ impl Peers {
         let Some(peer) = self.get_mut(id) else { return };
         peer.has_left = false;
         if std::mem::replace(&mut peer.has_ended, false) {
-            // This may allow a wakeup, so the calls that wait to wake this session run again.
+            // The session may now be ready for a wakeup, so the calls that wait to wake it run again.
             turn.dirty.mail.insert(id.clone());
         }
     }
 
-    /// Whether the agent has ended this session. Hooks with late reports from before the end do not bring the session
-    /// back.
+    /// Whether the agent has ended this session. A late hook, which reports something from before the end, does not
+    /// bring the session back.
     pub(in crate::core) fn has_ended(&self, id: &str) -> bool {
         self.get(id).is_some_and(|peer| peer.has_ended)
     }
@@ -238,10 +238,10 @@ impl Peers {
         }
     }
 
-    /// Records the agent process from which a session makes a call, as the kernel reports it. The process is certainly
-    /// an agent if slm-mesh knows its program, or if an earlier hook of the session came from it. The session is then
-    /// online while the process lives. A single hook from an unknown program does not prove that the process is an
-    /// agent.
+    /// Records the agent process from which a session makes a call, as the kernel reports it. If slm-mesh knows the
+    /// program of the process, or if an earlier hook of the session came from the process, the process counts as an
+    /// agent, and the session is online while it lives. A single hook from an unknown program does not prove that the
+    /// process is an agent.
     pub(in crate::core) fn note_process(
         &mut self,
         turn: &mut Turn,
@@ -255,8 +255,8 @@ impl Peers {
         self.set_process(turn, journal, id, process, is_agent, call)
     }
 
-    /// Records the process from which a session makes a call. `is_agent` says whether the process is certainly an
-    /// agent.
+    /// Records the process from which a session makes a call. `is_agent` says whether it is known that the process is
+    /// an agent.
     pub(super) fn set_process(
         &mut self,
         turn: &mut Turn,
@@ -274,8 +274,8 @@ impl Peers {
             return Ok(());
         }
         peer.row.process = Some(*process);
-        // A process on another machine is not watched, because this kernel can't report its end. A process that may not
-        // be an agent is not watched either, because its end means nothing for the session.
+        // A process on another machine is not watched, because this kernel can't report its end. A process that is
+        // perhaps no agent is not watched either, because its end may mean nothing for the session.
         if is_remote || !is_agent {
             let row = peer.row.clone();
             return if is_known { Ok(()) } else { Ok(turn.store.put_peer(&row)?) };
@@ -327,20 +327,21 @@ impl Peers {
             peer.turn_active_at = at;
         }
         if at.is_none() {
-            // This may allow a wakeup, so the calls that wait to wake this session run again.
+            // The session may now be ready for a wakeup, so the calls that wait to wake it run again.
             turn.dirty.mail.insert(id.clone());
         }
     }
 
-    /// Records the background tasks and subagents that still run after the end of a turn, and keep the locks of the
-    /// turn. The list is empty if a turn is running, or if no task is left.
+    /// Records the background tasks and subagents that still run after the end of a turn, and for which the locks of
+    /// the turn are kept. The list is empty if a turn is running, or if no task is left.
     pub(in crate::core) fn set_background_tasks(&mut self, id: &str, running: &[&str]) {
         if let Some(peer) = self.get_mut(id) {
             peer.background_tasks = running.iter().map(|task| (*task).to_owned()).collect();
         }
     }
 
-    /// Records that a subagent has ended. Returns true if it was the last task that kept the locks of the turn.
+    /// Records that a subagent has ended. Returns true if it was the last task for which the locks of the turn were
+    /// kept.
     pub(in crate::core) fn end_background_task(&mut self, id: &str, task: &str) -> bool {
         let Some(peer) = self.get_mut(id).filter(|peer| !peer.background_tasks.is_empty()) else { return false };
         peer.background_tasks.retain(|running| running != task);

@@ -101,7 +101,7 @@ fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     };
     let Mesh { turn, peers, journal, .. } = mesh;
     // The caller runs inside an agent: slm-mesh knows the program of the process, or the environment contains the name
-    // of the agent. So the process is certainly the agent, and the session is online until the process ends.
+    // of the agent. So it is known that the process is the agent, and the session is online until the process ends.
     peers.set_process(turn, journal, &id, process, true, ctx)?;
     Ok(Outcome::Ready(json!({ "ok": true, "you": { "id": id.as_str(), "name": peers.name_of(&id) } })))
 }
@@ -173,9 +173,9 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     Ok(Outcome::Ready(value))
 }
 
-/// Removes the unused peer of a connection. The connection has just attached as another peer, which a hook registered
-/// with the session's key. The unused peer would look like a second session of the agent, and nobody would read its
-/// mail. Returns the removed peer, so that the client can forget it.
+/// Removes the unused peer of a connection. The connection has just attached as a different peer, which a hook
+/// registered with the session's key. The unused peer would look like a second session of the agent, and nobody would
+/// read its mail. Returns the removed peer, so that the client can forget it.
 fn retire_placeholder(mesh: &mut Mesh, ctx: &CallContext, keyed: &PeerId) -> Result<Option<PeerId>, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let is_unused = |peer: &&Peer| {
@@ -243,7 +243,8 @@ pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args)
     let takeover = match &former {
         FormerPeer::Proven(id) | FormerPeer::SameName(id) => {
             let unread = mail.unread(&turn.store, id)?;
-            // A session with neither a key nor a process is found by its name at each hook. This is not a takeover.
+            // If a session has neither a key nor a process, each of its hooks finds it by its name. This is not a
+            // takeover.
             let is_other = |peer: &Peer| peer.has_left || peer.row.session_key().is_some();
             peers.get(id).and_then(|peer| match former {
                 FormerPeer::SameName(_) if is_name_chosen => None,
