@@ -45,7 +45,7 @@ pub const QUIET_MAX: Duration = Duration::from_millis(2000);
 pub const PING_WITHIN: Duration = Duration::from_millis(2400);
 /// How many bytes to read at once. Most answers fit, and longer ones take several reads.
 const READ_BYTES: usize = 4096;
-/// How long the broker may take to accept a connection, or to read a part of a long line.
+/// How long the broker may take to accept a connection, or to read the next part of a long request.
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(4000);
 
 /// What arrived from a broker.

@@ -16,15 +16,16 @@ use std::time::Duration;
 /// How long a client waits for another client that is starting the broker.
 const STARTS_WITHIN: Duration = Duration::from_millis(4000);
 
-/// How many brokers a client starts in a row, if each of them is stopped before the client can connect.
+/// Maximum number of brokers that a client starts in a row. It starts the next one if the last one was stopped before
+/// it could connect.
 const STARTS_MAX: usize = 3;
 
 /// Starts a broker while holding the start lock. If many clients do this at the same time, one of them starts the
 /// broker. The others wait for the lock, and then find the broker.
 pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
     places.prepare()?;
-    // If another client holds the lock for too long, this client starts a broker without the lock. Then there may be
-    // two brokers, and one of them ends at once.
+    // If another client holds the lock for too long, this client starts a broker without the lock. If this leads to two
+    // brokers, one of them ends at once.
     let _lock = LockWait::begin(places.open_lock(&places.start_lock())?)
         .for_time(STARTS_WITHIN)
         .map_err(|error| places.error("can't be locked (does its file system support locks?)", &error))?;
@@ -51,7 +52,8 @@ pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
 /// Runs `slm-mesh start` detached, and waits until the broker is ready.
 fn spawn_broker(places: &DataDir) -> Result<(), Error> {
     let log = places.open_log()?;
-    // The log of an older version may be readable by other users. The directory is private in any case.
+    // An older version may have left the log readable by other users. A failure is ignored, because the directory is
+    // private, too.
     let _ = log.set_permissions(Permissions::from_mode(0o600));
     let program = sys::own_path();
     let spawned = Command::new(&program)
@@ -71,7 +73,7 @@ fn spawn_broker(places: &DataDir) -> Result<(), Error> {
     })?;
     let mut report = String::new();
     if let Some(out) = child.stdout.take() {
-        // An empty report means that the broker ended without reporting, and the code below handles that.
+        // If the report is empty, the broker ended without one, and the code below handles this case.
         let _ = BufReader::new(out).take(64 * 1024).read_line(&mut report);
     }
     let report: Value = serde_json::from_str(&report).unwrap_or(Value::Null);

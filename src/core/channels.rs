@@ -62,7 +62,7 @@ pub static LIST: Op = Op {
     run: list,
 };
 
-/// Maximum number of members of a channel that an answer lists by name.
+/// Maximum number of a channel's members that are listed by name in an answer.
 const NAMED_MAX: usize = 20;
 /// Maximum number of rows in a page. Each row has at least 60 bytes, so no more rows fit.
 const PAGE_ROWS: usize = limits::PAGE_MAX / 60;

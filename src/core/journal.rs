@@ -106,15 +106,15 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         None => None,
     };
     let last = turn.store.counters.event_last;
-    // A wait without a cursor waits for events that happen after the wait began.
+    // A caller that waits without a cursor gets only events that happen after the wait has begun.
     let waits = args.int("waitSeconds").is_some_and(|seconds| seconds > 0);
     let cursor = args.int("after").max(since).or(ctx.cursor).or(waits.then_some(last));
     let limit = args.int("limit").unwrap_or(50);
     let filter = EventFilter { types: &types, after: cursor.unwrap_or(0), newest: cursor.is_none(), limit: limit + 1 };
     let mut found = turn.store.events(&filter)?;
     let first = turn.store.first_event()?.unwrap_or(last + 1);
-    // A cursor beyond the end comes from another database, so there is a gap. There is also a gap if events after the
-    // cursor have been removed. The caller must learn of a gap at once, even if the caller asked to wait.
+    // A cursor beyond the end comes from a different database, so there is a gap. There is also a gap if events after
+    // the cursor have been removed. The caller must learn of a gap at once, even if the caller asked to wait.
     let gap = args.int("after").is_some_and(|after| after > last || after.saturating_add(1) < first && after < last);
     let is_ahead = cursor.is_some_and(|cursor| cursor > last);
     if found.is_empty()
@@ -379,7 +379,7 @@ impl Journal {
     }
 
     /// Removes the values of a deleted or expired entry from its events. Returns false if there are more events than
-    /// one call can change. Another call must then remove the rest.
+    /// one call can change. A further call must then remove the rest.
     ///
     /// # Errors
     /// When the database can't be written.

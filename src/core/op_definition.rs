@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 pub enum ArgKind {
     /// A string of `min` to `max` UTF-8 bytes.
     Text { min: usize, max: usize },
-    /// A string of 1 to `max` UTF-16 units, which is how JavaScript clients count.
+    /// A string of 1 to `max` UTF-16 code units. JavaScript clients count strings in this unit.
     Units { max: usize },
     /// A whole number.
     Int { min: i64, max: i64 },

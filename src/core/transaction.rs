@@ -1,5 +1,5 @@
 //! A turn: one round of the broker's event loop. A turn has an open transaction, and effects (such as replies) that
-//! leave the core after the commit. It also records the changes because of which waiting calls must run again.
+//! leave the core after the commit. It also records which changes require that waiting calls run again.
 //!
 //! **Invariant:** no effect leaves before the commit, because `Turn::take_effects` is called only afterwards.
 

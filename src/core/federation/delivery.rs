@@ -75,8 +75,8 @@ impl MeshLink {
         if doubtful.seq == seq {
             doubtful.n_tries += 1;
         }
-        // If the other mesh has answered no poll since the first try, it may be down. Then the failure says nothing
-        // about the message, so no later message is tried yet.
+        // If the other mesh has answered no poll since the first try, it may be down, and the failure says nothing
+        // about the message. So no later message is tried yet.
         if heard > doubtful.since && doubtful.n_tries >= TRIES_ALONE {
             doubtful.next += 1;
         }

@@ -40,8 +40,8 @@ impl Federation {
         self.may_forward |= !self.links.is_empty();
     }
 
-    /// Returns an error if a message can't be forwarded. The recipient's mesh may no longer be linked, or may not
-    /// accept a message of this length.
+    /// Returns an error if a message can't be forwarded: the recipient's mesh is no longer linked, or accepts no
+    /// message of this length.
     pub(in crate::core) fn check_forwardable(&self, peers: &Peers, to: &str, body: &str) -> Result<(), Error> {
         let Some(peer) = peers.get(to) else { return Ok(()) };
         let Some(mesh) = peer.row.mesh() else { return Ok(()) };
@@ -78,7 +78,7 @@ impl Mesh {
         self.rates.spend(&format!("messages to {url}"), 10, now).err()
     }
 
-    /// Whether a message waits for any link. While a message waits, the broker keeps running.
+    /// Whether any message waits to be forwarded. While a message waits, the broker keeps running.
     pub fn has_mail_to_forward(&self) -> bool {
         let linked = self.peers.linked().filter(|peer| self.federation.reaches(&peer.row));
         linked
@@ -86,8 +86,8 @@ impl Mesh {
             .any(|waiting| waiting.is_some_and(|n| n > 0))
     }
 
-    /// Whether there may be messages to forward. Returns true once after a new message, an attempt to deliver a
-    /// message, or an answer to a poll.
+    /// Whether there may be messages to forward. After a new message, an attempt to deliver a message, or an answer to
+    /// a poll, only the first call returns true.
     pub fn take_forwarding_due(&mut self) -> bool {
         !self.federation.links.is_empty() && std::mem::take(&mut self.federation.may_forward)
     }

@@ -1,5 +1,5 @@
-//! Federation: links to other meshes, the peers of those meshes, and the messages between meshes. A linked mesh is
-//! another slm-mesh broker, or a daemon of SuperLocalMemory, a different program with a mesh of its own.
+//! Federation: links to other meshes, the peers of those meshes, and the messages between meshes. A linked mesh belongs
+//! to another slm-mesh broker, or to a daemon of SuperLocalMemory (a different program with a mesh of its own).
 //!
 //! **Invariant:** only this module writes the links.
 

@@ -21,7 +21,8 @@ const AWAITED_MAX: usize = 1_000;
 /// Maximum number of read messages per link that may still be acknowledged. This many fit into one request to the
 /// linked mesh. If there are more, the oldest ones keep the receipt "read".
 const READ_AWAITED_MAX: usize = limits::LIST_MAX;
-/// How many of the newest messages to each peer are loaded after a restart. Their receipts may be awaited.
+/// How many of the newest messages to each peer are loaded after a restart, because their receipts may still be
+/// awaited.
 const RELOADED_MAX: i64 = 100;
 /// Maximum size of the messages to each peer that are loaded after a restart, in bytes.
 const RELOADED_BYTES_MAX: usize = 256 * 1024;

@@ -19,7 +19,7 @@ use std::ops::Range;
 /// direct mail. In version 3.4.48, such a peer waits for mail at an address to which no mail is sent. All other peers
 /// send a heartbeat every 25 s.
 const BROADCAST_ONLY_MS: i64 = 60_000;
-/// Heartbeats this soon after the registration do not count.
+/// A heartbeat this soon after the registration does not count.
 const FIRST_HEARTBEAT_MS: i64 = 5_000;
 
 /// The status of a listed peer that is online.
@@ -47,7 +47,7 @@ impl RemoteRoster {
         let rows = value["peers"].as_array()?;
         let own = |row: &&Value| row["mesh"].as_str().is_none_or(|of| Some(of) == mesh_id.as_deref());
         let active = |row: &&Value| row["status"].as_str().is_none_or(|status| [ACTIVE, AWAY].contains(&status));
-        // A daemon lists its own peers twice if another mesh sends them back to the daemon. So duplicates are dropped.
+        // A daemon lists its own peers twice if another mesh sends them back to it, so duplicates are dropped.
         let mut known = HashSet::new();
         let found = rows.iter().filter(own).filter(active).filter_map(parse_peer);
         let peers = found.filter(|peer| known.insert(peer.id.clone())).take(limits::LINKED_MAX).collect();
@@ -102,8 +102,8 @@ fn reads_broadcasts_only(peer: &LinkedPeer, now: i64) -> bool {
 }
 
 impl Federation {
-    /// Whether a peer belongs to a link other than the link to `url`, and must stay there. The peer may move if the
-    /// other link no longer exists. It may also move if it is offline and both links lead to the same mesh.
+    /// Whether a peer belongs to a link other than the link to `url`, and must stay there. The peer need not stay if
+    /// the other link no longer exists, or if the peer is offline and both links lead to the same mesh.
     fn belongs_elsewhere(&self, row: &PeerRow, url: &MeshUrl) -> bool {
         let Some(mesh) = row.mesh() else { return false };
         let id = |url: &str| self.link_to(url).and_then(|link| link.mesh_id.as_ref());
@@ -146,7 +146,7 @@ impl Mesh {
             let mut parts = LinkedParts { turn, mail, locks, journal };
             for seen in roster.peers.get(part.start..end).unwrap_or_default() {
                 // Two kinds of listed peers stay unchanged: this mesh's own peers, and the peers of another link,
-                // because their mail must go over that link.
+                // because mail to these peers must go over that link.
                 let is_kept = |row: &PeerRow| !row.is_linked() || federation.belongs_elsewhere(row, &url);
                 if peers.get(&seen.id).is_some_and(|peer| is_kept(&peer.row)) {
                     continue;

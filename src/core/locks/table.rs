@@ -25,8 +25,9 @@ pub struct Locks {
     /// Commands that have lost their connection, because the broker restarted or the network failed. They may still
     /// reconnect.
     orphans: Vec<Orphan>,
-    /// Locks that were extended in memory but not yet in the database, because one turn can't write so many. The next
-    /// turns write them. The keys are tokens and paths, and the values are the new times of expiry, in ms.
+    /// Locks that were extended in memory but not yet in the database, because one turn of the broker's event loop
+    /// can't write so many. The next turns write them. The keys are tokens and paths, and the values are the new times
+    /// of expiry, in ms.
     unwritten: BTreeMap<(i64, String), i64>,
     /// For each connection, the commands whose locks end with the connection.
     commands: CountedMap<Vec<(PeerId, LockOwner)>>,
@@ -65,8 +66,8 @@ impl Orphan {
     }
 }
 
-/// Maximum size of the changes of locks in one turn, in bytes. If several hubs share the mesh, their log refuses a turn
-/// of more than 1.5 MiB, and then none of the locks would end.
+/// Maximum size of the changes of locks in one turn of the broker's event loop, in bytes. If several hubs share the
+/// mesh, their log refuses a turn of more than 1.5 MiB, and then none of the locks would end.
 const CHANGED_BYTES: usize = 256 << 10;
 
 /// Returns an upper limit for the bytes that a change of this lock and its event take in the log.
@@ -248,7 +249,7 @@ impl Locks {
             self.locks.push(row.clone());
             if old.is_none() {
                 journal.record(turn, peers, &Change::FileLocked(&row), &request.holder, now)?;
-                // The new lock may block a waiting request, and so cause a deadlock. So the waiting requests are
+                // The new lock may block a waiting request, which may cause a deadlock, so the waiting requests are
                 // checked again.
                 turn.dirty.locks = true;
             }

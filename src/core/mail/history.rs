@@ -25,7 +25,7 @@ pub(super) const STEP_ROWS: i64 = 1_000;
 pub(super) const STEP_BYTES: usize = 512 * 1024;
 /// Maximum number of messages that one step returns. Returning one message costs as much as reading ten.
 const FOUND_MAX: usize = 100;
-/// Maximum number of times that one step looks up the message to which a reply belongs.
+/// Maximum number of replies for which one step looks up the answered message.
 const CLIMB_MAX: usize = 1_000;
 
 /// Which messages a caller may see.
@@ -161,7 +161,7 @@ impl Subthread {
             };
             self.n_climbed += 1;
             if self.n_climbed > CLIMB_MAX {
-                // After too many steps, the message is shown, although it may not belong to the subthread.
+                // After too many steps, the message is shown, although it is not known to belong to the subthread.
                 return Ok(true);
             }
             parent = store.reply_target(at)?;

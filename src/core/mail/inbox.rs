@@ -74,7 +74,7 @@ impl MailView {
     }
 }
 
-/// Returns a filter for one view of the mailbox, beginning after the cursor.
+/// Returns the filter for one view of the mailbox. The view begins after the message with the number `after`.
 fn filter<'a>(
     view: MailView,
     me: &'a str,
@@ -103,7 +103,7 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         mail.acknowledge(turn, peers, journal, ctx, id)?;
     }
     let view = MailView::of(args.text("filter"));
-    // A caller outside the session may read the session's mail without taking it. The receipts then do not change.
+    // A caller outside the session may look at the session's mail without changing the receipts.
     let is_look = args.flag("take") == Some(false) && !peers.is_inside(&ctx.ancestors, ctx.me());
     let limit = args.int("limit").unwrap_or(20);
     let other = args.text("from").map(|name| Correspondent::named(peers, "from", name)).transpose()?;

@@ -186,8 +186,8 @@ impl Mail {
         self.ids.message(own.unwrap_or(seq))
     }
 
-    /// Returns a message as the inbox shows it to a reader. If the message is too long for a tool result, the row
-    /// contains one part of it.
+    /// Returns a message as the inbox shows it to a reader. If the message is too long for a tool result, returns only
+    /// one part of its text.
     pub(in crate::core) fn row(
         &self,
         store: &Store,
@@ -205,8 +205,8 @@ impl Mail {
         Value::Object(map)
     }
 
-    /// Returns a message for a hook, with only the fields that the hook shows to its agent. If the message is long, the
-    /// row contains its first part.
+    /// Returns a message for a hook, with only the fields that the hook shows to its agent. If the message is long,
+    /// returns only the first part of its text.
     pub(in crate::core) fn hook_row(&self, store: &Store, peers: &Peers, message: &Message) -> Value {
         let mut map = object(json_object([
             ("id", self.ids.message(message.seq).into()),
@@ -227,12 +227,12 @@ impl Mail {
         Value::Object(map)
     }
 
-    /// Returns a message that `reader` found by a search. If the message is long, the row contains only the part at
-    /// byte `at`.
+    /// Returns a message that `reader` found by a search. If the message is long, returns only the part of its text
+    /// that contains byte `at`.
     pub(super) fn found_row(&self, store: &Store, peers: &Peers, message: &Message, at: usize, reader: &str) -> Value {
         let mut map = object(self.whole_row(store, peers, message, MailView::Sent, Some(reader)));
         cut_to_part(&mut map, message, at, "only the part with the words that you searched for is shown here");
-        // A client reports the text up to `upto` as read. A search does not count as reading, so the row must not
+        // A client reports the text up to `upto` as read. A search does not count as reading, so the result must not
         // contain `upto`.
         map.remove("upto");
         Value::Object(map)
@@ -255,8 +255,7 @@ impl Mail {
         }
         if let Some(seq) = message.reply_to {
             map.insert("replyTo".into(), json!(self.id_for(store, seq, reader)));
-            // If the database can't be read, only the conversation is missing here. Other operations report the
-            // failure.
+            // If the database can't be read, only the conversation is left out. Other operations report the failure.
             let thread = store.thread_of(message.seq).ok();
             map.insert("thread".into(), json!(thread.map(|root| self.id_for(store, root, reader))));
         }
@@ -267,7 +266,7 @@ impl Mail {
                 map.insert(name.into(), json!(at.map(time::iso)));
             }
             map.insert("channel".into(), json!(reached(message)));
-            // If the database can't be read, only the wakeups are missing here. Other operations report the failure.
+            // If the database can't be read, only the wakeups are left out. Other operations report the failure.
             if let Ok(Some(wakeups)) = self.wakeups_view(store, message.seq) {
                 map.insert("wakes".into(), wakeups);
             }
@@ -296,8 +295,8 @@ pub(super) fn not_among(peers: &Peers, ids: &[PeerId], sent: &[Message]) -> (usi
     (missing.len(), names.join(", "))
 }
 
-/// Returns the channel through which the message was offered, or the address of the linked mesh that accepted or
-/// refused it. For a refused message, the reason follows the address.
+/// Returns the channel through which the message was offered, or the address of the linked mesh to which it was sent.
+/// If that mesh has not accepted the message, the reason follows the address.
 fn reached(m: &Message) -> Option<String> {
     match (&m.mesh, &m.rejection) {
         (Some(mesh), Some(why)) => Some(format!("{mesh}: {why}")),

@@ -76,8 +76,8 @@ impl Needle {
         if found.is_some() || text.is_ascii() {
             return found;
         }
-        // In lower case, only two letters outside ASCII begin with an ASCII letter: the Kelvin sign and the dotted
-        // capital I. Other letters can't match an ASCII word.
+        // Only two letters outside ASCII have a lower case that contains an ASCII letter: the Kelvin sign and the
+        // dotted capital I. No other letter outside ASCII can match an ASCII word.
         if self.text.is_ascii() && !text.contains(['\u{212a}', '\u{130}']) {
             return None;
         }

@@ -114,13 +114,13 @@ impl Peers {
         Err(self.several_callers(&sessions))
     }
 
-    /// Records that a session began. If its process already has a session, a later call from this process may belong to
-    /// either of them.
+    /// Records that a session began. If its process already has a session, later calls from the process may belong to
+    /// either session.
     pub(in crate::core) fn note_new_session(&mut self, process: Option<&Process>) {
         self.has_shared_process |= process.is_some_and(|process| !self.sessions_of_process(process).is_empty());
     }
 
-    /// Remembers that this session has made an announced call over this connection. The client will use the same
+    /// Remembers that this session has made an announced call over this connection, because the client uses the same
     /// connection to report what the session has read.
     fn note_announcer(&mut self, conn: ConnId, session: &PeerId) {
         let Some(one) = self.attachments.get_mut(conn) else { return };

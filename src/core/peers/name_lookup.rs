@@ -72,8 +72,8 @@ impl Peers {
     }
 
     /// Finds the peer that stands for this user on this machine. The hub on the machine `desk` calls its own user
-    /// `ada`, while every other hub calls the same user `ada@desk`. This accepts both names, so the peer stays the same
-    /// when another hub leads.
+    /// `ada`, while every other hub calls the same user `ada@desk`. Both names are accepted, so that the user keeps the
+    /// same peer when another hub leads.
     pub(super) fn human_of(&self, host: &str, user: &str) -> Option<PeerId> {
         let is_number = |rest: &str| rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok());
         let is_it = |peer: &&Peer| {
@@ -90,8 +90,8 @@ impl Peers {
     /// the start.
     pub(in crate::core) fn settle_human(&mut self, turn: &mut super::Turn, now: i64) -> Result<(), Error> {
         let MeshSettings { host, user, .. } = &*self.settings;
-        // After the user was renamed, this finds the user's former peer. Other persons at this machine have a name that
-        // ends in `@` and the name of the machine.
+        // If the user has been renamed, this finds the peer with the former name. The peers of other users of this
+        // machine are skipped, because their names contain an `@`.
         let is_here = |peer: &&Peer| {
             peer.row.kind == PeerKind::Human && peer.row.host == *host && !peer.row.name.contains(HUMAN_AT)
         };

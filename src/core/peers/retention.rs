@@ -129,9 +129,10 @@ impl Mesh {
         self.turn.log_error(forgotten);
     }
 
-    /// Takes the locks and the channels from a session that is gone, and ends its waiting calls. Otherwise a command
-    /// that outlives the session could get a lock or mail in the session's name. Calls continue to wait on a silent
-    /// connection that acts for the session, because the session may return there.
+    /// Takes the locks and the channels from a session that is gone, but not the locks of its commands. Also ends its
+    /// waiting calls, because a command that outlives the session could otherwise get a lock or mail in the session's
+    /// name. Calls continue to wait on a silent connection that acts for the session, because the session may return
+    /// there.
     pub(super) fn take_from_gone(&mut self, id: &PeerId, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, locks, channels, journal, waiting, .. } = self;
         end_hook_waits(turn, peers, waiting, id);

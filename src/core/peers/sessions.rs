@@ -403,8 +403,8 @@ impl Peers {
     }
 
     /// Returns the name of a session that returns to its former peer: normally the name of this peer. If an MCP server
-    /// attaches for the first time, and the user chose a name that is free, the session gets the chosen name. Earlier
-    /// hooks and subcommands may not have known this name.
+    /// attaches for the first time, and the user chose a name that is free, the session gets the chosen name. The hooks
+    /// and subcommands that called before the server attached do not always know this name.
     fn name_of_return(&self, old: &Peer, evidence: &SessionEvidence) -> String {
         let is_first_server = evidence.conn.is_some() && old.row.pid == 0;
         let is_free = || self.free_name(evidence.name) == evidence.name;
