@@ -135,7 +135,7 @@ impl HubGroup {
         }
     }
 
-    /// Whether a hub other than `silent` leads now. A client asks this while its own hub does not answer.
+    /// Whether a hub other than `silent` leads now. Clients call this function while their own hub does not answer.
     pub fn has_other_leader(self: &Arc<Self>, silent: &HubAddress) -> bool {
         let found = LeaderSearch::new(self, None).without(silent).run(SECOND_OPINION_MAX);
         found.is_ok_and(|(leader, _)| {

@@ -221,7 +221,7 @@ impl Client {
     ///
     /// # Errors
     /// The broker's error, `Gone` if the connection broke, or `TimedOut` if the broker is stuck. `Standby` if a
-    /// separate process forwards the lines, because such a connection can't be replaced.
+    /// separate process forwards requests and answers, because such a connection can't be replaced.
     pub fn call(&mut self, method: &str, params: &Value) -> Result<Value, Error> {
         let mut result = self.call_once(method, params);
         for _ in 0..unread_call::REPEATS_MAX {

@@ -1,5 +1,5 @@
 //! Finds the broker that this machine uses. Connects to a broker on another machine through a WebSocket or ssh. Both
-//! kinds of connection carry the same lines as a local socket.
+//! kinds of connection carry the same lines of JSON as a local socket.
 
 use super::discovered_hub::{self, DiscoveredHub};
 use super::hub_group::{Candidate, HubGroup, SEARCH_MAX};
@@ -222,8 +222,8 @@ pub fn is_marked_silent(places: &DataDir) -> bool {
 }
 
 /// Returns a connection that a child process can inherit. The connection lasts as long as the child holds the socket,
-/// even after this process has ended. If the broker is on another machine, a separate process forwards the lines. That
-/// process ends when no process holds the other end of the socket.
+/// even after this process has ended. If the broker is on another machine, a separate process forwards requests and
+/// answers. That process ends when no process holds the other end of the socket any more.
 ///
 /// # Errors
 /// If this machine's broker or the forwarding process can't be started, or if this machine is one of several hubs and
@@ -240,7 +240,7 @@ pub fn connect_for_child(places: &DataDir) -> Result<Client, Error> {
     }
 }
 
-/// Starts a process that forwards lines to `hub`. If `hub` is `None`, the settings determine the hub.
+/// Starts a process that forwards requests to `hub`. If `hub` is `None`, the settings determine the hub.
 fn start_carrier(group: &Arc<HubGroup>, hub: Option<&HubAddress>) -> Result<Client, Error> {
     let failed = |error: std::io::Error| Error::new(ErrorKind::Gone, format!("cannot start slm-mesh pipe ({error})"));
     let (ours, input) = UnixStream::pair().map_err(failed)?;

@@ -245,7 +245,7 @@ impl Mesh {
 
     /// Reruns the waiting calls that a change affects, in the order of the queue.
     pub fn resume_waiting(&mut self, now: i64) {
-        // The answer to one call may affect other waiting calls, so this repeats until no waiting call is affected.
+        // The answer to one call may affect other waiting calls, so the calls are checked again until none is affected.
         for _ in 0..=self.waiting.len() {
             let dirty = std::mem::take(&mut self.turn.dirty);
             let mut start = 0;

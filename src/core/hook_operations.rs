@@ -35,7 +35,7 @@ const RUNNING: Arg = Arg::new(
 const EDIT_MS: i64 = 2 * 60_000;
 /// How long the locks of background work last, unless the work ends earlier.
 const BACKGROUND_MS: i64 = 60 * 60_000;
-/// Maximum number of messages that one hook shows. If there are more messages, the hook only shows their number.
+/// Maximum number of messages that one hook shows. If there are more, the hook only says how many more there are.
 const SHOWN_MAX: usize = 10;
 
 /// Locks the files of an edit for the session of the hook.

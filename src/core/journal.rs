@@ -91,7 +91,7 @@ pub static UNSUBSCRIBE: Op = Op {
     run: unsubscribe,
 };
 
-/// Maximum size of a value of the shared state inside an event, in bytes. A client must request a longer value itself.
+/// Maximum size of a value of the shared state in an event, in bytes. A client must request a longer value itself.
 const EVENT_VALUE_MAX: usize = 4096;
 
 fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {

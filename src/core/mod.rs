@@ -136,8 +136,8 @@ impl std::fmt::Debug for Mesh {
 }
 
 impl Mesh {
-    /// Opens a mesh on a store. `random` returns unpredictable numbers. If the store records its changes, the first
-    /// turn commits the writes of this function.
+    /// Opens a mesh on a store. `random` returns unpredictable numbers. If the store records its changes for a log, the
+    /// first turn commits the writes of this function.
     ///
     /// # Errors
     /// When the store cannot be read or written.

@@ -324,7 +324,7 @@ impl Mesh {
     /// Writes an entry, if its version is the one that the caller expects.
     ///
     /// # Errors
-    /// When the entry has another version, or the database can't be written.
+    /// When the entry has a different version, or the database can't be written.
     pub fn set_entry(&mut self, new: &NewEntry, expect: Option<i64>, by: &str, now: i64) -> Result<StateEntry, Error> {
         let Mesh { turn, peers, journal, .. } = self;
         let last = last_version(&turn.store, peers, (new.namespace, new.key), expect, now)?;

@@ -106,7 +106,7 @@ struct QuerySocket {
 }
 
 impl QuerySocket {
-    /// Opens a socket. Returns `None` if the interface can't be used, because other interfaces may work.
+    /// Opens a socket. An interface that can't be used is not an error, because other interfaces may work.
     fn open(interface: Interface) -> Option<QuerySocket> {
         let (own, group) = match interface.address {
             IpAddr::V4(own) => (SocketAddr::new(own.into(), 0), SocketAddr::new(GROUP_V4.into(), PORT)),

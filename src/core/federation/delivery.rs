@@ -17,7 +17,7 @@ use crate::store::Message;
 
 /// How many times the oldest message is tried before a later message may overtake it.
 const TRIES_ALONE: u32 = 3;
-/// How long a message may get no clear answer before it counts as refused, in ms, if the other mesh answers polls.
+/// If a message gets no clear answer for this long, in ms, while the other mesh answers polls, it counts as refused.
 const GIVE_UP_MS: i64 = 3_600_000;
 /// Maximum number of characters that are kept of the reason for a refusal.
 const REASON_MAX: usize = 200;

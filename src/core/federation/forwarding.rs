@@ -1,4 +1,4 @@
-//! Keeps messages to peers of linked meshes until the other mesh has confirmed them. Also accepts messages from linked
+//! Keeps messages to peers of linked meshes until those meshes have confirmed them. Also accepts messages from linked
 //! meshes.
 //!
 //! **Invariant:** a message travels over one link, and counts as forwarded only after the other mesh has confirmed the
@@ -86,8 +86,8 @@ impl Mesh {
             .any(|waiting| waiting.is_some_and(|n| n > 0))
     }
 
-    /// Whether there may be messages to forward. After a new message, an attempt to deliver a message, or an answer to
-    /// a poll, only the first call returns true.
+    /// Whether there may be messages to forward that were not there at the last call: after a new message, an attempt
+    /// to deliver a message, or an answer to a poll.
     pub fn take_forwarding_due(&mut self) -> bool {
         !self.federation.links.is_empty() && std::mem::take(&mut self.federation.may_forward)
     }

@@ -1,4 +1,4 @@
-//! The locks that affect one work tree. Hooks use them, and so does the shield, which prevents shell commands from
+//! Finds the locks that affect one work tree, for hooks and for the shield. The shield prevents shell commands from
 //! writing files that others have locked.
 
 use super::super::op_definition::ArgKind;

@@ -189,8 +189,8 @@ impl Peers {
             let process = nearest(ancestors)?;
             let speaks = |peer: &&Peer| peer.row.agent == agent || is_shared_dialect || !peer.is_known_agent;
             let sessions: Vec<&Peer> = self.sessions_of_process(process).into_iter().filter(speaks).collect();
-            // If slm-mesh does not know the agent, its hooks report another agent type than its MCP server, so only the
-            // key is compared.
+            // If slm-mesh does not know the agent, its hooks report a different agent type than its MCP server, so only
+            // the key is compared.
             let keyed = sessions.iter().find(|one| !key.is_empty() && one.has_key(key)).copied();
             let found = keyed.or_else(|| match sessions[..] {
                 [one] if key.is_empty() || continues => Some(one),
@@ -432,7 +432,7 @@ fn is_numbered(name: &str, base: &str) -> bool {
 
 /// Of the peers that have the same key, returns the one that continues the session. Two peers get the same key in three
 /// steps. First, session B takes over the name of session A. Then the user resumes A, which becomes a new peer.
-/// Finally, B gives the name back. While A runs, A remains the new peer. The next time the user resumes A, it becomes
+/// Finally, B gives the name back. While A runs, A remains the new peer. The next time the user resumes A, A becomes
 /// its first peer again, with that peer's name and mail.
 fn latest<'a>(with_key: impl Iterator<Item = &'a Peer>) -> Option<&'a Peer> {
     let mut found: Option<&Peer> = None;

@@ -240,8 +240,8 @@ impl Peers {
 
     /// Records the agent process from which a session makes a call, as the kernel reports it. If slm-mesh knows the
     /// program of the process, or if an earlier hook of the session came from the process, the process counts as an
-    /// agent, and the session is online while it lives. A single hook from an unknown program does not prove that the
-    /// process is an agent.
+    /// agent, and the session is online while the process lives. A single hook from an unknown program does not prove
+    /// that the process is an agent.
     pub(in crate::core) fn note_process(
         &mut self,
         turn: &mut Turn,
@@ -417,8 +417,8 @@ impl Peers {
                 turn.push(Effect::WatchProcess(process));
             }
         }
-        // A session that still holds locks gets a new grace period. The broker may have died during the old one, or a
-        // rollback may have undone its end.
+        // A session that still holds locks gets a new grace period. The broker may have died during an earlier grace
+        // period, or a rollback may have undone the end of that period.
         for peer in self.peers.iter_mut() {
             // The end of a process on another machine is not reported. So a session there gets a grace period even if
             // its process is known.

@@ -243,8 +243,8 @@ pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args)
     let takeover = match &former {
         FormerPeer::Proven(id) | FormerPeer::SameName(id) => {
             let unread = mail.unread(&turn.store, id)?;
-            // If a session has neither a key nor a process, each of its hooks finds it by its name. This is not a
-            // takeover.
+            // If a session has neither a key nor a process, each of its hooks finds the session by its name. This is
+            // not a takeover.
             let is_other = |peer: &Peer| peer.has_left || peer.row.session_key().is_some();
             peers.get(id).and_then(|peer| match former {
                 FormerPeer::SameName(_) if is_name_chosen => None,
@@ -266,8 +266,8 @@ pub(in crate::core) fn add_detached(mesh: &mut Mesh, row: &PeerRow, args: &Args)
 }
 
 /// Finds the former peer of a session. If none is found, forgets unused ended sessions, which may have made the choice
-/// ambiguous, and tries again. If the former peer has left and has another key, its grace period ends at once.
-/// Otherwise the new session would inherit its locks.
+/// ambiguous, and tries again. If the former peer has left and has a different key, its grace period ends at once.
+/// Otherwise the new session would inherit the former peer's locks.
 fn find_former_peer(mesh: &mut Mesh, evidence: &SessionEvidence, now: i64) -> Result<FormerPeer, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let mut former = peers.former_peer(evidence);
