@@ -281,7 +281,7 @@ fn end_unwanted(connected: Result<Client, Error>) {
     if let Ok(mut client) = connected
         && let Some(mut ssh) = client.carrier.take()
     {
-        // The process may have ended already.
+        // This fails if the process has already ended, which does no harm.
         let _ = ssh.kill().and_then(|()| ssh.wait());
     }
 }

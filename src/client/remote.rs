@@ -42,7 +42,7 @@ pub enum Route {
 /// One or more hubs on other machines, one of which leads.
 pub struct RemoteTarget {
     group: Arc<HubGroup>,
-    /// The name under which the hub was discovered; `None` if the settings list the hub.
+    /// The name under which the hub was discovered; `None` if the hub is listed in the settings.
     discovered_as: Option<String>,
 }
 
@@ -134,7 +134,7 @@ pub struct HubAnswer {
 }
 
 impl RemoteTarget {
-    /// Asks all hubs for their roles, all at the same time.
+    /// Asks all hubs at the same time which role they have.
     pub fn ask_each(&self) -> Vec<HubAnswer> {
         let ask = |hub: &&HubAddress| {
             let began = Instant::now();

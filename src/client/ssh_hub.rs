@@ -44,7 +44,7 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
     let mut client = Client::from_stream(BrokerStream::Socket(ours), Some(child));
     let ready = client.set_receive_timeout(Some(SSH_TIMEOUT)).map_err(|error| client.connection_lost(&error));
     let answer = ready.and_then(|()| client.call_once("ping", &json!({})));
-    // If a standby refuses the ping, the hub can be reached, too.
+    // A refusal by a standby also shows that the hub can be reached.
     match answer.or_else(|error| if error.kind == ErrorKind::Standby { Ok(Value::Null) } else { Err(error) }) {
         Ok(_) => {
             client.set_receive_timeout(None).map_err(|error| client.connection_lost(&error))?;

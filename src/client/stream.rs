@@ -10,7 +10,7 @@ use std::time::Duration;
 /// A stream of lines.
 #[derive(Debug)]
 pub enum BrokerStream {
-    /// A stream to the broker of this machine, or to a process that forwards the lines.
+    /// A stream to the broker of this machine, or to a process that forwards requests and answers.
     Socket(UnixStream),
     /// A stream to a hub.
     Hub(HubStream),

@@ -1,4 +1,4 @@
-//! Repeats a call that the broker on this machine did not read, because it was ending.
+//! Repeats a call that was not read, because the broker on this machine was ending.
 
 use super::Client;
 use crate::sys::data_dir::DataDir;

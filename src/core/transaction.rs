@@ -124,7 +124,7 @@ impl Turn {
         }
     }
 
-    /// The number of effects so far, for a later call of [`Turn::drop_effects`].
+    /// The present number of effects, for a later call of [`Turn::drop_effects`].
     pub(super) fn effect_count(&self) -> usize {
         self.effects.len()
     }

@@ -35,7 +35,7 @@ impl Mesh {
         self.turn.log_error(written);
     }
 
-    /// The size of the changes that this turn has recorded for the log so far, in bytes.
+    /// The size of the changes that this turn has recorded for the log, in bytes.
     pub fn recorded_size(&self) -> usize {
         self.turn.store.recorded_size()
     }

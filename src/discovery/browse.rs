@@ -138,7 +138,7 @@ impl QuerySocket {
     }
 }
 
-/// The services that have responded so far.
+/// The services that have responded.
 struct DiscoveryResults {
     id: u16,
     found: Vec<(DiscoveredService, Vec<u8>)>,

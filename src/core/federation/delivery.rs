@@ -17,7 +17,8 @@ use crate::store::Message;
 
 /// How many times the oldest message is tried before a later message may overtake it.
 const TRIES_ALONE: u32 = 3;
-/// If a message gets no clear answer for this long, in ms, while the other mesh answers polls, it counts as refused.
+/// If a message gets no clear answer for this long, in ms, while the other mesh answers polls, the message counts as
+/// refused.
 const GIVE_UP_MS: i64 = 3_600_000;
 /// Maximum number of characters that are kept of the reason for a refusal.
 const REASON_MAX: usize = 200;

@@ -86,8 +86,8 @@ impl Mesh {
             .any(|waiting| waiting.is_some_and(|n| n > 0))
     }
 
-    /// Whether there may be messages to forward that were not there at the last call: after a new message, an attempt
-    /// to deliver a message, or an answer to a poll.
+    /// Returns true if something has happened since the last call after which there may be a message to forward: a new
+    /// message, an attempt to deliver a message, or an answer to a poll.
     pub fn take_forwarding_due(&mut self) -> bool {
         !self.federation.links.is_empty() && std::mem::take(&mut self.federation.may_forward)
     }

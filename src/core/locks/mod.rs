@@ -336,7 +336,7 @@ fn check(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     Ok(Outcome::Ready(json_object([("ok", Value::Bool(true)), ("locks", Value::Array(rows))])))
 }
 
-/// Returns the answer to a request for locks that was granted.
+/// Returns the answer to a granted request for locks.
 fn granted_view(peers: &Peers, grants: &[LockRow], now: i64) -> Value {
     let rows: Vec<Value> = grants.iter().map(|lock| lock_view(peers, lock, now)).collect();
     let mut value = json!({

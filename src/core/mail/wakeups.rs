@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 /// Maximum number of messages that cause one attempt. The receipts of all these messages show the attempt.
 const NOTED_MAX: i64 = 20;
-/// How many senders the wakeup sentence lists.
+/// Maximum number of senders in the sentence that wakes a session.
 const NAMED_MAX: usize = 3;
 
 const CHANNEL: Arg =

@@ -132,7 +132,7 @@ impl Mesh {
     }
 }
 
-/// In events, the reason why a session left: its agent process has ended.
+/// The reason in an event about a session that left because its agent process ended.
 const PROCESS_EXIT: &str = "process_exit";
 
 impl Peers {

@@ -210,7 +210,7 @@ fn push_older_key(older: &mut Vec<String>, key: String) {
     }
 }
 
-/// In events, the reason why a session left: the session ended cleanly.
+/// The reason in an event about a session that ended cleanly.
 const CLEAN_EXIT: &str = "clean_exit";
 
 /// Makes the row of a session from the arguments that describe it.
