@@ -1,4 +1,4 @@
-//! The program `slm-mesh`. The module `cli` turns its arguments into an exit status.
+//! The program `slm-mesh`. Passes the arguments to the module `cli`, and exits with the status that it returns.
 
 use std::process::ExitCode;
 

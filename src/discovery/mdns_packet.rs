@@ -88,7 +88,8 @@ pub fn parse_response(packet: &[u8], id: u16) -> Option<Vec<ServiceRecord>> {
 }
 
 impl ServiceRecord {
-    /// Reads the strings of a TXT record. If a key occurs twice, the first one counts (RFC 6763, section 6.4).
+    /// Reads the strings of a TXT record. If a key occurs more than once, the first occurrence counts (RFC 6763,
+    /// section 6.4).
     fn add_txt(&mut self, mut text: &[u8]) {
         let mut seen = [false; 3];
         while let Some((length, rest)) = text.split_first() {
@@ -163,8 +164,7 @@ impl<'a> ResourceRecords<'a> {
         match kind {
             SRV if self.srv.len() < RECORDS_MAX => {
                 let mut inside = PacketReader { packet: &reader.packet[..reader.at], at: start };
-                // Priority and weight are skipped. They choose among several servers with one name, but a hub is
-                // the only server.
+                // Skips the priority and the weight, which matter only if several servers provide the same service.
                 inside.bytes(4)?;
                 let port = inside.word()?;
                 self.srv.push((owner, port, inside.name()?));
@@ -306,7 +306,8 @@ pub(super) mod tests {
 
     #[test]
     fn pointers_and_capitals_are_read() {
-        // The name of the service occurs once, at offset 12. All other names point to this offset.
+        // The service's name is at offset 12. The instance's name ends with a pointer to it, and the SRV record
+        // contains pointers to the instance's name.
         let mut builder = Builder::new(ID).record(&[SERVICE, &[0]].concat(), PTR, 60, b"\x04Desk\xc0\x0c");
         let at = builder.bytes.len() as u8 - 7;
         builder = builder.record(&[0xc0, at], SRV, 60, &[0, 0, 0, 0, 0x1e, 0xdb, 0xc0, at]);
@@ -351,7 +352,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_chain_of_pointers_has_an_end() {
-        // Makes `n` questions. The name in each question is a pointer to the name in the previous question.
+        // Parses a packet with `n` + 1 questions. Each name after the first is a pointer to the name before it.
         let chain = |n: u16| {
             let mut packet = [&plain()[..4], &(n + 1).to_be_bytes(), &[0; 6], &[0, 0, 12, 0, 1]].concat();
             for n in 0..n {
@@ -381,7 +382,7 @@ pub(super) mod tests {
             let packet = Builder::new(ID).service("desk", 1, &[bomb, "wsPort=99999"], [10, 0, 0, 1]).done();
             assert_eq!((services(&packet)[0].version.as_str(), services(&packet)[0].ws_port), ("", None), "{bomb:?}");
         }
-        // The string in this record claims to be longer than the record.
+        // The string in the TXT record claims to be longer than the record itself.
         let owner = b"\x01a\x09_slm-mesh\x04_tcp\x05local\x00";
         let packet =
             Builder::new(ID).record(owner, SRV, 60, &[0, 0, 0, 0, 1, 1, 0]).record(owner, TXT, 60, b"\xffversion=1");

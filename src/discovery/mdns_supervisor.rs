@@ -70,7 +70,7 @@ impl MdnsSupervisor {
         Some(if self.child.is_some() { now_ms + CHECK_MS } else { self.due_ms })
     }
 
-    /// Tells the process to send its goodbye packet and to end. The caller need not wait for the end.
+    /// Tells the process to send its goodbye packet and to end. Does not wait for the end.
     pub fn stop(&mut self) {
         self.is_stopped = true;
         self.ask_to_stop();
@@ -121,7 +121,7 @@ impl MdnsSupervisor {
         let mut command = Command::new(&self.program);
         command.args(["announce", "--"]).args(self.announcement.to_args());
         // The environment could contain a secret, so it is cleared. The process gets its own group, so that Ctrl-C in
-        // the terminal does not reach it. It ends when its input ends.
+        // the terminal does not reach it. Instead, the process ends when its input ends.
         command.env_clear().current_dir("/").process_group(0);
         match command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
             Ok(child) => (self.child, self.started_ms) = (Some(child), now_ms),
@@ -191,8 +191,8 @@ mod tests {
 
     #[test]
     fn it_stops_on_request_and_restarts_for_new_addresses() {
-        // xargs stands in for slm-mesh here, because it also reads its input to the end. Until then, it ignores its
-        // arguments.
+        // xargs stands in for slm-mesh, because it also runs until its input ends. It does not use its arguments before
+        // that.
         let mut supervisor = with("/usr/bin/xargs");
         assert_eq!(supervisor.supervise(0), Some(CHECK_MS));
         let first = supervisor.pid().unwrap();

@@ -5,7 +5,7 @@
 /// slm-mesh does not know.
 pub const AGENT_VARIABLE: &str = "AI_AGENT";
 
-/// Returns the agent type of an agent that calls itself `name`, without any version after the name. Returns `None` if
+/// Returns the agent type for the name that an agent gives itself. Drops any version after the name. Returns `None` if
 /// the text is not a name.
 pub fn kind_of(name: &str) -> Option<String> {
     let name = name.trim().to_ascii_lowercase();
@@ -23,7 +23,7 @@ pub struct Identity {
     /// Environment variables that only this agent sets for the processes that it starts.
     pub environment: &'static [&'static str],
     /// The environment variable that contains the key of the agent's session. An agent that runs inside another agent
-    /// inherits this variable, so it counts only if the MCP client also has the agent's name.
+    /// inherits this variable, so the variable counts only if the MCP client also has the agent's name.
     pub session_variable: Option<&'static str>,
     /// How the agent's processes can be recognised.
     pub processes: &'static [ProcessSign],
@@ -81,8 +81,8 @@ impl ProcessSign {
     }
 }
 
-/// Returns the name of the program that a process runs. Node calls its main thread MainThread, even in other programs
-/// that embed Node. So for a process of this name, the arguments tell the program.
+/// Returns the name of the program that a process runs. Node names its main thread `MainThread`, even when another
+/// program embeds Node. For a process with this name, the arguments show which program runs.
 fn program_name<'a>(name: &'a str, arguments: &'a [String]) -> &'a str {
     let first = arguments.first().filter(|_| name == "mainthread");
     first.map_or(name, |path| path.rsplit('/').next().unwrap_or(path))

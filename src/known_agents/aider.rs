@@ -1,4 +1,4 @@
-//! Aider, as of 0.86.2. Aider supports neither MCP nor hooks. A file tells Aider about our commands.
+//! Aider, as of 0.86.2. Aider supports neither MCP nor hooks. Set-up gives Aider a file that describes our commands.
 
 use super::vocabulary::*;
 

@@ -1,5 +1,5 @@
-//! Claude Code, as of 2.1.330. Several other agents have copied its hooks, and some run Claude Code's hooks in addition
-//! to their own.
+//! Claude Code, as of 2.1.330. Several other agents have copied the format of its hooks, and some also run the hooks in
+//! Claude Code's settings.
 
 use super::vocabulary::*;
 use serde_json::{Value, json};
@@ -42,9 +42,9 @@ pub(super) const AGENT: Agent = Agent {
         ..UNSEEN
     },
     dialect: Some(Dialect {
-        // Claude Code shows a hook's `reason` twice, like a text from the user, so the mail goes into
-        // `additionalContext` instead. Other agents that run these hooks read only `reason`, so `reason` says how to
-        // read the mail.
+        // Claude Code shows a hook's `reason` twice, and as if the user had written it. The mail therefore goes into
+        // `additionalContext`. Other agents that run these hooks read only `reason`, so `reason` says how to read the
+        // mail.
         go_on: |text| {
             json!({
                 "decision": "block", "reason": MAIL_CAME,
@@ -134,8 +134,8 @@ pub(super) const AGENT: Agent = Agent {
     ..Agent::new("claude", "Claude Code")
 };
 
-/// Reads a line of `projects/DIRECTORY/SESSION.jsonl`. Lines of subagents, summaries, and texts that Claude Code itself
-/// inserted are skipped.
+/// Reads a line of `projects/DIRECTORY/SESSION.jsonl`. Skips summaries, lines of subagents, and texts that Claude Code
+/// itself inserted.
 fn read_passage(line: &Value) -> Option<Passage> {
     if ["isMeta", "isSidechain", "isCompactSummary"].iter().any(|mark| line[*mark] == json!(true)) {
         return None;

@@ -8,7 +8,8 @@ const HOOKS: HookFile = HookFile {
     events: &[
         ("SessionStart", ""),
         ("UserPromptSubmit", ""),
-        // An empty pattern matches all tools, because models without a patch tool apply patches with a shell command.
+        // The empty pattern matches all tools, including the shell. Models without a patch tool apply patches with a
+        // shell command.
         ("PreToolUse", ""),
         ("PostToolUse", ""),
         ("Stop", ""),

@@ -1,5 +1,5 @@
-//! Hook dialects: how agents call hooks and read the hooks' output. Also contains the formats that several agents
-//! share.
+//! Hook dialects: how agents call hooks and read the hooks' output. This module also contains the formats that several
+//! agents share.
 
 use serde_json::{Value, json};
 use std::path::Path;
@@ -113,8 +113,8 @@ pub struct ProofScript {
 pub const MAIL_CAME: &str =
     "slm-mesh: mail came in while you worked. It is in your context; mesh_inbox with filter `all` also shows it.";
 
-/// The text with which a hook makes the agent continue after commands in the turn changed files that other agents have
-/// locked. The text is used if no hook ran right after these commands.
+/// The text with which a hook keeps the agent from stopping, because commands in the turn changed files that other
+/// agents have locked. The text is used only if no hook ran right after these commands.
 pub const FILES_CHANGED: &str = "slm-mesh: a command in this turn changed files that other agents have locked. \
      The messages to these agents say which files; mesh_inbox with filter `sent` shows these messages.";
 

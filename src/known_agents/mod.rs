@@ -123,7 +123,7 @@ pub fn by_client_name(name: &str) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.client_names.contains(&name))
 }
 
-/// The first agent that has one of its environment variables set. `has` tells whether a variable is set.
+/// The first agent for which at least one of its environment variables is set. `has` returns whether a variable is set.
 pub fn by_environment(has: impl Fn(&str) -> bool) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.environment.iter().any(|name| has(name)))
 }
@@ -135,7 +135,7 @@ pub fn by_process(words: &[String]) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.processes.iter().any(|sign| sign.fits(name, &arguments)))
 }
 
-/// The agent whose own program a process runs. Agents in which people open terminals are left out, because a shell
+/// The agent whose own program a process runs. Never returns an agent in which people open terminals, because a shell
 /// below such an agent may belong to a person. `words` are the name of the process, followed by its arguments.
 pub fn by_program(words: &[String]) -> Option<&'static Agent> {
     let (name, arguments) = words.split_first()?;

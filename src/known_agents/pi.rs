@@ -1,4 +1,4 @@
-//! Pi, as of 0.73.1. Pi does not support MCP, by design. A skill tells Pi about our commands.
+//! Pi, as of 0.73.1. Pi does not support MCP, by design. Set-up gives Pi a skill that describes our commands.
 
 use super::vocabulary::*;
 

@@ -67,8 +67,8 @@ pub enum PluginSign {
 /// A possible path of an agent's settings directory.
 #[derive(Debug, Clone, Copy)]
 pub enum Directory {
-    /// The environment variable (first text) contains a directory. The settings directory is a folder in it (second
-    /// text), or the directory itself if the second text is empty.
+    /// The environment variable in the first field contains a directory. The settings directory is the folder below it
+    /// that the second field names, or the directory itself if the second field is empty.
     Variable(&'static str, &'static str),
     /// A folder below the directory in `XDG_CONFIG_HOME`. A relative path in this variable is ignored, as the XDG
     /// specification demands.
@@ -161,8 +161,8 @@ pub struct AgentCommand {
     pub add_entry: &'static [&'static str],
     /// The arguments that remove the server.
     pub remove: &'static [&'static str],
-    /// The key of the settings for single directories, in the same file. If these settings contain the server, the
-    /// agent uses them in the directory instead of the user's entry.
+    /// The key, in the same file, of the settings that apply to single directories. If the settings for a directory
+    /// contain the server, the agent uses that entry there instead of the user's entry.
     pub directories: &'static str,
     /// The arguments that remove the server for the working directory alone.
     pub remove_in_directory: &'static [&'static str],
@@ -230,14 +230,14 @@ pub(super) const CLAUDE_HOOKS: HookFile = HookFile {
 pub enum HookCommand {
     /// `command` and `args`, run without a shell.
     ProgramAndArguments,
-    /// `command`: a line for a shell.
+    /// `command`: a command line for a shell.
     ShellLine,
-    /// `command` and `name`: a line for a shell.
+    /// `command`, a command line for a shell, and `name`.
     NamedShellLine,
-    /// `bash`: a line for a shell, which succeeds even if slm-mesh has been removed. An agent with this field denies
-    /// every tool call whose hook fails.
+    /// `bash`: a command line for a shell. It succeeds even if slm-mesh has been removed. An agent with this field
+    /// denies every tool call whose hook fails.
     BashIfPresent,
-    /// TOML: an array of tables. Each table has an `event` and a `command`, which is a line for a shell.
+    /// TOML: an array of tables. Each table has an `event` and a `command`, which is a command line for a shell.
     TomlLine,
 }
 
@@ -279,7 +279,8 @@ pub enum CommandStyle {
 pub struct OwnFile {
     /// The path of the file.
     pub path: FilePath,
-    /// The text of the file. `"{program}"` stands for our path in quotes, and `{agent}` for the agent's id.
+    /// The text of the file. `"{program}"` stands for the path of our program in quotes, and `{agent}` for the agent's
+    /// id.
     pub text: &'static str,
     /// Whether the file runs our hooks, as a plugin does.
     pub runs_hooks: bool,

@@ -61,7 +61,7 @@ impl Support {
         Support { version, set_up: Evidence::Run, ..Support::hooks(Evidence::Run) }
     }
 
-    /// Adds that the agent's commands can run in a shield. `shielded` is how we know that.
+    /// Adds that the agent's commands can run in a shield. `shielded` says how we know that.
     pub(super) const fn with_shield(self, shielded: Evidence) -> Support {
         Support { shell: ShellTiers { shielded, ..self.shell }, ..self }
     }
@@ -93,7 +93,7 @@ impl Support {
 }
 
 impl ShellTiers {
-    /// Returns the features that work, each with the word for how we know that.
+    /// Returns the kinds of protection that work, each followed by the word for its evidence.
     fn words(&self) -> String {
         let tiers = [("denied", self.denied), ("reported", self.reported), ("shielded", self.shielded)];
         let works = tiers.iter().filter(|(_, evidence)| *evidence != Evidence::No);

@@ -3,7 +3,7 @@
 /// A way to wake a session.
 #[derive(Debug, Clone, Copy)]
 pub struct Wakeup {
-    /// The name of this wakeup channel in the delivery records of messages.
+    /// The name of this wakeup channel in the records of how messages were delivered.
     pub channel: &'static str,
     /// What makes the agent begin a turn.
     pub means: Means,
