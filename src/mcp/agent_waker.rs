@@ -1,4 +1,4 @@
-//! Wakes the client of this session, so that it begins a turn, if the user has allowed wakeups.
+//! If the user has allowed wakeups, wakes the client of this session, so that the client begins a turn.
 //!
 //! **Invariant:** a wakeup sends only a fixed sentence of the mesh, and the token for the session's socket is kept only
 //! in memory.
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// Maximum time that the client may take to accept a wakeup.
 const NOTIFY_MAX: Duration = Duration::from_secs(10);
-/// How often to check whether the agent's command has ended.
+/// How often this thread checks whether the agent's command has ended.
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
 /// A way to wake one session of an agent.

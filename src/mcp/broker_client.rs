@@ -59,7 +59,7 @@ impl BrokerClient {
         }
         self.shared.lock().client_spoke_at.get_or_insert_with(Instant::now);
         let reader = ReaderThread::new(Arc::clone(&self.shared), Arc::clone(&self.out));
-        // If the reader thread can't be started, calls are refused, and the next message of the client tries again.
+        // If the reader thread can't be started, calls are refused. The client's next message causes another attempt.
         let started = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || reader.run_until_closed());
         let is_started = started.is_ok();
         self.thread = Some(started);
@@ -146,8 +146,8 @@ impl BrokerClient {
         state.is_closing = true;
         state.send(&rpc::notification("detach", &json!({})));
         // The broker ends the connection after it has read the `detach`. If this process ended earlier, with unread
-        // data on the connection, the operating system could discard the `detach` on its way to a hub. So this waits
-        // for the end of the connection.
+        // data on the connection, the operating system could discard the `detach` on its way to a hub. So this function
+        // waits for the end of the connection.
         let is_sent = state.socket.as_ref().is_some_and(|socket| socket.shutdown(Shutdown::Write).is_ok());
         drop(state);
         self.shared.announce_change();

@@ -1,7 +1,7 @@
 //! MCP over stdio: the server that an agent starts as `slm-mesh mcp`.
 //!
 //! The main thread reads requests, and answers those that need no broker. The reader thread passes on the broker's
-//! replies. Calls that wait do so in the broker, so they block nothing here.
+//! replies. Calls that have to wait for something wait in the broker, so they block nothing here.
 //!
 //! **Invariant:** only complete protocol lines are written to standard output.
 
@@ -80,8 +80,8 @@ impl ProtocolError {
         self
     }
 
-    /// The answer to a request with this id. If the id can't be read, the field is left out, because MCP's schema does
-    /// not allow null there.
+    /// The answer to a request with this id. If the id can't be read, the answer has no `id`, because MCP's schema does
+    /// not allow null as an id.
     fn to_response(&self, id: Option<&Value>) -> Value {
         let mut response = json!({ "jsonrpc": "2.0" });
         if let Some(id) = id {

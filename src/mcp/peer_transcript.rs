@@ -1,5 +1,5 @@
 //! Reads what was said last in a peer's session, from the transcript that the peer's agent writes. The broker knows
-//! only the path of the transcript, so the client that shows the text must read the file.
+//! only the path of the transcript, so the process that shows the text must read the file.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::untrusted_text;
@@ -23,7 +23,7 @@ pub struct PassageFilter<'a> {
     pub per_speaker: usize,
     /// Maximum number of passages in total.
     pub total: usize,
-    /// If set, only passages that contain this text. Case does not matter.
+    /// If this is set, only passages that contain this text are returned. Case does not matter.
     pub grep: Option<&'a str>,
 }
 

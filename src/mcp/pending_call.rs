@@ -139,7 +139,7 @@ pub struct PendingCall {
     pub began: Instant,
     /// When the call arrived, in ms since the epoch.
     arrived_at: i64,
-    /// How often the call has been sent again.
+    /// How many times the call has been sent again.
     pub tries: u32,
     /// Whether a broker may have read the call.
     pub was_sent: bool,
@@ -209,7 +209,7 @@ impl PendingCall {
         let mut params = self.arguments.clone();
         params.insert("as".into(), json!(peer));
         if let Some(seconds) = params.get("waitSeconds").and_then(Value::as_u64).filter(|_| self.was_sent) {
-            // After a lost connection, the call waits only for the time that remains, and keeps its place in the line.
+            // After a lost connection, the call waits only for the time that remains, and keeps its place in the queue.
             params.insert("waitSeconds".into(), json!(seconds.saturating_sub(self.began.elapsed().as_secs())));
             if self.op.has_line() {
                 params.insert(WAITING_SINCE.into(), json!(self.arrived_at));

@@ -52,7 +52,7 @@ impl ProtocolVersion {
         self == MODERN
     }
 
-    /// Adds to a result the fields that this revision requires in every result.
+    /// Adds the fields that this revision requires in every result.
     pub fn complete_result(self, mut result: Value) -> Value {
         if self.is_modern() {
             result["resultType"] = json!("complete");
@@ -120,8 +120,8 @@ impl Negotiation {
         }
     }
 
-    /// Agrees on a revision after `initialize`. This is the revision that the client asks for, or the latest revision
-    /// with a handshake if the server does not support that one.
+    /// Agrees on a revision after `initialize`: on the one that the client asks for, or, if the server does not support
+    /// it, on the latest revision that has a handshake.
     pub fn agree(&mut self, params: &Map<String, Value>) -> ProtocolVersion {
         let wanted = params.get("protocolVersion").and_then(Value::as_str);
         let version = WITH_HANDSHAKE.into_iter().find(|version| Some(version.name()) == wanted);

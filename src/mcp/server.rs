@@ -79,7 +79,7 @@ impl McpServer {
         self.lines = lines;
     }
 
-    /// Detaches from the broker in an orderly way. Unfinished calls get a moment to finish.
+    /// Gives unfinished calls a moment to finish, and detaches from the broker.
     pub fn close(&mut self) {
         self.broker.close();
     }

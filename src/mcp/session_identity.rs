@@ -1,5 +1,4 @@
-//! The data about this session that it sends to the broker when it attaches: the agent, the agent's session key, and
-//! the project.
+//! What a session tells the broker about itself when it attaches: the agent, the agent's session key, and the project.
 
 use crate::base::ids;
 use crate::known_agents::{self, Agent};
@@ -39,7 +38,7 @@ fn session_key(agent: &Agent) -> Option<String> {
     std::env::var(name).ok().map(|key| ids::session_key(&key)).filter(|key| !key.is_empty())
 }
 
-/// Turns the name of an agent that slm-mesh does not know into a valid name. It is shortened, and contains only
+/// Turns the name of an agent that slm-mesh does not know into a valid name. A valid name is short, and contains only
 /// lowercase letters, digits, `.`, `_` and `-`.
 pub fn own_name(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c.to_ascii_lowercase() } else { '-' };

@@ -20,8 +20,8 @@ impl StdoutWriter {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
     }
 
-    /// Writes a line. Returns whether the whole line was written. A caller may ignore a failure: it means that the
-    /// client is gone, so standard input ends, too, and the session with it.
+    /// Writes a line. Returns whether the whole line was written. A caller may ignore a failure, because it means that
+    /// the client is gone. Standard input then ends, and so does the session.
     pub fn write_line(&self, line: &str) -> bool {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = kept.as_mut() {

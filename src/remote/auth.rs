@@ -32,8 +32,8 @@ const KEY_LEN: usize = 32;
 const BLOCK_LEN: usize = 64;
 /// How many hex digits `slm-mesh secret` generates. They contain 128 random bits, too many to guess.
 const GENERATED_LEN: usize = 32;
-/// Number of rounds for stretching a secret that a person has made up. Each process of a guest pays for this, even a
-/// short hook. 4,096 rounds take about 10 ms, and 65,536 rounds would take 175 ms.
+/// Number of rounds for stretching a secret that a person has made up. Every process that connects to a hub needs this
+/// time, even a hook that ends soon. 4,096 rounds take about 10 ms, and 65,536 rounds would take 175 ms.
 const STRETCH_ROUNDS: u32 = 1 << 12;
 
 /// The key that both sides derive from the shared secret.
@@ -41,8 +41,8 @@ const STRETCH_ROUNDS: u32 = 1 << 12;
 pub struct NetworkKey([u8; KEY_LEN]);
 
 impl NetworkKey {
-    /// Derives the key with PBKDF2-HMAC-SHA256 (RFC 8018). This is slow on purpose. It is fast only for a secret from
-    /// `slm-mesh secret`, which can't be guessed.
+    /// Derives the key with PBKDF2-HMAC-SHA256 (RFC 8018). The derivation is deliberately slow, except for a secret
+    /// from `slm-mesh secret`, which can't be guessed.
     ///
     /// # Errors
     /// When the crate `snow` was built without SHA-256.
@@ -211,7 +211,8 @@ mod tests {
 
     #[test]
     fn the_stretching_is_pbkdf2() {
-        // The first bytes of well-known results. RFC 6070 has the inputs, but its results are for SHA-1.
+        // The inputs are from RFC 6070. Its results are for SHA-1, so these are the first bytes of the well-known
+        // results for SHA-256.
         for (rounds, want) in [(1, 0x120f_b6cf_u32), (2, 0xae4d_0c95), (4096, 0xc5e4_78d5)] {
             assert_eq!(stretch(b"password", b"salt", rounds).unwrap()[..4], want.to_be_bytes());
         }
@@ -225,8 +226,8 @@ mod tests {
         assert!(connect(&right, &right).is_ok());
         let (guest, first) = GuestHandshake::start(&wrong).unwrap();
         assert!(HubHandshake::reply(&right, &first).is_err(), "a hub answers no stranger");
-        // If both sides have the same wrong secret, the handshake succeeds. A guest with the right secret rejects the
-        // reply of a hub with a wrong secret.
+        // The handshake succeeds between two sides with the same wrong secret. Below, a guest with the right secret
+        // rejects the reply of this hub.
         let (_, reply) = HubHandshake::reply(&wrong, &first).unwrap();
         assert!(guest.finish(&reply).is_ok());
         let (guest, first) = GuestHandshake::start(&right).unwrap();

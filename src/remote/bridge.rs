@@ -42,8 +42,8 @@ pub enum Framing {
     Plain(LineBuffer),
 }
 
-/// Which sides may have unread bytes. The poll reports only changes, so the bridge must remember them. Otherwise, it
-/// would have to try a read on each side in each turn, and most of these system calls would find nothing.
+/// Which sides may have unread bytes. The poll reports only changes, so the bridge must remember this. Otherwise, it
+/// would have to read from each side in each turn, and most of these reads would find nothing.
 #[derive(Debug, Clone, Copy)]
 struct Readiness {
     network: bool,
@@ -61,8 +61,8 @@ pub struct Bridge {
     pair: UnixStream,
     token: Token,
     ready: Readiness,
-    /// Whether the poll also reports when the pair accepts bytes again. This is on only while `waiting` contains bytes.
-    /// Otherwise, the thread would wake up for each line that the broker reads from the pair.
+    /// Whether the poll also reports when the pair accepts bytes again. This is true only while `waiting` contains
+    /// bytes, so that the thread does not wake up for each line that the broker reads from the pair.
     watches_room: bool,
     /// Bytes from the network that the pair has not accepted yet.
     waiting: Vec<u8>,

@@ -19,7 +19,7 @@ use tungstenite::{Message, WebSocket};
 const RETRY_PAUSES_MS: &[u64] = &[20, 50, 100, 200, 400];
 /// How long connecting to one address may take, in ms.
 const CONNECT_MS: u64 = 3_000;
-/// If the hub's name has several addresses, how many of them are tried.
+/// How many addresses are tried if the hub's name has several.
 const ADDRESSES_TRIED: usize = 4;
 
 /// The address of a hub.

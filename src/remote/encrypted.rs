@@ -31,7 +31,8 @@ pub fn receive(
         Message::Binary(sealed) => sealed,
         Message::Close(_) => return Ok(Received::Close),
         Message::Text(_) => return Err(Error::Input),
-        // The WebSocket's own pings and pongs are not encrypted, so a relay could forge them. They are no sign of life.
+        // The WebSocket's own pings and pongs are not encrypted, so a relay could forge them. They do not count as
+        // signs of life.
         _ => return Ok(Received::Control(None)),
     };
     match channel.open(sealed)? {

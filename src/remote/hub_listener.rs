@@ -24,8 +24,8 @@ const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 /// Maximum number of accepted connections at the same time.
 const ACCEPTED_MAX: usize = 10_000;
-/// Maximum number of pending handshakes in total and, below, from one address. When the maximum is reached, each new
-/// handshake replaces an older one.
+/// Maximum number of pending handshakes in total. The next constant is the maximum for one address. When a maximum is
+/// reached, each new handshake replaces an older one.
 const PENDING_MAX: usize = 256;
 const PENDING_PER_ADDRESS_MAX: usize = 64;
 /// How many connections the thread accepts before it reads from them. This must be less than `PENDING_PER_ADDRESS_MAX`.
@@ -303,8 +303,8 @@ impl Acceptor {
         }
     }
 
-    /// Begins a handshake. If too many handshakes are pending, the oldest one of an address is dropped. An address with
-    /// many wrong secrets loses the new connection instead.
+    /// Begins a handshake. If too many handshakes are pending, the oldest one of an address is dropped. If the address
+    /// has sent many wrong secrets, the new connection is dropped instead.
     fn start_handshake(&mut self, mut stream: TcpStream, address: IpAddr, now: Instant) {
         let n_same = self.pending.values().filter(|pending| pending.address == address).count();
         let is_suspect = self.rejections.wrong_secret.count_of(address) >= WRONG_SECRETS_MAX;
@@ -355,7 +355,7 @@ impl Acceptor {
     }
 }
 
-/// The connections that were rejected in this minute, by reason.
+/// The connections that were rejected since the last report, by reason.
 #[derive(Default)]
 struct Rejections {
     wrong_secret: AuthFailures,

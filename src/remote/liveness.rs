@@ -1,5 +1,5 @@
-//! Detects whether the other side of a connection is still alive. Each ping, and some pongs, contain a numbered
-//! question, which the other side must answer.
+//! Detects whether the other side of a connection is still alive. Each ping contains a numbered question, which the
+//! other side must answer. Some pongs contain one, too.
 //!
 //! **Invariant:** an answer proves that the other side was alive when the question was sent, not when the answer
 //! arrives. So a relay that delays answers can't make a dead side look alive.
@@ -16,8 +16,8 @@ const PING_AFTER: Duration = Duration::from_secs(10);
 /// If a mesh has several hubs, a guest pings its hub after this much silence. The time is short, because the guest must
 /// find the next leader within 4 s.
 const PING_AFTER_OF_SEVERAL: Duration = Duration::from_secs(2);
-/// A hub pings a guest after this much silence. An idle guest pings first, because its own time is shorter. A guest
-/// that keeps receiving lines sends no pings, so only such a guest is pinged by the hub.
+/// A hub pings a guest after this much silence. An idle guest sends its own ping sooner than this. The hub therefore
+/// pings only a guest that sends no pings because it keeps receiving lines.
 const PING_AFTER_OF_HUB: Duration = Duration::from_secs(11);
 /// If a side has sent lines and receives nothing for this long, it sends a ping. So a side that waits for an answer
 /// soon notices if the other side is gone.
@@ -28,18 +28,18 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// How long a ping may stay unanswered before the other side counts as gone. If a cable is unplugged for five seconds,
 /// TCP may need two more seconds to send again, and the connection should survive this.
 ///
-/// The time is also short enough for a session that waits for a result. It can notice the loss, try once more to reach
-/// the hub, and report the failure within 15 s.
+/// The time is also short enough for a session that waits for a result. Such a session can notice the loss, try once
+/// more to reach the hub, and report the failure within 15 s.
 const PONG_WITHIN: Duration = Duration::from_secs(8);
 /// How long a guest may give no sign of life before it counts as gone. A guest answers a question from a pong only in
-/// its next ping. So the last question with an answer may be two ping intervals old, although the guest is alive.
+/// its next ping. So the last answered question may be two ping intervals old, although the guest is alive.
 const GUEST_DEAD_AFTER: Duration = Duration::from_secs(28);
-/// How long a hub may give no sign of life before it counts as gone. A guest that sends pings notices this sooner,
-/// after `PONG_WITHIN`. This limit matters only if the guest's process did not run for a while.
+/// How long a hub may give no sign of life before it counts as gone. A guest that sends pings notices a dead hub
+/// sooner, after `PONG_WITHIN`. This limit matters only if the guest's process did not run for a while.
 const HUB_DEAD_AFTER: Duration = Duration::from_secs(18);
-/// If a ping is unanswered for this long, a guest with several hubs asks the other hubs whether one of them leads. It
-/// asks again after each such period. Together with `PING_AFTER_OF_SEVERAL`, this is 3 s. If the hub has lost power,
-/// the other hubs have also noticed by then.
+/// If a ping is unanswered for this long, a guest with several hubs asks the other hubs whether one of them leads. The
+/// guest asks again after each such period. It asks for the first time after 3 s of silence, together with
+/// `PING_AFTER_OF_SEVERAL`. By then, the other hubs have noticed if the hub has lost power.
 const DOUBT_AFTER: Duration = Duration::from_secs(1);
 
 /// The numbers in a ping or pong.
@@ -69,8 +69,8 @@ impl Heartbeat {
 struct Question {
     number: u32,
     asked_at: Instant,
-    /// Whether the question was sent in a ping. The other side answers a ping at once, but a pong only in its next
-    /// ping.
+    /// Whether the question was sent in a ping. The other side answers such a question at once. It answers a question
+    /// in a pong only in its own next ping.
     in_ping: bool,
 }
 
@@ -98,7 +98,7 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// A guest's state for its hub, if the mesh has only one hub. At first, the hub counts as alive.
+    /// The state that a guest keeps about its hub, if the mesh has only one hub. At first, the hub counts as alive.
     pub fn of_hub(now: Instant) -> Liveness {
         Liveness {
             alive_at: now,
@@ -114,13 +114,13 @@ impl Liveness {
         }
     }
 
-    /// A guest's state for its hub, if the mesh has several hubs. In this case, [`Liveness::doubt_due`] reports a
-    /// silent hub before the connection ends.
+    /// The state that a guest keeps about its hub, if the mesh has several hubs. In this case, [`Liveness::doubt_due`]
+    /// reports a silent hub before the connection ends.
     pub fn of_one_of_several_hubs(now: Instant) -> Liveness {
         Liveness { ping_after: PING_AFTER_OF_SEVERAL, doubted_at: Some(now), ..Liveness::of_hub(now) }
     }
 
-    /// A hub's state for one of its guests. At first, the guest counts as alive.
+    /// The state that a hub keeps about one of its guests. At first, the guest counts as alive.
     pub fn of_guest(now: Instant) -> Liveness {
         let (ping_after, dead_after) = (PING_AFTER_OF_HUB, GUEST_DEAD_AFTER);
         Liveness { ping_after, dead_after, asks_in_pongs: true, ..Liveness::of_hub(now) }
@@ -259,9 +259,9 @@ mod tests {
             Pair { hub: Liveness::of_hub(start), guest: Liveness::of_guest(start), n_pings: 0, n_hub_pings: 0 }
         }
 
-        /// Simulates both sides for `ms` milliseconds, in steps of 100 ms. While the cable is cut, messages are held
-        /// back, and they arrive two seconds after it is plugged in again. Returns whether the guest has given up the
-        /// hub, and whether the hub has given up the guest.
+        /// Simulates both sides for `ms` milliseconds, in steps of 100 ms. During `cut`, the cable is unplugged.
+        /// Messages from that time arrive two seconds after its end. Returns whether the guest has given up the hub,
+        /// and whether the hub has given up the guest.
         fn run(&mut self, start: Instant, ms: u64, cut: std::ops::Range<u64>) -> (bool, bool) {
             // The messages in transit, each with a flag that is true for a ping.
             let (mut to_hub, mut to_guest) = (VecDeque::new(), VecDeque::new());

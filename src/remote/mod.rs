@@ -1,4 +1,4 @@
-//! Connects sessions on other machines with the hub. It carries the lines of the local protocol over an encrypted
+//! Connects sessions on other machines with the hub. The lines of the local protocol are carried over an encrypted
 //! WebSocket.
 //!
 //! On the hub, a `bridge` connects the WebSocket with a local socket pair. So the broker serves a guest in the same way
@@ -24,14 +24,14 @@ use tungstenite::protocol::WebSocketConfig;
 
 /// The path at which a hub accepts guests. Push clients of slm-mesh 1.3 request `/ws`.
 const GUEST_PATH: &str = "/far";
-/// The WebSocket subprotocol between hubs and guests. The handshake also authenticates this name, so that both sides
-/// certainly use the same protocol. Version 0.1.0 uses no subprotocol.
+/// The WebSocket subprotocol between hubs and guests. The handshake also authenticates this name, so it fails if the
+/// two sides use different protocols. Version 0.1.0 uses no subprotocol.
 const SUBPROTOCOL: &str = "slm-mesh.noise.1";
 /// Maximum duration of a handshake, in ms. After this time, the connection is dropped.
 const HANDSHAKE_MS: u64 = 3_000;
 
-/// Limits the buffers of a WebSocket. The read buffer is small, because `tungstenite` fills it with zeros. So all of it
-/// takes up memory, even on an idle connection.
+/// Limits the buffers of a WebSocket. The read buffer is small, because `tungstenite` fills it with zeros, so that all
+/// of it takes up memory even on an idle connection.
 fn websocket_config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(4 << 10)

@@ -10,9 +10,9 @@ pub struct GuestSocket {
     /// Whether a read of an empty socket may be skipped. This is false before the first event, because the poll may not
     /// report bytes that arrived earlier.
     awaits_event: bool,
-    /// Whether the guest has closed its side. No further event follows, so reads are no longer skipped.
+    /// Whether the guest has closed its side. If so, no read is skipped, because no further event reports unread bytes.
     has_ended: bool,
-    /// Whether the last read did not fill the buffer, so that the socket is empty.
+    /// Whether the socket is empty, because the last read did not fill the buffer.
     is_empty: bool,
 }
 
@@ -22,7 +22,7 @@ impl GuestSocket {
         GuestSocket { network, awaits_event: false, has_ended: false, is_empty: false }
     }
 
-    /// Records an event of the poll. `is_read_closed` tells whether the guest sends no more bytes.
+    /// Records an event of the poll. `is_read_closed` is true if the guest has closed its side.
     pub fn note_event(&mut self, is_read_closed: bool) {
         self.is_empty = false;
         self.awaits_event = true;
@@ -61,7 +61,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let mut guest = std::net::TcpStream::connect(listener.local_addr().expect("an address")).expect("the listener");
         let hub = listener.accept().expect("the guest").0;
-        // A real read would wait on a blocking socket. So an immediate error shows that the read was skipped.
+        // The socket is blocking, so a real read would wait. An immediate error shows that the read was skipped.
         hub.set_nonblocking(false).expect("a socket");
         let mut socket = GuestSocket::new(TcpStream::from_std(hub));
         socket.note_event(false);

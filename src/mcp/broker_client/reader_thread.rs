@@ -96,7 +96,7 @@ impl ReaderThread {
         }
     }
 
-    /// Sleeps until the session needs a connection. That is when a call must be sent, or when the pause is over and the
+    /// Sleeps until the session needs a connection: until a call must be sent, or until the pause is over and the
     /// session is old enough to become a peer. Returns false when the session ends.
     fn wait_for_need(&self) -> bool {
         let mut state = self.shared.lock();
@@ -115,9 +115,8 @@ impl ReaderThread {
         }
     }
 
-    /// Whether to try again soon after an attempt to connect failed with this error and took this long. If the attempt
-    /// reached a broker on this machine, that broker has ended, and the next one can be expected soon. In this case, it
-    /// does not matter how long the attempt took.
+    /// Whether a new broker can be expected soon, after an attempt to connect has failed with this error and taken this
+    /// long. If the attempt reached a broker on this machine, that broker has ended, so the duration does not matter.
     fn expects_next_broker(&self, error: &Error, took: Duration) -> bool {
         is_connection_lost(error) && self.n_misses < MISSES_MAX && (self.has_reached_own || took < MISS_MAX)
     }
@@ -221,7 +220,7 @@ impl ReaderThread {
         self.pause = if self.is_dormant { STOPPED_PAUSE } else { REPLACED_PAUSE };
     }
 
-    /// Records which peer represents this session now. A command in the agent's shell has just given back the name that
+    /// Records which peer represents this session, after a command in the agent's shell has given back the name that
     /// the session had taken over.
     fn on_declined(&mut self, params: &Map<String, Value>) {
         let (Some(was), Some(you)) = (params.get("was").and_then(Value::as_str), params.get("you")) else { return };
@@ -246,8 +245,8 @@ impl ReaderThread {
         }
     }
 
-    /// Records which peer represents a thread of the client. Also forgets the peer that the broker has retired, if any.
-    /// Such a peer represented the session before its first thread had a name.
+    /// Records which peer represents a thread of the client. If the broker has retired the peer that represented the
+    /// session before its first thread had a name, also forgets that peer.
     fn note_attached(&mut self, thread: String, answer: &Value) {
         let retired = answer["retired"].as_str();
         self.known_peers.retain(|_, id| Some(id.as_str()) != retired);
@@ -384,9 +383,8 @@ fn peer_id(attached: &Value) -> String {
     attached["you"]["id"].as_str().unwrap_or("").to_owned()
 }
 
-/// Whether the session itself needs a part of this reply. The session reports mail as read, records which peer
-/// represents it, and adds what was said last in the session of another peer. All other replies are passed on without
-/// being parsed.
+/// Whether the session itself must parse this reply: to report mail as read, to record which peer represents the
+/// session, or to add what was said last in a peer's session. All other replies are passed on without being parsed.
 fn concerns_session(call: &PendingCall, answer: &str) -> bool {
     call.arguments.contains_key("detail")
         || rpc::may_have_field(answer, "messages")

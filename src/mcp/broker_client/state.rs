@@ -20,7 +20,7 @@ use std::time::Instant;
 pub struct SharedState {
     state: Mutex<ClientState>,
     changed: Condvar,
-    /// Wakes the watch for stuck brokers when a call was sent.
+    /// Wakes the thread that detects stuck brokers when a call has been sent.
     pub call_sent: Condvar,
 }
 
@@ -37,7 +37,7 @@ impl SharedState {
         }
     }
 
-    /// Waits for a change, but not beyond the time `until`.
+    /// Waits for a change, but at most until the time `until`.
     pub fn wait_until<'a>(
         &self,
         mut state: MutexGuard<'a, ClientState>,
@@ -50,7 +50,7 @@ impl SharedState {
         state
     }
 
-    /// Waits while the condition is true, but not beyond the time `until`.
+    /// Waits while the condition is true, but at most until the time `until`.
     pub fn wait_while<'a>(
         &self,
         mut state: MutexGuard<'a, ClientState>,
@@ -87,9 +87,9 @@ pub struct ClientState {
     /// When the last message from the broker arrived.
     pub heard_at: Option<Instant>,
     /// The error for all calls if the broker stops answering. `None` for a broker on another machine, because a network
-    /// connection detects a lost broker without this watch.
+    /// connection itself detects a lost broker.
     pub stuck_error: Option<Error>,
-    /// Whether the watch for stuck brokers is asleep, because no call is waiting for an answer.
+    /// Whether the thread that detects stuck brokers sleeps because no call is waiting for an answer.
     pub is_watch_idle: bool,
     /// What the client has said about itself so far.
     pub client: ClientIdentity,

@@ -14,7 +14,7 @@ use crate::wire::rpc;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Maximum number of characters in the report of why a wakeup failed.
+/// Maximum number of characters of the reason why a wakeup failed, as reported to the broker.
 const REASON_MAX: usize = 100;
 
 impl ClientState {
