@@ -36,11 +36,11 @@ pub struct ServiceRecord {
     pub port: u16,
     /// The name of the machine, according to the response.
     pub target: Vec<u8>,
-    /// The addresses, according to the response.
+    /// The addresses of the machine, according to the response.
     pub addresses: Vec<IpAddr>,
     /// The WebSocket port, if the response contains one.
     pub ws_port: Option<u16>,
-    /// The version; empty if the response contains no valid one.
+    /// The version of the service; empty if the response contains no valid one.
     pub version: String,
     /// Whether the response claims to come from a SuperLocalMemory daemon.
     pub is_superlocalmemory: bool,

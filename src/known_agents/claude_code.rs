@@ -4,7 +4,7 @@
 use super::vocabulary::*;
 use serde_json::{Value, json};
 
-/// The environment variable with the path of a file that Claude Code's shell runs before each command.
+/// The environment variable that contains the path of a file. Claude Code's shell runs this file before each command.
 const SHELL_LINES: &str = "CLAUDE_ENV_FILE";
 
 /// Claude Code's own tools that write files, and all tools of MCP servers other than slm-mesh.

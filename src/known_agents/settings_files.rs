@@ -16,7 +16,7 @@ pub struct Files {
     pub approve: &'static str,
     /// What the user must do after set-up of a project; empty if this is the same as in `approve`.
     pub approve_in_project: &'static str,
-    /// Why `setup` edits the file itself, although the agent has a command for that.
+    /// Why `setup` itself adds the server to the file, although the agent has a command for this.
     pub why_edited: &'static str,
     /// The settings by which the user can switch hooks off.
     pub switches: &'static [Switch],
@@ -293,12 +293,12 @@ impl EntryShape {
     }
 }
 
-/// Makes the description of a file in which `setup` itself registers our server.
+/// Describes a file in which `setup` itself registers our server.
 pub(super) const fn edited(paths: &'static [FilePath], key: &'static str, entry: EntryShape) -> Option<ServerFile> {
     Some(ServerFile { paths, key, entry, writer: Writer::Us })
 }
 
-/// Makes the description of slash commands or skills.
+/// Describes the files of slash commands or skills.
 pub(super) const fn commands(path: FilePath, style: CommandStyle) -> Option<CommandFiles> {
     Some(CommandFiles { path, style })
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// Maximum time that the client may take to accept a wakeup.
 const NOTIFY_MAX: Duration = Duration::from_secs(10);
-/// How often this thread checks whether the agent's command has ended.
+/// How often the waker checks whether the agent's command has ended.
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
 /// A way to wake one session of an agent.

@@ -14,7 +14,7 @@ pub fn without_byte_order_mark(line: &[u8]) -> &[u8] {
     line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line)
 }
 
-/// Parses a line. Half an emoji (a lone surrogate) becomes U+FFFD, and a number such as `5.0` as the id becomes `5`.
+/// Parses a line. Half an emoji (a lone surrogate) becomes U+FFFD, and an id such as `5.0` becomes `5`.
 ///
 /// # Errors
 /// If the line is not JSON. The error contains the call's id if the id can be found.

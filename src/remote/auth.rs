@@ -148,7 +148,7 @@ impl HubHandshake {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ContentKind {
-    /// A part of the lines that the two sides exchange. A line may continue in the next message.
+    /// A part of the stream of lines. A line may continue in the next message.
     Lines = 0,
     /// Asks whether the other side is still there. Contains a [`Heartbeat`](super::liveness::Heartbeat).
     Ping = 1,

@@ -9,7 +9,7 @@ use tungstenite::Message;
 /// What a message from the other side contains.
 #[derive(Debug, PartialEq)]
 pub enum Received {
-    /// A part of the lines that the two sides exchange. A line may continue in the next message.
+    /// A part of the stream of lines. A line may continue in the next message.
     Lines(Vec<u8>),
     /// A message without lines, such as a ping. If this contains a reply, the caller must send the reply.
     Control(Option<Message>),

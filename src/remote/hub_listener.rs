@@ -317,8 +317,8 @@ impl Acceptor {
         if n_same >= most {
             self.drop_oldest(address, now);
         } else if self.pending.len() >= PENDING_MAX {
-            // The address with the most pending handshakes loses its oldest one. So a single address can't push out the
-            // handshakes of other addresses.
+            // The address with the most pending handshakes loses its oldest one, so that a single address can't push
+            // out the handshakes of others.
             let Some(crowded) = self.most_pending() else { return };
             self.drop_oldest(crowded, now);
         }

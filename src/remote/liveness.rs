@@ -38,8 +38,8 @@ const GUEST_DEAD_AFTER: Duration = Duration::from_secs(28);
 /// sooner, after `PONG_WITHIN`. This limit matters only if the guest's process did not run for a while.
 const HUB_DEAD_AFTER: Duration = Duration::from_secs(18);
 /// If a ping is unanswered for this long, a guest with several hubs asks the other hubs whether one of them leads. The
-/// guest asks again after each such period. It asks for the first time after 3 s of silence, together with
-/// `PING_AFTER_OF_SEVERAL`. By then, the other hubs have noticed if the hub has lost power.
+/// guest asks again after each such period. With `PING_AFTER_OF_SEVERAL`, it first asks after 3 s of silence. By then,
+/// the other hubs have noticed if the hub has lost power.
 const DOUBT_AFTER: Duration = Duration::from_secs(1);
 
 /// The numbers in a ping or pong.

@@ -84,8 +84,8 @@ pub trait ReplicatedLog {
     /// When the log does not answer. In this case, this hub does not lead.
     fn lead(&mut self, address: &str) -> Result<Election, LogError>;
 
-    /// Whether this hub certainly leads at this moment. Otherwise, the hub must not answer clients, because another hub
-    /// may have changed the data. If the log has not answered recently, waits until the lead is certain or lost.
+    /// Whether this hub still leads. If it does not, it must not answer clients, because another hub may have changed
+    /// the data. If the log has not answered recently, waits until the lead is confirmed or lost.
     fn still_leads(&self) -> bool;
 
     /// Stops leading. If the log can be reached, another hub can lead at once.
@@ -100,9 +100,9 @@ pub trait ReplicatedLog {
     /// Stores an entry at a position. Only the leader may call this. Calling it again with the same entry does no harm.
     fn append(&mut self, at: Position, entry: &LogEntry) -> Append;
 
-    /// Returns entries from a position on, in order and without gaps, but not always all of them. After
-    /// [`ReplicatedLog::lead`] has returned [`Election::Won`], this includes every entry that an earlier leader has
-    /// stored.
+    /// Returns entries from a position on, in order and without gaps. One call may not return all of them. After
+    /// [`ReplicatedLog::lead`] has returned [`Election::Won`], repeated calls return every entry that an earlier leader
+    /// has stored.
     ///
     /// # Errors
     /// When the log does not answer, when an entry can't be read, or when the entry at this position has been removed.

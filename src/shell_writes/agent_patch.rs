@@ -5,11 +5,11 @@
 const BEGIN: &str = "*** Begin Patch";
 /// The beginnings of the lines that contain a path. OpenCode also accepts a path without a space after the colon.
 const MARKS: &[&str] = &["*** Update File:", "*** Add File:", "*** Delete File:", "*** Move to:"];
-/// The beginnings of the lines that contain a line of a file.
+/// The first characters of the lines that contain a line of a file.
 const CONTENTS: &[char] = &['+', '-', ' '];
 
-/// The paths of all files in the patch that a text contains, if it contains one. Like Codex, this ignores spaces before
-/// a line with a path. However, such a line could also be a line of the previous file.
+/// The paths of all files in the patch that a text contains; empty if the text contains no patch. Like Codex, this
+/// ignores spaces before a line with a path, although an indented line may also be part of a file.
 pub fn paths(text: &str) -> impl Iterator<Item = &str> {
     let lines = text.contains(BEGIN).then(|| text.lines()).into_iter().flatten();
     lines.filter_map(path_in).filter(|path| !path.is_empty())

@@ -76,8 +76,8 @@ impl Evaluator<'_> {
         Some(RunResult::printed(output))
     }
 
-    /// Runs the script of `trap script EXIT` to find the files that it writes. A real shell runs it when the shell
-    /// exits.
+    /// Runs the script of `trap script EXIT` to find the files that it writes. A real shell runs the script when the
+    /// shell exits.
     fn set_trap(&mut self, state: &State, arguments: &[Field]) -> StreamText {
         if let [Field::Known(script), Field::Known(signal), ..] = arguments
             && matches!(signal.as_str(), "EXIT" | "0")
@@ -102,8 +102,7 @@ impl Evaluator<'_> {
             (Some(Field::Known(path)), None) if path == "-" => {
                 state.previous_directory.as_ref().and_then(|previous| self.resolve_for_cd(state, previous, links))
             }
-            // `CDPATH` is ignored, although it could give a relative path another meaning, because agents do not set
-            // it.
+            // `CDPATH` could give a relative path a different meaning, but it is ignored, because agents do not set it.
             (Some(Field::Known(path)), None) => self.resolve_for_cd(state, path, links),
             _ => None,
         };
@@ -169,7 +168,7 @@ fn is_directory_option(word: &str) -> bool {
             .is_some_and(|letters| !letters.is_empty() && letters.bytes().all(|b| b"LPen".contains(&b)))
 }
 
-/// What `cd` does with symbolic links. The last of the options `-L` and `-P` applies.
+/// What `cd` does with symbolic links. If both `-L` and `-P` are given, the last one applies.
 fn links_of(state: &State, arguments: &[Field]) -> CdLinks {
     let options = arguments.iter().filter_map(Field::text).filter(|word| is_directory_option(word));
     match options.flat_map(str::chars).rfind(|letter| matches!(letter, 'L' | 'P')) {
@@ -237,8 +236,8 @@ fn is_printf_to_variable(arguments: &[Field]) -> bool {
     arguments.len() > 2 && arguments.first().and_then(Field::text) == Some("-v")
 }
 
-/// Assigns a line of input to the variables of `read`. With several variables, or without a known line, their values
-/// are unknown.
+/// Assigns a line of input to the variables of `read`. If there are several variables, or if the line is unknown, all
+/// values are unknown.
 pub(super) fn set_read(state: &mut State, names: &[String], line: Option<&str>) {
     match (names, line) {
         ([name], Some(line)) => state.set(name, Value::Text(line.trim().to_owned())),

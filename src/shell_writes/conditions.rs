@@ -1,5 +1,4 @@
-//! Evaluates conditions such as `[ -f file ]`, if their result is certain. So branches that certainly do not run are
-//! ignored.
+//! Evaluates conditions such as `[ -f file ]`. If the result is certain, the branch that does not run is ignored.
 
 use super::ShellWrite;
 use super::evaluator::Evaluator;
@@ -62,7 +61,7 @@ impl Evaluator<'_> {
         match texts {
             ["!", rest @ ..] => self.simple_test(rest, state).map(|passes| !passes),
             [test, operand] => self.unary_test(test, operand, state),
-            // In `[[ … ]]`, the right side is a pattern. So it is compared only if it contains no wildcards.
+            // In `[[ … ]]`, the right side is a pattern, so it is compared only if it contains no wildcards.
             [left, "=" | "==", right] if !has_wildcards(right) => Some(left == right),
             [left, "!=", right] if !has_wildcards(right) => Some(left != right),
             _ => None,
@@ -90,7 +89,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Whether a path certainly does not exist, even after the commands that the script has run so far.
+    /// Whether it is certain that a path does not exist after the commands that the script has run.
     pub(super) fn is_missing(&mut self, path: &str) -> bool {
         let is_made = self.has_run_program || self.is_touched(path);
         let is_inside = |made: &String| Path::new(path).starts_with(made);

@@ -32,7 +32,7 @@ impl Evaluator<'_> {
                     other.ending
                 }
                 Joint::Or => {
-                    // A failed command is assumed to have changed nothing. So the command after `||` starts with the
+                    // A failed command is assumed to have changed nothing, so the command after `||` starts with the
                     // state before the list. After `cd a || exit`, however, the script continues only if `cd`
                     // succeeded, so the state after `cd` is kept.
                     let mut failed = self.copy(&before);

@@ -89,7 +89,7 @@ pub(super) struct Evaluator<'a> {
     pub(super) output_is_read: bool,
     /// Whether the command line has already run a program. Such a program may have created any file.
     pub(super) has_run_program: bool,
-    /// Whether the command line has run a git command after which a `GitTest` may have another result.
+    /// Whether the command line has run a git command after which a `GitTest` may have a different result.
     pub(super) git_has_changed: bool,
 }
 
@@ -131,7 +131,7 @@ impl<'a> Evaluator<'a> {
         writes
     }
 
-    /// Takes steps from the remaining number of steps. Returns false if too few are left. After that, no further
+    /// Subtracts from the number of steps that remain. Returns false if too few are left. After that, no further
     /// command is evaluated.
     pub(super) fn spend(&mut self, steps: usize) -> bool {
         let has_enough = self.steps >= steps;

@@ -76,7 +76,7 @@ pub enum GitTest {
     DiffersFrom {
         /// The name of the commit, as the command line contains it.
         commit: String,
-        /// Whether a tracked file passes if the commit does not contain it, because the command removes it.
+        /// Whether a tracked file also passes if the commit does not contain it. The command removes such a file.
         removes_new: bool,
     },
     /// The file passes if git does not track it.
@@ -133,8 +133,8 @@ pub fn written_files(
     environment: &dyn Fn(&str) -> Option<String>,
     files: &dyn FileTree,
 ) -> Vec<ShellWrite> {
-    // Some agents do not run a command line with a patch, but apply the patch themselves. So the system's limit does
-    // not apply, and the text of the patch is not counted.
+    // Some agents do not run a command line with a patch, but apply the patch themselves. The system's limit does not
+    // apply to such a patch, so its contents are not counted.
     let shortened = (command.len() > COMMAND_MAX).then(|| agent_patch::without_contents(command));
     let command = shortened.as_deref().unwrap_or(command);
     if command.len() > COMMAND_MAX {

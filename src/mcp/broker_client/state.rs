@@ -75,7 +75,7 @@ pub struct ClientState {
     /// The stream to the broker, for writing; `None` while no broker is connected.
     pub socket: Option<BrokerStream>,
     /// The peer id of each attached thread of the client. A thread is a conversation; a Codex server has several. If
-    /// the client has no threads, the name of the only thread is empty.
+    /// the client has no threads, the only key is empty.
     pub peers: HashMap<String, String>,
     /// Threads (conversations) whose `attach` has no reply yet, by request number.
     pub attaching: CountedMap<String>,

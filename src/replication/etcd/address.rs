@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 /// The default port of etcd.
 const PORT: u16 = 2379;
-/// The first parts of the keys that a mesh stores below its prefix. A prefix may contain these words only as its first
-/// part. Otherwise, a key of one mesh could be a key of another mesh, too.
+/// The words with which the keys of a mesh begin, after its prefix. A prefix may contain these words only as its first
+/// part. Otherwise, two meshes could use the same key.
 const OWN_KEYS: [&str; 4] = ["leader", "log", "at", "ticket"];
 
 /// The members of an etcd cluster, and the prefix for the keys of this mesh.

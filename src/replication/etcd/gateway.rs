@@ -14,12 +14,12 @@ use ureq::http::StatusCode;
 /// How long one member may take to answer. A stopped process still accepts connections, but it never answers. A member
 /// without a majority answers only after seven seconds.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-/// If a watch receives nothing for this long, a new watch replaces it, because its member may hang.
+/// If a watch receives nothing for this long, a new watch replaces it, because the watched member may hang.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum size of an answer, in bytes. An answer can contain many entries, although etcd limits each request to 1.5
 /// MiB.
 const ANSWER_MAX: u64 = 64 << 20;
-/// Maximum length of a line that tells that a watch has ended, in bytes.
+/// Maximum length, in bytes, of the line that says that a watch has ended.
 const CANCELLATION_MAX: usize = 1024;
 
 /// The gRPC status codes that are handled specially.
@@ -84,7 +84,7 @@ impl Gateway {
         Ok(Gateway { members, current: 0, user, token: None, agent, timeout, last_answer_took: None })
     }
 
-    /// Returns this client with another time limit for the answer of each member.
+    /// Returns this client with a different time limit for the answer of each member.
     pub(super) fn with_timeout(self, timeout: Duration) -> Gateway {
         Gateway { timeout, ..self }
     }
@@ -196,7 +196,7 @@ impl Gateway {
         let range =
             json!({ "create_request": { "key": encode(prefix), "range_end": encode_bytes(&end_of_prefix(prefix)) } });
         let member = self.members[self.current].clone();
-        // The next watch uses another member, because the current member may have lost contact with the cluster.
+        // The next watch uses the next member, because this one may have lost contact with the cluster.
         self.current = (self.current + 1) % self.members.len();
         if self.log_in().is_err() {
             return;
@@ -224,8 +224,8 @@ impl Gateway {
 }
 
 /// Whether a refused request should be tried again with a new token. A token becomes invalid when it expires, when the
-/// member is restarted, or when etcd's users or roles are changed. After a change, etcd returns a general code, so the
-/// text is compared.
+/// member is restarted, or when etcd's users or roles are changed. In some of these cases, etcd returns a general
+/// status code, so the text is compared, too.
 fn is_token_stale(code: i64, why: &str) -> bool {
     code == UNAUTHENTICATED || why.contains("revision of auth store is old") || why.contains("user name is empty")
 }
@@ -234,7 +234,7 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
     let value = first_value(bytes);
     let code = value["code"].as_i64().or_else(|| value["error"]["grpc_code"].as_i64());
     let text = ["error", "message"].iter().find_map(|name| value[name].as_str()).unwrap_or("");
-    // etcd refuses a certificate that has a common name. Only this refusal is plain text, not JSON.
+    // While authentication is on, etcd refuses a certificate that has a common name. Only this refusal is plain text.
     if status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(bytes).contains("CommonName") {
         let text = "while authentication is on, etcd's JSON gateway refuses client certificates that have a common \
                     name (CN); use a certificate without one";
@@ -264,7 +264,7 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
     }
 }
 
-/// Whether a line tells that the member has ended the watch. The member does not close the connection, so this line is
+/// Whether a line says that the member has ended the watch. The member does not close the connection, so this line is
 /// the only sign.
 fn is_cancelled(line: &[u8]) -> bool {
     // The line that ends a watch is short. A longer line contains entries, so it is not parsed.

@@ -10,18 +10,18 @@ use std::time::Duration;
 
 /// The pause before the next attempt, after a request that got no answer.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// The part of the lease time in which this hub relies on the lease, in percent. It is less than 100, because this
+/// The part of the lease time, in percent, during which this hub relies on the lease. It is less than 100, because this
 /// machine's clock may run slower than etcd's clock.
 const TRUSTED_PERCENT: i64 = 90;
 /// How long etcd may take to remove the keys of an expired lease, in ms.
 const REMOVED_WITHIN_MS: i64 = 200;
-/// A member has one fifth of the lease time to answer a renewal. So if one member hangs, there is time to ask other
+/// A member may take one fifth of the lease time to answer a renewal. If it hangs, there is still time to ask other
 /// members before the lease expires.
 const RENEWALS_IN_A_LEASE: u32 = 5;
 /// How long the thread keeps trying to revoke a lease that is no longer needed, in multiples of the lease time.
 const REVOKED_FOR_LEASES: i64 = 3;
 
-/// A lease. When it is dropped, its thread revokes the lease in etcd. So the other hubs need not wait until it expires.
+/// A lease. When it is dropped, its thread revokes it in etcd, so that other hubs need not wait until it expires.
 pub(super) struct Lease {
     /// The id of the lease, in the form that the JSON gateway uses.
     pub(super) id: String,
@@ -41,8 +41,8 @@ enum KeeperCall {
 }
 
 impl Lease {
-    /// Requests a lease of this many seconds. Starts the thread that renews it, which uses the second client,
-    /// `gateway_of_keeper`.
+    /// Requests a lease of this many seconds, and starts the thread that renews the lease. `gateway_of_keeper` is the
+    /// client that this thread uses.
     pub(super) fn grant(gateway: &mut Gateway, gateway_of_keeper: Gateway, seconds: u64) -> Result<Lease, LogError> {
         let asked = boot_ms();
         let granted = gateway.ask("lease/grant", &json!({ "TTL": seconds }))?;
@@ -59,13 +59,13 @@ impl Lease {
         Ok(Lease { id, ttl_ms: ttl.as_millis() as i64, validity, thread })
     }
 
-    /// Whether the lease is certainly valid at this moment.
+    /// Whether this hub may still rely on the lease.
     pub(super) fn is_valid(&self) -> bool {
         self.validity.until().is_some_and(|until| boot_ms() < until)
     }
 
-    /// Whether the lease is certainly valid. If the last renewal is too long ago to be certain, waits for the next
-    /// renewal or for the end of the lease.
+    /// Whether this hub may still rely on the lease. If the last renewal was too long ago, waits for the next renewal
+    /// or for the end of the lease.
     pub(super) fn confirm(&self) -> bool {
         let mut until = self.validity.until();
         loop {
@@ -114,7 +114,7 @@ impl Drop for Lease {
     }
 }
 
-/// Until when this hub relies on the lease, in ms since boot; `None` if the lease no longer exists.
+/// The time until which this hub relies on the lease, in ms since boot; `None` if the lease no longer exists.
 #[derive(Default)]
 struct Validity {
     until: Mutex<Option<i64>>,
@@ -132,8 +132,8 @@ impl Validity {
     }
 }
 
-/// Until when this hub may rely on the lease after an answer of etcd; `None` if etcd does not know the lease. The lease
-/// time is counted from the request, because the answer may have been slow.
+/// The time until which this hub may rely on the lease after an answer of etcd; `None` if etcd does not know the lease.
+/// The lease time is counted from the request, because the answer may have been slow.
 fn trusted_until(asked: i64, answer: &Value) -> Option<i64> {
     let seconds = number(&answer["TTL"]) as i64;
     (seconds > 0).then(|| asked + seconds * 1000 * TRUSTED_PERCENT / 100)
@@ -192,7 +192,7 @@ impl Keeper {
     }
 
     /// Revokes the lease. A hub often stops leading because it can't reach etcd, so this is tried many times.
-    /// Otherwise, no other hub could lead until the lease expires. This can be late, because etcd extends all leases
+    /// Otherwise, no other hub could lead until the lease expires. That can take long, because etcd extends all leases
     /// when it elects its own leader.
     fn revoke(&mut self) {
         let give_up = boot_ms() + REVOKED_FOR_LEASES * self.ttl.as_millis() as i64;

@@ -36,7 +36,7 @@ const PAGE: usize = 128;
 /// How long an append is repeated if it gets no answer, in multiples of the lease time.
 const UNKNOWN_AFTER_LEASES: u64 = 3;
 /// Minimum time before an unanswered append is sent again. Each member forwards an append to etcd's own leader. If this
-/// leader has just died, all appends are lost until etcd elects another one, in one to two seconds.
+/// leader has just died, all appends are lost until etcd elects a new one, which takes one to two seconds.
 const REPEAT_APPEND_AFTER: Duration = Duration::from_millis(300);
 /// During this time, the attempts of an append have a short timeout. After that, they have the normal timeout, because
 /// etcd may just be slow.
@@ -121,7 +121,7 @@ impl EtcdLog {
         self.gateway.ask("kv/put", &body).map(|_| ())
     }
 
-    /// Whether etcd certainly still has the values that this hub has reported about itself.
+    /// Whether etcd still has the values that this hub has reported about itself. Returns false if this is uncertain.
     pub fn is_present(&self) -> bool {
         self.presence.as_ref().is_some_and(Lease::is_valid)
     }
@@ -145,8 +145,8 @@ impl EtcdLog {
 
     /// Watches the key `leader`, and checks this hub's lease whenever the key changes.
     ///
-    /// The key can disappear before the lease expires. An administrator may delete it. Or etcd's own leader may hang,
-    /// and treat all leases as expired when it continues (etcd issues 12528 and 15247).
+    /// The key can disappear before the lease expires. For example, an administrator may delete it, or etcd's own
+    /// leader may hang, and treat all leases as expired when it continues (etcd issues 12528 and 15247).
     fn watch_lead(&self, lease: &Lease) {
         let (mut gateway, key) = (self.gateway.clone(), self.key("leader"));
         let check = lease.checker(key.clone());
@@ -313,7 +313,7 @@ impl ReplicatedLog for EtcdLog {
         if let Some(news) = &self.news
             && news.recv_timeout(at_most).is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Disconnected)
         {
-            // The watching thread could not be started, or it has panicked. So wait for the maximum time.
+            // The watching thread could not be started, or it has panicked. So this waits for the maximum time.
             std::thread::sleep(at_most);
         }
     }

@@ -1,5 +1,5 @@
-//! The work of a leading hub that does not run in its event loop. It removes old entries from the log, reads the
-//! positions of the other hubs, and asks the members of the etcd cluster for their state.
+//! The work that a leading hub does outside its event loop: it removes old entries from the log, reads the positions of
+//! the other hubs, and asks the members of the etcd cluster for their state.
 
 use super::gateway::{Gateway, decode, encode, encode_bytes, end_of_prefix, number};
 use super::{EtcdLog, foreign, leads, log_range, position_of, read_key};
@@ -26,7 +26,7 @@ pub struct HubPosition {
     pub hub: String,
     /// The position of the last entry on the hub's disk.
     pub at: Position,
-    /// The lease of the hub's report in etcd. A hub gets another lease when it is restarted.
+    /// The lease of the hub's report in etcd. A hub gets a new lease when it is restarted.
     pub lease: String,
 }
 
@@ -48,7 +48,8 @@ pub struct MemberState {
     pub latency: Duration,
     /// The size of the member's database file, in bytes.
     pub size: u64,
-    /// Maximum size of the member's database file, in bytes; `None` before etcd 3.6, which does not report it.
+    /// Maximum size of the member's database file, in bytes; `None` if the member is older than etcd 3.6 and does not
+    /// report it.
     pub quota: Option<u64>,
     /// Whether this member is etcd's own leader.
     pub is_leader: bool,
@@ -86,8 +87,8 @@ impl EtcdUpkeep {
         rows.iter().map(|row| read(row).ok_or_else(foreign)).collect()
     }
 
-    /// The sizes of some entries that follow a position, in bytes, beginning with the next entry. The list is empty if
-    /// there are no such entries.
+    /// The positions and sizes, in bytes, of the next entries after a position, as many as one request reads. The list
+    /// is empty if no entries follow.
     ///
     /// # Errors
     /// When etcd does not answer.
@@ -120,7 +121,7 @@ impl EtcdUpkeep {
         if answer["succeeded"] == true { Ok(()) } else { Err(deposed()) }
     }
 
-    /// The ticket that a hub has stored in etcd, if any. It proves that the hub may have a snapshot.
+    /// The ticket that a hub has stored in etcd, if any. It proves that the hub may receive a snapshot.
     ///
     /// # Errors
     /// When etcd does not answer.

@@ -271,8 +271,7 @@ pub(super) fn dd(run: &mut Run) -> StreamText {
 pub(super) fn sort(run: &mut Run) -> StreamText {
     let options = SORT.parse(run.arguments);
     run.write_field(options.value(&["o", "output"]));
-    // The output is only needed as a list of file names. Their order does not matter, so the unsorted input is good
-    // enough.
+    // The output is needed only as a list of file names. Their order does not matter, so the unsorted input is enough.
     let prints_input = options.operands.is_empty() && !options.has(&["z", "zero-terminated", "R"]);
     if prints_input && run.input.text().is_some() { run.input.clone() } else { StreamText::Unknown }
 }

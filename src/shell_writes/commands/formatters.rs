@@ -239,7 +239,7 @@ fn is_written(formatter: &Formatter, path: &str) -> bool {
     !matches!(formatter.name, "cargo" | "go") || formatter.endings.iter().any(|ending| path.ends_with(ending))
 }
 
-/// Records the files that match a pattern. The pattern is quoted, so the formatter expands it, and not the shell.
+/// Records the files that match a pattern. The pattern is quoted, so the formatter expands it, not the shell.
 fn note_pattern(run: &mut Run, formatter: &Formatter, pattern: &str) {
     if pattern.starts_with('!') {
         return;

@@ -2,7 +2,7 @@
 
 use super::super::shell_state::Field;
 
-/// Tells which options of a program take a value. All other options are flags.
+/// Says which options of a program take a value. All other options are flags.
 pub(super) struct Spec {
     /// Letters of short options that take a value. The value is the rest of the word, as in `-ofile`, or the next word.
     pub short: &'static str,
@@ -15,10 +15,10 @@ pub(super) struct Spec {
 }
 
 impl Spec {
-    /// For a program whose options take no values.
+    /// The specification for a program whose options take no values.
     pub(super) const FLAGS: Spec = Spec { short: "", attached: "", long: &[], stops: false };
 
-    /// For a program whose listed options take a value. Options may also follow operands.
+    /// Makes the specification for a program whose listed options take a value. Options may also follow operands.
     pub(super) const fn new(short: &'static str, long: &'static [&'static str]) -> Spec {
         Spec { short, attached: "", long, stops: false }
     }

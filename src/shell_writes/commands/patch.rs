@@ -19,7 +19,7 @@ pub(super) fn patch(run: &mut Run) -> StreamText {
     }
     let outer = run.state.directory.clone();
     let named = options.value(&["i", "input"]).or(options.operands.get(1));
-    // `patch` reads its input before `-d` changes the directory, so this must come first.
+    // `patch` reads its input before `-d` changes the directory, so the input is read first.
     let text = match named {
         Some(field) if field.text() != Some("-") => {
             let path = field.text().and_then(|path| run.evaluator.resolve(run.state, path));

@@ -1,4 +1,4 @@
-//! Splits a script into tokens, in Python, JavaScript, Ruby, Perl or PHP. It is a rough tokenizer, but it finds plain
+//! Splits a script in Python, JavaScript, Ruby, Perl or PHP into tokens. The tokenizer is rough, but it finds plain
 //! literals.
 
 /// The language of a script.

@@ -21,14 +21,14 @@ enum Effect {
     Runs,
 }
 
-/// What must precede the name of a function in a call.
+/// What must come before the name of a function in a call.
 #[derive(Debug, Clone, Copy)]
 enum Owner {
-    /// Nothing, as in `open(…)`.
+    /// No module or object, as in `open(…)`.
     Free,
     /// One of these names and a dot, as in `os.remove(…)`.
     Of(&'static [&'static str]),
-    /// Anything. The function's name alone is clear enough.
+    /// Anything, because the function's name alone is clear enough.
     Any,
 }
 
@@ -82,7 +82,7 @@ const FUNCTIONS: &[(Language, Owner, &[&str], Effect)] = &[
     (Php, Owner::Free, &["exec", "shell_exec", "system", "passthru"], Runs),
 ];
 const FS: &[&str] = &["fs", "fsp", "promises", "fsPromises"];
-/// Functions that tell whether a file exists.
+/// Functions that check whether a file exists.
 const EXISTS: &[&str] = &["exists", "isfile", "is_file", "existsSync", "exist", "file_exists"];
 /// In Perl and Ruby, these words after a statement begin a condition or an alternative.
 const MODIFIERS: &[&str] = &["or", "and", "if", "unless"];
@@ -279,8 +279,8 @@ impl Snippet {
         }
     }
 
-    /// The paths in the first two arguments, as for `rename(a, b)`. If `both` is false, only the second path, as for
-    /// `copy(a, b)`.
+    /// The paths in the first two arguments, as for `rename(a, b)`. If `both` is false, returns only those in the
+    /// second argument, as for `copy(a, b)`.
     fn two(&self, at: usize, both: bool) -> Vec<String> {
         let Some((first, end)) = self.argument(at) else { return Vec::new() };
         let Some((second, _)) = self.argument(end + 1).filter(|_| is_sign(self.tokens.get(end), ',')) else {

@@ -1,4 +1,4 @@
-//! Removes the code of a script that certainly does not run.
+//! Removes those parts of a script that certainly do not run.
 
 use super::script_tokens::{Language, Token};
 use super::script_variables::name;

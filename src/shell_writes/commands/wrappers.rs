@@ -302,8 +302,8 @@ pub(super) fn script_runner(run: &mut Run) -> StreamText {
             let rest = STOPS.parse(rest).operands;
             run_package(run, &rest)
         }
-        // These are not subcommands of yarn or pnpm. So yarn and pnpm run the program with this name, or a script of
-        // the project with the same name.
+        // These are not subcommands of yarn or pnpm. Yarn and pnpm therefore run the program with this name, or a
+        // script of the project with the same name.
         "prettier" | "eslint" | "biome" if matches!(run.name, "yarn" | "pnpm") => run_operands(run, &options.operands),
         _ => StreamText::Unknown,
     }
