@@ -1,4 +1,4 @@
-//! Multicast DNS packets. Builds our query, and parses responses, which any machine may have sent.
+//! Multicast DNS packets. Builds our query, and parses responses. Any machine may have sent a response.
 //!
 //! **Invariant:** parsing takes bounded time and memory, whatever the bytes are. A pointer in a name must lead
 //! backward, and the number of records is limited. A malformed packet yields no result.
@@ -114,7 +114,7 @@ impl ServiceRecord {
     }
 }
 
-/// Returns the first label of a name, if the other labels are the name of our service.
+/// Returns the first label of a name if the remaining labels are the name of our service.
 fn instance_name(owner: &[u8]) -> Option<String> {
     let length = usize::from(*owner.first()?);
     let (label, rest) = owner[1..].split_at_checked(length)?;

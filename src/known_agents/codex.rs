@@ -8,8 +8,8 @@ const HOOKS: HookFile = HookFile {
     events: &[
         ("SessionStart", ""),
         ("UserPromptSubmit", ""),
-        // The empty pattern matches all tools, including the shell. Models without a patch tool apply patches with a
-        // shell command.
+        // The empty pattern matches all tools. The hook must also run before shell commands, because models without a
+        // patch tool apply patches with them.
         ("PreToolUse", ""),
         ("PostToolUse", ""),
         ("Stop", ""),

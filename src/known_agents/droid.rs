@@ -42,7 +42,7 @@ pub(super) const AGENT: Agent = Agent {
         ],
         ..NO_SETTINGS
     },
-    // `droid exec` does not run the hook for its prompt, so our tests cannot check that mail arrives with a prompt.
+    // `droid exec` does not run the prompt hook, so our tests cannot check that mail arrives with a prompt.
     support: Support { mail_at_prompt: Evidence::Docs, ..Support::run("0.215.0").with_shield(Evidence::Run) },
     ..Agent::new("droid", "Factory Droid")
 };

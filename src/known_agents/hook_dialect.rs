@@ -11,11 +11,11 @@ pub struct Dialect {
     pub events: &'static [(&'static str, HookKind)],
     /// Finds the event of a hook input that does not contain the event's name.
     pub unnamed_event: fn(&Value) -> Option<&'static str>,
-    /// The names of tools that write files, in lower case without separators.
+    /// The names of tools that write files, in lower case and without separators.
     pub edit_tools: &'static [&'static str],
-    /// The names of tools that run a command, in lower case without separators.
+    /// The names of tools that run a command, in lower case and without separators.
     pub shell_tools: &'static [&'static str],
-    /// Events at which the agent does not show the hook's output to its model, so the hook does not deliver mail.
+    /// Events at which the agent does not show a hook's output to its model. Hooks deliver no mail at these events.
     pub unheard: &'static [HookKind],
     /// Builds the hook output that shows a text to the model.
     pub show: fn(&HookCall, &str) -> Value,
@@ -23,7 +23,7 @@ pub struct Dialect {
     pub warn: Option<fn(&str) -> Value>,
     /// Builds the hook output that prevents an edit.
     pub deny: fn(&HookCall, &str) -> Value,
-    /// How slm-mesh can add lines that the agent's shell runs before each command; `None` if there is no way.
+    /// How slm-mesh can add lines that the agent's shell runs before each command; `None` if this is impossible.
     pub shell_lines: Option<ShellLines>,
     /// Builds the hook output that makes the agent continue once instead of stopping.
     pub go_on: fn(&str) -> Value,
@@ -52,7 +52,7 @@ pub enum ShellEnvironment {
 #[derive(Debug, Clone, Copy)]
 pub enum ShellLines {
     /// The hook at a session's start appends the lines to a file. The environment variable of this name contains the
-    /// path of the file. The agent's bash or zsh runs the file before each command.
+    /// path of the file. The agent's shell, bash or zsh, runs the file before each command.
     File(&'static str),
     /// The agent runs commands with bash, which first runs the file in the variable `BASH_ENV`. The hook at a session's
     /// start sets this variable.
@@ -108,8 +108,8 @@ pub struct ProofScript {
     pub input: fn(&str, &Path) -> Value,
 }
 
-/// The text with which a hook makes the agent continue after mail arrived, if the mail itself reaches the model in
-/// another way.
+/// The text with which a hook makes the agent continue because mail has arrived. It is used if the mail itself reaches
+/// the model in another way.
 pub const MAIL_CAME: &str =
     "slm-mesh: mail came in while you worked. It is in your context; mesh_inbox with filter `all` also shows it.";
 

@@ -84,7 +84,7 @@ pub struct Agent {
     pub support: Support,
 }
 
-/// All known agents, in the order in which lists for people show them.
+/// All known agents, in the order in which they are shown to people.
 pub static AGENTS: &[Agent] = &[
     claude_code::AGENT,
     codex::AGENT,

@@ -1,4 +1,4 @@
-//! OpenCode, as of 1.18.33. OpenCode itself has no hooks. Our plugin runs our hooks, in Claude Code's format.
+//! OpenCode, as of 1.18.33. OpenCode itself has no hooks, but our plugin runs our hooks in Claude Code's format.
 
 use super::vocabulary::*;
 

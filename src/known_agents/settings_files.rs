@@ -181,7 +181,7 @@ pub enum EntryShape {
     LocalWithList,
     /// A table in TOML.
     TomlTable,
-    /// A line of YAML that contains the path of the file in [`OwnFile`].
+    /// A line of YAML that contains the path of the agent's [`OwnFile`].
     YamlLine,
 }
 

@@ -11,9 +11,9 @@ use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Maximum number of passages of each speaker that an agent may see.
+/// Maximum number of passages per speaker that are shown to an agent.
 const SHOWN: usize = 3;
-/// Maximum number of characters of a passage that an agent may see.
+/// Maximum number of characters of a passage that are shown to an agent.
 const SHOWN_CHARS: usize = 400;
 
 /// Which passages of a transcript to return.

@@ -69,7 +69,7 @@ pub struct BatchReply {
 struct Gathered {
     n_wanted: usize,
     answers: Vec<Value>,
-    /// The reports to the broker that the mail in the answers was read. They must not be sent before the answers are
+    /// Lines that tell the broker that the mail in the answers was read. They must not be sent before the answers are
     /// written.
     reports: Vec<String>,
 }
@@ -81,7 +81,7 @@ impl BatchReply {
     }
 
     /// Adds an answer. The last answer completes the batch, which is then written as one line. Returns true only if the
-    /// whole line was written, because until then the client has seen none of the answers.
+    /// whole line was written. Until then, the client has seen none of the answers.
     pub fn add(&self, answer: Value) -> bool {
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         gathered.answers.push(answer);
@@ -89,7 +89,7 @@ impl BatchReply {
     }
 
     /// Reduces the number of expected answers by one, because a call was cancelled. Returns true if this completed the
-    /// batch, and the other answers were written.
+    /// batch and the other answers were written.
     pub fn expect_one_less(&self) -> bool {
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         gathered.n_wanted -= 1;
@@ -191,8 +191,8 @@ impl PendingCall {
         self.arguments.get("waitSeconds").is_some_and(|seconds| *seconds != json!(0))
     }
 
-    /// Whether the call waits for future events, without a cursor. If such a call is sent again after a lost
-    /// connection, it needs a cursor, so that it misses no event in between.
+    /// Whether the call waits for events but has no cursor. If such a call is sent again after a lost connection, it
+    /// needs a cursor, so that it misses no event in between.
     pub fn lacks_cursor(&self) -> bool {
         let is_given = |name: &&str| self.arguments.get(*name).is_some_and(|value| !value.is_null());
         ptr::eq(self.op, &journal::READ) && self.may_wait() && !["after", "since"].iter().any(is_given)

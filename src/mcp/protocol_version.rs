@@ -84,7 +84,8 @@ pub struct Negotiation {
 }
 
 impl Negotiation {
-    /// A negotiation without an agreed revision. If `legacy_only` is true, requests of the newest revision are refused.
+    /// Makes a negotiation in which no revision has been agreed on yet. If `legacy_only` is true, requests of the
+    /// newest revision are refused.
     pub fn new(legacy_only: bool) -> Negotiation {
         Negotiation { legacy_only, agreed: None }
     }

@@ -1,7 +1,7 @@
 //! The MCP server: reads lines from the client, answers requests that need no broker, and passes tool calls on.
 //!
-//! **Invariant:** each request with a readable id gets exactly one answer with this id, even if the rest of the request
-//! is malformed.
+//! **Invariant:** each request with a readable id gets exactly one answer with this id, unless the client cancels the
+//! request. This holds even if the rest of the request is malformed.
 
 use super::broker_client::BrokerClient;
 use super::client_roots::ClientRoots;

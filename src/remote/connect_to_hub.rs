@@ -14,7 +14,7 @@ use tungstenite::error::{ProtocolError, SubProtocolError};
 use tungstenite::handshake::HandshakeError;
 use tungstenite::{Message, WebSocket};
 
-/// The pauses between attempts, in ms, while the hub has no room for another handshake. The real pause is random: at
+/// The pauses between attempts, in ms, while the hub has no room for another handshake. The actual pause is random: at
 /// least half as long, and at most one and a half times as long.
 const RETRY_PAUSES_MS: &[u64] = &[20, 50, 100, 200, 400];
 /// How long connecting to one address may take, in ms.

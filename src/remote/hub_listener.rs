@@ -156,7 +156,7 @@ struct Acceptor {
     accepted: HashMap<usize, Bridge>,
     /// Connections that have more work to do now, even if no event arrives.
     unfinished: Vec<usize>,
-    /// When to accept connections again; `None` if no new connection is known to wait.
+    /// When to accept connections again; `None` if no new connection is waiting.
     accept_at: Option<Instant>,
     rejections: Rejections,
 }

@@ -20,7 +20,7 @@ fn path_in(line: &str) -> Option<&str> {
     MARKS.iter().find_map(|mark| line.trim().strip_prefix(mark)).map(str::trim)
 }
 
-/// Removes the lines of files from the patch in a text. The lines with paths stay.
+/// Removes the contents of files from the patch in a text. The lines with paths are kept.
 pub(super) fn without_contents(text: &str) -> String {
     let Some(start) = text.find(BEGIN) else { return text.to_owned() };
     let (before, patch) = text.split_at(start);

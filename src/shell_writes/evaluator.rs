@@ -44,7 +44,7 @@ impl StreamText {
 /// run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// The current round of a loop (`continue`).
+    /// The current iteration of a loop (`continue`).
     Round,
     /// A loop (`break`).
     Loop,

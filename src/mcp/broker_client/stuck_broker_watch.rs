@@ -1,8 +1,7 @@
 //! Detects a broker that no longer answers, so that waiting calls fail with an error message instead of waiting
 //! indefinitely.
 //!
-//! **Invariant:** the thread wakes up only while a call is waiting for an answer, and no more often than once in
-//! [`QUIET_MAX`].
+//! **Invariant:** the thread wakes up only while a call is waiting for an answer, and at most once per [`QUIET_MAX`].
 
 use super::super::pending_call::PendingCall;
 use super::super::stdout_writer::StdoutWriter;

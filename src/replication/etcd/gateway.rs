@@ -190,8 +190,8 @@ impl Gateway {
         }
     }
 
-    /// Watches all keys with a prefix at one member, and calls `on_news` on each change. Returns when `on_news` returns
-    /// false, or when nothing has arrived for some time.
+    /// Asks one member to report changes of all keys with a prefix, and calls `on_news` on each change. Returns when
+    /// `on_news` returns false, or when nothing has arrived for some time.
     pub(super) fn watch(&mut self, prefix: &str, mut on_news: impl FnMut() -> bool) {
         let range =
             json!({ "create_request": { "key": encode(prefix), "range_end": encode_bytes(&end_of_prefix(prefix)) } });

@@ -245,7 +245,7 @@ impl ReplicatedLog for EtcdLog {
             "success": [{ "request_put": { "key": key, "value": value } }],
             "failure": [{ "request_range": { "key": key } }],
         });
-        // The timeout depends on the last answer. If it were too short for a slow network, each attempt would fail.
+        // The timeout depends on how long the last answer took. A fixed timeout could be too short for a slow network.
         let patience = self.gateway.last_answer_took().map_or(ANSWER_TIMEOUT, |took| took * SLOWER_THAN_LAST);
         let patience = patience.clamp(REPEAT_APPEND_AFTER, ANSWER_TIMEOUT);
         let began = Instant::now();

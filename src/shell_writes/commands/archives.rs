@@ -92,8 +92,8 @@ pub(super) fn wget(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// The rule for `tar`. It finds the archive that `tar` creates or changes, and the unpacked files that the command
-/// lists.
+/// The rule for `tar`. It finds the archive that `tar` creates or changes, and those unpacked files that the command
+/// names.
 pub(super) fn tar(run: &mut Run) -> StreamText {
     // In the first word, the dash before the option letters is optional, as in `tar xf`.
     let mut arguments = run.arguments.to_vec();

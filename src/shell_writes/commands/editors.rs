@@ -141,7 +141,7 @@ pub(super) fn yq(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// The rule for `ed` and similar editors. It applies if a known editor command writes the file.
+/// The rule for `ed` and similar editors. It applies if one of the commands to the editor is known to write the file.
 pub(super) fn ed(run: &mut Run) -> StreamText {
     let options = ED.parse(run.arguments);
     let is_write = |line: &str| {

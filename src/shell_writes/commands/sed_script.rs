@@ -3,7 +3,7 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// Commands whose argument is the rest of the line. It may be a text, a file, a label or a comment.
+/// Commands whose argument is the rest of the line: a text, a file, a label or a comment.
 const TAKES_LINE: &[char] = &['a', 'i', 'c', 'r', 'R', ':', '#'];
 /// Commands without arguments.
 const IS_WHOLE: &[char] = &['}', '=', 'd', 'D', 'g', 'G', 'h', 'H', 'n', 'N', 'p', 'P', 'x', 'z', 'F'];
