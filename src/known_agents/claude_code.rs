@@ -134,8 +134,8 @@ pub(super) const AGENT: Agent = Agent {
     ..Agent::new("claude", "Claude Code")
 };
 
-/// Reads a line of `projects/DIRECTORY/SESSION.jsonl`. Skips summaries, lines of subagents, and texts that Claude Code
-/// itself inserted.
+/// Reads a line of `projects/DIRECTORY/SESSION.jsonl`. Summaries, lines of subagents, and texts that Claude Code itself
+/// inserted are skipped.
 fn read_passage(line: &Value) -> Option<Passage> {
     if ["isMeta", "isSidechain", "isCompactSummary"].iter().any(|mark| line[*mark] == json!(true)) {
         return None;

@@ -263,7 +263,7 @@ fn stash_all(run: &mut Run, options: &Options) {
 
 fn clean(run: &mut Run, options: &Options) {
     let with_ignored = options.has(&["x"]);
-    // Without `-d`, `git clean` skips untracked folders. [`GitTest`] does not take this into account, and would report
+    // Without `-d`, `git clean` skips untracked folders. `GitTest` does not take this into account, so it would report
     // files in such folders.
     let is_certain = options.has(&["d"]) && !options.has(&["X", "e", "exclude"]);
     let test = is_certain.then_some(GitTest::IsUntracked { with_ignored });
