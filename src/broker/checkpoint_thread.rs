@@ -1,25 +1,43 @@
-//! Copies the write-ahead log into the database on a separate thread, so that the event loop does not have to wait for
-//! the disk.
+//! Brings the write-ahead log to the disk, and copies it into the database, on a separate thread, so that the event loop
+//! does not have to wait for the disk.
+//!
+//! The first commit after a copy waits for the disk, because SQLite then begins the log anew. So a short log is not
+//! copied after each commit, but only written to the disk. Otherwise, each command of a quiet mesh would wait.
 
 use crate::core::Mesh;
+use crate::sys::regular_file;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-/// The time from a write to the log until the log is copied.
-const DELAY_MS: i64 = 200;
-/// After this many commits, the log is copied without waiting for the delay. Otherwise, the log of a busy mesh would
+/// The time from a commit until the log is written to the disk, in ms.
+const SYNC_DELAY_MS: i64 = 200;
+/// The time after the last commit until the log is copied, in ms. From then on, the database file alone contains
+/// everything, for programs that copy this file without its log.
+const QUIET_MS: i64 = 20_000;
+/// After this many commits, the log is copied without waiting for a quiet time. Otherwise, the log of a busy mesh would
 /// become so long that SQLite would copy it during a commit. A small commit adds four to eight pages to the log.
 const COMMITS_MAX: u32 = 256;
+
+/// Work for the thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// Write the log to the disk.
+    Sync,
+    /// Copy the log into the database.
+    Copy,
+}
 
 /// The thread, and when it will work next.
 pub struct CheckpointThread {
     /// The thread; `None` if no thread could be started. In this case, SQLite copies the log during a commit, once the
     /// log is long enough.
-    running: Option<(SyncSender<()>, JoinHandle<()>)>,
+    running: Option<(SyncSender<Work>, JoinHandle<()>)>,
+    /// When the log will be written to the disk, in ms; `None` if the disk has all of it.
+    sync_due: Option<i64>,
     /// When the log will be copied, in ms; `None` if nothing has been written since the last copy.
-    due: Option<i64>,
+    copy_due: Option<i64>,
     /// The commits since the log was last copied.
     n_commits: u32,
     /// Whether the thread has just copied most of a long log, and the loop should copy the rest.
@@ -30,33 +48,42 @@ impl CheckpointThread {
     /// Starts the thread.
     pub fn start(mesh: &Mesh) -> CheckpointThread {
         let is_rest_due = Arc::default();
-        CheckpointThread { running: spawn(mesh, Arc::clone(&is_rest_due)), due: None, n_commits: 0, is_rest_due }
+        let running = spawn(mesh, Arc::clone(&is_rest_due));
+        CheckpointThread { running, sync_due: None, copy_due: None, n_commits: 0, is_rest_due }
     }
 
-    /// Records that there was a commit, so that the log will be copied.
+    /// Records that there was a commit, so that the log will be written to the disk and copied.
     pub fn note_commit(&mut self, now: i64) {
         self.n_commits += 1;
-        let delay = if self.n_commits < COMMITS_MAX { DELAY_MS } else { 0 };
-        self.due = Some(self.due.map_or(now + delay, |due| due.min(now + delay)));
+        self.sync_due.get_or_insert(now + SYNC_DELAY_MS);
+        self.copy_due = Some(if self.n_commits < COMMITS_MAX { now + QUIET_MS } else { now });
     }
 
-    /// When the log will be copied, in ms.
+    /// When the log will be written to the disk or copied, in ms.
     pub fn deadline(&self) -> Option<i64> {
-        self.due
+        self.sync_due.into_iter().chain(self.copy_due).min()
     }
 
-    /// If the copy is due, tells the thread to copy the log. If the thread has copied most of a long log, copies the
-    /// rest on the calling thread. By then, the replies of the turn have been sent, so only later calls have to wait.
+    /// Gives the thread the work that is due. If the thread has copied most of a long log, copies the rest on the calling
+    /// thread. By then, the replies of the turn have been sent, so only later calls have to wait.
     pub fn run_due(&mut self, mesh: &mut Mesh, now: i64) {
         if self.is_rest_due.swap(false, Ordering::Relaxed) {
             mesh.copy_rest_of_log();
         }
-        if self.due.is_some_and(|at| at <= now) {
-            (self.due, self.n_commits) = (None, 0);
-            // If the channel is full, the thread is already working. Its current run or the next one copies these
-            // changes, too.
-            let _ = self.running.as_ref().map(|(work, _)| work.try_send(()));
-        }
+        let is_due = |at: Option<i64>| at.is_some_and(|at| at <= now);
+        let work = if is_due(self.copy_due) {
+            (self.copy_due, self.n_commits) = (None, 0);
+            Work::Copy
+        } else if is_due(self.sync_due) {
+            Work::Sync
+        } else {
+            return;
+        };
+        // A copy also brings the log to the disk.
+        self.sync_due = None;
+        // If the channel is full, the thread is already working. Its current work or the next one covers these changes,
+        // too.
+        let _ = self.running.as_ref().map(|(sender, _)| sender.try_send(work));
     }
 
     /// Waits until the thread has finished its work and ended.
@@ -69,16 +96,19 @@ impl CheckpointThread {
     }
 }
 
-fn spawn(mesh: &Mesh, is_rest_due: Arc<AtomicBool>) -> Option<(SyncSender<()>, JoinHandle<()>)> {
+fn spawn(mesh: &Mesh, is_rest_due: Arc<AtomicBool>) -> Option<(SyncSender<Work>, JoinHandle<()>)> {
     let checkpointer = mesh.checkpointer().ok()?;
-    let (work, inbox) = sync_channel(1);
-    let copy_on_request = move || {
-        while inbox.recv().is_ok() {
-            // If the disk fails here, the next commit will fail as well and report the error.
-            let is_long = checkpointer.run().unwrap_or(false);
-            is_rest_due.store(is_long, Ordering::Relaxed);
+    let (sender, inbox) = sync_channel(1);
+    let work = move || {
+        while let Ok(work) = inbox.recv() {
+            // If the disk fails here, a later commit will fail as well and report the error.
+            match (work, checkpointer.unsynced_log()) {
+                (Work::Copy, _) => is_rest_due.store(checkpointer.run().unwrap_or(false), Ordering::Relaxed),
+                (Work::Sync, Some(log)) => regular_file::sync_data(log).unwrap_or_default(),
+                (Work::Sync, None) => {}
+            }
         }
     };
-    let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(copy_on_request).ok()?;
-    Some((work, thread))
+    let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(work).ok()?;
+    Some((sender, thread))
 }

@@ -3,7 +3,7 @@
 
 use super::StoreResult;
 use rusqlite::Connection;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// If the write-ahead log is at least this long after the checkpointer has run, the writing thread copies the rest of
 /// the log itself.
@@ -11,24 +11,34 @@ const LONG_LOG_BYTES: i64 = 12 << 20;
 
 /// Copies the write-ahead log into the database file, on a thread of its own. So no call waits for the disk.
 #[derive(Debug)]
-pub struct Checkpointer(Connection);
+pub struct Checkpointer {
+    db: Connection,
+    unsynced_log: Option<PathBuf>,
+}
 
 impl Checkpointer {
-    /// Opens a second connection to the database file at this path.
-    pub(super) fn open(path: &str) -> StoreResult<Checkpointer> {
-        Ok(Checkpointer(Connection::open(path)?))
+    /// Opens a second connection to the database file at this path. `is_synced` says whether each commit waits until
+    /// the disk has the log.
+    pub(super) fn open(path: &str, is_synced: bool) -> StoreResult<Checkpointer> {
+        let unsynced_log = (!is_synced).then(|| format!("{path}-wal").into());
+        Ok(Checkpointer { db: Connection::open(path)?, unsynced_log })
+    }
+
+    /// The write-ahead log, if commits do not wait until the disk has it.
+    pub fn unsynced_log(&self) -> Option<&Path> {
+        self.unsynced_log.as_deref()
     }
 
     /// Writes a copy of all committed data into a new database file.
     pub fn copy_to(&self, path: &Path) -> StoreResult<()> {
-        let mut copy = self.0.prepare("VACUUM INTO ?1")?;
+        let mut copy = self.db.prepare("VACUUM INTO ?1")?;
         copy.query([path.to_string_lossy()])?.next()?;
         Ok(())
     }
 
     /// The size of all committed data, in bytes.
     pub fn size(&self) -> StoreResult<u64> {
-        let size = |pragma: &str| self.0.query_row(pragma, [], |row| row.get::<_, i64>(0));
+        let size = |pragma: &str| self.db.query_row(pragma, [], |row| row.get::<_, i64>(0));
         Ok((size("PRAGMA page_count")? * size("PRAGMA page_size")?).unsigned_abs())
     }
 
@@ -40,13 +50,13 @@ impl Checkpointer {
     pub fn run(&self) -> StoreResult<bool> {
         let mut n_pages = 0;
         for _ in 0..4 {
-            let (log, moved) = copy_log(&self.0)?;
+            let (log, moved) = copy_log(&self.db)?;
             n_pages = log;
             if log == moved {
                 break;
             }
         }
-        Ok(n_pages >= pages(&self.0, LONG_LOG_BYTES)?)
+        Ok(n_pages >= pages(&self.db, LONG_LOG_BYTES)?)
     }
 }
 

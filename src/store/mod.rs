@@ -104,6 +104,10 @@ const PAGE_BYTES: i64 = 2048;
 /// commit. Usually, the checkpointer has copied the log before that.
 const LONGEST_LOG_BYTES: i64 = 22 << 20;
 
+/// The value that SQLite returns for `PRAGMA synchronous` if each commit waits until the disk has the log
+/// (https://sqlite.org/pragma.html#pragma_synchronous).
+const SYNCHRONOUS_FULL: i64 = 2;
+
 /// The database of one mesh.
 #[derive(Debug)]
 pub struct Store {
@@ -190,7 +194,8 @@ impl Store {
                         a broker starts again";
             return Err(StoreError::Sql(text.into()));
         }
-        Checkpointer::open(self.db.path().unwrap_or_default())
+        let synchronous: i64 = self.db.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
+        Checkpointer::open(self.db.path().unwrap_or_default(), synchronous >= SYNCHRONOUS_FULL)
     }
 
     /// Begins a call. [`Store::undo_call`] rolls back everything that is written from here on.
