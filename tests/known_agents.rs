@@ -34,7 +34,8 @@ fn the_readme_has_a_row_for_each_agent() {
 #[test]
 fn the_help_names_each_agent_that_setup_connects() {
     let help = read("src/cli/help_topics/agents.txt");
-    let sentence = help.split("`setup` knows ").nth(1).unwrap().split("\n\n").next().unwrap().split(". ").next().unwrap();
+    let sentence =
+        help.split("`setup` knows ").nth(1).unwrap().split("\n\n").next().unwrap().split(". ").next().unwrap();
     let named: BTreeSet<&str> = sentence.split([',', ' ', '\n']).filter(|word| !["", "and"].contains(word)).collect();
     let connected = AGENTS.iter().filter(|agent| agent.support.set_up != Evidence::No);
     assert_eq!(named, connected.map(|agent| agent.id).collect(), "src/cli/help_topics/agents.txt");

@@ -4,7 +4,7 @@
 use super::doctor::Check;
 use crate::base::shell_wildcards::shell_quoted;
 use crate::sys::data_dir::DataDir;
-use crate::sys::{self, set_aside};
+use crate::sys::{self, set_aside_databases};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -111,7 +111,7 @@ fn check_private(path: &Path, about: &str) -> Option<Check> {
 
 /// Reports a damaged database that the broker has set aside in the last week, because some of its rows may be lost.
 fn check_damage(places: &DataDir) -> Option<Check> {
-    let damaged = set_aside::last_damaged(places, sys::wall_ms() - DAMAGE_SHOWN_MS)?;
+    let damaged = set_aside_databases::last_damaged(places, sys::wall_ms() - DAMAGE_SHOWN_MS)?;
     let cure = format!(
         "check the disk; if something that you need is lost, restore a backup (see slm-mesh help broker); then remove \
          the damaged file: rm {}*",

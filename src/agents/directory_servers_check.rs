@@ -3,7 +3,7 @@
 
 use super::doctor::Check;
 use super::generated_files::{NAME, is_our_program};
-use super::server_registration::{by_agent, command_line};
+use super::register_via_agent_command::{by_agent, command_line};
 use super::server_trial_start::RegisteredServer;
 use super::setup_environment::{Environment, read_json};
 use crate::base::shell_wildcards::shell_quoted;

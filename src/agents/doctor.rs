@@ -3,6 +3,7 @@
 //! **Invariant:** doctor reports that something works only after a successful trial. It shows a process id only if the
 //! kernel has identified the process. It leaves no files behind, and it does not start a broker.
 
+use super::broker_role_and_settings_check::OwnBroker;
 use super::config_entries::hook_program;
 use super::data_dir_check::check_data_dir;
 use super::directory_servers_check::check_directory_servers;
@@ -10,15 +11,14 @@ use super::etcd_hubs_check::check_shared_log;
 use super::generated_files::{MARK, NAME};
 use super::hub_check::check_hubs_of_guest;
 use super::notification_check::check_notifications;
-use super::own_broker_check::OwnBroker;
 use super::prove::calls_in_file;
 use super::setup_environment::{EditedFile, Environment, is_program, read_hooks};
 use super::setup_records::Records;
 use super::shield_support::try_shield;
-use super::{generated_files, marketplace_plugin, safe_write};
+use super::{generated_files, marketplace_plugin_files, safe_write};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::untrusted_text::line;
-use crate::client::remote::Route;
+use crate::client::route_to_broker::Route;
 use crate::client::{self, Client};
 use crate::discovery;
 use crate::known_agents::hook_dialect::ShellLines;
@@ -365,7 +365,7 @@ pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Chec
     if !environment.is_project {
         checks.extend(check_directory_servers(environment, agent));
     }
-    if let Some(place) = marketplace_plugin::installed(environment, agent) {
+    if let Some(place) = marketplace_plugin_files::installed(environment, agent) {
         checks.push(check_plugin(environment, agent, &place, &cure));
         return checks;
     }

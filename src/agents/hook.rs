@@ -14,7 +14,7 @@ use super::shield_shell_commands::SessionShield;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::session_key;
 use crate::base::{time, untrusted_text};
-use crate::client::{Client, remote};
+use crate::client::{Client, route_to_broker};
 use crate::core::mail::wakeups::is_wakeup_sentence;
 use crate::known_agents::hook_dialect::Dialect;
 use crate::known_agents::{Agent, by_id};
@@ -210,7 +210,7 @@ const COMMAND_LINE_MAX: usize = 500;
 /// Connects to the broker. Only a new session, a prompt, an edit or a command may start a broker. Other events matter
 /// only if a broker is running.
 fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, String> {
-    if remote::is_marked_silent(places) {
+    if route_to_broker::is_marked_silent(places) {
         return Err(
             "the hub did not answer a moment ago, so hooks wait for half a minute before they try it again".into()
         );

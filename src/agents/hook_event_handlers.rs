@@ -2,11 +2,11 @@
 //! answered, and which held files have changed on this machine.
 
 use super::export_session_id;
-use super::held_files::change_report::{ChangeReport, own_news_text};
+use super::files_git_would_replace;
+use super::held_files::command_overwrite_report::{ChangeReport, own_news_text};
 use super::held_files::{CommandNote, HeldFiles, LockedPath, OwnMoment, ToolRun, hashed};
 use super::hook_input::{HookEvent, HookInput};
 use super::hook_text::{self, MailText};
-use super::replaced_by_git;
 use super::shield_shell_commands::{BASH_ENV, SessionShield};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
@@ -229,7 +229,7 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
         let held = work.held.protected_paths(&LockedPath::list(&answer["others"]));
         // Other peers hold these files, so the broker denies the call, unless the peers have just released their locks.
         // The call requests all its locks together, so that a denied command locks nothing.
-        files.extend(replaced_by_git::replaced(&work.run.maybe_written, &held));
+        files.extend(files_git_would_replace::replaced(&work.run.maybe_written, &held));
     }
     match lock_files(&files, client, &mut facts) {
         Err(error) if error.kind == ErrorKind::Held => {

@@ -3,7 +3,7 @@
 
 use super::doctor::{Check, check_lock};
 use crate::base::error::ErrorKind;
-use crate::client::remote::{HubAnswer, HubRole, RemoteTarget};
+use crate::client::route_to_broker::{HubAnswer, HubRole, RemoteTarget};
 use crate::client::{Client, discovered_hub};
 use crate::sys::data_dir::DataDir;
 

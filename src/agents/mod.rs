@@ -3,7 +3,7 @@
 //! **Invariant:** a mesh that is down, slow or wrong never stops an agent's work. Facts about a single agent are in
 //! [`crate::known_agents`].
 
-pub mod agent_list_setting;
+pub mod agents_to_wake_or_shield;
 pub mod config_entries;
 mod data_dir_check;
 mod directory_servers_check;
@@ -21,14 +21,14 @@ mod hub_check;
 pub mod json_edit;
 mod mcp_tool_writes;
 pub mod notification_check;
-pub mod own_broker_check;
+pub mod broker_role_and_settings_check;
 mod own_tool_calls;
-pub mod marketplace_plugin;
-pub mod project_check;
+pub mod marketplace_plugin_files;
+pub mod project_settings_check;
 pub mod prove;
-mod server_registration;
+mod register_via_agent_command;
 mod server_trial_start;
-mod replaced_by_git;
+mod files_git_would_replace;
 pub mod safe_write;
 pub mod shield_shell_commands;
 pub mod setup;

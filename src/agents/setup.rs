@@ -7,11 +7,11 @@
 
 use super::config_entries::Entries;
 use super::generated_files;
-use super::server_registration::{by_agent, register};
+use super::register_via_agent_command::{by_agent, register};
 use super::setup_environment::{EditedFile, Environment};
 use super::setup_records::{FileRecord, Records};
 use super::setup_removal::take_out;
-use super::{json_edit, marketplace_plugin, safe_write};
+use super::{json_edit, marketplace_plugin_files, safe_write};
 use crate::known_agents::Agent;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -87,7 +87,7 @@ impl SetupStep {
 
 /// Registers our server, hooks and commands with an agent.
 pub fn set_up(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep> {
-    if let Some(place) = marketplace_plugin::installed(environment, agent) {
+    if let Some(place) = marketplace_plugin_files::installed(environment, agent) {
         let why = "the plugin already provides the server, hooks and skills, and with setup's own entries, everything \
                    would happen twice";
         let mut steps = vec![SetupStep::new("plugin", place, SAME).because(why)];

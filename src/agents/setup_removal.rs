@@ -5,8 +5,8 @@
 
 use super::config_entries::Entries;
 use super::generated_files;
+use super::register_via_agent_command::{by_agent, unregister};
 use super::safe_write;
-use super::server_registration::{by_agent, unregister};
 use super::setup::{
     ATTEMPTS, EDITED, KEPT, SAME, SetupStep, changed_lines, contents, load_records, merged, text_without_us,
 };

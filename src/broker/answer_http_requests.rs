@@ -4,7 +4,7 @@
 use super::directory_lookups::{DirectoryLookup, DirectoryLookups};
 use super::event_loop::LoopContext;
 use super::http::{HttpResponse, HttpServer, PendingRequest, Ticket};
-use super::{legacy_http, log, superlocalmemory_routes, web};
+use super::{legacy_http, linked_mesh_http_routes, log, web};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -51,11 +51,11 @@ impl HttpRequests {
                 return;
             };
             let target = pending.request.head.target.as_str();
-            if !superlocalmemory_routes::is_poll(target) {
+            if !linked_mesh_http_routes::is_poll(target) {
                 context.shutdown.note_use(context.now);
             }
             let hold_ms =
-                superlocalmemory_routes::hold_ms(&pending.request, superlocalmemory_routes::Marks::of(&context.mesh));
+                linked_mesh_http_routes::hold_ms(&pending.request, linked_mesh_http_routes::Marks::of(&context.mesh));
             match hold_ms.filter(|_| self.held.len() < HELD_MAX) {
                 Some(ms) => self.held.push((pending, context.now + ms)),
                 None => self.look_or_respond(pending, context),
@@ -92,9 +92,9 @@ impl HttpRequests {
         if self.held.is_empty() {
             return;
         }
-        let marks = superlocalmemory_routes::Marks::of(&context.mesh);
+        let marks = linked_mesh_http_routes::Marks::of(&context.mesh);
         let is_due = |(pending, until): &(PendingRequest, i64)| {
-            *until <= context.now || superlocalmemory_routes::hold_ms(&pending.request, marks).is_none()
+            *until <= context.now || linked_mesh_http_routes::hold_ms(&pending.request, marks).is_none()
         };
         let (due, held): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held).into_iter().partition(is_due);
         self.held = held;

@@ -9,8 +9,8 @@
 use super::log;
 use crate::base::error::Error;
 use crate::core::Mesh;
-use crate::core::federation::delivery::Delivery;
 use crate::core::federation::forwarding::ForwardedMessage;
+use crate::core::federation::handle_forwarding_answer::Delivery;
 use crate::core::federation::receipts::RemoteReceipt;
 use crate::core::federation::roster::RemoteRoster;
 use serde_json::Value;
@@ -23,7 +23,7 @@ use ureq::http::StatusCode;
 /// broker delays its reply until something changes.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 /// Maximum time for which a linked broker may delay its reply to a poll, in seconds.
-const HOLD_SECONDS: u64 = super::superlocalmemory_routes::HOLD_SECONDS_MAX;
+const HOLD_SECONDS: u64 = super::linked_mesh_http_routes::HOLD_SECONDS_MAX;
 /// Maximum time to wait for the reply to a poll, in addition to `HOLD_SECONDS`. While SuperLocalMemory 3.4.48 forwards
 /// a message, it answers no client for 10 s. A poll during that time may fail, and is then repeated.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);

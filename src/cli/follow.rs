@@ -7,7 +7,7 @@
 use super::args::{ParsedCommand, on_command_line};
 use super::log_pages::{self, SearchedList};
 use super::operation_table::{CliOperation, RowStream};
-use super::repeated_calls::RetryLimit;
+use super::retry_on_lost_connection::RetryLimit;
 use super::{call_params, load_environment, mark_read, pause_while_read, render, try_print_line};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};

@@ -9,11 +9,11 @@
 
 use super::args::ParsedCommand;
 use super::operation_table::CliOperation;
-use super::repeated_calls::call_repeatedly;
+use super::retry_on_lost_connection::call_repeatedly;
 use super::{call_params, load_environment};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::untrusted_text::{shown_name, shown_path};
-use crate::client::{Client, remote};
+use crate::client::{Client, route_to_broker};
 use crate::sys::data_dir::DataDir;
 use crate::sys::print_error;
 use crate::sys::run_with_signals::ForegroundCommand;
@@ -55,8 +55,8 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     params.insert("command".into(), json!(format!("{:032x}", crate::sys::random_u128())));
     let minutes =
         params.get("ttlMinutes").and_then(Value::as_i64).unwrap_or_else(|| settings.int("SLM_MESH_LOCK_TTL_MIN"));
-    let mut client = remote::connect_for_child(&places)?;
-    let granted = call_repeatedly(&mut client, || remote::connect_for_child(&places), row.op.name, &params)?;
+    let mut client = route_to_broker::connect_for_child(&places)?;
+    let granted = call_repeatedly(&mut client, || route_to_broker::connect_for_child(&places), row.op.name, &params)?;
     let Some((program, words)) = parsed.command_line.split_first() else { return Ok(0) };
     let mut command = Command::new(program);
     command.args(words).env("SLM_MESH_LOCK_TOKEN", granted["token"].to_string());

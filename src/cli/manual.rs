@@ -4,7 +4,7 @@ use super::args::is_file_list;
 use super::flags::{self, VERBS, placeholder, usage_line};
 use super::help_topics::{self, TOPICS};
 use super::print_text;
-use crate::agents::{marketplace_plugin, setup_environment};
+use crate::agents::{marketplace_plugin_files, setup_environment};
 use crate::base::error;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
@@ -46,7 +46,7 @@ fn launchd_agent(program: &str) -> String {
 
 /// Returns the files of an agent's plugin as JSON, for people who package the plugin.
 fn plugin_files(agent: &str) -> Result<String, Error> {
-    let files = known_agents::by_id(agent).and_then(marketplace_plugin::files_as_json);
+    let files = known_agents::by_id(agent).and_then(marketplace_plugin_files::files_as_json);
     let files =
         files.ok_or_else(|| Error::usage("help plugin", format!("expected an agent that has plugins, got {agent}")))?;
     Ok(files.to_string())

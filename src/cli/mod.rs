@@ -2,7 +2,7 @@
 //! the other verbs has its own file.
 
 pub mod args;
-pub mod clean;
+pub mod clean_crash_leftovers;
 mod completion_words;
 pub mod flags;
 pub mod follow;
@@ -17,7 +17,7 @@ mod parsed_command;
 pub mod render;
 pub mod restore_backup;
 pub mod restore_file;
-mod repeated_calls;
+mod retry_on_lost_connection;
 mod secret;
 pub mod setup_and_doctor;
 pub mod shield_command;
@@ -40,7 +40,7 @@ use crate::sys::typescript_broker;
 use args::{CliCommand, ParsedCommand};
 use log_pages::SearchedList;
 use operation_table::{CliOperation, RowStream, SendLocation};
-use repeated_calls::call_repeatedly;
+use retry_on_lost_connection::call_repeatedly;
 use serde_json::{Map, Value, json};
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -82,7 +82,7 @@ fn run_other_command(parsed: &ParsedCommand) -> Result<u8, Error> {
             start_stop::start(*detach, *as_daemon, *log_change, parsed.json)
         }
         CliCommand::Stop { force } => start_stop::stop(*force, parsed.json),
-        CliCommand::Clean => clean::clean(parsed.json),
+        CliCommand::Clean => clean_crash_leftovers::clean(parsed.json),
         CliCommand::Hook { dialect, .. } => Ok(crate::agents::wake_hook::wait_to_wake(dialect)),
         CliCommand::Setup(options) => setup_and_doctor::setup(options, parsed.json),
         CliCommand::Doctor(prove) => setup_and_doctor::doctor(prove.as_deref(), parsed.json),

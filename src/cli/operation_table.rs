@@ -102,7 +102,7 @@ const fn row(op: &'static Op, render: fn(&Value, &ParsedCommand) -> Rendered) ->
 pub const CLI_OPERATIONS: &[CliOperation] = &[
     CliOperation { location: SendLocation::WithSmallScope, excludes_caller: true, ..row(&peers::PEERS, render::peers) },
     row(&peers::WHOAMI, render::whoami),
-    row(&peers::decline_takeover::DECLINE, render::decline),
+    row(&peers::give_back_taken_name::DECLINE, render::decline),
     row(&peers::SUMMARY, render::summary_set),
     CliOperation { location: SendLocation::WithSmallScope, ..row(&mail::SEND, render::message_sent) },
     CliOperation { stream: Some(RowStream::Messages), ..row(&mail::INBOX, render::inbox) },

@@ -1,8 +1,8 @@
 //! `setup` and `doctor`: print what they changed or found, for people and for programs.
 
 use super::print_line;
-use crate::agents::agent_list_setting::{ChangedList, set_agents};
-use crate::agents::project_check::check_project;
+use crate::agents::agents_to_wake_or_shield::{ChangedList, set_agents};
+use crate::agents::project_settings_check::check_project;
 use crate::agents::prove::NOT_PROVEN;
 use crate::agents::setup::{self, SetupStep};
 use crate::agents::setup_environment::Environment;

@@ -4,7 +4,7 @@
 
 use super::load_environment;
 use crate::base::error::{Error, ErrorKind};
-use crate::client::{Client, remote};
+use crate::client::{Client, route_to_broker};
 use crate::sys::threads;
 use crate::wire::rpc;
 use serde_json::json;
@@ -19,7 +19,7 @@ const CLOSES_WITHIN: Duration = Duration::from_secs(4);
 /// Connects standard input and output to the broker. If the broker is on this machine and is not running, starts it.
 pub fn carry_lines() -> Result<u8, Error> {
     let (places, _) = load_environment()?;
-    let is_carrier = remote::is_remote(&places)?;
+    let is_carrier = route_to_broker::is_remote(&places)?;
     // If the broker is on this machine, a guest runs this process through ssh. The guest itself searches for the
     // leader. So this process connects to this machine's broker, even if another hub leads.
     let client =

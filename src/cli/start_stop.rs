@@ -4,7 +4,7 @@ use super::{connect_to_running, explain_absence, load_environment, print_line, r
 use crate::base::error::{Error, ErrorKind};
 use crate::base::process::Process;
 use crate::broker::startup::{self, AfterReady, LogChange};
-use crate::client::{self, Client, discovered_hub, remote};
+use crate::client::{self, Client, discovered_hub, route_to_broker};
 use crate::sys::data_dir::DataDir;
 use crate::sys::drop_inherited_state;
 use crate::sys::file_lock::LockWait;
@@ -148,7 +148,9 @@ pub fn stop(force: bool, json: bool) -> Result<u8, Error> {
 /// become a guest. A guest without a broker asks the hub, which refuses and explains why.
 fn connect_to_stop(places: &DataDir) -> Result<Client, Error> {
     match Client::connect_to_own(places) {
-        Err(error) if error.kind == ErrorKind::NotFound && remote::is_remote(places)? => connect_to_running(places),
+        Err(error) if error.kind == ErrorKind::NotFound && route_to_broker::is_remote(places)? => {
+            connect_to_running(places)
+        }
         own => own.map_err(|error| explain_absence(places, error)),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::last_leader::LastLeader;
 use super::leader_search::{LeaderSearch, leader_hint};
-use super::{Client, remote};
+use super::{Client, route_to_broker};
 use crate::base::error::Error;
 use crate::sys::data_dir::DataDir;
 use crate::sys::hub_list::HubAddress;
@@ -151,14 +151,15 @@ impl HubGroup {
     pub fn connect_to(self: &Arc<Self>, candidate: &Candidate) -> Result<Client, Error> {
         match candidate {
             Candidate::ThisMachine => Client::connect_to_own(&self.places),
-            Candidate::Hub(hub) => remote::connect_to_hub(self, hub),
+            Candidate::Hub(hub) => route_to_broker::connect_to_hub(self, hub),
         }
     }
 
     /// Whether `hub` is the leader that a standby named in its `hint`. Compares the hosts and the ports for sessions.
     /// For a hub that is reached through ssh, compares only the hosts.
     pub fn is_named_by(&self, hub: &HubAddress, hint: &HubAddress) -> bool {
-        let is_same_port = remote::session_port(hub, &self.settings) == remote::session_port(hint, &self.settings);
+        let is_same_port =
+            route_to_broker::session_port(hub, &self.settings) == route_to_broker::session_port(hint, &self.settings);
         hub.host().eq_ignore_ascii_case(hint.host()) && (!hub.is_network() || is_same_port)
     }
 }

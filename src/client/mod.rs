@@ -4,17 +4,17 @@
 //! **Invariant:** a call whose response was lost is repeated only if that does no harm, or if the broker can't have run
 //! the call.
 
-mod arrivals;
+mod wait_while_output_is_read;
 mod connection_errors;
 pub mod discovered_hub;
 mod hub_group;
 mod last_leader;
 mod leader_search;
-pub mod remote;
+pub mod route_to_broker;
 mod ssh_hub;
 mod start_broker;
 pub mod stream;
-mod unread_call;
+mod retry_after_broker_exit;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::sys::data_dir::DataDir;
@@ -23,11 +23,11 @@ use crate::sys::settings::Settings;
 use crate::sys::{self, process, unix_connect};
 use crate::wire::line_splitter::LineBuffer;
 use crate::wire::rpc::{self, RpcMessage};
-pub use arrivals::Arrival;
 pub use connection_errors::{broker_lock_holder, is_absent, is_connection_lost};
 use connection_errors::{is_timeout, stuck, unreachable};
 use hub_group::{HubGroup, SEARCH_MAX};
-use remote::Route;
+use retry_after_broker_exit::{CallFate, Reconnect};
+use route_to_broker::Route;
 use serde_json::{Value, json};
 use start_broker::start_broker;
 use std::io::{self, Read, Write};
@@ -36,7 +36,7 @@ use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 use stream::BrokerStream;
-use unread_call::{CallFate, Reconnect};
+pub use wait_while_output_is_read::Arrival;
 
 /// How long a broker on this machine may be silent before the client sends a ping. Together with [`PING_WITHIN`], this
 /// is less than five seconds, so that a command ends within five seconds even if the broker is stuck.
@@ -106,7 +106,7 @@ impl Client {
         match Route::find(places).map_err(other)? {
             Route::ThisMachine => Client::connect_local(places).map(|client| client.or_again(again())),
             Route::OwnHub(group) => Client::connect_local(places)?.or_again(again()).or_leader(group).map_err(other),
-            Route::Remote(target) => remote::connect(&target, places).map_err(other),
+            Route::Remote(target) => route_to_broker::connect(&target, places).map_err(other),
         }
     }
 
@@ -118,7 +118,7 @@ impl Client {
         match Route::find(places)? {
             Route::ThisMachine => Client::connect_to_own(places),
             Route::OwnHub(group) => Client::connect_to_own(places)?.or_leader(group),
-            Route::Remote(target) => remote::connect(&target, places),
+            Route::Remote(target) => route_to_broker::connect(&target, places),
         }
     }
 
@@ -168,7 +168,7 @@ impl Client {
         }
     }
 
-    /// Removes and returns the local process that forwards requests and answers, if [`remote::connect_for_child`]
+    /// Removes and returns the local process that forwards requests and answers, if [`route_to_broker::connect_for_child`]
     /// started one. The caller must then reap this process.
     pub fn take_carrier(&mut self) -> Option<Child> {
         self.carrier.take_if(|_| self.server == Server::Carried)
@@ -196,7 +196,7 @@ impl Client {
         match Route::find(places)? {
             Route::ThisMachine => Client::connect_to_own_or_start(places),
             Route::OwnHub(group) => Client::connect_to_own_or_start(places)?.or_leader(group),
-            Route::Remote(target) => remote::connect(&target, places),
+            Route::Remote(target) => route_to_broker::connect(&target, places),
         }
     }
 
@@ -224,7 +224,7 @@ impl Client {
     /// separate process forwards requests and answers, because such a connection can't be replaced.
     pub fn call(&mut self, method: &str, params: &Value) -> Result<Value, Error> {
         let mut result = self.call_once(method, params);
-        for _ in 0..unread_call::REPEATS_MAX {
+        for _ in 0..retry_after_broker_exit::REPEATS_MAX {
             if result.is_ok() || !self.fate.is_unread || !self.connect_again() {
                 break;
             }
@@ -405,7 +405,7 @@ impl Client {
 
     /// Tells a hub where this connection comes from.
     fn send_origin(&mut self) -> Result<(), Error> {
-        let origin = rpc::notification("origin", &remote::describe_origin());
+        let origin = rpc::notification("origin", &route_to_broker::describe_origin());
         self.send(&origin).map_err(|error| self.connection_lost(&error))
     }
 

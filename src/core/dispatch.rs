@@ -2,7 +2,7 @@
 
 use super::mail::{receipts, wakeups};
 use super::op_definition::WAITING_SINCE;
-use super::peers::{decline_takeover, sessions};
+use super::peers::{give_back_taken_name, sessions};
 use super::transaction::{Dirty, Effect};
 use super::waiting_calls::{WaitReason, WaitingCall};
 use super::{Args, ConnId, Mesh, Op, mail};
@@ -218,7 +218,7 @@ impl Mesh {
         let shows_mail = is(call.op, &mail::INBOX) && value["messages"].as_array().is_some_and(|rows| !rows.is_empty());
         let is_shown = call.op.tool.is_some() || call.op.verb.is_some();
         // A caller that has just given back a name now acts as a new peer, so the notices for the new peer are added.
-        let new = value["you"]["id"].as_str().filter(|_| is(call.op, &decline_takeover::DECLINE)).map(PeerId::from);
+        let new = value["you"]["id"].as_str().filter(|_| is(call.op, &give_back_taken_name::DECLINE)).map(PeerId::from);
         let actor = new.as_ref().or(call.ctx.actor.as_ref());
         let notice = actor.filter(|_| is_shown).map(|id| self.peers.take_notice(&mut self.turn, id)).transpose()?;
         if let Some(notice) = notice.flatten()

@@ -3,8 +3,8 @@
 //! A hook identifies its session by a key from the agent. The session's MCP server may have a different key, or none.
 //! These operations make sure that the hook and the server act as the same peer.
 
+use super::locks::others_locks_in_worktree::{WorkPlace, own_locks, watched_locks};
 use super::locks::request::{LockRequest, Repository};
-use super::locks::worktree_locks::{WorkPlace, own_locks, watched_locks};
 use super::locks::{GIT_ROOTS, Locks, REPOS, lock_view};
 use super::mail::wakeups::end_hook_waits;
 use super::op_definition::ArgKind;
@@ -13,9 +13,9 @@ use super::peers::{Peer, Peers, sessions};
 use super::session_args::{NAMING, session_args};
 use super::transaction::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
+use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
-use crate::base::json_object::json_object;
 use crate::base::stored_enums::LockOwner;
 use crate::base::{limits, path_overlap};
 use crate::store::LockRow;

@@ -28,7 +28,7 @@ pub mod shared_state;
 pub mod status;
 mod timed_work;
 pub mod transaction;
-mod turn_end;
+mod commit_or_roll_back_turn;
 pub mod waiting_calls;
 
 pub use dispatch::{Call, CallContext, Outcome};
@@ -63,7 +63,7 @@ pub const OPS: &[&Op] = &[
     &mail::SEND,
     &mail::INBOX,
     &mail::show_all_messages::LOG,
-    &peers::decline_takeover::DECLINE,
+    &peers::give_back_taken_name::DECLINE,
     &channels::JOIN,
     &channels::LEAVE,
     &channels::LIST,
@@ -84,7 +84,7 @@ pub const OPS: &[&Op] = &[
     &peers::sessions::DETACH,
     &mail::receipts::MARK_READ,
     &locks::CHECK,
-    &locks::worktree_locks::OTHERS,
+    &locks::others_locks_in_worktree::OTHERS,
     &hook_operations::EDIT,
     &peers::announced_tool_calls::ANNOUNCE,
     &hook_operations::MAIL,

@@ -8,7 +8,7 @@
 mod agent_waker;
 mod broker_client;
 mod client_roots;
-mod lenient_parsing;
+mod malformed_client_lines;
 pub mod peer_transcript;
 mod pending_call;
 mod protocol_version;

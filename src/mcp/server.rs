@@ -5,7 +5,7 @@
 
 use super::broker_client::BrokerClient;
 use super::client_roots::ClientRoots;
-use super::lenient_parsing;
+use super::malformed_client_lines;
 use super::pending_call::{BatchReply, PendingCall, ReplyTarget, tool_result};
 use super::protocol_version::{self, MODERN, Negotiation, ProtocolVersion};
 use super::stdout_writer::StdoutWriter;
@@ -63,7 +63,7 @@ impl McpServer {
             match lines.next_line() {
                 Ok(None) => break,
                 Ok(Some(line)) => {
-                    let line = lenient_parsing::without_byte_order_mark(line);
+                    let line = malformed_client_lines::without_byte_order_mark(line);
                     if !line.iter().all(u8::is_ascii_whitespace) {
                         self.handle_line(line);
                     }
@@ -71,7 +71,7 @@ impl McpServer {
                 Err(_) => {
                     let error =
                         ProtocolError::new(rpc::INVALID_REQUEST, format!("the line is longer than {LINE_MAX} bytes"));
-                    self.write(&error.to_response(lenient_parsing::find_id(lines.unread()).as_ref()));
+                    self.write(&error.to_response(malformed_client_lines::find_id(lines.unread()).as_ref()));
                     self.skips_line = !lines.skip_line();
                 }
             }
@@ -89,7 +89,7 @@ impl McpServer {
     }
 
     fn handle_line(&mut self, line: &[u8]) {
-        let message = match lenient_parsing::parse(line) {
+        let message = match malformed_client_lines::parse(line) {
             Ok(Value::Array(batch)) => return self.handle_batch(batch),
             Ok(value) => rpc::parse_message(value),
             Err(bad) => Err(bad),
@@ -216,7 +216,7 @@ impl McpServer {
         let Some(Value::String(name)) = params.remove("name") else {
             return Some(Err(ProtocolError::new(rpc::INVALID_PARAMS, "name: expected the name of a tool")));
         };
-        let arguments = match lenient_parsing::tool_arguments(params.remove("arguments")) {
+        let arguments = match malformed_client_lines::tool_arguments(params.remove("arguments")) {
             Ok(arguments) => arguments,
             Err(error) => return Some(Err(error)),
         };

@@ -5,8 +5,8 @@
 
 use super::auth::{ContentKind, NoiseChannel};
 use super::encrypted::{self, Received};
+use super::guest_socket_without_empty_reads::GuestSocket;
 use super::liveness::Liveness;
-use super::socket_to_guest::GuestSocket;
 use crate::wire::line_splitter::LineBuffer;
 use mio::event::Event;
 use mio::net::UnixStream;

@@ -2,7 +2,7 @@
 
 use super::auth::{GuestHandshake, NetworkKey, NoiseChannel};
 use super::encrypted_stream_to_hub::HubStream;
-use super::socket_to_hub::HubSocket;
+use super::hub_socket_with_deadline::HubSocket;
 use super::{GUEST_PATH, HANDSHAKE_MS, SUBPROTOCOL, websocket_config};
 use crate::base::error::{Error, ErrorKind};
 use std::io;

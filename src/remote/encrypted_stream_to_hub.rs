@@ -8,8 +8,8 @@
 use super::auth::{ContentKind, NoiseChannel};
 use super::connect_to_hub::SecondOpinion;
 use super::encrypted::{self, Received};
+use super::hub_socket_with_deadline::HubSocket;
 use super::liveness::{Liveness, PING_AFTER_LINES};
-use super::socket_to_hub::HubSocket;
 use crate::sys::socket_wait::{SocketEvent, wait_for};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -5,8 +5,8 @@
 
 use super::auth::{HubHandshake, NetworkKey};
 use super::bridge::Framing;
+use super::guest_socket_without_empty_reads::GuestSocket;
 use super::hub_listener::BearerCheck;
-use super::socket_to_guest::GuestSocket;
 use super::{GUEST_PATH, SUBPROTOCOL, websocket_config};
 use crate::wire::line_splitter::LineBuffer;
 use mio::net::TcpStream;

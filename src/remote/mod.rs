@@ -13,11 +13,11 @@ pub mod auth_failures;
 mod bridge;
 mod encrypted;
 pub mod connect_to_hub;
-mod socket_to_guest;
+mod guest_socket_without_empty_reads;
 pub mod encrypted_stream_to_hub;
 mod handshake;
 pub mod hub_listener;
-mod socket_to_hub;
+mod hub_socket_with_deadline;
 mod liveness;
 
 use tungstenite::protocol::WebSocketConfig;

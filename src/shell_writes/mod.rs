@@ -16,7 +16,7 @@ mod control_flow;
 mod evaluator;
 mod parser;
 mod real_file_tree;
-mod redirections;
+mod redirection_parser;
 mod shell_state;
 mod syntax_tree;
 mod word_expansion;

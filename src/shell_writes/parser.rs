@@ -3,7 +3,7 @@
 //! The syntax tree contains only what matters for finding written files, so arithmetic is skipped. The parser reads one
 //! line of commands at a time, because a shell runs all lines before a syntax error.
 
-use super::redirections::PendingDocument;
+use super::redirection_parser::PendingDocument;
 use super::syntax_tree::{AssignedValue, Assignment, Command, Joint, Simple, Word};
 use std::rc::Rc;
 

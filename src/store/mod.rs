@@ -22,7 +22,7 @@ mod schema;
 mod state;
 mod takeovers;
 mod wakeups;
-mod writes;
+mod execute_and_record_writes;
 
 pub use changeset::Changeset;
 pub use channels::ChannelMember;
@@ -32,6 +32,7 @@ pub use counters::Counters;
 use counters::ReservedNumbers;
 pub use error::{StoreError, StoreResult};
 pub use events::{Event, EventFilter};
+pub use execute_and_record_writes::LogPosition;
 pub use locks::LockRow;
 pub use log_terms::LogTerms;
 pub use message_scan::{MessageScan, ScanEnd, ScanSource, ScannedMessage};
@@ -41,7 +42,6 @@ pub use salvage::Salvage;
 pub use state::{DeletionPosition, StateEntry};
 pub use takeovers::TakeoverRow;
 pub use wakeups::WakeupRow;
-pub use writes::LogPosition;
 
 use changeset::Recorder;
 use named_columns::{placeholder, write_row};

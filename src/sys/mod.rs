@@ -3,7 +3,7 @@
 //! **Invariant:** the core never imports this module. Callers pass to the core what it needs.
 
 mod account;
-pub mod broker_address;
+pub mod local_or_hub_endpoint;
 pub mod make_files_read_only;
 pub mod command_with_timeout;
 pub mod drop_inherited_state;
@@ -16,7 +16,7 @@ pub mod path_normalization;
 pub mod process;
 pub mod regular_file;
 pub mod run_with_signals;
-pub mod set_aside;
+pub mod set_aside_databases;
 pub mod settings;
 pub mod socket_wait;
 pub mod terminal;

@@ -7,4 +7,4 @@ pub mod json_field_scanner;
 pub mod lenient_json;
 pub mod line_splitter;
 pub mod rpc;
-mod text_excerpt;
+mod keep_head_and_needed_lines;

@@ -4,7 +4,7 @@
 use crate::failures::Disk;
 use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
-use slm_mesh::core::federation::delivery::Delivery;
+use slm_mesh::core::federation::handle_forwarding_answer::Delivery;
 use slm_mesh::core::federation::roster::RemoteRoster;
 use slm_mesh::core::{journal, mail, peers, peers::sessions, status};
 

@@ -10,7 +10,7 @@
 //! hooks have seen. They look at no more than [`crate::base::limits::WATCHED_FILES_MAX`] files.
 
 mod change_attribution;
-pub mod change_report;
+pub mod command_overwrite_report;
 mod command_notes;
 mod copies;
 mod file_state;

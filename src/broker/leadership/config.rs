@@ -4,7 +4,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::replication::ReplicatedLog;
 use crate::replication::etcd::{EtcdAddress, EtcdLog, EtcdSettings, EtcdTls, EtcdUser};
 use crate::sys;
-use crate::sys::broker_address::{links, with_port};
+use crate::sys::local_or_hub_endpoint::{links, with_port};
 use crate::sys::settings::{SECRET, STORE, STORE_PASSWORD, Settings};
 use std::net::UdpSocket;
 use std::path::Path;

@@ -8,7 +8,7 @@
 //! **Invariant:** only this module knows the old formats. The core does not know them.
 
 mod auth;
-pub(super) mod fields;
+pub(super) mod bounded_request_fields;
 mod routes;
 
 pub use auth::{bearer_check, gate};
@@ -17,7 +17,7 @@ use super::http::{HttpResponse, Request};
 use crate::base::error::{Error, ErrorKind};
 use crate::core::Mesh;
 use crate::wire::lenient_json;
-use fields::Fields;
+use bounded_request_fields::Fields;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ type RouteResult = Result<Value, Error>;
 pub fn respond(mesh: &mut Mesh, request: &Request, repository: Option<String>, now: i64) -> HttpResponse {
     let route = (request.head.method.as_str(), request.head.target.as_str());
     let own = routes::find(route);
-    let of_slm = super::superlocalmemory_routes::handler(route.0, route.1);
+    let of_slm = super::linked_mesh_http_routes::handler(route.0, route.1);
     if own.is_none() && of_slm.is_none() {
         return refuse(404, "Unknown endpoint");
     }
@@ -41,7 +41,7 @@ pub fn respond(mesh: &mut Mesh, request: &Request, repository: Option<String>, n
     };
     if let Some(handler) = of_slm {
         let result = mesh.in_savepoint(|mesh| handler(mesh, &request.head, &Fields::new(fields, None), now));
-        return super::superlocalmemory_routes::to_response(result);
+        return super::linked_mesh_http_routes::to_response(result);
     }
     let fields = Fields::new(fields, repository);
     match mesh

@@ -1,7 +1,7 @@
 //! The HTTP routes of slm-mesh 1.x. Each route reads its fields, runs an operation of the mesh, and writes the response
 //! in the old format.
 
-use super::fields::{Fields, choices_of, max_of};
+use super::bounded_request_fields::{Fields, choices_of, max_of};
 use super::{RouteResult, no};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;

@@ -6,7 +6,7 @@ use crate::broker::log;
 use crate::store::{Salvage, Store, StoreError, StoreResult};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{STORE, Settings};
-use crate::sys::{self, Clock, set_aside};
+use crate::sys::{self, Clock, set_aside_databases};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -159,7 +159,7 @@ pub(super) fn remove_database(draft: &Path) {
 
 /// Completes the replacement of the database if an earlier process was killed in the middle of it.
 fn finish_replacement(places: &DataDir) -> Result<(), Error> {
-    for (new, prefix) in [(SALVAGED, set_aside::DAMAGED), (RESTORED, set_aside::REPLACED)] {
+    for (new, prefix) in [(SALVAGED, set_aside_databases::DAMAGED), (RESTORED, set_aside_databases::REPLACED)] {
         if places.dir.join(new).exists() {
             let aside = replace_database(places, new, prefix)?;
             log(&format!("{new} is the database now; the old one was moved to {}", aside.display()));
@@ -193,8 +193,8 @@ fn replace_lost_numbers(store: &mut Store) -> Result<(), Error> {
 /// Moves the damaged database aside, replaces it if any rows were salvaged, and reports what happened.
 fn set_damaged_aside(places: &DataDir, why: &str, salvage: Option<&Salvage>, is_hub: bool) -> Result<(), Error> {
     let aside = match salvage {
-        Some(_) => replace_database(places, SALVAGED, set_aside::DAMAGED)?,
-        None => move_aside(places, set_aside::DAMAGED)?,
+        Some(_) => replace_database(places, SALVAGED, set_aside_databases::DAMAGED)?,
+        None => move_aside(places, set_aside_databases::DAMAGED)?,
     };
     let result = match salvage {
         None if is_hub => "this hub needs a copy from the hub that leads".into(),
@@ -206,7 +206,8 @@ fn set_damaged_aside(places: &DataDir, why: &str, salvage: Option<&Salvage>, is_
     };
     let moved = format!("it was moved to {}; {result}", aside.display());
     log(&format!("THE DATABASE IS DAMAGED ({why}): {moved}"));
-    if let Err(error) = set_aside::write_report(places, &aside, &format!("the database was damaged: {moved}")) {
+    if let Err(error) = set_aside_databases::write_report(places, &aside, &format!("the database was damaged: {moved}"))
+    {
         log(&error.text);
     }
     Ok(())
@@ -217,7 +218,7 @@ fn set_damaged_aside(places: &DataDir, why: &str, salvage: Option<&Salvage>, is_
 /// new database.
 fn move_aside(places: &DataDir, prefix: &str) -> Result<PathBuf, Error> {
     let path = places.database();
-    let aside = set_aside::path(places, prefix, sys::wall_ms());
+    let aside = set_aside_databases::path(places, prefix, sys::wall_ms());
     for suffix in FILE_SUFFIXES.into_iter().rev() {
         let part = with_suffix(&path, suffix);
         if part.exists() {
@@ -238,7 +239,7 @@ pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChang
         }
         LogChange::Rejoin => {
             if places.database().exists() {
-                let aside = move_aside(places, set_aside::LEFT)?;
+                let aside = move_aside(places, set_aside_databases::LEFT)?;
                 log(&format!(
                     "this hub joins the mesh whose log is in etcd; the hub's old database was moved to {}",
                     aside.display()
@@ -258,7 +259,7 @@ pub(super) fn mark_suspect(places: &DataDir) {
 
 /// Returns a warning for the user if a database was set aside after `started`.
 pub(super) fn set_aside_warning(places: &DataDir, started: i64) -> Option<String> {
-    set_aside::last_damaged(places, started).map(|damaged| damaged.report)
+    set_aside_databases::last_damaged(places, started).map(|damaged| damaged.report)
 }
 
 /// The path of the write-ahead log of the database.

@@ -11,10 +11,10 @@ use crate::broker::unix_clients::origin::{from_mesh, to_mesh};
 use crate::core::{Mesh, MeshSettings};
 use crate::replication::etcd::EtcdLog;
 use crate::store::Store;
-use crate::sys::broker_address::links;
 use crate::sys::data_dir::DataDir;
+use crate::sys::local_or_hub_endpoint::links;
 use crate::sys::settings::{SECRET, STORE, Settings};
-use crate::sys::{self, Clock, set_aside};
+use crate::sys::{self, Clock, set_aside_databases};
 use mio::Waker;
 use std::sync::Arc;
 
@@ -59,7 +59,9 @@ impl MeshOpener {
         };
         mesh.set_process_probe(Box::new(sys::process::is_in_use));
         let places = self.places.clone();
-        mesh.set_damage_report(Box::new(move |since| set_aside::last_damaged(&places, since).map(|one| one.report)));
+        mesh.set_damage_report(Box::new(move |since| {
+            set_aside_databases::last_damaged(&places, since).map(|one| one.report)
+        }));
         let agent_above = |pid| sys::process::agent_of_server(pid).map(to_mesh);
         mesh.expect_servers(agent_above, |kind| sys::process::agent_program(kind).is_some());
         let is_alive = |process: Process| sys::process::is_alive(process.pid, process.start);

@@ -21,8 +21,8 @@ use super::event_loop::{DIRECTORY, EventLoop, LoopContext, SIGNALS, new_poll};
 use super::leadership::HubConfig;
 use super::log;
 use super::own_methods::BrokerInfo;
-use super::peer_sockets::PushTargets;
 use super::process_exits::ProcessExits;
+use super::push_to_http_peers::PushTargets;
 use super::remote_listener::RemoteListener;
 use super::shutdown_decision::{ShutdownDecision, ShutdownReason};
 use super::unix_clients::{LivenessLimits, UnixClients};
@@ -30,8 +30,8 @@ use super::web::auth::WebAuth;
 use super::web::event_stream::PageStreams;
 use crate::base::error::{Error, ErrorKind};
 use crate::sys;
-use crate::sys::broker_address::{self, Endpoint};
 use crate::sys::data_dir::{self, DataDir};
+use crate::sys::local_or_hub_endpoint::{self, Endpoint};
 use crate::sys::settings::{NOTIFY, Settings};
 use crate::sys::typescript_broker;
 use listeners::{
@@ -65,7 +65,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     let remote =
         if is_hub { start_remote(&bind, port, &settings, credentials, &waker)? } else { RemoteListener::default() };
     let hub = HubConfig::find(&settings, is_hub.then_some(&bind), remote.port())?;
-    let serves = is_hub.then(|| broker_address::with_port(&bind, remote.port()));
+    let serves = is_hub.then(|| local_or_hub_endpoint::with_port(&bind, remote.port()));
     let opener = MeshOpener {
         places: places.clone(),
         mesh_settings: mesh_settings(&settings, port, serves)?,

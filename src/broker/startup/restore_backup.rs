@@ -6,7 +6,7 @@ use super::single_instance;
 use crate::base::error::{Error, ErrorKind};
 use crate::store::{Store, StoreError};
 use crate::sys::data_dir::DataDir;
-use crate::sys::{regular_file, set_aside, typescript_broker};
+use crate::sys::{regular_file, set_aside_databases, typescript_broker};
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -80,7 +80,7 @@ impl CheckedBackup {
         let had_database = places.database().exists();
         let renamed = fs::rename(&self.draft, places.dir.join(RESTORED));
         renamed.map_err(|error| places.error("can't be written", &error))?;
-        let aside = replace_database(places, RESTORED, set_aside::REPLACED)?;
+        let aside = replace_database(places, RESTORED, set_aside_databases::REPLACED)?;
         Ok(had_database.then_some(aside))
     }
 }

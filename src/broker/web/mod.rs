@@ -37,7 +37,7 @@ const FILES: &[PageFile] = &[
     ("/page/locks.js", JAVASCRIPT, include_str!("page/locks.js")),
     ("/page/messages.js", JAVASCRIPT, include_str!("page/messages.js")),
     ("/page/search.js", JAVASCRIPT, include_str!("page/search.js")),
-    ("/page/mailbox.js", JAVASCRIPT, include_str!("page/mailbox.js")),
+    ("/page/agent_mailbox.js", JAVASCRIPT, include_str!("page/agent_mailbox.js")),
     ("/page/lanes.js", JAVASCRIPT, include_str!("page/lanes.js")),
     ("/page/shared_state.js", JAVASCRIPT, include_str!("page/shared_state.js")),
     ("/page/events_list.js", JAVASCRIPT, include_str!("page/events_list.js")),

@@ -5,7 +5,7 @@ import '/page/lanes.js';
 import '/page/locks.js';
 import '/page/messages.js';
 import '/page/search.js';
-import '/page/mailbox.js';
+import '/page/agent_mailbox.js';
 import '/page/shared_state.js';
 import '/page/events_list.js';
 import { $, setText, tame } from '/page/dom.js';

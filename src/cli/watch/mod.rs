@@ -13,7 +13,7 @@ pub mod key_actions;
 pub mod key_decoder;
 pub mod model;
 pub mod screen_text;
-mod visible_rows;
+mod project_filtered_rows;
 
 use super::args::ParsedCommand;
 use super::{load_environment, render, try_print_line};

@@ -3,7 +3,7 @@
 //!
 //! **Invariant:** only this module writes the links.
 
-pub mod delivery;
+pub mod handle_forwarding_answer;
 pub mod forwarding;
 pub mod receipts;
 pub mod roster;
@@ -11,7 +11,7 @@ pub mod roster;
 use crate::base::ids::{MeshUrl, PeerId};
 use crate::base::limits;
 use crate::store::PeerRow;
-use delivery::DoubtfulMessage;
+use handle_forwarding_answer::DoubtfulMessage;
 use receipts::AwaitedReceipts;
 
 /// A linked mesh, which this mesh polls.

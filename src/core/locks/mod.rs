@@ -6,7 +6,7 @@
 pub mod request;
 mod table;
 mod deadlock_and_steal;
-pub mod worktree_locks;
+pub mod others_locks_in_worktree;
 
 pub use table::Locks;
 
@@ -18,9 +18,9 @@ use super::peers::{Peer, Peers};
 use super::transaction::Turn;
 use super::waiting_calls::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, pagination};
+use crate::base::build_json_object::json_object;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
-use crate::base::json_object::json_object;
 use crate::base::json_text::json_length;
 use crate::base::path_overlap;
 use crate::base::stored_enums::LockOwner;

@@ -1,9 +1,9 @@
 //! The inbox: a peer's unread messages, its history, and its sent messages.
 
 use super::{Correspondent, Mail, show_all_messages};
+use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
 use crate::base::ids::{ChannelName, PeerId};
-use crate::base::json_object::json_object;
 use crate::base::limits;
 use crate::core::op_definition::ArgKind;
 use crate::core::pagination::{self, Page};

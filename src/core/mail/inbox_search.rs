@@ -6,8 +6,8 @@
 use super::history::{self, HistoryFilter};
 use super::search_terms::TextFilter;
 use super::{Correspondent, Mail};
+use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
-use crate::base::json_object::json_object;
 use crate::base::limits;
 use crate::core::peers::Peers;
 use crate::core::{Args, CallContext, Outcome};

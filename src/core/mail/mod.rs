@@ -4,7 +4,7 @@
 //! state is accepted, offered, read, acknowledged or expired, or, for a linked mesh, forwarded or refused.
 
 mod history;
-mod hook_repeats;
+mod duplicate_hook_reports;
 mod inbox;
 mod inbox_search;
 pub mod show_all_messages;
@@ -26,7 +26,7 @@ use crate::base::json_text::JsonObjectText;
 use crate::base::limits;
 use crate::base::stored_enums::{MessageState, MessageType};
 use crate::store::{Message, MessageFilter, Store};
-use hook_repeats::HookEvents;
+use duplicate_hook_reports::HookEvents;
 pub use inbox::INBOX;
 pub(super) use inbox::MailView;
 use serde_json::{Value, json};

@@ -1,9 +1,9 @@
 //! Receipts: the state of each message, and the form in which senders and recipients see it.
 
 use super::{Mail, MailView};
+use crate::base::build_json_object::json_object;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
-use crate::base::json_object::json_object;
 use crate::base::stored_enums::MessageState;
 use crate::base::{limits, time};
 use crate::core::journal::{Change, Journal};

@@ -6,8 +6,8 @@
 use super::history::{self, HistoryFilter, VisibleMail};
 use super::search_terms::TextFilter;
 use super::{Correspondent, Mail, MailView, WORD};
+use crate::base::build_json_object::json_object;
 use crate::base::error::Error;
-use crate::base::json_object::json_object;
 use crate::base::{limits, time};
 use crate::core::op_definition::ArgKind;
 use crate::core::pagination;

@@ -8,7 +8,7 @@
 pub mod announced_tool_calls;
 mod attachments;
 pub(in crate::core) mod caller_resolver;
-pub mod decline_takeover;
+pub mod give_back_taken_name;
 pub mod http_registration;
 mod name_lookup;
 mod peer_table;

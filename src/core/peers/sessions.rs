@@ -1,7 +1,7 @@
 //! Sessions: how an agent's session attaches over its connection, returns to its former peer, and leaves.
 
 use super::caller_resolver::{FormerPeer, SessionEvidence, nearest, only};
-use super::decline_takeover::set_takeover;
+use super::give_back_taken_name::set_takeover;
 use super::name_lookup::is_reserved;
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};

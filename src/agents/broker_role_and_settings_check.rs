@@ -4,8 +4,8 @@
 use super::doctor::{ANSWERS_WITHIN, Check};
 use crate::base::untrusted_text::line;
 use crate::client::Client;
-use crate::sys::broker_address::Endpoint;
 use crate::sys::data_dir::DataDir;
+use crate::sys::local_or_hub_endpoint::Endpoint;
 use crate::sys::settings::{STORE, Settings};
 use serde_json::{Value, json};
 

@@ -9,7 +9,7 @@
 //! linked meshes do not echo or relay anything, even in a ring.
 
 use super::http::{Head, HttpResponse, Request};
-use super::legacy_http::fields::{Fields, max_of};
+use super::legacy_http::bounded_request_fields::{Fields, max_of};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::{ChannelName, PeerId};
 use crate::base::stored_enums::{MessageType, PeerKind};
