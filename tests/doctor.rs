@@ -189,7 +189,7 @@ fn the_project_in_the_working_directory_is_checked_too() {
             std::fs::remove_file(home.place.dir.join("setup.json")).unwrap();
         }
         let (status, said) = doctor(&home, &[]);
-        assert!(status == 0 && said.contains("did not run, because setup did not write the file"), "{said}");
+        assert!(status == 0 && said.contains("did not run this program, because setup did not write"), "{said}");
         assert!(!ran.exists() && home.asked("slm-mesh").is_empty(), "{said}");
     }
 }
@@ -294,7 +294,7 @@ fn the_hooks_of_each_agent_are_proven_as_its_file_has_them() {
         let (status, said) = doctor(&home, &["--prove", agent]);
         assert_eq!(status, 0, "{agent}: {said}");
         assert_eq!(said.matches("  proven  ").count(), 7, "{agent}: {said}");
-        assert!(said.contains("not proven: that the agent runs these hooks"), "{said}");
+        assert!(said.contains("not proven: the agent runs these hooks"), "{said}");
         assert!(!home.place.dir.join("mesh.sock").exists(), "{agent}: the user's mesh was not touched");
     }
 }
@@ -313,7 +313,9 @@ fn what_does_not_hold_is_not_proven() {
     home.write(".codex/hooks.json", &hooks.replace("PreToolUse", "PreCompact"));
     let (status, said) = doctor(&home, &["--prove", "codex"]);
     assert!(
-        status == 1 && said.contains("WRONG   an edit of a file") && said.contains("no slm-mesh hook for PreToolUse"),
+        status == 1
+            && said.contains("WRONG   if another peer has locked a file")
+            && said.contains("no slm-mesh hook for PreToolUse"),
         "{said}"
     );
     let fake = home.bin.join("slm-mesh");

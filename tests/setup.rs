@@ -469,7 +469,7 @@ fn a_plugin_and_setup_do_not_do_things_twice() {
     assert!(!home.home.join(".gemini/settings.json").exists(), "the extension has the server");
     assert!(!home.home.join(".claude/commands/mesh-send.md").exists(), "the plugin has skills");
     let said = doctor();
-    assert!(said.contains("the plugin provides the server, the hooks and the skills"), "{said}");
+    assert!(said.contains("provides the server, the hooks and the skills"), "{said}");
 }
 
 #[test]

@@ -182,7 +182,7 @@ fn a_command_that_the_user_changed_stays() {
     let text = std::fs::read_to_string(&records).unwrap();
     std::fs::write(&records, text.replace("Send a message", "Send some message")).unwrap();
     let (status, said) = home.setup(&["cursor"]);
-    assert!(status == 1 && said.contains("has a new text for it; move your file away"), "{said}");
+    assert!(status == 1 && said.contains("would write a different text; move your file away"), "{said}");
     assert!(!home.run(&["doctor"]).status.success());
     std::fs::write(&records, text).unwrap();
 

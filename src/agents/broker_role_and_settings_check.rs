@@ -55,7 +55,7 @@ impl OwnBroker {
             (Some(_), Some(why)) => ("it can't take over: ", why),
             (None, Some(why)) => ("no hub leads: ", why),
             (None, None) => {
-                ("", "no hub leads at the moment; try again in a moment; if there is still no leader, read broker.log")
+                ("", "no hub leads at the moment; try again soon, and if there is still no leader, read broker.log")
             }
         };
         let (found, cure) =

@@ -83,7 +83,7 @@ impl Entries<'_> {
         let whole = json_edit::parse(text)?;
         if server.entry == EntryShape::LocalWithList && whole[server.key]["servers"].is_object() {
             return Err(
-                "it lists its servers under `mcp.servers`, a newer format, which this version of slm-mesh can't write"
+                "it lists its servers under `mcp.servers`, and this version of slm-mesh can't write that newer format"
                     .into(),
             );
         }

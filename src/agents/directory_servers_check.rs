@@ -29,8 +29,7 @@ pub(super) fn check_directory_servers(environment: &Environment, agent: &Agent) 
         let Some(fault) = faults.entry(entry.to_string()).or_insert_with(|| fault_of(entry)).clone() else { continue };
         let shown = environment.shown(&path);
         let found = format!(
-            "{shown} has a separate entry {NAME} for {directory}, which is used there instead of your general entry: \
-             {fault}"
+            "for {directory}, {shown} has a separate entry {NAME}, which replaces your general entry there: {fault}"
         );
         let remove = command_line(command.program, command.remove_in_directory);
         let cure = format!("cd {} && {remove}", shell_quoted(directory));

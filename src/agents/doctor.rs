@@ -63,7 +63,7 @@ impl Check {
 
     /// The result if the agents could not be checked, with the reason.
     pub fn agents_not_checked(why: &Error) -> Check {
-        let cure = "no agent was checked, so do what this message says, and run doctor again";
+        let cure = "no agent was checked; do what the error says, and run slm-mesh doctor again";
         Check::error("agents", why.text.clone(), cure)
     }
 
@@ -88,7 +88,7 @@ pub fn check_mesh() -> Vec<Check> {
         (Err(error), _) | (_, Err(error)) => Check::error(
             "settings",
             error.text.clone(),
-            "correct the settings; slm-mesh help settings lists them all, and the values that each of them accepts",
+            "correct the settings; to list all settings and the values that they accept, run slm-mesh help settings",
         ),
     });
     match (route, &settings) {
@@ -109,7 +109,7 @@ pub fn check_mesh() -> Vec<Check> {
 fn check_hubs(settings: &Settings) -> Check {
     let about = "hubs on the LAN";
     if !settings.discovers() {
-        return Check::well(about, "not searched for, because SLM_MESH_DISCOVERY is off");
+        return Check::well(about, "hubs are not searched for, because SLM_MESH_DISCOVERY is off");
     }
     let n_hubs =
         discovery::browse(HUBS_WITHIN).iter().filter(|found| found.kind == discovery::ServiceKind::Hub).count();
@@ -117,8 +117,8 @@ fn check_hubs(settings: &Settings) -> Check {
         about,
         match n_hubs {
             0 => "no hub answers".into(),
-            1 => "1 hub answers; slm-mesh hubs shows it".to_owned(),
-            n => format!("{n} hubs answer; list them with slm-mesh hubs"),
+            1 => "1 hub answers; to see it, run slm-mesh hubs".to_owned(),
+            n => format!("{n} hubs answer; to list them, run slm-mesh hubs"),
         },
     )
 }
@@ -403,11 +403,11 @@ fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, c
     let doubled: Vec<&str> = doubled.iter().filter(|(is_doubled, _)| *is_doubled).map(|(_, what)| *what).collect();
     if doubled.is_empty() {
         let found =
-            format!("installed, according to {place}; the plugin provides the server, the hooks and the skills");
+            format!("the plugin is installed, according to {place}, and provides the server, the hooks and the skills");
         return Check::well(&about, found);
     }
     let found = format!(
-        "installed, according to {place}, but setup has also added {}, which the plugin already provides",
+        "the plugin is installed, according to {place}, but setup has also added {}, which the plugin already provides",
         doubled.join(" and ")
     );
     Check::error(&about, found, cure)

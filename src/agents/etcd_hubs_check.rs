@@ -25,8 +25,7 @@ pub fn check_shared_log(hubs: &Value, has_own_fault: bool) -> Vec<Check> {
             match has_own_fault {
                 true => "first fix this hub's problem, which is reported above, so that this hub can take over",
                 false => {
-                    "start slm-mesh with the same SLM_MESH_STORE on another machine, so that there is another hub that \
-                     can take over"
+                    "start slm-mesh with the same SLM_MESH_STORE on another machine, so that a second hub can take over"
                 }
             },
         ),
@@ -101,7 +100,7 @@ mod tests {
 
     #[test]
     fn every_fault_of_hubs_and_etcd_has_a_cure() {
-        assert!(found(&Value::Null).is_empty(), "a broker that is alone has no hubs");
+        assert!(found(&Value::Null).is_empty(), "a single broker has no hubs to check");
         let member = |more: Value| {
             let mut row =
                 json!({ "url": "https://a:2379", "version": "3.5.16", "latencyMs": 1.0, "bytes": 5e6, "alarms": [] });

@@ -59,7 +59,7 @@ pub fn answer_hook(agent: &str, name: Option<&str>) -> u8 {
 
 /// Runs one hook with its input. An error is logged, but does not stop the agent.
 pub fn run_guarded(agent: &str, run: impl FnOnce(HookAgent, &Value) -> Result<u8, String>) -> u8 {
-    let known = hook_agent(agent).ok_or_else(|| format!("slm-mesh knows no agent with hooks that is called {agent}"));
+    let known = hook_agent(agent).ok_or_else(|| format!("slm-mesh has no hooks for an agent called {agent}"));
     let run = |agent: HookAgent| {
         let input = read_input().inspect_err(|why| warn_user(agent.dialect, why))?;
         run(agent, &input)
@@ -212,7 +212,8 @@ const COMMAND_LINE_MAX: usize = 500;
 fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, String> {
     if route_to_broker::is_marked_silent(places) {
         return Err(
-            "the hub did not answer a moment ago, so hooks wait for half a minute before they try it again".into()
+            "the hub did not answer a moment ago, so hooks wait for half a minute before they call the hub again"
+                .into(),
         );
     }
     match &work.hook.event {

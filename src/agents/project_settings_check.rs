@@ -122,7 +122,8 @@ fn exists(program: &str) -> bool {
 fn check_program(about: &str, shown: &str, program: &str, cure: &str) -> Check {
     if exists(program) {
         let found = format!(
-            "{shown} names {program}, which doctor did not run, because setup did not write the file as it is now"
+            "{shown} names {program}; doctor did not run this program, because setup did not write the file's \
+             present content"
         );
         return Check::well(about, found);
     }

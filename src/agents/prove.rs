@@ -35,9 +35,9 @@ pub struct Proof {
 
 /// The facts that a simulated session cannot prove.
 pub const NOT_PROVEN: &[&str] = &[
-    "that the agent runs these hooks (ask the agent, or look at its log; in Codex, type /hooks)",
-    "that the agent's model pays attention to what the hooks show it",
-    "that no shell command of the agent writes a locked file (no hook can find all files that a command writes)",
+    "the agent runs these hooks (ask the agent, or look at its log; in Codex, type /hooks)",
+    "the agent's model pays attention to what the hooks show it",
+    "no shell command of the agent writes a locked file (no hook can find all files that a command writes)",
 ];
 
 /// A temporary mesh, which is removed after the proof.
@@ -120,28 +120,28 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
     let shows = |output: Result<String, String>, word: &str| output.map(|output| output.contains(word));
 
     let output = send(&mut scratch, "word-before-a-prompt").and_then(|()| play(script.prompt, &free));
-    let claim = "mail that has arrived reaches the model with the next prompt";
+    let claim = "waiting mail reaches the model with the next prompt";
     add(claim, shows(output, "word-before-a-prompt"), "the hook did not show the mail");
     let output = send(&mut scratch, "word-in-mid-turn").and_then(|()| play(script.tool, &free));
     if dialect.unheard.contains(&HookKind::AfterTool) {
-        let claim = "mail that arrives during a turn waits for the next prompt, because the agent drops the output of \
-                     hooks that run after a tool call";
+        let claim = "if mail arrives during a turn, it waits for the next prompt, because the agent drops the output \
+                     of hooks that run after a tool call";
         let next = |output: String| Ok(output.is_empty() && shows(play(script.prompt, &free), "word-in-mid-turn")?);
         let waited = output.and_then(next);
         add(claim, waited, "the hook after the tool call delivered the mail, but the agent drops its output");
     } else {
-        let claim = "mail that arrives during a turn reaches the model after a tool call";
+        let claim = "if mail arrives during a turn, it reaches the model after a tool call";
         add(claim, shows(output, "word-in-mid-turn"), "the hook did not show the mail");
     }
     let locked = scratch.ask("lock.lock", json!({ "filePaths": [held], "reason": "proof-of-a-lock" }));
     let output = locked.map_err(|error| error.text).and_then(|_| play(script.edit, &held));
     let denied = output.map(|output| output.contains("deny") && output.contains("proof-of-a-lock"));
-    add("an edit of a file that another peer has locked is denied with a reason", denied, "the hook allowed the edit");
+    add("if another peer has locked a file, an edit is denied with a reason", denied, "the hook allowed the edit");
     let passed = play(script.edit, &free).map(|output| output.trim().is_empty());
-    add("an edit of a file that nobody holds is allowed", passed, "the hook printed something");
+    add("if nobody has locked a file, an edit is allowed", passed, "the hook printed something");
     let locks = scratch.ask("lock.query", json!({})).map_err(|error| error.text);
     let has_both = locks.map(|value| value["locks"].as_array().is_some_and(|locks| locks.len() == 2));
-    add("an edit of a file that nobody holds locks the file for the session", has_both, "no lock was taken");
+    add("if nobody has locked a file, an edit locks the file for the session", has_both, "no lock was taken");
     // Some agents turn the reason to continue into a prompt. The hook that runs for this prompt then shows the mail.
     let go_on = |output: String| {
         if output.contains(MAIL_CAME) { Ok(output + &play(script.prompt, &free)?) } else { Ok(output) }

@@ -69,8 +69,8 @@ pub(super) fn register(
         (with("-"), format!("{remove} && {}", with(&new.to_string())))
     };
     if find_on_path(command.program).is_none() {
-        let why = "setup can't edit this file, which running sessions rewrite, and the agent's own command is not on \
-                   PATH";
+        let why = "setup can't edit this file, because running sessions rewrite it, and the agent's own command is not \
+                   on PATH";
         return SetupStep::left("server", place, why.into(), paste);
     }
     if environment.is_dry_run {

@@ -46,8 +46,8 @@ pub(super) const KEPT: &str = "kept";
 /// Why `setup` keeps a file that it once wrote as a whole.
 pub(super) const EDITED: &str = "you have changed this file since setup wrote it";
 /// Why `setup` can't update a file that the user has edited, and what the user can do.
-const TWO_TEXTS: &str = "this version of slm-mesh has a new text for it; move your file away, run setup again, and \
-                         make your changes in the new file";
+const TWO_TEXTS: &str = "this version of slm-mesh would write a different text; move your file away, run setup again, \
+                         and make your changes in the new file";
 
 impl SetupStep {
     pub(super) fn new(what: &'static str, place: String, done: &'static str) -> SetupStep {
@@ -88,7 +88,7 @@ impl SetupStep {
 /// Registers our server, hooks and commands with an agent.
 pub fn set_up(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep> {
     if let Some(place) = marketplace_plugin_files::installed(environment, agent) {
-        let why = "the plugin already provides the server, hooks and skills, and with setup's own entries, everything \
+        let why = "the plugin already provides the server, hooks and skills; if setup also added them, everything \
                    would happen twice";
         let mut steps = vec![SetupStep::new("plugin", place, SAME).because(why)];
         steps.extend(take_out(environment, agent).into_iter().filter(|step| step.done != SAME));

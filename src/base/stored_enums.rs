@@ -198,7 +198,7 @@ pub enum WakeupOutcome {
 }
 
 /// The text for a wakeup that was held back, in the database and for the sender of a message.
-const HELD_BACK: &str = "held back: these agents have woken each other in a circle already";
+const HELD_BACK: &str = "held back: these agents would otherwise keep waking each other";
 
 impl WakeupOutcome {
     /// The outcome as text, for the database and for the sender of a message.
@@ -214,7 +214,8 @@ impl WakeupOutcome {
     pub fn from_text(text: &str) -> WakeupOutcome {
         match text {
             "rang" => WakeupOutcome::Sent,
-            HELD_BACK => WakeupOutcome::HeldBack,
+            // Earlier versions stored other words after the colon.
+            text if text.starts_with("held back: ") => WakeupOutcome::HeldBack,
             other => WakeupOutcome::Failed(other.strip_prefix("failed: ").unwrap_or(other).to_owned()),
         }
     }

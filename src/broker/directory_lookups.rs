@@ -87,7 +87,7 @@ mod tests {
             })
             .collect();
         assert!(hanging.iter().all(|(_, lookup)| lookup.result().is_none()));
-        assert!(lookups.find_repository("/".into()).is_none(), "no place is left, and nobody waits for one");
+        assert!(lookups.find_repository("/".into()).is_none(), "too many lookups hang, so no further lookup starts");
         let (release, late) = hanging.pop().unwrap();
         release.send(()).unwrap();
         wakes.recv().unwrap();

@@ -43,22 +43,22 @@ type RunMethod = fn(&mut LoopContext, CallerMachine, &Map<String, Value>) -> Res
 pub const BROKER_OPS: &[BrokerMethod] = &[
     BrokerMethod {
         name: "ping",
-        summary: "Answer at once, which proves that the broker is alive and that its hub is the leader",
+        summary: "Answer at once, as proof that the broker is alive and that its hub leads",
         args: &[],
         works_on_standby: false,
         run: ping,
     },
     BrokerMethod {
         name: "events.cursor",
-        summary: "Return the number of the last event, after which a wait for all later events begins",
+        summary: "Return the number of the last event, so that the caller can wait for all later events",
         args: &[],
         works_on_standby: false,
         run: events_cursor,
     },
     BrokerMethod {
         name: "broker.info",
-        summary: "Show the broker's version, process id, HTTP port, its address for other machines, and, to callers on its \
-                  own machine, a fingerprint of its settings",
+        summary: "Show the broker's version, process id, HTTP port and address for other machines; callers on its own \
+                  machine also see a fingerprint of its settings",
         args: &[],
         works_on_standby: true,
         run: info,
@@ -86,7 +86,7 @@ pub const BROKER_OPS: &[BrokerMethod] = &[
     },
     BrokerMethod {
         name: "hub.snapshot",
-        summary: "Give another hub a piece of a copy of the database; all other callers are refused",
+        summary: "Give another hub one piece of a database copy; all other callers are refused",
         args: SNAPSHOT_ARGS,
         works_on_standby: false,
         run: hub_snapshot,
@@ -132,7 +132,7 @@ pub fn works_on_standby(method: &str) -> bool {
 /// Ends the broker if a client on this machine has a newer version. This client then starts a new broker.
 pub fn yield_to_newer(context: &mut LoopContext, version: &str, caller: CallerMachine) {
     if caller == CallerMachine::Local && is_newer(version, env!("CARGO_PKG_VERSION")) {
-        log(&format!("ending, because a client with the newer version {version} connected"));
+        log(&format!("this broker ends, because a client with the newer version {version} connected"));
         context.shutdown.request(ShutdownReason::Replaced);
     }
 }

@@ -43,7 +43,7 @@ impl EventLoop {
         });
         match opened {
             Ok((mut mesh, TurnEnd::Committed)) => {
-                log(&format!("this hub leads from entry {} of the log on", leader.position().0));
+                log(&format!("this hub leads, beginning with entry {} of the log", leader.position().0));
                 self.clock = clock;
                 self.context.now = now;
                 let role = self.opener.lead(leader, &mut mesh, now);

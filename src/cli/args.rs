@@ -140,7 +140,7 @@ impl CommandParser {
                 None => CliCommand::Bare,
                 Some((flag, _)) => {
                     let flag = flags::with_dashes(flag);
-                    return Err(usage_error(&format!("{flag} needs a verb; slm-mesh help lists the verbs")));
+                    return Err(usage_error(&format!("{flag} needs a verb; run slm-mesh help to list the verbs")));
                 }
             },
             "mcp" => CliCommand::Mcp { legacy: self.take_switch("legacy"), agent: self.take_agent()? },
@@ -475,7 +475,7 @@ fn unknown_flag(verb: &str, name: &str) -> Error {
 fn unknown_verb(typed: &str) -> Error {
     let firsts = flags::all_verbs().filter_map(|verb| verb.split(' ').next());
     let guess = flags::closest_word(typed, firsts).map(|verb| format!("did you mean {verb}? ")).unwrap_or_default();
-    usage_error(&format!("no verb \"{typed}\"; {guess}slm-mesh help lists the verbs"))
+    usage_error(&format!("no verb \"{typed}\"; {guess}run slm-mesh help to list the verbs"))
 }
 
 fn acting_peer(peer: String) -> Result<String, Error> {

@@ -10,8 +10,8 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     (
         "start",
         "",
-        "Run the broker in the foreground, or with --detach in the background; replace a running broker that has other \
-         settings",
+        "Run the broker in the foreground, or with --detach in the background; replace a running broker if its \
+         settings differ",
     ),
     ("stop", "", "Stop the broker; open sessions start it again when they need it"),
     ("restore", "BACKUP", "Replace the broker's database by a backup, and set the old database aside"),
@@ -42,13 +42,14 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     (
         "setup",
         "[AGENT…]",
-        "Install the MCP server, hooks and slash commands for the installed agents, or for the agents that you name; \
-         or remove them again",
+        "Install the MCP server, hooks and slash commands for all agents on this machine, or only for those that you \
+         name; with --remove, remove them",
     ),
     (
         "doctor",
         "",
-        "Check the broker and the agents' settings and say how to fix each problem; or test an agent's hooks",
+        "Check the broker and the agents' settings, and say how to fix each problem; with --prove, test an agent's \
+         hooks",
     ),
     (
         "hubs",

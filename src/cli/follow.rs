@@ -121,15 +121,19 @@ fn print_as_they_arrive(row: &CliOperation, stream: RowStream, parsed: &ParsedCo
 fn check_followable(params: &Map<String, Value>) -> Result<(), Error> {
     let word = |name: &str| params.get(name).and_then(Value::as_str).unwrap_or("");
     if !word("search").is_empty() {
-        return Err(Error::usage("--search", "inbox cannot follow a search; use slm-mesh log --search … --follow"));
+        let text = "--follow does not work with a search of the inbox; use slm-mesh log --search … --follow";
+        return Err(Error::usage("--search", text));
     }
     if word("filter") == "sent" {
-        return Err(Error::usage("--filter", "inbox cannot follow sent messages; use slm-mesh log --follow"));
+        let text = "--follow does not work with sent messages of the inbox; use slm-mesh log --follow";
+        return Err(Error::usage("--filter", text));
     }
     let channel = word("from");
     if channel.starts_with('#') && !matches!(word("filter"), "" | "unread") {
-        let text =
-            format!("inbox cannot follow all messages of {channel}; use slm-mesh log --with '{channel}' --follow");
+        let text = format!(
+            "--follow shows only unread messages of {channel}; to follow all of them, use slm-mesh log --with \
+             '{channel}' --follow"
+        );
         return Err(Error::usage("--filter", text));
     }
     Ok(())

@@ -48,8 +48,8 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     let (places, settings) = load_environment()?;
     let mut params = call_params(row, parsed, &settings)?;
     if params.contains_key("renew") {
-        let text = "lock: --renew is for a lock that you already hold, but with a command after --, lock takes a new \
-                    lock and renews it itself; leave out --renew";
+        let text = "lock: --renew can't be combined with a command, because a command runs under a new lock, which \
+                    is renewed until the command ends; leave out --renew";
         return Err(Error::new(ErrorKind::Usage, text));
     }
     params.insert("command".into(), json!(format!("{:032x}", crate::sys::random_u128())));

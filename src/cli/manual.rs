@@ -114,7 +114,7 @@ fn verb_help(topic: &str) -> Result<String, Error> {
         let guess = guess.map(|word| format!("did you mean {word}? ")).unwrap_or_default();
         return Err(Error::new(
             ErrorKind::Usage,
-            format!("there is no help on {topic}; {guess}slm-mesh help lists verbs and topics"),
+            format!("there is no help on {topic}; {guess}run slm-mesh help to list the verbs and topics"),
         ));
     }
     text.push_str("Flags of every verb\n");

@@ -45,8 +45,8 @@ pub const TOOLS: &[Tool] = &[
         noun: "send",
         title: "Send Message",
         about: "Send a message to another agent by name (see mesh_peers), to a group (repo, directory, agent:codex), \
-                to a channel (#api), to all, or to human. Offline agents get the message when they return. To answer a \
-                message, set replyTo.",
+                to a channel (#api), to everyone (`all`), or to the user (`human`). Offline agents get the message \
+                when they return. To answer a message, set replyTo.",
         default: None,
         hints: [false, false, false],
     },

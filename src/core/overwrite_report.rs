@@ -61,8 +61,7 @@ fn report_text(args: &Args) -> String {
     let head = if args.flag("isCertain") == Some(true) {
         "My shell command changed files that you have locked:"
     } else {
-        "While my shell command ran, files that you have locked were changed, by my command or by another one that ran \
-         at the same time:"
+        "While my shell command ran, it or another command changed files that you have locked:"
     };
     let command = args.text("command").unwrap_or("").lines().next().unwrap_or("");
     let command = untrusted_text::quoted(command, COMMAND_SHOWN);

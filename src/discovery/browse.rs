@@ -325,7 +325,7 @@ mod tests {
             );
         }
         results.take_packet(&hub("desk", 1, [10, 0, 0, 1]), from("192.168.1.3"), &eth(), Duration::from_secs(1));
-        assert_eq!(results.found.len(), HUBS_PER_ADDRESS_MAX + 1, "a machine that floods leaves room for others");
+        assert_eq!(results.found.len(), HUBS_PER_ADDRESS_MAX + 1, "a flood from one machine leaves room for others");
         for n in 0..200 {
             results.take_packet(
                 &hub("far", 1, [10, 0, 0, 1]),

@@ -203,7 +203,7 @@ mod tests {
             supervisor.supervise(2 * CHECK_MS);
             std::thread::yield_now();
         }
-        assert!(supervisor.pid().is_some(), "a new one starts at once");
+        assert!(supervisor.pid().is_some(), "a new process starts at once");
         assert_eq!(supervisor.announcement.addresses, [IpAddr::from([10, 0, 0, 1])]);
         supervisor.stop();
         assert_eq!(supervise_until_gone(&mut supervisor, 3 * CHECK_MS), None, "it has stopped");

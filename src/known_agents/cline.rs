@@ -20,7 +20,7 @@ pub(super) const AGENT: Agent = Agent {
             ),
             ..NO_FILES
         },
-        approve: "Cline gets the tools but no hooks, because a hook that cancels an edit would end Cline's whole run.",
+        approve: "Cline gets the tools but no hooks, because Cline ends its whole run if a hook cancels an edit.",
         ..NO_SETTINGS
     },
     support: Support { version: "3.0.65", set_up: Evidence::Run, ..NO_HOOKS },

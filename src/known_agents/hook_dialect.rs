@@ -115,8 +115,9 @@ pub const MAIL_CAME: &str =
 
 /// The text with which a hook keeps the agent from stopping, because commands in the turn changed files that other
 /// agents have locked. The text is used only if no hook ran right after these commands.
-pub const FILES_CHANGED: &str = "slm-mesh: a command in this turn changed files that other agents have locked. \
-     The messages to these agents say which files; mesh_inbox with filter `sent` shows these messages.";
+pub const FILES_CHANGED: &str = "slm-mesh: a command in this turn changed files that other agents have locked. Each of \
+                                 these agents got a message that names its files; to see these messages, use \
+                                 mesh_inbox with filter `sent`.";
 
 /// Claude Code's events, which several agents have copied.
 pub(super) const CLAUDE_EVENTS: &[(&str, HookKind)] = &[

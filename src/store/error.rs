@@ -46,7 +46,7 @@ impl std::fmt::Display for StoreError {
             StoreError::Corrupt(why) => write!(
                 f,
                 "the database is damaged ({why}), so this broker ends; run the command again to start a new broker, \
-                 which keeps all that it can read"
+                 which keeps everything that is still readable"
             ),
             StoreError::Full => {
                 f.write_str("the disk that holds the data directory is full; free some space and try again")

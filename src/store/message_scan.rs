@@ -359,6 +359,6 @@ mod tests {
         let n_rows = query.query_map(params_from_iter(values), |_| Ok(())).unwrap().count();
         assert_eq!(n_rows, 10);
         let n_steps = query.get_status(StatementStatus::VmStep);
-        assert!(n_steps < 1000, "{n_steps} steps of SQLite's machine");
+        assert!(n_steps < 1000, "the query took {n_steps} steps of SQLite's virtual machine");
     }
 }

@@ -81,7 +81,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_PEER",
         range: SettingRange::Text(128),
         default: "",
-        help: "Peer that commands act as. Unlike --as, this setting also lets inbox mark the peer's mail as read \
+        help: "Peer that commands act as. Unlike with --as, slm-mesh inbox then marks the peer's mail as read even \
                without --take",
     },
     Setting {
@@ -94,7 +94,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_PORT",
         range: SettingRange::Int(1, 65_535),
         default: "7899",
-        help: "HTTP port; if it is taken, one of the nine ports after it is used",
+        help: "HTTP port; if it is taken, the broker uses one of the next nine ports",
     },
     Setting {
         name: HOST,
@@ -109,7 +109,7 @@ pub const SETTINGS: &[Setting] = &[
         name: SECRET,
         range: SettingRange::Text(1024),
         default: "",
-        help: "Secret that a hub and its guests share; slm-mesh secret prints a good one",
+        help: "Secret that a hub and its guests share; to generate a good one, run slm-mesh secret",
     },
     Setting {
         name: "SLM_MESH_WS_PORT",

@@ -187,7 +187,7 @@ def around(hall, all_):
         one.after = after.peer
     first, second = all_[0], all_[1]
     hall.mesh("send", first.peer, BALL)
-    held = "none: held back: these agents have woken each other in a circle already"
+    held = "none: held back: these agents would otherwise keep waking each other"
 
     def passes(one):
         return hall.receipts(BALL, one.peer, one.after)

@@ -157,7 +157,7 @@ fn two_agents_do_not_wake_each_other_for_ever_unless_a_person_speaks() {
         a send to=b message='thanks, and?' -> ok
         +1s
         b WAKES -> waits
-        a inbox filter=sent -> ok messages.1.wakes.0.channel=none messages.1.wakes.0.how='held back: these agents have woken each other in a circle already'
+        a inbox filter=sent -> ok messages.1.wakes.0.channel=none messages.1.wakes.0.how='held back: these agents would otherwise keep waking each other'
         h hook.mail agent=test session=key-a project=/p userPrompted=true -> ok
         h hook.turn_end agent=test session=key-a project=/p -> ok
         a send to=b message='a person asked' -> ok

@@ -40,14 +40,14 @@ impl ChangeReport {
             ),
             (
                 Cause::ProbablyHolder,
-                "while your command ran, another agent probably changed {files} that it has locked itself:",
+                "while your command ran, another agent probably changed {files} under its own lock:",
             ),
         ];
         let mut parts: Vec<String> = groups.iter().filter_map(|(cause, head)| self.group(*cause, head)).collect();
         if self.files.iter().any(|file| file.can_restore) {
             parts.push(
-                "The content from before the command is kept for an hour. slm-mesh lock restore FILE shows the \
-                 difference; with --yes, it restores that content."
+                "The previous content is kept for an hour. To see the difference, run slm-mesh lock restore FILE; to \
+                 restore that content, add --yes."
                     .into(),
             );
         }
@@ -107,7 +107,7 @@ pub fn own_news_text(paths: &[String]) -> String {
     }
     format!(
         "slm-mesh: since the last edit of this session, a person, a program or a tool without hooks has changed these \
-         files, which the session has locked:\n{}",
+         files, although the session has locked them:\n{}",
         lines.join("\n")
     )
 }

@@ -29,7 +29,7 @@ impl RestorePoint {
         let ago = time::span(now_ms - self.entry.at);
         match &self.entry.command {
             Some(command) => format!(
-                "{path}, which {} had locked, changed {ago} ago while this command ran: {}",
+                "{path} changed {ago} ago under the lock of {}, while this command ran: {}",
                 untrusted_text::shown_name(&self.entry.holder),
                 untrusted_text::quoted(command, 200)
             ),
@@ -54,8 +54,8 @@ impl HeldFiles {
         let shown = untrusted_text::shown_path(path);
         let entry = entry.ok_or_else(|| {
             Error::not_found(format!(
-                "there is no copy of {shown}; slm-mesh keeps a copy only if a command changed a file of at most 1 MiB \
-                 that another peer had locked, and only for an hour"
+                "there is no copy of {shown}; if a command changes a locked file of another peer, and the file has at \
+                 most 1 MiB, slm-mesh keeps its previous content for an hour"
             ))
         })?;
         let now = FileState::of(Path::new(path));
@@ -100,8 +100,8 @@ impl HeldFiles {
         let is_as_left = point.entry.after.compare(&now) == Comparison::Same;
         if now != point.now || !is_as_left && !force {
             let text = format!(
-                "{shown} has changed again since that command; look at the difference, and give --force to replace it \
-                 anyway"
+                "{shown} has changed again since that command; look at the difference, and add --force to replace the \
+                 file anyway"
             );
             return Err(Error::new(ErrorKind::Conflict, text));
         }
@@ -111,8 +111,8 @@ impl HeldFiles {
         };
         if !is_kept && !force {
             let text = format!(
-                "the current content of {shown} is too large to keep a copy of it; copy it elsewhere first, or give \
-                 --force to replace it without a copy"
+                "the current content of {shown} is too large to keep a copy of it; copy the file elsewhere first, or \
+                 add --force to replace it without a copy"
             );
             return Err(Error::new(ErrorKind::Refused, text));
         }

@@ -100,7 +100,7 @@ fn one<'a>(request: &'a httparse::Request, name: &'a str) -> Result<Option<&'a [
     let mut values = all(request, name);
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
-        _ => Err(Refusal::Malformed("a header that may be sent only once was sent twice")),
+        _ => Err(Refusal::Malformed("the request repeats a header that may appear only once")),
     }
 }
 

@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(trimmed(599, &level, 3 << 20), 0, "all entries are young");
         assert_eq!(trimmed(660, &level, 3 << 20), 20);
         assert_eq!(trimmed(900, &[("b", 99), ("c", 15)], 3 << 20), 30, "two hubs have it");
-        assert_eq!(trimmed(900, &[("b", 15)], 3 << 20), 10, "the rest is on one disk only");
+        assert_eq!(trimmed(900, &[("b", 15)], 3 << 20), 10, "the other entries are on only one disk");
         assert_eq!(trimmed(900, &[], 3 << 20), 0);
         assert_eq!(trimmed(130, &[], 67 << 20), 20, "the log is too large");
     }

@@ -106,7 +106,7 @@ impl LeaderConnection {
                 match rpc::parse_line(line) {
                     Ok(RpcMessage::Response { result, .. }) => {
                         let refused = |error| {
-                            format!("the hub that leads refused to send one: {}", rpc::decode_error(&error).text)
+                            format!("the hub that leads refused to send a snapshot: {}", rpc::decode_error(&error).text)
                         };
                         return result.map_err(refused);
                     }

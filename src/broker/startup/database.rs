@@ -128,7 +128,7 @@ fn salvage(places: &DataDir, settings: &Settings) -> Result<Option<Salvage>, Err
         Ok(salvage) => salvage,
         Err(StoreError::Full) => return Err(StoreError::Full.into()),
         Err(error) => {
-            log(&format!("nothing can be read of the damaged database: {error}"));
+            log(&format!("nothing in the damaged database can be read: {error}"));
             remove_database(&draft);
             return Ok(None);
         }
@@ -200,9 +200,11 @@ fn set_damaged_aside(places: &DataDir, why: &str, salvage: Option<&Salvage>, is_
         None if is_hub => "this hub needs a copy from the hub that leads".into(),
         None => "nothing in it can be read, and the mesh starts empty".into(),
         Some(salvage) if salvage.is_complete() => {
-            "all its rows were copied into a new one, and nothing was lost".into()
+            "all its rows were copied into a new database, and nothing was lost".into()
         }
-        Some(salvage) => format!("what can be read of it was copied into a new one, and some is lost: {salvage}"),
+        Some(salvage) => {
+            format!("its readable rows were copied into a new database, and some rows are lost: {salvage}")
+        }
     };
     let moved = format!("it was moved to {}; {result}", aside.display());
     log(&format!("THE DATABASE IS DAMAGED ({why}): {moved}"));

@@ -56,7 +56,7 @@ impl CheckedBackup {
         match Store::check_backup(draft) {
             Ok(()) => {}
             Err(StoreError::Corrupt(why)) => {
-                let cure = "use another backup; for the content of a locked file, use slm-mesh lock restore";
+                let cure = "use another backup; to restore a locked file instead, run slm-mesh lock restore FILE";
                 return Err(Error::new(
                     ErrorKind::Usage,
                     format!("{shown} can't replace the database ({why}), and nothing was changed; {cure}"),

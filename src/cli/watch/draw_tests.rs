@@ -302,7 +302,7 @@ fn a_long_message_opens_whole_and_is_then_read_whole() {
     for rows in [[row("the beginning and the end"), part.clone()], [part, row("the beginning and the end")]] {
         model.add_messages(&json!({ "messages": rows }));
         let Some(UserAction::Opened(read)) = keys(&mut model, &[Key::Enter]) else {
-            panic!("it does not count as read")
+            panic!("the opened message does not count as read")
         };
         let lines = shown(&model, 80, 24).join("\n");
         assert!(lines.contains("the beginning and the end"), "{lines}");

@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(cut("日本語", 5), "日本…");
         assert_eq!(cut_front("/a/long/path.rs", 8), "…path.rs");
         assert_eq!(wrap("one two three", 8), ["one two", "three"]);
-        assert_eq!(wrap("one two ", 3), ["one", "two"], "no line begins with the space of a full one");
+        assert_eq!(wrap("one two ", 3), ["one", "two"], "the space after a full line is dropped");
         assert_eq!(wrap("abcdefghij\n\nx", 4), ["abcd", "efgh", "ij", "", "x"]);
         assert_eq!(
             wrap_words("see /a/long/path.rs and\n\n  b 日本語", 8),

@@ -239,7 +239,7 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
         // Without a known repository, the lock would not cover the other work trees, although the caller asks for that.
         Some(path) if request.all_worktrees => {
             let why = format!(
-                "\"{path}\" is in no known repository; lock it from inside its work tree, or without the scope repo"
+                "\"{path}\" is in no known repository; lock it from inside its work tree, or without the scope `repo`"
             );
             Err(Error::usage("scope", why))
         }

@@ -15,13 +15,12 @@ use serde_json::{Value, json};
 /// Reads mail.
 pub static INBOX: Op = Op {
     name: "inbox",
-    summary: "Read your unread messages, oldest first; can also list all messages, list sent ones with receipts, or \
-              search",
+    summary: "Read your unread messages, oldest first, or list or search messages that you have read or sent",
     args: &[
         Arg::new(
             "filter",
             ArgKind::Choice(&["unread", "all", "sent"]),
-            "unread by default; all includes read messages; sent shows your own messages with their receipts",
+            "`unread` by default; `all` includes read messages; `sent` shows your own messages with their receipts",
         ),
         Arg::new(
             "from",

@@ -32,7 +32,7 @@ const CHANNEL: Arg =
 /// Waits until a session may be woken.
 pub static WAIT: Op = Op {
     name: "wakeup.wait",
-    summary: "Wait until this session should be woken, through the given channel, because direct mail arrived",
+    summary: "Wait for direct mail that should wake this session through the given channel",
     args: session_args![
         OPTIONAL_NAMING;
         CHANNEL,

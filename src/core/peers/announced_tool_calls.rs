@@ -27,7 +27,7 @@ const ARGUMENTS_MAX: usize = 2 * limits::PAYLOAD_MAX;
 /// Announces a tool call.
 pub static ANNOUNCE: Op = Op {
     name: "hook.announce",
-    summary: "Announce the call that a session is about to make, if the calls of its client do not name their session",
+    summary: "Announce a session's next call, for a client whose calls do not say which session makes them",
     args: session_args![
         NAMING;
         Arg::new("operation", ArgKind::Text { min: 1, max: limits::WORD_MAX }, "The operation that the session will \

@@ -226,6 +226,7 @@ mod tests {
         assert!(!state.send(&long) && !state.send("next\n"));
         let mut read = Vec::new();
         broker.read_to_end(&mut read).unwrap();
-        assert!(!read.is_empty() && read.iter().all(|byte| *byte == b'x'), "a part of the line, and then the end");
+        let is_part = !read.is_empty() && read.iter().all(|byte| *byte == b'x');
+        assert!(is_part, "the broker reads a part of the line, and then the end of the stream");
     }
 }

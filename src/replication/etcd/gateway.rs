@@ -259,7 +259,7 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
         }
         (_, Some(code)) => Reply::Refused(code, format!("etcd refused the request: {text}")),
         (status, None) => Reply::Silent(format!(
-            "{member} answered {status}, which etcd never does; check the address in SLM_MESH_STORE"
+            "{member} answered with status {status}, which etcd never uses; check the address in SLM_MESH_STORE"
         )),
     }
 }

@@ -200,7 +200,7 @@ mod tests {
             assert_eq!(found(&[("config", config)], name), host, "{name}");
         }
         let config = "Host work\n HostName no.example\nMatch host WORK\n HostName Yes.example";
-        assert_eq!(found(&[("config", config)], "Work"), "yes.example", "case matters in Host, not in Match");
+        assert_eq!(found(&[("config", config)], "Work"), "yes.example", "case matters in Host, but not in Match");
         let config = "Match host work exec \"true # = \"\n HostName no.example\nMatch originalhost work\n HostName yes";
         assert_eq!(found(&[("config", config)], "work"), "yes");
     }
@@ -220,7 +220,7 @@ mod tests {
             ("the first value wins", vec![("config", &format!("Include w\n{late}")), ("w", work)]),
             ("in each other", vec![("config", "Include a"), ("a", "Include b\nInclude a"), ("b", work)]),
             (
-                "a block of the included file ends with it",
+                "a block ends at the end of the included file",
                 vec![("config", "Include a\nHostName included.example"), ("a", "Host other\n")],
             ),
         ] {
@@ -236,7 +236,7 @@ mod tests {
         circle.extend([("config", "Include many/* none/*\nInclude config\n")]);
         for (why, files) in [
             ("in a block for others", vec![("config", "Host other\n Include w"), ("w", work)]),
-            ("in a Match that does not hold", vec![("config", "Match user root\n Include w"), ("w", work)]),
+            ("in a Match block that does not apply", vec![("config", "Match user root\n Include w"), ("w", work)]),
             ("a circle of files", circle),
             ("no file", vec![("config", "Include\nInclude no\nInclude [\nHostName")]),
         ] {
@@ -263,7 +263,7 @@ mod tests {
         ] {
             assert_eq!(matches(criteria, Some("git")), fits, "{criteria}");
         }
-        assert!(!matches("user git", None), "ssh would ask its settings for the user");
+        assert!(!matches("user git", None), "the user is unknown, because settings of ssh can change it");
         assert!(matches(&format!("localuser {}", account::user()), None));
     }
 

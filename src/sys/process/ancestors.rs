@@ -160,7 +160,7 @@ mod tests {
         let known = KNOWN.lock().unwrap();
         let found = known.get(&first[0].pid).expect("the nearest is remembered");
         assert_eq!(found.chain, first);
-        assert!(!known.contains_key(&me), "a verb itself is not worth it");
+        assert!(!known.contains_key(&me), "a verb's own process is not remembered");
     }
 
     #[test]
