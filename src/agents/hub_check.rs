@@ -50,7 +50,7 @@ fn check_hub(one: &HubAnswer, has_leader: bool) -> Check {
             Check::well(&about, format!("answers in {took} ms; it is a standby, and {leader} leads"))
         }
         Ok(HubRole::StandsBy { leader: None }) => {
-            Check::well(&about, format!("answers in {took} ms; it is a standby, and does not know which hub leads"))
+            Check::well(&about, format!("answers in {took} ms; it is a standby that does not know which hub leads"))
         }
         Err(error) => {
             let (found, cure) = error.text.split_once("; ").unwrap_or((&error.text, "start the broker there"));

@@ -63,7 +63,7 @@ pub const VERBS: &[(&str, &str, &str)] = &[
         "Make git refuse commits, merges and pushes of files that another peer has locked; if the git hooks are \
          tracked by git, or shared by all your repositories, name their directory",
     ),
-    ("secret", "", "Generate a secret for SLM_MESH_SHARED_SECRET, which the machines of a mesh share"),
+    ("secret", "", "Generate a value for SLM_MESH_SHARED_SECRET, the secret that the machines of a mesh share"),
     ("pipe", "", "Connect standard input and output to the broker; for an ssh:// address, ssh runs this on the hub"),
     ("version", "", "Print the version"),
     ("help", "[VERB or TOPIC]", "Show help for a verb or a topic"),

@@ -100,8 +100,8 @@ pub(super) fn refuse_beside_hub(places: &DataDir, settings: &Settings, verb: &st
     let joined = if discovered_hub::is_enabled(settings) { discovered_hub::joined_hub(places) } else { None };
     let Some(hub) = joined else { return Ok(()) };
     let text = format!(
-        "{verb}: this machine needs no broker of its own, because it has joined the hub {} at {}, which was found on \
-         the local network; to run a broker here, set SLM_MESH_DISCOVERY=off",
+        "{verb}: this machine needs no broker of its own, because it has joined the hub {} at {} on the local network; \
+         to run a broker here, set SLM_MESH_DISCOVERY=off",
         render::plain(&hub.name),
         hub.address
     );

@@ -41,7 +41,7 @@ const SHOWN_MAX: usize = 10;
 /// Locks the files of an edit for the session of the hook.
 pub static EDIT: Op = Op {
     name: "hook.edit",
-    summary: "Lock, for two minutes, the files that a session is about to edit, or renew its locks on these files",
+    summary: "Lock the files that a session is about to edit, or renew its locks on them; each lock lasts two minutes",
     args: session_args![
         NAMING;
         SUBAGENT,
