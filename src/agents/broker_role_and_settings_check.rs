@@ -89,8 +89,8 @@ impl OwnBroker {
             _ if leaves_hubs => "leave the hubs with which it shares its mesh".to_owned(),
             _ => {
                 let cure = format!(
-                    "if this program's values are right, run slm-mesh start --detach, which restarts the broker with \
-                     them; to use them in every shell, put them into {config}"
+                    "if this program's values are right, run slm-mesh start --detach to restart the broker with them; \
+                     to use them in every shell, put them into {config}"
                 );
                 return Some(Check::error("settings", found, cure));
             }

@@ -13,7 +13,7 @@ pub const MARK: &str = "written by slm-mesh setup";
 
 /// The slash commands: name, description and text.
 const SLASH_COMMANDS: &[(&str, &str, &str)] = &[
-    ("mesh-peers", "Show which other agents work here, and on what", include_str!("skills/mesh-peers.md")),
+    ("mesh-peers", "Show which other agents work here and on which tasks", include_str!("skills/mesh-peers.md")),
     ("mesh-send", "Send a message to another agent", include_str!("skills/mesh-send.md")),
     (
         "mesh-lock",

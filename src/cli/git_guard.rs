@@ -39,7 +39,7 @@ pub fn run_guard(words: &[String], json: bool) -> Result<u8, Error> {
 fn run_git<S: AsRef<OsStr>>(dir: &Path, args: &[S]) -> Result<Vec<u8>, Error> {
     let out = Command::new("git").arg("-C").arg(dir).args(args).output();
     let out =
-        out.map_err(|error| Error::new(ErrorKind::Usage, format!("cannot run git ({error}), which the guard needs")))?;
+        out.map_err(|error| Error::new(ErrorKind::Usage, format!("the guard needs git, but cannot run it ({error})")))?;
     if out.status.success() {
         return Ok(out.stdout);
     }

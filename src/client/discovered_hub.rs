@@ -87,7 +87,7 @@ pub fn look_for_session(has_joined: bool) {
         Ok(Some(hub)) if before.as_ref() != Some(&hub) || !has_joined => {
             let warning = own_broker_warning(&places).map_or(String::new(), |warning| format!("; {warning}"));
             print_error(&format!(
-                "slm-mesh: found the hub {} at {} on the local network, and joined it{warning}",
+                "slm-mesh: joined the hub {} at {}, after finding it on the local network{warning}",
                 hub.name, hub.address
             ));
         }

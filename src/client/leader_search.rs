@@ -183,7 +183,7 @@ impl<'a> LeaderSearch<'a> {
         }
         let are_all_refused = self.candidates.iter().all(|(_, progress)| progress.kind() == Some(ErrorKind::Refused));
         let kind = if are_all_refused { ErrorKind::Refused } else { ErrorKind::Gone };
-        Error::new(kind, format!("no hub answers: {causes}; run slm-mesh doctor, which tries each hub"))
+        Error::new(kind, format!("no hub answers: {causes}; run slm-mesh doctor to try each hub"))
     }
 }
 

@@ -114,11 +114,11 @@ impl DataDir {
             return Ok(());
         }
         let text = format!(
-            "the directory {}, in which the mesh in {} keeps its socket, belongs to another user or is open to others; \
-             remove this directory, or set SLM_MESH_DATA_DIR to a shorter path, so that the data directory itself can \
-             contain the socket",
-            dir.display(),
-            self.dir.display()
+            "the mesh in {} keeps its socket in the directory {}, but that directory belongs to another user or is \
+             open to others; remove this directory, or set SLM_MESH_DATA_DIR to a shorter path, so that the data \
+             directory itself can contain the socket",
+            self.dir.display(),
+            dir.display()
         );
         Err(Error::new(ErrorKind::Refused, text))
     }

@@ -160,7 +160,8 @@ impl RuntimeFiles {
             return PathState::Displaced;
         }
         if self.is_log_removed() {
-            log("broker.db-wal was removed; this broker ends, in order to write its content into broker.db");
+            log("broker.db-wal was removed; this broker ends, in order to write the content of that file into \
+                 broker.db");
             return PathState::Displaced;
         }
         let healed = self.heal_socket();

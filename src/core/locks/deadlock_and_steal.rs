@@ -186,8 +186,8 @@ impl Locks {
         let name = peers.name_of(&ahead.holder);
         let path = untrusted_text::shown_path(ahead.paths.first().map_or("", String::as_str));
         let text = format!(
-            "{name} stands in line before you, and still waits for {path}; wait longer with waitSeconds (--wait 60), or \
-             ask {name}: mesh_send to {name} (slm-mesh send {name} \"…\")"
+            "{name} stands in line before you, and still waits for {path}; wait longer with waitSeconds (--wait 60), \
+             or ask {name} with mesh_send (slm-mesh send {name} \"…\")"
         );
         Error::new(ErrorKind::Held, text).with(json!({ "queue": [name] }))
     }
