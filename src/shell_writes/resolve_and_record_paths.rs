@@ -36,7 +36,7 @@ impl Evaluator<'_> {
     }
 
     /// The directory in which a program runs after changing to `folder`, as with `git -C`. The result contains no
-    /// symbolic links, because the kernel does not keep them.
+    /// symbolic links, because the kernel resolves them.
     pub(super) fn resolve_for_chdir(&self, state: &State, folder: &Field) -> Option<String> {
         self.resolve_for_cd(state, folder.text()?, CdLinks::Resolved)
     }
@@ -75,9 +75,8 @@ impl Evaluator<'_> {
         Some(if folder.is_empty() { "/".to_owned() } else { folder })
     }
 
-    /// Whether the script may have changed where a path leads. `has_links` tells whether the path contains symbolic
-    /// links now. If it does, any write to the path or to a folder above it may have changed this. Otherwise, only a
-    /// write to the path itself may have changed this.
+    /// Whether the script may have changed where a path leads. If the path contains symbolic links now (`has_links`),
+    /// any write to the path or to a folder above it may do so. Otherwise, only a write to the path itself may do so.
     fn may_lead_elsewhere(&self, path: &str, has_links: bool) -> bool {
         if has_links {
             let is_above = |above: &str| {
@@ -104,8 +103,8 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Records that a symbolic link is replaced or removed. A path with a slash at the end means the link's target, and
-    /// commands refuse to remove it. So such a path is not recorded.
+    /// Records that a symbolic link is replaced or removed. A path that ends in a slash means the link's target, which
+    /// commands refuse to remove, so nothing is recorded for it.
     fn note_link(&mut self, path: &str, link: &str) {
         if !path.ends_with('/') {
             self.note(link, ShellWrite::Link);
@@ -148,8 +147,8 @@ impl Evaluator<'_> {
         self.maybe_write_by_git(folder, endings, tracking, &[]);
     }
 
-    /// Like `maybe_write`, for a git command. `git_tests` are tests with which git can find out which files the command
-    /// writes.
+    /// Like `maybe_write`, for a git command. `git_tests` are tests that git can run to find out which files the
+    /// command writes.
     pub(super) fn maybe_write_by_git(
         &mut self,
         folder: &str,
@@ -160,7 +159,7 @@ impl Evaluator<'_> {
         // Symbolic links are resolved, because paths from git and paths of locks contain no links.
         let Some(folder) = self.spend(2).then(|| self.physical(folder)).flatten() else { return };
         let endings = endings.iter().map(|ending| (*ending).to_owned()).collect();
-        // If an earlier git command may have changed the results of the tests, they are not used.
+        // The tests are not used if an earlier git command may have changed their results.
         let git_tests = if self.git_has_changed { Vec::new() } else { git_tests.to_vec() };
         self.writes.insert(ShellWrite::Maybe(MaybeWritten { folder: folder.into(), endings, tracking, git_tests }));
     }

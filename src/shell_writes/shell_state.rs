@@ -45,7 +45,7 @@ pub(super) struct Variable {
 /// The shell that runs a script.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Shell {
-    /// bash. The shell of an agent is assumed to be bash, too.
+    /// bash. This is the default, because agents are assumed to use bash.
     #[default]
     Bash,
     /// zsh.
@@ -109,7 +109,7 @@ impl ShellOptions {
 pub(super) struct State {
     /// The absolute path of the current directory; `None` if it is unknown.
     pub directory: Option<String>,
-    /// Whether the last `cd` certainly failed.
+    /// Whether the last `cd` is known to have failed.
     pub has_cd_failed: bool,
     /// The directory before the last `cd`.
     pub previous_directory: Option<String>,
@@ -156,7 +156,7 @@ impl State {
         Rc::make_mut(&mut self.functions).insert(name.to_owned(), body);
     }
 
-    /// The number of variables, functions and arguments. A copy of the state costs steps in proportion to this.
+    /// The number of variables, functions and arguments. Copying the state costs steps in proportion to this number.
     pub(super) fn size(&self) -> usize {
         self.variables.len() + self.functions.len() + self.arguments.len()
     }
@@ -177,8 +177,8 @@ impl State {
         }
     }
 
-    /// Merges this state with the state after another branch. Everything that differs becomes unknown, because either
-    /// branch may have run.
+    /// Merges this state with the state at the end of a different branch. Everything that differs becomes unknown,
+    /// because either branch may have run.
     pub(super) fn merge(&mut self, other: &State) {
         if self.directory != other.directory {
             self.directory = None;

@@ -98,8 +98,8 @@ pub(super) enum Joint {
 }
 
 impl Joint {
-    /// The status of two commands with this operator between them. A status is true if a command succeeds, and `None`
-    /// if this is unknown.
+    /// The exit status of two commands with this operator between them. A status is true for success, and `None` if it
+    /// is unknown.
     pub(super) fn status(self, first: Option<bool>, second: Option<bool>) -> Option<bool> {
         let decisive = self == Joint::Or;
         if first == Some(decisive) || second == Some(decisive) {
@@ -153,6 +153,6 @@ pub(super) enum Redirect {
     HereDocument(Rc<OnceCell<Word>>),
     /// `<<< word`, which replaces standard input with a word.
     HereString(Word),
-    /// `2>&1`, `<&3` and the like, which open no file.
+    /// `2>&1`, `<&3` and similar redirections, which open no file.
     Descriptor,
 }

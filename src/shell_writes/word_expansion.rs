@@ -6,8 +6,8 @@ use super::shell_state::{Field, Shell, State, Value};
 use super::syntax_tree::{Command, Expansion, Part, Word};
 use crate::base::shell_wildcards::{self, Sign};
 
-/// Maximum length of a variable's value, in bytes. A longer value counts as unknown. So a script that keeps doubling a
-/// value can't exhaust the memory.
+/// Maximum length of a variable's value, in bytes. A longer value counts as unknown, so that a script that keeps
+/// doubling a value can't exhaust the memory.
 const VALUE_MAX: usize = 64 * 1024;
 /// Maximum number of files that one pattern may match. If it matches more, the result counts as unknown.
 const MATCHES_MAX: usize = 1000;
@@ -16,9 +16,9 @@ const MATCHES_MAX: usize = 1000;
 #[derive(Default)]
 struct FieldBuilder {
     done: Vec<Field>,
-    /// The characters of the current field. The flag of a character tells whether it may be a wildcard.
+    /// The characters of the current field, each with a flag that says whether it may be a wildcard.
     text: Vec<(char, bool)>,
-    /// Whether the current field exists. It may exist and still be empty.
+    /// Whether a field has been started. The field may still be empty.
     is_open: bool,
     has_unknown: bool,
     has_bare_unknown: bool,
@@ -350,7 +350,7 @@ impl Evaluator<'_> {
             found = next;
         }
         found.sort();
-        // A path from a listing certainly exists. If the last component has no wildcards, the path must be looked up.
+        // A path whose last component has wildcards comes from a listing, so it exists. Any other path is looked up.
         if !is_listed {
             found.retain(|path| self.exists(&if is_rooted { path.clone() } else { [&root, "/", path].concat() }));
         }
@@ -358,7 +358,7 @@ impl Evaluator<'_> {
     }
 }
 
-/// Whether the script sets `IFS`. In this case, it is unknown where values are split.
+/// Whether the script sets `IFS`, so that it is unknown where the shell splits values.
 fn has_own_separator(state: &State) -> bool {
     state.variable("IFS").is_some()
 }

@@ -385,7 +385,7 @@ mod tests {
             for wrong in [0, 0x7f, 0xff] {
                 let mut bytes = bytes.to_vec();
                 bytes[n] = wrong;
-                // Damaged bytes may be another valid changeset. In any case, they must not cause a panic or a huge
+                // Damaged bytes may happen to be a different valid changeset. They must never cause a panic or a huge
                 // allocation.
                 let _ = rows(&Changeset::from_bytes(bytes));
             }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// the log itself.
 const LONG_LOG_BYTES: i64 = 12 << 20;
 
-/// Copies the write-ahead log into the database file, on a thread of its own. So no call waits for the disk.
+/// Copies the write-ahead log into the database file, on a thread of its own, so that no call waits for the disk.
 #[derive(Debug)]
 pub struct Checkpointer {
     db: Connection,
@@ -45,8 +45,8 @@ impl Checkpointer {
     /// Copies the write-ahead log into the database file. The writing thread can reuse the log only after all of it has
     /// been copied. So this function copies up to four times, until nothing is left.
     ///
-    /// Returns whether the log is too long. The writing thread may add changes faster than they are copied here. In
-    /// this case, the writing thread should copy the rest itself.
+    /// Returns whether the log is still too long, because the writing thread adds changes faster than they are copied
+    /// here. If so, the writing thread should copy the rest itself.
     pub fn run(&self) -> StoreResult<bool> {
         let mut n_pages = 0;
         for _ in 0..4 {

@@ -1,5 +1,5 @@
-//! Counters in the database: the last sequence numbers, and the number of rows in some tables. With them, no rows need
-//! to be counted.
+//! Counters in the database: the last sequence numbers, and the number of rows in some tables, so that no rows need to
+//! be counted.
 //!
 //! **Invariant:** no sequence number and no fencing token is used twice, even if a power failure destroys the end of
 //! the write-ahead log. Numbers are reserved in blocks, in a separate file. A block is used only after this file has
@@ -19,8 +19,8 @@ const BLOCK: i64 = 4096;
 /// The values of the counters.
 ///
 /// If a turn only adds messages and events, the counters are not written, because each changed page makes a commit
-/// slower. The next broker computes them from the rows that were added later. This works because the sequence numbers
-/// of these rows have no gaps, and because all added messages are unread.
+/// slower. The next broker computes them from the rows that were added since the last write of the counters. This works
+/// because the sequence numbers of these rows have no gaps, and because all added messages are unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// The sequence number of the last message.
@@ -43,7 +43,7 @@ impl Counters {
         [self.message_last, self.event_last, self.token_last]
     }
 
-    /// Whether only messages and events have been added since the values in `stored`.
+    /// Whether only messages and events have been added since `stored` was written.
     fn only_adds_rows(&self, stored: &Counters) -> bool {
         let n_messages = self.message_last - stored.message_last;
         let n_events = self.event_last - stored.event_last;
@@ -58,7 +58,7 @@ impl Counters {
         *self == expected
     }
 
-    /// Sets each of the last numbers to at least the value in `floor`, so that new numbers are higher.
+    /// Raises each last number to at least its value in `floor`, so that new numbers are higher than `floor`.
     pub(super) fn raise_to(&mut self, floor: [i64; 3]) {
         let lasts = [&mut self.message_last, &mut self.event_last, &mut self.token_last];
         lasts.into_iter().zip(floor).for_each(|(last, floor)| *last = floor.max(*last));
@@ -154,8 +154,8 @@ fn file_error(path: &Path, error: &io::Error) -> StoreError {
 
 impl Store {
     /// Whether the file of reserved numbers was missing or damaged, although this database has already used numbers.
-    /// The database may be an old copy, such as a backup. In that case, numbers that were used after the copy are
-    /// unknown.
+    /// The database may be an old copy, such as a backup. In that case, it is unknown which numbers were used after the
+    /// copy was made.
     pub fn has_lost_reserved_numbers(&self) -> bool {
         self.reserved.as_ref().is_some_and(|reserved| reserved.was_lost) && self.counters.last() != [0; 3]
     }
@@ -170,7 +170,7 @@ impl Store {
     }
 
     /// Writes the counters if they have changed and can't be computed from added rows. If the changes are recorded for
-    /// another database, the counters are written after every change.
+    /// a different database, the counters are written after every change.
     pub(super) fn write_counters(&mut self) -> StoreResult<()> {
         let c = self.counters;
         if c == self.counters_committed {

@@ -6,7 +6,7 @@ use rusqlite::{ErrorCode, ffi};
 /// Why a call to the store failed.
 #[derive(Debug)]
 pub enum StoreError {
-    /// A newer slm-mesh has written the database or a changeset. Contains the version of its format, and the newest
+    /// A newer slm-mesh has written the database or a changeset. Contains the version of the format, and the newest
     /// version that this slm-mesh knows.
     Newer(i64, i64),
     /// The file is damaged, or it is not a database.

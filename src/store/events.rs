@@ -26,7 +26,7 @@ pub struct Event {
 pub struct EventFilter<'a> {
     /// The names of the event types to read. An empty list means all types.
     pub types: &'a [&'a str],
-    /// Only events after this sequence number.
+    /// Read only events after this sequence number.
     pub after: i64,
     /// Read the newest events first, instead of the oldest ones.
     pub newest: bool,
@@ -102,7 +102,7 @@ impl Store {
     }
 
     /// The sequence number of the last event at or before `time`. Later events have higher sequence numbers, so a
-    /// binary search needs no index of times.
+    /// binary search by time works without an index of times.
     pub fn event_at(&self, time: i64) -> StoreResult<i64> {
         let (mut low, mut high) = (self.first_event()?.unwrap_or(1) - 1, self.counters.event_last);
         let mut query =

@@ -9,13 +9,13 @@ use super::{CallState, Store, StoreError, StoreResult, counters};
 use crate::base::ids::{EntryStamp, LogId, Term};
 use rusqlite::ToSql;
 
-/// A recorded statement begins with one of these words. A statement that begins differently comes from another program.
+/// A recorded statement begins with one of these words. Other statements were not recorded by slm-mesh.
 const VERBS: [&str; 3] = ["INSERT ", "UPDATE ", "DELETE "];
 
 /// The name of the row in the table `meta` that contains the log position.
 const POSITION: &str = "log_position";
-/// The name of the row in the table `meta` that marks a database which must not begin a log. Its hub joins a log that
-/// another hub has begun or will begin.
+/// The name of the row in the table `meta` that marks a database which must not begin a log. The database's hub joins a
+/// log that another hub has begun or will begin.
 const JOINS: &str = "joins_log";
 
 /// The last entry of the replicated log that a database contains.
@@ -86,7 +86,7 @@ impl Store {
     }
 
     /// Whether this database must not begin a log, because its hub joins the log of another hub. A copy of the leader's
-    /// database later replaces this database, and then the mark is gone.
+    /// database later replaces this database, and the mark with it.
     ///
     /// # Errors
     /// When the database can't be read.
@@ -274,7 +274,7 @@ mod tests {
         }
     }
 
-    /// Writes, changes and removes rows of each kind, as two agents could.
+    /// Writes, changes and removes rows of each kind, as two agents would do.
     fn work(store: &mut Store) {
         store.set_meta("name", "value").unwrap();
         for id in ["a", "b", "c"] {

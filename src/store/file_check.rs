@@ -36,7 +36,7 @@ impl Store {
     pub fn check_and_reindex(&self) -> StoreResult<()> {
         check(&self.db, "quick_check")?;
         let reindexed = self.run("REINDEX");
-        // If a unique index can't be built because its table is damaged, this check returns the better error.
+        // If a unique index can't be built because its table is damaged, this check returns a clearer error.
         check(&self.db, "integrity_check")?;
         check_values(&self.db)?;
         reindexed

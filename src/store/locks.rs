@@ -53,8 +53,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<LockRow> {
 }
 
 impl Store {
-    /// Whether the table contains any lock. If a broker has just started, these are the locks that were in force when
-    /// the last broker ended.
+    /// Whether the table contains any locks. When a broker starts, these are the locks that the last broker left.
     pub fn has_locks(&self) -> StoreResult<bool> {
         Ok(self.db.query_row("SELECT EXISTS (SELECT 1 FROM lock)", [], |row| row.get(0))?)
     }

@@ -1,7 +1,7 @@
 //! Records in which term each entry of the replicated log was stored. A term is a period in which one hub leads.
 //!
-//! With this record, a hub can check whether another hub's database contains the hub's own last entry. This works even
-//! if the log no longer contains the entry.
+//! A hub uses this record to check whether the hub's last entry is also in the database of a different hub. This works
+//! even if the log no longer contains the entry.
 
 use super::{Store, StoreResult};
 use crate::base::ids::Term;

@@ -68,8 +68,8 @@ pub struct ScannedMessage<'a> {
 /// The point at which a step of a scan ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScanEnd {
-    /// The sequence number of the last row that is done; `None` if no row is done. The next step continues after this
-    /// row.
+    /// The sequence number of the last row that was scanned completely; `None` if there is none. The next step
+    /// continues after this row.
     pub last: Option<i64>,
     /// Whether there are no further rows.
     pub is_complete: bool,
@@ -92,7 +92,7 @@ type Copies = (i64, i64);
 
 impl Store {
     /// Calls `visit` for each row whose text passes `text_passes`. The step ends when `visit` breaks, when the step is
-    /// full, or when there are no more rows. A row at which `visit` breaks does not count as done.
+    /// full, or when there are no more rows. A row at which `visit` breaks does not count as scanned.
     pub fn scan_messages(
         &self,
         scan: &MessageScan<'_>,
@@ -170,7 +170,7 @@ impl Store {
             values.extend([scan.after.into(), scan.before.into()]);
         }
         sql.push_str(if scan.newest { " ORDER BY seq DESC LIMIT ?" } else { " ORDER BY seq LIMIT ?" });
-        // If the query returns one more row than the limit, the scan is not complete.
+        // The query asks for one row more than the limit. If it gets this row, the scan is not complete.
         values.push((scan.rows_max + 1).into());
         Ok((sql, values))
     }
@@ -240,7 +240,7 @@ impl Store {
     pub fn message_at(&self, time: i64) -> StoreResult<i64> {
         let (mut low, mut high) = (0, self.counters.message_last);
         let mut query = self.db.prepare_cached("SELECT created FROM message WHERE seq >= ?1 ORDER BY seq LIMIT 1")?;
-        // Later messages have higher sequence numbers, so a binary search needs no index of times.
+        // Later messages have higher sequence numbers, so a binary search by time works without an index of times.
         while low < high {
             let middle = low + (high - low) / 2 + 1;
             let created: Option<i64> = query.query_row([middle], |row| row.get(0)).optional()?;

@@ -1,4 +1,5 @@
-//! The table of messages. A message to several recipients has one row for each of them, because its state can differ.
+//! The table of messages. A message to several recipients has one row for each of them, because they may read it at
+//! different times.
 
 use super::named_columns::{ColumnOrder, NamedColumns, placeholder, update_row, write_row};
 use super::peers::unknown_word;
@@ -33,7 +34,7 @@ pub struct Message {
     pub expires: Option<i64>,
     /// The state of the message.
     pub state: MessageState,
-    /// How the message was offered to the recipient, such as by a hook or by a push.
+    /// How the message was offered to the recipient, for example by a hook or by a push.
     pub channel: Option<String>,
     /// The linked mesh that accepted or refused the message.
     pub mesh: Option<MeshUrl>,
@@ -182,8 +183,8 @@ impl Store {
 
     /// The messages that match the filter, in the order of their sequence numbers.
     pub fn messages(&self, filter: &MessageFilter<'_>) -> StoreResult<Vec<Message>> {
-        // Unread messages and all other messages have separate indexes. The query says which index to use. SQLite has
-        // no statistics, so it would otherwise read a million rows in order instead of sorting a few.
+        // Unread messages and all other messages have separate indexes. The query names the index to use, because
+        // SQLite, which has no statistics, would otherwise read a million rows in order instead of sorting a few.
         let read = if filter.from.is_some() { "message_pair" } else { "message_box" };
         let parts: &[(&str, &str)] = match (filter.to, filter.unread) {
             (Some(_), true) => &[("INDEXED BY message_unread", " AND state < 2")],

@@ -62,8 +62,8 @@ enum CallState {
     /// This call was the first to write in the current turn of the broker's loop, and opened the transaction. To undo
     /// the call, the transaction is rolled back.
     First,
-    /// An earlier call of the same turn had opened the transaction, so this call set a savepoint. To undo the call, the
-    /// transaction is rolled back to the savepoint.
+    /// An earlier call of the same turn has opened the transaction, so this call has set a savepoint. To undo the call,
+    /// the transaction is rolled back to the savepoint.
     Nested,
 }
 
@@ -97,8 +97,8 @@ fn connect(path: &Path, mode: LockingMode) -> StoreResult<Connection> {
 }
 
 /// The page size of a new database, in bytes. SQLite writes whole pages to its log, so small pages make small changes
-/// cheaper. A message takes a sixth less time than with SQLite's default of 4096 bytes. Pages of 1024 bytes save no
-/// more time.
+/// cheaper. Storing a message takes a sixth less time than with SQLite's default of 4096 bytes. Pages of 1024 bytes
+/// save no more time.
 const PAGE_BYTES: i64 = 2048;
 /// The size of the write-ahead log, in bytes, at which SQLite itself copies the log into the database file during a
 /// commit. Usually, the checkpointer has copied the log before that.
@@ -118,7 +118,7 @@ pub struct Store {
     pub counters: Counters,
     counters_committed: Counters,
     counters_before_call: Counters,
-    /// The counters when they were last written to the database, or when the database was opened.
+    /// The counters as they were when they were last written to the database, or when the database was opened.
     counters_stored: Counters,
     /// Whether the counters were written in the current turn of the broker's loop.
     has_written_counters: bool,
@@ -160,7 +160,7 @@ impl Store {
     fn prepare(mut db: Connection) -> StoreResult<Store> {
         db.set_prepared_statement_cache_capacity(64);
         // Without this setting, SQLite prepares a statement again whenever the value of a parameter may decide whether
-        // a partial index applies. Storing a message with an idempotency key then took twice as long.
+        // a partial index applies. Storing a message with an idempotency key would take twice as long.
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         // Users may read the database while the broker runs. A reader may lock the database for a moment, so the broker
         // waits for the lock.
@@ -269,8 +269,8 @@ impl Store {
     /// Rolls back all writes of the current turn of the broker's loop.
     pub fn rollback(&mut self) {
         if self.open {
-            // This fails if a COMMIT has failed and SQLite has already rolled the transaction back. Then nothing is
-            // left to do.
+            // This fails if SQLite has rolled the transaction back itself after a failed COMMIT, so nothing is left to
+            // do.
             let _ = self.run("ROLLBACK");
         }
         self.open = false;
@@ -283,7 +283,7 @@ impl Store {
     }
 
     /// Copies the write-ahead log into the database file, without waiting for readers. Also gives back the reserved
-    /// sequence numbers that were not used, so call this before the store is closed.
+    /// sequence numbers that were not used, so it should be called before the store is closed.
     pub fn checkpoint(&mut self) -> StoreResult<()> {
         copy_log(&self.db)?;
         let counters = self.counters_committed;
@@ -323,8 +323,8 @@ impl Store {
         MIGRATIONS.len() as u32
     }
 
-    /// Whether a copy of another database may replace this database without loss. This is the case if this database
-    /// contains no messages, no shared state and no locks. It may contain peers, because they reconnect by themselves.
+    /// Whether a copy of another database may replace this database without loss. This is true if this database
+    /// contains no messages, no shared state and no locks. Peers do not count, because they reconnect by themselves.
     pub fn is_expendable(&self) -> StoreResult<bool> {
         let sql = "SELECT NOT EXISTS (SELECT 1 FROM message) AND NOT EXISTS (SELECT 1 FROM state)
                    AND NOT EXISTS (SELECT 1 FROM lock)";

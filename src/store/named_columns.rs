@@ -7,7 +7,7 @@ use rusqlite::types::FromSql;
 /// [`Row::get`] searches from the first column, which was a third of the cost of reading a message.
 pub(super) struct NamedColumns<'row, 'statement> {
     row: &'row Row<'statement>,
-    /// The position of the column that is probably read next.
+    /// The position of the column that is likely to be read next.
     next: usize,
     /// The order in which the columns of earlier rows were read, and the number of columns read from this row. `None`
     /// if the order is not kept from row to row.
@@ -125,7 +125,7 @@ mod tests {
         let read = |row: &Row<'_>| {
             let mut row = NamedColumns::of_one(row, &mut order);
             let a: i64 = row.get("a")?;
-            // In the second row, the columns are read in another order than in the first and third rows.
+            // In the second row, the columns are read in a different order than in the first and third rows.
             let first = if a == 2 { row.get::<i64>("c")? } else { row.get("b")? };
             Ok((a, first, row.get::<i64>("c")?))
         };

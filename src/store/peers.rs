@@ -1,4 +1,4 @@
-//! The rows of all peers that the mesh knows, online or offline.
+//! The table of peers. It has a row for each peer that the mesh knows, online or offline.
 
 use super::named_columns::{placeholder, upsert_row};
 use super::{Store, StoreResult};
@@ -118,7 +118,7 @@ fn read_kind(row: &Row<'_>, key: String) -> rusqlite::Result<PeerKind> {
     })
 }
 
-/// The error for a column that contains a word which this version does not know.
+/// The error for a column whose value is a word that this version does not know.
 pub(super) fn unknown_word(column: &str, word: &str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Text, format!("{column}: unknown value {word:?}").into())
 }

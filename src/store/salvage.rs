@@ -104,7 +104,7 @@ impl Store {
 fn open_damaged(path: &Path) -> StoreResult<Connection> {
     let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // Without this, one damaged table definition would make all tables unreadable.
+    // Without this setting, one damaged table definition would make all tables unreadable.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_WRITABLE_SCHEMA, true)?;
     db.pragma_update(None, "cell_size_check", true)?;
     Ok(db)
@@ -227,7 +227,7 @@ impl<'db> TableCopy<'db> {
         Ok(())
     }
 
-    /// Adds a row to the new table, or counts the row as refused. Its values begin at the column `offset`.
+    /// Adds a row to the new table, or counts the row as refused. The row's values begin at the column `offset`.
     fn keep(&mut self, row: &Row<'_>, offset: usize) -> StoreResult<()> {
         let mut values = Vec::with_capacity(self.types.len());
         for (n, declared) in self.types.iter().enumerate() {
@@ -262,7 +262,7 @@ impl<'db> TableCopy<'db> {
     }
 }
 
-/// Whether a value is null or has the declared type of its column. The program could not read any other value.
+/// Whether a value is null or has the declared type of its column. The program can't read any other value.
 pub(super) fn has_type(value: ValueRef<'_>, declared: &str) -> bool {
     match value {
         ValueRef::Null => true,
@@ -272,9 +272,9 @@ pub(super) fn has_type(value: ValueRef<'_>, declared: &str) -> bool {
     }
 }
 
-/// Removes messages whose sender or recipient is unknown, because the row with this peer's number was lost. Otherwise,
-/// a new peer could get the same number, and the messages would seem to be its own. Also removes numbers that no
-/// message uses any more.
+/// Removes messages whose sender or recipient is unknown, because the row with the peer's number was lost. Otherwise, a
+/// new peer could get the same number, and would then seem to have sent or received these messages. Also removes
+/// numbers that no message uses any more.
 fn drop_unreadable_messages(db: &Connection, salvage: &mut Salvage) -> StoreResult<()> {
     let unknown = "NOT IN (SELECT num FROM peer_number)";
     let n = db.execute(&format!("DELETE FROM message WHERE sender {unknown} OR recipient {unknown}"), [])? as i64;
@@ -295,8 +295,8 @@ fn drop_unreadable_messages(db: &Connection, salvage: &mut Salvage) -> StoreResu
     Ok(())
 }
 
-/// Stores new counters: counts the rows that are left, and sets the last assigned sequence numbers and fencing token to
-/// at least `floor`.
+/// Stores new counters. Counts the rows that are left, and raises the last assigned sequence numbers and the last
+/// fencing token to at least `floor`.
 fn count_again(db: &Connection, floor: i64) -> StoreResult<()> {
     let last = |stored: &str, row: &str, table: &str| {
         format!("max(?1, coalesce((SELECT {stored} FROM counters), 0), coalesce((SELECT max({row}) FROM {table}), 0))")

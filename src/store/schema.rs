@@ -38,7 +38,7 @@ pub(super) fn migrate(db: &mut Connection) -> StoreResult<()> {
     upgrade(db, version as usize..MIGRATIONS.len())
 }
 
-/// Creates the tables of a new file as they are in the version `version`.
+/// Creates the tables of a new file as they are in version `version`.
 pub(super) fn create(db: &mut Connection, version: usize) -> StoreResult<()> {
     if version == MIGRATIONS.len() { apply(db, SCHEMA, version as i64) } else { upgrade(db, 0..version) }
 }

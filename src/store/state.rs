@@ -30,7 +30,7 @@ pub struct StateEntry {
 pub struct DeletionPosition {
     /// When the entry was deleted, in ms.
     deleted: i64,
-    /// The number of the entry's row, because several entries may be deleted in the same millisecond.
+    /// The number of the entry's row, which orders entries that were deleted in the same millisecond.
     row_number: i64,
 }
 
@@ -99,7 +99,7 @@ impl Store {
         Ok(())
     }
 
-    /// The next time at which an entry expires.
+    /// When the next entry expires; `None` if none of them expires.
     pub fn next_entry_expiry(&self) -> StoreResult<Option<i64>> {
         let sql = "SELECT min(expires) FROM state WHERE expires IS NOT NULL";
         Ok(self.db.prepare_cached(sql)?.query_row([], |row| row.get(0))?)

@@ -1,14 +1,14 @@
-//! Records takeovers. When a session takes over the name and the mail of an earlier session, the database keeps what is
-//! needed to give them back. There are few such rows, so they are in the table `meta`.
+//! Records takeovers. When a session takes over the name and the mail of an earlier session, the database keeps the
+//! rows that are needed to give them back. These rows are few, so they are in the table `meta`.
 
 use super::{Store, StoreResult};
 use crate::base::ids::PeerId;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// The beginning of the name of a row in `meta` that records what a peer was before a takeover. The peer's id follows.
+/// The prefix of the names of the rows in `meta` that record what a peer was before a takeover. The peer's id follows.
 const PREFIX: &str = "takeover ";
-/// The beginning of the name of a row in `meta` that records which peer a session was before it gave back a name. The
+/// The prefix of the names of the rows in `meta` that record which peer a session was before it gave back a name. The
 /// id of the session's present peer follows.
 const GIVEN_BACK: &str = "declined ";
 
@@ -50,7 +50,7 @@ impl TakeoverRow {
 }
 
 impl Store {
-    /// The peers that another session has taken over, each with what it was before.
+    /// The peers that a session has taken over, each with what the peer was before.
     pub fn takeovers(&self) -> StoreResult<HashMap<PeerId, TakeoverRow>> {
         self.rows_of_peers(PREFIX, |value| TakeoverRow::from_json(&serde_json::from_str(value).unwrap_or_default()))
     }
@@ -61,8 +61,8 @@ impl Store {
     }
 
     fn rows_of_peers<T>(&self, prefix: &str, read: impl Fn(&str) -> T) -> StoreResult<HashMap<PeerId, T>> {
-        // All names with this prefix sort before the prefix with `!` in place of its space. So SQLite can search a
-        // range of the primary key.
+        // `!` is the character after the space, so SQLite can find the names with this prefix in one range of the
+        // primary key.
         let mut query = self.db.prepare_cached("SELECT name, value FROM meta WHERE name >= ?1 AND name < ?2")?;
         let rows = query.query_map([prefix, &prefix.replace(' ', "!")], |row| {
             let (name, value): (String, String) = (row.get(0)?, row.get(1)?);
