@@ -50,8 +50,8 @@ pub fn uid() -> u32 {
     rustix::process::getuid().as_raw()
 }
 
-/// Refuses the `HOME` of another user that `sudo` has left in root's environment. The other user could not use the
-/// files that root creates there.
+/// Refuses a `HOME` that `sudo` has left in root's environment and that belongs to another user. That user could not
+/// use the files that root creates there.
 ///
 /// # Errors
 /// If root runs this program through `sudo` and `HOME` is the home of another user.

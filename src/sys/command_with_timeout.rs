@@ -92,8 +92,8 @@ struct ErrorPipe {
 }
 
 impl ErrorPipe {
-    /// Reads what is available, and does not wait for more. A process that the command left behind may keep the pipe
-    /// open for a long time.
+    /// Reads what is available, without waiting for more, because a process that the command left behind may keep the
+    /// pipe open for a long time.
     fn read_some(&mut self) {
         let mut buffer = [0; 4096];
         // The command may print faster than this loop reads, so the loop would never end without a limit.

@@ -74,7 +74,7 @@ impl DataDir {
         self.dir.join("hub")
     }
 
-    /// The file that, on a guest with several hubs, contains which hub was the leader last.
+    /// The file in which a guest with several hubs stores which hub was the leader last.
     pub fn leader(&self) -> PathBuf {
         self.dir.join("leader")
     }
@@ -148,7 +148,7 @@ impl DataDir {
     pub fn port(&self) -> PathBuf {
         self.dir.join("port")
     }
-    /// The HTTP bearer token.
+    /// The file with the HTTP bearer token.
     pub fn token(&self) -> PathBuf {
         self.dir.join("broker.token")
     }
@@ -164,7 +164,7 @@ impl DataDir {
     pub fn peers(&self) -> PathBuf {
         self.dir.join("peers")
     }
-    /// The folder in which hooks keep their records of locked files for an hour, such as copies of the files, and
+    /// The folder in which hooks keep records about locked files for an hour. These include copies of the files, and
     /// contents that were overwritten.
     pub fn held_files(&self) -> PathBuf {
         self.dir.join("held-files")
@@ -239,7 +239,7 @@ impl DataDir {
             fs::rename(&draft, path).map_err(|error| self.file_error(path, "can't be replaced", &error))
         });
         renamed.inspect_err(|_| {
-            // Only this process uses the draft. If the draft can't be removed, the returned error already explains the
+            // A draft that is left behind does no harm, because only this process uses it. The returned error gives the
             // cause.
             let _ = fs::remove_file(&draft);
         })

@@ -16,14 +16,14 @@ const OWN_FILES: &str = "/dev/fd";
 /// anything.
 ///
 /// Otherwise, a lock on an inherited file would last as long as this process, and a program that reads an inherited
-/// pipe would not reach its end.
+/// pipe would not reach the end of the pipe.
 pub fn leave_starter() {
     close_inherited_files();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // If this fails, the file system of the inherited working directory can't be unmounted while this process runs.
     let _ = std::env::set_current_dir("/");
     raise_soft_limits();
-    // Only root may lower a nice value. If this fails, the process keeps the higher value, which does no harm.
+    // This fails if the inherited nice value is above 0 and the user is not root. A value above 0 does no harm.
     let _ = rustix::process::setpriority_process(None, 0);
     super::accept_signals();
     refuse_writes_beyond_limit();
@@ -31,7 +31,7 @@ pub fn leave_starter() {
 
 /// Leaves the inherited terminal and session, as a daemon does.
 pub fn leave_session() {
-    // This fails only if this process leads a process group, and a newly started child does not.
+    // This fails only if this process leads a process group, which a newly started child does not.
     let _ = rustix::process::setsid();
 }
 

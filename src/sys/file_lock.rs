@@ -27,7 +27,7 @@ impl LockWait {
         let wait = move || {
             let Ok(file) = file_receiver.recv() else { return };
             let locked = file.lock().map(|()| file);
-            // This fails if the `LockWait` was dropped. Then the file is dropped, too, which releases the lock.
+            // This fails if the `LockWait` was dropped. The file is then dropped, too, which releases the lock.
             let _ = sender.send(locked);
         };
         if std::thread::Builder::new().spawn(wait).is_err() {
@@ -90,7 +90,7 @@ pub fn holder(file: &File) -> Option<i64> {
 
 /// The major and minor number of a device.
 fn device_numbers(device: u64) -> (u32, u32) {
-    // On some systems, `dev_t` has another width, so the number must be converted.
+    // On some systems, `dev_t` has a different width, so the number must be converted.
     #[allow(clippy::useless_conversion)]
     let device = rustix::fs::Dev::try_from(device).unwrap_or_default();
     (rustix::fs::major(device), rustix::fs::minor(device))

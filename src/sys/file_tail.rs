@@ -20,10 +20,10 @@ const FIRST_READ: u64 = 64 << 10;
 
 /// Passes the last lines of a file to `take`, newest first, until `take` returns false. If more bytes have to be read,
 /// `take` gets all lines again. The second argument of `take` is true for the newest line, so that `take` can start
-/// over. Returns whether older lines may be left unread.
+/// over. Returns whether there may be older lines that were not read.
 ///
 /// # Errors
-/// If the file is not a plain file of this user, or cannot be read. The error is a sentence that says so.
+/// If the file is not a plain file of this user, or cannot be read. The error is a sentence that says why.
 pub fn read_last_lines(path: &Path, mut take: impl FnMut(&[u8], bool) -> bool) -> Result<bool, String> {
     let mut file = open_own(path)?;
     let failed = |error: io::Error| format!("{} can't be read ({error})", path.display());

@@ -26,7 +26,7 @@ const CLONES_MAX: usize = 5;
 pub struct GitFacts {
     /// The root of the work tree.
     pub root: Option<String>,
-    /// The branch, or the first digits of the commit if the head is detached.
+    /// The branch, or the first digits of the commit's id if the head is detached.
     pub branch: Option<String>,
     /// The identity of the repository, which is the same for all its work trees and clones. It is the normal form of
     /// the origin's URL, or the path of the common git directory if there is no origin.
@@ -86,7 +86,7 @@ pub fn work_trees<'a>(paths: impl Iterator<Item = &'a str>) -> (Vec<String>, Vec
         let fixed = path.split(['*', '?']).next().unwrap_or(path);
         let folder = Path::new(fixed.rfind('/').map_or("/", |slash| &fixed[..slash.max(1)]));
         let (mut passed, mut root) = (Vec::new(), None);
-        // Several files often share their folders, so each folder is looked up once.
+        // Several files often share their folders, so each folder is looked up only once.
         for at in folder.ancestors().take(64) {
             if let Some(known) = roots.get(at) {
                 root = *known;
@@ -102,7 +102,7 @@ pub fn work_trees<'a>(paths: impl Iterator<Item = &'a str>) -> (Vec<String>, Vec
         roots.extend(passed.into_iter().map(|at| (at, root)));
     }
     // If a root or an identity were empty or too long, the broker would refuse the whole call, and no lock would be
-    // checked. So a work tree with such a text is left out.
+    // checked. So a work tree with such a root or identity is left out.
     let fits = |text: &String| (1..=limits::PATH_MAX).contains(&text.len());
     found.into_iter().filter(|(root, identity)| fits(root) && fits(identity)).unzip()
 }
@@ -171,7 +171,7 @@ fn git_dir(root: &Path) -> Option<PathBuf> {
 }
 
 /// The URL of the remote `origin`, or else of the first remote. A clone may have no `origin`, because `git clone
-/// --origin NAME` gives the remote another name.
+/// --origin NAME` gives the remote a different name.
 fn origin(settings: &[ConfigEntry]) -> Option<String> {
     let urls = || settings.iter().filter(|entry| entry.section == "remote" && entry.name == "url");
     let url = urls().find(|entry| entry.subsection == "origin").or_else(|| urls().next());
@@ -233,8 +233,7 @@ mod tests {
         home.git_dir("e/.git", &origin("file://HOME/with%20space"));
         assert_eq!(home.identity("e"), home.identity("with space"));
 
-        // Now both `alone` and `alone.git` exist. Git takes the path exactly as the URL spells it, and does not add
-        // `.git`.
+        // Now both `alone` and `alone.git` exist. Git tries the path as the URL spells it before it adds `.git`.
         home.git_dir("alone.git", &origin("https://example.org/o/r.git"));
         for (folder, url, want) in [("f", "../alone.git", "example.org/o/r"), ("g", "../alone", "alone")] {
             home.git_dir(&format!("{folder}/.git"), &origin(url));

@@ -60,8 +60,8 @@ impl HubAddress {
         self.is_network() && self.host() == "localhost" || self.ip().is_some_and(|address| address.is_loopback())
     }
 
-    /// Whether the address stands for all addresses of this machine, such as `0.0.0.0`. A machine with such a setting
-    /// is a hub.
+    /// Whether the address stands for all addresses of this machine, as `0.0.0.0` does. A machine with this setting is
+    /// a hub.
     pub fn is_wildcard(&self) -> bool {
         self.ip().is_some_and(|address| address.is_unspecified())
     }
@@ -158,7 +158,7 @@ fn parse_network(text: &str) -> Result<HubAddress, Error> {
 }
 
 /// Splits `host`, `host:port`, `IPv6`, `[IPv6]` or `[IPv6]:port`, and removes the brackets. Returns `None` if the text
-/// has another form, or if the port is invalid. `is_v6` decides whether a text is an IPv6 address.
+/// has a different form, or if the port is invalid. `is_v6` decides whether a text is an IPv6 address.
 fn split_port(text: &str, is_v6: fn(&str) -> bool) -> Option<(&str, Option<u16>)> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {

@@ -1,4 +1,4 @@
-//! The address of the broker, which is on this machine, or on a hub that is reached over the network or through ssh.
+//! The address of the broker, which runs on this machine, or on a hub that is reached over the network or through ssh.
 
 use super::hub_list::{HubAddress, parse_hubs};
 use super::settings::{LINKS, SECRET, Settings};
@@ -61,12 +61,12 @@ impl Endpoint {
     }
 }
 
-/// Joins the name or address of a machine and a port.
+/// Appends a port to the name or address of a machine.
 pub fn with_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// Returns the endpoint if the setting contains a single address, which is an address of this machine or of a hub.
+/// Returns the endpoint for a setting with a single address, which may be that of this machine or of a hub.
 fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
     let is_loopback = host.is_loopback();
     if role == "client" && host.is_wildcard() {

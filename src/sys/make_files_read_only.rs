@@ -13,7 +13,7 @@ mod platform;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 pub use platform::protect;
 
-/// Always fails, because on other systems only an administrator could set up such a protection.
+/// Always fails, because on systems other than Linux and macOS, only an administrator could protect the files.
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 pub fn protect(_files: &[std::path::PathBuf]) -> std::io::Result<Vec<std::ffi::OsString>> {
     Err(std::io::ErrorKind::Unsupported.into())

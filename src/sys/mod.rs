@@ -54,7 +54,7 @@ impl Clock {
     }
 
     /// Continues the clock of an earlier broker, so that leases stay valid even if somebody has set the wall clock in
-    /// the meantime. Returns `None` if the machine has been rebooted since then, or if the text has another format.
+    /// the meantime. Returns `None` if the machine has been rebooted since then, or if the text has a different format.
     pub fn resume(saved: &str, floor: i64) -> Option<Clock> {
         let mut words = saved.split_whitespace();
         let boot_id = words.next()?;
@@ -108,7 +108,7 @@ pub fn thread_time() -> Duration {
 }
 
 /// Identifies the moment from which [`boot_ms`] counts. The text contains the id of this boot and the id of the time
-/// namespace, because each namespace may count from another moment. `None` on a system without boot ids.
+/// namespace, because each namespace may count from a different moment. `None` on a system without boot ids.
 fn boot_id() -> Option<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     // Linux before 5.6 has no time namespaces.
@@ -139,7 +139,7 @@ pub fn print_error(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", untrusted_text::lines(line).join("\n"));
 }
 
-/// Whether this process was started with standard output closed. Then Rust's runtime has opened `/dev/null` as
+/// Whether this process was started with standard output closed. If so, Rust's runtime has opened `/dev/null` as
 /// descriptor 1, and all output is lost.
 pub fn is_output_closed() -> bool {
     let out = std::io::stdout();

@@ -35,8 +35,8 @@ pub fn absolute_in(dir: &str, path: &str) -> String {
     let given = without_prefix(path);
     let mut whole = if given.starts_with('/') { given } else { format!("{dir}/{given}") };
     if !whole.starts_with('/') || dir.is_empty() && !without_prefix(path).starts_with('/') {
-        // Here, `dir` is empty or relative. A relative `dir` comes from the input of a hook. It is relative to the
-        // agent's working directory, in which the hook runs, too.
+        // A relative `dir` comes from the input of a hook, and is relative to the agent's working directory. The hook
+        // itself runs in that directory.
         whole = format!("{}/{whole}", std::env::current_dir().unwrap_or_default().display());
     }
     normal_form(&whole)

@@ -87,8 +87,8 @@ pub fn identify(pid: i64) -> Option<Process> {
     start_time(pid).map(|start| Process { pid, start, wrapper: false, agent: None })
 }
 
-/// The agent that runs an MCP server, which is the server's nearest ancestor that is not a wrapper. `None` if `pid` is
-/// not an slm-mesh process of this user.
+/// The agent that runs an MCP server: the server's nearest ancestor that is not a wrapper. `None` if `pid` is not an
+/// slm-mesh process of this user.
 pub fn agent_of_server(pid: i64) -> Option<Process> {
     platform::program(pid).filter(|program| program.is_own)?;
     ancestors(pid).into_iter().find(|process| !process.wrapper)

@@ -68,8 +68,8 @@ pub fn replace_regular(path: &Path, content: &[u8], mode: u32) -> io::Result<()>
         fs::rename(&draft, path)
     })();
     result.inspect_err(|_| {
-        // Only this process uses the draft. The caller gets the error of the replacement, which matters more than a
-        // failure here.
+        // A draft that is left behind does no harm, because only this process uses it. The caller gets the error of the
+        // replacement.
         let _ = fs::remove_file(&draft);
     })
 }

@@ -88,7 +88,7 @@ impl ForegroundCommand {
             match self.signals.recv_timeout(timeout) {
                 Ok(origin) => self.forward(&origin),
                 Err(RecvTimeoutError::Timeout) => {
-                    // The shell that controls this job watches only our own process, so this process must stop, too.
+                    // The shell that controls this job watches only this process, so this process must stop, too.
                     is_stopped = false;
                     kill_process(getpid(), Signal::STOP)?;
                 }
@@ -135,8 +135,8 @@ impl ForegroundCommand {
     }
 }
 
-/// Whether the command was stopped by job control. A SIGSTOP does not count, because whoever sent it to the command
-/// will also continue only the command.
+/// Whether the command was stopped by job control. A SIGSTOP does not count, because the sender stopped only the
+/// command and will continue it, too.
 fn is_job_control(status: WaitStatus) -> bool {
     let stops = [Signal::TSTP, Signal::TTIN, Signal::TTOU];
     status.stopping_signal().is_some_and(|signal| stops.iter().any(|stop| stop.as_raw() == signal))

@@ -1,7 +1,7 @@
 //! The settings. Each one is read from the environment or, if it is not set there, from the `config` file in the data
 //! directory.
 //!
-//! One table defines each setting's name, range, default and line in the man page.
+//! One table defines each setting's name, range, default and help text.
 
 use super::data_dir::DataDir;
 use super::regular_file::is_pipe;
@@ -14,7 +14,7 @@ use std::io;
 /// The values that a setting accepts.
 #[derive(Debug, Clone, Copy)]
 pub enum SettingRange {
-    /// A whole number between these two, inclusive.
+    /// A whole number between these two numbers, inclusive.
     Int(i64, i64),
     /// One of these words.
     Words(&'static [&'static str]),
@@ -368,8 +368,8 @@ impl Settings {
         shared_settings().map(|name| format!("{name}={}", value(name))).collect::<Vec<_>>().join(" ")
     }
 
-    /// The names of the settings whose values differ from those in a fingerprint. Returns no names if another version
-    /// has made the fingerprint.
+    /// The names of the settings whose values differ from those in a fingerprint. Returns no names if a different
+    /// version has made the fingerprint.
     pub fn different_from(&self, fingerprint: &str) -> Vec<&'static str> {
         let own = self.fingerprint();
         let (Some(ours), Some(theirs)) = (fingerprint_values(&own), fingerprint_values(fingerprint)) else {
@@ -391,8 +391,8 @@ fn shared_settings() -> impl Iterator<Item = &'static str> {
     SETTINGS.iter().map(|setting| setting.name).filter(move |name| !of_session.contains(name))
 }
 
-/// Splits a fingerprint into names and values; `None` if another version has made the fingerprint. A value may contain
-/// spaces, so it ends where the name of the next setting begins.
+/// Splits a fingerprint into names and values; `None` if a different version has made the fingerprint. A value may
+/// contain spaces, so it ends where the name of the next setting begins.
 fn fingerprint_values(fingerprint: &str) -> Option<Vec<(&'static str, &str)>> {
     let names: Vec<&'static str> = shared_settings().collect();
     let (mut rest, mut values) = (fingerprint, Vec::new());

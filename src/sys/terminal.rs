@@ -63,7 +63,7 @@ impl Terminal {
         HOOK.call_once(|| {
             let tell = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |info| {
-                // Without this, the message of the panic would disappear together with the alternate screen.
+                // Without this call, the message of the panic would disappear together with the alternate screen.
                 restore();
                 tell(info);
             }));

@@ -16,7 +16,7 @@ pub fn spawn<T: Send + 'static>(
     Builder::new().spawn(work).map_err(|error| refused(purpose, &error))
 }
 
-/// The error that says that the system allows no further thread.
+/// The error if the system allows no further thread.
 pub fn refused(purpose: &str, error: &io::Error) -> Error {
     let text = format!(
         "no thread can be started to {purpose} ({error}); end some programs, or raise the limit of processes (ulimit -u)"

@@ -47,7 +47,7 @@ pub fn refuse(places: &DataDir) -> Result<(), Error> {
     find(places).map_or(Ok(()), |pid| Err(error(places, pid)))
 }
 
-/// The error that says that a TypeScript broker is running in this directory.
+/// The error for a data directory in which a TypeScript broker is running.
 pub fn error(places: &DataDir, pid: i64) -> Error {
     let text = format!(
         "a broker of slm-mesh 1.x (PID {pid}) runs in {}; end it with the program that started it, or with kill {pid}, \

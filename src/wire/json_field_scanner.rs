@@ -1,8 +1,8 @@
-//! Reads the short fields of a JSON object of any size. The text may be UTF-16, begin with other bytes, contain
+//! Reads the short fields of a JSON object of any size. The text may be UTF-16, begin with unrelated bytes, contain
 //! unpaired surrogates, or lack its end.
 //!
 //! **Invariant:** memory is bounded. Long texts are cut, and values beyond a maximum depth or number are skipped. Some
-//! room is reserved for the fields that the caller needs.
+//! memory is reserved for the fields that the caller needs.
 
 use super::convert_to_utf8::{IteratorReader, convert_to_utf8};
 use super::keep_head_and_needed_lines::KeptText;

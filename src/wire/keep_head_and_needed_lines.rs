@@ -7,7 +7,7 @@ use super::json_field_scanner::SHORT_MAX;
 pub(super) struct KeptText {
     kept: Vec<u8>,
     head_max: usize,
-    /// What has been read of the current line, once the beginning of the text is full.
+    /// The part of the current line that has been read, once the beginning of the text is full.
     line: Vec<u8>,
     is_cut: bool,
     n_lines: usize,
@@ -25,7 +25,7 @@ impl KeptText {
         }
         if !self.is_cut {
             self.is_cut = true;
-            // The limit may be in the middle of a needed line. So the line is collected again from its start.
+            // The limit may be in the middle of a needed line, so the line is collected again from its start.
             let start = self.kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
             self.line = self.kept[start..].to_vec();
         }

@@ -60,7 +60,7 @@ pub fn parse_line(line: &[u8]) -> Result<RpcMessage, InvalidMessage> {
 }
 
 /// Parses a request with a numeric id, if the line has exactly the form that [`request`] writes. Only the parameters
-/// are parsed as JSON, which takes half of the time. Returns `None` for all other lines, even for valid requests.
+/// are parsed as JSON, which halves the time. Returns `None` for all other lines, even for valid requests.
 fn plain_request(line: &str) -> Option<RpcMessage> {
     let line = line.strip_prefix("{\"jsonrpc\":\"2.0\",\"id\":")?;
     let (number, rest) = line.split_at(line.find(',')?);
@@ -69,15 +69,15 @@ fn plain_request(line: &str) -> Option<RpcMessage> {
     let is_plain = number.bytes().all(|byte| byte.is_ascii_digit())
         && (number.len() == 1 || !number.starts_with('0'))
         && method.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._/".contains(&byte));
-    // The rest of the line must be the parameters and a closing brace. If there are other fields, the parser below
-    // fails.
+    // The rest of the line must be the parameters and a closing brace. If there are further fields, parsing fails
+    // below.
     let params = rest.strip_prefix("\",\"params\":")?.strip_suffix('}').filter(|_| is_plain)?;
     let id = Value::from(number.parse::<u64>().ok()?);
     Some(RpcMessage::Request { id, method: method.to_owned(), params: serde_json::from_str(params).ok()? })
 }
 
 /// Returns the request's number and the text of the result, if [`response`] has formatted this line for a numbered
-/// request. So a caller can pass the result on without parsing it. Returns `None` if the line begins in another way.
+/// request. The caller can then pass the result on without parsing it. Returns `None` for any other line.
 pub fn numbered_result(line: &[u8]) -> Option<(u64, &str)> {
     let line = std::str::from_utf8(line).ok()?.strip_prefix("{\"jsonrpc\":\"2.0\",\"id\":")?;
     let (number, rest) = line.split_at(line.find(',')?);

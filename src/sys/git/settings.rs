@@ -63,7 +63,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Whether the condition of an `includeIf` is met. An `onbranch` condition never is, because the identity of a
+    /// Whether the condition of an `includeIf` is met. An `onbranch` condition is never met, because the identity of a
     /// repository must not depend on the current branch of a clone.
     fn holds(&self, condition: &str, folder: &Path) -> bool {
         match condition.split_once(':') {
@@ -78,8 +78,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Whether a pattern matches the path of the git directory, either as the path is written or after its symlinks are
-    /// resolved.
+    /// Whether a pattern matches the path of the git directory. The path may match as it is written, or with its
+    /// symlinks resolved.
     fn is_git_dir(&self, pattern: &str, folder: &Path, spelling: fn(&str) -> String) -> bool {
         let below = |folder: &Path, rest: &str| format!("{}/{rest}", folder.display());
         let whole = match pattern.split_once('/') {

@@ -1,5 +1,5 @@
-//! Mounts each file read-only over itself, in a mount namespace. If the user may not create a mount namespace, it is
-//! created inside a user namespace, in which the user keeps the same id.
+//! Mounts each file read-only over itself, in a mount namespace. If the user may not create a mount namespace, the
+//! namespace is created inside a user namespace, in which the user keeps the same id.
 //!
 //! A program in the namespace cannot write to such a file, remove it, or rename another file over it. Only root could
 //! unmount the file.
@@ -46,7 +46,7 @@ pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
 fn enter_namespace() -> io::Result<()> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     match unshare(CloneFlags::CLONE_NEWNS) {
-        // For root, this error is final. In a user namespace, root could no longer access the files of other users.
+        // Root does not try a user namespace, because root could not access the files of other users in it.
         Err(Errno::EPERM) if uid != 0 => {
             unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
             // The kernel requires this before a group can be mapped.
@@ -75,8 +75,8 @@ fn make_read_only_below(folder: &Path) -> io::Result<()> {
             continue;
         }
         match remount_read_only(&path) {
-            // If the path leads to no file, another mount hides this one, or this mount belongs to another user. In
-            // both cases, the command can't enter this mount.
+            // If there is no file at the path, then this mount is hidden by another mount, or it belongs to another
+            // user. In both cases, the command can't enter this mount.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
                 let is_hidden = fs::metadata(&path).is_err();
                 is_hidden.then_some(()).ok_or(error)?;
@@ -88,8 +88,8 @@ fn make_read_only_below(folder: &Path) -> io::Result<()> {
 }
 
 fn remount_read_only(path: &Path) -> io::Result<()> {
-    // In a user namespace, the kernel refuses to remove restrictions such as `nosuid` from a mount. So the new mount
-    // gets the restrictions that are there already.
+    // In a user namespace, the kernel refuses to remove restrictions such as `nosuid` from a mount. So the mount keeps
+    // the restrictions that it has.
     let now = rustix::fs::statvfs(path)?.f_flag;
     let kept = [
         (StatVfsMountFlags::NOSUID, MsFlags::MS_NOSUID),

@@ -69,9 +69,8 @@ mod spelling {
         let mut parts: Vec<OsString> = path.iter().map(OsStr::to_owned).collect();
         let n_existing = path.ancestors().find(|at| names.id(at).is_some()).map_or(0, |at| at.iter().count());
         let mut ignores_case = true;
-        // The loop goes from the end of the path up, because a volume that ignores case may be mounted in a folder that
-        // distinguishes case. Above the first name that distinguishes case, all folders are assumed to distinguish
-        // case.
+        // The loop goes from the last name up, because a volume that ignores case may be mounted in a folder that
+        // distinguishes case. Once a folder distinguishes case, all folders above it are assumed to do so, too.
         for n in (1..n_existing).rev() {
             let folder: PathBuf = parts[..n].iter().collect();
             // A name without letters does not show whether the volume ignores case.

@@ -15,8 +15,8 @@ pub fn end_own(pid: i64) -> Result<(), Error> {
     };
     let target = platform::open_exit_event(pid).map_err(|error| refused(format!("it can't be opened ({error})")))?;
     let target = target.ok_or_else(|| refused("there is no such process".into()))?;
-    // The descriptor was opened before the checks. So, on Linux, the signal can't reach another process than the
-    // checked one.
+    // The descriptor was opened before the checks. So, on Linux, the signal can only reach the process that was
+    // checked.
     let program = platform::program(pid)
         .ok_or_else(|| refused("the system does not say which program the process runs".into()))?;
     if !program.is_own {
