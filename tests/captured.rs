@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::Stdio;
 use support::Place;
 
-/// The agents' names for six events, in this order: the start of a session, a prompt, an edit, after a tool, a stop,
-/// and the end of a session.
+/// The agents' names for six events, in this order: a session's start, a prompt, the time before an edit, the time
+/// after a tool call, a stop, and a session's end.
 const NAMES: &[(&str, [&str; 6])] = &[
     ("claude", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", "SessionEnd"]),
     ("codex", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", "SessionEnd"]),

@@ -1,6 +1,6 @@
-//! The least that a broker of this kind does: a poll loop, serde_json and SQLite, without any rule. It answers the
-//! measured calls from the same tables with answers of the same form. A row of the real broker can't be much cheaper
-//! than the same row of this one, so the difference is what the rules cost.
+//! A bare broker, which consists of a poll loop, serde_json and SQLite, and has no rules. It answers the measured calls
+//! from the same tables, with answers of the same form. The real broker can hardly be faster, and the difference
+//! between the two is the cost of the rules.
 
 use super::filled_store::peer;
 use super::floor::{Server, serve_beside};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 
-/// When each row was written: this broker has no clock.
+/// The time that is stored in each row, because this broker has no clock.
 const NOW: i64 = 1_795_000_000_000;
 /// How much the broker reads from one client in one turn.
 const READ_MAX: usize = 64 * 1024;
@@ -32,7 +32,7 @@ impl BareBroker {
         BareBroker { _server: server, path }
     }
 
-    /// A connection under a name.
+    /// A connection that is attached as a peer with this name.
     pub fn attach(&self, name: &str) -> Line {
         let mut line = Line::connect(Path::new(&self.path));
         line.call("attach", &json!({ "name": name }));
@@ -104,7 +104,7 @@ fn read_and_answer(rules: &mut Rules, clients: &mut [Client], n: usize) {
     clients[n].input.extend_from_slice(&input[end..]);
 }
 
-/// Appends texts. Lines are put together from texts, which takes half as long as to build and to serialize values.
+/// Appends texts. Building a line from texts takes half as long as building and serializing JSON values.
 fn push(output: &mut Vec<u8>, parts: &[&str]) {
     parts.iter().for_each(|part| output.extend_from_slice(part.as_bytes()));
 }

@@ -1,4 +1,4 @@
-//! Times one call at a time, on each way to the broker: verbs (subcommands), the Unix socket, MCP over stdio, HTTP.
+//! Times single calls, on each way to the broker: verbs (subcommands), the Unix socket, MCP over stdio, and HTTP.
 
 use super::bare_broker::BareBroker;
 use super::figures::{Reach, Table, in_turns};
@@ -37,8 +37,8 @@ pub fn verbs(table: &mut Table) {
         run(&mut mesh.command(&["lock", &format!("{file}{taken}")]));
     };
     let samples = in_turns(12, 20, &mut [&mut floor, &mut get, &mut send, &mut lock]);
-    // Each call of `lock` looks through the few hundred locks that earlier calls have taken, so its time includes that
-    // work.
+    // Each call of `lock` looks through the few hundred locks that earlier calls have taken, and its time includes
+    // this.
     let reach = Reach::Times(if is_static() { 1.3 } else { 2.2 });
     for (work, samples_of) in ["verb state get", "verb send", "verb lock"].iter().zip(&samples[1..]) {
         table.times(work, samples_of, Some(samples[0].median()), reach);

@@ -19,7 +19,7 @@ impl Samples {
         Samples(micros)
     }
 
-    /// The time below which a part of the samples lies. For the 99th percentile, `part` is 0.99.
+    /// The time below which this part of the samples lies. For the 99th percentile, `part` is 0.99.
     pub fn at(&self, part: f64) -> f64 {
         self.0[((self.0.len() - 1) as f64 * part).round() as usize]
     }
@@ -30,7 +30,7 @@ impl Samples {
     }
 }
 
-/// Runs several pieces of work in turns, and times each run. In each of `rounds` rounds, each piece runs `batch` times.
+/// Runs several pieces of work in turn, and times each run. In each of `rounds` rounds, each piece runs `batch` times.
 pub fn in_turns(rounds: usize, batch: usize, works: &mut [&mut dyn FnMut()]) -> Vec<Samples> {
     let mut times: Vec<Vec<f64>> = works.iter().map(|_| Vec::with_capacity(rounds * batch)).collect();
     for _ in 0..rounds {
@@ -163,7 +163,7 @@ impl Table {
         self.bare_cells(&span(median), &span(p99), &floor.map_or("-".into(), span), &ratio);
     }
 
-    /// Prints a line like that of `bare` whose figures are not times.
+    /// Prints a line as `bare` does, but with figures that are not times.
     pub fn bare_cells(&self, figure: &str, p99: &str, floor: &str, ratio: &str) {
         print_cells(["  a broker without rules", figure, p99, floor, ratio, "-", NO_TARGET]);
     }

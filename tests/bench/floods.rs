@@ -142,7 +142,7 @@ fn linked_mesh(table: &mut Table) {
     thread::spawn(move || {
         for (n, stream) in listener.incoming().enumerate() {
             let Ok(mut stream) = stream else { return };
-            // The content of the request does not matter. The write fails if the broker has ended, which is fine.
+            // Every request gets the same kind of answer. The write fails if the broker has ended, which is fine.
             let _ = stream.read(&mut [0; 4096]);
             let _ = stream.write_all(&roster(n));
         }

@@ -1,4 +1,4 @@
-//! Work without slm-mesh, which shows what the machine itself needs. A call is compared with an echo of its bytes,
+//! Measures work without slm-mesh, to show what the machine itself needs. A call is compared with an echo of its bytes,
 //! through mio and serde_json or through tiny_http. A write is compared with the commit of one row.
 
 use super::place::{Http, Line, Scratch};
@@ -15,7 +15,7 @@ pub struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It is fine if the child has already ended by itself.
+        // This fails if the child has ended by itself, which is fine.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -132,7 +132,7 @@ pub fn serve_http() {
         let mut body = Vec::new();
         request.as_reader().read_to_end(&mut body).expect("a body");
         let n: usize = request.url().trim_start_matches('/').parse().expect("a size");
-        // It is fine if the caller has gone.
+        // This fails if the caller has gone, which is fine.
         let _ = request.respond(tiny_http::Response::from_data(vec![b'x'; n]));
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// How many messages and events the large mesh holds.
 const MANY: usize = 1_000_000;
-/// How many messages and events the small mesh holds. This is enough to fill a page of every answer.
+/// How many messages and events the small mesh holds, which is enough to fill a page of every answer.
 const FEW: usize = N_PEERS * 120;
 
 /// A mesh with this many rows, and a connection as one of its peers.
@@ -24,8 +24,8 @@ fn grown(n_rows: usize) -> (Mesh, Line) {
     (mesh, line)
 }
 
-/// The frequent operations: a title, the method and the arguments. Some operations start at the message or event number
-/// `n_rows / 2`.
+/// The frequent operations, each with a title, a method and arguments. Some operations start at the message or event
+/// number `n_rows / 2`.
 fn operations(n_rows: usize) -> Vec<(&'static str, &'static str, Value)> {
     let after = n_rows / 2;
     vec![

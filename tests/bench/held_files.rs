@@ -11,7 +11,7 @@ use std::time::Instant;
 
 /// The number of runs of each hook.
 const RUNS: usize = 300;
-/// The number of files that another peer holds.
+/// The number of files that another peer has locked.
 const HELD: usize = 50;
 /// How many microseconds a hook may need to check the locked files.
 const ADDED_MAX: f64 = 1_000.0;

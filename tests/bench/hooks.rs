@@ -46,7 +46,7 @@ pub fn hooks(table: &mut Table) {
     let mut named =
         peers["result"]["peers"].as_array().expect("peers").iter().filter(|peer| peer["agentType"] == "claude-code");
     let name = named.next_back().expect("the second session")["id"].as_str().expect("an id").to_owned();
-    // Each run shows ten messages, which then no longer wait. Twenty messages are left for the last run.
+    // Each run shows ten messages, which no later run shows again. Twenty messages are left after the last run.
     for _ in 0..ROUNDS * (BATCH + 5) * SHOWN + 20 {
         line.call("send", &json!({ "to": name, "message": VALUE }));
     }

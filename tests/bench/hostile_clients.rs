@@ -1,4 +1,4 @@
-//! Badly behaved clients, of which one never reads and two send garbage. They continue until the benchmark ends.
+//! Badly behaved clients: one never reads, and two send garbage. They continue until the benchmark ends.
 
 use super::Load;
 use super::place::request;
@@ -57,7 +57,7 @@ pub fn never_read(load: &Load) {
         stream.set_nonblocking(true).expect("a socket");
         let attach = json!({ "agent": "bench", "project": "/deaf", "pid": 1, "name": "deaf" });
         let lines = [request("attach", &attach), request("events.subscribe", &json!({ "types": ["*"] }))].concat();
-        // If the broker has already hung up, the next write fails, and another connection is made.
+        // If the broker has already hung up, the loop's next write fails, too, and makes a new connection.
         let _ = stream.write_all(&lines);
         stream
     };

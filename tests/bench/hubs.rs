@@ -49,7 +49,7 @@ fn set_line(n: usize) -> Vec<u8> {
     request("state.set", &json!({ "key": format!("k{}", n % 500), "value": VALUE }))
 }
 
-/// The role of a hub, as the hub's own broker reports it.
+/// The status of a hub, such as its role, as the hub's broker reports it.
 fn status(hub: &Mesh) -> Value {
     hub.line().call("hub.status", &json!({}))["result"].clone()
 }
@@ -155,7 +155,7 @@ fn replay(table: &mut Table, leader: &Mesh, standby: &mut Mesh) {
     table.times(&work, &Samples::new(vec![micros]), None, Reach::Median(2_000_000.0));
 }
 
-/// Whether a hub accepts this write. The connection is new, because a hub that ceases to lead hangs up.
+/// Whether a hub accepts this write. Each call makes a new connection, because a hub that ceases to lead hangs up.
 fn accepts(hub: &Mesh, line: &[u8]) -> bool {
     let answer = || -> io::Result<String> {
         let mut socket = UnixStream::connect(hub.dir().join("mesh.sock"))?;
@@ -167,8 +167,8 @@ fn accepts(hub: &Mesh, line: &[u8]) -> bool {
     answer().is_ok_and(|answer| answer.contains("\"result\""))
 }
 
-/// Measures the longest time without an answer after the leading member of etcd was killed. The leading hub may cease
-/// to lead because of this.
+/// Measures the longest time without an answer after the leading member of etcd was killed. The kill may also make the
+/// leading hub cease to lead.
 fn etcd_dies(table: &mut Table, cluster: &mut Cluster, hubs: [&Mesh; 2]) {
     let mut micros = Vec::new();
     for _ in 0..N_KILLS {

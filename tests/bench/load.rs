@@ -2,8 +2,8 @@
 //! clients. Measures how long other clients wait, and how large the broker becomes. `make load MINUTES=10` prints the
 //! results.
 //!
-//! The measured clients call at a steady rate, so that their times contain no queue of their own. An echo server shows
-//! how busy the machine itself is.
+//! The measured clients call at a steady rate, with pauses, so that their calls do not wait for one another. An echo
+//! server shows how busy the machine itself is.
 
 #[allow(dead_code)] // each bench uses its part
 mod figures;

@@ -317,7 +317,7 @@ impl Line {
         self.stream.set_nonblocking(false).expect("a stream can be read with waiting");
     }
 
-    /// A second handle of the connection, for another thread.
+    /// A second handle to the connection, for another thread.
     pub fn writer(&self) -> BrokerStream {
         self.stream.another().expect("a descriptor")
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// After this time without calls, a broker has nothing left to do. The grace periods of its peers are over, and the
 /// write-ahead log has been copied into the database.
 const SETTLES: Duration = Duration::from_secs(6);
-/// The idle broker is watched for two seconds less than this.
+/// Two seconds more than the time for which the idle broker is watched.
 const WATCHED: Duration = Duration::from_secs(10);
 
 /// Times the start of a session as a client sees it, from the start of the process to the first result of a tool.

@@ -83,7 +83,7 @@ impl Disk {
         Disk::open(path, links.iter().map(|url| (*url).to_owned()).collect(), 1_795_000_000_000)
     }
 
-    /// Kills the broker, and starts another one. For the process id of an earlier session, `lives` returns whether the
+    /// Kills the broker, and starts a new one. For the process id of an earlier session, `lives` returns whether the
     /// process is still running.
     pub fn crash(mut self, lives: fn(i64) -> bool) -> Disk {
         let mut next = Disk::open(std::mem::take(&mut self.path), std::mem::take(&mut self.links), self.now);
