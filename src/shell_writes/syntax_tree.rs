@@ -47,11 +47,11 @@ pub(super) enum Expansion {
     Element(usize),
     /// `${name:-word}` or `${name:=word}`: the word is used if the variable has no value.
     Default(Word),
-    /// `${name#pattern}`: cuts the shortest match from the start. `longest` is for `##`, which cuts the longest match.
+    /// `${name#pattern}`: cuts the shortest match from the start. `longest` means `##`, which cuts the longest match.
     CutStart { pattern: Word, longest: bool },
-    /// `${name%pattern}`: cuts the shortest match from the end. `longest` is for `%%`, which cuts the longest match.
+    /// `${name%pattern}`: cuts the shortest match from the end. `longest` means `%%`, which cuts the longest match.
     CutEnd { pattern: Word, longest: bool },
-    /// `${name/from/to}`: replaces the first match. `everywhere` is for `//`, which replaces all matches.
+    /// `${name/from/to}`: replaces the first match. `everywhere` means `//`, which replaces all matches.
     Replace { from: Word, to: Word, everywhere: bool },
     /// Any other expansion.
     Unknown,

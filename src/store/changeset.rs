@@ -1,6 +1,6 @@
-//! Encodes the changes of one turn of the event loop, so that another database can apply them. The bytes contain one
-//! row for each executed statement, with its values. Each statement and each long text is stored only once, and the
-//! rows refer to it by number.
+//! Encodes the changes of one turn of the event loop, so that another database can apply them. For each executed
+//! statement, the bytes contain one row with the statement's values. Each statement and each long text is stored only
+//! once, and the rows refer to it by number.
 //!
 //! The values are not part of the SQL, because SQLite would stop reading the SQL at a NUL byte.
 

@@ -120,7 +120,7 @@ impl ReservedNumbers {
 }
 
 /// Parses the content of the file. Returns `None` unless it is one line of three numbers. A full disk may leave an
-/// empty file, and a power failure may leave zeros. In these cases, the numbers that were already used are unknown.
+/// empty file, and a power failure may leave zeros. In these cases, it is unknown which numbers were used.
 fn parse_numbers(content: &[u8]) -> Option<[i64; 3]> {
     let line = std::str::from_utf8(content).ok()?.strip_suffix('\n')?;
     let numbers: Vec<i64> = line.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;

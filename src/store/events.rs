@@ -1,4 +1,4 @@
-//! The table of events. They form a stream with ascending sequence numbers.
+//! The table of events. The events form a stream with ascending sequence numbers.
 
 use super::named_columns::{NamedColumns, placeholder, write_row};
 use super::{Store, StoreResult};

@@ -125,7 +125,7 @@ impl Store {
         }
     }
 
-    /// The size of the changes that this turn has recorded so far, in bytes.
+    /// The size of the changes that have been recorded in this turn, in bytes.
     pub fn recorded_size(&self) -> usize {
         self.recorder.as_ref().map_or(0, Recorder::size)
     }

@@ -31,8 +31,7 @@ impl Store {
     /// compare a partial index with its table. So without new indexes, a damaged index could go unnoticed.
     ///
     /// # Errors
-    /// `Corrupt` if the damage is not only in the indexes. If the structure of the file is damaged, nothing is written
-    /// to it.
+    /// `Corrupt` if the damage is not only in the indexes. Nothing is written to a file whose structure is damaged.
     pub fn check_and_reindex(&self) -> StoreResult<()> {
         check(&self.db, "quick_check")?;
         let reindexed = self.run("REINDEX");

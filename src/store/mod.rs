@@ -57,7 +57,7 @@ enum CallState {
     /// The call has written nothing.
     Clean,
     /// The call tried to write, but its transaction or savepoint could not be opened. The file has not changed, but the
-    /// caller may have changed its state in memory.
+    /// caller may have changed the state in memory.
     Refused,
     /// This call was the first to write in the current turn of the broker's loop, and opened the transaction. To undo
     /// the call, the transaction is rolled back.

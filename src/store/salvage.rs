@@ -1,7 +1,7 @@
 //! Copies everything that is readable in a damaged database into a new file.
 //!
 //! The copy does not read indexes, because they can be rebuilt. Most damage is in indexes, because they have more pages
-//! than the tables. A damaged page of a table loses only the rows on that page.
+//! than the tables. If a page of a table is damaged, only the rows on that page are lost.
 
 use super::schema::{self, MIGRATIONS};
 use super::{PAGE_BYTES, Store, StoreError, StoreResult};

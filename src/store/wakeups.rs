@@ -60,7 +60,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Deletes attempts whose messages have been deleted. These are the messages before the oldest one that is kept.
+    /// Deletes the attempts for deleted messages, which are all messages before the oldest one that is left.
     pub fn prune_wakeups(&mut self, limit: i64) -> StoreResult<()> {
         let sql = "SELECT max(seq) FROM (SELECT seq FROM wakeup \
                    WHERE seq < (SELECT coalesce(min(seq), 0) FROM message) ORDER BY seq LIMIT ?1)";

@@ -59,7 +59,7 @@ fn read_end(file: &mut File, len: u64, size: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a plain file that belongs to this user. The path is checked before, because opening a device can have effects.
+/// Opens a plain file that belongs to this user. The path is checked first, because opening a device can have effects.
 /// The open file is checked again, because another program may have replaced the file.
 fn open_own(path: &Path) -> Result<File, String> {
     let failed = |error: io::Error| match error.kind() {

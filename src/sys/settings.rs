@@ -41,7 +41,7 @@ pub struct Setting {
 
 /// The setting that says on which machine the broker is.
 pub const HOST: &str = "SLM_MESH_HOST";
-/// The shared secret, which must not be shown.
+/// The setting with the shared secret, which must not be shown.
 pub const SECRET: &str = "SLM_MESH_SHARED_SECRET";
 /// The setting that lists the agents that may be woken by mail.
 pub const WAKE: &str = "SLM_MESH_WAKE";
@@ -66,7 +66,7 @@ pub const TRANSCRIPTS: &str = "SLM_MESH_TRANSCRIPTS";
 
 /// The setting that contains the address of the log that several hubs share.
 pub const STORE: &str = "SLM_MESH_STORE";
-/// The password of the user in etcd, which must not be shown.
+/// The setting with the password for etcd, which must not be shown.
 pub const STORE_PASSWORD: &str = "SLM_MESH_STORE_PASSWORD";
 
 /// All settings except `SLM_MESH_DATA_DIR`, because the settings file is in that directory.

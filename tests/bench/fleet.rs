@@ -29,8 +29,8 @@ const PER_MACHINE: usize = 5;
 const STORM: Duration = Duration::from_secs(10);
 /// The number of threads that connect sessions.
 const N_CONNECTORS: usize = 8;
-/// A secret in the form that `slm-mesh secret` prints. With a secret of another form, each guest process would derive
-/// its key slowly.
+/// A secret in the form that `slm-mesh secret` prints. With a secret in a different form, each guest process would
+/// derive its key slowly.
 const SECRET: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
 /// How long the hub may take until it is idle.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -183,8 +183,8 @@ fn work(mesh: &Mesh) -> Duration {
     Duration::from_nanos(nanos.sum())
 }
 
-/// Calls the hub from its own machine at a steady rate until `done` is set. Returns the time of each call, which begins
-/// when the call was due.
+/// Calls the hub from its own machine at a steady rate until `done` is set. Returns how long each call took, counted
+/// from the moment when it was due.
 fn call_locally(mesh: &Mesh, done: &AtomicBool) -> Samples {
     let mut line = mesh.attach("local");
     let call = request("state.set", &json!({ "key": "port", "value": "8080" }));

@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The duration of a hub's lease in seconds, which is the default.
+/// The duration of a hub's lease, in seconds. This is the default duration.
 const LEASE_SECONDS: u64 = 3;
 /// The number of clients that write at the same time, and the number of entries that each client sets, one after the
 /// other.

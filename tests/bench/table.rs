@@ -37,8 +37,8 @@ use std::process::{Command, Stdio};
 enum On {
     /// All CPUs: the scheduler decides where each process runs.
     AllCpus,
-    /// One CPU for the caller, the broker and the process with which they are compared. To wake a process on another
-    /// CPU costs ten times as much, and the scheduler would decide by chance which processes share a CPU.
+    /// One CPU for the caller, the broker and the process with which they are compared. Waking a process on a different
+    /// CPU takes ten times as long, and the scheduler would choose by chance which processes share a CPU.
     OneCpu,
 }
 

@@ -139,9 +139,9 @@ fn names_host(patterns: impl IntoIterator<Item = impl AsRef<str>>, name: &str) -
     applies
 }
 
-/// Whether a `Match` line applies to a name, because all its criteria are met. Unlike in a `Host` line, the case of
-/// host names does not matter. A criterion that only ssh can decide, such as the result of a command, counts as not
-/// met.
+/// Whether a `Match` line applies to a name, which is the case if all its criteria are met. Unlike in a `Host` line,
+/// the case of host names does not matter. A criterion that only ssh can decide, such as the result of a command,
+/// counts as not met.
 fn matches_host(criteria: impl IntoIterator<Item = String>, name: &str, user: Option<&str>) -> bool {
     let mut words = criteria.into_iter();
     let mut is_first = true;

@@ -64,8 +64,8 @@ pub fn ancestors(pid: i64) -> Vec<Process> {
     rest
 }
 
-/// Whether an agent has restarted itself as its own child, for example to get more memory. Then both processes have the
-/// same arguments and count as one agent. If the arguments differ, one session has started another.
+/// Whether an agent has restarted itself as its own child, for example to get more memory. Both processes then have the
+/// same arguments and count as one agent. If the arguments differ, one agent has started a second one.
 fn is_restart(own: (&Process, &[String]), parent: (&Process, &[String])) -> bool {
     own.0.agent.is_some() && own.0.agent == parent.0.agent && own.1 == parent.1
 }
