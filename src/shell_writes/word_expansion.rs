@@ -358,7 +358,7 @@ impl Evaluator<'_> {
     }
 }
 
-/// Whether the script sets `IFS`, so that it is unknown where the shell splits values.
+/// Whether the script sets `IFS`, which makes it unknown where the shell splits values.
 fn has_own_separator(state: &State) -> bool {
     state.variable("IFS").is_some()
 }

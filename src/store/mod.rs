@@ -101,7 +101,7 @@ fn connect(path: &Path, mode: LockingMode) -> StoreResult<Connection> {
 /// save no more time.
 const PAGE_BYTES: i64 = 2048;
 /// The size of the write-ahead log, in bytes, at which SQLite itself copies the log into the database file during a
-/// commit. Usually, the checkpointer has copied the log before that.
+/// commit. Usually, the checkpointer copies the log before it becomes that long.
 const LONGEST_LOG_BYTES: i64 = 22 << 20;
 
 /// The value that SQLite returns for `PRAGMA synchronous` if each commit waits until the disk has the log

@@ -100,7 +100,7 @@ fn join_keys(p: &PeerRow) -> String {
     serde_json::json!(all).to_string()
 }
 
-/// Splits a value that `join_keys` has made into the newest key and the older keys.
+/// Splits a value from `join_keys` into the newest key and the older keys.
 fn split_keys(column: String) -> (String, Vec<String>) {
     let all = Some(&column).filter(|text| text.starts_with('['));
     let mut older: Vec<String> = all.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();

@@ -247,7 +247,7 @@ impl<'db> TableCopy<'db> {
         Ok(())
     }
 
-    /// How much of this table was lost; `None` if nothing was.
+    /// How much of this table was lost; `None` if nothing was lost.
     fn loss(&self, table: String) -> Option<TableLoss> {
         // SQLite counts the rows in the smallest index of the table. This index may still list rows that the damaged
         // table has lost.

@@ -245,8 +245,8 @@ impl DataDir {
         })
     }
 
-    /// Returns the error for a file that can't be used, with what to do about it. If the file does not exist, or if the
-    /// cause is the disk or the limit of open files, the error is about the whole directory.
+    /// Returns the error for a file that can't be used. The error says what to do. If the file does not exist, or if
+    /// the cause is the disk or the limit of open files, the error is about the whole directory.
     fn file_error(&self, path: &Path, what: &str, error: &std::io::Error) -> Error {
         use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         let is_own_fault = !matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
@@ -259,7 +259,7 @@ impl DataDir {
         Error::new(ErrorKind::Storage, text)
     }
 
-    /// Returns the error for a data directory that can't be used, with what to do about it.
+    /// Returns the error for a data directory that can't be used. The error says what to do.
     pub fn error(&self, what: &str, error: &std::io::Error) -> Error {
         let cure = match error.kind() {
             _ if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {

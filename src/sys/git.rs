@@ -76,7 +76,7 @@ pub fn facts(dir: &Path) -> GitFacts {
     }
 }
 
-/// Returns the roots of the work trees that contain these paths, and the identity of each root's repository in the same
+/// Returns the roots of the work trees that contain these paths, and the identities of their repositories, in the same
 /// order. The paths are normalised as for locks, and may be globs.
 pub fn work_trees<'a>(paths: impl Iterator<Item = &'a str>) -> (Vec<String>, Vec<String>) {
     let home = account::home().unwrap_or_default();

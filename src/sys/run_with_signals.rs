@@ -1,5 +1,5 @@
-//! Runs a command as if our caller had started it. The command gets our signals, stops and continues together with this
-//! process, and inherits one of our file descriptors.
+//! Runs a command as if our caller had started it. The command receives our signals, is stopped and continued together
+//! with this process, and inherits one of our file descriptors.
 //!
 //! **Invariant:** a signal from the terminal, or from the command itself, reaches the command only once. The command
 //! still ignores the signals that our caller ignores.

@@ -14,7 +14,7 @@ pub const REPLACED: &str = "broker.db.before-restore-";
 /// The end of the report's name, after the name of the damaged database.
 const REPORT: &str = ".txt";
 
-/// The path to which a database is moved if it is set aside now.
+/// The path to which a database is moved if it is set aside at the time `now`.
 pub fn path(places: &DataDir, prefix: &str, now: i64) -> PathBuf {
     places.dir.join(format!("{prefix}{}", file_time(now)))
 }

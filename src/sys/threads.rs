@@ -5,7 +5,7 @@ use crate::base::error::{Error, ErrorKind};
 use std::io;
 use std::thread::{Builder, JoinHandle};
 
-/// Starts a thread. The purpose completes the sentence "no thread can be started to …".
+/// Starts a thread. `purpose` completes the sentence "no thread can be started to …".
 ///
 /// # Errors
 /// If the system allows no further thread.

@@ -58,7 +58,7 @@ fn position(hub: &Mesh) -> u64 {
     status(hub)["position"].as_u64().expect("a hub has a position")
 }
 
-/// Waits until `holds` is true, and returns the microseconds since `began`.
+/// Waits until `holds` returns true, and returns the microseconds since `began`.
 fn micros_until(began: Instant, mut holds: impl FnMut() -> bool) -> f64 {
     while !holds() {
         assert!(began.elapsed() < PATIENCE, "it does not happen");

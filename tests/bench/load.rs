@@ -43,7 +43,7 @@ pub struct Load<'a> {
     /// The number of writes by hostile clients, and how often the broker disconnected these clients.
     pub n_pests: AtomicU64,
     pub n_drops: AtomicU64,
-    /// The number of newcomers that were served, and of those that were not served within `PATIENCE`.
+    /// The number of new connections that were served, and of those that were not served within `PATIENCE`.
     n_served: AtomicU64,
     n_unserved: AtomicU64,
     /// The call times of each measured client, by the client's name.

@@ -1,5 +1,5 @@
-//! Sets up a mesh for each row: a directory on the real disk, a broker, and clients that add almost nothing to the
-//! measured times.
+//! Sets up a mesh for each measurement: a directory on the real disk, a broker, and clients that add almost nothing to
+//! the measured times.
 
 use serde_json::{Value, json};
 use slm_mesh::client::stream::BrokerStream;

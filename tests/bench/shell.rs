@@ -1,4 +1,4 @@
-//! How long a hook takes to find out which files a command line writes.
+//! Measures how long a hook takes to find out which files a command line writes.
 
 use super::figures::{Reach, Table, in_turns};
 use super::place::Scratch;

@@ -1,7 +1,7 @@
 //! Prints a table of speed, size and growth. Each value is compared with its floor, which is what the machine itself
 //! needs for similar work. `make bench` prints all rows, and `make bench ROWS="verbs push"` only two groups.
 //!
-//! The work and its floor are run in turns, so that a disturbance affects both. Their ratio also holds for other
+//! The work and its floor are run in turn, so that a disturbance affects both. Their ratio also holds for other
 //! machines, but the times do not.
 
 mod bare_broker;

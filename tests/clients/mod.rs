@@ -98,7 +98,7 @@ fn found(test: &str, made: Result<PathBuf, String>) -> Option<PathBuf> {
         Ok(dir) => Some(dir),
         Err(why) => {
             assert!(std::env::var("SLM_MESH_TEST_ALL").as_deref() != Ok("1"), "{test} needs {why}");
-            // Not println!, because the harness hides its output when the test passes.
+            // `println!` is not used, because the harness hides its output when the test passes.
             std::io::stderr().write_all(format!("skipped: {test}: {why}\n").as_bytes()).unwrap();
             None
         }

@@ -38,8 +38,8 @@ pub(super) fn entries(text: &str) -> impl Iterator<Item = ConfigEntry> {
     })
 }
 
-/// Splits the text after an opening bracket at the closing bracket. Returns the head of the section, and the rest of
-/// the text.
+/// Splits the text after an opening bracket at the closing bracket. Returns the text in the brackets, and the text
+/// after them.
 fn split_head(text: &str) -> Option<(&str, &str)> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     for (at, c) in text.char_indices() {

@@ -46,7 +46,7 @@ pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
 fn enter_namespace() -> io::Result<()> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     match unshare(CloneFlags::CLONE_NEWNS) {
-        // Root does not try a user namespace, because root could not access the files of other users in it.
+        // Root does not try a user namespace, because root could not access other users' files from there.
         Err(Errno::EPERM) if uid != 0 => {
             unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
             // The kernel requires this before a group can be mapped.
