@@ -1,5 +1,5 @@
 //! Tests links to other meshes: how the peers that these meshes report are merged, checked and forgotten, and how
-//! messages to these peers wait.
+//! messages to these peers are queued.
 
 use crate::failures::Disk;
 use serde_json::{Value, json};
@@ -88,7 +88,7 @@ fn nobody_is_taken_in_who_is_ours_already_or_only_passed_on() {
     let mut disk = linked("echo");
     let me = disk.mesh.peers().resolve("near").unwrap();
     let own = disk.mesh.mesh_id();
-    // SuperLocalMemory also lists our own peer, and a peer that it learnt from a third mesh.
+    // SuperLocalMemory also lists this mesh's own peer, and a peer that it knows from a third mesh.
     let mut echo = row(&me, "near");
     echo["mesh"] = json!(own);
     let mut bare = row(&me, "near");
@@ -97,7 +97,7 @@ fn nobody_is_taken_in_who_is_ours_already_or_only_passed_on() {
     hear(&mut disk, 1, &slm(&[echo, bare, row("peer-9", "of a third")]));
     assert_eq!(names(&mut disk), [""; 0]);
     assert_eq!(disk.mesh.peers().get(&me).unwrap().row.kind.word(), "session");
-    // If a link leads back to its own broker, the status reports this.
+    // The status reports a link that leads back to its own broker.
     hear(&mut disk, 0, &RemoteRoster::parse(&json!({ "mesh": own, "peers": [row("peer-1", "x")] })).unwrap());
     let state = disk.call(1, &status::STATUS, json!({})).unwrap();
     assert!(state["links"][0]["trouble"].as_str().unwrap().contains("leads back to this broker"), "{state}");
@@ -120,7 +120,7 @@ fn what_another_mesh_says_is_bounded_and_can_be_nobody_else() {
     let ids = ["", "x", "a/b", "../../etc", &"y".repeat(65), "a b", "ünïcode"];
     let odd: Vec<Value> = ids.iter().map(|id| row(id, "odd")).collect();
     assert!(RemoteRoster::parse(&json!({ "mesh": "theirs", "peers": odd })).unwrap().peers.is_empty());
-    // No client of this mesh can act as a peer of the other mesh, or read the mail that is on its way to that peer.
+    // No client of this mesh can act as a peer of the other mesh, or read mail to such a peer.
     hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api")]));
     disk.mesh.on_connected(7);
     let error = disk.call_as(7, Some("claude-api@laptop"), &mail::INBOX, json!({})).unwrap_err();
@@ -135,7 +135,7 @@ fn a_letter_waits_in_order_until_the_other_side_has_it_and_its_receipt_says_no_m
     send(&mut disk, "codex-web@laptop", "first").unwrap();
     send(&mut disk, "claude-api@laptop", "second").unwrap();
     assert_eq!(receipt(&mut disk).0, "accepted");
-    // The other mesh stays unreachable until its peers are no longer listed. In that time, this broker dies.
+    // The other mesh stays unreachable for so long that its peers are no longer listed. Meanwhile, this broker crashes.
     let message = disk.mesh.next_forwarded(0, disk.now).unwrap().unwrap();
     assert_eq!((&message.body["content"], &message.body["to_peer"]), (&json!("first"), &json!("peer-2")));
     assert_eq!(message.body["from_name"], json!("near"));
@@ -242,7 +242,8 @@ fn an_id_of_another_mesh_takes_no_name_of_ours() {
     assert_eq!(disk.mesh.peers().resolve("claude-api@laptop").unwrap(), "near");
 }
 
-/// Takes the next message of the link, and reports `delivery` as the result. Returns the text of the message.
+/// Takes the next message of the link, and reports `delivery` as the outcome of sending it. Returns the text of the
+/// message.
 fn deliver(disk: &mut Disk, delivery: &Delivery) -> String {
     let message = disk.mesh.next_forwarded(0, disk.now).unwrap().unwrap();
     disk.mesh.on_delivery(0, message.seq, delivery, disk.now).unwrap();
@@ -253,7 +254,7 @@ fn unclear() -> Delivery {
     Delivery::Unclear("it answered 500 Internal Server Error".into())
 }
 
-/// A mesh with messages on their way to `claude-api@laptop`.
+/// A mesh in which these messages wait to be sent to `claude-api@laptop`.
 fn with_messages(name: &str, texts: &[&str]) -> Disk {
     let mut disk = linked(name);
     hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api")]));
@@ -279,7 +280,7 @@ fn a_message_on_which_the_other_mesh_breaks_down_is_passed_by_and_its_sender_is_
     let (word, why) = sent(&mut disk, 0);
     assert!(word == "accepted" && why.contains("500"), "the sender sees why it waits: {word} {why}");
     assert_eq!(deliver(&mut disk, &Delivery::Accepted), "second", "it does not wait for the first");
-    // The first message is tried once more, since the other mesh may have recovered meanwhile.
+    // The first message is tried once more, since the other mesh may have recovered in the meantime.
     assert_eq!(deliver(&mut disk, &unclear()), "poison");
     assert_eq!(deliver(&mut disk, &Delivery::Accepted), "third");
     let (word, why) = sent(&mut disk, 0);
@@ -310,12 +311,12 @@ fn many_messages_on_which_the_other_mesh_breaks_down_hold_nobody_up() {
 fn an_outage_of_the_other_mesh_rejects_nothing_and_changes_no_order() {
     let texts = ["first", "second", "third"];
     let mut disk = with_messages("outage", &texts);
-    // The other mesh can be reached, but answers neither messages nor polls for hours.
+    // For hours, the other mesh can be reached, but answers neither messages nor polls.
     for _ in 0..500 {
         disk.pass(30_000);
         assert_eq!(deliver(&mut disk, &unclear()), "first");
     }
-    // Then it answers polls, but takes no message for 45 minutes.
+    // After that, the other mesh answers polls, but accepts no message for 45 minutes.
     for _ in 0..90 {
         poll(&mut disk, 30);
         deliver(&mut disk, &Delivery::Retry("it answered 503".into()));
@@ -336,7 +337,7 @@ fn a_message_alone_is_given_up_only_after_an_hour_of_unclear_answers() {
         minutes += 1;
     }
     assert!((119..=122).contains(&minutes), "{minutes} half minutes");
-    // In the report, the reason that the other mesh gave is on one line, without control characters.
+    // The report quotes the reason that the other mesh gave, on one line and without control characters.
     send(&mut disk, "claude-api@laptop", "to nobody").unwrap();
     assert_eq!(deliver(&mut disk, &Delivery::Rejected("no\u{1b}[2Jsuch\npeer".into())), "to nobody");
     let mail = disk.call(1, &mail::INBOX, json!({})).unwrap();
@@ -360,7 +361,7 @@ fn a_peer_that_is_renamed_there_is_renamed_here_and_keeps_its_id_and_mail() {
     let mut disk = disk.crash(|_| false);
     hear(&mut disk, 0, &ours(&[row("peer-1", "reviewer")]));
     assert_eq!(names_of_linked(&disk), ["reviewer@laptop"]);
-    // Two peers swap their names. At no time may both have the same name.
+    // Two peers swap their names. At no time may both of them have the same name.
     hear(&mut disk, 0, &ours(&[row("peer-1", "reviewer"), row("peer-2", "tester")]));
     hear(&mut disk, 0, &ours(&[row("peer-1", "tester"), row("peer-2", "reviewer")]));
     assert_eq!(names_of_linked(&disk), ["tester-peer-1@laptop", "reviewer@laptop"]);

@@ -68,14 +68,14 @@ impl Pair {
         self.there.call(1, &sessions::ATTACH, who).unwrap();
     }
 
-    /// Makes one HTTP request, which the other side must accept, and returns its answer.
+    /// Makes an HTTP request that the other side must accept, and returns the body of the answer.
     fn ask(&mut self, method: &str, target: &str, body: &Value) -> Value {
         let (status, answer) = self.answer(method, target, body);
         assert_eq!(status, 200, "{answer}");
         answer
     }
 
-    /// Makes one HTTP request to the other side, which answers only after its commit. Returns status and body.
+    /// Makes an HTTP request to the other side, which answers only after its commit. Returns the status and the body.
     fn answer(&mut self, method: &str, target: &str, body: &Value) -> (u16, Value) {
         let head = Head {
             method: method.into(),
@@ -208,7 +208,7 @@ fn each_letter_arrives_once_and_in_order_whatever_the_network_loses_and_whoever_
             let says_too_much = count("forwarded") + count("read") > arrived || count("read") > pair.n_read;
             assert!(!says_too_much, "seed {seed}: a receipt says more than is so");
         }
-        // Then the network works again, and everything that was accepted arrives.
+        // Now the network works again, and every accepted message must arrive.
         pair.under_way = None;
         while let Some(message) = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap() {
             pair.ask("POST", "/mesh/send", &message.body);
@@ -260,7 +260,7 @@ fn a_message_to_a_group_is_no_direct_message_on_the_other_side() {
         let newest = mail["messages"].as_array().unwrap().last().unwrap();
         assert_eq!(newest["group"], group, "{mail}");
     }
-    // A linked mesh can't pretend that it wrote to a channel.
+    // A message from a linked mesh must not look like a message to a channel.
     let to = pair.there.mesh.peers().all().iter().find(|peer| peer.row.name == "far").unwrap().row.id.to_string();
     let body = json!({ "from_peer": "x", "to_peer": to, "content": "join me", "key": "k", "group": "#api" });
     pair.ask("POST", "/mesh/send", &body);
@@ -291,13 +291,13 @@ fn a_mesh_changes_the_receipts_only_of_messages_that_it_has_accepted() {
     ids.push(own["messageId"].clone());
     let first = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap().unwrap();
     pair.here.mesh.on_delivery(0, first.seq, &Delivery::Accepted, pair.here.now).unwrap();
-    // A hostile mesh sends nonsense, and receipts for all messages, even for those that it never got.
+    // A hostile mesh sends nonsense, and sends receipts for all messages, even for those that it never got.
     let mut rows: Vec<Value> = ids.iter().map(|id| json!({ "key": id, "receipt": "acked", "ago": i64::MIN })).collect();
     rows.extend([json!({ "key": ids[0], "receipt": "accepted" }), json!({ "key": 7 }), json!("x"), json!(null)]);
     rows.extend((0..1_000).map(|n| json!({ "key": format!("nobody-{n}"), "receipt": "read", "ago": n })));
     let receipts = RemoteReceipt::parse_all(&json!({ "receipts": rows })).unwrap();
     assert!(receipts.len() <= 100);
-    // If another link reports these receipts, they change nothing, because that link did not accept the messages.
+    // Receipts that a different link reports change nothing, because that link did not accept the messages.
     pair.here.mesh.on_receipts(7, &receipts, pair.here.now).unwrap();
     assert_eq!(pair.receipts(), ["forwarded", "accepted", "accepted"]);
     pair.here.mesh.on_receipts(0, &receipts, pair.here.now).unwrap();
@@ -341,7 +341,7 @@ fn slm_mesh_0_1_0_is_not_asked_for_receipts_and_waits_for_none() {
     pair.here.mesh.on_roster(0, &roster, 0..usize::MAX, pair.here.now).unwrap();
     assert_eq!(pair.here.mesh.next_receipts_query(0), None);
     assert_eq!(pair.receipts(), ["forwarded"]);
-    // After its update, the other mesh is also asked about messages that it accepted before the update.
+    // The other mesh has been updated. It is also asked about messages that it accepted before the update.
     pair.learn_receipts(false);
     assert_eq!(pair.receipts(), ["read"]);
 }

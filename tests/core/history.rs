@@ -1,5 +1,5 @@
-//! Tests `log` and the search in `inbox`: who sees which messages, how threads are shown, and that reading the log
-//! marks no message as read.
+//! Tests `log` and the search in `inbox`: who sees which messages, how threads are shown, and that reading the log does
+//! not mark messages as read.
 
 use crate::failures::Disk;
 use crate::script::check;
@@ -159,7 +159,7 @@ fn the_person_at_a_guest_sees_the_traffic_of_that_machine() {
     assert_eq!(texts(&disk.call(5, &LOG, json!({})).unwrap()), ["1 to s2", "2 to s3", "3 to s1"]);
 }
 
-/// Searches with characters or words that mean something in some query language.
+/// Searches with characters or keywords that have a meaning in some query language.
 const HOSTILE: [&str; 14] = [
     "\"",
     "\"unclosed",
@@ -209,7 +209,7 @@ fn a_search_shows_the_part_of_a_long_message_that_has_the_words() {
     let row = &found["messages"][0];
     assert!(row["payload"].as_str().unwrap().contains("NEEDLE"), "{row}");
     assert_eq!((&row["part"], &row["parts"]), (&json!(3), &json!(4)));
-    // A person gets the whole message.
+    // A person sees the whole message.
     disk.mesh.on_connected(2);
     assert_eq!(texts(&disk.call(2, &LOG, json!({ "grep": "NEEDLE" })).unwrap()), [body]);
 }

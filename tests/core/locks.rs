@@ -1,4 +1,4 @@
-//! Tests locks, and the edits that lock files.
+//! Tests locks, both those that are requested and those that an edit takes by itself.
 
 use crate::script::{Script, check};
 

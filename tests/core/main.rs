@@ -1,9 +1,9 @@
 //! Tests the rules of the mesh with scripts, which are lists of calls and their expected results. The tests need no
 //! process, no clock and no file.
 //!
-//! The line `WHO OP key=value … -> WANT …` makes a call. The first WANT is `ok`, `waits`, or an error's kind. Each
-//! `path=value` after it must equal a field of the answer, and `path=$name` keeps a field for later lines. Any other
-//! text must occur in the answer, but `~text` must not.
+//! The line `WHO OP key=value … -> WANT …` makes a call. The first WANT is `ok`, `waits`, or the kind of an error.
+//! After it, `path=value` means that this field of the answer must have this value, and `path=$name` stores the field
+//! for later lines. Any other text must occur in the answer, and the text after a `~` must not.
 //!
 //! `! WHO -> WANT …` checks what WHO has received since the last such line. `WHO joins` attaches a peer, `WHO connects`
 //! connects a hook or verb, `WHO leaves` disconnects WHO, and `WHO cancels` cancels its last call. `+TIME` lets time

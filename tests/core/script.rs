@@ -14,9 +14,9 @@ pub struct Script {
     next: u64,
     /// The id of each client's last call.
     asked: HashMap<String, Value>,
-    /// Answers to calls that had to wait, and notices, by the name of the client that received them.
+    /// For each client, the notifications and the late answers (to calls that had to wait) that it has received.
     came: HashMap<String, Vec<Value>>,
-    /// Values that `path=$name` keeps for later lines.
+    /// The values that `path=$name` has stored for later lines.
     kept: HashMap<String, String>,
 }
 
@@ -50,7 +50,8 @@ impl Script {
         self.mesh.as_mut().unwrap()
     }
 
-    /// Ends the turn. Keeps its notices for the clients that receive them, and returns its replies.
+    /// Ends the mesh's turn. Stores the notifications for the clients that receive them, and returns the answers to
+    /// calls.
     fn end_turn(&mut self) -> Vec<(String, Value, Result<Value, slm_mesh::base::error::Error>)> {
         assert!(self.mesh().commit());
         let names: HashMap<ConnId, String> = self.conns.iter().map(|(name, conn)| (*conn, name.clone())).collect();
@@ -128,7 +129,7 @@ impl Script {
 
     fn pass(&mut self, ms: i64) {
         let until = self.now + ms;
-        // Like the broker's loop, this loop wakes at each deadline on the way.
+        // Like the broker, this loop wakes the mesh at each deadline on the way.
         while let Some(at) = self.mesh().deadline().filter(|at| *at <= until) {
             self.now = at.max(self.now);
             self.tick();
@@ -143,7 +144,7 @@ impl Script {
         self.keep_answers();
     }
 
-    /// Ends the turn, and keeps the answers to calls that waited.
+    /// Ends the turn, and stores the answers to calls that had to wait.
     fn keep_answers(&mut self) {
         for (to, _, result) in self.end_turn() {
             let value = result.unwrap_or_else(|error| error.to_value());
@@ -168,7 +169,7 @@ impl Script {
         self.came.clear();
     }
 
-    /// Runs one line.
+    /// Runs one line of a script.
     pub fn run(&mut self, line: &str) {
         if let Some(time) = line.strip_prefix('+') {
             let (n, unit) = time.split_at(time.len() - 1);

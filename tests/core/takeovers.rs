@@ -3,7 +3,7 @@
 use crate::script::check;
 
 /// Runs a script. At its beginning, the session `p` has ended, a message waits for it, and the session `q` has taken
-/// over its name. In the script, `P`, `Q` and `N` stand for calls that attach the sessions with these keys.
+/// over its name. In the script, `P`, `Q` and `N` are short for calls that attach a session whose key is this letter.
 fn run(script: &str) {
     let attach = |key: &str| format!("attach agent=test project=/p pid=5 session={key}");
     let begin = "

@@ -90,7 +90,7 @@ fn a_command_far_away_has_the_whole_time_to_come_back_after_each_cut() {
     disk.mesh.on_disconnected(3, disk.now);
     disk.pass(25_000);
     assert!(is_held(&mut disk), "the time since the first cut does not count");
-    // After a restart of the hub, too, the grace period of a command begins anew each time its connection is cut.
+    // The grace period of a command begins anew each time its connection is cut, even after a restart of the hub.
     let mut disk = disk.crash(|_| false);
     disk.mesh.on_connected(1);
     come_back(&mut disk, 4);
@@ -127,7 +127,7 @@ fn a_human_releases_the_grant_that_was_seen_wherever_it_is_and_no_newer_one() {
     let release = |disk: &mut Disk, conn, path: &str, token| {
         disk.call(conn, &locks::UNLOCK, json!({ "filePath": path, "token": token }))
     };
-    // The person saw an earlier grant of this lock. Another peer has the lock now, so the person can't release it.
+    // The person saw an earlier grant of this lock. By now, a different peer holds it, so the person can't release it.
     release(&mut disk, 3, path, seen).unwrap_err();
     let far = disk.mesh.observed_locks(9, disk.now)[0]["filePath"].as_str().unwrap().to_owned();
     assert_eq!(

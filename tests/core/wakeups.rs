@@ -5,7 +5,8 @@ use crate::script::check;
 
 const INBOX: &str = "wakeup.wait channel='claude inbox' waitSeconds=3600";
 
-/// Runs a script in which `WAKES` stands for a wait on Claude's inbox socket, and `RANG` for the report on the wake-up.
+/// Runs a script in which `WAKES` is short for a call that waits to wake Claude through its inbox socket, and `RANG`
+/// for a call that reports the wake-up.
 fn run(script: &str) {
     check(&script.replace("WAKES", INBOX).replace("RANG", "wakeup.report channel='claude inbox'"));
 }

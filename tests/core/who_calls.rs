@@ -1,5 +1,6 @@
 //! Tests which session makes a call, for each known agent. A session's hooks, MCP server and verbs (subcommands) may
-//! first call the broker in any order, and much may happen to the session later. Each session must always be one peer.
+//! first call the broker in any order, and much may happen to the session later. At all times, the session must be
+//! exactly one peer.
 
 mod announced;
 mod chosen_name;
@@ -43,11 +44,11 @@ struct Session {
     agent: &'static Agent,
     /// The agent's key for the session.
     key: String,
-    /// The ancestors of the processes that the session runs, nearest first.
+    /// The ancestors of the session's hooks, MCP server and verbs (subcommands), nearest first.
     above: Vec<Process>,
     /// The connection of the session's MCP server, once there is one.
     conn: Option<ConnId>,
-    /// The process id of the session's MCP server, which a restarted broker may expect back.
+    /// The process id of the session's MCP server. A restarted broker may wait for this server to connect again.
     server: Option<i64>,
     /// Whether the session's hooks say that it continues an earlier session under this key.
     continues: bool,
@@ -59,9 +60,9 @@ struct World {
     next: u64,
     /// The folder in which all sessions of a scenario work.
     project: String,
-    /// The session in the environment of the next calls.
+    /// The session id in the environment variable of the next calls, if the variable is set.
     shell_session: Option<String>,
-    /// The agent in the environment of the next calls.
+    /// The agent's name in the environment variable of the next calls, if the variable is set.
     shell_agent: Option<String>,
 }
 
@@ -75,7 +76,7 @@ fn open(store: Store, now: i64) -> Mesh {
 }
 
 fn process(pid: i64, agent: Option<&'static Agent>) -> Process {
-    // A process below an editor need not belong to an agent, because people's own terminals run there, too.
+    // A process below an editor does not always belong to an agent, because people's own terminals also run there.
     let agent = agent.filter(|agent| !agent.identity.hosts_terminals).map(Agent::program);
     Process { pid, start: 1, wrapper: false, agent }
 }
@@ -110,7 +111,7 @@ impl World {
         }
     }
 
-    /// A new session in the process of the session `of`.
+    /// A new session that runs in the same process as the session `of`.
     fn tab(&mut self, of: &Session) -> Session {
         Session { above: of.above.clone(), ..self.session(of.agent) }
     }
@@ -326,12 +327,13 @@ fn two_tabs_of_one_process_are_two_peers() {
         let two = world.tab(&one);
         let second = world.hook(&two);
         assert_ne!(first, second, "{}", one.agent.id);
-        // The edit in the first tab locks the file. Then an edit in the second tab is refused, but the first tab may
-        // edit the file again.
+        // The edit in the first tab locks the file. After that, an edit in the second tab is refused, but the first tab
+        // may edit the file again.
         world.edit(&one, None).unwrap();
         assert!(world.edit(&two, None).is_err());
         world.edit(&one, None).unwrap();
-        // The shell may belong to either tab. So a call that acts as a peer is refused, and the error lists both tabs.
+        // The shell may belong to either tab, so a call that has to act as a peer is refused. The error lists both
+        // tabs.
         let error = world.verb(&two).unwrap_err();
         let candidates = error.data.unwrap()["candidates"].clone();
         assert!(candidates.as_array().unwrap().iter().all(|id| *id == json!(first) || *id == json!(second)));

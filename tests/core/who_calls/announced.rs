@@ -39,7 +39,7 @@ fn a_call_that_a_hook_announced_is_that_sessions() {
         assert_eq!(error.data.unwrap()["candidates"].as_array().unwrap().len(), 2);
         announce(world, &one, "d");
         assert_eq!(summarise(world, "d").unwrap()["actedAs"]["id"], json!(first));
-        // The announcement of a session that has ended is ignored.
+        // The announcement is ignored if its session has ended.
         announce(world, &two, "e");
         let mut end = world.hook_args(&two);
         end["leave"] = json!(true);

@@ -37,13 +37,14 @@ fn two_threads_of_one_daemon_are_two_peers_although_their_servers_came_before_an
         let servers = [&one, &two].map(|thread| world.server(thread));
         let ids = [&one, &two].map(|thread| world.hook(thread));
         assert_ne!(ids[0], ids[1]);
-        // The first call of a thread over its server brings the thread's key.
+        // The first call of a thread through its server contains the thread's key.
         for ((thread, conn), id) in [&one, &two].into_iter().zip(servers).zip(&ids) {
             assert_eq!(world.attach(thread, conn, Some(&thread.key)), *id);
             assert_eq!(id_of(&world.call(conn, "whoami", json!({}), &thread.above).unwrap()), *id);
         }
         assert_eq!(world.sessions(), sorted(&ids), "{}", agent.id);
-        // A server's first peer normally disappears once the key is known. A peer with mail stays, so no mail is lost.
+        // A server's first peer normally disappears once the key is known. If it has mail, it stays, so that no mail is
+        // lost.
         let third = world.tab(&one);
         let conn = world.server(&third);
         let placeholder = id_of(&world.call(conn, "whoami", json!({}), &third.above).unwrap());

@@ -1,6 +1,6 @@
 //! Tests windows, tabs, subagents, restarts and taken-over names in random order. After each step, every session is
-//! still its own peer, and mail reaches only its addressee. No file has two owners, and no session is refused because
-//! of its own lock.
+//! still its own peer, mail reaches only its addressee, no file has two owners, and no session is refused because of
+//! its own lock.
 
 use super::{AGENTS, Session, World, process};
 use serde_json::json;
@@ -27,7 +27,7 @@ impl Draw {
 struct Live {
     session: Session,
     id: String,
-    /// Mail that was sent to the session, or to the session whose name it took over.
+    /// The mail that was sent to the session, or to an earlier session whose name it has taken over.
     mail: Vec<String>,
 }
 
@@ -144,7 +144,7 @@ impl Play {
         self.world.settle();
     }
 
-    /// Lets a session continue under another key.
+    /// Lets a session continue under a new key.
     fn clear(&mut self) {
         let Some(n) = self.some() else { return };
         if self.tabs_of(self.live[n].session.above[0].pid) > 1 {

@@ -1,4 +1,4 @@
-//! Tests sessions that have ended: hooks that arrive late, and keys that a session used before the broker restarted.
+//! Tests sessions that have ended: hooks that arrive late, and old session keys after a restart of the broker.
 
 use super::{Road, Session, World, each_with_hooks};
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ fn a_late_hook_brings_no_ended_session_back_and_takes_none_of_its_mail() {
                 assert_eq!(answer["messages"], json!([]), "{}", session.agent.id);
                 assert!(!world.is_online(&id), "{}: a late hook keeps it here", session.agent.id);
             }
-            // The next session in this folder gets the name and the mail, as if no late hook had come.
+            // The next session in this folder gets the name and the mail, as if the late hook had not run.
             let next = world.session(session.agent);
             assert_eq!(world.hook(&next), id, "{}", session.agent.id);
         });
@@ -96,7 +96,7 @@ fn a_command_that_outlives_its_session_keeps_its_lock_from_the_next_session() {
         assert_eq!(world.hook(&next), id, "{}: it takes over the name", one.agent.id);
         let refusal = world.edit(&next, None).unwrap_err().text;
         assert!(refusal.contains("ends when that command ends"), "{refusal}");
-        // The next session can give back the name while the command still runs.
+        // The next session can give the name back while the command is still running.
         world.shell_session = Some(id.clone());
         let own = world.call_once("peer.decline", json!({}), &next.above).unwrap();
         world.shell_session = None;
@@ -154,7 +154,7 @@ fn an_older_key_of_a_session_is_known_after_a_restart() {
     each_with_hooks(|world, mut session, _| {
         let id = world.hook(&session);
         let old = session.clone();
-        // Agents choose their keys freely, so a key may look like the list of keys in the database.
+        // Agents choose the keys freely. Some of these keys look like the list in which the database stores keys.
         for key in ["[\"key\",\"other\"]", "[", "a\nb", "newest"] {
             session.key = format!("{key}-{}", old.key);
             session.continues = true;
@@ -181,7 +181,7 @@ fn a_later_session_gets_the_mail_of_one_of_two_sessions_that_ended() {
         world.end(&one);
         world.end(&two);
         world.call_once("send", json!({ "to": first, "message": "please answer" }), &[]).unwrap();
-        // The second session was never used, so only the first session can be continued.
+        // The second session was never used, so only the first one can be continued.
         let next = world.session(one.agent);
         assert_eq!(world.hook(&next), first, "{}", one.agent.id);
         let inbox = world.call_once("hook.mail", world.hook_args(&next), &next.above).unwrap();

@@ -1,5 +1,5 @@
-//! Tests restarts of the broker between any two calls of a session. Also tests agents of which the broker knows only
-//! the MCP server.
+//! Tests restarts of the broker between any two calls of a session, and agents of which the broker knows only the MCP
+//! server.
 
 use super::{AGENTS, Road, Session, World, each, open, process};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ const NEWCOMER: &str = "newcomer";
 const SERVER: i64 = 77;
 
 impl World {
-    /// Ends the broker, and starts one that expects the MCP servers of these sessions to reconnect.
+    /// Ends the broker, and starts a new one that expects the MCP servers of these sessions to reconnect.
     pub(super) fn restart_broker(&mut self, sessions: &mut [&mut Session]) {
         let store = self.mesh.take().unwrap().into_store();
         let mesh = self.mesh.insert(open(store, self.now));
@@ -25,7 +25,8 @@ impl World {
     }
 }
 
-/// An agent that slm-mesh does not know. The agent has an MCP server, and runs on this machine or on another machine.
+/// A program that is an agent, but not a known one. It has an MCP server, and runs on this machine or on a different
+/// one.
 struct Newcomer {
     world: World,
     above: Vec<Process>,
@@ -142,7 +143,7 @@ fn sessions_that_nobody_wrote_to_leave_no_peers_behind() {
     for agent in AGENTS.iter().filter(|agent| agent.dialect.is_some()) {
         let mut world = World::new();
         for n in 0..20 {
-            // Two sessions run at the same time. So the next session can't know which of the two it continues.
+            // Two sessions run at the same time, so the next session can't know which of them it continues.
             let mut both = [world.session(agent), world.session(agent)];
             let conns = both.each_mut().map(|session| {
                 world.serve(session);
@@ -180,7 +181,7 @@ fn a_session_whose_server_takes_over_a_name_is_one_peer_with_its_hooks() {
         world.call(former.conn.unwrap(), "detach", json!({}), &[]).unwrap();
         let mut next = world.session(agent);
         assert_eq!(world.speak(&mut next, &[Road::Server, Road::Hook, Road::Verb]), id, "{}", agent.id);
-        // The session that had the name before comes back in another window, under either of its keys.
+        // The session that had the name before comes back in a new window, under its old or its new key.
         for key in [&former.key[..], former.key.trim_end_matches('+')] {
             let window = Session { key: key.to_owned(), ..world.session(agent) };
             assert_ne!(world.hook(&window), id, "{}: two windows are one peer", agent.id);
@@ -231,8 +232,8 @@ fn the_locks_of_a_turn_end_with_the_last_subagent_that_outlived_it() {
         assert_eq!(n_locks(&world), 1, "another one still runs");
         end(&mut world, json!({ "subagent": "sub-2" }));
         assert_eq!(n_locks(&world), 0, "{}", agent.id);
-        // The next turn begins before the last subagent ends. The end of the subagent must not release the locks of the
-        // next turn.
+        // The next turn begins before the last subagent of the previous turn ends. The end of this subagent must not
+        // release the locks of the next turn.
         world.edit(&session, None).unwrap();
         end(&mut world, json!({ "running": ["sub-3"] }));
         world.edit(&session, None).unwrap();
@@ -266,7 +267,7 @@ fn the_log_says_once_that_a_hook_speaks_for_a_session_from_outside() {
             agent.id
         );
         assert_eq!(reports(&mut world, &stranger), Vec::<String>::new(), "once");
-        // After the exit of this other process, the session stays online, because its own agent still runs.
+        // When the other process exits, the session stays online, because its own agent still runs.
         world.mesh.as_mut().unwrap().on_process_exit(&stranger.above[0], 0);
         world.settle();
         assert!(

@@ -1,5 +1,5 @@
-//! An agent of an unknown kind runs `slm-mesh` commands in its shell. An environment variable of this shell contains
-//! the agent's name.
+//! An agent of an unknown kind runs `slm-mesh` commands in its shell, in which an environment variable contains the
+//! agent's name.
 
 use super::{World, process};
 use serde_json::{Value, json};
