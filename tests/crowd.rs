@@ -29,7 +29,7 @@ fn connect(place: &Place) -> UnixStream {
     stream
 }
 
-/// Checks that the broker answers an old connection, and also accepts and answers a new one.
+/// Checks that the broker still answers an old connection, and that it accepts and answers a new one.
 fn check_served(place: &Place, neighbour: &mut Socket) {
     assert_eq!(neighbour.call("ping", json!({}))["result"], json!({}));
     let set = neighbour.call("state.set", json!({ "key": "k", "value": "v" }));
@@ -43,8 +43,8 @@ fn a_client_of_one_byte_at_a_time_holds_nobody_up_and_is_answered() {
     let mut slow = connect(&place);
     for byte in b"{\"jsonrpc\":\"2.0\",\"id\":\"slow\",\"method\":\"ping\"}\n" {
         slow.write_all(&[*byte]).unwrap();
-        // The broker answers only in a turn of its loop, so this answer proves that it has run a turn since the last
-        // byte.
+        // The broker answers only in a turn of its loop. This answer therefore proves that it has run a turn since it
+        // got the last byte.
         assert_eq!(neighbour.call("ping", json!({}))["result"], json!({}));
     }
     let mut line = String::new();
@@ -63,8 +63,8 @@ fn a_line_over_one_mebibyte_costs_only_its_own_connection() {
     let cut = (0..17).find_map(|_| long.write_all(&chunk).err());
     assert!(cut.is_none_or(|error| [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset].contains(&error.kind())));
     let mut said = String::new();
-    // The broker closes the connection with unread bytes, which causes a reset. So the read may fail after the error
-    // line.
+    // The broker closes the connection before it has read all bytes, which causes a reset. The read may therefore fail
+    // after the line with the error.
     let _ = long.read_to_string(&mut said);
     let answer: Value = serde_json::from_str(said.lines().next().unwrap_or("")).unwrap();
     assert_eq!(answer["error"]["code"], json!(-32600), "{answer}");
@@ -119,8 +119,8 @@ fn a_client_that_asks_and_never_reads_is_not_waited_for() {
     let mut deaf = connect(&place);
     deaf.set_nonblocking(true).unwrap();
     let ask = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\"}\n".repeat(1000);
-    // The broker stops reading from a client that reads no answers. The test goes on writing until the kernel has
-    // refused three writes.
+    // The broker stops reading from a client that does not read its answers. The test writes until the socket has been
+    // full three times.
     let mut n_refused = 0;
     while n_refused < 3 {
         match deaf.write(&ask) {
@@ -156,7 +156,7 @@ fn a_subscriber_that_never_reads_is_dropped_and_the_others_hear_all() {
         assert_eq!(heard["params"]["payload"]["n"], json!(n), "every event, in order");
     }
     let now = || place.socket().call("status", json!({}))["result"]["connections"].as_i64().unwrap();
-    // The request itself uses a connection. So the count is the old one again only when the deaf client's connection is
+    // This request uses a connection of its own, so the count drops back to its old value only when the deaf client is
     // gone.
     until("the deaf one is dropped", || now() == n_connections);
     check_served(&place, &mut neighbour);
@@ -179,7 +179,7 @@ fn a_subscriber_that_asks_without_end_and_never_reads_is_dropped() {
     check_served(&place, &mut neighbour);
 }
 
-/// Stops the broker while `meanwhile` runs, so that everything sent in this time reaches the broker at once.
+/// Freezes the broker while `meanwhile` runs, so that everything that is sent in this time reaches the broker at once.
 fn hold_still(place: &Place, meanwhile: impl FnOnce()) {
     let pid = place.broker_pid().unwrap();
     support::freeze(pid);
@@ -193,14 +193,14 @@ fn a_client_that_speaks_and_hangs_up_in_one_breath_is_let_go() {
     let mut hasty = place.socket();
     hasty.call("attach", json!({ "name": "hasty", "agent": "codex", "project": "/p", "pid": 1 }));
     hold_still(&place, || {
-        // A session sends such notifications when it ends. The broker never answers them, so no failed write can tell
-        // the broker that the session is gone.
+        // A session sends these notifications when it ends. The broker does not answer them, so it can't learn from a
+        // failed write that the session is gone.
         for (method, params) in [("state.set", json!({ "key": "last", "value": "word" })), ("detach", json!({}))] {
             let line = json!({ "jsonrpc": "2.0", "method": method, "params": params });
             writeln!(hasty.stream, "{line}").unwrap();
         }
-        // Another thread may have just forked a child that holds a copy of the stream. In spite of the copy, a shutdown
-        // ends the stream at once.
+        // If a thread has just forked a child, the child holds a copy of the stream. A shutdown ends the stream in
+        // spite of this copy.
         hasty.stream.shutdown(Shutdown::Both).unwrap();
     });
     until("its place is free", || neighbour.call("status", json!({}))["result"]["connections"] == json!(1));
@@ -216,8 +216,8 @@ fn who_comes_back_in_the_breath_of_its_end_is_who_it_was() {
         let mut before = place.socket();
         let you = before.call("attach", ask.clone())["result"]["you"].clone();
         assert_eq!(you["name"], json!("one"));
-        // The broker might handle just two connections in the right order by chance. Eight more connections make this
-        // unlikely.
+        // With just two connections, the broker might handle them in the right order by chance. Eight more connections
+        // make this unlikely.
         let _others: Vec<Socket> = (0..8).map(|_| place.socket()).collect();
         let mut after = None;
         hold_still(&place, || {
@@ -228,8 +228,8 @@ fn who_comes_back_in_the_breath_of_its_end_is_who_it_was() {
         });
         let mut after: Socket = after.unwrap();
         assert_eq!(after.read().unwrap()["result"]["you"], you);
-        // Another thread may have just forked a child that holds a copy of the stream. In spite of the copy, a shutdown
-        // ends the stream at once.
+        // If a thread has just forked a child, the child holds a copy of the stream. A shutdown ends the stream in
+        // spite of this copy.
         after.stream.shutdown(Shutdown::Both).unwrap();
     }
     check_served(&place, &mut neighbour);
@@ -244,8 +244,7 @@ fn who_came_and_went_while_the_broker_was_away_leaves_its_seat_free() {
         until("its place is free", || neighbour.call("status", json!({}))["result"]["connections"] == json!(1));
         let mut after = None;
         hold_still(&place, || {
-            // This session is killed before the broker reads its `attach` request. This can happen while a broker
-            // starts.
+            // This session is killed before the broker reads its `attach` request, as can happen while a broker starts.
             let mut before = place.socket();
             before.ask("attach", ask.clone());
             before.stream.shutdown(Shutdown::Both).unwrap();

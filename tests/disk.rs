@@ -1,4 +1,5 @@
-//! Power failures, full or damaged disks, and killed processes. All data that a client was told is stored must survive.
+//! Power failures, full or damaged disks, and killed processes. Data must survive once a client was told that it is
+//! stored.
 
 #[allow(dead_code)] // the benchmark uses more of it
 #[path = "bench/filled_store.rs"]
@@ -26,7 +27,7 @@ fn copy_database(from: &Path, to: &Path) {
     }
 }
 
-/// A test mesh whose data directory is `dir`, a copy of the data directory of another mesh.
+/// A test mesh that uses `dir`, a copy of a mesh's data directory, as its data directory.
 fn revived(dir: &Path) -> Place {
     let mut place = Place::new();
     place.dir = dir.to_path_buf();
@@ -190,7 +191,7 @@ fn a_full_disk_is_named_and_an_emptied_one_goes_on() {
     };
     assert!(refused.contains("full") && refused.contains("free some space"), "{refused}");
     assert!(socket.call("state.get", json!({ "key": "k0" }))["error"].is_null(), "reading still works");
-    // When the broker ends, it frees some space on the disk. The test fills this space, too.
+    // When the broker ends, it frees some space on the disk, which the test fills, too.
     place.ok(&["stop"]);
     let filler = place.dir.join("filler");
     let mut rest = std::fs::File::create(&filler).unwrap();
@@ -291,8 +292,7 @@ fn a_restored_backup_uses_no_number_twice() {
     assert_eq!(lock(&restored), before + 1, "the numbers are reserved again");
 }
 
-/// The b-trees of a database. Each has a name, a first page, and a flag that is true for a table and false for an
-/// index.
+/// The b-trees of a database: the name and the first page of each, and whether it is a table and not an index.
 fn trees(file: &Path) -> Vec<(String, u64, bool)> {
     let db = Connection::open(file).unwrap();
     let mut query = db.prepare("SELECT name, rootpage, type = 'table' FROM sqlite_schema WHERE rootpage > 0").unwrap();
@@ -316,7 +316,7 @@ fn middle_leaf(file: &Path, root: u64) -> u64 {
     u64::from(u32::from_be_bytes(page[cell..cell + 4].try_into().unwrap()))
 }
 
-/// The number of messages, of entries in the shared state, of events, and of locks in a mesh.
+/// The numbers of messages, entries of the shared state, events and locks in a mesh.
 fn kept(place: &Place) -> [usize; 4] {
     let rows = |args: &[&str], list: &str| place.json(args)[list].as_array().unwrap().len();
     [
@@ -386,7 +386,7 @@ fn a_damaged_page_costs_at_most_the_rows_on_it() {
         assert!(copy.json(&["lock", "b.rs"])["token"].as_i64() > token, "{tree}: no token is granted twice");
         copy.ok(&["stop"]);
     }
-    // The files are as after a kill: a broker had copied the rows, but had not yet moved the damaged file away.
+    // The broker was killed after it had copied the rows, but before it had moved the damaged file away.
     let copy = with_damage(&place, messages);
     std::fs::copy(&file, copy.dir.join("broker.db.salvaged")).unwrap();
     assert_eq!(kept(&copy), all);

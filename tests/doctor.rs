@@ -68,7 +68,7 @@ fn a_data_directory_that_cannot_be_created_is_a_fault() {
     assert!(!home.place.run(&["start", "--detach"]).status.success());
     let cure = format!("mkdir -p '{}', or remove the link: rm {}", target.display(), dir.display());
     assert_eq!(errors(&home), [("data directory".to_owned(), cure)]);
-    // Doctor suggests creating this directory. Nothing more must be needed to repair the error.
+    // Doctor suggests creating this directory. That alone must repair the error.
     std::fs::create_dir_all(&target).unwrap();
     home.place.ok(&["start", "--detach"]);
     assert_eq!(errors(&home), []);

@@ -1,4 +1,5 @@
-//! A client makes a call while its broker ends. If this broker can't have run the call, the next broker must run it.
+//! A client makes a call while its broker ends. If this broker can't have executed the call, the next broker must
+//! execute it.
 
 mod support;
 
@@ -19,7 +20,7 @@ enum LastDeed {
     Accepts,
     /// The broker does not even accept the connection.
     Nothing,
-    /// The broker reads the call, and announces that it stops.
+    /// The broker reads the call, and announces that it is stopping.
     ReadsAndSaysSo,
     /// The broker reads the call, and closes the connection without an answer.
     ReadsAndDies,

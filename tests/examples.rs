@@ -48,7 +48,7 @@ struct Example {
     shown: Vec<String>,
 }
 
-/// Finds the examples in a text. Each line of an example begins with two spaces.
+/// Finds the examples in a text in which each line of an example is indented with two spaces.
 fn examples(text: &str) -> Vec<Example> {
     let mut found: Vec<Example> = Vec::new();
     let mut is_open = false;
@@ -159,8 +159,8 @@ impl Stage {
         }
     }
 
-    /// Reports the path of a transcript, as Claude Code's prompt hook does. The session in the folder `api` gets this
-    /// transcript.
+    /// Reports the path of a transcript, as Claude Code's prompt hook does. The transcript then belongs to the session
+    /// in the folder `api`.
     fn report_transcript(&self) {
         let path = self.home.home.join("session.jsonl");
         std::fs::copy(project().join("tests/data/transcripts/claude.jsonl"), &path).unwrap();
@@ -235,7 +235,7 @@ fn fits(shown: &[&str], said: &[&str]) -> bool {
     }
 }
 
-/// Reduces runs of spaces to one space, because the width of a column depends on its content.
+/// Replaces each run of spaces with one space, because the width of a column depends on its content.
 fn spaced(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -57,7 +57,7 @@ impl Mad {
     }
 }
 
-/// JSON values that are nested too deep. Some are complete, others lack their closing brackets.
+/// JSON values that are nested too deeply. Some are complete, and some lack their closing brackets.
 fn deep() -> Vec<String> {
     let nest = |open: &str, close: &str| format!("{}0{}", open.repeat(DEPTH), close.repeat(DEPTH));
     vec![nest("[", "]"), "[".repeat(DEPTH), nest("{\"a\":", "}"), "{\"a\":".repeat(DEPTH), nest("[{\"a\":", "}]")]
@@ -225,8 +225,8 @@ fn sixty_four_globs_at_once_against_a_full_table_leave_others_their_turn() {
     session.call(1, "mesh_status", json!({}));
     let mut n_taken = 0;
     for k in 0..64 {
-        // These globs have the same long beginning, but no two of them overlap. So each comparison has to read two
-        // globs to the end.
+        // These globs have the same long beginning, but no two of them overlap. Each comparison therefore has to read
+        // two globs to the end.
         let paths: Vec<String> =
             (0..64).map(|n| format!("/{}{k}/{}b{n}.rs", "a/".repeat(20), "?a*".repeat(6))).collect();
         let line = call(2 + k, "mesh_lock", json!({ "action": "lock", "filePaths": paths, "ttlMinutes": 60 }));
@@ -239,8 +239,8 @@ fn sixty_four_globs_at_once_against_a_full_table_leave_others_their_turn() {
     stage.check();
 }
 
-/// The processor time that a process has used so far. Unlike elapsed time, it does not depend on the load of the
-/// machine. Without /proc, this returns the time since `began`.
+/// The processor time that a process has used, which, unlike elapsed time, does not depend on the load of the machine.
+/// Without /proc, returns the time since `began`.
 fn computed(pid: u32, began: Instant) -> Duration {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return began.elapsed() };
     let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);

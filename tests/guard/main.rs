@@ -128,7 +128,7 @@ fn the_last_of_many_pushed_refs_is_checked_and_too_many_are_said() {
     agent.close();
 }
 
-/// A commit may record another version of a submodule. This changes no file in the submodule, so locks there don't
+/// A commit that records a different version of a submodule changes no file in the submodule, so locks there don't
 /// matter.
 #[test]
 fn a_lock_inside_a_submodule_does_not_stop_a_commit_of_the_submodule() {

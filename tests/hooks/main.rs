@@ -385,7 +385,7 @@ fn the_hook_of_a_sessions_start_hands_its_session_to_the_shell() {
 fn two_hooks_of_one_event_show_everything_once() {
     let place = Place::new();
     place.ok(&["lock", "held.txt", "--reason", "mine"]);
-    // Runs both hooks at the same time, as the agent does.
+    // Runs both hooks at the same time, as an agent does.
     let said = |input: &Value| {
         let hook = || told(&place, "claude", input);
         let both = std::thread::scope(|threads| [(); 2].map(|()| threads.spawn(hook)).map(|one| one.join().unwrap()));
@@ -402,13 +402,13 @@ fn two_hooks_of_one_event_show_everything_once() {
     let edit = json!({ "tool_name": "Write", "tool_input": { "file_path": place.root.join("held.txt") } });
     let denials = said(&with(event("PreToolUse"), edit));
     assert!(denials.iter().all(|answer| answer["hookSpecificOutput"]["permissionDecision"] == "deny"), "{denials:?}");
-    // The session starts again after a compaction. This is another event, so one of the hooks must answer again.
+    // The session starts again after a compaction. This is a new event, so one of the hooks must answer again.
     let later = said(&with(event("SessionStart"), json!({ "source": "compact" })));
     assert_eq!(later.len(), 1, "{later:?}");
 }
 
-/// The hook shows the name of the channel to which a message was sent. The agent replies to this channel, so the name
-/// must be right.
+/// The hook shows the name of the channel to which a message was sent. The agent sends its reply to this channel, so
+/// the name must be right.
 #[test]
 fn mail_to_a_channel_names_the_channel() {
     let place = Place::new();

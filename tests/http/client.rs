@@ -1,4 +1,4 @@
-//! Starts a broker for one test. The HTTP client in this file uses only the standard library.
+//! A broker for one test, and an HTTP client that uses only the standard library.
 
 use super::support::{Place, until};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
-/// The timeout of every wait in these tests.
+/// The timeout for everything that these tests wait for.
 pub const SOON: Duration = Duration::from_secs(15);
 
 /// A running broker that is a child process of the test and has its own data directory.
@@ -69,19 +69,19 @@ impl Broker {
         self.child.wait().unwrap()
     }
 
-    /// Starts another broker in the same data directory.
+    /// Starts a new broker in the same data directory.
     pub fn again(&mut self) {
         (self.child, self.port) = spawn(&self.place);
     }
 
-    /// Resident memory in KiB; `None` if the system does not report it.
+    /// The broker's resident memory in KiB; `None` if the system does not report it.
     pub fn rss(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         line.split_whitespace().next()?.parse().ok()
     }
 
-    /// Processor time used so far, in clock ticks; `None` if the system does not report it.
+    /// The processor time that the broker has used, in clock ticks; `None` if the system does not report it.
     pub fn ticks(&self) -> Option<u64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
         let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
@@ -197,7 +197,7 @@ impl Http {
         self.ok("/messages", json!({ "peerId": peer }))["messages"].as_array().unwrap().clone()
     }
 
-    /// The events of one type, newest first.
+    /// All events of this type, newest first.
     #[track_caller]
     pub fn events(&mut self, kind: &str) -> Vec<Value> {
         self.ok("/events", json!({ "types": [kind] }))["events"].as_array().unwrap().clone()
@@ -210,7 +210,7 @@ impl Http {
     }
 }
 
-/// Prints that a test was skipped, or fails if no test may be skipped.
+/// Prints that a test is skipped. Fails if no test may be skipped.
 pub fn skip(test: &str, why: &str) {
     assert!(std::env::var_os("SLM_MESH_TEST_ALL").is_none(), "{test}: {why}");
     println!("skipped: {test}: {why}");

@@ -9,14 +9,14 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How much processor time the broker may use before it answers an honest client during an attack. This does not depend
-/// on the load of the machine. In addition, each answer must come within `SOON`.
+/// The processor time that the broker may use before it answers an honest client during an attack, which does not
+/// depend on the load of the machine. In addition, each answer must come within `SOON`.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How much an attack may increase the broker's memory, in KiB. This is the sum of all limits on buffers, and a reserve
-/// for the allocator.
+/// The maximum growth of the broker's memory during an attack, in KiB. This is the sum of all limits on buffers, plus a
+/// reserve for the allocator.
 const GROWTH_MAX: u64 = 48 << 10;
 
-/// Runs an attack. A second client sends requests all the time, and checks that the broker answers in time.
+/// Runs an attack. Throughout it, a second client sends requests, and checks that the broker answers in time.
 fn survives(broker: &Broker, attack: impl FnOnce()) {
     let before = broker.rss();
     let done = AtomicBool::new(false);
@@ -37,7 +37,7 @@ fn survives(broker: &Broker, attack: impl FnOnce()) {
                 peak = peak.max(broker.rss().unwrap_or(0));
                 n += 1;
             }
-            // Checks that the broker also accepts a new client during the attack.
+            // Checks that the broker accepts a new client during the attack.
             broker.http().ok("/unregister", json!({ "peerId": id }));
             (worst, peak)
         });
@@ -173,7 +173,7 @@ fn connections_that_idle_or_trickle() {
         for _ in 0..20 {
             slow.retain_mut(|stream| stream.write_all(b"a").is_ok());
         }
-        // So many connections are open that the broker may drop a new one. The client then connects again.
+        // With so many open connections, the broker may drop a new one. The client then connects again.
         until("a newcomer is let in", || {
             let mut http = broker.http();
             http.send("GET /health HTTP/1.1\r\n\r\n");
@@ -297,8 +297,8 @@ fn a_list_of_events_is_no_larger_either() {
 fn invented_peers_do_not_use_up_the_subscriptions() {
     let broker = Broker::start();
     let mut http = broker.http();
-    // The mesh has no room for 4200 subscriptions. These peers do not exist, so the mesh can't push anything to them,
-    // and drops their subscriptions.
+    // These are more subscriptions than the mesh has room for. Their peers do not exist, so the mesh can't push
+    // anything to them, and drops the subscriptions.
     for n in 0..84 {
         let ask = |n: usize| {
             let body = json!({ "action": "subscribe", "peerId": format!("invented {n}"), "types": ["*"] }).to_string();

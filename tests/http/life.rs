@@ -24,7 +24,7 @@ fn a_silent_peer_is_stale_and_a_heartbeat_revives_it() {
     until("it is stale", || listed(&mut http).is_empty());
     let peers = http.get("/status").body["peers"].clone();
     assert_eq!(json!([peers["active"], peers["stale"], peers["total"]]), json!([0, 1, 1]));
-    // A stale peer still gets mail, including broadcasts, since the broker has not removed it.
+    // A stale peer still gets mail, including broadcasts, since the broker has not yet removed it.
     http.ok("/send", json!({ "fromPeer": "cli", "toPeer": id, "payload": "x" }));
     until("a heartbeat revives it", || {
         http.ok("/heartbeat", json!({ "peerId": id }));
@@ -115,8 +115,8 @@ fn a_late_heartbeat_does_not_revive_a_peer_that_unregistered() {
     let mut http = broker.http();
     let bob = named(&mut http, "bob");
     http.ok("/unregister", json!({ "peerId": bob }));
-    // Clients look for this error text and then register again. If the answer were `ok`, they would not register, and
-    // would never get pushed messages again.
+    // Clients look for this error text and then register again. If the answer were `ok`, they would never register
+    // again, and would get no more pushed messages.
     http.refused("/heartbeat", json!({ "peerId": bob }), "Peer not found");
     assert_eq!(listed(&mut http), Vec::<String>::new());
 }

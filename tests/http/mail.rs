@@ -19,8 +19,8 @@ fn fetching_marks_as_read() {
     let texts = |mail: &[Value]| mail.iter().map(|m| word(&m["payload"])).collect::<Vec<_>>();
     let first = http.ok("/messages", json!({ "peerId": b, "limit": 2 }));
     assert_eq!(texts(first["messages"].as_array().unwrap()), ["4", "3"], "newest first");
-    // The fetch marked only two messages as read. Without a filter, a fetch returns unread messages; with an unknown
-    // filter, it returns all.
+    // The fetch marked only two messages as read. A fetch without a filter returns unread messages, and one with an
+    // unknown filter returns all messages.
     assert_eq!(texts(&http.mail(&b)), ["2", "1", "0"]);
     assert_eq!(http.mail(&b).len(), 0);
     assert_eq!(

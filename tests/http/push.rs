@@ -1,5 +1,5 @@
-//! Messages and events that the broker pushes to a peer's Unix socket: their form and order. Also peers that close the
-//! connection or do not read.
+//! The form and order of the messages and events that the broker pushes to a peer's Unix socket, and peers that close
+//! this connection or do not read from it.
 
 use super::client::*;
 use super::support::until;
@@ -202,7 +202,8 @@ fn a_socket_that_appears_late_is_dialled() {
     let mut http = broker.http();
     let path = broker.place.root.join("late.sock");
     let a = word(&http.ok("/register", json!({ "projectPath": "/p", "pid": 1, "udsPath": path }))["peerId"]);
-    // The socket does not exist yet. When the heartbeat is answered, the broker has tried to connect at least once.
+    // The socket does not exist yet. By the time the heartbeat is answered, the broker has tried to connect at least
+    // once.
     http.ok("/heartbeat", json!({ "peerId": a }));
     let ear = Ear::new(&broker, "late.sock");
     let mut line = ear.accept();
@@ -231,7 +232,7 @@ fn a_new_connection_starts_with_a_whole_envelope() {
     let ear = Ear::new(&broker, "a.sock");
     let a = ear.peer(&mut http);
     let deaf = ear.accept();
-    // Together, these messages are longer than the socket's buffer. So the broker can write only a part of one line.
+    // Together, these messages are longer than the socket's buffer, so the broker can write only a part of one of them.
     for _ in 0..10 {
         http.ok("/send", json!({ "fromPeer": "cli", "toPeer": a, "payload": "x".repeat(60_000) }));
     }
@@ -239,7 +240,7 @@ fn a_new_connection_starts_with_a_whole_envelope() {
     let mut line = ear.accept();
     http.ok("/send", json!({ "fromPeer": "cli", "toPeer": a, "payload": "last" }));
     while line.hears("message", "messageId fromPeer text")["text"] != json!("last") {}
-    // The broker can't know which messages on the broken connection arrived, so it does not mark them as delivered.
+    // The broker can't know which messages arrived over the broken connection, so it marks none of them as delivered.
     let mail = http.ok("/messages", json!({ "peerId": a, "limit": 100 }));
     let last = mail["messages"][9].clone();
     assert!(
@@ -267,7 +268,7 @@ fn a_peer_that_never_reads_is_dropped_and_others_are_not() {
     assert!(rest.len() < 2 << 20, "{} bytes were kept for it", rest.len());
     // All messages are in the mailbox, even those that were not pushed.
     assert_eq!(http.ok("/messages", json!({ "peerId": a, "limit": 100 }))["messages"].as_array().unwrap().len(), 40);
-    // The peer gets another connection for later messages.
+    // The broker opens a new connection for later messages.
     let mut line = deaf.accept();
     http.ok("/send", json!({ "fromPeer": "cli", "toPeer": a, "payload": "now" }));
     while line.hears("message", "messageId fromPeer text")["text"] != json!("now") {}
@@ -316,7 +317,7 @@ fn only_sockets_of_this_user_are_dialled() {
         let body = http.ok("/register", json!({ "projectPath": "/p", "pid": 1, "udsPath": path }));
         http.ok("/send", json!({ "fromPeer": "cli", "toPeer": body["peerId"], "payload": "x" }));
     }
-    // The broker connects to this socket after the other peers were registered. By then, it would also have connected
+    // The broker connects to this socket after the other peers have registered. By then, it would also have connected
     // to their sockets.
     let ear = Ear::new(&broker, "ours.sock");
     ear.peer(&mut http);
