@@ -89,8 +89,8 @@ fn processes_show_their_agent() {
     assert_eq!(kind(&["bash", "-c", "make"]), None);
 }
 
-/// npm and pip install a script, and a link to it with the agent's name. The arguments of the script's interpreter
-/// contain this link, and not the script. So slm-mesh must recognize the agent by the link.
+/// npm and pip install a script, and a link to it with the agent's name. The interpreter's arguments contain the path
+/// of this link, and not of the script, so slm-mesh must recognize the agent by the link.
 #[test]
 fn an_agent_that_an_interpreter_runs_is_known_by_its_link() {
     let id = |words: &[&str]| {
@@ -138,7 +138,8 @@ fn no_other_code_names_an_agent() {
         names.extend(agent.identity.environment);
         names.extend(agent.identity.session_variable);
     }
-    // These two names of agents are also ordinary words in the code: a cursor in a list, and `continue` in a shell.
+    // These two names of agents also have an ordinary meaning in the code: the cursor of a list, and the shell's
+    // `continue`.
     names.remove("cursor");
     names.remove("continue");
     let mut files = Vec::new();

@@ -46,8 +46,8 @@ fn signal(name: &str, pid: u32) {
     assert!(Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap().success());
 }
 
-/// Whether the tests run with this signal ignored, for example below nohup. If they do, no shell that they start can
-/// trap the signal.
+/// Whether the tests run with this signal ignored, as under nohup. A shell that such a test starts can't trap the
+/// signal.
 fn is_ignored(name: &str) -> bool {
     let script = format!("trap 'exit 0' {name}; kill -{name} $$; exit 1");
     !Command::new("sh").args(["-c", &script]).status().unwrap().success()
@@ -142,7 +142,8 @@ fn a_command_started_with_nohup_survives_a_hangup() {
 
 #[test]
 fn a_killed_wrapper_leaves_the_lock_to_the_command_that_still_runs() {
-    // The broker drops a session that does not answer heartbeats. After the wrapper is killed, no process answers them.
+    // The broker drops a session that does not answer heartbeats, and no process answers them after the wrapper is
+    // killed.
     let place = Place::new().with("SLM_MESH_HEARTBEAT_MS", "100").with("SLM_MESH_DEAD_MS", "100");
     let mut locked = Locked::start(&place, "a.rs", "echo $$; exec sleep 60");
     let command = locked.pid();

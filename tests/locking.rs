@@ -26,7 +26,7 @@ fn peer(place: &Place, name: &str) -> Socket {
     socket
 }
 
-/// Starts the broker. Returns a connection that takes no locks, and only looks at the locks of others.
+/// Starts the broker. Returns a connection that takes no locks itself, and only looks at the locks of others.
 fn watch(place: &Place) -> Socket {
     place.ok(&["start", "--detach"]);
     place.socket()
@@ -43,7 +43,7 @@ fn give_back(socket: &mut Socket, path: &str) {
     assert_eq!(answer["result"]["ok"], json!(true), "{answer}");
 }
 
-/// Requests a lock that another peer holds, and returns once the broker lists the peer as waiting. Returns the id of
+/// Requests a lock that another peer holds, and waits until the broker lists this peer as waiting. Returns the id of
 /// the request.
 fn stand_in_line(socket: &mut Socket, watcher: &mut Socket, name: &str, path: &str) -> i64 {
     let id = socket.ask("lock.lock", json!({ "filePath": path, "waitSeconds": 60 }));
@@ -97,7 +97,7 @@ fn two_plain_locks_of_one_person_are_two_wishes_unless_renewal_is_meant() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--renew"), "{refused:?}");
     let renewed = place.json(&["lock", "a.rs", "--renew", "--ttl", "30"]);
     assert_eq!((&renewed["token"], &renewed["expiresInSeconds"]), (&first["token"], &json!(1800)));
-    // A command always needs a new lock, so the caller's old lock is in its way. The error must say how to release the
+    // A command always needs a new lock, which the caller's old lock prevents. The error must say how to release the
     // old lock.
     place.ok(&["lock", "my dir/*.rs"]);
     for file in ["a.rs", "my dir/b.rs"] {
@@ -251,8 +251,8 @@ fn a_cycle_of_waits_is_refused_and_named() {
     for name in ["one", "two", "three"] {
         assert!(refused["error"]["message"].as_str().unwrap().contains(name), "{refused}");
     }
-    // With one more wait, the peers would have waited for each other in a circle. That wait was refused, so one
-    // released lock is enough for the others to go on.
+    // One more wait would have closed a circle of peers that wait for each other. Since it was refused, one released
+    // lock is enough for the others to go on.
     give_back(&mut two, "/p/2");
     assert_eq!(answer(&mut one, id_one)["result"]["ok"], json!(true));
 }
@@ -381,7 +381,8 @@ fn a_lock_of_the_whole_repository_counts_for_callers_in_any_folder() {
         assert_ne!(shell(folder, &both), Value::Null, "{folder}: one of the files belongs to the repository");
         assert_eq!(edit(folder, "s1", "tree/free.rs"), "", "{folder}");
     }
-    // The holder edits the file from another repository. This renews the lock, which must still cover all work trees.
+    // The holder edits the file while it works in a different repository. The edit renews the lock, which must still
+    // cover all work trees.
     assert_eq!(edit("main", "holder", "main/c.rs"), "");
     let holder = place.json(&["lock", "list", "main/c.rs"])["locks"][0]["holder"].as_str().unwrap().to_owned();
     let main = place.root.join("main");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use support::{BIN, Place, project, put_program};
 
-/// A script that plays cargo. It writes a program to cargo's output directory; this program prints the arguments of its
+/// A script that plays cargo. In cargo's output directory, it creates a program that prints the arguments of this
 /// build.
 const CARGO: &str = r#"#!/bin/sh
 into=${CARGO_TARGET_DIR:-target}
@@ -98,7 +98,7 @@ fn root_installs_without_cargo_what_a_person_has_built() {
         let is_static = mark == "crt-static";
         assert!(is_static == installed.contains("--target ") && (is_static || installed.contains(mark)), "{installed}");
     }
-    // These arguments ask for another program than the one that was built. Make can't build it without cargo, so it
+    // These arguments ask for a different program from the one that was built. Make can't build it without cargo, so it
     // must fail.
     source.build(&[], &[]);
     for other in ["STATIC=1", "FEATURES=tls"] {
@@ -137,7 +137,7 @@ fn every_user_can_read_what_is_installed_and_systemd_finds_the_unit() {
             assert_eq!(mode(&root.join("bin/slm-mesh")), 0o755);
             let unit = fs::read_to_string(unit).unwrap();
             assert!(unit.contains(&format!("ExecStart={prefix}/bin/slm-mesh start")), "{unit}");
-            // The broker runs the user's command for alerts with the restrictions of its unit. This one would break
+            // The restrictions of the broker's unit also apply to the user's command for alerts. This one would break
             // commands that run on node.
             assert!(!unit.contains("\nMemoryDenyWriteExecute"), "{unit}");
         }

@@ -135,8 +135,8 @@ fn peers_are_listed_by_scope() {
     assert_eq!(count(json!({ "scope": "machine" })), 3);
     assert_eq!(count(json!({ "scope": "directory", "projectPath": "/r/a" })), 1);
     assert_eq!(count(json!({ "scope": "repo", "gitRoot": "/r" })), 2);
-    // The list contains all peers if the scope is unknown, or if the request lacks the directory or repository for its
-    // scope.
+    // The list contains all peers if the scope is unknown, or if the request does not name the directory or repository
+    // that the scope needs.
     assert_eq!(count(json!({ "scope": "directory" })), 3);
     assert_eq!(count(json!({ "scope": "repo" })), 3);
     assert_eq!(count(json!({ "scope": "planet", "projectPath": "/r/a" })), 3);

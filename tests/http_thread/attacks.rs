@@ -81,7 +81,7 @@ fn an_endless_head_is_cut() {
         client.send(start);
         let more = more.repeat(1 << 16);
         let mut sent = 0;
-        // After its response with status 431, the server reads and discards at most 2 MiB. So the client's writes fail
+        // After its response with status 431, the server reads and discards at most 2 MiB, so the client's writes fail
         // in the end.
         while let Ok(n) = client.0.write(more.as_bytes()) {
             sent += n;
@@ -111,8 +111,8 @@ fn a_flood_of_requests_is_held_back() {
 
 #[test]
 fn a_busy_pipeline_leaves_others_their_turn() {
-    // This gate, which checks each request, refuses all of them, so only the HTTP thread has work. It records the order
-    // of the requests. It also blocks the thread until both clients have sent theirs.
+    // This gate refuses every request, so that only the HTTP thread has work. It records the order of the requests, and
+    // blocks the thread until both clients have sent theirs.
     let (release, released) = channel();
     let (note, seen) = channel();
     let gate: Gate = Box::new(move |head| {
@@ -309,7 +309,7 @@ fn stopping_does_not_wait_for_clients_that_do_not_read() {
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
 }
 
-/// Runs this test again in a process that may open only 60 files. That process opens files until none is left.
+/// Runs this test again in a process that may open only 60 files. That process opens files until it can open no more.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_server_recovers_from_a_lack_of_descriptors() {
@@ -332,14 +332,14 @@ fn the_server_recovers_from_a_lack_of_descriptors() {
     while let Ok(file) = std::fs::File::open("/dev/null") {
         files.push(file);
     }
-    // The next connection needs two descriptors, one for each end, but only the client's is left. No connection is
-    // idle, so the server can't close one to make room.
+    // A connection needs two descriptors here, one for each end. Only one is left, which the client takes. No
+    // connection is idle, so the server can't close one to make room.
     files.pop();
     let mut waits = mesh.client();
     waits.send("GET /a HTTP/1.1\r\n\r\n");
     waits.0.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert_eq!(waits.0.peek(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
-    // The kernel does not notify the server when descriptors become free. So the server must try again after a while.
+    // The kernel does not notify the server when descriptors become free, so the server must try again after a while.
     files.clear();
     waits.0.set_read_timeout(Some(SOON)).unwrap();
     waits.reads(200, "/a");

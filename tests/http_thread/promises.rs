@@ -30,7 +30,7 @@ fn close_is_honoured_and_announced() {
         client.send(text);
         client.reads_last(200, "/a");
     }
-    // The response to the HEAD request has no body. The second response, which refuses the nonsense, has a body.
+    // The response to the HEAD request has no body, but the response that refuses the nonsense after it has one.
     let mut client = mesh.client();
     client.send("HEAD /abc HTTP/1.1\r\n\r\nnonsense\r\n\r\n");
     assert!(client.head().contains("\r\nContent-Length: 4\r\n"));
@@ -89,7 +89,7 @@ fn a_body_of_one_mebibyte_is_accepted_and_no_more() {
 #[test]
 fn the_gate_decides_before_the_body() {
     let mesh = start(Limits::default(), token_gate());
-    // A client without a token must not learn the size limit. So the server checks the token before the size of the
+    // A client without a token must not learn the size limit, so the server checks the token before the size of the
     // body.
     let mut client = mesh.client();
     client.send("POST / HTTP/1.1\r\nContent-Length: 100000000\r\n\r\n");
@@ -198,13 +198,13 @@ fn a_late_response_reaches_nobody() {
 
 #[test]
 fn stopping_sends_pending_responses() {
-    // A long `stop_ms`, because the client may need a while to read the large response on a busy machine.
+    // `stop_ms` is long, because the client may need a while to read the large response on a busy machine.
     let (server, address, jobs, _) = raw(Limits { stop_ms: 60_000, ..Limits::default() }, Box::new(|_| None), 8);
     let mut idle = Client::to(address);
     let mut client = Client::to(address);
     client.send("GET /last HTTP/1.1\r\n\r\nGET /never HTTP/1.1\r\n\r\n");
     let job = jobs.recv().unwrap();
-    // The response is larger than the socket buffers, so the server still has to send a part of it when it is stopped.
+    // The response is larger than the socket buffers, so a part of it is still unsent when the server is stopped.
     server.respond(job.ticket, HttpResponse::json(200, vec![b'x'; BIG]));
     client.0.peek(&mut [0]).unwrap();
     let reader = std::thread::spawn(move || {
@@ -225,7 +225,7 @@ fn stopping_sends_pending_responses() {
 fn waiting_costs_no_wake_ups() {
     let thread = std::sync::Arc::new(std::sync::Mutex::new(std::path::PathBuf::new()));
     let note = thread.clone();
-    // The server calls the gate on its own thread. So the gate can find out which thread this is.
+    // The server calls the gate on its own thread, so the gate can find this thread in /proc.
     let gate: Gate = Box::new(move |_| {
         let name = std::fs::read_link("/proc/thread-self").unwrap();
         *note.lock().unwrap() = std::path::Path::new("/proc").join(name).join("status");

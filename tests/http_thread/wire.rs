@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A server that echoes each request. However, it answers `/big` with 16 MiB, and never answers `/hold`.
+/// A server that echoes requests, except that it answers `/big` with 16 MiB and never answers `/hold`.
 pub struct Mesh {
     server: Option<Arc<HttpServer>>,
     pub address: SocketAddr,
@@ -79,7 +79,7 @@ impl Mesh {
         self.server.as_ref().unwrap()
     }
 
-    /// Checks that another client is still served.
+    /// Checks that the server still serves a new client.
     pub fn is_well(&self) {
         self.client().get("/well", 200, "/well");
     }

@@ -6,17 +6,17 @@ use crate::workload::{Peer, SHARED, Worker, World};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// How many messages were acknowledged to their senders, and what happened to them.
+/// The number of messages that were acknowledged to their senders, and what happened to these messages.
 #[derive(Debug, Default)]
 pub struct Mail {
     pub n_acked: usize,
     pub n_read: usize,
     pub n_waiting: usize,
-    /// The number of messages that were marked as read by a fetch over HTTP whose answer was lost.
+    /// The number of messages that a fetch over HTTP marked as read although its answer was lost.
     pub n_fetched_away: usize,
 }
 
-/// How many locks were granted, and how they ended.
+/// The number of locks that were granted, and how they ended.
 #[derive(Debug, Default)]
 pub struct Locks {
     pub n_granted: usize,
@@ -170,8 +170,8 @@ pub fn locks(world: &World, socket: &mut Socket) -> Locks {
     locks
 }
 
-/// Checks each lock in force. Its holder must have been told of it, or must have made a request that got no answer. No
-/// answer may have said that it was unlocked. Returns the number of locks.
+/// Checks each lock in force: its holder was told of the lock, or made a request that got no answer, and no answer said
+/// that the lock had been released. Returns the number of these locks.
 pub fn in_force(world: &World, socket: &mut Socket) -> usize {
     let mut n_locks = 0;
     // If a broker was killed while a command ran under a lock, this lock ends only after a grace period.
@@ -191,7 +191,7 @@ pub fn in_force(world: &World, socket: &mut Socket) -> usize {
     n_locks
 }
 
-/// Checks that the shared entry still has the highest version that any client was told, or a later one.
+/// Checks that the shared entry has at least the highest version that any client was told.
 pub fn versions(world: &World, socket: &mut Socket) {
     let entry = ok(socket, "state.get", json!({ "key": SHARED }));
     let found = entry["entry"]["version"].as_i64().unwrap_or(0);

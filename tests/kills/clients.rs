@@ -77,8 +77,7 @@ impl Ask {
 pub trait Caller: Send {
     /// Makes a call.
     fn ask(&mut self, ask: &Ask) -> Got;
-    /// Starts a new session if the last one was killed, and returns whether it was. Other clients have no session, so
-    /// they do nothing.
+    /// If the client's session was killed, starts a new one and returns true. Clients without a session return false.
     fn revive(&mut self) -> bool {
         false
     }
@@ -88,7 +87,7 @@ pub trait Caller: Send {
 /// while the process is reaped. Otherwise, a kill could hit a new process with the same id.
 pub type Slot = Mutex<Option<u32>>;
 
-/// An MCP session. The client starts it again when it was killed.
+/// An MCP session, which the client starts again if it was killed.
 pub struct Mcp<'a> {
     place: &'a Place,
     folder: String,
@@ -180,7 +179,7 @@ impl Caller for Mcp<'_> {
     fn revive(&mut self) -> bool {
         let has_ended = |child: &mut Child| child.try_wait().map_or(true, |status| status.is_some());
         // The mutex is held until the dead process is reaped and its id removed. Otherwise, the killer could hit a new
-        // process that has got the same id.
+        // process with the same id.
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         if self.child.as_mut().is_some_and(|child| !has_ended(child)) {
             return false;
@@ -202,8 +201,7 @@ impl Drop for Mcp<'_> {
         *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.input = None;
         if let Some(child) = &mut self.child {
-            // The session ends by itself once its input is closed. The wait fails if the process has been reaped
-            // before.
+            // The session ends by itself once its input is closed. The wait fails if the process was already reaped.
             let _ = child.wait();
         }
     }
@@ -217,7 +215,7 @@ pub struct Verbs<'a> {
 }
 
 impl Verbs<'_> {
-    /// Runs `sh` under a lock, with a special exit status. If slm-mesh exits with this status, the lock was granted.
+    /// Runs `sh` under a lock. If slm-mesh exits with the special exit status of this `sh`, the lock was granted.
     fn run(&self, path: &str) -> Got {
         let out = self.place.run(&["lock", path, "--as", self.acting, "--", "sh", "-c", "exit 7"]);
         match out.status.code() {

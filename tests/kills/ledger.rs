@@ -8,14 +8,14 @@ use std::time::Duration;
 /// A message that was sent to one reader.
 #[derive(Debug, Default)]
 pub struct SentMessage {
-    /// Whether the sender got the answer `ok`. If not, the message may arrive or not.
+    /// Whether the sender got the answer `ok`. If it did not, the message may or may not arrive.
     pub acked: bool,
     /// How often the reader received the whole message, and how often it did so without the mark `again`.
     pub n_read: u32,
     n_unmarked: u32,
 }
 
-/// A granted lock: the holder was told of the grant, and has not unlocked it.
+/// A granted lock whose holder was told of the grant, and has not released it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hold {
     pub holder: String,
@@ -32,8 +32,8 @@ pub fn head(text: &str) -> &str {
 pub struct Ledger {
     /// Sent messages, by reader and text.
     pub messages: HashMap<(String, String), SentMessage>,
-    /// The message ids with which each reader received each text. Two ids for one text mean that the mesh stored it
-    /// twice.
+    /// The message ids with which each reader received each text. Two ids for one text mean that the mesh stored the
+    /// message twice.
     ids: HashMap<(String, String), BTreeSet<String>>,
     /// The received parts of long messages, by reader and message id.
     parts: HashMap<(String, String), BTreeMap<u64, String>>,
@@ -41,14 +41,14 @@ pub struct Ledger {
     pub grants: HashSet<(String, String, i64)>,
     /// Locks that their holders believe they still hold, by path.
     pub held: HashMap<String, Hold>,
-    /// Locks that were granted before an earlier holder knew that its lock had ended: path, earlier holder, later
+    /// Locks that were granted before an earlier holder knew that its own lock had ended: path, earlier holder, later
     /// holder.
     pub followed: Vec<(String, Hold, Hold)>,
     /// Lock and unlock requests whose answers were lost: the caller and the path.
     pub unsure: HashSet<(String, String)>,
     /// All unlock requests, with or without an answer: the caller and the path.
     pub returns: HashSet<(String, String)>,
-    /// Locks whose holders were told that they are unlocked: path and token.
+    /// Locks whose holders were told that the lock is released: path and token.
     pub freed: HashSet<(String, i64)>,
     /// The highest token that any caller was told.
     pub top_token: i64,
@@ -108,7 +108,7 @@ impl Ledger {
             };
             sent.n_read += 1;
             sent.n_unmarked += u32::from(!again);
-            // Two workers may read the same mailbox. Then the copy with the mark `again` may be recorded first.
+            // If two workers read the same mailbox, the copy with the mark `again` may be recorded first.
             let n_unmarked = sent.n_unmarked;
             let ids = self.ids.entry(place.clone()).or_default();
             ids.insert(id);
@@ -149,7 +149,7 @@ impl Ledger {
         self.top_token = self.top_token.max(token);
     }
 
-    /// Records that a caller was told that its lock on a path is unlocked.
+    /// Records that a caller was told that its lock on a path is released.
     pub fn returned(&mut self, path: &str, hold: Option<Hold>) {
         self.freed.extend(hold.map(|hold| (path.to_owned(), hold.token)));
     }

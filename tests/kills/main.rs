@@ -26,7 +26,7 @@ const N_FILES: usize = 6;
 /// The name of a session. Some of the verbs (subcommands) act as this session, as if they ran in its shell.
 const SHELL: &str = "codex-s0";
 
-/// A number from an environment variable. With these variables, a run can be made longer, or be repeated.
+/// The number in an environment variable. Such variables make a run longer, or repeat it.
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name)
         .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: want a number, got {text}")))
@@ -37,7 +37,7 @@ fn kill(pid: u32) {
     let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
 }
 
-/// Whether this process is a broker of this test. Another program may have got the process id of a dead broker.
+/// Whether this process is a broker of this test. A different program may have got the process id of a dead broker.
 fn is_broker(place: &Place, pid: u32) -> bool {
     let read = |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
     let ours = format!("SLM_MESH_DATA_DIR={}", place.dir.display());
@@ -45,8 +45,7 @@ fn is_broker(place: &Place, pid: u32) -> bool {
     is_daemon && read("environ").split(|byte| *byte == 0).any(|entry| entry == ours.as_bytes())
 }
 
-/// Finds the broker's process in /proc. This also works while the broker is starting and has not yet written its
-/// process id.
+/// Finds the broker's process in /proc. Unlike the broker's file, this also finds a broker that is still starting.
 fn unborn(place: &Place) -> Option<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -66,7 +65,7 @@ struct Killer<'a> {
 
 impl Killer<'_> {
     fn strike(&mut self) {
-        // One strike in ten does not pause, and kills the next broker while it is still starting.
+        // One strike in ten happens without a pause, and kills the next broker while it is still starting.
         let early = self.dice.below(10) == 0;
         let pause = if early { 0 } else { self.dice.below(120) };
         std::thread::sleep(Duration::from_millis(pause));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// The key of an entry that all workers change with compare-and-set.
 pub const SHARED: &str = "shared";
 
-/// The random generator xorshift64*. With the same seed, a run is as similar as the machine allows.
+/// The random generator xorshift64*. Runs with the same seed are alike, as far as the machine allows it.
 pub struct Dice(u64);
 
 impl Dice {
@@ -65,7 +65,7 @@ pub struct Worker<'a> {
     pub kind: &'static str,
     pub caller: Box<dyn Caller + 'a>,
     pub dice: Dice,
-    /// Whether this worker makes lock calls.
+    /// Whether this worker locks and unlocks files.
     pub locks: bool,
     pub n_sent: u64,
     pub n_set: i64,
@@ -245,8 +245,8 @@ impl Worker<'_> {
         self.check_count();
     }
 
-    /// Checks the number in the worker's own entry. It must be the last acknowledged one, or a later one that the
-    /// worker has sent.
+    /// Checks that the number in the worker's own entry is the last acknowledged one, or a later one that the worker
+    /// has sent.
     pub fn check_count(&mut self) {
         let key = format!("n-{}", self.label);
         let Some((told, asked)) = self.world.ledger().counters.get(&key).copied() else { return };

@@ -26,8 +26,8 @@ enum SetOutcome {
     NoAnswer(Versions),
 }
 
-/// The versions that answered writes have got. A write without an answer must have got another version, so the checker
-/// has to try far fewer cases.
+/// The versions in the answers to all writes. A write without an answer must have got a different version, so the
+/// checker has far fewer cases to try.
 type Versions = Rc<BTreeSet<u64>>;
 
 #[derive(Debug, Clone)]
@@ -70,8 +70,8 @@ impl Specification for Entry {
     }
 }
 
-/// The model of one lock. Its state is the holder, the last known token, and whether this is certainly the holder's
-/// token.
+/// The model of one lock. Its state is the holder, the highest token in any answer, and whether this token belongs to
+/// the present holder.
 struct Lock;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
