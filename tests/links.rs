@@ -101,8 +101,8 @@ fn meshes_in_a_ring_see_only_their_neighbour() {
     }
     let wants = ["codex-b", "codex-c", "codex-a"];
     until("each sees its neighbour", || places.iter().zip(wants).all(|(place, want)| names(place) == [want]));
-    // The links form a ring, and each broadcast goes over only one link. So each session gets exactly one message, from
-    // the mesh before its own.
+    // The links form a ring, and each broadcast goes over only one link. Each session therefore gets exactly one
+    // message, which comes from the mesh that links to its own mesh.
     for (session, name) in sessions.iter_mut().zip(["a", "b", "c"]) {
         session.tool("mesh_send", json!({ "to": "all", "message": format!("hello from {name}") }));
     }
@@ -110,7 +110,7 @@ fn meshes_in_a_ring_see_only_their_neighbour() {
         let mail = session.tool("mesh_inbox", json!({ "waitSeconds": 20 }));
         assert_eq!(mail["messages"][0]["payload"], json!(format!("hello from {from}")), "{mail}");
     }
-    // The third session ends. The mesh that links to its mesh must stop listing it.
+    // The third session ends. The mesh that links to this session's mesh must stop listing it.
     sessions.pop();
     until("its neighbour sees that", || names(&places[1]).is_empty());
     for (place, session) in places.iter().zip(&mut sessions) {
@@ -151,7 +151,7 @@ impl Daemon {
         daemon
     }
 
-    /// Sends one HTTP request; returns status and body.
+    /// Sends one HTTP request, and returns the status and the body of the response.
     fn ask(&self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.1)).ok()?;
         let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -220,7 +220,7 @@ fn a_link_in_both_directions_with_superlocalmemory_survives_a_restart() {
     assert_eq!(daemon.ask("POST", "/mesh/send", &message).unwrap().0, 200);
     let mail = near.tool("mesh_inbox", json!({ "waitSeconds": 20 }));
     assert_eq!(mail["messages"][0]["fromName"], json!(there), "the sender can be answered: {mail}");
-    // Messages to the daemon's peers wait while the daemon is down. It starts again with the same database.
+    // While the daemon is down, messages to its peers wait. The daemon then starts again with the same database.
     drop(daemon);
     near.tool("mesh_send", json!({ "to": there, "message": "while you were away" }));
     let daemon = Daemon::start(&python, free, &database, &home, &url(&place));
@@ -252,8 +252,8 @@ fn a_superlocalmemory_daemon_that_links_to_us_sees_and_writes_to_our_peers() {
     assert!(status == 404 && refused["detail"] == json!("recipient peer not found"), "{status} {refused}");
 }
 
-/// Starts an HTTP server that plays another mesh. `get` gets the number of the connection, and `post` gets the body of
-/// the request. Both return a status line and a body.
+/// Starts an HTTP server that plays another mesh. Each response is a status line and a body, which come from `get` or
+/// `post`. The argument of `get` is the number of the connection, and that of `post` is the body of the request.
 fn false_mesh(
     get: impl Fn(usize) -> String + Send + 'static,
     post: impl Fn(&str) -> String + Send + 'static,
@@ -325,8 +325,8 @@ fn a_mesh_that_always_lists_new_peers_delays_nobody() {
 
 #[test]
 fn a_message_that_the_other_mesh_never_answers_holds_up_none_and_everybody_is_told() {
-    // The fake mesh closes the connection whenever a message contains a certain word. A broker that panics, or a proxy
-    // that rejects the message, would behave like this.
+    // The fake mesh closes the connection whenever a message contains the word `poison`, as if its broker panicked, or
+    // as if a proxy rejected the message.
     let post = |body: &str| if body.contains("poison") { "" } else { "200 OK\n{\"ok\":true}" }.to_owned();
     let place = Place::new().with("SLM_MESH_PEER_URL", &false_mesh(|_| peers_response(1, 1..2), post));
     let mut session = place.session("codex-mcp-client", "api");

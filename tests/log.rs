@@ -1,5 +1,5 @@
-//! Tests `slm-mesh log`: a person reads, follows and searches the messages of two agents. This marks no message as
-//! read.
+//! Tests `slm-mesh log`, with which a person reads, follows and searches the messages of two agents, and which marks no
+//! message as read.
 
 mod support;
 
@@ -192,7 +192,7 @@ fn a_search_in_a_hundred_thousand_messages_finds_all_and_delays_nobody() {
     assert_eq!(found["more"], json!(false));
     let found = place.json(&["inbox", "--as", "human", "--search", "needle"]);
     assert_eq!((texts(&found), &found["more"]), (want.iter().map(String::as_str).collect(), &json!(false)));
-    // One call searches only a part of a long log. Otherwise, the broker could not answer other clients for too long.
+    // One call searches only a part of a long log. Otherwise, the other clients would wait too long for their answers.
     let page = place.socket().call("log", json!({ "search": "needle", "as": "human" }));
     assert_eq!((texts(&page["result"]), &page["result"]["more"]), (vec!["rare needle 100000"], &json!(true)));
     assert!(page["result"]["before"].as_i64().unwrap() > 90_000, "{page}");

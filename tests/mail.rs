@@ -86,7 +86,7 @@ fn what_was_offered_and_not_written_out_is_offered_again() {
     let first = ok(&mut two, "inbox", json!({}));
     assert_eq!((texts(&first), first["messages"][0].get("again")), (vec!["hello"], None));
     assert_eq!(receipts(&mut one), ["offered"], "a handed answer is not yet a read one");
-    // The peer loses its connection before it reports the message as shown. Then it connects again.
+    // The peer loses its connection before it reports the message as shown, and then connects again.
     drop(two);
     until("it is away", || ok(&mut one, "peers", json!({ "scope": "machine" }))["peers"] == json!([]));
     let mut two = peer(&place, "two");
@@ -130,7 +130,7 @@ fn a_session_killed_before_it_read_finds_its_mail_when_it_comes_back() {
         if round == 0 {
             ok(&mut one, "send", json!({ "to": "codex-api", "message": "hello" }));
         }
-        // The session is killed right after the request. Nobody reads its answer, even if the session has written one.
+        // The session is killed right after the request. Even if it has written the answer, nobody reads it.
         session.ask("tools/call", json!({ "name": "mesh_inbox", "arguments": {} }));
         session.child.kill().unwrap();
         session.child.wait().unwrap();

@@ -1,5 +1,5 @@
-//! The MCP protocol: its versions, malformed lines, cancellation and batches. Also tests when a session becomes a peer.
-//! `mcp_tools.rs` tests the tools themselves.
+//! The MCP protocol: its versions, malformed lines, cancellation, batches, and the time at which a session becomes a
+//! peer. `mcp_tools.rs` tests the tools themselves.
 
 mod stdio;
 mod support;
@@ -261,8 +261,7 @@ fn a_line_that_is_too_long_costs_only_itself() {
     let answer = session.read().unwrap();
     assert_eq!((code(&answer), answer.get("id")), (-32600, Some(&json!(1))), "{answer}");
     assert!(settle(&mut session).is_empty());
-    // Both lines are written at once. The server must refuse the first one, which is too long, and must answer the
-    // second one.
+    // Both lines are written at once. The server must refuse the first line, which is too long, and answer the second.
     let line = request(1, "ping", json!({ "padding": padding }));
     session.write(format!("{line}\n{}\n", request("next", "ping", json!({}))).as_bytes());
     assert_eq!(code(&session.read().unwrap()), -32600);

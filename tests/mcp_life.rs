@@ -15,7 +15,7 @@ use support::{BIN, Place, Session, lives, put_program, until};
 /// The time within which the server must exit. Clients kill a server that takes longer.
 const GOES_WITHIN: Duration = Duration::from_secs(2);
 
-/// The running processes whose environment contains the data directory of this test.
+/// The running processes that have the data directory of this test in their environment.
 fn processes(place: &Place) -> Vec<u32> {
     let mark = format!("SLM_MESH_DATA_DIR={}", place.dir.display());
     let is_ours = |pid: &u32| {
@@ -27,8 +27,8 @@ fn processes(place: &Place) -> Vec<u32> {
     pids.filter(|pid| is_ours(pid) && lives(*pid)).collect()
 }
 
-/// Asserts that only these processes of the test still run. Other systems than Linux do not show the environment of a
-/// process, so nothing is checked there.
+/// Asserts that only these processes of the test still run. On systems other than Linux, which do not show the
+/// environment of a process, nothing is checked.
 fn assert_processes(place: &Place, mut want: Vec<u32>) {
     if cfg!(target_os = "linux") {
         let mut pids = processes(place);
@@ -86,8 +86,7 @@ fn a_session_ends_with_its_input_though_calls_wait() {
         "{:?}",
         session.seen
     );
-    // The ended session must have no waiting calls in the broker. In particular, it must not wait for the lock any
-    // more.
+    // No call of the ended session may still wait in the broker. In particular, none may still wait for the lock.
     until_waiting(&mut holder, 0);
     assert_processes(&place, vec![place.broker_pid().unwrap(), holder.child.id()]);
 }
@@ -95,8 +94,8 @@ fn a_session_ends_with_its_input_though_calls_wait() {
 #[test]
 fn calls_before_the_end_of_input_are_answered() {
     let place = Place::new();
-    // When its input ends, a session gives its calls 1.5 s to finish. A broker is started now, because starting one
-    // could take longer.
+    // When its input ends, a session gives its calls 1.5 s to finish. Starting a broker could take longer, so it is
+    // started now.
     place.ok(&["start", "--detach"]);
     for round in 0..10 {
         let mut session = Bare::legacy(&place, "2025-11-25", "p");
@@ -183,7 +182,7 @@ fn a_stopped_broker_comes_back_with_the_next_call() {
     assert!(!is_error && value["entry"]["value"] == json!("v"), "{value}");
 }
 
-/// Upgrades slm-mesh as npm does: replaces the link to the program, and removes the folder of the old version.
+/// Upgrades slm-mesh as npm does, by replacing the link to the program and removing the folder of the old version.
 #[test]
 fn a_session_whose_program_was_upgraded_starts_the_new_broker() {
     let place = Place::new();
@@ -210,7 +209,7 @@ fn a_session_ends_with_its_client() {
     let place = Place::new();
     let mut other = Bare::legacy(&place, "2025-11-25", "q");
     other.call(1, "mesh_status", json!({}));
-    // A client is killed while a call waits, which closes both pipes to the session.
+    // While a call waits, the test closes both pipes to the session, as happens when a client is killed.
     let mut child = place.command(&[]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
     writeln!(input, "{}\n{}", initialize("2025-11-25"), call(1, "mesh_inbox", json!({ "waitSeconds": 3600 }))).unwrap();

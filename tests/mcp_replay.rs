@@ -15,8 +15,8 @@ use support::{Place, project};
 
 const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
 
-/// All recordings. Each has a name, which is its file and line, and the lines that one server process got. One agent
-/// started its server twice, so its file contains two recordings.
+/// All recordings, each with a name and the lines that one server process got. The name is the file, and the line at
+/// which the recording begins. One agent started its server twice, so its file contains two recordings.
 fn recordings() -> Vec<(String, Vec<Value>)> {
     let folder = project().join("tests/data/mcp-clients");
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -79,7 +79,7 @@ fn to_check(lines: &[Value], seen: &[Value]) -> Vec<Value> {
     seen.iter().map(row).collect()
 }
 
-/// Checks lines against the MCP schemas. The error contains what does not match.
+/// Checks lines against the MCP schemas. The error says what does not match.
 fn check(python: &PathBuf, rows: &[Value]) -> Result<(), String> {
     let mut command = Command::new(python);
     command.arg(clients::here().join("validate.py")).arg(project().join("tests/data/mcp-schema"));

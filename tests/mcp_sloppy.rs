@@ -141,7 +141,7 @@ fn half_an_emoji_arrives_as_a_replacement_character() {
     assert_eq!(entry["entry"]["value"], json!("a \u{fffd} b \u{1f600} \\ud83d c \u{fffd}"), "{entry}");
 }
 
-/// Does the handshake of a client that can tell its roots (the folders in which it works).
+/// Does the handshake of a client that can report its roots (the folders in which it works).
 fn initialize_with_roots(session: &mut Bare) {
     let mut hello = initialize("2025-11-25");
     hello["params"]["capabilities"] = json!({ "roots": { "listChanged": true } });

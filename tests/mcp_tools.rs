@@ -13,10 +13,11 @@ const RESULT_MAX: usize = 24 * 1024;
 /// The maximum length of descriptions and instructions. Clients cut off longer ones.
 const WORDS_MAX: usize = 2048;
 
-/// What a test expects of a tool: its name, its title, its required arguments, and a part of each argument's schema.
+/// What a test expects of a tool: its name, its title, its required arguments, and a part of the schema of each
+/// argument.
 type Row = (&'static str, &'static str, &'static [&'static str], Value);
 
-/// The tools that existing clients expect, with all later arguments.
+/// The tools that existing clients expect, including the arguments that were added later.
 fn table() -> Vec<Row> {
     let text = json!({ "type": "string" });
     let whole = |min: i64, max: i64| json!({ "type": "integer", "minimum": min, "maximum": max });
@@ -251,8 +252,7 @@ fn a_long_message_comes_in_parts() {
             let row = &value["messages"][0];
             assert_eq!(row["id"], sent["messageId"], "{unit:?}");
             let part = row["part"].as_i64().unwrap();
-            // If the next call arrives before the server has reported a part as shown, the server sends this part
-            // again.
+            // The server sends a part again if the next call arrives before the server has reported this part as shown.
             if parts.last().is_none_or(|(last, _)| *last != part) {
                 parts.push((part, row["payload"].as_str().unwrap().to_owned()));
             }
@@ -304,7 +304,7 @@ fn many_messages_come_in_pages() {
     let want: Vec<String> = (0..100).map(text).collect();
     let numbers: Vec<&str> = found.iter().map(|(_, payload)| payload.split(':').next().unwrap()).collect();
     assert!(found.iter().map(|(_, payload)| payload).eq(&want), "{numbers:?}");
-    // The history is also divided into pages. The first page has the latest messages, and the cursor leads to earlier
+    // The history is divided into pages, too. The first page has the latest messages, and its cursor leads to earlier
     // ones.
     let latest = short(&mut reader, 2, "mesh_inbox", json!({ "limit": 100, "filter": "all" }));
     let n_rows = latest["messages"].as_array().unwrap().len();

@@ -1,4 +1,5 @@
-//! Mistakes of new users: typos, odd values, closed pipes, a stopped broker. Each works, or the error says what to do.
+//! Mistakes of new users: typos, odd values, closed pipes, a stopped broker. A command either works in spite of them,
+//! or its error says what to do.
 
 mod support;
 
@@ -19,7 +20,7 @@ fn refused(place: &Place, args: &[&str]) -> String {
     said
 }
 
-/// Runs a line of sh in which `slm-mesh` stands for the tested program. Returns its status and output.
+/// Runs a line of shell code in which `slm-mesh` stands for the tested program. Returns its status and output.
 fn shell(place: &Place, line: &str) -> (i32, String) {
     let verb = place.command(&[]);
     let mut command = Command::new("sh");
@@ -215,7 +216,7 @@ fn mail_that_nobody_can_read_stays_unread() {
         shell(&place, line);
         assert_eq!(unread(&place), json!(["offered"]), "{line}");
     }
-    // The reader of the output is closed before `slm-mesh inbox` writes the first line.
+    // Whoever reads the output closes it before `slm-mesh inbox` writes the first line.
     let (reader, writer) = UnixStream::pair().unwrap();
     drop(reader);
     let status = place.command(&["inbox"]).stdout(std::os::fd::OwnedFd::from(writer)).status().unwrap();
@@ -246,11 +247,11 @@ fn a_change_whose_answer_was_lost_is_to_be_checked_before_it_is_repeated() {
     );
 }
 
-/// Waits until a running command (`watch`, for example) is ready for news from the broker.
+/// Waits until a running command (`watch`, for example) gets news from the broker.
 fn until_it_follows(place: &Place, verb: &[&str]) {
     until("it follows", || {
         let status = place.json(&["status"]);
-        // The broker pushes events to `watch`, which makes no waiting call, so its connection is the only sign.
+        // `watch` makes no call that waits, because the broker pushes events to it. Its connection is the only sign.
         if verb[0] == "watch" { status["connections"].as_i64() > Some(1) } else { status["waiting"] == json!(1) }
     });
 }
@@ -379,7 +380,7 @@ fn a_watched_entry_shows_each_of_many_changes_and_those_whose_events_are_gone() 
     assert_eq!(next(), "k = v1  (version 1)");
     let mut socket = place.socket();
     until("it waits", || socket.call("status", json!({}))["result"]["waiting"] == json!(1));
-    // All changes arrive at the broker together, so the next answer to the watcher contains many of them.
+    // All changes arrive at the broker together, so the broker's next answer to the watcher contains many of them.
     let long = "x".repeat(5000);
     let value = |n: i32| if n == 60 { long.clone() } else { format!("v{n}") };
     let lines_of = |n| {
@@ -392,7 +393,7 @@ fn a_watched_entry_shows_each_of_many_changes_and_those_whose_events_are_gone() 
         assert_eq!(next(), format!("k = {}  (version {n})", value(n)));
     }
     support::freeze(child.id());
-    // The stopped watcher misses this change. Later, it can learn of the change only from the gap in the events.
+    // The frozen watcher misses this change. Later, only the gap in the events shows it that there was a change.
     place.ok(&["stop"]);
     place.ok(&["state", "set", "k", "unseen"]);
     place.ok(&["events", "emit", "a.b"]);
@@ -422,7 +423,7 @@ fn a_watched_entry_is_shown_as_it_is_in_a_database_that_replaces_the_other() {
     assert_eq!(next(), "k = c  (version 3)");
     until_it_follows(&place, &["state"]);
     place.ok(&["stop"]);
-    // In a new database, the numbers of events continue, but the versions of entries start again at 1.
+    // After the database is lost, the numbers of events continue, but the versions of entries start again at 1.
     for file in ["broker.db", "broker.db-wal", "broker.db-shm"] {
         let _ = std::fs::remove_file(place.dir.join(file));
     }
@@ -495,6 +496,6 @@ fn launchd_starts_this_program() {
     let list = Place::new().ok(&["help", "launchd"]);
     let start = format!("<string>{BIN}</string>\n    <string>start</string>");
     assert!(list.starts_with("<?xml ") && list.contains(&start), "{list}");
-    // launchd requires a label that equals the file's name. In `help machines`, the file is called slm-mesh.
+    // launchd requires that the label equals the name of the file, which `help machines` calls slm-mesh.
     assert!(list.contains("<key>Label</key>\n  <string>slm-mesh</string>"), "{list}");
 }

@@ -1,5 +1,5 @@
-//! Lists with several pages. No row may be missing or be repeated, even if rows are added or removed between two
-//! requests.
+//! Lists with several pages. Even if rows are added or removed between two requests, no row may be missing or appear
+//! twice.
 
 mod support;
 
@@ -52,7 +52,8 @@ fn a_list_continues_where_its_last_page_ended() {
         let whole: BTreeSet<&String> = found.iter().collect();
         assert_eq!((found.len(), whole.len()), (n_all, n_all), "{list}");
     }
-    // The next page must not change if a row is added, or if the last row of this page is removed.
+    // The next page must not repeat a row of this page, even if a row is added, or if the last row of this page is
+    // removed.
     let first = place.json(&["lock", "list"]);
     let shown = names(&first, "locks", "filePath");
     let last = shown.last().unwrap();
@@ -109,7 +110,7 @@ fn a_mailbox_that_is_longer_than_an_answer_says_how_to_see_the_rest() {
         sockets[0].call("send", json!({ "to": "#api", "message": format!("message {n}") }));
     }
     let inbox = |args: &[&str]| place.ok(&[&["inbox", "--as", "bob", "--limit", "2"], args].concat());
-    // Without a filter, `inbox` shows unread messages, oldest first. This also holds for the second page.
+    // Without a filter, `inbox` shows unread messages, oldest first, on the first page as well as on the second.
     for (args, texts, hint) in [
         (&[][..], ["message 1", "message 2"], "there are more messages; continue with --after 2"),
         (&["--after", "2"], ["message 3", "message 4"], ""),

@@ -1,5 +1,5 @@
-//! Agents that count as online as long as their process runs. They have only hooks, or only run verbs (subcommands).
-//! Also agents that die.
+//! Agents that have only hooks, or that only run verbs (subcommands), and therefore count as online as long as their
+//! process runs. Some of the agents die.
 
 mod support;
 
@@ -231,7 +231,7 @@ fn a_session_that_takes_over_a_name_is_told_so_once() {
     first.close();
     until("it is away", || status(&place, &name).as_deref() == Some("away"));
     place.ok(&["send", &name, "still there?", "--as", "human"]);
-    // The agent starts another session later. The only sign that it continues the first session is its name.
+    // The agent starts a new session later. The only sign that it continues the first session is its name.
     let mut next = place.session("claude-code", "shop");
     let told = next.tool("mesh_status", json!({}));
     let notice = told["notice"].as_str().unwrap_or_else(|| panic!("{told}"));
@@ -261,8 +261,8 @@ fn a_session_gives_back_a_name_that_is_not_its_own() {
     next.tool("mesh_lock", json!({ "action": "unlock", "filePath": place.root.join("a.rs") }));
     let own = next.tool("mesh_inbox", json!({ "action": "decline" }));
     assert_eq!((&own["gaveBack"], &own["you"]["name"]), (&json!(name), &json!(format!("{name}-2"))));
-    // After the session has declined the name, the old messages stay in the mailbox of this name. Further calls act as
-    // a new peer.
+    // After the session has declined the name, the old messages stay in the mailbox of this name, and the session acts
+    // as a new peer.
     assert_eq!(next.tool("mesh_inbox", json!({}))["messages"], json!([]));
     assert_eq!(next.tool("mesh_peers", json!({}))["you"]["name"], own["you"]["name"]);
     assert_eq!(status(&place, &name).as_deref(), Some("away"));
@@ -299,7 +299,7 @@ fn a_session_is_gone_with_its_agent_even_if_another_process_holds_its_pipes() {
     let mut claude = Agent::start(&place, "claude");
     let pipe = place.root.join("pipe");
     Command::new("mkfifo").arg(&pipe).status().unwrap();
-    // The test keeps the server's input open. Otherwise, the server would end when its input ends.
+    // If the test did not keep the server's input open, the server would end with its input.
     let hold = std::thread::spawn({
         let pipe = pipe.clone();
         move || std::fs::OpenOptions::new().write(true).open(pipe).unwrap()

@@ -1,5 +1,5 @@
-//! The Python package in `python/`: runs its own tests, compares it with the old client, and installs it with pip.
-//! Needs python3; the old client comes from PyPI.
+//! Tests the Python package in `python/`: runs its own tests, compares it with the old client, and installs it with
+//! pip. Needs python3; the old client comes from PyPI.
 
 mod clients;
 mod support;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use support::{BIN, Place, project};
 
-/// A Python command that imports the package from the source tree, and writes no files there.
+/// A Python command that can import the package from the source tree, and writes no files there.
 fn command(python: &Path) -> Command {
     let mut command = Command::new(python);
     command.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("PYTHONDONTWRITEBYTECODE", "1");

@@ -1,5 +1,5 @@
 //! Accidents of a running broker: its directory is removed, its process is stopped, the power fails, or the clock is
-//! set. The broker must keep all its promises.
+//! changed. The broker must keep all its promises.
 
 mod support;
 
@@ -131,8 +131,8 @@ fn all_paths_to_a_directory_whose_path_is_too_long_for_a_socket_lead_to_one_brok
 
 #[test]
 fn a_directory_below_tmp_that_a_cleaner_removes_is_created_again() {
-    // The regular check for the directory would run too late for this test. The broker must notice the removal in
-    // another way.
+    // For this test, the regular check for the directory would run too late. The broker must notice the removal in a
+    // different way.
     let place = place_with_long_path().with("SLM_MESH_HEARTBEAT_MS", "600000").with("SLM_MESH_DEAD_MS", "1200000");
     place.ok(&["state", "set", "key", "value"]);
     let dir = DataDir { dir: place.dir.clone() }.runtime_dir().unwrap();
@@ -323,7 +323,7 @@ fn numbers_are_not_given_again_when_power_takes_the_end_of_the_log() {
     assert!(event > last_event, "{event} after {last_event}");
     let message = place.socket().call("send", json!({ "to": "human", "message": "y" }))["result"].clone();
     assert!(message["seq"].as_i64() > last_message["seq"].as_i64(), "{message} after {last_message}");
-    // If a broker is stopped normally, the next broker goes on with the next token.
+    // After a broker that was stopped normally, the next broker goes on with the next token.
     place.ok(&["stop"]);
     assert_eq!(place.json(&["lock", "next.rs"])["token"].as_i64(), Some(token + 1));
 }
@@ -398,12 +398,12 @@ fn a_broker_of_another_kind_is_recognised_and_left_alone() {
         );
     }
     drop(listener);
-    // Now the broker of slm-mesh 1.x does not answer any more, but its process still runs. `clean` must keep its files.
+    // Now the broker of slm-mesh 1.x no longer answers, but its process still runs. `clean` must keep its files.
     place.ok(&["clean"]);
     for name in ["mesh.db", "broker.pid", "port"] {
         assert!(place.dir.join(name).exists(), "{name} is theirs");
     }
-    // The file contains the process id of this test. When the test ends, it would kill the process with this id.
+    // When the test ends, it kills the process whose id is in this file, which is the test itself.
     fs::remove_file(place.dir.join("broker.pid")).unwrap();
 }
 
@@ -456,7 +456,8 @@ fn one_repository_is_one_however_its_origin_is_written() {
         std::fs::write(root.join(".git/config"), format!("[remote \"origin\"]\n url = {origin}\n")).unwrap();
         root
     };
-    // The clones are in folders of different depth, so the same relative path means another repository in each of them.
+    // The clones are in folders of different depth, so the same relative path leads to a different repository in each
+    // of them.
     let first = clone("x/one", "https://example.org/o/r");
     let up = clone("x/up-one", "../up.git");
     for (n, (beside, origin, is_same)) in [

@@ -391,8 +391,8 @@ impl Drop for Agent {
 #[test]
 fn calls_in_flight_are_answered_when_the_client_closes_its_end() {
     let place = Place::new();
-    // When its input ends, a session gives its calls 1.5 s to finish. A broker is started now, because starting one
-    // could take longer.
+    // When its input ends, a session gives its calls 1.5 s to finish. Starting a broker could take longer, so it is
+    // started now.
     place.ok(&["start", "--detach"]);
     for round in 0..10 {
         let mut session = place.session(CODEX, "api");

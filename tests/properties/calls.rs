@@ -1,4 +1,4 @@
-//! Makes random calls to a mesh in memory: operations of the socket, and the old HTTP routes.
+//! Makes random calls to a mesh in memory, with the operations of the socket and the routes of the old HTTP API.
 //!
 //! No call may panic. An error must blame the caller, and the refused call must not change the store. The mesh's data
 //! in memory must match the store.
@@ -94,13 +94,13 @@ struct World {
     mesh: Mesh,
     now: i64,
     next: i64,
-    /// The ids of peers and messages that the mesh has returned so far.
+    /// The ids of peers and messages that the mesh has returned.
     ids: Vec<String>,
-    /// The namespaces of shared state that calls have used so far.
+    /// The namespaces of shared state that calls have used.
     spaces: BTreeSet<String>,
 }
 
-/// Runs one random step after the other, and checks the mesh after each. The first byte of a step chooses its kind.
+/// Runs random steps, and checks the mesh after each step. The first byte of a step chooses its kind.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let mut world = World::new();
@@ -323,7 +323,7 @@ impl World {
 
     fn pass(&mut self, ms: i64) {
         let until = self.now + ms;
-        // Wakes the mesh at each deadline, as the broker does. To save time, it stops after 50 of them.
+        // As the broker does, wakes the mesh at each deadline, but only at the first 50, to save time.
         for _ in 0..50 {
             let Some(at) = self.mesh.deadline().filter(|at| *at <= until) else { break };
             self.now = at.max(self.now);
@@ -359,8 +359,8 @@ impl World {
     }
 }
 
-/// Checks that an error has a text, and is not about a bug in slm-mesh or a failure of the disk. No argument of a
-/// caller may cause such an error.
+/// Checks that an error has a text, and that its kind is not a bug in slm-mesh or a failure of the disk. No argument of
+/// a caller may cause such an error.
 fn check_fault(what: &str, error: &slm_mesh::base::error::Error) {
     assert!(!error.text.is_empty(), "{what}: {error:?}");
     assert!(![ErrorKind::Internal, ErrorKind::Storage, ErrorKind::Gone].contains(&error.kind), "{what}: {error:?}");

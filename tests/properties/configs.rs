@@ -1,7 +1,7 @@
 //! Adds entries to settings files of agents, and removes them again, as `slm-mesh setup` does.
 //!
-//! The user's own settings must stay. Adding the entries again must change nothing. Removing them must restore the
-//! original bytes.
+//! The user's own settings must stay. Adding the entries a second time must change nothing. Removing the entries must
+//! restore the original bytes.
 
 use crate::choices::Choices;
 use serde_json::Value;
@@ -33,8 +33,8 @@ fn all_entries() -> Vec<Entries<'static>> {
     found
 }
 
-/// The first byte chooses the kind of settings file. The other bytes become its text; each byte above ASCII becomes a
-/// whole word.
+/// The first byte chooses the kind of settings file, and the other bytes become its text. Each byte above ASCII becomes
+/// a whole word.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let all = all_entries();
@@ -54,7 +54,7 @@ pub fn check(data: &[u8]) {
             assert_kept(&old, &new, &text);
         }
     }
-    // If the text already contains the name slm-mesh, removing our entries may not restore it, so the rest is not
+    // If the text already contains the name slm-mesh, removing the entries might not restore it, so the rest is not
     // checked.
     let before = if is_json { json_edit::parse(&text).ok() } else { None };
     let knew_us = text.contains(NAME) || before.as_ref().is_some_and(|value| value.to_string().contains(NAME));

@@ -1,14 +1,14 @@
 //! Compares the overlap check for paths and globs with a simple and slow one.
 //!
-//! Two globs overlap if a path matches both. The result must not change if the globs are swapped, or are written in
-//! another form.
+//! Two globs overlap if a path matches both. The result must not change if the globs are swapped, or are written in a
+//! different form.
 
 use crate::choices::Choices;
 use slm_mesh::base::path_overlap::{is_pattern, normal, overlap};
 use std::sync::OnceLock;
 
-/// Cuts the bytes after the first one into two halves, and checks them as two globs. If the first byte is even, it also
-/// makes two short globs of a few different characters from them.
+/// Cuts the bytes after the first one into two halves, and checks the halves as two globs. If the first byte is even,
+/// also maps the bytes of each half to a few characters, and checks the two short globs that result.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
     let how = choices.byte();

@@ -53,8 +53,7 @@ fn split(pieces: &[&[u8]]) -> Vec<Option<Vec<u8>>> {
 /// The lines that `LineBuffer` should find, computed in a simple way.
 fn expected(stream: &[u8]) -> Vec<Option<Vec<u8>>> {
     let mut lines: Vec<&[u8]> = stream.split(|byte| *byte == b'\n').collect();
-    // The bytes after the last newline are not a line yet. But if there are already too many of them, the buffer
-    // reports this.
+    // The bytes after the last newline are not a line yet, but the buffer reports it if they are already too many.
     let last = lines.pop().unwrap_or_default();
     let one = |line: &[u8]| (line.len() <= LINE_MAX).then(|| line.strip_suffix(b"\r").unwrap_or(line).to_vec());
     let rest = (last.len() > LINE_MAX).then_some(None);

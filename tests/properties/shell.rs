@@ -8,7 +8,7 @@ use slm_mesh::shell_writes::{Entry, FileTree, ShellWrite, written_files};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
-/// The maximum number of look-ups in the file tree for one command. One more look-up is allowed for each of its bytes.
+/// The maximum number of look-ups in the file tree for one command. Each byte of the command allows one more.
 const LOOKS_MAX: usize = 25_000;
 
 /// A file tree without an end. Each folder contains two files and another folder.
@@ -65,7 +65,7 @@ fn ask(command: &str) -> Vec<ShellWrite> {
     writes
 }
 
-/// Reads the bytes as a command line, and also uses them as a file name in another command.
+/// Reads the bytes as a command line, and then uses them as a file name in a new command.
 pub fn check(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     for write in ask(&text) {

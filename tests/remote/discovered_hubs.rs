@@ -75,7 +75,7 @@ fn a_broker_beside_a_joined_hub_is_reported_and_can_be_stopped_but_not_started()
     let machine = Place::new().with("SLM_MESH_SHARED_SECRET", SECRET);
     machine.ok(&["start", "--detach"]);
     let own = machine.broker_pid().unwrap();
-    // The test writes the file that says that this machine has joined a hub. So the commands below don't search the
+    // The test writes the file that says that this machine has joined a hub, so the commands below don't search the
     // network.
     let joined = json!({ "name": "desk", "address": "127.0.0.1", "port": port(&hub), "joined": true, "missed": false });
     std::fs::write(machine.dir.join("hub"), joined.to_string()).unwrap();
@@ -86,8 +86,7 @@ fn a_broker_beside_a_joined_hub_is_reported_and_can_be_stopped_but_not_started()
     };
     let (status, said) = fails(&["start", "--detach"]);
     assert!(status == Some(2) && said.contains("has joined the hub desk at 127.0.0.1"), "{status:?} {said}");
-    // If no hub is in the settings, doctor counts the hubs on the network. This test avoids that search with settings
-    // for a hub.
+    // Doctor counts the hubs on the network, unless a hub is in the settings. These settings avoid the search.
     let mut doctor = machine.command(&["doctor"]);
     let http = (port(&hub) - 1).to_string();
     doctor.envs([("SLM_MESH_DISCOVERY", "off"), ("SLM_MESH_HOST", "127.0.0.1"), ("SLM_MESH_ROLE", "client")]);

@@ -37,7 +37,7 @@ pub struct FalseHub {
 /// One client's connection to a fake hub.
 struct Connection {
     guest: Mutex<UnixStream>,
-    /// For each request without an answer so far, its id and method.
+    /// The id and the method of each request that has no answer yet.
     open: Mutex<HashMap<String, String>>,
 }
 
@@ -85,12 +85,12 @@ impl FalseHub {
         self.listener.port()
     }
 
-    /// The number of connections that clients have made so far.
+    /// The number of connections that clients have made.
     pub fn n_connections(&self) -> usize {
         self.n_connections.load(Ordering::Relaxed)
     }
 
-    /// The methods of all requests and notifications that the hub has received so far.
+    /// The methods of all requests and notifications that the hub has received.
     pub fn methods(&self) -> Vec<String> {
         self.methods.lock().unwrap().clone()
     }
@@ -101,8 +101,7 @@ impl FalseHub {
         connections.iter().any(|connection| connection.open.lock().unwrap().values().any(|open| open == method))
     }
 
-    /// Changes the role of the hub, and returns its old role. A hub that starts to stand by refuses all calls that
-    /// wait.
+    /// Changes the role of the hub, and returns its old role. A hub that begins to stand by refuses all waiting calls.
     pub fn become_(&self, role: Role) -> Role {
         let former = std::mem::replace(&mut *self.role.lock().unwrap(), role.clone());
         if let Role::StandsBy(leader) = role {
@@ -162,8 +161,8 @@ impl Connection {
                 let message: Value = serde_json::from_str(&line).unwrap();
                 let is_answer = message["method"].is_null();
                 if is_answer && self.open.lock().unwrap().remove(&message["id"].to_string()).is_none() {
-                    // The client got an error for this request when the hub began to stand by, so the late answer is
-                    // dropped.
+                    // The client already got an error for this request when the hub began to stand by, so the late
+                    // answer is dropped.
                     continue;
                 }
                 if !matches!(*role.lock().unwrap(), Role::LosesAnswers(_)) {
@@ -193,12 +192,12 @@ impl Connection {
 pub enum Cable {
     /// All bytes are passed on to this port.
     To(u16),
-    /// All bytes are lost, but the connections stay open, as if the hub had no power. So a client can't see that the
-    /// hub is gone.
+    /// All bytes are lost, but the connections stay open, as if the hub had no power. A client can't see that the hub
+    /// is gone.
     Cut,
 }
 
-/// A port through which clients reach a hub. A test can cut this connection.
+/// A port through which clients reach a hub. A test can cut the connection between the port and the hub.
 pub struct Front {
     port: u16,
     cable: Arc<Mutex<Cable>>,
@@ -216,7 +215,8 @@ impl Front {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Cuts the connection to the hub, or connects this port to another hub. In the second case, open connections end.
+    /// Cuts the connection to the hub, or connects this port to a different hub. In the second case, open connections
+    /// end.
     pub fn switch(&self, cable: Cable) {
         *self.cable.lock().unwrap() = cable;
     }

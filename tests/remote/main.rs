@@ -26,7 +26,8 @@ const SECRET: &str = "correct horse battery staple";
 fn hub_and_guest() -> (Place, Place) {
     let hub = Place::new().with("SLM_MESH_HOST", "0.0.0.0").with("SLM_MESH_SHARED_SECRET", SECRET);
     hub.ok(&["start", "--detach"]);
-    // If another program uses the hub's port, the hub takes the next one, so the real port is read from its file.
+    // If a different program uses the hub's port, the hub takes the next one, so the real port is read from the hub's
+    // file.
     let port = (port(&hub) - 1).to_string();
     let guest = Place::new()
         .with("SLM_MESH_HOST", "127.0.0.1")
@@ -71,14 +72,14 @@ fn a_stranger_without_the_secret_learns_nothing() {
     let out = wrong.run(&["state", "get", "port"]);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.code() != Some(0) && said.contains("does not know this secret"), "{said}");
-    // A client without the secret may only get a 401, and the hub must go on serving others.
+    // A client without the secret may only get a 401, and the hub must go on serving the other clients.
     let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     for words in [format!("GET /ws HTTP/1.1\r\nHost: x\r\n{upgrade}"), "nonsense\r\n\r\n".to_owned()] {
         let mut stream = TcpStream::connect(("127.0.0.1", port(&hub))).unwrap();
         stream.write_all(words.as_bytes()).unwrap();
         let mut answer = String::new();
-        // The read may fail, since the hub may also close the connection without an answer.
+        // The read may fail, since the hub may close the connection without an answer.
         let _ = stream.read_to_string(&mut answer);
         assert!(answer.is_empty() || answer.contains("401"), "{answer}");
         assert!(!answer.contains("slm") && !answer.contains("version"), "{answer}");
@@ -133,7 +134,7 @@ fn ssh_carries_the_same_lines_and_reports_its_errors() {
     let hub = Place::new();
     let bin = hub.root.join("bin");
     std::fs::create_dir_all(&bin).unwrap();
-    // A fake ssh that checks the target, and then runs `slm-mesh pipe` of the hub on this machine.
+    // A fake ssh that checks the target, and then runs the hub's `slm-mesh pipe` on this machine.
     let script = format!(
         "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\n[ \"$2\" = ada@hub ] || {{ echo \"ssh: Could not resolve $2\" >&2; exit 255; }}\n\
          unset SLM_MESH_HOST\nSLM_MESH_DATA_DIR='{}' exec '{}' pipe\n",
@@ -268,7 +269,7 @@ fn push_clients_of_1_3_receive_pushes_with_either_kind_of_hello() {
     for line in ["another", "{}", "{\"type\":\"ping\"}", "{\"type\":\"hello\",\"peerId\":7}", &second] {
         new.say(line);
     }
-    // The hub does not answer a hello. So the test sends messages until one of them is pushed.
+    // The hub does not answer a hello, so the test sends messages until one of them is pushed.
     let until_pushed = |peer: &str, text: &str| {
         until("the hello has come", || {
             send(peer, text);
@@ -347,8 +348,8 @@ fn hooks_avoid_a_silent_hub_for_a_while() {
     assert_eq!(attempts(), 1);
     hook();
     assert_eq!(attempts(), 0, "nobody waits for it again so soon");
-    // Hooks now skip the hub for a while, but a person's command still tries it. If it succeeds, hooks use the hub
-    // again.
+    // Hooks now skip the hub for a while, but a person's command still tries it. If the command succeeds, hooks use the
+    // hub again.
     assert!(!guest.run(&["peers"]).status.success());
     assert_eq!(attempts(), 1);
     let (hub, _) = hub_and_guest();
@@ -413,8 +414,8 @@ fn the_protocol_of_0_1_0_is_refused_with_a_clear_error() {
     assert!(error.text.contains("runs slm-mesh 0.1.0") && error.text.contains("update slm-mesh"), "{}", error.text);
 }
 
-/// Starts a relay to a hub. Once `stopped` is set, it passes on no more bytes, and only sends WebSocket pings to the
-/// client.
+/// Starts a relay to a hub. Once `stopped` is set, the relay passes on no more bytes, and only sends WebSocket pings to
+/// the client.
 fn relay(hub: u16, stopped: std::sync::Arc<std::sync::atomic::AtomicBool>) -> u16 {
     use std::sync::atomic::Ordering::Relaxed;
     false_hub(move |guest| {

@@ -1,5 +1,5 @@
-//! A client machine with several hubs in its settings. It must find the hub that leads, and switch to another when that
-//! one dies.
+//! A client machine with several hubs in its settings. It must find the hub that leads, and when that hub dies, it must
+//! find the next one.
 
 use crate::SECRET;
 use crate::false_hubs::{self, Cable, FalseHub, Front, Role};
@@ -11,11 +11,11 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long a client would wait for a hub that does not answer. It asks several hubs at the same time, so it must need
-/// less time.
+/// The time for which a client would wait for a hub that does not answer. A client asks several hubs at the same time,
+/// so it must be faster than this.
 const DEAD_HUB_WAIT: Duration = Duration::from_secs(3);
-/// Added to each time limit, because other tests keep the machine busy. A broken time limit is still noticed, since the
-/// session would then need ten seconds.
+/// The time that is added to each time limit, because other tests keep the machine busy. A session that breaks a limit
+/// is still noticed, since it would need ten seconds.
 const BUSY: Duration = Duration::from_secs(2);
 
 /// Starts a real broker. Returns it with the role of a fake hub that passes all requests on to this broker.
@@ -343,9 +343,9 @@ fn on_a_hub_that_stands_by_everything_goes_to_the_leader() {
     hub.ok(&["send", "claude-api", "from here", "--as", "human"]);
     assert_eq!(session.tool("mesh_inbox", json!({}))["messages"][0]["payload"], json!("from here"));
     assert!(leader.methods().contains(&"attach".to_owned()) && id.is_string());
-    // A command under a lock also works on a machine whose own hub stands by. Its exit status is passed on.
+    // A command can run under a lock even if the machine's own hub stands by. Its exit status is passed on.
     assert_eq!(hub.run(&["lock", "/p/a.rs", "--", "sh", "-c", "exit 9"]).status.code(), Some(9));
-    // A client that uses ssh asks the standby hub which hub leads, and then connects to that hub.
+    // A client that uses ssh gets the address of the leader from the hub that stands by.
     let mut pipe = hub.command(&["pipe"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     writeln!(pipe.stdin.as_mut().unwrap(), r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{}}}}"#).unwrap();
     let mut answer = String::new();
@@ -366,7 +366,7 @@ fn a_guest_without_a_secret_learns_how_it_can_reach_the_leader() {
     put_program(&bin.join("ssh"), pipe.as_bytes());
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let guest = Place::new().with("SLM_MESH_HOST", "ssh://standby").with("PATH", &path);
-    // Both runs must give the same error. In particular, the client must not remember an address that it can't use.
+    // Both runs must give the same error, so the client must not have remembered an address that it can't use.
     for _ in 0..2 {
         let (status, said) = fails(&guest);
         assert_eq!(status, Some(3), "{said}");

@@ -1,5 +1,5 @@
-//! The client's end of a connection to a hub. Sessions use it in several threads, with timeouts and without blocking.
-//! Also tests what a hub tells a client about itself.
+//! The client's end of a connection to a hub, which sessions use in several threads, with timeouts and without
+//! blocking. Also tests what a hub says about itself.
 
 use crate::false_hubs::{FalseHub, Role};
 use crate::{connect, hub_and_guest, port};
@@ -50,7 +50,7 @@ fn a_read_waits_as_long_as_it_may() {
     let began = Instant::now();
     assert_eq!(stream.read(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
     assert!(began.elapsed() < Duration::from_secs(30));
-    // A second handle does not have the timeout of the first. When the connection ends, its read must return.
+    // A second handle does not have the timeout of the first. Its read must return when the connection ends.
     let mut other = stream.another();
     let waiting = std::thread::spawn(move || other.read(&mut [0; 64]));
     stream.shutdown(Shutdown::Both);
@@ -84,8 +84,8 @@ fn only_the_hub_itself_sees_a_fingerprint_of_its_settings() {
     let mut line = String::new();
     BufReader::new(guest).read_line(&mut line).unwrap();
     let info: Value = serde_json::from_str(&line).unwrap();
-    // `settings` contains hashes of the hub's other secrets. A client could use them to check guesses, so only local
-    // callers get it.
+    // `settings` contains hashes of the hub's other secrets. A client could check guesses with these hashes, so only
+    // local callers get `settings`.
     assert!(info["result"]["pid"].is_number() && info["result"]["settings"].is_null(), "{line}");
     assert!(hub.socket().call("broker.info", json!({}))["result"]["settings"].is_string());
 }
